@@ -1,0 +1,197 @@
+"""The gateway as an application: to run alone, or to mount in the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+import jetmap
+from jetmap.client.cluster import Cluster
+from jetmap.errors import ClusterClosed, ConfigurationError, JetmapError
+from jetmap.settings import Settings
+
+from . import functions, health, metrics, openapi
+from .asgi import App, Header, Receive, Scope, Send
+from .dependency import HINT, find_cluster
+from .limits import Limits
+from .maps import Maps
+from .problems import Problem, problem_of, status_problem
+from .security import HostCheck, TokenCheck, route_path
+
+DESCRIPTION = (
+    "One Python function over every item of a list, on every core of every host. "
+    "The paths below `/map/` are the functions that the workers offer now."
+)
+CORS_HEADERS = ("accept", "authorization", "content-type", "prefer", "last-event-id")
+
+
+def create_app(cluster: Cluster | None = None, settings: Settings | None = None) -> Gateway:
+    """The gateway. cluster: one that its owner starts and closes; None: one of its own, as the
+    settings say, from startup to shutdown.
+
+    ``app.mount("/jetmap", create_app(cluster))`` puts it into another application; mounted
+    without a cluster, it uses that application's ``app.state.cluster``. Raises
+    ConfigurationError: the settings are wrong, or would serve other hosts without a token.
+    """
+    if settings is None:
+        settings = Settings.load()
+    token = settings.read_token()
+    if settings.listens_beyond_loopback and token is None:
+        raise ConfigurationError(
+            [
+                f"host {settings.host} is reached by others: set token_file to a file that holds "
+                "a secret of your choice (JETMAP_TOKEN_FILE), or listen on 127.0.0.1"
+            ]
+        )
+    return Gateway(cluster, settings, token)
+
+
+class Gateway(FastAPI):
+    """See ``create_app``."""
+
+    def __init__(self, cluster: Cluster | None, settings: Settings, token: str | None) -> None:
+        super().__init__(
+            title="jetmap",
+            version=jetmap.__version__,
+            description=DESCRIPTION,
+            lifespan=_lifespan_for(cluster, settings),
+            exception_handlers=_handlers(settings.debug),
+        )
+        self.state.cluster = cluster
+        self._adopts = cluster is None
+        self._settings = settings
+        self._token = token
+        self._maps = Maps(self._cluster, Limits.of(settings), settings.debug)
+        self.router.routes.append(Route("/map/{function}", self._maps, methods=["POST"]))
+        self._add_routes()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            self._adopts = False
+        elif self._adopts:
+            self.state.cluster = find_cluster(scope)
+        await super().__call__(scope, receive, send)
+
+    def build_middleware_stack(self) -> App:
+        """Everything that the framework does for a request stands behind the maps' short way,
+        unless the user has added middleware, which then sees maps too."""
+        app: App = super().build_middleware_stack()
+        if not self.user_middleware:
+            app = _ShortWay(self._maps, app)
+        if self._token is not None:
+            app = TokenCheck(app, self._token)
+        if self._settings.cors_origins:
+            app = CORSMiddleware(
+                app,
+                allow_origins=self._settings.cors_origins,
+                allow_methods=("GET", "POST", "DELETE"),
+                allow_headers=CORS_HEADERS,
+                expose_headers=("location", "retry-after"),
+            )
+        # A page that rebinds a name to this machine knows no token.
+        if self._token is None or self._settings.allowed_hosts:
+            app = HostCheck(app, self._settings.allowed_hosts)
+        return app
+
+    def openapi(self) -> dict[str, Any]:
+        """The document, with a path for each function that is offered now."""
+        document = super().openapi()
+        cluster: Cluster | None = self.state.cluster
+        statuses = cluster.functions if cluster is not None else []
+        return openapi.extend(document, [status.info for status in statuses if status.alive])
+
+    def _cluster(self, scope: Scope) -> Cluster:
+        cluster: Cluster | None = self.state.cluster
+        if cluster is None:
+            raise ClusterClosed(HINT)
+        return cluster
+
+    def _add_routes(self) -> None:
+        for path, endpoint, summary, tag in (
+            ("/functions", functions.list_functions, "The functions", "functions"),
+            ("/functions/{name}", functions.get_function, "One function", "functions"),
+            ("/workers", functions.list_workers, "The agents and their cores", "workers"),
+            ("/healthz", health.healthz, "Alive?", "health"),
+            ("/readyz", health.readyz, "Ready for maps?", "health"),
+            ("/metrics", metrics.metrics, "Prometheus metrics", "health"),
+        ):
+            self.add_api_route(path, endpoint, methods=["GET"], summary=summary, tags=[tag])
+
+
+class _ShortWay:
+    """``POST /map/{function}`` goes straight to the maps, all else on."""
+
+    def __init__(self, maps: Maps, app: App) -> None:
+        self._maps = maps
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            path = route_path(scope)
+            if path.startswith("/map/"):
+                name = path[5:]
+                if name and "/" not in name:
+                    await self._maps.serve(name, scope, receive, send)
+                    return
+        await self._app(scope, receive, send)
+
+
+def _lifespan_for(
+    cluster: Cluster | None, settings: Settings
+) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: Gateway) -> AsyncIterator[None]:
+        if cluster is not None:
+            yield
+            return
+        async with Cluster(settings=settings) as own:
+            app.state.cluster = own
+            try:
+                yield
+            finally:
+                app.state.cluster = None
+
+    return lifespan
+
+
+def _handlers(debug: bool) -> dict[Any, Callable[[Request, Any], Any]]:
+    """Every refusal of the framework's own routes as a problem, too."""
+
+    async def of_status(request: Request, exc: HTTPException) -> Response:
+        headers: list[Header] = [
+            (name.lower().encode(), value.encode()) for name, value in (exc.headers or {}).items()
+        ]
+        return _answer(status_problem(exc.status_code, exc.detail, headers))
+
+    async def of_parameters(request: Request, exc: RequestValidationError) -> Response:
+        detail = "; ".join(
+            f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors()
+        )
+        return _answer(status_problem(400, detail))
+
+    async def of_error(request: Request, exc: Exception) -> Response:
+        return _answer(problem_of(exc, debug))
+
+    return {
+        HTTPException: of_status,
+        RequestValidationError: of_parameters,
+        Problem: of_error,
+        JetmapError: of_error,
+        Exception: of_error,
+    }
+
+
+def _answer(problem: Problem) -> Response:
+    headers = {name.decode(): value.decode() for name, value in problem.headers}
+    return Response(
+        problem.encode(), problem.status, headers=headers, media_type="application/problem+json"
+    )

@@ -1,0 +1,229 @@
+"""Bodies that are read whole: a JSON or MessagePack array, split into raw elements.
+
+The elements are checked, and never decoded here: workers decode them into their types.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import msgspec
+
+from jetmap.arrays import join, split
+
+from .asgi import Receive
+from .checks import deeper_than, depth_error, located, not_utf8, syntax, too_deep, utf8_error
+from .departure import Departure
+from .limits import Limits
+from .media import USE_JSON
+from .problems import Problem, malformed, over_limit
+
+# A larger body is parsed in pieces of this size, so that no other request waits for it.
+PIECE = 512 * 1024
+TRIES = 3
+
+_SPACE = b" \t\r\n"
+_FIRST_KEY = re.compile(rb'\{\s*"[^"\\]{0,200}"\s*:')
+_split_json = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_msgpack = msgspec.msgpack.Decoder().decode
+
+
+async def read_body(
+    receive: Receive, departure: Departure, length: int | None, limits: Limits
+) -> bytes:
+    """The whole body. Raises Problem: 413, before it is sent where its length is known."""
+    if length is not None and length > limits.max_body_bytes:
+        raise _body_too_large(length, limits)
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        body: bytes = message.get("body", b"")
+        if len(body) > limits.max_body_bytes:
+            raise _body_too_large(len(body), limits)
+        return body
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        if message["type"] == "http.disconnect":
+            departure.leave()
+            await asyncio.sleep(0)  # where leaving takes effect
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limits.max_body_bytes:
+            raise _body_too_large(size, limits)
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+        message = await receive()
+
+
+async def json_elements(body: bytes, limits: Limits) -> list[msgspec.Raw]:
+    """The raw elements of a JSON array. Raises Problem: 400 with the position, or 413."""
+    if len(body) <= PIECE:
+        return _piece(body, 0, 0, limits)
+    position = utf8_error(body)  # of all of it: pieces are cut at what might be inside a string
+    if position is not None:
+        raise not_utf8(position)
+    elements: list[msgspec.Raw] = []
+    start = len(body) - len(body.lstrip(_SPACE))
+    if body[start] == ord("["):
+        start += 1
+        signature = _signature(body, start)
+        while (end := _cut(body, start, signature)) is not None:
+            piece = b"[" + body[start:end] + b"]"
+            elements += _piece(piece, start - 1, len(elements), limits)
+            start = end + 1
+            await asyncio.sleep(0)
+        if elements:
+            rest = body[start:]
+            if not rest.strip(_SPACE).strip(b"]"):
+                raise located("JSON is malformed: trailing comma in array", start, None)
+            return elements + _piece(b"[" + rest, start - 1, len(elements), limits)
+    return _piece(body, 0, 0, limits)
+
+
+async def msgpack_elements(body: bytes, limits: Limits) -> list[msgspec.Raw]:
+    """The raw elements of a MessagePack array. Raises Problem: 400 or 413."""
+    try:
+        elements = split(body, "msgpack")
+    except msgspec.ValidationError as exc:
+        raise _not_a_list(exc) from exc
+    except msgspec.DecodeError as exc:
+        raise syntax(exc, body, 0) from exc
+    except RecursionError as exc:
+        raise _too_deep_msgpack(limits) from exc
+    _check_sizes(elements, len(body), 0, limits)
+    done = 0
+    for first in range(0, len(elements), 4096):
+        some = join(elements[first : first + 4096], "msgpack")
+        try:
+            values = _decode_msgpack(some)
+        except RecursionError as exc:
+            raise _too_deep_msgpack(limits) from exc
+        except (msgspec.MsgspecError, ValueError, TypeError, OverflowError) as exc:
+            raise malformed(f"items {first} to {first + 4095}: {exc}") from exc
+        if len(some) > limits.max_depth and _levels(values) > limits.max_depth + 1:
+            raise _too_deep_msgpack(limits)
+        done += len(some)
+        if done > PIECE:
+            done = 0
+            await asyncio.sleep(0)
+    return elements
+
+
+def _piece(piece: bytes, offset: int, first: int, limits: Limits) -> list[msgspec.Raw]:
+    """The checked elements of one array. offset: of the piece in the body; first: its index."""
+    position = utf8_error(piece)
+    if position is not None:
+        raise not_utf8(position + offset)
+    try:
+        elements = _split_json(piece)
+    except msgspec.ValidationError as exc:
+        raise _not_a_list(exc) from exc
+    except msgspec.DecodeError as exc:
+        if not piece.strip(_SPACE):
+            raise malformed(f"the body is empty: {USE_JSON}", position=0) from exc
+        raise syntax(exc, piece, offset) from exc
+    except RecursionError as exc:
+        raise too_deep(depth_error(piece, limits.max_depth + 1) + offset, limits.max_depth) from exc
+    # an item may nest max_depth levels; the list itself is one more
+    if deeper_than(piece, limits.max_depth + 1):
+        raise too_deep(depth_error(piece, limits.max_depth + 1) + offset, limits.max_depth)
+    _check_sizes(elements, len(piece), first, limits)
+    return elements
+
+
+def _check_sizes(elements: list[msgspec.Raw], size: int, first: int, limits: Limits) -> None:
+    count = first + len(elements)
+    if count > limits.max_list:
+        raise over_limit(
+            f"the list has more than {limits.max_list} items (max_list): "
+            "send it as JSON lines, which may be of any length",
+            setting="max_list",
+            limit=limits.max_list,
+        )
+    # every other element takes a byte at least
+    if size - len(elements) <= limits.max_item_bytes:
+        return
+    for index, element in enumerate(elements, first):
+        nbytes = memoryview(element).nbytes
+        if nbytes > limits.max_item_bytes:
+            raise item_too_large(index, nbytes, limits)
+
+
+def item_too_large(index: int, size: int, limits: Limits, line: int | None = None) -> Problem:
+    where = "" if line is None else f" in line {line}"
+    return over_limit(
+        f"item {index}{where} is {size} bytes or more; an item may have "
+        f"{limits.max_item_bytes} (max_item_bytes): send a reference to large data instead",
+        setting="max_item_bytes",
+        limit=limits.max_item_bytes,
+        index=index,
+    )
+
+
+def _body_too_large(size: int, limits: Limits) -> Problem:
+    return over_limit(
+        f"the body is {size} bytes or more; {limits.max_body_bytes} is the limit "
+        "(max_body_bytes): send JSON lines, which may be of any length",
+        setting="max_body_bytes",
+        limit=limits.max_body_bytes,
+    )
+
+
+def _not_a_list(exc: Exception) -> Problem:
+    return malformed(f"the body is no array ({exc}): {USE_JSON}", position=0)
+
+
+def _too_deep_msgpack(limits: Limits) -> Problem:
+    return malformed(
+        f"nested deeper than {limits.max_depth} levels: flatten the items, or raise max_depth"
+    )
+
+
+def _levels(value: object) -> int:
+    """How deep lists and maps nest."""
+    levels = 0
+    level = [value]
+    while level:
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, list | dict)
+            for inner in (outer if isinstance(outer, list) else outer.values())
+        ]
+        levels += 1
+    return levels
+
+
+def _signature(body: bytes, start: int) -> bytes:
+    """How elements begin, judged by the first: ``{"name":`` , a bracket, a quote, or nothing."""
+    while start < len(body) and body[start] in _SPACE:
+        start += 1
+    key = _FIRST_KEY.match(body, start)
+    if key is not None:
+        return key[0]
+    first = body[start : start + 1]
+    return first if first in (b"{", b"[", b'"') else b""
+
+
+def _cut(body: bytes, start: int, signature: bytes) -> int | None:
+    """A comma between two elements, about PIECE bytes from ``start``; None: take the rest.
+
+    A guess that is proved right by what precedes it being whole.
+    """
+    search = start + PIECE
+    for _ in range(TRIES):
+        found = body.find(signature or b",", search)
+        if found < 0:
+            return None
+        comma = body.rfind(b",", start, found + 1)
+        if comma > start:
+            try:
+                _split_json(b"[" + body[start:comma] + b"]")
+            except (msgspec.MsgspecError, RecursionError):
+                pass
+            else:
+                return comma
+        search = found + 1
+    return None

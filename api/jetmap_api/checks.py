@@ -1,0 +1,100 @@
+"""What msgspec does not check in what it passes on raw: UTF-8 and depth, with the position."""
+
+from __future__ import annotations
+
+import re
+from itertools import accumulate
+
+from .problems import Problem, malformed
+
+# everything but brackets and quotes goes; braces become brackets
+_SHAPE = bytes.maketrans(b"{}", b"[]")
+_NO_SHAPE = bytes(set(range(256)) - set(b'[]{}"'))
+_STRING = re.compile(rb'"[^"]*"')
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+_OPEN = 0x5B
+
+_POSITION = re.compile(r" \(byte (\d+)\)$")
+_ROUNDS = 16
+
+
+def utf8_error(data: bytes) -> int | None:
+    """The position of the first byte that is no UTF-8, or None."""
+    if data.isascii():
+        return None
+    try:
+        data.decode()
+    except UnicodeDecodeError as exc:
+        return exc.start
+    return None
+
+
+def deeper_than(data: bytes, limit: int) -> bool:
+    """Whether well-formed JSON (one value or several) nests deeper than ``limit``.
+
+    Leaves are removed in rounds, each of which takes one level off: far faster than a scan.
+    """
+    if data.count(b"[") + data.count(b"{") <= limit:
+        return False
+    if b"\\" in data:
+        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    shape = data.translate(_SHAPE, _NO_SHAPE).replace(b'""', b"")
+    if b'"' in shape:
+        shape = _STRING.sub(b"", shape)
+    for depth in range(_ROUNDS):
+        if not shape:
+            return False
+        if depth == limit:
+            return True
+        shape = shape.replace(b"[]", b"")
+    steps = (1 if byte == _OPEN else -1 for byte in shape)
+    return _ROUNDS + max(accumulate(steps), default=0) > limit
+
+
+def depth_error(data: bytes, limit: int) -> int:
+    """The position of the first bracket that is deeper than ``limit``."""
+    depth = 0
+    for token in _TOKEN.finditer(data):
+        bracket = token[0]
+        if bracket in (b"[", b"{"):
+            depth += 1
+            if depth > limit:
+                return token.start()
+        elif bracket in (b"]", b"}"):
+            depth -= 1
+    return len(data)
+
+
+def too_deep(position: int, limit: int, line: int | None = None) -> Problem:
+    return located(
+        f"nested deeper than {limit} levels",
+        position,
+        line,
+        advice="flatten the items, or raise max_depth",
+    )
+
+
+def not_utf8(position: int, line: int | None = None) -> Problem:
+    return located("no UTF-8", position, line, advice="encode the body as UTF-8")
+
+
+def syntax(exc: Exception, data: bytes, offset: int, line: int | None = None) -> Problem:
+    """What a decoder's error means. offset: of ``data`` in what the caller counts from."""
+    text = str(exc)
+    found = _POSITION.search(text)
+    if found is not None:
+        # msgspec counts one byte too far here, and only here
+        beyond = 1 if "JSON is malformed: trailing characters" in text else 0
+        return located(text[: found.start()], int(found[1]) - beyond + offset, line)
+    if "truncated" in text:
+        text = "it ends too early"
+        if b"\\ud" in data[-24:].lower():
+            text += ", or a string holds half of a surrogate pair"
+    return located(text, len(data) + offset, line)
+
+
+def located(text: str, position: int, line: int | None, advice: str = "") -> Problem:
+    """400 with the position in bytes, from the line's start where there is a line."""
+    where = f"at byte {position}" if line is None else f"in line {line}, at byte {position}"
+    facts = {"position": position} if line is None else {"line": line, "position": position}
+    return malformed(f"{text} {where}" + (f": {advice}" if advice else ""), **facts)

@@ -1,0 +1,32 @@
+"""The limits of the gateway, read once from the settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jetmap.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Sizes in bytes; each field is the setting of that name."""
+
+    max_body_bytes: int
+    max_item_bytes: int
+    max_list: int
+    max_depth: int
+    max_buffer_bytes: int
+    max_spool_bytes: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        return cls(
+            max_body_bytes=int(settings.max_body_bytes),
+            max_item_bytes=int(settings.max_item_bytes),
+            max_list=settings.max_list,
+            max_depth=settings.max_depth,
+            max_buffer_bytes=int(settings.max_buffer_bytes),
+            max_spool_bytes=int(settings.max_spool_bytes),
+        )

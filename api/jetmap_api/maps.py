@@ -1,0 +1,138 @@
+"""``POST /map/{function}``: a list in, results out.
+
+A plain ASGI application: no request object, no validation model and no task of its own
+stands between the socket and the cluster for a map of one item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+from jetmap.client.sources import Feed, RawItems, Source
+from jetmap.messages import ErrorRecord, Format
+
+from .answers import Events, Lines, Map, Stream, gather, send_list
+from .asgi import Receive, Scope, Send
+from .bodies import json_elements, msgpack_elements, read_body
+from .departure import Departure
+from .limits import Limits
+from .lines import LinesBody
+from .problems import problem_of, refuse
+from .request import MapRequest, read_request
+from .spool import Gathered
+
+if TYPE_CHECKING:
+    from jetmap.client.cluster import Cluster
+
+Found = tuple[Gathered, list[ErrorRecord] | None, Format]
+
+
+class Maps:
+    """The endpoint. cluster: finds the cluster of a request."""
+
+    def __init__(self, cluster: Callable[[Scope], Cluster], limits: Limits, debug: bool) -> None:
+        self._cluster = cluster
+        self._limits = limits
+        self._debug = debug
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.serve(scope["path_params"]["function"], scope, receive, send)
+
+    async def serve(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
+        departure = Departure()
+        found: Found | None = None
+        try:
+            with departure:
+                request = read_request(scope)
+                if request.body == "jsonl":
+                    found = await self._lines(name, request, scope, receive, send, departure)
+                else:
+                    found = await self._array(name, request, scope, receive, send, departure)
+        except Exception as exc:
+            if not departure.left:
+                await refuse(send, problem_of(exc, self._debug))
+            return
+        if found is None or departure.left:
+            return
+        gathered, errors, target = found
+        try:
+            await send_list(send, gathered, target, errors, self._debug)
+        finally:
+            gathered.close()
+
+    async def _array(
+        self,
+        name: str,
+        request: MapRequest,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        departure: Departure,
+    ) -> Found | None:
+        """A body that is read and checked whole before anything runs."""
+        limits = self._limits
+        cluster = self._cluster(scope)
+        body = await read_body(receive, departure, request.length, limits)
+        format = request.format
+        split = json_elements if format == "json" else msgpack_elements
+        source = RawItems(await split(body, limits), format)
+        del body
+        departure.watch(receive)
+        run = await self._open(cluster, name, source, request)
+        return await self._answer(run, request, None, send, departure)
+
+    async def _lines(
+        self,
+        name: str,
+        request: MapRequest,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        departure: Departure,
+    ) -> Found | None:
+        """A body that is run while it arrives."""
+        feed = Feed("json")
+        run = await self._open(self._cluster(scope), name, feed, request)
+        body = LinesBody(receive, feed, departure, self._limits)
+        try:
+            return await self._answer(run, request, body, send, departure)
+        finally:
+            body.close()
+
+    async def _open(self, cluster: Cluster, name: str, source: Source, request: MapRequest) -> Map:
+        run = await cluster.open(
+            name,
+            source,
+            format=request.format,
+            kwargs=request.kwargs,
+            timeout=request.options.timeout,
+            ordered=request.options.ordered and request.answer in ("jsonl", "sse"),
+        )
+        return cast(Map, run)  # the protocol does not tell that it is iterable
+
+    async def _answer(
+        self,
+        run: Map,
+        request: MapRequest,
+        body: LinesBody | None,
+        send: Send,
+        departure: Departure,
+    ) -> Found | None:
+        """Streams the answer, or returns the list that is still to be sent."""
+        source = request.format
+        fail = request.fail
+        if request.answer == "jsonl" or request.answer == "sse":
+            style = Lines() if request.answer == "jsonl" else Events()
+            stream = Stream(send, style, departure, self._limits, fail=fail, debug=self._debug)
+            await stream.serve(run, source, body)
+            return None
+        gathered = Gathered(request.answer, self._limits)
+        try:
+            errors = await gather(
+                run, source, gathered, request.answer, fail=fail, debug=self._debug
+            )
+        except BaseException:
+            gathered.close()
+            raise
+        return gathered, None if fail else errors, request.answer

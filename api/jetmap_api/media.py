@@ -1,0 +1,92 @@
+"""Media types: what a body is, and what the caller wants back."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+
+from .problems import Problem
+
+Body = Literal["json", "jsonl", "msgpack"]
+Answer = Literal["json", "msgpack", "jsonl", "sse"]
+
+BODY_TYPES: dict[str, Body] = {
+    "application/json": "json",
+    "application/jsonl": "jsonl",
+    "application/x-ndjson": "jsonl",
+    "application/msgpack": "msgpack",
+    "application/vnd.msgpack": "msgpack",
+    "application/x-msgpack": "msgpack",
+}
+
+# in the order in which a wildcard chooses
+ANSWER_TYPES: dict[str, Answer] = {**BODY_TYPES, "text/event-stream": "sse"}
+
+CONTENT_TYPES: dict[Answer, bytes] = {
+    "json": b"application/json",
+    "msgpack": b"application/msgpack",
+    "jsonl": b"application/jsonl",
+    "sse": b"text/event-stream",
+}
+
+USE_JSON = (
+    "send a JSON array as application/json (curl --json '[1, 2]' does, plain -d does not), "
+    "JSON lines as application/jsonl, or an array as application/msgpack"
+)
+
+
+@lru_cache(maxsize=256)
+def body_type(header: bytes | None) -> Body:
+    """What a body of this Content-Type is. Raises Problem: 415."""
+    if header is None:
+        raise _unsupported("the request names no Content-Type")
+    media, *parameters = header.decode("latin-1").lower().split(";")
+    body = BODY_TYPES.get(media.strip())
+    if body is None:
+        raise _unsupported(f"the body's type is {media.strip() or 'empty'}")
+    for parameter in parameters:
+        name, _, value = parameter.strip().partition("=")
+        if name == "charset" and value.strip('" ') not in ("utf-8", "utf8", "us-ascii"):
+            raise _unsupported(f"the body's charset is {value}; JSON is UTF-8")
+    return body
+
+
+@lru_cache(maxsize=256)
+def answer_type(header: bytes | None) -> Answer:
+    """The best answer that this Accept allows. Raises Problem: 406."""
+    if header is None or not header.strip():
+        return "json"
+    ranges: dict[str, float] = {}
+    for part in header.decode("latin-1").lower().split(","):
+        media, *parameters = part.split(";")
+        ranges[media.strip()] = _quality(parameters)
+    chosen: Answer | None = None
+    best = 0.0
+    for media, answer in ANSWER_TYPES.items():
+        quality = next(
+            (ranges[r] for r in (media, f"{media.partition('/')[0]}/*", "*/*") if r in ranges), 0.0
+        )
+        if quality > best:
+            chosen, best = answer, quality
+    if chosen is None:
+        offered = ", ".join(value.decode() for value in CONTENT_TYPES.values())
+        raise Problem(406, "not-acceptable", "No such answer", f"Accept one of {offered}")
+    return chosen
+
+
+def _quality(parameters: list[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.strip().partition("=")
+        if name == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0
+
+
+def _unsupported(found: str) -> Problem:
+    accept = (b"accept-post", ", ".join(BODY_TYPES).encode())
+    return Problem(
+        415, "unsupported-media-type", "Send JSON", f"{found}: {USE_JSON}", headers=[accept]
+    )

@@ -1,0 +1,237 @@
+"""OpenAPI of what the workers really offer: a path per live function."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from jetmap.messages import FunctionInfo
+
+from .samples import Schema, sample
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+
+_STATUSES = {
+    "400": "The body is malformed (with the position), or a parameter is.",
+    "401": "The token is missing or wrong.",
+    "404": "No worker ever announced a function of this name.",
+    "406": "No answer of these media types.",
+    "413": "The body, an item, the list or the answer is over its limit.",
+    "415": "The body is no JSON array, JSON lines or MessagePack array.",
+    "422": "An item does not fit the function's type; its record is under `error`.",
+    "429": "Too many maps are open; see `Retry-After`.",
+    "500": "The function raised, or its worker died; the item's record is under `error`.",
+    "503": "No worker has this function now, or the broker does not answer; see `Retry-After`.",
+    "504": "The map, or an item, did not end in time.",
+}
+
+_ERROR: Schema = {
+    "type": "object",
+    "title": "The error of one item",
+    "required": ["index", "kind", "type", "message"],
+    "properties": {
+        "index": {"type": "integer", "minimum": 0, "description": "its position in the input"},
+        "kind": {"enum": ["raised", "invalid", "timeout", "lost", "unencodable"]},
+        "type": {"type": "string", "description": "the class of the exception"},
+        "message": {"type": "string"},
+        "traceback": {"type": "string", "description": "only with --debug"},
+    },
+    "examples": [{"index": 3, "kind": "raised", "type": "ValueError", "message": "too small"}],
+}
+
+_PROBLEM: Schema = {
+    "type": "object",
+    "title": "A refusal (RFC 9457)",
+    "required": ["type", "title", "status"],
+    "properties": {
+        "type": {"type": "string", "examples": ["urn:jetmap:item-raised"]},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "error": {"$ref": "#/components/schemas/ItemError"},
+        "position": {"type": "integer", "description": "where the body is malformed, in bytes"},
+        "setting": {"type": "string", "description": "the limit's setting"},
+        "limit": {"type": "integer"},
+    },
+}
+
+_PARAMETERS: list[Schema] = [
+    {
+        "name": "errors",
+        "in": "query",
+        "description": "`fail`: the first failing item ends the map with a problem (the default "
+        "of lists). `collect`: every item gets its value or its error (the default of JSON lines "
+        "and events).",
+        "schema": {"enum": ["fail", "collect"]},
+    },
+    {
+        "name": "order",
+        "in": "query",
+        "description": "Of JSON lines and events: as items finish, or as in the input.",
+        "schema": {"enum": ["finish", "input"], "default": "finish"},
+    },
+    {
+        "name": "timeout",
+        "in": "query",
+        "description": "Seconds for the whole map.",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+    },
+]
+
+
+def extend(document: dict[str, Any], functions: Iterable[FunctionInfo]) -> dict[str, Any]:
+    """The document with a path for each function; the generic path if there is none."""
+    paths = dict(document.get("paths", {}))
+    components = dict(document.get("components", {}))
+    schemas = Schemas(dict(components.get("schemas", {})))
+    infos = list(functions) or [FunctionInfo(name="{function}", doc="Any function.")]
+    for info in infos:
+        paths[f"/map/{info.name}"] = {"post": _operation(info, schemas)}
+    components["schemas"] = schemas.all | {"ItemError": _ERROR, "Problem": _PROBLEM}
+    return {**document, "paths": paths, "components": components}
+
+
+class Schemas:
+    """Collects the definitions of many documents under names of their own."""
+
+    def __init__(self, schemas: dict[str, Any]) -> None:
+        self.all = schemas
+        self._sources: dict[str, Any] = {}
+
+    def place(self, schema: Schema, function: str, role: str) -> Schema:
+        """The schema without ``$defs``, which become components; references follow them."""
+        definitions = schema.get("$defs", {})
+        names = {}
+        for name, definition in definitions.items():
+            short = _UNSAFE.sub("_", f"{function}.{name}")
+            if self._sources.get(short, definition) != definition:
+                short = _UNSAFE.sub("_", f"{function}.{role}.{name}")
+            self._sources[short] = definition
+            names[name] = short
+        for name, definition in definitions.items():
+            self.all[names[name]] = _moved(definition, names)
+        moved: Schema = _moved({k: v for k, v in schema.items() if k != "$defs"}, names)
+        return moved
+
+
+def _moved(schema: Any, names: dict[str, str]) -> Any:
+    if isinstance(schema, list):
+        return [_moved(part, names) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {}
+    for key, part in schema.items():
+        if key in ("$ref", "mapping"):
+            moved[key] = _reference(part, names)
+        else:
+            moved[key] = _moved(part, names)
+    return moved
+
+
+def _reference(part: Any, names: dict[str, str]) -> Any:
+    if isinstance(part, dict):
+        return {key: _reference(value, names) for key, value in part.items()}
+    if isinstance(part, str) and part.startswith("#/$defs/"):
+        name = part.removeprefix("#/$defs/")
+        return f"#/components/schemas/{names.get(name, name)}"
+    return part
+
+
+def _operation(info: FunctionInfo, schemas: Schemas) -> Schema:
+    item = schemas.place(info.item, info.name, "item")
+    value = schemas.place(info.value, info.name, "value")
+    items = [sample(info.item, info.item.get("$defs", {}), variant) for variant in range(3)]
+    summary, _, description = info.doc.strip().partition("\n")
+    operation: Schema = {
+        "tags": ["map"],
+        "operationId": f"map_{_UNSAFE.sub('_', info.name).strip('_')}",
+        "summary": summary or info.name,
+        "parameters": _parameters(info, schemas),
+        "requestBody": _request(item, items),
+        "responses": _responses(info, value),
+    }
+    if description.strip():
+        operation["description"] = description.strip()
+    return operation
+
+
+def _parameters(info: FunctionInfo, schemas: Schemas) -> list[Schema]:
+    parameters = list(_PARAMETERS)
+    if info.name == "{function}":
+        name = {"name": "function", "in": "path", "required": True, "schema": {"type": "string"}}
+        parameters.insert(0, name)
+        schema: Schema = {"type": "object"}
+    elif info.kwargs.get("properties") or "$ref" in info.kwargs:
+        schema = schemas.place(info.kwargs, info.name, "kwargs")
+    else:
+        return parameters
+    content: Schema = {"schema": schema}
+    if info.kwargs:
+        content["example"] = sample(info.kwargs, info.kwargs.get("$defs", {}))
+    parameters.append(
+        {
+            "name": "kwargs",
+            "in": "query",
+            "description": "The function's keyword-only parameters, the same for every item.",
+            "required": bool(info.kwargs.get("required")),
+            "content": {"application/json": content},
+        }
+    )
+    return parameters
+
+
+def _request(item: Schema, items: list[Any]) -> Schema:
+    array: Schema = {"type": "array", "items": item}
+    return {
+        "required": True,
+        "content": {
+            "application/json": {"schema": array, "example": items},
+            "application/jsonl": {"schema": item},
+            "application/msgpack": {"schema": array},
+        },
+    }
+
+
+def _responses(info: FunctionInfo, value: Schema) -> Schema:
+    values = [sample(info.value, info.value.get("$defs", {}), variant) for variant in range(3)]
+    array: Schema = {"type": "array", "items": value}
+    error = {"$ref": "#/components/schemas/ItemError"}
+    nullable = {"anyOf": [value, {"type": "null"}]}
+    collected: Schema = {
+        "type": "object",
+        "title": "with errors=collect",
+        "required": ["values", "errors"],
+        "properties": {
+            "values": {"type": "array", "items": nullable},
+            "errors": {"type": "array", "items": error},
+        },
+    }
+    lists: Schema = {"schema": {"anyOf": [array, collected]}}
+    line: Schema = {
+        "anyOf": [
+            _object(index={"type": "integer"}, value=value),
+            _object(index={"type": "integer"}, error=error),
+            _object(done={"type": "integer"}, failed={"type": "integer"}),
+            _object(problem={"$ref": "#/components/schemas/Problem"}),
+        ]
+    }
+    responses: Schema = {
+        "200": {
+            "description": "The values, in input order; or a stream of outcomes.",
+            "content": {
+                "application/json": {**lists, "example": values},
+                "application/msgpack": lists,
+                "application/jsonl": {"schema": line},
+                "text/event-stream": {"schema": {"type": "string"}},
+            },
+        }
+    }
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    for status, description in _STATUSES.items():
+        responses[status] = {"description": description, "content": problem}
+    return responses
+
+
+def _object(**properties: Schema) -> Schema:
+    return {"type": "object", "required": list(properties), "properties": properties}

@@ -1,0 +1,163 @@
+"""Refusals as ``application/problem+json`` (RFC 9457), and the record of a failed item."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from jetmap import errors
+from jetmap.messages import ErrorRecord
+
+from .asgi import Header, Send, respond
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER = (b"retry-after", b"1")
+
+# kind of an item's error -> status, slug and title of a list's refusal
+ITEM_PROBLEMS: dict[str, tuple[int, str, str]] = {
+    "raised": (500, "item-raised", "The function raised"),
+    "invalid": (422, "item-invalid", "An item does not fit the function's type"),
+    "timeout": (504, "item-timeout", "An item computed for longer than its timeout"),
+    "lost": (500, "worker-lost", "The worker died in an item"),
+    "unencodable": (500, "item-unencodable", "A value cannot be encoded"),
+}
+
+# the first that matches; WorkerLost and MapTimeout are also built-in errors, so order matters
+_REFUSALS: tuple[tuple[type[Exception], int, str, str], ...] = (
+    (errors.MapTimeout, 504, "timeout", "The map did not end in time"),
+    (errors.UnknownFunction, 404, "unknown-function", "No such function"),
+    (errors.NoWorkers, 503, "no-workers", "No worker has this function now"),
+    (errors.WorkerStartFailed, 503, "workers-failed", "The workers cannot start"),
+    (errors.TooManyMaps, 429, "too-many-maps", "Too many maps are open"),
+    (errors.BrokerUnreachable, 503, "no-broker", "The broker does not answer"),
+    (errors.ClusterClosed, 503, "closed", "The gateway is not connected"),
+    (errors.LimitExceeded, 413, "limit-exceeded", "Over a limit"),
+)
+
+
+class Problem(Exception):  # noqa: N818 - the term of RFC 9457
+    """A refusal. slug: the end of its ``type``, ``urn:jetmap:<slug>``. members: more of it."""
+
+    def __init__(
+        self,
+        status: int,
+        slug: str,
+        title: str,
+        detail: str = "",
+        *,
+        headers: Iterable[Header] = (),
+        **members: Any,
+    ) -> None:
+        super().__init__(detail or title)
+        self.status = status
+        self.slug = slug
+        self.title = title
+        self.detail = detail
+        self.headers = list(headers)
+        self.members = members
+
+    def document(self) -> dict[str, Any]:
+        """The problem as RFC 9457 has it."""
+        document: dict[str, Any] = {
+            "type": f"urn:jetmap:{self.slug}",
+            "title": self.title,
+            "status": self.status,
+        }
+        if self.detail:
+            document["detail"] = self.detail
+        return document | self.members
+
+    def encode(self) -> bytes:
+        return msgspec.json.encode(self.document())
+
+
+def malformed(detail: str, **members: Any) -> Problem:
+    """400: the body is not what its media type says."""
+    return Problem(400, "malformed-body", "The body is malformed", detail, **members)
+
+
+def bad_parameter(name: str, detail: str) -> Problem:
+    """400: a query parameter."""
+    return Problem(400, "bad-parameter", f"Bad parameter {name!r}", detail, parameter=name)
+
+
+def over_limit(detail: str, *, setting: str, limit: int, **members: Any) -> Problem:
+    """413: larger than the limit of that setting."""
+    return Problem(
+        413, "limit-exceeded", "Over a limit", detail, setting=setting, limit=limit, **members
+    )
+
+
+def error_record(record: ErrorRecord, debug: bool) -> dict[str, Any]:
+    """An item's error as callers see it; its traceback only if ``debug``."""
+    shown: dict[str, Any] = {
+        "index": record.index,
+        "kind": record.kind,
+        "type": record.type,
+        "message": record.message,
+    }
+    if debug and record.traceback:
+        shown["traceback"] = record.traceback
+    return shown
+
+
+def item_problem(record: ErrorRecord, debug: bool) -> Problem:
+    """What a map that ends with its first failing item answers."""
+    status, slug, title = ITEM_PROBLEMS.get(record.kind, ITEM_PROBLEMS["raised"])
+    detail = f"item {record.index}: {record.type}: {record.message}"
+    return Problem(status, slug, title, detail, error=error_record(record, debug))
+
+
+def problem_of(exc: BaseException, debug: bool) -> Problem:
+    """The refusal that an exception means; what nobody foresaw is logged and a plain 500."""
+    if isinstance(exc, Problem):
+        return exc
+    if isinstance(exc, errors.ItemError):
+        record = ErrorRecord(exc.index, exc.kind, exc.type, exc.message, exc.traceback)
+        return item_problem(record, debug)
+    for cls, status, slug, title in _REFUSALS:
+        if isinstance(exc, cls):
+            headers = (RETRY_AFTER,) if status in (429, 503) else ()
+            return Problem(status, slug, title, _text(exc, debug), headers=headers, **_facts(exc))
+    if isinstance(exc, errors.JetmapError):
+        logger.error("a map failed: %s", exc)
+        return Problem(500, "failed", "The map failed", _text(exc, debug))
+    logger.error("unexpected error in the gateway", exc_info=exc)
+    detail = repr(exc) if debug else "the gateway's log has the details"
+    return Problem(500, "internal", "Unexpected error in the gateway", detail)
+
+
+def status_problem(status: int, detail: object, headers: Iterable[Header] = ()) -> Problem:
+    """The refusal for a plain HTTP status, such as a router's 404."""
+    phrase = HTTPStatus(status).phrase
+    slug = phrase.lower().replace(" ", "-")
+    text = "" if detail in (None, phrase) else str(detail)
+    return Problem(status, slug, phrase, text, headers=headers)
+
+
+async def refuse(send: Send, problem: Problem) -> None:
+    """Answers with a problem, whatever the request accepts."""
+    await respond(
+        send, problem.status, b"application/problem+json", problem.encode(), problem.headers
+    )
+
+
+def _text(exc: BaseException, debug: bool) -> str:
+    """The message; only its first and last line where it goes on with a traceback."""
+    text = str(exc).strip()
+    if debug or "Traceback (most recent call last)" not in text:
+        return text
+    lines = [line for line in text.splitlines() if line.strip()]
+    head = lines[0] if not lines[0].startswith("Traceback") else ""
+    return f"{head} {lines[-1].strip()}".strip()
+
+
+def _facts(exc: BaseException) -> dict[str, Any]:
+    if isinstance(exc, errors.LimitExceeded):
+        return {"setting": exc.setting, "limit": exc.limit}
+    return {}

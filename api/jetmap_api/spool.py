@@ -1,0 +1,231 @@
+"""Results that nobody reads yet: in memory up to a limit, then in a temporary file."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections import deque
+from collections.abc import Iterator
+from typing import IO
+
+from jetmap.arrays import body as array_body
+from jetmap.arrays import concatenate, header
+from jetmap.messages import Format
+
+from .limits import Limits
+from .outcomes import Outcomes
+from .problems import Problem, over_limit
+
+BLOCK = 256 * 1024
+SEGMENT = 64 * 1024 * 1024
+
+
+class _Segment:
+    """A temporary file, written at its end and read from its start."""
+
+    __slots__ = ("file", "read", "written")
+
+    def __init__(self) -> None:
+        self.file: IO[bytes] = tempfile.TemporaryFile(prefix="jetmap-")  # noqa: SIM115
+        self.written = 0
+        self.read = 0
+
+    def write(self, data: bytes) -> None:
+        self.file.seek(self.written)
+        self.file.write(data)
+        self.written += len(data)
+
+    def next(self) -> bytes:
+        self.file.seek(self.read)
+        data = self.file.read(min(BLOCK, self.written - self.read))
+        self.read += len(data)
+        return data
+
+
+class Outbox:
+    """A first-in, first-out pipe of bytes between a map and a client that reads slowly."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._memory: deque[bytes] = deque()
+        self._in_memory = 0
+        self._segments: deque[_Segment] = deque()  # always later than what is in memory
+        self._in_files = 0
+        self._closed = False
+        self._filled = asyncio.Event()
+        self._emptied = asyncio.Event()
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait."""
+        return self._in_memory + self._in_files
+
+    def put(self, data: bytes) -> None:
+        """Never waits. Raises Problem: 413 beyond max_spool_bytes, 507 if the disk is full."""
+        fits = self._in_memory + len(data) <= self._limits.max_buffer_bytes
+        if not self._segments and (fits or not self._memory):
+            self._memory.append(data)
+            self._in_memory += len(data)
+        else:
+            self._spill(data)
+        self._filled.set()
+
+    def end(self, data: bytes) -> None:
+        """Puts the last words, which always fit; what is there is still read."""
+        if self._segments:
+            self._segments[-1].write(data)
+            self._in_files += len(data)
+        else:
+            self._memory.append(data)
+            self._in_memory += len(data)
+        self._closed = True
+        self._filled.set()
+
+    async def get(self) -> bytes | None:
+        """What waits, in blocks of about BLOCK bytes; None at the end."""
+        while self.size == 0:
+            if self._closed:
+                return None
+            self._filled.clear()
+            await self._filled.wait()
+        data = self._from_memory() if self._memory else self._from_file()
+        self._emptied.set()
+        return data
+
+    async def room(self) -> None:
+        """Waits until what waits fits into memory."""
+        while self.size > self._limits.max_buffer_bytes:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def discard(self) -> None:
+        """Removes the files, and forgets what waits."""
+        for segment in self._segments:
+            segment.file.close()
+        self._segments.clear()
+        self._memory.clear()
+        self._in_memory = self._in_files = 0
+
+    def _spill(self, data: bytes) -> None:
+        if self._in_files + len(data) > self._limits.max_spool_bytes:
+            raise spool_full(self._limits)
+        try:
+            if not self._segments or self._segments[-1].written >= SEGMENT:
+                self._segments.append(_Segment())
+            self._segments[-1].write(data)
+        except OSError as exc:
+            raise disk_full(exc) from exc
+        self._in_files += len(data)
+
+    def _from_memory(self) -> bytes:
+        data = self._memory.popleft()
+        if self._memory and len(data) < BLOCK:
+            some = [data]
+            size = len(data)
+            while self._memory and size < BLOCK:
+                some.append(self._memory.popleft())
+                size += len(some[-1])
+            data = b"".join(some)
+        self._in_memory -= len(data)
+        return data
+
+    def _from_file(self) -> bytes:
+        segment = self._segments[0]
+        data = segment.next()
+        self._in_files -= len(data)
+        if segment.read == segment.written:
+            segment.file.close()
+            self._segments.popleft()
+        return data
+
+
+class Gathered:
+    """The values of a whole map, in whatever order they come, as one list in input order."""
+
+    def __init__(self, format: Format, limits: Limits) -> None:
+        self.count = 0
+        self._format = format
+        self._limits = limits
+        self._parts: list[tuple[int, int, bytes | None, int, int]] = []
+        self._in_memory = 0
+        self._file: IO[bytes] | None = None
+        self._written = 0
+
+    def add(self, outcomes: Outcomes) -> None:
+        """Raises Problem as ``Outbox.put`` does."""
+        count = outcomes.count
+        if not count:
+            return
+        values = outcomes.values
+        size = len(values)
+        self.count += count
+        if self._in_memory + size <= self._limits.max_buffer_bytes:
+            self._in_memory += size
+            self._parts.append((outcomes.start, count, values, 0, size))
+            return
+        if self._written + size > self._limits.max_spool_bytes:
+            raise spool_full(self._limits)
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="jetmap-")  # noqa: SIM115
+            self._file.write(values)
+        except OSError as exc:
+            raise disk_full(exc) from exc
+        self._parts.append((outcomes.start, count, None, self._written, size))
+        self._written += size
+
+    def holds_all_before(self, index: int) -> bool:
+        """Whether every item before this one is there."""
+        return index == sum(
+            min(start + count, index) - start for start, count, *_ in self._parts if start < index
+        )
+
+    def whole(self) -> bytes | None:
+        """The encoded list, or None where a part of it is in the file: then use ``blocks``."""
+        if self._file is not None:
+            return None
+        parts = self._parts
+        if len(parts) == 1:
+            values = parts[0][2]
+            assert values is not None
+            return values
+        parts.sort()
+        return concatenate(
+            [part[2] for part in parts if part[2] is not None], self.count, self._format
+        )
+
+    def blocks(self) -> Iterator[bytes]:
+        """The encoded list piece by piece."""
+        json = self._format == "json"
+        yield b"[" if json else header(self.count)
+        first = True
+        for _, _, values, offset, size in sorted(self._parts):
+            if values is None:
+                assert self._file is not None
+                self._file.seek(offset)
+                values = self._file.read(size)
+            if json and not first:
+                yield b","
+            first = False
+            yield array_body(values, self._format)
+        if json:
+            yield b"]"
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def spool_full(limits: Limits) -> Problem:
+    return over_limit(
+        f"results that were not read yet take more than {limits.max_spool_bytes} bytes "
+        "(max_spool_bytes): read the answer while sending the body, or send fewer items",
+        setting="max_spool_bytes",
+        limit=limits.max_spool_bytes,
+    )
+
+
+def disk_full(exc: OSError) -> Problem:
+    return Problem(
+        507, "spool-failed", "Results cannot be spooled", f"the gateway's temporary file: {exc}"
+    )

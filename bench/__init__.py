@@ -1,0 +1,1 @@
+"""jetmap's benchmark: ``python -m bench`` measures it beside what it replaces, in one run."""

@@ -1,0 +1,105 @@
+"""``python -m bench [ROW…]``: the table of ratios, measured in one run."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import sys
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AsyncExitStack
+from pathlib import Path
+from time import perf_counter
+
+import msgspec
+import uvloop
+
+from . import library, web
+from .fairness import fairness
+from .memory import memory
+from .pool import started_pool
+from .run import Run
+from .start import start
+from .table import Row, markdown
+from .work import Work, turns_per_second
+
+ROWS: dict[str, Callable[[Run], Awaitable[list[Row]]]] = {
+    "steady": library.steady,
+    "uneven": library.uneven,
+    "tiny": library.tiny,
+    "one": library.one,
+    "http-one": web.http_one,
+    "http-16": web.http_16,
+    "http-steady": web.http_steady,
+    "http-tiny": web.http_tiny,
+    "start": start,
+    "memory": memory,
+    "fairness": fairness,
+}
+QUICK = 20
+
+EPILOG = """\
+Everything runs on loopback, on the first --cores cores that this process may use, and is
+ended with it. Baselines and jetmap are measured in turns; figures are medians, and a ratio is
+the median of the rounds' ratios. 'share of ideal' is the serial time divided by the cores and
+by the time taken. The HTTP baseline is a FastAPI app that awaits run_in_executor for each item,
+one after the other; 'gathered' is the same app awaiting them all at once.
+"""
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; else all")
+    parser.add_argument("--runs", type=int, default=5, help="rounds a row (5)")
+    parser.add_argument("--cores", type=int, default=2, help="cores to use (2)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there")
+    parser.add_argument("--quick", action="store_true", help="few items: tries the bench itself")
+    parser.add_argument("--check", action="store_true", help="exit 1 if a target was missed")
+    chosen = parser.parse_args()
+    unknown = sorted(set(chosen.rows) - set(ROWS))
+    if unknown:
+        parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    if chosen.runs < 1 or chosen.cores < 1:
+        parser.error("--runs and --cores are at least 1")
+    return chosen
+
+
+async def measured(chosen: argparse.Namespace, pool: ProcessPoolExecutor, work: Work) -> list[Row]:
+    """The chosen rows, each told on stderr when it is there."""
+    cores = len(os.sched_getaffinity(0))
+    rows: list[Row] = []
+    async with AsyncExitStack() as stack:
+        shrink = QUICK if chosen.quick else 1
+        run = Run(stack, pool, work, cores, runs=chosen.runs, shrink=shrink)
+        for name in chosen.rows or ROWS:
+            began = perf_counter()
+            print(f"{name} …", end=" ", file=sys.stderr, flush=True)
+            rows += await ROWS[name](run)
+            print(f"{perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
+    return rows
+
+
+def main() -> int:
+    chosen = arguments()
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: chosen.cores])
+    cores = len(os.sched_getaffinity(0))
+    with started_pool(cores) as pool:
+        work = Work(turns_per_second())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            rows = runner.run(measured(chosen, pool, work))
+    print(f"Python {platform.python_version()}, {cores} cores, median of {chosen.runs}\n")
+    print(markdown(rows))
+    if chosen.json:
+        chosen.json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
+    return 1 if chosen.check and not all(row.is_met for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""The web app that jetmap replaces: a process pool made at start-up, awaited for each item."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import asynccontextmanager
+from time import sleep
+
+from fastapi import FastAPI
+
+from . import tasks
+
+FUNCTIONS: dict[str, Callable[[int], int]] = {
+    f.__name__: f for f in (tasks.steady, tasks.uneven, tasks.tiny, tasks.nothing)
+}
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    cores = int(os.environ.get("BENCH_CORES", "2"))
+    with ProcessPoolExecutor(cores) as pool:
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(*(loop.run_in_executor(pool, sleep, 0.2) for _ in range(cores)))
+        app.state.pool = pool
+        yield
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.post("/map/{function}")
+async def all_at_once(function: str, items: list[int]) -> list[int]:
+    loop = asyncio.get_running_loop()
+    f = FUNCTIONS[function]
+    return await asyncio.gather(*(loop.run_in_executor(app.state.pool, f, item) for item in items))
+
+
+@app.post("/each/{function}")
+async def one_after_the_other(function: str, items: list[int]) -> list[int]:
+    loop = asyncio.get_running_loop()
+    f = FUNCTIONS[function]
+    return [await loop.run_in_executor(app.state.pool, f, item) for item in items]
+
+
+@app.get("/healthz")
+async def healthz() -> str:
+    return "ok"

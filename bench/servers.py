@@ -1,0 +1,133 @@
+"""The HTTP servers that are measured, each in a process of its own, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = 20.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers on ``port``. pid: the process that listens there."""
+
+    port: int
+    pid: int
+
+    def peak_memory(self) -> int:
+        """The largest resident size so far, in bytes."""
+        return peak_memory(self.pid)
+
+
+def peak_memory(pid: int | str = "self") -> int:
+    """A process's largest resident size so far, in bytes (``VmHWM``)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"process {pid} has no VmHWM")
+
+
+@asynccontextmanager
+async def pool_server(cores: int) -> AsyncIterator[Server]:
+    """``bench.poolapp`` under uvicorn."""
+    port = free_port()
+    command = [sys.executable, "-m", "uvicorn", "bench.poolapp:app", "--port", str(port)]
+    command += ["--loop", "uvloop", "--http", "httptools", "--log-level", "warning"]
+    async with _served([*command, "--no-access-log"], port, {"BENCH_CORES": str(cores)}) as server:
+        yield server
+
+
+@asynccontextmanager
+async def gateway_server() -> AsyncIterator[Server]:
+    """``jetmap up bench/tasks.py``: broker, workers and gateway."""
+    port, nats_port = free_port(), free_port()
+    command = [sys.executable, "-c", "from jetmap.cli import main; main()", "up", "bench/tasks.py"]
+    environment = {"JETMAP_PORT": str(port), "JETMAP_NATS_PORT": str(nats_port)}
+    async with _served(command, port, environment, ready="/readyz") as server:
+        yield server
+
+
+def free_port() -> int:
+    """A port on loopback that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@asynccontextmanager
+async def _served(
+    command: Sequence[str], port: int, environment: Mapping[str, str], ready: str = "/healthz"
+) -> AsyncIterator[Server]:
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(  # noqa: ASYNC220 - returns at once
+            command,
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            await _until_ready(process, f"http://127.0.0.1:{port}{ready}", output)
+            yield Server(port, _listener(process.pid, port))
+        finally:
+            await stop(process)
+
+
+async def _until_ready(process: subprocess.Popen[bytes], url: str, output: IO[bytes]) -> None:
+    deadline = asyncio.get_running_loop().time() + START_TIMEOUT
+    while not await asyncio.to_thread(_answers, url):
+        ended = process.poll() is not None
+        if ended or asyncio.get_running_loop().time() > deadline:
+            output.seek(0)
+            tail = output.read().decode(errors="replace")[-4000:]
+            state = f"ended with {process.returncode}" if ended else "does not answer"
+            raise RuntimeError(f"{' '.join(map(str, process.args))} {state}:\n{tail}")  # type: ignore[arg-type]
+        await asyncio.sleep(0.05)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except (URLError, OSError):  # not listening yet, or not ready: asked again
+        return False
+
+
+def _listener(pid: int, port: int) -> int:
+    """The process that listens: the server or one of its descendants."""
+    process = psutil.Process(pid)
+    for candidate in (process, *process.children(recursive=True)):
+        for connection in candidate.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                return int(candidate.pid)
+    return pid
+
+
+async def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process of ours: politely, then for certain."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        await asyncio.to_thread(process.wait, STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        await asyncio.to_thread(process.wait)

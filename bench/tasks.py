@@ -1,0 +1,40 @@
+"""The functions that are measured: loops of a given number of turns, the same in every run.
+
+One function a kind of work, since jetmap learns what an item costs per function.
+"""
+
+from __future__ import annotations
+
+from jetmap import task
+
+
+def spin(turns: int) -> int:
+    """Keeps one core busy for ``turns`` turns of a loop."""
+    x = 1
+    for i in range(turns):
+        x = (x * 1103515245 + i) & 0x7FFFFFFF
+    return x
+
+
+@task
+def steady(turns: int) -> int:
+    """Items of one size, about 1.5 ms."""
+    return spin(turns)
+
+
+@task
+def uneven(turns: int) -> int:
+    """Items of very different sizes, about 6 ms in the mean."""
+    return spin(turns)
+
+
+@task
+def tiny(turns: int) -> int:
+    """Items that cost less than sending them singly, about 15 µs."""
+    return spin(turns)
+
+
+@task
+def nothing(n: int) -> int:
+    """An item that costs nothing: what is left is the way there and back."""
+    return n

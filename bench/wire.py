@@ -1,0 +1,168 @@
+"""A lean HTTP/1.1 client on raw sockets, so that the client is not what is measured."""
+
+from __future__ import annotations
+
+import io
+import re
+import select
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
+
+JSON = "application/json"
+JSON_LINES = "application/jsonl"
+RECEIVE = 1 << 18
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
+
+
+class BadAnswerError(Exception):
+    """The server answered something else than a whole ``200``."""
+
+
+def request(port: int, path: str, body: bytes, *, accept: str = JSON) -> bytes:
+    """A whole ``POST`` of JSON."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: {JSON}\r\n"
+        f"Accept: {accept}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def connect(port: int) -> socket.socket:
+    """A connection to a server on loopback."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=120)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def body_of(answer: bytes | bytearray) -> bytes | None:
+    """The body of a whole answer, None while something is missing. Raises BadAnswerError."""
+    end = answer.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    start = end + 4
+    head = bytes(answer[: end + 2])
+    length = _LENGTH.search(head)
+    if length is not None:
+        stop = start + int(length[1])
+        body = bytes(answer[start:stop]) if len(answer) >= stop else None
+    elif _CHUNKED.search(head):
+        body = _dechunked(answer, start)
+    else:
+        raise BadAnswerError(f"neither a length nor chunks: {head!r}")
+    if body is not None and head[9:12] != b"200":
+        raise BadAnswerError(f"{head[:60]!r} {body[:2000]!r}")
+    return body
+
+
+def _dechunked(answer: bytes | bytearray, at: int) -> bytes | None:
+    parts: list[bytes] = []
+    while True:
+        line = answer.find(b"\r\n", at)
+        if line < 0:
+            return None
+        size = int(answer[at:line], 16)
+        at = line + 2
+        if len(answer) < at + size + 2:
+            return None
+        if size == 0:
+            return b"".join(parts)
+        parts.append(bytes(answer[at : at + size]))
+        at += size + 2
+
+
+def exchange(connection: socket.socket, message: bytes) -> bytes:
+    """Sends a request, returns the answer's body."""
+    connection.sendall(message)
+    answer = bytearray()
+    while (body := body_of(answer)) is None:
+        received = connection.recv(RECEIVE)
+        if not received:
+            raise BadAnswerError(f"the server hung up after {bytes(answer[:200])!r}")
+        answer += received
+    return body
+
+
+@dataclass
+class Load:
+    """What a load test counted. latencies: seconds of each request."""
+
+    seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return len(self.latencies) / self.seconds
+
+
+def hammer(port: int, message: bytes, expected: bytes, connections: int, seconds: float) -> Load:
+    """Keeps ``connections`` connections busy for ``seconds``, each with one request at a time.
+
+    expected: the body of each answer, without white space. Raises BadAnswerError.
+    """
+    sockets = {c.fileno(): c for c in (connect(port) for _ in range(connections))}
+    poll = select.epoll()
+    load, answers, sent = Load(), {fd: bytearray() for fd in sockets}, dict.fromkeys(sockets, 0.0)
+    try:
+        began = perf_counter()
+        for fd, connection in sockets.items():
+            poll.register(fd, select.EPOLLIN)
+            sent[fd] = perf_counter()
+            connection.sendall(message)
+        while (now := perf_counter()) < began + seconds:
+            for fd, _ in poll.poll(seconds):
+                answer = answers[fd]
+                received = sockets[fd].recv(RECEIVE)
+                if not received:
+                    raise BadAnswerError(f"the server hung up after {bytes(answer[:200])!r}")
+                answer += received
+                body = body_of(answer)
+                if body is None:
+                    continue
+                if body.replace(b" ", b"") != expected:
+                    raise BadAnswerError(f"{body[:200]!r} instead of {expected[:200]!r}")
+                now = perf_counter()
+                load.latencies.append(now - sent[fd])
+                sent[fd] = now
+                answer.clear()
+                sockets[fd].sendall(message)
+        load.seconds = now - began
+    finally:
+        poll.close()
+        for connection in sockets.values():
+            connection.close()
+    return load
+
+
+def send_lines(connection: socket.socket, path: str, parts: Iterator[bytes]) -> None:
+    """Posts JSON lines as they come, with no length given; they are to be answered in kind."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{connection.getpeername()[1]}\r\n"
+        f"Content-Type: {JSON_LINES}\r\nAccept: {JSON_LINES}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    connection.sendall(head.encode())
+    for part in parts:
+        connection.sendall(b"%x\r\n%b\r\n" % (len(part), part))
+    connection.sendall(b"0\r\n\r\n")
+
+
+def receive_chunks(connection: socket.socket) -> Iterator[bytes]:
+    """The body of a chunked answer, piece by piece. Raises BadAnswerError."""
+    with io.BufferedReader(socket.SocketIO(connection, "r"), RECEIVE) as stream:
+        head = _head(stream)
+        if head[9:12] != b"200" or not _CHUNKED.search(head):
+            raise BadAnswerError(f"{head!r} {stream.read(2000)!r}")
+        while size := int(stream.readline(), 16):
+            yield stream.read(size)
+            stream.readline()
+
+
+def _head(stream: io.BufferedReader[socket.SocketIO]) -> bytes:
+    lines: list[bytes] = []
+    while (line := stream.readline()) not in (b"\r\n", b""):
+        lines.append(line)
+    return b"".join(lines)

@@ -1,0 +1,46 @@
+"""The inputs: how many turns of the loop take how long on this machine, and lists of them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from time import perf_counter
+
+from .tasks import spin
+
+STEADY = 0.0015
+UNEVEN = 0.006
+TINY = 0.000015
+SEED = 20120907
+
+
+def turns_per_second(*, seconds: float = 0.02, repeats: int = 15) -> float:
+    """The loop's speed on an undisturbed core: the best of ``repeats`` timings."""
+    turns = 1000
+    while _time(turns) < seconds:
+        turns *= 2
+    return turns / min(_time(turns) for _ in range(repeats))
+
+
+def _time(turns: int) -> float:
+    began = perf_counter()
+    spin(turns)
+    return perf_counter() - began
+
+
+@dataclass(frozen=True)
+class Work:
+    """Items of a known cost. speed: turns of the loop a second, calibrated once a run."""
+
+    speed: float
+
+    def equal(self, count: int, seconds: float) -> list[int]:
+        """``count`` items of ``seconds`` each."""
+        return [max(1, round(self.speed * seconds))] * count
+
+    def lognormal(self, count: int, mean: float, sigma: float = 1.0) -> list[int]:
+        """``count`` items, lognormal, with exactly this mean in seconds; the same in every run."""
+        draw = random.Random(SEED)
+        sizes = [draw.lognormvariate(0.0, sigma) for _ in range(count)]
+        scale = self.speed * mean * count / sum(sizes)
+        return [max(1, round(size * scale)) for size in sizes]

@@ -1,0 +1,440 @@
+"""The agent: one process a host. NATS I/O, claims and the supervision of its workers."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+
+import msgspec
+from nats.aio.msg import Msg
+
+from jetmap import subjects
+from jetmap.broker import topology
+from jetmap.broker.connection import Connection, Subscription
+from jetmap.errors import JetmapError
+from jetmap.messages import (
+    AgentMail,
+    ChunkHead,
+    Claim,
+    ClaimAnswer,
+    Control,
+    Crash,
+    Final,
+    ForwardedDelivery,
+    FunctionInfo,
+    Ping,
+    Presence,
+    Ready,
+    Report,
+    ReportHead,
+    StartFailed,
+    encode,
+)
+from jetmap.worker.limits import choose_cores
+
+from . import holdings
+from .holdings import Holding, Holdings
+from .intake import NAK, Delivered, Intake
+from .options import AgentOptions
+from .slot import Slot
+
+logger = logging.getLogger(__name__)
+
+RENEW_SECONDS = 3.0
+DRAIN_FLUSH_SECONDS = 3.0
+WITHDRAWN_KEPT = 1000
+ACK, TERM, IN_PROGRESS = b"+ACK", b"+TERM", b"+WPI"
+
+_head = msgspec.msgpack.Decoder(ChunkHead).decode
+_report_head = msgspec.msgpack.Decoder(ReportHead).decode
+_mail = msgspec.msgpack.Decoder(AgentMail).decode
+_control = msgspec.msgpack.Decoder(Control).decode
+
+
+class Agent:
+    """Offers this host's cores to a pool, from ``start`` to ``drain`` or ``stop``.
+
+    Raises nothing once started: what goes wrong is announced (``failed``) and logged.
+    """
+
+    def __init__(self, connection: Connection, options: AgentOptions) -> None:
+        self.id = subjects.new_id()
+        self.failed: str | None = None
+        self._connection = connection
+        self._options = options
+        self._host = options.host or socket.gethostname()
+        self._inbox = connection.inbox(self.id)
+        self._slots = [
+            Slot(number, cpu, options, options.setup, self)
+            for number, cpu in enumerate(choose_cores(options.cores))
+        ]
+        self._held = Holdings()
+        self._intake = Intake(
+            connection, options.pool, f"{self._inbox}.pull", self._take, self._renew
+        )
+        self._functions: dict[str, FunctionInfo] = {}
+        self._offer = ""
+        self._rank = 0
+        self._version = options.version or ""
+        self._epoch = ""
+        self._files: dict[str, float] = {}
+        self._asked: dict[holdings.Key, asyncio.Future[bool]] = {}
+        self._withdrawn: dict[str, None] = {}
+        self._claims_sent = 0
+        self._subscriptions: list[Subscription] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._chunk_tasks: set[asyncio.Task[None]] = set()
+        self._offering = asyncio.Lock()
+        self._draining = False
+        self._gone = False
+
+    # Its life
+
+    async def start(self) -> None:
+        """Connects to the pool and starts the workers; they get ready in the background."""
+        pool = self._options.pool
+        self._epoch = await topology.ensure_stream(self._connection, pool, self._stream_options())
+        subscribe = self._connection.subscribe
+        self._subscriptions = [
+            await subscribe(f"{self._inbox}.mail", self._receive_mail),
+            await subscribe(subjects.control(pool), self._receive_control),
+        ]
+        await self._intake.start()
+        self._connection.on_reconnect(self._reconnected)
+        create = asyncio.get_running_loop().create_task
+        self._tasks = [create(slot.run(), name=f"slot-{slot.number}") for slot in self._slots]
+        self._tasks.append(create(self._beat(), name="beat"))
+        self._tasks.append(create(self._renew_leases(), name="leases"))
+        self._tasks.append(create(self._tick(), name="tick"))
+        await self._announce()
+
+    async def drain(self, grace: float) -> None:
+        """Takes no more, finishes or hands back what it holds within ``grace`` seconds, stops.
+
+        Each running chunk ends after its current item; the rest of it runs elsewhere.
+        """
+        if not self._draining:
+            self._draining = True
+            await self._intake.stop()
+            await self._announce()
+            for slot in self._slots:
+                slot.stop_chunk(grace)
+            deadline = time.monotonic() + grace + DRAIN_FLUSH_SECONDS
+            while len(self._held) and time.monotonic() < deadline:
+                if not self._connection.connected and not any(s.held for s in self._slots):
+                    break
+                await asyncio.sleep(0.01)
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Ends the workers and leaves the pool, now. What is unfinished runs elsewhere."""
+        if self._gone:
+            return
+        self._gone = self._draining = True
+        await self._intake.stop()
+        for slot in self._slots:
+            slot.close()
+        for task in [*self._tasks[len(self._slots) :], *self._chunk_tasks]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._chunk_tasks, return_exceptions=True)
+        await self._announce()
+        for subscription in self._subscriptions:
+            await subscription.unsubscribe()
+        await self._intake.close()
+        if self._connection.connected:
+            try:
+                await self._connection.flush(1)
+            except JetmapError:
+                pass  # The broker went first; it will see that we are gone.
+
+    def _stream_options(self) -> topology.StreamOptions:
+        options = self._options
+        return topology.StreamOptions(
+            storage=options.work_storage,  # type: ignore[arg-type]
+            replicas=options.work_replicas,
+            max_messages=options.work_max_messages,
+            max_bytes=options.work_max_bytes,
+        )
+
+    # Its offer
+
+    async def worker_ready(self, slot: Slot, ready: Ready) -> None:
+        self.failed = None
+        known = len(self._functions)
+        self._functions |= {function.name: function for function in ready.functions}
+        self._files = {path: _modified(path) for path in ready.files}
+        async with self._offering:
+            version = self._options.version or ready.source
+            if not self._offer or (version != self._version and not self._options.embedded):
+                self._functions = {function.name: function for function in ready.functions}
+                self._version = version
+                await self._make_offer()
+            elif len(self._functions) != known:
+                await self._remember()
+        await self._announce()
+
+    async def worker_failed(self, slot: Slot, failure: StartFailed) -> None:
+        text = failure.traceback.strip() or f"{failure.type}: {failure.message}"
+        if text != self.failed:
+            self.failed = text
+            logger.error("workers cannot start; trying again with growing pauses:\n%s", text)
+        await self._announce()
+
+    async def _make_offer(self) -> None:
+        names = sorted(self._functions)
+        schemas = [self._functions[name] for name in names]
+        content = msgspec.json.encode([self._version, schemas], order="sorted")
+        embedded = self._options.embedded
+        self._offer = "local" if embedded else hashlib.sha256(content).hexdigest()[:12]
+        await self._renew()
+        await self._remember()
+
+    async def _remember(self) -> None:
+        functions = list(self._functions.values())
+        try:
+            self._rank = await topology.remember(
+                self._connection, self._options.pool, self._offer, self._version, functions
+            )
+        except JetmapError as error:
+            logger.warning("the offer could not be written down: %s", error)
+
+    async def _renew(self) -> None:
+        """Makes what is missing of the stream and this offer's consumers, and pulls there."""
+        pool = self._options.pool
+        if not self._offer:
+            return
+        self._epoch = await topology.ensure_stream(self._connection, pool, self._stream_options())
+        await topology.ensure_consumers(self._connection, pool, self._offer, self._epoch)
+        await self._intake.serve(self._offer, self._epoch)
+
+    async def _announce(self) -> None:
+        slots = self._slots
+        presence = Presence(
+            agent=self.id,
+            host=self._host,
+            pid=os.getpid(),
+            pool=self._options.pool,
+            offer=self._offer,
+            version=self._version,
+            rank=self._rank,
+            cores=len(slots),
+            ready=sum(slot.is_ready for slot in slots),
+            busy=sum(slot.held is not None for slot in slots),
+            draining=self._draining,
+            gone=self._gone,
+            functions=list(self._functions.values()),
+            workers=[slot.status() for slot in slots],
+            pending=max(0, self._intake.pending),
+            embedded=self._options.embedded,
+            failure=self.failed,
+        )
+        await self._send(subjects.presence(self._options.pool, self.id), encode(presence))
+
+    # Chunks
+
+    async def core_freed(self, slot: Slot) -> None:
+        if not self._draining:
+            await self._intake.core_freed()
+
+    def core_lost(self, slot: Slot) -> None:
+        self._intake.core_lost()
+
+    async def _take(self, delivered: Delivered) -> None:
+        head = _head(delivered.data)
+        now = time.monotonic()
+        if self._held.get(head.map, head.number) is not None:
+            # Our own lease ran out while we were frozen: it goes on as the same chunk.
+            self._held.take(head, delivered.ack, delivered.data, delivered.pending, now)
+            await self._intake.core_freed()
+            return
+        if head.map in self._withdrawn:
+            # It was on its way when its map was withdrawn.
+            await self._send(delivered.ack, TERM)
+            await self._intake.core_freed()
+            return
+        held = self._held.take(head, delivered.ack, delivered.data, delivered.pending, now)
+        if delivered.deliveries > 1:
+            task = asyncio.get_running_loop().create_task(self._start_if_wanted(held))
+            self._chunk_tasks.add(task)
+            task.add_done_callback(self._chunk_tasks.discard)
+        else:
+            await self._start_chunk(held)
+
+    async def _start_if_wanted(self, held: Holding) -> None:
+        """A chunk that somebody had before is claimed first: it may be done already."""
+        future = asyncio.get_running_loop().create_future()
+        self._asked[held.key] = future
+        try:
+            await self._claim()
+            async with asyncio.timeout(holdings.SILENCE):
+                wanted = await future
+        except TimeoutError:
+            # Its dispatcher is gone, or only out of reach: somebody may ask again later.
+            wanted = False
+            if held.key in {h.key for h in self._held.of_map(held.head.map)}:
+                await self._let_go(held, TERM)
+        finally:
+            self._asked.pop(held.key, None)
+        if wanted and not held.unwanted:
+            await self._start_chunk(held)
+        else:
+            await self._intake.core_freed()
+
+    async def _start_chunk(self, held: Holding) -> None:
+        slot = next((slot for slot in self._slots if slot.is_idle), None)
+        if slot is None or self._draining:
+            # The idle worker died between the pull and the delivery.
+            await self._let_go(held, NAK)
+            if not self._draining:
+                await self._intake.core_freed()
+            return
+        slot.assign(held)
+
+    async def reported(self, held: Holding, report: bytes, last: bool) -> None:
+        if held.unwanted:
+            if last:
+                await self._let_go(held, TERM)
+            return
+        head = _report_head(report)
+        held.end = head.start + head.count
+        held.finished = last
+        await self._deliver(held, report)
+
+    async def crashed(self, held: Holding, crash: Crash) -> None:
+        if held.unwanted:
+            await self._let_go(held, TERM)
+            return
+        head = held.head
+        held.finished = True
+        values = b"[]" if head.format == "json" else b"\x90"
+        final = Final(held.end, crash)
+        report = Report(head.map, head.number, head.attempt, held.end, 0, values, [], 0.0, final)
+        await self._deliver(held, encode(report))
+
+    async def _deliver(self, held: Holding, report: bytes) -> None:
+        token = self._held.next_token()
+        delivery = encode(
+            ForwardedDelivery(
+                self.id, f"{self._inbox}.mail", token, held.pending, msgspec.Raw(report)
+            )
+        )
+        self._held.sent(held, delivery, time.monotonic())
+        await self._send(f"{held.head.inbox}.result", delivery)
+
+    async def _let_go(self, held: Holding, answer: bytes) -> None:
+        self._held.drop(held)
+        for ack in held.acks:
+            await self._send(ack, answer)
+
+    async def _withdraw(self, held: Holding) -> None:
+        """The chunk is no longer wanted: its worker ends it, or is replaced."""
+        if held.unwanted:
+            return
+        held.unwanted = True
+        slot = next((slot for slot in self._slots if slot.held is held), None)
+        if slot is not None:
+            slot.stop_chunk(self._options.withdraw_grace)
+        elif (asked := self._asked.get(held.key)) is not None and not asked.done():
+            asked.set_result(False)
+            await self._let_go(held, TERM)
+        else:
+            await self._let_go(held, TERM)
+
+    # What arrives
+
+    async def _receive_mail(self, message: Msg) -> None:
+        mail = _mail(message.data)
+        if isinstance(mail, ClaimAnswer):
+            await self._claim_answered(mail)
+            return
+        for held in self._held.confirmed(mail.tokens):
+            self._held.heard(held.head.inbox, time.monotonic())
+            for ack in held.acks:
+                await self._send(ack, ACK)
+
+    async def _claim_answered(self, answer: ClaimAnswer) -> None:
+        self._held.heard(answer.dispatcher, time.monotonic())
+        for map, number in answer.unwanted:
+            held = self._held.get(map, number)
+            if held is not None:
+                await self._withdraw(held)
+        for key, future in list(self._asked.items()):
+            held = self._held.get(*key)
+            if held is not None and held.head.inbox == answer.dispatcher and not future.done():
+                future.set_result(True)
+
+    async def _receive_control(self, message: Msg) -> None:
+        control = _control(message.data)
+        if isinstance(control, Ping):
+            await self._announce()
+            return
+        self._withdrawn[control.map] = None
+        if len(self._withdrawn) > WITHDRAWN_KEPT:
+            del self._withdrawn[next(iter(self._withdrawn))]
+        for held in self._held.of_map(control.map):
+            await self._withdraw(held)
+
+    async def _reconnected(self) -> None:
+        await self._intake.reconnected()
+        await self._claim()
+        await self._announce()
+
+    # What happens by itself
+
+    async def _beat(self) -> None:
+        """Every two seconds: claims, results that were not confirmed, presence."""
+        while True:
+            await asyncio.sleep(holdings.BEAT)
+            now = time.monotonic()
+            for held in self._held.beat(now):
+                logger.warning("map %s: its caller is gone; it is dropped", held.head.map)
+                await self._withdraw(held)
+            await self._claim()
+            for held, delivery in self._held.overdue(now):
+                await self._send(f"{held.head.inbox}.result", delivery)
+            await self._announce()
+
+    async def _claim(self) -> None:
+        items = {slot.held.key: slot.item for slot in self._slots if slot.held is not None}
+        self._claims_sent += 1
+        for inbox, chunks in self._held.claims(items).items():
+            claim = Claim(self.id, self._host, f"{self._inbox}.mail", self._claims_sent, chunks)
+            await self._send(f"{inbox}.claim", encode(claim))
+
+    async def _renew_leases(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            for held in self._held:
+                await self._send(held.acks[-1], IN_PROGRESS)
+
+    async def _tick(self) -> None:
+        """Every second: lost pulls, changed sources."""
+        while True:
+            await asyncio.sleep(1.0)
+            await self._intake.check(time.monotonic())
+            if self._options.embedded or self._options.reload:
+                changed = [p for p, at in self._files.items() if _modified(p) != at]
+                if changed:
+                    logger.info("%s changed: the workers are replaced", ", ".join(changed))
+                    self._files = {path: _modified(path) for path in self._files}
+                    for slot in self._slots:
+                        await slot.replace()
+
+    async def _send(self, subject: str, payload: bytes) -> None:
+        """Publishes, or gives up: everything that matters is sent again by a later beat."""
+        try:
+            await self._connection.publish(subject, payload)
+        except JetmapError as error:
+            logger.debug("not sent to %s: %s", subject, error)
+
+
+def _modified(path: str) -> float:
+    try:
+        return Path(path).stat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,146 @@
+"""What an agent holds: chunks it computes, and results that nobody has confirmed yet. No I/O.
+
+A chunk is held from its delivery until the dispatcher has confirmed every part of its
+result. While it is held the agent claims it every beat, and a dispatcher that answers no
+claim for ``SILENCE`` seconds is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from jetmap.messages import ChunkHead, Held
+
+BEAT = 2.0
+SILENCE = 8.0
+
+Key = tuple[str, int]
+
+
+@dataclass
+class Holding:
+    """acks: subjects on which the broker hears of this chunk (one a delivery). end: items
+    before it have been reported. unconfirmed: the encoded deliveries by token, with the time
+    they were sent. started: whether a worker was ever given it."""
+
+    head: ChunkHead
+    acks: list[str]
+    data: bytes
+    pending: int
+    end: int
+    started: bool = False
+    finished: bool = False
+    unwanted: bool = False
+    unconfirmed: dict[int, tuple[bytes, float]] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        return self.head.map, self.head.number
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the dispatcher has everything, so that the chunk may be acknowledged."""
+        return self.finished and not self.unconfirmed
+
+
+class Holdings:
+    """All times are seconds of one monotonic clock, given by the caller."""
+
+    def __init__(self) -> None:
+        self._held: dict[Key, Holding] = {}
+        self._tokens: dict[int, Holding] = {}
+        self._heard: dict[str, float] = {}  # inbox -> when its dispatcher last answered
+        self._token = 0
+        self._last_beat: float | None = None
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __iter__(self) -> Iterable[Holding]:  # type: ignore[override]
+        return iter(list(self._held.values()))
+
+    def get(self, map: str, number: int) -> Holding | None:
+        return self._held.get((map, number))
+
+    def of_map(self, map: str) -> list[Holding]:
+        return [h for h in self._held.values() if h.head.map == map]
+
+    def take(self, head: ChunkHead, ack: str, data: bytes, pending: int, now: float) -> Holding:
+        """A delivered chunk. Delivered again while it is held, it is the same holding."""
+        held = self._held.get((head.map, head.number))
+        if held is not None:
+            held.acks.append(ack)
+            return held
+        held = Holding(head, [ack], data, pending, head.start)
+        self._held[held.key] = held
+        self._heard.setdefault(head.inbox, now)
+        return held
+
+    def sent(self, held: Holding, delivery: bytes, now: float) -> None:
+        """The delivery with the token that ``next_token`` gave went out."""
+        held.unconfirmed[self._token] = (delivery, now)
+        self._tokens[self._token] = held
+
+    def next_token(self) -> int:
+        self._token += 1
+        return self._token
+
+    def confirmed(self, tokens: Iterable[int]) -> list[Holding]:
+        """The dispatcher has these. Returns what may be acknowledged now; it is let go."""
+        done = []
+        for token in tokens:
+            held = self._tokens.pop(token, None)
+            if held is None:
+                continue
+            held.unconfirmed.pop(token, None)
+            if held.is_done:
+                self.drop(held)
+                done.append(held)
+        return done
+
+    def drop(self, held: Holding) -> None:
+        """Lets a chunk go, with what of it is unconfirmed."""
+        self._held.pop(held.key, None)
+        for token in held.unconfirmed:
+            self._tokens.pop(token, None)
+        held.unconfirmed.clear()
+        if not any(h.head.inbox == held.head.inbox for h in self._held.values()):
+            self._heard.pop(held.head.inbox, None)
+
+    def heard(self, inbox: str, now: float) -> None:
+        """The dispatcher of this inbox answered."""
+        if inbox in self._heard:
+            self._heard[inbox] = now
+
+    def beat(self, now: float) -> list[Holding]:
+        """Once every ``BEAT`` seconds: the chunks whose dispatcher is gone.
+
+        A process that was frozen could not hear answers: its gap counts for nobody.
+        """
+        if self._last_beat is not None:
+            gap = now - self._last_beat - BEAT
+            if gap > BEAT:
+                self._heard = {inbox: at + gap for inbox, at in self._heard.items()}
+        self._last_beat = now
+        gone = {inbox for inbox, at in self._heard.items() if now - at > SILENCE}
+        return [h for h in self._held.values() if h.head.inbox in gone]
+
+    def claims(self, items: dict[Key, int | None]) -> dict[str, list[Held]]:
+        """By dispatcher's inbox, what is held of it. items: in progress, by chunk."""
+        claims: dict[str, list[Held]] = {}
+        for key, held in self._held.items():
+            head = held.head
+            entry = Held(head.map, head.number, head.attempt, items.get(key))
+            claims.setdefault(head.inbox, []).append(entry)
+        return claims
+
+    def overdue(self, now: float) -> list[tuple[Holding, bytes]]:
+        """Deliveries to send again: sent a beat ago and not confirmed."""
+        again = []
+        for held in self._held.values():
+            for token, (delivery, at) in held.unconfirmed.items():
+                if now - at >= BEAT:
+                    held.unconfirmed[token] = (delivery, now)
+                    again.append((held, delivery))
+        return again

@@ -1,0 +1,219 @@
+"""The pull loop: keeps the pulls that ``Pulls`` decides on at the broker, and hands on chunks."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import msgspec
+from nats.aio.msg import Msg
+
+from jetmap import subjects
+from jetmap.broker.connection import Connection, Subscription
+from jetmap.errors import JetmapError
+from jetmap.messages import Lane
+
+from .pulls import Pull, Pulls
+
+logger = logging.getLogger(__name__)
+
+PARK_SECONDS = 5.0
+HEARTBEAT_SECONDS = 2.0
+ANSWER_SECONDS = 2.0
+
+NAK = b"-NAK"
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """A chunk from the broker. pending: the lane's backlog behind it."""
+
+    data: bytes
+    ack: str
+    lane: Lane
+    deliveries: int
+    pending: int
+
+
+class Intake:
+    """Takes one chunk for each idle core, and no more.
+
+    take: called with each chunk that has an idle core. renew: called when the stream or a
+    consumer seems gone; it makes what is missing and calls ``serve``.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        pool: str,
+        inbox: str,
+        take: Callable[[Delivered], Awaitable[None]],
+        renew: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._connection = connection
+        self._stream = subjects.stream(pool)
+        self._inbox = inbox
+        self._take = take
+        self._renew = renew
+        self._pulls = Pulls()
+        self._subjects: dict[Lane, str] = {}
+        self._numbers = itertools.count()
+        self._heard: dict[Lane, float] = {"express": 0.0, "main": 0.0}
+        self._subscriptions: list[Subscription] = []
+        self._renewing: asyncio.Task[None] | None = None
+        self._bodies = {
+            True: msgspec.json.encode(
+                {
+                    "batch": 1,
+                    "expires": int(PARK_SECONDS * 1e9),
+                    "idle_heartbeat": int(HEARTBEAT_SECONDS * 1e9),
+                }
+            ),
+            False: msgspec.json.encode({"batch": 1, "no_wait": True}),
+        }
+        self.pending = 0
+        self.stopped = False
+
+    async def start(self) -> None:
+        """Subscribes. One subscription for each kind of pull: a chunk arrives under its own
+        subject, so only the subscription tells which pull it answers."""
+        lanes: tuple[Lane, ...] = ("express", "main")
+        for lane in lanes:
+            for wait in (True, False):
+                subject = f"{self._inbox}.{lane}.{int(wait)}.*"
+                self._subscriptions.append(
+                    await self._connection.subscribe(subject, self._receiver(lane, wait))
+                )
+
+    async def serve(self, offer: str, epoch: str) -> None:
+        """From now on, takes the chunks of this offer."""
+        lanes: tuple[Lane, ...] = ("express", "main")
+        for lane in lanes:
+            name = subjects.consumer(offer, lane, epoch)
+            self._subjects[lane] = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{name}"
+            self._pulls.forget(lane)
+            self._heard[lane] = time.monotonic()
+        await self.pull()
+
+    async def core_freed(self) -> None:
+        self._pulls.core_freed()
+        await self.pull()
+
+    def core_lost(self) -> None:
+        self._pulls.core_lost()
+
+    @property
+    def idle(self) -> int:
+        return self._pulls.idle
+
+    async def stop(self) -> None:
+        """Takes no more; what still arrives is handed back."""
+        self.stopped = True
+        if self._renewing is not None:
+            self._renewing.cancel()
+
+    async def close(self) -> None:
+        for subscription in self._subscriptions:
+            await subscription.unsubscribe()
+
+    async def pull(self) -> None:
+        if self._subjects and not self.stopped:
+            await self._send(self._pulls.plan())
+
+    async def check(self, now: float) -> None:
+        """Once a second: pulls that the broker seems to have lost are sent again."""
+        lanes: tuple[Lane, ...] = ("express", "main")
+        for lane in lanes:
+            patience = max(ANSWER_SECONDS, 2 * HEARTBEAT_SECONDS) + 1
+            if self._pulls.out(lane) and now - self._heard[lane] > patience:
+                self._pulls.forget(lane)
+                self._heard[lane] = now
+        await self.pull()
+
+    async def reconnected(self) -> None:
+        """The broker forgets pulls with their connection."""
+        for lane in self._subjects:
+            self._pulls.forget(lane)
+        self._start_renewing()
+
+    async def _send(self, pulls: list[Pull]) -> None:
+        for pull in pulls:
+            reply = f"{self._inbox}.{pull.lane}.{int(pull.wait)}.{next(self._numbers)}"
+            if self._pulls.out(pull.lane) == 1:
+                self._heard[pull.lane] = time.monotonic()
+            await self._connection.publish(
+                self._subjects[pull.lane], self._bodies[pull.wait], reply
+            )
+
+    def _receiver(self, lane: Lane, wait: bool) -> Callable[[Msg], Awaitable[None]]:
+        async def receive(message: Msg) -> None:
+            self._heard[lane] = time.monotonic()
+            if message.reply and not message.headers:
+                await self._deliver(message, lane, wait)
+            else:
+                await self._status(message, lane, wait)
+
+        return receive
+
+    async def _deliver(self, message: Msg, lane: Lane, wait: bool) -> None:
+        if self.stopped or not self._pulls.delivered(lane, waited=wait):
+            await self._connection.publish(message.reply, NAK)
+            return
+        deliveries, pending = _parse_ack(message.reply)
+        if lane == "main":
+            self.pending = pending
+        await self._take(
+            Delivered(
+                message.data, message.reply, lane, deliveries, pending if lane == "main" else -1
+            )
+        )
+
+    async def _status(self, message: Msg, lane: Lane, wait: bool) -> None:
+        status = (message.headers or {}).get("Status", "")
+        if status == "100":
+            return
+        if status == "404" and not wait:
+            self._pulls.empty(lane)
+        elif wait:
+            self._pulls.expired(lane)
+        else:
+            self._pulls.forget(lane)
+        text = (message.headers or {}).get("Description", "").lower()
+        if status == "503" or "deleted" in text or "shutdown" in text or "leadership" in text:
+            logger.info("pull refused: %s %s", status, text)
+            self._pulls.forget(lane)
+            self._start_renewing()
+            return
+        if status not in ("404", "408"):
+            logger.debug("pull refused: %s %s", status, text)
+        await self.pull()
+
+    def _start_renewing(self) -> None:
+        if not self.stopped and (self._renewing is None or self._renewing.done()):
+            self._renewing = asyncio.get_running_loop().create_task(self._renew_consumers())
+
+    async def _renew_consumers(self) -> None:
+        """Until it works: makes stream and consumers anew if they are gone, and pulls again."""
+        delay = 0.1
+        while True:
+            try:
+                await self._renew()
+            except JetmapError as error:
+                logger.debug("the work stream is not there yet: %s", error)
+                await asyncio.sleep(delay)
+                delay = min(2.0, delay * 2)
+            else:
+                return
+
+
+def _parse_ack(subject: str) -> tuple[int, int]:
+    """Deliveries so far and the consumer's backlog, of an ack subject (ADR-15: with a domain
+    and account hash it has two tokens more, and one at its end)."""
+    tokens = subject.split(".")
+    if len(tokens) == 9:
+        return int(tokens[4]), int(tokens[8])
+    return int(tokens[6]), int(tokens[10])

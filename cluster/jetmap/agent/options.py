@@ -1,0 +1,38 @@
+"""What an agent is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jetmap.messages import Setup
+
+
+@dataclass(frozen=True)
+class AgentOptions:
+    """setup: what the workers import. cores: None, a count, or a list as in "0,2-3".
+
+    version: names the offer together with its functions; None: the digest of their source.
+    embedded: the agent belongs to a keeper: chunks may name modules, source is watched.
+    sys_path, cwd: of the workers. withdraw_grace: seconds that the worker of a chunk that is no
+    longer wanted has to end. recycle_*: chunks, seconds and bytes after which a worker is
+    replaced. nice: added to the workers' niceness.
+    """
+
+    pool: str
+    setup: Setup
+    sys_path: tuple[str, ...]
+    cwd: str
+    cores: str | int | None = None
+    version: str | None = None
+    embedded: bool = False
+    reload: bool = False
+    withdraw_grace: float = 0.5
+    recycle_chunks: int | None = None
+    recycle_age: float | None = None
+    recycle_memory: int | None = None
+    nice: int = 0
+    work_storage: str = "memory"
+    work_replicas: int = 0
+    work_max_messages: int = 100_000
+    work_max_bytes: int = 1 << 30
+    host: str = field(default="")

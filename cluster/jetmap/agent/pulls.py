@@ -1,0 +1,127 @@
+"""Which pulls an agent has out, for how many idle cores. No I/O.
+
+An idle core first asks the express lane (an answer comes at once, full or empty), then the
+main lane, and where both are empty it parks a pull at each, to be answered when something
+comes. A pull that is parked says that its lane is empty, so the next core need not ask. A
+pull may outlast the core that it was for; what it then brings is handed back at once, so
+that no chunk waits at a busy core.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jetmap.messages import Lane
+
+# A flood of short maps must leave the main lane a share: after this many express chunks in a
+# row the next idle core looks at the main lane first.
+EXPRESS_RUN = 8
+
+
+@dataclass(frozen=True)
+class Pull:
+    """One pull to send. wait: park it until something comes; else it is answered at once."""
+
+    lane: Lane
+    wait: bool
+
+
+class _LanePulls:
+    def __init__(self) -> None:
+        self.asked = 0
+        self.parked = 0
+
+    @property
+    def out(self) -> int:
+        return self.asked + self.parked
+
+
+class Pulls:
+    """idle: cores that have nothing to do and may be given a chunk."""
+
+    def __init__(self) -> None:
+        self.idle = 0
+        self._lanes: dict[Lane, _LanePulls] = {"express": _LanePulls(), "main": _LanePulls()}
+        self._past_express = 0  # Idle cores that have heard that the express lane is empty.
+        self._express_run = 0
+        self._known_empty = False  # The main lane has just said so.
+
+    def core_freed(self) -> None:
+        self.idle += 1
+        if self._express_run >= EXPRESS_RUN:
+            self._express_run = 0
+            self._past_express += 1
+
+    def core_lost(self) -> None:
+        """An idle core went away (its worker died, or the agent is draining)."""
+        self.idle -= 1
+        self._settle()
+
+    def plan(self) -> list[Pull]:
+        """The pulls to send now; they count as sent."""
+        express, main = self._lanes["express"], self._lanes["main"]
+        pulls = self._cover("express", self.idle - express.out - self._past_express)
+        past = min(self.idle, express.parked + self._past_express)
+        pulls += self._cover("main", past - main.out)
+        self._known_empty = False
+        # Who waits at the main lane, and only there, waits at the express lane too.
+        waiting = max(0, self._past_express - main.asked)
+        self._past_express -= waiting
+        express.parked += waiting
+        return pulls + [Pull("express", True)] * waiting
+
+    def _cover(self, name: Lane, cores: int) -> list[Pull]:
+        if cores <= 0:
+            return []
+        lane = self._lanes[name]
+        wait = lane.parked > 0 or (name == "main" and self._known_empty)
+        if wait:
+            lane.parked += cores
+        else:
+            lane.asked += cores
+        return [Pull(name, wait)] * cores
+
+    def delivered(self, lane: Lane, *, waited: bool) -> bool:
+        """A chunk came. Returns whether a core is idle for it; if not, hand it back."""
+        self._answered(lane, waited)
+        if self.idle <= 0:
+            return False
+        self.idle -= 1
+        if lane == "main":
+            self._past_express = max(0, self._past_express - 1)
+            self._express_run = 0
+        else:
+            self._express_run += 1
+        self._settle()
+        return True
+
+    def empty(self, lane: Lane) -> None:
+        """A question was answered with 'nothing there'; ``plan`` says what to ask next."""
+        self._answered(lane, waited=False)
+        if lane == "express":
+            self._past_express += 1
+            self._settle()
+        else:
+            self._known_empty = True
+
+    def expired(self, lane: Lane) -> None:
+        """A parked pull ended with nothing."""
+        self._answered(lane, waited=True)
+
+    def forget(self, lane: Lane) -> None:
+        """Nothing was heard of this lane's pulls for too long: they count as lost."""
+        self._lanes[lane].asked = self._lanes[lane].parked = 0
+        self._past_express = 0
+
+    def out(self, lane: Lane) -> int:
+        return self._lanes[lane].out
+
+    def _answered(self, lane: Lane, waited: bool) -> None:
+        pulls = self._lanes[lane]
+        if waited:
+            pulls.parked = max(0, pulls.parked - 1)
+        else:
+            pulls.asked = max(0, pulls.asked - 1)
+
+    def _settle(self) -> None:
+        self._past_express = max(0, min(self._past_express, self.idle))

@@ -1,0 +1,64 @@
+"""Encoded arrays, taken apart and joined without decoding their elements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+
+import msgspec
+
+from .messages import Format
+
+_split_json = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_split_msgpack = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+
+NULL: dict[Format, bytes] = {"json": b"null", "msgpack": b"\xc0"}
+
+
+def split(array: bytes, format: Format) -> list[msgspec.Raw]:
+    """The elements of one encoded array, each still encoded."""
+    return _split_json(array) if format == "json" else _split_msgpack(array)
+
+
+def join(elements: Sequence[bytes | msgspec.Raw], format: Format) -> bytes:
+    """One encoded array of elements that are encoded already."""
+    if format == "json":
+        return b"[" + b",".join(elements) + b"]"
+    return header(len(elements)) + b"".join(elements)
+
+
+def header(count: int) -> bytes:
+    """The head of a MessagePack array of ``count`` elements."""
+    if count < 16:
+        return bytes((0x90 | count,))
+    if count < 65536:
+        return b"\xdc" + count.to_bytes(2, "big")
+    return b"\xdd" + count.to_bytes(4, "big")
+
+
+def body(array: bytes, format: Format) -> bytes:
+    """The elements of an encoded array without its head (and, for JSON, its end)."""
+    if format == "json":
+        return array[1:-1]
+    first = array[0]
+    if first & 0xF0 == 0x90:
+        return array[1:]
+    return array[3:] if first == 0xDC else array[5:]
+
+
+def concatenate(arrays: Iterable[bytes], count: int, format: Format) -> bytes:
+    """One encoded array of the elements of several, ``count`` in all, none of them decoded."""
+    if format == "json":
+        return b"[" + b",".join([a[1:-1] for a in arrays if len(a) > 2]) + b"]"
+    return header(count) + b"".join([body(a, format) for a in arrays])
+
+
+def nulls(count: int, format: Format) -> bytes:
+    """An encoded array of ``count`` nulls."""
+    return join(list(repeat(NULL[format], count)), format)
+
+
+def select(array: bytes, ranges: Iterable[tuple[int, int]], format: Format) -> list[bytes]:
+    """The sub-arrays of an encoded array at these half-open ranges of positions."""
+    elements = split(array, format)
+    return [join(elements[a:b], format) for a, b in ranges]

@@ -1,0 +1,349 @@
+"""One connection to NATS that outlives every fault of the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from jetmap.errors import BrokerUnreachable, JetmapError
+
+from .auth import Auth, without_secrets
+from .dialing import RETRY_SECONDS, dial, discard
+from .faults import (
+    JetStreamError,
+    NoResponders,
+    RefusedError,
+    checked,
+    translated,
+)
+from .subscription import Subscription
+
+__all__ = ["Auth", "Connection", "JetStreamError", "NoResponders", "Subscription", "checked"]
+
+logger = logging.getLogger(__name__)
+
+CROWDED_BYTES = 2**20
+
+Callback = Callable[[], Awaitable[None]]
+MsgCallback = Callable[[Msg], Coroutine[Any, Any, None]]
+
+
+class Connection:
+    """A NATS client that reconnects for ever and is made anew when nats-py gives it up.
+
+    While the broker is away, publishes are kept (up to 4 MiB) and requests time out.
+    errors: exceptions in callbacks, dropped messages and refusals so far; each is logged.
+    """
+
+    def __init__(self, servers: Sequence[str], *, name: str, auth: Auth, inbox_prefix: str) -> None:
+        self.servers = list(servers)
+        self.name = name
+        self.inbox_prefix = inbox_prefix
+        self.errors = 0
+        self._auth = auth
+        self._client = Client()
+        self._subscriptions: list[Subscription] = []
+        self._reconnect_callbacks: list[Callback] = []
+        self._lost_callbacks: list[Callback] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._last_refusal = ""
+        self._slow_until = 0.0
+
+    @classmethod
+    async def open(
+        cls,
+        servers: Sequence[str],
+        *,
+        name: str,
+        auth: Auth | None = None,
+        timeout: float = 5,
+        inbox_prefix: str = "_INBOX",
+    ) -> Connection:
+        """Connects, trying for ``timeout`` seconds.
+
+        Raises BrokerUnreachable: nothing listens, or at once: the credentials or the
+        certificate are refused.
+        """
+        connection = cls(servers, name=name, auth=auth or Auth(), inbox_prefix=inbox_prefix)
+        connection._client = await connection._connect_within(timeout)
+        return connection
+
+    @property
+    def connected(self) -> bool:
+        return self._client.is_connected
+
+    @property
+    def max_payload(self) -> int:
+        """The largest message that the server takes, in bytes."""
+        return self._client.max_payload
+
+    @property
+    def clustered(self) -> bool:
+        """Whether the server is one of several."""
+        return bool(self._client._server_info.get("cluster"))
+
+    def inbox(self, name: str) -> str:
+        """The subject prefix on which ``name`` (one token) is answered."""
+        return f"{self.inbox_prefix}.{name}"
+
+    def on_reconnect(self, callback: Callback) -> None:
+        """Has ``callback`` run, in a task of its own, each time the broker is back."""
+        self._reconnect_callbacks.append(callback)
+
+    def on_lost(self, callback: Callback) -> None:
+        """Has ``callback`` run, in a task of its own, each time the broker is lost."""
+        self._lost_callbacks.append(callback)
+
+    def move(self, servers: Sequence[str]) -> None:
+        """Uses these servers from the next time that the connection is lost."""
+        self.servers = list(servers)
+        try:
+            self._client.set_server_pool(self.servers)
+        except nats.errors.ConnectionClosedError:
+            pass  # being made anew, with the new servers
+
+    async def publish(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        reply: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """Sends a message, or keeps it until the broker is back.
+
+        Raises BrokerUnreachable when more than 4 MiB wait, LimitExceeded when the payload is
+        over ``max_payload``.
+        """
+        client = self._client
+        try:
+            if client.pending_data_size < CROWDED_BYTES:
+                await client.publish(subject, payload, reply, headers)
+            else:
+                # nats-py swallows a cancellation while it waits for its full buffer.
+                task = asyncio.current_task()
+                before = task.cancelling() if task else 0
+                await client.publish(subject, payload, reply, headers)
+                if task and task.cancelling() > before:
+                    raise asyncio.CancelledError
+        except nats.errors.Error as error:
+            raise self._translated(error, subject, len(payload)) from error
+
+    async def subscribe(
+        self,
+        subject: str,
+        callback: MsgCallback,
+        *,
+        queue: str = "",
+        pending_msgs: int = 65536,
+        pending_bytes: int = 128 * 2**20,
+    ) -> Subscription:
+        """Calls ``callback`` with one message after the other.
+
+        pending_msgs, pending_bytes: what may wait to be handled; more is dropped, logged and
+        counted.
+        """
+        options = {
+            "cb": self._guarded(subject, callback),
+            "queue": queue,
+            "pending_msgs_limit": pending_msgs,
+            "pending_bytes_limit": pending_bytes,
+        }
+        subscription = Subscription(subject, options, self._forget)
+        self._subscriptions.append(subscription)
+        try:
+            await subscription.start(self._client)
+        except nats.errors.ConnectionClosedError:
+            pass  # being made anew, which starts every subscription
+        return subscription
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        timeout: float = 5,
+        headers: dict[str, str] | None = None,
+    ) -> bytes:
+        """The answer to a message. Raises NoResponders; BrokerUnreachable after ``timeout``."""
+        try:
+            answer = await self._client.request(subject, payload, timeout, headers=headers)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise self._translated(error, subject, len(payload)) from error
+        return answer.data
+
+    async def api(
+        self, subject: str, payload: Mapping[str, Any] | None = None, timeout: float = 5
+    ) -> dict[str, Any]:
+        """The answer of ``$JS.API.<subject>``. Raises JetStreamError when it is a refusal."""
+        data = b"" if payload is None else msgspec.json.encode(payload)
+        try:
+            return checked(await self.request(f"$JS.API.{subject}", data, timeout))
+        except NoResponders as error:
+            raise NoResponders(
+                f"JetStream does not answer at {self._where()}: is it enabled in the server "
+                "(nats-server -js) and for this account?"
+            ) from error
+
+    async def flush(self, timeout: float = 5) -> None:
+        """Returns when the server has taken everything that was published."""
+        try:
+            await self._client.flush(cast(int, timeout))
+            # The first PING may have overtaken publishes that were still pending.
+            await self._client.flush(cast(int, timeout))
+        except (nats.errors.Error, TimeoutError) as error:
+            raise self._translated(error, "PING", 0) from error
+
+    async def close(self) -> None:
+        """Sends what was published, then closes. Twice is harmless."""
+        if self._closing:
+            return
+        if self.connected:
+            try:
+                await self.flush(1)
+            except BrokerUnreachable:
+                logger.info("the broker went away before everything was sent")
+        self._closing = True
+        for task in self._tasks - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.gather(*self._tasks - {asyncio.current_task()}, return_exceptions=True)
+        await discard(self._client)
+
+    # Making and remaking the client
+
+    async def _connect_within(self, timeout: float) -> Client:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                return await self._connect(max(0.1, deadline - time.monotonic()))
+            except RefusedError as error:
+                raise BrokerUnreachable(str(error)) from error.__cause__
+            except (OSError, nats.errors.Error) as error:
+                if time.monotonic() + RETRY_SECONDS >= deadline:
+                    reason = str(error) or type(error).__name__
+                    raise BrokerUnreachable(
+                        f"no NATS server answers at {self._where()} ({reason}): "
+                        "is it running, and is the address right?"
+                    ) from error
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _connect(self, timeout: float) -> Client:
+        return await dial(
+            self.servers,
+            name=self.name,
+            auth=self._auth,
+            inbox_prefix=self.inbox_prefix,
+            timeout=timeout,
+            listener=self,
+        )
+
+    async def _renew(self) -> None:
+        """Replaces a client that nats-py closed, and starts the subscriptions again."""
+        while True:
+            try:
+                client = await self._connect(5)
+                break
+            except (OSError, nats.errors.Error, RefusedError, JetmapError) as error:
+                logger.debug("connecting again failed: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+        self._client = client
+        for subscription in list(self._subscriptions):
+            if subscription not in self._subscriptions:
+                continue  # unsubscribed meanwhile
+            try:
+                await subscription.start(client)
+            except nats.errors.Error as error:
+                logger.debug("closed again while subscribing: %s", error)
+                return  # its closed callback has started the next renewal
+        self._is_back()
+
+    def _guarded(self, subject: str, callback: MsgCallback) -> MsgCallback:
+        """The callback, of whose exceptions none ends the subscription.
+
+        (nats-py ends it without a word when the callback runs into a cancelled future.)
+        """
+
+        async def guarded(msg: Msg) -> None:
+            try:
+                await callback(msg)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                self._callback_failed(subject)
+            except Exception:
+                self._callback_failed(subject)
+
+        return guarded
+
+    def _callback_failed(self, subject: str) -> None:
+        self.errors += 1
+        logger.exception("%s: the callback of %s failed", self.name, subject)
+
+    # What the client tells us
+
+    async def client_lost(self, client: Client) -> None:
+        if client is self._client and not self._closing:
+            logger.warning("%s: connection to NATS at %s lost", self.name, self._where())
+            for callback in self._lost_callbacks:
+                self._spawn(self._told(callback))
+
+    async def client_back(self, client: Client) -> None:
+        if client is self._client:
+            self._is_back()
+
+    async def client_closed(self, client: Client) -> None:
+        if client is self._client and not self._closing:
+            self._spawn(self._renew())
+
+    async def client_failed(self, client: Client, error: Exception) -> None:
+        if isinstance(error, nats.errors.SlowConsumerError):
+            self.errors += 1
+            now = time.monotonic()
+            if now >= self._slow_until:  # there may be thousands a second
+                self._slow_until = now + 1
+                logger.error("%s: messages on %s dropped: too slow", self.name, error.subject)
+        elif "permissions violation" in str(error).lower():
+            self.errors += 1
+            self._last_refusal = str(error)
+            logger.error("%s: %s", self.name, error)
+        elif isinstance(error, nats.errors.Error | OSError):
+            logger.debug("%s: %r", self.name, error)
+        else:
+            self.errors += 1
+            logger.error("%s: the NATS client failed", self.name, exc_info=error)
+
+    def _is_back(self) -> None:
+        logger.info("%s: connected to NATS again", self.name)
+        for callback in self._reconnect_callbacks:
+            self._spawn(self._told(callback))
+
+    async def _told(self, callback: Callback) -> None:
+        try:
+            await callback()
+        except Exception:
+            self.errors += 1
+            logger.exception("%s: a callback failed", self.name)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _forget(self, subscription: Subscription) -> None:
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+
+    def _where(self) -> str:
+        return ", ".join(without_secrets(s) for s in self.servers)
+
+    def _translated(self, error: Exception, subject: str, size: int) -> JetmapError:
+        where, said = self._where(), self._last_refusal
+        return translated(error, subject, size, where=where, limit=self.max_payload, said=said)

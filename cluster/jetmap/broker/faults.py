@@ -1,0 +1,89 @@
+"""The broker's faults, as jetmap's errors."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+import msgspec
+import nats.errors
+
+from jetmap.errors import BrokerUnreachable, JetmapError, LimitExceeded
+
+
+class NoResponders(BrokerUnreachable):
+    """Nobody listens on the subject of a request."""
+
+
+class JetStreamError(JetmapError):
+    """JetStream refused a request. code: as in HTTP; err_code: NATS's own number."""
+
+    def __init__(self, code: int, err_code: int, description: str) -> None:
+        super().__init__(code, err_code, description)
+        self.code = code
+        self.err_code = err_code
+        self.description = description
+
+    def __str__(self) -> str:
+        return f"JetStream refuses: {self.description} (error {self.err_code})"
+
+
+class RefusedError(Exception):
+    """Trying again would not help."""
+
+
+def checked(answer: bytes) -> dict[str, Any]:
+    """JetStream's JSON answer. Raises JetStreamError if it is a refusal."""
+    decoded: dict[str, Any] = msgspec.json.decode(answer)
+    error = decoded.get("error")
+    if error:
+        raise JetStreamError(
+            error.get("code", 0), error.get("err_code", 0), error.get("description", "")
+        )
+    return decoded
+
+
+def refusal(error: Exception, where: str) -> RefusedError | None:
+    """What to tell the user when trying again would not help, else None."""
+    text = str(error).lower()
+    if isinstance(error, RefusedError):
+        return error
+    if isinstance(error, ssl.SSLError):
+        return RefusedError(
+            f"TLS with the NATS server at {where} fails: {error}. "
+            "Check nats_tls_ca (who signed the server) and nats_tls_cert."
+        )
+    if "authorization" in text or "authentication" in text:
+        return RefusedError(
+            f"the NATS server at {where} refuses the credentials: check the user and password, "
+            "token or credentials file"
+        )
+    if isinstance(error, FileNotFoundError | PermissionError) and error.filename:
+        return RefusedError(f"cannot read {error.filename}: {error.strerror}")
+    if "invalid" in text and "url" in text:
+        return RefusedError(f"{where} is no NATS address: write nats://host:4222")
+    return None
+
+
+def translated(
+    error: Exception, subject: str, size: int, *, where: str, limit: int, said: str
+) -> JetmapError:
+    """jetmap's error for one of nats-py's. said: the last refusal that the server told."""
+    if isinstance(error, nats.errors.MaxPayloadError):
+        return LimitExceeded(
+            f"a message of {size} bytes is over the server's limit of {limit}",
+            setting="max_payload",
+            limit=limit,
+            value=size,
+        )
+    if isinstance(error, nats.errors.NoRespondersError):
+        return NoResponders(f"nobody answers on {subject} at {where}")
+    if subject and f'"{subject}"' in said:
+        return BrokerUnreachable(f"the NATS server at {where} refuses: {said}")
+    if isinstance(error, nats.errors.OutboundBufferLimitError):
+        reason = "the connection is lost and too much waits to be sent"
+    elif isinstance(error, TimeoutError):
+        reason = f"no answer on {subject} in time"
+    else:
+        reason = str(error) or type(error).__name__
+    return BrokerUnreachable(f"NATS at {where}: {reason}")

@@ -1,0 +1,341 @@
+"""The keeper: the process that owns an embedded nats-server and agent for all who use it.
+
+::
+
+    user ──┐ a Unix socket each: held while the user lives, however it dies;
+    user ──┤ carries the user's stderr in, the address and password out
+    user ──┘
+           keeper ── nats-server (dies with it)
+                  └─ agent ── workers (die with it)
+
+The lock ``<key>.lock`` is taken by the user that starts the keeper and inherited by it, so
+there is never a second one. Two seconds without a user end it. If it is killed, its users see
+their sockets close, and one of them starts the next keeper with the same port and password.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Coroutine
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from jetmap.errors import BrokerUnreachable
+
+from .orders import Address, Notice, Order
+from .relay import Relay
+from .runtime import clear, remove, sweep
+from .server import NatsServer
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+logger = logging.getLogger("jetmap.keeper")
+
+LINGER = 2.0
+SAME_PORT_SECONDS = 5.0
+
+
+class AgentLike(Protocol):
+    """What a keeper needs of an agent."""
+
+    async def start(self) -> None: ...
+    async def drain(self, grace: float) -> None: ...
+    async def stop(self) -> None: ...
+
+
+def main(order: dict[str, Any]) -> None:
+    """Runs a keeper to its end. Called in a new process, by ``membership.start_keeper``."""
+    logging.basicConfig(
+        level=str(order["spec"].get("settings", {}).get("log_level", "warning")).upper(),
+        format="jetmap keeper: %(levelname)s: %(message)s",
+    )
+    keeper = Keeper(msgspec.convert(order, Order))
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(keeper.run())
+    else:
+        uvloop.run(keeper.run())
+
+
+class Keeper:
+    """Serves users from ``run`` until two seconds after the last of them, or SIGTERM."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._lock = Path(order.lock)
+        self._socket = self._lock.with_suffix(".sock")
+        self._files = self._lock.with_suffix(".nats")
+        self._users: dict[socket.socket, int | None] = {}
+        self._ready = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._terminated = False
+        self._notice = Notice()
+        self._linger: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: NatsServer | None = None
+        self._connection: Connection | None = None
+        self._agent: AgentLike | None = None
+        self._relay: Relay | None = None
+
+    async def run(self) -> None:
+        self._settle_in()
+        listener = self._listen()
+        accepting = self._spawn(self._accept(listener))
+        self._wait_for_users()
+        serving = self._spawn(self._serve())
+        await self._ended.wait()
+        # From here on a new user finds no socket, and waits for our lock to start a keeper.
+        accepting.cancel()
+        listener.close()
+        self._socket.unlink(missing_ok=True)
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        await self._stop()
+        if self._relay is not None:
+            self._relay.close()
+        remove(self._lock)  # the lock itself ends with this process
+
+    # Beginning
+
+    def _settle_in(self) -> None:
+        os.set_inheritable(self._order.lock_fd, False)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
+        self._relay = Relay()
+        loop = asyncio.get_running_loop()
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._terminate)
+        sweep(self._lock.parent)
+        clear(self._lock)  # what a killed keeper left under our key
+
+    def _listen(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.setblocking(False)
+        listener.bind(str(self._socket))
+        listener.listen(128)
+        return listener
+
+    async def _serve(self) -> None:
+        try:
+            await self._start_server()
+            self._ready.set()
+            await self._start_agent()
+            await self._mind_server()
+        except Exception as error:
+            logger.exception("cannot go on")
+            await self._fail(f"{type(error).__name__}: {error}")
+
+    async def _start_server(self) -> None:
+        previous = self._order.previous
+        user, password = "jetmap", secrets.token_urlsafe(24)
+        if previous is not None:
+            user, password = previous.user, previous.password
+        self._server = server = NatsServer(
+            port=previous.port if previous else 0,
+            directory=self._files,
+            user=user,
+            password=password,
+        )
+        deadline = asyncio.get_running_loop().time() + SAME_PORT_SECONDS
+        while True:
+            try:
+                await server.start()
+                break
+            except BrokerUnreachable:
+                # A free port may be taken before we use it; the last server may still end.
+                if asyncio.get_running_loop().time() > deadline:
+                    if server.port == 0 or previous is None:
+                        raise
+                    logger.warning("port %d is taken by another program", server.port)
+                    previous = None
+                if previous is None:
+                    server.port = 0
+                await asyncio.sleep(0.1)
+        self._notice = Notice(Address(server.url, user, password, os.getpid()))
+
+    async def _start_agent(self) -> None:
+        from .connection import Auth, Connection
+
+        address = self._notice.address
+        assert address is not None
+        auth = Auth(user=address.user, password=address.password)
+        self._connection = await Connection.open([address.url], name="jetmap keeper", auth=auth)
+        self._agent = _make_agent(self._connection, self._order)
+        await self._agent.start()
+
+    async def _mind_server(self) -> None:
+        """Starts the server again when it ends; its clients reconnect by themselves."""
+        server = self._server
+        assert server is not None
+        while True:
+            code = await server.wait()
+            logger.error("nats-server ended with code %d; starting it again", code)
+            await asyncio.sleep(0.1)
+            await server.start()
+
+    # Users
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            user, _ = await loop.sock_accept(listener)
+            user.setblocking(False)
+            self._users[user] = None
+            self._wait_for_users()
+            self._spawn(self._attend(user))
+
+    async def _attend(self, user: socket.socket) -> None:
+        """Tells a user the address, then waits for its end."""
+        loop = asyncio.get_running_loop()
+        try:
+            await _readable(user)
+            _, descriptors, _, _ = socket.recv_fds(user, 16, 1)
+            if descriptors:
+                self._users[user] = descriptors[0]
+                self._point_output()
+            await self._ready.wait()
+            await loop.sock_sendall(user, msgspec.json.encode(self._notice) + b"\n")
+            while await loop.sock_recv(user, 1024):
+                pass
+        except OSError:
+            pass  # it was killed
+        finally:
+            stderr = self._users.pop(user)
+            user.close()
+            if stderr is not None:
+                os.close(stderr)
+            self._point_output()
+            self._wait_for_users()
+
+    def _point_output(self) -> None:
+        """Prints go to the longest-standing user that has a stderr."""
+        if self._relay is not None:
+            owners = [fd for fd in self._users.values() if fd is not None]
+            self._relay.point(os.dup(owners[0]) if owners else None)
+
+    def _wait_for_users(self) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+        if not self._users:
+            seconds = 0 if self._notice.failed else LINGER
+            loop = asyncio.get_running_loop()
+            self._linger = loop.call_later(seconds, self._spawn_end)
+
+    def _spawn_end(self) -> None:
+        self._spawn(self._end_unless_used())
+
+    async def _end_unless_used(self) -> None:
+        # If this process was frozen, a user may wait that has not been accepted yet.
+        await asyncio.sleep(0.02)
+        if not self._users:
+            self._ended.set()
+
+    async def _fail(self, reason: str) -> None:
+        """Tells every user, those to come too; ends when they have left."""
+        told = self._ready.is_set()
+        self._notice = Notice(self._notice.address, reason)
+        self._ready.set()
+        if told:
+            line = msgspec.json.encode(self._notice) + b"\n"
+            loop = asyncio.get_running_loop()
+            for user in list(self._users):
+                try:
+                    await loop.sock_sendall(user, line)
+                except OSError:
+                    pass  # it has just ended
+
+    # Ending
+
+    def _terminate(self) -> None:
+        if self._terminated:
+            os._exit(1)  # the second signal: now; server and workers go with us
+        self._terminated = True
+        self._ended.set()
+
+    async def _stop(self) -> None:
+        grace = float(self._order.spec.settings.get("grace", 10.0))
+        try:
+            if self._agent is not None and self._terminated:
+                async with asyncio.timeout(grace + 5):
+                    await self._agent.drain(grace)
+            elif self._agent is not None:
+                async with asyncio.timeout(3):
+                    await self._agent.stop()
+        except Exception:
+            logger.exception("the agent did not stop well")
+        if self._connection is not None:
+            await self._connection.close()
+        if self._server is not None:
+            await self._server.stop(grace=1)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _make_agent(connection: Connection, order: Order) -> AgentLike:
+    if order.agent is not None:
+        module, _, name = order.agent.partition(":")
+        made: AgentLike = getattr(import_module(module), name)(connection, order)
+        return made
+    from dataclasses import fields
+
+    from jetmap.agent.agent import Agent
+    from jetmap.agent.options import AgentOptions
+    from jetmap.messages import Setup
+
+    spec, settings = order.spec, order.spec.settings
+    limits = {
+        "memory_limit": settings.get("worker_memory"),
+        "max_value": settings.get("max_item_bytes"),
+        "max_report": settings.get("report_bytes"),
+    }
+    setup = Setup(
+        tasks=spec.tasks,
+        modules=spec.modules,
+        main=spec.main,
+        trust=True,
+        **{name: value for name, value in limits.items() if value is not None},
+    )
+    ours = {"pool", "setup", "sys_path", "cwd", "cores", "embedded"}
+    theirs = {field.name for field in fields(AgentOptions)} - ours
+    options = AgentOptions(
+        pool=spec.pool,
+        setup=setup,
+        sys_path=tuple(order.sys_path),
+        cwd=order.cwd,
+        cores=spec.cores,
+        embedded=True,
+        **{name: value for name, value in settings.items() if name in theirs},
+    )
+    return Agent(connection, options)
+
+
+async def _readable(user: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    readable = loop.create_future()
+
+    def settle() -> None:
+        if not readable.done():
+            readable.set_result(None)
+
+    loop.add_reader(user, settle)
+    try:
+        await readable
+    finally:
+        loop.remove_reader(user)

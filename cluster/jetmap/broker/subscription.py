@@ -1,0 +1,40 @@
+"""A subscription that outlives the client that it was made with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription as NatsSubscription
+
+
+class Subscription:
+    """A subscription that is renewed with its connection."""
+
+    def __init__(
+        self, subject: str, options: dict[str, Any], forget: Callable[[Subscription], None]
+    ) -> None:
+        self.subject = subject
+        self._forget = forget
+        self._options = options
+        self._inner: NatsSubscription | None = None
+
+    @property
+    def pending_msgs(self) -> int:
+        """Messages received and not yet handled."""
+        return self._inner.pending_msgs if self._inner else 0
+
+    async def unsubscribe(self) -> None:
+        """Ends it; messages not yet handled are dropped. Twice is harmless."""
+        self._forget(self)
+        inner, self._inner = self._inner, None
+        if inner is not None:
+            try:
+                await inner.unsubscribe()
+            except nats.errors.Error:
+                pass  # the client is closed, and the subscription with it
+
+    async def start(self, client: Client) -> None:
+        self._inner = await client.subscribe(self.subject, **self._options)

@@ -1,0 +1,294 @@
+"""The streams, consumers and keys that jetmap needs on the broker.
+
+Everything is made if it is missing and never altered if it is there: two processes may race
+for each of these, and an operator may have made them with an account that alone may.
+
+Consumers end five minutes after the last agent of their offer stopped pulling. Chunks that
+waited in them stay in the stream; they are delivered when an agent of the same offer is back,
+else their dispatchers withdraw them, and what no dispatcher is left to withdraw is purged by
+the next agent that starts (``ensure_consumers``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+from urllib.parse import quote
+
+import msgspec
+
+from jetmap import subjects
+from jetmap.errors import TopologyMismatch
+from jetmap.messages import FunctionInfo, Lane
+
+from .connection import Connection, JetStreamError, checked
+
+logger = logging.getLogger(__name__)
+
+LANES: tuple[Lane, ...] = ("express", "main")
+ACK_WAIT = 10.0
+INACTIVE = 300.0
+CONSUMER_NOT_FOUND = 10014
+NO_MESSAGE = 10037
+STREAM_IN_USE = 10058
+STREAM_NOT_FOUND = 10059
+WRONG_LAST_SEQUENCE = 10071
+CONSUMER_EXISTS = 10148
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """How the work stream is made if it is missing; replicas 0: three in a cluster, else one."""
+
+    storage: Literal["memory", "file"] = "memory"
+    replicas: int = 0
+    max_messages: int = 100_000
+    max_bytes: int = 2**30
+
+
+async def ensure_stream(c: Connection, pool: str, options: StreamOptions | None = None) -> str:
+    """Makes the pool's work stream if it is missing; returns its epoch.
+
+    epoch: eight hex digits that no other stream of this name has. Raises TopologyMismatch,
+    naming each setting, if the stream is there and is no queue as jetmap needs it.
+    """
+    options = options or StreamOptions()
+    name = subjects.stream(pool)
+    required: dict[str, Any] = {
+        "retention": "workqueue",
+        "discard": "new",
+        "discard_new_per_subject": True,
+        "max_msgs_per_subject": 1,
+        "max_age": 0,
+    }
+    config = required | {
+        "name": name,
+        "subjects": [subjects.all_work(pool)],
+        "storage": options.storage,
+        "num_replicas": _replicas(c, options.replicas),
+        "max_msgs": options.max_messages,
+        "max_bytes": options.max_bytes,
+    }
+    info = await _ensure(c, name, config)
+    there = info["config"]
+    wrong = _differences(required, there)
+    if subjects.all_work(pool) not in there.get("subjects", []):
+        wrong.append(f"subjects lack {subjects.all_work(pool)!r}")
+    _refuse(f"stream {name}", wrong)
+    return hashlib.sha256(info["created"].encode()).hexdigest()[:8]
+
+
+async def ensure_consumers(c: Connection, pool: str, offer: str, epoch: str) -> None:
+    """Makes the offer's consumers, one a lane, if they are missing.
+
+    Also purges chunks of offers that nobody has served for ten minutes. Raises
+    TopologyMismatch; JetStreamError if the stream is gone.
+    """
+    for lane in LANES:
+        await _ensure_consumer(c, pool, offer, lane, epoch)
+    await _purge_stranded(c, pool)
+
+
+async def remember(
+    c: Connection, pool: str, offer: str, version: str, functions: Sequence[FunctionInfo]
+) -> int:
+    """Writes down that the offer exists; returns its rank, which orders offers by age."""
+    await _ensure_bucket(c, pool)
+    names = [f.name for f in functions]
+    value = msgspec.json.encode({"version": version, "functions": names})
+    rank, *_ = await asyncio.gather(
+        _create_key(c, pool, f"offer.{offer}", value),
+        *(_create_key(c, pool, _function_key(n), offer.encode()) for n in names),
+    )
+    return rank
+
+
+async def known(c: Connection, pool: str, function: str) -> bool:
+    """Whether any offer of this pool ever had a function of this name."""
+    return await _revision(c, pool, _function_key(function)) is not None
+
+
+async def purge(c: Connection, pool: str, subject: str) -> int:
+    """Removes the waiting chunks on a subject (wildcards allowed); returns how many."""
+    try:
+        answer = await c.api(f"STREAM.PURGE.{subjects.stream(pool)}", {"filter": subject})
+    except JetStreamError as error:
+        if error.err_code != STREAM_NOT_FOUND:
+            raise
+        return 0
+    return int(answer.get("purged", 0))
+
+
+def _replicas(c: Connection, wanted: int) -> int:
+    return wanted or (3 if c.clustered else 1)
+
+
+async def _ensure(c: Connection, name: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The stream's info; asks first, because not everyone may create."""
+    try:
+        return await c.api(f"STREAM.INFO.{name}")
+    except JetStreamError as error:
+        if error.err_code != STREAM_NOT_FOUND:
+            raise
+    try:
+        return await c.api(f"STREAM.CREATE.{name}", config)
+    except JetStreamError as error:
+        if error.err_code == STREAM_IN_USE:  # somebody was faster, with other settings
+            return await c.api(f"STREAM.INFO.{name}")
+        raise JetStreamError(
+            error.code,
+            error.err_code,
+            f"{error.description}; cannot create stream {name} with storage "
+            f"{config['storage']}, replicas {config['num_replicas']}, "
+            f"max_bytes {config.get('max_bytes', 0)}: change work_storage, work_replicas or "
+            "work_max_bytes, or the server's JetStream limits",
+        ) from error
+
+
+async def _ensure_consumer(c: Connection, pool: str, offer: str, lane: Lane, epoch: str) -> None:
+    stream = subjects.stream(pool)
+    name = subjects.consumer(offer, lane, epoch)
+    config: dict[str, Any] = {
+        "durable_name": name,
+        "name": name,
+        "filter_subject": subjects.lane_work(pool, offer, lane),
+        "deliver_policy": "all",
+        "ack_policy": "explicit",
+        "ack_wait": int(ACK_WAIT * 1e9),
+        "max_deliver": -1,
+        "max_ack_pending": -1,
+        "max_waiting": 65536,
+        "inactive_threshold": int(INACTIVE * 1e9),
+    }
+    request = {"stream_name": stream, "config": config, "action": "create"}
+    try:
+        info = await c.api(f"CONSUMER.INFO.{stream}.{name}")
+    except JetStreamError as error:
+        if error.err_code != CONSUMER_NOT_FOUND:
+            raise
+        try:
+            info = await c.api(f"CONSUMER.CREATE.{stream}.{name}", request)
+        except JetStreamError as refused:
+            if refused.err_code != CONSUMER_EXISTS:
+                raise
+            info = await c.api(f"CONSUMER.INFO.{stream}.{name}")
+    _refuse(f"consumer {name} of stream {stream}", _differences(config, info["config"]))
+
+
+def _differences(required: dict[str, Any], there: dict[str, Any]) -> list[str]:
+    return [
+        f"{key} is {there.get(key)!r}, not {value!r}"
+        for key, value in required.items()
+        if there.get(key, type(value)()) != value
+    ]
+
+
+def _refuse(what: str, wrong: list[str]) -> None:
+    if wrong:
+        raise TopologyMismatch(
+            f"{what} on the NATS server is not as jetmap needs it: {'; '.join(wrong)}. "
+            "Delete it, or use another pool."
+        )
+
+
+async def _purge_stranded(c: Connection, pool: str) -> None:
+    """Purges chunks that wait for an offer without consumers, twice as long as a consumer
+    outlives its agents. If one was still wanted, its dispatcher publishes it again."""
+    stream = subjects.stream(pool)
+    try:
+        info = await c.api(f"STREAM.INFO.{stream}", {"subjects_filter": subjects.all_work(pool)})
+        waiting = {subject.split(".")[3] for subject in info["state"].get("subjects") or {}}
+        if not waiting:
+            return
+        served = await _served(c, stream)
+        for offer in waiting - served:
+            chunks = f"jetmap.work.{pool}.{offer}.>"
+            oldest = await c.api(f"STREAM.MSG.GET.{stream}", {"seq": 1, "next_by_subj": chunks})
+            age = _time(info["ts"]) - _time(oldest["message"]["time"])
+            if age.total_seconds() > 2 * INACTIVE:
+                purged = await purge(c, pool, chunks)
+                logger.warning("%d chunks of offer %s purged: nobody serves it", purged, offer)
+    except (JetStreamError, KeyError) as error:
+        logger.debug("stranded chunks not looked for: %s", error)
+
+
+async def _served(c: Connection, stream: str) -> set[str]:
+    offers: set[str] = set()
+    offset = 0
+    while True:
+        page = await c.api(f"CONSUMER.LIST.{stream}", {"offset": offset})
+        found = page.get("consumers") or []
+        offers |= {consumer["name"].rsplit("-", 2)[0] for consumer in found}
+        offset += len(found)
+        if not found or offset >= page.get("total", 0):
+            return offers
+
+
+def _time(text: str) -> datetime:
+    """An RFC 3339 time; of its nanoseconds, microseconds are kept."""
+    seconds, _, rest = text.removesuffix("Z").partition(".")
+    return datetime.fromisoformat(f"{seconds}.{rest[:6]:0<6}")
+
+
+def _kv_stream(pool: str) -> str:
+    return f"KV_{subjects.bucket(pool)}"
+
+
+def _kv_subject(pool: str, key: str) -> str:
+    return f"$KV.{subjects.bucket(pool)}.{key}"
+
+
+def _function_key(name: str) -> str:
+    """A key is one subject token: what may not stand in one becomes =XX."""
+    return "fn." + quote(name, safe="").replace(".", "%2E").replace("%", "=")
+
+
+async def _ensure_bucket(c: Connection, pool: str) -> None:
+    """A bucket as every NATS tool knows it (ADR-8), on file so that ranks survive."""
+    name = _kv_stream(pool)
+    config: dict[str, Any] = {
+        "name": name,
+        "subjects": [_kv_subject(pool, ">")],
+        "retention": "limits",
+        "storage": "file",
+        "num_replicas": _replicas(c, 0),
+        "max_msgs_per_subject": 1,
+        "discard": "new",
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+        "allow_direct": True,
+    }
+    await _ensure(c, name, config)
+
+
+async def _create_key(c: Connection, pool: str, key: str, value: bytes) -> int:
+    """Writes the key unless it is there; returns its revision."""
+    while True:
+        # Asked first, so that a restarting agent, the usual case, needs no right to write.
+        revision = await _revision(c, pool, key)
+        if revision is not None:
+            return revision
+        headers = {"Nats-Expected-Last-Subject-Sequence": "0"}
+        try:
+            answer = await c.request(_kv_subject(pool, key), value, headers=headers)
+            return int(checked(answer)["seq"])
+        except JetStreamError as error:
+            if error.err_code != WRONG_LAST_SEQUENCE:  # else somebody was faster
+                raise
+
+
+async def _revision(c: Connection, pool: str, key: str) -> int | None:
+    try:
+        answer = await c.api(
+            f"STREAM.MSG.GET.{_kv_stream(pool)}", {"last_by_subj": _kv_subject(pool, key)}
+        )
+    except JetStreamError as error:
+        if error.err_code in (NO_MESSAGE, STREAM_NOT_FOUND):
+            return None
+        raise
+    return int(answer["message"]["seq"])

@@ -1,0 +1,13 @@
+"""The command line: ``jetmap``, one file a command."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Runs the command that ``sys.argv`` names, and exits."""
+    from . import tether
+
+    tether.hold()
+    from .app import app
+
+    app()

@@ -1,0 +1,5 @@
+"""``python -m jetmap.cli``."""
+
+from . import main
+
+main()

@@ -1,0 +1,91 @@
+"""``jetmap api``: a gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import socket
+from collections.abc import Iterator
+
+import typer
+import uvicorn
+
+from jetmap.errors import ConfigurationError
+from jetmap.settings import Settings
+
+from . import tether
+from .exits import Exit
+from .listening import gateway_problems, listen, url_of
+from .options import BROKER, GATEWAY, takes
+from .running import with_broker
+from .signals import Stop
+
+
+@takes(*BROKER, *GATEWAY, "grace")
+def api(settings: Settings) -> None:
+    """A gateway: HTTP in front of a pool.
+
+    Without --nats it serves the `jetmap up` of this directory. SIGTERM or Ctrl-C: takes no
+    more requests, finishes those it has within --grace seconds, exits with 0; a second
+    signal: at once. Beyond loopback it asks for a token.
+
+    Example: jetmap api --nats nats://broker:4222 --host 0.0.0.0 --token-file token
+    """
+    if problems := gateway_problems(settings):
+        raise ConfigurationError(problems)
+    settings = with_broker(settings)
+    inherited = tether.inherited_socket()
+    with listen(settings.host, settings.port) if inherited is None else _adopt(inherited) as sock:
+        if inherited is None:
+            typer.echo(f"{url_of(sock)}/docs")
+        import uvloop
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            raise typer.Exit(runner.run(serve(settings, sock)))
+
+
+async def serve(settings: Settings, sock: socket.socket) -> int:
+    """Answers requests until a signal; returns the exit code."""
+    from jetmap_api import create_app
+
+    stop = Stop()
+    server = Server(
+        uvicorn.Config(
+            create_app(settings=settings),
+            loop="none",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, math.ceil(settings.grace)),
+        )
+    )
+    obeying = asyncio.ensure_future(_obey(stop, server))
+    try:
+        await server.serve(sockets=[sock])
+    finally:
+        obeying.cancel()
+    return Exit.OK if server.started else Exit.BROKER
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with our signals: its own would end the process by the signal, not with 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _obey(stop: Stop, server: uvicorn.Server) -> None:
+    await stop.asked.wait()
+    server.should_exit = True
+    await stop.demanded.wait()
+    server.force_exit = True
+
+
+def _adopt(descriptor: int) -> socket.socket:
+    """The socket that ``up`` listens on, and keeps while we are started again."""
+    return socket.socket(fileno=descriptor)

@@ -1,0 +1,125 @@
+"""How every command ends: a sentence on stderr and a named exit code, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+
+import typer
+
+from jetmap import errors
+
+
+class Exit(IntEnum):
+    """The exit codes, as ``--help`` lists them."""
+
+    OK = 0
+    ITEMS_FAILED = 1
+    USAGE = 2
+    BROKER = 3
+    WORKERS = 4
+    TIMEOUT = 5
+    INTERNAL = 70
+    INTERRUPTED = 130
+
+
+class ChildFailed(errors.JetmapError):
+    """A child ended in a way that starting it again cannot mend."""
+
+    def __init__(self, name: str, code: int) -> None:
+        super().__init__(f"the {name} ended with exit code {code}; what it said is above")
+        self.exit_code = code
+
+
+MEANING = {
+    Exit.OK: "done",
+    Exit.ITEMS_FAILED: "items failed",
+    Exit.USAGE: "wrong usage, configuration or input",
+    Exit.BROKER: "no broker, or it refuses us",
+    Exit.WORKERS: "no worker, or the workers cannot start",
+    Exit.TIMEOUT: "not done in time",
+    Exit.INTERNAL: "a fault in jetmap",
+    Exit.INTERRUPTED: "interrupted (Ctrl-C)",
+}
+
+# The first match counts.
+CODES: list[tuple[type[BaseException], Exit]] = [
+    (errors.ItemError, Exit.ITEMS_FAILED),
+    (errors.ConfigurationError, Exit.USAGE),
+    (errors.LimitExceeded, Exit.USAGE),
+    (errors.DuplicateFunction, Exit.USAGE),
+    (errors.NotImportable, Exit.USAGE),
+    (errors.BrokerUnreachable, Exit.BROKER),
+    (errors.TopologyMismatch, Exit.BROKER),
+    (errors.UnknownFunction, Exit.WORKERS),
+    (errors.NoWorkers, Exit.WORKERS),
+    (errors.WorkerStartFailed, Exit.WORKERS),
+    (errors.MapTimeout, Exit.TIMEOUT),
+    (KeyboardInterrupt, Exit.INTERRUPTED),
+]
+
+
+def code_of(exc: BaseException) -> Exit:
+    """The exit code for an error."""
+    return next((code for cls, code in CODES if isinstance(exc, cls)), Exit.INTERNAL)
+
+
+def say(message: str) -> None:
+    """A message on stderr, marked as ours."""
+    first, *rest = message.splitlines() or [""]
+    print("\n".join([f"jetmap: {first}", *rest]), file=sys.stderr, flush=True)  # noqa: T201
+
+
+@contextmanager
+def exits() -> Iterator[None]:
+    """Turns what a command raises into a message and an exit code."""
+    try:
+        yield
+    except (typer.Exit, typer.Abort, SystemExit):
+        raise
+    except KeyboardInterrupt:
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    except BrokenPipeError:
+        _nobody_reads()
+        raise typer.Exit(Exit.OK) from None
+    except BaseException as exc:
+        exc = _first_of(exc)
+        code = exc.exit_code if isinstance(exc, ChildFailed) else code_of(exc)
+        if isinstance(exc, errors.ConfigurationError):
+            say(_listed(exc.problems))
+        elif isinstance(exc, errors.JetmapError):
+            say(str(exc))
+        else:
+            say(_fault(exc))
+        raise typer.Exit(code) from None
+
+
+def _first_of(exc: BaseException) -> BaseException:
+    """The error that counts in a group of them."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return exc
+
+
+def _listed(problems: list[str]) -> str:
+    if len(problems) == 1:
+        return problems[0]
+    return "\n".join([f"{len(problems)} problems:", *(f"  - {problem}" for problem in problems)])
+
+
+def _fault(exc: BaseException) -> str:
+    name = type(exc).__name__
+    if os.environ.get("JETMAP_DEBUG", "").lower() in ("1", "true", "yes", "on"):
+        return f"a fault in jetmap: {name}: {exc}\n" + "".join(traceback.format_exception(exc))
+    return f"a fault in jetmap: {name}: {exc} (JETMAP_DEBUG=true shows where)"
+
+
+def _nobody_reads() -> None:
+    """stdout's reader has left: what is still buffered must not fail again at exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)

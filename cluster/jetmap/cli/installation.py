@@ -1,0 +1,242 @@
+"""A whole jetmap on this machine, supervised: NATS server, agent and gateway.
+
+::
+
+    jetmap up ── nats-server
+              ├─ jetmap worker ── a worker per core
+              └─ jetmap api      (on a socket that we hold: it survives the gateway)
+
+Each ends with us, however we end. In order: gateway, agent, server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from jetmap.broker.running import Registration, register_up
+from jetmap.broker.runtime import remove, runtime_directory, sweep, take
+from jetmap.broker.server import NatsServer
+from jetmap.errors import BrokerUnreachable
+from jetmap.settings import Settings
+
+from .children import Backoff, Child
+from .listening import listen, local_url, url_of
+from .tether import SOCKET
+
+logger = logging.getLogger(__name__)
+
+# What ends may take longer than its grace by what it needs to say goodbye.
+FAREWELL = 5.0
+
+
+class Installation:
+    """register: whether ``jetmap map``, ``status`` and ``api`` in this directory find it."""
+
+    def __init__(self, settings: Settings, *, register: bool) -> None:
+        self._settings = settings
+        self._register = register
+        self._listener: socket.socket | None = None
+        self._server: NatsServer | None = None
+        self._lock: tuple[Path, int] | None = None
+        self._registration: Registration | None = None
+        self._gateway: Child | None = None
+        self._agent: Child | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # Its addresses, once started
+
+    @property
+    def url(self) -> str:
+        """The gateway's address on this machine."""
+        assert self._listener is not None
+        return url_of(self._listener)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port at which this machine reaches the gateway."""
+        assert self._listener is not None
+        host, port = self._listener.getsockname()[:2]
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port
+
+    @property
+    def nats_port(self) -> int:
+        assert self._server is not None
+        return self._server.port
+
+    @property
+    def nats_url(self) -> str:
+        return local_url("nats", self._settings.nats_host, self.nats_port)
+
+    @property
+    def nats_user(self) -> str:
+        return self._settings.nats_user or "jetmap"
+
+    @property
+    def agent(self) -> Child:
+        assert self._agent is not None
+        return self._agent
+
+    @property
+    def gateway(self) -> Child:
+        assert self._gateway is not None
+        return self._gateway
+
+    # Its life
+
+    async def start(self) -> None:
+        """Starts everything; returns when the server answers.
+
+        Raises ConfigurationError (a port is taken), BrokerUnreachable (the server cannot start).
+        """
+        settings = self._settings
+        self._listener = listen(settings.host, settings.port)
+        password = settings.read_nats_password() or secrets.token_urlsafe(24)
+        await self._start_server(password)
+        inner = settings.model_copy(
+            update={
+                "nats_url": self.nats_url,
+                "nats_user": self.nats_user,
+                "nats_password": SecretStr(password),
+                "nats_password_file": None,
+                "nats_token": None,
+                "nats_token_file": None,
+                "nats_creds": None,
+            }
+        )
+        if self._register:
+            self._registration = register_up(
+                Path.cwd(),
+                self.nats_url,
+                self.nats_user,
+                password,
+                pool=settings.pool,
+                gateway=self.url,
+            )
+        environment = inner.environment()
+        self._agent = Child("worker", ["worker"], environment)
+        descriptor = self._listener.fileno()
+        self._gateway = Child(
+            "gateway", ["api"], environment | {SOCKET: str(descriptor)}, [descriptor]
+        )
+        self._supervise(self._mind_server(), self._agent.run(), self._gateway.run())
+
+    async def until(self, asked: asyncio.Event) -> None:
+        """Waits for ``asked``. Raises ChildFailed or BrokerUnreachable if a part is hopeless."""
+        waiting = asyncio.ensure_future(asked.wait())
+        try:
+            done, _ = await asyncio.wait(
+                [waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done - {waiting}:
+                task.result()
+        finally:
+            waiting.cancel()
+
+    async def answers(self, path: str, timeout: float = 60) -> None:
+        """Waits until the gateway answers 200 on this path. Raises TimeoutError."""
+        async with asyncio.timeout(timeout):
+            while not await self._is_ok(path):  # noqa: ASYNC110  # it is another process
+                await asyncio.sleep(0.05)
+
+    async def stop(self, demanded: asyncio.Event) -> None:
+        """Ends everything in order; at once when ``demanded`` is set. Twice is harmless."""
+        grace = self._settings.grace + FAREWELL
+        for child in (self._gateway, self._agent):
+            if child is not None:
+                await child.stop(grace, demanded)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._server is not None:
+            await self._server.stop()
+        if self._registration is not None:
+            self._registration.close()
+        if self._lock is not None:
+            path, descriptor = self._lock
+            self._lock = None
+            remove(path)
+            os.close(descriptor)
+        if self._listener is not None:
+            self._listener.close()
+
+    # The server
+
+    async def _start_server(self, password: str) -> None:
+        settings = self._settings
+        self._server = NatsServer(
+            host=settings.nats_host,
+            port=settings.nats_port,
+            store=Path(settings.store).absolute() if settings.store else None,  # noqa: ASYNC240
+            directory=self._directory(),
+            user=self.nats_user,
+            password=password,
+        )
+        try:
+            await self._server.start()
+        except BrokerUnreachable as exc:
+            if "is taken" not in str(exc):
+                raise
+            raise BrokerUnreachable(
+                f"port {settings.nats_port} is taken: end what listens there, give --nats-port 0 "
+                "for any, or use that server if it is NATS: jetmap worker … --nats URL"
+            ) from exc
+
+    def _directory(self) -> Path:
+        """A place for the server's files that the next start removes if we cannot."""
+        sweep(runtime_directory())
+        path = runtime_directory() / f"server-{os.getpid()}-{secrets.token_hex(4)}.lock"
+        descriptor = take(path)
+        assert descriptor is not None, path
+        self._lock = path, descriptor
+        return path.with_suffix(".nats")
+
+    async def _mind_server(self) -> None:
+        """Starts the server again when it ends; its clients reconnect by themselves."""
+        assert self._server is not None
+        backoff = Backoff()
+        while True:
+            began = time.monotonic()
+            code = await self._server.wait()
+            pause = backoff.after(time.monotonic() - began)
+            logger.error("nats-server died (%d); starting it again in %.1f s", code, pause)
+            await asyncio.sleep(pause)
+            while True:
+                try:
+                    await self._server.start()
+                    break
+                except BrokerUnreachable as exc:
+                    logger.error("%s", exc)
+                    await asyncio.sleep(backoff.after(0))
+
+    # The rest
+
+    def _supervise(self, *parts: Coroutine[Any, Any, None]) -> None:
+        self._tasks = [asyncio.ensure_future(part) for part in parts]
+
+    async def _is_ok(self, path: str) -> bool:
+        """One request; the socket is ours, so it waits for a gateway that is starting."""
+        host, port = self.address
+        try:
+            async with asyncio.timeout(5):
+                reader, writer = await asyncio.open_connection(host, port)
+                try:
+                    request = f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\n"
+                    if token := self._settings.read_token():
+                        request += f"Authorization: Bearer {token}\r\n"
+                    writer.write(f"{request}Connection: close\r\n\r\n".encode())
+                    status = await reader.readline()
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError):
+            return False
+        return status.split()[1:2] == [b"200"]

@@ -1,0 +1,87 @@
+"""JSON lines from a file or a pipe into a map, without ever blocking the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import threading
+from typing import BinaryIO
+
+from jetmap.dispatch.sources import Feed
+from jetmap.errors import ConfigurationError
+from jetmap.settings import Settings
+from jetmap_api.limits import Limits
+from jetmap_api.lines import LinesParser
+from jetmap_api.problems import Problem
+
+BLOCK = 1 << 16
+
+
+def count_lines(source: BinaryIO) -> int | None:
+    """How many lines there are, for the progress bar; None for what is no plain file."""
+    try:
+        found = os.fstat(source.fileno())
+        if not stat.S_ISREG(found.st_mode) or source.tell():
+            return None
+        count, last = 0, b"\n"
+        while block := os.read(source.fileno(), 1 << 20):
+            count += block.count(b"\n")
+            last = block[-1:]
+        os.lseek(source.fileno(), 0, os.SEEK_SET)
+    except (OSError, ValueError):
+        return None
+    return count + (last != b"\n")
+
+
+class Reader:
+    """Feeds a map with the lines of a source, while the ``with`` lasts.
+
+    It reads in a thread that nobody waits for, since a read from a terminal cannot be
+    interrupted; and by descriptor, since a buffered reader's lock would hold up the exit.
+    """
+
+    def __init__(self, source: BinaryIO, feed: Feed, settings: Settings) -> None:
+        self._descriptor = os.dup(source.fileno())
+        self._feed = feed
+        self._parser = LinesParser(Limits.of(settings))
+        self._loop = asyncio.get_running_loop()
+        self._left = False
+        self._thread = threading.Thread(target=self._read, name="lines", daemon=True)
+
+    def __enter__(self) -> Reader:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._left = True
+
+    def _read(self) -> None:
+        try:
+            while not self._left:
+                block = os.read(self._descriptor, BLOCK)
+                # Waits while the map has enough to do.
+                asyncio.run_coroutine_threadsafe(self._add(block), self._loop).result()
+                if not block:
+                    return
+        except (RuntimeError, asyncio.CancelledError):
+            pass  # the loop has ended: the command is over
+        except OSError as exc:
+            problem = ConfigurationError([f"the input cannot be read: {exc.strerror}"])
+            self._loop.call_soon_threadsafe(self._feed.fail, problem)
+        finally:
+            os.close(self._descriptor)
+
+    async def _add(self, block: bytes) -> None:
+        if self._left:
+            return
+        try:
+            items = self._parser.add(block, bool(block))
+        except Problem as exc:
+            self._left = True
+            self._feed.fail(ConfigurationError([f"the input: {exc}"]))
+            return
+        if items:
+            await self._feed.put(items)
+        if not block:
+            self._feed.close()

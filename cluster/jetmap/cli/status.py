@@ -1,0 +1,190 @@
+"""``jetmap status``: who is in the pool, and what they do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+from collections import defaultdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from jetmap.errors import NoWorkers
+from jetmap.messages import Presence
+from jetmap.settings import Settings
+
+from .clusters import attached
+from .options import BROKER, takes
+
+if TYPE_CHECKING:
+    from jetmap.client.cluster import Cluster
+
+
+@takes(*BROKER)
+def status(
+    settings: Settings,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON document.")] = False,
+    here: Annotated[
+        bool, typer.Option("--here", help="Only this host; exit code 4 if no core of it is ready.")
+    ] = False,
+) -> None:
+    """Hosts, cores, functions, offers, maps in flight.
+
+    Without --nats it shows the `jetmap up` of this directory.
+
+    Example: jetmap status --nats nats://broker:4222
+    """
+    agents = asyncio.run(_ask(attached(settings)))
+    if here:
+        agents = [agent for agent in agents if agent.host == socket.gethostname()]
+    found = summary(settings.pool, agents)
+    if as_json:
+        json.dump(found, sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    else:
+        show(found, Console(soft_wrap=True))
+    if here and not any(agent.ready for agent in agents):
+        raise NoWorkers("no core of this host is ready")
+
+
+async def _ask(cluster: Cluster) -> list[Presence]:
+    async with cluster:
+        return cluster.workers
+
+
+def summary(pool: str, agents: list[Presence]) -> dict[str, Any]:
+    """What is shown, as plain values."""
+    return {
+        "pool": pool,
+        "cores": sum(agent.cores for agent in agents),
+        "ready": sum(agent.ready for agent in agents),
+        "busy": sum(agent.busy for agent in agents),
+        "waiting_chunks": sum(_waiting(agents).values()),
+        "hosts": [_host(agent) for agent in agents],
+        "offers": _offers(agents),
+        "functions": _functions(agents),
+        "maps": _maps(agents),
+    }
+
+
+def show(found: dict[str, Any], console: Console) -> None:
+    """The same for people."""
+    console.print(
+        f"pool {found['pool']}: {found['ready']} of {found['cores']} cores ready, "
+        f"{found['busy']} busy, {found['waiting_chunks']} chunks waiting",
+        highlight=False,
+    )
+    if not found["hosts"]:
+        console.print("no workers: start `jetmap worker TASKS` with the same --nats and --pool")
+    _table(console, "hosts", found["hosts"], "host pid cores ready busy offer version state")
+    _table(console, "functions", found["functions"], "name doc cores hosts offers")
+    _table(console, "maps in flight", found["maps"], "map function cores")
+    for host in found["hosts"]:
+        if host["failure"]:
+            console.print(
+                f"\n{host['host']}: workers cannot start:\n{host['failure']}",
+                markup=False,
+                highlight=False,
+            )
+
+
+def _host(agent: Presence) -> dict[str, Any]:
+    return {
+        "host": agent.host,
+        "agent": agent.agent,
+        "pid": agent.pid,
+        "cores": agent.cores,
+        "ready": agent.ready,
+        "busy": agent.busy,
+        "offer": agent.offer,
+        "version": agent.version,
+        "state": _state(agent),
+        "failure": agent.failure,
+        "workers": msgspec.to_builtins(agent.workers),
+    }
+
+
+def _state(agent: Presence) -> str:
+    if agent.draining:
+        return "draining"
+    if agent.failure:
+        return "cannot start"
+    return "ready" if agent.ready else "starting"
+
+
+def _waiting(agents: list[Presence]) -> dict[str, int]:
+    """Chunks that wait, by offer; every agent of an offer sees the same queue."""
+    waiting: dict[str, int] = defaultdict(int)
+    for agent in agents:
+        waiting[agent.offer] = max(waiting[agent.offer], agent.pending)
+    return waiting
+
+
+def _offers(agents: list[Presence]) -> list[dict[str, Any]]:
+    offers: dict[str, list[Presence]] = defaultdict(list)
+    for agent in agents:
+        if agent.offer:
+            offers[agent.offer].append(agent)
+    newest = sorted(offers.values(), key=lambda serving: -serving[0].rank)
+    return [
+        {
+            "offer": serving[0].offer,
+            "version": serving[0].version,
+            "rank": serving[0].rank,
+            "cores": sum(agent.cores for agent in serving if not agent.draining),
+            "functions": sorted({f.name for agent in serving for f in agent.functions}),
+        }
+        for serving in newest
+    ]
+
+
+def _functions(agents: list[Presence]) -> list[dict[str, Any]]:
+    having: dict[str, list[Presence]] = defaultdict(list)
+    docs: dict[str, str] = {}
+    for agent in agents:
+        for function in agent.functions:
+            having[function.name].append(agent)
+            docs[function.name] = function.doc.partition("\n")[0]
+    return [
+        {
+            "name": name,
+            "doc": docs[name],
+            "cores": sum(agent.cores for agent in serving if not agent.draining),
+            "hosts": sorted({agent.host for agent in serving}),
+            "offers": sorted({agent.offer for agent in serving}),
+        }
+        for name, serving in sorted(having.items())
+    ]
+
+
+def _maps(agents: list[Presence]) -> list[dict[str, Any]]:
+    cores: dict[tuple[str, str], int] = defaultdict(int)
+    for agent in agents:
+        for worker in agent.workers:
+            if worker.map:
+                cores[worker.map, worker.function or ""] += 1
+    return [
+        {"map": map, "function": function, "cores": count}
+        for (map, function), count in sorted(cores.items())
+    ]
+
+
+def _table(console: Console, title: str, rows: list[dict[str, Any]], columns: str) -> None:
+    if not rows:
+        return
+    table = Table(title=f"\n{title}", title_justify="left", box=None, pad_edge=False)
+    for column in columns.split():
+        numeric = isinstance(rows[0][column], int)
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=column != "doc")
+    for row in rows:
+        table.add_row(*(_cell(row[column]) for column in columns.split()))
+    console.print(table)
+
+
+def _cell(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

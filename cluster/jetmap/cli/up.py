@@ -1,0 +1,80 @@
+"""``jetmap up``: everything on this machine, until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+
+from jetmap.errors import ConfigurationError
+from jetmap.settings import Settings, is_loopback
+
+from .installation import Installation
+from .listening import address_for_others, gateway_problems, server_problems
+from .options import GATEWAY, SERVER, WORKER, takes
+from .signals import Stop
+
+
+@takes("tasks", *WORKER, *GATEWAY, *SERVER, "pool")
+def up(settings: Settings) -> None:
+    """Everything on this machine: NATS, a worker per core, the gateway.
+
+    Runs in the foreground; what crashes is started again. SIGTERM or Ctrl-C: the gateway
+    finishes its requests, the workers their chunks (--grace seconds each), then the server
+    ends; a second signal: at once. `jetmap map`, `status` and `api` in the same directory
+    find it by themselves.
+
+    Example: jetmap up tasks.py
+    """
+    problems = gateway_problems(settings) + server_problems(settings)
+    if not settings.tasks:
+        problems.insert(0, "name the TASKS to run: jetmap up tasks.py")
+    if problems:
+        raise ConfigurationError(problems)
+    asyncio.run(serve(settings))
+
+
+async def serve(settings: Settings) -> None:
+    """Runs until a signal, or until a part cannot be started."""
+    stop = Stop()
+    installation = Installation(settings, register=True)
+    try:
+        await installation.start()
+        greeting = asyncio.ensure_future(_greet(installation, settings))
+        try:
+            await installation.until(stop.asked)
+        finally:
+            greeting.cancel()
+    finally:
+        await installation.stop(stop.demanded)
+
+
+async def _greet(installation: Installation, settings: Settings) -> None:
+    await installation.answers("/healthz")
+    for line in greeting(installation, settings):
+        print(line, flush=True)  # noqa: T201
+
+
+def greeting(installation: Installation, settings: Settings) -> list[str]:
+    """What ``up`` says once the gateway answers."""
+    lines = [
+        f"gateway   {installation.url}/map/FUNCTION",
+        f"docs      {installation.url}/docs",
+        f"broker    {installation.nats_url}",
+    ]
+    if not is_loopback(settings.nats_host):
+        lines += ["", "on other hosts, with the same tasks and the same password file:"]
+        lines += [f"  {worker_command(installation, settings)}"]
+    return lines
+
+
+def worker_command(installation: Installation, settings: Settings) -> str:
+    """The command with which another host joins this pool."""
+    host = address_for_others(settings.nats_host)
+    host = f"[{host}]" if ":" in host else host
+    words = ["jetmap", "worker", *settings.tasks]
+    words += ["--nats", f"nats://{host}:{installation.nats_port}"]
+    words += ["--nats-user", installation.nats_user]
+    words += ["--nats-password-file", settings.nats_password_file or "FILE"]
+    if settings.pool != "default":
+        words += ["--pool", settings.pool]
+    return shlex.join(words)

@@ -1,0 +1,157 @@
+"""``jetmap worker``: this host's cores join a pool."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+import msgspec
+import typer
+
+from jetmap.agent.agent import Agent
+from jetmap.agent.options import AgentOptions
+from jetmap.broker.connection import Connection
+from jetmap.errors import ConfigurationError, WorkerStartFailed
+from jetmap.messages import Presence, Setup
+from jetmap.settings import Settings
+from jetmap.subjects import presence
+
+from .exits import Exit
+from .options import BROKER, WORKER, takes
+from .running import with_broker
+from .signals import Stop, first
+
+logger = logging.getLogger(__name__)
+
+
+@takes("tasks", *BROKER, *WORKER)
+def worker(settings: Settings) -> None:
+    """This host's cores join the pool.
+
+    Takes its number of cores from affinity and cgroup limits. SIGTERM or Ctrl-C: takes no
+    more, finishes or hands back what it holds within --grace seconds, exits with 0; a second
+    signal: at once.
+
+    Example: jetmap worker tasks.py --nats nats://broker:4222 --nats-password-file password
+    """
+    if not settings.tasks:
+        raise ConfigurationError(["name the TASKS to run: jetmap worker tasks.py --nats URL"])
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        raise typer.Exit(runner.run(serve(settings)))
+
+
+async def serve(settings: Settings) -> int:
+    """Runs an agent until a signal; returns the exit code."""
+    stop = Stop()
+    settings = with_broker(settings)
+    connection = await Connection.open(
+        settings.servers(),
+        name="jetmap worker",
+        auth=settings.auth(),
+        timeout=settings.start_timeout,
+    )
+    try:
+        return await _offer(Agent(connection, agent_options(settings)), connection, settings, stop)
+    finally:
+        await connection.close()
+
+
+async def _offer(agent: Agent, connection: Connection, settings: Settings, stop: Stop) -> int:
+    state = Watch()
+    subject = presence(settings.pool, agent.id)
+    subscription = await connection.subscribe(subject, state.announced)
+    await agent.start()
+    try:
+        await first(state.decided, stop.asked, timeout=settings.start_timeout)
+        if not stop.asked.is_set() and not settings.reload:
+            state.check(settings.start_timeout)
+        if state.ready:
+            names = ", ".join(sorted(state.functions))
+            logger.info("%d cores of pool %s run: %s", state.cores, settings.pool, names)
+        await stop.asked.wait()
+        if stop.by is not None:
+            logger.info("%s: finishing within %g s", stop.by.name, settings.grace)
+        await _drain(agent, settings.grace, stop)
+    finally:
+        await agent.stop()
+        await subscription.unsubscribe()
+    return Exit.OK
+
+
+async def _drain(agent: Agent, grace: float, stop: Stop) -> None:
+    """Drains until done, or until a second signal."""
+    draining = asyncio.ensure_future(agent.drain(grace))
+    demanded = asyncio.ensure_future(stop.demanded.wait())
+    try:
+        await asyncio.wait({draining, demanded}, return_when=asyncio.FIRST_COMPLETED)
+        if draining.done():
+            await draining
+    finally:
+        draining.cancel()
+        demanded.cancel()
+        await asyncio.gather(draining, demanded, return_exceptions=True)
+
+
+class Watch:
+    """What the agent says of itself: ``decided`` once a worker is ready or cannot start."""
+
+    def __init__(self) -> None:
+        self.decided = asyncio.Event()
+        self.ready = 0
+        self.cores = 0
+        self.functions: list[str] = []
+        self.failure: str | None = None
+
+    async def announced(self, message: object) -> None:
+        self.take(msgspec.msgpack.decode(getattr(message, "data"), type=Presence))  # noqa: B009
+
+    def take(self, found: Presence) -> None:
+        self.ready, self.cores, self.failure = found.ready, found.cores, found.failure
+        self.functions = [function.name for function in found.functions]
+        if self.ready or self.failure:
+            self.decided.set()
+
+    def check(self, timeout: float) -> None:
+        """Raises WorkerStartFailed unless a worker is ready."""
+        if self.ready:
+            return
+        if self.failure:
+            raise WorkerStartFailed(f"the workers cannot start:\n{self.failure}")
+        raise WorkerStartFailed(
+            f"no worker was ready after {timeout:g} s: if importing the tasks takes longer, "
+            "raise --start-timeout"
+        )
+
+
+def agent_options(settings: Settings) -> AgentOptions:
+    """What an agent of this process is told."""
+    cwd = str(Path.cwd())
+    return AgentOptions(
+        pool=settings.pool,
+        setup=Setup(
+            tasks=list(settings.tasks),
+            trust=settings.trust_pickle,
+            memory_limit=settings.worker_memory,
+            max_value=settings.max_item_bytes,
+            max_report=settings.report_bytes,
+        ),
+        # A tasks file or module is found from here, as `python -m` would.
+        sys_path=tuple(dict.fromkeys([cwd, *filter(None, sys.path)])),
+        cwd=cwd,
+        cores=settings.cores,
+        version=settings.version,
+        reload=settings.reload,
+        withdraw_grace=settings.withdraw_grace,
+        recycle_chunks=settings.recycle_chunks,
+        recycle_age=settings.recycle_age,
+        recycle_memory=settings.recycle_memory,
+        nice=settings.nice,
+        work_storage=settings.work_storage,
+        work_replicas=settings.work_replicas,
+        work_max_messages=settings.work_max_messages,
+        work_max_bytes=settings.work_max_bytes,
+    )

@@ -1,0 +1,96 @@
+"""A call of a function, made ready to travel: its codecs, its keyword parameters, its source."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from jetmap import arrays
+from jetmap.codecs import Codec, codec_for
+from jetmap.dispatch.outcome import Batch
+from jetmap.dispatch.sources import AsyncObjects, Objects
+from jetmap.errors import ItemError, Unencodable, item_error
+from jetmap.functions import Function
+from jetmap.tasks import find
+
+# Python callers: bytes and NaN survive, integers have 64 bits.
+FORMAT = "msgpack"
+
+
+@dataclass(frozen=True)
+class Call:
+    """function: None when it is called by a name that this process does not know."""
+
+    name: str
+    function: Function | None
+    item: Codec
+    value: Codec
+    kwargs: bytes
+
+    @classmethod
+    def of(
+        cls, f: Callable[..., Any] | str, kwargs: Mapping[str, Any] | None, *, local: bool = False
+    ) -> Call:
+        """Raises TypeError: f is no @task, or the keyword parameters do not fit it.
+
+        local: a name must be a function of this process. Called by name, values decode to
+        builtins.
+        """
+        function = find(f)
+        if isinstance(f, str):
+            if function is None and local:
+                from jetmap.errors import UnknownFunction
+
+                raise UnknownFunction(f"no function {f!r} is registered in this process")
+            anything = codec_for(Any)
+            encoded = anything.encode(dict(kwargs), FORMAT) if kwargs else b""
+            return cls(f, function if local else None, anything, anything, encoded)
+        assert function is not None
+        return cls(
+            function.name, function, function.item, function.value, _encode(function, kwargs or {})
+        )
+
+    def source(
+        self, items: Iterable[Any] | AsyncIterable[Any], *, keep: bool, max_item: int
+    ) -> Objects:
+        """keep: whether outcomes will ask for their items."""
+        encode = partial(self.item.encode_list, format=FORMAT)
+        if isinstance(items, AsyncIterable):
+            return AsyncObjects(items, encode, keep=keep, max_item=max_item)
+        return Objects(items, encode, keep=keep, max_item=max_item)
+
+    def values(self, batch: Batch) -> list[Any]:
+        """The batch's values, with an ItemError in the place of each failed item's."""
+        if not batch.errors:
+            try:
+                return self.value.decode_list(batch.values, FORMAT)
+            except Exception:
+                # Some value is not what the function's annotation says: found below.
+                pass
+        errors = {record.index: item_error(record) for record in batch.errors}
+        return [
+            errors.get(index) or self._value(index, bytes(raw))
+            for index, raw in enumerate(arrays.split(batch.values, FORMAT), batch.start)
+        ]
+
+    def _value(self, index: int, raw: bytes) -> Any:
+        try:
+            return self.value.decode(raw, FORMAT)
+        except Exception as error:
+            message = f"{self.name} returned a value that does not fit its annotation: {error}"
+            return Unencodable(index, type(error).__name__, message)
+
+
+def first_error(values: Iterable[Any]) -> ItemError | None:
+    return next((value for value in values if isinstance(value, ItemError)), None)
+
+
+def _encode(function: Function, kwargs: Mapping[str, Any]) -> bytes:
+    try:
+        encoded = function.kwargs.encode(dict(kwargs), FORMAT) if kwargs else b""
+        function.kwargs.decode(encoded, FORMAT)
+    except Exception as error:
+        raise TypeError(f"keyword parameters of {function.name}: {error}") from error
+    return encoded

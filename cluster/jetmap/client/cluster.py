@@ -1,0 +1,538 @@
+"""What users hold: a cluster, embedded on this machine or reached over NATS."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from importlib.machinery import PathFinder
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+
+from jetmap.dispatch.costs import Cutting
+from jetmap.dispatch.dispatcher import Dispatcher, DispatchOptions
+from jetmap.dispatch.roster import FunctionStatus
+from jetmap.dispatch.sources import AsyncObjects, Objects, Source
+from jetmap.dispatch.stats import Stats
+from jetmap.errors import (
+    ClusterClosed,
+    ConfigurationError,
+    ItemError,
+    LimitExceeded,
+    NoWorkers,
+    UnknownFunction,
+    WorkerStartFailed,
+)
+from jetmap.loading import import_tasks, reference, running_main
+from jetmap.messages import Format, FunctionRef, Presence
+from jetmap.tasks import find, registered
+
+from .calls import FORMAT, Call, first_error
+from .inline import InlineRun
+from .stream import Run, Stream
+
+if TYPE_CHECKING:
+    from jetmap.broker.connection import Connection
+    from jetmap.broker.membership import Membership
+    from jetmap.settings import Settings
+
+    from .sync import SyncCluster
+
+X = TypeVar("X")
+Y = TypeVar("Y")
+
+
+class Cluster:
+    """Runs ``@task`` functions over lists, on every core of every host of a pool.
+
+    url: of a NATS server or cluster ("nats://host:4222", several by commas); None: the setting
+    nats_url, else an embedded one on this machine, shared with the other processes of this
+    application. tasks: files or modules whose functions the embedded workers import first.
+    cores: of the embedded workers, a count or a list ("0,2-3"). start_timeout: seconds that the
+    workers may take. share: False makes an embedded cluster of its own. inline: runs functions
+    in this process, without workers. settings: instead of those that ``Settings.load`` finds.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        tasks: Sequence[str] | str = (),
+        pool: str = "default",
+        cores: int | str | None = None,
+        start_timeout: float = 60,
+        share: bool = True,
+        inline: bool = False,
+        settings: Settings | None = None,
+    ) -> None:
+        _refuse_in_worker()
+        self._url = url
+        self._tasks = [tasks] if isinstance(tasks, str) else list(tasks)
+        self._pool = pool
+        self._cores = cores
+        self._start_timeout = start_timeout
+        self._share = share
+        self._inline = inline
+        self._settings = settings
+        self._connection: Connection | None = None
+        self._membership: Membership | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._refs: dict[object, FunctionRef] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+        self._runs: set[InlineRun] = set()
+
+    @classmethod
+    async def start(cls, url: str | None = None, **options: Any) -> Self:
+        """A started cluster; end it with ``aclose``. Takes what ``Cluster`` takes."""
+        cluster = cls(url, **options)
+        await cluster._start()
+        return cluster
+
+    async def __aenter__(self) -> Self:
+        await self._start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Withdraws every open map and leaves. Twice is harmless."""
+        if self._loop is None or self._pid != os.getpid():
+            return
+        self._loop = None
+        dispatcher, self._dispatcher = self._dispatcher, None
+        connection, self._connection = self._connection, None
+        membership, self._membership = self._membership, None
+        for run in list(self._runs):
+            await run.aclose()
+        try:
+            if dispatcher is not None:
+                await dispatcher.close()
+            if connection is not None:
+                await connection.close()
+        finally:
+            if membership is not None:
+                await membership.leave()
+
+    # Running functions
+
+    @overload
+    async def map(
+        self,
+        f: Callable[[X], Y],
+        items: Iterable[X] | AsyncIterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> list[Y]: ...
+    @overload
+    async def map(
+        self,
+        f: Callable[[X], Y],
+        items: Iterable[X] | AsyncIterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: bool,
+    ) -> list[Y | ItemError]: ...
+    @overload
+    async def map(
+        self,
+        f: Callable[..., Y],
+        items: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> list[Y]: ...
+    @overload
+    async def map(
+        self,
+        f: str,
+        items: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+    ) -> list[Any]: ...
+    async def map(
+        self,
+        f: Callable[..., Any] | str,
+        items: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+    ) -> list[Any]:
+        """The function's value for each item, in input order.
+
+        f: the function, or its name. items: n inputs, consumed once. kwargs: the function's
+        keyword-only parameters. timeout: seconds for the whole map; None waits for ever.
+        return_exceptions: put an ItemError in the place of each failing item. Returns n values,
+        values[i] for items[i]. Raises the first failing item's ItemError (``index``, ``kind``),
+        MapTimeout, UnknownFunction, NoWorkers, LimitExceeded, NotImportable.
+        """
+        self._check()
+        call = Call.of(f, kwargs, local=self._inline)
+        if isinstance(items, AsyncIterable):
+            items = [item async for item in items]
+        elif not isinstance(items, Sequence):
+            items = list(items)
+        self._check_length(len(items))
+        source = call.source(items, keep=False, max_item=self._max_item)
+        run = await self._open(call.name, source, call=call, kwargs=call.kwargs, timeout=timeout)
+        try:
+            batches = await run.collect(stop_at_error=not return_exceptions)
+        finally:
+            await run.aclose()
+        values: list[Any] = []
+        for batch in batches:
+            decoded = call.values(batch)
+            if not return_exceptions and (error := first_error(decoded)) is not None:
+                raise error
+            values += decoded
+        return values
+
+    def stream(
+        self,
+        f: Callable[[X], Y] | Callable[..., Y] | str,
+        items: Iterable[X] | AsyncIterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        ordered: bool = False,
+    ) -> Stream[X, Y]:
+        """Outcomes as they finish; see ``Stream``.
+
+        items: taken as far as there is room for their results, so there may be any number.
+        ordered: outcomes come in input order.
+        """
+        self._check()
+        call = Call.of(f, kwargs, local=self._inline)
+
+        async def open() -> tuple[Run, Objects]:
+            self._check()
+            source = call.source(items, keep=True, max_item=self._max_item)
+            try:
+                run = await self._open(
+                    call.name,
+                    source,
+                    call=call,
+                    kwargs=call.kwargs,
+                    timeout=timeout,
+                    ordered=ordered,
+                )
+            except BaseException:
+                if isinstance(source, AsyncObjects):
+                    await source.aclose()
+                raise
+            return run, source
+
+        return Stream(open, call)
+
+    async def open(
+        self,
+        name: str,
+        source: Source,
+        *,
+        format: Format,
+        kwargs: bytes = b"",
+        timeout: float | None = None,
+        ordered: bool = False,
+    ) -> Run:
+        """A map whose items and values stay encoded: for gateways.
+
+        Iterate over it for ``Batch``es; leaving its ``async with`` withdraws it. Raises
+        UnknownFunction, NoWorkers, TooManyMaps.
+        """
+        self._check()
+        return await self._open(
+            name, source, format=format, kwargs=kwargs, timeout=timeout, ordered=ordered
+        )
+
+    # What is there
+
+    @property
+    def functions(self) -> list[FunctionStatus]:
+        """Functions that somebody offers now."""
+        if self._inline:
+            return [FunctionStatus(f.info(), ["inline"], 1, True) for f in registered()]
+        return self._dispatch().roster.functions()
+
+    @property
+    def workers(self) -> list[Presence]:
+        """The agents of the pool, as they last announced themselves."""
+        return [] if self._inline else self._dispatch().roster.agents
+
+    @property
+    def stats(self) -> Stats:
+        """Counters of this process's maps."""
+        return Stats() if self._inline else self._dispatch().stats
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker is there now."""
+        return self._inline or (self._connection is not None and self._connection.connected)
+
+    @property
+    def is_started(self) -> bool:
+        return self._loop is not None
+
+    @property
+    def settings(self) -> Settings:
+        if self._settings is None:
+            from jetmap.settings import Settings
+
+            given: dict[str, Any] = {"nats_url": self._url, "cores": self._cores}
+            if self._tasks:
+                given["tasks"] = self._tasks
+            if self._pool != "default":
+                given["pool"] = self._pool
+            self._settings = Settings.load(**{k: v for k, v in given.items() if v is not None})
+        return self._settings
+
+    @cached_property
+    def sync(self) -> SyncCluster:
+        """The same methods for ``def`` endpoints, threads and scripts."""
+        from .sync import SyncCluster
+
+        return SyncCluster(self)
+
+    async def knows(self, function: str) -> bool:
+        """Whether any worker of this pool ever announced a function of this name."""
+        from jetmap.broker import topology
+
+        if self._inline:
+            return find(function) is not None
+        if any(status.info.name == function for status in self.functions):
+            return True
+        assert self._connection is not None
+        return await topology.known(self._connection, self.settings.pool, function)
+
+    # Inside
+
+    async def _start(self) -> None:
+        _refuse_in_worker()
+        if self._loop is not None:
+            raise ClusterClosed("this cluster is started already")
+        self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
+        try:
+            if self._inline:
+                for argument in self._tasks:
+                    import_tasks(argument)
+            else:
+                await self._connect()
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def _connect(self) -> None:
+        from jetmap.broker.connection import Connection
+        from jetmap.broker.topology import StreamOptions
+
+        settings = self.settings
+        if settings.nats_url is None:
+            self._membership = await self._join()
+            servers, auth = self._membership.servers, self._membership.auth
+        else:
+            servers, auth = settings.servers(), settings.auth()
+        self._connection = await Connection.open(
+            servers, name=f"jetmap dispatcher {os.getpid()}", auth=auth
+        )
+        options = DispatchOptions(
+            pool=settings.pool,
+            cutting=Cutting(
+                settings.chunk_seconds, settings.chunk_min_seconds, settings.chunk_bytes
+            ),
+            attempts=settings.attempts,
+            max_open_maps=settings.max_open_maps,
+            max_buffer=settings.max_buffer_bytes,
+            stream=StreamOptions(
+                storage=settings.work_storage,
+                replicas=settings.work_replicas,
+                max_messages=settings.work_max_messages,
+                max_bytes=settings.work_max_bytes,
+            ),
+        )
+        self._dispatcher = Dispatcher(self._connection, options)
+        await self._dispatcher.start()
+        await self._wait_for_workers()
+
+    async def _wait_for_workers(self) -> None:
+        """Embedded, a worker must get ready; elsewhere a moment is given to those there."""
+        roster, membership = self._dispatch().roster, self._membership
+        if membership is None:
+            await self._dispatch().wait_for(lambda: bool(roster.agents), 0.25)
+            return
+
+        def settled() -> bool:
+            ready = any(p.ready for p in roster.agents)
+            return ready or roster.failure is not None or membership.failed is not None
+
+        if not await self._dispatch().wait_for(settled, self._start_timeout):
+            raise WorkerStartFailed(
+                f"no worker was ready after {self._start_timeout:g} s (start_timeout): "
+                "their imports take longer, or hang"
+            )
+        if membership.failed is not None:
+            raise WorkerStartFailed(membership.failed)
+        if roster.failure is not None:
+            raise WorkerStartFailed(f"no worker can start:\n{roster.failure}")
+
+    async def _join(self) -> Membership:
+        from jetmap.broker.membership import KeeperSpec, join
+
+        settings = self.settings
+        functions = registered()
+        in_main = any(f.module == "__main__" and not f.by_value for f in functions)
+        main = running_main() if in_main else None
+        interactive = any(f.by_value for f in functions) or not _has_main_file()
+        spec = KeeperSpec(
+            tasks=list(settings.tasks),
+            modules=_importable(f.module for f in functions),
+            main=main,
+            pool=settings.pool,
+            cores=settings.cores,
+            share=self._share and not interactive,
+            settings=settings.model_dump(mode="json", exclude=_SECRETS),
+        )
+        return await join(spec, self._start_timeout)
+
+    async def _open(
+        self,
+        name: str,
+        source: Source,
+        *,
+        call: Call | None = None,
+        format: Format = FORMAT,  # type: ignore[assignment]
+        kwargs: bytes = b"",
+        timeout: float | None = None,
+        ordered: bool = False,
+    ) -> Run:
+        if self._inline:
+            return self._open_inline(name, source, format, kwargs, timeout)
+        function = call.function if call is not None else None
+        ref = None
+        if self._membership is not None and function is not None:
+            ref = self._refs.get(function)
+            if ref is None:
+                ref = self._refs[function] = reference(function)
+        return await self._dispatch().open(
+            name,
+            source,
+            format=format,
+            kwargs=kwargs,
+            timeout=timeout,
+            ordered=ordered,
+            ref=ref,
+            item_timeout=function.timeout if function is not None else None,
+            attempts=function.attempts if function is not None else None,
+        )
+
+    def _open_inline(
+        self, name: str, source: Source, format: Format, kwargs: bytes, timeout: float | None
+    ) -> InlineRun:
+        from jetmap.worker.compute import Limits
+
+        function = find(name)
+        if function is None:
+            raise UnknownFunction(f"no function {name!r} is registered in this process")
+        limits = Limits(value=self._max_item, report=self.settings.report_bytes)
+        return InlineRun(
+            function, source, format=format, kwargs=kwargs, timeout=timeout, limits=limits
+        )
+
+    @property
+    def _max_item(self) -> int:
+        limit = int(self.settings.max_item_bytes)
+        if self._connection is None:
+            return limit
+        return min(limit, self._connection.max_payload - 16_384)
+
+    def _check_length(self, length: int) -> None:
+        limit = self.settings.max_list
+        if length > limit:
+            raise LimitExceeded(
+                f"the list has {length:,} items; the limit is {limit:,} (setting max_list). "
+                "stream() takes any number",
+                setting="max_list",
+                limit=limit,
+                value=length,
+            )
+
+    def _dispatch(self) -> Dispatcher:
+        if self._dispatcher is None:
+            raise ClusterClosed("the cluster is not started: use it in 'async with Cluster()'")
+        return self._dispatcher
+
+    def _check(self) -> None:
+        if self._loop is None:
+            raise ClusterClosed("the cluster is not started: use it in 'async with Cluster()'")
+        if self._pid != os.getpid():
+            raise ClusterClosed(
+                "this cluster was started before this process was forked; start one here"
+            )
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is not self._loop:
+            raise ClusterClosed(
+                "this cluster belongs to another event loop; use cluster.sync from threads"
+            )
+
+
+_SECRETS = {
+    "nats_url",
+    "nats_user",
+    "nats_password",
+    "nats_password_file",
+    "nats_token",
+    "nats_token_file",
+    "nats_creds",
+    "nats_tls_ca",
+    "nats_tls_cert",
+    "nats_tls_key",
+    "token_file",
+}
+
+
+def _importable(modules: Iterable[str]) -> list[str]:
+    """Those that a fresh interpreter with this ``sys.path`` would find."""
+    found = []
+    for name in dict.fromkeys(modules):
+        top = name.partition(".")[0]
+        if top not in ("__main__", "__mp_main__") and PathFinder.find_spec(top) is not None:
+            found.append(name)
+    return found
+
+
+def _has_main_file() -> bool:
+    return getattr(sys.modules.get("__main__"), "__file__", None) is not None
+
+
+def _refuse_in_worker() -> None:
+    process = sys.modules.get("jetmap.worker.process")
+    if process is not None and getattr(process, "running", False):
+        raise ClusterClosed(
+            "a Cluster cannot be used inside a worker: its core would wait for itself"
+        )
+
+
+__all__ = ["Cluster", "ConfigurationError", "NoWorkers"]

@@ -1,0 +1,163 @@
+"""A map without processes or a server: for unit tests, and for where one core is enough."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import TracebackType
+from typing import Self
+
+from jetmap.dispatch.costs import Cost, Cutting
+from jetmap.dispatch.outcome import Batch
+from jetmap.dispatch.sources import Source
+from jetmap.errors import MapTimeout
+from jetmap.functions import Function
+from jetmap.messages import Chunk, Format, Report
+from jetmap.subjects import new_id
+from jetmap.worker.compute import Limits, compute
+
+
+class _Progress:
+    """Progress without shared memory."""
+
+    stopping = False
+
+    def enter(self, item: int, started_ns: int = 0) -> None: ...
+    def leave(self) -> None: ...
+
+
+class InlineRun:
+    """As ``MapRun``: iterate for the batches; leaving it stops before the next item.
+
+    The function runs in a thread, so the event loop goes on; its time limit and a crash are
+    those of this process.
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        source: Source,
+        *,
+        format: Format,
+        kwargs: bytes,
+        timeout: float | None,
+        limits: Limits,
+    ) -> None:
+        self.id = new_id()
+        self.done = 0
+        self.ended = False
+        self._function = function
+        self._source = source
+        self._format: Format = format
+        self._kwargs = kwargs
+        self._timeout = timeout
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._limits = limits
+        self._progress = _Progress()
+        self._batches: list[Batch] = []
+        self._cost = Cost()
+        self._cutting = Cutting()
+        self._taken = 0
+        self._woken = asyncio.Event()
+        source.wake = self._woken.set
+
+    @property
+    def total(self) -> int | None:
+        return self._source.total
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch:
+        while not self._batches:
+            if self.ended:
+                raise StopAsyncIteration
+            await self._more()
+        return self._batches.pop(0)
+
+    async def collect(self, *, stop_at_error: bool) -> list[Batch]:
+        """Every batch in order; stop_at_error: up to the one with the first error."""
+        batches = []
+        async for batch in self:
+            batches.append(batch)
+            if batch.errors and stop_at_error:
+                break
+        return batches
+
+    async def aclose(self) -> None:
+        self.ended = True
+        self._progress.stopping = True
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def _more(self) -> None:
+        """Computes the next items, or learns that there are none."""
+        source = self._source
+        try:
+            async with asyncio.timeout(self._left()):
+                if not source.has_items and source.total is None and source.error is None:
+                    self._woken.clear()
+                    await self._woken.wait()
+                    return
+                count = self._cutting.count(self._cost, source.remaining, 1)
+                taken = source.take(count, self._cutting.max_bytes)
+                if taken is None:
+                    self.ended = True
+                    if source.error is not None:
+                        raise source.error
+                    return
+                if taken.error is not None:
+                    taken.error.index = self._taken
+                    null = b"[null]" if self._format == "json" else b"\x91\xc0"
+                    self._batches.append(Batch(self._taken, 1, null, [taken.error]))
+                else:
+                    await self._compute(taken.count, taken.items)
+                self._taken += taken.count
+        except TimeoutError as error:
+            if isinstance(error, MapTimeout) or self._left() is None:
+                raise
+            await self.aclose()
+            total = self.total if self.total is not None else "an unknown number of"
+            raise MapTimeout(
+                f"the map did not end within its timeout of {self._timeout:g} s: "
+                f"{self.done} of {total} items were done"
+            ) from None
+
+    async def _compute(self, count: int, items: bytes) -> None:
+        chunk = Chunk(
+            map=self.id,
+            number=1,
+            attempt=1,
+            function=self._function.name,
+            format=self._format,
+            start=self._taken,
+            count=count,
+            inbox="",
+            timeout=None,
+            budget=0.0,
+            items=items,
+            kwargs=self._kwargs,
+        )
+        reports: list[Report] = []
+        await asyncio.to_thread(
+            compute, chunk, self._function, self._progress, reports.append, self._limits
+        )
+        for report in reports:
+            self.done += report.count
+            self._cost.learn(report.count, report.seconds, len(report.values))
+            if report.count:
+                self._batches.append(
+                    Batch(report.start, report.count, report.values, report.errors)
+                )
+
+    def _left(self) -> float | None:
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())

@@ -1,0 +1,223 @@
+"""The cluster for code that is not async: ``def`` endpoints, threads, scripts."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
+
+from jetmap.dispatch.outcome import Outcome
+from jetmap.dispatch.roster import FunctionStatus
+from jetmap.errors import ClusterClosed, ItemError
+from jetmap.messages import Presence
+
+from .stream import Stream
+
+if TYPE_CHECKING:
+    from .cluster import Cluster
+
+X = TypeVar("X")
+Y = TypeVar("Y")
+T = TypeVar("T")
+
+
+class SyncCluster:
+    """A cluster's methods, blocking. Any thread may call them, but not the event loop's own.
+
+    ``with Cluster().sync as cluster:`` starts it in a thread of its own; of a cluster that is
+    started already, ``cluster.sync`` uses its event loop.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._thread: threading.Thread | None = None
+        self._own_loop: asyncio.AbstractEventLoop | None = None
+
+    def __enter__(self) -> Self:
+        if self._cluster.is_started:
+            raise ClusterClosed("this cluster is started already: use cluster.sync as it is")
+        loop = asyncio.new_event_loop()
+        self._own_loop = loop
+        self._thread = threading.Thread(target=_run, args=(loop,), name="jetmap", daemon=True)
+        self._thread.start()
+        try:
+            self._wait(self._cluster._start())
+        except BaseException:
+            self._end_thread()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends what ``with`` started. Twice is harmless."""
+        if self._own_loop is not None:
+            try:
+                self._wait(self._cluster.aclose())
+            finally:
+                self._end_thread()
+
+    @overload
+    def map(
+        self,
+        f: Callable[[X], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> list[Y]: ...
+    @overload
+    def map(
+        self,
+        f: Callable[[X], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: bool,
+    ) -> list[Y | ItemError]: ...
+    @overload
+    def map(
+        self,
+        f: Callable[..., Any] | str,
+        items: Iterable[Any],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+    ) -> list[Any]: ...
+    def map(
+        self,
+        f: Callable[..., Any] | str,
+        items: Iterable[Any],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+    ) -> list[Any]:
+        """As ``Cluster.map``."""
+        items = list(items)
+
+        async def run() -> list[Any]:
+            return await self._cluster.map(
+                f, items, kwargs=kwargs, timeout=timeout, return_exceptions=return_exceptions
+            )
+
+        return self._wait(run())
+
+    def stream(
+        self,
+        f: Callable[[X], Y] | Callable[..., Y] | str,
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        ordered: bool = False,
+    ) -> SyncStream[X, Y]:
+        """As ``Cluster.stream``: an iterator and a context manager. ``items`` is taken in the
+        event loop's thread: one that blocks delays every map of this cluster."""
+
+        async def start() -> Stream[X, Y]:
+            return self._cluster.stream(f, items, kwargs=kwargs, timeout=timeout, ordered=ordered)
+
+        return SyncStream(self._wait, self._wait(start()))
+
+    @property
+    def functions(self) -> list[FunctionStatus]:
+        return self._cluster.functions
+
+    @property
+    def workers(self) -> list[Presence]:
+        return self._cluster.workers
+
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        loop = self._own_loop or self._cluster._loop
+        if loop is None:
+            coroutine.close()
+            raise ClusterClosed(
+                "the cluster is not started: use it in 'with Cluster().sync as cluster'"
+            )
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is loop:
+            coroutine.close()
+            raise ClusterClosed(
+                "cluster.sync would block its own event loop here; use 'await cluster.map(…)'"
+            )
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _end_thread(self) -> None:
+        loop, self._own_loop = self._own_loop, None
+        if loop is not None:
+            loop.call_soon_threadsafe(loop.stop)
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+
+class SyncStream(Generic[X, Y]):
+    """An iterator, and a context manager, of ``Outcome``."""
+
+    def __init__(
+        self, wait: Callable[[Coroutine[Any, Any, Any]], Any], stream: Stream[X, Y]
+    ) -> None:
+        self._wait = wait
+        self._stream = stream
+        self._ready: Iterator[Outcome[X, Y]] = iter(())
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Outcome[X, Y]:
+        for outcome in self._ready:
+            return outcome
+        batch = self._wait(self._stream.next_batch())
+        if not batch:
+            raise StopIteration
+        self._ready = iter(batch)
+        return next(self._ready)
+
+    def close(self) -> None:
+        """Withdraws what is not done."""
+        self._wait(self._stream.aclose())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()

@@ -1,0 +1,91 @@
+"""Between Python values and bytes, by a function's annotated types.
+
+Two ways: msgspec, for all that it knows, and pydantic for models and constraints (imported
+only when a type needs it). Both are strict: ``7.0`` and ``"7"`` are no ``int``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from .kinds import needs_pydantic, unknown_class
+from .native import NativeCodec, NativeKwargs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jetmap.messages import Format
+
+__all__ = ["Codec", "Parameter", "codec_for", "kwargs_codec"]
+
+
+class Codec(Protocol):
+    """Decodes and encodes values of one type.
+
+    Decoding raises ValueError for bytes that are malformed or do not fit, RecursionError for
+    nesting too deep. Encoding raises TypeError for a value that cannot travel, ValueError for
+    NaN or infinity in JSON, OverflowError for integers over 64 bits in MessagePack.
+    """
+
+    def decode_list(self, data: bytes, format: Format) -> list[Any]:
+        """data: one encoded array of items."""
+        ...
+
+    def decode(self, data: bytes, format: Format) -> Any: ...
+
+    def encode_list(self, values: list[Any], format: Format) -> bytes: ...
+
+    def encode(self, value: Any, format: Format) -> bytes: ...
+
+    def schema(self) -> dict[str, Any]:
+        """The type's JSON Schema document; empty for anything."""
+        ...
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """A keyword-only parameter. default: used in the schema only; functions have their own."""
+
+    name: str
+    type: Any
+    optional: bool = False
+    default: Any = None
+
+
+def codec_for(type: Any, *, output: bool = False) -> Codec:
+    """The codec of a type. output: its schema describes what is written, not what is read.
+
+    Raises TypeError for a type that neither msgspec nor pydantic can decode.
+    """
+    if needs_pydantic(type):
+        from .models import ModelCodec
+
+        return ModelCodec(type, output=output)
+    codec = NativeCodec(type)
+    unknown = unknown_class(type)
+    if unknown is None:
+        return codec
+    # Paths, addresses, patterns, complex numbers …: pydantic knows more than msgspec.
+    from .models import ModelCodec
+
+    try:
+        return ModelCodec(type, output=output)
+    except TypeError:
+        raise TypeError(
+            f"{unknown.__qualname__} cannot travel; use builtins, dataclasses, msgspec structs "
+            "or pydantic models"
+        ) from None
+
+
+def kwargs_codec(name: str, parameters: Sequence[Parameter]) -> Codec:
+    """The codec of an object with these members and no others; its values are dicts.
+
+    No bytes at all decode as an empty object. Raises TypeError as ``codec_for`` does.
+    """
+    types = [parameter.type for parameter in parameters]
+    if any(needs_pydantic(type) or unknown_class(type) is not None for type in types):
+        from .models import ModelKwargs
+
+        return ModelKwargs(name, parameters)
+    return NativeKwargs(name, parameters)

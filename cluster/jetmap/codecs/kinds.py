@@ -1,0 +1,96 @@
+"""Which library a type needs: looks through generics, annotations and fields."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterator
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+SIMPLE = frozenset((bool, int, float, str, bytes, bytearray, type(None)))
+_MARKS = ("__get_pydantic_core_schema__", "__pydantic_core_schema__", "__pydantic_validator__")
+_CONSTRAINT_MODULES = frozenset(("pydantic", "pydantic_core", "annotated_types"))
+
+
+def needs_pydantic(type: Any) -> bool:
+    """Whether a pydantic model, dataclass or constraint occurs anywhere in the type."""
+    return any(map(_is_pydantic, _parts(type, set())))
+
+
+def unknown_class(type: Any) -> Any:
+    """A class in the type that msgspec cannot decode, or None. The type must be built already."""
+    if type is Any or type in SIMPLE:
+        return None
+    seen: set[int] = set()
+    waiting: list[Any] = [msgspec.inspect.type_info(type)]
+    while waiting:
+        info = waiting.pop()
+        if isinstance(info, (tuple, list)):
+            waiting.extend(info)
+        elif isinstance(info, msgspec.Struct) and id(info) not in seen:
+            seen.add(id(info))
+            if isinstance(info, msgspec.inspect.CustomType) and not is_numpy_scalar(info.cls):
+                return info.cls
+            waiting.extend(getattr(info, field) for field in info.__struct_fields__)
+    return None
+
+
+def is_numpy_scalar(cls: Any) -> bool:
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(cls, type) and issubclass(cls, numpy.generic)
+
+
+def _is_pydantic(part: Any) -> bool:
+    if any(hasattr(part, mark) for mark in _MARKS):
+        return True
+    cls = part if isinstance(part, type) else type(part)
+    return any(base.__module__.partition(".")[0] in _CONSTRAINT_MODULES for base in cls.__mro__)
+
+
+def _parts(tp: Any, seen: set[int]) -> Iterator[Any]:
+    """Every class and every annotation's metadata within a type, itself included."""
+    if tp is Any or id(tp) in seen or (isinstance(tp, type) and tp in SIMPLE):
+        return
+    seen.add(id(tp))
+    origin = get_origin(tp)
+    if origin is Annotated:
+        yield from tp.__metadata__
+        yield from _parts(tp.__origin__, seen)
+    elif origin is not None:
+        for part in (origin, *get_args(tp)):
+            yield from _parts(part, seen)
+    elif isinstance(tp, type) and not isinstance(tp, types.GenericAlias):
+        yield tp
+        for hint in _fields(tp):
+            yield from _parts(hint, seen)
+    elif isinstance(tp, (list, tuple)):
+        for part in tp:
+            yield from _parts(part, seen)
+    else:
+        yield from _parts_of_alias(tp, seen)
+
+
+def _parts_of_alias(tp: Any, seen: set[int]) -> Iterator[Any]:
+    if isinstance(tp, TypeVar):
+        inner = [tp.__bound__, *tp.__constraints__]
+    else:
+        inner = [getattr(tp, "__supertype__", None), getattr(tp, "__value__", None)]
+    for part in inner:
+        if part is not None:
+            yield from _parts(part, seen)
+
+
+def _fields(cls: Any) -> list[Any]:
+    """The types of a record class's fields; none for other classes."""
+    if any(hasattr(cls, mark) for mark in _MARKS):
+        return []
+    records = ("__dataclass_fields__", "__struct_fields__", "__required_keys__", "__attrs_attrs__")
+    named_tuple = issubclass(cls, tuple) and hasattr(cls, "_fields")
+    if not named_tuple and not any(hasattr(cls, mark) for mark in records):
+        return []
+    try:
+        return list(get_type_hints(cls, include_extras=True).values())
+    except Exception:  # an unresolvable name: the codec's own error says more
+        return []

@@ -1,0 +1,1 @@
+"""What ``jetmap demo`` runs."""

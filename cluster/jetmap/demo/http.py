@@ -1,0 +1,87 @@
+"""A map over HTTP whose partial results arrive as server-sent events, with the stdlib alone."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jetmap.errors import JetmapError
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some results. start: the first one's index; done: how many there are by now."""
+
+    start: int
+    values: list[Any]
+    errors: list[dict[str, Any]]
+    done: int
+
+
+class DemoError(JetmapError):
+    """The gateway refused the map, or ended it early."""
+
+
+class Gateway:
+    """A connection to a gateway. token: the bearer token that it asks for."""
+
+    def __init__(self, host: str, port: int, token: str) -> None:
+        self._connection = http.client.HTTPConnection(host, port)
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def workers(self) -> Any:
+        """What ``GET /workers`` says."""
+        self._connection.request("GET", "/workers", headers=self._headers)
+        return json.load(self._connection.getresponse())
+
+    def map(self, function: str, items: Sequence[Any]) -> Iterator[Part]:
+        """Results as they arrive. Raises DemoError."""
+        self._connection.request(
+            "POST",
+            f"/map/{function}?errors=collect",
+            json.dumps(items),
+            self._headers | {"Content-Type": "application/json", "Accept": "text/event-stream"},
+        )
+        response = self._connection.getresponse()
+        if response.status != 200:
+            raise DemoError(_detail(response.read()))
+        for event, data in events(response):
+            if event == "results":
+                found = json.loads(data)
+                yield Part(found["start"], found["values"], found["errors"], found["done"])
+            elif event == "failed":
+                raise DemoError(_detail(data))
+            elif event == "done":
+                response.read()
+                return
+        raise DemoError("the stream ended early")
+
+
+def events(response: http.client.HTTPResponse) -> Iterator[tuple[str, bytes]]:
+    """The events of a stream: name and data."""
+    event = "message"
+    data: list[bytes] = []
+    for raw in response:
+        line = raw.rstrip(b"\r\n")
+        if not line:
+            if data:
+                yield event, b"\n".join(data)
+            event, data = "message", []
+        elif line.startswith(b"event:"):
+            event = line[6:].strip().decode()
+        elif line.startswith(b"data:"):
+            data.append(line[5:].removeprefix(b" "))
+
+
+def _detail(problem: bytes) -> str:
+    try:
+        found = json.loads(problem)
+        return str(found.get("detail") or found.get("title") or found)
+    except (ValueError, AttributeError):
+        return problem.decode(errors="replace")

@@ -1,0 +1,273 @@
+"""The account of one map: what was sent, what came back, what is to be sent again. No I/O.
+
+An outcome is accepted by its item's index, whoever sends it and under whatever attempt: the
+first one of an item wins. Chunks only matter for what is still to come: a chunk that ends
+without all its outcomes puts the missing items back, cut so that an item that kills workers
+is soon alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from jetmap import arrays
+from jetmap.messages import Crash, ErrorRecord, Final, Format, Lane, Report
+
+from .intervals import IntervalSet
+from .outcome import Batch
+
+VANISHED_LIMIT = 2  # Agents that may disappear with a chunk before it is cut into items.
+
+
+@dataclass
+class Piece:
+    """Consecutive items that are to be sent (again). vanished: agents lost with them."""
+
+    start: int
+    count: int
+    items: bytes
+    vanished: int = 0
+
+
+@dataclass
+class Flight:
+    """A chunk that is out. seconds: its estimated compute. heard: when it was published, or
+    last claimed. holder: the agent that claimed it last. stored: the broker has acknowledged it."""
+
+    number: int
+    piece: Piece
+    lane: Lane
+    offer: str
+    seconds: float
+    published: float
+    heard: float
+    attempt: int = 1
+    holder: str | None = None
+    host: str = ""
+    final: Final | None = None
+    stored: bool = False
+
+    @property
+    def end(self) -> int:
+        return self.piece.start + self.piece.count
+
+
+@dataclass
+class Settlement:
+    """What follows from a message: outcomes that are new; whether the chunk has ended."""
+
+    batches: list[Batch] = field(default_factory=list)
+    ended: Flight | None = None
+
+
+class Ledger:
+    """attempts: how often an item may be in a worker that dies."""
+
+    def __init__(self, format: Format, attempts: int) -> None:
+        self.flights: dict[int, Flight] = {}
+        self.failed = 0
+        self._format: Format = format
+        self._attempts = attempts
+        self._pieces: deque[Piece] = deque()
+        self._seen = IntervalSet()
+        self._crashes: dict[int, int] = {}
+        self._number = 0
+
+    @property
+    def done(self) -> int:
+        """Items that have their outcome."""
+        return self._seen.size
+
+    def is_done_before(self, index: int) -> bool:
+        """Whether every item before this one has its outcome."""
+        return self._seen.covers(0, index)
+
+    @property
+    def has_pieces(self) -> bool:
+        """Whether something waits to be sent again."""
+        self._drop_seen()
+        return bool(self._pieces)
+
+    def next_piece(self) -> Piece:
+        """What is to be sent again, first of all."""
+        self._drop_seen()
+        return self._pieces.popleft()
+
+    def put_back(self, piece: Piece) -> None:
+        self._pieces.appendleft(piece)
+
+    def send(self, piece: Piece, lane: Lane, offer: str, seconds: float, now: float) -> Flight:
+        """The piece goes out, as a chunk with a number of its own."""
+        self._number += 1
+        flight = Flight(self._number, piece, lane, offer, seconds, now, now)
+        self.flights[flight.number] = flight
+        return flight
+
+    def refuse(self, index: int, error: ErrorRecord) -> list[Batch]:
+        """An item that never travels: it has its error at once."""
+        return self._fail(index, error)
+
+    def take(self, report: Report) -> Settlement:
+        """A report came. It may be late, repeated, or of a chunk that nobody knows any more."""
+        settlement = Settlement(self._accept(report))
+        flight = self.flights.get(report.number)
+        if flight is None:
+            return settlement
+        if report.final is not None:
+            flight.final = report.final
+        final = flight.final
+        if final is not None and self._seen.covers(flight.piece.start, final.end):
+            # Parts may overtake each other: the chunk ends when all before its end is here.
+            self._end(flight)
+            settlement.ended = flight
+            if final.crash is not None:
+                settlement.batches += self._crashed(flight, final.crash)
+            else:
+                self._return(flight.piece)
+        elif self._seen.covers(flight.piece.start, flight.end):
+            self._end(flight)
+            settlement.ended = flight
+        return settlement
+
+    def claimed(self, number: int, agent: str, host: str, now: float) -> Settlement | None:
+        """An agent says that it holds a chunk; None: nobody wants it any more.
+
+        Another agent than before means that the earlier one is gone. With the second such
+        loss the chunk is cut into single items, and a single item is given up.
+        """
+        flight = self.flights.get(number)
+        if flight is None or self._seen.covers(flight.piece.start, flight.end):
+            return None
+        settlement = Settlement()
+        if flight.holder is not None and flight.holder != agent:
+            flight.piece.vanished += 1
+            if flight.piece.vanished >= VANISHED_LIMIT:
+                self._end(flight)
+                settlement.ended = flight
+                settlement.batches = self._give_up_or_cut(flight)
+        flight.holder, flight.host, flight.heard = agent, host, now
+        return settlement
+
+    def withdraw(self, flight: Flight) -> None:
+        """The chunk is taken back: its items are to be sent again."""
+        self._end(flight)
+        self._return(flight.piece)
+
+    def silent(self, now: float, patience: float) -> list[Flight]:
+        """Chunks of which nothing was heard for ``patience`` seconds."""
+        return [f for f in self.flights.values() if now - f.heard >= patience]
+
+    def credit(self, gap: float) -> None:
+        """This process was frozen for ``gap`` seconds, and could not hear anything."""
+        for flight in self.flights.values():
+            flight.heard += gap
+
+    # Inside
+
+    def _end(self, flight: Flight) -> None:
+        del self.flights[flight.number]
+
+    def _accept(self, report: Report) -> list[Batch]:
+        start, count = report.start, report.count
+        if not count:
+            return []
+        new = self._seen.add(start, start + count)
+        if new == [(start, start + count)]:
+            batches = [Batch(start, count, report.values, report.errors)]
+        else:
+            ranges = [(a - start, b - start) for a, b in new]
+            parts = arrays.select(report.values, ranges, self._format) if new else []
+            batches = [
+                Batch(a, b - a, values, [e for e in report.errors if a <= e.index < b])
+                for (a, b), values in zip(new, parts, strict=True)
+            ]
+        self.failed += sum(len(batch.errors) for batch in batches)
+        return batches
+
+    def _fail(self, index: int, error: ErrorRecord) -> list[Batch]:
+        if not self._seen.add(index, index + 1):
+            return []
+        self.failed += 1
+        return [Batch(index, 1, arrays.nulls(1, self._format), [error])]
+
+    def _crashed(self, flight: Flight, crash: Crash) -> list[Batch]:
+        piece = flight.piece
+        item = crash.item
+        if item is None or not piece.start <= item < piece.start + piece.count:
+            if crash.reason == "died" and piece.count == 1:
+                item = piece.start
+            else:
+                # Nobody is known to be guilty. A death is narrowed down to single items.
+                self._return(piece, alone=crash.reason == "died")
+                return []
+        batches: list[Batch] = []
+        if crash.reason == "timeout":
+            batches = self._fail(item, ErrorRecord(item, "timeout", "TimeoutError", crash.message))
+        elif crash.reason == "died":
+            batches = self._died_in(item, crash)
+        self._return(piece, apart=item)
+        return batches
+
+    def _died_in(self, item: int, crash: Crash) -> list[Batch]:
+        attempts = self._crashes[item] = self._crashes.get(item, 0) + 1
+        if attempts < self._attempts:
+            return []
+        detail = {
+            "signal": crash.signal,
+            "exit_code": crash.exit_code,
+            "peak_memory": crash.peak_memory,
+            "attempts": attempts,
+            "host": crash.host,
+        }
+        tried = f"{attempts} attempt" + ("s" if attempts > 1 else "")
+        message = f"{crash.message} ({tried})"
+        return self._fail(item, ErrorRecord(item, "lost", "WorkerLost", message, None, detail))
+
+    def _give_up_or_cut(self, flight: Flight) -> list[Batch]:
+        piece = flight.piece
+        if piece.count > 1:
+            self._return(Piece(piece.start, piece.count, piece.items), alone=True)
+            return []
+        message = (
+            f"{piece.vanished} agents disappeared while they had this item, "
+            f"the last on host {flight.host}"
+        )
+        detail = {"attempts": piece.vanished, "host": flight.host}
+        record = ErrorRecord(piece.start, "lost", "WorkerLost", message, None, detail)
+        return self._fail(piece.start, record)
+
+    def _return(self, piece: Piece, *, apart: int | None = None, alone: bool = False) -> None:
+        """Puts the items that have no outcome back, before everything else that waits.
+
+        apart: an item that gets a chunk of its own. alone: each item gets one.
+        """
+        ranges: list[tuple[int, int]] = []
+        for a, b in self._seen.missing(piece.start, piece.start + piece.count):
+            if alone:
+                ranges += [(i, i + 1) for i in range(a, b)]
+            elif apart is not None and a <= apart < b:
+                cuts = [(a, apart), (apart, apart + 1), (apart + 1, b)]
+                ranges += [(x, y) for x, y in cuts if x < y]
+            else:
+                ranges.append((a, b))
+        if ranges == [(piece.start, piece.start + piece.count)]:
+            self._pieces.appendleft(piece)
+            return
+        offsets = [(a - piece.start, b - piece.start) for a, b in ranges]
+        parts = arrays.select(piece.items, offsets, self._format) if ranges else []
+        pieces = [
+            Piece(a, b - a, items, piece.vanished)
+            for (a, b), items in zip(ranges, parts, strict=True)
+        ]
+        self._pieces.extendleft(reversed(pieces))
+
+    def _drop_seen(self) -> None:
+        """Late outcomes may have come for what waits: that is not sent again."""
+        while self._pieces:
+            piece = self._pieces[0]
+            missing = self._seen.missing(piece.start, piece.start + piece.count)
+            if missing == [(piece.start, piece.start + piece.count)]:
+                return
+            self._pieces.popleft()
+            self._return(piece)

@@ -1,0 +1,60 @@
+"""One open map, as the scheduler sees it. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jetmap.messages import Format, FunctionRef
+
+from .costs import Cost
+from .ledger import Ledger
+from .sources import Source
+
+
+@dataclass(eq=False)
+class MapState:
+    """function, kwargs, ref, timeout: what each chunk carries. max_buffer: bytes of results
+    that may wait for the reader before no more is sent. stopped: nothing new is sent, only
+    what is out already goes on."""
+
+    id: str
+    function: str
+    format: Format
+    kwargs: bytes
+    timeout: float | None
+    ref: FunctionRef | None
+    source: Source
+    ledger: Ledger
+    cost: Cost
+    max_buffer: int
+    weight: float = 1.0
+    taken: int = 0
+    buffered: int = 0
+    express_seconds: float = 0.0
+    express_chunks: int = 0
+    stopped: bool = False
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a chunk of it could be sent now, as far as the map is concerned."""
+        if self.ledger.has_pieces:
+            return True
+        return not self.stopped and self.source.has_items and self.buffered < self.max_buffer
+
+    @property
+    def total(self) -> int | None:
+        return self.source.total
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether each item has its outcome. (Nothing more can be taken, and all is seen.)"""
+        return (
+            not self.source.has_items
+            and self.source.total is not None
+            and self.ledger.done >= self.taken
+        )
+
+    @property
+    def backlog_seconds(self) -> float:
+        """Estimated compute that has not been sent yet."""
+        return (self.source.remaining or 0) * self.cost.seconds

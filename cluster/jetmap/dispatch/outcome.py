@@ -1,0 +1,60 @@
+"""Outcomes as they leave the dispatcher."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from jetmap.errors import ItemError
+from jetmap.messages import ErrorRecord
+
+X = TypeVar("X")
+Y = TypeVar("Y")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Outcomes of ``count`` consecutive items from ``start`` on.
+
+    values: one encoded array in the caller's format, null where the item failed. errors: a
+    record for each failed item.
+    """
+
+    start: int
+    count: int
+    values: bytes
+    errors: list[ErrorRecord] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Bytes, roughly, that it takes in memory."""
+        errors = sum(len(e.message) + len(e.traceback or "") + 200 for e in self.errors)
+        return len(self.values) + errors + 200
+
+
+class Outcome(Generic[X, Y]):
+    """One item's value or error. index: its position in the input."""
+
+    __slots__ = ("_value", "error", "index", "item")
+
+    def __init__(self, index: int, item: X, value: Y | None, error: ItemError | None) -> None:
+        self.index = index
+        self.item = item
+        self.error = error
+        self._value: Any = value
+
+    @property
+    def ok(self) -> bool:
+        return self.error is None
+
+    @property
+    def value(self) -> Y:
+        """The value; raises ``error`` if there is one."""
+        if self.error is not None:
+            raise self.error
+        value: Y = self._value
+        return value
+
+    def __repr__(self) -> str:
+        what = f"value={self._value!r}" if self.ok else f"error={self.error!r}"
+        return f"Outcome(index={self.index}, item={self.item!r}, {what})"

@@ -1,0 +1,25 @@
+"""Batches that come as they finish, given out in input order."""
+
+from __future__ import annotations
+
+from .outcome import Batch
+
+
+class Reorder:
+    """Holds back what is early. size: bytes held."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._early: dict[int, Batch] = {}
+        self.size = 0
+
+    def add(self, batch: Batch) -> list[Batch]:
+        """Takes a batch; returns those that are now in order."""
+        self._early[batch.start] = batch
+        self.size += batch.size
+        ready = []
+        while (following := self._early.pop(self._next, None)) is not None:
+            self._next += following.count
+            self.size -= following.size
+            ready.append(following)
+        return ready

@@ -1,0 +1,105 @@
+"""Who is there: agents, their offers and cores, as their announcements say. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from jetmap.messages import FunctionInfo, Presence
+
+GONE_AFTER = 7.0  # Three announcements missed.
+
+
+@dataclass(frozen=True)
+class FunctionStatus:
+    """A function and where it runs. alive: whether a worker that has it is."""
+
+    info: FunctionInfo
+    agents: list[str]
+    cores: int
+    alive: bool
+
+
+class Roster:
+    """Times are seconds of one monotonic clock, given by the caller."""
+
+    def __init__(self) -> None:
+        self._agents: dict[str, Presence] = {}
+        self._heard: dict[str, float] = {}
+        self._offers: dict[str, FunctionOffers] = {}
+
+    def announced(self, presence: Presence, now: float) -> None:
+        if presence.gone:
+            self._agents.pop(presence.agent, None)
+            self._heard.pop(presence.agent, None)
+        else:
+            self._agents[presence.agent] = presence
+            self._heard[presence.agent] = now
+        self._offers.clear()
+
+    def expire(self, now: float) -> None:
+        """Forgets agents that have been silent for too long."""
+        for agent, at in list(self._heard.items()):
+            if now - at > GONE_AFTER:
+                del self._agents[agent], self._heard[agent]
+                self._offers.clear()
+
+    def credit(self, gap: float) -> None:
+        """This process was frozen for ``gap`` seconds."""
+        self._heard = {agent: at + gap for agent, at in self._heard.items()}
+
+    @property
+    def agents(self) -> list[Presence]:
+        return sorted(self._agents.values(), key=lambda p: (p.host, p.agent))
+
+    @property
+    def failure(self) -> str | None:
+        """Why workers cannot start, if some agent says so and no worker is ready."""
+        if any(p.ready for p in self._agents.values()):
+            return None
+        return next((p.failure for p in self._agents.values() if p.failure), None)
+
+    def offers(self, function: str) -> FunctionOffers:
+        """The offers that have a function, computed once until something changes."""
+        known = self._offers.get(function)
+        if known is None:
+            known = self._offers[function] = FunctionOffers(self._agents.values(), function)
+        return known
+
+    def cores(self, offer: str) -> int:
+        """Cores that take this offer's chunks."""
+        return sum(p.cores for p in self._agents.values() if p.offer == offer and not p.draining)
+
+    def is_served(self, offer: str) -> bool:
+        """Whether any agent with this offer is there, draining ones included."""
+        return any(p.offer == offer for p in self._agents.values())
+
+    def functions(self) -> list[FunctionStatus]:
+        """Every function that somebody offers, as the newest offer describes it."""
+        found: dict[str, tuple[int, FunctionInfo]] = {}
+        for presence in self._agents.values():
+            for info in presence.functions:
+                if info.name not in found or presence.rank > found[info.name][0]:
+                    found[info.name] = presence.rank, info
+        statuses = []
+        for name, (_, info) in sorted(found.items()):
+            having = [p for p in self.agents if any(f.name == name for f in p.functions)]
+            cores = sum(p.cores for p in having if not p.draining)
+            alive = any(p.ready and not p.draining for p in having)
+            statuses.append(FunctionStatus(info, [p.host for p in having], cores, alive))
+        return statuses
+
+
+class FunctionOffers:
+    """newest: the newest live offer that has the function, or None. info: how it describes it."""
+
+    def __init__(self, agents: Iterable[Presence], function: str) -> None:
+        self.newest: str | None = None
+        self.info: FunctionInfo | None = None
+        rank = -1
+        for presence in agents:
+            if presence.draining or not presence.offer or presence.rank < rank:
+                continue
+            for info in presence.functions:
+                if info.name == function:
+                    self.newest, self.info, rank = presence.offer, info, presence.rank

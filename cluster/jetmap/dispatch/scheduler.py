@@ -1,0 +1,120 @@
+"""Decides which chunk is sent next: whose, how large, on which lane. No I/O, no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jetmap.messages import ErrorRecord, Lane
+
+from .costs import Cost, Cutting
+from .fairness import DeficitRoundRobin
+from .ledger import Flight, Piece
+from .mapstate import MapState
+from .window import Window
+
+# An item that takes this many chunk durations is no business of the lane for short maps.
+EXPRESS_ITEMS = 10
+
+
+@dataclass
+class Cut:
+    """The next chunk to send, or an item that cannot travel."""
+
+    map: MapState
+    piece: Piece
+    lane: Lane
+    seconds: float
+    refused: ErrorRecord | None = None
+
+
+class Scheduler:
+    """The open maps of one dispatcher."""
+
+    def __init__(self, cutting: Cutting) -> None:
+        self.cutting = cutting
+        self.window = Window()
+        self._maps: DeficitRoundRobin[MapState] = DeficitRoundRobin(cutting.seconds)
+        self._newcomers: list[MapState] = []
+        self._costs: dict[str, Cost] = {}
+        self.emptied: list[MapState] = []  # Whose source turned out to have nothing left.
+
+    def cost(self, function: str) -> Cost:
+        """What is known of a function; remembered between maps."""
+        return self._costs.setdefault(function, Cost())
+
+    def add(self, map: MapState) -> None:
+        self._maps.add(map, map.weight)
+        self._newcomers.append(map)
+
+    def remove(self, map: MapState) -> None:
+        self._maps.remove(map)
+        if map in self._newcomers:
+            self._newcomers.remove(map)
+        for flight in map.ledger.flights.values():
+            self._landed(flight)
+
+    def next(self, cores: int) -> Cut | None:
+        """What to send now; it counts as sent. None: nothing, until something comes back."""
+        for map in list(self._newcomers):
+            if not self._may_use_express(map, cores):
+                self._newcomers.remove(map)
+            elif self._can_send(map):
+                cut = self._cut(map, "express", cores)
+                if cut is not None:
+                    return cut
+        while self.window.has_room:
+            turn = self._maps.next(self._can_send)
+            if turn is None:
+                return None
+            cut = self._cut(turn, "main", cores)
+            if cut is not None:
+                return cut
+        return None
+
+    def landed(self, map: MapState, flight: Flight, seconds: float) -> None:
+        """A chunk ended after ``seconds`` of compute."""
+        self._landed(flight)
+        self._maps.charge(map, seconds - flight.seconds)
+
+    def _landed(self, flight: Flight) -> None:
+        if flight.lane == "main":
+            self.window.ended()
+
+    def _can_send(self, map: MapState) -> bool:
+        if not map.has_work:
+            return False
+        # While nothing is known of a function, a few single items ask.
+        return map.cost.is_known or len(map.ledger.flights) < 2
+
+    def _may_use_express(self, map: MapState, cores: int) -> bool:
+        """The lane for short maps takes a map's first chunks, up to one chunk duration."""
+        if map.cost.is_known:
+            if map.cost.seconds > EXPRESS_ITEMS * self.cutting.seconds:
+                return False
+            return not map.express_chunks or map.express_seconds < self.cutting.seconds
+        return map.express_chunks < cores
+
+    def _cut(self, map: MapState, lane: Lane, cores: int) -> Cut | None:
+        """Takes the next items of a map; None if it turns out to have none."""
+        if map.ledger.has_pieces:
+            piece = map.ledger.next_piece()
+        else:
+            cost = map.cost
+            count = self.cutting.count(cost, map.source.remaining, cores)
+            taken = map.source.take(count, self.cutting.max_bytes)
+            if taken is None:
+                self.emptied.append(map)
+                return None
+            piece = Piece(map.taken, taken.count, taken.items)
+            map.taken += taken.count
+            if taken.error is not None:
+                return Cut(map, piece, lane, 0.0, taken.error)
+            cost.cut(taken.count, len(taken.items))
+        seconds = piece.count * map.cost.seconds
+        if lane == "express":
+            map.express_chunks += 1
+            map.express_seconds += seconds
+        else:
+            self.window.sent()
+        self._maps.charge(map, seconds)
+        return Cut(map, piece, lane, seconds)

@@ -1,0 +1,314 @@
+"""Where a map's items come from: taken a chunk at a time, encoded once, never all at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+import msgspec
+
+from jetmap import arrays
+from jetmap.messages import ErrorRecord, Format
+
+Element = bytes | msgspec.Raw
+Encode = Callable[[list[Any]], bytes]
+
+
+@dataclass
+class Taken:
+    """The next ``count`` items: encoded, or (one item) with the reason why it cannot be."""
+
+    count: int
+    items: bytes
+    error: ErrorRecord | None = None
+
+
+class Source(Protocol):
+    """total: how many items there are, once that is known. remaining: how many are left to
+    take, likewise. wake: called when a source that had nothing has something, or has ended."""
+
+    wake: Callable[[], None] | None
+
+    @property
+    def total(self) -> int | None: ...
+    @property
+    def remaining(self) -> int | None: ...
+    @property
+    def has_items(self) -> bool: ...
+    @property
+    def error(self) -> BaseException | None: ...
+    def take(self, count: int, max_bytes: int) -> Taken | None: ...
+
+
+class RawItems:
+    """A list of elements that are encoded already."""
+
+    wake: Callable[[], None] | None = None
+    error: BaseException | None = None
+
+    def __init__(self, elements: Sequence[Element], format: Format) -> None:
+        self._elements = elements
+        self._format = format
+        self._next = 0
+        self.total = len(elements)
+
+    @property
+    def remaining(self) -> int:
+        return self.total - self._next
+
+    @property
+    def has_items(self) -> bool:
+        return self._next < self.total
+
+    def take(self, count: int, max_bytes: int) -> Taken | None:
+        """Up to ``count`` items of together at most ``max_bytes`` bytes, but at least one."""
+        start = self._next
+        elements = self._elements[start : start + count]
+        if not elements:
+            return None
+        items = arrays.join(elements, self._format)
+        while len(items) > max_bytes and len(elements) > 1:
+            elements = elements[: _fewer(len(elements), len(items), max_bytes)]
+            items = arrays.join(elements, self._format)
+        self._next = start + len(elements)
+        return Taken(len(elements), items)
+
+
+class Feed:
+    """A stream of encoded elements whose end is not known yet; ``put`` waits while it is full.
+
+    limit_bytes: what may wait to be taken.
+    """
+
+    wake: Callable[[], None] | None = None
+
+    def __init__(self, format: Format, *, limit_bytes: int = 1 << 20) -> None:
+        self._format = format
+        self._limit = limit_bytes
+        self._elements: deque[Element] = deque()
+        self._bytes = 0
+        self._count = 0
+        self._closed = False
+        self._room = asyncio.Event()
+        self._room.set()
+        self.error: BaseException | None = None
+
+    @property
+    def total(self) -> int | None:
+        return self._count if self._closed else None
+
+    @property
+    def remaining(self) -> int | None:
+        return len(self._elements) if self._closed else None
+
+    @property
+    def has_items(self) -> bool:
+        return bool(self._elements)
+
+    async def put(self, elements: Iterable[Element]) -> None:
+        """Adds elements, then waits until there is room for more."""
+        for element in elements:
+            self._elements.append(element)
+            self._bytes += len(memoryview(element))
+            self._count += 1
+        self._wake()
+        if self._bytes > self._limit:
+            self._room.clear()
+            await self._room.wait()
+
+    def close(self) -> None:
+        """There are no more items."""
+        self._closed = True
+        self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        """There are no more items, and the map ends with this error."""
+        self.error = error
+        self._closed = True
+        self._room.set()
+        self._wake()
+
+    def take(self, count: int, max_bytes: int) -> Taken | None:
+        taken: list[Element] = []
+        size = 0
+        while self._elements and len(taken) < count:
+            length = len(memoryview(self._elements[0])) + 1
+            if taken and size + length > max_bytes:
+                break
+            taken.append(self._elements.popleft())
+            size += length
+        if not taken:
+            return None
+        self._bytes -= size - len(taken)
+        if self._bytes <= self._limit // 2:
+            self._room.set()
+        return Taken(len(taken), arrays.join(taken, self._format))
+
+    def _wake(self) -> None:
+        if self.wake is not None:
+            self.wake()
+
+
+class Objects:
+    """Python objects, from any iterable, encoded as they are taken.
+
+    keep: whether ``give_back`` will be asked for the items of outcomes. max_item: bytes of one
+    encoded item; a larger one, and one that cannot be encoded, is that item's error.
+    """
+
+    wake: Callable[[], None] | None = None
+
+    def __init__(self, items: Iterable[Any], encode: Encode, *, keep: bool, max_item: int) -> None:
+        self._items: Iterator[Any] = iter(items)
+        self._returned: deque[Any] = deque()
+        self._encode = encode
+        self._kept: dict[int, Any] | None = {} if keep else None
+        self._max_item = max_item
+        self._taken = 0
+        self._length = len(items) if isinstance(items, Sized) else None
+        self._ended = self._length == 0
+        self.error: BaseException | None = None
+
+    @property
+    def total(self) -> int | None:
+        return self._taken if self._ended and not self._returned else self._length
+
+    @property
+    def remaining(self) -> int | None:
+        return None if self._length is None else max(0, self._length - self._taken)
+
+    @property
+    def has_items(self) -> bool:
+        return bool(self._returned) or not self._ended
+
+    def take(self, count: int, max_bytes: int) -> Taken | None:
+        objects = self._next(count)
+        if not objects:
+            return None
+        taken, used = self._encoded(objects, max_bytes)
+        if self._kept is not None:
+            for offset, item in enumerate(objects[:used]):
+                self._kept[self._taken + offset] = item
+        self._returned.extendleft(reversed(objects[used:]))
+        self._taken += used
+        if self._length is not None and self._taken >= self._length:
+            self._ended = True
+        return taken
+
+    def give_back(self, index: int) -> Any:
+        """The item at this index, which is forgotten."""
+        assert self._kept is not None
+        return self._kept.pop(index)
+
+    def _next(self, count: int) -> list[Any]:
+        objects = [self._returned.popleft() for _ in range(min(count, len(self._returned)))]
+        if len(objects) < count and not self._ended:
+            try:
+                fresh = list(islice(self._items, count - len(objects)))
+            except Exception as error:
+                # The caller's own iterable raised: the map ends with just that.
+                self.error = error
+                fresh = []
+                self._ended = True
+            if len(fresh) < count - len(objects):
+                self._ended = True
+            objects += fresh
+        return objects
+
+    def _encoded(self, objects: list[Any], max_bytes: int) -> tuple[Taken, int]:
+        while True:
+            try:
+                items = self._encode(objects)
+            except Exception:
+                return self._up_to_bad(objects)
+            if len(items) <= max_bytes:
+                return Taken(len(objects), items), len(objects)
+            if len(objects) == 1:
+                if len(items) <= self._max_item:
+                    return Taken(1, items), 1
+                message = (
+                    f"the item takes {len(items):,} bytes; the limit is {self._max_item:,} "
+                    "(setting max_item_bytes, within the broker's max_payload)"
+                )
+                return Taken(1, b"", ErrorRecord(0, "unencodable", "ValueError", message)), 1
+            objects = objects[: _fewer(len(objects), len(items), max_bytes)]
+
+    def _up_to_bad(self, objects: list[Any]) -> tuple[Taken, int]:
+        for position, item in enumerate(objects):
+            try:
+                self._encode([item])
+            except Exception as error:
+                if position:
+                    break
+                message = f"the item cannot be encoded: {error}"
+                record = ErrorRecord(0, "unencodable", type(error).__name__, message)
+                return Taken(1, b"", record), 1
+        return Taken(position, self._encode(objects[:position])), position
+
+
+class AsyncObjects(Objects):
+    """Python objects from an async iterable, read ahead by a task of its own.
+
+    read_ahead: items that may wait to be taken.
+    """
+
+    def __init__(
+        self,
+        items: AsyncIterable[Any],
+        encode: Encode,
+        *,
+        keep: bool,
+        max_item: int,
+        read_ahead: int = 10_000,
+    ) -> None:
+        super().__init__((), encode, keep=keep, max_item=max_item)
+        self._length = None
+        self._ended = False
+        self._read_ahead = read_ahead
+        self._room = asyncio.Event()
+        self._reader = asyncio.get_running_loop().create_task(self._read(items))
+
+    @property
+    def has_items(self) -> bool:
+        return bool(self._returned)
+
+    async def aclose(self) -> None:
+        """Stops reading, and lets the iterable clean up."""
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
+
+    def _next(self, count: int) -> list[Any]:
+        objects = [self._returned.popleft() for _ in range(min(count, len(self._returned)))]
+        if len(self._returned) < self._read_ahead:
+            self._room.set()
+        return objects
+
+    async def _read(self, items: AsyncIterable[Any]) -> None:
+        iterator = aiter(items)
+        try:
+            async for item in iterator:
+                self._returned.append(item)
+                if len(self._returned) == 1 and self.wake is not None:
+                    self.wake()
+                if len(self._returned) >= self._read_ahead:
+                    self._room.clear()
+                    await self._room.wait()
+        except Exception as error:
+            # The caller's own iterable raised: the map ends with just that.
+            self.error = error
+        finally:
+            close = getattr(iterator, "aclose", None)
+            if close is not None:
+                await close()
+            self._ended = True
+            if self.wake is not None:
+                self.wake()
+
+
+def _fewer(count: int, size: int, max_bytes: int) -> int:
+    """How many of ``count`` elements of ``size`` bytes may fit; always less than ``count``."""
+    return max(1, min(count - 1, int(count * max_bytes / size * 0.95)))

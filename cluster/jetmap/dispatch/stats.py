@@ -1,0 +1,46 @@
+"""Plain counters of a dispatcher, for metrics."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+
+WAIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+@dataclass
+class Histogram:
+    """counts[i]: observations up to buckets[i]; the last one: all above."""
+
+    buckets: tuple[float, ...]
+    counts: list[int] = field(default_factory=list)
+    sum: float = 0.0
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        self.counts = [0] * (len(self.buckets) + 1)
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.buckets, value)] += 1
+        self.sum += value
+        self.count += 1
+
+
+@dataclass
+class Stats:
+    """maps_ended: by outcome (ok, failed, withdrawn, timeout). errors: by kind. queue_wait:
+    seconds from publishing a chunk to its result, less its compute. backlog_seconds: estimated
+    compute that waits in the open maps."""
+
+    maps_started: int = 0
+    maps_open: int = 0
+    maps_ended: Counter[str] = field(default_factory=Counter)
+    items_done: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    chunks: int = 0
+    chunks_again: int = 0
+    compute_seconds: float = 0.0
+    in_flight: int = 0
+    backlog_seconds: float = 0.0
+    queue_wait: Histogram = field(default_factory=lambda: Histogram(WAIT_BUCKETS))

@@ -1,0 +1,42 @@
+"""How many chunks a dispatcher keeps in flight."""
+
+from __future__ import annotations
+
+LOW, HIGH = 0.5, 1.5  # The band of waiting chunks a core that all dispatchers steer for.
+DECREASE = 0.15
+
+
+class Window:
+    """Steered by the broker's backlog, which every delivery carries: exact, and shared by all
+    dispatchers, so that together they keep about one chunk a core waiting.
+
+    (Additive increase and decrease on queue length, as in TCP Vegas, but on the queue itself
+    and not on times: on times, whoever never saw an empty queue gets less.)
+    """
+
+    def __init__(self, size: float = 2.0) -> None:
+        self.size = size
+        self.in_flight = 0
+
+    @property
+    def has_room(self) -> bool:
+        return self.in_flight < int(self.size)
+
+    def sent(self) -> None:
+        self.in_flight += 1
+
+    def ended(self) -> None:
+        self.in_flight = max(0, self.in_flight - 1)
+
+    def steer(self, pending: int, cores: int) -> None:
+        """A result came. pending: chunks that waited behind its chunk when it was taken."""
+        cores = max(1, cores)
+        if pending < LOW * cores:
+            # A window that is not used says nothing by an empty queue.
+            if self.in_flight + 1 >= int(self.size):
+                self.size += 1
+        elif pending <= HIGH * cores:
+            self.size += 1 / self.size
+        else:
+            self.size = max(1.0, self.size - DECREASE)
+        self.size = min(self.size, 4.0 * cores + 2)

@@ -1,0 +1,178 @@
+"""Every error that jetmap raises, under one root.
+
+Families by what the caller should do: fix the item (``ItemError``), fix the call
+(``UnknownFunction``, ``NotImportable``, ``LimitExceeded``, ``ConfigurationError``), or try
+again later (``NoWorkers``, ``BrokerUnreachable``, ``MapTimeout``). Facts are attributes.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from .messages import ErrorRecord
+
+
+class JetmapError(Exception):
+    """The root of every error that jetmap raises on purpose."""
+
+
+class ItemError(JetmapError):
+    """One item has no value.
+
+    index: the item's position in the input. kind: one of raised, invalid, timeout, lost,
+    unencodable. type: the name of the exception's class. message: its text. traceback: the
+    worker's formatted traceback, or None. detail: what is known of a lost worker (signal,
+    exit_code, peak_memory in bytes, attempts, host), else empty.
+    """
+
+    kind: ClassVar[str] = "raised"
+
+    def __init__(
+        self,
+        index: int,
+        type: str,
+        message: str,
+        traceback: str | None = None,
+        detail: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(index, type, message, traceback, detail)
+        self.index = index
+        self.type = type
+        self.message = message
+        self.traceback = traceback
+        self.detail: dict[str, Any] = detail or {}
+
+    def __str__(self) -> str:
+        text = f"item {self.index}: {self.type}: {self.message}"
+        return f"{text}\n\n{self.traceback}" if self.traceback else text
+
+
+class ItemRaised(ItemError):
+    """The function raised an exception for this item."""
+
+    kind = "raised"
+
+
+class ItemInvalid(ItemError):
+    """The item does not fit the function's annotated type."""
+
+    kind = "invalid"
+
+
+class ItemTimeout(ItemError, TimeoutError):
+    """The item computed for longer than the function's ``timeout``; its worker was replaced."""
+
+    kind = "timeout"
+
+
+class WorkerLost(ItemError, BrokenProcessPool):
+    """The worker died in this item as often as the item may be tried.
+
+    The attributes signal, exit_code, peak_memory (bytes), attempts and host say what is
+    known of the last death.
+    """
+
+    kind = "lost"
+
+    @property
+    def signal(self) -> int | None:
+        return self.detail.get("signal")
+
+    @property
+    def exit_code(self) -> int | None:
+        return self.detail.get("exit_code")
+
+    @property
+    def peak_memory(self) -> int | None:
+        return self.detail.get("peak_memory")
+
+    @property
+    def attempts(self) -> int | None:
+        return self.detail.get("attempts")
+
+    @property
+    def host(self) -> str | None:
+        return self.detail.get("host")
+
+
+class Unencodable(ItemError):
+    """An item or a value that cannot travel: no known type, NaN in JSON, or too large."""
+
+    kind = "unencodable"
+
+
+ITEM_ERRORS: dict[str, type[ItemError]] = {
+    cls.kind: cls for cls in (ItemRaised, ItemInvalid, ItemTimeout, WorkerLost, Unencodable)
+}
+
+
+def item_error(record: ErrorRecord) -> ItemError:
+    """The exception for an error record that travelled."""
+    cls = ITEM_ERRORS.get(record.kind, ItemError)
+    return cls(record.index, record.type, record.message, record.traceback, record.detail)
+
+
+class MapTimeout(JetmapError, TimeoutError):
+    """The map did not end within its ``timeout``; what was left of it is withdrawn."""
+
+
+class UnknownFunction(JetmapError, LookupError):
+    """No agent ever announced a function of this name to this cluster."""
+
+
+class NoWorkers(JetmapError):
+    """The function is known, but no worker that has it is alive now."""
+
+
+class WorkerStartFailed(JetmapError):
+    """The workers cannot start; the message holds the traceback of the import."""
+
+
+class NotImportable(JetmapError):
+    """A worker process could not import this function from where it is defined."""
+
+
+class DuplicateFunction(JetmapError, ValueError):
+    """Two different functions were registered under one name."""
+
+
+class BrokerUnreachable(JetmapError, ConnectionError):
+    """No NATS server answers at this address, or it refuses the credentials."""
+
+
+class TopologyMismatch(JetmapError):
+    """A stream or consumer on the server differs from what jetmap needs.
+
+    It is never altered; the message names each setting that differs.
+    """
+
+
+class LimitExceeded(JetmapError):
+    """Something is larger than its limit.
+
+    setting: the name of the limit's setting; limit: its value; value: what was asked for.
+    """
+
+    def __init__(self, message: str, *, setting: str, limit: float, value: float | None = None):
+        super().__init__(message)
+        self.setting = setting
+        self.limit = limit
+        self.value = value
+
+
+class TooManyMaps(LimitExceeded):
+    """The limit of open maps is reached; try again when some have ended."""
+
+
+class ClusterClosed(JetmapError, RuntimeError):
+    """The cluster is not started, is closed, or belongs to another process or event loop."""
+
+
+class ConfigurationError(JetmapError, ValueError):
+    """Settings, options or task files are wrong; ``problems`` lists all of them."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems

@@ -1,0 +1,244 @@
+"""A registered function: where it lives, and what its types are."""
+
+from __future__ import annotations
+
+import os
+import re
+import typing
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .signatures import (
+    REQUIRED,
+    annotations_of,
+    evaluate,
+    has_no_file,
+    innermost,
+    item_parameter,
+    keyword_only,
+    module_of,
+    scope_of,
+)
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from .codecs import Codec
+    from .messages import FunctionInfo
+
+NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
+
+
+class Function:
+    """A function as registered. Its types are resolved when first asked for.
+
+    name: what it is called by. module, qualname: where a worker finds it (the dotted name of
+    a module that was started with ``python -m``, not ``__main__``). file: that module's file,
+    or None. stamp: the file's state when the function was defined. by_value: it was defined
+    without a file (REPL, notebook, ``python -c``). local: inside another function.
+    """
+
+    __slots__ = (
+        "__weakref__", "_codecs", "_hints", "_strong", "_weak", "attempts", "by_value", "doc",
+        "file", "local", "module", "name", "parameter", "qualname", "spec", "stamp", "timeout",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        callable: Callable[..., Any],
+        *,
+        name: str | None = None,
+        timeout: float | None = None,
+        attempts: int | None = None,
+    ) -> None:
+        scope = scope_of(innermost(callable))
+        self.parameter = item_parameter(callable)
+        self.qualname: str = getattr(callable, "__qualname__", callable.__name__)
+        self.name = _check_name(callable.__name__ if name is None else name, self.qualname)
+        self.timeout = _check_timeout(timeout)
+        self.attempts = _check_attempts(attempts)
+        self.doc: str = getattr(callable, "__doc__", None) or ""
+        self.module = module_of(callable, scope)
+        self.spec = scope.get("__spec__")
+        self.by_value = has_no_file(callable, scope)
+        self.local = "<locals>" in self.qualname
+        file = scope.get("__file__")
+        self.file: str | None = None if self.by_value or file is None else os.path.abspath(file)  # noqa: PTH100
+        self.stamp = file_stamp(self.file)
+        self._codecs: dict[str, Codec] = {}
+        self._hints: dict[str, Any] = {}
+        self._strong: Callable[..., Any] | None = callable
+        self._weak: weakref.ref[Callable[..., Any]] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Function {self.name} of {self.module}>"
+
+    @property
+    def callable(self) -> Callable[..., Any]:
+        """The function itself. Raises ReferenceError when it was local and is gone."""
+        f = self._peek()
+        if f is None:
+            raise ReferenceError(f"the local function {self.qualname} no longer exists")
+        return f
+
+    @property
+    def alive(self) -> bool:
+        return self._peek() is not None
+
+    @property
+    def scope(self) -> dict[str, Any]:
+        """The globals of the module that defines it."""
+        return scope_of(innermost(self.callable))
+
+    @property
+    def item(self) -> Codec:
+        """Of the item's type. Raises TypeError if that is unknown or unsupported."""
+        return self._codec("item", self.parameter, output=False)
+
+    @property
+    def value(self) -> Codec:
+        """Of the returned value's type. Raises TypeError if that is unknown or unsupported."""
+        return self._codec("value", "return", output=True)
+
+    @property
+    def kwargs(self) -> Codec:
+        """Of an object of the keyword-only parameters; decodes to a dict of those given.
+
+        An unknown name or a missing one is a decoding error.
+        """
+        codec = self._codecs.get("kwargs")
+        if codec is None:
+            codec = self._codecs["kwargs"] = self._kwargs_codec()
+        return codec
+
+    def info(self) -> FunctionInfo:
+        """What workers announce: name, documentation and JSON schemas."""
+        import textwrap
+
+        from .messages import FunctionInfo
+
+        first, _, rest = self.doc.strip().partition("\n")
+
+        return FunctionInfo(
+            name=self.name,
+            doc=f"{first}\n{textwrap.dedent(rest)}".strip(),
+            item=self.item.schema(),
+            value=self.value.schema(),
+            kwargs=self.kwargs.schema(),
+            timeout=self.timeout,
+            attempts=self.attempts,
+            module=self.module,
+        )
+
+    def is_of(self, f: object) -> bool:
+        return self._peek() is f
+
+    def hold_weakly(self, forget: Callable[[], None]) -> None:
+        """Let the function be garbage when only this holds it; then call ``forget``."""
+        if self._strong is None:
+            return
+        try:
+            self._weak = weakref.ref(self._strong, lambda _: forget())
+        except TypeError:  # an object without weak references stays for ever
+            return
+        self._strong = None
+
+    def resolve_now(self, frame: FrameType) -> None:
+        """Resolve the annotations that need local names of the frame that defines it."""
+        for parameter, annotation in annotations_of(self.callable).items():
+            if not isinstance(annotation, str):
+                continue
+            try:
+                evaluate(annotation, self.scope, {})
+            except Exception:
+                # Reading a frame's locals makes it hold a copy of them until it returns, and so
+                # this function: only when need be.
+                try:
+                    self._hints[parameter] = evaluate(annotation, self.scope, frame.f_locals)
+                except Exception:  # a forward reference: resolved, or refused, at first use
+                    continue
+
+    def _peek(self) -> Callable[..., Any] | None:
+        if self._strong is not None:
+            return self._strong
+        return self._weak() if self._weak is not None else None
+
+    def scope_of(self) -> dict[str, Any]:
+        return scope_of(innermost(self.callable))
+
+    def _codec(self, face: str, parameter: str, *, output: bool) -> Codec:
+        codec = self._codecs.get(face)
+        if codec is None:
+            from .codecs import codec_for
+
+            hint = self._hint(parameter)
+            try:
+                codec = codec_for(hint, output=output)
+            except TypeError as exc:
+                raise self._bad_type(parameter, hint, exc) from exc
+            self._codecs[face] = codec
+        return codec
+
+    def _kwargs_codec(self) -> Codec:
+        from .codecs import Parameter, codec_for, kwargs_codec
+
+        inner = innermost(self.callable)
+        parameters = []
+        for name, default in keyword_only(inner).items():
+            hint = self._hint(name)
+            try:
+                codec_for(hint)
+            except TypeError as exc:
+                raise self._bad_type(name, hint, exc) from exc
+            parameters.append(Parameter(name, hint, default is not REQUIRED, default))
+        return kwargs_codec(self.name, parameters)
+
+    def _hint(self, parameter: str) -> Any:
+        if parameter not in self._hints:
+            annotation = annotations_of(self.callable).get(parameter, Any)
+            try:
+                self._hints[parameter] = evaluate(annotation, self.scope, {})
+            except Exception as exc:
+                raise self._bad_type(parameter, annotation, exc) from exc
+        return self._hints[parameter]
+
+    def _bad_type(self, parameter: str, hint: Any, exc: BaseException) -> TypeError:
+        name = hint if isinstance(hint, str) else typing._type_repr(hint)
+        place = f"-> {name}" if parameter == "return" else f"{parameter}: {name}"
+        reason = str(exc) or type(exc).__name__
+        return TypeError(f"{self.module}.{self.qualname} ({place}): {reason}")
+
+
+def file_stamp(path: str | None) -> tuple[int, int] | None:
+    """Modification time and size, to see later whether a file changed; None without a file."""
+    if path is None:
+        return None
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def _check_name(name: str, qualname: str) -> str:
+    if NAME.fullmatch(name):
+        return name
+    if name == "<lambda>":
+        raise ValueError("a lambda has no name; give it one: task(lambda …, name=…)")
+    raise ValueError(
+        f"{qualname}: {name!r} is no function name; use letters, digits, '_', '.' and '-', "
+        "beginning with a letter or '_'"
+    )
+
+
+def _check_timeout(timeout: float | None) -> float | None:
+    if timeout is None or 0 < timeout < float("inf"):
+        return timeout
+    raise ValueError(f"timeout must be a positive number of seconds, or None: {timeout!r}")
+
+
+def _check_attempts(attempts: int | None) -> int | None:
+    if attempts is None or (isinstance(attempts, int) and attempts >= 1):
+        return attempts
+    raise ValueError(f"attempts must be a whole number from 1 up, or None: {attempts!r}")

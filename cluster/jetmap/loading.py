@@ -1,0 +1,312 @@
+"""Where a function lives: named by the caller, found by the worker.
+
+A function travels as a ``FunctionRef``: a module and a name, the path of the script that is
+``__main__``, or, when it was defined without a file, itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import types
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .functions import Function
+from .signatures import MAIN
+from .sources import digest, file_digest, loaded_digest, source_files, user_modules
+from .tasks import registered
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .messages import FunctionRef, Setup
+
+__all__ = [
+    "StaleFunction", "import_main", "import_tasks", "load", "reference", "resolve",
+    "running_main", "source_digest", "source_files",
+]  # fmt: skip
+
+_KEPT_VALUES = 64
+
+_resolved: dict[tuple[str, str, str], Function] = {}
+
+
+class StaleFunction(Exception):  # noqa: N818
+    """This process imported the function's file before it changed; a new one would not have."""
+
+
+def load(setup: Setup) -> list[Function]:
+    """Import what a worker shall offer: the script, the ``TASKS``, the modules.
+
+    Raises ConfigurationError for what the user must correct (a missing file or module, a
+    syntax error, no ``@task`` in ``TASKS``, two functions of one name); any other exception
+    of the imported code as it is.
+    """
+    from .errors import ConfigurationError, DuplicateFunction
+
+    try:
+        if setup.main is not None:
+            import_main(setup.main)
+        for argument in setup.tasks:
+            before = set(registered())
+            module = import_tasks(argument)
+            if before.issuperset(registered()):
+                _require_functions(argument, module)
+        for name in setup.modules:
+            import_tasks(name)
+    except SyntaxError as exc:
+        raise ConfigurationError([f"{exc.filename}:{exc.lineno}: {exc.msg}"]) from exc
+    except DuplicateFunction as exc:
+        raise ConfigurationError([str(exc)]) from exc
+    return registered()
+
+
+def import_tasks(argument: str) -> types.ModuleType:
+    """Import a ``TASKS`` argument: a file if it ends in ``.py`` or holds a slash, else a module.
+
+    A file is imported under its package's dotted name, its root (or the working directory, for
+    a module) first on ``sys.path``. Raises ConfigurationError if there is none.
+    """
+    if argument.endswith(".py") or "/" in argument or os.sep in argument:
+        return _import_file(argument)
+    if not all(part.isidentifier() for part in argument.split(".")):
+        raise _wrong(f"{argument!r} is no module's name; a file's ends in .py")
+    _put_on_path(str(Path.cwd()))
+    return _import_module(argument, argument)
+
+
+def import_main(path: str) -> types.ModuleType:
+    """Run a script as ``__mp_main__``, as ``multiprocessing`` does; only once a process."""
+    file = str(Path(path).resolve())
+    loaded = sys.modules.get("__mp_main__")
+    if loaded is not None and getattr(loaded, "__file__", None) == file:
+        return loaded
+    try:
+        source = Path(file).read_bytes()
+    except OSError as exc:
+        raise _wrong(f"{path}: {exc.strerror}") from exc
+    _put_on_path(str(Path(file).parent))
+    module = types.ModuleType("__mp_main__")
+    module.__file__ = file
+    before = {name: sys.modules.get(name) for name in MAIN}
+    sys.modules.update(dict.fromkeys(MAIN, module))
+    try:
+        exec(compile(source, file, "exec"), module.__dict__)
+    except BaseException as exc:
+        for name, earlier in before.items():
+            if earlier is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = earlier
+        if not isinstance(exc, SystemExit):
+            raise
+        raise _wrong(
+            f"{path} exits when workers import it; put what it runs under "
+            'if __name__ == "__main__":'
+        ) from exc
+    return module
+
+
+def reference(function: Function) -> FunctionRef:
+    """What to send to a worker of this machine that it may find this function.
+
+    By value (with cloudpickle) if it was defined without a file. Raises NotImportable for a
+    lambda or a function inside another one, and for what cannot be pickled.
+    """
+    from .messages import FunctionRef
+
+    if function.by_value:
+        value = _pickled(function)
+        return FunctionRef(function.module, function.qualname, value=value, digest=digest(value))
+    if "<" in function.qualname:
+        from .errors import NotImportable
+
+        kind = "a lambda" if function.qualname.endswith("<lambda>") else "defined inside a function"
+        raise NotImportable(
+            f"{function.module}.{function.qualname} is {kind}: a worker cannot import it; "
+            "move it to module level, with def"
+        )
+    main = function.file if function.module == "__main__" else None
+    return FunctionRef(function.module, function.qualname, main, digest=file_digest(function.file))
+
+
+def resolve(ref: FunctionRef) -> Function:
+    """The function of a reference, imported if need be.
+
+    Raises StaleFunction if its file changed since this process imported it, NotImportable if
+    it is not there, and whatever its module raises when imported.
+    """
+    key = (ref.module, ref.qualname, ref.digest)
+    function = _resolved.get(key)
+    if function is None:
+        function = _unpickled(ref) if ref.value is not None else _imported(ref)
+        _resolved[key] = function
+        _forget_old_values()
+    return function
+
+
+def running_main() -> str | None:
+    """The path of the script that is ``__main__``.
+
+    None for a REPL, a notebook or ``python -c`` (functions travel by value) and for
+    ``python -m`` (they are found in their module, under its own name).
+    """
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    spec = getattr(main, "__spec__", None)
+    if file is None or (spec is not None and spec.name not in MAIN) or not Path(file).is_file():
+        return None
+    return str(Path(file).resolve())
+
+
+def source_digest(functions: Iterable[Function]) -> str:
+    """A digest of the user's imported modules and of functions without a file.
+
+    Equal on hosts that have the same code, wherever it lies.
+    """
+    parts = {f"{name}={file_digest(path)}" for name, path in user_modules().items()}
+    parts |= {f"{f.name}={digest(_pickled(f))}" for f in functions if f.by_value}
+    return digest("\n".join(sorted(parts)).encode())
+
+
+def _import_file(argument: str) -> types.ModuleType:
+    file = Path(argument).resolve()
+    if file.is_dir():
+        file = file / "__init__.py"
+    if not file.is_file():
+        raise _wrong(f"{argument}: no such file")
+    package = file.parent
+    names = [] if file.name == "__init__.py" else [file.stem]
+    while (package / "__init__.py").is_file():
+        names.insert(0, package.name)
+        package = package.parent
+    name = ".".join(names)
+    if any("." in part for part in names):
+        raise _wrong(f"{argument}: a module's name holds no dot; rename the file")
+    _put_on_path(str(package))
+    module = _import_module(name, argument)
+    found = getattr(module, "__file__", None)
+    if found is None or not Path(found).samefile(file):
+        raise _wrong(
+            f"{argument} would be imported as {name!r}, which is already {found or 'built in'}; "
+            "rename the file"
+        )
+    return module
+
+
+def _import_module(name: str, argument: str) -> types.ModuleType:
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        # Not a module that the user's module fails to import: that one's traceback matters.
+        if exc.name is not None and (name == exc.name or name.startswith(f"{exc.name}.")):
+            hint = f"; there is a file {name}.py" if Path(f"{name}.py").is_file() else ""
+            raise _wrong(f"{argument}: no such module{hint}") from exc
+        raise
+
+
+def _put_on_path(directory: str) -> None:
+    if directory not in sys.path and not (directory == str(Path.cwd()) and "" in sys.path):
+        sys.path.insert(0, directory)
+
+
+def _require_functions(argument: str, module: types.ModuleType) -> None:
+    """Of a module that was imported before, or that gathers functions of others."""
+    name = module.__name__
+    values = list(vars(module).values())
+    for function in registered():
+        if function.module == name or function.module.startswith(f"{name}."):
+            return
+        if any(function.is_of(value) for value in values):
+            return
+    raise _wrong(f"{argument} has no @task function; decorate one: @task above its def")
+
+
+def _imported(ref: FunctionRef) -> Function:
+    module = _home(ref)
+    function = _registered_at(ref) or Function(_attribute(module, ref))
+    loaded = loaded_digest(function)
+    # Restarting helps only if the file is another now than when it was imported here: the
+    # reference itself may be older than both.
+    if ref.digest and loaded != ref.digest and loaded != file_digest(function.file):
+        raise StaleFunction(f"{ref.module}.{ref.qualname} changed since it was imported")
+    return function
+
+
+def _home(ref: FunctionRef) -> types.ModuleType:
+    from .errors import NotImportable
+
+    try:
+        if ref.path is not None:
+            return import_main(ref.path)
+        return importlib.import_module(ref.module)
+    except ImportError as exc:
+        if exc.name is not None and not f"{ref.module}.".startswith(f"{exc.name}."):
+            raise
+        raise NotImportable(f"a worker cannot import {ref.module}: {exc}") from exc
+
+
+def _registered_at(ref: FunctionRef) -> Function | None:
+    for function in registered():
+        if (function.module, function.qualname) == (ref.module, ref.qualname):
+            return function
+    return None
+
+
+def _attribute(module: types.ModuleType, ref: FunctionRef) -> Any:
+    found: Any = module
+    try:
+        for part in ref.qualname.split("."):
+            found = getattr(found, part)
+    except AttributeError as exc:
+        from .errors import NotImportable
+
+        raise NotImportable(f"{ref.module} has no {ref.qualname} in a worker") from exc
+    return found
+
+
+def _pickled(function: Function) -> bytes:
+    import cloudpickle
+
+    options = (function.name, function.timeout, function.attempts)
+    try:
+        value: bytes = cloudpickle.dumps((function.callable, *options))
+    except Exception as exc:
+        from .errors import NotImportable
+
+        raise NotImportable(
+            f"{function.qualname} was defined without a file, and cannot be sent by value: {exc}; "
+            "move it to a module"
+        ) from exc
+    return value
+
+
+def _unpickled(ref: FunctionRef) -> Function:
+    import pickle
+
+    try:
+        f, name, timeout, attempts = pickle.loads(ref.value or b"")
+    except Exception as exc:
+        from .errors import NotImportable
+
+        raise NotImportable(
+            f"a worker cannot load {ref.qualname}, which was sent by value: "
+            f"{type(exc).__name__}: {exc}"
+        ) from exc
+    return Function(f, name=name, timeout=timeout, attempts=attempts)
+
+
+def _forget_old_values() -> None:
+    values = [key for key, function in _resolved.items() if function.by_value]
+    for key in values[:-_KEPT_VALUES]:
+        del _resolved[key]
+
+
+def _wrong(problem: str) -> Exception:
+    from .errors import ConfigurationError
+
+    return ConfigurationError([problem])

@@ -1,0 +1,288 @@
+"""What travels: between dispatcher and agent over NATS, between agent and worker over a pipe.
+
+All are MessagePack arrays (``array_like``), so that a field costs no name. A field may only
+be added at the end, with a default. Items and values are bytes in the caller's format and
+are passed on undecoded; only the worker and the caller decode them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Format = Literal["json", "msgpack"]
+Lane = Literal["express", "main"]
+
+
+class Message(msgspec.Struct, array_like=True, omit_defaults=False, gc=False):
+    """The base of everything that travels."""
+
+
+class FunctionRef(Message, frozen=True):
+    """Where an embedded worker finds a function that it has not imported yet.
+
+    path: the file of a ``__main__`` script, else None. value: the cloudpickled function, for
+    one that has no file. digest: of the source (or of the value): a worker that loaded
+    another one is replaced before it computes.
+    """
+
+    module: str
+    qualname: str
+    path: str | None = None
+    value: bytes | None = None
+    digest: str = ""
+
+
+class ChunkHead(Message):
+    """What an agent reads of a chunk: all but its items.
+
+    start, count: the items' positions in the map. inbox: the dispatcher's inbox. timeout:
+    seconds an item may compute. budget: seconds after which the worker hands back the items
+    that it has not begun.
+    """
+
+    map: str
+    number: int
+    attempt: int
+    function: str
+    format: Format
+    start: int
+    count: int
+    inbox: str
+    timeout: float | None
+    budget: float
+
+
+class Chunk(ChunkHead):
+    """Consecutive items of one map.
+
+    items: one encoded array of ``count`` items. kwargs: an encoded object, or nothing.
+    """
+
+    items: bytes
+    kwargs: bytes = b""
+    ref: FunctionRef | None = None
+
+
+class ErrorRecord(Message):
+    """The error of one item. index: the item's position in the map's input."""
+
+    index: int
+    kind: str
+    type: str
+    message: str
+    traceback: str | None = None
+    detail: dict[str, Any] | None = None
+
+
+class Crash(Message):
+    """How a worker died. item: the index in the map of the item that it was in."""
+
+    item: int | None
+    reason: Literal["died", "timeout", "stopped"]
+    message: str
+    signal: int | None = None
+    exit_code: int | None = None
+    peak_memory: int | None = None
+    host: str = ""
+
+
+class Final(Message):
+    """Ends a chunk: items before ``end`` have been reported, the others were not computed."""
+
+    end: int
+    crash: Crash | None = None
+
+
+class ReportHead(Message):
+    """What an agent reads of a report: which items it is about."""
+
+    map: str
+    number: int
+    attempt: int
+    start: int
+    count: int
+
+
+class Report(ReportHead):
+    """Outcomes of ``count`` consecutive items from ``start`` on.
+
+    values: one encoded array of ``count`` values, null where the item failed. errors: a
+    record for each failed item. seconds: compute time of these items. final: set on the last
+    report of a chunk.
+    """
+
+    values: bytes
+    errors: list[ErrorRecord]
+    seconds: float
+    final: Final | None = None
+
+
+class Delivery(Message):
+    """A report as an agent sends it.
+
+    inbox: where the dispatcher confirms ``token``. pending: the consumer's backlog when the
+    chunk was delivered (-1: the express lane, which says nothing of the backlog).
+    """
+
+    agent: str
+    inbox: str
+    token: int
+    pending: int
+    report: Report
+
+
+class ForwardedDelivery(Message):
+    """A ``Delivery`` whose report is passed on as the worker encoded it."""
+
+    agent: str
+    inbox: str
+    token: int
+    pending: int
+    report: msgspec.Raw
+
+
+class Held(Message):
+    """A chunk that an agent holds. item: the one in progress, or None."""
+
+    map: str
+    number: int
+    attempt: int
+    item: int | None = None
+
+
+class Claim(Message):
+    """What an agent holds of one dispatcher; answered by a ``ClaimAnswer`` to ``inbox``."""
+
+    agent: str
+    host: str
+    inbox: str
+    sequence: int
+    chunks: list[Held]
+
+
+class ClaimAnswer(Message, tag_field="kind", tag="claim"):
+    """The chunks of that claim that are no longer wanted, as (map, number)."""
+
+    dispatcher: str
+    sequence: int
+    unwanted: list[tuple[str, int]]
+
+
+class Confirmation(Message, tag_field="kind", tag="confirm"):
+    """Tokens of deliveries that the dispatcher has taken over."""
+
+    tokens: list[int]
+
+
+AgentMail = ClaimAnswer | Confirmation
+
+
+class Ping(Message, tag_field="kind", tag="ping"):
+    """Asks every agent of the pool to announce itself now."""
+
+
+class Withdraw(Message, tag_field="kind", tag="withdraw"):
+    """Asks every agent of the pool to stop what it holds of this map."""
+
+    map: str
+
+
+Control = Ping | Withdraw
+
+
+class FunctionInfo(msgspec.Struct, frozen=True):
+    """A function as workers offer it; schemas are JSON Schema documents."""
+
+    name: str
+    doc: str = ""
+    item: dict[str, Any] = {}
+    value: dict[str, Any] = {}
+    kwargs: dict[str, Any] = {}
+    timeout: float | None = None
+    attempts: int | None = None
+    module: str = ""
+
+
+class CoreStatus(msgspec.Struct, frozen=True):
+    """A worker as ``GET /workers`` and ``jetmap status`` show it.
+
+    cpu: the core that it is pinned to, or None. seconds: how long it has been in ``state``.
+    """
+
+    pid: int | None
+    cpu: int | None
+    state: Literal["starting", "idle", "busy", "failed"]
+    function: str | None = None
+    map: str | None = None
+    seconds: float = 0.0
+    chunks: int = 0
+
+
+class Presence(msgspec.Struct, frozen=True):
+    """An agent's announcement, every two seconds and when something changes.
+
+    offer: the digest that names the queue group. rank: the broker's revision of the offer,
+    which orders versions without a clock. pending: chunks that wait in the main lane.
+    failure: why the workers cannot start, or None.
+    """
+
+    agent: str
+    host: str
+    pid: int
+    pool: str
+    offer: str
+    version: str
+    rank: int
+    cores: int
+    ready: int
+    busy: int
+    draining: bool
+    gone: bool
+    functions: list[FunctionInfo]
+    workers: list[CoreStatus]
+    pending: int = 0
+    embedded: bool = False
+    failure: str | None = None
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """The first frame to a worker: what to import, and how.
+
+    tasks: ``TASKS`` arguments. modules: dotted names. main: the path of a script whose
+    functions live in ``__main__``. trust: whether chunks may name modules or carry pickles.
+    """
+
+    tasks: list[str] = []
+    modules: list[str] = []
+    main: str | None = None
+    trust: bool = False
+    memory_limit: int | None = None
+    max_value: int = 900_000
+    max_report: int = 262_144
+    report_seconds: float = 0.1
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """A worker's answer to ``Setup``, again when it has imported more.
+
+    source: digest of the source files that it loaded; files: their paths, to watch.
+    """
+
+    functions: list[FunctionInfo]
+    source: str
+    files: list[str]
+
+
+class StartFailed(msgspec.Struct, frozen=True):
+    """Why a worker could not import its functions."""
+
+    type: str
+    message: str
+    traceback: str
+
+
+def encode(message: object) -> bytes:
+    """MessagePack bytes of any message above."""
+    return msgspec.msgpack.encode(message)

@@ -1,0 +1,60 @@
+"""The user's source files that this process imported, and what they contain."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+from .functions import Function, file_stamp
+from .signatures import MAIN
+
+_DIGITS = 16
+
+_digests: dict[str, tuple[tuple[int, int], str]] = {}
+
+
+def source_files() -> list[str]:
+    """The user's source files that this process has imported: not the standard library's, not
+    those of installed packages, not jetmap's."""
+    return sorted(set(user_modules().values()))
+
+
+def user_modules() -> dict[str, str]:
+    """Name and source file of each imported module that is the user's."""
+    standard = f"{Path(os.__file__).parent}{os.sep}"
+    own = f"{Path(__file__).parent}{os.sep}"
+    found = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str) or not file.endswith(".py") or not os.path.isabs(file):  # noqa: PTH117
+            continue
+        if file.startswith((standard, own)) or name.partition(".")[0] == "jetmap_api":
+            continue
+        if f"{os.sep}site-packages{os.sep}" in file or f"{os.sep}dist-packages{os.sep}" in file:
+            continue
+        found["__main__" if name in MAIN else name] = file
+    return found
+
+
+def loaded_digest(function: Function) -> str:
+    """Of the file as it was when the function was defined."""
+    if file_stamp(function.file) == function.stamp:
+        return file_digest(function.file)
+    return "changed since"
+
+
+def file_digest(path: str | None) -> str:
+    """Of a file as it is now; empty if there is none."""
+    stamp = file_stamp(path)
+    if path is None or stamp is None:
+        return ""
+    known = _digests.get(path)
+    if known is None or known[0] != stamp:
+        known = _digests[path] = (stamp, digest(Path(path).read_bytes()))
+    return known[1]
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:_DIGITS]

@@ -1,0 +1,143 @@
+"""What a user writes: ``@task``, and the registry of the functions so decorated.
+
+This module is imported by every worker before anything else, and must stay cheap: it
+imports nothing of jetmap until a function's types are asked for.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+from .functions import Function
+from .signatures import described
+
+__all__ = ["Function", "find", "registered", "task"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_names: dict[str, Function] = {}
+_callables: dict[int, Function] = {}
+
+
+@overload
+def task(
+    f: F, /, *, name: str | None = ..., timeout: float | None = ..., attempts: int | None = ...
+) -> F: ...
+@overload
+def task(
+    *, name: str | None = ..., timeout: float | None = ..., attempts: int | None = ...
+) -> Callable[[F], F]: ...
+def task(
+    f: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    attempts: int | None = None,
+) -> Any:
+    """Register a function of one item, and return it unchanged.
+
+    f: one required positional parameter, the item, and any keyword-only ones. name: what it
+    is called by, by default its ``__name__``. timeout: seconds that one item may compute.
+    attempts: how often an item is tried that kills its worker. Raises TypeError for any other
+    signature, ValueError for options out of range, DuplicateFunction for a name that another
+    function has.
+    """
+    if f is None:
+        return lambda f: _register(f, name, timeout, attempts)
+    return _register(f, name, timeout, attempts)
+
+
+@overload
+def find(f: str, /) -> Function | None: ...
+@overload
+def find(f: Callable[..., Any], /) -> Function: ...
+def find(f: Callable[..., Any] | str, /) -> Function | None:
+    """The registration of a function, or of a name: None if this process has none so named.
+
+    Raises TypeError for a callable that is not a ``@task``. A function of a module that was
+    reloaded since stands for its successor.
+    """
+    if isinstance(f, str):
+        function = _names.get(f)
+        return function if function is not None and function.alive else None
+    function = _callables.get(id(f))
+    if function is not None and function.is_of(f):
+        return function
+    return _successor(f)
+
+
+def registered() -> list[Function]:
+    """Every function that this process knows, in the order of their names."""
+    known = list(_names.values())  # a copy: the garbage collector may take a local one out
+    return sorted((each for each in known if each.alive), key=lambda each: each.name)
+
+
+def _register(f: F, name: str | None, timeout: float | None, attempts: int | None) -> F:
+    function = Function(f, name=name, timeout=timeout, attempts=attempts)
+    earlier = _names.get(function.name)
+    if earlier is not None:
+        _make_way(earlier, function)
+    if function.local:
+        function.resolve_now(sys._getframe(2))
+        _let_go(function)
+    _callables[id(f)] = function
+    _names[function.name] = function
+    return f
+
+
+def _make_way(earlier: Function, new: Function) -> None:
+    """Leave the name to ``new``, or raise DuplicateFunction."""
+    if not _may_replace(earlier, new):
+        gc.collect()  # a local function of a frame that has returned may linger in a cycle
+        if earlier.alive:
+            from .errors import DuplicateFunction
+
+            raise DuplicateFunction(
+                f"two functions are named {new.name!r}: {earlier.module}.{earlier.qualname} and "
+                f"{new.module}.{new.qualname}; name one of them: @task(name=…)"
+            )
+    if earlier.alive and not earlier.is_of(new.callable):
+        _let_go(earlier)
+
+
+def _may_replace(earlier: Function, new: Function) -> bool:
+    if not earlier.alive or earlier.is_of(new.callable):
+        return True
+    if earlier.module != new.module:
+        return False
+    executed_again = earlier.spec is not new.spec or earlier.scope is not new.scope
+    return executed_again or (earlier.by_value and new.by_value)
+
+
+def _let_go(function: Function) -> None:
+    key, name = id(function.callable), function.name
+
+    def forget() -> None:
+        if _callables.get(key) is function:
+            del _callables[key]
+        if _names.get(name) is function:
+            del _names[name]
+
+    function.hold_weakly(forget)
+
+
+def _successor(f: Any) -> Function:
+    """The function that stands where ``f`` stood before its module was reloaded."""
+    inner = f
+    while (inner := getattr(inner, "__wrapped__", None)) is not None:
+        function = _callables.get(id(inner))
+        if function is not None and function.is_of(inner):
+            raise TypeError(
+                f"{described(f)} is not a @task, but wraps one; put @task above its other "
+                "decorators"
+            )
+    module, qualname = getattr(f, "__module__", None), getattr(f, "__qualname__", None)
+    if module is not None and "<" not in str(qualname):
+        for function in list(_names.values()):
+            if (function.module, function.qualname) == (module, qualname) and not function.by_value:
+                return function
+    raise TypeError(f"{described(f)} is not a @task; decorate it: @task above its def")

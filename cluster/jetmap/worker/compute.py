@@ -1,0 +1,293 @@
+"""One chunk, computed: decoded into the annotated types, called, encoded.
+
+No process and no pipe: the worker process calls this, and so does ``Cluster(inline=True)``.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from jetmap import arrays
+from jetmap.messages import Chunk, ErrorRecord, Final, Format, Report
+from jetmap.tasks import Function
+
+_MESSAGE_LIMIT = 8_192
+
+
+class ProgressWords(Protocol):
+    """Where a computation says which item it is in, and hears that it shall stop."""
+
+    @property
+    def stopping(self) -> bool: ...
+    def enter(self, item: int, started_ns: int = 0) -> None: ...
+    def leave(self) -> None: ...
+
+
+class Limits:
+    """Sizes in bytes of one value and of one report; seconds between reports of a chunk."""
+
+    def __init__(
+        self, *, value: int = 900_000, report: int = 262_144, report_seconds: float = 0.1
+    ) -> None:
+        self.value = value
+        self.report = report
+        self.report_seconds = report_seconds
+
+
+def compute(
+    chunk: Chunk,
+    function: Function,
+    progress: ProgressWords,
+    emit: Callable[[Report], None],
+    limits: Limits,
+    after: Callable[[], None] | None = None,
+) -> None:
+    """Calls the function for each item; the last report carries ``final``.
+
+    Ends early, before an item, when ``progress`` says stop or the chunk has used its budget
+    of seconds: what was not begun is not in the reports. ``after`` is called when the last
+    item is done. Raises nothing that the function or the data cause.
+    """
+    clock = time.perf_counter
+    part = _Part(chunk, function, emit, limits)
+    call, items = _prepare(chunk, function, part)
+    began = now = clock()
+    deadline = began + chunk.budget if chunk.budget > 0 else float("inf")
+    report_at = began + limits.report_seconds
+    timed = chunk.timeout is not None
+    start = chunk.start
+    enter = progress.enter
+    values = part.values
+    position = 0
+    for position, item in enumerate(items):
+        if position and (now >= deadline or progress.stopping):
+            break
+        if progress.stopping:
+            break
+        enter(start + position, time.monotonic_ns() if timed else 0)
+        try:
+            values.append(call(item))
+        except BaseException as error:
+            part.fail(start + position, error)
+        now = clock()
+        if now >= report_at or part.full:
+            part.flush(now - began, None)
+            values = part.values
+            began = now
+            report_at = now + limits.report_seconds
+    else:
+        position = chunk.count
+    progress.leave()
+    if after is not None:
+        after()
+    part.flush(clock() - began, Final(start + position))
+
+
+def refuse(
+    chunk: Chunk,
+    function: Function | None,
+    error: BaseException,
+    emit: Callable[[Report], None],
+    limits: Limits,
+) -> None:
+    """Fails every item of a chunk with the same error: the function cannot be had here."""
+    part = _Part(chunk, function, emit, limits)
+    for index in range(chunk.start, chunk.start + chunk.count):
+        part.fail(index, error)
+        if part.full:
+            part.flush(0.0, None)
+    part.flush(0.0, Final(chunk.start + chunk.count))
+
+
+class _Undecodable:
+    """An item whose bytes do not fit the type."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def _prepare(
+    chunk: Chunk, function: Function, part: _Part
+) -> tuple[Callable[[Any], Any], list[Any]]:
+    """What to call for each item, and the items; undecodable ones fail when they are called."""
+    f = function.callable
+    try:
+        kwargs = function.kwargs.decode(chunk.kwargs, chunk.format) if chunk.kwargs else {}
+    except Exception as error:
+        refusal = _Undecodable(ValueError(f"keyword parameters: {error}"))
+        return part.refuse, [refusal] * chunk.count
+    plain: Callable[[Any], Any] = f if not kwargs else lambda item: f(item, **kwargs)
+    try:
+        items = function.item.decode_list(chunk.items, chunk.format)
+        if len(items) == chunk.count:
+            return plain, items
+    except Exception:
+        # Some item is bad: the loop below finds which, and the others keep their values.
+        pass
+    items = []
+    for raw in arrays.split(chunk.items, chunk.format):
+        try:
+            items.append(function.item.decode(bytes(raw), chunk.format))
+        except Exception as error:
+            items.append(_Undecodable(error))
+
+    def call(item: Any) -> Any:
+        return part.refuse(item) if type(item) is _Undecodable else plain(item)
+
+    return call, items
+
+
+class _Refused(Exception):
+    """Carries the decoding error of an item to where failures are recorded."""
+
+
+class _Part:
+    """The outcomes that have not been reported yet."""
+
+    def __init__(
+        self,
+        chunk: Chunk,
+        function: Function | None,
+        emit: Callable[[Report], None],
+        limits: Limits,
+    ) -> None:
+        self._chunk = chunk
+        self._function = function
+        self._emit = emit
+        self._limits = limits
+        self._start = chunk.start
+        self._error_bytes = 0
+        self.values: list[Any] = []
+        self.errors: list[ErrorRecord] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether the error records alone would fill a report."""
+        return self._error_bytes > self._limits.report
+
+    def refuse(self, item: _Undecodable) -> Any:
+        raise _Refused from item.error
+
+    def fail(self, index: int, error: BaseException) -> None:
+        """Records an item that has no value."""
+        if isinstance(error, _Refused) and error.__cause__ is not None:
+            record = _record(index, "invalid", error.__cause__, None)
+        else:
+            record = _record(index, "raised", error, _traceback(error))
+        self.errors.append(record)
+        self.values.append(None)
+        self._error_bytes += len(record.message) + len(record.traceback or "") + 64
+
+    def flush(self, seconds: float, final: Final | None) -> None:
+        """Reports everything gathered, in as many reports as their size asks for."""
+        values, errors = self.values, self.errors
+        self.values, self.errors, self._error_bytes = [], [], 0
+        if not errors and self._function is not None:
+            try:
+                encoded = self._function.value.encode_list(values, self._chunk.format)
+                if len(encoded) <= self._limits.report:
+                    self._report(len(values), encoded, errors, seconds, final)
+                    return
+            except Exception:
+                # Some value cannot be encoded: found one by one, below.
+                pass
+        self._flush_singly(values, errors, seconds, final)
+
+    def _flush_singly(
+        self, values: list[Any], errors: list[ErrorRecord], seconds: float, final: Final | None
+    ) -> None:
+        failed = {record.index: record for record in errors}
+        format = self._chunk.format
+        encoded: list[bytes] = []
+        records: list[ErrorRecord] = []
+        size = 0
+        share = seconds / max(1, len(values))
+        for value in values:
+            index = self._start + len(encoded)
+            record = failed.get(index)
+            data = arrays.NULL[format]
+            if record is None:
+                data, record = self._encode(index, value, format)
+            if record is not None:
+                records.append(record)
+            weight = len(data) + (_weight(record) if record else 0)
+            if encoded and size + weight > self._limits.report:
+                if record is not None:
+                    records.pop()
+                self._report(
+                    len(encoded), arrays.join(encoded, format), records, share * len(encoded), None
+                )
+                encoded, records, size = [], [record] if record else [], 0
+            encoded.append(data)
+            size += weight
+        self._report(
+            len(encoded), arrays.join(encoded, format), records, share * len(encoded), final
+        )
+
+    def _encode(self, index: int, value: Any, format: Format) -> tuple[bytes, ErrorRecord | None]:
+        assert self._function is not None, "refused items have no values to encode"
+        try:
+            data = self._function.value.encode(value, format)
+        except Exception as error:
+            record = _record(index, "unencodable", error, None)
+            record.message = f"the value cannot be encoded: {record.message}"
+            return arrays.NULL[format], record
+        if len(data) <= self._limits.value:
+            return data, None
+        message = (
+            f"the value takes {len(data):,} bytes; the broker's largest message leaves room for "
+            f"{self._limits.value:,}. Return less, or raise max_payload on the NATS server"
+        )
+        return arrays.NULL[format], ErrorRecord(index, "unencodable", "ValueError", message)
+
+    def _report(
+        self,
+        count: int,
+        values: bytes,
+        errors: list[ErrorRecord],
+        seconds: float,
+        final: Final | None,
+    ) -> None:
+        chunk = self._chunk
+        start = self._start
+        self._start += count
+        self._emit(
+            Report(
+                chunk.map, chunk.number, chunk.attempt, start, count, values, errors, seconds, final
+            )
+        )
+
+
+def _weight(record: ErrorRecord) -> int:
+    return len(record.message) + len(record.traceback or "") + 64
+
+
+def _record(index: int, kind: str, error: BaseException, formatted: str | None) -> ErrorRecord:
+    try:
+        message = str(error)
+    except Exception as failure:
+        message = f"<str() of it raised {type(failure).__name__}>"
+    if len(message) > _MESSAGE_LIMIT:
+        message = message[:_MESSAGE_LIMIT] + "…"
+    # Lone surrogates cannot travel as UTF-8.
+    message = message.encode("utf-8", "backslashreplace").decode()
+    return ErrorRecord(index, kind, type(error).__name__, message, formatted)
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback from the user's own frame on, at most 8 KiB of its end."""
+    inner = error.__traceback__
+    while inner is not None and inner.tb_frame.f_globals.get("__name__") == __name__:
+        inner = inner.tb_next
+    try:
+        lines = traceback.format_exception(type(error), error, inner or error.__traceback__)
+    except Exception:
+        return ""
+    text = "".join(lines)
+    text = text if len(text) <= _MESSAGE_LIMIT else "…" + text[-_MESSAGE_LIMIT:]
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -1,0 +1,122 @@
+"""The worker process: one core, one chunk at a time, no connection but its pipe."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import traceback
+
+import msgspec
+
+from jetmap.loading import StaleFunction, load, resolve, source_digest, source_files
+from jetmap.messages import Chunk, FunctionRef, Ready, Report, Setup, StartFailed
+from jetmap.tasks import Function
+
+from . import limits, pipe
+from .compute import Limits, compute, refuse
+from .output import MarkedOutput, redirect
+from .progress import Progress
+
+STALE_EXIT = 77
+running = False  # Whether this process is inside an item: a Cluster must not start there.
+
+
+def main(pipe_fd: int, progress_fd: int, parent: int, cpu: int | None, nice: int = 0) -> None:
+    """Serves chunks until the agent closes the pipe; called by the agent's spawn."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # SIGTERM goes to the agent, which decides; a worker that obeyed it would lose its chunk.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    limits.die_with_parent(parent)
+    limits.pin(cpu)
+    os.nice(nice)
+    _Worker(pipe.BlockingPipe(socket.socket(fileno=pipe_fd)), Progress(progress_fd)).run()
+
+
+class _Worker:
+    def __init__(self, channel: pipe.BlockingPipe, progress: Progress) -> None:
+        self._pipe = channel
+        self._progress = progress
+        self._map = ""
+        self._functions: dict[str, Function] = {}
+        self._trust = False
+        self._limits = Limits()
+        self._decode = msgspec.msgpack.Decoder(Chunk).decode
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._output: MarkedOutput = redirect(self._mark)
+
+    def run(self) -> None:
+        first = self._pipe.receive()
+        if first is None or not self._start(msgspec.msgpack.decode(first[1], type=Setup)):
+            return
+        while (received := self._pipe.receive()) is not None:
+            if received[0] == pipe.CHUNK:
+                self._compute(self._decode(received[1]))
+
+    def _start(self, setup: Setup) -> bool:
+        self._trust = setup.trust
+        self._limits = Limits(
+            value=setup.max_value, report=setup.max_report, report_seconds=setup.report_seconds
+        )
+        try:
+            limits.limit_memory(setup.memory_limit)
+            self._functions = {function.name: function for function in load(setup)}
+            self._announce()
+        except BaseException as error:
+            failure = StartFailed(type(error).__name__, str(error), traceback.format_exc())
+            self._pipe.send(pipe.FAILED, self._encode(failure))
+            return False
+        return True
+
+    def _announce(self) -> None:
+        functions = list(self._functions.values())
+        ready = Ready(
+            [function.info() for function in functions], source_digest(functions), source_files()
+        )
+        self._pipe.send(pipe.READY, self._encode(ready))
+
+    def _compute(self, chunk: Chunk) -> None:
+        global running
+        self._map = chunk.map
+        try:
+            function = self._find(chunk)
+        except StaleFunction:
+            # The source changed since it was imported; the agent starts a worker that has it.
+            self._pipe.send(pipe.STALE, b"")
+            os._exit(STALE_EXIT)
+        except BaseException as error:
+            refuse(chunk, None, error, self._emit, self._limits)
+            return
+        running = True
+        try:
+            compute(
+                chunk, function, self._progress, self._emit, self._limits, self._output.finish_line
+            )
+        finally:
+            running = False
+
+    def _find(self, chunk: Chunk) -> Function:
+        if chunk.ref is not None and self._trust:
+            return self._resolve(chunk.function, chunk.ref)
+        function = self._functions.get(chunk.function)
+        if function is None:
+            raise LookupError(f"this worker has no function {chunk.function!r}")
+        return function
+
+    def _resolve(self, name: str, ref: FunctionRef) -> Function:
+        function = resolve(ref)
+        known = self._functions.get(name)
+        if known is not function:
+            self._functions[name] = function
+            self._announce()
+        return function
+
+    def _emit(self, report: Report) -> None:
+        kind = pipe.PART if report.final is None else pipe.LAST
+        self._pipe.send(kind, self._encode(report))
+
+    def _mark(self) -> str:
+        item = self._progress.item
+        if item is None:
+            return f"[worker {os.getpid()}]"
+        return f"[{self._map} item {item}]"

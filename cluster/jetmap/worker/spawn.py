@@ -1,0 +1,42 @@
+"""How an agent starts a worker process: a fresh interpreter that sees what the caller saw."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from .limits import one_thread
+
+
+def interpreter(sys_path: Sequence[str], statement: str) -> list[str]:
+    """The command of a fresh interpreter with this ``sys.path`` that runs ``statement``."""
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    code = f"import sys; sys.path[:] = {list(sys_path)!r}; {statement}"
+    return [sys.executable, *flags, "-c", code]
+
+
+def spawn_worker(
+    *,
+    sys_path: Sequence[str],
+    cwd: str,
+    pipe: socket.socket,
+    progress_fd: int,
+    cpu: int | None,
+    nice: int = 0,
+) -> subprocess.Popen[bytes]:
+    """Starts a worker in a process group of its own; its end of ``pipe`` is passed on."""
+    statement = (
+        "from jetmap.worker.process import main; "
+        f"main({pipe.fileno()}, {progress_fd}, {os.getpid()}, {cpu}, {nice})"
+    )
+    return subprocess.Popen(
+        interpreter(sys_path, statement),
+        cwd=cwd,
+        env={**os.environ, **one_thread()},
+        stdin=subprocess.DEVNULL,
+        pass_fds=(pipe.fileno(), progress_fd),
+        start_new_session=True,
+    )

@@ -1,0 +1,1 @@
+"""Things to do with jetmap, each a file that runs: see the first lines of each."""

@@ -1,0 +1,268 @@
+"""What comes in: arrays and JSON lines, split and checked without being decoded."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jetmap_api import bodies, checks
+from jetmap_api.bodies import json_elements, msgpack_elements
+from jetmap_api.limits import Limits
+from jetmap_api.lines import LinesParser
+from jetmap_api.problems import Problem
+
+LIMITS = Limits(
+    max_body_bytes=1 << 30,
+    max_item_bytes=900_000,
+    max_list=10_000_000,
+    max_depth=500,
+    max_buffer_bytes=16 << 20,
+    max_spool_bytes=1 << 30,
+)
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=20,
+)
+
+
+def run(coroutine: Any) -> Any:
+    """The result of a coroutine that only yields to the loop."""
+    while True:
+        try:
+            coroutine.send(None)
+        except StopIteration as stop:
+            return stop.value
+
+
+def limits(**changes: int) -> Limits:
+    return dataclasses.replace(LIMITS, **changes)
+
+
+def elements(body: bytes, chosen: Limits = LIMITS) -> list[bytes]:
+    return [bytes(raw) for raw in run(json_elements(body, chosen))]
+
+
+def refused(body: bytes, chosen: Limits = LIMITS) -> Problem:
+    with pytest.raises(Problem) as caught:
+        elements(body, chosen)
+    return caught.value
+
+
+@given(st.lists(values, max_size=12), st.booleans(), st.sampled_from([None, 1]))
+def test_any_list_arrives_unchanged(items: list[Any], ascii: bool, indent: int | None) -> None:
+    body = json.dumps(items, ensure_ascii=ascii, indent=indent).encode()
+    assert [msgspec.json.decode(raw) for raw in elements(body)] == msgspec.json.decode(body)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(values, min_size=1, max_size=6),
+    st.integers(1, 60),
+    st.integers(16, 200),
+    st.sampled_from([None, 1]),
+)
+def test_a_large_body_arrives_unchanged_in_pieces(
+    items: list[Any], times: int, piece: int, indent: int | None
+) -> None:
+    body = json.dumps(items * times, ensure_ascii=False, indent=indent).encode()
+    whole = [bytes(raw) for raw in msgspec.json.decode(body, type=list[msgspec.Raw])]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bodies, "PIECE", piece)
+        assert elements(body) == whole
+
+
+@settings(max_examples=60)
+@given(st.lists(values, max_size=6), st.data())
+def test_any_truncation_is_refused_in_pieces_too(items: list[Any], data: st.DataObject) -> None:
+    body = json.dumps([0, *items] * 3, ensure_ascii=False).encode()
+    cut = data.draw(st.integers(0, len(body) - 1))
+    for piece in (24, bodies.PIECE):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bodies, "PIECE", piece)
+            problem = refused(body[:cut])
+            assert problem.status == 400
+            assert problem.members["position"] <= cut
+
+
+@pytest.mark.parametrize(
+    ("body", "position", "words"),
+    [
+        (b"", 0, "empty"),
+        (b"  ", 0, "empty"),
+        (b"{}", 0, "no array"),
+        (b'"text"', 0, "no array"),
+        (b"nonsense", 0, ""),
+        (b"[1,2", 4, "too early"),
+        (b"[1,]", 3, "trailing comma"),
+        (b"[1 2]", 3, "expected ','"),
+        (b"[1] x", 4, "trailing"),
+        (b"[1, NaN]", 4, "invalid"),
+        (b'["a", "\xff"]', 7, "UTF-8"),
+        (b'["\xed\xa0\x80"]', 2, "UTF-8"),
+        (b'["\\ud800"]', 10, "surrogate"),
+        (b"[1,\xe9]", 3, "UTF-8"),
+        (b"\xef\xbb\xbf[1]", 0, "invalid"),
+    ],
+)
+def test_a_malformed_body_is_refused_with_its_position(
+    body: bytes, position: int, words: str
+) -> None:
+    problem = refused(body)
+    assert problem.status == 400
+    assert problem.members["position"] == position
+    assert words in problem.detail
+
+
+@pytest.mark.parametrize("depth", [501, 900, 2_000, 100_000])
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_deep_nesting_is_refused_with_its_position(
+    depth: int, opening: bytes, closing: bytes
+) -> None:
+    body = b"[1," + opening * depth + b"1" + closing * depth + b"]"
+    problem = refused(body)
+    assert problem.status == 400
+    assert problem.members["position"] == 3 + 500 * len(opening)
+    assert "deeper than 500" in problem.detail
+
+
+def test_nesting_up_to_the_limit_passes() -> None:
+    item = b"[" * 500 + b"]" * 500
+    assert elements(b"[1," + item + b"]") == [b"1", item]
+    assert elements(b"[" + b",".join([item] * 20) + b"]") == [item] * 20
+
+
+def test_100_000_brackets_alone_are_refused() -> None:
+    assert refused(b"[" * 100_000).status == 400
+
+
+@given(values)
+def test_the_quick_depth_is_the_real_one(value: Any) -> None:
+    def depth(part: Any) -> int:
+        if isinstance(part, dict):
+            part = list(part.values())
+        return 1 + max(map(depth, part), default=0) if isinstance(part, list) else 0
+
+    body = json.dumps(value).encode()
+    real = depth(value)
+    assert not checks.deeper_than(body, real)
+    assert real == 0 or checks.deeper_than(body, real - 1)
+
+
+@given(st.text('[]{}"\\a', max_size=30), st.integers(20, 40))
+def test_brackets_in_strings_are_no_depth(text: str, depth: int) -> None:
+    body = json.dumps([[text], text]).encode()
+    deep = b"[" * depth + json.dumps(text).encode() + b"]" * depth
+    assert not checks.deeper_than(body, 2)
+    assert not checks.deeper_than(deep, depth)
+    assert checks.deeper_than(deep, depth - 1)
+    assert checks.depth_error(deep, depth - 1) == depth - 1
+
+
+def test_limits_of_list_and_item() -> None:
+    small = limits(max_list=3, max_item_bytes=5)
+    assert elements(b"[1,2,3]", small) == [b"1", b"2", b"3"]
+    problem = refused(b"[1,2,3,4]", small)
+    assert (problem.status, problem.members["setting"]) == (413, "max_list")
+    problem = refused(b'[1,"abcd"]', small)
+    assert (problem.status, problem.members["setting"]) == (413, "max_item_bytes")
+    assert problem.members["index"] == 1
+
+
+@given(st.lists(values | st.binary(max_size=10), max_size=12))
+def test_any_messagepack_list_arrives_unchanged(items: list[Any]) -> None:
+    body = msgspec.msgpack.encode(items)
+    raws = run(msgpack_elements(body, LIMITS))
+    assert [msgspec.msgpack.decode(raw) for raw in raws] == msgspec.msgpack.decode(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\x81\x01\x02",
+        b"\x93\x01",
+        b"\x91\x01\x01",
+        b"\x91\xc1",
+        b"\x91\xa1\xff",
+        b"\x91\x81\x81\x01\x02\x03",
+        b"\xdd\xff\xff\xff\xff",
+        b"\x91" * 100_000,
+        b"\x91" * 600 + b"\x90",
+    ],
+)
+def test_malformed_messagepack_is_refused(body: bytes) -> None:
+    with pytest.raises(Problem) as caught:
+        run(msgpack_elements(body, LIMITS))
+    assert caught.value.status == 400
+
+
+def lines(body: bytes, cuts: list[int], chosen: Limits = LIMITS) -> list[bytes]:
+    parser = LinesParser(chosen)
+    edges = [0, *sorted(cuts), len(body)]
+    found = []
+    for start, end in itertools.pairwise(edges):
+        found += parser.add(body[start:end], True)
+    return found + parser.add(b"", False)
+
+
+@given(
+    st.lists(values, max_size=10),
+    st.lists(st.integers(0, 300), max_size=8),
+    st.sampled_from(["\n", "\r\n", "\n\n", " \n\t\n"]),
+    st.booleans(),
+)
+def test_any_lines_arrive_unchanged_however_they_are_cut(
+    items: list[Any], cuts: list[int], newline: str, final: bool
+) -> None:
+    texts = [json.dumps(item, ensure_ascii=False) for item in items]
+    body = (newline.join(texts) + (newline if final else "")).encode()
+    found = lines(body, [min(cut, len(body)) for cut in cuts])
+    assert [msgspec.json.decode(item) for item in found] == [
+        msgspec.json.decode(text) for text in texts
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "line", "position"),
+    [
+        (b"1\n\n2\n3x\n4", 4, 1),
+        (b"1\n[1\n,2]\n", 2, 2),
+        (b"1 2\n", 1, 2),
+        (b"1,2\n[3\n4]", 1, 1),
+        (b'1\n2\n  {"a":}\n', 3, 7),
+        (b'1\n"\xff"\n', 2, 1),
+        (b"1\n" + b"[" * 501 + b"]" * 501, 2, 500),
+        (b"1\n" + b"[" * 100_000, 2, 500),
+        (b"1\n2\n[1,", 3, 3),
+    ],
+)
+def test_a_malformed_line_is_refused_with_its_number(body: bytes, line: int, position: int) -> None:
+    for cuts in ([], [1], [2, 4], list(range(min(len(body), 12)))):
+        with pytest.raises(Problem) as caught:
+            lines(body, cuts)
+        problem = caught.value
+        assert problem.status == 400
+        assert (problem.members["line"], problem.members["position"]) == (line, position)
+        assert f"line {line}" in problem.detail
+
+
+def test_a_long_line_is_refused_before_it_ends() -> None:
+    parser = LinesParser(limits(max_item_bytes=100))
+    assert parser.add(b'1\n"' + b"x" * 90, True) == [b"1"]
+    with pytest.raises(Problem) as caught:
+        parser.add(b"x" * 20, True)
+    assert (caught.value.status, caught.value.members["setting"]) == (413, "max_item_bytes")
+    assert "line 2" in caught.value.detail

@@ -1,0 +1,432 @@
+"""The keeper of an embedded cluster: real processes, really killed. Its agent is a stand-in."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from jetmap.broker import membership
+from jetmap.broker.membership import KeeperSpec, join
+from jetmap.broker.runtime import runtime_directory, take
+from jetmap.errors import BrokerUnreachable, ConfigurationError
+
+STAND_IN = """
+import pathlib, subprocess, sys
+
+class Agent:
+    def __init__(self, connection, order):
+        assert connection.connected
+        self.worker = None
+    async def start(self):
+        print("agent: started", file=sys.stderr, flush=True)
+        # As a worker, it inherits stderr, and ends when the keeper does.
+        self.worker = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+        pathlib.Path("started").touch()
+    async def drain(self, grace):
+        pathlib.Path("drained").touch()
+        await self.stop()
+    async def stop(self):
+        self.worker.kill()
+        self.worker.wait()
+
+def make(connection, order):
+    return Agent(connection, order)
+
+def broken(connection, order):
+    raise ValueError("no agent today")
+"""
+
+# Does what its stdin says, and tells what it sees as JSON lines.
+USER = """
+import asyncio, json, os, sys, time
+from jetmap.broker.connection import Connection
+from jetmap.broker.membership import KeeperSpec, join
+
+def tell(**facts):
+    print(json.dumps(facts), flush=True)
+
+async def main(spec, agent):
+    began = time.perf_counter()
+    m = await join(KeeperSpec(**spec), 20, agent=agent)
+    seconds = time.perf_counter() - began
+    connection = await Connection.open(m.servers, name="user", auth=m.auth)
+    async def reconnected():
+        tell(event="reconnected")
+    connection.on_reconnect(reconnected)
+    async def hear(msg):
+        tell(event="heard", data=msg.data.decode())
+    await connection.subscribe("talk", hear)
+    await connection.flush()
+    tell(starter=m.starter, url=m.servers[0], password=m.auth.password, keeper=m.keeper_pid,
+         seconds=seconds)
+    async def renewed():
+        tell(event="renewed", url=m.servers[0], password=m.auth.password, keeper=m.keeper_pid)
+    m.on_renewed(renewed)
+    while command := (await asyncio.to_thread(sys.stdin.readline)).split():
+        if command[0] == "say":
+            await connection.publish("talk", command[1].encode())
+        elif command[0] == "failed":
+            while m.failed is None:
+                await asyncio.sleep(0.01)
+            tell(failed=m.failed)
+        elif command[0] == "fork" and os.fork() == 0:
+            time.sleep(60)
+            os._exit(0)
+        elif command[0] == "leave":
+            await connection.close()
+            await m.leave()
+            return
+
+asyncio.run(main(json.loads(sys.argv[1]), sys.argv[2]))
+"""
+
+
+class User:
+    def __init__(self, place: Path, spec: dict[str, Any], agent: str, stderr: Any) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", USER, json.dumps(spec), agent],
+            cwd=place,
+            env=environment(place),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+
+    def hears(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, "the user ended"
+        heard: dict[str, Any] = json.loads(line)
+        return heard
+
+    def does(self, command: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+
+    def leaves(self) -> None:
+        self.does("leave")
+        assert self.process.wait(10) == 0
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+class House:
+    """A directory of its own with a runtime directory, and the users that live there."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.users: list[User] = []
+        (place / "stand_in.py").write_text(STAND_IN)
+        (place / "run").mkdir(mode=0o700)
+
+    def user(
+        self, agent: str = "stand_in:make", stderr: Any = subprocess.DEVNULL, **spec: Any
+    ) -> User:
+        user = User(self.place, spec, agent, stderr)
+        self.users.append(user)
+        return user
+
+    @property
+    def files(self) -> list[str]:
+        directory = self.place / "run" / "jetmap"
+        return sorted(path.name for path in directory.iterdir())
+
+    @property
+    def keepers(self) -> list[psutil.Process]:
+        return [p for p in processes_in(self.place) if "jetmap.broker.keeper" in command(p)]
+
+    @property
+    def servers(self) -> list[psutil.Process]:
+        return [p for p in processes_in(self.place) if "nats-server.conf" in command(p)]
+
+    def is_empty(self) -> bool:
+        return not processes_in(self.place) and self.files == []
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    place = Path(tempfile.mkdtemp(prefix="jm-")).resolve()
+    house = House(place)
+    try:
+        yield house
+        for user in house.users:
+            user.close()
+        for keeper in house.keepers:
+            keeper.terminate()  # sooner than after its two seconds
+        wait_until(house.is_empty, "the last keeper's end", 5)
+    finally:
+        for user in house.users:
+            user.close()
+        for process in processes_in(place):
+            process.kill()
+        shutil.rmtree(place)
+
+
+def environment(place: Path) -> dict[str, str]:
+    return os.environ | {"XDG_RUNTIME_DIR": str(place / "run"), "PYTHONPATH": str(place)}
+
+
+def processes_in(place: Path) -> list[psutil.Process]:
+    """Living processes whose working directory is there, except this one."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and process.cwd() == str(place):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def wait_until(predicate: Callable[[], bool], what: str, timeout: float = 10) -> None:
+    deadline = time.monotonic() + timeout
+    while not predicate():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not happen within {timeout} s")
+        time.sleep(0.01)
+
+
+def test_eight_that_start_at_once_share_one_keeper_and_leave_nothing_when_killed(
+    house: House,
+) -> None:
+    users = [house.user() for _ in range(8)]
+    facts = [user.hears() for user in users]
+    assert sum(fact["starter"] for fact in facts) == 1
+    assert len({(fact["keeper"], fact["url"], fact["password"]) for fact in facts}) == 1
+    assert [keeper.pid for keeper in house.keepers] == [facts[0]["keeper"]]
+    assert len(house.servers) == 1
+    users[0].does("say hello")
+    assert [user.hears() for user in users] == [{"event": "heard", "data": "hello"}] * 8
+    for user in users:
+        user.process.kill()
+    killed = time.monotonic()
+    wait_until(house.is_empty, "the end of keeper, server and files", 4)
+    assert time.monotonic() - killed > 1.5
+
+
+def test_a_killed_keeper_is_replaced_on_the_same_port_with_the_same_password(
+    house: House,
+) -> None:
+    users = [house.user() for _ in range(3)]
+    facts = [user.hears() for user in users]
+    (server,) = house.servers
+    os.kill(facts[0]["keeper"], signal.SIGKILL)
+    wait_until(lambda: server not in house.servers, "the server's end")
+    # Their clients reconnect without knowing any of it, sooner or later than their memberships.
+    heard = [sorted((user.hears(), user.hears()), key=lambda h: h["event"]) for user in users]
+    assert [first for first, _ in heard] == [{"event": "reconnected"}] * 3
+    renewed = [second for _, second in heard]
+    assert len({fact["keeper"] for fact in renewed}) == 1
+    assert renewed[0]["keeper"] != facts[0]["keeper"]
+    for fact in renewed:
+        assert (fact["url"], fact["password"]) == (facts[0]["url"], facts[0]["password"])
+    assert len(house.keepers) == 1
+    users[0].does("say again")
+    assert [user.hears() for user in users] == [{"event": "heard", "data": "again"}] * 3
+
+
+def test_a_killed_server_is_started_again_by_its_keeper(house: House) -> None:
+    user = house.user()
+    user.hears()
+    (server,) = house.servers
+    server.kill()
+    wait_until(lambda: house.servers not in ([], [server]), "another server")
+    assert user.hears() == {"event": "reconnected"}
+    user.does("say again")
+    assert user.hears() == {"event": "heard", "data": "again"}
+
+
+def test_the_first_join_is_quick_and_the_second_quicker(house: House) -> None:
+    assert house.user().hears()["seconds"] < 3  # 0.15 on an idle machine
+    seconds = [house.user().hears()["seconds"] for _ in range(3)]
+    assert min(seconds) < 0.03
+
+
+def test_the_keeper_outlives_its_starter_while_it_is_used(house: House) -> None:
+    first, second = house.user(), None
+    first.hears()
+    second = house.user()
+    assert not second.hears()["starter"]
+    first.leaves()
+    # Longer than a keeper stays without users.
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.process.wait(2.5)
+    assert len(house.keepers) == 1
+    second.leaves()
+    wait_until(house.is_empty, "the end of keeper, server and files", 4)
+
+
+def test_a_captured_script_does_not_wait_for_the_keeper(house: House) -> None:
+    for last in ("leave", "die"):
+        began = time.monotonic()
+        script = subprocess.run(
+            [sys.executable, "-c", USER, "{}", "stand_in:make"],
+            cwd=house.place,
+            env=environment(house.place),
+            input="leave\n" if last == "leave" else "",
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+        assert time.monotonic() - began < 1.8
+        assert script.returncode == 0, script.stderr
+        assert len(house.keepers) == 1
+
+
+def test_what_workers_print_goes_to_a_user_that_is_there(house: House) -> None:
+    with (house.place / "first").open("w") as first, (house.place / "second").open("w") as second:
+        a, b = house.user(stderr=first), house.user(stderr=second)
+        assert {a.hears()["starter"], b.hears()["starter"]} == {True, False}
+        log_a, log_b = house.place / "first", house.place / "second"
+        wait_until(
+            lambda: "agent: started" in log_a.read_text() + log_b.read_text(), "the agent's print"
+        )
+        (a if log_a.read_text() else b).leaves()
+        rest = log_b if log_a.read_text() else log_a
+        (server,) = house.servers
+        server.kill()
+        wait_until(lambda: "starting it again" in rest.read_text(), "the keeper's warning")
+
+
+def test_sigterm_drains_the_agent(house: House) -> None:
+    user = house.user()
+    keeper = user.hears()["keeper"]
+    wait_until((house.place / "started").exists, "the agent's start")
+    os.kill(keeper, signal.SIGTERM)
+    wait_until((house.place / "drained").exists, "the drain")
+    while (heard := user.hears())["event"] != "renewed":
+        pass
+    assert heard["keeper"] != keeper  # who is still there gets another
+
+
+def test_an_agent_that_cannot_start_is_told(house: House) -> None:
+    user = house.user("stand_in:broken")
+    user.hears()
+    user.does("failed")
+    assert user.hears() == {"failed": "ValueError: no agent today"}
+    later = house.user("stand_in:broken")
+    later.hears()
+    later.does("failed")
+    assert later.hears() == {"failed": "ValueError: no agent today"}
+
+
+def test_other_work_has_another_keeper(house: House) -> None:
+    specs: list[dict[str, Any]] = [
+        {},
+        {"tasks": ["a.py"]},
+        {"pool": "other"},
+        {"cores": 1},
+        {"settings": {"nice": 1}},
+        {"share": False},
+        {"share": False},
+    ]
+    users = [house.user(**spec) for spec in specs]
+    assert len({user.hears()["keeper"] for user in users}) == len(specs)
+
+
+def test_a_forked_child_does_not_hold_the_keeper(house: House) -> None:
+    user = house.user()
+    keeper = psutil.Process(user.hears()["keeper"])
+    user.does("fork")
+    user.does("leave")
+    user.process.wait(10)
+    wait_until(lambda: not keeper.is_running(), "the keeper's end", 4)
+    for child in processes_in(house.place):
+        child.kill()
+
+
+def test_what_killed_keepers_left_is_swept(house: House) -> None:
+    user = house.user(pool="other")
+    keeper = user.hears()["keeper"]
+    user.process.kill()
+    os.kill(keeper, signal.SIGKILL)
+    wait_until(lambda: not processes_in(house.place), "the server's end")
+    left = house.files
+    assert left
+    house.user().hears()
+    assert not set(left) & set(house.files)
+
+
+@pytest.fixture
+def own_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    place = Path(tempfile.mkdtemp(prefix="jm-"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
+    yield place
+    shutil.rmtree(place)
+
+
+@pytest.mark.anyio
+async def test_a_keeper_that_ends_before_it_answers(
+    own_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "PROGRAM", "import sys; sys.stdin.read()")
+    with pytest.raises(BrokerUnreachable, match="ended before it answered"):
+        await join(KeeperSpec(), 10)
+
+
+@pytest.mark.anyio
+async def test_a_keeper_that_does_not_answer(own_directory: Path) -> None:
+    (await probe_lock(own_directory)).unlink()
+    descriptor = take(await probe_lock(own_directory))
+    assert descriptor is not None
+    try:
+        with pytest.raises(BrokerUnreachable, match="does not answer"):
+            await join(KeeperSpec(), 0.1)
+    finally:
+        os.close(descriptor)
+
+
+async def probe_lock(directory: Path) -> Path:
+    lock = membership.Membership(KeeperSpec())._lock
+    lock.touch()
+    return lock
+
+
+def test_a_lock_is_held_once_and_survives_its_files_removal(own_directory: Path) -> None:
+    lock = own_directory / "x.lock"
+    first = take(lock)
+    assert first is not None and take(lock) is None
+    lock.unlink()
+    second = take(lock)
+    assert second is not None
+    os.close(first)
+    assert take(lock) is None
+    os.close(second)
+
+
+def test_a_runtime_directory_that_others_may_enter_is_refused(own_directory: Path) -> None:
+    runtime_directory().chmod(0o755)
+    with pytest.raises(ConfigurationError, match="nobody else may enter"):
+        runtime_directory()
+
+
+def test_a_runtime_directory_too_long_for_sockets_is_not_used(
+    own_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = own_directory / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
+    assert long not in runtime_directory().parents

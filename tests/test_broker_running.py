@@ -1,0 +1,59 @@
+"""Finding the ``up`` of a directory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jetmap.broker.running import find_running, register_up
+
+UP = """
+import sys
+from jetmap.broker.running import register_up
+registration = register_up(sys.argv[1], "nats://127.0.0.1:1", "user", "secret", pool="p")
+print("up", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
+def test_found_until_closed(tmp_path: Path) -> None:
+    registration = register_up(tmp_path, "nats://127.0.0.1:4222", "u", "secret", gateway="http://x")
+    found = find_running(tmp_path)
+    assert found is not None
+    assert (found.url, found.auth.user, found.auth.password) == (
+        "nats://127.0.0.1:4222",
+        "u",
+        "secret",
+    )
+    assert found.gateway == "http://x"
+    assert "secret" not in repr(found)
+    assert find_running(tmp_path / "elsewhere") is None
+    with pytest.raises(RuntimeError, match="already"):
+        register_up(tmp_path, "", "", "")
+    registration.close()
+    registration.close()
+    assert find_running(tmp_path) is None
+
+
+def test_the_one_of_the_pool_is_found_and_a_killed_one_is_not(tmp_path: Path) -> None:
+    up = subprocess.Popen(
+        [sys.executable, "-c", UP, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert up.stdout is not None
+        assert up.stdout.readline() == b"up\n"
+        found = find_running(tmp_path, "p")
+        assert found is not None and found.pid == up.pid
+        assert find_running(tmp_path, "default") is None
+    finally:
+        up.kill()
+        up.communicate()
+    assert find_running(tmp_path) is None
