@@ -290,3 +290,25 @@ async def test_cancelled_while_the_buffer_is_full(connection: Connection) -> Non
     async with asyncio.timeout(10):
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+async def test_moved_servers_are_used_when_the_old_one_is_lost(
+    server: NatsServer, connection: Connection
+) -> None:
+    back = asyncio.Event()
+
+    async def on_reconnect() -> None:
+        back.set()
+
+    connection.on_reconnect(on_reconnect)
+    other = NatsServer(user=AUTH.user, password=AUTH.password)
+    await other.start()
+    try:
+        connection.move([other.url])
+        await server.stop()
+        async with asyncio.timeout(10):
+            await back.wait()
+        await connection.flush()
+    finally:
+        await connection.close()
+        await other.stop()

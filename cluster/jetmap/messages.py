@@ -19,7 +19,7 @@ class Message(msgspec.Struct, array_like=True, omit_defaults=False, gc=False):
     """The base of everything that travels."""
 
 
-class FunctionRef(Message, frozen=True):
+class FunctionRef(Message):
     """Where an embedded worker finds a function that it has not imported yet.
 
     path: the file of a ``__main__`` script, else None. value: the cloudpickled function, for

@@ -7,7 +7,7 @@ claim for ``SILENCE`` seconds is gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from jetmap.messages import ChunkHead, Held
@@ -57,7 +57,7 @@ class Holdings:
     def __len__(self) -> int:
         return len(self._held)
 
-    def __iter__(self) -> Iterable[Holding]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Holding]:
         return iter(list(self._held.values()))
 
     def get(self, map: str, number: int) -> Holding | None:

@@ -6,8 +6,9 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from nats.aio.msg import Msg
@@ -149,7 +150,7 @@ class Intake:
                 self._subjects[pull.lane], self._bodies[pull.wait], reply
             )
 
-    def _receiver(self, lane: Lane, wait: bool) -> Callable[[Msg], Awaitable[None]]:
+    def _receiver(self, lane: Lane, wait: bool) -> Callable[[Msg], Coroutine[Any, Any, None]]:
         async def receive(message: Msg) -> None:
             self._heard[lane] = time.monotonic()
             if message.reply and not message.headers:

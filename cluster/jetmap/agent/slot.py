@@ -235,9 +235,9 @@ class Slot:
         options = self._options
         if options.recycle_chunks is not None and self._chunks >= options.recycle_chunks:
             return True
-        if options.recycle_age is not None:
-            if time.monotonic() - self._born >= options.recycle_age:
-                return True
+        age = time.monotonic() - self._born
+        if options.recycle_age is not None and age >= options.recycle_age:
+            return True
         if options.recycle_memory is not None and self._worker is not None:
             return self._worker.memory() >= options.recycle_memory
         return False

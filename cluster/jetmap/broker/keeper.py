@@ -203,6 +203,7 @@ class Keeper:
             await _readable(user)
             _, descriptors, _, _ = socket.recv_fds(user, 16, 1)
             if descriptors:
+                os.set_inheritable(descriptors[0], False)
                 self._users[user] = descriptors[0]
                 self._point_output()
             await self._ready.wait()

@@ -13,10 +13,11 @@ from jetmap.dispatch.outcome import Batch
 from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import ItemError, Unencodable, item_error
 from jetmap.functions import Function
+from jetmap.messages import Format
 from jetmap.tasks import find
 
 # Python callers: bytes and NaN survive, integers have 64 bits.
-FORMAT = "msgpack"
+FORMAT: Format = "msgpack"
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,6 @@ def _encode(function: Function, kwargs: Mapping[str, Any]) -> bytes:
     try:
         encoded = function.kwargs.encode(dict(kwargs), FORMAT) if kwargs else b""
         function.kwargs.decode(encoded, FORMAT)
-    except Exception as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise TypeError(f"keyword parameters of {function.name}: {error}") from error
     return encoded

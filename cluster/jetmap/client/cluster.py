@@ -18,10 +18,8 @@ from jetmap.dispatch.sources import AsyncObjects, Objects, Source
 from jetmap.dispatch.stats import Stats
 from jetmap.errors import (
     ClusterClosed,
-    ConfigurationError,
     ItemError,
     LimitExceeded,
-    NoWorkers,
     UnknownFunction,
     WorkerStartFailed,
 )
@@ -349,7 +347,7 @@ class Cluster:
         settings = self.settings
         if settings.nats_url is None:
             self._membership = await self._join()
-            servers, auth = self._membership.servers, self._membership.auth
+            servers, auth = list(self._membership.servers), self._membership.auth
         else:
             servers, auth = settings.servers(), settings.auth()
         self._connection = await Connection.open(
@@ -420,7 +418,7 @@ class Cluster:
         source: Source,
         *,
         call: Call | None = None,
-        format: Format = FORMAT,  # type: ignore[assignment]
+        format: Format = FORMAT,
         kwargs: bytes = b"",
         timeout: float | None = None,
         ordered: bool = False,
@@ -533,6 +531,3 @@ def _refuse_in_worker() -> None:
         raise ClusterClosed(
             "a Cluster cannot be used inside a worker: its core would wait for itself"
         )
-
-
-__all__ = ["Cluster", "ConfigurationError", "NoWorkers"]

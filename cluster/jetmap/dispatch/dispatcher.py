@@ -6,8 +6,9 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 from nats.aio.msg import Msg
@@ -65,12 +66,12 @@ class DispatchOptions:
     announce_seconds: how long to wait for a function that nobody has announced yet."""
 
     pool: str = "default"
-    cutting: Cutting = Cutting()
+    cutting: Cutting = field(default_factory=Cutting)
     attempts: int = 2
     max_open_maps: int = 1000
     max_buffer: int = 16 << 20
     announce_seconds: float = 1.0
-    stream: topology.StreamOptions = topology.StreamOptions()
+    stream: topology.StreamOptions = field(default_factory=topology.StreamOptions)
 
 
 class Dispatcher:
@@ -576,8 +577,8 @@ class Dispatcher:
         except JetmapError as error:
             logger.debug("no ping: %s", error)
 
-    def _spawn(self, coroutine: object, name: str = "dispatch") -> None:
-        task = asyncio.get_running_loop().create_task(coroutine, name=name)  # type: ignore[arg-type]
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str = "dispatch") -> None:
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 

@@ -117,7 +117,7 @@ def _prepare(
     """What to call for each item, and the items; undecodable ones fail when they are called."""
     f = function.callable
     try:
-        kwargs = function.kwargs.decode(chunk.kwargs, chunk.format) if chunk.kwargs else {}
+        kwargs = function.kwargs.decode(chunk.kwargs, chunk.format)
     except Exception as error:
         refusal = _Undecodable(ValueError(f"keyword parameters: {error}"))
         return part.refuse, [refusal] * chunk.count
@@ -142,7 +142,7 @@ def _prepare(
     return call, items
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """Carries the decoding error of an item to where failures are recorded."""
 
 
@@ -171,11 +171,11 @@ class _Part:
         return self._error_bytes > self._limits.report
 
     def refuse(self, item: _Undecodable) -> Any:
-        raise _Refused from item.error
+        raise _RefusedError from item.error
 
     def fail(self, index: int, error: BaseException) -> None:
         """Records an item that has no value."""
-        if isinstance(error, _Refused) and error.__cause__ is not None:
+        if isinstance(error, _RefusedError) and error.__cause__ is not None:
             record = _record(index, "invalid", error.__cause__, None)
         else:
             record = _record(index, "raised", error, _traceback(error))
