@@ -51,6 +51,9 @@ class FakeCluster:
         self._chunk = chunk
         self._swap = swap
 
+    def add(self, function: Callable[..., Any]) -> None:
+        self._functions[function.__name__] = function
+
     async def open(
         self,
         name: str,

@@ -67,17 +67,17 @@ class Gateway(FastAPI):
             exception_handlers=_handlers(settings.debug),
         )
         self.state.cluster = cluster
-        self._adopts = cluster is None
+        self.adopts = cluster is None  # until its own lifespan starts one
         self._settings = settings
         self._token = token
         self._maps = Maps(self._cluster, Limits.of(settings), settings.debug)
-        self.router.routes.append(Route("/map/{function}", self._maps, methods=["POST"]))
+        self.router.routes.append(
+            Route("/map/{function}", self._maps, methods=["POST"], name="map")
+        )
         self._add_routes()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            self._adopts = False
-        elif self._adopts:
+        if self.adopts and scope["type"] != "lifespan":
             self.state.cluster = find_cluster(scope)
         await super().__call__(scope, receive, send)
 
@@ -155,10 +155,12 @@ def _lifespan_for(
             return
         async with Cluster(settings=settings) as own:
             app.state.cluster = own
+            app.adopts = False
             try:
                 yield
             finally:
                 app.state.cluster = None
+                app.adopts = True
 
     return lifespan
 

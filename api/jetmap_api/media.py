@@ -12,11 +12,11 @@ Answer = Literal["json", "msgpack", "jsonl", "sse"]
 
 BODY_TYPES: dict[str, Body] = {
     "application/json": "json",
-    "application/jsonl": "jsonl",
-    "application/x-ndjson": "jsonl",
     "application/msgpack": "msgpack",
     "application/vnd.msgpack": "msgpack",
     "application/x-msgpack": "msgpack",
+    "application/jsonl": "jsonl",
+    "application/x-ndjson": "jsonl",
 }
 
 # in the order in which a wildcard chooses

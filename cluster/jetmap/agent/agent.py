@@ -413,10 +413,12 @@ class Agent:
                 await self._send(held.acks[-1], IN_PROGRESS)
 
     async def _tick(self) -> None:
-        """Every second: lost pulls, changed sources."""
+        """Every second: lost pulls, worn workers, changed sources."""
         while True:
             await asyncio.sleep(1.0)
             await self._intake.check(time.monotonic())
+            for slot in self._slots:
+                await slot.recycle()
             if self._options.embedded or self._options.reload:
                 changed = [p for p, at in self._files.items() if _modified(p) != at]
                 if changed:

@@ -54,6 +54,7 @@ class Slot:
         self._setup = setup
         self._supervisor = supervisor
         self._worker: WorkerProcess | None = None
+        self._successor: WorkerProcess | None = None
         self._ordered: tuple[str, int | None] | None = None  # Why and in which item we killed.
         self._timer: asyncio.TimerHandle | None = None
         self._closing = False
@@ -135,10 +136,21 @@ class Slot:
         if self.is_idle:
             self._retire()
 
+    async def recycle(self) -> None:
+        """Once a second: a worker that has served long enough gets a successor, and goes
+        when that is warm."""
+        if self._successor is None:
+            if self.is_ready and self._is_spent():
+                self._successor = await WorkerProcess.start(self._options, self.cpu, self._setup)
+        elif self._successor.has_answered and self.is_idle:
+            self._retire()
+
     def close(self) -> None:
         """Ends the worker for good; ``run`` then returns."""
         self._closing = True
         self._kill("stopped", None)
+        if self._successor is not None:
+            self._successor.kill()
 
     async def _serve_one(self) -> bool:
         """One worker's life. Returns whether it ever was ready."""
@@ -146,7 +158,9 @@ class Slot:
         self._born = self._since = time.monotonic()
         self._chunks = 0
         self._ordered = None
-        worker = await WorkerProcess.start(self._options, self.cpu, self._setup)
+        worker, self._successor = self._successor, None
+        if worker is None:
+            worker = await WorkerProcess.start(self._options, self.cpu, self._setup)
         self._worker = worker
         if self._closing:
             worker.kill()
@@ -186,7 +200,8 @@ class Slot:
         self._chunks += 1
         self._since = time.monotonic()
         # The next chunk is pulled before the result goes out: the core waits for the pull.
-        if self._stale or self._is_spent():
+        ripe = self._successor is not None and self._successor.has_answered
+        if self._stale or ripe:
             self.is_ready = False
             self._retire()
         else:

@@ -76,6 +76,11 @@ class WorkerProcess:
         channel.send(pipe.SETUP, encode(setup))
         return cls(process, channel, progress, death)
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether a frame waits: after the start, that it is ready, or why it is not."""
+        return self._pipe.has_frames
+
     def send_chunk(self, chunk: bytes) -> None:
         self._pipe.send(pipe.CHUNK, chunk)
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -74,13 +75,14 @@ async def _demonstrate(settings: Settings) -> None:
 def own(settings: Settings) -> Settings:
     """Settings for a private installation, whatever else is configured."""
     fresh = {name: field.get_default() for name, field in Settings.model_fields.items()}
-    kept = ("cores", "log_level", "start_timeout")
+    kept = ("cores", "start_timeout")
     ours = {
         "tasks": [TASKS],
         "pool": "demo",
         "port": 0,
         "nats_port": 0,
         "grace": 1.0,
+        "log_level": "warning",
         "token": SecretStr(secrets.token_urlsafe(24)),
     }
     return settings.model_copy(
@@ -113,8 +115,11 @@ async def _work(settings: Settings, console: Console) -> None:
             gateway.close()
     finally:
         await asyncio.shield(installation.stop(asyncio.Event()))
-    console.print("the same on one core, in a plain loop, with nothing else running …")
-    compared = [(run, *(await _serial(run, cores))) for run in runs]
+    said = "the same on one core, in a plain loop, with nothing of jetmap running …"
+    with console.status(said) if console.is_terminal else nullcontext():
+        if not console.is_terminal:
+            console.print(said)
+        compared = [(run, *(await _serial(run, cores))) for run in runs]
     _report(compared, cores, console)
 
 
@@ -172,7 +177,7 @@ def _report(compared: list[tuple[Run, float, Sample]], cores: int, console: Cons
     console.print(table)
     console.print()
     for run, _, chosen in compared:
-        console.print(f"one core, {run.work.title}: {chosen}", style="dim")
+        console.print(f"one core, {run.work.title}: CPU time, {chosen}", style="dim")
     firsts = ", ".join(f"{run.first * 1000:.0f} ms" for run, *_ in compared)
     console.print(f"first results over HTTP after {firsts}", style="dim")
 

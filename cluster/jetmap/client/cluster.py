@@ -353,6 +353,8 @@ class Cluster:
         self._connection = await Connection.open(
             servers, name=f"jetmap dispatcher {os.getpid()}", auth=auth
         )
+        if self._membership is not None:
+            self._membership.on_renewed(self._moved)
         options = DispatchOptions(
             pool=settings.pool,
             cutting=Cutting(
@@ -371,6 +373,11 @@ class Cluster:
         self._dispatcher = Dispatcher(self._connection, options)
         await self._dispatcher.start()
         await self._wait_for_workers()
+
+    async def _moved(self) -> None:
+        """A new keeper took over; usually, but not always, at the same address."""
+        if self._connection is not None and self._membership is not None:
+            self._connection.move(list(self._membership.servers))
 
     async def _wait_for_workers(self) -> None:
         """Embedded, a worker must get ready; elsewhere a moment is given to those there."""

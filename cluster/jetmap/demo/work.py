@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Small enough for a minute, large enough to be seen.
-SERIAL_SECONDS = 8.0
+# Beyond it, a sample is measured and scaled up.
+SERIAL_SECONDS = 20.0
 PRIMES_PER_CORE = 500
 FIRST_NUMBER = 10**11
 
@@ -39,8 +39,8 @@ class Sample:
 
     def __str__(self) -> str:
         if self.step == 1:
-            return "measured, all items"
-        return f"measured on {len(self.items):,} items (every {self.step}th by size), scaled up"
+            return "measured, every item"
+        return f"measured on {len(self.items):,} items (one in {self.step}, by size), scaled up"
 
 
 def sample(work: Work, parallel_seconds: float, cores: int) -> Sample:

@@ -52,6 +52,7 @@ logger = logging.getLogger(__name__)
 
 TICK = 1.0
 PATIENCE = 4.5  # Seconds of silence about a chunk, two beats and a little, before it is sent again.
+RECLAIM = 1.0  # Seconds that agents have to claim what they hold when the broker is back.
 CONFIRM_BATCH = 64
 
 _delivery = msgspec.msgpack.Decoder(Delivery).decode
@@ -568,8 +569,13 @@ class Dispatcher:
         self.stats.backlog_seconds = sum(r.state.backlog_seconds for r in self._maps.values())
 
     async def _reconnected(self) -> None:
+        """The stream may be new and empty: what no agent claims in the next second is missing."""
         await self._renew_stream()
         await self._ping()
+        soon = time.monotonic() - PATIENCE + RECLAIM
+        for run in self._maps.values():
+            for flight in run.state.ledger.flights.values():
+                flight.heard = min(flight.heard, soon)
 
     async def _ping(self) -> None:
         try:

@@ -33,7 +33,8 @@ class Piece:
 @dataclass
 class Flight:
     """A chunk that is out. seconds: its estimated compute. heard: when it was published, or
-    last claimed. holder: the agent that claimed it last. stored: the broker has acknowledged it."""
+    last claimed. holder: the agent that claimed it last;
+    holders: all that ever did. stored: the broker has acknowledged it."""
 
     number: int
     piece: Piece
@@ -44,6 +45,7 @@ class Flight:
     heard: float
     attempt: int = 1
     holder: str | None = None
+    holders: set[str] = field(default_factory=set)
     host: str = ""
     final: Final | None = None
     stored: bool = False
@@ -140,12 +142,14 @@ class Ledger:
         if flight is None or self._seen.covers(flight.piece.start, flight.end):
             return None
         settlement = Settlement()
-        if flight.holder is not None and flight.holder != agent:
+        # One that comes back was only out of reach: it is no second loss.
+        if flight.holder is not None and agent not in flight.holders:
             flight.piece.vanished += 1
             if flight.piece.vanished >= VANISHED_LIMIT:
                 self._end(flight)
                 settlement.ended = flight
                 settlement.batches = self._give_up_or_cut(flight)
+        flight.holders.add(agent)
         flight.holder, flight.host, flight.heard = agent, host, now
         return settlement
 

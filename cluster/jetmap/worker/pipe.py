@@ -92,6 +92,11 @@ class AgentPipe(asyncio.Protocol):
             await self._waiter
         return self._frames.popleft()
 
+    @property
+    def has_frames(self) -> bool:
+        """Whether the worker has said something that was not received yet, or is gone."""
+        return bool(self._frames) or self._closed
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()

@@ -1,0 +1,335 @@
+"""What the end-to-end tests share: real servers and agents, and a count of what is left.
+
+Every process that a test starts carries the test's mark in its environment, and so does all
+that those start; so whatever is left over is found, however it came to be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from jetmap import Cluster, ItemError, Outcome
+from jetmap.broker.server import NatsServer
+from jetmap.messages import Presence
+
+HERE = Path(__file__).parent
+FUNCTIONS = str(HERE / "functions.py")
+MARK = "TEST_MARK"
+
+
+# Waiting
+
+
+async def wait_until(
+    predicate: Callable[[], Any], what: str, timeout: float = 10, show: Callable[[], Any] = str
+) -> None:
+    """Polls until it holds. show: what to add to the failure's message."""
+    deadline = time.monotonic() + timeout
+    while not predicate():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}: not within {timeout:g} s {show()}")
+        await asyncio.sleep(0.01)
+
+
+def wait_until_sync(predicate: Callable[[], Any], what: str, timeout: float = 10) -> None:
+    deadline = time.monotonic() + timeout
+    while not predicate():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}: not within {timeout:g} s")
+        time.sleep(0.01)
+
+
+# Processes
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Living processes, but this one, that were started under this mark."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            living = process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE
+            if living and process.environ().get(MARK) == mark:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def described(processes: Iterable[psutil.Process]) -> list[str]:
+    lines = []
+    for process in processes:
+        try:
+            lines.append(f"{process.pid}: {' '.join(process.cmdline())[:300]}")
+        except psutil.Error:
+            continue
+    return lines
+
+
+@contextmanager
+def nothing_left(timeout: float = 6) -> Iterator[str]:
+    """A mark and a runtime directory for what is started in here; fails if a process is left."""
+    mark = secrets.token_hex(8)
+    with tempfile.TemporaryDirectory(prefix="jm-", dir="/tmp") as run:
+        before = {name: os.environ.get(name) for name in (MARK, "XDG_RUNTIME_DIR")}
+        os.environ |= {MARK: mark, "XDG_RUNTIME_DIR": run}
+        try:
+            yield mark
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+            deadline = time.monotonic() + timeout
+            while (left := marked(mark)) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            lines = described(left)
+            for process in left:
+                with_suppressed_kill(process)
+        assert not lines, f"processes are left: {lines}"
+
+
+def with_suppressed_kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        pass
+
+
+def alive(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def run_python(
+    code: str, *, cwd: Path, timeout: float = 40, stdin: str | None = None, file: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program to its end, as a script or (file=False) with ``python -c``."""
+    if file:
+        script = cwd / "script.py"
+        script.write_text(code)
+        command = [sys.executable, str(script)]
+    else:
+        command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(HERE)},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        input=stdin,
+    )
+
+
+# Servers and agents
+
+
+@dataclass
+class AgentProcess:
+    """``jetmap worker`` as a process of its own; its output goes to a file."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+    mark: str
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        """Its worker processes."""
+        try:
+            children = psutil.Process(self.pid).children()
+        except psutil.NoSuchProcess:
+            return []
+        return [c for c in children if "jetmap.worker.process" in " ".join(_cmdline(c))]
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def kill_host(self) -> None:
+        """Everything at once, as when the power goes."""
+        for process in [psutil.Process(self.pid), *self.workers]:
+            with_suppressed_kill(process)
+
+    def has_exited(self) -> bool:
+        return self.process.poll() is not None
+
+
+def _cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@dataclass
+class Site:
+    """A real nats-server, and agents and clusters that use it; all end with the site."""
+
+    server: NatsServer
+    mark: str
+    place: Path
+    agents: list[AgentProcess] = field(default_factory=list)
+    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+
+    async def cluster(self, **options: Any) -> Cluster:
+        """A cluster of this process, started."""
+        cluster = await Cluster.start(self.server.url, **options)
+        self.stack.push_async_callback(cluster.aclose)
+        return cluster
+
+    def start_agent(
+        self,
+        tasks: str = FUNCTIONS,
+        *options: str,
+        cores: int = 2,
+        within: Sequence[str] = (),
+        url: str | None = None,
+    ) -> AgentProcess:
+        """within: the command that runs it elsewhere."""
+        output = self.place / f"agent-{len(self.agents)}.log"
+        command = [
+            *within,
+            *(sys.executable, "-m", "jetmap.cli", "worker", tasks),
+            *("--nats", url or self.server.url, "--cores", str(cores), *options),
+        ]
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                command, cwd=self.place, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+            )
+        agent = AgentProcess(process, output, self.mark)
+        self.agents.append(agent)
+        return agent
+
+    async def agent(
+        self, cluster: Cluster, tasks: str = FUNCTIONS, *options: str, **more: Any
+    ) -> AgentProcess:
+        """An agent whose workers are all ready, and which the cluster knows of."""
+        agent = self.start_agent(tasks, *options, **more)
+        await self.ready(cluster, agent)
+        return agent
+
+    async def ready(self, cluster: Cluster, *agents: AgentProcess) -> None:
+        for agent in agents:
+            await wait_until(
+                lambda agent=agent: is_ready(cluster, agent) or agent.has_exited(),
+                "the agent is ready",
+                30,
+                lambda agent=agent: agent.said,
+            )
+            assert not agent.has_exited(), agent.said
+
+
+def presence(cluster: Cluster, agent: AgentProcess) -> Presence | None:
+    return next((p for p in cluster.workers if p.pid == agent.pid), None)
+
+
+def is_ready(cluster: Cluster, agent: AgentProcess) -> bool:
+    found = presence(cluster, agent)
+    return found is not None and found.ready == found.cores
+
+
+@asynccontextmanager
+async def site(place: Path, **options: Any) -> AsyncIterator[Site]:
+    """A server on a free port; at the end every process of the site must be gone."""
+    with nothing_left() as mark:
+        server = NatsServer(**options)
+        await server.start()
+        there = Site(server, mark, place)
+        try:
+            async with there.stack:
+                yield there
+        finally:
+            for agent in there.agents:
+                end(agent.process)
+            await server.stop()
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """Stops a child for good, frozen or not."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    process.wait()
+
+
+# Outcomes
+
+
+async def outcomes(stream: Any) -> list[Outcome[Any, Any]]:
+    """All of a stream, in the order of their items; each item exactly once."""
+    found = []
+    async with stream:
+        async for outcome in stream:
+            found.append(outcome)
+    found.sort(key=lambda outcome: outcome.index)
+    assert [outcome.index for outcome in found] == list(range(len(found)))
+    return found
+
+
+def check(
+    values: Sequence[Any], expected: Sequence[Any], failing: dict[int, type[ItemError]] | None = None
+) -> None:
+    """Every item has exactly the outcome that it shall have.
+
+    values: as ``map(…, return_exceptions=True)`` gives them. failing: the index of each item
+    that shall fail, and how; at those ``expected`` does not matter.
+    """
+    failing = failing or {}
+    assert len(values) == len(expected)
+    errors = {i: v for i, v in enumerate(values) if isinstance(v, ItemError)}
+    kinds = {i: type(error) for i, error in errors.items()}
+    different = {i: kinds.get(i) for i in kinds.keys() ^ failing.keys()}
+    first = next((str(errors[i]) for i in different if i in errors), "")
+    assert kinds == failing, f"{len(different)} differ: {dict(list(different.items())[:5])} {first}"
+    assert all(error.index == i for i, error in errors.items())
+    wrong = [
+        (i, got, want)
+        for i, (got, want) in enumerate(zip(values, expected, strict=True))
+        if i not in errors and got != want
+    ]
+    assert not wrong, f"{len(wrong)} values are wrong: {wrong[:5]}"
+
+
+@dataclass(frozen=True)
+class Start:
+    """A line of ``functions.note``."""
+
+    index: int
+    at: float
+    pid: int
+
+
+def starts(log: Path) -> list[Start]:
+    if not log.exists():
+        return []
+    lines = [line.split() for line in log.read_text().splitlines()]
+    return [Start(int(index), float(at), int(pid)) for index, at, pid in lines]

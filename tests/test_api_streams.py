@@ -1,0 +1,279 @@
+"""Bodies that arrive while answers leave, clients that do not read, and clients that leave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from fake_cluster import FakeCluster
+from jetmap.client.cluster import Cluster
+from jetmap.settings import Settings
+from jetmap_api import create_app
+
+pytestmark = pytest.mark.anyio
+
+JSON = "application/json"
+LINES = "application/jsonl"
+SSE = "text/event-stream"
+
+
+def echo(value: Any) -> Any:
+    return value
+
+
+async def never(value: Any) -> Any:
+    await asyncio.Event().wait()
+
+
+async def wait_until(condition: Callable[[], bool], what: str, timeout: float = 5) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        await asyncio.sleep(0.001)
+
+
+class Exchange:
+    """One request on the wire, as an ASGI server sees it.
+
+    unread: bytes that ``send`` takes before it waits for ``reading``.
+    """
+
+    def __init__(
+        self, cluster: FakeCluster, path: str, body: str, accept: str, **settings: Any
+    ) -> None:
+        self.status: int | None = None
+        self.output = b""
+        self.ended = False
+        self.reading = asyncio.Event()
+        self.reading.set()
+        self.unread = 1000
+        self.gone = False
+        self.asked = 0
+        self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue(1)
+        path, _, query = path.partition("?")
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "root_path": "",
+            "headers": [
+                (b"host", b"localhost"),
+                (b"content-type", body.encode()),
+                (b"accept", accept.encode()),
+            ],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 8000),
+            "state": {},
+        }
+        app = create_app(cast(Cluster, cluster), Settings(**settings))
+        self.task = asyncio.create_task(app(scope, self._receive, self._send))
+
+    async def write(self, data: bytes, more: bool = True) -> None:
+        """Sends a part of the body; waits until the gateway took the part before."""
+        await self._incoming.put({"type": "http.request", "body": data, "more_body": more})
+
+    async def leave(self) -> None:
+        await self._incoming.put({"type": "http.disconnect"})
+
+    @property
+    def lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.output.splitlines()]
+
+    async def _receive(self) -> dict[str, Any]:
+        self.asked += 1
+        return await self._incoming.get()
+
+    async def _send(self, message: Any) -> None:
+        if self.gone:
+            raise OSError("the client has left")
+        if len(self.output) > self.unread:
+            await self.reading.wait()
+        if message["type"] == "http.response.start":
+            assert self.status is None
+            self.status = message["status"]
+        else:
+            self.output += message["body"]
+            self.ended = not message.get("more_body", False)
+
+
+# Leaving
+
+
+@pytest.mark.parametrize("accept", [JSON, LINES, SSE])
+@pytest.mark.parametrize("body", [JSON, LINES])
+async def test_leaving_withdraws_the_map_at_once(body: str, accept: str) -> None:
+    cluster = FakeCluster(never)
+    exchange = Exchange(cluster, "/map/never", body, accept)
+    await exchange.write(b"[1]" if body == JSON else b"1\n", more=False)
+    await wait_until(lambda: bool(cluster.runs) and cluster.runs[0].taken > 0, "the map runs")
+    begun = time.monotonic()
+    await exchange.leave()
+    await asyncio.wait_for(cluster.runs[0].withdrawn.wait(), 1)
+    assert time.monotonic() - begun < 0.1
+    await asyncio.wait_for(exchange.task, 1)
+    assert exchange.status in ((200, None) if accept == SSE else (None,))
+
+
+@pytest.mark.parametrize("accept", [JSON, LINES, SSE])
+async def test_leaving_in_the_middle_of_the_body_withdraws_the_map(accept: str) -> None:
+    cluster = FakeCluster(echo)
+    exchange = Exchange(cluster, "/map/echo", LINES, accept)
+    await exchange.write(b"1\n2\n")
+    await wait_until(lambda: bool(cluster.runs) and cluster.runs[0].taken == 2, "items run")
+    await exchange.leave()
+    await asyncio.wait_for(exchange.task, 1)
+    assert cluster.runs[0].withdrawn.is_set()
+
+
+async def test_leaving_in_the_middle_of_an_array_opens_no_map() -> None:
+    cluster = FakeCluster(echo)
+    exchange = Exchange(cluster, "/map/echo", JSON, JSON)
+    await exchange.write(b"[1,")
+    await exchange.leave()
+    await asyncio.wait_for(exchange.task, 1)
+    assert not cluster.runs
+    assert exchange.status is None
+
+
+async def test_a_server_that_raises_when_the_client_left_ends_the_map() -> None:
+    cluster = FakeCluster(echo, never)
+    exchange = Exchange(cluster, "/map/echo", LINES, LINES)
+    await exchange.write(b"1\n")
+    await wait_until(lambda: exchange.output.count(b"\n") == 1, "the first line is there")
+    exchange.gone = True
+    await exchange.write(b"2\n")
+    await asyncio.wait_for(exchange.task, 1)
+    assert cluster.runs[0].withdrawn.is_set()
+
+
+@pytest.mark.parametrize(("accept", "word"), [(LINES, b'{"problem":'), (SSE, b"event: failed")])
+async def test_a_server_that_stops_lets_a_stream_say_so(accept: str, word: bytes) -> None:
+    cluster = FakeCluster(echo)
+    exchange = Exchange(cluster, "/map/echo", LINES, accept)
+    await exchange.write(b"1\n")
+    await wait_until(lambda: b"1" in exchange.output, "the first outcome is there")
+    exchange.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(exchange.task, 1)
+    assert word in exchange.output
+    assert b"urn:jetmap:closed" in exchange.output
+    assert exchange.ended
+    assert cluster.runs[0].withdrawn.is_set()
+
+
+async def test_a_finished_request_asks_for_nothing_more() -> None:
+    exchange = Exchange(FakeCluster(echo), "/map/echo", JSON, JSON)
+    await exchange.write(b"[1]", more=False)
+    await asyncio.wait_for(exchange.task, 1)
+    await asyncio.sleep(0.03)  # longer than the patience of a departure
+    assert exchange.asked == 1
+    assert exchange.output == b"[1]"
+
+
+# Both ways at once
+
+
+@pytest.mark.parametrize("accept", [LINES, SSE])
+async def test_results_leave_while_the_body_arrives(accept: str) -> None:
+    exchange = Exchange(FakeCluster(echo), "/map/echo", LINES, accept)
+    for number in range(5):
+        await exchange.write(b'"item %d"\n' % number)
+        await wait_until(lambda n=number: b"item %d" % n in exchange.output, "its result")
+    await exchange.write(b"", more=False)
+    await asyncio.wait_for(exchange.task, 1)
+    assert exchange.ended
+
+
+@pytest.mark.parametrize("accept", [LINES, SSE])
+async def test_a_client_may_send_its_whole_body_before_it_reads(accept: str) -> None:
+    cluster = FakeCluster(echo, chunk=50)
+    exchange = Exchange(cluster, "/map/echo", LINES, accept, max_buffer_bytes=10_000)
+    exchange.reading.clear()
+    for start in range(0, 5000, 100):
+        part = b"".join(b'"%06d %s"\n' % (n, b"x" * 100) for n in range(start, start + 100))
+        await asyncio.wait_for(exchange.write(part), 2)
+    await asyncio.wait_for(exchange.write(b"", more=False), 2)
+    assert not exchange.ended
+    exchange.reading.set()
+    await asyncio.wait_for(exchange.task, 5)
+    if accept == LINES:
+        assert [row.get("index") for row in exchange.lines[:-1]] == list(range(5000))
+        assert exchange.lines[-1] == {"done": 5000, "failed": 0}
+    else:
+        assert exchange.output.count(b"xxx 0") == 0
+        assert b'"done":5000' in exchange.output.split(b"event: ")[-1]
+
+
+@pytest.mark.parametrize("body", [JSON, LINES])
+async def test_after_the_body_a_slow_reader_slows_the_map(body: str) -> None:
+    cluster = FakeCluster(echo, chunk=10)
+    exchange = Exchange(cluster, "/map/echo", body, LINES, max_buffer_bytes=20_000)
+    exchange.reading.clear()
+    items = [b'"%s"' % (b"x" * 1000)] * 2000
+    data = b"[" + b",".join(items) + b"]" if body == JSON else b"\n".join(items)
+    await exchange.write(data, more=False)
+    await wait_until(lambda: bool(cluster.runs) and cluster.runs[0].taken > 10, "the map runs")
+    await asyncio.sleep(0.05)
+    taken = cluster.runs[0].taken
+    assert taken < 1000
+    exchange.reading.set()
+    await asyncio.wait_for(exchange.task, 5)
+    assert exchange.lines[-1] == {"done": 2000, "failed": 0}
+
+
+async def test_a_full_spool_ends_the_map_in_band() -> None:
+    cluster = FakeCluster(echo, chunk=10)
+    exchange = Exchange(
+        cluster, "/map/echo", LINES, LINES, max_buffer_bytes=2000, max_spool_bytes=5000
+    )
+    exchange.reading.clear()
+    for _ in range(50):
+        await asyncio.wait_for(exchange.write(b'"%s"\n' % (b"x" * 100) * 10), 2)
+    assert cluster.runs[0].withdrawn.is_set()
+    await asyncio.wait_for(exchange.write(b"", more=False), 2)
+    exchange.reading.set()
+    await asyncio.wait_for(exchange.task, 5)
+    *rows, last = exchange.lines
+    assert [row["index"] for row in rows] == list(range(len(rows)))
+    assert last["problem"]["setting"] == "max_spool_bytes"
+    assert exchange.ended
+
+
+async def test_after_a_fault_the_rest_of_the_body_is_dropped() -> None:
+    cluster = FakeCluster(echo, chunk=10)
+    exchange = Exchange(cluster, "/map/echo", LINES, LINES)
+    exchange.reading.clear()
+    exchange.unread = -1
+    await exchange.write(b"1\n")
+    await wait_until(lambda: bool(cluster.runs) and cluster.runs[0].taken == 1, "the first item")
+    await exchange.write(b"oops\n")
+    for _ in range(20):
+        await asyncio.wait_for(exchange.write(b"2\n" * 100), 2)
+    await asyncio.wait_for(exchange.write(b"", more=False), 2)
+    exchange.reading.set()
+    await asyncio.wait_for(exchange.task, 5)
+    first, last = exchange.lines
+    assert first == {"index": 0, "value": 1}
+    assert last["problem"]["line"] == 2
+    assert cluster.runs[0].taken == 1
+
+
+async def test_a_list_that_fails_early_answers_early() -> None:
+    cluster = FakeCluster(echo)
+    exchange = Exchange(cluster, "/map/echo", LINES, JSON)
+    await exchange.write(b"1\n")
+    await exchange.write(b"oops\n")
+    await asyncio.wait_for(exchange.task, 1)
+    assert exchange.status == 400
+    assert json.loads(exchange.output)["line"] == 2
+    assert cluster.runs[0].withdrawn.is_set()
