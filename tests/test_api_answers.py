@@ -20,7 +20,7 @@ from jetmap.dispatch.outcome import Batch
 from jetmap_api.limits import Limits
 from jetmap_api.outcomes import translate
 from jetmap_api.problems import Problem, problem_of
-from jetmap_api.spool import Gathered, Outbox
+from jetmap_api.spool import Gathered, SpooledPipe
 
 pytestmark = pytest.mark.anyio
 
@@ -478,38 +478,38 @@ def spool_limits(buffer: int, spool: int) -> Limits:
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 40)), max_size=60), st.integers(1, 100))
-def test_the_outbox_keeps_bytes_in_order(steps: list[tuple[bool, int]], buffer: int) -> None:
+def test_the_pipe_keeps_bytes_in_order(steps: list[tuple[bool, int]], buffer: int) -> None:
     async def go() -> None:
-        outbox = Outbox(spool_limits(buffer, 1 << 20))
+        pipe = SpooledPipe(spool_limits(buffer, 1 << 20))
         put = b""
         got = b""
         try:
             for write, size in steps:
                 if write:
                     data = bytes((len(put) + i) % 256 for i in range(size))
-                    outbox.put(data)
+                    pipe.put(data)
                     put += data
-                elif outbox.size:
-                    got += await outbox.get() or b""
-            outbox.end(b"end")
-            while (data_or_end := await outbox.get()) is not None:
+                elif pipe.size:
+                    got += await pipe.get() or b""
+            pipe.end(b"end")
+            while (data_or_end := await pipe.get()) is not None:
                 got += data_or_end
             assert got == put + b"end"
-            assert outbox.size == 0
+            assert pipe.size == 0
         finally:
-            outbox.discard()
+            pipe.discard()
 
     asyncio.run(go())
 
 
-async def test_a_full_outbox_says_so() -> None:
-    outbox = Outbox(spool_limits(10, 20))
+async def test_a_full_pipe_says_so() -> None:
+    pipe = SpooledPipe(spool_limits(10, 20))
     for _ in range(3):
-        outbox.put(b"x" * 10)
+        pipe.put(b"x" * 10)
     with pytest.raises(Problem, match="max_spool_bytes"):
-        outbox.put(b"y")
-    outbox.end(b"the last words fit")
-    outbox.discard()
+        pipe.put(b"y")
+    pipe.end(b"the last words fit")
+    pipe.discard()
 
 
 @given(st.lists(st.integers(0, 5), min_size=1), st.randoms(), st.sampled_from([1, 50, 10_000]))

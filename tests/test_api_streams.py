@@ -277,3 +277,43 @@ async def test_a_list_that_fails_early_answers_early() -> None:
     assert exchange.status == 400
     assert json.loads(exchange.output)["line"] == 2
     assert cluster.runs[0].withdrawn.is_set()
+
+
+@pytest.mark.parametrize("accept", [JSON, LINES])
+async def test_leaving_is_noticed_behind_a_body_that_the_map_does_not_take_yet(
+    accept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jetmap_api.lines.READ_AHEAD", 4 << 20)
+    cluster = FakeCluster(never)
+    exchange = Exchange(
+        cluster, "/map/never", LINES, accept, max_buffer_bytes=20_000, max_spool_bytes="1GiB"
+    )
+    part = b"".join(b'"%s"\n' % (b"x" * 1000) for _ in range(60))
+    for _ in range(40):  # more than the feed and the buffer hold
+        await asyncio.wait_for(exchange.write(part), 2)
+    await exchange.leave()
+    await asyncio.wait_for(exchange.task, 2)
+    assert cluster.runs[0].withdrawn.is_set()
+
+
+async def test_a_body_far_ahead_of_its_map_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = asyncio.Event()
+
+    async def gated(value: str) -> str:
+        await gate.wait()
+        return value
+
+    monkeypatch.setattr("jetmap_api.lines.READ_AHEAD", 1000)
+    cluster = FakeCluster(gated, chunk=50)
+    exchange = Exchange(cluster, "/map/gated", LINES, LINES, max_buffer_bytes=20_000)
+    part = b"".join(b'"%s"\n' % (b"x" * 1000) for _ in range(60))
+    sent = 0
+    with pytest.raises(TimeoutError):
+        while True:
+            await asyncio.wait_for(exchange.write(part), 0.2)
+            sent += 60
+    assert 1000 < sent < 2000  # the feed's megabyte, and a little
+    gate.set()
+    await asyncio.wait_for(exchange.write(b"", more=False), 2)
+    await asyncio.wait_for(exchange.task, 5)
+    assert exchange.lines[-1] == {"done": sent, "failed": 0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
@@ -18,7 +19,9 @@ from .limits import Limits
 from .media import CONTENT_TYPES, Answer
 from .outcomes import Outcomes, translate
 from .problems import Problem, error_record, item_problem, problem_of
-from .spool import Gathered, Outbox
+from .spool import Gathered, SpooledPipe
+
+logger = logging.getLogger(__name__)
 
 HEARTBEAT = 15.0
 STREAM_HEADERS: tuple[Header, ...] = (
@@ -185,7 +188,7 @@ class Stream:
         self._departure = departure
         self._fail = fail
         self._debug = debug
-        self._outbox = Outbox(limits)
+        self._outbox = SpooledPipe(limits)
         self._started = False
         self._done = 0
         self._failed = 0
@@ -257,6 +260,9 @@ class Stream:
                     data = b": still running\n\n"
             await self._send({"type": "http.response.body", "body": b""})
         except OSError:  # how servers of ASGI 2.4 say that the client has left
+            self._departure.leave()
+        except Exception:
+            logger.exception("an answer cannot be written")
             self._departure.leave()
 
 

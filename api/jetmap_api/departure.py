@@ -67,6 +67,9 @@ class Departure:
         self._watcher = self._task.get_loop().create_task(self._watch(receive))
 
     async def _watch(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        try:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        except OSError:
+            pass  # a server that cannot listen any more: the client is as good as gone
         self.leave()

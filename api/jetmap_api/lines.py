@@ -13,10 +13,14 @@ from .bodies import item_too_large
 from .checks import deeper_than, depth_error, not_utf8, syntax, too_deep, utf8_error
 from .departure import Departure
 from .limits import Limits
-from .problems import Problem
+from .spool import SpooledPipe
 
 if TYPE_CHECKING:
     from jetmap.client.sources import Feed
+
+# Bytes a second that are read of a body that is far ahead of its map. What a client that is
+# gone had still sent lies in the buffers of two kernels: a few MB.
+READ_AHEAD = 1 << 20
 
 _SPACE = b" \t\r\n"
 _check = msgspec.json.Decoder(msgspec.Raw).decode
@@ -93,11 +97,12 @@ class LinesParser:
 
 
 class LinesBody:
-    """Reads a body of JSON lines into a feed, in a task of its own.
+    """Reads a body of JSON lines into a feed, in tasks of its own.
 
-    ``complete`` is true once the body has been read. After a fault, or after ``discard``, what
-    is left of the body is read and dropped, so that a client that sends all of it before it
-    reads comes to see the answer.
+    The body is read ahead of the map, as far as memory allows and then slowly into a file:
+    only who reads learns that the client has left. ``complete`` is true once all of it has
+    been read. After a fault, or after ``discard``, what is left is read and dropped, so that a
+    client that sends its whole body before it reads comes to see the answer.
     """
 
     def __init__(self, receive: Receive, feed: Feed, departure: Departure, limits: Limits) -> None:
@@ -105,41 +110,58 @@ class LinesBody:
         self._receive = receive
         self._feed = feed
         self._departure = departure
-        self._parser = LinesParser(limits)
-        self._task = asyncio.create_task(self._run())
+        self._limits = limits
+        self._pipe = SpooledPipe(limits)
+        self._dropping = False
+        self._reader = asyncio.create_task(self._read())
+        self._feeder = asyncio.create_task(self._parse())
 
     def discard(self) -> None:
         """The map has ended: its items are no longer wanted."""
-        if not self.complete:
-            self._task.cancel()
-            self._task = asyncio.create_task(self._drain())
+        self._dropping = True
+        self._feeder.cancel()
+        self._pipe.discard()
 
     def close(self) -> None:
-        self._task.cancel()
-
-    async def _run(self) -> None:
-        try:
-            await self._read()
-        except Problem as problem:
-            self._feed.fail(problem)
-        await self._drain()
+        self._reader.cancel()
+        self._feeder.cancel()
+        self._pipe.discard()
 
     async def _read(self) -> None:
-        more = True
-        while more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                self._departure.leave()
-                return
-            more = message.get("more_body", False)
-            items = self._parser.add(message.get("body", b""), more)
-            if items:
-                await self._feed.put(items)
-        self.complete = True
-        self._feed.close()
+        try:
+            while (message := await self._receive())["type"] != "http.disconnect":
+                data = message.get("body", b"")
+                self.complete = self.complete or not message.get("more_body", False)
+                if not self._dropping:
+                    await self._keep(data)
+            self._departure.leave()
+        except Exception as exc:
+            self._feed.fail(exc)
 
-    async def _drain(self) -> None:
-        """Drops the rest, then waits for the client to leave."""
-        while (message := await self._receive())["type"] != "http.disconnect":
-            self.complete = self.complete or not message.get("more_body", False)
-        self._departure.leave()
+    async def _keep(self, data: bytes) -> None:
+        if self.complete:
+            self._pipe.end(data)
+            return
+        self._pipe.put(data)
+        limits = self._limits
+        if self._pipe.size > limits.max_buffer_bytes:
+            full = self._pipe.size > limits.max_spool_bytes - READ_AHEAD
+            try:
+                async with asyncio.timeout(None if full else len(data) / READ_AHEAD):
+                    await self._pipe.room()
+            except TimeoutError:
+                pass  # a little more goes to the file: the client may have left behind it
+
+    async def _parse(self) -> None:
+        parser = LinesParser(self._limits)
+        try:
+            while (data := await self._pipe.get()) is not None:
+                if items := parser.add(data, True):
+                    await self._feed.put(items)
+            if items := parser.add(b"", False):
+                await self._feed.put(items)
+            self._feed.close()
+        except Exception as exc:
+            self._dropping = True
+            self._pipe.discard()
+            self._feed.fail(exc)

@@ -1,4 +1,4 @@
-"""Results that nobody reads yet: in memory up to a limit, then in a temporary file."""
+"""Bytes that nobody takes yet: in memory up to a limit, then in temporary files."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class _Segment:
         return data
 
 
-class Outbox:
-    """A first-in, first-out pipe of bytes between a map and a client that reads slowly."""
+class SpooledPipe:
+    """First in, first out: bytes between two that go at different speeds."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -71,7 +71,7 @@ class Outbox:
         self._filled.set()
 
     def end(self, data: bytes) -> None:
-        """Puts the last words, which always fit; what is there is still read."""
+        """Puts the last bytes, which always fit; what is there is still read."""
         if self._segments:
             self._segments[-1].write(data)
             self._in_files += len(data)
@@ -105,6 +105,7 @@ class Outbox:
         self._segments.clear()
         self._memory.clear()
         self._in_memory = self._in_files = 0
+        self._emptied.set()
 
     def _spill(self, data: bytes) -> None:
         if self._in_files + len(data) > self._limits.max_spool_bytes:
@@ -152,7 +153,7 @@ class Gathered:
         self._written = 0
 
     def add(self, outcomes: Outcomes) -> None:
-        """Raises Problem as ``Outbox.put`` does."""
+        """Raises Problem as ``SpooledPipe.put`` does."""
         count = outcomes.count
         if not count:
             return

@@ -252,8 +252,8 @@ class Agent:
             self._held.take(head, delivered.ack, delivered.data, delivered.pending, now)
             await self._intake.core_freed()
             return
-        if head.map in self._withdrawn:
-            # It was on its way when its map was withdrawn.
+        if head.map in self._withdrawn or self._held.is_gone(head.inbox):
+            # It was on its way when its map was withdrawn, or its caller went.
             await self._send(delivered.ack, TERM)
             await self._intake.core_freed()
             return
@@ -391,9 +391,6 @@ class Agent:
         while True:
             await asyncio.sleep(holdings.BEAT)
             now = time.monotonic()
-            for held in self._held.beat(now):
-                logger.warning("map %s: its caller is gone; it is dropped", held.head.map)
-                await self._withdraw(held)
             await self._claim()
             for held, delivery in self._held.overdue(now):
                 await self._send(f"{held.head.inbox}.result", delivery)
@@ -413,10 +410,14 @@ class Agent:
                 await self._send(held.acks[-1], IN_PROGRESS)
 
     async def _tick(self) -> None:
-        """Every second: lost pulls, worn workers, changed sources."""
+        """Every second: lost pulls, lost callers, worn workers, changed sources."""
         while True:
             await asyncio.sleep(1.0)
-            await self._intake.check(time.monotonic())
+            now = time.monotonic()
+            await self._intake.check(now)
+            for held in self._held.gone(now):
+                logger.warning("map %s: its caller is gone; it is dropped", held.head.map)
+                await self._withdraw(held)
             for slot in self._slots:
                 await slot.recycle()
             if self._options.embedded or self._options.reload:

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from jetmap.messages import ChunkHead, Held
 
 BEAT = 2.0
+LOOK = 1.0
 SILENCE = 8.0
+GONE_KEPT = 10.0
 
 Key = tuple[str, int]
 
@@ -52,7 +54,8 @@ class Holdings:
         self._tokens: dict[int, Holding] = {}
         self._heard: dict[str, float] = {}  # inbox -> when its dispatcher last answered
         self._token = 0
-        self._last_beat: float | None = None
+        self._looked: float | None = None
+        self._gone: dict[str, float] = {}  # inbox -> when its dispatcher was given up
 
     def __len__(self) -> int:
         return len(self._held)
@@ -110,21 +113,28 @@ class Holdings:
 
     def heard(self, inbox: str, now: float) -> None:
         """The dispatcher of this inbox answered."""
+        self._gone.pop(inbox, None)
         if inbox in self._heard:
             self._heard[inbox] = now
 
-    def beat(self, now: float) -> list[Holding]:
-        """Once every ``BEAT`` seconds: the chunks whose dispatcher is gone.
+    def gone(self, now: float) -> list[Holding]:
+        """Once a second: the chunks whose dispatcher has not answered for too long.
 
         A process that was frozen could not hear answers: its gap counts for nobody.
         """
-        if self._last_beat is not None:
-            gap = now - self._last_beat - BEAT
-            if gap > BEAT:
-                self._heard = {inbox: at + gap for inbox, at in self._heard.items()}
-        self._last_beat = now
-        gone = {inbox for inbox, at in self._heard.items() if now - at > SILENCE}
-        return [h for h in self._held.values() if h.head.inbox in gone]
+        if self._looked is not None and now - self._looked > LOOK + BEAT:
+            gap = now - self._looked - LOOK
+            self._heard = {inbox: at + gap for inbox, at in self._heard.items()}
+        self._looked = now
+        silent = {inbox for inbox, at in self._heard.items() if now - at > SILENCE}
+        self._gone = {inbox: at for inbox, at in self._gone.items() if now - at < GONE_KEPT}
+        self._gone.update(dict.fromkeys(silent, now))
+        return [h for h in self._held.values() if h.head.inbox in silent]
+
+    def is_gone(self, inbox: str) -> bool:
+        """Whether this dispatcher was given up a moment ago, so that what of it is still in
+        the queue is not begun. (One that was only out of reach publishes it again.)"""
+        return inbox in self._gone
 
     def claims(self, items: dict[Key, int | None]) -> dict[str, list[Held]]:
         """By dispatcher's inbox, what is held of it. items: in progress, by chunk."""

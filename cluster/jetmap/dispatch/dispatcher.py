@@ -53,6 +53,7 @@ logger = logging.getLogger(__name__)
 TICK = 1.0
 PATIENCE = 4.5  # Seconds of silence about a chunk, two beats and a little, before it is sent again.
 RECLAIM = 1.0  # Seconds that agents have to claim what they hold when the broker is back.
+CRASH_SECONDS = 0.1  # What a crash costs its map in fair sharing: a core's next worker.
 CONFIRM_BATCH = 64
 
 _delivery = msgspec.msgpack.Decoder(Delivery).decode
@@ -449,7 +450,10 @@ class Dispatcher:
         if delivery.pending >= 0 and report.final is not None:
             cores = self.roster.cores(flight.offer) if flight else 0
             self._scheduler.window.steer(delivery.pending, cores)
-        self._settle(run, state.ledger.take(report), report.seconds)
+        seconds = report.seconds
+        if report.final is not None and report.final.crash is not None:
+            seconds = max(seconds, CRASH_SECONDS)
+        self._settle(run, state.ledger.take(report), seconds)
 
     def _settle(self, run: MapRun, settlement: Settlement, seconds: float = 0.0) -> None:
         if settlement.ended is not None:
