@@ -14,6 +14,7 @@ from pathlib import Path
 from time import perf_counter
 
 import msgspec
+import psutil
 import uvloop
 
 from . import library, web
@@ -39,13 +40,15 @@ ROWS: dict[str, Callable[[Run], Awaitable[list[Row]]]] = {
     "fairness": fairness,
 }
 QUICK = 20
+BUSY = 5.0  # per cent
 
 EPILOG = """\
 Everything runs on loopback, on the first --cores cores that this process may use, and is
 ended with it. Baselines and jetmap are measured in turns; figures are medians, and a ratio is
 the median of the rounds' ratios. 'share of ideal' is the serial time divided by the cores and
 by the time taken. The HTTP baseline is a FastAPI app that awaits run_in_executor for each item,
-one after the other; 'gathered' is the same app awaiting them all at once.
+one after the other; 'gathered' is the same app awaiting them all at once. The pool's single
+item is awaited on the caller's event loop, as jetmap's is; 'blocking' waits for it in a thread.
 """
 
 
@@ -90,11 +93,13 @@ def main() -> int:
     chosen = arguments()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: chosen.cores])
     cores = len(os.sched_getaffinity(0))
+    busy = psutil.cpu_percent(1.0)
     with started_pool(cores) as pool:
         work = Work(turns_per_second())
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             rows = runner.run(measured(chosen, pool, work))
-    print(f"Python {platform.python_version()}, {cores} cores, median of {chosen.runs}\n")
+    print(f"Python {platform.python_version()}, {cores} cores, median of {chosen.runs}", end="")
+    print(f"; the machine was {busy:.0f} % busy before\n" if busy > BUSY else "\n")
     print(markdown(rows))
     if chosen.json:
         chosen.json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)))

@@ -42,8 +42,18 @@ async def one(run: Run) -> list[Row]:
     cluster, pool = await run.cluster(), run.pool
     calls = run.scaled(400)
 
-    async def pool_calls() -> float:
+    async def blocking() -> float:
         return await asyncio.to_thread(time_single, pool, tasks.nothing, calls)
+
+    async def awaited() -> float:
+        loop, times = asyncio.get_running_loop(), []
+        for n in range(calls):
+            began = perf_counter()
+            value = await loop.run_in_executor(pool, tasks.nothing, n)
+            times.append(perf_counter() - began)
+            if value != n:
+                raise AssertionError(f"{value} for {n}")
+        return median(times)
 
     async def jetmap_calls() -> float:
         times = []
@@ -55,13 +65,15 @@ async def one(run: Run) -> list[Row]:
                 raise AssertionError(f"{values} for {[n]}")
         return median(times)
 
-    await pool_calls()
-    await jetmap_calls()
-    samples = await interleaved(run.runs, {"pool": pool_calls, "jetmap": jetmap_calls})
+    contenders = {"pool": awaited, "blocking": blocking, "jetmap": jetmap_calls}
+    for measure in contenders.values():
+        await measure()
+    samples = await interleaved(run.runs, contenders)
     return [
         Row(
             "one",
             "one empty item, p50",
+            aside=f"{seconds(median(samples['blocking']))} (blocking)",
             baseline=seconds(median(samples["pool"])),
             jetmap=seconds(median(samples["jetmap"])),
             figure=median_ratio(samples["jetmap"], samples["pool"]),

@@ -113,13 +113,15 @@ def _answers(url: str) -> bool:
 
 
 def _listener(pid: int, port: int) -> int:
-    """The process that listens: the server or one of its descendants."""
+    """The process that answers on ``port``: a parent may hold the same socket for its child."""
     process = psutil.Process(pid)
-    for candidate in (process, *process.children(recursive=True)):
-        for connection in candidate.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
-                return int(candidate.pid)
-    return pid
+    holders = [
+        candidate.pid
+        for candidate in (process, *process.children(recursive=True))
+        for connection in candidate.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+    ]
+    return holders[-1] if holders else pid
 
 
 async def stop(process: subprocess.Popen[bytes]) -> None:

@@ -29,6 +29,15 @@ class Work:
 
 
 @dataclass
+class Order:
+    """number: what comes back. seconds: of compute. how: to go wrong, if at all."""
+
+    number: int
+    seconds: float = 0.0
+    how: str = ""
+
+
+@dataclass
 class Sum:
     total: float
     parts: tuple[int, ...] = ()
@@ -122,6 +131,15 @@ def logged(item: tuple[int, float], *, log: str) -> int:
     note(log, index)
     burn(seconds)
     return index
+
+
+@task
+def obey(order: Order, *, log: str) -> int:
+    """Notes that it starts, computes, and goes wrong if that is the order."""
+    note(log, order.number)
+    burn(order.seconds)
+    go_wrong(order.how)
+    return order.number
 
 
 @task

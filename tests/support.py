@@ -30,6 +30,7 @@ from jetmap.messages import Presence
 HERE = Path(__file__).parent
 FUNCTIONS = str(HERE / "functions.py")
 MARK = "TEST_MARK"
+KEEPER = "jetmap.broker.keeper"
 
 
 # Waiting
@@ -81,8 +82,12 @@ def described(processes: Iterable[psutil.Process]) -> list[str]:
 
 
 @contextmanager
-def nothing_left(timeout: float = 6) -> Iterator[str]:
-    """A mark and a runtime directory for what is started in here; fails if a process is left."""
+def nothing_left(timeout: float = 6, *, patient: bool = False) -> Iterator[str]:
+    """A mark and a runtime directory for what is started in here; fails if a process is left.
+
+    patient: waits for keepers to end by themselves, two seconds after their last user; else
+    they are asked to.
+    """
     mark = secrets.token_hex(8)
     with tempfile.TemporaryDirectory(prefix="jm-", dir="/tmp") as run:
         before = {name: os.environ.get(name) for name in (MARK, "XDG_RUNTIME_DIR")}
@@ -97,14 +102,18 @@ def nothing_left(timeout: float = 6) -> Iterator[str]:
                     os.environ[name] = value
             deadline = time.monotonic() + timeout
             while (left := marked(mark)) and time.monotonic() < deadline:
+                for process in left:
+                    if not patient and KEEPER in " ".join(_cmdline(process)):
+                        process.terminate()
+                        patient = True
                 time.sleep(0.02)
             lines = described(left)
             for process in left:
-                with_suppressed_kill(process)
+                kill_if_there(process)
         assert not lines, f"processes are left: {lines}"
 
 
-def with_suppressed_kill(process: psutil.Process) -> None:
+def kill_if_there(process: psutil.Process) -> None:
     try:
         process.kill()
     except psutil.NoSuchProcess:
@@ -173,7 +182,7 @@ class AgentProcess:
     def kill_host(self) -> None:
         """Everything at once, as when the power goes."""
         for process in [psutil.Process(self.pid), *self.workers]:
-            with_suppressed_kill(process)
+            kill_if_there(process)
 
     def has_exited(self) -> bool:
         return self.process.poll() is not None
@@ -266,7 +275,7 @@ async def site(place: Path, **options: Any) -> AsyncIterator[Site]:
         finally:
             for agent in there.agents:
                 end(agent.process)
-            await server.stop()
+            await there.server.stop()
 
 
 def end(process: subprocess.Popen[Any]) -> None:

@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,15 +79,16 @@ class House:
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """``jetmap …`` in the background."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "jetmap.cli", *arguments],
-            cwd=self.directory,
-            env=self.environment | variables,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(self.directory / "stderr").open("a"),
-            text=True,
-        )
+        with (self.directory / "stderr").open("a") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "jetmap.cli", *arguments],
+                cwd=self.directory,
+                env=self.environment | variables,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+            )
         self._started.append(process)
         return process
 
@@ -132,12 +134,14 @@ class House:
         for process in self._started:
             self.descendants(process)
             process.kill()
-            process.communicate()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with suppress(BrokenPipeError):
+                        pipe.close()
         for seen in self._seen:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 seen.kill()
-            except psutil.NoSuchProcess:
-                pass
 
 
 class Up:
@@ -307,6 +311,8 @@ def test_tasks_that_cannot_be_imported_end_up(house: House, source: str, message
     assert process.wait(30) == Exit.WORKERS
     assert "the workers cannot start" in house.said
     assert message in house.said
+    assert "jetmap/worker" not in house.said
+    assert house.said.count("nowhere_to_be_found") <= 3
     house.nothing_is_left()
 
 
@@ -520,7 +526,7 @@ def test_a_worker_finishes_on_the_first_signal_and_ends_on_the_second(house: Hou
     wait_until(lambda: _ready(up) == 2, "both are ready")
     mapping = house.start("map", "slow")
     assert mapping.stdin is not None
-    mapping.stdin.write("1.5\n1.5\n")
+    mapping.stdin.write("3\n3\n")
     mapping.stdin.close()
     wait_until(lambda: _busy(up) == 2, "both are busy")
     house.descendants(worker)

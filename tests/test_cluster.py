@@ -19,6 +19,7 @@ import pytest
 from support import (
     FUNCTIONS,
     HERE,
+    KEEPER,
     check,
     marked,
     nothing_left,
@@ -202,6 +203,8 @@ async def test_a_stream_takes_its_items_lazily(cluster: Cluster) -> None:
             taken += 1
             yield 20_000
 
+    # How much a value takes is learnt, as how long it takes.
+    await cluster.map(functions.zeros, [20_000] * 200)
     read = 0
     async with cluster.stream(functions.zeros, endless()) as stream:
         async for outcome in stream:
@@ -412,7 +415,7 @@ async def test_closing_ends_open_maps() -> None:
 
 async def test_processes_share_a_keeper(shared: Cluster, mark: str) -> None:
     def keepers() -> list[psutil.Process]:
-        return [p for p in marked(mark) if "jetmap.broker.keeper" in " ".join(p.cmdline())]
+        return [p for p in marked(mark) if KEEPER in " ".join(p.cmdline())]
 
     (agent,) = shared.workers
     children = [
@@ -513,7 +516,7 @@ async def test_a_killed_keeper_is_replaced() -> None:
             )
             await wait_until(lambda: cluster.stats.items_done > 50, "the map runs")
             for process in marked(mark):
-                if "jetmap.broker.keeper" in " ".join(process.cmdline()):
+                if KEEPER in " ".join(process.cmdline()):
                     process.kill()
             assert await running == numbers
 
@@ -549,6 +552,6 @@ def test_settings_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_everything_is_gone_when_a_script_ends(tmp_path: Path) -> None:
-    with nothing_left() as mark:
+    with nothing_left(patient=True) as mark:
         run_python(SCRIPT, cwd=tmp_path)
         wait_until_sync(lambda: not marked(mark), "nothing is left", 5)

@@ -8,6 +8,8 @@ def main() -> None:
     from . import tether
 
     tether.hold()
-    from .app import app
+    import sys
 
-    app()
+    from .app import build
+
+    build(sys.argv[1:])()

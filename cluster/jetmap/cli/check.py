@@ -80,7 +80,13 @@ def _secrets(settings: Settings) -> Fact:
         "token": settings.read_token(),
     }
     problems = []
-    for name in ("nats_password_file", "nats_token_file", "nats_creds", "nats_tls_key"):
+    for name in (
+        "nats_password_file",
+        "nats_token_file",
+        "nats_creds",
+        "nats_tls_key",
+        "token_file",
+    ):
         path = getattr(settings, name)
         # Containers get theirs read-only from /run/secrets, where modes are not theirs to set.
         if path and not path.startswith("/run/secrets/") and Path(path).stat().st_mode & 0o077:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import sys
 from pathlib import Path
 
 import msgspec
 import typer
 
+import jetmap
 from jetmap.agent.agent import Agent
 from jetmap.agent.options import AgentOptions
 from jetmap.broker.connection import Connection
@@ -24,6 +26,8 @@ from .running import with_broker
 from .signals import Stop, first
 
 logger = logging.getLogger(__name__)
+
+PACKAGE = str(Path(jetmap.__file__).parent)
 
 
 @takes("tasks", *BROKER, *WORKER)
@@ -62,6 +66,9 @@ async def serve(settings: Settings) -> int:
 
 async def _offer(agent: Agent, connection: Connection, settings: Settings, stop: Stop) -> int:
     state = Watch()
+    if not settings.reload:
+        # We say it ourselves, once and shorter.
+        logging.getLogger("jetmap.agent.agent").addFilter(state.is_news)
     subject = presence(settings.pool, agent.id)
     subscription = await connection.subscribe(subject, state.announced)
     await agent.start()
@@ -115,16 +122,37 @@ class Watch:
         if self.ready or self.failure:
             self.decided.set()
 
+    def is_news(self, record: logging.LogRecord) -> bool:
+        """Whether a record of the agent's log is not what ``check`` will say."""
+        return self.ready > 0 or not str(record.msg).startswith("workers cannot start")
+
     def check(self, timeout: float) -> None:
         """Raises WorkerStartFailed unless a worker is ready."""
         if self.ready:
             return
         if self.failure:
-            raise WorkerStartFailed(f"the workers cannot start:\n{self.failure}")
+            raise WorkerStartFailed(f"the workers cannot start: {reason(self.failure)}")
         raise WorkerStartFailed(
             f"no worker was ready after {timeout:g} s: if importing the tasks takes longer, "
             "raise --start-timeout"
         )
+
+
+def reason(failure: str) -> str:
+    """Why an import failed: jetmap's own sentence, else the traceback without our frames."""
+    if found := re.search(r"^jetmap\.errors\.\w+: ", failure, re.M):
+        return failure[found.end() :].strip()
+    frames = re.split(r"(?m)^(?=  File )", failure)
+    foreign = [
+        frame
+        for frame in frames
+        if not re.match(
+            rf'  File "(<frozen importlib|.*/importlib/__init__|{re.escape(PACKAGE)})', frame
+        )
+        # The last one also holds the error itself.
+        or not frame.splitlines()[-1].startswith(" ")
+    ]
+    return "\n" + "".join(foreign).strip()
 
 
 def agent_options(settings: Settings) -> AgentOptions:

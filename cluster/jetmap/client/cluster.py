@@ -7,24 +7,15 @@ import os
 import sys
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from importlib.machinery import PathFinder
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
-from jetmap.dispatch.costs import Cutting
-from jetmap.dispatch.dispatcher import Dispatcher, DispatchOptions
 from jetmap.dispatch.roster import FunctionStatus
 from jetmap.dispatch.sources import AsyncObjects, Objects, Source
 from jetmap.dispatch.stats import Stats
-from jetmap.errors import (
-    ClusterClosed,
-    ItemError,
-    LimitExceeded,
-    UnknownFunction,
-    WorkerStartFailed,
-)
-from jetmap.loading import import_tasks, reference, running_main
-from jetmap.messages import Format, FunctionRef, Presence
+from jetmap.errors import ClusterClosed, ItemError, LimitExceeded, UnknownFunction
+from jetmap.loading import import_tasks
+from jetmap.messages import Format, Presence
 from jetmap.tasks import find, registered
 
 from .calls import FORMAT, Call, first_error
@@ -32,10 +23,9 @@ from .inline import InlineRun
 from .stream import Run, Stream
 
 if TYPE_CHECKING:
-    from jetmap.broker.connection import Connection
-    from jetmap.broker.membership import Membership
     from jetmap.settings import Settings
 
+    from .link import Link
     from .sync import SyncCluster
 
 X = TypeVar("X")
@@ -74,13 +64,9 @@ class Cluster:
         self._share = share
         self._inline = inline
         self._settings = settings
-        self._connection: Connection | None = None
-        self._membership: Membership | None = None
-        self._dispatcher: Dispatcher | None = None
-        self._refs: dict[object, FunctionRef] = {}
+        self._link: Link | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
-        self._runs: set[InlineRun] = set()
 
     @classmethod
     async def start(cls, url: str | None = None, **options: Any) -> Self:
@@ -106,19 +92,9 @@ class Cluster:
         if self._loop is None or self._pid != os.getpid():
             return
         self._loop = None
-        dispatcher, self._dispatcher = self._dispatcher, None
-        connection, self._connection = self._connection, None
-        membership, self._membership = self._membership, None
-        for run in list(self._runs):
-            await run.aclose()
-        try:
-            if dispatcher is not None:
-                await dispatcher.close()
-            if connection is not None:
-                await connection.close()
-        finally:
-            if membership is not None:
-                await membership.leave()
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
 
     # Running functions
 
@@ -270,22 +246,22 @@ class Cluster:
         """Functions that somebody offers now."""
         if self._inline:
             return [FunctionStatus(f.info(), ["inline"], 1, True) for f in registered()]
-        return self._dispatch().roster.functions()
+        return self._linked().dispatcher.roster.functions()
 
     @property
     def workers(self) -> list[Presence]:
         """The agents of the pool, as they last announced themselves."""
-        return [] if self._inline else self._dispatch().roster.agents
+        return [] if self._inline else self._linked().dispatcher.roster.agents
 
     @property
     def stats(self) -> Stats:
         """Counters of this process's maps."""
-        return Stats() if self._inline else self._dispatch().stats
+        return Stats() if self._inline else self._linked().dispatcher.stats
 
     @property
     def connected(self) -> bool:
         """Whether the broker is there now."""
-        return self._inline or (self._connection is not None and self._connection.connected)
+        return self._inline or (self._link is not None and self._link.connection.connected)
 
     @property
     def is_started(self) -> bool:
@@ -319,8 +295,7 @@ class Cluster:
             return find(function) is not None
         if any(status.info.name == function for status in self.functions):
             return True
-        assert self._connection is not None
-        return await topology.known(self._connection, self.settings.pool, function)
+        return await topology.known(self._linked().connection, self.settings.pool, function)
 
     # Inside
 
@@ -335,89 +310,14 @@ class Cluster:
                 for argument in self._tasks:
                     import_tasks(argument)
             else:
-                await self._connect()
+                from .link import Link
+
+                self._link = await Link.open(
+                    self.settings, share=self._share, start_timeout=self._start_timeout
+                )
         except BaseException:
             await self.aclose()
             raise
-
-    async def _connect(self) -> None:
-        from jetmap.broker.connection import Connection
-        from jetmap.broker.topology import StreamOptions
-
-        settings = self.settings
-        if settings.nats_url is None:
-            self._membership = await self._join()
-            servers, auth = list(self._membership.servers), self._membership.auth
-        else:
-            servers, auth = settings.servers(), settings.auth()
-        self._connection = await Connection.open(
-            servers, name=f"jetmap dispatcher {os.getpid()}", auth=auth
-        )
-        if self._membership is not None:
-            self._membership.on_renewed(self._moved)
-        options = DispatchOptions(
-            pool=settings.pool,
-            cutting=Cutting(
-                settings.chunk_seconds, settings.chunk_min_seconds, settings.chunk_bytes
-            ),
-            attempts=settings.attempts,
-            max_open_maps=settings.max_open_maps,
-            max_buffer=settings.max_buffer_bytes,
-            stream=StreamOptions(
-                storage=settings.work_storage,
-                replicas=settings.work_replicas,
-                max_messages=settings.work_max_messages,
-                max_bytes=settings.work_max_bytes,
-            ),
-        )
-        self._dispatcher = Dispatcher(self._connection, options)
-        await self._dispatcher.start()
-        await self._wait_for_workers()
-
-    async def _moved(self) -> None:
-        """A new keeper took over; usually, but not always, at the same address."""
-        if self._connection is not None and self._membership is not None:
-            self._connection.move(list(self._membership.servers))
-
-    async def _wait_for_workers(self) -> None:
-        """Embedded, a worker must get ready; elsewhere a moment is given to those there."""
-        roster, membership = self._dispatch().roster, self._membership
-        if membership is None:
-            await self._dispatch().wait_for(lambda: bool(roster.agents), 0.25)
-            return
-
-        def settled() -> bool:
-            ready = any(p.ready for p in roster.agents)
-            return ready or roster.failure is not None or membership.failed is not None
-
-        if not await self._dispatch().wait_for(settled, self._start_timeout):
-            raise WorkerStartFailed(
-                f"no worker was ready after {self._start_timeout:g} s (start_timeout): "
-                "their imports take longer, or hang"
-            )
-        if membership.failed is not None:
-            raise WorkerStartFailed(membership.failed)
-        if roster.failure is not None:
-            raise WorkerStartFailed(f"no worker can start:\n{roster.failure}")
-
-    async def _join(self) -> Membership:
-        from jetmap.broker.membership import KeeperSpec, join
-
-        settings = self.settings
-        functions = registered()
-        in_main = any(f.module == "__main__" and not f.by_value for f in functions)
-        main = running_main() if in_main else None
-        interactive = any(f.by_value for f in functions) or not _has_main_file()
-        spec = KeeperSpec(
-            tasks=list(settings.tasks),
-            modules=_importable(f.module for f in functions),
-            main=main,
-            pool=settings.pool,
-            cores=settings.cores,
-            share=self._share and not interactive,
-            settings=settings.model_dump(mode="json", exclude=_SECRETS),
-        )
-        return await join(spec, self._start_timeout)
 
     async def _open(
         self,
@@ -433,19 +333,15 @@ class Cluster:
         if self._inline:
             return self._open_inline(name, source, format, kwargs, timeout)
         function = call.function if call is not None else None
-        ref = None
-        if self._membership is not None and function is not None:
-            ref = self._refs.get(function)
-            if ref is None:
-                ref = self._refs[function] = reference(function)
-        return await self._dispatch().open(
+        link = self._linked()
+        return await link.dispatcher.open(
             name,
             source,
             format=format,
             kwargs=kwargs,
             timeout=timeout,
             ordered=ordered,
-            ref=ref,
+            ref=link.reference(function),
             item_timeout=function.timeout if function is not None else None,
             attempts=function.attempts if function is not None else None,
         )
@@ -466,9 +362,7 @@ class Cluster:
     @property
     def _max_item(self) -> int:
         limit = int(self.settings.max_item_bytes)
-        if self._connection is None:
-            return limit
-        return min(limit, self._connection.max_payload - 16_384)
+        return limit if self._link is None else min(limit, self._link.max_item)
 
     def _check_length(self, length: int) -> None:
         limit = self.settings.max_list
@@ -481,14 +375,14 @@ class Cluster:
                 value=length,
             )
 
-    def _dispatch(self) -> Dispatcher:
-        if self._dispatcher is None:
-            raise ClusterClosed("the cluster is not started: use it in 'async with Cluster()'")
-        return self._dispatcher
+    def _linked(self) -> Link:
+        if self._link is None:
+            raise ClusterClosed(_NOT_STARTED)
+        return self._link
 
     def _check(self) -> None:
         if self._loop is None:
-            raise ClusterClosed("the cluster is not started: use it in 'async with Cluster()'")
+            raise ClusterClosed(_NOT_STARTED)
         if self._pid != os.getpid():
             raise ClusterClosed(
                 "this cluster was started before this process was forked; start one here"
@@ -503,33 +397,7 @@ class Cluster:
             )
 
 
-_SECRETS = {
-    "nats_url",
-    "nats_user",
-    "nats_password",
-    "nats_password_file",
-    "nats_token",
-    "nats_token_file",
-    "nats_creds",
-    "nats_tls_ca",
-    "nats_tls_cert",
-    "nats_tls_key",
-    "token_file",
-}
-
-
-def _importable(modules: Iterable[str]) -> list[str]:
-    """Those that a fresh interpreter with this ``sys.path`` would find."""
-    found = []
-    for name in dict.fromkeys(modules):
-        top = name.partition(".")[0]
-        if top not in ("__main__", "__mp_main__") and PathFinder.find_spec(top) is not None:
-            found.append(name)
-    return found
-
-
-def _has_main_file() -> bool:
-    return getattr(sys.modules.get("__main__"), "__file__", None) is not None
+_NOT_STARTED = "the cluster is not started: use it in 'async with Cluster()'"
 
 
 def _refuse_in_worker() -> None:

@@ -51,11 +51,13 @@ class Cutting:
     """How chunks are cut: by time, then by bytes.
 
     seconds: what a chunk aims at. least: where tapering ends. max_bytes: of a chunk's items.
+    max_items: so that values far larger than those before do not fill a worker.
     """
 
     seconds: float = 0.05
     least: float = 0.002
     max_bytes: int = 262_144
+    max_items: int = 16_384
 
     def duration(self, cost: Cost, remaining: int | None, cores: int) -> float:
         """Seconds that the next chunk shall take.
@@ -74,6 +76,7 @@ class Cutting:
             return 1
         seconds = max(cost.seconds, 1e-7)
         count = max(1, round(self.duration(cost, remaining, cores) / seconds))
+        count = min(count, self.max_items)
         if cost.bytes > 0:
             count = min(count, max(1, int(self.max_bytes / cost.bytes)))
         return count if remaining is None else max(1, min(count, remaining))

@@ -18,23 +18,23 @@ from .intervals import IntervalSet
 from .outcome import Batch
 
 VANISHED_LIMIT = 2  # Agents that may disappear with a chunk before it is cut into items.
+VANISHED_AFTER = 4.5  # Seconds without a claim, two beats and a little.
 
 
 @dataclass
 class Piece:
-    """Consecutive items that are to be sent (again). vanished: agents lost with them."""
+    """Consecutive items that are to be sent (again)."""
 
     start: int
     count: int
     items: bytes
-    vanished: int = 0
 
 
 @dataclass
 class Flight:
-    """A chunk that is out. seconds: its estimated compute. heard: when it was published, or
-    last claimed. holder: the agent that claimed it last;
-    holders: all that ever did. stored: the broker has acknowledged it."""
+    """A chunk that is out. seconds: its estimated compute, less what was reported. heard: when
+    it was published, or last claimed. claims: by agent, when it last claimed the chunk. host:
+    of the agent that claimed it last."""
 
     number: int
     piece: Piece
@@ -44,11 +44,9 @@ class Flight:
     published: float
     heard: float
     attempt: int = 1
-    holder: str | None = None
-    holders: set[str] = field(default_factory=set)
+    claims: dict[str, float] = field(default_factory=dict)
     host: str = ""
     final: Final | None = None
-    stored: bool = False
 
     @property
     def end(self) -> int:
@@ -96,9 +94,6 @@ class Ledger:
         self._drop_seen()
         return self._pieces.popleft()
 
-    def put_back(self, piece: Piece) -> None:
-        self._pieces.appendleft(piece)
-
     def send(self, piece: Piece, lane: Lane, offer: str, seconds: float, now: float) -> Flight:
         """The piece goes out, as a chunk with a number of its own."""
         self._number += 1
@@ -130,28 +125,29 @@ class Ledger:
         elif self._seen.covers(flight.piece.start, flight.end):
             self._end(flight)
             settlement.ended = flight
+        elif settlement.batches:
+            flight.seconds -= report.seconds
         return settlement
 
     def claimed(self, number: int, agent: str, host: str, now: float) -> Settlement | None:
         """An agent says that it holds a chunk; None: nobody wants it any more.
 
-        Another agent than before means that the earlier one is gone. With the second such
-        loss the chunk is cut into single items, and a single item is given up.
+        Others that held it too and have fallen silent are gone. With the second such loss the
+        chunk is cut into single items, and a single item is given up.
         """
         flight = self.flights.get(number)
-        if flight is None or self._seen.covers(flight.piece.start, flight.end):
+        if flight is None:
             return None
-        settlement = Settlement()
-        # One that comes back was only out of reach: it is no second loss.
-        if flight.holder is not None and agent not in flight.holders:
-            flight.piece.vanished += 1
-            if flight.piece.vanished >= VANISHED_LIMIT:
-                self._end(flight)
-                settlement.ended = flight
-                settlement.batches = self._give_up_or_cut(flight)
-        flight.holders.add(agent)
-        flight.holder, flight.host, flight.heard = agent, host, now
-        return settlement
+        if self._seen.covers(flight.piece.start, flight.end):
+            self._end(flight)
+            return Settlement(ended=flight)
+        flight.claims[agent] = flight.heard = now
+        gone = sum(now - at >= VANISHED_AFTER for at in flight.claims.values())
+        if gone >= VANISHED_LIMIT:
+            self._end(flight)
+            return Settlement(self._give_up_or_cut(flight, gone), flight)
+        flight.host = host
+        return Settlement()
 
     def withdraw(self, flight: Flight) -> None:
         """The chunk is taken back: its items are to be sent again."""
@@ -166,6 +162,8 @@ class Ledger:
         """This process was frozen for ``gap`` seconds, and could not hear anything."""
         for flight in self.flights.values():
             flight.heard += gap
+            for agent in flight.claims:
+                flight.claims[agent] += gap
 
     # Inside
 
@@ -228,16 +226,15 @@ class Ledger:
         message = f"{crash.message} ({tried})"
         return self._fail(item, ErrorRecord(item, "lost", "WorkerLost", message, None, detail))
 
-    def _give_up_or_cut(self, flight: Flight) -> list[Batch]:
+    def _give_up_or_cut(self, flight: Flight, gone: int) -> list[Batch]:
         piece = flight.piece
         if piece.count > 1:
-            self._return(Piece(piece.start, piece.count, piece.items), alone=True)
+            self._return(piece, alone=True)
             return []
         message = (
-            f"{piece.vanished} agents disappeared while they had this item, "
-            f"the last on host {flight.host}"
+            f"{gone} agents disappeared while they had this item, the last on host {flight.host}"
         )
-        detail = {"attempts": piece.vanished, "host": flight.host}
+        detail = {"attempts": gone, "host": flight.host}
         record = ErrorRecord(piece.start, "lost", "WorkerLost", message, None, detail)
         return self._fail(piece.start, record)
 
@@ -260,10 +257,7 @@ class Ledger:
             return
         offsets = [(a - piece.start, b - piece.start) for a, b in ranges]
         parts = arrays.select(piece.items, offsets, self._format) if ranges else []
-        pieces = [
-            Piece(a, b - a, items, piece.vanished)
-            for (a, b), items in zip(ranges, parts, strict=True)
-        ]
+        pieces = [Piece(a, b - a, items) for (a, b), items in zip(ranges, parts, strict=True)]
         self._pieces.extendleft(reversed(pieces))
 
     def _drop_seen(self) -> None:

@@ -27,6 +27,7 @@ class Roster:
         self._agents: dict[str, Presence] = {}
         self._heard: dict[str, float] = {}
         self._offers: dict[str, FunctionOffers] = {}
+        self._all_cores: int | None = None
 
     def announced(self, presence: Presence, now: float) -> None:
         if presence.gone:
@@ -35,18 +36,29 @@ class Roster:
         else:
             self._agents[presence.agent] = presence
             self._heard[presence.agent] = now
-        self._offers.clear()
+        self._changed()
 
     def expire(self, now: float) -> None:
         """Forgets agents that have been silent for too long."""
         for agent, at in list(self._heard.items()):
             if now - at > GONE_AFTER:
                 del self._agents[agent], self._heard[agent]
-                self._offers.clear()
+                self._changed()
 
     def credit(self, gap: float) -> None:
         """This process was frozen for ``gap`` seconds."""
         self._heard = {agent: at + gap for agent, at in self._heard.items()}
+
+    def _changed(self) -> None:
+        self._offers.clear()
+        self._all_cores = None
+
+    @property
+    def all_cores(self) -> int:
+        """Cores of the whole pool, at least 1."""
+        if self._all_cores is None:
+            self._all_cores = sum(p.cores for p in self._agents.values() if not p.draining)
+        return max(1, self._all_cores)
 
     @property
     def agents(self) -> list[Presence]:

@@ -87,11 +87,16 @@ class Scheduler:
         return map.cost.is_known or len(map.ledger.flights) < 2
 
     def _may_use_express(self, map: MapState, cores: int) -> bool:
-        """The lane for short maps takes a map's first chunks, up to one chunk duration."""
+        """The lane for short maps takes a map's first chunks, up to one chunk duration.
+
+        Chunks that are short because their bytes are many count as the shortest there are:
+        the lane has no window that would bound them.
+        """
         if map.cost.is_known:
             if map.cost.seconds > EXPRESS_ITEMS * self.cutting.seconds:
                 return False
-            return not map.express_chunks or map.express_seconds < self.cutting.seconds
+            used = max(map.express_seconds, map.express_chunks * self.cutting.least)
+            return not map.express_chunks or used < self.cutting.seconds
         return map.express_chunks < cores
 
     def _cut(self, map: MapState, lane: Lane, cores: int) -> Cut | None:

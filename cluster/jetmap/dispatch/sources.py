@@ -17,6 +17,8 @@ from jetmap.messages import ErrorRecord, Format
 Element = bytes | msgspec.Raw
 Encode = Callable[[list[Any]], bytes]
 
+_STRIDE = 1 << 20  # Objects to encode at once: fewer, for a while, after one that could not be.
+
 
 @dataclass
 class Taken:
@@ -134,7 +136,7 @@ class Feed:
 
     def take(self, count: int, max_bytes: int) -> Taken | None:
         taken: list[Element] = []
-        size = 0
+        size = 1  # With the array's head or commas.
         while self._elements and len(taken) < count:
             length = len(memoryview(self._elements[0])) + 1
             if taken and size + length > max_bytes:
@@ -143,7 +145,7 @@ class Feed:
             size += length
         if not taken:
             return None
-        self._bytes -= size - len(taken)
+        self._bytes -= size - 1 - len(taken)
         if self._bytes <= self._limit // 2:
             self._room.set()
         return Taken(len(taken), arrays.join(taken, self._format))
@@ -169,6 +171,7 @@ class Objects:
         self._kept: dict[int, Any] | None = {} if keep else None
         self._max_item = max_item
         self._taken = 0
+        self._stride = _STRIDE
         self._length = len(items) if isinstance(items, Sized) else None
         self._ended = self._length == 0
         self.error: BaseException | None = None
@@ -186,10 +189,11 @@ class Objects:
         return bool(self._returned) or not self._ended
 
     def take(self, count: int, max_bytes: int) -> Taken | None:
-        objects = self._next(count)
+        objects = self._next(min(count, self._stride))
         if not objects:
             return None
-        taken, used = self._encoded(objects, max_bytes)
+        taken = self._encoded(objects, max_bytes)
+        used = taken.count
         if self._kept is not None:
             for offset, item in enumerate(objects[:used]):
                 self._kept[self._taken + offset] = item
@@ -219,35 +223,32 @@ class Objects:
             objects += fresh
         return objects
 
-    def _encoded(self, objects: list[Any], max_bytes: int) -> tuple[Taken, int]:
+    def _encoded(self, objects: list[Any], max_bytes: int) -> Taken:
+        """The first of these objects, as many as fit; a bad one is found by halving."""
         while True:
+            alone = len(objects) == 1
             try:
                 items = self._encode(objects)
-            except Exception:
-                return self._up_to_bad(objects)
-            if len(items) <= max_bytes:
-                return Taken(len(objects), items), len(objects)
-            if len(objects) == 1:
-                if len(items) <= self._max_item:
-                    return Taken(1, items), 1
+            except Exception as error:
+                if alone:
+                    return self._refused(error, f"the item cannot be encoded: {error}")
+                objects = objects[: len(objects) // 2]
+                self._stride = len(objects)
+                continue
+            if len(items) <= max_bytes or (alone and len(items) <= self._max_item):
+                self._stride = min(_STRIDE, 2 * self._stride)
+                return Taken(len(objects), items)
+            if alone:
                 message = (
                     f"the item takes {len(items):,} bytes; the limit is {self._max_item:,} "
                     "(setting max_item_bytes, within the broker's max_payload)"
                 )
-                return Taken(1, b"", ErrorRecord(0, "unencodable", "ValueError", message)), 1
+                return self._refused(ValueError(), message)
             objects = objects[: _fewer(len(objects), len(items), max_bytes)]
 
-    def _up_to_bad(self, objects: list[Any]) -> tuple[Taken, int]:
-        for position, item in enumerate(objects):
-            try:
-                self._encode([item])
-            except Exception as error:
-                if position:
-                    break
-                message = f"the item cannot be encoded: {error}"
-                record = ErrorRecord(0, "unencodable", type(error).__name__, message)
-                return Taken(1, b"", record), 1
-        return Taken(position, self._encode(objects[:position])), position
+    def _refused(self, error: Exception, message: str) -> Taken:
+        self._stride = 1
+        return Taken(1, b"", ErrorRecord(0, "unencodable", type(error).__name__, message))
 
 
 class AsyncObjects(Objects):
@@ -288,22 +289,24 @@ class AsyncObjects(Objects):
         return objects
 
     async def _read(self, items: AsyncIterable[Any]) -> None:
-        iterator = aiter(items)
         try:
-            async for item in iterator:
-                self._returned.append(item)
-                if len(self._returned) == 1 and self.wake is not None:
-                    self.wake()
-                if len(self._returned) >= self._read_ahead:
-                    self._room.clear()
-                    await self._room.wait()
+            iterator = aiter(items)
+            try:
+                async for item in iterator:
+                    self._returned.append(item)
+                    if len(self._returned) == 1 and self.wake is not None:
+                        self.wake()
+                    if len(self._returned) >= self._read_ahead:
+                        self._room.clear()
+                        await self._room.wait()
+            finally:
+                close = getattr(iterator, "aclose", None)
+                if close is not None:
+                    await close()
         except Exception as error:
             # The caller's own iterable raised: the map ends with just that.
             self.error = error
         finally:
-            close = getattr(iterator, "aclose", None)
-            if close is not None:
-                await close()
             self._ended = True
             if self.wake is not None:
                 self.wake()

@@ -1,0 +1,176 @@
+"""What a started cluster stands on: a keeper if it is embedded, a connection, a dispatcher."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from importlib.machinery import PathFinder
+
+from jetmap.broker.connection import Connection
+from jetmap.broker.membership import KeeperSpec, Membership, join
+from jetmap.broker.topology import StreamOptions
+from jetmap.dispatch.costs import Cutting
+from jetmap.dispatch.dispatcher import Dispatcher
+from jetmap.dispatch.options import DispatchOptions
+from jetmap.errors import WorkerStartFailed
+from jetmap.functions import Function
+from jetmap.loading import reference, running_main
+from jetmap.messages import FunctionRef
+from jetmap.settings import Settings
+from jetmap.tasks import registered
+
+# Room that a chunk or a result needs around one item in the broker's largest message.
+ENVELOPE_BYTES = 16_384
+ARRIVAL_SECONDS = 0.25  # For those who are there already to say so.
+
+# Settings that are no business of a keeper.
+_OURS = {
+    "nats_url",
+    "nats_user",
+    "nats_password",
+    "nats_password_file",
+    "nats_token",
+    "nats_token_file",
+    "nats_creds",
+    "nats_tls_ca",
+    "nats_tls_cert",
+    "nats_tls_key",
+    "token_file",
+}
+
+
+class Link:
+    """Made by ``open``, ended by ``close``."""
+
+    def __init__(
+        self, connection: Connection, dispatcher: Dispatcher, membership: Membership | None
+    ) -> None:
+        self.connection = connection
+        self.dispatcher = dispatcher
+        self._membership = membership
+        self._refs: dict[Function, FunctionRef] = {}
+
+    @classmethod
+    async def open(cls, settings: Settings, *, share: bool, start_timeout: float) -> Link:
+        """Joins the pool of these settings.
+
+        Raises BrokerUnreachable, TopologyMismatch, and embedded WorkerStartFailed.
+        """
+        membership = None
+        if settings.nats_url is None:
+            membership = await join(_spec(settings, share), start_timeout)
+        connection = None
+        try:
+            servers = list(membership.servers) if membership else settings.servers()
+            auth = membership.auth if membership else settings.auth()
+            name = f"jetmap dispatcher {os.getpid()}"
+            connection = await Connection.open(servers, name=name, auth=auth)
+            link = cls(connection, Dispatcher(connection, _options(settings)), membership)
+            await link.dispatcher.start()
+            if membership is not None:
+                membership.on_renewed(link._moved)
+                await link._wait_for_workers(membership, start_timeout)
+            else:
+                roster = link.dispatcher.roster
+                await link.dispatcher.attendance.wait_for(
+                    lambda: bool(roster.agents), ARRIVAL_SECONDS
+                )
+        except BaseException:
+            if connection is not None:
+                await connection.close()
+            if membership is not None:
+                await membership.leave()
+            raise
+        return link
+
+    async def close(self) -> None:
+        """Withdraws every open map, and leaves."""
+        try:
+            await self.dispatcher.close()
+            await self.connection.close()
+        finally:
+            if self._membership is not None:
+                await self._membership.leave()
+
+    @property
+    def max_item(self) -> int:
+        """Bytes of one item that the broker can carry."""
+        return self.connection.max_payload - ENVELOPE_BYTES
+
+    def reference(self, function: Function | None) -> FunctionRef | None:
+        """Where an embedded worker finds a function; elsewhere its name must do.
+
+        Kept, because it names the source as this process has imported it.
+        """
+        if self._membership is None or function is None:
+            return None
+        ref = self._refs.get(function)
+        if ref is None:
+            ref = self._refs[function] = reference(function)
+        return ref
+
+    async def _moved(self) -> None:
+        """A new keeper took over; usually, but not always, at the same address."""
+        if self._membership is not None:
+            self.connection.move(list(self._membership.servers))
+
+    async def _wait_for_workers(self, membership: Membership, timeout: float) -> None:
+        roster = self.dispatcher.roster
+
+        def settled() -> bool:
+            ready = any(p.ready for p in roster.agents)
+            return ready or roster.failure is not None or membership.failed is not None
+
+        if not await self.dispatcher.attendance.wait_for(settled, timeout):
+            raise WorkerStartFailed(
+                f"no worker was ready after {timeout:g} s (start_timeout): "
+                "their imports take longer, or hang"
+            )
+        if membership.failed is not None:
+            raise WorkerStartFailed(membership.failed)
+        if roster.failure is not None:
+            raise WorkerStartFailed(f"no worker can start:\n{roster.failure}")
+
+
+def _options(settings: Settings) -> DispatchOptions:
+    return DispatchOptions(
+        pool=settings.pool,
+        cutting=Cutting(settings.chunk_seconds, settings.chunk_min_seconds, settings.chunk_bytes),
+        attempts=settings.attempts,
+        max_open_maps=settings.max_open_maps,
+        max_buffer=settings.max_buffer_bytes,
+        stream=StreamOptions(
+            storage=settings.work_storage,
+            replicas=settings.work_replicas,
+            max_messages=settings.work_max_messages,
+            max_bytes=settings.work_max_bytes,
+        ),
+    )
+
+
+def _spec(settings: Settings, share: bool) -> KeeperSpec:
+    """The keeper of this application. What has no file (a notebook, a REPL) shares nothing:
+    its functions are its own."""
+    functions = registered()
+    in_main = any(f.module == "__main__" and not f.by_value for f in functions)
+    interactive = getattr(sys.modules.get("__main__"), "__file__", None) is None
+    return KeeperSpec(
+        tasks=list(settings.tasks),
+        modules=_importable(f.module for f in functions),
+        main=running_main() if in_main else None,
+        pool=settings.pool,
+        cores=settings.cores,
+        share=share and not interactive and not any(f.by_value for f in functions),
+        settings=settings.model_dump(mode="json", exclude=_OURS),
+    )
+
+
+def _importable(modules: Iterable[str]) -> list[str]:
+    """Those that a fresh interpreter with this ``sys.path`` would find."""
+    found = []
+    for name in dict.fromkeys(modules):
+        top = name.partition(".")[0]
+        if top not in ("__main__", "__mp_main__") and PathFinder.find_spec(top) is not None:
+            found.append(name)
+    return found

@@ -1,0 +1,94 @@
+"""Hears who is there, and finds who can run a function."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from nats.aio.msg import Msg
+
+from jetmap import subjects
+from jetmap.broker import topology
+from jetmap.broker.connection import Connection, Subscription
+from jetmap.errors import JetmapError, NoWorkers, UnknownFunction, WorkerStartFailed
+from jetmap.messages import FunctionRef, Ping, Presence, encode
+
+from .roster import Roster
+
+logger = logging.getLogger(__name__)
+
+_presence = msgspec.msgpack.Decoder(Presence).decode
+
+
+class Attendance:
+    """The roster, kept up to date. changed: called after each announcement."""
+
+    def __init__(
+        self, connection: Connection, pool: str, changed: Callable[[], Awaitable[None]]
+    ) -> None:
+        self.roster = Roster()
+        self._connection = connection
+        self._pool = pool
+        self._changed = changed
+        self._announced = asyncio.Event()
+
+    async def subscribe(self) -> Subscription:
+        return await self._connection.subscribe(subjects.all_presence(self._pool), self._hear)
+
+    async def ping(self) -> None:
+        """Asks everyone to announce themselves."""
+        try:
+            await self._connection.publish(subjects.control(self._pool), encode(Ping()))
+        except JetmapError as error:
+            logger.debug("no ping: %s", error)
+
+    async def wait_for(self, ready: Callable[[], bool], timeout: float) -> bool:
+        """Waits for announcements until ``ready`` holds; False after ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        while not ready():
+            self._announced.clear()
+            try:
+                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                    await self._announced.wait()
+            except TimeoutError:
+                return ready()
+        return True
+
+    def offer(self, function: str, ref: FunctionRef | None) -> str | None:
+        """The newest live offer that can run it. ref: embedded workers import what they lack."""
+        newest = self.roster.offers(function).newest
+        if newest is None and ref is not None:
+            return next(
+                (p.offer for p in self.roster.agents if p.embedded and p.offer and not p.draining),
+                None,
+            )
+        return newest
+
+    async def find(self, function: str, ref: FunctionRef | None, patience: float) -> None:
+        """Waits up to ``patience`` seconds for an offer; raises what its absence means."""
+        if self.offer(function, ref) is not None:
+            return
+        await self.ping()
+        if await self.wait_for(lambda: self.offer(function, ref) is not None, patience):
+            return
+        if (failure := self.roster.failure) is not None:
+            raise WorkerStartFailed(f"no worker can start:\n{failure}")
+        names = [status.info.name for status in self.roster.functions()]
+        known = ref is not None or function in names
+        if known or await topology.known(self._connection, self._pool, function):
+            raise NoWorkers(
+                f"no worker that has {function!r} is alive in pool {self._pool!r}; start one: "
+                "jetmap worker TASKS --nats URL"
+            )
+        raise UnknownFunction(
+            f"no worker ever announced a function {function!r} in pool {self._pool!r}; "
+            f"functions that are offered now: {', '.join(names) or 'none'}"
+        )
+
+    async def _hear(self, message: Msg) -> None:
+        self.roster.announced(_presence(message.data), time.monotonic())
+        self._announced.set()
+        await self._changed()

@@ -1,0 +1,24 @@
+"""What a dispatcher is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jetmap.broker.topology import StreamOptions
+
+from .costs import Cutting
+
+
+@dataclass(frozen=True)
+class DispatchOptions:
+    """cutting: of chunks. attempts: of an item that kills its worker, unless its function says
+    otherwise. max_open_maps: more are refused. max_buffer: bytes of unread results a map.
+    announce_seconds: how long to wait for a function that nobody has announced yet."""
+
+    pool: str = "default"
+    cutting: Cutting = field(default_factory=Cutting)
+    attempts: int = 2
+    max_open_maps: int = 1000
+    max_buffer: int = 16 << 20
+    announce_seconds: float = 1.0
+    stream: StreamOptions = field(default_factory=StreamOptions)

@@ -1,0 +1,412 @@
+"""The gateway on real sockets over a real cluster: uvicorn, NATS, pinned workers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+import uvicorn
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jetmap import Cluster
+from jetmap.settings import Settings
+from jetmap_api import create_app
+
+pytestmark = pytest.mark.anyio
+
+TASKS = """
+import math, os, time
+from jetmap import task
+
+@task
+def double(n: int) -> int:
+    "Twice as much."
+    return n * 2
+
+@task
+def picky(n: int, *, bad: list[int]) -> float:
+    if n in bad:
+        raise ValueError(f"no {n}")
+    return n / 4
+
+@task
+def text(value: str) -> str:
+    return value.upper()
+
+@task
+def anything(value):
+    return value
+
+@task
+def sleepy(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+@task
+def crash(n: int) -> int:
+    if n == 2:
+        os._exit(3)
+    return n
+
+@task
+def nan(n: int) -> float:
+    return math.nan if n == 1 else float(n)
+
+@task(timeout=0.2)
+def limited(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+"""
+
+
+@dataclass
+class Site:
+    cluster: Cluster
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=self.url, timeout=30)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        reader, writer = await asyncio.open_connection(self.host, self.port, limit=1 << 26)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    tasks = tmp_path_factory.mktemp("tasks") / "api_real_tasks.py"
+    tasks.write_text(TASKS)
+    options = Settings()
+    async with Cluster(tasks=str(tasks), share=False, cores=2) as cluster:
+        config = uvicorn.Config(create_app(cluster, options), log_level="error", lifespan="off")
+        server = uvicorn.Server(config)
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            host, port = listener.getsockname()
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            await wait_until(lambda: server.started, "the server listens")
+            yield Site(cluster, host, port)
+            server.should_exit = True
+            await asyncio.wait_for(serving, 10)
+
+
+async def wait_until(condition: Callable[[], bool], what: str, timeout: float = 10) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        await asyncio.sleep(0.005)
+
+
+def request(
+    path: str, body: bytes = b"", accept: str = "*/*", media: str = "application/json"
+) -> bytes:
+    """A whole request; without a body, the head of a chunked one."""
+    length = f"Content-Length: {len(body)}" if body else "Transfer-Encoding: chunked"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media}\r\n"
+        f"Accept: {accept}\r\n{length}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+async def read_chunked(reader: asyncio.StreamReader) -> bytes:
+    """The body of a chunked answer, head dropped."""
+    await reader.readuntil(b"\r\n\r\n")
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += (await reader.readexactly(size + 2))[:-2]
+    return body
+
+
+def rows(text: str) -> list[Any]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+# What comes back
+
+
+async def test_every_answer_of_a_map(site: Site) -> None:
+    items = list(range(1000))
+    expected = [n * 2 for n in items]
+    async with site.client() as client:
+        plain = await client.post("/map/double", json=items)
+        packed = await client.post(
+            "/map/double",
+            content=msgspec.msgpack.encode(items),
+            headers={"content-type": "application/msgpack", "accept": "application/msgpack"},
+        )
+        lines = await client.post(
+            "/map/double", json=items, headers={"accept": "application/jsonl"}
+        )
+        ordered = await client.post(
+            "/map/double?order=input",
+            content="\n".join(map(str, items)),
+            headers={"accept": "application/jsonl", "content-type": "application/jsonl"},
+        )
+        events = await client.post(
+            "/map/double", json=items, headers={"accept": "text/event-stream"}
+        )
+        empty = await client.post("/map/double", json=[])
+    assert plain.json() == expected
+    assert msgspec.msgpack.decode(packed.content) == expected
+    *found, last = rows(lines.text)
+    assert sorted((row["index"], row["value"]) for row in found) == list(enumerate(expected))
+    assert last == {"done": 1000, "failed": 0}
+    assert [row["value"] for row in rows(ordered.text)[:-1]] == expected
+    values: list[Any] = [None] * 1000
+    for block in events.text.split("\n\n"):
+        if block.startswith("event: results"):
+            data = json.loads(block.partition("data: ")[2])
+            values[data["start"] : data["start"] + len(data["values"])] = data["values"]
+            assert data["total"] == 1000
+    assert values == expected
+    assert empty.json() == []
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+
+
+async def test_any_list_over_http_is_what_a_loop_returns(site: Site) -> None:
+    loop = asyncio.get_running_loop()
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(
+        st.lists(json_values, max_size=40),
+        st.lists(st.integers(0, 30), max_size=40),
+        st.sets(st.integers(0, 30), max_size=3),
+    )
+    def check(items: list[Any], numbers: list[int], bad: set[int]) -> None:
+        with httpx.Client(base_url=site.url) as client:
+            echoed = client.post("/map/anything", content=msgspec.json.encode(items))
+            assert echoed.status_code == 415
+            headers = {"content-type": "application/json"}
+            body = msgspec.json.encode(items)
+            echoed = client.post("/map/anything", content=body, headers=headers)
+            assert msgspec.json.decode(echoed.content) == items
+            query = {"kwargs": json.dumps({"bad": sorted(bad)}), "errors": "collect"}
+            collected = client.post("/map/picky", json=numbers, params=query).json()
+            failed = [index for index, number in enumerate(numbers) if number in bad]
+            assert collected["values"] == [None if n in bad else n / 4 for n in numbers]
+            assert [error["index"] for error in collected["errors"]] == failed
+            query["errors"] = "fail"
+            listed = client.post("/map/picky", json=numbers, params=query)
+            if failed:
+                assert listed.json()["error"]["index"] == failed[0]
+            else:
+                assert listed.json() == collected["values"]
+
+    await loop.run_in_executor(None, check)
+
+
+@pytest.mark.parametrize(
+    ("function", "items", "status", "kind", "index"),
+    [
+        ("double", [1, 2, "3"], 422, "invalid", 2),
+        ("double", [1, 1e3, 2], 422, "invalid", 1),
+        ("crash", [1, 2, 3], 500, "lost", 1),
+        ("nan", [0, 1, 2], 500, "unencodable", 1),
+        ("limited", [0.01, 5, 0.01], 504, "timeout", 1),
+    ],
+)
+async def test_an_items_error_is_the_lists_problem(
+    site: Site, function: str, items: list[Any], status: int, kind: str, index: int
+) -> None:
+    async with site.client() as client:
+        response = await client.post(f"/map/{function}", json=items)
+        collected = await client.post(f"/map/{function}?errors=collect", json=items)
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert (error["index"], error["kind"]) == (index, kind)
+    assert set(error) == {"index", "kind", "type", "message"}
+    document = collected.json()
+    assert [value is None for value in document["values"]] == [
+        position == index for position in range(len(items))
+    ]
+    assert document["errors"][0]["kind"] == kind
+
+
+async def test_refusals(site: Site) -> None:
+    async with site.client() as client:
+        unknown = await client.post("/map/nothing", json=[1])
+        late = await client.post("/map/sleepy?timeout=0.2", json=[5, 5])
+        malformed = await client.post(
+            "/map/double", content=b"[1,2", headers={"content-type": "application/json"}
+        )
+        large = await client.post("/map/text", json=["x" * 950_000])
+        huge = await client.post(
+            "/map/double",
+            content=b"[1," + b"9" * 5000 + b"]",
+            headers={"content-type": "application/json"},
+        )
+        after = await client.post("/map/double", json=[4])
+    assert [r.status_code for r in (unknown, late, malformed, large)] == [404, 504, 400, 413]
+    assert (huge.status_code, huge.json()["error"]["kind"]) == (422, "invalid")
+    assert after.json() == [8]
+
+
+async def test_what_it_tells_about_itself(site: Site) -> None:
+    async with site.client() as client:
+        functions = (await client.get("/functions")).json()
+        workers = (await client.get("/workers")).json()
+        paths = (await client.get("/openapi.json")).json()["paths"]
+        metrics = (await client.get("/metrics")).text
+        ready = await client.get("/readyz")
+    assert {"double", "crash", "sleepy"} <= {function["name"] for function in functions}
+    assert workers[0]["cores"] == 2
+    assert "/map/sleepy" in paths
+    assert "jetmap_busy_cores{" in metrics
+    assert ready.status_code == 200
+
+
+async def test_one_connection_serves_many_maps(site: Site) -> None:
+    async with site.connection() as (reader, writer):
+        for number in range(20):
+            writer.write(request("/map/double", b"[%d]" % number))
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            expected = b"[%d]" % (number * 2)
+            assert await reader.readexactly(len(expected)) == expected
+        writer.write(request("/map/double", b"[1]") + request("/map/double", b"[2]"))
+        assert (await reader.readuntil(b"[2]")).endswith(b"\r\n\r\n[2]")
+        assert (await reader.readuntil(b"[4]")).endswith(b"\r\n\r\n[4]")
+
+
+# Clients that leave
+
+
+async def until_withdrawn(site: Site, before: int) -> None:
+    """The map is closed at once, and its cores are free soon."""
+    begun = time.monotonic()
+    await wait_until(lambda: site.cluster.stats.maps_open == 0, "the map is withdrawn")
+    assert time.monotonic() - begun < 0.5
+    assert site.cluster.stats.maps_ended["withdrawn"] == before + 1
+
+    async def answer() -> list[Any]:
+        return await site.cluster.map("double", [1, 2, 3])
+
+    assert await asyncio.wait_for(answer(), 5) == [2, 4, 6]
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/jsonl", "text/event-stream"])
+async def test_a_client_that_leaves_withdraws_its_map(site: Site, accept: str) -> None:
+    before = site.cluster.stats.maps_ended["withdrawn"]
+    async with site.connection() as (_, writer):
+        writer.write(request("/map/sleepy", json.dumps([1.0] * 50).encode(), accept))
+        await wait_until(lambda: site.cluster.stats.maps_open == 1, "the map runs")
+    await until_withdrawn(site, before)
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/jsonl", "text/event-stream"])
+async def test_a_client_that_leaves_in_its_body_withdraws_its_map(site: Site, accept: str) -> None:
+    before = site.cluster.stats.maps_ended["withdrawn"]
+    async with site.connection() as (_, writer):
+        writer.write(request("/map/sleepy", b"", accept, "application/jsonl"))
+        writer.write(chunk(b"1.0\n1.0\n1.0\n"))
+        await wait_until(lambda: site.cluster.stats.maps_open == 1, "the map runs")
+    await until_withdrawn(site, before)
+
+
+async def test_a_client_that_leaves_behind_a_long_body_withdraws_its_map(site: Site) -> None:
+    before = site.cluster.stats.maps_ended["withdrawn"]
+    async with site.connection() as (_, writer):
+        writer.write(request("/map/sleepy", b"", "application/jsonl", "application/jsonl"))
+        for _ in range(100):
+            writer.write(chunk(b"0.5000000\n" * 10_000))
+            await writer.drain()
+        await wait_until(lambda: site.cluster.stats.maps_open == 1, "the map runs")
+    await until_withdrawn(site, before)
+
+
+async def test_a_client_that_stops_reading_and_leaves_withdraws_its_map(site: Site) -> None:
+    before = site.cluster.stats.maps_ended["withdrawn"]
+    body = json.dumps(["x" * 10_000] * 5000).encode()
+    async with site.connection() as (reader, writer):
+        writer.write(request("/map/text", body, "application/jsonl"))
+        await reader.readuntil(b"\n")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        done = -1
+        while done != site.cluster.stats.items_done:  # until backpressure holds the map
+            done = site.cluster.stats.items_done
+            await asyncio.sleep(0.2)
+        assert site.cluster.stats.maps_open == 1
+    await until_withdrawn(site, before)
+
+
+# Both ways at once
+
+
+async def test_results_come_while_the_body_is_sent(site: Site) -> None:
+    async with site.connection() as (reader, writer):
+        writer.write(request("/map/double", b"", "application/jsonl", "application/jsonl"))
+        writer.write(chunk(b"1\n"))
+        assert (await reader.readuntil(b'{"index":0,"value":2}\n')).startswith(b"HTTP/1.1 200")
+        writer.write(chunk(b"2\n"))
+        await reader.readuntil(b'{"index":1,"value":4}\n')
+        writer.write(b"0\r\n\r\n")
+        await reader.readuntil(b'{"done":2,"failed":0}\n')
+
+
+async def test_a_client_that_sends_everything_first_gets_everything(site: Site) -> None:
+    count = 100_000
+    line = b'"' + b"x" * 190 + b'"\n'
+    async with site.connection() as (reader, writer):
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(request("/map/text", b"", "application/jsonl", "application/jsonl"))
+        for _ in range(count // 1000):
+            writer.write(chunk(line * 1000))
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        body = await asyncio.wait_for(read_chunked(reader), 40)
+    *found, last = body.splitlines()
+    assert json.loads(last) == {"done": count, "failed": 0}
+    assert len(found) == count
+    assert {msgspec.json.decode(row)["index"] for row in found} == set(range(count))
+
+
+async def test_a_bad_line_ends_the_map_in_band(site: Site) -> None:
+    async with site.connection() as (reader, writer):
+        writer.write(request("/map/double", b"", "application/jsonl", "application/jsonl"))
+        writer.write(chunk(b"1\n"))
+        await reader.readuntil(b'{"index":0,"value":2}\n')
+        writer.write(chunk(b"\n2x\n"))
+        last = await reader.readuntil(b"}\n")
+    problem = json.loads(last.partition(b"\r\n")[2].partition(b"\r\n")[2] or b"null")
+    assert (problem["problem"]["status"], problem["problem"]["line"]) == (400, 3)

@@ -1,0 +1,97 @@
+"""Sets of indices, the order of batches and histograms, against their plain counterparts."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jetmap.dispatch.intervals import IntervalSet
+from jetmap.dispatch.outcome import Batch
+from jetmap.dispatch.reorder import Reorder
+from jetmap.dispatch.stats import WAIT_BUCKETS, Histogram
+
+ranges = st.tuples(st.integers(0, 60), st.integers(0, 60))
+
+
+def indices(parts: list[tuple[int, int]]) -> set[int]:
+    return {index for a, b in parts for index in range(a, b)}
+
+
+@given(st.lists(ranges, max_size=40), ranges)
+def test_an_interval_set_is_a_set(added: list[tuple[int, int]], asked: tuple[int, int]) -> None:
+    intervals, plain = IntervalSet(), set[int]()
+    for start, end in added:
+        fresh = set(range(start, end)) - plain
+        new = intervals.add(start, end)
+        assert indices(new) == fresh
+        assert sum(b - a for a, b in new) == len(fresh)
+        plain |= fresh
+        assert intervals.size == len(plain)
+
+    start, end = asked
+    assert indices(intervals.missing(start, end)) == set(range(start, end)) - plain
+    assert intervals.covers(start, end) == plain.issuperset(range(start, end))
+    assert indices(intervals.ranges()) == plain
+
+
+@given(st.lists(ranges, max_size=40), ranges)
+def test_ranges_are_sorted_maximal_and_not_empty(
+    added: list[tuple[int, int]], asked: tuple[int, int]
+) -> None:
+    intervals = IntervalSet()
+    for start, end in added:
+        intervals.add(start, end)
+
+    for parts in (intervals.ranges(), intervals.missing(*asked)):
+        assert all(a < b for a, b in parts)
+        assert all(before[1] < after[0] for before, after in pairwise(parts))
+
+
+@given(st.permutations(range(200)), st.integers(1, 20))
+def test_what_is_filled_up_becomes_one_range(order: list[int], step: int) -> None:
+    intervals = IntervalSet()
+    for index in order:
+        intervals.add(index * step, index * step + step)
+
+    assert intervals.ranges() == [(0, 200 * step)]
+    assert intervals.covers(0, 200 * step)
+    assert not intervals.covers(0, 200 * step + 1)
+
+
+@given(st.lists(st.integers(1, 5), max_size=20), st.randoms())
+def test_batches_leave_in_input_order(counts: list[int], random: object) -> None:
+    batches, start = [], 0
+    for count in counts:
+        batches.append(Batch(start, count, msgspec.json.encode(list(range(start, start + count)))))
+        start += count
+    shuffled = list(batches)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+
+    reorder, given_out, early = Reorder(), list[Batch](), set[int]()
+    for batch in shuffled:
+        early.add(batch.start)
+        ready = reorder.add(batch)
+        given_out += ready
+        early -= {b.start for b in ready}
+        # Nothing waits that could go, and what waits is accounted for.
+        end = sum(b.count for b in given_out)
+        assert end not in early
+        assert reorder.size == sum(b.size for b in batches if b.start in early)
+
+    assert given_out == batches
+    assert reorder.size == 0
+
+
+@given(st.lists(st.floats(0, 100, allow_nan=False), max_size=50))
+def test_a_histogram_counts_each_value_once_below_its_bound(seen: list[float]) -> None:
+    histogram = Histogram(WAIT_BUCKETS)
+    for value in seen:
+        histogram.observe(value)
+
+    assert histogram.count == sum(histogram.counts) == len(seen)
+    for position, bound in enumerate(histogram.buckets):
+        at_most = sum(histogram.counts[: position + 1])
+        assert at_most == sum(value <= bound for value in seen)

@@ -1,0 +1,361 @@
+"""Whatever happens to its chunks, a map ends with exactly one outcome for each item."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+)
+
+from jetmap import arrays
+from jetmap.dispatch.costs import Cutting
+from jetmap.dispatch.ledger import VANISHED_LIMIT, Flight, Ledger, Settlement
+from jetmap.dispatch.mapstate import MapState
+from jetmap.dispatch.outcome import Batch
+from jetmap.dispatch.scheduler import Scheduler
+from jetmap.dispatch.sources import Objects
+from jetmap.messages import Crash, ErrorRecord, Final, Format, Report
+
+BEAT = 2.0
+PATIENCE = 4.5
+LEASE = 10.0
+MAX_ITEM = 200
+TOO_LARGE = "x" * 300
+AGENTS = [f"agent{n}" for n in range(4)]
+
+
+@dataclass
+class Run:
+    """A chunk as one agent computes it. at: the item it is in; reported: items before it are."""
+
+    agent: str
+    flight: Flight
+    attempt: int
+    elements: list[Any]
+    at: int
+    reported: int
+    unreported: list[Any] = field(default_factory=list)
+
+    @property
+    def end(self) -> int:
+        return self.flight.piece.start + len(self.elements)
+
+
+def function(item: Any) -> Any:
+    if item % 7 == 3:
+        raise ValueError(item)
+    return [item, -item]
+
+
+class Map(RuleBasedStateMachine):
+    """A dispatcher's classes, and a world around them that loses, repeats and reorders."""
+
+    @initialize(
+        format=st.sampled_from(["json", "msgpack"]),
+        items=st.lists(
+            st.integers(0, 50) | st.sampled_from([object(), TOO_LARGE]), min_size=1, max_size=40
+        ),
+        attempts=st.integers(1, 3),
+        cores=st.integers(1, 4),
+        has_length=st.booleans(),
+    )
+    def open(
+        self, format: Format, items: list[Any], attempts: int, cores: int, has_length: bool
+    ) -> None:
+        encode = msgspec.json.encode if format == "json" else msgspec.msgpack.encode
+        self.format: Format = format
+        self.encode = encode
+        self.items, self.attempts, self.cores = items, attempts, cores
+        self.scheduler = Scheduler(Cutting(seconds=0.05, least=0.002, max_bytes=100))
+        source = items if has_length else iter(items)
+        self.map = MapState(
+            id="map",
+            function="f",
+            format=format,
+            kwargs=b"",
+            timeout=None,
+            ref=None,
+            source=Objects(source, encode, keep=False, max_item=MAX_ITEM),
+            ledger=Ledger(format, attempts),
+            cost=self.scheduler.cost("f"),
+            max_buffer=1 << 20,
+        )
+        self.ledger = self.map.ledger
+        self.scheduler.add(self.map)
+        self.now = 100.0
+        self.queue: dict[int, tuple[Flight, int]] = {}  # What the broker could deliver.
+        self.runs: list[Run] = []
+        self.network: list[Report] = []
+        self.outcomes: dict[int, ErrorRecord | Any] = {}
+        # Why an item may fail other than by itself.
+        self.deaths: Counter[int] = Counter()
+        self.timeouts: set[int] = set()
+        self.abandoned: Counter[int] = Counter()
+
+    # The dispatcher's side
+
+    @rule()
+    def send(self) -> None:
+        while (cut := self.scheduler.next(self.cores)) is not None:
+            if cut.refused is not None:
+                cut.refused.index = cut.piece.start
+                self.give(self.ledger.refuse(cut.piece.start, cut.refused))
+                continue
+            assert len(arrays.split(cut.piece.items, self.format)) == cut.piece.count
+            flight = self.ledger.send(cut.piece, cut.lane, "offer", cut.seconds, self.now)
+            self.queue[flight.number] = flight, flight.attempt
+
+    @rule(seconds=st.sampled_from([0.1, BEAT, PATIENCE, LEASE]))
+    def time_passes(self, seconds: float) -> None:
+        """Everyone who is alive claims at every beat; who is not heard of is sent again."""
+        until = self.now + seconds
+        while self.now < until:
+            self.now = min(until, self.now + BEAT)
+            for run in list(self.runs):
+                self.claim(run)
+        for flight in self.ledger.silent(self.now, PATIENCE):
+            if flight.number in self.ledger.flights:
+                flight.attempt += 1
+                flight.heard = self.now
+                # The broker refuses what it still has.
+                self.queue.setdefault(flight.number, (flight, flight.attempt))
+
+    @rule(seconds=st.floats(0, 100))
+    def frozen(self, seconds: float) -> None:
+        self.now += seconds
+        self.ledger.credit(seconds)
+
+    @rule(data=st.data())
+    def offer_is_gone(self, data: st.DataObject) -> None:
+        if not self.ledger.flights:
+            return
+        flight = data.draw(st.sampled_from(list(self.ledger.flights.values())))
+        self.queue.pop(flight.number, None)
+        self.ledger.withdraw(flight)
+        self.scheduler.landed(self.map, flight, flight.seconds)
+
+    def settle(self, settlement: Settlement, seconds: float = 0.0) -> None:
+        if settlement.ended is not None:
+            self.scheduler.landed(self.map, settlement.ended, seconds)
+        self.give(settlement.batches)
+
+    def give(self, batches: list[Batch]) -> None:
+        for batch in batches:
+            values = msgspec.json.decode(batch.values) if self.format == "json" else None
+            values = msgspec.msgpack.decode(batch.values) if values is None else values
+            errors = {record.index: record for record in batch.errors}
+            assert len(values) == batch.count
+            assert set(errors) <= set(range(batch.start, batch.start + batch.count))
+            for index, value in enumerate(values, batch.start):
+                assert index not in self.outcomes, "an item has two outcomes"
+                self.outcomes[index] = errors.get(index, value)
+
+    # The world's side
+
+    @rule(data=st.data(), agent=st.sampled_from(AGENTS), stays=st.booleans())
+    def deliver(self, data: st.DataObject, agent: str, stays: bool = False) -> None:
+        """stays: the lease runs out, so that the broker delivers the chunk to others too."""
+        if not self.queue:
+            return
+        number = data.draw(st.sampled_from(sorted(self.queue)))
+        self.start(number, agent)
+        if not stays:
+            del self.queue[number]
+
+    @rule(data=st.data())
+    def lost_by_the_broker(self, data: st.DataObject) -> None:
+        if not self.queue:
+            return
+        del self.queue[data.draw(st.sampled_from(sorted(self.queue)))]
+
+    def start(self, number: int, agent: str) -> None:
+        flight, attempt = self.queue[number]
+        if any(r.agent == agent and r.flight.number == number for r in self.runs):
+            return
+        items = msgspec.json if self.format == "json" else msgspec.msgpack
+        piece = flight.piece
+        elements = items.decode(piece.items)
+        assert elements == self.items[piece.start : piece.start + piece.count]
+        run = Run(agent, flight, attempt, elements, piece.start, piece.start)
+        self.runs.append(run)
+
+    @rule(data=st.data(), count=st.integers(0, 20), report=st.booleans())
+    def compute(self, data: st.DataObject, count: int, report: bool) -> None:
+        if not self.runs:
+            return
+        run = data.draw(st.sampled_from(self.runs))
+        self.advance(run, count)
+        if report:
+            self.report(run, None)
+
+    @rule(data=st.data(), count=st.integers(0, 50))
+    def finish(self, data: st.DataObject, count: int) -> None:
+        """With a part of it only, if the budget says so."""
+        if not self.runs:
+            return
+        run = data.draw(st.sampled_from(self.runs))
+        self.advance(run, count)
+        self.report(run, Final(run.at))
+        self.runs.remove(run)
+
+    @rule(
+        data=st.data(),
+        count=st.integers(0, 20),
+        reason=st.sampled_from(["died", "died", "timeout", "stopped"]),
+        known=st.booleans(),
+    )
+    def crash(self, data: st.DataObject, count: int, reason: Any, known: bool) -> None:
+        if not self.runs:
+            return
+        run = data.draw(st.sampled_from(self.runs))
+        self.advance(run, count)
+        guilty = run.at if known and run.at < run.end and reason != "stopped" else None
+        if guilty is not None and reason == "timeout":
+            self.timeouts.add(guilty)
+        elif reason == "died":
+            in_it = [guilty] if guilty is not None else range(run.flight.piece.start, run.end)
+            self.deaths.update(in_it)
+        self.final(run, Crash(guilty, reason, "the worker died", host="h"))
+        self.runs.remove(run)
+
+    @rule(data=st.data())
+    def vanish(self, data: st.DataObject) -> None:
+        """The agent's host dies; its chunk is delivered again when its lease runs out."""
+        if not self.runs:
+            return
+        run = data.draw(st.sampled_from(self.runs))
+        self.runs.remove(run)
+        self.abandoned.update(range(run.flight.piece.start, run.end))
+        if data.draw(st.booleans()):
+            self.time_passes(LEASE)
+            self.queue.setdefault(run.flight.number, (run.flight, run.attempt))
+
+    @rule(data=st.data())
+    def one_claims(self, data: st.DataObject) -> None:
+        if not self.runs:
+            return
+        self.claim(data.draw(st.sampled_from(self.runs)))
+
+    @rule(data=st.data(), again=st.booleans())
+    def receive(self, data: st.DataObject, again: bool) -> None:
+        if not self.network:
+            return
+        report = data.draw(st.sampled_from(self.network))
+        if not again:
+            self.network.remove(report)
+        self.take(report)
+
+    def take(self, report: Report) -> None:
+        self.map.cost.learn(report.count, report.seconds, len(report.values))
+        self.settle(self.ledger.take(report), report.seconds)
+
+    def claim(self, run: Run) -> None:
+        settlement = self.ledger.claimed(run.flight.number, run.agent, "h", self.now)
+        if settlement is not None:
+            self.settle(settlement)
+        if settlement is None or settlement.ended is not None:
+            self.runs.remove(run)
+
+    def advance(self, run: Run, count: int) -> None:
+        for item in run.elements[run.at - run.flight.piece.start :][:count]:
+            try:
+                run.unreported.append(function(item))
+            except ValueError as error:
+                run.unreported.append(error)
+            run.at += 1
+
+    def report(self, run: Run, final: Final | None) -> None:
+        values, start = run.unreported, run.reported
+        errors = [
+            ErrorRecord(index, "raised", "ValueError", str(value))
+            for index, value in enumerate(values, start)
+            if isinstance(value, ValueError)
+        ]
+        plain = [None if isinstance(value, ValueError) else value for value in values]
+        number, attempt = run.flight.number, run.attempt
+        seconds = 0.001 * len(values)
+        encoded = self.encode(plain)
+        self.network.append(
+            Report("map", number, attempt, start, len(values), encoded, errors, seconds, final)
+        )
+        run.unreported, run.reported = [], run.at
+
+    def final(self, run: Run, crash: Crash) -> None:
+        """What was computed and not reported dies with the worker."""
+        run.unreported = []
+        run.at = run.reported
+        self.report(run, Final(run.reported, crash))
+
+    # What must hold
+
+    @invariant()
+    def the_window_counts_what_is_out(self) -> None:
+        if hasattr(self, "ledger"):
+            out = sum(flight.lane == "main" for flight in self.ledger.flights.values())
+            assert self.scheduler.window.in_flight == out
+
+    @invariant()
+    def done_counts_outcomes(self) -> None:
+        if hasattr(self, "ledger"):
+            errors = sum(isinstance(o, ErrorRecord) for o in self.outcomes.values())
+            assert self.ledger.done == len(self.outcomes)
+            assert self.ledger.failed == errors
+
+    def teardown(self) -> None:
+        """From now on nothing goes wrong: the map must end, and each outcome must be right."""
+        if not hasattr(self, "ledger"):
+            return
+        for _ in range(200):
+            self.send()
+            for number in list(self.queue):
+                self.start(number, AGENTS[0])
+                del self.queue[number]
+            for run in list(self.runs):
+                self.advance(run, run.end)
+                self.report(run, Final(run.end))
+            self.runs.clear()
+            while self.network:
+                self.take(self.network.pop())
+            if self.map.is_complete:
+                break
+            self.time_passes(PATIENCE)
+        assert self.map.is_complete
+        assert not self.ledger.has_pieces
+        assert self.map.total == len(self.items) == len(self.outcomes)
+        for index, item in enumerate(self.items):
+            self.check(index, item, self.outcomes[index])
+
+    def check(self, index: int, item: Any, outcome: Any) -> None:
+        if not isinstance(outcome, ErrorRecord):
+            assert outcome == function(item)
+            return
+        assert outcome.index == index
+        if outcome.kind == "unencodable":
+            assert item is TOO_LARGE or not isinstance(item, int)
+        elif outcome.kind == "raised":
+            assert item % 7 == 3 and outcome.message == str(item)
+        elif outcome.kind == "timeout":
+            assert index in self.timeouts
+        else:
+            assert outcome.kind == "lost"
+            died = self.deaths[index] >= self.attempts
+            assert died or self.abandoned[index] >= VANISHED_LIMIT, "blamed, and was in no crash"
+
+
+Map.TestCase.settings = settings(
+    max_examples=100,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
+TestMap = Map.TestCase

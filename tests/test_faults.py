@@ -1,0 +1,516 @@
+"""Nothing is lost: processes really killed, frozen and restarted, in the middle of maps.
+
+Each test compares every item's outcome with what went in, and fails if a process is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import functions
+import pytest
+from support import (
+    FUNCTIONS,
+    HERE,
+    AgentProcess,
+    Site,
+    alive,
+    check,
+    presence,
+    site,
+    starts,
+    wait_until,
+)
+
+from jetmap import Cluster, ItemRaised, ItemTimeout, MapTimeout, WorkerLost
+from jetmap.broker.server import NatsServer
+
+pytestmark = pytest.mark.anyio
+
+CORES = 2
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Site]:
+    async with site(tmp_path) as there:
+        yield there
+
+
+@pytest.fixture
+async def cluster(place: Site) -> Cluster:
+    return await place.cluster()
+
+
+@pytest.fixture
+async def agent(place: Site, cluster: Cluster) -> AgentProcess:
+    return await place.agent(cluster)
+
+
+def orders(count: int, bad: dict[int, str]) -> list[tuple[int, str]]:
+    return [(n, bad.get(n, "")) for n in range(count)]
+
+
+def busy(cluster: Cluster) -> int:
+    return sum(core.state == "busy" for p in cluster.workers for core in p.workers)
+
+
+def executions(log: Path) -> Counter[int]:
+    return Counter(start.index for start in starts(log))
+
+
+async def until_idle(cluster: Cluster, seconds: float) -> None:
+    """Until agents say that no worker computes. (They say so every two seconds.)"""
+    await wait_until(lambda: busy(cluster) == 0, "the workers are idle", seconds + 2.5)
+
+
+# A crash costs one item
+
+
+@pytest.mark.parametrize(
+    ("how", "signal_number", "exit_code"),
+    [("exit:7", None, 7), ("segfault", signal.SIGSEGV, None), ("kill", signal.SIGKILL, None)],
+    ids=["exit", "segfault", "kill"],
+)
+async def test_a_crash_costs_one_item(
+    cluster: Cluster, agent: AgentProcess, how: str, signal_number: int | None, exit_code: int
+) -> None:
+    bad = {0: how, 4999: how, 5000: how, 9999: how}
+    values = await cluster.map(functions.hurt, orders(10_000, bad), return_exceptions=True)
+    check(values, range(10_000), dict.fromkeys(bad, WorkerLost))
+    for index in bad:
+        error = values[index]
+        assert isinstance(error, WorkerLost)
+        assert (error.signal, error.exit_code) == (signal_number, exit_code)
+        assert error.attempts == 2 and error.host and (error.peak_memory or 0) > 1 << 20
+    assert await cluster.map(functions.is_prime, [7]) == [True]
+
+
+async def test_what_crashed_once_and_then_succeeds_is_a_success(
+    cluster: Cluster, agent: AgentProcess, tmp_path: Path
+) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    bad = {3: "exit", 700: "segfault", 1999: "kill"}
+    values = await cluster.map(
+        functions.hurt_once, orders(2000, bad), kwargs={"marks": str(marks)}
+    )
+    assert values == list(range(2000))
+
+
+async def test_a_crash_runs_at_most_its_chunk_again(
+    cluster: Cluster, agent: AgentProcess, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    items = [functions.Order(n, 0.001, "exit" if n in (500, 1500) else "") for n in range(2000)]
+    values = await cluster.map(
+        functions.obey, items, kwargs={"log": str(log)}, return_exceptions=True
+    )
+    check(values, range(2000), {500: WorkerLost, 1500: WorkerLost})
+    counts = executions(log)
+    assert counts[500] == counts[1500] == 2
+    # A chunk aims at 50 ms and ends after 100 ms; twice in each of two items is four crashes.
+    again = sum(counts.values()) - 2000
+    assert set(counts) == set(range(2000)) and again <= 4 * 100
+
+
+async def test_one_raises_and_three_kill(cluster: Cluster, agent: AgentProcess) -> None:
+    bad = {100: "raise", 400: "exit", 900: "segfault", 1600: "kill"}
+    began = time.monotonic()
+    values = await cluster.map(functions.hurt, orders(2000, bad), return_exceptions=True)
+    took = time.monotonic() - began
+    check(values, range(2000), {n: ItemRaised if n == 100 else WorkerLost for n in bad})
+    assert took < 5, f"it took {took:.2f} s"
+
+
+async def test_a_crash_is_no_business_of_other_maps(cluster: Cluster, agent: AgentProcess) -> None:
+    good = [asyncio.ensure_future(cluster.map(functions.spin, [0.002] * 300)) for _ in range(3)]
+    bad = dict.fromkeys(range(0, 100, 20), "exit")
+    values = await cluster.map(functions.hurt, orders(100, bad), return_exceptions=True)
+    check(values, range(100), dict.fromkeys(bad, WorkerLost))
+    assert await asyncio.gather(*good) == [[0.002] * 300] * 3
+
+
+async def test_an_idle_worker_that_dies_is_replaced(cluster: Cluster, agent: AgentProcess) -> None:
+    before = {worker.pid for worker in agent.workers}
+    for worker in agent.workers:
+        worker.kill()
+
+    def replaced() -> bool:
+        now = {worker.pid for worker in agent.workers}
+        found = presence(cluster, agent)
+        return len(now) == CORES and now.isdisjoint(before) and found is not None and found.ready == 2
+
+    await wait_until(replaced, "new workers are ready")
+    numbers = range(1000)
+    assert await cluster.map(functions.empty, numbers) == list(numbers)
+
+
+async def test_memory_beyond_the_limit_is_the_items_own_error(place: Site, cluster: Cluster) -> None:
+    await place.agent(cluster, FUNCTIONS, "--worker-memory", "400MB")
+    bad = {50: "memory:2000000000"}
+    values = await cluster.map(functions.hurt, orders(100, bad), return_exceptions=True)
+    check(values, range(100), {50: ItemRaised})
+    assert values[50].type == "MemoryError"
+
+
+async def test_recycled_workers_lose_nothing(place: Site, cluster: Cluster) -> None:
+    agent = await place.agent(cluster, FUNCTIONS, "--recycle-chunks", "3")
+    before = {worker.pid for worker in agent.workers}
+    items = [functions.Work(n, 2000) for n in range(800)]
+    assert await cluster.map(functions.work, items) == list(range(800))
+    assert before.isdisjoint(worker.pid for worker in agent.workers)
+
+
+# Time limits are real
+
+
+@pytest.mark.parametrize("how", ["loop", "sleep:60", "hold:60"])
+async def test_an_items_timeout(cluster: Cluster, agent: AgentProcess, how: str) -> None:
+    bad = {0: how, 150: how, 299: how}
+    began = time.monotonic()
+    values = await cluster.map(functions.limited, orders(300, bad), return_exceptions=True)
+    check(values, range(300), dict.fromkeys(bad, ItemTimeout))
+    assert "timeout of 0.4 s" in values[0].message
+    assert time.monotonic() - began < 15
+
+
+async def test_a_timeout_ends_what_the_function_started(
+    cluster: Cluster, agent: AgentProcess, tmp_path: Path
+) -> None:
+    file = tmp_path / "pid"
+    values = await cluster.map(
+        functions.limited, orders(50, {25: f"child:{file}"}), return_exceptions=True
+    )
+    check(values, range(50), {25: ItemTimeout})
+    await wait_until(lambda: not alive(int(file.read_text())), "the child is gone", 2)
+
+
+async def test_a_maps_timeout_stops_what_holds_the_gil(
+    cluster: Cluster, agent: AgentProcess
+) -> None:
+    with pytest.raises(MapTimeout):
+        await cluster.map(functions.hurt, orders(10, {0: "hold:60", 1: "loop"}), timeout=0.5)
+    await until_idle(cluster, 1)
+    assert await cluster.map(functions.empty, range(100)) == list(range(100))
+
+
+@pytest.mark.slow
+async def test_long_work_runs_once(cluster: Cluster, agent: AgentProcess, tmp_path: Path) -> None:
+    # Longer than the broker's lease and than every patience there is.
+    log = tmp_path / "log"
+    items = [functions.Order(n, 0, how) for n, how in enumerate(["hold:16", "sleep:16", "", ""])]
+    assert await cluster.map(functions.obey, items, kwargs={"log": str(log)}) == [0, 1, 2, 3]
+    assert executions(log) == dict.fromkeys(range(4), 1)
+
+
+# Leaving frees the cores
+
+
+@pytest.mark.parametrize("way", ["cancelled map", "closed stream", "dropped stream"])
+async def test_leaving_frees_the_cores(
+    cluster: Cluster, agent: AgentProcess, tmp_path: Path, way: str
+) -> None:
+    other = asyncio.ensure_future(cluster.map(functions.spin, [0.01] * 400))
+    log = tmp_path / "log"
+    items = [(n, 0.05) for n in range(2000)]
+    kwargs = {"log": str(log)}
+    if way == "cancelled map":
+        running = asyncio.ensure_future(cluster.map(functions.logged, items, kwargs=kwargs))
+        await wait_until(lambda: len(starts(log)) >= 10, "the map runs")
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+    else:
+        stream = cluster.stream(functions.logged, items, kwargs=kwargs)
+        assert (await anext(stream)).ok
+        if way == "closed stream":
+            await stream.aclose()
+        del stream
+    left = time.monotonic()
+    assert await other == [0.01] * 400
+    await until_idle(cluster, 1)
+    late = [start for start in starts(log) if start.at > left + 1]
+    assert not late and len(starts(log)) < 2000
+    assert cluster.stats.maps_open == 0
+
+
+async def test_leaving_stops_what_does_not_end_by_itself(
+    cluster: Cluster, agent: AgentProcess
+) -> None:
+    before = {worker.pid for worker in agent.workers}
+    running = asyncio.ensure_future(
+        cluster.map(functions.hurt, [(0, "loop"), (1, "hold:60"), *orders(100, {})])
+    )
+    await wait_until(lambda: busy(cluster) == CORES, "both cores are busy")
+    running.cancel()
+
+    def replaced() -> bool:
+        return len(agent.workers) == CORES and before.isdisjoint(w.pid for w in agent.workers)
+
+    await wait_until(replaced, "the workers are replaced", 3)
+    assert await cluster.map(functions.empty, range(100)) == list(range(100))
+
+
+@pytest.mark.slow
+async def test_a_killed_caller(
+    place: Site, cluster: Cluster, agent: AgentProcess, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    caller = await start_caller(place, log, count=100_000, seconds=0.02)
+    await wait_until(lambda: len(starts(log)) > 20, "the map runs")
+    other = asyncio.ensure_future(cluster.map(functions.empty, range(1000)))
+    caller.kill()
+    killed = time.monotonic()
+    await caller.wait()
+    await wait_until(
+        lambda: time.monotonic() - starts(log)[-1].at > 2, "nothing of it runs any more", 14
+    )
+    assert starts(log)[-1].at < killed + 10
+    assert await other == list(range(1000))
+    await until_idle(cluster, 1)
+
+
+async def start_caller(
+    place: Site, log: Path, *, count: int, seconds: float
+) -> asyncio.subprocess.Process:
+    """Another process that maps; it prints its values' sum at the end."""
+    arguments = json.dumps([place.server.url, str(log), count, seconds])
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, str(HERE / "caller.py"), arguments), stdout=subprocess.PIPE
+    )
+
+
+@pytest.mark.slow
+async def test_a_frozen_caller_loses_nothing(
+    place: Site, cluster: Cluster, agent: AgentProcess, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    caller = await start_caller(place, log, count=300, seconds=0.03)
+    await wait_until(lambda: len(starts(log)) > 20, "the map runs")
+    caller.send_signal(signal.SIGSTOP)
+    try:
+        await until(time.monotonic() + 14)
+    finally:
+        caller.send_signal(signal.SIGCONT)
+    told, _ = await caller.communicate()
+    assert json.loads(told) == sum(range(300))
+
+
+async def until(at: float) -> None:
+    """The fault itself lasts this long."""
+    await wait_until(lambda: time.monotonic() >= at, "time passes", at - time.monotonic() + 1)
+
+
+# Stop and replace
+
+
+async def test_sigterm_drains(place: Site, cluster: Cluster, tmp_path: Path) -> None:
+    first, second = await two_agents(place, cluster)
+    log = tmp_path / "log"
+    running = asyncio.ensure_future(
+        cluster.map(
+            functions.logged, [(n, 0.02) for n in range(400)], kwargs={"log": str(log)}
+        )
+    )
+    await wait_until(lambda: cluster.stats.items_done > 40, "the map runs")
+    first.signal(signal.SIGTERM)
+    asked = time.monotonic()
+    await wait_until(first.has_exited, "the agent exits", 12, lambda: first.said)
+    assert first.process.returncode == 0, first.said
+    assert time.monotonic() - asked < 3
+    assert presence(cluster, first) is None
+    assert await running == list(range(400))
+    # What it had not begun was handed back, and nothing ran twice.
+    assert executions(log) == dict.fromkeys(range(400), 1)
+
+
+async def test_sigterm_in_a_long_item_hands_it_back(place: Site, cluster: Cluster) -> None:
+    first, second = await two_agents(place, cluster, "--grace", "1")
+    running = asyncio.ensure_future(cluster.map(functions.nap, [3.0] * 4))
+    await wait_until(lambda: busy(cluster) == 4, "all are busy")
+    first.signal(signal.SIGTERM)
+    await wait_until(first.has_exited, "the agent exits", 6, lambda: first.said)
+    assert first.process.returncode == 0, first.said
+    assert await running == [3.0] * 4
+
+
+async def test_a_second_signal_means_now(place: Site, cluster: Cluster) -> None:
+    first, second = await two_agents(place, cluster, "--grace", "60")
+    running = asyncio.ensure_future(
+        cluster.map(functions.hurt, [(n, "sleep:8" if n < 4 else "") for n in range(50)])
+    )
+    await wait_until(lambda: busy(cluster) == 4, "all are busy")
+    first.signal(signal.SIGTERM)
+    await wait_until(lambda: "SIGTERM" in first.said, "it has heard the first")
+    first.signal(signal.SIGINT)
+    await wait_until(first.has_exited, "the agent exits", 3, lambda: first.said)
+    second_signal = first.process.returncode
+    assert second_signal == 0, first.said
+    running.cancel()
+
+
+async def test_sigterm_when_the_broker_went_first(
+    place: Site, cluster: Cluster, agent: AgentProcess
+) -> None:
+    running = asyncio.ensure_future(cluster.map(functions.spin, [0.01] * 1000))
+    await wait_until(lambda: cluster.stats.items_done > 10, "the map runs")
+    await place.server.stop()
+    agent.signal(signal.SIGTERM)
+    await wait_until(agent.has_exited, "the agent exits", 15, lambda: agent.said)
+    assert agent.process.returncode == 0, agent.said
+    running.cancel()
+
+
+async def test_a_rolling_restart_under_load(place: Site, cluster: Cluster) -> None:
+    agents = list(await two_agents(place, cluster))
+    count = 3000
+    running = asyncio.ensure_future(
+        cluster.map(functions.work, [functions.Work(n, 4000) for n in range(count)])
+    )
+    for old in agents:
+        await wait_until(lambda: cluster.stats.items_done > 20, "the map runs")
+        new = place.start_agent()
+        await place.ready(cluster, new)
+        old.signal(signal.SIGTERM)
+        await wait_until(old.has_exited, "the old agent exits", 12, lambda old=old: old.said)
+        assert old.process.returncode == 0, old.said
+    assert not running.done(), "the map was too short to be restarted under"
+    assert await running == list(range(count))
+
+
+async def two_agents(
+    place: Site, cluster: Cluster, *options: str
+) -> tuple[AgentProcess, AgentProcess]:
+    first = place.start_agent(FUNCTIONS, *options)
+    second = place.start_agent(FUNCTIONS, *options)
+    await place.ready(cluster, first, second)
+    return first, second
+
+
+# Host loss
+
+
+@pytest.mark.slow
+async def test_a_host_dies(place: Site, cluster: Cluster) -> None:
+    first, second = await two_agents(place, cluster)
+    items = [functions.Work(n, 5000) for n in range(1500)]
+    running = asyncio.ensure_future(cluster.map(functions.work, items))
+    await wait_until(lambda: cluster.stats.items_done > 100, "the map runs")
+    first.kill_host()
+    killed = time.monotonic()
+    assert await running == list(range(1500))
+    assert time.monotonic() - killed < 20
+
+
+@pytest.mark.slow
+async def test_an_agent_is_frozen(place: Site, cluster: Cluster, tmp_path: Path) -> None:
+    first, second = await two_agents(place, cluster)
+    log = tmp_path / "log"
+    items = [functions.Order(n, 0.02, "") for n in range(1500)]
+    running = asyncio.ensure_future(
+        cluster.map(functions.obey, items, kwargs={"log": str(log)})
+    )
+    await wait_until(lambda: cluster.stats.items_done > 100, "the map runs")
+    frozen = time.monotonic()
+    first.signal(signal.SIGSTOP)
+    await until(frozen + 13)
+    first.signal(signal.SIGCONT)
+    assert await running == list(range(1500))
+    # Its late results change nothing; and it goes on.
+    await wait_until(lambda: presence(cluster, first) is not None, "it is back")
+    assert await cluster.map(functions.empty, range(500)) == list(range(500))
+    await until_idle(cluster, 2)
+
+
+@pytest.mark.slow
+async def test_only_an_agent_is_frozen_then_thaws_after_the_map(
+    place: Site, cluster: Cluster
+) -> None:
+    first, second = await two_agents(place, cluster)
+    running = asyncio.ensure_future(
+        cluster.map(functions.work, [functions.Work(n, 10_000) for n in range(300)])
+    )
+    await wait_until(lambda: cluster.stats.items_done > 50, "the map runs")
+    first.signal(signal.SIGSTOP)
+    assert await running == list(range(300))
+    first.signal(signal.SIGCONT)
+    await wait_until(lambda: presence(cluster, first) is not None, "it is back", 15)
+    assert await cluster.map(functions.empty, range(500)) == list(range(500))
+    await until_idle(cluster, 2)
+
+
+async def test_an_agent_killed_alone_takes_its_workers_with_it(
+    place: Site, cluster: Cluster, agent: AgentProcess
+) -> None:
+    workers = agent.workers
+    assert len(workers) == CORES
+    agent.signal(signal.SIGKILL)
+    await wait_until(lambda: not any(alive(w.pid) for w in workers), "the workers end", 3)
+
+
+# Broker loss
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["store kept", "store lost"])
+async def test_the_broker_restarts(tmp_path: Path, kept: bool) -> None:
+    store = tmp_path / "store" if kept else None
+    async with site(tmp_path, store=store) as place:
+        cluster = await place.cluster()
+        await place.agent(cluster)
+        count = 1500
+        running = asyncio.ensure_future(
+            cluster.map(functions.work, [functions.Work(n, 3000) for n in range(count)])
+        )
+        await wait_until(lambda: cluster.stats.items_done > 100, "the map runs")
+        await restart(place, store)
+        assert await running == list(range(count))
+        assert await cluster.map(functions.empty, range(100)) == list(range(100))
+
+
+async def test_the_broker_is_killed_and_comes_back_late(
+    place: Site, cluster: Cluster, agent: AgentProcess
+) -> None:
+    running = asyncio.ensure_future(
+        cluster.map(functions.work, [functions.Work(n, 3000) for n in range(1500)])
+    )
+    await wait_until(lambda: cluster.stats.items_done > 100, "the map runs")
+    assert place.server.pid is not None
+    os.kill(place.server.pid, signal.SIGKILL)
+    await place.server.wait()
+    # Both sides run dry meanwhile.
+    await wait_until(lambda: not cluster.connected, "it is noticed")
+    await until(time.monotonic() + 2)
+    await restart(place, None)
+    assert await running == list(range(1500))
+
+
+async def restart(place: Site, store: Path | None) -> None:
+    port = place.server.port
+    await place.server.stop()
+    place.server = NatsServer(port=port, store=store)
+    await place.server.start()
+
+
+async def test_several_maps_survive_a_restart(
+    place: Site, cluster: Cluster, agent: AgentProcess
+) -> None:
+    other = await place.cluster()
+    maps: list[Any] = [
+        asyncio.ensure_future(
+            which.map(functions.work, [functions.Work(n, 2000) for n in range(300)])
+        )
+        for which in (cluster, other, cluster, other)
+    ]
+    await wait_until(lambda: cluster.stats.items_done > 50, "the maps run")
+    await restart(place, None)
+    assert await asyncio.gather(*maps) == [list(range(300))] * 4
