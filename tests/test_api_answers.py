@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import math
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 from fake_cluster import FakeCluster, gateway
 from jetmap import errors
 from jetmap.dispatch.outcome import Batch
+from jetmap.messages import ErrorRecord
+from jetmap_api.answers import ListAnswer
 from jetmap_api.limits import Limits
 from jetmap_api.outcomes import translate
 from jetmap_api.problems import Problem, problem_of
@@ -325,7 +328,7 @@ async def test_the_total_is_null_while_the_body_arrives() -> None:
 
 
 async def test_silence_is_filled_with_comments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jetmap_api.answers.HEARTBEAT", 0.02)
+    monkeypatch.setattr("jetmap_api.streams.HEARTBEAT", 0.02)
     async with gateway(FakeCluster(never)) as client:
         response = await client.post("/map/never?timeout=0.2", json=[1], headers=SSE)
     assert ": still running\n\n" in response.text
@@ -528,11 +531,54 @@ def test_gathered_batches_are_one_list(counts: list[int], random: Any, buffer: i
         gathered.add(batch)
         seen |= set(range(batch.start, batch.start + batch.count))
         for index in range(total + 1):
-            assert gathered.holds_all_before(index) == (set(range(index)) <= seen)
+            assert gathered.count_before(index) == len(set(range(index)) & seen)
     whole = gathered.whole()
     body = whole if whole is not None else b"".join(gathered.blocks())
     assert msgspec.json.decode(body) == list(range(total))
     gathered.close()
+
+
+class FakeMap:
+    """Batches in a given order, as a map yields them."""
+
+    id = "m"
+    total = None
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self.left = batches
+        self.closed = False
+
+    async def __aiter__(self) -> AsyncIterator[Batch]:
+        while self.left:
+            yield self.left.pop(0)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 15)), min_size=1), st.randoms())
+def test_the_first_failure_is_that_of_a_loop(shape: list[tuple[int, int]], random: Any) -> None:
+    batches = []
+    failing = []
+    start = 0
+    for count, bits in shape:
+        bad = [start + i for i in range(count) if bits >> i & 1]
+        records = [ErrorRecord(i, "raised", "ValueError", "bad") for i in bad]
+        batches.append(Batch(start, count, msgspec.json.encode([None] * count), records))
+        failing += bad
+        start += count
+    random.shuffle(batches)
+    run = FakeMap(list(batches))
+    answer = ListAnswer("json", spool_limits(1000, 1000), collect=False, debug=False)
+    try:
+        asyncio.run(answer.gather(run, "json"))
+        assert not failing
+    except Problem as problem:
+        assert problem.members["error"]["index"] == min(failing)
+        taken = batches[: len(batches) - len(run.left)]
+        needed = [b for b in batches if b.start <= min(failing)]
+        assert taken[-1] in needed  # nothing later was waited for
+    assert run.closed
 
 
 def test_what_an_encoding_cannot_hold_is_its_items_error() -> None:

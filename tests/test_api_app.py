@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ import msgspec
 import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fake_cluster import FakeCluster, gateway
 from jetmap.client.cluster import Cluster
 from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings
-from jetmap_api import ClusterDep, create_app, lifespan
+from jetmap_api import ClusterDep, create_app, lifespan, until_disconnect
 from jetmap_api.samples import sample
 
 pytestmark = pytest.mark.anyio
@@ -418,3 +420,45 @@ async def test_an_own_cluster_lives_from_startup_to_shutdown(
     async with users.router.lifespan_context(users):
         assert users.state.cluster is fake
     assert steps == ["started", "closed"] * 2
+
+
+async def test_an_endpoint_of_the_users_own_ends_when_its_client_leaves() -> None:
+    users = FastAPI()
+    begun = asyncio.Event()
+    cancelled = asyncio.Event()
+
+    @users.post("/primes")
+    async def primes(numbers: list[int], request: Request) -> list[int]:
+        with until_disconnect(request):
+            if numbers:
+                return numbers
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+        return []
+
+    async with client_of(users) as client:
+        assert (await client.post("/primes", json=[1])).json() == [1]
+
+    messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    messages.put_nowait({"type": "http.request", "body": b"[]", "more_body": False})
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/primes",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    task = asyncio.create_task(users(scope, messages.get, send))
+    await begun.wait()
+    messages.put_nowait({"type": "http.disconnect"})
+    await asyncio.wait_for(task, 1)
+    assert cancelled.is_set()
+    assert sent[0]["status"] == 499

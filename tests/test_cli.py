@@ -21,9 +21,11 @@ from typing import Any
 import psutil
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner, Result
 
 from jetmap.broker.running import find_running
 from jetmap.cli import demo
+from jetmap.cli.app import build
 from jetmap.cli.children import FIRST_PAUSE, LONGEST_PAUSE, Backoff
 from jetmap.cli.exits import Exit
 from jetmap.cli.options import TABLE
@@ -198,6 +200,27 @@ def house(tmp_path: Path) -> Iterator[House]:
     made.close()
 
 
+Invoke = Callable[..., Result]
+
+
+@pytest.fixture
+def here(house: House, monkeypatch: pytest.MonkeyPatch) -> Invoke:
+    """``jetmap …`` in this process, for what ends before anything starts."""
+    for name in [name for name in os.environ if name.startswith("JETMAP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("JETMAP_CONFIG", "")  # --config sets it; put back afterwards
+    for name in ("XDG_RUNTIME_DIR", "COLUMNS"):
+        monkeypatch.setenv(name, house.environment[name])
+    monkeypatch.chdir(house.directory)
+
+    def invoke(*arguments: str) -> Result:
+        done = CliRunner().invoke(build(list(arguments)), arguments)
+        assert "Traceback" not in done.output
+        return done
+
+    return invoke
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """An ``up`` that tests use and do not harm."""
@@ -218,8 +241,8 @@ def _runs(process: psutil.Process) -> bool:
 # What it says of itself
 
 
-def test_help_names_every_command_and_exit_code(house: House) -> None:
-    said = house.run("--help").stdout
+def test_help_names_every_command_and_exit_code(here: Invoke) -> None:
+    said = here("--help").stdout
     for command in COMMANDS:
         assert re.search(rf"\b{command}\b", said)
     for code in Exit:
@@ -227,9 +250,9 @@ def test_help_names_every_command_and_exit_code(house: House) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_has_a_variable_that_is_a_setting(house: House, command: str) -> None:
-    done = house.run(command, "--help")
-    assert done.returncode == 0
+def test_every_option_has_a_variable_that_is_a_setting(here: Invoke, command: str) -> None:
+    done = here(command, "--help")
+    assert done.exit_code == 0
     for option in TABLE:
         assert option.setting in Settings.model_fields
         if re.search(rf"{option.name}\s", done.stdout):
@@ -269,10 +292,10 @@ def test_no_option_takes_a_secret() -> None:
     ],
 )
 def test_refused_with_a_sentence(
-    house: House, arguments: list[str], code: Exit, message: str
+    here: Invoke, arguments: list[str], code: Exit, message: str
 ) -> None:
-    done = house.run(*arguments)
-    assert (done.returncode, done.stdout) == (code, "")
+    done = here(*arguments)
+    assert (done.exit_code, done.stdout) == (code, "")
     assert message in done.stderr
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +9,7 @@ from typing import Any
 import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    rule,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from jetmap import arrays
 from jetmap.dispatch.costs import Cutting
@@ -34,9 +28,9 @@ TOO_LARGE = "x" * 300
 AGENTS = [f"agent{n}" for n in range(4)]
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
-    """A chunk as one agent computes it. at: the item it is in; reported: items before it are."""
+    """A chunk as one agent holds it. at: the item it is in; reported: items before it are."""
 
     agent: str
     flight: Flight
@@ -45,6 +39,7 @@ class Run:
     at: int
     reported: int
     unreported: list[Any] = field(default_factory=list)
+    last: Report | None = None
 
     @property
     def end(self) -> int:
@@ -68,10 +63,18 @@ class Map(RuleBasedStateMachine):
         attempts=st.integers(1, 3),
         cores=st.integers(1, 4),
         has_length=st.booleans(),
+        known=st.sampled_from([0, 1, 10]),
     )
     def open(
-        self, format: Format, items: list[Any], attempts: int, cores: int, has_length: bool
+        self,
+        format: Format,
+        items: list[Any],
+        attempts: int,
+        cores: int,
+        has_length: bool,
+        known: int,
     ) -> None:
+        """known: items that computed for a chunk's duration in an earlier map."""
         encode = msgspec.json.encode if format == "json" else msgspec.msgpack.encode
         self.format: Format = format
         self.encode = encode
@@ -90,11 +93,13 @@ class Map(RuleBasedStateMachine):
             cost=self.scheduler.cost("f"),
             max_buffer=1 << 20,
         )
+        self.map.cost.learn(known, 0.05, known)
         self.ledger = self.map.ledger
         self.scheduler.add(self.map)
         self.now = 100.0
         self.queue: dict[int, tuple[Flight, int]] = {}  # What the broker could deliver.
         self.runs: list[Run] = []
+        self.unconfirmed: list[Run] = []
         self.network: list[Report] = []
         self.outcomes: dict[int, ErrorRecord | Any] = {}
         # Why an item may fail other than by itself.
@@ -104,7 +109,6 @@ class Map(RuleBasedStateMachine):
 
     # The dispatcher's side
 
-    @rule()
     def send(self) -> None:
         while (cut := self.scheduler.next(self.cores)) is not None:
             if cut.refused is not None:
@@ -115,13 +119,13 @@ class Map(RuleBasedStateMachine):
             flight = self.ledger.send(cut.piece, cut.lane, "offer", cut.seconds, self.now)
             self.queue[flight.number] = flight, flight.attempt
 
-    @rule(seconds=st.sampled_from([0.1, BEAT, PATIENCE, LEASE]))
+    @rule(seconds=st.sampled_from([BEAT, PATIENCE]))
     def time_passes(self, seconds: float) -> None:
         """Everyone who is alive claims at every beat; who is not heard of is sent again."""
         until = self.now + seconds
         while self.now < until:
             self.now = min(until, self.now + BEAT)
-            for run in list(self.runs):
+            for run in [*self.runs, *self.unconfirmed]:
                 self.claim(run)
         for flight in self.ledger.silent(self.now, PATIENCE):
             if flight.number in self.ledger.flights:
@@ -130,19 +134,30 @@ class Map(RuleBasedStateMachine):
                 # The broker refuses what it still has.
                 self.queue.setdefault(flight.number, (flight, flight.attempt))
 
-    @rule(seconds=st.floats(0, 100))
-    def frozen(self, seconds: float) -> None:
-        self.now += seconds
-        self.ledger.credit(seconds)
+    @rule(data=st.data(), what=st.sampled_from(["frozen", "moved", "lost", "vanished", "early"]))
+    def mishap(self, data: st.DataObject, what: str) -> None:
+        if what == "frozen":
+            self.now += 30
+            self.ledger.credit(30)
+        elif what == "moved" and self.ledger.flights:
+            flight = data.draw(st.sampled_from(list(self.ledger.flights.values())))
+            self.queue.pop(flight.number, None)
+            self.ledger.withdraw(flight)
+            self.scheduler.landed(self.map, flight, flight.seconds)
+        elif what == "lost" and self.queue:
+            del self.queue[data.draw(st.sampled_from(sorted(self.queue)))]
+        elif what == "vanished" and self.runs:
+            run = data.draw(st.sampled_from(self.runs))
+            self.vanish(run)
+        elif what == "early" and self.runs:
+            self.claim(data.draw(st.sampled_from(self.runs)))
 
-    @rule(data=st.data())
-    def offer_is_gone(self, data: st.DataObject) -> None:
-        if not self.ledger.flights:
-            return
-        flight = data.draw(st.sampled_from(list(self.ledger.flights.values())))
-        self.queue.pop(flight.number, None)
-        self.ledger.withdraw(flight)
-        self.scheduler.landed(self.map, flight, flight.seconds)
+    def vanish(self, run: Run) -> None:
+        """The agent's host dies; its chunk is delivered again when its lease runs out."""
+        self.runs.remove(run)
+        self.abandoned.update(range(run.flight.piece.start, run.end))
+        self.time_passes(LEASE)
+        self.queue.setdefault(run.flight.number, (run.flight, run.attempt))
 
     def settle(self, settlement: Settlement, seconds: float = 0.0) -> None:
         if settlement.ended is not None:
@@ -162,21 +177,16 @@ class Map(RuleBasedStateMachine):
 
     # The world's side
 
-    @rule(data=st.data(), agent=st.sampled_from(AGENTS), stays=st.booleans())
-    def deliver(self, data: st.DataObject, agent: str, stays: bool = False) -> None:
-        """stays: the lease runs out, so that the broker delivers the chunk to others too."""
-        if not self.queue:
-            return
-        number = data.draw(st.sampled_from(sorted(self.queue)))
-        self.start(number, agent)
-        if not stays:
-            del self.queue[number]
-
-    @rule(data=st.data())
-    def lost_by_the_broker(self, data: st.DataObject) -> None:
-        if not self.queue:
-            return
-        del self.queue[data.draw(st.sampled_from(sorted(self.queue)))]
+    @rule(data=st.data(), agents=st.lists(st.sampled_from(AGENTS), min_size=1, max_size=4))
+    def deliver(self, data: st.DataObject, agents: list[str]) -> None:
+        self.send()
+        for agent in agents:
+            if self.queue:
+                number = data.draw(st.sampled_from(sorted(self.queue)))
+                self.start(number, agent)
+                # Else its lease runs out, and the broker delivers it to somebody else too.
+                if data.draw(st.integers(0, 3)):
+                    del self.queue[number]
 
     def start(self, number: int, agent: str) -> None:
         flight, attempt = self.queue[number]
@@ -206,7 +216,6 @@ class Map(RuleBasedStateMachine):
         run = data.draw(st.sampled_from(self.runs))
         self.advance(run, count)
         self.report(run, Final(run.at))
-        self.runs.remove(run)
 
     @rule(
         data=st.data(),
@@ -226,45 +235,27 @@ class Map(RuleBasedStateMachine):
             in_it = [guilty] if guilty is not None else range(run.flight.piece.start, run.end)
             self.deaths.update(in_it)
         self.final(run, Crash(guilty, reason, "the worker died", host="h"))
-        self.runs.remove(run)
 
-    @rule(data=st.data())
-    def vanish(self, data: st.DataObject) -> None:
-        """The agent's host dies; its chunk is delivered again when its lease runs out."""
-        if not self.runs:
-            return
-        run = data.draw(st.sampled_from(self.runs))
-        self.runs.remove(run)
-        self.abandoned.update(range(run.flight.piece.start, run.end))
-        if data.draw(st.booleans()):
-            self.time_passes(LEASE)
-            self.queue.setdefault(run.flight.number, (run.flight, run.attempt))
-
-    @rule(data=st.data())
-    def one_claims(self, data: st.DataObject) -> None:
-        if not self.runs:
-            return
-        self.claim(data.draw(st.sampled_from(self.runs)))
-
-    @rule(data=st.data(), again=st.booleans())
-    def receive(self, data: st.DataObject, again: bool) -> None:
-        if not self.network:
-            return
-        report = data.draw(st.sampled_from(self.network))
-        if not again:
-            self.network.remove(report)
-        self.take(report)
+    @rule(data=st.data(), count=st.integers(1, 5), again=st.booleans())
+    def receive(self, data: st.DataObject, count: int, again: bool) -> None:
+        for _ in range(min(count, len(self.network))):
+            report = data.draw(st.sampled_from(self.network))
+            if not again:
+                self.network.remove(report)
+            self.take(report)
 
     def take(self, report: Report) -> None:
         self.map.cost.learn(report.count, report.seconds, len(report.values))
         self.settle(self.ledger.take(report), report.seconds)
+        self.unconfirmed = [run for run in self.unconfirmed if run.last is not report]
 
     def claim(self, run: Run) -> None:
         settlement = self.ledger.claimed(run.flight.number, run.agent, "h", self.now)
         if settlement is not None:
             self.settle(settlement)
         if settlement is None or settlement.ended is not None:
-            self.runs.remove(run)
+            held = self.runs if run in self.runs else self.unconfirmed
+            held.remove(run)
 
     def advance(self, run: Run, count: int) -> None:
         for item in run.elements[run.at - run.flight.piece.start :][:count]:
@@ -284,10 +275,14 @@ class Map(RuleBasedStateMachine):
         plain = [None if isinstance(value, ValueError) else value for value in values]
         number, attempt = run.flight.number, run.attempt
         seconds = 0.001 * len(values)
-        encoded = self.encode(plain)
-        self.network.append(
-            Report("map", number, attempt, start, len(values), encoded, errors, seconds, final)
+        report = Report(
+            "map", number, attempt, start, len(values), self.encode(plain), errors, seconds, final
         )
+        self.network.append(report)
+        if final is not None:
+            self.runs.remove(run)
+            self.unconfirmed.append(run)
+            run.last = report
         run.unreported, run.reported = [], run.at
 
     def final(self, run: Run, crash: Crash) -> None:
@@ -323,7 +318,6 @@ class Map(RuleBasedStateMachine):
             for run in list(self.runs):
                 self.advance(run, run.end)
                 self.report(run, Final(run.end))
-            self.runs.clear()
             while self.network:
                 self.take(self.network.pop())
             if self.map.is_complete:
@@ -353,8 +347,8 @@ class Map(RuleBasedStateMachine):
 
 
 Map.TestCase.settings = settings(
-    max_examples=100,
-    stateful_step_count=40,
+    max_examples=250,
+    stateful_step_count=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )

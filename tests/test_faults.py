@@ -373,10 +373,9 @@ async def test_sigterm_when_the_broker_went_first(
 
 async def test_a_rolling_restart_under_load(place: Site, cluster: Cluster) -> None:
     agents = list(await two_agents(place, cluster))
-    count = 3000
-    running = asyncio.ensure_future(
-        cluster.map(functions.work, [functions.Work(n, 4000) for n in range(count)])
-    )
+    count = 8000
+    items = [(n, "sleep:0.003") for n in range(count)]
+    running = asyncio.ensure_future(cluster.map(functions.hurt, items))
     for old in agents:
         await wait_until(lambda: cluster.stats.items_done > 20, "the map runs")
         new = place.start_agent()

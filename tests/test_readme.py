@@ -95,6 +95,8 @@ class Server:
 
     def has_printed(self, expected: re.Pattern[str]) -> bool:
         assert self._process.poll() is None, f"{self.command} ended: {self.output}"
+        if "Traceback" in self.output:
+            pytest.fail(f"{self.command}: {self.output}")
         return expected.search(self.output) is not None
 
     def stop(self) -> None:
@@ -164,13 +166,12 @@ class Reader:
             wait_until(self._is_ready, "the gateway has workers")
 
     def _run(self, command: str, expected: str) -> None:
-        # A terminal shows no progress of what is piped: curl is asked for the same.
+        # Into a pipe curl also shows its progress, which is not what a reader sees.
         result = subprocess.run(
             ["bash", "-o", "pipefail", "-c", self._here(command).replace("curl ", "curl -sS ")],
             cwd=self._home,
             env=self._environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=60,
         )
         output = result.stdout.decode() + "\n"

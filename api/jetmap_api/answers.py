@@ -1,36 +1,24 @@
-"""Answers: a list, JSON lines, or server-sent events, written while outcomes come in."""
+"""Lists as answers: values in input order, spooled where they are too many for memory."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
-from jetmap.arrays import split
 from jetmap.messages import ErrorRecord, Format
 
 from .asgi import Header, Send
-from .departure import Departure
 from .limits import Limits
-from .media import CONTENT_TYPES, Answer
-from .outcomes import Outcomes, translate
-from .problems import Problem, error_record, item_problem, problem_of
-from .spool import Gathered, SpooledPipe
-
-logger = logging.getLogger(__name__)
-
-HEARTBEAT = 15.0
-STREAM_HEADERS: tuple[Header, ...] = (
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),
-)
+from .media import CONTENT_TYPES
+from .outcomes import Outcomes, Translated, translate
+from .problems import error_record, item_problem
+from .spool import Gathered
 
 _json = msgspec.json.Encoder().encode
 _msgpack = msgspec.msgpack.Encoder().encode
+_encode = {"json": _json, "msgpack": _msgpack}
 
 
 class Map(Protocol):
@@ -44,234 +32,99 @@ class Map(Protocol):
     async def aclose(self) -> None: ...
 
 
-class Arrival(Protocol):
-    """A body that may still arrive."""
+class ListAnswer:
+    """The values of a whole map; with ``collect``, an object of values and errors.
 
-    complete: bool
-
-    def discard(self) -> None: ...
-
-
-async def gather(
-    run: Map, source: Format, into: Gathered, target: Format, *, fail: bool, debug: bool
-) -> list[ErrorRecord]:
-    """Collects a whole map and returns its errors.
-
-    fail: raises Problem for the first item, in input order, that failed: the one that a loop
-    over the items would have met. Nothing after it is waited for.
-    """
-    errors: list[ErrorRecord] = []
-    try:
-        async for outcomes in run:
-            if source != target:
-                outcomes = translate(outcomes, source, target)
-            into.add(outcomes)
-            errors += outcomes.errors
-            if fail and errors:
-                first = min(errors, key=_index)
-                if into.holds_all_before(first.index):
-                    raise item_problem(first, debug)
-    finally:
-        await run.aclose()
-    errors.sort(key=_index)
-    return errors
-
-
-async def send_list(
-    send: Send, gathered: Gathered, format: Format, errors: list[ErrorRecord] | None, debug: bool
-) -> None:
-    """The list of values; with ``errors``, an object of values and errors."""
-    head = tail = b""
-    if errors is not None:
-        records = [error_record(record, debug) for record in errors]
-        if format == "json":
-            head, tail = b'{"values":', b',"errors":' + _json(records) + b"}"
-        else:
-            head = b"\x82" + _msgpack("values")
-            tail = _msgpack("errors") + _msgpack(records)
-    whole = gathered.whole()
-    headers: list[Header] = [(b"content-type", CONTENT_TYPES[format])]
-    start: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": headers}
-    if whole is not None:
-        body = head + whole + tail if head else whole
-        headers.append((b"content-length", b"%d" % len(body)))
-        await send(start)
-        await send({"type": "http.response.body", "body": body})
-        return
-    await send(start)
-    await send({"type": "http.response.body", "body": head, "more_body": True})
-    for block in gathered.blocks():
-        await send({"type": "http.response.body", "body": block, "more_body": True})
-    await send({"type": "http.response.body", "body": tail})
-
-
-class Lines:
-    """JSON lines: one an item, and exactly one last line."""
-
-    answer: Answer = "jsonl"
-
-    def start(self, run: Map) -> bytes:
-        return b""
-
-    def outcomes(self, outcomes: Outcomes, records: list[dict[str, Any]]) -> bytes:
-        values = enumerate(split(outcomes.values, "json"), outcomes.start)
-        if not records:
-            return b"".join([b'{"index":%d,"value":%b}\n' % pair for pair in values])
-        failed = {record["index"]: record for record in records}
-        return b"".join(
-            [
-                b'{"index":%d,"error":%b}\n' % (index, _json(failed[index]))
-                if index in failed
-                else b'{"index":%d,"value":%b}\n' % (index, value)
-                for index, value in values
-            ]
-        )
-
-    def done(self, done: int, failed: int, seconds: float) -> bytes:
-        return b'{"done":%d,"failed":%d}\n' % (done, failed)
-
-    def problem(self, problem: Problem) -> bytes:
-        return b'{"problem":%b}\n' % problem.encode()
-
-
-class Events:
-    """Server-sent events: start, results as chunks finish, and done or failed."""
-
-    answer: Answer = "sse"
-
-    def __init__(self) -> None:
-        self._run: Map | None = None
-        self._done = 0
-
-    def start(self, run: Map) -> bytes:
-        self._run = run
-        return _event("start", _json({"map": run.id, "total": run.total}))
-
-    def outcomes(self, outcomes: Outcomes, records: list[dict[str, Any]]) -> bytes:
-        assert self._run is not None
-        self._done += outcomes.count
-        values = outcomes.values
-        if b"\n" in values or b"\r" in values:  # white space between tokens, nothing else
-            values = values.replace(b"\n", b" ").replace(b"\r", b" ")
-        return _event(
-            "results",
-            b'{"start":%d,"values":%b,"errors":%b,"done":%d,"total":%b}'
-            % (outcomes.start, values, _json(records), self._done, _json(self._run.total)),
-        )
-
-    def done(self, done: int, failed: int, seconds: float) -> bytes:
-        return _event("done", _json({"done": done, "failed": failed, "seconds": round(seconds, 6)}))
-
-    def problem(self, problem: Problem) -> bytes:
-        return _event("failed", problem.encode())
-
-
-class Stream:
-    """One streamed answer, written while the map runs and, maybe, while its body arrives.
-
-    While the body arrives, what the client does not read yet waits in an outbox; after that
-    the map waits for the client.
+    Without it, the first failing item is the answer: the first in input order, the one that a
+    loop over the items would have met.
     """
 
-    def __init__(
-        self,
-        send: Send,
-        style: Lines | Events,
-        departure: Departure,
-        limits: Limits,
-        *,
-        fail: bool,
-        debug: bool,
-    ) -> None:
-        self._send = send
-        self._style = style
-        self._departure = departure
-        self._fail = fail
+    def __init__(self, format: Format, limits: Limits, *, collect: bool, debug: bool) -> None:
+        self._format = format
         self._debug = debug
-        self._outbox = SpooledPipe(limits)
-        self._started = False
-        self._done = 0
-        self._failed = 0
+        self._values = Gathered(format, limits)
+        self._errors = Gathered(format, limits) if collect else None
+        self._first: ErrorRecord | None = None
+        self._missing = 0  # items before the first that failed
 
-    async def serve(self, run: Map, source: Format, body: Arrival | None) -> None:
-        """Raises what ends the map before the first byte; later errors go in band."""
-        outbox = self._outbox
-        writer = asyncio.create_task(self._write())
-        begun = time.monotonic()
+    async def gather(self, run: Map, source: Format) -> None:
+        """Takes all outcomes of the map. Raises Problem for the first failing item; nothing
+        after it is waited for."""
         try:
-            try:
-                await self._run(run, source, body)
-                last = self._style.done(self._done, self._failed, time.monotonic() - begun)
-            except Exception as exc:
-                if not self._started:
-                    raise
-                last = self._style.problem(problem_of(exc, self._debug))
-                if body is not None:
-                    body.discard()
-            outbox.end(last)
-            await writer
-        except asyncio.CancelledError:
-            # The server stops, or the client left and nobody reads this: every stream has a
-            # last line, if it can be said without waiting for a slow reader.
-            if self._started and not writer.done():
-                outbox.end(self._style.problem(STOPPING))
-                await asyncio.wait({writer}, timeout=0.1)
-            raise
-        finally:
-            writer.cancel()
-            outbox.discard()
-
-    async def _run(self, run: Map, source: Format, body: Arrival | None) -> None:
-        try:
-            self._put(self._style.start(run))
             async for outcomes in run:
-                if source != "json":
-                    outcomes = translate(outcomes, source, "json")
-                if outcomes.errors and self._fail:
-                    raise item_problem(min(outcomes.errors, key=_index), self._debug)
-                records = [error_record(record, self._debug) for record in outcomes.errors]
-                self._done += outcomes.count
-                self._failed += len(records)
-                self._put(self._style.outcomes(outcomes, records))
-                if body is None or body.complete:
-                    await self._outbox.room()
+                if source != self._format:
+                    outcomes = translate(outcomes, source, self._format)
+                self._values.add(outcomes)
+                if outcomes.errors and self._errors is not None:
+                    self._keep(outcomes, self._errors)
+                elif outcomes.errors or self._first is not None:
+                    self._look_at(outcomes)
         finally:
             await run.aclose()
 
-    def _put(self, data: bytes) -> None:
-        if data:
-            self._started = True
-            self._outbox.put(data)
+    async def send(self, send: Send) -> None:
+        """Writes the answer."""
+        headers: list[Header] = [(b"content-type", CONTENT_TYPES[self._format])]
+        start: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": headers}
+        body = self._whole()
+        if body is not None:
+            headers.append((b"content-length", b"%d" % len(body)))
+            await send(start)
+            await send({"type": "http.response.body", "body": body})
+            return
+        await send(start)
+        for block in self._blocks():
+            await send({"type": "http.response.body", "body": block, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
-    async def _write(self) -> None:
-        """Sends what the outbox holds; a comment if an event stream is silent for HEARTBEAT."""
-        style = self._style
-        try:
-            data = await self._outbox.get()
-            media = CONTENT_TYPES[style.answer]
-            headers = [(b"content-type", media), *STREAM_HEADERS]
-            await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-            while data is not None:
-                await self._send({"type": "http.response.body", "body": data, "more_body": True})
-                try:
-                    async with asyncio.timeout(HEARTBEAT if style.answer == "sse" else None):
-                        data = await self._outbox.get()
-                except TimeoutError:
-                    data = b": still running\n\n"
-            await self._send({"type": "http.response.body", "body": b""})
-        except OSError:  # how servers of ASGI 2.4 say that the client has left
-            self._departure.leave()
-        except Exception:
-            logger.exception("an answer cannot be written")
-            self._departure.leave()
+    def close(self) -> None:
+        self._values.close()
+        if self._errors is not None:
+            self._errors.close()
+
+    def _keep(self, outcomes: Outcomes, errors: Gathered) -> None:
+        records = [error_record(record, self._debug) for record in outcomes.errors]
+        records.sort(key=lambda record: record["index"])
+        encoded = _encode[self._format](records)
+        errors.add(Translated(outcomes.start, len(records), encoded, []))
+
+    def _look_at(self, outcomes: Outcomes) -> None:
+        """Raises the first failure once every item before it is there."""
+        if outcomes.errors:
+            first = first_of(outcomes.errors)
+            if self._first is None or first.index < self._first.index:
+                self._first = first
+                self._missing = first.index - self._values.count_before(first.index)
+        elif self._first is not None and outcomes.start < self._first.index:
+            end = min(outcomes.start + outcomes.count, self._first.index)
+            self._missing -= end - outcomes.start
+        if self._first is not None and self._missing == 0:
+            raise item_problem(self._first, self._debug)
+
+    def _whole(self) -> bytes | None:
+        """The answer, if all of it is in memory."""
+        if self._errors is None:
+            return self._values.whole()
+        if self._values.is_spooled or self._errors.is_spooled:
+            return None
+        return b"".join(self._blocks())
+
+    def _blocks(self) -> Iterator[bytes]:
+        if self._errors is None:
+            yield from self._values.blocks()
+        elif self._format == "json":
+            yield b'{"values":'
+            yield from self._values.blocks()
+            yield b',"errors":'
+            yield from self._errors.blocks()
+            yield b"}"
+        else:
+            yield b"\x82" + _msgpack("values")
+            yield from self._values.blocks()
+            yield _msgpack("errors")
+            yield from self._errors.blocks()
 
 
-STOPPING = Problem(503, "closed", "The gateway stops", "send the request again")
-
-
-def _index(record: ErrorRecord) -> int:
-    return record.index
-
-
-def _event(name: str, data: bytes) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
+def first_of(errors: Sequence[ErrorRecord]) -> ErrorRecord:
+    """The error of the first item in input order."""
+    return min(errors, key=lambda record: record.index)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Annotated, Any, cast
 
 from fastapi import Depends
 from starlette.applications import Starlette
-from starlette.requests import HTTPConnection
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
 
 from jetmap.client.cluster import Cluster
 from jetmap.errors import ClusterClosed
 
 from .asgi import Scope
+from .departure import Departure
 
 HINT = (
     "no cluster is started: pass lifespan=jetmap_api.lifespan to your FastAPI(), or start one in "
@@ -41,7 +43,7 @@ def find_cluster(scope: Scope) -> Cluster | None:
     found: Any = getattr(getattr(scope.get("app"), "state", None), "cluster", None)
     if found is None:
         found = (scope.get("state") or {}).get("cluster")
-    return found if found is None else _checked(found)
+    return cast("Cluster | None", found)
 
 
 def cluster_of(connection: HTTPConnection) -> Cluster:
@@ -56,6 +58,16 @@ ClusterDep = Annotated[Cluster, Depends(cluster_of)]
 """``async def endpoint(numbers: list[int], cluster: ClusterDep)``"""
 
 
-def _checked(found: Any) -> Cluster:
-    cluster: Cluster = found
-    return cluster
+@contextmanager
+def until_disconnect(request: Request) -> Iterator[None]:
+    """``with until_disconnect(request): await cluster.map(...)`` in an endpoint of your own: the
+    block is cancelled, and its map withdrawn, when the client leaves; frameworks do not do that.
+
+    The request's body must have been read, as FastAPI does for declared parameters. Raises
+    HTTPException(499), which nobody sees.
+    """
+    with Departure() as departure:
+        departure.watch(request.receive)
+        yield
+    if departure.left:
+        raise HTTPException(499, "the client has left")

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from jetmap.client.sources import Feed, RawItems, Source
-from jetmap.messages import ErrorRecord, Format
 
-from .answers import Events, Lines, Map, Stream, gather, send_list
+from .answers import ListAnswer, Map
 from .asgi import Receive, Scope, Send
 from .bodies import json_elements, msgpack_elements, read_body
 from .departure import Departure
@@ -20,12 +19,10 @@ from .limits import Limits
 from .lines import LinesBody
 from .problems import problem_of, refuse
 from .request import MapRequest, read_request
-from .spool import Gathered
+from .streams import Events, Lines, Stream
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
-
-Found = tuple[Gathered, list[ErrorRecord] | None, Format]
 
 
 class Maps:
@@ -41,25 +38,25 @@ class Maps:
 
     async def serve(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         departure = Departure()
-        found: Found | None = None
+        answer: ListAnswer | None = None
         try:
             with departure:
                 request = read_request(scope)
                 if request.body == "jsonl":
-                    found = await self._lines(name, request, scope, receive, send, departure)
+                    answer = await self._lines(name, request, scope, receive, send, departure)
                 else:
-                    found = await self._array(name, request, scope, receive, send, departure)
+                    answer = await self._array(name, request, scope, receive, send, departure)
         except Exception as exc:
             if not departure.left:
                 await refuse(send, problem_of(exc, self._debug))
             return
-        if found is None or departure.left:
+        if answer is None:
             return
-        gathered, errors, target = found
         try:
-            await send_list(send, gathered, target, errors, self._debug)
+            if not departure.left:
+                await answer.send(send)
         finally:
-            gathered.close()
+            answer.close()
 
     async def _array(
         self,
@@ -69,7 +66,7 @@ class Maps:
         receive: Receive,
         send: Send,
         departure: Departure,
-    ) -> Found | None:
+    ) -> ListAnswer | None:
         """A body that is read and checked whole before anything runs."""
         limits = self._limits
         cluster = self._cluster(scope)
@@ -90,7 +87,7 @@ class Maps:
         receive: Receive,
         send: Send,
         departure: Departure,
-    ) -> Found | None:
+    ) -> ListAnswer | None:
         """A body that is run while it arrives."""
         feed = Feed("json")
         run = await self._open(self._cluster(scope), name, feed, request)
@@ -118,7 +115,7 @@ class Maps:
         body: LinesBody | None,
         send: Send,
         departure: Departure,
-    ) -> Found | None:
+    ) -> ListAnswer | None:
         """Streams the answer, or returns the list that is still to be sent."""
         source = request.format
         fail = request.fail
@@ -127,12 +124,10 @@ class Maps:
             stream = Stream(send, style, departure, self._limits, fail=fail, debug=self._debug)
             await stream.serve(run, source, body)
             return None
-        gathered = Gathered(request.answer, self._limits)
+        answer = ListAnswer(request.answer, self._limits, collect=not fail, debug=self._debug)
         try:
-            errors = await gather(
-                run, source, gathered, request.answer, fail=fail, debug=self._debug
-            )
+            await answer.gather(run, source)
         except BaseException:
-            gathered.close()
+            answer.close()
             raise
-        return gathered, None if fail else errors, request.answer
+        return answer

@@ -152,6 +152,11 @@ class Gathered:
         self._file: IO[bytes] | None = None
         self._written = 0
 
+    @property
+    def is_spooled(self) -> bool:
+        """Whether a part of it is in a file."""
+        return self._file is not None
+
     def add(self, outcomes: Outcomes) -> None:
         """Raises Problem as ``SpooledPipe.put`` does."""
         count = outcomes.count
@@ -175,9 +180,9 @@ class Gathered:
         self._parts.append((outcomes.start, count, None, self._written, size))
         self._written += size
 
-    def holds_all_before(self, index: int) -> bool:
-        """Whether every item before this one is there."""
-        return index == sum(
+    def count_before(self, index: int) -> int:
+        """How many items before this one are there."""
+        return sum(
             min(start + count, index) - start for start, count, *_ in self._parts if start < index
         )
 

@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -66,8 +67,7 @@ class Agent:
         self.id = subjects.new_id()
         self.failed: str | None = None
         self._connection = connection
-        self._options = options
-        self._host = options.host or socket.gethostname()
+        self._options = options = replace(options, host=options.host or socket.gethostname())
         self._inbox = connection.inbox(self.id)
         self._slots = [
             Slot(number, cpu, options, options.setup, self)
@@ -216,7 +216,7 @@ class Agent:
         slots = self._slots
         presence = Presence(
             agent=self.id,
-            host=self._host,
+            host=self._options.host,
             pid=os.getpid(),
             pool=self._options.pool,
             offer=self._offer,
@@ -399,8 +399,9 @@ class Agent:
     async def _claim(self) -> None:
         items = {slot.held.key: slot.item for slot in self._slots if slot.held is not None}
         self._claims_sent += 1
+        mail, host = f"{self._inbox}.mail", self._options.host
         for inbox, chunks in self._held.claims(items).items():
-            claim = Claim(self.id, self._host, f"{self._inbox}.mail", self._claims_sent, chunks)
+            claim = Claim(self.id, host, mail, self._claims_sent, chunks)
             await self._send(f"{inbox}.claim", encode(claim))
 
     async def _renew_leases(self) -> None:

@@ -93,10 +93,13 @@ async def dial(
 
 async def discard(client: Client) -> None:
     """Closes a client, whatever state it is in, within two seconds."""
+    if not client.is_connected:
+        # nats-py would write what waits to a transport that is gone; uvloop's then raises.
+        client._pending, client._pending_data_size = [], 0
     try:
         async with asyncio.timeout(2):
             await client.close()
-    except (OSError, nats.errors.Error, TimeoutError, AssertionError) as error:
+    except (OSError, RuntimeError, nats.errors.Error, TimeoutError, AssertionError) as error:
         logger.debug("closing the NATS client: %r", error)
 
 

@@ -10,6 +10,14 @@ def main() -> None:
     tether.hold()
     import sys
 
-    from .app import build
+    import typer
 
-    build(sys.argv[1:])()
+    from .app import build
+    from .exits import exits
+
+    try:
+        with exits():
+            app = build(sys.argv[1:])
+    except typer.Exit as fault:  # outside of a command nobody takes it for an exit code
+        sys.exit(fault.exit_code)
+    app()

@@ -24,6 +24,10 @@ from .options import BROKER, GATEWAY, SERVER, WORKER, takes
 from .running import running_up
 
 CONNECT_SECONDS = 5.0
+SECRET_FILES = (
+    *("nats_password_file", "nats_token_file", "nats_creds", "nats_tls_key"),
+    "token_file",
+)
 
 Fact = str
 Step = tuple[str, Callable[[], Fact]]

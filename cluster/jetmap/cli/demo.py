@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
 
+import psutil
 from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
@@ -30,16 +31,22 @@ from .signals import Stop
 from .tether import TETHER
 
 TASKS = "jetmap.demo.tasks"
+NOTABLE = 0.1
 T = TypeVar("T")
 
 
 @dataclass
 class Run:
-    """One map as it went. seconds: from the request to the last result; first: to the first."""
+    """One map as it went.
+
+    seconds: from the request to the last result; first: to the first. busy: seconds of CPU that
+    this machine spent meanwhile, on whatever.
+    """
 
     work: Work
     seconds: float
     first: float
+    busy: float
     notes: list[str]
 
 
@@ -129,14 +136,25 @@ def _map(gateway: Gateway, work: Work, console: Console) -> Run:
     failed, first = 0, 0.0
     console.print(f"[bold]{work.title}[/bold]: {work.what}")
     with Bar(f"POST /map/{work.function}", len(work.items), console) as bar:
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), _busy_seconds()
         for part in gateway.map(work.function, work.items):
             first = first or time.perf_counter() - began
             values[part.start : part.start + len(part.values)] = part.values
             failed += len(part.errors)
             bar.done(len(part.values), len(work.items))
-        seconds = time.perf_counter() - began
-    return Run(work, seconds, first, work.summarize(values, failed))
+        seconds, busy = time.perf_counter() - began, _busy_seconds() - busy
+    return Run(work, seconds, first, busy, work.summarize(values, failed))
+
+
+def _busy_seconds() -> float:
+    """Seconds of CPU that all programs of this machine have used, this one among them."""
+    times = psutil.cpu_times()
+    return float(sum(times)) - times.idle - getattr(times, "iowait", 0.0)
+
+
+def _others(run: Run, serial: float) -> float:
+    """Which share of the machine other programs used during the map."""
+    return max(0.0, run.busy - serial) / (run.seconds * (psutil.cpu_count() or 1))
 
 
 async def _serial(run: Run, cores: int) -> tuple[float, Sample]:
@@ -178,6 +196,13 @@ def _report(compared: list[tuple[Run, float, Sample]], cores: int, console: Cons
     console.print()
     for run, _, chosen in compared:
         console.print(f"one core, {run.work.title}: CPU time, {chosen}", style="dim")
+    others = max(_others(run, serial) for run, serial, _ in compared)
+    if others > NOTABLE:
+        console.print(
+            f"other programs used {others:.0%} of this machine meanwhile: without them, jetmap "
+            "would have been faster",
+            style="yellow",
+        )
     firsts = ", ".join(f"{run.first * 1000:.0f} ms" for run, *_ in compared)
     console.print(f"first results over HTTP after {firsts}", style="dim")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from jetmap.messages import ErrorRecord, Lane
 
@@ -58,12 +59,12 @@ class Scheduler:
         for map in list(self._newcomers):
             if not self._may_use_express(map, cores):
                 self._newcomers.remove(map)
-            elif self._can_send(map):
+            elif self._can_send(map, cores):
                 cut = self._cut(map, "express", cores)
                 if cut is not None:
                     return cut
         while self.window.has_room:
-            turn = self._maps.next(self._can_send)
+            turn = self._maps.next(partial(self._can_send, cores=cores))
             if turn is None:
                 return None
             cut = self._cut(turn, "main", cores)
@@ -80,11 +81,11 @@ class Scheduler:
         if flight.lane == "main":
             self.window.ended()
 
-    def _can_send(self, map: MapState) -> bool:
+    def _can_send(self, map: MapState, cores: int) -> bool:
         if not map.has_work:
             return False
-        # While nothing is known of a function, a few single items ask.
-        return map.cost.is_known or len(map.ledger.flights) < 2
+        # While nothing is known of a function, a single item for each core asks.
+        return map.cost.is_known or len(map.ledger.flights) < cores
 
     def _may_use_express(self, map: MapState, cores: int) -> bool:
         """The lane for short maps takes a map's first chunks, up to one chunk duration.
