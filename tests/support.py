@@ -293,12 +293,16 @@ def end(process: subprocess.Popen[Any]) -> None:
 # Outcomes
 
 
-async def outcomes(stream: Any) -> list[Outcome[Any, Any]]:
-    """All of a stream, in the order of their items; each item exactly once."""
+async def outcomes(stream: Any, seen: Callable[[], None] = int) -> list[Outcome[Any, Any]]:
+    """All of a stream, in the order of their items; each item exactly once.
+
+    seen: called with each.
+    """
     found = []
     async with stream:
         async for outcome in stream:
             found.append(outcome)
+            seen()
     found.sort(key=lambda outcome: outcome.index)
     assert [outcome.index for outcome in found] == list(range(len(found)))
     return found

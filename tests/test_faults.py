@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from support import (
     Site,
     alive,
     check,
+    outcomes,
     presence,
     site,
     starts,
@@ -58,6 +59,48 @@ async def agent(place: Site, cluster: Cluster) -> AgentProcess:
 
 def orders(count: int, bad: dict[int, str]) -> list[tuple[int, str]]:
     return [(n, bad.get(n, "")) for n in range(count)]
+
+
+class Load:
+    """A map that goes on until it is left; then each of its items must have its value."""
+
+    def __init__(self, cluster: Cluster, how: str = "sleep:0.003") -> None:
+        self._cluster = cluster
+        self._how = how
+        self._ended = False
+        self._done = 0
+        self._task: asyncio.Task[list[Any]] | None = None
+
+    async def goes_on(self, timeout: float = 25) -> None:
+        """Until a hundred more items are done."""
+        goal = self._done + 100
+        await wait_until(lambda: self._done >= goal, "the map goes on", timeout)
+
+    async def __aenter__(self) -> Load:
+        self._task = asyncio.create_task(self._run())
+        await self.goes_on()
+        return self
+
+    async def __aexit__(self, kind: object, error: object, traceback: object) -> None:
+        assert self._task is not None
+        self._ended = True
+        if error is not None:
+            self._task.cancel()
+            return
+        check(await self._task, range(self._done))
+
+    async def _run(self) -> list[Any]:
+        found = await outcomes(self._cluster.stream(functions.hurt, self._items()), self._count)
+        return [outcome.error or outcome.value for outcome in found]
+
+    def _items(self) -> Iterator[tuple[int, str]]:
+        number = 0
+        while not self._ended:
+            yield number, self._how
+            number += 1
+
+    def _count(self) -> None:
+        self._done += 1
 
 
 def busy(cluster: Cluster) -> int:
@@ -373,18 +416,14 @@ async def test_sigterm_when_the_broker_went_first(
 
 async def test_a_rolling_restart_under_load(place: Site, cluster: Cluster) -> None:
     agents = list(await two_agents(place, cluster))
-    count = 8000
-    items = [(n, "sleep:0.003") for n in range(count)]
-    running = asyncio.ensure_future(cluster.map(functions.hurt, items))
-    for old in agents:
-        await wait_until(lambda: cluster.stats.items_done > 20, "the map runs")
-        new = place.start_agent()
-        await place.ready(cluster, new)
-        old.signal(signal.SIGTERM)
-        await wait_until(old.has_exited, "the old agent exits", 12, lambda old=old: old.said)
-        assert old.process.returncode == 0, old.said
-    assert not running.done(), "the map was too short to be restarted under"
-    assert await running == list(range(count))
+    async with Load(cluster) as load:
+        for old in agents:
+            new = place.start_agent()
+            await place.ready(cluster, new)
+            old.signal(signal.SIGTERM)
+            await wait_until(old.has_exited, "the old agent exits", 12, lambda old=old: old.said)
+            assert old.process.returncode == 0, old.said
+            await load.goes_on()
 
 
 async def two_agents(

@@ -149,7 +149,8 @@ class Reader:
         while self._servers:
             self._servers.pop().stop()
         wait_until(
-            lambda: not list(self._runtime.rglob("*.lock")), "no cluster of this reader is left"
+            lambda: not list((self._runtime / "jetmap").glob("*.lock")),
+            "no cluster of this reader is left",
         )
 
     def _start(self, command: str, expected: str) -> None:

@@ -111,7 +111,7 @@ class Agent:
         self._tasks.append(create(self._beat(), name="beat"))
         self._tasks.append(create(self._renew_leases(), name="leases"))
         self._tasks.append(create(self._tick(), name="tick"))
-        await self._announce()
+        await self.announce()
 
     async def drain(self, grace: float) -> None:
         """Takes no more, finishes or hands back what it holds within ``grace`` seconds, stops.
@@ -121,7 +121,7 @@ class Agent:
         if not self._draining:
             self._draining = True
             await self._intake.stop()
-            await self._announce()
+            await self.announce()
             for slot in self._slots:
                 slot.stop_chunk(grace)
             deadline = time.monotonic() + grace + DRAIN_FLUSH_SECONDS
@@ -142,7 +142,7 @@ class Agent:
         for task in [*self._tasks[len(self._slots) :], *self._chunk_tasks]:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._chunk_tasks, return_exceptions=True)
-        await self._announce()
+        await self.announce()
         for subscription in self._subscriptions:
             await subscription.unsubscribe()
         await self._intake.close()
@@ -176,14 +176,13 @@ class Agent:
                 await self._make_offer()
             elif len(self._functions) != known:
                 await self._remember()
-        await self._announce()
 
     async def worker_failed(self, slot: Slot, failure: StartFailed) -> None:
         text = failure.traceback.strip() or f"{failure.type}: {failure.message}"
         if text != self.failed:
             self.failed = text
             logger.error("workers cannot start; trying again with growing pauses:\n%s", text)
-        await self._announce()
+        await self.announce()
 
     async def _make_offer(self) -> None:
         names = sorted(self._functions)
@@ -212,7 +211,8 @@ class Agent:
         await topology.ensure_consumers(self._connection, pool, self._offer, self._epoch)
         await self._intake.serve(self._offer, self._epoch)
 
-    async def _announce(self) -> None:
+    async def announce(self) -> None:
+        """Tells the pool how it stands here."""
         slots = self._slots
         presence = Presence(
             agent=self.id,
@@ -371,7 +371,7 @@ class Agent:
     async def _receive_control(self, message: Msg) -> None:
         control = _control(message.data)
         if isinstance(control, Ping):
-            await self._announce()
+            await self.announce()
             return
         self._withdrawn[control.map] = None
         if len(self._withdrawn) > WITHDRAWN_KEPT:
@@ -382,7 +382,7 @@ class Agent:
     async def _reconnected(self) -> None:
         await self._intake.reconnected()
         await self._claim()
-        await self._announce()
+        await self.announce()
 
     # What happens by itself
 
@@ -394,7 +394,7 @@ class Agent:
             await self._claim()
             for held, delivery in self._held.overdue(now):
                 await self._send(f"{held.head.inbox}.result", delivery)
-            await self._announce()
+            await self.announce()
 
     async def _claim(self) -> None:
         items = {slot.held.key: slot.item for slot in self._slots if slot.held is not None}

@@ -15,6 +15,7 @@ from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings
 
 from . import tether
+from .clusters import attached
 from .exits import Exit
 from .listening import gateway_problems, listen, url_of
 from .options import BROKER, GATEWAY, takes
@@ -37,38 +38,39 @@ def api(settings: Settings) -> None:
     settings = with_broker(settings)
     inherited = tether.inherited_socket()
     with listen(settings.host, settings.port) if inherited is None else _adopt(inherited) as sock:
-        if inherited is None:
-            typer.echo(f"{url_of(sock)}/docs")
         import uvloop
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            raise typer.Exit(runner.run(serve(settings, sock)))
+            raise typer.Exit(runner.run(serve(settings, sock, inherited is None)))
 
 
-async def serve(settings: Settings, sock: socket.socket) -> int:
-    """Answers requests until a signal; returns the exit code."""
+async def serve(settings: Settings, sock: socket.socket, announce: bool) -> int:
+    """Answers requests until a signal; returns the exit code. announce: say where."""
     from jetmap_api import create_app
 
     stop = Stop()
-    server = Server(
-        uvicorn.Config(
-            create_app(settings=settings),
-            loop="none",
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            timeout_graceful_shutdown=max(1, math.ceil(settings.grace)),
+    # Started here, not in the application's lifespan: there a fault would be a traceback.
+    async with attached(settings) as cluster:
+        server = Server(
+            uvicorn.Config(
+                create_app(cluster, settings),
+                loop="none",
+                http="httptools",
+                ws="none",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                timeout_graceful_shutdown=max(1, math.ceil(settings.grace)),
+            )
         )
-    )
-    obeying = asyncio.ensure_future(_obey(stop, server))
-    try:
-        await server.serve(sockets=[sock])
-    finally:
-        obeying.cancel()
-    return Exit.OK if server.started else Exit.BROKER
+        if announce:
+            typer.echo(f"{url_of(sock)}/docs")
+        obeying = asyncio.ensure_future(_obey(stop, server))
+        try:
+            await server.serve(sockets=[sock])
+        finally:
+            obeying.cancel()
+    return Exit.OK
 
 
 class Server(uvicorn.Server):

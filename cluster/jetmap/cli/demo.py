@@ -148,8 +148,11 @@ def _map(gateway: Gateway, work: Work, console: Console) -> Run:
 
 def _busy_seconds() -> float:
     """Seconds of CPU that all programs of this machine have used, this one among them."""
-    times = psutil.cpu_times()
-    return float(sum(times)) - times.idle - getattr(times, "iowait", 0.0)
+    times: dict[str, float] = psutil.cpu_times()._asdict()
+    # Time of guests is in that of the users already.
+    return sum(times.values()) - sum(
+        times.get(name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice")
+    )
 
 
 def _others(run: Run, serial: float) -> float:

@@ -39,22 +39,27 @@ class DeficitRoundRobin(Generic[M]):
 
     def next(self, can_send: Callable[[M], bool]) -> M | None:
         """The member whose turn it is, among those that can send; None if none can."""
-        for _ in range(len(self._round)):
-            member = self._round[0]
-            if can_send(member):
-                break
-            # Who has nothing to send saves nothing up.
-            self._accounts[member] = min(self._accounts[member], 0.0)
-            self._round.rotate(-1)
-        else:
-            return None
         while True:
-            member = self._round[0]
-            if self._accounts[member] > 0 and can_send(member):
-                return member
-            if can_send(member):
-                self._accounts[member] += self._quantum * self._weights[member]
-            self._round.rotate(-1)
+            debts = []  # In rounds, of those that can send.
+            for _ in range(len(self._round)):
+                member = self._round[0]
+                account = self._accounts[member]
+                if not can_send(member):
+                    # Who has nothing to send saves nothing up.
+                    self._accounts[member] = min(account, 0.0)
+                elif account > 0:
+                    return member
+                else:
+                    share = self._quantum * self._weights[member]
+                    self._accounts[member] = account + share
+                    debts.append(-self._accounts[member] / share)
+                self._round.rotate(-1)
+            if not debts:
+                return None
+            # Rounds in which all would only pay off debts are not gone through one by one.
+            if (rounds := int(min(debts))) > 0:
+                for member in filter(can_send, self._round):
+                    self._accounts[member] += rounds * self._quantum * self._weights[member]
 
     def charge(self, member: M, seconds: float) -> None:
         """Takes what was sent, or the difference to what it really took, off the account."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 CONFIRM_BATCH = 64
 CONFIRM_SECONDS = 0.005  # Nothing waits for a confirmation, so several go in one message.
+
+SETTLE_SECONDS = 0.02
+WORD_SECONDS = 2.0
 
 Spawn = Callable[..., Any]
 
@@ -49,9 +51,14 @@ class Outbox:
         self._tokens: dict[str, list[int]] = {}
         self._confirming: asyncio.TimerHandle | None = None
         self._renewing = False
+        self._word = asyncio.Event()
 
     async def publish(self, state: MapState, flight: Flight) -> None:
-        """Sends a chunk; the broker's word on it comes later."""
+        """Sends a chunk; the broker's word on it comes later.
+
+        The first try on the express lane asks for no word: the result itself comes as soon, and
+        the word would cost more than the computation. If it is lost, the next try asks.
+        """
         piece = flight.piece
         chunk = Chunk(
             map=state.id,
@@ -71,11 +78,12 @@ class Outbox:
         subject = subjects.work(
             self._options.pool, flight.offer, flight.lane, state.id, flight.number
         )
-        self._unstored[state.id, flight.number] = flight
+        reply = ""
+        if flight.lane == "main" or flight.attempt > 1:
+            reply = f"{self._inbox}.ack.{state.id}.{flight.number}"
+            self._unstored[state.id, flight.number] = flight
         try:
-            await self._connection.publish(
-                subject, encode(chunk), f"{self._inbox}.ack.{state.id}.{flight.number}"
-            )
+            await self._connection.publish(subject, encode(chunk), reply)
         except JetmapError as error:
             # Not connected, and the buffer is full: the tick sends it again.
             logger.debug("chunk %d of %s not sent: %s", flight.number, state.id, error)
@@ -84,6 +92,7 @@ class Outbox:
         """The broker's word on a chunk."""
         _, map, number = message.subject.rsplit(".", 2)
         flight = self._unstored.pop((map, int(number)), None)
+        self._word.set()
         if flight is None:
             return
         # Refused because it is in the stream already, it is where we want it.
@@ -115,21 +124,17 @@ class Outbox:
     async def withdraw(self, state: MapState) -> None:
         """Takes back what is out of a map: stops its workers, then empties its queue.
 
-        The queue is purged once more when the broker's word on each chunk is in: it may have
-        taken the purge before the last of them.
+        The queue is purged once more when the broker's word on each chunk is in, and a moment
+        later for those that asked for none: it may have taken the purge before the last of them.
         """
         pool = self._options.pool
         waiting = subjects.map_work(pool, state.id)
         try:
             await self._connection.publish(subjects.control(pool), encode(Withdraw(state.id)))
             await topology.purge(self._connection, pool, waiting)
-            deadline = time.monotonic() + 2
-            late = False
-            while self._has_unstored(state) and time.monotonic() < deadline:
-                late = True
-                await asyncio.sleep(0.02)
-            if late:
-                await topology.purge(self._connection, pool, waiting)
+            await asyncio.sleep(SETTLE_SECONDS)
+            await self._until_stored(state)
+            await topology.purge(self._connection, pool, waiting)
         except JetmapError as error:
             # Claims find out what is no longer wanted, when the broker is back.
             logger.debug("map %s could not be called back: %s", state.id, error)
@@ -171,6 +176,16 @@ class Outbox:
     def _confirm_soon(self) -> None:
         self._confirming = None
         self._spawn(self.confirm_now(), "confirm")
+
+    async def _until_stored(self, state: MapState) -> None:
+        """Waits, not for ever, for the broker's word on each chunk of a map."""
+        try:
+            async with asyncio.timeout(WORD_SECONDS):
+                while self._has_unstored(state):
+                    self._word.clear()
+                    await self._word.wait()
+        except TimeoutError:
+            logger.debug("map %s: the broker said nothing of some chunks", state.id)
 
     def _has_unstored(self, state: MapState) -> bool:
         return any((state.id, number) in self._unstored for number in state.ledger.flights)

@@ -1,0 +1,225 @@
+"""Maps share by weight, dispatchers share without knowing of each other."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import Counter
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jetmap.dispatch.fairness import DeficitRoundRobin
+from jetmap.dispatch.window import HIGH, LOW, Window
+
+quick = settings(max_examples=60, deadline=None)
+
+QUANTUM = 0.05
+costs = st.floats(0.001, 0.5)
+
+
+def always(_: int) -> bool:
+    return True
+
+
+@quick
+@given(
+    st.lists(st.tuples(st.sampled_from([0.5, 1.0, 2.0, 4.0]), costs), min_size=1, max_size=5),
+    st.integers(0, 300),
+)
+def test_shares_are_by_weight(members: list[tuple[float, float]], served: int) -> None:
+    """Within one round and one chunk, at any moment, whatever a member's chunks take."""
+    fair = DeficitRoundRobin[int](QUANTUM)
+    for number, (weight, _) in enumerate(members):
+        fair.add(number, weight)
+    spent = Counter[int]()
+    for _ in range(served):
+        member = fair.next(always)
+        assert member is not None
+        fair.charge(member, members[member][1])
+        spent[member] += members[member][1]  # type: ignore[assignment]
+
+    shares = [spent[n] / weight for n, (weight, _) in enumerate(members)]
+    bounds = [QUANTUM + cost / weight for weight, cost in members]
+    for (a, bound), (b, other) in itertools.combinations(zip(shares, bounds, strict=True), 2):
+        assert abs(a - b) <= 2 * QUANTUM + bound + other
+
+
+@quick
+@given(
+    st.lists(st.tuples(st.floats(0.01, 10), st.floats(0, 1e5)), min_size=1, max_size=30),
+    st.sets(st.integers(0, 29)),
+)
+def test_a_turn_is_found_soon_however_deep_the_debts(
+    members: list[tuple[float, float]], idle: set[int]
+) -> None:
+    fair = DeficitRoundRobin[int](QUANTUM)
+    for number, (weight, debt) in enumerate(members):
+        fair.add(number, weight)
+        fair.charge(number, debt)
+    asked = 0
+
+    def can_send(member: int) -> bool:
+        nonlocal asked
+        asked += 1
+        return member not in idle
+
+    able = set(range(len(members))) - idle
+    member = fair.next(can_send)
+    assert (member in able) if able else member is None
+    assert asked <= 5 * len(members)
+
+
+@quick
+@given(st.integers(1, 5), st.randoms(use_true_random=False))
+def test_nobody_starves_while_others_come_and_go(members: int, random: Random) -> None:
+    fair = DeficitRoundRobin[int](QUANTUM)
+    for number in range(members):
+        fair.add(number)
+    waiting = Counter[int]()
+    ready = set(range(members))
+    for _ in range(300):
+        if random.random() < 0.2:
+            ready ^= {random.randrange(1, members)} if members > 1 else set()
+        member = fair.next(ready.__contains__)
+        assert member in ready
+        fair.charge(member, QUANTUM)
+        for other in range(members):
+            waiting[other] = 0 if other == member or other not in ready else waiting[other] + 1
+        assert max(waiting.values()) <= 3 * members
+
+
+def test_who_was_idle_has_saved_nothing_up() -> None:
+    fair = DeficitRoundRobin[str](QUANTUM)
+    fair.add("busy")
+    fair.add("late")
+    for _ in range(100):
+        assert fair.next(lambda m: m == "busy") == "busy"
+        fair.charge("busy", QUANTUM)
+
+    turns = Counter[str]()
+    for _ in range(40):
+        member = fair.next(lambda _: True)
+        assert member is not None
+        fair.charge(member, QUANTUM)
+        turns[member] += 1
+    assert abs(turns["busy"] - turns["late"]) <= 3
+
+
+def test_members_leave() -> None:
+    fair = DeficitRoundRobin[str](QUANTUM)
+    assert fair.next(lambda _: True) is None
+    fair.add("a")
+    fair.add("b")
+    fair.remove("b")
+    fair.remove("b")
+    fair.charge("b", 1.0)
+    assert len(fair) == 1
+    assert fair.next(lambda _: True) == "a"
+    assert fair.next(lambda _: False) is None
+
+
+class Pool:
+    """A shared queue in front of cores, and dispatchers that always have more to send."""
+
+    def __init__(self, cores: int, random: Random) -> None:
+        self.cores = cores
+        self.random = random
+        self.windows: dict[int, Window] = {}
+        self.queue: list[int] = []
+        self.running: list[tuple[float, int, int]] = []  # When it ends, whose, pending then.
+        self.now = 0.0
+        self.served = Counter[int]()
+        self.backlog = 0.0
+        self.idle = 0.0
+
+    def run(self, until: float) -> None:
+        self.served.clear()
+        self.backlog = self.idle = 0.0
+        began = self.now
+        while self.now < until:
+            for name, window in self.windows.items():
+                while window.has_room:
+                    window.sent()
+                    self.queue.append(name)
+            while self.queue and len(self.running) < self.cores:
+                name = self.queue.pop(0)
+                end = self.now + self.random.uniform(0.04, 0.06)
+                heapq.heappush(self.running, (end, name, len(self.queue)))
+            end, name, pending = heapq.heappop(self.running)
+            self.backlog += len(self.queue) * (end - self.now)
+            self.idle += (self.cores - 1 - len(self.running)) * (end - self.now)
+            self.now = end
+            self.served[name] += 1
+            if (window_of := self.windows.get(name)) is not None:
+                window_of.steer(pending, self.cores)
+                window_of.ended()
+        self.backlog /= self.now - began
+        self.idle /= (self.now - began) * self.cores
+
+
+@pytest.mark.parametrize("cores", [1, 2, 8, 32])
+@pytest.mark.parametrize("dispatchers", [1, 2, 5])
+def test_windows_keep_the_queue_short_and_no_core_idle(cores: int, dispatchers: int) -> None:
+    pool = Pool(cores, Random(1))
+    pool.windows = {name: Window() for name in range(dispatchers)}
+    pool.run(10)
+    pool.run(30)
+
+    # (Each dispatcher has a chunk in flight at least.)
+    assert LOW * cores / 2 <= pool.backlog <= max(2 * HIGH * cores, dispatchers)
+    assert pool.idle < 0.02
+
+
+@pytest.mark.parametrize("cores", [2, 8, 32])
+def test_dispatchers_get_equal_shares_whoever_came_first(cores: int) -> None:
+    pool = Pool(cores, Random(2))
+    pool.windows = {0: Window()}
+    pool.run(10)
+    pool.windows[1] = Window()
+    pool.run(20)
+    pool.windows[2] = Window()
+    pool.run(60)
+    pool.run(160)
+
+    mean = sum(pool.served.values()) / 3
+    assert all(abs(served - mean) < 0.35 * mean for served in pool.served.values())
+
+
+def test_who_leaves_leaves_its_share_to_the_others() -> None:
+    pool = Pool(8, Random(3))
+    pool.windows = {0: Window(), 1: Window()}
+    pool.run(10)
+    del pool.windows[1]
+    pool.run(20)
+    pool.run(30)
+
+    assert pool.served[1] == 0
+    assert pool.idle < 0.02
+
+
+@quick
+@given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 64)), max_size=200))
+def test_a_window_never_closes_and_is_bounded(steps: list[tuple[int, int]]) -> None:
+    window = Window()
+    for pending, cores in steps:
+        while window.has_room:
+            window.sent()
+        window.steer(pending, cores)
+        window.ended()
+        assert 1 <= window.size <= 4 * max(1, cores) + 2
+    while window.in_flight:
+        window.ended()
+    window.ended()
+    assert window.has_room
+
+
+def test_a_window_that_is_not_used_does_not_grow() -> None:
+    window = Window(4)
+    for _ in range(100):
+        window.sent()
+        window.steer(0, 8)
+        window.ended()
+    assert window.size == 4
