@@ -7,7 +7,6 @@ import json
 import sys
 
 from functions import logged
-
 from jetmap import Cluster
 
 

@@ -7,7 +7,6 @@ import json
 import sys
 
 from functions import is_prime
-
 from jetmap import Cluster
 
 

@@ -23,9 +23,10 @@ from typing import Any
 import psutil
 import pytest
 
-from jetmap import Cluster, ItemError, Outcome
+from jetmap import Cluster, ItemError, Outcome, subjects
+from jetmap.broker.connection import Auth, Connection
 from jetmap.broker.server import NatsServer
-from jetmap.messages import Presence
+from jetmap.messages import Ping, Presence, encode
 
 HERE = Path(__file__).parent
 FUNCTIONS = str(HERE / "functions.py")
@@ -204,6 +205,37 @@ class Site:
     place: Path
     agents: list[AgentProcess] = field(default_factory=list)
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _connection: Connection | None = None
+
+    async def connection(self) -> Connection:
+        """One of the site's own."""
+        if self._connection is None:
+            auth = Auth(user=self.server.user, password=self.server.password)
+            self._connection = await Connection.open([self.server.url], name="site", auth=auth)
+            self.stack.push_async_callback(self._connection.close)
+        return self._connection
+
+    async def workers(self, cluster: Cluster) -> list[Presence]:
+        """As ``cluster.workers``, but announced after this was called."""
+        known = {p.agent: p for p in cluster.workers}
+        ping = (subjects.control("default"), encode(Ping()))
+        await (await self.connection()).publish(*ping)
+        await wait_until(
+            lambda: all(p is not known.get(p.agent) for p in cluster.workers), "agents announce"
+        )
+        return cluster.workers
+
+    async def until_busy(self, cluster: Cluster, cores: int, seconds: float = 10) -> None:
+        """Until so many cores compute."""
+        deadline = time.monotonic() + seconds
+        while True:
+            found = await self.workers(cluster)
+            busy = sum(core.state == "busy" for p in found for core in p.workers)
+            if busy == cores:
+                return
+            if time.monotonic() > deadline:
+                pytest.fail(f"{busy} cores are busy after {seconds:g} s, not {cores}: {found}")
+            await asyncio.sleep(0.02)
 
     async def cluster(self, **options: Any) -> Cluster:
         """A cluster of this process, started."""
@@ -309,7 +341,9 @@ async def outcomes(stream: Any, seen: Callable[[], None] = int) -> list[Outcome[
 
 
 def check(
-    values: Sequence[Any], expected: Sequence[Any], failing: dict[int, type[ItemError]] | None = None
+    values: Sequence[Any],
+    expected: Sequence[Any],
+    failing: dict[int, type[ItemError]] | None = None,
 ) -> None:
     """Every item has exactly the outcome that it shall have.
 

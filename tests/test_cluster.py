@@ -13,22 +13,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import functions
 import psutil
 import pytest
-from support import (
-    FUNCTIONS,
-    HERE,
-    KEEPER,
-    check,
-    marked,
-    nothing_left,
-    outcomes,
-    run_python,
-    wait_until,
-    wait_until_sync,
-)
 
+import functions
 from jetmap import (
     Cluster,
     ClusterClosed,
@@ -42,6 +30,18 @@ from jetmap import (
     task,
 )
 from jetmap.settings import Settings
+from support import (
+    FUNCTIONS,
+    HERE,
+    KEEPER,
+    check,
+    marked,
+    nothing_left,
+    outcomes,
+    run_python,
+    wait_until,
+    wait_until_sync,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -221,7 +221,7 @@ async def test_a_map_over_a_generator(cluster: Cluster) -> None:
 
 
 async def test_timeout_of_a_map(cluster: Cluster) -> None:
-    with pytest.raises(MapTimeout, match="within its timeout of 0.3 s") as caught:
+    with pytest.raises(MapTimeout, match=r"within its timeout of 0\.3 s") as caught:
         await cluster.map(functions.spin, [0.05] * 200, timeout=0.3)
     assert isinstance(caught.value, TimeoutError)
     with pytest.raises(MapTimeout):
@@ -378,7 +378,7 @@ async def test_after_a_fork(shared: Cluster) -> None:
     os.close(writing)
     with os.fdopen(reading) as pipe:
         said = await asyncio.to_thread(pipe.read)
-    os.waitpid(pid, 0)
+    await asyncio.to_thread(os.waitpid, pid, 0)
     assert said.startswith("ClusterClosed: this cluster was started before")
     assert await shared.map(functions.is_prime, [7]) == [True]
 
@@ -473,7 +473,7 @@ from jetmap import Cluster
 FILE = pathlib.Path("changing.py")
 
 def write(version):
-    FILE.write_text(f"from jetmap import task\\n\\n@task\\ndef version(n: int) -> int:\\n    return {version}\\n")
+    FILE.write_text(f"from jetmap import task\\n@task\\ndef version(n: int): return {version}\\n")
     os.utime(FILE, (version * 1000, version * 1000))
 
 if __name__ == "__main__":

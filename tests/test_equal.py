@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
-import functions
 import pytest
-from functions import Work
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import FUNCTIONS, nothing_left, outcomes
 
+import functions
+from functions import Work
 from jetmap import Cluster, ItemError, ItemRaised
+from support import FUNCTIONS, nothing_left, outcomes
 
 pytestmark = pytest.mark.anyio
 

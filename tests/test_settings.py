@@ -189,9 +189,10 @@ def test_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
 
 
-def test_importing_jetmap_imports_no_settings() -> None:
+@pytest.mark.parametrize("module", ["jetmap", "jetmap.worker.process"])
+def test_importing_it_imports_no_settings(module: str) -> None:
     code = (
-        "import sys, jetmap; "
+        f"import sys, {module}; "
         "bad = {'jetmap.settings', 'pydantic', 'typer', 'rich'} & {*sys.modules}; "
         "assert not bad, bad"
     )

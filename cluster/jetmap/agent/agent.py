@@ -39,7 +39,7 @@ from jetmap.messages import (
 from jetmap.worker.limits import choose_cores
 
 from . import holdings
-from .holdings import Holding, Holdings
+from .holdings import Holding, Holdings, Lease
 from .intake import NAK, Delivered, Intake
 from .options import AgentOptions
 from .slot import Slot
@@ -51,6 +51,7 @@ DRAIN_FLUSH_SECONDS = 3.0
 WITHDRAWN_KEPT = 1000
 ACK, TERM, IN_PROGRESS = b"+ACK", b"+TERM", b"+WPI"
 
+_parcel = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 _head = msgspec.msgpack.Decoder(ChunkHead).decode
 _report_head = msgspec.msgpack.Decoder(ReportHead).decode
 _mail = msgspec.msgpack.Decoder(AgentMail).decode
@@ -123,7 +124,7 @@ class Agent:
             await self._intake.stop()
             await self.announce()
             for slot in self._slots:
-                slot.stop_chunk(grace)
+                slot.drain(grace)
             deadline = time.monotonic() + grace + DRAIN_FLUSH_SECONDS
             while len(self._held) and time.monotonic() < deadline:
                 if not self._connection.connected and not any(s.held for s in self._slots):
@@ -245,55 +246,66 @@ class Agent:
         self._intake.core_lost()
 
     async def _take(self, delivered: Delivered) -> None:
-        head = _head(delivered.data)
+        """A message has come for an idle core: one chunk, or several small ones."""
+        parcel = _parcel(delivered.data)
+        lease = Lease(delivered.ack, len(parcel))
         now = time.monotonic()
-        if self._held.get(head.map, head.number) is not None:
-            # Our own lease ran out while we were frozen: it goes on as the same chunk.
-            self._held.take(head, delivered.ack, delivered.data, delivered.pending, now)
+        fresh = []
+        for raw in parcel:
+            data = bytes(raw)
+            head = _head(data)
+            if head.map in self._withdrawn or self._held.is_gone(head.inbox):
+                # It was on its way when its map was withdrawn, or its caller went.
+                if lease.is_over():
+                    await self._send(lease.ack, TERM)
+                continue
+            known = self._held.get(head.map, head.number) is not None
+            held = self._held.take(head, lease, data, delivered.pending, now)
+            if not known:  # Else our lease ran out while we were frozen: the chunk goes on.
+                fresh.append(held)
+        if not fresh:
             await self._intake.core_freed()
-            return
-        if head.map in self._withdrawn or self._held.is_gone(head.inbox):
-            # It was on its way when its map was withdrawn, or its caller went.
-            await self._send(delivered.ack, TERM)
-            await self._intake.core_freed()
-            return
-        held = self._held.take(head, delivered.ack, delivered.data, delivered.pending, now)
-        if delivered.deliveries > 1:
-            task = asyncio.get_running_loop().create_task(self._start_if_wanted(held))
+        elif delivered.deliveries > 1:
+            task = asyncio.get_running_loop().create_task(self._start_wanted(fresh))
             self._chunk_tasks.add(task)
             task.add_done_callback(self._chunk_tasks.discard)
         else:
-            await self._start_chunk(held)
+            await self._start_chunks(fresh)
 
-    async def _start_if_wanted(self, held: Holding) -> None:
-        """A chunk that somebody had before is claimed first: it may be done already."""
-        future = asyncio.get_running_loop().create_future()
-        self._asked[held.key] = future
+    async def _start_wanted(self, fresh: list[Holding]) -> None:
+        """Chunks that somebody had before are claimed first: they may be done already."""
+        loop = asyncio.get_running_loop()
+        asked = {held.key: loop.create_future() for held in fresh}
+        self._asked |= asked
         try:
             await self._claim()
-            async with asyncio.timeout(holdings.SILENCE):
-                wanted = await future
-        except TimeoutError:
-            # Its dispatcher is gone, or only out of reach: somebody may ask again later.
-            wanted = False
-            if held.key in {h.key for h in self._held.of_map(held.head.map)}:
-                await self._let_go(held, TERM)
+            await asyncio.wait(asked.values(), timeout=holdings.SILENCE)
         finally:
-            self._asked.pop(held.key, None)
-        if wanted and not held.unwanted:
-            await self._start_chunk(held)
+            for key in asked:
+                self._asked.pop(key, None)
+        wanted = []
+        for held in fresh:
+            answer = asked[held.key]
+            if not answer.done():
+                # Its dispatcher is gone, or only out of reach: then it sends it again later.
+                await self._let_go(held, TERM)
+            elif answer.result() and not held.unwanted:
+                wanted.append(held)
+        if wanted:
+            await self._start_chunks(wanted)
         else:
             await self._intake.core_freed()
 
-    async def _start_chunk(self, held: Holding) -> None:
+    async def _start_chunks(self, fresh: list[Holding]) -> None:
         slot = next((slot for slot in self._slots if slot.is_idle), None)
-        if slot is None or self._draining:
-            # The idle worker died between the pull and the delivery.
-            await self._let_go(held, NAK)
-            if not self._draining:
-                await self._intake.core_freed()
+        if slot is not None and not self._draining:
+            slot.assign(fresh)
             return
-        slot.assign(held)
+        # The idle worker died between the pull and the delivery.
+        for held in fresh:
+            await self._let_go(held, NAK)
+        if not self._draining:
+            await self._intake.core_freed()
 
     async def reported(self, held: Holding, report: bytes, last: bool) -> None:
         if held.unwanted:
@@ -328,17 +340,22 @@ class Agent:
 
     async def _let_go(self, held: Holding, answer: bytes) -> None:
         self._held.drop(held)
-        for ack in held.acks:
-            await self._send(ack, answer)
+        await self._answer(held, answer)
+
+    async def _answer(self, held: Holding, answer: bytes) -> None:
+        """Tells the broker, for each delivery of which this was the last chunk."""
+        for lease in held.leases:
+            if lease.is_over():
+                await self._send(lease.ack, answer)
 
     async def _withdraw(self, held: Holding) -> None:
         """The chunk is no longer wanted: its worker ends it, or is replaced."""
         if held.unwanted:
             return
         held.unwanted = True
-        slot = next((slot for slot in self._slots if slot.held is held), None)
+        slot = next((slot for slot in self._slots if slot.has(held)), None)
         if slot is not None:
-            slot.stop_chunk(self._options.withdraw_grace)
+            slot.stop(held, self._options.withdraw_grace)
         elif (asked := self._asked.get(held.key)) is not None and not asked.done():
             asked.set_result(False)
             await self._let_go(held, TERM)
@@ -354,8 +371,7 @@ class Agent:
             return
         for held in self._held.confirmed(mail.tokens):
             self._held.heard(held.head.inbox, time.monotonic())
-            for ack in held.acks:
-                await self._send(ack, ACK)
+            await self._answer(held, ACK)
 
     async def _claim_answered(self, answer: ClaimAnswer) -> None:
         self._held.heard(answer.dispatcher, time.monotonic())
@@ -407,8 +423,8 @@ class Agent:
     async def _renew_leases(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            for held in self._held:
-                await self._send(held.acks[-1], IN_PROGRESS)
+            for ack in self._held.leases():
+                await self._send(ack, IN_PROGRESS)
 
     async def _tick(self) -> None:
         """Every second: lost pulls, lost callers, worn workers, changed sources."""

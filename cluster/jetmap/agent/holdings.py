@@ -21,13 +21,27 @@ Key = tuple[str, int]
 
 
 @dataclass
+class Lease:
+    """A delivery from the broker. ack: the subject on which it hears of it. left: chunks of
+    the message that are still held."""
+
+    ack: str
+    left: int
+
+    def is_over(self) -> bool:
+        """One of its chunks is let go; whether it was the last."""
+        self.left -= 1
+        return self.left <= 0
+
+
+@dataclass
 class Holding:
-    """acks: subjects on which the broker hears of this chunk (one a delivery). end: items
+    """leases: one a delivery. end: items
     before it have been reported. unconfirmed: the encoded deliveries by token, with the time
     they were sent. started: whether a worker was ever given it."""
 
     head: ChunkHead
-    acks: list[str]
+    leases: list[Lease]
     data: bytes
     pending: int
     end: int
@@ -69,13 +83,13 @@ class Holdings:
     def of_map(self, map: str) -> list[Holding]:
         return [h for h in self._held.values() if h.head.map == map]
 
-    def take(self, head: ChunkHead, ack: str, data: bytes, pending: int, now: float) -> Holding:
+    def take(self, head: ChunkHead, lease: Lease, data: bytes, pending: int, now: float) -> Holding:
         """A delivered chunk. Delivered again while it is held, it is the same holding."""
         held = self._held.get((head.map, head.number))
         if held is not None:
-            held.acks.append(ack)
+            held.leases.append(lease)
             return held
-        held = Holding(head, [ack], data, pending, head.start)
+        held = Holding(head, [lease], data, pending, head.start)
         self._held[held.key] = held
         self._heard.setdefault(head.inbox, now)
         return held
@@ -104,7 +118,9 @@ class Holdings:
 
     def drop(self, held: Holding) -> None:
         """Lets a chunk go, with what of it is unconfirmed."""
-        self._held.pop(held.key, None)
+        # (After it was let go, the same chunk may have come again.)
+        if self._held.get(held.key) is held:
+            del self._held[held.key]
         for token in held.unconfirmed:
             self._tokens.pop(token, None)
         held.unconfirmed.clear()
@@ -135,6 +151,10 @@ class Holdings:
         """Whether this dispatcher was given up a moment ago, so that what of it is still in
         the queue is not begun. (One that was only out of reach publishes it again.)"""
         return inbox in self._gone
+
+    def leases(self) -> list[str]:
+        """The ack subjects of all that is held, the latest of each chunk."""
+        return list({held.leases[-1].ack for held in self._held.values()})
 
     def claims(self, items: dict[Key, int | None]) -> dict[str, list[Held]]:
         """By dispatcher's inbox, what is held of it. items: in progress, by chunk."""

@@ -139,6 +139,10 @@ class Intake:
         """The broker forgets pulls with their connection."""
         for lane in self._subjects:
             self._pulls.forget(lane)
+        if self._renewing is not None:
+            # What it asked before the connection was lost is never answered.
+            self._renewing.cancel()
+            self._renewing = None
         self._start_renewing()
 
     async def _send(self, pulls: list[Pull]) -> None:

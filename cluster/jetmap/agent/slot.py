@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from typing import Protocol
 
 import msgspec
@@ -57,7 +58,9 @@ class Slot:
         self._worker: WorkerProcess | None = None
         self._successor: WorkerProcess | None = None
         self._ordered: tuple[str, int | None] | None = None  # Why and in which item we killed.
+        self._waiting: deque[Holding] = deque()  # Sent to the worker behind ``held``.
         self._timer: asyncio.TimerHandle | None = None
+        self._draining = False
         self._closing = False
         self._stale = False
         self._failed = False
@@ -103,25 +106,27 @@ class Slot:
                 await asyncio.sleep(backoff)
                 backoff = min(LAST_BACKOFF, backoff * 2)
 
-    def assign(self, held: Holding) -> None:
-        """Gives the idle worker a chunk."""
+    def has(self, held: Holding) -> bool:
+        """Whether this worker was given that chunk and has not ended it."""
+        return self.held is held or held in self._waiting
+
+    def assign(self, chunks: list[Holding]) -> None:
+        """Gives the idle worker chunks, to be computed one after the other."""
         assert self._worker is not None and self.held is None
-        self.held = held
-        held.started = True
-        self._since = time.monotonic()
         self._ordered = None
         self._worker.progress.ask_to_stop(False)
-        self._worker.send_chunk(held.data)
-        if held.head.timeout is not None:
-            self._watch(held, held.head.timeout)
+        self._waiting.extend(chunks[1:])
+        self._begin(chunks[0])
+        for held in chunks:
+            self._worker.send_chunk(held.data)
 
-    def stop_chunk(self, grace: float) -> None:
-        """Ends the chunk before its next item; after ``grace`` seconds by killing the worker.
+    def stop(self, held: Holding, grace: float) -> None:
+        """Ends a chunk before its next item; after ``grace`` seconds by killing the worker.
 
-        What was computed until then is reported.
+        What was computed until then is reported. One that has not begun ends when it does.
         """
-        held, worker = self.held, self._worker
-        if held is None or worker is None:
+        worker = self._worker
+        if worker is None or self.held is not held:
             return
         worker.progress.ask_to_stop()
 
@@ -130,6 +135,12 @@ class Slot:
                 self._kill("stopped", None)
 
         asyncio.get_running_loop().call_later(grace, kill)
+
+    def drain(self, grace: float) -> None:
+        """Ends what it has, as ``stop`` does, chunks that have not begun at once."""
+        self._draining = True
+        if self.held is not None:
+            self.stop(self.held, grace)
 
     async def replace(self) -> None:
         """Replaces the worker by a fresh one: now if it is idle, else after its chunk."""
@@ -201,6 +212,10 @@ class Slot:
         self.held = None
         self._chunks += 1
         self._since = time.monotonic()
+        if self._waiting:
+            self._begin(self._waiting.popleft())
+            await self._supervisor.reported(held, payload, True)
+            return
         # The next chunk is pulled before the result goes out: the core waits for the pull.
         ripe = self._successor is not None and self._successor.has_answered
         if self._stale or ripe:
@@ -216,6 +231,8 @@ class Slot:
         """After a worker's death: tells the agent what was lost by it."""
         self._cancel_timer()
         held, self.held = self.held, None
+        waiting = list(self._waiting)
+        self._waiting.clear()
         idle, self.is_ready = self.is_ready and held is None, False
         item = worker.progress.item
         worker.close()
@@ -224,7 +241,13 @@ class Slot:
             self._supervisor.core_lost(self)
         if held is not None:
             await self._supervisor.crashed(held, self._explain(held, death, item))
-        elif not was_ready and not self._closing:
+        for unbegun in waiting:
+            await self._supervisor.crashed(
+                unbegun, Crash(None, "stopped", "the worker was lost before it")
+            )
+        if held is not None:
+            return
+        if not was_ready and not self._closing:
             self._failed = True
             failure = failure or StartFailed(
                 "WorkerStartFailed", f"the worker {death} while it started", ""
@@ -232,6 +255,19 @@ class Slot:
             await self._supervisor.worker_failed(self, failure)
         elif was_ready and self._ordered is None:
             logger.warning("an idle worker (pid %d) %s; it is replaced", worker.pid, death)
+
+    def _begin(self, held: Holding) -> None:
+        """From now on the worker computes this chunk."""
+        self.held = held
+        held.started = True
+        self._since = time.monotonic()
+        if held.head.timeout is not None:
+            self._watch(held, held.head.timeout)
+        if self._worker is not None and self._worker.progress.stopping and not self._draining:
+            # That was meant for the chunk before. (One that saw it already is handed back.)
+            self._worker.progress.ask_to_stop(False)
+        if held.unwanted:
+            self.stop(held, self._options.withdraw_grace)
 
     def _explain(self, held: Holding, death: Death, item: int | None) -> Crash:
         host = self._options.host

@@ -69,7 +69,7 @@ TABLE = [
     Option("version", "NAME", "Names this version of the tasks."),
     Option("grace", "SECONDS", "To finish in after SIGTERM."),
     Option("nice", "0-19", "Niceness of the workers."),
-    Option("worker_memory", "SIZE", "Address space a worker may use."),
+    Option("worker_memory", "SIZE", "Data a worker may hold; then MemoryError."),
     Option("recycle_chunks", "N", "Replace a worker after so many chunks."),
     Option("recycle_age", "SECONDS", "Replace a worker after so long."),
     Option("recycle_memory", "SIZE", "Replace a worker that holds so much."),

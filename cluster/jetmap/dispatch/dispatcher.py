@@ -55,6 +55,8 @@ class Dispatcher:
         )
         self.attendance = Attendance(connection, options.pool, self._pump)
         self.roster = self.attendance.roster
+        self._small: list[tuple[MapState, Flight]] = []
+        self._release_timer: asyncio.TimerHandle | None = None
         self._subscriptions: list[Subscription] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._pumping = self._pump_again = self._pump_scheduled = False
@@ -90,6 +92,8 @@ class Dispatcher:
             if pending:
                 await asyncio.wait(pending, timeout=2)
         self._outbox.close()
+        if self._release_timer is not None:
+            self._release_timer.cancel()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -233,6 +237,7 @@ class Dispatcher:
                 self._pump_again = False
                 while await self._send_next():
                     pass
+                await self._send_small()
                 if not self._pump_again:
                     return
         finally:
@@ -263,8 +268,34 @@ class Dispatcher:
         if cut.map.source.error is not None or not cut.map.source.has_items:
             self._check_end(run)
         if offer:
-            await self._outbox.publish(run.state, flight)
+            if cut.is_small:
+                self._small.append((run.state, flight))
+            else:
+                await self._outbox.publish([(run.state, flight)])
         return True
+
+    async def _send_small(self) -> None:
+        """Sends the small chunks that were cut, several in a message."""
+        small, self._small = self._small, []
+        offers: dict[str, list[tuple[MapState, Flight]]] = {}
+        for state, flight in small:
+            if flight.number in state.ledger.flights:
+                offers.setdefault(flight.offer, []).append((state, flight))
+        for chunks in offers.values():
+            states = {id(flight): state for state, flight in chunks}
+            flights = [flight for _, flight in chunks]
+            for parcel in self._scheduler.parcels(flights, self.roster.all_cores):
+                await self._outbox.publish([(states[id(f)], f) for f in parcel])
+        if self._scheduler.has_waiting and self._release_timer is None:
+            self._release_timer = asyncio.get_running_loop().call_later(
+                self._options.cutting.seconds, self._release
+            )
+
+    def _release(self) -> None:
+        self._release_timer = None
+        if self._scheduler.has_waiting:
+            self._scheduler.release()
+            self._pump_soon()
 
     def _refused(self, flight: Flight) -> None:
         """The stream is full, or gone: the chunk is sent again in a moment."""
@@ -368,15 +399,15 @@ class Dispatcher:
             flight.attempt += 1
             flight.heard = flight.published = now
             self.stats.chunks_again += 1
-            await self._outbox.publish(run.state, flight)
+            await self._outbox.publish([(run.state, flight)])
 
     async def _move(self, run: MapRun, flight: Flight, now: float) -> None:
         """Nobody serves the chunk's offer any more: it goes to another one, if there is one."""
         flight.heard = now
         if self.attendance.offer(run.state.function, run.state.ref) is None:
             return
-        if flight.offer:
-            await self._outbox.take_back(run.state, flight)
+        if flight.subject:
+            await self._outbox.take_back(flight)
         if flight.number in run.state.ledger.flights:
             run.state.ledger.withdraw(flight)
             self._scheduler.landed(run.state, flight, flight.seconds)

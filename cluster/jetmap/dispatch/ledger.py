@@ -31,10 +31,20 @@ class Piece:
 
 
 @dataclass
+class Parcel:
+    """Small chunks that travel in one message. left: how many of them are still out."""
+
+    left: int
+
+
+@dataclass
 class Flight:
-    """A chunk that is out. seconds: its estimated compute, less what was reported. heard: when
-    it was published, or last claimed. claims: by agent, when it last claimed the chunk. host:
-    of the agent that claimed it last."""
+    """A chunk that is out.
+
+    seconds: its estimated compute, less what was reported. heard: when it was published, or
+    last claimed. subject: of the message that it went out in. claims: by agent, when it last
+    claimed the chunk. host: of the agent that claimed it last.
+    """
 
     number: int
     piece: Piece
@@ -44,6 +54,8 @@ class Flight:
     published: float
     heard: float
     attempt: int = 1
+    subject: str = ""
+    parcel: Parcel | None = None
     claims: dict[str, float] = field(default_factory=dict)
     host: str = ""
     final: Final | None = None

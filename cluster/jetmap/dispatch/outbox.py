@@ -53,14 +53,34 @@ class Outbox:
         self._renewing = False
         self._word = asyncio.Event()
 
-    async def publish(self, state: MapState, flight: Flight) -> None:
-        """Sends a chunk; the broker's word on it comes later.
+    async def publish(self, parcel: list[tuple[MapState, Flight]]) -> None:
+        """Sends chunks in one message; the broker's word on it comes later.
 
         The first try on the express lane asks for no word: the result itself comes as soon, and
         the word would cost more than the computation. If it is lost, the next try asks.
         """
+        state, first = parcel[0]
+        if not first.subject:
+            # A message that several maps share must not be purged with one of them.
+            shared = state.id if len(parcel) == 1 else subjects.new_id()
+            pool = self._options.pool
+            subject = subjects.work(pool, first.offer, first.lane, shared, first.number)
+            for _, flight in parcel:
+                flight.subject = subject
+        reply = ""
+        if first.lane == "main" or first.attempt > 1:
+            reply = f"{self._inbox}.ack.{state.id}.{first.number}"
+            self._unstored[state.id, first.number] = first
+        chunks = [self._chunk(state, flight) for state, flight in parcel]
+        try:
+            await self._connection.publish(first.subject, encode(chunks), reply)
+        except JetmapError as error:
+            # Not connected, and the buffer is full: the tick sends it again.
+            logger.debug("%s not sent: %s", first.subject, error)
+
+    def _chunk(self, state: MapState, flight: Flight) -> Chunk:
         piece = flight.piece
-        chunk = Chunk(
+        return Chunk(
             map=state.id,
             number=flight.number,
             attempt=flight.attempt,
@@ -75,18 +95,6 @@ class Outbox:
             kwargs=state.kwargs,
             ref=state.ref,
         )
-        subject = subjects.work(
-            self._options.pool, flight.offer, flight.lane, state.id, flight.number
-        )
-        reply = ""
-        if flight.lane == "main" or flight.attempt > 1:
-            reply = f"{self._inbox}.ack.{state.id}.{flight.number}"
-            self._unstored[state.id, flight.number] = flight
-        try:
-            await self._connection.publish(subject, encode(chunk), reply)
-        except JetmapError as error:
-            # Not connected, and the buffer is full: the tick sends it again.
-            logger.debug("chunk %d of %s not sent: %s", flight.number, state.id, error)
 
     async def on_published(self, message: Msg) -> None:
         """The broker's word on a chunk."""
@@ -141,13 +149,10 @@ class Outbox:
         finally:
             self.forget(state)
 
-    async def take_back(self, state: MapState, flight: Flight) -> None:
-        """Removes one chunk that nobody has taken."""
-        subject = subjects.work(
-            self._options.pool, flight.offer, flight.lane, state.id, flight.number
-        )
+    async def take_back(self, flight: Flight) -> None:
+        """Removes a chunk that nobody has taken, with those that share its message."""
         try:
-            await topology.purge(self._connection, self._options.pool, subject)
+            await topology.purge(self._connection, self._options.pool, flight.subject)
         except JetmapError as error:
             logger.debug("not purged: %s", error)
 

@@ -9,12 +9,17 @@ from jetmap.messages import ErrorRecord, Lane
 
 from .costs import Cost, Cutting
 from .fairness import DeficitRoundRobin
-from .ledger import Flight, Piece
+from .ledger import Flight, Parcel, Piece
 from .mapstate import MapState
 from .window import Window
 
 # An item that takes this many chunk durations is no business of the lane for short maps.
 EXPRESS_ITEMS = 10
+
+# Chunks shorter than this cost less than the message they travel in. While as many of those
+# messages are out as there are cores, further ones wait, and then share one.
+SMALL_SECONDS = 0.001
+PARCEL_SECONDS = 0.005
 
 
 @dataclass
@@ -27,6 +32,11 @@ class Cut:
     seconds: float
     refused: ErrorRecord | None = None
 
+    @property
+    def is_small(self) -> bool:
+        """Whether it may share a message with others."""
+        return self.lane == "express" and 0 < self.seconds <= SMALL_SECONDS
+
 
 class Scheduler:
     """The open maps of one dispatcher."""
@@ -37,6 +47,8 @@ class Scheduler:
         self._maps: DeficitRoundRobin[MapState] = DeficitRoundRobin(cutting.seconds)
         self._newcomers: list[MapState] = []
         self._costs: dict[str, Cost] = {}
+        self._parcels = 0
+        self.has_waiting = False  # Whether a small chunk waits for a message to share.
         self.emptied: list[MapState] = []  # Whose source turned out to have nothing left.
 
     def cost(self, function: str) -> Cost:
@@ -56,9 +68,12 @@ class Scheduler:
 
     def next(self, cores: int) -> Cut | None:
         """What to send now; it counts as sent. None: nothing, until something comes back."""
+        self.has_waiting = False
         for map in list(self._newcomers):
             if not self._may_use_express(map, cores):
                 self._newcomers.remove(map)
+            elif self._parcels >= cores and self._is_small(map):
+                self.has_waiting = True
             elif self._can_send(map, cores):
                 cut = self._cut(map, "express", cores)
                 if cut is not None:
@@ -77,9 +92,37 @@ class Scheduler:
         self._landed(flight)
         self._maps.charge(map, seconds - flight.seconds)
 
+    def parcels(self, flights: list[Flight], cores: int) -> list[list[Flight]]:
+        """Small chunks, put together as messages; they count as sent.
+
+        One message for each core that has none, so that no core idles beside another's.
+        """
+        free = max(1, cores - self._parcels)
+        most = max(1, int(PARCEL_SECONDS / max(f.seconds for f in flights)))
+        each = min(most, -(-len(flights) // free))
+        parcels = [flights[i : i + each] for i in range(0, len(flights), each)]
+        for parcel in parcels:
+            shared = Parcel(len(parcel))
+            for flight in parcel:
+                flight.parcel = shared
+        self._parcels += len(parcels)
+        return parcels
+
+    def release(self) -> None:
+        """What small chunks wait for takes too long: they wait no more."""
+        self._parcels = 0
+
+    def _is_small(self, map: MapState) -> bool:
+        remaining = map.source.remaining
+        return remaining is not None and 0 < remaining * map.cost.seconds <= SMALL_SECONDS
+
     def _landed(self, flight: Flight) -> None:
         if flight.lane == "main":
             self.window.ended()
+        elif flight.parcel is not None:
+            flight.parcel.left -= 1
+            if not flight.parcel.left:
+                self._parcels = max(0, self._parcels - 1)
 
     def _can_send(self, map: MapState, cores: int) -> bool:
         if not map.has_work:

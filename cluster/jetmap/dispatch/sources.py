@@ -178,11 +178,11 @@ class Objects:
 
     @property
     def total(self) -> int | None:
-        return self._taken if self._ended and not self._returned else self._length
+        return self._taken + len(self._returned) if self._ended else self._length
 
     @property
     def remaining(self) -> int | None:
-        return None if self._length is None else max(0, self._length - self._taken)
+        return None if self.total is None else self.total - self._taken
 
     @property
     def has_items(self) -> bool:

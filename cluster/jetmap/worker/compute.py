@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from jetmap import arrays
-from jetmap.messages import Chunk, ErrorRecord, Final, Format, Report
+from jetmap.messages import Chunk, ErrorRecord, Final, Format, Report, encode
 from jetmap.tasks import Function
 
 _MESSAGE_LIMIT = 8_192
@@ -63,9 +63,7 @@ def compute(
     values = part.values
     position = 0
     for position, item in enumerate(items):
-        if position and (now >= deadline or progress.stopping):
-            break
-        if progress.stopping:
+        if progress.stopping or (position and now >= deadline):
             break
         enter(start + position, time.monotonic_ns() if timed else 0)
         try:
@@ -130,7 +128,13 @@ def _prepare(
         # Some item is bad: the loop below finds which, and the others keep their values.
         pass
     items = []
-    for raw in arrays.split(chunk.items, chunk.format):
+    try:
+        elements = arrays.split(chunk.items, chunk.format)
+        if len(elements) != chunk.count:
+            raise ValueError(f"the chunk has {len(elements)} items and not {chunk.count}")
+    except Exception as error:
+        return part.refuse, [_Undecodable(error)] * chunk.count
+    for raw in elements:
         try:
             items.append(function.item.decode(bytes(raw), chunk.format))
         except Exception as error:
@@ -181,7 +185,7 @@ class _Part:
             record = _record(index, "raised", error, _traceback(error))
         self.errors.append(record)
         self.values.append(None)
-        self._error_bytes += len(record.message) + len(record.traceback or "") + 64
+        self._error_bytes += _weight(record)
 
     def flush(self, seconds: float, final: Final | None) -> None:
         """Reports everything gathered, in as many reports as their size asks for."""
@@ -190,7 +194,7 @@ class _Part:
         if not errors and self._function is not None:
             try:
                 encoded = self._function.value.encode_list(values, self._chunk.format)
-                if len(encoded) <= self._limits.report:
+                if len(encoded) <= min(self._limits.report, self._limits.value):
                     self._report(len(values), encoded, errors, seconds, final)
                     return
             except Exception:
@@ -205,7 +209,7 @@ class _Part:
         format = self._chunk.format
         encoded: list[bytes] = []
         records: list[ErrorRecord] = []
-        size = 0
+        size = 1  # With the array's head or commas.
         share = seconds / max(1, len(values))
         for value in values:
             index = self._start + len(encoded)
@@ -215,14 +219,14 @@ class _Part:
                 data, record = self._encode(index, value, format)
             if record is not None:
                 records.append(record)
-            weight = len(data) + (_weight(record) if record else 0)
+            weight = len(data) + 1 + (_weight(record) if record else 0)
             if encoded and size + weight > self._limits.report:
                 if record is not None:
                     records.pop()
                 self._report(
                     len(encoded), arrays.join(encoded, format), records, share * len(encoded), None
                 )
-                encoded, records, size = [], [record] if record else [], 0
+                encoded, records, size = [], [record] if record else [], 1
             encoded.append(data)
             size += weight
         self._report(
@@ -264,7 +268,8 @@ class _Part:
 
 
 def _weight(record: ErrorRecord) -> int:
-    return len(record.message) + len(record.traceback or "") + 64
+    """Its bytes in a report."""
+    return len(encode(record))
 
 
 def _record(index: int, kind: str, error: BaseException, formatted: str | None) -> ErrorRecord:

@@ -14,6 +14,7 @@ from collections import deque
 from typing import cast
 
 _LENGTH = struct.Struct("<I")
+_READ_AHEAD = 65_536
 
 # agent to worker
 SETUP, CHUNK = b"S", b"C"
@@ -30,36 +31,32 @@ class BlockingPipe:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self._ahead = b""
 
     def send(self, kind: bytes, payload: bytes) -> None:
         self._sock.sendall(frame(kind, payload))
 
     def receive(self) -> tuple[bytes, bytes] | None:
         """The next frame, or None when the agent is gone."""
-        head = self._read(4)
-        if head is None:
-            return None
-        body = self._read(_LENGTH.unpack(head)[0])
-        if body is None:
-            return None
-        return body[:1], body[1:]
+        head = self._take(4)
+        body = self._take(_LENGTH.unpack(head)[0]) if head else b""
+        return (body[:1], body[1:]) if body else None
 
-    def _read(self, size: int) -> bytes | None:
-        data = self._sock.recv(size)
-        if len(data) == size:
-            return data
-        if not data:
-            return None
-        buffer = bytearray(size)
-        view = memoryview(buffer)
-        view[: len(data)] = data
-        got = len(data)
-        while got < size:
-            count = self._sock.recv_into(view[got:])
-            if not count:
-                return None
-            got += count
-        return bytes(buffer)
+    def _take(self, size: int) -> bytes:
+        """``size`` bytes, or none at the end. Reads ahead: small chunks come several at once."""
+        data = self._ahead
+        if len(data) < size:
+            parts = [data]
+            missing = size - len(data)
+            while missing > 0:
+                part = self._sock.recv(max(missing, _READ_AHEAD))
+                if not part:
+                    return b""
+                parts.append(part)
+                missing -= len(part)
+            data = b"".join(parts)
+        self._ahead = data[size:]
+        return data[:size]
 
 
 class AgentPipe(asyncio.Protocol):

@@ -1,0 +1,238 @@
+"""What ran, how often and why again: from the notes of the soak's functions. No jetmap in here.
+
+Each worker writes one file, ``<agent's pid>-<its pid>-<when>.runs``, with a line before each item
+that it computes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .checker import HANG_UPS, STREAMING, Checker, Map, Violation
+
+# What a fault may still be the cause of, seconds after it has ended.
+AFTERMATH = 40.0
+# A killed caller's items start no later than this after it, and those of one that left.
+KILLED_LIMIT, LEFT_LIMIT = 10.0, 1.0
+SLACK = 2.5  # Seconds that a machine as busy as this may be late.
+
+# Faults that take away the worker that an item is in, or the way back of its result.
+TAKING = (
+    "worker killed",
+    "agent killed",
+    "agent frozen",
+    "agent restarted",
+    "network cut",
+    "caller frozen",
+    "gateway frozen",
+    "broker restarted, store kept",
+    "broker restarted, store lost",
+    "leader killed",
+)
+
+
+@dataclass
+class Fault:
+    """Something that the injector did. agent: pid of the agent that was hit. caller: the name
+    of the caller that was hit."""
+
+    kind: str
+    began: float
+    ended: float = math.inf
+    agent: int | None = None
+    worker: int | None = None
+    caller: str | None = None
+    text: str = ""
+
+    def is_around(self, at: float, before: float = AFTERMATH) -> bool:
+        return self.began <= at <= self.ended + before
+
+
+@dataclass
+class Run:
+    """One execution of an item. last: whether it was its worker's last."""
+
+    at: float
+    agent: int
+    worker: int
+    number: int
+    last: bool
+    until: float  # when its worker began the next item
+
+
+@dataclass
+class Findings:
+    """executed: items' executions. again: by cause, how many of them were not the first.
+    recovery: by kind of fault, for each the seconds from the fault to the outcome of what was
+    computed by those it hit."""
+
+    executed: int = 0
+    again: Counter[str] = field(default_factory=Counter)
+    recovery: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    given_up: int = 0
+    crashes: int = 0
+
+
+def examine(checker: Checker, faults: list[Fault], files: Iterable[Path]) -> Findings:
+    """Reads the notes; adds to the checker's violations what is not as promised."""
+    findings = Findings()
+    runs = read_runs(files)
+    for name, map in checker.maps.items():
+        found = runs.get(name, {})
+        findings.executed += sum(len(r) for r in found.values())
+        _check_unrun(checker, map, found)
+        for number, several in found.items():
+            several.sort(key=lambda run: run.at)
+            for earlier, later in zip(several, several[1:], strict=False):
+                findings.again[_cause(map, earlier, later, faults)] += 1
+        _check_given_up(checker, map, found, faults, findings)
+        _check_late(checker, map, found, faults)
+    findings.crashes = _crashes(checker, runs)
+    for fault in faults:
+        if (seconds := _recovered(fault, checker, runs)) is not None:
+            findings.recovery[fault.kind].append(seconds)
+    return findings
+
+
+def read_runs(files: Iterable[Path]) -> dict[str, dict[int, list[Run]]]:
+    """By map and number, the executions of each item."""
+    runs: dict[str, dict[int, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for path in files:
+        agent, worker, _ = path.stem.split("-")
+        before: Run | None = None
+        for line in path.read_text().splitlines():
+            fields = line.split()
+            if len(fields) != 3:
+                continue  # the worker was killed while it wrote
+            name, number, at = fields[0], int(fields[1]), float(fields[2])
+            run = Run(at, int(agent), int(worker), number, True, math.inf)
+            if before is not None:
+                before.last, before.until = False, at
+            runs[name][number].append(run)
+            before = run
+    return runs
+
+
+def _check_unrun(checker: Checker, map: Map, runs: dict[int, list[Run]]) -> None:
+    """An item that has a value was computed."""
+    for index in map.outcomes:
+        number, micros, how, _ = map.items[index]
+        if how == "" and isinstance(micros, int) and number not in runs:
+            text = f"item {index} has an outcome and never ran"
+            checker.violations.append(Violation("wrong", map.name, map.last, text))
+
+
+def _cause(map: Map, earlier: Run, later: Run, faults: list[Fault]) -> str:
+    """Why an item ran once more."""
+    for fault in faults:
+        if fault.worker == earlier.worker and earlier.at <= fault.began <= earlier.until:
+            return fault.kind
+    index = later.number - map.base
+    if map.function != "steady" and 0 <= index < len(map.items) and _died_by_itself(map, earlier):
+        return "crashing item"
+    around = [f for f in faults if f.kind in TAKING and f.is_around(later.at)]
+    hit = [f for f in around if f.agent == earlier.agent or f.caller == map.caller]
+    everywhere = [f for f in around if f.agent is None and f.caller is None]
+    for group in (hit, everywhere, around):
+        if group:
+            return max(group, key=lambda fault: fault.began).kind
+    return "crashing item" if map.function != "steady" else "no fault"
+
+
+def _died_by_itself(map: Map, run: Run) -> bool:
+    """Whether this execution was the end of its worker, and the item says so."""
+    how = map.items[run.number - map.base][2]
+    return how in ("exit", "segfault", "kill", "once", "loop", "hold")
+
+
+def _check_given_up(
+    checker: Checker,
+    map: Map,
+    runs: dict[int, list[Run]],
+    faults: list[Fault],
+    findings: Findings,
+) -> None:
+    """An item without fault is given up only if its worker was taken from it twice."""
+    end = map.ended if map.ended is not None else map.last
+    taking = [
+        f
+        for f in faults
+        if f.kind in ("worker killed", "agent killed", "agent frozen", "network cut")
+        and f.began <= end
+        and f.ended + AFTERMATH >= map.began
+    ]
+    for index in map.given_up:
+        findings.given_up += 1
+        times = len(runs.get(map.items[index][0], []))
+        if times < 2 or len(taking) < 2:
+            text = f"item {index} was given up; it ran {times} times, faults: {len(taking)}"
+            checker.counts["wrong"] += 1
+            checker.violations.append(Violation("wrong", map.name, end, text))
+
+
+def _check_late(
+    checker: Checker, map: Map, runs: dict[int, list[Run]], faults: list[Fault]
+) -> None:
+    """Nothing of a map starts long after its caller left, or was killed, where nothing else
+    happened at that time."""
+    killed = next((f for f in faults if f.caller == map.caller and "killed" in f.kind), None)
+    if map.how == "left" and map.ended is not None:
+        left, limit = map.ended, LEFT_LIMIT
+    elif map.ended is None and killed is not None:
+        left, limit = killed.began, KILLED_LIMIT
+    else:
+        return
+    if any(f is not killed and f.is_around(left, 20) or 0 < f.began - left < limit for f in faults):
+        return
+    late = [run for several in runs.values() for run in several if run.at > left + limit + SLACK]
+    if late:
+        seconds = max(run.at for run in late) - left
+        text = f"{len(late)} items started up to {seconds:.1f} s after its caller left"
+        checker.violations.append(Violation("late", map.name, left, text))
+
+
+def _crashes(checker: Checker, runs: dict[str, dict[int, list[Run]]]) -> int:
+    """How often an item took its worker along."""
+    crashes = 0
+    for name, map in checker.maps.items():
+        for number, several in runs.get(name, {}).items():
+            how = map.items[number - map.base][2]
+            if how in ("exit", "segfault", "kill", "loop", "hold"):
+                crashes += len(several)
+            elif how == "once":
+                crashes += 1
+    return crashes
+
+
+def _recovered(
+    fault: Fault, checker: Checker, runs: dict[str, dict[int, list[Run]]]
+) -> float | None:
+    """Seconds from the fault until the outcome was there of each item that was being computed by
+    whom it hit. Only of maps whose outcomes are told as they finish."""
+    if fault.caller is not None and "killed" in fault.kind:
+        return None
+    seconds = []
+    since = fault.ended if fault.caller is not None else fault.began
+    for name, map in checker.maps.items():
+        if map.way not in STREAMING or map.began > fault.began or map.last < fault.began:
+            continue
+        if fault.caller is not None and fault.caller not in (map.caller, "gateway"):
+            continue
+        for number, several in runs.get(name, {}).items():
+            told = map.outcomes.get(number - map.base)
+            if told is None or told <= fault.began:
+                continue
+            for run in several:
+                hit = fault.agent in (None, run.agent) and fault.worker in (None, run.worker)
+                if hit and run.at <= fault.began < run.until:
+                    seconds.append(max(0.0, told - since))
+    return max(seconds, default=None)
+
+
+def hang_ups(checker: Checker) -> Counter[str]:
+    """How often callers left in the middle."""
+    return Counter(HANG_UPS[m.way] for m in checker.maps.values() if m.how == "left")

@@ -1,0 +1,79 @@
+"""Random maps: what goes in, which way, and when the caller leaves."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from typing import Any
+
+# An item as it is sent: [number, microseconds, how, bytes]. In an invalid one the microseconds
+# are no number.
+Item = list[Any]
+
+LIBRARY_WAYS = {"map": 5, "strict": 1, "stream": 5, "ordered": 3, "cancel": 1, "close": 1}
+HTTP_WAYS = {"collect": 4, "fail": 1, "jsonl": 4, "jsonl-ordered": 2, "sse": 4, "hangup": 2}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One map. name: unique in the soak. way: one of the above. leaves: seconds after which the
+    caller withdraws, or None. timeout: seconds for the whole map, or None."""
+
+    name: str
+    function: str
+    way: str
+    items: list[Item]
+    leaves: float | None = None
+    timeout: float | None = None
+
+
+def plan(name: str, ways: dict[str, int], rng: random.Random) -> Plan:
+    """The next map of a caller."""
+    way = rng.choices(list(ways), list(ways.values()))[0]
+    leaves = rng.uniform(0.02, 3) if way in ("cancel", "close", "hangup") else None
+    function = rng.choices(["steady", "fragile", "limited"], [7, 2, 1])[0]
+    kind = rng.choices(["short", "medium", "slow", "big"], [5, 5, 2, 1])[0]
+    if function != "steady":
+        kind = "medium"
+    seconds = math.exp(rng.uniform(math.log(0.005), math.log(3)))  # of compute, in all
+    match kind:
+        case "short":
+            count, micros, size = rng.randint(0, 30), rng.choice([0, 100, 5000]), 0
+        case "medium":
+            micros = rng.choice([0, 50, 200, 1000, 4000])
+            count = max(1, min(3000, int(seconds * 1e6 / max(micros, 500))))
+            size = rng.choice([0, 0, 20, 300])
+        case "slow":
+            count, micros, size = rng.randint(1, 20), rng.randint(50_000, 900_000), 0
+        case _:
+            count, micros, size = rng.randint(1, 60), 500, rng.choice([5_000, 60_000, 300_000])
+    if leaves is not None:
+        count = max(count, 200)
+    base = rng.randrange(2**31)
+    items: list[Item] = [
+        [base + n, int(micros * rng.uniform(0.5, 1.5)), "", size] for n in range(count)
+    ]
+    _spoil(items, function, rng)
+    timeout = rng.uniform(0.2, 2) if leaves is None and rng.random() < 0.04 else None
+    return Plan(name, function, way, items, leaves, timeout)
+
+
+def _spoil(items: list[Item], function: str, rng: random.Random) -> None:
+    """Makes some items go wrong."""
+    if not items:
+        return
+    match function:
+        case "steady":
+            bad = 0 if rng.random() < 0.5 else max(1, len(items) // rng.choice([5, 50]))
+            hows = ["raise", "raise", "invalid"]
+        case "fragile":
+            bad, hows = rng.randint(0, 4), ["exit", "segfault", "kill", "once"]
+        case _:
+            bad, hows = rng.randint(0, 2), ["loop", "hold", "raise"]
+    for item in rng.sample(items, min(bad, len(items))):
+        how = rng.choice(hows)
+        if how == "invalid":
+            item[1] = "soon"
+        else:
+            item[2] = how

@@ -1,0 +1,52 @@
+"""What a caller writes down of its maps: JSON lines, each in one write, so that what was written
+before the caller is killed is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+from .plans import Plan
+
+
+class Record:
+    """Times are of the monotonic clock, which all processes of a machine share."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def begin(self, plan: Plan) -> None:
+        self._write(
+            e="begin",
+            m=plan.name,
+            function=plan.function,
+            way=plan.way,
+            timeout=plan.timeout,
+            items=plan.items,
+        )
+
+    def outcomes(self, plan: Plan, outcomes: list[list[Any]]) -> None:
+        """Those that ``value`` and ``error`` give."""
+        if outcomes:
+            self._write(e="out", m=plan.name, o=outcomes)
+
+    def end(self, plan: Plan, how: str, what: str = "") -> None:
+        """how: done, left, timeout, raised, refused, broken or failed."""
+        self._write(e="end", m=plan.name, how=how, what=what[:500])
+
+    def _write(self, **fields: Any) -> None:
+        fields["t"] = round(time.monotonic(), 4)
+        os.write(self._file, json.dumps(fields, separators=(",", ":")).encode() + b"\n")
+
+
+def value(index: int, value: Any) -> list[Any]:
+    number, mixture, text = value
+    return [index, number, mixture, len(text), zlib.crc32(text.encode())]
+
+
+def error(index: int, kind: str, type: str, message: str) -> list[Any]:
+    return [index, kind, type, message[:200]]

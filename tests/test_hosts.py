@@ -1,0 +1,243 @@
+"""Several hosts in one pool: agents of their own, some in network namespaces of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+import functions
+from jetmap import UnknownFunction
+from support import FUNCTIONS, AgentProcess, Site, presence, site, wait_until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Site]:
+    async with site(tmp_path) as there:
+        yield there
+
+
+def tasks_file(place: Site, name: str, functions: dict[str, str]) -> str:
+    """A tasks file; functions: the body of each."""
+    directory = place.place / name
+    directory.mkdir()
+    lines = ["from jetmap import task\n"]
+    for function, body in functions.items():
+        lines.append(f"@task\ndef {function}(n: int) -> str:\n    {body}\n")
+    file = directory / "host_tasks.py"
+    file.write_text("\n".join(lines))
+    return str(file)
+
+
+async def test_hosts_with_different_functions_share_a_pool(place: Site) -> None:
+    left = tasks_file(place, "left", {"here": "return 'left'", "both": "return 'a'"})
+    right = tasks_file(place, "right", {"there": "return 'right'", "both": "return 'b'"})
+    cluster = await place.cluster()
+    agents = [place.start_agent(tasks, cores=1) for tasks in (left, right)]
+    await place.ready(cluster, *agents)
+    assert len({p.offer for p in cluster.workers}) == 2
+    here, there, both = await asyncio.gather(
+        cluster.map("here", range(200)),
+        cluster.map("there", range(200)),
+        cluster.map("both", range(200)),
+    )
+    assert here == ["left"] * 200 and there == ["right"] * 200
+    assert set(both) <= {"a", "b"} and len(both) == 200
+    alive = {status.info.name: status.cores for status in cluster.functions if status.alive}
+    assert alive == {"here": 1, "there": 1, "both": 2}
+    with pytest.raises(UnknownFunction):
+        await cluster.map("nowhere", [1])
+
+
+async def test_hosts_with_the_same_functions_share_the_work(place: Site) -> None:
+    cluster = await place.cluster()
+    agents = [place.start_agent(cores=1) for _ in range(3)]
+    await place.ready(cluster, *agents)
+    assert len({p.offer for p in cluster.workers}) == 1
+    values = await cluster.map(functions.where, range(50))
+    assert len(values) == 50
+    naps = await cluster.map(functions.nap, [0.01] * 200)
+    assert naps == [0.01] * 200
+    counts = [sum(core.chunks for core in p.workers) for p in await place.workers(cluster)]
+    assert len(counts) == 3 and min(counts) > 0
+
+
+async def test_two_versions_side_by_side(place: Site) -> None:
+    body = "__import__('time').sleep(0.005); return '{}'"
+    old = tasks_file(place, "old", {"version": body.format("old"), "gone": "return 'old'"})
+    new = tasks_file(place, "new", {"version": body.format("new")})
+    cluster = await place.cluster()
+    first = place.start_agent(old, "--version", "1")
+    await place.ready(cluster, first)
+    assert set(await cluster.map("version", range(20))) == {"old"}
+    # A map is under way when the newer one comes: its later chunks go there.
+    running = asyncio.ensure_future(cluster.map("version", range(3000)))
+    second = place.start_agent(new, "--version", "2")
+    await place.ready(cluster, second)
+    ranks = [presence(cluster, agent) for agent in (first, second)]
+    assert ranks[0] is not None and ranks[1] is not None and ranks[0].rank < ranks[1].rank
+    versions = await running
+    assert len(versions) == 3000 and versions[0] == "old" and versions[-1] == "new"
+    assert set(await cluster.map("version", range(20))) == {"new"}
+    # What only the old one has still runs there; and it takes over when the new one goes.
+    assert set(await cluster.map("gone", range(20))) == {"old"}
+    second.process.terminate()
+    await wait_until(lambda: presence(cluster, second) is None, "the new one has gone")
+    assert set(await cluster.map("version", range(20))) == {"old"}
+
+
+async def test_what_waits_for_a_version_that_is_gone_moves_to_another(place: Site) -> None:
+    body = "__import__('time').sleep(0.02); return '{}'"
+    old = tasks_file(place, "old", {"version": body.format("old")})
+    new = tasks_file(place, "new", {"version": body.format("new")})
+    cluster = await place.cluster()
+    first = place.start_agent(old, "--version", "1")
+    await place.ready(cluster, first)
+    second = place.start_agent(new, "--version", "2", cores=1)
+    await place.ready(cluster, second)
+    running = asyncio.ensure_future(cluster.map("version", range(300)))
+    await wait_until(lambda: cluster.stats.items_done > 20, "the map runs")
+    second.kill_host()
+    versions = await running
+    assert len(versions) == 300 and set(versions) == {"old", "new"}
+
+
+# Network namespaces
+
+
+def reason_to_skip() -> str:
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    if shutil.which("ip") is None:
+        return "network namespaces need the command ip (iproute2)"
+    name = f"jmt{secrets.token_hex(3)}"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
+    if made.returncode:
+        return f"network namespaces cannot be made here: {made.stderr.strip()}"
+    subprocess.run(["ip", "netns", "delete", name], check=True)
+    return ""
+
+
+class Net:
+    """A bridge on this host, and hosts (network namespaces) that are plugged into it."""
+
+    def __init__(self) -> None:
+        self._id = secrets.token_hex(3)
+        # Of the documentation's networks: nobody routes them.
+        self._subnet = f"198.18.{secrets.randbelow(256)}"
+        self.address = f"{self._subnet}.1"
+        self._bridge = f"jmb{self._id}"
+        self._hosts: list[str] = []
+
+    def __enter__(self) -> Net:
+        ip("link", "add", self._bridge, "type", "bridge")
+        ip("address", "add", f"{self.address}/24", "dev", self._bridge)
+        ip("link", "set", self._bridge, "up")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for host in self._hosts:
+            subprocess.run(["ip", "netns", "delete", host], check=False)
+        subprocess.run(["ip", "link", "delete", self._bridge], check=False)
+
+    def host(self) -> str:
+        """A new host's name."""
+        number = len(self._hosts) + 2
+        name, ours, theirs = (f"jm{kind}{self._id}{number}" for kind in "hvw")
+        ip("netns", "add", name)
+        self._hosts.append(name)
+        ip("link", "add", ours, "type", "veth", "peer", "name", theirs, "netns", name)
+        ip("link", "set", ours, "master", self._bridge, "up")
+        ip("-n", name, "address", "add", f"{self._subnet}.{number}/24", "dev", theirs)
+        ip("-n", name, "link", "set", theirs, "up")
+        ip("-n", name, "link", "set", "lo", "up")
+        return name
+
+    def cut(self, host: str) -> None:
+        """Pulls the host's cable."""
+        ip("link", "set", host.replace("jmh", "jmv"), "down")
+
+    def mend(self, host: str) -> None:
+        ip("link", "set", host.replace("jmh", "jmv"), "up")
+
+
+def ip(*arguments: str) -> None:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr}"
+
+
+@pytest.fixture(scope="module")
+def netns() -> None:
+    if reason := reason_to_skip():
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def net(netns: None) -> Iterator[Net]:
+    with Net() as net:
+        yield net
+
+
+@pytest.fixture
+async def wide(net: Net, tmp_path: Path) -> AsyncIterator[Site]:
+    """A server that other hosts reach."""
+    async with site(tmp_path, host=net.address) as there:
+        yield there
+
+
+def on(place: Site, host: str) -> AgentProcess:
+    return place.start_agent(FUNCTIONS, cores=1, within=("ip", "netns", "exec", host))
+
+
+async def test_agents_on_other_hosts(net: Net, wide: Site) -> None:
+    cluster = await wide.cluster()
+    agents = [on(wide, net.host()) for _ in range(3)]
+    await wide.ready(cluster, *agents)
+    assert await cluster.map(functions.nap, [0.005] * 300) == [0.005] * 300
+    for found in await wide.workers(cluster):
+        assert sum(core.chunks for core in found.workers) > 0
+    assert await cluster.map(functions.empty, range(20_000)) == list(range(20_000))
+
+
+async def test_a_host_is_cut_off_for_a_moment(net: Net, wide: Site) -> None:
+    cluster = await wide.cluster()
+    hosts = [net.host(), net.host()]
+    await wide.ready(cluster, *[on(wide, host) for host in hosts])
+    items = [(n, "sleep:0.01") for n in range(1200)]
+    running = asyncio.ensure_future(cluster.map(functions.hurt, items))
+    await wait_until(lambda: cluster.stats.items_done > 50, "the map runs")
+    net.cut(hosts[0])
+    cut = time.monotonic()
+    await wait_until(lambda: time.monotonic() > cut + 5, "the cut lasts five seconds")
+    net.mend(hosts[0])
+    assert await running == list(range(1200))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(150)
+async def test_a_host_is_cut_off_for_a_minute(net: Net, wide: Site) -> None:
+    cluster = await wide.cluster()
+    hosts = [net.host(), net.host()]
+    agents = [on(wide, host) for host in hosts]
+    await wide.ready(cluster, *agents)
+    items = [(n, "sleep:0.01") for n in range(600)]
+    running = asyncio.ensure_future(cluster.map(functions.hurt, items))
+    await wait_until(lambda: cluster.stats.items_done > 50, "the map runs")
+    net.cut(hosts[0])
+    cut = time.monotonic()
+    assert await running == list(range(600))
+    assert time.monotonic() - cut < 25
+    assert presence(cluster, agents[0]) is None
+    await wait_until(lambda: time.monotonic() > cut + 60, "the cut lasts a minute", 61)
+    net.mend(hosts[0])
+    await wait_until(lambda: presence(cluster, agents[0]) is not None, "the host is back", 20)
+    assert await cluster.map(functions.hurt, items) == list(range(600))
