@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from jetmap.agent.holdings import BEAT, GONE_KEPT, LOOK, SILENCE, Holding, Holdings
+from jetmap.agent.holdings import BEAT, GONE_KEPT, LOOK, SILENCE, Holding, Holdings, Lease
 from jetmap.agent.pulls import EXPRESS_RUN, Pull, Pulls
 from jetmap.messages import ChunkHead, Lane
 
@@ -228,22 +228,27 @@ class Holds(RuleBasedStateMachine):
         self.parts: dict[tuple[str, int], set[int]] = {}  # Unconfirmed tokens by chunk.
         self.sent_at: dict[int, float] = {}
         self.held: dict[tuple[str, int], Holding] = {}
-        self.acks: dict[tuple[str, int], list[str]] = {}
+        self.leases: dict[tuple[str, int], list[Lease]] = {}
+        self.messages = 0
+        self.over: set[str] = set()
         self.tokens: list[int] = []
         self.answered: dict[str, float] = {}
         self.looked = False
 
-    @rule(number=st.integers(1, 5), inbox=st.integers(0, 2))
-    def delivered(self, number: int, inbox: int) -> None:
-        key = (f"map{inbox}", number)
-        ack = f"ack{len(self.tokens)}.{self.now}"
-        held = self.holdings.take(head(number, f"i{inbox}", key[0]), ack, b"", 0, self.now)
-        assert held is self.held.get(key, held), "a chunk is held once"
-        self.held[key] = held
-        self.parts.setdefault(key, set())
-        self.acks.setdefault(key, []).append(ack)
-        self.answered.setdefault(f"i{inbox}", self.now)
-        assert held.acks == self.acks[key]
+    @rule(numbers=st.sets(st.integers(1, 5), min_size=1), inbox=st.integers(0, 2))
+    def delivered(self, numbers: set[int], inbox: int) -> None:
+        """A message, of one chunk or several; perhaps not for the first time."""
+        self.messages += 1
+        lease = Lease(f"ack{self.messages}", len(numbers))
+        for number in numbers:
+            key = (f"map{inbox}", number)
+            held = self.holdings.take(head(number, f"i{inbox}", key[0]), lease, b"", 0, self.now)
+            assert held is self.held.get(key, held), "a chunk is held once"
+            self.held[key] = held
+            self.parts.setdefault(key, set())
+            self.leases.setdefault(key, []).append(lease)
+            self.answered.setdefault(f"i{inbox}", self.now)
+            assert held.leases == self.leases[key]
 
     @rule(data=st.data(), last=st.booleans())
     def part_sent(self, data: st.DataObject, last: bool) -> None:
@@ -328,7 +333,15 @@ class Holds(RuleBasedStateMachine):
 
     def forget(self, key: tuple[str, int]) -> None:
         held = self.held.pop(key)
-        del self.parts[key], self.acks[key]
+        del self.parts[key], self.leases[key]
+        for lease in held.leases:
+            shared = any(lease in others for others in self.leases.values())
+            if lease.is_over():
+                assert lease.ack not in self.over, "a message is acknowledged once"
+                assert not shared
+                self.over.add(lease.ack)
+            else:
+                assert shared
         if not any(h.head.inbox == held.head.inbox for h in self.held.values()):
             del self.answered[held.head.inbox]
 
@@ -337,6 +350,9 @@ class Holds(RuleBasedStateMachine):
         if not hasattr(self, "holdings"):
             return
         assert len(self.holdings) == len(self.held)
+        assert sorted(self.holdings.leases()) == sorted(
+            {leases[-1].ack for leases in self.leases.values()}
+        )
         claims = self.holdings.claims({key: 7 for key in self.held})
         named = {
             (inbox, entry.map, entry.number) for inbox, held in claims.items() for entry in held
@@ -354,9 +370,9 @@ TestHolds = Holds.TestCase
 def test_an_old_holding_does_not_drop_its_successor() -> None:
     """A chunk was let go, and came again while its first worker had not ended yet."""
     holdings = Holdings()
-    old = holdings.take(head(1), "ack1", b"", 0, 0.0)
+    old = holdings.take(head(1), Lease("ack1", 1), b"", 0, 0.0)
     holdings.drop(old)
-    new = holdings.take(head(1), "ack2", b"", 0, 1.0)
+    new = holdings.take(head(1), Lease("ack2", 1), b"", 0, 1.0)
     assert new is not old
     holdings.drop(old)
     assert holdings.get("m", 1) is new
@@ -365,7 +381,7 @@ def test_an_old_holding_does_not_drop_its_successor() -> None:
 
 def test_a_dispatcher_that_was_given_up_is_remembered_for_a_while() -> None:
     holdings = Holdings()
-    held = holdings.take(head(1), "ack", b"", 0, 0.0)
+    held = holdings.take(head(1), Lease("ack", 1), b"", 0, 0.0)
     now, gone = 0.0, list[Any]()
     while not gone:
         now += LOOK

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from random import Random
+
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetmap import arrays
-from jetmap.dispatch.ledger import Ledger, Piece
+from jetmap.dispatch.costs import Cutting
+from jetmap.dispatch.ledger import Flight, Ledger, Piece
+from jetmap.dispatch.mapstate import MapState
+from jetmap.dispatch.scheduler import PARCEL_SECONDS, SMALL_SECONDS, Cut, Scheduler
+from jetmap.dispatch.sources import RawItems
 from jetmap.messages import Final, Report
 
 quick = settings(max_examples=100, deadline=None)
@@ -77,3 +84,149 @@ def test_a_map_is_charged_what_all_parts_of_a_chunk_took(
             charged = 0.05 + report.seconds - flight.seconds
             assert charged == pytest.approx(sum(seconds for _, seconds in parts))
     assert not ledger.flights
+
+
+class World:
+    """A dispatcher's open maps and what is out of them; agents that answer in any order."""
+
+    def __init__(self, cores: int, random: Random) -> None:
+        self.cores, self.random = cores, random
+        self.scheduler = Scheduler(Cutting())
+        self.out: list[tuple[MapState, Flight]] = []
+        self.maps: list[MapState] = []
+        self.now = 0.0
+        self.computed = Counter[MapState]()
+
+    def open(self, items: int, function: str = "f", weight: float = 1.0) -> MapState:
+        map = MapState(
+            id=str(len(self.maps)),
+            function=function,
+            format="json",
+            kwargs=b"",
+            timeout=None,
+            ref=None,
+            source=RawItems([b"0"] * items, "json"),
+            ledger=Ledger("json", 2),
+            cost=self.scheduler.cost(function),
+            max_buffer=1 << 20,
+            weight=weight,
+        )
+        self.maps.append(map)
+        self.scheduler.add(map)
+        return map
+
+    def send(self) -> list[Cut]:
+        cuts = []
+        while (cut := self.scheduler.next(self.cores)) is not None:
+            flight = cut.map.ledger.send(cut.piece, cut.lane, "offer", cut.seconds, self.now)
+            self.out.append((cut.map, flight))
+            cuts.append(cut)
+            if cut.is_small:
+                self.scheduler.parcels([flight], self.cores)
+        return cuts
+
+    def answer(self, each: float) -> None:
+        """The result of some chunk, whose items took ``each`` seconds."""
+        map, flight = self.out.pop(self.random.randrange(len(self.out)))
+        piece, seconds = flight.piece, each * flight.piece.count
+        map.cost.learn(piece.count, seconds, 1)
+        values = arrays.nulls(piece.count, "json")
+        number, start, count = flight.number, piece.start, piece.count
+        report = Report(map.id, number, 1, start, count, values, [], seconds, Final(flight.end))
+        settlement = map.ledger.take(report)
+        assert settlement.ended is flight
+        self.scheduler.landed(map, flight, seconds)
+        self.scheduler.window.steer(0, self.cores)
+        self.computed[map] += seconds  # type: ignore[assignment]
+        if map.is_complete:
+            self.scheduler.remove(map)
+
+
+@quick
+@given(
+    st.lists(st.integers(1, 300), min_size=1, max_size=8),
+    st.integers(1, 8),
+    st.floats(1e-5, 0.5),
+    st.randoms(use_true_random=False),
+)
+def test_every_map_comes_to_its_end(
+    sizes: list[int], cores: int, each: float, random: Random
+) -> None:
+    world = World(cores, random)
+    for size in sizes:
+        world.open(size)
+    for _ in range(20 * sum(sizes) + 100):
+        known = world.scheduler.cost("f").is_known
+        for cut in world.send():
+            assert known or cut.piece.count == 1, "nobody knows yet how long an item takes"
+        main = [flight for _, flight in world.out if flight.lane == "main"]
+        assert len(main) == world.scheduler.window.in_flight <= world.scheduler.window.size
+        if not world.out:
+            break
+        world.answer(each)
+
+    assert all(map.is_complete and map.ledger.done == map.total for map in world.maps)
+    assert not world.scheduler.has_waiting
+    assert len(world.scheduler._maps) == 0
+
+
+@quick
+@given(st.integers(1, 16), st.floats(1e-6, 5), st.integers(1, 5000))
+def test_the_lane_for_short_maps_is_not_for_long_ones(cores: int, each: float, items: int) -> None:
+    world = World(cores, Random(0))
+    world.scheduler.cost("f").learn(1, each, 1)
+    map = world.open(items)
+    cutting = world.scheduler.cutting
+    while world.out or world.send():
+        world.send()
+        world.answer(each)
+
+    assert map.express_seconds <= 2 * cutting.seconds + each
+    if map.express_chunks > 1:
+        assert map.express_chunks <= cutting.seconds / cutting.least + 1
+    if items * each <= cutting.seconds:
+        assert map.express_seconds == pytest.approx(items * each), "all of a short map goes there"
+    assert (map.express_chunks > 0) == (each <= 10 * cutting.seconds)
+
+
+def test_a_flood_of_one_function_does_not_keep_another_from_its_share() -> None:
+    world = World(4, Random(5))
+    heavy = [world.open(100_000, "heavy") for _ in range(3)]
+    light = world.open(1_000_000, "light", weight=3.0)
+    for _ in range(6000):
+        world.send()
+        _, flight = world.out[0]
+        world.out.sort(key=lambda out: out[1].number)
+        world.random = Random(0)
+        map, flight = world.out[0]
+        world.out.insert(0, world.out.pop(0))
+        each = 0.01 if map in heavy else 0.0001
+        world.out, rest = [(map, flight)], world.out[1:]
+        world.answer(each)
+        world.out += rest
+
+    total = sum(world.computed.values())
+    assert world.computed[light] == pytest.approx(total / 2, rel=0.1)
+    for map in heavy:
+        assert world.computed[map] == pytest.approx(total / 6, rel=0.1)
+
+
+@quick
+@given(st.lists(st.floats(1e-6, SMALL_SECONDS), min_size=1, max_size=60), st.integers(1, 16))
+def test_small_chunks_share_messages_but_leave_no_core_idle(
+    seconds: list[float], cores: int
+) -> None:
+    scheduler = Scheduler(Cutting())
+    flights = [
+        Flight(number, Piece(0, 1, b"[0]"), "express", "offer", each, 0.0, 0.0)
+        for number, each in enumerate(seconds)
+    ]
+    parcels = scheduler.parcels(flights, cores)
+
+    assert [flight for parcel in parcels for flight in parcel] == flights
+    for parcel in parcels:
+        assert len(parcel) == 1 or sum(f.seconds for f in parcel) <= PARCEL_SECONDS * 1.000001
+        shared = parcel[0].parcel
+        assert shared is not None and shared.left == len(parcel)
+        assert all(flight.parcel is shared for flight in parcel)
+    assert len(parcels) >= min(len(flights), cores) / 2

@@ -31,7 +31,7 @@ many_items = st.builds(
     st.sets(st.integers(0, 5000), max_size=5),
 )
 examples = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

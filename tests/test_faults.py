@@ -276,6 +276,7 @@ async def test_leaving_frees_the_cores(
         del stream
     left = time.monotonic()
     assert await other == [0.01] * 400
+    await until(left + 1.5)
     await place.until_busy(cluster, 0, 1)
     late = [start for start in starts(log) if start.at > left + 1]
     assert not late and len(starts(log)) < 2000

@@ -120,7 +120,7 @@ class Report(ReportHead):
 
 
 class Delivery(Message):
-    """A report as an agent sends it.
+    """Reports as an agent sends them.
 
     inbox: where the dispatcher confirms ``token``. pending: the consumer's backlog when the
     chunk was delivered (-1: the express lane, which says nothing of the backlog).
@@ -130,17 +130,17 @@ class Delivery(Message):
     inbox: str
     token: int
     pending: int
-    report: Report
+    reports: list[Report]
 
 
 class ForwardedDelivery(Message):
-    """A ``Delivery`` whose report is passed on as the worker encoded it."""
+    """A ``Delivery`` whose reports are passed on as the worker encoded them."""
 
     agent: str
     inbox: str
     token: int
     pending: int
-    report: msgspec.Raw
+    reports: list[msgspec.Raw]
 
 
 class Held(Message):

@@ -12,6 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ ERRORS = {
 UNHARMED = ("", "once")  # These have a value, once they are through.
 
 STREAMING = ("stream", "ordered", "close", "jsonl", "jsonl-ordered", "sse")  # As they finish.
+HTTP = ("collect", "fail", "jsonl", "jsonl-ordered", "sse", "hangup")
 IN_ORDER = ("ordered", "jsonl-ordered")
 FIRST_ERROR = ("strict", "fail")  # The first failing item ends these.
 HANG_UPS = {"cancel": "map cancelled", "close": "stream closed", "hangup": "HTTP hung up"}
@@ -214,9 +216,6 @@ def expected_error(item: Any) -> tuple[str, str | None] | None:
 
 def expected_value(index: int, item: Any) -> list[Any]:
     number, _, _, size = item
-    digits = hex(number)[2:] + "."
-    text = "".join(digits[i % len(digits)] for i in range(min(size, len(digits))))
-    while 0 < len(text) < size:
-        text += text[: len(text) // len(digits) * len(digits)][: size - len(text)]
+    text = "".join(islice(cycle(hex(number)[2:] + "."), size))
     mixture = (number * 2654435761) & 0xFFFFFFFF
     return [index, number, mixture, size, zlib.crc32(text.encode("ascii"))]

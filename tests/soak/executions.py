@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .checker import HANG_UPS, STREAMING, Checker, Map, Violation
+from .checker import HANG_UPS, HTTP, STREAMING, Checker, Map, Violation
 
 # What a fault may still be the cause of, seconds after it has ended.
 AFTERMATH = 40.0
@@ -22,6 +22,7 @@ SLACK = 2.5  # Seconds that a machine as busy as this may be late.
 
 # Faults that take away the worker that an item is in, or the way back of its result.
 TAKING = (
+    "gateway killed",
     "worker killed",
     "agent killed",
     "agent frozen",
@@ -47,6 +48,11 @@ class Fault:
     worker: int | None = None
     caller: str | None = None
     text: str = ""
+
+    def hits_caller_of(self, map: Map) -> bool:
+        if self.caller == "gateway":
+            return map.way in HTTP
+        return self.caller is not None and self.caller == map.caller
 
     def is_around(self, at: float, before: float = AFTERMATH) -> bool:
         return self.began <= at <= self.ended + before
@@ -91,6 +97,7 @@ def examine(checker: Checker, faults: list[Fault], files: Iterable[Path]) -> Fin
                 findings.again[_cause(map, earlier, later, faults)] += 1
         _check_given_up(checker, map, found, faults, findings)
         _check_late(checker, map, found, faults)
+        _check_refusal(checker, map, faults)
     findings.crashes = _crashes(checker, runs)
     for fault in faults:
         if (seconds := _recovered(fault, checker, runs)) is not None:
@@ -135,7 +142,7 @@ def _cause(map: Map, earlier: Run, later: Run, faults: list[Fault]) -> str:
     if map.function != "steady" and 0 <= index < len(map.items) and _died_by_itself(map, earlier):
         return "crashing item"
     around = [f for f in faults if f.kind in TAKING and f.is_around(later.at)]
-    hit = [f for f in around if f.agent == earlier.agent or f.caller == map.caller]
+    hit = [f for f in around if f.agent == earlier.agent or f.hits_caller_of(map)]
     everywhere = [f for f in around if f.agent is None and f.caller is None]
     for group in (hit, everywhere, around):
         if group:
@@ -174,6 +181,22 @@ def _check_given_up(
             checker.violations.append(Violation("wrong", map.name, end, text))
 
 
+def _check_refusal(checker: Checker, map: Map, faults: list[Fault]) -> None:
+    """A map is refused, or its connection breaks, only where a fault is the reason."""
+    if map.how == "refused":
+        reasons = [f for f in faults if f.kind in TAKING and f.is_around(map.last)]
+    elif map.how == "broken":
+        reasons = [
+            f
+            for f in faults
+            if f.kind == "gateway killed" and f.began <= map.last and f.is_around(map.began)
+        ] + [f for f in faults if f.kind == "gateway killed" and map.began <= f.began <= map.last]
+    else:
+        return
+    if not reasons:
+        checker.violations.append(Violation("ended", map.name, map.last, f"{map.how}: {map.what}"))
+
+
 def _check_late(
     checker: Checker, map: Map, runs: dict[int, list[Run]], faults: list[Fault]
 ) -> None:
@@ -186,7 +209,7 @@ def _check_late(
         left, limit = killed.began, KILLED_LIMIT
     else:
         return
-    if any(f is not killed and f.is_around(left, 20) or 0 < f.began - left < limit for f in faults):
+    if any((f is not killed and f.is_around(left, 20)) or 0 < f.began - left < limit for f in faults):
         return
     late = [run for several in runs.values() for run in several if run.at > left + limit + SLACK]
     if late:
@@ -220,7 +243,7 @@ def _recovered(
     for name, map in checker.maps.items():
         if map.way not in STREAMING or map.began > fault.began or map.last < fault.began:
             continue
-        if fault.caller is not None and fault.caller not in (map.caller, "gateway"):
+        if fault.caller is not None and not fault.hits_caller_of(map):
             continue
         for number, several in runs.get(name, {}).items():
             told = map.outcomes.get(number - map.base)

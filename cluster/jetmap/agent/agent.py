@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 RENEW_SECONDS = 3.0
 DRAIN_FLUSH_SECONDS = 3.0
+DELIVERY_BYTES = 262_144  # Reports share a message up to this size.
 WITHDRAWN_KEPT = 1000
 ACK, TERM, IN_PROGRESS = b"+ACK", b"+TERM", b"+WPI"
 
@@ -74,7 +75,10 @@ class Agent:
             Slot(number, cpu, options, options.setup, self)
             for number, cpu in enumerate(choose_cores(options.cores))
         ]
+        self._mail = f"{self._inbox}.mail"
         self._held = Holdings()
+        self._reports: dict[tuple[str, int], list[tuple[Holding, bytes]]] = {}
+        self._report_bytes = 0
         self._intake = Intake(
             connection, options.pool, f"{self._inbox}.pull", self._take, self._renew
         )
@@ -102,7 +106,7 @@ class Agent:
         self._epoch = await topology.ensure_stream(self._connection, pool, self._stream_options())
         subscribe = self._connection.subscribe
         self._subscriptions = [
-            await subscribe(f"{self._inbox}.mail", self._receive_mail),
+            await subscribe(self._mail, self._receive_mail),
             await subscribe(subjects.control(pool), self._receive_control),
         ]
         await self._intake.start()
@@ -329,14 +333,25 @@ class Agent:
         await self._deliver(held, encode(report))
 
     async def _deliver(self, held: Holding, report: bytes) -> None:
-        token = self._held.next_token()
-        delivery = encode(
-            ForwardedDelivery(
-                self.id, f"{self._inbox}.mail", token, held.pending, msgspec.Raw(report)
-            )
-        )
-        self._held.sent(held, delivery, time.monotonic())
-        await self._send(f"{held.head.inbox}.result", delivery)
+        """Sends a report, with others that go to the same dispatcher: see ``flush``."""
+        inbox = held.head.inbox
+        self._reports.setdefault((inbox, held.pending), []).append((held, report))
+        self._report_bytes += len(report)
+        if self._report_bytes > DELIVERY_BYTES:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Sends the reports that were gathered, one message for each dispatcher."""
+        if not self._reports:
+            return
+        gathered, self._reports, self._report_bytes = self._reports, {}, 0
+        now = time.monotonic()
+        for (inbox, pending), reports in gathered.items():
+            token = self._held.next_token()
+            raw = [msgspec.Raw(report) for _, report in reports]
+            delivery = encode(ForwardedDelivery(self.id, self._mail, token, pending, raw))
+            self._held.sent([held for held, _ in reports], inbox, delivery, now)
+            await self._send(f"{inbox}.result", delivery)
 
     async def _let_go(self, held: Holding, answer: bytes) -> None:
         self._held.drop(held)
@@ -408,16 +423,16 @@ class Agent:
             await asyncio.sleep(holdings.BEAT)
             now = time.monotonic()
             await self._claim()
-            for held, delivery in self._held.overdue(now):
-                await self._send(f"{held.head.inbox}.result", delivery)
+            for sent in self._held.overdue(now):
+                await self._send(f"{sent.inbox}.result", sent.delivery)
             await self.announce()
 
     async def _claim(self) -> None:
         items = {slot.held.key: slot.item for slot in self._slots if slot.held is not None}
         self._claims_sent += 1
-        mail, host = f"{self._inbox}.mail", self._options.host
+        host = self._options.host
         for inbox, chunks in self._held.claims(items).items():
-            claim = Claim(self.id, host, mail, self._claims_sent, chunks)
+            claim = Claim(self.id, host, self._mail, self._claims_sent, chunks)
             await self._send(f"{inbox}.claim", encode(claim))
 
     async def _renew_leases(self) -> None:

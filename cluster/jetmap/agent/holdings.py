@@ -36,9 +36,8 @@ class Lease:
 
 @dataclass
 class Holding:
-    """leases: one a delivery. end: items
-    before it have been reported. unconfirmed: the encoded deliveries by token, with the time
-    they were sent. started: whether a worker was ever given it."""
+    """leases: one a delivery. end: items before it have been reported. started: whether a
+    worker was ever given it. unconfirmed: tokens of what was sent of it."""
 
     head: ChunkHead
     leases: list[Lease]
@@ -48,7 +47,7 @@ class Holding:
     started: bool = False
     finished: bool = False
     unwanted: bool = False
-    unconfirmed: dict[int, tuple[bytes, float]] = field(default_factory=dict)
+    unconfirmed: set[int] = field(default_factory=set)
 
     @property
     def key(self) -> Key:
@@ -60,12 +59,22 @@ class Holding:
         return self.finished and not self.unconfirmed
 
 
+@dataclass
+class Sent:
+    """A delivery that is not confirmed. at: when it was last sent. chunks: that it tells of."""
+
+    inbox: str
+    delivery: bytes
+    at: float
+    chunks: list[Holding]
+
+
 class Holdings:
     """All times are seconds of one monotonic clock, given by the caller."""
 
     def __init__(self) -> None:
         self._held: dict[Key, Holding] = {}
-        self._tokens: dict[int, Holding] = {}
+        self._sent: dict[int, Sent] = {}
         self._heard: dict[str, float] = {}  # inbox -> when its dispatcher last answered
         self._token = 0
         self._looked: float | None = None
@@ -94,10 +103,11 @@ class Holdings:
         self._heard.setdefault(head.inbox, now)
         return held
 
-    def sent(self, held: Holding, delivery: bytes, now: float) -> None:
-        """The delivery with the token that ``next_token`` gave went out."""
-        held.unconfirmed[self._token] = (delivery, now)
-        self._tokens[self._token] = held
+    def sent(self, chunks: Iterable[Holding], inbox: str, delivery: bytes, now: float) -> None:
+        """The delivery with the token that ``next_token`` gave went out, with reports of these."""
+        self._sent[self._token] = Sent(inbox, delivery, now, list(chunks))
+        for held in self._sent[self._token].chunks:
+            held.unconfirmed.add(self._token)
 
     def next_token(self) -> int:
         self._token += 1
@@ -107,22 +117,22 @@ class Holdings:
         """The dispatcher has these. Returns what may be acknowledged now; it is let go."""
         done = []
         for token in tokens:
-            held = self._tokens.pop(token, None)
-            if held is None:
-                continue
-            held.unconfirmed.pop(token, None)
-            if held.is_done:
-                self.drop(held)
-                done.append(held)
+            sent = self._sent.pop(token, None)
+            for held in sent.chunks if sent else ():
+                held.unconfirmed.discard(token)
+                if held.is_done and held.key in self._held:
+                    self.drop(held)
+                    done.append(held)
         return done
 
     def drop(self, held: Holding) -> None:
         """Lets a chunk go, with what of it is unconfirmed."""
-        # (After it was let go, the same chunk may have come again.)
-        if self._held.get(held.key) is held:
-            del self._held[held.key]
+        self._held.pop(held.key, None)
         for token in held.unconfirmed:
-            self._tokens.pop(token, None)
+            sent = self._sent[token]
+            sent.chunks = [other for other in sent.chunks if other is not held]
+            if not sent.chunks:
+                del self._sent[token]
         held.unconfirmed.clear()
         if not any(h.head.inbox == held.head.inbox for h in self._held.values()):
             self._heard.pop(held.head.inbox, None)
@@ -165,12 +175,9 @@ class Holdings:
             claims.setdefault(head.inbox, []).append(entry)
         return claims
 
-    def overdue(self, now: float) -> list[tuple[Holding, bytes]]:
+    def overdue(self, now: float) -> list[Sent]:
         """Deliveries to send again: sent a beat ago and not confirmed."""
-        again = []
-        for held in self._held.values():
-            for token, (delivery, at) in held.unconfirmed.items():
-                if now - at >= BEAT:
-                    held.unconfirmed[token] = (delivery, now)
-                    again.append((held, delivery))
+        again = [sent for sent in self._sent.values() if now - sent.at >= BEAT]
+        for sent in again:
+            sent.at = now
         return again

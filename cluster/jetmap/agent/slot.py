@@ -35,6 +35,7 @@ class Supervisor(Protocol):
     def core_lost(self, slot: Slot) -> None: ...
     async def reported(self, held: Holding, report: bytes, last: bool) -> None: ...
     async def crashed(self, held: Holding, crash: Crash) -> None: ...
+    async def flush(self) -> None: ...
 
 
 class Slot:
@@ -195,10 +196,13 @@ class Slot:
                     failure = _failed(payload)
                 elif kind == pipe.STALE:
                     self._ordered = ("stopped", None)
+                if not worker.has_answered:
+                    await self._supervisor.flush()
             death = await worker.death()
         finally:
             worker.kill()
         await self._buried(worker, death, failure, was_ready)
+        await self._supervisor.flush()
         return was_ready
 
     async def _report(self, payload: bytes, last: bool) -> None:

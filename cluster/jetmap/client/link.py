@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 from collections.abc import Iterable
@@ -24,19 +25,22 @@ from jetmap.tasks import registered
 ENVELOPE_BYTES = 16_384
 ARRIVAL_SECONDS = 0.25  # For those who are there already to say so.
 
-# Settings that are no business of a keeper.
-_OURS = {
-    "nats_url",
-    "nats_user",
-    "nats_password",
-    "nats_password_file",
-    "nats_token",
-    "nats_token_file",
-    "nats_creds",
-    "nats_tls_ca",
-    "nats_tls_cert",
-    "nats_tls_key",
-    "token_file",
+# The settings that a keeper's agent uses; processes that differ in others share it.
+_KEEPERS = {
+    "version",
+    "grace",
+    "nice",
+    "withdraw_grace",
+    "worker_memory",
+    "recycle_chunks",
+    "recycle_age",
+    "recycle_memory",
+    "max_item_bytes",
+    "report_bytes",
+    "work_storage",
+    "work_replicas",
+    "work_max_messages",
+    "work_max_bytes",
 }
 
 
@@ -154,7 +158,8 @@ def _spec(settings: Settings, share: bool) -> KeeperSpec:
     its functions are its own."""
     functions = registered()
     in_main = any(f.module == "__main__" and not f.by_value for f in functions)
-    interactive = getattr(sys.modules.get("__main__"), "__file__", None) is None
+    has_file = getattr(sys.modules.get("__main__"), "__file__", None) is not None
+    interactive = not has_file and multiprocessing.parent_process() is None
     return KeeperSpec(
         tasks=list(settings.tasks),
         modules=_importable(f.module for f in functions),
@@ -162,7 +167,7 @@ def _spec(settings: Settings, share: bool) -> KeeperSpec:
         pool=settings.pool,
         cores=settings.cores,
         share=share and not interactive and not any(f.by_value for f in functions),
-        settings=settings.model_dump(mode="json", exclude=_OURS),
+        settings=settings.model_dump(mode="json", include=_KEEPERS),
     )
 
 

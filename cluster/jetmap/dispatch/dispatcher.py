@@ -16,7 +16,7 @@ from jetmap import subjects
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection, Subscription
 from jetmap.errors import ClusterClosed, JetmapError, MapTimeout, TooManyMaps
-from jetmap.messages import Claim, ClaimAnswer, Delivery, Format, FunctionRef, encode
+from jetmap.messages import Claim, ClaimAnswer, Delivery, Format, FunctionRef, Report, encode
 
 from .attendance import Attendance
 from .ledger import Flight, Ledger, Settlement
@@ -56,6 +56,7 @@ class Dispatcher:
         self.attendance = Attendance(connection, options.pool, self._pump)
         self.roster = self.attendance.roster
         self._small: list[tuple[MapState, Flight]] = []
+        self._gathering = False
         self._release_timer: asyncio.TimerHandle | None = None
         self._subscriptions: list[Subscription] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -237,7 +238,14 @@ class Dispatcher:
                 self._pump_again = False
                 while await self._send_next():
                     pass
-                await self._send_small()
+                if self._small:
+                    await self._send_small_soon()
+                if self._scheduler.has_waiting and self._release_timer is None:
+                    self._release_timer = asyncio.get_running_loop().call_later(
+                        self._options.cutting.seconds,
+                        self._release,
+                        self._scheduler.parcels_landed,
+                    )
                 if not self._pump_again:
                     return
         finally:
@@ -274,8 +282,17 @@ class Dispatcher:
                 await self._outbox.publish([(run.state, flight)])
         return True
 
+    async def _send_small_soon(self) -> None:
+        """Sends small chunks: at once, or, among others, with those of this turn of the loop."""
+        if len(self._maps) == len(self._small):
+            await self._send_small()
+        elif not self._gathering:
+            self._gathering = True
+            self._spawn(self._send_small())
+
     async def _send_small(self) -> None:
         """Sends the small chunks that were cut, several in a message."""
+        self._gathering = False
         small, self._small = self._small, []
         offers: dict[str, list[tuple[MapState, Flight]]] = {}
         for state, flight in small:
@@ -286,15 +303,13 @@ class Dispatcher:
             flights = [flight for _, flight in chunks]
             for parcel in self._scheduler.parcels(flights, self.roster.all_cores):
                 await self._outbox.publish([(states[id(f)], f) for f in parcel])
-        if self._scheduler.has_waiting and self._release_timer is None:
-            self._release_timer = asyncio.get_running_loop().call_later(
-                self._options.cutting.seconds, self._release
-            )
 
-    def _release(self) -> None:
+    def _release(self, landed: int) -> None:
+        """Small chunks wait for others; not longer than a chunk, if none of those lands."""
         self._release_timer = None
         if self._scheduler.has_waiting:
-            self._scheduler.release()
+            if self._scheduler.parcels_landed == landed:
+                self._scheduler.release()
             self._pump_soon()
 
     def _refused(self, flight: Flight) -> None:
@@ -305,15 +320,15 @@ class Dispatcher:
 
     async def _on_result(self, message: Msg) -> None:
         delivery = _delivery(message.data)
-        report = delivery.report
-        run = self._maps.get(report.map)
-        if run is not None:
-            self._take(run, delivery)
+        for report in delivery.reports:
+            run = self._maps.get(report.map)
+            if run is not None:
+                self._take(run, report, delivery.pending)
         await self._outbox.confirm(delivery.inbox, delivery.token)
         await self._pump()
 
-    def _take(self, run: MapRun, delivery: Delivery) -> None:
-        report, state = delivery.report, run.state
+    def _take(self, run: MapRun, report: Report, pending: int) -> None:
+        state = run.state
         now = time.monotonic()
         state.cost.learn(report.count, report.seconds, len(report.values))
         self.stats.compute_seconds += report.seconds
@@ -322,9 +337,9 @@ class Dispatcher:
             flight.heard = now
             if report.final is not None:
                 self.stats.queue_wait.observe(max(0.0, now - flight.published - report.seconds))
-        if delivery.pending >= 0 and report.final is not None:
+        if pending >= 0 and report.final is not None:
             cores = self.roster.cores(flight.offer) if flight else 0
-            self._scheduler.window.steer(delivery.pending, cores)
+            self._scheduler.window.steer(pending, cores)
         seconds = report.seconds
         if report.final is not None and report.final.crash is not None:
             seconds = max(seconds, CRASH_SECONDS)

@@ -48,6 +48,7 @@ class Scheduler:
         self._newcomers: list[MapState] = []
         self._costs: dict[str, Cost] = {}
         self._parcels = 0
+        self.parcels_landed = 0
         self.has_waiting = False  # Whether a small chunk waits for a message to share.
         self.emptied: list[MapState] = []  # Whose source turned out to have nothing left.
 
@@ -122,6 +123,7 @@ class Scheduler:
         elif flight.parcel is not None:
             flight.parcel.left -= 1
             if not flight.parcel.left:
+                self.parcels_landed += 1
                 self._parcels = max(0, self._parcels - 1)
 
     def _can_send(self, map: MapState, cores: int) -> bool:

@@ -1,0 +1,187 @@
+"""``python -m tests.soak``: two stages, a single server and a cluster of three, and the report."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..support import MARK, described, kill_if_there, marked
+from .checker import Checker
+from .executions import Fault, Findings, examine, hang_ups
+from .injector import Injector
+from .network import Network
+from .report import report, violations
+from .stage import Stage
+
+AGENTS = 3
+SINGLE_SHARE = 0.6  # Of the time, for the stage with one server.
+TO_END = 120.0  # Seconds that open maps have to end after the last fault.
+TO_EMPTY = 30.0  # Seconds until nothing may be left in the work stream.
+LINE_SECONDS = 10.0
+
+
+@dataclass
+class Soak:
+    """seconds: of faults, in both stages together."""
+
+    seconds: float
+    seed: int
+    place: Path
+    network: Network | None
+    checker: Checker = field(default_factory=Checker)
+    faults: list[Fault] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    callers_killed: set[str] = field(default_factory=set)
+
+    async def run(self, stages: dict[int, float]) -> None:
+        """stages: nats-servers, and the share of the time."""
+        self.start = time.monotonic()
+        for nodes, share in stages.items():
+            await self._stage(nodes, share * self.seconds)
+
+    async def _stage(self, nodes: int, seconds: float) -> None:
+        stage = Stage(self.place / f"stage-{nodes}", self.seed, nodes, self.network)
+        injector = Injector(stage, random.Random(f"{self.seed} {nodes}"))
+        telling = None
+        try:
+            await stage.start_broker()
+            for number in range(AGENTS):
+                stage.start_agent(far=number == 0)
+            stage.start_gateway()
+            await stage.gateway_ready()
+            for kind in ("caller", "caller", "web"):
+                stage.start_caller(kind)
+            telling = asyncio.ensure_future(self._tell(stage, injector))
+            await injector.run(seconds)
+            await self._end_callers(stage)
+            await self._empty(stage)
+        finally:
+            if telling is not None:
+                telling.cancel()
+            await stage.close()
+            self.faults += injector.faults
+            self.problems += injector.problems
+            self.callers_killed |= injector.callers_killed
+            self._read(stage)
+            self._look_at_logs(stage)
+
+    async def _tell(self, stage: Stage, injector: Injector) -> None:
+        """A line now and then; callers that have ended by themselves are a problem."""
+        while True:
+            await asyncio.sleep(LINE_SECONDS)
+            self._read(stage)
+            checker = self.checker
+            print(
+                f"{time.monotonic() - self.start:6.1f} s: maps {len(checker.maps):,}, outcomes "
+                f"{checker.outcomes:,}, faults {len(self.faults) + len(injector.faults)}, "
+                f"violations {len(checker.violations)}",
+                flush=True,
+            )
+
+    def _read(self, stage: Stage) -> None:
+        self.checker.read(sorted(stage.data.glob("*.maps")))
+
+    async def _end_callers(self, stage: Stage) -> None:
+        """Callers start no more maps; those that are open must come to their end."""
+        for caller in stage.callers:
+            assert caller.process.stdin is not None
+            caller.process.stdin.close()
+        deadline = time.monotonic() + TO_END
+        for caller in stage.callers:
+            code = await caller.ended(max(1.0, deadline - time.monotonic()))
+            if code != 0:
+                self.problems.append(f"{caller.name} ended with {code} in {TO_END:g} s")
+
+    async def _empty(self, stage: Stage) -> None:
+        """Nothing of any map may stay in the work stream."""
+        deadline = time.monotonic() + TO_EMPTY
+        while (left := await stage.waiting()) != 0 and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+        if left:
+            self.problems.append(f"{left} chunks are left in the work stream")
+
+    def _look_at_logs(self, stage: Stage) -> None:
+        """No process of the library's may have failed in a way that nobody sees."""
+        for log in sorted(stage.logs.glob("*.log")):
+            text = log.read_text(errors="replace")
+            if "Traceback" in text:
+                where = text.index("Traceback")
+                self.problems.append(f"{log.name}: {text[max(0, where - 300) : where + 2500]}")
+
+    def judge(self) -> Findings:
+        """Once all is over."""
+        self.checker.close(self.callers_killed, time.monotonic())
+        return examine(self.checker, self.faults, sorted(self.place.glob("*/data/*.runs")))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=600, help="how long there are faults")
+    parser.add_argument("--seed", type=int, default=None, help="the choice of maps and faults")
+    parser.add_argument("--stages", default="1,3", help="numbers of nats-servers, by commas")
+    parser.add_argument("--keep", action="store_true", help="keep the records and logs")
+    options = parser.parse_args()
+    seed = secrets.randbelow(10**6) if options.seed is None else options.seed
+    nodes = [int(n) for n in options.stages.split(",")]
+    shares = {1: SINGLE_SHARE, 3: 1 - SINGLE_SHARE} if len(nodes) == 2 else {nodes[0]: 1.0}
+    mark = os.environ[MARK] = secrets.token_hex(8)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    place = Path(tempfile.mkdtemp(prefix="jetmap-soak-"))
+    network = Network.make()
+    soak = Soak(options.seconds, seed, place, network)
+    print(f"seed {seed}, {options.seconds:g} s, records in {place}", flush=True)
+    try:
+        asyncio.run(soak.run(shares))
+    finally:
+        left = marked(mark)
+        lines = described(left)
+        for process in left:
+            kill_if_there(process)
+        if network is not None:
+            network.remove()
+    ok = tell(soak, shares, lines)
+    if options.keep or not ok:
+        print(f"records and logs: {place}")
+    else:
+        shutil.rmtree(place)
+    return 0 if ok else 1
+
+
+def tell(soak: Soak, shares: dict[int, float], left: list[str]) -> bool:
+    """Prints the report; returns whether all is well."""
+    findings = soak.judge()
+    cores = os.cpu_count()
+    stages = " then ".join(
+        f"{share * soak.seconds:g} s with {nodes} nats-server{'s' if nodes > 1 else ''}"
+        for nodes, share in shares.items()
+    )
+    title = (
+        f"seed {soak.seed}: {stages}; {AGENTS} agents of {Stage.CORES} workers, 2 callers and a "
+        f"gateway with 3 maps open each, {cores} cores; network "
+        f"{'cut in a namespace' if soak.network else 'not cut: needs root and ip'}"
+    )
+    notes = [f"processes left: {len(left)}"]
+    print()
+    left_early: Counter[str] = hang_ups(soak.checker)
+    print(report(title, soak.checker, soak.faults, findings, left_early, notes))
+    bad = violations(soak.checker.violations, soak.faults, soak.start)
+    bad += [f"PROBLEM {problem}" for problem in soak.problems]
+    bad += [f"PROCESS LEFT {line}" for line in left]
+    if bad:
+        print("\nviolations:\n" + "\n".join(bad))
+    return not bad
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""The faults: which, to whom and when comes from the seed; each is written down."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Awaitable, Callable
+
+import psutil
+
+from .executions import Fault
+from .stage import GRACE, Child, Stage
+
+MEAN_GAP = 2.5  # Seconds between faults; some last longer and so overlap.
+FREEZE = (1.0, 15.0)
+CUT_SECONDS = 5.0
+
+
+class Injector:
+    """Hits one stage. problems: what did not go as it should meanwhile."""
+
+    def __init__(self, stage: Stage, rng: random.Random) -> None:
+        self.faults: list[Fault] = []
+        self.problems: list[str] = []
+        self.callers_killed: set[str] = set()
+        self._stage = stage
+        self._rng = rng
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._broker_busy = False
+        kinds: dict[str, Callable[[], Awaitable[None]]] = {
+            "worker killed": self._kill_worker,
+            "agent killed": self._kill_agent,
+            "agent restarted": self._restart_agent,
+            "agent frozen": self._freeze_agent,
+            "caller frozen": self._freeze_caller,
+            "caller killed": self._kill_caller,
+            "gateway frozen": self._freeze_gateway,
+            "gateway killed": self._kill_gateway,
+        }
+        if stage.nodes == 1:
+            kinds |= {
+                "broker restarted, store kept": lambda: self._restart_broker(True),
+                "broker restarted, store lost": lambda: self._restart_broker(False),
+            }
+        else:
+            kinds["leader killed"] = self._kill_leader
+        if stage.network is not None:
+            kinds["network cut"] = self._cut_network
+        self._kinds = kinds
+
+    async def run(self, seconds: float) -> None:
+        """Every kind in a random order, then again in another, until the time is over."""
+        deadline = time.monotonic() + seconds
+        deck: list[str] = []
+        while True:
+            gap = min(12.0, 0.3 + self._rng.expovariate(1 / MEAN_GAP))
+            if time.monotonic() + gap > deadline:
+                break
+            await asyncio.sleep(gap)
+            if not deck:
+                deck = list(self._kinds)
+                self._rng.shuffle(deck)
+            self._start(deck.pop())
+        await asyncio.gather(*self._tasks)
+
+    def _start(self, kind: str) -> None:
+        async def guarded() -> None:
+            try:
+                await self._kinds[kind]()
+            except Exception as error:
+                self.problems.append(f"{kind}: {type(error).__name__}: {error}")
+
+        task = asyncio.get_running_loop().create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _note(self, kind: str, text: str = "", **fields: int | str | None) -> Fault:
+        fault = Fault(kind, time.monotonic(), text=text, **fields)  # type: ignore[arg-type]
+        self.faults.append(fault)
+        return fault
+
+    # Agents
+
+    def _agent(self, *, far: bool = False) -> Child | None:
+        """One that no fault has in its hands, if another such is left."""
+        free = [a for a in self._stage.agents if not a.busy and a.alive]
+        if len(free) < 2:
+            return None
+        agents = [a for a in free if a.far == far or not far]
+        return self._rng.choice(agents) if agents else None
+
+    async def _kill_worker(self) -> None:
+        agent = self._agent()
+        workers = agent.workers() if agent else []
+        if agent is None or not workers:
+            return
+        victim = self._rng.choice(workers)
+        fault = self._note("worker killed", agent.name, agent=agent.pid, worker=victim.pid)
+        try:
+            victim.kill()
+        except psutil.NoSuchProcess:
+            self.faults.remove(fault)
+        fault.ended = time.monotonic()
+
+    async def _kill_agent(self) -> None:
+        agent = self._agent()
+        if agent is None:
+            return
+        agent.busy = True
+        workers = agent.workers()
+        fault = self._note("agent killed", agent.name, agent=agent.pid)
+        agent.signal(signal.SIGKILL)
+        for worker in workers:
+            try:
+                worker.kill()
+            except psutil.NoSuchProcess:
+                pass  # it went with its agent
+        await agent.ended(5)
+        fault.ended = time.monotonic()
+        self._stage.replaced(agent)
+        await asyncio.sleep(self._rng.uniform(0, 3))
+        self._stage.start_agent(agent.far)
+
+    async def _restart_agent(self) -> None:
+        agent = self._agent()
+        if agent is None:
+            return
+        agent.busy = True
+        self._stage.start_agent(agent.far)
+        await asyncio.sleep(2)
+        fault = self._note("agent restarted", agent.name, agent=agent.pid)
+        agent.signal(signal.SIGTERM)
+        code = await agent.ended(GRACE + 10)
+        fault.ended = time.monotonic()
+        if code != 0:
+            self.problems.append(
+                f"{agent.name} after SIGTERM: exit code {code} in {fault.ended - fault.began:.1f} s"
+            )
+            agent.signal(signal.SIGKILL)
+            await agent.ended(5)
+        self._stage.replaced(agent)
+
+    async def _freeze_agent(self) -> None:
+        if (agent := self._agent()) is not None:
+            await self._freeze(agent, self._note("agent frozen", agent.name, agent=agent.pid))
+
+    async def _cut_network(self) -> None:
+        agent, network = self._agent(far=True), self._stage.network
+        if agent is None or network is None or not agent.far:
+            return
+        agent.busy = True
+        fault = self._note("network cut", agent.name, agent=agent.pid)
+        network.cut()
+        await asyncio.sleep(CUT_SECONDS)
+        network.mend()
+        fault.ended = time.monotonic()
+        agent.busy = False
+
+    # Callers
+
+    def _caller(self) -> Child | None:
+        free = [c for c in self._stage.callers if not c.busy and c.alive]
+        return self._rng.choice(free) if free else None
+
+    async def _freeze_caller(self) -> None:
+        if (caller := self._caller()) is not None:
+            await self._freeze(caller, self._note("caller frozen", caller.name, caller=caller.name))
+
+    async def _kill_caller(self) -> None:
+        caller = self._caller()
+        if caller is None:
+            return
+        caller.busy = True
+        fault = self._note("caller killed", caller.name, caller=caller.name)
+        self.callers_killed.add(caller.name)
+        caller.signal(signal.SIGKILL)
+        await caller.ended(5)
+        fault.ended = time.monotonic()
+        self._stage.replaced(caller)
+        self._stage.start_caller(caller.name.rstrip("0123456789-"))
+
+    async def _freeze_gateway(self) -> None:
+        gateway = self._stage.gateway
+        if gateway is not None and not gateway.busy:
+            await self._freeze(gateway, self._note("gateway frozen", caller="gateway"))
+
+    async def _kill_gateway(self) -> None:
+        gateway = self._stage.gateway
+        if gateway is None or gateway.busy:
+            return
+        gateway.busy = True
+        fault = self._note("gateway killed", caller="gateway")
+        gateway.signal(signal.SIGKILL)
+        await gateway.ended(5)
+        self._stage.replaced(gateway)
+        self._stage.start_gateway().busy = True
+        await self._stage.gateway_ready()
+        fault.ended = time.monotonic()
+        assert self._stage.gateway is not None
+        self._stage.gateway.busy = False
+
+    # The broker
+
+    async def _restart_broker(self, kept: bool) -> None:
+        if self._broker_busy:
+            return
+        self._broker_busy = True
+        stage = self._stage
+        fault = self._note(f"broker restarted, store {'kept' if kept else 'lost'}")
+        try:
+            await stage.kill_broker()
+            await asyncio.sleep(self._rng.uniform(0, 3))
+            await stage.restart_broker(kept=kept)
+        finally:
+            fault.ended = time.monotonic()
+            self._broker_busy = False
+
+    async def _kill_leader(self) -> None:
+        if self._broker_busy:
+            return
+        self._broker_busy = True
+        try:
+            leader = await self._stage.leader()
+            if leader < 0:
+                return
+            fault = self._note("leader killed", f"node-{leader}")
+            self._stage.kill_node(leader)
+            await asyncio.sleep(self._rng.uniform(0.5, 6))
+            await self._stage.restart_node(leader)
+            fault.ended = time.monotonic()
+        finally:
+            self._broker_busy = False
+
+    async def _freeze(self, child: Child, fault: Fault) -> None:
+        child.busy = True
+        seconds = self._rng.uniform(*FREEZE)
+        fault.text += f" {seconds:.1f} s"
+        child.signal(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            child.signal(signal.SIGCONT)
+            fault.ended = time.monotonic()
+            child.busy = False

@@ -1,0 +1,72 @@
+"""What a soak found, in Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+
+from .checker import Checker, Violation
+from .executions import Fault, Findings
+
+
+def report(
+    title: str,
+    checker: Checker,
+    faults: list[Fault],
+    findings: Findings,
+    left_early: Counter[str],
+    notes: Iterable[str],
+) -> str:
+    """The whole account."""
+    maps, counts = list(checker.maps.values()), checker.counts
+    ends = Counter(map.how or "caller killed" for map in maps)
+    once = max(1, findings.executed)
+    again = sum(findings.again.values())
+    lines = [
+        title,
+        "",
+        f"maps {len(maps):,} ({', '.join(f'{how} {n:,}' for how, n in ends.most_common())}),",
+        f"items {sum(len(map.items) for map in maps):,}, outcomes {checker.outcomes:,}",
+        "",
+        f"**lost {counts['lost']}, doubled {counts['doubled']}, wrong {counts['wrong']}**",
+        "",
+        f"executions {findings.executed:,}, of these repeated {again:,} ({100 * again / once:.2f} %);"
+        f" given up after two faults in one item: {findings.given_up}",
+        "",
+        "| fault | times | items run again, each time | recovery p50 | p99, s |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    times = Counter(fault.kind for fault in faults) + left_early
+    times["crashing item"] = findings.crashes
+    for kind in sorted(times):
+        n, seconds = times[kind], sorted(findings.recovery.get(kind, []))
+        repeated = findings.again.get(kind, 0)
+        p50, p99 = (
+            (f"{_quantile(seconds, 0.5):.2f}", f"{_quantile(seconds, 0.99):.2f}")
+            if seconds
+            else ("-", "-")
+        )
+        lines.append(f"| {kind} | {n} | {repeated / max(1, n):.2f} | {p50} | {p99} |")
+    if odd := findings.again.get("no fault"):
+        lines += ["", f"executed again without a fault: {odd}"]
+    return "\n".join([*lines, "", *notes])
+
+
+def violations(found: list[Violation], faults: list[Fault], start: float) -> list[str]:
+    """Each, with the faults around it. start: of the clock that is printed."""
+    lines = []
+    for violation in found:
+        lines.append(
+            f"{violation.fault.upper()} at {violation.at - start:.1f} s, map {violation.map}: "
+            f"{violation.text}"
+        )
+        for fault in faults:
+            if fault.is_around(violation.at, 25):
+                ended = "" if math.isinf(fault.ended) else f" to {fault.ended - start:.1f}"
+                lines.append(f"    {fault.began - start:.1f}{ended} s: {fault.kind} {fault.text}")
+    return lines
+
+
+def _quantile(values: list[float], q: float) -> float:
+    return values[min(len(values) - 1, math.ceil(q * len(values)) - 1)]

@@ -1,0 +1,306 @@
+"""The processes of a soak: brokers, agents, a gateway, callers. Each can be hit, and replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+import psutil
+
+from jetmap.broker.connection import Auth, Connection
+from jetmap.broker.server import NatsServer, find_binary
+
+from .network import Network
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+GRACE = 10.0
+
+
+@dataclass
+class Child:
+    """A process of the soak. busy: whether a fault has it in its hands."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    busy: bool = False
+    far: bool = False  # at the far end of the network that can be cut
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+    async def ended(self, timeout: float) -> int | None:
+        """Its exit code, or None if it does not end in time."""
+        deadline = time.monotonic() + timeout
+        while self.alive and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        return self.process.poll()
+
+    def workers(self) -> list[psutil.Process]:
+        try:
+            return psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+
+@dataclass
+class Stage:
+    """place: a directory of this stage's own. nodes: how many nats-servers."""
+
+    place: Path
+    seed: int
+    nodes: int
+    network: Network | None
+    CORES: ClassVar[int] = 2  # workers of an agent
+
+    agents: list[Child] = field(default_factory=list)
+    callers: list[Child] = field(default_factory=list)
+    ended: list[Child] = field(default_factory=list)
+    gateway: Child | None = None
+
+    def __post_init__(self) -> None:
+        self.host = self.network.near if self.network else "127.0.0.1"
+        self.data = self.place / "data"  # what callers and functions write down
+        self.logs = self.place / "logs"
+        for directory in (self.data, self.logs):
+            directory.mkdir(parents=True)
+        self.store = self.place / "store-0"
+        self._password = secrets.token_hex(16)
+        self._ports = [free_port(self.host) for _ in range(3 * self.nodes)]
+        self._gateway_port = free_port("127.0.0.1")
+        self._server: NatsServer | None = None
+        self._servers: list[Child] = []
+        self._numbers: dict[str, int] = {}
+
+    @property
+    def url(self) -> str:
+        return ",".join(f"nats://{self.host}:{port}" for port in self._ports[: self.nodes])
+
+    # The broker
+
+    async def start_broker(self) -> None:
+        if self.nodes == 1:
+            self._server = self._single()
+            await self._server.start()
+            return
+        self._servers = [self._node(n) for n in range(self.nodes)]
+        await asyncio.gather(*(self.node_ready(n) for n in range(self.nodes)))
+
+    async def kill_broker(self) -> None:
+        assert self._server is not None and self._server.pid is not None
+        os.kill(self._server.pid, signal.SIGKILL)
+        await self._server.wait()
+
+    async def restart_broker(self, *, kept: bool) -> None:
+        assert self._server is not None
+        await self._server.stop()
+        if not kept:
+            self.store = self.place / f"store-{time.monotonic_ns()}"
+        self._server = self._single()
+        await self._server.start()
+
+    def _single(self) -> NatsServer:
+        return NatsServer(
+            host=self.host,
+            port=self._ports[0],
+            store=self.store,
+            user="jetmap",
+            password=self._password,
+        )
+
+    def _node(self, number: int) -> Child:
+        ports = self._ports
+        peers = [f"{self.host}:{port}" for port in ports[self.nodes : 2 * self.nodes]]
+        environment = {
+            "NATS_PASSWORD": self._password,
+            "NATS_NAME": f"node-{number}",
+            "NATS_LISTEN": f"{self.host}:{ports[number]}",
+            "NATS_CLUSTER_LISTEN": peers[number],
+            "NATS_MONITOR": f"{self.host}:{ports[2 * self.nodes + number]}",
+            "NATS_STORE": str(self.place / f"store-{number}"),
+            "NATS_PEERS": " ".join(peers),
+            "NATS_SERVER": find_binary(),
+        }
+        return self._start("node", [str(ROOT / "config/nats/start")], environment)
+
+    async def node_ready(self, number: int, timeout: float = 40) -> None:
+        monitor = f"http://{self.host}:{self._ports[2 * self.nodes + number]}/healthz"
+        await answers(monitor, timeout, self._servers[number])
+
+    async def leader(self) -> int:
+        """The number of the node that leads the work stream; -1: nobody does now."""
+        for number in range(self.nodes):
+            port = self._ports[2 * self.nodes + number]
+            body = await get(f"http://{self.host}:{port}/jsz?streams=1")
+            for account in (msgspec.json.decode(body) if body else {}).get("account_details", []):
+                for stream in account.get("stream_detail", []):
+                    if stream["name"].startswith("JETMAP_WORK"):
+                        name = stream.get("cluster", {}).get("leader", "")
+                        if name:
+                            return int(name.rpartition("-")[2])
+        return -1
+
+    async def waiting(self) -> int:
+        """Chunks in the work stream."""
+        connection = await Connection.open(
+            self.url.split(","), name="soak", auth=Auth(user="jetmap", password=self._password)
+        )
+        try:
+            info = await connection.api("STREAM.INFO.JETMAP_WORK_default")
+            return int(info["state"]["messages"])
+        finally:
+            await connection.close()
+
+    def kill_node(self, number: int) -> None:
+        self._servers[number].signal(signal.SIGKILL)
+
+    async def restart_node(self, number: int) -> None:
+        await self._servers[number].ended(5)
+        self._servers[number] = self._node(number)
+        await self.node_ready(number)
+
+    # Agents, the gateway, callers
+
+    def start_agent(self, far: bool = False) -> Child:
+        """far: where the network can be cut."""
+        within = self.network.command if far and self.network else []
+        command = [
+            *within,
+            *(sys.executable, "-m", "jetmap.cli", "worker", str(HERE / "functions.py")),
+            *("--nats", self.url, "--cores", str(self.CORES), "--grace", str(GRACE)),
+        ]
+        agent = self._start("agent", command)
+        agent.far = bool(within)
+        self.agents.append(agent)
+        return agent
+
+    def start_gateway(self) -> Child:
+        command = [sys.executable, "-m", "jetmap.cli", "api", "--nats", self.url]
+        self.gateway = self._start("gateway", [*command, "--port", str(self._gateway_port)])
+        return self.gateway
+
+    async def gateway_ready(self) -> None:
+        assert self.gateway is not None
+        await answers(f"{self._gateway_url}/readyz", 60, self.gateway)
+
+    @property
+    def _gateway_url(self) -> str:
+        return f"http://127.0.0.1:{self._gateway_port}"
+
+    def start_caller(self, kind: str, at_once: int = 3) -> Child:
+        """kind: caller (the library) or web."""
+        name = self._name(kind)
+        url = self._gateway_url if kind == "web" else self.url
+        arguments = msgspec.json.encode([url, name, self.seed, str(self.data), at_once]).decode()
+        command = [sys.executable, "-m", f"soak.{kind}", arguments]
+        child = self._start(kind, command, name=name, stdin=subprocess.PIPE)
+        self.callers.append(child)
+        return child
+
+    def replaced(self, child: Child) -> None:
+        """The child has ended, as it should."""
+        for group in (self.agents, self.callers):
+            if child in group:
+                group.remove(child)
+        self.ended.append(child)
+
+    async def close(self) -> None:
+        """Ends everything that is still there."""
+        children = [*self.callers, *self.agents, *self._servers]
+        children += [self.gateway] if self.gateway else []
+        for child in children:
+            child.signal(signal.SIGCONT)
+            child.signal(signal.SIGTERM)
+        for child in children:
+            if await child.ended(GRACE + 5) is None:
+                child.signal(signal.SIGKILL)
+                await child.ended(5)
+        if self._server is not None:
+            await self._server.stop()
+
+    def _start(
+        self,
+        kind: str,
+        command: list[str],
+        environment: dict[str, str] | None = None,
+        *,
+        name: str = "",
+        stdin: int = subprocess.DEVNULL,
+    ) -> Child:
+        name = name or self._name(kind)
+        log = self.logs / f"{name}.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=self.place,
+                env={
+                    **os.environ,
+                    "JETMAP_NATS_USER": "jetmap",
+                    "JETMAP_NATS_PASSWORD": self._password,
+                    "PYTHONPATH": str(HERE.parent),
+                    **(environment or {}),
+                },
+                stdin=stdin,
+                stdout=output,
+                stderr=output,
+            )
+        return Child(name, process, log)
+
+    def _name(self, kind: str) -> str:
+        self._numbers[kind] = self._numbers.get(kind, 0) + 1
+        return f"{kind}{self.nodes}-{self._numbers[kind]}"
+
+
+def free_port(host: str) -> int:
+    with socket.socket() as listener:
+        listener.bind((host, 0))
+        return int(listener.getsockname()[1])
+
+
+async def get(url: str) -> bytes | None:
+    """The body of a page, or None."""
+
+    def fetch() -> bytes | None:
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                return bytes(answer.read())
+        except (OSError, urllib.error.URLError):
+            return None
+
+    return await asyncio.to_thread(fetch)
+
+
+async def answers(url: str, timeout: float, child: Child) -> None:
+    """Returns when the page is there. Raises RuntimeError."""
+    deadline = time.monotonic() + timeout
+    while await get(url) is None:
+        if not child.alive or time.monotonic() > deadline:
+            raise RuntimeError(f"{child.name} does not answer:\n{tail(child.log)}")
+        await asyncio.sleep(0.05)
+
+
+def tail(log: Path, lines: int = 20) -> Any:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
