@@ -1,6 +1,7 @@
 # make demo     everything on this machine, a real map over HTTP with live progress
 # make test     the tests
 # make check    format, lint and types
+# make soak     random maps under random faults, every item accounted for (SECONDS=600, SEED=)
 # make bench    jetmap beside ProcessPoolExecutor (about ten minutes)
 #
 # All run in .venv, which is made at the first use. PYTHON chooses the interpreter (3.11 or
@@ -11,7 +12,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format bench clean
+SECONDS := 600
+SEED :=
+
+.PHONY: demo test check format soak bench clean
 
 demo: $(READY)
 	@$(BIN)/jetmap demo
@@ -27,6 +31,9 @@ check: $(READY)
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+soak: $(READY)
+	@$(BIN)/python -m tests.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: $(READY)
 	@$(BIN)/python -m bench $(ARGS)

@@ -7,11 +7,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetmap import arrays
 from jetmap.messages import Format
+
+quick = settings(max_examples=50, deadline=None)
 
 FORMATS: list[Format] = ["json", "msgpack"]
 both_formats = pytest.mark.parametrize("format", FORMATS)
@@ -34,6 +36,7 @@ def decode(data: bytes, format: Format) -> Any:
 
 
 @both_formats
+@quick
 @given(lists)
 def test_split_and_join_are_inverse(format: Format, items: list[Any]) -> None:
     elements = arrays.split(encode(items, format), format)
@@ -44,6 +47,7 @@ def test_split_and_join_are_inverse(format: Format, items: list[Any]) -> None:
 
 
 @both_formats
+@quick
 @given(st.lists(lists, max_size=6))
 def test_concatenated_arrays_hold_all_their_elements_in_order(
     format: Format, parts: list[list[Any]]
@@ -55,6 +59,7 @@ def test_concatenated_arrays_hold_all_their_elements_in_order(
 
 
 @both_formats
+@quick
 @given(lists, st.data())
 def test_select_takes_the_same_ranges_as_slices(
     format: Format, items: list[Any], data: st.DataObject
@@ -67,6 +72,7 @@ def test_select_takes_the_same_ranges_as_slices(
 
 
 @both_formats
+@quick
 @given(lists, st.lists(st.integers(0, 40), max_size=5))
 def test_an_array_cut_anywhere_is_whole_when_put_together(
     format: Format, items: list[Any], cuts: list[int]
@@ -90,6 +96,7 @@ def test_every_size_of_header(format: Format, count: int) -> None:
     assert len(arrays.split(nulls, format)) == count
 
 
+@quick
 @given(st.lists(st.binary(max_size=300), max_size=20))
 def test_bytes_pass_through_messagepack(items: list[bytes]) -> None:
     elements = arrays.split(encode(items, "msgpack"), "msgpack")
@@ -97,6 +104,7 @@ def test_bytes_pass_through_messagepack(items: list[bytes]) -> None:
     assert decode(arrays.join(elements, "msgpack"), "msgpack") == items
 
 
+@quick
 @given(st.lists(st.integers() | st.text(), max_size=10), st.sampled_from(["", " ", "\n\t", "\r "]))
 def test_white_space_around_json_elements_changes_nothing(items: list[Any], space: str) -> None:
     spaced = ",".join(f"{space}{msgspec.json.encode(item).decode()}{space}" for item in items)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 
 import msgspec
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetmap.dispatch.intervals import IntervalSet
 from jetmap.dispatch.outcome import Batch
 from jetmap.dispatch.reorder import Reorder
 from jetmap.dispatch.stats import WAIT_BUCKETS, Histogram
+
+quick = settings(max_examples=60, deadline=None)
 
 ranges = st.tuples(st.integers(0, 60), st.integers(0, 60))
 
@@ -20,6 +22,7 @@ def indices(parts: list[tuple[int, int]]) -> set[int]:
     return {index for a, b in parts for index in range(a, b)}
 
 
+@quick
 @given(st.lists(ranges, max_size=40), ranges)
 def test_an_interval_set_is_a_set(added: list[tuple[int, int]], asked: tuple[int, int]) -> None:
     intervals, plain = IntervalSet(), set[int]()
@@ -37,6 +40,7 @@ def test_an_interval_set_is_a_set(added: list[tuple[int, int]], asked: tuple[int
     assert indices(intervals.ranges()) == plain
 
 
+@quick
 @given(st.lists(ranges, max_size=40), ranges)
 def test_ranges_are_sorted_maximal_and_not_empty(
     added: list[tuple[int, int]], asked: tuple[int, int]
@@ -50,6 +54,7 @@ def test_ranges_are_sorted_maximal_and_not_empty(
         assert all(before[1] < after[0] for before, after in pairwise(parts))
 
 
+@quick
 @given(st.permutations(range(200)), st.integers(1, 20))
 def test_what_is_filled_up_becomes_one_range(order: list[int], step: int) -> None:
     intervals = IntervalSet()
@@ -61,6 +66,7 @@ def test_what_is_filled_up_becomes_one_range(order: list[int], step: int) -> Non
     assert not intervals.covers(0, 200 * step + 1)
 
 
+@quick
 @given(st.lists(st.integers(1, 5), max_size=20), st.randoms())
 def test_batches_leave_in_input_order(counts: list[int], random: object) -> None:
     batches, start = [], 0
@@ -85,6 +91,7 @@ def test_batches_leave_in_input_order(counts: list[int], random: object) -> None
     assert reorder.size == 0
 
 
+@quick
 @given(st.lists(st.floats(0, 100, allow_nan=False), max_size=50))
 def test_a_histogram_counts_each_value_once_below_its_bound(seen: list[float]) -> None:
     histogram = Histogram(WAIT_BUCKETS)

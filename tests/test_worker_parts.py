@@ -155,7 +155,7 @@ def outcomes(chunk: Chunk, reports: list[Report]) -> list[Any]:
 
 
 @both_formats
-@quick
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from([*OUTCOMES, "big", "", "a", "bc" * 30]), max_size=30))
 def test_every_item_has_its_outcome_in_order(format: Format, items: list[str]) -> None:
     chunk = chunk_of([7 if item == "wrong" else item for item in items], format)

@@ -16,7 +16,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..support import MARK, described, kill_if_there, marked
+from tests.support import MARK, described, kill_if_there, marked
+
 from .checker import Checker
 from .executions import Fault, Findings, examine, hang_ups
 from .injector import Injector
@@ -106,7 +107,9 @@ class Soak:
     async def _empty(self, stage: Stage) -> None:
         """Nothing of any map may stay in the work stream."""
         deadline = time.monotonic() + TO_EMPTY
-        while (left := await stage.waiting()) != 0 and time.monotonic() < deadline:
+        while left := await stage.waiting():
+            if time.monotonic() > deadline:
+                break
             await asyncio.sleep(0.2)
         if left:
             self.problems.append(f"{left} chunks are left in the work stream")

@@ -208,7 +208,7 @@ class Checker:
 
 
 def expected_error(item: Any) -> tuple[str, str | None] | None:
-    number, micros, how, _ = item
+    _, micros, how, _ = item
     if not isinstance(micros, int):
         return ("invalid", None)
     return None if how in UNHARMED else ERRORS[how]

@@ -10,6 +10,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from .checker import HANG_UPS, HTTP, STREAMING, Checker, Map, Violation
@@ -91,9 +92,9 @@ def examine(checker: Checker, faults: list[Fault], files: Iterable[Path]) -> Fin
         found = runs.get(name, {})
         findings.executed += sum(len(r) for r in found.values())
         _check_unrun(checker, map, found)
-        for number, several in found.items():
+        for several in found.values():
             several.sort(key=lambda run: run.at)
-            for earlier, later in zip(several, several[1:], strict=False):
+            for earlier, later in pairwise(several):
                 findings.again[_cause(map, earlier, later, faults)] += 1
         _check_given_up(checker, map, found, faults, findings)
         _check_late(checker, map, found, faults)
@@ -209,7 +210,8 @@ def _check_late(
         left, limit = killed.began, KILLED_LIMIT
     else:
         return
-    if any((f is not killed and f.is_around(left, 20)) or 0 < f.began - left < limit for f in faults):
+    others = [fault for fault in faults if fault is not killed]
+    if any(f.is_around(left, 20) or 0 < f.began - left < limit for f in others):
         return
     late = [run for several in runs.values() for run in several if run.at > left + limit + SLACK]
     if late:

@@ -31,8 +31,8 @@ def report(
         "",
         f"**lost {counts['lost']}, doubled {counts['doubled']}, wrong {counts['wrong']}**",
         "",
-        f"executions {findings.executed:,}, of these repeated {again:,} ({100 * again / once:.2f} %);"
-        f" given up after two faults in one item: {findings.given_up}",
+        f"executions {findings.executed:,}, of which {again:,} were repeats "
+        f"({100 * again / once:.2f} %); given up after two faults in one item: {findings.given_up}",
         "",
         "| fault | times | items run again, each time | recovery p50 | p99, s |",
         "| --- | --- | --- | --- | --- |",

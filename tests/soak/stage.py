@@ -55,7 +55,9 @@ class Child:
     async def ended(self, timeout: float) -> int | None:
         """Its exit code, or None if it does not end in time."""
         deadline = time.monotonic() + timeout
-        while self.alive and time.monotonic() < deadline:
+        while self.alive:
+            if time.monotonic() > deadline:
+                return None
             await asyncio.sleep(0.02)
         return self.process.poll()
 

@@ -120,14 +120,16 @@ class Holdings:
             sent = self._sent.pop(token, None)
             for held in sent.chunks if sent else ():
                 held.unconfirmed.discard(token)
-                if held.is_done and held.key in self._held:
+                if held.is_done and self._held.get(held.key) is held:
                     self.drop(held)
                     done.append(held)
         return done
 
     def drop(self, held: Holding) -> None:
         """Lets a chunk go, with what of it is unconfirmed."""
-        self._held.pop(held.key, None)
+        # (After it was let go, the same chunk may have come again.)
+        if self._held.get(held.key) is held:
+            del self._held[held.key]
         for token in held.unconfirmed:
             sent = self._sent[token]
             sent.chunks = [other for other in sent.chunks if other is not held]

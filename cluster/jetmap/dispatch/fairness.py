@@ -26,6 +26,9 @@ class DeficitRoundRobin(Generic[M]):
     def __len__(self) -> int:
         return len(self._round)
 
+    def __contains__(self, member: M) -> bool:
+        return member in self._weights
+
     def add(self, member: M, weight: float = 1.0) -> None:
         """A newcomer is served next: it has waited longer than whoever was served."""
         self._round.appendleft(member)

@@ -45,11 +45,11 @@ class Scheduler:
         self.cutting = cutting
         self.window = Window()
         self._maps: DeficitRoundRobin[MapState] = DeficitRoundRobin(cutting.seconds)
-        self._newcomers: list[MapState] = []
+        self._small: dict[MapState, None] = {}  # In order of arrival, as the newcomers.
+        self._newcomers: dict[MapState, None] = {}
         self._costs: dict[str, Cost] = {}
         self._parcels = 0
         self.parcels_landed = 0
-        self.has_waiting = False  # Whether a small chunk waits for a message to share.
         self.emptied: list[MapState] = []  # Whose source turned out to have nothing left.
 
     def cost(self, function: str) -> Cost:
@@ -57,40 +57,61 @@ class Scheduler:
         return self._costs.setdefault(function, Cost())
 
     def add(self, map: MapState) -> None:
-        self._maps.add(map, map.weight)
-        self._newcomers.append(map)
+        if map.cost.is_known and self._is_small(map):
+            self._small[map] = None
+        else:
+            self._newcomers[map] = None
 
     def remove(self, map: MapState) -> None:
+        self._small.pop(map, None)
+        self._newcomers.pop(map, None)
         self._maps.remove(map)
-        if map in self._newcomers:
-            self._newcomers.remove(map)
         for flight in map.ledger.flights.values():
             self._landed(flight)
 
     def next(self, cores: int) -> Cut | None:
         """What to send now; it counts as sent. None: nothing, until something comes back."""
-        self.has_waiting = False
-        for map in list(self._newcomers):
-            if not self._may_use_express(map, cores):
-                self._newcomers.remove(map)
-            elif self._parcels >= cores and self._is_small(map):
-                self.has_waiting = True
-            elif self._can_send(map, cores):
-                cut = self._cut(map, "express", cores)
-                if cut is not None:
-                    return cut
-        while self.window.has_room:
+        cut = self._next_small(cores) or self._next_newcomer(cores)
+        while cut is None and self.window.has_room:
             turn = self._maps.next(partial(self._can_send, cores=cores))
             if turn is None:
                 return None
             cut = self._cut(turn, "main", cores)
+        return cut
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a small map waits for a message to share."""
+        return bool(self._small)
+
+    def _next_small(self, cores: int) -> Cut | None:
+        """The next map that is one small chunk, unless each core has a message of those."""
+        while self._small and self._parcels < cores:
+            map = next(iter(self._small))
+            del self._small[map]
+            cut = self._cut(map, "express", cores)
+            if map.source.has_items:
+                self._newcomers[map] = None  # It was more than one chunk after all.
             if cut is not None:
                 return cut
+        return None
+
+    def _next_newcomer(self, cores: int) -> Cut | None:
+        for map in list(self._newcomers):
+            if not self._may_use_express(map, cores):
+                del self._newcomers[map]
+                self._maps.add(map, map.weight)
+            elif self._can_send(map, cores):
+                cut = self._cut(map, "express", cores)
+                if cut is not None:
+                    return cut
         return None
 
     def landed(self, map: MapState, flight: Flight, seconds: float) -> None:
         """A chunk ended after ``seconds`` of compute."""
         self._landed(flight)
+        if map.ledger.has_pieces and map not in self._newcomers and map not in self._maps:
+            self._maps.add(map, map.weight)  # A small map came back with something to do again.
         self._maps.charge(map, seconds - flight.seconds)
 
     def parcels(self, flights: list[Flight], cores: int) -> list[list[Flight]]:

@@ -1,0 +1,155 @@
+"""The soak itself: its checker finds what is wrong, and a short run finds nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soak.checker import Checker
+from soak.executions import Fault, examine
+from soak.functions import steady
+
+ROOT = Path(__file__).parent.parent
+Lines = list[dict[str, Any]]
+
+ITEMS = [[50, 10, "", 0], [51, 10, "raise", 0], [52, "soon", "", 0], [53, 10, "exit", 9]]
+
+
+def good(number: int, size: int = 0) -> list[Any]:
+    """The outcome of an item that is well, by the function itself."""
+    value = steady((number, 0, "", size), log="/dev", map="-")
+    return [*value[:2], len(value[2]), zlib.crc32(value[2].encode())]
+
+
+def story(way: str = "stream") -> Lines:
+    """A map as a caller writes it down when all is well."""
+    outcomes = [
+        [0, *good(50)],
+        [1, "raised", "ValueError", "no 51"],
+        [2, "invalid", "ValidationError", "Expected `int`, got `str`"],
+        [3, "lost", "WorkerLost", "it exited with code 3"],
+    ]
+    begin = {"function": "fragile", "way": way, "timeout": None, "items": ITEMS}
+    return [
+        {"e": "begin", "m": "a.1", "t": 1.0, **begin},
+        {"e": "out", "m": "a.1", "t": 2.0, "o": outcomes[:2]},
+        {"e": "out", "m": "a.1", "t": 3.0, "o": outcomes[2:]},
+        {"e": "end", "m": "a.1", "t": 4.0, "how": "done", "what": ""},
+    ]
+
+
+def judged(lines: Lines, gone: set[str] | None = None) -> Checker:
+    checker = Checker()
+    for line in lines:
+        checker.feed(line)
+    checker.close(gone or set(), 100.0)
+    return checker
+
+
+@pytest.fixture(autouse=True)
+def no_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("soak.functions._note", lambda *_: None)
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 1000])
+def test_the_checkers_values_are_the_functions(size: int) -> None:
+    items = [[2**31 + 17, 10, "", size]]
+    lines = story()
+    lines[0]["items"] = items
+    lines[1]["o"] = [[0, *good(2**31 + 17, size)]]
+    del lines[2]
+    assert judged(lines).violations == []
+
+
+def test_nothing_is_found_where_all_is_well() -> None:
+    checker = judged(story())
+    assert checker.violations == [] and checker.outcomes == 4
+
+
+def change(line: int, outcome: int, to: list[Any]) -> Callable[[Lines], None]:
+    def changed(lines: Lines) -> None:
+        lines[line]["o"][outcome] = to
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (lambda lines: lines[1]["o"].pop(), "lost"),
+        (lambda lines: lines.pop(2), "lost"),
+        (lambda lines: lines.pop(), "lost"),
+        (lambda lines: lines[2]["o"].append([0, *good(50)]), "doubled"),
+        (lambda lines: lines.insert(2, lines[1]), "doubled"),
+        (lambda lines: lines[2]["o"].append([4, *good(54)]), "wrong"),
+        (change(1, 0, [0, *good(51)]), "wrong"),
+        (change(1, 0, [0, 50, 0, 0, 0]), "wrong"),
+        (change(1, 0, [0, "raised", "ValueError", "no 50"]), "wrong"),
+        (change(1, 0, [0, "timeout", "TimeoutError", "late"]), "wrong"),
+        (change(1, 1, [1, *good(51)]), "wrong"),
+        (change(1, 1, [1, "raised", "ValueError", "no 50"]), "wrong"),
+        (change(2, 0, [2, "raised", "ValueError", "no 52"]), "wrong"),
+        (change(2, 1, [3, *good(53)]), "wrong"),
+        (lambda lines: lines[3].update(how="timeout"), "ended"),
+        (lambda lines: lines[3].update(how="refused"), "ended"),
+        (lambda lines: lines[3].update(how="left"), "ended"),
+        (lambda lines: lines[3].update(how="failed"), "ended"),
+        (lambda lines: lines.append(lines[3]), "ended"),
+    ],
+)
+def test_what_is_wrong_is_found(spoil: Callable[[Lines], object], fault: str) -> None:
+    lines = story()
+    spoil(lines)
+    assert fault in {violation.fault for violation in judged(lines).violations}
+
+
+def test_order_is_looked_at_where_it_was_asked_for() -> None:
+    lines = story("ordered")
+    assert judged(lines).violations == []
+    lines[1], lines[2] = lines[2], lines[1]
+    assert judged(lines).violations != []
+
+
+def test_a_killed_callers_maps_need_no_end() -> None:
+    assert judged(story()[:2], gone={"a"}).violations == []
+
+
+def runs(tmp_path: Path, *numbers: int) -> list[Path]:
+    path = tmp_path / "7-8-1.runs"
+    path.write_text("".join(f"a.1 {n} {2 + n / 100}\n" for n in numbers))
+    return [path]
+
+
+def test_an_item_that_never_ran_is_found(tmp_path: Path) -> None:
+    checker = judged(story())
+    assert examine(checker, [], runs(tmp_path, 50, 51, 53, 53)).executed == 4
+    assert checker.violations == []
+    examine(checker, [], runs(tmp_path, 51, 53))
+    assert [violation.fault for violation in checker.violations] == ["wrong"]
+
+
+def test_a_good_item_is_given_up_only_for_faults(tmp_path: Path) -> None:
+    lines = story()
+    change(1, 0, [0, "lost", "WorkerLost", "gone"])(lines)
+    files = runs(tmp_path, 50, 50, 51, 53)
+    killed = [Fault("worker killed", at, at, worker=8) for at in (2.0, 2.5)]
+    checker = judged(lines)
+    assert examine(checker, killed, files).given_up == 1 and checker.violations == []
+    examine(checker, killed[:1], files)
+    assert checker.violations != []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_short_soak() -> None:
+    command = [sys.executable, "-m", "tests.soak", "--seconds", "20", "--stages", "1"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "lost 0, doubled 0, wrong 0" in ended.stdout
+    assert "processes left: 0" in ended.stdout

@@ -1,0 +1,119 @@
+"""Which cores a host's workers get, by wish, affinity mask and cgroup quota."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jetmap.errors import ConfigurationError
+from jetmap.worker import limits
+
+quick = settings(max_examples=100, deadline=None)
+
+masks = st.sets(st.integers(0, 31), min_size=1, max_size=8).map(sorted)
+quotas = st.none() | st.floats(0.1, 40)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory that stands for the host's root."""
+    monkeypatch.setattr(limits, "Path", lambda path: tmp_path / str(path).lstrip("/"))
+    return tmp_path
+
+
+def write(root: Path, path: str, text: str) -> None:
+    file = root / path.lstrip("/")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def test_no_cgroups_no_quota(host: Path) -> None:
+    assert limits.quota() is None
+
+
+@pytest.mark.parametrize(
+    ("own", "inner", "outer", "expected"),
+    [
+        ("/a/b", "150000 100000", "max 100000", 1.5),
+        ("/a/b", "max 100000", "50000 100000", 0.5),
+        ("/a/b", "400000 100000", "200000 100000", 2.0),
+        ("/a/b", "max 100000", "max 100000", None),
+        ("/", "", "300000 100000", 3.0),
+        ("/a/b", "what is this", "300000 100000", 3.0),
+    ],
+)
+def test_the_tightest_quota_of_all_parents_holds(
+    host: Path, own: str, inner: str, outer: str, expected: float | None
+) -> None:
+    write(host, "/proc/self/cgroup", f"1:name=systemd:/x\n0::{own}\n")
+    if inner:
+        write(host, f"/sys/fs/cgroup{own}/cpu.max", inner + "\n")
+    write(host, "/sys/fs/cgroup/cpu.max", outer + "\n")
+    assert limits.quota() == expected
+
+
+@pytest.mark.parametrize(("quota", "expected"), [("250000", 2.5), ("-1", None), ("", None)])
+def test_version_one_of_cgroups(host: Path, quota: str, expected: float | None) -> None:
+    write(host, "/proc/self/cgroup", "4:cpu,cpuacct:/docker/x\n")
+    write(host, "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", quota)
+    write(host, "/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000")
+    assert limits.quota() == expected
+
+
+def choose(wanted: str | int | None, mask: list[int], quota: float | None) -> list[int | None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "allowed_cpus", lambda: mask)
+        patch.setattr(limits, "quota", lambda: quota)
+        return limits.choose_cores(wanted)
+
+
+@quick
+@given(masks, quotas)
+def test_by_default_all_that_mask_and_quota_allow(mask: list[int], quota: float | None) -> None:
+    cores = choose(None, mask, quota)
+    if quota is None or quota >= len(mask):
+        assert cores == mask
+    else:
+        # Under a quota the scheduler must be free to move them.
+        assert cores == [None] * max(1, int(quota))
+
+
+@quick
+@given(masks, quotas, st.integers(1, 40), st.booleans())
+def test_a_count_is_kept_and_pinned_where_that_is_sure(
+    mask: list[int], quota: float | None, count: int, as_text: bool
+) -> None:
+    cores = choose(f" {count} " if as_text else count, mask, quota)
+    assert len(cores) == count
+    pinned = count <= len(mask) and (quota is None or quota >= len(mask))
+    assert cores == (mask[:count] if pinned else [None] * count)
+
+
+@quick
+@given(masks, quotas, st.data())
+def test_a_list_names_exactly_these_cores(
+    mask: list[int], quota: float | None, data: st.DataObject
+) -> None:
+    chosen = data.draw(st.lists(st.sampled_from(mask), min_size=1, max_size=8))
+    text = ",".join(f"{core}-{core}" for core in chosen)
+    assert choose(text, mask, quota) == list(dict.fromkeys(chosen))
+    if mask == list(range(mask[0], mask[-1] + 1)) and len(mask) > 1:
+        assert choose(f"{mask[0]}-{mask[-1]}", mask, quota) == mask
+
+    with pytest.raises(ConfigurationError, match="may use"):
+        choose(f"{text},99", mask, quota)
+
+
+@pytest.mark.parametrize("text", ["x", "1,", "-1", "0-x", "1.5", ",", "two", "1;2"])
+def test_what_is_no_list_is_said_so(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="neither a count"):
+        choose(text, [0, 1], None)
+
+
+def test_numeric_libraries_get_one_thread() -> None:
+    environment = limits.one_thread()
+    assert environment["OMP_NUM_THREADS"] == "1"
+    assert set(environment.values()) == {"1"}
