@@ -225,6 +225,13 @@ class Site:
         )
         return cluster.workers
 
+    async def until_ready(self, cluster: Cluster, agent: AgentProcess) -> None:
+        """Until every worker of the agent is there (again)."""
+        deadline = time.monotonic() + 10
+        while await self.workers(cluster) and not is_ready(cluster, agent):
+            assert time.monotonic() < deadline and not agent.has_exited(), agent.said
+            await asyncio.sleep(0.02)
+
     async def until_busy(self, cluster: Cluster, cores: int, seconds: float = 10) -> None:
         """Until so many cores compute."""
         deadline = time.monotonic() + seconds

@@ -65,7 +65,7 @@ async def cluster(
 ) -> AsyncIterator[Cluster]:
     """While the test does its worst, another map runs; no worker and no connection is lost."""
     workers = {worker.pid for worker in place.agents[0].workers}
-    other = asyncio.ensure_future(shared.map(functions.spin, [0.002] * 200))
+    other = asyncio.ensure_future(shared.map(functions.spin, [0.002] * 100))
     yield shared
     assert await other == [0.002] * 100
     assert {worker.pid for worker in place.agents[0].workers} == workers

@@ -61,10 +61,8 @@ class MapRequest:
 
     @property
     def fail(self) -> bool:
-        """Whether the first failing item ends the map: a list cannot hold it, a stream can."""
-        if self.options.errors is None:
-            return self.answer in ("json", "msgpack")
-        return self.options.errors == "fail"
+        """Whether the first failing item ends the map."""
+        return self.options.errors != "collect"
 
 
 PLAIN = Options()

@@ -37,12 +37,17 @@ class ItemError(JetmapError):
         traceback: str | None = None,
         detail: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(index, type, message, traceback, detail)
+        # One argument: several would make a TimeoutError take the index for an errno.
+        super().__init__(f"item {index}: {type}: {message}")
         self.index = index
         self.type = type
         self.message = message
         self.traceback = traceback
         self.detail: dict[str, Any] = detail or {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        facts = (self.index, self.type, self.message, self.traceback, self.detail)
+        return self.__class__, facts
 
     def __str__(self) -> str:
         text = f"item {self.index}: {self.type}: {self.message}"

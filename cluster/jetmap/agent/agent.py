@@ -131,8 +131,11 @@ class Agent:
                 slot.drain(grace)
             deadline = time.monotonic() + grace + DRAIN_FLUSH_SECONDS
             while len(self._held) and time.monotonic() < deadline:
-                if not self._connection.connected and not any(s.held for s in self._slots):
-                    break
+                if not any(slot.held for slot in self._slots):
+                    # Only confirmations are waited for: a dispatcher that lives gives them now.
+                    if not self._connection.connected:
+                        break
+                    deadline = min(deadline, time.monotonic() + DRAIN_FLUSH_SECONDS)
                 await asyncio.sleep(0.01)
         await self.stop()
 

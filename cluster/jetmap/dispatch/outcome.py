@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 from jetmap.errors import ItemError
 from jetmap.messages import ErrorRecord
 
+ITEM_BYTES = 64  # A Python object that is kept beside its outcome, at least.
+
 X = TypeVar("X")
 Y = TypeVar("Y")
 
@@ -27,9 +29,9 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """Bytes, roughly, that it takes in memory."""
+        """Bytes, roughly, that it takes in memory, with the items that it will be joined with."""
         errors = sum(len(e.message) + len(e.traceback or "") + 200 for e in self.errors)
-        return len(self.values) + errors + 200
+        return len(self.values) + ITEM_BYTES * self.count + errors + 200
 
 
 class Outcome(Generic[X, Y]):
