@@ -327,11 +327,13 @@ async def test_leaving_stops_what_does_not_end_by_itself(
     home: Site, cluster: Cluster, agent: AgentProcess
 ) -> None:
     before = {worker.pid for worker in agent.workers}
-    running = asyncio.ensure_future(
-        cluster.map(functions.hurt, [(0, "loop"), (1, "hold:60"), *orders(100, {})])
-    )
+    maps = [
+        asyncio.ensure_future(cluster.map(functions.hurt, orders(10, {0: how})))
+        for how in ("loop", "hold:60")
+    ]
     await home.until_busy(cluster, CORES)
-    running.cancel()
+    for running in maps:
+        running.cancel()
 
     def replaced() -> bool:
         return len(agent.workers) == CORES and before.isdisjoint(w.pid for w in agent.workers)

@@ -22,7 +22,7 @@ from .checker import Checker
 from .executions import Fault, Findings, examine, hang_ups
 from .injector import Injector
 from .network import Network
-from .report import report, violations
+from .report import report, slowest, violations
 from .stage import Stage
 
 AGENTS = 3
@@ -40,6 +40,7 @@ class Soak:
     seed: int
     place: Path
     network: Network | None
+    only: list[str] | None = None
     checker: Checker = field(default_factory=Checker)
     faults: list[Fault] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -53,7 +54,7 @@ class Soak:
 
     async def _stage(self, nodes: int, seconds: float) -> None:
         stage = Stage(self.place / f"stage-{nodes}", self.seed, nodes, self.network)
-        injector = Injector(stage, random.Random(f"{self.seed} {nodes}"))
+        injector = Injector(stage, random.Random(f"{self.seed} {nodes}"), self.only)
         telling = None
         try:
             await stage.start_broker()
@@ -133,6 +134,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600, help="how long there are faults")
     parser.add_argument("--seed", type=int, default=None, help="the choice of maps and faults")
     parser.add_argument("--stages", default="1,3", help="numbers of nats-servers, by commas")
+    parser.add_argument("--only", action="append", help="only faults whose name holds this")
     parser.add_argument("--keep", action="store_true", help="keep the records and logs")
     options = parser.parse_args()
     seed = secrets.randbelow(10**6) if options.seed is None else options.seed
@@ -142,7 +144,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     place = Path(tempfile.mkdtemp(prefix="jetmap-soak-"))
     network = Network.make()
-    soak = Soak(options.seconds, seed, place, network)
+    soak = Soak(options.seconds, seed, place, network, options.only)
     print(f"seed {seed}, {options.seconds:g} s, records in {place}", flush=True)
     try:
         asyncio.run(soak.run(shares))
@@ -178,6 +180,7 @@ def tell(soak: Soak, shares: dict[int, float], left: list[str]) -> bool:
     print()
     left_early: Counter[str] = hang_ups(soak.checker)
     print(report(title, soak.checker, soak.faults, findings, left_early, notes))
+    print("\nslowest recoveries:\n" + "\n".join(slowest(findings, soak.faults, soak.start)))
     bad = violations(soak.checker.violations, soak.faults, soak.start)
     bad += [f"PROBLEM {problem}" for problem in soak.problems]
     bad += [f"PROCESS LEFT {line}" for line in left]

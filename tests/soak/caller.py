@@ -24,7 +24,7 @@ REFUSED_PAUSE = 0.5
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "steady": functions.steady,
     "fragile": functions.fragile,
-    "limited": functions.limited,
+    "bounded": functions.bounded,
 }
 
 

@@ -75,13 +75,16 @@ class Run:
 class Findings:
     """executed: items' executions. again: by cause, how many of them were not the first.
     recovery: by kind of fault, for each the seconds from the fault to the outcome of what was
-    computed by those it hit."""
+    computed by those it hit. slowest: the same, with the fault and the item. longest_wait:
+    seconds that an open map went without an outcome while there was no fault, and which."""
 
     executed: int = 0
     again: Counter[str] = field(default_factory=Counter)
     recovery: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     given_up: int = 0
     crashes: int = 0
+    slowest: list[tuple[float, Fault, str]] = field(default_factory=list)
+    longest_wait: tuple[float, str] = (0.0, "")
 
 
 def examine(checker: Checker, faults: list[Fault], files: Iterable[Path]) -> Findings:
@@ -101,8 +104,12 @@ def examine(checker: Checker, faults: list[Fault], files: Iterable[Path]) -> Fin
         _check_refusal(checker, map, faults)
     findings.crashes = _crashes(checker, runs)
     for fault in faults:
-        if (seconds := _recovered(fault, checker, runs)) is not None:
+        if (recovered := _recovered(fault, checker, runs)) is not None:
+            seconds, item = recovered
             findings.recovery[fault.kind].append(seconds)
+            findings.slowest.append((seconds, fault, item))
+    findings.slowest.sort(key=lambda found: -found[0])
+    findings.longest_wait = max(_waits(checker, faults), default=(0.0, ""))
     return findings
 
 
@@ -235,9 +242,9 @@ def _crashes(checker: Checker, runs: dict[str, dict[int, list[Run]]]) -> int:
 
 def _recovered(
     fault: Fault, checker: Checker, runs: dict[str, dict[int, list[Run]]]
-) -> float | None:
-    """Seconds from the fault until the outcome was there of each item that was being computed by
-    whom it hit. Only of maps whose outcomes are told as they finish."""
+) -> tuple[float, str] | None:
+    """Seconds from the fault until the last outcome was there of what was then being computed by
+    whom it hit, and that item. Only of maps whose outcomes are told as they finish."""
     if fault.caller is not None and "killed" in fault.kind:
         return None
     seconds = []
@@ -254,8 +261,21 @@ def _recovered(
             for run in several:
                 hit = fault.agent in (None, run.agent) and fault.worker in (None, run.worker)
                 if hit and run.at <= fault.began < run.until:
-                    seconds.append(max(0.0, told - since))
+                    item = f"{name} {map.items[number - map.base]}, ran {len(several)} times"
+                    seconds.append((max(0.0, told - since), item))
     return max(seconds, default=None)
+
+
+def _waits(checker: Checker, faults: list[Fault]) -> Iterable[tuple[float, str]]:
+    """The gaps between a map's outcomes, where no fault is around."""
+    for map in checker.maps.values():
+        if map.way not in STREAMING or map.ended is None:
+            continue
+        times = sorted({map.began, *map.outcomes.values(), map.ended})
+        for before, after in pairwise(times):
+            quiet = not any(f.began <= after and f.ended + AFTERMATH / 2 >= before for f in faults)
+            if after - before > 1 and quiet:
+                yield after - before, f"{map.name} ({map.function} by {map.way})"
 
 
 def hang_ups(checker: Checker) -> Counter[str]:

@@ -32,7 +32,7 @@ def fragile(item: Item, *, log: str, map: str) -> Value:
 
 
 @task(timeout=1.5, attempts=6)
-def limited(item: Item, *, log: str, map: str) -> Value:
+def bounded(item: Item, *, log: str, map: str) -> Value:
     """Items that may never end."""
     return _run(item, log, map)
 

@@ -19,9 +19,10 @@ CUT_SECONDS = 5.0
 
 
 class Injector:
-    """Hits one stage. problems: what did not go as it should meanwhile."""
+    """Hits one stage. only: faults whose name holds one of these; None: all. problems: what did
+    not go as it should meanwhile."""
 
-    def __init__(self, stage: Stage, rng: random.Random) -> None:
+    def __init__(self, stage: Stage, rng: random.Random, only: list[str] | None = None) -> None:
         self.faults: list[Fault] = []
         self.problems: list[str] = []
         self.callers_killed: set[str] = set()
@@ -48,7 +49,11 @@ class Injector:
             kinds["leader killed"] = self._kill_leader
         if stage.network is not None:
             kinds["network cut"] = self._cut_network
-        self._kinds = kinds
+        self._kinds = {
+            kind: hit
+            for kind, hit in kinds.items()
+            if only is None or any(text in kind for text in only)
+        }
 
     async def run(self, seconds: float) -> None:
         """Every kind in a random order, then again in another, until the time is over."""

@@ -32,7 +32,7 @@ def plan(name: str, ways: dict[str, int], rng: random.Random) -> Plan:
     """The next map of a caller."""
     way = rng.choices(list(ways), list(ways.values()))[0]
     leaves = rng.uniform(0.02, 3) if way in ("cancel", "close", "hangup") else None
-    function = rng.choices(["steady", "fragile", "limited"], [7, 2, 1])[0]
+    function = rng.choices(["steady", "fragile", "bounded"], [7, 2, 1])[0]
     kind = rng.choices(["short", "medium", "slow", "big"], [5, 5, 2, 1])[0]
     if function != "steady":
         kind = "medium"

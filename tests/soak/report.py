@@ -50,7 +50,25 @@ def report(
         lines.append(f"| {kind} | {n} | {repeated / max(1, n):.2f} | {p50} | {p99} |")
     if odd := findings.again.get("no fault"):
         lines += ["", f"executed again without a fault: {odd}"]
-    return "\n".join([*lines, "", *notes])
+    lines += ["", f"longest wait of a map without a fault: {findings.longest_wait[0]:.1f} s", ""]
+    return "\n".join([*lines, *notes])
+
+
+def slowest(findings: Findings, faults: list[Fault], start: float) -> list[str]:
+    """The longest recoveries, with the other faults of that time."""
+    lines = []
+    for seconds, fault, item in findings.slowest[:6]:
+        lines.append(f"{seconds:.2f} s after {told(fault, start)}: {item}")
+        for other in faults:
+            near = other.began <= fault.began + seconds and other.ended + 15 >= fault.began
+            if near and other is not fault:
+                lines.append(f"    {told(other, start)}")
+    return lines
+
+
+def told(fault: Fault, start: float) -> str:
+    ended = "" if math.isinf(fault.ended) else f"-{fault.ended - start:.1f}"
+    return f"{fault.began - start:.1f}{ended} s {fault.kind} {fault.text}"
 
 
 def violations(found: list[Violation], faults: list[Fault], start: float) -> list[str]:
@@ -63,8 +81,7 @@ def violations(found: list[Violation], faults: list[Fault], start: float) -> lis
         )
         for fault in faults:
             if fault.is_around(violation.at, 25):
-                ended = "" if math.isinf(fault.ended) else f" to {fault.ended - start:.1f}"
-                lines.append(f"    {fault.began - start:.1f}{ended} s: {fault.kind} {fault.text}")
+                lines.append(f"    {told(fault, start)}")
     return lines
 
 

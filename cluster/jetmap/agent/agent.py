@@ -106,7 +106,7 @@ class Agent:
         self._epoch = await topology.ensure_stream(self._connection, pool, self._stream_options())
         subscribe = self._connection.subscribe
         self._subscriptions = [
-            await subscribe(self._mail, self._receive_mail),
+            await subscribe(self._mail, self._receive_mail, direct=True),
             await subscribe(subjects.control(pool), self._receive_control),
         ]
         await self._intake.start()

@@ -87,7 +87,9 @@ class Intake:
             for wait in (True, False):
                 subject = f"{self._inbox}.{lane}.{int(wait)}.*"
                 self._subscriptions.append(
-                    await self._connection.subscribe(subject, self._receiver(lane, wait))
+                    await self._connection.subscribe(
+                        subject, self._receiver(lane, wait), direct=True
+                    )
                 )
 
     async def serve(self, offer: str, epoch: str) -> None:

@@ -10,12 +10,12 @@ from typing import Any, cast
 
 import msgspec
 import nats.errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from jetmap.errors import BrokerUnreachable, JetmapError
 
 from .auth import Auth, without_secrets
+from .client import QuickClient
 from .dialing import RETRY_SECONDS, dial, discard
 from .faults import (
     JetStreamError,
@@ -49,7 +49,7 @@ class Connection:
         self.inbox_prefix = inbox_prefix
         self.errors = 0
         self._auth = auth
-        self._client = Client()
+        self._client = QuickClient()
         self._subscriptions: list[Subscription] = []
         self._reconnect_callbacks: list[Callback] = []
         self._lost_callbacks: list[Callback] = []
@@ -145,11 +145,13 @@ class Connection:
         queue: str = "",
         pending_msgs: int = 65536,
         pending_bytes: int = 128 * 2**20,
+        direct: bool = False,
     ) -> Subscription:
         """Calls ``callback`` with one message after the other.
 
         pending_msgs, pending_bytes: what may wait to be handled; more is dropped, logged and
-        counted.
+        counted. direct: the reader itself calls it, sooner and for less; it must not wait for
+        anything that arrives on this connection, and nothing else is read meanwhile.
         """
         options = {
             "cb": self._guarded(subject, callback),
@@ -157,7 +159,7 @@ class Connection:
             "pending_msgs_limit": pending_msgs,
             "pending_bytes_limit": pending_bytes,
         }
-        subscription = Subscription(subject, options, self._forget)
+        subscription = Subscription(subject, options, self._forget, direct=direct)
         self._subscriptions.append(subscription)
         try:
             await subscription.start(self._client)
@@ -218,7 +220,7 @@ class Connection:
 
     # Making and remaking the client
 
-    async def _connect_within(self, timeout: float) -> Client:
+    async def _connect_within(self, timeout: float) -> QuickClient:
         deadline = time.monotonic() + timeout
         while True:
             try:
@@ -234,7 +236,7 @@ class Connection:
                     ) from error
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def _connect(self, timeout: float) -> Client:
+    async def _connect(self, timeout: float) -> QuickClient:
         return await dial(
             self.servers,
             name=self.name,
@@ -289,21 +291,21 @@ class Connection:
 
     # What the client tells us
 
-    async def client_lost(self, client: Client) -> None:
+    async def client_lost(self, client: QuickClient) -> None:
         if client is self._client and not self._closing:
             logger.warning("%s: connection to NATS at %s lost", self.name, self._where())
             for callback in self._lost_callbacks:
                 self._spawn(self._told(callback))
 
-    async def client_back(self, client: Client) -> None:
+    async def client_back(self, client: QuickClient) -> None:
         if client is self._client:
             self._is_back()
 
-    async def client_closed(self, client: Client) -> None:
+    async def client_closed(self, client: QuickClient) -> None:
         if client is self._client and not self._closing:
             self._spawn(self._renew())
 
-    async def client_failed(self, client: Client, error: Exception) -> None:
+    async def client_failed(self, client: QuickClient, error: Exception) -> None:
         if isinstance(error, nats.errors.SlowConsumerError):
             self.errors += 1
             now = time.monotonic()

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import nats.errors
-from nats.aio.client import Client
 
 from jetmap.errors import ConfigurationError
 
 from .auth import Auth, without_secrets
+from .client import QuickClient
 from .faults import RefusedError, refusal
 
 logger = logging.getLogger(__name__)
@@ -24,10 +24,10 @@ PENDING_BYTES = 4 * 2**20
 class Listener(Protocol):
     """Who is told what happens to a client."""
 
-    async def client_lost(self, client: Client) -> None: ...
-    async def client_back(self, client: Client) -> None: ...
-    async def client_closed(self, client: Client) -> None: ...
-    async def client_failed(self, client: Client, error: Exception) -> None: ...
+    async def client_lost(self, client: QuickClient) -> None: ...
+    async def client_back(self, client: QuickClient) -> None: ...
+    async def client_closed(self, client: QuickClient) -> None: ...
+    async def client_failed(self, client: QuickClient, error: Exception) -> None: ...
 
 
 async def dial(
@@ -38,13 +38,13 @@ async def dial(
     inbox_prefix: str,
     timeout: float,
     listener: Listener,
-) -> Client:
+) -> QuickClient:
     """A connected client, which from now on reconnects by itself for ever.
 
     Raises RefusedError when trying again would not help, ConfigurationError, or what nats-py
     raises: OSError, nats.errors.Error.
     """
-    client = Client()
+    client = QuickClient()
     reasons: list[Exception] = []
 
     async def failed(error: Exception) -> None:
@@ -91,7 +91,7 @@ async def dial(
     return client
 
 
-async def discard(client: Client) -> None:
+async def discard(client: QuickClient) -> None:
     """Closes a client, whatever state it is in, within two seconds."""
     if not client.is_connected:
         # nats-py would write what waits to a transport that is gone; uvloop's then raises.
@@ -125,7 +125,7 @@ def _options(auth: Auth) -> dict[str, Any]:
     return options
 
 
-def _check_tls(client: Client, servers: Sequence[str], auth: Auth, where: str) -> None:
+def _check_tls(client: QuickClient, servers: Sequence[str], auth: Auth, where: str) -> None:
     # nats-py goes on in clear when the server does not ask for TLS.
     insists = auth.wants_tls or any(server.startswith("tls:") for server in servers)
     if insists and not client._server_info.get("tls_required"):

@@ -290,14 +290,20 @@ def _stderr_or_null() -> int:
 
 
 async def _read_line(caller: socket.socket) -> bytes:
-    """The next line; empty when the other side is gone."""
+    """The next line, and nothing of the one after it; empty when the other side is gone."""
     loop = asyncio.get_running_loop()
     line = b""
     while not line.endswith(b"\n"):
-        data = await loop.sock_recv(caller, 4096)
-        if not data:
+        first = await loop.sock_recv(caller, 1)
+        if not first:
             return b""
-        line += data
+        line += first
+        if first != b"\n":
+            try:
+                ahead = caller.recv(4096, socket.MSG_PEEK)
+            except BlockingIOError:
+                continue
+            line += caller.recv(ahead.find(b"\n") + 1 or len(ahead))
     return line
 
 

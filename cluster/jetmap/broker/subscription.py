@@ -6,17 +6,24 @@ from collections.abc import Callable
 from typing import Any
 
 import nats.errors
-from nats.aio.client import Client
 from nats.aio.subscription import Subscription as NatsSubscription
+
+from .client import QuickClient
 
 
 class Subscription:
     """A subscription that is renewed with its connection."""
 
     def __init__(
-        self, subject: str, options: dict[str, Any], forget: Callable[[Subscription], None]
+        self,
+        subject: str,
+        options: dict[str, Any],
+        forget: Callable[[Subscription], None],
+        *,
+        direct: bool = False,
     ) -> None:
         self.subject = subject
+        self._direct = direct
         self._forget = forget
         self._options = options
         self._inner: NatsSubscription | None = None
@@ -36,5 +43,8 @@ class Subscription:
             except nats.errors.Error:
                 pass  # the client is closed, and the subscription with it
 
-    async def start(self, client: Client) -> None:
-        self._inner = await client.subscribe(self.subject, **self._options)
+    async def start(self, client: QuickClient) -> None:
+        inner = await client.subscribe(self.subject, **self._options)
+        if self._direct:
+            client.direct[inner._id] = self._options["cb"]
+        self._inner = inner

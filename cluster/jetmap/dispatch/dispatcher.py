@@ -70,9 +70,9 @@ class Dispatcher:
         """Subscribes, makes the work stream if it is missing, asks who is there."""
         subscribe = self._connection.subscribe
         self._subscriptions = [
-            await subscribe(f"{self._inbox}.result", self._on_result),
+            await subscribe(f"{self._inbox}.result", self._on_result, direct=True),
             await subscribe(f"{self._inbox}.claim", self._on_claim),
-            await subscribe(f"{self._inbox}.ack.*.*", self._outbox.on_published),
+            await subscribe(f"{self._inbox}.ack.*.*", self._outbox.on_published, direct=True),
             await self.attendance.subscribe(),
         ]
         self._connection.on_reconnect(self._reconnected)
