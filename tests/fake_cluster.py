@@ -101,7 +101,8 @@ class FakeCluster:
 
 
 class FakeRun:
-    """withdrawn: whether it was left before its end. taken: how many items were begun."""
+    """withdrawn: whether it was left before its end. taken: how many items were begun.
+    stopped: whether no more are taken."""
 
     def __init__(
         self,
@@ -117,6 +118,7 @@ class FakeRun:
         self.id = subjects.new_id()
         self.withdrawn = asyncio.Event()
         self.ended = False
+        self.stopped = False
         self._closed = False
         self.taken = 0
         self._function = function
@@ -148,6 +150,11 @@ class FakeRun:
         except TimeoutError as exc:
             raise MapTimeout(f"the map took longer than {self._timeout} s") from exc
 
+    def stop(self) -> None:
+        """Takes no more items; the iteration ends after what was taken."""
+        self.stopped = True
+        self._woken.set()
+
     async def aclose(self) -> None:
         """Withdraws what is not done yet. Twice is harmless."""
         if self._closed:
@@ -160,7 +167,7 @@ class FakeRun:
             self.withdrawn.set()
 
     async def _all(self) -> AsyncIterator[Batch]:
-        while True:
+        while not self.stopped:
             self._woken.clear()
             if self._source.error is not None:
                 raise self._source.error

@@ -210,7 +210,7 @@ async def test_lines_out_as_items_finish_or_in_input_order() -> None:
 
 
 async def test_lines_hold_errors_in_the_place_of_values() -> None:
-    url = '/map/picky?kwargs={"bad":[2]}'
+    url = '/map/picky?errors=collect&kwargs={"bad":[2]}'
     async with gateway(FakeCluster(picky)) as client:
         response = await client.post(url, json=[1, 2, "x"], headers=JSONL)
     first, second, third, last = lines_of(response)
@@ -220,15 +220,28 @@ async def test_lines_hold_errors_in_the_place_of_values() -> None:
     assert last == {"done": 3, "failed": 2}
 
 
-async def test_lines_end_with_a_problem_if_asked_to_fail() -> None:
-    url = '/map/picky?errors=fail&kwargs={"bad":[4]}'
-    async with gateway(FakeCluster(picky, chunk=2)) as client:
-        late = await client.post(url, json=list(range(6)), headers=JSONL)
+@pytest.mark.parametrize("errors", ["", "errors=fail&"])
+async def test_lines_end_with_the_first_failing_item(errors: str) -> None:
+    url = f'/map/picky?{errors}kwargs={{"bad":[4,7]}}'
+    cluster = FakeCluster(picky, chunk=2)
+    async with gateway(cluster) as client:
+        late = await client.post(url, json=list(range(9)), headers=JSONL)
         first = await client.post(url, json=[4], headers=JSONL)
     *rows, last = lines_of(late)
-    assert [row["index"] for row in rows] == [0, 1, 2, 3]
-    assert last["problem"]["error"]["index"] == 4
-    check_problem(first, 500, "item-raised")
+    assert late.status_code == 200
+    assert rows == [{"index": n, "value": n} for n in range(4)]
+    error = {"index": 4, "kind": "raised", "type": "ValueError", "message": "no 4"}
+    assert list(last) == ["problem"]
+    assert (last["problem"]["status"], last["problem"]["error"]) == (500, error)
+    assert cluster.runs[0].withdrawn.is_set()
+    assert cluster.runs[0].taken == 6
+    assert check_problem(first, 500, "item-raised")["error"] == error | {"index": 0}
+
+
+async def test_an_invalid_item_before_the_first_line_is_422() -> None:
+    async with gateway(FakeCluster(double)) as client:
+        response = await client.post("/map/double", json=[1, "x"], headers=JSONL)
+    assert check_problem(response, 422, "item-invalid")["error"]["index"] == 1
 
 
 async def test_lines_in_and_out() -> None:
@@ -278,7 +291,7 @@ async def test_lines_in_and_a_list_out() -> None:
 
 
 async def test_events_tell_start_results_and_done() -> None:
-    url = '/map/picky?kwargs={"bad":[1]}'
+    url = '/map/picky?errors=collect&kwargs={"bad":[1]}'
     async with gateway(FakeCluster(picky, chunk=2)) as client:
         response = await client.post(url, json=[0, 1, 2], headers=SSE)
     assert response.headers["content-type"] == "text/event-stream"
@@ -298,11 +311,21 @@ async def test_events_tell_start_results_and_done() -> None:
 
 
 async def test_events_end_with_failed() -> None:
-    async with gateway(FakeCluster(double, never)) as client:
-        strict = await client.post("/map/double?errors=fail", json=["x"], headers=SSE)
+    cluster = FakeCluster(double, never, chunk=2)
+    async with gateway(cluster) as client:
+        invalid = await client.post("/map/double", json=[1, 2, "x", 4, 5], headers=SSE)
+        asked = await client.post("/map/double?errors=fail", json=["x"], headers=SSE)
+        unknown = await client.post("/map/nothing", json=[1], headers=SSE)
         late = await client.post("/map/never?timeout=0.02", json=[1], headers=SSE)
-    assert [name for name, _ in events_of(strict)] == ["start", "failed"]
-    assert events_of(strict)[1][1]["type"] == "urn:jetmap:item-invalid"
+    *_, (result, values), (last, problem) = events_of(invalid)
+    assert [name for name, _ in events_of(invalid)] == ["start", "results", "failed"]
+    assert (result, values["values"], values["errors"]) == ("results", [2, 4], [])
+    assert (last, problem["type"], problem["status"]) == ("failed", "urn:jetmap:item-invalid", 422)
+    assert (problem["error"]["index"], problem["error"]["kind"]) == (2, "invalid")
+    assert cluster.runs[0].withdrawn.is_set()
+    assert cluster.runs[0].taken == 4
+    assert [name for name, _ in events_of(asked)] == ["start", "failed"]
+    check_problem(unknown, 404, "unknown-function")
     assert events_of(late)[1][1]["status"] == 504
 
 
@@ -546,11 +569,15 @@ class FakeMap:
 
     def __init__(self, batches: list[Batch]) -> None:
         self.left = batches
+        self.stopped = False
         self.closed = False
 
     async def __aiter__(self) -> AsyncIterator[Batch]:
         while self.left:
             yield self.left.pop(0)
+
+    def stop(self) -> None:
+        self.stopped = True
 
     async def aclose(self) -> None:
         self.closed = True
@@ -578,6 +605,7 @@ def test_the_first_failure_is_that_of_a_loop(shape: list[tuple[int, int]], rando
         taken = batches[: len(batches) - len(run.left)]
         needed = [b for b in batches if b.start <= min(failing)]
         assert taken[-1] in needed  # nothing later was waited for
+    assert run.stopped == bool(failing)
     assert run.closed
 
 

@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jetmap_api import bodies, checks
+from jetmap import rawjson
+from jetmap.errors import JetmapError, LimitExceeded, Malformed
+from jetmap.jsonlines import LinesParser
+from jetmap_api import bodies
 from jetmap_api.bodies import json_elements, msgpack_elements
 from jetmap_api.limits import Limits
-from jetmap_api.lines import LinesParser
-from jetmap_api.problems import Problem
+from jetmap_api.problems import Problem, problem_of
 
 LIMITS = Limits(
     max_body_bytes=1 << 30,
@@ -56,9 +58,9 @@ def elements(body: bytes, chosen: Limits = LIMITS) -> list[bytes]:
 
 
 def refused(body: bytes, chosen: Limits = LIMITS) -> Problem:
-    with pytest.raises(Problem) as caught:
+    with pytest.raises((Problem, JetmapError)) as caught:
         elements(body, chosen)
-    return caught.value
+    return problem_of(caught.value, False)
 
 
 @given(st.lists(values, max_size=12), st.booleans(), st.sampled_from([None, 1]))
@@ -157,18 +159,18 @@ def test_the_quick_depth_is_the_real_one(value: Any) -> None:
 
     body = json.dumps(value).encode()
     real = depth(value)
-    assert not checks.deeper_than(body, real)
-    assert real == 0 or checks.deeper_than(body, real - 1)
+    assert not rawjson.deeper_than(body, real)
+    assert real == 0 or rawjson.deeper_than(body, real - 1)
 
 
 @given(st.text('[]{}"\\a', max_size=30), st.integers(20, 40))
 def test_brackets_in_strings_are_no_depth(text: str, depth: int) -> None:
     body = json.dumps([[text], text]).encode()
     deep = b"[" * depth + json.dumps(text).encode() + b"]" * depth
-    assert not checks.deeper_than(body, 2)
-    assert not checks.deeper_than(deep, depth)
-    assert checks.deeper_than(deep, depth - 1)
-    assert checks.depth_error(deep, depth - 1) == depth - 1
+    assert not rawjson.deeper_than(body, 2)
+    assert not rawjson.deeper_than(deep, depth)
+    assert rawjson.deeper_than(deep, depth - 1)
+    assert rawjson.depth_error(deep, depth - 1) == depth - 1
 
 
 def test_limits_of_list_and_item() -> None:
@@ -204,13 +206,13 @@ def test_any_messagepack_list_arrives_unchanged(items: list[Any]) -> None:
     ],
 )
 def test_malformed_messagepack_is_refused(body: bytes) -> None:
-    with pytest.raises(Problem) as caught:
+    with pytest.raises((Problem, JetmapError)) as caught:
         run(msgpack_elements(body, LIMITS))
-    assert caught.value.status == 400
+    assert problem_of(caught.value, False).status == 400
 
 
-def lines(body: bytes, cuts: list[int], chosen: Limits = LIMITS) -> list[bytes]:
-    parser = LinesParser(chosen)
+def lines(body: bytes, cuts: list[int]) -> list[bytes]:
+    parser = LinesParser(LIMITS.max_item_bytes, LIMITS.max_depth)
     edges = [0, *sorted(cuts), len(body)]
     found = []
     for start, end in itertools.pairwise(edges):
@@ -251,18 +253,18 @@ def test_any_lines_arrive_unchanged_however_they_are_cut(
 )
 def test_a_malformed_line_is_refused_with_its_number(body: bytes, line: int, position: int) -> None:
     for cuts in ([], [1], [2, 4], list(range(min(len(body), 12)))):
-        with pytest.raises(Problem) as caught:
+        with pytest.raises(Malformed, match=f"line {line}") as caught:
             lines(body, cuts)
-        problem = caught.value
-        assert problem.status == 400
-        assert (problem.members["line"], problem.members["position"]) == (line, position)
-        assert f"line {line}" in problem.detail
+        problem = problem_of(caught.value, False)
+        assert (problem.status, problem.slug) == (400, "malformed-body")
+        assert problem.members == {"line": line, "position": position}
 
 
 def test_a_long_line_is_refused_before_it_ends() -> None:
-    parser = LinesParser(limits(max_item_bytes=100))
+    parser = LinesParser(100, 500)
     assert parser.add(b'1\n"' + b"x" * 90, True) == [b"1"]
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(LimitExceeded, match="line 2") as caught:
         parser.add(b"x" * 20, True)
-    assert (caught.value.status, caught.value.members["setting"]) == (413, "max_item_bytes")
-    assert "line 2" in caught.value.detail
+    problem = problem_of(caught.value, False)
+    assert problem.status == 413
+    assert problem.members == {"setting": "max_item_bytes", "limit": 100, "index": 1}

@@ -216,6 +216,19 @@ async def test_a_stream_takes_its_items_lazily(cluster: Cluster) -> None:
     assert read == 50 <= taken < 5000
 
 
+async def test_a_slow_reader_holds_back_only_its_own_map(shared: Cluster) -> None:
+    async with shared.stream(functions.zeros, [20_000] * 5000) as stream:
+        assert (await anext(stream)).ok
+        await wait_until(lambda: stream.done * 20_000 > shared.settings.max_buffer_bytes, "full")
+        assert await shared.map(functions.empty, range(3000)) == list(range(3000))
+        assert stream.done < 2000
+        read = 1
+        async for outcome in stream:
+            assert outcome.value == bytes(20_000)
+            read += 1
+        assert read == 5000
+
+
 async def test_a_map_over_a_generator(cluster: Cluster) -> None:
     assert await cluster.map(functions.empty, (n for n in range(1000))) == list(range(1000))
 

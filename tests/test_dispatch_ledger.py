@@ -347,7 +347,7 @@ class Map(RuleBasedStateMachine):
 
 
 Map.TestCase.settings = settings(
-    max_examples=300,
+    max_examples=200,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

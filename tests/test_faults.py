@@ -22,6 +22,7 @@ import pytest
 import functions
 from jetmap import Cluster, ItemRaised, ItemTimeout, MapTimeout, WorkerLost
 from jetmap.broker.server import NatsServer
+from jetmap.settings import Settings
 from support import (
     FUNCTIONS,
     HERE,
@@ -580,3 +581,13 @@ async def test_several_maps_survive_a_restart(place: Site, own: Cluster) -> None
     await wait_until(lambda: own.stats.items_done > 50, "the maps run")
     await restart(place, None)
     assert await asyncio.gather(*maps) == [list(range(300))] * 4
+
+
+async def test_a_work_stream_that_is_full(place: Site) -> None:
+    settings = Settings.load(nats_url=place.server.url, work_max_messages=1)
+    async with Cluster(settings=settings) as own:
+        await place.agent(own)
+        maps = [
+            own.map(functions.work, [functions.Work(n, 1000) for n in range(300)]) for _ in range(4)
+        ]
+        assert await asyncio.gather(*maps) == [list(range(300))] * 4

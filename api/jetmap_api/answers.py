@@ -22,13 +22,14 @@ _encode = {"json": _json, "msgpack": _msgpack}
 
 
 class Map(Protocol):
-    """An open map; ``aclose`` withdraws what is left of it."""
+    """An open map; ``stop`` takes no more items, ``aclose`` withdraws what is left of it."""
 
     id: str
 
     @property
     def total(self) -> int | None: ...
     def __aiter__(self) -> AsyncIterator[Outcomes]: ...
+    def stop(self) -> None: ...
     async def aclose(self) -> None: ...
 
 
@@ -58,6 +59,7 @@ class ListAnswer:
                 if outcomes.errors and self._errors is not None:
                     self._keep(outcomes, self._errors)
                 elif outcomes.errors or self._first is not None:
+                    run.stop()
                     self._look_at(outcomes)
         finally:
             await run.aclose()

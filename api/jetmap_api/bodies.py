@@ -11,9 +11,18 @@ import re
 import msgspec
 
 from jetmap.arrays import join, split
+from jetmap.jsonlines import item_too_large
+from jetmap.rawjson import (
+    deeper_than,
+    depth_error,
+    located,
+    not_utf8,
+    syntax,
+    too_deep,
+    utf8_error,
+)
 
 from .asgi import Receive
-from .checks import deeper_than, depth_error, located, not_utf8, syntax, too_deep, utf8_error
 from .departure import Departure
 from .limits import Limits
 from .media import USE_JSON
@@ -148,18 +157,7 @@ def _check_sizes(elements: list[msgspec.Raw], size: int, first: int, limits: Lim
     for index, element in enumerate(elements, first):
         nbytes = memoryview(element).nbytes
         if nbytes > limits.max_item_bytes:
-            raise item_too_large(index, nbytes, limits)
-
-
-def item_too_large(index: int, size: int, limits: Limits, line: int | None = None) -> Problem:
-    where = "" if line is None else f" in line {line}"
-    return over_limit(
-        f"item {index}{where} is {size} bytes or more; an item may have "
-        f"{limits.max_item_bytes} (max_item_bytes): send a reference to large data instead",
-        setting="max_item_bytes",
-        limit=limits.max_item_bytes,
-        index=index,
-    )
+            raise item_too_large(index, nbytes, limits.max_item_bytes)
 
 
 def _body_too_large(size: int, limits: Limits) -> Problem:

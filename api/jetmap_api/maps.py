@@ -7,7 +7,7 @@ stands between the socket and the cluster for a map of one item.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from jetmap.client.sources import Feed, RawItems, Source
 
@@ -98,7 +98,7 @@ class Maps:
             body.close()
 
     async def _open(self, cluster: Cluster, name: str, source: Source, request: MapRequest) -> Map:
-        run = await cluster.open(
+        return await cluster.open(
             name,
             source,
             format=request.format,
@@ -106,7 +106,6 @@ class Maps:
             timeout=request.options.timeout,
             ordered=request.options.ordered and request.answer in ("jsonl", "sse"),
         )
-        return cast(Map, run)  # the protocol does not tell that it is iterable
 
     async def _answer(
         self,

@@ -60,10 +60,10 @@ _PARAMETERS: list[Schema] = [
     {
         "name": "errors",
         "in": "query",
-        "description": "`fail`: the first failing item ends the map with a problem (the default "
-        "of lists). `collect`: every item gets its value or its error (the default of JSON lines "
-        "and events).",
-        "schema": {"enum": ["fail", "collect"]},
+        "description": "`fail`: the first failing item ends the map with a problem that holds "
+        "its error, in band once a stream has begun. `collect`: every item gets its value or its "
+        "error.",
+        "schema": {"enum": ["fail", "collect"], "default": "fail"},
     },
     {
         "name": "order",

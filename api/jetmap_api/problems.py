@@ -37,6 +37,7 @@ _REFUSALS: tuple[tuple[type[Exception], int, str, str], ...] = (
     (errors.BrokerUnreachable, 503, "no-broker", "The broker does not answer"),
     (errors.ClusterClosed, 503, "closed", "The gateway is not connected"),
     (errors.LimitExceeded, 413, "limit-exceeded", "Over a limit"),
+    (errors.Malformed, 400, "malformed-body", "The body is malformed"),
 )
 
 
@@ -159,5 +160,9 @@ def _text(exc: BaseException, debug: bool) -> str:
 
 def _facts(exc: BaseException) -> dict[str, Any]:
     if isinstance(exc, errors.LimitExceeded):
-        return {"setting": exc.setting, "limit": exc.limit}
-    return {}
+        facts = {"setting": exc.setting, "limit": exc.limit, "index": exc.index}
+    elif isinstance(exc, errors.Malformed):
+        facts = {"line": exc.line, "position": exc.position}
+    else:
+        return {}
+    return {name: fact for name, fact in facts.items() if fact is not None}

@@ -24,9 +24,10 @@ ORDERS = ("finish", "input")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The query. errors: None chooses by the answer. kwargs: a JSON object. timeout: seconds."""
+    """The query. errors: whether the first failing item ends the map. ordered: outcomes of a
+    stream come in input order. timeout: seconds for the map. kwargs: a JSON object."""
 
-    errors: Errors | None = None
+    errors: Errors = "fail"
     ordered: bool = False
     timeout: float | None = None
     kwargs: bytes = b""
@@ -62,7 +63,7 @@ class MapRequest:
     @property
     def fail(self) -> bool:
         """Whether the first failing item ends the map."""
-        return self.options.errors != "collect"
+        return self.options.errors == "fail"
 
 
 PLAIN = Options()
@@ -95,7 +96,7 @@ def read_request(scope: Scope) -> MapRequest:
 @lru_cache(maxsize=64)
 def read_options(query: bytes) -> Options:
     """Raises Problem: 400, naming the parameter."""
-    errors: Errors | None = None
+    errors: Errors = "fail"
     ordered = False
     timeout: float | None = None
     kwargs = b""

@@ -157,18 +157,47 @@ class TopologyMismatch(JetmapError):
 class LimitExceeded(JetmapError):
     """Something is larger than its limit.
 
-    setting: the name of the limit's setting; limit: its value; value: what was asked for.
+    setting: the name of the limit's setting; limit: its value; value: what was asked for;
+    index: of the item that is too large, if it is one.
     """
 
-    def __init__(self, message: str, *, setting: str, limit: float, value: float | None = None):
+    def __init__(
+        self,
+        message: str,
+        *,
+        setting: str,
+        limit: float,
+        value: float | None = None,
+        index: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.setting = setting
         self.limit = limit
         self.value = value
+        self.index = index
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception is made anew from its args alone, which lack what is given by name.
+        return _again, (self.__class__, self.args, self.__dict__)
 
 
 class TooManyMaps(LimitExceeded):
     """The limit of open maps is reached; try again when some have ended."""
+
+
+class Malformed(JetmapError, ValueError):
+    """Input is not what its format says.
+
+    position: in bytes, from the start of ``line`` where there is one (counted from 1).
+    """
+
+    def __init__(self, message: str, position: int, line: int | None = None) -> None:
+        super().__init__(message)
+        self.position = position
+        self.line = line
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.__class__, self.args, self.__dict__)
 
 
 class ClusterClosed(JetmapError, RuntimeError):
@@ -181,3 +210,14 @@ class ConfigurationError(JetmapError, ValueError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.__class__, (self.problems,)
+
+
+def _again(cls: type[JetmapError], args: tuple[Any, ...], facts: dict[str, Any]) -> JetmapError:
+    """An error as it was before it was pickled."""
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    return error

@@ -38,9 +38,12 @@ class QuickClient(Client):
     def _write_pending(self) -> None:
         self._write_scheduled = False
         if self._pending_data_size > 0 and self.is_connected and self._transport is not None:
-            pending, self._pending = self._pending, []
+            try:
+                self._transport.writelines(self._pending)
+            except RuntimeError:
+                return  # uvloop: closed, as the reader is about to see; kept for the next one
+            self._pending = []
             self._pending_data_size = 0
-            self._transport.writelines(pending)
 
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes

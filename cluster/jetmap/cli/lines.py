@@ -9,11 +9,9 @@ import threading
 from typing import BinaryIO
 
 from jetmap.dispatch.sources import Feed
-from jetmap.errors import ConfigurationError
+from jetmap.errors import ConfigurationError, LimitExceeded, Malformed
+from jetmap.jsonlines import LinesParser
 from jetmap.settings import Settings
-from jetmap_api.limits import Limits
-from jetmap_api.lines import LinesParser
-from jetmap_api.problems import Problem
 
 BLOCK = 1 << 16
 
@@ -44,7 +42,7 @@ class Reader:
     def __init__(self, source: BinaryIO, feed: Feed, settings: Settings) -> None:
         self._descriptor = os.dup(source.fileno())
         self._feed = feed
-        self._parser = LinesParser(Limits.of(settings))
+        self._parser = LinesParser(int(settings.max_item_bytes), settings.max_depth)
         self._loop = asyncio.get_running_loop()
         self._left = False
         self._thread = threading.Thread(target=self._read, name="lines", daemon=True)
@@ -77,7 +75,7 @@ class Reader:
             return
         try:
             items = self._parser.add(block, bool(block))
-        except Problem as exc:
+        except (Malformed, LimitExceeded) as exc:
             self._left = True
             self._feed.fail(ConfigurationError([f"the input: {exc}"]))
             return

@@ -46,6 +46,7 @@ class InlineRun:
         self.id = new_id()
         self.done = 0
         self.ended = False
+        self._stopped = False
         self._function = function
         self._source = source
         self._format: Format = format
@@ -70,7 +71,7 @@ class InlineRun:
 
     async def __anext__(self) -> Batch:
         while not self._batches:
-            if self.ended:
+            if self.ended or self._stopped:
                 raise StopAsyncIteration
             await self._more()
         return self._batches.pop(0)
@@ -83,6 +84,10 @@ class InlineRun:
             if batch.errors and stop_at_error:
                 break
         return batches
+
+    def stop(self) -> None:
+        """Takes no more items; the iteration ends after the outcomes that are there."""
+        self._stopped = True
 
     async def aclose(self) -> None:
         self.ended = True

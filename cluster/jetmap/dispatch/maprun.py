@@ -49,6 +49,12 @@ class MapRun:
     def done(self) -> int:
         return self.state.ledger.done
 
+    def stop(self) -> None:
+        """Takes no more items. Those taken so far, which are the first of the input, still get
+        their outcomes, and then the iteration ends."""
+        self.state.stopped = True
+        self._wake()
+
     async def collect(self, *, stop_at_error: bool) -> list[Batch]:
         """Every batch, sorted. stop_at_error: with the first item, in input order, that
         failed, nothing after it is waited for, so that the caller sees the error that a loop
@@ -60,7 +66,7 @@ class MapRun:
             if batch.errors and stop_at_error:
                 index = batch.errors[0].index
                 first = index if first is None else min(first, index)
-                self.state.stopped = True
+                self.stop()
             if first is not None and self.state.ledger.is_done_before(first):
                 break
         batches += self._batches
@@ -98,6 +104,8 @@ class MapRun:
             if self.ended:
                 if self._error is not None:
                     raise self._error
+                raise StopAsyncIteration
+            if self.state.stopped and self.done >= self.state.taken:
                 raise StopAsyncIteration
             self._waiter = asyncio.get_running_loop().create_future()
             try:

@@ -1,11 +1,14 @@
-"""What msgspec does not check in what it passes on raw: UTF-8 and depth, with the position."""
+"""What msgspec does not check in the JSON that it passes on raw: UTF-8, and depth.
+
+Errors say where: a byte, or a line and a byte of it.
+"""
 
 from __future__ import annotations
 
 import re
 from itertools import accumulate
 
-from .problems import Problem, malformed
+from .errors import Malformed
 
 # everything but brackets and quotes goes; braces become brackets
 _SHAPE = bytes.maketrans(b"{}", b"[]")
@@ -65,7 +68,7 @@ def depth_error(data: bytes, limit: int) -> int:
     return len(data)
 
 
-def too_deep(position: int, limit: int, line: int | None = None) -> Problem:
+def too_deep(position: int, limit: int, line: int | None = None) -> Malformed:
     return located(
         f"nested deeper than {limit} levels",
         position,
@@ -74,11 +77,11 @@ def too_deep(position: int, limit: int, line: int | None = None) -> Problem:
     )
 
 
-def not_utf8(position: int, line: int | None = None) -> Problem:
-    return located("no UTF-8", position, line, advice="encode the body as UTF-8")
+def not_utf8(position: int, line: int | None = None) -> Malformed:
+    return located("no UTF-8", position, line, advice="encode the input as UTF-8")
 
 
-def syntax(exc: Exception, data: bytes, offset: int, line: int | None = None) -> Problem:
+def syntax(exc: Exception, data: bytes, offset: int, line: int | None = None) -> Malformed:
     """What a decoder's error means. offset: of ``data`` in what the caller counts from."""
     text = str(exc)
     found = _POSITION.search(text)
@@ -93,8 +96,7 @@ def syntax(exc: Exception, data: bytes, offset: int, line: int | None = None) ->
     return located(text, len(data) + offset, line)
 
 
-def located(text: str, position: int, line: int | None, advice: str = "") -> Problem:
-    """400 with the position in bytes, from the line's start where there is a line."""
+def located(text: str, position: int, line: int | None, advice: str = "") -> Malformed:
+    """position: in bytes, from the line's start where there is a line."""
     where = f"at byte {position}" if line is None else f"in line {line}, at byte {position}"
-    facts = {"position": position} if line is None else {"line": line, "position": position}
-    return malformed(f"{text} {where}" + (f": {advice}" if advice else ""), **facts)
+    return Malformed(f"{text} {where}" + (f": {advice}" if advice else ""), position, line)

@@ -1,0 +1,188 @@
+"""What becomes of one chunk: parts in any order, claims, losses."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jetmap import arrays
+from jetmap.dispatch.ledger import VANISHED_AFTER, VANISHED_LIMIT, Ledger, Piece
+from jetmap.messages import Crash, ErrorRecord, Final, Report
+
+quick = settings(max_examples=100, deadline=None)
+
+
+def error(index: int) -> ErrorRecord:
+    return ErrorRecord(index, "raised", "ValueError", "no")
+
+
+ends = st.tuples(st.integers(0, 20), st.integers(0, 20)).map(sorted)
+
+
+@quick
+@given(st.integers(1, 20), st.lists(ends, max_size=4), st.lists(ends, max_size=4))
+def test_only_what_is_missing_is_sent_again(
+    count: int, before: list[list[int]], late: list[list[int]]
+) -> None:
+    """A chunk is taken back, and parts of it come all the same."""
+    ledger = Ledger("json", 2)
+    piece = Piece(100, count, msgspec.json.encode(list(range(count))))
+    flight = ledger.send(piece, "main", "offer", 1.0, 0.0)
+    reported = set[int]()
+    outcomes: dict[int, object] = {}
+
+    def report(parts: list[list[int]]) -> None:
+        for a, b in parts:
+            b = min(b, count)
+            if a < b:
+                values = msgspec.json.encode([n if n % 3 else None for n in range(a, b)])
+                errors = [error(100 + n) for n in range(a, b) if n % 3 == 0]
+                settlement = ledger.take(Report("m", 1, 1, 100 + a, b - a, values, errors, 0.1))
+                reported.update(range(a, b))
+                for batch in settlement.batches:
+                    failed = {record.index: record for record in batch.errors}
+                    for n, value in enumerate(msgspec.json.decode(batch.values), batch.start):
+                        assert n not in outcomes
+                        outcomes[n] = failed.pop(n, value)
+                    assert not failed, "an error without its item"
+
+    report(before)
+    if flight.number in ledger.flights:
+        ledger.withdraw(flight)
+    report(late)
+
+    again: list[int] = []
+    while ledger.has_pieces:
+        piece = ledger.next_piece()
+        items = msgspec.json.decode(piece.items)
+        assert items == list(range(piece.start - 100, piece.start - 100 + piece.count))
+        again += items
+    assert again == [item for item in range(count) if item not in reported]
+    assert outcomes == {100 + n: n if n % 3 else error(100 + n) for n in reported}
+    assert ledger.failed == sum(n % 3 == 0 for n in reported)
+
+
+@quick
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.floats(0.01, 5)), min_size=1, max_size=6), st.data()
+)
+def test_a_map_is_charged_what_all_parts_of_a_chunk_took(
+    parts: list[tuple[int, float]], data: st.DataObject
+) -> None:
+    """However they arrive, and however often."""
+    ledger = Ledger("msgpack", 2)
+    count = sum(size for size, _ in parts)
+    piece = Piece(0, count, arrays.nulls(count, "msgpack"))
+    flight = ledger.send(piece, "main", "offer", 0.05, 0.0)
+    reports, start = [], 0
+    for size, seconds in parts:
+        final = Final(count) if start + size == count else None
+        values = arrays.nulls(size, "msgpack")
+        reports.append(Report("m", 1, 1, start, size, values, [], seconds, final))
+        start += size
+    order = data.draw(st.permutations(reports + data.draw(st.lists(st.sampled_from(reports)))))
+
+    missing = {report.start for report in reports}
+    for report in order:
+        settlement = ledger.take(report)
+        missing.discard(report.start)
+        assert (flight.number in ledger.flights) == bool(missing), "it ends with its last part"
+        if settlement.ended is not None:
+            # What the scheduler charges for: the last report, less what is left of the estimate.
+            charged = 0.05 + report.seconds - flight.seconds
+            assert charged == pytest.approx(sum(seconds for _, seconds in parts))
+    assert not ledger.flights and not ledger.has_pieces
+
+
+@quick
+@given(
+    st.integers(1, 3),
+    st.lists(st.tuples(st.sampled_from("abcd"), st.floats(0.1, 6)), max_size=15),
+)
+def test_agents_are_missed_only_when_they_are_silent(
+    count: int, claims: list[tuple[str, float]]
+) -> None:
+    """However many hold a chunk by mistake: it is given up with the second that is gone."""
+    ledger, now = Ledger("json", 2), 0.0
+    ledger.send(Piece(0, count, arrays.nulls(count, "json")), "main", "offer", 0.05, now)
+    last: dict[str, float] = {}
+    for agent, pause in claims:
+        now += pause
+        last[agent] = now
+        gone = sum(now - at >= VANISHED_AFTER for at in last.values())
+        settlement = ledger.claimed(1, agent, f"host-{agent}", now)
+        assert settlement is not None
+        assert (settlement.ended is not None) == (gone >= VANISHED_LIMIT)
+        if settlement.ended is None:
+            assert not settlement.batches
+            continue
+        assert ledger.claimed(1, agent, "", now) is None
+        if count > 1:
+            pieces = [ledger.next_piece() for _ in range(count)]
+            assert [(p.start, p.count) for p in pieces] == [(n, 1) for n in range(count)]
+            assert not settlement.batches
+        else:
+            (record,) = settlement.batches[0].errors
+            assert record.kind == "lost" and record.detail is not None
+            assert record.detail["attempts"] == gone
+        assert not ledger.has_pieces
+        return
+
+
+@quick
+@given(
+    st.integers(1, 10),
+    st.integers(0, 9),
+    st.integers(1, 4),
+    st.sampled_from(["died", "timeout", "stopped"]),
+)
+def test_an_item_that_kills_workers_is_soon_alone_and_then_given_up(
+    count: int, guilty: int, attempts: int, reason: str
+) -> None:
+    guilty = min(guilty, count - 1)
+    ledger = Ledger("json", attempts)
+    pieces = [Piece(0, count, msgspec.json.encode(list(range(count))))]
+    errors: list[ErrorRecord] = []
+    crashes = 0
+    while pieces:
+        piece = pieces.pop(0)
+        flight = ledger.send(piece, "main", "offer", 0.05, 0.0)
+        crash = None
+        if piece.start <= guilty < flight.end and (reason != "stopped" or crashes < 5):
+            crashes += 1
+            assert crashes == 1 or reason == "stopped" or piece.count == 1
+            crash = Crash(guilty, reason, "it died", 9, host="h")  # type: ignore[arg-type]
+        end = guilty if crash else flight.end
+        done = end - piece.start
+        values = arrays.nulls(done, "json")
+        settlement = ledger.take(
+            Report("m", flight.number, 1, piece.start, done, values, [], 0.1, Final(end, crash))
+        )
+        assert settlement.ended is flight
+        errors += [record for batch in settlement.batches for record in batch.errors]
+        while ledger.has_pieces:
+            pieces.append(ledger.next_piece())
+
+    assert ledger.done == count
+    kinds = {"died": ["lost"], "timeout": ["timeout"], "stopped": []}
+    assert [record.kind for record in errors] == kinds[reason]
+    assert all(record.index == guilty for record in errors)
+    assert crashes == {"died": attempts, "timeout": 1, "stopped": 5}[reason]
+
+
+def test_what_a_crash_says_stays_with_its_item() -> None:
+    ledger = Ledger("json", 1)
+    ledger.send(Piece(5, 1, b"[0]"), "main", "offer", 0.05, 0.0)
+    crash = Crash(5, "died", "killed by signal 9", 9, None, 1 << 30, "host")
+    settlement = ledger.take(Report("m", 1, 1, 5, 0, b"[]", [], 0.0, Final(5, crash)))
+    (record,) = settlement.batches[0].errors
+    assert record.message == "killed by signal 9 (1 attempt)"
+    assert record.detail == {
+        "signal": 9,
+        "exit_code": None,
+        "peak_memory": 1 << 30,
+        "attempts": 1,
+        "host": "host",
+    }

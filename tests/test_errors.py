@@ -1,0 +1,94 @@
+"""Errors as they travel between processes, and as they print."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
+
+from jetmap import errors
+from jetmap.errors import (
+    ITEM_ERRORS,
+    ConfigurationError,
+    ItemError,
+    JetmapError,
+    LimitExceeded,
+    Malformed,
+    MapTimeout,
+    TooManyMaps,
+    WorkerLost,
+    item_error,
+)
+from jetmap.messages import ErrorRecord
+
+DETAIL = {"signal": 9, "exit_code": None, "peak_memory": 1 << 20, "attempts": 2, "host": "h"}
+
+
+def again(error: BaseException) -> list[BaseException]:
+    pickled = [pickle.loads(pickle.dumps(error, protocol)) for protocol in range(6)]
+    return [*pickled, copy.copy(error), copy.deepcopy(error)]
+
+
+@pytest.mark.parametrize("kind", ITEM_ERRORS)
+def test_an_items_error_survives_pickling(kind: str) -> None:
+    record = ErrorRecord(3, kind, "ValueError", "no 3", "Traceback …", DETAIL)
+    error = item_error(record)
+    assert type(error) is ITEM_ERRORS[kind]
+    for other in again(error):
+        assert type(other) is type(error)
+        assert isinstance(other, ItemError)
+        assert (other.index, other.kind, other.type) == (3, kind, "ValueError")
+        assert (other.message, other.traceback) == ("no 3", "Traceback …")
+        assert (other.detail, other.args) == (DETAIL, error.args)
+        assert str(other) == "item 3: ValueError: no 3\n\nTraceback …"
+
+
+@pytest.mark.parametrize("kind", ITEM_ERRORS)
+def test_an_items_error_prints_what_went_wrong(kind: str) -> None:
+    error = item_error(ErrorRecord(0, kind, "KeyError", "'x'"))
+    assert str(error) == "item 0: KeyError: 'x'"
+    assert repr(error) == f"{type(error).__name__}(\"item 0: KeyError: 'x'\")"
+    assert (error.traceback, error.detail) == (None, {})
+
+
+def test_what_is_known_of_an_unknown_kind() -> None:
+    error = item_error(ErrorRecord(1, "new", "X", "text"))
+    assert type(error) is ItemError
+    assert error.index == 1
+
+
+def test_item_errors_are_built_in_ones_too() -> None:
+    slow = item_error(ErrorRecord(7, "timeout", "TimeoutError", "too slow"))
+    assert isinstance(slow, TimeoutError)
+    assert (slow.errno, slow.strerror, slow.filename) == (None, None, None)
+    lost = item_error(ErrorRecord(7, "lost", "WorkerLost", "killed", None, DETAIL))
+    assert isinstance(lost, BrokenProcessPool)
+    assert isinstance(lost, WorkerLost)
+    assert (lost.signal, lost.exit_code, lost.peak_memory) == (9, None, 1 << 20)
+    assert (lost.attempts, lost.host) == (2, "h")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LimitExceeded("too long", setting="max_list", limit=3, value=4),
+        TooManyMaps("enough", setting="max_open_maps", limit=2),
+        Malformed("no JSON in line 2, at byte 5", 5, 2),
+        ConfigurationError(["one is wrong", "so is another"]),
+        MapTimeout("the map did not end within its timeout of 5 s"),
+    ],
+)
+def test_other_errors_survive_pickling(error: JetmapError) -> None:
+    for other in again(error):
+        assert type(other) is type(error)
+        assert (str(other), repr(other)) == (str(error), repr(error))
+        assert vars(other) == vars(error)
+
+
+def test_every_error_has_one_root() -> None:
+    classes = [cls for cls in vars(errors).values() if isinstance(cls, type)]
+    raised = [cls for cls in classes if cls.__module__ == errors.__name__]
+    assert len(raised) > 15
+    assert all(issubclass(cls, JetmapError) for cls in raised)
