@@ -401,6 +401,26 @@ async def test_a_client_that_sends_everything_first_gets_everything(site: Site) 
     assert {msgspec.json.decode(row)["index"] for row in found} == set(range(count))
 
 
+async def test_a_map_takes_no_more_after_an_item_that_failed(site: Site) -> None:
+    """And a client that sends its whole body before it reads gets the problem all the same."""
+    stats = site.cluster.stats
+    for accept in ("application/json", "application/jsonl"):
+        before = stats.items_done
+        async with site.connection() as (reader, writer):
+            writer.write(request("/map/sleepy", b"", accept, "application/jsonl"))
+            writer.write(chunk(b'0.0\n"none"\n'))
+            for _ in range(100):
+                writer.write(chunk(b"0.0010000\n" * 10_000))
+                await writer.drain()
+            writer.write(b"0\r\n\r\n")
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+            if b" 200 " in head:  # the first item was quick
+                await reader.readuntil(b'{"problem":')
+            await reader.readuntil(b'"error":{"index":1,"kind":"invalid"')
+        assert stats.items_done - before < 10_000
+        await wait_until(lambda: stats.maps_open == 0, "the map is over")
+
+
 async def test_a_bad_line_ends_the_map_in_band(site: Site) -> None:
     async with site.connection() as (reader, writer):
         writer.write(request("/map/double", b"", "application/jsonl", "application/jsonl"))

@@ -272,7 +272,7 @@ class Agent:
                 fresh.append(held)
         if not fresh:
             await self._intake.core_freed()
-        elif delivered.deliveries > 1:
+        elif delivered.deliveries > 1 or any(held.head.attempt > 1 for held in fresh):
             task = asyncio.get_running_loop().create_task(self._start_wanted(fresh))
             self._chunk_tasks.add(task)
             task.add_done_callback(self._chunk_tasks.discard)

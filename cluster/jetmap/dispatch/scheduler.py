@@ -72,6 +72,7 @@ class Scheduler:
     def next(self, cores: int) -> Cut | None:
         """What to send now; it counts as sent. None: nothing, until something comes back."""
         cut = self._next_small(cores) or self._next_newcomer(cores)
+        self.window.open(cores)
         while cut is None and self.window.has_room:
             turn = self._maps.next(partial(self._can_send, cores=cores))
             if turn is None:

@@ -17,6 +17,13 @@ class Window:
     def __init__(self, size: float = 2.0) -> None:
         self.size = size
         self.in_flight = 0
+        self._is_fresh = True
+
+    def open(self, cores: int) -> None:
+        """Before the first chunk: one for each core, or long items would wait for it to grow."""
+        if self._is_fresh:
+            self._is_fresh = False
+            self.size = max(self.size, float(cores))
 
     @property
     def has_room(self) -> bool:

@@ -108,7 +108,7 @@ def choose_cores(wanted: str | int | None) -> list[int | None]:
     """
     allowed = allowed_cpus()
     text = "" if wanted is None else str(wanted).strip()
-    if text.isdigit() and int(text) > 0:
+    if _is_number(text) and int(text) > 0:
         count = int(text)
     elif not text:
         limit = quota()
@@ -129,15 +129,22 @@ def _listed(text: str, allowed: list[int]) -> list[int]:
     cores: list[int] = []
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
+        last = last or first
+        if not (_is_number(first) and _is_number(last)) or int(last) < int(first):
             raise ConfigurationError(
                 [f"cores: {text!r} is neither a count, as in 4, nor a list, as in 0,2-3"]
             )
-        cores.extend(range(int(first), int(last or first) + 1))
-    missing = [str(core) for core in cores if core not in allowed]
-    if missing or not cores:
+        # Cores that no machine has need not be counted up to.
+        cores.extend(range(int(first), min(int(last), max(allowed) + 1) + 1))
+        cores.append(int(last))
+    missing = [str(core) for core in dict.fromkeys(cores) if core not in allowed]
+    if missing:
         may = ",".join(map(str, allowed))
         raise ConfigurationError(
             [f"cores: {text!r} names core {', '.join(missing)}; this process may use {may}"]
         )
     return list(dict.fromkeys(cores))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()

@@ -1,0 +1,127 @@
+"""An open map as its caller reads it: when it ends, and when it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+import pytest
+
+from jetmap import arrays
+from jetmap.dispatch.costs import Cost
+from jetmap.dispatch.ledger import Ledger, Piece
+from jetmap.dispatch.mapstate import MapState
+from jetmap.dispatch.maprun import MapRun
+from jetmap.dispatch.outcome import Batch
+from jetmap.dispatch.sources import RawItems
+from jetmap.messages import ErrorRecord, Final, Report
+
+pytestmark = pytest.mark.anyio
+
+
+class Sent:
+    """A map of which some chunks are out, and whoever answers them."""
+
+    def __init__(self, items: int, *, chunk: int, out: int, ordered: bool = False) -> None:
+        source = RawItems([b"0"] * items, "json")
+        self.withdrawn = False
+        self.state = MapState(
+            id="m",
+            function="f",
+            format="json",
+            kwargs=b"",
+            timeout=None,
+            ref=None,
+            source=source,
+            ledger=Ledger("json", 2),
+            cost=Cost(),
+            max_buffer=1 << 20,
+        )
+        self.run = MapRun(self.state, ordered=ordered, withdraw=self._withdraw, read=lambda: None)
+        self.out = []
+        for _ in range(out):
+            taken = source.take(chunk, 1 << 20)
+            assert taken is not None
+            piece = Piece(self.state.taken, taken.count, taken.items)
+            self.state.taken += taken.count
+            self.out.append(self.state.ledger.send(piece, "main", "offer", 0.0, 0.0))
+
+    def answer(self, number: int, *bad: int) -> None:
+        flight = next(f for f in self.out if f.number == number)
+        start, count = flight.piece.start, flight.piece.count
+        errors = [ErrorRecord(i, "raised", "ValueError", "bad") for i in bad]
+        values = arrays.nulls(count, "json")
+        report = Report("m", number, 1, start, count, values, errors, 0.0, Final(flight.end))
+        self.run.deliver(self.state.ledger.take(report).batches)
+
+    async def _withdraw(self, run: MapRun) -> None:
+        self.withdrawn = True
+        run.end()
+
+
+def starts(batches: list[Batch]) -> list[int]:
+    return [batch.start for batch in batches]
+
+
+async def read(run: MapRun) -> list[Batch]:
+    return [batch async for batch in run]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_stopped_map_ends_with_what_was_taken(ordered: bool) -> None:
+    sent = Sent(100, chunk=2, out=3, ordered=ordered)
+    reading = asyncio.create_task(read(sent.run))
+    sent.answer(3)
+    sent.answer(1)
+    sent.run.stop()
+    assert not sent.state.has_work
+    await asyncio.sleep(0)
+    assert not reading.done()
+    sent.answer(2)
+    batches = await asyncio.wait_for(reading, 1)
+    assert starts(batches) == [0, 2, 4] if ordered else starts(batches) == [4, 0, 2]
+    assert not sent.run.ended  # nobody waits for its other items, but it is still to be left
+    await sent.run.aclose()
+    assert sent.withdrawn
+
+
+async def test_a_reader_that_waits_learns_that_nothing_more_will_come() -> None:
+    sent = Sent(100, chunk=2, out=1)
+    sent.answer(1)
+    reading = asyncio.create_task(read(sent.run))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    sent.run.stop()
+    assert starts(await asyncio.wait_for(reading, 1)) == [0]
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_the_first_error_of_a_loop_is_there_when_the_collecting_stops(seed: int) -> None:
+    random = Random(seed)
+    sent = Sent(1000, chunk=3, out=12)
+    bad = sorted(random.sample(range(36), 3))
+    collecting = asyncio.create_task(sent.run.collect(stop_at_error=True))
+    for flight in random.sample(sent.out, len(sent.out)):
+        if collecting.done():
+            break
+        piece = flight.piece
+        sent.answer(flight.number, *[i for i in bad if 0 <= i - piece.start < piece.count])
+        for _ in range(3):
+            await asyncio.sleep(0)
+    batches = await asyncio.wait_for(collecting, 1)
+    assert starts(batches) == sorted(starts(batches))
+    found = [record.index for batch in batches for record in batch.errors]
+    assert found[0] == bad[0]
+    before = [i for b in batches for i in range(b.start, b.start + b.count) if i < bad[0]]
+    assert before == list(range(bad[0]))
+    assert sent.state.stopped
+
+
+async def test_collecting_everything_stops_at_no_error() -> None:
+    sent = Sent(6, chunk=2, out=3)
+    collecting = asyncio.create_task(sent.run.collect(stop_at_error=False))
+    for number in (2, 3, 1):
+        sent.answer(number, 2 * number - 2)
+    sent.run.end()
+    assert starts(await asyncio.wait_for(collecting, 1)) == [0, 2, 4]
+    assert not sent.state.stopped
