@@ -59,7 +59,7 @@ async def load(count: int, turns: int) -> None:
     """Keeps one big map going; says so when the first outcome is there."""
     async with _cluster() as cluster:
         items = [turns] * count
-        async with cluster.stream(tasks.steady, items) as outcomes:
+        async with cluster.stream(tasks.even, items) as outcomes:
             running = False
             async for outcome in outcomes:
                 outcome.value  # noqa: B018 - raises if the item failed

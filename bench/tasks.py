@@ -17,7 +17,7 @@ def spin(turns: int) -> int:
 
 
 @task
-def steady(turns: int) -> int:
+def even(turns: int) -> int:
     """Items of one size, about 1.5 ms."""
     return spin(turns)
 

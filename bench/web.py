@@ -105,7 +105,7 @@ async def http_16(run: Run) -> list[Row]:
 
 async def http_steady(run: Run) -> list[Row]:
     """16 items of 1.5 ms, one connection, requests a second."""
-    call = Call(tasks.steady, run.work.equal(16, work.STEADY))
+    call = Call(tasks.even, run.work.equal(16, work.STEADY))
     duration, pool = run.lasting(LOAD_SECONDS), await run.pool_server()
     contenders = {
         "pool": call.rate(pool, 1, duration, "/each"),

@@ -264,6 +264,18 @@ def test_no_option_takes_a_secret() -> None:
     assert not names & {"nats_password", "nats_token", "token"}
 
 
+def test_only_the_command_for_a_gateway_needs_the_gateways_code() -> None:
+    code = (
+        "import pkgutil, sys, jetmap\n"
+        "for found in pkgutil.walk_packages(jetmap.__path__, 'jetmap.'):\n"
+        "    if not found.name.endswith(('.__main__', 'cli.api')):\n"
+        "        __import__(found.name)\n"
+        "print(sorted({'fastapi', 'starlette', 'uvicorn', 'jetmap_api'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=30)
+    assert done.stdout == b"[]\n"
+
+
 # What it refuses
 
 

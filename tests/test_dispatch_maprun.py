@@ -10,8 +10,8 @@ import pytest
 from jetmap import arrays
 from jetmap.dispatch.costs import Cost
 from jetmap.dispatch.ledger import Ledger, Piece
-from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.maprun import MapRun
+from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.outcome import Batch
 from jetmap.dispatch.sources import RawItems
 from jetmap.messages import ErrorRecord, Final, Report

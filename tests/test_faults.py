@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +214,31 @@ async def test_a_crash_is_no_business_of_other_maps(cluster: Cluster, agent: Age
     assert await asyncio.gather(*good) == [[0.002] * 300] * 3
 
 
+@pytest.mark.parametrize("how", ["exit", "raise"])
+async def test_small_maps_at_once_of_which_some_go_wrong(
+    cluster: Cluster, agent: AgentProcess, how: str
+) -> None:
+    # They share messages; what goes wrong in one must not touch the others.
+    def small(n: int) -> Awaitable[list[Any]]:
+        items = [(n, how if n % 20 == 7 else ""), (n + 1000, "")]
+        return cluster.map(functions.hurt, items, return_exceptions=True)
+
+    kind = WorkerLost if how == "exit" else ItemRaised
+    for n, values in enumerate(await asyncio.gather(*[small(n) for n in range(200)])):
+        check(values, [n, n + 1000], {0: kind} if n % 20 == 7 else {})
+
+
+async def test_small_maps_at_once_of_which_some_are_stuck(
+    cluster: Cluster, agent: AgentProcess
+) -> None:
+    def small(n: int) -> Awaitable[list[Any]]:
+        items = [(n, "loop" if n % 50 == 7 else "")]
+        return cluster.map(functions.limited, items, return_exceptions=True)
+
+    for n, values in enumerate(await asyncio.gather(*[small(n) for n in range(200)])):
+        check(values, [n], {0: ItemTimeout} if n % 50 == 7 else {})
+
+
 async def test_an_idle_worker_that_dies_is_replaced(cluster: Cluster, agent: AgentProcess) -> None:
     before = {worker.pid for worker in agent.workers}
     for worker in agent.workers:
@@ -322,6 +347,24 @@ async def test_leaving_frees_the_cores(
     late = [start for start in starts(log) if start.at > left + 1]
     assert not late and len(starts(log)) < 2000
     assert cluster.stats.maps_open == 0
+
+
+async def test_leaving_some_of_many_small_maps(
+    cluster: Cluster, agent: AgentProcess, tmp_path: Path
+) -> None:
+    # A cancel never hits another map's work, though they share messages and workers.
+    log = tmp_path / "log"
+    maps = [
+        asyncio.ensure_future(cluster.map(functions.logged, [(n, 0.01)], kwargs={"log": str(log)}))
+        for n in range(200)
+    ]
+    await wait_until(lambda: len(starts(log)) >= 10, "they run")
+    for n in range(0, 200, 2):
+        maps[n].cancel()
+    kept = await asyncio.gather(*maps[1::2])
+    assert kept == [[n] for n in range(1, 200, 2)]
+    counts = executions(log)
+    assert all(counts[n] >= 1 for n in range(1, 200, 2)) and sum(counts.values()) < 200
 
 
 async def test_leaving_stops_what_does_not_end_by_itself(
@@ -584,10 +627,10 @@ async def test_several_maps_survive_a_restart(place: Site, own: Cluster) -> None
 
 
 async def test_a_work_stream_that_is_full(place: Site) -> None:
-    settings = Settings.load(nats_url=place.server.url, work_max_messages=1)
+    settings = Settings.load(nats_url=place.server.url, work_max_messages=3)
     async with Cluster(settings=settings) as own:
         await place.agent(own)
         maps = [
-            own.map(functions.work, [functions.Work(n, 1000) for n in range(300)]) for _ in range(4)
+            own.map(functions.work, [functions.Work(n, 1000) for n in range(100)]) for _ in range(3)
         ]
-        assert await asyncio.gather(*maps) == [list(range(300))] * 4
+        assert await asyncio.gather(*maps) == [list(range(100))] * 3

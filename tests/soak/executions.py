@@ -36,6 +36,20 @@ TAKING = (
     "leader killed",
 )
 
+# Seconds until what was being computed must be there, where nothing else happened.
+LIMITS = {
+    "worker killed": 5.0,
+    "agent killed": 20.0,
+    "agent frozen": 20.0,
+    "agent restarted": 14.0,
+    "network cut": 20.0,
+    "caller frozen": 20.0,
+    "gateway frozen": 20.0,
+    "broker restarted, store kept": 15.0,
+    "broker restarted, store lost": 15.0,
+    "leader killed": 20.0,
+}
+
 
 @dataclass
 class Fault:
@@ -75,8 +89,8 @@ class Run:
 class Findings:
     """executed: items' executions. again: by cause, how many of them were not the first.
     recovery: by kind of fault, for each the seconds from the fault to the outcome of what was
-    computed by those it hit. slowest: the same, with the fault and the item. longest_wait:
-    seconds that an open map went without an outcome while there was no fault, and which."""
+    computed by those it hit. slowest: the same, with the fault and the item. waits:
+    seconds that an open map went without an outcome, since when, and which; longest first."""
 
     executed: int = 0
     again: Counter[str] = field(default_factory=Counter)
@@ -84,7 +98,7 @@ class Findings:
     given_up: int = 0
     crashes: int = 0
     slowest: list[tuple[float, Fault, str]] = field(default_factory=list)
-    longest_wait: tuple[float, str] = (0.0, "")
+    waits: list[tuple[float, float, str]] = field(default_factory=list)
 
 
 def examine(checker: Checker, faults: list[Fault], files: Iterable[Path]) -> Findings:
@@ -108,8 +122,9 @@ def examine(checker: Checker, faults: list[Fault], files: Iterable[Path]) -> Fin
             seconds, item = recovered
             findings.recovery[fault.kind].append(seconds)
             findings.slowest.append((seconds, fault, item))
+            _check_limit(checker, fault, faults, seconds, item)
     findings.slowest.sort(key=lambda found: -found[0])
-    findings.longest_wait = max(_waits(checker, faults), default=(0.0, ""))
+    findings.waits = sorted(_waits(checker), reverse=True)[:10]
     return findings
 
 
@@ -227,6 +242,19 @@ def _check_late(
         checker.violations.append(Violation("late", map.name, left, text))
 
 
+def _check_limit(
+    checker: Checker, fault: Fault, faults: list[Fault], seconds: float, item: str
+) -> None:
+    others = [
+        f
+        for f in faults
+        if f is not fault and f.began <= fault.began + seconds and f.ended + 20 >= fault.began
+    ]
+    if seconds > LIMITS[fault.kind] and not others:
+        text = f"{fault.kind}: {seconds:.1f} s until this item had its outcome: {item}"
+        checker.violations.append(Violation("late", item.split()[0], fault.began + seconds, text))
+
+
 def _crashes(checker: Checker, runs: dict[str, dict[int, list[Run]]]) -> int:
     """How often an item took its worker along."""
     crashes = 0
@@ -266,16 +294,13 @@ def _recovered(
     return max(seconds, default=None)
 
 
-def _waits(checker: Checker, faults: list[Fault]) -> Iterable[tuple[float, str]]:
-    """The gaps between a map's outcomes, where no fault is around."""
+def _waits(checker: Checker) -> Iterable[tuple[float, float, str]]:
+    """The gaps between a map's outcomes."""
     for map in checker.maps.values():
-        if map.way not in STREAMING or map.ended is None:
-            continue
-        times = sorted({map.began, *map.outcomes.values(), map.ended})
-        for before, after in pairwise(times):
-            quiet = not any(f.began <= after and f.ended + AFTERMATH / 2 >= before for f in faults)
-            if after - before > 1 and quiet:
-                yield after - before, f"{map.name} ({map.function} by {map.way})"
+        if map.way in STREAMING and map.ended is not None:
+            times = sorted({map.began, *map.outcomes.values(), map.ended})
+            for before, after in pairwise(times):
+                yield after - before, before, f"{map.name}, {map.function} by {map.way}"
 
 
 def hang_ups(checker: Checker) -> Counter[str]:

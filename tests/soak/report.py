@@ -50,18 +50,27 @@ def report(
         lines.append(f"| {kind} | {n} | {repeated / max(1, n):.2f} | {p50} | {p99} |")
     if odd := findings.again.get("no fault"):
         lines += ["", f"executed again without a fault: {odd}"]
-    lines += ["", f"longest wait of a map without a fault: {findings.longest_wait[0]:.1f} s", ""]
+    lines += [
+        "",
+        f"longest wait of a map for its next outcome: {findings.longest_wait[0]:.1f} s",
+        "",
+    ]
     return "\n".join([*lines, *notes])
 
 
 def slowest(findings: Findings, faults: list[Fault], start: float) -> list[str]:
-    """The longest recoveries, with the other faults of that time."""
+    """The longest recoveries and waits, with the other faults of that time."""
     lines = []
     for seconds, fault, item in findings.slowest[:6]:
         lines.append(f"{seconds:.2f} s after {told(fault, start)}: {item}")
         for other in faults:
             near = other.began <= fault.began + seconds and other.ended + 15 >= fault.began
             if near and other is not fault:
+                lines.append(f"    {told(other, start)}")
+    for seconds, since, which in findings.waits[:4]:
+        lines.append(f"{seconds:.2f} s from {since - start:.1f} s without an outcome: {which}")
+        for other in faults:
+            if other.began <= since + seconds and other.ended + 15 >= since:
                 lines.append(f"    {told(other, start)}")
     return lines
 

@@ -47,6 +47,7 @@ from .slot import Slot
 logger = logging.getLogger(__name__)
 
 RENEW_SECONDS = 3.0
+WRITE_SECONDS = 5.0
 DRAIN_FLUSH_SECONDS = 3.0
 DELIVERY_BYTES = 262_144  # Reports share a message up to this size.
 WITHDRAWN_KEPT = 1000
@@ -87,6 +88,8 @@ class Agent:
         self._rank = 0
         self._version = options.version or ""
         self._epoch = ""
+        self._written = ("", "")  # Offer and epoch that the bucket knows of.
+        self._unwritten_said = ""
         self._files: dict[str, float] = {}
         self._asked: dict[holdings.Key, asyncio.Future[bool]] = {}
         self._withdrawn: dict[str, None] = {}
@@ -103,7 +106,9 @@ class Agent:
     async def start(self) -> None:
         """Connects to the pool and starts the workers; they get ready in the background."""
         pool = self._options.pool
-        self._epoch = await topology.ensure_stream(self._connection, pool, self._stream_options())
+        self._epoch = await topology.ensure_stream(
+            self._connection, pool, self._stream_options(), patience=topology.PATIENCE
+        )
         subscribe = self._connection.subscribe
         self._subscriptions = [
             await subscribe(self._mail, self._receive_mail, direct=True),
@@ -116,6 +121,7 @@ class Agent:
         self._tasks.append(create(self._beat(), name="beat"))
         self._tasks.append(create(self._renew_leases(), name="leases"))
         self._tasks.append(create(self._tick(), name="tick"))
+        self._tasks.append(create(self._keep_written(), name="written"))
         await self.announce()
 
     async def drain(self, grace: float) -> None:
@@ -198,17 +204,33 @@ class Agent:
         content = msgspec.json.encode([self._version, schemas], order="sorted")
         embedded = self._options.embedded
         self._offer = "local" if embedded else hashlib.sha256(content).hexdigest()[:12]
-        await self._renew()
+        try:
+            await self._renew()
+        except JetmapError as error:
+            logger.warning("no chunks yet: %s", error)
+            self._intake.renew_soon()
         await self._remember()
 
     async def _remember(self) -> None:
-        functions = list(self._functions.values())
+        functions, place = list(self._functions.values()), (self._offer, self._epoch)
         try:
             self._rank = await topology.remember(
                 self._connection, self._options.pool, self._offer, self._version, functions
             )
+            self._written = place
         except JetmapError as error:
-            logger.warning("the offer could not be written down: %s", error)
+            log = logger.debug if self._unwritten_said == str(error) else logger.warning
+            log("the offer could not be written down: %s", error)
+            self._unwritten_said = str(error)
+
+    async def _keep_written(self) -> None:
+        """Writes the offer down again when that failed, or when the broker lost its streams."""
+        while True:
+            await asyncio.sleep(WRITE_SECONDS)
+            if self._offer and self._written != (self._offer, self._epoch):
+                async with self._offering:
+                    await self._remember()
+                await self.announce()
 
     async def _renew(self) -> None:
         """Makes what is missing of the stream and this offer's consumers, and pulls there."""

@@ -145,7 +145,7 @@ class Intake:
             # What it asked before the connection was lost is never answered.
             self._renewing.cancel()
             self._renewing = None
-        self._start_renewing()
+        self.renew_soon()
 
     async def _send(self, pulls: list[Pull]) -> None:
         for pull in pulls:
@@ -193,13 +193,14 @@ class Intake:
         if status == "503" or "deleted" in text or "shutdown" in text or "leadership" in text:
             logger.info("pull refused: %s %s", status, text)
             self._pulls.forget(lane)
-            self._start_renewing()
+            self.renew_soon()
             return
         if status not in ("404", "408"):
             logger.debug("pull refused: %s %s", status, text)
         await self.pull()
 
-    def _start_renewing(self) -> None:
+    def renew_soon(self) -> None:
+        """Has ``renew`` called until it works."""
         if not self.stopped and (self._renewing is None or self._renewing.done()):
             self._renewing = asyncio.get_running_loop().create_task(self._renew_consumers())
 

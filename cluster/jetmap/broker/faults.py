@@ -10,9 +10,15 @@ import nats.errors
 
 from jetmap.errors import BrokerUnreachable, JetmapError, LimitExceeded
 
+PASSING = (10005, 10008)  # No suitable peers; temporarily unavailable.
+
 
 class NoResponders(BrokerUnreachable):
     """Nobody listens on the subject of a request."""
+
+
+class Forbidden(BrokerUnreachable):
+    """The server does not let this account use a subject."""
 
 
 class JetStreamError(JetmapError):
@@ -41,6 +47,15 @@ def checked(answer: bytes) -> dict[str, Any]:
             error.get("code", 0), error.get("err_code", 0), error.get("description", "")
         )
     return decoded
+
+
+def is_passing(error: JetmapError, *, clustered: bool) -> bool:
+    """Whether the broker may soon answer, as when a cluster elects a leader."""
+    if isinstance(error, JetStreamError):
+        return error.err_code in PASSING
+    if isinstance(error, NoResponders):
+        return clustered  # A node that has just started does not know yet who answers.
+    return isinstance(error, BrokerUnreachable) and not isinstance(error, Forbidden)
 
 
 def refusal(error: Exception, where: str) -> RefusedError | None:
@@ -79,7 +94,7 @@ def translated(
     if isinstance(error, nats.errors.NoRespondersError):
         return NoResponders(f"nobody answers on {subject} at {where}")
     if subject and f'"{subject}"' in said:
-        return BrokerUnreachable(f"the NATS server at {where} refuses: {said}")
+        return Forbidden(f"the NATS server at {where} refuses: {said}")
     if isinstance(error, nats.errors.OutboundBufferLimitError):
         reason = "the connection is lost and too much waits to be sent"
     elif isinstance(error, TimeoutError):

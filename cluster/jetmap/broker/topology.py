@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,16 +24,19 @@ from urllib.parse import quote
 import msgspec
 
 from jetmap import subjects
-from jetmap.errors import TopologyMismatch
+from jetmap.errors import JetmapError, TopologyMismatch
 from jetmap.messages import FunctionInfo, Lane
 
 from .connection import Connection, JetStreamError, checked
+from .faults import is_passing
 
 logger = logging.getLogger(__name__)
 
 LANES: tuple[Lane, ...] = ("express", "main")
 ACK_WAIT = 10.0
 INACTIVE = 300.0
+RETRY_SECONDS = 0.5
+PATIENCE = 20.0  # For who starts: an election, and a little.
 CONSUMER_NOT_FOUND = 10014
 NO_MESSAGE = 10037
 STREAM_IN_USE = 10058
@@ -51,11 +55,15 @@ class StreamOptions:
     max_bytes: int = 2**30
 
 
-async def ensure_stream(c: Connection, pool: str, options: StreamOptions | None = None) -> str:
+async def ensure_stream(
+    c: Connection, pool: str, options: StreamOptions | None = None, *, patience: float = 0.0
+) -> str:
     """Makes the pool's work stream if it is missing; returns its epoch.
 
-    epoch: eight hex digits that no other stream of this name has. Raises TopologyMismatch,
-    naming each setting, if the stream is there and is no queue as jetmap needs it.
+    epoch: eight hex digits that no other stream of this name has. patience: seconds to ask
+    again for while the broker does not answer; a cluster elects a leader for up to ten. Raises
+    TopologyMismatch, naming each setting, if the stream is there and is no queue as jetmap
+    needs it.
     """
     options = options or StreamOptions()
     name = subjects.stream(pool)
@@ -74,7 +82,7 @@ async def ensure_stream(c: Connection, pool: str, options: StreamOptions | None 
         "max_msgs": options.max_messages,
         "max_bytes": options.max_bytes,
     }
-    info = await _ensure(c, name, config)
+    info = await _ensure_within(patience, c, name, config)
     there = info["config"]
     wrong = _differences(required, there)
     if subjects.all_work(pool) not in there.get("subjects", []):
@@ -126,6 +134,20 @@ async def purge(c: Connection, pool: str, subject: str) -> int:
 
 def _replicas(c: Connection, wanted: int) -> int:
     return wanted or (3 if c.clustered else 1)
+
+
+async def _ensure_within(
+    patience: float, c: Connection, name: str, config: dict[str, Any]
+) -> dict[str, Any]:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return await _ensure(c, name, config)
+        except JetmapError as error:
+            if time.monotonic() >= deadline or not is_passing(error, clustered=c.clustered):
+                raise
+            logger.info("waiting for the broker: %s", error)
+        await asyncio.sleep(RETRY_SECONDS)
 
 
 async def _ensure(c: Connection, name: str, config: dict[str, Any]) -> dict[str, Any]:

@@ -64,23 +64,24 @@ class Link:
         membership = None
         if settings.nats_url is None:
             membership = await join(_spec(settings, share), start_timeout)
-        connection = None
+        connection = dispatcher = None
         try:
             servers = list(membership.servers) if membership else settings.servers()
             auth = membership.auth if membership else settings.auth()
             name = f"jetmap dispatcher {os.getpid()}"
             connection = await Connection.open(servers, name=name, auth=auth)
-            link = cls(connection, Dispatcher(connection, _options(settings)), membership)
-            await link.dispatcher.start()
+            dispatcher = Dispatcher(connection, _options(settings))
+            link = cls(connection, dispatcher, membership)
+            await dispatcher.start()
             if membership is not None:
                 membership.on_renewed(link._moved)
                 await link._wait_for_workers(membership, start_timeout)
             else:
-                roster = link.dispatcher.roster
-                await link.dispatcher.attendance.wait_for(
-                    lambda: bool(roster.agents), ARRIVAL_SECONDS
-                )
+                roster = dispatcher.roster
+                await dispatcher.attendance.wait_for(lambda: bool(roster.agents), ARRIVAL_SECONDS)
         except BaseException:
+            if dispatcher is not None:
+                await dispatcher.close()
             if connection is not None:
                 await connection.close()
             if membership is not None:

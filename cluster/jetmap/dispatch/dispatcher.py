@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import logging
 import time
 from collections.abc import Coroutine
@@ -50,6 +51,7 @@ class Dispatcher:
         self._inbox = connection.inbox(self.id)
         self._scheduler = Scheduler(options.cutting)
         self._maps: dict[str, MapRun] = {}
+        self._numbers = itertools.count(1)
         self._outbox = Outbox(
             connection, options, self._inbox, refused=self._refused, spawn=self._spawn
         )
@@ -76,7 +78,10 @@ class Dispatcher:
             await self.attendance.subscribe(),
         ]
         self._connection.on_reconnect(self._reconnected)
-        await topology.ensure_stream(self._connection, self._options.pool, self._options.stream)
+        options = self._options
+        await topology.ensure_stream(
+            self._connection, options.pool, options.stream, patience=topology.PATIENCE
+        )
         await self.attendance.ping()
         self._spawn(self._ticks())
 
@@ -138,7 +143,7 @@ class Dispatcher:
             item_timeout = info.timeout if item_timeout is None else item_timeout
             attempts = info.attempts if attempts is None else attempts
         state = MapState(
-            id=subjects.new_id(),
+            id=f"{self.id}_{next(self._numbers)}",
             function=function,
             format=format,
             kwargs=kwargs,

@@ -30,7 +30,10 @@ def main(pipe_fd: int, progress_fd: int, parent: int, cpu: int | None, nice: int
     limits.die_with_parent(parent)
     limits.pin(cpu)
     os.nice(nice)
-    _Worker(pipe.BlockingPipe(socket.socket(fileno=pipe_fd)), Progress(progress_fd)).run()
+    try:
+        _Worker(pipe.BlockingPipe(socket.socket(fileno=pipe_fd)), Progress(progress_fd)).run()
+    except ConnectionError:
+        pass  # The agent was killed: of the pipe's two ways of saying so, the other one.
 
 
 class _Worker:
