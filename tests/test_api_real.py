@@ -63,7 +63,7 @@ def nan(n: int) -> float:
     return math.nan if n == 1 else float(n)
 
 @task(timeout=0.2)
-def limited(seconds: float) -> float:
+def hasty(seconds: float) -> float:
     time.sleep(seconds)
     return seconds
 """
@@ -241,7 +241,7 @@ async def test_any_list_over_http_is_what_a_loop_returns(site: Site) -> None:
         ("double", [1, 1e3, 2], 422, "invalid", 1),
         ("crash", [1, 2, 3], 500, "lost", 1),
         ("nan", [0, 1, 2], 500, "unencodable", 1),
-        ("limited", [0.01, 5, 0.01], 504, "timeout", 1),
+        ("hasty", [0.01, 5, 0.01], 504, "timeout", 1),
     ],
 )
 async def test_an_items_error_is_the_lists_problem(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetmap import arrays
-from jetmap.dispatch.ledger import VANISHED_AFTER, VANISHED_LIMIT, Ledger, Piece
+from jetmap.dispatch.ledger import TRIM_AFTER, VANISHED_AFTER, VANISHED_LIMIT, Ledger, Piece
 from jetmap.messages import Crash, ErrorRecord, Final, Report
 
 quick = settings(max_examples=100, deadline=None)
@@ -186,3 +186,43 @@ def test_what_a_crash_says_stays_with_its_item() -> None:
         "attempts": 1,
         "host": "host",
     }
+
+
+@quick
+@given(st.integers(2, 20), st.data())
+def test_what_is_behind_a_stuck_item_goes_elsewhere_once(count: int, data: st.DataObject) -> None:
+    """The chunk may still go further than that before it hears of it, or crash there."""
+    ledger = Ledger("json", 2)
+    piece = Piece(100, count, msgspec.json.encode(list(range(count))))
+    flight = ledger.send(piece, "main", "offer", 1.0, 0.0)
+    stuck = data.draw(st.integers(0, count - 1))
+    went_on = data.draw(st.integers(0, count - 1 - stuck))
+    crashes = data.draw(st.booleans())
+
+    assert not ledger.trim(1, 100 + stuck, TRIM_AFTER / 2), "it may yet be quick"
+    assert not ledger.trim(1, None, TRIM_AFTER)
+    assert ledger.trim(1, 100 + stuck, TRIM_AFTER) == (stuck < count - 1)
+    assert not ledger.trim(1, 100 + stuck, TRIM_AFTER)
+    again = ledger.next_piece() if ledger.has_pieces else None
+    if again is not None:
+        assert msgspec.json.decode(again.items) == list(range(stuck + 1, count))
+        ledger.send(again, "main", "offer", 1.0, TRIM_AFTER)
+
+    end = stuck + 1 + went_on
+    crash = Crash(100 + end - 1, "died", "gone", signal=9) if crashes else None
+    done = end - 1 if crashes else end
+    values = msgspec.json.encode(list(range(done)))
+    first = Report("m", 1, 1, 100, done, values, [], 0.1, Final(100 + done, crash))
+    settlement = ledger.take(first)
+    assert settlement.ended is flight
+    outcomes = [n for b in settlement.batches for n in msgspec.json.decode(b.values)]
+    if again is not None:
+        values = msgspec.json.encode(list(range(stuck + 1, count)))
+        final = Final(100 + count)
+        last = Report("m", 2, 1, again.start, again.count, values, [], 0.1, final)
+        outcomes += [n for b in ledger.take(last).batches for n in msgspec.json.decode(b.values)]
+    rest = ledger.next_piece() if ledger.has_pieces else None
+    if rest is not None:
+        assert crashes and (rest.start, rest.count) == (100 + end - 1, 1)
+        outcomes += msgspec.json.decode(rest.items)
+    assert sorted(outcomes) == list(range(count)), "each item once"

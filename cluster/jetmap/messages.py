@@ -163,11 +163,13 @@ class Claim(Message):
 
 
 class ClaimAnswer(Message, tag_field="kind", tag="claim"):
-    """The chunks of that claim that are no longer wanted, as (map, number)."""
+    """The chunks of that claim that are no longer wanted, as (map, number); and those that end
+    with the item in progress, because what is behind it has gone elsewhere."""
 
     dispatcher: str
     sequence: int
     unwanted: list[tuple[str, int]]
+    trimmed: list[tuple[str, int]] = []
 
 
 class Confirmation(Message, tag_field="kind", tag="confirm"):

@@ -415,6 +415,9 @@ class Agent:
 
     async def _claim_answered(self, answer: ClaimAnswer) -> None:
         self._held.heard(answer.dispatcher, time.monotonic())
+        for map, number in answer.trimmed:
+            for slot in self._slots:
+                slot.end_after_item(map, number)
         for map, number in answer.unwanted:
             held = self._held.get(map, number)
             if held is not None:

@@ -137,6 +137,11 @@ class Slot:
 
         asyncio.get_running_loop().call_later(grace, kill)
 
+    def end_after_item(self, map: str, number: int) -> None:
+        """Ends this chunk, if it is computed here, with the item that it is in."""
+        if self.held is not None and self.held.key == (map, number) and self._worker is not None:
+            self._worker.progress.ask_to_stop()
+
     def drain(self, grace: float) -> None:
         """Ends what it has, as ``stop`` does, chunks that have not begun at once."""
         self._draining = True

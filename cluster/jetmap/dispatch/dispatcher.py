@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 TICK = 1.0
 PATIENCE = 4.5  # Seconds of silence about a chunk, two beats and a little, before it is sent again.
+REFUSED_SECONDS = 0.1
 RECLAIM = 1.0  # Seconds that agents have to claim what they hold when the broker is back.
 CRASH_SECONDS = 0.1  # What a crash costs its map in fair sharing: a core's next worker.
 
@@ -317,9 +318,16 @@ class Dispatcher:
                 self._scheduler.release()
             self._pump_soon()
 
-    def _refused(self, flight: Flight) -> None:
-        """The stream is full, or gone: the chunk is sent again in a moment."""
-        flight.heard = time.monotonic() - PATIENCE + TICK / 2
+    def _refused(self, state: MapState, flight: Flight) -> None:
+        """The stream is full, or gone: less is kept in it, and the chunk sent again soon."""
+        self._scheduler.window.refused()
+        self._spawn(self._send_again(state, flight))
+
+    async def _send_again(self, state: MapState, flight: Flight) -> None:
+        await asyncio.sleep(REFUSED_SECONDS)
+        if state.ledger.flights.get(flight.number) is flight and state.id in self._maps:
+            flight.heard = time.monotonic()
+            await self._outbox.publish([(state, flight)])
 
     # Receiving
 
@@ -366,7 +374,7 @@ class Dispatcher:
 
     async def _on_claim(self, message: Msg) -> None:
         claim = _claim(message.data)
-        unwanted = []
+        unwanted, trimmed = [], []
         now = time.monotonic()
         for held in claim.chunks:
             run = self._maps.get(held.map)
@@ -377,7 +385,10 @@ class Dispatcher:
                 self._settle(run, settlement)
             if settlement is None or settlement.ended is not None:
                 unwanted.append((held.map, held.number))
-        answer = ClaimAnswer(self._inbox, claim.sequence, unwanted)
+            elif run is not None and run.state.ledger.trim(held.number, held.item, now):
+                trimmed.append((held.map, held.number))
+                self._scheduler.requeue(run.state)
+        answer = ClaimAnswer(self._inbox, claim.sequence, unwanted, trimmed)
         try:
             await self._connection.publish(claim.inbox, encode(answer))
         except JetmapError as error:

@@ -17,6 +17,7 @@ from jetmap.messages import Crash, ErrorRecord, Final, Format, Lane, Report
 from .intervals import IntervalSet
 from .outcome import Batch
 
+TRIM_AFTER = 1.0  # Seconds; a chunk aims at far less.
 VANISHED_LIMIT = 2  # Agents that may disappear with a chunk before it is cut into items.
 VANISHED_AFTER = 4.5  # Seconds without a claim, two beats and a little.
 
@@ -161,6 +162,22 @@ class Ledger:
         flight.host = host
         return Settlement()
 
+    def trim(self, number: int, item: int | None, now: float) -> bool:
+        """An agent says which item a chunk is in. If it has been out for long, what is behind
+        that item is to be sent again: another core may be idle. Returns whether it is so."""
+        flight = self.flights.get(number)
+        if flight is None or item is None or now - flight.published < TRIM_AFTER:
+            return False
+        piece = flight.piece
+        keep = item + 1 - piece.start
+        if not 0 < keep < piece.count:
+            return False
+        ranges = [(0, keep), (keep, piece.count)]
+        head, rest = arrays.select(piece.items, ranges, self._format)
+        flight.piece = Piece(piece.start, keep, head)
+        self._return(Piece(item + 1, piece.count - keep, rest))
+        return True
+
     def withdraw(self, flight: Flight) -> None:
         """The chunk is taken back: its items are to be sent again."""
         self._end(flight)
@@ -208,7 +225,7 @@ class Ledger:
     def _crashed(self, flight: Flight, crash: Crash) -> list[Batch]:
         piece = flight.piece
         item = crash.item
-        if item is None or not piece.start <= item < piece.start + piece.count:
+        if item is None or item < piece.start:
             if crash.reason == "died" and piece.count == 1:
                 item = piece.start
             else:

@@ -39,7 +39,7 @@ class Outbox:
         options: DispatchOptions,
         inbox: str,
         *,
-        refused: Callable[[Flight], None],
+        refused: Callable[[MapState, Flight], None],
         spawn: Spawn,
     ) -> None:
         self._connection = connection
@@ -47,7 +47,7 @@ class Outbox:
         self._inbox = inbox
         self._refused = refused
         self._spawn = spawn
-        self._unstored: dict[tuple[str, int], Flight] = {}
+        self._unstored: dict[tuple[str, int], tuple[MapState, Flight]] = {}
         self._tokens: dict[str, list[int]] = {}
         self._confirming: asyncio.TimerHandle | None = None
         self._renewing = False
@@ -70,7 +70,7 @@ class Outbox:
         reply = ""
         if first.lane == "main" or first.attempt > 1:
             reply = f"{self._inbox}.ack.{state.id}.{first.number}"
-            self._unstored[state.id, first.number] = first
+            self._unstored[state.id, first.number] = state, first
         chunks = [self._chunk(state, flight) for state, flight in parcel]
         try:
             await self._connection.publish(first.subject, encode(chunks), reply)
@@ -99,14 +99,14 @@ class Outbox:
     async def on_published(self, message: Msg) -> None:
         """The broker's word on a chunk."""
         _, map, number = message.subject.rsplit(".", 2)
-        flight = self._unstored.pop((map, int(number)), None)
+        known = self._unstored.pop((map, int(number)), None)
         self._word.set()
-        if flight is None:
+        if known is None:
             return
         # Refused because it is in the stream already, it is where we want it.
         if message.data and (b'"error"' not in message.data or b"per subject" in message.data):
             return
-        self._refused(flight)
+        self._refused(*known)
         if not message.data and not self._renewing:
             self._renewing = True
             self._spawn(self.renew_stream())

@@ -111,9 +111,13 @@ class Scheduler:
     def landed(self, map: MapState, flight: Flight, seconds: float) -> None:
         """A chunk ended after ``seconds`` of compute."""
         self._landed(flight)
-        if map.ledger.has_pieces and map not in self._newcomers and map not in self._maps:
-            self._maps.add(map, map.weight)  # A small map came back with something to do again.
+        self.requeue(map)
         self._maps.charge(map, seconds - flight.seconds)
+
+    def requeue(self, map: MapState) -> None:
+        """Items of a map may have come back, to be sent again."""
+        if map.ledger.has_pieces and map not in self._newcomers and map not in self._maps:
+            self._maps.add(map, map.weight)
 
     def parcels(self, flights: list[Flight], cores: int) -> list[list[Flight]]:
         """Small chunks, put together as messages; they count as sent.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 LOW, HIGH = 0.5, 1.5  # The band of waiting chunks a core that all dispatchers steer for.
 DECREASE = 0.15
+BACKOFF = 0.7
 
 
 class Window:
@@ -31,6 +32,10 @@ class Window:
 
     def sent(self) -> None:
         self.in_flight += 1
+
+    def refused(self) -> None:
+        """The broker has no room for what is out already."""
+        self.size = max(1.0, min(self.size, float(self.in_flight)) * BACKOFF)
 
     def ended(self) -> None:
         self.in_flight = max(0, self.in_flight - 1)
