@@ -23,7 +23,7 @@ from jetmap.broker.runtime import runtime_directory, take
 from jetmap.errors import BrokerUnreachable, ConfigurationError
 
 STAND_IN = """
-import pathlib, subprocess, sys
+import asyncio, pathlib, subprocess, sys
 
 class Agent:
     def __init__(self, connection, order):
@@ -41,8 +41,18 @@ class Agent:
         self.worker.kill()
         self.worker.wait()
 
+class Starting(Agent):
+    async def start(self):
+        pathlib.Path("starting").touch()
+        await asyncio.Event().wait()
+    async def stop(self):
+        pass
+
 def make(connection, order):
     return Agent(connection, order)
+
+def starting(connection, order):
+    return Starting(connection, order)
 
 def broken(connection, order):
     raise ValueError("no agent today")
@@ -257,6 +267,16 @@ def test_a_killed_server_is_started_again_by_its_keeper(house: House) -> None:
     assert user.hears() == {"event": "reconnected"}
     user.does("say again")
     assert user.hears() == {"event": "heard", "data": "again"}
+
+
+def test_a_server_that_dies_while_the_agent_starts_is_started_again(house: House) -> None:
+    user = house.user("stand_in:starting")
+    user.hears()
+    wait_until((house.place / "starting").exists, "the start of the agent")
+    (server,) = house.servers
+    server.kill()
+    wait_until(lambda: house.servers not in ([], [server]), "another server")
+    assert user.hears() == {"event": "reconnected"}
 
 
 def test_the_first_join_is_quick_and_the_second_quicker(house: House) -> None:

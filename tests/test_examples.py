@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -84,19 +85,21 @@ def serving(*options: str) -> Iterator[App]:
         port = probe.getsockname()[1]
     mark = uuid.uuid4().hex
     command = [sys.executable, "-m", "uvicorn", "examples.fastapi_app:app", "--port", str(port)]
-    process = subprocess.Popen([*command, *options], cwd=ROOT, env={**os.environ, MARK: mark})
-    app = App(process, port, mark)
-    try:
-        wait_until(app.is_up, "the example app answers")
-        yield app
-    finally:
-        process.terminate()
+    with tempfile.TemporaryDirectory() as runtime:  # a keeper of its own, shared with no other app
+        environment = {**os.environ, MARK: mark, "XDG_RUNTIME_DIR": runtime}
+        process = subprocess.Popen([*command, *options], cwd=ROOT, env=environment)
+        app = App(process, port, mark)
         try:
-            process.wait(20)
+            wait_until(app.is_up, "the example app answers")
+            yield app
         finally:
-            process.kill()
-            process.wait()
-        wait_until(lambda: not marked(mark), "all its processes are gone")
+            process.terminate()
+            try:
+                process.wait(20)
+            finally:
+                process.kill()
+                process.wait()
+            wait_until(lambda: not marked(mark), "all its processes are gone")
 
 
 @pytest.fixture(scope="module")

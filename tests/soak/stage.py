@@ -262,7 +262,9 @@ class Stage:
                     **os.environ,
                     "JETMAP_NATS_USER": "jetmap",
                     "JETMAP_NATS_PASSWORD": self._password,
-                    "PYTHONPATH": str(HERE.parent),
+                    "PYTHONPATH": os.pathsep.join(
+                        filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")])
+                    ),
                     **(environment or {}),
                 },
                 stdin=stdin,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 import socket
@@ -27,7 +26,6 @@ from jetmap.messages import (
     Crash,
     Final,
     ForwardedDelivery,
-    FunctionInfo,
     Ping,
     Presence,
     Ready,
@@ -41,6 +39,7 @@ from jetmap.worker.limits import choose_cores
 from . import holdings
 from .holdings import Holding, Holdings, Lease
 from .intake import NAK, Delivered, Intake
+from .offer import Offer
 from .options import AgentOptions
 from .slot import Slot
 
@@ -83,13 +82,7 @@ class Agent:
         self._intake = Intake(
             connection, options.pool, f"{self._inbox}.pull", self._take, self._renew
         )
-        self._functions: dict[str, FunctionInfo] = {}
-        self._offer = ""
-        self._rank = 0
-        self._version = options.version or ""
-        self._epoch = ""
-        self._written = ("", "")  # Offer and epoch that the bucket knows of.
-        self._unwritten_said = ""
+        self._offer = Offer(connection, options)
         self._files: dict[str, float] = {}
         self._asked: dict[holdings.Key, asyncio.Future[bool]] = {}
         self._withdrawn: dict[str, None] = {}
@@ -97,7 +90,6 @@ class Agent:
         self._subscriptions: list[Subscription] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._chunk_tasks: set[asyncio.Task[None]] = set()
-        self._offering = asyncio.Lock()
         self._draining = False
         self._gone = False
 
@@ -106,9 +98,7 @@ class Agent:
     async def start(self) -> None:
         """Connects to the pool and starts the workers; they get ready in the background."""
         pool = self._options.pool
-        self._epoch = await topology.ensure_stream(
-            self._connection, pool, self._stream_options(), patience=topology.PATIENCE
-        )
+        await self._offer.find_stream(topology.PATIENCE)
         subscribe = self._connection.subscribe
         self._subscriptions = [
             await subscribe(self._mail, self._receive_mail, direct=True),
@@ -166,30 +156,19 @@ class Agent:
             except JetmapError:
                 pass  # The broker went first; it will see that we are gone.
 
-    def _stream_options(self) -> topology.StreamOptions:
-        options = self._options
-        return topology.StreamOptions(
-            storage=options.work_storage,  # type: ignore[arg-type]
-            replicas=options.work_replicas,
-            max_messages=options.work_max_messages,
-            max_bytes=options.work_max_bytes,
-        )
-
     # Its offer
 
     async def worker_ready(self, slot: Slot, ready: Ready) -> None:
         self.failed = None
-        known = len(self._functions)
-        self._functions |= {function.name: function for function in ready.functions}
         self._files = {path: _modified(path) for path in ready.files}
-        async with self._offering:
-            version = self._options.version or ready.source
-            if not self._offer or (version != self._version and not self._options.embedded):
-                self._functions = {function.name: function for function in ready.functions}
-                self._version = version
-                await self._make_offer()
-            elif len(self._functions) != known:
-                await self._remember()
+        if self._offer.take(ready):
+            try:
+                await self._renew()
+            except JetmapError as error:
+                logger.warning("no chunks yet: %s", error)
+                self._intake.renew_soon()
+        await self._offer.keep()
+        await self.announce()
 
     async def worker_failed(self, slot: Slot, failure: StartFailed) -> None:
         text = failure.traceback.strip() or f"{failure.type}: {failure.message}"
@@ -198,48 +177,17 @@ class Agent:
             logger.error("workers cannot start; trying again with growing pauses:\n%s", text)
         await self.announce()
 
-    async def _make_offer(self) -> None:
-        names = sorted(self._functions)
-        schemas = [self._functions[name] for name in names]
-        content = msgspec.json.encode([self._version, schemas], order="sorted")
-        embedded = self._options.embedded
-        self._offer = "local" if embedded else hashlib.sha256(content).hexdigest()[:12]
-        try:
-            await self._renew()
-        except JetmapError as error:
-            logger.warning("no chunks yet: %s", error)
-            self._intake.renew_soon()
-        await self._remember()
-
-    async def _remember(self) -> None:
-        functions, place = list(self._functions.values()), (self._offer, self._epoch)
-        try:
-            self._rank = await topology.remember(
-                self._connection, self._options.pool, self._offer, self._version, functions
-            )
-            self._written = place
-        except JetmapError as error:
-            log = logger.debug if self._unwritten_said == str(error) else logger.warning
-            log("the offer could not be written down: %s", error)
-            self._unwritten_said = str(error)
-
     async def _keep_written(self) -> None:
-        """Writes the offer down again when that failed, or when the broker lost its streams."""
         while True:
             await asyncio.sleep(WRITE_SECONDS)
-            if self._offer and self._written != (self._offer, self._epoch):
-                async with self._offering:
-                    await self._remember()
+            if await self._offer.keep():
                 await self.announce()
 
     async def _renew(self) -> None:
-        """Makes what is missing of the stream and this offer's consumers, and pulls there."""
-        pool = self._options.pool
-        if not self._offer:
-            return
-        self._epoch = await topology.ensure_stream(self._connection, pool, self._stream_options())
-        await topology.ensure_consumers(self._connection, pool, self._offer, self._epoch)
-        await self._intake.serve(self._offer, self._epoch)
+        """Makes what is missing at the broker, and pulls there."""
+        if self._offer.name:
+            await self._offer.find_consumers()
+            await self._intake.serve(self._offer.name, self._offer.epoch)
 
     async def announce(self) -> None:
         """Tells the pool how it stands here."""
@@ -249,15 +197,15 @@ class Agent:
             host=self._options.host,
             pid=os.getpid(),
             pool=self._options.pool,
-            offer=self._offer,
-            version=self._version,
-            rank=self._rank,
+            offer=self._offer.name,
+            version=self._offer.version,
+            rank=self._offer.rank,
             cores=len(slots),
             ready=sum(slot.is_ready for slot in slots),
             busy=sum(slot.held is not None for slot in slots),
             draining=self._draining,
             gone=self._gone,
-            functions=list(self._functions.values()),
+            functions=list(self._offer.functions.values()),
             workers=[slot.status() for slot in slots],
             pending=max(0, self._intake.pending),
             embedded=self._options.embedded,

@@ -131,10 +131,15 @@ class Keeper:
         try:
             await self._start_server()
             self._ready.set()
-            await self._start_agent()
-            await self._mind_server()
-        except Exception as error:
-            logger.exception("cannot go on")
+            async with asyncio.TaskGroup() as tasks:
+                # Together: the server may die while the agent still starts.
+                tasks.create_task(self._mind_server())
+                tasks.create_task(self._start_agent())
+        except* Exception as group:
+            error = group.exceptions[0]
+            while isinstance(error, ExceptionGroup):
+                error = error.exceptions[0]
+            logger.error("cannot go on", exc_info=error)
             await self._fail(f"{type(error).__name__}: {error}")
 
     async def _start_server(self) -> None:
