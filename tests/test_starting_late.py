@@ -1,4 +1,4 @@
-"""Starting while the broker does not answer: an election, a frozen server."""
+"""While the broker does not answer: an election, a frozen server."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from jetmap.agent.agent import Agent
 from jetmap.agent.options import AgentOptions
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection
+from jetmap.errors import BrokerUnreachable
 from jetmap.messages import Setup
 from support import FUNCTIONS, Site, site, wait_until
 
@@ -47,6 +48,20 @@ async def test_the_stream_is_asked_for_until_the_broker_answers(
 ) -> None:
     freeze(place, 6)
     assert await topology.ensure_stream(connection, "default", patience=15)
+
+
+async def test_a_flush_that_gave_up_harms_nothing(place: Site, connection: Connection) -> None:
+    freeze(place, 1.5)
+    with pytest.raises(BrokerUnreachable):
+        await connection.flush(0.5)
+    lost = []
+
+    async def note() -> None:
+        lost.append(True)
+
+    connection.on_lost(note)
+    assert await topology.ensure_stream(connection, "default", patience=10)
+    assert connection.connected and not lost
 
 
 async def test_a_worker_that_gets_ready_while_the_broker_is_frozen(

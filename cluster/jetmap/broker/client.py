@@ -45,6 +45,13 @@ class QuickClient(Client):
             self._pending = []
             self._pending_data_size = 0
 
+    async def _process_pong(self) -> None:
+        # nats-py's reader ends, and the connection is deaf, when an answer comes to a flush that
+        # has given up.
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
     ) -> None:
