@@ -53,7 +53,8 @@ class Node:
         self.url = f"nats://127.0.0.1:{self.client}"
         self.log = directory / f"{name}.log"
         secret = directory / "password"
-        secret.write_text(PASSWORD + "\n", encoding="utf-8")
+        if not secret.exists():  # the nodes before may be reading it
+            secret.write_text(PASSWORD + "\n", encoding="utf-8")
         environment = {
             "PATH": os.environ["PATH"],
             "NATS_SERVER": find_binary(),

@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.support import MARK, described, kill_if_there, marked
 
 from .checker import Checker
-from .executions import Fault, Findings, examine, hang_ups
+from .executions import STALL, Fault, Findings, examine, hang_ups
 from .injector import Injector
 from .network import Network
 from .report import report, slowest, violations
@@ -30,6 +30,7 @@ SINGLE_SHARE = 0.6  # Of the time, for the stage with one server.
 TO_END = 120.0  # Seconds that open maps have to end after the last fault.
 TO_EMPTY = 30.0  # Seconds until nothing may be left in the work stream.
 LINE_SECONDS = 10.0
+STALL_SECONDS = 1.0
 
 
 @dataclass
@@ -49,8 +50,22 @@ class Soak:
     async def run(self, stages: dict[int, float]) -> None:
         """stages: nats-servers, and the share of the time."""
         self.start = time.monotonic()
-        for nodes, share in stages.items():
-            await self._stage(nodes, share * self.seconds)
+        watching = asyncio.ensure_future(self._watch_machine())
+        try:
+            for nodes, share in stages.items():
+                await self._stage(nodes, share * self.seconds)
+        finally:
+            watching.cancel()
+
+    async def _watch_machine(self) -> None:
+        """Where this process itself does not get to run, nobody does: virtual machines are paused
+        for seconds now and then, and no time that was taken meanwhile means anything."""
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.1)
+            now = time.monotonic()
+            if now - before > STALL_SECONDS:
+                self.faults.append(Fault(STALL, before, now))
 
     async def _stage(self, nodes: int, seconds: float) -> None:
         stage = Stage(self.place / f"stage-{nodes}", self.seed, nodes, self.network)
@@ -177,6 +192,12 @@ def tell(soak: Soak, shares: dict[int, float], left: list[str]) -> bool:
         f"{'cut in a namespace' if soak.network else 'not cut: needs root and ip'}"
     )
     notes = [f"processes left: {len(left)}"]
+    if stalls := [fault for fault in soak.faults if fault.kind == STALL]:
+        seconds = sum(fault.ended - fault.began for fault in stalls)
+        notes.append(
+            f"the machine stood still {len(stalls)} times, {seconds:.1f} s in all; times that hold "
+            "such a pause are left out"
+        )
     print()
     left_early: Counter[str] = hang_ups(soak.checker)
     print(report(title, soak.checker, soak.faults, findings, left_early, notes))

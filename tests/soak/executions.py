@@ -34,7 +34,11 @@ TAKING = (
     "broker restarted, store kept",
     "broker restarted, store lost",
     "leader killed",
+    "machine stood still",
 )
+
+# The machine itself does nothing for a while.
+STALL = "machine stood still"
 
 # Seconds until what was being computed must be there, where nothing else happened.
 LIMITS = {
@@ -118,13 +122,15 @@ def examine(checker: Checker, faults: list[Fault], files: Iterable[Path]) -> Fin
         _check_refusal(checker, map, faults)
     findings.crashes = _crashes(checker, runs)
     for fault in faults:
-        if (recovered := _recovered(fault, checker, runs)) is not None:
+        recovered = None if fault.kind == STALL else _recovered(fault, checker, runs)
+        if recovered is not None and not _stalled(faults, fault.began, recovered[0]):
             seconds, item = recovered
             findings.recovery[fault.kind].append(seconds)
             findings.slowest.append((seconds, fault, item))
             _check_limit(checker, fault, faults, seconds, item)
     findings.slowest.sort(key=lambda found: -found[0])
-    findings.waits = sorted(_waits(checker), reverse=True)[:10]
+    waits = [wait for wait in _waits(checker) if not _stalled(faults, wait[1], wait[0])]
+    findings.waits = sorted(waits, reverse=True)[:10]
     return findings
 
 
@@ -292,6 +298,11 @@ def _recovered(
                     item = f"{name} {map.items[number - map.base]}, ran {len(several)} times"
                     seconds.append((max(0.0, told - since), item))
     return max(seconds, default=None)
+
+
+def _stalled(faults: list[Fault], since: float, seconds: float) -> bool:
+    """Whether the machine stood still meanwhile."""
+    return any(f.kind == STALL and f.began <= since + seconds and f.ended >= since for f in faults)
 
 
 def _waits(checker: Checker) -> Iterable[tuple[float, float, str]]:

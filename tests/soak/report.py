@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from .checker import Checker, Violation
-from .executions import Fault, Findings
+from .executions import STALL, Fault, Findings
 
 
 def report(
@@ -37,7 +37,7 @@ def report(
         "| fault | times | items run again, each time | recovery p50 | p99, s |",
         "| --- | --- | --- | --- | --- |",
     ]
-    times = Counter(fault.kind for fault in faults) + left_early
+    times = Counter(fault.kind for fault in faults if fault.kind != STALL) + left_early
     times["crashing item"] = findings.crashes
     for kind in sorted(times):
         n, seconds = times[kind], sorted(findings.recovery.get(kind, []))
