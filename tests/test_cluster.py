@@ -528,9 +528,8 @@ async def test_a_killed_keeper_is_replaced() -> None:
                 cluster.map(functions.work, [functions.Work(n, 1000) for n in numbers])
             )
             await wait_until(lambda: cluster.stats.items_done > 50, "the map runs")
-            for process in marked(mark):
-                if KEEPER in " ".join(process.cmdline()):
-                    process.kill()
+            (keeper,) = [p for p in marked(mark) if KEEPER in " ".join(p.cmdline())]
+            keeper.kill()
             assert await running == numbers
 
 

@@ -10,22 +10,23 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
+from jetmap.broker import topology
 from jetmap.dispatch.roster import FunctionStatus
 from jetmap.dispatch.sources import AsyncObjects, Objects, Source
 from jetmap.dispatch.stats import Stats
 from jetmap.errors import ClusterClosed, ItemError, LimitExceeded, UnknownFunction
 from jetmap.loading import import_tasks
 from jetmap.messages import Format, Presence
+from jetmap.settings import Settings
 from jetmap.tasks import find, registered
+from jetmap.worker.compute import Limits
 
 from .calls import FORMAT, Call, first_error
 from .inline import InlineRun
+from .link import Link
 from .stream import Run, Stream
 
 if TYPE_CHECKING:
-    from jetmap.settings import Settings
-
-    from .link import Link
     from .sync import SyncCluster
 
 X = TypeVar("X")
@@ -270,8 +271,6 @@ class Cluster:
     @property
     def settings(self) -> Settings:
         if self._settings is None:
-            from jetmap.settings import Settings
-
             given: dict[str, Any] = {"nats_url": self._url, "cores": self._cores}
             if self._tasks:
                 given["tasks"] = self._tasks
@@ -289,8 +288,6 @@ class Cluster:
 
     async def knows(self, function: str) -> bool:
         """Whether any worker of this pool ever announced a function of this name."""
-        from jetmap.broker import topology
-
         if self._inline:
             return find(function) is not None
         if any(status.info.name == function for status in self.functions):
@@ -310,8 +307,6 @@ class Cluster:
                 for argument in self._tasks:
                     import_tasks(argument)
             else:
-                from .link import Link
-
                 self._link = await Link.open(
                     self.settings, share=self._share, start_timeout=self._start_timeout
                 )
@@ -349,8 +344,6 @@ class Cluster:
     def _open_inline(
         self, name: str, source: Source, format: Format, kwargs: bytes, timeout: float | None
     ) -> InlineRun:
-        from jetmap.worker.compute import Limits
-
         function = find(name)
         if function is None:
             raise UnknownFunction(f"no function {name!r} is registered in this process")
