@@ -1,5 +1,6 @@
 # make demo     everything on this machine, a real map over HTTP with live progress
 # make test     the tests
+# make test-all the slow ones too: frozen hosts, long items, a short soak
 # make check    format, lint and types
 # make soak     random maps under random faults, every item accounted for (SECONDS=600, SEED=)
 # make bench    jetmap beside ProcessPoolExecutor (about ten minutes)
@@ -15,13 +16,16 @@ READY := $(VENV)/.ready
 SECONDS := 600
 SEED :=
 
-.PHONY: demo test check format soak bench clean
+.PHONY: demo test test-all check format soak bench clean
 
 demo: $(READY)
 	@$(BIN)/jetmap demo
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -120,7 +120,9 @@ class Reader:
         self._servers: list[Server] = []
         self._started = 0
         self._environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("JETMAP_")
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("JETMAP_", "MAKE", "MFLAGS"))  # as from a shell, not a make
         } | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "XDG_RUNTIME_DIR": str(runtime),
@@ -186,7 +188,10 @@ class Reader:
         ready.parent.mkdir()
         ready.touch()
         printed = subprocess.check_output(
-            ["make", "--dry-run", *command.split()[1:], f"VENV={ready.parent}"], cwd=ROOT, text=True
+            ["make", "--dry-run", *command.split()[1:], f"VENV={ready.parent}"],
+            cwd=ROOT,
+            text=True,
+            env=self._environment,
         )
         assert printed == f"{ready.parent}/bin/jetmap demo\n"
         subprocess.check_output(["jetmap", "demo", "--help"], env=self._environment)

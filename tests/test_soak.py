@@ -145,6 +145,18 @@ def test_a_good_item_is_given_up_only_for_faults(tmp_path: Path) -> None:
     assert checker.violations != []
 
 
+def test_what_starts_long_after_its_caller_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "7-8-1.runs"
+    path.write_text("a.1 50 2.0\na.1 51 18.0\n")
+    killed = Fault("caller killed", 2.5, 2.5, caller="a")
+    checker = judged(story()[:2], gone={"a"})
+    examine(checker, [killed], [path])
+    assert [violation.fault for violation in checker.violations] == ["late"]
+    checker = judged(story()[:2], gone={"a"})
+    examine(checker, [killed, Fault("agent killed", 3.0, 3.0, agent=7)], [path])
+    assert checker.violations == []  # something else may be the reason
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_short_soak() -> None:

@@ -215,11 +215,8 @@ def _check_refusal(checker: Checker, map: Map, faults: list[Fault]) -> None:
     if map.how == "refused":
         reasons = [f for f in faults if f.kind in TAKING and f.is_around(map.last)]
     elif map.how == "broken":
-        reasons = [
-            f
-            for f in faults
-            if f.kind == "gateway killed" and f.began <= map.last and f.is_around(map.began)
-        ] + [f for f in faults if f.kind == "gateway killed" and map.began <= f.began <= map.last]
+        breaking = [f for f in faults if f.kind in ("gateway killed", STALL)]
+        reasons = [f for f in breaking if f.began <= map.last and f.is_around(map.began)]
     else:
         return
     if not reasons:
@@ -238,7 +235,7 @@ def _check_late(
         left, limit = killed.began, KILLED_LIMIT
     else:
         return
-    others = [fault for fault in faults if fault is not killed]
+    others = [f for f in faults if f is not killed and (f.caller is None or f.hits_caller_of(map))]
     if any(f.is_around(left, 20) or 0 < f.began - left < limit for f in others):
         return
     late = [run for several in runs.values() for run in several if run.at > left + limit + SLACK]
