@@ -157,6 +157,16 @@ def test_what_starts_long_after_its_caller_is_found(tmp_path: Path) -> None:
     assert checker.violations == []  # something else may be the reason
 
 
+def test_a_connection_breaks_only_where_a_gateway_was_killed() -> None:
+    lines = [*story("sse")[:2], {"e": "end", "m": "a.1", "t": 4.0, "how": "broken", "what": "EOF"}]
+    killed = Fault("gateway killed", 3.9, 4.5, caller="gateway")
+    for faults, found in ([killed], []), ([], ["ended"]):
+        checker = judged(lines)
+        examine(checker, faults, [])
+        wrong = [v.fault for v in checker.violations if "never ran" not in v.text]
+        assert wrong == found
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_short_soak() -> None:

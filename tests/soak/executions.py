@@ -216,7 +216,7 @@ def _check_refusal(checker: Checker, map: Map, faults: list[Fault]) -> None:
         reasons = [f for f in faults if f.kind in TAKING and f.is_around(map.last)]
     elif map.how == "broken":
         breaking = [f for f in faults if f.kind in ("gateway killed", STALL)]
-        reasons = [f for f in breaking if f.began <= map.last and f.is_around(map.began)]
+        reasons = [f for f in breaking if f.began <= map.last and f.ended + AFTERMATH >= map.began]
     else:
         return
     if not reasons:
