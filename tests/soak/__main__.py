@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,7 +114,9 @@ class Soak:
         """Callers start no more maps; those that are open must come to their end."""
         for caller in stage.callers:
             assert caller.process.stdin is not None
-            caller.process.stdin.close()
+            with suppress(BrokenPipeError):  # one that is gone is reported below
+                caller.process.stdin.write(b"!")
+                caller.process.stdin.flush()
         deadline = time.monotonic() + TO_END
         for caller in stage.callers:
             code = await caller.ended(max(1.0, deadline - time.monotonic()))

@@ -1,4 +1,4 @@
-"""A caller in a process of its own: runs maps with the library until its input ends."""
+"""A caller in a process of its own: runs maps with the library until it is told."""
 
 from __future__ import annotations
 

@@ -17,14 +17,15 @@ async def until_told(
     run: Callable[[Plan], Awaitable[None]],
     at_once: int,
 ) -> None:
-    """Runs maps, some at once, until standard input ends; then those that are open to their end."""
+    """Runs maps, some at once, until a byte comes on standard input; then those that are open to
+    their end. If standard input ends instead, the soak was killed, and this process ends too."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def told() -> None:
         if not os.read(0, 1000):
-            loop.remove_reader(0)
-            stop.set()
+            os._exit(1)
+        stop.set()
 
     loop.add_reader(0, told)
     number = 0
@@ -38,3 +39,4 @@ async def until_told(
     async with asyncio.TaskGroup() as group:
         for _ in range(at_once):
             group.create_task(one_after_the_other())
+    loop.remove_reader(0)

@@ -1,4 +1,4 @@
-"""A caller over HTTP, in a process of its own: posts maps to the gateway until its input ends.
+"""A caller over HTTP, in a process of its own: posts maps to the gateway until it is told.
 
 Knows nothing of jetmap but its HTTP interface.
 """
