@@ -2,7 +2,9 @@
 
 One work stream a pool; one consumer a lane of an offer::
 
-    jetmap.work.<pool>.<offer>.<lane>.<map>.<chunk>    chunks, one subject each
+    jetmap.work.<pool>.<offer>.<lane>.<map>.<chunk>    chunks, one subject each; small ones of
+                                                       several maps share a message, which
+                                                       has an id of its own for <map>
     jetmap.agents.<pool>.<agent>                       presence
     jetmap.control.<pool>                              to every agent of the pool
     <inbox>.<dispatcher>.…                             results, claims, publish acks

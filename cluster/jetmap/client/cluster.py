@@ -10,7 +10,6 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
-from jetmap.broker import topology
 from jetmap.dispatch.roster import FunctionStatus
 from jetmap.dispatch.sources import AsyncObjects, Objects, Source
 from jetmap.dispatch.stats import Stats
@@ -285,14 +284,6 @@ class Cluster:
         from .sync import SyncCluster
 
         return SyncCluster(self)
-
-    async def knows(self, function: str) -> bool:
-        """Whether any worker of this pool ever announced a function of this name."""
-        if self._inline:
-            return find(function) is not None
-        if any(status.info.name == function for status in self.functions):
-            return True
-        return await topology.known(self._linked().connection, self.settings.pool, function)
 
     # Inside
 
