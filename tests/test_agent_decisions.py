@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from jetmap.agent.pulls import EXPRESS_RUN, Pull, Pulls
+from jetmap.agent.pulls import EXPRESS_RUN, Pull, Pulls, Verdict
 from jetmap.messages import Lane
 
 LANES: tuple[Lane, ...] = ("express", "main")
@@ -31,7 +31,7 @@ class Pulling(RuleBasedStateMachine):
     @initialize(cores=st.integers(1, 4))
     def begin(self, cores: int) -> None:
         self.pulls = Pulls()
-        self.starting, self.busy = cores, 0
+        self.starting, self.busy, self.held = cores, 0, 0
         self.asked = deque[Pull]()
         self.queue: dict[Lane, int] = {"express": 0, "main": 0}
         self.parked: dict[Lane, int] = {"express": 0, "main": 0}
@@ -40,6 +40,7 @@ class Pulling(RuleBasedStateMachine):
     # The agent
 
     def plan(self) -> None:
+        self.settle()
         self.asked.extend(self.pulls.plan())
 
     @rule()
@@ -82,12 +83,31 @@ class Pulling(RuleBasedStateMachine):
             self.plan()
             return
         idle = self.pulls.idle
-        if self.pulls.delivered(answer.lane, waited=answer.waited):
+        verdict = self.pulls.delivered(answer.lane, waited=answer.waited)
+        if verdict is Verdict.HOLD:
+            assert answer.lane == "main"
+            assert any(pull.lane == "express" for pull in self.asked) or any(
+                a.lane == "express" for a in self.answers
+            ), "a chunk waits for an answer that never comes"
+            self.held += 1
+        else:
+            self.judged(verdict, answer.lane, idle)
+        self.plan()
+
+    def judged(self, verdict: Verdict, lane: Lane, idle: int) -> None:
+        if verdict is Verdict.TAKE:
             assert idle > 0, "a chunk was started on a busy core"
             self.busy += 1
         else:
             assert idle == 0, "a chunk was handed back beside an idle core"
-            self.publish(answer.lane)
+            self.publish(lane)
+
+    def settle(self) -> None:
+        idle = self.pulls.idle
+        while (verdict := self.pulls.held()) is not None:
+            self.held -= 1
+            self.judged(verdict, "main", idle)
+            idle = self.pulls.idle
 
     @rule(lane=lanes)
     def lane_was_silent(self, lane: Lane) -> None:
@@ -158,6 +178,7 @@ class Pulling(RuleBasedStateMachine):
                 break
         else:
             raise AssertionError("it never settles")
+        assert not self.held
         if self.pulls.idle:
             assert self.queue == {"express": 0, "main": 0}
             assert all(self.parked[lane] >= self.pulls.idle for lane in LANES)
@@ -167,35 +188,42 @@ Pulling.TestCase.settings = settings(max_examples=120, stateful_step_count=60, d
 TestPulling = Pulling.TestCase
 
 
-def answer_all(
-    pulls: Pulls, queue: dict[Lane, int], planned: list[Pull]
-) -> tuple[Lane, int] | None:
-    """Lets a server answer; the lane that gave the next chunk, and the round trips it took."""
-    trips, todo = 0, planned
+def answer_all(pulls: Pulls, queue: dict[Lane, int]) -> tuple[Lane, int] | None:
+    """Lets a server answer; the lane that gave the one core its next chunk, and after how many
+    round trips."""
+    trips, todo = 0, pulls.plan()
     while todo:
         trips += 1
-        following: list[Pull] = []
-        for pull in todo:
+        taken: Lane | None = None
+        for pull in reversed(todo):  # The main lane's answer is the first to come.
             if queue[pull.lane]:
                 queue[pull.lane] -= 1
-                assert pulls.delivered(pull.lane, waited=pull.wait)
-                return pull.lane, trips
-            if not pull.wait:
+                if pulls.delivered(pull.lane, waited=pull.wait) is Verdict.TAKE:
+                    taken = pull.lane
+            elif not pull.wait:
                 pulls.empty(pull.lane)
-                following += pulls.plan()
-        todo = following
+            while (verdict := pulls.held()) is not None:
+                if verdict is Verdict.TAKE:
+                    taken = "main"
+                else:
+                    queue["main"] += 1
+        if taken is not None:
+            return taken, trips
+        todo = pulls.plan()
     return None
 
 
 @quick
 @given(st.integers(0, 30), st.integers(0, 30))
 def test_express_goes_first_but_leaves_the_main_lane_a_share(express: int, main: int) -> None:
-    pulls, queue = Pulls(), {"express": express, "main": main}
+    pulls = Pulls()
+    queue: dict[Lane, int] = {"express": express, "main": main}
     taken: list[str] = []
     pulls.core_freed()
-    while (answer := answer_all(pulls, queue, pulls.plan())) is not None:  # type: ignore[arg-type]
+    while (answer := answer_all(pulls, queue)) is not None:
         taken.append(answer[0])
-        assert answer[1] <= 2
+        known_to_be_quiet = not express and len(taken) > 1
+        assert answer[1] <= (1 if known_to_be_quiet else 2)
         pulls.core_freed()
 
     assert len(taken) == express + main

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from jetmap.broker.connection import Connection, Subscription
 from jetmap.errors import JetmapError
 from jetmap.messages import Lane
 
-from .pulls import Pull, Pulls
+from .pulls import Pull, Pulls, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Intake:
         self._renew = renew
         self._pulls = Pulls()
         self._subjects: dict[Lane, str] = {}
+        self._held: deque[Delivered] = deque()
         self._numbers = itertools.count()
         self._heard: dict[Lane, float] = {"express": 0.0, "main": 0.0}
         self._subscriptions: list[Subscription] = []
@@ -118,6 +120,8 @@ class Intake:
         self.stopped = True
         if self._renewing is not None:
             self._renewing.cancel()
+        while self._held:
+            await self._end(self._held.popleft(), Verdict.BACK)
 
     async def close(self) -> None:
         for subscription in self._subscriptions:
@@ -125,6 +129,7 @@ class Intake:
 
     async def pull(self) -> None:
         if self._subjects and not self.stopped:
+            await self._settle()
             await self._send(self._pulls.plan())
 
     async def check(self, now: float) -> None:
@@ -167,17 +172,34 @@ class Intake:
         return receive
 
     async def _deliver(self, message: Msg, lane: Lane, wait: bool) -> None:
-        if self.stopped or not self._pulls.delivered(lane, waited=wait):
+        if self.stopped:
             await self._connection.publish(message.reply, NAK)
             return
         deliveries, pending = _parse_ack(message.reply)
         if lane == "main":
             self.pending = pending
-        await self._take(
-            Delivered(
-                message.data, message.reply, lane, deliveries, pending if lane == "main" else -1
-            )
-        )
+        behind = pending if lane == "main" else -1
+        delivered = Delivered(message.data, message.reply, lane, deliveries, behind)
+        verdict = self._pulls.delivered(lane, waited=wait)
+        if lane == "main":
+            # Those that are held already go first.
+            self._held.append(delivered)
+            if verdict is not Verdict.HOLD:
+                await self._end(self._held.popleft(), verdict)
+        else:
+            await self._end(delivered, verdict)
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """After each answer: what was held goes to a core or back, when that is known."""
+        while (verdict := self._pulls.held()) is not None:
+            await self._end(self._held.popleft(), verdict)
+
+    async def _end(self, delivered: Delivered, verdict: Verdict) -> None:
+        if verdict is Verdict.TAKE:
+            await self._take(delivered)
+        else:
+            await self._connection.publish(delivered.ack, NAK)
 
     async def _status(self, message: Msg, lane: Lane, wait: bool) -> None:
         status = (message.headers or {}).get("Status", "")

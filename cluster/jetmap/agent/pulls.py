@@ -1,15 +1,17 @@
 """Which pulls an agent has out, for how many idle cores. No I/O.
 
-An idle core first asks the express lane (an answer comes at once, full or empty), then the
-main lane, and where both are empty it parks a pull at each, to be answered when something
-comes. A pull that is parked says that its lane is empty, so the next core need not ask. A
-pull may outlast the core that it was for; what it then brings is handed back at once, so
-that no chunk waits at a busy core.
+An idle core asks the express lane first (an answer comes at once, full or empty), then the
+main lane; while the express lane is known to be quiet it asks both at once, and what the main
+lane brings is held until the express lane has answered too. Where both are empty it parks a
+pull at each, to be answered when something comes. A pull that is parked says that its lane is
+empty, so the next core need not ask. A pull may outlast the core that it was for; what it then
+brings is handed back at once, so that no chunk waits at a busy core.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from jetmap.messages import Lane
 
@@ -24,6 +26,14 @@ class Pull:
 
     lane: Lane
     wait: bool
+
+
+class Verdict(Enum):
+    """What to do with a chunk that came. HOLD: until ``held`` says which of the others."""
+
+    TAKE = auto()
+    HOLD = auto()
+    BACK = auto()
 
 
 class _LanePulls:
@@ -45,6 +55,8 @@ class Pulls:
         self._past_express = 0  # Idle cores that have heard that the express lane is empty.
         self._express_run = 0
         self._known_empty = False  # The main lane has just said so.
+        self._quiet = False  # The express lane's last answer was that it is empty.
+        self._held = 0  # Chunks of the main lane that wait for the express lane's answer.
 
     def core_freed(self) -> None:
         self.idle += 1
@@ -61,8 +73,8 @@ class Pulls:
         """The pulls to send now; they count as sent."""
         express, main = self._lanes["express"], self._lanes["main"]
         pulls = self._cover("express", self.idle - express.out - self._past_express)
-        past = min(self.idle, express.parked + self._past_express)
-        pulls += self._cover("main", past - main.out)
+        past = self.idle if self._quiet else express.parked + self._past_express
+        pulls += self._cover("main", min(self.idle, past) - main.out - self._held)
         self._known_empty = False
         # Who waits at the main lane, and only there, waits at the express lane too.
         waiting = max(0, self._past_express - main.asked)
@@ -81,24 +93,44 @@ class Pulls:
             lane.asked += cores
         return [Pull(name, wait)] * cores
 
-    def delivered(self, lane: Lane, *, waited: bool) -> bool:
-        """A chunk came. Returns whether a core is idle for it; if not, hand it back."""
+    def delivered(self, lane: Lane, *, waited: bool) -> Verdict:
+        """A chunk came: is a core idle for it?"""
         self._answered(lane, waited)
-        if self.idle <= 0:
-            return False
-        self.idle -= 1
         if lane == "main":
-            self._past_express = max(0, self._past_express - 1)
-            self._express_run = 0
-        else:
-            self._express_run += 1
+            self._held += 1
+            return self.held() or Verdict.HOLD
+        self._quiet = False
+        if self.idle <= 0:
+            return Verdict.BACK
+        self.idle -= 1
+        self._express_run += 1
         self._settle()
-        return True
+        return Verdict.TAKE
+
+    def held(self) -> Verdict | None:
+        """What becomes of the first chunk that is held; None: there is none, or it waits.
+
+        To be called after each event until it says None.
+        """
+        if not self._held:
+            return None
+        if self.idle <= 0:
+            self._held -= 1
+            return Verdict.BACK
+        if self.idle <= self._lanes["express"].asked:
+            return None
+        self._held -= 1
+        self.idle -= 1
+        self._past_express = max(0, self._past_express - 1)
+        self._express_run = 0
+        self._settle()
+        return Verdict.TAKE
 
     def empty(self, lane: Lane) -> None:
         """A question was answered with 'nothing there'; ``plan`` says what to ask next."""
         self._answered(lane, waited=False)
         if lane == "express":
+            self._quiet = True
             self._past_express += 1
             self._settle()
         else:

@@ -22,7 +22,7 @@ from .options import DispatchOptions
 logger = logging.getLogger(__name__)
 
 CONFIRM_BATCH = 64
-CONFIRM_SECONDS = 0.005  # Nothing waits for a confirmation, so several go in one message.
+CONFIRM_SECONDS = 0.05  # Nothing waits for a confirmation, so several go in one message.
 
 SETTLE_SECONDS = 0.02
 WORD_SECONDS = 2.0
