@@ -13,7 +13,6 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -201,14 +200,12 @@ def test_compose_is_valid() -> None:
         assert set(re.findall(r"[:\[] ?\*(\w+)", text)) <= set(re.findall(r"&(\w+)", text))
         return
     done = subprocess.run(
-        [*tool, "-f", str(COMPOSE), "config", "--format", "json"],
-        env=os.environ | {"NATS_PASSWORD": "a", "GATEWAY_TOKEN": "b"},
+        [*tool, "-f", str(COMPOSE), "config", "--services"],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert set(found["services"]) == set(services())
+    assert set(done.stdout.split()) == set(services())
 
 
 def test_compose_has_what_it_promises() -> None:
@@ -237,10 +234,11 @@ def test_compose_speaks_of_settings_and_variables_that_exist() -> None:
 
 def test_compose_mounts_what_is_there_and_declares_its_secrets() -> None:
     text = COMPOSE.read_text(encoding="utf-8")
-    for path in re.findall(r"\"(\./[\w/]+):", text) + re.findall(r":-(\./\w+)\}", text):
+    for path in re.findall(r"\"(\./[\w/]+):", text) + re.findall(r":-(\./\w+)\}:", text):
         assert (ROOT / path).is_dir(), path
     assert (ROOT / "examples" / re.findall(r"TASKS:-([\w.]+)\}", text)[0]).is_file()
-    declared = set(re.findall(r"^  (\w+):\n    environment: \w+", text, re.M))
+    given = r"^  (\w+):\n    file: \$\{SECRETS_DIR:-\./secrets\}/\1$"
+    declared = set(re.findall(given, text, re.M))
     used = set(re.findall(r"/run/secrets/(\w+)", text))
     assert declared == used == {"nats_password", "gateway_token"}
 

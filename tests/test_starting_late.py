@@ -6,9 +6,11 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from jetmap.agent.agent import Agent
@@ -40,6 +42,8 @@ def freeze(place: Site, seconds: float) -> None:
     pid = place.server.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
+    while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
+        time.sleep(0.001)  # A thread on another core may answer once more.
     asyncio.get_running_loop().call_later(seconds, os.kill, pid, signal.SIGCONT)
 
 
