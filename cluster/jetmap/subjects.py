@@ -9,6 +9,15 @@ One work stream a pool; one consumer a lane of an offer::
     jetmap.control.<pool>                              to every agent of the pool
     <inbox>.<dispatcher>.…                             results, claims, publish acks
     <inbox>.<agent>.…                                  confirmations, pulls
+
+Jobs have three streams a pool::
+
+    jetmap.job.<pool>.state.<job>                      records, the last one of each job
+    jetmap.job.<pool>.key.<digest>                     idempotency keys
+    jetmap.job.<pool>.lease.<dispatcher>               who carries jobs and is alive
+    jetmap.told.<pool>.>                               what was stored of those three
+    jetmap.input.<pool>.<job>                          items, in order
+    jetmap.outcome.<pool>.<job>                        outcomes, in the order of their coming
 """
 
 from __future__ import annotations
@@ -66,3 +75,47 @@ def all_presence(pool: str) -> str:
 
 def control(pool: str) -> str:
     return f"jetmap.control.{pool}"
+
+
+# Jobs. A job's id is one subject token; so is the id of the map that an owner runs for it.
+
+
+def job_state(pool: str, job: str) -> str:
+    return f"jetmap.job.{pool}.state.{job}"
+
+
+def job_key(pool: str, key: str) -> str:
+    """key: a digest of the caller and its idempotency key."""
+    return f"jetmap.job.{pool}.key.{key}"
+
+
+def lease(pool: str, dispatcher: str) -> str:
+    return f"jetmap.job.{pool}.lease.{dispatcher}"
+
+
+def told(pool: str, what: str = ">") -> str:
+    """Where the state stream repeats what it has stored."""
+    return f"jetmap.told.{pool}.{what}"
+
+
+def job_input(pool: str, job: str) -> str:
+    return f"jetmap.input.{pool}.{job}"
+
+
+def job_outcomes(pool: str, job: str) -> str:
+    return f"jetmap.outcome.{pool}.{job}"
+
+
+def job_stream(pool: str, kind: str) -> str:
+    """kind: JOBS, INPUT or OUTCOMES."""
+    return f"JETMAP_{kind}_{pool}"
+
+
+def job_map(job: str, epoch: int) -> str:
+    """The id of the map that runs a job under one owner; no other map's id has a '='."""
+    return f"={job}={epoch}"
+
+
+def job_of(map: str) -> str | None:
+    """The job that a map runs, or None."""
+    return map.split("=")[1] if map.startswith("=") else None

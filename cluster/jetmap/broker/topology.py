@@ -74,21 +74,36 @@ async def ensure_stream(
         "max_msgs_per_subject": 1,
         "max_age": 0,
     }
-    config = required | {
-        "name": name,
-        "subjects": [subjects.all_work(pool)],
+    given = {
         "storage": options.storage,
-        "num_replicas": _replicas(c, options.replicas),
+        "num_replicas": replicas(c, options.replicas),
         "max_msgs": options.max_messages,
         "max_bytes": options.max_bytes,
     }
+    info = await ensure(c, name, [subjects.all_work(pool)], required, given, patience=patience)
+    return hashlib.sha256(info["created"].encode()).hexdigest()[:8]
+
+
+async def ensure(
+    c: Connection,
+    name: str,
+    wanted: list[str],
+    required: dict[str, Any],
+    given: dict[str, Any],
+    *,
+    patience: float = 0.0,
+) -> dict[str, Any]:
+    """Makes a stream of these subjects if it is missing; returns its info.
+
+    required: what must be so if it is there; given: what it is made with besides.
+    """
+    config = required | given | {"name": name, "subjects": wanted}
     info = await _ensure_within(patience, c, name, config)
     there = info["config"]
     wrong = _differences(required, there)
-    if subjects.all_work(pool) not in there.get("subjects", []):
-        wrong.append(f"subjects lack {subjects.all_work(pool)!r}")
+    wrong += [f"subjects lack {s!r}" for s in wanted if s not in there.get("subjects", [])]
     _refuse(f"stream {name}", wrong)
-    return hashlib.sha256(info["created"].encode()).hexdigest()[:8]
+    return info
 
 
 async def ensure_consumers(c: Connection, pool: str, offer: str, epoch: str) -> None:
@@ -132,7 +147,8 @@ async def purge(c: Connection, pool: str, subject: str) -> int:
     return int(answer.get("purged", 0))
 
 
-def _replicas(c: Connection, wanted: int) -> int:
+def replicas(c: Connection, wanted: int) -> int:
+    """Of a stream: three in a cluster, else one, where nothing else is wanted."""
     return wanted or (3 if c.clustered else 1)
 
 
@@ -278,7 +294,7 @@ async def _ensure_bucket(c: Connection, pool: str) -> None:
         "subjects": [_kv_subject(pool, ">")],
         "retention": "limits",
         "storage": "file",
-        "num_replicas": _replicas(c, 0),
+        "num_replicas": replicas(c, 0),
         "max_msgs_per_subject": 1,
         "discard": "new",
         "allow_rollup_hdrs": True,

@@ -1,0 +1,1 @@
+"""Jobs: maps whose input, outcomes and state live in JetStream, so that anyone can carry them."""

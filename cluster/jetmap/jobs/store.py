@@ -1,0 +1,267 @@
+"""Reading and writing the streams of jobs. What to write is decided elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from nats.aio.msg import Msg
+
+from jetmap import subjects
+from jetmap.broker import topology
+from jetmap.broker.connection import Connection, JetStreamError, checked
+from jetmap.errors import BrokerUnreachable, JetmapError
+
+from .records import KeyRecord, Record
+
+logger = logging.getLogger(__name__)
+
+RETRY_FOR = 15.0  # Seconds that a write is tried again while the broker has no leader.
+RETRY_EVERY = 0.25
+FETCH_SECONDS = 5.0
+FETCH_BYTES = 4 << 20
+FETCH_MESSAGES = 64
+
+_record = msgspec.json.Decoder(Record).decode
+_key = msgspec.json.Decoder(KeyRecord).decode
+
+MARKER = "Nats-Marker-Reason"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message of a stream. seq: its sequence number."""
+
+    seq: int
+    data: bytes
+
+
+class Conflict(JetmapError):  # noqa: N818  # it is no fault
+    """Somebody else wrote the record first."""
+
+
+class Store:
+    """The streams of one pool's jobs."""
+
+    def __init__(self, connection: Connection, pool: str) -> None:
+        self.connection = connection
+        self.pool = pool
+        self._jobs = subjects.job_stream(pool, "JOBS")
+
+    # Records
+
+    async def read(self, job: str) -> tuple[Record | None, int]:
+        """A job's record and its sequence number, as the leader has it; None: there is none."""
+        found = await self._last(subjects.job_state(self.pool, job))
+        if found is None:
+            return None, 0
+        message, seq = found
+        return (_record(message) if message else None), seq
+
+    async def is_expired(self, job: str) -> bool:
+        """Whether there was such a job, whose time is over."""
+        found = await self._last(subjects.job_state(self.pool, job))
+        return found is not None and not found[0]
+
+    async def write(self, record: Record, after: int, *, ttl: float | None = None) -> int:
+        """Stores a record if the one before it has sequence number ``after`` (0: there is
+        none). ttl: seconds until it expires. Returns its sequence number; raises Conflict."""
+        subject = subjects.job_state(self.pool, record.id)
+        return await self._put(subject, msgspec.json.encode(record), after, ttl)
+
+    async def read_key(self, key: str) -> tuple[KeyRecord | None, int]:
+        found = await self._last(subjects.job_key(self.pool, key))
+        if found is None:
+            return None, 0
+        return (_key(found[0]) if found[0] else None), found[1]
+
+    async def write_key(self, key: str, record: KeyRecord, after: int, ttl: float) -> int:
+        subject = subjects.job_key(self.pool, key)
+        return await self._put(subject, msgspec.json.encode(record), after, ttl)
+
+    async def renew_lease(self, dispatcher: str, ttl: float) -> None:
+        headers = {"Nats-TTL": f"{max(1, round(ttl))}s"}
+        subject = subjects.lease(self.pool, dispatcher)
+        await self._request(subject, b"1", headers)
+
+    async def drop_lease(self, dispatcher: str) -> None:
+        await self._purge("JOBS", subjects.lease(self.pool, dispatcher))
+
+    async def has_lease(self, dispatcher: str) -> bool:
+        found = await self._last(subjects.lease(self.pool, dispatcher))
+        return found is not None and found[0] != b""
+
+    async def all_records(self) -> list[tuple[Record, int]]:
+        """Every record, with its sequence number."""
+        wanted = subjects.job_state(self.pool, "*")
+        records: list[tuple[Record, int]] = []
+        after = 0
+        while found := await self.fetch("JOBS", wanted, after, messages=1000):
+            records += [(_record(stored.data), stored.seq) for stored in found if stored.data]
+            after = found[-1].seq
+        return records
+
+    async def watch(self, heard: Callable[[Msg], Awaitable[None]]) -> Any:
+        """Has ``heard`` called with what is stored from now on: records, keys and leases."""
+
+        async def told(message: Msg) -> None:
+            await heard(message)
+
+        return await self.connection.subscribe(subjects.told(self.pool), told)
+
+    # Inputs and outcomes
+
+    async def append(self, subject: str, data: bytes) -> int:
+        """Stores a message; returns its sequence number. Raises JetStreamError: it is full."""
+        return await self._put(subject, data, None, None)
+
+    async def fetch(
+        self,
+        kind: str,
+        subject: str,
+        after: int,
+        *,
+        messages: int = FETCH_MESSAGES,
+        max_bytes: int = FETCH_BYTES,
+    ) -> list[Stored]:
+        """The next messages on a subject behind sequence number ``after``; none: the end.
+
+        From any replica (batched direct get, ADR-31), so what was just written may lack.
+        """
+        inbox = f"{self.connection.inbox_prefix}.{subjects.new_id()}"
+        found: list[Stored] = []
+        done = asyncio.get_running_loop().create_future()
+
+        async def receive(message: Msg) -> None:
+            headers = message.headers or {}
+            if "Nats-Sequence" in headers:
+                data = b"" if MARKER in headers else message.data
+                found.append(Stored(int(headers["Nats-Sequence"]), data))
+            elif not done.done():
+                done.set_result(headers.get("Status", "503"))
+
+        subscription = await self.connection.subscribe(inbox, receive, direct=True)
+        request = {
+            "seq": after + 1,
+            "next_by_subj": subject,
+            "batch": messages,
+            "max_bytes": max_bytes,
+        }
+        stream = subjects.job_stream(self.pool, kind)
+        try:
+            await self.connection.publish(
+                f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request), inbox
+            )
+            async with asyncio.timeout(FETCH_SECONDS):
+                status = await done
+        except TimeoutError:
+            if found:
+                return found  # In order: what is missing is fetched next.
+            raise BrokerUnreachable(f"stream {stream} does not answer") from None
+        finally:
+            await subscription.unsubscribe()
+        if status not in ("204", "404", "408", "413"):
+            raise BrokerUnreachable(f"stream {stream} does not answer ({status})")
+        return found
+
+    async def size(self, kind: str, subject: str) -> tuple[int, int]:
+        """Messages on a subject, counted by the leader, and bytes of the whole stream."""
+        stream = subjects.job_stream(self.pool, kind)
+        info = await self._patiently(
+            lambda: self.connection.api(f"STREAM.INFO.{stream}", {"subjects_filter": subject})
+        )
+        state = info["state"]
+        return sum((state.get("subjects") or {}).values()), int(state["bytes"])
+
+    async def jobs_in(self, kind: str) -> set[str]:
+        """The jobs of which a stream holds something."""
+        stream = subjects.job_stream(self.pool, kind)
+        found: set[str] = set()
+        while True:
+            request = {"subjects_filter": ">", "offset": len(found)}
+            info = await self.connection.api(f"STREAM.INFO.{stream}", request)
+            page = info["state"].get("subjects") or {}
+            found |= {subject.rsplit(".", 1)[1] for subject in page}
+            if not page or len(found) >= info.get("total", 0):
+                return found
+
+    async def remove(self, job: str) -> None:
+        """Removes a job's input and outcomes."""
+        await self._purge("INPUT", subjects.job_input(self.pool, job))
+        await self._purge("OUTCOMES", subjects.job_outcomes(self.pool, job))
+
+    async def forget(self, job: str) -> None:
+        """Removes a job's record."""
+        await self._purge("JOBS", subjects.job_state(self.pool, job))
+
+    async def forget_key(self, key: str) -> None:
+        await self._purge("JOBS", subjects.job_key(self.pool, key))
+
+    # Inside
+
+    async def _last(self, subject: str) -> tuple[bytes, int] | None:
+        """The last message on a subject; empty where one has expired."""
+        try:
+            answer = await self._patiently(
+                lambda: self.connection.api(
+                    f"STREAM.MSG.GET.{self._jobs}", {"last_by_subj": subject}
+                )
+            )
+        except JetStreamError as error:
+            if error.err_code in (topology.NO_MESSAGE, topology.STREAM_NOT_FOUND):
+                return None
+            raise
+        message = answer["message"]
+        headers = base64.b64decode(message.get("hdrs", ""))
+        if MARKER.encode() in headers:
+            return b"", int(message["seq"])
+        return base64.b64decode(message.get("data", "")), int(message["seq"])
+
+    async def _put(self, subject: str, data: bytes, after: int | None, ttl: float | None) -> int:
+        headers: dict[str, str] = {}
+        if after is not None:
+            headers["Nats-Expected-Last-Subject-Sequence"] = str(after)
+        if ttl is not None:
+            headers["Nats-TTL"] = f"{max(1, round(ttl))}s"
+        try:
+            return await self._request(subject, data, headers or None)
+        except JetStreamError as error:
+            if error.err_code != topology.WRONG_LAST_SEQUENCE:
+                raise
+            # It may be ours, stored although the broker's word on it was lost.
+            found = await self._last(subject)
+            if found is not None and found[0] == data:
+                return found[1]
+            raise Conflict(f"{subject} was written by somebody else") from error
+
+    async def _request(self, subject: str, data: bytes, headers: dict[str, str] | None) -> int:
+        async def ask() -> dict[str, Any]:
+            return checked(await self.connection.request(subject, data, 5, headers))
+
+        return int((await self._patiently(ask))["seq"])
+
+    async def _purge(self, kind: str, subject: str) -> None:
+        stream = subjects.job_stream(self.pool, kind)
+        await self._patiently(
+            lambda: self.connection.api(f"STREAM.PURGE.{stream}", {"filter": subject})
+        )
+
+    async def _patiently(self, ask: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """Asks again while the broker is away or elects a leader."""
+        deadline = time.monotonic() + RETRY_FOR
+        while True:
+            try:
+                return await ask()
+            except BrokerUnreachable:
+                if time.monotonic() >= deadline:
+                    raise
+            except JetStreamError as error:
+                if error.err_code not in (10005, 10008) or time.monotonic() >= deadline:
+                    raise
+            await asyncio.sleep(RETRY_EVERY)
