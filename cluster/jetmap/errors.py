@@ -215,6 +215,60 @@ class ConfigurationError(JetmapError, ValueError):
         return self.__class__, (self.problems,)
 
 
+class JobError(JetmapError):
+    """The root of what can be wrong with a job."""
+
+
+class JobsUnavailable(JobError):  # noqa: N818
+    """This cluster has no store that lasts, which jobs need."""
+
+
+class UnknownJob(JobError, KeyError):  # noqa: N818
+    """There is no such job, or no longer."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class StoreFull(JobError):  # noqa: N818
+    """The store has no room for the job. limit, used, wanted: bytes."""
+
+    def __init__(self, message: str, *, limit: int, used: int, wanted: int) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.used = used
+        self.wanted = wanted
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.__class__, self.args, self.__dict__)
+
+
+class KeyBusy(JobError):  # noqa: N818
+    """The first job of this idempotency key is still being uploaded. retry_after: seconds."""
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.__class__, self.args, self.__dict__)
+
+
+class KeyReused(JobError):  # noqa: N818
+    """The idempotency key was used for another body, function or parameters."""
+
+
+class JobEnded(JobError):  # noqa: N818
+    """The job ended without all its outcomes. state: failed, cancelled or expired."""
+
+    def __init__(self, message: str, *, state: str) -> None:
+        super().__init__(message)
+        self.state = state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.__class__, self.args, self.__dict__)
+
+
 def _again(cls: type[JetmapError], args: tuple[Any, ...], facts: dict[str, Any]) -> JetmapError:
     """An error as it was before it was pickled."""
     error = cls.__new__(cls, *args)
