@@ -219,18 +219,18 @@ class JobError(JetmapError):
     """The root of what can be wrong with a job."""
 
 
-class JobsUnavailable(JobError):  # noqa: N818
+class JobsUnavailable(JobError):
     """This cluster has no store that lasts, which jobs need."""
 
 
-class UnknownJob(JobError, KeyError):  # noqa: N818
+class UnknownJob(JobError, KeyError):
     """There is no such job, or no longer."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
 
 
-class StoreFull(JobError):  # noqa: N818
+class StoreFull(JobError):
     """The store has no room for the job. limit, used, wanted: bytes."""
 
     def __init__(self, message: str, *, limit: int, used: int, wanted: int) -> None:
@@ -243,7 +243,7 @@ class StoreFull(JobError):  # noqa: N818
         return _again, (self.__class__, self.args, self.__dict__)
 
 
-class KeyBusy(JobError):  # noqa: N818
+class KeyBusy(JobError):
     """The first job of this idempotency key is still being uploaded. retry_after: seconds."""
 
     def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
@@ -254,11 +254,11 @@ class KeyBusy(JobError):  # noqa: N818
         return _again, (self.__class__, self.args, self.__dict__)
 
 
-class KeyReused(JobError):  # noqa: N818
+class KeyReused(JobError):
     """The idempotency key was used for another body, function or parameters."""
 
 
-class JobEnded(JobError):  # noqa: N818
+class JobEnded(JobError):
     """The job ended without all its outcomes. state: failed, cancelled or expired."""
 
     def __init__(self, message: str, *, state: str) -> None:
