@@ -110,13 +110,16 @@ class Report(ReportHead):
 
     values: one encoded array of ``count`` values, null where the item failed. errors: a
     record for each failed item. seconds: compute time of these items. final: set on the last
-    report of a chunk.
+    report of a chunk. stored: for a job, the sequence number under which the agent has stored
+    the values, which are then left out here; size: their bytes.
     """
 
     values: bytes
     errors: list[ErrorRecord]
     seconds: float
     final: Final | None = None
+    stored: int = 0
+    size: int = 0
 
 
 class Delivery(Message):

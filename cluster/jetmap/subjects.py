@@ -18,6 +18,7 @@ Jobs have three streams a pool::
     jetmap.told.<pool>.>                               what was stored of those three
     jetmap.input.<pool>.<job>                          items, in order
     jetmap.outcome.<pool>.<job>                        outcomes, in the order of their coming
+    jetmap.stored.<pool>.<job>                         that some were stored
 """
 
 from __future__ import annotations
@@ -104,6 +105,11 @@ def job_input(pool: str, job: str) -> str:
 
 def job_outcomes(pool: str, job: str) -> str:
     return f"jetmap.outcome.{pool}.{job}"
+
+
+def stored(pool: str, job: str) -> str:
+    """Where the outcome stream says, without the outcomes, that it has stored some."""
+    return f"jetmap.stored.{pool}.{job}"
 
 
 def job_stream(pool: str, kind: str) -> str:

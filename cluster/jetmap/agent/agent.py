@@ -42,6 +42,7 @@ from .intake import NAK, Delivered, Intake
 from .offer import Offer
 from .options import AgentOptions
 from .slot import Slot
+from .storing import Storing
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ class Agent:
             connection, options.pool, f"{self._inbox}.pull", self._take, self._renew
         )
         self._offer = Offer(connection, options)
+        self._storing = Storing(connection, options.pool, self._inbox, self._deliver, self.flush)
         self._files: dict[str, float] = {}
         self._asked: dict[holdings.Key, asyncio.Future[bool]] = {}
         self._withdrawn: dict[str, None] = {}
@@ -105,6 +107,7 @@ class Agent:
             await subscribe(subjects.control(pool), self._receive_control),
         ]
         await self._intake.start()
+        await self._storing.start()
         self._connection.on_reconnect(self._reconnected)
         create = asyncio.get_running_loop().create_task
         self._tasks = [create(slot.run(), name=f"slot-{slot.number}") for slot in self._slots]
@@ -150,6 +153,7 @@ class Agent:
         for subscription in self._subscriptions:
             await subscription.unsubscribe()
         await self._intake.close()
+        await self._storing.close()
         if self._connection.connected:
             try:
                 await self._connection.flush(1)
@@ -292,7 +296,10 @@ class Agent:
         head = _report_head(report)
         held.end = head.start + head.count
         held.finished = last
-        await self._deliver(held, report)
+        if head.count and subjects.job_of(head.map) is not None:
+            await self._storing.store(held, report)
+        else:
+            await self._deliver(held, report)
 
     async def crashed(self, held: Holding, crash: Crash) -> None:
         if held.unwanted:
@@ -401,6 +408,7 @@ class Agent:
             await self._claim()
             for sent in self._held.overdue(now):
                 await self._send(f"{sent.inbox}.result", sent.delivery)
+            await self._storing.again(now)
             await self.announce()
 
     async def _claim(self) -> None:

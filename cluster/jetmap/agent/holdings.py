@@ -37,7 +37,8 @@ class Lease:
 @dataclass
 class Holding:
     """leases: one a delivery. end: items before it have been reported. started: whether a
-    worker was ever given it. unconfirmed: tokens of what was sent of it."""
+    worker was ever given it. storing: reports that the job store has not taken yet.
+    unconfirmed: tokens of what was sent of it."""
 
     head: ChunkHead
     leases: list[Lease]
@@ -47,6 +48,7 @@ class Holding:
     started: bool = False
     finished: bool = False
     unwanted: bool = False
+    storing: int = 0
     unconfirmed: set[int] = field(default_factory=set)
 
     @property
@@ -56,7 +58,7 @@ class Holding:
     @property
     def is_done(self) -> bool:
         """Whether the dispatcher has everything, so that the chunk may be acknowledged."""
-        return self.finished and not self.unconfirmed
+        return self.finished and not self.storing and not self.unconfirmed
 
 
 @dataclass

@@ -16,6 +16,8 @@ from jetmap.dispatch.dispatcher import Dispatcher
 from jetmap.dispatch.options import DispatchOptions
 from jetmap.errors import WorkerStartFailed
 from jetmap.functions import Function
+from jetmap.jobs import streams
+from jetmap.jobs.service import JobOptions, Jobs
 from jetmap.loading import reference, running_main
 from jetmap.messages import FunctionRef
 from jetmap.settings import Settings
@@ -24,6 +26,11 @@ from jetmap.tasks import registered
 # Room that a chunk or a result needs around one item in the broker's largest message.
 ENVELOPE_BYTES = 16_384
 ARRIVAL_SECONDS = 0.25  # For those who are there already to say so.
+
+_NO_STORE = (
+    "an embedded cluster keeps nothing when its users are gone, and jobs outlive them: start "
+    "'jetmap up TASKS' here, or a NATS server, and use its address (nats_url, JETMAP_NATS_URL)"
+)
 
 # The settings that a keeper's agent uses; processes that differ in others share it.
 _KEEPERS = {
@@ -48,10 +55,15 @@ class Link:
     """Made by ``open``, ended by ``close``."""
 
     def __init__(
-        self, connection: Connection, dispatcher: Dispatcher, membership: Membership | None
+        self,
+        connection: Connection,
+        dispatcher: Dispatcher,
+        jobs: Jobs,
+        membership: Membership | None,
     ) -> None:
         self.connection = connection
         self.dispatcher = dispatcher
+        self.jobs = jobs
         self._membership = membership
         self._refs: dict[Function, FunctionRef] = {}
 
@@ -64,15 +76,22 @@ class Link:
         membership = None
         if settings.nats_url is None:
             membership = await join(_spec(settings, share), start_timeout)
-        connection = dispatcher = None
+        connection = dispatcher = jobs = None
         try:
             servers = list(membership.servers) if membership else settings.servers()
             auth = membership.auth if membership else settings.auth()
             name = f"jetmap dispatcher {os.getpid()}"
             connection = await Connection.open(servers, name=name, auth=auth)
             dispatcher = Dispatcher(connection, _options(settings))
-            link = cls(connection, dispatcher, membership)
+            jobs = Jobs(
+                connection,
+                dispatcher,
+                settings.pool,
+                _job_options(settings, membership is not None),
+            )
+            link = cls(connection, dispatcher, jobs, membership)
             await dispatcher.start()
+            await jobs.start()
             if membership is not None:
                 membership.on_renewed(link._moved)
                 await link._wait_for_workers(membership, start_timeout)
@@ -80,6 +99,8 @@ class Link:
                 roster = dispatcher.roster
                 await dispatcher.attendance.wait_for(lambda: bool(roster.agents), ARRIVAL_SECONDS)
         except BaseException:
+            if jobs is not None:
+                await jobs.close()
             if dispatcher is not None:
                 await dispatcher.close()
             if connection is not None:
@@ -92,6 +113,7 @@ class Link:
     async def close(self) -> None:
         """Withdraws every open map, and leaves."""
         try:
+            await self.jobs.close()
             await self.dispatcher.close()
             await self.connection.close()
         finally:
@@ -151,6 +173,18 @@ def _options(settings: Settings) -> DispatchOptions:
             max_messages=settings.work_max_messages,
             max_bytes=settings.work_max_bytes,
         ),
+    )
+
+
+def _job_options(settings: Settings, embedded: bool) -> JobOptions:
+    return JobOptions(
+        ttl=settings.job_ttl,
+        weight=settings.job_weight,
+        most=settings.max_running_jobs,
+        store=streams.StoreOptions(
+            replicas=settings.job_replicas, max_bytes=settings.job_store_bytes
+        ),
+        refusal=_NO_STORE if embedded else None,
     )
 
 

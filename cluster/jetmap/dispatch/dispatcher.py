@@ -7,7 +7,7 @@ import functools
 import itertools
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -52,6 +52,7 @@ class Dispatcher:
         self._inbox = connection.inbox(self.id)
         self._scheduler = Scheduler(options.cutting)
         self._maps: dict[str, MapRun] = {}
+        self._jobs_open = 0
         self._numbers = itertools.count(1)
         self._outbox = Outbox(
             connection, options, self._inbox, refused=self._refused, spawn=self._spawn
@@ -122,18 +123,23 @@ class Dispatcher:
         item_timeout: float | None = None,
         attempts: int | None = None,
         weight: float = 1.0,
+        id: str | None = None,
+        seen: Sequence[tuple[int, int]] = (),
     ) -> MapRun:
         """Starts a map.
 
         timeout: seconds for the whole map. ref: where an embedded worker finds the function.
-        Raises UnknownFunction, NoWorkers, WorkerStartFailed, TooManyMaps, ClusterClosed.
+        weight: its share of the cores beside other maps. id, seen: of a job's map, which counts
+        towards no limit; and the ranges of its items that need not run. Raises UnknownFunction,
+        NoWorkers, WorkerStartFailed, TooManyMaps, ClusterClosed.
         """
         if self._closed:
             raise ClusterClosed("the cluster is closed")
         limit = self._options.max_open_maps
-        if len(self._maps) >= limit:
+        open_maps = len(self._maps) - self._jobs_open
+        if id is None and open_maps >= limit:
             raise TooManyMaps(
-                f"{len(self._maps)} maps are open, which is the limit (setting max_open_maps); "
+                f"{open_maps} maps are open, which is the limit (setting max_open_maps); "
                 "try again when some have ended",
                 setting="max_open_maps",
                 limit=limit,
@@ -144,14 +150,14 @@ class Dispatcher:
             item_timeout = info.timeout if item_timeout is None else item_timeout
             attempts = info.attempts if attempts is None else attempts
         state = MapState(
-            id=f"{self.id}_{next(self._numbers)}",
+            id=id or f"{self.id}_{next(self._numbers)}",
             function=function,
             format=format,
             kwargs=kwargs,
             timeout=item_timeout,
             ref=ref,
             source=source,
-            ledger=Ledger(format, attempts or self._options.attempts),
+            ledger=Ledger(format, attempts or self._options.attempts, seen),
             cost=self._scheduler.cost(function),
             max_buffer=self._options.max_buffer,
             weight=weight,
@@ -163,6 +169,7 @@ class Dispatcher:
             read=self._pump_soon,
         )
         self._maps[state.id] = run
+        self._jobs_open += id is not None
         self._scheduler.add(state)
         self.stats.maps_started += 1
         self.stats.maps_open = len(self._maps)
@@ -179,6 +186,10 @@ class Dispatcher:
             raise
         return run
 
+    async def recall(self, map: str) -> None:
+        """Calls back what is out of a map that no dispatcher runs any more."""
+        await self._outbox.recall(map)
+
     async def _close_map(
         self, run: MapRun, outcome: str, error: BaseException | None = None
     ) -> None:
@@ -193,6 +204,7 @@ class Dispatcher:
 
     def _forget(self, run: MapRun, outcome: str) -> None:
         run.state.source.wake = None
+        self._jobs_open -= subjects.job_of(run.id) is not None
         self._scheduler.remove(run.state)
         self.stats.maps_ended[outcome] += 1
         self.stats.maps_open = len(self._maps)
@@ -343,8 +355,9 @@ class Dispatcher:
     def _take(self, run: MapRun, report: Report, pending: int) -> None:
         state = run.state
         now = time.monotonic()
-        state.cost.learn(report.count, report.seconds, len(report.values))
+        state.cost.learn(report.count, report.seconds, report.size or len(report.values))
         self.stats.compute_seconds += report.seconds
+        state.stored_bytes += report.size
         flight = state.ledger.flights.get(report.number)
         if flight is not None:
             flight.heard = now

@@ -9,6 +9,7 @@ is soon alone.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from jetmap import arrays
@@ -75,15 +76,19 @@ class Settlement:
 
 
 class Ledger:
-    """attempts: how often an item may be in a worker that dies."""
+    """attempts: how often an item may be in a worker that dies. seen: ranges of items that have
+    their outcome already. repeats: reports that told, at least in part, what was known."""
 
-    def __init__(self, format: Format, attempts: int) -> None:
+    def __init__(self, format: Format, attempts: int, seen: Iterable[tuple[int, int]] = ()) -> None:
+        self.repeats = 0
         self.flights: dict[int, Flight] = {}
         self.failed = 0
         self._format: Format = format
         self._attempts = attempts
         self._pieces: deque[Piece] = deque()
         self._seen = IntervalSet()
+        for start, end in seen:
+            self._seen.add(start, end)
         self._crashes: dict[int, int] = {}
         self._number = 0
 
@@ -207,8 +212,11 @@ class Ledger:
         if new == [(start, start + count)]:
             batches = [Batch(start, count, report.values, report.errors)]
         else:
+            self.repeats += 1
             ranges = [(a - start, b - start) for a, b in new]
-            parts = arrays.select(report.values, ranges, self._format) if new else []
+            parts = [b""] * len(new)
+            if new and not report.stored:
+                parts = arrays.select(report.values, ranges, self._format)
             batches = [
                 Batch(a, b - a, values, [e for e in report.errors if a <= e.index < b])
                 for (a, b), values in zip(new, parts, strict=True)

@@ -15,7 +15,7 @@ from .sources import Source
 class MapState:
     """function, kwargs, ref, timeout: what each chunk carries. max_buffer: bytes of results
     that may wait for the reader before no more is sent. stopped: nothing new is sent, only
-    what is out already goes on."""
+    what is out already goes on. stored_bytes: of a job's values, that agents have stored."""
 
     id: str
     function: str
@@ -33,6 +33,7 @@ class MapState:
     express_seconds: float = 0.0
     express_chunks: int = 0
     stopped: bool = False
+    stored_bytes: int = 0
 
     @property
     def has_work(self) -> bool:

@@ -149,6 +149,16 @@ class Outbox:
         finally:
             self.forget(state)
 
+    async def recall(self, map: str) -> None:
+        """Stops the workers of a map that another dispatcher ran, and empties its queue."""
+        pool = self._options.pool
+        try:
+            await self._connection.publish(subjects.control(pool), encode(Withdraw(map)))
+            await topology.purge(self._connection, pool, subjects.map_work(pool, map))
+        except JetmapError as error:
+            # Nobody answers the claims of what is left, and the agents drop it.
+            logger.debug("map %s could not be called back: %s", map, error)
+
     async def take_back(self, flight: Flight) -> None:
         """Removes a chunk that nobody has taken, with those that share its message."""
         try:

@@ -182,6 +182,7 @@ class Scheduler:
             if taken is None:
                 self.emptied.append(map)
                 return None
+            map.taken += taken.skipped
             piece = Piece(map.taken, taken.count, taken.items)
             map.taken += taken.count
             if taken.error is not None:

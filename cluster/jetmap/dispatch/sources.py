@@ -22,11 +22,15 @@ _STRIDE = 1 << 20  # Objects to encode at once: fewer, for a while, after one th
 
 @dataclass
 class Taken:
-    """The next ``count`` items: encoded, or (one item) with the reason why it cannot be."""
+    """The next ``count`` items: encoded, or (one item) with the reason why it cannot be.
+
+    skipped: items before them that have their outcome already.
+    """
 
     count: int
     items: bytes
     error: ErrorRecord | None = None
+    skipped: int = 0
 
 
 class Source(Protocol):

@@ -18,8 +18,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A job's state, one message in the state stream.
 
     owner: the dispatcher that carries it, or nobody. epoch: grows with each owner; it is part
-    of the work subjects. caller: who submitted it. key: of its idempotency record. total:
-    items, once all are stored. parts: messages of its input. reserved: bytes of the store that
+    of the work subjects. caller: who submitted it. key: of its idempotency record; digest: of
+    its function, parameters and items. total: items, once all are stored. parts, input_bytes:
+    messages and bytes of its input. reserved: bytes of the store that
     are kept for its input and outcomes; stored: that they take. ttl: seconds that it is kept
     after its end. timeout: seconds for the whole job, from its start. reason: why it failed.
     """
@@ -33,8 +34,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key: str = ""
     owner: str = ""
     epoch: int = 0
+    digest: str = ""
     total: int | None = None
     parts: int = 0
+    input_bytes: int = 0
     done: int = 0
     failed: int = 0
     reserved: int = 0
@@ -70,12 +73,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An idempotency key. digest: of function, parameters and body; empty while uploading.
-    owner: the dispatcher that uploads."""
+    """An idempotency key. owner: the dispatcher that uploads, or did."""
 
     job: str
-    digest: str = ""
-    owner: str = ""
+    owner: str
 
 
 class Part(msgspec.Struct, array_like=True, frozen=True, gc=False):

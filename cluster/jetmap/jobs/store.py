@@ -196,6 +196,9 @@ class Store:
         await self._purge("INPUT", subjects.job_input(self.pool, job))
         await self._purge("OUTCOMES", subjects.job_outcomes(self.pool, job))
 
+    async def remove_input(self, job: str) -> None:
+        await self._purge("INPUT", subjects.job_input(self.pool, job))
+
     async def forget(self, job: str) -> None:
         """Removes a job's record."""
         await self._purge("JOBS", subjects.job_state(self.pool, job))

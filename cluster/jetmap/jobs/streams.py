@@ -61,10 +61,17 @@ def _wanted(pool: str) -> list[tuple[str, str, dict[str, Any]]]:
             "dest": subjects.told(pool),
         },
     }
+    outcomes = durable | {
+        "republish": {
+            "src": subjects.job_outcomes(pool, ">"),
+            "dest": subjects.stored(pool, ">"),
+            "headers_only": True,
+        }
+    }
     # With a limit for each subject ``discard: new`` would refuse a record's next version.
     states["discard"] = "old"
     return [
         ("JOBS", f"jetmap.job.{pool}.>", states),
         ("INPUT", subjects.job_input(pool, "*"), durable),
-        ("OUTCOMES", subjects.job_outcomes(pool, "*"), durable),
+        ("OUTCOMES", subjects.job_outcomes(pool, "*"), outcomes),
     ]

@@ -1,0 +1,114 @@
+"""Outcomes of jobs: stored first, then told to the dispatcher, without their values."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import msgspec
+from nats.aio.msg import Msg
+
+from jetmap import subjects
+from jetmap.broker.connection import Connection, JetStreamError, Subscription, checked
+from jetmap.errors import JetmapError
+from jetmap.messages import Report, encode
+
+from .holdings import Holding
+
+logger = logging.getLogger(__name__)
+
+OVERDUE = 3.0  # Seconds without the broker's word on a report, before it is stored again.
+
+_report = msgspec.msgpack.Decoder(Report).decode
+
+
+@dataclass
+class _Unstored:
+    held: Holding
+    report: bytes
+    at: float
+
+
+class Storing:
+    """Appends reports to the streams of their jobs.
+
+    told: called with each report that is stored, its values left out. What is stored twice does
+    no harm: the first outcome of an item wins.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        pool: str,
+        inbox: str,
+        told: Callable[[Holding, bytes], Awaitable[None]],
+        flush: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._connection = connection
+        self._pool = pool
+        self._inbox = f"{inbox}.stored"
+        self._told = told
+        self._flush = flush
+        self._numbers = itertools.count()
+        self._unstored: dict[int, _Unstored] = {}
+        self._subscription: Subscription | None = None
+
+    async def start(self) -> None:
+        self._subscription = await self._connection.subscribe(
+            f"{self._inbox}.*", self._answered, direct=True
+        )
+
+    async def close(self) -> None:
+        if self._subscription is not None:
+            await self._subscription.unsubscribe()
+
+    async def store(self, held: Holding, report: bytes) -> None:
+        """Stores a report, and has it told when that is done."""
+        held.storing += 1
+        number = next(self._numbers)
+        self._unstored[number] = _Unstored(held, report, time.monotonic())
+        await self._append(number)
+
+    async def again(self, now: float) -> None:
+        """Every beat: what the broker said nothing of, or refused, is stored again."""
+        for number, unstored in list(self._unstored.items()):
+            if unstored.held.unwanted:
+                del self._unstored[number]
+            elif now - unstored.at >= OVERDUE:
+                unstored.at = now
+                await self._append(number)
+
+    async def _append(self, number: int) -> None:
+        unstored = self._unstored[number]
+        job = subjects.job_of(unstored.held.head.map) or ""
+        try:
+            await self._connection.publish(
+                subjects.job_outcomes(self._pool, job), unstored.report, f"{self._inbox}.{number}"
+            )
+        except JetmapError as error:
+            logger.debug("job %s: outcomes not stored yet: %s", job, error)
+
+    async def _answered(self, message: Msg) -> None:
+        """The broker's word on a report."""
+        number = int(message.subject.rsplit(".", 1)[1])
+        try:
+            stored = int(checked(message.data)["seq"]) if message.data else 0
+        except JetStreamError as error:
+            logger.warning("outcomes of a job cannot be stored, tried again: %s", error)
+            return
+        if not stored:
+            return  # No responders: there is no stream, or no leader, at the moment.
+        unstored = self._unstored.pop(number, None)
+        if unstored is None:
+            return
+        held = unstored.held
+        held.storing -= 1
+        if held.unwanted:
+            return
+        report = _report(unstored.report)
+        report.stored, report.size, report.values = stored, len(report.values), b""
+        await self._told(held, encode(report))
+        await self._flush()

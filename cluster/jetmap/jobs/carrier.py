@@ -1,0 +1,343 @@
+"""Carries jobs: runs those that this dispatcher owns, and takes over those that nobody does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from jetmap import subjects
+from jetmap.dispatch.dispatcher import Dispatcher
+from jetmap.dispatch.maprun import MapRun
+from jetmap.errors import (
+    BrokerUnreachable,
+    ClusterClosed,
+    JetmapError,
+    NoWorkers,
+    UnknownFunction,
+    WorkerStartFailed,
+)
+from jetmap.messages import Report, encode
+
+from .catalogue import Catalogue, adoptable
+from .fold import Fold
+from .outcomes import Outcomes
+from .records import Record, State
+from .source import StoredInput
+from .store import Conflict, Store
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 1.0
+WORKERS_SECONDS = 2.0  # Between looks for workers that have the function.
+
+replace = msgspec.structs.replace
+
+
+class Carrier:
+    """weight: the share of the cores of one job beside a map's 1. most: jobs that run at once.
+
+    room: called before a job takes more of the store than is reserved for it; returns the
+    record with a larger reservation, or raises StoreFull.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        store: Store,
+        catalogue: Catalogue,
+        *,
+        weight: float,
+        most: int,
+        room: Callable[[Record, int], Awaitable[int]],
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._store = store
+        self._catalogue = catalogue
+        self._weight = weight
+        self._most = most
+        self._room = room
+        self._runs: dict[str, _Carried] = {}
+        self._ready: dict[str, None] = {}  # Jobs that we may carry, the first come first.
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing = False
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._runs or self._ready)
+
+    def heard(self, record: Record) -> None:
+        """A record has changed, by whoever's hand."""
+        me = self._dispatcher.id
+        carried = self._runs.get(record.id)
+        if (
+            carried is not None
+            and record not in (carried.record, carried.writing)
+            and (record.is_over or record.owner != me or record.epoch != carried.record.epoch)
+        ):
+            # Somebody has cancelled it, or taken it over while we were out of reach.
+            carried.stop()
+        if record.state in ("queued", "running") and record.owner in (me, ""):
+            self._ready.setdefault(record.id)
+            self.fill()
+        elif record.is_over:
+            self._ready.pop(record.id, None)
+
+    def adopt(self, alive: set[str]) -> None:
+        """Takes over what belongs to nobody who lives."""
+        for record in self._catalogue:
+            if adoptable(record, self._dispatcher.id, alive):
+                self._ready.setdefault(record.id)
+        self.fill()
+
+    def fill(self) -> None:
+        """Starts as many jobs as may run at once."""
+        while self._ready and len(self._runs) < self._most and not self._closing:
+            job = next(iter(self._ready))
+            del self._ready[job]
+            record = self._catalogue.get(job)
+            if record is None or job in self._runs or record.state not in ("queued", "running"):
+                continue
+            carried = _Carried(record)
+            self._runs[job] = carried
+            task = asyncio.get_running_loop().create_task(self._carry(carried), name=f"job {job}")
+            carried.task = task
+            self._tasks.add(task)
+            task.add_done_callback(self._ended)
+
+    async def close(self) -> None:
+        """Lets go of every job; others take them over at once."""
+        self._closing = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        me = self._dispatcher.id
+        for record in list(self._catalogue):
+            if record.owner == me and record.state in ("queued", "running"):
+                try:
+                    seq = self._catalogue.seq(record.id)
+                    await self._store.write(replace(record, owner=""), seq)
+                except JetmapError as error:
+                    logger.debug("job %s not let go: %s", record.id, error)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("carrying a job failed", exc_info=error)
+
+    async def _carry(self, carried: _Carried) -> None:
+        job = carried.record.id
+        try:
+            if await self._own(carried):
+                await self._run(carried)
+        except Conflict:
+            logger.info("job %s is carried by somebody else now", job)
+        except (BrokerUnreachable, ClusterClosed) as error:
+            logger.info("job %s: %s; it will be taken up again", job, error)
+            self._ready.setdefault(job)
+        except JetmapError as error:
+            await self._end(carried, "failed", str(error))
+        finally:
+            del self._runs[job]
+            if not self._closing:
+                asyncio.get_running_loop().call_soon(self.fill)
+
+    async def _own(self, carried: _Carried) -> bool:
+        """Makes this dispatcher the owner, under a new epoch."""
+        record, seq = await self._store.read(carried.record.id)
+        if record is None or record.state not in ("queued", "running"):
+            return False
+        me = self._dispatcher.id
+        known = carried.record
+        if record.owner not in (me, "", known.owner) or record.epoch != known.epoch:
+            return False  # Somebody was faster.
+        now = time.time()
+        carried.took_over = record.epoch > 0
+        carried.base = record.stored
+        carried.record = replace(
+            record,
+            owner=me,
+            epoch=record.epoch + 1,
+            state="running",
+            started=record.started or now,
+            updated=now,
+        )
+        await self._write(carried, carried.record, seq)
+        if carried.took_over:
+            await self._dispatcher.recall(subjects.job_map(record.id, record.epoch))
+        return True
+
+    async def _run(self, carried: _Carried) -> None:
+        record = carried.record
+        fold = Fold()
+        if carried.took_over:
+            fold = await self._outcomes(record, None).refresh()
+        carried.failed_before = fold.failed
+        seen = fold.ranges()
+        source = StoredInput(self._store, record, seen)
+        try:
+            run = await self._open(carried, source, seen)
+            if run is None:
+                return
+            carried.run = run
+            progress = asyncio.get_running_loop().create_task(self._progress(carried))
+            try:
+                async with run:
+                    async for batch in run:
+                        if batch.values:
+                            # An error that the dispatcher has decided on: no agent stored it.
+                            report = Report(
+                                run.id,
+                                0,
+                                0,
+                                batch.start,
+                                batch.count,
+                                batch.values,
+                                batch.errors,
+                                0.0,
+                            )
+                            subject = subjects.job_outcomes(self._store.pool, record.id)
+                            await self._store.append(subject, encode(report))
+            finally:
+                progress.cancel()
+                await asyncio.gather(progress, return_exceptions=True)
+            if not carried.stopped:
+                await self._finish(carried, run)
+        finally:
+            await source.aclose()
+
+    async def _open(
+        self, carried: _Carried, source: StoredInput, seen: list[tuple[int, int]]
+    ) -> MapRun | None:
+        record = carried.record
+        while not carried.stopped:
+            timeout = None
+            if record.timeout is not None:
+                timeout = max(0.01, record.timeout - (time.time() - (record.started or 0)))
+            try:
+                return await self._dispatcher.open(
+                    record.function,
+                    source,
+                    format=record.format,
+                    kwargs=record.kwargs,
+                    timeout=timeout,
+                    weight=self._weight,
+                    id=subjects.job_map(record.id, record.epoch),
+                    seen=seen,
+                )
+            except (NoWorkers, UnknownFunction, WorkerStartFailed) as error:
+                logger.info("job %s waits: %s", record.id, error)
+                await asyncio.sleep(WORKERS_SECONDS)
+        return None
+
+    async def _progress(self, carried: _Carried) -> None:
+        """Every second: writes down how far it is; ends a job that outgrows its reservation."""
+        while True:
+            await asyncio.sleep(PROGRESS_SECONDS)
+            run = carried.run
+            if run is None or carried.stopped:
+                return
+            done, record = run.done, carried.record
+            if done == record.done:
+                continue
+            try:
+                stored = carried.stored(run)
+                reserved = record.reserved
+                if stored > reserved:
+                    reserved = await self._room(record, stored)
+                counted = replace(
+                    record,
+                    done=done,
+                    failed=carried.failed_before + run.state.ledger.failed,
+                    stored=stored,
+                    reserved=reserved,
+                    updated=time.time(),
+                )
+                await self._write(carried, counted, carried.seq)
+            except Conflict:
+                carried.stop()
+            except BrokerUnreachable as error:
+                logger.debug("job %s: progress not written: %s", record.id, error)
+            except JetmapError as error:
+                await self._end(carried, "failed", str(error))
+                carried.stop()
+
+    async def _finish(self, carried: _Carried, run: MapRun) -> None:
+        """All outcomes are in the store. Counts them again where two may tell of one item."""
+        record = carried.record
+        ledger = run.state.ledger
+        done, failed = run.done, carried.failed_before + ledger.failed
+        if carried.took_over or ledger.repeats:
+            done, failed = await self._outcomes(record, None).counts()
+        state: State = "failed" if failed else "succeeded"
+        reason = f"{failed} of {done} items failed" if failed else None
+        await self._end(carried, state, reason, done, failed)
+
+    async def _end(
+        self,
+        carried: _Carried,
+        state: State,
+        reason: str | None,
+        done: int | None = None,
+        failed: int | None = None,
+    ) -> None:
+        record = carried.record
+        run = carried.run
+        if run is not None and done is None:
+            done, failed = run.done, carried.failed_before + run.state.ledger.failed
+        now = time.time()
+        stored = carried.base if run is None else carried.stored(run)
+        over = replace(
+            record,
+            state=state,
+            reason=reason,
+            done=record.done if done is None else done,
+            failed=record.failed if failed is None else failed,
+            stored=stored - record.input_bytes,
+            reserved=stored - record.input_bytes,
+            finished=now,
+            updated=now,
+            owner="",
+        )
+        await self._write(carried, over, carried.seq)
+        await self._store.remove_input(record.id)
+
+    async def _write(self, carried: _Carried, record: Record, after: int) -> None:
+        ttl = record.ttl if record.is_over else None
+        carried.writing = record
+        carried.seq = await self._store.write(record, after, ttl=ttl)
+        carried.record = record
+        self._catalogue.heard(record, carried.seq)
+
+    def _outcomes(self, record: Record, fold: Fold | None) -> Outcomes:
+        return Outcomes(self._store, record.id, record.format, fold)
+
+
+class _Carried:
+    """A job that this dispatcher runs."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.seq = 0
+        self.writing: Record | None = None  # What the stream may tell us before its answer.
+        self.base = 0  # Bytes of the store that it took when we took it.
+        self.took_over = False
+        self.failed_before = 0
+        self.run: MapRun | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.stopped = False
+
+    def stored(self, run: MapRun) -> int:
+        """Bytes that it takes of the store."""
+        return self.base + run.state.stored_bytes
+
+    def stop(self) -> None:
+        """Somebody else decides on the job now: withdraws what runs of it, and writes nothing."""
+        if not self.stopped:
+            self.stopped = True
+            if self.task is not None:
+                self.task.cancel()

@@ -1,0 +1,173 @@
+"""Which outcome of an item counts: in stream order, the first one."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Container
+from typing import NamedTuple
+
+from jetmap.dispatch.intervals import IntervalSet
+from jetmap.messages import Report
+
+LOOK = 256  # Pieces ahead that are looked at for what to read together.
+ERROR_BYTES = 200  # Of an error record, roughly, without its texts.
+
+
+class Piece(NamedTuple):
+    """Items [start, end), whose outcomes are in the message with sequence number ``seq``."""
+
+    start: int
+    end: int
+    seq: int
+
+
+class Fold:
+    """An index of a job's stored outcomes: ranges of items and numbers of messages, no values.
+
+    Every message of the job must be added, in stream order; then it is the same for every
+    reader. last: the highest sequence number added. done: items with an outcome; failed: those
+    of them whose outcome is an error. A message takes some 70 bytes.
+    """
+
+    def __init__(self) -> None:
+        self.last = 0
+        self.failed = 0
+        self._items = IntervalSet()
+        # By message, in stream order. _bytes has one more: those of all before it.
+        self._seqs = array("q")
+        self._from = array("q")
+        self._to = array("q")
+        self._done = array("q")
+        self._failed = array("q")
+        self._bytes = array("q", (0,))
+        # By piece, in input order. _owners: the message's position in those above.
+        self._starts = array("q")
+        self._ends = array("q")
+        self._owners = array("q")
+
+    @property
+    def done(self) -> int:
+        return self._items.size
+
+    @property
+    def messages(self) -> int:
+        """How many were added."""
+        return len(self._seqs)
+
+    def add(self, seq: int, report: Report) -> list[tuple[int, int]]:
+        """Adds a message; returns the ranges of items that it wins.
+
+        A message that was added before changes nothing and wins what it won.
+        """
+        if seq <= self.last:
+            return self.won(seq)
+        end = report.start + report.count
+        won = self._items.add(report.start, end)
+        owner = len(self._seqs)
+        for a, b in won:
+            at = bisect_left(self._starts, a)
+            self._starts.insert(at, a)
+            self._ends.insert(at, b)
+            self._owners.insert(at, owner)
+        size = len(report.values)
+        for error in report.errors:
+            self.failed += any(a <= error.index < b for a, b in won)
+            size += ERROR_BYTES + len(error.message) + len(error.traceback or "")
+        self.last = seq
+        self._seqs.append(seq)
+        self._from.append(won[0][0] if won else 0)
+        self._to.append(won[-1][1] if won else 0)
+        self._done.append(self.done)
+        self._failed.append(self.failed)
+        self._bytes.append(self._bytes[-1] + size)
+        return won
+
+    def won(self, seq: int) -> list[tuple[int, int]]:
+        """The ranges that a message has won, in order."""
+        owner = self._position(seq)
+        if owner is None:
+            return []
+        at = bisect_left(self._starts, self._from[owner])
+        until = bisect_left(self._starts, self._to[owner], at)
+        return [
+            (self._starts[i], self._ends[i]) for i in range(at, until) if self._owners[i] == owner
+        ]
+
+    def won_until(self, seq: int) -> int:
+        """Where the last range ends that a message has won; 0 if it has won none."""
+        owner = self._position(seq)
+        return 0 if owner is None else self._to[owner]
+
+    def counts_at(self, seq: int) -> tuple[int, int]:
+        """``done`` and ``failed`` as they were with all messages up to this one."""
+        at = bisect_right(self._seqs, seq) - 1
+        return (self._done[at], self._failed[at]) if at >= 0 else (0, 0)
+
+    def at(self, item: int) -> Piece | None:
+        """Where an item's outcome is; None if there is none yet."""
+        at = bisect_right(self._starts, item) - 1
+        if at < 0 or self._ends[at] <= item:
+            return None
+        return Piece(self._starts[at], self._ends[at], self._seqs[self._owners[at]])
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """The items that have an outcome."""
+        return self._items.ranges()
+
+    def missing(self, start: int, end: int) -> list[tuple[int, int]]:
+        """The items of a range that have none."""
+        return self._items.missing(start, end)
+
+    def covers(self, start: int, end: int) -> bool:
+        """Whether every item of a range has an outcome."""
+        return self._items.covers(start, end)
+
+    def window(
+        self, item: int, until: int, have: Container[int], max_bytes: int, max_messages: int
+    ) -> tuple[int, int]:
+        """Which messages to read together when that of ``item`` is wanted.
+
+        They are those of the items behind it, before ``until``, as far as they are stored near
+        it and not in ``have`` (sequence numbers). ``item`` must have an outcome. Returns the
+        first one's sequence number, and how many.
+        """
+        at = bisect_right(self._starts, item) - 1
+        own = self._owners[at]
+        stop = min(at + LOOK, bisect_left(self._starts, until, at))
+        near = {own}
+        size = self._size(own, own)
+        for i in range(at + 1, stop):
+            other = self._owners[i]
+            if other not in near and self._seqs[other] not in have:
+                size += self._size(other, other)
+                if size > max_bytes:  # What is read too early would not be kept until needed.
+                    break
+                near.add(other)
+        wanted = sorted(near - {own})
+        split = bisect_left(wanted, own)
+        low = high = own
+
+        def worth(low: int, high: int, before: int, behind: int) -> bool:
+            """Whether the run from low to high is small, and so is what is not wanted of it."""
+            if high - low >= max_messages or self._size(low, high) > max_bytes:
+                return False
+            return self._size(before + 1, behind - 1) <= max_bytes // 8
+
+        for other in wanted[split:]:
+            if not worth(low, other, high, other):
+                break
+            high = other
+        for other in reversed(wanted[:split]):
+            if not worth(other, high, other, low):
+                break
+            low = other
+        return self._seqs[low], high - low + 1
+
+    def _size(self, first: int, last: int) -> int:
+        """Bytes of messages, by position, both included."""
+        return self._bytes[last + 1] - self._bytes[first]
+
+    def _position(self, seq: int) -> int | None:
+        at = bisect_left(self._seqs, seq)
+        return at if at < len(self._seqs) and self._seqs[at] == seq else None

@@ -1,0 +1,136 @@
+"""A job's input on its way into the store."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from jetmap import arrays, subjects
+from jetmap.dispatch.sources import Element
+from jetmap.errors import JobEnded, KeyReused
+from jetmap.messages import encode
+
+from .records import Part, Record
+from .store import Store
+
+PART_BYTES = 256 << 10
+PART_ITEMS = 16_384
+IN_FLIGHT = 8
+
+
+class Upload:
+    """Takes a job's items; ``commit`` makes it a job, ``abort`` leaves nothing of it.
+
+    earlier: the job that this idempotency key belongs to already; what is put is then only
+    compared. grow: called with the bytes that are stored, before more are; raises StoreFull.
+    done: makes the record a queued job's. drop: removes everything.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        record: Record,
+        *,
+        earlier: Record | None,
+        digest: str,
+        grow: Callable[[int], Awaitable[None]],
+        done: Callable[[int, int, int, str], Awaitable[Record]],
+        drop: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.id = record.id
+        self.earlier = earlier
+        self._store = store
+        self._record = record
+        self._known_digest = digest
+        self._grow = grow
+        self._done = done
+        self._drop = drop
+        self._hash = hashlib.sha256(
+            msgspec.json.encode((record.function, record.format, record.timeout, record.ttl))
+        )
+        self._hash.update(record.kwargs)
+        self._waiting: list[Element] = []
+        self._waiting_bytes = 0
+        self._total = 0
+        self._parts = 0
+        self._bytes = 0
+        self._flying: set[asyncio.Task[int]] = set()
+        self._ended = False
+
+    async def put(self, elements: Sequence[Element]) -> None:
+        """Adds encoded items; waits while several parts are on their way.
+
+        Raises StoreFull; BrokerUnreachable. The upload is then to be aborted.
+        """
+        if self._ended:
+            raise JobEnded("this upload has ended", state="failed")
+        for element in elements:
+            size = len(memoryview(element))
+            if self._waiting and (
+                self._waiting_bytes + size > PART_BYTES or len(self._waiting) >= PART_ITEMS
+            ):
+                await self._send()
+            self._waiting.append(element)
+            self._waiting_bytes += size + 1
+
+    async def commit(self) -> Record:
+        """Returns when all is durable, and the job is queued.
+
+        Raises KeyReused if ``earlier`` was another list, function or parameters.
+        """
+        if self._waiting:
+            await self._send()
+        digest = self._hash.hexdigest()
+        if self.earlier is not None:
+            self._ended = True
+            if digest != self._known_digest:
+                raise KeyReused(
+                    f"this idempotency key belongs to job {self.earlier.id}, which had another "
+                    "body, function or parameters: use a new key for a new job"
+                )
+            return self.earlier
+        await self._landed(0)
+        self._ended = True
+        return await self._done(self._total, self._parts, self._bytes, digest)
+
+    async def abort(self) -> None:
+        """Nothing of it stays. Harmless after ``commit``."""
+        if self._ended and not self._flying:
+            return
+        self._ended = True
+        for task in self._flying:
+            task.cancel()
+        await asyncio.gather(*self._flying, return_exceptions=True)
+        self._flying.clear()
+        if self.earlier is None:
+            await self._drop()
+
+    async def _send(self) -> None:
+        items = arrays.join(self._waiting, self._record.format)
+        part = Part(self._total, len(self._waiting), items)
+        self._total += part.count
+        self._parts += 1
+        self._waiting, self._waiting_bytes = [], 0
+        data = encode(part)
+        # The same items make the same parts.
+        self._hash.update(data)
+        if self.earlier is not None:
+            return
+        self._bytes += len(data)
+        await self._grow(self._bytes)
+        await self._landed(IN_FLIGHT - 1)
+        subject = subjects.job_input(self._store.pool, self.id)
+        task = asyncio.get_running_loop().create_task(self._store.append(subject, data))
+        self._flying.add(task)
+
+    async def _landed(self, most: int) -> None:
+        """Waits until at most so many parts are on their way."""
+        while len(self._flying) > most:
+            done, self._flying = await asyncio.wait(
+                self._flying, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                task.result()

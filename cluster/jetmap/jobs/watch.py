@@ -1,0 +1,203 @@
+"""Hears what is stored of jobs, keeps this dispatcher's lease, and clears up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import msgspec
+from nats.aio.msg import Msg
+
+from jetmap import subjects
+from jetmap.broker.connection import JetStreamError, Subscription
+from jetmap.errors import JetmapError
+
+from . import streams
+from .carrier import Carrier
+from .catalogue import Catalogue, abandoned
+from .records import Record
+from .store import MARKER, Store
+
+logger = logging.getLogger(__name__)
+
+LEASE_SECONDS = 8.0
+BEAT_SECONDS = 2.0
+SWEEP_SECONDS = 20.0
+
+_record = msgspec.json.Decoder(Record).decode
+
+
+class Watch:
+    """uploads: jobs whose input this process stores now."""
+
+    def __init__(self, store: Store, me: str, catalogue: Catalogue, carrier: Carrier) -> None:
+        self.is_loaded = False
+        self.uploads: set[str] = set()
+        self._store = store
+        self._me = me
+        self._catalogue = catalogue
+        self._carrier = carrier
+        self._bells: dict[str, asyncio.Event] = {}
+        self._subscription: Subscription | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._loading = asyncio.Lock()
+        self._has_lease = False
+        self._leased = 0.0
+        self._missing: dict[str, int] = {}  # Owners without a lease, and looks that found none.
+        self._swept = time.monotonic()
+
+    async def start(self) -> None:
+        """Subscribes, and reads the records if there are any."""
+        self._subscription = await self._store.watch(self._told)
+        try:
+            if await streams.exist(self._store.connection, self._store.pool):
+                await self.load()
+        except JetStreamError as error:
+            logger.debug("jobs are not looked for: %s", error)
+        self._spawn(self._beat())
+
+    async def close(self) -> None:
+        if self._subscription is not None:
+            await self._subscription.unsubscribe()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._has_lease and self._store.connection.connected:
+            try:
+                await self._store.drop_lease(self._me)
+            except JetmapError as error:
+                logger.debug("lease not dropped: %s", error)
+
+    async def load(self) -> None:
+        """Reads every record."""
+        async with self._loading:
+            if self.is_loaded:
+                return
+            for record, seq in await self._store.all_records():
+                self._catalogue.heard(record, seq)
+            self.is_loaded = True
+
+    async def catch_up(self) -> None:
+        """Reads records that were stored since, of which nothing was heard."""
+        if self.is_loaded:
+            wanted = subjects.job_state(self._store.pool, "*")
+            for stored in await self._store.fetch(
+                "JOBS", wanted, self._catalogue.last, messages=1000
+            ):
+                if stored.data:
+                    self._catalogue.heard(_record(stored.data), stored.seq)
+
+    async def hold_lease(self) -> None:
+        """Has a lease from now on, so that nobody else takes what this process owns."""
+        if not self._has_lease or time.monotonic() - self._leased > LEASE_SECONDS / 2:
+            await self._store.renew_lease(self._me, LEASE_SECONDS)
+            self._has_lease = True
+            self._leased = time.monotonic()
+
+    async def stirred(self, job: str, timeout: float) -> None:
+        """Waits until something of a job has changed, or for ``timeout`` seconds."""
+        bell = asyncio.Event()
+
+        async def ring(message: Msg) -> None:
+            bell.set()
+
+        before = self._bells.get(job)
+        if before is not None:
+            bell = before
+        self._bells[job] = bell
+        subject = subjects.stored(self._store.pool, job)
+        subscription = await self._store.connection.subscribe(subject, ring)
+        try:
+            async with asyncio.timeout(timeout):
+                await bell.wait()
+        except TimeoutError:
+            pass  # Then it is looked at all the same.
+        finally:
+            await subscription.unsubscribe()
+            if self._bells.get(job) is bell:
+                del self._bells[job]
+
+    def stir(self, job: str) -> None:
+        """A job's record has changed."""
+        bell = self._bells.get(job)
+        if bell is not None:
+            bell.set()
+
+    # Inside
+
+    async def _told(self, message: Msg) -> None:
+        headers = message.headers or {}
+        kind, _, name = message.subject.split(".", 3)[3].partition(".")
+        if kind != "state":
+            return
+        seq = int(headers.get("Nats-Sequence", 0))
+        if MARKER in headers or not message.data:
+            self._catalogue.gone(name, seq)
+            self._spawn(self._clear(name))
+            return
+        if not self.is_loaded:
+            self._spawn(self.load())
+        self._catalogue.heard(_record(message.data), seq)
+
+    async def _clear(self, job: str) -> None:
+        try:
+            await self._store.remove(job)
+        except JetmapError as error:
+            logger.debug("what is left of job %s stays until the next sweep: %s", job, error)
+
+    async def _beat(self) -> None:
+        """Every two seconds: the lease, and jobs whose owner has none any more."""
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            try:
+                if self._has_lease or self._carrier.is_busy:
+                    self._leased = 0.0
+                    await self.hold_lease()
+                if self.is_loaded:
+                    await self.catch_up()
+                    await self._look_for_orphans()
+                    if time.monotonic() - self._swept >= SWEEP_SECONDS:
+                        self._swept = time.monotonic()
+                        await self._sweep()
+            except JetmapError as error:
+                logger.debug("jobs are looked after again later: %s", error)
+
+    async def _look_for_orphans(self) -> None:
+        owners = {r.owner for r in self._catalogue if not r.is_over} - {self._me, ""}
+        alive = set()
+        for owner in owners:
+            if await self._store.has_lease(owner):
+                alive.add(owner)
+        # Twice: after an outage of the broker its owners need a moment to renew theirs.
+        self._missing = {o: self._missing.get(o, 0) + 1 for o in owners - alive}
+        alive |= {owner for owner, looks in self._missing.items() if looks < 2}
+        self._carrier.adopt(alive)
+        for record in self._catalogue:
+            if abandoned(record, self._me, alive):
+                await self._store.remove(record.id)
+                await self._store.forget(record.id)
+                self._catalogue.gone(record.id, 0)
+
+    async def _sweep(self) -> None:
+        """Removes inputs and outcomes of jobs that are not there any more."""
+        for kind in ("INPUT", "OUTCOMES"):
+            for job in await self._store.jobs_in(kind):
+                known = self._catalogue.get(job)
+                if known is not None and known.state != "deleted":
+                    continue
+                record, _ = await self._store.read(job)
+                if record is None or record.state == "deleted":
+                    await self._store.remove(job)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("looking after jobs failed", exc_info=error)
