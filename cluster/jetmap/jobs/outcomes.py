@@ -150,13 +150,13 @@ class Outcomes:
                 deadline = 0.0
             elif not over:
                 over = await more() is not None
-            elif at >= self.fold.last and self.fold.messages >= await self._stored():
-                return
-            elif not deadline:
-                deadline = time.monotonic() + LAG_SECONDS
-            elif time.monotonic() >= deadline:
-                return
             else:
+                missing = await self._stored() - self.fold.messages  # < 0: they are removed.
+                if missing < 0 or (missing == 0 and at >= self.fold.last):
+                    return
+                deadline = deadline or time.monotonic() + LAG_SECONDS
+                if time.monotonic() >= deadline:
+                    return
                 await asyncio.sleep(LAG_EVERY)
 
     # Inside

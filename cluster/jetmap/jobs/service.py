@@ -58,7 +58,10 @@ class JobOptions:
 
 
 class Jobs:
-    """The jobs of one pool. A process that has started it also carries them."""
+    """The jobs of one pool. A process that has started it also carries them.
+
+    store: the streams they live in.
+    """
 
     def __init__(
         self, connection: Connection, dispatcher: Dispatcher, pool: str, options: JobOptions
@@ -66,17 +69,17 @@ class Jobs:
         self._connection = connection
         self._dispatcher = dispatcher
         self._options = options
-        self._store = Store(connection, pool)
+        self.store = Store(connection, pool)
         self._catalogue = Catalogue(self._heard)
         self._carrier = Carrier(
             dispatcher,
-            self._store,
+            self.store,
             self._catalogue,
             weight=options.weight,
             most=options.most,
             room=self._room,
         )
-        self._watch = Watch(self._store, dispatcher.id, self._catalogue, self._carrier)
+        self._watch = Watch(self.store, dispatcher.id, self._catalogue, self._carrier)
         self._folds: OrderedDict[str, Fold] = OrderedDict()
 
     async def start(self) -> None:
@@ -138,7 +141,7 @@ class Jobs:
             await self._reserve(uploading, record.reserved)
         except BaseException:
             if digest:
-                await self._store.forget_key(digest)
+                await self.store.forget_key(digest)
             raise
         self._watch.uploads.add(record.id)
         return self._upload(record, uploading, None)
@@ -164,7 +167,7 @@ class Jobs:
                 digest=digest,
                 updated=time.time(),
             )
-            seq = await self._store.write(queued, uploading.seq)
+            seq = await self.store.write(queued, uploading.seq)
             self._watch.uploads.discard(record.id)
             self._catalogue.heard(queued, seq)
             return queued
@@ -175,7 +178,7 @@ class Jobs:
             await self._bury(uploading.record)
 
         return Upload(
-            self._store,
+            self.store,
             record,
             earlier=earlier,
             digest=earlier.digest if earlier is not None else "",
@@ -188,21 +191,21 @@ class Jobs:
         """Takes the key for a new job, or returns the one that has it. Raises KeyBusy."""
         me = self._dispatcher.id
         while True:
-            known, seq = await self._store.read_key(key)
+            known, seq = await self.store.read_key(key)
             if known is not None:
-                record, _ = await self._store.read(known.job)
+                record, _ = await self.store.read(known.job)
                 state = None if record is None else record.state
                 if record is not None and state not in ("uploading", "deleted"):
                     return record
                 uploaded_here = known.job in self._watch.uploads
-                elsewhere = known.owner != me and await self._store.has_lease(known.owner)
+                elsewhere = known.owner != me and await self.store.has_lease(known.owner)
                 if state != "deleted" and (uploaded_here or elsewhere):
                     raise KeyBusy("the first request with this idempotency key is still uploading")
                 if record is not None:
-                    await self._store.remove(record.id)
-                    await self._store.forget(record.id)
+                    await self.store.remove(record.id)
+                    await self.store.forget(record.id)
             try:
-                await self._store.write_key(key, KeyRecord(job=job, owner=me), seq, KEY_SECONDS)
+                await self.store.write_key(key, KeyRecord(job=job, owner=me), seq, KEY_SECONDS)
             except Conflict:
                 continue
             return None
@@ -220,7 +223,7 @@ class Jobs:
                 wanted=wanted,
             )
         grown = replace(record, reserved=wanted, updated=time.time())
-        uploading.seq = await self._store.write(grown, uploading.seq)
+        uploading.seq = await self.store.write(grown, uploading.seq)
         uploading.record = grown
         self._catalogue.heard(grown, uploading.seq)
         try:
@@ -245,7 +248,7 @@ class Jobs:
     async def get(self, id: str) -> Record:
         """A job's record, as the leader has it. Raises UnknownJob."""
         self._check()
-        record, seq = await self._store.read(id) if subjects.TOKEN.fullmatch(id) else (None, 0)
+        record, seq = await self.store.read(id) if subjects.TOKEN.fullmatch(id) else (None, 0)
         if record is not None and record.state not in ("uploading", "deleted"):
             self._catalogue.heard(record, seq)
             return record
@@ -272,7 +275,7 @@ class Jobs:
         self._folds[record.id] = fold
         if len(self._folds) > FOLDS_KEPT:
             self._folds.popitem(last=False)
-        return Outcomes(self._store, record.id, record.format, fold)
+        return Outcomes(self.store, record.id, record.format, fold)
 
     async def changed(self, id: str, timeout: float) -> Record:
         """The record when it or the outcomes may have changed, at the latest after ``timeout``
@@ -300,13 +303,13 @@ class Jobs:
                 reserved=record.stored - record.input_bytes,
             )
             try:
-                seq = await self._store.write(cancelled, seq, ttl=record.ttl)
+                seq = await self.store.write(cancelled, seq, ttl=record.ttl)
             except Conflict:
                 continue
             self._catalogue.heard(cancelled, seq)
             if record.epoch:
                 await self._dispatcher.recall(subjects.job_map(id, record.epoch))
-            await self._store.remove_input(id)
+            await self.store.remove_input(id)
             return cancelled
 
     async def delete(self, id: str) -> None:
@@ -317,18 +320,18 @@ class Jobs:
     async def _bury(self, record: Record) -> None:
         """Removes a job. For a minute a record says so: outcomes that come late go too."""
         while True:
-            _, seq = await self._store.read(record.id)
+            _, seq = await self.store.read(record.id)
             gone = replace(record, state="deleted", owner="", reserved=0, kwargs=b"")
             try:
-                seq = await self._store.write(gone, seq, ttl=TOMBSTONE_SECONDS)
+                seq = await self.store.write(gone, seq, ttl=TOMBSTONE_SECONDS)
             except Conflict:
                 continue
             break
         self._catalogue.heard(gone, seq)
         self._folds.pop(record.id, None)
-        await self._store.remove(record.id)
+        await self.store.remove(record.id)
         if record.key:
-            await self._store.forget_key(record.key)
+            await self.store.forget_key(record.key)
 
     # Inside
 
@@ -345,7 +348,7 @@ class Jobs:
         if self._watch.is_loaded:
             return
         try:
-            await streams.ensure(self._connection, self._store.pool, self._options.store)
+            await streams.ensure(self._connection, self.store.pool, self._options.store)
         except JetStreamError as error:
             raise JobsUnavailable(f"jobs need file storage in the NATS server: {error}") from error
         await self._watch.load()

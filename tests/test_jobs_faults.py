@@ -1,0 +1,311 @@
+"""Jobs outlive everything: their owners, agents and broker are killed, frozen and restarted.
+
+Each test reads every outcome back and compares it with what went in: exactly one each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from jetmap import Cluster
+from jetmap.broker.server import NatsServer
+from jetmap.errors import JetmapError
+from jetmap.jobs.records import Record
+from support import HERE, Site, site, starts, wait_until
+
+pytestmark = pytest.mark.anyio
+
+TAKEOVER = 25  # Seconds: fifteen that are promised, and room for a busy machine.
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Site]:
+    async with site(tmp_path, store=tmp_path / "store") as there:
+        yield there
+
+
+class CarrierProcess:
+    """tests/carrier.py as a process. job: what it has submitted."""
+
+    def __init__(self, process: asyncio.subprocess.Process, job: str) -> None:
+        self.process = process
+        self.job = job
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    async def kill(self) -> None:
+        self.process.kill()
+        await self.process.wait()
+
+
+async def carrier(place: Site, submitted: list[Any] | None = None) -> CarrierProcess:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(HERE / "carrier.py")),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=place.place,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(json.dumps([place.server.url, submitted]).encode() + b"\n")
+    found = CarrierProcess(process, json.loads(await process.stdout.readline()))
+    place.stack.push_async_callback(stop, found)
+    return found
+
+
+async def stop(found: CarrierProcess) -> None:
+    if found.process.returncode is None:
+        found.signal(signal.SIGCONT)
+        found.process.kill()
+    await found.process.wait()
+
+
+async def submit(
+    cluster: Cluster, function: str, items: list[Any], kwargs: dict[str, Any] | None = None
+) -> Record:
+    upload = await cluster.jobs.begin(
+        function, format="json", kwargs=msgspec.json.encode(kwargs) if kwargs else b""
+    )
+    await upload.put([msgspec.json.encode(item) for item in items])
+    return await upload.commit()
+
+
+async def look(cluster: Cluster, job: str) -> Record | None:
+    """The record; None while the broker is away."""
+    try:
+        return await cluster.jobs.get(job)
+    except JetmapError:
+        return None
+
+
+async def until_over(cluster: Cluster, job: str, seconds: float = TAKEOVER) -> Record:
+    deadline = time.monotonic() + seconds
+    while True:
+        record = await look(cluster, job)
+        if record is not None and record.is_over:
+            return record
+        assert time.monotonic() < deadline, f"not over after {seconds:g} s: {record}"
+        await asyncio.sleep(0.05)
+
+
+async def read(cluster: Cluster, record: Record) -> tuple[list[Any], dict[int, str]]:
+    """Every value, and the kinds of the errors; each item exactly once, in order."""
+    values: list[Any] = []
+    errors: dict[int, str] = {}
+
+    async def more() -> int | None:
+        return record.total
+
+    async for batch in cluster.jobs.outcomes(record).ordered(0, more=more):
+        assert batch.start == len(values)
+        decoded = msgspec.json.decode(batch.values)
+        assert len(decoded) == batch.count
+        values += decoded
+        errors |= {error.index: error.kind for error in batch.errors}
+    return values, errors
+
+
+async def check(cluster: Cluster, record: Record, expected: list[Any]) -> None:
+    assert record.state == "succeeded", record
+    assert (record.done, record.failed, record.total) == (len(expected), 0, len(expected))
+    assert await read(cluster, record) == (expected, {})
+
+
+def jobs_items(count: int, seconds: float) -> list[tuple[int, float]]:
+    return [(n, seconds) for n in range(count)]
+
+
+async def until_started(log: Path, count: int) -> None:
+    await wait_until(lambda: len(starts(log)) >= count, "the job runs", 20)
+
+
+async def test_a_killed_owner_is_replaced_and_nothing_stored_runs_again(
+    place: Site, tmp_path: Path
+) -> None:
+    cluster = await place.cluster()
+    await place.agent(cluster)
+    log = tmp_path / "log"
+    owner = await carrier(place, ["logged", jobs_items(600, 0.01), {"log": str(log)}])
+    await until_started(log, 150)
+    await owner.kill()
+    record = await until_over(cluster, owner.job, TAKEOVER + 10)
+    await check(cluster, record, list(range(600)))
+    assert record.epoch == 2
+    # What was in the two workers when the agents heard that its owner is gone, at the most.
+    again = len(starts(log)) - 600
+    assert 0 <= again <= 2 * 20, f"{again} items ran twice"
+
+
+async def test_an_owner_that_leaves_hands_over_at_once(place: Site, tmp_path: Path) -> None:
+    cluster = await place.cluster()
+    await place.agent(cluster)
+    log = tmp_path / "log"
+    owner = await place.cluster()
+    record = await submit(owner, "logged", jobs_items(400, 0.01), {"log": str(log)})
+    await until_started(log, 50)
+    left = time.monotonic()
+    await owner.aclose()
+    record = await until_over(cluster, record.id)
+    await check(cluster, record, list(range(400)))
+    assert record.epoch == 2
+    assert max(b.at - a.at for a, b in zip(starts(log), starts(log)[1:], strict=False)) < 6, left
+
+
+async def test_two_owners_that_both_believe_it(place: Site, tmp_path: Path) -> None:
+    cluster = await place.cluster()
+    await place.agent(cluster)
+    log = tmp_path / "log"
+    owner = await carrier(place, ["logged", jobs_items(1500, 0.02), {"log": str(log)}])
+    await until_started(log, 50)
+    owner.signal(signal.SIGSTOP)
+    before = len(starts(log))
+
+    async def taken_over() -> bool:
+        record = await look(cluster, owner.job)
+        return record is not None and record.epoch == 2
+
+    deadline = time.monotonic() + TAKEOVER
+    while not await taken_over():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    await until_started(log, before + 100)
+    owner.signal(signal.SIGCONT)
+    record = await until_over(cluster, owner.job, 60)
+    await check(cluster, record, list(range(1500)))
+    assert record.epoch == 2
+
+
+async def test_agents_are_killed(place: Site, tmp_path: Path) -> None:
+    cluster = await place.cluster()
+    first = await place.agent(cluster)
+    log = tmp_path / "log"
+    record = await submit(cluster, "logged", jobs_items(500, 0.01), {"log": str(log)})
+    await until_started(log, 100)
+    first.kill_host()
+    await place.agent(cluster)
+    record = await until_over(cluster, record.id, 40)
+    await check(cluster, record, list(range(500)))
+
+
+async def test_items_that_fail_and_crash(place: Site) -> None:
+    cluster = await place.cluster()
+    await place.agent(cluster)
+    bad = {7: "raise", 33: "exit", 90: "kill"}
+    items = [(n, bad.get(n, "")) for n in range(200)]
+    record = await submit(cluster, "hurt", items)
+    record = await until_over(cluster, record.id)
+    assert (record.state, record.done, record.failed) == ("failed", 200, 3)
+    values, errors = await read(cluster, record)
+    assert errors == {7: "raised", 33: "lost", 90: "lost"}
+    assert values == [None if n in bad else n for n in range(200)]
+
+
+async def test_the_broker_is_killed(place: Site, tmp_path: Path) -> None:
+    cluster = await place.cluster()
+    await place.agent(cluster)
+    log = tmp_path / "log"
+    record = await submit(cluster, "logged", jobs_items(800, 0.01), {"log": str(log)})
+    await until_started(log, 100)
+    await kill_server(place)
+    await start_server(place)
+    record = await until_over(cluster, record.id, 60)
+    await check(cluster, record, list(range(800)))
+
+
+async def test_everything_is_killed_and_started_again(place: Site, tmp_path: Path) -> None:
+    first = await place.cluster()
+    agent = await place.agent(first)
+    log = tmp_path / "log"
+    owner = await carrier(place, ["logged", jobs_items(600, 0.01), {"log": str(log)}])
+    await until_started(log, 150)
+    await owner.kill()
+    agent.kill_host()
+    await kill_server(place)
+    ran = len(starts(log))
+    await start_server(place)
+    again = await place.cluster()
+    await place.agent(again)
+    record = await until_over(again, owner.job, 60)
+    await check(again, record, list(range(600)))
+    assert len(starts(log)) < 600 + ran, "it began from the start"
+
+
+async def test_cancelled_and_removed(place: Site, tmp_path: Path) -> None:
+    cluster = await place.cluster()
+    other = await place.cluster()
+    await place.agent(cluster)
+    log = tmp_path / "log"
+    record = await submit(cluster, "logged", jobs_items(5000, 0.02), {"log": str(log)})
+    await until_started(log, 20)
+    cancelled = await other.jobs.cancel(record.id)
+    at = time.time()
+    assert cancelled.state == "cancelled"
+    await place.until_busy(cluster, 0, 3)
+    assert (await cluster.jobs.cancel(record.id)).state == "cancelled"
+    counts = Counter(start.index for start in starts(log))
+    assert max(counts.values()) == 1 and at
+    await other.jobs.delete(record.id)
+    await nothing_stays(cluster, record.id)
+
+
+async def test_deleted_while_it_runs(place: Site, tmp_path: Path) -> None:
+    cluster = await place.cluster()
+    await place.agent(cluster)
+    log = tmp_path / "log"
+    record = await submit(cluster, "logged", jobs_items(5000, 0.02), {"log": str(log)})
+    await until_started(log, 20)
+    await cluster.jobs.delete(record.id)
+    await place.until_busy(cluster, 0, 3)
+    await nothing_stays(cluster, record.id)
+
+
+async def nothing_stays(cluster: Cluster, job: str) -> None:
+    store = cluster.jobs.store
+    deadline = time.monotonic() + 40
+    while job in await store.jobs_in("INPUT") | await store.jobs_in("OUTCOMES"):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+    assert await look(cluster, job) is None
+
+
+async def test_it_expires(place: Site) -> None:
+    cluster = await place.cluster()
+    await place.agent(cluster)
+    upload = await cluster.jobs.begin("empty", format="json", ttl=1)
+    await upload.put([b"1", b"2"])
+    record = await upload.commit()
+    assert record.state == "queued"
+    deadline = time.monotonic() + 15
+    while (await cluster.jobs.get(record.id)).state != "expired":
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+    store = cluster.jobs.store
+    while record.id in await store.jobs_in("OUTCOMES"):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+
+
+async def kill_server(place: Site) -> None:
+    assert place.server.pid is not None
+    os.kill(place.server.pid, signal.SIGKILL)
+    await place.server.wait()
+
+
+async def start_server(place: Site) -> None:
+    port = place.server.port
+    await place.server.stop()
+    place.server = NatsServer(port=port, store=place.place / "store")
+    await place.server.start()
