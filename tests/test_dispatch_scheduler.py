@@ -14,7 +14,7 @@ from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.ledger import Flight, Ledger, Piece
 from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.scheduler import PARCEL_SECONDS, SMALL_SECONDS, Cut, Scheduler
-from jetmap.dispatch.sources import RawItems
+from jetmap.dispatch.sources import RawItems, Taken
 from jetmap.messages import Final, Report
 
 quick = settings(max_examples=60, deadline=None)
@@ -31,7 +31,7 @@ class World:
         self.now = 0.0
         self.computed = Counter[MapState]()
 
-    def open(self, items: int, function: str = "f", weight: float = 1.0) -> MapState:
+    def open(self, items: int | RawItems, function: str = "f", weight: float = 1.0) -> MapState:
         map = MapState(
             id=str(len(self.maps)),
             function=function,
@@ -39,7 +39,7 @@ class World:
             kwargs=b"",
             timeout=None,
             ref=None,
-            source=RawItems([b"0"] * items, "json"),
+            source=RawItems([b"0"] * items, "json") if isinstance(items, int) else items,
             ledger=Ledger("json", 2),
             cost=self.scheduler.cost(function),
             max_buffer=1 << 20,
@@ -156,3 +156,31 @@ def test_small_chunks_share_messages_but_leave_no_core_idle(
         assert shared is not None and shared.left == len(parcel)
         assert all(flight.parcel is shared for flight in parcel)
     assert len(parcels) >= min(len(flights), cores) / 2
+
+
+class LateItems(RawItems):
+    """A list whose items arrive after it was opened, as a job's do from their stream."""
+
+    arrived = False
+
+    @property
+    def remaining(self) -> int:
+        return len(self._elements) - self._next
+
+    @property
+    def has_items(self) -> bool:
+        return self.arrived and self.remaining > 0
+
+    def take(self, count: int, max_bytes: int) -> Taken | None:
+        return super().take(count, max_bytes) if self.arrived else None
+
+
+def test_a_small_map_whose_items_come_later_is_not_forgotten() -> None:
+    world = World(2, Random(1))
+    world.scheduler.cost("f").learn(10, 1e-4, 0)
+    late = LateItems([b"0"] * 3, "json")
+    late.total = None  # type: ignore[assignment]  # Told when all are there.
+    world.open(late)
+    assert world.send() == []
+    late.arrived, late.total = True, 3
+    assert sum(cut.piece.count for cut in world.send()) == 3

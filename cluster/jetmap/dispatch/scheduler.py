@@ -91,8 +91,8 @@ class Scheduler:
             map = next(iter(self._small))
             del self._small[map]
             cut = self._cut(map, "express", cores)
-            if map.source.has_items:
-                self._newcomers[map] = None  # It was more than one chunk after all.
+            if map.source.has_items or map.source.total is None:
+                self._newcomers[map] = None  # It is more than one chunk, or not all read yet.
             if cut is not None:
                 return cut
         return None

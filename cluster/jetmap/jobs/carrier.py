@@ -175,7 +175,10 @@ class Carrier:
         record = carried.record
         fold = Fold()
         if carried.took_over:
-            fold = await self._outcomes(record, None).refresh()
+            outcomes = Outcomes(self._store, record.id, record.format)
+            if not await outcomes.complete():
+                logger.info("job %s: what a replica still lacks of it runs again", record.id)
+            fold = outcomes.fold
         carried.failed_before = fold.failed
         seen = fold.ranges()
         source = StoredInput(self._store, record, seen)
@@ -272,7 +275,9 @@ class Carrier:
         ledger = run.state.ledger
         done, failed = run.done, carried.failed_before + ledger.failed
         if carried.took_over or ledger.repeats:
-            done, failed = await self._outcomes(record, None).counts()
+            outcomes = Outcomes(self._store, record.id, record.format)
+            await outcomes.complete()
+            done, failed = outcomes.fold.done, outcomes.fold.failed
         state: State = "failed" if failed else "succeeded"
         reason = f"{failed} of {done} items failed" if failed else None
         await self._end(carried, state, reason, done, failed)
@@ -312,9 +317,6 @@ class Carrier:
         carried.seq = await self._store.write(record, after, ttl=ttl)
         carried.record = record
         self._catalogue.heard(record, carried.seq)
-
-    def _outcomes(self, record: Record, fold: Fold | None) -> Outcomes:
-        return Outcomes(self._store, record.id, record.format, fold)
 
 
 class _Carried:
