@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,15 +15,13 @@ import pytest
 
 from jetmap.broker.auth import Auth
 from jetmap.broker.connection import Connection
-from jetmap.broker.server import find_binary
 from jetmap.broker.topology import ensure_stream
 from jetmap.errors import BrokerUnreachable
 from jetmap.settings import PREFIX, Settings
+from nodes import PASSWORD, START, Node, running, start_nodes
 
 ROOT = Path(__file__).parent.parent
-START = ROOT / "config" / "nats" / "start"
 COMPOSE = ROOT / "compose.yaml"
-PASSWORD = "12345"  # digits only: the server would take it for a number
 
 
 def wait_until(done: Callable[[], object], what: str, timeout: float = 30) -> None:
@@ -36,73 +31,17 @@ def wait_until(done: Callable[[], object], what: str, timeout: float = 30) -> No
         time.sleep(0.05)
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(held.getsockname()[1]) for held in sockets]
-    for held in sockets:
-        held.close()
-    return ports
-
-
-class Node:
-    """A server as an operator starts it: config/nats/start with variables."""
-
-    def __init__(self, directory: Path, name: str, ports: list[int], peers: list[int]) -> None:
-        self.client, self.monitor, self.route = ports
-        self.url = f"nats://127.0.0.1:{self.client}"
-        self.log = directory / f"{name}.log"
-        secret = directory / "password"
-        if not secret.exists():  # the nodes before may be reading it
-            secret.write_text(PASSWORD + "\n", encoding="utf-8")
-        environment = {
-            "PATH": os.environ["PATH"],
-            "NATS_SERVER": find_binary(),
-            "NATS_PASSWORD_FILE": str(secret),
-            "NATS_NAME": name,
-            "NATS_LISTEN": f"127.0.0.1:{self.client}",
-            "NATS_MONITOR": f"127.0.0.1:{self.monitor}",
-            "NATS_CLUSTER_LISTEN": f"127.0.0.1:{self.route}",
-            "NATS_STORE": str(directory / name),
-            "NATS_PEERS": " ".join(f"127.0.0.1:{port}" for port in peers),
-        }
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                ["sh", str(START)], env=environment, stdout=log, stderr=log
-            )
-
-    @property
-    def is_healthy(self) -> bool:
-        assert self.process.poll() is None, self.log.read_text(encoding="utf-8")
-        try:
-            with urllib.request.urlopen(
-                f"http://127.0.0.1:{self.monitor}/healthz", timeout=5
-            ) as answer:
-                return bool(json.load(answer)["status"] == "ok")
-        except OSError:
-            return False
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[Callable[[int], list[Node]]]:
-    started: list[Node] = []
+    with running() as started:
 
-    def start(count: int) -> list[Node]:
-        ports = free_ports(3 * count)
-        routes = ports[2::3] if count > 1 else []
-        for number in range(count):
-            mine = ports[3 * number : 3 * number + 3]
-            started.append(Node(tmp_path, f"node-{number}", mine, routes))
-        for node in started:
-            wait_until(lambda node=node: node.is_healthy, "a healthy server")
-        return started
+        def start(count: int) -> list[Node]:
+            start_nodes(tmp_path, count, started)
+            for node in started:
+                wait_until(lambda node=node: node.is_healthy, "a healthy server")
+            return started
 
-    yield start
-    for node in started:
-        node.stop()
+        yield start
 
 
 def auth(password: str = PASSWORD) -> Auth:
