@@ -19,6 +19,7 @@ import uvloop
 
 from . import library, web
 from .fairness import fairness
+from .jobs import jobs
 from .memory import memory
 from .pool import started_pool
 from .run import Run
@@ -38,6 +39,7 @@ ROWS: dict[str, Callable[[Run], Awaitable[list[Row]]]] = {
     "start": start,
     "memory": memory,
     "fairness": fairness,
+    "jobs": jobs,
 }
 QUICK = 20
 BUSY = 5.0  # per cent

@@ -147,9 +147,12 @@ async def test_the_first_failing_item_in_input_order_is_raised(cluster: Cluster)
     items = [functions.Work(n) for n in range(400)]
     items[20] = functions.Work(20, 150_000, True)
     items[350] = functions.Work(350, 0, True)
+    failed = cluster.stats.maps_ended["failed"]
     with pytest.raises(ItemRaised) as caught:
         await cluster.map(functions.work, items)
     assert caught.value.index == 20
+    if cluster.stats.maps_started:  # An inline one has no statistics.
+        assert cluster.stats.maps_ended["failed"] == failed + 1
 
 
 async def test_items_and_values_that_do_not_fit_their_types(cluster: Cluster) -> None:

@@ -165,7 +165,7 @@ class Dispatcher:
         run = MapRun(
             state,
             ordered=ordered,
-            withdraw=functools.partial(self._close_map, outcome="withdrawn"),
+            withdraw=self._withdrawn,
             read=self._pump_soon,
         )
         self._maps[state.id] = run
@@ -185,6 +185,11 @@ class Dispatcher:
             await self._close_map(run, "withdrawn")
             raise
         return run
+
+    async def _withdrawn(self, run: MapRun) -> None:
+        """Its reader has left; one that stopped at a failing item has what it wants to know."""
+        failed = run.state.stopped and run.state.ledger.failed
+        await self._close_map(run, "failed" if failed else "withdrawn")
 
     async def recall(self, map: str) -> None:
         """Calls back what is out of a map that no dispatcher runs any more."""
