@@ -60,8 +60,10 @@ async def gateway_server() -> AsyncIterator[Server]:
     port, nats_port = free_port(), free_port()
     command = [sys.executable, "-c", "from jetmap.cli import main; main()", "up", "bench/tasks.py"]
     environment = {"JETMAP_PORT": str(port), "JETMAP_NATS_PORT": str(nats_port)}
-    async with _served(command, port, environment, ready="/readyz") as server:
-        yield server
+    with tempfile.TemporaryDirectory() as store:  # nothing is left of the run before
+        environment["JETMAP_STORE"] = store
+        async with _served(command, port, environment, ready="/readyz") as server:
+            yield server
 
 
 def free_port() -> int:

@@ -91,8 +91,9 @@ def nothing_left(timeout: float = 6, *, patient: bool = False) -> Iterator[str]:
     """
     mark = secrets.token_hex(8)
     with tempfile.TemporaryDirectory(prefix="jm-", dir="/tmp") as run:
-        before = {name: os.environ.get(name) for name in (MARK, "XDG_RUNTIME_DIR")}
-        os.environ |= {MARK: mark, "XDG_RUNTIME_DIR": run}
+        names = (MARK, "XDG_RUNTIME_DIR", "XDG_STATE_HOME")
+        before = {name: os.environ.get(name) for name in names}
+        os.environ |= {MARK: mark, "XDG_RUNTIME_DIR": run, "XDG_STATE_HOME": f"{run}/state"}
         try:
             yield mark
         finally:

@@ -32,7 +32,10 @@ from jetmap.cli.options import TABLE
 from jetmap.demo.work import Work, prime_search, sample, source_metrics
 from jetmap.settings import Settings
 
-COMMANDS = ("demo", "up", "worker", "api", "map", "status", "check")
+COMMANDS = (
+    *("demo", "up", "worker", "api", "map"),
+    *("submit", "jobs", "job", "status", "check"),
+)
 TASKS = """
 import os, time
 from jetmap import task
@@ -71,6 +74,7 @@ class House:
         kept = {name: text for name, text in os.environ.items() if not name.startswith("JETMAP_")}
         self.environment = kept | {
             "XDG_RUNTIME_DIR": str(self.runtime),
+            "XDG_STATE_HOME": str(directory / "state"),
             "TMPDIR": str(directory),
             "JETMAP_CORES": "2",
             "JETMAP_GRACE": "5",
@@ -209,7 +213,7 @@ def here(house: House, monkeypatch: pytest.MonkeyPatch) -> Invoke:
     for name in [name for name in os.environ if name.startswith("JETMAP_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("JETMAP_CONFIG", "")  # --config sets it; put back afterwards
-    for name in ("XDG_RUNTIME_DIR", "COLUMNS"):
+    for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "COLUMNS"):
         monkeypatch.setenv(name, house.environment[name])
     monkeypatch.chdir(house.directory)
 
@@ -300,6 +304,12 @@ def test_only_the_command_for_a_gateway_needs_the_gateways_code() -> None:
         (["map", "tasks.py:double", "--kwargs", "[]"], Exit.USAGE, "--kwargs is a JSON object"),
         (["status", "--nats", "nats://127.0.0.1:1"], Exit.BROKER, "127.0.0.1:1"),
         (["api", "--nats", "nats://127.0.0.1:1", "--port", "0"], Exit.BROKER, "127.0.0.1:1"),
+        (["submit", "double"], Exit.USAGE, "no broker is named"),
+        (["submit", "tasks.py:double"], Exit.USAGE, "then submit double to it"),
+        (["submit", "double", "--kwargs", "1"], Exit.USAGE, "--kwargs is a JSON object"),
+        (["jobs", "--state", "asleep"], Exit.USAGE, "--state asleep: it is one of queued, "),
+        (["job", "x", "--follow", "--cancel"], Exit.USAGE, "--follow and --cancel do not go"),
+        (["job", "x", "--nats", "nats://127.0.0.1:1"], Exit.BROKER, "127.0.0.1:1"),
         (["nonsense"], Exit.USAGE, "No such command"),
         (["status", "--nonsense"], Exit.USAGE, "No such option"),
     ],
@@ -541,9 +551,9 @@ def test_up_tells_other_hosts_how_to_join(house: House) -> None:
     secret = house.directory / "nats-password"
     secret.write_text("correct-horse", encoding="utf-8")
     up = house.up("--nats-host", "0.0.0.0", "--nats-password-file", "nats-password")
-    # The command stands on a line of its own, after the broker's.
+    # The command stands on a line of its own, after those of the broker and its store.
     assert up.process.stdout is not None
-    lines = [up.process.stdout.readline() for _ in range(3)]
+    lines = [up.process.stdout.readline() for _ in range(4)]
     command = lines[-1].split()
     assert command[:3] == ["jetmap", "worker", "tasks.py"]
     worker = house.start(*command[1:])
@@ -595,11 +605,12 @@ def test_demo_runs_whole_and_leaves_nothing(
     few = Work(few.title, few.function, few.items[:80], few.weights[:80], few.summarize, "80 files")
     monkeypatch.setattr(demo, "source_metrics", lambda: few)
     monkeypatch.setattr("jetmap.demo.work.PRIMES_PER_CORE", 20)
-    for name in ("XDG_RUNTIME_DIR", "TMPDIR"):
+    for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "TMPDIR"):
         monkeypatch.setenv(name, house.environment[name])
     monkeypatch.chdir(house.directory)
     settings = demo.own(Settings.load(cores="2"))
     asyncio.run(demo._work(settings, Console(width=120, highlight=False)))
+    assert not (house.directory / "state").exists()
     said = capsys.readouterr().out
     assert re.search(r"workers on 2 cores: ready in \d+\.\d s", said)
     assert "the largest found is 100,039,000," in said

@@ -126,6 +126,7 @@ class Reader:
         } | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "XDG_RUNTIME_DIR": str(runtime),
+            "XDG_STATE_HOME": str(runtime / "state"),
             "JETMAP_PORT": str(self._port),
             "JETMAP_NATS_PORT": str(self._broker_port),
             "UVICORN_PORT": str(self._port),

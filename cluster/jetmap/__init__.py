@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .client.cluster import Cluster
+    from .client.jobs import Job, JobStatus, JobStream
     from .client.stream import Stream
     from .client.sync import SyncCluster, SyncStream
+    from .client.sync_jobs import SyncJob, SyncJobStream
     from .dispatch.outcome import Outcome
     from .errors import (
         BrokerUnreachable,
@@ -20,14 +22,21 @@ if TYPE_CHECKING:
         ItemRaised,
         ItemTimeout,
         JetmapError,
+        JobEnded,
+        JobError,
+        JobsUnavailable,
+        KeyBusy,
+        KeyReused,
         LimitExceeded,
         MapTimeout,
         NotImportable,
         NoWorkers,
+        StoreFull,
         TooManyMaps,
         TopologyMismatch,
         Unencodable,
         UnknownFunction,
+        UnknownJob,
         WorkerLost,
         WorkerStartFailed,
     )
@@ -46,18 +55,30 @@ __all__ = [
     "ItemRaised",
     "ItemTimeout",
     "JetmapError",
+    "Job",
+    "JobEnded",
+    "JobError",
+    "JobStatus",
+    "JobStream",
+    "JobsUnavailable",
+    "KeyBusy",
+    "KeyReused",
     "LimitExceeded",
     "MapTimeout",
     "NoWorkers",
     "NotImportable",
     "Outcome",
+    "StoreFull",
     "Stream",
     "SyncCluster",
+    "SyncJob",
+    "SyncJobStream",
     "SyncStream",
     "TooManyMaps",
     "TopologyMismatch",
     "Unencodable",
     "UnknownFunction",
+    "UnknownJob",
     "WorkerLost",
     "WorkerStartFailed",
     "task",
@@ -66,9 +87,14 @@ __all__ = [
 _HOMES = {
     "task": "tasks",
     "Cluster": "client.cluster",
+    "Job": "client.jobs",
+    "JobStatus": "client.jobs",
+    "JobStream": "client.jobs",
     "Stream": "client.stream",
     "SyncCluster": "client.sync",
     "SyncStream": "client.sync",
+    "SyncJob": "client.sync_jobs",
+    "SyncJobStream": "client.sync_jobs",
     "Outcome": "dispatch.outcome",
 }
 

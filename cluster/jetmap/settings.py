@@ -97,6 +97,7 @@ def _size(value: Any, handler: Any, info: ValidationInfo) -> int:
 
 Words = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[ByteSize, WrapValidator(_size)]
 Cores = Annotated[str, BeforeValidator(_text), AfterValidator(_cores)]
@@ -164,6 +165,13 @@ class Settings(BaseSettings):
     max_buffer_bytes: Size = 16 << 20  # type: ignore[assignment]
     max_spool_bytes: Size = 4 << 30  # type: ignore[assignment]
     max_depth: Annotated[int, Field(ge=1, le=10_000)] = 500
+
+    # Jobs.
+    job_ttl: Seconds = 86_400.0
+    job_store_bytes: Size = 8 << 30  # type: ignore[assignment]
+    job_replicas: Annotated[int, Field(ge=0, le=5)] = 0
+    job_weight: Weight = 0.25
+    max_running_jobs: Count = 64
 
     # The gateway.
     host: str = "127.0.0.1"

@@ -91,6 +91,11 @@ class Connection:
         """Whether the server is one of several."""
         return bool(self._client._server_info.get("cluster"))
 
+    @property
+    def server_name(self) -> str:
+        """What the server calls itself."""
+        return str(self._client._server_info.get("server_name", ""))
+
     def inbox(self, name: str) -> str:
         """The subject prefix on which ``name`` (one token) is answered."""
         return f"{self.inbox_prefix}.{name}"

@@ -11,6 +11,7 @@ import signal
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from jetmap.errors import BrokerUnreachable, ConfigurationError
@@ -39,6 +40,7 @@ if os.getppid() == parent:
     os.execv(binary, [binary, *arguments])
 """
 LOG_BYTES = 16 * 2**20
+TEMPORARY = "jetmap-temporary"  # The name of a server whose store goes with it: no place for jobs.
 
 
 def find_binary() -> str:
@@ -78,7 +80,8 @@ class NatsServer:
     port: 0 for a free one. directory: for its configuration and log (made if missing; default
     a temporary one). store: where streams on file live; None: under ``directory``, removed
     by ``stop``. user, password: None for no authorization; they travel in a file that only
-    this user can read, never in the argument list. The server dies with the thread (Linux) or
+    this user can read, never in the argument list. inherited: descriptors that it keeps open, for
+    the locks that they hold. The server dies with the thread (Linux) or
     process (elsewhere) that started it.
     """
 
@@ -93,6 +96,7 @@ class NatsServer:
         password: str | None = None,
         name: str = "jetmap",
         max_payload: int = 2**20,
+        inherited: Sequence[int] = (),
     ) -> None:
         self.host = host
         self.port = port
@@ -101,6 +105,7 @@ class NatsServer:
         self._name = name
         self._max_payload = max_payload
         self._store = store
+        self._inherited = tuple(inherited)
         self._directory = directory
         self._made: list[Path] = []
         self._binary = Path()
@@ -139,6 +144,7 @@ class NatsServer:
                 stdout=output,
                 stderr=output,
                 env={"GOMAXPROCS": str(server_threads()), **os.environ},
+                pass_fds=self._inherited,
                 start_new_session=True,  # a ^C at the terminal is not for it
             )
         try:

@@ -11,7 +11,10 @@ from jetmap import __version__
 
 from .exits import MEANING
 
-COMMANDS = ("demo", "up", "worker", "api", "map", "status", "check")
+COMMANDS = (
+    *("demo", "up", "worker", "api", "map"),
+    *("submit", "jobs", "job", "status", "check"),
+)
 CODES = " · ".join(f"{int(code)} {meaning}" for code, meaning in MEANING.items())
 
 

@@ -23,6 +23,7 @@ class Exit(IntEnum):
     BROKER = 3
     WORKERS = 4
     TIMEOUT = 5
+    STORE = 6
     INTERNAL = 70
     INTERRUPTED = 130
 
@@ -37,11 +38,12 @@ class ChildFailed(errors.JetmapError):
 
 MEANING = {
     Exit.OK: "done",
-    Exit.ITEMS_FAILED: "items failed",
+    Exit.ITEMS_FAILED: "items failed, or a job did",
     Exit.USAGE: "wrong usage, configuration or input",
     Exit.BROKER: "no broker, or it refuses us",
     Exit.WORKERS: "no worker, or the workers cannot start",
     Exit.TIMEOUT: "not done in time",
+    Exit.STORE: "no store for jobs, or it is full",
     Exit.INTERNAL: "a fault in jetmap",
     Exit.INTERRUPTED: "interrupted (Ctrl-C)",
 }
@@ -59,6 +61,11 @@ CODES: list[tuple[type[BaseException], Exit]] = [
     (errors.NoWorkers, Exit.WORKERS),
     (errors.WorkerStartFailed, Exit.WORKERS),
     (errors.MapTimeout, Exit.TIMEOUT),
+    (errors.JobEnded, Exit.ITEMS_FAILED),
+    (errors.UnknownJob, Exit.USAGE),
+    (errors.KeyReused, Exit.USAGE),
+    (errors.KeyBusy, Exit.TIMEOUT),
+    (errors.JobError, Exit.STORE),
     (KeyboardInterrupt, Exit.INTERRUPTED),
 ]
 

@@ -25,12 +25,13 @@ from pydantic import SecretStr
 
 from jetmap.broker.running import Registration, register_up
 from jetmap.broker.runtime import remove, runtime_directory, sweep, take
-from jetmap.broker.server import NatsServer
+from jetmap.broker.server import TEMPORARY, NatsServer
 from jetmap.errors import BrokerUnreachable
 from jetmap.settings import Settings
 
 from .children import Backoff, Child
 from .listening import listen, local_url, url_of
+from .stores import Held
 from .tether import SOCKET
 
 logger = logging.getLogger(__name__)
@@ -40,10 +41,14 @@ FAREWELL = 5.0
 
 
 class Installation:
-    """register: whether ``jetmap map``, ``status`` and ``api`` in this directory find it."""
+    """register: whether ``jetmap map``, ``status`` and ``api`` in this directory find it.
 
-    def __init__(self, settings: Settings, *, register: bool) -> None:
+    store: where its streams live, ours until ``stop``; None: in a temporary place, without jobs.
+    """
+
+    def __init__(self, settings: Settings, *, register: bool, store: Held | None = None) -> None:
         self._settings = settings
+        self._store = store
         self._register = register
         self._listener: socket.socket | None = None
         self._server: NatsServer | None = None
@@ -80,6 +85,11 @@ class Installation:
     @property
     def nats_user(self) -> str:
         return self._settings.nats_user or "jetmap"
+
+    @property
+    def store(self) -> Path | None:
+        """Where jobs outlive it."""
+        return None if self._store is None else self._store.directory
 
     @property
     def agent(self) -> Child:
@@ -161,6 +171,8 @@ class Installation:
             await self._server.stop()
         if self._registration is not None:
             self._registration.close()
+        if self._store is not None:
+            self._store.close()
         if self._lock is not None:
             path, descriptor = self._lock
             self._lock = None
@@ -176,10 +188,12 @@ class Installation:
         self._server = NatsServer(
             host=settings.nats_host,
             port=settings.nats_port,
-            store=Path(settings.store).absolute() if settings.store else None,  # noqa: ASYNC240
+            store=None if self._store is None else self._store.directory,
             directory=self._directory(),
             user=self.nats_user,
             password=password,
+            name="jetmap" if self._store is not None else TEMPORARY,
+            inherited=() if self._store is None else (self._store.descriptor,),
         )
         try:
             await self._server.start()

@@ -1,4 +1,4 @@
-"""JSON lines from a file or a pipe into a map, without ever blocking the event loop."""
+"""JSON lines from a file or a pipe into a map or a job, without ever blocking the event loop."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import asyncio
 import os
 import stat
 import threading
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
-from jetmap.dispatch.sources import Feed
 from jetmap.errors import ConfigurationError, LimitExceeded, Malformed
 from jetmap.jsonlines import LinesParser
 from jetmap.settings import Settings
 
 BLOCK = 1 << 16
+
+
+class Sink(Protocol):
+    """Where lines go: ``put`` waits while it is full; one of the others ends it."""
+
+    async def put(self, elements: list[bytes], /) -> None: ...
+    def fail(self, error: BaseException, /) -> None: ...
+    def close(self) -> None: ...
 
 
 def count_lines(source: BinaryIO) -> int | None:
@@ -33,13 +40,13 @@ def count_lines(source: BinaryIO) -> int | None:
 
 
 class Reader:
-    """Feeds a map with the lines of a source, while the ``with`` lasts.
+    """Feeds a map or a job with the lines of a source, while the ``with`` lasts.
 
     It reads in a thread that nobody waits for, since a read from a terminal cannot be
     interrupted; and by descriptor, since a buffered reader's lock would hold up the exit.
     """
 
-    def __init__(self, source: BinaryIO, feed: Feed, settings: Settings) -> None:
+    def __init__(self, source: BinaryIO, feed: Sink, settings: Settings) -> None:
         self._descriptor = os.dup(source.fileno())
         self._feed = feed
         self._parser = LinesParser(int(settings.max_item_bytes), settings.max_depth)

@@ -85,7 +85,7 @@ TABLE = [
     Option("debug", None, "Put tracebacks into errors."),
     Option("nats_host", "ADDRESS", "Where the NATS server listens; 0.0.0.0: for other hosts."),
     Option("nats_port", "PORT", "Its port; 0: any that is free."),
-    Option("store", "DIRECTORY", "Where its streams live; else a temporary place."),
+    Option("store", "DIRECTORY|none", "Where jobs outlive it; none: no jobs."),
     Option("log_level", "LEVEL", "debug, info, warning or error."),
 ]
 OPTIONS = {option.setting: option for option in TABLE}

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import typer
+
+from .exits import Exit
+
+T = TypeVar("T")
 
 
 class Stop:
@@ -26,6 +34,22 @@ class Stop:
             self.demanded.set()
         self.by = self.by or number
         self.asked.set()
+
+
+async def unless_stopped(work: Coroutine[Any, Any, T]) -> T:
+    """What ``work`` gives; a signal cancels it, and then this raises the command's exit."""
+    stop = Stop()
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.asked.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        raise typer.Exit(Exit.INTERRUPTED)
+    finally:
+        stopping.cancel()
 
 
 async def first(*events: asyncio.Event, timeout: float | None = None) -> bool:

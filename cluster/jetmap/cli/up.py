@@ -8,6 +8,7 @@ import shlex
 from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings, is_loopback
 
+from . import stores
 from .installation import Installation
 from .listening import address_for_others, gateway_problems, server_problems
 from .options import GATEWAY, SERVER, WORKER, takes
@@ -23,6 +24,9 @@ def up(settings: Settings) -> None:
     ends; a second signal: at once. `jetmap map`, `status` and `api` in the same directory
     find it by themselves.
 
+    Jobs outlive it in --store, a directory: where nothing is said, one of this working directory
+    and pool in your state directory ($XDG_STATE_HOME, else ~/.local/state).
+
     Example: jetmap up tasks.py
     """
     problems = gateway_problems(settings) + server_problems(settings)
@@ -36,7 +40,8 @@ def up(settings: Settings) -> None:
 async def serve(settings: Settings) -> None:
     """Runs until a signal, or until a part cannot be started."""
     stop = Stop()
-    installation = Installation(settings, register=True)
+    store = await asyncio.to_thread(stores.hold, settings)
+    installation = Installation(settings, register=True, store=store)
     try:
         await installation.start()
         greeting = asyncio.ensure_future(_greet(installation, settings))
@@ -60,6 +65,7 @@ def greeting(installation: Installation, settings: Settings) -> list[str]:
         f"gateway   {installation.url}/map/FUNCTION",
         f"docs      {installation.url}/docs",
         f"broker    {installation.nats_url}",
+        f"store     {installation.store or 'none: no jobs'}",
     ]
     if not is_loopback(settings.nats_host):
         lines += ["", "on other hosts, with the same tasks and the same password file:"]

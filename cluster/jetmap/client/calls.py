@@ -53,6 +53,19 @@ class Call:
             function.name, function, function.item, function.value, _encode(function, kwargs or {})
         )
 
+    @classmethod
+    def reading(cls, f: Callable[..., Any] | str | None) -> Call:
+        """For values that are there already: of a function, or (None, a name) builtins.
+
+        Raises TypeError: f is no @task.
+        """
+        anything = codec_for(Any)
+        if f is None or isinstance(f, str):
+            return cls(f or "", None, anything, anything, b"")
+        function = find(f)
+        assert function is not None
+        return cls(function.name, function, function.item, function.value, b"")
+
     def source(
         self, items: Iterable[Any] | AsyncIterable[Any], *, keep: bool, max_item: int
     ) -> Objects:
@@ -62,23 +75,23 @@ class Call:
             return AsyncObjects(items, encode, keep=keep, max_item=max_item)
         return Objects(items, encode, keep=keep, max_item=max_item)
 
-    def values(self, batch: Batch) -> list[Any]:
+    def values(self, batch: Batch, format: Format = FORMAT) -> list[Any]:
         """The batch's values, with an ItemError in the place of each failed item's."""
         if not batch.errors:
             try:
-                return self.value.decode_list(batch.values, FORMAT)
+                return self.value.decode_list(batch.values, format)
             except Exception:
                 # Some value is not what the function's annotation says: found below.
                 pass
         errors = {record.index: item_error(record) for record in batch.errors}
         return [
-            errors.get(index) or self._value(index, bytes(raw))
-            for index, raw in enumerate(arrays.split(batch.values, FORMAT), batch.start)
+            errors.get(index) or self._value(index, bytes(raw), format)
+            for index, raw in enumerate(arrays.split(batch.values, format), batch.start)
         ]
 
-    def _value(self, index: int, raw: bytes) -> Any:
+    def _value(self, index: int, raw: bytes, format: Format) -> Any:
         try:
-            return self.value.decode(raw, FORMAT)
+            return self.value.decode(raw, format)
         except Exception as error:
             message = f"{self.name} returned a value that does not fit its annotation: {error}"
             return Unencodable(index, type(error).__name__, message)

@@ -24,6 +24,7 @@ from .calls import FORMAT, Call, first_error
 from .inline import InlineRun
 from .link import Link
 from .stream import Run, Stream
+from .submitting import WithJobs
 
 if TYPE_CHECKING:
     from .sync import SyncCluster
@@ -32,7 +33,7 @@ X = TypeVar("X")
 Y = TypeVar("Y")
 
 
-class Cluster:
+class Cluster(WithJobs):
     """Runs ``@task`` functions over lists, on every core of every host of a pool.
 
     url: of a NATS server or cluster ("nats://host:4222", several by commas); None: the setting
@@ -167,7 +168,7 @@ class Cluster:
         elif not isinstance(items, Sequence):
             items = list(items)
         self._check_length(len(items))
-        source = call.source(items, keep=False, max_item=self._max_item)
+        source = call.source(items, keep=False, max_item=self.max_item)
         run = await self._open(call.name, source, call=call, kwargs=call.kwargs, timeout=timeout)
         try:
             batches = await run.collect(stop_at_error=not return_exceptions)
@@ -201,7 +202,7 @@ class Cluster:
 
         async def open() -> tuple[Run, Objects]:
             self._check()
-            source = call.source(items, keep=True, max_item=self._max_item)
+            source = call.source(items, keep=True, max_item=self.max_item)
             try:
                 run = await self._open(
                     call.name,
@@ -338,13 +339,14 @@ class Cluster:
         function = find(name)
         if function is None:
             raise UnknownFunction(f"no function {name!r} is registered in this process")
-        limits = Limits(value=self._max_item, report=self.settings.report_bytes)
+        limits = Limits(value=self.max_item, report=self.settings.report_bytes)
         return InlineRun(
             function, source, format=format, kwargs=kwargs, timeout=timeout, limits=limits
         )
 
     @property
-    def _max_item(self) -> int:
+    def max_item(self) -> int:
+        """Bytes that one encoded item or value may have."""
         limit = int(self.settings.max_item_bytes)
         return limit if self._link is None else min(limit, self._link.max_item)
 

@@ -10,6 +10,7 @@ from importlib.machinery import PathFinder
 
 from jetmap.broker.connection import Connection
 from jetmap.broker.membership import KeeperSpec, Membership, join
+from jetmap.broker.server import TEMPORARY
 from jetmap.broker.topology import StreamOptions
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.dispatcher import Dispatcher
@@ -30,6 +31,11 @@ ARRIVAL_SECONDS = 0.25  # For those who are there already to say so.
 _NO_STORE = (
     "an embedded cluster keeps nothing when its users are gone, and jobs outlive them: start "
     "'jetmap up TASKS' here, or a NATS server, and use its address (nats_url, JETMAP_NATS_URL)"
+)
+
+_NOT_KEPT = (
+    "this `jetmap up` keeps nothing (--store none, or its directory could not be used), and jobs "
+    "outlive it: start it with --store DIRECTORY"
 )
 
 # The settings that a keeper's agent uses; processes that differ in others share it.
@@ -87,7 +93,7 @@ class Link:
                 connection,
                 dispatcher,
                 settings.pool,
-                _job_options(settings, membership is not None),
+                _job_options(settings, _refusal(connection, membership)),
             )
             link = cls(connection, dispatcher, jobs, membership)
             await dispatcher.start()
@@ -176,7 +182,14 @@ def _options(settings: Settings) -> DispatchOptions:
     )
 
 
-def _job_options(settings: Settings, embedded: bool) -> JobOptions:
+def _refusal(connection: Connection, membership: Membership | None) -> str | None:
+    """Why there can be no jobs here."""
+    if membership is not None:
+        return _NO_STORE
+    return _NOT_KEPT if connection.server_name == TEMPORARY else None
+
+
+def _job_options(settings: Settings, refusal: str | None) -> JobOptions:
     return JobOptions(
         ttl=settings.job_ttl,
         weight=settings.job_weight,
@@ -184,7 +197,7 @@ def _job_options(settings: Settings, embedded: bool) -> JobOptions:
         store=streams.StoreOptions(
             replicas=settings.job_replicas, max_bytes=settings.job_store_bytes
         ),
-        refusal=_NO_STORE if embedded else None,
+        refusal=refusal,
     )
 
 

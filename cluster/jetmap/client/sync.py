@@ -13,7 +13,10 @@ from jetmap.dispatch.roster import FunctionStatus
 from jetmap.errors import ClusterClosed, ItemError
 from jetmap.messages import Presence
 
+from .calls import Call
 from .stream import Stream
+from .submitting import Pieces, abort
+from .sync_jobs import SyncJob
 
 if TYPE_CHECKING:
     from .cluster import Cluster
@@ -135,6 +138,63 @@ class SyncCluster:
             return self._cluster.stream(f, items, kwargs=kwargs, timeout=timeout, ordered=ordered)
 
         return SyncStream(self._wait, self._wait(start()))
+
+    @overload
+    def submit(
+        self,
+        f: Callable[[X], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+        key: str | None = None,
+    ) -> SyncJob[X, Y]: ...
+    @overload
+    def submit(
+        self,
+        f: Callable[..., Any] | str,
+        items: Iterable[Any],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+        key: str | None = None,
+    ) -> SyncJob[Any, Any]: ...
+    def submit(
+        self,
+        f: Callable[..., Any] | str,
+        items: Iterable[Any],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+        key: str | None = None,
+    ) -> SyncJob[Any, Any]:
+        """As ``Cluster.submit``; ``items`` is taken in this thread."""
+        cluster = self._cluster
+        call = Call.of(f, kwargs)
+        upload = self._wait(cluster.begin(call, ttl=ttl, timeout=timeout, key=key))
+        try:
+            source = call.source(items, keep=False, max_item=cluster.max_item)
+            for elements in Pieces(source, cluster.max_item):
+                self._wait(upload.put(elements))
+            record = self._wait(upload.commit())
+        except BaseException:
+            self._wait(abort(upload))
+            raise
+        return SyncJob(self._wait, cluster.job_of(record.id, call))
+
+    @overload
+    def job(self, id: str, f: Callable[..., Y]) -> SyncJob[Any, Y]: ...
+    @overload
+    def job(self, id: str, f: str | None = None) -> SyncJob[Any, Any]: ...
+    def job(self, id: str, f: Callable[..., Any] | str | None = None) -> SyncJob[Any, Any]:
+        """As ``Cluster.job``."""
+        return SyncJob(self._wait, self._cluster.job_of(id, Call.reading(f)))
 
     @property
     def functions(self) -> list[FunctionStatus]:

@@ -1,0 +1,193 @@
+"""``jetmap job``: one job's state, progress, results or end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+
+from jetmap import arrays
+from jetmap.client.jobs import JobStatus
+from jetmap.client.reading import Reading
+from jetmap.codecs import codec_for
+from jetmap.dispatch.outcome import Batch
+from jetmap.errors import ConfigurationError
+from jetmap.messages import ErrorRecord, Format
+from jetmap.settings import Settings
+
+from .clusters import attached
+from .exits import Exit, say
+from .jobs import described, duration
+from .options import BROKER, takes
+from .progress import Bar
+from .signals import unless_stopped
+from .values import Failures, write_values
+
+if TYPE_CHECKING:
+    from jetmap.client.cluster import Cluster
+
+
+@takes(*BROKER, "debug")
+def job(
+    settings: Settings,
+    id: Annotated[str, typer.Argument(metavar="ID", help="As `jetmap submit` printed it.")],
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Wait until it is over, with a progress bar.")
+    ] = False,
+    results: Annotated[
+        bool, typer.Option("--results", help="Its values, one a line, in order, to its end.")
+    ] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="End it; outcomes stay.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="End it and remove all of it.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="The state as JSON; of --results, each outcome with its index."
+        ),
+    ] = False,
+) -> None:
+    """A job's state; or what the option says.
+
+    Following and reading do not touch it: Ctrl-C ends only this command. With --results an item
+    that failed is null, and its error is told on stderr. The exit code of --follow and --results
+    is 1 if items failed or the job ended without all outcomes.
+
+    Examples: jetmap job 3fQ2 --follow · jetmap job 3fQ2 --results > primes.jsonl
+    """
+    chosen = {"--follow": follow, "--results": results, "--cancel": cancel, "--delete": delete}
+    given = [name for name, is_given in chosen.items() if is_given]
+    if len(given) > 1:
+        raise ConfigurationError([f"{' and '.join(given)} do not go together: give one of them"])
+    cluster = attached(settings)
+    if results:
+        work = _results(cluster, id, as_json, settings)
+    else:
+        work = _state(cluster, id, given[0] if given else "", as_json)
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        raise typer.Exit(runner.run(unless_stopped(work)))
+
+
+async def _state(cluster: Cluster, id: str, action: str, as_json: bool) -> int:
+    async with cluster:
+        job = cluster.job(id)
+        if action == "--delete":
+            await job.delete()
+            say(f"job {id} and all of it is removed")
+            return Exit.OK
+        if action == "--cancel":
+            status = await job.cancel()
+        elif action == "--follow":
+            status = await _followed(cluster, id)
+        else:
+            status = await job.status()
+    if as_json:
+        json.dump(described(status), sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    else:
+        _show(status, Console(soft_wrap=True))
+    return Exit.ITEMS_FAILED if action == "--follow" and status.state != "succeeded" else Exit.OK
+
+
+async def _followed(cluster: Cluster, id: str) -> JobStatus:
+    bar: Bar | None = None
+    shown = 0
+    try:
+        async with aclosing(Reading(id, lambda: cluster.jobs).records()) as records:
+            async for record in records:
+                if bar is None:
+                    bar = Bar(record.function, record.total)
+                    bar.__enter__()
+                bar.done(record.done - shown, record.total)
+                shown = record.done
+    finally:
+        if bar is not None:
+            bar.__exit__()
+    return JobStatus.of(record)
+
+
+async def _results(cluster: Cluster, id: str, as_json: bool, settings: Settings) -> int:
+    failures = Failures(settings.debug)
+    async with cluster:
+        reading = Reading(id, lambda: cluster.jobs)
+        status = await cluster.job(id).status()
+        with Bar(status.function, status.total) as bar:
+            async with aclosing(reading.ordered(0)) as batches:
+                async for batch in batches:
+                    lines, errors = printable(batch, reading.format, as_json)
+                    # In a thread: whoever reads may be slow, and the connection must be kept.
+                    await asyncio.to_thread(write_values, lines)
+                    for record in errors:
+                        failures.add(record, bar)
+                    bar.done(batch.count, status.total)
+    return failures.told()
+
+
+def printable(
+    batch: Batch, format: Format, with_index: bool
+) -> tuple[list[bytes | msgspec.Raw], list[ErrorRecord]]:
+    """A batch's values as JSON, null where an item failed, and the errors.
+
+    with_index: as objects with ``index`` and ``value`` or ``error``.
+    """
+    errors = {record.index: record for record in batch.errors}
+    if format == "json" and not with_index:
+        return list(arrays.split(batch.values, "json")), batch.errors
+    lines: list[bytes | msgspec.Raw] = []
+    for index, value in enumerate(_as_json(batch, format, errors), batch.start):
+        record = errors.get(index)
+        if not with_index:
+            lines.append(value)
+        elif record is None:
+            lines.append(b'{"index":%d,"value":%b}' % (index, value))
+        else:
+            facts = {"kind": record.kind, "type": record.type, "message": record.message}
+            lines.append(
+                b'{"index":%d,"error":%b}' % (index, msgspec.json.encode({"index": index} | facts))
+            )
+    return lines, [errors[index] for index in sorted(errors)]
+
+
+def _as_json(batch: Batch, format: Format, errors: dict[int, ErrorRecord]) -> Iterator[bytes]:
+    """Each value; one that JSON cannot hold (NaN) becomes an error."""
+    anything = codec_for(Any)
+    for index, raw in enumerate(arrays.split(batch.values, format), batch.start):
+        if format == "json":
+            yield bytes(raw)
+            continue
+        try:
+            yield anything.encode(anything.decode(bytes(raw), format), "json")
+        except Exception as error:
+            name = type(error).__name__
+            errors[index] = ErrorRecord(index, "unencodable", name, f"no JSON: {error}")
+            yield b"null"
+
+
+def _show(status: JobStatus, console: Console) -> None:
+    def line(name: str, text: str) -> None:
+        console.print(f"{name:<10}{text}", markup=False, highlight=False)
+
+    line("job", status.id)
+    line("function", status.function)
+    line("state", status.state + (f": {status.reason}" if status.reason else ""))
+    total = "an unknown number" if status.total is None else f"{status.total:,}"
+    line("items", f"{status.done:,} of {total} done, {status.failed:,} failed")
+    for name, moment in (
+        ("created", status.created),
+        ("started", status.started),
+        ("finished", status.finished),
+    ):
+        if moment is not None:
+            line(name, moment.astimezone().isoformat(" ", "seconds"))
+    if status.rate is not None:
+        line("rate", f"{status.rate:,.1f} items a second")
+    if not status.is_over and status.seconds_left is not None:
+        line("left", duration(status.seconds_left))

@@ -1,0 +1,118 @@
+"""``jetmap jobs``: which jobs there are."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from jetmap.client.jobs import JobStatus
+from jetmap.errors import ConfigurationError
+from jetmap.jobs.records import State
+from jetmap.settings import Settings
+
+from .clusters import attached
+from .options import BROKER, takes
+
+if TYPE_CHECKING:
+    from jetmap.client.cluster import Cluster
+
+STATES = [state for state in get_args(State) if state not in ("uploading", "expired", "deleted")]
+
+
+@takes(*BROKER)
+def jobs(
+    settings: Settings,
+    state: Annotated[
+        list[str] | None,
+        typer.Option("--state", metavar="STATE", help=f"Only these: {', '.join(STATES)}."),
+    ] = None,
+    function: Annotated[
+        str | None, typer.Option("--function", metavar="NAME", help="Only jobs that run it.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, help="How many, the newest first.")
+    ] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="As one JSON document.")] = False,
+) -> None:
+    """Which jobs there are, the newest first.
+
+    Without --nats it shows those of the `jetmap up` of this directory.
+
+    Example: jetmap jobs --state running --state queued
+    """
+    wanted = [part.strip() for text in state or [] for part in text.split(",")]
+    if unknown := [part for part in wanted if part not in STATES]:
+        raise ConfigurationError([f"--state {unknown[0]}: it is one of {', '.join(STATES)}"])
+    found, more = asyncio.run(_list(attached(settings), wanted, function, limit))
+    if as_json:
+        json.dump([described(status) for status in found], sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    else:
+        _show(found, more, Console(soft_wrap=True))
+
+
+def described(status: JobStatus) -> dict[str, Any]:
+    """As JSON shows it; times as RFC 3339."""
+    found: dict[str, Any] = msgspec.to_builtins(status)
+    return found
+
+
+def duration(seconds: float | None) -> str:
+    """For people: "8 s", "2:05", "3:00:00"."""
+    if seconds is None:
+        return ""
+    whole = round(seconds)
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02}:{rest:02}"
+    return f"{minutes}:{rest:02}" if minutes else f"{rest} s"
+
+
+async def _list(
+    cluster: Cluster, states: list[Any], function: str | None, limit: int
+) -> tuple[list[JobStatus], bool]:
+    found: list[JobStatus] = []
+    after: str | None = None
+    async with cluster:
+        while True:
+            page, after = await cluster.jobs.list(
+                states=states, function=function, limit=min(1000, limit - len(found)), after=after
+            )
+            found += [JobStatus.of(record) for record in page]
+            if after is None or len(found) >= limit:
+                return found, after is not None
+
+
+def _show(found: list[JobStatus], more: bool, console: Console) -> None:
+    if not found:
+        console.print("no jobs")
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("job", "function", "state", "done", "of", "failed", "age", "left"):
+        numeric = name not in ("job", "function", "state")
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+    now = datetime.now(UTC)
+    for status in found:
+        age = None if status.created is None else max(0.0, (now - status.created).total_seconds())
+        table.add_row(
+            status.id,
+            status.function,
+            status.state,
+            f"{status.done:,}",
+            "" if status.total is None else f"{status.total:,}",
+            f"{status.failed:,}",
+            duration(age),
+            "" if status.is_over else duration(status.seconds_left),
+        )
+    console.print(table)
+    if more:
+        console.print("and older ones: --limit shows more", style="dim")

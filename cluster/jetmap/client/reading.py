@@ -1,0 +1,170 @@
+"""Reading a job's record and outcomes, also across a while without a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from jetmap.dispatch.outcome import Batch
+from jetmap.errors import BrokerUnreachable, JobEnded, UnknownJob
+from jetmap.jobs.records import Record
+from jetmap.messages import Format
+
+if TYPE_CHECKING:
+    from jetmap.jobs.outcomes import Event, Outcomes
+    from jetmap.jobs.service import Jobs
+
+WAIT = 2.0  # Seconds after which one that waits for news asks by itself.
+PATIENCE = 60.0  # Seconds without a broker after which a reader gives up.
+PAUSE = 0.25
+
+T = TypeVar("T")
+
+
+class Reading:
+    """One reader of one job; nothing that it does touches the job.
+
+    jobs: gives the service, or raises when it may not be used (any more). function: the name
+    that the job's must have, or empty.
+    """
+
+    def __init__(self, id: str, jobs: Callable[[], Jobs], function: str = "") -> None:
+        self.id = id
+        self._jobs = jobs
+        self._function = function
+        self._record: Record | None = None
+        self._outcomes: Outcomes | None = None
+        self._silent_since: float | None = None
+
+    @property
+    def format(self) -> Format:
+        """Of the outcomes; known once something was read."""
+        assert self._record is not None
+        return self._record.format
+
+    async def records(self) -> AsyncGenerator[Record, None]:
+        """The record now, and again when it may have changed; the last is of a job that is over."""
+        record = await self._asked(lambda: self._jobs().get(self.id))
+        while True:
+            yield record
+            if record.is_over:
+                return
+            record = await self._asked(lambda: self._jobs().changed(self.id, WAIT))
+
+    async def until_over(self) -> Record:
+        """The record once nothing more happens to the job."""
+        found: Record | None = None
+        async for record in self.records():
+            found = record
+        assert found is not None
+        return found
+
+    def events(self, after: int) -> AsyncGenerator[Event, None]:
+        """What is stored behind sequence number ``after``, and what will be, to the job's end.
+
+        Raises JobEnded at the end of a job that has not all its outcomes.
+        """
+        return self._read(
+            after,
+            lambda outcomes, at: outcomes.events(at, more=self._more),
+            lambda event: event.seq,
+        )
+
+    def ordered(self, start: int) -> AsyncGenerator[Batch, None]:
+        """The outcomes from item ``start`` on, in input order. Raises as ``events``."""
+        return self._read(
+            start,
+            lambda outcomes, at: outcomes.ordered(at, more=self._more),
+            lambda batch: batch.start + batch.count,
+        )
+
+    async def check_complete(self) -> None:
+        """Raises JobEnded if a job that is over has not all its outcomes."""
+        record, outcomes = await self._begin()
+        if record.state == "succeeded":
+            return
+        done, _ = await outcomes.counts()
+        if record.total is None or done < record.total:
+            raise _ended(record, done)
+
+    # Inside
+
+    async def _read(
+        self,
+        at: int,
+        open: Callable[[Outcomes, int], AsyncIterator[T]],
+        behind: Callable[[T], int],
+    ) -> AsyncGenerator[T, None]:
+        """Everything from ``at`` on; opened anew behind what came last when the broker was away."""
+        while True:
+            try:
+                _, outcomes = await self._begin()
+                found = open(outcomes, at)
+                try:
+                    async for part in found:
+                        self._silent_since = None
+                        at = behind(part)
+                        yield part
+                finally:
+                    close = getattr(found, "aclose", None)
+                    if close is not None:
+                        await close()
+                await self.check_complete()
+                return
+            except BrokerUnreachable as error:
+                await self._pause(error)
+
+    async def _begin(self) -> tuple[Record, Outcomes]:
+        if self._record is None:
+            self._record = await self._jobs().get(self.id)
+        record = self._record
+        if record.state == "deleted":
+            raise UnknownJob(f"there is no job {self.id} any more: it was deleted")
+        if record.state == "expired":
+            raise _ended(record, 0)
+        if self._function and record.function != self._function:
+            raise TypeError(f"job {self.id} runs {record.function}, not {self._function}")
+        if self._outcomes is None:
+            self._outcomes = self._jobs().outcomes(record)
+        return record, self._outcomes
+
+    async def _more(self) -> int | None:
+        """Waits until there may be more; the number of items if nothing more will come."""
+        assert self._record is not None
+        if not self._record.is_over:
+            self._record = await self._jobs().changed(self.id, WAIT)
+            await self._begin()
+            self._silent_since = None
+        return (self._record.total or 0) if self._record.is_over else None
+
+    async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                found = await ask()
+            except BrokerUnreachable as error:
+                await self._pause(error)
+            else:
+                self._silent_since = None
+                return found
+
+    async def _pause(self, error: BrokerUnreachable) -> None:
+        """Before the next attempt; raises ``error`` when there were enough."""
+        now = time.monotonic()
+        if self._silent_since is None:
+            self._silent_since = now
+        if now - self._silent_since > PATIENCE:
+            raise error
+        await asyncio.sleep(PAUSE)
+
+
+def _ended(record: Record, done: int) -> JobEnded:
+    if record.state == "expired":
+        text = "has expired, and its outcomes with it"
+    else:
+        text = "was cancelled" if record.state == "cancelled" else "failed"
+        text += f" ({record.reason})" if record.reason else ""
+        total = "an unknown number of" if record.total is None else f"{record.total:,}"
+        text += f": {done:,} of {total} items have outcomes"
+    return JobEnded(f"job {record.id} {text}", state=record.state)
