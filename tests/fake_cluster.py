@@ -21,7 +21,7 @@ from jetmap.dispatch.outcome import Batch
 from jetmap.dispatch.roster import FunctionStatus
 from jetmap.dispatch.sources import Source
 from jetmap.dispatch.stats import Stats
-from jetmap.errors import MapTimeout, UnknownFunction
+from jetmap.errors import JobsUnavailable, MapTimeout, UnknownFunction
 from jetmap.messages import CoreStatus, ErrorRecord, Format, FunctionInfo, Presence
 from jetmap.settings import Settings
 from jetmap_api import create_app
@@ -39,17 +39,30 @@ _encoders: dict[Format, Callable[[Any], bytes]] = {
 class FakeCluster:
     """chunk: items of a batch. swap: whether batches come in another order than the input's.
 
-    refuse: raised by ``open``. runs: every map that was opened.
+    refuse: raised by ``open``. runs: every map that was opened. service: of jobs, if there is one.
     """
+
+    max_item = 1_000_000
 
     def __init__(self, *functions: Callable[..., Any], chunk: int = 3, swap: bool = False) -> None:
         self.connected = True
         self.stats = Stats()
         self.refuse: Exception | None = None
         self.runs: list[FakeRun] = []
+        self.service: Any = None
         self._functions = {function.__name__: function for function in functions}
         self._chunk = chunk
         self._swap = swap
+
+    @property
+    def jobs(self) -> Any:
+        if self.service is None:
+            raise JobsUnavailable("this cluster has no store that lasts")
+        return self.service
+
+    @property
+    def named(self) -> dict[str, Callable[..., Any]]:
+        return self._functions
 
     def add(self, function: Callable[..., Any]) -> None:
         self._functions[function.__name__] = function

@@ -433,7 +433,7 @@ async def test_an_answer_that_there_is_not_is_406() -> None:
             check_problem(response, 406, "not-acceptable")
 
 
-async def test_prefer_is_ignored() -> None:
+async def test_prefer_is_ignored_without_a_store() -> None:
     async with gateway(FakeCluster(double)) as client:
         response = await client.post("/map/double", json=[1], headers={"prefer": "respond-async"})
     assert response.json() == [2]

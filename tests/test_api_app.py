@@ -110,7 +110,9 @@ async def test_other_paths_are_problems_too() -> None:
     async with gateway(FakeCluster(double)) as client:
         for method, path, status in (
             ("GET", "/nothing", 404),
-            ("POST", "/jobs/double", 404),
+            ("PUT", "/jobs/double", 405),
+            ("GET", "/jobs/double", 501),
+            ("POST", "/jobs/double/results", 405),
             ("GET", "/map/double", 405),
             ("POST", "/map/a/b", 404),
             ("POST", "/map/", 404),
@@ -170,10 +172,24 @@ async def test_openapi_has_a_path_for_every_function_with_examples() -> None:
     assert double_post["description"] == "For every number."
     schema = double_post["requestBody"]["content"]["application/json"]["schema"]
     assert schema == {"type": "array", "items": {"type": "integer"}}
-    statuses = {"200", "400", "401", "404", "406", "413", "415", "422", "429", "500", "503", "504"}
+    statuses = {
+        "200",
+        "202",
+        "400",
+        "401",
+        "404",
+        "406",
+        "413",
+        "415",
+        "422",
+        "429",
+        "500",
+        "503",
+        "504",
+    }
     assert set(double_post["responses"]) == statuses
     names = [p["name"] for p in document["paths"]["/map/power"]["post"]["parameters"]]
-    assert names == ["errors", "order", "timeout", "kwargs"]
+    assert names == ["errors", "order", "timeout", "Prefer", "kwargs"]
     assert set(references(document)) <= {
         f"#/components/schemas/{name}" for name in document["components"]["schemas"]
     }

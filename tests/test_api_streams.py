@@ -45,9 +45,18 @@ class Exchange:
     """
 
     def __init__(
-        self, cluster: FakeCluster, path: str, body: str, accept: str, **settings: Any
+        self,
+        cluster: FakeCluster,
+        path: str,
+        body: str = "application/json",
+        accept: str = "*/*",
+        *,
+        method: str = "POST",
+        headers: dict[str, str] | None = None,
+        **settings: Any,
     ) -> None:
         self.status: int | None = None
+        self.headers: dict[str, str] = {}
         self.output = b""
         self.ended = False
         self.reading = asyncio.Event()
@@ -61,7 +70,7 @@ class Exchange:
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
             "http_version": "1.1",
-            "method": "POST",
+            "method": method,
             "scheme": "http",
             "path": path,
             "raw_path": path.encode(),
@@ -71,6 +80,7 @@ class Exchange:
                 (b"host", b"localhost"),
                 (b"content-type", body.encode()),
                 (b"accept", accept.encode()),
+                *((name.encode(), value.encode()) for name, value in (headers or {}).items()),
             ],
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 8000),
@@ -102,6 +112,7 @@ class Exchange:
         if message["type"] == "http.response.start":
             assert self.status is None
             self.status = message["status"]
+            self.headers = {k.decode(): v.decode() for k, v in message["headers"]}
         else:
             self.output += message["body"]
             self.ended = not message.get("more_body", False)

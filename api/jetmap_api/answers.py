@@ -41,6 +41,7 @@ class ListAnswer:
     """
 
     def __init__(self, format: Format, limits: Limits, *, collect: bool, debug: bool) -> None:
+        self.headers: list[Header] = []  # more of them
         self._format = format
         self._debug = debug
         self._values = Gathered(format, limits)
@@ -66,7 +67,7 @@ class ListAnswer:
 
     async def send(self, send: Send) -> None:
         """Writes the answer."""
-        headers: list[Header] = [(b"content-type", CONTENT_TYPES[self._format])]
+        headers = [(b"content-type", CONTENT_TYPES[self._format]), *self.headers]
         start: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": headers}
         body = self._whole()
         if body is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from jetmap.settings import Settings
 from . import functions, health, metrics, openapi
 from .asgi import App, Header, Receive, Scope, Send
 from .dependency import HINT, find_cluster
+from .jobs import JobsEndpoints
 from .limits import Limits
 from .maps import Maps
 from .problems import Problem, problem_of, status_problem
@@ -29,9 +30,14 @@ from .security import HostCheck, TokenCheck, route_path
 
 DESCRIPTION = (
     "One Python function over every item of a list, on every core of every host. "
-    "The paths below `/map/` are the functions that the workers offer now."
+    "The paths below `/map/` are the functions that the workers offer now; each may also be run "
+    "as a job, below `/jobs`."
 )
-CORS_HEADERS = ("accept", "authorization", "content-type", "prefer", "last-event-id")
+CORS_HEADERS = (
+    *("accept", "authorization", "content-type"),
+    *("prefer", "last-event-id", "idempotency-key"),
+)
+CORS_EXPOSED = ("location", "retry-after", "preference-applied", "link")
 
 
 def create_app(cluster: Cluster | None = None, settings: Settings | None = None) -> Gateway:
@@ -70,10 +76,13 @@ class Gateway(FastAPI):
         self.adopts = cluster is None  # until its own lifespan starts one
         self._settings = settings
         self._token = token
-        self._maps = Maps(self._cluster, Limits.of(settings), settings.debug)
-        self.router.routes.append(
-            Route("/map/{function}", self._maps, methods=["POST"], name="map")
-        )
+        limits = Limits.of(settings)
+        self._maps = Maps(self._cluster, limits, settings.debug)
+        self._jobs = JobsEndpoints(self._cluster, limits, settings.debug)
+        self.router.routes += [
+            Route("/map/{function}", self._maps, methods=["POST"], name="map"),
+            *self._jobs.routes(),
+        ]
         self._add_routes()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,7 +95,7 @@ class Gateway(FastAPI):
         unless the user has added middleware, which then sees maps too."""
         app: App = super().build_middleware_stack()
         if not self.user_middleware:
-            app = _ShortWay(self._maps, app)
+            app = _ShortWay({"/map/": self._maps.serve, "/jobs/": self._jobs.submit.serve}, app)
         if self._token is not None:
             app = TokenCheck(app, self._token)
         if self._settings.cors_origins:
@@ -95,7 +104,7 @@ class Gateway(FastAPI):
                 allow_origins=self._settings.cors_origins,
                 allow_methods=("GET", "POST", "DELETE"),
                 allow_headers=CORS_HEADERS,
-                expose_headers=("location", "retry-after"),
+                expose_headers=CORS_EXPOSED,
             )
         # A page that rebinds a name to this machine knows no token.
         if self._token is None or self._settings.allowed_hosts:
@@ -128,20 +137,28 @@ class Gateway(FastAPI):
 
 
 class _ShortWay:
-    """``POST /map/{function}`` goes straight to the maps, all else on."""
+    """``POST /map/{function}`` and ``/jobs/{function}`` go straight there, all else on.
 
-    def __init__(self, maps: Maps, app: App) -> None:
-        self._maps = maps
+    serve: by the path's beginning, what takes the function's name.
+    """
+
+    def __init__(
+        self,
+        serve: dict[str, Callable[[str, Scope, Receive, Send], Awaitable[None]]],
+        app: App,
+    ) -> None:
+        self._serve = serve
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
             path = route_path(scope)
-            if path.startswith("/map/"):
-                name = path[5:]
-                if name and "/" not in name:
-                    await self._maps.serve(name, scope, receive, send)
-                    return
+            for beginning, serve in self._serve.items():
+                if path.startswith(beginning):
+                    name = path[len(beginning) :]
+                    if name and "/" not in name:
+                        await serve(name, scope, receive, send)
+                        return
         await self._app(scope, receive, send)
 
 

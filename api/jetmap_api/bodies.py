@@ -10,7 +10,7 @@ import re
 
 import msgspec
 
-from jetmap.arrays import join, split
+from jetmap.arrays import header, split
 from jetmap.jsonlines import item_too_large
 from jetmap.rawjson import (
     deeper_than,
@@ -69,7 +69,7 @@ async def read_body(
 async def json_elements(body: bytes, limits: Limits) -> list[msgspec.Raw]:
     """The raw elements of a JSON array. Raises Problem: 400 with the position, or 413."""
     if len(body) <= PIECE:
-        return _piece(body, 0, 0, limits)
+        return json_piece(body, 0, 0, limits)
     position = utf8_error(body)  # of all of it: pieces are cut at what might be inside a string
     if position is not None:
         raise not_utf8(position)
@@ -80,15 +80,15 @@ async def json_elements(body: bytes, limits: Limits) -> list[msgspec.Raw]:
         signature = _signature(body, start)
         while (end := _cut(body, start, signature)) is not None:
             piece = b"[" + body[start:end] + b"]"
-            elements += _piece(piece, start - 1, len(elements), limits)
+            elements += json_piece(piece, start - 1, len(elements), limits)
             start = end + 1
             await asyncio.sleep(0)
         if elements:
             rest = body[start:]
             if not rest.strip(_SPACE).strip(b"]"):
                 raise located("JSON is malformed: trailing comma in array", start, None)
-            return elements + _piece(b"[" + rest, start - 1, len(elements), limits)
-    return _piece(body, 0, 0, limits)
+            return elements + json_piece(b"[" + rest, start - 1, len(elements), limits)
+    return json_piece(body, 0, 0, limits)
 
 
 async def msgpack_elements(body: bytes, limits: Limits) -> list[msgspec.Raw]:
@@ -100,19 +100,13 @@ async def msgpack_elements(body: bytes, limits: Limits) -> list[msgspec.Raw]:
     except msgspec.DecodeError as exc:
         raise syntax(exc, body, 0) from exc
     except RecursionError as exc:
-        raise _too_deep_msgpack(limits) from exc
+        raise too_deep_msgpack(limits) from exc
     _check_sizes(elements, len(body), 0, limits)
     done = 0
     for first in range(0, len(elements), 4096):
-        some = join(elements[first : first + 4096], "msgpack")
-        try:
-            values = _decode_msgpack(some)
-        except RecursionError as exc:
-            raise _too_deep_msgpack(limits) from exc
-        except (msgspec.MsgspecError, ValueError, TypeError, OverflowError) as exc:
-            raise malformed(f"items {first} to {first + 4095}: {exc}") from exc
-        if len(some) > limits.max_depth and _levels(values) > limits.max_depth + 1:
-            raise _too_deep_msgpack(limits)
+        chosen = elements[first : first + 4096]
+        some = b"".join(chosen)
+        check_msgpack(some, len(chosen), first, limits)
         done += len(some)
         if done > PIECE:
             done = 0
@@ -120,7 +114,20 @@ async def msgpack_elements(body: bytes, limits: Limits) -> list[msgspec.Raw]:
     return elements
 
 
-def _piece(piece: bytes, offset: int, first: int, limits: Limits) -> list[msgspec.Raw]:
+def check_msgpack(some: bytes, count: int, first: int, limits: Limits) -> None:
+    """Checks ``count`` encoded items, the first of index ``first``. Raises Problem: 400."""
+    some = header(count) + some
+    try:
+        values = _decode_msgpack(some)
+    except RecursionError as exc:
+        raise too_deep_msgpack(limits) from exc
+    except (msgspec.MsgspecError, ValueError, TypeError, OverflowError) as exc:
+        raise malformed(f"items {first} to {first + count - 1}: {exc}") from exc
+    if len(some) > limits.max_depth and _levels(values) > limits.max_depth + 1:
+        raise too_deep_msgpack(limits)
+
+
+def json_piece(piece: bytes, offset: int, first: int, limits: Limits) -> list[msgspec.Raw]:
     """The checked elements of one array. offset: of the piece in the body; first: its index."""
     position = utf8_error(piece)
     if position is not None:
@@ -173,7 +180,7 @@ def _not_a_list(exc: Exception) -> Problem:
     return malformed(f"the body is no array ({exc}): {USE_JSON}", position=0)
 
 
-def _too_deep_msgpack(limits: Limits) -> Problem:
+def too_deep_msgpack(limits: Limits) -> Problem:
     return malformed(
         f"nested deeper than {limits.max_depth} levels: flatten the items, or raise max_depth"
     )

@@ -13,6 +13,7 @@ from jetmap.client.sources import Feed, RawItems, Source
 
 from .answers import ListAnswer, Map
 from .asgi import Receive, Scope, Send
+from .awaited import Preferred
 from .bodies import json_elements, msgpack_elements, read_body
 from .departure import Departure
 from .limits import Limits
@@ -42,7 +43,15 @@ class Maps:
         try:
             with departure:
                 request = read_request(scope)
-                if request.body == "jsonl":
+                preferred: Preferred | None = None
+                if request.prefer is not None:
+                    cluster = self._cluster(scope)
+                    preferred = await Preferred.begin(cluster, name, request, scope)
+                if preferred is not None:
+                    answer = await preferred.serve(
+                        scope, receive, send, departure, self._limits, self._debug
+                    )
+                elif request.body == "jsonl":
                     answer = await self._lines(name, request, scope, receive, send, departure)
                 else:
                     answer = await self._array(name, request, scope, receive, send, departure)

@@ -8,6 +8,7 @@ from typing import Any
 
 from jetmap.messages import FunctionInfo
 
+from . import openapi_jobs
 from .samples import Schema, sample
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
@@ -77,6 +78,7 @@ _PARAMETERS: list[Schema] = [
         "description": "Seconds for the whole map.",
         "schema": {"type": "number", "exclusiveMinimum": 0},
     },
+    openapi_jobs.PREFER,
 ]
 
 
@@ -87,8 +89,12 @@ def extend(document: dict[str, Any], functions: Iterable[FunctionInfo]) -> dict[
     schemas = Schemas(dict(components.get("schemas", {})))
     infos = list(functions) or [FunctionInfo(name="{function}", doc="Any function.")]
     for info in infos:
-        paths[f"/map/{info.name}"] = {"post": _operation(info, schemas)}
-    components["schemas"] = schemas.all | {"ItemError": _ERROR, "Problem": _PROBLEM}
+        operation = _operation(info, schemas)
+        paths[f"/map/{info.name}"] = {"post": operation}
+        paths[f"/jobs/{info.name}"] = {"post": _submission(info, operation)}
+    paths |= openapi_jobs.paths()
+    shared = {"ItemError": _ERROR, "Problem": _PROBLEM, "Job": openapi_jobs.JOB}
+    components["schemas"] = schemas.all | shared
     return {**document, "paths": paths, "components": components}
 
 
@@ -154,6 +160,22 @@ def _operation(info: FunctionInfo, schemas: Schemas) -> Schema:
     if description.strip():
         operation["description"] = description.strip()
     return operation
+
+
+def _submission(info: FunctionInfo, map: Schema) -> Schema:
+    """The same as a job."""
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    own = [p for p in map["parameters"] if p["name"] in ("function", "kwargs")]
+    responses: Schema = {"202": openapi_jobs.ACCEPTED}
+    for status, description in openapi_jobs.SUBMIT_STATUSES.items():
+        responses[status] = {"description": description, "content": problem}
+    return {
+        **map,
+        "tags": ["jobs"],
+        "operationId": map["operationId"].replace("map_", "submit_", 1),
+        "parameters": own + openapi_jobs.SUBMIT_PARAMETERS,
+        "responses": responses,
+    }
 
 
 def _parameters(info: FunctionInfo, schemas: Schemas) -> list[Schema]:
@@ -228,6 +250,7 @@ def _responses(info: FunctionInfo, value: Schema) -> Schema:
         }
     }
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    responses["202"] = openapi_jobs.ACCEPTED
     for status, description in _STATUSES.items():
         responses[status] = {"description": description, "content": problem}
     return responses

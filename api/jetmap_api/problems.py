@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
@@ -38,7 +39,21 @@ _REFUSALS: tuple[tuple[type[Exception], int, str, str], ...] = (
     (errors.ClusterClosed, 503, "closed", "The gateway is not connected"),
     (errors.LimitExceeded, 413, "limit-exceeded", "Over a limit"),
     (errors.Malformed, 400, "malformed-body", "The body is malformed"),
+    (errors.UnknownJob, 404, "unknown-job", "No such job"),
+    # 501, not 503: it will not help to try again, as long as this gateway has no store
+    (errors.JobsUnavailable, 501, "jobs-unavailable", "Jobs need a store that lasts"),
+    (errors.StoreFull, 507, "store-full", "The store of jobs is full"),
+    (errors.KeyBusy, 409, "key-busy", "The first request of this key is not over"),
+    (errors.KeyReused, 422, "key-reused", "The key was used for another job"),
 )
+
+# state of a job -> status, slug and title where outcomes are asked for that never come
+_ENDINGS: dict[str, tuple[int, str, str]] = {
+    "failed": (500, "job-failed", "The job failed"),
+    "cancelled": (409, "job-cancelled", "The job was cancelled"),
+    "expired": (410, "job-expired", "The job has expired"),
+    "deleted": (404, "unknown-job", "No such job"),
+}
 
 
 class Problem(Exception):  # noqa: N818 - the term of RFC 9457
@@ -121,9 +136,13 @@ def problem_of(exc: BaseException, debug: bool) -> Problem:
     if isinstance(exc, errors.ItemError):
         record = ErrorRecord(exc.index, exc.kind, exc.type, exc.message, exc.traceback)
         return item_problem(record, debug)
+    if isinstance(exc, errors.JobEnded):
+        return job_ended(exc.state, str(exc))
     for cls, status, slug, title in _REFUSALS:
         if isinstance(exc, cls):
-            headers = (RETRY_AFTER,) if status in (429, 503) else ()
+            headers: tuple[Header, ...] = (RETRY_AFTER,) if status in (429, 503) else ()
+            if isinstance(exc, errors.KeyBusy):
+                headers = ((b"retry-after", b"%d" % max(1, math.ceil(exc.retry_after))),)
             return Problem(status, slug, title, _text(exc, debug), headers=headers, **_facts(exc))
     if isinstance(exc, errors.JetmapError):
         logger.error("a map failed: %s", exc)
@@ -131,6 +150,12 @@ def problem_of(exc: BaseException, debug: bool) -> Problem:
     logger.error("unexpected error in the gateway", exc_info=exc)
     detail = repr(exc) if debug else "the gateway's log has the details"
     return Problem(500, "internal", "Unexpected error in the gateway", detail)
+
+
+def job_ended(state: str, detail: str, **members: Any) -> Problem:
+    """An ended job's outcomes are asked for, and some never come."""
+    status, slug, title = _ENDINGS.get(state, _ENDINGS["failed"])
+    return Problem(status, slug, title, detail, **members)
 
 
 def status_problem(status: int, detail: object, headers: Iterable[Header] = ()) -> Problem:
@@ -160,9 +185,11 @@ def _text(exc: BaseException, debug: bool) -> str:
 
 def _facts(exc: BaseException) -> dict[str, Any]:
     if isinstance(exc, errors.LimitExceeded):
-        facts = {"setting": exc.setting, "limit": exc.limit, "index": exc.index}
+        facts: dict[str, Any] = {"setting": exc.setting, "limit": exc.limit, "index": exc.index}
     elif isinstance(exc, errors.Malformed):
         facts = {"line": exc.line, "position": exc.position}
+    elif isinstance(exc, errors.StoreFull):
+        facts = {"limit": exc.limit, "used": exc.used, "wanted": exc.wanted}
     else:
         return {}
     return {name: fact for name, fact in facts.items() if fact is not None}

@@ -1,8 +1,10 @@
-"""What one ``POST /map/{function}`` asks for, apart from its body."""
+"""What one ``POST /map/{function}`` or ``/jobs/{function}`` asks for, apart from its body."""
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -34,13 +36,31 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
+class Preference:
+    """What ``Prefer`` says (RFC 7240). respond_async: whether 202 is welcome. wait: seconds that
+    the client is willing to wait for another answer."""
+
+    respond_async: bool = False
+    wait: int | None = None
+
+    def applied(self) -> bytes:
+        """As ``Preference-Applied`` repeats it."""
+        applied = [b"respond-async"] if self.respond_async else []
+        if self.wait is not None:
+            applied.append(b"wait=%d" % self.wait)
+        return b", ".join(applied)
+
+
+@dataclass(frozen=True, slots=True)
 class MapRequest:
-    """body, answer: their media. length: of the body, where the client says it."""
+    """body, answer: their media. length: of the body, where the client says it. prefer: None
+    where it says nothing that matters here."""
 
     body: Body
     answer: Answer
     options: Options
     length: int | None
+    prefer: Preference | None = None
 
     @property
     def format(self) -> Format:
@@ -50,15 +70,7 @@ class MapRequest:
     @property
     def kwargs(self) -> bytes:
         """The keyword-only parameters in ``format``."""
-        kwargs = self.options.kwargs
-        if not kwargs or self.body != "msgpack":
-            return kwargs
-        try:
-            return msgspec.msgpack.encode(msgspec.json.decode(kwargs))
-        except OverflowError as exc:
-            raise bad_parameter(
-                "kwargs", f"{exc}: MessagePack holds integers of 64 bits; send a JSON body"
-            ) from exc
+        return encoded_kwargs(self.options.kwargs, self.format)
 
     @property
     def fail(self) -> bool:
@@ -66,12 +78,33 @@ class MapRequest:
         return self.options.errors == "fail"
 
 
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """What a job is to be. kwargs: in ``format``. timeout: seconds for the whole job, from its
+    start. ttl: seconds that it is kept after its end. reserve: bytes of the store. caller, key:
+    who asks, and under which Idempotency-Key."""
+
+    body: Body
+    kwargs: bytes = b""
+    timeout: float | None = None
+    ttl: float | None = None
+    reserve: int | None = None
+    caller: str = ""
+    key: str | None = None
+
+    @property
+    def format(self) -> Format:
+        return "msgpack" if self.body == "msgpack" else "json"
+
+
 PLAIN = Options()
+MAX_KEY = 255
+JOB_PARAMETERS = ("timeout", "kwargs", "ttl", "reserve")
 
 
 def read_request(scope: Scope) -> MapRequest:
     """Raises Problem: 400 for a parameter, 406, 415."""
-    media = accept = length = encoding = None
+    media = accept = length = prefer = None
     for name, value in scope["headers"]:
         if name == b"content-type":
             media = value
@@ -79,18 +112,92 @@ def read_request(scope: Scope) -> MapRequest:
             accept = value if accept is None else accept + b"," + value
         elif name == b"content-length":
             length = int(value) if value.isdigit() else None
+        elif name == b"prefer":
+            prefer = value if prefer is None else prefer + b"," + value
         elif name == b"content-encoding":
-            encoding = value
-    if encoding is not None and encoding.strip().lower() != b"identity":
-        raise Problem(
-            415,
-            "unsupported-encoding",
-            "Compressed body",
-            f"send the body without Content-Encoding: {encoding.decode('latin-1')}",
-        )
+            _check_encoding(value)
     query = scope["query_string"]
     options = read_options(query) if query else PLAIN
-    return MapRequest(body_type(media), answer_type(accept), options, length)
+    preference = None if prefer is None else read_preference(prefer)
+    return MapRequest(body_type(media), answer_type(accept), options, length, preference)
+
+
+def read_job_request(scope: Scope) -> JobRequest:
+    """What a ``POST /jobs/{function}`` asks for. Raises Problem: 400 for a parameter, 415."""
+    media = None
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            media = value
+        elif name == b"content-encoding":
+            _check_encoding(value)
+    body = body_type(media)
+    given = parameters(scope["query_string"], JOB_PARAMETERS)
+    kwargs = _kwargs(given["kwargs"]) if "kwargs" in given else b""
+    caller, key = identity(scope)
+    return JobRequest(
+        body,
+        encoded_kwargs(kwargs, "msgpack" if body == "msgpack" else "json"),
+        _seconds("timeout", given["timeout"]) if "timeout" in given else None,
+        _seconds("ttl", given["ttl"]) if "ttl" in given else None,
+        whole_number("reserve", given["reserve"], 1, 1 << 62) if "reserve" in given else None,
+        caller,
+        key,
+    )
+
+
+def job_of_map(request: MapRequest, scope: Scope) -> JobRequest:
+    """The job that a map is run as when its client prefers so."""
+    caller, key = identity(scope)
+    return JobRequest(request.body, request.kwargs, request.options.timeout, caller=caller, key=key)
+
+
+def identity(scope: Scope) -> tuple[str, str | None]:
+    """Who asks (the digest of the bearer token, or ``anonymous``), and its Idempotency-Key.
+
+    The key is a string, with or without quotes. Raises Problem: 400.
+    """
+    caller = "anonymous"
+    key: str | None = None
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            scheme, _, token = value.strip().partition(b" ")
+            if scheme.lower() == b"bearer":
+                caller = hashlib.sha256(token.strip()).hexdigest()[:32]
+        elif name == b"idempotency-key":
+            key = value.decode("latin-1").strip()
+            if len(key) > 1 and key[0] == key[-1] == '"':
+                key = key[1:-1]
+            if not 0 < len(key) <= MAX_KEY:
+                raise bad_parameter(
+                    "Idempotency-Key", f"Idempotency-Key is a text of 1 to {MAX_KEY} characters"
+                )
+    return caller, key
+
+
+@lru_cache(maxsize=64)
+def read_preference(header: bytes) -> Preference | None:
+    """``respond-async`` and ``wait=N``; what else is preferred, or is no preference, is ignored,
+    as RFC 7240 has it. The first of a name counts."""
+    seen: dict[str, str] = {}
+    for part in header.decode("latin-1").split(","):
+        name, _, value = part.partition(";")[0].partition("=")
+        seen.setdefault(name.strip().lower(), value.strip().strip('"'))
+    respond_async = "respond-async" in seen
+    digits = seen.get("wait", "")
+    wait = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else None
+    return Preference(respond_async, wait) if respond_async or wait is not None else None
+
+
+def encoded_kwargs(kwargs: bytes, format: Format) -> bytes:
+    """A JSON object of keyword parameters in ``format``. Raises Problem: 400."""
+    if not kwargs or format == "json":
+        return kwargs
+    try:
+        return msgspec.msgpack.encode(msgspec.json.decode(kwargs))
+    except OverflowError as exc:
+        raise bad_parameter(
+            "kwargs", f"{exc}: MessagePack holds integers of 64 bits; send a JSON body"
+        ) from exc
 
 
 @lru_cache(maxsize=64)
@@ -100,6 +207,43 @@ def read_options(query: bytes) -> Options:
     ordered = False
     timeout: float | None = None
     kwargs = b""
+    for name, value in _pairs(query):
+        if name == "errors":
+            errors = _errors(value)
+        elif name == "order":
+            if value not in ORDERS:
+                raise bad_parameter(name, "order is finish or input")
+            ordered = value == "input"
+        elif name == "timeout":
+            timeout = _seconds(name, value)
+        elif name == "kwargs":
+            kwargs = _kwargs(value)
+        else:
+            raise bad_parameter(
+                name, f"there is no parameter {name!r}: use errors, order, timeout or kwargs"
+            )
+    return Options(errors, ordered, timeout, kwargs)
+
+
+def parameters(query: bytes, known: tuple[str, ...]) -> dict[str, str]:
+    """The query's parameters, all of them known. Raises Problem: 400."""
+    found = dict(_pairs(query)) if query else {}
+    for name in found:
+        if name not in known:
+            allowed = " or ".join(filter(None, (", ".join(known[:-1]), *known[-1:])))
+            advice = f"use {allowed}" if known else "there are none here"
+            raise bad_parameter(name, f"there is no parameter {name!r}: {advice}")
+    return found
+
+
+def whole_number(name: str, value: str, least: int, most: int) -> int:
+    """A parameter's value. Raises Problem: 400."""
+    if value.isascii() and value.isdigit() and len(value) < 20 and least <= int(value) <= most:
+        return int(value)
+    raise bad_parameter(name, f"{name} is a whole number from {least} to {most}")
+
+
+def _pairs(query: bytes) -> Iterator[tuple[str, str]]:
     seen: set[str] = set()
     try:
         pairs = parse_qsl(
@@ -114,21 +258,17 @@ def read_options(query: bytes) -> Options:
         if name in seen:
             raise bad_parameter(name, f"{name} is given twice")
         seen.add(name)
-        if name == "errors":
-            errors = _errors(value)
-        elif name == "order":
-            if value not in ORDERS:
-                raise bad_parameter(name, "order is finish or input")
-            ordered = value == "input"
-        elif name == "timeout":
-            timeout = _timeout(value)
-        elif name == "kwargs":
-            kwargs = _kwargs(value)
-        else:
-            raise bad_parameter(
-                name, f"there is no parameter {name!r}: use errors, order, timeout or kwargs"
-            )
-    return Options(errors, ordered, timeout, kwargs)
+        yield name, value
+
+
+def _check_encoding(encoding: bytes) -> None:
+    if encoding.strip().lower() != b"identity":
+        raise Problem(
+            415,
+            "unsupported-encoding",
+            "Compressed body",
+            f"send the body without Content-Encoding: {encoding.decode('latin-1')}",
+        )
 
 
 def _errors(value: str) -> Errors:
@@ -138,13 +278,13 @@ def _errors(value: str) -> Errors:
     raise bad_parameter("errors", "errors is fail or collect")
 
 
-def _timeout(value: str) -> float:
+def _seconds(name: str, value: str) -> float:
     try:
         seconds = float(value)
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise bad_parameter("timeout", "timeout is a number of seconds above 0")
+        raise bad_parameter(name, f"{name} is a number of seconds above 0")
     return seconds
 
 

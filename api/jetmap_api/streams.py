@@ -80,25 +80,18 @@ class Events:
 
     def start(self, run: Map) -> bytes:
         self._run = run
-        return _event("start", _json({"map": run.id, "total": run.total}))
+        return event("start", _json({"map": run.id, "total": run.total}))
 
     def outcomes(self, outcomes: Outcomes, records: list[dict[str, Any]]) -> bytes:
         assert self._run is not None
         self._done += outcomes.count
-        values = outcomes.values
-        if b"\n" in values or b"\r" in values:  # white space between tokens, nothing else
-            values = values.replace(b"\n", b" ").replace(b"\r", b" ")
-        return _event(
-            "results",
-            b'{"start":%d,"values":%b,"errors":%b,"done":%d,"total":%b}'
-            % (outcomes.start, values, _json(records), self._done, _json(self._run.total)),
-        )
+        return results_event(outcomes, records, self._done, self._run.total)
 
     def done(self, done: int, failed: int, seconds: float) -> bytes:
-        return _event("done", _json({"done": done, "failed": failed, "seconds": round(seconds, 6)}))
+        return event("done", _json({"done": done, "failed": failed, "seconds": round(seconds, 6)}))
 
     def problem(self, problem: Problem) -> bytes:
-        return _event("failed", problem.encode())
+        return event("failed", problem.encode())
 
 
 class Stream:
@@ -204,5 +197,19 @@ class Stream:
 STOPPING = Problem(503, "closed", "The gateway stops", "send the request again")
 
 
-def _event(name: str, data: bytes) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
+def results_event(
+    outcomes: Outcomes, records: list[dict[str, Any]], done: int, total: int | None, id: bytes = b""
+) -> bytes:
+    """The event of some outcomes in JSON. done: items so far, with these."""
+    values = outcomes.values
+    if b"\n" in values or b"\r" in values:  # white space between tokens, nothing else
+        values = values.replace(b"\n", b" ").replace(b"\r", b" ")
+    data = b'{"start":%d,"values":%b,"errors":%b,"done":%d,"total":%b}'
+    filled = data % (outcomes.start, values, _json(records), done, _json(total))
+    return event("results", filled, id)
+
+
+def event(name: str, data: bytes, id: bytes = b"") -> bytes:
+    """A server-sent event. data: one line."""
+    head = b"id: %b\n" % id if id else b""
+    return head + b"event: %b\ndata: %b\n\n" % (name.encode(), data)

@@ -1,0 +1,172 @@
+"""``Prefer: respond-async`` and ``wait=N`` on ``POST /map/{function}`` (RFC 7240): a job from
+the start, whose answer is awaited for N seconds.
+
+A preference may be ignored, and is where there is no store, or no room in it: then the request
+is an ordinary map. ``wait`` is also ignored where the answer is a stream, which has begun by
+then; ``respond-async`` without ``wait`` is not. A job that was answered whole, or whose client
+has left, is removed, for nobody knows of it; with an Idempotency-Key it stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from jetmap.errors import JetmapError, JobsUnavailable, MapTimeout, StoreFull
+
+from .answers import ListAnswer
+from .asgi import Receive, Scope, Send
+from .departure import Departure
+from .jobdocuments import accepted, as_format
+from .jobstreams import Follower, incomplete
+from .limits import Limits
+from .outcomes import Outcomes
+from .request import JobRequest, MapRequest, Preference, job_of_map
+from .uploads import begin, store, upload_limits
+
+if TYPE_CHECKING:
+    from jetmap.client.cluster import Cluster
+    from jetmap.jobs.records import Record
+    from jetmap.jobs.service import Jobs
+    from jetmap.jobs.upload import Upload
+
+logger = logging.getLogger(__name__)
+
+
+class Preferred:
+    """A map that is run as a job. ``begin`` returns None where it is to be an ordinary map."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        upload: Upload,
+        job: JobRequest,
+        request: MapRequest,
+        prefer: Preference,
+    ) -> None:
+        self._cluster = cluster
+        self._jobs = cluster.jobs
+        self._upload = upload
+        self._job = job
+        self._request = request
+        self._prefer = prefer
+
+    @classmethod
+    async def begin(
+        cls, cluster: Cluster, name: str, request: MapRequest, scope: Scope
+    ) -> Preferred | None:
+        """Raises Problem, UnknownFunction, KeyBusy."""
+        prefer = request.prefer
+        if prefer is None or (prefer.wait and request.answer in ("jsonl", "sse")):
+            return None
+        job = job_of_map(request, scope)
+        try:
+            upload = await begin(cluster.jobs, name, job)
+        except (JobsUnavailable, StoreFull) as exc:
+            logger.debug("a preference is ignored: %s", exc)
+            return None
+        return cls(cluster, upload, job, request, prefer)
+
+    async def serve(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        departure: Departure,
+        limits: Limits,
+        debug: bool,
+    ) -> ListAnswer | None:
+        """Returns the answer, or has sent 202."""
+        loop = asyncio.get_running_loop()
+        most = upload_limits(self._cluster, limits)
+        record = await store(self._upload, self._job, receive, departure, most)
+        begun = loop.time()
+        kept = self._job.key is not None
+        try:
+            if self._prefer.wait:
+                departure.watch(receive)
+                answer = await self._gather(record, begun + self._prefer.wait, limits, debug)
+                if answer is not None:
+                    answer.headers.append((b"preference-applied", self._prefer.applied()))
+                    return answer
+                record = await self._jobs.get(record.id)
+            kept = True
+            headers = [(b"preference-applied", self._prefer.applied())]
+            await accepted(send, scope, record, headers)
+            return None
+        finally:
+            if not kept:
+                _removals.add(task := loop.create_task(_remove(self._jobs, record.id)))
+                task.add_done_callback(_removals.discard)
+
+    async def _gather(
+        self, record: Record, until: float, limits: Limits, debug: bool
+    ) -> ListAnswer | None:
+        """The answer that the map would give; None: not in time."""
+        request = self._request
+        format = as_format(request.answer)
+        answer = ListAnswer(format, limits, collect=not request.fail, debug=debug)
+        try:
+            async with asyncio.timeout_at(until) as patience:
+                await answer.gather(JobRun(self._jobs, record), record.format)
+            return answer
+        except TimeoutError:
+            answer.close()
+            if patience.expired():
+                return None
+            raise
+        except BaseException:
+            answer.close()
+            raise
+
+
+class JobRun:
+    """A job's outcomes as those of a map, in the order of their coming."""
+
+    def __init__(self, jobs: Jobs, record: Record) -> None:
+        self.id = record.id
+        self._follower = Follower(jobs, record)
+        self._outcomes = jobs.outcomes(record)
+
+    @property
+    def total(self) -> int | None:
+        return self._follower.record.total
+
+    async def __aiter__(self) -> AsyncIterator[Outcomes]:
+        done = 0
+        async for event in self._outcomes.events(0, more=self._follower.more):
+            for batch in event.batches:
+                yield batch
+            done = event.done
+            self._follower.news()
+        record = self._follower.record
+        if done < (record.total or 0):
+            if _ran_out_of_time(record):
+                raise MapTimeout(f"the map took longer than {record.timeout} s")
+            raise incomplete(record, done)
+
+    def stop(self) -> None:
+        """The rest of the job is of no interest: what has its outcome still comes."""
+
+    async def aclose(self) -> None:
+        """The job is not withdrawn here."""
+
+
+_removals: set[asyncio.Task[None]] = set()
+
+
+async def _remove(jobs: Jobs, id: str) -> None:
+    try:
+        await jobs.delete(id)
+    except JetmapError as exc:
+        logger.info("job %s stays until its time is over: %s", id, exc)
+
+
+def _ran_out_of_time(record: Record) -> bool:
+    if record.timeout is None or record.state != "failed":
+        return False
+    if record.started is None or record.finished is None:
+        return record.finished is not None and record.finished - record.created >= record.timeout
+    return record.finished - record.started >= record.timeout

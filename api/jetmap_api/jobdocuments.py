@@ -1,0 +1,115 @@
+"""A job as HTTP shows it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, get_args
+from urllib.parse import urlencode
+
+import msgspec
+
+from jetmap.jobs.records import State
+from jetmap.messages import Format
+
+from .asgi import Header, Scope, Send, respond
+from .media import Answer
+from .problems import bad_parameter
+
+if TYPE_CHECKING:
+    from jetmap.jobs.records import Record
+
+JSON = b"application/json"
+NO_STORE: Header = (b"cache-control", b"no-store")
+MOST_PATIENT = 10.0  # Seconds after which a job that runs should be looked at again.
+STATES: tuple[State, ...] = tuple(s for s in get_args(State) if s not in ("uploading", "deleted"))
+
+
+def job_path(scope: Scope, id: str = "", rest: str = "") -> str:
+    """The path of a job, where the gateway is mounted."""
+    root: str = scope.get("root_path", "")
+    return f"{root.rstrip('/')}/jobs{'/' if id else ''}{id}{rest}"
+
+
+def describe(scope: Scope, record: Record) -> dict[str, Any]:
+    """The status document. Times are UTC (RFC 3339), rate is items a second."""
+    rate, left = record.rate, record.seconds_left
+    return {
+        "id": record.id,
+        "function": record.function,
+        "state": record.state,
+        "total": record.total,
+        "done": record.done,
+        "failed": record.failed,
+        "created": timestamp(record.created or None),
+        "started": timestamp(record.started),
+        "finished": timestamp(record.finished),
+        "rate": None if rate is None else round(rate, 3),
+        "seconds_left": None if left is None else round(left, 3),
+        "reason": record.reason,
+        "links": {
+            "self": job_path(scope, record.id),
+            "results": job_path(scope, record.id, "/results"),
+            "events": job_path(scope, record.id, "/events"),
+            "cancel": job_path(scope, record.id, "/cancel"),
+        },
+    }
+
+
+def timestamp(seconds: float | None) -> str | None:
+    """Seconds since 1970 as RFC 3339."""
+    if seconds is None:
+        return None
+    text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def retry_after(record: Record) -> list[Header]:
+    """When to look again at a job that is not over."""
+    if record.is_over:
+        return []
+    left = record.seconds_left
+    seconds = 1 if left is None else math.ceil(min(MOST_PATIENT, max(1.0, left)))
+    return [(b"retry-after", b"%d" % seconds)]
+
+
+async def accepted(
+    send: Send, scope: Scope, record: Record, headers: Iterable[Header] = ()
+) -> None:
+    """202 with the job's status and place."""
+    location = (b"location", job_path(scope, record.id).encode())
+    await answer_status(send, scope, record, 202, [location, *headers])
+
+
+async def answer_status(
+    send: Send, scope: Scope, record: Record, status: int = 200, headers: Iterable[Header] = ()
+) -> None:
+    body = msgspec.json.encode(describe(scope, record))
+    await respond(send, status, JSON, body, [NO_STORE, *retry_after(record), *headers])
+
+
+def states_of(text: str) -> list[State]:
+    """``running,queued``. Raises Problem: 400."""
+    found: list[State] = []
+    for name in filter(None, text.split(",")):
+        for state in STATES:
+            if state == name:
+                found.append(state)
+                break
+        else:
+            raise bad_parameter("state", f"state is one or more, by commas, of {', '.join(STATES)}")
+    return found
+
+
+def link_to(path: str, query: dict[str, str]) -> str:
+    return f"{path}?{urlencode(query, safe=',')}"
+
+
+def next_link(url: str) -> Header:
+    return b"link", b'<%b>; rel="next"' % url.encode("latin-1", "replace")
+
+
+def as_format(answer: Answer) -> Format:
+    """The encoding of a list."""
+    return "msgpack" if answer == "msgpack" else "json"

@@ -1,0 +1,368 @@
+"""A job's outcomes on their way out: pages, whole lists that are written while the job runs,
+and server-sent events that go on where another gateway ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jetmap import arrays
+from jetmap.errors import JetmapError, JobEnded, JobError
+from jetmap.messages import Format
+
+from .asgi import Header, Send
+from .limits import Limits
+from .outcomes import Outcomes, Translated, translate
+from .problems import Problem, bad_parameter, error_record, job_ended, problem_of
+from .spool import Gathered
+from .streams import HEARTBEAT, STREAM_HEADERS, Lines, event, results_event
+
+if TYPE_CHECKING:
+    from jetmap.jobs.outcomes import Outcomes as Reader
+    from jetmap.jobs.records import Record
+    from jetmap.jobs.service import Jobs
+
+logger = logging.getLogger(__name__)
+
+POLL = 5.0  # Seconds after which a job is looked at though nothing was heard of it.
+COMMENT = b": still running\n\n"
+
+_json = msgspec.json.Encoder().encode
+_msgpack = msgspec.msgpack.Encoder().encode
+_EVENT_ID = re.compile(r"(\d{1,18})(?:\.(\d{1,9}))?(-end)?")
+
+
+class Enough(Exception):  # noqa: N818  # it is no fault
+    """Nothing came for as long as the client wants to wait."""
+
+
+class Follower:
+    """Waits for more of a job. patience: seconds without news until ``Enough``; None: for ever.
+
+    record: as it was last seen.
+    """
+
+    def __init__(self, jobs: Jobs, record: Record, patience: float | None = None) -> None:
+        self.record = record
+        self._jobs = jobs
+        self._patience = patience
+        self._until = 0.0
+        self._quiet = False
+        self.news()
+
+    def news(self) -> None:
+        """Something came: patience begins anew."""
+        self._quiet = False
+        if self._patience is not None:
+            self._until = time.monotonic() + self._patience
+
+    async def more(self) -> int | None:
+        """What readers of outcomes call when they have read all there is. Raises JobEnded,
+        UnknownJob, Enough."""
+        if not self.record.is_over:
+            left = POLL
+            if self._patience is not None:
+                left = min(POLL, self._until - time.monotonic())
+                if left <= 0:
+                    raise Enough
+            before = self.record
+            if not self._quiet:
+                # What changed while outcomes were read, nobody will tell again.
+                self._quiet = True
+                self.record = await self._jobs.get(before.id)
+            if self.record == before:
+                self.record = await self._jobs.changed(before.id, left)
+        check_kept(self.record)
+        return (self.record.total or 0) if self.record.is_over else None
+
+
+def check_kept(record: Record) -> None:
+    """Raises JobEnded: the job's outcomes are not there any more."""
+    if record.state in ("expired", "deleted"):
+        raise JobEnded(f"job {record.id} has {record.state}, with its results", state=record.state)
+
+
+def incomplete(record: Record, done: int) -> Problem:
+    """What stands in the place of outcomes that never come."""
+    total = record.total or 0
+    detail = record.reason or f"{done} of {total} items have an outcome; the others get none"
+    return job_ended(record.state, detail, job=record.id, done=done, total=record.total)
+
+
+# Pages
+
+
+@dataclass(frozen=True)
+class PageBody:
+    """A page as JSON. next: the item to ask for next."""
+
+    body: bytes
+    next: int | None
+
+
+async def page(
+    jobs: Jobs, record: Record, start: int, limit: int, wait: float, debug: bool
+) -> PageBody:
+    """Outcomes of at most ``limit`` items from ``start`` on. wait: seconds, until there are any.
+
+    Where an ended job has none of some items, ``next`` skips them.
+    """
+    follower = Follower(jobs, record, wait)
+    reader = jobs.outcomes(record)
+    following: int | None = start
+    looked = False
+    while True:
+        found = await reader.page(start, limit, follower.record.total)
+        if found.batches or found.next is None:
+            following = found.next
+            break
+        if follower.record.is_over:
+            following = await _behind_gap(reader, start)
+            if following != start or looked:
+                break
+            looked = True  # a replica had less than the leader
+            continue
+        try:
+            await follower.more()
+        except Enough:
+            break
+    outcomes = [_in_json(batch, record.format) for batch in found.batches]
+    return _page_body(start, outcomes, following, debug)
+
+
+def _page_body(start: int, batches: list[Outcomes], next: int | None, debug: bool) -> PageBody:
+    count = sum(batch.count for batch in batches)
+    values = arrays.concatenate([batch.values for batch in batches], count, "json")
+    errors = _json([error_record(e, debug) for batch in batches for e in batch.errors])
+    body = b'{"start":%d,"values":%b,"errors":%b,"next":%b}'
+    return PageBody(body % (start, values, errors, _json(next)), next)
+
+
+async def _behind_gap(reader: Reader, item: int) -> int | None:
+    """The first item from ``item`` on that has an outcome."""
+    await reader.complete()
+    for start, end in reader.fold.ranges():
+        if end > item:
+            return max(start, item)
+    return None
+
+
+# The whole
+
+
+async def lines(
+    jobs: Jobs, record: Record, start: int, wait: float, debug: bool
+) -> AsyncGenerator[bytes, None]:
+    """JSON lines in input order, and one last line.
+
+    What is there; then it waits while something comes at least every ``wait`` seconds. The last
+    line is ``{"done", "failed"}`` of the lines before it, with ``"next"``, the item to start
+    from next, if the job is not over; or a problem if some outcomes never come.
+    """
+    style = Lines()
+    follower = Follower(jobs, record, wait)
+    done = failed = 0
+    at = start
+    try:
+        async for batch in _in_order(jobs, record, start, follower):
+            outcomes = _in_json(batch, record.format)
+            records = [error_record(error, debug) for error in outcomes.errors]
+            done += outcomes.count
+            failed += len(records)
+            at = outcomes.start + outcomes.count
+            yield style.outcomes(outcomes, records)
+            follower.news()
+    except Enough:
+        yield b'{"done":%d,"failed":%d,"next":%d}\n' % (done, failed, at)
+        return
+    except Exception as exc:
+        yield style.problem(problem_of(exc, debug))
+        return
+    record = follower.record
+    if done < (record.total or 0) - start:
+        yield style.problem(incomplete(record, done))
+    else:
+        yield style.done(done, failed, 0)
+
+
+async def packed(
+    jobs: Jobs, record: Record, limits: Limits, debug: bool
+) -> AsyncGenerator[bytes, None]:
+    """``{"values": […], "errors": […], "missing": [[a, b], …]}`` in MessagePack, written while
+    the job runs. values: null where an item failed, or has no outcome because the job has
+    ended; then it is in one of the ranges [a, b) of ``missing``."""
+    total = record.total or 0
+    missing: list[tuple[int, int]] = []
+    errors = Gathered("msgpack", limits)
+    try:
+        yield b"\x83" + _msgpack("values") + arrays.header(total)
+        at = 0
+        async for batch in _in_order(jobs, record, 0, Follower(jobs, record)):
+            outcomes: Outcomes = batch
+            if record.format != "msgpack":
+                outcomes = translate(batch, record.format, "msgpack")
+            if outcomes.start > at:
+                missing.append((at, outcomes.start))
+                for block in _nulls(outcomes.start - at):
+                    yield block
+            at = outcomes.start + outcomes.count
+            if outcomes.errors:
+                shown = [error_record(error, debug) for error in outcomes.errors]
+                encoded = Translated(outcomes.start, len(shown), _msgpack(shown), [])
+                errors.add(encoded)
+            yield arrays.body(outcomes.values, "msgpack")
+        if at < total:
+            missing.append((at, total))
+            for block in _nulls(total - at):
+                yield block
+        yield _msgpack("errors")
+        for block in errors.blocks():
+            yield block
+        yield _msgpack("missing") + _msgpack(missing)
+    finally:
+        errors.close()
+
+
+async def _in_order(
+    jobs: Jobs, record: Record, start: int, follower: Follower
+) -> AsyncIterator[Outcomes]:
+    """All outcomes in input order. Of a job that has ended without some, also those behind."""
+    reader = jobs.outcomes(record)
+    at: int | None = start
+    while at is not None:
+        async for batch in reader.ordered(at, more=follower.more):
+            at = batch.start + batch.count
+            yield batch
+        assert at is not None
+        at = await _behind_gap(reader, at) if at < (follower.record.total or 0) else None
+
+
+def _nulls(count: int) -> list[bytes]:
+    block = 1 << 16
+    return [b"\xc0" * min(block, count - at) for at in range(0, count, block)]
+
+
+def _in_json(outcomes: Outcomes, source: Format) -> Outcomes:
+    return outcomes if source == "json" else translate(outcomes, source, "json")
+
+
+# Events
+
+
+@dataclass(frozen=True)
+class EventId:
+    """Where a reader of events is: behind message ``seq``; or, ``part`` not 0, behind so many
+    of the events of that message. end: behind the last event."""
+
+    seq: int = 0
+    part: int = 0
+    end: bool = False
+
+    @classmethod
+    def read(cls, text: str) -> EventId:
+        """Raises Problem: 400."""
+        if not text:
+            return cls()
+        found = _EVENT_ID.fullmatch(text)
+        if found is None or not found[0].isascii():
+            raise bad_parameter("Last-Event-ID", f"{text!r} is no id of a job's events")
+        return cls(int(found[1]), int(found[2] or 0), found[3] is not None)
+
+
+async def events(
+    jobs: Jobs, record: Record, last: EventId, debug: bool
+) -> AsyncGenerator[bytes, None]:
+    """Server-sent events behind ``last``: start, results, and done or failed.
+
+    ``failed`` ends them where the job ended without some outcomes, or is gone. On any other
+    error, such as a broker that is away, they break off, so that the client comes again.
+    """
+    follower = Follower(jobs, record)
+    seen = last.seq if not last.part else last.seq - 1
+    done = failed = 0
+    yield event("start", _json({"job": record.id, "total": record.total}))
+    try:
+        reader = jobs.outcomes(record)
+        async for found in reader.events(seen, more=follower.more):
+            left = sum(batch.count for batch in found.batches)
+            for part, batch in enumerate(found.batches, 1):
+                left -= batch.count
+                if found.seq == last.seq and part <= last.part:
+                    continue
+                outcomes = _in_json(batch, record.format)
+                records = [error_record(error, debug) for error in outcomes.errors]
+                id = b"%d" % found.seq if not left else b"%d.%d" % (found.seq, part)
+                yield results_event(outcomes, records, found.done - left, record.total, id)
+            seen = found.seq
+            follower.news()
+        done, failed = reader.fold.done, reader.fold.failed
+    except JobError as exc:
+        yield event("failed", problem_of(exc, debug).encode(), b"%d-end" % seen)
+        return
+    except JetmapError as exc:
+        logger.warning("events of job %s break off: %s", record.id, exc)
+        return
+    record = follower.record
+    id = b"%d-end" % seen
+    if done < (record.total or 0):
+        yield event("failed", incomplete(record, done).encode(), id)
+    else:
+        seconds = (record.finished or 0) - (record.started or record.finished or 0)
+        document = {"done": done, "failed": failed, "seconds": round(seconds, 6)}
+        yield event("done", _json(document), id)
+
+
+# Writing
+
+
+async def write(
+    send: Send, media: bytes, pieces: AsyncGenerator[bytes, None], *, comments: bool = False
+) -> None:
+    """Sends a stream. comments: one if there was nothing for HEARTBEAT seconds."""
+    headers: list[Header] = [(b"content-type", media), *STREAM_HEADERS]
+    started = False
+    try:
+        async for piece in _with_comments(pieces) if comments else pieces:
+            if not started:
+                started = True
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+            if piece:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+    except OSError as exc:  # how servers of ASGI 2.4 say that the client has left
+        if not started:
+            raise
+        logger.debug("an answer is not read to its end: %r", exc)
+    finally:
+        await pieces.aclose()
+
+
+async def _with_comments(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    coming: asyncio.Future[bytes | None] | None = None
+    try:
+        while True:
+            if coming is None:
+                coming = asyncio.ensure_future(_next(pieces))
+            await asyncio.wait({coming}, timeout=HEARTBEAT)
+            if not coming.done():
+                yield COMMENT
+                continue
+            piece, coming = coming.result(), None
+            if piece is None:
+                return
+            yield piece
+    finally:
+        if coming is not None:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+
+
+async def _next(pieces: AsyncIterator[bytes]) -> bytes | None:
+    return await anext(pieces, None)

@@ -1,0 +1,264 @@
+"""OpenAPI of ``/jobs``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .jobdocuments import STATES
+from .samples import Schema
+
+PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_NOT_OVER = {
+    "Retry-After": {
+        "description": "Seconds after which to look again, while the job is not over.",
+        "schema": {"type": "integer"},
+    }
+}
+_JOB_REFERENCE = {"schema": {"$ref": "#/components/schemas/Job"}}
+
+ACCEPTED: Schema = {
+    "description": "The input is durable, and the job will run whatever dies.",
+    "headers": {
+        "Location": {"description": "The job.", "schema": {"type": "string"}},
+        "Preference-Applied": {"schema": {"type": "string"}},
+        **_NOT_OVER,
+    },
+    "content": {"application/json": _JOB_REFERENCE},
+}
+
+PREFER: Schema = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "`respond-async`: run it as a job, and answer 202 at once. `wait=N`: answer "
+    "202 if the job is not over within N seconds. Ignored where there is no store of jobs.",
+    "schema": {"type": "string"},
+    "examples": {"job": {"value": "respond-async"}, "patience": {"value": "wait=10"}},
+}
+
+KEY: Schema = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "Of the caller's choice: a request that comes again under the same key gets "
+    "the same job.",
+    "schema": {"type": "string", "maxLength": 255},
+}
+
+SUBMIT_PARAMETERS: list[Schema] = [
+    {
+        "name": "timeout",
+        "in": "query",
+        "description": "Seconds for the whole job, from its start.",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+    },
+    {
+        "name": "ttl",
+        "in": "query",
+        "description": "Seconds that the job and its results are kept after its end.",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+    },
+    {
+        "name": "reserve",
+        "in": "query",
+        "description": "Bytes of the store that its input and results may take.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    KEY,
+]
+
+SUBMIT_STATUSES = {
+    "400": "The body is malformed (with the position), or a parameter is; nothing is stored.",
+    "404": "No worker ever announced a function of this name.",
+    "409": "The first request of this Idempotency-Key is still uploading; see `Retry-After`.",
+    "413": "An item is over its limit.",
+    "415": "The body is no JSON array, JSON lines or MessagePack array.",
+    "422": "The Idempotency-Key was used for another body, function or parameters.",
+    "501": "This gateway's broker has no store that lasts.",
+    "503": "The broker does not answer; see `Retry-After`.",
+    "507": "The store is full; the problem has `limit`, `used` and `wanted`, in bytes.",
+}
+
+_INSTANT: Schema = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "null"}]}
+_NUMBER: Schema = {"anyOf": [{"type": "number"}, {"type": "null"}]}
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+
+JOB: Schema = {
+    "type": "object",
+    "title": "A job",
+    "required": ["id", "function", "state", "total", "done", "failed", "links"],
+    "properties": {
+        "id": {"type": "string"},
+        "function": {"type": "string"},
+        "state": {
+            "enum": list(STATES),
+            "description": "`succeeded`: no item failed. `failed`: some did, or, if there is a "
+            "`reason`, the job did.",
+        },
+        "total": {"anyOf": [_COUNT, {"type": "null"}]},
+        "done": {**_COUNT, "description": "items that have an outcome"},
+        "failed": {**_COUNT, "description": "those of them that failed"},
+        "created": _INSTANT,
+        "started": _INSTANT,
+        "finished": _INSTANT,
+        "rate": {**_NUMBER, "description": "items a second"},
+        "seconds_left": {**_NUMBER, "description": "an estimate"},
+        "reason": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "links": {
+            "type": "object",
+            "properties": {
+                name: {"type": "string"} for name in ("self", "results", "events", "cancel")
+            },
+        },
+    },
+}
+
+_ID: Schema = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def paths() -> dict[str, Any]:
+    """All but the functions' own."""
+    return {
+        "/jobs": {
+            "get": _operation(
+                "list_jobs",
+                "The jobs, newest first",
+                [
+                    _query("state", f"One or more of {', '.join(STATES)}, by commas."),
+                    _query("function", "Only of this function."),
+                    _query("limit", "Jobs of a page.", {"type": "integer", "default": 100}),
+                    _query("after", "The last job of the page before; `next` has it."),
+                ],
+                _ok(
+                    {
+                        "type": "object",
+                        "required": ["jobs", "next"],
+                        "properties": {
+                            "jobs": {"type": "array", "items": _JOB_REFERENCE["schema"]},
+                            "next": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+                        },
+                    }
+                ),
+            )
+        },
+        "/jobs/{id}": {
+            "get": _operation(
+                "get_job",
+                "State and progress",
+                [_ID],
+                {"200": {"description": "The job.", "headers": _NOT_OVER} | _content(JOB_CONTENT)},
+                "404",
+            ),
+            "delete": _operation(
+                "delete_job",
+                "Cancels and removes a job",
+                [_ID],
+                {"204": {"description": "Nothing of it stays."}},
+                "404",
+            ),
+        },
+        "/jobs/{id}/cancel": {
+            "post": _operation(
+                "cancel_job",
+                "Cancels a job; one that is over stays as it is",
+                [_ID],
+                {"202": {"description": "The job."} | _content(JOB_CONTENT)},
+                "404",
+            )
+        },
+        "/jobs/{id}/results": {
+            "get": _operation(
+                "job_results",
+                "Values and errors in input order, by page or all, also while the job runs",
+                [
+                    _ID,
+                    _query("start", "The first item.", {"type": "integer", "default": 0}),
+                    _query("limit", "Items of a page.", {"type": "integer", "default": 1000}),
+                    _query(
+                        "wait",
+                        "Seconds to wait for more where there is nothing yet.",
+                        {"type": "number", "default": 0},
+                    ),
+                ],
+                {"200": _results()},
+                "404",
+                "410",
+            )
+        },
+        "/jobs/{id}/events": {
+            "get": _operation(
+                "job_events",
+                "Results as they come, as server-sent events that go on behind `Last-Event-ID`",
+                [
+                    _ID,
+                    _query("last_event_id", "For who cannot send the header."),
+                    {"name": "Last-Event-ID", "in": "header", "schema": {"type": "string"}},
+                ],
+                {
+                    "200": {"description": "`start`, `results`, and `done` or `failed`."}
+                    | _content({"text/event-stream": {"schema": {"type": "string"}}}),
+                    "204": {"description": "All was read: do not come again."},
+                },
+                "404",
+                "410",
+            )
+        },
+    }
+
+
+JOB_CONTENT: Schema = {"application/json": _JOB_REFERENCE}
+
+
+def _results() -> Schema:
+    error = {"$ref": "#/components/schemas/ItemError"}
+    page: Schema = {
+        "type": "object",
+        "required": ["start", "values", "errors", "next"],
+        "properties": {
+            "start": _COUNT,
+            "values": {"type": "array", "items": {}, "description": "null where an item failed"},
+            "errors": {"type": "array", "items": error},
+            "next": {"anyOf": [_COUNT, {"type": "null"}], "description": "the next page's start"},
+        },
+    }
+    content = {
+        "application/json": {"schema": page},
+        "application/jsonl": {"schema": {"type": "object"}},
+        "application/msgpack": {"schema": {"type": "object"}},
+    }
+    return {
+        "description": "A page; or, as JSON lines, what is there, the last line with `next` if "
+        "there will be more; or, as MessagePack, all of it, once the job is over.",
+        "content": content,
+    }
+
+
+def _operation(
+    id: str, summary: str, parameters: list[Schema], responses: Schema, *refusals: str
+) -> Schema:
+    known = {"404": "There is no such job.", "410": "The job has expired, with its results."}
+    statuses = {status: known[status] for status in refusals}
+    statuses["501"] = SUBMIT_STATUSES["501"]
+    return {
+        "tags": ["jobs"],
+        "operationId": id,
+        "summary": summary,
+        "parameters": parameters,
+        "responses": responses
+        | {status: {"description": text, "content": PROBLEM} for status, text in statuses.items()},
+    }
+
+
+def _query(name: str, description: str, schema: Schema | None = None) -> Schema:
+    return {
+        "name": name,
+        "in": "query",
+        "description": description,
+        "schema": schema or {"type": "string"},
+    }
+
+
+def _ok(schema: Schema) -> Schema:
+    return {"200": {"description": "A page."} | _content({"application/json": {"schema": schema}})}
+
+
+def _content(content: Schema) -> Schema:
+    return {"content": content}

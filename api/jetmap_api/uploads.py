@@ -1,0 +1,86 @@
+"""Bodies of jobs, stored as they arrive: neither their size nor their items' number is limited
+by this process, but by the store (``max_body_bytes`` and ``max_list`` are for maps).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .asgi import Receive
+from .departure import Departure
+from .limits import Limits
+from .request import JobRequest
+from .splitters import splitter
+
+if TYPE_CHECKING:
+    from jetmap.client.cluster import Cluster
+    from jetmap.jobs.records import Record
+    from jetmap.jobs.service import Jobs
+    from jetmap.jobs.upload import Upload
+
+logger = logging.getLogger(__name__)
+
+ABORT_SECONDS = 5.0
+
+
+async def begin(jobs: Jobs, function: str, request: JobRequest) -> Upload:
+    """Raises what ``Jobs.begin`` does."""
+    return await jobs.begin(
+        function,
+        format=request.format,
+        kwargs=request.kwargs,
+        caller=request.caller,
+        key=request.key,
+        ttl=request.ttl,
+        timeout=request.timeout,
+        reserve=request.reserve,
+    )
+
+
+def upload_limits(cluster: Cluster, limits: Limits) -> Limits:
+    """An item must also fit into a message of the broker."""
+    return replace(limits, max_item_bytes=min(limits.max_item_bytes, cluster.max_item))
+
+
+async def store(
+    upload: Upload, request: JobRequest, receive: Receive, departure: Departure, limits: Limits
+) -> Record:
+    """Stores the whole body; returns the job once all is durable.
+
+    If the body is malformed, or the client leaves before its end, nothing stays. Who leaves
+    behind the end has submitted the job: asked again with the same Idempotency-Key, it is there.
+    """
+    try:
+        await _read(upload, request, receive, departure, limits)
+        return await upload.commit()
+    except BaseException:
+        await abort(upload)
+        raise
+
+
+async def abort(upload: Upload) -> None:
+    """Removes what is stored; if the broker is away, the store's own sweep does it later."""
+    try:
+        async with asyncio.timeout(ABORT_SECONDS):
+            await upload.abort()
+    except Exception as exc:
+        logger.warning("upload %s is left to be swept: %r", upload.id, exc)
+
+
+async def _read(
+    upload: Upload, request: JobRequest, receive: Receive, departure: Departure, limits: Limits
+) -> None:
+    split = splitter(request.body, limits)
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            departure.leave()
+            await asyncio.sleep(0)  # where leaving takes effect
+        more = message.get("more_body", False)
+        elements = split.add(message.get("body", b""), more)
+        if elements:
+            await upload.put(elements)

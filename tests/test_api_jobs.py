@@ -1,0 +1,485 @@
+"""Jobs over HTTP: submitted, looked at, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, cast
+
+import httpx
+import msgspec
+import pytest
+from fastapi import FastAPI
+
+from fake_cluster import FakeCluster, gateway
+from jetmap.client.cluster import Cluster
+from jetmap.errors import BrokerUnreachable, JobsUnavailable, KeyBusy, StoreFull
+from jetmap.settings import Settings
+from jetmap_api import create_app
+from jobs_fake import FakeJobs
+from test_api_streams import Exchange, wait_until
+
+pytestmark = pytest.mark.anyio
+
+JSONL = {"accept": "application/jsonl"}
+MSGPACK = {"accept": "application/msgpack"}
+SSE = {"accept": "text/event-stream"}
+
+
+def double(n: int) -> int:
+    return n * 2
+
+
+def picky(n: int) -> int:
+    if n < 0:
+        raise ValueError(f"no {n}")
+    return n
+
+
+def echo(value: Any, *, more: Any = None) -> Any:
+    return value if more is None else [value, more]
+
+
+async def never(value: Any) -> Any:
+    await asyncio.Event().wait()
+
+
+async def slow_after_two(n: int) -> int:
+    if n > 2:
+        await asyncio.Event().wait()
+    return n
+
+
+def site(*functions: Any, **options: Any) -> tuple[FakeCluster, FakeJobs]:
+    cluster = FakeCluster(*(functions or (double, picky, echo, never, slow_after_two)))
+    return cluster, FakeJobs(cluster, **options)
+
+
+async def submit(
+    client: httpx.AsyncClient, function: str, items: Any, query: str = "", **headers: str
+) -> dict[str, Any]:
+    response = await client.post(f"/jobs/{function}{query}", json=items, headers=headers)
+    assert response.status_code == 202, response.text
+    document: dict[str, Any] = response.json()
+    assert response.headers["location"] == document["links"]["self"]
+    return document
+
+
+async def until_over(client: httpx.AsyncClient, id: str) -> dict[str, Any]:
+    while True:
+        response = await client.get(f"/jobs/{id}")
+        document: dict[str, Any] = response.json()
+        if document["finished"] is not None:
+            assert "retry-after" not in response.headers
+            return document
+        assert int(response.headers["retry-after"]) >= 1
+        await asyncio.sleep(0)
+
+
+def check_problem(response: httpx.Response, status: int, slug: str) -> dict[str, Any]:
+    assert response.headers["content-type"] == "application/problem+json", response.text
+    problem: dict[str, Any] = response.json()
+    assert (response.status_code, problem["type"]) == (status, f"urn:jetmap:{slug}"), problem
+    return problem
+
+
+class Event:
+    def __init__(self, block: str) -> None:
+        fields = dict(line.split(": ", 1) for line in block.split("\n"))
+        self.id = fields.get("id")
+        self.name = fields["event"]
+        self.data = json.loads(fields["data"])
+
+
+def events_of(text: str) -> list[Event]:
+    assert text.endswith("\n\n") or not text
+    return [Event(b) for b in text.split("\n\n") if b and not b.startswith(":")]
+
+
+def values_of(events: list[Event]) -> dict[int, Any]:
+    """Every item once."""
+    found: dict[int, Any] = {}
+    for event in events:
+        if event.name == "results":
+            for index, value in enumerate(event.data["values"], event.data["start"]):
+                assert index not in found
+                found[index] = value
+    return found
+
+
+# Submitting
+
+
+@pytest.mark.parametrize("media", ["application/json", "application/jsonl", "application/msgpack"])
+async def test_a_job_of_any_body_is_accepted_and_runs(media: str) -> None:
+    items = list(range(10))
+    content = {
+        "application/json": json.dumps(items).encode(),
+        "application/jsonl": b"".join(b"%d\n" % item for item in items),
+        "application/msgpack": msgspec.msgpack.encode(items),
+    }[media]
+    cluster, _ = site()
+    async with gateway(cluster) as client:
+        response = await client.post(
+            "/jobs/double", content=content, headers={"content-type": media}
+        )
+        assert response.status_code == 202
+        first = response.json()
+        path = response.headers["location"]
+        assert path == f"/jobs/{first['id']}" == first["links"]["self"]
+        assert (first["function"], first["total"], first["state"]) == ("double", 10, "queued")
+        assert response.headers["retry-after"] == "1"
+        document = await until_over(client, first["id"])
+        results = (await client.get(path + "/results")).json()
+    assert (document["state"], document["done"], document["failed"]) == ("succeeded", 10, 0)
+    assert results == {"start": 0, "values": [n * 2 for n in items], "errors": [], "next": None}
+
+
+async def test_the_status_document() -> None:
+    cluster, _ = site()
+    async with gateway(cluster) as client:
+        id = (await submit(client, "picky", [1, -1, 2, -2]))["id"]
+        document = await until_over(client, id)
+    assert list(document) == [
+        *("id", "function", "state", "total", "done", "failed", "created", "started"),
+        *("finished", "rate", "seconds_left", "reason", "links"),
+    ]
+    assert (document["state"], document["total"], document["done"], document["failed"]) == (
+        *("failed", 4, 4, 2),
+    )
+    for name in ("created", "started", "finished"):
+        assert document[name].endswith("Z") and "T" in document[name]
+    assert document["rate"] > 0
+    assert document["seconds_left"] == 0
+    assert document["links"] == {
+        "self": f"/jobs/{id}",
+        "results": f"/jobs/{id}/results",
+        "events": f"/jobs/{id}/events",
+        "cancel": f"/jobs/{id}/cancel",
+    }
+
+
+async def test_parameters_reach_the_job() -> None:
+    cluster, jobs = site()
+    query = '?kwargs={"more":5}&timeout=60&ttl=3600&reserve=100000'
+    async with gateway(cluster) as client:
+        job = await submit(client, "echo", [1], query)
+        await until_over(client, job["id"])
+        results = (await client.get(job["links"]["results"])).json()
+        packed = await client.post(
+            f"/jobs/echo{query}",
+            content=msgspec.msgpack.encode([1]),
+            headers={"content-type": "application/msgpack"},
+        )
+    assert results["values"] == [[1, 5]]
+    assert jobs.begun[0] == {
+        "caller": "anonymous",
+        "key": None,
+        "ttl": 3600,
+        "timeout": 60,
+        "reserve": 100_000,
+    }
+    assert packed.status_code == 202
+    assert jobs.records[packed.json()["id"]].kwargs == msgspec.msgpack.encode({"more": 5})
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["ttl=0", "ttl=x", "ttl=inf", "timeout=-1", "kwargs=[]", "errors=fail", "reserve=-5", "a=b"],
+)
+async def test_wrong_parameters_are_refused_before_the_body_is_read(query: str) -> None:
+    cluster, jobs = site()
+    async with gateway(cluster) as client:
+        response = await client.post(f"/jobs/double?{query}", json=[1])
+    check_problem(response, 400, "bad-parameter")
+    assert not jobs.begun
+
+
+async def test_refusals() -> None:
+    cluster, jobs = site()
+    async with gateway(cluster) as client:
+        check_problem(await client.post("/jobs/nothing", json=[1]), 404, "unknown-function")
+        plain = await client.post("/jobs/double", content=b"[1]")
+        check_problem(plain, 415, "unsupported-media-type")
+        jobs.refuse = StoreFull("the store is full", limit=1000, used=900, wanted=200)
+        problem = check_problem(await client.post("/jobs/double", json=[1]), 507, "store-full")
+        assert (problem["limit"], problem["used"], problem["wanted"]) == (1000, 900, 200)
+        jobs.refuse = KeyBusy("it is uploading", retry_after=1.5)
+        busy = await client.post("/jobs/double", json=[1])
+        check_problem(busy, 409, "key-busy")
+        assert busy.headers["retry-after"] == "2"
+        jobs.refuse = BrokerUnreachable("it is away")
+        check_problem(await client.post("/jobs/double", json=[1]), 503, "no-broker")
+        jobs.refuse = JobsUnavailable("no store")
+        check_problem(await client.post("/jobs/double", json=[1]), 501, "jobs-unavailable")
+        cluster.service = None
+        for method, path in (
+            *(("POST", "/jobs/double"), ("GET", "/jobs"), ("GET", "/jobs/x")),
+            *(("GET", "/jobs/x/results"), ("GET", "/jobs/x/events")),
+            *(("POST", "/jobs/x/cancel"), ("DELETE", "/jobs/x")),
+        ):
+            headers = {"content-type": "application/json"}
+            response = await client.request(method, path, headers=headers)
+            check_problem(response, 501, "jobs-unavailable")
+
+
+async def test_a_malformed_body_leaves_nothing() -> None:
+    cluster, jobs = site()
+    body = json.dumps(list(range(200_000))).encode()
+    async with gateway(cluster) as client:
+        for content, status in (
+            (body[:-1] + b",", 400),
+            (body[:-1] + b" nonsense]", 400),
+            (body[:-2] + b'"\xff"]', 400),
+            (body + b"]", 400),
+            (b"", 400),
+            (b"{}", 400),
+            (body[:-1] + b',"' + b"x" * 1_000_000 + b'"]', 413),
+        ):
+            headers = {"content-type": "application/json"}
+            response = await client.post("/jobs/double", content=content, headers=headers)
+            assert response.status_code == status, response.text
+            assert response.headers["content-type"] == "application/problem+json"
+            assert jobs.uploads.pop().state == "aborted"
+        assert (await client.get("/jobs")).json() == {"jobs": [], "next": None}
+
+
+async def test_a_store_that_gets_full_midway_is_507() -> None:
+    cluster, jobs = site()
+    jobs.room = 1000
+    async with gateway(cluster) as client:
+        response = await client.post("/jobs/double", json=list(range(100_000)))
+    check_problem(response, 507, "store-full")
+    assert jobs.uploads[0].state == "aborted"
+
+
+@pytest.mark.parametrize("behind", [b"[", b"[1,2", b"[" + b"123456," * 100_000])
+async def test_a_client_that_leaves_midway_leaves_nothing(behind: bytes) -> None:
+    cluster, jobs = site()
+    exchange = Exchange(cluster, "/jobs/double")
+    await exchange.write(behind)
+    await exchange.leave()
+    await exchange.task
+    assert jobs.uploads[0].state == "aborted"
+    assert not jobs.records
+    assert exchange.status is None
+
+
+async def test_a_client_that_leaves_behind_the_end_has_submitted() -> None:
+    cluster, jobs = site()
+    exchange = Exchange(cluster, "/jobs/double")
+    exchange.gone = True
+    await exchange.write(b"[1,2]", more=False)
+    await exchange.leave()
+    await asyncio.gather(exchange.task, return_exceptions=True)
+    assert len(jobs.records) == 1
+
+
+async def test_a_long_body_is_stored_in_pieces_while_it_arrives() -> None:
+    cluster, jobs = site(hold=True)
+    exchange = Exchange(cluster, "/jobs/double", max_list=10, max_body_bytes=1000)
+    await exchange.write(b"[0")
+    upload = None
+    for _ in range(200):
+        await exchange.write(b",123456" * 5000)
+        upload = jobs.uploads[0]
+    assert upload is not None
+    assert len(upload.items) > 900_000
+    upload.has_room.clear()
+    for _ in range(20):
+        async with asyncio.timeout(5):
+            try:
+                await asyncio.wait_for(exchange.write(b",123456" * 5000), 0.05)
+            except TimeoutError:
+                break
+    else:
+        pytest.fail("the body is read though the store has no room")
+    upload.has_room.set()
+    await exchange.write(b"]", more=False)
+    await exchange.task
+    assert exchange.status == 202
+    assert upload.largest < 1 << 20
+    assert (len(upload.items) - 1) % 5000 == 0
+    assert next(iter(jobs.records.values())).total == len(upload.items) > 1_000_000
+
+
+# Idempotency
+
+
+async def test_an_idempotency_key_gives_the_same_job() -> None:
+    cluster, jobs = site()
+    async with gateway(cluster) as client:
+        key = {"idempotency-key": '"a b"'}
+        first = await submit(client, "double", [1, 2], **key)
+        again = await submit(client, "double", [1, 2], **key)
+        unquoted = await submit(client, "double", [1, 2], **{"idempotency-key": "a b"})
+        other = await submit(client, "double", [1, 2], **{"idempotency-key": "c"})
+        for path, body in (("double", [1, 3]), ("echo", [1, 2])):
+            response = await client.post(f"/jobs/{path}", json=body, headers=key)
+            check_problem(response, 422, "key-reused")
+        for bad in ("", '""', "x" * 300):
+            response = await client.post("/jobs/double", json=[1], headers={"idempotency-key": bad})
+            check_problem(response, 400, "bad-parameter")
+    assert first["id"] == again["id"] == unquoted["id"] != other["id"]
+    assert {begun["caller"] for begun in jobs.begun} == {"anonymous"}
+
+
+async def test_a_key_whose_first_request_still_uploads_is_409() -> None:
+    cluster, jobs = site()
+    key = {"idempotency-key": "k"}
+    exchange = Exchange(cluster, "/jobs/double", headers=key)
+    await exchange.write(b"[1,")
+    await wait_until(lambda: bool(jobs.uploads), "begun")
+    async with gateway(cluster) as client:
+        response = await client.post("/jobs/double", json=[1], headers=key)
+        check_problem(response, 409, "key-busy")
+        assert response.headers["retry-after"] == "2"
+    await exchange.leave()
+    await exchange.task
+
+
+async def test_keys_are_the_callers_own(tmp_path: Any) -> None:
+    cluster, jobs = site()
+    (tmp_path / "token").write_text("secret")
+    app = create_app(cast(Cluster, cluster), Settings(token_file=str(tmp_path / "token")))
+    transport = httpx.ASGITransport(app)
+    headers = {"authorization": "Bearer secret"}
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://localhost", headers=headers
+    ) as client:
+        await submit(client, "double", [1], **{"idempotency-key": "k"})
+        assert (await client.get("/jobs", headers={"authorization": ""})).status_code == 401
+    caller = jobs.begun[0]["caller"]
+    assert caller not in ("", "anonymous", "secret")
+    assert "secret" not in caller
+
+
+# Looking and ending
+
+
+async def test_jobs_are_listed_by_page_state_and_function() -> None:
+    cluster, _ = site()
+    async with gateway(cluster) as client:
+        ids = []
+        for number in range(5):
+            function = "never" if number % 2 else "double"
+            ids.append((await submit(client, function, [number]))["id"])
+        for id in ids[::2]:
+            await until_over(client, id)
+        everything = (await client.get("/jobs")).json()
+        assert [job["id"] for job in everything["jobs"]] == ids[::-1]
+        assert everything["next"] is None
+        running = (await client.get("/jobs?state=queued,running")).json()
+        assert {job["id"] for job in running["jobs"]} == set(ids[1::2])
+        named = (await client.get("/jobs?function=double&state=succeeded")).json()
+        assert [job["id"] for job in named["jobs"]] == ids[::-2]
+        seen = []
+        url = "/jobs?limit=2&function=double"
+        while url:
+            response = await client.get(url)
+            page = response.json()
+            seen += [job["id"] for job in page["jobs"]]
+            url = page["next"]
+            if url:
+                assert response.headers["link"] == f'<{url}>; rel="next"'
+        assert seen == ids[::-2]
+        for query in ("state=uploading", "limit=0", "limit=x", "limit=1001", "what=1"):
+            check_problem(await client.get(f"/jobs?{query}"), 400, "bad-parameter")
+
+
+async def test_a_job_that_there_is_not_is_404() -> None:
+    cluster, _ = site()
+    async with gateway(cluster) as client:
+        for method, path in (
+            *(("GET", "/jobs/x"), ("GET", "/jobs/x/results"), ("GET", "/jobs/x/events")),
+            *(("POST", "/jobs/x/cancel"), ("DELETE", "/jobs/x")),
+        ):
+            check_problem(await client.request(method, path), 404, "unknown-job")
+
+
+async def test_cancel_and_delete() -> None:
+    cluster, jobs = site()
+    async with gateway(cluster) as client:
+        job = await submit(client, "never", [1, 2])
+        cancelled = await client.post(job["links"]["cancel"])
+        again = await client.post(job["links"]["cancel"])
+        assert (cancelled.status_code, again.status_code) == (202, 202)
+        assert cancelled.json()["state"] == again.json()["state"] == "cancelled"
+        removed = await client.delete(job["links"]["self"])
+        assert (removed.status_code, removed.content) == (204, b"")
+        check_problem(await client.get(job["links"]["self"]), 404, "unknown-job")
+        check_problem(await client.delete(job["links"]["self"]), 404, "unknown-job")
+    assert not jobs.records
+
+
+async def test_an_expired_jobs_results_are_gone() -> None:
+    cluster, jobs = site()
+    async with gateway(cluster) as client:
+        job = await submit(client, "double", [1])
+        await until_over(client, job["id"])
+        await jobs.expire(job["id"])
+        status = await client.get(job["links"]["self"])
+        assert (status.status_code, status.json()["state"]) == (200, "expired")
+        for kind in ("results", "events"):
+            check_problem(await client.get(job["links"][kind]), 410, "job-expired")
+
+
+async def test_a_head_is_refused_and_follows_nothing() -> None:
+    cluster, jobs = site(hold=True)
+    async with gateway(cluster) as client:
+        job = await submit(client, "double", [1])
+        for link in ("self", "results", "events"):
+            assert (await client.head(job["links"][link])).status_code == 405
+    assert jobs.waiters == 0
+
+
+async def test_links_follow_the_mount() -> None:
+    cluster, _ = site()
+    app = FastAPI()
+    app.mount("/jetmap", create_app(cast(Cluster, cluster), Settings()))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        response = await client.post("/jetmap/jobs/double", json=[1, 2])
+        path = response.headers["location"]
+        assert path.startswith("/jetmap/jobs/")
+        document = (await client.get(path)).json()
+        page = await client.get(document["links"]["results"] + "?limit=1&wait=5")
+        assert page.links["next"]["url"] == f"{path}/results?limit=1&wait=5&start=1"
+
+
+async def test_a_page_elsewhere_may_use_jobs() -> None:
+    cluster, _ = site()
+    origin = {"origin": "https://example.org"}
+    async with gateway(cluster, cors_origins=["https://example.org"]) as client:
+        asked = {
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "idempotency-key,prefer,last-event-id,content-type",
+        }
+        preflight = await client.options("/jobs/double", headers=origin | asked)
+        assert preflight.status_code == 200
+        response = await client.post("/jobs/double", json=[1], headers=origin)
+    exposed = response.headers["access-control-expose-headers"].lower()
+    for name in ("location", "preference-applied", "retry-after", "link"):
+        assert name in exposed
+
+
+# OpenAPI
+
+
+async def test_jobs_are_described() -> None:
+    cluster, _ = site()
+    async with gateway(cluster) as client:
+        document = (await client.get("/openapi.json")).json()
+    paths = document["paths"]
+    assert set(paths["/jobs/{id}"]) == {"get", "delete"}
+    assert set(paths["/jobs/double"]) == {"post"}
+    assert set(paths["/jobs"]) == {"get"}
+    for rest in ("results", "events"):
+        assert set(paths[f"/jobs/{{id}}/{rest}"]) == {"get"}
+    assert set(paths["/jobs/{id}/cancel"]) == {"post"}
+    names = {p["name"] for p in paths["/jobs/double"]["post"]["parameters"]}
+    assert {"ttl", "timeout", "reserve", "Idempotency-Key"} <= names
+    assert "Job" in document["components"]["schemas"]
+    assert "202" in paths["/map/double"]["post"]["responses"]
+    ids = [op["operationId"] for path in paths.values() for op in path.values()]
+    assert len(ids) == len(set(ids))

@@ -1,0 +1,224 @@
+"""Jobs on a real broker: idempotency keys, room in the store, limits of time, pages of jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from jetmap import Cluster
+from jetmap.errors import (
+    JobsUnavailable,
+    KeyBusy,
+    KeyReused,
+    StoreFull,
+    UnknownFunction,
+    UnknownJob,
+)
+from jetmap.jobs.upload import Upload
+from jetmap.settings import Settings
+from support import FUNCTIONS, Site, site
+from test_jobs_faults import read, submit, until_over
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def home(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    place = tmp_path_factory.mktemp("jobs")
+    async with site(place, store=place / "store") as there:
+        yield there
+
+
+@pytest.fixture(scope="module")
+async def cluster(home: Site) -> Cluster:
+    cluster = await home.cluster()
+    await home.agent(cluster)
+    return cluster
+
+
+async def upload(cluster: Cluster, items: list[Any], **options: Any) -> Upload:
+    found = await cluster.jobs.begin("empty", format="json", **options)
+    await found.put([msgspec.json.encode(item) for item in items])
+    return found
+
+
+# Idempotency
+
+
+async def test_a_retry_gets_the_same_job(cluster: Cluster) -> None:
+    first = await (await upload(cluster, [1, 2, 3], caller="a", key="k")).commit()
+    again = await (await upload(cluster, [1, 2, 3], caller="a", key="k")).commit()
+    assert again.id == first.id
+    other = await (await upload(cluster, [1, 2, 3], caller="b", key="k")).commit()
+    assert other.id != first.id
+    with pytest.raises(KeyReused, match=first.id):
+        await (await upload(cluster, [1, 2, 4], caller="a", key="k")).commit()
+    with pytest.raises(KeyReused):
+        await (await upload(cluster, [1, 2, 3], caller="a", key="k", timeout=9)).commit()
+
+
+async def test_while_the_first_is_uploading(cluster: Cluster, home: Site) -> None:
+    first = await upload(cluster, [1], key="busy")
+    other = await home.cluster()
+    for where in (cluster, other):
+        with pytest.raises(KeyBusy) as caught:
+            await upload(where, [1], key="busy")
+        assert caught.value.retry_after > 0
+    await first.abort()
+    second = await (await upload(other, [2], key="busy")).commit()
+    assert (await until_over(cluster, second.id)).state == "succeeded"
+
+
+async def test_an_upload_that_died_is_taken_over(cluster: Cluster, home: Site) -> None:
+    code = (
+        "import asyncio, sys\n"
+        "from jetmap import Cluster\n"
+        "async def main():\n"
+        "    async with Cluster(sys.argv[1]) as cluster:\n"
+        "        upload = await cluster.jobs.begin('empty', format='json', key='died')\n"
+        "        await upload.put([b'1'] * 50_000)\n"
+        "        print(upload.id, flush=True)\n"
+        "        await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    uploader = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code, home.server.url), stdout=subprocess.PIPE
+    )
+    assert uploader.stdout is not None
+    dead = (await uploader.stdout.readline()).decode().strip()
+    uploader.kill()
+    await uploader.wait()
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            second = await (await upload(cluster, [1, 2], key="died")).commit()
+            break
+        except KeyBusy:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.2)
+    assert second.id != dead
+    assert (await until_over(cluster, second.id)).total == 2
+    while dead in await cluster.jobs.store.jobs_in("INPUT"):
+        assert time.monotonic() < deadline + 20
+        await asyncio.sleep(0.1)
+
+
+async def test_an_aborted_upload_leaves_nothing(cluster: Cluster) -> None:
+    begun = await upload(cluster, list(range(50_000)))
+    await begun.abort()
+    with pytest.raises(UnknownJob):
+        await cluster.jobs.get(begun.id)
+    assert begun.id not in await cluster.jobs.store.jobs_in("INPUT")
+
+
+# Room
+
+
+async def test_a_full_store_refuses_with_the_figures(home: Site, cluster: Cluster) -> None:
+    small = await home.cluster(settings=settings(home, job_store_bytes=4_000_000))
+    with pytest.raises(StoreFull, match="job_store_bytes") as caught:
+        await upload(small, ["x" * 1000] * 5_000)
+    assert caught.value.limit == 4_000_000 and caught.value.wanted > 0
+    record = await (await upload(small, [1])).commit()
+    assert (await until_over(small, record.id)).state == "succeeded"
+
+
+async def test_a_job_that_outgrows_its_reservation(home: Site, cluster: Cluster) -> None:
+    small = await home.cluster(settings=settings(home, job_store_bytes=4_000_000))
+    begun = await small.jobs.begin("zeros", format="json")
+    await begun.put([b"100000"] * 400)
+    await begun.commit()
+    record = await until_over(small, begun.id, 40)
+    assert record.state == "failed" and "job_store_bytes" in (record.reason or ""), record
+
+
+async def test_an_input_larger_than_what_was_reserved(cluster: Cluster) -> None:
+    with pytest.raises(StoreFull, match="reserved"):
+        await upload(cluster, ["x" * 1000] * 2_000, reserve=10_000)
+
+
+# Running
+
+
+async def test_no_items(cluster: Cluster) -> None:
+    record = await submit(cluster, "empty", [])
+    record = await until_over(cluster, record.id)
+    assert (record.state, record.total, record.done) == ("succeeded", 0, 0)
+    assert await read(cluster, record) == ([], {})
+
+
+async def test_its_timeout(cluster: Cluster) -> None:
+    begun = await cluster.jobs.begin("nap", format="json", timeout=0.5)
+    await begun.put([b"0.05"] * 200)
+    await begun.commit()
+    record = await until_over(cluster, begun.id)
+    assert record.state == "failed" and "timeout" in (record.reason or "")
+    assert 0 < record.done < 200
+
+
+async def test_it_waits_for_workers(tmp_path: Path) -> None:
+    async with site(tmp_path, store=tmp_path / "store") as there:
+        cluster = await there.cluster()
+        agent = await there.agent(cluster)
+        agent.kill_host()
+        record = await submit(cluster, "empty", [1, 2, 3])
+        assert not (await cluster.jobs.get(record.id)).is_over
+        await there.agent(cluster)
+        record = await until_over(cluster, record.id, 40)
+        assert await read(cluster, record) == ([1, 2, 3], {})
+
+
+async def test_a_function_that_nobody_announced(cluster: Cluster) -> None:
+    with pytest.raises(UnknownFunction):
+        await cluster.jobs.begin("no_such", format="json")
+
+
+async def test_jobs_leave_maps_their_share(cluster: Cluster) -> None:
+    """A job has a quarter of a map's weight."""
+    record = await submit(cluster, "nap", [0.01] * 3000)
+    values = await cluster.map("nap", [0.01] * 300)
+    assert values == [0.01] * 300
+    still = await cluster.jobs.get(record.id)
+    assert not still.is_over and still.done < 300
+    await cluster.jobs.cancel(record.id)
+
+
+async def test_pages_of_jobs(home: Site, cluster: Cluster) -> None:
+    ids = [(await submit(cluster, "add", [[n]])).id for n in range(5)]
+    for id in ids:
+        await until_over(cluster, id)
+    other = await home.cluster()
+    found: list[str] = []
+    after: str | None = None
+    while True:
+        page, after = await other.jobs.list(function="add", limit=2, after=after)
+        found += [record.id for record in page]
+        if after is None:
+            break
+    assert found == ids[::-1]
+    page, _ = await other.jobs.list(states=("succeeded",), function="add")
+    assert len(page) == 5
+    assert (await other.jobs.list(states=("cancelled",), function="add"))[0] == []
+
+
+async def test_an_embedded_cluster_has_no_jobs() -> None:
+    async with Cluster(tasks=FUNCTIONS, share=False, cores=1) as cluster:
+        with pytest.raises(JobsUnavailable, match="jetmap up"):
+            await cluster.jobs.begin("empty", format="json")
+
+
+def settings(home: Site, **options: Any) -> Settings:
+    return Settings.load(nats_url=home.server.url, **options)
