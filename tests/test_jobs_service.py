@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from jetmap import Cluster
 from jetmap.errors import (
+    JetmapError,
     JobsUnavailable,
     KeyBusy,
     KeyReused,
@@ -25,7 +27,7 @@ from jetmap.errors import (
 from jetmap.jobs.upload import Upload
 from jetmap.settings import Settings
 from support import FUNCTIONS, Site, site
-from test_jobs_faults import read, submit, until_over
+from test_jobs_faults import kill_server, read, start_server, submit, until_over
 
 pytestmark = pytest.mark.anyio
 
@@ -148,6 +150,28 @@ async def test_a_job_that_outgrows_its_reservation(home: Site, cluster: Cluster)
 async def test_an_input_larger_than_what_was_reserved(cluster: Cluster) -> None:
     with pytest.raises(StoreFull, match="reserved"):
         await upload(cluster, ["x" * 1000] * 2_000, reserve=10_000)
+
+
+async def test_a_store_that_was_lost(tmp_path: Path) -> None:
+    async with site(tmp_path, store=tmp_path / "store") as there:
+        cluster = await there.cluster()
+        await there.agent(cluster)
+        lost = await submit(cluster, "nap", [0.01] * 500)
+        await kill_server(there)
+        shutil.rmtree(tmp_path / "store")
+        await start_server(there)
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                record = await submit(cluster, "empty", [1, 2])
+                break
+            except JetmapError:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.2)
+        record = await until_over(cluster, record.id, 40)
+        assert await read(cluster, record) == ([1, 2], {})
+        with pytest.raises(UnknownJob):
+            await cluster.jobs.get(lost.id)
 
 
 # Running

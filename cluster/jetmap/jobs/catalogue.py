@@ -40,6 +40,11 @@ class Catalogue:
         self.last = max(self.last, seq)
         self._records.pop(job, None)
 
+    def clear(self) -> None:
+        """The streams are gone, and everything with them."""
+        self.last = 0
+        self._records.clear()
+
     def reserved(self) -> int:
         """Bytes of the store that jobs take or may take."""
         return sum(record.reserved for record, _ in self._records.values())

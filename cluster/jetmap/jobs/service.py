@@ -321,7 +321,15 @@ class Jobs:
         """Removes a job. For a minute a record says so: outcomes that come late go too."""
         while True:
             _, seq = await self.store.read(record.id)
-            gone = replace(record, state="deleted", owner="", reserved=0, kwargs=b"")
+            gone = replace(
+                record,
+                state="deleted",
+                owner="",
+                reserved=0,
+                kwargs=b"",
+                updated=time.time(),
+                ttl=TOMBSTONE_SECONDS,
+            )
             try:
                 seq = await self.store.write(gone, seq, ttl=TOMBSTONE_SECONDS)
             except Conflict:

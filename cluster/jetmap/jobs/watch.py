@@ -52,6 +52,7 @@ class Watch:
     async def start(self) -> None:
         """Subscribes, and reads the records if there are any."""
         self._subscription = await self._store.watch(self._told)
+        self._store.connection.on_reconnect(self._reconnected)
         try:
             if await streams.exist(self._store.connection, self._store.pool):
                 await self.load()
@@ -142,6 +143,17 @@ class Watch:
             self._spawn(self.load())
         self._catalogue.heard(_record(message.data), seq)
 
+    async def _reconnected(self) -> None:
+        """Records may have come meanwhile; or the streams are gone, with the broker's store."""
+        if not self.is_loaded:
+            return
+        self._leased = 0.0
+        if await streams.exist(self._store.connection, self._store.pool):
+            await self.catch_up()
+        else:
+            self.is_loaded = False
+            self._catalogue.clear()
+
     async def _clear(self, job: str) -> None:
         try:
             await self._store.remove(job)
@@ -182,14 +194,21 @@ class Watch:
                 self._catalogue.gone(record.id, 0)
 
     async def _sweep(self) -> None:
-        """Removes inputs and outcomes of jobs that are not there any more."""
+        """Removes inputs and outcomes of jobs that are not there any more, and forgets those
+        whose expiry was not heard of."""
+        now = time.time()
+        for record in self._catalogue:
+            if record.is_over and now > record.updated + record.ttl:
+                there, _ = await self._store.read(record.id)
+                if there is None:
+                    self._catalogue.gone(record.id, 0)
         for kind in ("INPUT", "OUTCOMES"):
             for job in await self._store.jobs_in(kind):
                 known = self._catalogue.get(job)
                 if known is not None and known.state != "deleted":
                     continue
-                record, _ = await self._store.read(job)
-                if record is None or record.state == "deleted":
+                there, _ = await self._store.read(job)
+                if there is None or there.state == "deleted":
                     await self._store.remove(job)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
