@@ -9,6 +9,8 @@
 # newer): make test PYTHON=python3.13
 
 PYTHON ?= python3
+# The tests start hundreds of processes: they need not compile everything each time.
+export PYTHONDONTWRITEBYTECODE :=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready

@@ -164,11 +164,12 @@ async def test_an_owner_that_leaves_hands_over_at_once(place: Site, tmp_path: Pa
     assert max(b.at - a.at for a, b in zip(starts(log), starts(log)[1:], strict=False)) < 6, left
 
 
+@pytest.mark.slow
 async def test_two_owners_that_both_believe_it(place: Site, tmp_path: Path) -> None:
     cluster = await place.cluster()
     await place.agent(cluster)
     log = tmp_path / "log"
-    owner = await carrier(place, ["logged", jobs_items(1500, 0.02), {"log": str(log)}])
+    owner = await carrier(place, ["logged", jobs_items(800, 0.02), {"log": str(log)}])
     await until_started(log, 50)
     owner.signal(signal.SIGSTOP)
     before = len(starts(log))
@@ -184,7 +185,7 @@ async def test_two_owners_that_both_believe_it(place: Site, tmp_path: Path) -> N
     await until_started(log, before + 100)
     owner.signal(signal.SIGCONT)
     record = await until_over(cluster, owner.job, 60)
-    await check(cluster, record, list(range(1500)))
+    await check(cluster, record, list(range(800)))
     assert record.epoch == 2
 
 

@@ -130,6 +130,7 @@ async def test_events_go_on_at_the_other_gateway_when_one_is_killed(
     await whole(second, job)
 
 
+@pytest.mark.slow
 async def test_every_gateway_is_killed(place: Site, tmp_path: Path) -> None:
     cluster = await place.cluster()
     await place.agent(cluster)
