@@ -122,3 +122,14 @@ def test_raw_items_are_cut_by_bytes(items: list[bytes], max_bytes: int, count: i
         assert source.remaining == len(items) - len(seen)
     assert seen == items
     assert not source.has_items
+
+
+@quick
+@given(cuttings, st.floats(0, 10))
+def test_a_worker_may_take_about_twice_what_was_estimated(
+    cutting: Cutting, estimate: float
+) -> None:
+    budget = cutting.budget(estimate)
+    assert budget <= 2 * cutting.seconds == cutting.budget(0)
+    assert budget >= min(2 * estimate, 2 * cutting.seconds)
+    assert budget >= min(cutting.least, cutting.seconds)

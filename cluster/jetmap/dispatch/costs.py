@@ -70,6 +70,13 @@ class Cutting:
         rest = remaining * cost.seconds / (2 * max(1, cores))
         return min(self.seconds, max(self.least, rest))
 
+    def budget(self, estimate: float) -> float:
+        """Seconds after which a worker hands back what it has not begun of a chunk that was to
+        take ``estimate`` (0: nobody knows): near a map's end another core waits for it."""
+        if estimate <= 0:
+            return 2 * self.seconds
+        return min(2 * self.seconds, max(5 * self.least, 2 * estimate))
+
     def count(self, cost: Cost, remaining: int | None, cores: int) -> int:
         """Items of the next chunk: one, while nothing is known of what they take."""
         if not cost.is_known:

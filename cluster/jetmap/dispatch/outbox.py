@@ -90,7 +90,7 @@ class Outbox:
             count=piece.count,
             inbox=self._inbox,
             timeout=state.timeout,
-            budget=2 * self._options.cutting.seconds,
+            budget=self._options.cutting.budget(flight.seconds),
             items=piece.items,
             kwargs=state.kwargs,
             ref=state.ref,
