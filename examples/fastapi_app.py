@@ -5,7 +5,8 @@
     curl --json '[7, 8, 9]' http://127.0.0.1:8000/primes
 
 No broker to install, nothing else to start: the lifespan brings a worker for every core, and
-takes them away with the app. Set JETMAP_NATS_URL to use workers on other hosts instead.
+takes them away with the app. Set JETMAP_NATS_URL to use workers on other hosts instead. With a
+broker that lasts, the page submits jobs: reload it, or kill this app and start it again.
 """
 
 from __future__ import annotations

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
-import itertools
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,19 +15,18 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx
 import psutil
 import pytest
 
+from browser import CHROMIUM, Browser
+
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "JETMAP_EXAMPLES_TEST"
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 
 
 def wait_until(predicate: Callable[[], T], description: str, *, timeout: float = 20) -> T:
@@ -78,15 +74,20 @@ class App:
             return False
 
 
-@contextmanager
-def serving(*options: str) -> Iterator[App]:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextmanager
+def serving(*options: str, port: int | None = None, **variables: str) -> Iterator[App]:
+    port = port or free_port()
     mark = uuid.uuid4().hex
     command = [sys.executable, "-m", "uvicorn", "examples.fastapi_app:app", "--port", str(port)]
     with tempfile.TemporaryDirectory() as runtime:  # a keeper of its own, shared with no other app
-        environment = {**os.environ, MARK: mark, "XDG_RUNTIME_DIR": runtime}
+        environment = {**os.environ, MARK: mark, "XDG_RUNTIME_DIR": runtime, **variables}
         process = subprocess.Popen([*command, *options], cwd=ROOT, env=environment)
         app = App(process, port, mark)
         try:
@@ -162,76 +163,6 @@ def test_four_uvicorn_workers_share_one_keeper_and_leave_nothing_when_killed() -
         wait_until(lambda: not marked(app.mark), "keeper, broker and workers are gone")
 
 
-class Browser:
-    """Headless Chromium, spoken to over its debugging pipe (descriptors 3 and 4)."""
-
-    LAUNCH = (
-        "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4);"
-        "os.execv(sys.argv[3], sys.argv[3:])"
-    )
-
-    def __init__(self, chromium: str, profile: Path) -> None:
-        commands, self._commands = self._pipe(reading=True)
-        answers, self._answers = self._pipe(reading=False)
-        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        options += [f"--user-data-dir={profile}", "--remote-debugging-pipe"]
-        launch = [sys.executable, "-c", self.LAUNCH, str(commands), str(answers), chromium]
-        self._process = subprocess.Popen(
-            [*launch, *options], pass_fds=(commands, answers), stderr=subprocess.DEVNULL
-        )
-        os.close(commands)
-        os.close(answers)
-        self._numbers, self._received = itertools.count(1), b""
-        self._session: dict[str, str] = {}
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
-        self._session = {"sessionId": attached["sessionId"]}
-
-    @staticmethod
-    def _pipe(*, reading: bool) -> tuple[int, int]:
-        """Chromium's end, well above 3 and 4, and ours."""
-        read, write = os.pipe()
-        theirs, ours = (read, write) if reading else (write, read)
-        high = fcntl.fcntl(theirs, fcntl.F_DUPFD, 20)
-        os.close(theirs)
-        return high, ours
-
-    def call(self, method: str, **params: object) -> Any:
-        number = next(self._numbers)
-        message = {"id": number, "method": method, "params": params, **self._session}
-        os.write(self._commands, json.dumps(message).encode() + b"\0")
-        while (answer := self._receive()).get("id") != number:
-            pass
-        assert "error" not in answer, answer["error"]
-        return answer["result"]
-
-    def _receive(self) -> dict[str, Any]:
-        while b"\0" not in self._received:
-            part = os.read(self._answers, 65536)
-            assert part, "Chromium ended"
-            self._received += part
-        message, _, self._received = self._received.partition(b"\0")
-        decoded: dict[str, Any] = json.loads(message)
-        return decoded
-
-    def evaluate(self, script: str) -> Any:
-        answer = self.call(
-            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
-        )
-        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
-        return answer["result"].get("value")
-
-    def close(self) -> None:
-        self.call("Browser.close")
-        try:
-            self._process.wait(10)
-        finally:
-            self._process.kill()
-            self._process.wait()
-            os.close(self._commands)
-            os.close(self._answers)
-
-
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Browser]:
     if CHROMIUM is None:
@@ -260,27 +191,143 @@ new Promise((resolve) => {
 """
 
 
-def test_page_shows_results_as_they_stream_in(app: App, browser: Browser) -> None:
-    browser.call("Page.navigate", url=app.url)
+def opened(browser: Browser, url: str, state: str = "idle") -> None:
+    browser.call("Page.navigate", url=url)
     wait_until(
         lambda: (
-            browser.evaluate("document.readyState + document.body?.dataset.state") == "completeidle"
+            browser.evaluate("document.readyState + document.body?.dataset.state")
+            == f"complete{state}"
         ),
         "the page is loaded",
     )
+
+
+def test_page_shows_results_as_they_stream_in(app: App, browser: Browser) -> None:
+    opened(browser, app.url)
     shown = browser.evaluate(WATCH % (10**12, 4000))
     assert shown.pop("partial") > 2
     assert shown == {"state": "done", "done": "4,000", "hits": "138", "failed": "0", "detail": ""}
 
 
 def test_page_tells_what_is_wrong(app: App, browser: Browser) -> None:
-    browser.call("Page.navigate", url=f"{app.url}/?gateway=/nowhere")
-    wait_until(
-        lambda: (
-            browser.evaluate("document.readyState + document.body?.dataset.state") == "completeidle"
-        ),
-        "the page is loaded",
-    )
+    opened(browser, f"{app.url}/?gateway=/nowhere")
     shown = browser.evaluate(WATCH % (10**12, 100))
     assert shown["state"] == "failed"
     assert shown["detail"]
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """``jetmap up`` with a store: what an app needs to know to use it."""
+    place = tmp_path_factory.mktemp("up")
+    port = free_port()
+    (place / "password").write_text(uuid.uuid4().hex)
+    (place / "password").chmod(0o600)
+    command = [sys.executable, "-m", "jetmap.cli", "up", "examples/primes.py"]
+    command += ["--store", str(place / "store"), "--port", "0", "--nats-port", str(port)]
+    variables = {"JETMAP_NATS_USER": "jetmap", "JETMAP_NATS_PASSWORD_FILE": f"{place}/password"}
+    with (place / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, **variables, "XDG_RUNTIME_DIR": str(place)},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        yield {**variables, "JETMAP_NATS_URL": f"nats://127.0.0.1:{port}"}
+    finally:
+        process.terminate()
+        try:
+            process.wait(40)
+        finally:
+            process.kill()
+            process.wait()
+    assert process.returncode == 0, (place / "log").read_text()
+
+
+def begin(browser: Browser, first: int, count: int) -> None:
+    """As a job, which is what the page proposes where there can be jobs."""
+    browser.evaluate(
+        f"""{{
+          const form = document.querySelector("#form");
+          if (!form.job.checked) throw new Error("the page knows of no jobs");
+          form.first.value = {first};
+          form.count.value = {count};
+          document.querySelector("#run").click();
+        }}"""
+    )
+
+
+def shown(browser: Browser) -> dict[str, str]:
+    """What the page says, its state and its address."""
+    found: dict[str, str] = browser.evaluate(
+        """({
+          ...document.body.dataset, hash: location.hash,
+          ...Object.fromEntries(["done", "hits", "failed", "detail", "state"].map(
+            (id) => ["#" + id, document.getElementById(id).textContent])),
+        })"""
+    )
+    return found
+
+
+def number(text: str) -> int:
+    return int(text.replace(",", ""))
+
+
+@pytest.mark.timeout(180)
+def test_page_follows_a_job_over_a_reload_and_a_gateways_death(
+    lasting: dict[str, str], browser: Browser
+) -> None:
+    first, count, port = 10**12, 12_000, free_port()
+
+    def has_done(least: int) -> Callable[[], bool]:
+        return lambda: number(shown(browser)["#done"]) >= least
+
+    with serving(port=port, **lasting) as gateway:
+        opened(browser, gateway.url)
+        begin(browser, first, count)
+        wait_until(has_done(1000), "the job makes progress", timeout=60)
+        [job] = re.findall(r"job=([\w-]+)", shown(browser)["hash"])
+        browser.call("Page.reload")
+        # The address is what it was, and so everything is on the page again.
+        wait_until(lambda: shown(browser).get("link") == "open", "the page has found its job")
+        wait_until(has_done(2000), "the page follows the job", timeout=60)
+        assert shown(browser)["state"] == "running"
+        for process in marked(gateway.mark):
+            process.kill()
+        gateway.process.wait()
+        wait_until(lambda: shown(browser)["link"] == "lost", "the page misses the gateway")
+        assert "away" in shown(browser)["#state"]
+    with serving(port=port, **lasting) as gateway:
+        wait_until(lambda: shown(browser)["link"] == "open", "the page is connected again")
+        assert "behind event" in shown(browser)["#state"]
+        wait_until(lambda: shown(browser)["state"] != "running", "the job is over", timeout=120)
+        lines = httpx.get(
+            f"{gateway.url}/jetmap/jobs/{job}/results", headers={"Accept": "application/jsonl"}
+        ).text.splitlines()
+        found = [json.loads(line) for line in lines[:-1]]
+        primes = sum(line["value"] == first + line["index"] for line in found)
+        end = shown(browser)
+        assert (end["state"], end["breaks"], end["#failed"]) == ("done", "1", "0")
+        # Hits are added up as results come: a repeat or a gap would show.
+        assert (
+            (number(end["#done"]), number(end["#hits"])) == (len(found), primes) == (count, primes)
+        )
+        assert "succeeded" in end["#state"]
+
+
+@pytest.mark.timeout(120)
+def test_page_cancels_a_job(lasting: dict[str, str], browser: Browser) -> None:
+    with serving(**lasting) as gateway:
+        opened(browser, gateway.url)
+        begin(browser, 10**12, 200_000)
+        wait_until(lambda: number(shown(browser)["#done"]) > 0, "the job makes progress")
+        browser.evaluate('document.querySelector("#run").click()')
+        wait_until(lambda: shown(browser)["state"] != "running", "the page has stopped")
+        end = shown(browser)
+        assert end["state"] == "stopped"
+        [job] = re.findall(r"job=([\w-]+)", end["hash"])
+        status = httpx.get(f"{gateway.url}/jetmap/jobs/{job}").json()
+        assert status["state"] == "cancelled"
+        assert status["done"] < status["total"]

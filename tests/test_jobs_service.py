@@ -24,6 +24,8 @@ from jetmap.errors import (
     UnknownFunction,
     UnknownJob,
 )
+from jetmap.jobs.records import Record
+from jetmap.jobs.store import Store
 from jetmap.jobs.upload import Upload
 from jetmap.settings import Settings
 from support import FUNCTIONS, Site, site
@@ -182,6 +184,23 @@ async def test_no_items(cluster: Cluster) -> None:
     record = await until_over(cluster, record.id)
     assert (record.state, record.total, record.done) == ("succeeded", 0, 0)
     assert await read(cluster, record) == ([], {})
+
+
+async def test_the_word_on_its_progress_comes_after_its_last_outcome(
+    home: Site, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Store.write
+
+    async def late(self: Store, record: Record, after: int, *, ttl: float | None = None) -> int:
+        seq = await write(self, record, after, ttl=ttl)
+        if record.state == "running" and record.done:
+            await asyncio.sleep(2)
+        return seq
+
+    monkeypatch.setattr(Store, "write", late)
+    record = await submit(cluster, "nap", [0.02] * 150)
+    record = await until_over(cluster, record.id)
+    assert (record.state, record.done, record.epoch) == ("succeeded", 150, 1)
 
 
 async def test_its_timeout(cluster: Cluster) -> None:

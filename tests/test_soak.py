@@ -167,11 +167,39 @@ def test_a_connection_breaks_only_where_a_gateway_was_killed() -> None:
         assert wrong == found
 
 
+@pytest.mark.parametrize("way", ["job", "job-http"])
+def test_what_was_stored_and_runs_again_is_found(tmp_path: Path, way: str) -> None:
+    path = tmp_path / "7-8-1.runs"
+    path.write_text("a.1 50 1.5\na.1 51 1.5\na.1 53 1.5\na.1 50 20.0\n")
+    frozen = Fault("agent frozen", 3.0, 9.0, agent=7)
+    for faults, again in ([Fault("everything killed", 3.0, 9.0)], 1), ([frozen], 0):
+        checker = judged(story(way))
+        assert checker.violations == []
+        assert examine(checker, faults, [path]).stored_again == again
+        assert len(checker.violations) == again
+    checker = judged(story())  # outcomes of a map are not stored
+    assert examine(checker, [], [path]).stored_again == 0
+
+
+def test_a_job_is_checked_twice(tmp_path: Path) -> None:
+    """As its caller reads it, and as the auditor does, in order."""
+    lines = story("job")
+    lines.insert(1, {"e": "ticket", "m": "a.1", "t": 1.5, "job": "x"})
+    again = [line | {"m": "audit.a.1"} for line in story("audit")]
+    checker = judged(lines + again)
+    examine(checker, [], runs(tmp_path, 50, 51, 53))
+    assert checker.violations == [] and checker.tickets == 1
+    assert {v.fault for v in judged(lines + again[:2]).violations} == {"lost"}
+    again[1], again[2] = again[2], again[1]
+    assert {v.fault for v in judged(lines + again).violations} == {"wrong"}
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(180)
-def test_a_short_soak() -> None:
-    command = [sys.executable, "-m", "tests.soak", "--seconds", "20", "--stages", "1"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170)
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("stage", ["1", "jobs"])
+def test_a_short_soak(stage: str) -> None:
+    command = [sys.executable, "-m", "tests.soak", "--seconds", "20", "--stages", stage]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=230)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "lost 0, doubled 0, wrong 0" in ended.stdout
     assert "processes left: 0" in ended.stdout

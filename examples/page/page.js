@@ -1,5 +1,7 @@
-// Posts a list to the gateway and paints each item's result the moment it streams in.
+// Posts a list to the gateway, as a map or as a job, and paints each item's result the moment it
+// streams in. A job goes on without the page: reload it, or let the gateway die.
 
+import { cancel, follow, hasJobs, look, submit } from "./job.js";
 import { mapStream } from "./stream.js";
 import { Grid, cool, heat } from "./grid.js";
 
@@ -55,56 +57,146 @@ function shortened(path) {
   return path.length > 70 ? `…${path.slice(-69)}` : path;
 }
 
-async function run() {
-  const abort = (running = new AbortController());
-  let began = performance.now();
-  let done = 0, hits = 0, firstAfter = null;
-  document.body.dataset.state = "running";
-  document.body.removeAttribute("data-failed");
-  $("run").textContent = "Stop";
-  $("detail").textContent = "";
-
-  const show = (seconds) => {
-    $("done").textContent = whole.format(done);
-    $("bar").value = items.length ? done / items.length : 0;
-    $("elapsed").textContent = seconds.toFixed(1);
-    $("rate").textContent = seconds > 0.05 ? whole.format(Math.round(done / seconds)) : "–";
-    $("first-result").textContent = firstAfter === null ? "–" : Math.round(firstAfter);
-    $("hits").textContent = whole.format(hits);
-    $("failed").textContent = whole.format(errors.size);
-    if (errors.size) document.body.dataset.failed = "";
-  };
-  const clock = setInterval(() => show((performance.now() - began) / 1000), 100);
-
-  let state = "done";
-  try {
-    items = await kind.items($("form"));
+// One run, as a map or as a job: what is there of it, and how it is shown.
+class Run {
+  constructor(list) {
+    items = list;
     values = new Array(items.length);
     errors = new Map();
+    this.done = this.hits = 0;
+    this.firstAfter = null;
+    this.began = performance.now();
     $("total").textContent = whole.format(items.length);
     grid.reset(items.length, kind.step);
+  }
 
-    began = performance.now();
-    const url = `${GATEWAY}/map/${kind.function}?errors=collect`;
-    for await (const { event, data } of mapStream(url, items, abort.signal)) {
+  results(data) {
+    this.firstAfter ??= performance.now() - this.began;
+    for (const error of data.errors) errors.set(error.index, error);
+    data.values.forEach((value, i) => {
+      const index = data.start + i;
+      values[index] = value;
+      if (!errors.has(index)) this.hits += Number(kind.isHit(value, items[index]));
+      grid.paint(index, errors.has(index) ? COLOURS.failed : kind.colour(value, items[index]));
+    });
+    this.done = data.done;
+  }
+
+  show(seconds = (performance.now() - this.began) / 1000) {
+    $("done").textContent = whole.format(this.done);
+    $("bar").value = items.length ? this.done / items.length : 0;
+    $("elapsed").textContent = seconds.toFixed(1);
+    $("rate").textContent = seconds > 0.05 ? whole.format(Math.round(this.done / seconds)) : "–";
+    $("first-result").textContent = this.firstAfter === null ? "–" : Math.round(this.firstAfter);
+    $("hits").textContent = whole.format(this.hits);
+    $("failed").textContent = whole.format(errors.size);
+    if (errors.size) document.body.dataset.failed = "";
+  }
+}
+
+// Stop of a map is to leave it.
+async function runMap(signal) {
+  const run = new Run(await kind.items($("form")));
+  const clock = setInterval(() => run.show(), 100);
+  const url = `${GATEWAY}/map/${kind.function}?errors=collect`;
+  try {
+    for await (const { event, data } of mapStream(url, items, signal)) {
       if (event === "failed") throw new Error(data.detail ?? data.title);
-      if (event !== "results") continue;
-      firstAfter ??= performance.now() - began;
-      for (const error of data.errors) errors.set(error.index, error);
-      data.values.forEach((value, i) => {
-        const index = data.start + i;
-        values[index] = value;
-        if (!errors.has(index)) hits += Number(kind.isHit(value, items[index]));
-        grid.paint(index, errors.has(index) ? COLOURS.failed : kind.colour(value, items[index]));
-      });
-      done = data.done;
+      if (event === "results") run.results(data);
     }
+  } finally {
+    clearInterval(clock);
+    run.show();
+  }
+}
+
+// The address of this page holds all that it takes to show the job once more.
+async function submitJob(signal) {
+  const { kind: name, first, count } = Object.fromEntries(new FormData($("form")));
+  const list = await kind.items($("form"));
+  new Run(list).show(0);
+  $("state").textContent = "The list is on its way into the store …";
+  const job = await submit(GATEWAY, kind.function, list, signal);
+  history.replaceState(null, "", `#${new URLSearchParams({ job: job.id, kind: name, first, count })}`);
+  await followJob(job.id, signal);
+}
+
+// Stop of a job is to cancel it; to leave it does nothing to it.
+async function followJob(id, signal) {
+  const run = new Run(await kind.items($("form")));
+  let status = null, connected = false, breaks = 0, behind = "", ended = false;
+  const seconds = () => {
+    const began = Date.parse(status?.started), until = Date.parse(status?.finished ?? new Date());
+    return Math.max(0, (until - began) / 1000) || 0;
+  };
+  const where = () => {
+    document.body.dataset.link = connected ? "open" : "lost";
+    document.body.dataset.breaks = breaks;
+    const left = status?.seconds_left ? `, ${Math.ceil(status.seconds_left)} s left` : "";
+    const job = `Job ${id}: ${status?.state ?? "…"}${ended ? "" : left}.`;
+    const again = breaks ? ` Connected again, behind event ${behind || 0}.` : "";
+    const away = "The gateway is away; the job goes on. Waiting for one that answers …";
+    $("state").textContent = breaks && !connected && !ended ? away : job + again;
+  };
+  const stop = () => cancel(GATEWAY, id).catch((error) => tell(error.message));
+  if (signal.aborted) stop();
+  const looking = setInterval(async () => {
+    status = (await look(GATEWAY, id).catch(() => null)) ?? status;
+    if (!ended) where();
+  }, 1000);
+  const clock = setInterval(() => run.show(seconds()), 100);
+  signal.addEventListener("abort", stop);
+  document.querySelector(".choice").disabled = true; // values are painted as this kind's
+  try {
+    status = await look(GATEWAY, id);
+    const last = await new Promise((resolve, reject) => {
+      follow(GATEWAY, id, {
+        start: where,
+        results: (data) => run.results(data),
+        done: resolve,
+        failed: (data) => resolve({ problem: data }),
+        gone: reject,
+        link: (open, event) => {
+          if (connected && !open) breaks++;
+          connected = open;
+          behind = event;
+          where();
+        },
+      });
+    });
+    ended = true;
+    status = (await look(GATEWAY, id).catch(() => null)) ?? status;
+    where();
+    if (last.problem && !signal.aborted) throw new Error(last.problem.detail ?? last.problem.title);
+    if (last.problem) throw signal.reason;
+  } finally {
+    ended = true;
+    clearInterval(looking);
+    clearInterval(clock);
+    signal.removeEventListener("abort", stop);
+    document.querySelector(".choice").disabled = false;
+    run.show(seconds());
+  }
+}
+
+function tell(text) {
+  $("detail").textContent = text;
+}
+
+async function start(work) {
+  const abort = (running = new AbortController());
+  document.body.dataset.state = "running";
+  for (const name of ["failed", "link", "breaks"]) delete document.body.dataset[name];
+  $("run").textContent = "Stop";
+  $("state").textContent = "";
+  tell("");
+  let state = "done";
+  try {
+    await work(abort.signal);
   } catch (error) {
     state = abort.signal.aborted ? "stopped" : "failed";
-    $("detail").textContent = state === "stopped" ? "Stopped: what was not computed yet is withdrawn." : error.message;
+    tell(state === "stopped" ? "Stopped: what was not computed yet is withdrawn." : error.message);
   }
-  clearInterval(clock);
-  show((performance.now() - began) / 1000);
   $("run").textContent = "Run";
   running = null;
   document.body.dataset.state = state;
@@ -120,8 +212,9 @@ function choose(name) {
 
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (running) running.abort();
-  else run();
+  if (running) return running.abort();
+  history.replaceState(null, "", location.pathname + location.search);
+  start($("form").job.checked ? submitJob : runMap);
 });
 
 $("form").addEventListener("change", (event) => {
@@ -139,5 +232,19 @@ $("grid").addEventListener("pointermove", (event) => {
   else $("detail").textContent = `${shortened(String(items[index]))}: not there yet`;
 });
 
-choose($("form").elements.kind.value);
-grid.reset(Number($("form").elements.count.value), kind.step);
+// A job that the address names is shown; else the page waits for you.
+async function open() {
+  const form = $("form"), asked = new URLSearchParams(location.hash.slice(1));
+  const known = asked.has("job") && asked.get("kind") in KINDS;
+  if (known) for (const name of ["kind", "first", "count"]) form.elements[name].value = asked.get(name);
+  choose(form.elements.kind.value);
+  grid.reset(Number(form.elements.count.value), kind.step);
+  const jobs = known || (await hasJobs(GATEWAY));
+  form.job.checked = jobs;
+  form.job.disabled = !jobs;
+  form.job.parentElement.title = jobs ? "It goes on without this page" : "This gateway's broker keeps no jobs";
+  document.body.dataset.state = "idle";
+  if (known) start((signal) => followJob(asked.get("job"), signal));
+}
+
+open();

@@ -27,9 +27,12 @@ from .report import report, slowest, violations
 from .stage import Stage
 
 AGENTS = 3
-SINGLE_SHARE = 0.6  # Of the time, for the stage with one server.
+# Stages: one server; one whose store is kept, with jobs; three. Their shares of the time.
+STAGES = {"1": 0.4, "jobs": 0.3, "3": 0.3}
+NODES = {"1": 1, "jobs": 1, "3": 3}
 TO_END = 120.0  # Seconds that open maps have to end after the last fault.
-TO_EMPTY = 30.0  # Seconds until nothing may be left in the work stream.
+TO_EMPTY = 45.0  # Seconds until nothing may be left in the streams.
+TO_AUDIT = 120.0
 LINE_SECONDS = 10.0
 STALL_SECONDS = 1.0
 
@@ -48,13 +51,13 @@ class Soak:
     problems: list[str] = field(default_factory=list)
     callers_killed: set[str] = field(default_factory=set)
 
-    async def run(self, stages: dict[int, float]) -> None:
-        """stages: nats-servers, and the share of the time."""
+    async def run(self, stages: dict[str, float]) -> None:
+        """stages: their names, and the share of the time."""
         self.start = time.monotonic()
         watching = asyncio.ensure_future(self._watch_machine())
         try:
-            for nodes, share in stages.items():
-                await self._stage(nodes, share * self.seconds)
+            for name, share in stages.items():
+                await self._stage(name, share * self.seconds)
         finally:
             watching.cancel()
 
@@ -68,22 +71,27 @@ class Soak:
             if now - before > STALL_SECONDS:
                 self.faults.append(Fault(STALL, before, now))
 
-    async def _stage(self, nodes: int, seconds: float) -> None:
-        stage = Stage(self.place / f"stage-{nodes}", self.seed, nodes, self.network)
-        injector = Injector(stage, random.Random(f"{self.seed} {nodes}"), self.only)
+    async def _stage(self, name: str, seconds: float) -> None:
+        jobs = name == "jobs"
+        place = self.place / f"stage-{name}"
+        stage = Stage(place, self.seed, NODES[name], self.network, name, 2 if jobs else 1)
+        injector = Injector(stage, random.Random(f"{self.seed} {name}"), self.only, jobs=jobs)
         telling = None
         try:
             await stage.start_broker()
             for number in range(AGENTS):
                 stage.start_agent(far=number == 0)
-            stage.start_gateway()
-            await stage.gateway_ready()
-            for kind in ("caller", "caller", "web"):
+            for number in range(stage.gateways_wanted):
+                stage.start_gateway(number)
+                await stage.gateway_ready(number)
+            for kind in ("jobs", "webjobs", "webjobs") if jobs else ("caller", "caller", "web"):
                 stage.start_caller(kind)
             telling = asyncio.ensure_future(self._tell(stage, injector))
             await injector.run(seconds)
             await self._end_callers(stage)
-            await self._empty(stage)
+            if jobs:
+                await self._audit(stage)
+            await self._empty(stage, *(("WORK", "INPUT", "OUTCOMES") if jobs else ("WORK",)))
         finally:
             if telling is not None:
                 telling.cancel()
@@ -123,15 +131,24 @@ class Soak:
             if code != 0:
                 self.problems.append(f"{caller.name} ended with {code} in {TO_END:g} s")
 
-    async def _empty(self, stage: Stage) -> None:
-        """Nothing of any map may stay in the work stream."""
+    async def _audit(self, stage: Stage) -> None:
+        """Every job is read once more, by a gateway, and removed."""
+        auditor = stage.start_auditor()
+        code = await auditor.ended(TO_AUDIT)
+        if code != 0:
+            self.problems.append(f"the auditor ended with {code} in {TO_AUDIT:g} s")
+            auditor.signal(signal.SIGKILL)
+            await auditor.ended(5)
+
+    async def _empty(self, stage: Stage, *streams: str) -> None:
+        """Nothing of any map may stay in the work stream, nothing of a removed job anywhere."""
         deadline = time.monotonic() + TO_EMPTY
-        while left := await stage.waiting():
+        while left := await stage.waiting(*streams):
             if time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.2)
         if left:
-            self.problems.append(f"{left} chunks are left in the work stream")
+            self.problems.append(f"{left} messages are left in {', '.join(streams)}")
 
     def _look_at_logs(self, stage: Stage) -> None:
         """No process of the library's may have failed in a way that nobody sees."""
@@ -151,13 +168,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600, help="how long there are faults")
     parser.add_argument("--seed", type=int, default=None, help="the choice of maps and faults")
-    parser.add_argument("--stages", default="1,3", help="numbers of nats-servers, by commas")
+    stages = ", ".join(STAGES)
+    parser.add_argument("--stages", default=",".join(STAGES), help=f"of {stages}, by commas")
     parser.add_argument("--only", action="append", help="only faults whose name holds this")
     parser.add_argument("--keep", action="store_true", help="keep the records and logs")
     options = parser.parse_args()
     seed = secrets.randbelow(10**6) if options.seed is None else options.seed
-    nodes = [int(n) for n in options.stages.split(",")]
-    shares = {1: SINGLE_SHARE, 3: 1 - SINGLE_SHARE} if len(nodes) == 2 else {nodes[0]: 1.0}
+    chosen = {name: STAGES[name] for name in options.stages.split(",")}
+    shares = {name: share / sum(chosen.values()) for name, share in chosen.items()}
     mark = os.environ[MARK] = secrets.token_hex(8)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     place = Path(tempfile.mkdtemp(prefix="jetmap-soak-"))
@@ -181,17 +199,18 @@ def main() -> int:
     return 0 if ok else 1
 
 
-def tell(soak: Soak, shares: dict[int, float], left: list[str]) -> bool:
+def tell(soak: Soak, shares: dict[str, float], left: list[str]) -> bool:
     """Prints the report; returns whether all is well."""
     findings = soak.judge()
     cores = os.cpu_count()
     stages = " then ".join(
-        f"{share * soak.seconds:g} s with {nodes} nats-server{'s' if nodes > 1 else ''}"
-        for nodes, share in shares.items()
+        f"{share * soak.seconds:g} s with "
+        + ("jobs" if name == "jobs" else f"{name} nats-server{'s' if NODES[name] > 1 else ''}")
+        for name, share in shares.items()
     )
     title = (
         f"seed {soak.seed}: {stages}; {AGENTS} agents of {Stage.CORES} workers, 2 callers and a "
-        f"gateway with 3 maps open each, {cores} cores; network "
+        f"gateway with 3 maps open each (jobs: 3 callers, 2 gateways), {cores} cores; network "
         f"{'cut in a namespace' if soak.network else 'not cut: needs root and ip'}"
     )
     notes = [f"processes left: {len(left)}"]

@@ -29,7 +29,8 @@ UNHARMED = ("", "once")  # These have a value, once they are through.
 
 STREAMING = ("stream", "ordered", "close", "jsonl", "jsonl-ordered", "sse")  # As they finish.
 HTTP = ("collect", "fail", "jsonl", "jsonl-ordered", "sse", "hangup")
-IN_ORDER = ("ordered", "jsonl-ordered")
+JOBS = ("job", "job-http")
+IN_ORDER = ("ordered", "jsonl-ordered", "audit")
 FIRST_ERROR = ("strict", "fail")  # The first failing item ends these.
 HANG_UPS = {"cancel": "map cancelled", "close": "stream closed", "hangup": "HTTP hung up"}
 
@@ -83,6 +84,7 @@ class Checker:
         self.counts: Counter[str] = Counter()  # lost, doubled, wrong items
         self.ends: Counter[str] = Counter()  # by way and how
         self.outcomes = 0
+        self.tickets = 0  # jobs that were accepted
         self._offsets: dict[Path, int] = {}
 
     def read(self, files: Iterable[Path]) -> None:
@@ -107,6 +109,8 @@ class Checker:
         map.last = at
         if map.ended is not None:
             self._report("ended", map, at, f"something came after its end: {line['e']}")
+        elif line["e"] == "ticket":
+            self.tickets += 1
         elif line["e"] == "out":
             for outcome in line["o"]:
                 self._outcome(map, outcome, at)

@@ -13,16 +13,21 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from .checker import HANG_UPS, HTTP, STREAMING, Checker, Map, Violation
+from .checker import HANG_UPS, HTTP, JOBS, STREAMING, Checker, Map, Violation
 
 # What a fault may still be the cause of, seconds after it has ended.
 AFTERMATH = 40.0
 # A killed caller's items start no later than this after it, and those of one that left.
 KILLED_LIMIT, LEFT_LIMIT = 10.0, 1.0
 SLACK = 2.5  # Seconds that a machine as busy as this may be late.
+# A job's item whose outcome is in the store does not start again later than this after it was
+# read there, unless at an agent that did not hear of it.
+STORED_LIMIT = 4.0
+DEAF = ("agent frozen", "network cut", STALL := "machine stood still")
 
 # Faults that take away the worker that an item is in, or the way back of its result.
 TAKING = (
+    "everything killed",
     "gateway killed",
     "worker killed",
     "agent killed",
@@ -34,11 +39,8 @@ TAKING = (
     "broker restarted, store kept",
     "broker restarted, store lost",
     "leader killed",
-    "machine stood still",
+    "machine stood still",  # The machine itself does nothing for a while.
 )
-
-# The machine itself does nothing for a while.
-STALL = "machine stood still"
 
 # Seconds until what was being computed must be there, where nothing else happened.
 LIMITS = {
@@ -69,6 +71,8 @@ class Fault:
     text: str = ""
 
     def hits_caller_of(self, map: Map) -> bool:
+        if map.way in JOBS:
+            return self.caller is not None  # Whoever runs dispatchers may have carried it.
         if self.caller == "gateway":
             return map.way in HTTP
         return self.caller is not None and self.caller == map.caller
@@ -92,14 +96,16 @@ class Run:
 @dataclass
 class Findings:
     """executed: items' executions. again: by cause, how many of them were not the first.
-    recovery: by kind of fault, for each the seconds from the fault to the outcome of what was
-    computed by those it hit. slowest: the same, with the fault and the item. waits:
-    seconds that an open map went without an outcome, since when, and which; longest first."""
+    stored_again: of these, of jobs' items that had an outcome in the store. recovery: by kind of
+    fault, for each the seconds from the fault to the outcome of what was computed by those it
+    hit. slowest: the same, with the fault and the item. waits: seconds that an open map went
+    without an outcome, since when, and which; longest first."""
 
     executed: int = 0
     again: Counter[str] = field(default_factory=Counter)
     recovery: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     given_up: int = 0
+    stored_again: int = 0
     crashes: int = 0
     slowest: list[tuple[float, Fault, str]] = field(default_factory=list)
     waits: list[tuple[float, float, str]] = field(default_factory=list)
@@ -110,7 +116,10 @@ def examine(checker: Checker, faults: list[Fault], files: Iterable[Path]) -> Fin
     findings = Findings()
     runs = read_runs(files)
     for name, map in checker.maps.items():
-        found = runs.get(name, {})
+        found = runs.get(name.removeprefix("audit."), {})
+        if map.way == "audit":  # The same job once more.
+            _check_unrun(checker, map, found)
+            continue
         findings.executed += sum(len(r) for r in found.values())
         _check_unrun(checker, map, found)
         for several in found.values():
@@ -120,6 +129,7 @@ def examine(checker: Checker, faults: list[Fault], files: Iterable[Path]) -> Fin
         _check_given_up(checker, map, found, faults, findings)
         _check_late(checker, map, found, faults)
         _check_refusal(checker, map, faults)
+        _check_stored(checker, map, found, faults, findings)
     findings.crashes = _crashes(checker, runs)
     for fault in faults:
         recovered = None if fault.kind == STALL else _recovered(fault, checker, runs)
@@ -197,7 +207,8 @@ def _check_given_up(
     taking = [
         f
         for f in faults
-        if f.kind in ("worker killed", "agent killed", "agent frozen", "network cut")
+        if f.kind
+        in ("worker killed", "agent killed", "agent frozen", "network cut", "everything killed")
         and f.began <= end
         and f.ended + AFTERMATH >= map.began
     ]
@@ -223,11 +234,35 @@ def _check_refusal(checker: Checker, map: Map, faults: list[Fault]) -> None:
         checker.violations.append(Violation("ended", map.name, map.last, f"{map.how}: {map.what}"))
 
 
+def _check_stored(
+    checker: Checker,
+    map: Map,
+    runs: dict[int, list[Run]],
+    faults: list[Fault],
+    findings: Findings,
+) -> None:
+    """What had its outcome in the store, as its reader knows, did not run again."""
+    if map.way not in JOBS:
+        return
+    deaf = [f for f in faults if f.kind in DEAF]
+    for index, told in map.outcomes.items():
+        for run in runs.get(map.items[index][0], []):
+            if run.at <= told + STORED_LIMIT:
+                continue
+            if any(f.began <= run.at and f.ended + AFTERMATH >= told for f in deaf):
+                continue
+            findings.stored_again += 1
+            text = f"item {index} ran {run.at - told:.1f} s after its outcome was read"
+            checker.violations.append(Violation("late", map.name, run.at, text))
+
+
 def _check_late(
     checker: Checker, map: Map, runs: dict[int, list[Run]], faults: list[Fault]
 ) -> None:
     """Nothing of a map starts long after its caller left, or was killed, where nothing else
     happened at that time."""
+    if map.way in JOBS:
+        return  # They go on.
     killed = next((f for f in faults if f.caller == map.caller and "killed" in f.kind), None)
     if map.how == "left" and map.ended is not None:
         left, limit = map.ended, LEFT_LIMIT
@@ -305,7 +340,7 @@ def _stalled(faults: list[Fault], since: float, seconds: float) -> bool:
 def _waits(checker: Checker) -> Iterable[tuple[float, float, str]]:
     """The gaps between a map's outcomes."""
     for map in checker.maps.values():
-        if map.way in STREAMING and map.ended is not None:
+        if map.way in STREAMING + JOBS and map.ended is not None:
             times = sorted({map.began, *map.outcomes.values(), map.ended})
             for before, after in pairwise(times):
                 yield after - before, before, f"{map.name}, {map.function} by {map.way}"

@@ -19,10 +19,18 @@ CUT_SECONDS = 5.0
 
 
 class Injector:
-    """Hits one stage. only: faults whose name holds one of these; None: all. problems: what did
-    not go as it should meanwhile."""
+    """Hits one stage. only: faults whose name holds one of these; None: all. jobs: jobs run, so
+    the store is never lost, and all else can be at once. problems: what did not go as it should
+    meanwhile."""
 
-    def __init__(self, stage: Stage, rng: random.Random, only: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        rng: random.Random,
+        only: list[str] | None = None,
+        *,
+        jobs: bool = False,
+    ) -> None:
         self.faults: list[Fault] = []
         self.problems: list[str] = []
         self.callers_killed: set[str] = set()
@@ -30,6 +38,7 @@ class Injector:
         self._rng = rng
         self._tasks: set[asyncio.Task[None]] = set()
         self._broker_busy = False
+        self._pausing = False  # All are to be killed: nothing else begins.
         kinds: dict[str, Callable[[], Awaitable[None]]] = {
             "worker killed": self._kill_worker,
             "agent killed": self._kill_agent,
@@ -40,7 +49,12 @@ class Injector:
             "gateway frozen": self._freeze_gateway,
             "gateway killed": self._kill_gateway,
         }
-        if stage.nodes == 1:
+        if jobs:
+            kinds |= {
+                "broker restarted, store kept": lambda: self._restart_broker(True),
+                "everything killed": self._kill_everything,
+            }
+        elif stage.nodes == 1:
             kinds |= {
                 "broker restarted, store kept": lambda: self._restart_broker(True),
                 "broker restarted, store lost": lambda: self._restart_broker(False),
@@ -91,7 +105,7 @@ class Injector:
     def _agent(self, *, far: bool = False) -> Child | None:
         """One that no fault has in its hands, if another such is left."""
         free = [a for a in self._stage.agents if not a.busy and a.alive]
-        if len(free) < 2:
+        if len(free) < 2 or self._pausing:
             return None
         agents = [a for a in free if a.far == far or not far]
         return self._rng.choice(agents) if agents else None
@@ -184,32 +198,78 @@ class Injector:
         await caller.ended(5)
         fault.ended = time.monotonic()
         self._stage.replaced(caller)
-        self._stage.start_caller(caller.name.rstrip("0123456789-"))
+        self._stage.start_caller(caller.kind)
+
+    def _gateway(self) -> int | None:
+        """The number of one that no fault has in its hands."""
+        gateways = self._stage.gateways
+        free = [number for number, gateway in enumerate(gateways) if not gateway.busy]
+        return self._rng.choice(free) if free and not self._pausing else None
 
     async def _freeze_gateway(self) -> None:
-        gateway = self._stage.gateway
-        if gateway is not None and not gateway.busy:
-            await self._freeze(gateway, self._note("gateway frozen", caller="gateway"))
+        if (number := self._gateway()) is not None:
+            fault = self._note("gateway frozen", caller="gateway")
+            await self._freeze(self._stage.gateways[number], fault)
 
     async def _kill_gateway(self) -> None:
-        gateway = self._stage.gateway
-        if gateway is None or gateway.busy:
+        number = self._gateway()
+        if number is None:
             return
+        gateway = self._stage.gateways[number]
         gateway.busy = True
         fault = self._note("gateway killed", caller="gateway")
         gateway.signal(signal.SIGKILL)
         await gateway.ended(5)
         self._stage.replaced(gateway)
-        self._stage.start_gateway().busy = True
-        await self._stage.gateway_ready()
+        started = self._stage.start_gateway(number)
+        started.busy = True
+        await self._stage.gateway_ready(number)
         fault.ended = time.monotonic()
-        assert self._stage.gateway is not None
-        self._stage.gateway.busy = False
+        started.busy = False
+
+    def _is_busy(self) -> bool:
+        children = [*self._stage.agents, *self._stage.gateways]
+        return self._broker_busy or any(child.busy for child in children)
+
+    async def _kill_everything(self) -> None:
+        """All gateways, all agents and the broker; then a cold start from what is on its disk."""
+        stage = self._stage
+        if self._pausing:
+            return
+        self._pausing = True
+        try:
+            # What is under way comes to its end; nothing new begins.
+            while self._is_busy():  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            fault = self._note("everything killed")
+            agents, gateways = list(stage.agents), list(stage.gateways)
+            for child in [*agents, *gateways]:
+                child.signal(signal.SIGKILL)
+            await stage.kill_broker()
+            for child in [*agents, *gateways]:
+                await child.ended(5)
+            await asyncio.sleep(self._rng.uniform(0, 3))
+            await stage.restart_broker(kept=True)
+            started = []
+            for agent in agents:
+                stage.replaced(agent)
+                started.append(stage.start_agent(agent.far))
+            for number, gateway in enumerate(gateways):
+                stage.ended.append(gateway)
+                stage.start_gateway(number)
+            for number in range(len(gateways)):
+                await stage.gateway_ready(number)
+            # An agent that has not begun yet knows no SIGTERM.
+            while any(agent.alive and not agent.workers() for agent in started):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            fault.ended = time.monotonic()
+        finally:
+            self._pausing = False
 
     # The broker
 
     async def _restart_broker(self, kept: bool) -> None:
-        if self._broker_busy:
+        if self._broker_busy or self._pausing:
             return
         self._broker_busy = True
         stage = self._stage
@@ -223,7 +283,7 @@ class Injector:
             self._broker_busy = False
 
     async def _kill_leader(self) -> None:
-        if self._broker_busy:
+        if self._broker_busy or self._pausing:
             return
         self._broker_busy = True
         try:

@@ -12,6 +12,8 @@ from typing import Any
 Item = list[Any]
 
 LIBRARY_WAYS = {"map": 5, "strict": 1, "stream": 5, "ordered": 3, "cancel": 1, "close": 1}
+JOB_WAYS = {"job": 1}
+JOB_HTTP_WAYS = {"job-http": 1}
 HTTP_WAYS = {"collect": 4, "fail": 1, "jsonl": 4, "jsonl-ordered": 2, "sse": 4, "hangup": 2}
 
 
@@ -56,6 +58,8 @@ def plan(name: str, ways: dict[str, int], rng: random.Random) -> Plan:
     ]
     _spoil(items, function, rng)
     timeout = rng.uniform(0.2, 2) if leaves is None and rng.random() < 0.04 else None
+    if way.startswith("job"):
+        timeout = None  # A job has one end only.
     return Plan(name, function, way, items, leaves, timeout)
 
 

@@ -29,6 +29,10 @@ class Record:
             items=plan.items,
         )
 
+    def ticket(self, plan: Plan, job: str) -> None:
+        """It was accepted as this job."""
+        self._write(e="ticket", m=plan.name, job=job)
+
     def outcomes(self, plan: Plan, outcomes: list[list[Any]]) -> None:
         """Those that ``value`` and ``error`` give."""
         if outcomes:

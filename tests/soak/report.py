@@ -51,6 +51,12 @@ def report(
     if odd := findings.again.get("no fault"):
         lines += ["", f"executed again without a fault: {odd}"]
     longest = max((seconds for seconds, _, _ in findings.waits), default=0.0)
+    if checker.tickets:
+        lines += [
+            "",
+            f"jobs accepted {checker.tickets:,}, each read by its caller and once more at the end; "
+            f"executions of items that were stored already: {findings.stored_again}",
+        ]
     lines += ["", f"longest wait of a map for its next outcome: {longest:.1f} s", ""]
     return "\n".join([*lines, *notes])
 

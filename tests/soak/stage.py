@@ -39,6 +39,7 @@ class Child:
     log: Path
     busy: bool = False
     far: bool = False  # at the far end of the network that can be cut
+    kind: str = ""
 
     @property
     def pid(self) -> int:
@@ -70,18 +71,21 @@ class Child:
 
 @dataclass
 class Stage:
-    """place: a directory of this stage's own. nodes: how many nats-servers."""
+    """place: a directory of this stage's own. nodes: how many nats-servers. label: of its
+    processes' names. gateways_wanted: how many."""
 
     place: Path
     seed: int
     nodes: int
     network: Network | None
+    label: str = ""
+    gateways_wanted: int = 1
     CORES: ClassVar[int] = 2  # workers of an agent
 
     agents: list[Child] = field(default_factory=list)
     callers: list[Child] = field(default_factory=list)
     ended: list[Child] = field(default_factory=list)
-    gateway: Child | None = None
+    gateways: list[Child] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.host = self.network.near if self.network else "127.0.0.1"
@@ -92,7 +96,7 @@ class Stage:
         self.store = self.place / "store-0"
         self._password = secrets.token_hex(16)
         self._ports = [free_port(self.host) for _ in range(3 * self.nodes)]
-        self._gateway_port = free_port("127.0.0.1")
+        self._gateway_ports = [free_port("127.0.0.1") for _ in range(self.gateways_wanted)]
         self._server: NatsServer | None = None
         self._servers: list[Child] = []
         self._numbers: dict[str, int] = {}
@@ -165,14 +169,17 @@ class Stage:
                             return int(name.rpartition("-")[2])
         return -1
 
-    async def waiting(self) -> int:
-        """Chunks in the work stream."""
+    async def waiting(self, *streams: str) -> int:
+        """Messages in these streams; chunks in the work stream."""
         connection = await Connection.open(
             self.url.split(","), name="soak", auth=Auth(user="jetmap", password=self._password)
         )
         try:
-            info = await connection.api("STREAM.INFO.JETMAP_WORK_default")
-            return int(info["state"]["messages"])
+            left = 0
+            for stream in streams or ("WORK",):
+                info = await connection.api(f"STREAM.INFO.JETMAP_{stream}_default")
+                left += int(info["state"]["messages"])
+            return left
         finally:
             await connection.close()
 
@@ -199,27 +206,38 @@ class Stage:
         self.agents.append(agent)
         return agent
 
-    def start_gateway(self) -> Child:
+    def start_gateway(self, number: int = 0) -> Child:
+        """The one of this number, new or in the place of one that has ended."""
         command = [sys.executable, "-m", "jetmap.cli", "api", "--nats", self.url]
-        self.gateway = self._start("gateway", [*command, "--port", str(self._gateway_port)])
-        return self.gateway
+        gateway = self._start("gateway", [*command, "--port", str(self._gateway_ports[number])])
+        self.gateways[number : number + 1] = [gateway]
+        return gateway
 
-    async def gateway_ready(self) -> None:
-        assert self.gateway is not None
-        await answers(f"{self._gateway_url}/readyz", 60, self.gateway)
+    async def gateway_ready(self, number: int = 0) -> None:
+        await answers(f"{self._gateway_url(number)}/readyz", 60, self.gateways[number])
 
-    @property
-    def _gateway_url(self) -> str:
-        return f"http://127.0.0.1:{self._gateway_port}"
+    def _gateway_url(self, number: int = 0) -> str:
+        return f"http://127.0.0.1:{self._gateway_ports[number]}"
 
     def start_caller(self, kind: str, at_once: int = 3) -> Child:
-        """kind: caller (the library) or web."""
+        """kind: caller (the library) or web, for maps; jobs or webjobs."""
         name = self._name(kind)
-        url = self._gateway_url if kind == "web" else self.url
-        arguments = msgspec.json.encode([url, name, self.seed, str(self.data), at_once]).decode()
-        command = [sys.executable, "-m", f"soak.{kind}", arguments]
+        urls = ",".join(self._gateway_url(n) for n in range(self.gateways_wanted))
+        url = urls if kind.startswith("web") else self.url
+        arguments: list[Any] = [url, name, self.seed, str(self.data), at_once]
+        module = kind
+        if kind.endswith("jobs"):
+            module = "jobs"
+            arguments.insert(0, "http" if kind == "webjobs" else "library")
+        command = [sys.executable, "-m", f"soak.{module}", msgspec.json.encode(arguments).decode()]
         child = self._start(kind, command, name=name, stdin=subprocess.PIPE)
         self.callers.append(child)
+        return child
+
+    def start_auditor(self) -> Child:
+        arguments = msgspec.json.encode([self._gateway_url(), str(self.data)]).decode()
+        child = self._start("auditor", [sys.executable, "-m", "soak.auditor", arguments])
+        self.ended.append(child)
         return child
 
     def replaced(self, child: Child) -> None:
@@ -232,7 +250,7 @@ class Stage:
     async def close(self) -> None:
         """Ends everything that is still there."""
         children = [*self.callers, *self.agents, *self._servers]
-        children += [self.gateway] if self.gateway else []
+        children += self.gateways
         for child in children:
             child.signal(signal.SIGCONT)
             child.signal(signal.SIGTERM)
@@ -271,11 +289,11 @@ class Stage:
                 stdout=output,
                 stderr=output,
             )
-        return Child(name, process, log)
+        return Child(name, process, log, kind=kind)
 
     def _name(self, kind: str) -> str:
         self._numbers[kind] = self._numbers.get(kind, 0) + 1
-        return f"{kind}{self.nodes}-{self._numbers[kind]}"
+        return f"{kind}{self.label}-{self._numbers[kind]}"
 
 
 def free_port(host: str) -> int:

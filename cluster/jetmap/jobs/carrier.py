@@ -88,9 +88,11 @@ class Carrier:
             self._ready.pop(record.id, None)
 
     def adopt(self, alive: set[str]) -> None:
-        """Takes over what belongs to nobody who lives."""
+        """Takes over what belongs to nobody who lives, and up what is ours and does not run."""
+        me = self._dispatcher.id
         for record in self._catalogue:
-            if adoptable(record, self._dispatcher.id, alive):
+            ours = record.owner == me and record.state in ("queued", "running")
+            if ours or adoptable(record, me, alive):
                 self._ready.setdefault(record.id)
         self.fill()
 
@@ -205,6 +207,9 @@ class Carrier:
                             )
                             subject = subjects.job_outcomes(self._store.pool, record.id)
                             await self._store.append(subject, encode(report))
+                # A write that is on its way must have its answer before the last one is made.
+                carried.over.set()
+                await progress
             finally:
                 progress.cancel()
                 await asyncio.gather(progress, return_exceptions=True)
@@ -239,10 +244,14 @@ class Carrier:
 
     async def _progress(self, carried: _Carried) -> None:
         """Every second: writes down how far it is; ends a job that outgrows its reservation."""
-        while True:
-            await asyncio.sleep(PROGRESS_SECONDS)
-            run = carried.run
-            if run is None or carried.stopped:
+        while not carried.stopped:
+            try:
+                async with asyncio.timeout(PROGRESS_SECONDS):
+                    await carried.over.wait()
+                return
+            except TimeoutError:
+                run = carried.run
+            if run is None:
                 return
             done, record = run.done, carried.record
             if done == record.done:
@@ -312,9 +321,22 @@ class Carrier:
         await self._store.remove_input(record.id)
 
     async def _write(self, carried: _Carried, record: Record, after: int) -> None:
+        """Stores the record, whatever became of the word on our own earlier writes. Raises
+        Conflict if somebody else has decided on the job meanwhile."""
         ttl = record.ttl if record.is_over else None
         carried.writing = record
-        carried.seq = await self._store.write(record, after, ttl=ttl)
+        while True:
+            try:
+                carried.seq = await self._store.write(record, after, ttl=ttl)
+                break
+            except Conflict:
+                there, after = await self._store.read(record.id)
+                if (
+                    there is None
+                    or there.is_over
+                    or (there.owner, there.epoch) != (self._dispatcher.id, record.epoch)
+                ):
+                    raise
         carried.record = record
         self._catalogue.heard(record, carried.seq)
 
@@ -332,6 +354,7 @@ class _Carried:
         self.run: MapRun | None = None
         self.task: asyncio.Task[None] | None = None
         self.stopped = False
+        self.over = asyncio.Event()  # Set when the last outcome is there.
 
     def stored(self, run: MapRun) -> int:
         """Bytes that it takes of the store."""
