@@ -263,9 +263,9 @@ def shown(browser: Browser) -> dict[str, str]:
     """What the page says, its state and its address."""
     found: dict[str, str] = browser.evaluate(
         """({
-          ...document.body.dataset, hash: location.hash,
+          ...document.body?.dataset, hash: location.hash,
           ...Object.fromEntries(["done", "hits", "failed", "detail", "state"].map(
-            (id) => ["#" + id, document.getElementById(id).textContent])),
+            (id) => ["#" + id, document.getElementById(id)?.textContent])),
         })"""
     )
     return found

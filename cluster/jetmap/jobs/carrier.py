@@ -214,6 +214,8 @@ class Carrier:
                 progress.cancel()
                 await asyncio.gather(progress, return_exceptions=True)
             if not carried.stopped:
+                if carried.stored(run) > carried.record.reserved:
+                    await self._room(carried.record, carried.stored(run))
                 await self._finish(carried, run)
         finally:
             await source.aclose()
