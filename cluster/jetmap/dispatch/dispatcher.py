@@ -24,7 +24,7 @@ from .ledger import Flight, Ledger, Settlement
 from .maprun import MapRun
 from .mapstate import MapState
 from .options import DispatchOptions
-from .outbox import Outbox
+from .outbox import Key, Outbox
 from .scheduler import Scheduler
 from .sources import Source
 from .stats import Stats
@@ -76,7 +76,7 @@ class Dispatcher:
         self._subscriptions = [
             await subscribe(f"{self._inbox}.result", self._on_result, direct=True),
             await subscribe(f"{self._inbox}.claim", self._on_claim),
-            await subscribe(f"{self._inbox}.ack.*.*", self._outbox.on_published, direct=True),
+            await subscribe(f"{self._inbox}.ack.*", self._outbox.on_published, direct=True),
             await self.attendance.subscribe(),
         ]
         self._connection.on_reconnect(self._reconnected)
@@ -236,7 +236,6 @@ class Dispatcher:
         elif run.state.is_complete:
             del self._maps[run.id]
             self._forget(run, "failed" if run.state.ledger.failed else "ok")
-            self._outbox.forget(run.state)
             run.end()
 
     # Sending
@@ -335,16 +334,21 @@ class Dispatcher:
                 self._scheduler.release()
             self._pump_soon()
 
-    def _refused(self, state: MapState, flight: Flight) -> None:
-        """The stream is full, or gone: less is kept in it, and the chunk sent again soon."""
+    def _refused(self, chunks: list[Key]) -> None:
+        """The stream is full, or gone: less is kept in it, and the chunks sent again soon."""
         self._scheduler.window.refused()
-        self._spawn(self._send_again(state, flight))
+        self._spawn(self._send_again(chunks))
 
-    async def _send_again(self, state: MapState, flight: Flight) -> None:
+    async def _send_again(self, chunks: list[Key]) -> None:
         await asyncio.sleep(REFUSED_SECONDS)
-        if state.ledger.flights.get(flight.number) is flight and state.id in self._maps:
-            flight.heard = time.monotonic()
-            await self._outbox.publish([(state, flight)])
+        again = []
+        for map, number in chunks:
+            run = self._maps.get(map)
+            flight = run.state.ledger.flights.get(number) if run else None
+            if run is not None and flight is not None:
+                flight.heard = time.monotonic()
+                again.append((run.state, flight))
+        await self._outbox.publish_again(again)
 
     # Receiving
 
@@ -379,7 +383,6 @@ class Dispatcher:
     def _settle(self, run: MapRun, settlement: Settlement, seconds: float = 0.0) -> None:
         if settlement.ended is not None:
             self._scheduler.landed(run.state, settlement.ended, seconds)
-            self._outbox.landed(run.state, settlement.ended)
         self._give(run, settlement)
         self._check_end(run)
 
@@ -431,28 +434,30 @@ class Dispatcher:
             if not self._connection.connected:
                 continue
             self.roster.expire(now)
-            for run in list(self._maps.values()):
-                await self._look_after(run, now)
+            await self._look_after(now)
             await self._pump()
             self._gauge()
 
-    async def _look_after(self, run: MapRun, now: float) -> None:
-        ledger = run.state.ledger
-        for flight in ledger.silent(now, PATIENCE):
-            if flight.number not in ledger.flights:
-                continue
-            if not flight.offer or not self.roster.is_served(flight.offer):
-                await self._move(run, flight, now)
-                continue
-            # In the stream still, the broker refuses it and nothing is lost; else it is new.
-            flight.attempt += 1
-            flight.heard = flight.published = now
-            self.stats.chunks_again += 1
-            await self._outbox.publish([(run.state, flight)])
+    async def _look_after(self, now: float) -> None:
+        """What was silent for too long is published again: in the stream still, the broker
+        refuses it and nothing is lost; else it is new."""
+        again = []
+        for run in list(self._maps.values()):
+            for flight in run.state.ledger.silent(now, PATIENCE):
+                if not flight.offer or not self.roster.is_served(flight.offer):
+                    await self._move(run, flight, now)
+                    continue
+                flight.attempt += 1
+                flight.heard = flight.published = now
+                again.append((run.state, flight))
+        self.stats.chunks_again += len(again)
+        await self._outbox.publish_again(again)
 
     async def _move(self, run: MapRun, flight: Flight, now: float) -> None:
         """Nobody serves the chunk's offer any more: it goes to another one, if there is one."""
         flight.heard = now
+        if flight.number not in run.state.ledger.flights:
+            return
         if self.attendance.offer(run.state.function, run.state.ref) is None:
             return
         if flight.subject:

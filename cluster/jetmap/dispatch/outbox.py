@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,20 +19,24 @@ from jetmap.messages import Chunk, Confirmation, Withdraw, encode
 from .ledger import Flight
 from .mapstate import MapState
 from .options import DispatchOptions
+from .words import Words
 
 logger = logging.getLogger(__name__)
 
 CONFIRM_BATCH = 64
-CONFIRM_SECONDS = 0.05  # Nothing waits for a confirmation, so several go in one message.
+CONFIRM_SECONDS = 0.25  # Nothing waits for a confirmation, so several go in one message.
 
-SETTLE_SECONDS = 0.02
-WORD_SECONDS = 2.0
+FENCE_SECONDS = 2.0
+# The broker answers with an error, in its turn: that stream is not the one of the subject.
+FENCE = {"Nats-Expected-Stream": "none"}
 
 Spawn = Callable[..., Any]
+Key = tuple[str, int]  # A chunk: its map's id and its number.
 
 
 class Outbox:
-    """What a dispatcher sends. refused: called with a chunk that the broker did not take."""
+    """What a dispatcher sends. refused: called with chunks that the broker did not take, or
+    may not have taken."""
 
     def __init__(
         self,
@@ -39,7 +44,7 @@ class Outbox:
         options: DispatchOptions,
         inbox: str,
         *,
-        refused: Callable[[MapState, Flight], None],
+        refused: Callable[[list[Key]], None],
         spawn: Spawn,
     ) -> None:
         self._connection = connection
@@ -47,17 +52,15 @@ class Outbox:
         self._inbox = inbox
         self._refused = refused
         self._spawn = spawn
-        self._unstored: dict[tuple[str, int], tuple[MapState, Flight]] = {}
+        self._words: Words[list[Key]] = Words()
         self._tokens: dict[str, list[int]] = {}
         self._confirming: asyncio.TimerHandle | None = None
         self._renewing = False
-        self._word = asyncio.Event()
 
     async def publish(self, parcel: list[tuple[MapState, Flight]]) -> None:
-        """Sends chunks in one message; the broker's word on it comes later.
+        """Sends chunks in one message; the broker's word on it, if it is asked, comes later.
 
-        The first try on the express lane asks for no word: the result itself comes as soon, and
-        the word would cost more than the computation. If it is lost, the next try asks.
+        What is lost without a word is found by silence, and the next try asks.
         """
         state, first = parcel[0]
         if not first.subject:
@@ -67,16 +70,25 @@ class Outbox:
             subject = subjects.work(pool, first.offer, first.lane, shared, first.number)
             for _, flight in parcel:
                 flight.subject = subject
-        reply = ""
-        if first.lane == "main" or first.attempt > 1:
-            reply = f"{self._inbox}.ack.{state.id}.{first.number}"
-            self._unstored[state.id, first.number] = state, first
+        keys = [(state.id, flight.number) for state, flight in parcel]
+        again = any(flight.attempt > 1 for _, flight in parcel)
+        number = self._words.published(keys, time.monotonic(), ask=again)
+        reply = "" if number is None else f"{self._inbox}.ack.{number}"
         chunks = [self._chunk(state, flight) for state, flight in parcel]
         try:
             await self._connection.publish(first.subject, encode(chunks), reply)
         except JetmapError as error:
             # Not connected, and the buffer is full: the tick sends it again.
             logger.debug("%s not sent: %s", first.subject, error)
+
+    async def publish_again(self, chunks: list[tuple[MapState, Flight]]) -> None:
+        """Sends chunks again that are still out, those that shared a message in one again."""
+        parcels: dict[str, list[tuple[MapState, Flight]]] = {}
+        for state, flight in chunks:
+            if flight.number in state.ledger.flights:
+                parcels.setdefault(flight.subject, []).append((state, flight))
+        for parcel in parcels.values():
+            await self.publish(parcel)
 
     def _chunk(self, state: MapState, flight: Flight) -> Chunk:
         piece = flight.piece
@@ -97,16 +109,14 @@ class Outbox:
         )
 
     async def on_published(self, message: Msg) -> None:
-        """The broker's word on a chunk."""
-        _, map, number = message.subject.rsplit(".", 2)
-        known = self._unstored.pop((map, int(number)), None)
-        self._word.set()
-        if known is None:
-            return
+        """The broker's word."""
+        number = int(message.subject.rpartition(".")[2])
         # Refused because it is in the stream already, it is where we want it.
         if message.data and (b'"error"' not in message.data or b"per subject" in message.data):
+            self._words.stored(number)
             return
-        self._refused(*known)
+        doubtful = self._words.refused(number, time.monotonic())
+        self._refused([key for keys in doubtful for key in keys])
         if not message.data and not self._renewing:
             self._renewing = True
             self._spawn(self.renew_stream())
@@ -120,34 +130,21 @@ class Outbox:
         finally:
             self._renewing = False
 
-    def forget(self, state: MapState) -> None:
-        """The map is over; nobody waits for the broker's word on its chunks."""
-        for number in state.ledger.flights:
-            self._unstored.pop((state.id, number), None)
-
-    def landed(self, state: MapState, flight: Flight) -> None:
-        """The chunk's result is here, so it was stored, whatever became of the word of it."""
-        self._unstored.pop((state.id, flight.number), None)
-
     async def withdraw(self, state: MapState) -> None:
         """Takes back what is out of a map: stops its workers, then empties its queue.
 
-        The queue is purged once more when the broker's word on each chunk is in, and a moment
-        later for those that asked for none: it may have taken the purge before the last of them.
+        The queue is purged once more behind a fence: the broker may have taken the first purge
+        before what was published last.
         """
         pool = self._options.pool
-        waiting = subjects.map_work(pool, state.id)
+        fence = subjects.work(pool, "fence", "main", state.id, 0)
         try:
-            await self._connection.publish(subjects.control(pool), encode(Withdraw(state.id)))
-            await topology.purge(self._connection, pool, waiting)
-            await asyncio.sleep(SETTLE_SECONDS)
-            await self._until_stored(state)
-            await topology.purge(self._connection, pool, waiting)
+            await self.recall(state.id)
+            await self._connection.request(fence, b"", FENCE_SECONDS, headers=FENCE)
+            await topology.purge(self._connection, pool, subjects.map_work(pool, state.id))
         except JetmapError as error:
             # Claims find out what is no longer wanted, when the broker is back.
             logger.debug("map %s could not be called back: %s", state.id, error)
-        finally:
-            self.forget(state)
 
     async def recall(self, map: str) -> None:
         """Stops the workers of a map that another dispatcher ran, and empties its queue."""
@@ -191,16 +188,3 @@ class Outbox:
     def _confirm_soon(self) -> None:
         self._confirming = None
         self._spawn(self.confirm_now(), "confirm")
-
-    async def _until_stored(self, state: MapState) -> None:
-        """Waits, not for ever, for the broker's word on each chunk of a map."""
-        try:
-            async with asyncio.timeout(WORD_SECONDS):
-                while self._has_unstored(state):
-                    self._word.clear()
-                    await self._word.wait()
-        except TimeoutError:
-            logger.debug("map %s: the broker said nothing of some chunks", state.id)
-
-    def _has_unstored(self, state: MapState) -> bool:
-        return any((state.id, number) in self._unstored for number in state.ledger.flights)

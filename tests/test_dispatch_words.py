@@ -1,0 +1,63 @@
+"""When the broker is asked for its word, and what is sent again without it."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jetmap.dispatch.words import EVERY, WARY, Words
+
+
+def test_one_publish_in_a_while_asks() -> None:
+    words: Words[str] = Words()
+    asked = [words.published("chunk", n * EVERY / 10, ask=False) is not None for n in range(30)]
+    assert asked == [n % 10 == 0 for n in range(30)]
+
+
+def test_what_is_sent_again_always_asks() -> None:
+    words: Words[str] = Words()
+    assert words.published("first", 0.0, ask=False)
+    assert words.published("again", 0.0, ask=True)
+
+
+def test_after_a_refusal_each_asks_for_a_while() -> None:
+    words: Words[str] = Words()
+    number = words.published("refused", 10.0, ask=False)
+    assert number is not None
+    assert words.published("in doubt", 10.01, ask=False) is None
+    assert words.refused(number, 10.02) == ["refused", "in doubt"]
+    assert words.published("wary", 10.03, ask=False)
+    assert words.published("wary", 10.04, ask=False)
+    late = 10.02 + WARY
+    assert words.published("first", late + EVERY, ask=False)
+    assert words.published("second", late + EVERY, ask=False) is None
+
+
+steps = st.lists(st.tuples(st.booleans(), st.booleans(), st.floats(0, EVERY)), max_size=60)
+
+
+@given(steps)
+def test_nothing_that_a_broker_refused_is_forgotten(steps: list[tuple[bool, bool, float]]) -> None:
+    """A broker takes or refuses what comes, in order, and answers who asks, in order."""
+    words: Words[int] = Words()
+    now = 0.0
+    missing: set[int] = set()
+    known = -1  # The last one on which there was a good word.
+    for chunk, (takes, ask, pause) in enumerate(steps):
+        now += pause
+        number = words.published(chunk, now, ask=ask)
+        if not takes:
+            missing.add(chunk)
+        if number is None:
+            continue
+        if takes:
+            words.stored(number)
+            # The word is one on all before it: a refusal between two of them is left to silence.
+            missing.clear()
+            known = chunk
+        else:
+            again = words.refused(number, now)
+            assert len(again) == len(set(again))
+            assert missing <= set(again)
+            assert all(sent > known for sent in again)
+            missing.clear()
