@@ -20,12 +20,10 @@ from jetmap.errors import JetmapError
 from jetmap.messages import (
     AgentMail,
     ChunkHead,
-    Claim,
     ClaimAnswer,
     Control,
     Crash,
     Final,
-    ForwardedDelivery,
     Ping,
     Presence,
     Ready,
@@ -37,10 +35,12 @@ from jetmap.messages import (
 from jetmap.worker.limits import choose_cores
 
 from . import holdings
+from .claims import Claims
 from .holdings import Holding, Holdings, Lease
 from .intake import NAK, Delivered, Intake
 from .offer import Offer
 from .options import AgentOptions
+from .reports import Reports
 from .slot import Slot
 from .storing import Storing
 
@@ -49,7 +49,6 @@ logger = logging.getLogger(__name__)
 RENEW_SECONDS = 3.0
 WRITE_SECONDS = 5.0
 DRAIN_FLUSH_SECONDS = 3.0
-DELIVERY_BYTES = 262_144  # Reports share a message up to this size.
 WITHDRAWN_KEPT = 1000
 ACK, TERM, IN_PROGRESS = b"+ACK", b"+TERM", b"+WPI"
 
@@ -78,20 +77,21 @@ class Agent:
         ]
         self._mail = f"{self._inbox}.mail"
         self._held = Holdings()
-        self._reports: dict[tuple[str, int], list[tuple[Holding, bytes]]] = {}
-        self._report_bytes = 0
+        self._reports = Reports(self._held, self.id, self._mail, self._send)
+        self._claims = Claims(self._held, self.id, options.host, self._mail, self._send)
         self._intake = Intake(
             connection, options.pool, f"{self._inbox}.pull", self._take, self._renew
         )
         self._offer = Offer(connection, options)
-        self._storing = Storing(connection, options.pool, self._inbox, self._deliver, self.flush)
+        self._storing = Storing(
+            connection, options.pool, self._inbox, self._reports.add, self.flush
+        )
         self._files: dict[str, float] = {}
-        self._asked: dict[holdings.Key, asyncio.Future[bool]] = {}
         self._withdrawn: dict[str, None] = {}
-        self._claims_sent = 0
         self._subscriptions: list[Subscription] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._chunk_tasks: set[asyncio.Task[None]] = set()
+        self._let_some_go = asyncio.Event()
         self._draining = False
         self._gone = False
 
@@ -109,6 +109,7 @@ class Agent:
         await self._intake.start()
         await self._storing.start()
         self._connection.on_reconnect(self._reconnected)
+        self._connection.on_lost(self._lost)
         create = asyncio.get_running_loop().create_task
         self._tasks = [create(slot.run(), name=f"slot-{slot.number}") for slot in self._slots]
         self._tasks.append(create(self._beat(), name="beat"))
@@ -128,15 +129,24 @@ class Agent:
             await self.announce()
             for slot in self._slots:
                 slot.drain(grace)
-            deadline = time.monotonic() + grace + DRAIN_FLUSH_SECONDS
-            while len(self._held) and time.monotonic() < deadline:
-                if not any(slot.held for slot in self._slots):
-                    # Only confirmations are waited for: a dispatcher that lives gives them now.
-                    if not self._connection.connected:
-                        break
-                    deadline = min(deadline, time.monotonic() + DRAIN_FLUSH_SECONDS)
-                await asyncio.sleep(0.01)
+            await self._let_all_go(grace + DRAIN_FLUSH_SECONDS)
         await self.stop()
+
+    async def _let_all_go(self, patience: float) -> None:
+        """Until nothing is held, or not longer than it makes sense to wait."""
+        deadline = time.monotonic() + patience
+        while len(self._held):
+            if not any(slot.held for slot in self._slots):
+                # Only confirmations are waited for: a dispatcher that lives gives them now.
+                if not self._connection.connected:
+                    return
+                deadline = min(deadline, time.monotonic() + DRAIN_FLUSH_SECONDS)
+            self._let_some_go.clear()
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    await self._let_some_go.wait()
+            except TimeoutError:
+                return
 
     async def stop(self) -> None:
         """Ends the workers and leaves the pool, now. What is unfinished runs elsewhere."""
@@ -255,22 +265,14 @@ class Agent:
 
     async def _start_wanted(self, fresh: list[Holding]) -> None:
         """Chunks that somebody had before are claimed first: they may be done already."""
-        loop = asyncio.get_running_loop()
-        asked = {held.key: loop.create_future() for held in fresh}
-        self._asked |= asked
-        try:
-            await self._claim()
-            await asyncio.wait(asked.values(), timeout=holdings.SILENCE)
-        finally:
-            for key in asked:
-                self._asked.pop(key, None)
+        answers = await self._claims.ask(fresh, self._in_progress())
         wanted = []
         for held in fresh:
-            answer = asked[held.key]
-            if not answer.done():
+            answer = answers[held.key]
+            if answer is None:
                 # Its dispatcher is gone, or only out of reach: then it sends it again later.
                 await self._let_go(held, TERM)
-            elif answer.result() and not held.unwanted:
+            elif answer and not held.unwanted:
                 wanted.append(held)
         if wanted:
             await self._start_chunks(wanted)
@@ -296,10 +298,11 @@ class Agent:
         head = _report_head(report)
         held.end = head.start + head.count
         held.finished = last
+        self._let_some_go.set()
         if head.count and subjects.job_of(head.map) is not None:
             await self._storing.store(held, report)
         else:
-            await self._deliver(held, report)
+            await self._reports.add(held, report)
 
     async def crashed(self, held: Holding, crash: Crash) -> None:
         if held.unwanted:
@@ -307,31 +310,14 @@ class Agent:
             return
         head = held.head
         held.finished = True
+        self._let_some_go.set()
         values = b"[]" if head.format == "json" else b"\x90"
         final = Final(held.end, crash)
         report = Report(head.map, head.number, head.attempt, held.end, 0, values, [], 0.0, final)
-        await self._deliver(held, encode(report))
-
-    async def _deliver(self, held: Holding, report: bytes) -> None:
-        """Sends a report, with others that go to the same dispatcher: see ``flush``."""
-        inbox = held.head.inbox
-        self._reports.setdefault((inbox, held.pending), []).append((held, report))
-        self._report_bytes += len(report)
-        if self._report_bytes > DELIVERY_BYTES:
-            await self.flush()
+        await self._reports.add(held, encode(report))
 
     async def flush(self) -> None:
-        """Sends the reports that were gathered, one message for each dispatcher."""
-        if not self._reports:
-            return
-        gathered, self._reports, self._report_bytes = self._reports, {}, 0
-        now = time.monotonic()
-        for (inbox, pending), reports in gathered.items():
-            token = self._held.next_token()
-            raw = [msgspec.Raw(report) for _, report in reports]
-            delivery = encode(ForwardedDelivery(self.id, self._mail, token, pending, raw))
-            self._held.sent([held for held, _ in reports], inbox, delivery, now)
-            await self._send(f"{inbox}.result", delivery)
+        await self._reports.flush()
 
     async def _let_go(self, held: Holding, answer: bytes) -> None:
         self._held.drop(held)
@@ -339,6 +325,7 @@ class Agent:
 
     async def _answer(self, held: Holding, answer: bytes) -> None:
         """Tells the broker, for each delivery of which this was the last chunk."""
+        self._let_some_go.set()
         for lease in held.leases:
             if lease.is_over():
                 await self._send(lease.ack, answer)
@@ -351,10 +338,8 @@ class Agent:
         slot = next((slot for slot in self._slots if slot.has(held)), None)
         if slot is not None:
             slot.stop(held, self._options.withdraw_grace)
-        elif (asked := self._asked.get(held.key)) is not None and not asked.done():
-            asked.set_result(False)
-            await self._let_go(held, TERM)
         else:
+            self._claims.refuse(held)
             await self._let_go(held, TERM)
 
     # What arrives
@@ -377,10 +362,7 @@ class Agent:
             held = self._held.get(map, number)
             if held is not None:
                 await self._withdraw(held)
-        for key, future in list(self._asked.items()):
-            held = self._held.get(*key)
-            if held is not None and held.head.inbox == answer.dispatcher and not future.done():
-                future.set_result(True)
+        self._claims.answered(answer)
 
     async def _receive_control(self, message: Msg) -> None:
         control = _control(message.data)
@@ -392,6 +374,9 @@ class Agent:
             del self._withdrawn[next(iter(self._withdrawn))]
         for held in self._held.of_map(control.map):
             await self._withdraw(held)
+
+    async def _lost(self) -> None:
+        self._let_some_go.set()
 
     async def _reconnected(self) -> None:
         await self._intake.reconnected()
@@ -406,18 +391,16 @@ class Agent:
             await asyncio.sleep(holdings.BEAT)
             now = time.monotonic()
             await self._claim()
-            for sent in self._held.overdue(now):
-                await self._send(f"{sent.inbox}.result", sent.delivery)
+            await self._reports.again(now)
             await self._storing.again(now)
             await self.announce()
 
     async def _claim(self) -> None:
-        items = {slot.held.key: slot.item for slot in self._slots if slot.held is not None}
-        self._claims_sent += 1
-        host = self._options.host
-        for inbox, chunks in self._held.claims(items).items():
-            claim = Claim(self.id, host, self._mail, self._claims_sent, chunks)
-            await self._send(f"{inbox}.claim", encode(claim))
+        await self._claims.send(self._in_progress())
+
+    def _in_progress(self) -> dict[holdings.Key, int | None]:
+        """The item in progress of each chunk that is computed."""
+        return {slot.held.key: slot.item for slot in self._slots if slot.held is not None}
 
     async def _renew_leases(self) -> None:
         while True:

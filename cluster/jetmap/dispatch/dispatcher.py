@@ -26,6 +26,7 @@ from .mapstate import MapState
 from .options import DispatchOptions
 from .outbox import Key, Outbox
 from .scheduler import Scheduler
+from .sharing import Sharing
 from .sources import Source
 from .stats import Stats
 
@@ -59,9 +60,14 @@ class Dispatcher:
         )
         self.attendance = Attendance(connection, options.pool, self._pump)
         self.roster = self.attendance.roster
-        self._small: list[tuple[MapState, Flight]] = []
-        self._gathering = False
-        self._release_timer: asyncio.TimerHandle | None = None
+        self._sharing = Sharing(
+            self._scheduler,
+            self._outbox,
+            cores=lambda: self.roster.all_cores,
+            patience=options.cutting.seconds,
+            pump=self._pump_soon,
+            spawn=self._spawn,
+        )
         self._subscriptions: list[Subscription] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._pumping = self._pump_again = self._pump_scheduled = False
@@ -100,8 +106,7 @@ class Dispatcher:
             if pending:
                 await asyncio.wait(pending, timeout=2)
         self._outbox.close()
-        if self._release_timer is not None:
-            self._release_timer.cancel()
+        self._sharing.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -260,14 +265,7 @@ class Dispatcher:
                 self._pump_again = False
                 while await self._send_next():
                     pass
-                if self._small:
-                    await self._send_small_soon()
-                if self._scheduler.has_waiting and self._release_timer is None:
-                    self._release_timer = asyncio.get_running_loop().call_later(
-                        self._options.cutting.seconds,
-                        self._release,
-                        self._scheduler.parcels_landed,
-                    )
+                await self._sharing.send_soon(len(self._maps))
                 if not self._pump_again:
                     return
         finally:
@@ -299,40 +297,10 @@ class Dispatcher:
             self._check_end(run)
         if offer:
             if cut.is_small:
-                self._small.append((run.state, flight))
+                self._sharing.add(run.state, flight)
             else:
                 await self._outbox.publish([(run.state, flight)])
         return True
-
-    async def _send_small_soon(self) -> None:
-        """Sends small chunks: at once, or, among others, with those of this turn of the loop."""
-        if len(self._maps) == len(self._small):
-            await self._send_small()
-        elif not self._gathering:
-            self._gathering = True
-            self._spawn(self._send_small())
-
-    async def _send_small(self) -> None:
-        """Sends the small chunks that were cut, several in a message."""
-        self._gathering = False
-        small, self._small = self._small, []
-        offers: dict[str, list[tuple[MapState, Flight]]] = {}
-        for state, flight in small:
-            if flight.number in state.ledger.flights:
-                offers.setdefault(flight.offer, []).append((state, flight))
-        for chunks in offers.values():
-            states = {id(flight): state for state, flight in chunks}
-            flights = [flight for _, flight in chunks]
-            for parcel in self._scheduler.parcels(flights, self.roster.all_cores):
-                await self._outbox.publish([(states[id(f)], f) for f in parcel])
-
-    def _release(self, landed: int) -> None:
-        """Small chunks wait for others; not longer than a chunk, if none of those lands."""
-        self._release_timer = None
-        if self._scheduler.has_waiting:
-            if self._scheduler.parcels_landed == landed:
-                self._scheduler.release()
-            self._pump_soon()
 
     def _refused(self, chunks: list[Key]) -> None:
         """The stream is full, or gone: less is kept in it, and the chunks sent again soon."""

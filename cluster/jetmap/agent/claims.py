@@ -1,0 +1,57 @@
+"""What an agent holds, claimed of the dispatchers it is of; and their answers."""
+
+from __future__ import annotations
+
+import asyncio
+
+from jetmap.messages import Claim, ClaimAnswer, encode
+
+from .holdings import SILENCE, Holding, Holdings, Key
+from .reports import Send
+
+
+class Claims:
+    """agent, host: which it is, and where. mail: where dispatchers answer."""
+
+    def __init__(self, held: Holdings, agent: str, host: str, mail: str, send: Send) -> None:
+        self._held = held
+        self._agent = agent
+        self._host = host
+        self._mail = mail
+        self._send = send
+        self._sent = 0
+        self._asked: dict[Key, asyncio.Future[bool]] = {}
+
+    async def send(self, items: dict[Key, int | None]) -> None:
+        """Claims all that is held. items: in progress, by chunk."""
+        self._sent += 1
+        for inbox, chunks in self._held.claims(items).items():
+            claim = Claim(self._agent, self._host, self._mail, self._sent, chunks)
+            await self._send(f"{inbox}.claim", encode(claim))
+
+    async def ask(
+        self, chunks: list[Holding], items: dict[Key, int | None]
+    ) -> dict[Key, bool | None]:
+        """Whether chunks are wanted; None: their dispatcher does not answer."""
+        loop = asyncio.get_running_loop()
+        asked = {held.key: loop.create_future() for held in chunks}
+        self._asked |= asked
+        try:
+            await self.send(items)
+            await asyncio.wait(asked.values(), timeout=SILENCE)
+        finally:
+            for key in asked:
+                self._asked.pop(key, None)
+        return {key: answer.result() if answer.done() else None for key, answer in asked.items()}
+
+    def refuse(self, held: Holding) -> None:
+        """Nobody wants this chunk, if it is asked about."""
+        if (asked := self._asked.get(held.key)) is not None and not asked.done():
+            asked.set_result(False)
+
+    def answered(self, answer: ClaimAnswer) -> None:
+        """A dispatcher wants all that it did not name, which was refused before."""
+        for key, asked in self._asked.items():
+            held = self._held.get(*key)
+            if held is not None and held.head.inbox == answer.dispatcher and not asked.done():
+                asked.set_result(True)
