@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetmap import arrays
+from jetmap.agent.pipe import AgentPipe
 from jetmap.messages import Chunk, ErrorRecord, Format, Report
 from jetmap.tasks import Function
 from jetmap.worker import pipe
@@ -300,7 +301,7 @@ def test_frames_survive_any_fragmentation(
     sent: list[tuple[bytes, bytes]], sizes: list[int]
 ) -> None:
     async def receive() -> list[tuple[bytes, bytes]]:
-        end = pipe.AgentPipe()
+        end = AgentPipe()
         data = b"".join(pipe.frame(kind, payload) for kind, payload in sent)
         for size in itertools.cycle(sizes):
             end.data_received(data[:size])
@@ -331,7 +332,7 @@ async def test_both_ends_understand_each_other() -> None:
 
     thread = threading.Thread(target=echo)
     thread.start()
-    agent = await pipe.AgentPipe.open(ours)
+    agent = await AgentPipe.open(ours)
     async with asyncio.timeout(10):
         for payload in payloads:
             agent.send(pipe.CHUNK, payload)

@@ -16,6 +16,7 @@ from jetmap.worker.progress import Progress
 from jetmap.worker.spawn import spawn_worker
 
 from .options import AgentOptions
+from .pipe import AgentPipe
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class WorkerProcess:
     def __init__(
         self,
         process: subprocess.Popen[bytes],
-        channel: pipe.AgentPipe,
+        channel: AgentPipe,
         progress: Progress,
         death: asyncio.Future[Death],
     ) -> None:
@@ -72,7 +73,7 @@ class WorkerProcess:
         finally:
             theirs.close()
         death = _watch(process)
-        channel = await pipe.AgentPipe.open(ours)
+        channel = await AgentPipe.open(ours)
         channel.send(pipe.SETUP, encode(setup))
         return cls(process, channel, progress, death)
 

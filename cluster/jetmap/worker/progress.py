@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import tempfile
 
 _ITEM, _STARTED, _STOP = range(3)
 _SIZE = mmap.PAGESIZE
@@ -25,6 +24,8 @@ class Progress:
     @classmethod
     def create(cls) -> Progress:
         """A new page, in a file that has no name."""
+        import tempfile  # Only agents make pages.
+
         with tempfile.TemporaryFile() as file:
             file.truncate(_SIZE)
             return cls(os.dup(file.fileno()))

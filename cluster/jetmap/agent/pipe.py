@@ -1,0 +1,80 @@
+"""The agent's end of the pipe to a worker; frames are as ``worker/pipe.py`` says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections import deque
+from typing import cast
+
+from jetmap.worker.pipe import LENGTH, frame
+
+
+class AgentPipe(asyncio.Protocol):
+    """Frames in both directions, without blocking."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._frames: deque[tuple[bytes, bytes]] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._closed = False
+
+    @classmethod
+    async def open(cls, sock: socket.socket) -> AgentPipe:
+        loop = asyncio.get_running_loop()
+        _, pipe = await loop.create_unix_connection(cls, sock=sock)
+        return pipe
+
+    def send(self, kind: bytes, payload: bytes) -> None:
+        """Queues a frame; a frame to a dead worker is dropped (its death is reported)."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(frame(kind, payload))
+
+    async def receive(self) -> tuple[bytes, bytes] | None:
+        """The next frame, or None when the worker's end is closed."""
+        while not self._frames:
+            if self._closed:
+                return None
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self._frames.popleft()
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether the worker has said something that was not received yet, or is gone."""
+        return bool(self._frames) or self._closed
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # (uvloop's transports are none of asyncio's classes.)
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._buffer:
+            self._buffer += data
+            data = bytes(self._buffer)
+        start = 0
+        while len(data) - start >= 4:
+            end = start + 4 + LENGTH.unpack_from(data, start)[0]
+            if len(data) < end:
+                break
+            self._frames.append((data[start + 4 : start + 5], data[start + 5 : end]))
+            start = end
+        self._buffer = bytearray(data[start:])
+        if self._frames:
+            self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            with contextlib.suppress(asyncio.InvalidStateError):
+                self._waiter.set_result(None)
+            self._waiter = None
