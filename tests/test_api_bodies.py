@@ -19,34 +19,7 @@ from jetmap_api import bodies
 from jetmap_api.bodies import json_elements, msgpack_elements
 from jetmap_api.limits import Limits
 from jetmap_api.problems import Problem, problem_of
-
-LIMITS = Limits(
-    max_body_bytes=1 << 30,
-    max_item_bytes=900_000,
-    max_list=10_000_000,
-    max_depth=500,
-    max_buffer_bytes=16 << 20,
-    max_spool_bytes=1 << 30,
-)
-
-values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=20,
-)
-
-
-def run(coroutine: Any) -> Any:
-    """The result of a coroutine that only yields to the loop."""
-    while True:
-        try:
-            coroutine.send(None)
-        except StopIteration as stop:
-            return stop.value
+from raw_bodies import LIMITS, run, values
 
 
 def limits(**changes: int) -> Limits:

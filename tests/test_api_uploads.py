@@ -20,38 +20,11 @@ from jetmap_api.limits import Limits
 from jetmap_api.media import Body
 from jetmap_api.problems import Problem, problem_of
 from jetmap_api.splitters import JsonArray, splitter
+from raw_bodies import LIMITS, run, values
 
-LIMITS = Limits(
-    max_body_bytes=1 << 30,
-    max_item_bytes=900_000,
-    max_list=10_000_000,
-    max_depth=500,
-    max_buffer_bytes=16 << 20,
-    max_spool_bytes=1 << 30,
-)
-
-values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text('[]{},"\\ aü\N{GRINNING FACE}\n')
-    | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=20,
-)
 cuts = st.lists(st.integers(0, 400), max_size=10)
 gather = st.sampled_from([0, 1, 7, 40, 1000])
 windows = st.sampled_from([1, 3, 16, 4096])
-
-
-def run(coroutine: Any) -> Any:
-    """The result of a coroutine that only yields to the loop."""
-    while True:
-        try:
-            coroutine.send(None)
-        except StopIteration as stop:
-            return stop.value
 
 
 def pieces(body: bytes, at: list[int]) -> list[bytes]:

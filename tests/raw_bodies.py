@@ -1,0 +1,38 @@
+"""What the tests of bodies take for granted, and any value that JSON holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from jetmap_api.limits import Limits
+
+LIMITS = Limits(
+    max_body_bytes=1 << 30,
+    max_item_bytes=900_000,
+    max_list=10_000_000,
+    max_depth=500,
+    max_buffer_bytes=16 << 20,
+    max_spool_bytes=1 << 30,
+)
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text('[]{},"\\ aü\N{GRINNING FACE}\n')
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=20,
+)
+
+
+def run(coroutine: Any) -> Any:
+    """The result of a coroutine that only yields to the loop."""
+    while True:
+        try:
+            coroutine.send(None)
+        except StopIteration as stop:
+            return stop.value
