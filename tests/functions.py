@@ -6,17 +6,15 @@ Cheap to import, because workers that die are started again. Those that need pyd
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
-import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from jetmap import task
+from soak.going_wrong import go_wrong
 
 
 @dataclass
@@ -72,7 +70,7 @@ def spin(seconds: float) -> float:
 
 @task
 def nap(seconds: float) -> float:
-    time.sleep(seconds)
+    time.sleep(seconds)  # It computes, and costs the machine nothing.
     return seconds
 
 
@@ -194,38 +192,3 @@ def note(log: str, index: int) -> None:
         os.write(fd, f"{index} {time.monotonic():.6f} {os.getpid()}\n".encode())
     finally:
         os.close(fd)
-
-
-def go_wrong(how: str) -> None:
-    """how: ``name`` or ``name:argument``; empty for not at all."""
-    name, _, argument = how.partition(":")
-    match name:
-        case "":
-            return
-        case "raise":
-            raise ValueError(argument or "as it was told")
-        case "exit":
-            os._exit(int(argument or 3))
-        case "sys.exit":
-            sys.exit(3)
-        case "segfault":
-            ctypes.string_at(0)
-        case "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        case "loop":
-            while True:
-                pass
-        case "sleep":
-            time.sleep(float(argument))
-        case "hold":
-            # PyDLL does not release the GIL: nothing else of this process runs meanwhile.
-            ctypes.PyDLL(None).sleep(int(argument))
-        case "child":
-            # A process of its own, which would outlive a function that is killed.
-            with subprocess.Popen(["sleep", "1000"]) as child:
-                Path(argument).write_text(str(child.pid))
-                child.wait()
-        case "memory":
-            bytearray(int(argument))
-        case _:
-            raise AssertionError(f"how is {how!r}?")

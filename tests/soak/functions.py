@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import time
 from pathlib import Path
-from typing import Any
 
 from jetmap import task
+
+from .going_wrong import go_wrong
 
 # An item: its number, microseconds of compute, how it goes wrong ("" for not), bytes of text in
 # its value. The value: the number, a mixture of its digits, the text.
@@ -41,7 +40,7 @@ def _run(item: Item, log: str, map: str) -> Value:
     number, micros, how, size = item
     _note(log, map, number)
     if micros >= 20_000:
-        time.sleep(micros * 1e-6)
+        time.sleep(micros * 1e-6)  # It computes, and costs the machine nothing.
     else:
         end = time.perf_counter() + micros * 1e-6
         while time.perf_counter() < end:
@@ -62,27 +61,11 @@ def _note(log: str, map: str, number: int) -> None:
     os.write(descriptor, f"{map} {number} {time.monotonic():.4f}\n".encode())
 
 
-def _go_wrong(how: str, number: int, log: str, map: str) -> Any:
+def _go_wrong(how: str, number: int, log: str, map: str) -> None:
     if how == "once":
         mark = Path(log) / f"{map}-{number}.once"
         if mark.exists():
             return
         mark.touch()
         os._exit(5)
-    match how:
-        case "raise":
-            raise ValueError(f"no {number}")
-        case "exit":
-            os._exit(3)
-        case "segfault":
-            ctypes.string_at(0)
-        case "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        case "loop":
-            while True:
-                pass
-        case "hold":
-            # PyDLL does not release the GIL: nothing else of this process runs meanwhile.
-            ctypes.PyDLL(None).sleep(60)
-        case _:
-            raise AssertionError(f"how is {how!r}?")
+    go_wrong(f"raise:no {number}" if how == "raise" else how)

@@ -77,7 +77,7 @@ class Injector:
             gap = min(12.0, 0.3 + self._rng.expovariate(1 / MEAN_GAP))
             if time.monotonic() + gap > deadline:
                 break
-            await asyncio.sleep(gap)
+            await asyncio.sleep(gap)  # Nothing goes wrong.
             if not deck:
                 deck = list(self._kinds)
                 self._rng.shuffle(deck)
@@ -139,7 +139,7 @@ class Injector:
         await agent.ended(5)
         fault.ended = time.monotonic()
         self._stage.replaced(agent)
-        await asyncio.sleep(self._rng.uniform(0, 3))
+        await asyncio.sleep(self._rng.uniform(0, 3))  # The host is away.
         self._stage.start_agent(agent.far)
 
     async def _restart_agent(self) -> None:
@@ -148,7 +148,7 @@ class Injector:
             return
         agent.busy = True
         self._stage.start_agent(agent.far)
-        await asyncio.sleep(2)
+        await asyncio.sleep(2)  # Both run for a while, as in a rolling restart.
         fault = self._note("agent restarted", agent.name, agent=agent.pid)
         agent.signal(signal.SIGTERM)
         code = await agent.ended(GRACE + 10)
@@ -172,7 +172,7 @@ class Injector:
         agent.busy = True
         fault = self._note("network cut", agent.name, agent=agent.pid)
         network.cut()
-        await asyncio.sleep(CUT_SECONDS)
+        await asyncio.sleep(CUT_SECONDS)  # It is cut.
         network.mend()
         fault.ended = time.monotonic()
         agent.busy = False
@@ -248,7 +248,7 @@ class Injector:
             await stage.kill_broker()
             for child in [*agents, *gateways]:
                 await child.ended(5)
-            await asyncio.sleep(self._rng.uniform(0, 3))
+            await asyncio.sleep(self._rng.uniform(0, 3))  # The broker is away.
             await stage.restart_broker(kept=True)
             started = []
             for agent in agents:
@@ -276,7 +276,7 @@ class Injector:
         fault = self._note(f"broker restarted, store {'kept' if kept else 'lost'}")
         try:
             await stage.kill_broker()
-            await asyncio.sleep(self._rng.uniform(0, 3))
+            await asyncio.sleep(self._rng.uniform(0, 3))  # The broker is away.
             await stage.restart_broker(kept=kept)
         finally:
             fault.ended = time.monotonic()
@@ -292,7 +292,7 @@ class Injector:
                 return
             fault = self._note("leader killed", f"node-{leader}")
             self._stage.kill_node(leader)
-            await asyncio.sleep(self._rng.uniform(0.5, 6))
+            await asyncio.sleep(self._rng.uniform(0.5, 6))  # The others elect a leader, or not yet.
             await self._stage.restart_node(leader)
             fault.ended = time.monotonic()
         finally:
@@ -304,7 +304,7 @@ class Injector:
         fault.text += f" {seconds:.1f} s"
         child.signal(signal.SIGSTOP)
         try:
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(seconds)  # It is frozen.
         finally:
             child.signal(signal.SIGCONT)
             fault.ended = time.monotonic()
