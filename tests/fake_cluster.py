@@ -26,11 +26,11 @@ from jetmap.messages import CoreStatus, ErrorRecord, Format, FunctionInfo, Prese
 from jetmap.settings import Settings
 from jetmap_api import create_app
 
-_decoders: dict[Format, Callable[..., Any]] = {
+DECODE: dict[Format, Callable[..., Any]] = {
     "json": msgspec.json.decode,
     "msgpack": msgspec.msgpack.decode,
 }
-_encoders: dict[Format, Callable[[Any], bytes]] = {
+ENCODE: dict[Format, Callable[[Any], bytes]] = {
     "json": msgspec.json.encode,
     "msgpack": msgspec.msgpack.encode,
 }
@@ -81,7 +81,7 @@ class FakeCluster:
             raise self.refuse
         if name not in self._functions:
             raise UnknownFunction(f"no worker ever announced a function {name!r}")
-        keywords = _decoders[format](kwargs) if kwargs else {}
+        keywords = DECODE[format](kwargs) if kwargs else {}
         run = FakeRun(
             self._functions[name],
             source,
@@ -220,13 +220,13 @@ class FakeRun:
     async def _one(self, index: int, raw: bytes, errors: list[ErrorRecord]) -> bytes:
         kind = "invalid"
         try:
-            item = _decoders[self._format](raw, type=self._type)
+            item = DECODE[self._format](raw, type=self._type)
             kind = "raised"
             value = self._function(item, **self._kwargs)
             if inspect.isawaitable(value):
                 value = await value
             kind = "unencodable"
-            return _encoders[self._format](value)
+            return ENCODE[self._format](value)
         except Exception as exc:
             self._stats.errors[kind] += 1
             trace = f"Traceback (most recent call last):\n  {exc!r}"

@@ -1,100 +1,165 @@
-"""Jobs without a broker: what ``cluster.jobs`` is, with outcomes as a test says."""
+"""Jobs in memory, with the interface of ``jetmap.jobs.service.Jobs``: for tests of its callers.
+
+What is stored is real: reports in a stream, which the real ``Outcomes`` reads. Functions are
+those of a ``FakeCluster``; an ``async def`` is awaited, so that a test can hold an item.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+import inspect
+import itertools
+import time
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
 
-from jetmap import Cluster, JobsUnavailable, UnknownJob, arrays
+from fake_cluster import DECODE, ENCODE, FakeCluster
+from jetmap import Cluster, JobsUnavailable, arrays, subjects
 from jetmap.broker.connection import JetStreamError
-from jetmap.dispatch.intervals import IntervalSet
-from jetmap.dispatch.outcome import Batch
-from jetmap.errors import BrokerUnreachable
-from jetmap.jobs.outcomes import Event
-from jetmap.jobs.records import Record, State
-from jetmap.messages import ErrorRecord, Format
+from jetmap.errors import (
+    BrokerUnreachable,
+    KeyBusy,
+    KeyReused,
+    StoreFull,
+    UnknownFunction,
+    UnknownJob,
+)
+from jetmap.jobs.fold import Fold
+from jetmap.jobs.outcomes import Outcomes
+from jetmap.jobs.records import OVER, Record, State
+from jetmap.jobs.store import Store, Stored
+from jetmap.messages import ErrorRecord, Format, Report, encode
+from waiting import turns
 
 replace = msgspec.structs.replace
+_report = msgspec.msgpack.Decoder(Report).decode
+
+
+class MemoryStore(Store):
+    """A stream of outcomes. Its sequence numbers are those of all jobs.
+
+    broken: raised by ``fetch``. away: questions that will not be answered. at_once: messages that
+    a ``fetch`` gives.
+    """
+
+    def __init__(self) -> None:
+        self.pool = "default"
+        self.streams: dict[str, list[Stored]] = {}
+        self.broken: Exception | None = None
+        self.away = 0
+        self.at_once = 64
+        self._next = itertools.count(7, 3)
+
+    def add(self, subject: str, data: bytes) -> int:
+        seq = next(self._next)
+        self.streams.setdefault(subject, []).append(Stored(seq, data))
+        return seq
+
+    def answer(self) -> None:
+        if self.away:
+            self.away -= 1
+            raise BrokerUnreachable("away")
+
+    async def append(self, subject: str, data: bytes) -> int:
+        return self.add(subject, data)
+
+    async def fetch(
+        self,
+        kind: str,
+        subject: str,
+        after: int,
+        *,
+        messages: int = 64,
+        max_bytes: int = 4 << 20,
+    ) -> list[Stored]:
+        await turns()  # As a real one, it lets others run meanwhile.
+        if self.broken is not None:
+            raise self.broken
+        self.answer()
+        found = [s for s in self.streams.get(subject, []) if s.seq > after]
+        return found[: min(messages, self.at_once)]
+
+    async def size(self, kind: str, subject: str) -> tuple[int, int]:
+        return len(self.streams.get(subject, [])), 0
 
 
 class FakeJobs:
-    """records: by id. away: calls that the broker will not answer."""
+    """cluster: it gets these jobs, and its functions run them; without one, any function is known.
+    chunk: items of a report. hold: jobs do not run by themselves; then a test stores their
+    outcomes with ``put``, and ends them with ``end``, as it does where there is no cluster.
 
-    def __init__(self) -> None:
+    refuse: raised by ``begin``. room: items that fit into the store. leaderless: uploads cannot be
+    aborted. uploads: all that were begun.
+    """
+
+    def __init__(
+        self, cluster: FakeCluster | None = None, *, chunk: int = 3, hold: bool = False
+    ) -> None:
+        if cluster is not None:
+            cluster.service = self
+        self.cluster = cluster
+        self.store = MemoryStore()
         self.records: dict[str, Record] = {}
         self.uploads: list[FakeUpload] = []
-        self.stored: dict[str, list[tuple[int, Batch]]] = {}
-        self.away = 0
-        self.asked = 0
-        self._seq = 100
+        self.refuse: Exception | None = None
+        self.room = 1 << 60
+        self.leaderless = False
+        self.chunk = chunk
+        self.hold = hold or cluster is None
+        self.begun: list[dict[str, Any]] = []
+        self.keys: dict[tuple[str, str], FakeUpload] = {}
+        self.deleted: list[str] = []
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.waiters = 0
         self._stirred = asyncio.Event()
-
-    # As a test arranges it
-
-    def add(self, id: str, total: int, **facts: Any) -> Record:
-        """A job that runs."""
-        facts = {"function": "double", "format": "msgpack", "state": "running"} | facts
-        self.records[id] = Record(id=id, total=total, created=1e9, **facts)
-        self.stored[id] = []
-        return self.records[id]
-
-    def finish(self, id: str, start: int, values: Sequence[Any], fails: Iterable[int] = ()) -> int:
-        """Outcomes from ``start`` on are stored; those in ``fails`` are errors."""
-        format = self.records[id].format
-        fails = [i for i in fails if start <= i < start + len(values)]
-        kept = [None if start + i in fails else value for i, value in enumerate(values)]
-        encode = msgspec.json.encode if format == "json" else msgspec.msgpack.encode
-        errors = [ErrorRecord(i, "raised", "ValueError", f"no {i}") for i in fails]
-        self._seq += 3
-        self.stored[id].append((self._seq, Batch(start, len(values), encode(kept), errors)))
-        done, failed = self.counts(id)
-        self.records[id] = replace(self.records[id], done=done, failed=failed)
-        self.stir()
-        return self._seq
-
-    def end(self, id: str, state: State, reason: str | None = None) -> None:
-        self.records[id] = replace(self.records[id], state=state, reason=reason, finished=2e9)
-        self.stir()
-
-    def stir(self) -> None:
-        self._stirred.set()
-        self._stirred = asyncio.Event()
-
-    def events(self, id: str) -> list[Event]:
-        """Everything that is stored, folded."""
-        seen = IntervalSet()
-        found, failed = [], 0
-        for seq, batch in self.stored[id]:
-            won = seen.add(batch.start, batch.start + batch.count)
-            positions = [(a - batch.start, b - batch.start) for a, b in won]
-            parts = arrays.select(batch.values, positions, self.records[id].format)
-            batches = [
-                Batch(a, b - a, part, [e for e in batch.errors if a <= e.index < b])
-                for (a, b), part in zip(won, parts, strict=True)
-            ]
-            failed += sum(len(part.errors) for part in batches)
-            if won:
-                found.append(Event(seq, batches, seen.size, failed))
-        return found
-
-    def counts(self, id: str) -> tuple[int, int]:
-        events = self.events(id)
-        return (events[-1].done, events[-1].failed) if events else (0, 0)
+        self._folds: dict[str, Fold] = {}
+        self._numbers = itertools.count(1)
 
     # As ``Jobs``
 
-    async def begin(self, function: str, **options: Any) -> FakeUpload:
-        self.answer()
-        self.uploads.append(FakeUpload(self, function, options))
-        return self.uploads[-1]
+    async def begin(
+        self,
+        function: str,
+        *,
+        format: Format,
+        kwargs: bytes = b"",
+        caller: str = "",
+        key: str | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+        reserve: int | None = None,
+    ) -> FakeUpload:
+        self.store.answer()
+        self.begun.append(
+            {"caller": caller, "key": key, "ttl": ttl, "timeout": timeout, "reserve": reserve}
+        )
+        if self.refuse is not None:
+            raise self.refuse
+        if self.cluster is not None and function not in self.cluster.named:
+            raise UnknownFunction(f"no worker ever announced a function {function!r}")
+        earlier = self.keys.get((caller, key)) if key is not None else None
+        if earlier is not None and earlier.state == "open":
+            raise KeyBusy("the first is uploading", retry_after=1.5)
+        record = Record(
+            id=f"job{next(self._numbers)}",
+            function=function,
+            format=format,
+            kwargs=kwargs,
+            created=time.time(),
+            timeout=timeout,
+        )
+        upload = FakeUpload(self, record, earlier)
+        self.uploads.append(upload)
+        if key is not None and earlier is None:
+            self.keys[caller, key] = upload
+        return upload
 
     async def get(self, id: str) -> Record:
-        self.answer()
+        self.store.answer()
         if id not in self.records:
-            raise UnknownJob(f"there is no job {id!r}, or no longer")
+            raise UnknownJob(f"there is no job {id!r}")
         return self.records[id]
 
     async def list(
@@ -105,14 +170,14 @@ class FakeJobs:
         limit: int = 100,
         after: str | None = None,
     ) -> tuple[list[Record], str | None]:
-        ids = sorted(
-            id
-            for id, record in self.records.items()
-            if (not states or record.state in states) and function in (None, record.function)
-        )
-        ids = [id for id in ids if after is None or id > after]
-        page = [self.records[id] for id in ids[:limit]]
-        return page, page[-1].id if len(ids) > limit else None
+        found = [
+            r
+            for r in reversed(self.records.values())
+            if (not states or r.state in states) and (function is None or r.function == function)
+        ]
+        if after is not None:
+            found = found[[r.id for r in found].index(after) + 1 :]
+        return found[:limit], found[limit - 1].id if len(found) > limit else None
 
     async def cancel(self, id: str) -> Record:
         record = await self.get(id)
@@ -121,111 +186,184 @@ class FakeJobs:
         return self.records[id]
 
     async def delete(self, id: str) -> None:
-        await self.get(id)
-        del self.records[id], self.stored[id]
-        self.stir()
+        await self.cancel(id)
+        del self.records[id]
+        self.deleted.append(id)
+        self._stir()
 
-    def outcomes(self, record: Record) -> FakeOutcomes:
-        return FakeOutcomes(self, record.id)
+    def outcomes(self, record: Record) -> Outcomes:
+        fold = self._folds.setdefault(record.id, Fold())
+        return Outcomes(self.store, record.id, record.format, fold)
 
     async def changed(self, id: str, timeout: float) -> Record:
+        self.waiters += 1
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(min(timeout, 0.5)):
                 await self._stirred.wait()
         except TimeoutError:
             pass
+        finally:
+            self.waiters -= 1
         return await self.get(id)
 
-    def answer(self) -> None:
-        self.asked += 1
-        if self.away:
-            self.away -= 1
-            raise BrokerUnreachable("away")
+    # What a test does
 
+    def add(self, id: str, total: int, **facts: Any) -> Record:
+        """A job that runs."""
+        facts = {"function": "double", "format": "msgpack", "state": "running"} | facts
+        self.records[id] = Record(id=id, total=total, created=1e9, **facts)
+        self.store.streams.pop(subjects.job_outcomes(self.store.pool, id), None)
+        self._folds.pop(id, None)
+        return self.records[id]
 
-class FakeOutcomes:
-    def __init__(self, jobs: FakeJobs, id: str) -> None:
-        self._jobs, self._id = jobs, id
+    def put(self, id: str, start: int, *values: Any, failed: Sequence[int] = ()) -> int:
+        """Stores outcomes of consecutive items; those of ``failed`` are errors. Returns the
+        message's number."""
+        record = self.records[id]
+        kept = [None if i in failed else value for i, value in enumerate(values, start)]
+        encoded = [ENCODE[record.format](value) for value in kept]
+        errors = [ErrorRecord(i, "raised", "ValueError", f"no {i}") for i in failed]
+        report = Report(
+            id, 0, 0, start, len(values), arrays.join(encoded, record.format), errors, 0.1
+        )
+        seq = self.store.add(subjects.job_outcomes(self.store.pool, id), encode(report))
+        done, bad = self._counts(id)
+        started = record.started or time.time()
+        self.change(id, state="running", done=done, failed=bad, started=started)
+        return seq
 
-    async def counts(self) -> tuple[int, int]:
-        self._jobs.answer()
-        return self._jobs.counts(self._id)
+    def end(self, id: str, state: State | None = None, reason: str | None = None) -> None:
+        """state: None, as the outcomes say."""
+        if id in self.tasks and self.tasks[id] is not asyncio.current_task():
+            self.tasks.pop(id).cancel()
+        record = self.records[id]
+        assert record.state not in OVER
+        state = state or ("failed" if record.failed else "succeeded")
+        self.change(id, state=state, finished=time.time(), reason=reason)
 
-    async def events(self, after: int, *, more: Any) -> AsyncIterator[Event]:
-        over = None
-        while True:
-            for event in self._jobs.events(self._id):
-                if event.seq > after:
-                    self._jobs.answer()
-                    after = event.seq
-                    yield event
-            if over is not None:
-                return
-            over = await more()
+    def change(self, id: str, **facts: Any) -> None:
+        """Writes a job's record anew."""
+        self.records[id] = replace(self.records[id], updated=time.time(), **facts)
+        self._stir()
 
-    async def ordered(self, start: int, *, more: Any) -> AsyncIterator[Batch]:
-        over = None
-        while True:
-            batches = [b for event in self._jobs.events(self._id) for b in event.batches]
-            format: Format = self._jobs.records[self._id].format
-            for batch in sorted(batches, key=lambda b: b.start):
-                skip = start - batch.start
-                if 0 <= skip < batch.count:
-                    self._jobs.answer()
-                    [values] = arrays.select(batch.values, [(skip, batch.count)], format)
-                    errors = [e for e in batch.errors if e.index >= start]
-                    part = Batch(start, batch.count - skip, values, errors)
-                    start = batch.start + batch.count
-                    yield part
-            if over is not None:
-                return
-            over = await more()
+    def expire(self, id: str) -> None:
+        self.records[id] = Record(id=id, function="", format="json", state="expired")
+        self.store.streams.clear()
+        self._stir()
+
+    def forget(self) -> None:
+        """What was read so far: as in another process, which has read nothing yet."""
+        self._folds.clear()
+
+    # Inside
+
+    def accept(self, record: Record, items: Sequence[bytes]) -> Record:
+        record = replace(record, state="queued", total=len(items))
+        self.records[record.id] = record
+        if not self.hold:
+            self.tasks[record.id] = asyncio.create_task(self._run(record, items))
+        return record
+
+    async def _run(self, record: Record, items: Sequence[bytes]) -> None:
+        try:
+            async with asyncio.timeout(record.timeout):
+                for start in range(0, len(items), self.chunk):
+                    await self._compute(record, start, items[start : start + self.chunk])
+        except TimeoutError:
+            self.end(record.id, "failed", "the job took longer than its timeout")
+        else:
+            self.end(record.id)
+
+    async def _compute(self, record: Record, start: int, items: Sequence[bytes]) -> None:
+        assert self.cluster is not None
+        function = self.cluster.named[record.function]
+        kwargs = DECODE[record.format](record.kwargs) if record.kwargs else {}
+        values: list[Any] = []
+        failed: list[int] = []
+        for index, item in enumerate(items, start):
+            try:
+                value = function(DECODE[record.format](item), **kwargs)
+                values.append(await value if inspect.isawaitable(value) else value)
+            except Exception:
+                values.append(None)
+                failed.append(index)
+        await turns()  # As a real one, it lets others run between its chunks.
+        self.put(record.id, start, *values, failed=failed)
+
+    def _counts(self, id: str) -> tuple[int, int]:
+        """Items that have an outcome, and those of them that failed."""
+        fold = self._folds.setdefault(id, Fold())
+        for stored in self.store.streams[subjects.job_outcomes(self.store.pool, id)]:
+            if stored.seq > fold.last:
+                fold.add(stored.seq, _report(stored.data))
+        return fold.done, fold.failed
+
+    def _stir(self) -> None:
+        self._stirred.set()
+        self._stirred = asyncio.Event()
 
 
 class FakeUpload:
-    """pieces: what each ``put`` brought. room: what ``put`` waits for."""
+    """state: open, committed or aborted. pieces: what each ``put`` brought."""
 
-    def __init__(self, jobs: FakeJobs, function: str, options: dict[str, Any]) -> None:
-        self.id = f"job{len(jobs.uploads) + 1}"
-        self.earlier: Record | None = None
-        self.function = function
-        self.options = options
-        self.pieces: list[list[bytes]] = []
+    def __init__(self, jobs: FakeJobs, record: Record, first: FakeUpload | None) -> None:
+        self.id = record.id
+        self.record = record
         self.state = "open"
-        self.refusal: Exception | None = None
-        self.room = asyncio.Event()
-        self.room.set()
+        self.pieces: list[list[bytes]] = []
+        self.count = 0
+        self.has_room = asyncio.Event()  # until then, put waits
+        self.has_room.set()
         self._jobs = jobs
+        self._first = first
 
     @property
     def items(self) -> list[Any]:
-        decode = msgspec.json.decode if self.options["format"] == "json" else msgspec.msgpack.decode
-        return [decode(item) for piece in self.pieces for item in piece]
+        return [DECODE[self.record.format](item) for item in self._raw]
+
+    @property
+    def earlier(self) -> Record | None:
+        return self._jobs.records.get(self._first.id) if self._first is not None else None
 
     async def put(self, elements: Sequence[bytes | msgspec.Raw]) -> None:
-        await self.room.wait()
-        if self.refusal is not None:
-            raise self.refusal
+        assert self.state == "open"
+        assert elements
+        await self.has_room.wait()
         self.pieces.append([bytes(element) for element in elements])
+        self.count += len(elements)
+        if self.count > self._jobs.room:
+            raise StoreFull("it is full", limit=100, used=90, wanted=20)
 
     async def commit(self) -> Record:
+        first = self._first
+        if first is not None:
+            if (first._raw, first.record.function) != (self._raw, self.record.function):
+                raise KeyReused("the key was used for another body")
+            self.state = "committed"
+            assert self.earlier is not None
+            return self.earlier
         self.state = "committed"
-        total = sum(map(len, self.pieces))
-        self._jobs.add(self.id, total, function=self.function, format=self.options["format"])
-        return self._jobs.records[self.id]
+        return self._jobs.accept(self.record, self._raw)
 
     async def abort(self) -> None:
         self.state = "aborted"
-        # Nothing of this must hide the error that led here.
-        raise JetStreamError(503, 10008, "no leader")
+        self.pieces = []
+        for key in [k for k, upload in self._jobs.keys.items() if upload is self]:
+            del self._jobs.keys[key]
+        if self._jobs.leaderless:
+            raise JetStreamError(503, 10008, "no leader")
+
+    @property
+    def _raw(self) -> list[bytes]:
+        return [item for piece in self.pieces for item in piece]
 
 
 class JobCluster(Cluster):
     """An inline cluster with these jobs; its items may have 1,000 bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, jobs: FakeJobs | None = None) -> None:
         super().__init__(inline=True)
-        self.fake: FakeJobs | None = None
+        self.fake = jobs
 
     async def _start(self) -> None:
         await super()._start()

@@ -13,23 +13,15 @@ import httpx
 import msgspec
 import pytest
 
+from exchange import Exchange
 from fake_cluster import FakeCluster, gateway
+from fake_jobs import FakeJobs
 from jetmap.errors import BrokerUnreachable
 from jetmap.jobs.records import Record
 from jetmap_api import jobstreams
-from jobs_fake import FakeJobs
-from test_api_jobs import (
-    JSONL,
-    MSGPACK,
-    SSE,
-    check_problem,
-    events_of,
-    site,
-    submit,
-    until_over,
-    values_of,
-)
-from test_api_streams import Exchange, wait_until
+from jobs_over_http import MSGPACK, events_of, site, submit, until_over, values_of
+from over_http import JSONL, SSE, check_problem
+from waiting import turns, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -70,8 +62,8 @@ async def test_a_page_of_a_running_job_is_what_is_there() -> None:
         empty = await client.get(path)
         assert empty.json() == {"start": 0, "values": [], "errors": [], "next": 0}
         assert empty.headers["retry-after"] == "1"
-        await jobs.put(job["id"], 4, 4, 5)
-        await jobs.put(job["id"], 0, 0, 1)
+        jobs.put(job["id"], 4, 4, 5)
+        jobs.put(job["id"], 0, 0, 1)
         assert (await client.get(path)).json()["next"] == 2
         assert (await client.get(path + "?start=2")).json()["values"] == []
         assert (await client.get(path + "?start=4")).json() == {
@@ -82,7 +74,7 @@ async def test_a_page_of_a_running_job_is_what_is_there() -> None:
         }
         waiting = asyncio.create_task(client.get(path + "?start=2&wait=30"))
         await wait_until(lambda: jobs.waiters > 0, "it waits")
-        await jobs.put(job["id"], 2, 2, 3)
+        jobs.put(job["id"], 2, 2, 3)
         assert (await waiting).json()["values"] == [2, 3, 4, 5]
         short = (await client.get(path + "?start=2&wait=0.01")).json()
         assert short["next"] is None
@@ -104,8 +96,8 @@ async def test_pages_skip_what_a_cancelled_job_has_no_outcome_of() -> None:
     cluster, jobs = site(hold=True)
     async with gateway(cluster) as client:
         job = await submit(client, "echo", list(range(9)))
-        await jobs.put(job["id"], 5, 5, 6)
-        await jobs.put(job["id"], 0, 0, 1)
+        jobs.put(job["id"], 5, 5, 6)
+        jobs.put(job["id"], 0, 0, 1)
         await jobs.cancel(job["id"])
         start, seen = 0, {}
         while start is not None:
@@ -164,8 +156,8 @@ async def test_json_lines_of_a_running_job() -> None:
     cluster, jobs = site(hold=True)
     async with gateway(cluster) as client:
         job = await submit(client, "echo", list(range(4)))
-        await jobs.put(job["id"], 0, 0, 1)
-        await jobs.put(job["id"], 3, 3)
+        jobs.put(job["id"], 0, 0, 1)
+        jobs.put(job["id"], 3, 3)
         there = await client.get(job["links"]["results"], headers=JSONL)
         assert there.text.splitlines()[-1] == '{"done":2,"failed":0,"next":2}'
         bit = await client.get(job["links"]["results"] + "?wait=0.02", headers=JSONL)
@@ -175,10 +167,10 @@ async def test_json_lines_of_a_running_job() -> None:
         await exchange.write(b"", more=False)
         await wait_until(lambda: len(exchange.output.splitlines()) == 2, "what is there")
         await wait_until(lambda: jobs.waiters > 0, "it waits")
-        await jobs.put(job["id"], 2, 2)
+        jobs.put(job["id"], 2, 2)
         await wait_until(lambda: len(exchange.output.splitlines()) == 4, "what came")
         assert not exchange.ended
-        await jobs.end(job["id"])
+        jobs.end(job["id"])
         await exchange.task
     assert exchange.lines[-1] == {"done": 4, "failed": 0}
     assert [line["index"] for line in exchange.lines[:-1]] == [0, 1, 2, 3]
@@ -192,9 +184,9 @@ async def test_json_lines_of_a_job_that_ended_early_end_with_a_problem() -> None
             ("failed", "it has outgrown its reservation", "job-failed"),
         ):
             job = await submit(client, "echo", list(range(6)))
-            await jobs.put(job["id"], 4, 4)
-            await jobs.put(job["id"], 0, 0, 1)
-            await jobs.end(job["id"], cast(Any, state), reason)
+            jobs.put(job["id"], 4, 4)
+            jobs.put(job["id"], 0, 0, 1)
+            jobs.end(job["id"], cast(Any, state), reason)
             response = await client.get(job["links"]["results"], headers=JSONL)
             found = [json.loads(line) for line in response.text.splitlines()]
             assert [line["index"] for line in found[:-1]] == [0, 1, 4]
@@ -214,11 +206,11 @@ async def test_messagepack_is_written_while_the_job_runs() -> None:
             check_problem(response, 400, "bad-parameter")
         exchange = Exchange(cluster, path, accept="application/msgpack", method="GET")
         await exchange.write(b"", more=False)
-        await jobs.put(job["id"], 2, 2, 3)
-        await jobs.put(job["id"], 0, 0, None, failed=[1])
+        jobs.put(job["id"], 2, 2, 3)
+        jobs.put(job["id"], 0, 0, None, failed=[1])
         await wait_until(lambda: exchange.output.endswith(b"\x00\xc0\x02\x03"), "what is there")
         assert not exchange.ended
-        await jobs.end(job["id"])
+        jobs.end(job["id"])
         await exchange.task
     document = msgspec.msgpack.decode(exchange.output)
     assert document["values"] == [0, None, 2, 3]
@@ -230,8 +222,8 @@ async def test_messagepack_says_what_is_missing() -> None:
     cluster, jobs = site(hold=True)
     async with gateway(cluster) as client:
         job = await submit(client, "echo", list(range(9)))
-        await jobs.put(job["id"], 2, 2, 3)
-        await jobs.put(job["id"], 6, 6)
+        jobs.put(job["id"], 2, 2, 3)
+        jobs.put(job["id"], 6, 6)
         await jobs.cancel(job["id"])
         response = await client.get(job["links"]["results"], headers=MSGPACK)
     document = msgspec.msgpack.decode(response.content)
@@ -274,17 +266,17 @@ async def overlapping() -> AsyncIterator[tuple[FakeCluster, FakeJobs, httpx.Asyn
     cluster, jobs = site(hold=True)
     async with gateway(cluster) as client:
         id = (await submit(client, "echo", list(range(12))))["id"]
-        await jobs.put(id, 2, 2, 3)
-        await jobs.put(id, 6, 6)
-        await jobs.put(id, 0, *(f"again {n}" for n in range(9)))
-        await jobs.put(id, 1, *(f"late {n}" for n in range(3)))
-        await jobs.put(id, 9, 9, None, 11, failed=[10])
+        jobs.put(id, 2, 2, 3)
+        jobs.put(id, 6, 6)
+        jobs.put(id, 0, *(f"again {n}" for n in range(9)))
+        jobs.put(id, 1, *(f"late {n}" for n in range(3)))
+        jobs.put(id, 9, 9, None, 11, failed=[10])
         yield cluster, jobs, client, id
 
 
 async def test_events_go_on_behind_any_event_without_a_gap_or_a_repeat() -> None:
     async with overlapping() as (_, jobs, client, id):
-        await jobs.end(id)
+        jobs.end(id)
         path = f"/jobs/{id}/events"
         whole = events_of((await client.get(path)).text)
         values = values_of(whole)
@@ -295,7 +287,7 @@ async def test_events_go_on_behind_any_event_without_a_gap_or_a_repeat() -> None
         assert len({event.id for event in whole}) == len(whole)
         for at, event in enumerate(whole[1:-1], 1):
             # another gateway, that has read nothing of this job yet
-            jobs._folds.clear()
+            jobs.forget()
             assert event.id is not None
             for request in (
                 {"headers": {"last-event-id": event.id}},
@@ -329,7 +321,7 @@ async def test_events_follow_a_running_job() -> None:
         await second.write(b"", more=False)
         await wait_until(lambda: second.output.count(b"event: results") == 3, "the rest")
         await wait_until(lambda: jobs.waiters > 0, "it waits")
-        await jobs.end(id)
+        jobs.end(id)
         await second.task
     both = [*events_of(first.output.decode())[:4], *events_of(second.output.decode())]
     assert sorted(values_of(both)) == list(range(12))
@@ -341,15 +333,15 @@ async def test_events_of_a_job_that_ends_early() -> None:
     cluster, jobs = site(hold=True)
     async with gateway(cluster) as client:
         job = await submit(client, "echo", [1, 2, 3])
-        seq = await jobs.put(job["id"], 1, 2)
-        await jobs.end(job["id"], "failed", "it has outgrown its reservation")
+        seq = jobs.put(job["id"], 1, 2)
+        jobs.end(job["id"], "failed", "it has outgrown its reservation")
         found = events_of((await client.get(job["links"]["events"])).text)
         assert [event.name for event in found] == ["start", "results", "failed"]
         assert found[-1].id == f"{seq}-end"
         assert found[-1].data["type"] == "urn:jetmap:job-failed"
         assert found[-1].data["detail"] == "it has outgrown its reservation"
         empty = await submit(client, "echo", [])
-        await jobs.end(empty["id"])
+        jobs.end(empty["id"])
         nothing = events_of((await client.get(empty["links"]["events"])).text)
         assert [(e.name, e.id) for e in nothing] == [("start", None), ("done", "0-end")]
 
@@ -390,8 +382,8 @@ async def test_a_comment_keeps_events_alive(monkeypatch: pytest.MonkeyPatch) -> 
     exchange = Exchange(cluster, job["links"]["events"], method="GET")
     await exchange.write(b"", more=False)
     await wait_until(lambda: exchange.output.count(b": still running\n\n") > 2, "comments")
-    await jobs.put(job["id"], 0, 1)
-    await jobs.end(job["id"])
+    jobs.put(job["id"], 0, 1)
+    jobs.end(job["id"])
     await exchange.task
     assert [e.name for e in events_of(exchange.output.decode())] == ["start", "results", "done"]
 
@@ -420,15 +412,14 @@ async def test_a_slow_reader_holds_the_reading_up() -> None:
     async with gateway(cluster) as client:
         job = await submit(client, "echo", list(range(2000)))
     for start in range(0, 2000, 10):
-        await jobs.put(job["id"], start, *(["x" * 100] * 10))
-    await jobs.end(job["id"])
+        jobs.put(job["id"], start, *(["x" * 100] * 10))
+    jobs.end(job["id"])
     exchange = Exchange(cluster, job["links"]["events"], method="GET")
     exchange.reading.clear()
     exchange.unread = 5000
     await exchange.write(b"", more=False)
     await wait_until(lambda: len(exchange.output) > 5000, "the first")
-    for _ in range(50):
-        await asyncio.sleep(0)
+    await turns(50)
     assert len(exchange.output) < 10_000
     exchange.reading.set()
     await exchange.task

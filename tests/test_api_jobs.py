@@ -11,100 +11,17 @@ import msgspec
 import pytest
 from fastapi import FastAPI
 
-from fake_cluster import FakeCluster, gateway
+from exchange import Exchange
+from fake_cluster import gateway
 from jetmap.client.cluster import Cluster
 from jetmap.errors import BrokerUnreachable, JobsUnavailable, KeyBusy, StoreFull
 from jetmap.settings import Settings
 from jetmap_api import create_app
-from jobs_fake import FakeJobs
-from test_api_streams import Exchange, wait_until
+from jobs_over_http import site, submit, until_over
+from over_http import check_problem
+from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
-
-JSONL = {"accept": "application/jsonl"}
-MSGPACK = {"accept": "application/msgpack"}
-SSE = {"accept": "text/event-stream"}
-
-
-def double(n: int) -> int:
-    return n * 2
-
-
-def picky(n: int) -> int:
-    if n < 0:
-        raise ValueError(f"no {n}")
-    return n
-
-
-def echo(value: Any, *, more: Any = None) -> Any:
-    return value if more is None else [value, more]
-
-
-async def never(value: Any) -> Any:
-    await asyncio.Event().wait()
-
-
-async def slow_after_two(n: int) -> int:
-    if n > 2:
-        await asyncio.Event().wait()
-    return n
-
-
-def site(*functions: Any, **options: Any) -> tuple[FakeCluster, FakeJobs]:
-    cluster = FakeCluster(*(functions or (double, picky, echo, never, slow_after_two)))
-    return cluster, FakeJobs(cluster, **options)
-
-
-async def submit(
-    client: httpx.AsyncClient, function: str, items: Any, query: str = "", **headers: str
-) -> dict[str, Any]:
-    response = await client.post(f"/jobs/{function}{query}", json=items, headers=headers)
-    assert response.status_code == 202, response.text
-    document: dict[str, Any] = response.json()
-    assert response.headers["location"] == document["links"]["self"]
-    return document
-
-
-async def until_over(client: httpx.AsyncClient, id: str) -> dict[str, Any]:
-    while True:
-        response = await client.get(f"/jobs/{id}")
-        document: dict[str, Any] = response.json()
-        if document["finished"] is not None:
-            assert "retry-after" not in response.headers
-            return document
-        assert int(response.headers["retry-after"]) >= 1
-        await asyncio.sleep(0)
-
-
-def check_problem(response: httpx.Response, status: int, slug: str) -> dict[str, Any]:
-    assert response.headers["content-type"] == "application/problem+json", response.text
-    problem: dict[str, Any] = response.json()
-    assert (response.status_code, problem["type"]) == (status, f"urn:jetmap:{slug}"), problem
-    return problem
-
-
-class Event:
-    def __init__(self, block: str) -> None:
-        fields = dict(line.split(": ", 1) for line in block.split("\n"))
-        self.id = fields.get("id")
-        self.name = fields["event"]
-        self.data = json.loads(fields["data"])
-
-
-def events_of(text: str) -> list[Event]:
-    assert text.endswith("\n\n") or not text
-    return [Event(b) for b in text.split("\n\n") if b and not b.startswith(":")]
-
-
-def values_of(events: list[Event]) -> dict[int, Any]:
-    """Every item once."""
-    found: dict[int, Any] = {}
-    for event in events:
-        if event.name == "results":
-            for index, value in enumerate(event.data["values"], event.data["start"]):
-                assert index not in found
-                found[index] = value
-    return found
 
 
 # Submitting
@@ -284,7 +201,7 @@ async def test_a_long_body_is_stored_in_pieces_while_it_arrives() -> None:
         await exchange.write(b",123456" * 5000)
         upload = jobs.uploads[0]
     assert upload is not None
-    assert len(upload.items) > 900_000
+    assert upload.count > 900_000
     upload.has_room.clear()
     for _ in range(20):
         async with asyncio.timeout(5):
@@ -298,9 +215,9 @@ async def test_a_long_body_is_stored_in_pieces_while_it_arrives() -> None:
     await exchange.write(b"]", more=False)
     await exchange.task
     assert exchange.status == 202
-    assert upload.largest < 1 << 20
-    assert (len(upload.items) - 1) % 5000 == 0
-    assert next(iter(jobs.records.values())).total == len(upload.items) > 1_000_000
+    assert max(sum(map(len, piece)) for piece in upload.pieces) < 1 << 20
+    assert (upload.count - 1) % 5000 == 0
+    assert next(iter(jobs.records.values())).total == upload.count > 1_000_000
 
 
 # Idempotency
@@ -417,7 +334,7 @@ async def test_an_expired_jobs_results_are_gone() -> None:
     async with gateway(cluster) as client:
         job = await submit(client, "double", [1])
         await until_over(client, job["id"])
-        await jobs.expire(job["id"])
+        jobs.expire(job["id"])
         status = await client.get(job["links"]["self"])
         assert (status.status_code, status.json()["state"]) == (200, "expired")
         for kind in ("results", "events"):

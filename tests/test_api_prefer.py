@@ -7,15 +7,12 @@ import json
 import msgspec
 import pytest
 
+from exchange import Exchange
 from fake_cluster import gateway
 from jetmap.errors import JobsUnavailable, StoreFull
-from test_api_jobs import (
-    MSGPACK,
-    check_problem,
-    site,
-    until_over,
-)
-from test_api_streams import Exchange, wait_until
+from jobs_over_http import MSGPACK, site, until_over
+from over_http import check_problem
+from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 

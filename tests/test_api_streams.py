@@ -6,15 +6,14 @@ import asyncio
 import functools
 import json
 import time
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
+from exchange import Exchange
 from fake_cluster import FakeCluster
-from jetmap.client.cluster import Cluster
-from jetmap.settings import Settings
-from jetmap_api import create_app
+from jetmap_api import departure
+from waiting import turns, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -29,93 +28,6 @@ def echo(value: Any) -> Any:
 
 async def never(value: Any) -> Any:
     await asyncio.Event().wait()
-
-
-async def wait_until(condition: Callable[[], bool], what: str, timeout: float = 5) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not in time: {what}"
-        await asyncio.sleep(0.001)
-
-
-class Exchange:
-    """One request on the wire, as an ASGI server sees it.
-
-    unread: bytes that ``send`` takes before it waits for ``reading``.
-    """
-
-    def __init__(
-        self,
-        cluster: FakeCluster,
-        path: str,
-        body: str = "application/json",
-        accept: str = "*/*",
-        *,
-        method: str = "POST",
-        headers: dict[str, str] | None = None,
-        **settings: Any,
-    ) -> None:
-        self.status: int | None = None
-        self.headers: dict[str, str] = {}
-        self.output = b""
-        self.ended = False
-        self.reading = asyncio.Event()
-        self.reading.set()
-        self.unread = 1000
-        self.gone = False
-        self.asked = 0
-        self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue(1)
-        path, _, query = path.partition("?")
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "http_version": "1.1",
-            "method": method,
-            "scheme": "http",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": query.encode(),
-            "root_path": "",
-            "headers": [
-                (b"host", b"localhost"),
-                (b"content-type", body.encode()),
-                (b"accept", accept.encode()),
-                *((name.encode(), value.encode()) for name, value in (headers or {}).items()),
-            ],
-            "client": ("127.0.0.1", 1),
-            "server": ("127.0.0.1", 8000),
-            "state": {},
-        }
-        app = create_app(cast(Cluster, cluster), Settings(**settings))
-        self.task = asyncio.create_task(app(scope, self._receive, self._send))
-
-    async def write(self, data: bytes, more: bool = True) -> None:
-        """Sends a part of the body; waits until the gateway took the part before."""
-        await self._incoming.put({"type": "http.request", "body": data, "more_body": more})
-
-    async def leave(self) -> None:
-        await self._incoming.put({"type": "http.disconnect"})
-
-    @property
-    def lines(self) -> list[Any]:
-        return [json.loads(line) for line in self.output.splitlines()]
-
-    async def _receive(self) -> dict[str, Any]:
-        self.asked += 1
-        return await self._incoming.get()
-
-    async def _send(self, message: Any) -> None:
-        if self.gone:
-            raise OSError("the client has left")
-        if len(self.output) > self.unread:
-            await self.reading.wait()
-        if message["type"] == "http.response.start":
-            assert self.status is None
-            self.status = message["status"]
-            self.headers = {k.decode(): v.decode() for k, v in message["headers"]}
-        else:
-            self.output += message["body"]
-            self.ended = not message.get("more_body", False)
 
 
 # Leaving
@@ -187,7 +99,11 @@ async def test_a_finished_request_asks_for_nothing_more() -> None:
     exchange = Exchange(FakeCluster(echo), "/map/echo", JSON, JSON)
     await exchange.write(b"[1]", more=False)
     await asyncio.wait_for(exchange.task, 1)
-    await asyncio.sleep(0.03)  # longer than the patience of a departure
+    # Whatever it has set a timer for has come when a later one of as long has.
+    later = asyncio.Event()
+    asyncio.get_running_loop().call_later(departure.PATIENCE, later.set)
+    await later.wait()
+    await turns(5)
     assert exchange.asked == 1
     assert exchange.output == b"[1]"
 
@@ -235,7 +151,7 @@ async def test_after_the_body_a_slow_reader_slows_the_map(body: str) -> None:
     data = b"[" + b",".join(items) + b"]" if body == JSON else b"\n".join(items)
     await exchange.write(data, more=False)
     await wait_until(lambda: bool(cluster.runs) and cluster.runs[0].taken > 10, "the map runs")
-    await asyncio.sleep(0.05)
+    await turns(5000)
     taken = cluster.runs[0].taken
     assert taken < 1000
     exchange.reading.set()

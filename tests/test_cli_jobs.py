@@ -278,9 +278,7 @@ def jobs(place: Path, monkeypatch: pytest.MonkeyPatch) -> FakeJobs:
     fake = FakeJobs()
 
     def attached(settings: Settings) -> JobCluster:
-        cluster = JobCluster()
-        cluster.fake = fake
-        return cluster
+        return JobCluster(fake)
 
     for command in ("submit", "jobs", "job"):
         monkeypatch.setattr(f"jetmap.cli.{command}.attached", attached)
@@ -299,10 +297,11 @@ def test_submit_passes_its_options_on(jobs: FakeJobs) -> None:
     done = invoke("submit", "f", "items", *options)
     assert (done.exit_code, done.stdout) == (0, "job1\n")
     [upload] = jobs.uploads
-    assert (upload.function, upload.items) == ("f", [1, {"x": [2]}])
-    assert upload.options["kwargs"] == b'{"a":1}'
-    found = [upload.options[name] for name in ("format", "ttl", "timeout", "key")]
-    assert found == ["json", 60.0, 5.0, "k"]
+    assert (upload.record.function, upload.items) == ("f", [1, {"x": [2]}])
+    assert upload.record.kwargs == b'{"a":1}'
+    assert upload.record.format == "json"
+    found = [jobs.begun[0][name] for name in ("ttl", "timeout", "key")]
+    assert found == [60.0, 5.0, "k"]
 
 
 def test_jobs_are_paged(jobs: FakeJobs) -> None:
@@ -325,7 +324,7 @@ def test_a_job_says_why_it_failed(jobs: FakeJobs) -> None:
 
 def test_values_of_python_jobs_print_as_json(jobs: FakeJobs) -> None:
     jobs.add("j", 4)
-    jobs.finish("j", 0, [b"ab", float("nan"), {"x": "ü"}, 7], fails=[3])
+    jobs.put("j", 0, b"ab", float("nan"), {"x": "ü"}, 7, failed=[3])
     jobs.end("j", "failed")
     done = invoke("job", "j", "--results")
     assert done.stdout == '"YWI="\nnull\n{"x":"ü"}\nnull\n'
@@ -345,7 +344,7 @@ def test_the_bar_is_shown_on_a_terminal(jobs: FakeJobs, monkeypatch: pytest.Monk
     console = Console(force_terminal=True, width=100, record=True)
     monkeypatch.setattr("jetmap.cli.job.Bar", lambda name, total: Bar(name, total, console=console))
     jobs.add("j", 4)
-    jobs.finish("j", 0, [1, 2, 3, 4])
+    jobs.put("j", 0, 1, 2, 3, 4)
     jobs.end("j", "succeeded")
     assert invoke("job", "j", "--follow").exit_code == 0
     assert "4/4" in console.export_text()

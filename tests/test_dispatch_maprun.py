@@ -15,6 +15,7 @@ from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.outcome import Batch
 from jetmap.dispatch.sources import RawItems
 from jetmap.messages import ErrorRecord, Final, Report
+from waiting import turns
 
 pytestmark = pytest.mark.anyio
 
@@ -75,7 +76,7 @@ async def test_a_stopped_map_ends_with_what_was_taken(ordered: bool) -> None:
     sent.answer(1)
     sent.run.stop()
     assert not sent.state.has_work
-    await asyncio.sleep(0)
+    await turns()
     assert not reading.done()
     sent.answer(2)
     batches = await asyncio.wait_for(reading, 1)
@@ -89,8 +90,7 @@ async def test_a_reader_that_waits_learns_that_nothing_more_will_come() -> None:
     sent = Sent(100, chunk=2, out=1)
     sent.answer(1)
     reading = asyncio.create_task(read(sent.run))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await turns(2)
     sent.run.stop()
     assert starts(await asyncio.wait_for(reading, 1)) == [0]
 
@@ -106,8 +106,7 @@ async def test_the_first_error_of_a_loop_is_there_when_the_collecting_stops(seed
             break
         piece = flight.piece
         sent.answer(flight.number, *[i for i in bad if 0 <= i - piece.start < piece.count])
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await turns(3)
     batches = await asyncio.wait_for(collecting, 1)
     assert starts(batches) == sorted(starts(batches))
     found = [record.index for batch in batches for record in batch.errors]

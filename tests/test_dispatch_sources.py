@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from jetmap.dispatch.sources import AsyncObjects, Feed, Objects, Taken
 from jetmap.messages import Format
+from waiting import turns, wait_until
 
 quick = settings(max_examples=100, deadline=None)
 
@@ -187,7 +188,7 @@ def test_a_feed_passes_everything_on_and_holds_its_limit(
 
         filling = asyncio.create_task(fill())
         for count in itertools.cycle(counts):
-            await asyncio.sleep(0)
+            await turns()
             assert feed.total is None or feed.total == sum(map(len, puts))
             if take(feed, count) is None and filling.done():
                 break
@@ -204,28 +205,20 @@ async def test_put_waits_while_the_feed_is_full() -> None:
     feed = Feed("json", limit_bytes=10)
     await feed.put([b"12345"])
     waiting = asyncio.create_task(feed.put([b"123456"]))
-    await asyncio.sleep(0)
+    await turns()
     assert not waiting.done()
     feed.take(1, 100)
-    await asyncio.sleep(0)
+    await turns()
     assert not waiting.done(), "half of the limit must be free, so that puts are not small"
     feed.take(1, 100)
     await waiting
     assert feed.total is None
 
     waiting = asyncio.create_task(feed.put([b"x" * 20]))
-    await asyncio.sleep(0)
+    await turns()
     feed.fail(Feeding())
     await waiting
     assert isinstance(feed.error, Feeding)
-
-
-async def wait_until(predicate: Callable[[], bool], what: str) -> None:
-    for _ in range(1000):
-        if predicate():
-            return
-        await asyncio.sleep(0)
-    raise AssertionError(f"not seen: {what}")
 
 
 class Numbers:
@@ -242,7 +235,7 @@ class Numbers:
         try:
             for number in range(self.count):
                 if number % 3 == 0:
-                    await asyncio.sleep(0)
+                    await turns()
                 self.given_out += 1
                 yield number
             if self.error is not None:
@@ -276,8 +269,7 @@ async def test_async_iterables_are_read_whole_and_never_far_ahead(
     source = AsyncObjects(numbers, encode, keep=True, max_item=MAX_ITEM, read_ahead=read_ahead)
     assert source.total is None and source.remaining is None
     await wait_until(lambda: numbers.given_out >= min(read_ahead, 100), "reading ahead")
-    for _ in range(20):
-        await asyncio.sleep(0)
+    await turns(20)
     assert numbers.given_out <= read_ahead
 
     assert await drain_async(source, count) == list(range(100))
@@ -302,8 +294,7 @@ async def test_closing_early_lets_the_iterable_clean_up() -> None:
     for steps in (0, 1, 5, 50):
         numbers = Numbers(10**6)
         source = AsyncObjects(numbers, encode, keep=False, max_item=MAX_ITEM, read_ahead=10)
-        for _ in range(steps):
-            await asyncio.sleep(0)
+        await turns(steps)
         await source.aclose()
         await source.aclose()
         assert numbers.closed == numbers.begun

@@ -1,0 +1,154 @@
+"""What a map's request is refused for, and the status of every error."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from fake_cluster import FakeCluster, gateway
+from jetmap import errors
+from jetmap_api.problems import problem_of
+from over_http import (
+    SSE,
+    check_problem,
+    double,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [
+        ("errors=ignore", "errors"),
+        ("order=random", "order"),
+        ("timeout=0", "timeout"),
+        ("timeout=nan", "timeout"),
+        ("timeout=soon", "timeout"),
+        ("kwargs=[1]", "kwargs"),
+        ("kwargs={", "kwargs"),
+        ("kwargs=" + "[" * 5000, "kwargs"),
+        ("timeout=1&timeout=2", "timeout"),
+        ("timout=1", "timout"),
+        ("kwargs=%FF", "query"),
+    ],
+)
+async def test_a_bad_parameter_is_400(query: str, parameter: str) -> None:
+    async with gateway(FakeCluster(double)) as client:
+        response = await client.post(f"/map/double?{query}", json=[1])
+    assert check_problem(response, 400, "bad-parameter")["parameter"] == parameter
+
+
+@pytest.mark.parametrize(
+    "media",
+    [
+        "application/x-www-form-urlencoded",
+        "text/plain",
+        "multipart/form-data; boundary=x",
+        "application/json; charset=latin-1",
+        "",
+    ],
+)
+async def test_what_a_web_page_may_send_unasked_is_415(media: str) -> None:
+    async with gateway(FakeCluster(double)) as client:
+        response = await client.post("/map/double", content=b"[1]", headers={"content-type": media})
+        none = client.build_request("POST", "/map/double", content=b"[1]")
+        untyped = await client.send(none)
+    assert "--json" in check_problem(response, 415, "unsupported-media-type")["detail"]
+    check_problem(untyped, 415, "unsupported-media-type")
+
+
+async def test_a_compressed_body_is_415() -> None:
+    async with gateway(FakeCluster(double)) as client:
+        response = await client.post("/map/double", json=[1], headers={"content-encoding": "gzip"})
+    check_problem(response, 415, "unsupported-encoding")
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("*/*", "application/json"),
+        ("", "application/json"),
+        ("application/*", "application/json"),
+        ("application/JSON;q=0.5, application/x-ndjson", "application/jsonl"),
+        ("text/html, application/xml;q=0.9, */*;q=0.8", "application/json"),
+        ("application/json;q=0, */*", "application/msgpack"),
+        ("text/*", "text/event-stream"),
+    ],
+)
+async def test_accept_chooses_the_answer(accept: str, content_type: str) -> None:
+    async with gateway(FakeCluster(double)) as client:
+        response = await client.post("/map/double", json=[1], headers={"accept": accept})
+    assert response.headers["content-type"] == content_type
+
+
+async def test_an_answer_that_there_is_not_is_406() -> None:
+    async with gateway(FakeCluster(double)) as client:
+        for accept in ("text/html", "image/*", "application/json;q=0"):
+            response = await client.post("/map/double", json=[1], headers={"accept": accept})
+            check_problem(response, 406, "not-acceptable")
+
+
+async def test_prefer_is_ignored_without_a_store() -> None:
+    async with gateway(FakeCluster(double)) as client:
+        response = await client.post("/map/double", json=[1], headers={"prefer": "respond-async"})
+    assert response.json() == [2]
+
+
+async def test_a_body_over_its_limit_is_413_before_it_is_read() -> None:
+    reads = 0
+
+    async def body() -> Any:
+        nonlocal reads
+        for _ in range(50):
+            reads += 1
+            yield b"[" + b" " * 99
+
+    headers = {"content-type": "application/json"}
+    async with gateway(FakeCluster(double), max_body_bytes=1000) as client:
+        known = await client.post("/map/double", content=b" " * 1001, headers=headers)
+        unknown = await client.post("/map/double", content=body(), headers=headers)
+    for response in (known, unknown):
+        assert check_problem(response, 413, "limit-exceeded")["setting"] == "max_body_bytes"
+    assert reads < 20
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "slug"),
+    [
+        (errors.UnknownFunction("never heard of it"), 404, "unknown-function"),
+        (errors.NoWorkers("none alive"), 503, "no-workers"),
+        (errors.BrokerUnreachable("no broker"), 503, "no-broker"),
+        (errors.TooManyMaps("full", setting="max_open_maps", limit=1), 429, "too-many-maps"),
+        (errors.LimitExceeded("large", setting="max_list", limit=1), 413, "limit-exceeded"),
+        (errors.ClusterClosed("closed"), 503, "closed"),
+        (errors.MapTimeout("late"), 504, "timeout"),
+        (errors.TopologyMismatch("differs"), 500, "failed"),
+        (errors.ItemTimeout(3, "ItemTimeout", "slow"), 504, "item-timeout"),
+        (errors.WorkerLost(3, "SIGSEGV", "died"), 500, "worker-lost"),
+        (errors.Unencodable(3, "ValueError", "NaN"), 500, "item-unencodable"),
+        (RuntimeError("secret"), 500, "internal"),
+    ],
+)
+async def test_every_error_has_its_status(
+    error: Exception, status: int, slug: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = FakeCluster(double)
+    cluster.refuse = error
+    with caplog.at_level(logging.CRITICAL, "jetmap_api"):
+        async with gateway(cluster) as client:
+            response = await client.post("/map/double", json=[1], headers=SSE)
+    problem = check_problem(response, status, slug)
+    assert ("retry-after" in response.headers) == (status in (429, 503))
+    assert "secret" not in problem["detail"]
+    if isinstance(error, errors.ItemError):
+        assert problem["error"]["index"] == 3
+
+
+async def test_a_failed_start_shows_its_traceback_with_debug_only() -> None:
+    trace = "no worker can start:\nTraceback (most recent call last):\n  File x\nSyntaxError: bad"
+    error = errors.WorkerStartFailed(trace)
+    assert problem_of(error, False).detail == "no worker can start: SyntaxError: bad"
+    assert problem_of(error, True).detail == trace

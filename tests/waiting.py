@@ -1,0 +1,62 @@
+"""Waiting until something has happened. Whatever a test waits for, it waits for it here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import pytest
+
+POLL = 0.005
+
+T = TypeVar("T")
+
+
+async def wait_until(
+    predicate: Callable[[], Any], what: str, timeout: float = 10, show: Callable[[], Any] = str
+) -> None:
+    """Polls until it holds. show: what to add to the failure's message."""
+    deadline = time.monotonic() + timeout
+    while not predicate():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}: not within {timeout:g} s {show()}")
+        await asyncio.sleep(POLL)
+
+
+async def wait_for(
+    ask: Callable[[], Awaitable[T]],
+    what: str,
+    timeout: float = 10,
+    show: Callable[[], Any] = str,
+) -> T:
+    """As ``wait_until``, where to look takes I/O; returns what was found."""
+    deadline = time.monotonic() + timeout
+    while not (found := await ask()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}: not within {timeout:g} s {show()}")
+        await asyncio.sleep(4 * POLL)
+    return found
+
+
+def wait_until_sync(predicate: Callable[[], T], what: str, timeout: float = 30) -> T:
+    """As ``wait_until``, for what whole processes do; returns what was found."""
+    deadline = time.monotonic() + timeout
+    while not (found := predicate()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}: not within {timeout:g} s")
+        time.sleep(2 * POLL)
+    return found
+
+
+async def until(at: float) -> None:
+    """Until this time of the monotonic clock: where the fault itself lasts so long."""
+    await wait_until(lambda: time.monotonic() >= at, "time passes", at - time.monotonic() + 1)
+
+
+async def turns(count: int = 1) -> None:
+    """Lets everything else of the loop run so many times: all that can happen by then without
+    time or I/O has happened."""
+    for _ in range(count):
+        await asyncio.sleep(0)
