@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from jetmap.broker import membership
 from jetmap.broker.membership import KeeperSpec, join
 from jetmap.broker.runtime import runtime_directory, take
 from jetmap.errors import BrokerUnreachable, ConfigurationError
+from waiting import wait_until_sync
 
 STAND_IN = """
 import asyncio, pathlib, subprocess, sys
@@ -89,10 +90,10 @@ async def main(spec, agent):
             await connection.publish("talk", command[1].encode())
         elif command[0] == "failed":
             while m.failed is None:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # It polls as wait_until does.
             tell(failed=m.failed)
         elif command[0] == "fork" and os.fork() == 0:
-            time.sleep(60)
+            time.sleep(60)  # It only holds what it has inherited.
             os._exit(0)
         elif command[0] == "leave":
             await connection.close()
@@ -179,7 +180,7 @@ def house() -> Iterator[House]:
             user.close()
         for keeper in house.keepers:
             keeper.terminate()  # sooner than after its two seconds
-        wait_until(house.is_empty, "the last keeper's end", 5)
+        wait_until_sync(house.is_empty, "the last keeper's end", 5)
     finally:
         for user in house.users:
             user.close()
@@ -211,14 +212,6 @@ def command(process: psutil.Process) -> str:
         return ""
 
 
-def wait_until(predicate: Callable[[], bool], what: str, timeout: float = 10) -> None:
-    deadline = time.monotonic() + timeout
-    while not predicate():
-        if time.monotonic() > deadline:
-            pytest.fail(f"{what} did not happen within {timeout} s")
-        time.sleep(0.01)
-
-
 def test_eight_that_start_at_once_share_one_keeper_and_leave_nothing_when_killed(
     house: House,
 ) -> None:
@@ -233,7 +226,7 @@ def test_eight_that_start_at_once_share_one_keeper_and_leave_nothing_when_killed
     for user in users:
         user.process.kill()
     killed = time.monotonic()
-    wait_until(house.is_empty, "the end of keeper, server and files", 4)
+    wait_until_sync(house.is_empty, "the end of keeper, server and files", 4)
     assert time.monotonic() - killed > 1.5
 
 
@@ -244,7 +237,7 @@ def test_a_killed_keeper_is_replaced_on_the_same_port_with_the_same_password(
     facts = [user.hears() for user in users]
     (server,) = house.servers
     os.kill(facts[0]["keeper"], signal.SIGKILL)
-    wait_until(lambda: server not in house.servers, "the server's end")
+    wait_until_sync(lambda: server not in house.servers, "the server's end", 10)
     # Their clients reconnect without knowing any of it, sooner or later than their memberships.
     heard = [sorted((user.hears(), user.hears()), key=lambda h: h["event"]) for user in users]
     assert [first for first, _ in heard] == [{"event": "reconnected"}] * 3
@@ -263,7 +256,7 @@ def test_a_killed_server_is_started_again_by_its_keeper(house: House) -> None:
     user.hears()
     (server,) = house.servers
     server.kill()
-    wait_until(lambda: house.servers not in ([], [server]), "another server")
+    wait_until_sync(lambda: house.servers not in ([], [server]), "another server", 10)
     assert user.hears() == {"event": "reconnected"}
     user.does("say again")
     assert user.hears() == {"event": "heard", "data": "again"}
@@ -272,10 +265,10 @@ def test_a_killed_server_is_started_again_by_its_keeper(house: House) -> None:
 def test_a_server_that_dies_while_the_agent_starts_is_started_again(house: House) -> None:
     user = house.user("stand_in:starting")
     user.hears()
-    wait_until((house.place / "starting").exists, "the start of the agent")
+    wait_until_sync((house.place / "starting").exists, "the start of the agent", 10)
     (server,) = house.servers
     server.kill()
-    wait_until(lambda: house.servers not in ([], [server]), "another server")
+    wait_until_sync(lambda: house.servers not in ([], [server]), "another server", 10)
     assert user.hears() == {"event": "reconnected"}
 
 
@@ -296,7 +289,7 @@ def test_the_keeper_outlives_its_starter_while_it_is_used(house: House) -> None:
         second.process.wait(2.5)
     assert len(house.keepers) == 1
     second.leaves()
-    wait_until(house.is_empty, "the end of keeper, server and files", 4)
+    wait_until_sync(house.is_empty, "the end of keeper, server and files", 4)
 
 
 def test_a_captured_script_does_not_wait_for_the_keeper(house: House) -> None:
@@ -321,22 +314,24 @@ def test_what_workers_print_goes_to_a_user_that_is_there(house: House) -> None:
         a, b = house.user(stderr=first), house.user(stderr=second)
         assert {a.hears()["starter"], b.hears()["starter"]} == {True, False}
         log_a, log_b = house.place / "first", house.place / "second"
-        wait_until(
-            lambda: "agent: started" in log_a.read_text() + log_b.read_text(), "the agent's print"
+        wait_until_sync(
+            lambda: "agent: started" in log_a.read_text() + log_b.read_text(),
+            "the agent's print",
+            10,
         )
         (a if log_a.read_text() else b).leaves()
         rest = log_b if log_a.read_text() else log_a
         (server,) = house.servers
         server.kill()
-        wait_until(lambda: "starting it again" in rest.read_text(), "the keeper's warning")
+        wait_until_sync(lambda: "starting it again" in rest.read_text(), "the keeper's warning", 10)
 
 
 def test_sigterm_drains_the_agent(house: House) -> None:
     user = house.user()
     keeper = user.hears()["keeper"]
-    wait_until((house.place / "started").exists, "the agent's start")
+    wait_until_sync((house.place / "started").exists, "the agent's start", 10)
     os.kill(keeper, signal.SIGTERM)
-    wait_until((house.place / "drained").exists, "the drain")
+    wait_until_sync((house.place / "drained").exists, "the drain", 10)
     while (heard := user.hears())["event"] != "renewed":
         pass
     assert heard["keeper"] != keeper  # who is still there gets another
@@ -373,7 +368,7 @@ def test_a_forked_child_does_not_hold_the_keeper(house: House) -> None:
     user.does("fork")
     user.does("leave")
     user.process.wait(10)
-    wait_until(lambda: not keeper.is_running(), "the keeper's end", 4)
+    wait_until_sync(lambda: not keeper.is_running(), "the keeper's end", 4)
     for child in processes_in(house.place):
         child.kill()
 
@@ -383,7 +378,7 @@ def test_what_killed_keepers_left_is_swept(house: House) -> None:
     keeper = user.hears()["keeper"]
     user.process.kill()
     os.kill(keeper, signal.SIGKILL)
-    wait_until(lambda: not processes_in(house.place), "the server's end")
+    wait_until_sync(lambda: not processes_in(house.place), "the server's end", 10)
     left = house.files
     assert left
     house.user().hears()

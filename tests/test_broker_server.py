@@ -10,7 +10,6 @@ import stat
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -20,24 +19,10 @@ from jetmap.broker import server as server_module
 from jetmap.broker.connection import Connection
 from jetmap.broker.server import NatsServer, find_binary
 from jetmap.errors import BrokerUnreachable, ConfigurationError
+from support import alive
+from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
-
-
-async def wait_until(predicate: Callable[[], bool], what: str, timeout: float = 10) -> None:
-    try:
-        async with asyncio.timeout(timeout):
-            while not predicate():  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        pytest.fail(f"{what} did not happen within {timeout} s")
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 async def test_starts_answers_and_stops(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,16 +18,10 @@ from jetmap.broker.topology import ensure_stream
 from jetmap.errors import BrokerUnreachable
 from jetmap.settings import PREFIX, Settings
 from nodes import PASSWORD, START, Node, running, start_nodes
+from waiting import wait_until_sync
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = ROOT / "compose.yaml"
-
-
-def wait_until(done: Callable[[], object], what: str, timeout: float = 30) -> None:
-    deadline = time.monotonic() + timeout
-    while not done():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -38,7 +31,7 @@ def nodes(tmp_path: Path) -> Iterator[Callable[[int], list[Node]]]:
         def start(count: int) -> list[Node]:
             start_nodes(tmp_path, count, started)
             for node in started:
-                wait_until(lambda node=node: node.is_healthy, "a healthy server")
+                wait_until_sync(lambda node=node: node.is_healthy, "a healthy server")
             return started
 
         yield start

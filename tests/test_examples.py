@@ -6,11 +6,9 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,19 +20,13 @@ import psutil
 import pytest
 
 from browser import CHROMIUM, Browser
+from nodes import free_ports
+from waiting import wait_until_sync
 
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "JETMAP_EXAMPLES_TEST"
-
-
-def wait_until(predicate: Callable[[], T], description: str, *, timeout: float = 20) -> T:
-    deadline = time.monotonic() + timeout
-    while not (value := predicate()):
-        assert time.monotonic() < deadline, f"not within {timeout} s: {description}"
-        time.sleep(0.02)
-    return value
 
 
 def run(*arguments: str) -> str:
@@ -74,16 +66,9 @@ class App:
             return False
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 @contextmanager
 def serving(*options: str, port: int | None = None, **variables: str) -> Iterator[App]:
-    port = port or free_port()
+    port = port or free_ports(1)[0]
     mark = uuid.uuid4().hex
     command = [sys.executable, "-m", "uvicorn", "examples.fastapi_app:app", "--port", str(port)]
     with tempfile.TemporaryDirectory() as runtime:  # a keeper of its own, shared with no other app
@@ -91,7 +76,7 @@ def serving(*options: str, port: int | None = None, **variables: str) -> Iterato
         process = subprocess.Popen([*command, *options], cwd=ROOT, env=environment)
         app = App(process, port, mark)
         try:
-            wait_until(app.is_up, "the example app answers")
+            wait_until_sync(app.is_up, "the example app answers", 20)
             yield app
         finally:
             process.terminate()
@@ -100,7 +85,7 @@ def serving(*options: str, port: int | None = None, **variables: str) -> Iterato
             finally:
                 process.kill()
                 process.wait()
-            wait_until(lambda: not marked(mark), "all its processes are gone")
+            wait_until_sync(lambda: not marked(mark), "all its processes are gone", 20)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +145,7 @@ def test_four_uvicorn_workers_share_one_keeper_and_leave_nothing_when_killed() -
         ]:
             os.kill(process, signal.SIGKILL)
         app.process.wait()
-        wait_until(lambda: not marked(app.mark), "keeper, broker and workers are gone")
+        wait_until_sync(lambda: not marked(app.mark), "keeper, broker and workers are gone", 20)
 
 
 @pytest.fixture
@@ -193,12 +178,13 @@ new Promise((resolve) => {
 
 def opened(browser: Browser, url: str, state: str = "idle") -> None:
     browser.call("Page.navigate", url=url)
-    wait_until(
+    wait_until_sync(
         lambda: (
             browser.evaluate("document.readyState + document.body?.dataset.state")
             == f"complete{state}"
         ),
         "the page is loaded",
+        20,
     )
 
 
@@ -220,7 +206,7 @@ def test_page_tells_what_is_wrong(app: App, browser: Browser) -> None:
 def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """``jetmap up`` with a store: what an app needs to know to use it."""
     place = tmp_path_factory.mktemp("up")
-    port = free_port()
+    [port] = free_ports(1)
     (place / "password").write_text(uuid.uuid4().hex)
     (place / "password").chmod(0o600)
     command = [sys.executable, "-m", "jetmap.cli", "up", "examples/primes.py"]
@@ -279,7 +265,7 @@ def number(text: str) -> int:
 def test_page_follows_a_job_over_a_reload_and_a_gateways_death(
     lasting: dict[str, str], browser: Browser
 ) -> None:
-    first, count, port = 10**12, 12_000, free_port()
+    first, count, [port] = 10**12, 12_000, free_ports(1)
 
     def has_done(least: int) -> Callable[[], bool]:
         return lambda: number(shown(browser)["#done"]) >= least
@@ -287,22 +273,26 @@ def test_page_follows_a_job_over_a_reload_and_a_gateways_death(
     with serving(port=port, **lasting) as gateway:
         opened(browser, gateway.url)
         begin(browser, first, count)
-        wait_until(has_done(1000), "the job makes progress", timeout=60)
+        wait_until_sync(has_done(1000), "the job makes progress", timeout=60)
         [job] = re.findall(r"job=([\w-]+)", shown(browser)["hash"])
         browser.call("Page.reload")
         # The address is what it was, and so everything is on the page again.
-        wait_until(lambda: shown(browser).get("link") == "open", "the page has found its job")
-        wait_until(has_done(2000), "the page follows the job", timeout=60)
+        wait_until_sync(
+            lambda: shown(browser).get("link") == "open", "the page has found its job", 20
+        )
+        wait_until_sync(has_done(2000), "the page follows the job", timeout=60)
         assert shown(browser)["state"] == "running"
         for process in marked(gateway.mark):
             process.kill()
         gateway.process.wait()
-        wait_until(lambda: shown(browser)["link"] == "lost", "the page misses the gateway")
+        wait_until_sync(lambda: shown(browser)["link"] == "lost", "the page misses the gateway", 20)
         assert "away" in shown(browser)["#state"]
     with serving(port=port, **lasting) as gateway:
-        wait_until(lambda: shown(browser)["link"] == "open", "the page is connected again")
+        wait_until_sync(lambda: shown(browser)["link"] == "open", "the page is connected again", 20)
         assert "behind event" in shown(browser)["#state"]
-        wait_until(lambda: shown(browser)["state"] != "running", "the job is over", timeout=120)
+        wait_until_sync(
+            lambda: shown(browser)["state"] != "running", "the job is over", timeout=120
+        )
         lines = httpx.get(
             f"{gateway.url}/jetmap/jobs/{job}/results", headers={"Accept": "application/jsonl"}
         ).text.splitlines()
@@ -322,9 +312,9 @@ def test_page_cancels_a_job(lasting: dict[str, str], browser: Browser) -> None:
     with serving(**lasting) as gateway:
         opened(browser, gateway.url)
         begin(browser, 10**12, 200_000)
-        wait_until(lambda: number(shown(browser)["#done"]) > 0, "the job makes progress")
+        wait_until_sync(lambda: number(shown(browser)["#done"]) > 0, "the job makes progress", 20)
         browser.evaluate('document.querySelector("#run").click()')
-        wait_until(lambda: shown(browser)["state"] != "running", "the page has stopped")
+        wait_until_sync(lambda: shown(browser)["state"] != "running", "the page has stopped", 20)
         end = shown(browser)
         assert end["state"] == "stopped"
         [job] = re.findall(r"job=([\w-]+)", end["hash"])

@@ -12,11 +12,9 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +22,8 @@ import httpx
 import pytest
 
 from jetmap.settings import Settings
+from nodes import free_ports
+from waiting import wait_until_sync
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -64,20 +64,6 @@ def pattern(expected: str) -> re.Pattern[str]:
     return re.compile("".join(lines) + r"\s*")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_until(predicate: Callable[[], bool], description: str, *, timeout: float = 40) -> None:
-    deadline = time.monotonic() + timeout
-    while not predicate():
-        assert time.monotonic() < deadline, f"not within {timeout} s: {description}"
-        time.sleep(0.05)
-
-
 class Server:
     """A command that goes on. Its whole output is in a file."""
 
@@ -116,7 +102,7 @@ class Reader:
     def __init__(self, home: Path, runtime: Path) -> None:
         self._home = home
         self._runtime = runtime
-        self._port, self._broker_port = free_port(), free_port()
+        self._port, self._broker_port = free_ports(2)
         self._servers: list[Server] = []
         self._started = 0
         self._environment = {
@@ -151,9 +137,10 @@ class Reader:
         """Ends what is running; every embedded cluster ends after its users."""
         while self._servers:
             self._servers.pop().stop()
-        wait_until(
+        wait_until_sync(
             lambda: not list((self._runtime / "jetmap").glob("*.lock")),
             "no cluster of this reader is left",
+            40,
         )
 
     def _start(self, command: str, expected: str) -> None:
@@ -165,9 +152,9 @@ class Reader:
         server = Server(self._here(command), log, self._home, self._environment)
         self._servers.append(server)
         wanted = pattern(self._here(expected))
-        wait_until(lambda: server.has_printed(wanted), f"{command} prints {expected}")
+        wait_until_sync(lambda: server.has_printed(wanted), f"{command} prints {expected}", 40)
         if command.startswith("jetmap up "):
-            wait_until(self._is_ready, "the gateway has workers")
+            wait_until_sync(self._is_ready, "the gateway has workers", 40)
 
     def _run(self, command: str, expected: str) -> None:
         # Into a pipe curl also shows its progress, which is not what a reader sees.
