@@ -221,6 +221,8 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
             stderr=log,
         )
     try:
+        # One that has not begun yet knows no SIGTERM, and not all tests wait for it.
+        wait_until_sync(lambda: "broker" in (place / "log").read_text(), "it is up", 40)
         yield {**variables, "JETMAP_NATS_URL": f"nats://127.0.0.1:{port}"}
     finally:
         process.terminate()
