@@ -1,10 +1,22 @@
-"""Fixtures that every test may use."""
+"""Fixtures that tests of more than one file use.
+
+Servers and agents: ``place`` is a site of the test's own, ``home`` one that the tests of a module
+share and hurt no more than its workers. Embedded clusters: ``shared`` and ``inline``. The command
+line: ``house`` and ``shared_up``.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
+
+from house import House, Up
+from jetmap import Cluster
+from support import CORES, FUNCTIONS, AgentProcess, Site, marked, nothing_left, site
+from waiting import wait_until
 
 # Where pytest's processes are started without a file, as by xdist, they look like a notebook, and
 # a notebook shares no keeper.
@@ -13,6 +25,106 @@ if not hasattr(_main, "__file__"):
     _main.__file__ = __file__
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+# Servers and agents
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Site]:
+    """A site of the test's own."""
+    async with site(tmp_path) as there:
+        yield there
+
+
+@pytest.fixture
+async def own(place: Site) -> Cluster:
+    """A cluster at ``place``."""
+    return await place.cluster()
+
+
+@pytest.fixture(scope="module")
+async def home(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    """One for tests that hurt no more than workers."""
+    async with site(tmp_path_factory.mktemp("home")) as there:
+        yield there
+
+
+@pytest.fixture(scope="module")
+async def home_cluster(home: Site) -> Cluster:
+    return await home.cluster()
+
+
+@pytest.fixture(scope="module")
+async def home_agent(home: Site, home_cluster: Cluster) -> AgentProcess:
+    return await home.agent(home_cluster)
+
+
+@pytest.fixture
+async def agent(
+    home: Site, home_cluster: Cluster, home_agent: AgentProcess
+) -> AsyncIterator[AgentProcess]:
+    """The agent at home; afterwards there must be it and its workers, and nothing else."""
+    await home.until_ready(home_cluster, home_agent)
+    yield home_agent
+    await home.until_ready(home_cluster, home_agent)
+    await home.until_busy(home_cluster, 0)
+    its_own = {home.server.pid, home_agent.pid}
+
+    def nothing_else() -> bool:
+        return {p.pid for p in marked(home.mark)} == its_own | {w.pid for w in home_agent.workers}
+
+    await wait_until(nothing_else, "nothing else is left")
+    assert len(home_agent.workers) == CORES and home_cluster.stats.maps_open == 0
+
+
+# Embedded clusters
+
+
+@pytest.fixture(scope="module")
+def mark() -> Iterator[str]:
+    """That of the module's embedded clusters."""
+    with nothing_left() as mark:
+        yield mark
+
+
+@pytest.fixture(scope="module")
+async def shared(mark: str) -> AsyncIterator[Cluster]:
+    """An embedded cluster that the tests of a module share."""
+    async with Cluster(tasks=FUNCTIONS) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+async def inline() -> AsyncIterator[Cluster]:
+    async with Cluster(inline=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["embedded", "inline"])
+def cluster(request: pytest.FixtureRequest, shared: Cluster, inline: Cluster) -> Cluster:
+    """Both: inline gives the same as the cluster."""
+    return shared if request.param == "embedded" else inline
+
+
+# The command line
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    made = House(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def shared_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """An ``up`` that tests use and do not harm."""
+    made = House(tmp_path_factory.mktemp("shared"))
+    try:
+        yield made.up()
+    finally:
+        made.close()

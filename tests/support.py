@@ -6,7 +6,6 @@ that those start; so whatever is left over is found, however it came to be.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 import signal
@@ -14,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -21,39 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
 from jetmap import Cluster, ItemError, Outcome, subjects
 from jetmap.broker.connection import Auth, Connection
 from jetmap.broker.server import NatsServer
 from jetmap.messages import Ping, Presence, encode
+from waiting import wait_for, wait_until
 
 HERE = Path(__file__).parent
 FUNCTIONS = str(HERE / "functions.py")
 MARK = "TEST_MARK"
 KEEPER = "jetmap.broker.keeper"
-
-
-# Waiting
-
-
-async def wait_until(
-    predicate: Callable[[], Any], what: str, timeout: float = 10, show: Callable[[], Any] = str
-) -> None:
-    """Polls until it holds. show: what to add to the failure's message."""
-    deadline = time.monotonic() + timeout
-    while not predicate():
-        if time.monotonic() > deadline:
-            pytest.fail(f"{what}: not within {timeout:g} s {show()}")
-        await asyncio.sleep(0.01)
-
-
-def wait_until_sync(predicate: Callable[[], Any], what: str, timeout: float = 10) -> None:
-    deadline = time.monotonic() + timeout
-    while not predicate():
-        if time.monotonic() > deadline:
-            pytest.fail(f"{what}: not within {timeout:g} s")
-        time.sleep(0.01)
+CORES = 2  # Of an agent.
 
 
 # Processes
@@ -108,7 +87,7 @@ def nothing_left(timeout: float = 6, *, patient: bool = False) -> Iterator[str]:
                     if not patient and KEEPER in " ".join(_cmdline(process)):
                         process.terminate()
                         patient = True
-                time.sleep(0.02)
+                time.sleep(0.02)  # What is left then is told, and killed.
             lines = described(left)
             for process in left:
                 kill_if_there(process)
@@ -228,22 +207,21 @@ class Site:
 
     async def until_ready(self, cluster: Cluster, agent: AgentProcess) -> None:
         """Until every worker of the agent is there (again)."""
-        deadline = time.monotonic() + 10
-        while await self.workers(cluster) and not is_ready(cluster, agent):
-            assert time.monotonic() < deadline and not agent.has_exited(), agent.said
-            await asyncio.sleep(0.02)
+
+        async def there() -> bool:
+            assert not agent.has_exited(), agent.said
+            return not await self.workers(cluster) or is_ready(cluster, agent)
+
+        await wait_for(there, "the agent is ready", show=lambda: agent.said)
 
     async def until_busy(self, cluster: Cluster, cores: int, seconds: float = 10) -> None:
         """Until so many cores compute."""
-        deadline = time.monotonic() + seconds
-        while True:
+
+        async def compute() -> bool:
             found = await self.workers(cluster)
-            busy = sum(core.state == "busy" for p in found for core in p.workers)
-            if busy == cores:
-                return
-            if time.monotonic() > deadline:
-                pytest.fail(f"{busy} cores are busy after {seconds:g} s, not {cores}: {found}")
-            await asyncio.sleep(0.02)
+            return sum(core.state == "busy" for p in found for core in p.workers) == cores
+
+        await wait_for(compute, f"{cores} cores are busy", seconds, lambda: str(cluster.workers))
 
     async def cluster(self, **options: Any) -> Cluster:
         """A cluster of this process, started."""
@@ -255,7 +233,7 @@ class Site:
         self,
         tasks: str = FUNCTIONS,
         *options: str,
-        cores: int = 2,
+        cores: int = CORES,
         within: Sequence[str] = (),
         url: str | None = None,
     ) -> AgentProcess:
@@ -281,6 +259,14 @@ class Site:
         agent = self.start_agent(tasks, *options, **more)
         await self.ready(cluster, agent)
         return agent
+
+    async def two_agents(
+        self, cluster: Cluster, *options: str
+    ) -> tuple[AgentProcess, AgentProcess]:
+        first = self.start_agent(FUNCTIONS, *options)
+        second = self.start_agent(FUNCTIONS, *options)
+        await self.ready(cluster, first, second)
+        return first, second
 
     async def ready(self, cluster: Cluster, *agents: AgentProcess) -> None:
         for agent in agents:
@@ -388,3 +374,8 @@ def starts(log: Path) -> list[Start]:
         return []
     lines = [line.split() for line in log.read_text().splitlines()]
     return [Start(int(index), float(at), int(pid)) for index, at, pid in lines]
+
+
+def executions(log: Path) -> Counter[int]:
+    """How many times each item was begun."""
+    return Counter(start.index for start in starts(log))

@@ -27,14 +27,10 @@ from jetmap import (
 )
 from jetmap.broker.connection import Connection
 from jetmap.settings import Settings
-from support import FUNCTIONS, Site, check, run_python, site, wait_until
+from support import FUNCTIONS, Site, check, run_python, site
+from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @pytest.fixture(scope="module")

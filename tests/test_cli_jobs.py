@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from fake_jobs import FakeJobs, JobCluster
+from house import House, Up
 from jetmap import ConfigurationError
 from jetmap.broker.runtime import is_held
 from jetmap.cli import stores
@@ -27,24 +28,7 @@ from jetmap.cli.progress import Bar
 from jetmap.dispatch.outcome import Batch
 from jetmap.messages import ErrorRecord
 from jetmap.settings import Settings
-from test_cli import House, Up, wait_until
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    made = House(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    """An ``up`` that tests use and do not harm."""
-    made = House(tmp_path_factory.mktemp("shared"))
-    try:
-        yield made.up()
-    finally:
-        made.close()
+from waiting import wait_until_sync
 
 
 def submitted(house: House, *arguments: str, input: str) -> str:
@@ -62,8 +46,8 @@ def lines(values: Any) -> str:
 # With an `up`
 
 
-def test_a_job_from_its_submission_to_its_results(shared: Up) -> None:
-    house = shared.house
+def test_a_job_from_its_submission_to_its_results(shared_up: Up) -> None:
+    house = shared_up.house
     id = submitted(house, "double", "--kwargs", '{"plus": 1}', input=lines(range(100, 3000)))
     done = house.run("job", id, "--results")
     assert (done.returncode, done.stderr) == (0, "")
@@ -79,32 +63,32 @@ def test_a_job_from_its_submission_to_its_results(shared: Up) -> None:
     assert "succeeded" in said and "2,900 of 2,900 done, 0 failed" in said
 
 
-def test_failing_items_are_null_and_told(shared: Up) -> None:
-    id = submitted(shared.house, "double", input='12\n13\n"x"\n14\n')
-    done = shared.house.run("job", id, "--results")
+def test_failing_items_are_null_and_told(shared_up: Up) -> None:
+    id = submitted(shared_up.house, "double", input='12\n13\n"x"\n14\n')
+    done = shared_up.house.run("job", id, "--results")
     assert (done.returncode, done.stdout) == (Exit.ITEMS_FAILED, "24\nnull\nnull\n28\n")
     assert "item 1: ValueError: unlucky" in done.stderr
     assert "2 items failed" in done.stderr
-    assert shared.house.run("job", id, "--follow").returncode == Exit.ITEMS_FAILED
-    assert shared.house.run("job", id).returncode == Exit.OK
-    done = shared.house.run("job", id, "--results", "--json")
+    assert shared_up.house.run("job", id, "--follow").returncode == Exit.ITEMS_FAILED
+    assert shared_up.house.run("job", id).returncode == Exit.OK
+    done = shared_up.house.run("job", id, "--results", "--json")
     outcomes = [json.loads(line) for line in done.stdout.splitlines()]
     assert outcomes[0] == {"index": 0, "value": 24}
     error = {"index": 1, "kind": "raised", "type": "ValueError", "message": "unlucky"}
     assert outcomes[1] == {"index": 1, "error": error}
 
 
-def test_a_file_of_nothing_is_a_job(shared: Up) -> None:
-    (shared.house.directory / "none").write_text("\n\n", encoding="utf-8")
-    id = submitted(shared.house, "double", "none", input="")
-    done = shared.house.run("job", id, "--results")
+def test_a_file_of_nothing_is_a_job(shared_up: Up) -> None:
+    (shared_up.house.directory / "none").write_text("\n\n", encoding="utf-8")
+    id = submitted(shared_up.house, "double", "none", input="")
+    done = shared_up.house.run("job", id, "--results")
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_jobs_are_listed_cancelled_and_deleted(shared: Up) -> None:
-    house = shared.house
+def test_jobs_are_listed_cancelled_and_deleted(shared_up: Up) -> None:
+    house = shared_up.house
     id = submitted(house, "slow", input="60\n60\n60\n")
-    wait_until(lambda: _state(house, id) == "running", "it runs")
+    wait_until_sync(lambda: _state(house, id) == "running", "it runs")
     following = house.start("job", id, "--follow")
     listed = json.loads(house.run("jobs", "--state", "running,queued", "--json").stdout)
     assert [job["id"] for job in listed] == [id]
@@ -123,8 +107,8 @@ def test_jobs_are_listed_cancelled_and_deleted(shared: Up) -> None:
         assert f"no job '{id}'" in done.stderr
 
 
-def test_a_retry_with_its_key_is_the_same_job(shared: Up) -> None:
-    house = shared.house
+def test_a_retry_with_its_key_is_the_same_job(shared_up: Up) -> None:
+    house = shared_up.house
     id = submitted(house, "double", "--key", "k", input="1\n2\n")
     done = house.run("submit", "double", "--key", "k", input="1\n2\n")
     assert done.stdout.strip() == id
@@ -144,29 +128,29 @@ def test_a_retry_with_its_key_is_the_same_job(shared: Up) -> None:
     ],
 )
 def test_submit_refuses_and_leaves_nothing(
-    shared: Up, arguments: list[str], input: str, code: Exit, message: str
+    shared_up: Up, arguments: list[str], input: str, code: Exit, message: str
 ) -> None:
-    before = shared.house.run("jobs", "--json", "--limit", "9999").stdout
-    done = shared.house.run("submit", *arguments, input=input)
+    before = shared_up.house.run("jobs", "--json", "--limit", "9999").stdout
+    done = shared_up.house.run("submit", *arguments, input=input)
     assert (done.returncode, done.stdout) == (code, "")
     assert message in done.stderr
-    assert shared.house.run("jobs", "--json", "--limit", "9999").stdout == before
+    assert shared_up.house.run("jobs", "--json", "--limit", "9999").stdout == before
 
 
-def test_interrupting_submit_leaves_nothing_and_following_leaves_the_job(shared: Up) -> None:
-    house = shared.house
+def test_interrupting_submit_leaves_nothing_and_following_leaves_the_job(shared_up: Up) -> None:
+    house = shared_up.house
     process = house.start("submit", "slow")
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write("60\n")
     process.stdin.flush()
-    wait_until(lambda: _connected(process.pid), "it is connected")
+    wait_until_sync(lambda: _connected(process.pid), "it is connected")
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == Exit.INTERRUPTED
     assert process.stdout.read() == ""
 
     id = submitted(house, "slow", input="60\n")
     following = house.start("job", id, "--results")
-    wait_until(lambda: _connected(following.pid), "it is connected")
+    wait_until_sync(lambda: _connected(following.pid), "it is connected")
     following.send_signal(signal.SIGINT)
     assert following.wait(20) == Exit.INTERRUPTED
     assert _state(house, id) in ("queued", "running")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -11,7 +9,7 @@ from hypothesis import strategies as st
 import functions
 from functions import Work
 from jetmap import Cluster, ItemError, ItemRaised
-from support import FUNCTIONS, nothing_left, outcomes
+from support import outcomes
 
 pytestmark = pytest.mark.anyio
 
@@ -33,34 +31,6 @@ many_items = st.builds(
 examples = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def mark() -> Iterator[str]:
-    with nothing_left() as mark:
-        yield mark
-
-
-@pytest.fixture(scope="module")
-async def shared(mark: str) -> AsyncIterator[Cluster]:
-    async with Cluster(tasks=FUNCTIONS) as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
-async def inline() -> AsyncIterator[Cluster]:
-    async with Cluster(inline=True) as cluster:
-        yield cluster
-
-
-@pytest.fixture(params=["embedded", "inline"])
-def cluster(request: pytest.FixtureRequest, shared: Cluster, inline: Cluster) -> Cluster:
-    return shared if request.param == "embedded" else inline
 
 
 def in_a_loop(items: list[Work]) -> list[int | str]:

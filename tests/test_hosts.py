@@ -16,15 +16,10 @@ import pytest
 
 import functions
 from jetmap import UnknownFunction
-from support import FUNCTIONS, AgentProcess, Site, presence, site, wait_until
+from support import FUNCTIONS, AgentProcess, Site, presence, site
+from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def place(tmp_path: Path) -> AsyncIterator[Site]:
-    async with site(tmp_path) as there:
-        yield there
 
 
 def tasks_file(place: Site, name: str, functions: dict[str, str]) -> str:
@@ -73,6 +68,7 @@ async def test_hosts_with_the_same_functions_share_the_work(place: Site) -> None
 
 
 async def test_two_versions_side_by_side(place: Site) -> None:
+    # They compute for so long.
     body = "__import__('time').sleep(0.005); return '{}'"
     old = tasks_file(place, "old", {"version": body.format("old"), "gone": "return 'old'"})
     new = tasks_file(place, "new", {"version": body.format("new")})
@@ -102,6 +98,7 @@ async def test_two_versions_side_by_side(place: Site) -> None:
 
 @pytest.mark.slow
 async def test_what_waits_for_a_version_that_is_gone_moves_to_another(place: Site) -> None:
+    # They compute for so long.
     body = "__import__('time').sleep(0.02); return '{}'"
     old = tasks_file(place, "old", {"version": body.format("old")})
     new = tasks_file(place, "new", {"version": body.format("new")})

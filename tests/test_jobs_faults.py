@@ -24,7 +24,8 @@ from jetmap import Cluster
 from jetmap.broker.server import NatsServer
 from jetmap.errors import JetmapError
 from jetmap.jobs.records import Record
-from support import HERE, Site, site, starts, wait_until
+from support import HERE, Site, site, starts
+from waiting import wait_for, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -92,13 +93,16 @@ async def look(cluster: Cluster, job: str) -> Record | None:
 
 
 async def until_over(cluster: Cluster, job: str, seconds: float = TAKEOVER) -> Record:
-    deadline = time.monotonic() + seconds
-    while True:
+    seen: list[Record | None] = []
+
+    async def over() -> Record | None:
         record = await look(cluster, job)
-        if record is not None and record.is_over:
-            return record
-        assert time.monotonic() < deadline, f"not over after {seconds:g} s: {record}"
-        await asyncio.sleep(0.05)
+        seen[:] = [record]
+        return record if record is not None and record.is_over else None
+
+    found = await wait_for(over, "the job is over", seconds, lambda: str(seen))
+    assert found is not None
+    return found
 
 
 async def read(cluster: Cluster, record: Record) -> tuple[list[Any], dict[int, str]]:
@@ -178,10 +182,7 @@ async def test_two_owners_that_both_believe_it(place: Site, tmp_path: Path) -> N
         record = await look(cluster, owner.job)
         return record is not None and record.epoch == 2
 
-    deadline = time.monotonic() + TAKEOVER
-    while not await taken_over():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
+    await wait_for(taken_over, "it is taken over", TAKEOVER)
     await until_started(log, before + 100)
     owner.signal(signal.SIGCONT)
     record = await until_over(cluster, owner.job, 60)
@@ -275,10 +276,11 @@ async def test_deleted_while_it_runs(place: Site, tmp_path: Path) -> None:
 
 async def nothing_stays(cluster: Cluster, job: str) -> None:
     store = cluster.jobs.store
-    deadline = time.monotonic() + 40
-    while job in await store.jobs_in("INPUT") | await store.jobs_in("OUTCOMES"):
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.1)
+
+    async def gone() -> bool:
+        return job not in await store.jobs_in("INPUT") | await store.jobs_in("OUTCOMES")
+
+    await wait_for(gone, "nothing of it is stored", 40)
     assert await look(cluster, job) is None
 
 
@@ -290,13 +292,15 @@ async def test_it_expires(place: Site) -> None:
     record = await upload.commit()
     assert record.state == "queued"
     deadline = time.monotonic() + 15
-    while (await cluster.jobs.get(record.id)).state != "expired":
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.1)
-    store = cluster.jobs.store
-    while record.id in await store.jobs_in("OUTCOMES"):
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.1)
+
+    async def expired() -> bool:
+        return (await cluster.jobs.get(record.id)).state == "expired"
+
+    async def removed() -> bool:
+        return record.id not in await cluster.jobs.store.jobs_in("OUTCOMES")
+
+    await wait_for(expired, "it expires", 15)
+    await wait_for(removed, "its outcomes are removed", deadline - time.monotonic())
 
 
 async def kill_server(place: Site) -> None:

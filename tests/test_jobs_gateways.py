@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,7 +13,8 @@ import msgspec
 import pytest
 
 from nodes import free_ports
-from support import Site, site, starts, wait_until
+from support import Site, site, starts
+from waiting import wait_for, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -49,15 +49,16 @@ async def gateway(place: Site) -> Gateway:
     found = Gateway(process, port)
     place.stack.push_async_callback(stop, found)
     async with httpx.AsyncClient() as client:
-        deadline = time.monotonic() + 20
-        while True:
-            assert time.monotonic() < deadline and process.returncode is None
+
+        async def ready() -> bool:
+            assert process.returncode is None
             try:
-                if (await client.get(f"{found.url}/readyz")).status_code == 200:
-                    return found
+                return (await client.get(f"{found.url}/readyz")).status_code == 200
             except httpx.TransportError:
-                pass  # It does not listen yet.
-            await asyncio.sleep(0.05)
+                return False  # It does not listen yet.
+
+        await wait_for(ready, "the gateway is ready", 20)
+    return found
 
 
 async def stop(found: Gateway) -> None:

@@ -14,8 +14,9 @@ import pytest
 import functions
 from jetmap import Cluster
 from nodes import PASSWORD, Node, running, start_nodes
-from support import AgentProcess, Site, end, nothing_left, starts, wait_until
+from support import AgentProcess, Site, end, nothing_left, starts
 from test_jobs_faults import check, jobs_items, submit, until_over, until_started
+from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 

@@ -6,9 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import psutil
 import pytest
@@ -19,15 +17,10 @@ from jetmap.broker import topology
 from jetmap.broker.connection import Connection
 from jetmap.errors import BrokerUnreachable
 from jetmap.messages import Setup
-from support import FUNCTIONS, Site, site, wait_until
+from support import FUNCTIONS, Site
+from waiting import wait_until, wait_until_sync
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def place(tmp_path: Path) -> AsyncIterator[Site]:
-    async with site(tmp_path) as there:
-        yield there
 
 
 @pytest.fixture
@@ -42,8 +35,9 @@ def freeze(place: Site, seconds: float) -> None:
     pid = place.server.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
-    while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
-        time.sleep(0.001)  # A thread on another core may answer once more.
+    # A thread on another core may answer once more.
+    stopped = psutil.STATUS_STOPPED
+    wait_until_sync(lambda: psutil.Process(pid).status() == stopped, "it is frozen")
     asyncio.get_running_loop().call_later(seconds, os.kill, pid, signal.SIGCONT)
 
 

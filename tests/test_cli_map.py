@@ -1,0 +1,94 @@
+"""``jetmap map`` with real processes: lines in, values out, in order."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from house import House, Up
+from jetmap.cli.exits import Exit
+from waiting import wait_until_sync
+
+
+def test_map_keeps_the_order(shared_up: Up) -> None:
+    numbers = "".join(f"{number}\n" for number in range(100, 5000))
+    done = shared_up.house.run("map", "double", input=numbers)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "".join(f"{2 * number}\n" for number in range(100, 5000))
+
+
+def test_map_takes_a_file_without_a_last_newline_and_kwargs(shared_up: Up) -> None:
+    (shared_up.house.directory / "numbers").write_text("1\n\n 2 \r\n3", encoding="utf-8")
+    done = shared_up.house.run("map", "double", "numbers", "--kwargs", '{"plus": 1}')
+    assert (done.returncode, done.stdout) == (0, "3\n5\n7\n")
+
+
+def test_failing_items_are_null_and_told(shared_up: Up) -> None:
+    done = shared_up.house.run("map", "double", input='12\n13\n"x"\n14\n')
+    assert done.returncode == Exit.ITEMS_FAILED
+    assert done.stdout == "24\nnull\nnull\n28\n"
+    assert "item 1: ValueError: unlucky" in done.stderr
+    assert "item 2: " in done.stderr
+    assert "2 items failed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "input", "code", "message"),
+    [
+        (["map", "double"], "1 2\n", Exit.USAGE, "line 1"),
+        (["map", "double"], "[" * 100_000, Exit.USAGE, "line 1"),
+        (["map", "nope"], "1\n", Exit.WORKERS, "'nope'"),
+        (["map", "slow", "--timeout", "0.2"], "9\n", Exit.TIMEOUT, ""),
+    ],
+)
+def test_map_refuses(
+    shared_up: Up, arguments: list[str], input: str, code: Exit, message: str
+) -> None:
+    done = shared_up.house.run(*arguments, input=input)
+    assert done.returncode == code
+    assert message in done.stderr
+
+
+def test_map_of_nothing_is_nothing(shared_up: Up) -> None:
+    done = shared_up.house.run("map", "double", input="")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_map_streams_while_the_input_goes_on(shared_up: Up) -> None:
+    process = shared_up.house.start("map", "double")
+    assert process.stdin is not None and process.stdout is not None
+    for number in (1, 2, 3):
+        process.stdin.write(f"{number}\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == f"{2 * number}\n"
+    process.stdin.close()
+    assert process.wait(10) == 0
+
+
+def test_map_ends_quietly_when_nobody_reads(shared_up: Up) -> None:
+    (shared_up.house.directory / "many").write_text("1\n" * 100_000, encoding="utf-8")
+    process = shared_up.house.start("map", "double", "many")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "2\n"
+    process.stdout.close()
+    assert process.wait(20) == 0
+    assert "rror" not in shared_up.house.said
+
+
+def test_interrupting_map_withdraws_it(shared_up: Up) -> None:
+    process = shared_up.house.start("map", "slow")
+    assert process.stdin is not None
+    process.stdin.write("60\n")
+    process.stdin.flush()
+    wait_until_sync(lambda: shared_up.busy == 1, "the item runs")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == Exit.INTERRUPTED
+    wait_until_sync(lambda: shared_up.busy == 0, "its worker is free again")
+
+
+def test_map_of_a_file_of_tasks_starts_its_own_cluster(house: House) -> None:
+    done = house.run("map", "tasks.py:double", input="1\n2\n13\n")
+    assert done.stdout == "2\n4\nnull\n"
+    assert done.returncode == Exit.ITEMS_FAILED
+    house.nothing_is_left()

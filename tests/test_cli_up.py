@@ -1,0 +1,121 @@
+"""``jetmap up`` and ``jetmap worker``, really: what they serve, survive and leave behind."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import psutil
+
+from house import TASKS, House, Up, runs
+from jetmap.cli.children import FIRST_PAUSE, LONGEST_PAUSE, Backoff
+from waiting import wait_until_sync
+
+
+def test_up_serves_and_leaves_nothing(house: House) -> None:
+    up = house.up()
+    assert up.get("/map/double", "[1, 2, 3]") == (200, [2, 4, 6])
+    assert up.stop() == 0
+    house.nothing_is_left()
+
+
+def test_secrets_are_on_no_command_line(shared_up: Up) -> None:
+    password = shared_up.house.running().password
+    family = [
+        psutil.Process(shared_up.process.pid),
+        *shared_up.house.descendants(shared_up.process),
+    ]
+    assert len(family) >= 6  # itself, server, agent, gateway, a worker a core
+    for process in family:
+        assert password not in " ".join(process.cmdline())
+
+
+def test_everything_dies_with_up_however_it_dies(house: House) -> None:
+    up = house.up()
+    assert up.stop(signal.SIGKILL) == -signal.SIGKILL
+    wait_until_sync(lambda: not any(runs(child) for child in up.children), "all children are gone")
+    # The next one clears what could not be cleared.
+    again = house.up()
+    assert again.get("/map/double", "[4]") == (200, [8])
+    assert again.stop(signal.SIGINT) == 0
+    house.nothing_is_left()
+
+
+def test_up_starts_again_what_crashes(house: House) -> None:
+    up = house.up()
+    for part in ("worker", "api", "nats-server"):
+        before = up.child(part)
+        before.kill()
+        wait_until_sync(lambda before=before: not runs(before), f"{part} is gone")
+        wait_until_sync(lambda: up.get("/readyz")[0] == 200, f"ready without the first {part}")
+        wait_until_sync(
+            lambda: up.get("/map/double", "[5]") == (200, [10]), f"maps without the first {part}"
+        )
+        assert up.child(part).pid != before.pid
+    assert up.stop() == 0
+    house.nothing_is_left()
+
+
+def test_up_reloads(house: House) -> None:
+    up = house.up("--reload")
+    assert up.get("/map/double", "[5]") == (200, [10])
+    house.tasks.write_text(TASKS.replace("2 * n + plus", "3 * n + plus"), encoding="utf-8")
+    wait_until_sync(lambda: up.get("/map/double", "[5]") == (200, [15]), "the new function")
+    assert up.stop() == 0
+
+
+def test_up_tells_other_hosts_how_to_join(house: House) -> None:
+    secret = house.directory / "nats-password"
+    secret.write_text("correct-horse", encoding="utf-8")
+    up = house.up("--nats-host", "0.0.0.0", "--nats-password-file", "nats-password")
+    # The command stands on a line of its own, after those of the broker and its store.
+    assert up.process.stdout is not None
+    lines = [up.process.stdout.readline() for _ in range(4)]
+    command = lines[-1].split()
+    assert command[:3] == ["jetmap", "worker", "tasks.py"]
+    worker = house.start(*command[1:])
+    wait_until_sync(lambda: up.ready == 4, "the other host's cores joined")
+    house.descendants(worker)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(20) == 0
+    wait_until_sync(lambda: up.ready == 2, "and left")
+    assert up.stop() == 0
+    house.nothing_is_left()
+
+
+def test_a_worker_finishes_on_the_first_signal_and_ends_on_the_second(house: House) -> None:
+    up = house.up("--cores", "1")
+
+    def stopped_in_an_item(seconds: int, *options: str) -> tuple[Any, Any]:
+        """A worker that has heard the first signal, and the map that it works for."""
+        worker = house.start("worker", "tasks.py", "--cores", "1", *options)
+        wait_until_sync(lambda: up.ready == 2, "both are ready")
+        mapping = house.start("map", "slow")
+        assert mapping.stdin is not None
+        mapping.stdin.write(f"{seconds}\n{seconds}\n")
+        mapping.stdin.close()
+        wait_until_sync(lambda: up.busy == 2, "both are busy")
+        house.descendants(worker)
+        worker.send_signal(signal.SIGTERM)
+        return worker, mapping
+
+    worker, mapping = stopped_in_an_item(3)
+    assert worker.wait(20) == 0
+    assert mapping.wait(20) == 0
+
+    worker, _ = stopped_in_an_item(40, "--grace", "60")
+    wait_until_sync(lambda: "SIGTERM: finishing within 60 s" in house.said, "it drains")
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(10) == 0
+
+
+# The supervisor's parts
+
+
+def test_backoff_grows_and_is_forgotten() -> None:
+    backoff = Backoff()
+    pauses = [backoff.after(lived=0.0) for _ in range(8)]
+    assert pauses[0] == FIRST_PAUSE
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == LONGEST_PAUSE
+    assert backoff.after(lived=60.0) == FIRST_PAUSE

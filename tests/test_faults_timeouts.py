@@ -1,0 +1,67 @@
+"""Limits of time are real, whatever a function does meanwhile."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+import functions
+from jetmap import Cluster, ItemTimeout, MapTimeout
+from load import orders
+from support import (
+    AgentProcess,
+    Site,
+    alive,
+    check,
+    executions,
+)
+from waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def cluster(home_cluster: Cluster) -> Cluster:
+    return home_cluster
+
+
+@pytest.mark.parametrize("how", ["loop", "sleep:60", "hold:60"])
+async def test_an_items_timeout(cluster: Cluster, agent: AgentProcess, how: str) -> None:
+    bad = {0: how, 150: how, 299: how}
+    began = time.monotonic()
+    values = await cluster.map(functions.limited, orders(300, bad), return_exceptions=True)
+    check(values, range(300), dict.fromkeys(bad, ItemTimeout))
+    assert "timeout of 0.4 s" in values[0].message
+    assert time.monotonic() - began < 15
+
+
+async def test_a_timeout_ends_what_the_function_started(
+    cluster: Cluster, agent: AgentProcess, tmp_path: Path
+) -> None:
+    file = tmp_path / "pid"
+    values = await cluster.map(
+        functions.limited, orders(50, {25: f"child:{file}"}), return_exceptions=True
+    )
+    check(values, range(50), {25: ItemTimeout})
+    await wait_until(lambda: not alive(int(file.read_text())), "the child is gone", 2)
+
+
+async def test_a_maps_timeout_stops_what_holds_the_gil(
+    home: Site, cluster: Cluster, agent: AgentProcess
+) -> None:
+    with pytest.raises(MapTimeout):
+        await cluster.map(functions.hurt, orders(10, {0: "hold:60", 1: "loop"}), timeout=0.5)
+    await home.until_busy(cluster, 0, 1)
+    assert await cluster.map(functions.empty, range(100)) == list(range(100))
+
+
+@pytest.mark.slow
+async def test_long_work_runs_once(cluster: Cluster, agent: AgentProcess, tmp_path: Path) -> None:
+    # Longer than the broker's lease and than every patience there is.
+    log = tmp_path / "log"
+    items = [functions.Order(n, 0, how) for n, how in enumerate(["hold:16", "sleep:16", "", ""])]
+    values = await cluster.map(functions.obey, items, kwargs={"log": str(log)})
+    assert values == [0, 1, 2, 3]
+    assert executions(log) == dict.fromkeys(range(4), 1)
