@@ -6,7 +6,7 @@ import os
 import re
 import typing
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .signatures import (
@@ -36,7 +36,8 @@ class Function:
     name: what it is called by. module, qualname: where a worker finds it (the dotted name of
     a module that was started with ``python -m``, not ``__main__``). file: that module's file,
     or None. stamp: the file's state when the function was defined. by_value: it was defined
-    without a file (REPL, notebook, ``python -c``). local: inside another function.
+    without a file (REPL, notebook, ``python -c``). local: inside another function. hints: what
+    its annotations mean, by parameter, where that is known already.
     """
 
     __slots__ = (
@@ -51,6 +52,7 @@ class Function:
         name: str | None = None,
         timeout: float | None = None,
         attempts: int | None = None,
+        hints: Mapping[str, Any] | None = None,
     ) -> None:
         scope = scope_of(innermost(callable))
         self.parameter = item_parameter(callable)
@@ -67,7 +69,7 @@ class Function:
         self.file: str | None = None if self.by_value or file is None else os.path.abspath(file)  # noqa: PTH100
         self.stamp = file_stamp(self.file)
         self._codecs: dict[str, Codec] = {}
-        self._hints: dict[str, Any] = {}
+        self._hints: dict[str, Any] = dict(hints or {})
         self._strong: Callable[..., Any] | None = callable
         self._weak: weakref.ref[Callable[..., Any]] | None = None
 
@@ -130,6 +132,17 @@ class Function:
             attempts=self.attempts,
             module=self.module,
         )
+
+    def known_hints(self) -> dict[str, Any]:
+        """What those annotations mean that are text, as far as their names are known by now."""
+        hints = {}
+        for parameter, annotation in annotations_of(self.callable).items():
+            if isinstance(annotation, str):
+                try:
+                    hints[parameter] = self._hint(parameter)
+                except TypeError:  # refused at the parameter's first use
+                    continue
+        return hints
 
     def is_of(self, f: object) -> bool:
         return self._peek() is f

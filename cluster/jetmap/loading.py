@@ -142,7 +142,7 @@ def resolve(ref: FunctionRef) -> Function:
     key = (ref.module, ref.qualname, ref.digest)
     function = _resolved.get(key)
     if function is None:
-        function = _unpickled(ref) if ref.value is not None else _imported(ref)
+        function = _imported(ref) if ref.value is None else _unpickled(ref.value, ref.qualname)
         _resolved[key] = function
         _forget_old_values()
     return function
@@ -270,34 +270,15 @@ def _attribute(module: types.ModuleType, ref: FunctionRef) -> Any:
 
 
 def _pickled(function: Function) -> bytes:
-    import cloudpickle
+    from .byvalue import pickled  # with cloudpickle, which few need
 
-    options = (function.name, function.timeout, function.attempts)
-    try:
-        value: bytes = cloudpickle.dumps((function.callable, *options))
-    except Exception as exc:
-        from .errors import NotImportable
-
-        raise NotImportable(
-            f"{function.qualname} was defined without a file, and cannot be sent by value: {exc}; "
-            "move it to a module"
-        ) from exc
-    return value
+    return pickled(function)
 
 
-def _unpickled(ref: FunctionRef) -> Function:
-    import pickle
+def _unpickled(value: bytes, qualname: str) -> Function:
+    from .byvalue import unpickled
 
-    try:
-        f, name, timeout, attempts = pickle.loads(ref.value or b"")
-    except Exception as exc:
-        from .errors import NotImportable
-
-        raise NotImportable(
-            f"a worker cannot load {ref.qualname}, which was sent by value: "
-            f"{type(exc).__name__}: {exc}"
-        ) from exc
-    return Function(f, name=name, timeout=timeout, attempts=attempts)
+    return unpickled(value, qualname)
 
 
 def _forget_old_values() -> None:

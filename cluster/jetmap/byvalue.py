@@ -1,0 +1,91 @@
+"""Functions that were defined without a file (REPL, notebook): they travel as themselves.
+
+cloudpickle takes along what a function uses, the types of its session among them. Three things
+are seen to here: what msgspec notes on a class at its first use stays behind; the marks by which
+dataclasses knows its own, compared by identity, go by name; and annotations that are text become
+what they mean, for a worker has no session to look their names up in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import pickle
+import sys
+from typing import Any, ForwardRef
+
+import cloudpickle
+import msgspec
+
+from .errors import NotImportable
+from .functions import Function
+from .signatures import evaluate
+
+_CACHE = "__msgspec_cache__"
+_ANNOTATIONS = "__annotations__"
+_MARKS = {
+    id(value): name
+    for name, value in vars(dataclasses).items()
+    if type(value).__module__ == "dataclasses"
+}
+
+
+def pickled(function: Function) -> bytes:
+    """Raises NotImportable for what cannot travel: an open file, a lock, a msgspec struct."""
+    about = (function.name, function.timeout, function.attempts, function.known_hints())
+    file = io.BytesIO()
+    try:
+        _Pickler(file).dump((function.callable, *about))
+    except Exception as exc:
+        raise NotImportable(
+            f"{function.qualname} was defined without a file, and cannot be sent by value: {exc}; "
+            "move it to a module"
+        ) from exc
+    return file.getvalue()
+
+
+def unpickled(value: bytes, qualname: str) -> Function:
+    """Raises NotImportable."""
+    try:
+        f, name, timeout, attempts, hints = pickle.loads(value)
+    except Exception as exc:
+        raise NotImportable(
+            f"a worker cannot load {qualname}, which was sent by value: {type(exc).__name__}: {exc}"
+        ) from exc
+    return Function(f, name=name, timeout=timeout, attempts=attempts, hints=hints)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    def reducer_override(self, obj: Any) -> Any:
+        mark = _MARKS.get(id(obj))
+        if mark is not None:
+            return mark
+        reduced = super().reducer_override(obj)
+        # A class that travels as itself: how it is made, then its dict and its slots.
+        if isinstance(obj, type) and isinstance(reduced, tuple) and len(reduced) > 2:
+            if isinstance(obj, type(msgspec.Struct)):
+                raise TypeError(
+                    f"{obj.__qualname__} is a msgspec.Struct, which can only be imported: define "
+                    "it in a module, or make it a dataclass"
+                )
+            make, arguments, (members, slots), *rest = reduced
+            return make, arguments, (_portable(obj, members), slots), *rest
+        return reduced
+
+
+def _portable(cls: type, members: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: member for name, member in members.items() if name != _CACHE}
+    annotations = kept.get(_ANNOTATIONS)
+    if isinstance(annotations, dict):
+        scope = getattr(sys.modules.get(cls.__module__), "__dict__", {})
+        kept[_ANNOTATIONS] = {name: _meant(hint, scope) for name, hint in annotations.items()}
+    return kept
+
+
+def _meant(hint: Any, scope: dict[str, Any]) -> Any:
+    if not isinstance(hint, (str, ForwardRef)):
+        return hint
+    try:
+        return evaluate(hint, scope, {})
+    except Exception:  # An unknown name: refused when the type is used, if it is.
+        return hint
