@@ -56,7 +56,7 @@ class Cluster(WithJobs):
         inline: bool = False,
         settings: Settings | None = None,
     ) -> None:
-        _refuse_in_worker()
+        refuse_in_worker()
         self._url = url
         self._tasks = [tasks] if isinstance(tasks, str) else list(tasks)
         self._pool = pool
@@ -269,6 +269,11 @@ class Cluster(WithJobs):
         return self._loop is not None
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether it was started before this process was forked: it is the parent's."""
+        return self._loop is not None and self._pid != os.getpid()
+
+    @property
     def settings(self) -> Settings:
         if self._settings is None:
             given: dict[str, Any] = {"nats_url": self._url, "cores": self._cores}
@@ -289,7 +294,7 @@ class Cluster(WithJobs):
     # Inside
 
     async def _start(self) -> None:
-        _refuse_in_worker()
+        refuse_in_worker(starting=True)
         if self._loop is not None:
             raise ClusterClosed("this cluster is started already")
         self._loop = asyncio.get_running_loop()
@@ -362,6 +367,8 @@ class Cluster(WithJobs):
             )
 
     def _linked(self) -> Link:
+        if self.is_foreign:
+            raise ClusterClosed(FORKED)
         if self._link is None:
             raise ClusterClosed(_NOT_STARTED)
         return self._link
@@ -369,10 +376,8 @@ class Cluster(WithJobs):
     def _check(self) -> None:
         if self._loop is None:
             raise ClusterClosed(_NOT_STARTED)
-        if self._pid != os.getpid():
-            raise ClusterClosed(
-                "this cluster was started before this process was forked; start one here"
-            )
+        if self.is_foreign:
+            raise ClusterClosed(FORKED)
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
@@ -383,12 +388,25 @@ class Cluster(WithJobs):
             )
 
 
+FORKED = "this cluster was started before this process was forked; start one here"
 _NOT_STARTED = "the cluster is not started: use it in 'async with Cluster()'"
 
 
-def _refuse_in_worker() -> None:
+def refuse_in_worker(*, starting: bool = False) -> None:
+    """Raises ClusterClosed inside an item, and where a worker would start one at all.
+
+    A module that workers import may make a Cluster, for its application to start.
+    """
     process = sys.modules.get("jetmap.worker.process")
-    if process is not None and getattr(process, "running", False):
+    if process is None:
+        return
+    if process.in_item:
         raise ClusterClosed(
             "a Cluster cannot be used inside a worker: its core would wait for itself"
+        )
+    if starting and process.in_worker:
+        raise ClusterClosed(
+            "a Cluster cannot be started inside a worker, which imports this module to find its "
+            'functions: put what starts one under if __name__ == "__main__":, or into the '
+            "lifespan of your application"
         )

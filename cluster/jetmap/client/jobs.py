@@ -190,6 +190,7 @@ class JobStream(Generic[Y]):
         while not self._ready:
             if self._closed:
                 raise StopAsyncIteration
+            self._reading.check()
             if self._parts is None:
                 reading = self._reading
                 self._parts = (

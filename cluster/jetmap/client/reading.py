@@ -38,6 +38,10 @@ class Reading:
         self._outcomes: Outcomes | None = None
         self._silent_since: float | None = None
 
+    def check(self) -> None:
+        """Raises ClusterClosed where the cluster may not be used."""
+        self._jobs()
+
     @property
     def format(self) -> Format:
         """Of the outcomes; known once something was read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -10,7 +11,7 @@ from typing import Any, Generic, Protocol, Self
 
 from jetmap.dispatch.outcome import Batch, Outcome, X, Y
 from jetmap.dispatch.sources import AsyncObjects, Objects
-from jetmap.errors import ItemError
+from jetmap.errors import ClusterClosed, ItemError
 
 from .calls import Call
 
@@ -47,7 +48,7 @@ class Stream(Generic[X, Y]):
 
     Failing items never raise from it. Leaving its ``async with`` withdraws the map; it starts
     with the first outcome that is asked for. Raises MapTimeout, what ``items`` raised, and
-    what opening a map raises.
+    what opening a map raises; ClusterClosed in another event loop and in a forked process.
     """
 
     def __init__(self, open: Opener, call: Call) -> None:
@@ -58,6 +59,7 @@ class Stream(Generic[X, Y]):
         self._outcomes: deque[Outcome[X, Y]] = deque()
         self._closed = False
         self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
 
     @property
     def total(self) -> int | None:
@@ -73,12 +75,14 @@ class Stream(Generic[X, Y]):
         return self
 
     async def __anext__(self) -> Outcome[X, Y]:
+        self._check()
         if not self._outcomes:
             await self._read()
         return self._outcomes.popleft()
 
     async def next_batch(self) -> list[Outcome[X, Y]]:
         """The outcomes that are there, at least one unless the stream has ended."""
+        self._check()
         if not self._outcomes:
             try:
                 await self._read()
@@ -92,6 +96,9 @@ class Stream(Generic[X, Y]):
         """Withdraws what is not done. Twice is harmless."""
         self._closed = True
         self._outcomes.clear()
+        if not self._is_here():
+            self._drop()
+            return
         if self._run is not None:
             await self._run.aclose()
         if isinstance(self._source, AsyncObjects):
@@ -110,9 +117,29 @@ class Stream(Generic[X, Y]):
 
     def __del__(self) -> None:
         # Dropped without being closed: nobody will read what is left.
+        self._drop()
+
+    def _drop(self) -> None:
+        """Has the map withdrawn in its own event loop; that of a parent process goes on."""
         run = self._run
-        if run is not None and not run.ended and self._loop.is_running():
-            self._loop.call_soon_threadsafe(_close_soon, run)
+        if run is None or run.ended or self._pid != os.getpid() or not self._loop.is_running():
+            return
+        self._loop.call_soon_threadsafe(_close_soon, run)
+
+    def _is_here(self) -> bool:
+        if self._pid != os.getpid():
+            return False
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
+    def _check(self) -> None:
+        if self._is_here():
+            return
+        if self._pid != os.getpid():
+            raise ClusterClosed("this stream was opened before this process was forked")
+        raise ClusterClosed("this stream belongs to another event loop: read it there")
 
     async def _read(self) -> None:
         """The outcomes of at least one more item, or StopAsyncIteration."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
+from typing import Any, Generic, Literal, Self, TypeVar, overload
 
 from jetmap.dispatch.outcome import Outcome
 from jetmap.dispatch.roster import FunctionStatus
@@ -14,12 +15,10 @@ from jetmap.errors import ClusterClosed, ItemError
 from jetmap.messages import Presence
 
 from .calls import Call
+from .cluster import FORKED, Cluster, refuse_in_worker
 from .stream import Stream
 from .submitting import Pieces, abort
 from .sync_jobs import SyncJob
-
-if TYPE_CHECKING:
-    from .cluster import Cluster
 
 X = TypeVar("X")
 Y = TypeVar("Y")
@@ -39,6 +38,7 @@ class SyncCluster:
         self._own_loop: asyncio.AbstractEventLoop | None = None
 
     def __enter__(self) -> Self:
+        refuse_in_worker(starting=True)
         if self._cluster.is_started:
             raise ClusterClosed("this cluster is started already: use cluster.sync as it is")
         loop = asyncio.new_event_loop()
@@ -62,7 +62,12 @@ class SyncCluster:
 
     def close(self) -> None:
         """Ends what ``with`` started. Twice is harmless."""
-        if self._own_loop is not None:
+        if self._own_loop is None:
+            return
+        if self._cluster.is_foreign:
+            # Loop and thread are the parent process's, and so is the cluster.
+            self._own_loop = self._thread = None
+        else:
             try:
                 self._wait(self._cluster.aclose())
             finally:
@@ -205,6 +210,9 @@ class SyncCluster:
         return self._cluster.workers
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self._cluster.is_foreign:
+            coroutine.close()
+            raise ClusterClosed(FORKED)
         loop = self._own_loop or self._cluster._loop
         if loop is None:
             coroutine.close()
@@ -244,12 +252,15 @@ class SyncStream(Generic[X, Y]):
     ) -> None:
         self._wait = wait
         self._stream = stream
+        self._pid = os.getpid()
         self._ready: Iterator[Outcome[X, Y]] = iter(())
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Outcome[X, Y]:
+        if self._pid != os.getpid():
+            raise ClusterClosed(FORKED)
         for outcome in self._ready:
             return outcome
         batch = self._wait(self._stream.next_batch())
@@ -260,7 +271,8 @@ class SyncStream(Generic[X, Y]):
 
     def close(self) -> None:
         """Withdraws what is not done."""
-        self._wait(self._stream.aclose())
+        if self._pid == os.getpid():
+            self._wait(self._stream.aclose())
 
     def __enter__(self) -> Self:
         return self

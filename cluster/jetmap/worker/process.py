@@ -19,11 +19,17 @@ from .output import MarkedOutput, redirect
 from .progress import Progress
 
 STALE_EXIT = 77
-running = False  # Whether this process is inside an item: a Cluster must not start there.
+
+# A Cluster must not be used inside an item, nor be started anywhere in a worker: not when that
+# imports its functions either, where each would start workers that import the same.
+in_worker = False
+in_item = False
 
 
 def main(pipe_fd: int, progress_fd: int, parent: int, cpu: int | None, nice: int = 0) -> None:
     """Serves chunks until the agent closes the pipe; called by the agent's spawn."""
+    global in_worker
+    in_worker = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # SIGTERM goes to the agent, which decides; a worker that obeyed it would lose its chunk.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -79,7 +85,7 @@ class _Worker:
         self._pipe.send(pipe.READY, self._encode(ready))
 
     def _compute(self, chunk: Chunk) -> None:
-        global running
+        global in_item
         self._map = chunk.map
         try:
             function = self._find(chunk)
@@ -90,13 +96,13 @@ class _Worker:
         except BaseException as error:
             refuse(chunk, None, error, self._emit, self._limits)
             return
-        running = True
+        in_item = True
         try:
             compute(
                 chunk, function, self._progress, self._emit, self._limits, self._output.finish_line
             )
         finally:
-            running = False
+            in_item = False
 
     def _find(self, chunk: Chunk) -> Function:
         if chunk.ref is not None and self._trust:
