@@ -104,6 +104,10 @@ class FakeCluster:
             for function in self._functions.values()
         ]
 
+    def info(self, name: str) -> FunctionInfo | None:
+        function = self._functions.get(name)
+        return None if function is None else _info(function)
+
     @property
     def workers(self) -> list[Presence]:
         infos = [status.info for status in self.functions]

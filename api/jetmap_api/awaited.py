@@ -63,7 +63,7 @@ class Preferred:
             return None
         job = job_of_map(request, scope)
         try:
-            upload = await begin(cluster.jobs, name, job)
+            upload = await begin(cluster, name, job)
         except (JobsUnavailable, StoreFull) as exc:
             logger.debug("a preference is ignored: %s", exc)
             return None

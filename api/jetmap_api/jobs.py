@@ -78,7 +78,7 @@ class JobsEndpoints:
         """202 once the whole body is durable."""
         request = read_job_request(scope)
         cluster = self._cluster(scope)
-        upload = await begin(cluster.jobs, name, request)
+        upload = await begin(cluster, name, request)
         limits = upload_limits(cluster, self._limits)
         record = await store(upload, request, receive, departure, limits)
         await accepted(send, scope, record)

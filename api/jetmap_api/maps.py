@@ -16,6 +16,7 @@ from .asgi import Receive, Scope, Send
 from .awaited import Preferred
 from .bodies import json_elements, msgpack_elements, read_body
 from .departure import Departure
+from .keywords import check_kwargs
 from .limits import Limits
 from .lines import LinesBody
 from .problems import problem_of, refuse
@@ -107,7 +108,9 @@ class Maps:
             body.close()
 
     async def _open(self, cluster: Cluster, name: str, source: Source, request: MapRequest) -> Map:
-        return await cluster.open(
+        keywords = request.options.kwargs
+        checked = check_kwargs(cluster, name, keywords)
+        run = await cluster.open(
             name,
             source,
             format=request.format,
@@ -115,6 +118,13 @@ class Maps:
             timeout=request.options.timeout,
             ordered=request.options.ordered and request.answer in ("jsonl", "sse"),
         )
+        if not checked:  # Workers have come since.
+            try:
+                check_kwargs(cluster, name, keywords)
+            except BaseException:
+                await run.aclose()
+                raise
+        return run
 
     async def _answer(
         self,

@@ -97,9 +97,10 @@ def malformed(detail: str, **members: Any) -> Problem:
     return Problem(400, "malformed-body", "The body is malformed", detail, **members)
 
 
-def bad_parameter(name: str, detail: str) -> Problem:
+def bad_parameter(name: str, detail: str, **members: Any) -> Problem:
     """400: a query parameter."""
-    return Problem(400, "bad-parameter", f"Bad parameter {name!r}", detail, parameter=name)
+    title = f"Bad parameter {name!r}"
+    return Problem(400, "bad-parameter", title, detail, parameter=name, **members)
 
 
 def over_limit(detail: str, *, setting: str, limit: int, **members: Any) -> Problem:

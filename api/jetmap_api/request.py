@@ -80,12 +80,12 @@ class MapRequest:
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """What a job is to be. kwargs: in ``format``. timeout: seconds for the whole job, from its
-    start. ttl: seconds that it is kept after its end. reserve: bytes of the store. caller, key:
-    who asks, and under which Idempotency-Key."""
+    """What a job is to be. keywords: its keyword-only parameters, a JSON object. timeout: seconds
+    for the whole job, from its start. ttl: seconds that it is kept after its end. reserve: bytes
+    of the store. caller, key: who asks, and under which Idempotency-Key."""
 
     body: Body
-    kwargs: bytes = b""
+    keywords: bytes = b""
     timeout: float | None = None
     ttl: float | None = None
     reserve: int | None = None
@@ -95,6 +95,11 @@ class JobRequest:
     @property
     def format(self) -> Format:
         return "msgpack" if self.body == "msgpack" else "json"
+
+    @property
+    def kwargs(self) -> bytes:
+        """The keyword-only parameters in ``format``."""
+        return encoded_kwargs(self.keywords, self.format)
 
 
 PLAIN = Options()
@@ -132,11 +137,10 @@ def read_job_request(scope: Scope) -> JobRequest:
             _check_encoding(value)
     body = body_type(media)
     given = parameters(scope["query_string"], JOB_PARAMETERS)
-    kwargs = _kwargs(given["kwargs"]) if "kwargs" in given else b""
     caller, key = identity(scope)
     return JobRequest(
         body,
-        encoded_kwargs(kwargs, "msgpack" if body == "msgpack" else "json"),
+        _kwargs(given["kwargs"]) if "kwargs" in given else b"",
         _seconds("timeout", given["timeout"]) if "timeout" in given else None,
         _seconds("ttl", given["ttl"]) if "ttl" in given else None,
         whole_number("reserve", given["reserve"], 1, 1 << 62) if "reserve" in given else None,
@@ -148,7 +152,8 @@ def read_job_request(scope: Scope) -> JobRequest:
 def job_of_map(request: MapRequest, scope: Scope) -> JobRequest:
     """The job that a map is run as when its client prefers so."""
     caller, key = identity(scope)
-    return JobRequest(request.body, request.kwargs, request.options.timeout, caller=caller, key=key)
+    options = request.options
+    return JobRequest(request.body, options.kwargs, options.timeout, caller=caller, key=key)
 
 
 def identity(scope: Scope) -> tuple[str, str | None]:

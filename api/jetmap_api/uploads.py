@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .asgi import Receive
 from .departure import Departure
+from .keywords import check_kwargs
 from .limits import Limits
 from .request import JobRequest
 from .splitters import splitter
@@ -18,7 +19,6 @@ from .splitters import splitter
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
     from jetmap.jobs.records import Record
-    from jetmap.jobs.service import Jobs
     from jetmap.jobs.upload import Upload
 
 logger = logging.getLogger(__name__)
@@ -26,9 +26,10 @@ logger = logging.getLogger(__name__)
 ABORT_SECONDS = 5.0
 
 
-async def begin(jobs: Jobs, function: str, request: JobRequest) -> Upload:
-    """Raises what ``Jobs.begin`` does."""
-    return await jobs.begin(
+async def begin(cluster: Cluster, function: str, request: JobRequest) -> Upload:
+    """Raises what ``Jobs.begin`` does; Problem: 400 for keyword parameters that do not fit."""
+    checked = check_kwargs(cluster, function, request.keywords)
+    upload = await cluster.jobs.begin(
         function,
         format=request.format,
         kwargs=request.kwargs,
@@ -38,6 +39,13 @@ async def begin(jobs: Jobs, function: str, request: JobRequest) -> Upload:
         timeout=request.timeout,
         reserve=request.reserve,
     )
+    if not checked:  # Workers have come since.
+        try:
+            check_kwargs(cluster, function, request.keywords)
+        except BaseException:
+            await abort(upload)
+            raise
+    return upload
 
 
 def upload_limits(cluster: Cluster, limits: Limits) -> Limits:

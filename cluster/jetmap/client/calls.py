@@ -13,7 +13,8 @@ from jetmap.dispatch.outcome import Batch
 from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import ItemError, Unencodable, item_error
 from jetmap.functions import Function
-from jetmap.messages import Format
+from jetmap.keywords import misfit
+from jetmap.messages import Format, FunctionInfo
 from jetmap.tasks import find
 
 # Python callers: bytes and NaN survive, integers have 64 bits.
@@ -65,6 +66,16 @@ class Call:
         function = find(f)
         assert function is not None
         return cls(function.name, function, function.item, function.value, b"")
+
+    def check(self, info: FunctionInfo | None) -> None:
+        """Raises TypeError: keyword parameters of a function that is called by name are not those
+        that its workers announce."""
+        if info is None:
+            return
+        kwargs = self.item.decode(self.kwargs, FORMAT) if self.kwargs else {}
+        found = misfit(info, kwargs, names_only=True)
+        if found is not None:
+            raise TypeError(f"keyword parameters of {self.name}: {found.message}")
 
     def source(
         self, items: Iterable[Any] | AsyncIterable[Any], *, keep: bool, max_item: int

@@ -15,7 +15,7 @@ from jetmap.dispatch.sources import AsyncObjects, Objects, Source
 from jetmap.dispatch.stats import Stats
 from jetmap.errors import ClusterClosed, ItemError, LimitExceeded, UnknownFunction
 from jetmap.loading import import_tasks
-from jetmap.messages import Format, Presence
+from jetmap.messages import Format, FunctionInfo, Presence
 from jetmap.settings import Settings
 from jetmap.tasks import find, registered
 from jetmap.worker.compute import Limits
@@ -249,6 +249,13 @@ class Cluster(WithJobs):
             return [FunctionStatus(f.info(), ["inline"], 1, True) for f in registered()]
         return self._linked().dispatcher.roster.functions()
 
+    def info(self, name: str) -> FunctionInfo | None:
+        """How the newest offer describes a function; None if nobody offers it now."""
+        if self._inline:
+            function = find(name)
+            return None if function is None else function.info()
+        return self._linked().dispatcher.roster.offers(name).info
+
     @property
     def workers(self) -> list[Presence]:
         """The agents of the pool, as they last announced themselves."""
@@ -325,6 +332,8 @@ class Cluster(WithJobs):
         if self._inline:
             return self._open_inline(name, source, format, kwargs, timeout)
         function = call.function if call is not None else None
+        if call is not None and function is None:
+            call.check(self.info(name))
         link = self._linked()
         return await link.dispatcher.open(
             name,

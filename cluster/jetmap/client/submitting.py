@@ -22,6 +22,7 @@ from .jobs import Job
 if TYPE_CHECKING:
     from jetmap.jobs.service import Jobs
     from jetmap.jobs.upload import Upload
+    from jetmap.messages import FunctionInfo
 
     from .link import Link
 
@@ -219,7 +220,9 @@ class WithJobs(ABC):
     async def begin(
         self, call: Call, *, ttl: float | None, timeout: float | None, key: str | None
     ) -> Upload:
-        """The job's upload, still empty."""
+        """The job's upload, still empty. Raises TypeError: the keyword parameters do not fit."""
+        if call.function is None and not self._inline:
+            call.check(self.info(call.name))
         return await self.jobs.begin(
             call.name,
             format=FORMAT,
@@ -237,6 +240,8 @@ class WithJobs(ABC):
     @property
     @abstractmethod
     def max_item(self) -> int: ...
+    @abstractmethod
+    def info(self, name: str) -> FunctionInfo | None: ...
     @abstractmethod
     def _linked(self) -> Link: ...
     @abstractmethod

@@ -1,0 +1,111 @@
+"""Keyword parameters of a function that is only known by what its workers announce.
+
+Names are compared with the announced JSON Schema, and types as far as its top level tells; the
+worker that decodes them into the annotated types has the last word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .messages import FunctionInfo
+
+_PYTHON: dict[str, tuple[type, ...]] = {
+    "null": (type(None),),
+    "boolean": (bool,),
+    "integer": (int,),
+    "number": (int, float),
+    "string": (str,),
+    "array": (list,),
+    "object": (dict,),
+}
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """parameter: which one is wrong. message: how, and what is accepted."""
+
+    parameter: str
+    message: str
+
+
+def misfit(
+    info: FunctionInfo, kwargs: Mapping[str, Any], *, names_only: bool = False
+) -> Misfit | None:
+    """What is wrong with keyword parameters (as decoded JSON), if anything is for certain."""
+    if not kwargs and not info.kwargs.get("required") and "$ref" not in info.kwargs:
+        return None
+    schema = _Schema(info.kwargs)
+    if schema.properties is None:
+        return None
+    for name, value in kwargs.items():
+        if name not in schema.properties:
+            told = f"{info.name}() has no parameter {name!r}; {schema.accepted()}"
+            return Misfit(name, told)
+        property = schema.properties[name]
+        if not names_only and not schema.fits(value, property):
+            told = f"{name!r} of {info.name}() is {schema.words(property)}; {schema.accepted()}"
+            return Misfit(name, told)
+    for name in schema.required:
+        if name not in kwargs:
+            return Misfit(name, f"{info.name}() needs the parameter {name!r}; {schema.accepted()}")
+    return None
+
+
+class _Schema:
+    """The announced document of a function's keyword parameters."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._definitions: dict[str, Any] = document.get("$defs", {})
+        top = self._resolved(document)
+        self.properties: dict[str, Any] | None = top.get("properties")
+        self.required: list[str] = top.get("required", [])
+
+    def accepted(self) -> str:
+        told = []
+        for name, property in (self.properties or {}).items():
+            about = [self.words(property)] if self.words(property) else []
+            about += [] if name in self.required else ["optional"]
+            told.append(f"{name} ({', '.join(about)})" if about else name)
+        return f"it takes {', '.join(told)}" if told else "it takes no keyword parameters"
+
+    def fits(self, value: Any, property: Any) -> bool:
+        """False only where no value like this can fit."""
+        schema = self._resolved(property)
+        if "anyOf" in schema:
+            return any(self.fits(value, branch) for branch in schema["anyOf"])
+        if "enum" in schema:
+            return value in schema["enum"]
+        kinds = schema.get("type")
+        if kinds is None:
+            return True
+        return any(_is(value, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds))
+
+    def words(self, property: Any) -> str:
+        """A type; empty where the schema's top level does not say."""
+        schema = self._resolved(property)
+        if "enum" in schema:
+            return "one of " + ", ".join(map(repr, schema["enum"]))
+        if "anyOf" in schema:
+            told = [self.words(branch) for branch in schema["anyOf"]]
+            return " or ".join(told) if all(told) else ""
+        kinds = schema.get("type", ())
+        return kinds if isinstance(kinds, str) else " or ".join(kinds)
+
+    def _resolved(self, schema: Any) -> dict[str, Any]:
+        """What a reference refers to; nothing of a schema that is just true or false."""
+        if not isinstance(schema, dict):
+            return {}
+        name = schema.get("$ref", "").removeprefix("#/$defs/")
+        found: dict[str, Any] = self._definitions.get(name, {}) if name else schema
+        return found
+
+
+def _is(value: Any, kind: str) -> bool:
+    types = _PYTHON.get(kind)
+    if types is None:
+        return True
+    return isinstance(value, types) and (bool in types or not isinstance(value, bool))
