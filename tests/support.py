@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,39 +26,16 @@ from jetmap import Cluster, ItemError, Outcome, subjects
 from jetmap.broker.connection import Auth, Connection
 from jetmap.broker.server import NatsServer
 from jetmap.messages import Ping, Presence, encode
+from marks import MARK, described, kill_if_there, marked
 from waiting import wait_for, wait_until
 
 HERE = Path(__file__).parent
 FUNCTIONS = str(HERE / "functions.py")
-MARK = "TEST_MARK"
 KEEPER = "jetmap.broker.keeper"
 CORES = 2  # Of an agent.
 
 
 # Processes
-
-
-def marked(mark: str) -> list[psutil.Process]:
-    """Living processes, but this one, that were started under this mark."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            living = process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE
-            if living and process.environ().get(MARK) == mark:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def described(processes: Iterable[psutil.Process]) -> list[str]:
-    lines = []
-    for process in processes:
-        try:
-            lines.append(f"{process.pid}: {' '.join(process.cmdline())[:300]}")
-        except psutil.Error:
-            continue
-    return lines
 
 
 @contextmanager
@@ -92,13 +69,6 @@ def nothing_left(timeout: float = 6, *, patient: bool = False) -> Iterator[str]:
             for process in left:
                 kill_if_there(process)
         assert not lines, f"processes are left: {lines}"
-
-
-def kill_if_there(process: psutil.Process) -> None:
-    try:
-        process.kill()
-    except psutil.NoSuchProcess:
-        pass
 
 
 def alive(pid: int) -> bool:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support import MARK, described, kill_if_there, marked
+from tests.marks import MARK, described, kill_if_there, marked
 
 from .checker import Checker
 from .executions import STALL, Fault, Findings, examine, hang_ups
