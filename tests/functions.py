@@ -91,6 +91,12 @@ def zeros(size: int) -> bytes:
 
 
 @task
+def measure(text: str, *, beside: str = "") -> int:
+    """How long they are."""
+    return len(text) + len(beside)
+
+
+@task
 def odd_only(n: int) -> int:
     if n % 2 == 0:
         raise ValueError(f"{n} is even")

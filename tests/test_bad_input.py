@@ -257,9 +257,12 @@ async def test_an_iterable_that_raises_midway(cluster: Cluster) -> None:
     with pytest.raises(BadIterableError, match="after 200"):
         await cluster.map(functions.spin, items())
     with pytest.raises(BadIterableError, match="after 200"):
+        seen = []
         async with cluster.stream(functions.spin, items()) as stream:
             async for outcome in stream:
                 assert outcome.ok
+                seen.append(outcome.index)
+    assert sorted(seen) == list(range(200))
 
 
 async def test_an_async_iterable_that_raises_midway(cluster: Cluster) -> None:
@@ -278,10 +281,12 @@ async def test_an_async_iterable_that_raises_midway(cluster: Cluster) -> None:
         await cluster.map(functions.spin, items())
     closed = False
     with pytest.raises(BadIterableError, match="after 50"):
+        seen = []
         async with cluster.stream(functions.spin, items()) as stream:
-            async for _ in stream:
-                pass
+            async for outcome in stream:
+                seen.append(outcome.index)
     assert closed
+    assert sorted(seen) == list(range(50))
 
 
 async def test_an_async_iterable_that_never_goes_on(cluster: Cluster) -> None:

@@ -13,7 +13,13 @@ from jetmap import arrays
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.ledger import Flight, Ledger, Piece
 from jetmap.dispatch.mapstate import MapState
-from jetmap.dispatch.scheduler import PARCEL_SECONDS, SMALL_SECONDS, Cut, Scheduler
+from jetmap.dispatch.scheduler import (
+    PARCEL_BYTES,
+    PARCEL_SECONDS,
+    SMALL_SECONDS,
+    Cut,
+    Scheduler,
+)
 from jetmap.dispatch.sources import RawItems, Taken
 from jetmap.messages import Final, Report
 
@@ -56,7 +62,7 @@ class World:
             self.out.append((cut.map, flight))
             cuts.append(cut)
             if cut.is_small:
-                self.scheduler.parcels([flight], self.cores)
+                self.scheduler.parcels([(cut.map, flight)], self.cores)
         return cuts
 
     def answer(self, **each: float) -> None:
@@ -137,25 +143,47 @@ def test_maps_share_seconds_by_weight_whatever_their_items_take() -> None:
         assert world.computed[map] == pytest.approx(total / 6, rel=0.1)
 
 
-@quick
-@given(st.lists(st.floats(1e-6, SMALL_SECONDS), min_size=1, max_size=60), st.integers(1, 16))
-def test_small_chunks_share_messages_but_leave_no_core_idle(
-    seconds: list[float], cores: int
-) -> None:
-    scheduler = Scheduler(Cutting())
-    flights = [
-        Flight(number, Piece(0, 1, b"[0]"), "express", "offer", each, 0.0, 0.0)
-        for number, each in enumerate(seconds)
-    ]
-    parcels = scheduler.parcels(flights, cores)
+chunk_sizes = st.tuples(st.floats(1e-6, SMALL_SECONDS), st.integers(1, PARCEL_BYTES // 2))
 
-    assert [flight for parcel in parcels for flight in parcel] == flights
+
+@quick
+@given(st.lists(chunk_sizes, min_size=1, max_size=60), st.integers(1, 16))
+def test_small_chunks_share_messages_but_leave_no_core_idle(
+    sizes: list[tuple[float, int]], cores: int
+) -> None:
+    world = World(cores, Random(0))
+    chunks = []
+    for number, (seconds, size) in enumerate(sizes):
+        piece = Piece(0, 1, b"0" * size)
+        flight = Flight(number, piece, "express", "offer", seconds, 0.0, 0.0)
+        chunks.append((world.open(0), flight))
+    parcels = world.scheduler.parcels(chunks, cores)
+
+    assert [chunk for parcel in parcels for chunk in parcel] == chunks
     for parcel in parcels:
-        assert len(parcel) == 1 or sum(f.seconds for f in parcel) <= PARCEL_SECONDS * 1.000001
-        shared = parcel[0].parcel
+        flights = [flight for _, flight in parcel]
+        if len(flights) > 1:
+            assert sum(f.seconds for f in flights) <= PARCEL_SECONDS * 1.000001
+            assert sum(len(f.piece.items) for f in flights) <= PARCEL_BYTES
+        shared = flights[0].parcel
         assert shared is not None and shared.left == len(parcel)
-        assert all(flight.parcel is shared for flight in parcel)
-    assert len(parcels) >= min(len(flights), cores) / 2
+        assert all(flight.parcel is shared for flight in flights)
+    assert len(parcels) >= min(len(chunks), cores) / 2
+
+
+def test_an_item_that_fits_into_no_message_is_refused() -> None:
+    world = World(2, Random(1))
+    world.scheduler.cost("f").learn(10, 1e-4, 0)
+    map = world.open(RawItems([b"1" * 50, b"2" * 200, b"3" * 50, b"4" * 40], "json"))
+    map.room = 100
+    cuts = world.send()
+    assert [(cut.piece.start, cut.piece.count, cut.refused is None) for cut in cuts] == [
+        (0, 1, True),
+        (1, 1, False),
+        (2, 2, True),
+    ]
+    (refused,) = (cut.refused for cut in cuts if cut.refused is not None)
+    assert refused.kind == "unencodable" and "202 bytes" in refused.message
 
 
 class LateItems(RawItems):

@@ -24,7 +24,7 @@ from .jobstreams import Follower, incomplete
 from .limits import Limits
 from .outcomes import Outcomes
 from .request import JobRequest, MapRequest, Preference, job_of_map
-from .uploads import begin, store, upload_limits
+from .uploads import begin, store
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
@@ -80,7 +80,7 @@ class Preferred:
     ) -> ListAnswer | None:
         """Returns the answer, or has sent 202."""
         loop = asyncio.get_running_loop()
-        most = upload_limits(self._cluster, limits)
+        most = limits.on(self._cluster)
         record = await store(self._upload, self._job, receive, departure, most)
         begun = loop.time()
         kept = self._job.key is not None

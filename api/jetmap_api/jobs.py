@@ -31,7 +31,7 @@ from .media import CONTENT_TYPES, answer_type
 from .problems import Problem, bad_parameter, problem_of, refuse
 from .request import parameters, read_job_request, whole_number
 from .security import header
-from .uploads import begin, store, upload_limits
+from .uploads import begin, store
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
@@ -79,7 +79,7 @@ class JobsEndpoints:
         request = read_job_request(scope)
         cluster = self._cluster(scope)
         upload = await begin(cluster, name, request)
-        limits = upload_limits(cluster, self._limits)
+        limits = self._limits.on(cluster)
         record = await store(upload, request, receive, departure, limits)
         await accepted(send, scope, record)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jetmap.client.cluster import Cluster
     from jetmap.settings import Settings
 
 
@@ -30,3 +31,9 @@ class Limits:
             max_buffer_bytes=int(settings.max_buffer_bytes),
             max_spool_bytes=int(settings.max_spool_bytes),
         )
+
+    def on(self, cluster: Cluster) -> Limits:
+        """An item must also fit into a message of the broker."""
+        if self.max_item_bytes <= cluster.max_item:
+            return self
+        return replace(self, max_item_bytes=cluster.max_item)

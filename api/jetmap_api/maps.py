@@ -78,8 +78,8 @@ class Maps:
         departure: Departure,
     ) -> ListAnswer | None:
         """A body that is read and checked whole before anything runs."""
-        limits = self._limits
         cluster = self._cluster(scope)
+        limits = self._limits.on(cluster)
         body = await read_body(receive, departure, request.length, limits)
         format = request.format
         split = json_elements if format == "json" else msgpack_elements
@@ -100,8 +100,9 @@ class Maps:
     ) -> ListAnswer | None:
         """A body that is run while it arrives."""
         feed = Feed("json")
-        run = await self._open(self._cluster(scope), name, feed, request)
-        body = LinesBody(receive, feed, departure, self._limits)
+        cluster = self._cluster(scope)
+        run = await self._open(cluster, name, feed, request)
+        body = LinesBody(receive, feed, departure, self._limits.on(cluster))
         try:
             return await self._answer(run, request, body, send, departure)
         finally:

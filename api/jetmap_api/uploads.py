@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .asgi import Receive
@@ -46,11 +45,6 @@ async def begin(cluster: Cluster, function: str, request: JobRequest) -> Upload:
             await abort(upload)
             raise
     return upload
-
-
-def upload_limits(cluster: Cluster, limits: Limits) -> Limits:
-    """An item must also fit into a message of the broker."""
-    return replace(limits, max_item_bytes=min(limits.max_item_bytes, cluster.max_item))
 
 
 async def store(

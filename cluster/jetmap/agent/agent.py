@@ -29,6 +29,7 @@ from jetmap.messages import (
     Ready,
     Report,
     ReportHead,
+    Setup,
     StartFailed,
     encode,
 )
@@ -40,7 +41,7 @@ from .holdings import Holding, Holdings, Lease
 from .intake import NAK, Delivered, Intake
 from .offer import Offer
 from .options import AgentOptions
-from .reports import Reports
+from .reports import Reports, too_large
 from .slot import Slot
 from .storing import Storing
 
@@ -50,6 +51,7 @@ RENEW_SECONDS = 3.0
 WRITE_SECONDS = 5.0
 DRAIN_FLUSH_SECONDS = 3.0
 WITHDRAWN_KEPT = 1000
+WORDS_BYTES = 4096  # Of a message, around a report.
 ACK, TERM, IN_PROGRESS = b"+ACK", b"+TERM", b"+WPI"
 
 _parcel = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
@@ -71,13 +73,16 @@ class Agent:
         self._connection = connection
         self._options = options = replace(options, host=options.host or socket.gethostname())
         self._inbox = connection.inbox(self.id)
+        setup = _within(connection.room, options.setup)
         self._slots = [
-            Slot(number, cpu, options, options.setup, self)
+            Slot(number, cpu, options, setup, self)
             for number, cpu in enumerate(choose_cores(options.cores))
         ]
         self._mail = f"{self._inbox}.mail"
         self._held = Holdings()
-        self._reports = Reports(self._held, self.id, self._mail, self._send)
+        self._reports = Reports(
+            self._held, self.id, self._mail, self._send, lambda: connection.room
+        )
         self._claims = Claims(self._held, self.id, options.host, self._mail, self._send)
         self._intake = Intake(
             connection, options.pool, f"{self._inbox}.pull", self._take, self._renew
@@ -171,6 +176,11 @@ class Agent:
                 pass  # The broker went first; it will see that we are gone.
 
     # Its offer
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether a worker ever was."""
+        return bool(self._offer.name)
 
     async def worker_ready(self, slot: Slot, ready: Ready) -> None:
         self.failed = None
@@ -295,6 +305,8 @@ class Agent:
             if last:
                 await self._let_go(held, TERM)
             return
+        if len(report) > (limit := self._connection.max_payload - WORDS_BYTES):
+            report = too_large(report, limit)
         head = _report_head(report)
         held.end = head.start + head.count
         held.finished = last
@@ -433,6 +445,12 @@ class Agent:
             await self._connection.publish(subject, payload)
         except JetmapError as error:
             logger.debug("not sent to %s: %s", subject, error)
+
+
+def _within(room: int, setup: Setup) -> Setup:
+    """Workers make no value and no report that the broker cannot carry."""
+    value, report = min(setup.max_value, room), min(setup.max_report, room)
+    return msgspec.structs.replace(setup, max_value=value, max_report=report)
 
 
 def _modified(path: str) -> float:

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from jetmap.messages import ForwardedDelivery, encode
+from jetmap import arrays
+from jetmap.messages import ErrorRecord, ForwardedDelivery, Report, encode
 
 from .holdings import Holding, Holdings
 
@@ -16,23 +17,30 @@ DELIVERY_BYTES = 262_144  # Reports share a message up to this size.
 Send = Callable[[str, bytes], Awaitable[None]]
 
 
-class Reports:
-    """agent: its id. mail: where dispatchers confirm. send: publishes, or gives up."""
+_report = msgspec.msgpack.Decoder(Report).decode
 
-    def __init__(self, held: Holdings, agent: str, mail: str, send: Send) -> None:
+
+class Reports:
+    """agent: its id. mail: where dispatchers confirm. send: publishes, or gives up. room: bytes
+    of reports that the broker's largest message takes."""
+
+    def __init__(
+        self, held: Holdings, agent: str, mail: str, send: Send, room: Callable[[], int]
+    ) -> None:
         self._held = held
         self._agent = agent
         self._mail = mail
         self._send = send
+        self._room = room
         self._gathered: dict[tuple[str, int], list[tuple[Holding, bytes]]] = {}
         self._bytes = 0
 
     async def add(self, held: Holding, report: bytes) -> None:
         """A report goes out with others that go to the same dispatcher: see ``flush``."""
+        if self._bytes + len(report) > min(DELIVERY_BYTES, self._room()):
+            await self.flush()
         self._gathered.setdefault((held.head.inbox, held.pending), []).append((held, report))
         self._bytes += len(report)
-        if self._bytes > DELIVERY_BYTES:
-            await self.flush()
 
     async def flush(self) -> None:
         """Sends the reports that were gathered, one message for each dispatcher."""
@@ -51,3 +59,18 @@ class Reports:
         """Every beat: what nobody has confirmed for a beat is sent again."""
         for sent in self._held.overdue(now):
             await self._send(f"{sent.inbox}.result", sent.delivery)
+
+
+def too_large(report: bytes, limit: int) -> bytes:
+    """Instead of a report that the broker cannot carry: it has been replaced, since the worker
+    started, by one that takes less."""
+    decoded = _report(report)
+    message = (
+        f"the result takes {len(report):,} bytes; the broker now takes {limit:,}: raise "
+        "max_payload on the NATS server, or start the workers again, which learn it"
+    )
+    indices = range(decoded.start, decoded.start + decoded.count)
+    decoded.errors = [ErrorRecord(i, "unencodable", "ValueError", message) for i in indices]
+    is_json = decoded.values[:1] == b"["
+    decoded.values = arrays.nulls(decoded.count, "json" if is_json else "msgpack")
+    return encode(decoded)

@@ -65,6 +65,7 @@ class Slot:
         self._closing = False
         self._stale = False
         self._failed = False
+        self._mended = asyncio.Event()  # The source has changed, and may import now.
         self._since = time.monotonic()
         self._born = time.monotonic()
         self._chunks = 0
@@ -101,10 +102,9 @@ class Slot:
         backoff = FIRST_BACKOFF
         while not self._closing:
             was_ready = await self._serve_one()
-            if was_ready:
+            if was_ready or (not self._closing and await self._is_mended(backoff)):
                 backoff = FIRST_BACKOFF
-            elif not self._closing:
-                await asyncio.sleep(backoff)
+            else:
                 backoff = min(LAST_BACKOFF, backoff * 2)
 
     def has(self, held: Holding) -> bool:
@@ -151,6 +151,7 @@ class Slot:
     async def replace(self) -> None:
         """Replaces the worker by a fresh one: now if it is idle, else after its chunk."""
         self._stale = True
+        self._mended.set()
         if self.is_idle:
             self._retire()
 
@@ -166,13 +167,24 @@ class Slot:
     def close(self) -> None:
         """Ends the worker for good; ``run`` then returns."""
         self._closing = True
+        self._mended.set()
         self._kill("stopped", None)
         if self._successor is not None:
             self._successor.kill()
 
+    async def _is_mended(self, patience: float) -> bool:
+        """After a worker that could not start: waits; whether its source was changed meanwhile."""
+        try:
+            async with asyncio.timeout(patience):
+                await self._mended.wait()
+        except TimeoutError:
+            return False
+        return True
+
     async def _serve_one(self) -> bool:
         """One worker's life. Returns whether it ever was ready."""
         self._stale = False
+        self._mended.clear()
         self._born = self._since = time.monotonic()
         self._chunks = 0
         self._ordered = None

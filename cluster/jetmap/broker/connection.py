@@ -30,6 +30,8 @@ __all__ = ["Auth", "Connection", "JetStreamError", "NoResponders", "Subscription
 
 logger = logging.getLogger(__name__)
 
+ENVELOPE_BYTES = 32_768
+
 CROWDED_BYTES = 2**20
 
 Callback = Callable[[], Awaitable[None]]
@@ -85,6 +87,12 @@ class Connection:
     def max_payload(self) -> int:
         """The largest message that the server takes, in bytes."""
         return self._client.max_payload
+
+    @property
+    def room(self) -> int:
+        """Bytes that items or values may have in the server's largest message, which also says
+        whose they are."""
+        return max(1, self.max_payload - ENVELOPE_BYTES)
 
     @property
     def clustered(self) -> bool:
@@ -195,7 +203,7 @@ class Connection:
             return checked(await self.request(f"$JS.API.{subject}", data, timeout))
         except NoResponders as error:
             raise NoResponders(
-                f"JetStream does not answer at {self._where()}: is it enabled in the server "
+                f"JetStream does not answer at {self.where}: is it enabled in the server "
                 "(nats-server -js) and for this account?"
             ) from error
 
@@ -236,7 +244,7 @@ class Connection:
                 if time.monotonic() + RETRY_SECONDS >= deadline:
                     reason = str(error) or type(error).__name__
                     raise BrokerUnreachable(
-                        f"no NATS server answers at {self._where()} ({reason}): "
+                        f"no NATS server answers at {self.where} ({reason}): "
                         "is it running, and is the address right?"
                     ) from error
             await asyncio.sleep(RETRY_SECONDS)
@@ -298,7 +306,7 @@ class Connection:
 
     async def client_lost(self, client: QuickClient) -> None:
         if client is self._client and not self._closing:
-            logger.warning("%s: connection to NATS at %s lost", self.name, self._where())
+            logger.warning("%s: connection to NATS at %s lost", self.name, self.where)
             for callback in self._lost_callbacks:
                 self._spawn(self._told(callback))
 
@@ -348,9 +356,11 @@ class Connection:
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
 
-    def _where(self) -> str:
+    @property
+    def where(self) -> str:
+        """The servers, without secrets."""
         return ", ".join(without_secrets(s) for s in self.servers)
 
     def _translated(self, error: Exception, subject: str, size: int) -> JetmapError:
-        where, said = self._where(), self._last_refusal
+        where, said = self.where, self._last_refusal
         return translated(error, subject, size, where=where, limit=self.max_payload, said=said)

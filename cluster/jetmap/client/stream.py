@@ -47,8 +47,9 @@ class Stream(Generic[X, Y]):
     """An async iterator, and an async context manager, of ``Outcome``.
 
     Failing items never raise from it. Leaving its ``async with`` withdraws the map; it starts
-    with the first outcome that is asked for. Raises MapTimeout, what ``items`` raised, and
-    what opening a map raises; ClusterClosed in another event loop and in a forked process.
+    with the first outcome that is asked for. Raises MapTimeout, what ``items`` raised (behind the
+    outcomes of what they gave before), and what opening a map raises; ClusterClosed in another
+    event loop and in a forked process.
     """
 
     def __init__(self, open: Opener, call: Call) -> None:

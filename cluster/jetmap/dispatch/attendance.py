@@ -16,7 +16,7 @@ from jetmap.broker.connection import Connection, Subscription
 from jetmap.errors import JetmapError, NoWorkers, UnknownFunction, WorkerStartFailed
 from jetmap.messages import FunctionRef, Ping, Presence, encode
 
-from .roster import Roster
+from .roster import Roster, is_able
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +62,15 @@ class Attendance:
         newest = self.roster.offers(function).newest
         if newest is None and ref is not None:
             return next(
-                (p.offer for p in self.roster.agents if p.embedded and p.offer and not p.draining),
+                (p.offer for p in self.roster.agents if p.embedded and is_able(p)),
                 None,
             )
         return newest
+
+    def failure(self, function: str) -> WorkerStartFailed | None:
+        """What to raise where the workers that have a function cannot start any more."""
+        failure = self.roster.failure_of(function)
+        return WorkerStartFailed(f"no worker can start:\n{failure}") if failure else None
 
     async def find(self, function: str, ref: FunctionRef | None, patience: float) -> None:
         """Waits up to ``patience`` seconds for an offer; raises what its absence means."""
@@ -74,8 +79,8 @@ class Attendance:
         await self.ping()
         if await self.wait_for(lambda: self.offer(function, ref) is not None, patience):
             return
-        if (failure := self.roster.failure) is not None:
-            raise WorkerStartFailed(f"no worker can start:\n{failure}")
+        if (failed := self.failure(function)) is not None:
+            raise failed
         names = [status.info.name for status in self.roster.functions()]
         known = ref is not None or function in names
         if known or await topology.known(self._connection, self._pool, function):

@@ -16,15 +16,31 @@ from nats.aio.msg import Msg
 from jetmap import subjects
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection, Subscription
-from jetmap.errors import ClusterClosed, JetmapError, MapTimeout, TooManyMaps
-from jetmap.messages import Claim, ClaimAnswer, Delivery, Format, FunctionRef, Report, encode
+from jetmap.errors import (
+    BrokerUnreachable,
+    ClusterClosed,
+    JetmapError,
+    LimitExceeded,
+    MapTimeout,
+    TooManyMaps,
+)
+from jetmap.messages import (
+    Claim,
+    ClaimAnswer,
+    Delivery,
+    Format,
+    FunctionRef,
+    Report,
+    encode,
+)
 
 from .attendance import Attendance
-from .ledger import Flight, Ledger, Settlement
+from .ledger import Ledger, Settlement
 from .maprun import MapRun
 from .mapstate import MapState
 from .options import DispatchOptions
-from .outbox import Key, Outbox
+from .outbox import Outbox
+from .recovery import Recovery
 from .scheduler import Scheduler
 from .sharing import Sharing
 from .sources import Source
@@ -32,10 +48,7 @@ from .stats import Stats
 
 logger = logging.getLogger(__name__)
 
-TICK = 1.0
-PATIENCE = 4.5  # Seconds of silence about a chunk, two beats and a little, before it is sent again.
-REFUSED_SECONDS = 0.1
-RECLAIM = 1.0  # Seconds that agents have to claim what they hold when the broker is back.
+BROKER_SECONDS = 3.0  # That a new map waits for a broker that is away.
 CRASH_SECONDS = 0.1  # What a crash costs its map in fair sharing: a core's next worker.
 
 _delivery = msgspec.msgpack.Decoder(Delivery).decode
@@ -55,11 +68,27 @@ class Dispatcher:
         self._maps: dict[str, MapRun] = {}
         self._jobs_open = 0
         self._numbers = itertools.count(1)
-        self._outbox = Outbox(
-            connection, options, self._inbox, refused=self._refused, spawn=self._spawn
-        )
         self.attendance = Attendance(connection, options.pool, self._pump)
         self.roster = self.attendance.roster
+        self._recovery = Recovery(
+            connection,
+            self._maps,
+            self._scheduler,
+            self.attendance,
+            self.stats,
+            settle=self._settle,
+            close=self._close_map,
+            pump=self._pump,
+            spawn=self._spawn,
+        )
+        self._outbox = self._recovery.outbox = Outbox(
+            connection,
+            options,
+            self._inbox,
+            refused=self._recovery.refused,
+            unsendable=self._recovery.unsendable,
+            spawn=self._spawn,
+        )
         self._sharing = Sharing(
             self._scheduler,
             self._outbox,
@@ -70,8 +99,8 @@ class Dispatcher:
         )
         self._subscriptions: list[Subscription] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._back = asyncio.Event()
         self._pumping = self._pump_again = self._pump_scheduled = False
-        self._last_tick = time.monotonic()
         self._closed = False
 
     # Its life
@@ -91,7 +120,7 @@ class Dispatcher:
             self._connection, options.pool, options.stream, patience=topology.PATIENCE
         )
         await self.attendance.ping()
-        self._spawn(self._ticks())
+        self._spawn(self._recovery.run())
 
     async def close(self) -> None:
         """Withdraws every open map; their callers see ClusterClosed."""
@@ -149,6 +178,9 @@ class Dispatcher:
                 setting="max_open_maps",
                 limit=limit,
             )
+        overhead = len(kwargs) + (len(ref.value or b"") if ref is not None else 0)
+        self.check_overhead(overhead)
+        await self._until_connected()
         await self.attendance.find(function, ref, self._options.announce_seconds)
         info = self.roster.offers(function).info
         if info is not None and ref is None:
@@ -165,6 +197,7 @@ class Dispatcher:
             ledger=Ledger(format, attempts or self._options.attempts, seen),
             cost=self._scheduler.cost(function),
             max_buffer=self._options.max_buffer,
+            room=self._connection.room - overhead,
             weight=weight,
         )
         run = MapRun(
@@ -190,6 +223,38 @@ class Dispatcher:
             await self._close_map(run, "withdrawn")
             raise
         return run
+
+    def check_overhead(self, size: int) -> None:
+        """Keyword parameters, and a function that travels by value, go with each chunk.
+
+        Raises LimitExceeded if they take more bytes than is sensible.
+        """
+        limit = self._connection.room // 2
+        if size > limit:
+            raise LimitExceeded(
+                f"the keyword parameters (and the function, if it has no file) take {size:,} "
+                f"bytes, and travel with each chunk of items; the limit is {limit:,}, half of the "
+                "broker's largest message. Have the function read large data itself, from a path "
+                "or a name that it is given",
+                setting="max_payload",
+                limit=limit,
+                value=size,
+            )
+
+    async def _until_connected(self) -> None:
+        """A broker that is restarted is waited for, but not for long."""
+        self._back.clear()
+        if self._connection.connected:
+            return
+        try:
+            async with asyncio.timeout(BROKER_SECONDS):
+                await self._back.wait()
+        except TimeoutError:
+            raise BrokerUnreachable(
+                f"the connection to NATS at {self._connection.where} is lost, for "
+                f"{BROKER_SECONDS:g} s at least: open maps go on when it is back; try this one "
+                "again then"
+            ) from None
 
     async def _withdrawn(self, run: MapRun) -> None:
         """Its reader has left; one that stopped at a failing item has what it wants to know."""
@@ -235,9 +300,11 @@ class Dispatcher:
         """Ends a map that has all its outcomes, or whose source failed."""
         if run.id not in self._maps:
             return
-        error = run.state.source.error
-        if error is not None:
-            self._spawn(self._close_map(run, "failed", error), "withdraw")
+        source, ledger = run.state.source, run.state.ledger
+        if source.error is not None:
+            open = source.has_items or ledger.flights or ledger.has_pieces
+            if source.fails_at_once or not open:
+                self._spawn(self._close_map(run, "failed", source.error), "withdraw")
         elif run.state.is_complete:
             del self._maps[run.id]
             self._forget(run, "failed" if run.state.ledger.failed else "ok")
@@ -301,22 +368,6 @@ class Dispatcher:
             else:
                 await self._outbox.publish([(run.state, flight)])
         return True
-
-    def _refused(self, chunks: list[Key]) -> None:
-        """The stream is full, or gone: less is kept in it, and the chunks sent again soon."""
-        self._scheduler.window.refused()
-        self._spawn(self._send_again(chunks))
-
-    async def _send_again(self, chunks: list[Key]) -> None:
-        await asyncio.sleep(REFUSED_SECONDS)
-        again = []
-        for map, number in chunks:
-            run = self._maps.get(map)
-            flight = run.state.ledger.flights.get(number) if run else None
-            if run is not None and flight is not None:
-                flight.heard = time.monotonic()
-                again.append((run.state, flight))
-        await self._outbox.publish_again(again)
 
     # Receiving
 
@@ -384,68 +435,9 @@ class Dispatcher:
             logger.debug("claim not answered: %s", error)
         await self._pump()
 
-    # What happens by itself
-
-    async def _ticks(self) -> None:
-        """Every second: what nobody has heard of for too long is sent again."""
-        while True:
-            await asyncio.sleep(TICK)
-            now = time.monotonic()
-            gap = now - self._last_tick - TICK
-            self._last_tick = now
-            if gap > TICK:
-                # We were frozen: answers wait in the socket, and nobody is overdue yet.
-                self.roster.credit(gap)
-                for run in self._maps.values():
-                    run.state.ledger.credit(gap)
-                continue
-            if not self._connection.connected:
-                continue
-            self.roster.expire(now)
-            await self._look_after(now)
-            await self._pump()
-            self._gauge()
-
-    async def _look_after(self, now: float) -> None:
-        """What was silent for too long is published again: in the stream still, the broker
-        refuses it and nothing is lost; else it is new."""
-        again = []
-        for run in list(self._maps.values()):
-            for flight in run.state.ledger.silent(now, PATIENCE):
-                if not flight.offer or not self.roster.is_served(flight.offer):
-                    await self._move(run, flight, now)
-                    continue
-                flight.attempt += 1
-                flight.heard = flight.published = now
-                again.append((run.state, flight))
-        self.stats.chunks_again += len(again)
-        await self._outbox.publish_again(again)
-
-    async def _move(self, run: MapRun, flight: Flight, now: float) -> None:
-        """Nobody serves the chunk's offer any more: it goes to another one, if there is one."""
-        flight.heard = now
-        if flight.number not in run.state.ledger.flights:
-            return
-        if self.attendance.offer(run.state.function, run.state.ref) is None:
-            return
-        if flight.subject:
-            await self._outbox.take_back(flight)
-        if flight.number in run.state.ledger.flights:
-            run.state.ledger.withdraw(flight)
-            self._scheduler.landed(run.state, flight, flight.seconds)
-
-    def _gauge(self) -> None:
-        self.stats.in_flight = sum(len(r.state.ledger.flights) for r in self._maps.values())
-        self.stats.backlog_seconds = sum(r.state.backlog_seconds for r in self._maps.values())
-
     async def _reconnected(self) -> None:
-        """The stream may be new and empty: what no agent claims in the next second is missing."""
-        await self._outbox.renew_stream()
-        await self.attendance.ping()
-        soon = time.monotonic() - PATIENCE + RECLAIM
-        for run in self._maps.values():
-            for flight in run.state.ledger.flights.values():
-                flight.heard = min(flight.heard, soon)
+        self._back.set()
+        await self._recovery.reconnected()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str = "dispatch") -> None:
         task = asyncio.get_running_loop().create_task(coroutine, name=name)

@@ -147,6 +147,15 @@ class Ledger:
             flight.seconds -= report.seconds
         return settlement
 
+    def give_up(self, flight: Flight, error: ErrorRecord) -> Settlement:
+        """The chunk cannot travel: each of its items has this error."""
+        self._end(flight)
+        batches: list[Batch] = []
+        for index in range(flight.piece.start, flight.end):
+            record = ErrorRecord(index, error.kind, error.type, error.message)
+            batches += self._fail(index, record)
+        return Settlement(batches, flight)
+
     def claimed(self, number: int, agent: str, host: str, now: float) -> Settlement | None:
         """An agent says that it holds a chunk; None: nobody wants it any more.
 

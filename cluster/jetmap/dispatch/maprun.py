@@ -33,6 +33,7 @@ class MapRun:
         self.state = state
         self.ended = False
         self.timer: asyncio.TimerHandle | None = None
+        self.hopeless_since: float | None = None
         self._reorder = Reorder() if ordered else None
         self._withdraw = withdraw
         self._read = read

@@ -14,8 +14,9 @@ from .sources import Source
 @dataclass(eq=False)
 class MapState:
     """function, kwargs, ref, timeout: what each chunk carries. max_buffer: bytes of results
-    that may wait for the reader before no more is sent. stopped: nothing new is sent, only
-    what is out already goes on. stored_bytes: of a job's values, that agents have stored."""
+    that may wait for the reader before no more is sent. room: bytes that the items of a chunk
+    may have. stopped: nothing new is sent, only what is out already goes on. stored_bytes: of a
+    job's values, that agents have stored."""
 
     id: str
     function: str
@@ -27,6 +28,7 @@ class MapState:
     ledger: Ledger
     cost: Cost
     max_buffer: int
+    room: int = 1 << 20
     weight: float = 1.0
     taken: int = 0
     buffered: int = 0
@@ -34,6 +36,12 @@ class MapState:
     express_chunks: int = 0
     stopped: bool = False
     stored_bytes: int = 0
+
+    @property
+    def overhead(self) -> int:
+        """Bytes that each chunk carries beside its items and a few words."""
+        value = self.ref.value if self.ref is not None else None
+        return len(self.kwargs) + len(value or b"")
 
     @property
     def has_work(self) -> bool:

@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 from jetmap import subjects
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection
-from jetmap.errors import JetmapError
+from jetmap.errors import JetmapError, LimitExceeded
 from jetmap.messages import Chunk, Confirmation, Withdraw, encode
 
 from .ledger import Flight
@@ -36,7 +36,7 @@ Key = tuple[str, int]  # A chunk: its map's id and its number.
 
 class Outbox:
     """What a dispatcher sends. refused: called with chunks that the broker did not take, or
-    may not have taken."""
+    may not have taken. unsendable: called with chunks that are too large for it, and why."""
 
     def __init__(
         self,
@@ -45,12 +45,14 @@ class Outbox:
         inbox: str,
         *,
         refused: Callable[[list[Key]], None],
+        unsendable: Callable[[list[Key], str], None],
         spawn: Spawn,
     ) -> None:
         self._connection = connection
         self._options = options
         self._inbox = inbox
         self._refused = refused
+        self._unsendable = unsendable
         self._spawn = spawn
         self._words: Words[list[Key]] = Words()
         self._tokens: dict[str, list[int]] = {}
@@ -77,6 +79,9 @@ class Outbox:
         chunks = [self._chunk(state, flight) for state, flight in parcel]
         try:
             await self._connection.publish(first.subject, encode(chunks), reply)
+        except LimitExceeded as error:
+            # Cut for a larger message: the broker has been replaced by one that takes less.
+            self._unsendable(keys, str(error))
         except JetmapError as error:
             # Not connected, and the buffer is full: the tick sends it again.
             logger.debug("%s not sent: %s", first.subject, error)

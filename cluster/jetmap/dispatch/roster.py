@@ -67,9 +67,14 @@ class Roster:
     @property
     def failure(self) -> str | None:
         """Why workers cannot start, if some agent says so and no worker is ready."""
-        if any(p.ready for p in self._agents.values()):
-            return None
-        return next((p.failure for p in self._agents.values() if p.failure), None)
+        return _failure(self._agents.values())
+
+    def failure_of(self, function: str) -> str | None:
+        """Why no worker can start of those that offer a function, or of all if none does."""
+        offering = [
+            p for p in self._agents.values() if any(f.name == function for f in p.functions)
+        ]
+        return _failure(offering or self._agents.values())
 
     def offers(self, function: str) -> FunctionOffers:
         """The offers that have a function, computed once until something changes."""
@@ -84,7 +89,7 @@ class Roster:
 
     def is_served(self, offer: str) -> bool:
         """Whether any agent with this offer is there, draining ones included."""
-        return any(p.offer == offer for p in self._agents.values())
+        return any(p.offer == offer and not _has_failed(p) for p in self._agents.values())
 
     def functions(self) -> list[FunctionStatus]:
         """Every function that somebody offers, as the newest offer describes it."""
@@ -102,6 +107,22 @@ class Roster:
         return statuses
 
 
+def is_able(presence: Presence) -> bool:
+    """Whether it takes chunks. (Not with workers that cannot start: their source was broken.)"""
+    return bool(presence.offer) and not presence.draining and not _has_failed(presence)
+
+
+def _has_failed(presence: Presence) -> bool:
+    return presence.failure is not None and not presence.ready
+
+
+def _failure(agents: Iterable[Presence]) -> str | None:
+    agents = list(agents)
+    if any(p.ready for p in agents):
+        return None
+    return next((p.failure for p in agents if p.failure), None)
+
+
 class FunctionOffers:
     """newest: the newest live offer that has the function, or None. info: how it describes it."""
 
@@ -110,7 +131,7 @@ class FunctionOffers:
         self.info: FunctionInfo | None = None
         rank = -1
         for presence in agents:
-            if presence.draining or not presence.offer or presence.rank < rank:
+            if not is_able(presence) or presence.rank < rank:
                 continue
             for info in presence.functions:
                 if info.name == function:

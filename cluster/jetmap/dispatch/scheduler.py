@@ -20,6 +20,7 @@ EXPRESS_ITEMS = 10
 # messages are out as there are cores, further ones wait, and then share one.
 SMALL_SECONDS = 0.001
 PARCEL_SECONDS = 0.005
+PARCEL_BYTES = 262_144
 
 
 @dataclass
@@ -35,7 +36,11 @@ class Cut:
     @property
     def is_small(self) -> bool:
         """Whether it may share a message with others."""
-        return self.lane == "express" and 0 < self.seconds <= SMALL_SECONDS
+        short = 0 < self.seconds <= SMALL_SECONDS
+        return self.lane == "express" and short and 2 * _size(self.map, self.piece) <= PARCEL_BYTES
+
+
+Sent = tuple[MapState, Flight]
 
 
 class Scheduler:
@@ -119,18 +124,19 @@ class Scheduler:
         if map.ledger.has_pieces and map not in self._newcomers and map not in self._maps:
             self._maps.add(map, map.weight)
 
-    def parcels(self, flights: list[Flight], cores: int) -> list[list[Flight]]:
+    def parcels(self, chunks: list[Sent], cores: int) -> list[list[Sent]]:
         """Small chunks, put together as messages; they count as sent.
 
         One message for each core that has none, so that no core idles beside another's.
         """
         free = max(1, cores - self._parcels)
-        most = max(1, int(PARCEL_SECONDS / max(f.seconds for f in flights)))
-        each = min(most, -(-len(flights) // free))
-        parcels = [flights[i : i + each] for i in range(0, len(flights), each)]
+        in_time = int(PARCEL_SECONDS / max(flight.seconds for _, flight in chunks))
+        in_size = PARCEL_BYTES // max(_size(map, flight.piece) for map, flight in chunks)
+        each = max(1, min(in_time, in_size, -(-len(chunks) // free)))
+        parcels = [chunks[i : i + each] for i in range(0, len(chunks), each)]
         for parcel in parcels:
             shared = Parcel(len(parcel))
-            for flight in parcel:
+            for _, flight in parcel:
                 flight.parcel = shared
         self._parcels += len(parcels)
         return parcels
@@ -178,15 +184,16 @@ class Scheduler:
         else:
             cost = map.cost
             count = self.cutting.count(cost, map.source.remaining, cores)
-            taken = map.source.take(count, self.cutting.max_bytes)
+            taken = map.source.take(count, min(self.cutting.max_bytes, map.room))
             if taken is None:
                 self.emptied.append(map)
                 return None
             map.taken += taken.skipped
             piece = Piece(map.taken, taken.count, taken.items)
             map.taken += taken.count
-            if taken.error is not None:
-                return Cut(map, piece, lane, 0.0, taken.error)
+            error = taken.error or _too_large(map, len(taken.items))
+            if error is not None:
+                return Cut(map, piece, lane, 0.0, error)
             cost.cut(taken.count, len(taken.items))
         seconds = piece.count * map.cost.seconds
         if lane == "express":
@@ -196,3 +203,21 @@ class Scheduler:
             self.window.sent()
         self._maps.charge(map, seconds)
         return Cut(map, piece, lane, seconds)
+
+
+def _size(map: MapState, piece: Piece) -> int:
+    """About how many bytes a chunk is; 200 are names and numbers."""
+    return len(piece.items) + map.overhead + 200
+
+
+def _too_large(map: MapState, size: int) -> ErrorRecord | None:
+    """Why what was taken does not fit into a message: it is one item, then."""
+    if size <= map.room:
+        return None
+    beside = f" beside the {map.overhead:,} of its keyword parameters" if map.overhead else ""
+    message = (
+        f"the item takes {size:,} bytes; the broker's largest message leaves room for "
+        f"{map.room:,}{beside}. Send a reference to large data instead, or raise max_payload on "
+        "the NATS server"
+    )
+    return ErrorRecord(0, "unencodable", "ValueError", message)

@@ -67,10 +67,8 @@ class Sharing:
             if flight.number in state.ledger.flights:
                 offers.setdefault(flight.offer, []).append((state, flight))
         for offered in offers.values():
-            states = {id(flight): state for state, flight in offered}
-            flights = [flight for _, flight in offered]
-            for parcel in self._scheduler.parcels(flights, self._cores()):
-                await self._outbox.publish([(states[id(f)], f) for f in parcel])
+            for parcel in self._scheduler.parcels(offered, self._cores()):
+                await self._outbox.publish(parcel)
 
     def _release(self, landed: int) -> None:
         """Small maps have waited for ``patience`` seconds; ``landed`` messages had before."""

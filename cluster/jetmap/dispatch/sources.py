@@ -35,9 +35,11 @@ class Taken:
 
 class Source(Protocol):
     """total: how many items there are, once that is known. remaining: how many are left to
-    take, likewise. wake: called when a source that had nothing has something, or has ended."""
+    take, likewise. wake: called when a source that had nothing has something, or has ended.
+    fails_at_once: whether its error ends the map even while items taken before are computed."""
 
     wake: Callable[[], None] | None
+    fails_at_once: bool
 
     @property
     def total(self) -> int | None: ...
@@ -54,6 +56,7 @@ class RawItems:
     """A list of elements that are encoded already."""
 
     wake: Callable[[], None] | None = None
+    fails_at_once = True
     error: BaseException | None = None
 
     def __init__(self, elements: Sequence[Element], format: Format) -> None:
@@ -91,6 +94,7 @@ class Feed:
     """
 
     wake: Callable[[], None] | None = None
+    fails_at_once = True  # A body is malformed, or its client gone.
 
     def __init__(self, format: Format, *, limit_bytes: int = 1 << 20) -> None:
         self._format = format
@@ -167,6 +171,7 @@ class Objects:
     """
 
     wake: Callable[[], None] | None = None
+    fails_at_once = False  # A loop would have done the items before, too.
 
     def __init__(self, items: Iterable[Any], encode: Encode, *, keep: bool, max_item: int) -> None:
         self._items: Iterator[Any] = iter(items)

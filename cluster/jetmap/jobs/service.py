@@ -111,8 +111,9 @@ class Jobs:
         caller, key: who submits, and their idempotency key. ttl: seconds that the job is kept
         after its end. timeout: seconds for the whole job. reserve: bytes of the store that its
         input and outcomes may take; else what they need, while there is room. Raises
-        UnknownFunction, KeyBusy, StoreFull, JobsUnavailable, BrokerUnreachable.
+        UnknownFunction, KeyBusy, StoreFull, JobsUnavailable, LimitExceeded, BrokerUnreachable.
         """
+        self._dispatcher.check_overhead(len(kwargs))
         await self._ensure()
         try:
             await self._dispatcher.attendance.find(function, None, 1.0)

@@ -32,6 +32,8 @@ class StoredInput:
     seen: ranges of items that have one. A part that was stored twice counts once.
     """
 
+    fails_at_once = True
+
     def __init__(self, store: Store, record: Record, seen: Iterable[tuple[int, int]] = ()) -> None:
         self.wake: Callable[[], None] | None = None
         self.error: BaseException | None = None

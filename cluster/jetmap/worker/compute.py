@@ -244,8 +244,8 @@ class _Part:
         if len(data) <= self._limits.value:
             return data, None
         message = (
-            f"the value takes {len(data):,} bytes; the broker's largest message leaves room for "
-            f"{self._limits.value:,}. Return less, or raise max_payload on the NATS server"
+            f"the value takes {len(data):,} bytes; the limit is {self._limits.value:,} (setting "
+            "max_item_bytes, within the broker's max_payload). Return less, or a reference to it"
         )
         return arrays.NULL[format], ErrorRecord(index, "unencodable", "ValueError", message)
 
@@ -277,10 +277,10 @@ def _record(index: int, kind: str, error: BaseException, formatted: str | None) 
         message = str(error)
     except Exception as failure:
         message = f"<str() of it raised {type(failure).__name__}>"
-    if len(message) > _MESSAGE_LIMIT:
-        message = message[:_MESSAGE_LIMIT] + "…"
-    # Lone surrogates cannot travel as UTF-8.
-    message = message.encode("utf-8", "backslashreplace").decode()
+    encoded = _utf8(message)
+    message = encoded[:_MESSAGE_LIMIT].decode("utf-8", "ignore")
+    if len(encoded) > _MESSAGE_LIMIT:
+        message += "…"
     return ErrorRecord(index, kind, type(error).__name__, message, formatted)
 
 
@@ -293,6 +293,12 @@ def _traceback(error: BaseException) -> str:
         lines = traceback.format_exception(type(error), error, inner or error.__traceback__)
     except Exception:
         return ""
-    text = "".join(lines)
-    text = text if len(text) <= _MESSAGE_LIMIT else "…" + text[-_MESSAGE_LIMIT:]
-    return text.encode("utf-8", "backslashreplace").decode()
+    encoded = _utf8("".join(lines))
+    if len(encoded) <= _MESSAGE_LIMIT:
+        return encoded.decode()
+    return "…" + encoded[-_MESSAGE_LIMIT:].decode("utf-8", "ignore")
+
+
+def _utf8(text: str) -> bytes:
+    """Lone surrogates cannot travel as UTF-8."""
+    return text.encode("utf-8", "backslashreplace")

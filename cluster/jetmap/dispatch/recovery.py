@@ -1,0 +1,163 @@
+"""Finds what was lost of open maps, and has it sent again; ends what has no hope."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from jetmap import subjects
+from jetmap.broker.connection import Connection
+from jetmap.messages import ErrorRecord
+
+from .attendance import Attendance
+from .ledger import Flight, Settlement
+from .maprun import MapRun
+from .outbox import Key, Outbox, Spawn
+from .scheduler import Scheduler
+from .stats import Stats
+
+logger = logging.getLogger(__name__)
+
+TICK = 1.0
+PATIENCE = 4.5  # Seconds of silence about a chunk, two beats and a little, before it is sent again.
+REFUSED_SECONDS = 0.1
+RECLAIM = 1.0  # Seconds that agents have to claim what they hold when the broker is back.
+HOPELESS_SECONDS = 10.0  # That a map waits for workers that cannot start.
+
+
+class Recovery:
+    """maps: the open ones. settle, close, pump: the dispatcher's own."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        maps: Mapping[str, MapRun],
+        scheduler: Scheduler,
+        attendance: Attendance,
+        stats: Stats,
+        *,
+        settle: Callable[[MapRun, Settlement], None],
+        close: Callable[[MapRun, str, BaseException], Awaitable[None]],
+        pump: Callable[[], Awaitable[None]],
+        spawn: Spawn,
+    ) -> None:
+        self.outbox: Outbox
+        self._connection = connection
+        self._maps = maps
+        self._scheduler = scheduler
+        self._attendance = attendance
+        self._stats = stats
+        self._settle = settle
+        self._close = close
+        self._pump = pump
+        self._spawn = spawn
+
+    async def run(self) -> None:
+        """Every second, for as long as the dispatcher lives."""
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(TICK)
+            now = time.monotonic()
+            gap, last = now - last - TICK, now
+            try:
+                await self._look(now, gap)
+            except Exception:
+                # A map that cannot be looked after must not cost the others that they are.
+                logger.exception("looking for lost chunks failed; tried again in a second")
+
+    async def _look(self, now: float, gap: float) -> None:
+        roster = self._attendance.roster
+        if gap > TICK:
+            # We were frozen: answers wait in the socket, and nobody is overdue yet.
+            roster.credit(gap)
+            for run in self._maps.values():
+                run.state.ledger.credit(gap)
+            return
+        if not self._connection.connected:
+            return
+        roster.expire(now)
+        await self._publish_silent(now)
+        await self._end_hopeless(now)
+        await self._pump()
+        self._gauge()
+
+    async def _publish_silent(self, now: float) -> None:
+        """What was silent for too long is published again: in the stream still, the broker
+        refuses it and nothing is lost; else it is new."""
+        again = []
+        for run in list(self._maps.values()):
+            for flight in run.state.ledger.silent(now, PATIENCE):
+                if not flight.offer or not self._attendance.roster.is_served(flight.offer):
+                    await self._move(run, flight, now)
+                    continue
+                flight.attempt += 1
+                flight.heard = flight.published = now
+                again.append((run.state, flight))
+        self._stats.chunks_again += len(again)
+        await self.outbox.publish_again(again)
+
+    async def _end_hopeless(self, now: float) -> None:
+        """Maps whose function no worker can import any more. (Jobs wait: they outlive that.)"""
+        for run in list(self._maps.values()):
+            function = run.state.function
+            failed = None
+            if self._attendance.offer(function, run.state.ref) is None:
+                failed = self._attendance.failure(function)
+            if failed is None or subjects.job_of(run.id) is not None:
+                run.hopeless_since = None
+            elif run.hopeless_since is None:
+                run.hopeless_since = now
+            elif now - run.hopeless_since > HOPELESS_SECONDS:
+                await self._close(run, "failed", failed)
+
+    async def _move(self, run: MapRun, flight: Flight, now: float) -> None:
+        """Nobody serves the chunk's offer any more: it goes to another one, if there is one."""
+        flight.heard = now
+        if flight.number not in run.state.ledger.flights:
+            return
+        if self._attendance.offer(run.state.function, run.state.ref) is None:
+            return
+        if flight.subject:
+            await self.outbox.take_back(flight)
+        if flight.number in run.state.ledger.flights:
+            run.state.ledger.withdraw(flight)
+            self._scheduler.landed(run.state, flight, flight.seconds)
+
+    def _gauge(self) -> None:
+        self._stats.in_flight = sum(len(r.state.ledger.flights) for r in self._maps.values())
+        self._stats.backlog_seconds = sum(r.state.backlog_seconds for r in self._maps.values())
+
+    async def reconnected(self) -> None:
+        """The stream may be new and empty: what no agent claims in the next second is missing."""
+        await self.outbox.renew_stream()
+        await self._attendance.ping()
+        soon = time.monotonic() - PATIENCE + RECLAIM
+        for run in self._maps.values():
+            for flight in run.state.ledger.flights.values():
+                flight.heard = min(flight.heard, soon)
+
+    def refused(self, chunks: list[Key]) -> None:
+        """The stream is full, or gone: less is kept in it, and the chunks sent again soon."""
+        self._scheduler.window.refused()
+        self._spawn(self._send_again(chunks))
+
+    def unsendable(self, chunks: list[Key], message: str) -> None:
+        for map, number in chunks:
+            run = self._maps.get(map)
+            flight = run.state.ledger.flights.get(number) if run else None
+            if run is not None and flight is not None:
+                error = ErrorRecord(0, "unencodable", "ValueError", message)
+                self._settle(run, run.state.ledger.give_up(flight, error))
+
+    async def _send_again(self, chunks: list[Key]) -> None:
+        await asyncio.sleep(REFUSED_SECONDS)
+        again = []
+        for map, number in chunks:
+            run = self._maps.get(map)
+            flight = run.state.ledger.flights.get(number) if run else None
+            if run is not None and flight is not None:
+                flight.heard = time.monotonic()
+                again.append((run.state, flight))
+        await self.outbox.publish_again(again)
