@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 
 import msgspec
 
 from jetmap.arrays import header, split
+from jetmap.errors import Malformed
 from jetmap.jsonlines import item_too_large
 from jetmap.rawjson import (
     deeper_than,
@@ -27,10 +29,15 @@ from .departure import Departure
 from .limits import Limits
 from .media import USE_JSON
 from .problems import Problem, malformed, over_limit
+from .rawmsgpack import Fault, faults, find_fault
 
 # A larger body is parsed in pieces of this size, so that no other request waits for it.
 PIECE = 512 * 1024
 TRIES = 3
+
+_HEADS = {0xDC: 3, 0xDD: 5}  # Bytes of an array's head by its first; else 1.
+_BYTE = re.compile(r" \(byte \d+\)$")
+_WRONG = (msgspec.MsgspecError, RecursionError, ValueError, TypeError, OverflowError)
 
 _SPACE = b" \t\r\n"
 _FIRST_KEY = re.compile(rb'\{\s*"[^"\\]{0,200}"\s*:')
@@ -100,13 +107,19 @@ async def msgpack_elements(body: bytes, limits: Limits) -> list[msgspec.Raw]:
     except msgspec.DecodeError as exc:
         raise syntax(exc, body, 0) from exc
     except RecursionError as exc:
-        raise too_deep_msgpack(limits) from exc
+        for fault in faults(body, limits.max_depth + 1):
+            if fault is not None:
+                raise _located(fault, 0, limits) from exc
+            await asyncio.sleep(0)
+        raise too_deep(len(body), limits.max_depth) from exc
     _check_sizes(elements, len(body), 0, limits)
     done = 0
+    at = _HEADS.get(body[0], 1)
     for first in range(0, len(elements), 4096):
         chosen = elements[first : first + 4096]
         some = b"".join(chosen)
-        check_msgpack(some, len(chosen), first, limits)
+        check_msgpack(chosen, some, first, at, limits)
+        at += len(some)
         done += len(some)
         if done > PIECE:
             done = 0
@@ -114,17 +127,33 @@ async def msgpack_elements(body: bytes, limits: Limits) -> list[msgspec.Raw]:
     return elements
 
 
-def check_msgpack(some: bytes, count: int, first: int, limits: Limits) -> None:
-    """Checks ``count`` encoded items, the first of index ``first``. Raises Problem: 400."""
-    some = header(count) + some
+def check_msgpack(
+    elements: Sequence[bytes | msgspec.Raw], some: bytes, first: int, at: int, limits: Limits
+) -> None:
+    """Checks encoded items. some: all of them. first: the first one's index; at: its position in
+    the body. Raises Malformed, with the position."""
     try:
-        values = _decode_msgpack(some)
-    except RecursionError as exc:
-        raise too_deep_msgpack(limits) from exc
-    except (msgspec.MsgspecError, ValueError, TypeError, OverflowError) as exc:
-        raise malformed(f"items {first} to {first + count - 1}: {exc}") from exc
+        values = _decode_msgpack(header(len(elements)) + some)
+    except _WRONG as exc:
+        fault = find_fault(some, limits.max_depth)
+        if fault is not None:
+            raise _located(fault, at, limits) from exc
+        for index, element in enumerate(elements, first):
+            try:
+                _decode_msgpack(element)
+            except _WRONG as error:
+                raise _wrong_item(error, index, at, limits) from error
+            at += memoryview(element).nbytes
+        raise located(str(exc), at, None) from exc
     if len(some) > limits.max_depth and _levels(values) > limits.max_depth + 1:
-        raise too_deep_msgpack(limits)
+        fault = find_fault(some, limits.max_depth)
+        raise too_deep(at + (fault.position if fault else 0), limits.max_depth)
+
+
+def too_deep_msgpack(some: bytes, at: int, limits: Limits) -> Malformed:
+    """Of items that cannot be skipped, the first of them ``at`` this position in the body."""
+    fault = find_fault(some, limits.max_depth)
+    return too_deep(at, limits.max_depth) if fault is None else _located(fault, at, limits)
 
 
 def json_piece(piece: bytes, offset: int, first: int, limits: Limits) -> list[msgspec.Raw]:
@@ -180,22 +209,31 @@ def _not_a_list(exc: Exception) -> Problem:
     return malformed(f"the body is no array ({exc}): {USE_JSON}", position=0)
 
 
-def too_deep_msgpack(limits: Limits) -> Problem:
-    return malformed(
-        f"nested deeper than {limits.max_depth} levels: flatten the items, or raise max_depth"
-    )
+def _located(fault: Fault, at: int, limits: Limits) -> Malformed:
+    position = at + fault.position
+    if fault.kind == "utf8":
+        return not_utf8(position)
+    return too_deep(position, limits.max_depth)
 
 
-def _levels(value: object) -> int:
+def _wrong_item(exc: Exception, index: int, at: int, limits: Limits) -> Malformed:
+    """at: the item's position in the body."""
+    if isinstance(exc, RecursionError):
+        return too_deep(at, limits.max_depth)
+    # Where the decoder noticed it may be far behind.
+    return located(f"item {index}: {_BYTE.sub('', str(exc))}", at, None)
+
+
+def _levels(value: list[object]) -> int:
     """How deep lists and maps nest."""
     levels = 0
-    level = [value]
+    level: list[object] = [value]
     while level:
         level = [
             inner
             for outer in level
-            if isinstance(outer, list | dict)
-            for inner in (outer if isinstance(outer, list) else outer.values())
+            for inner in (outer.values() if isinstance(outer, dict) else outer)  # type: ignore[attr-defined]
+            if isinstance(inner, list | dict)
         ]
         levels += 1
     return levels

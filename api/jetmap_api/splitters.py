@@ -275,12 +275,12 @@ class MsgpackArray:
         if not ends:
             return []
         some = data[: ends[-1]]
-        check_msgpack(some, len(ends), self._count, self._limits)
         elements = []
         start = 0
         for end in ends:
             elements.append(some[start:end])
             start = end
+        check_msgpack(elements, some, self._count, self._at, self._limits)
         limit = self._limits.max_item_bytes
         if len(some) > limit:
             for index, element in enumerate(elements, self._count):
@@ -330,7 +330,7 @@ class MsgpackArray:
                 return len(data) + 1
             raise syntax(exc, data, self._at + at) from exc
         except RecursionError as exc:
-            raise too_deep_msgpack(self._limits) from exc
+            raise too_deep_msgpack(data[at:], self._at + at, self._limits) from exc
         return len(data)
 
 
