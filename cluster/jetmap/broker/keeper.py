@@ -329,7 +329,13 @@ def _make_agent(connection: Connection, order: Order) -> AgentLike:
         embedded=True,
         **{name: value for name, value in settings.items() if name in theirs},
     )
-    return Agent(connection, options)
+    agent = Agent(connection, options)
+    if order.previous is None:
+        # Why no worker can start is raised where they were asked for, once and in full.
+        logging.getLogger("jetmap.agent.agent").addFilter(
+            lambda record: agent.was_ready or not str(record.msg).startswith("workers cannot start")
+        )
+    return agent
 
 
 async def _readable(user: socket.socket) -> None:

@@ -101,16 +101,41 @@ def _secrets(settings: Settings) -> Fact:
 
 
 def _tasks(settings: Settings) -> Fact:
-    from jetmap.loading import load
-    from jetmap.messages import Setup
+    """Each file or module can be imported, as by a worker, and each type has a schema."""
+    from jetmap.tasks import registered
+    from jetmap.worker import process
 
-    functions = load(Setup(tasks=list(settings.tasks)))
-    for function in functions:
+    problems = []
+    process.in_worker = True  # Nor would a worker let it start a Cluster.
+    try:
+        for argument in settings.tasks:
+            problems += _import_problems(argument)
+    finally:
+        process.in_worker = False
+    for function in registered():
         try:
             function.info()
         except TypeError as exc:
-            raise ConfigurationError([str(exc)]) from exc
-    return ", ".join(sorted(function.name for function in functions))
+            problems.append(str(exc))
+    if problems:
+        raise ConfigurationError(problems)
+    return ", ".join(sorted(function.name for function in registered()))
+
+
+def _import_problems(argument: str) -> list[str]:
+    from jetmap.importing import told
+    from jetmap.loading import load
+    from jetmap.messages import Setup
+
+    try:
+        load(Setup(tasks=[argument]))
+    except ConfigurationError as exc:
+        return exc.problems
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # Whatever it is, it is the file's: also that it exits.
+        return [f"{argument}: {told(exc)}"]
+    return []
 
 
 def _cores(settings: Settings) -> Fact:

@@ -68,7 +68,10 @@ def greeting(installation: Installation, settings: Settings) -> list[str]:
         f"store     {installation.store or 'none: no jobs'}",
     ]
     if not is_loopback(settings.nats_host):
-        lines += ["", "on other hosts, with the same tasks and the same password file:"]
+        same = "the same password file"
+        if settings.nats_password_file is None:
+            same = "JETMAP_NATS_PASSWORD set to the same password"
+        lines += ["", f"on other hosts, with the same tasks and {same}:"]
         lines += [f"  {worker_command(installation, settings)}"]
     return lines
 
@@ -80,7 +83,8 @@ def worker_command(installation: Installation, settings: Settings) -> str:
     words = ["jetmap", "worker", *settings.tasks]
     words += ["--nats", f"nats://{host}:{installation.nats_port}"]
     words += ["--nats-user", installation.nats_user]
-    words += ["--nats-password-file", settings.nats_password_file or "FILE"]
+    if settings.nats_password_file is not None:
+        words += ["--nats-password-file", settings.nats_password_file]
     if settings.pool != "default":
         words += ["--pool", settings.pool]
     return shlex.join(words)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import sys
 from pathlib import Path
 
 import msgspec
 import typer
 
-import jetmap
 from jetmap.agent.agent import Agent
 from jetmap.agent.options import AgentOptions
 from jetmap.broker.connection import Connection
@@ -26,8 +24,6 @@ from .running import with_broker
 from .signals import Stop, first
 
 logger = logging.getLogger(__name__)
-
-PACKAGE = str(Path(jetmap.__file__).parent)
 
 
 @takes("tasks", *BROKER, *WORKER)
@@ -131,28 +127,11 @@ class Watch:
         if self.ready:
             return
         if self.failure:
-            raise WorkerStartFailed(f"the workers cannot start: {reason(self.failure)}")
+            raise WorkerStartFailed(f"the workers cannot start: {self.failure}")
         raise WorkerStartFailed(
             f"no worker was ready after {timeout:g} s: if importing the tasks takes longer, "
             "raise --start-timeout"
         )
-
-
-def reason(failure: str) -> str:
-    """Why an import failed: jetmap's own sentence, else the traceback without our frames."""
-    if found := re.search(r"^jetmap\.errors\.\w+: ", failure, re.M):
-        return failure[found.end() :].strip()
-    frames = re.split(r"(?m)^(?=  File )", failure)
-    foreign = [
-        frame
-        for frame in frames
-        if not re.match(
-            rf'  File "(<frozen importlib|.*/importlib/__init__|{re.escape(PACKAGE)})', frame
-        )
-        # The last one also holds the error itself.
-        or not frame.splitlines()[-1].startswith(" ")
-    ]
-    return "\n" + "".join(foreign).strip()
 
 
 def agent_options(settings: Settings) -> AgentOptions:

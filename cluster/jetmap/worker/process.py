@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import traceback
 
 import msgspec
 
@@ -72,7 +71,9 @@ class _Worker:
             self._functions = {function.name: function for function in load(setup)}
             self._announce()
         except BaseException as error:
-            failure = StartFailed(type(error).__name__, str(error), traceback.format_exc())
+            from jetmap.importing import told
+
+            failure = StartFailed(type(error).__name__, str(error), told(error))
             self._pipe.send(pipe.FAILED, self._encode(failure))
             return False
         return True

@@ -1,0 +1,45 @@
+"""What a user is told of an import that failed: a sentence, or where in their code."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+from .errors import ConfigurationError
+
+PACKAGE = str(Path(__file__).parent)
+HEADER = "Traceback (most recent call last):"
+IMPORTLIB = ("<frozen importlib", "<frozen runpy")
+
+
+def told(error: BaseException) -> str:
+    """Our own sentence where we have one, else the error with its frames, without ours."""
+    if isinstance(error, ConfigurationError):
+        return str(error)
+    described = traceback.TracebackException.from_exception(error)
+    is_a_sentence = _is_ours(described) and all(map(_is_machinery, described.stack))
+    if is_a_sentence:
+        return str(error)
+    _without_ours(described)
+    lines = "".join(described.format()).splitlines()
+    return "\n".join(["the import raises:", *(line for line in lines if line.strip() != HEADER)])
+
+
+def _without_ours(described: traceback.TracebackException) -> None:
+    if _is_ours(described):
+        described.__cause__ = described.__context__ = None
+    described.stack[:] = [frame for frame in described.stack if not _is_machinery(frame)]
+    for other in (described.__cause__, described.__context__, *(described.exceptions or ())):
+        if other is not None:
+            _without_ours(other)
+
+
+def _is_ours(described: traceback.TracebackException) -> bool:
+    """Whether we raised it on purpose: what it came from is told in its message."""
+    return bool(described.stack) and described.stack[-1].filename.startswith(f"{PACKAGE}/")
+
+
+def _is_machinery(frame: traceback.FrameSummary) -> bool:
+    file = frame.filename
+    importing = file.startswith(IMPORTLIB) or file.endswith("/importlib/__init__.py")
+    return importing or file.startswith(f"{PACKAGE}/")
