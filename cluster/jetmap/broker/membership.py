@@ -266,7 +266,8 @@ def _key(spec: KeeperSpec, cwd: str) -> str:
         spec.main,
         spec.pool,
         spec.cores,
-        sorted(spec.settings.items()),
+        # How much it logs is up to whoever starts it.
+        sorted(item for item in spec.settings.items() if item[0] != "log_level"),
         None if spec.share else secrets.token_hex(8),
     ]
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:16]

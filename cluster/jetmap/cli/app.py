@@ -17,13 +17,18 @@ COMMANDS = (
 )
 CODES = " · ".join(f"{int(code)} {meaning}" for code, meaning in MEANING.items())
 
+SETTINGS = (
+    "An option that names a variable is a setting: it beats the variable, which beats "
+    "config/jetmap.toml, where each is explained. The others belong to one call."
+)
+
 
 def build(arguments: list[str]) -> typer.Typer:
     """The commands. If the arguments name one, only that is imported: each has heavy friends."""
     app = typer.Typer(
         name="jetmap",
         help="One Python function over every item of a list, on every core of every host.",
-        epilog=f"Exit codes: {CODES}. Every setting is explained in config/jetmap.toml.",
+        epilog=f"Exit codes: {CODES}. {SETTINGS}",
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode="markdown",
@@ -34,7 +39,7 @@ def build(arguments: list[str]) -> typer.Typer:
     named = arguments[0] if arguments else ""
     for name in [named] if named in COMMANDS else COMMANDS:
         command = getattr(import_module(f"jetmap.cli.{name}"), name)
-        app.command(epilog=f"Exit codes: {CODES}.")(command)
+        app.command(epilog=f"Exit codes: {CODES}. {SETTINGS}")(command)
     return app
 
 

@@ -24,4 +24,4 @@ def embedded(settings: Settings, tasks: str) -> Cluster:
     from jetmap.client.cluster import Cluster
 
     alone = {"nats_url": None, "tasks": [tasks]}
-    return Cluster(settings=settings.model_copy(update=alone), start_timeout=settings.start_timeout)
+    return Cluster(settings=settings.model_copy(update=alone))

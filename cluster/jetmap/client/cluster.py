@@ -39,9 +39,10 @@ class Cluster(WithJobs):
     url: of a NATS server or cluster ("nats://host:4222", several by commas); None: the setting
     nats_url, else an embedded one on this machine, shared with the other processes of this
     application. tasks: files or modules whose functions the embedded workers import first.
-    cores: of the embedded workers, a count or a list ("0,2-3"). start_timeout: seconds that the
-    workers may take. share: False makes an embedded cluster of its own. inline: runs functions
-    in this process, without workers. settings: instead of those that ``Settings.load`` finds.
+    pool: whose hosts share work. cores: of the embedded workers, a count or a list ("0,2-3").
+    start_timeout: seconds that they may take. share: False makes an embedded cluster of its own.
+    inline: runs functions in this process, without workers. settings: instead of those that
+    ``Settings.load`` finds, which say all that is None here.
     """
 
     def __init__(
@@ -49,9 +50,9 @@ class Cluster(WithJobs):
         url: str | None = None,
         *,
         tasks: Sequence[str] | str = (),
-        pool: str = "default",
+        pool: str | None = None,
         cores: int | str | None = None,
-        start_timeout: float = 60,
+        start_timeout: float | None = None,
         share: bool = True,
         inline: bool = False,
         settings: Settings | None = None,
@@ -64,6 +65,8 @@ class Cluster(WithJobs):
         self._start_timeout = start_timeout
         self._share = share
         self._inline = inline
+        if settings is not None and start_timeout is not None:
+            settings = settings.model_copy(update={"start_timeout": start_timeout})
         self._settings = settings
         self._link: Link | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -283,12 +286,13 @@ class Cluster(WithJobs):
     @property
     def settings(self) -> Settings:
         if self._settings is None:
-            given: dict[str, Any] = {"nats_url": self._url, "cores": self._cores}
-            if self._tasks:
-                given["tasks"] = self._tasks
-            if self._pool != "default":
-                given["pool"] = self._pool
-            self._settings = Settings.load(**{k: v for k, v in given.items() if v is not None})
+            self._settings = Settings.load(
+                nats_url=self._url,
+                tasks=self._tasks or None,
+                pool=self._pool,
+                cores=self._cores,
+                start_timeout=self._start_timeout,
+            )
         return self._settings
 
     @cached_property
@@ -311,9 +315,7 @@ class Cluster(WithJobs):
                 for argument in self._tasks:
                     import_tasks(argument)
             else:
-                self._link = await Link.open(
-                    self.settings, share=self._share, start_timeout=self._start_timeout
-                )
+                self._link = await Link.open(self.settings, share=self._share)
         except BaseException:
             await self.aclose()
             raise

@@ -24,8 +24,6 @@ from jetmap.messages import FunctionRef
 from jetmap.settings import Settings
 from jetmap.tasks import registered
 
-# Room that a chunk or a result needs around one item in the broker's largest message.
-ENVELOPE_BYTES = 16_384
 ARRIVAL_SECONDS = 0.25  # For those who are there already to say so.
 
 _NO_STORE = (
@@ -38,8 +36,9 @@ _NOT_KEPT = (
     "outlive it: start it with --store DIRECTORY"
 )
 
-# The settings that a keeper's agent uses; processes that differ in others share it.
+# The settings that a keeper and its agent use; processes that differ in others share it.
 _KEEPERS = {
+    "log_level",
     "version",
     "grace",
     "nice",
@@ -74,14 +73,14 @@ class Link:
         self._refs: dict[Function, FunctionRef] = {}
 
     @classmethod
-    async def open(cls, settings: Settings, *, share: bool, start_timeout: float) -> Link:
+    async def open(cls, settings: Settings, *, share: bool) -> Link:
         """Joins the pool of these settings.
 
         Raises BrokerUnreachable, TopologyMismatch, and embedded WorkerStartFailed.
         """
         membership = None
         if settings.nats_url is None:
-            membership = await join(_spec(settings, share), start_timeout)
+            membership = await join(_spec(settings, share), settings.start_timeout)
         connection = dispatcher = jobs = None
         try:
             servers = list(membership.servers) if membership else settings.servers()
@@ -100,7 +99,7 @@ class Link:
             await jobs.start()
             if membership is not None:
                 membership.on_renewed(link._moved)
-                await link._wait_for_workers(membership, start_timeout)
+                await link._wait_for_workers(membership, settings.start_timeout)
             else:
                 roster = dispatcher.roster
                 await dispatcher.attendance.wait_for(lambda: bool(roster.agents), ARRIVAL_SECONDS)
@@ -129,7 +128,7 @@ class Link:
     @property
     def max_item(self) -> int:
         """Bytes of one item that the broker can carry."""
-        return self.connection.max_payload - ENVELOPE_BYTES
+        return self.connection.room
 
     def reference(self, function: Function | None) -> FunctionRef | None:
         """Where an embedded worker finds a function; elsewhere its name must do.
@@ -208,6 +207,7 @@ def _spec(settings: Settings, share: bool) -> KeeperSpec:
     in_main = any(f.module == "__main__" and not f.by_value for f in functions)
     has_file = getattr(sys.modules.get("__main__"), "__file__", None) is not None
     interactive = not has_file and multiprocessing.parent_process() is None
+    kept = _KEEPERS if "log_level" in settings.model_fields_set else _KEEPERS - {"log_level"}
     return KeeperSpec(
         tasks=list(settings.tasks),
         modules=_importable(f.module for f in functions),
@@ -215,7 +215,7 @@ def _spec(settings: Settings, share: bool) -> KeeperSpec:
         pool=settings.pool,
         cores=settings.cores,
         share=share and not interactive and not any(f.by_value for f in functions),
-        settings=settings.model_dump(mode="json", include=_KEEPERS),
+        settings=settings.model_dump(mode="json", include=kept),
     )
 
 
