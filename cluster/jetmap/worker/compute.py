@@ -5,6 +5,7 @@ No process and no pipe: the worker process calls this, and so does ``Cluster(inl
 
 from __future__ import annotations
 
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -237,6 +238,13 @@ class _Part:
         assert self._function is not None, "refused items have no values to encode"
         try:
             data = self._function.value.encode(value, format)
+        except RecursionError:
+            message = (
+                "the value nests too deep to be encoded, or holds itself; about "
+                f"{sys.getrecursionlimit()} levels are the limit. Return it flatter: a list of "
+                "records that refer to each other by number, or a text of your own format"
+            )
+            return arrays.NULL[format], ErrorRecord(index, "unencodable", "RecursionError", message)
         except Exception as error:
             record = _record(index, "unencodable", error, None)
             record.message = f"the value cannot be encoded: {record.message}"
