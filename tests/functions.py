@@ -27,6 +27,15 @@ class Work:
 
 
 @dataclass
+class Parcel:
+    """value: what comes back. micros: of compute. fails: whether it raises instead."""
+
+    value: int | float | str
+    micros: int = 0
+    fails: bool = False
+
+
+@dataclass
 class Order:
     """number: what comes back. seconds: of compute. how: to go wrong, if at all."""
 
@@ -59,6 +68,14 @@ def work(item: Work) -> int:
     if item.fails:
         raise ValueError(f"no {item.value}")
     return item.value
+
+
+@task
+def weigh(parcel: Parcel) -> int | float | str:
+    burn(parcel.micros * 1e-6)
+    if parcel.fails:
+        raise ValueError(f"no {parcel.value}")
+    return parcel.value
 
 
 @task

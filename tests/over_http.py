@@ -34,7 +34,8 @@ async def never(value: Any) -> Any:
 
 def lines_of(response: httpx.Response) -> list[Any]:
     assert response.text.endswith("\n")
-    return [json.loads(line) for line in response.text.splitlines()]
+    # Not splitlines(), which also ends a line within a text that holds a U+2028.
+    return [json.loads(line) for line in response.text.split("\n")[:-1]]
 
 
 def events_of(response: httpx.Response) -> list[tuple[str, Any]]:

@@ -2,82 +2,69 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import functions
-from functions import Work
-from jetmap import Cluster, ItemError, ItemRaised
+from any_list import in_a_loop, lists, same
+from functions import Parcel
+from jetmap import Cluster, ItemError, ItemInvalid, ItemRaised
 from support import outcomes
 
 pytestmark = pytest.mark.anyio
 
-# Few long ones among many short ones; so chunks of all lengths, cut on wrong estimates too.
-costs = st.one_of(st.just(0), st.integers(0, 200), st.sampled_from([1000, 5000, 20_000]))
 integers = st.integers(-(2**63), 2**63 - 1)
-some_items = st.lists(st.builds(Work, integers, costs, st.booleans()), max_size=40)
-good_items = st.lists(st.builds(Work, integers, costs), max_size=60)
-# Hypothesis's own lists are short: long ones are made of a few numbers.
-many_items = st.builds(
-    lambda count, every, micros, failing: [
-        Work(n, micros if n % every == 0 else 0, n in failing) for n in range(count)
-    ],
-    st.integers(0, 5000),
-    st.integers(1, 50),
-    st.sampled_from([0, 100, 1000]),
-    st.sets(st.integers(0, 5000), max_size=5),
-)
 examples = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
-def in_a_loop(items: list[Work]) -> list[int | str]:
-    """What a loop over the items gives: values, and the messages of errors."""
-    found: list[int | str] = []
-    for item in items:
-        try:
-            found.append(functions.work(Work(item.value, 0, item.fails)))
-        except ValueError as error:
-            found.append(str(error))
-    return found
-
-
-def told(index: int, value: int | ItemError) -> int | str:
+def told(index: int, value: Any) -> tuple[str, Any]:
     if isinstance(value, ItemError):
-        assert (value.index, value.kind, value.type) == (index, "raised", "ValueError")
-        return value.message
-    return value
+        assert value.index == index
+        assert isinstance(value, {"raised": ItemRaised, "invalid": ItemInvalid}[value.kind])
+        return value.kind, value.message
+    return "value", value
+
+
+def check(found: list[Any], expected: list[tuple[str, Any]]) -> None:
+    """found: values, and errors in the places of those that failed."""
+    assert len(found) == len(expected)
+    outcomes = [told(index, value) for index, value in enumerate(found)]
+    assert [pair for pair in zip(outcomes, expected, strict=True) if not same(*pair)] == []
 
 
 @examples
-@given(items=st.one_of(some_items, many_items))
-async def test_map_with_errors_in_their_places(cluster: Cluster, items: list[Work]) -> None:
-    values = await cluster.map(functions.work, items, return_exceptions=True)
-    assert [told(i, value) for i, value in enumerate(values)] == in_a_loop(items)
+@given(parcels=lists)
+async def test_map_with_errors_in_their_places(cluster: Cluster, parcels: list[Parcel]) -> None:
+    values = await cluster.map(functions.weigh, parcels, return_exceptions=True)
+    check(values, in_a_loop(parcels))
 
 
 @examples
-@given(items=st.one_of(some_items, good_items, many_items))
-async def test_map(cluster: Cluster, items: list[Work]) -> None:
-    first = next((i for i, item in enumerate(items) if item.fails), None)
+@given(parcels=lists)
+async def test_map(cluster: Cluster, parcels: list[Parcel]) -> None:
+    expected = in_a_loop(parcels)
+    first = next((i for i, (kind, _) in enumerate(expected) if kind != "value"), None)
     if first is None:
-        assert await cluster.map(functions.work, items) == in_a_loop(items)
+        check(await cluster.map(functions.weigh, parcels), expected)
         return
-    with pytest.raises(ItemRaised) as caught:
-        await cluster.map(functions.work, iter(items))
+    with pytest.raises(ItemError) as caught:
+        await cluster.map(functions.weigh, iter(parcels))
     assert caught.value.index == first
-    assert caught.value.message == in_a_loop(items)[first]
+    assert same(told(first, caught.value), expected[first])
 
 
 @examples
-@given(items=st.one_of(some_items, many_items), ordered=st.booleans(), lazy=st.booleans())
-async def test_stream(cluster: Cluster, items: list[Work], ordered: bool, lazy: bool) -> None:
-    source = iter(items) if lazy else items
-    found = await outcomes(cluster.stream(functions.work, source, ordered=ordered))
-    assert [outcome.item for outcome in found] == items
-    assert [told(o.index, o.error or o.value) for o in found] == in_a_loop(items)
+@given(parcels=lists, ordered=st.booleans(), lazy=st.booleans())
+async def test_stream(cluster: Cluster, parcels: list[Parcel], ordered: bool, lazy: bool) -> None:
+    source = iter(parcels) if lazy else parcels
+    found = await outcomes(cluster.stream(functions.weigh, source, ordered=ordered))
+    assert [outcome.item for outcome in found] == parcels
+    check([o.value if o.ok else o.error for o in found], in_a_loop(parcels))
 
 
 @examples
