@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from jetmap import subjects
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection, Subscription
+from jetmap.broker.faults import Forbidden
 from jetmap.errors import JetmapError
 from jetmap.messages import (
     AgentMail,
@@ -64,12 +65,15 @@ _control = msgspec.msgpack.Decoder(Control).decode
 class Agent:
     """Offers this host's cores to a pool, from ``start`` to ``drain`` or ``stop``.
 
-    Raises nothing once started: what goes wrong is announced (``failed``) and logged.
+    Raises nothing once started: what goes wrong is announced (``failed``: no worker can start;
+    ``refused``: the broker does not let us take chunks) and logged.
     """
 
     def __init__(self, connection: Connection, options: AgentOptions) -> None:
         self.id = subjects.new_id()
         self.failed: str | None = None
+        self.refused: Forbidden | None = None
+        self._served = ""  # The offer whose chunks we pull.
         self._connection = connection
         self._options = options = replace(options, host=options.host or socket.gethostname())
         self._inbox = connection.inbox(self.id)
@@ -189,7 +193,8 @@ class Agent:
             try:
                 await self._renew()
             except JetmapError as error:
-                logger.warning("no chunks yet: %s", error)
+                if self.refused is None:
+                    logger.warning("no chunks yet: %s", error)
                 self._intake.renew_soon()
         await self._offer.keep()
         await self.announce()
@@ -209,9 +214,20 @@ class Agent:
 
     async def _renew(self) -> None:
         """Makes what is missing at the broker, and pulls there."""
-        if self._offer.name:
+        if not self._offer.name:
+            return
+        try:
             await self._offer.find_consumers()
-            await self._intake.serve(self._offer.name, self._offer.epoch)
+        except Forbidden as error:
+            if self.refused is None:
+                logger.error("no chunks: %s", error)
+            self.refused, self._served = error, ""
+            raise
+        is_news = self._served != self._offer.name
+        self.refused, self._served = None, self._offer.name
+        await self._intake.serve(self._offer.name, self._offer.epoch)
+        if is_news:
+            await self.announce()
 
     async def announce(self) -> None:
         """Tells the pool how it stands here."""
@@ -221,11 +237,12 @@ class Agent:
             host=self._options.host,
             pid=os.getpid(),
             pool=self._options.pool,
-            offer=self._offer.name,
+            # Chunks come only where there is a consumer that we may pull from.
+            offer=self._offer.name if self._served == self._offer.name else "",
             version=self._offer.version,
             rank=self._offer.rank,
             cores=len(slots),
-            ready=sum(slot.is_ready for slot in slots),
+            ready=sum(slot.is_ready for slot in slots) if self._served else 0,
             busy=sum(slot.held is not None for slot in slots),
             draining=self._draining,
             gone=self._gone,
@@ -233,7 +250,7 @@ class Agent:
             workers=[slot.status() for slot in slots],
             pending=max(0, self._intake.pending),
             embedded=self._options.embedded,
-            failure=self.failed,
+            failure=self.failed or (str(self.refused) if self.refused else None),
         )
         await self._send(subjects.presence(self._options.pool, self.id), encode(presence))
 

@@ -22,6 +22,7 @@ from .faults import (
     NoResponders,
     RefusedError,
     checked,
+    refused_subject,
     translated,
 )
 from .subscription import Subscription
@@ -57,7 +58,8 @@ class Connection:
         self._lost_callbacks: list[Callback] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
-        self._last_refusal = ""
+        self._asking: dict[str, set[asyncio.Timeout]] = {}  # By subject, in lower case.
+        self._refusals: dict[str, str] = {}
         self._slow_until = 0.0
 
     @classmethod
@@ -187,11 +189,26 @@ class Connection:
         timeout: float = 5,
         headers: dict[str, str] | None = None,
     ) -> bytes:
-        """The answer to a message. Raises NoResponders; BrokerUnreachable after ``timeout``."""
+        """The answer to a message.
+
+        Raises NoResponders; Forbidden as soon as the server says so; BrokerUnreachable after
+        ``timeout``.
+        """
+        # nats-py passes on in lower case what the server says.
+        key = subject.lower()
+        asking = self._asking.setdefault(key, set())
+        if not asking:
+            self._refusals.pop(key, None)
         try:
-            answer = await self._client.request(subject, payload, timeout, headers=headers)
+            async with asyncio.timeout(None) as patience:
+                asking.add(patience)
+                answer = await self._client.request(subject, payload, timeout, headers=headers)
         except (nats.errors.Error, TimeoutError) as error:
             raise self._translated(error, subject, len(payload)) from error
+        finally:
+            asking.discard(patience)
+            if not asking and self._asking.get(key) is asking:
+                del self._asking[key]
         return answer.data
 
     async def api(
@@ -327,13 +344,24 @@ class Connection:
                 logger.error("%s: messages on %s dropped: too slow", self.name, error.subject)
         elif "permissions violation" in str(error).lower():
             self.errors += 1
-            self._last_refusal = str(error)
-            logger.error("%s: %s", self.name, error)
+            if not self._refuse(str(error)):
+                logger.error("%s: %s", self.name, error)
         elif isinstance(error, nats.errors.Error | OSError):
             logger.debug("%s: %r", self.name, error)
         else:
             self.errors += 1
             logger.error("%s: the NATS client failed", self.name, exc_info=error)
+
+    def _refuse(self, said: str) -> bool:
+        """Ends the requests that the server does not let through; whether there were any."""
+        subject = refused_subject(said)
+        asking = self._asking.get(subject, set())
+        if asking:
+            self._refusals[subject] = said
+        now = asyncio.get_running_loop().time()
+        for patience in asking:
+            patience.reschedule(now)
+        return bool(asking)
 
     def _is_back(self) -> None:
         logger.info("%s: connected to NATS again", self.name)
@@ -362,5 +390,7 @@ class Connection:
         return ", ".join(without_secrets(s) for s in self.servers)
 
     def _translated(self, error: Exception, subject: str, size: int) -> JetmapError:
-        where, said = self.where, self._last_refusal
-        return translated(error, subject, size, where=where, limit=self.max_payload, said=said)
+        refused = subject.lower() in self._refusals
+        return translated(
+            error, subject, size, where=self.where, limit=self.max_payload, refused=refused
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import Any
 
@@ -10,6 +11,15 @@ import nats.errors
 
 from jetmap.errors import BrokerUnreachable, JetmapError, LimitExceeded
 
+# What an account may lack, by the subject of JetStream's API that it is asked on.
+RIGHTS = {
+    "STREAM.CREATE": "create streams",
+    "STREAM.INFO": "see streams",
+    "STREAM.MSG": "read messages of streams",
+    "STREAM.PURGE": "purge streams",
+    "CONSUMER.CREATE": "create consumers",
+    "CONSUMER.INFO": "see consumers",
+}
 PASSING = (10005, 10008)  # No suitable peers; temporarily unavailable.
 
 
@@ -80,10 +90,27 @@ def refusal(error: Exception, where: str) -> RefusedError | None:
     return None
 
 
+def refused_subject(said: str) -> str:
+    """The subject, in lower case, that a permissions violation is about; empty: none."""
+    found = re.search(r'publish to "([^"]+)"', said, re.I)
+    return found[1].lower() if found else ""
+
+
+def forbidden(subject: str, where: str) -> Forbidden:
+    """Names the right that is missing, and what to do."""
+    call = subject.removeprefix("$JS.API.")
+    right = next((text for name, text in RIGHTS.items() if call.startswith(f"{name}.")), None)
+    lacks = f"does not let this account {right or 'publish to ' + subject}"
+    needs = f"allow it to publish to {subject}" if right else "add that to its permissions"
+    if call.startswith("STREAM.CREATE."):
+        needs += ", or begin with an account that may: each stream is made once"
+    return Forbidden(f"the NATS server at {where} {lacks}: {needs}")
+
+
 def translated(
-    error: Exception, subject: str, size: int, *, where: str, limit: int, said: str
+    error: Exception, subject: str, size: int, *, where: str, limit: int, refused: bool
 ) -> JetmapError:
-    """jetmap's error for one of nats-py's. said: the last refusal that the server told."""
+    """jetmap's error for one of nats-py's. refused: the server lets nothing onto the subject."""
     if isinstance(error, nats.errors.MaxPayloadError):
         return LimitExceeded(
             f"a message of {size} bytes is over the server's limit of {limit}",
@@ -93,8 +120,8 @@ def translated(
         )
     if isinstance(error, nats.errors.NoRespondersError):
         return NoResponders(f"nobody answers on {subject} at {where}")
-    if subject and f'"{subject}"' in said:
-        return Forbidden(f"the NATS server at {where} refuses: {said}")
+    if refused:
+        return forbidden(subject, where)
     if isinstance(error, nats.errors.OutboundBufferLimitError):
         reason = "the connection is lost and too much waits to be sent"
     elif isinstance(error, TimeoutError):

@@ -199,9 +199,20 @@ async def _broker(settings: Settings) -> Fact:
         except JetStreamError as exc:
             if exc.err_code != topology.STREAM_NOT_FOUND:
                 raise TopologyMismatch(str(exc)) from exc
+            await _may_create(connection, settings, f"STREAM.CREATE.{name}")
             return f"{where}; stream {name} is not there yet, the first worker makes it"
         # It is there, so this makes nothing: it only compares.
         await topology.ensure_stream(connection, settings.pool)
+        await _may_create(connection, settings)
         return f"{where}; stream {name}, {info['config']['num_replicas']} copies"
     finally:
         await connection.close()
+
+
+async def _may_create(connection: Connection, settings: Settings, *calls: str) -> None:
+    """Raises Forbidden unless the server lets us ask for this, and a worker for its consumers."""
+    if settings.tasks:
+        calls += (f"CONSUMER.CREATE.{subjects.stream(settings.pool)}.check",)
+    for call in calls:
+        # What is no JSON is answered, if it is let through, and makes nothing.
+        await connection.request(f"$JS.API.{call}", b"?")

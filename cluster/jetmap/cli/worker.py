@@ -25,6 +25,8 @@ from .signals import Stop, first
 
 logger = logging.getLogger(__name__)
 
+OURS = ("workers cannot start", "no chunks: ")
+
 
 @takes("tasks", *BROKER, *WORKER)
 def worker(settings: Settings) -> None:
@@ -70,6 +72,8 @@ async def _offer(agent: Agent, connection: Connection, settings: Settings, stop:
     await agent.start()
     try:
         await first(state.decided, stop.asked, timeout=settings.start_timeout)
+        if agent.refused is not None:
+            raise agent.refused
         if not stop.asked.is_set() and not settings.reload:
             state.check(settings.start_timeout)
         if state.ready:
@@ -120,7 +124,7 @@ class Watch:
 
     def is_news(self, record: logging.LogRecord) -> bool:
         """Whether a record of the agent's log is not what ``check`` will say."""
-        return self.ready > 0 or not str(record.msg).startswith("workers cannot start")
+        return self.ready > 0 or not str(record.msg).startswith(OURS)
 
     def check(self, timeout: float) -> None:
         """Raises WorkerStartFailed unless a worker is ready."""
