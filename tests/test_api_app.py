@@ -287,6 +287,28 @@ async def test_only_known_hosts_are_served(host: str, allowed: bool) -> None:
         assert "allowed_hosts" in response.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("options", "foreign"),
+    [
+        ({}, 403),
+        ({"token": "s3cret"}, 403),
+        ({"token": "s3cret", "allowed_hosts": ["gateway.example"]}, 200),
+        ({"token": "s3cret", "host": "0.0.0.0"}, 200),
+        ({"token": "s3cret", "host": "0.0.0.0", "allowed_hosts": ["other.example"]}, 403),
+    ],
+)
+async def test_a_foreign_host_with_and_without_a_token(
+    options: dict[str, Any], foreign: int
+) -> None:
+    headers = {"authorization": "Bearer s3cret"}
+    async with gateway(FakeCluster(double), **options) as client:
+        for host, status in (("localhost", 200), ("gateway.example", foreign)):
+            response = await client.post("/map/double", json=[1], headers={**headers, "host": host})
+            assert response.status_code == status
+            if status == 403:
+                assert response.json()["type"] == "urn:jetmap:host-not-allowed"
+
+
 async def test_a_token_is_asked_for(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("s3cret\n")

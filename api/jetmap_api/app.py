@@ -106,8 +106,8 @@ class Gateway(FastAPI):
                 allow_headers=CORS_HEADERS,
                 expose_headers=CORS_EXPOSED,
             )
-        # A page that rebinds a name to this machine knows no token.
-        if self._token is None or self._settings.allowed_hosts:
+        # Beyond loopback it has names that nobody told it, and always a token.
+        if self._settings.allowed_hosts or not self._settings.listens_beyond_loopback:
             app = HostCheck(app, self._settings.allowed_hosts)
         return app
 
