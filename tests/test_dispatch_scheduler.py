@@ -186,6 +186,53 @@ def test_an_item_that_fits_into_no_message_is_refused() -> None:
     assert refused.kind == "unencodable" and "202 bytes" in refused.message
 
 
+class RestOfItems(RawItems):
+    """What is left of a list of which some items have their outcome already, as of a job that
+    goes on elsewhere."""
+
+    def __init__(self, total: int, seen: set[int]) -> None:
+        super().__init__([b"0"] * total, "json")
+        self._left = [n for n in range(total) if n not in seen]
+        self.computed: list[int] = []
+
+    @property
+    def has_items(self) -> bool:
+        return bool(self._left)
+
+    def take(self, count: int, max_bytes: int) -> Taken | None:
+        if not self._left:
+            return None
+        start = self._left[0]
+        run = [n for offset, n in enumerate(self._left[:count]) if n == start + offset]
+        self._left = self._left[len(run) :]
+        skipped, self._next = start - self._next, start + len(run)
+        self.computed += run
+        return Taken(len(run), arrays.nulls(len(run), "json"), skipped=skipped)
+
+
+@quick
+@given(
+    st.integers(1, 60).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1)))),
+    st.integers(1, 4),
+    st.randoms(use_true_random=False),
+)
+def test_a_job_that_goes_on_ends_when_all_the_rest_is_there(
+    items: tuple[int, set[int]], cores: int, random: Random
+) -> None:
+    total, seen = items
+    world = World(cores, random)
+    rest = RestOfItems(total, seen)
+    map = world.open(rest)
+    for item in seen:
+        map.ledger._seen.add(item, item + 1)
+    assert map.is_complete == (len(seen) == total)
+    while world.send() or world.out:
+        assert not map.is_complete, "something is out"
+        world.answer(f=0.2)
+    assert map.is_complete and map.ledger.done == total
+    assert sorted(rest.computed) == [n for n in range(total) if n not in seen]
+
+
 class LateItems(RawItems):
     """A list whose items arrive after it was opened, as a job's do from their stream."""
 

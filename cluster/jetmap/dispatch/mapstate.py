@@ -56,12 +56,10 @@ class MapState:
 
     @property
     def is_complete(self) -> bool:
-        """Whether each item has its outcome. (Nothing more can be taken, and all is seen.)"""
-        return (
-            not self.source.has_items
-            and self.source.total is not None
-            and self.ledger.done >= self.taken
-        )
+        """Whether each item has its outcome. (A job that goes on may have some of the last items'
+        outcomes already, which are never taken: what was taken says nothing.)"""
+        total = self.source.total
+        return not self.source.has_items and total is not None and self.ledger.done >= total
 
     @property
     def backlog_seconds(self) -> float:
