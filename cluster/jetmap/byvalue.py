@@ -37,8 +37,9 @@ def pickled(function: Function) -> bytes:
     try:
         _Pickler(file).dump((function.callable, *about))
     except Exception as exc:
+        where = "without a file" if function.by_value else "in a script"
         raise NotImportable(
-            f"{function.qualname} was defined without a file, and cannot be sent by value: {exc}; "
+            f"{function.qualname} was defined {where}, and cannot be sent by value: {exc}; "
             "move it to a module"
         ) from exc
     return file.getvalue()

@@ -32,6 +32,7 @@ __all__ = [
 _KEPT_VALUES = 64
 
 _resolved: dict[tuple[str, str, str], Function] = {}
+_carried: dict[tuple[str, str, str], Function] = {}  # Those that came by value.
 
 
 class StaleFunction(Exception):  # noqa: N818
@@ -110,18 +111,16 @@ def import_main(path: str) -> types.ModuleType:
     return module
 
 
-def reference(function: Function) -> FunctionRef:
-    """What to send to a worker of this machine that it may find this function.
+def reference(function: Function, *, far: bool = False) -> FunctionRef:
+    """What to send to a worker that it may find this function.
 
-    By value (with cloudpickle) if it was defined without a file. Raises NotImportable for a
-    lambda or a function inside another one, and for what cannot be pickled.
+    By value (with cloudpickle) if it was defined without a file, or in a script, which a worker
+    on another host (far) does not have. Raises NotImportable for a lambda or a function inside
+    another one, and for what cannot be pickled.
     """
     from .messages import FunctionRef
 
-    if function.by_value:
-        value = _pickled(function)
-        return FunctionRef(function.module, function.qualname, value=value, digest=digest(value))
-    if "<" in function.qualname:
+    if "<" in function.qualname and not function.by_value:
         from .errors import NotImportable
 
         kind = "a lambda" if function.qualname.endswith("<lambda>") else "defined inside a function"
@@ -129,7 +128,11 @@ def reference(function: Function) -> FunctionRef:
             f"{function.module}.{function.qualname} is {kind}: a worker cannot import it; "
             "move it to module level, with def"
         )
-    main = function.file if function.module == "__main__" else None
+    in_main = function.module == "__main__"
+    if function.by_value or (far and in_main):
+        value = _pickled(function)
+        return FunctionRef(function.module, function.qualname, value=value, digest=digest(value))
+    main = function.file if in_main else None
     return FunctionRef(function.module, function.qualname, main, digest=file_digest(function.file))
 
 
@@ -140,11 +143,13 @@ def resolve(ref: FunctionRef) -> Function:
     it is not there, and whatever its module raises when imported.
     """
     key = (ref.module, ref.qualname, ref.digest)
-    function = _resolved.get(key)
+    found = _resolved if ref.value is None else _carried
+    function = found.get(key)
     if function is None:
         function = _imported(ref) if ref.value is None else _unpickled(ref.value, ref.qualname)
-        _resolved[key] = function
-        _forget_old_values()
+        found[key] = function
+        for old in list(_carried)[:-_KEPT_VALUES]:
+            del _carried[old]
     return function
 
 
@@ -279,12 +284,6 @@ def _unpickled(value: bytes, qualname: str) -> Function:
     from .byvalue import unpickled
 
     return unpickled(value, qualname)
-
-
-def _forget_old_values() -> None:
-    values = [key for key, function in _resolved.items() if function.by_value]
-    for key in values[:-_KEPT_VALUES]:
-        del _resolved[key]
 
 
 def _wrong(problem: str) -> Exception:

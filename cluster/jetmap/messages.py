@@ -20,10 +20,10 @@ class Message(msgspec.Struct, array_like=True, omit_defaults=False, gc=False):
 
 
 class FunctionRef(Message):
-    """Where an embedded worker finds a function that it has not imported yet.
+    """Where a worker that trusts its callers finds a function that it has not imported yet.
 
     path: the file of a ``__main__`` script, else None. value: the cloudpickled function, for
-    one that has no file. digest: of the source (or of the value): a worker that loaded
+    one that has no file (there). digest: of the source (or of the value): a worker that loaded
     another one is replaced before it computes.
     """
 
@@ -77,7 +77,8 @@ class ErrorRecord(Message):
 
 
 class Crash(Message):
-    """How a worker died. item: the index in the map of the item that it was in."""
+    """How a worker died. item: the index in the map of the item that it was in. start_seconds:
+    that such a worker takes to start."""
 
     item: int | None
     reason: Literal["died", "timeout", "stopped"]
@@ -86,6 +87,7 @@ class Crash(Message):
     exit_code: int | None = None
     peak_memory: int | None = None
     host: str = ""
+    start_seconds: float = 0.0
 
 
 class Final(Message):
@@ -147,12 +149,14 @@ class ForwardedDelivery(Message):
 
 
 class Held(Message):
-    """A chunk that an agent holds. item: the one in progress, or None."""
+    """A chunk that an agent holds. item: the one in progress, or None. deliveries: how often the
+    broker has delivered it."""
 
     map: str
     number: int
     attempt: int
     item: int | None = None
+    deliveries: int = 1
 
 
 class Claim(Message):
@@ -228,9 +232,10 @@ class CoreStatus(msgspec.Struct, frozen=True):
 class Presence(msgspec.Struct, frozen=True):
     """An agent's announcement, every two seconds and when something changes.
 
-    offer: the digest that names the queue group. rank: the broker's revision of the offer,
-    which orders versions without a clock. pending: chunks that wait in the main lane.
-    failure: why the workers cannot start, or None.
+    offer: the digest that names the queue group; empty: it takes no chunks. rank: the broker's
+    revision of the offer, which orders versions without a clock. pending: chunks that wait in
+    the main lane. failure: why the workers cannot start, or None. trusts: chunks may name a
+    function where it lives, or carry it.
     """
 
     agent: str
@@ -250,6 +255,7 @@ class Presence(msgspec.Struct, frozen=True):
     pending: int = 0
     embedded: bool = False
     failure: str | None = None
+    trusts: bool = False
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -257,6 +263,7 @@ class Setup(msgspec.Struct, frozen=True):
 
     tasks: ``TASKS`` arguments. modules: dotted names. main: the path of a script whose
     functions live in ``__main__``. trust: whether chunks may name modules or carry pickles.
+    grows: whether what they brought is offered by its name from then on (embedded).
     """
 
     tasks: list[str] = []
@@ -267,6 +274,7 @@ class Setup(msgspec.Struct, frozen=True):
     max_value: int = 900_000
     max_report: int = 262_144
     report_seconds: float = 0.1
+    grows: bool = False
 
 
 class Ready(msgspec.Struct, frozen=True):

@@ -251,6 +251,7 @@ class Agent:
             pending=max(0, self._intake.pending),
             embedded=self._options.embedded,
             failure=self.failed or (str(self.refused) if self.refused else None),
+            trusts=self._options.setup.trust,
         )
         await self._send(subjects.presence(self._options.pool, self.id), encode(presence))
 
@@ -266,7 +267,7 @@ class Agent:
     async def _take(self, delivered: Delivered) -> None:
         """A message has come for an idle core: one chunk, or several small ones."""
         parcel = _parcel(delivered.data)
-        lease = Lease(delivered.ack, len(parcel))
+        lease = Lease(delivered.ack, len(parcel), delivered.deliveries)
         now = time.monotonic()
         fresh = []
         for raw in parcel:

@@ -316,6 +316,7 @@ def _make_agent(connection: Connection, order: Order) -> AgentLike:
         modules=spec.modules,
         main=spec.main,
         trust=True,
+        grows=True,
         **{name: value for name, value in limits.items() if value is not None},
     )
     ours = {"pool", "setup", "sys_path", "cwd", "cores", "embedded"}

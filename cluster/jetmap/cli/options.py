@@ -73,7 +73,7 @@ TABLE = [
     Option("recycle_chunks", "N", "Replace a worker after so many chunks."),
     Option("recycle_age", "SECONDS", "Replace a worker after so long."),
     Option("recycle_memory", "SIZE", "Replace a worker that holds so much."),
-    Option("trust_pickle", None, "Let chunks carry pickled functions."),
+    Option("trust_pickle", None, "Run what callers bring, also pickled: any code of theirs."),
     Option("reload", None, "Replace the workers when a task file changes."),
     Option("work_storage", "memory|file", "Where the work stream lives, if made."),
     Option("work_replicas", "0-5", "Copies of the work stream, if made; 0: by the servers."),

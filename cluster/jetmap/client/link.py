@@ -131,15 +131,21 @@ class Link:
         return self.connection.room
 
     def reference(self, function: Function | None) -> FunctionRef | None:
-        """Where an embedded worker finds a function; elsewhere its name must do.
+        """Where an embedded worker finds a function; elsewhere its name must do, unless nobody
+        has it and there are workers that were told to trust us (``--trust-pickle``).
 
         Kept, because it names the source as this process has imported it.
         """
-        if self._membership is None or function is None:
+        if function is None:
             return None
+        far = self._membership is None
+        if far:
+            roster = self.dispatcher.roster
+            if roster.offers(function.name).newest is not None or roster.trusting is None:
+                return None
         ref = self._refs.get(function)
         if ref is None:
-            ref = self._refs[function] = reference(function)
+            ref = self._refs[function] = reference(function, far=far)
         return ref
 
     async def _moved(self) -> None:

@@ -16,7 +16,7 @@ from jetmap.broker.connection import Connection, Subscription
 from jetmap.errors import JetmapError, NoWorkers, UnknownFunction, WorkerStartFailed
 from jetmap.messages import FunctionRef, Ping, Presence, encode
 
-from .roster import Roster, is_able
+from .roster import Roster
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +58,10 @@ class Attendance:
         return True
 
     def offer(self, function: str, ref: FunctionRef | None) -> str | None:
-        """The newest live offer that can run it. ref: embedded workers import what they lack."""
+        """The newest live offer that can run it. ref: for workers that take what they lack."""
         newest = self.roster.offers(function).newest
         if newest is None and ref is not None:
-            return next(
-                (p.offer for p in self.roster.agents if p.embedded and is_able(p)),
-                None,
-            )
+            return self.roster.trusting
         return newest
 
     def failure(self, function: str) -> WorkerStartFailed | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from jetmap.messages import FunctionInfo, Presence
 
 GONE_AFTER = 7.0  # Three announcements missed.
+VANISHED_KEPT = 600.0
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Roster:
         self._heard: dict[str, float] = {}
         self._offers: dict[str, FunctionOffers] = {}
         self._all_cores: int | None = None
+        self.vanished: dict[str, float] = {}  # Silent without a goodbye, and since when.
 
     def announced(self, presence: Presence, now: float) -> None:
         if presence.gone:
@@ -35,6 +37,7 @@ class Roster:
             self._heard.pop(presence.agent, None)
         else:
             self._agents[presence.agent] = presence
+            self.vanished.pop(presence.agent, None)
             self._heard[presence.agent] = now
         self._changed()
 
@@ -43,7 +46,10 @@ class Roster:
         for agent, at in list(self._heard.items()):
             if now - at > GONE_AFTER:
                 del self._agents[agent], self._heard[agent]
+                self.vanished[agent] = now
                 self._changed()
+        for agent in [a for a, at in self.vanished.items() if now - at > VANISHED_KEPT]:
+            del self.vanished[agent]
 
     def credit(self, gap: float) -> None:
         """This process was frozen for ``gap`` seconds."""
@@ -82,6 +88,12 @@ class Roster:
         if known is None:
             known = self._offers[function] = FunctionOffers(self._agents.values(), function)
         return known
+
+    @property
+    def trusting(self) -> str | None:
+        """The newest live offer whose workers run functions that a chunk brings."""
+        able = [p for p in self.agents if (p.embedded or p.trusts) and is_able(p)]
+        return max(able, key=lambda p: p.rank).offer if able else None
 
     def cores(self, offer: str) -> int:
         """Cores that take this offer's chunks."""

@@ -47,7 +47,7 @@ class _Worker:
         self._progress = progress
         self._map = ""
         self._functions: dict[str, Function] = {}
-        self._trust = False
+        self._trust = self._grows = False
         self._limits = Limits()
         self._decode = msgspec.msgpack.Decoder(Chunk).decode
         self._encode = msgspec.msgpack.Encoder().encode
@@ -62,7 +62,7 @@ class _Worker:
                 self._compute(self._decode(received[1]))
 
     def _start(self, setup: Setup) -> bool:
-        self._trust = setup.trust
+        self._trust, self._grows = setup.trust, setup.grows
         self._limits = Limits(
             value=setup.max_value, report=setup.max_report, report_seconds=setup.report_seconds
         )
@@ -115,8 +115,8 @@ class _Worker:
 
     def _resolve(self, name: str, ref: FunctionRef) -> Function:
         function = resolve(ref)
-        known = self._functions.get(name)
-        if known is not function:
+        # In a pool of many callers the name is another's, or nobody's: each brings its own.
+        if self._grows and self._functions.get(name) is not function:
             self._functions[name] = function
             self._announce()
         return function
