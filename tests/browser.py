@@ -16,6 +16,12 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 
+# It speaks to the page's server and to nobody else.
+QUIET = (
+    *("--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
+
 
 class Browser:
     """Headless Chromium, spoken to over its debugging pipe (descriptors 3 and 4)."""
@@ -29,6 +35,7 @@ class Browser:
         commands, self._commands = self._pipe(reading=True)
         answers, self._answers = self._pipe(reading=False)
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        options += QUIET
         options += [f"--user-data-dir={profile}", "--remote-debugging-pipe"]
         launch = [sys.executable, "-c", self.LAUNCH, str(commands), str(answers), chromium]
         self._process = subprocess.Popen(

@@ -202,6 +202,45 @@ def test_page_tells_what_is_wrong(app: App, browser: Browser) -> None:
     assert shown["detail"]
 
 
+def choose(browser: Browser, kind: str) -> None:
+    browser.evaluate(f'document.querySelector("[name=kind][value={kind}]").click()')
+
+
+NONE = "\N{EN DASH}"
+CLEARED = """({
+  figures: ["done", "rate", "elapsed", "first-result", "hits", "failed"].map(
+    (id) => document.getElementById(id).textContent).join(" "),
+  total: document.querySelector("#total").textContent,
+  bar: document.querySelector("#bar").value,
+})"""
+
+
+def test_page_shows_nothing_of_what_was_chosen_before(app: App, browser: Browser) -> None:
+    nothing = {"figures": " ".join(["0", *[NONE] * 5]), "bar": 0}
+    opened(browser, app.url)
+    assert browser.evaluate(CLEARED) == {**nothing, "total": "22,500"}
+    hover = """
+    document.querySelector("#grid").dispatchEvent(
+      new PointerEvent("pointermove", { clientX: innerWidth / 2, clientY: innerHeight / 2 }));
+    document.querySelector("#detail").textContent
+    """
+    assert browser.evaluate(hover) == ""
+    assert browser.evaluate(WATCH % (10**12, 400))["done"] == "400"
+    choose(browser, "sources")
+    assert browser.evaluate(CLEARED) == {**nothing, "total": NONE}
+    assert browser.evaluate('document.querySelector("#grid").width') == 0
+    choose(browser, "primes")
+    # Also while something runs: what it still says is of no interest.
+    browser.evaluate(
+        """document.querySelector("#form").count.value = 100000;
+           document.querySelector("#run").click()"""
+    )
+    wait_until_sync(lambda: number(shown(browser)["#done"]) > 0, "the map makes progress", 20)
+    choose(browser, "sources")
+    wait_until_sync(lambda: shown(browser)["state"] == "stopped", "the map is stopped", 20)
+    assert browser.evaluate(CLEARED) == {**nothing, "total": NONE}
+
+
 @pytest.fixture(scope="module")
 def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """``jetmap up`` with a store: what an app needs to know to use it."""

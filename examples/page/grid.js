@@ -52,6 +52,7 @@ export class Grid {
   layOut() {
     const stage = this.canvas.parentElement, scale = devicePixelRatio || 1;
     const width = stage.clientWidth * scale, height = stage.clientHeight * scale;
+    if (!this.count) this.canvas.width = this.canvas.height = 0;
     if (!this.count || !width || !height) return;
     const square = Math.sqrt((this.count * width) / height); // cells in a row of square cells
     this.columns = Math.max(1, Math.round(square / this.step)) * this.step;

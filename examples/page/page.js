@@ -52,6 +52,7 @@ const grid = new Grid($("grid"));
 let kind = KINDS.primes;
 let items = [], values = [], errors = new Map();
 let running = null;
+let current = null; // the run that is shown
 
 function shortened(path) {
   return path.length > 70 ? `…${path.slice(-69)}` : path;
@@ -60,9 +61,10 @@ function shortened(path) {
 // One run, as a map or as a job: what is there of it, and how it is shown.
 class Run {
   constructor(list) {
+    clear();
+    current = this;
     items = list;
     values = new Array(items.length);
-    errors = new Map();
     this.done = this.hits = 0;
     this.firstAfter = null;
     this.began = performance.now();
@@ -71,6 +73,7 @@ class Run {
   }
 
   results(data) {
+    if (current !== this) return;
     this.firstAfter ??= performance.now() - this.began;
     for (const error of data.errors) errors.set(error.index, error);
     data.values.forEach((value, i) => {
@@ -83,6 +86,7 @@ class Run {
   }
 
   show(seconds = (performance.now() - this.began) / 1000) {
+    if (current !== this) return;
     $("done").textContent = whole.format(this.done);
     $("bar").value = items.length ? this.done / items.length : 0;
     $("elapsed").textContent = seconds.toFixed(1);
@@ -94,9 +98,25 @@ class Run {
   }
 }
 
+// Nothing has run yet: what is shown is what is asked for.
+function clear() {
+  const count = kind === KINDS.primes ? Number($("form").count.value) : 0;
+  current = null;
+  items = values = [];
+  errors = new Map();
+  for (const id of ["rate", "elapsed", "first-result", "hits", "failed"]) $(id).textContent = "–";
+  $("done").textContent = "0";
+  $("total").textContent = count ? whole.format(count) : "–";
+  $("bar").value = 0;
+  delete document.body.dataset.failed;
+  grid.reset(count, kind.step);
+}
+
 // Stop of a map is to leave it.
 async function runMap(signal) {
-  const run = new Run(await kind.items($("form")));
+  const list = await kind.items($("form"));
+  signal.throwIfAborted();
+  const run = new Run(list);
   const clock = setInterval(() => run.show(), 100);
   const url = `${GATEWAY}/map/${kind.function}?errors=collect`;
   try {
@@ -114,6 +134,7 @@ async function runMap(signal) {
 async function submitJob(signal) {
   const { kind: name, first, count } = Object.fromEntries(new FormData($("form")));
   const list = await kind.items($("form"));
+  signal.throwIfAborted();
   new Run(list).show(0);
   $("state").textContent = "The list is on its way into the store …";
   const job = await submit(GATEWAY, kind.function, list, signal);
@@ -208,6 +229,7 @@ function choose(name) {
   $("legend").innerHTML = kind.legend;
   $("hits-label").textContent = kind.hits;
   for (const field of document.querySelectorAll("[data-for]")) field.hidden = field.dataset.for !== name;
+  clear();
 }
 
 $("form").addEventListener("submit", (event) => {
@@ -218,6 +240,7 @@ $("form").addEventListener("submit", (event) => {
 });
 
 $("form").addEventListener("change", (event) => {
+  if (event.target.name === "count" && !current) clear();
   if (event.target.name !== "kind") return;
   running?.abort();
   choose(event.target.value);
@@ -225,7 +248,7 @@ $("form").addEventListener("change", (event) => {
 
 $("grid").addEventListener("pointermove", (event) => {
   const index = grid.indexAt(event);
-  if (index === null || document.body.dataset.state === "failed") return;
+  if (index === null || index >= items.length || document.body.dataset.state === "failed") return;
   const error = errors.get(index);
   if (error) $("detail").textContent = `${shortened(String(items[index]))}: ${error.type}: ${error.message}`;
   else if (values[index] !== undefined) $("detail").textContent = kind.tell(items[index], values[index]);
@@ -238,7 +261,6 @@ async function open() {
   const known = asked.has("job") && asked.get("kind") in KINDS;
   if (known) for (const name of ["kind", "first", "count"]) form.elements[name].value = asked.get(name);
   choose(form.elements.kind.value);
-  grid.reset(Number(form.elements.count.value), kind.step);
   const jobs = known || (await hasJobs(GATEWAY));
   form.job.checked = jobs;
   form.job.disabled = !jobs;
