@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetmap import arrays
-from jetmap.dispatch.ledger import TRIM_AFTER, VANISHED_AFTER, VANISHED_LIMIT, Ledger, Piece
+from jetmap.dispatch.ledger import LEASE, TRIM_AFTER, VANISHED_LIMIT, Ledger, Piece
 from jetmap.messages import Crash, ErrorRecord, Final, Report
 
 quick = settings(max_examples=100, deadline=None)
@@ -99,22 +99,29 @@ def test_a_map_is_charged_what_all_parts_of_a_chunk_took(
 @quick
 @given(
     st.integers(1, 3),
-    st.lists(st.tuples(st.sampled_from("abcd"), st.floats(0.1, 6)), max_size=15),
+    st.integers(1, 4),
+    st.lists(st.tuples(st.sampled_from("abcdefgh"), st.booleans()), max_size=15),
 )
-def test_agents_are_missed_only_when_they_are_silent(
-    count: int, claims: list[tuple[str, float]]
+def test_only_agents_that_vanish_are_missed(
+    count: int, attempts: int, claims: list[tuple[str, bool]]
 ) -> None:
-    """However many hold a chunk by mistake: it is given up with the second that is gone."""
-    ledger, now = Ledger("json", 2), 0.0
+    """However many hold a chunk, and let go of it: it is given up with those that are gone."""
+    ledger, now = Ledger("json", attempts), 0.0
     ledger.send(Piece(0, count, arrays.nulls(count, "json")), "main", "offer", 0.05, now)
-    last: dict[str, float] = {}
-    for agent, pause in claims:
-        now += pause
-        last[agent] = now
-        gone = sum(now - at >= VANISHED_AFTER for at in last.values())
-        settlement = ledger.claimed(1, agent, f"host-{agent}", now)
+    held: set[str] = set()
+    vanished: dict[str, float] = {}
+    for agent, vanishes in claims:
+        now += 3
+        if vanishes:
+            vanished[agent] = now
+            continue
+        held.add(agent)
+        vanished.pop(agent, None)  # It was only out of reach.
+        gone = len(held & set(vanished))
+        limit = VANISHED_LIMIT if count > 1 else max(VANISHED_LIMIT, attempts)
+        settlement = ledger.claimed(1, agent, f"host-{agent}", now, vanished=vanished)
         assert settlement is not None
-        assert (settlement.ended is not None) == (gone >= VANISHED_LIMIT)
+        assert (settlement.ended is not None) == (gone >= limit)
         if settlement.ended is None:
             assert not settlement.batches
             continue
@@ -226,3 +233,49 @@ def test_what_is_behind_a_stuck_item_goes_elsewhere_once(count: int, data: st.Da
         assert crashes and (rest.start, rest.count) == (100 + end - 1, 1)
         outcomes += msgspec.json.decode(rest.items)
     assert sorted(outcomes) == list(range(count)), "each item once"
+
+
+@quick
+@given(st.integers(1, 40), st.integers(1, 4), st.data())
+def test_an_item_that_kills_its_agent_does_not_tour_the_hosts(
+    count: int, attempts: int, data: st.DataObject
+) -> None:
+    """It kills before the agent could claim it, each time; the others of its chunk are kept."""
+    poison = data.draw(st.integers(0, count - 1))
+    ledger = Ledger("json", attempts)
+    pieces = [Piece(0, count, arrays.nulls(count, "json"))]
+    vanished: dict[str, float] = {}
+    now, agents, lost = 0.0, 0, []
+    while pieces:
+        flight = ledger.send(pieces.pop(), "main", "offer", 0.05, now)
+        piece = flight.piece
+        deliveries = 0
+        while flight.number in ledger.flights:
+            deliveries += 1
+            agents += 1
+            agent = f"agent {agents}"
+            # Delivered again, or lost before, it is claimed before it is computed.
+            if deliveries > 1 or flight.attempt > 1:
+                settlement = ledger.claimed(
+                    flight.number, agent, "h", now, deliveries=deliveries, vanished=vanished
+                )
+                assert settlement is not None
+                lost += [record for batch in settlement.batches for record in batch.errors]
+                if settlement.ended is not None:
+                    agents -= 1  # Told so in time.
+                    break
+            if piece.start <= poison < flight.end:
+                now += LEASE
+                vanished[agent] = now
+                continue
+            agents -= 1
+            values = arrays.nulls(piece.count, "json")
+            final = Final(flight.end)
+            ledger.take(
+                Report("m", flight.number, 1, piece.start, piece.count, values, [], 0.0, final)
+            )
+        while ledger.has_pieces:
+            pieces.append(ledger.next_piece())
+    assert [record.index for record in lost] == [poison]
+    assert ledger.done == count
+    assert agents <= max(VANISHED_LIMIT, attempts) + (count > 1)

@@ -106,6 +106,8 @@ class Map(RuleBasedStateMachine):
         self.deaths: Counter[int] = Counter()
         self.timeouts: set[int] = set()
         self.abandoned: Counter[int] = Counter()
+        self.vanished: dict[str, float] = {}
+        self.hosts = {name: f"{name}-1" for name in AGENTS}  # An agent that is started anew.
 
     # The dispatcher's side
 
@@ -134,7 +136,10 @@ class Map(RuleBasedStateMachine):
                 # The broker refuses what it still has.
                 self.queue.setdefault(flight.number, (flight, flight.attempt))
 
-    @rule(data=st.data(), what=st.sampled_from(["frozen", "moved", "lost", "vanished", "early"]))
+    @rule(
+        data=st.data(),
+        what=st.sampled_from(["frozen", "moved", "lost", "vanished", "dropped", "early"]),
+    )
     def mishap(self, data: st.DataObject, what: str) -> None:
         if what == "frozen":
             self.now += 30
@@ -142,22 +147,34 @@ class Map(RuleBasedStateMachine):
         elif what == "moved" and self.ledger.flights:
             flight = data.draw(st.sampled_from(list(self.ledger.flights.values())))
             self.queue.pop(flight.number, None)
-            self.ledger.withdraw(flight)
+            self.ledger.withdraw(flight, self.vanished)
             self.scheduler.landed(self.map, flight, flight.seconds)
         elif what == "lost" and self.queue:
             del self.queue[data.draw(st.sampled_from(sorted(self.queue)))]
         elif what == "vanished" and self.runs:
             run = data.draw(st.sampled_from(self.runs))
-            self.vanish(run)
+            self.vanish(run.agent)
+        elif what == "dropped" and self.runs:
+            # Its agent lives, and let go of it without a word: we were out of reach.
+            run = data.draw(st.sampled_from(self.runs))
+            self.runs.remove(run)
+            self.queue.setdefault(run.flight.number, (run.flight, run.attempt))
         elif what == "early" and self.runs:
             self.claim(data.draw(st.sampled_from(self.runs)))
 
-    def vanish(self, run: Run) -> None:
-        """The agent's host dies; its chunk is delivered again when its lease runs out."""
-        self.runs.remove(run)
-        self.abandoned.update(range(run.flight.piece.start, run.end))
+    def vanish(self, agent: str) -> None:
+        """The agent's host dies; its chunks are delivered again when their leases run out."""
+        lost = [run for run in self.runs if run.agent == agent]
+        self.runs = [run for run in self.runs if run.agent != agent]
+        self.unconfirmed = [run for run in self.unconfirmed if run.agent != agent]
+        for run in lost:
+            self.abandoned.update(range(run.flight.piece.start, run.end))
+        self.vanished[agent] = self.now
+        name, _, count = agent.partition("-")
+        self.hosts[name] = f"{name}-{int(count) + 1}"
         self.time_passes(LEASE)
-        self.queue.setdefault(run.flight.number, (run.flight, run.attempt))
+        for run in lost:
+            self.queue.setdefault(run.flight.number, (run.flight, run.attempt))
 
     def settle(self, settlement: Settlement, seconds: float = 0.0) -> None:
         if settlement.ended is not None:
@@ -188,8 +205,9 @@ class Map(RuleBasedStateMachine):
                 if data.draw(st.integers(0, 3)):
                     del self.queue[number]
 
-    def start(self, number: int, agent: str) -> None:
+    def start(self, number: int, name: str) -> None:
         flight, attempt = self.queue[number]
+        agent = self.hosts[name]
         if any(r.agent == agent and r.flight.number == number for r in self.runs):
             return
         items = msgspec.json if self.format == "json" else msgspec.msgpack
@@ -250,7 +268,9 @@ class Map(RuleBasedStateMachine):
         self.unconfirmed = [run for run in self.unconfirmed if run.last is not report]
 
     def claim(self, run: Run) -> None:
-        settlement = self.ledger.claimed(run.flight.number, run.agent, "h", self.now)
+        settlement = self.ledger.claimed(
+            run.flight.number, run.agent, "h", self.now, vanished=self.vanished
+        )
         if settlement is not None:
             self.settle(settlement)
         if settlement is None or settlement.ended is not None:

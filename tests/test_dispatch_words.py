@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetmap.dispatch.words import EVERY, WARY, Words
+from jetmap.dispatch.words import EVERY, KEPT, WARY, Words
 
 
 def test_one_publish_in_a_while_asks() -> None:
@@ -37,27 +37,37 @@ steps = st.lists(st.tuples(st.booleans(), st.booleans(), st.floats(0, EVERY)), m
 
 
 @given(steps)
-def test_nothing_that_a_broker_refused_is_forgotten(steps: list[tuple[bool, bool, float]]) -> None:
-    """A broker takes or refuses what comes, in order, and answers who asks, in order."""
+def test_nothing_that_a_full_stream_refused_is_forgotten(
+    steps: list[tuple[bool, bool, float]],
+) -> None:
+    """A stream takes or refuses what comes, as it has room, and answers who asks."""
     words: Words[int] = Words()
     now = 0.0
-    missing: set[int] = set()
-    known = -1  # The last one on which there was a good word.
+    missing: dict[int, float] = {}  # What was refused and is not known to be, and since when.
+    known = set()  # That have their word.
     for chunk, (takes, ask, pause) in enumerate(steps):
         now += pause
         number = words.published(chunk, now, ask=ask)
         if not takes:
-            missing.add(chunk)
+            missing[chunk] = now
         if number is None:
             continue
+        known.add(chunk)
         if takes:
             words.stored(number)
-            # The word is one on all before it: a refusal between two of them is left to silence.
-            missing.clear()
-            known = chunk
         else:
             again = words.refused(number, now)
             assert len(again) == len(set(again))
-            assert missing <= set(again)
-            assert all(sent > known for sent in again)
+            assert {sent for sent, at in missing.items() if now - at < KEPT} <= set(again)
+            assert not known & set(again) - {chunk}
             missing.clear()
+
+
+def test_what_is_old_is_left_to_silence() -> None:
+    words: Words[int] = Words()
+    for n in range(10_000):
+        words.published(n, n * 0.01, ask=False)
+    number = words.published(-1, 100.0, ask=True)
+    assert number is not None
+    again = words.refused(number, 100.0)
+    assert again[0] == -1 and min(again[1:]) >= 10_000 - KEPT / 0.01 - 1

@@ -20,7 +20,7 @@ class Claims:
         self._mail = mail
         self._send = send
         self._sent = 0
-        self._asked: dict[Key, asyncio.Future[bool]] = {}
+        self._asked: dict[Key, tuple[int, asyncio.Future[bool]]] = {}
 
     async def send(self, items: dict[Key, int | None]) -> None:
         """Claims all that is held. items: in progress, by chunk."""
@@ -34,24 +34,28 @@ class Claims:
     ) -> dict[Key, bool | None]:
         """Whether chunks are wanted; None: their dispatcher does not answer."""
         loop = asyncio.get_running_loop()
-        asked = {held.key: loop.create_future() for held in chunks}
+        asked = {held.key: (self._sent + 1, loop.create_future()) for held in chunks}
         self._asked |= asked
+        answers = {key: answer for key, (_, answer) in asked.items()}
         try:
             await self.send(items)
-            await asyncio.wait(asked.values(), timeout=SILENCE)
+            await asyncio.wait(answers.values(), timeout=SILENCE)
         finally:
             for key in asked:
                 self._asked.pop(key, None)
-        return {key: answer.result() if answer.done() else None for key, answer in asked.items()}
+        return {key: answer.result() if answer.done() else None for key, answer in answers.items()}
 
     def refuse(self, held: Holding) -> None:
         """Nobody wants this chunk, if it is asked about."""
-        if (asked := self._asked.get(held.key)) is not None and not asked.done():
-            asked.set_result(False)
+        _, answer = self._asked.get(held.key, (0, None))
+        if answer is not None and not answer.done():
+            answer.set_result(False)
 
     def answered(self, answer: ClaimAnswer) -> None:
-        """A dispatcher wants all that it did not name, which was refused before."""
-        for key, asked in self._asked.items():
+        """A dispatcher wants all that it did not name, which was refused before. (An answer to
+        an earlier claim says nothing of what was asked later.)"""
+        for key, (sequence, asked) in self._asked.items():
             held = self._held.get(*key)
-            if held is not None and held.head.inbox == answer.dispatcher and not asked.done():
+            ours = held is not None and held.head.inbox == answer.dispatcher
+            if ours and answer.sequence >= sequence and not asked.done():
                 asked.set_result(True)

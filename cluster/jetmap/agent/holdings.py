@@ -23,10 +23,11 @@ Key = tuple[str, int]
 @dataclass
 class Lease:
     """A delivery from the broker. ack: the subject on which it hears of it. left: chunks of
-    the message that are still held."""
+    the message that are still held. deliveries: so far, with this one."""
 
     ack: str
     left: int
+    deliveries: int = 1
 
     def is_over(self) -> bool:
         """One of its chunks is let go; whether it was the last."""
@@ -175,7 +176,8 @@ class Holdings:
         claims: dict[str, list[Held]] = {}
         for key, held in self._held.items():
             head = held.head
-            entry = Held(head.map, head.number, head.attempt, items.get(key))
+            deliveries = held.leases[-1].deliveries
+            entry = Held(head.map, head.number, head.attempt, items.get(key), deliveries)
             claims.setdefault(head.inbox, []).append(entry)
         return claims
 

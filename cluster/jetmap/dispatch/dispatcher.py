@@ -396,7 +396,8 @@ class Dispatcher:
             self._scheduler.window.steer(pending, cores)
         seconds = report.seconds
         if report.final is not None and report.final.crash is not None:
-            seconds = max(seconds, CRASH_SECONDS)
+            # The core was of no use to anyone until its next worker was ready.
+            seconds += max(CRASH_SECONDS, report.final.crash.start_seconds)
         self._settle(run, state.ledger.take(report), seconds)
 
     def _settle(self, run: MapRun, settlement: Settlement, seconds: float = 0.0) -> None:
@@ -419,7 +420,16 @@ class Dispatcher:
         for held in claim.chunks:
             run = self._maps.get(held.map)
             settlement = (
-                run.state.ledger.claimed(held.number, claim.agent, claim.host, now) if run else None
+                run.state.ledger.claimed(
+                    held.number,
+                    claim.agent,
+                    claim.host,
+                    now,
+                    deliveries=held.deliveries,
+                    vanished=self.roster.vanished,
+                )
+                if run
+                else None
             )
             if run is not None and settlement is not None:
                 self._settle(run, settlement)

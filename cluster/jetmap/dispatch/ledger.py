@@ -9,7 +9,7 @@ is soon alone.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from jetmap import arrays
@@ -19,17 +19,22 @@ from .intervals import IntervalSet
 from .outcome import Batch
 
 TRIM_AFTER = 1.0  # Seconds; a chunk aims at far less.
-VANISHED_LIMIT = 2  # Agents that may disappear with a chunk before it is cut into items.
-VANISHED_AFTER = 4.5  # Seconds without a claim, two beats and a little.
+VANISHED_LIMIT = 2  # Agents that may vanish with a chunk before it is cut into items.
+LEASE = 10.0  # Seconds after which the broker delivers what an agent has not renewed.
+
+
+_NOBODY: Mapping[str, float] = {}
 
 
 @dataclass
 class Piece:
-    """Consecutive items that are to be sent (again)."""
+    """Consecutive items that are to be sent (again). losses: agents that have vanished with
+    them; then whoever gets them claims them before it computes."""
 
     start: int
     count: int
     items: bytes
+    losses: int = 0
 
 
 @dataclass
@@ -44,8 +49,9 @@ class Flight:
     """A chunk that is out.
 
     seconds: its estimated compute, less what was reported. heard: when it was published, or
-    last claimed. subject: of the message that it went out in. claims: by agent, when it last
-    claimed the chunk. host: of the agent that claimed it last.
+    last claimed. first: when it was published first. subject: of the message that it went out
+    in. claims: the agents that have claimed it. unclaimed: whether one vanished before it could.
+    host: of the agent that claimed it last.
     """
 
     number: int
@@ -58,7 +64,9 @@ class Flight:
     attempt: int = 1
     subject: str = ""
     parcel: Parcel | None = None
-    claims: dict[str, float] = field(default_factory=dict)
+    first: float = 0.0
+    claims: set[str] = field(default_factory=set)
+    unclaimed: bool = False
     host: str = ""
     final: Final | None = None
 
@@ -115,7 +123,8 @@ class Ledger:
     def send(self, piece: Piece, lane: Lane, offer: str, seconds: float, now: float) -> Flight:
         """The piece goes out, as a chunk with a number of its own."""
         self._number += 1
-        flight = Flight(self._number, piece, lane, offer, seconds, now, now)
+        attempt = 2 if piece.losses else 1
+        flight = Flight(self._number, piece, lane, offer, seconds, now, now, attempt, first=now)
         self.flights[flight.number] = flight
         return flight
 
@@ -156,11 +165,22 @@ class Ledger:
             batches += self._fail(index, record)
         return Settlement(batches, flight)
 
-    def claimed(self, number: int, agent: str, host: str, now: float) -> Settlement | None:
+    def claimed(
+        self,
+        number: int,
+        agent: str,
+        host: str,
+        now: float,
+        *,
+        deliveries: int = 1,
+        vanished: Mapping[str, float] = _NOBODY,
+    ) -> Settlement | None:
         """An agent says that it holds a chunk; None: nobody wants it any more.
 
-        Others that held it too and have fallen silent are gone. With the second such loss the
-        chunk is cut into single items, and a single item is given up.
+        deliveries: how often the broker has delivered it. vanished: agents that have fallen
+        silent without a goodbye, with the time. Of those that held the chunk and vanished, the
+        second has it cut into single items; a single item is given up after its attempts.
+        (Agents that live may let go of a chunk without a word, if we are out of reach.)
         """
         flight = self.flights.get(number)
         if flight is None:
@@ -168,11 +188,15 @@ class Ledger:
         if self._seen.covers(flight.piece.start, flight.end):
             self._end(flight)
             return Settlement(ended=flight)
-        flight.claims[agent] = flight.heard = now
-        gone = sum(now - at >= VANISHED_AFTER for at in flight.claims.values())
-        if gone >= VANISHED_LIMIT:
+        if deliveries > 1 and not flight.claims and now - flight.first >= LEASE:
+            flight.unclaimed = any(at >= flight.first for at in vanished.values())
+        flight.heard = now
+        flight.claims.add(agent)
+        losses = self._losses(flight, vanished)
+        alone = flight.piece.count == 1
+        if losses >= (max(VANISHED_LIMIT, self._attempts) if alone else VANISHED_LIMIT):
             self._end(flight)
-            return Settlement(self._give_up_or_cut(flight, gone), flight)
+            return Settlement(self._give_up_or_cut(flight, losses), flight)
         flight.host = host
         return Settlement()
 
@@ -188,14 +212,17 @@ class Ledger:
             return False
         ranges = [(0, keep), (keep, piece.count)]
         head, rest = arrays.select(piece.items, ranges, self._format)
-        flight.piece = Piece(piece.start, keep, head)
-        self._return(Piece(item + 1, piece.count - keep, rest))
+        flight.piece = Piece(piece.start, keep, head, piece.losses)
+        self._return(Piece(item + 1, piece.count - keep, rest, piece.losses))
         return True
 
-    def withdraw(self, flight: Flight) -> None:
+    def withdraw(self, flight: Flight, vanished: Mapping[str, float] = _NOBODY) -> None:
         """The chunk is taken back: its items are to be sent again."""
         self._end(flight)
-        self._return(flight.piece)
+        piece, losses = flight.piece, self._losses(flight, vanished)
+        if piece.count > 1:
+            losses = min(losses, VANISHED_LIMIT - 1)
+        self._return(Piece(piece.start, piece.count, piece.items, losses))
 
     def silent(self, now: float, patience: float) -> list[Flight]:
         """Chunks of which nothing was heard for ``patience`` seconds."""
@@ -205,8 +232,6 @@ class Ledger:
         """This process was frozen for ``gap`` seconds, and could not hear anything."""
         for flight in self.flights.values():
             flight.heard += gap
-            for agent in flight.claims:
-                flight.claims[agent] += gap
 
     # Inside
 
@@ -272,14 +297,18 @@ class Ledger:
         message = f"{crash.message} ({tried})"
         return self._fail(item, ErrorRecord(item, "lost", "WorkerLost", message, None, detail))
 
+    def _losses(self, flight: Flight, vanished: Mapping[str, float]) -> int:
+        """Agents that have vanished with this chunk, or with what it was cut from."""
+        gone = sum(agent in vanished for agent in flight.claims)
+        return flight.piece.losses + gone + flight.unclaimed
+
     def _give_up_or_cut(self, flight: Flight, gone: int) -> list[Batch]:
         piece = flight.piece
         if piece.count > 1:
-            self._return(piece, alone=True)
+            # One of them may be guilty, or none.
+            self._return(Piece(piece.start, piece.count, piece.items, 1), alone=True)
             return []
-        message = (
-            f"{gone} agents disappeared while they had this item, the last on host {flight.host}"
-        )
+        message = f"{gone} agents vanished while they had this item, the last on host {flight.host}"
         detail = {"attempts": gone, "host": flight.host}
         record = ErrorRecord(piece.start, "lost", "WorkerLost", message, None, detail)
         return self._fail(piece.start, record)
@@ -303,7 +332,10 @@ class Ledger:
             return
         offsets = [(a - piece.start, b - piece.start) for a, b in ranges]
         parts = arrays.select(piece.items, offsets, self._format) if ranges else []
-        pieces = [Piece(a, b - a, items) for (a, b), items in zip(ranges, parts, strict=True)]
+        pieces = [
+            Piece(a, b - a, items, piece.losses)
+            for (a, b), items in zip(ranges, parts, strict=True)
+        ]
         self._pieces.extendleft(reversed(pieces))
 
     def _drop_seen(self) -> None:

@@ -76,6 +76,7 @@ class Recovery:
                 run.state.ledger.credit(gap)
             return
         if not self._connection.connected:
+            roster.credit(TICK + gap)  # We could not hear anyone.
             return
         roster.expire(now)
         await self._publish_silent(now)
@@ -122,7 +123,7 @@ class Recovery:
         if flight.subject:
             await self.outbox.take_back(flight)
         if flight.number in run.state.ledger.flights:
-            run.state.ledger.withdraw(flight)
+            run.state.ledger.withdraw(flight, self._attendance.roster.vanished)
             self._scheduler.landed(run.state, flight, flight.seconds)
 
     def _gauge(self) -> None:
