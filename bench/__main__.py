@@ -18,6 +18,7 @@ import psutil
 import uvloop
 
 from . import library, web
+from .crashes import crashes
 from .fairness import fairness
 from .jobs import jobs
 from .memory import memory
@@ -37,6 +38,7 @@ ROWS: dict[str, Callable[[Run], Awaitable[list[Row]]]] = {
     "http-steady": web.http_steady,
     "http-tiny": web.http_tiny,
     "start": start,
+    "crashes": crashes,
     "memory": memory,
     "fairness": fairness,
     "jobs": jobs,

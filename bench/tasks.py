@@ -5,6 +5,8 @@ One function a kind of work, since jetmap learns what an item costs per function
 
 from __future__ import annotations
 
+import os
+
 from jetmap import task
 
 
@@ -38,3 +40,16 @@ def tiny(turns: int) -> int:
 def nothing(n: int) -> int:
     """An item that costs nothing: what is left is the way there and back."""
     return n
+
+
+RAISES, KILLS = -1, -2
+
+
+@task
+def risky(turns: int) -> int:
+    """A loop; or an error, or the end of its process."""
+    if turns == RAISES:
+        raise ValueError("this item raises")
+    if turns == KILLS:
+        os._exit(1)
+    return spin(turns)

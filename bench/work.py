@@ -11,6 +11,7 @@ from .tasks import spin
 STEADY = 0.0015
 UNEVEN = 0.006
 TINY = 0.000015
+CRASHING = 0.00025
 SEED = 20120907
 
 
