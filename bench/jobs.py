@@ -13,10 +13,13 @@ import httpx
 from . import work
 from .measure import interleaved, median_ratio
 from .run import Run
+from .servers import Server
 from .table import Row, Target, seconds
 
 LINES_A_PART = 8192
 MANY, EACH = 1000, 10
+FEW, MANY_ITEMS = 20_000, 2_000_000
+MEGABYTE = 1_000_000
 AT_ONCE = 64
 JSON_LINES = {"content-type": "application/jsonl", "accept": "application/jsonl"}
 
@@ -29,6 +32,7 @@ async def jobs(run: Run) -> list[Row]:
         base_url=f"http://127.0.0.1:{server.port}", timeout=300, limits=limits
     ) as client:
         return [
+            await _memory(run, client, server),
             await _long(run, client),
             await _submitted(run, client),
             *await _many(run, client),
@@ -66,6 +70,32 @@ async def _long(run: Run, client: httpx.AsyncClient) -> Row:
         figure=median_ratio(samples["job"], samples["streamed"]),
         target=Target("at most", 1.5),
         samples=samples,
+    )
+
+
+async def _memory(run: Run, client: httpx.AsyncClient, server: Server) -> Row:
+    """The gateway's peak while it takes, carries and hands out a long job; and a short one."""
+    peaks = []
+    for count in (FEW, run.scaled(MANY_ITEMS)):
+        server.forget_peak()
+        body = _lines([1] * count)
+        answer = await client.post("/jobs/nothing", content=_parts(body), headers=JSON_LINES)
+        answer.raise_for_status()
+        place = answer.headers["location"]
+        began = perf_counter()
+        results = f"{place}/results?wait=60"
+        lines = await _read(client, "GET", results, headers={"accept": "application/jsonl"})
+        _checked(lines, count, began)
+        (await client.delete(place)).raise_for_status()
+        peaks.append(float(server.peak_memory()))
+    return Row(
+        "jobs",
+        f"gateway, a job of JSON lines: growth over {run.scaled(MANY_ITEMS):,} items",
+        baseline=f"{peaks[0] / MEGABYTE:.0f} MB ({FEW:,} items)",
+        jetmap=f"{peaks[1] / MEGABYTE:.0f} MB",
+        figure=(peaks[1] - peaks[0]) / MEGABYTE,
+        target=Target("at most", 100, " MB"),
+        samples={"peak": peaks},
     )
 
 

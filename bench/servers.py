@@ -35,6 +35,10 @@ class Server:
         """The largest resident size so far, in bytes."""
         return peak_memory(self.pid)
 
+    def forget_peak(self) -> None:
+        """From now on, peaks are counted anew (proc(5), ``clear_refs``)."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
 
 def peak_memory(pid: int | str = "self") -> int:
     """A process's largest resident size so far, in bytes (``VmHWM``)."""

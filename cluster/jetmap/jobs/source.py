@@ -12,14 +12,15 @@ import msgspec
 from jetmap import arrays, subjects
 from jetmap.dispatch.intervals import IntervalSet
 from jetmap.dispatch.sources import Element, Taken
-from jetmap.errors import BrokerUnreachable, JetmapError, JobEnded
+from jetmap.errors import BrokerUnreachable, JobEnded
 
 from .records import Part, Record
 from .store import Store
 
 logger = logging.getLogger(__name__)
 
-AHEAD_BYTES = 4 << 20
+AHEAD_BYTES = 4 << 20  # In this process's memory: an element is an object, however short.
+ELEMENT_BYTES = 72
 AGAIN_SECONDS = 0.2
 MISSING_SECONDS = 30.0  # After which a part of the input that cannot be read is lost.
 
@@ -75,9 +76,9 @@ class StoredInput:
             items = arrays.join(some, self._record.format)
         rest = elements[len(some) :]
         if rest:
-            left = size - len(items)
-            self._parts.appendleft((start + len(some), rest, left))
-            self._bytes -= len(items)
+            used = size * len(some) // len(elements)
+            self._parts.appendleft((start + len(some), rest, size - used))
+            self._bytes -= used
         else:
             self._bytes -= size
         if self._bytes < AHEAD_BYTES // 2:
@@ -93,7 +94,8 @@ class StoredInput:
     async def _read_all(self) -> None:
         try:
             await self._read_parts()
-        except JetmapError as error:
+        except Exception as error:
+            # Whatever it is: a job that waited for items that nobody reads would never end.
             self.error = error
         if self.wake is not None:
             self.wake()
@@ -141,7 +143,7 @@ class StoredInput:
             elements = arrays.split(part.items, self._record.format)
             for a, b in missing:
                 some = elements[a - part.start : b - part.start]
-                size = sum(len(memoryview(e)) + 1 for e in some)
+                size = sum(len(memoryview(e)) + ELEMENT_BYTES for e in some)
                 self._parts.append((a, some, size))
                 self._bytes += size
         if self.wake is not None:

@@ -1,0 +1,54 @@
+"""A job's input, read back from its stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jetmap import arrays
+from jetmap.jobs.records import Part, Record
+from jetmap.jobs.source import AHEAD_BYTES, ELEMENT_BYTES, StoredInput
+from jetmap.jobs.store import Stored
+from jetmap.messages import encode
+from waiting import turns, wait_until
+
+pytestmark = pytest.mark.anyio
+
+EACH = 1000
+
+
+class Parts:
+    """A store with a job of many small items."""
+
+    pool = "default"
+
+    def __init__(self, parts: int) -> None:
+        items = arrays.join([b"7"] * EACH, "json")
+        self.parts = [encode(Part(n * EACH, EACH, items)) for n in range(parts)]
+        self.read = 0
+
+    async def fetch(self, kind: str, subject: str, after: int, **limits: Any) -> list[Stored]:
+        self.read = min(after + 8, len(self.parts))
+        return [Stored(seq + 1, self.parts[seq]) for seq in range(after, self.read)]
+
+
+async def test_what_is_read_ahead_is_bounded_in_memory() -> None:
+    """However short the items: each is an object."""
+    store = Parts(1000)
+    total = len(store.parts) * EACH
+    record = Record(id="j", function="f", format="json", total=total)
+    source = StoredInput(store, record)  # type: ignore[arg-type]
+    try:
+        taken = 0
+        while taken < total:
+            await turns(3)
+            ahead = store.read * EACH - taken
+            assert ahead * ELEMENT_BYTES <= AHEAD_BYTES + 9 * EACH * (ELEMENT_BYTES + 1)
+            await wait_until(lambda: source.has_items, "more is read")
+            found = source.take(700, 1 << 20)
+            assert found is not None and found.skipped == 0
+            taken += found.count
+        assert taken == total and not source.has_items
+    finally:
+        await source.aclose()
