@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -51,12 +51,16 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 class App:
-    """The example app under uvicorn. mark: what all its processes have inherited."""
+    """The example app under uvicorn. mark: what all its processes have inherited. runtime: its
+    user's runtime directory."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, mark: str) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], port: int, mark: str, runtime: Path
+    ) -> None:
         self.process = process
         self.url = f"http://127.0.0.1:{port}"
         self.mark = mark
+        self.runtime = runtime
 
     def is_up(self) -> bool:
         assert self.process.poll() is None, f"uvicorn ended with {self.process.returncode}"
@@ -74,7 +78,7 @@ def serving(*options: str, port: int | None = None, **variables: str) -> Iterato
     with tempfile.TemporaryDirectory() as runtime:  # a keeper of its own, shared with no other app
         environment = {**os.environ, MARK: mark, "XDG_RUNTIME_DIR": runtime, **variables}
         process = subprocess.Popen([*command, *options], cwd=ROOT, env=environment)
-        app = App(process, port, mark)
+        app = App(process, port, mark, Path(runtime))
         try:
             wait_until_sync(app.is_up, "the example app answers", 20)
             yield app
@@ -133,19 +137,48 @@ def test_app_mounts_the_gateway(app: App) -> None:
     assert "results" in kinds
 
 
+def answering(app: App) -> int:
+    """Which of the app's processes answers a new connection."""
+    with httpx.Client() as client:
+        answer = client.post(f"{app.url}/primes", json=[97])
+        assert answer.json() == [True]
+        ours = answer.extensions["network_stream"].get_extra_info("client_addr")
+        for child in psutil.Process(app.process.pid).children():
+            if any(c.raddr == ours for c in child.net_connections("tcp")):
+                return child.pid
+    raise AssertionError("nobody holds the connection")
+
+
+def connected_to(process: psutil.Process, ports: set[int]) -> bool:
+    return any(c.raddr and c.raddr.port in ports for c in process.net_connections("tcp"))
+
+
 def test_four_uvicorn_workers_share_one_keeper_and_leave_nothing_when_killed() -> None:
     with serving("--workers", "4", "--log-level", "critical") as app:
-        for _ in range(20):  # a new connection each: all workers get some
-            assert httpx.post(f"{app.url}/primes", json=[97]).json() == [True]
-        brokers = [p for p in marked(app.mark) if p.name().startswith("nats-server")]
-        assert len(brokers) == 1
-        for process in [
-            app.process.pid,
-            *(c.pid for c in psutil.Process(app.process.pid).children()),
-        ]:
-            os.kill(process, signal.SIGKILL)
+        answered: set[int] = set()
+
+        def all_answered() -> bool:
+            with ThreadPoolExecutor(8) as threads:
+                answered.update(threads.map(lambda _: answering(app), range(8)))
+            return len(answered) == 4
+
+        wait_until_sync(all_answered, "each of the four has answered", 30)
+        [broker] = [p for p in marked(app.mark) if p.name().startswith("nats-server")]
+        keeper = broker.parent()
+        assert keeper is not None and keeper.pid not in answered
+        ports = {c.laddr.port for c in broker.net_connections("tcp") if c.status == "LISTEN"}
+        assert all(connected_to(psutil.Process(pid), ports) for pid in answered)
+        # One worker a core, and all of them its: four keepers would have four times as many.
+        workers = [child for child in keeper.children() if child != broker]
+        assert len(workers) == len(os.sched_getaffinity(0))
+        assert any((app.runtime / "jetmap").iterdir())
+        supervisor = psutil.Process(app.process.pid)
+        assert {keeper, broker, *workers} < set(marked(app.mark))
+        for process in [supervisor, *supervisor.children()]:
+            process.kill()
         app.process.wait()
         wait_until_sync(lambda: not marked(app.mark), "keeper, broker and workers are gone", 20)
+        assert list((app.runtime / "jetmap").iterdir()) == []
 
 
 @pytest.fixture
