@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from soak.checker import Checker
-from soak.executions import Fault, examine
+from soak.faults import Fault
 from soak.functions import steady
+from soak.recovery import examine
 
 ROOT = Path(__file__).parent.parent
 Lines = list[dict[str, Any]]

@@ -1,11 +1,10 @@
-"""``python -m tests.soak``: two stages, a single server and a cluster of three, and the report."""
+"""``python -m tests.soak``: the stages, one after the other, and the report."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import os
-import random
 import secrets
 import shutil
 import signal
@@ -13,28 +12,49 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.marks import MARK, described, kill_if_there, marked
 
 from .checker import Checker
-from .executions import STALL, Fault, Findings, examine, hang_ups
+from .executions import Findings, hang_ups
+from .faults import KILLED, LIMITS, STALL, Fault
 from .injector import Injector
+from .lag import stalls
 from .network import Network
+from .recovery import examine
 from .report import report, slowest, violations
+from .runs import Notes
 from .stage import Stage
 
+TESTS = Path(__file__).parent.parent
+
 AGENTS = 3
-# Stages: one server; one whose store is kept, with jobs; three. Their shares of the time.
-STAGES = {"1": 0.4, "jobs": 0.3, "3": 0.3}
-NODES = {"1": 1, "jobs": 1, "3": 3}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """share: of the time. nodes: nats-servers. spaced: faults come one at a time."""
+
+    share: float
+    nodes: int = 1
+    jobs: bool = False
+    spaced: bool = False
+
+
+STAGES = {
+    "1": Setting(0.18),
+    "jobs": Setting(0.15, jobs=True),
+    "3": Setting(0.17, nodes=3),
+    "spaced": Setting(0.4, spaced=True),
+    "spaced-jobs": Setting(0.1, jobs=True, spaced=True),
+}
 TO_END = 120.0  # Seconds that open maps have to end after the last fault.
 TO_EMPTY = 45.0  # Seconds until nothing may be left in the streams.
 TO_AUDIT = 120.0
+TO_ORPHANS = 5.0  # Seconds until what a function started must be gone after its worker.
 LINE_SECONDS = 10.0
-STALL_SECONDS = 1.0
 
 
 @dataclass
@@ -45,37 +65,47 @@ class Soak:
     seed: int
     place: Path
     network: Network | None
+    callers_network: Network | None = None
     only: list[str] | None = None
     checker: Checker = field(default_factory=Checker)
     faults: list[Fault] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     callers_killed: set[str] = field(default_factory=set)
+    unreached: list[str] = field(default_factory=list)
+    orphans: int = 0
 
     async def run(self, stages: dict[str, float]) -> None:
         """stages: their names, and the share of the time."""
         self.start = time.monotonic()
-        watching = asyncio.ensure_future(self._watch_machine())
+        lag = self.place / "lag"
+        path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
+        command = [sys.executable, "-m", "soak.lag", str(lag)]
+        environment = os.environ | {"PYTHONPATH": path}
+        watching = await asyncio.create_subprocess_exec(*command, env=environment)
         try:
             for name, share in stages.items():
                 await self._stage(name, share * self.seconds)
         finally:
-            watching.cancel()
-
-    async def _watch_machine(self) -> None:
-        """Where this process itself does not get to run, nobody does: virtual machines are paused
-        for seconds now and then, and no time that was taken meanwhile means anything."""
-        while True:
-            before = time.monotonic()
-            await asyncio.sleep(0.1)
-            now = time.monotonic()
-            if now - before > STALL_SECONDS:
-                self.faults.append(Fault(STALL, before, now))
+            watching.kill()
+            await watching.wait()
+            self.faults += stalls(lag)
 
     async def _stage(self, name: str, seconds: float) -> None:
-        jobs = name == "jobs"
-        place = self.place / f"stage-{name}"
-        stage = Stage(place, self.seed, NODES[name], self.network, name, 2 if jobs else 1)
-        injector = Injector(stage, random.Random(f"{self.seed} {name}"), self.only, jobs=jobs)
+        setting = STAGES[name]
+        jobs = setting.jobs
+        stage = Stage(
+            self.place / f"stage-{name}",
+            self.seed,
+            setting.nodes,
+            self.network,
+            name,
+            2 if jobs else 1,
+            self.callers_network,
+            setting.spaced,
+        )
+        injector = Injector(
+            stage, self.seed, self.checker, lambda: self._read(stage), self.only, jobs=jobs
+        )
         telling = None
         try:
             await stage.start_broker()
@@ -84,20 +114,22 @@ class Soak:
             for number in range(stage.gateways_wanted):
                 stage.start_gateway(number)
                 await stage.gateway_ready(number)
-            for kind in ("jobs", "webjobs", "webjobs") if jobs else ("caller", "caller", "web"):
-                stage.start_caller(kind)
+            for number, kind in enumerate(callers_of(setting)):
+                stage.start_caller(kind, far=number == 0)
             telling = asyncio.ensure_future(self._tell(stage, injector))
             await injector.run(seconds)
             await self._end_callers(stage)
             if jobs:
                 await self._audit(stage)
             await self._empty(stage, *(("WORK", "INPUT", "OUTCOMES") if jobs else ("WORK",)))
+            await self._look_for_orphans(stage, injector.faults)
         finally:
             if telling is not None:
                 telling.cancel()
             await stage.close()
             self.faults += injector.faults
             self.problems += injector.problems
+            self.unreached += injector.unreached
             self.callers_killed |= injector.callers_killed
             self._read(stage)
             self._look_at_logs(stage)
@@ -121,10 +153,7 @@ class Soak:
     async def _end_callers(self, stage: Stage) -> None:
         """Callers start no more maps; those that are open must come to their end."""
         for caller in stage.callers:
-            assert caller.process.stdin is not None
-            with suppress(BrokenPipeError):  # one that is gone is reported below
-                caller.process.stdin.write(b"!")
-                caller.process.stdin.flush()
+            caller.tell("!")
         deadline = time.monotonic() + TO_END
         for caller in stage.callers:
             code = await caller.ended(max(1.0, deadline - time.monotonic()))
@@ -150,6 +179,29 @@ class Soak:
         if left:
             self.problems.append(f"{left} messages are left in {', '.join(streams)}")
 
+    async def _look_for_orphans(self, stage: Stage, faults: list[Fault]) -> None:
+        """What a function started must end with its worker. (With an agent that was killed so
+        that it could not see to it, it may stay; these are counted.)"""
+        notes = Notes()
+        notes.read(stage.data.glob("*.runs"))
+        agents = {
+            child: worker.agent for worker in notes.workers.values() for child in worker.children
+        }
+        excused = {fault.agent for fault in faults if "agent killed" in fault.kind}
+        if any(fault.kind == "everything killed" for fault in faults):
+            excused |= set(agents.values())
+        deadline = time.monotonic() + TO_ORPHANS
+        while True:
+            left = [p for p in marked(os.environ[MARK]) if p.pid in agents]
+            wrong = [p for p in left if agents[p.pid] not in excused]
+            if not wrong or time.monotonic() > deadline:
+                break
+            await asyncio.sleep(0.1)
+        self.problems += [f"outlived its worker: {line}" for line in described(wrong)]
+        self.orphans += len(left) - len(wrong)
+        for process in left:
+            kill_if_there(process)
+
     def _look_at_logs(self, stage: Stage) -> None:
         """No process of the library's may have failed in a way that nobody sees."""
         for log in sorted(stage.logs.glob("*.log")):
@@ -174,13 +226,13 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="keep the records and logs")
     options = parser.parse_args()
     seed = secrets.randbelow(10**6) if options.seed is None else options.seed
-    chosen = {name: STAGES[name] for name in options.stages.split(",")}
+    chosen = {name: STAGES[name].share for name in options.stages.split(",")}
     shares = {name: share / sum(chosen.values()) for name, share in chosen.items()}
     mark = os.environ[MARK] = secrets.token_hex(8)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     place = Path(tempfile.mkdtemp(prefix="jetmap-soak-"))
-    network = Network.make()
-    soak = Soak(options.seconds, seed, place, network, options.only)
+    networks = Network.make(0), Network.make(1)
+    soak = Soak(options.seconds, seed, place, *networks, options.only)
     print(f"seed {seed}, {options.seconds:g} s, records in {place}", flush=True)
     try:
         asyncio.run(soak.run(shares))
@@ -189,8 +241,9 @@ def main() -> int:
         lines = described(left)
         for process in left:
             kill_if_there(process)
-        if network is not None:
-            network.remove()
+        for network in networks:
+            if network is not None:
+                network.remove()
     ok = tell(soak, shares, lines)
     if options.keep or not ok:
         print(f"records and logs: {place}")
@@ -199,27 +252,36 @@ def main() -> int:
     return 0 if ok else 1
 
 
+def callers_of(setting: Setting) -> tuple[str, ...]:
+    """Their kinds. The first is where its network can be cut."""
+    if setting.jobs:
+        return ("jobs", "webjobs", "webjobs")
+    return ("caller", "caller", "web")
+
+
 def tell(soak: Soak, shares: dict[str, float], left: list[str]) -> bool:
     """Prints the report; returns whether all is well."""
     findings = soak.judge()
     cores = os.cpu_count()
-    stages = " then ".join(
-        f"{share * soak.seconds:g} s with "
-        + ("jobs" if name == "jobs" else f"{name} nats-server{'s' if NODES[name] > 1 else ''}")
-        for name, share in shares.items()
-    )
+    stages = ", ".join(f"{share * soak.seconds:.0f} s of {name}" for name, share in shares.items())
     title = (
-        f"seed {soak.seed}: {stages}; {AGENTS} agents of {Stage.CORES} workers, 2 callers and a "
-        f"gateway with 3 maps open each (jobs: 3 callers, 2 gateways), {cores} cores; network "
-        f"{'cut in a namespace' if soak.network else 'not cut: needs root and ip'}"
+        f"seed {soak.seed}: {stages}; {AGENTS} agents of {Stage.CORES} workers, 3 callers of 3 "
+        f"maps or jobs open each, {cores} cores; networks "
+        f"{'cut in namespaces' if soak.network else 'not cut: needs root and ip'}"
     )
     notes = [f"processes left: {len(left)}"]
-    if stalls := [fault for fault in soak.faults if fault.kind == STALL]:
-        seconds = sum(fault.ended - fault.began for fault in stalls)
-        notes.append(
-            f"the machine stood still {len(stalls)} times, {seconds:.1f} s in all; times that hold "
-            "such a pause are left out"
-        )
+    stood = [fault.ended - fault.began for fault in soak.faults if fault.kind == STALL]
+    notes.append(
+        f"the machine stood still {len(stood)} times for over 0.1 s, {sum(stood):.1f} s in all, at "
+        f"most {max(stood, default=0.0):.1f} s; exactly that is taken off the times it falls into"
+    )
+    if soak.orphans:
+        notes.append(f"processes of functions that outlived a killed agent: {soak.orphans}")
+    if soak.unreached:
+        notes.append(f"not reached in this time, one at a time: {', '.join(soak.unreached)}")
+    spaced = {fault.kind for fault in soak.faults if fault.spaced}
+    unchecked = sorted(kind for kind in spaced & {*LIMITS, *KILLED} if not findings.checked[kind])
+    soak.problems += [f"no limit was checked of: {kind}" for kind in unchecked]
     print()
     left_early: Counter[str] = hang_ups(soak.checker)
     print(report(title, soak.checker, soak.faults, findings, left_early, notes))

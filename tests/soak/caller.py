@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +14,12 @@ from jetmap import Cluster, ItemError, MapTimeout, NoWorkers, Outcome, UnknownFu
 from jetmap.errors import BrokerUnreachable
 
 from . import functions
-from .plans import LIBRARY_WAYS, Plan
+from .plans import Plan
 from .record import Record, error, value
 from .until import until_told
 
 REFUSED_PAUSE = 0.5
+SLOWLY = 0.1  # Seconds that a slow reader rests after each of its batches.
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "steady": functions.steady,
@@ -28,15 +28,14 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-async def main(url: str, name: str, seed: int, directory: str, at_once: int) -> None:
+async def main(family: str, url: str, name: str, seed: int, directory: str, at_once: int) -> None:
     record = Record(Path(directory) / f"{name}.maps")
-    rng = random.Random(f"{seed} {name}")
     async with Cluster(url) as cluster:
 
         async def one(plan: Plan) -> None:
             await Maps(cluster, record, directory).run(plan)
 
-        await until_told(name, rng, LIBRARY_WAYS, one, at_once)
+        await until_told(name, seed, family, one, at_once)
         assert cluster.stats.maps_open == 0, f"{cluster.stats.maps_open} maps are still open"
 
 
@@ -104,6 +103,8 @@ class Maps:
                 async with asyncio.timeout(plan.leaves):
                     while batch := await stream.next_batch():
                         self._record.outcomes(plan, [outcome(o) for o in batch])
+                        if plan.way == "slow":
+                            await asyncio.sleep(SLOWLY)  # It reads no faster.
             except MapTimeout:
                 raise
             except TimeoutError:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from jetmap import task
@@ -17,8 +21,11 @@ Value = tuple[int, int, str]
 
 _notes: dict[str, int] = {}
 
+TICK = 0.2  # Seconds between the signs of life of an item that takes long.
+TOO_MUCH = 64 * 2**30  # Bytes, beyond the agents' --worker-memory.
 
-@task(attempts=6)
+
+@task
 def steady(item: Item, *, log: str, map: str) -> Value:
     """Items that compute, or raise."""
     return _run(item, log, map)
@@ -30,7 +37,7 @@ def fragile(item: Item, *, log: str, map: str) -> Value:
     return _run(item, log, map)
 
 
-@task(timeout=1.5, attempts=6)
+@task(timeout=1.5)
 def bounded(item: Item, *, log: str, map: str) -> Value:
     """Items that may never end."""
     return _run(item, log, map)
@@ -39,33 +46,77 @@ def bounded(item: Item, *, log: str, map: str) -> Value:
 def _run(item: Item, log: str, map: str) -> Value:
     number, micros, how, size = item
     _note(log, map, number)
-    if micros >= 20_000:
-        time.sleep(micros * 1e-6)  # It computes, and costs the machine nothing.
-    else:
-        end = time.perf_counter() + micros * 1e-6
-        while time.perf_counter() < end:
-            pass
-    if how:
+    with _child(log, map, number) if how == "beside" else nullcontext():
+        _compute(micros * 1e-6, log, map, number)
+    if how and how != "beside":
         _go_wrong(how, number, log, map)
     text = f"{number:x}."
     return number, number * 2654435761 % 2**32, (text * (size // len(text) + 1))[:size]
 
 
-def _note(log: str, map: str, number: int) -> None:
-    """One line, in a file of this worker's own, named by agent and worker."""
+def _compute(seconds: float, log: str, map: str, number: int) -> None:
+    """Items that take long cost the machine nothing."""
+    end = time.perf_counter() + seconds
+    while (left := end - time.perf_counter()) > 0:
+        if seconds >= 0.02:
+            time.sleep(min(left, TICK))
+            if left > TICK:
+                _note(log, map, number, "tick")
+
+
+@contextmanager
+def _child(log: str, map: str, number: int) -> Iterator[None]:
+    """A process of the item's own. It has to end with the worker, however that ends."""
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        _note(log, map, number, str(child.pid))
+        try:
+            yield
+        finally:
+            child.kill()
+
+
+def _note(log: str, map: str, number: int, what: str = "") -> None:
+    """One line, in a file of this worker's own, named by agent and worker. what: a tick, or the
+    pid of a child; else an execution begins."""
     descriptor = _notes.get(log)
     if descriptor is None:
         name = f"{os.getppid()}-{os.getpid()}-{time.monotonic_ns()}.runs"
         path = str(Path(log) / name)
         descriptor = _notes[log] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.write(descriptor, f"{map} {number} {time.monotonic():.4f}\n".encode())
+    line = f"{map} {number} {time.monotonic():.4f} {what}"
+    os.write(descriptor, line.rstrip().encode() + b"\n")
 
 
 def _go_wrong(how: str, number: int, log: str, map: str) -> None:
-    if how == "once":
-        mark = Path(log) / f"{map}-{number}.once"
-        if mark.exists():
-            return
-        mark.touch()
-        os._exit(5)
-    go_wrong(f"raise:no {number}" if how == "raise" else how)
+    match how:
+        case "once" | "agent-once":
+            mark = Path(log) / f"{map}-{number}.once"
+            if mark.exists():
+                return
+            mark.touch()
+            if how == "once":
+                os._exit(5)
+            _kill_agent()
+        case "agent":
+            _kill_agent()
+        case "raise":
+            go_wrong(f"raise:no {number}")
+        case "memory":
+            go_wrong(f"memory:{TOO_MUCH}")
+        case "popen":  # It never ends, and neither does its child.
+            with _child(log, map, number):
+                time.sleep(1000)
+        case "fork":
+            if (child := os.fork()) == 0:
+                time.sleep(1000)
+                os._exit(0)
+            _note(log, map, number, str(child))
+            os._exit(6)
+        case _:
+            go_wrong(how)
+
+
+def _kill_agent() -> None:
+    """As where the kernel ends a whole container because of one item."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(1000)  # The worker ends with its agent.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import random
 import sys
 from collections.abc import AsyncIterator
 from itertools import cycle
@@ -21,7 +20,7 @@ import httpx
 from jetmap import Cluster, JetmapError, Job
 
 from .caller import FUNCTIONS, outcome
-from .plans import JOB_HTTP_WAYS, JOB_WAYS, Plan
+from .plans import Plan
 from .record import Record
 from .until import until_told
 from .web import merged
@@ -31,23 +30,22 @@ PATIENCE = httpx.Timeout(30, connect=5)  # A stream has a comment every 15 secon
 AWAY = (404, 503)  # While a gateway starts, it knows neither functions nor jobs.
 
 
-async def main(way: str, url: str, name: str, seed: int, directory: str, at_once: int) -> None:
+async def main(family: str, url: str, name: str, seed: int, directory: str, at_once: int) -> None:
     record = Record(Path(directory) / f"{name}.maps")
-    rng = random.Random(f"{seed} {name}")
-    if way == "http":
+    if family.endswith("http"):
         async with httpx.AsyncClient(timeout=PATIENCE) as client:
 
             async def over_http(plan: Plan) -> None:
                 await watched(plan, record, Requests(client, url, record, directory).run)
 
-            await until_told(name, rng, JOB_HTTP_WAYS, over_http, at_once)
+            await until_told(name, seed, family, over_http, at_once)
     else:
         async with Cluster(url) as cluster:
 
             async def one(plan: Plan) -> None:
                 await watched(plan, record, Library(cluster, record, directory).run)
 
-            await until_told(name, rng, JOB_WAYS, one, at_once)
+            await until_told(name, seed, family, one, at_once)
 
 
 async def watched(plan: Plan, record: Record, run: Any) -> None:

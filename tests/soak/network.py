@@ -1,4 +1,4 @@
-"""A network of its own for one agent, which can be cut: a namespace and a pair of veths."""
+"""A network of its own for one process, which can be cut: a namespace and a pair of veths."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ import subprocess
 
 
 class Network:
-    """near: this machine's address in it. command: what runs a program at the far end."""
+    """number: 0 or 1. near: this machine's address in it. command: what runs a program at the far
+    end, from where all addresses of this machine can be reached."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
         key = os.getpid() % 100_000
-        self._name = f"jm-soak-{key}"
-        self._near_end, self._far_end = f"jmn{key}", f"jmf{key}"
-        third, fourth = key // 60 % 250, key % 60 * 4  # 198.18.0.0/15: for tests (RFC 2544)
-        self.near, self._far = f"198.18.{third}.{fourth + 1}", f"198.18.{third}.{fourth + 2}"
+        self._name = f"jm-soak-{key}-{number}"
+        self._near_end, self._far_end = f"jmn{key}-{number}", f"jmf{key}-{number}"
+        # 198.18.0.0/15: for tests (RFC 2544)
+        third, fourth = key // 60 % 250, key % 60 * 4
+        net = f"198.{18 + number}.{third}"
+        self.near, self._far = f"{net}.{fourth + 1}", f"{net}.{fourth + 2}"
         self.command = ["ip", "netns", "exec", self._name]
 
     @classmethod
-    def make(cls) -> Network | None:
+    def make(cls, number: int = 0) -> Network | None:
         """None where this is not allowed, or not possible."""
         if os.geteuid() != 0 or shutil.which("ip") is None:
             return None
-        network = cls()
+        network = cls(number)
         near, far, name = network._near_end, network._far_end, network._name
         try:
             _ip("netns", "add", name)
@@ -42,6 +45,7 @@ class Network:
 
     def mend(self) -> None:
         _ip("-n", self._name, "link", "set", self._far_end, "up")
+        _ip("-n", self._name, "route", "replace", "default", "via", self.near)
 
     def remove(self) -> None:
         """With the namespace goes the far end, and with that the near one."""

@@ -11,10 +11,40 @@ from typing import Any
 # are no number.
 Item = list[Any]
 
-LIBRARY_WAYS = {"map": 5, "strict": 1, "stream": 5, "ordered": 3, "cancel": 1, "close": 1}
+LIBRARY_WAYS = {
+    "map": 5,
+    "strict": 1,
+    "stream": 5,
+    "ordered": 3,
+    "cancel": 1,
+    "close": 1,
+    "slow": 1,
+}
 JOB_WAYS = {"job": 1}
 JOB_HTTP_WAYS = {"job-http": 1}
-HTTP_WAYS = {"collect": 4, "fail": 1, "jsonl": 4, "jsonl-ordered": 2, "sse": 4, "hangup": 2}
+HTTP_WAYS = {
+    "collect": 4,
+    "fail": 1,
+    "jsonl": 4,
+    "jsonl-ordered": 2,
+    "sse": 4,
+    "hangup": 2,
+    "slow-jsonl": 1,
+}
+# Where faults strike one at a time, all workers always compute, and outcomes are told as they
+# come: so that each fault hits something, and its end is seen.
+SPACED_WAYS = {
+    "library": {"stream": 8, "close": 1, "cancel": 1},
+    "http": {"jsonl": 4, "sse": 4, "hangup": 1},
+    "job": JOB_WAYS,
+    "job-http": JOB_HTTP_WAYS,
+}
+MIXED_WAYS = {
+    "library": LIBRARY_WAYS,
+    "http": HTTP_WAYS,
+    "job": JOB_WAYS,
+    "job-http": JOB_HTTP_WAYS,
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +58,36 @@ class Plan:
     items: list[Item]
     leaves: float | None = None
     timeout: float | None = None
+
+
+def spaced_plan(name: str, ways: dict[str, int], rng: random.Random) -> Plan:
+    """A map of a few seconds, of items that take their time, and some that never end."""
+    way = rng.choices(list(ways), list(ways.values()))[0]
+    leaves = rng.uniform(0.5, 3) if way in ("cancel", "close", "hangup") else None
+    function = "steady" if leaves is not None else rng.choices(["steady", "fragile"], [9, 1])[0]
+    base, count = rng.randrange(2**31), rng.randint(60, 200)
+    millis = rng.choice([20, 50, 100])
+    items: list[Item] = [
+        [base + n, int(millis * rng.uniform(500, 1500)), "", rng.choice([0, 100])]
+        for n in range(count)
+    ]
+    if leaves is not None:
+        for item in rng.sample(items, 6):
+            item[1] = 60_000_000  # One of those whose caller does not wait for it.
+    elif function == "fragile":
+        rng.choice(items)[2] = rng.choice(["once", "exit", "fork"])
+    else:
+        for item in rng.sample(items, 3):
+            item[2] = "beside"
+    return Plan(name, function, way, items, leaves)
+
+
+def killing_plan(name: str, way: str, rng: random.Random, how: str) -> Plan:
+    """A map with an item that takes its whole agent with it. how: agent or agent-once."""
+    base = rng.randrange(2**31)
+    items: list[Item] = [[base + n, 20_000, "", 0] for n in range(60)]
+    items[rng.randrange(60)][2] = how
+    return Plan(name, "fragile", way, items)
 
 
 def plan(name: str, ways: dict[str, int], rng: random.Random) -> Plan:
@@ -52,6 +112,8 @@ def plan(name: str, ways: dict[str, int], rng: random.Random) -> Plan:
             count, micros, size = rng.randint(1, 60), 500, rng.choice([5_000, 60_000, 300_000])
     if leaves is not None:
         count = max(count, 200)
+    if way.startswith("slow"):
+        count, micros, size = rng.randint(20, 120), 500, 20_000
     base = rng.randrange(2**31)
     items: list[Item] = [
         [base + n, int(micros * rng.uniform(0.5, 1.5)), "", size] for n in range(count)
@@ -70,11 +132,11 @@ def _spoil(items: list[Item], function: str, rng: random.Random) -> None:
     match function:
         case "steady":
             bad = 0 if rng.random() < 0.5 else max(1, len(items) // rng.choice([5, 50]))
-            hows = ["raise", "raise", "invalid"]
+            hows = [*["raise"] * 6, *["invalid"] * 3, "memory", "beside"]
         case "fragile":
-            bad, hows = rng.randint(0, 4), ["exit", "segfault", "kill", "once"]
+            bad, hows = rng.randint(0, 4), ["exit", "segfault", "kill", "once", "fork"]
         case _:
-            bad, hows = rng.randint(0, 2), ["loop", "hold", "raise"]
+            bad, hows = rng.randint(0, 2), ["loop", "hold", "raise", "popen"]
     for item in rng.sample(items, min(bad, len(items))):
         how = rng.choice(hows)
         if how == "invalid":

@@ -6,73 +6,42 @@ import asyncio
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
-import psutil
 
 from jetmap.broker.connection import Auth, Connection
 from jetmap.broker.server import NatsServer, find_binary
 
+from .children import Child, answers, free_port, get
 from .network import Network
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 GRACE = 10.0
-
-
-@dataclass
-class Child:
-    """A process of the soak. busy: whether a fault has it in its hands."""
-
-    name: str
-    process: subprocess.Popen[bytes]
-    log: Path
-    busy: bool = False
-    far: bool = False  # at the far end of the network that can be cut
-    kind: str = ""
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    @property
-    def alive(self) -> bool:
-        return self.process.poll() is None
-
-    def signal(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            self.process.send_signal(number)
-
-    async def ended(self, timeout: float) -> int | None:
-        """Its exit code, or None if it does not end in time."""
-        deadline = time.monotonic() + timeout
-        while self.alive:
-            if time.monotonic() > deadline:
-                return None
-            await asyncio.sleep(0.02)
-        return self.process.poll()
-
-    def workers(self) -> list[psutil.Process]:
-        try:
-            return psutil.Process(self.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            return []
+FILLER = "jetmap.work.default.filler.soak"
+MAX_MESSAGES = 300  # In the work stream, so that it can be filled.
+# For all that the soak starts: small limits, so that they are met.
+SETTINGS = {
+    "JETMAP_WORK_MAX_MESSAGES": str(MAX_MESSAGES),
+    "JETMAP_WORKER_MEMORY": "2GiB",
+    "JETMAP_MAX_BUFFER_BYTES": "128KiB",
+}
+FAMILIES = {"caller": "library", "web": "http", "jobs": "job", "webjobs": "job-http"}
+# Agents replace their workers all the time, for one reason, the other or none.
+RECYCLING: list[list[str]] = [[], ["--recycle-chunks", "40"], ["--recycle-age", "6"]]
 
 
 @dataclass
 class Stage:
-    """place: a directory of this stage's own. nodes: how many nats-servers. label: of its
-    processes' names. gateways_wanted: how many."""
+    """place: a directory of this stage's own. nodes: how many nats-servers. network: of an agent;
+    callers_network: of a caller. label: of its processes' names. gateways_wanted: how many.
+    spaced: its maps are those for faults that strike one at a time."""
 
     place: Path
     seed: int
@@ -80,6 +49,8 @@ class Stage:
     network: Network | None
     label: str = ""
     gateways_wanted: int = 1
+    callers_network: Network | None = None
+    spaced: bool = False
     CORES: ClassVar[int] = 2  # workers of an agent
 
     agents: list[Child] = field(default_factory=list)
@@ -115,10 +86,18 @@ class Stage:
         self._servers = [self._node(n) for n in range(self.nodes)]
         await asyncio.gather(*(self.node_ready(n) for n in range(self.nodes)))
 
-    async def kill_broker(self) -> None:
+    def signal_broker(self, number: signal.Signals) -> None:
         assert self._server is not None and self._server.pid is not None
-        os.kill(self._server.pid, signal.SIGKILL)
-        await self._server.wait()
+        os.kill(self._server.pid, number)
+
+    async def kill_broker(self, how: signal.Signals = signal.SIGKILL) -> None:
+        assert self._server is not None
+        self.signal_broker(how)
+        try:
+            await asyncio.wait_for(self._server.wait(), 15)
+        except TimeoutError:
+            self.signal_broker(signal.SIGKILL)
+            await self._server.wait()
 
     async def restart_broker(self, *, kept: bool) -> None:
         assert self._server is not None
@@ -169,11 +148,14 @@ class Stage:
                             return int(name.rpartition("-")[2])
         return -1
 
-    async def waiting(self, *streams: str) -> int:
-        """Messages in these streams; chunks in the work stream."""
-        connection = await Connection.open(
+    async def _connection(self) -> Connection:
+        return await Connection.open(
             self.url.split(","), name="soak", auth=Auth(user="jetmap", password=self._password)
         )
+
+    async def waiting(self, *streams: str) -> int:
+        """Messages in these streams; chunks in the work stream."""
+        connection = await self._connection()
         try:
             left = 0
             for stream in streams or ("WORK",):
@@ -183,13 +165,74 @@ class Stage:
         finally:
             await connection.close()
 
-    def kill_node(self, number: int) -> None:
-        self._servers[number].signal(signal.SIGKILL)
+    async def fill(self, seconds: float) -> int:
+        """Keeps the work stream full for so long with messages that nobody takes; then they are
+        gone. Returns how many there were at most."""
+        connection = await self._connection()
+        at_most = number = 0
+        try:
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline:
+                for _ in range(MAX_MESSAGES):
+                    number += 1
+                    await connection.publish(f"{FILLER}.{number}", b"")
+                await connection.flush()
+                info = await connection.api("STREAM.INFO.JETMAP_WORK_default")
+                at_most = max(at_most, int(info["state"]["messages"]))
+                await asyncio.sleep(0.02)
+        finally:
+            await connection.api("STREAM.PURGE.JETMAP_WORK_default", {"filter": f"{FILLER}.>"})
+            await connection.close()
+        return at_most
 
-    async def restart_node(self, number: int) -> None:
-        await self._servers[number].ended(5)
+    def signal_node(self, number: int, how: signal.Signals) -> None:
+        self._servers[number].signal(how)
+
+    async def restart_node(self, number: int, patience: float = 5) -> None:
+        if await self._servers[number].ended(patience) is None:
+            self._servers[number].signal(signal.SIGKILL)
+            await self._servers[number].ended(5)
         self._servers[number] = self._node(number)
         await self.node_ready(number)
+
+    async def kill_everything(self, away: float) -> None:
+        """All gateways, all agents and the broker; then they are started again, from what is on
+        its disk. away: seconds that the broker is."""
+        agents, gateways = list(self.agents), list(self.gateways)
+        for child in [*agents, *gateways]:
+            child.signal(signal.SIGKILL)
+        await self.kill_broker()
+        for child in [*agents, *gateways]:
+            await child.ended(5)
+        await asyncio.sleep(away)
+        await self.restart_broker(kept=True)
+        started = []
+        for agent in agents:
+            self.replaced(agent)
+            started.append(self.start_agent(agent.far))
+        for number, gateway in enumerate(gateways):
+            self.ended.append(gateway)
+            self.start_gateway(number)
+        for number in range(len(gateways)):
+            await self.gateway_ready(number)
+        # An agent that has not begun yet knows no SIGTERM.
+        while any(agent.alive and not agent.workers() for agent in started):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+    # What was written down
+
+    def last_note(self, worker: int) -> float:
+        """When this worker began its last item, by its file; 0: never."""
+        files = self.data.glob(f"*-{worker}-*.runs")
+        return max((noted(file) for file in files), default=0.0)
+
+    def noted_last(self) -> dict[int, float]:
+        """By agent's pid, when a worker of its began an item."""
+        last: dict[int, float] = {}
+        for file in self.data.glob("*.runs"):
+            agent = int(file.name.partition("-")[0])
+            last[agent] = max(last.get(agent, 0.0), noted(file))
+        return last
 
     # Agents, the gateway, callers
 
@@ -200,6 +243,7 @@ class Stage:
             *within,
             *(sys.executable, "-m", "jetmap.cli", "worker", str(HERE / "functions.py")),
             *("--nats", self.url, "--cores", str(self.CORES), "--grace", str(GRACE)),
+            *RECYCLING[self._numbers.get("agent", 0) % len(RECYCLING)],
         ]
         agent = self._start("agent", command)
         agent.far = bool(within)
@@ -219,18 +263,20 @@ class Stage:
     def _gateway_url(self, number: int = 0) -> str:
         return f"http://127.0.0.1:{self._gateway_ports[number]}"
 
-    def start_caller(self, kind: str, at_once: int = 3) -> Child:
-        """kind: caller (the library) or web, for maps; jobs or webjobs."""
+    def start_caller(self, kind: str, at_once: int = 3, *, far: bool = False) -> Child:
+        """kind: caller (the library) or web, for maps; jobs or webjobs. far: where the network
+        can be cut."""
         name = self._name(kind)
         urls = ",".join(self._gateway_url(n) for n in range(self.gateways_wanted))
         url = urls if kind.startswith("web") else self.url
-        arguments: list[Any] = [url, name, self.seed, str(self.data), at_once]
-        module = kind
-        if kind.endswith("jobs"):
-            module = "jobs"
-            arguments.insert(0, "http" if kind == "webjobs" else "library")
+        family = ("spaced-" if self.spaced else "") + FAMILIES[kind]
+        arguments: list[Any] = [family, url, name, self.seed, str(self.data), at_once]
+        module = "jobs" if kind.endswith("jobs") else kind
         command = [sys.executable, "-m", f"soak.{module}", msgspec.json.encode(arguments).decode()]
+        if far and self.callers_network:
+            command = [*self.callers_network.command, *command]
         child = self._start(kind, command, name=name, stdin=subprocess.PIPE)
+        child.far = far and self.callers_network is not None
         self.callers.append(child)
         return child
 
@@ -278,6 +324,7 @@ class Stage:
                 cwd=self.place,
                 env={
                     **os.environ,
+                    **SETTINGS,
                     "JETMAP_NATS_USER": "jetmap",
                     "JETMAP_NATS_PASSWORD": self._password,
                     "PYTHONPATH": os.pathsep.join(
@@ -296,33 +343,6 @@ class Stage:
         return f"{kind}{self.label}-{self._numbers[kind]}"
 
 
-def free_port(host: str) -> int:
-    with socket.socket() as listener:
-        listener.bind((host, 0))
-        return int(listener.getsockname()[1])
-
-
-async def get(url: str) -> bytes | None:
-    """The body of a page, or None."""
-
-    def fetch() -> bytes | None:
-        try:
-            with urllib.request.urlopen(url, timeout=2) as answer:
-                return bytes(answer.read())
-        except (OSError, urllib.error.URLError):
-            return None
-
-    return await asyncio.to_thread(fetch)
-
-
-async def answers(url: str, timeout: float, child: Child) -> None:
-    """Returns when the page is there. Raises RuntimeError."""
-    deadline = time.monotonic() + timeout
-    while await get(url) is None:
-        if not child.alive or time.monotonic() > deadline:
-            raise RuntimeError(f"{child.name} does not answer:\n{tail(child.log)}")
-        await asyncio.sleep(0.05)
-
-
-def tail(log: Path, lines: int = 20) -> Any:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+def noted(file: Path) -> float:
+    """When it was written to, by the monotonic clock."""
+    return time.monotonic() - (time.time() - file.stat().st_mtime)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import random
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,11 +15,12 @@ from typing import Any
 
 import httpx
 
-from .plans import HTTP_WAYS, Plan
+from .plans import Plan
 from .record import Record, error, value
 from .until import until_told
 
 REFUSED_PAUSE = 0.5
+SLOWLY = 0.05  # Seconds that a slow reader rests after each line.
 REFUSALS = (404, 429, 503)
 PATIENCE = httpx.Timeout(120, connect=30)
 
@@ -32,16 +32,15 @@ class Ended(Exception):
         self.how, self.what = how, what
 
 
-async def main(url: str, name: str, seed: int, directory: str, at_once: int) -> None:
+async def main(family: str, url: str, name: str, seed: int, directory: str, at_once: int) -> None:
     record = Record(Path(directory) / f"{name}.maps")
-    rng = random.Random(f"{seed} {name}")
     limits = httpx.Limits(max_keepalive_connections=2)
     async with httpx.AsyncClient(base_url=url, timeout=PATIENCE, limits=limits) as client:
 
         async def one(plan: Plan) -> None:
             await Requests(client, record, directory).run(plan)
 
-        await until_told(name, rng, HTTP_WAYS, one, at_once)
+        await until_told(name, seed, family, one, at_once)
 
 
 class Requests:
@@ -85,7 +84,7 @@ class Requests:
         elif way == "sse":
             headers["Accept"] = "text/event-stream"
             params["errors"] = "collect"
-        elif way.startswith("jsonl"):
+        elif "jsonl" in way:
             headers = dict.fromkeys(("Content-Type", "Accept"), "application/jsonl")
             params["errors"] = "collect"
             if way == "jsonl-ordered":
@@ -99,7 +98,7 @@ class Requests:
                 await self._refused(plan, answer)
             elif way == "sse":
                 await self._events(plan, answer)
-            elif way.startswith("jsonl"):
+            elif "jsonl" in way:
                 await self._lines(plan, answer)
             else:
                 await self._list(plan, json.loads(await answer.aread()), way)
@@ -124,6 +123,8 @@ class Requests:
         async for text in answer.aiter_lines():
             if last is not None:
                 raise Ended("failed", f"a line after the last one: {text}")
+            if plan.way.startswith("slow"):
+                await asyncio.sleep(SLOWLY)  # It reads no faster.
             line = json.loads(text)
             if "value" in line:
                 self._record.outcomes(plan, [value(line["index"], line["value"])])
