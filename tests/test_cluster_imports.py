@@ -19,14 +19,14 @@ def double(n: int) -> int:
     return 2 * n
 """
 SYNC = """
-with Cluster(cores=1, start_timeout=20).sync as cluster:
+with Cluster(cores=1, start_timeout=35).sync as cluster:
     print(cluster.map(double, [1]))
 """
 ASYNC = """
 import asyncio
 
 async def main():
-    async with Cluster(cores=1, start_timeout=20) as cluster:
+    async with Cluster(cores=1, start_timeout=35) as cluster:
         print(await cluster.map(double, [1]))
 
 asyncio.run(main())
@@ -34,10 +34,10 @@ asyncio.run(main())
 USER = """
 from jetmap import Cluster
 if __name__ == "__main__":
-    with Cluster(tasks="starting.py", cores=1, start_timeout=20).sync as cluster:
+    with Cluster(tasks="starting.py", cores=1, start_timeout=35).sync as cluster:
         print(cluster.map("double", [1]))
 """
-SOON = 15  # Seconds; it takes one or two. The worst before was for ever.
+SOON = 30  # Seconds; it takes one or two. The worst before was for ever.
 
 
 @pytest.mark.parametrize("starting", [SYNC, ASYNC], ids=["sync", "async"])

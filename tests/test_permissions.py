@@ -111,13 +111,13 @@ async def test_streams_that_are_there_need_no_right(server: NatsServer) -> None:
     low = Settings(nats_url=server.url, nats_user="nostreams", nats_password="p")  # type: ignore[arg-type]
     async with Cluster(settings=settings), Cluster(settings=low) as cluster:
         async with agent(server, "noconsumers"):
-            await wait_until(lambda: any(p.failure for p in cluster.workers), "it says so", 15)
+            await wait_until(lambda: any(p.failure for p in cluster.workers), "it says so", 30)
             (presence,) = cluster.workers
             assert (presence.ready, presence.offer) == (0, "")
             with pytest.raises(WorkerStartFailed, match="create consumers"):
                 await cluster.map(functions.is_prime, [7])
         async with agent(server, "nostreams"):
-            await wait_until(lambda: any(p.ready for p in cluster.workers), "it is ready", 15)
+            await wait_until(lambda: any(p.ready for p in cluster.workers), "it is ready", 30)
             assert await cluster.map(functions.is_prime, [7]) == [True]
 
 
