@@ -80,7 +80,7 @@ def serving(*options: str, port: int | None = None, **variables: str) -> Iterato
         process = subprocess.Popen([*command, *options], cwd=ROOT, env=environment)
         app = App(process, port, mark, Path(runtime))
         try:
-            wait_until_sync(app.is_up, "the example app answers", 20)
+            wait_until_sync(app.is_up, "the example app answers", 40)
             yield app
         finally:
             process.terminate()
