@@ -312,3 +312,13 @@ async def test_moved_servers_are_used_when_the_old_one_is_lost(
     finally:
         await connection.close()
         await other.stop()
+
+
+async def test_a_direct_subscription_leaves_nothing_behind(connection: Connection) -> None:
+    """What its callback holds (the messages of a fetch) is free when it ends."""
+    direct = connection._client.direct
+    for _ in range(50):
+        subscription = await connection.subscribe("a.subject", Received(), direct=True)
+        assert len(direct) == 1
+        await subscription.unsubscribe()
+        assert not direct

@@ -27,6 +27,7 @@ class Subscription:
         self._forget = forget
         self._options = options
         self._inner: NatsSubscription | None = None
+        self._client: QuickClient | None = None
 
     @property
     def pending_msgs(self) -> int:
@@ -37,7 +38,8 @@ class Subscription:
         """Ends it; messages not yet handled are dropped. Twice is harmless."""
         self._forget(self)
         inner, self._inner = self._inner, None
-        if inner is not None:
+        if inner is not None and self._client is not None:
+            self._client.direct.pop(inner._id, None)
             try:
                 await inner.unsubscribe()
             except nats.errors.Error:
@@ -47,4 +49,4 @@ class Subscription:
         inner = await client.subscribe(self.subject, **self._options)
         if self._direct:
             client.direct[inner._id] = self._options["cb"]
-        self._inner = inner
+        self._inner, self._client = inner, client
