@@ -128,6 +128,7 @@ class Pool:
         self.cores = cores
         self.random = random
         self.windows: dict[int, Window] = {}
+        self.weights: dict[int, float] = {}
         self.queue: list[int] = []
         self.running: list[tuple[float, int, int]] = []  # When it ends, whose, pending then.
         self.now = 0.0
@@ -154,7 +155,7 @@ class Pool:
             self.now = end
             self.served[name] += 1
             if (window_of := self.windows.get(name)) is not None:
-                window_of.steer(pending, self.cores)
+                window_of.steer(pending, self.cores, self.weights.get(name, 1.0))
                 window_of.ended()
         self.backlog /= self.now - began
         self.idle /= (self.now - began) * self.cores
@@ -186,6 +187,20 @@ def test_dispatchers_get_equal_shares_whoever_came_first(cores: int) -> None:
 
     mean = sum(pool.served.values()) / 3
     assert all(abs(served - mean) < 0.35 * mean for served in pool.served.values())
+
+
+@pytest.mark.parametrize("cores", [2, 8, 32])
+@pytest.mark.parametrize("first", [0, 1])
+def test_dispatchers_of_jobs_leave_others_their_share(cores: int, first: int) -> None:
+    pool = Pool(cores, Random(4))
+    pool.weights = {1: 0.25}
+    pool.windows = {first: Window()}
+    pool.run(10)
+    pool.windows[1 - first] = Window()
+    pool.run(60)
+    pool.run(160)
+
+    assert 0.1 < pool.served[1] / pool.served[0] < 0.45
 
 
 def test_who_leaves_leaves_its_share_to_the_others() -> None:

@@ -26,7 +26,7 @@ from jetmap.errors import (
 )
 from jetmap.jobs.outcomes import Outcomes
 from jetmap.jobs.records import Record
-from jetmap.jobs.store import Store
+from jetmap.jobs.store import Conflict, Store
 from jetmap.jobs.upload import Upload
 from jetmap.settings import Settings
 from support import FUNCTIONS, AgentProcess, Site, site
@@ -220,6 +220,51 @@ async def test_its_timeout(cluster: Cluster) -> None:
     assert 0 < record.done < 200
 
 
+async def test_its_timeout_is_no_matter_of_other_hosts_clocks(cluster: Cluster) -> None:
+    """Who takes it over may think that it has run for an hour."""
+    begun = await cluster.jobs.begin("nap", format="json", timeout=60)
+    await begun.put([b"0.01"] * 30)
+    record = await begun.commit()
+    store = cluster.jobs.store
+    queued, seq = await store.read(record.id)
+    assert queued is not None
+    hour_ago = time.time() - 3600
+    gone = msgspec.structs.replace(
+        queued, state="running", owner="gone", epoch=queued.epoch + 1, started=hour_ago, elapsed=3.0
+    )
+    while True:
+        try:
+            await store.write(gone, seq)
+            break
+        except Conflict:
+            # Our own carrier was faster.
+            newer, seq = await store.read(record.id)
+            assert newer is not None and not newer.is_over
+            gone = msgspec.structs.replace(gone, epoch=newer.epoch + 1)
+    record = await until_over(cluster, record.id, 30)
+    assert record.state == "succeeded" and record.epoch > gone.epoch
+    assert record.elapsed < 60
+
+
+async def test_a_job_without_workers_ends_with_its_timeout_and_keeps_nobody_waiting(
+    tmp_path: Path,
+) -> None:
+    async with site(tmp_path, store=tmp_path / "store") as there:
+        settings = Settings.load(nats_url=there.server.url, max_running_jobs=1)
+        cluster = await there.cluster(settings=settings)
+        typed = await there.agent(cluster, str(Path(FUNCTIONS).with_name("typed_functions.py")))
+        function = cluster.functions[0].info.name
+        await there.agent(cluster)
+        typed.kill_host()
+        waiting = await cluster.jobs.begin(function, format="json", timeout=4)
+        await waiting.put([b"1"])
+        await waiting.commit()
+        record = await submit(cluster, "empty", [1, 2, 3])
+        assert (await until_over(cluster, record.id, 20)).state == "succeeded"
+        late = await until_over(cluster, waiting.id, 20)
+        assert late.state == "failed" and "timeout of 4 s" in (late.reason or "")
+
+
 async def test_it_waits_for_workers(tmp_path: Path) -> None:
     async with site(tmp_path, store=tmp_path / "store") as there:
         cluster = await there.cluster()
@@ -237,14 +282,24 @@ async def test_a_function_that_nobody_announced(cluster: Cluster) -> None:
         await cluster.jobs.begin("no_such", format="json")
 
 
-async def test_jobs_leave_maps_their_share(cluster: Cluster) -> None:
-    """A job has a quarter of a map's weight."""
-    record = await submit(cluster, "nap", [0.01] * 3000)
-    values = await cluster.map("nap", [0.01] * 300)
-    assert values == [0.01] * 300
-    still = await cluster.jobs.get(record.id)
-    assert not still.is_over and still.done < 300
-    await cluster.jobs.cancel(record.id)
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+async def test_jobs_leave_maps_their_share(home: Site, cluster: Cluster, where: str) -> None:
+    """A job has a quarter of a map's weight, whichever dispatcher carries it."""
+    other = cluster if where == "here" else await home.cluster()
+    record = await submit(other, "nap", [0.01] * 3000)
+    await wait_for(lambda: has_done(other, record.id, 50), "it runs")
+    before = (await other.jobs.get(record.id)).done
+    values = await cluster.map("nap", [0.01] * 600)
+    assert values == [0.01] * 600
+    still = await other.jobs.get(record.id)
+    assert not still.is_over and still.done - before < 400
+    await other.jobs.cancel(record.id)
+    if other is not cluster:
+        await other.aclose()
+
+
+async def has_done(cluster: Cluster, job: str, items: int) -> bool:
+    return (await cluster.jobs.get(job)).done >= items
 
 
 async def test_pages_of_jobs(home: Site, cluster: Cluster) -> None:

@@ -40,15 +40,19 @@ class Window:
     def ended(self) -> None:
         self.in_flight = max(0, self.in_flight - 1)
 
-    def steer(self, pending: int, cores: int) -> None:
-        """A result came. pending: chunks that waited behind its chunk when it was taken."""
+    def steer(self, pending: int, cores: int, weight: float = 1.0) -> None:
+        """A result came. pending: chunks that waited behind its chunk when it was taken.
+
+        weight: of what is sent. Sizes settle in proportion to how fast they grow, as those of
+        weighted TCPs do (MulTCP, Crowcroft and Oechslin, 1998).
+        """
         cores = max(1, cores)
         if pending < LOW * cores:
             # A window that is not used says nothing by an empty queue.
             if self.in_flight + 1 >= int(self.size):
-                self.size += 1
+                self.size += weight
         elif pending <= HIGH * cores:
-            self.size += 1 / self.size
+            self.size += weight / self.size
         else:
             self.size = max(1.0, self.size - DECREASE)
         self.size = min(self.size, 4.0 * cores + 2)

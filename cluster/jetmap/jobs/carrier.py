@@ -17,12 +17,14 @@ from jetmap.errors import (
     BrokerUnreachable,
     ClusterClosed,
     JetmapError,
+    MapTimeout,
     NoWorkers,
     UnknownFunction,
     WorkerStartFailed,
 )
 from jetmap.messages import Report, encode
 
+from .carried import Carried, late
 from .catalogue import Catalogue, adoptable
 from .fold import Fold
 from .outcomes import Outcomes
@@ -33,6 +35,7 @@ from .store import Conflict, Store
 logger = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 1.0
+ELAPSED_SECONDS = 5.0  # Of a job's timeout, that its next owner may not know of.
 WORKERS_SECONDS = 2.0  # Between looks for workers that have the function.
 
 replace = msgspec.structs.replace
@@ -61,7 +64,7 @@ class Carrier:
         self._weight = weight
         self._most = most
         self._room = room
-        self._runs: dict[str, _Carried] = {}
+        self._runs: dict[str, Carried] = {}
         self._ready: dict[str, None] = {}  # Jobs that we may carry, the first come first.
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
@@ -98,18 +101,23 @@ class Carrier:
 
     def fill(self) -> None:
         """Starts as many jobs as may run at once."""
-        while self._ready and len(self._runs) < self._most and not self._closing:
+        while self._ready and self._has_room and not self._closing:
             job = next(iter(self._ready))
             del self._ready[job]
             record = self._catalogue.get(job)
             if record is None or job in self._runs or record.state not in ("queued", "running"):
                 continue
-            carried = _Carried(record)
+            carried = Carried(record)
             self._runs[job] = carried
             task = asyncio.get_running_loop().create_task(self._carry(carried), name=f"job {job}")
             carried.task = task
             self._tasks.add(task)
             task.add_done_callback(self._ended)
+
+    @property
+    def _has_room(self) -> bool:
+        """Whether one more may run. Those that wait for workers do not count."""
+        return sum(not carried.is_waiting for carried in self._runs.values()) < self._most
 
     async def close(self) -> None:
         """Lets go of every job; others take them over at once."""
@@ -131,7 +139,7 @@ class Carrier:
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("carrying a job failed", exc_info=error)
 
-    async def _carry(self, carried: _Carried) -> None:
+    async def _carry(self, carried: Carried) -> None:
         job = carried.record.id
         try:
             if await self._own(carried):
@@ -141,6 +149,8 @@ class Carrier:
         except (BrokerUnreachable, ClusterClosed) as error:
             logger.info("job %s: %s; it will be taken up again", job, error)
             self._ready.setdefault(job)
+        except MapTimeout:
+            await self._end(carried, "failed", late(carried.record))
         except JetmapError as error:
             await self._end(carried, "failed", str(error))
         finally:
@@ -148,7 +158,7 @@ class Carrier:
             if not self._closing:
                 asyncio.get_running_loop().call_soon(self.fill)
 
-    async def _own(self, carried: _Carried) -> bool:
+    async def _own(self, carried: Carried) -> bool:
         """Makes this dispatcher the owner, under a new epoch."""
         record, seq = await self._store.read(carried.record.id)
         if record is None or record.state not in ("queued", "running"):
@@ -158,6 +168,7 @@ class Carrier:
         if record.owner not in (me, "", known.owner) or record.epoch != known.epoch:
             return False  # Somebody was faster.
         now = time.time()
+        carried.elapsed_before = record.elapsed
         carried.took_over = record.epoch > 0
         carried.base = record.stored
         carried.record = replace(
@@ -173,7 +184,7 @@ class Carrier:
             await self._dispatcher.recall(subjects.job_map(record.id, record.epoch))
         return True
 
-    async def _run(self, carried: _Carried) -> None:
+    async def _run(self, carried: Carried) -> None:
         record = carried.record
         fold = Fold()
         if carried.took_over:
@@ -221,13 +232,15 @@ class Carrier:
             await source.aclose()
 
     async def _open(
-        self, carried: _Carried, source: StoredInput, seen: list[tuple[int, int]]
+        self, carried: Carried, source: StoredInput, seen: list[tuple[int, int]]
     ) -> MapRun | None:
         record = carried.record
         while not carried.stopped:
             timeout = None
             if record.timeout is not None:
-                timeout = max(0.01, record.timeout - (time.time() - (record.started or 0)))
+                timeout = record.timeout - carried.elapsed
+                if timeout <= 0:
+                    raise MapTimeout(late(record))
             try:
                 return await self._dispatcher.open(
                     record.function,
@@ -241,10 +254,23 @@ class Carrier:
                 )
             except (NoWorkers, UnknownFunction, WorkerStartFailed) as error:
                 logger.info("job %s waits: %s", record.id, error)
-                await asyncio.sleep(WORKERS_SECONDS)
+                await self._wait_for_workers(carried, timeout)
         return None
 
-    async def _progress(self, carried: _Carried) -> None:
+    async def _wait_for_workers(self, carried: Carried, timeout: float | None) -> None:
+        """Lets others run meanwhile."""
+        carried.is_waiting = True
+        self.fill()
+        try:
+            pause = WORKERS_SECONDS
+            while True:
+                await asyncio.sleep(pause if timeout is None else min(pause, timeout))
+                if self._has_room or (timeout is not None and timeout <= pause):
+                    return
+        finally:
+            carried.is_waiting = False
+
+    async def _progress(self, carried: Carried) -> None:
         """Every second: writes down how far it is; ends a job that outgrows its reservation."""
         while not carried.stopped:
             try:
@@ -256,7 +282,10 @@ class Carrier:
             if run is None:
                 return
             done, record = run.done, carried.record
-            if done == record.done:
+            is_timed = record.timeout is not None
+            if done == record.done and not (
+                is_timed and carried.elapsed - record.elapsed > ELAPSED_SECONDS
+            ):
                 continue
             try:
                 stored = carried.stored(run)
@@ -269,6 +298,7 @@ class Carrier:
                     failed=carried.failed_before + run.state.ledger.failed,
                     stored=stored,
                     reserved=reserved,
+                    elapsed=carried.elapsed,
                     updated=time.time(),
                 )
                 await self._write(carried, counted, carried.seq)
@@ -280,7 +310,7 @@ class Carrier:
                 await self._end(carried, "failed", str(error))
                 carried.stop()
 
-    async def _finish(self, carried: _Carried, run: MapRun) -> None:
+    async def _finish(self, carried: Carried, run: MapRun) -> None:
         """All outcomes are in the store. Counts them again where two may tell of one item."""
         record = carried.record
         ledger = run.state.ledger
@@ -295,7 +325,7 @@ class Carrier:
 
     async def _end(
         self,
-        carried: _Carried,
+        carried: Carried,
         state: State,
         reason: str | None,
         done: int | None = None,
@@ -322,7 +352,7 @@ class Carrier:
         await self._write(carried, over, carried.seq)
         await self._store.remove_input(record.id)
 
-    async def _write(self, carried: _Carried, record: Record, after: int) -> None:
+    async def _write(self, carried: Carried, record: Record, after: int) -> None:
         """Stores the record, whatever became of the word on our own earlier writes. Raises
         Conflict if somebody else has decided on the job meanwhile."""
         ttl = record.ttl if record.is_over else None
@@ -341,30 +371,3 @@ class Carrier:
                     raise
         carried.record = record
         self._catalogue.heard(record, carried.seq)
-
-
-class _Carried:
-    """A job that this dispatcher runs."""
-
-    def __init__(self, record: Record) -> None:
-        self.record = record
-        self.seq = 0
-        self.writing: Record | None = None  # What the stream may tell us before its answer.
-        self.base = 0  # Bytes of the store that it took when we took it.
-        self.took_over = False
-        self.failed_before = 0
-        self.run: MapRun | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.stopped = False
-        self.over = asyncio.Event()  # Set when the last outcome is there.
-
-    def stored(self, run: MapRun) -> int:
-        """Bytes that it takes of the store."""
-        return self.base + run.state.stored_bytes
-
-    def stop(self) -> None:
-        """Somebody else decides on the job now: withdraws what runs of it, and writes nothing."""
-        if not self.stopped:
-            self.stopped = True
-            if self.task is not None:
-                self.task.cancel()

@@ -22,7 +22,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     its function, parameters and items. total: items, once all are stored. parts, input_bytes:
     messages and bytes of its input. reserved: bytes of the store that
     are kept for its input and outcomes; stored: that they take. ttl: seconds that it is kept
-    after its end. timeout: seconds for the whole job, from its start. reason: why it failed.
+    after its end. timeout: seconds for the whole job, while somebody carries it; elapsed: those
+    that have passed, each owner's by its own clock. reason: why it failed.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     updated: float = 0.0
     ttl: float = 0.0
     timeout: float | None = None
+    elapsed: float = 0.0
     reason: str | None = None
 
     @property
