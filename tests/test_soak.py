@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from soak.checker import Checker
-from soak.faults import Fault
+from soak.faults import STALL, Fault
 from soak.functions import steady
+from soak.injector import Injector
+from soak.plans import MIXED_WAYS, SPACED_WAYS, plan, spaced_plan
 from soak.recovery import examine
+from soak.stage import Stage
 
 ROOT = Path(__file__).parent.parent
 Lines = list[dict[str, Any]]
@@ -146,6 +151,132 @@ def test_a_good_item_is_given_up_only_for_faults(tmp_path: Path) -> None:
     assert checker.violations != []
 
 
+def test_a_good_item_is_given_up_only_for_faults_of_its_own_worker(tmp_path: Path) -> None:
+    lines = story()
+    change(1, 0, [0, "lost", "WorkerLost", "gone"])(lines)
+    other = [Fault("worker killed", at, at, agent=7, worker=9) for at in (2.5, 2.6)]
+    elsewhere = [Fault("agent killed", at, at, agent=6) for at in (2.5, 2.6)]
+    caller = [Fault("caller frozen", at, at + 9, caller="a") for at in (2.5, 2.6)]
+    for faults in (other, elsewhere, caller):
+        checker = judged(lines)
+        examine(checker, faults, runs(tmp_path, 50, 50, 51, 53))
+        assert "wrong" in {violation.fault for violation in checker.violations}
+
+
+def test_a_short_items_timeout_is_wrong_unless_the_machine_stood_still(tmp_path: Path) -> None:
+    lines = story()
+    lines[0]["function"] = "bounded"
+    change(1, 0, [0, "timeout", "TimeoutError", "late"])(lines)
+    still = Fault(STALL, 2.6, 4.0)
+    for faults, wrong in ([], 1), ([Fault("agent frozen", 2.0, 9.0, agent=7)], 1), ([still], 0):
+        checker = judged(lines)
+        examine(checker, faults, runs(tmp_path, 50, 51, 53))
+        assert checker.counts["wrong"] == wrong
+
+
+@pytest.mark.parametrize(
+    ("fault", "found"),
+    [
+        (None, ["again"]),
+        (Fault("worker killed", 2.7, 2.7, agent=7, worker=8), []),
+        (Fault("worker killed", 2.7, 2.7, agent=7, worker=9), ["again"]),
+        (Fault("agent killed", 2.7, 2.7, agent=7), []),
+        (Fault("agent killed", 2.7, 2.7, agent=6), ["again"]),
+        (Fault("agent killed", 40.0, 41.0, agent=7), ["again"]),
+        (Fault("caller frozen", 2.7, 4.0, caller="a"), []),
+        (Fault("caller frozen", 2.7, 4.0, caller="b"), ["again"]),
+        (Fault("broker frozen", 2.7, 4.0), []),
+        (Fault("work stream full", 2.7, 4.0), ["again"]),
+        (Fault(STALL, 2.7, 2.9), ["again"]),
+    ],
+)
+def test_what_ran_again_has_a_cause(tmp_path: Path, fault: Fault | None, found: list[str]) -> None:
+    (tmp_path / "7-8-1.runs").write_text("a.1 50 2.0\na.1 51 2.6\na.1 53 2.7\na.1 99 2.8\n")
+    (tmp_path / "7-10-1.runs").write_text("a.1 50 3.0\n")
+    lines = story()
+    lines[0]["items"] = [*ITEMS, *[[n, 10, "", 0] for n in range(54, 100)]]
+    checker = judged(lines)
+    checker.violations.clear()
+    examine(checker, [fault] if fault else [], sorted(tmp_path.glob("*.runs")))
+    assert [violation.fault for violation in checker.violations] == found
+
+
+def test_a_crashing_item_explains_its_own_workers_repeats_only(tmp_path: Path) -> None:
+    crashed, well = tmp_path / "7-8-1.runs", tmp_path / "7-9-1.runs"
+    again = tmp_path / "7-10-1.runs"
+    again.write_text("a.1 50 3.0\na.1 51 3.1\n")
+    for there, found in (("a.1 50 2.0\na.1 53 2.1\n", []), ("a.1 53 2.0\n", ["again"])):
+        crashed.write_text(there)
+        well.write_text("a.1 51 2.0\n" if found == [] else "a.1 50 2.0\na.1 51 2.1\n")
+        again.write_text("a.1 50 3.0\n")
+        checker = judged(story())
+        examine(checker, [], [crashed, well, again])
+        assert [violation.fault for violation in checker.violations] == found
+
+
+def slow_story(told: float) -> Lines:
+    """A map whose first item takes until then."""
+    lines = story()
+    outcomes = lines[1]["o"] + lines[2]["o"]
+    lines[1]["o"], lines[2] = outcomes[1:], lines[1] | {"t": told, "o": outcomes[:1]}
+    lines[3]["t"] = told
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("told", "others", "checked", "late"),
+    [
+        (20.0, [], 1, 0),
+        (23.5, [], 1, 1),
+        (23.5, [Fault("agent killed", 12.0, 12.0, agent=6)], 0, 0),  # it is not alone
+        (23.5, [Fault(STALL, 12.0, 14.0)], 1, 0),  # exactly that is taken off
+        (23.5, [Fault(STALL, 12.0, 12.2)], 1, 1),
+        (23.5, [Fault("worker killed", 90.0, 90.0, agent=6, worker=3)], 1, 1),
+    ],
+)
+def test_a_limit_is_held(
+    tmp_path: Path, told: float, others: list[Fault], checked: int, late: int
+) -> None:
+    (tmp_path / "7-8-1.runs").write_text("a.1 51 1.6\na.1 53 1.7\na.1 50 2.0\n")
+    (tmp_path / "6-9-1.runs").write_text("a.1 50 12.5\n")
+    checker = judged(slow_story(told))
+    killed = Fault("agent killed", 2.2, 2.2, agent=7)
+    findings = examine(checker, [killed, *others], sorted(tmp_path.glob("*.runs")))
+    assert findings.checked["agent killed"] == checked
+    assert [v.fault for v in checker.violations] == ["late"] * late
+
+
+def test_an_item_whose_caller_left_is_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "7-8-1.runs"
+    for tick, late in (4.9, 0), (7.0, 1):
+        path.write_text(f"a.1 50 2.0\na.1 50 2.2 tick\na.1 50 {tick} tick\n")
+        lines = [*story("close")[:2], {"e": "end", "m": "a.1", "t": 4.0, "how": "left", "what": ""}]
+        checker = judged(lines)
+        checker.violations.clear()
+        findings = examine(checker, [], [path])
+        assert findings.checked["caller left"] == 1
+        assert [v.fault for v in checker.violations if "never ran" not in v.text] == ["late"] * late
+
+
+def test_the_same_seed_gives_the_same_maps() -> None:
+    for make, ways in (plan, MIXED_WAYS["http"]), (spaced_plan, SPACED_WAYS["library"]):
+        one, two = (
+            [make(f"a.{n}", ways, rng) for n in range(50)]
+            for rng in (random.Random("7 a"), random.Random("7 a"))
+        )
+        assert one == two
+
+
+@pytest.mark.parametrize("spaced", [False, True])
+def test_the_same_seed_gives_the_same_faults(tmp_path: Path, spaced: bool) -> None:
+    def faults(seed: int, place: str) -> list[Any]:
+        stage = Stage(tmp_path / place, seed, 1, None, "1", spaced=spaced)
+        deck = Injector(stage, seed, Checker(), lambda: None)._deck()
+        return [(kind, draw.random(), gap) for kind, draw, gap in islice(deck, 40)]
+
+    assert faults(7, "a") == faults(7, "b") != faults(8, "c")
+
+
 def test_what_starts_long_after_its_caller_is_found(tmp_path: Path) -> None:
     path = tmp_path / "7-8-1.runs"
     path.write_text("a.1 50 2.0\na.1 51 18.0\n")
@@ -197,7 +328,7 @@ def test_a_job_is_checked_twice(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("stage", ["1", "jobs"])
+@pytest.mark.parametrize("stage", ["1", "jobs", "spaced"])
 def test_a_short_soak(stage: str) -> None:
     command = [sys.executable, "-m", "tests.soak", "--seconds", "20", "--stages", stage]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=230)

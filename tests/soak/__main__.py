@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import secrets
 import shutil
@@ -12,14 +13,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.marks import MARK, described, kill_if_there, marked
 
 from .checker import Checker
 from .executions import Findings, hang_ups
-from .faults import KILLED, LIMITS, STALL, Fault
+from .faults import KILLED, LIMITS, OWNERS, STALL, Fault
 from .injector import Injector
 from .lag import stalls
 from .network import Network
@@ -126,6 +127,7 @@ class Soak:
         finally:
             if telling is not None:
                 telling.cancel()
+            await injector.end()
             await stage.close()
             self.faults += injector.faults
             self.problems += injector.problems
@@ -262,6 +264,8 @@ def callers_of(setting: Setting) -> tuple[str, ...]:
 def tell(soak: Soak, shares: dict[str, float], left: list[str]) -> bool:
     """Prints the report; returns whether all is well."""
     findings = soak.judge()
+    told = [asdict(fault) for fault in soak.faults]
+    (soak.place / "faults.json").write_text(json.dumps(told))
     cores = os.cpu_count()
     stages = ", ".join(f"{share * soak.seconds:.0f} s of {name}" for name, share in shares.items())
     title = (
@@ -280,7 +284,11 @@ def tell(soak: Soak, shares: dict[str, float], left: list[str]) -> bool:
     if soak.unreached:
         notes.append(f"not reached in this time, one at a time: {', '.join(soak.unreached)}")
     spaced = {fault.kind for fault in soak.faults if fault.spaced}
-    unchecked = sorted(kind for kind in spaced & {*LIMITS, *KILLED} if not findings.checked[kind])
+    unchecked = sorted(
+        kind
+        for kind in spaced & {*LIMITS, *KILLED, *OWNERS}
+        if not findings.checked[kind] and not findings.checked[OWNERS.get(kind, kind)]
+    )
     soak.problems += [f"no limit was checked of: {kind}" for kind in unchecked]
     print()
     left_early: Counter[str] = hang_ups(soak.checker)

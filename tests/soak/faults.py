@@ -54,9 +54,13 @@ KILLED_LIMIT = Limit(10.0, "began", "its work is stopped")
 LEFT_LIMIT = Limit(1.0, "began", "no item starts")
 STOPPED_LIMIT = Limit(2.0, "began", "half a second for workers, then they are replaced")
 KILLED = {"caller killed": KILLED_LIMIT, "gateway killed": KILLED_LIMIT}
-# Until a job that its owner, or whoever it was, was taken from starts its next items.
+# Until a job that its owner, or who may have been it, was taken from starts its next items.
 JOB_LIMIT = Limit(15.0, "began", "the job goes on")
-OWNERS = {"gateway killed": "job, gateway killed", "caller killed": "job, caller killed"}
+OWNERS = {
+    "gateway killed": "job, gateway killed",
+    "caller killed": "job, caller killed",
+    "everything killed": "job, everything killed",  # from when there is something again
+}
 
 # Faults that take away the worker that an item is in, or the way back of its result.
 TAKING = {*LIMITS, *KILLED, "everything killed", STALL} - {"work stream full"}

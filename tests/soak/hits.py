@@ -134,8 +134,7 @@ class Hits:
         return fault
 
     async def _send_killer(self, draw: Draw) -> Fault | None:
-        """A caller is told to send an item that kills its agent. Where faults may meet, it does
-        so to every agent that it comes to, until it is given up."""
+        """An item that kills its agent; where faults may meet, every agent that it comes to."""
         caller = self._caller(draw)
         if caller is None or self._pausing or time.monotonic() < self._killer_until:
             return None
@@ -220,7 +219,8 @@ class Hits:
 
     def _caller(self, draw: Draw, *, far: bool = False) -> Child | None:
         number = draw.random()
-        free = [c for c in self._stage.callers if not c.busy and c.alive and (c.far or not far)]
+        callers = [c for c in self._stage.callers if self._stage.has_begun(c.name)]
+        free = [c for c in callers if not c.busy and c.alive and (c.far or not far)]
         return free[int(number * len(free))] if free else None
 
     async def _freeze_caller(self, draw: Draw) -> Fault | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from .checker import Checker
-from .faults import KILLED, LIMITS, Fault
+from .faults import JOB_LIMIT, KILLED, LIMITS, Fault
 from .hits import Hit, Hits
 from .recovery import hit_by, is_well
 from .runs import Notes
@@ -40,6 +40,7 @@ class Injector:
         self._stage = stage
         self._seed = f"{seed} {stage.label}"
         self._checker = checker
+        self._jobs = jobs
         self._read = read
         self._hits = Hits(stage, jobs=jobs, spaced=stage.spaced)
         kinds = self._hits.kinds
@@ -53,6 +54,7 @@ class Injector:
             if only is None or any(text in kind for text in only)
         }
         self._tasks: set[asyncio.Task[Fault | None]] = set()
+        self._tending: asyncio.Task[None] | None = None
         self.unreached: list[str] = []  # kinds that there was no time for, one at a time
 
     @property
@@ -68,13 +70,16 @@ class Injector:
         return self._hits.callers_killed
 
     async def run(self, seconds: float) -> None:
-        tending = asyncio.ensure_future(self._hits.tend())
-        try:
-            await (self._one_by_one if self._stage.spaced else self._at_random)(seconds)
-        finally:
-            tending.cancel()
+        """Returns when the last fault has ended; what agents' items do goes on until ``end``."""
+        self._tending = asyncio.ensure_future(self._hits.tend())
+        await (self._one_by_one if self._stage.spaced else self._at_random)(seconds)
+
+    async def end(self) -> None:
+        """Nothing more is put in the place of what ends."""
+        if self._tending is not None:
+            self._tending.cancel()
             with suppress(asyncio.CancelledError):
-                await tending
+                await self._tending
 
     def _deck(self) -> Iterator[tuple[str, random.Random, float]]:
         """Every kind in a random order, then again in another: each with a source of its own for
@@ -148,8 +153,9 @@ class Injector:
         if fault is None:
             return False
         if kind not in LIMITS:
-            wait = KILLED[kind].seconds + 1 if kind in KILLED else 15.0
-            await asyncio.sleep(max(0.0, fault.began + wait - time.monotonic()))  # All has to end.
+            wait = JOB_LIMIT.seconds if self._jobs else KILLED[kind].seconds
+            await asyncio.sleep(max(0.0, fault.ended + wait + 1 - time.monotonic()))  # All ends.
+            fault.over = time.monotonic() - 1
             return True
         limit = LIMITS[kind]
         until = getattr(fault, limit.since) + limit.seconds + PATIENCE

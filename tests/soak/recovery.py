@@ -68,7 +68,9 @@ def hit_by(fault: Fault, checker: Checker, notes: Notes) -> list[tuple[Map, int,
     hit = []
     for name, map in checker.maps.items():
         ended = map.ended is not None and map.ended < fault.began
-        if map.way not in STREAMING or map.began > fault.began or ended:
+        # Who reads a job may be told late of what is stored; so only of those that computed it.
+        ways = STREAMING if fault.agent is None else STREAMING + JOBS
+        if map.way not in ways or map.began > fault.began or ended:
             continue
         if fault.caller is not None and not fault.hits_caller_of(map):
             continue
@@ -213,13 +215,14 @@ def _hold_job(
     for fault in faults:
         if fault.kind not in OWNERS or fault.caller == map.caller:
             continue
-        if not any(at > fault.began for at in starts) or not map.began < fault.began:
+        since = fault.ended if fault.kind == "everything killed" else fault.began
+        if not any(at > since for at in starts) or not map.began < fault.began:
             continue
-        end = fault.began + JOB_LIMIT.seconds
+        end = since + JOB_LIMIT.seconds
         gaps = [
-            (b - max(a, fault.began), b)
+            (b - max(a, since), b)
             for a, b in pairwise(sorted([map.began, *starts]))
-            if a <= end and b >= fault.began
+            if a <= end and b >= since
         ]
         seconds, at = max(gaps)
         if is_alone(fault, faults, fault.began, at):

@@ -221,6 +221,11 @@ class Stage:
 
     # What was written down
 
+    def has_begun(self, caller: str) -> bool:
+        """Whether it has a map; before, it may not reach the broker at all, and then it ends."""
+        file = self.data / f"{caller}.maps"
+        return file.exists() and file.stat().st_size > 0
+
     def last_note(self, worker: int) -> float:
         """When this worker began its last item, by its file; 0: never."""
         files = self.data.glob(f"*-{worker}-*.runs")
