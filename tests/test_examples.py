@@ -11,7 +11,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -89,7 +89,12 @@ def serving(*options: str, port: int | None = None, **variables: str) -> Iterato
             finally:
                 process.kill()
                 process.wait()
-            wait_until_sync(lambda: not marked(mark), "all its processes are gone", 20)
+            try:
+                wait_until_sync(lambda: not marked(mark), "all its processes are gone", 20)
+            finally:
+                for left in marked(mark):  # a test that fails leaves nothing either
+                    with suppress(psutil.Error):
+                        left.kill()
 
 
 @pytest.fixture(scope="module")
