@@ -2,7 +2,7 @@
 # make test     the tests, three files at once: they wait more than they compute
 # make test-all the slow ones too: frozen hosts, long items, a short soak
 # make check    format, lint and types
-# make soak     random maps under random faults, every item accounted for (SECONDS=600, SEED=)
+# make soak     maps and jobs under faults, every item accounted for (SECONDS=600, SEED=, ARGS=)
 # make bench    jetmap beside ProcessPoolExecutor (about ten minutes)
 #
 # All run in .venv, which is made at the first use. PYTHON chooses the interpreter (3.11 or

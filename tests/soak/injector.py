@@ -169,6 +169,7 @@ class Injector:
             if is_well(fault, self._checker, hit):
                 break
             await asyncio.sleep(0.25)
+        fault.over = time.monotonic()
         return found
 
 

@@ -29,6 +29,7 @@ MAX_MESSAGES = 300  # In the work stream, so that it can be filled.
 # For all that the soak starts: small limits, so that they are met.
 SETTINGS = {
     "JETMAP_WORK_MAX_MESSAGES": str(MAX_MESSAGES),
+    "JETMAP_VERSION": "soak",  # also where its files change meanwhile, and workers are recycled
     "JETMAP_WORKER_MEMORY": "2GiB",
     "JETMAP_MAX_BUFFER_BYTES": "128KiB",
 }
