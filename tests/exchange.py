@@ -10,6 +10,7 @@ from fake_cluster import FakeCluster
 from jetmap.client.cluster import Cluster
 from jetmap.settings import Settings
 from jetmap_api import create_app
+from jetmap_api.asgi import App
 
 
 class Exchange:
@@ -27,6 +28,7 @@ class Exchange:
         *,
         method: str = "POST",
         headers: dict[str, str] | None = None,
+        app: App | None = None,
         **settings: Any,
     ) -> None:
         self.status: int | None = None
@@ -60,8 +62,13 @@ class Exchange:
             "server": ("127.0.0.1", 8000),
             "state": {},
         }
-        app = create_app(cast(Cluster, cluster), Settings(**settings))
-        self.task = asyncio.create_task(app(scope, self._receive, self._send))
+        self._cluster = cluster
+        self._app = app or create_app(cast(Cluster, cluster), Settings(**settings))
+        self.task = asyncio.create_task(self._app(scope, self._receive, self._send))
+
+    def beside(self, path: str, body: str = "application/json", **more: Any) -> Exchange:
+        """Another request of the same gateway."""
+        return Exchange(self._cluster, path, body, app=self._app, **more)
 
     async def write(self, data: bytes, more: bool = True) -> None:
         """Sends a part of the body; waits until the gateway took the part before."""

@@ -17,6 +17,7 @@ import msgspec
 
 from jetmap import arrays, subjects
 from jetmap.client.cluster import Cluster
+from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.outcome import Batch
 from jetmap.dispatch.roster import FunctionStatus
 from jetmap.dispatch.sources import Source
@@ -47,6 +48,7 @@ class FakeCluster:
     def __init__(self, *functions: Callable[..., Any], chunk: int = 3, swap: bool = False) -> None:
         self.connected = True
         self.stats = Stats()
+        self.memory = Memory(1 << 60)
         self.refuse: Exception | None = None
         self.runs: list[FakeRun] = []
         self.service: Any = None
@@ -59,6 +61,10 @@ class FakeCluster:
         if self.service is None:
             raise JobsUnavailable("this cluster has no store that lasts")
         return self.service
+
+    @property
+    def open_maps(self) -> int:
+        return self.stats.maps_open
 
     @property
     def named(self) -> dict[str, Callable[..., Any]]:

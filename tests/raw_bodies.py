@@ -6,6 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from jetmap.dispatch.memory import Memory
+from jetmap_api.admission import Admission, Hold
 from jetmap_api.limits import Limits
 
 LIMITS = Limits(
@@ -15,7 +17,17 @@ LIMITS = Limits(
     max_depth=500,
     max_buffer_bytes=16 << 20,
     max_spool_bytes=1 << 30,
+    max_total_spool_bytes=1 << 34,
+    max_memory_bytes=1 << 34,
+    max_open_maps=1000,
+    max_items=50_000_000,
 )
+
+
+def held(limits: Limits = LIMITS) -> Hold:
+    """The books of a request of its own."""
+    return Hold(Admission(limits), Memory(limits.max_memory_bytes))
+
 
 values = st.recursive(
     st.none()

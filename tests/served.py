@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import uvicorn
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import Response
 
 from jetmap import Cluster
 from jetmap.settings import Settings
@@ -15,10 +18,26 @@ from jetmap_api import create_app
 from waiting import wait_until
 
 
+class Signing(BaseHTTPMiddleware):
+    """What many applications have."""
+
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        response = await call_next(request)
+        response.headers["x-signed"] = "yes"
+        return response
+
+
 @asynccontextmanager
-async def served(cluster: Cluster, settings: Settings | None = None) -> AsyncIterator[int]:
-    """Its port on 127.0.0.1, in this process and this event loop."""
+async def served(
+    cluster: Cluster, settings: Settings | None = None, *, middleware: bool = False
+) -> AsyncIterator[int]:
+    """Its port on 127.0.0.1, in this process and this event loop.
+
+    middleware: the user has added some of a kind that answers in a task of its own.
+    """
     app = create_app(cluster, settings or Settings())
+    if middleware:
+        app.add_middleware(Signing)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
     # Named as TCP, or asyncio lets Nagle's algorithm hold each answer for 40 ms.
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:

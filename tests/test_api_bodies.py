@@ -19,7 +19,7 @@ from jetmap_api import bodies
 from jetmap_api.bodies import json_elements, msgpack_elements
 from jetmap_api.limits import Limits
 from jetmap_api.problems import Problem, problem_of
-from raw_bodies import LIMITS, run, values
+from raw_bodies import LIMITS, held, run, values
 
 
 def limits(**changes: int) -> Limits:
@@ -27,7 +27,7 @@ def limits(**changes: int) -> Limits:
 
 
 def elements(body: bytes, chosen: Limits = LIMITS) -> list[bytes]:
-    return [bytes(raw) for raw in run(json_elements(body, chosen))]
+    return [bytes(raw) for raw in run(json_elements(body, chosen, held(chosen)))]
 
 
 def refused(body: bytes, chosen: Limits = LIMITS) -> Problem:
@@ -159,7 +159,7 @@ def test_limits_of_list_and_item() -> None:
 @given(st.lists(values | st.binary(max_size=10), max_size=12))
 def test_any_messagepack_list_arrives_unchanged(items: list[Any]) -> None:
     body = msgspec.msgpack.encode(items)
-    raws = run(msgpack_elements(body, LIMITS))
+    raws = run(msgpack_elements(body, LIMITS, held()))
     assert [msgspec.msgpack.decode(raw) for raw in raws] == msgspec.msgpack.decode(body)
 
 
@@ -180,7 +180,7 @@ def test_any_messagepack_list_arrives_unchanged(items: list[Any]) -> None:
 )
 def test_malformed_messagepack_is_refused(body: bytes) -> None:
     with pytest.raises((Problem, JetmapError)) as caught:
-        run(msgpack_elements(body, LIMITS))
+        run(msgpack_elements(body, LIMITS, held()))
     assert problem_of(caught.value, False).status == 400
 
 

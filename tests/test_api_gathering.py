@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -18,18 +19,19 @@ from jetmap_api.limits import Limits
 from jetmap_api.outcomes import translate
 from jetmap_api.problems import Problem
 from jetmap_api.spool import Gathered, SpooledPipe
+from raw_bodies import LIMITS, held
 
 pytestmark = pytest.mark.anyio
 
 
 def spool_limits(buffer: int, spool: int) -> Limits:
-    return Limits(1 << 30, 1 << 20, 10**7, 500, buffer, spool)
+    return replace(LIMITS, max_buffer_bytes=buffer, max_spool_bytes=spool)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 40)), max_size=60), st.integers(1, 100))
 def test_the_pipe_keeps_bytes_in_order(steps: list[tuple[bool, int]], buffer: int) -> None:
     async def go() -> None:
-        pipe = SpooledPipe(spool_limits(buffer, 1 << 20))
+        pipe = SpooledPipe(spool_limits(buffer, 1 << 20), held())
         put = b""
         got = b""
         try:
@@ -52,7 +54,7 @@ def test_the_pipe_keeps_bytes_in_order(steps: list[tuple[bool, int]], buffer: in
 
 
 async def test_a_full_pipe_says_so() -> None:
-    pipe = SpooledPipe(spool_limits(10, 20))
+    pipe = SpooledPipe(spool_limits(10, 20), held())
     for _ in range(3):
         pipe.put(b"x" * 10)
     with pytest.raises(Problem, match="max_spool_bytes"):
@@ -71,7 +73,7 @@ def test_gathered_batches_are_one_list(counts: list[int], random: Any, buffer: i
         batches.append(Batch(start, count, msgspec.json.encode(values), []))
         start += count
     random.shuffle(batches)
-    gathered = Gathered("json", spool_limits(buffer, 1 << 20))
+    gathered = Gathered("json", spool_limits(buffer, 1 << 20), held())
     seen: set[int] = set()
     for batch in batches:
         gathered.add(batch)
@@ -119,7 +121,7 @@ def test_the_first_failure_is_that_of_a_loop(shape: list[tuple[int, int]], rando
         start += count
     random.shuffle(batches)
     run = FakeMap(list(batches))
-    answer = ListAnswer("json", spool_limits(1000, 1000), collect=False, debug=False)
+    answer = ListAnswer("json", spool_limits(1000, 1000), held(), collect=False, debug=False)
     try:
         asyncio.run(answer.gather(run, "json"))
         assert not failing

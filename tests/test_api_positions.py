@@ -17,7 +17,7 @@ from jetmap_api.problems import Problem, problem_of
 from jetmap_api.rawmsgpack import find_fault
 from jobs_over_http import site
 from over_http import check_problem, echo
-from raw_bodies import LIMITS, run, values
+from raw_bodies import LIMITS, held, run, values
 
 pytestmark = pytest.mark.anyio
 
@@ -26,7 +26,7 @@ encode = msgspec.msgpack.encode
 
 def whole(body: bytes, **limits: int) -> Problem | None:
     try:
-        run(bodies.msgpack_elements(body, replace(LIMITS, **limits)))
+        run(bodies.msgpack_elements(body, replace(LIMITS, **limits), held()))
     except (Problem, JetmapError) as exc:
         return problem_of(exc, False)
     return None
@@ -89,7 +89,7 @@ def test_position(fault: str) -> None:
 def test_depth_is_counted_as_in_json(value: Any, limit: int) -> None:
     limits = replace(LIMITS, max_depth=limit)
     try:
-        run(bodies.json_elements(msgspec.json.encode([1, value]), limits))
+        run(bodies.json_elements(msgspec.json.encode([1, value]), limits, held()))
         fits = True
     except (Problem, JetmapError):
         fits = False

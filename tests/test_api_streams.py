@@ -87,8 +87,7 @@ async def test_a_server_that_stops_lets_a_stream_say_so(accept: str, word: bytes
     await exchange.write(b"1\n")
     await wait_until(lambda: b"1" in exchange.output, "the first outcome is there")
     exchange.task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(exchange.task, 1)
+    await asyncio.wait_for(exchange.task, 1)  # Or the server would log it as a fault.
     assert word in exchange.output
     assert b"urn:jetmap:closed" in exchange.output
     assert exchange.ended

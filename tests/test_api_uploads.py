@@ -20,7 +20,7 @@ from jetmap_api.limits import Limits
 from jetmap_api.media import Body
 from jetmap_api.problems import Problem, problem_of
 from jetmap_api.splitters import JsonArray, splitter
-from raw_bodies import LIMITS, run, values
+from raw_bodies import LIMITS, held, run, values
 
 cuts = st.lists(st.integers(0, 400), max_size=10)
 gather = st.sampled_from([0, 1, 7, 40, 1000])
@@ -59,7 +59,7 @@ def test_any_json_list_cut_anywhere_gives_the_same_elements(
     items: list[Any], at: list[int], ascii: bool, indent: int | None, size: int, window: int
 ) -> None:
     body = json.dumps(items, ensure_ascii=ascii, indent=indent).encode()
-    whole = [bytes(raw) for raw in run(json_elements(body, LIMITS))]
+    whole = [bytes(raw) for raw in run(json_elements(body, LIMITS, held()))]
     found = split("json", pieces(body, at), size=size, window=window)
     assert [element.strip() for element in found] == whole
 
@@ -67,7 +67,7 @@ def test_any_json_list_cut_anywhere_gives_the_same_elements(
 @given(st.lists(values, max_size=6), st.sampled_from([None, 1]))
 def test_a_json_list_arrives_byte_by_byte(items: list[Any], indent: int | None) -> None:
     body = b" \n" + json.dumps(items, ensure_ascii=False, indent=indent).encode() + b"\r\n"
-    whole = [bytes(raw) for raw in run(json_elements(body, LIMITS))]
+    whole = [bytes(raw) for raw in run(json_elements(body, LIMITS, held()))]
     found = split("json", [bytes((byte,)) for byte in body])
     assert [element.strip() for element in found] == whole
 
@@ -78,7 +78,7 @@ def test_any_messagepack_list_cut_anywhere_gives_the_same_elements(
     items: list[Any], at: list[int], size: int
 ) -> None:
     body = msgspec.msgpack.encode(items)
-    whole = [bytes(raw) for raw in run(msgpack_elements(body, LIMITS))]
+    whole = [bytes(raw) for raw in run(msgpack_elements(body, LIMITS, held()))]
     assert split("msgpack", pieces(body, at), size=size) == whole
     assert split("msgpack", [bytes((byte,)) for byte in body]) == whole
 
@@ -106,7 +106,7 @@ def test_every_type_of_messagepack(step: int) -> None:
 def whole_body(media: Body, body: bytes, limits: Limits = LIMITS) -> list[bytes] | Problem:
     """What a body that is read whole gives."""
     try:
-        found = (json_elements if media == "json" else msgpack_elements)(body, limits)
+        found = (json_elements if media == "json" else msgpack_elements)(body, limits, held(limits))
         return [bytes(raw) for raw in run(found)]
     except (Problem, JetmapError) as exc:
         return problem_of(exc, False)

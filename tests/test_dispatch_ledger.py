@@ -15,6 +15,7 @@ from jetmap import arrays
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.ledger import VANISHED_LIMIT, Flight, Ledger, Settlement
 from jetmap.dispatch.mapstate import MapState
+from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.outcome import Batch
 from jetmap.dispatch.scheduler import Scheduler
 from jetmap.dispatch.sources import Objects
@@ -92,6 +93,7 @@ class Map(RuleBasedStateMachine):
             ledger=Ledger(format, attempts),
             cost=self.scheduler.cost("f"),
             max_buffer=1 << 20,
+            memory=Memory(1 << 30),
         )
         self.map.cost.learn(known, 0.05, known)
         self.ledger = self.map.ledger

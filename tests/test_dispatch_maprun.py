@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from random import Random
 
 import pytest
@@ -12,6 +13,7 @@ from jetmap.dispatch.costs import Cost
 from jetmap.dispatch.ledger import Ledger, Piece
 from jetmap.dispatch.maprun import MapRun
 from jetmap.dispatch.mapstate import MapState
+from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.outcome import Batch
 from jetmap.dispatch.sources import RawItems
 from jetmap.messages import ErrorRecord, Final, Report
@@ -23,7 +25,16 @@ pytestmark = pytest.mark.anyio
 class Sent:
     """A map of which some chunks are out, and whoever answers them."""
 
-    def __init__(self, items: int, *, chunk: int, out: int, ordered: bool = False) -> None:
+    def __init__(
+        self,
+        items: int,
+        *,
+        chunk: int,
+        out: int,
+        ordered: bool = False,
+        memory: Memory | None = None,
+    ) -> None:
+        self.pumps = 0
         source = RawItems([b"0"] * items, "json")
         self.withdrawn = False
         self.state = MapState(
@@ -37,8 +48,9 @@ class Sent:
             ledger=Ledger("json", 2),
             cost=Cost(),
             max_buffer=1 << 20,
+            memory=memory or Memory(1 << 30),
         )
-        self.run = MapRun(self.state, ordered=ordered, withdraw=self._withdraw, read=lambda: None)
+        self.run = MapRun(self.state, ordered=ordered, withdraw=self._withdraw, read=self._read)
         self.out = []
         for _ in range(out):
             taken = source.take(chunk, 1 << 20)
@@ -54,6 +66,9 @@ class Sent:
         values = arrays.nulls(count, "json")
         report = Report("m", number, 1, start, count, values, errors, 0.0, Final(flight.end))
         self.run.deliver(self.state.ledger.take(report).batches)
+
+    def _read(self) -> None:
+        self.pumps += 1
 
     async def _withdraw(self, run: MapRun) -> None:
         self.withdrawn = True
@@ -124,3 +139,42 @@ async def test_collecting_everything_stops_at_no_error() -> None:
     sent.run.end()
     assert starts(await asyncio.wait_for(collecting, 1)) == [0, 2, 4]
     assert not sent.state.stopped
+
+
+async def test_while_memory_is_full_only_maps_that_are_read_get_more() -> None:
+    memory = Memory(1 << 30)
+    slow = Sent(100, chunk=2, out=4, memory=memory)
+    quick = Sent(100, chunk=2, out=1, memory=memory)
+    slow.answer(1)
+    memory.limit = 4 * memory.used
+    slow.answer(2)
+    slow.answer(3)
+    assert slow.state.has_work and quick.state.has_work
+    slow.answer(4)
+    assert memory.is_full
+    memory.limit *= 5
+    memory.used += memory.limit
+    assert not memory.is_full and quick.state.has_work, "most of it is no results"
+    memory.used -= memory.limit
+    memory.limit //= 5
+    assert not slow.state.has_work
+    assert not quick.state.has_work, "one chunk at a time"
+    quick.answer(1)
+    assert not quick.state.has_work
+    await anext(quick.run)
+    assert quick.pumps == 1 and quick.state.has_work
+    await anext(slow.run)
+    assert slow.pumps == 1 and slow.state.has_work
+    await slow.run.aclose()
+    assert memory.used == 0
+
+
+def test_results_of_a_map_that_was_dropped_are_forgotten() -> None:
+    memory = Memory(1 << 30)
+    sent = Sent(100, chunk=2, out=1, memory=memory)
+    sent.answer(1)
+    assert memory.used
+    sent.run.end()
+    del sent
+    gc.collect()
+    assert memory.used == 0

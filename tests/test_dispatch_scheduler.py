@@ -13,6 +13,7 @@ from jetmap import arrays
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.ledger import Flight, Ledger, Piece
 from jetmap.dispatch.mapstate import MapState
+from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.scheduler import (
     PARCEL_BYTES,
     PARCEL_SECONDS,
@@ -49,6 +50,7 @@ class World:
             ledger=Ledger("json", 2),
             cost=self.scheduler.cost(function),
             max_buffer=1 << 20,
+            memory=Memory(1 << 30),
             weight=weight,
         )
         self.maps.append(map)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jetmap.dispatch.memory import ELEMENT_BYTES
 from jetmap.dispatch.sources import AsyncObjects, Feed, Objects, Taken
 from jetmap.messages import Format
 from waiting import turns, wait_until
@@ -202,7 +203,7 @@ def test_a_feed_passes_everything_on_and_holds_its_limit(
 
 @pytest.mark.anyio
 async def test_put_waits_while_the_feed_is_full() -> None:
-    feed = Feed("json", limit_bytes=10)
+    feed = Feed("json", limit_bytes=10 + 2 * ELEMENT_BYTES)
     await feed.put([b"12345"])
     waiting = asyncio.create_task(feed.put([b"123456"]))
     await turns()
@@ -214,7 +215,7 @@ async def test_put_waits_while_the_feed_is_full() -> None:
     await waiting
     assert feed.total is None
 
-    waiting = asyncio.create_task(feed.put([b"x" * 20]))
+    waiting = asyncio.create_task(feed.put([b"x" * 20] * 3))
     await turns()
     feed.fail(Feeding())
     await waiting

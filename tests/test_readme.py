@@ -223,7 +223,7 @@ def test_every_snippet_is_of_a_kind_that_is_executed() -> None:
 def test_defaults_are_those_of_the_settings() -> None:
     units = {"": 1, " MiB": 1 << 20, " GiB": 1 << 30}
     rows = LIMIT_ROW.findall(README.read_text(encoding="utf-8"))
-    assert len(rows) == 5
+    assert len(rows) == 8
     for name, number, unit in rows:
         default = Settings.model_fields[name].get_default()
         assert default == int(number.replace(",", "")) * units[unit], name

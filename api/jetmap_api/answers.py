@@ -9,12 +9,13 @@ import msgspec
 
 from jetmap.messages import ErrorRecord, Format
 
+from .admission import Hold
 from .asgi import Header, Send
 from .limits import Limits
 from .media import CONTENT_TYPES
 from .outcomes import Outcomes, Translated, translate
 from .problems import error_record, item_problem
-from .spool import Gathered
+from .spool import BLOCK, Gathered
 
 _json = msgspec.json.Encoder().encode
 _msgpack = msgspec.msgpack.Encoder().encode
@@ -40,12 +41,14 @@ class ListAnswer:
     loop over the items would have met.
     """
 
-    def __init__(self, format: Format, limits: Limits, *, collect: bool, debug: bool) -> None:
+    def __init__(
+        self, format: Format, limits: Limits, hold: Hold, *, collect: bool, debug: bool
+    ) -> None:
         self.headers: list[Header] = []  # more of them
         self._format = format
         self._debug = debug
-        self._values = Gathered(format, limits)
-        self._errors = Gathered(format, limits) if collect else None
+        self._values = Gathered(format, limits, hold)
+        self._errors = Gathered(format, limits, hold) if collect else None
         self._first: ErrorRecord | None = None
         self._missing = 0  # items before the first that failed
 
@@ -73,6 +76,12 @@ class ListAnswer:
         if body is not None:
             headers.append((b"content-length", b"%d" % len(body)))
             await send(start)
+            if len(body) > BLOCK:  # So that it is held until it is read, and not by the server.
+                self.close()
+                for at in range(0, len(body) - BLOCK, BLOCK):
+                    block = body[at : at + BLOCK]
+                    await send({"type": "http.response.body", "body": block, "more_body": True})
+                body = body[(len(body) - 1) // BLOCK * BLOCK :]
             await send({"type": "http.response.body", "body": body})
             return
         await send(start)
@@ -81,6 +90,7 @@ class ListAnswer:
         await send({"type": "http.response.body", "body": b""})
 
     def close(self) -> None:
+        """Drops what was gathered."""
         self._values.close()
         if self._errors is not None:
             self._errors.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -20,12 +21,13 @@ from jetmap.errors import ClusterClosed, ConfigurationError, JetmapError
 from jetmap.settings import Settings
 
 from . import functions, health, metrics, openapi
-from .asgi import App, Header, Receive, Scope, Send
+from .admission import Admission
+from .asgi import App, Header, Message, Receive, Scope, Send
 from .dependency import HINT, find_cluster
 from .jobs import JobsEndpoints
 from .limits import Limits
 from .maps import Maps
-from .problems import Problem, problem_of, status_problem
+from .problems import Problem, end_cancelled, problem_of, status_problem
 from .security import HostCheck, TokenCheck, route_path
 
 DESCRIPTION = (
@@ -76,9 +78,9 @@ class Gateway(FastAPI):
         self.adopts = cluster is None  # until its own lifespan starts one
         self._settings = settings
         self._token = token
-        limits = Limits.of(settings)
-        self._maps = Maps(self._cluster, limits, settings.debug)
-        self._jobs = JobsEndpoints(self._cluster, limits, settings.debug)
+        self.state.admission = Admission(Limits.of(settings))
+        self._maps = Maps(self._cluster, self.state.admission, settings.debug)
+        self._jobs = JobsEndpoints(self._cluster, self.state.admission, settings.debug)
         self.router.routes += [
             Route("/map/{function}", self._maps, methods=["POST"], name="map"),
             *self._jobs.routes(),
@@ -109,7 +111,7 @@ class Gateway(FastAPI):
         # Beyond loopback it has names that nobody told it, and always a token.
         if self._settings.allowed_hosts or not self._settings.listens_beyond_loopback:
             app = HostCheck(app, self._settings.allowed_hosts)
-        return app
+        return _Stopping(app) if self.user_middleware else app
 
     def openapi(self) -> dict[str, Any]:
         """The document, with a path for each function that is offered now."""
@@ -160,6 +162,29 @@ class _ShortWay:
                         await serve(name, scope, receive, send)
                         return
         await self._app(scope, receive, send)
+
+
+class _Stopping:
+    """Middleware of the user's may answer in a task of its own, which the server does not know:
+    what it cancels then ends here. (See ``end_cancelled``; without, the endpoints see to it.)"""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except asyncio.CancelledError:
+            if scope["type"] != "http":
+                raise
+            await end_cancelled(send, answering=started)
 
 
 def _lifespan_for(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from jetmap.errors import JetmapError, JobsUnavailable, MapTimeout, StoreFull
 
+from .admission import PASSING_BYTES, Hold
 from .answers import ListAnswer
 from .asgi import Receive, Scope, Send
 from .departure import Departure
@@ -45,6 +46,7 @@ class Preferred:
         job: JobRequest,
         request: MapRequest,
         prefer: Preference,
+        hold: Hold,
     ) -> None:
         self._cluster = cluster
         self._jobs = cluster.jobs
@@ -52,22 +54,25 @@ class Preferred:
         self._job = job
         self._request = request
         self._prefer = prefer
+        self._hold = hold
 
     @classmethod
     async def begin(
-        cls, cluster: Cluster, name: str, request: MapRequest, scope: Scope
+        cls, cluster: Cluster, name: str, request: MapRequest, scope: Scope, hold: Hold
     ) -> Preferred | None:
         """Raises Problem, UnknownFunction, KeyBusy."""
         prefer = request.prefer
         if prefer is None or (prefer.wait and request.answer in ("jsonl", "sse")):
             return None
         job = job_of_map(request, scope)
+        hold.add(PASSING_BYTES)
         try:
             upload = await begin(cluster, name, job)
         except (JobsUnavailable, StoreFull) as exc:
             logger.debug("a preference is ignored: %s", exc)
+            hold.give(PASSING_BYTES)
             return None
-        return cls(cluster, upload, job, request, prefer)
+        return cls(cluster, upload, job, request, prefer, hold)
 
     async def serve(
         self,
@@ -82,6 +87,7 @@ class Preferred:
         loop = asyncio.get_running_loop()
         most = limits.on(self._cluster)
         record = await store(self._upload, self._job, receive, departure, most)
+        self._hold.give(PASSING_BYTES)
         begun = loop.time()
         kept = self._job.key is not None
         try:
@@ -107,7 +113,7 @@ class Preferred:
         """The answer that the map would give; None: not in time."""
         request = self._request
         format = as_format(request.answer)
-        answer = ListAnswer(format, limits, collect=not request.fail, debug=debug)
+        answer = ListAnswer(format, limits, self._hold, collect=not request.fail, debug=debug)
         try:
             async with asyncio.timeout_at(until) as patience:
                 await answer.gather(JobRun(self._jobs, record), record.format)

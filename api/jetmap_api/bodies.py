@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from jetmap.arrays import header, split
+from jetmap.arrays import header, length, split
+from jetmap.dispatch.memory import ELEMENT_BYTES
 from jetmap.errors import Malformed
 from jetmap.jsonlines import item_too_large
 from jetmap.rawjson import (
@@ -24,6 +25,7 @@ from jetmap.rawjson import (
     utf8_error,
 )
 
+from .admission import Hold
 from .asgi import Receive
 from .departure import Departure
 from .limits import Limits
@@ -46,16 +48,22 @@ _decode_msgpack = msgspec.msgpack.Decoder().decode
 
 
 async def read_body(
-    receive: Receive, departure: Departure, length: int | None, limits: Limits
+    receive: Receive, departure: Departure, length: int | None, limits: Limits, hold: Hold
 ) -> bytes:
-    """The whole body. Raises Problem: 413, before it is sent where its length is known."""
-    if length is not None and length > limits.max_body_bytes:
-        raise _body_too_large(length, limits)
+    """The whole body, which is held; twice, if it is larger than PIECE, for it is copied when it
+    is put together and when it is split. Raises Problem: 413 or 503, before it is sent where its
+    length is known."""
+    if length is not None:
+        if length > limits.max_body_bytes:
+            raise _body_too_large(length, limits)
+        hold.add(length if length <= PIECE else 2 * length)
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
         body: bytes = message.get("body", b"")
         if len(body) > limits.max_body_bytes:
             raise _body_too_large(len(body), limits)
+        if length is None:
+            hold.add(len(body) if len(body) <= PIECE else 2 * len(body))
         return body
     parts: list[bytes] = []
     size = 0
@@ -67,16 +75,31 @@ async def read_body(
         size += len(part)
         if size > limits.max_body_bytes:
             raise _body_too_large(size, limits)
+        if length is None:
+            hold.add(len(part))
         parts.append(part)
         if not message.get("more_body", False):
+            if length is None and size > PIECE:
+                hold.add(size)
             return b"".join(parts)
         message = await receive()
 
 
-async def json_elements(body: bytes, limits: Limits) -> list[msgspec.Raw]:
-    """The raw elements of a JSON array. Raises Problem: 400 with the position, or 413."""
+async def json_elements(body: bytes, limits: Limits, hold: Hold) -> list[msgspec.Raw]:
+    """The raw elements of a JSON array that is held already; they are held in its place.
+
+    Raises Problem: 400 with the position, 413, 429 or 503.
+    """
     if len(body) <= PIECE:
-        return json_piece(body, 0, 0, limits)
+        elements = json_piece(body, 0, 0, limits)
+        hold.add_items(len(elements))
+        return elements
+    elements = await _json_pieces(body, limits, hold)
+    hold.give(len(body))  # The pieces were copies.
+    return elements
+
+
+async def _json_pieces(body: bytes, limits: Limits, hold: Hold) -> list[msgspec.Raw]:
     position = utf8_error(body)  # of all of it: pieces are cut at what might be inside a string
     if position is not None:
         raise not_utf8(position)
@@ -87,19 +110,39 @@ async def json_elements(body: bytes, limits: Limits) -> list[msgspec.Raw]:
         signature = _signature(body, start)
         while (end := _cut(body, start, signature)) is not None:
             piece = b"[" + body[start:end] + b"]"
-            elements += json_piece(piece, start - 1, len(elements), limits)
+            some = json_piece(piece, start - 1, len(elements), limits)
+            hold.add_items(len(some))
+            elements += some
             start = end + 1
             await asyncio.sleep(0)
         if elements:
             rest = body[start:]
             if not rest.strip(_SPACE).strip(b"]"):
                 raise located("JSON is malformed: trailing comma in array", start, None)
-            return elements + json_piece(b"[" + rest, start - 1, len(elements), limits)
-    return json_piece(body, 0, 0, limits)
+            return elements + _last_piece(b"[" + rest, start - 1, len(elements), limits, hold)
+    return _last_piece(body, 0, 0, limits, hold)
 
 
-async def msgpack_elements(body: bytes, limits: Limits) -> list[msgspec.Raw]:
-    """The raw elements of a MessagePack array. Raises Problem: 400 or 413."""
+def _last_piece(
+    piece: bytes, offset: int, first: int, limits: Limits, hold: Hold
+) -> list[msgspec.Raw]:
+    """As ``json_piece``, of any size: so there must be room for as many items as it may have."""
+    most = (piece.count(b",") + 1) * ELEMENT_BYTES if len(piece) > 2 * PIECE else 0
+    hold.add(most)
+    elements = json_piece(piece, offset, first, limits)
+    hold.give(most)
+    hold.add_items(len(elements))
+    return elements
+
+
+async def msgpack_elements(body: bytes, limits: Limits, hold: Hold) -> list[msgspec.Raw]:
+    """As ``json_elements``, of a MessagePack array."""
+    if len(body) > PIECE:
+        hold.give(len(body))  # The elements are parts of it.
+    count = length(body)
+    if count <= len(body):
+        _check_count(count, limits)
+        hold.add_items(count)
     try:
         elements = split(body, "msgpack")
     except msgspec.ValidationError as exc:
@@ -179,14 +222,7 @@ def json_piece(piece: bytes, offset: int, first: int, limits: Limits) -> list[ms
 
 
 def _check_sizes(elements: list[msgspec.Raw], size: int, first: int, limits: Limits) -> None:
-    count = first + len(elements)
-    if count > limits.max_list:
-        raise over_limit(
-            f"the list has more than {limits.max_list} items (max_list): "
-            "send it as JSON lines, which may be of any length",
-            setting="max_list",
-            limit=limits.max_list,
-        )
+    _check_count(first + len(elements), limits)
     # every other element takes a byte at least
     if size - len(elements) <= limits.max_item_bytes:
         return
@@ -194,6 +230,16 @@ def _check_sizes(elements: list[msgspec.Raw], size: int, first: int, limits: Lim
         nbytes = memoryview(element).nbytes
         if nbytes > limits.max_item_bytes:
             raise item_too_large(index, nbytes, limits.max_item_bytes)
+
+
+def _check_count(count: int, limits: Limits) -> None:
+    if count > limits.max_list:
+        raise over_limit(
+            f"the list has more than {limits.max_list} items (max_list): "
+            "send it as JSON lines, which may be of any length",
+            setting="max_list",
+            limit=limits.max_list,
+        )
 
 
 def _body_too_large(size: int, limits: Limits) -> Problem:

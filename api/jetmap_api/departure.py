@@ -16,7 +16,8 @@ PATIENCE = 0.01
 
 
 class Departure:
-    """A block that ends as soon as the client leaves; ``left`` is then true.
+    """A block that ends as soon as the client leaves; ``left`` is then true. ``answering`` is
+    for whoever uses it: whether an answer has begun, so that no other can be given.
 
     Use it around everything that is done for one request, in the request's own task, and
     after it: ``if departure.left: return``. ``leave`` ends the block; ``watch`` begins to
@@ -25,6 +26,7 @@ class Departure:
 
     def __init__(self) -> None:
         self.left = False
+        self.answering = False
         self._done = False
         self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None

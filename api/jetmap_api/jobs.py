@@ -5,12 +5,14 @@ Plain ASGI applications, as the maps: bodies and answers of any size pass throug
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.routing import BaseRoute, Route
 
+from .admission import PASSING_BYTES, Admission
 from .asgi import Receive, Scope, Send, respond
 from .departure import Departure
 from .jobdocuments import (
@@ -26,9 +28,8 @@ from .jobdocuments import (
     states_of,
 )
 from .jobstreams import EventId, check_kept, events, lines, packed, page, write
-from .limits import Limits
 from .media import CONTENT_TYPES, answer_type
-from .problems import Problem, bad_parameter, problem_of, refuse
+from .problems import Problem, bad_parameter, end_cancelled, problem_of, refuse
 from .request import parameters, read_job_request, whole_number
 from .security import header
 from .uploads import begin, store
@@ -47,9 +48,12 @@ Serve = Callable[[str, Scope, Receive, Send, Departure], Awaitable[None]]
 class JobsEndpoints:
     """All of ``/jobs``. cluster: finds the cluster of a request."""
 
-    def __init__(self, cluster: Callable[[Scope], Cluster], limits: Limits, debug: bool) -> None:
+    def __init__(
+        self, cluster: Callable[[Scope], Cluster], admission: Admission, debug: bool
+    ) -> None:
         self._cluster = cluster
-        self._limits = limits
+        self._admission = admission
+        self._limits = admission.limits
         self._debug = debug
         self.submit = Endpoint(self._submit, debug)
 
@@ -78,9 +82,14 @@ class JobsEndpoints:
         """202 once the whole body is durable."""
         request = read_job_request(scope)
         cluster = self._cluster(scope)
-        upload = await begin(cluster, name, request)
-        limits = self._limits.on(cluster)
-        record = await store(upload, request, receive, departure, limits)
+        hold = self._admission.hold(cluster)
+        try:
+            hold.add(PASSING_BYTES)
+            upload = await begin(cluster, name, request)
+            limits = self._limits.on(cluster)
+            record = await store(upload, request, receive, departure, limits)
+        finally:
+            hold.close()
         await accepted(send, scope, record)
 
     async def _cancel(
@@ -148,8 +157,12 @@ class JobsEndpoints:
             pieces = lines(jobs, record, start, wait, self._debug)
             await write(send, CONTENT_TYPES[answer], pieces)
         elif answer == "msgpack":
-            pieces = packed(jobs, record, self._limits, self._debug)
-            await write(send, CONTENT_TYPES[answer], pieces)
+            hold = self._admission.hold(self._cluster(scope))
+            try:
+                pieces = packed(jobs, record, self._limits, hold, self._debug)
+                await write(send, CONTENT_TYPES[answer], pieces)
+            finally:
+                hold.close()
         else:
             found = await page(jobs, record, start, limit, wait, self._debug)
             headers = [NO_STORE]
@@ -206,6 +219,8 @@ class Endpoint:
         try:
             with departure:
                 await self._endpoint(name, scope, receive, sending, departure)
+        except asyncio.CancelledError:
+            await end_cancelled(send, answering=started or departure.left)
         except Exception as exc:
             if started:  # The answer is cut off, which the client sees.
                 raise

@@ -17,6 +17,7 @@ from jetmap import arrays
 from jetmap.errors import JetmapError, JobEnded, JobError
 from jetmap.messages import Format
 
+from .admission import Hold
 from .asgi import Header, Send
 from .limits import Limits
 from .outcomes import Outcomes, Translated, translate
@@ -193,14 +194,14 @@ async def lines(
 
 
 async def packed(
-    jobs: Jobs, record: Record, limits: Limits, debug: bool
+    jobs: Jobs, record: Record, limits: Limits, hold: Hold, debug: bool
 ) -> AsyncGenerator[bytes, None]:
     """``{"values": […], "errors": […], "missing": [[a, b], …]}`` in MessagePack, written while
     the job runs. values: null where an item failed, or has no outcome because the job has
     ended; then it is in one of the ranges [a, b) of ``missing``."""
     total = record.total or 0
     missing: list[tuple[int, int]] = []
-    errors = Gathered("msgpack", limits)
+    errors = Gathered("msgpack", limits, hold)
     try:
         yield b"\x83" + _msgpack("values") + arrays.header(total)
         at = 0

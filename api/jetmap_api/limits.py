@@ -20,6 +20,10 @@ class Limits:
     max_depth: int
     max_buffer_bytes: int
     max_spool_bytes: int
+    max_total_spool_bytes: int
+    max_memory_bytes: int
+    max_open_maps: int
+    max_items: int
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -30,6 +34,10 @@ class Limits:
             max_depth=settings.max_depth,
             max_buffer_bytes=int(settings.max_buffer_bytes),
             max_spool_bytes=int(settings.max_spool_bytes),
+            max_total_spool_bytes=int(settings.max_total_spool_bytes),
+            max_memory_bytes=settings.memory_budget(),
+            max_open_maps=settings.max_open_maps,
+            max_items=settings.max_items,
         )
 
     def on(self, cluster: Cluster) -> Limits:

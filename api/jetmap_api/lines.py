@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from jetmap.jsonlines import LinesParser
 
+from .admission import Hold
 from .asgi import Receive
 from .departure import Departure
 from .limits import Limits
@@ -29,13 +30,16 @@ class LinesBody:
     client that sends its whole body before it reads comes to see the answer.
     """
 
-    def __init__(self, receive: Receive, feed: Feed, departure: Departure, limits: Limits) -> None:
+    def __init__(
+        self, receive: Receive, feed: Feed, departure: Departure, limits: Limits, hold: Hold
+    ) -> None:
         self.complete = False
         self._receive = receive
         self._feed = feed
         self._departure = departure
         self._limits = limits
-        self._pipe = SpooledPipe(limits)
+        self._hold = hold
+        self._pipe = SpooledPipe(limits, hold, waits=True)
         self._dropping = False
         self._reader = asyncio.create_task(self._read())
         self._feeder = asyncio.create_task(self._parse())
@@ -69,7 +73,8 @@ class LinesBody:
         self._pipe.put(data)
         limits = self._limits
         if self._pipe.size > limits.max_buffer_bytes:
-            full = self._pipe.size > limits.max_spool_bytes - READ_AHEAD
+            left = min(limits.max_spool_bytes - self._pipe.size, self._hold.spool_left)
+            full = left < READ_AHEAD
             try:
                 async with asyncio.timeout(None if full else len(data) / READ_AHEAD):
                     await self._pipe.room()

@@ -6,20 +6,21 @@ stands between the socket and the cluster for a map of one item.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jetmap.client.sources import Feed, RawItems, Source
 
+from .admission import PASSING_BYTES, Admission, Hold
 from .answers import ListAnswer, Map
 from .asgi import Receive, Scope, Send
 from .awaited import Preferred
 from .bodies import json_elements, msgpack_elements, read_body
 from .departure import Departure
 from .keywords import check_kwargs
-from .limits import Limits
 from .lines import LinesBody
-from .problems import problem_of, refuse
+from .problems import end_cancelled, problem_of, refuse
 from .request import MapRequest, read_request
 from .streams import Events, Lines, Stream
 
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
 class Maps:
     """The endpoint. cluster: finds the cluster of a request."""
 
-    def __init__(self, cluster: Callable[[Scope], Cluster], limits: Limits, debug: bool) -> None:
+    def __init__(
+        self, cluster: Callable[[Scope], Cluster], admission: Admission, debug: bool
+    ) -> None:
         self._cluster = cluster
-        self._limits = limits
+        self._admission = admission
+        self._limits = admission.limits
         self._debug = debug
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,76 +45,86 @@ class Maps:
     async def serve(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         departure = Departure()
         answer: ListAnswer | None = None
+        hold: Hold | None = None
         try:
             with departure:
                 request = read_request(scope)
+                cluster = self._cluster(scope)
+                hold = self._admission.hold(cluster)
                 preferred: Preferred | None = None
                 if request.prefer is not None:
-                    cluster = self._cluster(scope)
-                    preferred = await Preferred.begin(cluster, name, request, scope)
+                    preferred = await Preferred.begin(cluster, name, request, scope, hold)
                 if preferred is not None:
                     answer = await preferred.serve(
                         scope, receive, send, departure, self._limits, self._debug
                     )
-                elif request.body == "jsonl":
-                    answer = await self._lines(name, request, scope, receive, send, departure)
                 else:
-                    answer = await self._array(name, request, scope, receive, send, departure)
+                    hold.enter(cluster.open_maps)
+                    serve = self._lines if request.body == "jsonl" else self._array
+                    answer = await serve(cluster, name, request, hold, receive, send, departure)
+            if answer is not None and not departure.left:
+                departure.answering = True
+                await answer.send(send)
+        except asyncio.CancelledError:
+            await end_cancelled(send, answering=departure.answering or departure.left)
         except Exception as exc:
+            if departure.answering:
+                raise
             if not departure.left:
                 await refuse(send, problem_of(exc, self._debug))
-            return
-        if answer is None:
-            return
-        try:
-            if not departure.left:
-                await answer.send(send)
         finally:
-            answer.close()
+            if answer is not None:
+                answer.close()
+            if hold is not None:
+                hold.close()
 
     async def _array(
         self,
+        cluster: Cluster,
         name: str,
         request: MapRequest,
-        scope: Scope,
+        hold: Hold,
         receive: Receive,
         send: Send,
         departure: Departure,
     ) -> ListAnswer | None:
         """A body that is read and checked whole before anything runs."""
-        cluster = self._cluster(scope)
         limits = self._limits.on(cluster)
-        body = await read_body(receive, departure, request.length, limits)
+        body = await read_body(receive, departure, request.length, limits, hold)
         format = request.format
         split = json_elements if format == "json" else msgpack_elements
-        source = RawItems(await split(body, limits), format)
+        source = RawItems(await split(body, limits, hold), format)
         del body
         departure.watch(receive)
-        run = await self._open(cluster, name, source, request)
-        return await self._answer(run, request, None, send, departure)
+        run = await self._open(cluster, name, source, request, hold)
+        return await self._answer(run, request, hold, None, send, departure)
 
     async def _lines(
         self,
+        cluster: Cluster,
         name: str,
         request: MapRequest,
-        scope: Scope,
+        hold: Hold,
         receive: Receive,
         send: Send,
         departure: Departure,
     ) -> ListAnswer | None:
         """A body that is run while it arrives."""
+        hold.add(PASSING_BYTES)
         feed = Feed("json")
-        cluster = self._cluster(scope)
-        run = await self._open(cluster, name, feed, request)
-        body = LinesBody(receive, feed, departure, self._limits.on(cluster))
+        run = await self._open(cluster, name, feed, request, hold)
+        body = LinesBody(receive, feed, departure, self._limits.on(cluster), hold)
         try:
-            return await self._answer(run, request, body, send, departure)
+            return await self._answer(run, request, hold, body, send, departure)
         finally:
             body.close()
 
-    async def _open(self, cluster: Cluster, name: str, source: Source, request: MapRequest) -> Map:
+    async def _open(
+        self, cluster: Cluster, name: str, source: Source, request: MapRequest, hold: Hold
+    ) -> Map:
         keywords = request.options.kwargs
         checked = check_kwargs(cluster, name, keywords)
+        hold.leave()
         run = await cluster.open(
             name,
             source,
@@ -131,6 +145,7 @@ class Maps:
         self,
         run: Map,
         request: MapRequest,
+        hold: Hold,
         body: LinesBody | None,
         send: Send,
         departure: Departure,
@@ -140,10 +155,11 @@ class Maps:
         fail = request.fail
         if request.answer == "jsonl" or request.answer == "sse":
             style = Lines() if request.answer == "jsonl" else Events()
-            stream = Stream(send, style, departure, self._limits, fail=fail, debug=self._debug)
+            limits, debug = self._limits, self._debug
+            stream = Stream(send, style, departure, limits, hold, fail=fail, debug=debug)
             await stream.serve(run, source, body)
             return None
-        answer = ListAnswer(request.answer, self._limits, collect=not fail, debug=self._debug)
+        answer = ListAnswer(request.answer, self._limits, hold, collect=not fail, debug=self._debug)
         try:
             await answer.gather(run, source)
         except BaseException:

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
+from .admission import Admission
 from .dependency import cluster_of
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ async def metrics(request: Request) -> Response:
     cluster = cluster_of(request)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(ClusterCollector(lambda: cluster))
+    registry.register(_Admitted(request.app.state.admission))
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(registry), headers={"content-type": content_type})
 
@@ -49,6 +51,29 @@ class ClusterCollector(Collector):
         yield from _of_the_pool(cluster)
 
 
+class _Admitted(Collector):
+    """What one gateway has taken in."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        admission, limits = self._admission, self._admission.limits
+        for name, text, value in (
+            ("maps_arriving", "Requests whose map is not open yet.", admission.arriving),
+            ("items_open", "Items of the lists of open requests.", admission.items),
+            ("spool_bytes", "Bytes of unread results and bodies in files.", admission.spooled),
+            ("max_open_maps", "The setting.", limits.max_open_maps),
+            ("max_items", "The setting.", limits.max_items),
+            ("max_memory_bytes", "The setting.", limits.max_memory_bytes),
+            ("max_total_spool_bytes", "The setting.", limits.max_total_spool_bytes),
+        ):
+            yield GaugeMetricFamily(f"jetmap_{name}", text, value)
+
+
 def _of_this_process(cluster: Cluster) -> Iterator[Metric]:
     stats = cluster.stats
     yield _counter("jetmap_maps_started", "Maps begun here.", stats.maps_started)
@@ -57,6 +82,8 @@ def _of_this_process(cluster: Cluster) -> Iterator[Metric]:
         ended.add_metric([outcome], stats.maps_ended.get(outcome, 0))
     yield ended
     yield GaugeMetricFamily("jetmap_maps_open", "Maps open here.", stats.maps_open)
+    memory = "Bytes that are held for maps: bodies, lists, unread results."
+    yield GaugeMetricFamily("jetmap_memory_bytes", memory, cluster.memory.used)
     yield _counter("jetmap_items", "Items that have an outcome.", stats.items_done)
     errors = CounterMetricFamily("jetmap_item_errors", "Items that failed.", labels=["kind"])
     kinds = {"raised", "invalid", "timeout", "lost", "unencodable"}

@@ -21,9 +21,10 @@ _STATUSES = {
     "413": "The body, an item, the list or the answer is over its limit.",
     "415": "The body is no JSON array, JSON lines or MessagePack array.",
     "422": "An item does not fit the function's type; its record is under `error`.",
-    "429": "Too many maps are open; see `Retry-After`.",
+    "429": "Too many maps or items are open; see `Retry-After`.",
     "500": "The function raised, or its worker died; the item's record is under `error`.",
-    "503": "No worker has this function now, or the broker does not answer; see `Retry-After`.",
+    "503": "No worker has this function now, the broker does not answer, the gateway's memory or "
+    "disk space is taken, or it stops; see `Retry-After`.",
     "504": "The map, or an item, did not end in time.",
 }
 

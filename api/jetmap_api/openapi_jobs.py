@@ -73,7 +73,7 @@ SUBMIT_STATUSES = {
     "415": "The body is no JSON array, JSON lines or MessagePack array.",
     "422": "The Idempotency-Key was used for another body, function or parameters.",
     "501": "This gateway's broker has no store that lasts.",
-    "503": "The broker does not answer; see `Retry-After`.",
+    "503": "The broker does not answer, or the gateway's memory is taken; see `Retry-After`.",
     "507": "The store is full; the problem has `limit`, `used` and `wanted`, in bytes.",
 }
 

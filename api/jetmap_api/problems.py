@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Iterable
@@ -172,6 +173,24 @@ async def refuse(send: Send, problem: Problem) -> None:
     await respond(
         send, problem.status, b"application/problem+json", problem.encode(), problem.headers
     )
+
+
+STOPPING = Problem(
+    503, "closed", "The gateway stops", "send the request again", headers=(RETRY_AFTER,)
+)
+
+
+async def end_cancelled(send: Send, *, answering: bool) -> None:
+    """Ends a request whose task was cancelled: the server stops, and its grace is over.
+
+    The cancellation ends here, for the server would answer what is raised with a 500 of its own.
+    answering: an answer has begun, or nobody waits for one.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    task.uncancel()
+    if not answering:
+        await refuse(send, STOPPING)
 
 
 def _text(exc: BaseException, debug: bool) -> str:

@@ -12,6 +12,7 @@ from jetmap.arrays import body as array_body
 from jetmap.arrays import concatenate, header
 from jetmap.messages import Format
 
+from .admission import Hold
 from .limits import Limits
 from .outcomes import Outcomes
 from .problems import Problem, over_limit
@@ -43,10 +44,15 @@ class _Segment:
 
 
 class SpooledPipe:
-    """First in, first out: bytes between two that go at different speeds."""
+    """First in, first out: bytes between two that go at different speeds.
 
-    def __init__(self, limits: Limits) -> None:
+    waits: whoever puts sees to the limit of all files together, by putting no more.
+    """
+
+    def __init__(self, limits: Limits, hold: Hold, *, waits: bool = False) -> None:
         self._limits = limits
+        self._hold = hold
+        self._spool = hold.force_spool if waits else hold.spool
         self._memory: deque[bytes] = deque()
         self._in_memory = 0
         self._segments: deque[_Segment] = deque()  # always later than what is in memory
@@ -61,11 +67,12 @@ class SpooledPipe:
         return self._in_memory + self._in_files
 
     def put(self, data: bytes) -> None:
-        """Never waits. Raises Problem: 413 beyond max_spool_bytes, 507 if the disk is full."""
-        fits = self._in_memory + len(data) <= self._limits.max_buffer_bytes
-        if not self._segments and (fits or not self._memory):
+        """Never waits. Raises Problem: 413 beyond max_spool_bytes, 503 beyond what all requests
+        may spool, 507 if the disk is full."""
+        size = len(data)
+        if not self._segments and self._fits(size):
             self._memory.append(data)
-            self._in_memory += len(data)
+            self._in_memory += size
         else:
             self._spill(data)
         self._filled.set()
@@ -75,9 +82,11 @@ class SpooledPipe:
         if self._segments:
             self._segments[-1].write(data)
             self._in_files += len(data)
+            self._hold.force_spool(len(data))
         else:
             self._memory.append(data)
             self._in_memory += len(data)
+            self._hold.force(len(data))
         self._closed = True
         self._filled.set()
 
@@ -104,19 +113,29 @@ class SpooledPipe:
             segment.file.close()
         self._segments.clear()
         self._memory.clear()
+        self._hold.give(self._in_memory)
+        self._hold.force_spool(-self._in_files)
         self._in_memory = self._in_files = 0
         self._emptied.set()
+
+    def _fits(self, size: int) -> bool:
+        """Takes memory for it, if it is to be there."""
+        if not self._memory:  # One goes there in any case.
+            self._hold.force(size)
+            return True
+        return self._in_memory + size <= self._limits.max_buffer_bytes and self._hold.take(size)
 
     def _spill(self, data: bytes) -> None:
         if self._in_files + len(data) > self._limits.max_spool_bytes:
             raise spool_full(self._limits)
+        self._spool(len(data))
+        self._in_files += len(data)
         try:
             if not self._segments or self._segments[-1].written >= SEGMENT:
                 self._segments.append(_Segment())
             self._segments[-1].write(data)
         except OSError as exc:
             raise disk_full(exc) from exc
-        self._in_files += len(data)
 
     def _from_memory(self) -> bytes:
         data = self._memory.popleft()
@@ -128,12 +147,14 @@ class SpooledPipe:
                 size += len(some[-1])
             data = b"".join(some)
         self._in_memory -= len(data)
+        self._hold.give(len(data))
         return data
 
     def _from_file(self) -> bytes:
         segment = self._segments[0]
         data = segment.next()
         self._in_files -= len(data)
+        self._hold.force_spool(-len(data))
         if segment.read == segment.written:
             segment.file.close()
             self._segments.popleft()
@@ -141,12 +162,14 @@ class SpooledPipe:
 
 
 class Gathered:
-    """The values of a whole map, in whatever order they come, as one list in input order."""
+    """The values of a whole map, in whatever order they come, as one list in input order. What
+    it takes is given back with the request's hold."""
 
-    def __init__(self, format: Format, limits: Limits) -> None:
+    def __init__(self, format: Format, limits: Limits, hold: Hold) -> None:
         self.count = 0
         self._format = format
         self._limits = limits
+        self._hold = hold
         self._parts: list[tuple[int, int, bytes | None, int, int]] = []
         self._in_memory = 0
         self._file: IO[bytes] | None = None
@@ -165,12 +188,13 @@ class Gathered:
         values = outcomes.values
         size = len(values)
         self.count += count
-        if self._in_memory + size <= self._limits.max_buffer_bytes:
+        if self._in_memory + size <= self._limits.max_buffer_bytes and self._hold.take(size):
             self._in_memory += size
             self._parts.append((outcomes.start, count, values, 0, size))
             return
         if self._written + size > self._limits.max_spool_bytes:
             raise spool_full(self._limits)
+        self._hold.spool(size)
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(prefix="jetmap-")  # noqa: SIM115
@@ -218,6 +242,7 @@ class Gathered:
             yield b"]"
 
     def close(self) -> None:
+        self._parts.clear()
         if self._file is not None:
             self._file.close()
 

@@ -12,13 +12,14 @@ import msgspec
 from jetmap.arrays import split
 from jetmap.messages import Format
 
+from .admission import Hold
 from .answers import Map, first_of
 from .asgi import Header, Send
 from .departure import Departure
 from .limits import Limits
 from .media import CONTENT_TYPES, Answer
 from .outcomes import Outcomes, translate
-from .problems import Problem, error_record, item_problem, problem_of
+from .problems import STOPPING, Problem, error_record, item_problem, problem_of
 from .spool import SpooledPipe
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ class Stream:
         style: Lines | Events,
         departure: Departure,
         limits: Limits,
+        hold: Hold,
         *,
         fail: bool,
         debug: bool,
@@ -116,7 +118,7 @@ class Stream:
         self._departure = departure
         self._fail = fail
         self._debug = debug
-        self._outbox = SpooledPipe(limits)
+        self._outbox = SpooledPipe(limits, hold)
         self._started = False
         self._done = 0
         self._failed = 0
@@ -168,7 +170,7 @@ class Stream:
 
     def _put(self, data: bytes) -> None:
         if data:
-            self._started = True
+            self._started = self._departure.answering = True
             self._outbox.put(data)
 
     async def _write(self) -> None:
@@ -192,9 +194,6 @@ class Stream:
         except Exception:
             logger.exception("an answer cannot be written")
             self._departure.leave()
-
-
-STOPPING = Problem(503, "closed", "The gateway stops", "send the request again")
 
 
 def results_event(

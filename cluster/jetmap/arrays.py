@@ -36,6 +36,15 @@ def header(count: int) -> bytes:
     return b"\xdd" + count.to_bytes(4, "big")
 
 
+def length(array: bytes) -> int:
+    """How many elements the head of a MessagePack array announces; 0 if it is none."""
+    first = array[0] if array else 0
+    if first & 0xF0 == 0x90:
+        return first & 0x0F
+    size = {0xDC: 3, 0xDD: 5}.get(first, 0)
+    return int.from_bytes(array[1:size], "big")
+
+
 def body(array: bytes, format: Format) -> bytes:
     """The elements of an encoded array without its head (and, for JSON, its end)."""
     if format == "json":

@@ -159,11 +159,14 @@ class Settings(BaseSettings):
 
     # Limits.
     max_open_maps: Count = 1_000
+    max_items: Count = 50_000_000
+    max_memory_bytes: Size | None = None
     max_list: Count = 10_000_000
     max_item_bytes: Size = 900_000  # type: ignore[assignment]
     max_body_bytes: Size = 1 << 30  # type: ignore[assignment]
     max_buffer_bytes: Size = 16 << 20  # type: ignore[assignment]
     max_spool_bytes: Size = 4 << 30  # type: ignore[assignment]
+    max_total_spool_bytes: Size = 32 << 30  # type: ignore[assignment]
     max_depth: Annotated[int, Field(ge=1, le=10_000)] = 500
 
     # Jobs.
@@ -240,6 +243,12 @@ class Settings(BaseSettings):
     def servers(self) -> list[str]:
         """The addresses in ``nats_url``; none: an embedded cluster."""
         return [url.strip() for url in (self.nats_url or "").split(",") if url.strip()]
+
+    def memory_budget(self) -> int:
+        """``max_memory_bytes``; not set: a quarter of what this machine, or its cgroup, has."""
+        from jetmap.worker.limits import memory
+
+        return int(self.max_memory_bytes or memory() // 4)
 
     @property
     def listens_beyond_loopback(self) -> bool:

@@ -10,6 +10,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
+from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.roster import FunctionStatus
 from jetmap.dispatch.sources import AsyncObjects, Objects, Source
 from jetmap.dispatch.stats import Stats
@@ -69,6 +70,7 @@ class Cluster(WithJobs):
             settings = settings.model_copy(update={"start_timeout": start_timeout})
         self._settings = settings
         self._link: Link | None = None
+        self._memory = Memory(1 << 62)  # inline
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
 
@@ -268,6 +270,16 @@ class Cluster(WithJobs):
     def stats(self) -> Stats:
         """Counters of this process's maps."""
         return Stats() if self._inline else self._linked().dispatcher.stats
+
+    @property
+    def open_maps(self) -> int:
+        """Maps of this process that are open or wait for a worker; jobs do not count."""
+        return 0 if self._inline else self._linked().dispatcher.open_maps
+
+    @property
+    def memory(self) -> Memory:
+        """What this process holds for its maps; a gateway adds the bodies."""
+        return self._memory if self._inline else self._linked().dispatcher.memory
 
     @property
     def connected(self) -> bool:

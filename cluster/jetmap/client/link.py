@@ -178,6 +178,7 @@ def _options(settings: Settings) -> DispatchOptions:
         attempts=settings.attempts,
         max_open_maps=settings.max_open_maps,
         max_buffer=settings.max_buffer_bytes,
+        max_memory=settings.memory_budget(),
         stream=StreamOptions(
             storage=settings.work_storage,
             replicas=settings.work_replicas,

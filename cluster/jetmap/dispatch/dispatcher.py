@@ -38,6 +38,7 @@ from .attendance import Attendance
 from .ledger import Ledger, Settlement
 from .maprun import MapRun
 from .mapstate import MapState
+from .memory import Memory
 from .options import DispatchOptions
 from .outbox import Outbox
 from .recovery import Recovery
@@ -66,7 +67,8 @@ class Dispatcher:
         self._inbox = connection.inbox(self.id)
         self._scheduler = Scheduler(options.cutting)
         self._maps: dict[str, MapRun] = {}
-        self._jobs_open = 0
+        self.memory = Memory(options.max_memory)
+        self._jobs_open = self._opening = 0
         self._numbers = itertools.count(1)
         self.attendance = Attendance(connection, options.pool, self._pump)
         self.roster = self.attendance.roster
@@ -170,18 +172,22 @@ class Dispatcher:
         if self._closed:
             raise ClusterClosed("the cluster is closed")
         limit = self._options.max_open_maps
-        open_maps = len(self._maps) - self._jobs_open
-        if id is None and open_maps >= limit:
+        if id is None and self.open_maps >= limit:
             raise TooManyMaps(
-                f"{open_maps} maps are open, which is the limit (setting max_open_maps); "
+                f"{self.open_maps} maps are open, which is the limit (setting max_open_maps); "
                 "try again when some have ended",
                 setting="max_open_maps",
                 limit=limit,
             )
         overhead = len(kwargs) + (len(ref.value or b"") if ref is not None else 0)
         self.check_overhead(overhead)
-        await self._until_connected()
-        await self.attendance.find(function, ref, self._options.announce_seconds)
+        counts = id is None
+        self._opening += counts
+        try:
+            await self._until_connected()
+            await self.attendance.find(function, ref, self._options.announce_seconds)
+        finally:
+            self._opening -= counts
         info = self.roster.offers(function).info
         if info is not None and ref is None:
             item_timeout = info.timeout if item_timeout is None else item_timeout
@@ -197,6 +203,7 @@ class Dispatcher:
             ledger=Ledger(format, attempts or self._options.attempts, seen),
             cost=self._scheduler.cost(function),
             max_buffer=self._options.max_buffer,
+            memory=self.memory,
             room=self._connection.room - overhead,
             weight=weight,
         )
@@ -223,6 +230,11 @@ class Dispatcher:
             await self._close_map(run, "withdrawn")
             raise
         return run
+
+    @property
+    def open_maps(self) -> int:
+        """Those that wait for a worker, too; jobs do not count."""
+        return len(self._maps) + self._opening - self._jobs_open
 
     def check_overhead(self, size: int) -> None:
         """Keyword parameters, and a function that travels by value, go with each chunk.

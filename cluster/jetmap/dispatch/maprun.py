@@ -78,6 +78,7 @@ class MapRun:
         """From the dispatcher: new outcomes."""
         for batch in batches:
             self.state.buffered += batch.size
+            self.state.memory.read(-batch.size)
             self._batches.extend(self._reorder.add(batch) if self._reorder else (batch,))
         if self._batches:
             self._wake()
@@ -93,9 +94,20 @@ class MapRun:
         self._wake()
 
     async def aclose(self) -> None:
-        """Withdraws what is not done yet. Twice is harmless."""
-        if not self.ended:
-            await self._withdraw(self)
+        """Withdraws what is not done yet, and forgets what is not read. Twice is harmless."""
+        try:
+            if not self.ended:
+                await self._withdraw(self)
+        finally:
+            self._drop()
+
+    def __del__(self) -> None:
+        self._drop()
+
+    def _drop(self) -> None:
+        self._batches.clear()
+        self.state.memory.read(self.state.buffered)
+        self.state.buffered = 0
 
     def __aiter__(self) -> Self:
         return self
@@ -115,9 +127,10 @@ class MapRun:
                 self._waiter = None
         batch = self._batches.popleft()
         state = self.state
-        was_full = state.buffered >= state.max_buffer
         state.buffered -= batch.size
-        if was_full and state.buffered < state.max_buffer:
+        state.memory.read(batch.size)
+        if state.stalled and state.has_room:
+            state.stalled = False
             self._read()
         return batch
 

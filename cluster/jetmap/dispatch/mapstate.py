@@ -8,15 +8,17 @@ from jetmap.messages import Format, FunctionRef
 
 from .costs import Cost
 from .ledger import Ledger
+from .memory import Memory
 from .sources import Source
 
 
 @dataclass(eq=False)
 class MapState:
     """function, kwargs, ref, timeout: what each chunk carries. max_buffer: bytes of results
-    that may wait for the reader before no more is sent. room: bytes that the items of a chunk
-    may have. stopped: nothing new is sent, only what is out already goes on. stored_bytes: of a
-    job's values, that agents have stored."""
+    that may wait for the reader before no more is sent. memory: of all maps; while it is full,
+    only what was read is followed by more. stalled: whether more is to be sent once the reader
+    has made room. room: bytes that the items of a chunk may have. stopped: nothing new is sent,
+    only what is out already goes on. stored_bytes: of a job's values, that agents have stored."""
 
     id: str
     function: str
@@ -28,6 +30,7 @@ class MapState:
     ledger: Ledger
     cost: Cost
     max_buffer: int
+    memory: Memory
     room: int = 1 << 20
     weight: float = 1.0
     taken: int = 0
@@ -35,6 +38,7 @@ class MapState:
     express_seconds: float = 0.0
     express_chunks: int = 0
     stopped: bool = False
+    stalled: bool = False
     stored_bytes: int = 0
 
     @property
@@ -48,7 +52,17 @@ class MapState:
         """Whether a chunk of it could be sent now, as far as the map is concerned."""
         if self.ledger.has_pieces:
             return True
-        return not self.stopped and self.source.has_items and self.buffered < self.max_buffer
+        if self.stopped or not self.source.has_items:
+            return False
+        self.stalled = not self.has_room
+        return not self.stalled
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more results may come before those that are there are read."""
+        if self.memory.is_full and (self.buffered or self.ledger.flights):
+            return False
+        return self.buffered < self.max_buffer
 
     @property
     def total(self) -> int | None:

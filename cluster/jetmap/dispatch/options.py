@@ -12,7 +12,8 @@ from .costs import Cutting
 @dataclass(frozen=True)
 class DispatchOptions:
     """cutting: of chunks. attempts: of an item that kills its worker, unless its function says
-    otherwise. max_open_maps: more are refused. max_buffer: bytes of unread results a map.
+    otherwise. max_open_maps: more are refused. max_buffer: bytes of unread results a map;
+    max_memory: of all maps, with what a gateway holds for them.
     announce_seconds: how long to wait for a function that nobody has announced yet."""
 
     pool: str = "default"
@@ -20,5 +21,6 @@ class DispatchOptions:
     attempts: int = 2
     max_open_maps: int = 1000
     max_buffer: int = 16 << 20
+    max_memory: int = 1 << 30
     announce_seconds: float = 1.0
     stream: StreamOptions = field(default_factory=StreamOptions)

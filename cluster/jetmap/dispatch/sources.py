@@ -14,6 +14,8 @@ import msgspec
 from jetmap import arrays
 from jetmap.messages import ErrorRecord, Format
 
+from .memory import ELEMENT_BYTES
+
 Element = bytes | msgspec.Raw
 Encode = Callable[[list[Any]], bytes]
 
@@ -123,7 +125,7 @@ class Feed:
         """Adds elements, then waits until there is room for more."""
         for element in elements:
             self._elements.append(element)
-            self._bytes += len(memoryview(element))
+            self._bytes += len(memoryview(element)) + ELEMENT_BYTES
             self._count += 1
         self._wake()
         if self._bytes > self._limit:
@@ -153,7 +155,7 @@ class Feed:
             size += length
         if not taken:
             return None
-        self._bytes -= size - 1 - len(taken)
+        self._bytes -= size - 1 + (ELEMENT_BYTES - 1) * len(taken)
         if self._bytes <= self._limit // 2:
             self._room.set()
         return Taken(len(taken), arrays.join(taken, self._format))

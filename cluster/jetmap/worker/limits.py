@@ -87,6 +87,18 @@ def quota() -> float | None:
     return min(limits, default=None)
 
 
+def memory() -> int:
+    """The bytes of memory of this machine, or those that its cgroup allows, if fewer (v2, v1)."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    files = [directory / "memory.max" for directory in _cgroup_directories()]
+    for file in (*files, Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        try:
+            limits.append(int(file.read_text()))
+        except (OSError, ValueError):
+            continue  # No such controller, or "max".
+    return min(limits)
+
+
 def _cgroup_directories() -> list[Path]:
     """This process's cgroup and its parents, each of which may have a limit."""
     root = Path("/sys/fs/cgroup")
