@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -19,6 +16,7 @@ from hypothesis import strategies as st
 from jetmap import Cluster
 from served import served
 from waiting import wait_until
+from wire import Site, chunk, read_chunked, request
 
 pytestmark = pytest.mark.anyio
 
@@ -67,28 +65,6 @@ def hasty(seconds: float) -> float:
 """
 
 
-@dataclass
-class Site:
-    cluster: Cluster
-    host: str
-    port: int
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
-
-    def client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, timeout=30)
-
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        reader, writer = await asyncio.open_connection(self.host, self.port, limit=1 << 26)
-        try:
-            yield reader, writer
-        finally:
-            writer.close()
-
-
 @pytest.fixture(scope="module")
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     tasks = tmp_path_factory.mktemp("tasks") / "api_real_tasks.py"
@@ -96,31 +72,6 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     cluster = Cluster(tasks=str(tasks), share=False, cores=2)
     async with cluster, served(cluster) as port:
         yield Site(cluster, "127.0.0.1", port)
-
-
-def request(
-    path: str, body: bytes = b"", accept: str = "*/*", media: str = "application/json"
-) -> bytes:
-    """A whole request; without a body, the head of a chunked one."""
-    length = f"Content-Length: {len(body)}" if body else "Transfer-Encoding: chunked"
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media}\r\n"
-        f"Accept: {accept}\r\n{length}\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-async def read_chunked(reader: asyncio.StreamReader) -> bytes:
-    """The body of a chunked answer, head dropped."""
-    await reader.readuntil(b"\r\n\r\n")
-    body = b""
-    while size := int(await reader.readline(), 16):
-        body += (await reader.readexactly(size + 2))[:-2]
-    return body
 
 
 def rows(text: str) -> list[Any]:
@@ -265,69 +216,6 @@ async def test_one_connection_serves_many_maps(site: Site) -> None:
         writer.write(request("/map/double", b"[1]") + request("/map/double", b"[2]"))
         assert (await reader.readuntil(b"[2]")).endswith(b"\r\n\r\n[2]")
         assert (await reader.readuntil(b"[4]")).endswith(b"\r\n\r\n[4]")
-
-
-# Clients that leave
-
-
-async def until_withdrawn(site: Site, before: int) -> None:
-    """The map is closed at once, and its cores are free soon."""
-    begun = time.monotonic()
-    await wait_until(lambda: site.cluster.stats.maps_open == 0, "the map is withdrawn")
-    assert time.monotonic() - begun < 0.5
-    assert site.cluster.stats.maps_ended["withdrawn"] == before + 1
-
-    async def answer() -> list[Any]:
-        return await site.cluster.map("double", [1, 2, 3])
-
-    assert await asyncio.wait_for(answer(), 5) == [2, 4, 6]
-
-
-@pytest.mark.parametrize("accept", ["application/json", "application/jsonl", "text/event-stream"])
-async def test_a_client_that_leaves_withdraws_its_map(site: Site, accept: str) -> None:
-    before = site.cluster.stats.maps_ended["withdrawn"]
-    async with site.connection() as (_, writer):
-        writer.write(request("/map/sleepy", json.dumps([1.0] * 50).encode(), accept))
-        await wait_until(lambda: site.cluster.stats.maps_open == 1, "the map runs")
-    await until_withdrawn(site, before)
-
-
-@pytest.mark.parametrize("accept", ["application/json", "application/jsonl", "text/event-stream"])
-async def test_a_client_that_leaves_in_its_body_withdraws_its_map(site: Site, accept: str) -> None:
-    before = site.cluster.stats.maps_ended["withdrawn"]
-    async with site.connection() as (_, writer):
-        writer.write(request("/map/sleepy", b"", accept, "application/jsonl"))
-        writer.write(chunk(b"1.0\n1.0\n1.0\n"))
-        await wait_until(lambda: site.cluster.stats.maps_open == 1, "the map runs")
-    await until_withdrawn(site, before)
-
-
-async def test_a_client_that_leaves_behind_a_long_body_withdraws_its_map(site: Site) -> None:
-    before = site.cluster.stats.maps_ended["withdrawn"]
-    async with site.connection() as (_, writer):
-        writer.write(request("/map/sleepy", b"", "application/jsonl", "application/jsonl"))
-        for _ in range(100):
-            writer.write(chunk(b"0.5000000\n" * 10_000))
-            await writer.drain()
-        await wait_until(lambda: site.cluster.stats.maps_open == 1, "the map runs")
-    await until_withdrawn(site, before)
-
-
-async def test_a_client_that_stops_reading_and_leaves_withdraws_its_map(site: Site) -> None:
-    before = site.cluster.stats.maps_ended["withdrawn"]
-    body = json.dumps(["x" * 10_000] * 5000).encode()
-    async with site.connection() as (reader, writer):
-        writer.write(request("/map/text", body, "application/jsonl"))
-        await reader.readuntil(b"\n")
-        writer.transport.pause_reading()  # type: ignore[attr-defined]
-        done = -1
-        # Until backpressure holds the map. How much the sockets take is the system's business, so
-        # nothing tells but that it stands still for a while.
-        while done != site.cluster.stats.items_done:
-            done = site.cluster.stats.items_done
-            await asyncio.sleep(0.2)  # As long as it must stand still.
-        assert site.cluster.stats.maps_open == 1
-    await until_withdrawn(site, before)
 
 
 # Both ways at once
