@@ -40,6 +40,18 @@ def go_wrong(how: str) -> None:
             with subprocess.Popen(["sleep", "1000"]) as child:
                 Path(argument).write_text(str(child.pid))
                 child.wait()
+        case "fork-kill":
+            # The child, a copy of the worker, has all that the worker had open.
+            if os.fork() == 0:
+                time.sleep(1000)
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "session" | "session-exit":
+            # A process that has left everything that it could be found by.
+            child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+            Path(argument).write_text(str(child.pid))
+            if name == "session-exit":
+                os._exit(3)
+            child.wait()
         case "memory":
             bytearray(int(argument))
         case _:

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +50,7 @@ from .storing import Storing
 logger = logging.getLogger(__name__)
 
 RENEW_SECONDS = 3.0
+TICK_SECONDS = 1.0
 WRITE_SECONDS = 5.0
 DRAIN_FLUSH_SECONDS = 3.0
 WITHDRAWN_KEPT = 1000
@@ -121,10 +123,14 @@ class Agent:
         self._connection.on_lost(self._lost)
         create = asyncio.get_running_loop().create_task
         self._tasks = [create(slot.run(), name=f"slot-{slot.number}") for slot in self._slots]
-        self._tasks.append(create(self._beat(), name="beat"))
-        self._tasks.append(create(self._renew_leases(), name="leases"))
-        self._tasks.append(create(self._tick(), name="tick"))
-        self._tasks.append(create(self._keep_written(), name="written"))
+        for seconds, step in (
+            (holdings.BEAT, self._beat),
+            (RENEW_SECONDS, self._renew_leases),
+            (TICK_SECONDS, self._tick),
+            (TICK_SECONDS, self._recycle),
+            (WRITE_SECONDS, self._keep_written),
+        ):
+            self._tasks.append(create(self._every(seconds, step), name=step.__name__))
         await self.announce()
 
     async def drain(self, grace: float) -> None:
@@ -207,10 +213,8 @@ class Agent:
         await self.announce()
 
     async def _keep_written(self) -> None:
-        while True:
-            await asyncio.sleep(WRITE_SECONDS)
-            if await self._offer.keep():
-                await self.announce()
+        if await self._offer.keep():
+            await self.announce()
 
     async def _renew(self) -> None:
         """Makes what is missing at the broker, and pulls there."""
@@ -259,7 +263,10 @@ class Agent:
 
     async def core_freed(self, slot: Slot) -> None:
         if not self._draining:
-            await self._intake.core_freed()
+            try:
+                await self._intake.core_freed()
+            except JetmapError as error:  # The pulls are sent again when they seem lost.
+                logger.debug("not pulled: %s", error)
 
     def core_lost(self, slot: Slot) -> None:
         self._intake.core_lost()
@@ -334,7 +341,8 @@ class Agent:
         else:
             await self._reports.add(held, report)
 
-    async def crashed(self, held: Holding, crash: Crash) -> None:
+    async def ended(self, held: Holding, crash: Crash | None) -> None:
+        """Its worker died, or has not begun it (None): what is missing of it runs elsewhere."""
         if held.unwanted:
             await self._let_go(held, TERM)
             return
@@ -415,15 +423,22 @@ class Agent:
 
     # What happens by itself
 
+    async def _every(self, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
+        """Goes on whatever happens: without leases or claims, all that is held would be lost."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await step()
+            except Exception:
+                logger.exception("a fault of the agent's own in %s; it goes on", step.__name__)
+
     async def _beat(self) -> None:
         """Every two seconds: claims, results that were not confirmed, presence."""
-        while True:
-            await asyncio.sleep(holdings.BEAT)
-            now = time.monotonic()
-            await self._claim()
-            await self._reports.again(now)
-            await self._storing.again(now)
-            await self.announce()
+        now = time.monotonic()
+        await self._claim()
+        await self._reports.again(now)
+        await self._storing.again(now)
+        await self.announce()
 
     async def _claim(self) -> None:
         await self._claims.send(self._in_progress())
@@ -433,29 +448,28 @@ class Agent:
         return {slot.held.key: slot.item for slot in self._slots if slot.held is not None}
 
     async def _renew_leases(self) -> None:
-        while True:
-            await asyncio.sleep(RENEW_SECONDS)
-            for ack in self._held.leases():
-                await self._send(ack, IN_PROGRESS)
+        for ack in self._held.leases():
+            await self._send(ack, IN_PROGRESS)
 
     async def _tick(self) -> None:
-        """Every second: lost pulls, lost callers, worn workers, changed sources."""
-        while True:
-            await asyncio.sleep(1.0)
-            now = time.monotonic()
-            await self._intake.check(now)
-            for held in self._held.gone(now):
-                logger.warning("map %s: its caller is gone; it is dropped", held.head.map)
-                await self._withdraw(held)
-            for slot in self._slots:
-                await slot.recycle()
-            if self._options.embedded or self._options.reload:
-                changed = [p for p, at in self._files.items() if _modified(p) != at]
-                if changed:
-                    logger.info("%s changed: the workers are replaced", ", ".join(changed))
-                    self._files = {path: _modified(path) for path in self._files}
-                    for slot in self._slots:
-                        await slot.replace()
+        """Every second: lost pulls, lost callers, changed sources."""
+        now = time.monotonic()
+        for held in self._held.gone(now):
+            logger.warning("map %s: its caller is gone; it is dropped", held.head.map)
+            await self._withdraw(held)
+        await self._intake.check(now)
+        if self._options.embedded or self._options.reload:
+            changed = [p for p, at in self._files.items() if _modified(p) != at]
+            if changed:
+                logger.info("%s changed: the workers are replaced", ", ".join(changed))
+                self._files = {path: _modified(path) for path in self._files}
+                for slot in self._slots:
+                    await slot.replace()
+
+    async def _recycle(self) -> None:
+        """Every second: worn workers."""
+        for slot in self._slots:
+            await slot.recycle()
 
     async def _send(self, subject: str, payload: bytes) -> None:
         """Publishes, or gives up: everything that matters is sent again by a later beat."""

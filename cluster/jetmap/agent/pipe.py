@@ -10,6 +10,9 @@ from typing import cast
 
 from jetmap.worker.pipe import LENGTH, frame
 
+QUIET_SECONDS = 0.025
+LOOKS = 40
+
 
 class AgentPipe(asyncio.Protocol):
     """Frames in both directions, without blocking."""
@@ -20,6 +23,8 @@ class AgentPipe(asyncio.Protocol):
         self._frames: deque[tuple[bytes, bytes]] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
+        self._heard = False  # Since the last look.
+        self.first_at: float | None = None  # When the first frame came, on the loop's clock.
 
     @classmethod
     async def open(cls, sock: socket.socket) -> AgentPipe:
@@ -46,6 +51,27 @@ class AgentPipe(asyncio.Protocol):
         """Whether the worker has said something that was not received yet, or is gone."""
         return bool(self._frames) or self._closed
 
+    @property
+    def next_kind(self) -> bytes | None:
+        """Of the frame that waits to be received."""
+        return self._frames[0][0] if self._frames else None
+
+    def finish(self) -> None:
+        """The worker is dead: reads what it had sent, then closes, though a process that it
+        forked may hold its end open for ever."""
+        self._heard = True
+        self._look(0, LOOKS)
+
+    def _look(self, quiet: int, left: int) -> None:
+        # Twice nothing: an event loop that was held up may run timers before it reads.
+        quiet = 0 if self._heard else quiet + 1
+        self._heard = False
+        if quiet >= 2 or not left:
+            self.close()
+        elif not self._closed:
+            loop = asyncio.get_running_loop()
+            loop.call_later(QUIET_SECONDS, self._look, quiet, left - 1)
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
@@ -55,6 +81,7 @@ class AgentPipe(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        self._heard = True
         if self._buffer:
             self._buffer += data
             data = bytes(self._buffer)
@@ -67,6 +94,8 @@ class AgentPipe(asyncio.Protocol):
             start = end
         self._buffer = bytearray(data[start:])
         if self._frames:
+            if self.first_at is None:
+                self.first_at = asyncio.get_running_loop().time()
             self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:

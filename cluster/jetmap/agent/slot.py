@@ -5,28 +5,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any, Protocol
 
 import msgspec
 
 from jetmap.messages import CoreStatus, Crash, Ready, Setup, StartFailed
 from jetmap.worker import pipe
 
+from .backoff import Backoff
+from .blame import Order, crash_of
 from .holdings import Holding
+from .line import Given, Line
 from .options import AgentOptions
-from .worker_process import Death, WorkerProcess, crash_of
+from .recycling import Recycling
+from .watch import Deadline, Jam
+from .worker_process import Death, StartError, WorkerProcess, failure_of
 
 logger = logging.getLogger(__name__)
 
-FIRST_BACKOFF, LAST_BACKOFF = 0.5, 30.0
+SKIP_SECONDS = 1.0  # In which a worker passes over a chunk: it takes microseconds.
 
 _ready = msgspec.msgpack.Decoder(Ready).decode
 _failed = msgspec.msgpack.Decoder(StartFailed).decode
 
 
 class Supervisor(Protocol):
-    """What a slot tells its agent."""
+    """What a slot tells its agent. ``ended``: without a result; crash: why, or None if the chunk
+    has not begun, or what it gave is lost, for which no item is to blame."""
 
     async def worker_ready(self, slot: Slot, ready: Ready) -> None: ...
     async def announce(self) -> None: ...
@@ -34,12 +41,12 @@ class Supervisor(Protocol):
     async def core_freed(self, slot: Slot) -> None: ...
     def core_lost(self, slot: Slot) -> None: ...
     async def reported(self, held: Holding, report: bytes, last: bool) -> None: ...
-    async def crashed(self, held: Holding, crash: Crash) -> None: ...
+    async def ended(self, held: Holding, crash: Crash | None) -> None: ...
     async def flush(self) -> None: ...
 
 
 class Slot:
-    """Keeps one worker alive on one core; gives it a chunk at a time."""
+    """Keeps one worker alive on one core; gives it a chunk at a time, or several small ones."""
 
     def __init__(
         self,
@@ -48,44 +55,54 @@ class Slot:
         options: AgentOptions,
         setup: Setup,
         supervisor: Supervisor,
+        start: Callable[..., Awaitable[WorkerProcess]] = WorkerProcess.start,
     ) -> None:
         self.number = number
         self.cpu = cpu
-        self.held: Holding | None = None
         self.is_ready = False
         self._options = options
-        self._setup = setup
         self._supervisor = supervisor
+        self._start = partial(start, options, cpu, setup)
+        self._recycling = Recycling(options, self._start, self._cannot_start)
         self._worker: WorkerProcess | None = None
-        self._successor: WorkerProcess | None = None
-        self._ordered: tuple[str, int | None] | None = None  # Why and in which item we killed.
-        self._waiting: deque[Holding] = deque()  # Sent to the worker behind ``held``.
-        self._timer: asyncio.TimerHandle | None = None
+        self._line = Line()
+        self._ordered: Order | None = None
+        self._deadline: Deadline | None = None
+        self._jam: Jam | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self._closing = False
         self._stale = False
-        self._failed = False
+        self._has_failed = False
         self._mended = asyncio.Event()  # The source has changed, and may import now.
         self._since = time.monotonic()
         self._born = time.monotonic()
         self._chunks = 0
+        self._start_seconds = 0.0  # That the last worker took until it was ready.
+
+    @property
+    def held(self) -> Holding | None:
+        """The chunk that the worker is in."""
+        given = self._line.first
+        return given.held if given is not None and not given.revoked else None
 
     @property
     def is_idle(self) -> bool:
-        return self.is_ready and self.held is None
+        return self.is_ready and not self._line
 
     @property
     def item(self) -> int | None:
         """The item in progress."""
-        if self._worker is None or self.held is None:
+        worker, given = self._worker, self._line.first
+        if worker is None or given is None or worker.progress.begun != given.number:
             return None
-        return self._worker.progress.item
+        return worker.progress.item
 
     def status(self) -> CoreStatus:
         """For ``jetmap status``."""
         held = self.held
         state = "busy" if held else "idle" if self.is_ready else "starting"
-        if self._failed and not self.is_ready:
+        if self._has_failed and not self.is_ready:
             state = "failed"
         return CoreStatus(
             pid=self._worker.pid if self._worker else None,
@@ -99,43 +116,48 @@ class Slot:
 
     async def run(self) -> None:
         """Until ``close``: starts a worker, serves it, replaces it when it has died."""
-        backoff = FIRST_BACKOFF
+        backoff = Backoff()
         while not self._closing:
-            was_ready = await self._serve_one()
-            if was_ready or (not self._closing and await self._is_mended(backoff)):
-                backoff = FIRST_BACKOFF
+            try:
+                was_ready = await self._serve_one()
+            except Exception:
+                was_ready = False
+                logger.exception(
+                    "core %d: a fault of the agent's; a worker is started anew", self.number
+                )
+            if was_ready or (not self._closing and await self._is_mended(backoff.seconds)):
+                backoff.reset()
             else:
-                backoff = min(LAST_BACKOFF, backoff * 2)
+                backoff.grow()
+        await self._recycling.drop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def has(self, held: Holding) -> bool:
         """Whether this worker was given that chunk and has not ended it."""
-        return self.held is held or held in self._waiting
+        return self._line.has(held)
 
     def assign(self, chunks: list[Holding]) -> None:
         """Gives the idle worker chunks, to be computed one after the other."""
-        assert self._worker is not None and self.held is None
-        self._ordered = None
-        self._worker.progress.ask_to_stop(False)
-        self._waiting.extend(chunks[1:])
-        self._begin(chunks[0])
+        worker = self._worker
+        assert worker is not None and self.is_idle
+        worker.progress.ask_to_stop(False)
+        first, *rest = [self._line.give(held) for held in chunks]
+        self._begin(first)
         for held in chunks:
-            self._worker.send_chunk(held.data)
+            worker.send_chunk(held.data)
+        if rest:
+            self._jam = Jam(worker.progress, first.number, self._hand_on)
 
     def stop(self, held: Holding, grace: float) -> None:
         """Ends a chunk before its next item; after ``grace`` seconds by killing the worker.
 
         What was computed until then is reported. One that has not begun ends when it does.
         """
-        worker = self._worker
-        if worker is None or self.held is not held:
+        given = self._line.first
+        if self._worker is None or given is None or self.held is not held:
             return
-        worker.progress.ask_to_stop()
-
-        def kill() -> None:
-            if self.held is held:
-                self._kill("stopped", None)
-
-        asyncio.get_running_loop().call_later(grace, kill)
+        self._worker.progress.ask_to_stop()
+        self._kill_later(given, grace)
 
     def end_after_item(self, map: str, number: int) -> None:
         """Ends this chunk, if it is computed here, with the item that it is in."""
@@ -152,25 +174,22 @@ class Slot:
         """Replaces the worker by a fresh one: now if it is idle, else after its chunk."""
         self._stale = True
         self._mended.set()
+        await self._recycling.drop()
         if self.is_idle:
-            self._retire()
+            self._kill("stopped")
 
     async def recycle(self) -> None:
         """Once a second: a worker that has served long enough gets a successor, and goes
         when that is warm."""
-        if self._successor is None:
-            if self.is_ready and self._is_spent():
-                self._successor = await WorkerProcess.start(self._options, self.cpu, self._setup)
-        elif self._successor.has_answered and self.is_idle:
-            self._retire()
+        await self._recycling.look(self._is_spent)
+        if self._recycling.is_warm and self.is_idle:
+            self._kill("stopped")
 
     def close(self) -> None:
         """Ends the worker for good; ``run`` then returns."""
         self._closing = True
         self._mended.set()
-        self._kill("stopped", None)
-        if self._successor is not None:
-            self._successor.kill()
+        self._kill("stopped")
 
     async def _is_mended(self, patience: float) -> bool:
         """After a worker that could not start: waits; whether its source was changed meanwhile."""
@@ -188,166 +207,187 @@ class Slot:
         self._born = self._since = time.monotonic()
         self._chunks = 0
         self._ordered = None
-        worker, self._successor = self._successor, None
-        if worker is None:
-            worker = await WorkerProcess.start(self._options, self.cpu, self._setup)
+        try:
+            worker = self._recycling.take() or await self._start()
+        except StartError as error:
+            await self._cannot_start(error.failure)
+            return False
         self._worker = worker
         if self._closing:
-            worker.kill()
+            self._kill("stopped")
         failure: StartFailed | None = None
         was_ready = False
         try:
             while (received := await worker.receive()) is not None:
                 kind, payload = received
-                if kind in (pipe.PART, pipe.LAST):
-                    await self._report(payload, kind == pipe.LAST)
-                elif kind == pipe.READY:
-                    await self._supervisor.worker_ready(self, _ready(payload))
-                    if not was_ready:
-                        was_ready = self.is_ready = True
-                        self._failed = False
-                        self._since = time.monotonic()
-                        await self._supervisor.core_freed(self)
-                    await self._supervisor.announce()
+                if kind == pipe.READY:
+                    await self._said_ready(worker, _ready(payload), is_first=not was_ready)
+                    was_ready = True
                 elif kind == pipe.FAILED:
                     failure = _failed(payload)
-                elif kind == pipe.STALE:
-                    self._ordered = ("stopped", None)
+                else:
+                    await self._said(kind, payload)
                 if not worker.has_answered:
                     await self._supervisor.flush()
-            death = await worker.death()
+        except Exception:
+            # Such as frames into which a process wrote that the function had forked.
+            logger.exception("worker (pid %d) is not understood; it is replaced", worker.pid)
+            self._kill("stopped")
         finally:
             worker.kill()
-        await self._buried(worker, death, failure, was_ready)
+        await self._buried(worker, await worker.death(), failure, was_ready)
         await self._supervisor.flush()
         return was_ready
 
-    async def _report(self, payload: bytes, last: bool) -> None:
-        held = self.held
-        if held is None:
-            return
-        if not last:
-            await self._supervisor.reported(held, payload, False)
-            return
-        self._cancel_timer()
-        self.held = None
-        self._chunks += 1
-        self._since = time.monotonic()
-        if self._waiting:
-            self._begin(self._waiting.popleft())
-            await self._supervisor.reported(held, payload, True)
-            return
-        # The next chunk is pulled before the result goes out: the core waits for the pull.
-        ripe = self._successor is not None and self._successor.has_answered
-        if self._stale or ripe:
+    async def _said_ready(self, worker: WorkerProcess, ready: Ready, *, is_first: bool) -> None:
+        await self._supervisor.worker_ready(self, ready)
+        if is_first:
+            self._has_failed = False
+            self._start_seconds = worker.start_seconds
+            self._since = time.monotonic()
+            if self._ordered is None and not worker.is_dead:
+                self.is_ready = True
+                await self._supervisor.core_freed(self)
+        await self._supervisor.announce()
+
+    async def _said(self, kind: bytes, payload: bytes) -> None:
+        """Something of the chunk that it is in."""
+        if kind == pipe.STALE:
+            self._expect_death(Order("stopped"))
+        elif kind == pipe.PART:
+            if self.held is not None:
+                await self._supervisor.reported(self.held, payload, False)
+        elif (given := self._line.answered()) is not None:
+            self._cancel_watches(jam=len(self._line) < 2)
+            self._chunks += kind == pipe.LAST
+            self._since = time.monotonic()
+            try:
+                await self._go_on()
+            finally:
+                # The next chunk is pulled before the result goes out: the core waits for the pull.
+                if kind != pipe.LAST and not given.revoked:
+                    await self._supervisor.ended(given.held, None)
+                elif not given.revoked:
+                    await self._supervisor.reported(given.held, payload, True)
+            if self._recycling.has_served(self._chunks):
+                await self._recycling.look(self._is_spent)
+
+    async def _go_on(self) -> None:
+        """After a chunk: to the next that the worker has, or the core is free."""
+        given = self._line.first
+        if given is not None:
+            if given.revoked:
+                self._kill_later(given, SKIP_SECONDS)
+            elif self.is_ready:
+                self._begin(given)
+        elif self.is_ready and (self._stale or self._recycling.is_warm):
             self.is_ready = False
-            self._retire()
-        else:
+            self._kill("stopped")
+        elif self.is_ready and self._worker is not None and not self._worker.is_dead:
             await self._supervisor.core_freed(self)
-        await self._supervisor.reported(held, payload, True)
+        else:
+            self.is_ready = False
 
     async def _buried(
         self, worker: WorkerProcess, death: Death, failure: StartFailed | None, was_ready: bool
     ) -> None:
         """After a worker's death: tells the agent what was lost by it."""
-        self._cancel_timer()
-        held, self.held = self.held, None
-        waiting = list(self._waiting)
-        self._waiting.clear()
-        idle, self.is_ready = self.is_ready and held is None, False
-        item = worker.progress.item
+        self._cancel_watches()
+        self._lose_core()
+        lost = [given for given in self._line if not given.revoked]
+        self._line = Line()
+        begun, item = worker.progress.begun, worker.progress.item
         worker.close()
         self._worker = None
-        if idle:
-            self._supervisor.core_lost(self)
-        if held is not None:
-            await self._supervisor.crashed(held, self._explain(held, death, item))
-        for unbegun in waiting:
-            await self._supervisor.crashed(
-                unbegun, Crash(None, "stopped", "the worker was lost before it")
-            )
-        if held is not None:
+        self._spawn(worker.gone())
+        for given in lost:
+            crash = None
+            if given.number == begun:
+                crash = crash_of(given, death, item, self._ordered, self._options.host)
+                crash.start_seconds = self._start_seconds
+            await self._supervisor.ended(given.held, crash)
+        if lost:
             return
         if not was_ready and not self._closing:
-            self._failed = True
-            failure = failure or StartFailed(
-                "WorkerStartFailed", f"the worker {death} while it started", ""
-            )
-            await self._supervisor.worker_failed(self, failure)
+            await self._cannot_start(failure or failure_of(death))
         elif was_ready and self._ordered is None:
             logger.warning("an idle worker (pid %d) %s; it is replaced", worker.pid, death)
 
-    def _begin(self, held: Holding) -> None:
+    async def _cannot_start(self, failure: StartFailed) -> None:
+        self._has_failed = True
+        await self._supervisor.worker_failed(self, failure)
+
+    def _begin(self, given: Given) -> None:
         """From now on the worker computes this chunk."""
-        self.held = held
+        assert self._worker is not None
+        progress, held = self._worker.progress, given.held
         held.started = True
         self._since = time.monotonic()
-        if held.head.timeout is not None:
-            self._watch(held, held.head.timeout)
-        if self._worker is not None and self._worker.progress.stopping and not self._draining:
+        if (timeout := held.head.timeout) is not None:
+            passed = lambda item: self._kill("timeout", given, item)  # noqa: E731
+            self._deadline = Deadline(progress, given.number, timeout, passed)
+        if progress.stopping and not self._draining:
             # That was meant for the chunk before. (One that saw it already is handed back.)
-            self._worker.progress.ask_to_stop(False)
+            progress.ask_to_stop(False)
         if held.unwanted:
             self.stop(held, self._options.withdraw_grace)
 
-    def _explain(self, held: Holding, death: Death, item: int | None) -> Crash:
-        host = self._options.host
-        if self._ordered is None:
-            return crash_of(death, item, host)
-        reason, blamed = self._ordered
-        if reason == "timeout" and blamed == item and blamed is not None:
-            message = (
-                f"it computed for longer than its timeout of {held.head.timeout:g} s; "
-                "its worker was replaced"
-            )
-            return Crash(blamed, "timeout", message, host=host)
-        # Killed for an item that it had just finished, or for none: nobody is to blame.
-        return Crash(None, "stopped", "the worker was stopped", host=host)
+    def _hand_on(self) -> None:
+        """The chunk in progress is not as short as those behind it were told: other cores may be
+        idle, and they have not begun."""
+        if self._worker is None:
+            return
+        begun = self._worker.progress.skip(self._line.last)
+        if revoked := self._line.revoke(begun):
+            self._spawn(self._handed_on(revoked))
+
+    async def _handed_on(self, revoked: list[Given]) -> None:
+        for given in revoked:
+            await self._supervisor.ended(given.held, None)
+        await self._supervisor.flush()
 
     def _is_spent(self) -> bool:
         """Whether this worker has served long enough."""
-        options = self._options
-        if options.recycle_chunks is not None and self._chunks >= options.recycle_chunks:
-            return True
-        age = time.monotonic() - self._born
-        if options.recycle_age is not None and age >= options.recycle_age:
-            return True
-        if options.recycle_memory is not None and self._worker is not None:
-            return self._worker.memory() >= options.recycle_memory
-        return False
+        worker = self._worker
+        return (
+            self.is_ready
+            and worker is not None
+            and self._recycling.is_spent(worker, self._chunks, self._born)
+        )
 
-    def _retire(self) -> None:
-        """Ends an idle worker; ``run`` starts the next one."""
-        if self.is_ready:
-            self.is_ready = False
-            self._supervisor.core_lost(self)
-        self._kill("stopped", None)
-
-    def _kill(self, reason: str, item: int | None) -> None:
-        if self._worker is not None and self._ordered is None:
-            self._ordered = (reason, item)
+    def _kill(self, reason: str, given: Given | None = None, item: int | None = None) -> None:
         if self._worker is not None:
+            self._expect_death(Order(reason, given, item))
             self._worker.kill()
 
-    def _watch(self, held: Holding, timeout: float) -> None:
-        """Kills the worker when one item has computed for longer than ``timeout`` seconds."""
+    def _kill_later(self, given: Given, grace: float) -> None:
+        """Kills the worker if this chunk is not ended by then."""
 
-        def look() -> None:
-            worker = self._worker
-            if self.held is not held or worker is None:
-                return
-            item, started = worker.progress.item, worker.progress.started_ns
-            left = timeout
-            if item is not None and started:
-                left = timeout - (time.monotonic_ns() - started) / 1e9
-            if left <= 0:
-                self._kill("timeout", item)
-            else:
-                self._timer = asyncio.get_running_loop().call_later(max(0.01, left), look)
+        def kill() -> None:
+            if self._line.first is given:
+                self._kill("stopped")
 
-        self._timer = asyncio.get_running_loop().call_later(timeout, look)
+        asyncio.get_running_loop().call_later(grace, kill)
 
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _expect_death(self, order: Order) -> None:
+        """The worker is about to die: from now on it gets nothing. The first order counts."""
+        self._ordered = self._ordered or order
+        self._lose_core()
+
+    def _lose_core(self) -> None:
+        idle, self.is_ready = self.is_idle, False
+        if idle:
+            self._supervisor.core_lost(self)
+
+    def _cancel_watches(self, *, jam: bool = True) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        if jam and self._jam is not None:
+            self._jam.cancel()
+            self._jam = None
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import threading
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
-from jetmap.messages import Crash, Setup, encode
+import msgspec
+
+from jetmap.messages import Setup, StartFailed, encode
 from jetmap.worker import pipe
 from jetmap.worker.progress import Progress
-from jetmap.worker.spawn import spawn_worker
+from jetmap.worker.spawn import MARK, spawn_worker
 
+from .descendants import end_marked
 from .options import AgentOptions
 from .pipe import AgentPipe
+
+_failed = msgspec.msgpack.Decoder(StartFailed).decode
 
 
 @dataclass(frozen=True)
@@ -36,51 +44,98 @@ class Death:
         return f"exited with code {self.exit_code}"
 
 
+class StartError(Exception):
+    """The system cannot start a worker process now. failure: how to say so."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        message = f"the worker process cannot be started: {cause}"
+        self.failure = StartFailed(type(cause).__name__, message, "")
+
+
 class WorkerProcess:
-    """One process on one core. Made by ``start``; ends by ``kill`` or by its own fault."""
+    """One process on one core. Made by ``start``; ends by ``kill`` or by its own fault.
+
+    Whichever it is: what its functions started dies with it, what it had sent can still be
+    received, and then the pipe is closed. ``gone`` waits for all that.
+    """
 
     def __init__(
-        self,
-        process: subprocess.Popen[bytes],
-        channel: AgentPipe,
-        progress: Progress,
-        death: asyncio.Future[Death],
+        self, process: subprocess.Popen[bytes], channel: AgentPipe, progress: Progress, mark: str
     ) -> None:
         self.pid = process.pid
         self.progress = progress
         self._pipe = channel
-        self._death = death
-        self._process = process
+        self._mark = mark
+        self._loop = asyncio.get_running_loop()
+        self._started_at = self._loop.time()
+        self._death: asyncio.Future[Death] = self._loop.create_future()
+        self._swept: asyncio.Future[None] | None = None
 
     @classmethod
     async def start(cls, options: AgentOptions, cpu: int | None, setup: Setup) -> WorkerProcess:
-        """Starts it and sends what it shall import; its first frame says how that went."""
-        ours, theirs = socket.socketpair()
-        progress = Progress.create()
+        """Starts it and sends what it shall import; its first frame says how that went.
+
+        Raises StartError where the system has no process, memory or file for it, or its
+        directory is gone.
+        """
         try:
-            process = spawn_worker(
-                sys_path=options.sys_path,
-                cwd=options.cwd,
-                pipe=theirs,
-                progress_fd=progress.fd,
-                cpu=cpu,
-                nice=options.nice,
-            )
-        except BaseException:
-            ours.close()
-            progress.close()
-            raise
-        finally:
-            theirs.close()
-        death = _watch(process)
-        channel = await AgentPipe.open(ours)
+            return await cls._start(options, cpu, setup)
+        except (OSError, RuntimeError, MemoryError, subprocess.SubprocessError) as error:
+            raise StartError(error) from error
+
+    @classmethod
+    async def _start(cls, options: AgentOptions, cpu: int | None, setup: Setup) -> WorkerProcess:
+        with ExitStack() as undo:
+            ours, theirs = socket.socketpair()
+            undo.callback(ours.close)
+            with theirs:
+                progress = Progress.create()
+                undo.callback(progress.close)
+                mark = secrets.token_hex(8)
+                process = spawn_worker(
+                    sys_path=options.sys_path,
+                    cwd=options.cwd,
+                    pipe=theirs,
+                    progress_fd=progress.fd,
+                    cpu=cpu,
+                    mark=mark,
+                    nice=options.nice,
+                )
+            undo.callback(process.wait)
+            undo.callback(process.kill)
+            channel = await AgentPipe.open(ours)
+            undo.callback(channel.close)
+            worker = cls(process, channel, progress, mark)
+            _watch(process, worker._died)
+            undo.pop_all()
         channel.send(pipe.SETUP, encode(setup))
-        return cls(process, channel, progress, death)
+        return worker
 
     @property
     def has_answered(self) -> bool:
         """Whether a frame waits: after the start, that it is ready, or why it is not."""
         return self._pipe.has_frames
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether it has said that it is ready, and nobody has received that yet."""
+        return self._pipe.next_kind == pipe.READY and not self.is_dead
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has said that it cannot start, or died, and nobody has received that yet."""
+        return self.has_answered and not self.is_warm
+
+    @property
+    def is_dead(self) -> bool:
+        return self._death.done()
+
+    @property
+    def start_seconds(self) -> float:
+        """From its start to its first frame; 0 before that."""
+        first = self._pipe.first_at
+        return first - self._started_at if first is not None else 0.0
 
     def send_chunk(self, chunk: bytes) -> None:
         self._pipe.send(pipe.CHUNK, chunk)
@@ -92,26 +147,41 @@ class WorkerProcess:
     async def death(self) -> Death:
         return await asyncio.shield(self._death)
 
+    async def failure(self) -> StartFailed:
+        """Of one that ``has_failed``: why."""
+        while (received := await self.receive()) is not None:
+            if received[0] == pipe.FAILED:
+                return _failed(received[1])
+        return failure_of(await self.death())
+
+    async def gone(self) -> None:
+        """Until it is dead, and all that its functions started."""
+        await self.death()
+        if self._swept is not None:
+            await self._swept
+
+    async def end(self) -> None:
+        """Kills it, and waits until nothing of it is left."""
+        self.kill()
+        await self.gone()
+        self.close()
+
     def kill(self) -> None:
-        """Ends the worker and every process that its function started in its group."""
-        if self._death.done():
-            return
-        try:
-            os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # It died meanwhile; its death is reported as any other.
-        # A child that left the group may hold the worker's end of the pipe open.
-        asyncio.get_running_loop().call_later(1.0, self._pipe.close)
+        """Ends the worker and its process group; all else follows from its death."""
+        if not self._death.done():
+            _kill_group(self.pid)
 
     def close(self) -> None:
         """Frees what belongs to the process; after its death."""
-        # What it started must not outlive it, as when it crashed on its own.
-        try:
-            os.killpg(self.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass  # Nothing of its group is left.
         self._pipe.close()
         self.progress.close()
+
+    def _died(self, death: Death) -> None:
+        if self._death.done():
+            return
+        self._death.set_result(death)
+        self._pipe.finish()
+        self._swept = self._loop.run_in_executor(None, end_marked, MARK, self._mark)
 
     def memory(self) -> int:
         """Resident bytes now; 0 if the system does not say."""
@@ -123,20 +193,22 @@ class WorkerProcess:
             return 0
 
 
-def crash_of(death: Death, item: int | None, host: str) -> Crash:
-    """The report of a death that nobody ordered."""
-    message = f"the worker {death} in this item; its memory peaked at {_mib(death.peak_memory)}"
-    return Crash(item, "died", message, death.signal, death.exit_code, death.peak_memory, host)
+def failure_of(death: Death) -> StartFailed:
+    """Of a worker that died before it said that it is ready."""
+    return StartFailed("WorkerStartFailed", f"the worker {death} while it started", "")
 
 
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.0f} MiB"
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass  # Nothing of it is left.
 
 
-def _watch(process: subprocess.Popen[bytes]) -> asyncio.Future[Death]:
-    """A future of the process's death; reaps it, which also tells its peak memory."""
+def _watch(process: subprocess.Popen[bytes], died: Callable[[Death], None]) -> None:
+    """Calls ``died`` when the process is dead, in the event loop. Ends what is left of its group;
+    reaps it, which also tells its peak memory."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Death] = loop.create_future()
 
     def reap() -> Death:
         _, status, usage = os.wait4(process.pid, 0)
@@ -146,25 +218,22 @@ def _watch(process: subprocess.Popen[bytes]) -> asyncio.Future[Death]:
         peak = usage.ru_maxrss * scale
         return Death(-code if code < 0 else None, code if code >= 0 else None, peak)
 
-    def settle(death: Death) -> None:
-        if not future.done():
-            future.set_result(death)
-
     if hasattr(os, "pidfd_open"):
         pidfd = os.pidfd_open(process.pid)
 
         def readable() -> None:
             loop.remove_reader(pidfd)
             os.close(pidfd)
-            settle(reap())
+            _kill_group(process.pid)  # Its number is its own until it is reaped.
+            died(reap())
 
         loop.add_reader(pidfd, readable)
     else:
 
         def wait() -> None:
             death = reap()
+            _kill_group(process.pid)
             if not loop.is_closed():
-                loop.call_soon_threadsafe(settle, death)
+                loop.call_soon_threadsafe(died, death)
 
         threading.Thread(target=wait, daemon=True, name=f"reap-{process.pid}").start()
-    return future

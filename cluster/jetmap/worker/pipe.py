@@ -16,7 +16,9 @@ _READ_AHEAD = 65_536
 # agent to worker
 SETUP, CHUNK = b"S", b"C"
 # worker to agent
-READY, FAILED, PART, LAST, STALE = b"R", b"F", b"P", b"L", b"X"
+READY, FAILED, STALE = b"R", b"F", b"X"
+# Each chunk is answered with any number of PARTs and one LAST, or with SKIPPED.
+PART, LAST, SKIPPED = b"P", b"L", b"K"
 
 
 def frame(kind: bytes, payload: bytes) -> bytes:

@@ -46,6 +46,7 @@ class _Worker:
         self._pipe = channel
         self._progress = progress
         self._map = ""
+        self._number = 0  # Of the chunk; the agent counts them too.
         self._functions: dict[str, Function] = {}
         self._trust = self._grows = False
         self._limits = Limits()
@@ -59,7 +60,11 @@ class _Worker:
             return
         while (received := self._pipe.receive()) is not None:
             if received[0] == pipe.CHUNK:
-                self._compute(self._decode(received[1]))
+                self._number += 1
+                if self._progress.begin(self._number):
+                    self._compute(self._decode(received[1]))
+                else:
+                    self._pipe.send(pipe.SKIPPED, b"")
 
     def _start(self, setup: Setup) -> bool:
         self._trust, self._grows = setup.trust, setup.grows

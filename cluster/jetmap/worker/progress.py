@@ -1,7 +1,8 @@
 """Words of shared memory between an agent and its worker.
 
-The worker writes which item it is in; the agent asks it to stop. Memory is shared because
-it can be written in 30 ns before each item, and read after the worker has died.
+The worker writes which chunk and item it is in; the agent asks it to stop, and to pass over
+chunks. Memory is shared because it can be written in 30 ns before each item, and read after the
+worker has died.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 
-_ITEM, _STARTED, _STOP = range(3)
+_ITEM, _STARTED, _STOP, _BEGUN, _SKIP = range(5)
 _SIZE = mmap.PAGESIZE
 
 
@@ -44,6 +45,25 @@ class Progress:
     @property
     def stopping(self) -> bool:
         return bool(self.words[_STOP])
+
+    @property
+    def begun(self) -> int:
+        """The number of the chunk that the worker began, or passed over, last."""
+        return self.words[_BEGUN]
+
+    def begin(self, number: int) -> bool:
+        """The worker comes to its next chunk. Returns whether it is still wanted.
+
+        It writes before it reads, and the agent, in ``skip``, the other way round: a chunk that
+        the agent does not see begun after it has asked is not begun.
+        """
+        self.words[_BEGUN] = number
+        return number > self.words[_SKIP]
+
+    def skip(self, number: int) -> int:
+        """Asks the worker to pass over chunks up to this number; returns ``begun``."""
+        self.words[_SKIP] = number
+        return self.words[_BEGUN]
 
     def enter(self, item: int, started_ns: int = 0) -> None:
         # The start is written first: the agent must never pair a new item with an old start.

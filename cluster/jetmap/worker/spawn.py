@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from .limits import one_thread
 
+MARK = "JETMAP__WORKER"  # In the environment of a worker, and of all that it starts.
+
 
 def interpreter(sys_path: Sequence[str], statement: str) -> list[str]:
     """The command of a fresh interpreter with this ``sys.path`` that runs ``statement``."""
@@ -25,6 +27,7 @@ def spawn_worker(
     pipe: socket.socket,
     progress_fd: int,
     cpu: int | None,
+    mark: str,
     nice: int = 0,
 ) -> subprocess.Popen[bytes]:
     """Starts a worker in a process group of its own; its end of ``pipe`` is passed on."""
@@ -35,7 +38,7 @@ def spawn_worker(
     return subprocess.Popen(
         interpreter(sys_path, statement),
         cwd=cwd,
-        env={**os.environ, **one_thread()},
+        env={**os.environ, **one_thread(), MARK: mark},
         stdin=subprocess.DEVNULL,
         pass_fds=(pipe.fileno(), progress_fd),
         start_new_session=True,

@@ -1,0 +1,547 @@
+"""A core's worker against a model of one: frames, kills and deaths in any order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from jetmap.agent.holdings import Holding
+from jetmap.agent.options import AgentOptions
+from jetmap.agent.slot import SKIP_SECONDS, Slot
+from jetmap.agent.watch import JAM_SECONDS
+from jetmap.agent.worker_process import Death, StartError
+from jetmap.messages import ChunkHead, Crash, Ready, Setup, StartFailed, encode
+from jetmap.worker import pipe
+from jetmap.worker.progress import Progress
+from waiting import turns
+
+TIMEOUT = 5.0  # Of an item. (One that began when the machine was started is over it.)
+LONG_AGO = 1
+
+
+class FakeWorker:
+    """Both sides of a worker: what the slot sees, and what the process and its pipe do.
+
+    at_kill: chunk and item that it was in when it was first killed; at_death: when it died.
+    """
+
+    pid = 1
+    start_seconds = 0.25
+
+    def __init__(self) -> None:
+        self.progress = Progress.create()
+        self.given: deque[Holding] = deque()
+        self.chunk: Holding | None = None
+        self.latest: Holding | None = None
+        self.number = 0
+        self.on_the_way: deque[tuple[bytes, bytes]] = deque()
+        self.here: deque[tuple[bytes, bytes]] = deque()
+        self.news = asyncio.Event()
+        self.killed = self.ended = self.closed = self.said_ready = False
+        self.at_kill: tuple[Holding | None, int | None] | None = None
+        self.at_death: tuple[Holding | None, int | None] | None = None
+        self.died = asyncio.get_running_loop().create_future()
+        self.chunks: dict[bytes, Holding] = {}
+
+    # What the process does
+
+    @property
+    def lives(self) -> bool:
+        return not self.died.done()
+
+    @property
+    def is_in(self) -> tuple[Holding | None, int | None]:
+        return self.chunk, self.progress.item
+
+    def come_to_next(self) -> None:
+        self.number += 1
+        held = self.given.popleft()
+        if self.progress.begin(self.number):
+            self.chunk = self.latest = held
+        else:
+            self.on_the_way.append((pipe.SKIPPED, b""))
+
+    def finish(self) -> None:
+        self.progress.leave()
+        self.on_the_way.append((pipe.LAST, b""))
+        self.chunk = None
+
+    def die(self, signal: int | None, code: int | None, lost: int) -> None:
+        """lost: frames that nobody reads any more. (Who has not said that it finished has not.)"""
+        self.at_death = self.is_in
+        for _ in range(min(lost, len(self.on_the_way))):
+            kind, _ = self.on_the_way.pop()
+            if kind == pipe.LAST and self.at_death[0] is None:
+                self.at_death = self.latest, None
+        self.here.extend(self.on_the_way)
+        self.on_the_way.clear()
+        self.ended = True
+        self.died.set_result(Death(signal, code, 1 << 20))
+        self.news.set()
+
+    def deliver(self) -> None:
+        self.here.append(self.on_the_way.popleft())
+        self.news.set()
+
+    # What the slot sees
+
+    @property
+    def has_answered(self) -> bool:
+        return bool(self.here) or self.ended
+
+    @property
+    def is_warm(self) -> bool:
+        return bool(self.here) and self.here[0][0] == pipe.READY and self.lives
+
+    @property
+    def has_failed(self) -> bool:
+        return self.has_answered and not self.is_warm
+
+    @property
+    def is_dead(self) -> bool:
+        return not self.lives
+
+    def send_chunk(self, data: bytes) -> None:
+        if self.lives:
+            self.given.append(self.chunks[data])
+
+    async def receive(self) -> tuple[bytes, bytes] | None:
+        while not self.here:
+            if self.ended:
+                return None
+            self.news.clear()
+            await self.news.wait()
+        return self.here.popleft()
+
+    async def death(self) -> Death:
+        return await asyncio.shield(self.died)
+
+    async def failure(self) -> StartFailed:
+        await self.death()
+        return StartFailed("X", "it failed", "")
+
+    async def gone(self) -> None:
+        await self.death()
+
+    async def end(self) -> None:
+        self.kill()
+        await self.gone()
+        self.close()
+
+    def kill(self) -> None:
+        if self.lives and not self.killed:
+            self.killed, self.at_kill = True, self.is_in
+
+    def close(self) -> None:
+        assert not self.lives and not self.closed
+        self.closed = True
+        self.progress.close()
+
+    def memory(self) -> int:
+        return 0
+
+
+class Account:
+    """The agent: what it was told of each chunk, and how many idle cores it believes in."""
+
+    def __init__(self) -> None:
+        self.idle = 0
+        self.ends: Counter[int] = Counter()
+        self.crashes: list[tuple[Holding, Crash]] = []
+        self.failures = 0
+        self.worker: FakeWorker | None = None
+
+    async def worker_ready(self, slot: Slot, ready: Ready) -> None: ...
+    async def announce(self) -> None: ...
+    async def flush(self) -> None: ...
+
+    async def worker_failed(self, slot: Slot, failure: StartFailed) -> None:
+        self.failures += 1
+
+    async def core_freed(self, slot: Slot) -> None:
+        self.idle += 1
+        assert self.idle == 1 and slot.is_idle
+        assert slot._worker is not None and not slot._worker.is_dead
+
+    def core_lost(self, slot: Slot) -> None:
+        self.idle -= 1
+        assert self.idle == 0
+
+    async def reported(self, held: Holding, report: bytes, last: bool) -> None:
+        assert not self.ends[id(held)], "it has ended"
+        self.ends[id(held)] += last
+
+    async def ended(self, held: Holding, crash: Crash | None) -> None:
+        assert not self.ends[id(held)], "it has ended"
+        self.ends[id(held)] += 1
+        if crash is not None:
+            self.crashes.append((held, crash))
+
+
+def options(**more: Any) -> AgentOptions:
+    return AgentOptions(pool="p", setup=Setup(), sys_path=(), cwd="/", **more)
+
+
+class Bench:
+    """A slot, its fake workers, and a clock that is moved by hand."""
+
+    def __init__(self, **more: Any) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.now = 0.0
+        self.loop.time = lambda: self.now  # type: ignore[method-assign]
+        self.faults: list[Any] = []
+        self.loop.set_exception_handler(lambda _, context: self.faults.append(context))
+        self.account = Account()
+        self.workers: list[FakeWorker] = []
+        self.chunks: dict[bytes, Holding] = {}
+        self.refusals = 0
+        self.slot = Slot(
+            0,
+            None,
+            options(**more),
+            Setup(),
+            self.account,
+            self.start,  # type: ignore[arg-type]
+        )
+        self.running = self.loop.create_task(self.slot.run())
+        self.settle()
+
+    async def start(self, *_: Any) -> FakeWorker:
+        if self.refusals:
+            self.refusals -= 1
+            raise StartError(FileNotFoundError("the directory is gone"))
+        worker = FakeWorker()
+        worker.chunks = self.chunks
+        self.workers.append(worker)
+        return worker
+
+    @property
+    def worker(self) -> FakeWorker:
+        worker: Any = self.slot._worker
+        return worker
+
+    def settle(self) -> None:
+        self.loop.run_until_complete(turns(20))
+        assert not self.faults, self.faults
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        self.settle()
+
+    def get_ready(self, worker: FakeWorker | None = None) -> None:
+        worker = worker or self.worker
+        worker.said_ready = True
+        worker.on_the_way.append((pipe.READY, encode(Ready([], "d", []))))
+        worker.deliver()
+        self.settle()
+
+    def assign(self, count: int, timeout: float | None = None) -> list[Holding]:
+        """Chunks of one item; its index is the same in all of them."""
+        chunks = []
+        for _ in range(count):
+            number = len(self.chunks)
+            head = ChunkHead(f"m{number}", 1, 1, "f", "json", 0, 1, "inbox", timeout, 0.0)
+            held = Holding(head, [], str(number).encode(), 0, 0)
+            self.chunks[held.data] = held
+            chunks.append(held)
+        self.account.idle -= 1
+        # (A loop must be running where timers are made.)
+        self.do(lambda: self.slot.assign(chunks))
+        return chunks
+
+    def do(self, call: Any) -> None:
+        async def within() -> None:
+            call()
+
+        self.loop.run_until_complete(within())
+        self.settle()
+
+    def close(self) -> None:
+        """Everything ends; each chunk must have had one end."""
+        self.do(self.slot.close)
+        for _ in range(10):
+            for worker in self.workers:
+                if worker.killed and worker.lives:
+                    worker.die(9, None, 0)
+            self.pass_time(60)
+        assert self.running.done() and not self.running.exception()
+        assert all(worker.closed for worker in self.workers)
+        assert {self.account.ends[id(held)] for held in self.chunks.values()} <= {1}
+        self.loop.close()
+
+
+@pytest.fixture
+def bench() -> Any:
+    made = Bench()
+    yield made
+    made.close()
+
+
+class Serving(RuleBasedStateMachine):
+    """Chunks are given, computed, withdrawn, overdue; workers crash, are killed, are replaced."""
+
+    @initialize(recycle=st.sampled_from([None, 1, 3]))
+    def begin(self, recycle: int | None) -> None:
+        self.bench = Bench(recycle_chunks=recycle)
+        self.replaced = False
+
+    def living(self) -> list[FakeWorker]:
+        return [worker for worker in self.bench.workers if worker.lives]
+
+    # The worker
+
+    @rule(data=st.data(), fails=st.booleans())
+    def says_ready(self, data: st.DataObject, fails: bool) -> None:
+        new = [worker for worker in self.living() if not worker.said_ready]
+        if not new:
+            return
+        worker = data.draw(st.sampled_from(new))
+        if fails:
+            worker.said_ready = True
+            failure = encode(StartFailed("ImportError", "no", ""))
+            worker.on_the_way.append((pipe.FAILED, failure))
+            worker.die(None, 0, 0)
+        else:
+            worker.said_ready = True
+            worker.on_the_way.append((pipe.READY, encode(Ready([], "d", []))))
+
+    @rule(overdue=st.booleans())
+    def works(self, overdue: bool) -> None:
+        """One step: to its next chunk, into its item, to its end."""
+        for worker in self.living():
+            if worker.chunk is None:
+                if worker.given:
+                    worker.come_to_next()
+            elif worker.progress.item is None and not worker.progress.stopping:
+                started = LONG_AGO if overdue else time.monotonic_ns()
+                worker.progress.enter(0, started if worker.chunk.head.timeout else 0)
+            else:
+                worker.finish()
+
+    @rule()
+    def reports(self) -> None:
+        for worker in self.living():
+            if worker.chunk is not None:
+                worker.on_the_way.append((pipe.PART, b""))
+
+    @rule(count=st.integers(1, 3))
+    def arrives(self, count: int) -> None:
+        for worker in self.bench.workers:
+            for _ in range(min(count, len(worker.on_the_way))):
+                worker.deliver()
+        self.bench.settle()
+
+    @rule(lost=st.integers(0, 2))
+    def is_dead(self, lost: int) -> None:
+        """A kill is done."""
+        for worker in self.living():
+            if worker.killed:
+                worker.die(9, None, lost)
+        self.bench.settle()
+
+    @rule(lost=st.integers(0, 2))
+    def crashes(self, lost: int) -> None:
+        for worker in self.living():
+            worker.die(None, 3, lost)
+            break
+        self.bench.settle()
+
+    # The agent
+
+    @precondition(lambda self: self.bench.slot.is_idle)
+    @rule(count=st.integers(1, 4), limited=st.booleans())
+    def is_given(self, count: int, limited: bool) -> None:
+        self.bench.assign(count, TIMEOUT if limited else None)
+
+    @rule(data=st.data())
+    def is_withdrawn(self, data: st.DataObject) -> None:
+        there = [held for held in self.bench.chunks.values() if self.bench.slot.has(held)]
+        if there:
+            held = data.draw(st.sampled_from(there))
+            self.bench.do(lambda: self.bench.slot.stop(held, 0.5))
+
+    @rule(seconds=st.sampled_from([0.01, JAM_SECONDS, 0.5, SKIP_SECONDS, TIMEOUT, 40.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.bench.pass_time(seconds)
+
+    @rule()
+    def looks_at_its_age(self) -> None:
+        self.bench.loop.create_task(self.bench.slot.recycle())
+        self.bench.settle()
+
+    @rule(refusals=st.integers(0, 2))
+    def source_changes(self, refusals: int) -> None:
+        self.bench.refusals = refusals
+        self.bench.loop.create_task(self.bench.slot.replace())
+        self.bench.settle()
+
+    # What must hold
+
+    @invariant()
+    def idle_cores_are_what_they_seem(self) -> None:
+        if hasattr(self, "bench"):
+            assert self.bench.account.idle == self.bench.slot.is_idle
+
+    @invariant()
+    def only_the_guilty_are_blamed(self) -> None:
+        if not hasattr(self, "bench"):
+            return
+        for held, crash in self.bench.account.crashes:
+            if crash.item is None and crash.reason != "died":
+                continue
+            # Its worker died in it; and, of what was killed, was in it when it was killed.
+            deaths = [w for w in self.bench.workers if w.at_death and w.at_death[0] is held]
+            assert len(deaths) == 1
+            worker = deaths[0]
+            assert crash.item == worker.at_death[1]  # type: ignore[index]
+            assert (crash.reason == "timeout") == worker.killed
+            assert not worker.killed or worker.at_kill == worker.at_death
+            assert crash.start_seconds == FakeWorker.start_seconds
+
+    def teardown(self) -> None:
+        if hasattr(self, "bench"):
+            self.bench.close()
+            self.only_the_guilty_are_blamed()
+
+
+TestServing = Serving.TestCase
+TestServing.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+
+
+def test_what_is_killed_when_it_had_finished_blames_nobody(bench: Bench) -> None:
+    bench.get_ready()
+    worker = bench.worker
+    (late,) = bench.assign(1, TIMEOUT)
+    worker.come_to_next()
+    worker.progress.enter(0, LONG_AGO)
+    bench.pass_time(TIMEOUT)
+    assert worker.killed
+    # It finishes in this very moment, and its end is read before its death is known.
+    worker.finish()
+    worker.deliver()
+    bench.settle()
+    assert bench.account.ends[id(late)] == 1
+    assert not bench.slot.is_idle and not bench.account.idle, "nothing is given to the dying"
+    worker.die(9, None, 0)
+    bench.settle()
+    assert not bench.account.crashes
+
+
+def test_what_waits_behind_a_slow_chunk_is_handed_back(bench: Bench) -> None:
+    bench.get_ready()
+    worker = bench.worker
+    slow, *others = bench.assign(4)
+    worker.come_to_next()
+    worker.progress.enter(0)
+    bench.pass_time(2 * JAM_SECONDS)
+    assert [bench.account.ends[id(held)] for held in others] == [1, 1, 1]
+    assert bench.slot.held is slow and not bench.account.crashes
+    assert not any(bench.slot.has(held) for held in others)
+
+    worker.finish()
+    worker.deliver()
+    bench.settle()
+    assert not bench.slot.is_idle, "it has yet to pass over the others"
+    for _ in others:
+        worker.come_to_next()
+        assert worker.chunk is None
+        worker.deliver()
+    bench.settle()
+    assert bench.slot.is_idle
+    (next_one,) = bench.assign(1)
+    worker.come_to_next()
+    assert worker.chunk is next_one
+    worker.finish()
+    worker.deliver()
+    bench.settle()
+
+
+def test_what_has_begun_meanwhile_is_not_handed_back(bench: Bench) -> None:
+    bench.get_ready()
+    worker = bench.worker
+    first, second, third = bench.assign(3)
+    worker.come_to_next()
+    worker.finish()
+    worker.come_to_next()  # The first one's end is still in the pipe.
+    bench.pass_time(JAM_SECONDS)
+    bench.pass_time(JAM_SECONDS)
+    assert [bench.account.ends[id(held)] for held in (first, second, third)] == [0, 0, 1]
+    worker.finish()
+    worker.come_to_next()
+    while worker.on_the_way:
+        worker.deliver()
+    bench.settle()
+    assert bench.slot.is_idle and not bench.account.crashes
+
+
+def test_a_successor_that_cannot_start_costs_no_worker() -> None:
+    bench = Bench(recycle_chunks=2)
+    bench.get_ready()
+    worker = bench.worker
+
+    def chunk() -> None:
+        bench.assign(1)
+        worker.come_to_next()
+        worker.finish()
+        worker.deliver()
+        bench.settle()
+
+    chunk()
+    assert len(bench.workers) == 1
+    chunk()
+    assert len(bench.workers) == 2, "it is started with the last of its chunks"
+    bench.workers[1].die(None, 0, 0)
+    chunk()
+    assert bench.account.failures == 1 and not worker.killed
+    chunk()
+    assert len(bench.workers) == 2, "not again at once"
+    bench.refusals = 1
+    time_before = time.monotonic
+    try:
+        time.monotonic = lambda: time_before() + 100  # type: ignore[assignment]
+        chunk()
+        assert bench.account.failures == 2 and bench.slot.is_idle
+        time.monotonic = lambda: time_before() + 200  # type: ignore[assignment]
+        chunk()
+    finally:
+        time.monotonic = time_before
+    assert len(bench.workers) == 3
+    bench.get_ready(bench.workers[2])
+    chunk()
+    assert worker.killed, "there is a warm one now"
+    bench.close()
+
+
+def test_a_worker_that_the_system_cannot_start_is_told_of(bench: Bench) -> None:
+    bench.get_ready()
+    bench.refusals = 1
+    bench.worker.die(None, 3, 0)
+    bench.settle()
+    assert bench.account.failures == 1 and bench.slot.status().state == "failed"
+    bench.pass_time(1)
+    bench.get_ready()
+    assert bench.slot.is_idle
+
+
+def test_a_garbled_frame_costs_the_worker(bench: Bench) -> None:
+    bench.get_ready()
+    worker = bench.worker
+    (held,) = bench.assign(1)
+    worker.come_to_next()
+    worker.on_the_way.append((pipe.READY, b"\xc1"))
+    worker.deliver()
+    bench.settle()
+    assert worker.killed and not bench.slot.is_idle
+    worker.die(9, None, 0)
+    bench.settle()
+    assert bench.account.ends[id(held)] == 1
+    assert [crash.item for _, crash in bench.account.crashes] == [None]
+    bench.get_ready()
+    assert bench.slot.is_idle
