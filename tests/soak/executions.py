@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from .checker import HANG_UPS, JOBS, STREAMING, Checker, Map, Violation
-from .faults import AFTERMATH, STALL, TAKING, VANISHING, Fault, lost_seconds
+from .faults import AFTERMATH, OWNERS, STALL, TAKING, VANISHING, Fault, lost_seconds
 from .runs import Notes, Run
 
 # A job's item whose outcome is in the store does not start again later than this after it was
@@ -88,7 +88,11 @@ def _check_again(
                 )
                 checker.violations.append(Violation("again", map.name, later.at, text))
         item = map.items[several[0].number - map.base]
-        if item[2] == "agent" and len(several) > POISON_LIMIT:
+        first, last = several[0].at, several[-1].at
+        # Who carries a job after another counts anew.
+        owners = 1 + sum(f.kind in OWNERS and f.meets(first, last) for f in faults)
+        limit = POISON_LIMIT * (owners if map.way in JOBS else 1)
+        if item[2] == "agent" and len(several) > limit:
             text = f"an item that kills its agents toured {len(several)} of them"
             checker.violations.append(Violation("again", map.name, several[-1].at, text))
 
