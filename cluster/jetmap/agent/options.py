@@ -14,8 +14,8 @@ class AgentOptions:
     version: names the offer together with its functions; None: the digest of their source.
     embedded: the agent belongs to a keeper: chunks may name modules, source is watched.
     sys_path, cwd: of the workers. withdraw_grace: seconds that the worker of a chunk that is no
-    longer wanted has to end. recycle_*: chunks, seconds and bytes after which a worker is
-    replaced. nice: added to the workers' niceness.
+    longer wanted has to end. recycle_*: chunks, seconds and bytes after which a worker's
+    successor is started; it goes when that is ready. nice: added to the workers' niceness.
     """
 
     pool: str
