@@ -1,8 +1,8 @@
 """Fixtures that tests of more than one file use.
 
 Servers and agents: ``place`` is a site of the test's own, ``home`` one that the tests of a module
-share and hurt no more than its workers. Embedded clusters: ``shared`` and ``inline``. The command
-line: ``house`` and ``shared_up``.
+share and hurt no more than its workers; ``wide`` one that other hosts reach, which ``net`` makes.
+Embedded clusters: ``shared`` and ``inline``. The command line: ``house`` and ``shared_up``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pytest
 
 from house import House, Up
 from jetmap import Cluster
+from net import Net, reason_to_skip
 from support import CORES, FUNCTIONS, AgentProcess, Site, marked, nothing_left, site
 from waiting import wait_until
 
@@ -79,6 +80,28 @@ async def agent(
 
     await wait_until(nothing_else, "nothing else is left")
     assert len(home_agent.workers) == CORES and home_cluster.stats.maps_open == 0
+
+
+# Hosts with a network of their own
+
+
+@pytest.fixture(scope="session")
+def net_ability() -> None:
+    if reason := reason_to_skip():
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def net(net_ability: None) -> Iterator[Net]:
+    with Net() as net:
+        yield net
+
+
+@pytest.fixture
+async def wide(net: Net, tmp_path: Path) -> AsyncIterator[Site]:
+    """A server that other hosts reach."""
+    async with site(tmp_path, host=net.address) as there:
+        yield there
 
 
 # Embedded clusters

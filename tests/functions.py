@@ -108,6 +108,23 @@ def zeros(size: int) -> bytes:
 
 
 @task
+def gate(item: tuple[str, int]) -> bytes:
+    """A value of so many bytes, once there is a file of this name, if it has one."""
+    name, size = item
+    while name and not Path(name).exists():
+        time.sleep(0.005)  # What opens the gate is another process.
+    return bytes(size)
+
+
+@task
+def fill(item: tuple[int, int]) -> int:
+    """The item's number, after so many bytes of memory were written to."""
+    number, size = item
+    held = b"x" * size
+    return number + len(held) - size
+
+
+@task
 def measure(text: str, *, beside: str = "") -> int:
     """How long they are."""
     return len(text) + len(beside)

@@ -25,6 +25,7 @@ import psutil
 from jetmap import Cluster, ItemError, Outcome, subjects
 from jetmap.broker.connection import Auth, Connection
 from jetmap.broker.server import NatsServer
+from jetmap.dispatch.ledger import Ledger
 from jetmap.messages import Ping, Presence, encode
 from marks import MARK, described, kill_if_there, marked
 from waiting import wait_for, wait_until
@@ -258,11 +259,22 @@ def is_ready(cluster: Cluster, agent: AgentProcess) -> bool:
     return found is not None and found.ready == found.cores
 
 
+def account(cluster: Cluster) -> Ledger:
+    """The ledger of the only map that is open."""
+    (run,) = cluster._linked().dispatcher._maps.values()
+    return run.state.ledger
+
+
 @asynccontextmanager
-async def site(place: Path, **options: Any) -> AsyncIterator[Site]:
-    """A server on a free port; at the end every process of the site must be gone."""
+async def site(
+    place: Path, kind: type[NatsServer] = NatsServer, **options: Any
+) -> AsyncIterator[Site]:
+    """A server on a free port; at the end every process of the site must be gone.
+
+    kind: of the server; options: what it is made with.
+    """
     with nothing_left() as mark:
-        server = NatsServer(**options)
+        server = kind(**options)
         await server.start()
         there = Site(server, mark, place)
         try:

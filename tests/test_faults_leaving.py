@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 import functions
+from callers import Caller
 from jetmap import Cluster
 from load import orders
 from support import (
     CORES,
-    HERE,
     AgentProcess,
     Site,
     executions,
@@ -104,12 +100,11 @@ async def test_a_killed_caller(
     home: Site, cluster: Cluster, agent: AgentProcess, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    caller = await start_caller(home, log, count=100_000, seconds=0.02)
-    await wait_until(lambda: len(starts(log)) > 20, "the map runs")
-    other = asyncio.ensure_future(cluster.map(functions.empty, range(1000)))
-    caller.kill()
-    killed = time.monotonic()
-    await caller.wait()
+    async with Caller.on(home, log, [(n, 0.02) for n in range(100_000)]) as caller:
+        await wait_until(lambda: len(starts(log)) > 20, "the map runs")
+        other = asyncio.ensure_future(cluster.map(functions.empty, range(1000)))
+        await caller.kill()
+        killed = time.monotonic()
     await wait_until(
         lambda: time.monotonic() - starts(log)[-1].at > 2, "nothing of it runs any more", 14
     )
@@ -118,27 +113,14 @@ async def test_a_killed_caller(
     await home.until_busy(cluster, 0, 1)
 
 
-async def start_caller(
-    place: Site, log: Path, *, count: int, seconds: float
-) -> asyncio.subprocess.Process:
-    """Another process that maps; it prints its values' sum at the end."""
-    arguments = json.dumps([place.server.url, str(log), count, seconds])
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, str(HERE / "caller.py"), arguments), stdout=subprocess.PIPE
-    )
-
-
 @pytest.mark.slow
 async def test_a_frozen_caller_loses_nothing(
-    home: Site, cluster: Cluster, agent: AgentProcess, tmp_path: Path
+    home: Site, agent: AgentProcess, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    caller = await start_caller(home, log, count=300, seconds=0.03)
-    await wait_until(lambda: len(starts(log)) > 20, "the map runs")
-    caller.send_signal(signal.SIGSTOP)
-    try:
+    async with Caller.on(home, log, [(n, 0.03) for n in range(300)]) as caller:
+        await wait_until(lambda: len(starts(log)) > 20, "the map runs")
+        caller.freeze()
         await until(time.monotonic() + 14)
-    finally:
-        caller.send_signal(signal.SIGCONT)
-    told, _ = await caller.communicate()
-    assert json.loads(told) == sum(range(300))
+        caller.thaw()
+        assert (await caller.said()).values == list(range(300))

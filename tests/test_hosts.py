@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-import secrets
-import shutil
-import subprocess
-import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
 import functions
 from jetmap import UnknownFunction
-from support import FUNCTIONS, AgentProcess, Site, presence, site
+from net import Net, inside
+from support import Site, presence
 from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -114,134 +108,11 @@ async def test_what_waits_for_a_version_that_is_gone_moves_to_another(place: Sit
     assert len(versions) == 300 and set(versions) == {"old", "new"}
 
 
-# Network namespaces
-
-
-def reason_to_skip() -> str:
-    if os.geteuid() != 0:
-        return "network namespaces need root"
-    if shutil.which("ip") is None:
-        return "network namespaces need the command ip (iproute2)"
-    name = f"jmt{secrets.token_hex(3)}"
-    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
-    if made.returncode:
-        return f"network namespaces cannot be made here: {made.stderr.strip()}"
-    subprocess.run(["ip", "netns", "delete", name], check=True)
-    return ""
-
-
-class Net:
-    """A bridge on this host, and hosts (network namespaces) that are plugged into it."""
-
-    def __init__(self) -> None:
-        self._id = secrets.token_hex(3)
-        # Of the documentation's networks: nobody routes them.
-        self._subnet = f"198.18.{secrets.randbelow(256)}"
-        self.address = f"{self._subnet}.1"
-        self._bridge = f"jmb{self._id}"
-        self._hosts: list[str] = []
-
-    def __enter__(self) -> Net:
-        ip("link", "add", self._bridge, "type", "bridge")
-        ip("address", "add", f"{self.address}/24", "dev", self._bridge)
-        ip("link", "set", self._bridge, "up")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for host in self._hosts:
-            subprocess.run(["ip", "netns", "delete", host], check=False)
-        subprocess.run(["ip", "link", "delete", self._bridge], check=False)
-
-    def host(self) -> str:
-        """A new host's name."""
-        number = len(self._hosts) + 2
-        name, ours, theirs = (f"jm{kind}{self._id}{number}" for kind in "hvw")
-        ip("netns", "add", name)
-        self._hosts.append(name)
-        ip("link", "add", ours, "type", "veth", "peer", "name", theirs, "netns", name)
-        ip("link", "set", ours, "master", self._bridge, "up")
-        ip("-n", name, "address", "add", f"{self._subnet}.{number}/24", "dev", theirs)
-        ip("-n", name, "link", "set", theirs, "up")
-        ip("-n", name, "link", "set", "lo", "up")
-        return name
-
-    def cut(self, host: str) -> None:
-        """Pulls the host's cable."""
-        ip("link", "set", host.replace("jmh", "jmv"), "down")
-
-    def mend(self, host: str) -> None:
-        ip("link", "set", host.replace("jmh", "jmv"), "up")
-
-
-def ip(*arguments: str) -> None:
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr}"
-
-
-@pytest.fixture(scope="module")
-def netns() -> None:
-    if reason := reason_to_skip():
-        pytest.skip(reason)
-
-
-@pytest.fixture
-def net(netns: None) -> Iterator[Net]:
-    with Net() as net:
-        yield net
-
-
-@pytest.fixture
-async def wide(net: Net, tmp_path: Path) -> AsyncIterator[Site]:
-    """A server that other hosts reach."""
-    async with site(tmp_path, host=net.address) as there:
-        yield there
-
-
-def on(place: Site, host: str) -> AgentProcess:
-    return place.start_agent(FUNCTIONS, cores=1, within=("ip", "netns", "exec", host))
-
-
 async def test_agents_on_other_hosts(net: Net, wide: Site) -> None:
     cluster = await wide.cluster()
-    agents = [on(wide, net.host()) for _ in range(3)]
+    agents = [wide.start_agent(cores=1, within=inside(net.host())) for _ in range(3)]
     await wide.ready(cluster, *agents)
     assert await cluster.map(functions.nap, [0.005] * 300) == [0.005] * 300
     for found in await wide.workers(cluster):
         assert sum(core.chunks for core in found.workers) > 0
     assert await cluster.map(functions.empty, range(20_000)) == list(range(20_000))
-
-
-@pytest.mark.slow
-async def test_a_host_is_cut_off_for_a_moment(net: Net, wide: Site) -> None:
-    cluster = await wide.cluster()
-    hosts = [net.host(), net.host()]
-    await wide.ready(cluster, *[on(wide, host) for host in hosts])
-    items = [(n, "sleep:0.01") for n in range(1200)]
-    running = asyncio.ensure_future(cluster.map(functions.hurt, items))
-    await wait_until(lambda: cluster.stats.items_done > 50, "the map runs")
-    net.cut(hosts[0])
-    cut = time.monotonic()
-    await wait_until(lambda: time.monotonic() > cut + 5, "the cut lasts five seconds")
-    net.mend(hosts[0])
-    assert await running == list(range(1200))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(150)
-async def test_a_host_is_cut_off_for_a_minute(net: Net, wide: Site) -> None:
-    cluster = await wide.cluster()
-    hosts = [net.host(), net.host()]
-    agents = [on(wide, host) for host in hosts]
-    await wide.ready(cluster, *agents)
-    items = [(n, "sleep:0.01") for n in range(600)]
-    running = asyncio.ensure_future(cluster.map(functions.hurt, items))
-    await wait_until(lambda: cluster.stats.items_done > 50, "the map runs")
-    net.cut(hosts[0])
-    cut = time.monotonic()
-    assert await running == list(range(600))
-    assert time.monotonic() - cut < 25
-    await wait_until(lambda: presence(cluster, agents[0]) is None, "it is known to be gone", 20)
-    await wait_until(lambda: time.monotonic() > cut + 60, "the cut lasts a minute", 61)
-    net.mend(hosts[0])
-    await wait_until(lambda: presence(cluster, agents[0]) is not None, "the host is back", 20)
-    assert await cluster.map(functions.hurt, items) == list(range(600))
