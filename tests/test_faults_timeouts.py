@@ -15,7 +15,6 @@ from support import (
     Site,
     alive,
     check,
-    executions,
 )
 from waiting import wait_until
 
@@ -55,13 +54,3 @@ async def test_a_maps_timeout_stops_what_holds_the_gil(
         await cluster.map(functions.hurt, orders(10, {0: "hold:60", 1: "loop"}), timeout=0.5)
     await home.until_busy(cluster, 0, 1)
     assert await cluster.map(functions.empty, range(100)) == list(range(100))
-
-
-@pytest.mark.slow
-async def test_long_work_runs_once(cluster: Cluster, agent: AgentProcess, tmp_path: Path) -> None:
-    # Longer than the broker's lease and than every patience there is.
-    log = tmp_path / "log"
-    items = [functions.Order(n, 0, how) for n, how in enumerate(["hold:16", "sleep:16", "", ""])]
-    values = await cluster.map(functions.obey, items, kwargs={"log": str(log)})
-    assert values == [0, 1, 2, 3]
-    assert executions(log) == dict.fromkeys(range(4), 1)
