@@ -14,12 +14,15 @@ import pytest
 import functions
 from jetmap import Cluster
 from jetmap.broker.server import NatsServer
+from jetmap.dispatch.words import Words
+from jetmap.errors import JetmapError
 from jetmap.settings import Settings
 from support import (
     Site,
+    executions,
     site,
 )
-from waiting import until, wait_until
+from waiting import until, wait_for, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -40,15 +43,59 @@ async def test_the_broker_restarts(tmp_path: Path, kept: bool) -> None:
         assert await cluster.map(functions.empty, range(100)) == list(range(100))
 
 
+@pytest.mark.parametrize("away", [0, 3], ids=["at once", "later"])
+async def test_the_broker_is_killed_and_still_has_its_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: float
+) -> None:
+    monkeypatch.setenv("JETMAP_WORK_STORAGE", "file")
+    store, log = tmp_path / "store", tmp_path / "log"
+    async with site(tmp_path, store=store) as place:
+        cluster = await place.cluster()
+        await place.agent(cluster)
+        before = await work_stream(place)
+        assert before["config"]["storage"] == "file"
+        # The long one is computed throughout.
+        items = [(n, 6.0 if n == 0 else 0.003) for n in range(1500)]
+        running = asyncio.ensure_future(
+            cluster.map(functions.logged, items, kwargs={"log": str(log)})
+        )
+        await wait_until(lambda: cluster.stats.items_done > 100, "the map runs")
+        await kill(place)
+        await until(time.monotonic() + away)
+        await restart(place, store)
+        assert (await work_stream(place))["created"] == before["created"]
+        assert await running == list(range(1500))
+        assert executions(log)[0] == 1
+
+
+async def work_stream(place: Site) -> dict[str, Any]:
+    """What the broker says of it, once it answers."""
+    connection = await place.connection()
+
+    async def ask() -> dict[str, Any] | None:
+        try:
+            return await connection.api("STREAM.INFO.JETMAP_WORK_default", timeout=1)
+        except JetmapError:
+            return None
+
+    found = await wait_for(ask, "the broker answers")
+    assert found is not None
+    return found
+
+
+async def kill(place: Site) -> None:
+    assert place.server.pid is not None
+    os.kill(place.server.pid, signal.SIGKILL)
+    await place.server.wait()
+
+
 async def test_the_broker_is_killed_and_comes_back_late(place: Site, own: Cluster) -> None:
     await place.agent(own)
     running = asyncio.ensure_future(
         own.map(functions.work, [functions.Work(n, 3000) for n in range(1500)])
     )
     await wait_until(lambda: own.stats.items_done > 100, "the map runs")
-    assert place.server.pid is not None
-    os.kill(place.server.pid, signal.SIGKILL)
-    await place.server.wait()
+    await kill(place)
     # Both sides run dry meanwhile.
     await wait_until(lambda: not own.connected, "it is noticed")
     await until(time.monotonic() + 2)
@@ -77,7 +124,15 @@ async def test_several_maps_survive_a_restart(place: Site, own: Cluster) -> None
     assert await asyncio.gather(*maps) == [list(range(300))] * 4
 
 
-async def test_a_work_stream_that_is_full(place: Site) -> None:
+async def test_a_work_stream_that_is_full(place: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals = []
+    refused = Words.refused
+
+    def count(self: Words[Any], number: int, now: float) -> list[Any]:
+        refusals.append(number)
+        return refused(self, number, now)
+
+    monkeypatch.setattr(Words, "refused", count)
     settings = Settings.load(nats_url=place.server.url, work_max_messages=3)
     async with Cluster(settings=settings) as own:
         await place.agent(own)
@@ -85,3 +140,7 @@ async def test_a_work_stream_that_is_full(place: Site) -> None:
             own.map(functions.work, [functions.Work(n, 1000) for n in range(100)]) for _ in range(3)
         ]
         assert await asyncio.gather(*maps) == [list(range(100))] * 3
+        assert refusals, "the stream was never full"
+        # What was refused was sent again at once, nearly all of it: not when it had been silent
+        # for long. (Refusals that nobody asked for are only found so.)
+        assert own.stats.chunks_again < own.stats.chunks / 4

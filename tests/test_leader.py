@@ -1,4 +1,4 @@
-"""A cluster of three NATS servers whose leader is killed, in the middle of a map and of a job."""
+"""A cluster of three NATS servers whose leader is killed, in the middle of maps and of a job."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import json
 import signal
 import urllib.request
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 import functions
 from jetmap import Cluster
+from load import Load
 from nodes import PASSWORD, Node, running, start_nodes
 from support import AgentProcess, Site, end, nothing_left, starts
 from test_jobs_faults import check, jobs_items, submit, until_over, until_started
@@ -60,10 +62,12 @@ async def kill_leader(nodes: list[Node], stream: str) -> Node:
     return led
 
 
-async def test_a_map_and_a_job_go_on(three: list[Node], tmp_path: Path) -> None:
+@asynccontextmanager
+async def joined(three: list[Node], place: Path) -> AsyncIterator[Cluster]:
+    """A cluster with an agent that is ready."""
     url = ",".join(node.url for node in three)
     async with Cluster(url) as cluster:
-        agent = start_agent(tmp_path, url)
+        agent = start_agent(place, url)
         try:
             await wait_until(
                 lambda: any(p.ready == p.cores for p in cluster.workers),
@@ -71,23 +75,39 @@ async def test_a_map_and_a_job_go_on(three: list[Node], tmp_path: Path) -> None:
                 30,
                 lambda: agent.said,
             )
-            log = tmp_path / "log"
-            record = await submit(cluster, "logged", jobs_items(600, 0.01), {"log": str(log)})
-            await until_started(log, 50)
-            running = asyncio.ensure_future(
-                cluster.map(functions.work, [functions.Work(n, 4000) for n in range(1500)])
-            )
-            await wait_until(lambda: cluster.stats.items_done > 300, "the map runs")
-            killed = await kill_leader(three, "JETMAP_JOBS_default")
-            again = len(starts(log))
-            assert await running == list(range(1500))
-            record = await until_over(cluster, record.id, 60)
-            await check(cluster, record, list(range(600)))
-            killed.start_again()
-            await wait_until(lambda: killed.is_healthy, "it is back", 40)
-            assert len(starts(log)) - 600 <= 300, again
+            yield cluster
         finally:
             end(agent.process)
+
+
+async def test_a_map_and_a_job_go_on(three: list[Node], tmp_path: Path) -> None:
+    async with joined(three, tmp_path) as cluster:
+        log = tmp_path / "log"
+        record = await submit(cluster, "logged", jobs_items(600, 0.01), {"log": str(log)})
+        await until_started(log, 50)
+        running = asyncio.ensure_future(
+            cluster.map(functions.work, [functions.Work(n, 4000) for n in range(1500)])
+        )
+        await wait_until(lambda: cluster.stats.items_done > 300, "the map runs")
+        killed = await kill_leader(three, "JETMAP_JOBS_default")
+        again = len(starts(log))
+        assert await running == list(range(1500))
+        record = await until_over(cluster, record.id, 60)
+        await check(cluster, record, list(range(600)))
+        killed.start_again()
+        await wait_until(lambda: killed.is_healthy, "it is back", 40)
+        assert len(starts(log)) - 600 <= 300, again
+
+
+async def test_a_map_goes_on_without_the_leader_of_its_chunks(
+    three: list[Node], tmp_path: Path
+) -> None:
+    async with joined(three, tmp_path) as cluster, Load(cluster) as load:
+        killed = await kill_leader(three, "JETMAP_WORK_default")
+        await load.goes_on(40)
+        killed.start_again()
+        await wait_until(lambda: killed.is_healthy, "it is back", 40)
+        await load.goes_on()
 
 
 def start_agent(place: Path, url: str) -> AgentProcess:
