@@ -60,7 +60,7 @@ class House:
         self._seen: set[psutil.Process] = set()
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-        """``jetmap …`` in the background."""
+        """``jetmap …`` in the background, in a process group of its own as a shell starts it."""
         with (self.directory / "stderr").open("a") as stderr:
             process = subprocess.Popen(
                 [sys.executable, "-m", "jetmap.cli", *arguments],
@@ -70,6 +70,7 @@ class House:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
+                process_group=0,
             )
         self._started.append(process)
         return process
@@ -184,6 +185,11 @@ class Up:
             except psutil.NoSuchProcess:
                 continue
         raise AssertionError(f"no child {part}")
+
+    def interrupt(self) -> None:
+        """As Ctrl-C at a terminal: all of the foreground hears it."""
+        self.house.descendants(self.process)
+        os.killpg(self.process.pid, signal.SIGINT)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.house.descendants(self.process)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import signal
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from typing import Any
 
 import psutil
+import pytest
 
 from house import TASKS, House, Up, runs
 from jetmap.cli.children import FIRST_PAUSE, LONGEST_PAUSE, Backoff
@@ -107,6 +112,50 @@ def test_a_worker_finishes_on_the_first_signal_and_ends_on_the_second(house: Hou
     wait_until_sync(lambda: "SIGTERM: finishing within 60 s" in house.said, "it drains")
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(10) == 0
+
+
+def test_the_first_ctrl_c_finishes_what_was_asked_for(house: House) -> None:
+    up = house.up()
+    with ThreadPoolExecutor() as clients:
+        answers = [clients.submit(up.get, "/map/slow", "[1, 1, 1]") for _ in range(2)]
+        wait_until_sync(lambda: up.busy == 2, "both cores are busy")
+        up.interrupt()
+        found = [answer.result() for answer in answers]
+    assert [status for status, _ in found] == [200, 200]
+    assert [len(pids) for _, pids in found] == [3, 3]
+    assert up.process.wait(20) == 0
+    house.nothing_is_left()
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_what_takes_longer_than_the_grace_is_an_error(house: House, signals: int) -> None:
+    """With the second signal nothing waits for the grace either."""
+    up = house.up("--grace", "2" if signals == 1 else "60")
+    with ThreadPoolExecutor() as clients:
+        answer = clients.submit(status, up, "/map/slow", b"[100, 100]")
+        wait_until_sync(lambda: up.busy == 2, "both cores are busy")
+        up.interrupt()
+        if signals == 2:
+            wait_until_sync(lambda: status(up, "/healthz", timeout=0.5) == 0, "it takes no more")
+            up.interrupt()
+        assert up.process.wait(20) == 0
+        assert answer.result(10) != 200
+    house.nothing_is_left()
+
+
+def status(up: Up, path: str, body: bytes | None = None, timeout: float = 60) -> int:
+    """What is answered; 0 for nothing."""
+    headers = {"Content-Type": "application/json"}
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(up.url + path, body, headers), timeout=timeout
+        ) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+    except (OSError, HTTPException):
+        return 0
 
 
 # The supervisor's parts
