@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +14,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from jetmap import arrays
 from jetmap.dispatch.costs import Cutting
-from jetmap.dispatch.ledger import VANISHED_LIMIT, Flight, Ledger, Settlement
+from jetmap.dispatch.intervals import IntervalSet
+from jetmap.dispatch.ledger import VANISHED_LIMIT, Flight, Ledger, Piece, Settlement
 from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.outcome import Batch
 from jetmap.dispatch.scheduler import Scheduler
-from jetmap.dispatch.sources import Objects
+from jetmap.dispatch.sources import Objects, Source, Taken
 from jetmap.messages import Crash, ErrorRecord, Final, Format, Report
 
 BEAT = 2.0
@@ -29,22 +31,73 @@ TOO_LARGE = "x" * 300
 AGENTS = [f"agent{n}" for n in range(4)]
 
 
-@dataclass(eq=False)
-class Run:
-    """A chunk as one agent holds it. at: the item it is in; reported: items before it are."""
+@dataclass(frozen=True)
+class Message:
+    """A chunk as it was published: it may have been trimmed since."""
 
-    agent: str
     flight: Flight
     attempt: int
+    piece: Piece
+
+
+@dataclass(eq=False)
+class Run:
+    """A chunk as one agent holds it. at: the item it is in; reported: items before it are.
+    stop: the item before which it ends, if it was told so."""
+
+    agent: str
+    message: Message
     elements: list[Any]
     at: int
     reported: int
+    stop: int | None = None
     unreported: list[Any] = field(default_factory=list)
     last: Report | None = None
 
     @property
+    def number(self) -> int:
+        return self.message.flight.number
+
+    @property
+    def start(self) -> int:
+        return self.message.piece.start
+
+    @property
     def end(self) -> int:
-        return self.flight.piece.start + len(self.elements)
+        return self.start + len(self.elements)
+
+
+class Rest:
+    """The items of a job that goes on: those that have no outcome yet."""
+
+    fails_at_once = True
+    error = None
+
+    def __init__(self, items: list[Any], encode: Callable[[Any], bytes], seen: IntervalSet) -> None:
+        self.wake: Callable[[], None] | None = None
+        self.total = len(items)
+        self._items, self._encode = items, encode
+        self._left = deque(n for a, b in seen.missing(0, len(items)) for n in range(a, b))
+        self._taken = 0
+
+    @property
+    def remaining(self) -> int:
+        return self.total - self._taken
+
+    @property
+    def has_items(self) -> bool:
+        return bool(self._left)
+
+    def take(self, count: int, max_bytes: int) -> Taken | None:
+        if not self._left:
+            return None
+        start = end = self._left.popleft()
+        end += 1
+        while self._left and self._left[0] == end < start + count:
+            self._left.popleft()
+            end += 1
+        skipped, self._taken = start - self._taken, end
+        return Taken(end - start, self._encode(self._items[start:end]), skipped=skipped)
 
 
 def function(item: Any) -> Any:
@@ -65,6 +118,7 @@ class Map(RuleBasedStateMachine):
         cores=st.integers(1, 4),
         has_length=st.booleans(),
         known=st.sampled_from([0, 5, 10]),
+        seen=st.none() | st.sets(st.integers(0, 39)),
     )
     def open(
         self,
@@ -74,14 +128,27 @@ class Map(RuleBasedStateMachine):
         cores: int,
         has_length: bool,
         known: int,
+        seen: set[int] | None,
     ) -> None:
-        """known: items that computed for a chunk's duration in an earlier map."""
+        """known: items that computed for a chunk's duration in an earlier map. seen: of a job
+        that goes on, those that have their outcome already."""
         encode = msgspec.json.encode if format == "json" else msgspec.msgpack.encode
         self.format: Format = format
         self.encode = encode
         self.items, self.attempts, self.cores = items, attempts, cores
         self.scheduler = Scheduler(Cutting(seconds=0.05, least=0.002, max_bytes=100))
-        source = items if has_length else iter(items)
+        self.seen = IntervalSet()
+        source: Source
+        if seen is None:
+            source = Objects(
+                items if has_length else iter(items), encode, keep=False, max_item=MAX_ITEM
+            )
+        else:
+            # What is stored can travel.
+            items[:] = [item if isinstance(item, int) else 1 for item in items]
+            for index in seen & set(range(len(items))):
+                self.seen.add(index, index + 1)
+            source = Rest(items, encode, self.seen)
         self.map = MapState(
             id="map",
             function="f",
@@ -89,8 +156,8 @@ class Map(RuleBasedStateMachine):
             kwargs=b"",
             timeout=None,
             ref=None,
-            source=Objects(source, encode, keep=False, max_item=MAX_ITEM),
-            ledger=Ledger(format, attempts),
+            source=source,
+            ledger=Ledger(format, attempts, self.seen.ranges()),
             cost=self.scheduler.cost("f"),
             max_buffer=1 << 20,
             memory=Memory(1 << 30),
@@ -99,7 +166,7 @@ class Map(RuleBasedStateMachine):
         self.ledger = self.map.ledger
         self.scheduler.add(self.map)
         self.now = 100.0
-        self.queue: dict[int, tuple[Flight, int]] = {}  # What the broker could deliver.
+        self.queue: dict[int, Message] = {}  # What the broker could deliver.
         self.runs: list[Run] = []
         self.unconfirmed: list[Run] = []
         self.network: list[Report] = []
@@ -121,22 +188,26 @@ class Map(RuleBasedStateMachine):
                 continue
             assert len(arrays.split(cut.piece.items, self.format)) == cut.piece.count
             flight = self.ledger.send(cut.piece, cut.lane, "offer", cut.seconds, self.now)
-            self.queue[flight.number] = flight, flight.attempt
+            self.queue[flight.number] = Message(flight, flight.attempt, flight.piece)
 
-    @rule(seconds=st.sampled_from([BEAT, PATIENCE]))
-    def time_passes(self, seconds: float) -> None:
-        """Everyone who is alive claims at every beat; who is not heard of is sent again."""
+    @rule(seconds=st.sampled_from([BEAT, PATIENCE]), told=st.booleans())
+    def time_passes(self, seconds: float, told: bool = True) -> None:
+        """Everyone who is alive claims at every beat; who is not heard of is sent again.
+
+        told: whether agents hear that a chunk of theirs was trimmed.
+        """
         until = self.now + seconds
         while self.now < until:
             self.now = min(until, self.now + BEAT)
             for run in [*self.runs, *self.unconfirmed]:
-                self.claim(run)
+                self.claim(run, told)
         for flight in self.ledger.silent(self.now, PATIENCE):
             if flight.number in self.ledger.flights:
                 flight.attempt += 1
                 flight.heard = self.now
                 # The broker refuses what it still has.
-                self.queue.setdefault(flight.number, (flight, flight.attempt))
+                message = Message(flight, flight.attempt, flight.piece)
+                self.queue.setdefault(flight.number, message)
 
     @rule(
         data=st.data(),
@@ -160,9 +231,9 @@ class Map(RuleBasedStateMachine):
             # Its agent lives, and let go of it without a word: we were out of reach.
             run = data.draw(st.sampled_from(self.runs))
             self.runs.remove(run)
-            self.queue.setdefault(run.flight.number, (run.flight, run.attempt))
+            self.queue.setdefault(run.number, run.message)
         elif what == "early" and self.runs:
-            self.claim(data.draw(st.sampled_from(self.runs)))
+            self.claim(data.draw(st.sampled_from(self.runs)), data.draw(st.booleans()))
 
     def vanish(self, agent: str) -> None:
         """The agent's host dies; its chunks are delivered again when their leases run out."""
@@ -170,13 +241,13 @@ class Map(RuleBasedStateMachine):
         self.runs = [run for run in self.runs if run.agent != agent]
         self.unconfirmed = [run for run in self.unconfirmed if run.agent != agent]
         for run in lost:
-            self.abandoned.update(range(run.flight.piece.start, run.end))
+            self.abandoned.update(range(run.start, run.end))
         self.vanished[agent] = self.now
         name, _, count = agent.partition("-")
         self.hosts[name] = f"{name}-{int(count) + 1}"
         self.time_passes(LEASE)
         for run in lost:
-            self.queue.setdefault(run.flight.number, (run.flight, run.attempt))
+            self.queue.setdefault(run.number, run.message)
 
     def settle(self, settlement: Settlement, seconds: float = 0.0) -> None:
         if settlement.ended is not None:
@@ -208,15 +279,15 @@ class Map(RuleBasedStateMachine):
                     del self.queue[number]
 
     def start(self, number: int, name: str) -> None:
-        flight, attempt = self.queue[number]
+        message = self.queue[number]
         agent = self.hosts[name]
-        if any(r.agent == agent and r.flight.number == number for r in self.runs):
+        if any(r.agent == agent and r.number == number for r in self.runs):
             return
         items = msgspec.json if self.format == "json" else msgspec.msgpack
-        piece = flight.piece
+        piece = message.piece
         elements = items.decode(piece.items)
         assert elements == self.items[piece.start : piece.start + piece.count]
-        run = Run(agent, flight, attempt, elements, piece.start, piece.start)
+        run = Run(agent, message, elements, piece.start, piece.start)
         self.runs.append(run)
 
     @rule(data=st.data(), count=st.integers(0, 20), report=st.booleans())
@@ -252,7 +323,7 @@ class Map(RuleBasedStateMachine):
         if guilty is not None and reason == "timeout":
             self.timeouts.add(guilty)
         elif reason == "died":
-            in_it = [guilty] if guilty is not None else range(run.flight.piece.start, run.end)
+            in_it = [guilty] if guilty is not None else range(run.start, run.end)
             self.deaths.update(in_it)
         self.final(run, Crash(guilty, reason, "the worker died", host="h"))
 
@@ -269,18 +340,26 @@ class Map(RuleBasedStateMachine):
         self.settle(self.ledger.take(report), report.seconds)
         self.unconfirmed = [run for run in self.unconfirmed if run.last is not report]
 
-    def claim(self, run: Run) -> None:
+    def claim(self, run: Run, told: bool) -> None:
+        """As the dispatcher answers: not wanted, or trimmed, or neither."""
         settlement = self.ledger.claimed(
-            run.flight.number, run.agent, "h", self.now, vanished=self.vanished
+            run.number, run.agent, "h", self.now, vanished=self.vanished
         )
         if settlement is not None:
             self.settle(settlement)
         if settlement is None or settlement.ended is not None:
             held = self.runs if run in self.runs else self.unconfirmed
             held.remove(run)
+            return
+        item = run.at if run in self.runs and run.at < run.end else None
+        if self.ledger.trim(run.number, item, self.now):
+            self.scheduler.requeue(self.map)
+            if told and item is not None:
+                run.stop = item + 1
 
     def advance(self, run: Run, count: int) -> None:
-        for item in run.elements[run.at - run.flight.piece.start :][:count]:
+        end = run.end if run.stop is None else max(run.at, run.stop)
+        for item in run.elements[run.at - run.start : end - run.start][:count]:
             try:
                 run.unreported.append(function(item))
             except ValueError as error:
@@ -295,7 +374,7 @@ class Map(RuleBasedStateMachine):
             if isinstance(value, ValueError)
         ]
         plain = [None if isinstance(value, ValueError) else value for value in values]
-        number, attempt = run.flight.number, run.attempt
+        number, attempt = run.number, run.message.attempt
         seconds = 0.001 * len(values)
         report = Report(
             "map", number, attempt, start, len(values), self.encode(plain), errors, seconds, final
@@ -325,7 +404,7 @@ class Map(RuleBasedStateMachine):
     def done_counts_outcomes(self) -> None:
         if hasattr(self, "ledger"):
             errors = sum(isinstance(o, ErrorRecord) for o in self.outcomes.values())
-            assert self.ledger.done == len(self.outcomes)
+            assert self.ledger.done == len(self.outcomes) + self.seen.size
             assert self.ledger.failed == errors
 
     def teardown(self) -> None:
@@ -339,7 +418,7 @@ class Map(RuleBasedStateMachine):
                 del self.queue[number]
             for run in list(self.runs):
                 self.advance(run, run.end)
-                self.report(run, Final(run.end))
+                self.report(run, Final(run.at))
             while self.network:
                 self.take(self.network.pop())
             if self.map.is_complete:
@@ -347,9 +426,11 @@ class Map(RuleBasedStateMachine):
             self.time_passes(PATIENCE)
         assert self.map.is_complete
         assert not self.ledger.has_pieces
-        assert self.map.total == len(self.items) == len(self.outcomes)
-        for index, item in enumerate(self.items):
-            self.check(index, item, self.outcomes[index])
+        assert self.map.total == len(self.items)
+        rest = [n for a, b in self.seen.missing(0, len(self.items)) for n in range(a, b)]
+        assert sorted(self.outcomes) == rest, "each item has one outcome, those before too"
+        for index in rest:
+            self.check(index, self.items[index], self.outcomes[index])
 
     def check(self, index: int, item: Any, outcome: Any) -> None:
         if not isinstance(outcome, ErrorRecord):
