@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from .plans import MIXED_WAYS, SPACED_WAYS, Plan, killing_plan, plan, spaced_plan
 
+KILLERS_WAYS = {"library": "stream", "http": "jsonl", "job": "job", "job-http": "job-http"}
 KILLERS = {"k": "agent", "o": "agent-once"}
 
 
@@ -44,7 +45,7 @@ async def until_told(
                 stop.set()
             else:
                 number += 1
-                way = "jsonl" if family.endswith("http") else "stream"
+                way = KILLERS_WAYS[family.removeprefix("spaced-")]
                 draw = random.Random(f"{seed} {name} {number} kills")
                 killer = killing_plan(f"{name}.{number}", way, draw, KILLERS[letter])
                 killing.add(loop.create_task(_awaited(run(killer))))
