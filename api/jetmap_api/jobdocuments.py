@@ -24,6 +24,7 @@ JSON = b"application/json"
 NO_STORE: Header = (b"cache-control", b"no-store")
 MOST_PATIENT = 10.0  # Seconds after which a job that runs should be looked at again.
 STATES: tuple[State, ...] = tuple(s for s in get_args(State) if s not in ("uploading", "deleted"))
+LISTED = tuple(s for s in STATES if s != "expired")  # That one is told to who asks for the job.
 
 
 def job_path(scope: Scope, id: str = "", rest: str = "") -> str:
@@ -93,12 +94,12 @@ def states_of(text: str) -> list[State]:
     """``running,queued``. Raises Problem: 400."""
     found: list[State] = []
     for name in filter(None, text.split(",")):
-        for state in STATES:
+        for state in LISTED:
             if state == name:
                 found.append(state)
                 break
         else:
-            raise bad_parameter("state", f"state is one or more, by commas, of {', '.join(STATES)}")
+            raise bad_parameter("state", f"state is one or more, by commas, of {', '.join(LISTED)}")
     return found
 
 

@@ -117,12 +117,15 @@ class JobsEndpoints:
         """Newest first, page by page."""
         given = parameters(scope["query_string"], ("state", "function", "limit", "after"))
         limit = _number(given, "limit", LIST_LIMIT, 1, MOST_JOBS)
-        records, after = await self._jobs(scope).list(
-            states=states_of(given.get("state", "")),
-            function=given.get("function") or None,
-            limit=limit,
-            after=given.get("after") or None,
-        )
+        states = states_of(given.get("state", ""))
+        function, after = given.get("function") or None, given.get("after") or None
+        try:
+            records, after = await self._jobs(scope).list(
+                states=states, function=function, limit=limit, after=after
+            )
+        except ValueError:
+            detail = "after is where the page before ended: follow its next"
+            raise bad_parameter("after", detail) from None
         headers = [NO_STORE]
         following: str | None = None
         if after is not None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes in bytes; each field is the setting of that name."""
+    """Sizes in bytes, times in seconds; each field is the setting of that name."""
 
     max_body_bytes: int
     max_item_bytes: int
@@ -24,6 +24,7 @@ class Limits:
     max_memory_bytes: int
     max_open_maps: int
     max_items: int
+    job_upload_idle: float = 60.0
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -38,6 +39,7 @@ class Limits:
             max_memory_bytes=settings.memory_budget(),
             max_open_maps=settings.max_open_maps,
             max_items=settings.max_items,
+            job_upload_idle=settings.job_upload_idle,
         )
 
     def on(self, cluster: Cluster) -> Limits:

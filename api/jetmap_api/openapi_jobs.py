@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .jobdocuments import STATES
+from .jobdocuments import LISTED, STATES
 from .samples import Schema
 
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -68,6 +68,7 @@ SUBMIT_PARAMETERS: list[Schema] = [
 SUBMIT_STATUSES = {
     "400": "The body is malformed (with the position), or a parameter is; nothing is stored.",
     "404": "No worker ever announced a function of this name.",
+    "408": "Nothing of the body came for `job_upload_idle` seconds; nothing is stored.",
     "409": "The first request of this Idempotency-Key is still uploading; see `Retry-After`.",
     "413": "An item is over its limit.",
     "415": "The body is no JSON array, JSON lines or MessagePack array.",
@@ -122,10 +123,10 @@ def paths() -> dict[str, Any]:
                 "list_jobs",
                 "The jobs, newest first",
                 [
-                    _query("state", f"One or more of {', '.join(STATES)}, by commas."),
+                    _query("state", f"One or more of {', '.join(LISTED)}, by commas."),
                     _query("function", "Only of this function."),
                     _query("limit", "Jobs of a page.", {"type": "integer", "default": 100}),
-                    _query("after", "The last job of the page before; `next` has it."),
+                    _query("after", "Where the page before ended; `next` has it."),
                 ],
                 _ok(
                     {

@@ -44,6 +44,7 @@ _REFUSALS: tuple[tuple[type[Exception], int, str, str], ...] = (
     # 501, not 503: it will not help to try again, as long as this gateway has no store
     (errors.JobsUnavailable, 501, "jobs-unavailable", "Jobs need a store that lasts"),
     (errors.StoreFull, 507, "store-full", "The store of jobs is full"),
+    (errors.UploadLost, 409, "upload-lost", "The upload was given up"),
     (errors.KeyBusy, 409, "key-busy", "The first request of this key is not over"),
     (errors.KeyReused, 422, "key-reused", "The key was used for another job"),
 )

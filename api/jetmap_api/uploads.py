@@ -8,10 +8,11 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from .asgi import Receive
+from .asgi import Message, Receive
 from .departure import Departure
 from .keywords import check_kwargs
 from .limits import Limits
+from .problems import Problem
 from .request import JobRequest
 from .splitters import splitter
 
@@ -52,8 +53,9 @@ async def store(
 ) -> Record:
     """Stores the whole body; returns the job once all is durable.
 
-    If the body is malformed, or the client leaves before its end, nothing stays. Who leaves
-    behind the end has submitted the job: asked again with the same Idempotency-Key, it is there.
+    If the body is malformed, the client leaves before its end or sends nothing for a while (408),
+    nothing stays. Who leaves behind the end has submitted the job: asked again with the same
+    Idempotency-Key, it is there.
     """
     try:
         await _read(upload, request, receive, departure, limits)
@@ -78,7 +80,7 @@ async def _read(
     split = splitter(request.body, limits)
     more = True
     while more:
-        message = await receive()
+        message = await _next(receive, limits.job_upload_idle)
         if message["type"] == "http.disconnect":
             departure.leave()
             await asyncio.sleep(0)  # where leaving takes effect
@@ -86,3 +88,12 @@ async def _read(
         elements = split.add(message.get("body", b""), more)
         if elements:
             await upload.put(elements)
+
+
+async def _next(receive: Receive, idle: float) -> Message:
+    try:
+        async with asyncio.timeout(idle):
+            return await receive()
+    except TimeoutError:
+        detail = f"nothing of it came for {idle:g} seconds: send the request again"
+        raise Problem(408, "upload-idle", "The body does not go on", detail) from None

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Unencodable,
         UnknownFunction,
         UnknownJob,
+        UploadLost,
         WorkerLost,
         WorkerStartFailed,
     )
@@ -79,6 +80,7 @@ __all__ = [
     "Unencodable",
     "UnknownFunction",
     "UnknownJob",
+    "UploadLost",
     "WorkerLost",
     "WorkerStartFailed",
     "task",

@@ -254,6 +254,10 @@ class KeyBusy(JobError):
         return _again, (self.__class__, self.args, self.__dict__)
 
 
+class UploadLost(KeyBusy):
+    """The upload of a job was given up by others, for too long nothing was heard of it."""
+
+
 class KeyReused(JobError):
     """The idempotency key was used for another body, function or parameters."""
 

@@ -175,6 +175,7 @@ class Settings(BaseSettings):
     job_replicas: Annotated[int, Field(ge=0, le=5)] = 0
     job_weight: Weight = 0.25
     max_running_jobs: Count = 64
+    job_upload_idle: Seconds = 60.0
 
     # The gateway.
     host: str = "127.0.0.1"

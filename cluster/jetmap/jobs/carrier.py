@@ -44,8 +44,8 @@ replace = msgspec.structs.replace
 class Carrier:
     """weight: the share of the cores of one job beside a map's 1. most: jobs that run at once.
 
-    room: called before a job takes more of the store than is reserved for it; returns the
-    record with a larger reservation, or raises StoreFull.
+    room: called before a job takes more of the store than is reserved for it, with the bytes
+    and with what stores its record; returns a larger reservation, or raises StoreFull.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Carrier:
         *,
         weight: float,
         most: int,
-        room: Callable[[Record, int], Awaitable[int]],
+        room: Callable[[Record, int, Callable[[Record], Awaitable[int]]], Awaitable[int]],
     ) -> None:
         self._dispatcher = dispatcher
         self._store = store
@@ -177,6 +177,8 @@ class Carrier:
             epoch=record.epoch + 1,
             state="running",
             started=record.started or now,
+            reserved=record.reserved - record.claimed,  # Who asked for it does not use it now.
+            claimed=0,
             updated=now,
         )
         await self._write(carried, carried.record, seq)
@@ -192,6 +194,8 @@ class Carrier:
             if not await outcomes.complete():
                 logger.info("job %s: what a replica still lacks of it runs again", record.id)
             fold = outcomes.fold
+            # More was stored than its owner has written down.
+            carried.base = max(carried.base, record.input_bytes + fold.stored)
         carried.failed_before = fold.failed
         seen = fold.ranges()
         source = StoredInput(self._store, record, seen)
@@ -226,7 +230,7 @@ class Carrier:
                 await asyncio.gather(progress, return_exceptions=True)
             if not carried.stopped:
                 if carried.stored(run) > carried.record.reserved:
-                    await self._room(carried.record, carried.stored(run))
+                    await self._more(carried, carried.stored(run))
                 await self._finish(carried, run)
         finally:
             await source.aclose()
@@ -291,7 +295,7 @@ class Carrier:
                 stored = carried.stored(run)
                 reserved = record.reserved
                 if stored > reserved:
-                    reserved = await self._room(record, stored)
+                    reserved = await self._more(carried, stored)
                 counted = replace(
                     record,
                     done=done,
@@ -309,6 +313,13 @@ class Carrier:
             except JetmapError as error:
                 await self._end(carried, "failed", str(error))
                 carried.stop()
+
+    async def _more(self, carried: Carried, stored: int) -> int:
+        async def write(record: Record) -> int:
+            await self._write(carried, record, carried.seq)
+            return carried.seq
+
+        return await self._room(carried.record, stored, write)
 
     async def _finish(self, carried: Carried, run: MapRun) -> None:
         """All outcomes are in the store. Counts them again where two may tell of one item."""
@@ -345,6 +356,7 @@ class Carrier:
             failed=record.failed if failed is None else failed,
             stored=stored - record.input_bytes,
             reserved=stored - record.input_bytes,
+            claimed=0,
             finished=now,
             updated=now,
             owner="",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator
+
+import msgspec
 
 from .records import Record, State
 
@@ -13,7 +16,6 @@ class Catalogue:
     """changed: called with each record that is newer than the one before."""
 
     def __init__(self, changed: Callable[[Record], None]) -> None:
-        self.last = 0  # The highest sequence number heard of.
         self._changed = changed
         self._records: dict[str, tuple[Record, int]] = {}
 
@@ -30,29 +32,42 @@ class Catalogue:
 
     def heard(self, record: Record, seq: int) -> None:
         """A record was stored. They may come twice, and in any order."""
-        self.last = max(self.last, seq)
         if seq > self.seq(record.id):
             self._records[record.id] = record, seq
             self._changed(record)
 
-    def gone(self, job: str, seq: int) -> None:
+    def gone(self, job: str) -> None:
         """A record has expired."""
-        self.last = max(self.last, seq)
-        self._records.pop(job, None)
+        found = self._records.pop(job, None)
+        if found is not None:
+            self._changed(msgspec.structs.replace(found[0], state="expired"))
 
     def clear(self) -> None:
         """The streams are gone, and everything with them."""
-        self.last = 0
         self._records.clear()
 
-    def reserved(self) -> int:
-        """Bytes of the store that jobs take or may take."""
-        return sum(record.reserved for record, _ in self._records.values())
+    def reserved(self, job: str, before: int | None = None) -> int:
+        """Bytes of the store that other jobs take or may take.
+
+        before: what was asked for behind this sequence number does not count.
+        """
+        total = 0
+        for record, seq in self._records.values():
+            if record.id != job:
+                total += record.reserved
+                if before is not None and seq > before:
+                    total -= record.claimed
+        return total
 
     def listed(
         self, states: Collection[State], function: str | None, limit: int, after: str | None
     ) -> tuple[list[Record], str | None]:
-        """A page of jobs, newest first, and where the next one begins, or None."""
+        """A page of jobs, newest first, and what ``after`` is for the next, or None.
+
+        Raises ValueError: ``after`` is no such text. It says where in the order a page ended, so
+        it is good after that page's last job is gone.
+        """
+        behind = None if after is None else _place(after)
         found = [
             record
             for record in self
@@ -61,14 +76,10 @@ class Catalogue:
             and (function is None or record.function == function)
         ]
         found.sort(key=_age, reverse=True)
-        if after is not None:
-            known = self.get(after)
-            if known is not None:
-                found = [record for record in found if _age(record) < _age(known)]
-            else:
-                found = []
+        if behind is not None:
+            found = [record for record in found if _age(record) < behind]
         page = found[:limit]
-        return page, page[-1].id if len(found) > limit else None
+        return page, _text(_age(page[-1])) if len(found) > limit else None
 
 
 def adoptable(record: Record, me: str, alive: Collection[str]) -> bool:
@@ -81,10 +92,23 @@ def adoptable(record: Record, me: str, alive: Collection[str]) -> bool:
     return not record.owner or record.owner not in alive
 
 
-def abandoned(record: Record, me: str, alive: Collection[str]) -> bool:
-    """Whether nobody uploads the job's input any more."""
-    return record.state == "uploading" and record.owner != me and record.owner not in alive
+def abandoned(record: Record, me: str, alive: Collection[str], uploads: Collection[str]) -> bool:
+    """Whether nobody uploads the job's input any more. uploads: what ``me`` does."""
+    if record.state != "uploading":
+        return False
+    return record.id not in uploads if record.owner == me else record.owner not in alive
 
 
 def _age(record: Record) -> tuple[float, str]:
     return record.created, record.id
+
+
+def _text(age: tuple[float, str]) -> str:
+    return f"{age[0]!r}_{age[1]}"
+
+
+def _place(text: str) -> tuple[float, str]:
+    created, _, id = text.rpartition("_")
+    if not math.isfinite(seconds := float(created)):
+        raise ValueError(text)
+    return seconds, id

@@ -11,6 +11,7 @@ from jetmap.dispatch.intervals import IntervalSet
 from jetmap.messages import Report
 
 LOOK = 256  # Pieces ahead that are looked at for what to read together.
+FOLD_BYTES = 2_000  # Of a fold that is empty.
 ERROR_BYTES = 200  # Of an error record, roughly, without its texts.
 
 
@@ -54,6 +55,16 @@ class Fold:
     def messages(self) -> int:
         """How many were added."""
         return len(self._seqs)
+
+    @property
+    def stored(self) -> int:
+        """Bytes that they take of the store, roughly."""
+        return self._bytes[-1]
+
+    @property
+    def memory(self) -> int:
+        """Bytes that this takes in memory, roughly."""
+        return FOLD_BYTES + 48 * len(self._seqs) + 24 * len(self._starts)
 
     def add(self, seq: int, report: Report) -> list[tuple[int, int]]:
         """Adds a message; returns the ranges of items that it wins.

@@ -23,7 +23,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     messages and bytes of its input. reserved: bytes of the store that
     are kept for its input and outcomes; stored: that they take. ttl: seconds that it is kept
     after its end. timeout: seconds for the whole job, while somebody carries it; elapsed: those
-    that have passed, each owner's by its own clock. reason: why it failed.
+    that have passed, each owner's by its own clock. reason: why it failed. is_fixed: its
+    submitter has said how much to reserve, and it gets no more. claimed: bytes of ``reserved``
+    that this record asks for, and that were not granted before it.
     """
 
     id: str
@@ -51,6 +53,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout: float | None = None
     elapsed: float = 0.0
     reason: str | None = None
+    is_fixed: bool = False
+    claimed: int = 0
 
     @property
     def is_over(self) -> bool:

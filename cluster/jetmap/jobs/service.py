@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 
 import msgspec
@@ -15,8 +14,8 @@ from jetmap import subjects
 from jetmap.broker.connection import Connection, JetStreamError
 from jetmap.dispatch.dispatcher import Dispatcher
 from jetmap.errors import (
+    JetmapError,
     JobsUnavailable,
-    KeyBusy,
     NoWorkers,
     StoreFull,
     UnknownJob,
@@ -24,23 +23,25 @@ from jetmap.errors import (
 )
 from jetmap.messages import Format
 
-from . import streams
+from . import keys, streams
 from .carrier import Carrier
 from .catalogue import Catalogue
-from .fold import Fold
+from .folds import Folds
 from .outcomes import Outcomes
-from .records import KeyRecord, Record, State
+from .quota import FIRST_RESERVATION, Quota, Uploading, lost
+from .records import Record, State
+from .removal import Removal
 from .store import Conflict, Store
 from .upload import Upload
 from .watch import Watch
 
 logger = logging.getLogger(__name__)
 
-KEY_SECONDS = 7 * 86_400.0
-TOMBSTONE_SECONDS = 60.0
-FIRST_RESERVATION = 64 << 10
+DROP_SECONDS = 5.0  # For removing an upload that could not begin; else the beat does it.
+COUNT_SECONDS = 2.0  # For counting a cancelled job's outcomes while its caller waits.
+LATE_SECONDS = 3.0  # After which those that were on their way are there; they are counted then.
 LOOK_SECONDS = 0.5  # Between looks at a job whose outcomes are awaited, at most.
-FOLDS_KEPT = 256
+FOLD_BYTES = 64 << 20
 
 replace = msgspec.structs.replace
 
@@ -79,8 +80,15 @@ class Jobs:
             most=options.most,
             room=self._room,
         )
-        self._watch = Watch(self.store, dispatcher.id, self._catalogue, self._carrier)
-        self._folds: OrderedDict[str, Fold] = OrderedDict()
+        self._removal = Removal(self.store, self._catalogue)
+        self._watch = Watch(
+            self.store, dispatcher.id, self._catalogue, self._carrier, self._removal
+        )
+        self._keys = keys.Keys(self.store, self._removal, dispatcher.id, self._watch.uploads)
+        self._quota = Quota(
+            self.store, self._catalogue, options.store.max_bytes, self._watch.catch_up
+        )
+        self._folds = Folds(FOLD_BYTES)
 
     async def start(self) -> None:
         """Carries the jobs that are there, now or later. Raises nothing but BrokerUnreachable."""
@@ -110,7 +118,7 @@ class Jobs:
 
         caller, key: who submits, and their idempotency key. ttl: seconds that the job is kept
         after its end. timeout: seconds for the whole job. reserve: bytes of the store that its
-        input and outcomes may take; else what they need, while there is room. Raises
+        input and outcomes may take, and no more; else what they need, while there is room. Raises
         UnknownFunction, KeyBusy, StoreFull, JobsUnavailable, LimitExceeded, BrokerUnreachable.
         """
         self._dispatcher.check_overhead(len(kwargs))
@@ -119,7 +127,7 @@ class Jobs:
             await self._dispatcher.attendance.find(function, None, 1.0)
         except (NoWorkers, WorkerStartFailed) as error:
             logger.info("a job for %r waits for workers: %s", function, error)
-        digest = "" if key is None else hashlib.sha256(f"{caller}\0{key}".encode()).hexdigest()
+        digest = "" if key is None else keys.digest(caller, key)
         record = Record(
             id=subjects.new_id(12).replace("_", "a").replace("-", "b"),
             function=function,
@@ -132,29 +140,47 @@ class Jobs:
             ttl=self._options.ttl if ttl is None else ttl,
             timeout=timeout,
             reserved=reserve or FIRST_RESERVATION,
+            is_fixed=reserve is not None,
         )
         await self._watch.hold_lease()
-        earlier = await self._claim_key(digest, record.id) if digest else None
+        earlier, known = await self._keys.holder(digest) if digest else (None, 0)
         if earlier is not None:
             return self._upload(record, None, earlier)
-        uploading = _Uploading(record, 0, reserve is not None)
-        try:
-            await self._reserve(uploading, record.reserved)
-        except BaseException:
-            if digest:
-                await self.store.forget_key(digest)
-            raise
+        uploading = Uploading(record)
+        # Before its record and its key are there, for others that ask whether somebody uploads.
         self._watch.uploads.add(record.id)
+        try:
+            await self._quota.reserve(uploading, record.reserved)
+            if digest:
+                earlier = await self._keys.claim(digest, record.id, known)
+        except BaseException:
+            await self._drop(uploading)
+            raise
+        if earlier is not None:
+            await self._drop(uploading)
+            return self._upload(record, None, earlier)
         return self._upload(record, uploading, None)
 
+    async def _drop(self, uploading: Uploading) -> None:
+        self._watch.uploads.discard(uploading.record.id)
+        try:
+            async with asyncio.timeout(DROP_SECONDS):
+                await self._removal.drop(uploading.record)
+        except (JetmapError, TimeoutError) as error:
+            logger.info("upload %s is removed later: %r", uploading.record.id, error)
+
     def _upload(
-        self, record: Record, uploading: _Uploading | None, earlier: Record | None
+        self, record: Record, uploading: Uploading | None, earlier: Record | None
     ) -> Upload:
         async def grow(size: int) -> None:
             assert uploading is not None
             reserved = uploading.record.reserved
-            if size > reserved if uploading.fixed else 2 * size > reserved:
-                await self._reserve(uploading, 4 * size)
+            if size > reserved if record.is_fixed else 2 * size > reserved:
+                try:
+                    await self._quota.reserve(uploading, size if record.is_fixed else 4 * size)
+                except StoreFull:
+                    await self._drop(uploading)  # At once: others wait for room.
+                    raise
 
         async def done(total: int, parts: int, size: int, digest: str) -> Record:
             assert uploading is not None
@@ -168,15 +194,18 @@ class Jobs:
                 digest=digest,
                 updated=time.time(),
             )
-            seq = await self.store.write(queued, uploading.seq)
-            self._watch.uploads.discard(record.id)
+            try:
+                seq = await self.store.write(queued, uploading.seq)
+            except Conflict:
+                raise lost() from None
             self._catalogue.heard(queued, seq)
+            self._watch.uploads.discard(record.id)
             return queued
 
         async def drop() -> None:
             assert uploading is not None
             self._watch.uploads.discard(record.id)
-            await self._bury(uploading.record)
+            await self._removal.drop(uploading.record)
 
         return Upload(
             self.store,
@@ -188,61 +217,10 @@ class Jobs:
             drop=drop,
         )
 
-    async def _claim_key(self, key: str, job: str) -> Record | None:
-        """Takes the key for a new job, or returns the one that has it. Raises KeyBusy."""
-        me = self._dispatcher.id
-        while True:
-            known, seq = await self.store.read_key(key)
-            if known is not None:
-                record, _ = await self.store.read(known.job)
-                state = None if record is None else record.state
-                if record is not None and state not in ("uploading", "deleted"):
-                    return record
-                uploaded_here = known.job in self._watch.uploads
-                elsewhere = known.owner != me and await self.store.has_lease(known.owner)
-                if state != "deleted" and (uploaded_here or elsewhere):
-                    raise KeyBusy("the first request with this idempotency key is still uploading")
-                if record is not None:
-                    await self.store.remove(record.id)
-                    await self.store.forget(record.id)
-            try:
-                await self.store.write_key(key, KeyRecord(job=job, owner=me), seq, KEY_SECONDS)
-            except Conflict:
-                continue
-            return None
-
-    # Room in the store
-
-    async def _reserve(self, uploading: _Uploading, wanted: int) -> None:
-        """Writes a larger reservation down, then looks whether all of them fit."""
-        record = uploading.record
-        if uploading.fixed and wanted > record.reserved:
-            raise StoreFull(
-                f"the input takes more than the {record.reserved:,} bytes that were reserved",
-                limit=record.reserved,
-                used=record.reserved,
-                wanted=wanted,
-            )
-        grown = replace(record, reserved=wanted, updated=time.time())
-        uploading.seq = await self.store.write(grown, uploading.seq)
-        uploading.record = grown
-        self._catalogue.heard(grown, uploading.seq)
-        try:
-            limit, used = self._options.store.max_bytes, self._catalogue.reserved()
-            if used > limit:
-                raise _full(limit, used - wanted, wanted)
-        except StoreFull:
-            await self._bury(grown)
-            raise
-
-    async def _room(self, record: Record, stored: int) -> int:
-        """The reservation of a job that needs more than it has. Raises StoreFull."""
-        wanted = 2 * stored
-        others = self._catalogue.reserved() - record.reserved
-        limit = self._options.store.max_bytes
-        if others + stored > limit:
-            raise _full(limit, others, stored)
-        return min(wanted, limit - others)
+    async def _room(
+        self, record: Record, stored: int, write: Callable[[Record], Awaitable[int]]
+    ) -> int:
+        return await self._quota.room(record, stored, write)
 
     # Looking
 
@@ -254,6 +232,7 @@ class Jobs:
             self._catalogue.heard(record, seq)
             return record
         if record is None and seq:
+            self._folds.drop(id)
             return Record(id=id, function="", format="json", state="expired")
         raise UnknownJob(f"there is no job {id!r}, or no longer")
 
@@ -265,18 +244,17 @@ class Jobs:
         limit: int = 100,
         after: str | None = None,
     ) -> tuple[list[Record], str | None]:
-        """Jobs, newest first, and what ``after`` is for the next page, or None."""
+        """Jobs, newest first, and what ``after`` is for the next page, or None.
+
+        Raises ValueError for another ``after``.
+        """
         self._check()
         await self._watch.catch_up()
         return self._catalogue.listed(states, function, limit, after)
 
     def outcomes(self, record: Record) -> Outcomes:
         """A reader of what is stored of its outcomes."""
-        fold = self._folds.pop(record.id, None) or Fold()
-        self._folds[record.id] = fold
-        if len(self._folds) > FOLDS_KEPT:
-            self._folds.popitem(last=False)
-        return Outcomes(self.store, record.id, record.format, fold)
+        return Outcomes(self.store, record.id, record.format, self._folds.get(record.id))
 
     async def changed(self, id: str, timeout: float) -> Record:
         """The record when it or the outcomes may have changed, at the latest after ``timeout``
@@ -288,10 +266,29 @@ class Jobs:
 
     async def cancel(self, id: str) -> Record:
         """Ends a job; its cores are free at once. One that is over stays as it is."""
+        record, seq = await self._cancel(id)
+        if seq and record.epoch:
+            record, seq = await self._count(record, seq, COUNT_SECONDS)
+            self._watch.spawn(self._count_late(record, seq))
+        return record
+
+    async def delete(self, id: str) -> None:
+        """Ends a job and removes all of it. Raises UnknownJob."""
+        await self._cancel(id)
+        while True:
+            there, seq = await self.store.read(id)
+            if there is None:
+                await self.store.forget(id, seq)  # What tells that it has expired.
+                return
+            if there.state == "deleted" or await self._removal.bury(there, seq):
+                return
+
+    async def _cancel(self, id: str) -> tuple[Record, int]:
+        """The job's last record, and its sequence number if this has ended it; else 0."""
         while True:
             record = await self.get(id)
             if record.is_over:
-                return record
+                return record, 0
             seq = self._catalogue.seq(id)
             now = time.time()
             cancelled = replace(
@@ -302,6 +299,7 @@ class Jobs:
                 updated=now,
                 stored=record.stored - record.input_bytes,
                 reserved=record.stored - record.input_bytes,
+                claimed=0,
             )
             try:
                 seq = await self.store.write(cancelled, seq, ttl=record.ttl)
@@ -311,40 +309,41 @@ class Jobs:
             if record.epoch:
                 await self._dispatcher.recall(subjects.job_map(id, record.epoch))
             await self.store.remove_input(id)
-            return cancelled
+            return cancelled, seq
 
-    async def delete(self, id: str) -> None:
-        """Ends a job and removes all of it. Raises UnknownJob."""
-        record = await self.cancel(id)
-        await self._bury(record)
+    async def _count(self, record: Record, seq: int, seconds: float) -> tuple[Record, int]:
+        """Writes down what is stored of a cancelled job: its owner has not done so since its
+        last second."""
+        try:
+            async with asyncio.timeout(seconds):
+                outcomes = self.outcomes(record)
+                await outcomes.complete()
+                fold = outcomes.fold
+                counted = replace(
+                    record,
+                    done=fold.done,
+                    failed=fold.failed,
+                    stored=fold.stored,
+                    reserved=fold.stored,
+                )
+                if counted != record:
+                    seq = await self.store.write(counted, seq, ttl=record.ttl)
+                    self._catalogue.heard(counted, seq)
+                    record = counted
+        except (JetmapError, TimeoutError) as error:
+            logger.debug("job %s: not counted: %r", record.id, error)
+        return record, seq
 
-    async def _bury(self, record: Record) -> None:
-        """Removes a job. For a minute a record says so: outcomes that come late go too."""
-        while True:
-            _, seq = await self.store.read(record.id)
-            gone = replace(
-                record,
-                state="deleted",
-                owner="",
-                reserved=0,
-                kwargs=b"",
-                updated=time.time(),
-                ttl=TOMBSTONE_SECONDS,
-            )
-            try:
-                seq = await self.store.write(gone, seq, ttl=TOMBSTONE_SECONDS)
-            except Conflict:
-                continue
-            break
-        self._catalogue.heard(gone, seq)
-        self._folds.pop(record.id, None)
-        await self.store.remove(record.id)
-        if record.key:
-            await self.store.forget_key(record.key)
+    async def _count_late(self, record: Record, seq: int) -> None:
+        """Once more, for the outcomes that were on their way when it was cancelled."""
+        await asyncio.sleep(LATE_SECONDS)
+        await self._count(record, seq, 10 * COUNT_SECONDS)
 
     # Inside
 
     def _heard(self, record: Record) -> None:
+        if record.state in ("deleted", "expired"):
+            self._folds.drop(record.id)
         self._carrier.heard(record)
         self._watch.stir(record.id)
 
@@ -361,22 +360,3 @@ class Jobs:
         except JetStreamError as error:
             raise JobsUnavailable(f"jobs need file storage in the NATS server: {error}") from error
         await self._watch.load()
-
-
-@dataclass
-class _Uploading:
-    """fixed: whether the caller said how much to reserve."""
-
-    record: Record
-    seq: int
-    fixed: bool
-
-
-def _full(limit: int, used: int, wanted: int) -> StoreFull:
-    return StoreFull(
-        f"the job store is full: {used:,} of {limit:,} bytes (job_store_bytes) are taken or "
-        f"reserved, and this job needs {wanted:,}; delete jobs that are over, or raise the limit",
-        limit=limit,
-        used=used,
-        wanted=wanted,
-    )

@@ -64,11 +64,6 @@ class Store:
         message, seq = found
         return (_record(message) if message else None), seq
 
-    async def is_expired(self, job: str) -> bool:
-        """Whether there was such a job, whose time is over."""
-        found = await self._last(subjects.job_state(self.pool, job))
-        return found is not None and not found[0]
-
     async def write(self, record: Record, after: int, *, ttl: float | None = None) -> int:
         """Stores a record if the one before it has sequence number ``after`` (0: there is
         none). ttl: seconds until it expires. Returns its sequence number; raises Conflict."""
@@ -96,16 +91,6 @@ class Store:
     async def has_lease(self, dispatcher: str) -> bool:
         found = await self._last(subjects.lease(self.pool, dispatcher))
         return found is not None and found[0] != b""
-
-    async def all_records(self) -> list[tuple[Record, int]]:
-        """Every record, with its sequence number."""
-        wanted = subjects.job_state(self.pool, "*")
-        records: list[tuple[Record, int]] = []
-        after = 0
-        while found := await self.fetch("JOBS", wanted, after, messages=1000):
-            records += [(_record(stored.data), stored.seq) for stored in found if stored.data]
-            after = found[-1].seq
-        return records
 
     async def watch(self, heard: Callable[[Msg], Awaitable[None]]) -> Any:
         """Has ``heard`` called with what is stored from now on: records, keys and leases."""
@@ -141,8 +126,10 @@ class Store:
         async def receive(message: Msg) -> None:
             headers = message.headers or {}
             if "Nats-Sequence" in headers:
-                data = b"" if MARKER in headers else message.data
-                found.append(Stored(int(headers["Nats-Sequence"]), data))
+                # Each names the one before it: after a reconnect some in between may lack.
+                if int(headers["Nats-Last-Sequence"]) == (found[-1].seq if found else 0):
+                    data = b"" if MARKER in headers else message.data
+                    found.append(Stored(int(headers["Nats-Sequence"]), data))
             elif not done.done():
                 done.set_result(headers.get("Status", "503"))
 
@@ -199,12 +186,13 @@ class Store:
     async def remove_input(self, job: str) -> None:
         await self._purge("INPUT", subjects.job_input(self.pool, job))
 
-    async def forget(self, job: str) -> None:
-        """Removes a job's record."""
-        await self._purge("JOBS", subjects.job_state(self.pool, job))
+    async def forget(self, job: str, seq: int) -> None:
+        """Removes a job's record, if it is still that with this sequence number."""
+        await self._purge("JOBS", subjects.job_state(self.pool, job), seq)
 
-    async def forget_key(self, key: str) -> None:
-        await self._purge("JOBS", subjects.job_key(self.pool, key))
+    async def forget_key(self, key: str, seq: int) -> None:
+        """Removes a key, if it is still that with this sequence number."""
+        await self._purge("JOBS", subjects.job_key(self.pool, key), seq)
 
     # Inside
 
@@ -249,11 +237,13 @@ class Store:
 
         return int((await self._patiently(ask))["seq"])
 
-    async def _purge(self, kind: str, subject: str) -> None:
+    async def _purge(self, kind: str, subject: str, until: int | None = None) -> None:
+        """until: the last sequence number that is removed."""
         stream = subjects.job_stream(self.pool, kind)
-        await self._patiently(
-            lambda: self.connection.api(f"STREAM.PURGE.{stream}", {"filter": subject})
-        )
+        request: dict[str, Any] = {"filter": subject}
+        if until is not None:
+            request["seq"] = until + 1
+        await self._patiently(lambda: self.connection.api(f"STREAM.PURGE.{stream}", request))
 
     async def _patiently(self, ask: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
         """Asks again while the broker is away or elects a leader."""

@@ -20,15 +20,15 @@ class StoreOptions:
     max_bytes: int = 8 << 30
 
 
-async def exist(c: Connection, pool: str) -> bool:
-    """Whether somebody has made them."""
+async def last(c: Connection, pool: str) -> int | None:
+    """The sequence number of what was written last of all jobs; None: nobody has made them."""
     try:
-        await c.api(f"STREAM.INFO.{subjects.job_stream(pool, 'JOBS')}")
+        info = await c.api(f"STREAM.INFO.{subjects.job_stream(pool, 'JOBS')}")
     except JetStreamError as error:
         if error.err_code != topology.STREAM_NOT_FOUND:
             raise
-        return False
-    return True
+        return None
+    return int(info["state"]["last_seq"])
 
 
 async def ensure(c: Connection, pool: str, options: StoreOptions) -> None:

@@ -25,8 +25,8 @@ class Upload:
     """Takes a job's items; ``commit`` makes it a job, ``abort`` leaves nothing of it.
 
     earlier: the job that this idempotency key belongs to already; what is put is then only
-    compared. grow: called with the bytes that are stored, before more are; raises StoreFull.
-    done: makes the record a queued job's. drop: removes everything.
+    compared. grow: called with the bytes that are stored, before more are; raises StoreFull,
+    UploadLost. done: makes the record a queued job's. drop: removes everything.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Upload:
     async def put(self, elements: Sequence[Element]) -> None:
         """Adds encoded items; waits while several parts are on their way.
 
-        Raises StoreFull; BrokerUnreachable. The upload is then to be aborted.
+        Raises StoreFull, UploadLost, BrokerUnreachable. The upload is then to be aborted.
         """
         if self._ended:
             raise JobEnded("this upload has ended", state="failed")
@@ -79,7 +79,8 @@ class Upload:
     async def commit(self) -> Record:
         """Returns when all is durable, and the job is queued.
 
-        Raises KeyReused if ``earlier`` was another list, function or parameters.
+        Raises KeyReused if ``earlier`` was another list, function or parameters; UploadLost;
+        BrokerUnreachable. The upload is then to be aborted.
         """
         if self._waiting:
             await self._send()
@@ -93,12 +94,16 @@ class Upload:
                 )
             return self.earlier
         await self._landed(0)
+        record = await self._done(self._total, self._parts, self._bytes, digest)
         self._ended = True
-        return await self._done(self._total, self._parts, self._bytes, digest)
+        return record
 
     async def abort(self) -> None:
-        """Nothing of it stays. Harmless after ``commit``."""
-        if self._ended and not self._flying:
+        """Nothing of it stays. Harmless after ``commit``.
+
+        If only the word on the commit was lost, the job stays.
+        """
+        if self._ended:
             return
         self._ended = True
         for task in self._flying:

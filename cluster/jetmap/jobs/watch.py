@@ -13,12 +13,13 @@ from nats.aio.msg import Msg
 
 from jetmap import subjects
 from jetmap.broker.connection import JetStreamError, Subscription
-from jetmap.errors import JetmapError
+from jetmap.errors import BrokerUnreachable, JetmapError
 
 from . import streams
 from .carrier import Carrier
 from .catalogue import Catalogue, abandoned
 from .records import Record
+from .removal import Removal
 from .store import MARKER, Store
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,10 @@ logger = logging.getLogger(__name__)
 LEASE_SECONDS = 8.0
 BEAT_SECONDS = 2.0
 SWEEP_SECONDS = 20.0
+READ_AT_ONCE = 1000  # Records.
+READS = 50  # Of those that were stored while others were read, at most.
+LAG_SECONDS = 5.0  # How long a replica may lack what the leader has.
+LAG_EVERY = 0.02
 
 _record = msgspec.json.Decoder(Record).decode
 
@@ -33,17 +38,21 @@ _record = msgspec.json.Decoder(Record).decode
 class Watch:
     """uploads: jobs whose input this process stores now."""
 
-    def __init__(self, store: Store, me: str, catalogue: Catalogue, carrier: Carrier) -> None:
+    def __init__(
+        self, store: Store, me: str, catalogue: Catalogue, carrier: Carrier, removal: Removal
+    ) -> None:
         self.is_loaded = False
         self.uploads: set[str] = set()
         self._store = store
         self._me = me
         self._catalogue = catalogue
         self._carrier = carrier
+        self._removal = removal
         self._bells: dict[str, asyncio.Event] = {}
         self._subscription: Subscription | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._loading = asyncio.Lock()
+        self._reading = asyncio.Lock()
+        self._read_to = 0  # Of what has a higher number some may never have been heard of.
         self._has_lease = False
         self._leased = 0.0
         self._missing: dict[str, int] = {}  # Owners without a lease, and looks that found none.
@@ -54,11 +63,11 @@ class Watch:
         self._subscription = await self._store.watch(self._told)
         self._store.connection.on_reconnect(self._reconnected)
         try:
-            if await streams.exist(self._store.connection, self._store.pool):
+            if await streams.last(self._store.connection, self._store.pool) is not None:
                 await self.load()
         except JetStreamError as error:
             logger.debug("jobs are not looked for: %s", error)
-        self._spawn(self._beat())
+        self.spawn(self._beat())
 
     async def close(self) -> None:
         if self._subscription is not None:
@@ -74,22 +83,31 @@ class Watch:
 
     async def load(self) -> None:
         """Reads every record."""
-        async with self._loading:
+        async with self._reading:
             if self.is_loaded:
                 return
-            for record, seq in await self._store.all_records():
-                self._catalogue.heard(record, seq)
+            while await self._read():
+                pass
             self.is_loaded = True
 
-    async def catch_up(self) -> None:
-        """Reads records that were stored since, of which nothing was heard."""
-        if self.is_loaded:
-            wanted = subjects.job_state(self._store.pool, "*")
-            for stored in await self._store.fetch(
-                "JOBS", wanted, self._catalogue.last, messages=1000
-            ):
-                if stored.data:
-                    self._catalogue.heard(_record(stored.data), stored.seq)
+    async def catch_up(self, until: int = 0) -> None:
+        """Reads records that were stored since, of which nothing may have been heard.
+
+        until: a sequence number that was told for a record; all up to there are read then.
+        """
+        deadline = time.monotonic() + LAG_SECONDS
+        while self.is_loaded:
+            async with self._reading:
+                if until and self._read_to >= until:
+                    return
+                for _ in range(READS):
+                    if not await self._read():
+                        break
+            if self._read_to >= until:
+                return
+            if time.monotonic() >= deadline:
+                raise BrokerUnreachable("the records of jobs cannot be read as far as they go")
+            await asyncio.sleep(LAG_EVERY)
 
     async def hold_lease(self) -> None:
         """Has a lease from now on, so that nobody else takes what this process owns."""
@@ -127,7 +145,23 @@ class Watch:
         if bell is not None:
             bell.set()
 
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Has it run beside, until this is closed."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
     # Inside
+
+    async def _read(self) -> bool:
+        """Reads the next records; False: there is none."""
+        wanted = subjects.job_state(self._store.pool, "*")
+        found = await self._store.fetch("JOBS", wanted, self._read_to, messages=READ_AT_ONCE)
+        for stored in found:
+            if stored.data:
+                self._catalogue.heard(_record(stored.data), stored.seq)
+            self._read_to = stored.seq
+        return bool(found)
 
     async def _told(self, message: Msg) -> None:
         headers = message.headers or {}
@@ -136,11 +170,11 @@ class Watch:
             return
         seq = int(headers.get("Nats-Sequence", 0))
         if MARKER in headers or not message.data:
-            self._catalogue.gone(name, seq)
-            self._spawn(self._clear(name))
+            self._catalogue.gone(name)
+            self.spawn(self._clear(name))
             return
         if not self.is_loaded:
-            self._spawn(self.load())
+            self.spawn(self.load())
         self._catalogue.heard(_record(message.data), seq)
 
     async def _reconnected(self) -> None:
@@ -148,11 +182,16 @@ class Watch:
         if not self.is_loaded:
             return
         self._leased = 0.0
-        if await streams.exist(self._store.connection, self._store.pool):
+        last = await streams.last(self._store.connection, self._store.pool)
+        if last is not None and last >= self._read_to:
             await self.catch_up()
-        else:
+            return
+        async with self._reading:
             self.is_loaded = False
+            self._read_to = 0
             self._catalogue.clear()
+        if last is not None:  # Others have made them anew.
+            await self.load()
 
     async def _clear(self, job: str) -> None:
         try:
@@ -188,20 +227,22 @@ class Watch:
         alive |= {owner for owner, looks in self._missing.items() if looks < 2}
         self._carrier.adopt(alive)
         for record in self._catalogue:
-            if abandoned(record, self._me, alive):
-                await self._store.remove(record.id)
-                await self._store.forget(record.id)
-                self._catalogue.gone(record.id, 0)
+            if abandoned(record, self._me, alive, self.uploads):
+                # Unless it has become a job meanwhile, of which nothing was heard yet.
+                await self._removal.bury(record, self._catalogue.seq(record.id))
 
     async def _sweep(self) -> None:
-        """Removes inputs and outcomes of jobs that are not there any more, and forgets those
-        whose expiry was not heard of."""
+        """Removes inputs and outcomes of jobs that are not there any more; forgets those whose
+        expiry was not heard of, and those that were removed a while ago."""
         now = time.time()
         for record in self._catalogue:
             if record.is_over and now > record.updated + record.ttl:
-                there, _ = await self._store.read(record.id)
+                there, seq = await self._store.read(record.id)
+                if there is not None and there.state == "deleted":
+                    await self._store.forget(record.id, seq)
+                    there = None
                 if there is None:
-                    self._catalogue.gone(record.id, 0)
+                    self._catalogue.gone(record.id)
         for kind in ("INPUT", "OUTCOMES"):
             for job in await self._store.jobs_in(kind):
                 known = self._catalogue.get(job)
@@ -210,11 +251,6 @@ class Watch:
                 there, _ = await self._store.read(job)
                 if there is None or there.state == "deleted":
                     await self._store.remove(job)
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
