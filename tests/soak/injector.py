@@ -158,7 +158,7 @@ class Injector:
             fault.over = time.monotonic() - 1
             return True
         limit = LIMITS[kind]
-        until = getattr(fault, limit.since) + limit.seconds + PATIENCE
+        until = max(getattr(fault, limit.since) + limit.seconds, time.monotonic()) + PATIENCE
         notes = Notes()
         found = False
         while time.monotonic() < until:
