@@ -33,7 +33,7 @@ async def test_a_signal_drains(
     asked = time.monotonic()
     await wait_until(first.has_exited, "the agent exits", 12, lambda: first.said)
     assert first.process.returncode == 0, first.said
-    assert time.monotonic() - asked < 3
+    assert time.monotonic() - asked < 9, "it waited for its grace"
     assert presence(own, first) is None
     assert await running == list(range(400))
     # What it had not begun was handed back, and nothing ran twice.
@@ -67,7 +67,7 @@ async def test_sigterm_in_a_long_item_hands_it_back(
     await place.until_busy(own, CORES)
     await place.agent(own)
     first.signal(signal.SIGTERM)
-    await wait_until(first.has_exited, "the agent exits", 6, lambda: first.said)
+    await wait_until(first.has_exited, "the agent exits", 12, lambda: first.said)
     exited = time.monotonic()
     assert first.process.returncode == 0, first.said
     await place.until_busy(own, CORES)
@@ -89,7 +89,7 @@ async def test_a_second_signal_means_now(
     first.signal(number)
     await wait_until(lambda: number.name in first.said, "it has heard the first")
     first.signal(signal.SIGINT)
-    await wait_until(first.has_exited, "the agent exits", 3, lambda: first.said)
+    await wait_until(first.has_exited, "the agent exits", 10, lambda: first.said)
     second_signal = first.process.returncode
     assert second_signal == 0, first.said
     # Elsewhere it is completed.
