@@ -201,10 +201,10 @@ async def test_messagepack_is_written_while_the_job_runs() -> None:
     async with gateway(cluster) as client:
         job = await submit(client, "echo", list(range(4)))
         path = job["links"]["results"]
-        for query in ("start=1", "limit=1", "wait=1"):
-            response = await client.get(f"{path}?{query}", headers=MSGPACK)
-            check_problem(response, 400, "bad-parameter")
-        exchange = Exchange(cluster, path, accept="application/msgpack", method="GET")
+        response = await client.get(f"{path}?limit=1", headers=MSGPACK)
+        check_problem(response, 400, "bad-parameter")
+        waiting = f"{path}?wait=30"
+        exchange = Exchange(cluster, waiting, accept="application/msgpack", method="GET")
         await exchange.write(b"", more=False)
         jobs.put(job["id"], 2, 2, 3)
         jobs.put(job["id"], 0, 0, None, failed=[1])
@@ -215,7 +215,32 @@ async def test_messagepack_is_written_while_the_job_runs() -> None:
     document = msgspec.msgpack.decode(exchange.output)
     assert document["values"] == [0, None, 2, 3]
     assert [error["index"] for error in document["errors"]] == [1]
-    assert document["missing"] == []
+    assert document["missing"] == [] and document["next"] is None
+
+
+async def test_messagepack_of_what_is_there() -> None:
+    """Without a wait, and behind one in which nothing came; then from there on."""
+    cluster, jobs = site(hold=True)
+    async with gateway(cluster) as client:
+        job = await submit(client, "echo", list(range(5)))
+        path = job["links"]["results"]
+        jobs.put(job["id"], 0, 0, 1)
+        for query in ("", "?wait=0.05"):
+            response = await client.get(f"{path}{query}", headers=MSGPACK)
+            document = msgspec.msgpack.decode(response.content)
+            assert document == {
+                "start": 0,
+                "values": [0, 1, None, None, None],
+                "errors": [],
+                "missing": [[2, 5]],
+                "next": 2,
+            }
+        jobs.put(job["id"], 2, 2, 3, 4)
+        jobs.end(job["id"])
+        response = await client.get(f"{path}?start=2", headers=MSGPACK)
+    document = msgspec.msgpack.decode(response.content)
+    assert (document["start"], document["values"]) == (2, [2, 3, 4])
+    assert document["missing"] == [] and document["next"] is None
 
 
 async def test_messagepack_says_what_is_missing() -> None:
@@ -395,7 +420,7 @@ async def test_a_client_that_leaves_ends_the_reading(kind: str) -> None:
         job = await submit(client, "echo", [1, 2])
     path = f"/jobs/{job['id']}/{'events' if kind == 'events' else 'results'}"
     accept = {"lines": "application/jsonl", "msgpack": "application/msgpack"}.get(kind, "*/*")
-    if kind in ("results", "lines"):
+    if kind != "events":
         path += "?wait=300"
     exchange = Exchange(cluster, path, accept=accept, method="GET")
     await exchange.write(b"", more=False)

@@ -146,6 +146,29 @@ async def test_async_iterables(cluster: Cluster) -> None:
     assert [outcome.value for outcome in found] == expected
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("count", [0, 1, 3000])
+async def test_an_iterable_that_raises(cluster: Cluster, count: int, ordered: bool) -> None:
+    """What it gave before has its outcomes, then comes its error, as in a loop."""
+
+    def numbers() -> Iterator[int]:
+        yield from range(count)
+        raise OSError("the disk is gone")
+
+    async def later() -> AsyncIterator[int]:
+        for n in numbers():
+            yield n
+
+    for items in (numbers, later):
+        found = []
+        with pytest.raises(OSError, match="the disk is gone"):
+            async for outcome in cluster.stream(functions.empty, items(), ordered=ordered):
+                found.append(outcome.value)
+        assert (found if ordered else sorted(found)) == list(range(count))
+        with pytest.raises(OSError, match="the disk is gone"):
+            await cluster.map(functions.empty, items())
+
+
 async def test_a_stream_takes_its_items_lazily(cluster: Cluster) -> None:
     taken = 0
 

@@ -93,7 +93,7 @@ def test_an_iterable_that_raises_ends_with_its_error(items: list[Any], counts: l
     seen = drain(source, counts, 1000)
 
     assert isinstance(source.error, Feeding)
-    assert seen == items[: len(seen)]
+    assert seen == items
     assert not source.has_items
 
 

@@ -145,10 +145,10 @@ class JobsEndpoints:
     ) -> None:
         """A page, or the whole. start, limit: items; wait: seconds until something is there."""
         answer = answer_type(header(scope, b"accept"))
-        known = {"json": ("start", "limit", "wait"), "jsonl": ("start", "wait"), "msgpack": ()}
-        if answer not in known:
+        if answer == "sse":
             raise Problem(406, "not-acceptable", "No such answer", "events are at …/events")
-        given = parameters(scope["query_string"], known[answer])
+        known = ("start", "limit", "wait") if answer == "json" else ("start", "wait")
+        given = parameters(scope["query_string"], known)
         start = _number(given, "start", 0, 0, 1 << 53)
         limit = _number(given, "limit", PAGE_LIMIT, 1, MOST_ITEMS)
         wait = _wait(given)
@@ -162,7 +162,7 @@ class JobsEndpoints:
         elif answer == "msgpack":
             hold = self._admission.hold(self._cluster(scope))
             try:
-                pieces = packed(jobs, record, self._limits, hold, self._debug)
+                pieces = packed(jobs, record, start, wait, self._limits, hold, self._debug)
                 await write(send, CONTENT_TYPES[answer], pieces)
             finally:
                 hold.close()

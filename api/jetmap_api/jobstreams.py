@@ -194,31 +194,41 @@ async def lines(
 
 
 async def packed(
-    jobs: Jobs, record: Record, limits: Limits, hold: Hold, debug: bool
+    jobs: Jobs, record: Record, start: int, wait: float, limits: Limits, hold: Hold, debug: bool
 ) -> AsyncGenerator[bytes, None]:
-    """``{"values": […], "errors": […], "missing": [[a, b], …]}`` in MessagePack, written while
-    the job runs. values: null where an item failed, or has no outcome because the job has
-    ended; then it is in one of the ranges [a, b) of ``missing``."""
+    """``{"start", "values": […], "errors": […], "missing": [[a, b], …], "next"}`` in MessagePack.
+
+    What is there; then it waits while something comes at least every ``wait`` seconds. values:
+    of all items from ``start`` on; null where an item failed or has no outcome. Those without
+    are the ranges [a, b) of ``missing``. next: the item to start from next, null if the job is
+    over.
+    """
     total = record.total or 0
     missing: list[tuple[int, int]] = []
     errors = Gathered("msgpack", limits, hold)
+    follower = Follower(jobs, record, wait)
+    at, following = start, None
     try:
-        yield b"\x83" + _msgpack("values") + arrays.header(total)
-        at = 0
-        async for batch in _in_order(jobs, record, 0, Follower(jobs, record)):
-            outcomes: Outcomes = batch
-            if record.format != "msgpack":
-                outcomes = translate(batch, record.format, "msgpack")
-            if outcomes.start > at:
-                missing.append((at, outcomes.start))
-                for block in _nulls(outcomes.start - at):
-                    yield block
-            at = outcomes.start + outcomes.count
-            if outcomes.errors:
-                shown = [error_record(error, debug) for error in outcomes.errors]
-                encoded = Translated(outcomes.start, len(shown), _msgpack(shown), [])
-                errors.add(encoded)
-            yield arrays.body(outcomes.values, "msgpack")
+        yield b"\x85" + _msgpack("start") + _msgpack(start)
+        yield _msgpack("values") + arrays.header(max(0, total - start))
+        try:
+            async for batch in _in_order(jobs, record, start, follower):
+                outcomes: Outcomes = batch
+                if record.format != "msgpack":
+                    outcomes = translate(batch, record.format, "msgpack")
+                if outcomes.start > at:
+                    missing.append((at, outcomes.start))
+                    for block in _nulls(outcomes.start - at):
+                        yield block
+                at = outcomes.start + outcomes.count
+                if outcomes.errors:
+                    shown = [error_record(error, debug) for error in outcomes.errors]
+                    encoded = Translated(outcomes.start, len(shown), _msgpack(shown), [])
+                    errors.add(encoded)
+                yield arrays.body(outcomes.values, "msgpack")
+                follower.news()
+        except Enough:
+            following = at
         if at < total:
             missing.append((at, total))
             for block in _nulls(total - at):
@@ -226,7 +236,7 @@ async def packed(
         yield _msgpack("errors")
         for block in errors.blocks():
             yield block
-        yield _msgpack("missing") + _msgpack(missing)
+        yield _msgpack("missing") + _msgpack(missing) + _msgpack("next") + _msgpack(following)
     finally:
         errors.close()
 

@@ -405,7 +405,7 @@ class Dispatcher:
                 self.stats.queue_wait.observe(max(0.0, now - flight.published - report.seconds))
         if pending >= 0 and report.final is not None:
             cores = self.roster.cores(flight.offer) if flight else 0
-            self._scheduler.window.steer(pending, cores)
+            self._scheduler.window.steer(pending, cores, self._scheduler.weight)
         seconds = report.seconds
         if report.final is not None and report.final.crash is not None:
             # The core was of no use to anyone until its next worker was ready.

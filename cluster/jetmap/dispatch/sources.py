@@ -222,13 +222,12 @@ class Objects:
     def _next(self, count: int) -> list[Any]:
         objects = [self._returned.popleft() for _ in range(min(count, len(self._returned)))]
         if len(objects) < count and not self._ended:
+            fresh: list[Any] = []
             try:
-                fresh = list(islice(self._items, count - len(objects)))
+                fresh.extend(islice(self._items, count - len(objects)))
             except Exception as error:
-                # The caller's own iterable raised: the map ends with just that.
+                # The caller's own iterable raised: behind what it gave, the map ends with that.
                 self.error = error
-                fresh = []
-                self._ended = True
             if len(fresh) < count - len(objects):
                 self._ended = True
             objects += fresh
