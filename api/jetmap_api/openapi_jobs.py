@@ -226,8 +226,8 @@ def _results() -> Schema:
         "application/msgpack": {"schema": {"type": "object"}},
     }
     return {
-        "description": "A page; or, as JSON lines or MessagePack, all that is there, with `next` if "
-        "there will be more.",
+        "description": "A page; or, as JSON lines or MessagePack, all that is there, with `next` "
+        "if there will be more.",
         "content": content,
     }
 
