@@ -8,8 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetmap import arrays
-from jetmap.dispatch.ledger import LEASE, TRIM_AFTER, VANISHED_LIMIT, Ledger, Piece
-from jetmap.messages import Crash, ErrorRecord, Final, Report
+from jetmap.dispatch.ledger import (
+    LEASE,
+    SUSPECT_SECONDS,
+    VANISHED_LIMIT,
+    Ledger,
+    Piece,
+    Quarantine,
+)
+from jetmap.messages import ErrorRecord, Final, Report
 
 quick = settings(max_examples=100, deadline=None)
 
@@ -118,121 +125,50 @@ def test_only_agents_that_vanish_are_missed(
         held.add(agent)
         vanished.pop(agent, None)  # It was only out of reach.
         gone = len(held & set(vanished))
-        limit = VANISHED_LIMIT if count > 1 else max(VANISHED_LIMIT, attempts)
         settlement = ledger.claimed(1, agent, f"host-{agent}", now, vanished=vanished)
-        assert settlement is not None
-        assert (settlement.ended is not None) == (gone >= limit)
-        if settlement.ended is None:
-            assert not settlement.batches
-            continue
-        assert ledger.claimed(1, agent, "", now) is None
-        if count > 1:
-            pieces = [ledger.next_piece() for _ in range(count)]
-            assert [(p.start, p.count) for p in pieces] == [(n, 1) for n in range(count)]
-            assert not settlement.batches
-        else:
-            (record,) = settlement.batches[0].errors
-            assert record.kind == "lost" and record.detail is not None
-            assert record.detail["attempts"] == gone
-        assert not ledger.has_pieces
-        return
+        assert settlement is not None and not settlement.batches
+        assert (settlement.ended is not None) == (gone >= VANISHED_LIMIT)
+        if settlement.ended is not None:
+            assert ledger.claimed(1, agent, "", now) is None
+            suspects_go_out_one_at_a_time(ledger, count, now)
+            return
 
 
-@quick
-@given(
-    st.integers(1, 10),
-    st.integers(0, 9),
-    st.integers(1, 4),
-    st.sampled_from(["died", "timeout", "stopped"]),
-)
-def test_an_item_that_kills_workers_is_soon_alone_and_then_given_up(
-    count: int, guilty: int, attempts: int, reason: str
-) -> None:
-    guilty = min(guilty, count - 1)
-    ledger = Ledger("json", attempts)
-    pieces = [Piece(0, count, msgspec.json.encode(list(range(count))))]
-    errors: list[ErrorRecord] = []
-    crashes = 0
-    while pieces:
-        piece = pieces.pop(0)
-        flight = ledger.send(piece, "main", "offer", 0.05, 0.0)
-        crash = None
-        if piece.start <= guilty < flight.end and (reason != "stopped" or crashes < 5):
-            crashes += 1
-            assert crashes == 1 or reason == "stopped" or piece.count == 1
-            crash = Crash(guilty, reason, "it died", 9, host="h")  # type: ignore[arg-type]
-        end = guilty if crash else flight.end
-        done = end - piece.start
-        values = arrays.nulls(done, "json")
-        settlement = ledger.take(
-            Report("m", flight.number, 1, piece.start, done, values, [], 0.1, Final(end, crash))
-        )
-        assert settlement.ended is flight
-        errors += [record for batch in settlement.batches for record in batch.errors]
-        while ledger.has_pieces:
-            pieces.append(ledger.next_piece())
-
-    assert ledger.done == count
-    kinds = {"died": ["lost"], "timeout": ["timeout"], "stopped": []}
-    assert [record.kind for record in errors] == kinds[reason]
-    assert all(record.index == guilty for record in errors)
-    assert crashes == {"died": attempts, "timeout": 1, "stopped": 5}[reason]
+def suspects_go_out_one_at_a_time(ledger: Ledger, count: int, now: float) -> None:
+    for n in range(count):
+        piece = ledger.next_piece()
+        assert (piece.start, piece.count, piece.suspect) == (n, 1, True)
+        flight = ledger.send(piece, "main", "offer", 0.05, now)
+        assert not ledger.has_pieces, "another one is out"
+        values = arrays.nulls(1, "json")
+        ledger.take(Report("m", flight.number, 2, n, 1, values, [], 0.0, Final(n + 1)))
+    assert not ledger.has_pieces and ledger.done == count
 
 
-def test_what_a_crash_says_stays_with_its_item() -> None:
-    ledger = Ledger("json", 1)
-    ledger.send(Piece(5, 1, b"[0]"), "main", "offer", 0.05, 0.0)
-    crash = Crash(5, "died", "killed by signal 9", 9, None, 1 << 30, "host")
-    settlement = ledger.take(Report("m", 1, 1, 5, 0, b"[]", [], 0.0, Final(5, crash)))
-    (record,) = settlement.batches[0].errors
-    assert record.message == "killed by signal 9 (1 attempt)"
-    assert record.detail == {
-        "signal": 9,
-        "exit_code": None,
-        "peak_memory": 1 << 30,
-        "attempts": 1,
-        "host": "host",
-    }
+def test_a_suspect_that_lives_holds_up_no_other() -> None:
+    quarantine = Quarantine()
+    ledger = Ledger("json", 2, quarantine=quarantine)
+    ledger.send(Piece(0, 2, arrays.nulls(2, "json")), "main", "offer", 0.05, 0.0)
+    ledger.claimed(1, "a", "h", 1.0)
+    ledger.claimed(1, "b", "h", 2.0)
+    ledger.claimed(1, "c", "h", 3.0, vanished={"a": 1.5, "b": 2.5})
+    ledger.send(ledger.next_piece(), "main", "offer", 0.05, 10.0)
+    quarantine.look(10.0 + SUSPECT_SECONDS - 1)
+    assert not ledger.has_pieces
+    quarantine.look(10.0 + SUSPECT_SECONDS + 1)
+    assert ledger.has_pieces
 
 
-@quick
-@given(st.integers(2, 20), st.data())
-def test_what_is_behind_a_stuck_item_goes_elsewhere_once(count: int, data: st.DataObject) -> None:
-    """The chunk may still go further than that before it hears of it, or crash there."""
+def test_what_is_found_in_the_store_is_not_sent_again() -> None:
     ledger = Ledger("json", 2)
-    piece = Piece(100, count, msgspec.json.encode(list(range(count))))
-    flight = ledger.send(piece, "main", "offer", 1.0, 0.0)
-    stuck = data.draw(st.integers(0, count - 1))
-    went_on = data.draw(st.integers(0, count - 1 - stuck))
-    crashes = data.draw(st.booleans())
-
-    assert not ledger.trim(1, 100 + stuck, TRIM_AFTER / 2), "it may yet be quick"
-    assert not ledger.trim(1, None, TRIM_AFTER)
-    assert ledger.trim(1, 100 + stuck, TRIM_AFTER) == (stuck < count - 1)
-    assert not ledger.trim(1, 100 + stuck, TRIM_AFTER)
-    again = ledger.next_piece() if ledger.has_pieces else None
-    if again is not None:
-        assert msgspec.json.decode(again.items) == list(range(stuck + 1, count))
-        ledger.send(again, "main", "offer", 1.0, TRIM_AFTER)
-
-    end = stuck + 1 + went_on
-    crash = Crash(100 + end - 1, "died", "gone", signal=9) if crashes else None
-    done = end - 1 if crashes else end
-    values = msgspec.json.encode(list(range(done)))
-    first = Report("m", 1, 1, 100, done, values, [], 0.1, Final(100 + done, crash))
-    settlement = ledger.take(first)
-    assert settlement.ended is flight
-    outcomes = [n for b in settlement.batches for n in msgspec.json.decode(b.values)]
-    if again is not None:
-        values = msgspec.json.encode(list(range(stuck + 1, count)))
-        final = Final(100 + count)
-        last = Report("m", 2, 1, again.start, again.count, values, [], 0.1, final)
-        outcomes += [n for b in ledger.take(last).batches for n in msgspec.json.decode(b.values)]
-    rest = ledger.next_piece() if ledger.has_pieces else None
-    if rest is not None:
-        assert crashes and (rest.start, rest.count) == (100 + end - 1, 1)
-        outcomes += msgspec.json.decode(rest.items)
-    assert sorted(outcomes) == list(range(count)), "each item once"
+    first = ledger.send(Piece(0, 4, arrays.nulls(4, "json")), "main", "offer", 0.05, 0.0)
+    second = ledger.send(Piece(4, 4, arrays.nulls(4, "json")), "main", "offer", 0.05, 0.0)
+    (settlement,) = ledger.know([(0, 5)])
+    assert settlement.ended is first and ledger.repeats
+    assert ledger.is_begun(second) and ledger.know([(0, 5)]) == []
+    ledger.withdraw(second)
+    piece = ledger.next_piece()
+    assert (piece.start, piece.count) == (5, 3) and not ledger.has_pieces
 
 
 @quick
@@ -278,4 +214,4 @@ def test_an_item_that_kills_its_agent_does_not_tour_the_hosts(
             pieces.append(ledger.next_piece())
     assert [record.index for record in lost] == [poison]
     assert ledger.done == count
-    assert agents <= max(VANISHED_LIMIT, attempts) + (count > 1)
+    assert agents <= max(VANISHED_LIMIT, attempts) + 1

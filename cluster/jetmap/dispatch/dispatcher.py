@@ -200,7 +200,9 @@ class Dispatcher:
             timeout=item_timeout,
             ref=ref,
             source=source,
-            ledger=Ledger(format, attempts or self._options.attempts, seen),
+            ledger=Ledger(
+                format, attempts or self._options.attempts, seen, self._recovery.quarantine
+            ),
             cost=self._scheduler.cost(function),
             max_buffer=self._options.max_buffer,
             memory=self.memory,

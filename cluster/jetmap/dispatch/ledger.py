@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from jetmap import arrays
 from jetmap.messages import Crash, ErrorRecord, Final, Format, Lane, Report
@@ -20,6 +20,7 @@ from .outcome import Batch
 
 TRIM_AFTER = 1.0  # Seconds; a chunk aims at far less.
 VANISHED_LIMIT = 2  # Agents that may vanish with a chunk before it is cut into items.
+SUSPECT_SECONDS = 15.0
 LEASE = 10.0  # Seconds after which the broker delivers what an agent has not renewed.
 
 
@@ -29,12 +30,14 @@ _NOBODY: Mapping[str, float] = {}
 @dataclass
 class Piece:
     """Consecutive items that are to be sent (again). losses: agents that have vanished with
-    them; then whoever gets them claims them before it computes."""
+    them; then whoever gets them claims them before it computes. suspect: that was once too
+    often: it is one item, and goes out while no other suspect is."""
 
     start: int
     count: int
     items: bytes
     losses: int = 0
+    suspect: bool = False
 
 
 @dataclass
@@ -83,17 +86,49 @@ class Settlement:
     ended: Flight | None = None
 
 
+class Quarantine:
+    """Lets one suspect out at a time, of all maps of a dispatcher: then the agent that vanishes
+    with it tells of it alone."""
+
+    def __init__(self) -> None:
+        self._out: Flight | None = None
+
+    @property
+    def is_free(self) -> bool:
+        return self._out is None
+
+    def enter(self, flight: Flight) -> None:
+        self._out = flight
+
+    def leave(self, flight: Flight) -> None:
+        if self._out is flight:
+            self._out = None
+
+    def look(self, now: float) -> None:
+        """Once a second: what has lived so long does not kill at once, and holds up no other."""
+        if self._out is not None and now - self._out.first > SUSPECT_SECONDS:
+            self._out = None
+
+
 class Ledger:
     """attempts: how often an item may be in a worker that dies. seen: ranges of items that have
     their outcome already. repeats: reports that told, at least in part, what was known."""
 
-    def __init__(self, format: Format, attempts: int, seen: Iterable[tuple[int, int]] = ()) -> None:
+    def __init__(
+        self,
+        format: Format,
+        attempts: int,
+        seen: Iterable[tuple[int, int]] = (),
+        quarantine: Quarantine | None = None,
+    ) -> None:
         self.repeats = 0
         self.flights: dict[int, Flight] = {}
         self.failed = 0
         self._format: Format = format
         self._attempts = attempts
         self._pieces: deque[Piece] = deque()
+        self._suspects: deque[Piece] = deque()
+        self._quarantine = quarantine or Quarantine()
         self._seen = IntervalSet()
         for start, end in seen:
             self._seen.add(start, end)
@@ -113,12 +148,12 @@ class Ledger:
     def has_pieces(self) -> bool:
         """Whether something waits to be sent again."""
         self._drop_seen()
-        return bool(self._pieces)
+        return bool(self._pieces) or (bool(self._suspects) and self._quarantine.is_free)
 
     def next_piece(self) -> Piece:
         """What is to be sent again, first of all."""
         self._drop_seen()
-        return self._pieces.popleft()
+        return self._pieces.popleft() if self._pieces else self._suspects.popleft()
 
     def send(self, piece: Piece, lane: Lane, offer: str, seconds: float, now: float) -> Flight:
         """The piece goes out, as a chunk with a number of its own."""
@@ -126,7 +161,30 @@ class Ledger:
         attempt = 2 if piece.losses else 1
         flight = Flight(self._number, piece, lane, offer, seconds, now, now, attempt, first=now)
         self.flights[flight.number] = flight
+        if piece.suspect:
+            self._quarantine.enter(flight)
         return flight
+
+    def close(self) -> None:
+        """Nothing more happens to the map: what is out of it holds up no other."""
+        for flight in self.flights.values():
+            self._quarantine.leave(flight)
+
+    def know(self, ranges: Iterable[tuple[int, int]]) -> list[Settlement]:
+        """These items turn out to have their outcomes in the store: nobody told us."""
+        new = [part for start, end in ranges for part in self._seen.add(start, end)]
+        if not new:
+            return []
+        self.repeats += 1
+        done = [f for f in self.flights.values() if self._seen.covers(f.piece.start, f.end)]
+        for flight in done:
+            self._end(flight)
+        return [Settlement(ended=flight) for flight in done]
+
+    def is_begun(self, flight: Flight) -> bool:
+        """Whether some of its items have their outcome."""
+        start, end = flight.piece.start, flight.end
+        return self._seen.missing(start, end) != [(start, end)]
 
     def refuse(self, index: int, error: ErrorRecord) -> list[Batch]:
         """An item that never travels: it has its error at once."""
@@ -178,9 +236,9 @@ class Ledger:
         """An agent says that it holds a chunk; None: nobody wants it any more.
 
         deliveries: how often the broker has delivered it. vanished: agents that have fallen
-        silent without a goodbye, with the time. Of those that held the chunk and vanished, the
-        second has it cut into single items; a single item is given up after its attempts.
-        (Agents that live may let go of a chunk without a word, if we are out of reach.)
+        silent without a goodbye, with the time. When the second has vanished with the chunk, its
+        items are suspects; one with which another does is given up after its attempts. (Agents
+        that live may let go of a chunk without a word, if we are out of reach.)
         """
         flight = self.flights.get(number)
         if flight is None:
@@ -192,11 +250,15 @@ class Ledger:
             flight.unclaimed = any(at >= flight.first for at in vanished.values())
         flight.heard = now
         flight.claims.add(agent)
-        losses = self._losses(flight, vanished)
-        alone = flight.piece.count == 1
-        if losses >= (max(VANISHED_LIMIT, self._attempts) if alone else VANISHED_LIMIT):
+        losses, piece = self._losses(flight, vanished), flight.piece
+        if piece.suspect and losses >= max(VANISHED_LIMIT, self._attempts):
             self._end(flight)
-            return Settlement(self._give_up_or_cut(flight, losses), flight)
+            return Settlement(self._vanished_with(flight, losses), flight)
+        if not piece.suspect and losses >= VANISHED_LIMIT:
+            # One of them may be guilty, or none.
+            self._end(flight)
+            self._return(Piece(piece.start, piece.count, piece.items, 1, True), alone=True)
+            return Settlement(ended=flight)
         flight.host = host
         return Settlement()
 
@@ -212,17 +274,17 @@ class Ledger:
             return False
         ranges = [(0, keep), (keep, piece.count)]
         head, rest = arrays.select(piece.items, ranges, self._format)
-        flight.piece = Piece(piece.start, keep, head, piece.losses)
-        self._return(Piece(item + 1, piece.count - keep, rest, piece.losses))
+        flight.piece = replace(piece, count=keep, items=head)
+        self._return(replace(piece, start=item + 1, count=piece.count - keep, items=rest))
         return True
 
     def withdraw(self, flight: Flight, vanished: Mapping[str, float] = _NOBODY) -> None:
         """The chunk is taken back: its items are to be sent again."""
         self._end(flight)
-        piece, losses = flight.piece, self._losses(flight, vanished)
-        if piece.count > 1:
+        losses = self._losses(flight, vanished)
+        if not flight.piece.suspect:
             losses = min(losses, VANISHED_LIMIT - 1)
-        self._return(Piece(piece.start, piece.count, piece.items, losses))
+        self._return(replace(flight.piece, losses=losses))
 
     def silent(self, now: float, patience: float) -> list[Flight]:
         """Chunks of which nothing was heard for ``patience`` seconds."""
@@ -237,6 +299,7 @@ class Ledger:
 
     def _end(self, flight: Flight) -> None:
         del self.flights[flight.number]
+        self._quarantine.leave(flight)
 
     def _accept(self, report: Report) -> list[Batch]:
         start, count = report.start, report.count
@@ -302,16 +365,11 @@ class Ledger:
         gone = sum(agent in vanished for agent in flight.claims)
         return flight.piece.losses + gone + flight.unclaimed
 
-    def _give_up_or_cut(self, flight: Flight, gone: int) -> list[Batch]:
-        piece = flight.piece
-        if piece.count > 1:
-            # One of them may be guilty, or none.
-            self._return(Piece(piece.start, piece.count, piece.items, 1), alone=True)
-            return []
+    def _vanished_with(self, flight: Flight, gone: int) -> list[Batch]:
+        index = flight.piece.start
         message = f"{gone} agents vanished while they had this item, the last on host {flight.host}"
         detail = {"attempts": gone, "host": flight.host}
-        record = ErrorRecord(piece.start, "lost", "WorkerLost", message, None, detail)
-        return self._fail(piece.start, record)
+        return self._fail(index, ErrorRecord(index, "lost", "WorkerLost", message, None, detail))
 
     def _return(self, piece: Piece, *, apart: int | None = None, alone: bool = False) -> None:
         """Puts the items that have no outcome back, before everything else that waits.
@@ -327,23 +385,25 @@ class Ledger:
                 ranges += [(x, y) for x, y in cuts if x < y]
             else:
                 ranges.append((a, b))
+        waiting = self._suspects if piece.suspect else self._pieces
         if ranges == [(piece.start, piece.start + piece.count)]:
-            self._pieces.appendleft(piece)
+            waiting.appendleft(piece)
             return
         offsets = [(a - piece.start, b - piece.start) for a, b in ranges]
         parts = arrays.select(piece.items, offsets, self._format) if ranges else []
         pieces = [
-            Piece(a, b - a, items, piece.losses)
+            replace(piece, start=a, count=b - a, items=items)
             for (a, b), items in zip(ranges, parts, strict=True)
         ]
-        self._pieces.extendleft(reversed(pieces))
+        waiting.extendleft(reversed(pieces))
 
     def _drop_seen(self) -> None:
         """Late outcomes may have come for what waits: that is not sent again."""
-        while self._pieces:
-            piece = self._pieces[0]
-            missing = self._seen.missing(piece.start, piece.start + piece.count)
-            if missing == [(piece.start, piece.start + piece.count)]:
-                return
-            self._pieces.popleft()
-            self._return(piece)
+        for waiting in (self._pieces, self._suspects):
+            while waiting:
+                piece = waiting[0]
+                whole = [(piece.start, piece.start + piece.count)]
+                if self._seen.missing(*whole[0]) == whole:
+                    break
+                waiting.popleft()
+                self._return(piece)

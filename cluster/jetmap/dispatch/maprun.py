@@ -34,6 +34,9 @@ class MapRun:
         self.ended = False
         self.timer: asyncio.TimerHandle | None = None
         self.hopeless_since: float | None = None
+        # Of a job: tells which items have their outcomes in the store.
+        self.stored: Callable[[], Awaitable[list[tuple[int, int]]]] | None = None
+        self.is_asking = False
         self._reorder = Reorder() if ordered else None
         self._withdraw = withdraw
         self._read = read

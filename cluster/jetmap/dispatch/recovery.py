@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from jetmap import subjects
 from jetmap.broker.connection import Connection
+from jetmap.errors import JetmapError
 from jetmap.messages import ErrorRecord
 
 from .attendance import Attendance
-from .ledger import Flight, Settlement
+from .ledger import Flight, Quarantine, Settlement
 from .maprun import MapRun
 from .outbox import Key, Outbox, Spawn
 from .scheduler import Scheduler
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 TICK = 1.0
 PATIENCE = 4.5  # Seconds of silence about a chunk, two beats and a little, before it is sent again.
 REFUSED_SECONDS = 0.1
+STORE_SECONDS = 3.0
 RECLAIM = 1.0  # Seconds that agents have to claim what they hold when the broker is back.
 HOPELESS_SECONDS = 10.0  # That a map waits for workers that cannot start.
 
@@ -44,6 +46,7 @@ class Recovery:
         spawn: Spawn,
     ) -> None:
         self.outbox: Outbox
+        self.quarantine = Quarantine()
         self._connection = connection
         self._maps = maps
         self._scheduler = scheduler
@@ -79,6 +82,7 @@ class Recovery:
             roster.credit(TICK + gap)  # We could not hear anyone.
             return
         roster.expire(now)
+        self.quarantine.look(now)
         await self._publish_silent(now)
         await self._end_hopeless(now)
         await self._pump()
@@ -87,17 +91,46 @@ class Recovery:
     async def _publish_silent(self, now: float) -> None:
         """What was silent for too long is published again: in the stream still, the broker
         refuses it and nothing is lost; else it is new."""
-        again = []
         for run in list(self._maps.values()):
-            for flight in run.state.ledger.silent(now, PATIENCE):
-                if not flight.offer or not self._attendance.roster.is_served(flight.offer):
-                    await self._move(run, flight, now)
-                    continue
-                flight.attempt += 1
-                flight.heard = flight.published = now
-                again.append((run.state, flight))
+            silent = run.state.ledger.silent(now, PATIENCE)
+            if silent and run.stored is None:
+                await self._publish(run, silent, now)
+            elif silent and not run.is_asking:
+                run.is_asking = True
+                self._spawn(self._publish_what_is_not_stored(run))
+
+    async def _publish(self, run: MapRun, silent: list[Flight], now: float) -> None:
+        again = []
+        for flight in silent:
+            if not flight.offer or not self._attendance.roster.is_served(flight.offer):
+                await self._move(run, flight, now)
+                continue
+            flight.attempt += 1
+            flight.heard = flight.published = now
+            again.append((run.state, flight))
         self._stats.chunks_again += len(again)
         await self.outbox.publish_again(again)
+
+    async def _publish_what_is_not_stored(self, run: MapRun) -> None:
+        """Whoever fell silent with a job's chunk may have stored some of it before."""
+        ledger = run.state.ledger
+        try:
+            async with asyncio.timeout(STORE_SECONDS):
+                stored = await run.stored() if run.stored is not None else []
+            for settlement in [*ledger.know(stored), Settlement()]:
+                self._settle(run, settlement)
+        except (TimeoutError, JetmapError) as error:
+            logger.debug("map %s: what is stored is not known: %s", run.id, error)
+        finally:
+            run.is_asking = False
+        if run.id not in self._maps:
+            return
+        now = time.monotonic()
+        for flight in ledger.silent(now, PATIENCE):
+            if ledger.is_begun(flight):
+                await self._take_back(run, flight)
+        await self._publish(run, ledger.silent(now, PATIENCE), now)
+        await self._pump()
 
     async def _end_hopeless(self, now: float) -> None:
         """Maps whose function no worker can import any more. (Jobs wait: they outlive that.)"""
@@ -120,6 +153,10 @@ class Recovery:
             return
         if self._attendance.offer(run.state.function, run.state.ref) is None:
             return
+        await self._take_back(run, flight)
+
+    async def _take_back(self, run: MapRun, flight: Flight) -> None:
+        """What of a chunk has no outcome is sent again, as a new one."""
         if flight.subject:
             await self.outbox.take_back(flight)
         if flight.number in run.state.ledger.flights:

@@ -82,6 +82,7 @@ class Scheduler:
         self._small.pop(map, None)
         self._newcomers.pop(map, None)
         self._maps.remove(map)
+        map.ledger.close()
         for flight in map.ledger.flights.values():
             self._landed(flight)
 

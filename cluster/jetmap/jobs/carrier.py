@@ -204,6 +204,13 @@ class Carrier:
             if run is None:
                 return
             carried.run = run
+            reader = Outcomes(self._store, record.id, record.format, fold)
+
+            async def stored() -> list[tuple[int, int]]:
+                await reader.complete()
+                return reader.fold.ranges()
+
+            run.stored = stored
             progress = asyncio.get_running_loop().create_task(self._progress(carried))
             try:
                 async with run:
