@@ -8,14 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetmap import arrays
-from jetmap.dispatch.ledger import (
-    LEASE,
-    SUSPECT_SECONDS,
-    VANISHED_LIMIT,
-    Ledger,
-    Piece,
-    Quarantine,
-)
+from jetmap.dispatch.flights import SUSPECT_SECONDS, Piece, Quarantine
+from jetmap.dispatch.ledger import LEASE, VANISHED_LIMIT, Ledger
 from jetmap.messages import ErrorRecord, Final, Report
 
 quick = settings(max_examples=100, deadline=None)

@@ -14,8 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from jetmap import arrays
 from jetmap.dispatch.costs import Cutting
+from jetmap.dispatch.flights import Flight, Piece, Settlement
 from jetmap.dispatch.intervals import IntervalSet
-from jetmap.dispatch.ledger import VANISHED_LIMIT, Flight, Ledger, Piece, Settlement
+from jetmap.dispatch.ledger import VANISHED_LIMIT, Ledger
 from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.outcome import Batch

@@ -10,7 +10,8 @@ import pytest
 
 from jetmap import arrays
 from jetmap.dispatch.costs import Cost
-from jetmap.dispatch.ledger import Ledger, Piece
+from jetmap.dispatch.flights import Piece
+from jetmap.dispatch.ledger import Ledger
 from jetmap.dispatch.maprun import MapRun
 from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.memory import Memory

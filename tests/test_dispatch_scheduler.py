@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from jetmap import arrays
 from jetmap.dispatch.costs import Cutting
-from jetmap.dispatch.ledger import Flight, Ledger, Piece
+from jetmap.dispatch.flights import Flight, Piece
+from jetmap.dispatch.ledger import Ledger
 from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.scheduler import (

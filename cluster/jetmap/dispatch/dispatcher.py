@@ -35,7 +35,8 @@ from jetmap.messages import (
 )
 
 from .attendance import Attendance
-from .ledger import Ledger, Settlement
+from .flights import Settlement
+from .ledger import Ledger
 from .maprun import MapRun
 from .mapstate import MapState
 from .memory import Memory

@@ -10,104 +10,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from jetmap import arrays
-from jetmap.messages import Crash, ErrorRecord, Final, Format, Lane, Report
+from jetmap.messages import Crash, ErrorRecord, Format, Lane, Report
 
+from .flights import Flight, Piece, Quarantine, Settlement
 from .intervals import IntervalSet
 from .outcome import Batch
 
 TRIM_AFTER = 1.0  # Seconds; a chunk aims at far less.
 VANISHED_LIMIT = 2  # Agents that may vanish with a chunk before it is cut into items.
-SUSPECT_SECONDS = 15.0
 LEASE = 10.0  # Seconds after which the broker delivers what an agent has not renewed.
 
 
 _NOBODY: Mapping[str, float] = {}
-
-
-@dataclass
-class Piece:
-    """Consecutive items that are to be sent (again). losses: agents that have vanished with
-    them; then whoever gets them claims them before it computes. suspect: that was once too
-    often: it is one item, and goes out while no other suspect is."""
-
-    start: int
-    count: int
-    items: bytes
-    losses: int = 0
-    suspect: bool = False
-
-
-@dataclass
-class Parcel:
-    """Small chunks that travel in one message. left: how many of them are still out."""
-
-    left: int
-
-
-@dataclass
-class Flight:
-    """A chunk that is out.
-
-    seconds: its estimated compute, less what was reported. heard: when it was published, or
-    last claimed. first: when it was published first. subject: of the message that it went out
-    in. claims: the agents that have claimed it. unclaimed: whether one vanished before it could.
-    host: of the agent that claimed it last.
-    """
-
-    number: int
-    piece: Piece
-    lane: Lane
-    offer: str
-    seconds: float
-    published: float
-    heard: float
-    attempt: int = 1
-    subject: str = ""
-    parcel: Parcel | None = None
-    first: float = 0.0
-    claims: set[str] = field(default_factory=set)
-    unclaimed: bool = False
-    host: str = ""
-    final: Final | None = None
-
-    @property
-    def end(self) -> int:
-        return self.piece.start + self.piece.count
-
-
-@dataclass
-class Settlement:
-    """What follows from a message: outcomes that are new; whether the chunk has ended."""
-
-    batches: list[Batch] = field(default_factory=list)
-    ended: Flight | None = None
-
-
-class Quarantine:
-    """Lets one suspect out at a time, of all maps of a dispatcher: then the agent that vanishes
-    with it tells of it alone."""
-
-    def __init__(self) -> None:
-        self._out: Flight | None = None
-
-    @property
-    def is_free(self) -> bool:
-        return self._out is None
-
-    def enter(self, flight: Flight) -> None:
-        self._out = flight
-
-    def leave(self, flight: Flight) -> None:
-        if self._out is flight:
-            self._out = None
-
-    def look(self, now: float) -> None:
-        """Once a second: what has lived so long does not kill at once, and holds up no other."""
-        if self._out is not None and now - self._out.first > SUSPECT_SECONDS:
-            self._out = None
 
 
 class Ledger:

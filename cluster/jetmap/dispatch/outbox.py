@@ -16,7 +16,7 @@ from jetmap.broker.connection import Connection
 from jetmap.errors import JetmapError, LimitExceeded
 from jetmap.messages import Chunk, Confirmation, Withdraw, encode
 
-from .ledger import Flight
+from .flights import Flight
 from .mapstate import MapState
 from .options import DispatchOptions
 from .words import Words

@@ -13,7 +13,7 @@ from jetmap.errors import JetmapError
 from jetmap.messages import ErrorRecord
 
 from .attendance import Attendance
-from .ledger import Flight, Quarantine, Settlement
+from .flights import Flight, Quarantine, Settlement
 from .maprun import MapRun
 from .outbox import Key, Outbox, Spawn
 from .scheduler import Scheduler

@@ -10,7 +10,7 @@ from jetmap.messages import ErrorRecord, Lane
 
 from .costs import Cost, Cutting
 from .fairness import DeficitRoundRobin
-from .ledger import Flight, Parcel, Piece
+from .flights import Flight, Parcel, Piece
 from .mapstate import MapState
 from .window import Window
 
