@@ -126,9 +126,10 @@ async def test_a_slow_first_item_bounds_what_is_held_back(place: Site, tmp_path:
         await wait_until(lambda: own.stats.maps_open == 1, "it is open")
         (run,) = own._linked().dispatcher._maps.values()
         await wait_until(lambda: run.state.buffered >= limit, "the buffer is full")
+        # Then nothing is out but the first item. What was when it became full, a few chunks of
+        # the largest size, came on top.
+        await wait_until(lambda: len(run.state.ledger.flights) == 1, "all else is done")
         await place.until_busy(own, 1)
-        # At rest: only the first item is computed. What was out when the buffer became full, a
-        # few chunks of the largest size, came on top.
         assert not first.done() and run.state.buffered <= 2 * limit
         assert run.done == run.state.buffered // size and taken < count // 4
         gate.touch()
