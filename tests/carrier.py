@@ -1,4 +1,7 @@
-"""A process that carries jobs, and submits one if it is told to; to be killed or frozen."""
+"""A process that carries jobs, and submits one if it is told to; to be killed or frozen.
+
+Behind the job's id it prints a line for each write that is refused since another has written.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,31 @@ from typing import Any
 import msgspec
 
 from jetmap import Cluster
+from jetmap.jobs import carrier, service
+from jetmap.jobs.records import Record
+from jetmap.jobs.store import Conflict, Store
+from jetmap.jobs.watch import Watch
 
 
-async def main(url: str, submitted: list[Any] | None) -> None:
+class Telling(Store):
+    async def write(self, record: Record, after: int, *, ttl: float | None = None) -> int:
+        try:
+            return await super().write(record, after, ttl=ttl)
+        except Conflict:
+            print(json.dumps("conflict"), flush=True)
+            raise
+
+
+async def _nothing(self: Watch, *_: Any) -> None:
+    pass
+
+
+async def main(url: str, submitted: list[Any] | None, deaf: bool) -> None:
+    """deaf: it hears nothing of what others write, and seldom writes itself."""
+    service.Store = Telling  # type: ignore[misc]
+    if deaf:
+        carrier.PROGRESS_SECONDS = 8
+        Watch._told = Watch.catch_up = _nothing  # type: ignore[assignment,method-assign]
     async with Cluster(url) as cluster:
         job = ""
         if submitted is not None:

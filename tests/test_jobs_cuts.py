@@ -7,14 +7,16 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from jetmap import Cluster
 from jetmap.jobs.records import Record
 from proxy import proxy
-from support import Site, site
+from support import Site, site, starts
 from test_jobs_faults import submit, until_over
-from waiting import wait_until
+from test_jobs_gateways import gateway, submitted, whole
+from waiting import wait_for, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -76,3 +78,32 @@ async def test_what_was_told_during_a_cut_is_read_afterwards(place: Site) -> Non
         assert len(expected) == stored + 1
         assert await listed(cut_off) == expected
         await cut_off.aclose()
+
+
+@pytest.mark.slow
+async def test_a_gateway_that_is_cut_off_from_its_job(place: Site, tmp_path: Path) -> None:
+    cluster = await place.cluster()
+    await place.agent(cluster)
+    await cluster.aclose()  # So that nobody else carries it.
+    async with proxy(place.server.port) as line, httpx.AsyncClient(timeout=30) as client:
+        first, second = await gateway(place, line.url), await gateway(place)
+        log = tmp_path / "log"
+        job = await submitted(first, log)
+        await wait_until(lambda: len(starts(log)) > 100, "the job runs", 20)
+        await line.cut()
+
+        async def over() -> bool:
+            state = (await client.get(second.url + job)).json()["state"]
+            return state not in ("queued", "running")
+
+        await wait_for(over, "the other one takes it over, and ends it", 40)
+        await whole(second, job)
+        assert (await client.get(first.url + job)).status_code == 503
+        await line.mend()
+
+        async def back() -> bool:
+            return (await client.get(first.url + job)).status_code == 200
+
+        await wait_for(back, "the first one is there again", 20)
+        await whole(first, job)
+        await whole(second, job)

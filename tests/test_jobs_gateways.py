@@ -39,9 +39,10 @@ async def place(tmp_path: Path) -> AsyncIterator[Site]:
         yield there
 
 
-async def gateway(place: Site) -> Gateway:
+async def gateway(place: Site, url: str | None = None) -> Gateway:
+    """url: of the broker, where that is not the place's own."""
     [port] = free_ports(1)
-    command = ["-m", "jetmap.cli", "api", "--nats", place.server.url, "--port", str(port)]
+    command = ["-m", "jetmap.cli", "api", "--nats", url or place.server.url, "--port", str(port)]
     with (place.place / f"gateway-{port}.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable, *command, stdout=log, stderr=log
@@ -136,11 +137,14 @@ async def test_every_gateway_is_killed(place: Site, tmp_path: Path) -> None:
     cluster = await place.cluster()
     await place.agent(cluster)
     await cluster.aclose()  # So that nobody else carries it.
-    first = await gateway(place)
+    gateways = [await gateway(place) for _ in range(2)]
     log = tmp_path / "log"
-    job = await submitted(first, log)
+    job = await submitted(gateways[0], log)
     await wait_until(lambda: len(starts(log)) > 100, "the job runs", 20)
-    await first.kill()
+    for one in gateways:
+        one.process.kill()
+    for one in gateways:
+        await one.process.wait()
     again = await gateway(place)
     reader = Reader(f"{job}/events")
     while not reader.ended:
