@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from fake_cluster import gateway
 from jetmap.jobs.catalogue import Catalogue
 from jetmap.jobs.fold import Fold
 from jetmap.jobs.folds import Folds
@@ -13,6 +14,8 @@ from jetmap.jobs.records import Record, State
 from jetmap.messages import Report
 from jetmap_api.jobdocuments import states_of
 from jetmap_api.problems import Problem
+from jobs_over_http import site
+from over_http import check_problem
 
 
 def record(n: int, state: State = "running") -> Record:
@@ -56,6 +59,14 @@ def test_expired_jobs_are_not_listed() -> None:
     assert states_of("running,queued") == ["running", "queued"]
     with pytest.raises(Problem, match="state is one or more, by commas, of queued"):
         states_of("expired")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("query", ["state=expired", "after=nowhere"])
+async def test_what_a_list_refuses(query: str) -> None:
+    cluster, _ = site()
+    async with gateway(cluster) as client:
+        check_problem(await client.get(f"/jobs?{query}"), 400, "bad-parameter")
 
 
 def add(fold: Fold, messages: int) -> None:
