@@ -37,17 +37,7 @@ raise RuntimeError("the model is not there")
 
 @pytest.mark.parametrize(
     "seconds",
-    [
-        0,
-        pytest.param(
-            2.5,
-            marks=pytest.mark.xfail(
-                reason="what jetmap worker keeps from its log before it has decided, it keeps "
-                "from it for ever after: while no worker is ready, nothing is told",
-                strict=True,
-            ),
-        ),
-    ],
+    [0, 2.5],
     ids=["at once", "after a while"],
 )
 async def test_it_is_told_once_and_tried_ever_more_seldom(

@@ -112,6 +112,7 @@ class Watch:
         self.cores = 0
         self.functions: list[str] = []
         self.failure: str | None = None
+        self.was_ready = False  # After that, nothing is said here.
 
     async def announced(self, message: object) -> None:
         self.take(msgspec.msgpack.decode(getattr(message, "data"), type=Presence))  # noqa: B009
@@ -119,12 +120,13 @@ class Watch:
     def take(self, found: Presence) -> None:
         self.ready, self.cores, self.failure = found.ready, found.cores, found.failure
         self.functions = [function.name for function in found.functions]
+        self.was_ready = self.was_ready or self.ready > 0
         if self.ready or self.failure:
             self.decided.set()
 
     def is_news(self, record: logging.LogRecord) -> bool:
         """Whether a record of the agent's log is not what ``check`` will say."""
-        return self.ready > 0 or not str(record.msg).startswith(OURS)
+        return self.was_ready or not str(record.msg).startswith(OURS)
 
     def check(self, timeout: float) -> None:
         """Raises WorkerStartFailed unless a worker is ready."""

@@ -89,6 +89,7 @@ class Dispatcher:
             options,
             self._inbox,
             refused=self._recovery.refused,
+            stored=self._recovery.stored,
             unsendable=self._recovery.unsendable,
             spawn=self._spawn,
         )

@@ -36,7 +36,8 @@ class Flight:
     """A chunk that is out.
 
     seconds: its estimated compute, less what was reported. heard: when it was published, or
-    last claimed. first: when it was published first. subject: of the message that it went out
+    last claimed. confirmed: whether it is known to have arrived, at the broker or behind it.
+    first: when it was published first. subject: of the message that it went out
     in. claims: the agents that have claimed it. unclaimed: whether one vanished before it could.
     host: of the agent that claimed it last.
     """
@@ -54,6 +55,7 @@ class Flight:
     first: float = 0.0
     claims: set[str] = field(default_factory=set)
     unclaimed: bool = False
+    confirmed: bool = False
     host: str = ""
     final: Final | None = None
 

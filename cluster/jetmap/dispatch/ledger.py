@@ -113,6 +113,7 @@ class Ledger:
         flight = self.flights.get(report.number)
         if flight is None:
             return settlement
+        flight.confirmed = True
         if report.final is not None:
             flight.final = report.final
         final = flight.final
@@ -166,6 +167,7 @@ class Ledger:
         if deliveries > 1 and not flight.claims and now - flight.first >= LEASE:
             flight.unclaimed = any(at >= flight.first for at in vanished.values())
         flight.heard = now
+        flight.confirmed = True
         flight.claims.add(agent)
         losses, piece = self._losses(flight, vanished), flight.piece
         if piece.suspect and losses >= max(VANISHED_LIMIT, self._attempts):
@@ -206,6 +208,13 @@ class Ledger:
     def silent(self, now: float, patience: float) -> list[Flight]:
         """Chunks of which nothing was heard for ``patience`` seconds."""
         return [f for f in self.flights.values() if now - f.heard >= patience]
+
+    def unconfirmed(self, now: float, patience: float) -> list[Flight]:
+        """Chunks of which nothing at all was heard for ``patience`` seconds, not even that the
+        broker has them."""
+        return [
+            f for f in self.flights.values() if not f.confirmed and now - f.published >= patience
+        ]
 
     def credit(self, gap: float) -> None:
         """This process was frozen for ``gap`` seconds, and could not hear anything."""

@@ -35,8 +35,11 @@ Key = tuple[str, int]  # A chunk: its map's id and its number.
 
 
 class Outbox:
-    """What a dispatcher sends. refused: called with chunks that the broker did not take, or
-    may not have taken. unsendable: called with chunks that are too large for it, and why."""
+    """What a dispatcher sends.
+
+    refused: called with chunks that the broker did not take, or may not have taken. stored: with
+    those that it has. unsendable: with chunks that are too large for it, and why.
+    """
 
     def __init__(
         self,
@@ -45,6 +48,7 @@ class Outbox:
         inbox: str,
         *,
         refused: Callable[[list[Key]], None],
+        stored: Callable[[list[Key]], None],
         unsendable: Callable[[list[Key], str], None],
         spawn: Spawn,
     ) -> None:
@@ -52,6 +56,7 @@ class Outbox:
         self._options = options
         self._inbox = inbox
         self._refused = refused
+        self._stored = stored
         self._unsendable = unsendable
         self._spawn = spawn
         self._words: Words[list[Key]] = Words()
@@ -118,7 +123,7 @@ class Outbox:
         number = int(message.subject.rpartition(".")[2])
         # Refused because it is in the stream already, it is where we want it.
         if message.data and (b'"error"' not in message.data or b"per subject" in message.data):
-            self._words.stored(number)
+            self._stored(self._words.stored(number) or [])
             return
         doubtful = self._words.refused(number, time.monotonic())
         self._refused([key for keys in doubtful for key in keys])

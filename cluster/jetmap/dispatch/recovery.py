@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 TICK = 1.0
 PATIENCE = 4.5  # Seconds of silence about a chunk, two beats and a little, before it is sent again.
 REFUSED_SECONDS = 0.1
+UNCONFIRMED_SECONDS = 1.0  # Of silence about a chunk that did not ask the broker for its word.
 STORE_SECONDS = 3.0
 RECLAIM = 1.0  # Seconds that agents have to claim what they hold when the broker is back.
 HOPELESS_SECONDS = 10.0  # That a map waits for workers that cannot start.
@@ -83,10 +84,23 @@ class Recovery:
             return
         roster.expire(now)
         self.quarantine.look(now)
+        await self._ask_for_word(now)
         await self._publish_silent(now)
         await self._end_hopeless(now)
         await self._pump()
         self._gauge()
+
+    async def _ask_for_word(self, now: float) -> None:
+        """What did not ask, and was not heard of soon, asks now: the broker refuses it, which
+        is its word that it has it, or takes it, since it had refused or lost it."""
+        again = []
+        for run in self._maps.values():
+            for flight in run.state.ledger.unconfirmed(now, UNCONFIRMED_SECONDS):
+                if flight.offer and now - flight.heard < PATIENCE:
+                    flight.attempt += 1
+                    flight.published = now
+                    again.append((run.state, flight))
+        await self.outbox.publish_again(again)
 
     async def _publish_silent(self, now: float) -> None:
         """What was silent for too long is published again: in the stream still, the broker
@@ -181,21 +195,30 @@ class Recovery:
         self._scheduler.window.refused()
         self._spawn(self._send_again(chunks))
 
+    def stored(self, chunks: list[Key]) -> None:
+        """The broker has these."""
+        for _, flight in self._out(chunks):
+            flight.confirmed = True
+
     def unsendable(self, chunks: list[Key], message: str) -> None:
-        for map, number in chunks:
-            run = self._maps.get(map)
-            flight = run.state.ledger.flights.get(number) if run else None
-            if run is not None and flight is not None:
-                error = ErrorRecord(0, "unencodable", "ValueError", message)
-                self._settle(run, run.state.ledger.give_up(flight, error))
+        for run, flight in self._out(chunks):
+            error = ErrorRecord(0, "unencodable", "ValueError", message)
+            self._settle(run, run.state.ledger.give_up(flight, error))
 
     async def _send_again(self, chunks: list[Key]) -> None:
         await asyncio.sleep(REFUSED_SECONDS)
         again = []
+        for run, flight in self._out(chunks):
+            flight.heard = flight.published = time.monotonic()
+            again.append((run.state, flight))
+        await self.outbox.publish_again(again)
+
+    def _out(self, chunks: list[Key]) -> list[tuple[MapRun, Flight]]:
+        """Those that are still out."""
+        found = []
         for map, number in chunks:
             run = self._maps.get(map)
             flight = run.state.ledger.flights.get(number) if run else None
             if run is not None and flight is not None:
-                flight.heard = time.monotonic()
-                again.append((run.state, flight))
-        await self.outbox.publish_again(again)
+                found.append((run, flight))
+        return found

@@ -41,9 +41,10 @@ class Words(Generic[T]):
         self._asked[self._number] = now, what
         return self._number
 
-    def stored(self, number: int) -> None:
-        """The broker has taken that one."""
-        self._asked.pop(number, None)
+    def stored(self, number: int) -> T | None:
+        """The broker has taken that one. Returns what it was."""
+        asked = self._asked.pop(number, None)
+        return asked[1] if asked else None
 
     def refused(self, number: int, now: float) -> list[T]:
         """The broker has not taken that one. Returns what is to be sent again."""
