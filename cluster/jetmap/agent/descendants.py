@@ -19,9 +19,12 @@ _PAUSE = 0.005
 
 def end_marked(variable: str, mark: str) -> None:
     """Kills every process that has this mark. Blocks: it looks at each process there is."""
+    quiet = 0
     for _ in range(_ROUNDS):
         found = [pid for pid in _pids() if _is_marked(pid, variable, mark)]
-        if not found:
+        # One that is just being started, or the listing has passed over, shows the next time.
+        quiet = 0 if found else quiet + 1
+        if quiet == 2:
             return
         for pid in found:
             _kill(pid, variable, mark)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -24,6 +23,7 @@ from jetmap.worker.compute import Limits
 from .calls import FORMAT, Call, first_error
 from .inline import InlineRun
 from .link import Link
+from .process import process_id
 from .stream import Run, Stream
 from .submitting import WithJobs
 
@@ -95,7 +95,7 @@ class Cluster(WithJobs):
 
     async def aclose(self) -> None:
         """Withdraws every open map and leaves. Twice is harmless."""
-        if self._loop is None or self._pid != os.getpid():
+        if self._loop is None or self._pid != process_id():
             return
         self._loop = None
         link, self._link = self._link, None
@@ -293,7 +293,7 @@ class Cluster(WithJobs):
     @property
     def is_foreign(self) -> bool:
         """Whether it was started before this process was forked: it is the parent's."""
-        return self._loop is not None and self._pid != os.getpid()
+        return self._loop is not None and self._pid != process_id()
 
     @property
     def settings(self) -> Settings:
@@ -321,7 +321,7 @@ class Cluster(WithJobs):
         if self._loop is not None:
             raise ClusterClosed("this cluster is started already")
         self._loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
+        self._pid = process_id()
         try:
             if self._inline:
                 for argument in self._tasks:

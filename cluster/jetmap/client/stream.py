@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -14,6 +13,7 @@ from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import ClusterClosed, ItemError
 
 from .calls import Call
+from .process import process_id
 
 
 class Run(Protocol):
@@ -60,7 +60,7 @@ class Stream(Generic[X, Y]):
         self._outcomes: deque[Outcome[X, Y]] = deque()
         self._closed = False
         self._loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
+        self._pid = process_id()
 
     @property
     def total(self) -> int | None:
@@ -123,12 +123,12 @@ class Stream(Generic[X, Y]):
     def _drop(self) -> None:
         """Has the map withdrawn in its own event loop; that of a parent process goes on."""
         run = self._run
-        if run is None or run.ended or self._pid != os.getpid() or not self._loop.is_running():
+        if run is None or run.ended or self._pid != process_id() or not self._loop.is_running():
             return
         self._loop.call_soon_threadsafe(_close_soon, run)
 
     def _is_here(self) -> bool:
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             return False
         try:
             return asyncio.get_running_loop() is self._loop
@@ -138,7 +138,7 @@ class Stream(Generic[X, Y]):
     def _check(self) -> None:
         if self._is_here():
             return
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             raise ClusterClosed("this stream was opened before this process was forked")
         raise ClusterClosed("this stream belongs to another event loop: read it there")
 

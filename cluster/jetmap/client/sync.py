@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from types import TracebackType
@@ -16,6 +15,7 @@ from jetmap.messages import Presence
 
 from .calls import Call
 from .cluster import FORKED, Cluster, refuse_in_worker
+from .process import process_id
 from .stream import Stream
 from .submitting import Pieces, abort
 from .sync_jobs import SyncJob
@@ -252,14 +252,14 @@ class SyncStream(Generic[X, Y]):
     ) -> None:
         self._wait = wait
         self._stream = stream
-        self._pid = os.getpid()
+        self._pid = process_id()
         self._ready: Iterator[Outcome[X, Y]] = iter(())
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Outcome[X, Y]:
-        if self._pid != os.getpid():
+        if self._pid != process_id():
             raise ClusterClosed(FORKED)
         for outcome in self._ready:
             return outcome
@@ -271,7 +271,7 @@ class SyncStream(Generic[X, Y]):
 
     def close(self) -> None:
         """Withdraws what is not done."""
-        if self._pid == os.getpid():
+        if self._pid == process_id():
             self._wait(self._stream.aclose())
 
     def __enter__(self) -> Self:
