@@ -18,6 +18,7 @@ from .stage import GRACE, Stage
 # Drawn for one fault: everything about it that is random.
 Draw = random.Random
 Hit = Callable[[Draw], Awaitable[Fault | None]]
+RESTARTS = 60.0  # Seconds in which a gateway that ends at once is started again.
 KILLERS_PATIENCE = 60.0  # Seconds that an item that kills its agents may be on its way.
 
 
@@ -275,11 +276,21 @@ class Hits:
         gateway.signal(signal.SIGKILL)
         await gateway.ended(5)
         self._stage.replaced(gateway)
-        started = self._stage.start_gateway(number)
-        started.busy = True
-        await self._stage.gateway_ready(number)
+        deadline = time.monotonic() + RESTARTS
+        while True:
+            started = self._stage.start_gateway(number)
+            started.busy = True
+            try:
+                await self._stage.gateway_ready(number)
+                break
+            except Exception:
+                # It found no broker, and ended; whoever supervises it starts it again.
+                if started.alive or time.monotonic() > deadline:
+                    raise
+                self._stage.replaced(started)
+            finally:
+                started.busy = False
         fault.ended = time.monotonic()
-        started.busy = False
         return fault
 
     # Everything

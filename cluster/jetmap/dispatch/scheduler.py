@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 
@@ -54,7 +53,7 @@ class Scheduler:
         self._small: dict[MapState, None] = {}  # In order of arrival, as the newcomers.
         self._newcomers: dict[MapState, None] = {}
         self._costs: dict[str, Cost] = {}
-        self._weights: Counter[float] = Counter()
+        self._weights: dict[float, int] = {}
         self._parcels = 0
         self.parcels_landed = 0
         self.emptied: list[MapState] = []  # Whose source turned out to have nothing left.
@@ -69,16 +68,16 @@ class Scheduler:
         return max(self._weights, default=1.0)
 
     def add(self, map: MapState) -> None:
-        self._weights[map.weight] += 1
+        self._weights[map.weight] = self._weights.get(map.weight, 0) + 1
         if map.cost.is_known and self._is_small(map):
             self._small[map] = None
         else:
             self._newcomers[map] = None
 
     def remove(self, map: MapState) -> None:
-        self._weights[map.weight] -= 1
-        if self._weights[map.weight] <= 0:
-            del self._weights[map.weight]
+        count = self._weights.pop(map.weight, 0)
+        if count > 1:
+            self._weights[map.weight] = count - 1
         self._small.pop(map, None)
         self._newcomers.pop(map, None)
         self._maps.remove(map)
