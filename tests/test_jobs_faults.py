@@ -160,6 +160,7 @@ async def stored_until_taken_over(cluster: Cluster, job: str) -> tuple[set[int],
         await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 async def test_a_killed_owner_is_replaced_and_nothing_stored_runs_again(
     place: Site, tmp_path: Path
 ) -> None:
@@ -284,6 +285,7 @@ async def test_the_broker_is_killed(place: Site, tmp_path: Path) -> None:
     await check(cluster, record, list(range(800)))
 
 
+@pytest.mark.slow
 async def test_everything_is_killed_and_started_again(place: Site, tmp_path: Path) -> None:
     first = await place.cluster()
     agent = await place.agent(first)

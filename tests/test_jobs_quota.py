@@ -105,6 +105,7 @@ async def test_what_was_asked_for_is_all_there_is(place: Site) -> None:
     assert record.state == "succeeded" and record.reserved < 200_000, record
 
 
+@pytest.mark.slow
 async def test_what_was_stored_before_a_takeover_counts(place: Site) -> None:
     cluster = await place.cluster()
     await place.agent(cluster)

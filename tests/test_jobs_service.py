@@ -151,6 +151,7 @@ async def test_an_input_larger_than_what_was_reserved(cluster: Cluster) -> None:
         await upload(cluster, ["x" * 1000] * 2_000, reserve=10_000)
 
 
+@pytest.mark.slow
 async def test_a_store_that_was_lost(tmp_path: Path) -> None:
     async with site(tmp_path, store=tmp_path / "store") as there:
         cluster = await there.cluster()

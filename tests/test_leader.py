@@ -80,6 +80,7 @@ async def joined(three: list[Node], place: Path) -> AsyncIterator[Cluster]:
             end(agent.process)
 
 
+@pytest.mark.slow
 async def test_a_map_and_a_job_go_on(three: list[Node], tmp_path: Path) -> None:
     async with joined(three, tmp_path) as cluster:
         log = tmp_path / "log"

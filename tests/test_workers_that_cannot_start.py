@@ -37,7 +37,7 @@ raise RuntimeError("the model is not there")
 
 @pytest.mark.parametrize(
     "seconds",
-    [0, 2.5],
+    [0, pytest.param(2.5, marks=pytest.mark.slow)],
     ids=["at once", "after a while"],
 )
 async def test_it_is_told_once_and_tried_ever_more_seldom(
