@@ -90,6 +90,12 @@ class Gateway(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.adopts and scope["type"] != "lifespan":
             self.state.cluster = find_cluster(scope)
+        stack = self.middleware_stack
+        if stack is not None and not self.user_middleware and _is_short(scope):
+            # FastAPI asks the environment about telemetry first, for each request.
+            scope["app"] = self
+            await stack(scope, receive, send)
+            return
         await super().__call__(scope, receive, send)
 
     def build_middleware_stack(self) -> App:
@@ -136,6 +142,11 @@ class Gateway(FastAPI):
             ("/metrics", metrics.metrics, "Prometheus metrics", "health"),
         ):
             self.add_api_route(path, endpoint, methods=["GET"], summary=summary, tags=[tag])
+
+
+def _is_short(scope: Scope) -> bool:
+    """Whether the short way may take it; where not, what stands behind that does."""
+    return scope["type"] == "http" and scope["method"] == "POST" and not scope.get("root_path")
 
 
 class _ShortWay:

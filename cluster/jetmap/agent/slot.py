@@ -25,6 +25,7 @@ from .worker_process import Death, StartError, WorkerProcess, failure_of
 
 logger = logging.getLogger(__name__)
 
+SHORT_SECONDS = 0.005  # A chunk of which nobody notices that the core idles a moment longer.
 SKIP_SECONDS = 1.0  # In which a worker passes over a chunk: it takes microseconds.
 
 _ready = msgspec.msgpack.Decoder(Ready).decode
@@ -260,17 +261,29 @@ class Slot:
         elif (given := self._line.answered()) is not None:
             self._cancel_watches(jam=len(self._line) < 2)
             self._chunks += kind == pipe.LAST
-            self._since = time.monotonic()
-            try:
-                await self._go_on()
-            finally:
-                # The next chunk is pulled before the result goes out: the core waits for the pull.
-                if kind != pipe.LAST and not given.revoked:
-                    await self._supervisor.ended(given.held, None)
-                elif not given.revoked:
+            now = time.monotonic()
+            is_short, self._since = now - self._since < SHORT_SECONDS, now
+            if is_short and not self._line and kind == pipe.LAST and not given.revoked:
+                # Its caller waits for the result longer than the core for what comes next.
+                try:
                     await self._supervisor.reported(given.held, payload, True)
+                    await self._supervisor.flush()
+                finally:
+                    await self._go_on()
+            else:
+                await self._go_on_and_tell(given, kind, payload)
             if self._recycling.has_served(self._chunks):
                 await self._recycling.look(self._is_spent)
+
+    async def _go_on_and_tell(self, given: Given, kind: bytes, payload: bytes) -> None:
+        """The next chunk is pulled before the result goes out: the core waits for the pull."""
+        try:
+            await self._go_on()
+        finally:
+            if kind != pipe.LAST and not given.revoked:
+                await self._supervisor.ended(given.held, None)
+            elif not given.revoked:
+                await self._supervisor.reported(given.held, payload, True)
 
     async def _go_on(self) -> None:
         """After a chunk: to the next that the worker has, or the core is free."""
