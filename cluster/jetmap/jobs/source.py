@@ -11,6 +11,7 @@ import msgspec
 
 from jetmap import arrays, subjects
 from jetmap.dispatch.intervals import IntervalSet
+from jetmap.dispatch.memory import ELEMENT_BYTES
 from jetmap.dispatch.sources import Element, Taken
 from jetmap.errors import BrokerUnreachable, JobEnded
 
@@ -20,7 +21,6 @@ from .store import Store
 logger = logging.getLogger(__name__)
 
 AHEAD_BYTES = 4 << 20  # In this process's memory: an element is an object, however short.
-ELEMENT_BYTES = 72
 AGAIN_SECONDS = 0.2
 MISSING_SECONDS = 30.0  # After which a part of the input that cannot be read is lost.
 
