@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -141,6 +142,27 @@ def test_what_takes_longer_than_the_grace_is_an_error(house: House, signals: int
         assert up.process.wait(20) == 0
         assert answer.result(10) != 200
     house.nothing_is_left()
+    assert "Traceback" not in house.said
+
+
+def test_signals_that_do_not_cease(house: House) -> None:
+    """Whoever shuts down sends what it likes, as often as it likes."""
+    up = house.up("--cores", "1")
+    running = house.start("worker", "tasks.py", "--cores", "1"), house.start("api", "--port", "0")
+    wait_until_sync(lambda: up.ready == 2, "the worker is ready")
+    assert running[1].stdout is not None and running[1].stdout.readline()
+    for process in (*running, up.process):
+        house.descendants(process)
+        wait_until_sync(lambda process=process: is_ended_by_signals(process), "it ends")
+        assert process.returncode == 0
+    house.nothing_is_left()
+    assert "Traceback" not in house.said
+
+
+def is_ended_by_signals(process: subprocess.Popen[str]) -> bool:
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    return process.poll() is not None
 
 
 def status(up: Up, path: str, body: bytes | None = None, timeout: float = 60) -> int:

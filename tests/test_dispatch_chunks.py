@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jetmap import arrays
 from jetmap.dispatch.flights import SUSPECT_SECONDS, Piece, Quarantine
-from jetmap.dispatch.ledger import LEASE, VANISHED_LIMIT, Ledger
+from jetmap.dispatch.ledger import HELD, LEASE, VANISHED_LIMIT, Ledger
 from jetmap.messages import ErrorRecord, Final, Report
 
 quick = settings(max_examples=100, deadline=None)
@@ -102,23 +102,25 @@ def test_a_map_is_charged_what_all_parts_of_a_chunk_took(
     st.integers(1, 3),
     st.integers(1, 4),
     st.lists(st.tuples(st.sampled_from("abcdefgh"), st.booleans()), max_size=15),
+    st.sampled_from([3.0, HELD - 1, HELD + 1]),
 )
 def test_only_agents_that_vanish_are_missed(
-    count: int, attempts: int, claims: list[tuple[str, bool]]
+    count: int, attempts: int, claims: list[tuple[str, bool]], pause: float
 ) -> None:
-    """However many hold a chunk, and let go of it: it is given up with those that are gone."""
+    """However many hold a chunk, and let go of it: it is given up with those that vanish while
+    they hold it."""
     ledger, now = Ledger("json", attempts), 0.0
     ledger.send(Piece(0, count, arrays.nulls(count, "json")), "main", "offer", 0.05, now)
-    held: set[str] = set()
+    held: dict[str, float] = {}
     vanished: dict[str, float] = {}
     for agent, vanishes in claims:
-        now += 3
+        now += pause
         if vanishes:
             vanished[agent] = now
             continue
-        held.add(agent)
+        held[agent] = now
         vanished.pop(agent, None)  # It was only out of reach.
-        gone = len(held & set(vanished))
+        gone = sum(vanished[a] - held[a] < HELD for a in held if a in vanished)
         settlement = ledger.claimed(1, agent, f"host-{agent}", now, vanished=vanished)
         assert settlement is not None and not settlement.batches
         assert (settlement.ended is not None) == (gone >= VANISHED_LIMIT)
@@ -137,6 +139,18 @@ def suspects_go_out_one_at_a_time(ledger: Ledger, count: int, now: float) -> Non
         values = arrays.nulls(1, "json")
         ledger.take(Report("m", flight.number, 2, n, 1, values, [], 0.0, Final(n + 1)))
     assert not ledger.has_pieces and ledger.done == count
+
+
+def test_what_could_not_be_heard_was_not_let_go() -> None:
+    """The caller is out of reach for longer than that, and the agents vanish just then."""
+    ledger = Ledger("json", 2)
+    ledger.send(Piece(0, 2, arrays.nulls(2, "json")), "main", "offer", 0.05, 0.0)
+    ledger.claimed(1, "a", "h", 1.0)
+    ledger.claimed(1, "b", "h", 2.0)
+    ledger.credit(3 * HELD)
+    vanished = {"a": 3 * HELD + 8.0, "b": 3 * HELD + 9.0}
+    settlement = ledger.claimed(1, "c", "h", 3 * HELD + 9.0, vanished=vanished)
+    assert settlement is not None and settlement.ended is not None
 
 
 def test_a_suspect_that_lives_holds_up_no_other() -> None:

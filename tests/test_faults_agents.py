@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
 import functions
-from jetmap import Cluster
+from jetmap import Cluster, WorkerLost
 from support import (
     CORES,
     Site,
     alive,
+    check,
+    executions,
     presence,
 )
 from waiting import until, wait_until
@@ -65,6 +68,34 @@ async def test_an_agent_is_frozen_until_after_the_map(place: Site, own: Cluster)
     await wait_until(lambda: presence(own, first) is not None, "it is back", 15)
     assert await own.map(functions.empty, range(500)) == list(range(500))
     await place.until_busy(own, 0, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+async def test_an_item_that_kills_its_hosts_does_not_tour_them(
+    place: Site, own: Cluster, tmp_path: Path
+) -> None:
+    """As where a container is killed whole, and started again by whoever looks after it."""
+    agents = [place.start_agent(cores=1) for _ in range(4)]
+    await place.ready(own, *agents)
+    log, poison = tmp_path / "log", 150
+    items = [functions.Order(n, 0.01, "agent" if n == poison else "") for n in range(600)]
+    running = asyncio.ensure_future(
+        own.map(functions.obey, items, kwargs={"log": str(log)}, return_exceptions=True)
+    )
+
+    def is_done() -> bool:
+        for number, agent in enumerate(agents):
+            if agent.has_exited():
+                agents[number] = place.start_agent(cores=1)
+        return running.done()
+
+    await wait_until(is_done, "the map ends", 100)
+    values = await running
+    check(values, range(600), {poison: WorkerLost})
+    error = values[poison]
+    assert error.host == socket.gethostname() and error.attempts == 2
+    assert executions(log)[poison] <= 3
 
 
 async def test_an_agent_killed_alone_takes_its_workers_with_it(place: Site, own: Cluster) -> None:

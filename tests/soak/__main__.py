@@ -45,11 +45,11 @@ class Setting:
 
 
 STAGES = {
-    "1": Setting(0.18),
-    "jobs": Setting(0.15, jobs=True),
-    "3": Setting(0.17, nodes=3),
-    "spaced": Setting(0.4, spaced=True),
-    "spaced-jobs": Setting(0.1, jobs=True, spaced=True),
+    "1": Setting(0.12),
+    "jobs": Setting(0.11, jobs=True),
+    "3": Setting(0.12, nodes=3),
+    "spaced": Setting(0.54, spaced=True),
+    "spaced-jobs": Setting(0.11, jobs=True, spaced=True),
 }
 TO_END = 120.0  # Seconds that open maps have to end after the last fault.
 TO_EMPTY = 45.0  # Seconds until nothing may be left in the streams.

@@ -27,6 +27,10 @@ def go_wrong(how: str) -> None:
             ctypes.string_at(0)
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "agent":
+            # As where the kernel kills a whole container.
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(60)  # Its workers end with it.
         case "loop":
             while True:
                 pass

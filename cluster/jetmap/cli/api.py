@@ -20,7 +20,7 @@ from .exits import Exit
 from .listening import gateway_problems, listen, url_of
 from .options import BROKER, GATEWAY, takes
 from .running import with_broker
-from .signals import Stop
+from .signals import Stop, run_heeding
 
 
 @takes(*BROKER, *GATEWAY, "grace")
@@ -40,8 +40,9 @@ def api(settings: Settings) -> None:
     with listen(settings.host, settings.port) if inherited is None else _adopt(inherited) as sock:
         import uvloop
 
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            raise typer.Exit(runner.run(serve(settings, sock, inherited is None)))
+        raise typer.Exit(
+            run_heeding(serve(settings, sock, inherited is None), uvloop.new_event_loop)
+        )
 
 
 async def serve(settings: Settings, sock: socket.socket, announce: bool) -> int:
@@ -54,6 +55,7 @@ async def serve(settings: Settings, sock: socket.socket, announce: bool) -> int:
         server = Server(
             uvicorn.Config(
                 create_app(cluster, settings),
+                lifespan="off",  # it would have nothing to do
                 loop="none",
                 http="httptools",
                 ws="none",

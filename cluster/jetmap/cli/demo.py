@@ -27,7 +27,7 @@ from jetmap.settings import Settings
 from .installation import Installation
 from .options import takes
 from .progress import Bar
-from .signals import Stop
+from .signals import Stop, run_heeding
 from .tether import TETHER
 
 TASKS = "jetmap.demo.tasks"
@@ -59,7 +59,7 @@ def demo(settings: Settings) -> None:
     found; then does the same on one core to compare. Takes about a minute and leaves nothing
     behind.
     """
-    asyncio.run(_demonstrate(settings))
+    run_heeding(_demonstrate(settings))
 
 
 async def _demonstrate(settings: Settings) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import typer
@@ -12,6 +12,25 @@ import typer
 from .exits import Exit
 
 T = TypeVar("T")
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def run_heeding(
+    work: Coroutine[Any, Any, T], loop: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> T:
+    """Runs ``work``, which heeds a ``Stop`` and with which the process ends.
+
+    A signal that comes behind it asks for what is being done, and must not end it otherwise.
+    """
+    with asyncio.Runner(loop_factory=loop) as runner:
+        try:
+            return runner.run(work)
+        finally:
+            for number in SIGNALS:
+                # Not what the loop leaves behind when it is closed: the signal's default.
+                runner.get_loop().remove_signal_handler(number)
+                signal.signal(number, signal.SIG_IGN)
 
 
 class Stop:
@@ -25,7 +44,7 @@ class Stop:
         self.demanded = asyncio.Event()
         self.by: signal.Signals | None = None
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             loop.add_signal_handler(number, self.ask, number)
 
     def ask(self, number: signal.Signals | None = None) -> None:

@@ -12,7 +12,7 @@ from . import stores
 from .installation import Installation
 from .listening import address_for_others, gateway_problems, server_problems
 from .options import GATEWAY, SERVER, WORKER, takes
-from .signals import Stop
+from .signals import Stop, run_heeding
 
 
 @takes("tasks", *WORKER, *GATEWAY, *SERVER, "pool")
@@ -34,7 +34,7 @@ def up(settings: Settings) -> None:
         problems.insert(0, "name the TASKS to run: jetmap up tasks.py")
     if problems:
         raise ConfigurationError(problems)
-    asyncio.run(serve(settings))
+    run_heeding(serve(settings))
 
 
 async def serve(settings: Settings) -> None:

@@ -21,7 +21,7 @@ from jetmap.subjects import presence
 from .exits import Exit
 from .options import BROKER, WORKER, takes
 from .running import with_broker
-from .signals import Stop, first
+from .signals import Stop, first, run_heeding
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,7 @@ def worker(settings: Settings) -> None:
         raise ConfigurationError(["name the TASKS to run: jetmap worker tasks.py --nats URL"])
     import uvloop
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        raise typer.Exit(runner.run(serve(settings)))
+    raise typer.Exit(run_heeding(serve(settings), uvloop.new_event_loop))
 
 
 async def serve(settings: Settings) -> int:

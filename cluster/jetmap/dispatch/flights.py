@@ -38,7 +38,8 @@ class Flight:
     seconds: its estimated compute, less what was reported. heard: when it was published, or
     last claimed. confirmed: whether it is known to have arrived, at the broker or behind it.
     first: when it was published first. subject: of the message that it went out
-    in. claims: the agents that have claimed it. unclaimed: whether one vanished before it could.
+    in. claims: the agents that have claimed it, and when each did last. unclaimed: whether one
+    vanished before it could.
     host: of the agent that claimed it last.
     """
 
@@ -53,7 +54,7 @@ class Flight:
     subject: str = ""
     parcel: Parcel | None = None
     first: float = 0.0
-    claims: set[str] = field(default_factory=set)
+    claims: dict[str, float] = field(default_factory=dict)
     unclaimed: bool = False
     confirmed: bool = False
     host: str = ""

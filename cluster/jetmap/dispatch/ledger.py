@@ -18,9 +18,13 @@ from jetmap.messages import Crash, ErrorRecord, Format, Lane, Report
 from .flights import Flight, Piece, Quarantine, Settlement
 from .intervals import IntervalSet
 from .outcome import Batch
+from .roster import GONE_AFTER
 
 TRIM_AFTER = 1.0  # Seconds; a chunk aims at far less.
 VANISHED_LIMIT = 2  # Agents that may vanish with a chunk before it is cut into items.
+# Seconds from an agent's last claim until it is missed, if it held the chunk when it vanished: two
+# beats and a little, and the silence that it takes. What was claimed before that, it had let go.
+HELD = 5.0 + GONE_AFTER
 LEASE = 10.0  # Seconds after which the broker delivers what an agent has not renewed.
 
 
@@ -155,8 +159,8 @@ class Ledger:
 
         deliveries: how often the broker has delivered it. vanished: agents that have fallen
         silent without a goodbye, with the time. When the second has vanished with the chunk, its
-        items are suspects; one with which another does is given up after its attempts. (Agents
-        that live may let go of a chunk without a word, if we are out of reach.)
+        items are suspects; one with which another does is given up after its attempts. (An agent
+        may let go of a chunk without a word, if we are out of reach, and live; or vanish later.)
         """
         flight = self.flights.get(number)
         if flight is None:
@@ -168,7 +172,7 @@ class Ledger:
             flight.unclaimed = any(at >= flight.first for at in vanished.values())
         flight.heard = now
         flight.confirmed = True
-        flight.claims.add(agent)
+        flight.claims[agent] = now
         losses, piece = self._losses(flight, vanished), flight.piece
         if piece.suspect and losses >= max(VANISHED_LIMIT, self._attempts):
             self._end(flight)
@@ -217,9 +221,10 @@ class Ledger:
         ]
 
     def credit(self, gap: float) -> None:
-        """This process was frozen for ``gap`` seconds, and could not hear anything."""
+        """For ``gap`` seconds this process could not hear anything: it was frozen, or cut off."""
         for flight in self.flights.values():
             flight.heard += gap
+            flight.claims = {agent: at + gap for agent, at in flight.claims.items()}
 
     # Inside
 
@@ -288,7 +293,9 @@ class Ledger:
 
     def _losses(self, flight: Flight, vanished: Mapping[str, float]) -> int:
         """Agents that have vanished with this chunk, or with what it was cut from."""
-        gone = sum(agent in vanished for agent in flight.claims)
+        gone = sum(
+            agent in vanished and vanished[agent] - at < HELD for agent, at in flight.claims.items()
+        )
         return flight.piece.losses + gone + flight.unclaimed
 
     def _vanished_with(self, flight: Flight, gone: int) -> list[Batch]:

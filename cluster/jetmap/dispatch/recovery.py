@@ -75,12 +75,10 @@ class Recovery:
         roster = self._attendance.roster
         if gap > TICK:
             # We were frozen: answers wait in the socket, and nobody is overdue yet.
-            roster.credit(gap)
-            for run in self._maps.values():
-                run.state.ledger.credit(gap)
+            self._credit(gap)
             return
         if not self._connection.connected:
-            roster.credit(TICK + gap)  # We could not hear anyone.
+            self._credit(TICK + gap)
             return
         roster.expire(now)
         self.quarantine.look(now)
@@ -89,6 +87,11 @@ class Recovery:
         await self._end_hopeless(now)
         await self._pump()
         self._gauge()
+
+    def _credit(self, gap: float) -> None:
+        self._attendance.roster.credit(gap)
+        for run in self._maps.values():
+            run.state.ledger.credit(gap)
 
     async def _ask_for_word(self, now: float) -> None:
         """What did not ask, and was not heard of soon, asks now: the broker refuses it, which
