@@ -24,7 +24,7 @@ demo: $(READY)
 	@$(BIN)/jetmap demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 5 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)

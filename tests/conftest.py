@@ -8,6 +8,7 @@ Embedded clusters: ``shared`` and ``inline``. The command line: ``house`` and ``
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -24,6 +25,12 @@ from waiting import wait_until
 _main = sys.modules["__main__"]
 if not hasattr(_main, "__file__"):
     _main.__file__ = __file__
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of few tests first: those take long, and whoever runs one last runs it alone."""
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: tests[item.path])
 
 
 @pytest.fixture(scope="session")
