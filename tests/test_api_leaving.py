@@ -91,6 +91,28 @@ async def test_a_long_item_does_not_outlive_its_client(site: Site, tmp_path: Pat
     assert len(starts(log)) == CORES
 
 
+@pytest.mark.parametrize("media", ["application/json", "application/jsonl"])
+async def test_a_client_that_leaves_before_its_body_leaves_nothing(site: Site, media: str) -> None:
+    """A list's request waits for its body; JSON lines are a map already."""
+
+    async def there(gauge: str) -> bool:
+        async with site.client() as client:
+            return f"\njetmap_{gauge} 1.0\n" in (await client.get("/metrics")).text
+
+    gauge = "maps_arriving" if media == "application/json" else "maps_open"
+    async with site.connection() as (_, writer):
+        writer.write(request("/map/empty", b"", "application/json", media))
+        await wait_for(lambda: there(gauge), "the request is there")
+    left = time.monotonic()
+
+    async def gone() -> bool:
+        return not await there("maps_arriving") and site.cluster.stats.maps_open == 0
+
+    await wait_for(gone, "nothing is left of it")
+    assert time.monotonic() - left < 1
+    assert await asyncio.wait_for(site.cluster.map("empty", [1, 2, 3]), 5) == [1, 2, 3]
+
+
 @pytest.mark.parametrize("accept", ANSWERS)
 async def test_a_client_that_leaves_in_its_body_withdraws_its_map(
     site: Site, tmp_path: Path, accept: str
