@@ -18,7 +18,8 @@ from soak.faults import STALL, Fault
 from soak.functions import steady
 from soak.injector import Injector
 from soak.plans import MIXED_WAYS, SPACED_WAYS, plan, spaced_plan
-from soak.recovery import examine
+from soak.recovery import examine, hit_by, is_well
+from soak.runs import Notes
 from soak.stage import Stage
 
 ROOT = Path(__file__).parent.parent
@@ -124,6 +125,18 @@ def test_order_is_looked_at_where_it_was_asked_for() -> None:
 
 def test_a_killed_callers_maps_need_no_end() -> None:
     assert judged(story()[:2], gone={"a"}).violations == []
+
+
+def test_a_killed_callers_maps_are_not_waited_for(tmp_path: Path) -> None:
+    checker, notes = Checker(), Notes()
+    for line in story()[:2]:
+        checker.feed(line)
+    notes.read(runs(tmp_path, 50, 51, 52, 53))
+    fault = Fault("broker restarted, store kept", 2.5, ended=2.6)
+    hit = hit_by(fault, checker, notes)
+    assert [index for _, index, _ in hit] == [2, 3]
+    assert not is_well(fault, checker, hit)
+    assert is_well(fault, checker, hit, {"a"})
 
 
 def runs(tmp_path: Path, *numbers: int) -> list[Path]:

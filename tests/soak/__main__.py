@@ -16,6 +16,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import psutil
 from tests.marks import MARK, described, kill_if_there, marked
 
 from .checker import Checker
@@ -26,7 +27,7 @@ from .lag import stalls
 from .network import Network
 from .recovery import examine
 from .report import report, slowest, violations
-from .runs import Notes
+from .runs import AGENT, Notes
 from .stage import Stage
 
 TESTS = Path(__file__).parent.parent
@@ -186,16 +187,17 @@ class Soak:
         that it could not see to it, it may stay; these are counted.)"""
         notes = Notes()
         notes.read(stage.data.glob("*.runs"))
-        agents = {
+        noted = {
             child: worker.agent for worker in notes.workers.values() for child in worker.children
         }
         excused = {fault.agent for fault in faults if "agent killed" in fault.kind}
         if any(fault.kind == "everything killed" for fault in faults):
-            excused |= set(agents.values())
+            excused |= {worker.agent for worker in notes.workers.values()}
         deadline = time.monotonic() + TO_ORPHANS
         while True:
-            left = [p for p in marked(os.environ[MARK]) if p.pid in agents]
-            wrong = [p for p in left if agents[p.pid] not in excused]
+            agents = {p: whose(p, noted) for p in marked(os.environ[MARK])}
+            left = [p for p, agent in agents.items() if agent is not None]
+            wrong = [p for p in left if agents[p] not in excused]
             if not wrong or time.monotonic() > deadline:
                 break
             await asyncio.sleep(0.1)
@@ -252,6 +254,15 @@ def main() -> int:
     else:
         shutil.rmtree(place)
     return 0 if ok else 1
+
+
+def whose(process: psutil.Process, noted: dict[int, int]) -> int | None:
+    """The agent whose item started it; None: it is no such process, or it is gone."""
+    try:
+        agent = process.environ().get(AGENT)
+    except psutil.Error:
+        return None
+    return int(agent) if agent is not None else noted.get(process.pid)
 
 
 def callers_of(setting: Setting) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from jetmap import task
 
 from .going_wrong import go_wrong
+from .runs import AGENT
 
 # An item: its number, microseconds of compute, how it goes wrong ("" for not), bytes of text in
 # its value. The value: the number, a mixture of its digits, the text.
@@ -67,7 +68,9 @@ def _compute(seconds: float, log: str, map: str, number: int) -> None:
 @contextmanager
 def _child(log: str, map: str, number: int) -> Iterator[None]:
     """A process of the item's own. It has to end with the worker, however that ends."""
-    with subprocess.Popen(["sleep", "1000"]) as child:
+    # (Its agent may be killed before the note is written.)
+    environment = os.environ | {AGENT: str(os.getppid())}
+    with subprocess.Popen(["sleep", "1000"], env=environment) as child:
         _note(log, map, number, str(child.pid))
         try:
             yield
@@ -96,9 +99,9 @@ def _go_wrong(how: str, number: int, log: str, map: str) -> None:
             mark.touch()
             if how == "once":
                 os._exit(5)
-            _kill_agent()
+            _kill_agent(log)
         case "agent":
-            _kill_agent()
+            _kill_agent(log)
         case "raise":
             go_wrong(f"raise:no {number}")
         case "memory":
@@ -116,7 +119,8 @@ def _go_wrong(how: str, number: int, log: str, map: str) -> None:
             go_wrong(how)
 
 
-def _kill_agent() -> None:
+def _kill_agent(log: str) -> None:
     """As where the kernel ends a whole container because of one item."""
+    (Path(log) / f"{os.getppid()}.killed").touch()
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(1000)  # The worker ends with its agent.

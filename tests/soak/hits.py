@@ -155,14 +155,21 @@ class Hits:
             for agent in list(self._stage.agents):
                 if agent.alive or agent.busy or self._pausing:
                     continue
-                code = agent.process.returncode
-                if code == -signal.SIGKILL and time.monotonic() < self._killer_until:
-                    fault = self._note("agent killed by its item", agent.name, agent=agent.pid)
-                    fault.ended = fault.began
-                else:
+                if not self._killed_by_item(agent):
+                    code = agent.process.returncode
                     self.problems.append(f"{agent.name} ended by itself, with {code}")
                 self._stage.replaced(agent)
                 self._stage.start_agent(agent.far)
+
+    def _killed_by_item(self, agent: Child) -> bool:
+        """Notes it as a fault, if it is so."""
+        if agent.process.returncode != -signal.SIGKILL:
+            return False
+        if not self._stage.was_killed_by_item(agent):
+            return False
+        fault = self._note("agent killed by its item", agent.name, agent=agent.pid)
+        fault.ended = fault.began
+        return True
 
     async def _restart_agent(self, draw: Draw) -> Fault | None:
         agent = self._agent(draw)
@@ -175,7 +182,7 @@ class Hits:
         agent.signal(signal.SIGTERM)
         code = await agent.ended(GRACE + 10)
         fault.ended = time.monotonic()
-        if code != 0:
+        if code != 0 and not self._killed_by_item(agent):
             self.problems.append(
                 f"{agent.name} after SIGTERM: exit code {code} in {fault.ended - fault.began:.1f} s"
             )

@@ -166,7 +166,7 @@ class Injector:
             notes.read(self._stage.data.glob("*.runs"))
             hit = hit_by(fault, self._checker, notes)
             found = found or bool(hit)
-            if is_well(fault, self._checker, hit):
+            if is_well(fault, self._checker, hit, self.callers_killed):
                 break
             await asyncio.sleep(0.25)
         fault.over = time.monotonic()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -117,10 +117,17 @@ def held_up(fault: Fault, checker: Checker) -> list[Map]:
     ]
 
 
-def is_well(fault: Fault, checker: Checker, hit: list[tuple[Map, int, Run]]) -> bool:
-    """Whether there is an outcome of all that it hit."""
-    return all(index in map.outcomes or map.ended is not None for map, index, _ in hit) and all(
-        map.ended is not None or map.last > fault.ended for map in held_up(fault, checker)
+def is_well(
+    fault: Fault, checker: Checker, hit: list[tuple[Map, int, Run]], killed: Container[str] = ()
+) -> bool:
+    """Whether there is an outcome of all that it hit. killed: callers; nobody says of their maps
+    that they have ended."""
+
+    def is_over(map: Map) -> bool:
+        return map.ended is not None or map.caller in killed
+
+    return all(index in map.outcomes or is_over(map) for map, index, _ in hit) and all(
+        is_over(map) or map.last > fault.ended for map in held_up(fault, checker)
     )
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+AGENT = "SOAK_AGENT"  # In the environment of a process that an item started: its agent's pid.
+
 
 @dataclass
 class Run:

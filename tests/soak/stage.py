@@ -227,6 +227,9 @@ class Stage:
         file = self.data / f"{caller}.maps"
         return file.exists() and file.stat().st_size > 0
 
+    def was_killed_by_item(self, agent: Child) -> bool:
+        return (self.data / f"{agent.pid}.killed").exists()
+
     def last_note(self, worker: int) -> float:
         """When this worker began its last item, by its file; 0: never."""
         files = self.data.glob(f"*-{worker}-*.runs")
