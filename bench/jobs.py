@@ -9,12 +9,14 @@ from time import perf_counter
 from typing import Any
 
 import httpx
+import msgspec
 
 from . import work
 from .measure import interleaved, median_ratio
 from .run import Run
 from .servers import Server
 from .table import Row, Target, seconds
+from .wire import Connections
 
 LINES_A_PART = 8192
 MANY, EACH = 1000, 10
@@ -35,7 +37,7 @@ async def jobs(run: Run) -> list[Row]:
             await _memory(run, client, server),
             await _long(run, client),
             await _submitted(run, client),
-            *await _many(run, client),
+            *await _many(run, server.port),
         ]
 
 
@@ -121,24 +123,25 @@ async def _submitted(run: Run, client: httpx.AsyncClient) -> Row:
     )
 
 
-async def _many(run: Run, client: httpx.AsyncClient) -> list[Row]:
+async def _many(run: Run, port: int) -> list[Row]:
     """A thousand jobs of ten items, and one of as many items."""
     count = run.scaled(MANY)
     small = run.work.equal(EACH, work.STEADY)
     large = run.work.equal(EACH * count, work.STEADY)
     gets: list[float] = []
+    server = await Connections.open(port, AT_ONCE // 2)
 
     async def submit(items: list[int]) -> str:
-        answer = await client.post("/jobs/even", json=items)
-        answer.raise_for_status()
-        return str(answer.headers["location"])
+        answer = await server.ask("POST", "/jobs/even", msgspec.json.encode(items))
+        return answer.headers["location"]
 
     async def until_over(places: list[str], *, timed: bool) -> None:
         left = list(places)
         while left:
             for place in left[:20]:
                 began = perf_counter()
-                document: dict[str, Any] = (await client.get(place)).json()
+                answer = await server.ask("GET", place)
+                document: dict[str, Any] = msgspec.json.decode(answer.body)
                 if timed:
                     gets.append(perf_counter() - began)
                 if document["finished"] is not None:
@@ -147,17 +150,11 @@ async def _many(run: Run, client: httpx.AsyncClient) -> list[Row]:
             await asyncio.sleep(0.02)
 
     async def many() -> float:
-        gate = asyncio.Semaphore(AT_ONCE // 2)
-
-        async def one() -> str:
-            async with gate:
-                return await submit(small)
-
         began = perf_counter()
-        places = await asyncio.gather(*(one() for _ in range(count)))
+        places = await asyncio.gather(*(submit(small) for _ in range(count)))
         await until_over(places, timed=True)
         took = perf_counter() - began
-        await asyncio.gather(*(_removed(client, place, gate) for place in places))
+        await asyncio.gather(*(server.ask("DELETE", place) for place in places))
         return took
 
     async def one_large() -> float:
@@ -165,10 +162,13 @@ async def _many(run: Run, client: httpx.AsyncClient) -> list[Row]:
         place = await submit(large)
         await until_over([place], timed=False)
         took = perf_counter() - began
-        (await client.delete(place)).raise_for_status()
+        await server.ask("DELETE", place)
         return took
 
-    samples = await interleaved(min(run.runs, 3), {"many": many, "one": one_large})
+    try:
+        samples = await interleaved(min(run.runs, 3), {"many": many, "one": one_large})
+    finally:
+        server.close()
     gets.sort()
     p99 = gets[int(len(gets) * 0.99)]
     return [
@@ -193,11 +193,6 @@ async def _many(run: Run, client: httpx.AsyncClient) -> list[Row]:
             samples={"get": gets},
         ),
     ]
-
-
-async def _removed(client: httpx.AsyncClient, place: str, gate: asyncio.Semaphore) -> None:
-    async with gate:
-        (await client.delete(place)).raise_for_status()
 
 
 async def _read(client: httpx.AsyncClient, method: str, path: str, **options: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 import select
@@ -136,6 +137,57 @@ def hammer(port: int, message: bytes, expected: bytes, connections: int, seconds
         for connection in sockets.values():
             connection.close()
     return load
+
+
+@dataclass(frozen=True)
+class Answer:
+    """headers: names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Connections:
+    """Kept alive in an event loop, each with one request at a time: several may ask at once."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._idle: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+        self._writers: list[asyncio.StreamWriter] = []
+
+    @classmethod
+    async def open(cls, port: int, count: int) -> Connections:
+        opened = cls(port)
+        opened._idle = asyncio.Queue()
+        for _ in range(count):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            opened._writers.append(writer)
+            opened._idle.put_nowait((reader, writer))
+        return opened
+
+    async def ask(self, method: str, path: str, body: bytes = b"") -> Answer:
+        """Sends a request, with a body of JSON. Raises BadAnswerError for what is no success."""
+        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n"
+        if body:
+            head += f"Content-Type: {JSON}\r\nContent-Length: {len(body)}\r\n"
+        reader, writer = await self._idle.get()
+        try:
+            writer.write(head.encode() + b"\r\n" + body)
+            first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
+            pairs = (line.split(":", 1) for line in lines)
+            headers = {name.lower(): value.strip() for name, value in pairs}
+            content = await reader.readexactly(int(headers.get("content-length", 0)))
+        finally:
+            self._idle.put_nowait((reader, writer))
+        status = int(first.split()[1])
+        if not 200 <= status < 300:
+            raise BadAnswerError(f"{first} {content[:2000]!r}")
+        return Answer(status, headers, content)
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.close()
 
 
 def send_lines(connection: socket.socket, path: str, parts: Iterator[bytes]) -> None:
