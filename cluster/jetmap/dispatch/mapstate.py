@@ -58,6 +58,12 @@ class MapState:
         return not self.stalled
 
     @property
+    def is_sent(self) -> bool:
+        """Whether each item has been taken, and none is to be sent again."""
+        total = self.source.total
+        return total is not None and self.taken >= total and not self.ledger.has_pieces
+
+    @property
     def has_room(self) -> bool:
         """Whether more results may come before those that are there are read."""
         if self.memory.is_full and (self.buffered or self.ledger.flights):

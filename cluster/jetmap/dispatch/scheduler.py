@@ -118,6 +118,8 @@ class Scheduler:
             if not self._may_use_express(map, cores):
                 del self._newcomers[map]
                 self._maps.add(map, map.weight)
+            elif map.is_sent:
+                del self._newcomers[map]  # It comes back with what is to be sent again.
             elif self._can_send(map, cores):
                 cut = self._cut(map, "express", cores)
                 if cut is not None:
@@ -133,7 +135,7 @@ class Scheduler:
     def requeue(self, map: MapState) -> None:
         """Items of a map may have come back, to be sent again."""
         if map.ledger.has_pieces and map not in self._newcomers and map not in self._maps:
-            self._maps.add(map, map.weight)
+            self._newcomers[map] = None
 
     def parcels(self, chunks: list[Sent], cores: int) -> list[list[Sent]]:
         """Small chunks, put together as messages; they count as sent.
