@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import functions
-from jetmap import Cluster, ItemTimeout, WorkerLost
+from jetmap import Cluster, ItemError, ItemTimeout, WorkerLost
 from load import orders
 from support import AgentProcess, Site, alive, check
 from waiting import wait_until
@@ -55,25 +56,27 @@ async def test_sigterm_after_such_a_death(place: Site, own: Cluster) -> None:
     running.cancel()
 
 
-async def test_a_timeout_ends_what_left_the_workers_session(
-    cluster: Cluster, agent: AgentProcess, tmp_path: Path
+@pytest.mark.parametrize(
+    ("function", "how", "error"),
+    [
+        (functions.limited, "child", ItemTimeout),
+        (functions.limited, "session", ItemTimeout),
+        (functions.hurt, "session-exit", WorkerLost),
+    ],
+    ids=["timeout", "timeout, left the session", "crash, left the session"],
+)
+async def test_what_the_function_started_ends_with_its_worker(
+    cluster: Cluster,
+    agent: AgentProcess,
+    tmp_path: Path,
+    function: Callable[..., int],
+    how: str,
+    error: type[ItemError],
 ) -> None:
     file = tmp_path / "pid"
-    values = await cluster.map(
-        functions.limited, orders(50, {25: f"session:{file}"}), return_exceptions=True
-    )
-    check(values, range(50), {25: ItemTimeout})
-    await gone(file)
-
-
-async def test_a_crash_ends_what_left_the_workers_session(
-    cluster: Cluster, agent: AgentProcess, tmp_path: Path
-) -> None:
-    file = tmp_path / "pid"
-    values = await cluster.map(
-        functions.hurt, orders(50, {25: f"session-exit:{file}"}), return_exceptions=True
-    )
-    check(values, range(50), {25: WorkerLost})
+    items = orders(50, {25: f"{how}:{file}"})
+    values = await cluster.map(function, items, return_exceptions=True)
+    check(values, range(50), {25: error})
     await gone(file)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pytest
 
@@ -13,10 +12,8 @@ from load import orders
 from support import (
     AgentProcess,
     Site,
-    alive,
     check,
 )
-from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -34,17 +31,6 @@ async def test_an_items_timeout(cluster: Cluster, agent: AgentProcess, how: str)
     check(values, range(300), dict.fromkeys(bad, ItemTimeout))
     assert "timeout of 0.4 s" in values[0].message
     assert time.monotonic() - began < 15
-
-
-async def test_a_timeout_ends_what_the_function_started(
-    cluster: Cluster, agent: AgentProcess, tmp_path: Path
-) -> None:
-    file = tmp_path / "pid"
-    values = await cluster.map(
-        functions.limited, orders(50, {25: f"child:{file}"}), return_exceptions=True
-    )
-    check(values, range(50), {25: ItemTimeout})
-    await wait_until(lambda: not alive(int(file.read_text())), "the child is gone", 2)
 
 
 async def test_a_maps_timeout_stops_what_holds_the_gil(
