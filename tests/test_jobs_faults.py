@@ -211,6 +211,13 @@ async def test_two_owners_that_both_believe_it(place: Site, tmp_path: Path) -> N
     await until_started(log, 50)
     owner.signal(signal.SIGSTOP)
     await stored_until_taken_over(cluster, owner.job)
+
+    async def second() -> list[Report]:
+        """What was stored for the second one; it knows what was stored before it began."""
+        reports = await stored_reports(cluster, owner.job)
+        return [r for r in reports if r.map == subjects.job_map(owner.job, 2)]
+
+    await wait_for(second, "the second one's first outcomes are there")
     started = max(start.index for start in starts(log))
     store = cluster.jobs.store
     expected = list(range(1500))
@@ -230,11 +237,10 @@ async def test_two_owners_that_both_believe_it(place: Site, tmp_path: Path) -> N
     assert owner.process.stdout is not None
     line = await asyncio.wait_for(owner.process.stdout.readline(), 12)
     assert json.loads(line) == "conflict"
-    reports = await stored_reports(cluster, owner.job)
-    second = [r for r in reports if r.map == subjects.job_map(owner.job, 2)]
-    assert max(r.count for r in second) > 3, "both have cut alike"
+    reports = await second()
+    assert max(r.count for r in reports) > 3, "both have cut alike"
     for start, count in late[:2]:
-        assert any(r.start < start + count and start < r.start + r.count for r in second)
+        assert any(r.start < start + count and start < r.start + r.count for r in reports)
 
 
 async def stored_reports(cluster: Cluster, job: str) -> list[Report]:
