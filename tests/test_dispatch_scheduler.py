@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jetmap import arrays
 from jetmap.dispatch.costs import Cutting
-from jetmap.dispatch.flights import Flight, Piece
+from jetmap.dispatch.flights import Flight, Piece, Quarantine
 from jetmap.dispatch.ledger import Ledger
 from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.memory import Memory
@@ -38,6 +38,7 @@ class World:
         self.maps: list[MapState] = []
         self.now = 0.0
         self.computed = Counter[MapState]()
+        self.quarantine = Quarantine()
 
     def open(self, items: int | RawItems, function: str = "f", weight: float = 1.0) -> MapState:
         map = MapState(
@@ -48,7 +49,7 @@ class World:
             timeout=None,
             ref=None,
             source=RawItems([b"0"] * items, "json") if isinstance(items, int) else items,
-            ledger=Ledger("json", 2),
+            ledger=Ledger("json", 2, quarantine=self.quarantine),
             cost=self.scheduler.cost(function),
             max_buffer=1 << 20,
             memory=Memory(1 << 30),
@@ -84,6 +85,17 @@ class World:
         if map.is_complete:
             self.scheduler.remove(map)
 
+    def vanish(self) -> None:
+        """Two agents have vanished with some chunk; a third one asks whether it is wanted."""
+        map, flight = self.out.pop(self.random.randrange(len(self.out)))
+        settlement = None
+        for agent, vanished in ("a", {}), ("b", {}), ("c", {"a": self.now, "b": self.now}):
+            settlement = map.ledger.claimed(flight.number, agent, "h", self.now, vanished=vanished)
+        assert settlement is not None and settlement.ended is flight
+        self.scheduler.landed(map, flight, 0.0)
+        if map.is_complete:
+            self.scheduler.remove(map)
+
 
 @quick
 @given(
@@ -111,6 +123,32 @@ def test_every_map_comes_to_its_end(
     assert all(map.is_complete and map.ledger.done == map.total for map in world.maps)
     assert not world.scheduler.has_waiting
     assert len(world.scheduler._maps) == 0
+
+
+@quick
+@given(
+    st.lists(st.integers(1, 20), min_size=1, max_size=6),
+    st.integers(1, 4),
+    st.floats(1e-5, 0.5),
+    st.randoms(use_true_random=False),
+)
+def test_suspects_of_all_maps_have_their_turn(
+    sizes: list[int], cores: int, each: float, random: Random
+) -> None:
+    """One is out at a time; maps that have sent everything else are not forgotten meanwhile."""
+    world = World(cores, random)
+    for size in sizes:
+        world.open(size)
+    for _ in range(20 * sum(sizes) + 100):
+        world.send()
+        assert sum(flight.piece.suspect for _, flight in world.out) <= 1
+        if not world.out:
+            break
+        if random.random() < 0.4:
+            world.vanish()
+        else:
+            world.answer(f=each)
+    assert all(map.is_complete for map in world.maps)
 
 
 @quick

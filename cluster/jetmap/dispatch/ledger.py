@@ -67,9 +67,15 @@ class Ledger:
 
     @property
     def has_pieces(self) -> bool:
-        """Whether something waits to be sent again."""
+        """Whether something is to be sent again now."""
         self._drop_seen()
         return bool(self._pieces) or (bool(self._suspects) and self._quarantine.is_free)
+
+    @property
+    def has_returned(self) -> bool:
+        """Whether something waits to be sent again, now or when no other suspect is out."""
+        self._drop_seen()
+        return bool(self._pieces or self._suspects)
 
     def next_piece(self) -> Piece:
         """What is to be sent again, first of all."""

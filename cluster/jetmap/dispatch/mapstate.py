@@ -59,9 +59,9 @@ class MapState:
 
     @property
     def is_sent(self) -> bool:
-        """Whether each item has been taken, and none is to be sent again."""
+        """Whether each item has been taken, and none waits to be sent again."""
         total = self.source.total
-        return total is not None and self.taken >= total and not self.ledger.has_pieces
+        return total is not None and self.taken >= total and not self.ledger.has_returned
 
     @property
     def has_room(self) -> bool:

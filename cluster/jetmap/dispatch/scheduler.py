@@ -134,7 +134,7 @@ class Scheduler:
 
     def requeue(self, map: MapState) -> None:
         """Items of a map may have come back, to be sent again."""
-        if map.ledger.has_pieces and map not in self._newcomers and map not in self._maps:
+        if map.ledger.has_returned and map not in self._newcomers and map not in self._maps:
             self._newcomers[map] = None
 
     def parcels(self, chunks: list[Sent], cores: int) -> list[list[Sent]]:
