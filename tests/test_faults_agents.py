@@ -8,6 +8,7 @@ import socket
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 import functions
@@ -96,6 +97,22 @@ async def test_an_item_that_kills_its_hosts_does_not_tour_them(
     error = values[poison]
     assert error.host == socket.gethostname() and error.attempts == 2
     assert executions(log)[poison] <= 3
+
+
+async def test_an_item_that_its_host_paused_in_is_not_to_blame(place: Site, own: Cluster) -> None:
+    """All of it, as when a container is paused: nothing of that is the item's compute time."""
+    agent = await place.agent(own)
+    host = [psutil.Process(agent.pid), *agent.workers]
+    items = [(n, "sleep:0.1") for n in range(100)]
+    running = asyncio.ensure_future(own.map(functions.limited, items))
+    for goal in (10, 40):
+        await wait_until(lambda goal=goal: own.stats.items_done > goal, "the map runs")
+        for process in host:
+            process.suspend()
+        await until(time.monotonic() + 2)
+        for process in host:
+            process.resume()
+    assert await running == list(range(100))
 
 
 async def test_an_agent_killed_alone_takes_its_workers_with_it(place: Site, own: Cluster) -> None:

@@ -10,6 +10,8 @@ from jetmap.worker.progress import Progress
 
 # Small chunks travel together because each takes a moment (five milliseconds, all of them).
 JAM_SECONDS = 0.05
+LOOK_SECONDS = 0.5  # At most, from one look at an item to the next.
+FROZEN_SECONDS = 0.5  # By which a look is late if this process was frozen.
 
 
 class _Watch:
@@ -34,7 +36,11 @@ class _Watch:
 
 class Deadline(_Watch):
     """passed: called when an item of the worker's chunk ``number`` computes for longer than
-    ``timeout`` seconds, with its index."""
+    ``timeout`` seconds, with its index.
+
+    While this process was frozen, its worker may have been so too, as where a container is
+    paused: that time is not the item's.
+    """
 
     def __init__(
         self, progress: Progress, number: int, timeout: float, passed: Callable[[int], None]
@@ -43,16 +49,26 @@ class Deadline(_Watch):
         self._number = number
         self._timeout = timeout
         self._passed = passed
-        super().__init__(timeout)
+        self._looked = time.monotonic()
+        self._started = 0  # Of the item that was in progress at the last look.
+        self._frozen = 0.0  # Seconds of it.
+        super().__init__(min(timeout, LOOK_SECONDS))
 
     def _seconds_left(self) -> float:
+        now = time.monotonic()
+        gap, self._looked = now - self._looked, now
         item, started = self._progress.item, self._progress.started_ns
         # The worker may be in its next chunk already, and the end of this one in the pipe.
         if item is None or not started or self._progress.begun != self._number:
-            return self._timeout
-        left = self._timeout - (time.monotonic_ns() - started) / 1e9
+            return min(self._timeout, LOOK_SECONDS)
+        if started != self._started:
+            self._started, self._frozen = started, 0.0
+        passed = now - started / 1e9
+        if gap > LOOK_SECONDS + FROZEN_SECONDS:
+            self._frozen = min(self._frozen + gap, passed)
+        left = self._timeout - (passed - self._frozen)
         if left > 0:
-            return max(0.01, left)
+            return min(max(0.01, left), LOOK_SECONDS)
         self._passed(item)
         return 0
 
