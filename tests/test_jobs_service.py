@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from jetmap import Cluster
+from jetmap import Cluster, subjects
 from jetmap.errors import (
     JetmapError,
     JobsUnavailable,
@@ -319,6 +319,24 @@ async def test_pages_of_jobs(home: Site, cluster: Cluster) -> None:
     page, _ = await other.jobs.list(states=("succeeded",), function="add")
     assert len(page) == 5
     assert (await other.jobs.list(states=("cancelled",), function="add"))[0] == []
+
+
+async def test_a_record_that_is_not_understood_hides_no_other(tmp_path: Path) -> None:
+    """As of another version of jetmap, to which it makes sense."""
+    async with site(tmp_path, store=tmp_path / "store") as there:
+        cluster = await there.cluster()
+        await there.agent(cluster)
+        first = await submit(cluster, "empty", [1])
+        store = cluster.jobs.store
+        await store.append(subjects.job_state(store.pool, "odd"), b'{"id": "odd"}')
+        second = await submit(cluster, "empty", [2])
+        for record in (first, second):
+            assert (await until_over(cluster, record.id)).state == "succeeded"
+        other = await there.cluster()
+        found, _ = await other.jobs.list()
+        assert {record.id for record in found} == {first.id, second.id}
+        third = await submit(other, "empty", [3])
+        assert (await until_over(other, third.id)).state == "succeeded"
 
 
 async def test_an_embedded_cluster_has_no_jobs() -> None:

@@ -159,7 +159,7 @@ class Watch:
         found = await self._store.fetch("JOBS", wanted, self._read_to, messages=READ_AT_ONCE)
         for stored in found:
             if stored.data:
-                self._catalogue.heard(_record(stored.data), stored.seq)
+                self._hear(stored.data, stored.seq)
             self._read_to = stored.seq
         return bool(found)
 
@@ -175,7 +175,16 @@ class Watch:
             return
         if not self.is_loaded:
             self.spawn(self.load())
-        self._catalogue.heard(_record(message.data), seq)
+        self._hear(message.data, seq)
+
+    def _hear(self, data: bytes, seq: int) -> None:
+        try:
+            record = _record(data)
+        except msgspec.MsgspecError as error:
+            # Of another version of jetmap, perhaps: it must not hide the others.
+            logger.warning("record %d of the jobs is not understood: %s", seq, error)
+            return
+        self._catalogue.heard(record, seq)
 
     async def _reconnected(self) -> None:
         """Records may have come meanwhile; or the streams are gone, with the broker's store."""
@@ -215,6 +224,9 @@ class Watch:
                         await self._sweep()
             except JetmapError as error:
                 logger.debug("jobs are looked after again later: %s", error)
+            except Exception:
+                # Without its lease this process would lose its jobs.
+                logger.exception("looking after jobs failed; tried again in a moment")
 
     async def _look_for_orphans(self) -> None:
         owners = {r.owner for r in self._catalogue if not r.is_over} - {self._me, ""}
