@@ -25,7 +25,7 @@ MINUTE = 60
 
 async def test_an_agent(place: Site, own: Cluster) -> None:
     first, _ = await place.two_agents(own)
-    async with Load(own, "sleep:0.02") as load:
+    async with Load(own, "sleep:0.2") as load:
         # Its workers compute what it has, and it tells of that when it goes on.
         await place.until_busy(own, 4)
         first.signal(signal.SIGSTOP)
