@@ -29,7 +29,7 @@ from .jobdocuments import (
 )
 from .jobstreams import EventId, check_kept, events, lines, packed, page, write
 from .media import CONTENT_TYPES, answer_type
-from .problems import Problem, bad_parameter, end_cancelled, problem_of, refuse
+from .problems import Problem, answer_nobody, bad_parameter, end_cancelled, problem_of, refuse
 from .request import parameters, read_job_request, whole_number
 from .security import header
 from .uploads import begin, store
@@ -229,6 +229,8 @@ class Endpoint:
                 raise
             if not departure.left:
                 await refuse(send, problem_of(exc, self._debug))
+        if departure.left and not started:
+            await answer_nobody(send)
 
 
 def _number(given: dict[str, str], name: str, default: int, least: int, most: int) -> int:

@@ -20,7 +20,7 @@ from .bodies import json_elements, msgpack_elements, read_body
 from .departure import Departure
 from .keywords import check_kwargs
 from .lines import LinesBody
-from .problems import end_cancelled, problem_of, refuse
+from .problems import answer_nobody, end_cancelled, problem_of, refuse
 from .request import MapRequest, read_request
 from .streams import Events, Lines, Stream
 
@@ -77,6 +77,8 @@ class Maps:
                 answer.close()
             if hold is not None:
                 hold.close()
+        if departure.left and not departure.answering:
+            await answer_nobody(send)
 
     async def _array(
         self,

@@ -181,6 +181,15 @@ STOPPING = Problem(
 )
 
 
+async def answer_nobody(send: Send) -> None:
+    """Ends a request whose client has left: nobody sees this answer, but middleware such as
+    Starlette's takes it for a fault where there is none."""
+    try:
+        await respond(send, 499, b"text/plain", b"")
+    except OSError:
+        pass  # so some servers say that the client has left
+
+
 async def end_cancelled(send: Send, *, answering: bool) -> None:
     """Ends a request whose task was cancelled: the server stops, and its grace is over.
 
