@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jetmap import Cluster
-from support import Site, presence
+from support import Site, alive, presence
 from waiting import wait_for, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -49,7 +49,7 @@ async def test_a_worn_worker_stays_until_another_is_warm(
 
     async def map_on() -> bool:
         assert await own.map("same", [1]) == [1]
-        return not worker.is_running() or worker.status() == "zombie"
+        return not alive(worker.pid)
 
     await wait_for(map_on, "a warm one takes over", 20, lambda: agent.said)
     await wait_until(lambda: not failure(own, agent), "nothing is wrong any more", 20)
