@@ -1,5 +1,5 @@
 # make demo     everything on this machine, a real map over HTTP with live progress
-# make test     the tests, five files at once: they wait more than they compute
+# make test     the tests, six files at once: they wait more than they compute
 # make test-all the slow ones too: frozen hosts, long items, a short soak
 # make check    format, lint and types
 # make soak     maps and jobs under faults, every item accounted for (SECONDS=600, SEED=, ARGS=)
@@ -24,7 +24,7 @@ demo: $(READY)
 	@$(BIN)/jetmap demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)

@@ -89,6 +89,7 @@ def test_up_tells_other_hosts_how_to_join(house: House) -> None:
     house.nothing_is_left()
 
 
+@pytest.mark.slow
 def test_a_worker_finishes_on_the_first_signal_and_ends_on_the_second(house: House) -> None:
     up = house.up("--cores", "1")
 

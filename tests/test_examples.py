@@ -341,6 +341,7 @@ def number(text: str) -> int:
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.slow
 def test_page_follows_a_job_over_a_reload_and_a_gateways_death(
     lasting: dict[str, str], browser: Browser
 ) -> None:

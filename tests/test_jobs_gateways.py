@@ -109,6 +109,7 @@ class Reader:
         self.last = event.get("id", self.last)
 
 
+@pytest.mark.slow
 async def test_events_go_on_at_the_other_gateway_when_one_is_killed(
     place: Site, tmp_path: Path
 ) -> None:

@@ -105,6 +105,7 @@ class Agent:
         self._let_some_go = asyncio.Event()
         self._draining = False
         self._gone = False
+        self._stopping: asyncio.Task[None] | None = None
 
     # Its life
 
@@ -165,8 +166,12 @@ class Agent:
 
     async def stop(self) -> None:
         """Ends the workers and leaves the pool, now. What is unfinished runs elsewhere."""
-        if self._gone:
-            return
+        if self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(self._stop())
+        # A drain that is cut short must not leave workers behind whose end nobody waits for.
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
         self._gone = self._draining = True
         await self._intake.stop()
         for slot in self._slots:
