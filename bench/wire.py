@@ -153,13 +153,14 @@ class Connections:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._idle: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+        self._idle: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = (
+            asyncio.Queue()
+        )
         self._writers: list[asyncio.StreamWriter] = []
 
     @classmethod
     async def open(cls, port: int, count: int) -> Connections:
         opened = cls(port)
-        opened._idle = asyncio.Queue()
         for _ in range(count):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             opened._writers.append(writer)

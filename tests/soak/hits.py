@@ -163,9 +163,8 @@ class Hits:
 
     def _killed_by_item(self, agent: Child) -> bool:
         """Notes it as a fault, if it is so."""
-        if agent.process.returncode != -signal.SIGKILL:
-            return False
-        if not self._stage.was_killed_by_item(agent):
+        killed = agent.process.returncode == -signal.SIGKILL
+        if not killed or not self._stage.was_killed_by_item(agent):
             return False
         fault = self._note("agent killed by its item", agent.name, agent=agent.pid)
         fault.ended = fault.began

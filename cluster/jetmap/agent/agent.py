@@ -104,7 +104,6 @@ class Agent:
         self._chunk_tasks: set[asyncio.Task[None]] = set()
         self._let_some_go = asyncio.Event()
         self._draining = False
-        self._gone = False
         self._stopping: asyncio.Task[None] | None = None
 
     # Its life
@@ -167,12 +166,12 @@ class Agent:
     async def stop(self) -> None:
         """Ends the workers and leaves the pool, now. What is unfinished runs elsewhere."""
         if self._stopping is None:
+            self._draining = True
             self._stopping = asyncio.get_running_loop().create_task(self._stop())
         # A drain that is cut short must not leave workers behind whose end nobody waits for.
         await asyncio.shield(self._stopping)
 
     async def _stop(self) -> None:
-        self._gone = self._draining = True
         await self._intake.stop()
         for slot in self._slots:
             slot.close()
@@ -254,7 +253,7 @@ class Agent:
             ready=sum(slot.is_ready for slot in slots) if self._served else 0,
             busy=sum(slot.held is not None for slot in slots),
             draining=self._draining,
-            gone=self._gone,
+            gone=self._stopping is not None,
             functions=list(self._offer.functions.values()),
             workers=[slot.status() for slot in slots],
             pending=max(0, self._intake.pending),

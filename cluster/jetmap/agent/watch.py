@@ -63,10 +63,10 @@ class Deadline(_Watch):
             return min(self._timeout, LOOK_SECONDS)
         if started != self._started:
             self._started, self._frozen = started, 0.0
-        passed = now - started / 1e9
+        age = now - started / 1e9
         if gap > LOOK_SECONDS + FROZEN_SECONDS:
-            self._frozen = min(self._frozen + gap, passed)
-        left = self._timeout - (passed - self._frozen)
+            self._frozen = min(self._frozen + gap, age)
+        left = self._timeout - (age - self._frozen)
         if left > 0:
             return min(max(0.01, left), LOOK_SECONDS)
         self._passed(item)
