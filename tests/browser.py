@@ -6,15 +6,13 @@ import fcntl
 import itertools
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
+# Names that Chromium is installed under.
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 # It speaks to the page's server and to nobody else.
 QUIET = (

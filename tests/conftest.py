@@ -18,6 +18,7 @@ from house import House, Up
 from jetmap import Cluster
 from net import Net, reason_to_skip
 from support import CORES, FUNCTIONS, AgentProcess, Site, marked, nothing_left, site
+from tools import skip_or_fail
 from waiting import wait_until
 
 # Where pytest's processes are started without a file, as by xdist, they look like a notebook, and
@@ -95,7 +96,7 @@ async def agent(
 @pytest.fixture(scope="session")
 def net_ability() -> None:
     if reason := reason_to_skip():
-        pytest.skip(reason)
+        skip_or_fail(reason)
 
 
 @pytest.fixture

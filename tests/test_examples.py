@@ -21,6 +21,7 @@ import pytest
 
 from browser import CHROMIUM, Browser
 from nodes import free_ports
+from tools import need_tool
 from waiting import wait_until_sync
 
 T = TypeVar("T")
@@ -189,9 +190,7 @@ def test_four_uvicorn_workers_share_one_keeper_and_leave_nothing_when_killed() -
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium binary is installed: the page is not tried in a browser")
-    browser = Browser(CHROMIUM, tmp_path)
+    browser = Browser(need_tool(*CHROMIUM), tmp_path)
     yield browser
     browser.close()
 

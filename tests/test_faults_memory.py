@@ -14,6 +14,7 @@ import functions
 from jetmap import Cluster, ItemRaised, WorkerLost
 from load import orders
 from support import CORES, FUNCTIONS, Site, check
+from tools import skip_or_fail
 from waiting import wait_until_sync
 
 pytestmark = pytest.mark.anyio
@@ -75,7 +76,7 @@ def group() -> Iterator[ControlGroup]:
     try:
         made.make(LIMIT)
     except OSError as error:
-        pytest.skip(
+        skip_or_fail(
             f"a control group with a limit of memory cannot be made here ({error}); what its "
             "kernel does, SIGKILL, test_a_crash_costs_one_item does too"
         )
