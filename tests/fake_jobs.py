@@ -173,7 +173,8 @@ class FakeJobs:
         found = [
             r
             for r in reversed(self.records.values())
-            if (not states or r.state in states) and (function is None or r.function == function)
+            if (not states or r.public_state in states)
+            and (function is None or r.function == function)
         ]
         if after is not None:
             found = found[[r.id for r in found].index(after) + 1 :]

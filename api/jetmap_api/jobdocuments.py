@@ -39,7 +39,7 @@ def describe(scope: Scope, record: Record) -> dict[str, Any]:
     return {
         "id": record.id,
         "function": record.function,
-        "state": record.state,
+        "state": record.public_state,
         "total": record.total,
         "done": record.done,
         "failed": record.failed,
@@ -48,6 +48,7 @@ def describe(scope: Scope, record: Record) -> dict[str, Any]:
         "finished": timestamp(record.finished),
         "rate": None if rate is None else round(rate, 3),
         "seconds_left": None if left is None else round(left, 3),
+        "waiting_for": record.waiting_for,
         "reason": record.reason,
         "links": {
             "self": job_path(scope, record.id),

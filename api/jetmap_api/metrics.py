@@ -99,8 +99,14 @@ def _of_this_process(cluster: Cluster) -> Iterator[Metric]:
         "jetmap_chunks_in_flight", "Chunks published and not answered.", stats.in_flight
     )
     yield GaugeMetricFamily(
+        "jetmap_backlog_items",
+        "Items that wait here, in open maps and in jobs, those without workers included.",
+        stats.backlog_items,
+    )
+    yield GaugeMetricFamily(
         "jetmap_backlog_seconds",
-        "Estimated seconds of compute that wait here: divide by the cores for a waiting time.",
+        "Estimated compute time of the items that wait here; above 0 while any waits. Divide by "
+        "the cores for a waiting time.",
         stats.backlog_seconds,
     )
     yield GaugeMetricFamily(

@@ -91,8 +91,9 @@ JOB: Schema = {
         "function": {"type": "string"},
         "state": {
             "enum": list(STATES),
-            "description": "`succeeded`: no item failed. `failed`: some did, or, if there is a "
-            "`reason`, the job did.",
+            "description": "`waiting`: it cannot go on until it has what `waiting_for` names. "
+            "`succeeded`: no item failed. `failed`: some did, or, if there is a `reason`, the "
+            "job did.",
         },
         "total": {"anyOf": [_COUNT, {"type": "null"}]},
         "done": {**_COUNT, "description": "items that have an outcome"},
@@ -100,9 +101,19 @@ JOB: Schema = {
         "created": _INSTANT,
         "started": _INSTANT,
         "finished": _INSTANT,
-        "rate": {**_NUMBER, "description": "items a second"},
-        "seconds_left": {**_NUMBER, "description": "an estimate"},
-        "reason": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "rate": {**_NUMBER, "description": "items a second, not counting the time it waited"},
+        "seconds_left": {
+            **_NUMBER,
+            "description": "an estimate; null while unknown or waiting, 0 when it is over",
+        },
+        "waiting_for": {
+            "anyOf": [{"type": "string"}, {"type": "null"}],
+            "description": "the kind of thing that a waiting job lacks, such as `workers`",
+        },
+        "reason": {
+            "anyOf": [{"type": "string"}, {"type": "null"}],
+            "description": "why it waits, or failed as a whole",
+        },
         "links": {
             "type": "object",
             "properties": {

@@ -154,7 +154,8 @@ async function followJob(id, signal) {
     document.body.dataset.link = connected ? "open" : "lost";
     document.body.dataset.breaks = breaks;
     const left = status?.seconds_left ? `, ${Math.ceil(status.seconds_left)} s left` : "";
-    const job = `Job ${id}: ${status?.state ?? "…"}${ended ? "" : left}.`;
+    const lack = status?.waiting_for ? ` for ${status.waiting_for}` : "";
+    const job = `Job ${id}: ${status?.state ?? "…"}${lack}${ended ? "" : left}.`;
     const again = breaks ? ` Connected again, behind event ${behind || 0}.` : "";
     const away = "The gateway is away; the job goes on. Waiting for one that answers …";
     $("state").textContent = breaks && !connected && !ended ? away : job + again;

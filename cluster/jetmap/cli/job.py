@@ -100,6 +100,7 @@ async def _state(cluster: Cluster, id: str, action: str, as_json: bool) -> int:
 async def _followed(cluster: Cluster, id: str) -> JobStatus:
     bar: Bar | None = None
     shown = 0
+    told: str | None = None
     try:
         async with aclosing(Reading(id, lambda: cluster.jobs).records()) as records:
             async for record in records:
@@ -108,6 +109,12 @@ async def _followed(cluster: Cluster, id: str) -> JobStatus:
                     bar.__enter__()
                 bar.done(record.done - shown, record.total)
                 shown = record.done
+                lack = record.reason if record.public_state == "waiting" else None
+                if lack != told:
+                    bar.say(
+                        f"waiting for {record.waiting_for}: {lack}" if lack else "running again"
+                    )
+                    told = lack
     finally:
         if bar is not None:
             bar.__exit__()

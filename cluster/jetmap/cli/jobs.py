@@ -106,7 +106,7 @@ def _show(found: list[JobStatus], more: bool, console: Console) -> None:
         table.add_row(
             status.id,
             status.function,
-            status.state,
+            f"waiting for {status.waiting_for}" if status.waiting_for else status.state,
             f"{status.done:,}",
             "" if status.total is None else f"{status.total:,}",
             f"{status.failed:,}",

@@ -30,8 +30,9 @@ class JobStatus:
 
     total: items, None while they are uploaded; done: of these, with an outcome; failed: of the
     done ones, with an error. created, started, finished: UTC, None while it has not happened.
-    rate: items a second. seconds_left: estimated from it, 0 when the job is over. reason: why
-    it failed as a whole.
+    rate: items a second, not counting the time it waited. seconds_left: estimated from it; None
+    while unknown or waiting, 0 when the job is over. waiting_for: the kind of thing that a job in
+    the state "waiting" lacks, such as "workers". reason: why it failed as a whole, or why it waits.
     """
 
     id: str
@@ -45,6 +46,7 @@ class JobStatus:
     finished: datetime | None
     rate: float | None
     seconds_left: float | None
+    waiting_for: str | None
     reason: str | None
 
     @classmethod
@@ -52,7 +54,7 @@ class JobStatus:
         return cls(
             id=record.id,
             function=record.function,
-            state=record.state,
+            state=record.public_state,
             total=record.total,
             done=record.done,
             failed=record.failed,
@@ -61,6 +63,7 @@ class JobStatus:
             finished=_utc(record.finished),
             rate=record.rate,
             seconds_left=record.seconds_left,
+            waiting_for=record.waiting_for,
             reason=record.reason,
         )
 

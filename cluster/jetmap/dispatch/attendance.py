@@ -69,6 +69,13 @@ class Attendance:
         failure = self.roster.failure_of(function)
         return WorkerStartFailed(f"no worker can start:\n{failure}") if failure else None
 
+    def no_workers(self, function: str) -> NoWorkers:
+        """The error for a function that no live worker has."""
+        return NoWorkers(
+            f"no worker that has {function!r} is alive in pool {self._pool!r}; start one: "
+            "jetmap worker TASKS --nats URL"
+        )
+
     async def find(self, function: str, ref: FunctionRef | None, patience: float) -> None:
         """Waits up to ``patience`` seconds for an offer; raises what its absence means."""
         if self.offer(function, ref) is not None:
@@ -81,10 +88,7 @@ class Attendance:
         names = [status.info.name for status in self.roster.functions()]
         known = ref is not None or function in names
         if known or await topology.known(self._connection, self._pool, function):
-            raise NoWorkers(
-                f"no worker that has {function!r} is alive in pool {self._pool!r}; start one: "
-                "jetmap worker TASKS --nats URL"
-            )
+            raise self.no_workers(function)
         raise UnknownFunction(
             f"no worker ever announced a function {function!r} in pool {self._pool!r}; "
             f"functions that are offered now: {', '.join(names) or 'none'}"

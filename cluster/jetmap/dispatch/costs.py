@@ -70,6 +70,11 @@ class Cutting:
         rest = remaining * cost.seconds / (2 * max(1, cores))
         return min(self.seconds, max(self.least, rest))
 
+    def estimate(self, cost: Cost) -> float:
+        """Seconds that an item takes; of an unknown function as many as a chunk aims at, so that
+        what waits never counts as nothing."""
+        return cost.seconds if cost.is_known else self.seconds
+
     def budget(self, estimate: float) -> float:
         """Seconds after which a worker hands back what it has not begun of a chunk that was to
         take ``estimate`` (0: nobody knows): near a map's end another core waits for it."""

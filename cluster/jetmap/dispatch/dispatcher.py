@@ -42,7 +42,7 @@ from .mapstate import MapState
 from .memory import Memory
 from .options import DispatchOptions
 from .outbox import Outbox
-from .recovery import Recovery
+from .recovery import Parked, Recovery
 from .scheduler import Scheduler
 from .sharing import Sharing
 from .sources import Source
@@ -145,6 +145,10 @@ class Dispatcher:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for subscription in self._subscriptions:
             await subscription.unsubscribe()
+
+    def count_parked(self, parked: Parked) -> None:
+        """Count as backlog also what waits outside of open maps, such as jobs without workers."""
+        self._recovery.parked = parked
 
     # Maps
 

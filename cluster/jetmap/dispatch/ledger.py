@@ -77,6 +77,12 @@ class Ledger:
         self._drop_seen()
         return bool(self._pieces or self._suspects)
 
+    @property
+    def returned_items(self) -> int:
+        """Items that wait to be sent again."""
+        self._drop_seen()
+        return sum(piece.count for piece in (*self._pieces, *self._suspects))
+
     def next_piece(self) -> Piece:
         """What is to be sent again, first of all."""
         self._drop_seen()

@@ -81,7 +81,14 @@ class MapState:
         total = self.source.total
         return not self.source.has_items and total is not None and self.ledger.done >= total
 
-    @property
-    def backlog_seconds(self) -> float:
-        """Estimated compute that has not been sent yet."""
-        return (self.source.remaining or 0) * self.cost.seconds
+    def backlog_items(self, *, has_workers: bool) -> int:
+        """Items that wait to be computed; without workers those that were sent, too.
+
+        One, where more may come and nobody knows how many.
+        """
+        remaining = self.source.remaining
+        waiting = int(self.source.has_items) if remaining is None else remaining
+        waiting += self.ledger.returned_items
+        if not has_workers:
+            waiting += sum(flight.piece.count for flight in self.ledger.flights.values())
+        return waiting

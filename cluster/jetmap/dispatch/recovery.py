@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from jetmap import subjects
 from jetmap.broker.connection import Connection
@@ -30,6 +30,10 @@ RECLAIM = 1.0  # Seconds that agents have to claim what they hold when the broke
 HOPELESS_SECONDS = 10.0  # That a map waits for workers that cannot start.
 
 
+# Function and number of items of all that waits outside of open maps.
+Parked = Callable[[], Iterable[tuple[str, int]]]
+
+
 class Recovery:
     """maps: the open ones. settle, close, pump: the dispatcher's own."""
 
@@ -47,6 +51,7 @@ class Recovery:
         spawn: Spawn,
     ) -> None:
         self.outbox: Outbox
+        self.parked: Parked = tuple
         self.quarantine = Quarantine()
         self._connection = connection
         self._maps = maps
@@ -182,7 +187,18 @@ class Recovery:
 
     def _gauge(self) -> None:
         self._stats.in_flight = sum(len(r.state.ledger.flights) for r in self._maps.values())
-        self._stats.backlog_seconds = sum(r.state.backlog_seconds for r in self._maps.values())
+        backlog = [
+            (run.state.cost, run.state.backlog_items(has_workers=self._has_workers(run)))
+            for run in self._maps.values()
+        ]
+        backlog += [(self._scheduler.cost(function), items) for function, items in self.parked()]
+        self._stats.backlog_items = sum(items for _, items in backlog)
+        self._stats.backlog_seconds = sum(
+            items * self._scheduler.cutting.estimate(cost) for cost, items in backlog
+        )
+
+    def _has_workers(self, run: MapRun) -> bool:
+        return self._attendance.offer(run.state.function, run.state.ref) is not None
 
     async def reconnected(self) -> None:
         """The stream may be new and empty: what no agent claims in the next second is missing."""

@@ -30,8 +30,9 @@ class Histogram:
 @dataclass
 class Stats:
     """maps_ended: by outcome (ok, failed, withdrawn, timeout). errors: by kind. queue_wait:
-    seconds from publishing a chunk to its result, less its compute. backlog_seconds: estimated
-    compute that waits in the open maps."""
+    seconds from publishing a chunk to its result, less its compute. backlog_items: items that
+    wait, in open maps and in jobs that this process owns; backlog_seconds: their estimated
+    compute."""
 
     maps_started: int = 0
     maps_open: int = 0
@@ -42,5 +43,6 @@ class Stats:
     chunks_again: int = 0
     compute_seconds: float = 0.0
     in_flight: int = 0
+    backlog_items: int = 0
     backlog_seconds: float = 0.0
     queue_wait: Histogram = field(default_factory=lambda: Histogram(WAIT_BUCKETS))

@@ -28,7 +28,7 @@ from .carried import Carried, late
 from .catalogue import Catalogue, adoptable
 from .fold import Fold
 from .outcomes import Outcomes
-from .records import Record, State
+from .records import Record, State, as_running, as_waiting
 from .source import StoredInput
 from .store import Conflict, Store
 
@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 PROGRESS_SECONDS = 1.0
 ELAPSED_SECONDS = 5.0  # Of a job's timeout, that its next owner may not know of.
 WORKERS_SECONDS = 2.0  # Between looks for workers that have the function.
+ARRIVAL_SECONDS = 0.25  # For workers that are there already to say so.
+WORKERS = "workers"  # What such a job waits for.
 
 replace = msgspec.structs.replace
 
@@ -119,6 +121,12 @@ class Carrier:
         """Whether one more may run. Those that wait for workers do not count."""
         return sum(not carried.is_waiting for carried in self._runs.values()) < self._most
 
+    def parked(self) -> list[tuple[str, int]]:
+        """Function and unfinished items of each job that has no open map here, only a place."""
+        waiting = [c.record for c in self._runs.values() if c.run is None]
+        waiting += filter(None, (self._catalogue.get(job) for job in self._ready))
+        return [(r.function, r.total - r.done) for r in waiting if r.total is not None]
+
     async def close(self) -> None:
         """Lets go of every job; others take them over at once."""
         self._closing = True
@@ -176,11 +184,14 @@ class Carrier:
             owner=me,
             epoch=record.epoch + 1,
             state="running",
-            started=record.started or now,
             reserved=record.reserved - record.claimed,  # Who asked for it does not use it now.
             claimed=0,
-            updated=now,
         )
+        lack = await self._lack_of_workers_now(record.function)
+        if lack is not None:
+            carried.record = as_waiting(carried.record, WORKERS, lack, now)
+        elif not record.waiting_for:
+            carried.record = as_running(carried.record, now)
         await self._write(carried, carried.record, seq)
         if carried.took_over:
             await self._dispatcher.recall(subjects.job_map(record.id, record.epoch))
@@ -253,7 +264,7 @@ class Carrier:
                 if timeout <= 0:
                     raise MapTimeout(late(record))
             try:
-                return await self._dispatcher.open(
+                run = await self._dispatcher.open(
                     record.function,
                     source,
                     format=record.format,
@@ -265,8 +276,43 @@ class Carrier:
                 )
             except (NoWorkers, UnknownFunction, WorkerStartFailed) as error:
                 logger.info("job %s waits: %s", record.id, error)
+                await self._show_waiting(carried, str(error))
                 await self._wait_for_workers(carried, timeout)
+            else:
+                await self._show_waiting(carried, None)
+                return run
         return None
+
+    async def _lack_of_workers_now(self, function: str) -> str | None:
+        """As ``_lack_of_workers``, where this process may just have joined the pool."""
+        attendance = self._dispatcher.attendance
+        await attendance.wait_for(
+            lambda: attendance.offer(function, None) is not None, ARRIVAL_SECONDS
+        )
+        return self._lack_of_workers(function)
+
+    def _lack_of_workers(self, function: str) -> str | None:
+        """Why nothing of a function's job can run now, or None."""
+        attendance = self._dispatcher.attendance
+        if attendance.offer(function, None) is not None:
+            return None
+        failed = attendance.failure(function)
+        return str(failed) if failed is not None else str(attendance.no_workers(function))
+
+    async def _show_waiting(self, carried: Carried, lack: str | None) -> None:
+        """Write down that a job waits for workers, and why, or that it goes on."""
+        record, now = carried.record, time.time()
+        if lack is None and not record.waiting_for and record.started is not None:
+            return
+        shown = as_running(record, now)
+        if lack is not None:
+            shown = as_waiting(record, WORKERS, lack, now)
+            if (record.waiting_for, record.reason) == (shown.waiting_for, shown.reason):
+                return
+        try:
+            await self._write(carried, shown, carried.seq)
+        except BrokerUnreachable as error:
+            logger.debug("job %s: not written that it waits or goes on: %s", record.id, error)
 
     async def _wait_for_workers(self, carried: Carried, timeout: float | None) -> None:
         """Lets others run meanwhile."""
@@ -291,6 +337,11 @@ class Carrier:
             except TimeoutError:
                 run = carried.run
             if run is None:
+                return
+            try:
+                await self._show_waiting(carried, self._lack_of_workers(carried.record.function))
+            except Conflict:
+                carried.stop()
                 return
             done, record = run.done, carried.record
             is_timed = record.timeout is not None
@@ -354,6 +405,8 @@ class Carrier:
         if run is not None and done is None:
             done, failed = run.done, carried.failed_before + run.state.ledger.failed
         now = time.time()
+        if record.started is not None:
+            record = as_running(record, now)
         stored = carried.base if run is None else carried.stored(run)
         over = replace(
             record,
@@ -367,6 +420,7 @@ class Carrier:
             finished=now,
             updated=now,
             owner="",
+            waiting_for=None,
         )
         await self._write(carried, over, carried.seq)
         await self._store.remove_input(record.id)

@@ -72,7 +72,7 @@ class Catalogue:
             record
             for record in self
             if record.state not in HIDDEN
-            and (not states or record.state in states)
+            and (not states or record.public_state in states)
             and (function is None or record.function == function)
         ]
         found.sort(key=_age, reverse=True)

@@ -9,7 +9,15 @@ import msgspec
 from jetmap.messages import Format
 
 State = Literal[
-    "uploading", "queued", "running", "succeeded", "failed", "cancelled", "expired", "deleted"
+    "uploading",
+    "queued",
+    "running",
+    "waiting",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "expired",
+    "deleted",
 ]
 OVER: frozenset[State] = frozenset(("succeeded", "failed", "cancelled", "expired", "deleted"))
 
@@ -23,9 +31,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     messages and bytes of its input. reserved: bytes of the store that
     are kept for its input and outcomes; stored: that they take. ttl: seconds that it is kept
     after its end. timeout: seconds for the whole job, while somebody carries it; elapsed: those
-    that have passed, each owner's by its own clock. reason: why it failed. is_fixed: its
-    submitter has said how much to reserve, and it gets no more. claimed: bytes of ``reserved``
-    that this record asks for, and that were not granted before it.
+    that have passed, each owner's by its own clock. reason: why it failed, or why it waits.
+    is_fixed: its submitter has said how much to reserve, and it gets no more. claimed: bytes of
+    ``reserved`` that this record asks for, and that were not granted before it. waiting_for: the
+    kind of thing that a job with an owner lacks and cannot go on without ("workers"), since
+    ``waiting_since``; ``state`` is "running" then, so that every version of jetmap adopts it.
+    waited: seconds since ``started`` that it has spent so.
     """
 
     id: str
@@ -55,6 +66,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reason: str | None = None
     is_fixed: bool = False
     claimed: int = 0
+    waiting_for: str | None = None
+    waiting_since: float = 0.0
+    waited: float = 0.0
+
+    @property
+    def public_state(self) -> State:
+        """The state that callers see: "waiting" in place of "running" while it cannot go on."""
+        return "waiting" if self.waiting_for and self.state == "running" else self.state
 
     @property
     def is_over(self) -> bool:
@@ -63,19 +82,47 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def rate(self) -> float | None:
-        """Items a second since the start; None before the first."""
+        """Items a second while it could go on; None before the first."""
         if self.started is None or not self.done:
             return None
         until = self.finished if self.finished is not None else self.updated
-        return self.done / max(1e-3, until - self.started)
+        if self.public_state == "waiting":
+            until = self.waiting_since
+        return self.done / max(1e-3, until - self.started - self.waited)
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimated from the rate; None while nothing is known, 0 when it is over."""
+        """Estimated from the rate; None while unknown or waiting, 0 when it is over."""
         if self.is_over:
             return 0.0
         rate = self.rate
-        return None if rate is None or self.total is None else (self.total - self.done) / rate
+        if rate is None or self.total is None or self.state != "running" or self.waiting_for:
+            return None
+        return (self.total - self.done) / rate
+
+
+def as_waiting(record: Record, what: str, reason: str, now: float) -> Record:
+    """Mark a job that lacks ``what`` as waiting; its rate stands still meanwhile."""
+    since = record.waiting_since if record.waiting_for else now
+    return msgspec.structs.replace(
+        record, waiting_for=what, waiting_since=since, reason=reason, updated=now
+    )
+
+
+def as_running(record: Record, now: float) -> Record:
+    """Mark a job as going on, for the first time or again."""
+    waited = record.waited
+    if record.waiting_for and record.started is not None:
+        waited += max(0.0, now - record.waiting_since)
+    return msgspec.structs.replace(
+        record,
+        waiting_for=None,
+        waiting_since=0.0,
+        waited=waited,
+        reason=None,
+        started=record.started or now,
+        updated=now,
+    )
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

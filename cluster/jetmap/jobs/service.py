@@ -80,6 +80,7 @@ class Jobs:
             most=options.most,
             room=self._room,
         )
+        dispatcher.count_parked(self._carrier.parked)
         self._removal = Removal(self.store, self._catalogue)
         self._watch = Watch(
             self.store, dispatcher.id, self._catalogue, self._carrier, self._removal
@@ -300,6 +301,8 @@ class Jobs:
                 stored=record.stored - record.input_bytes,
                 reserved=record.stored - record.input_bytes,
                 claimed=0,
+                waiting_for=None,
+                reason=None,
             )
             try:
                 seq = await self.store.write(cancelled, seq, ttl=record.ttl)
