@@ -12,6 +12,8 @@ import dataclasses
 import io
 import pickle
 import sys
+from collections.abc import Iterator
+from types import CodeType
 from typing import Any, ForwardRef
 
 import cloudpickle
@@ -19,7 +21,7 @@ import msgspec
 
 from .errors import NotImportable
 from .functions import Function
-from .signatures import evaluate
+from .signatures import evaluate, innermost
 
 _CACHE = "__msgspec_cache__"
 _ANNOTATIONS = "__annotations__"
@@ -30,17 +32,23 @@ _MARKS = {
 }
 
 
-def pickled(function: Function) -> bytes:
-    """Raises NotImportable for what cannot travel: an open file, a lock, a msgspec struct."""
+def pickled(function: Function, limit: int | None = None) -> bytes:
+    """The function as it is now, with the globals it uses.
+
+    limit: bytes that the pickle may have. Raises NotImportable for what cannot travel (an open
+    file, a lock, a msgspec struct), and naming the global that does not.
+    """
     about = (function.name, function.timeout, function.attempts, function.known_hints())
-    file = io.BytesIO()
+    file = _Bounded(limit)
     try:
         _Pickler(file).dump((function.callable, *about))
+    except _TooLarge:
+        raise NotImportable(_too_large(function, limit or 0)) from None
     except Exception as exc:
         where = "without a file" if function.by_value else "in a script"
         raise NotImportable(
-            f"{function.qualname} was defined {where}, and cannot be sent by value: {exc}; "
-            "move it to a module"
+            f"{function.qualname} was defined {where}, and cannot be sent by value: "
+            f"{_culprit(function)}{exc}; move it to a module"
         ) from exc
     return file.getvalue()
 
@@ -54,6 +62,66 @@ def unpickled(value: bytes, qualname: str) -> Function:
             f"a worker cannot load {qualname}, which was sent by value: {type(exc).__name__}: {exc}"
         ) from exc
     return Function(f, name=name, timeout=timeout, attempts=attempts, hints=hints)
+
+
+class _TooLarge(Exception):  # noqa: N818
+    """The pickle exceeds its limit."""
+
+
+class _Bounded(io.BytesIO):
+    """Stops a pickle at its limit, so that a huge global costs no more than that."""
+
+    def __init__(self, limit: int | None) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def write(self, data: Any) -> int:
+        if self._limit is not None and self.tell() + len(memoryview(data)) > self._limit:
+            raise _TooLarge
+        return super().write(data)
+
+
+def _culprit(function: Function) -> str:
+    """The global that cannot be pickled, as the beginning of a message; empty if it is another
+    thing that the function holds."""
+    for name, value in _globals_used(function):
+        try:
+            _Pickler(io.BytesIO()).dump(value)
+        except Exception:
+            return f"its global {name!r}: "
+    return ""
+
+
+def _too_large(function: Function, limit: int) -> str:
+    """Explain which globals exceed the limit together with the function."""
+    large = []
+    for name, value in _globals_used(function):
+        try:
+            _Pickler(_Bounded(limit // 4)).dump(value)
+        except _TooLarge:
+            large.append(repr(name))
+        except Exception:  # Not reached: the whole was pickled up to the limit.
+            continue
+    with_what = f" with its global {' and '.join(large)}" if large else " with what it uses"
+    return (
+        f"{function.qualname} is sent by value, and{with_what} it takes more than the limit of "
+        f"{limit:,} bytes (the broker's max_payload); load large data inside the function, or "
+        "move function and data to a module, which workers import"
+    )
+
+
+def _globals_used(function: Function) -> Iterator[tuple[str, Any]]:
+    """The globals that the function's own code names."""
+    code = getattr(innermost(function.callable), "__code__", None)
+    scope = function.scope
+    for name in sorted(_names(code)) if code is not None else ():
+        if name in scope:
+            yield name, scope[name]
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = [const for const in code.co_consts if isinstance(const, CodeType)]
+    return set(code.co_names).union(*map(_names, inner))
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]

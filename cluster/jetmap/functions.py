@@ -18,6 +18,7 @@ from .signatures import (
     item_parameter,
     keyword_only,
     module_of,
+    renewed,
     scope_of,
 )
 
@@ -134,15 +135,32 @@ class Function:
         )
 
     def known_hints(self) -> dict[str, Any]:
-        """What those annotations mean that are text, as far as their names are known by now."""
+        """What annotations mean that are text, as far as their names are known by now, or name a
+        class that was redefined."""
         hints = {}
         for parameter, annotation in annotations_of(self.callable).items():
-            if isinstance(annotation, str):
+            if isinstance(annotation, str) or parameter in self._hints:
                 try:
                     hints[parameter] = self._hint(parameter)
                 except TypeError:  # refused at the parameter's first use
                     continue
         return hints
+
+    def refresh(self) -> None:
+        """Let annotations mean the classes that their names mean now.
+
+        Only functions without a file live where a class is redefined between two maps.
+        """
+        if not self.by_value or self.local:
+            return
+        for parameter, annotation in annotations_of(self.callable).items():
+            try:
+                hint = renewed(evaluate(annotation, self.scope, {}), self.scope)
+            except Exception:  # The name is gone: what it meant is known still.
+                continue
+            if hint != self._hints.get(parameter, annotation):
+                self._hints[parameter] = hint
+                self._codecs.clear()
 
     def is_of(self, f: object) -> bool:
         return self._peek() is f

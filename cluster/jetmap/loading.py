@@ -111,12 +111,12 @@ def import_main(path: str) -> types.ModuleType:
     return module
 
 
-def reference(function: Function, *, far: bool = False) -> FunctionRef:
+def reference(function: Function, *, far: bool = False, limit: int | None = None) -> FunctionRef:
     """What to send to a worker that it may find this function.
 
     By value (with cloudpickle) if it was defined without a file, or in a script, which a worker
-    on another host (far) does not have. Raises NotImportable for a lambda or a function inside
-    another one, and for what cannot be pickled.
+    on another host (far) does not have. limit: bytes that such a value may have. Raises
+    NotImportable for a lambda or a function inside another one, and for what cannot be pickled.
     """
     from .messages import FunctionRef
 
@@ -130,7 +130,7 @@ def reference(function: Function, *, far: bool = False) -> FunctionRef:
         )
     in_main = function.module == "__main__"
     if function.by_value or (far and in_main):
-        value = _pickled(function)
+        value = _pickled(function, limit)
         return FunctionRef(function.module, function.qualname, value=value, digest=digest(value))
     main = function.file if in_main else None
     return FunctionRef(function.module, function.qualname, main, digest=file_digest(function.file))
@@ -274,10 +274,10 @@ def _attribute(module: types.ModuleType, ref: FunctionRef) -> Any:
     return found
 
 
-def _pickled(function: Function) -> bytes:
+def _pickled(function: Function, limit: int | None = None) -> bytes:
     from .byvalue import pickled  # with cloudpickle, which few need
 
-    return pickled(function)
+    return pickled(function, limit)
 
 
 def _unpickled(value: bytes, qualname: str) -> Function:

@@ -155,3 +155,25 @@ def evaluate(annotation: Any, scope: dict[str, Any], names: dict[str, Any]) -> A
 
     probe.__annotations__ = {"hint": annotation}
     return typing.get_type_hints(probe, scope, names, include_extras=True)["hint"]
+
+
+def renewed(hint: Any, scope: dict[str, Any]) -> Any:
+    """A type in which each class of this scope is the one that has its name now."""
+    if isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
+        current = scope.get(hint.__qualname__)
+        is_successor = (
+            isinstance(current, type)
+            and hint.__module__ == current.__module__ == scope.get("__name__")
+            and hint.__qualname__ == current.__qualname__
+        )
+        return current if is_successor else hint
+    arguments = typing.get_args(hint)
+    inner = tuple(renewed(argument, scope) for argument in arguments)
+    if all(new is old for new, old in zip(inner, arguments, strict=True)):
+        return hint
+    if isinstance(hint, types.UnionType):
+        return typing.Union[inner]  # noqa: UP007
+    if hasattr(hint, "copy_with"):
+        return hint.copy_with(inner)
+    origin: Any = typing.get_origin(hint)
+    return origin[inner]

@@ -50,6 +50,7 @@ class Call:
             encoded = anything.encode(dict(kwargs), FORMAT) if kwargs else b""
             return cls(f, function if local else None, anything, anything, encoded)
         assert function is not None
+        function.refresh()
         return cls(
             function.name, function, function.item, function.value, _encode(function, kwargs or {})
         )
@@ -65,6 +66,7 @@ class Call:
             return cls(f or "", None, anything, anything, b"")
         function = find(f)
         assert function is not None
+        function.refresh()
         return cls(function.name, function, function.item, function.value, b"")
 
     def check(self, info: FunctionInfo | None) -> None:

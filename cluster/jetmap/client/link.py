@@ -134,7 +134,8 @@ class Link:
         """Where an embedded worker finds a function; elsewhere its name must do, unless nobody
         has it and there are workers that were told to trust us (``--trust-pickle``).
 
-        Kept, because it names the source as this process has imported it.
+        Kept where it names the source as this process has imported it; made anew for each map
+        where it holds the function itself, because what that uses may have changed.
         """
         if function is None:
             return None
@@ -145,7 +146,9 @@ class Link:
                 return None
         ref = self._refs.get(function)
         if ref is None:
-            ref = self._refs[function] = reference(function, far=far)
+            ref = reference(function, far=far, limit=self.connection.room)
+            if ref.value is None:
+                self._refs[function] = ref
         return ref
 
     async def _moved(self) -> None:
