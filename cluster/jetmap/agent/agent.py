@@ -44,8 +44,9 @@ from .intake import NAK, Delivered, Intake
 from .offer import Offer
 from .options import AgentOptions
 from .reports import Reports, too_large
-from .slot import Slot
+from .slot import Slot, StartWorker
 from .storing import Storing
+from .worker_process import WorkerProcess
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,12 @@ class Agent:
     ``refused``: the broker does not let us take chunks) and logged.
     """
 
-    def __init__(self, connection: Connection, options: AgentOptions) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        options: AgentOptions,
+        start: StartWorker = WorkerProcess.start,
+    ) -> None:
         self.id = subjects.new_id()
         self.failed: str | None = None
         self.refused: Forbidden | None = None
@@ -81,7 +87,7 @@ class Agent:
         self._inbox = connection.inbox(self.id)
         setup = _within(connection.room, options.setup)
         self._slots = [
-            Slot(number, cpu, options, setup, self)
+            Slot(number, cpu, options, setup, self, start)
             for number, cpu in enumerate(choose_cores(options.cores))
         ]
         self._mail = f"{self._inbox}.mail"

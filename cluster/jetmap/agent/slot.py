@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 SHORT_SECONDS = 0.005  # A chunk of which nobody notices that the core idles a moment longer.
 SKIP_SECONDS = 1.0  # In which a worker passes over a chunk: it takes microseconds.
 
+StartWorker = Callable[[AgentOptions, int | None, Setup], Awaitable[WorkerProcess]]
+"""How a slot gets its worker process; tests pass one of their own."""
+
 _ready = msgspec.msgpack.Decoder(Ready).decode
 _failed = msgspec.msgpack.Decoder(StartFailed).decode
 
@@ -56,7 +59,7 @@ class Slot:
         options: AgentOptions,
         setup: Setup,
         supervisor: Supervisor,
-        start: Callable[..., Awaitable[WorkerProcess]] = WorkerProcess.start,
+        start: StartWorker = WorkerProcess.start,
     ) -> None:
         self.number = number
         self.cpu = cpu

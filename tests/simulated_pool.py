@@ -1,0 +1,227 @@
+"""A whole pool in virtual time: real dispatchers and agents, workers that only wait.
+
+The broker is the one in memory, and each item takes the seconds that the test says. What is left
+out is what needs processes: pickling, pinning, pipes and real crashes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from jetmap.agent.agent import Agent
+from jetmap.agent.options import AgentOptions
+from jetmap.agent.worker_process import Death
+from jetmap.dispatch.dispatcher import Dispatcher
+from jetmap.dispatch.options import DispatchOptions
+from jetmap.dispatch.sources import RawItems
+from jetmap.messages import Chunk, Final, FunctionInfo, Ready, Report, Setup, StartFailed, encode
+from jetmap.nats.memory import MemoryBroker, MemoryConnection
+from jetmap.worker import pipe
+from jetmap.worker.progress import Progress
+
+FUNCTION = "double"
+_chunk = msgspec.msgpack.Decoder(Chunk).decode
+
+
+@dataclass
+class Work:
+    """What the pool's function does: ``double``, at a cost. kills: items that end their worker."""
+
+    seconds: Callable[[int], float] = lambda item: 0.001
+    kills: Callable[[int], bool] = lambda item: False
+    runs: Counter[int] = field(default_factory=Counter)
+
+
+class SimulatedWorker:
+    """A worker process as its slot sees it; computes by waiting."""
+
+    start_seconds = 0.1
+    has_failed = False
+    is_warm = False
+
+    def __init__(self, work: Work) -> None:
+        self.pid = 1
+        self.progress = Progress.create()
+        self._work = work
+        self._frames: deque[tuple[bytes, bytes]] = deque()
+        self._chunks: asyncio.Queue[Chunk] = asyncio.Queue()
+        self._news = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self._death: asyncio.Future[Death] = loop.create_future()
+        self._task = loop.create_task(self._serve())
+
+    @classmethod
+    def starter(cls, work: Work) -> Callable[..., Any]:
+        async def start(options: AgentOptions, cpu: int | None, setup: Setup) -> SimulatedWorker:
+            return cls(work)
+
+        return start
+
+    @property
+    def has_answered(self) -> bool:
+        return bool(self._frames) or self._death.done()
+
+    @property
+    def is_dead(self) -> bool:
+        return self._death.done()
+
+    def send_chunk(self, data: bytes) -> None:
+        self._chunks.put_nowait(_chunk(data))
+
+    async def receive(self) -> tuple[bytes, bytes] | None:
+        while not self._frames:
+            if self._death.done():
+                return None
+            self._news.clear()
+            await self._news.wait()
+        return self._frames.popleft()
+
+    async def death(self) -> Death:
+        return await asyncio.shield(self._death)
+
+    async def failure(self) -> StartFailed:
+        raise AssertionError("it never fails to start")
+
+    async def gone(self) -> None:
+        await self.death()
+
+    async def end(self) -> None:
+        self.kill()
+        self.close()
+
+    def memory(self) -> int:
+        return 0
+
+    def kill(self) -> None:
+        self._die(Death(9, None, 0))
+
+    def close(self) -> None:
+        self.progress.close()
+
+    def _die(self, death: Death) -> None:
+        if not self._death.done():
+            self._death.set_result(death)
+            self._task.cancel()
+            self._news.set()
+
+    def _say(self, kind: bytes, payload: bytes) -> None:
+        self._frames.append((kind, payload))
+        self._news.set()
+
+    async def _serve(self) -> None:
+        await asyncio.sleep(self.start_seconds)
+        ready = Ready([FunctionInfo(FUNCTION)], "source", [])
+        self._say(pipe.READY, encode(ready))
+        number = 0
+        while True:
+            chunk = await self._chunks.get()
+            number += 1
+            if not self.progress.begin(number):
+                self._say(pipe.SKIPPED, b"")
+            elif not await self._compute(chunk):
+                return
+
+    async def _compute(self, chunk: Chunk) -> bool:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        values: list[int] = []
+        for offset, item in enumerate(msgspec.msgpack.decode(chunk.items, type=list[int])):
+            if values and (self.progress.stopping or loop.time() - began >= chunk.budget):
+                break
+            self.progress.enter(chunk.start + offset, int(loop.time() * 1e9))
+            self._work.runs[item] += 1
+            await asyncio.sleep(self._work.seconds(item))
+            if self._work.kills(item):
+                self._die(Death(11, None, 0))
+                return False
+            values.append(2 * item)
+        self.progress.leave()
+        done = len(values)
+        head = (chunk.map, chunk.number, chunk.attempt, chunk.start, done)
+        final = Final(chunk.start + done)
+        report = Report(*head, encode(values), [], loop.time() - began, final)
+        self._say(pipe.LAST, encode(report))
+        return True
+
+
+class SimulatedPool:
+    """A broker, dispatchers and agents; ends with its ``async with``."""
+
+    def __init__(self, broker: MemoryBroker | None = None, work: Work | None = None) -> None:
+        self.broker = broker or MemoryBroker()
+        self.work = work or Work()
+        self._agents: list[Agent] = []
+        self._dispatchers: list[Dispatcher] = []
+        self._connections: list[MemoryConnection] = []
+
+    async def __aenter__(self) -> SimulatedPool:
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        for dispatcher in self._dispatchers:
+            await dispatcher.close()
+        for agent in self._agents:
+            await agent.stop()
+        for connection in self._connections:
+            await connection.close()
+
+    async def agent(self, cores: int = 1, host: str = "host") -> Agent:
+        """Start an agent whose workers are simulated."""
+        options = AgentOptions("default", Setup(), (), "", cores=cores, version="1", host=host)
+        start = SimulatedWorker.starter(self.work)
+        agent = Agent(self._connect("agent"), options, start=start)
+        self._agents.append(agent)
+        await agent.start()
+        return agent
+
+    async def dispatcher(self, options: DispatchOptions | None = None) -> Dispatcher:
+        """Start a dispatcher that waits patiently for a function to be announced."""
+        options = options or DispatchOptions(announce_seconds=30.0)
+        dispatcher = Dispatcher(self._connect("caller"), options)
+        self._dispatchers.append(dispatcher)
+        await dispatcher.start()
+        return dispatcher
+
+    async def kill(self, agent: Agent) -> None:
+        """End an agent as SIGKILL does: no goodbye, its connection lost, its workers gone."""
+        self._agents.remove(agent)
+        connection = agent._connection
+        assert isinstance(connection, MemoryConnection)
+        await connection.close()
+        await agent.stop()
+
+    def _connect(self, name: str) -> MemoryConnection:
+        connection = self.broker.connect(name)
+        self._connections.append(connection)
+        return connection
+
+
+async def mapped(dispatcher: Dispatcher, items: list[int]) -> list[int | None]:
+    """Run a map; return each item's value, None where it failed. Every item has one outcome."""
+    elements = [encode(item) for item in items]
+    run = await dispatcher.open(FUNCTION, RawItems(elements, "msgpack"), format="msgpack")
+    outcomes: dict[int, int | None] = {}
+    async with run:
+        async for batch in run:
+            values = msgspec.msgpack.decode(batch.values)
+            failed = {error.index for error in batch.errors}
+            for index, value in enumerate(values, batch.start):
+                assert index not in outcomes, f"two outcomes for item {index}"
+                outcomes[index] = None if index in failed else value
+    assert sorted(outcomes) == list(range(len(items)))
+    return [outcomes[index] for index in range(len(items))]
+
+
+@contextlib.asynccontextmanager
+async def simulated_pool(
+    broker: MemoryBroker | None = None, work: Work | None = None
+) -> AsyncIterator[SimulatedPool]:
+    async with SimulatedPool(broker, work) as pool:
+        yield pool
