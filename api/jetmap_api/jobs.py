@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from starlette.routing import BaseRoute, Route
 
+from jetmap import bounds
+
 from .admission import PASSING_BYTES, Admission
 from .asgi import Receive, Scope, Send, respond
 from .departure import Departure
@@ -30,7 +32,7 @@ from .jobdocuments import (
 from .jobstreams import EventId, check_kept, events, lines, packed, page, write
 from .media import CONTENT_TYPES, answer_type
 from .problems import Problem, answer_nobody, bad_parameter, end_cancelled, problem_of, refuse
-from .request import parameters, read_job_request, whole_number
+from .request import number, parameters, read_job_request, whole_number
 from .security import header
 from .uploads import begin, store
 
@@ -38,9 +40,8 @@ if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
     from jetmap.jobs.service import Jobs
 
-LIST_LIMIT, MOST_JOBS = 100, 1000
-PAGE_LIMIT, MOST_ITEMS = 1000, 10_000
-MOST_WAIT = 600
+LIST_LIMIT = 100
+PAGE_LIMIT = 1000
 
 Serve = Callable[[str, Scope, Receive, Send, Departure], Awaitable[None]]
 
@@ -116,7 +117,7 @@ class JobsEndpoints:
     ) -> None:
         """Newest first, page by page."""
         given = parameters(scope["query_string"], ("state", "function", "limit", "after"))
-        limit = _number(given, "limit", LIST_LIMIT, 1, MOST_JOBS)
+        limit = _number(given, "limit", LIST_LIMIT, bounds.PAGE_JOBS)
         states = states_of(given.get("state", ""))
         function, after = given.get("function") or None, given.get("after") or None
         try:
@@ -149,9 +150,9 @@ class JobsEndpoints:
             raise Problem(406, "not-acceptable", "No such answer", "events are at …/events")
         known = ("start", "limit", "wait") if answer == "json" else ("start", "wait")
         given = parameters(scope["query_string"], known)
-        start = _number(given, "start", 0, 0, 1 << 53)
-        limit = _number(given, "limit", PAGE_LIMIT, 1, MOST_ITEMS)
-        wait = _wait(given)
+        start = _number(given, "start", 0, bounds.START)
+        limit = _number(given, "limit", PAGE_LIMIT, bounds.PAGE_ITEMS)
+        wait = number("wait", given["wait"], bounds.POLL) if "wait" in given else 0.0
         jobs = self._jobs(scope)
         record = await jobs.get(id)
         check_kept(record)
@@ -233,17 +234,5 @@ class Endpoint:
             await answer_nobody(send)
 
 
-def _number(given: dict[str, str], name: str, default: int, least: int, most: int) -> int:
-    return whole_number(name, given[name], least, most) if name in given else default
-
-
-def _wait(given: dict[str, str]) -> float:
-    if "wait" not in given:
-        return 0.0
-    try:
-        seconds = float(given["wait"])
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= MOST_WAIT:
-        raise bad_parameter("wait", f"wait is a number of seconds up to {MOST_WAIT}")
-    return seconds
+def _number(given: dict[str, str], name: str, default: int, bound: bounds.Whole) -> int:
+    return whole_number(name, given[name], bound) if name in given else default

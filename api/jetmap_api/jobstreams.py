@@ -15,6 +15,7 @@ import msgspec
 
 from jetmap import arrays
 from jetmap.errors import JetmapError, JobEnded, JobError
+from jetmap.jobs.records import check_readable
 from jetmap.messages import Format
 
 from .admission import Hold
@@ -85,7 +86,8 @@ class Follower:
 
 
 def check_kept(record: Record) -> None:
-    """Raises JobEnded: the job's outcomes are not there any more."""
+    """Raises JobEnded: the job's outcomes are not there any more; JobUnreadable."""
+    check_readable(record)
     if record.state in ("expired", "deleted"):
         raise JobEnded(f"job {record.id} has {record.state}, with its results", state=record.state)
 

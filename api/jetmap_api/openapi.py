@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from jetmap import bounds
 from jetmap.messages import FunctionInfo
 
 from . import openapi_jobs
@@ -77,7 +78,7 @@ _PARAMETERS: list[Schema] = [
         "name": "timeout",
         "in": "query",
         "description": "Seconds for the whole map.",
-        "schema": {"type": "number", "exclusiveMinimum": 0},
+        "schema": bounds.TIMEOUT.schema(),
     },
     openapi_jobs.PREFER,
 ]

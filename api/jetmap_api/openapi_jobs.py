@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from jetmap import bounds
+
 from .jobdocuments import LISTED, STATES
 from .samples import Schema
 
@@ -30,7 +32,8 @@ PREFER: Schema = {
     "name": "Prefer",
     "in": "header",
     "description": "`respond-async`: run it as a job, and answer 202 at once. `wait=N`: answer "
-    "202 if the job is not over within N seconds. Ignored where there is no store of jobs.",
+    f"202 if the job is not over within N seconds, {bounds.POLL.most} at most. Ignored where there "
+    "is no store of jobs.",
     "schema": {"type": "string"},
     "examples": {"job": {"value": "respond-async"}, "patience": {"value": "wait=10"}},
 }
@@ -48,19 +51,19 @@ SUBMIT_PARAMETERS: list[Schema] = [
         "name": "timeout",
         "in": "query",
         "description": "Seconds for the whole job, from its start.",
-        "schema": {"type": "number", "exclusiveMinimum": 0},
+        "schema": bounds.TIMEOUT.schema(),
     },
     {
         "name": "ttl",
         "in": "query",
         "description": "Seconds that the job and its results are kept after its end.",
-        "schema": {"type": "number", "exclusiveMinimum": 0},
+        "schema": bounds.TTL.schema(),
     },
     {
         "name": "reserve",
         "in": "query",
         "description": "Bytes of the store that its input and results may take.",
-        "schema": {"type": "integer", "minimum": 1},
+        "schema": bounds.SIZE.schema(),
     },
     KEY,
 ]
@@ -136,7 +139,7 @@ def paths() -> dict[str, Any]:
                 [
                     _query("state", f"One or more of {', '.join(LISTED)}, by commas."),
                     _query("function", "Only of this function."),
-                    _query("limit", "Jobs of a page.", {"type": "integer", "default": 100}),
+                    _query("limit", "Jobs of a page.", bounds.PAGE_JOBS.schema(default=100)),
                     _query("after", "Where the page before ended; `next` has it."),
                 ],
                 _ok(
@@ -182,12 +185,12 @@ def paths() -> dict[str, Any]:
                 "Values and errors in input order, by page or all, also while the job runs",
                 [
                     _ID,
-                    _query("start", "The first item.", {"type": "integer", "default": 0}),
-                    _query("limit", "Items of a page.", {"type": "integer", "default": 1000}),
+                    _query("start", "The first item.", bounds.START.schema(default=0)),
+                    _query("limit", "Items of a page.", bounds.PAGE_ITEMS.schema(default=1000)),
                     _query(
                         "wait",
                         "Seconds to wait for more where there is nothing yet.",
-                        {"type": "number", "default": 0},
+                        bounds.POLL.schema(default=0),
                     ),
                 ],
                 {"200": _results()},

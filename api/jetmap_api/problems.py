@@ -46,6 +46,7 @@ _REFUSALS: tuple[tuple[type[Exception], int, str, str], ...] = (
     (errors.StoreFull, 507, "store-full", "The store of jobs is full"),
     (errors.UploadLost, 409, "upload-lost", "The upload was given up"),
     (errors.KeyBusy, 409, "key-busy", "The first request of this key is not over"),
+    (errors.JobUnreadable, 409, "job-unreadable", "The job is of another version of jetmap"),
     (errors.KeyReused, 422, "key-reused", "The key was used for another job"),
 )
 

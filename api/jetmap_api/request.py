@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +11,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from jetmap import bounds
 from jetmap.messages import Format
 
 from .asgi import Scope
@@ -141,9 +141,9 @@ def read_job_request(scope: Scope) -> JobRequest:
     return JobRequest(
         body,
         _kwargs(given["kwargs"]) if "kwargs" in given else b"",
-        _seconds("timeout", given["timeout"]) if "timeout" in given else None,
-        _seconds("ttl", given["ttl"]) if "ttl" in given else None,
-        whole_number("reserve", given["reserve"], 1, 1 << 62) if "reserve" in given else None,
+        number("timeout", given["timeout"], bounds.TIMEOUT) if "timeout" in given else None,
+        number("ttl", given["ttl"], bounds.TTL) if "ttl" in given else None,
+        whole_number("reserve", given["reserve"], bounds.SIZE) if "reserve" in given else None,
         caller,
         key,
     )
@@ -188,9 +188,16 @@ def read_preference(header: bytes) -> Preference | None:
         name, _, value = part.partition(";")[0].partition("=")
         seen.setdefault(name.strip().lower(), value.strip().strip('"'))
     respond_async = "respond-async" in seen
-    digits = seen.get("wait", "")
-    wait = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else None
+    wait = _whole_seconds(seen.get("wait", ""))
     return Preference(respond_async, wait) if respond_async or wait is not None else None
+
+
+def _whole_seconds(digits: str) -> int | None:
+    """The seconds of ``wait``; a longer patience than any counts as the longest."""
+    if not (digits.isascii() and digits.isdigit()):
+        return None
+    most = int(bounds.POLL.most)
+    return min(int(digits), most) if len(digits.lstrip("0")) < 10 else most
 
 
 def encoded_kwargs(kwargs: bytes, format: Format) -> bytes:
@@ -220,7 +227,7 @@ def read_options(query: bytes) -> Options:
                 raise bad_parameter(name, "order is finish or input")
             ordered = value == "input"
         elif name == "timeout":
-            timeout = _seconds(name, value)
+            timeout = number(name, value, bounds.TIMEOUT)
         elif name == "kwargs":
             kwargs = _kwargs(value)
         else:
@@ -241,11 +248,25 @@ def parameters(query: bytes, known: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def whole_number(name: str, value: str, least: int, most: int) -> int:
+def number(name: str, value: str, bound: bounds.Bound) -> float:
     """A parameter's value. Raises Problem: 400."""
-    if value.isascii() and value.isdigit() and len(value) < 20 and least <= int(value) <= most:
-        return int(value)
-    raise bad_parameter(name, f"{name} is a whole number from {least} to {most}")
+    found = bound.parse(value)
+    if found is None:
+        raise _out_of_bounds(name, bound)
+    return found
+
+
+def whole_number(name: str, value: str, bound: bounds.Whole) -> int:
+    """A parameter's value. Raises Problem: 400."""
+    found = bound.parse(value)
+    if found is None:
+        raise _out_of_bounds(name, bound)
+    return found
+
+
+def _out_of_bounds(name: str, bound: bounds.Bound) -> Problem:
+    detail = f"{name} must be {bound}"
+    return bad_parameter(name, detail, minimum=bound.least, maximum=bound.most)
 
 
 def _pairs(query: bytes) -> Iterator[tuple[str, str]]:
@@ -281,16 +302,6 @@ def _errors(value: str) -> Errors:
         if value == known:
             return known
     raise bad_parameter("errors", "errors is fail or collect")
-
-
-def _seconds(name: str, value: str) -> float:
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise bad_parameter(name, f"{name} is a number of seconds above 0")
-    return seconds
 
 
 def _kwargs(value: str) -> bytes:

@@ -262,6 +262,10 @@ class KeyReused(JobError):
     """The idempotency key was used for another body, function or parameters."""
 
 
+class JobUnreadable(JobError):
+    """Another version of jetmap wrote the job, or its record is damaged; it can be deleted."""
+
+
 class JobEnded(JobError):
     """The job ended without all its outcomes. state: failed, cancelled or expired."""
 

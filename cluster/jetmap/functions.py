@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from . import bounds
 from .signatures import (
     REQUIRED,
     annotations_of,
@@ -59,8 +60,8 @@ class Function:
         self.parameter = item_parameter(callable)
         self.qualname: str = getattr(callable, "__qualname__", callable.__name__)
         self.name = _check_name(callable.__name__ if name is None else name, self.qualname)
-        self.timeout = _check_timeout(timeout)
-        self.attempts = _check_attempts(attempts)
+        self.timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
+        self.attempts = bounds.ATTEMPTS.check_optional("attempts", attempts)
         self.doc: str = getattr(callable, "__doc__", None) or ""
         self.module = module_of(callable, scope)
         self.spec = scope.get("__spec__")
@@ -261,15 +262,3 @@ def _check_name(name: str, qualname: str) -> str:
         f"{qualname}: {name!r} is no function name; use letters, digits, '_', '.' and '-', "
         "beginning with a letter or '_'"
     )
-
-
-def _check_timeout(timeout: float | None) -> float | None:
-    if timeout is None or 0 < timeout < float("inf"):
-        return timeout
-    raise ValueError(f"timeout must be a positive number of seconds, or None: {timeout!r}")
-
-
-def _check_attempts(attempts: int | None) -> int | None:
-    if attempts is None or (isinstance(attempts, int) and attempts >= 1):
-        return attempts
-    raise ValueError(f"attempts must be a whole number from 1 up, or None: {attempts!r}")

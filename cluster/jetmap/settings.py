@@ -19,14 +19,13 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     ByteSize,
-    Field,
     SecretStr,
     ValidationError,
     ValidationInfo,
     WrapValidator,
     model_validator,
 )
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -35,6 +34,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from jetmap import bounds
 from jetmap.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ PREFIX = "JETMAP_"
 CONFIG_VARIABLE = "JETMAP_CONFIG"
 CONFIG_FILES = ("jetmap.toml", "config/jetmap.toml")
 
-CORES = re.compile(r"\d+|\d+(-\d+)?(,\d+(-\d+)?)*")
+CORES = re.compile(r"\d+|\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)
 POOL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -57,12 +57,18 @@ def _split(value: object) -> object:
 
 def _text(value: object) -> object:
     """``cores = 4`` in the file means "4"."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(min(value, 1 << 64))  # A larger one is refused as this is.
+    return value if isinstance(value, str) else bounds.shown(value)
 
 
 def _cores(value: str) -> str:
-    if not CORES.fullmatch(value) or value == "0":
-        raise ValueError('is a number of cores ("4") or a list of them ("0,2-3")')
+    if not CORES.fullmatch(value) or (
+        value.isdigit() and bounds.WORKERS.parse(value.lstrip("0") or "0") is None
+    ):
+        raise ValueError(
+            f'is a number of cores up to {bounds.WORKERS.most:,} ("4") or a list of them ("0,2-3")'
+        )
     return value
 
 
@@ -89,19 +95,49 @@ def _file(value: str) -> str:
 
 
 def _size(value: Any, handler: Any, info: ValidationInfo) -> int:
-    size: ByteSize = handler(value)
-    if size < 1:
-        raise ValueError("is at least 1 byte")
-    return int(size)
+    if isinstance(value, bool):
+        raise _out_of_bounds(bounds.SIZE, value)
+    try:
+        size = int(handler(value))
+    except OverflowError:
+        raise _out_of_bounds(bounds.SIZE, value) from None
+    if not bounds.SIZE.least <= size <= bounds.SIZE.most:
+        raise _out_of_bounds(bounds.SIZE, value)
+    return size
+
+
+def _within(bound: bounds.Bound) -> BeforeValidator:
+    """A number within its bound; variables give it as text."""
+
+    def check(value: object) -> float:
+        if isinstance(value, str):
+            found = bound.parse(value.strip().replace("_", ""))
+            if found is None:
+                raise _out_of_bounds(bound, value)
+            return found
+        try:
+            return bound.check("", value)
+        except (TypeError, ValueError):
+            raise _out_of_bounds(bound, value) from None
+
+    return BeforeValidator(check)
+
+
+def _out_of_bounds(bound: bounds.Bound, value: object) -> PydanticCustomError:
+    text = f"must be {bound}, not {bounds.shown(value)}"
+    return PydanticCustomError("out_of_bounds", text.replace("{", "{{").replace("}", "}}"))
 
 
 Words = Annotated[list[str], NoDecode, BeforeValidator(_split)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Weight = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+Timeout = Annotated[float, _within(bounds.TIMEOUT)]
+Seconds = Annotated[float, _within(bounds.DURATION)]
+Grace = Annotated[float, _within(bounds.GRACE)]
+Weight = Annotated[float, _within(bounds.WEIGHT)]
+Count = Annotated[int, _within(bounds.COUNT)]
+Replicas = Annotated[int, _within(bounds.REPLICAS)]
 Size = Annotated[ByteSize, WrapValidator(_size)]
 Cores = Annotated[str, BeforeValidator(_text), AfterValidator(_cores)]
-Port = Annotated[int, Field(ge=0, le=65535)]
+Port = Annotated[int, _within(bounds.PORT)]
 ReadableFile = Annotated[str, AfterValidator(_file)]
 
 
@@ -132,10 +168,10 @@ class Settings(BaseSettings):
     # Workers.
     tasks: Words = []
     cores: Cores | None = None
-    start_timeout: Seconds = 60.0
+    start_timeout: Timeout = 60.0
     version: str | None = None
-    grace: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 10.0
-    nice: Annotated[int, Field(ge=0, le=19)] = 0
+    grace: Grace = 10.0
+    nice: Annotated[int, _within(bounds.NICE)] = 0
     worker_memory: Size | None = None
     recycle_chunks: Count | None = None
     recycle_age: Seconds | None = None
@@ -145,7 +181,7 @@ class Settings(BaseSettings):
 
     # The work stream, when jetmap creates it.
     work_storage: Literal["memory", "file"] = "memory"
-    work_replicas: Annotated[int, Field(ge=0, le=5)] = 0
+    work_replicas: Replicas = 0
     work_max_messages: Count = 100_000
     work_max_bytes: Size = 1 << 30  # type: ignore[assignment]  # an int is a size
 
@@ -154,8 +190,8 @@ class Settings(BaseSettings):
     chunk_min_seconds: Seconds = 0.002
     chunk_bytes: Size = 256 << 10  # type: ignore[assignment]
     report_bytes: Size = 256 << 10  # type: ignore[assignment]
-    attempts: Count = 2
-    withdraw_grace: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    attempts: Annotated[int, _within(bounds.ATTEMPTS)] = 2
+    withdraw_grace: Grace = 0.5
 
     # Limits.
     max_open_maps: Count = 1_000
@@ -167,12 +203,12 @@ class Settings(BaseSettings):
     max_buffer_bytes: Size = 16 << 20  # type: ignore[assignment]
     max_spool_bytes: Size = 4 << 30  # type: ignore[assignment]
     max_total_spool_bytes: Size = 32 << 30  # type: ignore[assignment]
-    max_depth: Annotated[int, Field(ge=1, le=10_000)] = 500
+    max_depth: Annotated[int, _within(bounds.DEPTH)] = 500
 
     # Jobs.
-    job_ttl: Seconds = 86_400.0
+    job_ttl: Annotated[float, _within(bounds.TTL)] = 86_400.0
     job_store_bytes: Size = 8 << 30  # type: ignore[assignment]
-    job_replicas: Annotated[int, Field(ge=0, le=5)] = 0
+    job_replicas: Replicas = 0
     job_weight: Weight = 0.25
     max_running_jobs: Count = 64
     job_upload_idle: Seconds = 60.0

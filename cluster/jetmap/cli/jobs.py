@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from jetmap import bounds
 from jetmap.client.jobs import JobStatus
 from jetmap.errors import ConfigurationError
 from jetmap.jobs.records import State
@@ -38,7 +39,14 @@ def jobs(
         str | None, typer.Option("--function", metavar="NAME", help="Only jobs that run it.")
     ] = None,
     limit: Annotated[
-        int, typer.Option("--limit", metavar="N", min=1, help="How many, the newest first.")
+        int,
+        typer.Option(
+            "--limit",
+            metavar="N",
+            min=bounds.LISTED_JOBS.least,
+            max=bounds.LISTED_JOBS.most,
+            help="How many, the newest first.",
+        ),
     ] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON document.")] = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from jetmap import arrays
+from jetmap import arrays, bounds
 from jetmap.dispatch.sources import Feed
 from jetmap.settings import Settings
 
@@ -17,7 +17,7 @@ from .lines import Reader, count_lines
 from .options import BROKER, WORKER, takes
 from .progress import Bar
 from .signals import unless_stopped
-from .values import Failures, kwargs_of, open_lines, write_values
+from .values import Failures, kwargs_of, open_lines, within, write_values
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
@@ -39,7 +39,9 @@ def map(
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", metavar="SECONDS", min=0.001, help="For the whole map."),
+        typer.Option(
+            "--timeout", metavar="SECONDS", parser=within(bounds.TIMEOUT), help="For the whole map."
+        ),
     ] = None,
 ) -> None:
     """JSON lines in; values out, one a line, in order.

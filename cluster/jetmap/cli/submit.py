@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
+from jetmap import bounds
 from jetmap.client.submitting import abort
 from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings
@@ -17,7 +18,7 @@ from .lines import Reader, count_lines
 from .options import BROKER, takes
 from .progress import Bar
 from .signals import unless_stopped
-from .values import kwargs_of, open_lines
+from .values import kwargs_of, open_lines, within
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
@@ -41,12 +42,17 @@ def submit(
     ttl: Annotated[
         float | None,
         typer.Option(
-            "--ttl", metavar="SECONDS", min=1, help="To keep it after its end (JETMAP_JOB_TTL)."
+            "--ttl",
+            metavar="SECONDS",
+            parser=within(bounds.TTL),
+            help="To keep it after its end (JETMAP_JOB_TTL).",
         ),
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", metavar="SECONDS", min=0.001, help="For the whole job."),
+        typer.Option(
+            "--timeout", metavar="SECONDS", parser=within(bounds.TIMEOUT), help="For the whole job."
+        ),
     ] = None,
     key: Annotated[
         str | None,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
+import typer
 
+from jetmap.bounds import Bound, shown
 from jetmap.errors import ConfigurationError
 from jetmap.messages import ErrorRecord
 
@@ -39,6 +41,18 @@ class Failures:
         if self._count:
             say(f"{self._count} item{'s' if self._count > 1 else ''} failed")
         return Exit.ITEMS_FAILED if self._count else Exit.OK
+
+
+def within(bound: Bound) -> Callable[[str], float]:
+    """What reads an option's number; click's own ranges let NaN through."""
+
+    def parse(text: str) -> float:
+        found = bound.parse(text.strip())
+        if found is None:
+            raise typer.BadParameter(f"must be {bound}, not {shown(text)}")
+        return found
+
+    return parse
 
 
 def write_values(values: Sequence[bytes | msgspec.Raw]) -> None:

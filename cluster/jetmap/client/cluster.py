@@ -9,6 +9,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
+from jetmap import bounds
 from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.roster import FunctionStatus
 from jetmap.dispatch.sources import AsyncObjects, Objects, Source
@@ -66,6 +67,7 @@ class Cluster(WithJobs):
         self._start_timeout = start_timeout
         self._share = share
         self._inline = inline
+        start_timeout = bounds.TIMEOUT.check_optional("start_timeout", start_timeout)
         if settings is not None and start_timeout is not None:
             settings = settings.model_copy(update={"start_timeout": start_timeout})
         self._settings = settings
@@ -161,12 +163,14 @@ class Cluster(WithJobs):
         """The function's value for each item, in input order.
 
         f: the function, or its name. items: n inputs, consumed once. kwargs: the function's
-        keyword-only parameters. timeout: seconds for the whole map; None waits for ever.
+        keyword-only parameters. timeout: seconds for the whole map, from 0.001 to a hundred years;
+        None waits for ever.
         return_exceptions: put an ItemError in the place of each failing item. Returns n values,
         values[i] for items[i]. Raises the first failing item's ItemError (``index``, ``kind``),
         MapTimeout, UnknownFunction, NoWorkers, LimitExceeded, NotImportable.
         """
         self._check()
+        timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
         call = Call.of(f, kwargs, local=self._inline)
         if isinstance(items, AsyncIterable):
             items = [item async for item in items]
@@ -203,6 +207,7 @@ class Cluster(WithJobs):
         ordered: outcomes come in input order.
         """
         self._check()
+        timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
         call = Call.of(f, kwargs, local=self._inline)
 
         async def open() -> tuple[Run, Objects]:
@@ -241,6 +246,7 @@ class Cluster(WithJobs):
         UnknownFunction, NoWorkers, TooManyMaps.
         """
         self._check()
+        timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
         return await self._open(
             name, source, format=format, kwargs=kwargs, timeout=timeout, ordered=ordered
         )

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, overload
 
+from jetmap import bounds
 from jetmap.dispatch.outcome import Batch, Outcome, X, Y
 from jetmap.errors import ItemError
 from jetmap.jobs.records import OVER, Record, State
@@ -91,7 +92,7 @@ class Job(Generic[X, Y]):
 
     async def wait(self, timeout: float | None = None) -> JobStatus:
         """Waits until it is over, however it ended. Raises TimeoutError; the job goes on."""
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(bounds.PATIENCE.check_optional("timeout", timeout)):
             return JobStatus.of(await self._reading().until_over())
 
     @overload

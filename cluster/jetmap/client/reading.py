@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from jetmap.dispatch.outcome import Batch
 from jetmap.errors import BrokerUnreachable, JobEnded, UnknownJob
-from jetmap.jobs.records import Record
+from jetmap.jobs.records import Record, check_readable
 from jetmap.messages import Format
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ class Reading:
             raise UnknownJob(f"there is no job {self.id} any more: it was deleted")
         if record.state == "expired":
             raise _ended(record, 0)
+        check_readable(record)
         if self._function and record.function != self._function:
             raise TypeError(f"job {self.id} runs {record.function}, not {self._function}")
         if self._outcomes is None:

@@ -184,10 +184,10 @@ class WithJobs(ABC):
         """A map that goes on without this process; returns once its input is durable.
 
         f, items, kwargs: as for ``map``; there may be any number of items. ttl: seconds that
-        the job is kept after its end (setting job_ttl). timeout: seconds for the whole job,
-        from its start. key: of your choice; a retry with the same key and input gives the
-        same job. Raises Unencodable (``index``) for an item that cannot travel or is too large,
-        UnknownFunction, JobsUnavailable, StoreFull, KeyBusy, KeyReused.
+        the job is kept after its end, from 1 to a hundred years (setting job_ttl). timeout: seconds
+        for the whole job, from its start. key: of your choice; a retry with the same key and input
+        gives the same job. Raises Unencodable (``index``) for an item that cannot travel or is too
+        large, UnknownFunction, JobsUnavailable, StoreFull, KeyBusy, KeyReused.
         """
         call = Call.of(f, kwargs)
         upload = await self.begin(call, ttl=ttl, timeout=timeout, key=key)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from jetmap import bounds
+from jetmap.errors import JobUnreadable
 from jetmap.messages import Format
 
 State = Literal[
@@ -18,8 +20,17 @@ State = Literal[
     "cancelled",
     "expired",
     "deleted",
+    "unreadable",
 ]
-OVER: frozenset[State] = frozenset(("succeeded", "failed", "cancelled", "expired", "deleted"))
+OVER: frozenset[State] = frozenset(
+    ("succeeded", "failed", "cancelled", "expired", "deleted", "unreadable")
+)
+
+
+VERSION = 1  # Of records; a later one may mean what this version of jetmap does not know.
+
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+Moment = Annotated[float, msgspec.Meta(ge=0, lt=253_402_300_800)]  # Until the year 9999.
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -49,17 +60,17 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     owner: str = ""
     epoch: int = 0
     digest: str = ""
-    total: int | None = None
-    parts: int = 0
-    input_bytes: int = 0
-    done: int = 0
-    failed: int = 0
-    reserved: int = 0
-    stored: int = 0
-    created: float = 0.0
-    started: float | None = None
-    finished: float | None = None
-    updated: float = 0.0
+    total: Natural | None = None
+    parts: Natural = 0
+    input_bytes: Natural = 0
+    done: Natural = 0
+    failed: Natural = 0
+    reserved: Natural = 0
+    stored: Natural = 0
+    created: Moment = 0.0
+    started: Moment | None = None
+    finished: Moment | None = None
+    updated: Moment = 0.0
     ttl: float = 0.0
     timeout: float | None = None
     elapsed: float = 0.0
@@ -69,6 +80,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     waiting_for: str | None = None
     waiting_since: float = 0.0
     waited: float = 0.0
+    version: int = VERSION
 
     @property
     def public_state(self) -> State:
@@ -123,6 +135,55 @@ def as_running(record: Record, now: float) -> Record:
         started=record.started or now,
         updated=now,
     )
+
+
+def read_record(data: bytes, id: str) -> Record:
+    """Decode the record of job ``id``; one that is not understood is "unreadable", with a reason.
+
+    What an earlier version let in is brought within its bounds, so that the job can end.
+    """
+    try:
+        record = _decode(data)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        return _unreadable(data, id, f"its record is damaged, or of another version: {error}")
+    if record.id != id:
+        return _unreadable(data, id, f"its record names another job, {record.id!r}")
+    if record.version > VERSION:
+        reason = f"its record has version {record.version}; this jetmap reads up to {VERSION}"
+        return _unreadable(data, id, reason)
+    ttl = bounds.finite(record.ttl, bounds.TTL) if record.ttl else record.ttl
+    return record if ttl == record.ttl else msgspec.structs.replace(record, ttl=ttl)
+
+
+def check_readable(record: Record) -> None:
+    """Raise JobUnreadable for a job of which only its removal is possible."""
+    if record.state == "unreadable":
+        raise JobUnreadable(
+            f"job {record.id}: {record.reason}; use the version of jetmap that wrote it, or "
+            "delete the job"
+        )
+
+
+def _unreadable(data: bytes, id: str, reason: str) -> Record:
+    """Keep what matters for the list, for the room that the job takes, and for its removal."""
+    try:
+        found: Any = msgspec.json.decode(data)
+    except (msgspec.MsgspecError, RecursionError):
+        found = {}
+    known: dict[str, Any] = found if isinstance(found, dict) else {}
+    kept: dict[str, Any] = {}
+    for name, type in (("function", str), ("key", str), ("reserved", Natural), ("created", Moment)):
+        try:
+            kept[name] = msgspec.convert(known[name], type)
+        except (KeyError, msgspec.ValidationError):
+            continue
+    function = kept.pop("function", "")
+    return Record(
+        id=id, function=function, format="json", state="unreadable", reason=reason, **kept
+    )
+
+
+_decode = msgspec.json.Decoder(Record).decode
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from jetmap import subjects
+from jetmap import bounds, subjects
 from jetmap.broker.connection import Connection, JetStreamError
 from jetmap.dispatch.dispatcher import Dispatcher
 from jetmap.errors import (
@@ -29,7 +29,7 @@ from .catalogue import Catalogue
 from .folds import Folds
 from .outcomes import Outcomes
 from .quota import FIRST_RESERVATION, Quota, Uploading, lost
-from .records import Record, State
+from .records import Record, State, check_readable
 from .removal import Removal
 from .store import Conflict, Store
 from .upload import Upload
@@ -122,6 +122,9 @@ class Jobs:
         input and outcomes may take, and no more; else what they need, while there is room. Raises
         UnknownFunction, KeyBusy, StoreFull, JobsUnavailable, LimitExceeded, BrokerUnreachable.
         """
+        ttl = bounds.TTL.check_optional("ttl", ttl)
+        timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
+        reserve = bounds.SIZE.check_optional("reserve", reserve)
         self._dispatcher.check_overhead(len(kwargs))
         await self._ensure()
         try:
@@ -275,7 +278,8 @@ class Jobs:
 
     async def delete(self, id: str) -> None:
         """Ends a job and removes all of it. Raises UnknownJob."""
-        await self._cancel(id)
+        if (await self.get(id)).state != "unreadable":
+            await self._cancel(id)
         while True:
             there, seq = await self.store.read(id)
             if there is None:
@@ -288,6 +292,7 @@ class Jobs:
         """The job's last record, and its sequence number if this has ended it; else 0."""
         while True:
             record = await self.get(id)
+            check_readable(record)
             if record.is_over:
                 return record, 0
             seq = self._catalogue.seq(id)

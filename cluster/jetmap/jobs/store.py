@@ -18,7 +18,7 @@ from jetmap.broker import topology
 from jetmap.broker.connection import Connection, JetStreamError, checked
 from jetmap.errors import BrokerUnreachable, JetmapError
 
-from .records import KeyRecord, Record
+from .records import KeyRecord, Record, read_record
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,6 @@ FETCH_SECONDS = 5.0
 FETCH_BYTES = 4 << 20
 FETCH_MESSAGES = 64
 
-_record = msgspec.json.Decoder(Record).decode
 _key = msgspec.json.Decoder(KeyRecord).decode
 
 MARKER = "Nats-Marker-Reason"
@@ -40,6 +39,7 @@ class Stored:
 
     seq: int
     data: bytes
+    subject: str = ""
 
 
 class Conflict(JetmapError):  # noqa: N818  # it is no fault
@@ -62,7 +62,7 @@ class Store:
         if found is None:
             return None, 0
         message, seq = found
-        return (_record(message) if message else None), seq
+        return (read_record(message, job) if message else None), seq
 
     async def write(self, record: Record, after: int, *, ttl: float | None = None) -> int:
         """Stores a record if the one before it has sequence number ``after`` (0: there is
@@ -74,7 +74,11 @@ class Store:
         found = await self._last(subjects.job_key(self.pool, key))
         if found is None:
             return None, 0
-        return (_key(found[0]) if found[0] else None), found[1]
+        try:
+            return (_key(found[0]) if found[0] else None), found[1]
+        except msgspec.MsgspecError as error:
+            logger.warning("idempotency key %s is not understood, and free: %s", key, error)
+            return None, found[1]
 
     async def write_key(self, key: str, record: KeyRecord, after: int, ttl: float) -> int:
         subject = subjects.job_key(self.pool, key)
@@ -129,7 +133,8 @@ class Store:
                 # Each names the one before it: after a reconnect some in between may lack.
                 if int(headers["Nats-Last-Sequence"]) == (found[-1].seq if found else 0):
                     data = b"" if MARKER in headers else message.data
-                    found.append(Stored(int(headers["Nats-Sequence"]), data))
+                    subject = headers.get("Nats-Subject", "")
+                    found.append(Stored(int(headers["Nats-Sequence"]), data, subject))
             elif not done.done():
                 done.set_result(headers.get("Status", "503"))
 

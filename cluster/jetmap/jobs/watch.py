@@ -8,7 +8,6 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-import msgspec
 from nats.aio.msg import Msg
 
 from jetmap import subjects
@@ -18,7 +17,7 @@ from jetmap.errors import BrokerUnreachable, JetmapError
 from . import streams
 from .carrier import Carrier
 from .catalogue import Catalogue, abandoned
-from .records import Record
+from .records import read_record
 from .removal import Removal
 from .store import MARKER, Store
 
@@ -31,8 +30,6 @@ READ_AT_ONCE = 1000  # Records.
 READS = 50  # Of those that were stored while others were read, at most.
 LAG_SECONDS = 5.0  # How long a replica may lack what the leader has.
 LAG_EVERY = 0.02
-
-_record = msgspec.json.Decoder(Record).decode
 
 
 class Watch:
@@ -159,7 +156,8 @@ class Watch:
         found = await self._store.fetch("JOBS", wanted, self._read_to, messages=READ_AT_ONCE)
         for stored in found:
             if stored.data:
-                self._hear(stored.data, stored.seq)
+                name = stored.subject.rpartition(".")[2]
+                self._catalogue.heard(read_record(stored.data, name), stored.seq)
             self._read_to = stored.seq
         return bool(found)
 
@@ -175,16 +173,7 @@ class Watch:
             return
         if not self.is_loaded:
             self.spawn(self.load())
-        self._hear(message.data, seq)
-
-    def _hear(self, data: bytes, seq: int) -> None:
-        try:
-            record = _record(data)
-        except msgspec.MsgspecError as error:
-            # Of another version of jetmap, perhaps: it must not hide the others.
-            logger.warning("record %d of the jobs is not understood: %s", seq, error)
-            return
-        self._catalogue.heard(record, seq)
+        self._catalogue.heard(read_record(message.data, name), seq)
 
     async def _reconnected(self) -> None:
         """Records may have come meanwhile; or the streams are gone, with the broker's store."""
@@ -248,7 +237,8 @@ class Watch:
         expiry was not heard of, and those that were removed a while ago."""
         now = time.time()
         for record in self._catalogue:
-            if record.is_over and now > record.updated + record.ttl:
+            readable = record.state != "unreadable"
+            if readable and record.is_over and now > record.updated + record.ttl:
                 there, seq = await self._store.read(record.id)
                 if there is not None and there.state == "deleted":
                     await self._store.forget(record.id, seq)

@@ -1,0 +1,140 @@
+"""The least and the most of every number that callers, options and settings give.
+
+The HTTP parameters, their OpenAPI document, Python arguments, command-line options and settings
+all take their bounds from here. The most seconds are far below the 9.2e9 that fit into the
+nanoseconds of a 64-bit integer, in which NATS counts.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from numbers import Integral, Real
+from typing import Any
+
+CENTURY = 3_153_600_000  # Seconds of a hundred years of 365 days.
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,9})?", re.ASCII | re.IGNORECASE)
+_MOST_DIGITS = 400  # Of a number in text; the largest float has 309.
+_SHOWN = 40  # Characters of a wrong value that a message repeats.
+
+
+class Bound:
+    """A kind of number. least, most: both are allowed."""
+
+    __slots__ = ("least", "most", "unit")  # No dataclass: tasks import this, and must be quick to.
+
+    def __init__(self, least: float, most: float, unit: str = "a number of seconds") -> None:
+        self.least = least
+        self.most = most
+        self.unit = unit
+
+    def check(self, name: str, value: object) -> float:
+        """Return a Python argument as a float.
+
+        Raises:
+            TypeError: It is not a number; a bool is not, either.
+            ValueError: It is out of bounds.
+        """
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name} must be {self}, not {shown(value)}")
+        if not self.least <= value <= self.most:  # type: ignore[operator]  # NaN fails, too.
+            raise ValueError(f"{name} must be {self}, not {shown(value)}")
+        return float(value)
+
+    def check_optional(self, name: str, value: object) -> float | None:
+        """As ``check``; None stays None."""
+        return None if value is None else self.check(name, value)
+
+    def parse(self, text: str) -> float | None:
+        """The number that a text holds; None if it holds none, or one out of bounds."""
+        if len(text) > _MOST_DIGITS or not _NUMBER.fullmatch(text):
+            return None
+        value = float(text)
+        return value if self.least <= value <= self.most else None
+
+    def schema(self, **more: Any) -> dict[str, Any]:
+        """As JSON Schema has it."""
+        return {"type": "number", "minimum": self.least, "maximum": self.most, **more}
+
+    def __str__(self) -> str:
+        return f"{self.unit} from {_number(self.least)} to {_number(self.most)}"
+
+
+class Whole(Bound):
+    """A kind of whole number."""
+
+    __slots__ = ()
+    least: int
+    most: int
+
+    def __init__(self, least: int, most: int, unit: str = "a whole number") -> None:
+        super().__init__(least, most, unit)
+
+    def check(self, name: str, value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name} must be {self}, not {shown(value)}")
+        is_whole = isinstance(value, Integral)
+        if not (is_whole and self.least <= value <= self.most):  # type: ignore[operator]
+            raise ValueError(f"{name} must be {self}, not {shown(value)}")
+        return int(value)  # type: ignore[call-overload, no-any-return]
+
+    def check_optional(self, name: str, value: object) -> int | None:
+        return None if value is None else self.check(name, value)
+
+    def parse(self, text: str) -> int | None:
+        if len(text) > _MOST_DIGITS or not (text.isascii() and text.isdigit()):
+            return None
+        value = int(text)
+        return value if self.least <= value <= self.most else None
+
+    def schema(self, **more: Any) -> dict[str, Any]:
+        return {"type": "integer", "minimum": self.least, "maximum": self.most, **more}
+
+
+def _number(value: float) -> str:
+    """With thousands separators, and without a fraction that is zero."""
+    return f"{value:,.15g}" if value != int(value) else f"{int(value):,}"
+
+
+def shown(value: object) -> str:
+    """A wrong value as a message repeats it: cut short."""
+    if isinstance(value, Real) and not isinstance(value, float) and _is_huge(value):
+        return "a larger number"
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _is_huge(value: Real) -> bool:
+    """Whether it is an integer that Python may refuse to print."""
+    return isinstance(value, int) and value.bit_length() > 128
+
+
+# Times.
+TIMEOUT = Bound(0.001, CENTURY)  # Of a map, a job or an item.
+TTL = Bound(1, CENTURY)  # That a job is kept after its end.
+POLL = Bound(0, 600)  # That an HTTP request waits for something to come.
+PATIENCE = Bound(0, CENTURY)  # That a Python caller waits.
+DURATION = Bound(0.000_001, CENTURY)
+GRACE = Bound(0, CENTURY)
+
+# Counts.
+COUNT = Whole(1, (1 << 53) - 1)  # All integers up to here are exact in JSON.
+ATTEMPTS = Whole(1, 1000)
+WORKERS = Whole(1, 4096)
+START = Whole(0, (1 << 53) - 1)  # The first item of a page.
+PAGE_ITEMS = Whole(1, 10_000)
+PAGE_JOBS = Whole(1, 1000)
+LISTED_JOBS = Whole(1, 1_000_000)  # By the command line, of many pages.
+REPLICAS = Whole(0, 5)
+NICE = Whole(0, 19)
+DEPTH = Whole(1, 10_000)
+PORT = Whole(0, 65535)
+
+# Sizes and shares.
+SIZE = Whole(1, 1 << 50, "a number of bytes")
+WEIGHT = Bound(0.001, 100, "a number")
+
+
+def finite(value: float, bound: Bound) -> float:
+    """The value within its bound: for what an earlier version has let in."""
+    return bound.most if math.isnan(value) else min(max(value, bound.least), bound.most)
