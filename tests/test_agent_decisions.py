@@ -9,17 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from jetmap.agent.pulls import EXPRESS_RUN, Pull, Pulls, Verdict
+from jetmap.agent.pulls import EXPRESS_RUN, AgentLane, Pull, Pulls, Verdict
 from jetmap.messages import Lane
 
-LANES: tuple[Lane, ...] = ("express", "main")
+LANES: tuple[AgentLane, ...] = ("express", "main", "local")
 lanes = st.sampled_from(LANES)
 quick = settings(max_examples=100, deadline=None)
 
 
 @dataclass(eq=False)
 class Answer:
-    lane: Lane
+    lane: AgentLane
     waited: bool
     full: bool
 
@@ -28,13 +28,15 @@ class Pulling(RuleBasedStateMachine):
     """An agent, and a server with two queues where parked pulls are answered first come first
     served. Messages of one direction on one subscription keep their order; others do not."""
 
-    @initialize(cores=st.integers(1, 4))
-    def begin(self, cores: int) -> None:
-        self.pulls = Pulls()
+    @initialize(cores=st.integers(1, 4), local=st.booleans())
+    def begin(self, cores: int, local: bool) -> None:
+        """local: it is the agent of a `jetmap up`, which has a lane of its own."""
+        self.pulls = Pulls(local=local)
+        self.lanes = LANES if local else LANES[:2]
         self.starting, self.busy, self.held = cores, 0, 0
         self.asked = deque[Pull]()
-        self.queue: dict[Lane, int] = {"express": 0, "main": 0}
-        self.parked: dict[Lane, int] = {"express": 0, "main": 0}
+        self.queue: dict[AgentLane, int] = dict.fromkeys(LANES, 0)
+        self.parked: dict[AgentLane, int] = dict.fromkeys(LANES, 0)
         self.answers: list[Answer] = []
 
     # The agent
@@ -94,7 +96,7 @@ class Pulling(RuleBasedStateMachine):
             self.judged(verdict, answer.lane, idle)
         self.plan()
 
-    def judged(self, verdict: Verdict, lane: Lane, idle: int) -> None:
+    def judged(self, verdict: Verdict, lane: AgentLane, idle: int) -> None:
         if verdict is Verdict.TAKE:
             assert idle > 0, "a chunk was started on a busy core"
             self.busy += 1
@@ -110,8 +112,10 @@ class Pulling(RuleBasedStateMachine):
             idle = self.pulls.idle
 
     @rule(lane=lanes)
-    def lane_was_silent(self, lane: Lane) -> None:
+    def lane_was_silent(self, lane: AgentLane) -> None:
         """The broker lost the lane's pulls, and those answers that were on their way."""
+        if lane not in self.lanes:
+            return
         self.parked[lane] = 0
         self.asked = deque(pull for pull in self.asked if pull.lane != lane)
         lost = [a for a in self.answers if a.lane == lane]
@@ -123,15 +127,19 @@ class Pulling(RuleBasedStateMachine):
         self.plan()
 
     @rule(lane=lanes)
-    def lane_was_wrongly_given_up(self, lane: Lane) -> None:
+    def lane_was_wrongly_given_up(self, lane: AgentLane) -> None:
         """Only slow: the pulls are still there, and more are sent."""
+        if lane not in self.lanes:
+            return
         self.pulls.forget(lane)
         self.plan()
 
     # The server
 
     @rule(lane=lanes)
-    def publish(self, lane: Lane) -> None:
+    def publish(self, lane: AgentLane) -> None:
+        if lane not in self.lanes:
+            return
         if self.parked[lane]:
             self.parked[lane] -= 1
             self.answers.append(Answer(lane, True, True))
@@ -151,7 +159,7 @@ class Pulling(RuleBasedStateMachine):
                 self.answers.append(Answer(pull.lane, False, False))
 
     @rule(lane=lanes)
-    def parked_pull_expires(self, lane: Lane) -> None:
+    def parked_pull_expires(self, lane: AgentLane) -> None:
         if self.parked[lane]:
             self.parked[lane] -= 1
             self.answers.append(Answer(lane, True, False))
@@ -180,21 +188,47 @@ class Pulling(RuleBasedStateMachine):
             raise AssertionError("it never settles")
         assert not self.held
         if self.pulls.idle:
-            assert self.queue == {"express": 0, "main": 0}
-            assert all(self.parked[lane] >= self.pulls.idle for lane in LANES)
+            assert not any(self.queue.values())
+            assert all(self.parked[lane] >= self.pulls.idle for lane in self.lanes)
 
 
 Pulling.TestCase.settings = settings(max_examples=120, stateful_step_count=60, deadline=None)
 TestPulling = Pulling.TestCase
 
 
-def answer_all(pulls: Pulls, queue: dict[Lane, int]) -> tuple[Lane, int] | None:
+def test_a_local_map_and_a_shared_one_take_turns() -> None:
+    """Both have more than the one core can do: each gets every second chunk."""
+    pulls = Pulls(local=True)
+    queue: dict[AgentLane, int] = {"express": 0, "main": 100, "local": 100}
+    taken = []
+    for _ in range(20):
+        pulls.core_freed()
+        found = answer_all(pulls, queue)
+        assert found is not None
+        taken.append(found[0])
+    assert 9 <= taken.count("local") <= 11
+
+
+def test_nobody_pays_for_a_local_lane_that_is_not_used() -> None:
+    pulls, plain = Pulls(local=True), Pulls()
+    queue: dict[AgentLane, int] = {"express": 0, "main": 100, "local": 0}
+    trips = []
+    for each in (pulls, plain):
+        for _ in range(3):
+            each.core_freed()
+            assert answer_all(each, queue) is not None
+        each.core_freed()
+        trips.append(answer_all(each, queue))
+    assert trips[0] == trips[1]
+
+
+def answer_all(pulls: Pulls, queue: dict[AgentLane, int]) -> tuple[AgentLane, int] | None:
     """Lets a server answer; the lane that gave the one core its next chunk, and after how many
     round trips."""
     trips, todo = 0, pulls.plan()
     while todo:
         trips += 1
-        taken: Lane | None = None
+        taken: AgentLane | None = None
         for pull in reversed(todo):  # The main lane's answer is the first to come.
             if queue[pull.lane]:
                 queue[pull.lane] -= 1

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .functions import Function
 from .signatures import MAIN
 from .sources import digest, file_digest, loaded_digest, source_files, user_modules
-from .tasks import registered
+from .tasks import guests, registered, registered_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +32,8 @@ __all__ = [
 _KEPT_VALUES = 64
 
 _resolved: dict[tuple[str, str, str], Function] = {}
-_carried: dict[tuple[str, str, str], Function] = {}  # Those that came by value.
+_carried: dict[tuple[str, str, str], Function] = {}  # Those that came by value, or in a script.
+_main_digest = ""  # Of the script that was run as ``__mp_main__``.
 
 
 class StaleFunction(Exception):  # noqa: N818
@@ -79,16 +80,23 @@ def import_tasks(argument: str) -> types.ModuleType:
     return _import_module(argument, argument)
 
 
-def import_main(path: str) -> types.ModuleType:
-    """Run a script as ``__mp_main__``, as ``multiprocessing`` does; only once a process."""
+def import_main(path: str, *, again: bool = False) -> types.ModuleType:
+    """Run a script as ``__mp_main__``, as ``multiprocessing`` does; only once a process.
+
+    again: run it once more if it has changed since.
+    """
+    global _main_digest
     file = str(Path(path).resolve())
     loaded = sys.modules.get("__mp_main__")
-    if loaded is not None and getattr(loaded, "__file__", None) == file:
+    is_loaded = loaded is not None and getattr(loaded, "__file__", None) == file
+    if loaded is not None and is_loaded and not again:
         return loaded
     try:
         source = Path(file).read_bytes()
     except OSError as exc:
         raise _wrong(f"{path}: {exc.strerror}") from exc
+    if loaded is not None and is_loaded and digest(source) == _main_digest:
+        return loaded
     _put_on_path(str(Path(file).parent))
     module = types.ModuleType("__mp_main__")
     module.__file__ = file
@@ -108,6 +116,7 @@ def import_main(path: str) -> types.ModuleType:
             f"{path} exits when workers import it; put what it runs under "
             'if __name__ == "__main__":'
         ) from exc
+    _main_digest = digest(source)
     return module
 
 
@@ -142,8 +151,8 @@ def resolve(ref: FunctionRef) -> Function:
     Raises StaleFunction if its file changed since this process imported it, NotImportable if
     it is not there, and whatever its module raises when imported.
     """
-    key = (ref.module, ref.qualname, ref.digest)
-    found = _resolved if ref.value is None else _carried
+    key = (ref.path or ref.module, ref.qualname, ref.digest)
+    found = _resolved if ref.value is None and ref.path is None else _carried
     function = found.get(key)
     if function is None:
         function = _imported(ref) if ref.value is None else _unpickled(ref.value, ref.qualname)
@@ -232,8 +241,9 @@ def _require_functions(argument: str, module: types.ModuleType) -> None:
 
 
 def _imported(ref: FunctionRef) -> Function:
-    module = _home(ref)
-    function = _registered_at(ref) or Function(_attribute(module, ref))
+    with guests():
+        module = _home(ref)
+    function = registered_at(module, ref.qualname) or Function(_attribute(module, ref))
     loaded = loaded_digest(function)
     # Restarting helps only if the file is another now than when it was imported here: the
     # reference itself may be older than both.
@@ -247,7 +257,9 @@ def _home(ref: FunctionRef) -> types.ModuleType:
 
     try:
         if ref.path is not None:
-            return import_main(ref.path)
+            return import_main(ref.path, again=ref.file is not None)
+        if ref.file is not None:
+            return _import_from(ref.module, ref.file)
         return importlib.import_module(ref.module)
     except ImportError as exc:
         if exc.name is not None and not f"{ref.module}.".startswith(f"{exc.name}."):
@@ -255,11 +267,25 @@ def _home(ref: FunctionRef) -> types.ModuleType:
         raise NotImportable(f"a worker cannot import {ref.module}: {exc}") from exc
 
 
-def _registered_at(ref: FunctionRef) -> Function | None:
-    for function in registered():
-        if (function.module, function.qualname) == (ref.module, ref.qualname):
-            return function
-    return None
+def _import_from(name: str, file: str) -> types.ModuleType:
+    """The module that lies in this file. Raises NotImportable for another one of its name."""
+    root = Path(file).parent
+    if Path(file).name == "__init__.py":
+        root = root.parent
+    for _ in name.split(".")[1:]:
+        root = root.parent
+    if str(root) not in sys.path:
+        sys.path.append(str(root))
+        importlib.invalidate_caches()
+    module = importlib.import_module(name)
+    found = getattr(module, "__file__", None)
+    if found is None or not Path(found).exists() or not Path(found).samefile(file):
+        from .errors import NotImportable
+
+        raise NotImportable(
+            f"to a worker {name} is {found or 'built in'}, to its caller {file}: rename one of them"
+        )
+    return module
 
 
 def _attribute(module: types.ModuleType, ref: FunctionRef) -> Any:

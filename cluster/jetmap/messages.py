@@ -24,7 +24,8 @@ class FunctionRef(Message):
 
     path: the file of a ``__main__`` script, else None. value: the cloudpickled function, for
     one that has no file (there). digest: of the source (or of the value): a worker that loaded
-    another one is replaced before it computes.
+    another one is replaced before it computes. file: of the module, where the worker may have
+    another module of that name, or a path that does not lead to it.
     """
 
     module: str
@@ -32,6 +33,7 @@ class FunctionRef(Message):
     path: str | None = None
     value: bytes | None = None
     digest: str = ""
+    file: str | None = None
 
 
 class ChunkHead(Message):
@@ -57,12 +59,14 @@ class ChunkHead(Message):
 class Chunk(ChunkHead):
     """Consecutive items of one map.
 
-    items: one encoded array of ``count`` items. kwargs: an encoded object, or nothing.
+    items: one encoded array of ``count`` items. kwargs: an encoded object, or nothing. seal:
+    proof that ``ref`` comes from the user of a `jetmap up`, on its machine (see ``seals``).
     """
 
     items: bytes
     kwargs: bytes = b""
     ref: FunctionRef | None = None
+    seal: bytes = b""
 
 
 class ErrorRecord(Message):
@@ -235,7 +239,8 @@ class Presence(msgspec.Struct, frozen=True):
     offer: the digest that names the queue group; empty: it takes no chunks. rank: the broker's
     revision of the offer, which orders versions without a clock. pending: chunks that wait in
     the main lane. failure: why the workers cannot start, or None. trusts: chunks may name a
-    function where it lives, or carry it.
+    function where it lives, or carry it. local: the offer whose chunks may do so if they carry
+    the seal of this agent's user; empty: there is none.
     """
 
     agent: str
@@ -256,6 +261,7 @@ class Presence(msgspec.Struct, frozen=True):
     embedded: bool = False
     failure: str | None = None
     trusts: bool = False
+    local: str = ""
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -263,7 +269,8 @@ class Setup(msgspec.Struct, frozen=True):
 
     tasks: ``TASKS`` arguments. modules: dotted names. main: the path of a script whose
     functions live in ``__main__``. trust: whether chunks may name modules or carry pickles.
-    grows: whether what they brought is offered by its name from then on (embedded).
+    grows: whether what they brought is offered by its name from then on (embedded). key: chunks
+    sealed with it may name modules and carry pickles, too; empty: there is no such key.
     """
 
     tasks: list[str] = []
@@ -275,17 +282,20 @@ class Setup(msgspec.Struct, frozen=True):
     max_report: int = 262_144
     report_seconds: float = 0.1
     grows: bool = False
+    key: bytes = b""
 
 
 class Ready(msgspec.Struct, frozen=True):
     """A worker's answer to ``Setup``, again when it has imported more.
 
-    source: digest of the source files that it loaded; files: their paths, to watch.
+    source: digest of the source files that it loaded; files: their paths, to watch; digests: of
+    each of these files.
     """
 
     functions: list[FunctionInfo]
     source: str
     files: list[str]
+    digests: list[str] = []
 
 
 class StartFailed(msgspec.Struct, frozen=True):

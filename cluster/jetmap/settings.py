@@ -164,6 +164,7 @@ class Settings(BaseSettings):
     nats_tls_cert: ReadableFile | None = None
     nats_tls_key: ReadableFile | None = None
     pool: Annotated[str, AfterValidator(_pool)] = "default"
+    join_up: bool = True
 
     # Workers.
     tasks: Words = []

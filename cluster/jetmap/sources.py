@@ -13,6 +13,8 @@ from .signatures import MAIN
 _DIGITS = 16
 
 _digests: dict[str, tuple[tuple[int, int], str]] = {}
+_modules = 0  # How many modules there were at the last call of ``note_sources``.
+_loaded: dict[str, str] = {}  # The digest of each file when ``note_sources`` first saw it.
 
 
 def source_files() -> list[str]:
@@ -36,6 +38,25 @@ def user_modules() -> dict[str, str]:
             continue
         found["__main__" if name in MAIN else name] = file
     return found
+
+
+def note_sources() -> None:
+    """Remember what the user's files contain that were imported since the last call.
+
+    Not the script that is ``__main__``: it is run again when it has changed.
+    """
+    global _modules
+    if len(sys.modules) == _modules:
+        return
+    _modules = len(sys.modules)
+    for name, path in user_modules().items():
+        if name != "__main__" and path not in _loaded:
+            _loaded[path] = file_digest(path)
+
+
+def changed_sources() -> list[str]:
+    """Files that are no longer as they were when ``note_sources`` first saw them."""
+    return [path for path, loaded in _loaded.items() if file_digest(path) != loaded]
 
 
 def loaded_digest(function: Function) -> str:

@@ -25,8 +25,12 @@ from __future__ import annotations
 
 import re
 import secrets
+from typing import Literal
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]+")
+
+# The consumer of chunks that only the user of a `jetmap up` may send, whichever lane they are in.
+LOCAL: Literal["local"] = "local"
 
 
 def new_id(size: int = 9) -> str:
@@ -52,7 +56,8 @@ def all_work(pool: str) -> str:
 
 
 def lane_work(pool: str, offer: str, lane: str) -> str:
-    return f"jetmap.work.{pool}.{offer}.{lane}.>"
+    """Chunks of one lane of an offer; of all its lanes where one consumer serves them (local)."""
+    return f"jetmap.work.{pool}.{offer}.{'' if lane == LOCAL else f'{lane}.'}>"
 
 
 def map_work(pool: str, map: str) -> str:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, TypeVar, overload
 
 from .functions import Function
 from .signatures import described
 
-__all__ = ["Function", "find", "registered", "task"]
+__all__ = ["Function", "find", "guests", "registered", "registered_at", "task"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _names: dict[str, Function] = {}
 _callables: dict[int, Function] = {}
+_guests = 0
 
 
 @overload
@@ -76,10 +79,36 @@ def registered() -> list[Function]:
     return sorted((each for each in known if each.alive), key=lambda each: each.name)
 
 
+def registered_at(module: ModuleType, qualname: str) -> Function | None:
+    """The function that was decorated there, whether or not it has its name to itself."""
+    for function in reversed(list(_callables.values())):
+        if function.qualname == qualname and function.alive and function.scope is vars(module):
+            return function
+    return None
+
+
+@contextmanager
+def guests() -> Iterator[None]:
+    """Let what is imported meanwhile decorate functions whose names others have already.
+
+    For a worker that imports one caller's module beside those it offers: the names stay with the
+    functions that it offers.
+    """
+    global _guests
+    _guests += 1
+    try:
+        yield
+    finally:
+        _guests -= 1
+
+
 def _register(f: F, name: str | None, timeout: float | None, attempts: int | None) -> F:
     function = Function(f, name=name, timeout=timeout, attempts=attempts)
     earlier = _names.get(function.name)
     if earlier is not None:
+        if _guests and earlier.alive and not _may_replace(earlier, function):
+            _callables[id(f)] = function
+            return f
         _make_way(earlier, function)
     if function.local:
         function.resolve_now(sys._getframe(2))

@@ -39,6 +39,7 @@ from jetmap.worker.limits import choose_cores
 
 from . import holdings
 from .claims import Claims
+from .code import CodeFile
 from .holdings import Holding, Holdings, Lease
 from .intake import NAK, Delivered, Intake
 from .offer import Offer
@@ -97,8 +98,10 @@ class Agent:
         )
         self._claims = Claims(self._held, self.id, options.host, self._mail, self._send)
         self._intake = Intake(
-            connection, options.pool, f"{self._inbox}.pull", self._take, self._renew
+            *(connection, options.pool, f"{self._inbox}.pull", self._take, self._renew),
+            local=options.local,
         )
+        self._code = CodeFile(options.code)
         self._offer = Offer(connection, options)
         self._storing = Storing(
             connection, options.pool, self._inbox, self._reports.add, self.flush
@@ -205,6 +208,7 @@ class Agent:
     async def worker_ready(self, slot: Slot, ready: Ready) -> None:
         self.failed = None
         self._files = {path: _modified(path) for path in ready.files}
+        self._code.loaded(slot.number, ready)
         if self._offer.take(ready):
             try:
                 await self._renew()
@@ -266,6 +270,7 @@ class Agent:
             embedded=self._options.embedded,
             failure=self.failed or (str(self.refused) if self.refused else None),
             trusts=self._options.setup.trust,
+            local=self._options.local if self._served else "",
         )
         await self._send(subjects.presence(self._options.pool, self.id), encode(presence))
 

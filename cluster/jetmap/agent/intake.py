@@ -17,9 +17,8 @@ from nats.aio.msg import Msg
 from jetmap import subjects
 from jetmap.broker.connection import Connection, Subscription
 from jetmap.errors import JetmapError
-from jetmap.messages import Lane
 
-from .pulls import Pull, Pulls, Verdict
+from .pulls import AgentLane, Pull, Pulls, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ class Delivered:
 
     data: bytes
     ack: str
-    lane: Lane
+    lane: AgentLane
     deliveries: int
     pending: int
 
@@ -45,7 +44,8 @@ class Intake:
     """Takes one chunk for each idle core, and no more.
 
     take: called with each chunk that has an idle core. renew: called when the stream or a
-    consumer seems gone; it makes what is missing and calls ``serve``.
+    consumer seems gone; it makes what is missing and calls ``serve``. local: the offer of sealed
+    chunks, which are taken too; empty: there is none.
     """
 
     def __init__(
@@ -55,17 +55,22 @@ class Intake:
         inbox: str,
         take: Callable[[Delivered], Awaitable[None]],
         renew: Callable[[], Awaitable[None]],
+        local: str = "",
     ) -> None:
         self._connection = connection
         self._stream = subjects.stream(pool)
         self._inbox = inbox
         self._take = take
         self._renew = renew
-        self._pulls = Pulls()
-        self._subjects: dict[Lane, str] = {}
+        self._local = local
+        self._lanes: tuple[AgentLane, ...] = ("express", "main")
+        if local:
+            self._lanes += (subjects.LOCAL,)
+        self._pulls = Pulls(local=bool(local))
+        self._subjects: dict[AgentLane, str] = {}
         self._held: deque[Delivered] = deque()
         self._numbers = itertools.count()
-        self._heard: dict[Lane, float] = {"express": 0.0, "main": 0.0}
+        self._heard: dict[AgentLane, float] = dict.fromkeys(self._lanes, 0.0)
         self._subscriptions: list[Subscription] = []
         self._renewing: asyncio.Task[None] | None = None
         self._bodies = {
@@ -84,8 +89,7 @@ class Intake:
     async def start(self) -> None:
         """Subscribes. One subscription for each kind of pull: a chunk arrives under its own
         subject, so only the subscription tells which pull it answers."""
-        lanes: tuple[Lane, ...] = ("express", "main")
-        for lane in lanes:
+        for lane in self._lanes:
             for wait in (True, False):
                 subject = f"{self._inbox}.{lane}.{int(wait)}.*"
                 self._subscriptions.append(
@@ -96,9 +100,8 @@ class Intake:
 
     async def serve(self, offer: str, epoch: str) -> None:
         """From now on, takes the chunks of this offer."""
-        lanes: tuple[Lane, ...] = ("express", "main")
-        for lane in lanes:
-            name = subjects.consumer(offer, lane, epoch)
+        for lane in self._lanes:
+            name = subjects.consumer(self._local if lane == subjects.LOCAL else offer, lane, epoch)
             self._subjects[lane] = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{name}"
             self._pulls.forget(lane)
             self._heard[lane] = time.monotonic()
@@ -134,8 +137,7 @@ class Intake:
 
     async def check(self, now: float) -> None:
         """Once a second: pulls that the broker seems to have lost are sent again."""
-        lanes: tuple[Lane, ...] = ("express", "main")
-        for lane in lanes:
+        for lane in self._lanes:
             patience = max(ANSWER_SECONDS, 2 * HEARTBEAT_SECONDS) + 1
             if self._pulls.out(lane) and now - self._heard[lane] > patience:
                 self._pulls.forget(lane)
@@ -161,7 +163,7 @@ class Intake:
                 self._subjects[pull.lane], self._bodies[pull.wait], reply
             )
 
-    def _receiver(self, lane: Lane, wait: bool) -> Callable[[Msg], Coroutine[Any, Any, None]]:
+    def _receiver(self, lane: AgentLane, wait: bool) -> Callable[[Msg], Coroutine[Any, Any, None]]:
         async def receive(message: Msg) -> None:
             self._heard[lane] = time.monotonic()
             if message.reply and not message.headers:
@@ -171,14 +173,14 @@ class Intake:
 
         return receive
 
-    async def _deliver(self, message: Msg, lane: Lane, wait: bool) -> None:
+    async def _deliver(self, message: Msg, lane: AgentLane, wait: bool) -> None:
         if self.stopped:
             await self._connection.publish(message.reply, NAK)
             return
         deliveries, pending = _parse_ack(message.reply)
         if lane == "main":
             self.pending = pending
-        behind = pending if lane == "main" else -1
+        behind = -1 if lane == "express" else pending
         delivered = Delivered(message.data, message.reply, lane, deliveries, behind)
         verdict = self._pulls.delivered(lane, waited=wait)
         if lane == "main":
@@ -201,7 +203,7 @@ class Intake:
         else:
             await self._connection.publish(delivered.ack, NAK)
 
-    async def _status(self, message: Msg, lane: Lane, wait: bool) -> None:
+    async def _status(self, message: Msg, lane: AgentLane, wait: bool) -> None:
         status = (message.headers or {}).get("Status", "")
         if status == "100":
             return

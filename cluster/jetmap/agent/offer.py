@@ -49,7 +49,10 @@ class Offer:
     async def find_consumers(self) -> None:
         """Makes what is missing of the stream and of this offer's consumers."""
         await self.find_stream()
-        await topology.ensure_consumers(self._connection, self._options.pool, self.name, self.epoch)
+        pool, local = self._options.pool, self._options.local
+        await topology.ensure_consumers(self._connection, pool, self.name, self.epoch)
+        if local:
+            await topology.ensure_local_consumer(self._connection, pool, local, self.epoch)
 
     def take(self, ready: Ready) -> bool:
         """A worker has these functions. Returns whether the offer has another name now.

@@ -16,6 +16,8 @@ class AgentOptions:
     sys_path, cwd: of the workers. withdraw_grace: seconds that the worker of a chunk that is no
     longer wanted has to end. recycle_*: chunks, seconds and bytes after which a worker's
     successor is started; it goes when that is ready. nice: added to the workers' niceness.
+    local: the offer of sealed chunks, see ``seals``. code: where to write down which source the
+    workers have loaded, for who seals.
     """
 
     pool: str
@@ -35,4 +37,6 @@ class AgentOptions:
     work_replicas: int = 0
     work_max_messages: int = 100_000
     work_max_bytes: int = 1 << 30
+    local: str = ""
+    code: str | None = None
     host: str = field(default="")

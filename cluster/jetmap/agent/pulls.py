@@ -6,14 +6,23 @@ lane brings is held until the express lane has answered too. Where both are empt
 pull at each, to be answered when something comes. A pull that is parked says that its lane is
 empty, so the next core need not ask. A pull may outlast the core that it was for; what it then
 brings is handed back at once, so that no chunk waits at a busy core.
+
+The agent of a `jetmap up` has a third lane, of sealed chunks that only it may take. It and the
+other two take turns: after a chunk of theirs the next idle core asks the local lane first, after a
+local chunk it asks them first. One pull stays parked at an empty local lane, so that the turns
+cost nothing while nobody uses it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Literal
 
 from jetmap.messages import Lane
+from jetmap.subjects import LOCAL
+
+AgentLane = Lane | Literal["local"]
 
 # A flood of short maps must leave the main lane a share: after this many express chunks in a
 # row the next idle core looks at the main lane first.
@@ -24,7 +33,7 @@ EXPRESS_RUN = 8
 class Pull:
     """One pull to send. wait: park it until something comes; else it is answered at once."""
 
-    lane: Lane
+    lane: AgentLane
     wait: bool
 
 
@@ -47,11 +56,15 @@ class _LanePulls:
 
 
 class Pulls:
-    """idle: cores that have nothing to do and may be given a chunk."""
+    """idle: cores that have nothing to do and may be given a chunk. local: there is such a lane."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, local: bool = False) -> None:
         self.idle = 0
-        self._lanes: dict[Lane, _LanePulls] = {"express": _LanePulls(), "main": _LanePulls()}
+        self._lanes: dict[AgentLane, _LanePulls] = {"express": _LanePulls(), "main": _LanePulls()}
+        if local:
+            self._lanes[LOCAL] = _LanePulls()
+        self._local_turn = local  # The next idle core asks the local lane first.
+        self._local_empty = False  # That lane's last answer.
         self._past_express = 0  # Idle cores that have heard that the express lane is empty.
         self._express_run = 0
         self._known_empty = False  # The main lane has just said so.
@@ -72,30 +85,54 @@ class Pulls:
     def plan(self) -> list[Pull]:
         """The pulls to send now; they count as sent."""
         express, main = self._lanes["express"], self._lanes["main"]
-        pulls = self._cover("express", self.idle - express.out - self._past_express)
-        past = self.idle if self._quiet else express.parked + self._past_express
-        pulls += self._cover("main", min(self.idle, past) - main.out - self._held)
+        pulls = self._ask_local()
+        idle = self.idle - (self._lanes[LOCAL].asked if LOCAL in self._lanes else 0)
+        pulls += self._cover("express", idle - express.out - self._past_express)
+        past = idle if self._quiet else express.parked + self._past_express
+        pulls += self._cover("main", min(idle, past) - main.out - self._held)
         self._known_empty = False
         # Who waits at the main lane, and only there, waits at the express lane too.
         waiting = max(0, self._past_express - main.asked)
         self._past_express -= waiting
         express.parked += waiting
-        return pulls + [Pull("express", True)] * waiting
+        return pulls + [Pull("express", True)] * waiting + self._park_local()
 
-    def _cover(self, name: Lane, cores: int) -> list[Pull]:
+    def _ask_local(self) -> list[Pull]:
+        local = self._lanes.get(LOCAL)
+        if local is None or not self._local_turn or local.parked or self._local_empty:
+            return []
+        return self._cover(LOCAL, self.idle - local.out)
+
+    def _park_local(self) -> list[Pull]:
+        """Wait at the local lane where cores wait at the main one; once it is empty, always."""
+        local = self._lanes.get(LOCAL)
+        if local is None or local.asked:
+            return []
+        waiting = max(min(self.idle, self._lanes["main"].parked), int(self._local_empty))
+        return self._cover(LOCAL, waiting - local.parked, wait=True)
+
+    def _cover(self, name: AgentLane, cores: int, *, wait: bool = False) -> list[Pull]:
         if cores <= 0:
             return []
         lane = self._lanes[name]
-        wait = lane.parked > 0 or (name == "main" and self._known_empty)
+        wait = wait or lane.parked > 0 or (name == "main" and self._known_empty)
         if wait:
             lane.parked += cores
         else:
             lane.asked += cores
         return [Pull(name, wait)] * cores
 
-    def delivered(self, lane: Lane, *, waited: bool) -> Verdict:
+    def delivered(self, lane: AgentLane, *, waited: bool) -> Verdict:
         """A chunk came: is a core idle for it?"""
         self._answered(lane, waited)
+        if lane == LOCAL:
+            self._local_empty = False
+            if self.idle <= 0:
+                return Verdict.BACK
+            self.idle -= 1
+            self._local_turn = False
+            self._settle()
+            return Verdict.TAKE
         if lane == "main":
             self._held += 1
             return self.held() or Verdict.HOLD
@@ -103,6 +140,7 @@ class Pulls:
         if self.idle <= 0:
             return Verdict.BACK
         self.idle -= 1
+        self._local_turn = True
         self._express_run += 1
         self._settle()
         return Verdict.TAKE
@@ -121,34 +159,40 @@ class Pulls:
             return None
         self._held -= 1
         self.idle -= 1
+        self._local_turn = True
         self._past_express = max(0, self._past_express - 1)
         self._express_run = 0
         self._settle()
         return Verdict.TAKE
 
-    def empty(self, lane: Lane) -> None:
+    def empty(self, lane: AgentLane) -> None:
         """A question was answered with 'nothing there'; ``plan`` says what to ask next."""
         self._answered(lane, waited=False)
-        if lane == "express":
+        if lane == LOCAL:
+            self._local_empty, self._local_turn = True, False
+        elif lane == "express":
             self._quiet = True
             self._past_express += 1
             self._settle()
         else:
             self._known_empty = True
 
-    def expired(self, lane: Lane) -> None:
+    def expired(self, lane: AgentLane) -> None:
         """A parked pull ended with nothing."""
         self._answered(lane, waited=True)
 
-    def forget(self, lane: Lane) -> None:
+    def forget(self, lane: AgentLane) -> None:
         """Nothing was heard of this lane's pulls for too long: they count as lost."""
         self._lanes[lane].asked = self._lanes[lane].parked = 0
-        self._past_express = 0
+        if lane == LOCAL:
+            self._local_empty = False
+        else:
+            self._past_express = 0
 
-    def out(self, lane: Lane) -> int:
+    def out(self, lane: AgentLane) -> int:
         return self._lanes[lane].out
 
-    def _answered(self, lane: Lane, waited: bool) -> None:
+    def _answered(self, lane: AgentLane, waited: bool) -> None:
         pulls = self._lanes[lane]
         if waited:
             pulls.parked = max(0, pulls.parked - 1)

@@ -118,9 +118,16 @@ class Connection:
         """Has ``callback`` run, in a task of its own, each time the broker is lost."""
         self._lost_callbacks.append(callback)
 
-    def move(self, servers: Sequence[str]) -> None:
-        """Uses these servers from the next time that the connection is lost."""
+    def move(self, servers: Sequence[str], auth: Auth | None = None) -> None:
+        """Uses these servers from the next time that the connection is lost.
+
+        auth: to show there; then the lost connection is given up at once for a new one.
+        """
         self.servers = list(servers)
+        if auth is not None:
+            self._auth = auth
+            self._spawn(discard(self._client))  # Its end is what makes the next client.
+            return
         try:
             self._client.set_server_pool(self.servers)
         except nats.errors.ConnectionClosedError:

@@ -1,10 +1,16 @@
-"""How ``jetmap map``, ``status`` and ``api`` find the ``jetmap up`` of their directory."""
+"""How commands and ``Cluster()`` find the ``jetmap up`` of their directory.
+
+Each `up` holds the lock of a file in its user's runtime directory, which that user alone may
+enter. Beside it lie its password, for commands of other directories, and what its workers have
+loaded. All of it goes with the `up`, at the latest when the next one starts.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -13,7 +19,12 @@ from .runtime import is_held, remove, runtime_directory, take
 
 
 class Running(msgspec.Struct, frozen=True):
-    """A running ``up``. url: of its NATS server; gateway: of its HTTP gateway, or empty."""
+    """A running ``up``.
+
+    url: of its NATS server; gateway: of its HTTP gateway, or empty. key: in hexadecimal, that
+    seals chunks for its agent (see ``seals``). tasks, cores, reload: as it was started. python,
+    version: of its workers, and of jetmap.
+    """
 
     url: str
     user: str
@@ -21,6 +32,26 @@ class Running(msgspec.Struct, frozen=True):
     pid: int
     pool: str = "default"
     gateway: str = ""
+    key: str = ""
+    tasks: list[str] = []
+    cores: str | int | None = None
+    reload: bool = False
+    python: str = ""
+    version: str = ""
+    lock: str = ""
+
+    @property
+    def is_alive(self) -> bool:
+        return is_held(Path(self.lock))
+
+    @property
+    def code_file(self) -> Path:
+        """Where its agent writes down what its workers have loaded."""
+        return Path(self.lock).with_suffix(".code")
+
+    @property
+    def password_file(self) -> Path:
+        return Path(self.lock).with_suffix(".password")
 
     @property
     def auth(self) -> Auth:
@@ -33,7 +64,8 @@ class Running(msgspec.Struct, frozen=True):
 class Registration:
     """That this process is the ``up`` of a directory; ends with it, at the latest."""
 
-    def __init__(self, lock: Path, descriptor: int) -> None:
+    def __init__(self, lock: Path, descriptor: int, running: Running) -> None:
+        self.running = running
         self._lock = lock
         self._descriptor: int | None = descriptor
 
@@ -53,21 +85,40 @@ def register_up(
     *,
     pool: str = "default",
     gateway: str = "",
+    **more: Any,
 ) -> Registration:
-    """Lets ``find_running`` find this process's server until ``close``, or its death."""
+    """Lets ``find_running`` find this process's server until ``close``, or its death.
+
+    more: other fields of ``Running``.
+    """
     lock = runtime_directory() / f"up-{_digest(cwd)}-{os.getpid()}.lock"
     descriptor = take(lock)
     if descriptor is None:
         raise RuntimeError("this process is registered for this directory already")
-    running = Running(url, user, password, os.getpid(), pool, gateway)
+    running = Running(url, user, password, os.getpid(), pool, gateway, lock=str(lock), **more)
+    _write_secret(running.password_file, password)
     os.truncate(descriptor, 0)
     os.write(descriptor, msgspec.json.encode(running))
-    return Registration(lock, descriptor)
+    return Registration(lock, descriptor, running)
+
+
+def read_running(lock: str) -> Running | None:
+    """The `up` that registered itself there; None if it is gone."""
+    try:
+        return msgspec.json.decode(Path(lock).read_bytes(), type=Running)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
 
 
 def find_running(cwd: str | os.PathLike[str], pool: str | None = None) -> Running | None:
     """The newest ``up`` of this directory that is alive (of this pool, if given), or None."""
-    found: list[tuple[float, Running]] = []
+    found = all_running(cwd, pool)
+    return found[-1] if found else None
+
+
+def all_running(cwd: str | os.PathLike[str], pool: str | None = None) -> list[Running]:
+    """Every ``up`` of this directory that is alive, the newest last."""
+    found: list[tuple[float, int, Running]] = []
     for lock in runtime_directory().glob(f"up-{_digest(cwd)}-*.lock"):
         try:
             started, content = lock.stat().st_mtime, lock.read_bytes()
@@ -75,8 +126,16 @@ def find_running(cwd: str | os.PathLike[str], pool: str | None = None) -> Runnin
         except (FileNotFoundError, msgspec.DecodeError):
             continue  # it is just ending, or just starting
         if is_held(lock) and pool in (None, running.pool):
-            found.append((started, running))
-    return max(found, key=lambda pair: pair[0])[1] if found else None
+            found.append((started, running.pid, running))
+    return [running for _, _, running in sorted(found, key=lambda each: each[:2])]
+
+
+def _write_secret(path: Path, secret: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(descriptor, secret.encode())
+    finally:
+        os.close(descriptor)
 
 
 def _digest(cwd: str | os.PathLike[str]) -> str:

@@ -117,6 +117,11 @@ async def ensure_consumers(c: Connection, pool: str, offer: str, epoch: str) -> 
     await _purge_stranded(c, pool)
 
 
+async def ensure_local_consumer(c: Connection, pool: str, offer: str, epoch: str) -> None:
+    """Make the consumer of chunks for one agent alone, if it is missing."""
+    await _ensure_consumer(c, pool, offer, subjects.LOCAL, epoch)
+
+
 async def remember(
     c: Connection, pool: str, offer: str, version: str, functions: Sequence[FunctionInfo]
 ) -> int:
@@ -188,7 +193,7 @@ async def _ensure(c: Connection, name: str, config: dict[str, Any]) -> dict[str,
         ) from error
 
 
-async def _ensure_consumer(c: Connection, pool: str, offer: str, lane: Lane, epoch: str) -> None:
+async def _ensure_consumer(c: Connection, pool: str, offer: str, lane: str, epoch: str) -> None:
     stream = subjects.stream(pool)
     name = subjects.consumer(offer, lane, epoch)
     config: dict[str, Any] = {

@@ -23,16 +23,19 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from jetmap.broker.running import Registration, register_up
+from jetmap import __version__
+from jetmap.broker.running import Registration, Running, register_up
 from jetmap.broker.runtime import remove, runtime_directory, sweep, take
 from jetmap.broker.server import TEMPORARY, NatsServer
+from jetmap.client.local_up import this_python
 from jetmap.errors import BrokerUnreachable
+from jetmap.seals import new_key
 from jetmap.settings import Settings
 
 from .children import Backoff, Child
 from .listening import listen, local_url, url_of
 from .stores import Held
-from .tether import SOCKET
+from .tether import LOCAL, SOCKET
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +90,11 @@ class Installation:
         return self._settings.nats_user or "jetmap"
 
     @property
+    def running(self) -> Running | None:
+        """As other processes of this user find it; None: they do not."""
+        return None if self._registration is None else self._registration.running
+
+    @property
     def store(self) -> Path | None:
         """Where jobs outlive it."""
         return None if self._store is None else self._store.directory
@@ -123,6 +131,7 @@ class Installation:
                 "nats_creds": None,
             }
         )
+        environment, local = inner.environment(), {}
         if self._register:
             self._registration = register_up(
                 Path.cwd(),
@@ -131,9 +140,16 @@ class Installation:
                 password,
                 pool=settings.pool,
                 gateway=self.url,
+                key=new_key().hex(),
+                tasks=list(settings.tasks),
+                cores=settings.cores,
+                reload=settings.reload,
+                python=this_python(),
+                version=__version__,
             )
-        environment = inner.environment()
-        self._agent = Child("worker", ["worker"], environment)
+            # To the agent only: what comes by HTTP must never look as if this user had sent it.
+            local = {LOCAL: self._registration.running.lock}
+        self._agent = Child("worker", ["worker"], environment | local)
         descriptor = self._listener.fileno()
         self._gateway = Child(
             "gateway", ["api"], environment | {SOCKET: str(descriptor)}, [descriptor]

@@ -10,9 +10,14 @@ import ctypes
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jetmap.broker.running import Running
 
 TETHER = "JETMAP__PARENT"
 SOCKET = "JETMAP__SOCKET"
+LOCAL = "JETMAP__UP"
 PR_SET_PDEATHSIG = 1
 
 
@@ -29,6 +34,14 @@ def hold() -> None:
     # It may have gone before the kernel was told.
     if os.getppid() != int(parent):
         os._exit(1)
+
+
+def local_up() -> Running | None:
+    """The `up` whose agent this process is, or None."""
+    from jetmap.broker.running import read_running
+
+    lock = os.environ.pop(LOCAL, None)
+    return read_running(lock) if lock else None
 
 
 def inherited_socket() -> int | None:

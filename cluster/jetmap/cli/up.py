@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 
+from jetmap.broker.running import Running
 from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings, is_loopback
 
@@ -73,7 +74,22 @@ def greeting(installation: Installation, settings: Settings) -> list[str]:
             same = "JETMAP_NATS_PASSWORD set to the same password"
         lines += ["", f"on other hosts, with the same tasks and {same}:"]
         lines += [f"  {worker_command(installation, settings)}"]
+    if installation.running is not None:
+        lines += ["", "Cluster() in this directory joins it; for other directories, as this user:"]
+        lines += [f"  {exports(installation.running)}"]
     return lines
+
+
+def exports(running: Running) -> str:
+    """A shell's line with which this user's programs in other directories find it."""
+    variables = {
+        "NATS_URL": running.url,
+        "NATS_USER": running.user,
+        "NATS_PASSWORD_FILE": str(running.password_file),
+    }
+    if running.pool != "default":
+        variables["POOL"] = running.pool
+    return f"export {' '.join(f'JETMAP_{k}={shlex.quote(v)}' for k, v in variables.items())}"
 
 
 def worker_command(installation: Installation, settings: Settings) -> str:

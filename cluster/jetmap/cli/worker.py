@@ -15,6 +15,7 @@ from jetmap.agent.options import AgentOptions
 from jetmap.broker.connection import Connection
 from jetmap.errors import ConfigurationError, WorkerStartFailed
 from jetmap.messages import Presence, Setup
+from jetmap.seals import offer_of
 from jetmap.settings import Settings
 from jetmap.subjects import presence
 
@@ -22,6 +23,7 @@ from .exits import Exit
 from .options import BROKER, WORKER, takes
 from .running import with_broker
 from .signals import Stop, first, run_heeding
+from .tether import local_up
 
 logger = logging.getLogger(__name__)
 
@@ -142,6 +144,8 @@ class Watch:
 def agent_options(settings: Settings) -> AgentOptions:
     """What an agent of this process is told."""
     cwd = str(Path.cwd())
+    up = local_up()
+    key = bytes.fromhex(up.key) if up is not None else b""
     return AgentOptions(
         pool=settings.pool,
         setup=Setup(
@@ -150,7 +154,10 @@ def agent_options(settings: Settings) -> AgentOptions:
             memory_limit=settings.worker_memory,
             max_value=settings.max_item_bytes,
             max_report=settings.report_bytes,
+            key=key,
         ),
+        local=offer_of(key) if key else "",
+        code=str(up.code_file) if up is not None else None,
         # A tasks file or module is found from here, as `python -m` would.
         sys_path=tuple(dict.fromkeys([cwd, *filter(None, sys.path)])),
         cwd=cwd,

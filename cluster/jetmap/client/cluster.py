@@ -333,7 +333,7 @@ class Cluster(WithJobs):
                 for argument in self._tasks:
                     import_tasks(argument)
             else:
-                self._link = await Link.open(self.settings, share=self._share)
+                self._link = await Link.open(self.settings, share=self._share, cores=self._cores)
         except BaseException:
             await self.aclose()
             raise
@@ -362,7 +362,7 @@ class Cluster(WithJobs):
             kwargs=kwargs,
             timeout=timeout,
             ordered=ordered,
-            ref=link.reference(function),
+            ref=await link.bring(function),
             item_timeout=function.timeout if function is not None else None,
             attempts=function.attempts if function is not None else None,
         )

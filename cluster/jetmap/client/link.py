@@ -24,6 +24,8 @@ from jetmap.messages import FunctionRef
 from jetmap.settings import Settings
 from jetmap.tasks import registered
 
+from .local_up import LocalUp, up_to_join
+
 ARRIVAL_SECONDS = 0.25  # For those who are there already to say so.
 
 _NO_STORE = (
@@ -65,41 +67,54 @@ class Link:
         dispatcher: Dispatcher,
         jobs: Jobs,
         membership: Membership | None,
+        up: LocalUp | None = None,
     ) -> None:
         self.connection = connection
         self.dispatcher = dispatcher
         self.jobs = jobs
         self._membership = membership
+        self._up = up
         self._refs: dict[Function, FunctionRef] = {}
 
     @classmethod
-    async def open(cls, settings: Settings, *, share: bool) -> Link:
-        """Joins the pool of these settings.
+    async def open(cls, settings: Settings, *, share: bool, cores: int | str | None = None) -> Link:
+        """Joins the pool of these settings. cores: where they were asked for by the caller.
 
         Raises BrokerUnreachable, TopologyMismatch, and embedded WorkerStartFailed.
         """
-        membership = None
+        membership = up = None
         if settings.nats_url is None:
-            membership = await join(_spec(settings, share), settings.start_timeout)
+            running = up_to_join(settings, cores=cores) if share else None
+            if running is not None:
+                up = LocalUp(running, settings.start_timeout)
+                settings = settings.model_copy(update={"pool": running.pool})
+            else:
+                membership = await join(_spec(settings, share), settings.start_timeout)
         connection = dispatcher = jobs = None
         try:
-            servers = list(membership.servers) if membership else settings.servers()
-            auth = membership.auth if membership else settings.auth()
+            if up is not None:
+                servers, auth = [up.running.url], up.running.auth
+            else:
+                servers = list(membership.servers) if membership else settings.servers()
+                auth = membership.auth if membership else settings.auth()
             name = f"jetmap dispatcher {os.getpid()}"
             connection = await Connection.open(servers, name=name, auth=auth)
-            dispatcher = Dispatcher(connection, _options(settings))
+            dispatcher = Dispatcher(connection, _options(settings, up))
             jobs = Jobs(
                 connection,
                 dispatcher,
                 settings.pool,
                 _job_options(settings, _refusal(connection, membership)),
             )
-            link = cls(connection, dispatcher, jobs, membership)
+            link = cls(connection, dispatcher, jobs, membership, up)
             await dispatcher.start()
             await jobs.start()
             if membership is not None:
                 membership.on_renewed(link._moved)
-                await link._wait_for_workers(membership, settings.start_timeout)
+                await link._wait_for_workers(settings.start_timeout)
+            elif up is not None:
+                up.watch(link)
+                await link._wait_for_workers(settings.start_timeout)
             else:
                 roster = dispatcher.roster
                 await dispatcher.attendance.wait_for(lambda: bool(roster.agents), ARRIVAL_SECONDS)
@@ -118,6 +133,8 @@ class Link:
     async def close(self) -> None:
         """Withdraws every open map, and leaves."""
         try:
+            if self._up is not None:
+                await self._up.close()
             await self.jobs.close()
             await self.dispatcher.close()
             await self.connection.close()
@@ -129,6 +146,23 @@ class Link:
     def max_item(self) -> int:
         """Bytes of one item that the broker can carry."""
         return self.connection.room
+
+    async def bring(self, function: Function | None) -> FunctionRef | None:
+        """What to send along with a call of this function, or None: its name is enough.
+
+        Raises NotImportable, and BrokerUnreachable where the `jetmap up` of this directory ended.
+        """
+        if function is not None and self._up is not None:
+            return await self._up.reference(function, self)
+        return self.reference(function)
+
+    async def require_offered(self, function: Function | None) -> None:
+        """Raise NotImportable for a function that cannot be called by its name alone."""
+        if function is not None and self._up is not None:
+            await self._up.require_offered(function, self)
+
+    def forget_references(self) -> None:
+        self._refs.clear()
 
     def reference(self, function: Function | None) -> FunctionRef | None:
         """Where an embedded worker finds a function; elsewhere its name must do, unless nobody
@@ -156,26 +190,32 @@ class Link:
         if self._membership is not None:
             self.connection.move(list(self._membership.servers))
 
-    async def _wait_for_workers(self, membership: Membership, timeout: float) -> None:
-        roster = self.dispatcher.roster
+    async def _wait_for_workers(self, timeout: float) -> None:
+        roster, membership, up = self.dispatcher.roster, self._membership, self._up
+
+        def failed() -> str | None:
+            return membership.failed if membership is not None else None
 
         def settled() -> bool:
             ready = any(p.ready for p in roster.agents)
-            return ready or roster.failure is not None or membership.failed is not None
+            if up is not None:
+                ready = roster.has_local(up.sealer.offer)
+            return ready or roster.failure is not None or failed() is not None
 
         if not await self.dispatcher.attendance.wait_for(settled, timeout):
             raise WorkerStartFailed(
                 f"no worker was ready after {timeout:g} s (start_timeout): "
                 "their imports take longer, or hang"
             )
-        if membership.failed is not None:
-            raise WorkerStartFailed(membership.failed)
+        if (reason := failed()) is not None:
+            raise WorkerStartFailed(reason)
         if roster.failure is not None:
             raise WorkerStartFailed(f"no worker can start:\n{roster.failure}")
 
 
-def _options(settings: Settings) -> DispatchOptions:
+def _options(settings: Settings, up: LocalUp | None) -> DispatchOptions:
     return DispatchOptions(
+        sealer=up.sealer if up is not None else None,
         pool=settings.pool,
         cutting=Cutting(settings.chunk_seconds, settings.chunk_min_seconds, settings.chunk_bytes),
         attempts=settings.attempts,

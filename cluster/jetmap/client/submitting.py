@@ -223,6 +223,8 @@ class WithJobs(ABC):
         """The job's upload, still empty. Raises TypeError: the keyword parameters do not fit."""
         if call.function is None and not self._inline:
             call.check(self.info(call.name))
+        elif not self._inline:
+            await self._linked().require_offered(call.function)
         return await self.jobs.begin(
             call.name,
             format=FORMAT,

@@ -15,6 +15,7 @@ from jetmap.broker import topology
 from jetmap.broker.connection import Connection, Subscription
 from jetmap.errors import JetmapError, NoWorkers, UnknownFunction, WorkerStartFailed
 from jetmap.messages import FunctionRef, Ping, Presence, encode
+from jetmap.seals import Sealer
 
 from .roster import Roster
 
@@ -24,15 +25,21 @@ _presence = msgspec.msgpack.Decoder(Presence).decode
 
 
 class Attendance:
-    """The roster, kept up to date. changed: called after each announcement."""
+    """The roster, kept up to date. changed: called after each announcement. sealer: of chunks
+    that bring their function."""
 
     def __init__(
-        self, connection: Connection, pool: str, changed: Callable[[], Awaitable[None]]
+        self,
+        connection: Connection,
+        pool: str,
+        changed: Callable[[], Awaitable[None]],
+        sealer: Sealer | None = None,
     ) -> None:
         self.roster = Roster()
         self._connection = connection
         self._pool = pool
         self._changed = changed
+        self._sealer = sealer
         self._announced = asyncio.Event()
 
     async def subscribe(self) -> Subscription:
@@ -59,6 +66,8 @@ class Attendance:
 
     def offer(self, function: str, ref: FunctionRef | None) -> str | None:
         """The newest live offer that can run it. ref: for workers that take what they lack."""
+        if ref is not None and self._sealer is not None:
+            return self._sealer.offer if self.roster.has_local(self._sealer.offer) else None
         newest = self.roster.offers(function).newest
         if newest is None and ref is not None:
             return self.roster.trusting

@@ -71,7 +71,7 @@ class Dispatcher:
         self.memory = Memory(options.max_memory)
         self._jobs_open = self._opening = 0
         self._numbers = itertools.count(1)
-        self.attendance = Attendance(connection, options.pool, self._pump)
+        self.attendance = Attendance(connection, options.pool, self._pump, options.sealer)
         self.roster = self.attendance.roster
         self._recovery = Recovery(
             connection,
@@ -145,6 +145,12 @@ class Dispatcher:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for subscription in self._subscriptions:
             await subscription.unsubscribe()
+
+    async def end_all(self, error: JetmapError) -> None:
+        """End every open map of a caller with this error; jobs outlive what ends them."""
+        for run in list(self._maps.values()):
+            if subjects.job_of(run.id) is None:
+                await self._close_map(run, "failed", error)
 
     def count_parked(self, parked: Parked) -> None:
         """Count as backlog also what waits outside of open maps, such as jobs without workers."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from jetmap.broker.topology import StreamOptions
+from jetmap.seals import Sealer
 
 from .costs import Cutting
 
@@ -14,7 +15,8 @@ class DispatchOptions:
     """cutting: of chunks. attempts: of an item that kills its worker, unless its function says
     otherwise. max_open_maps: more are refused. max_buffer: bytes of unread results a map;
     max_memory: of all maps, with what a gateway holds for them.
-    announce_seconds: how long to wait for a function that nobody has announced yet."""
+    announce_seconds: how long to wait for a function that nobody has announced yet. sealer: of
+    chunks that bring their function to the `jetmap up` of this user."""
 
     pool: str = "default"
     cutting: Cutting = field(default_factory=Cutting)
@@ -24,3 +26,4 @@ class DispatchOptions:
     max_memory: int = 1 << 30
     announce_seconds: float = 1.0
     stream: StreamOptions = field(default_factory=StreamOptions)
+    sealer: Sealer | None = None

@@ -102,7 +102,7 @@ class Outbox:
 
     def _chunk(self, state: MapState, flight: Flight) -> Chunk:
         piece = flight.piece
-        return Chunk(
+        chunk = Chunk(
             map=state.id,
             number=flight.number,
             attempt=flight.attempt,
@@ -117,6 +117,9 @@ class Outbox:
             kwargs=state.kwargs,
             ref=state.ref,
         )
+        if state.ref is not None and self._options.sealer is not None:
+            self._options.sealer.seal(chunk)
+        return chunk
 
     async def on_published(self, message: Msg) -> None:
         """The broker's word."""

@@ -97,11 +97,15 @@ class Roster:
 
     def cores(self, offer: str) -> int:
         """Cores that take this offer's chunks."""
-        return sum(p.cores for p in self._agents.values() if p.offer == offer and not p.draining)
+        return sum(p.cores for p in self._agents.values() if _has(p, offer) and not p.draining)
 
     def is_served(self, offer: str) -> bool:
         """Whether any agent with this offer is there, draining ones included."""
-        return any(p.offer == offer and not _has_failed(p) for p in self._agents.values())
+        return any(_has(p, offer) and not _has_failed(p) for p in self._agents.values())
+
+    def has_local(self, offer: str) -> bool:
+        """Whether the agent is there that takes the chunks sealed for this offer."""
+        return any(p.local == offer and is_able(p) for p in self._agents.values())
 
     def functions(self) -> list[FunctionStatus]:
         """Every function that somebody offers, as the newest offer describes it."""
@@ -122,6 +126,10 @@ class Roster:
 def is_able(presence: Presence) -> bool:
     """Whether it takes chunks. (Not with workers that cannot start: their source was broken.)"""
     return bool(presence.offer) and not presence.draining and not _has_failed(presence)
+
+
+def _has(presence: Presence, offer: str) -> bool:
+    return presence.offer == offer or (offer != "" and presence.local == offer)
 
 
 def _has_failed(presence: Presence) -> bool:

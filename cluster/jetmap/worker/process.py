@@ -10,6 +10,8 @@ import msgspec
 
 from jetmap.loading import StaleFunction, load, resolve, source_digest, source_files
 from jetmap.messages import Chunk, FunctionRef, Ready, Report, Setup, StartFailed
+from jetmap.seals import is_sealed
+from jetmap.sources import changed_sources, file_digest, note_sources
 from jetmap.tasks import Function
 
 from . import limits, pipe
@@ -49,6 +51,8 @@ class _Worker:
         self._number = 0  # Of the chunk; the agent counts them too.
         self._functions: dict[str, Function] = {}
         self._trust = self._grows = False
+        self._key = b""
+        self._checked = ""  # The last map for which the sources were compared.
         self._limits = Limits()
         self._decode = msgspec.msgpack.Decoder(Chunk).decode
         self._encode = msgspec.msgpack.Encoder().encode
@@ -67,7 +71,7 @@ class _Worker:
                     self._pipe.send(pipe.SKIPPED, b"")
 
     def _start(self, setup: Setup) -> bool:
-        self._trust, self._grows = setup.trust, setup.grows
+        self._trust, self._grows, self._key = setup.trust, setup.grows, setup.key
         self._limits = Limits(
             value=setup.max_value, report=setup.max_report, report_seconds=setup.report_seconds
         )
@@ -84,10 +88,15 @@ class _Worker:
         return True
 
     def _announce(self) -> None:
-        functions = list(self._functions.values())
+        functions, files = list(self._functions.values()), source_files()
         ready = Ready(
-            [function.info() for function in functions], source_digest(functions), source_files()
+            [function.info() for function in functions],
+            source_digest(functions),
+            files,
+            [file_digest(file) for file in files],
         )
+        if self._key:
+            note_sources()
         self._pipe.send(pipe.READY, self._encode(ready))
 
     def _compute(self, chunk: Chunk) -> None:
@@ -111,6 +120,8 @@ class _Worker:
             in_item = False
 
     def _find(self, chunk: Chunk) -> Function:
+        if chunk.ref is not None and chunk.seal and self._key:
+            return self._resolve_sealed(chunk, chunk.ref)
         if chunk.ref is not None and self._trust:
             return self._resolve(chunk.function, chunk.ref)
         function = self._functions.get(chunk.function)
@@ -124,6 +135,22 @@ class _Worker:
         if self._grows and self._functions.get(name) is not function:
             self._functions[name] = function
             self._announce()
+        return function
+
+    def _resolve_sealed(self, chunk: Chunk, ref: FunctionRef) -> Function:
+        """A function of this user's, which no one else may call."""
+        if not is_sealed(chunk, self._key):
+            raise PermissionError(
+                f"{chunk.function} was not sent by the user of this `jetmap up` on its machine: "
+                "the seal does not fit"
+            )
+        if chunk.map != self._checked:
+            # What this process has imported meanwhile counts too, such as a helper module.
+            if changed_sources():
+                raise StaleFunction(f"sources changed since {ref.module} was imported")
+            self._checked = chunk.map
+        function = resolve(ref)
+        note_sources()
         return function
 
     def _emit(self, report: Report) -> None:

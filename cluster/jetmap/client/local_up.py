@@ -1,0 +1,236 @@
+"""The `jetmap up` of this directory, joined by a ``Cluster()`` without an address.
+
+What it offers in the same code is called by name, on every host of its pool. Any other function
+of this user goes to its agent alone, sealed (see ``seals``), as it would go to an embedded cluster.
+Workers that have loaded older code than the files hold are never used: the call says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from jetmap.agent.code import Code, read_code
+from jetmap.broker.running import Running, find_running
+from jetmap.errors import BrokerUnreachable, ConfigurationError, NotImportable
+from jetmap.loading import reference
+from jetmap.seals import Sealer
+from jetmap.sources import file_digest
+
+if TYPE_CHECKING:
+    from jetmap.broker.connection import Connection
+    from jetmap.functions import Function
+    from jetmap.messages import FunctionRef
+    from jetmap.settings import Settings
+
+    from .link import Link
+
+logger = logging.getLogger("jetmap")
+
+# Seconds between looks for an `up` that has ended, and after which its open maps fail.
+LOOK_SECONDS = 0.5
+GONE_SECONDS = 60.0
+RELOAD_SECONDS = 0.1
+
+
+def this_python() -> str:
+    """The interpreter of this process, as far as imported code can tell it from another."""
+    return f"Python {platform.python_version()} in {sys.prefix}"
+
+
+def up_to_join(settings: Settings, *, cores: int | str | None = None) -> Running | None:
+    """The running `up` of this directory that a cluster of these settings joins, or None.
+
+    cores: as given to the cluster itself. Raises ConfigurationError for an `up` of another
+    version of jetmap.
+    """
+    if not settings.join_up:
+        return None
+    pool = settings.pool if "pool" in settings.model_fields_set else None
+    running = find_running(Path.cwd(), pool)
+    if running is None:
+        return None
+    if (why := _difference(running, settings.tasks, cores)) is not None:
+        logger.warning(
+            "`jetmap up` (pid %d) runs in this directory %s: starting workers beside it",
+            *(running.pid, why),
+        )
+        return None
+    from jetmap import __version__
+
+    if running.version != __version__ or not running.key:
+        raise ConfigurationError(
+            [
+                f"`jetmap up` (pid {running.pid}) in this directory is jetmap "
+                f"{running.version or 'of an older version'}, and this is {__version__}: restart "
+                "it, or use Cluster(share=False)"
+            ]
+        )
+    return running
+
+
+def _difference(running: Running, tasks: Sequence[str], cores: int | str | None) -> str | None:
+    """Why this `up` is not what the cluster asks for."""
+    missing = [task for task in tasks if _place(task) not in map(_place, running.tasks)]
+    if missing:
+        return f"without {', '.join(missing)}"
+    if cores is not None and str(cores) != str(running.cores):
+        return f"with other cores ({running.cores or 'all'}, not {cores})"
+    return None
+
+
+def _place(task: str) -> str:
+    """The file of a ``TASKS`` argument; of a module, that in this directory if it is there."""
+    if task.endswith(".py") or "/" in task:
+        return str(Path(task).resolve())
+    file = Path(*task.split(".")).with_suffix(".py")
+    return str(file.resolve()) if file.is_file() else task
+
+
+def is_offered(function: Function, code: Code | None) -> bool:
+    """Whether the workers offer this function, from the same file."""
+    if code is None or function.file is None or function.by_value:
+        return False
+    file = os.path.realpath(function.file)
+    return code.functions.get(function.name) == function.module and any(
+        os.path.realpath(loaded) == file for loaded in code.files
+    )
+
+
+def changed_files(code: Code | None) -> list[str]:
+    """Files that the workers have loaded and that are no longer the same."""
+    if code is None:
+        return []
+    return [file for file, digest in code.files.items() if file_digest(file) != digest]
+
+
+class LocalUp:
+    """The `up` that a cluster has joined; it may end, and another one follow."""
+
+    def __init__(self, running: Running, timeout: float) -> None:
+        self.running = running
+        self.sealer = Sealer(bytes.fromhex(running.key))
+        self._timeout = timeout
+        self._cwd = Path.cwd()
+        self._looking: asyncio.Task[None] | None = None
+        self._code: tuple[int, Code | None] = (0, None)
+
+    async def reference(self, function: Function, link: Link) -> FunctionRef | None:
+        """Where its agent finds the function; None: its name will do.
+
+        Raises NotImportable: its workers have loaded older code, or run another Python.
+        BrokerUnreachable: it has ended.
+        """
+        if not link.connection.connected and not self.running.is_alive:
+            raise self.gone()
+        await self._until_current()
+        if is_offered(function, self._read()):
+            return None
+        if self.running.python != this_python():
+            raise NotImportable(
+                f"{function.name} is not one of the functions of {self}, which could only run it "
+                f"with {self.running.python}, not with {this_python()}: start that with this "
+                "Python, add the function's module to its TASKS, or use Cluster(share=False)"
+            )
+        ref = reference(function, limit=link.connection.room)
+        if ref.value is None:
+            ref = msgspec.structs.replace(ref, file=function.file)
+        return ref
+
+    async def require_offered(self, function: Function, link: Link) -> None:
+        """Raise NotImportable unless it can be called by name, as jobs are."""
+        if await self.reference(function, link) is not None:
+            raise NotImportable(
+                f"{function.name} is not one of the functions of {self}, and a job outlives the "
+                f"program that submits it: add {function.file or 'its module'} to the TASKS of "
+                f"that, and restart it: {self._command([function.file or 'FILE.py'])}"
+            )
+
+    def watch(self, link: Link) -> None:
+        """Follow to the next `up` of this directory when this one has ended."""
+
+        async def lost() -> None:
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.get_running_loop().create_task(self._find_next(link))
+
+        link.connection.on_lost(lost)
+
+    async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+
+    def gone(self) -> BrokerUnreachable:
+        """The error for an `up` that has ended."""
+        return BrokerUnreachable(
+            f"{self}, which this cluster has joined, has ended: start it again there "
+            f"({self._command()}), or start a new Cluster, which then runs workers of its own"
+        )
+
+    def __str__(self) -> str:
+        return f"`jetmap up` (pid {self.running.pid}) in {self._cwd}"
+
+    async def _find_next(self, link: Link) -> None:
+        connection: Connection = link.connection
+        since, has_warned = time.monotonic(), False
+        while not connection.connected:
+            found = find_running(self._cwd, self.running.pool)
+            if found is not None and found.key and found != self.running:
+                logger.warning("%s has followed; going on with it (pid %d)", self, found.pid)
+                self.running = found
+                self.sealer.renew(bytes.fromhex(found.key))
+                link.forget_references()
+                connection.move([found.url], found.auth)
+                since = time.monotonic()
+            elif found is None and not has_warned:
+                logger.warning("%s", self.gone())
+                has_warned = True
+            if found is None and time.monotonic() - since > GONE_SECONDS:
+                await link.dispatcher.end_all(self.gone())
+                since = time.monotonic()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _until_current(self) -> None:
+        """Wait for workers with today's code, which only `--reload` brings.
+
+        Raises NotImportable.
+        """
+        if not (changed := changed_files(self._read())):
+            return
+        deadline = time.monotonic() + (self._timeout if self.running.reload else 0.0)
+        while time.monotonic() < deadline:
+            await asyncio.sleep(RELOAD_SECONDS)
+            if not (changed := changed_files(self._read())):
+                return
+        files = ", ".join(sorted(file.removeprefix(f"{self._cwd}/") for file in changed))
+        if self.running.reload:
+            how = f"its workers are still starting after {self._timeout:g} s, or cannot: see there"
+        else:
+            how = f"restart it ({self._command()}), or start it with --reload"
+        raise NotImportable(
+            f"{self} runs older code: {files} changed since it was started; {how}. "
+            "Cluster(share=False) runs workers of its own"
+        )
+
+    def _command(self, more: Sequence[str] = ()) -> str:
+        return " ".join(["jetmap up", *self.running.tasks, *more])
+
+    def _read(self) -> Code | None:
+        """What the workers have loaded; read again when that has changed."""
+        path = self.running.code_file
+        try:
+            stamp = path.stat().st_mtime_ns
+        except OSError:
+            return None
+        if stamp != self._code[0]:
+            self._code = stamp, read_code(path)
+        return self._code[1]

@@ -1,0 +1,59 @@
+"""Seals: how the agent of `jetmap up` recognises chunks of its own user on its own machine.
+
+`up` makes a key at each start and keeps it in the user's runtime directory (mode 0700), beside
+its address. A chunk that names a function where it lives, or carries it, is run only if its seal
+fits that key. The seal covers the whole chunk, the items and the caller's inbox included, so that
+who reads it on the broker can neither change it nor put the function to work on other items.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from .messages import Chunk
+
+KEY_BYTES = 32
+
+
+def new_key() -> bytes:
+    return secrets.token_bytes(KEY_BYTES)
+
+
+def offer_of(key: bytes) -> str:
+    """The name of the offer that takes chunks sealed with this key. It tells nothing of the key."""
+    return f"u{hashlib.sha256(b'offer' + key).hexdigest()[:11]}"
+
+
+def seal_of(chunk: Chunk, key: bytes) -> bytes:
+    """The seal that this chunk must carry."""
+    content = msgspec.msgpack.encode(msgspec.structs.replace(chunk, seal=b""))
+    return hmac.digest(key, content, "sha256")
+
+
+def is_sealed(chunk: Chunk, key: bytes) -> bool:
+    """Check the chunk's seal, in constant time."""
+    return hmac.compare_digest(chunk.seal, seal_of(chunk, key))
+
+
+class Sealer:
+    """Seal the chunks of one caller for the `jetmap up` that it has joined.
+
+    offer: the name of the offer that takes them. Both change with each start of that `up`.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self.renew(key)
+
+    def renew(self, key: bytes) -> None:
+        """Use the key of the `up` that has followed."""
+        self._key = key
+        self.offer = offer_of(key)
+
+    def seal(self, chunk: Chunk) -> None:
+        chunk.seal = seal_of(chunk, self._key)
