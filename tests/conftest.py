@@ -69,7 +69,8 @@ async def home_cluster(home: Site) -> Cluster:
 
 @pytest.fixture(scope="module")
 async def home_agent(home: Site, home_cluster: Cluster) -> AgentProcess:
-    return await home.agent(home_cluster)
+    # Once for each function, an item that hangs has this on top of its timeout.
+    return await home.agent(home_cluster, FUNCTIONS, "--start-timeout", "8")
 
 
 @pytest.fixture

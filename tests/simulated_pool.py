@@ -99,10 +99,15 @@ class SimulatedWorker:
     def memory(self) -> int:
         return 0
 
+    def mark_output(self, mark: Callable[[], str]) -> None: ...
+
+    def describe(self) -> str:
+        return "[worker]"
+
     def kill(self) -> None:
         self._die(Death(9, None, 0))
 
-    def close(self) -> None:
+    def close(self, mark: str = "") -> None:
         self.progress.close()
 
     def _die(self, death: Death) -> None:

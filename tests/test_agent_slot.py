@@ -139,7 +139,12 @@ class FakeWorker:
         if self.lives and not self.killed:
             self.killed, self.at_kill = True, self.is_in
 
-    def close(self) -> None:
+    def mark_output(self, mark: Any) -> None: ...
+
+    def describe(self) -> str:
+        return "[worker 1]"
+
+    def close(self, mark: str = "") -> None:
         assert not self.lives and not self.closed
         self.closed = True
         self.progress.close()

@@ -30,7 +30,7 @@ async def test_an_items_timeout(cluster: Cluster, agent: AgentProcess, how: str)
     values = await cluster.map(functions.limited, orders(300, bad), return_exceptions=True)
     check(values, range(300), dict.fromkeys(bad, ItemTimeout))
     assert "timeout of 0.4 s" in values[0].message
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 25
 
 
 async def test_a_maps_timeout_stops_what_holds_the_gil(

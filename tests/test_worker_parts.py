@@ -21,7 +21,6 @@ from jetmap.messages import Chunk, ErrorRecord, Format, Report
 from jetmap.tasks import Function
 from jetmap.worker import pipe
 from jetmap.worker.compute import Limits, compute, refuse
-from jetmap.worker.output import MarkedOutput
 from jetmap.worker.progress import Progress
 
 quick = settings(max_examples=100, deadline=None)
@@ -342,34 +341,3 @@ async def test_both_ends_understand_each_other() -> None:
         assert await agent.receive() is None
     agent.send(pipe.CHUNK, b"dropped")
     await asyncio.get_running_loop().run_in_executor(None, thread.join)
-
-
-# Output
-
-
-@quick
-@given(st.lists(st.text(st.characters(exclude_characters="\n"), max_size=20), max_size=10))
-def test_each_line_is_marked_once_however_it_is_written(lines: list[str]) -> None:
-    reading, writing = os.pipe()
-    output = MarkedOutput(lambda: "[mark]", writing)
-    text = "\n".join(lines)
-    for character in text:
-        assert output.write(character) == 1
-    output.finish_line()
-    output.finish_line()
-    os.close(writing)
-    with os.fdopen(reading, "rb") as stream:
-        written = stream.read()
-
-    expected = lines[:-1] if lines and not lines[-1] else lines
-    marked = "".join(f"[mark] {line}\n" for line in expected)
-    assert written == marked.encode("utf-8", "backslashreplace")
-
-
-def test_output_to_nowhere_fails_no_function() -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    output = MarkedOutput(lambda: "", writing)
-    print("lost", file=output)
-    os.close(writing)
-    print("lost", file=output)

@@ -271,6 +271,7 @@ class Setup(msgspec.Struct, frozen=True):
     functions live in ``__main__``. trust: whether chunks may name modules or carry pickles.
     grows: whether what they brought is offered by its name from then on (embedded). key: chunks
     sealed with it may name modules and carry pickles, too; empty: there is no such key.
+    output_bytes: that it may print a second. log_level: of functions that configure no logging.
     """
 
     tasks: list[str] = []
@@ -283,6 +284,8 @@ class Setup(msgspec.Struct, frozen=True):
     report_seconds: float = 0.1
     grows: bool = False
     key: bytes = b""
+    output_bytes: int = 1 << 20
+    log_level: str = "info"
 
 
 class Ready(msgspec.Struct, frozen=True):

@@ -174,6 +174,7 @@ class Settings(BaseSettings):
     grace: Grace = 10.0
     nice: Annotated[int, _within(bounds.NICE)] = 0
     worker_memory: Size | None = None
+    output_bytes: Size = 1 << 20  # type: ignore[assignment]
     recycle_chunks: Count | None = None
     recycle_age: Seconds | None = None
     recycle_memory: Size | None = None

@@ -252,6 +252,8 @@ class Stage:
             *within,
             *(sys.executable, "-m", "jetmap.cli", "worker", str(HERE / "functions.py")),
             *("--nats", self.url, "--cores", str(self.CORES), "--grace", str(GRACE)),
+            # What a first call that hangs has on top of its timeout, once for each function.
+            *("--start-timeout", "15"),
             *RECYCLING[self._numbers.get("agent", 0) % len(RECYCLING)],
         ]
         agent = self._start("agent", command)

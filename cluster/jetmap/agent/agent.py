@@ -47,6 +47,7 @@ from .options import AgentOptions
 from .reports import Reports, too_large
 from .slot import Slot, StartWorker
 from .storing import Storing
+from .warm_ups import WarmUps
 from .worker_process import WorkerProcess
 
 logger = logging.getLogger(__name__)
@@ -87,8 +88,9 @@ class Agent:
         self._options = options = replace(options, host=options.host or socket.gethostname())
         self._inbox = connection.inbox(self.id)
         setup = _within(connection.room, options.setup)
+        self._warm_ups = WarmUps(options.start_timeout)
         self._slots = [
-            Slot(number, cpu, options, setup, self, start)
+            Slot(number, cpu, options, setup, self, start, self._warm_ups)
             for number, cpu in enumerate(choose_cores(options.cores))
         ]
         self._mail = f"{self._inbox}.mail"
@@ -478,6 +480,7 @@ class Agent:
             if changed:
                 logger.info("%s changed: the workers are replaced", ", ".join(changed))
                 self._files = {path: _modified(path) for path in self._files}
+                self._warm_ups.forget()
                 for slot in self._slots:
                     await slot.replace()
 

@@ -17,6 +17,7 @@ class Order:
     reason: str
     given: Given | None = None
     item: int | None = None
+    beside: str = ""  # What to say behind the timeout.
 
 
 def crash_of(given: Given, death: Death, item: int | None, order: Order | None, host: str) -> Crash:
@@ -26,8 +27,8 @@ def crash_of(given: Given, death: Death, item: int | None, order: Order | None, 
         return Crash(item, "died", message, death.signal, death.exit_code, death.peak_memory, host)
     if order.reason == "timeout" and order.given is given and order.item == item is not None:
         message = (
-            f"it computed for longer than its timeout of {given.held.head.timeout:g} s; "
-            "its worker was replaced"
+            f"it computed for longer than its timeout of {given.held.head.timeout:g} s"
+            f"{order.beside}; its worker was replaced"
         )
         return Crash(item, "timeout", message, host=host)
     # Killed for an item that it had just finished, or for none: nobody is to blame.

@@ -18,6 +18,8 @@ class AgentOptions:
     successor is started; it goes when that is ready. nice: added to the workers' niceness.
     local: the offer of sealed chunks, see ``seals``. code: where to write down which source the
     workers have loaded, for who seals.
+    start_timeout: seconds that a function may take to load what it needs, at its first call in a
+    worker, beside the timeout of its item.
     """
 
     pool: str
@@ -33,6 +35,7 @@ class AgentOptions:
     recycle_age: float | None = None
     recycle_memory: int | None = None
     nice: int = 0
+    start_timeout: float = 60.0
     work_storage: str = "memory"
     work_replicas: int = 0
     work_max_messages: int = 100_000

@@ -20,6 +20,7 @@ from .holdings import Holding
 from .line import Given, Line
 from .options import AgentOptions
 from .recycling import Recycling
+from .warm_ups import WarmUps
 from .watch import Deadline, Jam
 from .worker_process import Death, StartError, WorkerProcess, failure_of
 
@@ -33,6 +34,7 @@ StartWorker = Callable[[AgentOptions, int | None, Setup], Awaitable[WorkerProces
 
 _ready = msgspec.msgpack.Decoder(Ready).decode
 _failed = msgspec.msgpack.Decoder(StartFailed).decode
+_warmed = msgspec.msgpack.Decoder(tuple[str, float]).decode
 
 
 class Supervisor(Protocol):
@@ -60,16 +62,19 @@ class Slot:
         setup: Setup,
         supervisor: Supervisor,
         start: StartWorker = WorkerProcess.start,
+        warm_ups: WarmUps | None = None,
     ) -> None:
         self.number = number
         self.cpu = cpu
         self.is_ready = False
         self._options = options
         self._supervisor = supervisor
+        self._warm_ups = warm_ups or WarmUps(options.start_timeout)
         self._start = partial(start, options, cpu, setup)
         self._recycling = Recycling(options, self._start, self._cannot_start)
         self._worker: WorkerProcess | None = None
         self._line = Line()
+        self._latest: Holding | None = None  # What the worker has ended last.
         self._ordered: Order | None = None
         self._deadline: Deadline | None = None
         self._jam: Jam | None = None
@@ -101,6 +106,23 @@ class Slot:
         if worker is None or given is None or worker.progress.begun != given.number:
             return None
         return worker.progress.item
+
+    def _mark(self) -> str:
+        """What stands before what the worker prints past us; called from another thread.
+
+        That takes a moment to arrive: between two chunks it is still the last item's.
+        """
+        worker, given = self._worker, self._line.first
+        if worker is None:
+            return "[worker]"
+        try:
+            progress = worker.progress
+            in_first = given is not None and progress.begun == given.number
+            held = given.held if given is not None and in_first else self._latest
+            item = progress.latest_item
+        except ValueError:
+            return worker.describe()  # Its pages have just been given back.
+        return worker.describe() if held is None or item is None else _mark_of(held, item)
 
     def status(self) -> CoreStatus:
         """For ``jetmap status``."""
@@ -210,13 +232,14 @@ class Slot:
         self._mended.clear()
         self._born = self._since = time.monotonic()
         self._chunks = 0
-        self._ordered = None
+        self._ordered = self._latest = None
         try:
             worker = self._recycling.take() or await self._start()
         except StartError as error:
             await self._cannot_start(error.failure)
             return False
         self._worker = worker
+        worker.mark_output(self._mark)
         if self._closing:
             self._kill("stopped")
         failure: StartFailed | None = None
@@ -258,10 +281,13 @@ class Slot:
         """Something of the chunk that it is in."""
         if kind == pipe.STALE:
             self._expect_death(Order("stopped"))
+        elif kind == pipe.WARMED:
+            self._warm_ups.warmed(*_warmed(payload))
         elif kind == pipe.PART:
             if self.held is not None:
                 await self._supervisor.reported(self.held, payload, False)
         elif (given := self._line.answered()) is not None:
+            self._latest = given.held
             self._cancel_watches(jam=len(self._line) < 2)
             self._chunks += kind == pipe.LAST
             now = time.monotonic()
@@ -313,7 +339,7 @@ class Slot:
         lost = [given for given in self._line if not given.revoked]
         self._line = Line()
         begun, item = worker.progress.begun, worker.progress.item
-        worker.close()
+        worker.close(_mark_of(lost[0].held, item) if lost and item is not None else "")
         self._worker = None
         self._spawn(worker.gone())
         for given in lost:
@@ -340,8 +366,13 @@ class Slot:
         held.started = True
         self._since = time.monotonic()
         if (timeout := held.head.timeout) is not None:
-            passed = lambda item: self._kill("timeout", given, item)  # noqa: E731
-            self._deadline = Deadline(progress, given.number, timeout, passed)
+            self._deadline = Deadline(
+                progress,
+                given.number,
+                timeout,
+                partial(self._overdue, given),
+                partial(self._warm_ups.allowance, held.head.function),
+            )
         if progress.stopping and not self._draining:
             # That was meant for the chunk before. (One that saw it already is handed back.)
             progress.ask_to_stop(False)
@@ -371,9 +402,16 @@ class Slot:
             and self._recycling.is_spent(worker, self._chunks, self._born)
         )
 
-    def _kill(self, reason: str, given: Given | None = None, item: int | None = None) -> None:
+    def _overdue(self, given: Given, item: int, cold: bool) -> None:
+        """An item computes for too long; cold: at its function's first call in this worker."""
+        beside = self._warm_ups.expired(given.held.head.function) if cold else ""
+        self._kill("timeout", given, item, beside)
+
+    def _kill(
+        self, reason: str, given: Given | None = None, item: int | None = None, beside: str = ""
+    ) -> None:
         if self._worker is not None:
-            self._expect_death(Order(reason, given, item))
+            self._expect_death(Order(reason, given, item, beside))
             self._worker.kill()
 
     def _kill_later(self, given: Given, grace: float) -> None:
@@ -407,3 +445,7 @@ class Slot:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _mark_of(held: Holding, item: int) -> str:
+    return f"[{held.head.map} item {item}]"

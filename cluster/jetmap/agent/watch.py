@@ -36,19 +36,26 @@ class _Watch:
 
 class Deadline(_Watch):
     """passed: called when an item of the worker's chunk ``number`` computes for longer than
-    ``timeout`` seconds, with its index.
+    ``timeout`` seconds, with its index and whether it was the function's first in the worker;
+    that one may take ``allowance`` seconds more, which is asked at each look.
 
     While this process was frozen, its worker may have been so too, as where a container is
     paused: that time is not the item's.
     """
 
     def __init__(
-        self, progress: Progress, number: int, timeout: float, passed: Callable[[int], None]
+        self,
+        progress: Progress,
+        number: int,
+        timeout: float,
+        passed: Callable[[int, bool], None],
+        allowance: Callable[[], float] = float,
     ) -> None:
         self._progress = progress
         self._number = number
         self._timeout = timeout
         self._passed = passed
+        self._allowance = allowance
         self._looked = time.monotonic()
         self._started = 0  # Of the item that was in progress at the last look.
         self._frozen = 0.0  # Seconds of it.
@@ -57,6 +64,7 @@ class Deadline(_Watch):
     def _seconds_left(self) -> float:
         now = time.monotonic()
         gap, self._looked = now - self._looked, now
+        cold = self._progress.is_cold
         item, started = self._progress.item, self._progress.started_ns
         # The worker may be in its next chunk already, and the end of this one in the pipe.
         if item is None or not started or self._progress.begun != self._number:
@@ -66,10 +74,11 @@ class Deadline(_Watch):
         age = now - started / 1e9
         if gap > LOOK_SECONDS + FROZEN_SECONDS:
             self._frozen = min(self._frozen + gap, age)
-        left = self._timeout - (age - self._frozen)
+        most = self._timeout + self._allowance() if cold else self._timeout
+        left = most - (age - self._frozen)
         if left > 0:
             return min(max(0.01, left), LOOK_SECONDS)
-        self._passed(item)
+        self._passed(item, cold)
         return 0
 
 

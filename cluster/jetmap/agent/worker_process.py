@@ -22,6 +22,7 @@ from jetmap.worker.spawn import MARK, spawn_worker
 
 from .descendants import end_marked
 from .options import AgentOptions
+from .output_relay import WorkerOutput, output_relay
 from .pipe import AgentPipe
 
 _failed = msgspec.msgpack.Decoder(StartFailed).decode
@@ -61,10 +62,17 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], channel: AgentPipe, progress: Progress, mark: str
+        self,
+        process: subprocess.Popen[bytes],
+        channel: AgentPipe,
+        progress: Progress,
+        mark: str,
+        output: WorkerOutput,
     ) -> None:
         self.pid = process.pid
         self.progress = progress
+        self._output = output
+        output.mark = self.describe
         self._pipe = channel
         self._mark = mark
         self._loop = asyncio.get_running_loop()
@@ -93,11 +101,17 @@ class WorkerProcess:
                 progress = Progress.create()
                 undo.callback(progress.close)
                 mark = secrets.token_hex(8)
+                relay = output_relay()
+                output = relay.open(setup.output_bytes)
+                undo.callback(output.end, "[worker]", ())
+                undo.callback(output.started)
                 process = spawn_worker(
                     sys_path=options.sys_path,
                     cwd=options.cwd,
                     pipe=theirs,
                     progress_fd=progress.fd,
+                    raw_output=output.sink,
+                    output_fd=relay.target,
                     cpu=cpu,
                     mark=mark,
                     nice=options.nice,
@@ -106,9 +120,10 @@ class WorkerProcess:
             undo.callback(process.kill)
             channel = await AgentPipe.open(ours)
             undo.callback(channel.close)
-            worker = cls(process, channel, progress, mark)
+            worker = cls(process, channel, progress, mark, output)
             _watch(process, worker._died)
             undo.pop_all()
+            output.started()
         channel.send(pipe.SETUP, encode(setup))
         return worker
 
@@ -171,9 +186,19 @@ class WorkerProcess:
         if not self._death.done():
             _kill_group(self.pid)
 
-    def close(self) -> None:
-        """Frees what belongs to the process; after its death."""
+    def describe(self) -> str:
+        """What stands before what it prints, when nobody knows more."""
+        return f"[worker {self.pid}]"
+
+    def mark_output(self, mark: Callable[[], str]) -> None:
+        """Have what it prints past ``sys.stdout`` marked so; called from another thread."""
+        self._output.mark = mark
+
+    def close(self, mark: str = "") -> None:
+        """Frees what belongs to the process; after its death. mark: of its last words."""
         self._pipe.close()
+        last_words = [kept.read() for kept in self.progress.last_words]
+        self._output.end(mark or self.describe(), last_words)
         self.progress.close()
 
     def _died(self, death: Death) -> None:

@@ -310,6 +310,8 @@ def _make_agent(connection: Connection, order: Order) -> AgentLike:
         "memory_limit": settings.get("worker_memory"),
         "max_value": settings.get("max_item_bytes"),
         "max_report": settings.get("report_bytes"),
+        "output_bytes": settings.get("output_bytes"),
+        "log_level": settings.get("log_level"),
     }
     setup = Setup(
         tasks=spec.tasks,

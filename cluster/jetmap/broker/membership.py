@@ -255,6 +255,9 @@ class Membership:
             caller.close()
 
 
+STARTERS = ("log_level", "start_timeout")
+
+
 def _key(spec: KeeperSpec, cwd: str) -> str:
     """Equal for processes that can share a keeper. Knows the version of what travels."""
     parts = [
@@ -266,8 +269,8 @@ def _key(spec: KeeperSpec, cwd: str) -> str:
         spec.main,
         spec.pool,
         spec.cores,
-        # How much it logs is up to whoever starts it.
-        sorted(item for item in spec.settings.items() if item[0] != "log_level"),
+        # How much it logs, and how long it waits, is up to whoever starts it.
+        sorted(item for item in spec.settings.items() if item[0] not in STARTERS),
         None if spec.share else secrets.token_hex(8),
     ]
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:16]

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from jetmap.environment import without_ours
 from jetmap.errors import BrokerUnreachable, ConfigurationError
 
 # Runs in the child before it becomes nats-server, so that it ends when the process that started
@@ -143,7 +144,7 @@ class NatsServer:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={"GOMAXPROCS": str(server_threads()), **os.environ},
+                env={"GOMAXPROCS": str(server_threads()), **without_ours(os.environ)},
                 pass_fds=self._inherited,
                 start_new_session=True,  # a ^C at the terminal is not for it
             )

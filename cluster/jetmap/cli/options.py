@@ -70,6 +70,7 @@ TABLE = [
     Option("grace", "SECONDS", "To finish in after SIGTERM."),
     Option("nice", "0-19", "Niceness of the workers."),
     Option("worker_memory", "SIZE", "Data a worker may hold; then MemoryError."),
+    Option("output_bytes", "SIZE", "What a worker's functions may print a second."),
     Option("recycle_chunks", "N", "Replace a worker after so many chunks."),
     Option("recycle_age", "SECONDS", "Replace a worker after so long."),
     Option("recycle_memory", "SIZE", "Replace a worker that holds so much."),
@@ -95,8 +96,16 @@ BROKER = (
     *("nats_tls_ca", "nats_tls_cert", "nats_tls_key", "pool"),
 )
 WORKER = (
-    *("cores", "start_timeout", "version", "grace", "nice", "worker_memory", "recycle_chunks"),
-    *("recycle_age", "recycle_memory", "trust_pickle", "reload", "work_storage", "work_replicas"),
+    *("cores", "start_timeout", "version", "grace", "nice", "worker_memory", "output_bytes"),
+    *(
+        "recycle_chunks",
+        "recycle_age",
+        "recycle_memory",
+        "trust_pickle",
+        "reload",
+        "work_storage",
+        "work_replicas",
+    ),
 )
 GATEWAY = ("host", "port", "token_file", "allowed_hosts", "cors_origins", "debug")
 SERVER = ("nats_host", "nats_port", "nats_user", "nats_password_file", "store")

@@ -46,6 +46,8 @@ _KEEPERS = {
     "nice",
     "withdraw_grace",
     "worker_memory",
+    "output_bytes",
+    "start_timeout",
     "recycle_chunks",
     "recycle_age",
     "recycle_memory",

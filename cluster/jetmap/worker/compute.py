@@ -15,6 +15,9 @@ from jetmap import arrays
 from jetmap.messages import Chunk, ErrorRecord, Final, Format, Report, encode
 from jetmap.tasks import Function
 
+from .aftermath import Aftermath
+
+NO_AFTERMATH = Aftermath()
 _MESSAGE_LIMIT = 8_192
 
 
@@ -44,13 +47,13 @@ def compute(
     progress: ProgressWords,
     emit: Callable[[Report], None],
     limits: Limits,
-    after: Callable[[], None] | None = None,
+    aftermath: Aftermath = NO_AFTERMATH,
 ) -> None:
     """Calls the function for each item; the last report carries ``final``.
 
     Ends early, before an item, when ``progress`` says stop or the chunk has used its budget
-    of seconds: what was not begun is not in the reports. ``after`` is called when the last
-    item is done. Raises nothing that the function or the data cause.
+    of seconds: what was not begun is not in the reports. ``aftermath`` is settled after each
+    item that leaves something to do. Raises nothing that the function or the data cause.
     """
     clock = time.perf_counter
     part = _Part(chunk, function, emit, limits)
@@ -70,8 +73,11 @@ def compute(
         try:
             values.append(call(item))
         except BaseException as error:
+            aftermath.failed(error, refused=isinstance(error, _RefusedError))
             part.fail(start + position, error)
-        now = clock()
+        last, now = now, clock()
+        if aftermath.due and aftermath.settle(now - last):
+            deadline += now - last  # What a function loads at its first call is not the items'.
         if now >= report_at or part.full:
             part.flush(now - began, None)
             values = part.values
@@ -80,8 +86,6 @@ def compute(
     else:
         position = chunk.count
     progress.leave()
-    if after is not None:
-        after()
     part.flush(clock() - began, Final(start + position))
 
 
@@ -167,13 +171,9 @@ class _Part:
         self._limits = limits
         self._start = chunk.start
         self._error_bytes = 0
+        self.full = False  # The error records alone would fill a report.
         self.values: list[Any] = []
         self.errors: list[ErrorRecord] = []
-
-    @property
-    def full(self) -> bool:
-        """Whether the error records alone would fill a report."""
-        return self._error_bytes > self._limits.report
 
     def refuse(self, item: _Undecodable) -> Any:
         raise _RefusedError from item.error
@@ -187,11 +187,12 @@ class _Part:
         self.errors.append(record)
         self.values.append(None)
         self._error_bytes += _weight(record)
+        self.full = self._error_bytes > self._limits.report
 
     def flush(self, seconds: float, final: Final | None) -> None:
         """Reports everything gathered, in as many reports as their size asks for."""
         values, errors = self.values, self.errors
-        self.values, self.errors, self._error_bytes = [], [], 0
+        self.values, self.errors, self._error_bytes, self.full = [], [], 0, False
         if not errors and self._function is not None:
             try:
                 encoded = self._function.value.encode_list(values, self._chunk.format)

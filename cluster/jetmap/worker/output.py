@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .lines import Budget, Keep, Lines
 
 
-class MarkedOutput(io.TextIOBase):
-    """Text that goes to the agent's stderr line by line, each line behind its mark."""
+class MarkedBuffer(io.BufferedIOBase):
+    """The bytes under ``sys.stdout`` or ``sys.stderr``: cut into lines, and marked.
 
-    encoding = "utf-8"
-    errors = "backslashreplace"
+    It stays open: a function that replaces ``sys.stdout`` closes what it wraps when the wrapper
+    goes, and the next item still wants to print.
+    """
 
-    def __init__(self, mark: Callable[[], str], fd: int = 2) -> None:
-        self._mark = mark
+    mode = "wb"
+
+    def __init__(self, output: Output, lines: Lines, fd: int, name: str) -> None:
+        self._output = output
+        self._lines = lines
         self._fd = fd
-        self._line = ""
+        self._ours = _file_of(fd)
+        self.name = name
 
-    def write(self, text: str) -> int:
-        *lines, self._line = (self._line + text).split("\n")
-        if lines:
-            mark = self._mark()
-            # One write for each call: lines of several workers do not mix.
-            data = "".join(f"{mark} {line}\n" for line in lines)
-            self._write(data)
-        return len(text)
+    @property
+    def raw(self) -> Any:
+        return self
 
-    def flush(self) -> None:
-        """Nothing to do: whole lines are written at once, and the rest waits for its end."""
+    def write(self, data: Any, /) -> int:
+        written = bytes(data)
+        # A function, or its forked child, may have put a file or a terminal in its place.
+        if _file_of(self._fd) in (self._ours, None):
+            self._output.print(self._lines, written)
+        else:
+            write_all(self._fd, written)
+        return len(written)
 
-    def finish_line(self) -> None:
-        """Writes what an item left without a newline, while its mark still holds."""
-        if self._line:
-            self.write("\n")
+    def detach(self) -> Any:
+        raise io.UnsupportedOperation(
+            "the worker's output is not buffered: there is nothing to detach"
+        )
+
+    def close(self) -> None:
+        """Nothing: see above."""
 
     def fileno(self) -> int:
         return self._fd
@@ -45,19 +60,97 @@ class MarkedOutput(io.TextIOBase):
     def isatty(self) -> bool:
         return False
 
-    def _write(self, data: str) -> None:
-        view = data.encode(self.encoding, self.errors)
+
+class Output:
+    """Both streams of this process, written to ``fd`` line by line.
+
+    Args:
+        mark: What stands before a line that is written now.
+        fd: Where lines go.
+        rate: Bytes a second that may be printed.
+        needed: Called when ``finish`` has something to do.
+        keeps: Where the unfinished line of each stream is kept.
+    """
+
+    def __init__(
+        self,
+        mark: Callable[[], str],
+        fd: int,
+        rate: int,
+        needed: Callable[[], None],
+        keeps: Sequence[Keep | None] = (None, None),
+    ) -> None:
+        self._mark = mark
+        self._fd = fd
+        self._needed = needed
+        self._lock = threading.RLock()  # (A signal's handler may print while we do.)
+        budget = Budget(rate)
+        self._lines = [Lines(budget, keep) for keep in keeps]
+        self.stdout = _text(MarkedBuffer(self, self._lines[0], 1, "<stdout>"))
+        self.stderr = _text(MarkedBuffer(self, self._lines[1], 2, "<stderr>"))
+
+    def redirect(self) -> None:
+        """Make them this process's streams."""
+        sys.stdout = sys.__stdout__ = self.stdout  # type: ignore[misc]
+        sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[misc]
+
+    def print(self, lines: Lines, data: bytes) -> None:
+        """Take what was written to one of the streams."""
+        with self._lock:
+            self._write(lines.feed(data, self._mark(), time.monotonic()))
+            if lines.unfinished:
+                self._needed()
+
+    def finish(self) -> bool:
+        """End unfinished lines, while their mark still holds.
+
+        Returns whether to call this after the next item, whatever that prints: the function has
+        put something between itself and us, which may hold back text.
+        """
+        wrapped = False
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not self.stdout and stream is not self.stderr:
+                wrapped = True
+                with contextlib.suppress(Exception):
+                    stream.flush()
+        with self._lock:
+            for lines in self._lines:
+                self._write(lines.finish(time.monotonic()))
+        return wrapped
+
+    def after_fork(self) -> None:
+        """In a forked child: what is unfinished is its parent's to write."""
+        self._lock = threading.RLock()
+        for lines in self._lines:
+            lines.forget()
+
+    def _write(self, writes: list[bytes]) -> None:
         try:
-            while view:
-                view = view[os.write(self._fd, view) :]
+            for data in writes:
+                write_all(self._fd, data)
         except OSError:
             # The agent's stderr is gone; a function must not fail for that.
             return
 
 
-def redirect(mark: Callable[[], str]) -> MarkedOutput:
-    """Sends stdout and stderr of this process, C code included, to its stderr."""
-    os.dup2(2, 1)
-    output = MarkedOutput(mark)
-    sys.stdout = sys.stderr = output
-    return output
+def write_all(fd: int, data: bytes) -> None:
+    """Write to a descriptor that may take less at once."""
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _file_of(fd: int) -> tuple[int, int] | None:
+    """What is open under this descriptor."""
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _text(buffer: MarkedBuffer) -> io.TextIOWrapper:
+    text = io.TextIOWrapper(
+        buffer, encoding="utf-8", errors="backslashreplace", newline="\n", write_through=True
+    )
+    text.mode = "w"  # type: ignore[misc]
+    return text

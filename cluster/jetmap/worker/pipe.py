@@ -17,6 +17,7 @@ _READ_AHEAD = 65_536
 SETUP, CHUNK = b"S", b"C"
 # worker to agent
 READY, FAILED, STALE = b"R", b"F", b"X"
+WARMED = b"W"  # A function's first call here, and the seconds it took.
 # Each chunk is answered with any number of PARTs and one LAST, or with SKIPPED.
 PART, LAST, SKIPPED = b"P", b"L", b"K"
 
@@ -34,6 +35,9 @@ class BlockingPipe:
 
     def send(self, kind: bytes, payload: bytes) -> None:
         self._sock.sendall(frame(kind, payload))
+
+    def close(self) -> None:
+        self._sock.close()
 
     def receive(self) -> tuple[bytes, bytes] | None:
         """The next frame, or None when the agent is gone."""

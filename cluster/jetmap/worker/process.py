@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 
 import msgspec
@@ -14,9 +13,12 @@ from jetmap.seals import is_sealed
 from jetmap.sources import changed_sources, file_digest, note_sources
 from jetmap.tasks import Function
 
-from . import limits, pipe
+from . import forks, limits, pipe
+from .aftermath import WorkerAftermath
 from .compute import Limits, compute, refuse
-from .output import MarkedOutput, redirect
+from .dispositions import Dispositions
+from .logs import show_logs
+from .output import Output
 from .progress import Progress
 
 STALE_EXIT = 77
@@ -27,36 +29,58 @@ in_worker = False
 in_item = False
 
 
-def main(pipe_fd: int, progress_fd: int, parent: int, cpu: int | None, nice: int = 0) -> None:
+def main(
+    pipe_fd: int, progress_fd: int, output_fd: int, parent: int, cpu: int | None, nice: int = 0
+) -> None:
     """Serves chunks until the agent closes the pipe; called by the agent's spawn."""
     global in_worker
     in_worker = True
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # SIGTERM goes to the agent, which decides; a worker that obeyed it would lose its chunk.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    aftermath = WorkerAftermath()
+    dispositions = Dispositions(aftermath.needed)
+    dispositions.take()
     limits.die_with_parent(parent)
     limits.pin(cpu)
     os.nice(nice)
+    for fd in (pipe_fd, progress_fd, output_fd):
+        os.set_inheritable(fd, False)
+    channel = pipe.BlockingPipe(socket.socket(fileno=pipe_fd))
+    worker = _Worker(channel, Progress(progress_fd), output_fd, aftermath, dispositions)
+    os.register_at_fork(
+        before=dispositions.before_fork,
+        after_in_parent=dispositions.after_fork_in_parent,
+        after_in_child=worker.after_fork,
+    )
     try:
-        _Worker(pipe.BlockingPipe(socket.socket(fileno=pipe_fd)), Progress(progress_fd)).run()
+        worker.run()
     except ConnectionError:
         pass  # The agent was killed: of the pipe's two ways of saying so, the other one.
 
 
 class _Worker:
-    def __init__(self, channel: pipe.BlockingPipe, progress: Progress) -> None:
-        self._pipe = channel
+    def __init__(
+        self,
+        channel: pipe.BlockingPipe,
+        progress: Progress,
+        output_fd: int,
+        aftermath: WorkerAftermath,
+        dispositions: Dispositions,
+    ) -> None:
+        self._pipe: pipe.BlockingPipe | forks.NoPipe = channel
         self._progress = progress
+        self._aftermath = aftermath
+        self._dispositions = dispositions
         self._map = ""
         self._number = 0  # Of the chunk; the agent counts them too.
         self._functions: dict[str, Function] = {}
+        self._called: set[Function] = set()
         self._trust = self._grows = False
         self._key = b""
         self._checked = ""  # The last map for which the sources were compared.
         self._limits = Limits()
         self._decode = msgspec.msgpack.Decoder(Chunk).decode
         self._encode = msgspec.msgpack.Encoder().encode
-        self._output: MarkedOutput = redirect(self._mark)
+        self._output_fd = output_fd
+        self._output: Output | None = None
 
     def run(self) -> None:
         first = self._pipe.receive()
@@ -75,16 +99,29 @@ class _Worker:
         self._limits = Limits(
             value=setup.max_value, report=setup.max_report, report_seconds=setup.report_seconds
         )
+        self._output = Output(
+            self._mark,
+            self._output_fd,
+            setup.output_bytes,
+            self._aftermath.needed,
+            self._progress.last_words,
+        )
+        self._output.redirect()
+        show_logs(setup.log_level)
         try:
             limits.limit_memory(setup.memory_limit)
             self._functions = {function.name: function for function in load(setup)}
             self._announce()
         except BaseException as error:
+            self._end_if_forked(error)
             from jetmap.importing import told
 
             failure = StartFailed(type(error).__name__, str(error), told(error))
             self._pipe.send(pipe.FAILED, self._encode(failure))
             return False
+        self._dispositions.watch()
+        self._aftermath.steps = [self._output.finish, self._dispositions.restore]
+        self._aftermath.needed()
         return True
 
     def _announce(self) -> None:
@@ -109,15 +146,38 @@ class _Worker:
             self._pipe.send(pipe.STALE, b"")
             os._exit(STALE_EXIT)
         except BaseException as error:
+            self._end_if_forked(error)
             refuse(chunk, None, error, self._emit, self._limits)
             return
+        cold = function not in self._called
+        self._progress.set_cold(cold)
+        self._aftermath.begin((lambda seconds: self._warmed(function, seconds)) if cold else None)
         in_item = True
         try:
-            compute(
-                chunk, function, self._progress, self._emit, self._limits, self._output.finish_line
-            )
+            compute(chunk, function, self._progress, self._emit, self._limits, self._aftermath)
         finally:
             in_item = False
+
+    def _warmed(self, function: Function, seconds: float) -> None:
+        """A function's first call here has ended."""
+        self._called.add(function)
+        self._progress.leave()  # First: see ``Progress.is_cold``.
+        self._progress.set_cold(False)
+        self._pipe.send(pipe.WARMED, self._encode((function.name, seconds)))
+
+    def after_fork(self) -> None:
+        """In a forked child: let go of all that is the parent's."""
+        self._pipe.close()
+        self._pipe = forks.NoPipe()
+        self._progress.leave_to_parent()
+        self._aftermath.end_with(forks.end)
+        if self._output is not None:
+            self._output.after_fork()
+        self._dispositions.after_fork_in_child()
+
+    def _end_if_forked(self, error: BaseException) -> None:
+        if isinstance(self._pipe, forks.NoPipe):
+            forks.end(error)
 
     def _find(self, chunk: Chunk) -> Function:
         if chunk.ref is not None and chunk.seal and self._key:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from jetmap.environment import without_ours
+
 from .limits import one_thread
 
 MARK = "JETMAP__WORKER"  # In the environment of a worker, and of all that it starts.
@@ -26,20 +28,27 @@ def spawn_worker(
     cwd: str,
     pipe: socket.socket,
     progress_fd: int,
+    raw_output: int,
+    output_fd: int,
     cpu: int | None,
     mark: str,
     nice: int = 0,
 ) -> subprocess.Popen[bytes]:
-    """Starts a worker in a process group of its own; its end of ``pipe`` is passed on."""
+    """Starts a worker in a process group of its own; its end of ``pipe`` is passed on.
+
+    raw_output: its stdout and stderr. output_fd: where it writes the lines that it has marked.
+    """
     statement = (
         "from jetmap.worker.process import main; "
-        f"main({pipe.fileno()}, {progress_fd}, {os.getpid()}, {cpu}, {nice})"
+        f"main({pipe.fileno()}, {progress_fd}, {output_fd}, {os.getpid()}, {cpu}, {nice})"
     )
     return subprocess.Popen(
         interpreter(sys_path, statement),
         cwd=cwd,
-        env={**os.environ, **one_thread(), MARK: mark},
+        env={**without_ours(os.environ), **one_thread(), MARK: mark},
         stdin=subprocess.DEVNULL,
-        pass_fds=(pipe.fileno(), progress_fd),
+        stdout=raw_output,
+        stderr=raw_output,
+        pass_fds=(pipe.fileno(), progress_fd, output_fd),
         start_new_session=True,
     )
