@@ -341,15 +341,6 @@ async def test_an_expired_jobs_results_are_gone() -> None:
             check_problem(await client.get(job["links"][kind]), 410, "job-expired")
 
 
-async def test_a_head_is_refused_and_follows_nothing() -> None:
-    cluster, jobs = site(hold=True)
-    async with gateway(cluster) as client:
-        job = await submit(client, "double", [1])
-        for link in ("self", "results", "events"):
-            assert (await client.head(job["links"][link])).status_code == 405
-    assert jobs.waiters == 0
-
-
 async def test_links_follow_the_mount() -> None:
     cluster, _ = site()
     app = FastAPI()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -24,11 +24,20 @@ from . import functions, health, metrics, openapi
 from .admission import Admission
 from .asgi import App, Header, Message, Receive, Scope, Send
 from .dependency import HINT, find_cluster
-from .jobs import JobsEndpoints
+from .front import Front
+from .jobs import Endpoint, JobsEndpoints
 from .limits import Limits
+from .login import Login
 from .maps import Maps
+from .methods import allow, methods_of, options_headers
+from .pages import Pages
 from .problems import Problem, end_cancelled, problem_of, status_problem
 from .security import HostCheck, TokenCheck, route_path
+from .sessions import Signer
+from .signed import EventsAddress
+
+if TYPE_CHECKING:
+    from jetmap.dispatch.roster import FunctionStatus
 
 DESCRIPTION = (
     "One Python function over every item of a list, on every core of every host. "
@@ -39,7 +48,11 @@ CORS_HEADERS = (
     *("accept", "authorization", "content-type"),
     *("prefer", "last-event-id", "idempotency-key"),
 )
-CORS_EXPOSED = ("location", "retry-after", "preference-applied", "link")
+CORS_METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS")
+CORS_EXPOSED = (
+    *("location", "retry-after", "preference-applied", "link"),
+    *("allow", "accept-post", "www-authenticate"),
+)
 
 
 def create_app(cluster: Cluster | None = None, settings: Settings | None = None) -> Gateway:
@@ -73,17 +86,28 @@ class Gateway(FastAPI):
             description=DESCRIPTION,
             lifespan=_lifespan_for(cluster, settings),
             exception_handlers=_handlers(settings.debug),
+            docs_url=None,  # ours needs nothing from the internet
+            redoc_url=None,
+            redirect_slashes=False,  # a redirect loses bodies, and knows no proxy
         )
         self.state.cluster = cluster
         self.adopts = cluster is None  # until its own lifespan starts one
         self._settings = settings
         self._token = token
+        self._signer = None if token is None else Signer(token)
         self.state.admission = Admission(Limits.of(settings))
         self._maps = Maps(self._cluster, self.state.admission, settings.debug)
         self._jobs = JobsEndpoints(self._cluster, self.state.admission, settings.debug)
         self.router.routes += [
             Route("/map/{function}", self._maps, methods=["POST"], name="map"),
+            Route(
+                "/jobs/{name}/events/address",
+                Endpoint(EventsAddress(self._cluster, self._signer), settings.debug),
+                methods=["POST"],
+            ),
             *self._jobs.routes(),
+            *Login(token, self._signer, settings.session_ttl).routes(),
+            *Pages(self._functions, token is not None).routes(),
         ]
         self._add_routes()
 
@@ -104,27 +128,34 @@ class Gateway(FastAPI):
         app: App = super().build_middleware_stack()
         if not self.user_middleware:
             app = _ShortWay({"/map/": self._maps.serve, "/jobs/": self._jobs.submit.serve}, app)
-        if self._token is not None:
-            app = TokenCheck(app, self._token)
-        if self._settings.cors_origins:
-            app = CORSMiddleware(
-                app,
-                allow_origins=self._settings.cors_origins,
-                allow_methods=("GET", "POST", "DELETE"),
-                allow_headers=CORS_HEADERS,
-                expose_headers=CORS_EXPOSED,
-            )
+        if self._token is not None and self._signer is not None:
+            app = TokenCheck(app, self._token, self._signer)
         # Beyond loopback it has names that nobody told it, and always a token.
         if self._settings.allowed_hosts or not self._settings.listens_beyond_loopback:
             app = HostCheck(app, self._settings.allowed_hosts)
-        return _Stopping(app) if self.user_middleware else app
+        app = Front(app, self._settings.root_path)
+        if self.user_middleware:
+            app = _Stopping(app)
+        if self._settings.cors_origins:
+            # Outside of everything: a page may read why it was refused, whoever refuses it.
+            app = CORSMiddleware(
+                app,
+                allow_origins=self._settings.cors_origins,
+                allow_methods=CORS_METHODS,
+                allow_headers=CORS_HEADERS,
+                expose_headers=CORS_EXPOSED,
+            )
+        return app
 
     def openapi(self) -> dict[str, Any]:
         """The document, with a path for each function that is offered now."""
         document = super().openapi()
+        infos = [status.info for status in self._functions() if status.alive]
+        return openapi.extend(document, infos)
+
+    def _functions(self) -> list[FunctionStatus]:
         cluster: Cluster | None = self.state.cluster
-        statuses = cluster.functions if cluster is not None else []
-        return openapi.extend(document, [status.info for status in statuses if status.alive])
+        return cluster.functions if cluster is not None else []
 
     def _cluster(self, scope: Scope) -> Cluster:
         cluster: Cluster | None = self.state.cluster
@@ -225,6 +256,11 @@ def _handlers(debug: bool) -> dict[Any, Callable[[Request, Any], Any]]:
         headers: list[Header] = [
             (name.lower().encode(), value.encode()) for name, value in (exc.headers or {}).items()
         ]
+        if exc.status_code == 405 or request.method == "OPTIONS":
+            methods = methods_of(request.app.router.routes, request.scope)
+            if methods and request.method == "OPTIONS":
+                return Response(status_code=204, headers=options_headers(request.scope, methods))
+            headers = [allow(methods)] if methods else headers
         return _answer(status_problem(exc.status_code, exc.detail, headers))
 
     async def of_parameters(request: Request, exc: RequestValidationError) -> Response:

@@ -105,7 +105,7 @@ async def _json_pieces(body: bytes, limits: Limits, hold: Hold) -> list[msgspec.
         raise not_utf8(position)
     elements: list[msgspec.Raw] = []
     start = len(body) - len(body.lstrip(_SPACE))
-    if body[start] == ord("["):
+    if body[start : start + 1] == b"[":
         start += 1
         signature = _signature(body, start)
         while (end := _cut(body, start, signature)) is not None:

@@ -33,7 +33,7 @@ from .jobstreams import EventId, check_kept, events, lines, packed, page, write
 from .media import CONTENT_TYPES, answer_type
 from .problems import Problem, answer_nobody, bad_parameter, end_cancelled, problem_of, refuse
 from .request import number, parameters, read_job_request, whole_number
-from .security import header
+from .security import HEAD, header
 from .uploads import begin, store
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class JobsEndpoints:
         ]
         for route in routes:
             assert route.methods is not None
-            route.methods.discard("HEAD")  # as for the other routes; a stream has no cheap head
+            route.methods.discard("HEAD")  # which is a GET by the time it comes here
         return [*routes]
 
     # Submitting and ending
@@ -153,6 +153,8 @@ class JobsEndpoints:
         start = _number(given, "start", 0, bounds.START)
         limit = _number(given, "limit", PAGE_LIMIT, bounds.PAGE_ITEMS)
         wait = number("wait", given["wait"], bounds.POLL) if "wait" in given else 0.0
+        if HEAD in scope:
+            wait = 0.0  # The headers are the same, whatever comes later.
         jobs = self._jobs(scope)
         record = await jobs.get(id)
         check_kept(record)
@@ -184,7 +186,9 @@ class JobsEndpoints:
         parameter; 204, behind the last event, tells it to stay away."""
         given = parameters(scope["query_string"], ("last_event_id",))
         text = header(scope, b"last-event-id")
-        last = EventId.read(given.get("last_event_id", "") if text is None else text.decode())
+        last = EventId.read(
+            given.get("last_event_id", "") if text is None else text.decode("latin-1")
+        )
         jobs = self._jobs(scope)
         if last.end:
             await send({"type": "http.response.start", "status": 204, "headers": [NO_STORE]})

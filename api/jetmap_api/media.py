@@ -29,6 +29,8 @@ CONTENT_TYPES: dict[Answer, bytes] = {
     "sse": b"text/event-stream",
 }
 
+ACCEPT_POST = (b"accept-post", ", ".join(BODY_TYPES).encode())
+
 USE_JSON = (
     "send a JSON array as application/json (curl --json '[1, 2]' does, plain -d does not), "
     "JSON lines as application/jsonl, or an array as application/msgpack"
@@ -86,7 +88,6 @@ def _quality(parameters: list[str]) -> float:
 
 
 def _unsupported(found: str) -> Problem:
-    accept = (b"accept-post", ", ".join(BODY_TYPES).encode())
     return Problem(
-        415, "unsupported-media-type", "Send JSON", f"{found}: {USE_JSON}", headers=[accept]
+        415, "unsupported-media-type", "Send JSON", f"{found}: {USE_JSON}", headers=[ACCEPT_POST]
     )

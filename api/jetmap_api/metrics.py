@@ -31,7 +31,10 @@ async def metrics(request: Request) -> Response:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(ClusterCollector(lambda: cluster))
     registry.register(_Admitted(request.app.state.admission))
-    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    try:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    except (TypeError, ValueError):  # An Accept that names a version which is not a number.
+        encode, content_type = choose_encoder("")
     return Response(encode(registry), headers={"content-type": content_type})
 
 

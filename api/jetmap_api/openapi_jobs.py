@@ -31,11 +31,11 @@ ACCEPTED: Schema = {
 PREFER: Schema = {
     "name": "Prefer",
     "in": "header",
+    # No examples: tools that try the API out send them with the first click.
     "description": "`respond-async`: run it as a job, and answer 202 at once. `wait=N`: answer "
     f"202 if the job is not over within N seconds, {bounds.POLL.most} at most. Ignored where there "
     "is no store of jobs.",
     "schema": {"type": "string"},
-    "examples": {"job": {"value": "respond-async"}, "patience": {"value": "wait=10"}},
 }
 
 KEY: Schema = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +16,8 @@ from jetmap.messages import Format
 from .asgi import Scope
 from .media import Answer, Body, answer_type, body_type
 from .problems import Problem, bad_parameter
+from .security import CALLER
+from .sessions import caller_of
 
 Errors = Literal["fail", "collect"]
 
@@ -116,7 +117,8 @@ def read_request(scope: Scope) -> MapRequest:
         elif name == b"accept":
             accept = value if accept is None else accept + b"," + value
         elif name == b"content-length":
-            length = int(value) if value.isdigit() else None
+            # Twenty digits are more than any limit, and int() refuses to read thousands.
+            length = int(value.lstrip(b"0")[:20] or b"0") if value.isdigit() else None
         elif name == b"prefer":
             prefer = value if prefer is None else prefer + b"," + value
         elif name == b"content-encoding":
@@ -157,17 +159,17 @@ def job_of_map(request: MapRequest, scope: Scope) -> JobRequest:
 
 
 def identity(scope: Scope) -> tuple[str, str | None]:
-    """Who asks (the digest of the bearer token, or ``anonymous``), and its Idempotency-Key.
+    """Who asks (the digest of the token, or ``anonymous``), and its Idempotency-Key.
 
     The key is a string, with or without quotes. Raises Problem: 400.
     """
-    caller = "anonymous"
+    caller: str | None = scope.get(CALLER)
     key: str | None = None
     for name, value in scope["headers"]:
-        if name == b"authorization":
+        if name == b"authorization" and caller is None:
             scheme, _, token = value.strip().partition(b" ")
             if scheme.lower() == b"bearer":
-                caller = hashlib.sha256(token.strip()).hexdigest()[:32]
+                caller = caller_of(token.strip())
         elif name == b"idempotency-key":
             key = value.decode("latin-1").strip()
             if len(key) > 1 and key[0] == key[-1] == '"':
@@ -176,7 +178,7 @@ def identity(scope: Scope) -> tuple[str, str | None]:
                 raise bad_parameter(
                     "Idempotency-Key", f"Idempotency-Key is a text of 1 to {MAX_KEY} characters"
                 )
-    return caller, key
+    return caller or "anonymous", key
 
 
 @lru_cache(maxsize=64)

@@ -1,23 +1,34 @@
-"""Who may ask: the Host check and the bearer token, as plain ASGI applications.
+"""Who may ask: the Host check and the token's check, as plain ASGI applications.
 
 A web page cannot drive a developer's machine: bodies need their JSON media type, which a page
 may not send elsewhere without asking (CORS), and a name that an attacker points at 127.0.0.1
-(DNS rebinding) is no allowed ``Host``.
+(DNS rebinding) is not an allowed ``Host``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from urllib.parse import quote, urlsplit
 
 from jetmap.settings import is_loopback
 
 from .asgi import App, Receive, Scope, Send
 from .problems import Problem, refuse
+from .sessions import LONGEST, Signer
 
 # Probes come with the address of a container as their host, and without a token.
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+# What a browser needs before it has a session. Nothing there is secret.
+LOGIN_PATHS = frozenset({"/login", "/logout"})
+ASSETS = "/assets/"
+
+# Where the layers leave what they found out about a request.
+SIGNATURE = "jetmap.signature"
+CALLER = "jetmap.caller"
+HEAD = "jetmap.head"  # It was a HEAD, which is served as GET.
 
 
 class HostCheck:
@@ -31,7 +42,7 @@ class HostCheck:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             host = header(scope, b"host") or b""
-            if host not in self._known and route_path(scope) not in OPEN_PATHS:
+            if host not in self._known and not is_open(scope):
                 if not self.allows(host):
                     await refuse(send, _unknown_host(host))
                     return
@@ -51,30 +62,192 @@ class HostCheck:
 
 
 class TokenCheck:
-    """Asks for ``Authorization: Bearer <token>``."""
+    """Ask for the token: ``Authorization: Bearer <token>``, or what was issued for it.
 
-    def __init__(self, app: App, token: str) -> None:
+    That is a session's cookie, of requests from the gateway's own pages, or the signature of one
+    job's events. A browser that has none of them is led to the login page.
+    """
+
+    def __init__(
+        self, app: App, token: str, signer: Signer, now: Callable[[], float] = time.time
+    ) -> None:
         self._app = app
         self._digest = _digest(token.encode())
+        self._signer = signer
+        self._now = now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and route_path(scope) not in OPEN_PATHS:
-            problem = self.check(header(scope, b"authorization"))
-            if problem is not None:
-                await refuse(send, problem)
+        if scope["type"] == "http":
+            authorization = header(scope, b"authorization")
+            if authorization is not None:
+                problem = self.check(authorization)
+            else:
+                problem = self._check_browser(scope)
+            if problem is not None and not is_open(scope) and not _leads_to_login(scope):
+                if problem.status == 401 and wants_page(scope):
+                    await _redirect(send, login_address(scope))
+                else:
+                    await refuse(send, problem)
                 return
+            if problem is None:
+                scope[CALLER] = self._signer.caller
         await self._app(scope, receive, send)
 
-    def check(self, header: bytes | None) -> Problem | None:
+    def check(self, header: bytes) -> Problem | None:
         """The refusal of an Authorization header, or None."""
-        if header is None:
-            return _unauthorized("send the header Authorization: Bearer <token>", b"Bearer")
         scheme, _, token = header.strip().partition(b" ")
         if scheme.lower() != b"bearer":
-            return _unauthorized("the scheme is Bearer", b"Bearer")
+            return unauthorized("the scheme is Bearer")
         if not hmac.compare_digest(_digest(token.strip()), self._digest):
-            return _unauthorized("this is not the gateway's token", b'Bearer error="invalid_token"')
+            return unauthorized("this is not the gateway's token", b'Bearer error="invalid_token"')
         return None
+
+    def _check_browser(self, scope: Scope) -> Problem | None:
+        """The refusal of a request without an Authorization header, or None."""
+        signature = scope.get(SIGNATURE)
+        if signature is not None:
+            job = job_of_events(scope)
+            if job is not None and self._signer.allows_events(job, signature, self._now()):
+                return None
+            return unauthorized(
+                "the signature is not of this address, or its time is over: get another with "
+                "POST /jobs/{id}/events/address"
+            )
+        session = cookie(scope, self._signer.cookie)
+        if session is None:
+            return unauthorized(
+                "send the header Authorization: Bearer <token>, or log in at /login"
+            )
+        if not self._signer.is_session(session, self._now()):
+            return unauthorized("the session is over: log in again at /login")
+        return None if is_same_origin(scope) else CROSS_SITE
+
+
+CROSS_SITE = Problem(
+    403,
+    "cross-site-request",
+    "A page of another site asks",
+    "a session counts for the gateway's own pages only: send the header Authorization: Bearer "
+    "<token> instead",
+)
+
+
+def is_open(scope: Scope) -> bool:
+    """Whether anybody may ask: probes, and OPTIONS, which only tells the methods of a path."""
+    return scope["method"] == "OPTIONS" or route_path(scope) in OPEN_PATHS
+
+
+def is_same_origin(scope: Scope) -> bool:
+    """Whether a page of this gateway asks, or its user by hand.
+
+    Browsers say it in Sec-Fetch-Site, where the gateway is reached by https or at localhost, and
+    send an Origin with all that changes something. Without either, only reading is allowed.
+    """
+    site = header(scope, b"sec-fetch-site")
+    reads = scope["method"] in ("GET", "HEAD")
+    if site is not None:
+        if site in (b"same-origin", b"none"):
+            return True
+        # A link from a page beside it; cookies of SameSite=Strict are not sent from elsewhere.
+        return reads and header(scope, b"sec-fetch-mode") == b"navigate"
+    origin = header(scope, b"origin")
+    if origin is None:
+        return reads
+    return _host_of(origin) in {
+        _without_default_port(host)
+        for name in (b"host", b"x-forwarded-host")
+        if (host := header(scope, name)) is not None
+    }
+
+
+def _host_of(origin: bytes) -> bytes:
+    """``host:port`` of an Origin, without a default port; empty where there is none."""
+    try:
+        parts = urlsplit(origin.decode("ascii"))
+    except ValueError:
+        return b""
+    if parts.scheme not in ("http", "https"):
+        return b""
+    return _without_default_port(parts.netloc.encode())
+
+
+def _without_default_port(host: bytes) -> bytes:
+    host = host.strip().lower()
+    for port in (b":80", b":443"):
+        if host.endswith(port):
+            return host[: -len(port)]
+    return host
+
+
+def is_secure(scope: Scope) -> bool:
+    """Whether the client speaks https to us, or to the proxy in front of us.
+
+    Anybody may send X-Forwarded-Proto: it only changes the answer to that request, and makes its
+    cookie stricter.
+    """
+    proto = header(scope, b"x-forwarded-proto") or b""
+    return scope.get("scheme") == "https" or proto.split(b",")[0].strip().lower() == b"https"
+
+
+def cookie(scope: Scope, name: str) -> str | None:
+    """The value of a cookie."""
+    wanted = name.encode()
+    for key, value in scope["headers"]:
+        if key == b"cookie":
+            for part in value.split(b";"):
+                found, _, text = part.strip().partition(b"=")
+                if found == wanted:
+                    return None if len(text) > LONGEST else str(text, "latin-1")
+    return None
+
+
+def take_signature(scope: Scope) -> None:
+    """Move the query's signature to where only the token's check looks.
+
+    The scope is changed in place: the server's access log then shows the address without it.
+    """
+    kept = []
+    for part in scope["query_string"].split(b"&"):
+        name, _, value = part.partition(b"=")
+        if name == b"signature":
+            scope[SIGNATURE] = value[:LONGEST].decode("latin-1")
+        else:
+            kept.append(part)
+    scope["query_string"] = b"&".join(kept)
+
+
+def job_of_events(scope: Scope) -> str | None:
+    """The job whose events a request reads; None: it does something else."""
+    parts = route_path(scope).split("/")
+    reads = scope["method"] == "GET" and len(parts) == 4
+    return parts[2] if reads and (parts[1], parts[3]) == ("jobs", "events") else None
+
+
+def wants_page(scope: Scope) -> bool:
+    """Whether a person opens this address in a browser."""
+    accept = header(scope, b"accept") or b""
+    mode = header(scope, b"sec-fetch-mode")
+    return scope["method"] == "GET" and b"text/html" in accept and mode in (None, b"navigate")
+
+
+def login_address(scope: Scope) -> str:
+    """The login page, which leads back to where the request was for."""
+    place = quote(scope["path"], safe="/")
+    if scope["query_string"]:
+        place += "?" + scope["query_string"].decode("latin-1")
+    root = scope.get("root_path", "").rstrip("/")
+    return f"{root}/login?next={quote(place, safe='/')}"
+
+
+async def _redirect(send: Send, place: str) -> None:
+    headers = [(b"location", place.encode("ascii")), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": 303, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _leads_to_login(scope: Scope) -> bool:
+    path = route_path(scope)
+    return path in LOGIN_PATHS or path.startswith(ASSETS)
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -116,6 +289,7 @@ def _unknown_host(host: bytes) -> Problem:
     )
 
 
-def _unauthorized(detail: str, challenge: bytes) -> Problem:
+def unauthorized(detail: str, challenge: bytes = b"Bearer") -> Problem:
+    """401 with what to send."""
     headers = [(b"www-authenticate", challenge)]
     return Problem(401, "unauthorized", "A token is needed", detail, headers=headers)

@@ -112,6 +112,8 @@ def _is_huge(value: Real) -> bool:
 # Times.
 TIMEOUT = Bound(0.001, CENTURY)  # Of a map, a job or an item.
 TTL = Bound(1, CENTURY)  # That a job is kept after its end.
+SESSION = Bound(60, 31_536_000)  # That a login in a browser lasts: up to a year.
+SIGNED = Whole(1, 3600, "a number of seconds")  # In which a signed address may be opened.
 POLL = Bound(0, 600)  # That an HTTP request waits for something to come.
 PATIENCE = Bound(0, CENTURY)  # That a Python caller waits.
 DURATION = Bound(0.000_001, CENTURY)

@@ -45,6 +45,7 @@ CONFIG_VARIABLE = "JETMAP_CONFIG"
 CONFIG_FILES = ("jetmap.toml", "config/jetmap.toml")
 
 CORES = re.compile(r"\d+|\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)
+ROOT_PATH = re.compile(r"(?=.{1,200}\Z)(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 POOL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -75,6 +76,13 @@ def _cores(value: str) -> str:
 def _pool(value: str) -> str:
     if not POOL.fullmatch(value):
         raise ValueError("takes up to 64 letters, digits, - and _")
+    return value
+
+
+def _root_path(value: str) -> str:
+    value = value.rstrip("/")
+    if value and not ROOT_PATH.fullmatch(value):
+        raise ValueError('is a path such as "/jetmap", of letters, digits, "-", ".", "_" and "~"')
     return value
 
 
@@ -222,6 +230,8 @@ class Settings(BaseSettings):
     token_file: ReadableFile | None = None
     allowed_hosts: Words = []
     cors_origins: Words = []
+    root_path: Annotated[str, AfterValidator(_root_path)] = ""
+    session_ttl: Annotated[float, _within(bounds.SESSION)] = 43_200.0
     debug: bool = False
 
     # The NATS server that `jetmap up` starts.

@@ -83,6 +83,7 @@ TABLE = [
     Option("token_file", "FILE", "Holds the bearer token that requests must show."),
     Option("allowed_hosts", "NAMES", "Host headers to accept, comma-separated.", "--allowed-host"),
     Option("cors_origins", "ORIGINS", "Whose pages may call it, comma-separated.", "--cors-origin"),
+    Option("root_path", "PREFIX", "The path prefix under which a proxy serves it."),
     Option("debug", None, "Put tracebacks into errors."),
     Option("nats_host", "ADDRESS", "Where the NATS server listens; 0.0.0.0: for other hosts."),
     Option("nats_port", "PORT", "Its port; 0: any that is free."),
@@ -107,7 +108,7 @@ WORKER = (
         "work_replicas",
     ),
 )
-GATEWAY = ("host", "port", "token_file", "allowed_hosts", "cors_origins", "debug")
+GATEWAY = ("host", "port", "token_file", "allowed_hosts", "cors_origins", "root_path", "debug")
 SERVER = ("nats_host", "nats_port", "nats_user", "nats_password_file", "store")
 
 CONFIG = inspect.Parameter(

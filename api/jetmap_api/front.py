@@ -1,0 +1,107 @@
+"""The first layer of the gateway: prefixes of proxies, trailing slashes, signatures, HEAD.
+
+A proxy may serve the gateway below a prefix. It says so in ``X-Forwarded-Prefix``, or the setting
+``root_path`` does. Either way ASGI's ``root_path`` holds it from here on, and every address that
+the gateway writes starts with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from jetmap.settings import ROOT_PATH
+
+from .asgi import App, Message, Receive, Scope, Send
+from .security import HEAD, route_path, take_signature
+
+# First segments of the gateway's own paths. A path that starts with one of them has no prefix.
+OWN = frozenset(
+    {
+        *("map", "jobs", "functions", "workers", "healthz", "readyz", "metrics", "scale"),
+        *("docs", "openapi.json", "login", "logout", "assets", "ui"),
+    }
+)
+
+
+class Front:
+    """Bring a request into the form that all layers behind expect. root_path: the setting."""
+
+    def __init__(self, app: App, root_path: str) -> None:
+        self._app = app
+        self._root_path = root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if b"signature=" in scope["query_string"]:
+            take_signature(scope)
+        prefix = self._root_path or forwarded_prefix(scope)
+        if prefix:
+            scope = under(scope, prefix)
+        route = route_path(scope)
+        path = scope["path"]
+        if route == "":
+            scope = {**scope, "path": path + "/"}
+        elif len(route) > 1 and route[-1] == "/" and route[-2] != "/":
+            scope = {**scope, "path": path[:-1]}
+        if scope["method"] == "HEAD":
+            await serve_head(self._app, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def forwarded_prefix(scope: Scope) -> str:
+    """``X-Forwarded-Prefix`` where it is a plain path, else nothing.
+
+    Anybody may send it, for it only changes the addresses in the answer to that one request.
+    """
+    for name, value in scope["headers"]:
+        if name == b"x-forwarded-prefix":
+            # Each of a chain of proxies adds its own; the first one is the outermost.
+            parts = [part.strip().rstrip("/") for part in value.decode("latin-1").split(",")]
+            prefix = "".join(parts)
+            return prefix if ROOT_PATH.fullmatch(prefix) else ""
+    return ""
+
+
+def under(scope: Scope, prefix: str) -> Scope:
+    """The request below a prefix, whether the proxy has taken the prefix off its path or not."""
+    root: str = scope.get("root_path", "")
+    path: str = scope["path"]
+    if root == prefix or root.startswith(prefix + "/"):  # The server was told, too.
+        return scope
+    kept = path == prefix or path.startswith(prefix + "/")
+    if kept and not root and prefix.split("/")[1] not in OWN:
+        return {**scope, "root_path": prefix}
+    return {**scope, "root_path": prefix + root, "path": prefix + path}
+
+
+async def serve_head(app: App, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer HEAD with the status and headers of GET.
+
+    The server still sees HEAD in its own scope. A stream is ended behind its headers, as if the
+    client had left.
+    """
+    over = asyncio.Event()
+
+    async def heading(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+        elif message["type"] == "http.response.body" and not over.is_set():
+            over.set()
+            await send({"type": "http.response.body", "body": b""})
+
+    async def receiving() -> Message:
+        if over.is_set():
+            return {"type": "http.disconnect"}
+        coming = asyncio.ensure_future(receive())
+        ended = asyncio.ensure_future(over.wait())
+        try:
+            await asyncio.wait({coming, ended}, return_when=asyncio.FIRST_COMPLETED)
+            return coming.result() if coming.done() else {"type": "http.disconnect"}
+        finally:
+            coming.cancel()
+            ended.cancel()
+
+    await app({**scope, "method": "GET", HEAD: True}, receiving, heading)

@@ -1,0 +1,316 @@
+"""Pages for people: what a browser is given, and what it does with it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import httpx
+import pytest
+
+import jetmap_api
+from browser import CHROMIUM, Browser
+from fake_cluster import FakeCluster, gateway
+from jetmap.client.cluster import Cluster
+from jetmap.settings import Settings
+from jetmap_api.pages import prefers_page
+from jobs_over_http import site
+from over_http import double
+from served import served
+from tools import need_tool
+from waiting import wait_until_sync
+
+pytestmark = pytest.mark.anyio
+
+T = TypeVar("T")
+
+STATIC = Path(jetmap_api.__file__).parent / "static"
+HTML = {"accept": "text/html"}
+
+
+def odd(item: str, *, much: int) -> str:
+    """Less <b>than</b> & 'quoted'."""
+    return item * much
+
+
+def power(n: int, *, exponent: int) -> int:
+    """The power of a number."""
+    return int(n**exponent)
+
+
+async def test_the_first_page_for_people_and_for_programs() -> None:
+    async with gateway(FakeCluster(double, odd), root_path="/a") as client:
+        html = await client.get("/", headers=HTML)
+        data = await client.get("/", headers={"accept": "application/json"})
+        plain = await client.get("/", headers={"accept": "*/*"})
+    assert html.headers["content-type"].startswith("text/html")
+    assert html.headers["vary"] == data.headers["vary"] == "accept"
+    assert data.json() == plain.json()
+    assert [f["name"] for f in data.json()["functions"]] == ["double", "odd"]
+    assert data.json()["functions"][0]["jobs"] == "/a/jobs/double"
+    assert "curl --json &#x27;[7, 8, 9]&#x27; http://localhost/a/map/double" in html.text
+    assert "Less &lt;b&gt;than&lt;/b&gt; &amp; &#x27;quoted&#x27;." in html.text
+    assert "kwargs=%7B%22much%22" in html.text  # what it needs is in the command
+    for name in ("docs", "workers", "jobs", "metrics", "openapi.json"):
+        assert f'href="/a/{name}"' in html.text
+    assert "$" not in re.sub(r"\$JETMAP_TOKEN", "", html.text)
+
+
+async def test_the_first_page_behind_a_token() -> None:
+    async with gateway(FakeCluster(double), token="x") as client:
+        client.headers["authorization"] = "Bearer x"
+        guarded = (await client.get("/", headers=HTML)).text
+    async with gateway(FakeCluster()) as client:
+        empty = (await client.get("/", headers=HTML | {"host": 'localhost"><b>'})).status_code
+        nothing = (await client.get("/", headers=HTML)).text
+    assert "Authorization: Bearer $JETMAP_TOKEN" in guarded and "logout" in guarded
+    assert "jetmap worker" in nothing and 'logout" hidden' in nothing
+    assert empty == 403
+
+
+async def test_an_odd_host_is_shown_as_text() -> None:
+    options: dict[str, Any] = {"allowed_hosts": ["*"]}
+    async with gateway(FakeCluster(double), **options) as client:
+        page = await client.get("/", headers=HTML | {"host": "a'\"><script>b"})
+    assert "<script>b" not in page.text and "&lt;script&gt;b" in page.text
+
+
+@pytest.mark.parametrize(
+    ("accept", "page"),
+    [
+        (None, False),
+        ("*/*", False),
+        ("application/json", False),
+        ("text/html", True),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", True),
+        ("application/json, text/html", False),
+        ("text/html;q=0.9, application/json;q=0.1", True),
+    ],
+)
+def test_browsers_prefer_pages(accept: str | None, page: bool) -> None:
+    assert prefers_page(None if accept is None else accept.encode()) is page
+
+
+async def test_pages_need_nothing_from_elsewhere() -> None:
+    async with gateway(FakeCluster(double), token="x") as client:
+        for path in ("/", "/docs", "/login"):
+            headers = HTML | {"authorization": "Bearer x"} if path != "/login" else HTML
+            page = await client.get(path, headers=headers)
+            assert page.status_code == 200
+            policy = page.headers["content-security-policy"]
+            assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
+            assert "script-src 'self';" in policy
+            assert page.headers["x-content-type-options"] == "nosniff"
+            assert page.headers["cache-control"] == "no-store"
+            assert "http" not in re.sub(r"http://localhost/\w+/double", "", page.text)
+            loaded = re.findall(r'(?:src|href)="(/assets/[^"]+)"', page.text)
+            assert len(loaded) >= 2
+            for name in loaded:  # without the token: the login page has them too
+                asset = await client.get(name)
+                assert asset.status_code == 200
+                known = {"if-none-match": asset.headers["etag"]}
+                again = await client.get(name, headers=known)
+                assert (again.status_code, again.content) == (304, b"")
+        for name in (
+            "login.html",
+            "../pages.py",
+            "%2e%2e/pages.py",
+            "swagger-ui",
+            "",
+            "nothing.js",
+        ):
+            response = await client.get(f"/assets/{name}", headers={"authorization": "Bearer x"})
+            assert response.status_code == 404, name
+
+
+async def test_there_is_no_other_documentation() -> None:
+    async with gateway(FakeCluster(double)) as client:
+        assert (await client.get("/redoc")).status_code == 404
+
+
+def test_swagger_ui_is_what_its_makers_published() -> None:
+    rows = re.findall(
+        r"\| `(\S+)` \| `([0-9a-f]{64})` \|", (STATIC / "swagger-ui/README.md").read_text()
+    )
+    assert len(rows) == 2
+    for name, digest in rows:
+        assert hashlib.sha256((STATIC / "swagger-ui" / name).read_bytes()).hexdigest() == digest
+
+
+# With a browser
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    started = Browser(need_tool(*CHROMIUM), tmp_path / "profile")
+    yield started
+    started.close()
+
+
+@asynccontextmanager
+async def shown(token: str | None = None, **settings: Any) -> AsyncIterator[str]:
+    """The address of a gateway that a browser can reach."""
+    cluster, _ = site(double, power)
+    async with served(cast(Cluster, cluster), Settings(token=token, **settings)) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+WATCH = """
+window.refused = [];
+document.addEventListener("securitypolicyviolation", (event) =>
+  refused.push(`${event.blockedURI} ${event.violatedDirective}`));
+window.addEventListener("error", (e) => refused.push(String(e.message)), true);
+"""
+
+
+class Tab:
+    """A page in the browser, off the event loop that serves it."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        browser.call("Page.enable")
+        browser.call("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
+
+    def open(self, url: str) -> None:
+        self._browser.call("Page.navigate", url=url)
+        self.until("document.readyState === 'complete'")
+
+    def until(self, condition: str) -> Any:
+        def holds() -> Any:
+            try:
+                return self._browser.evaluate(condition)
+            except AssertionError:  # between two pages
+                return None
+
+        return wait_until_sync(holds, condition)
+
+    def do(self, script: str) -> Any:
+        return self._browser.evaluate(script)
+
+    def check_quiet(self, url: str) -> None:
+        """Nothing was refused by the page's policy, and nothing came from elsewhere."""
+        assert self.do("window.refused") == []
+        loaded = self.do("performance.getEntriesByType('resource').map((e) => e.name)")
+        assert loaded and all(name.startswith(f"{url}/") for name in loaded), loaded
+
+    def picture(self, path: Path, *, dark: bool = False, width: int = 1100) -> None:
+        features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self._browser.call("Emulation.setEmulatedMedia", features=features)
+        self._browser.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=900,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        data = self._browser.call("Page.captureScreenshot")["data"]
+        path.write_bytes(base64.b64decode(data))
+
+
+async def aside(work: Callable[[], T]) -> T:
+    return await asyncio.to_thread(work)
+
+
+LOG_IN = """
+document.querySelector('[name=token]').value = %r;
+document.querySelector('form button').click();
+"""
+# Opens the first map's operation, and clicks Execute.
+EXECUTE = """
+(async () => {
+  const until = async (what) => {
+    for (let tries = 0; tries < 300; tries++) {
+      const found = what();
+      if (found) return found;
+      await new Promise((done) => setTimeout(done, 50));
+    }
+    throw new Error("waited for " + what);
+  };
+  const block = await until(() => document.querySelector("#operations-map-map_double"));
+  block.querySelector(".opblock-summary-control").click();
+  (await until(() => block.querySelector(".execute"))).click();
+  const cell = ".live-responses-table tbody .response-col_status";
+  const status = await until(() => block.querySelector(cell));
+  const body = block.querySelector(".live-responses-table pre, .live-responses-table code");
+  return status.textContent.trim().slice(0, 3) + " " + body.textContent.replace(/\\s/g, "");
+})()
+"""
+
+
+async def test_the_first_click_in_the_documentation_runs_the_function(browser: Browser) -> None:
+    async with shown() as url:
+
+        def first_click() -> None:
+            tab = Tab(browser)
+            tab.open(f"{url}/docs")
+            assert tab.do(EXECUTE).startswith("200 ")
+            assert "14" in tab.do(
+                "document.querySelector('.live-responses-table .microlight, "
+                ".live-responses-table pre').textContent"
+            )
+            tab.check_quiet(url)
+
+        await aside(first_click)
+
+
+async def test_a_browser_behind_a_token(browser: Browser, tmp_path: Path) -> None:
+    async with shown("s3cret") as url:
+        async with httpx.AsyncClient(base_url=url) as client:
+            client.headers["authorization"] = "Bearer s3cret"
+            job = (await client.post("/jobs/double", json=[1, 2])).json()
+
+        def visit() -> None:
+            tab = Tab(browser)
+            tab.open(f"{url}/docs")
+            tab.until("location.pathname === '/login' && document.readyState === 'complete'")
+            tab.check_quiet(url)
+            tab.do(LOG_IN % "wrong")
+            tab.until("document.querySelector('.message')?.textContent.includes('not the gateway')")
+            tab.do(LOG_IN % "s3cret")
+            tab.until("location.pathname === '/docs'")
+            assert tab.do(EXECUTE).startswith("200 ")
+            tab.check_quiet(url)
+            tab.open(f"{url}/")
+            assert tab.do("document.cookie") == ""  # HttpOnly
+            tab.check_quiet(url)
+            heard = tab.do(
+                "new Promise((done) => {"
+                f"const source = new EventSource('{job['links']['events']}');"
+                "source.addEventListener('done', (e) => { source.close(); done(e.data); });"
+                "source.onerror = () => done('error'); })"
+            )
+            assert '"done":2' in heard
+            tab.do("document.querySelector('header form button').click()")
+            tab.until("location.pathname === '/login' && document.readyState === 'complete'")
+
+        await aside(visit)
+
+
+async def test_a_page_of_another_origin_reads_events_by_a_signed_address(browser: Browser) -> None:
+    async with shown() as page, shown("s3cret", cors_origins=[page]) as url:
+        async with httpx.AsyncClient(base_url=url) as client:
+            client.headers["authorization"] = "Bearer s3cret"
+            job = (await client.post("/jobs/double", json=[1, 2])).json()
+            made = await client.post(f"{job['links']['self']}/events/address")
+        places = [f"{url}{made.json()['url']}", f"{url}{job['links']['events']}"]
+
+        def listen() -> None:
+            tab = Tab(browser)
+            tab.open(f"{page}/healthz")  # a document without a policy
+            heard = [
+                tab.do(
+                    f"new Promise((done) => {{ const source = new EventSource('{place}');"
+                    "source.addEventListener('done', (e) => { source.close(); done(e.data); });"
+                    "source.onerror = () => done('error'); })"
+                )
+                for place in places
+            ]
+            assert '"done":2' in heard[0] and heard[1] == "error"
+
+        await aside(listen)
