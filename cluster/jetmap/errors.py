@@ -147,6 +147,10 @@ class BrokerUnreachable(JetmapError, ConnectionError):
     """No NATS server answers at this address, or it refuses the credentials."""
 
 
+class BrokerRefused(JetmapError):
+    """The broker answered, and refused what was asked of it."""
+
+
 class TopologyMismatch(JetmapError):
     """A stream or consumer on the server differs from what jetmap needs.
 

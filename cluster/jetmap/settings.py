@@ -86,6 +86,12 @@ def _root_path(value: str) -> str:
     return value
 
 
+def _domain(value: str) -> str:
+    if not re.fullmatch(r"[^\s.*>]{1,255}", value) or value == "API":
+        raise ValueError("is the name of a JetStream domain: one word without dots")
+    return value
+
+
 def _urls(value: str) -> str:
     for url in value.split(","):
         if not re.match(r"(nats|tls)://[^/\s]+", url.strip()):
@@ -168,6 +174,8 @@ class Settings(BaseSettings):
     nats_token: SecretStr | None = None
     nats_token_file: ReadableFile | None = None
     nats_creds: ReadableFile | None = None
+    nats_nkey_file: ReadableFile | None = None
+    nats_js_domain: Annotated[str, AfterValidator(_domain)] | None = None
     nats_tls_ca: ReadableFile | None = None
     nats_tls_cert: ReadableFile | None = None
     nats_tls_key: ReadableFile | None = None
@@ -285,6 +293,8 @@ class Settings(BaseSettings):
         for name in ("nats_password", "nats_token", "token"):
             if getattr(self, name) is not None and getattr(self, f"{name}_file") is not None:
                 problems.append(f"{name} and {name}_file are both set: keep one of them")
+        if self.nats_creds and self.nats_nkey_file:
+            problems.append("nats_creds and nats_nkey_file are both set: keep one of them")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -313,6 +323,8 @@ class Settings(BaseSettings):
             password=self.read_nats_password(),
             token=self.read_nats_token(),
             creds=self.nats_creds,
+            nkey=self.nats_nkey_file,
+            domain=self.nats_js_domain,
             tls_ca=self.nats_tls_ca,
             tls_cert=self.nats_tls_cert,
             tls_key=self.nats_tls_key,

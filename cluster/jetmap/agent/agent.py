@@ -16,8 +16,8 @@ from nats.aio.msg import Msg
 
 from jetmap import subjects
 from jetmap.broker import topology
-from jetmap.broker.connection import Connection, Subscription
-from jetmap.broker.faults import Forbidden
+from jetmap.broker.connection import Connection, JetStreamError, Subscription
+from jetmap.broker.faults import Forbidden, is_lasting
 from jetmap.errors import JetmapError
 from jetmap.messages import (
     AgentMail,
@@ -42,7 +42,7 @@ from .claims import Claims
 from .code import CodeFile
 from .holdings import Holding, Holdings, Lease
 from .intake import NAK, Delivered, Intake
-from .offer import Offer
+from .offer import Offer, brief
 from .options import AgentOptions
 from .reports import Reports, too_large
 from .slot import Slot, StartWorker
@@ -82,7 +82,7 @@ class Agent:
     ) -> None:
         self.id = subjects.new_id()
         self.failed: str | None = None
-        self.refused: Forbidden | None = None
+        self.refused: Forbidden | JetStreamError | None = None
         self._served = ""  # The offer whose chunks we pull.
         self._connection = connection
         self._options = options = replace(options, host=options.host or socket.gethostname())
@@ -238,10 +238,11 @@ class Agent:
             return
         try:
             await self._offer.find_consumers()
-        except Forbidden as error:
-            if self.refused is None:
-                logger.error("no chunks: %s", error)
-            self.refused, self._served = error, ""
+        except (Forbidden, JetStreamError) as error:
+            if is_lasting(error):
+                if self.refused is None:
+                    logger.error("no chunks: %s", error)
+                self.refused, self._served = error, ""
             raise
         is_news = self._served != self._offer.name
         self.refused, self._served = None, self._offer.name
@@ -274,7 +275,10 @@ class Agent:
             trusts=self._options.setup.trust,
             local=self._options.local if self._served else "",
         )
-        await self._send(subjects.presence(self._options.pool, self.id), encode(presence))
+        message = encode(presence)
+        if len(message) > self._connection.max_payload:
+            message = encode(brief(presence))
+        await self._send(subjects.presence(self._options.pool, self.id), message)
 
     # Chunks
 

@@ -102,7 +102,9 @@ class Intake:
         """From now on, takes the chunks of this offer."""
         for lane in self._lanes:
             name = subjects.consumer(self._local if lane == subjects.LOCAL else offer, lane, epoch)
-            self._subjects[lane] = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{name}"
+            self._subjects[lane] = (
+                f"{self._connection.api_prefix}CONSUMER.MSG.NEXT.{self._stream}.{name}"
+            )
             self._pulls.forget(lane)
             self._heard[lane] = time.monotonic()
         await self.pull()

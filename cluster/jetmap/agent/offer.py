@@ -11,11 +11,20 @@ import msgspec
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection
 from jetmap.errors import JetmapError
-from jetmap.messages import FunctionInfo, Ready
+from jetmap.messages import FunctionInfo, Presence, Ready
 
 from .options import AgentOptions
 
 logger = logging.getLogger(__name__)
+
+
+def brief(presence: Presence) -> Presence:
+    """An announcement without documents and schemas, for a broker with small messages."""
+    functions = [
+        msgspec.structs.replace(f, doc="", item={}, value={}, kwargs={}) for f in presence.functions
+    ]
+    failure = presence.failure[-1000:] if presence.failure else None
+    return msgspec.structs.replace(presence, functions=functions, failure=failure)
 
 
 class Offer:

@@ -31,7 +31,7 @@ __all__ = ["Auth", "Connection", "JetStreamError", "NoResponders", "Subscription
 
 logger = logging.getLogger(__name__)
 
-ENVELOPE_BYTES = 32_768
+ENVELOPE_BYTES = 32_768  # Of a message, for all that travels beside items or values.
 
 CROWDED_BYTES = 2**20
 
@@ -44,9 +44,14 @@ class Connection:
 
     While the broker is away, publishes are kept (up to 4 MiB) and requests time out.
     errors: exceptions in callbacks, dropped messages and refusals so far; each is logged.
+    domain: of the JetStream that is used, if it is not the server's own.
     """
 
     def __init__(self, servers: Sequence[str], *, name: str, auth: Auth, inbox_prefix: str) -> None:
+        self.domain = auth.domain
+        self.api_prefix = f"$JS.{auth.domain}.API." if auth.domain else "$JS.API."
+        # A leaf node passes what is for a bucket of another domain only under this.
+        self.kv_prefix = self.api_prefix if auth.domain else ""
         self.servers = list(servers)
         self.name = name
         self.inbox_prefix = inbox_prefix
@@ -94,12 +99,16 @@ class Connection:
     def room(self) -> int:
         """Bytes that items or values may have in the server's largest message, which also says
         whose they are."""
-        return max(1, self.max_payload - ENVELOPE_BYTES)
+        return self.max_payload - min(ENVELOPE_BYTES, self.max_payload // 2)
 
     @property
     def clustered(self) -> bool:
-        """Whether the server is one of several."""
-        return bool(self._client._server_info.get("cluster"))
+        """Whether there may be several servers: this one says so, or JetStream is elsewhere."""
+        return bool(self.domain or self._client._server_info.get("cluster"))
+
+    @property
+    def server_version(self) -> str:
+        return str(self._client._server_info.get("version", "unknown"))
 
     @property
     def server_name(self) -> str:
@@ -224,12 +233,22 @@ class Connection:
         """The answer of ``$JS.API.<subject>``. Raises JetStreamError when it is a refusal."""
         data = b"" if payload is None else msgspec.json.encode(payload)
         try:
-            return checked(await self.request(f"$JS.API.{subject}", data, timeout))
+            return checked(await self.request(f"{self.api_prefix}{subject}", data, timeout))
         except NoResponders as error:
-            raise NoResponders(
-                f"JetStream does not answer at {self.where}: is it enabled in the server "
-                "(nats-server -js) and for this account?"
-            ) from error
+            raise NoResponders(self._no_jetstream()) from error
+
+    def _no_jetstream(self) -> str:
+        if self.domain:
+            return (
+                f"no JetStream of domain {self.domain!r} answers at {self.where}: is "
+                "nats_js_domain the domain in the configuration of the servers that hold the "
+                "streams, and is the leaf node connected to them?"
+            )
+        return (
+            f"JetStream does not answer at {self.where}: enable it in the server (nats-server "
+            "-js) and for this account; where that is a leaf node of servers that have it, set "
+            "nats_js_domain to their domain"
+        )
 
     async def flush(self, timeout: float = 5) -> None:
         """Returns when the server has taken everything that was published."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.2
 PENDING_BYTES = 4 * 2**20
+OLDEST_SERVER = (2, 11)  # The first with message TTLs, which jobs need.
 
 
 class Listener(Protocol):
@@ -74,6 +76,7 @@ async def dial(
         async with asyncio.timeout(timeout):
             await client.connect(list(servers), name=name, inbox_prefix=inbox_prefix, **options)
         _check_tls(client, servers, auth, where)
+        _check_version(client, where)
     except BaseException as error:
         await discard(client)
         if not isinstance(error, Exception):
@@ -119,10 +122,25 @@ def _options(auth: Auth) -> dict[str, Any]:
         "password": auth.password,
         "token": auth.token,
         "user_credentials": auth.creds,
+        "nkeys_seed_str": auth.nkey_seed(),
     }
+    auth.check_creds()
     if auth.wants_tls:
         options["tls"] = auth.ssl_context()
     return options
+
+
+def _check_version(client: QuickClient, where: str) -> None:
+    """Raises RefusedError for a server that is too old; it would leave out what it does not
+    know, without a word."""
+    version = str(client._server_info.get("version", ""))
+    found = re.match(r"(\d+)\.(\d+)", version)
+    if found and (int(found[1]), int(found[2])) < OLDEST_SERVER:
+        oldest = ".".join(map(str, OLDEST_SERVER))
+        raise RefusedError(
+            f"the NATS server at {where} is version {version}; jetmap needs {oldest} or later: "
+            "upgrade the server"
+        )
 
 
 def _check_tls(client: QuickClient, servers: Sequence[str], auth: Auth, where: str) -> None:

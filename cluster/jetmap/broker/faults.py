@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import nats.errors
 
-from jetmap.errors import BrokerUnreachable, JetmapError, LimitExceeded
+from jetmap.errors import BrokerRefused, BrokerUnreachable, JetmapError, LimitExceeded
 
 # What an account may lack, by the subject of JetStream's API that it is asked on.
 RIGHTS = {
@@ -21,6 +21,25 @@ RIGHTS = {
     "CONSUMER.INFO": "see consumers",
 }
 PASSING = (10005, 10008)  # No suitable peers; temporarily unavailable.
+# What to do, by NATS's number of the refusal.
+ADVICE = {
+    10002: "raise this account's JetStream limits",
+    10005: "start the servers that are missing, or set {setting}replicas",
+    10023: "raise the servers' JetStream limits",
+    10026: "this account has as many consumers as it may: raise its max_consumers; each offer "
+    "needs two",
+    10027: "this account has as many streams as it may: raise its max_streams, or delete streams "
+    "that nobody needs; a pool needs two, and three more for jobs",
+    10028: "raise max_memory_store in the server's JetStream configuration, or this account's "
+    "max_mem",
+    10039: "enable JetStream for this account in the server's configuration (jetstream: enabled)",
+    10047: "raise max_file_store in the server's JetStream configuration, or this account's "
+    "max_file, or make room on its disk",
+    10074: "this is a single server: set {setting}replicas to 1",
+    10113: "lift max_bytes_required from this account",
+    10120: "give this account a limit for as many copies",
+    10122: "raise this account's memory_max_stream_bytes and disk_max_stream_bytes",
+}
 
 
 class NoResponders(BrokerUnreachable):
@@ -31,17 +50,20 @@ class Forbidden(BrokerUnreachable):
     """The server does not let this account use a subject."""
 
 
-class JetStreamError(JetmapError):
-    """JetStream refused a request. code: as in HTTP; err_code: NATS's own number."""
+class JetStreamError(BrokerRefused):
+    """JetStream refused a request. code: as in HTTP; err_code: NATS's own number. advice: what
+    was asked for, and what to do."""
 
-    def __init__(self, code: int, err_code: int, description: str) -> None:
-        super().__init__(code, err_code, description)
+    def __init__(self, code: int, err_code: int, description: str, advice: str = "") -> None:
+        super().__init__(code, err_code, description, advice)
         self.code = code
         self.err_code = err_code
         self.description = description
+        self.advice = advice
 
     def __str__(self) -> str:
-        return f"JetStream refuses: {self.description} (error {self.err_code})"
+        said = f"JetStream refuses: {self.description} (error {self.err_code})"
+        return f"{said}; {self.advice}" if self.advice else said
 
 
 class RefusedError(Exception):
@@ -59,6 +81,23 @@ def checked(answer: bytes) -> dict[str, Any]:
     return decoded
 
 
+def advised(
+    error: JetStreamError, name: str, config: dict[str, Any] | None = None, setting: str = ""
+) -> JetStreamError:
+    """The error with what was asked for, and what to do about it.
+
+    config: of the stream that was to be made. setting: the prefix of the settings that choose it.
+    """
+    asked = f"for {name}"
+    if config and "num_replicas" in config:
+        size = config["max_bytes"]
+        asked = f"cannot create stream {name} with storage {config['storage']}, replicas "
+        asked += f"{config['num_replicas']}, max_bytes {size if size >= 0 else 'unlimited'}"
+    advice = ADVICE.get(error.err_code, "").format(setting=setting)
+    text = f"{asked}: {advice}" if advice else asked
+    return JetStreamError(error.code, error.err_code, error.description, text)
+
+
 def is_passing(error: JetmapError, *, clustered: bool) -> bool:
     """Whether the broker may soon answer, as when a cluster elects a leader."""
     if isinstance(error, JetStreamError):
@@ -66,6 +105,13 @@ def is_passing(error: JetmapError, *, clustered: bool) -> bool:
     if isinstance(error, NoResponders):
         return clustered  # A node that has just started does not know yet who answers.
     return isinstance(error, BrokerUnreachable) and not isinstance(error, Forbidden)
+
+
+def is_lasting(error: JetmapError) -> bool:
+    """Whether somebody must change the broker's configuration before it lets us go on."""
+    if isinstance(error, JetStreamError):
+        return error.err_code in ADVICE and error.err_code not in PASSING
+    return isinstance(error, Forbidden)
 
 
 def refusal(error: Exception, where: str) -> RefusedError | None:
@@ -98,7 +144,7 @@ def refused_subject(said: str) -> str:
 
 def forbidden(subject: str, where: str) -> Forbidden:
     """Names the right that is missing, and what to do."""
-    call = subject.removeprefix("$JS.API.")
+    call = re.sub(r"^\$JS\.(?:[^.]+\.)?API\.", "", subject)
     right = next((text for name, text in RIGHTS.items() if call.startswith(f"{name}.")), None)
     lacks = f"does not let this account {right or 'publish to ' + subject}"
     needs = f"allow it to publish to {subject}" if right else "add that to its permissions"

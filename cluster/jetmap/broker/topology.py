@@ -28,7 +28,8 @@ from jetmap.errors import JetmapError, TopologyMismatch
 from jetmap.messages import FunctionInfo, Lane
 
 from .connection import Connection, JetStreamError, checked
-from .faults import is_passing
+from .faults import advised, is_passing
+from .provision import STREAM_NOT_FOUND, Wish, copies, halves, make
 
 logger = logging.getLogger(__name__)
 
@@ -37,17 +38,36 @@ ACK_WAIT = 10.0
 INACTIVE = 300.0
 RETRY_SECONDS = 0.5
 PATIENCE = 20.0  # For who starts: an election, and a little.
+PEERS_SECONDS = 5.0  # Of that, for servers that a cluster lacks for all copies of a stream.
+# Bytes of a work stream: the least, where the broker has little room; the most in a storage that
+# was not asked for, where others need room, too.
+LEAST_BYTES, OTHER_BYTES = 16 * 2**20, 64 * 2**20
+# Offers and functions take kilobytes; some accounts want a limit of each stream.
+BUCKET_PLACES = [
+    (storage, size) for storage in ("file", "memory") for size in (-1, 16 << 20, 1 << 20)
+]
 CONSUMER_NOT_FOUND = 10014
 NO_MESSAGE = 10037
-STREAM_IN_USE = 10058
-STREAM_NOT_FOUND = 10059
 WRONG_LAST_SEQUENCE = 10071
 CONSUMER_EXISTS = 10148
+
+# What a work stream must be.
+WORK: dict[str, Any] = {
+    "retention": "workqueue",
+    "discard": "new",
+    "discard_new_per_subject": True,
+    "max_msgs_per_subject": 1,
+    "max_age": 0,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """How the work stream is made if it is missing; replicas 0: three in a cluster, else one."""
+    """How the work stream is made if it is missing.
+
+    replicas 0: three where the servers can hold them, else one. max_bytes: at most; less, and the
+    other storage, where the broker has less room.
+    """
 
     storage: Literal["memory", "file"] = "memory"
     replicas: int = 0
@@ -65,45 +85,57 @@ async def ensure_stream(
     TopologyMismatch, naming each setting, if the stream is there and is no queue as jetmap
     needs it.
     """
-    options = options or StreamOptions()
     name = subjects.stream(pool)
-    required: dict[str, Any] = {
-        "retention": "workqueue",
-        "discard": "new",
-        "discard_new_per_subject": True,
-        "max_msgs_per_subject": 1,
-        "max_age": 0,
-    }
-    given = {
-        "storage": options.storage,
-        "num_replicas": replicas(c, options.replicas),
-        "max_msgs": options.max_messages,
-        "max_bytes": options.max_bytes,
-    }
-    info = await ensure(c, name, [subjects.all_work(pool)], required, given, patience=patience)
+    wish = work_wish(c, pool, options or StreamOptions())
+    info = await ensure(c, name, wish, WORK, patience=patience)
     return hashlib.sha256(info["created"].encode()).hexdigest()[:8]
 
 
-async def ensure(
-    c: Connection,
-    name: str,
-    wanted: list[str],
-    required: dict[str, Any],
-    given: dict[str, Any],
-    *,
-    patience: float = 0.0,
-) -> dict[str, Any]:
-    """Makes a stream of these subjects if it is missing; returns its info.
+def work_wish(c: Connection, pool: str, options: StreamOptions) -> Wish:
+    """The work stream as it is made if it is missing. It is a queue, not the truth, so a smaller
+    one, another storage or a single copy do rather than none."""
+    other: Literal["memory", "file"] = "file" if options.storage == "memory" else "memory"
+    return Wish(
+        WORK
+        | {
+            "name": subjects.stream(pool),
+            "subjects": [subjects.all_work(pool)],
+            "max_msgs": options.max_messages,
+        },
+        copies=copies(c, options.replicas),
+        places=[
+            *halves(options.storage, options.max_bytes, LEAST_BYTES),
+            *halves(other, min(options.max_bytes, OTHER_BYTES), LEAST_BYTES),
+        ],
+        setting="work_",
+    )
 
-    required: what must be so if it is there; given: what it is made with besides.
+
+async def ensure(
+    c: Connection, name: str, wish: Wish, required: dict[str, Any], *, patience: float = 0.0
+) -> dict[str, Any]:
+    """Makes a stream if it is missing; returns its info.
+
+    required: what must be so if it is there. Raises TopologyMismatch, JetStreamError.
     """
-    config = required | given | {"name": name, "subjects": wanted}
-    info = await _ensure_within(patience, c, name, config)
+    info = await _ensure_within(patience, c, name, wish)
     there = info["config"]
     wrong = _differences(required, there)
+    wanted = wish.config["subjects"]
     wrong += [f"subjects lack {s!r}" for s in wanted if s not in there.get("subjects", [])]
     _refuse(f"stream {name}", wrong)
     return info
+
+
+async def copies_there(c: Connection, pool: str, wanted: int = 0) -> tuple[int, ...]:
+    """Numbers of copies to try for a stream that is the truth: not fewer than the work stream
+    has, where nothing is wanted, although one of the servers may be away now."""
+    found = copies(c, wanted)
+    if len(found) > 1:
+        info = await c.api(f"STREAM.INFO.{subjects.stream(pool)}")
+        if info["config"].get("num_replicas", 1) >= found[0]:
+            return found[:1]
+    return found
 
 
 async def ensure_consumers(c: Connection, pool: str, offer: str, epoch: str) -> None:
@@ -152,63 +184,38 @@ async def purge(c: Connection, pool: str, subject: str) -> int:
     return int(answer.get("purged", 0))
 
 
-def replicas(c: Connection, wanted: int) -> int:
-    """Of a stream: three in a cluster, else one, where nothing else is wanted."""
-    return wanted or (3 if c.clustered else 1)
-
-
-async def _ensure_within(
-    patience: float, c: Connection, name: str, config: dict[str, Any]
-) -> dict[str, Any]:
-    deadline = time.monotonic() + patience
+async def _ensure_within(patience: float, c: Connection, name: str, wish: Wish) -> dict[str, Any]:
+    began = time.monotonic()
     while True:
+        waited = time.monotonic() - began
         try:
-            return await _ensure(c, name, config)
+            return await _ensure(
+                c, name, wish, wait_for_peers=waited < min(patience, PEERS_SECONDS)
+            )
         except JetmapError as error:
-            if time.monotonic() >= deadline or not is_passing(error, clustered=c.clustered):
+            if waited >= patience or not is_passing(error, clustered=c.clustered):
                 raise
             logger.info("waiting for the broker: %s", error)
         await asyncio.sleep(RETRY_SECONDS)
 
 
-async def _ensure(c: Connection, name: str, config: dict[str, Any]) -> dict[str, Any]:
+async def _ensure(
+    c: Connection, name: str, wish: Wish, *, wait_for_peers: bool = False
+) -> dict[str, Any]:
     """The stream's info; asks first, because not everyone may create."""
     try:
         return await c.api(f"STREAM.INFO.{name}")
     except JetStreamError as error:
         if error.err_code != STREAM_NOT_FOUND:
-            raise
-    try:
-        return await c.api(f"STREAM.CREATE.{name}", config)
-    except JetStreamError as error:
-        if error.err_code == STREAM_IN_USE:  # somebody was faster, with other settings
-            return await c.api(f"STREAM.INFO.{name}")
-        raise JetStreamError(
-            error.code,
-            error.err_code,
-            f"{error.description}; cannot create stream {name} with storage "
-            f"{config['storage']}, replicas {config['num_replicas']}, "
-            f"max_bytes {config.get('max_bytes', 0)}: change work_storage, work_replicas or "
-            "work_max_bytes, or the server's JetStream limits",
-        ) from error
+            raise advised(error, name, wish.config) from error
+    return await make(c, name, wish, wait_for_peers=wait_for_peers)
 
 
 async def _ensure_consumer(c: Connection, pool: str, offer: str, lane: str, epoch: str) -> None:
     stream = subjects.stream(pool)
     name = subjects.consumer(offer, lane, epoch)
-    config: dict[str, Any] = {
-        "durable_name": name,
-        "name": name,
-        "filter_subject": subjects.lane_work(pool, offer, lane),
-        "deliver_policy": "all",
-        "ack_policy": "explicit",
-        "ack_wait": int(ACK_WAIT * 1e9),
-        "max_deliver": -1,
-        "max_ack_pending": -1,
-        "max_waiting": 65536,
-        "inactive_threshold": int(INACTIVE * 1e9),
-    }
-    request = {"stream_name": stream, "config": config, "action": "create"}
+    request = consumer_config(stream, name, subjects.lane_work(pool, offer, lane))
+    config = request["config"]
     try:
         info = await c.api(f"CONSUMER.INFO.{stream}.{name}")
     except JetStreamError as error:
@@ -218,9 +225,28 @@ async def _ensure_consumer(c: Connection, pool: str, offer: str, lane: str, epoc
             info = await c.api(f"CONSUMER.CREATE.{stream}.{name}", request)
         except JetStreamError as refused:
             if refused.err_code != CONSUMER_EXISTS:
-                raise
+                raise advised(refused, f"{name} of stream {stream}") from refused
             info = await c.api(f"CONSUMER.INFO.{stream}.{name}")
+    # An account may limit how many chunks are out at once; fewer do no harm.
+    del config["max_ack_pending"]
     _refuse(f"consumer {name} of stream {stream}", _differences(config, info["config"]))
+
+
+def consumer_config(stream: str, name: str, subject: str) -> dict[str, Any]:
+    """A request to create a lane's consumer."""
+    config: dict[str, Any] = {
+        "durable_name": name,
+        "name": name,
+        "filter_subject": subject,
+        "deliver_policy": "all",
+        "ack_policy": "explicit",
+        "ack_wait": int(ACK_WAIT * 1e9),
+        "max_deliver": -1,
+        "max_ack_pending": -1,
+        "max_waiting": 65536,
+        "inactive_threshold": int(INACTIVE * 1e9),
+    }
+    return {"stream_name": stream, "config": config, "action": "create"}
 
 
 def _differences(required: dict[str, Any], there: dict[str, Any]) -> list[str]:
@@ -294,19 +320,30 @@ def _function_key(name: str) -> str:
 async def _ensure_bucket(c: Connection, pool: str) -> None:
     """A bucket as every NATS tool knows it (ADR-8), on file so that ranks survive."""
     name = _kv_stream(pool)
-    config: dict[str, Any] = {
-        "name": name,
-        "subjects": [_kv_subject(pool, ">")],
-        "retention": "limits",
-        "storage": "file",
-        "num_replicas": replicas(c, 0),
-        "max_msgs_per_subject": 1,
-        "discard": "new",
-        "allow_rollup_hdrs": True,
-        "deny_delete": True,
-        "allow_direct": True,
-    }
-    await _ensure(c, name, config)
+    try:
+        await c.api(f"STREAM.INFO.{name}")
+    except JetStreamError as error:
+        if error.err_code != STREAM_NOT_FOUND:
+            raise
+        await _ensure(c, name, bucket_wish(pool, await copies_there(c, pool)))
+
+
+def bucket_wish(pool: str, copies: Sequence[int]) -> Wish:
+    """The bucket as it is made if it is missing."""
+    return Wish(
+        {
+            "name": _kv_stream(pool),
+            "subjects": [_kv_subject(pool, ">")],
+            "retention": "limits",
+            "max_msgs_per_subject": 1,
+            "discard": "new",
+            "allow_rollup_hdrs": True,
+            "deny_delete": True,
+            "allow_direct": True,
+        },
+        copies=copies,
+        places=BUCKET_PLACES,
+    )
 
 
 async def _create_key(c: Connection, pool: str, key: str, value: bytes) -> int:
@@ -318,7 +355,9 @@ async def _create_key(c: Connection, pool: str, key: str, value: bytes) -> int:
             return revision
         headers = {"Nats-Expected-Last-Subject-Sequence": "0"}
         try:
-            answer = await c.request(_kv_subject(pool, key), value, headers=headers)
+            # Behind a leaf node, too, where $KV is not passed on.
+            subject = c.kv_prefix + _kv_subject(pool, key)
+            answer = await c.request(subject, value, headers=headers)
             return int(checked(answer)["seq"])
         except JetStreamError as error:
             if error.err_code != WRONG_LAST_SEQUENCE:  # else somebody was faster

@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import typer
 from rich.console import Console
 
 from jetmap import subjects
-from jetmap.broker import topology
+from jetmap.broker import provision, topology
 from jetmap.broker.auth import without_secrets
 from jetmap.broker.connection import Connection, JetStreamError
+from jetmap.broker.faults import advised
+from jetmap.broker.provision import described
 from jetmap.broker.server import find_binary
+from jetmap.broker.trial import is_there, try_stream
+from jetmap.client.link import work_options
 from jetmap.errors import ConfigurationError, JetmapError, TopologyMismatch
+from jetmap.jobs.streams import StoreOptions, wishes
 from jetmap.settings import Settings, config_file, unknown_variables
 
 from .exits import Exit, code_of
@@ -24,13 +30,24 @@ from .options import BROKER, GATEWAY, SERVER, WORKER, takes
 from .running import running_up
 
 CONNECT_SECONDS = 5.0
+CONSUMERS_REACHED = 10026
 SECRET_FILES = (
-    *("nats_password_file", "nats_token_file", "nats_creds", "nats_tls_key"),
+    *("nats_password_file", "nats_token_file", "nats_creds", "nats_nkey_file", "nats_tls_key"),
     "token_file",
 )
 
 Fact = str
-Step = tuple[str, Callable[[], Fact]]
+
+
+@dataclass
+class Findings:
+    """A fact, and what will not work although commands start."""
+
+    fact: Fact
+    doubts: list[str] = field(default_factory=list)
+
+
+Step = tuple[str, Callable[[], "Fact | Findings"]]
 
 
 @takes("tasks", *BROKER, *WORKER, *GATEWAY, *SERVER)
@@ -53,7 +70,11 @@ def check(settings: Settings) -> None:
             console.print(f"{name}: {exc}", markup=False)
         else:
             console.print("[green]✓[/green]", end=" ")
-            console.print(f"{name}: {fact}", markup=False)
+            found = fact if isinstance(fact, Findings) else Findings(fact)
+            console.print(f"{name}: {found.fact}", markup=False)
+            for doubt in found.doubts:
+                console.print("[yellow]![/yellow]", end=" ")
+                console.print(f"{name}: {doubt}", markup=False)
     for warning in unknown_variables():
         console.print("[yellow]![/yellow]", end=" ")
         console.print(warning, markup=False)
@@ -69,7 +90,7 @@ def steps(settings: Settings) -> Iterator[Step]:
     yield "cores", lambda: _cores(settings)
     yield "gateway", lambda: _gateway(settings)
     if settings.nats_url:
-        yield "broker", lambda: asyncio.run(_broker(settings))
+        yield "broker", lambda: asyncio.run(check_broker(settings))
     elif running_up(settings) is not None:
         yield "broker", lambda: asyncio.run(_running(settings))
     else:
@@ -77,20 +98,16 @@ def steps(settings: Settings) -> Iterator[Step]:
 
 
 def _secrets(settings: Settings) -> Fact:
-    """Secrets can be read, and only by their owner."""
+    """Secrets can be read, are what they should be, and are their owner's only."""
+    settings.auth().check_creds()
     found = {
         "nats_password": settings.read_nats_password(),
         "nats_token": settings.read_nats_token(),
+        "nats_nkey": settings.auth().nkey_seed(),
         "token": settings.read_token(),
     }
     problems = []
-    for name in (
-        "nats_password_file",
-        "nats_token_file",
-        "nats_creds",
-        "nats_tls_key",
-        "token_file",
-    ):
+    for name in SECRET_FILES:
         path = getattr(settings, name)
         # Containers get theirs read-only from /run/secrets, where modes are not theirs to set.
         if path and not path.startswith("/run/secrets/") and Path(path).stat().st_mode & 0o077:
@@ -174,39 +191,71 @@ def _server(settings: Settings) -> Fact:
     return f"{find_binary()}, embedded"
 
 
-async def _running(settings: Settings) -> Fact:
+async def _running(settings: Settings) -> Findings:
     found = running_up(settings)
     assert found is not None
-    return await _broker(found)
+    return await check_broker(found)
 
 
-async def _broker(settings: Settings) -> Fact:
-    """The broker answers, has JetStream, and its stream (if it is there) is ours."""
+async def check_broker(settings: Settings) -> Findings:
+    """The broker answers, and has or may be given the streams that a worker and a gateway need."""
     where = ", ".join(without_secrets(server) for server in settings.servers())
     connection = await Connection.open(
         settings.servers(), name="jetmap check", auth=settings.auth(), timeout=CONNECT_SECONDS
     )
     try:
+        version = f"{where}, version {connection.server_version}"
         try:
-            await connection.api("INFO")
-        except JetmapError as exc:
-            raise ConfigurationError(
-                [f"{where} has no JetStream for this user ({exc}): switch it on in its config"]
-            ) from exc
-        name = subjects.stream(settings.pool)
-        try:
-            info = await connection.api(f"STREAM.INFO.{name}")
+            limits = (await connection.api("INFO"))["limits"]
         except JetStreamError as exc:
-            if exc.err_code != topology.STREAM_NOT_FOUND:
-                raise TopologyMismatch(str(exc)) from exc
-            await _may_create(connection, settings, f"STREAM.CREATE.{name}")
-            return f"{where}; stream {name} is not there yet, the first worker makes it"
+            raise advised(exc, where) from exc
+        found = Findings(f"{version}; {await _work_stream(connection, settings)}")
+        if settings.tasks and 0 <= limits["max_consumers"] < len(topology.LANES):
+            refused = JetStreamError(400, CONSUMERS_REACHED, "maximum consumers limit reached")
+            raise advised(refused, subjects.stream(settings.pool))
+        for step in (_bucket, _jobs):
+            try:
+                await step(connection, settings)
+            except (JetStreamError, TopologyMismatch) as exc:
+                found.doubts.append(f"{step.__doc__}: {exc}")
+        return found
+    finally:
+        await connection.close()
+
+
+async def _work_stream(connection: Connection, settings: Settings) -> str:
+    """What a worker or gateway would exit for: the work stream, and the right to make it."""
+    name = subjects.stream(settings.pool)
+    there = await is_there(connection, name)
+    if there is not None:
         # It is there, so this makes nothing: it only compares.
         await topology.ensure_stream(connection, settings.pool)
         await _may_create(connection, settings)
-        return f"{where}; stream {name}, {info['config']['num_replicas']} copies"
-    finally:
-        await connection.close()
+        return f"{described(name, there)}"
+    await _may_create(connection, settings, f"STREAM.CREATE.{name}")
+    wish = topology.work_wish(connection, settings.pool, work_options(settings))
+    made = await try_stream(connection, wish, consumers=2 if settings.tasks else 0)
+    return f"stream {name} is not there yet, the first worker makes it" + (
+        f": {made}" if made else ""
+    )
+
+
+async def _bucket(connection: Connection, settings: Settings) -> None:
+    """functions are not remembered while no worker is there"""
+    wish = topology.bucket_wish(settings.pool, provision.copies(connection, 0))
+    if await is_there(connection, wish.config["name"]) is None:
+        await try_stream(connection, wish)
+
+
+async def _jobs(connection: Connection, settings: Settings) -> None:
+    """no jobs, only maps"""
+    options = StoreOptions(settings.job_replicas, settings.job_store_bytes)
+    copies = provision.copies(connection, settings.job_replicas)
+    for wish, required in wishes(settings.pool, options, copies):
+        if await is_there(connection, wish.config["name"]) is None:
+            await try_stream(connection, wish)
+        else:
+            await topology.ensure(connection, wish.config["name"], wish, required)
 
 
 async def _may_create(connection: Connection, settings: Settings, *calls: str) -> None:
@@ -215,4 +264,4 @@ async def _may_create(connection: Connection, settings: Settings, *calls: str) -
         calls += (f"CONSUMER.CREATE.{subjects.stream(settings.pool)}.check",)
     for call in calls:
         # What is no JSON is answered, if it is let through, and makes nothing.
-        await connection.request(f"$JS.API.{call}", b"?")
+        await connection.request(f"{connection.api_prefix}{call}", b"?")

@@ -57,6 +57,7 @@ CODES: list[tuple[type[BaseException], Exit]] = [
     (errors.NotImportable, Exit.USAGE),
     (errors.BrokerUnreachable, Exit.BROKER),
     (errors.TopologyMismatch, Exit.BROKER),
+    (errors.BrokerRefused, Exit.BROKER),
     (errors.UnknownFunction, Exit.WORKERS),
     (errors.NoWorkers, Exit.WORKERS),
     (errors.WorkerStartFailed, Exit.WORKERS),

@@ -129,6 +129,8 @@ class Installation:
                 "nats_token": None,
                 "nats_token_file": None,
                 "nats_creds": None,
+                "nats_nkey_file": None,
+                "nats_js_domain": None,
             }
         )
         environment, local = inner.environment(), {}

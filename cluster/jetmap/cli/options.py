@@ -60,6 +60,8 @@ TABLE = [
     Option("nats_password_file", "FILE", "Holds that user's password."),
     Option("nats_token_file", "FILE", "Holds a token, instead of user and password."),
     Option("nats_creds", "FILE", "NATS credentials, instead of either."),
+    Option("nats_nkey_file", "FILE", "Holds a user's nkey seed, instead of all these."),
+    Option("nats_js_domain", "NAME", "JetStream domain, for a server that is a leaf node."),
     Option("nats_tls_ca", "FILE", "Whom to trust (PEM)."),
     Option("nats_tls_cert", "FILE", "Certificate to show (PEM)."),
     Option("nats_tls_key", "FILE", "Its key (PEM)."),
@@ -94,7 +96,7 @@ OPTIONS = {option.setting: option for option in TABLE}
 
 BROKER = (
     *("nats_url", "nats_user", "nats_password_file", "nats_token_file", "nats_creds"),
-    *("nats_tls_ca", "nats_tls_cert", "nats_tls_key", "pool"),
+    *("nats_nkey_file", "nats_js_domain", "nats_tls_ca", "nats_tls_cert", "nats_tls_key", "pool"),
 )
 WORKER = (
     *("cores", "start_timeout", "version", "grace", "nice", "worker_memory", "output_bytes"),

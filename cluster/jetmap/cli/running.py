@@ -40,6 +40,8 @@ def running_up(settings: Settings) -> Settings | None:
             "nats_token": None,
             "nats_token_file": None,
             "nats_creds": None,
+            "nats_nkey_file": None,
+            "nats_js_domain": None,
             "pool": up.pool,
         }
     )

@@ -224,12 +224,17 @@ def _options(settings: Settings, up: LocalUp | None) -> DispatchOptions:
         max_open_maps=settings.max_open_maps,
         max_buffer=settings.max_buffer_bytes,
         max_memory=settings.memory_budget(),
-        stream=StreamOptions(
-            storage=settings.work_storage,
-            replicas=settings.work_replicas,
-            max_messages=settings.work_max_messages,
-            max_bytes=settings.work_max_bytes,
-        ),
+        stream=work_options(settings),
+    )
+
+
+def work_options(settings: Settings) -> StreamOptions:
+    """How the work stream is made if it is missing."""
+    return StreamOptions(
+        storage=settings.work_storage,
+        replicas=settings.work_replicas,
+        max_messages=settings.work_max_messages,
+        max_bytes=settings.work_max_bytes,
     )
 
 

@@ -144,7 +144,8 @@ class Scheduler:
         """
         free = max(1, cores - self._parcels)
         in_time = int(PARCEL_SECONDS / max(flight.seconds for _, flight in chunks))
-        in_size = PARCEL_BYTES // max(_size(map, flight.piece) for map, flight in chunks)
+        room = min(PARCEL_BYTES, *(map.room for map, _ in chunks))
+        in_size = room // max(_size(map, flight.piece) for map, flight in chunks)
         each = max(1, min(in_time, in_size, -(-len(chunks) // free)))
         parcels = [chunks[i : i + each] for i in range(0, len(chunks), each)]
         for parcel in parcels:

@@ -219,6 +219,7 @@ class Jobs:
             grow=grow,
             done=done,
             drop=drop,
+            room=self._connection.room,
         )
 
     async def _room(

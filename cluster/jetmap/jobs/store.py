@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from jetmap import subjects
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection, JetStreamError, checked
+from jetmap.broker.provision import STREAM_NOT_FOUND
 from jetmap.errors import BrokerUnreachable, JetmapError
 
 from .records import KeyRecord, Record, read_record
@@ -148,7 +149,9 @@ class Store:
         stream = subjects.job_stream(self.pool, kind)
         try:
             await self.connection.publish(
-                f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(request), inbox
+                f"{self.connection.api_prefix}DIRECT.GET.{stream}",
+                msgspec.json.encode(request),
+                inbox,
             )
             async with asyncio.timeout(FETCH_SECONDS):
                 status = await done
@@ -210,7 +213,7 @@ class Store:
                 )
             )
         except JetStreamError as error:
-            if error.err_code in (topology.NO_MESSAGE, topology.STREAM_NOT_FOUND):
+            if error.err_code in (topology.NO_MESSAGE, STREAM_NOT_FOUND):
                 return None
             raise
         message = answer["message"]

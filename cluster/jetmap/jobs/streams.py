@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jetmap import subjects
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection, JetStreamError
+from jetmap.broker.provision import STREAM_NOT_FOUND, Wish, halves
 
+LEAST_BYTES = 64 << 20  # Of a stream in an account that wants a limit of each.
 MARKER_SECONDS = 3600  # How long an expired job is known to have been there.
 
 
 @dataclass(frozen=True, slots=True)
 class StoreOptions:
-    """replicas 0: three in a cluster, else one. max_bytes: of inputs and outcomes together."""
+    """replicas 0: three where the servers can hold them, else one. max_bytes: of inputs and
+    outcomes together."""
 
     replicas: int = 0
     max_bytes: int = 8 << 30
@@ -25,7 +29,7 @@ async def last(c: Connection, pool: str) -> int | None:
     try:
         info = await c.api(f"STREAM.INFO.{subjects.job_stream(pool, 'JOBS')}")
     except JetStreamError as error:
-        if error.err_code != topology.STREAM_NOT_FOUND:
+        if error.err_code != STREAM_NOT_FOUND:
             raise
         return None
     return int(info["state"]["last_seq"])
@@ -33,14 +37,27 @@ async def last(c: Connection, pool: str) -> int | None:
 
 async def ensure(c: Connection, pool: str, options: StoreOptions) -> None:
     """Makes those that are missing. Raises TopologyMismatch, naming each setting that differs."""
-    for kind, subject, required in _wanted(pool):
-        await topology.ensure(
-            c,
-            subjects.job_stream(pool, kind),
-            [subject],
+    copies = await topology.copies_there(c, pool, options.replicas)
+    for wish, required in wishes(pool, options, copies):
+        await topology.ensure(c, wish.config["name"], wish, required)
+
+
+def wishes(
+    pool: str, options: StoreOptions, copies: Sequence[int]
+) -> list[tuple[Wish, dict[str, Any]]]:
+    """Each stream as it is made if it is missing, and what must be so if it is there."""
+    return [
+        (
+            Wish(
+                required | {"name": subjects.job_stream(pool, kind), "subjects": [subject]},
+                copies=copies,
+                places=[("file", -1), *halves("file", options.max_bytes, LEAST_BYTES)],
+                setting="job_",
+            ),
             required,
-            {"num_replicas": topology.replicas(c, options.replicas)},
         )
+        for kind, subject, required in _wanted(pool)
+    ]
 
 
 def _wanted(pool: str) -> list[tuple[str, str, dict[str, Any]]]:

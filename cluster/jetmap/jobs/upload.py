@@ -26,7 +26,8 @@ class Upload:
 
     earlier: the job that this idempotency key belongs to already; what is put is then only
     compared. grow: called with the bytes that are stored, before more are; raises StoreFull,
-    UploadLost. done: makes the record a queued job's. drop: removes everything.
+    UploadLost. done: makes the record a queued job's. drop: removes everything. room: bytes of
+    items that the broker's largest message takes.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Upload:
         grow: Callable[[int], Awaitable[None]],
         done: Callable[[int, int, int, str], Awaitable[Record]],
         drop: Callable[[], Awaitable[None]],
+        room: int = PART_BYTES,
     ) -> None:
         self.id = record.id
         self.earlier = earlier
@@ -48,6 +50,7 @@ class Upload:
         self._grow = grow
         self._done = done
         self._drop = drop
+        self._part_bytes = min(PART_BYTES, room)
         self._hash = hashlib.sha256(
             msgspec.json.encode((record.function, record.format, record.timeout, record.ttl))
         )
@@ -70,7 +73,7 @@ class Upload:
         for element in elements:
             size = len(memoryview(element))
             if self._waiting and (
-                self._waiting_bytes + size > PART_BYTES or len(self._waiting) >= PART_ITEMS
+                self._waiting_bytes + size > self._part_bytes or len(self._waiting) >= PART_ITEMS
             ):
                 await self._send()
             self._waiting.append(element)

@@ -43,11 +43,14 @@ class Subscription(Protocol):
 class Broker(Protocol):
     """A connection that outlives every fault of the broker.
 
-    errors: exceptions in callbacks, dropped messages and refusals so far.
+    errors: exceptions in callbacks, dropped messages and refusals so far. api_prefix, kv_prefix:
+    what subjects of JetStream's API and of buckets begin with.
     """
 
     errors: int
     inbox_prefix: str
+    api_prefix: str
+    kv_prefix: str
 
     @property
     def connected(self) -> bool: ...

@@ -153,6 +153,8 @@ class MemoryConnection:
         self.errors = 0
         self.connected = True
         self.clustered = False
+        self.api_prefix = "$JS.API."
+        self.kv_prefix = ""
         self.subscriptions: list[MemorySubscription] = []
         self._broker = broker
         self._reconnect_callbacks: list[Callback] = []
@@ -172,7 +174,7 @@ class MemoryConnection:
 
     @property
     def room(self) -> int:
-        return max(1, self.max_payload - ENVELOPE_BYTES)
+        return self.max_payload - min(ENVELOPE_BYTES, self.max_payload // 2)
 
     @property
     def server_name(self) -> str:
