@@ -22,7 +22,7 @@ BODY_TYPES: dict[str, Body] = {
 # in the order in which a wildcard chooses
 ANSWER_TYPES: dict[str, Answer] = {**BODY_TYPES, "text/event-stream": "sse"}
 
-CONTENT_TYPES: dict[Answer, bytes] = {
+CONTENT_TYPES: dict[str, bytes] = {
     "json": b"application/json",
     "msgpack": b"application/msgpack",
     "jsonl": b"application/jsonl",

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
 
 from jetmap.arrays import NULL, join
+from jetmap.codecs.walk import decode_plainly
 from jetmap.messages import ErrorRecord, Format
 
-_decode = {"json": msgspec.json.Decoder().decode, "msgpack": msgspec.msgpack.Decoder().decode}
+_decode: dict[Format, Callable[[bytes], Any]] = {
+    "json": msgspec.json.Decoder().decode,
+    "msgpack": msgspec.msgpack.Decoder().decode,
+    "python": decode_plainly,
+}
 _encode = {"json": msgspec.json.Encoder().encode, "msgpack": msgspec.msgpack.Encoder().encode}
 
 
@@ -44,7 +50,8 @@ class Translated:
 def translate(outcomes: Outcomes, source: Format, target: Format) -> Outcomes:
     """The same in ``target``; what it cannot express becomes an error of its item.
 
-    From JSON, bytes stay base64 text. To JSON, NaN and the infinities are errors, not null.
+    From JSON, bytes stay base64 text. To JSON, NaN and the infinities are errors, not null. Values
+    that a Python program wrote without an annotation are shown as the nearest JSON type.
     """
     values: list[Any] = _decode[source](outcomes.values)
     try:

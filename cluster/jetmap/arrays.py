@@ -12,7 +12,7 @@ from .messages import Format
 _split_json = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _split_msgpack = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
-NULL: dict[Format, bytes] = {"json": b"null", "msgpack": b"\xc0"}
+NULL: dict[Format, bytes] = {"json": b"null", "msgpack": b"\xc0", "python": b"\xc0"}
 
 
 def split(array: bytes, format: Format) -> list[msgspec.Raw]:

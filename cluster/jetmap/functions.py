@@ -133,7 +133,14 @@ class Function:
             timeout=self.timeout,
             attempts=self.attempts,
             module=self.module,
+            untyped=self.untyped,
         )
+
+    @property
+    def untyped(self) -> list[str]:
+        """Those of item, value and kwargs that have a part without an annotation."""
+        faces = {"item": self.item, "value": self.value, "kwargs": self.kwargs}
+        return [name for name, codec in faces.items() if codec.is_open]
 
     def known_hints(self) -> dict[str, Any]:
         """What annotations mean that are text, as far as their names are known by now, or name a

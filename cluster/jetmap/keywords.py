@@ -55,6 +55,16 @@ def misfit(
     return None
 
 
+def open_parameters(info: FunctionInfo) -> set[str]:
+    """The keyword parameters that have no annotation."""
+    properties = _Schema(info.kwargs).properties or {}
+    return {name for name, property in properties.items() if not set(property) - _REMARKS}
+
+
+# Keys of a schema that say nothing of the type.
+_REMARKS = {"default", "title", "description"}
+
+
 class _Schema:
     """The announced document of a function's keyword parameters."""
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import msgspec
 
-Format = Literal["json", "msgpack"]
+# python: MessagePack whose extensions keep the types of values without an annotation.
+Format = Literal["json", "msgpack", "python"]
 Lane = Literal["express", "main"]
 
 
@@ -206,7 +207,11 @@ Control = Ping | Withdraw
 
 
 class FunctionInfo(msgspec.Struct, frozen=True):
-    """A function as workers offer it; schemas are JSON Schema documents."""
+    """A function as workers offer it; schemas are JSON Schema documents.
+
+    untyped: those of item, value and kwargs that have a part without an annotation, for which
+    these workers understand the format "python".
+    """
 
     name: str
     doc: str = ""
@@ -216,6 +221,7 @@ class FunctionInfo(msgspec.Struct, frozen=True):
     timeout: float | None = None
     attempts: int | None = None
     module: str = ""
+    untyped: list[str] = []
 
 
 class CoreStatus(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from jetmap import arrays
 from jetmap.client.jobs import JobStatus
 from jetmap.client.reading import Reading
 from jetmap.codecs import codec_for
+from jetmap.codecs.walk import decode_plainly
 from jetmap.dispatch.outcome import Batch
 from jetmap.errors import ConfigurationError
 from jetmap.messages import ErrorRecord, Format
@@ -171,7 +172,7 @@ def _as_json(batch: Batch, format: Format, errors: dict[int, ErrorRecord]) -> It
             yield bytes(raw)
             continue
         try:
-            yield anything.encode(anything.decode(bytes(raw), format), "json")
+            yield anything.encode(decode_plainly(bytes(raw)), "json")
         except Exception as error:
             name = type(error).__name__
             errors[index] = ErrorRecord(index, "unencodable", name, f"no JSON: {error}")

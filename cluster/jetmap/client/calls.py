@@ -2,43 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from jetmap import arrays
 from jetmap.codecs import Codec, codec_for
+from jetmap.codecs.native import encode_tagged
 from jetmap.dispatch.outcome import Batch
 from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import ItemError, Unencodable, item_error
 from jetmap.functions import Function
-from jetmap.keywords import misfit
+from jetmap.keywords import misfit, open_parameters
 from jetmap.messages import Format, FunctionInfo
 from jetmap.tasks import find
 
-# Python callers: bytes and NaN survive, integers have 64 bits.
-FORMAT: Format = "msgpack"
+# Items of a list to prepare before others in this event loop have their turn.
+_PREPARED_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
 class Call:
-    """function: None when it is called by a name that this process does not know."""
+    """function: None when it is called by a name that this process does not know.
+
+    format: of items, keyword parameters and values; "python" where a part of them has no
+    annotation, else "msgpack". item_format: how items are written, as those of a function that
+    is called by name need not say their types.
+    """
 
     name: str
     function: Function | None
     item: Codec
     value: Codec
     kwargs: bytes
+    format: Format
+    item_format: Format
 
     @classmethod
     def of(
-        cls, f: Callable[..., Any] | str, kwargs: Mapping[str, Any] | None, *, local: bool = False
+        cls,
+        f: Callable[..., Any] | str,
+        kwargs: Mapping[str, Any] | None,
+        *,
+        local: bool = False,
+        info: Callable[[str], FunctionInfo | None] = lambda name: None,
     ) -> Call:
         """Raises TypeError: f is no @task, or the keyword parameters do not fit it.
 
-        local: a name must be a function of this process. Called by name, values decode to
-        builtins.
+        local: a name must be a function of this process. info: how workers describe the function
+        of a name. Called by name, annotated values decode to builtins.
         """
         function = find(f)
         if isinstance(f, str):
@@ -46,14 +60,43 @@ class Call:
                 from jetmap.errors import UnknownFunction
 
                 raise UnknownFunction(f"no function {f!r} is registered in this process")
-            anything = codec_for(Any)
-            encoded = anything.encode(dict(kwargs), FORMAT) if kwargs else b""
-            return cls(f, function if local else None, anything, anything, encoded)
+            return cls._by_name(f, function if local else None, kwargs or {}, info(f))
         assert function is not None
         function.refresh()
+        format: Format = "python" if function.untyped else "msgpack"
         return cls(
-            function.name, function, function.item, function.value, _encode(function, kwargs or {})
+            function.name,
+            function,
+            function.item,
+            function.value,
+            _encode(function, kwargs or {}, format),
+            format,
+            format,
         )
+
+    @classmethod
+    def _by_name(
+        cls,
+        name: str,
+        function: Function | None,
+        kwargs: Mapping[str, Any],
+        info: FunctionInfo | None,
+    ) -> Call:
+        anything = codec_for(Any)
+        untyped = info.untyped if info is not None else []
+        format: Format = "python" if untyped else "msgpack"
+        encoded = b""
+        if kwargs:
+            open = open_parameters(info) if info is not None and "kwargs" in untyped else set()
+            # What has an annotation there decodes from plain MessagePack.
+            prepared = {
+                key: anything.prepare([value], "python")[0] if key in open else value
+                for key, value in kwargs.items()
+            }
+            encoded = encode_tagged(prepared) if open else anything.encode(prepared, "msgpack")
+        is_open = info is not None and "item" in untyped and not info.item
+        item_format: Format = "python" if is_open else "msgpack"
+        return cls(name, function, anything, anything, encoded, format, item_format)
 
     @classmethod
     def reading(cls, f: Callable[..., Any] | str | None) -> Call:
@@ -63,33 +106,67 @@ class Call:
         """
         anything = codec_for(Any)
         if f is None or isinstance(f, str):
-            return cls(f or "", None, anything, anything, b"")
+            return cls(f or "", None, anything, anything, b"", "python", "python")
         function = find(f)
         assert function is not None
         function.refresh()
-        return cls(function.name, function, function.item, function.value, b"")
+        format: Format = "python" if function.untyped else "msgpack"
+        return cls(function.name, function, function.item, function.value, b"", format, format)
 
     def check(self, info: FunctionInfo | None) -> None:
         """Raises TypeError: keyword parameters of a function that is called by name are not those
         that its workers announce."""
         if info is None:
             return
-        kwargs = self.item.decode(self.kwargs, FORMAT) if self.kwargs else {}
+        kwargs = self.item.decode(self.kwargs, self.format) if self.kwargs else {}
         found = misfit(info, kwargs, names_only=True)
         if found is not None:
             raise TypeError(f"keyword parameters of {self.name}: {found.message}")
 
+    async def prepared(self, items: Sequence[Any]) -> Sequence[Any]:
+        """A whole list, ready to be encoded: what cannot travel is refused before anything runs.
+
+        Raises Unencodable with the item's index.
+        """
+        if self.item_format != "python" or not self.item.is_open:
+            return items
+        ready: list[Any] = []
+        for start in range(0, len(items), _PREPARED_AT_ONCE):
+            ready += self._prepare(list(items[start : start + _PREPARED_AT_ONCE]), start)
+            if len(items) > len(ready):
+                await asyncio.sleep(0)
+        return ready
+
+    def _prepare(self, items: list[Any], start: int) -> list[Any]:
+        try:
+            return self.item.prepare(items, self.item_format)
+        except Exception:
+            for index, item in enumerate(items, start):
+                try:
+                    self.item.prepare([item], self.item_format)
+                except Exception as error:
+                    message = f"the item cannot be encoded: {error}"
+                    raise Unencodable(index, type(error).__name__, message) from error
+            raise
+
     def source(
-        self, items: Iterable[Any] | AsyncIterable[Any], *, keep: bool, max_item: int
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        keep: bool,
+        max_item: int,
+        prepared: bool = False,
     ) -> Objects:
-        """keep: whether outcomes will ask for their items."""
-        encode = partial(self.item.encode_list, format=FORMAT)
+        """keep: whether outcomes will ask for their items. prepared: ``prepared`` gave them."""
+        encode = self.item.encode_prepared if prepared else self.item.encode_list
+        encode = partial(encode, format=self.item_format)
         if isinstance(items, AsyncIterable):
             return AsyncObjects(items, encode, keep=keep, max_item=max_item)
         return Objects(items, encode, keep=keep, max_item=max_item)
 
-    def values(self, batch: Batch, format: Format = FORMAT) -> list[Any]:
+    def values(self, batch: Batch, format: Format | None = None) -> list[Any]:
         """The batch's values, with an ItemError in the place of each failed item's."""
+        format = format or self.format
         if not batch.errors:
             try:
                 return self.value.decode_list(batch.values, format)
@@ -106,7 +183,8 @@ class Call:
         try:
             return self.value.decode(raw, format)
         except Exception as error:
-            message = f"{self.name} returned a value that does not fit its annotation: {error}"
+            what = "cannot be read here" if self.value.is_open else "does not fit its annotation"
+            message = f"{self.name} returned a value that {what}: {error}"
             return Unencodable(index, type(error).__name__, message)
 
 
@@ -114,10 +192,10 @@ def first_error(values: Iterable[Any]) -> ItemError | None:
     return next((value for value in values if isinstance(value, ItemError)), None)
 
 
-def _encode(function: Function, kwargs: Mapping[str, Any]) -> bytes:
+def _encode(function: Function, kwargs: Mapping[str, Any], format: Format) -> bytes:
     try:
-        encoded = function.kwargs.encode(dict(kwargs), FORMAT) if kwargs else b""
-        function.kwargs.decode(encoded, FORMAT)
+        encoded = function.kwargs.encode(dict(kwargs), format) if kwargs else b""
+        function.kwargs.decode(encoded, format)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise TypeError(f"keyword parameters of {function.name}: {error}") from error
     return encoded

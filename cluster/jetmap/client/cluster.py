@@ -21,7 +21,7 @@ from jetmap.settings import Settings
 from jetmap.tasks import find, registered
 from jetmap.worker.compute import Limits
 
-from .calls import FORMAT, Call, first_error
+from .calls import Call, first_error
 from .inline import InlineRun
 from .link import Link
 from .process import process_id
@@ -171,13 +171,17 @@ class Cluster(WithJobs):
         """
         self._check()
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
-        call = Call.of(f, kwargs, local=self._inline)
+        call = Call.of(f, kwargs, local=self._inline, info=self.info)
         if isinstance(items, AsyncIterable):
             items = [item async for item in items]
         elif not isinstance(items, Sequence):
             items = list(items)
         self._check_length(len(items))
-        source = call.source(items, keep=False, max_item=self.max_item)
+        if not return_exceptions:
+            items = await call.prepared(items)
+        source = call.source(
+            items, keep=False, max_item=self.max_item, prepared=not return_exceptions
+        )
         run = await self._open(call.name, source, call=call, kwargs=call.kwargs, timeout=timeout)
         try:
             batches = await run.collect(stop_at_error=not return_exceptions)
@@ -208,7 +212,7 @@ class Cluster(WithJobs):
         """
         self._check()
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
-        call = Call.of(f, kwargs, local=self._inline)
+        call = Call.of(f, kwargs, local=self._inline, info=self.info)
 
         async def open() -> tuple[Run, Objects]:
             self._check()
@@ -344,11 +348,14 @@ class Cluster(WithJobs):
         source: Source,
         *,
         call: Call | None = None,
-        format: Format = FORMAT,
+        format: Format | None = None,
         kwargs: bytes = b"",
         timeout: float | None = None,
         ordered: bool = False,
     ) -> Run:
+        if format is None:
+            assert call is not None, "gateways say their format"
+            format = call.format
         if self._inline:
             return self._open_inline(name, source, format, kwargs, timeout)
         function = call.function if call is not None else None

@@ -16,7 +16,7 @@ from jetmap.dispatch.outcome import X, Y
 from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import JetmapError, JobsUnavailable, Unencodable, item_error
 
-from .calls import FORMAT, Call
+from .calls import Call
 from .jobs import Job
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Pieces:
         if taken.error is not None:
             taken.error.index = self._taken
             raise item_error(taken.error)
-        elements = arrays.split(taken.items, FORMAT)
+        elements = arrays.split(taken.items, "msgpack")
         if len(taken.items) > self._max_item:
             self._check(elements)
         self._taken += taken.count
@@ -189,7 +189,7 @@ class WithJobs(ABC):
         gives the same job. Raises Unencodable (``index``) for an item that cannot travel or is too
         large, UnknownFunction, JobsUnavailable, StoreFull, KeyBusy, KeyReused.
         """
-        call = Call.of(f, kwargs)
+        call = Call.of(f, kwargs, info=self.info)
         upload = await self.begin(call, ttl=ttl, timeout=timeout, key=key)
         source: Objects | None = None
         try:
@@ -227,7 +227,7 @@ class WithJobs(ABC):
             await self._linked().require_offered(call.function)
         return await self.jobs.begin(
             call.name,
-            format=FORMAT,
+            format=call.format,
             kwargs=call.kwargs,
             caller=CALLER,
             key=key,

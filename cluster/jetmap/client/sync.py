@@ -181,7 +181,7 @@ class SyncCluster:
     ) -> SyncJob[Any, Any]:
         """As ``Cluster.submit``; ``items`` is taken in this thread."""
         cluster = self._cluster
-        call = Call.of(f, kwargs)
+        call = Call.of(f, kwargs, info=cluster.info)
         upload = self._wait(cluster.begin(call, ttl=ttl, timeout=timeout, key=key))
         try:
             source = call.source(items, keep=False, max_item=cluster.max_item)

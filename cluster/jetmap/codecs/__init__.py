@@ -24,16 +24,27 @@ __all__ = ["Codec", "Parameter", "codec_for", "kwargs_codec"]
 class Codec(Protocol):
     """Decodes and encodes values of one type.
 
+    is_open: whether the type has a part without an annotation. Where it has, the format "python"
+    keeps the types of that part or refuses it; elsewhere it is the same as "msgpack".
+
     Decoding raises ValueError for bytes that are malformed or do not fit, RecursionError for
     nesting too deep. Encoding raises TypeError for a value that cannot travel, ValueError for
     NaN or infinity in JSON, OverflowError for integers over 64 bits in MessagePack.
     """
+
+    is_open: bool
 
     def decode_list(self, data: bytes, format: Format) -> list[Any]:
         """data: one encoded array of items."""
         ...
 
     def decode(self, data: bytes, format: Format) -> Any: ...
+
+    def prepare(self, values: list[Any], format: Format) -> list[Any]:
+        """Do what encoding may refuse, for ``encode_prepared``: raises TypeError."""
+        ...
+
+    def encode_prepared(self, values: list[Any], format: Format) -> bytes: ...
 
     def encode_list(self, values: list[Any], format: Format) -> bytes: ...
 

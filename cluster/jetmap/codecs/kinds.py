@@ -9,6 +9,9 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
+# Whether the module of a value's class may be imported for it: in workers that trust their callers.
+may_import_classes = False
+
 SIMPLE = frozenset((bool, int, float, str, bytes, bytearray, type(None)))
 _MARKS = ("__get_pydantic_core_schema__", "__pydantic_core_schema__", "__pydantic_validator__")
 _CONSTRAINT_MODULES = frozenset(("pydantic", "pydantic_core", "annotated_types"))
@@ -31,7 +34,9 @@ def unknown_class(type: Any) -> Any:
             waiting.extend(info)
         elif isinstance(info, msgspec.Struct) and id(info) not in seen:
             seen.add(id(info))
-            if isinstance(info, msgspec.inspect.CustomType) and not is_numpy_scalar(info.cls):
+            if isinstance(info, msgspec.inspect.CustomType):
+                if info.cls is object or is_numpy_scalar(info.cls):
+                    continue
                 return info.cls
             waiting.extend(getattr(info, field) for field in info.__struct_fields__)
     return None

@@ -16,6 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import SchemaSerializer, SchemaValidator, to_json, to_jsonable_python
 from typing_extensions import TypedDict
 
+from .changes import refuse_changes
 from .finite import refuse_nan
 from .native import check_names, encode_other, with_default
 
@@ -50,6 +51,7 @@ class ModelCodec:
         self._type = type
         self._list = _Adapter(list[type])
         self._item: _Adapter | None = None
+        self.is_open = self._list.is_open
 
     def decode_list(self, data: bytes, format: Format) -> list[Any]:
         return cast("list[Any]", self._list.decode(data, format))
@@ -57,11 +59,26 @@ class ModelCodec:
     def decode(self, data: bytes, format: Format) -> Any:
         return self._one().decode(data, format)
 
-    def encode_list(self, values: list[Any], format: Format) -> bytes:
+    def prepare(self, values: list[Any], format: Format) -> list[Any]:
+        if format == "python" and self.is_open:
+            for value in values:
+                self.encode(value, format)
+        return values
+
+    def encode_prepared(self, values: list[Any], format: Format) -> bytes:
         return self._list.encode(values, format)
 
+    def encode_list(self, values: list[Any], format: Format) -> bytes:
+        encoded = self._list.encode(values, format)
+        if format == "python" and self.is_open:
+            refuse_changes(values, self._list.decode(encoded, format))
+        return encoded
+
     def encode(self, value: Any, format: Format) -> bytes:
-        return self._one().encode(value, format)
+        encoded = self._one().encode(value, format)
+        if format == "python" and self.is_open:
+            refuse_changes(value, self._one().decode(encoded, format))
+        return encoded
 
     def schema(self) -> dict[str, Any]:
         return self._one().schema(output=self._output)
@@ -110,6 +127,8 @@ class _Adapter:
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(type)
             schema = self._adapter.core_schema
+            # Values without an annotation travel as JSON here: they are compared afterwards.
+            self.is_open = _mentions(schema, "any")
         except Exception as exc:
             raise TypeError(str(exc).partition("\n")[0]) from exc
         if _mentions(schema, "bytes"):
@@ -120,7 +139,7 @@ class _Adapter:
 
     def decode(self, data: bytes, format: Format) -> Any:
         names = None
-        if format == "msgpack":
+        if format != "json":
             names = True
             builtins = msgspec.msgpack.decode(data)
             data = to_json(builtins, inf_nan_mode="constants", bytes_mode="base64")
@@ -130,7 +149,7 @@ class _Adapter:
             raise MisfitError(_in_words(exc)) from exc
 
     def encode(self, value: Any, format: Format) -> bytes:
-        if format == "msgpack":
+        if format != "json":
             plain = self._adapter.dump_python(
                 value, round_trip=True, by_alias=False, warnings=False, fallback=encode_other
             )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import decimal
 import sys
+import uuid
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from .finite import refuse_nan
 from .kinds import is_numpy_scalar
+from .untyped import SCALARS, is_plain, is_untyped, tagger_for, walk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,21 +29,89 @@ _ACCEPTED: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 
+_LOOKED_AT = 256  # Values without an annotation whose types are looked at together.
+
+
 def encode_other(value: Any) -> Any:
-    """What msgspec does not encode itself: numpy scalars and subclasses of builtins."""
+    """What msgspec does not encode itself: numpy scalars and subclasses of builtins.
+
+    Raises TypeError for what cannot travel, and for a moment or a duration that would lose
+    something.
+    """
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.generic):
-        plain = value.item()
-        return float(plain) if isinstance(plain, numpy.floating) else plain
+        return _from_numpy(value)
     for base in (str, int, float, bytes):
         if isinstance(value, base):
             return _plain(base, value)
+    if isinstance(value, (dt.date, dt.time, dt.timedelta)):
+        return _exact_moment(value)
+    if isinstance(value, (decimal.Decimal, uuid.UUID)):
+        return decimal.Decimal(value) if isinstance(value, decimal.Decimal) else _plain_uuid(value)
     hint = "; convert it with .tolist()" if hasattr(value, "tolist") else ""
     raise TypeError(f"a value of type {_type_name(value)} cannot travel{hint}")
 
 
+def _from_numpy(value: Any) -> Any:
+    numpy = sys.modules["numpy"]
+    if isinstance(value, (numpy.datetime64, numpy.timedelta64)):
+        return _from_numpy_moment(value)
+    plain = value.item()
+    return float(plain) if isinstance(plain, numpy.floating) else plain
+
+
+def _from_numpy_moment(value: Any) -> Any:
+    """A date, datetime or timedelta, if that is the same moment or duration."""
+    numpy = sys.modules["numpy"]
+    plain = value.item()
+    if isinstance(plain, int):  # Finer than a microsecond, or without a fixed length.
+        unit, _ = numpy.datetime_data(value.dtype)
+        coarse = value.astype(f"{type(value).__name__}[us]") if unit in _FINE_UNITS else value
+        plain = coarse.item() if coarse == value else None
+    if plain is None or isinstance(plain, int):
+        raise TypeError(
+            f"numpy.{value!r} is not exactly a Python {_MOMENTS[type(value).__name__]}, so it "
+            "cannot travel as one; convert it, or leave out the annotation"
+        )
+    return plain
+
+
+_MOMENTS = {"datetime64": "datetime", "timedelta64": "timedelta"}
+_FINE_UNITS = ("ns", "ps", "fs", "as")
+
+
+def _exact_moment(value: Any) -> Any:
+    """A subclass of a date, a time or a duration (as pandas has them) as its base."""
+    nanoseconds = getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0)
+    if nanoseconds or value != value:
+        why = "is not a moment" if value != value else "has nanoseconds"
+        raise TypeError(
+            f"{value!r} {why}, so it cannot travel as a Python {_moment_base(value).__name__}; "
+            "convert it (round to microseconds), or leave out the annotation"
+        )
+    base = _moment_base(value)
+    if base is dt.timedelta:
+        return dt.timedelta(value.days, value.seconds, value.microseconds)
+    if base is dt.date:
+        return dt.date(value.year, value.month, value.day)
+    clock = (value.hour, value.minute, value.second, value.microsecond, value.tzinfo)
+    if base is dt.time:
+        return dt.time(*clock, fold=value.fold)
+    return dt.datetime(value.year, value.month, value.day, *clock, fold=value.fold)
+
+
+def _moment_base(value: Any) -> Any:
+    return next(c for c in (dt.datetime, dt.date, dt.time, dt.timedelta) if isinstance(value, c))
+
+
+def _plain_uuid(value: uuid.UUID) -> uuid.UUID:
+    return uuid.UUID(int=value.int)
+
+
 def decode_other(type: Any, value: Any) -> Any:
     """Numpy scalars, as strict as the Python types that they are like."""
+    if type is object:
+        return value
     numpy = sys.modules["numpy"]
     if not is_numpy_scalar(type):
         raise TypeError(f"Expected `{type.__qualname__}`")
@@ -59,7 +131,7 @@ _msgpack = msgspec.msgpack.Encoder(enc_hook=encode_other)
 
 def encode(value: Any, format: Format) -> bytes:
     """Any value of types that msgspec knows. Raises as ``Codec`` says."""
-    if format == "msgpack":
+    if format != "json":
         return _msgpack.encode(value)
     encoded = _json.encode(value)
     refuse_nan(encoded, value, encode_other)
@@ -73,6 +145,8 @@ class NativeCodec:
         self._type = type
         self._lists = _decoders(list[type])
         self._items: dict[str, Any] = {}
+        self._tag = tagger_for(type)
+        self.is_open = self._tag is not None
 
     def decode_list(self, data: bytes, format: Format) -> list[Any]:
         return cast("list[Any]", self._lists[format].decode(data))
@@ -82,14 +156,34 @@ class NativeCodec:
             self._items = _decoders(self._type)
         return self._items[format].decode(data)
 
+    def prepare(self, values: list[Any], format: Format) -> list[Any]:
+        if format != "python" or self._tag is None:
+            return values
+        if not is_untyped(self._type):
+            return [self._tag(value) for value in values]
+        if SCALARS.issuperset(map(type, values)):
+            return values
+        prepared: list[Any] = []
+        for start in range(0, len(values), _LOOKED_AT):
+            some = values[start : start + _LOOKED_AT]
+            prepared += some if is_plain(some) else map(self._tag, some)
+        return prepared
+
+    def encode_prepared(self, values: list[Any], format: Format) -> bytes:
+        if format != "python" or self._tag is None:
+            return encode(values, format)
+        return encode_tagged(values)
+
     def encode_list(self, values: list[Any], format: Format) -> bytes:
-        return encode(values, format)
+        return self.encode_prepared(self.prepare(values, format), format)
 
     def encode(self, value: Any, format: Format) -> bytes:
-        return encode(value, format)
+        if format != "python" or self._tag is None:
+            return encode(value, format)
+        return encode_tagged(self._tag(value))
 
     def schema(self) -> dict[str, Any]:
-        if self._type is Any:
+        if is_untyped(self._type):
             return {}
         return msgspec.json.schema(self._type, schema_hook=_schema_of_other)
 
@@ -104,6 +198,9 @@ class NativeKwargs:
         self._name, self._parameters = name, parameters
         self._lists = _decoders(list[self._struct])  # type: ignore[name-defined]
         self._items = _decoders(self._struct)
+        taggers = {parameter.name: tagger_for(parameter.type) for parameter in parameters}
+        self._taggers = {name: tagger for name, tagger in taggers.items() if tagger is not None}
+        self.is_open = bool(self._taggers)
 
     def decode_list(self, data: bytes, format: Format) -> list[Any]:
         return [_given(each) for each in self._lists[format].decode(data)]
@@ -111,17 +208,39 @@ class NativeKwargs:
     def decode(self, data: bytes, format: Format) -> Any:
         return _given(self._items[format].decode(data or encode({}, format)))
 
-    def encode_list(self, values: list[Any], format: Format) -> bytes:
+    def prepare(self, values: list[Any], format: Format) -> list[Any]:
         for value in values:
             check_names(self._name, self._parameters, value)
-        return encode(values, format)
+        if format != "python" or not self.is_open:
+            return values
+        return [self._tagged(value) for value in values]
+
+    def encode_prepared(self, values: list[Any], format: Format) -> bytes:
+        open = format == "python" and self.is_open
+        return encode_tagged(values) if open else encode(values, format)
+
+    def encode_list(self, values: list[Any], format: Format) -> bytes:
+        return self.encode_prepared(self.prepare(values, format), format)
 
     def encode(self, value: Any, format: Format) -> bytes:
-        check_names(self._name, self._parameters, value)
-        return encode(value, format)
+        (prepared,) = self.prepare([value], format)
+        open = format == "python" and self.is_open
+        return encode_tagged(prepared) if open else encode(prepared, format)
 
     def schema(self) -> dict[str, Any]:
         return inlined(msgspec.json.schema(self._struct, schema_hook=_schema_of_other))
+
+    def _tagged(self, value: dict[str, Any]) -> dict[str, Any]:
+        taggers = self._taggers
+        return {
+            name: taggers[name](member) if name in taggers else member
+            for name, member in value.items()
+        }
+
+
+def encode_tagged(value: Any) -> bytes:
+    """MessagePack of a value whose parts without an annotation are tagged."""
+    return cast("bytes", walk().encode_walked(value, _msgpack.encode))
 
 
 def check_names(name: str, parameters: Sequence[Parameter], kwargs: dict[str, Any]) -> None:
@@ -171,13 +290,21 @@ def _given(struct: Any) -> dict[str, Any]:
 
 
 def _decoders(type: Any) -> dict[str, Any]:
+    packed = msgspec.msgpack.Decoder(type, dec_hook=decode_other, ext_hook=_restore)
     return {
         "json": msgspec.json.Decoder(type, dec_hook=decode_other),
         "msgpack": msgspec.msgpack.Decoder(type, dec_hook=decode_other),
+        "python": packed,
     }
 
 
+def _restore(code: int, data: memoryview) -> Any:
+    return walk().restore(code, data)
+
+
 def _schema_of_other(type: Any) -> dict[str, Any]:
+    if type is object:
+        return {"title": "any value"}
     for like, kind in _LIKE.items():
         if issubclass(type, getattr(sys.modules["numpy"], like)):
             return {"type": kind, "title": f"numpy.{type.__name__}"}

@@ -7,6 +7,7 @@ import socket
 
 import msgspec
 
+from jetmap.codecs import kinds
 from jetmap.loading import StaleFunction, load, resolve, source_digest, source_files
 from jetmap.messages import Chunk, FunctionRef, Ready, Report, Setup, StartFailed
 from jetmap.seals import is_sealed
@@ -99,6 +100,7 @@ class _Worker:
         self._limits = Limits(
             value=setup.max_value, report=setup.max_report, report_seconds=setup.report_seconds
         )
+        kinds.may_import_classes = setup.trust
         self._output = Output(
             self._mark,
             self._output_fd,

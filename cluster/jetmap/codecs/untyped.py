@@ -1,0 +1,240 @@
+"""Which parts of a type have no annotation, and the walk of just those parts."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import cache
+from itertools import chain
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+# The types that MessagePack keeps.
+SCALARS = frozenset((type(None), bool, int, float, str, bytes))
+
+_PLAIN = SCALARS | {list, dict}
+_WIDEST = 1_000_000  # Parts of a level, so that shared lists within lists cost no more.
+_DEEPEST = 16  # Levels that are looked at all together; what is deeper is walked.
+
+Tagger = Callable[[Any], Any]
+_LISTS = (inspect.ListType, inspect.SetType, inspect.FrozenSetType, inspect.VarTupleType)
+_RECORDS = (
+    inspect.StructType, inspect.DataclassType, inspect.TypedDictType, inspect.NamedTupleType,
+)  # fmt: skip
+
+
+def is_untyped(type: Any) -> bool:
+    """Whether a type says nothing at all."""
+    return type is Any or type is object
+
+
+def tagger_for(type: Any) -> Tagger | None:
+    """What tags the parts of a value that its type leaves open; None if there are none.
+
+    The type must be one that msgspec can decode.
+    """
+    if is_untyped(type):
+        return _walk_all
+    info = inspect.type_info(type)
+    return _Taggers().find(info) if _is_open(info, set()) else None
+
+
+@cache
+def walk() -> Any:
+    """The module of the walk, with all that it imports, when the first value needs it."""
+    return importlib.import_module(".walk", __package__)
+
+
+def _walk_all(value: Any) -> Any:
+    return walk().tag_outermost(value)
+
+
+def _is_any(info: Any) -> bool:
+    return isinstance(info, inspect.AnyType) or (
+        isinstance(info, inspect.CustomType) and info.cls is object
+    )
+
+
+def _is_open(info: Any, seen: set[int]) -> bool:
+    """Whether a type holds a part without an annotation; types may hold themselves."""
+    if isinstance(info, (tuple, list)):
+        return any(_is_open(part, seen) for part in info)
+    if not isinstance(info, msgspec.Struct) or id(info) in seen:
+        return False
+    seen.add(id(info))
+    return _is_any(info) or any(
+        _is_open(getattr(info, field), seen) for field in info.__struct_fields__
+    )
+
+
+def is_plain(values: list[Any]) -> bool:
+    """Whether MessagePack keeps all that these values hold.
+
+    Looks at the types of a whole level at once, which takes a fraction of the time of a walk.
+    False also for what is deeper than it looks, or holds itself.
+    """
+    level: list[Any] = values
+    for _ in range(_DEEPEST):
+        kinds = set(map(type, level))
+        if kinds <= SCALARS:
+            return True
+        if not kinds <= _PLAIN or len(level) > _WIDEST:
+            return False
+        below: list[Any] = []
+        if dict in kinds:
+            dicts = level if len(kinds) == 1 else [part for part in level if type(part) is dict]
+            if not set(map(type, chain.from_iterable(dicts))) <= SCALARS:
+                return False
+            below.extend(chain.from_iterable(map(dict.values, dicts)))
+        if list in kinds:
+            lists = level if len(kinds) == 1 else [part for part in level if type(part) is list]
+            below.extend(chain.from_iterable(lists))
+        level = below
+    return False
+
+
+class _Taggers:
+    """One for each part of a type, made once: records may hold themselves."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Tagger] = {}
+
+    def find(self, info: Any) -> Tagger | None:
+        """None for a part that is annotated throughout."""
+        if _is_any(info):
+            return _walk_all
+        if not _is_open(info, set()):
+            return None
+        known = self._known.get(id(info))
+        if known is not None:
+            return known
+        made: Tagger | None = None
+
+        def later(value: Any) -> Any:
+            return made(value) if made is not None else value
+
+        self._known[id(info)] = later
+        made = self._make(info)
+        return made
+
+    def _make(self, info: Any) -> Tagger | None:
+        if isinstance(info, inspect.Metadata):
+            return self.find(info.type)
+        if isinstance(info, _LISTS):
+            return self._list(info)
+        if isinstance(info, inspect.TupleType):
+            return self._tuple(info)
+        if isinstance(info, inspect.DictType):
+            return self._dict(info)
+        if isinstance(info, _RECORDS):
+            return self._record(info)
+        if isinstance(info, inspect.UnionType):
+            return self._union(info)
+        return None
+
+    def _list(self, info: Any) -> Tagger | None:
+        item = self.find(info.item_type)
+        if item is None:
+            return None
+        if item is _walk_all:
+            return lambda value: walk().tag_list(list(value)) if _iterable(value) else value
+        return lambda value: [item(part) for part in value] if _iterable(value) else value
+
+    def _tuple(self, info: inspect.TupleType) -> Tagger:
+        parts = [self.find(part) or _as_it_is for part in info.item_types]
+
+        def tag(value: Any) -> Any:
+            if not _iterable(value) or len(value) != len(parts):
+                return value
+            return [part(member) for part, member in zip(parts, value, strict=True)]
+
+        return tag
+
+    def _dict(self, info: inspect.DictType) -> Tagger:
+        key, member = self.find(info.key_type), self.find(info.value_type) or _as_it_is
+
+        def tag(value: Any) -> Any:
+            if not isinstance(value, dict):
+                return value
+            if key is not None:
+                _check_keys(value)
+            return {name: member(part) for name, part in value.items()}
+
+        return tag
+
+    def _record(self, info: Any) -> Tagger:
+        parts = [(field, self.find(field.type) or _as_it_is) for field in info.fields]
+        is_dict = isinstance(info, inspect.TypedDictType)
+        cls = dict if is_dict else info.cls
+        as_array = isinstance(info, inspect.NamedTupleType) or getattr(info, "array_like", False)
+        head: dict[str, Any] = {}
+        if getattr(info, "tag_field", None) is not None:
+            head = {info.tag_field: info.tag}
+
+        def tag(value: Any) -> Any:
+            if not isinstance(value, cls):
+                return value
+            if is_dict:
+                known = {field.name: part for field, part in parts}
+                return {name: known.get(name, _as_it_is)(part) for name, part in value.items()}
+            if as_array:
+                return [
+                    *head.values(),
+                    *(part(getattr(value, field.name)) for field, part in parts),
+                ]
+            found = dict(head)
+            for field, part in parts:
+                member = getattr(value, field.name, msgspec.UNSET)
+                if member is not msgspec.UNSET:
+                    found[field.encode_name] = part(member)
+            return found
+
+        return tag
+
+    def _union(self, info: inspect.UnionType) -> Tagger:
+        """Each branch takes its own values, by their class, and leaves the others alone."""
+        if any(_is_any(part) for part in info.types):
+            return _walk_all
+        branches = [(_classes(part), self.find(part) or _as_it_is) for part in info.types]
+
+        def tag(value: Any) -> Any:
+            for classes, branch in branches:
+                if isinstance(value, classes):
+                    return branch(value)
+            return value
+
+        return tag
+
+
+def _classes(info: Any) -> Any:
+    """The classes of the values that a branch of a union takes."""
+    if isinstance(info, inspect.Metadata):
+        return _classes(info.type)
+    if isinstance(info, (inspect.DictType, inspect.TypedDictType)):
+        return dict
+    if isinstance(info, _RECORDS):
+        return info.cls
+    if isinstance(info, (inspect.ListType, inspect.TupleType, inspect.VarTupleType)):
+        return (list, tuple)
+    return (set, frozenset) if isinstance(info, _LISTS) else ()
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _iterable(value: Any) -> bool:
+    return isinstance(value, (list, tuple, set, frozenset))
+
+
+def _check_keys(value: dict[Any, Any]) -> None:
+    """Raise TypeError for a key that MessagePack would change: a dict with an annotation for its
+    values travels as a map, which has no room for tagged keys."""
+    for key in value:
+        if type(key) not in SCALARS:
+            raise TypeError(
+                f"a key of type {type(key).__qualname__} cannot travel in a dict that is "
+                "annotated without its type; annotate it: dict[type of the key, …]"
+            )
