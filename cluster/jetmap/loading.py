@@ -10,13 +10,14 @@ import importlib
 import importlib.util
 import os
 import sys
+import traceback
 import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .functions import Function
 from .signatures import MAIN
-from .sources import digest, file_digest, loaded_digest, source_files, user_modules
+from .sources import digest, file_digest, is_users, loaded_digest, source_files, user_modules
 from .tasks import guests, registered, registered_at
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from .messages import FunctionRef, Setup
 
 __all__ = [
-    "StaleFunction", "import_main", "import_tasks", "load", "reference", "resolve",
-    "running_main", "source_digest", "source_files",
+    "StaleFunction", "broken_files", "file_of", "import_main", "import_tasks", "is_resolved",
+    "load", "reference", "resolve", "running_main", "source_digest", "source_files",
 ]  # fmt: skip
 
 _KEPT_VALUES = 64
@@ -145,13 +146,38 @@ def reference(function: Function, *, far: bool = False, limit: int | None = None
     return FunctionRef(function.module, function.qualname, main, digest=file_digest(function.file))
 
 
+def is_resolved(ref: FunctionRef) -> bool:
+    """Whether ``resolve`` has nothing left to import."""
+    return ref.value is not None or _key(ref) in (_resolved if ref.path is None else _carried)
+
+
+def broken_files(error: BaseException, home: str) -> list[str]:
+    """The files whose change may mend a module that could not be imported."""
+    files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
+    if isinstance(error, SyntaxError) and error.filename:
+        files.add(error.filename)
+    files.add(file_of(home))
+    return sorted(file for file in files if file.endswith(".py") and is_users(file))
+
+
+def file_of(home: str) -> str:
+    """Where a module (by name) or a script (by path) lies; empty if that is not known."""
+    if home.endswith(".py"):
+        return home
+    try:
+        spec = importlib.util.find_spec(home)
+    except Exception:  # Of its package, which may be what is broken.
+        return ""
+    return (spec.origin or "") if spec is not None else ""
+
+
 def resolve(ref: FunctionRef) -> Function:
     """The function of a reference, imported if need be.
 
     Raises StaleFunction if its file changed since this process imported it, NotImportable if
     it is not there, and whatever its module raises when imported.
     """
-    key = (ref.path or ref.module, ref.qualname, ref.digest)
+    key = _key(ref)
     found = _resolved if ref.value is None and ref.path is None else _carried
     function = found.get(key)
     if function is None:
@@ -160,6 +186,10 @@ def resolve(ref: FunctionRef) -> Function:
         for old in list(_carried)[:-_KEPT_VALUES]:
             del _carried[old]
     return function
+
+
+def _key(ref: FunctionRef) -> tuple[str, str, str]:
+    return ref.path or ref.module, ref.qualname, ref.digest
 
 
 def running_main() -> str | None:

@@ -246,7 +246,8 @@ class Presence(msgspec.Struct, frozen=True):
     revision of the offer, which orders versions without a clock. pending: chunks that wait in
     the main lane. failure: why the workers cannot start, or None. trusts: chunks may name a
     function where it lives, or carry it. local: the offer whose chunks may do so if they carry
-    the seal of this agent's user; empty: there is none.
+    the seal of this agent's user; empty: there is none. broken: modules and scripts of callers
+    that the workers cannot import, and why.
     """
 
     agent: str
@@ -268,6 +269,7 @@ class Presence(msgspec.Struct, frozen=True):
     failure: str | None = None
     trusts: bool = False
     local: str = ""
+    broken: dict[str, str] = {}
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -298,13 +300,30 @@ class Ready(msgspec.Struct, frozen=True):
     """A worker's answer to ``Setup``, again when it has imported more.
 
     source: digest of the source files that it loaded; files: their paths, to watch; digests: of
-    each of these files.
+    each of these files. more: it takes no chunks yet, because it still imports ``modules``.
     """
 
     functions: list[FunctionInfo]
     source: str
     files: list[str]
     digests: list[str] = []
+    more: bool = False
+
+
+class Importing(msgspec.Struct, frozen=True):
+    """A worker imports a module (by name) or a script (by path) for its callers; no home: it has
+    done so. file: where it lies, if that is known."""
+
+    home: str = ""
+    file: str = ""
+
+
+class Broken(msgspec.Struct, frozen=True):
+    """A module or script that a worker cannot import, and why. files: to watch for changes."""
+
+    home: str
+    text: str
+    files: list[str] = []
 
 
 class StartFailed(msgspec.Struct, frozen=True):

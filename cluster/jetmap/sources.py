@@ -11,6 +11,7 @@ from .functions import Function, file_stamp
 from .signatures import MAIN
 
 _DIGITS = 16
+_NOT_USERS = (f"{Path(os.__file__).parent}{os.sep}", f"{Path(__file__).parent}{os.sep}")
 
 _digests: dict[str, tuple[tuple[int, int], str]] = {}
 _modules = 0  # How many modules there were at the last call of ``note_sources``.
@@ -25,19 +26,22 @@ def source_files() -> list[str]:
 
 def user_modules() -> dict[str, str]:
     """Name and source file of each imported module that is the user's."""
-    standard = f"{Path(os.__file__).parent}{os.sep}"
-    own = f"{Path(__file__).parent}{os.sep}"
     found = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if not isinstance(file, str) or not file.endswith(".py") or not os.path.isabs(file):  # noqa: PTH117
             continue
-        if file.startswith((standard, own)) or name.partition(".")[0] == "jetmap_api":
-            continue
-        if f"{os.sep}site-packages{os.sep}" in file or f"{os.sep}dist-packages{os.sep}" in file:
+        if name.partition(".")[0] == "jetmap_api" or not is_users(file):
             continue
         found["__main__" if name in MAIN else name] = file
     return found
+
+
+def is_users(file: str) -> bool:
+    """Whether a source file is neither the standard library's, nor installed, nor jetmap's."""
+    if file.startswith(_NOT_USERS):
+        return False
+    return not any(f"{os.sep}{each}{os.sep}" in file for each in ("site-packages", "dist-packages"))
 
 
 def note_sources() -> None:

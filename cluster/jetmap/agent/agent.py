@@ -21,6 +21,7 @@ from jetmap.broker.faults import Forbidden, is_lasting
 from jetmap.errors import JetmapError
 from jetmap.messages import (
     AgentMail,
+    Broken,
     ChunkHead,
     ClaimAnswer,
     Control,
@@ -41,6 +42,7 @@ from . import holdings
 from .claims import Claims
 from .code import CodeFile
 from .holdings import Holding, Holdings, Lease
+from .imports import Imports
 from .intake import NAK, Delivered, Intake
 from .offer import Offer, brief
 from .options import AgentOptions
@@ -89,6 +91,7 @@ class Agent:
         self._inbox = connection.inbox(self.id)
         setup = _within(connection.room, options.setup)
         self._warm_ups = WarmUps(options.start_timeout)
+        self._imports = Imports(setup.modules)
         self._slots = [
             Slot(number, cpu, options, setup, self, start, self._warm_ups)
             for number, cpu in enumerate(choose_cores(options.cores))
@@ -209,7 +212,7 @@ class Agent:
 
     async def worker_ready(self, slot: Slot, ready: Ready) -> None:
         self.failed = None
-        self._files = {path: _modified(path) for path in ready.files}
+        self._files |= {path: _modified(path) for path in ready.files}
         self._code.loaded(slot.number, ready)
         if self._offer.take(ready):
             try:
@@ -226,6 +229,14 @@ class Agent:
         if text != self.failed:
             self.failed = text
             logger.error("workers cannot start; trying again with growing pauses:\n%s", text)
+        await self.announce()
+
+    async def import_failed(self, broken: Broken, *, fatal: bool) -> None:
+        if self._imports.failed(broken, time.monotonic(), fatal=fatal):
+            # An embedded one's user gets it as an exception.
+            log = logger.info if self._options.embedded else logger.warning
+            log("%s cannot be imported: %s", broken.home, broken.text)
+        self._files |= {file: _modified(file) for file in broken.files}
         await self.announce()
 
     async def _keep_written(self) -> None:
@@ -274,6 +285,7 @@ class Agent:
             failure=self.failed or (str(self.refused) if self.refused else None),
             trusts=self._options.setup.trust,
             local=self._options.local if self._served else "",
+            broken=self._imports.broken(time.monotonic()),
         )
         message = encode(presence)
         if len(message) > self._connection.max_payload:
@@ -483,6 +495,7 @@ class Agent:
             changed = [p for p, at in self._files.items() if _modified(p) != at]
             if changed:
                 logger.info("%s changed: the workers are replaced", ", ".join(changed))
+                self._imports.changed()
                 self._files = {path: _modified(path) for path in self._files}
                 self._warm_ups.forget()
                 for slot in self._slots:

@@ -17,9 +17,9 @@ class AgentOptions:
     longer wanted has to end. recycle_*: chunks, seconds and bytes after which a worker's
     successor is started; it goes when that is ready. nice: added to the workers' niceness.
     local: the offer of sealed chunks, see ``seals``. code: where to write down which source the
-    workers have loaded, for who seals.
-    start_timeout: seconds that a function may take to load what it needs, at its first call in a
-    worker, beside the timeout of its item.
+    workers have loaded, for who seals. start_timeout: seconds that the import of a caller's module
+    may take, and a function to load what it needs, at its first call in a worker, beside the
+    timeout of its item.
     """
 
     pool: str
@@ -35,11 +35,11 @@ class AgentOptions:
     recycle_age: float | None = None
     recycle_memory: int | None = None
     nice: int = 0
-    start_timeout: float = 60.0
     work_storage: str = "memory"
     work_replicas: int = 0
     work_max_messages: int = 100_000
     work_max_bytes: int = 1 << 30
+    start_timeout: float = 60.0
     local: str = ""
     code: str | None = None
     host: str = field(default="")

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from jetmap.messages import CoreStatus, Crash, Ready, Setup, StartFailed
+from jetmap.messages import Broken, CoreStatus, Crash, Importing, Ready, Setup, StartFailed
 from jetmap.worker import pipe
 
 from .backoff import Backoff
@@ -35,6 +35,8 @@ StartWorker = Callable[[AgentOptions, int | None, Setup], Awaitable[WorkerProces
 _ready = msgspec.msgpack.Decoder(Ready).decode
 _failed = msgspec.msgpack.Decoder(StartFailed).decode
 _warmed = msgspec.msgpack.Decoder(tuple[str, float]).decode
+_importing = msgspec.msgpack.Decoder(Importing).decode
+_broken = msgspec.msgpack.Decoder(Broken).decode
 
 
 class Supervisor(Protocol):
@@ -44,6 +46,7 @@ class Supervisor(Protocol):
     async def worker_ready(self, slot: Slot, ready: Ready) -> None: ...
     async def announce(self) -> None: ...
     async def worker_failed(self, slot: Slot, failure: StartFailed) -> None: ...
+    async def import_failed(self, broken: Broken, *, fatal: bool) -> None: ...
     async def core_freed(self, slot: Slot) -> None: ...
     def core_lost(self, slot: Slot) -> None: ...
     async def reported(self, held: Holding, report: bytes, last: bool) -> None: ...
@@ -78,6 +81,9 @@ class Slot:
         self._ordered: Order | None = None
         self._deadline: Deadline | None = None
         self._jam: Jam | None = None
+        self._importing = Importing()
+        self._import_timer: asyncio.TimerHandle | None = None
+        self._import_expired = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self._closing = False
@@ -248,8 +254,14 @@ class Slot:
             while (received := await worker.receive()) is not None:
                 kind, payload = received
                 if kind == pipe.READY:
-                    await self._said_ready(worker, _ready(payload), is_first=not was_ready)
-                    was_ready = True
+                    ready = _ready(payload)
+                    is_first = not was_ready and not ready.more
+                    await self._said_ready(worker, ready, is_first=is_first)
+                    was_ready = was_ready or is_first
+                elif kind == pipe.IMPORTING:
+                    self._imports(_importing(payload))
+                elif kind == pipe.BROKEN:
+                    await self._supervisor.import_failed(_broken(payload), fatal=False)
                 elif kind == pipe.FAILED:
                     failure = _failed(payload)
                 else:
@@ -336,6 +348,8 @@ class Slot:
         """After a worker's death: tells the agent what was lost by it."""
         self._cancel_watches()
         self._lose_core()
+        importing, expired = self._importing, self._import_expired
+        self._imports(Importing())
         lost = [given for given in self._line if not given.revoked]
         self._line = Line()
         begun, item = worker.progress.begun, worker.progress.item
@@ -344,16 +358,41 @@ class Slot:
         self._spawn(worker.gone())
         for given in lost:
             crash = None
-            if given.number == begun:
+            if given.number == begun and not importing.home:
                 crash = crash_of(given, death, item, self._ordered, self._options.host)
                 crash.start_seconds = self._start_seconds
             await self._supervisor.ended(given.held, crash)
+        if importing.home and (expired or self._ordered is None):
+            why = f"the worker {death} while it imported {importing.home}"
+            if expired:
+                why = (
+                    f"the import of {importing.home} did not end within "
+                    f"{self._options.start_timeout:g} s (start_timeout)"
+                )
+            files = [importing.file] if importing.file else []
+            await self._supervisor.import_failed(Broken(importing.home, why, files), fatal=True)
+            return
         if lost:
             return
         if not was_ready and not self._closing:
             await self._cannot_start(failure or failure_of(death))
         elif was_ready and self._ordered is None:
             logger.warning("an idle worker (pid %d) %s; it is replaced", worker.pid, death)
+
+    def _imports(self, importing: Importing) -> None:
+        """The worker imports a caller's module, which must not hold up this core for ever."""
+        self._importing, self._import_expired = importing, False
+        if self._import_timer is not None:
+            self._import_timer.cancel()
+            self._import_timer = None
+        if importing.home:
+            loop = asyncio.get_running_loop()
+            patience = self._options.start_timeout
+            self._import_timer = loop.call_later(patience, self._import_hangs)
+
+    def _import_hangs(self) -> None:
+        self._import_expired = True
+        self._kill("stopped")
 
     async def _cannot_start(self, failure: StartFailed) -> None:
         self._has_failed = True

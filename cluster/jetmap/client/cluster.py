@@ -369,7 +369,7 @@ class Cluster(WithJobs):
             kwargs=kwargs,
             timeout=timeout,
             ordered=ordered,
-            ref=await link.bring(function),
+            ref=await link.bring(function, name),
             item_timeout=function.timeout if function is not None else None,
             attempts=function.attempts if function is not None else None,
         )

@@ -22,7 +22,7 @@ from jetmap.jobs.service import JobOptions, Jobs
 from jetmap.loading import reference, running_main
 from jetmap.messages import FunctionRef
 from jetmap.settings import Settings
-from jetmap.tasks import registered
+from jetmap.tasks import find, registered
 
 from .local_up import LocalUp, up_to_join
 
@@ -149,13 +149,19 @@ class Link:
         """Bytes of one item that the broker can carry."""
         return self.connection.room
 
-    async def bring(self, function: Function | None) -> FunctionRef | None:
+    async def bring(self, function: Function | None, name: str) -> FunctionRef | None:
         """What to send along with a call of this function, or None: its name is enough.
+
+        function: None where it is called by name.
 
         Raises NotImportable, and BrokerUnreachable where the `jetmap up` of this directory ended.
         """
         if function is not None and self._up is not None:
             return await self._up.reference(function, self)
+        unknown = function is None and self.dispatcher.roster.offers(name).newest is None
+        if unknown and self._membership is not None:
+            # An embedded worker has not imported it yet, or could not.
+            function = find(name)
         return self.reference(function)
 
     async def require_offered(self, function: Function | None) -> None:
@@ -198,13 +204,20 @@ class Link:
         def failed() -> str | None:
             return membership.failed if membership is not None else None
 
+        def started() -> bool:
+            """They may still import the modules of whoever started the keeper."""
+            if up is not None:
+                return roster.has_local(up.sealer.offer)
+            return any(p.offer for p in roster.agents)
+
         def settled() -> bool:
             ready = any(p.ready for p in roster.agents)
-            if up is not None:
-                ready = roster.has_local(up.sealer.offer)
+            if up is not None or (membership is not None and not membership.starter):
+                ready = started()
             return ready or roster.failure is not None or failed() is not None
 
-        if not await self.dispatcher.attendance.wait_for(settled, timeout):
+        in_time = await self.dispatcher.attendance.wait_for(settled, timeout)
+        if not in_time and not started():
             raise WorkerStartFailed(
                 f"no worker was ready after {timeout:g} s (start_timeout): "
                 "their imports take longer, or hang"

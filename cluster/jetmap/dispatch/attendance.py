@@ -85,8 +85,16 @@ class Attendance:
             "jetmap worker TASKS --nats URL"
         )
 
+    def broken(self, ref: FunctionRef | None) -> WorkerStartFailed | None:
+        """What to raise where workers cannot import the module of a function."""
+        if ref is None or (text := self.roster.broken(ref)) is None:
+            return None
+        return WorkerStartFailed(f"no worker can import {ref.path or ref.module}:\n{text}")
+
     async def find(self, function: str, ref: FunctionRef | None, patience: float) -> None:
         """Waits up to ``patience`` seconds for an offer; raises what its absence means."""
+        if (failed := self.broken(ref)) is not None:
+            raise failed
         if self.offer(function, ref) is not None:
             return
         await self.ping()

@@ -71,7 +71,7 @@ class Dispatcher:
         self.memory = Memory(options.max_memory)
         self._jobs_open = self._opening = 0
         self._numbers = itertools.count(1)
-        self.attendance = Attendance(connection, options.pool, self._pump, options.sealer)
+        self.attendance = Attendance(connection, options.pool, self._agents_changed, options.sealer)
         self.roster = self.attendance.roster
         self._recovery = Recovery(
             connection,
@@ -335,6 +335,13 @@ class Dispatcher:
             del self._maps[run.id]
             self._forget(run, "failed" if run.state.ledger.failed else "ok")
             run.end()
+
+    async def _agents_changed(self) -> None:
+        """An agent has announced itself; maps whose module it cannot import end."""
+        for run in list(self._maps.values()):
+            if (failed := self.attendance.broken(run.state.ref)) is not None:
+                await self._close_map(run, "failed", failed)
+        await self._pump()
 
     # Sending
 

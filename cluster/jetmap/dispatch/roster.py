@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from jetmap.messages import FunctionInfo, Presence
+from jetmap.messages import FunctionInfo, FunctionRef, Presence
 
 GONE_AFTER = 7.0  # Three announcements missed.
 VANISHED_KEPT = 600.0
@@ -102,6 +102,13 @@ class Roster:
     def is_served(self, offer: str) -> bool:
         """Whether any agent with this offer is there, draining ones included."""
         return any(_has(p, offer) and not _has_failed(p) for p in self._agents.values())
+
+    def broken(self, ref: FunctionRef | None) -> str | None:
+        """Why workers cannot import what a reference names, if some agent says so."""
+        if ref is None or ref.value is not None:
+            return None
+        home = ref.path or ref.module
+        return next((p.broken[home] for p in self._agents.values() if home in p.broken), None)
 
     def has_local(self, offer: str) -> bool:
         """Whether the agent is there that takes the chunks sealed for this offer."""

@@ -18,6 +18,8 @@ SETUP, CHUNK = b"S", b"C"
 # worker to agent
 READY, FAILED, STALE = b"R", b"F", b"X"
 WARMED = b"W"  # A function's first call here, and the seconds it took.
+# A module is imported now (of no name: no longer), and could not be.
+IMPORTING, BROKEN = b"I", b"B"
 # Each chunk is answered with any number of PARTs and one LAST, or with SKIPPED.
 PART, LAST, SKIPPED = b"P", b"L", b"K"
 

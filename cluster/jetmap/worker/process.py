@@ -8,11 +8,30 @@ import socket
 import msgspec
 
 from jetmap.codecs import kinds
-from jetmap.loading import StaleFunction, load, resolve, source_digest, source_files
-from jetmap.messages import Chunk, FunctionRef, Ready, Report, Setup, StartFailed
+from jetmap.loading import (
+    StaleFunction,
+    broken_files,
+    file_of,
+    import_tasks,
+    is_resolved,
+    load,
+    resolve,
+    source_digest,
+    source_files,
+)
+from jetmap.messages import (
+    Broken,
+    Chunk,
+    FunctionRef,
+    Importing,
+    Ready,
+    Report,
+    Setup,
+    StartFailed,
+)
 from jetmap.seals import is_sealed
 from jetmap.sources import changed_sources, file_digest, note_sources
-from jetmap.tasks import Function
+from jetmap.tasks import Function, guests, registered
 
 from . import forks, limits, pipe
 from .aftermath import WorkerAftermath
@@ -55,6 +74,10 @@ def main(
         worker.run()
     except ConnectionError:
         pass  # The agent was killed: of the pipe's two ways of saying so, the other one.
+
+
+class _BrokenHome(Exception):  # noqa: N818
+    """The module of a chunk's function cannot be imported here."""
 
 
 class _Worker:
@@ -112,8 +135,9 @@ class _Worker:
         show_logs(setup.log_level)
         try:
             limits.limit_memory(setup.memory_limit)
-            self._functions = {function.name: function for function in load(setup)}
-            self._announce()
+            own = msgspec.structs.replace(setup, modules=[])
+            self._functions = {function.name: function for function in load(own)}
+            self._announce(more=bool(setup.modules))
         except BaseException as error:
             self._end_if_forked(error)
             from jetmap.importing import told
@@ -121,18 +145,47 @@ class _Worker:
             failure = StartFailed(type(error).__name__, str(error), told(error))
             self._pipe.send(pipe.FAILED, self._encode(failure))
             return False
+        if setup.modules:
+            self._import_early(setup.modules)
         self._dispositions.watch()
         self._aftermath.steps = [self._output.finish, self._dispositions.restore]
         self._aftermath.needed()
         return True
 
-    def _announce(self) -> None:
+    def _import_early(self, modules: list[str]) -> None:
+        """The modules of the program that started the keeper. Another one may share it, and must
+        not suffer from what is wrong with them."""
+        for name in modules:
+            self._importing(name)
+            try:
+                with guests():
+                    import_tasks(name)
+            except BaseException as error:
+                self._end_if_forked(error)
+                self._say_broken(name, error)
+        self._importing("")
+        self._functions |= {function.name: function for function in registered()}
+        self._announce()
+
+    def _importing(self, home: str, file: str | None = None) -> None:
+        """Tell the agent what is imported, in case that never ends, or ends this process."""
+        file = (file_of(home) if file is None else file) if home else ""
+        self._pipe.send(pipe.IMPORTING, self._encode(Importing(home, file)))
+
+    def _say_broken(self, home: str, error: BaseException) -> None:
+        from jetmap.importing import told
+
+        broken = Broken(home, told(error), broken_files(error, home))
+        self._pipe.send(pipe.BROKEN, self._encode(broken))
+
+    def _announce(self, *, more: bool = False) -> None:
         functions, files = list(self._functions.values()), source_files()
         ready = Ready(
             [function.info() for function in functions],
             source_digest(functions),
             files,
             [file_digest(file) for file in files],
+            more,
         )
         if self._key:
             note_sources()
@@ -147,6 +200,9 @@ class _Worker:
             # The source changed since it was imported; the agent starts a worker that has it.
             self._pipe.send(pipe.STALE, b"")
             os._exit(STALE_EXIT)
+        except _BrokenHome:
+            self._pipe.send(pipe.SKIPPED, b"")
+            return
         except BaseException as error:
             self._end_if_forked(error)
             refuse(chunk, None, error, self._emit, self._limits)
@@ -191,8 +247,27 @@ class _Worker:
             raise LookupError(f"this worker has no function {chunk.function!r}")
         return function
 
+    def _imported(self, ref: FunctionRef) -> Function:
+        """The function of a reference. Raises _BrokenHome: its module is for the agent to tell."""
+        from jetmap.errors import NotImportable
+
+        if is_resolved(ref):
+            return resolve(ref)
+        home = ref.path or ref.module
+        self._importing(home, ref.path or ref.file)
+        try:
+            return resolve(ref)
+        except (StaleFunction, NotImportable):
+            raise
+        except BaseException as error:
+            self._end_if_forked(error)
+            self._say_broken(home, error)
+            raise _BrokenHome from error
+        finally:
+            self._importing("")
+
     def _resolve(self, name: str, ref: FunctionRef) -> Function:
-        function = resolve(ref)
+        function = self._imported(ref)
         # In a pool of many callers the name is another's, or nobody's: each brings its own.
         if self._grows and self._functions.get(name) is not function:
             self._functions[name] = function
@@ -211,7 +286,7 @@ class _Worker:
             if changed_sources():
                 raise StaleFunction(f"sources changed since {ref.module} was imported")
             self._checked = chunk.map
-        function = resolve(ref)
+        function = self._imported(ref)
         note_sources()
         return function
 

@@ -1,0 +1,52 @@
+"""Which modules of callers the workers cannot import. No I/O and no clock.
+
+Programs of one directory share a keeper, and scripts join an `up`: a module of one that breaks,
+hangs or kills its worker must cost only the maps of its own functions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jetmap.messages import Broken
+
+# Seconds for which a failed import is not tried again, unless a file changes. What it
+# depends on, such as a network, may be back then.
+RETRY_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class _Failure:
+    text: str
+    at: float
+
+
+class Imports:
+    """modules: those that workers import as they start; shared with their ``Setup``, so that
+    whatever is dropped here is not imported by the next one."""
+
+    def __init__(self, modules: list[str]) -> None:
+        self._modules = modules
+        self._all = list(modules)
+        self._failures: dict[str, _Failure] = {}
+
+    def failed(self, broken: Broken, now: float, *, fatal: bool) -> bool:
+        """Note a failure; returns whether it is news. fatal: it took the worker with it."""
+        if fatal and broken.home in self._modules:
+            self._modules.remove(broken.home)
+        earlier = self._failures.get(broken.home)
+        self._failures[broken.home] = _Failure(broken.text, now)
+        return earlier is None or earlier.text != broken.text
+
+    def broken(self, now: float) -> dict[str, str]:
+        """Homes that are not tried now, and why."""
+        return {
+            home: failure.text
+            for home, failure in self._failures.items()
+            if now - failure.at < RETRY_SECONDS
+        }
+
+    def changed(self) -> None:
+        """A file has changed: all is tried again."""
+        self._failures.clear()
+        self._modules[:] = self._all
