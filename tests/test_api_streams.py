@@ -30,6 +30,26 @@ async def never(value: Any) -> Any:
     await asyncio.Event().wait()
 
 
+# Proxies that stop reading a body when its answer begins
+
+
+@pytest.mark.parametrize("accept", [LINES, SSE])
+async def test_a_stream_begins_behind_its_body_where_a_proxy_asks_for_it(accept: str) -> None:
+    cluster = FakeCluster(echo)
+    held = {"x-jetmap-answer": "after-body"}
+    exchange = Exchange(cluster, "/map/echo", LINES, accept, headers=held)
+    await exchange.write(b"1\n2\n")
+    await wait_until(lambda: bool(cluster.runs) and cluster.runs[0].taken == 2, "items run")
+    await turns(50)
+    assert exchange.status is None
+    await exchange.write(b"nonsense\n")
+    await turns(50)
+    assert exchange.status is None  # A problem waits, too.
+    await exchange.write(b"3\n", more=False)
+    await asyncio.wait_for(exchange.task, 10)
+    assert exchange.status == 200 and b"malformed" in exchange.output
+
+
 # Leaving
 
 

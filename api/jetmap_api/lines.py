@@ -34,6 +34,7 @@ class LinesBody:
         self, receive: Receive, feed: Feed, departure: Departure, limits: Limits, hold: Hold
     ) -> None:
         self.complete = False
+        self.arrived = asyncio.Event()  # The same, to wait for.
         self._receive = receive
         self._feed = feed
         self._departure = departure
@@ -59,7 +60,9 @@ class LinesBody:
         try:
             while (message := await self._receive())["type"] != "http.disconnect":
                 data = message.get("body", b"")
-                self.complete = self.complete or not message.get("more_body", False)
+                if not message.get("more_body", False):
+                    self.complete = True
+                    self.arrived.set()
                 if not self._dropping:
                     await self._keep(data)
             self._departure.leave()

@@ -158,7 +158,16 @@ class Maps:
         if request.answer == "jsonl" or request.answer == "sse":
             style = Lines() if request.answer == "jsonl" else Events()
             limits, debug = self._limits, self._debug
-            stream = Stream(send, style, departure, limits, hold, fail=fail, debug=debug)
+            stream = Stream(
+                send,
+                style,
+                departure,
+                limits,
+                hold,
+                fail=fail,
+                after_body=request.after_body,
+                debug=debug,
+            )
             await stream.serve(run, source, body)
             return None
         answer = ListAnswer(request.answer, self._limits, hold, collect=not fail, debug=self._debug)

@@ -55,13 +55,15 @@ class Preference:
 @dataclass(frozen=True, slots=True)
 class MapRequest:
     """body, answer: their media. length: of the body, where the client says it. prefer: None
-    where it says nothing that matters here."""
+    where it says nothing that matters here. after_body: a stream of outcomes begins once the body
+    is there, for proxies that stop sending a body when the answer begins."""
 
     body: Body
     answer: Answer
     options: Options
     length: int | None
     prefer: Preference | None = None
+    after_body: bool = False
 
     @property
     def format(self) -> Format:
@@ -111,6 +113,7 @@ JOB_PARAMETERS = ("timeout", "kwargs", "ttl", "reserve")
 def read_request(scope: Scope) -> MapRequest:
     """Raises Problem: 400 for a parameter, 406, 415."""
     media = accept = length = prefer = None
+    after_body = False
     for name, value in scope["headers"]:
         if name == b"content-type":
             media = value
@@ -123,10 +126,13 @@ def read_request(scope: Scope) -> MapRequest:
             prefer = value if prefer is None else prefer + b"," + value
         elif name == b"content-encoding":
             _check_encoding(value)
+        elif name == b"x-jetmap-answer":
+            after_body = value.strip().lower() == b"after-body"
     query = scope["query_string"]
     options = read_options(query) if query else PLAIN
     preference = None if prefer is None else read_preference(prefer)
-    return MapRequest(body_type(media), answer_type(accept), options, length, preference)
+    body, answer = body_type(media), answer_type(accept)
+    return MapRequest(body, answer, options, length, preference, after_body)
 
 
 def read_job_request(scope: Scope) -> JobRequest:

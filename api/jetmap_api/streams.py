@@ -37,6 +37,7 @@ class Arrival(Protocol):
     """A body that may still arrive."""
 
     complete: bool
+    arrived: asyncio.Event
 
     def discard(self) -> None: ...
 
@@ -111,12 +112,14 @@ class Stream:
         hold: Hold,
         *,
         fail: bool,
+        after_body: bool,
         debug: bool,
     ) -> None:
         self._send = send
         self._style = style
         self._departure = departure
         self._fail = fail
+        self._after_body = after_body
         self._debug = debug
         self._outbox = SpooledPipe(limits, hold)
         self._started = False
@@ -126,7 +129,8 @@ class Stream:
     async def serve(self, run: Map, source: Format, body: Arrival | None) -> None:
         """Raises what ends the map before the first byte; later errors go in band."""
         outbox = self._outbox
-        writer = asyncio.create_task(self._write())
+        arrived = body.arrived if body is not None and self._after_body else None
+        writer = asyncio.create_task(self._write(arrived))
         begun = time.monotonic()
         try:
             try:
@@ -173,11 +177,16 @@ class Stream:
             self._started = self._departure.answering = True
             self._outbox.put(data)
 
-    async def _write(self) -> None:
-        """Sends what the outbox holds; a comment if an event stream is silent for HEARTBEAT."""
+    async def _write(self, arrived: asyncio.Event | None) -> None:
+        """Send what the outbox holds; a comment if an event stream is silent for HEARTBEAT.
+
+        arrived: the body; nothing is sent before.
+        """
         style = self._style
         try:
             data = await self._outbox.get()
+            if arrived is not None:
+                await arrived.wait()
             media = CONTENT_TYPES[style.answer]
             headers = [(b"content-type", media), *STREAM_HEADERS]
             await self._send({"type": "http.response.start", "status": 200, "headers": headers})
