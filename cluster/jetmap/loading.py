@@ -140,8 +140,16 @@ def reference(function: Function, *, far: bool = False, limit: int | None = None
         )
     in_main = function.module == "__main__"
     if function.by_value or (far and in_main):
+        from .versions import pickles
+
         value = _pickled(function, limit)
-        return FunctionRef(function.module, function.qualname, value=value, digest=digest(value))
+        return FunctionRef(
+            function.module,
+            function.qualname,
+            value=value,
+            digest=digest(value),
+            pickles=pickles(),
+        )
     main = function.file if in_main else None
     return FunctionRef(function.module, function.qualname, main, digest=file_digest(function.file))
 
@@ -181,7 +189,11 @@ def resolve(ref: FunctionRef) -> Function:
     found = _resolved if ref.value is None and ref.path is None else _carried
     function = found.get(key)
     if function is None:
-        function = _imported(ref) if ref.value is None else _unpickled(ref.value, ref.qualname)
+        if ref.value is None:
+            function = _imported(ref)
+        else:
+            _check_pickles(ref)
+            function = _unpickled(ref.value, ref.qualname)
         found[key] = function
         for old in list(_carried)[:-_KEPT_VALUES]:
             del _carried[old]
@@ -340,6 +352,19 @@ def _unpickled(value: bytes, qualname: str) -> Function:
     from .byvalue import unpickled
 
     return unpickled(value, qualname)
+
+
+def _check_pickles(ref: FunctionRef) -> None:
+    """Raise NotImportable for a pickle of another Python, which would crash this process."""
+    from .versions import pickles
+
+    if ref.pickles and ref.pickles != pickles():
+        from .errors import NotImportable
+
+        raise NotImportable(
+            f"{ref.qualname} was pickled by {ref.pickles}; this worker has {pickles()}: use the "
+            "same versions on both sides, or move the function to a module that workers import"
+        )
 
 
 def _wrong(problem: str) -> Exception:

@@ -26,7 +26,8 @@ class FunctionRef(Message):
     path: the file of a ``__main__`` script, else None. value: the cloudpickled function, for
     one that has no file (there). digest: of the source (or of the value): a worker that loaded
     another one is replaced before it computes. file: of the module, where the worker may have
-    another module of that name, or a path that does not lead to it.
+    another module of that name, or a path that does not lead to it. pickles: the versions that
+    can read the value.
     """
 
     module: str
@@ -35,6 +36,7 @@ class FunctionRef(Message):
     value: bytes | None = None
     digest: str = ""
     file: str | None = None
+    pickles: str = ""
 
 
 class ChunkHead(Message):
@@ -247,7 +249,8 @@ class Presence(msgspec.Struct, frozen=True):
     the main lane. failure: why the workers cannot start, or None. trusts: chunks may name a
     function where it lives, or carry it. local: the offer whose chunks may do so if they carry
     the seal of this agent's user; empty: there is none. broken: modules and scripts of callers
-    that the workers cannot import, and why.
+    that the workers cannot import, and why. python, packages: versions of its workers; empty
+    in announcements of older agents.
     """
 
     agent: str
@@ -270,6 +273,8 @@ class Presence(msgspec.Struct, frozen=True):
     trusts: bool = False
     local: str = ""
     broken: dict[str, str] = {}
+    python: str = ""
+    packages: dict[str, str] = {}
 
 
 class Setup(msgspec.Struct, frozen=True):

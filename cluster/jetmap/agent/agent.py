@@ -36,6 +36,7 @@ from jetmap.messages import (
     StartFailed,
     encode,
 )
+from jetmap.versions import package_versions, python_version
 from jetmap.worker.limits import choose_cores
 
 from . import holdings
@@ -286,6 +287,8 @@ class Agent:
             trusts=self._options.setup.trust,
             local=self._options.local if self._served else "",
             broken=self._imports.broken(time.monotonic()),
+            python=python_version(),
+            packages=package_versions(),
         )
         message = encode(presence)
         if len(message) > self._connection.max_payload:

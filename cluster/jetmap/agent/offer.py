@@ -12,6 +12,7 @@ from jetmap.broker import topology
 from jetmap.broker.connection import Connection
 from jetmap.errors import JetmapError
 from jetmap.messages import FunctionInfo, Presence, Ready
+from jetmap.versions import pickles
 
 from .options import AgentOptions
 
@@ -21,7 +22,8 @@ logger = logging.getLogger(__name__)
 def brief(presence: Presence) -> Presence:
     """An announcement without documents and schemas, for a broker with small messages."""
     functions = [
-        msgspec.structs.replace(f, doc="", item={}, value={}, kwargs={}) for f in presence.functions
+        msgspec.structs.replace(f, doc="", item={}, value={}, kwargs={}, untyped=[])
+        for f in presence.functions
     ]
     failure = presence.failure[-1000:] if presence.failure else None
     return msgspec.structs.replace(presence, functions=functions, failure=failure)
@@ -94,7 +96,8 @@ class Offer:
         schemas = [self.functions[name] for name in sorted(self.functions)]
         content = msgspec.json.encode([self.version, schemas], order="sorted")
         if self._options.setup.trust:
-            content += b"trusts"  # Chunks that bring their function must reach no other.
+            # Chunks that bring their function must reach no other, nor another Python.
+            content += b"trusts" + pickles().encode()
         return hashlib.sha256(content).hexdigest()[:12]
 
     async def _write(self) -> None:

@@ -17,6 +17,7 @@ from rich.table import Table
 from jetmap.errors import NoWorkers
 from jetmap.messages import Presence
 from jetmap.settings import Settings
+from jetmap.versions import differences
 
 from .clusters import attached
 from .options import BROKER, takes
@@ -69,6 +70,7 @@ def summary(pool: str, agents: list[Presence]) -> dict[str, Any]:
         "offers": _offers(agents),
         "functions": _functions(agents),
         "maps": _maps(agents),
+        "version_differences": differences(agents),
     }
 
 
@@ -81,7 +83,14 @@ def show(found: dict[str, Any], console: Console) -> None:
     )
     if not found["hosts"]:
         console.print("no workers: start `jetmap worker TASKS` with the same --nats and --pool")
-    _table(console, "hosts", found["hosts"], "host pid cores ready busy offer version state")
+    _table(console, "hosts", found["hosts"], "host pid cores ready busy offer version state python")
+    if found["version_differences"]:
+        console.print(
+            "\nwarning: hosts have different versions; functions that travel as pickles need the "
+            "same Python and cloudpickle"
+        )
+        for line in found["version_differences"]:
+            console.print(f"  {line}", markup=False, highlight=False)
     _table(console, "functions", found["functions"], "name doc cores hosts offers")
     _table(console, "maps in flight", found["maps"], "map function cores")
     for host in found["hosts"]:
@@ -105,6 +114,8 @@ def _host(agent: Presence) -> dict[str, Any]:
         "version": agent.version,
         "state": _state(agent),
         "failure": agent.failure,
+        "python": agent.python,
+        "packages": agent.packages,
         "workers": msgspec.to_builtins(agent.workers),
     }
 

@@ -184,7 +184,7 @@ class Link:
         far = self._membership is None
         if far:
             roster = self.dispatcher.roster
-            if roster.offers(function.name).newest is not None or roster.trusting is None:
+            if roster.offers(function.name).newest is not None or not roster.trusting_agents:
                 return None
         ref = self._refs.get(function)
         if ref is None:

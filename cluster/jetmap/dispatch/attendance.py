@@ -13,9 +13,10 @@ from nats.aio.msg import Msg
 from jetmap import subjects
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection, Subscription
-from jetmap.errors import JetmapError, NoWorkers, UnknownFunction, WorkerStartFailed
+from jetmap.errors import JetmapError, NotImportable, NoWorkers, UnknownFunction, WorkerStartFailed
 from jetmap.messages import FunctionRef, Ping, Presence, encode
 from jetmap.seals import Sealer
+from jetmap.versions import described, package_versions, python_version
 
 from .roster import Roster
 
@@ -67,11 +68,31 @@ class Attendance:
     def offer(self, function: str, ref: FunctionRef | None) -> str | None:
         """The newest live offer that can run it. ref: for workers that take what they lack."""
         if ref is not None and self._sealer is not None:
-            return self._sealer.offer if self.roster.has_local(self._sealer.offer) else None
+            offer = self._sealer.offer
+            return offer if self.roster.has_local(offer, ref.pickles) else None
         newest = self.roster.offers(function).newest
         if newest is None and ref is not None:
-            return self.roster.trusting
+            return self.roster.trusting(ref.pickles)
         return newest
+
+    def misfit(self, ref: FunctionRef | None) -> NotImportable | None:
+        """What to raise where there are workers for a pickled function, all of another Python."""
+        if ref is None or not ref.pickles:
+            return None
+        if self._sealer is not None:
+            agents = self.roster.local_agents(self._sealer.offer)
+        else:
+            agents = self.roster.trusting_agents
+        if not agents:
+            return None
+        there = "; ".join(f"{p.host} has {described(p.python, p.packages)}" for p in agents)
+        here = described(python_version(), package_versions())
+        return NotImportable(
+            f"{ref.qualname} of {ref.module} travels as a pickle, which only the same versions of "
+            f"Python and cloudpickle can read: this process has {here}, but {there}. Use the same "
+            "versions on both sides, or move the function to a module that the workers import "
+            "(jetmap worker TASKS)"
+        )
 
     def failure(self, function: str) -> WorkerStartFailed | None:
         """What to raise where the workers that have a function cannot start any more."""
@@ -102,6 +123,8 @@ class Attendance:
             return
         if (failed := self.failure(function)) is not None:
             raise failed
+        if (misfit := self.misfit(ref)) is not None:
+            raise misfit
         names = [status.info.name for status in self.roster.functions()]
         known = ref is not None or function in names
         if known or await topology.known(self._connection, self._pool, function):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jetmap.messages import FunctionInfo, FunctionRef, Presence
+from jetmap.versions import pickles_of
 
 GONE_AFTER = 7.0  # Three announcements missed.
 VANISHED_KEPT = 600.0
@@ -89,11 +90,18 @@ class Roster:
             known = self._offers[function] = FunctionOffers(self._agents.values(), function)
         return known
 
-    @property
-    def trusting(self) -> str | None:
-        """The newest live offer whose workers run functions that a chunk brings."""
-        able = [p for p in self.agents if (p.embedded or p.trusts) and is_able(p)]
+    def trusting(self, pickles: str = "") -> str | None:
+        """The newest live offer whose workers run functions that a chunk names or brings.
+
+        pickles: the versions that must be able to read what it brings; empty: it names them.
+        """
+        able = [p for p in self.trusting_agents if _reads(p, pickles)]
         return max(able, key=lambda p: p.rank).offer if able else None
+
+    @property
+    def trusting_agents(self) -> list[Presence]:
+        """The agents that run functions which a chunk names or brings."""
+        return [p for p in self.agents if (p.embedded or p.trusts) and is_able(p)]
 
     def cores(self, offer: str) -> int:
         """Cores that take this offer's chunks."""
@@ -110,9 +118,13 @@ class Roster:
         home = ref.path or ref.module
         return next((p.broken[home] for p in self._agents.values() if home in p.broken), None)
 
-    def has_local(self, offer: str) -> bool:
+    def has_local(self, offer: str, pickles: str = "") -> bool:
         """Whether the agent is there that takes the chunks sealed for this offer."""
-        return any(p.local == offer and is_able(p) for p in self._agents.values())
+        return any(_reads(p, pickles) for p in self.local_agents(offer))
+
+    def local_agents(self, offer: str) -> list[Presence]:
+        """The agents that take the chunks sealed for this offer."""
+        return [p for p in self.agents if p.local == offer and is_able(p)]
 
     def functions(self) -> list[FunctionStatus]:
         """Every function that somebody offers, as the newest offer describes it."""
@@ -137,6 +149,13 @@ def is_able(presence: Presence) -> bool:
 
 def _has(presence: Presence, offer: str) -> bool:
     return presence.offer == offer or (offer != "" and presence.local == offer)
+
+
+def _reads(presence: Presence, pickles: str) -> bool:
+    """Whether its workers read pickles of these versions. (Embedded ones are our own Python.)"""
+    if not pickles or presence.embedded:
+        return True
+    return pickles_of(presence.python, presence.packages) == pickles
 
 
 def _has_failed(presence: Presence) -> bool:

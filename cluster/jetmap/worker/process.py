@@ -238,6 +238,7 @@ class _Worker:
             forks.end(error)
 
     def _find(self, chunk: Chunk) -> Function:
+        kinds.may_import_classes = self._trust  # For the values of this chunk.
         if chunk.ref is not None and chunk.seal and self._key:
             return self._resolve_sealed(chunk, chunk.ref)
         if chunk.ref is not None and self._trust:
@@ -286,6 +287,7 @@ class _Worker:
             if changed_sources():
                 raise StaleFunction(f"sources changed since {ref.module} was imported")
             self._checked = chunk.map
+        kinds.may_import_classes = True
         function = self._imported(ref)
         note_sources()
         return function
