@@ -10,7 +10,8 @@ import asyncio
 import inspect
 import itertools
 import time
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -28,6 +29,7 @@ from jetmap.errors import (
 )
 from jetmap.jobs.fold import Fold
 from jetmap.jobs.outcomes import Outcomes
+from jetmap.jobs.readers import JobReader, Readers
 from jetmap.jobs.records import OVER, Record, State
 from jetmap.jobs.store import Store, Stored
 from jetmap.messages import ErrorRecord, Format, Report, encode
@@ -40,8 +42,8 @@ _report = msgspec.msgpack.Decoder(Report).decode
 class MemoryStore(Store):
     """A stream of outcomes. Its sequence numbers are those of all jobs.
 
-    broken: raised by ``fetch``. away: questions that will not be answered. at_once: messages that
-    a ``fetch`` gives.
+    broken: raised by ``fetch``. asked: requests so far, by kind. away: questions that will not be
+    answered. at_once: messages that a ``fetch`` gives.
     """
 
     def __init__(self) -> None:
@@ -50,11 +52,15 @@ class MemoryStore(Store):
         self.broken: Exception | None = None
         self.away = 0
         self.at_once = 64
+        self.asked: Counter[str] = Counter()
+        self.listening: dict[str, list[Callable[[int], None]]] = {}
         self._next = itertools.count(7, 3)
 
     def add(self, subject: str, data: bytes) -> int:
         seq = next(self._next)
         self.streams.setdefault(subject, []).append(Stored(seq, data))
+        for on_stored in self.listening.get(subject.rpartition(".")[2], []):
+            on_stored(seq)
         return seq
 
     def answer(self) -> None:
@@ -74,6 +80,7 @@ class MemoryStore(Store):
         messages: int = 64,
         max_bytes: int = 4 << 20,
     ) -> list[Stored]:
+        self.asked["fetch"] += 1
         await turns()  # As a real one, it lets others run meanwhile.
         if self.broken is not None:
             raise self.broken
@@ -82,7 +89,29 @@ class MemoryStore(Store):
         return found[: min(messages, self.at_once)]
 
     async def size(self, kind: str, subject: str) -> tuple[int, int]:
+        self.asked["size"] += 1
+        await turns()
         return len(self.streams.get(subject, [])), 0
+
+    async def last_outcome(self) -> int:
+        self.asked["last"] += 1
+        self.answer()
+        return max((stored[-1].seq for stored in self.streams.values() if stored), default=0)
+
+    async def listen(self, job: str, on_stored: Callable[[int], None]) -> Any:
+        self.asked["listen"] += 1
+        self.listening.setdefault(job, []).append(on_stored)
+        return Listening(self, job, on_stored)
+
+
+class Listening:
+    def __init__(self, store: MemoryStore, job: str, on_stored: Callable[[int], None]) -> None:
+        self._store = store
+        self._job = job
+        self._on_stored = on_stored
+
+    async def unsubscribe(self) -> None:
+        self._store.listening[self._job].remove(self._on_stored)
 
 
 class FakeJobs:
@@ -112,10 +141,9 @@ class FakeJobs:
         self.keys: dict[tuple[str, str], FakeUpload] = {}
         self.deleted: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
-        self.waiters = 0
-        self._stirred = asyncio.Event()
         self._folds: dict[str, Fold] = {}
         self._numbers = itertools.count(1)
+        self.readers = Readers(self.store, self.get, lambda id: self.records.get(id), self._fold)
 
     # As ``Jobs``
 
@@ -188,24 +216,21 @@ class FakeJobs:
 
     async def delete(self, id: str) -> None:
         await self.cancel(id)
-        del self.records[id]
+        self.readers.on_record(replace(self.records.pop(id), state="deleted"))
         self.deleted.append(id)
-        self._stir()
 
     def outcomes(self, record: Record) -> Outcomes:
-        fold = self._folds.setdefault(record.id, Fold())
-        return Outcomes(self.store, record.id, record.format, fold)
+        return Outcomes(self.store, record.id, record.format, self._fold(record.id))
 
-    async def changed(self, id: str, timeout: float) -> Record:
-        self.waiters += 1
-        try:
-            async with asyncio.timeout(min(timeout, 0.5)):
-                await self._stirred.wait()
-        except TimeoutError:
-            pass
-        finally:
-            self.waiters -= 1
-        return await self.get(id)
+    def _fold(self, id: str) -> Fold:
+        return self._folds.setdefault(id, Fold())
+
+    def reader(self, record: Record) -> JobReader:
+        return self.readers.open(record)
+
+    @property
+    def waiters(self) -> int:
+        return self.readers.waiting
 
     # What a test does
 
@@ -245,12 +270,12 @@ class FakeJobs:
     def change(self, id: str, **facts: Any) -> None:
         """Writes a job's record anew."""
         self.records[id] = replace(self.records[id], updated=time.time(), **facts)
-        self._stir()
+        self.readers.on_record(self.records[id])
 
     def expire(self, id: str) -> None:
         self.records[id] = Record(id=id, function="", format="json", state="expired")
         self.store.streams.clear()
-        self._stir()
+        self.readers.on_record(self.records[id])
 
     def forget(self) -> None:
         """What was read so far: as in another process, which has read nothing yet."""
@@ -298,10 +323,6 @@ class FakeJobs:
             if stored.seq > fold.last:
                 fold.add(stored.seq, _report(stored.data))
         return fold.done, fold.failed
-
-    def _stir(self) -> None:
-        self._stirred.set()
-        self._stirred = asyncio.Event()
 
 
 class FakeUpload:

@@ -16,9 +16,8 @@ import pytest
 from exchange import Exchange
 from fake_cluster import FakeCluster, gateway
 from fake_jobs import FakeJobs
-from jetmap.errors import BrokerUnreachable
-from jetmap.jobs.records import Record
-from jetmap_api import jobstreams
+from jetmap.jobs import readers
+from jetmap_api import heartbeats
 from jobs_over_http import MSGPACK, events_of, site, submit, until_over, values_of
 from over_http import JSONL, SSE, check_problem
 from waiting import turns, wait_until
@@ -383,24 +382,24 @@ async def test_events_of_a_job_that_is_deleted_end() -> None:
     assert str(last.id).endswith("-end")
 
 
-async def test_events_break_off_while_the_broker_is_away() -> None:
+async def test_events_break_off_while_the_broker_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a browser comes again, to any gateway, and goes on."""
+    monkeypatch.setattr(readers, "LOOK_SECONDS", 0.01)
     async with overlapping() as (cluster, jobs, _, id):
         exchange = Exchange(cluster, f"/jobs/{id}/events", method="GET")
         await exchange.write(b"", more=False)
         await wait_until(lambda: jobs.waiters > 0, "it waits")
 
-        async def away(id: str, timeout: float) -> Record:
-            raise BrokerUnreachable("it is away")
-
-        jobs.changed = away  # type: ignore[method-assign]
+        monkeypatch.setattr(readers, "AWAY_SECONDS", 0)
+        jobs.store.away = 1 << 30
         await exchange.task
     assert exchange.ended
     assert events_of(exchange.output.decode())[-1].name == "results"
 
 
 async def test_a_comment_keeps_events_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobstreams, "HEARTBEAT", 0.02)
+    monkeypatch.setattr(heartbeats, "HEARTBEAT", 0.02)
+    monkeypatch.setattr(heartbeats, "TICK", 0.01)
     cluster, jobs = site(hold=True)
     async with gateway(cluster) as client:
         job = await submit(client, "echo", [1])

@@ -334,7 +334,7 @@ async def test_a_record_that_is_not_understood_hides_no_other(tmp_path: Path) ->
             assert (await until_over(cluster, record.id)).state == "succeeded"
         other = await there.cluster()
         found, _ = await other.jobs.list()
-        assert {record.id for record in found} == {first.id, second.id}
+        assert {record.id for record in found} == {first.id, second.id, "odd"}
         third = await submit(other, "empty", [3])
         assert (await until_over(other, third.id)).state == "succeeded"
 

@@ -134,7 +134,6 @@ class JobRun:
     def __init__(self, jobs: Jobs, record: Record) -> None:
         self.id = record.id
         self._follower = Follower(jobs, record)
-        self._outcomes = jobs.outcomes(record)
 
     @property
     def total(self) -> int | None:
@@ -142,7 +141,7 @@ class JobRun:
 
     async def __aiter__(self) -> AsyncIterator[Outcomes]:
         done = 0
-        async for event in self._outcomes.events(0, more=self._follower.more):
+        async for event in self._follower.outcomes.events(0, more=self._follower.more):
             for batch in event.batches:
                 yield batch
             done = event.done
@@ -158,6 +157,7 @@ class JobRun:
 
     async def aclose(self) -> None:
         """The job is not withdrawn here."""
+        self._follower.close()
 
 
 _removals: set[asyncio.Task[None]] = set()

@@ -17,6 +17,7 @@ from jetmap import bounds
 from .admission import PASSING_BYTES, Admission
 from .asgi import Receive, Scope, Send, respond
 from .departure import Departure
+from .heartbeats import Heartbeats
 from .jobdocuments import (
     JSON,
     NO_STORE,
@@ -56,6 +57,7 @@ class JobsEndpoints:
         self._admission = admission
         self._limits = admission.limits
         self._debug = debug
+        self._heartbeats = Heartbeats()
         self.submit = Endpoint(self._submit, debug)
 
     def routes(self) -> list[BaseRoute]:
@@ -198,7 +200,7 @@ class JobsEndpoints:
         check_kept(record)
         departure.watch(receive)
         pieces = events(jobs, record, last, self._debug)
-        await write(send, CONTENT_TYPES["sse"], pieces, comments=True)
+        await write(send, CONTENT_TYPES["sse"], pieces, heartbeats=self._heartbeats)
 
     def _jobs(self, scope: Scope) -> Jobs:
         """Raises JobsUnavailable."""

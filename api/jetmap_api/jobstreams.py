@@ -3,7 +3,6 @@ and server-sent events that go on where another gateway ended."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
@@ -20,11 +19,12 @@ from jetmap.messages import Format
 
 from .admission import Hold
 from .asgi import Header, Send
+from .heartbeats import Beat, Heartbeats
 from .limits import Limits
 from .outcomes import Outcomes, Translated, translate
 from .problems import Problem, bad_parameter, error_record, job_ended, problem_of
 from .spool import Gathered
-from .streams import HEARTBEAT, STREAM_HEADERS, Lines, event, results_event
+from .streams import STREAM_HEADERS, Lines, event, results_event
 
 if TYPE_CHECKING:
     from jetmap.jobs.outcomes import Outcomes as Reader
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-POLL = 5.0  # Seconds after which a job is looked at though nothing was heard of it.
-COMMENT = b": still running\n\n"
 
 _json = msgspec.json.Encoder().encode
 _msgpack = msgspec.msgpack.Encoder().encode
@@ -48,20 +46,22 @@ class Enough(Exception):  # noqa: N818  # it is no fault
 class Follower:
     """Waits for more of a job. patience: seconds without news until ``Enough``; None: for ever.
 
-    record: as it was last seen.
+    record: as it was last seen. outcomes: reads what is stored. To be closed.
     """
 
     def __init__(self, jobs: Jobs, record: Record, patience: float | None = None) -> None:
-        self.record = record
-        self._jobs = jobs
+        self._reader = jobs.reader(record)
+        self.outcomes = self._reader.outcomes
         self._patience = patience
         self._until = 0.0
-        self._quiet = False
         self.news()
+
+    @property
+    def record(self) -> Record:
+        return self._reader.record
 
     def news(self) -> None:
         """Something came: patience begins anew."""
-        self._quiet = False
         if self._patience is not None:
             self._until = time.monotonic() + self._patience
 
@@ -69,20 +69,18 @@ class Follower:
         """What readers of outcomes call when they have read all there is. Raises JobEnded,
         UnknownJob, Enough."""
         if not self.record.is_over:
-            left = POLL
+            left = None
             if self._patience is not None:
-                left = min(POLL, self._until - time.monotonic())
+                left = self._until - time.monotonic()
                 if left <= 0:
                     raise Enough
-            before = self.record
-            if not self._quiet:
-                # What changed while outcomes were read, nobody will tell again.
-                self._quiet = True
-                self.record = await self._jobs.get(before.id)
-            if self.record == before:
-                self.record = await self._jobs.changed(before.id, left)
+            await self._reader.changed(left)
         check_kept(self.record)
         return (self.record.total or 0) if self.record.is_over else None
+
+    def close(self) -> None:
+        """Reads no more. Twice is harmless."""
+        self._reader.close()
 
 
 def check_kept(record: Record) -> None:
@@ -118,7 +116,14 @@ async def page(
     Where an ended job has none of some items, ``next`` skips them.
     """
     follower = Follower(jobs, record, wait)
-    reader = jobs.outcomes(record)
+    try:
+        return await _page(follower, start, limit, debug)
+    finally:
+        follower.close()
+
+
+async def _page(follower: Follower, start: int, limit: int, debug: bool) -> PageBody:
+    record, reader = follower.record, follower.outcomes
     following: int | None = start
     looked = False
     while True:
@@ -174,7 +179,7 @@ async def lines(
     done = failed = 0
     at = start
     try:
-        async for batch in _in_order(jobs, record, start, follower):
+        async for batch in _in_order(start, follower):
             outcomes = _in_json(batch, record.format)
             records = [error_record(error, debug) for error in outcomes.errors]
             done += outcomes.count
@@ -188,6 +193,8 @@ async def lines(
     except Exception as exc:
         yield style.problem(problem_of(exc, debug))
         return
+    finally:
+        follower.close()
     record = follower.record
     if done < (record.total or 0) - start:
         yield style.problem(incomplete(record, done))
@@ -214,7 +221,7 @@ async def packed(
         yield b"\x85" + _msgpack("start") + _msgpack(start)
         yield _msgpack("values") + arrays.header(max(0, total - start))
         try:
-            async for batch in _in_order(jobs, record, start, follower):
+            async for batch in _in_order(start, follower):
                 outcomes: Outcomes = batch
                 if record.format != "msgpack":
                     outcomes = translate(batch, record.format, "msgpack")
@@ -240,14 +247,13 @@ async def packed(
             yield block
         yield _msgpack("missing") + _msgpack(missing) + _msgpack("next") + _msgpack(following)
     finally:
+        follower.close()
         errors.close()
 
 
-async def _in_order(
-    jobs: Jobs, record: Record, start: int, follower: Follower
-) -> AsyncIterator[Outcomes]:
+async def _in_order(start: int, follower: Follower) -> AsyncIterator[Outcomes]:
     """All outcomes in input order. Of a job that has ended without some, also those behind."""
-    reader = jobs.outcomes(record)
+    reader = follower.outcomes
     at: int | None = start
     while at is not None:
         async for batch in reader.ordered(at, more=follower.more):
@@ -297,12 +303,12 @@ async def events(
     ``failed`` ends them where the job ended without some outcomes, or is gone. On any other
     error, such as a broker that is away, they break off, so that the client comes again.
     """
-    follower = Follower(jobs, record)
     seen = last.seq if not last.part else last.seq - 1
     done = failed = 0
     yield event("start", _json({"job": record.id, "total": record.total}))
+    follower = Follower(jobs, record)
     try:
-        reader = jobs.outcomes(record)
+        reader = follower.outcomes
         async for found in reader.events(seen, more=follower.more):
             left = sum(batch.count for batch in found.batches)
             for part, batch in enumerate(found.batches, 1):
@@ -320,8 +326,10 @@ async def events(
         yield event("failed", problem_of(exc, debug).encode(), b"%d-end" % seen)
         return
     except JetmapError as exc:
-        logger.warning("events of job %s break off: %s", record.id, exc)
+        logger.info("events of job %s break off: %s", record.id, exc)
         return
+    finally:
+        follower.close()
     record = follower.record
     id = b"%d-end" % seen
     if done < (record.total or 0):
@@ -336,46 +344,34 @@ async def events(
 
 
 async def write(
-    send: Send, media: bytes, pieces: AsyncGenerator[bytes, None], *, comments: bool = False
+    send: Send,
+    media: bytes,
+    pieces: AsyncGenerator[bytes, None],
+    *,
+    heartbeats: Heartbeats | None = None,
 ) -> None:
-    """Sends a stream. comments: one if there was nothing for HEARTBEAT seconds."""
+    """Sends a stream. heartbeats: send a comment whenever there was nothing for a while."""
     headers: list[Header] = [(b"content-type", media), *STREAM_HEADERS]
+    beat: Beat | None = None
     started = False
     try:
-        async for piece in _with_comments(pieces) if comments else pieces:
+        async for piece in pieces:
             if not started:
                 started = True
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
+                if heartbeats is not None:
+                    beat = heartbeats.add(send)
             if piece:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                message = {"type": "http.response.body", "body": piece, "more_body": True}
+                await (beat.send(message) if beat is not None else send(message))
+        if beat is not None:
+            await beat.close()
         await send({"type": "http.response.body", "body": b""})
     except OSError as exc:  # how servers of ASGI 2.4 say that the client has left
         if not started:
             raise
         logger.debug("an answer is not read to its end: %r", exc)
     finally:
+        if beat is not None:
+            beat.cancel()
         await pieces.aclose()
-
-
-async def _with_comments(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    coming: asyncio.Future[bytes | None] | None = None
-    try:
-        while True:
-            if coming is None:
-                coming = asyncio.ensure_future(_next(pieces))
-            await asyncio.wait({coming}, timeout=HEARTBEAT)
-            if not coming.done():
-                yield COMMENT
-                continue
-            piece, coming = coming.result(), None
-            if piece is None:
-                return
-            yield piece
-    finally:
-        if coming is not None:
-            coming.cancel()
-            await asyncio.gather(coming, return_exceptions=True)
-
-
-async def _next(pieces: AsyncIterator[bytes]) -> bytes | None:
-    return await anext(pieces, None)

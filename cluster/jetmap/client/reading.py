@@ -14,9 +14,9 @@ from jetmap.messages import Format
 
 if TYPE_CHECKING:
     from jetmap.jobs.outcomes import Event, Outcomes
+    from jetmap.jobs.readers import JobReader
     from jetmap.jobs.service import Jobs
 
-WAIT = 2.0  # Seconds after which one that waits for news asks by itself.
 PATIENCE = 60.0  # Seconds without a broker after which a reader gives up.
 PAUSE = 0.25
 
@@ -35,7 +35,7 @@ class Reading:
         self._jobs = jobs
         self._function = function
         self._record: Record | None = None
-        self._outcomes: Outcomes | None = None
+        self._reader: JobReader | None = None
         self._silent_since: float | None = None
 
     def check(self) -> None:
@@ -51,11 +51,15 @@ class Reading:
     async def records(self) -> AsyncGenerator[Record, None]:
         """The record now, and again when it may have changed; the last is of a job that is over."""
         record = await self._asked(lambda: self._jobs().get(self.id))
-        while True:
-            yield record
-            if record.is_over:
-                return
-            record = await self._asked(lambda: self._jobs().changed(self.id, WAIT))
+        reader = self._jobs().reader(record)
+        try:
+            while True:
+                yield record
+                if record.is_over:
+                    return
+                record = await self._asked(reader.changed)
+        finally:
+            reader.close()
 
     async def until_over(self) -> Record:
         """The record once nothing more happens to the job."""
@@ -86,14 +90,20 @@ class Reading:
 
     async def check_complete(self) -> None:
         """Raises JobEnded if a job that is over has not all its outcomes."""
-        record, outcomes = await self._begin()
-        if record.state == "succeeded":
-            return
-        done, _ = await outcomes.counts()
-        if record.total is None or done < record.total:
-            raise _ended(record, done)
+        try:
+            await self._check_complete()
+        finally:
+            self._close()
 
     # Inside
+
+    async def _check_complete(self) -> None:
+        record, reader = await self._begin()
+        if record.state == "succeeded":
+            return
+        done, _ = await reader.outcomes.counts()
+        if record.total is None or done < record.total:
+            raise _ended(record, done)
 
     async def _read(
         self,
@@ -102,25 +112,28 @@ class Reading:
         behind: Callable[[T], int],
     ) -> AsyncGenerator[T, None]:
         """Everything from ``at`` on; opened anew behind what came last when the broker was away."""
-        while True:
-            try:
-                _, outcomes = await self._begin()
-                found = open(outcomes, at)
+        try:
+            while True:
                 try:
-                    async for part in found:
-                        self._silent_since = None
-                        at = behind(part)
-                        yield part
-                finally:
-                    close = getattr(found, "aclose", None)
-                    if close is not None:
-                        await close()
-                await self.check_complete()
-                return
-            except BrokerUnreachable as error:
-                await self._pause(error)
+                    _, reader = await self._begin()
+                    found = open(reader.outcomes, at)
+                    try:
+                        async for part in found:
+                            self._silent_since = None
+                            at = behind(part)
+                            yield part
+                    finally:
+                        close = getattr(found, "aclose", None)
+                        if close is not None:
+                            await close()
+                    await self._check_complete()
+                    return
+                except BrokerUnreachable as error:
+                    await self._pause(error)
+        finally:
+            self._close()
 
-    async def _begin(self) -> tuple[Record, Outcomes]:
+    async def _begin(self) -> tuple[Record, JobReader]:
         if self._record is None:
             self._record = await self._jobs().get(self.id)
         record = self._record
@@ -131,15 +144,21 @@ class Reading:
         check_readable(record)
         if self._function and record.function != self._function:
             raise TypeError(f"job {self.id} runs {record.function}, not {self._function}")
-        if self._outcomes is None:
-            self._outcomes = self._jobs().outcomes(record)
-        return record, self._outcomes
+        if self._reader is None:
+            self._reader = self._jobs().reader(record)
+        return record, self._reader
+
+    def _close(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
 
     async def _more(self) -> int | None:
         """Waits until there may be more; the number of items if nothing more will come."""
-        assert self._record is not None
+        assert self._record is not None and self._reader is not None
         if not self._record.is_over:
-            self._record = await self._jobs().changed(self.id, WAIT)
+            self._jobs()  # Raises where the cluster may not be used any more.
+            self._record = await self._reader.changed()
             await self._begin()
             self._silent_since = None
         return (self._record.total or 0) if self._record.is_over else None

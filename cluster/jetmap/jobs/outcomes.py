@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
@@ -17,11 +18,12 @@ from jetmap.errors import BrokerUnreachable
 from jetmap.messages import Format, Report
 
 from .fold import Fold, Piece
-from .store import FETCH_BYTES, FETCH_MESSAGES, RETRY_EVERY, RETRY_FOR, Store, Stored
+from .store import FETCH_BYTES, FETCH_MESSAGES, RETRY_EVERY, RETRY_FOR, Stored
 
 __all__ = ["Event", "Fold", "Outcomes", "Page"]
 
 CACHE_BYTES = 2 * FETCH_BYTES
+EVENT_BYTES = 1 << 20  # That a reader of events, who may be slow, holds of what comes next.
 PAGE_BYTES = 16 << 20
 FIRST_BYTES = 1 << 19  # A page reads this much, then twice as much, …
 WINDOW_MESSAGES = 512
@@ -54,6 +56,18 @@ class Page:
     next: int | None
 
 
+class Messages(Protocol):
+    """Where outcomes are read from: the store, or what readers of a job share."""
+
+    pool: str
+
+    async def fetch(
+        self, kind: str, subject: str, after: int, *, messages: int = ..., max_bytes: int = ...
+    ) -> list[Stored]: ...
+
+    async def size(self, kind: str, subject: str) -> tuple[int, int]: ...
+
+
 class Outcomes:
     """Reads one job's outcomes.
 
@@ -62,7 +76,7 @@ class Outcomes:
     store does not answer for fifteen seconds.
     """
 
-    def __init__(self, store: Store, job: str, format: Format, fold: Fold | None = None) -> None:
+    def __init__(self, store: Messages, job: str, format: Format, fold: Fold | None = None) -> None:
         self.fold = Fold() if fold is None else fold
         self._store = store
         self._subject = subjects.job_outcomes(store.pool, job)
@@ -138,7 +152,7 @@ class Outcomes:
         over = False
         deadline = 0.0
         while True:
-            found = await self._fetch(at)
+            found = await self._fetch(at, max_bytes=EVENT_BYTES)
             for stored in found:
                 at = stored.seq
                 report = _report(stored.data)

@@ -29,6 +29,7 @@ from .catalogue import Catalogue
 from .folds import Folds
 from .outcomes import Outcomes
 from .quota import FIRST_RESERVATION, Quota, Uploading, lost
+from .readers import JobReader, Readers
 from .records import Record, State, check_readable
 from .removal import Removal
 from .store import Conflict, Store
@@ -40,7 +41,6 @@ logger = logging.getLogger(__name__)
 DROP_SECONDS = 5.0  # For removing an upload that could not begin; else the beat does it.
 COUNT_SECONDS = 2.0  # For counting a cancelled job's outcomes while its caller waits.
 LATE_SECONDS = 3.0  # After which those that were on their way are there; they are counted then.
-LOOK_SECONDS = 0.5  # Between looks at a job whose outcomes are awaited, at most.
 FOLD_BYTES = 64 << 20
 
 replace = msgspec.structs.replace
@@ -90,16 +90,19 @@ class Jobs:
             self.store, self._catalogue, options.store.max_bytes, self._watch.catch_up
         )
         self._folds = Folds(FOLD_BYTES)
+        self._readers = Readers(self.store, self.get, self._catalogue.get, self._folds.get)
 
     async def start(self) -> None:
         """Carries the jobs that are there, now or later. Raises nothing but BrokerUnreachable."""
         if self._options.refusal is None:
+            self._connection.on_reconnect(self._readers.on_reconnect)
             await self._watch.start()
 
     async def close(self) -> None:
         """Lets go of what is carried here, for others to take over at once."""
         await self._carrier.close()
         await self._watch.close()
+        await self._readers.close()
 
     # Submitting
 
@@ -261,11 +264,10 @@ class Jobs:
         """A reader of what is stored of its outcomes."""
         return Outcomes(self.store, record.id, record.format, self._folds.get(record.id))
 
-    async def changed(self, id: str, timeout: float) -> Record:
-        """The record when it or the outcomes may have changed, at the latest after ``timeout``
-        seconds (or half a second, so that nothing is missed)."""
-        await self._watch.stirred(id, min(timeout, LOOK_SECONDS))
-        return await self.get(id)
+    def reader(self, record: Record) -> JobReader:
+        """A reader of a job's record and outcomes that shares its work with the others; it is to
+        be closed."""
+        return self._readers.open(record)
 
     # Ending
 
@@ -354,7 +356,7 @@ class Jobs:
         if record.state in ("deleted", "expired"):
             self._folds.drop(record.id)
         self._carrier.heard(record)
-        self._watch.stir(record.id)
+        self._readers.on_record(record)
 
     def _check(self) -> None:
         if self._options.refusal is not None:

@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 
 from jetmap import subjects
 from jetmap.broker import topology
-from jetmap.broker.connection import Connection, JetStreamError, checked
+from jetmap.broker.connection import Connection, JetStreamError, Subscription, checked
 from jetmap.broker.provision import STREAM_NOT_FOUND
 from jetmap.errors import BrokerUnreachable, JetmapError
 
@@ -173,6 +173,21 @@ class Store:
         )
         state = info["state"]
         return sum((state.get("subjects") or {}).values()), int(state["bytes"])
+
+    async def last_outcome(self) -> int:
+        """The sequence number of what was stored last of all jobs' outcomes."""
+        stream = subjects.job_stream(self.pool, "OUTCOMES")
+        info = await self.connection.api(f"STREAM.INFO.{stream}")
+        return int(info["state"]["last_seq"])
+
+    async def listen(self, job: str, on_stored: Callable[[int], None]) -> Subscription:
+        """Have ``on_stored`` called with the number of each message of the job's outcomes."""
+
+        async def told(message: Msg) -> None:
+            on_stored(int((message.headers or {}).get("Nats-Sequence", 0)))
+
+        subject = subjects.stored(self.pool, job)
+        return await self.connection.subscribe(subject, told, direct=True)
 
     async def jobs_in(self, kind: str) -> set[str]:
         """The jobs of which a stream holds something."""

@@ -45,7 +45,6 @@ class Watch:
         self._catalogue = catalogue
         self._carrier = carrier
         self._removal = removal
-        self._bells: dict[str, asyncio.Event] = {}
         self._subscription: Subscription | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._reading = asyncio.Lock()
@@ -113,35 +112,6 @@ class Watch:
             self._has_lease = True
             self._leased = time.monotonic()
 
-    async def stirred(self, job: str, timeout: float) -> None:
-        """Waits until something of a job has changed, or for ``timeout`` seconds."""
-        bell = asyncio.Event()
-
-        async def ring(message: Msg) -> None:
-            bell.set()
-
-        before = self._bells.get(job)
-        if before is not None:
-            bell = before
-        self._bells[job] = bell
-        subject = subjects.stored(self._store.pool, job)
-        subscription = await self._store.connection.subscribe(subject, ring)
-        try:
-            async with asyncio.timeout(timeout):
-                await bell.wait()
-        except TimeoutError:
-            pass  # Then it is looked at all the same.
-        finally:
-            await subscription.unsubscribe()
-            if self._bells.get(job) is bell:
-                del self._bells[job]
-
-    def stir(self, job: str) -> None:
-        """A job's record has changed."""
-        bell = self._bells.get(job)
-        if bell is not None:
-            bell.set()
-
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Has it run beside, until this is closed."""
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -155,8 +125,10 @@ class Watch:
         wanted = subjects.job_state(self._store.pool, "*")
         found = await self._store.fetch("JOBS", wanted, self._read_to, messages=READ_AT_ONCE)
         for stored in found:
-            if stored.data:
-                name = stored.subject.rpartition(".")[2]
+            name = stored.subject.rpartition(".")[2]
+            if not stored.data:
+                self._catalogue.gone(name)
+            else:
                 self._catalogue.heard(read_record(stored.data, name), stored.seq)
             self._read_to = stored.seq
         return bool(found)
