@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, Self, TypeVar, overload
 
 from jetmap import bounds
 from jetmap.dispatch.memory import Memory
@@ -120,6 +120,17 @@ class Cluster(WithJobs):
     @overload
     async def map(
         self,
+        f: Callable[Concatenate[X, ...], Y],
+        items: Iterable[X] | AsyncIterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> list[Y]: ...
+    @overload
+    async def map(
+        self,
         f: Callable[[X], Y],
         items: Iterable[X] | AsyncIterable[X],
         /,
@@ -131,14 +142,14 @@ class Cluster(WithJobs):
     @overload
     async def map(
         self,
-        f: Callable[..., Y],
-        items: Iterable[Any] | AsyncIterable[Any],
+        f: Callable[Concatenate[X, ...], Y],
+        items: Iterable[X] | AsyncIterable[X],
         /,
         *,
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
-        return_exceptions: Literal[False] = False,
-    ) -> list[Y]: ...
+        return_exceptions: bool,
+    ) -> list[Y | ItemError]: ...
     @overload
     async def map(
         self,
@@ -195,16 +206,49 @@ class Cluster(WithJobs):
             values += decoded
         return values
 
+    @overload
     def stream(
         self,
-        f: Callable[[X], Y] | Callable[..., Y] | str,
+        f: Callable[[X], Y],
         items: Iterable[X] | AsyncIterable[X],
         /,
         *,
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         ordered: bool = False,
-    ) -> Stream[X, Y]:
+    ) -> Stream[X, Y]: ...
+    @overload
+    def stream(
+        self,
+        f: Callable[Concatenate[X, ...], Y],
+        items: Iterable[X] | AsyncIterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        ordered: bool = False,
+    ) -> Stream[X, Y]: ...
+    @overload
+    def stream(
+        self,
+        f: str,
+        items: Iterable[X] | AsyncIterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        ordered: bool = False,
+    ) -> Stream[X, Any]: ...
+    def stream(
+        self,
+        f: Callable[..., Any] | str,
+        items: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        ordered: bool = False,
+    ) -> Stream[Any, Any]:
         """Outcomes as they finish; see ``Stream``.
 
         items: taken as far as there is room for their results, so there may be any number.

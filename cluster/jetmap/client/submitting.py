@@ -7,7 +7,7 @@ import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Concatenate, overload
 
 import msgspec
 
@@ -149,15 +149,15 @@ class WithJobs(ABC):
     @overload
     async def submit(
         self,
-        f: Callable[..., Y],
-        items: Iterable[Any] | AsyncIterable[Any],
+        f: Callable[Concatenate[X, ...], Y],
+        items: Iterable[X] | AsyncIterable[X],
         /,
         *,
         kwargs: Mapping[str, Any] | None = None,
         ttl: float | None = None,
         timeout: float | None = None,
         key: str | None = None,
-    ) -> Job[Any, Y]: ...
+    ) -> Job[X, Y]: ...
     @overload
     async def submit(
         self,

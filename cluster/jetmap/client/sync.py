@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Generic, Literal, Self, TypeVar, overload
+from typing import Any, Concatenate, Generic, Literal, Self, TypeVar, overload
 
 from jetmap.dispatch.outcome import Outcome
 from jetmap.dispatch.roster import FunctionStatus
@@ -87,6 +87,17 @@ class SyncCluster:
     @overload
     def map(
         self,
+        f: Callable[Concatenate[X, ...], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> list[Y]: ...
+    @overload
+    def map(
+        self,
         f: Callable[[X], Y],
         items: Iterable[X],
         /,
@@ -98,7 +109,18 @@ class SyncCluster:
     @overload
     def map(
         self,
-        f: Callable[..., Any] | str,
+        f: Callable[Concatenate[X, ...], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: bool,
+    ) -> list[Y | ItemError]: ...
+    @overload
+    def map(
+        self,
+        f: str,
         items: Iterable[Any],
         /,
         *,
@@ -126,20 +148,53 @@ class SyncCluster:
 
         return self._wait(run())
 
+    @overload
     def stream(
         self,
-        f: Callable[[X], Y] | Callable[..., Y] | str,
+        f: Callable[[X], Y],
         items: Iterable[X],
         /,
         *,
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         ordered: bool = False,
-    ) -> SyncStream[X, Y]:
+    ) -> SyncStream[X, Y]: ...
+    @overload
+    def stream(
+        self,
+        f: Callable[Concatenate[X, ...], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        ordered: bool = False,
+    ) -> SyncStream[X, Y]: ...
+    @overload
+    def stream(
+        self,
+        f: str,
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        ordered: bool = False,
+    ) -> SyncStream[X, Any]: ...
+    def stream(
+        self,
+        f: Callable[..., Any] | str,
+        items: Iterable[Any],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        ordered: bool = False,
+    ) -> SyncStream[Any, Any]:
         """As ``Cluster.stream``: an iterator and a context manager. ``items`` is taken in the
         event loop's thread: one that blocks delays every map of this cluster."""
 
-        async def start() -> Stream[X, Y]:
+        async def start() -> Stream[Any, Any]:
             return self._cluster.stream(f, items, kwargs=kwargs, timeout=timeout, ordered=ordered)
 
         return SyncStream(self._wait, self._wait(start()))
@@ -159,7 +214,19 @@ class SyncCluster:
     @overload
     def submit(
         self,
-        f: Callable[..., Any] | str,
+        f: Callable[Concatenate[X, ...], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+        key: str | None = None,
+    ) -> SyncJob[X, Y]: ...
+    @overload
+    def submit(
+        self,
+        f: str,
         items: Iterable[Any],
         /,
         *,

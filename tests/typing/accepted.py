@@ -1,0 +1,148 @@
+"""Calls that type checkers accept, with the type that they find. Checked, never run."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, TypeVar, assert_type, overload
+
+from jetmap import (
+    Cluster,
+    ItemError,
+    Job,
+    Outcome,
+    Stream,
+    SyncCluster,
+    SyncJob,
+    SyncStream,
+    task,
+)
+
+T = TypeVar("T")
+
+
+@task
+def is_prime(n: int) -> bool:
+    return n > 1
+
+
+@task(timeout=5)
+def power(n: int, *, exponent: int) -> int:
+    return n * exponent
+
+
+@task
+def scaled(n: float, *, by: float = 2.0) -> float:
+    return n * by
+
+
+@task
+def same(x: T) -> T:
+    return x
+
+
+@task
+def untyped(x):  # type: ignore[no-untyped-def]
+    return x
+
+
+@overload
+def either(x: int) -> str: ...
+@overload
+def either(x: str) -> int: ...
+@task
+def either(x: int | str) -> int | str:
+    return x
+
+
+class Model:
+    def predict(self, x: float) -> str:
+        return str(x)
+
+    def __call__(self, x: int) -> bytes:
+        return bytes(x)
+
+    @staticmethod
+    def static(x: int) -> bytes:
+        return bytes(x)
+
+
+async def numbers() -> AsyncIterator[int]:
+    yield 1
+
+
+def generator() -> Iterator[int]:
+    yield 1
+
+
+async def maps(cluster: Cluster) -> None:
+    assert_type(await cluster.map(is_prime, [1, 2]), list[bool])
+    assert_type(await cluster.map(is_prime, range(9), timeout=5), list[bool])
+    assert_type(await cluster.map(is_prime, generator()), list[bool])
+    assert_type(await cluster.map(is_prime, numbers()), list[bool])
+    assert_type(await cluster.map(is_prime, (1, True)), list[bool])
+    assert_type(await cluster.map(power, [1], kwargs={"exponent": 2}), list[int])
+    assert_type(await cluster.map(scaled, [1.5, 2]), list[float])
+    assert_type(await cluster.map("is_prime", ["anything"]), list[Any])
+    assert_type(await cluster.map(is_prime, [1], return_exceptions=True), list[bool | ItemError])
+    assert_type(
+        await cluster.map(power, [1], kwargs={"exponent": 2}, return_exceptions=True),
+        list[int | ItemError],
+    )
+    assert_type(await cluster.map("is_prime", [1], return_exceptions=True), list[Any])
+    await cluster.map(same, ["a"])
+    await cluster.map(untyped, [object()])
+
+
+async def callables(cluster: Cluster, function: Callable[[int], str]) -> None:
+    assert_type(await cluster.map(lambda n: n + 1, [1, 2]), list[int])
+    assert_type(await cluster.map(function, [1]), list[str])
+    assert_type(await cluster.map(len, ["a"]), list[int])
+    assert_type(await cluster.map(abs, [1.5]), list[float])
+    assert_type(await cluster.map(Model().predict, [1.5]), list[str])
+    assert_type(await cluster.map(Model(), [1]), list[bytes])
+    assert_type(await cluster.map(Model.static, [1]), list[bytes])
+    assert_type(await cluster.map(functools.partial(power, exponent=2), [1]), list[int])
+    await cluster.map(str, [1])
+    await cluster.map(either, [1])
+
+
+async def streams(cluster: Cluster) -> None:
+    assert_type(cluster.stream(is_prime, [1]), Stream[int, bool])
+    assert_type(cluster.stream(power, [1], kwargs={"exponent": 2}, ordered=True), Stream[int, int])
+    assert_type(cluster.stream("is_prime", ["a"]), Stream[str, Any])
+    assert_type(cluster.stream(lambda n: str(n), [1]), Stream[int, str])
+    async with cluster.stream(is_prime, numbers()) as stream:
+        async for outcome in stream:
+            assert_type(outcome, Outcome[int, bool])
+            assert_type(outcome.item, int)
+            assert_type(outcome.value, bool)
+
+
+async def jobs(cluster: Cluster) -> None:
+    job = await cluster.submit(is_prime, [1], key="k", ttl=60)
+    assert_type(job, Job[int, bool])
+    assert_type(await job, list[bool])
+    assert_type(await cluster.submit(power, [1], kwargs={"exponent": 2}), Job[int, int])
+    assert_type(await cluster.submit("is_prime", [1]), Job[Any, Any])
+    assert_type(cluster.job("id", is_prime), Job[Any, bool])
+    assert_type(cluster.job("id"), Job[Any, Any])
+
+
+def blocking(cluster: SyncCluster) -> None:
+    assert_type(cluster.map(is_prime, [1]), list[bool])
+    assert_type(cluster.map(power, [1], kwargs={"exponent": 2}), list[int])
+    assert_type(cluster.map(is_prime, [1], return_exceptions=True), list[bool | ItemError])
+    assert_type(cluster.map("is_prime", [1]), list[Any])
+    assert_type(cluster.map(lambda n: n + 1, [1]), list[int])
+    assert_type(cluster.stream(is_prime, [1]), SyncStream[int, bool])
+    assert_type(cluster.stream(power, [1]), SyncStream[int, int])
+    assert_type(cluster.stream("is_prime", [1]), SyncStream[int, Any])
+    assert_type(cluster.submit(is_prime, [1]), SyncJob[int, bool])
+    assert_type(cluster.submit(power, [1]), SyncJob[int, int])
+    assert_type(cluster.submit("is_prime", [1]), SyncJob[Any, Any])
+
+
+def decorated() -> None:
+    assert_type(is_prime(7), bool)
+    assert_type(power(7, exponent=2), int)
