@@ -395,3 +395,8 @@ def test_a_page_that_is_full_of_words() -> None:
     assert words.read() == b"23456789"
     words.clear()
     assert words.read() == b""
+
+
+def test_shared_pages_need_no_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", "/no/such/directory")
+    Progress.create().close()

@@ -9,6 +9,7 @@ import msgspec
 from .errors import LimitExceeded
 from .rawjson import deeper_than, depth_error, not_utf8, syntax, too_deep, utf8_error
 
+BOM = b"\xef\xbb\xbf"  # What some editors and shells put before UTF-8.
 _SPACE = b" \t\r\n"
 _check = msgspec.json.Decoder(msgspec.Raw).decode
 
@@ -45,6 +46,8 @@ class LinesParser:
         return items
 
     def _items(self, data: bytes) -> list[bytes]:
+        if self._line == 1 and data.startswith(BOM):
+            data = b"   " + data[len(BOM) :]  # Positions in errors stay what they are.
         position = utf8_error(data)
         if position is not None:
             line = data.count(b"\n", 0, position)

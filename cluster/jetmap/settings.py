@@ -155,6 +155,16 @@ Port = Annotated[int, _within(bounds.PORT)]
 ReadableFile = Annotated[str, AfterValidator(_file)]
 
 
+class _TomlFile(TomlConfigSettingsSource):
+    """A file that may begin with a byte order mark, as some editors write it."""
+
+    def _read_file(self, file_path: Any) -> dict[str, Any]:
+        try:
+            return tomllib.loads(file_path.read_text(encoding="utf-8-sig"))
+        except UnicodeDecodeError as exc:
+            raise ConfigurationError([f"{file_path} is not UTF-8: save it so"]) from exc
+
+
 class Settings(BaseSettings):
     """All settings, frozen. Build it with ``Settings.load``."""
 
@@ -276,7 +286,7 @@ class Settings(BaseSettings):
         path = config_file()
         if path is None:
             return init_settings, env_settings
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
+        return init_settings, env_settings, _TomlFile(settings_cls, toml_file=path)
 
     @model_validator(mode="before")
     @classmethod
@@ -396,7 +406,7 @@ def _secret(value: SecretStr | None, path: str | None) -> str | None:
     if path is None:
         return None
     try:
-        text = Path(path).read_text(encoding="utf-8").strip()
+        text = Path(path).read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigurationError([f"{path} cannot be read as a secret: {exc}"]) from exc
     if not text:

@@ -57,8 +57,9 @@ def has_no_file(f: Any, scope: dict[str, Any]) -> bool:
     if scope.get("__name__") not in MAIN:
         return file is None and scope.get("__spec__") is None
     # A cell or a line typed into the REPL shares __main__ with the script that was run.
-    # (A program that is piped in has the file "<stdin>".)
-    return file is None or file[:1] == "<" or not _same_file(code.co_filename, file)
+    # (A program that is piped in has the file "<stdin>"; one in a zip archive has a file inside
+    # of that, which nobody can open.)
+    return file is None or not os.path.isfile(file) or not _same_file(code.co_filename, file)  # noqa: PTH113
 
 
 def _same_file(a: str, b: str) -> bool:

@@ -204,6 +204,7 @@ class Membership:
                 [sys.executable, "-c", PROGRAM],
                 stdin=subprocess.PIPE,
                 stdout=_stderr_or_null(),
+                stderr=_stderr_or_null(),
                 cwd=self._cwd,
                 pass_fds=(lock_fd,),
                 start_new_session=True,  # a ^C at the terminal is not for it

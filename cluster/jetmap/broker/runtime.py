@@ -14,19 +14,22 @@ from jetmap.errors import ConfigurationError
 
 # A socket's path may have 104 bytes (108 on Linux); ours are names of up to 30 in there.
 LONGEST = 72
+MEMORY_DIRECTORY = "/dev/shm"
 
 
 def runtime_directory() -> Path:
     """``$XDG_RUNTIME_DIR/jetmap``, else ``/tmp/jetmap-<uid>``; made if missing, ours alone.
 
-    Raises ConfigurationError if somebody else could write there.
+    Raises ConfigurationError if somebody else could write there, or if nothing is writable.
     """
-    directory = Path("/tmp") / f"jetmap-{os.getuid()}"
-    for base in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir()):
-        if base and len(os.fsencode(base)) <= LONGEST - 20 and os.access(base, os.W_OK):
-            name = "jetmap" if base == os.environ.get("XDG_RUNTIME_DIR") else directory.name
-            directory = Path(base) / name
-            break
+    own = os.environ.get("XDG_RUNTIME_DIR")
+    if own and len(os.fsencode(own)) <= LONGEST - 20 and os.access(own, os.W_OK):
+        directory = Path(own) / "jetmap"
+    else:
+        base = temporary_directory()
+        if len(os.fsencode(base)) > LONGEST - 20:
+            base = "/tmp"
+        directory = Path(base) / f"jetmap-{os.getuid()}"
     directory.mkdir(mode=0o700, exist_ok=True)
     found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
@@ -37,6 +40,24 @@ def runtime_directory() -> Path:
             ]
         )
     return directory
+
+
+def temporary_directory() -> str:
+    """The directory for temporary files; on a read-only system the one in memory, if there is one.
+
+    Raises ConfigurationError: nothing is writable.
+    """
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        if os.access(MEMORY_DIRECTORY, os.W_OK):
+            return MEMORY_DIRECTORY
+    raise ConfigurationError(
+        [
+            "no directory for temporary files is writable, and the NATS server needs one: set "
+            "TMPDIR, or mount a tmpfs at /tmp"
+        ]
+    )
 
 
 def take(path: Path) -> int | None:

@@ -17,6 +17,8 @@ from pathlib import Path
 from jetmap.environment import without_ours
 from jetmap.errors import BrokerUnreachable, ConfigurationError
 
+from .runtime import temporary_directory
+
 # Runs in the child before it becomes nats-server, so that it ends when the process that started
 # it does, however that ends. Linux's kernel sees to it (for the starting thread); elsewhere a
 # child of the server watches both. (No preexec_fn: that is unsafe beside threads.)
@@ -201,7 +203,7 @@ class NatsServer:
 
     def _prepare(self) -> Path:
         if self._directory is None:
-            directory = Path(tempfile.mkdtemp(prefix="jetmap-nats-"))
+            directory = Path(tempfile.mkdtemp(prefix="jetmap-nats-", dir=temporary_directory()))
             self._made.append(directory)
         else:
             directory = self._directory

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 def main() -> None:
     """Runs the command that ``sys.argv`` names, and exits."""
-    from . import tether
+    from . import streams, tether
 
+    streams.prepare()
     tether.hold()
     import sys
 
@@ -15,9 +16,10 @@ def main() -> None:
     from .app import build
     from .exits import exits
 
-    try:
-        with exits():
-            app = build(sys.argv[1:])
-    except typer.Exit as fault:  # outside of a command nobody takes it for an exit code
-        sys.exit(fault.exit_code)
-    app()
+    with streams.writing():
+        try:
+            with exits():
+                app = build(sys.argv[1:])
+        except typer.Exit as fault:  # outside of a command nobody takes it for an exit code
+            sys.exit(fault.exit_code)
+        app()

@@ -6,12 +6,14 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import IntEnum
 
 import typer
 
 from jetmap import errors
+
+from .streams import OutputFailed, drop_output
 
 
 class Exit(IntEnum):
@@ -24,6 +26,7 @@ class Exit(IntEnum):
     WORKERS = 4
     TIMEOUT = 5
     STORE = 6
+    OUTPUT = 7
     INTERNAL = 70
     INTERRUPTED = 130
 
@@ -44,6 +47,7 @@ MEANING = {
     Exit.WORKERS: "no worker, or the workers cannot start",
     Exit.TIMEOUT: "not done in time",
     Exit.STORE: "no store for jobs, or it is full",
+    Exit.OUTPUT: "the output cannot be written",
     Exit.INTERNAL: "a fault in jetmap",
     Exit.INTERRUPTED: "interrupted (Ctrl-C)",
 }
@@ -67,6 +71,7 @@ CODES: list[tuple[type[BaseException], Exit]] = [
     (errors.KeyReused, Exit.USAGE),
     (errors.KeyBusy, Exit.TIMEOUT),
     (errors.JobError, Exit.STORE),
+    (OutputFailed, Exit.OUTPUT),
     (KeyboardInterrupt, Exit.INTERRUPTED),
 ]
 
@@ -79,7 +84,8 @@ def code_of(exc: BaseException) -> Exit:
 def say(message: str) -> None:
     """A message on stderr, marked as ours."""
     first, *rest = message.splitlines() or [""]
-    print("\n".join([f"jetmap: {first}", *rest]), file=sys.stderr, flush=True)  # noqa: T201
+    with suppress(OSError):  # Nobody can be told.
+        print("\n".join([f"jetmap: {first}", *rest]), file=sys.stderr, flush=True)  # noqa: T201
 
 
 @contextmanager
@@ -92,10 +98,12 @@ def exits() -> Iterator[None]:
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
     except BrokenPipeError:
-        _nobody_reads()
+        drop_output()
         raise typer.Exit(Exit.OK) from None
     except BaseException as exc:
         exc = _first_of(exc)
+        if isinstance(exc, OutputFailed):
+            drop_output()
         code = exc.exit_code if isinstance(exc, ChildFailed) else code_of(exc)
         if isinstance(exc, errors.ConfigurationError):
             say(_listed(exc.problems))
@@ -124,10 +132,3 @@ def _fault(exc: BaseException) -> str:
     if os.environ.get("JETMAP_DEBUG", "").lower() in ("1", "true", "yes", "on"):
         return f"a fault in jetmap: {name}: {exc}\n" + "".join(traceback.format_exception(exc))
     return f"a fault in jetmap: {name}: {exc} (JETMAP_DEBUG=true shows where)"
-
-
-def _nobody_reads() -> None:
-    """stdout's reader has left: what is still buffered must not fail again at exit."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)

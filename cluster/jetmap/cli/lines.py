@@ -13,6 +13,10 @@ from jetmap.jsonlines import LinesParser
 from jetmap.settings import Settings
 
 BLOCK = 1 << 16
+ARRAY_HINT = (
+    "the input begins as a JSON array, and each line is an item: `jq -c '.[]' FILE` makes lines of "
+    "an array's elements"
+)
 
 
 class Sink(Protocol):
@@ -52,6 +56,9 @@ class Reader:
         self._parser = LinesParser(int(settings.max_item_bytes), settings.max_depth)
         self._loop = asyncio.get_running_loop()
         self._left = False
+        self._start = b""  # The first block.
+        self._first = b""  # The first item.
+        self._count = 0
         self._thread = threading.Thread(target=self._read, name="lines", daemon=True)
 
     def __enter__(self) -> Reader:
@@ -60,6 +67,11 @@ class Reader:
 
     def __exit__(self, *exc_info: object) -> None:
         self._left = True
+
+    @property
+    def is_one_array(self) -> bool:
+        """Whether the only item is an array, so that a list of items may have been meant."""
+        return self._count == 1 and self._first.startswith(b"[")
 
     def _read(self) -> None:
         try:
@@ -80,13 +92,18 @@ class Reader:
     async def _add(self, block: bytes) -> None:
         if self._left:
             return
+        self._start = self._start or block
         try:
             items = self._parser.add(block, bool(block))
         except (Malformed, LimitExceeded) as exc:
             self._left = True
-            self._feed.fail(ConfigurationError([f"the input: {exc}"]))
+            starts = self._start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+            hint = f"; {ARRAY_HINT}" if starts == b"[" and not self._count else ""
+            self._feed.fail(ConfigurationError([f"the input: {exc}{hint}"]))
             return
         if items:
+            self._first = self._first or items[0]
+            self._count += len(items)
             await self._feed.put(items)
         if not block:
             self._feed.close()

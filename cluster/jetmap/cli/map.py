@@ -13,10 +13,11 @@ from jetmap.dispatch.sources import Feed
 from jetmap.settings import Settings
 
 from .clusters import attached, embedded
-from .lines import Reader, count_lines
+from .lines import ARRAY_HINT, Reader, count_lines
 from .options import BROKER, WORKER, takes
 from .progress import Bar
 from .signals import unless_stopped
+from .streams import require_stdout
 from .values import Failures, kwargs_of, open_lines, within, write_values
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def map(
     Examples: jetmap map is_prime numbers.jsonl · seq 9 | jetmap map tasks.py:is_prime
     """
     encoded = kwargs_of(kwargs) if kwargs else b""
+    require_stdout("the values")
     tasks, _, name = function.rpartition(":")
     cluster = embedded(settings, tasks) if tasks else attached(settings)
     with open_lines(file) as source:
@@ -81,7 +83,7 @@ async def _map(
         opened = await cluster.open(
             name, feed, format="json", kwargs=kwargs, timeout=left, ordered=True
         )
-        with Bar(name, total) as bar, Reader(source, feed, settings):
+        with Bar(name, total) as bar, Reader(source, feed, settings) as reader:
             async with opened as batches:
                 async for batch in batches:
                     values = arrays.split(batch.values, "json")
@@ -89,5 +91,7 @@ async def _map(
                     await asyncio.to_thread(write_values, values)
                     for record in batch.errors:
                         failures.add(record, bar)
+                        if record.kind == "invalid" and reader.is_one_array:
+                            bar.say(f"jetmap: {ARRAY_HINT}")
                     bar.done(batch.count, feed.total or total)
     return failures.told()

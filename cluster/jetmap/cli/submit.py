@@ -14,7 +14,7 @@ from jetmap.settings import Settings
 
 from .clusters import attached
 from .exits import say
-from .lines import Reader, count_lines
+from .lines import ARRAY_HINT, Reader, count_lines
 from .options import BROKER, takes
 from .progress import Bar
 from .signals import unless_stopped
@@ -103,8 +103,10 @@ async def _submit(
             most = settings.model_copy(update={"max_item_bytes": cluster.max_item})
             with Bar("stored", total) as bar:
                 sink = _Sink(upload, bar, total)
-                with Reader(source, sink, most):
+                with Reader(source, sink, most) as reader:
                     await sink.ended
+                    if reader.is_one_array:
+                        bar.say(f"jetmap: {ARRAY_HINT}")
             return await upload.commit(), upload.earlier is None
         except BaseException:
             await abort(upload)

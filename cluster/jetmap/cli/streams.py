@@ -1,0 +1,93 @@
+"""The standard streams of a command: some may be closed, or on a full disk."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from jetmap.errors import ConfigurationError, JetmapError
+
+_closed: set[int] = set()
+
+
+class OutputFailed(JetmapError):  # noqa: N818
+    """Stdout cannot be written."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(f"stdout cannot be written: {cause.strerror}")
+
+
+class _Stdout(io.FileIO):
+    """Tells a failure of stdout from that of any other file."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputFailed(error) from None
+
+
+def prepare() -> None:
+    """Put the null device in the place of closed streams, and watch over stdout.
+
+    The descriptor of a closed stream would be that of the next file or socket, and output would
+    be written there.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            _closed.add(fd)
+            # Reading it fails, as it did.
+            null = os.open(os.devnull, os.O_WRONLY)
+            if null != fd:
+                os.dup2(null, fd)
+                os.close(null)
+            os.set_inheritable(fd, True)
+    before = sys.stdout
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(_Stdout(1, "w", closefd=False)),
+        encoding=before.encoding if before is not None else "utf-8",
+        errors=before.errors if before is not None else "strict",
+        line_buffering=os.isatty(1),
+    )
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def require_stdout(what: str) -> None:
+    """Raise ConfigurationError if stdout was closed."""
+    if 1 in _closed:
+        raise ConfigurationError([f"stdout is closed: {what} would be lost"])
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Turn what goes wrong with the command's output into a message and an exit code."""
+    from .exits import Exit, say
+
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        drop_output()
+        sys.exit(Exit.OK)
+    except OutputFailed as error:
+        drop_output()
+        say(str(error))
+        sys.exit(Exit.OUTPUT)
+
+
+def drop_output() -> None:
+    """What is still buffered for stdout must not fail again at the exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)
