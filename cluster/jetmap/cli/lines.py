@@ -6,6 +6,7 @@ import asyncio
 import os
 import stat
 import threading
+from concurrent.futures import CancelledError as FutureCancelled
 from typing import BinaryIO, Protocol
 
 from jetmap.errors import ConfigurationError, LimitExceeded, Malformed
@@ -81,7 +82,7 @@ class Reader:
                 asyncio.run_coroutine_threadsafe(self._add(block), self._loop).result()
                 if not block:
                     return
-        except (RuntimeError, asyncio.CancelledError):
+        except (RuntimeError, asyncio.CancelledError, FutureCancelled):
             pass  # the loop has ended: the command is over
         except OSError as exc:
             problem = ConfigurationError([f"the input cannot be read: {exc.strerror}"])
