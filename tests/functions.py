@@ -172,6 +172,27 @@ def logged(item: tuple[int, float], *, log: str) -> int:
 
 
 @task
+def observed(seconds: float, *, times: float = 1.0) -> tuple[int, int, int]:
+    """The process, and when the item began and ended there."""
+    began = time.monotonic_ns()
+    if seconds and times:
+        time.sleep(seconds * times)
+    return os.getpid(), began, time.monotonic_ns()
+
+
+@task
+def wait_for_all(index: int, *, log: str, count: int) -> bool:
+    """Item 0 waits for the others to be begun; returns whether all were."""
+    note(log, index)
+    deadline = time.monotonic() + 20
+    while index == 0 and time.monotonic() < deadline:
+        if len({line.split()[0] for line in Path(log).read_text().splitlines()}) >= count:
+            return True
+        time.sleep(0.01)
+    return index > 0
+
+
+@task
 def obey(order: Order, *, log: str) -> int:
     """Notes that it starts, computes, and goes wrong if that is the order."""
     note(log, order.number)

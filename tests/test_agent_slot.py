@@ -17,7 +17,7 @@ from jetmap.agent.options import AgentOptions
 from jetmap.agent.slot import SKIP_SECONDS, Slot
 from jetmap.agent.watch import JAM_SECONDS
 from jetmap.agent.worker_process import Death, StartError
-from jetmap.messages import ChunkHead, Crash, Ready, Setup, StartFailed, encode
+from jetmap.messages import ChunkHead, Crash, Ready, Rest, Setup, StartFailed, encode
 from jetmap.worker import pipe
 from jetmap.worker.progress import Progress
 from waiting import turns
@@ -160,6 +160,7 @@ class Account:
         self.idle = 0
         self.ends: Counter[int] = Counter()
         self.crashes: list[tuple[Holding, Crash]] = []
+        self.rests: list[tuple[Holding, int]] = []
         self.failures = 0
         self.worker: FakeWorker | None = None
 
@@ -182,6 +183,11 @@ class Account:
     async def reported(self, held: Holding, report: bytes, last: bool) -> None:
         assert not self.ends[id(held)], "it has ended"
         self.ends[id(held)] += last
+
+    async def gave_back(self, held: Holding, rest: Rest) -> None:
+        assert not self.ends[id(held)], "it has ended"
+        assert held.head.start < rest.start < held.head.start + held.head.count
+        self.rests.append((held, rest.start))
 
     async def ended(self, held: Holding, crash: Crash | None) -> None:
         assert not self.ends[id(held)], "it has ended"
@@ -247,12 +253,14 @@ class Bench:
         worker.deliver()
         self.settle()
 
-    def assign(self, count: int, timeout: float | None = None) -> list[Holding]:
-        """Chunks of one item; its index is the same in all of them."""
+    def assign(
+        self, count: int, timeout: float | None = None, *, items: int = 1, budget: float = 0.0
+    ) -> list[Holding]:
+        """Chunks whose items have the same indices in all of them."""
         chunks = []
         for _ in range(count):
             number = len(self.chunks)
-            head = ChunkHead(f"m{number}", 1, 1, "f", "json", 0, 1, "inbox", timeout, 0.0)
+            head = ChunkHead(f"m{number}", 1, 1, "f", "json", 0, items, "inbox", timeout, budget)
             held = Holding(head, [], str(number).encode(), 0, 0)
             self.chunks[held.data] = held
             chunks.append(held)
@@ -327,6 +335,8 @@ class Serving(RuleBasedStateMachine):
             elif worker.progress.item is None and not worker.progress.stopping:
                 started = LONG_AGO if overdue else time.monotonic_ns()
                 worker.progress.enter(0, started if worker.chunk.head.timeout else 0)
+                if worker.chunk.head.count > 1 and worker.chunk.head.budget:
+                    worker.progress.expect(started / 1e9)
             else:
                 worker.finish()
 
@@ -361,9 +371,14 @@ class Serving(RuleBasedStateMachine):
     # The agent
 
     @precondition(lambda self: self.bench.slot.is_idle)
-    @rule(count=st.integers(1, 4), limited=st.booleans())
-    def is_given(self, count: int, limited: bool) -> None:
-        self.bench.assign(count, TIMEOUT if limited else None)
+    @rule(
+        count=st.integers(1, 4),
+        limited=st.booleans(),
+        items=st.integers(1, 3),
+        budget=st.sampled_from([0.0, 0.01, 0.5]),
+    )
+    def is_given(self, count: int, limited: bool, items: int, budget: float) -> None:
+        self.bench.assign(count, TIMEOUT if limited else None, items=items, budget=budget)
 
     @rule(data=st.data())
     def is_withdrawn(self, data: st.DataObject) -> None:
@@ -466,6 +481,74 @@ def test_what_waits_behind_a_slow_chunk_is_handed_back(bench: Bench) -> None:
     worker.finish()
     worker.deliver()
     bench.settle()
+
+
+def slow_chunk(bench: Bench, *, budget: float = 0.01) -> tuple[FakeWorker, Holding]:
+    """A worker that is in the second of four items when the chunk's budget is spent."""
+    bench.get_ready()
+    (held,) = bench.assign(1, items=4, budget=budget)
+    worker = bench.worker
+    worker.come_to_next()
+    worker.progress.expect(0.000001)
+    worker.progress.enter(1)
+    return worker, held
+
+
+def test_items_behind_one_that_outruns_the_budget_are_given_back(bench: Bench) -> None:
+    worker, held = slow_chunk(bench)
+    assert not bench.account.rests and not worker.progress.stopping
+    bench.pass_time(0.01)
+    assert bench.account.rests == [(held, 2)] and worker.progress.stopping
+    assert bench.slot.held is held, "the item in progress goes on"
+    bench.pass_time(10)
+    assert bench.account.rests == [(held, 2)], "once"
+    worker.finish()
+    worker.deliver()
+    bench.settle()
+    assert bench.account.ends[id(held)] == 1 and bench.slot.is_idle
+
+    (after,) = bench.assign(1, items=4, budget=0.01)
+    worker.come_to_next()
+    assert not worker.progress.stopping, "that was meant for the chunk before"
+    worker.finish()
+    worker.deliver()
+    bench.settle()
+    assert bench.account.ends[id(after)] == 1
+
+
+@pytest.mark.parametrize("case", ["early", "last", "done", "next", "withdrawn", "dead"])
+def test_nothing_is_given_back_where_nothing_waits(bench: Bench, case: str) -> None:
+    worker, held = slow_chunk(bench)
+    if case == "early":
+        worker.progress.expect(time.monotonic() + 1000)
+    elif case == "last":
+        worker.progress.enter(3)
+    elif case == "done":
+        worker.finish()
+    elif case == "next":
+        worker.number += 1
+        worker.progress.begin(worker.number)
+    elif case == "withdrawn":
+        held.unwanted = True
+    elif case == "dead":
+        worker.die(9, None, 0)
+    bench.pass_time(1)
+    assert not bench.account.rests
+    assert worker.closed or worker.progress.stopping == (case == "withdrawn")
+
+
+def test_a_chunk_that_is_still_decoded_is_looked_at_again(bench: Bench) -> None:
+    bench.get_ready()
+    (held,) = bench.assign(1, items=4, budget=0.01)
+    worker = bench.worker
+    bench.pass_time(1)
+    worker.come_to_next()
+    bench.pass_time(1)
+    assert not bench.account.rests
+    worker.progress.expect(0.000001)
+    worker.progress.enter(0)
+    bench.pass_time(1)
+    assert bench.account.rests == [(held, 1)]
 
 
 def test_what_has_begun_meanwhile_is_not_handed_back(bench: Bench) -> None:

@@ -125,11 +125,27 @@ def test_raw_items_are_cut_by_bytes(items: list[bytes], max_bytes: int, count: i
 
 
 @quick
-@given(cuttings, st.floats(0, 10))
+@given(cuttings, st.floats(0, 10), st.integers(1, 1000))
 def test_a_worker_may_take_about_twice_what_was_estimated(
-    cutting: Cutting, estimate: float
+    cutting: Cutting, estimate: float, items: int
 ) -> None:
-    budget = cutting.budget(estimate)
-    assert budget <= 2 * cutting.seconds == cutting.budget(0)
-    assert budget >= min(2 * estimate, 2 * cutting.seconds)
-    assert budget >= min(cutting.least, cutting.seconds)
+    budget = cutting.budget(estimate, items, is_sure=True)
+    assert budget.until(items) == budget.until(1) == budget.seconds <= 2 * cutting.seconds
+    assert budget.seconds >= min(2 * estimate, 2 * cutting.seconds)
+    assert budget.seconds >= min(cutting.least, cutting.seconds)
+
+
+@quick
+@given(cuttings, st.floats(0, 10), st.integers(1, 1000))
+def test_a_guess_is_checked_from_the_first_item_on(
+    cutting: Cutting, estimate: float, items: int
+) -> None:
+    budget = cutting.budget(estimate, items, is_sure=False)
+    whole = min(estimate, cutting.seconds)
+    assert budget.until(0) == pytest.approx(5 * cutting.least)
+    assert budget.until(items) == pytest.approx(5 * cutting.least + 2 * whole)
+    # A chunk that takes twice what was thought is within its budget all the way.
+    assert all(
+        not budget.is_spent(item, 2 * whole * item / items)
+        for item in range(0, items, 1 + items // 9)
+    )

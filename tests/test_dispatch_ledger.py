@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from jetmap import arrays
+from jetmap import messages as wire
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.flights import Flight, Piece, Settlement
 from jetmap.dispatch.intervals import IntervalSet
@@ -34,7 +35,7 @@ AGENTS = [f"agent{n}" for n in range(4)]
 
 @dataclass(frozen=True)
 class Message:
-    """A chunk as it was published: it may have been trimmed since."""
+    """A chunk as it was published: it may have given items back since."""
 
     flight: Flight
     attempt: int
@@ -44,7 +45,7 @@ class Message:
 @dataclass(eq=False)
 class Run:
     """A chunk as one agent holds it. at: the item it is in; reported: items before it are.
-    stop: the item before which it ends, if it was told so."""
+    stop: the item before which it ends, if it saw that it shall."""
 
     agent: str
     message: Message
@@ -191,17 +192,14 @@ class Map(RuleBasedStateMachine):
             flight = self.ledger.send(cut.piece, cut.lane, "offer", cut.seconds, self.now)
             self.queue[flight.number] = Message(flight, flight.attempt, flight.piece)
 
-    @rule(seconds=st.sampled_from([BEAT, PATIENCE]), told=st.booleans())
-    def time_passes(self, seconds: float, told: bool = True) -> None:
-        """Everyone who is alive claims at every beat; who is not heard of is sent again.
-
-        told: whether agents hear that a chunk of theirs was trimmed.
-        """
+    @rule(seconds=st.sampled_from([BEAT, PATIENCE]))
+    def time_passes(self, seconds: float) -> None:
+        """Everyone who is alive claims at every beat; who is not heard of is sent again."""
         until = self.now + seconds
         while self.now < until:
             self.now = min(until, self.now + BEAT)
             for run in [*self.runs, *self.unconfirmed]:
-                self.claim(run, told)
+                self.claim(run)
         for flight in self.ledger.silent(self.now, PATIENCE):
             if flight.number in self.ledger.flights:
                 flight.attempt += 1
@@ -234,7 +232,7 @@ class Map(RuleBasedStateMachine):
             self.runs.remove(run)
             self.queue.setdefault(run.number, run.message)
         elif what == "early" and self.runs:
-            self.claim(data.draw(st.sampled_from(self.runs)), data.draw(st.booleans()))
+            self.claim(data.draw(st.sampled_from(self.runs)))
 
     def vanish(self, agent: str) -> None:
         """The agent's host dies; its chunks are delivered again when their leases run out."""
@@ -309,6 +307,24 @@ class Map(RuleBasedStateMachine):
         self.advance(run, count)
         self.report(run, Final(run.at))
 
+    @rule(data=st.data(), seen=st.booleans())
+    def give_back(self, data: st.DataObject, seen: bool) -> None:
+        """The item in progress takes too long: those behind it run elsewhere.
+
+        seen: whether the worker sees that it shall stop there.
+        """
+        slow = [run for run in self.runs if run.stop is None and run.at < run.end - 1]
+        if not slow:
+            return
+        run = data.draw(st.sampled_from(slow))
+        rest = wire.Rest(run.at + 1, 0.1)
+        attempt, nothing = run.message.attempt, self.encode([])
+        self.network.append(
+            Report("map", run.number, attempt, run.at, 0, nothing, [], 0.0, None, rest=rest)
+        )
+        if seen:
+            run.stop = run.at + 1
+
     @rule(
         data=st.data(),
         count=st.integers(0, 20),
@@ -337,12 +353,14 @@ class Map(RuleBasedStateMachine):
             self.take(report)
 
     def take(self, report: Report) -> None:
-        self.map.cost.learn(report.count, report.seconds, len(report.values))
+        self.map.learn(report, self.ledger.flights.get(report.number))
         self.settle(self.ledger.take(report), report.seconds)
+        if report.rest is not None:
+            self.scheduler.requeue(self.map)
         self.unconfirmed = [run for run in self.unconfirmed if run.last is not report]
 
-    def claim(self, run: Run, told: bool) -> None:
-        """As the dispatcher answers: not wanted, or trimmed, or neither."""
+    def claim(self, run: Run) -> None:
+        """As the dispatcher answers: wanted or not."""
         settlement = self.ledger.claimed(
             run.number, run.agent, "h", self.now, vanished=self.vanished
         )
@@ -351,12 +369,6 @@ class Map(RuleBasedStateMachine):
         if settlement is None or settlement.ended is not None:
             held = self.runs if run in self.runs else self.unconfirmed
             held.remove(run)
-            return
-        item = run.at if run in self.runs and run.at < run.end else None
-        if self.ledger.trim(run.number, item, self.now):
-            self.scheduler.requeue(self.map)
-            if told and item is not None:
-                run.stop = item + 1
 
     def advance(self, run: Run, count: int) -> None:
         end = run.end if run.stop is None else max(run.at, run.stop)

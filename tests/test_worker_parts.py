@@ -20,6 +20,7 @@ from jetmap.agent.pipe import AgentPipe
 from jetmap.messages import Chunk, ErrorRecord, Format, Report
 from jetmap.tasks import Function
 from jetmap.worker import pipe
+from jetmap.worker.budget import Budget
 from jetmap.worker.compute import Limits, compute, refuse
 from jetmap.worker.progress import Progress
 
@@ -92,11 +93,15 @@ class Words:
     def __init__(self, stop_before: int | None = None) -> None:
         self.stop_before = stop_before
         self.entered: list[int] = []
+        self.expected: list[float] = []
         self.inside = False
 
     @property
     def stopping(self) -> bool:
-        return self.stop_before is not None and len(self.entered) >= self.stop_before
+        return self.stop_before is not None and len(self.entered) > self.stop_before
+
+    def expect(self, at: float) -> None:
+        self.expected.append(at)
 
     def enter(self, item: int, started_ns: int = 0) -> None:
         self.entered.append(item)
@@ -239,6 +244,24 @@ def test_a_budget_is_kept_but_one_item_is_always_done(count: int) -> None:
     assert outcomes(chunk, run(chunk)) == ["x"] * min(count, 1)
 
 
+@quick
+@given(st.integers(0, 20), st.floats(0.5, 5), st.floats(0.1, 2))
+def test_a_guessed_chunk_says_before_each_item_how_long_it_may_take(
+    count: int, seconds: float, each: float
+) -> None:
+    words = Words()
+    chunk = chunk_of(["x"] * count, "json", budget=seconds, each=each)
+    assert outcomes(chunk, run(chunk, words)) == ["x"] * count
+    if count < 2:
+        assert not words.expected, "there is nothing to give back"
+        return
+    budget, began = Budget(seconds, each), words.expected[0] - Budget(seconds, each).until(1)
+    # While an item is in progress, the word is about the one behind it.
+    assert [at - began for at in words.expected] == pytest.approx(
+        [budget.until(item + 1) for item in range(count)]
+    )
+
+
 def test_a_long_chunk_reports_as_it_goes() -> None:
     chunk = chunk_of(["x"] * 20, "json")
     reports = run(chunk, report_seconds=0.0)
@@ -279,6 +302,9 @@ def test_both_ends_see_the_same_words(items: list[tuple[int, int]]) -> None:
         assert worker.stopping
         agent.ask_to_stop(False)
         assert not worker.stopping
+        worker.expect(started / 1e9)
+        assert agent.due == pytest.approx(started / 1e9, abs=2e-9)
+    assert worker.begin(1) and agent.due == 0.0, "of the chunk before"
     worker.leave()
     # What a dead worker wrote is still there.
     worker.close()

@@ -63,13 +63,15 @@ class Chunk(ChunkHead):
     """Consecutive items of one map.
 
     items: one encoded array of ``count`` items. kwargs: an encoded object, or nothing. seal:
-    proof that ``ref`` comes from the user of a `jetmap up`, on its machine (see ``seals``).
+    proof that ``ref`` comes from the user of a `jetmap up`, on its machine (see ``seals``). each:
+    seconds that the budget grows with every item begun.
     """
 
     items: bytes
     kwargs: bytes = b""
     ref: FunctionRef | None = None
     seal: bytes = b""
+    each: float = 0.0
 
 
 class ErrorRecord(Message):
@@ -104,6 +106,14 @@ class Final(Message):
     crash: Crash | None = None
 
 
+class Rest(Message):
+    """The items from ``start`` on are not begun and run elsewhere: their chunk has computed for
+    ``seconds`` and is still in the item before."""
+
+    start: int
+    seconds: float
+
+
 class ReportHead(Message):
     """What an agent reads of a report: which items it is about."""
 
@@ -120,7 +130,8 @@ class Report(ReportHead):
     values: one encoded array of ``count`` values, null where the item failed. errors: a
     record for each failed item. seconds: compute time of these items. final: set on the last
     report of a chunk. stored: for a job, the sequence number under which the agent has stored
-    the values, which are then left out here; size: their bytes.
+    the values, which are then left out here; size: their bytes. rest: the items that the chunk
+    gives back while it goes on.
     """
 
     values: bytes
@@ -129,6 +140,7 @@ class Report(ReportHead):
     final: Final | None = None
     stored: int = 0
     size: int = 0
+    rest: Rest | None = None
 
 
 class Delivery(Message):
@@ -177,13 +189,11 @@ class Claim(Message):
 
 
 class ClaimAnswer(Message, tag_field="kind", tag="claim"):
-    """The chunks of that claim that are no longer wanted, as (map, number); and those that end
-    with the item in progress, because what is behind it has gone elsewhere."""
+    """The chunks of that claim that are no longer wanted, as (map, number)."""
 
     dispatcher: str
     sequence: int
     unwanted: list[tuple[str, int]]
-    trimmed: list[tuple[str, int]] = []
 
 
 class Confirmation(Message, tag_field="kind", tag="confirm"):

@@ -32,6 +32,7 @@ from jetmap.messages import (
     Ready,
     Report,
     ReportHead,
+    Rest,
     Setup,
     StartFailed,
     encode,
@@ -377,17 +378,19 @@ class Agent:
         else:
             await self._reports.add(held, report)
 
+    async def gave_back(self, held: Holding, rest: Rest) -> None:
+        """The chunk goes on with the item in progress; ``rest`` runs elsewhere."""
+        await self._reports.add(held, encode(_nothing(held.head, rest.start, rest=rest)))
+        await self.flush()
+
     async def ended(self, held: Holding, crash: Crash | None) -> None:
         """Its worker died, or has not begun it (None): what is missing of it runs elsewhere."""
         if held.unwanted:
             await self._let_go(held, TERM)
             return
-        head = held.head
         held.finished = True
         self._let_some_go.set()
-        values = b"[]" if head.format == "json" else b"\x90"
-        final = Final(held.end, crash)
-        report = Report(head.map, head.number, head.attempt, held.end, 0, values, [], 0.0, final)
+        report = _nothing(held.head, held.end, final=Final(held.end, crash))
         await self._reports.add(held, encode(report))
 
     async def flush(self) -> None:
@@ -429,9 +432,6 @@ class Agent:
 
     async def _claim_answered(self, answer: ClaimAnswer) -> None:
         self._held.heard(answer.dispatcher, time.monotonic())
-        for map, number in answer.trimmed:
-            for slot in self._slots:
-                slot.end_after_item(map, number)
         for map, number in answer.unwanted:
             held = self._held.get(map, number)
             if held is not None:
@@ -515,6 +515,14 @@ class Agent:
             await self._connection.publish(subject, payload)
         except JetmapError as error:
             logger.debug("not sent to %s: %s", subject, error)
+
+
+def _nothing(
+    head: ChunkHead, start: int, *, final: Final | None = None, rest: Rest | None = None
+) -> Report:
+    """A report without outcomes."""
+    values = b"[]" if head.format == "json" else b"\x90"
+    return Report(head.map, head.number, head.attempt, start, 0, values, [], 0.0, final, rest=rest)
 
 
 def _within(room: int, setup: Setup) -> Setup:

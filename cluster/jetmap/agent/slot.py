@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from jetmap.messages import Broken, CoreStatus, Crash, Importing, Ready, Setup, StartFailed
+from jetmap.messages import Broken, CoreStatus, Crash, Importing, Ready, Rest, Setup, StartFailed
 from jetmap.worker import pipe
 
 from .backoff import Backoff
@@ -21,7 +21,7 @@ from .line import Given, Line
 from .options import AgentOptions
 from .recycling import Recycling
 from .warm_ups import WarmUps
-from .watch import Deadline, Jam
+from .watch import Deadline, Jam, Overrun
 from .worker_process import Death, StartError, WorkerProcess, failure_of
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,7 @@ class Supervisor(Protocol):
     async def core_freed(self, slot: Slot) -> None: ...
     def core_lost(self, slot: Slot) -> None: ...
     async def reported(self, held: Holding, report: bytes, last: bool) -> None: ...
+    async def gave_back(self, held: Holding, rest: Rest) -> None: ...
     async def ended(self, held: Holding, crash: Crash | None) -> None: ...
     async def flush(self) -> None: ...
 
@@ -84,6 +85,7 @@ class Slot:
         self._importing = Importing()
         self._import_timer: asyncio.TimerHandle | None = None
         self._import_expired = False
+        self._overrun: Overrun | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
         self._closing = False
@@ -190,11 +192,6 @@ class Slot:
             return
         self._worker.progress.ask_to_stop()
         self._kill_later(given, grace)
-
-    def end_after_item(self, map: str, number: int) -> None:
-        """Ends this chunk, if it is computed here, with the item that it is in."""
-        if self.held is not None and self.held.key == (map, number) and self._worker is not None:
-            self._worker.progress.ask_to_stop()
 
     def drain(self, grace: float) -> None:
         """Ends what it has, as ``stop`` does, chunks that have not begun at once."""
@@ -412,11 +409,32 @@ class Slot:
                 partial(self._overdue, given),
                 partial(self._warm_ups.allowance, held.head.function),
             )
+        if held.head.count > 1 and (budget := held.head.budget):
+            self._overrun = Overrun(progress, given.number, budget, lambda: self._give_back(given))
         if progress.stopping and not self._draining:
             # That was meant for the chunk before. (One that saw it already is handed back.)
             progress.ask_to_stop(False)
         if held.unwanted:
             self.stop(held, self._options.withdraw_grace)
+
+    def _give_back(self, given: Given) -> None:
+        """The chunk's budget is spent, and it is still in an item: those behind that run
+        elsewhere."""
+        worker, held = self._worker, given.held
+        if worker is None or self.held is not held or self._behind(given) is None:
+            return
+        worker.progress.ask_to_stop()
+        start = self._behind(given)
+        if start is not None and not held.unwanted:
+            rest = Rest(start, time.monotonic() - self._since)
+            self._spawn(self._supervisor.gave_back(held, rest))
+
+    def _behind(self, given: Given) -> int | None:
+        """The index of the first item of this chunk behind the one in progress, if there is one."""
+        item, head = self.item, given.held.head
+        if item is None or not head.start <= item < head.start + head.count - 1:
+            return None
+        return item + 1
 
     def _hand_on(self) -> None:
         """The chunk in progress is not as short as those behind it were told: other cores may be
@@ -476,6 +494,9 @@ class Slot:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+        if self._overrun is not None:
+            self._overrun.cancel()
+            self._overrun = None
         if jam and self._jam is not None:
             self._jam.cancel()
             self._jam = None

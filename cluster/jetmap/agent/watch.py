@@ -10,6 +10,7 @@ from jetmap.worker.progress import Progress
 
 # Small chunks travel together because each takes a moment (five milliseconds, all of them).
 JAM_SECONDS = 0.05
+AGAIN_SECONDS = 0.005  # At least, from one look at a chunk's budget to the next.
 LOOK_SECONDS = 0.5  # At most, from one look at an item to the next.
 FROZEN_SECONDS = 0.5  # By which a look is late if this process was frozen.
 
@@ -79,6 +80,33 @@ class Deadline(_Watch):
         if left > 0:
             return min(max(0.01, left), LOOK_SECONDS)
         self._passed(item, cold)
+        return 0
+
+
+class Overrun(_Watch):
+    """spent: called once when the worker may begin no further item of its chunk ``number`` and is
+    still in one. budget: seconds that a chunk has at least.
+
+    The worker itself gives items back only between two of them.
+    """
+
+    def __init__(
+        self, progress: Progress, number: int, budget: float, spent: Callable[[], None]
+    ) -> None:
+        self._progress = progress
+        self._number = number
+        self._spent = spent
+        super().__init__(max(AGAIN_SECONDS, budget))
+
+    def _seconds_left(self) -> float:
+        begun, due = self._progress.begun, self._progress.due
+        if begun > self._number:
+            return 0  # The worker's word that it has ended this one is on its way.
+        if begun < self._number or not due:
+            return AGAIN_SECONDS  # It is still decoded, or its function imported.
+        if (left := due - time.monotonic()) > 0:
+            return max(AGAIN_SECONDS, left)
+        self._spent()
         return 0
 
 

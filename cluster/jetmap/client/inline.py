@@ -22,6 +22,9 @@ class _Progress:
 
     stopping = False
 
+    def expect(self, at: float) -> None:
+        pass
+
     def enter(self, item: int, started_ns: int = 0) -> None: ...
     def leave(self) -> None: ...
 

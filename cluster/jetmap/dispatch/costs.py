@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jetmap.worker.budget import Budget
+
 _DECAY = 0.9  # Of what earlier results count, with each later one.
+# Chunk durations that a map takes at most beside 1.1 times what single items would, handed out in
+# order to idle cores: two for which a chunk whose items turn dear keeps those it has not begun, one
+# for a guess that was wrong from the start, one for a list whose end nobody knew.
+SLACK = 4
+_RECENT = 2  # Times its own items: what a result leaves of those before it, within one map.
 
 
 class Cost:
@@ -46,6 +53,50 @@ class Cost:
         self._cut_items = self._cut_items * _DECAY + items
 
 
+class Pace:
+    """Seconds of one item in one map, as far as cutting is concerned.
+
+    Until the map has results of its own, its function's cost is a guess: the items may be other
+    ones, the keyword parameters, the time of day. From then on only the map's own results count,
+    the latest most.
+    """
+
+    def __init__(self, cost: Cost) -> None:
+        self._cost = cost
+        self._seconds = self._items = 0.0
+        self.is_sure = False  # Whether this map's results agree with the guess so far.
+
+    @property
+    def is_known(self) -> bool:
+        return self._items > 0 or self._cost.is_known
+
+    @property
+    def seconds(self) -> float:
+        """Of one item; 0 while nothing is known."""
+        return self._seconds / self._items if self._items else self._cost.seconds
+
+    @property
+    def bytes(self) -> float:
+        return self._cost.bytes
+
+    def learn(self, items: int, seconds: float) -> None:
+        """Take in a result of ``items`` items that computed for ``seconds``."""
+        if items <= 0:
+            return
+        kept = min(_DECAY, _RECENT * items / self._items) if self._items else 0.0
+        self._seconds = self._seconds * kept + seconds
+        self._items = self._items * kept + items
+
+    def refute(self, items: int, seconds: float) -> None:
+        """Take in a chunk that was late: ``items`` items computed for ``seconds`` at least.
+
+        What was thought before is wrong, if that is dearer.
+        """
+        self.is_sure = False
+        if items > 0 and seconds > items * self.seconds:
+            self._seconds, self._items = seconds, float(items)
+
+
 @dataclass(frozen=True)
 class Cutting:
     """How chunks are cut: by time, then by bytes.
@@ -59,7 +110,7 @@ class Cutting:
     max_bytes: int = 262_144
     max_items: int = 16_384
 
-    def duration(self, cost: Cost, remaining: int | None, cores: int) -> float:
+    def duration(self, cost: Cost | Pace, remaining: int | None, cores: int) -> float:
         """Seconds that the next chunk shall take.
 
         Guided self-scheduling (Polychronopoulos and Kuck, 1987): at most the rest over twice
@@ -75,14 +126,18 @@ class Cutting:
         what waits never counts as nothing."""
         return cost.seconds if cost.is_known else self.seconds
 
-    def budget(self, estimate: float) -> float:
-        """Seconds after which a worker hands back what it has not begun of a chunk that was to
-        take ``estimate`` (0: nobody knows): near a map's end another core waits for it."""
-        if estimate <= 0:
-            return 2 * self.seconds
-        return min(2 * self.seconds, max(5 * self.least, 2 * estimate))
+    def budget(self, estimate: float, items: int, *, is_sure: bool) -> Budget:
+        """What a chunk of ``items`` items may take that was to take ``estimate`` seconds.
 
-    def count(self, cost: Cost, remaining: int | None, cores: int) -> int:
+        Near a map's end other cores wait for what it has not begun. A guess is checked from the
+        first item on.
+        """
+        least = 5 * self.least
+        if is_sure:
+            return Budget(min(2 * self.seconds, max(least, 2 * estimate)))
+        return Budget(least, 2 * min(estimate, self.seconds) / max(1, items))
+
+    def count(self, cost: Cost | Pace, remaining: int | None, cores: int) -> int:
         """Items of the next chunk: one, while nothing is known of what they take."""
         if not cost.is_known:
             return 1

@@ -416,10 +416,10 @@ class Dispatcher:
     def _take(self, run: MapRun, report: Report, pending: int) -> None:
         state = run.state
         now = time.monotonic()
-        state.cost.learn(report.count, report.seconds, report.size or len(report.values))
         self.stats.compute_seconds += report.seconds
         state.stored_bytes += report.size
         flight = state.ledger.flights.get(report.number)
+        state.learn(report, flight)
         if flight is not None:
             flight.heard = now
             if report.final is not None:
@@ -432,6 +432,8 @@ class Dispatcher:
             # The core was of no use to anyone until its next worker was ready.
             seconds += max(CRASH_SECONDS, report.final.crash.start_seconds)
         self._settle(run, state.ledger.take(report), seconds)
+        if report.rest is not None:
+            self._scheduler.requeue(state)
 
     def _settle(self, run: MapRun, settlement: Settlement, seconds: float = 0.0) -> None:
         if settlement.ended is not None:
@@ -448,7 +450,7 @@ class Dispatcher:
 
     async def _on_claim(self, message: Msg) -> None:
         claim = _claim(message.data)
-        unwanted, trimmed = [], []
+        unwanted = []
         now = time.monotonic()
         for held in claim.chunks:
             run = self._maps.get(held.map)
@@ -468,10 +470,7 @@ class Dispatcher:
                 self._settle(run, settlement)
             if settlement is None or settlement.ended is not None:
                 unwanted.append((held.map, held.number))
-            elif run is not None and run.state.ledger.trim(held.number, held.item, now):
-                trimmed.append((held.map, held.number))
-                self._scheduler.requeue(run.state)
-        answer = ClaimAnswer(self._inbox, claim.sequence, unwanted, trimmed)
+        answer = ClaimAnswer(self._inbox, claim.sequence, unwanted)
         try:
             await self._connection.publish(claim.inbox, encode(answer))
         except JetmapError as error:

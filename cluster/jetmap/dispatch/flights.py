@@ -40,7 +40,8 @@ class Flight:
     first: when it was published first. subject: of the message that it went out
     in. claims: the agents that have claimed it, and when each did last. unclaimed: whether one
     vanished before it could.
-    host: of the agent that claimed it last.
+    host: of the agent that claimed it last. is_late: whether it has given back items behind one
+    that takes too long.
     """
 
     number: int
@@ -59,6 +60,7 @@ class Flight:
     confirmed: bool = False
     host: str = ""
     final: Final | None = None
+    is_late: bool = False
 
     @property
     def end(self) -> int:

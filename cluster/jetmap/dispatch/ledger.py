@@ -8,7 +8,6 @@ is soon alone.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -18,9 +17,9 @@ from jetmap.messages import Crash, ErrorRecord, Format, Lane, Report
 from .flights import Flight, Piece, Quarantine, Settlement
 from .intervals import IntervalSet
 from .outcome import Batch
+from .returned import Returned
 from .roster import GONE_AFTER
 
-TRIM_AFTER = 1.0  # Seconds; a chunk aims at far less.
 VANISHED_LIMIT = 2  # Agents that may vanish with a chunk before it is cut into items.
 # Seconds from an agent's last claim until it is missed, if it held the chunk when it vanished: two
 # beats and a little, and the silence that it takes. What was claimed before that, it had let go.
@@ -47,8 +46,8 @@ class Ledger:
         self.failed = 0
         self._format: Format = format
         self._attempts = attempts
-        self._pieces: deque[Piece] = deque()
-        self._suspects: deque[Piece] = deque()
+        self._pieces = Returned(format)
+        self._suspects = Returned(format)
         self._quarantine = quarantine or Quarantine()
         self._seen = IntervalSet()
         for start, end in seen:
@@ -79,14 +78,14 @@ class Ledger:
 
     @property
     def returned_items(self) -> int:
-        """Items that wait to be sent again."""
-        self._drop_seen()
-        return sum(piece.count for piece in (*self._pieces, *self._suspects))
+        """How many items wait to be sent again."""
+        return self._pieces.count + self._suspects.count
 
-    def next_piece(self) -> Piece:
-        """What is to be sent again, first of all."""
+    def next_piece(self, count: int | None = None) -> Piece:
+        """Cut a chunk of at most ``count`` items off what is to be sent again, the earliest
+        first."""
         self._drop_seen()
-        return self._pieces.popleft() if self._pieces else self._suspects.popleft()
+        return self._pieces.take(count) if self._pieces else self._suspects.take(count)
 
     def send(self, piece: Piece, lane: Lane, offer: str, seconds: float, now: float) -> Flight:
         """The piece goes out, as a chunk with a number of its own."""
@@ -130,6 +129,8 @@ class Ledger:
         if flight is None:
             return settlement
         flight.confirmed = True
+        if report.rest is not None:
+            self._split_off(flight, report.rest.start)
         if report.final is not None:
             flight.final = report.final
         final = flight.final
@@ -197,22 +198,6 @@ class Ledger:
         flight.host = host
         return Settlement()
 
-    def trim(self, number: int, item: int | None, now: float) -> bool:
-        """An agent says which item a chunk is in. If it has been out for long, what is behind
-        that item is to be sent again: another core may be idle. Returns whether it is so."""
-        flight = self.flights.get(number)
-        if flight is None or item is None or now - flight.published < TRIM_AFTER:
-            return False
-        piece = flight.piece
-        keep = item + 1 - piece.start
-        if not 0 < keep < piece.count:
-            return False
-        ranges = [(0, keep), (keep, piece.count)]
-        head, rest = arrays.select(piece.items, ranges, self._format)
-        flight.piece = replace(piece, count=keep, items=head)
-        self._return(replace(piece, start=item + 1, count=piece.count - keep, items=rest))
-        return True
-
     def withdraw(self, flight: Flight, vanished: Mapping[str, float] = _NOBODY) -> None:
         """The chunk is taken back: its items are to be sent again."""
         self._end(flight)
@@ -239,6 +224,18 @@ class Ledger:
             flight.claims = {agent: at + gap for agent, at in flight.claims.items()}
 
     # Inside
+
+    def _split_off(self, flight: Flight, start: int) -> None:
+        """Send the items from ``start`` on again: their chunk is still in the one before."""
+        piece = flight.piece
+        keep = start - piece.start
+        if not 0 < keep < piece.count:
+            return
+        ranges = [(0, keep), (keep, piece.count)]
+        head, rest = arrays.select(piece.items, ranges, self._format)
+        flight.piece = replace(piece, count=keep, items=head)
+        flight.is_late = True
+        self._return(replace(piece, start=start, count=piece.count - keep, items=rest))
 
     def _end(self, flight: Flight) -> None:
         del self.flights[flight.number]
@@ -317,7 +314,7 @@ class Ledger:
         return self._fail(index, ErrorRecord(index, "lost", "WorkerLost", message, None, detail))
 
     def _return(self, piece: Piece, *, apart: int | None = None, alone: bool = False) -> None:
-        """Puts the items that have no outcome back, before everything else that waits.
+        """Puts the items that have no outcome back, to be sent again.
 
         apart: an item that gets a chunk of its own. alone: each item gets one.
         """
@@ -332,23 +329,15 @@ class Ledger:
                 ranges.append((a, b))
         waiting = self._suspects if piece.suspect else self._pieces
         if ranges == [(piece.start, piece.start + piece.count)]:
-            waiting.appendleft(piece)
+            waiting.put(piece)
             return
         offsets = [(a - piece.start, b - piece.start) for a, b in ranges]
         parts = arrays.select(piece.items, offsets, self._format) if ranges else []
-        pieces = [
-            replace(piece, start=a, count=b - a, items=items)
-            for (a, b), items in zip(ranges, parts, strict=True)
-        ]
-        waiting.extendleft(reversed(pieces))
+        for (a, b), items in zip(ranges, parts, strict=True):
+            waiting.put(replace(piece, start=a, count=b - a, items=items))
 
     def _drop_seen(self) -> None:
         """Late outcomes may have come for what waits: that is not sent again."""
         for waiting in (self._pieces, self._suspects):
-            while waiting:
-                piece = waiting[0]
-                whole = [(piece.start, piece.start + piece.count)]
-                if self._seen.missing(*whole[0]) == whole:
-                    break
-                waiting.popleft()
-                self._return(piece)
+            while waiting and self._seen.missing(*waiting.first) != [waiting.first]:
+                self._return(waiting.take())

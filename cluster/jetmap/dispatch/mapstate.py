@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from jetmap.messages import Format, FunctionRef
+from jetmap.messages import Format, FunctionRef, Report
 
-from .costs import Cost
+from .costs import Cost, Pace
+from .flights import Flight
 from .ledger import Ledger
 from .memory import Memory
 from .sources import Source
@@ -40,6 +41,30 @@ class MapState:
     stopped: bool = False
     stalled: bool = False
     stored_bytes: int = 0
+    pace: Pace = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pace = Pace(self.cost)
+
+    @property
+    def rest(self) -> int | None:
+        """Items that are to be sent, or sent again; None: nobody knows yet."""
+        remaining = self.source.remaining
+        return None if remaining is None else remaining + self.ledger.returned_items
+
+    def learn(self, report: Report, flight: Flight | None) -> None:
+        """Take in what a report says of the cost of items. flight: its chunk, if that is out."""
+        size = report.size or len(report.values)
+        self.cost.learn(report.count, report.seconds, size)
+        self.pace.learn(report.count, report.seconds)
+        final = report.final
+        if report.rest is not None and flight is not None:
+            self.pace.refute(report.rest.start - flight.piece.start, report.rest.seconds)
+        elif final is not None and flight is not None:
+            if flight.is_late or (final.end < flight.end and final.crash is None):
+                self.pace.refute(report.count, report.seconds)
+            else:
+                self.pace.is_sure = True
 
     @property
     def overhead(self) -> int:

@@ -102,6 +102,9 @@ class Outbox:
 
     def _chunk(self, state: MapState, flight: Flight) -> Chunk:
         piece = flight.piece
+        budget = self._options.cutting.budget(
+            flight.seconds, piece.count, is_sure=state.pace.is_sure
+        )
         chunk = Chunk(
             map=state.id,
             number=flight.number,
@@ -112,10 +115,11 @@ class Outbox:
             count=piece.count,
             inbox=self._inbox,
             timeout=state.timeout,
-            budget=self._options.cutting.budget(flight.seconds),
+            budget=budget.seconds,
             items=piece.items,
             kwargs=state.kwargs,
             ref=state.ref,
+            each=budget.each,
         )
         if state.ref is not None and self._options.sealer is not None:
             self._options.sealer.seal(chunk)

@@ -16,6 +16,10 @@ from .window import Window
 # An item that takes this many chunk durations is no business of the lane for short maps.
 EXPRESS_ITEMS = 10
 
+# Items a core: a list as short as this is not cut by a guess. If the items are dear after all, the
+# order in which they begin decides when it ends.
+FEW_ITEMS = 16
+
 # Chunks shorter than this cost less than the message they travel in. While as many of those
 # messages are out as there are cores, further ones wait, and then share one.
 SMALL_SECONDS = 0.001
@@ -176,7 +180,7 @@ class Scheduler:
         if not map.has_work:
             return False
         # While nothing is known of a function, a single item for each core asks.
-        return map.cost.is_known or len(map.ledger.flights) < cores
+        return map.pace.is_known or len(map.ledger.flights) < cores
 
     def _may_use_express(self, map: MapState, cores: int) -> bool:
         """The lane for short maps takes a map's first chunks, up to one chunk duration.
@@ -184,20 +188,26 @@ class Scheduler:
         Chunks that are short because their bytes are many count as the shortest there are:
         the lane has no window that would bound them.
         """
-        if map.cost.is_known:
-            if map.cost.seconds > EXPRESS_ITEMS * self.cutting.seconds:
+        if map.pace.is_known:
+            if map.pace.seconds > EXPRESS_ITEMS * self.cutting.seconds:
                 return False
             used = max(map.express_seconds, map.express_chunks * self.cutting.least)
             return not map.express_chunks or used < self.cutting.seconds
         return map.express_chunks < cores
 
+    def _count(self, map: MapState, cores: int) -> int:
+        """How many items the next chunk shall have."""
+        count, rest = self.cutting.count(map.pace, map.rest, cores), map.rest
+        if rest is not None and count < rest <= FEW_ITEMS * cores and not map.pace.is_sure:
+            return 1
+        return count
+
     def _cut(self, map: MapState, lane: Lane, cores: int) -> Cut | None:
         """Takes the next items of a map; None if it turns out to have none."""
+        count = self._count(map, cores)
         if map.ledger.has_pieces:
-            piece = map.ledger.next_piece()
+            piece = map.ledger.next_piece(count)
         else:
-            cost = map.cost
-            count = self.cutting.count(cost, map.source.remaining, cores)
             taken = map.source.take(count, min(self.cutting.max_bytes, map.room))
             if taken is None:
                 self.emptied.append(map)
@@ -208,8 +218,8 @@ class Scheduler:
             error = taken.error or _too_large(map, len(taken.items))
             if error is not None:
                 return Cut(map, piece, lane, 0.0, error)
-            cost.cut(taken.count, len(taken.items))
-        seconds = piece.count * map.cost.seconds
+            map.cost.cut(taken.count, len(taken.items))
+        seconds = piece.count * map.pace.seconds
         if lane == "express":
             map.express_chunks += 1
             map.express_seconds += seconds

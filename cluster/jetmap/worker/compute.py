@@ -16,16 +16,19 @@ from jetmap.messages import Chunk, ErrorRecord, Final, Format, Report, encode
 from jetmap.tasks import Function
 
 from .aftermath import Aftermath
+from .budget import NO_LIMIT, Budget
 
 NO_AFTERMATH = Aftermath()
 _MESSAGE_LIMIT = 8_192
 
 
 class ProgressWords(Protocol):
-    """Where a computation says which item it is in, and hears that it shall stop."""
+    """Where a computation writes which item it is in and until when it may begin another, and
+    reads that it shall stop."""
 
     @property
     def stopping(self) -> bool: ...
+    def expect(self, at: float) -> None: ...
     def enter(self, item: int, started_ns: int = 0) -> None: ...
     def leave(self) -> None: ...
 
@@ -55,11 +58,14 @@ def compute(
     of seconds: what was not begun is not in the reports. ``aftermath`` is settled after each
     item that leaves something to do. Raises nothing that the function or the data cause.
     """
-    clock = time.perf_counter
+    clock = time.monotonic
     part = _Part(chunk, function, emit, limits)
     call, items = _prepare(chunk, function, part)
+    budget = Budget(chunk.budget, chunk.each) if chunk.budget else NO_LIMIT
     began = now = clock()
-    deadline = began + chunk.budget if chunk.budget > 0 else float("inf")
+    due = began + budget.until(1)
+    if chunk.count > 1:
+        progress.expect(due)
     report_at = began + limits.report_seconds
     timed = chunk.timeout is not None
     start = chunk.start
@@ -67,9 +73,17 @@ def compute(
     values = part.values
     position = 0
     for position, item in enumerate(items):
-        if progress.stopping or (position and now >= deadline):
-            break
+        # Written before the look at ``stopping``: whoever asks to stop and then reads the item
+        # knows that the next one is not begun.
         enter(start + position, time.monotonic_ns() if timed else 0)
+        if progress.stopping:
+            break
+        if position:
+            if now >= due:
+                break
+            if budget.each:
+                due += budget.each
+                progress.expect(due)
         try:
             values.append(call(item))
         except BaseException as error:
@@ -77,7 +91,8 @@ def compute(
             part.fail(start + position, error)
         last, now = now, clock()
         if aftermath.due and aftermath.settle(now - last):
-            deadline += now - last  # What a function loads at its first call is not the items'.
+            due += now - last  # What a function loads at its first call is not the items'.
+            progress.expect(due)
         if now >= report_at or part.full:
             part.flush(now - began, None)
             values = part.values

@@ -1,9 +1,9 @@
 """Words of shared memory between an agent and its worker.
 
-The worker writes which chunk and item it is in; the agent asks it to stop, and to pass over
-chunks. Memory is shared because it can be written in 30 ns before each item, and read after the
-worker has died. So its unfinished lines of output are kept there too: the last words of a worker
-that crashes.
+The worker writes which chunk and item it is in, and until when it may begin another item; the
+agent asks it to stop, and to pass over chunks. Memory is shared because it can be written in 30 ns
+before each item, and read after the worker has died. So its unfinished lines of output are kept
+there too: the last words of a worker that crashes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 
-_ITEM, _STARTED, _STOP, _BEGUN, _SKIP, _COLD, _LATEST = range(7)
+_ITEM, _STARTED, _STOP, _BEGUN, _SKIP, _COLD, _LATEST, _DUE = range(8)
 _WORDS = mmap.PAGESIZE
 _LAST_WORDS = 2  # Pages: one for each of stdout and stderr.
 _SIZE = _WORDS + _LAST_WORDS * mmap.PAGESIZE
@@ -114,6 +114,7 @@ class Progress:
         It writes before it reads, and the agent, in ``skip``, the other way round: a chunk that
         the agent does not see begun after it has asked is not begun.
         """
+        self.words[_DUE] = 0
         self.words[_BEGUN] = number
         return number > self.words[_SKIP]
 
@@ -121,6 +122,16 @@ class Progress:
         """Asks the worker to pass over chunks up to this number; returns ``begun``."""
         self.words[_SKIP] = number
         return self.words[_BEGUN]
+
+    @property
+    def due(self) -> float:
+        """When the items behind the one in progress are given back, on this host's monotonic
+        clock; 0: not known (yet)."""
+        return self.words[_DUE] / 1e9
+
+    def expect(self, at: float) -> None:
+        """Write when the chunk's budget for the item in progress ends."""
+        self.words[_DUE] = int(at * 1e9)
 
     def enter(self, item: int, started_ns: int = 0) -> None:
         # The start is written first: the agent must never pair a new item with an old start.

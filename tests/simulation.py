@@ -1,0 +1,195 @@
+"""Maps on simulated cores: the real deciding classes, events in place of processes and a broker.
+
+Only time is made up. Chunks are cut, sent and settled by ``Scheduler``, ``Ledger``, ``MapState``
+and ``Window``; ``Budget`` says what a worker gives back. An idle core takes the first express
+chunk, then the first of the main lane, as agents do.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import count
+
+from jetmap import arrays
+from jetmap.dispatch.costs import Cutting
+from jetmap.dispatch.flights import Flight
+from jetmap.dispatch.ledger import Ledger
+from jetmap.dispatch.mapstate import MapState
+from jetmap.dispatch.memory import Memory
+from jetmap.dispatch.scheduler import Scheduler
+from jetmap.dispatch.sources import RawItems
+from jetmap.messages import Final, Report, Rest
+from jetmap.worker.budget import Budget
+
+REPORT_SECONDS = 0.1  # From one report of a chunk to the next, as in ``worker.compute.Limits``.
+
+
+def greedy(costs: Sequence[float], cores: int) -> float:
+    """Seconds that single items take, handed out in order to idle cores."""
+    free = [0.0] * cores
+    for cost in costs:
+        heapq.heapreplace(free, free[0] + cost)
+    return max(free)
+
+
+class Endless(RawItems):
+    """A list of which nobody knows how long it is until it ends, as a generator's."""
+
+    def __init__(self, items: int) -> None:
+        super().__init__([b"0"] * items, "json")
+        self._size = items
+        self._told()
+
+    def _told(self) -> None:
+        self.total = self._size if self._next >= self._size else None  # type: ignore[assignment]
+
+    @property
+    def has_items(self) -> bool:
+        return self._next < self._size
+
+    @property
+    def remaining(self) -> int | None:  # type: ignore[override]
+        return None if self.total is None else 0
+
+    def take(self, count: int, max_bytes: int):  # type: ignore[no-untyped-def]
+        taken = super().take(count, max_bytes)
+        self._told()
+        return taken
+
+
+class Simulation:
+    """One pool. hop: seconds from the dispatcher to a worker, and back."""
+
+    def __init__(self, cores: int, *, hop: float = 0.0005, cutting: Cutting | None = None) -> None:
+        self.cores, self.hop = cores, hop
+        self.cutting = cutting or Cutting()
+        self.scheduler = Scheduler(self.cutting)
+        self.now = 0.0
+        self.chunks = self.given_back = 0
+        self.by_core: dict[int, list[int]] = {core: [] for core in range(cores)}
+        self._idle = list(range(cores))
+        self._lanes: dict[str, deque[tuple[MapState, Flight, Budget]]] = {
+            "express": deque(),
+            "main": deque(),
+        }
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = count()
+        self._costs: dict[str, Sequence[float]] = {}
+        self.computed: dict[str, list[int]] = {}
+
+    def open(
+        self, costs: Sequence[float], *, function: str = "f", is_endless: bool = False
+    ) -> MapState:
+        items = len(costs)
+        map = MapState(
+            id=str(len(self._costs)),
+            function=function,
+            format="json",
+            kwargs=b"",
+            timeout=None,
+            ref=None,
+            source=Endless(items) if is_endless else RawItems([b"0"] * items, "json"),
+            ledger=Ledger("json", 2),
+            cost=self.scheduler.cost(function),
+            max_buffer=1 << 30,
+            memory=Memory(1 << 30),
+        )
+        self._costs[map.id] = costs
+        self.computed[map.id] = []
+        self.scheduler.add(map)
+        return map
+
+    def run(self) -> float:
+        """Until nothing happens any more; returns when that was."""
+        self._pump()
+        while self._events:
+            self.now, _, act = heapq.heappop(self._events)
+            act()
+        return self.now
+
+    def _at(self, time: float, act: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (time, next(self._order), act))
+
+    def _pump(self) -> None:
+        while (cut := self.scheduler.next(self.cores)) is not None:
+            map = cut.map
+            flight = map.ledger.send(cut.piece, cut.lane, "offer", cut.seconds, self.now)
+            budget = self.cutting.budget(
+                flight.seconds, flight.piece.count, is_sure=map.pace.is_sure
+            )
+            self.chunks += 1
+            if cut.is_small:
+                self.scheduler.parcels([(map, flight)], self.cores)
+            self._at(self.now + self.hop, lambda c=(map, flight, budget): self._arrive(*c))
+        for map in self.scheduler.emptied:
+            if map.is_complete:
+                self.scheduler.remove(map)
+        self.scheduler.emptied.clear()
+
+    def _arrive(self, map: MapState, flight: Flight, budget: Budget) -> None:
+        self._lanes[flight.lane].append((map, flight, budget))
+        self._serve()
+
+    def _serve(self) -> None:
+        for lane in ("express", "main"):
+            queue = self._lanes[lane]
+            while self._idle and queue:
+                map, flight, budget = queue.popleft()
+                pending = len(queue) if lane == "main" else -1
+                self._compute(self._idle.pop(), map, flight, budget, pending)
+
+    def _compute(
+        self, core: int, map: MapState, flight: Flight, budget: Budget, pending: int
+    ) -> None:
+        piece, costs = flight.piece, self._costs[map.id]
+        began = clock = reported = self.now
+        start = item = piece.start
+        end = piece.start + piece.count
+        while item < end and not budget.is_spent(item - piece.start, clock - began):
+            due = began + budget.until(item + 1 - piece.start)
+            if item + 1 < end and clock + costs[item] > due:
+                # Its agent sees that the item in progress takes too long.
+                due = max(due, clock)
+                rest = Rest(item + 1, due - began)
+                empty = Report(map.id, flight.number, 1, item, 0, b"[]", [], 0.0, None, rest=rest)
+                self._report(due, map, empty, -1)
+                end = item + 1
+            clock += costs[item]
+            self.by_core[core].append(item)
+            self.computed[map.id].append(item)
+            item += 1
+            if clock - reported >= REPORT_SECONDS and item < end:
+                self._report(clock, map, self._made(map, flight, start, item, clock - reported), -1)
+                start, reported = item, clock
+        last = self._made(map, flight, start, item, clock - reported)
+        last.final = Final(item)
+        self._report(clock, map, last, pending)
+        self._at(clock + self.hop, lambda: self._free(core))
+
+    def _free(self, core: int) -> None:
+        self._idle.append(core)
+        self._serve()
+
+    def _made(self, map: MapState, flight: Flight, start: int, end: int, seconds: float) -> Report:
+        values = arrays.nulls(end - start, "json")
+        return Report(map.id, flight.number, 1, start, end - start, values, [], seconds)
+
+    def _report(self, time: float, map: MapState, report: Report, pending: int) -> None:
+        self._at(time + self.hop, lambda: self._receive(map, report, pending))
+
+    def _receive(self, map: MapState, report: Report, pending: int) -> None:
+        flight = map.ledger.flights.get(report.number)
+        map.learn(report, flight)
+        if pending >= 0 and report.final is not None:
+            self.scheduler.window.steer(pending, self.cores)
+        settlement = map.ledger.take(report)
+        if settlement.ended is not None:
+            self.scheduler.landed(map, settlement.ended, report.seconds)
+        if report.rest is not None:
+            self.given_back += 1
+            self.scheduler.requeue(map)
+        if map.is_complete:
+            self.scheduler.remove(map)
+        self._pump()
