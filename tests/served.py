@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import uvicorn
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
@@ -15,6 +16,7 @@ from starlette.responses import Response
 from jetmap import Cluster
 from jetmap.settings import Settings
 from jetmap_api import create_app
+from jetmap_api.server import GatewayServer, Timeouts
 from waiting import wait_until
 
 
@@ -29,16 +31,42 @@ class Signing(BaseHTTPMiddleware):
 
 @asynccontextmanager
 async def served(
-    cluster: Cluster, settings: Settings | None = None, *, middleware: bool = False
+    cluster: Cluster,
+    settings: Settings | None = None,
+    *,
+    middleware: bool = False,
+    plain: str = "",
 ) -> AsyncIterator[int]:
     """Its port on 127.0.0.1, in this process and this event loop.
 
-    middleware: the user has added some of a kind that answers in a task of its own.
+    middleware: the user has added some of a kind that answers in a task of its own. plain: the
+    server is the user's own uvicorn with this parser (``httptools``, ``h11``).
     """
-    app = create_app(cluster, settings or Settings())
+    settings = settings or Settings()
+    app = create_app(cluster, settings)
     if middleware:
         app.add_middleware(Signing)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+    if plain:
+        config = uvicorn.Config(app, log_level="error", lifespan="off", http=plain)
+        async with listening(uvicorn.Server(config)) as port:
+            yield port
+        return
+    async with gateway(app, settings) as (_, port):
+        yield port
+
+
+@asynccontextmanager
+async def gateway(app: Any, settings: Settings) -> AsyncIterator[tuple[GatewayServer, int]]:
+    """An application behind the gateway's own server, and its port."""
+    timeouts = Timeouts.of(settings)
+    server = GatewayServer(app, timeouts, most=settings.max_connections, grace=5)
+    async with listening(server) as port:
+        yield server, port
+
+
+@asynccontextmanager
+async def listening(server: uvicorn.Server) -> AsyncIterator[int]:
+    """A server that runs, and its port."""
     # Named as TCP, or asyncio lets Nagle's algorithm hold each answer for 40 ms.
     with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))

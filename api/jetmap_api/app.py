@@ -22,6 +22,7 @@ from jetmap.settings import Settings
 
 from . import functions, health, metrics, openapi
 from .admission import Admission
+from .arrival import Whole
 from .asgi import App, Header, Message, Receive, Scope, Send
 from .dependency import HINT, find_cluster
 from .front import Front
@@ -125,7 +126,9 @@ class Gateway(FastAPI):
     def build_middleware_stack(self) -> App:
         """Everything that the framework does for a request stands behind the maps' short way,
         unless the user has added middleware, which then sees maps too."""
+        limits = self.state.admission.limits
         app: App = super().build_middleware_stack()
+        app = Whole(app, idle=limits.body_idle_timeout, rate=limits.min_body_rate)
         if not self.user_middleware:
             app = _ShortWay({"/map/": self._maps.serve, "/jobs/": self._jobs.submit.serve}, app)
         if self._token is not None and self._signer is not None:

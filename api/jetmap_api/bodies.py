@@ -26,6 +26,7 @@ from jetmap.rawjson import (
 )
 
 from .admission import Hold
+from .arrival import Arrival, Framing
 from .asgi import Receive
 from .departure import Departure
 from .limits import Limits
@@ -48,41 +49,32 @@ _decode_msgpack = msgspec.msgpack.Decoder().decode
 
 
 async def read_body(
-    receive: Receive, departure: Departure, length: int | None, limits: Limits, hold: Hold
+    receive: Receive, departure: Departure, framing: Framing, limits: Limits, hold: Hold
 ) -> bytes:
     """The whole body, which is held; twice, if it is larger than PIECE, for it is copied when it
     is put together and when it is split. Raises Problem: 413 or 503, before it is sent where its
-    length is known."""
+    length is known; 408 where it stalls; 400 where it is not as long as announced."""
+    length = framing.length
     if length is not None:
         if length > limits.max_body_bytes:
             raise _body_too_large(length, limits)
         hold.add(length if length <= PIECE else 2 * length)
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        body: bytes = message.get("body", b"")
-        if len(body) > limits.max_body_bytes:
-            raise _body_too_large(len(body), limits)
-        if length is None:
-            hold.add(len(body) if len(body) <= PIECE else 2 * len(body))
-        return body
+    arrival = Arrival(receive, framing, idle=limits.body_idle_timeout, rate=limits.min_body_rate)
     parts: list[bytes] = []
-    size = 0
-    while True:
-        if message["type"] == "http.disconnect":
+    while arrival.more:
+        part = await arrival.next()
+        if part is None:
             departure.leave()
             await asyncio.sleep(0)  # where leaving takes effect
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limits.max_body_bytes:
-            raise _body_too_large(size, limits)
+            continue
+        if arrival.size > limits.max_body_bytes:
+            raise _body_too_large(arrival.size, limits)
         if length is None:
             hold.add(len(part))
         parts.append(part)
-        if not message.get("more_body", False):
-            if length is None and size > PIECE:
-                hold.add(size)
-            return b"".join(parts)
-        message = await receive()
+    if length is None and arrival.size > PIECE:
+        hold.add(arrival.size)
+    return b"".join(parts)
 
 
 async def json_elements(body: bytes, limits: Limits, hold: Hold) -> list[msgspec.Raw]:

@@ -25,6 +25,8 @@ class Limits:
     max_open_maps: int
     max_items: int
     job_upload_idle: float = 60.0
+    body_idle_timeout: float = 60.0
+    min_body_rate: int = 128
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -40,6 +42,8 @@ class Limits:
             max_open_maps=settings.max_open_maps,
             max_items=settings.max_items,
             job_upload_idle=settings.job_upload_idle,
+            body_idle_timeout=settings.body_idle_timeout,
+            min_body_rate=settings.min_body_rate,
         )
 
     def on(self, cluster: Cluster) -> Limits:

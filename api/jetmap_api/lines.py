@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from jetmap.jsonlines import LinesParser
 
 from .admission import Hold
+from .arrival import Arrival, Framing
 from .asgi import Receive
 from .departure import Departure
 from .limits import Limits
@@ -31,11 +32,24 @@ class LinesBody:
     """
 
     def __init__(
-        self, receive: Receive, feed: Feed, departure: Departure, limits: Limits, hold: Hold
+        self,
+        receive: Receive,
+        framing: Framing,
+        feed: Feed,
+        departure: Departure,
+        limits: Limits,
+        hold: Hold,
     ) -> None:
         self.complete = False
         self.arrived = asyncio.Event()  # The same, to wait for.
         self._receive = receive
+        self._arrival = Arrival(
+            receive,
+            framing,
+            idle=limits.body_idle_timeout,
+            rate=limits.min_body_rate,
+            by_line=True,
+        )
         self._feed = feed
         self._departure = departure
         self._limits = limits
@@ -58,15 +72,21 @@ class LinesBody:
 
     async def _read(self) -> None:
         try:
-            while (message := await self._receive())["type"] != "http.disconnect":
-                data = message.get("body", b"")
-                if not message.get("more_body", False):
+            while self._arrival.more:
+                data = await self._arrival.next()
+                if data is None:
+                    break
+                if not self._arrival.more:
                     self.complete = True
                     self.arrived.set()
                 if not self._dropping:
                     await self._keep(data)
+            if self.complete:
+                while (await self._receive())["type"] != "http.disconnect":
+                    pass
             self._departure.leave()
         except Exception as exc:
+            self.arrived.set()  # no more of it comes
             self._feed.fail(exc)
 
     async def _keep(self, data: bytes) -> None:

@@ -92,7 +92,7 @@ class Maps:
     ) -> ListAnswer | None:
         """A body that is read and checked whole before anything runs."""
         limits = self._limits.on(cluster)
-        body = await read_body(receive, departure, request.length, limits, hold)
+        body = await read_body(receive, departure, request.framing, limits, hold)
         format = request.format
         split = json_elements if format == "json" else msgpack_elements
         source = RawItems(await split(body, limits, hold), format)
@@ -115,7 +115,8 @@ class Maps:
         hold.add(PASSING_BYTES)
         feed = Feed("json")
         run = await self._open(cluster, name, feed, request, hold)
-        body = LinesBody(receive, feed, departure, self._limits.on(cluster), hold)
+        limits = self._limits.on(cluster)
+        body = LinesBody(receive, request.framing, feed, departure, limits, hold)
         try:
             return await self._answer(run, request, hold, body, send, departure)
         finally:

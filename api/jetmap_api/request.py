@@ -13,6 +13,7 @@ import msgspec
 from jetmap import bounds
 from jetmap.messages import Format
 
+from .arrival import Framing, read_length
 from .asgi import Scope
 from .media import Answer, Body, answer_type, body_type
 from .problems import Problem, bad_parameter
@@ -54,14 +55,14 @@ class Preference:
 
 @dataclass(frozen=True, slots=True)
 class MapRequest:
-    """body, answer: their media. length: of the body, where the client says it. prefer: None
-    where it says nothing that matters here. after_body: a stream of outcomes begins once the body
-    is there, for proxies that stop sending a body when the answer begins."""
+    """body, answer: their media. framing: of the body. prefer: None where it says nothing that
+    matters here. after_body: a stream of outcomes begins once the body is there, for proxies that
+    stop sending a body when the answer begins."""
 
     body: Body
     answer: Answer
     options: Options
-    length: int | None
+    framing: Framing
     prefer: Preference | None = None
     after_body: bool = False
 
@@ -83,11 +84,13 @@ class MapRequest:
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """What a job is to be. keywords: its keyword-only parameters, a JSON object. timeout: seconds
-    for the whole job, from its start. ttl: seconds that it is kept after its end. reserve: bytes
-    of the store. caller, key: who asks, and under which Idempotency-Key."""
+    """What a job is to be. framing: of its body. keywords: its keyword-only parameters, a JSON
+    object. timeout: seconds for the whole job, from its start. ttl: seconds that it is kept after
+    its end. reserve: bytes of the store. caller, key: who asks, and under which
+    Idempotency-Key."""
 
     body: Body
+    framing: Framing
     keywords: bytes = b""
     timeout: float | None = None
     ttl: float | None = None
@@ -113,15 +116,18 @@ JOB_PARAMETERS = ("timeout", "kwargs", "ttl", "reserve")
 def read_request(scope: Scope) -> MapRequest:
     """Raises Problem: 400 for a parameter, 406, 415."""
     media = accept = length = prefer = None
-    after_body = False
+    chunked = upgrade = after_body = False
     for name, value in scope["headers"]:
         if name == b"content-type":
             media = value
         elif name == b"accept":
             accept = value if accept is None else accept + b"," + value
         elif name == b"content-length":
-            # Twenty digits are more than any limit, and int() refuses to read thousands.
-            length = int(value.lstrip(b"0")[:20] or b"0") if value.isdigit() else None
+            length = read_length(value)
+        elif name == b"transfer-encoding":
+            chunked = True
+        elif name == b"upgrade":
+            upgrade = True
         elif name == b"prefer":
             prefer = value if prefer is None else prefer + b"," + value
         elif name == b"content-encoding":
@@ -132,7 +138,8 @@ def read_request(scope: Scope) -> MapRequest:
     options = read_options(query) if query else PLAIN
     preference = None if prefer is None else read_preference(prefer)
     body, answer = body_type(media), answer_type(accept)
-    return MapRequest(body, answer, options, length, preference, after_body)
+    framing = Framing(length, chunked, upgrade)
+    return MapRequest(body, answer, options, framing, preference, after_body)
 
 
 def read_job_request(scope: Scope) -> JobRequest:
@@ -148,6 +155,7 @@ def read_job_request(scope: Scope) -> JobRequest:
     caller, key = identity(scope)
     return JobRequest(
         body,
+        Framing.of(scope["headers"]),
         _kwargs(given["kwargs"]) if "kwargs" in given else b"",
         number("timeout", given["timeout"], bounds.TIMEOUT) if "timeout" in given else None,
         number("ttl", given["ttl"], bounds.TTL) if "ttl" in given else None,
@@ -161,7 +169,9 @@ def job_of_map(request: MapRequest, scope: Scope) -> JobRequest:
     """The job that a map is run as when its client prefers so."""
     caller, key = identity(scope)
     options = request.options
-    return JobRequest(request.body, options.kwargs, options.timeout, caller=caller, key=key)
+    return JobRequest(
+        request.body, request.framing, options.kwargs, options.timeout, caller=caller, key=key
+    )
 
 
 def identity(scope: Scope) -> tuple[str, str | None]:

@@ -8,11 +8,11 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from .asgi import Message, Receive
+from .arrival import Arrival
+from .asgi import Receive
 from .departure import Departure
 from .keywords import check_kwargs
 from .limits import Limits
-from .problems import Problem
 from .request import JobRequest
 from .splitters import splitter
 
@@ -78,22 +78,20 @@ async def _read(
     upload: Upload, request: JobRequest, receive: Receive, departure: Departure, limits: Limits
 ) -> None:
     split = splitter(request.body, limits)
-    more = True
-    while more:
-        message = await _next(receive, limits.job_upload_idle)
-        if message["type"] == "http.disconnect":
+    arrival = Arrival(
+        receive,
+        request.framing,
+        idle=limits.job_upload_idle,
+        rate=limits.min_body_rate,
+        setting="job_upload_idle",
+        by_line=request.body == "jsonl",
+    )
+    while arrival.more:
+        data = await arrival.next()
+        if data is None:
             departure.leave()
             await asyncio.sleep(0)  # where leaving takes effect
-        more = message.get("more_body", False)
-        elements = split.add(message.get("body", b""), more)
+            continue
+        elements = split.add(data, arrival.more)
         if elements:
             await upload.put(elements)
-
-
-async def _next(receive: Receive, idle: float) -> Message:
-    try:
-        async with asyncio.timeout(idle):
-            return await receive()
-    except TimeoutError:
-        detail = f"nothing of it came for {idle:g} seconds: send the request again"
-        raise Problem(408, "upload-idle", "The body does not go on", detail) from None

@@ -116,6 +116,7 @@ SESSION = Bound(60, 31_536_000)  # That a login in a browser lasts: up to a year
 SIGNED = Whole(1, 3600, "a number of seconds")  # In which a signed address may be opened.
 POLL = Bound(0, 600)  # That an HTTP request waits for something to come.
 PATIENCE = Bound(0, CENTURY)  # That a Python caller waits.
+CONNECTION = Bound(0.05, 86_400)  # That a client may take over a step of a request.
 DURATION = Bound(0.000_001, CENTURY)
 GRACE = Bound(0, CENTURY)
 
@@ -134,6 +135,8 @@ PORT = Whole(0, 65535)
 
 # Sizes and shares.
 SIZE = Whole(1, 1 << 50, "a number of bytes")
+HEAD = Whole(1 << 10, 16 << 20, "a number of bytes")  # Of a request, without its body.
+RATE = Whole(0, 1 << 30, "a number of bytes a second")
 WEIGHT = Bound(0.001, 100, "a number")
 
 

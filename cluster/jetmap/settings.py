@@ -137,6 +137,17 @@ def _within(bound: bounds.Bound) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _within_size(bound: bounds.Bound) -> AfterValidator:
+    """A size within a bound of its own."""
+
+    def check(value: int) -> int:
+        if not bound.least <= value <= bound.most:
+            raise _out_of_bounds(bound, value)
+        return value
+
+    return AfterValidator(check)
+
+
 def _out_of_bounds(bound: bounds.Bound, value: object) -> PydanticCustomError:
     text = f"must be {bound}, not {bounds.shown(value)}"
     return PydanticCustomError("out_of_bounds", text.replace("{", "{{").replace("}", "}}"))
@@ -152,6 +163,7 @@ Replicas = Annotated[int, _within(bounds.REPLICAS)]
 Size = Annotated[ByteSize, WrapValidator(_size)]
 Cores = Annotated[str, BeforeValidator(_text), AfterValidator(_cores)]
 Port = Annotated[int, _within(bounds.PORT)]
+Patience = Annotated[float, _within(bounds.CONNECTION)]
 ReadableFile = Annotated[str, AfterValidator(_file)]
 
 
@@ -251,6 +263,13 @@ class Settings(BaseSettings):
     root_path: Annotated[str, AfterValidator(_root_path)] = ""
     session_ttl: Annotated[float, _within(bounds.SESSION)] = 43_200.0
     debug: bool = False
+    max_connections: Count | None = None
+    max_header_bytes: Annotated[Size, _within_size(bounds.HEAD)] = 64 << 10  # type: ignore[assignment]
+    header_timeout: Patience = 20.0
+    body_idle_timeout: Patience = 60.0
+    min_body_rate: Annotated[int, _within(bounds.RATE)] = 128
+    send_timeout: Patience = 300.0
+    keep_alive: Patience = 75.0
 
     # The NATS server that `jetmap up` starts.
     nats_host: str = "127.0.0.1"

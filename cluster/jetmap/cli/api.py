@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import socket
-from collections.abc import Iterator
 
 import typer
 import uvicorn
@@ -48,22 +46,18 @@ def api(settings: Settings) -> None:
 async def serve(settings: Settings, sock: socket.socket, announce: bool) -> int:
     """Answers requests until a signal; returns the exit code. announce: say where."""
     from jetmap_api import create_app
+    from jetmap_api.server import GatewayServer, Timeouts
+    from jetmap_api.server.guard import raise_descriptor_limit
 
+    raise_descriptor_limit()
     stop = Stop()
     # Started here, not in the application's lifespan: there a fault would be a traceback.
     async with attached(settings) as cluster:
-        server = Server(
-            uvicorn.Config(
-                create_app(cluster, settings),
-                lifespan="off",  # it would have nothing to do
-                loop="none",
-                http="httptools",
-                ws="none",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                timeout_graceful_shutdown=max(1, math.ceil(settings.grace)),
-            )
+        server = GatewayServer(
+            create_app(cluster, settings),
+            Timeouts.of(settings),
+            most=settings.max_connections,
+            grace=max(1, math.ceil(settings.grace)),
         )
         if announce:
             typer.echo(f"{url_of(sock)}/docs")
@@ -73,14 +67,6 @@ async def serve(settings: Settings, sock: socket.socket, announce: bool) -> int:
         finally:
             obeying.cancel()
     return Exit.OK
-
-
-class Server(uvicorn.Server):
-    """uvicorn, with our signals: its own would end the process by the signal, not with 0."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def _obey(stop: Stop, server: uvicorn.Server) -> None:

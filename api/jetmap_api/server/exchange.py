@@ -1,0 +1,236 @@
+"""One request and its answer: the ASGI side of a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import logging
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+from jetmap_api.asgi import App, Header, Message, Scope
+from jetmap_api.problems import Problem, refuse
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+logger = logging.getLogger(__name__)
+
+VERSION = b"HTTP/1.1 "
+# Leading zeros of a chunk's size that may be sent ahead of it; parsers take sixteen digits.
+MOST_ZEROS = 8
+
+_BAD_NAME = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\[\]={} \t\\"]')
+_BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+Framing = Literal["none", "length", "chunked", "close"]
+
+_BODILESS = frozenset({204, 304})
+_FAILED = Problem(
+    500, "internal", "Unexpected error in the gateway", "the gateway's log has the details"
+)
+
+
+def _status_line(status: int) -> bytes:
+    try:
+        phrase = http.HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return b"%b%d %b\r\n" % (VERSION, status, phrase.encode())
+
+
+STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}
+
+
+class Exchange:
+    """A request that arrives, and the answer that is sent.
+
+    arriving: the body goes on. left: the client is gone, nothing more is heard or sent. started,
+    complete: how far the answer is.
+    """
+
+    __slots__ = (
+        "_ahead",
+        "_connection",
+        "_delivered",
+        "_event",
+        "_expects_continue",
+        "_framing",
+        "_parts",
+        "_remaining",
+        "_zeros",
+        "arriving",
+        "buffered",
+        "complete",
+        "keep_alive",
+        "left",
+        "scope",
+        "started",
+    )
+
+    def __init__(
+        self, connection: Connection, scope: Scope, *, keep_alive: bool, expects_continue: bool
+    ) -> None:
+        self.scope = scope
+        self.keep_alive = keep_alive
+        self.arriving = True
+        self.left = False
+        self.started = False
+        self.complete = False
+        self.buffered = 0  # bytes of the body that were not received yet
+        self._connection = connection
+        self._expects_continue = expects_continue
+        self._parts: list[bytes] = []
+        self._delivered = False  # whether the body's end was received
+        self._event: asyncio.Event | None = None
+        self._ahead = 0  # bytes of the status line that are sent already
+        self._zeros = 0  # leading zeros of the next chunk's size that are sent already
+        self._framing: Framing = "none"
+        self._remaining = 0  # bytes to come of an answer of known length
+
+    async def run(self, app: App) -> None:
+        """Have the application answer. Whatever it does, the client gets an answer or a cut."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except BaseException as exc:
+            logger.error("the application failed", exc_info=exc)
+        else:
+            if not self.complete and not self.left:
+                logger.error("the application returned without an answer")
+        if self.complete or self.left:
+            return
+        if self.started:  # It must not look whole.
+            self._connection.cut(self._framing == "close")
+            return
+        self.keep_alive = False
+        await refuse(self.send, _FAILED)
+
+    # The request
+
+    def add_body(self, data: bytes) -> None:
+        """Take a piece of the body; nobody wants it once the answer is complete."""
+        if not self.complete:
+            self._parts.append(data)
+            self.buffered += len(data)
+            self.wake()
+
+    def end_body(self) -> None:
+        self.arriving = False
+        self.wake()
+
+    def leave(self) -> None:
+        """The client is gone, or what it sends makes no sense."""
+        self.left = True
+        self.wake()
+
+    def wake(self) -> None:
+        if self._event is not None:
+            self._event.set()
+
+    async def receive(self) -> Message:
+        """ASGI: the next piece of the body, or the client's departure."""
+        if self._expects_continue:
+            self._expects_continue = False
+            if not self.started and self.arriving and not self._parts:
+                self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        while True:
+            if self.left or self.complete:
+                return {"type": "http.disconnect"}
+            if self._parts or not (self.arriving or self._delivered):
+                self._delivered = not self.arriving
+                body = b"".join(self._parts)
+                self._parts.clear()
+                self.buffered = 0
+                return {"type": "http.request", "body": body, "more_body": self.arriving}
+            if self._event is None:
+                self._event = asyncio.Event()
+            self._event.clear()
+            self._connection.resume_reading()
+            await self._event.wait()
+
+    # The answer
+
+    async def send(self, message: Message) -> None:
+        """ASGI: the head of the answer, or a piece of its body."""
+        connection = self._connection
+        if connection.is_full and not self.left:
+            await connection.drain()
+        if self.left:
+            return
+        kind = message["type"]
+        if self.complete or kind != (
+            "http.response.body" if self.started else "http.response.start"
+        ):
+            raise RuntimeError(f"unexpected ASGI message {kind!r}")
+        if not self.started:
+            self._send_head(message["status"], message.get("headers", ()))
+        else:
+            self._send_body(message.get("body", b""), message.get("more_body", False))
+
+    def probe(self) -> bool:
+        """Send a byte of the answer that comes in any case; False: there is none to send.
+
+        A client that closed its socket answers it with a reset; one that only has nothing more
+        to say waits on.
+        """
+        if not self.started and self._ahead < len(VERSION):
+            self._connection.write(VERSION[self._ahead : self._ahead + 1])
+            self._ahead += 1
+        elif self._framing == "chunked" and not self.complete and self._zeros < MOST_ZEROS:
+            self._connection.write(b"0")
+            self._zeros += 1
+        else:
+            return False
+        return True
+
+    def _send_head(self, status: int, headers: Iterable[Header]) -> None:
+        content = [STATUS_LINES[status]]
+        closes = False
+        # To HTTP/1.0, the end of the connection is the end of the answer.
+        framing: Framing = "close" if self.scope["http_version"] == "1.0" else "chunked"
+        for name, value in (*self._connection.default_headers, *headers):
+            if _BAD_NAME.search(name) or _BAD_VALUE.search(value):
+                raise RuntimeError(f"invalid header {name!r}")
+            name = name.lower()
+            if name == b"content-length":
+                self._remaining = int(value)
+                framing = "length"
+            elif name == b"transfer-encoding":
+                continue  # the framing is ours
+            elif name == b"connection":
+                closes = b"close" in value.lower()
+            content += (name, b": ", value, b"\r\n")
+        if status in _BODILESS or self.scope["method"] == "HEAD":
+            framing = "none"
+        if framing == "chunked":
+            content.append(b"transfer-encoding: chunked\r\n")
+        if closes or framing == "close" or (self._expects_continue and self.arriving):
+            # Who waits for 100 (Continue) may send the body after this answer, or not: nobody
+            # can tell what the next bytes are.
+            self.keep_alive = False
+        self._framing = framing
+        if not self.keep_alive and not closes:
+            content.append(b"connection: close\r\n")
+        content.append(b"\r\n")
+        self.started = True
+        self._connection.write(b"".join(content)[self._ahead :])
+
+    def _send_body(self, body: bytes, more: bool) -> None:
+        if self._framing == "chunked":
+            if body:
+                self._zeros = 0
+                self._connection.write(b"%x\r\n%b\r\n" % (len(body), body))
+            if not more:
+                self._connection.write(b"0\r\n\r\n")
+        elif self._framing == "length":
+            self._remaining -= len(body)
+            if self._remaining < 0 or (self._remaining and not more):
+                raise RuntimeError("the answer is not as long as its Content-Length")
+            self._connection.write(body)
+        elif self._framing == "close" and body:
+            self._connection.write(body)
+        if not more:
+            self.complete = True
+            self._parts.clear()
+            self.wake()
+            self._connection.on_answered(self)

@@ -1,0 +1,55 @@
+"""uvicorn's server, with the gateway's connections, limits and signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+from .connection import Connection
+from .guard import Guard, connections_allowed
+from .timeouts import Timeouts
+
+
+class GatewayServer(uvicorn.Server):
+    """Serves one application. grace: seconds for open requests when it stops. most: connections
+    open at once; None: as many as descriptors allow.
+
+    Signals are left to the caller: uvicorn's own would end the process by the signal.
+    """
+
+    def __init__(self, app: Any, timeouts: Timeouts, *, most: int | None, grace: int) -> None:
+        self.guard = Guard(timeouts, connections_allowed(most))
+        super().__init__(
+            uvicorn.Config(
+                app,
+                lifespan="off",  # it would have nothing to do
+                loop="none",
+                http=self._connection,  # type: ignore[arg-type]  # called, never subclassed
+                ws="none",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                timeout_graceful_shutdown=grace,
+            )
+        )
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        watching = asyncio.create_task(self.guard.watch())
+        try:
+            await super().serve(sockets)
+        finally:
+            watching.cancel()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def _connection(
+        self, config: uvicorn.Config, server_state: Any, app_state: Any, _loop: Any = None
+    ) -> Connection:
+        return Connection(self.guard, config, server_state, app_state)

@@ -1,0 +1,374 @@
+"""No body is lost: whatever a client offers, it is read whole or the answer is no success."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from exchange import Exchange
+from fake_cluster import FakeCluster
+from jetmap import Cluster
+from jetmap.settings import Settings
+from jetmap_api import create_app
+from jetmap_api.arrival import ALLOWANCE, Pace
+from jobs_over_http import site as fake_site
+from over_http import double
+from served import gateway, served
+from tools import need_tool
+
+pytestmark = pytest.mark.anyio
+
+ITEMS = list(range(40))
+DOUBLED = [n * 2 for n in ITEMS]
+LINES = "".join(f"{n}\n" for n in ITEMS)
+
+JAVA = """
+import java.net.URI;
+import java.net.http.*;
+
+public class Post {
+    public static void main(String[] given) throws Exception {
+        var client = HttpClient.newHttpClient();
+        for (int i = 2; i < given.length; i += 2) {
+            var publisher = HttpRequest.BodyPublishers.ofString(given[i + 1]);
+            var body = given[0].equals("chunked")
+                ? HttpRequest.BodyPublishers.fromPublisher(publisher) : publisher;
+            var request = HttpRequest.newBuilder(URI.create(given[1]))
+                .header("Content-Type", given[i]).POST(body).build();
+            var answer = client.send(request, HttpResponse.BodyHandlers.ofString());
+            System.out.println(answer.statusCode() + " " + answer.body().strip());
+        }
+    }
+}
+"""
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"use_uvloop": request.param == "uvloop"}
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    async with gateway_of(FakeCluster(double)) as port:
+        yield port
+
+
+@asynccontextmanager
+async def gateway_of(cluster: Any, **settings: Any) -> AsyncIterator[int]:
+    chosen = Settings(**settings)
+    async with gateway(create_app(cast(Cluster, cluster), chosen), chosen) as (_, port):
+        yield port
+
+
+async def output(*command: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, errors = await process.communicate()
+    assert process.returncode == 0, errors.decode()
+    return out.decode()
+
+
+async def raw(port: int, data: bytes, *, end: bool = False) -> bytes:
+    """All that is answered until the connection ends. end: the client ends its side first."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(data)
+        if end:
+            writer.write_eof()
+        return await asyncio.wait_for(reader.read(), 20)
+    finally:
+        writer.close()
+
+
+def head(
+    *more: str, path: str = "/map/double", method: str = "POST", media: str = "application/json"
+) -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Type: {media}", *more]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+H2C = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQ")
+
+
+# The real clients
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("media", ["application/json", "application/jsonl"])
+async def test_curl_that_offers_http2_is_answered(port: int, framing: str, media: str) -> None:
+    body = json.dumps(ITEMS) if media == "application/json" else LINES
+    command = [need_tool("curl"), "-sS", "--http2", "--data-binary", body]
+    command += ["-H", f"Content-Type: {media}"]
+    if framing == "chunked":
+        command += ["-H", "Transfer-Encoding: chunked"]
+    url = f"http://127.0.0.1:{port}/map/double"
+    # The second request goes over the same connection, and offers nothing.
+    answers = await output(*command, url, "--next", *command[1:], url)
+    assert answers.count("78") == 2
+    assert json.loads(answers[: len(answers) // 2]) == DOUBLED
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+async def test_javas_http_client_is_answered(port: int, framing: str, tmp_path: Path) -> None:
+    java = need_tool("java")
+    need_tool("javac")
+    source = tmp_path / "Post.java"
+    source.write_text(JAVA)
+    url = f"http://127.0.0.1:{port}/map/double"
+    bodies = ("application/json", json.dumps(ITEMS), "application/jsonl", LINES)
+    answers = await output(java, "-Xshare:auto", str(source), framing, url, *bodies, *bodies)
+    found = [line.split(" ", 1) for line in answers.splitlines()]
+    assert [(status, json.loads(body)) for status, body in found] == [("200", DOUBLED)] * 4
+
+
+# By hand
+
+
+@pytest.mark.parametrize("offer", [H2C, ("Connection: upgrade", "Upgrade: websocket")])
+@pytest.mark.parametrize("cut", [0, 1, 30, 10_000])
+async def test_an_offer_to_upgrade_is_ignored(port: int, offer: tuple[str, ...], cut: int) -> None:
+    """cut: where the request is sent in two parts; after the head, if it is beyond the end."""
+    body = json.dumps(ITEMS).encode()
+    start = head(*offer, f"Content-Length: {len(body)}")
+    last = head("Connection: close", path="/healthz", method="GET")
+    data = start + body + last
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    at = min(cut, len(start)) if cut != 1 else len(start) + 1
+    writer.write(data[:at])
+    await writer.drain()
+    writer.write(data[at:])
+    answers = await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
+    assert b"[0,2,4,6" in answers.replace(b" ", b"")
+
+
+async def test_a_job_whose_request_offers_an_upgrade_is_stored_whole() -> None:
+    cluster, jobs = fake_site()
+    async with gateway_of(cluster) as port:
+        body = json.dumps(ITEMS).encode()
+        start = head(*H2C, f"Content-Length: {len(body)}", path="/jobs/double")
+        answers = await raw(port, start + body, end=True)
+    assert answers.startswith(b"HTTP/1.1 202")
+    assert [len(upload.items) for upload in jobs.uploads] == [len(ITEMS)]
+
+
+@pytest.mark.parametrize("media", ["application/json", "application/jsonl"])
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+async def test_a_body_that_is_cut_short_is_no_success(port: int, media: str, framing: str) -> None:
+    """The client ends its side within the body, and waits for an answer."""
+    if framing == "length":
+        data = head("Content-Length: 100", media=media) + b"[1]\n[2]\n"
+    else:
+        data = head("Transfer-Encoding: chunked", media=media) + b"4\r\n[1]\n\r\n"
+    answer = await raw(port, data, end=True)
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request") or answer == b"", answer
+    assert b"done" not in answer
+
+
+async def test_lines_that_break_off_within_a_stream_have_no_last_line(port: int) -> None:
+    start = head("Content-Length: 100", "Accept: application/jsonl", media="application/jsonl")
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(start + b"1\n")
+    begun = await asyncio.wait_for(reader.readuntil(b"}\n"), 20)  # the first outcome
+    writer.write_eof()
+    with pytest.raises(ConnectionResetError):
+        begun += await asyncio.wait_for(reader.read(), 20)
+        raise ConnectionResetError if not begun.endswith(b"0\r\n\r\n") else AssertionError(begun)
+    writer.close()
+    assert b"done" not in begun
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ("Content-Length: 3", "Transfer-Encoding: chunked"),
+        ("Content-Length: 3", "Content-Length: 4"),
+        ("Content-Length: -3",),
+        ("Content-Length: 3, 3",),
+        ("Transfer-Encoding: gzip",),
+    ],
+)
+async def test_a_body_of_two_lengths_is_refused(port: int, fault: tuple[str, ...]) -> None:
+    answer = await raw(port, head(*fault) + b"[1]")
+    assert answer.startswith(b"HTTP/1.1 400 Bad Request")
+    assert b"application/problem+json" in answer and b"connection: close" in answer
+
+
+async def test_a_body_longer_than_announced_is_not_taken_for_a_request(port: int) -> None:
+    answers = await raw(port, head("Content-Length: 3") + b"[1][2]\r\n\r\n")
+    assert answers.startswith(b"HTTP/1.1 200 OK")
+    assert answers.count(b"HTTP/1.1") == 2 and b"HTTP/1.1 400" in answers
+
+
+async def test_an_empty_body_is_no_list(port: int) -> None:
+    answers = await raw(port, head("Content-Length: 0") + head("Connection: close"))
+    assert answers.count(b"HTTP/1.1 400") == 2
+
+
+async def test_100_continue_is_sent_once_the_body_is_wanted(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head("Content-Length: 3", "Expect: 100-continue", "Connection: close"))
+    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(b"[1]")
+    assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 200 OK")
+    writer.close()
+
+
+async def test_who_is_refused_before_100_continue_sends_nothing_on_that_connection(
+    port: int,
+) -> None:
+    """Otherwise nobody could tell whether the next bytes are the body or another request."""
+    answer = await raw(
+        port, head("Content-Length: 3", "Expect: 100-continue", "Accept: text/plain")
+    )
+    assert answer.startswith(b"HTTP/1.1 406") and b"connection: close" in answer
+
+
+async def test_requests_in_one_packet_are_answered_in_order(port: int) -> None:
+    bodies = [json.dumps([n]).encode() for n in range(50)]
+    data = b"".join(head(f"Content-Length: {len(body)}") + body for body in bodies)
+    answers = await raw(port, data + head("Connection: close", method="GET", path="/healthz"))
+    parts = answers.split(b"HTTP/1.1 ")[1:]
+    assert [json.loads(part.partition(b"\r\n\r\n")[2]) for part in parts[:50]] == [
+        [2 * n] for n in range(50)
+    ]
+    assert len(parts) == 51
+
+
+@pytest.mark.parametrize("path", ["/functions", "/healthz", "/workers"])
+async def test_a_body_that_no_endpoint_wants_is_read_first(port: int, path: str) -> None:
+    whole = head("Content-Length: 5", method="GET", path=path) + b"12345"
+    last = head("Connection: close", method="GET", path="/healthz")
+    assert (await raw(port, whole + last)).count(b"HTTP/1.1 200 OK") == 2
+    short = await raw(port, whole[:-1], end=True)
+    assert short.startswith(b"HTTP/1.1 400")
+    start = head("Content-Length: 70000", "Connection: close", method="GET", path=path)
+    large = await raw(port, start + b"x" * 70000)
+    assert large.startswith(b"HTTP/1.1 413")
+
+
+# In an application of the user's, under a server of the user's
+
+
+@pytest.mark.parametrize("middleware", [False, True])
+@pytest.mark.parametrize("path", ["/map/double", "/jobs/double"])
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@pytest.mark.parametrize("media", ["application/json", "application/jsonl"])
+async def test_under_httptools_a_lost_body_is_no_success(
+    media: str, framing: str, path: str, middleware: bool
+) -> None:
+    cluster, jobs = fake_site()
+    body = LINES.encode()
+    framed = f"Content-Length: {len(body)}" if framing == "length" else "Transfer-Encoding: chunked"
+    sent = body if framing == "length" else b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    async with served(cast(Cluster, cluster), middleware=middleware, plain="httptools") as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head(*H2C, framed, path=path, media=media) + sent)
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 400"), answer
+    assert all(upload.state == "aborted" for upload in jobs.uploads)
+
+
+# Bodies that stall
+
+
+@pytest.mark.parametrize("media", ["application/json", "application/jsonl", "application/msgpack"])
+async def test_a_map_whose_body_stalls_is_given_up(media: str) -> None:
+    cluster = FakeCluster(double)
+    exchange = Exchange(cluster, "/map/double", media, body_idle_timeout=0.2)
+    await exchange.write(b"")
+    await asyncio.wait_for(exchange.task, 20)
+    assert exchange.status == 408
+    [problem] = exchange.lines
+    assert problem["setting"] == "body_idle_timeout" and "0.2" in problem["detail"]
+    assert cluster.memory.used == 0
+
+
+async def test_a_streamed_answer_says_that_its_body_stalls() -> None:
+    exchange = Exchange(
+        FakeCluster(double),
+        "/map/double",
+        "application/jsonl",
+        "application/jsonl",
+        body_idle_timeout=0.2,
+    )
+    await exchange.write(b"1\n")
+    await asyncio.wait_for(exchange.task, 20)
+    assert exchange.lines[0] == {"index": 0, "value": 2}
+    assert exchange.lines[-1]["problem"]["status"] == 408
+
+
+async def test_a_stream_that_waits_for_its_body_ends_when_that_stalls() -> None:
+    exchange = Exchange(
+        FakeCluster(double),
+        "/map/double",
+        "application/jsonl",
+        "application/jsonl",
+        headers={"x-jetmap-answer": "after-body"},
+        body_idle_timeout=0.2,
+    )
+    await exchange.write(b"1\n")
+    await asyncio.wait_for(exchange.task, 20)
+    assert exchange.lines[-1]["problem"]["status"] == 408
+
+
+@pytest.mark.parametrize("expected", [429, 200])
+async def test_stalled_bodies_do_not_keep_the_open_maps(expected: int) -> None:
+    idle = 60 if expected == 429 else 0.3
+    async with gateway_of(FakeCluster(double), max_open_maps=2, body_idle_timeout=idle) as port:
+        stalled = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        for _, writer in stalled:
+            writer.write(head("Content-Length: 3") + b"[")
+        if expected == 200:
+            for reader, _ in stalled:
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 408")
+        else:
+            await asyncio.sleep(0.2)  # They are there, or the next is: it cannot be seen.
+        answer = await raw(port, head("Content-Length: 3", "Connection: close") + b"[1]")
+        assert answer.startswith(b"HTTP/1.1 %d" % expected)
+        for _, writer in stalled:
+            writer.close()
+
+
+def test_a_body_that_drips_is_given_up() -> None:
+    pace = Pace(idle=10, rate=100)
+    assert pace.patience == 10
+    waited = 0
+    while pace.patience > 0:
+        pace.came(1, 1.0)
+        waited += 1
+    assert waited == ALLOWANCE + 1
+    assert pace.refusal("body_idle_timeout").members["setting"] == "min_body_rate"
+
+
+def test_a_body_that_comes_steadily_is_not() -> None:
+    pace = Pace(idle=10, rate=100)
+    for _ in range(10_000):
+        pace.came(200, 1.0)
+        assert pace.patience > 0
+    dripping = Pace(idle=10, rate=0)
+    for _ in range(10_000):
+        dripping.came(1, 9.0)
+        assert dripping.patience == 10
+    lines = Pace(idle=10, rate=100)
+    for _ in range(10_000):
+        lines.came(1, 9.0)
+        lines.restart()
+        assert lines.patience > 0
+
+
+def test_pieces_without_bytes_are_silence() -> None:
+    pace = Pace(idle=10, rate=0)
+    for _ in range(10):
+        pace.came(0, 1.0)
+    assert pace.patience <= 0
