@@ -206,7 +206,7 @@ async def test_a_body_of_two_lengths_is_refused(port: int, fault: tuple[str, ...
 async def test_a_body_longer_than_announced_is_not_taken_for_a_request(port: int) -> None:
     answers = await raw(port, head("Content-Length: 3") + b"[1][2]\r\n\r\n")
     assert answers.startswith(b"HTTP/1.1 200 OK")
-    assert answers.count(b"HTTP/1.1") == 2 and b"HTTP/1.1 400" in answers
+    assert answers.count(b"HTTP/1.1 200") == 1 and answers.count(b"HTTP/1.1 400") == 1
 
 
 async def test_an_empty_body_is_no_list(port: int) -> None:
@@ -333,7 +333,7 @@ async def test_stalled_bodies_do_not_keep_the_open_maps(expected: int) -> None:
             for reader, _ in stalled:
                 assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 408")
         else:
-            await asyncio.sleep(0.2)  # They are there, or the next is: it cannot be seen.
+            await asyncio.sleep(0.2)  # They are there.
         answer = await raw(port, head("Content-Length: 3", "Connection: close") + b"[1]")
         assert answer.startswith(b"HTTP/1.1 %d" % expected)
         for _, writer in stalled:
