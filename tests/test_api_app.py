@@ -177,6 +177,7 @@ async def test_openapi_has_a_path_for_every_function_with_examples() -> None:
         "202",
         "400",
         "401",
+        "403",
         "404",
         "406",
         "413",

@@ -154,7 +154,8 @@ class Gateway(FastAPI):
         """The document, with a path for each function that is offered now."""
         document = super().openapi()
         infos = [status.info for status in self._functions() if status.alive]
-        return openapi.extend(document, infos)
+        cookie = None if self._signer is None else self._signer.cookie
+        return openapi.extend(document, infos, cookie)
 
     def _functions(self) -> list[FunctionStatus]:
         cluster: Cluster | None = self.state.cluster
@@ -167,15 +168,16 @@ class Gateway(FastAPI):
         return cluster
 
     def _add_routes(self) -> None:
-        for path, endpoint, summary, tag in (
-            ("/functions", functions.list_functions, "The functions", "functions"),
-            ("/functions/{name}", functions.get_function, "One function", "functions"),
-            ("/workers", functions.list_workers, "The agents and their cores", "workers"),
-            ("/healthz", health.healthz, "Alive?", "health"),
-            ("/readyz", health.readyz, "Ready for maps?", "health"),
-            ("/metrics", metrics.metrics, "Prometheus metrics", "health"),
+        # Described in openapi_views.
+        for path, endpoint in (
+            ("/functions", functions.list_functions),
+            ("/functions/{name}", functions.get_function),
+            ("/workers", functions.list_workers),
+            ("/healthz", health.healthz),
+            ("/readyz", health.readyz),
+            ("/metrics", metrics.metrics),
         ):
-            self.add_api_route(path, endpoint, methods=["GET"], summary=summary, tags=[tag])
+            self.add_api_route(path, endpoint, methods=["GET"], include_in_schema=False)
 
 
 def _is_short(scope: Scope) -> bool:

@@ -36,7 +36,8 @@ logger = logging.getLogger(__name__)
 
 _json = msgspec.json.Encoder().encode
 _msgpack = msgspec.msgpack.Encoder().encode
-_EVENT_ID = re.compile(r"(\d{1,18})(?:\.(\d{1,9}))?(-end)?")
+EVENT_ID = r"^([0-9]{1,18})(?:\.([0-9]{1,9}))?(-end)?$"
+_EVENT_ID = re.compile(EVENT_ID)
 
 
 class Enough(Exception):  # noqa: N818  # it is no fault

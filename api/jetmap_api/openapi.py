@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from jetmap import bounds
 from jetmap.messages import FunctionInfo
 
-from . import openapi_jobs
+from . import openapi_jobs, openapi_views
 from .samples import Schema, sample
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
@@ -31,7 +32,8 @@ _STATUSES = {
 
 _ERROR: Schema = {
     "type": "object",
-    "title": "The error of one item",
+    "title": "ItemError",
+    "description": "The error of one item.",
     "required": ["index", "kind", "type", "message"],
     "properties": {
         "index": {"type": "integer", "minimum": 0, "description": "its position in the input"},
@@ -45,7 +47,8 @@ _ERROR: Schema = {
 
 _PROBLEM: Schema = {
     "type": "object",
-    "title": "A refusal (RFC 9457)",
+    "title": "Problem",
+    "description": "A refusal (RFC 9457).",
     "required": ["type", "title", "status"],
     "properties": {
         "type": {"type": "string", "examples": ["urn:jetmap:item-raised"]},
@@ -84,8 +87,30 @@ _PARAMETERS: list[Schema] = [
 ]
 
 
-def extend(document: dict[str, Any], functions: Iterable[FunctionInfo]) -> dict[str, Any]:
-    """The document with a path for each function; the generic path if there is none."""
+TAGS = (
+    ("map", "Run a function over every item of a list."),
+    ("jobs", "The same, durably: submit, look, read the outcomes, cancel."),
+    ("functions", "What the workers offer."),
+    ("workers", "Who computes."),
+    ("health", "For probes and Prometheus. HEAD works as GET, here and everywhere."),
+)
+# Refusals that each operation may answer with, unless it documents the status itself.
+_ANYWHERE = {
+    "400": "A parameter is not what it should be.",
+    "401": "The token is missing or wrong.",
+    "403": "The host is not among `allowed_hosts`, or a page of another site uses a session.",
+    "503": "The broker does not answer, or the gateway stops; see `Retry-After`.",
+}
+_OPEN = ("/healthz", "/readyz")
+
+
+def extend(
+    document: dict[str, Any], functions: Iterable[FunctionInfo], cookie: str | None = None
+) -> dict[str, Any]:
+    """The document with a path for each function; the generic path if there is none.
+
+    cookie: the name of a session's cookie, if the gateway asks for a token.
+    """
     paths = dict(document.get("paths", {}))
     components = dict(document.get("components", {}))
     schemas = Schemas(dict(components.get("schemas", {})))
@@ -95,9 +120,53 @@ def extend(document: dict[str, Any], functions: Iterable[FunctionInfo]) -> dict[
         paths[f"/map/{info.name}"] = {"post": operation}
         paths[f"/jobs/{info.name}"] = {"post": _submission(info, operation)}
     paths |= openapi_jobs.paths()
-    shared = {"ItemError": _ERROR, "Problem": _PROBLEM, "Job": openapi_jobs.JOB}
+    paths |= openapi_views.paths()
+    shared = {
+        "ItemError": _ERROR,
+        "Problem": _PROBLEM,
+        "Job": openapi_jobs.JOB,
+        "Function": openapi_views.FUNCTION,
+        "Agent": openapi_views.AGENT,
+        "Health": openapi_views.HEALTH,
+    }
     components["schemas"] = schemas.all | shared
-    return {**document, "paths": paths, "components": components}
+    complete = {
+        path: {method: _complete(path, operation) for method, operation in methods.items()}
+        for path, methods in paths.items()
+    }
+    tags = [{"name": name, "description": text} for name, text in TAGS]
+    extended = {**document, "tags": tags, "paths": complete, "components": components}
+    if cookie is not None:
+        components["securitySchemes"] = {
+            "token": {"type": "http", "scheme": "bearer", "description": "The gateway's token."},
+            "session": {
+                "type": "apiKey",
+                "in": "cookie",
+                "name": cookie,
+                "description": "Set by the login page, for requests of the gateway's own pages.",
+            },
+        }
+        extended["security"] = [{"token": []}, {"session": []}]
+        for path in _OPEN:
+            complete[path]["get"]["security"] = []
+    return extended
+
+
+def _complete(path: str, operation: Schema) -> Schema:
+    """The operation with the refusals that any may answer with, and the headers of refusals."""
+    responses = dict(operation["responses"])
+    if path not in _OPEN:
+        for status, text in _ANYWHERE.items():
+            responses.setdefault(status, {"description": text, "content": openapi_jobs.PROBLEM})
+    for status, headers in (
+        ("401", openapi_jobs.CHALLENGE),
+        ("409", openapi_jobs.RETRY_AFTER),
+        ("429", openapi_jobs.RETRY_AFTER),
+        ("503", openapi_jobs.RETRY_AFTER),
+    ):
+        if status in responses:
+            responses[status] = {"headers": headers, **responses[status]}
+    return {**operation, "responses": dict(sorted(responses.items()))}
 
 
 class Schemas:
@@ -190,18 +259,23 @@ def _parameters(info: FunctionInfo, schemas: Schemas) -> list[Schema]:
         schema = schemas.place(info.kwargs, info.name, "kwargs")
     else:
         return parameters
-    content: Schema = {"schema": schema}
+    # As a text, which every generator of clients can send; few know parameters with a content.
+    parameter: Schema = {
+        "name": "kwargs",
+        "in": "query",
+        "description": "The function's keyword-only parameters, the same for every item, as a JSON "
+        "object.",
+        "required": bool(info.kwargs.get("required")),
+        "schema": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": schema,
+        },
+    }
     if info.kwargs:
-        content["example"] = sample(info.kwargs, info.kwargs.get("$defs", {}))
-    parameters.append(
-        {
-            "name": "kwargs",
-            "in": "query",
-            "description": "The function's keyword-only parameters, the same for every item.",
-            "required": bool(info.kwargs.get("required")),
-            "content": {"application/json": content},
-        }
-    )
+        example = sample(info.kwargs, info.kwargs.get("$defs", {}))
+        parameter["example"] = json.dumps(example, ensure_ascii=False)
+    parameters.append(parameter)
     return parameters
 
 
@@ -224,7 +298,8 @@ def _responses(info: FunctionInfo, value: Schema) -> Schema:
     nullable = {"anyOf": [value, {"type": "null"}]}
     collected: Schema = {
         "type": "object",
-        "title": "with errors=collect",
+        "title": "Collected",
+        "description": "With errors=collect.",
         "required": ["values", "errors"],
         "properties": {
             "values": {"type": "array", "items": nullable},

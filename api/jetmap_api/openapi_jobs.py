@@ -7,6 +7,7 @@ from typing import Any
 from jetmap import bounds
 
 from .jobdocuments import LISTED, STATES
+from .jobstreams import EVENT_ID
 from .samples import Schema
 
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -16,6 +17,13 @@ _NOT_OVER = {
         "schema": {"type": "integer"},
     }
 }
+RETRY_AFTER = {
+    "Retry-After": {
+        "description": "Seconds after which to try again.",
+        "schema": {"type": "integer"},
+    }
+}
+CHALLENGE = {"WWW-Authenticate": {"schema": {"type": "string", "examples": ["Bearer"]}}}
 _JOB_REFERENCE = {"schema": {"$ref": "#/components/schemas/Job"}}
 
 ACCEPTED: Schema = {
@@ -43,7 +51,7 @@ KEY: Schema = {
     "in": "header",
     "description": "Of the caller's choice: a request that comes again under the same key gets "
     "the same job.",
-    "schema": {"type": "string", "maxLength": 255},
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 
 SUBMIT_PARAMETERS: list[Schema] = [
@@ -87,7 +95,7 @@ _COUNT: Schema = {"type": "integer", "minimum": 0}
 
 JOB: Schema = {
     "type": "object",
-    "title": "A job",
+    "title": "Job",
     "required": ["id", "function", "state", "total", "done", "failed", "links"],
     "properties": {
         "id": {"type": "string"},
@@ -126,6 +134,19 @@ JOB: Schema = {
     },
 }
 
+_STATES = f"^({'|'.join(LISTED)})(,({'|'.join(LISTED)}))*$"
+_EVENT_ID: Schema = {"type": "string", "pattern": EVENT_ID}
+
+_ADDRESS: Schema = {
+    "type": "object",
+    "title": "EventsAddress",
+    "required": ["url", "expires"],
+    "properties": {
+        "url": {"type": "string", "description": "a path of this host"},
+        "expires": {**_INSTANT, "description": "null where the gateway asks for no token"},
+    },
+}
+
 _ID: Schema = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
 
 
@@ -137,7 +158,11 @@ def paths() -> dict[str, Any]:
                 "list_jobs",
                 "The jobs, newest first",
                 [
-                    _query("state", f"One or more of {', '.join(LISTED)}, by commas."),
+                    _query(
+                        "state",
+                        f"One or more of {', '.join(LISTED)}, by commas.",
+                        {"type": "string", "pattern": _STATES},
+                    ),
                     _query("function", "Only of this function."),
                     _query("limit", "Jobs of a page.", bounds.PAGE_JOBS.schema(default=100)),
                     _query("after", "Where the page before ended; `next` has it."),
@@ -198,14 +223,34 @@ def paths() -> dict[str, Any]:
                 "410",
             )
         },
+        "/jobs/{id}/events/address": {
+            "post": _operation(
+                "sign_job_events",
+                "A short-lived address of the job's events, which needs no token",
+                [
+                    _ID,
+                    _query(
+                        "ttl",
+                        "Seconds in which it may be opened.",
+                        bounds.SIGNED.schema(default=600),
+                    ),
+                ],
+                {
+                    "200": {"description": "The address."}
+                    | _content({"application/json": {"schema": _ADDRESS}})
+                },
+                "404",
+                "410",
+            )
+        },
         "/jobs/{id}/events": {
             "get": _operation(
                 "job_events",
                 "Results as they come, as server-sent events that go on behind `Last-Event-ID`",
                 [
                     _ID,
-                    _query("last_event_id", "For who cannot send the header."),
-                    {"name": "Last-Event-ID", "in": "header", "schema": {"type": "string"}},
+                    _query("last_event_id", "For those who cannot send the header.", _EVENT_ID),
+                    {"name": "Last-Event-ID", "in": "header", "schema": _EVENT_ID},
                 ],
                 {
                     "200": {"description": "`start`, `results`, and `done` or `failed`."}
