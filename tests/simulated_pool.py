@@ -24,6 +24,7 @@ from jetmap.dispatch.sources import RawItems
 from jetmap.messages import Chunk, Final, FunctionInfo, Ready, Report, Setup, StartFailed, encode
 from jetmap.nats.memory import MemoryBroker, MemoryConnection
 from jetmap.worker import pipe
+from jetmap.worker.budget import Budget
 from jetmap.worker.progress import Progress
 
 FUNCTION = "double"
@@ -136,11 +137,13 @@ class SimulatedWorker:
     async def _compute(self, chunk: Chunk) -> bool:
         loop = asyncio.get_running_loop()
         began = loop.time()
+        budget = Budget(chunk.budget, chunk.each)
         values: list[int] = []
         for offset, item in enumerate(msgspec.msgpack.decode(chunk.items, type=list[int])):
-            if values and (self.progress.stopping or loop.time() - began >= chunk.budget):
-                break
             self.progress.enter(chunk.start + offset, int(loop.time() * 1e9))
+            if self.progress.stopping or budget.is_spent(offset, loop.time() - began):
+                break
+            self.progress.expect(began + budget.until(offset + 1))
             self._work.runs[item] += 1
             await asyncio.sleep(self._work.seconds(item))
             if self._work.kills(item):
