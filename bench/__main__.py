@@ -32,6 +32,8 @@ ROWS: dict[str, Callable[[Run], Awaitable[list[Row]]]] = {
     "steady": library.steady,
     "uneven": library.uneven,
     "tiny": library.tiny,
+    "prior": library.prior,
+    "heavy": library.heavy,
     "one": library.one,
     "http-one": web.http_one,
     "http-16": web.http_16,

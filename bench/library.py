@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from statistics import median
 from time import perf_counter
@@ -35,6 +35,36 @@ async def tiny(run: Run) -> list[Row]:
     items = run.work.equal(run.scaled(20_000), work.TINY)
     title = f"{len(items):,} items of 15 µs, share of ideal"
     return [await _map_row(run, "tiny", title, tasks.tiny, items, Target("at least", 0.88))]
+
+
+async def prior(run: Run) -> list[Row]:
+    """64 primes near 10^11, each time after a thousand small numbers."""
+    items = work.primes(run.scaled(64), 10**11)
+    cluster = await run.cluster()
+
+    async def cheap_calls() -> None:
+        await cluster.map(tasks.is_prime, range(1000))
+
+    title = f"{len(items):,} primes near 10^11 after range(1000), share of ideal"
+    target = Target("at least", 0.95)
+    return [
+        await _map_row(
+            run, "prior", title, tasks.is_prime, items, target, better=True, before=cheap_calls
+        )
+    ]
+
+
+async def heavy(run: Run) -> list[Row]:
+    """200 items, Pareto, of which a long one is early, or the last."""
+    rows, count = [], run.scaled(200)
+    for place, long_at in (("early", count // 20), ("last", count - 1)):
+        items = run.work.pareto(count, work.HEAVY, long_at=long_at)
+        title = f"{len(items):,} items, Pareto, a long one {place}, share of ideal"
+        target = Target("at least", 0.95)
+        rows.append(
+            await _map_row(run, f"heavy-{place}", title, tasks.heavy, items, target, better=True)
+        )
+    return rows
 
 
 async def one(run: Run) -> list[Row]:
@@ -92,8 +122,10 @@ async def _map_row(
     target: Target,
     *,
     better: bool = False,
+    before: Callable[[], Awaitable[None]] | None = None,
 ) -> Row:
-    """Serial, plain pool, tuned pool and jetmap in turns; better: against the better pool."""
+    """Serial, plain pool, tuned pool and jetmap in turns; better: against the better pool.
+    before: awaited each time before jetmap is measured."""
     cluster, pool, cores = await run.cluster(), run.pool, run.cores
     loop = asyncio.get_running_loop()
     size = await asyncio.to_thread(best_chunksize, pool, f, items, cores)
@@ -106,6 +138,8 @@ async def _map_row(
         return await asyncio.to_thread(time_map, pool, f, items, chunksize)
 
     async def jetmap() -> float:
+        if before is not None:
+            await before()
         began = perf_counter()
         values = await cluster.map(f, items)
         took = perf_counter() - began

@@ -37,6 +37,18 @@ def tiny(turns: int) -> int:
 
 
 @task
+def is_prime(n: int) -> bool:
+    """Items that cost next to nothing, or 20 ms, as their number says; the one of the README."""
+    return n > 1 and all(n % d for d in range(2, int(n**0.5) + 1))
+
+
+@task
+def heavy(turns: int) -> int:
+    """Items of which a few take most of the time."""
+    return spin(turns)
+
+
+@task
 def nothing(n: int) -> int:
     """An item that costs nothing: what is left is the way there and back."""
     return n

@@ -11,8 +11,21 @@ from .tasks import spin
 STEADY = 0.0015
 UNEVEN = 0.006
 TINY = 0.000015
+HEAVY = 0.006
+LONG = 0.25  # Of a list's time: its one long item.
 CRASHING = 0.00025
 SEED = 20120907
+
+
+def primes(count: int, above: int) -> list[int]:
+    """The first ``count`` primes above a number."""
+    found: list[int] = []
+    n = above
+    while len(found) < count:
+        n += 1
+        if n % 2 and all(n % d for d in range(3, int(n**0.5) + 1, 2)):
+            found.append(n)
+    return found
 
 
 def turns_per_second(*, seconds: float = 0.02, repeats: int = 15) -> float:
@@ -43,5 +56,14 @@ class Work:
         """``count`` items, lognormal, with exactly this mean in seconds; the same in every run."""
         draw = random.Random(SEED)
         sizes = [draw.lognormvariate(0.0, sigma) for _ in range(count)]
+        scale = self.speed * mean * count / sum(sizes)
+        return [max(1, round(size * scale)) for size in sizes]
+
+    def pareto(self, count: int, mean: float, *, long_at: int) -> list[int]:
+        """``count`` items, Pareto, with this mean in seconds; one takes a quarter of all."""
+        draw = random.Random(SEED)
+        sizes = [draw.paretovariate(1.5) for _ in range(count)]
+        sizes[long_at] = 0.0
+        sizes[long_at] = sum(sizes) * LONG / (1 - LONG)
         scale = self.speed * mean * count / sum(sizes)
         return [max(1, round(size * scale)) for size in sizes]

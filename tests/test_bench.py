@@ -17,7 +17,7 @@ from bench import wire
 from bench.measure import Measure, interleaved, median_ratio, quantile
 from bench.memory import _check
 from bench.table import Row, Target, markdown, seconds
-from bench.work import Work
+from bench.work import Work, primes
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -57,6 +57,14 @@ def test_work_is_the_same_in_every_run_and_of_the_mean_asked_for() -> None:
     assert mean(items) == pytest.approx(60_000, rel=1e-4)
     assert max(items) > 5 * min(items)
     assert work.equal(3, 0.0015) == [15_000] * 3
+
+
+@pytest.mark.parametrize("long_at", [10, 199])
+def test_heavy_work_has_one_long_item_where_it_was_asked_for(long_at: int) -> None:
+    items = Work(1e7).pareto(200, 0.006, long_at=long_at)
+    assert mean(items) == pytest.approx(60_000, rel=1e-3)
+    assert items[long_at] == pytest.approx(sum(items) / 4, rel=1e-3)
+    assert primes(4, 10) == [11, 13, 17, 19]
 
 
 def test_table_says_what_was_missed() -> None:
