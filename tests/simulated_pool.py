@@ -139,11 +139,11 @@ class SimulatedWorker:
         began = loop.time()
         budget = Budget(chunk.budget, chunk.each)
         values: list[int] = []
+        self.progress.expect(began + budget.until(1), budget.each)
         for offset, item in enumerate(msgspec.msgpack.decode(chunk.items, type=list[int])):
             self.progress.enter(chunk.start + offset, int(loop.time() * 1e9))
             if self.progress.stopping or budget.is_spent(offset, loop.time() - began):
                 break
-            self.progress.expect(began + budget.until(offset + 1))
             self._work.runs[item] += 1
             await asyncio.sleep(self._work.seconds(item))
             if self._work.kills(item):

@@ -336,7 +336,7 @@ class Serving(RuleBasedStateMachine):
                 started = LONG_AGO if overdue else time.monotonic_ns()
                 worker.progress.enter(0, started if worker.chunk.head.timeout else 0)
                 if worker.chunk.head.count > 1 and worker.chunk.head.budget:
-                    worker.progress.expect(started / 1e9)
+                    worker.progress.expect(started / 1e9, 0.0)
             else:
                 worker.finish()
 
@@ -489,7 +489,7 @@ def slow_chunk(bench: Bench, *, budget: float = 0.01) -> tuple[FakeWorker, Holdi
     (held,) = bench.assign(1, items=4, budget=budget)
     worker = bench.worker
     worker.come_to_next()
-    worker.progress.expect(0.000001)
+    worker.progress.expect(0.000001, 0.0)
     worker.progress.enter(1)
     return worker, held
 
@@ -520,7 +520,7 @@ def test_items_behind_one_that_outruns_the_budget_are_given_back(bench: Bench) -
 def test_nothing_is_given_back_where_nothing_waits(bench: Bench, case: str) -> None:
     worker, held = slow_chunk(bench)
     if case == "early":
-        worker.progress.expect(time.monotonic() + 1000)
+        worker.progress.expect(time.monotonic(), 1000.0)
     elif case == "last":
         worker.progress.enter(3)
     elif case == "done":
@@ -545,7 +545,7 @@ def test_a_chunk_that_is_still_decoded_is_looked_at_again(bench: Bench) -> None:
     worker.come_to_next()
     bench.pass_time(1)
     assert not bench.account.rests
-    worker.progress.expect(0.000001)
+    worker.progress.expect(0.000001, 0.0)
     worker.progress.enter(0)
     bench.pass_time(1)
     assert bench.account.rests == [(held, 1)]

@@ -8,6 +8,7 @@ import math
 import os
 import socket
 import threading
+import time
 from typing import Any
 
 import msgspec
@@ -88,24 +89,27 @@ FUNCTION = Function(perform)
 
 
 class Words:
-    """A ``Progress`` in plain memory, that asks to stop before the n-th item."""
+    """A ``Progress`` in plain memory, that asks to stop before the n-th item. seconds: of
+    each item."""
 
-    def __init__(self, stop_before: int | None = None) -> None:
+    def __init__(self, stop_before: int | None = None, seconds: float = 0.0) -> None:
         self.stop_before = stop_before
+        self.seconds = seconds
         self.entered: list[int] = []
-        self.expected: list[float] = []
+        self.expected: list[tuple[float, float]] = []
         self.inside = False
 
     @property
     def stopping(self) -> bool:
         return self.stop_before is not None and len(self.entered) > self.stop_before
 
-    def expect(self, at: float) -> None:
-        self.expected.append(at)
+    def expect(self, at: float, each: float) -> None:
+        self.expected.append((at, each))
 
     def enter(self, item: int, started_ns: int = 0) -> None:
         self.entered.append(item)
         self.inside = True
+        time.sleep(self.seconds)
 
     def leave(self) -> None:
         self.inside = False
@@ -246,20 +250,26 @@ def test_a_budget_is_kept_but_one_item_is_always_done(count: int) -> None:
 
 @quick
 @given(st.integers(0, 20), st.floats(0.5, 5), st.floats(0.1, 2))
-def test_a_guessed_chunk_says_before_each_item_how_long_it_may_take(
+def test_a_chunk_says_until_when_it_may_begin_another_item(
     count: int, seconds: float, each: float
 ) -> None:
     words = Words()
     chunk = chunk_of(["x"] * count, "json", budget=seconds, each=each)
+    before = time.monotonic()
     assert outcomes(chunk, run(chunk, words)) == ["x"] * count
     if count < 2:
         assert not words.expected, "there is nothing to give back"
         return
-    budget, began = Budget(seconds, each), words.expected[0] - Budget(seconds, each).until(1)
-    # While an item is in progress, the word is about the one behind it.
-    assert [at - began for at in words.expected] == pytest.approx(
-        [budget.until(item + 1) for item in range(count)]
-    )
+    ((at, growth),) = words.expected
+    assert growth == each
+    assert before <= at - Budget(seconds, each).until(1) <= time.monotonic()
+
+
+@pytest.mark.parametrize(("each", "done"), [(0.0, 1), (0.001, 1), (1000.0, 20)])
+def test_a_guessed_chunk_has_to_keep_up_with_its_guess(each: float, done: int) -> None:
+    chunk = chunk_of(["x"] * 20, "json", budget=1e-9, each=each)
+    late = Words(seconds=0.01)  # In each item.
+    assert outcomes(chunk, run(chunk, late)) == ["x"] * done
 
 
 def test_a_long_chunk_reports_as_it_goes() -> None:
@@ -302,9 +312,10 @@ def test_both_ends_see_the_same_words(items: list[tuple[int, int]]) -> None:
         assert worker.stopping
         agent.ask_to_stop(False)
         assert not worker.stopping
-        worker.expect(started / 1e9)
-        assert agent.due == pytest.approx(started / 1e9, abs=2e-9)
-    assert worker.begin(1) and agent.due == 0.0, "of the chunk before"
+        worker.expect(1 + started / 1e9, 0.5)
+        assert agent.due(0) == pytest.approx(1 + started / 1e9)
+        assert agent.due(3) == pytest.approx(2.5 + started / 1e9)
+    assert worker.begin(1) and agent.due(3) == 0.0, "of the chunk before"
     worker.leave()
     # What a dead worker wrote is still there.
     worker.close()

@@ -410,7 +410,8 @@ class Slot:
                 partial(self._warm_ups.allowance, held.head.function),
             )
         if held.head.count > 1 and (budget := held.head.budget):
-            self._overrun = Overrun(progress, given.number, budget, lambda: self._give_back(given))
+            spent = partial(self._give_back, given)
+            self._overrun = Overrun(progress, given.number, held.head.start, budget, spent)
         if progress.stopping and not self._draining:
             # That was meant for the chunk before. (One that saw it already is handed back.)
             progress.ask_to_stop(False)

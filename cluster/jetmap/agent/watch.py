@@ -85,23 +85,30 @@ class Deadline(_Watch):
 
 class Overrun(_Watch):
     """spent: called once when the worker may begin no further item of its chunk ``number`` and is
-    still in one. budget: seconds that a chunk has at least.
+    still in one. start: the index of the chunk's first item. budget: seconds it has at least.
 
     The worker itself gives items back only between two of them.
     """
 
     def __init__(
-        self, progress: Progress, number: int, budget: float, spent: Callable[[], None]
+        self,
+        progress: Progress,
+        number: int,
+        start: int,
+        budget: float,
+        spent: Callable[[], None],
     ) -> None:
         self._progress = progress
         self._number = number
+        self._start = start
         self._spent = spent
         super().__init__(max(AGAIN_SECONDS, budget))
 
     def _seconds_left(self) -> float:
-        begun, due = self._progress.begun, self._progress.due
+        begun, item = self._progress.begun, self._progress.item
         if begun > self._number:
             return 0  # The worker's word that it has ended this one is on its way.
+        due = 0.0 if item is None else self._progress.due(item - self._start)
         if begun < self._number or not due:
             return AGAIN_SECONDS  # It is still decoded, or its function imported.
         if (left := due - time.monotonic()) > 0:

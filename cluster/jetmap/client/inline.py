@@ -22,8 +22,7 @@ class _Progress:
 
     stopping = False
 
-    def expect(self, at: float) -> None:
-        pass
+    def expect(self, at: float, each: float) -> None: ...
 
     def enter(self, item: int, started_ns: int = 0) -> None: ...
     def leave(self) -> None: ...

@@ -28,7 +28,7 @@ class ProgressWords(Protocol):
 
     @property
     def stopping(self) -> bool: ...
-    def expect(self, at: float) -> None: ...
+    def expect(self, at: float, each: float) -> None: ...
     def enter(self, item: int, started_ns: int = 0) -> None: ...
     def leave(self) -> None: ...
 
@@ -65,10 +65,10 @@ def compute(
     began = now = clock()
     due = began + budget.until(1)
     if chunk.count > 1:
-        progress.expect(due)
+        progress.expect(due, budget.each)
     report_at = began + limits.report_seconds
     timed = chunk.timeout is not None
-    start = chunk.start
+    start, each = chunk.start, budget.each
     enter = progress.enter
     values = part.values
     position = 0
@@ -81,9 +81,7 @@ def compute(
         if position:
             if now >= due:
                 break
-            if budget.each:
-                due += budget.each
-                progress.expect(due)
+            due += each
         try:
             values.append(call(item))
         except BaseException as error:
@@ -92,7 +90,7 @@ def compute(
         last, now = now, clock()
         if aftermath.due and aftermath.settle(now - last):
             due += now - last  # What a function loads at its first call is not the items'.
-            progress.expect(due)
+            progress.expect(due - position * each, each)
         if now >= report_at or part.full:
             part.flush(now - began, None)
             values = part.values

@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 
-_ITEM, _STARTED, _STOP, _BEGUN, _SKIP, _COLD, _LATEST, _DUE = range(8)
+_ITEM, _STARTED, _STOP, _BEGUN, _SKIP, _COLD, _LATEST, _DUE, _EACH = range(9)
 _WORDS = mmap.PAGESIZE
 _LAST_WORDS = 2  # Pages: one for each of stdout and stderr.
 _SIZE = _WORDS + _LAST_WORDS * mmap.PAGESIZE
@@ -123,14 +123,16 @@ class Progress:
         self.words[_SKIP] = number
         return self.words[_BEGUN]
 
-    @property
-    def due(self) -> float:
-        """When the items behind the one in progress are given back, on this host's monotonic
-        clock; 0: not known (yet)."""
-        return self.words[_DUE] / 1e9
+    def due(self, position: int) -> float:
+        """When a chunk that is in its item at ``position`` gives back those behind, on this
+        host's monotonic clock; 0: not known (yet)."""
+        due = self.words[_DUE]
+        return (due + position * self.words[_EACH]) / 1e9 if due else 0.0
 
-    def expect(self, at: float) -> None:
-        """Write when the chunk's budget for the item in progress ends."""
+    def expect(self, at: float, each: float) -> None:
+        """Write until when the chunk may begin its second item; ``each``: every later one so many
+        seconds later."""
+        self.words[_EACH] = int(each * 1e9)
         self.words[_DUE] = int(at * 1e9)
 
     def enter(self, item: int, started_ns: int = 0) -> None:
