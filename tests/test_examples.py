@@ -240,6 +240,29 @@ def test_page_tells_what_is_wrong(app: App, browser: Browser) -> None:
     assert shown["detail"]
 
 
+def test_page_logs_in_where_the_gateway_asks_for_a_token(browser: Browser) -> None:
+    with serving(JETMAP_TOKEN="s3cret") as app:
+        browser.call("Page.navigate", url=f"{app.url}/?gateway=/jetmap#a=b")
+
+        def at_login() -> bool:
+            place = browser.evaluate("location.pathname + document.readyState")
+            return bool(place == "/jetmap/logincomplete")
+
+        wait_until_sync(at_login, "the page leads to the login")
+        browser.evaluate(
+            "document.querySelector('[name=token]').value = 's3cret';"
+            "document.querySelector('form button').click()"
+        )
+
+        def back() -> bool:
+            place = browser.evaluate("location.pathname + location.search + location.hash")
+            ready = browser.evaluate("document.readyState + document.body?.dataset.state")
+            return bool(place == "/?gateway=/jetmap#a=b" and ready == "completeidle")
+
+        wait_until_sync(back, "the login leads back")
+        assert browser.evaluate(WATCH % (10**12, 100))["state"] == "done"
+
+
 def choose(browser: Browser, kind: str) -> None:
     browser.evaluate(f'document.querySelector("[name=kind][value={kind}]").click()')
 

@@ -4,9 +4,13 @@ const AGAIN = 1000; // milliseconds
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-// Whether this gateway's broker keeps jobs.
+// Whether this gateway's broker keeps jobs. Leads to its login page where it asks for a token.
 export async function hasJobs(gateway) {
   const response = await fetch(`${gateway}/jobs?limit=1`).catch(() => null);
+  if (response?.status === 401 && gateway.startsWith("/")) {
+    const here = location.pathname + location.search + location.hash;
+    location.assign(`${gateway}/login?next=${encodeURIComponent(here)}`);
+  }
   return response?.ok ?? false;
 }
 

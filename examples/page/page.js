@@ -262,7 +262,7 @@ async function open() {
   const known = asked.has("job") && asked.get("kind") in KINDS;
   if (known) for (const name of ["kind", "first", "count"]) form.elements[name].value = asked.get(name);
   choose(form.elements.kind.value);
-  const jobs = known || (await hasJobs(GATEWAY));
+  const jobs = (await hasJobs(GATEWAY)) || known;
   form.job.checked = jobs;
   form.job.disabled = !jobs;
   form.job.parentElement.title = jobs ? "It goes on without this page" : "This gateway's broker keeps no jobs";
