@@ -247,6 +247,10 @@ class StoreFull(JobError):
         return _again, (self.__class__, self.args, self.__dict__)
 
 
+class NoRoom(StoreFull):
+    """The broker, or its disk, has no room. limit is as much as used where it is not known."""
+
+
 class KeyBusy(JobError):
     """The first job of this idempotency key is still being uploaded. retry_after: seconds."""
 

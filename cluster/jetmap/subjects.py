@@ -117,8 +117,18 @@ def stored(pool: str, job: str) -> str:
     return f"jetmap.stored.{pool}.{job}"
 
 
+def spare(pool: str, piece: str) -> str:
+    """A piece of the filler that keeps room for records."""
+    return f"jetmap.spare.{pool}.{piece}"
+
+
+def spare_probe(pool: str, piece: str) -> str:
+    """Where it is tried whether there is room for more."""
+    return f"jetmap.spare.{pool}.probe.{piece}"
+
+
 def job_stream(pool: str, kind: str) -> str:
-    """kind: JOBS, INPUT or OUTCOMES."""
+    """kind: JOBS, INPUT, OUTCOMES or SPARE."""
     return f"JETMAP_{kind}_{pool}"
 
 

@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 
 from jetmap import subjects
 from jetmap.broker.connection import Connection, JetStreamError, Subscription, checked
+from jetmap.broker.faults import lacks_room
 from jetmap.errors import JetmapError
 from jetmap.messages import Report, encode
 
@@ -21,6 +22,8 @@ from .holdings import Holding
 logger = logging.getLogger(__name__)
 
 OVERDUE = 3.0  # Seconds without the broker's word on a report, before it is stored again.
+
+QUIET_SECONDS = 30.0  # Between warnings.
 
 _report = msgspec.msgpack.Decoder(Report).decode
 
@@ -54,6 +57,8 @@ class Storing:
         self._flush = flush
         self._numbers = itertools.count()
         self._unstored: dict[int, _Unstored] = {}
+        self._quiet_until = 0.0
+        self._lacks_room = False
         self._subscription: Subscription | None = None
 
     async def start(self) -> None:
@@ -70,7 +75,8 @@ class Storing:
         held.storing += 1
         number = next(self._numbers)
         self._unstored[number] = _Unstored(held, report, time.monotonic())
-        await self._append(number)
+        if not self._lacks_room:
+            await self._append(number)
 
     async def again(self, now: float) -> None:
         """Every beat: what the broker said nothing of, or refused, is stored again."""
@@ -78,8 +84,21 @@ class Storing:
             if unstored.held.unwanted:
                 del self._unstored[number]
             elif now - unstored.at >= OVERDUE:
+                if self._lacks_room and not await self._may_try():
+                    return
                 unstored.at = now
                 await self._append(number)
+                if self._lacks_room:
+                    return  # One report tries whether there is room for all.
+
+    async def _may_try(self) -> bool:
+        """Whether a report may try for room: not while records need what is kept for them."""
+        try:
+            stream = subjects.job_stream(self._pool, "SPARE")
+            info = await self._connection.api(f"STREAM.INFO.{stream}")
+        except JetmapError:
+            return True  # No room is kept, or this agent may not ask.
+        return int(info["state"]["messages"]) > 0
 
     async def _append(self, number: int) -> None:
         unstored = self._unstored[number]
@@ -97,10 +116,18 @@ class Storing:
         try:
             stored = int(checked(message.data)["seq"]) if message.data else 0
         except JetStreamError as error:
-            logger.warning("outcomes of a job cannot be stored, tried again: %s", error)
+            self._lacks_room = lacks_room(error)
+            now = time.monotonic()
+            if now >= self._quiet_until:  # Each report is refused every few seconds.
+                self._quiet_until = now + QUIET_SECONDS
+                logger.warning("outcomes of jobs cannot be stored, tried again: %s", error)
             return
         if not stored:
             return  # No responders: there is no stream, or no leader, at the moment.
+        if self._lacks_room:
+            self._lacks_room = False
+            for waiting in self._unstored.values():
+                waiting.at = 0.0  # All of them at the next beat.
         unstored = self._unstored.pop(number, None)
         if unstored is None:
             return

@@ -42,6 +42,10 @@ ADVICE = {
 }
 
 
+# No room for a message: of the account, the server, its memory or disk, or the stream.
+NO_ROOM = frozenset((10002, 10023, 10028, 10047, 10077))
+
+
 class NoResponders(BrokerUnreachable):
     """Nobody listens on the subject of a request."""
 
@@ -96,6 +100,11 @@ def advised(
     advice = ADVICE.get(error.err_code, "").format(setting=setting)
     text = f"{asked}: {advice}" if advice else asked
     return JetStreamError(error.code, error.err_code, error.description, text)
+
+
+def lacks_room(error: JetStreamError) -> bool:
+    """Whether the broker has no room for a message."""
+    return error.err_code in NO_ROOM or "no space left" in error.description
 
 
 def is_passing(error: JetmapError, *, clustered: bool) -> bool:

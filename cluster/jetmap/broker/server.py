@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -228,6 +229,7 @@ class NatsServer:
             "jetstream {",
             f"  store_dir: {json.dumps(str(self._store or directory / 'store'))}",
             "  max_memory_store: 8GB",
+            f"  max_file_store: {room(self._store or directory)}",
             "}",
         ]
         if self.user is not None:
@@ -238,6 +240,21 @@ class NatsServer:
                 "}",
             ]
         return "\n".join(lines) + "\n"
+
+
+def room(directory: Path) -> int:
+    """Bytes that a store may take: most of what it has now and of what is free beside it.
+
+    The server's own choice counts only what is free, so it shrinks with each start until a store
+    that is half full takes nothing more. A quarter stays free: purges need room on the disk.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    used = 0
+    for place, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                used += (Path(place) / name).lstat().st_blocks * 512
+    return max(1 << 20, (shutil.disk_usage(directory).free + used) * 3 // 4)
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -26,6 +26,9 @@ class Carried:
         self.run: MapRun | None = None
         self.task: asyncio.Task[None] | None = None
         self.stopped = False
+        self.looked_done = -1  # Outcomes at the last look whether the broker has room.
+        self.looked_at = 0.0
+        self.lack_of_room: str | None = None
         self.over = asyncio.Event()  # Set when the last outcome is there.
 
     @property

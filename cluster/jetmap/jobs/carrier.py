@@ -18,6 +18,7 @@ from jetmap.errors import (
     ClusterClosed,
     JetmapError,
     MapTimeout,
+    NoRoom,
     NoWorkers,
     UnknownFunction,
     WorkerStartFailed,
@@ -38,7 +39,13 @@ PROGRESS_SECONDS = 1.0
 ELAPSED_SECONDS = 5.0  # Of a job's timeout, that its next owner may not know of.
 WORKERS_SECONDS = 2.0  # Between looks for workers that have the function.
 ARRIVAL_SECONDS = 0.25  # For workers that are there already to say so.
+ROOM_SECONDS = 2.0  # Between attempts while the broker has no room.
 WORKERS = "workers"  # What such a job waits for.
+ROOM = "room"
+FULL = (
+    "the NATS server has no room for outcomes: delete jobs that are over, or give the server more "
+    "room; nothing is lost meanwhile"
+)
 
 replace = msgspec.structs.replace
 
@@ -239,7 +246,10 @@ class Carrier:
                                 0.0,
                             )
                             subject = subjects.job_outcomes(self._store.pool, record.id)
-                            await self._store.append(subject, encode(report))
+                            message = encode(report)
+                            await self._until_room(
+                                lambda: self._store.append(subject, message)  # noqa: B023
+                            )
                 # A write that is on its way must have its answer before the last one is made.
                 carried.over.set()
                 await progress
@@ -299,14 +309,14 @@ class Carrier:
         failed = attendance.failure(function)
         return str(failed) if failed is not None else str(attendance.no_workers(function))
 
-    async def _show_waiting(self, carried: Carried, lack: str | None) -> None:
-        """Write down that a job waits for workers, and why, or that it goes on."""
+    async def _show_waiting(self, carried: Carried, lack: str | None, what: str = WORKERS) -> None:
+        """Write down what a job waits for, and why, or that it goes on."""
         record, now = carried.record, time.time()
         if lack is None and not record.waiting_for and record.started is not None:
             return
         shown = as_running(record, now)
         if lack is not None:
-            shown = as_waiting(record, WORKERS, lack, now)
+            shown = as_waiting(record, what, lack, now)
             if (record.waiting_for, record.reason) == (shown.waiting_for, shown.reason):
                 return
         try:
@@ -339,10 +349,17 @@ class Carrier:
             if run is None:
                 return
             try:
-                await self._show_waiting(carried, self._lack_of_workers(carried.record.function))
+                what, lack = WORKERS, self._lack_of_workers(carried.record.function)
+                if lack is None:
+                    what, lack = ROOM, await self._lack_of_room(carried)
+                await self._show_waiting(carried, lack, what)
             except Conflict:
                 carried.stop()
                 return
+            except BrokerUnreachable as error:
+                logger.debug(
+                    "job %s: not known whether there is room: %s", carried.record.id, error
+                )
             done, record = run.done, carried.record
             is_timed = record.timeout is not None
             if done == record.done and not (
@@ -371,6 +388,28 @@ class Carrier:
             except JetmapError as error:
                 await self._end(carried, "failed", str(error))
                 carried.stop()
+
+    async def _until_room(self, ask: Callable[[], Awaitable[int]]) -> int:
+        """Store something as soon as the broker has room: a full store ends no job."""
+        while True:
+            try:
+                return await ask()
+            except NoRoom as error:
+                logger.info("a job waits for room: %s", error)
+            await asyncio.sleep(ROOM_SECONDS)
+
+    async def _lack_of_room(self, carried: Carried) -> str | None:
+        """Why outcomes cannot be stored, or None; asked when nothing has come for a while."""
+        run, now = carried.run, time.monotonic()
+        if run is None or run.done != carried.looked_done:
+            carried.looked_done, carried.looked_at = (0 if run is None else run.done), now
+            return None
+        if now - carried.looked_at < ROOM_SECONDS:
+            return carried.lack_of_room
+        carried.looked_at = now
+        has_room = await self._store.spare.has_room()
+        carried.lack_of_room = None if has_room else FULL
+        return carried.lack_of_room
 
     async def _more(self, carried: Carried, stored: int) -> int:
         async def write(record: Record) -> int:
@@ -432,7 +471,9 @@ class Carrier:
         carried.writing = record
         while True:
             try:
-                carried.seq = await self._store.write(record, after, ttl=ttl)
+                carried.seq = await self._until_room(
+                    lambda after=after: self._store.write(record, after, ttl=ttl)  # type: ignore[misc]
+                )
                 break
             except Conflict:
                 there, after = await self._store.read(record.id)

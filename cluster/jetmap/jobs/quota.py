@@ -46,6 +46,10 @@ class Quota:
         self._limit = limit
         self._catch_up = catch_up
 
+    def cap(self, room: int) -> None:
+        """Promise no more than the broker's account may store, less a tenth for all else."""
+        self._limit = min(self._limit, room * 9 // 10)
+
     async def reserve(self, uploading: Uploading, wanted: int) -> None:
         """Raises StoreFull, UploadLost. The upload is then to be dropped."""
         record = uploading.record
@@ -87,8 +91,9 @@ class Quota:
 
     def _full(self, used: int, wanted: int) -> StoreFull:
         return StoreFull(
-            f"the job store is full: {used:,} of {self._limit:,} bytes (job_store_bytes) are taken "
-            f"or reserved, and this job needs {wanted:,}; delete jobs that are over, or raise the "
+            f"the job store is full: {used:,} of {self._limit:,} bytes (job_store_bytes, "
+            "or the most that the broker takes) are taken or reserved, and this job needs "
+            f"{wanted:,}; delete jobs that are over, or raise the "
             "limit",
             limit=self._limit,
             used=used,

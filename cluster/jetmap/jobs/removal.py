@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import msgspec
 
+from jetmap.errors import NoRoom
+
 from .catalogue import Catalogue
 from .records import Record
 from .store import Conflict, Store
+
+logger = logging.getLogger(__name__)
 
 TOMBSTONE_SECONDS = 60.0  # How long a record says so, at least; then a sweep takes it away.
 
@@ -39,9 +44,28 @@ class Removal:
             at = await self._store.write(gone, seq)
         except Conflict:
             return False
-        self._catalogue.heard(gone, at)
+        except NoRoom:
+            if not await self._bury_without_room(record, gone, seq):
+                return False
+        else:
+            self._catalogue.heard(gone, at)
         await self._store.remove(record.id)
         await self._free_key(record)
+        return True
+
+    async def _bury_without_room(self, record: Record, gone: Record, seq: int) -> bool:
+        """Removing needs no room and makes some; then the others are told.
+
+        Whom nobody can tell misses the record at the next sweep.
+        """
+        if not await self._store.forget(record.id, seq):
+            return False
+        self._catalogue.gone(record.id)
+        await self._store.remove(record.id)
+        try:
+            self._catalogue.heard(gone, await self._store.write(gone, 0))
+        except (Conflict, NoRoom) as error:
+            logger.info("job %s is removed, and others see it later: %s", record.id, error)
         return True
 
     async def drop(self, record: Record) -> None:

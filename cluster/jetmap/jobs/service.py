@@ -12,10 +12,12 @@ import msgspec
 
 from jetmap import bounds, subjects
 from jetmap.broker.connection import Connection, JetStreamError
+from jetmap.broker.faults import lacks_room
 from jetmap.dispatch.dispatcher import Dispatcher
 from jetmap.errors import (
     JetmapError,
     JobsUnavailable,
+    NoRoom,
     NoWorkers,
     StoreFull,
     UnknownJob,
@@ -89,6 +91,7 @@ class Jobs:
         self._quota = Quota(
             self.store, self._catalogue, options.store.max_bytes, self._watch.catch_up
         )
+        self._is_limit_known = False
         self._folds = Folds(FOLD_BYTES)
         self._readers = Readers(self.store, self.get, self._catalogue.get, self._folds.get)
 
@@ -130,6 +133,7 @@ class Jobs:
         reserve = bounds.SIZE.check_optional("reserve", reserve)
         self._dispatcher.check_overhead(len(kwargs))
         await self._ensure()
+        await self._ask_limit()
         try:
             await self._dispatcher.attendance.find(function, None, 1.0)
         except (NoWorkers, WorkerStartFailed) as error:
@@ -282,7 +286,10 @@ class Jobs:
     async def delete(self, id: str) -> None:
         """Ends a job and removes all of it. Raises UnknownJob."""
         if (await self.get(id)).state != "unreadable":
-            await self._cancel(id)
+            try:
+                await self._cancel(id)
+            except NoRoom as error:
+                logger.info("job %s is removed at once: %s", id, error)
         while True:
             there, seq = await self.store.read(id)
             if there is None:
@@ -313,7 +320,12 @@ class Jobs:
                 reason=None,
             )
             try:
-                seq = await self.store.write(cancelled, seq, ttl=record.ttl)
+                try:
+                    seq = await self.store.write(cancelled, seq, ttl=record.ttl)
+                except NoRoom:
+                    # Its input is of no use any more, and removing it makes room.
+                    await self.store.remove_input(id)
+                    seq = await self.store.write(cancelled, seq, ttl=record.ttl)
             except Conflict:
                 continue
             self._catalogue.heard(cancelled, seq)
@@ -362,12 +374,27 @@ class Jobs:
         if self._options.refusal is not None:
             raise JobsUnavailable(self._options.refusal)
 
+    async def _ask_limit(self) -> None:
+        """Ask the broker once how much its account may store."""
+        if self._is_limit_known:
+            return
+        try:
+            limits = (await self._connection.api("INFO"))["limits"]
+        except (JetmapError, KeyError) as error:
+            logger.debug("the limits of the broker's account are not known: %s", error)
+            return
+        self._is_limit_known = True
+        if (most := int(limits.get("max_storage", -1))) > 0:
+            self._quota.cap(most)
+
     async def _ensure(self) -> None:
         self._check()
         if self._watch.is_loaded:
             return
         try:
-            await streams.ensure(self._connection, self.store.pool, self._options.store)
+            await streams.ensure(self._connection, self.store, self._options.store)
         except JetStreamError as error:
+            if lacks_room(error):
+                raise await self.store.no_room(error, 0) from error
             raise JobsUnavailable(f"jobs need file storage in the NATS server: {error}") from error
         await self._watch.load()

@@ -16,10 +16,12 @@ from nats.aio.msg import Msg
 from jetmap import subjects
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection, JetStreamError, Subscription, checked
+from jetmap.broker.faults import lacks_room
 from jetmap.broker.provision import STREAM_NOT_FOUND
-from jetmap.errors import BrokerUnreachable, JetmapError
+from jetmap.errors import BrokerUnreachable, JetmapError, NoRoom
 
 from .records import KeyRecord, Record, read_record
+from .spare import Spare
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class Store:
     def __init__(self, connection: Connection, pool: str) -> None:
         self.connection = connection
         self.pool = pool
+        self.spare = Spare(connection, pool)
         self._jobs = subjects.job_stream(pool, "JOBS")
 
     # Records
@@ -69,7 +72,7 @@ class Store:
         """Stores a record if the one before it has sequence number ``after`` (0: there is
         none). ttl: seconds until it expires. Returns its sequence number; raises Conflict."""
         subject = subjects.job_state(self.pool, record.id)
-        return await self._put(subject, msgspec.json.encode(record), after, ttl)
+        return await self._note(subject, msgspec.json.encode(record), after, ttl)
 
     async def read_key(self, key: str) -> tuple[KeyRecord | None, int]:
         found = await self._last(subjects.job_key(self.pool, key))
@@ -83,12 +86,10 @@ class Store:
 
     async def write_key(self, key: str, record: KeyRecord, after: int, ttl: float) -> int:
         subject = subjects.job_key(self.pool, key)
-        return await self._put(subject, msgspec.json.encode(record), after, ttl)
+        return await self._note(subject, msgspec.json.encode(record), after, ttl)
 
     async def renew_lease(self, dispatcher: str, ttl: float) -> None:
-        headers = {"Nats-TTL": f"{max(1, round(ttl))}s"}
-        subject = subjects.lease(self.pool, dispatcher)
-        await self._request(subject, b"1", headers)
+        await self._note(subjects.lease(self.pool, dispatcher), b"1", None, ttl)
 
     async def drop_lease(self, dispatcher: str) -> None:
         await self._purge("JOBS", subjects.lease(self.pool, dispatcher))
@@ -108,8 +109,15 @@ class Store:
     # Inputs and outcomes
 
     async def append(self, subject: str, data: bytes) -> int:
-        """Stores a message; returns its sequence number. Raises JetStreamError: it is full."""
-        return await self._put(subject, data, None, None)
+        """Stores a message; returns its sequence number. Raises NoRoom."""
+        try:
+            if self.spare.is_released and not await self.spare.fill():
+                raise JetStreamError(503, 10023, "what is left is kept for records")
+            return await self._put(subject, data, None, None)
+        except JetStreamError as error:
+            if not lacks_room(error):
+                raise
+            raise await self.no_room(error, len(data)) from error
 
     async def fetch(
         self,
@@ -209,9 +217,10 @@ class Store:
     async def remove_input(self, job: str) -> None:
         await self._purge("INPUT", subjects.job_input(self.pool, job))
 
-    async def forget(self, job: str, seq: int) -> None:
-        """Removes a job's record, if it is still that with this sequence number."""
-        await self._purge("JOBS", subjects.job_state(self.pool, job), seq)
+    async def forget(self, job: str, seq: int) -> bool:
+        """Removes a job's record, if it is still that with this sequence number, and says whether
+        it was. Needs no room."""
+        return await self._purge("JOBS", subjects.job_state(self.pool, job), seq) > 0
 
     async def forget_key(self, key: str, seq: int) -> None:
         """Removes a key, if it is still that with this sequence number."""
@@ -237,6 +246,41 @@ class Store:
             return b"", int(message["seq"])
         return base64.b64decode(message.get("data", "")), int(message["seq"])
 
+    async def _note(self, subject: str, data: bytes, after: int | None, ttl: float | None) -> int:
+        """As ``_put``, in the room that is kept free for records where there is no other. Raises
+        NoRoom."""
+        try:
+            return await self._put(subject, data, after, ttl)
+        except JetStreamError as error:
+            if not lacks_room(error):
+                raise
+            if await self.spare.release():
+                logger.warning("the store of jobs is full; records go into the room kept for them")
+                try:
+                    return await self._put(subject, data, after, ttl)
+                except JetStreamError as again:
+                    if not lacks_room(again):
+                        raise
+            raise await self.no_room(error, len(data)) from error
+
+    async def no_room(self, error: JetStreamError, wanted: int) -> NoRoom:
+        """Ask the broker how much there is, and say what to do."""
+        used, limit = 0, -1
+        try:
+            info = await self.connection.api("INFO")
+            used, limit = int(info["storage"]), int(info["limits"]["max_storage"])
+        except (JetmapError, KeyError) as unknown:
+            logger.debug("the room of the account is not known: %s", unknown)
+        of = f" of {limit:,}" if limit >= 0 else ""
+        return NoRoom(
+            f"the NATS server has no room for jobs: {error.description} (error {error.err_code}; "
+            f"{used:,}{of} bytes are used in its file storage). Delete jobs that are over, or give "
+            "the server more room: its disk, max_file_store, or its account's limits",
+            limit=limit if limit >= 0 else used,
+            used=used,
+            wanted=wanted,
+        )
+
     async def _put(self, subject: str, data: bytes, after: int | None, ttl: float | None) -> int:
         headers: dict[str, str] = {}
         if after is not None:
@@ -260,13 +304,16 @@ class Store:
 
         return int((await self._patiently(ask))["seq"])
 
-    async def _purge(self, kind: str, subject: str, until: int | None = None) -> None:
-        """until: the last sequence number that is removed."""
+    async def _purge(self, kind: str, subject: str, until: int | None = None) -> int:
+        """Returns how many messages were removed. until: the last sequence number that is."""
         stream = subjects.job_stream(self.pool, kind)
         request: dict[str, Any] = {"filter": subject}
         if until is not None:
             request["seq"] = until + 1
-        await self._patiently(lambda: self.connection.api(f"STREAM.PURGE.{stream}", request))
+        answer = await self._patiently(
+            lambda: self.connection.api(f"STREAM.PURGE.{stream}", request)
+        )
+        return int(answer.get("purged", 0))
 
     async def _patiently(self, ask: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
         """Asks again while the broker is away or elects a leader."""

@@ -11,6 +11,8 @@ from jetmap.broker import topology
 from jetmap.broker.connection import Connection, JetStreamError
 from jetmap.broker.provision import STREAM_NOT_FOUND, Wish, halves
 
+from .store import Store
+
 LEAST_BYTES = 64 << 20  # Of a stream in an account that wants a limit of each.
 MARKER_SECONDS = 3600  # How long an expired job is known to have been there.
 
@@ -35,11 +37,13 @@ async def last(c: Connection, pool: str) -> int | None:
     return int(info["state"]["last_seq"])
 
 
-async def ensure(c: Connection, pool: str, options: StoreOptions) -> None:
+async def ensure(c: Connection, store: Store, options: StoreOptions) -> None:
     """Makes those that are missing. Raises TopologyMismatch, naming each setting that differs."""
+    pool = store.pool
     copies = await topology.copies_there(c, pool, options.replicas)
     for wish, required in wishes(pool, options, copies):
         await topology.ensure(c, wish.config["name"], wish, required)
+    await store.spare.ensure(copies)
 
 
 def wishes(

@@ -140,5 +140,6 @@ class Upload:
             done, self._flying = await asyncio.wait(
                 self._flying, return_when=asyncio.FIRST_COMPLETED
             )
-            for task in done:
-                task.result()
+            failed = [error for task in done if (error := task.exception()) is not None]
+            if failed:
+                raise failed[0]

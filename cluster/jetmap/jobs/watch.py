@@ -208,7 +208,12 @@ class Watch:
         """Removes inputs and outcomes of jobs that are not there any more; forgets those whose
         expiry was not heard of, and those that were removed a while ago."""
         now = time.time()
+        await self._store.spare.fill()
+        there_are = await self._store.jobs_in("JOBS")
         for record in self._catalogue:
+            if record.id not in there_are and (await self._store.read(record.id))[1] == 0:
+                self._catalogue.gone(record.id)  # It was removed when there was no room to say so.
+                continue
             readable = record.state != "unreadable"
             if readable and record.is_over and now > record.updated + record.ttl:
                 there, seq = await self._store.read(record.id)
