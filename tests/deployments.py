@@ -65,6 +65,11 @@ class Servers:
             for route, port in zip(routes, ports, strict=True)
         ]
 
+    @property
+    def last(self) -> subprocess.Popen[bytes]:
+        """The process of the server that was started last."""
+        return self._processes[-1]
+
     def stop(self) -> None:
         for process in self._processes:
             process.kill()

@@ -72,15 +72,19 @@ async def dial(
     }
     options = _options(auth) | callbacks
     where = ", ".join(without_secrets(server) for server in servers)
+    task = asyncio.current_task()
+    cancelled = task.cancelling() if task else 0
     try:
         async with asyncio.timeout(timeout):
             await client.connect(list(servers), name=name, inbox_prefix=inbox_prefix, **options)
+        _check_cancelled(task, cancelled)
         _check_tls(client, servers, auth, where)
         _check_version(client, where)
     except BaseException as error:
         await discard(client)
         if not isinstance(error, Exception):
             raise
+        _check_cancelled(task, cancelled)
         if isinstance(error, ImportError):
             raise ConfigurationError(
                 ["a NATS credentials file needs a package more: `pip install nkeys`"]
@@ -92,6 +96,12 @@ async def dial(
         raise reason from None
     client.options |= {"allow_reconnect": True, "max_reconnect_attempts": -1}
     return client
+
+
+def _check_cancelled(task: asyncio.Task[Any] | None, before: int) -> None:
+    """Raises CancelledError if the task was cancelled: nats-py swallows that while it connects."""
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 async def discard(client: QuickClient) -> None:

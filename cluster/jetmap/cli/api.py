@@ -18,7 +18,7 @@ from .exits import Exit
 from .listening import gateway_problems, listen, url_of
 from .options import BROKER, GATEWAY, takes
 from .running import with_broker
-from .signals import Stop, run_heeding
+from .signals import LEAVE_SECONDS, Asked, Stop, run_heeding
 
 
 @takes(*BROKER, *GATEWAY, "grace")
@@ -39,7 +39,11 @@ def api(settings: Settings) -> None:
         import uvloop
 
         raise typer.Exit(
-            run_heeding(serve(settings, sock, inherited is None), uvloop.new_event_loop)
+            run_heeding(
+                serve(settings, sock, inherited is None),
+                uvloop.new_event_loop,
+                patience=settings.grace + LEAVE_SECONDS,
+            )
         )
 
 
@@ -52,7 +56,11 @@ async def serve(settings: Settings, sock: socket.socket, announce: bool) -> int:
     raise_descriptor_limit()
     stop = Stop()
     # Started here, not in the application's lifespan: there a fault would be a traceback.
-    async with attached(settings) as cluster:
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            cluster = await stop.unless_asked(stack.enter_async_context(attached(settings)))
+        except Asked:
+            return Exit.OK  # It had taken nothing yet.
         server = GatewayServer(
             create_app(cluster, settings),
             Timeouts.of(settings),

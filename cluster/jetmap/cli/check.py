@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from .exits import Exit, code_of
 from .listening import gateway_problems, listen, server_problems
 from .options import BROKER, GATEWAY, SERVER, WORKER, takes
 from .running import running_up
+from .signals import run_unless_stopped
 
 CONNECT_SECONDS = 5.0
 CONSUMERS_REACHED = 10026
@@ -90,9 +90,9 @@ def steps(settings: Settings) -> Iterator[Step]:
     yield "cores", lambda: _cores(settings)
     yield "gateway", lambda: _gateway(settings)
     if settings.nats_url:
-        yield "broker", lambda: asyncio.run(check_broker(settings))
+        yield "broker", lambda: run_unless_stopped(check_broker(settings))
     elif running_up(settings) is not None:
-        yield "broker", lambda: asyncio.run(_running(settings))
+        yield "broker", lambda: run_unless_stopped(_running(settings))
     else:
         yield "nats-server", lambda: _server(settings)
 

@@ -24,10 +24,10 @@ from jetmap.demo.http import DemoError, Gateway
 from jetmap.demo.work import Sample, Work, prime_search, sample, source_metrics
 from jetmap.settings import Settings
 
-from .installation import Installation
+from .installation import FAREWELL, Installation
 from .options import takes
 from .progress import Bar
-from .signals import Stop, run_heeding
+from .signals import LEAVE_SECONDS, Asked, Stop, run_heeding
 from .tether import TETHER
 
 TASKS = "jetmap.demo.tasks"
@@ -59,24 +59,17 @@ def demo(settings: Settings) -> None:
     found; then does the same on one core to compare. Takes about a minute and leaves nothing
     behind.
     """
-    run_heeding(_demonstrate(settings))
+    run_heeding(_demonstrate(settings), patience=2 * FAREWELL + LEAVE_SECONDS)
 
 
 async def _demonstrate(settings: Settings) -> None:
     stop = Stop()
     console = Console(soft_wrap=True, highlight=False)
-    working = asyncio.ensure_future(_work(own(settings), console))
-    asked = asyncio.ensure_future(stop.asked.wait())
     try:
-        await asyncio.wait({working, asked}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            # It stops what it has started before it ends.
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
-            raise KeyboardInterrupt
-        await working
-    finally:
-        asked.cancel()
+        # It stops what it has started before it ends.
+        await stop.unless_asked(_work(own(settings), console))
+    except Asked:
+        raise KeyboardInterrupt from None
 
 
 def own(settings: Settings) -> Settings:

@@ -28,7 +28,7 @@ from .exits import Exit, say
 from .jobs import described, duration
 from .options import BROKER, takes
 from .progress import Bar
-from .signals import unless_stopped
+from .signals import run_unless_stopped
 from .values import Failures, write_values
 
 if TYPE_CHECKING:
@@ -73,8 +73,7 @@ def job(
         work = _state(cluster, id, given[0] if given else "", as_json)
     import uvloop
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        raise typer.Exit(runner.run(unless_stopped(work)))
+    raise typer.Exit(run_unless_stopped(work, uvloop.new_event_loop))
 
 
 async def _state(cluster: Cluster, id: str, action: str, as_json: bool) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from jetmap.settings import Settings
 
 from .clusters import attached
 from .options import BROKER, takes
+from .signals import run_unless_stopped
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
@@ -59,7 +59,7 @@ def jobs(
     wanted = [part.strip() for text in state or [] for part in text.split(",")]
     if unknown := [part for part in wanted if part not in STATES]:
         raise ConfigurationError([f"--state {unknown[0]}: it is one of {', '.join(STATES)}"])
-    found, more = asyncio.run(_list(attached(settings), wanted, function, limit))
+    found, more = run_unless_stopped(_list(attached(settings), wanted, function, limit))
     if as_json:
         json.dump([described(status) for status in found], sys.stdout, indent=2)
         sys.stdout.write("\n")

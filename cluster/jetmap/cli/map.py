@@ -16,7 +16,7 @@ from .clusters import attached, embedded
 from .lines import ARRAY_HINT, Reader, count_lines
 from .options import BROKER, WORKER, takes
 from .progress import Bar
-from .signals import unless_stopped
+from .signals import run_unless_stopped
 from .streams import require_stdout
 from .values import Failures, kwargs_of, open_lines, within, write_values
 
@@ -61,9 +61,8 @@ def map(
         import uvloop
 
         total = count_lines(source)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            work = _map(cluster, name, source, total, encoded, timeout, settings)
-            raise typer.Exit(runner.run(unless_stopped(work)))
+        work = _map(cluster, name, source, total, encoded, timeout, settings)
+        raise typer.Exit(run_unless_stopped(work, uvloop.new_event_loop))
 
 
 async def _map(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import sys
@@ -21,6 +20,7 @@ from jetmap.versions import differences
 
 from .clusters import attached
 from .options import BROKER, takes
+from .signals import run_unless_stopped
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
@@ -40,7 +40,7 @@ def status(
 
     Example: jetmap status --nats nats://broker:4222
     """
-    agents = asyncio.run(_ask(attached(settings)))
+    agents = run_unless_stopped(_ask(attached(settings)))
     if here:
         agents = [agent for agent in agents if agent.host == socket.gethostname()]
     found = summary(settings.pool, agents)

@@ -17,7 +17,7 @@ from .exits import say
 from .lines import ARRAY_HINT, Reader, count_lines
 from .options import BROKER, takes
 from .progress import Bar
-from .signals import unless_stopped
+from .signals import run_unless_stopped
 from .values import kwargs_of, open_lines, within
 
 if TYPE_CHECKING:
@@ -76,9 +76,8 @@ def submit(
         import uvloop
 
         total = count_lines(source)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            work = _submit(cluster, function, source, total, encoded, ttl, timeout, key, settings)
-            record, is_new = runner.run(unless_stopped(work))
+        work = _submit(cluster, function, source, total, encoded, ttl, timeout, key, settings)
+        record, is_new = run_unless_stopped(work, uvloop.new_event_loop)
     typer.echo(record.id)
     what = f"{record.total:,} items are stored" if is_new else f"{key!r} has this job already"
     say(f"{what}; to follow the job: jetmap job {record.id} --follow")

@@ -10,10 +10,10 @@ from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings, is_loopback
 
 from . import stores
-from .installation import Installation
+from .installation import FAREWELL, Installation
 from .listening import address_for_others, gateway_problems, server_problems
 from .options import GATEWAY, SERVER, WORKER, takes
-from .signals import Stop, run_heeding
+from .signals import LEAVE_SECONDS, Asked, Stop, run_heeding
 
 
 @takes("tasks", *WORKER, *GATEWAY, *SERVER, "pool")
@@ -35,7 +35,8 @@ def up(settings: Settings) -> None:
         problems.insert(0, "name the TASKS to run: jetmap up tasks.py")
     if problems:
         raise ConfigurationError(problems)
-    run_heeding(serve(settings))
+    patience = 2 * (settings.grace + FAREWELL) + LEAVE_SECONDS
+    run_heeding(serve(settings), patience=patience)
 
 
 async def serve(settings: Settings) -> None:
@@ -44,12 +45,14 @@ async def serve(settings: Settings) -> None:
     store = await asyncio.to_thread(stores.hold, settings)
     installation = Installation(settings, register=True, store=store)
     try:
-        await installation.start()
+        await stop.unless_asked(installation.start())
         greeting = asyncio.ensure_future(_greet(installation, settings))
         try:
             await installation.until(stop.asked)
         finally:
             greeting.cancel()
+    except Asked:
+        pass  # What it has started ends below.
     finally:
         await installation.stop(stop.demanded)
 

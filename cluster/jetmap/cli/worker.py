@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import typer
 
-from jetmap.agent.agent import Agent
+from jetmap.agent.agent import DRAIN_FLUSH_SECONDS, Agent
 from jetmap.agent.options import AgentOptions
 from jetmap.broker.connection import Connection
 from jetmap.errors import ConfigurationError, WorkerStartFailed
@@ -22,7 +22,7 @@ from jetmap.subjects import presence
 from .exits import Exit
 from .options import BROKER, WORKER, takes
 from .running import with_broker
-from .signals import Stop, first, run_heeding
+from .signals import LEAVE_SECONDS, Asked, Stop, first, run_heeding
 from .tether import local_up
 
 logger = logging.getLogger(__name__)
@@ -44,19 +44,24 @@ def worker(settings: Settings) -> None:
         raise ConfigurationError(["name the TASKS to run: jetmap worker tasks.py --nats URL"])
     import uvloop
 
-    raise typer.Exit(run_heeding(serve(settings), uvloop.new_event_loop))
+    patience = settings.grace + DRAIN_FLUSH_SECONDS + LEAVE_SECONDS
+    raise typer.Exit(run_heeding(serve(settings), uvloop.new_event_loop, patience=patience))
 
 
 async def serve(settings: Settings) -> int:
     """Runs an agent until a signal; returns the exit code."""
     stop = Stop()
     settings = with_broker(settings)
-    connection = await Connection.open(
+    opening = Connection.open(
         settings.servers(),
         name="jetmap worker",
         auth=settings.auth(),
         timeout=settings.start_timeout,
     )
+    try:
+        connection = await stop.unless_asked(opening)
+    except Asked:
+        return Exit.OK  # It had taken nothing yet.
     try:
         return await _offer(Agent(connection, agent_options(settings)), connection, settings, stop)
     finally:
@@ -70,8 +75,8 @@ async def _offer(agent: Agent, connection: Connection, settings: Settings, stop:
         logging.getLogger("jetmap.agent.agent").addFilter(state.is_news)
     subject = presence(settings.pool, agent.id)
     subscription = await connection.subscribe(subject, state.announced)
-    await agent.start()
     try:
+        await stop.unless_asked(agent.start())
         await first(state.decided, stop.asked, timeout=settings.start_timeout)
         if agent.refused is not None:
             raise agent.refused
@@ -84,6 +89,8 @@ async def _offer(agent: Agent, connection: Connection, settings: Settings, stop:
         if stop.by is not None:
             logger.info("%s: finishing within %g s", stop.by.name, settings.grace)
         await _drain(agent, settings.grace, stop)
+    except Asked:
+        pass  # It had taken nothing yet.
     finally:
         await agent.stop()
         await subscription.unsubscribe()

@@ -140,6 +140,8 @@ class Carrier:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if not self._store.connection.connected:
+            return
         me = self._dispatcher.id
         for record in list(self._catalogue):
             if record.owner == me and record.state in ("queued", "running"):

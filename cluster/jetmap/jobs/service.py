@@ -40,6 +40,7 @@ from .watch import Watch
 
 logger = logging.getLogger(__name__)
 
+CLOSE_SECONDS = 2.0  # For telling the broker what others may take over.
 DROP_SECONDS = 5.0  # For removing an upload that could not begin; else the beat does it.
 COUNT_SECONDS = 2.0  # For counting a cancelled job's outcomes while its caller waits.
 LATE_SECONDS = 3.0  # After which those that were on their way are there; they are counted then.
@@ -102,10 +103,22 @@ class Jobs:
             await self._watch.start()
 
     async def close(self) -> None:
-        """Lets go of what is carried here, for others to take over at once."""
-        await self._carrier.close()
-        await self._watch.close()
-        await self._readers.close()
+        """Lets go of what is carried here, for others to take over at once.
+
+        A broker that does not answer is not waited for: the lease runs out then, and others take
+        over after that.
+        """
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._carrier.close()
+        except TimeoutError:
+            logger.info("the broker does not answer: others take over when the lease has ended")
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._watch.close()
+                await self._readers.close()
+        except TimeoutError:
+            pass
 
     # Submitting
 
