@@ -22,7 +22,7 @@ async def main(url: str, log: str, items: list[tuple[int, float]]) -> None:
         ledger = account(cluster)
         found = sorted([first, *[outcome async for outcome in stream]], key=lambda o: o.index)
         values = [o.value if o.ok else type(o.error).__name__ for o in found]
-        print(json.dumps([values, cluster.stats.chunks_again, ledger.repeats]))
+        print(json.dumps([values, cluster.stats.chunks_again.total(), ledger.repeats]))
 
 
 if __name__ == "__main__":

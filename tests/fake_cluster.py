@@ -17,6 +17,7 @@ import msgspec
 
 from jetmap import arrays, subjects
 from jetmap.client.cluster import Cluster
+from jetmap.counts import PoolCounts
 from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.outcome import Batch
 from jetmap.dispatch.roster import FunctionStatus
@@ -47,6 +48,7 @@ class FakeCluster:
 
     def __init__(self, *functions: Callable[..., Any], chunk: int = 3, swap: bool = False) -> None:
         self.connected = True
+        self.counts = PoolCounts()
         self.stats = Stats()
         self.memory = Memory(1 << 60)
         self.refuse: Exception | None = None
@@ -113,6 +115,10 @@ class FakeCluster:
     def info(self, name: str) -> FunctionInfo | None:
         function = self._functions.get(name)
         return None if function is None else _info(function)
+
+    @property
+    def pool_counts(self) -> PoolCounts:
+        return self.counts
 
     @property
     def workers(self) -> list[Presence]:

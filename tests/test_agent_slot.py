@@ -161,6 +161,7 @@ class Account:
         self.ends: Counter[int] = Counter()
         self.crashes: list[tuple[Holding, Crash]] = []
         self.rests: list[tuple[Holding, int]] = []
+        self.renewed = 0
         self.failures = 0
         self.worker: FakeWorker | None = None
 
@@ -179,6 +180,9 @@ class Account:
     def core_lost(self, slot: Slot) -> None:
         self.idle -= 1
         assert self.idle == 0
+
+    def recycled(self) -> None:
+        self.renewed += 1
 
     async def reported(self, held: Holding, report: bytes, last: bool) -> None:
         assert not self.ends[id(held)], "it has ended"

@@ -97,7 +97,6 @@ async def test_metrics_in_both_formats() -> None:
     assert samples["jetmap_items_total", ""] == 4
     assert samples["jetmap_item_errors_total", "invalid"] == 1
     assert samples["jetmap_item_errors_total", "lost"] == 0
-    assert samples["jetmap_busy_cores", ""] == 1
     assert samples["jetmap_backlog_seconds", ""] == 0
     assert samples["jetmap_queue_wait_seconds_bucket", "0.001"] == 0
     assert samples["jetmap_queue_wait_seconds_bucket", "0.0025"] == 1

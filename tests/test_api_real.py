@@ -197,11 +197,13 @@ async def test_what_it_tells_about_itself(site: Site) -> None:
         workers = (await client.get("/workers")).json()
         paths = (await client.get("/openapi.json")).json()["paths"]
         metrics = (await client.get("/metrics")).text
+        pool = (await client.get("/metrics/pool")).text
         ready = await client.get("/readyz")
     assert {"double", "crash", "sleepy"} <= {function["name"] for function in functions}
     assert workers[0]["cores"] == 2
     assert "/map/sleepy" in paths
-    assert "jetmap_busy_cores{" in metrics
+    assert "jetmap_chunks_total " in metrics and "jetmap_pool" not in metrics
+    assert "\njetmap_pool_cores 2.0\n" in pool
     assert ready.status_code == 200
 
 

@@ -72,7 +72,7 @@ async def test_sigterm_in_a_long_item_hands_it_back(
     assert first.process.returncode == 0, first.said
     await place.until_busy(own, CORES)
     # At once: neither its lease of ten seconds nor a silence of five had to pass.
-    assert time.monotonic() - exited < 4 and own.stats.chunks_again == 0
+    assert time.monotonic() - exited < 4 and own.stats.chunks_again.total() == 0
     gate.touch()
     assert await running == [bytes(1), bytes(2)]
 

@@ -86,7 +86,7 @@ async def test_longer_than_lease_and_memory_of_the_broker(
     values = await own.map(functions.logged, items, kwargs={"log": str(log)})
     assert values == [0, 1, 2, 3]
     assert executions(log) == dict.fromkeys(range(4), 1)
-    assert own.stats.chunks_again == 0
+    assert own.stats.chunks_again.total() == 0
     assert await consumers() == before
     # And afterwards all is as before.
     assert (

@@ -21,9 +21,10 @@ from jetmap.errors import ClusterClosed, ConfigurationError, JetmapError
 from jetmap.settings import Settings
 
 from . import functions, health, metrics, openapi
+from .access import AccessLog, Requests
 from .admission import Admission
 from .arrival import Whole
-from .asgi import App, Header, Message, Receive, Scope, Send
+from .asgi import REASON, App, Header, Message, Receive, Scope, Send
 from .dependency import HINT, find_cluster
 from .front import Front
 from .jobs import Endpoint, JobsEndpoints
@@ -97,6 +98,7 @@ class Gateway(FastAPI):
         self._token = token
         self._signer = None if token is None else Signer(token)
         self.state.admission = Admission(Limits.of(settings))
+        self.state.requests = Requests()
         self._maps = Maps(self._cluster, self.state.admission, settings.debug)
         self._jobs = JobsEndpoints(self._cluster, self.state.admission, settings.debug)
         self.router.routes += [
@@ -148,7 +150,7 @@ class Gateway(FastAPI):
                 allow_headers=CORS_HEADERS,
                 expose_headers=CORS_EXPOSED,
             )
-        return app
+        return AccessLog(app, self.state.requests, self._settings.access_log)
 
     def openapi(self) -> dict[str, Any]:
         """The document, with a path for each function that is offered now."""
@@ -176,6 +178,7 @@ class Gateway(FastAPI):
             ("/healthz", health.healthz),
             ("/readyz", health.readyz),
             ("/metrics", metrics.metrics),
+            ("/metrics/pool", metrics.pool_metrics),
         ):
             self.add_api_route(path, endpoint, methods=["GET"], include_in_schema=False)
 
@@ -288,6 +291,21 @@ def _handlers(debug: bool) -> dict[Any, Callable[[Request, Any], Any]]:
 
 def _answer(problem: Problem) -> Response:
     headers = {name.decode(): value.decode() for name, value in problem.headers}
-    return Response(
-        problem.encode(), problem.status, headers=headers, media_type="application/problem+json"
-    )
+    return _Refusal(problem, headers)
+
+
+class _Refusal(Response):
+    """A problem as an answer, which names its reason to the access log."""
+
+    def __init__(self, problem: Problem, headers: dict[str, str]) -> None:
+        media = "application/problem+json"
+        super().__init__(problem.encode(), problem.status, headers=headers, media_type=media)
+        self._reason = problem.slug
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def naming(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message[REASON] = self._reason
+            await send(message)
+
+        await super().__call__(scope, receive, naming)

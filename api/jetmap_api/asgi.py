@@ -13,12 +13,23 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 
+# Key of a response's first message: why the request is refused, for the access log.
+REASON = "jetmap.reason"
+
+
 async def respond(
-    send: Send, status: int, media: bytes, body: bytes, headers: Iterable[Header] = ()
+    send: Send,
+    status: int,
+    media: bytes,
+    body: bytes,
+    headers: Iterable[Header] = (),
+    reason: str = "",
 ) -> None:
     """One whole answer."""
+    named = {REASON: reason} if reason else {}
     await send(
-        {
+        named
+        | {
             "type": "http.response.start",
             "status": status,
             "headers": [

@@ -1,8 +1,12 @@
-"""``GET /metrics``: what an autoscaler and an operator need, read when it is asked for."""
+"""``GET /metrics`` of this process and ``GET /metrics/pool``, read when they are asked for.
+
+Labels have few values: functions that agents offer (at most 200), kinds, reasons, status codes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
@@ -17,6 +21,10 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
+from jetmap.counts import Names
+from jetmap.dispatch.stats import REASONS
+
+from .access import Requests
 from .admission import Admission
 from .dependency import cluster_of
 
@@ -26,21 +34,34 @@ if TYPE_CHECKING:
 
 
 async def metrics(request: Request) -> Response:
-    """This gateway's counters and the pool's gauges, as Prometheus or OpenMetrics text."""
+    """This gateway's counters and gauges, as Prometheus or OpenMetrics text."""
     cluster = cluster_of(request)
+    state = request.app.state
+    return _exposed(
+        request,
+        ClusterCollector(lambda: cluster),
+        _Admitted(state.admission),
+        _Asked(state.requests),
+    )
+
+
+async def pool_metrics(request: Request) -> Response:
+    """The pool's gauges and counters, the same at each gateway: scrape one, or take the maximum."""
+    cluster = cluster_of(request)
+    return _exposed(request, PoolCollector(lambda: cluster))
+
+
+def _exposed(request: Request, *collectors: Collector) -> Response:
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(ClusterCollector(lambda: cluster))
-    registry.register(_Admitted(request.app.state.admission))
-    try:
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
-    except (TypeError, ValueError):  # An Accept that names a version which is not a number.
-        encode, content_type = choose_encoder("")
+    for collector in collectors:
+        registry.register(collector)
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(registry), headers={"content-type": content_type})
 
 
 class ClusterCollector(Collector):
-    """Reads ``Cluster.stats`` and ``Cluster.workers`` at every scrape; register it in your own
-    registry if your application has one."""
+    """Reads ``Cluster.stats`` at every scrape; register it in your own registry if your
+    application has one."""
 
     def __init__(self, cluster: Callable[[], Cluster]) -> None:
         self._cluster = cluster
@@ -49,9 +70,41 @@ class ClusterCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        cluster = self._cluster()
-        yield from _of_this_process(cluster)
-        yield from _of_the_pool(cluster)
+        yield from _of_this_process(self._cluster())
+
+
+class PoolCollector(Collector):
+    """Reads what the agents of a pool announce, at every scrape.
+
+    Each process of the pool has the same gauges, so only one should export them. Its counters
+    begin with what the agents had counted when it was started.
+    """
+
+    def __init__(self, cluster: Callable[[], Cluster]) -> None:
+        self._cluster = cluster
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        yield from _of_the_pool(self._cluster())
+
+
+class _Asked(Collector):
+    """What one gateway was asked."""
+
+    def __init__(self, requests: Requests) -> None:
+        self._requests = requests
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        answered = {str(code): count for code, count in self._requests.answered.items() if code}
+        yield _labelled("jetmap_requests", "Requests answered, by status.", "code", answered)
+        text = "Requests refused, by the end of the problem's type."
+        refused = {"no-workers": 0, "too-many-maps": 0} | self._requests.refused
+        yield _labelled("jetmap_requests_refused", text, "reason", refused)
 
 
 class _Admitted(Collector):
@@ -80,20 +133,30 @@ class _Admitted(Collector):
 def _of_this_process(cluster: Cluster) -> Iterator[Metric]:
     stats = cluster.stats
     yield _counter("jetmap_maps_started", "Maps begun here.", stats.maps_started)
-    ended = CounterMetricFamily("jetmap_maps_ended", "Maps ended here.", labels=["outcome"])
-    for outcome in sorted({"ok", "failed", "withdrawn", "timeout"} | set(stats.maps_ended)):
-        ended.add_metric([outcome], stats.maps_ended.get(outcome, 0))
-    yield ended
+    outcomes = dict.fromkeys(("ok", "failed", "withdrawn", "timeout"), 0) | stats.maps_ended
+    yield _labelled("jetmap_maps_ended", "Maps ended here.", "outcome", outcomes)
+    text = "Maps that could not begin here; jobs wait instead, and are in the backlog."
+    refused = dict.fromkeys(REASONS, 0) | stats.maps_refused
+    yield _labelled("jetmap_maps_refused", text, "reason", refused)
     yield GaugeMetricFamily("jetmap_maps_open", "Maps open here.", stats.maps_open)
     memory = "Bytes that are held for maps: bodies, lists, unread results."
     yield GaugeMetricFamily("jetmap_memory_bytes", memory, cluster.memory.used)
     yield _counter("jetmap_items", "Items that have an outcome.", stats.items_done)
-    errors = CounterMetricFamily("jetmap_item_errors", "Items that failed.", labels=["kind"])
-    kinds = {"raised", "invalid", "timeout", "lost", "unencodable"}
-    for kind in sorted(kinds | set(stats.errors)):
-        errors.add_metric([kind], stats.errors.get(kind, 0))
-    yield errors
+    kinds = ("raised", "invalid", "timeout", "lost", "unencodable")
+    failed = dict.fromkeys(kinds, 0) | stats.errors
+    yield _labelled("jetmap_item_errors", "Items that failed.", "kind", failed)
+    yield _counter("jetmap_chunks_sent", "Chunks cut here and sent once.", stats.chunks_sent)
     yield _counter("jetmap_chunks", "Chunks that workers have answered.", stats.chunks)
+    text = (
+        "Chunks sent once more: lost (taken back from workers that are gone), refused (the work "
+        "stream was full) or silent (nobody was heard of them)."
+    )
+    again = dict.fromkeys(("lost", "refused", "silent"), 0) | stats.chunks_again
+    yield _labelled("jetmap_chunks_retried", text, "reason", again)
+    yield _by_function(
+        "jetmap_crashes", "Workers that died with an item of a map of this process.", stats.crashes
+    )
+    yield _counter("jetmap_agents_lost", "Agents that went silent.", stats.agents_lost)
     yield _counter("jetmap_compute_seconds", "Seconds that items computed.", stats.compute_seconds)
     yield _histogram(
         "jetmap_queue_wait_seconds", "Seconds a chunk waited for a worker.", stats.queue_wait
@@ -118,18 +181,53 @@ def _of_this_process(cluster: Cluster) -> Iterator[Metric]:
 
 
 def _of_the_pool(cluster: Cluster) -> Iterator[Metric]:
-    labels = ["pool", "host", "agent"]
-    cores = GaugeMetricFamily("jetmap_cores", "Cores an agent offers.", labels=labels)
-    ready = GaugeMetricFamily("jetmap_ready_cores", "Cores whose worker is up.", labels=labels)
-    busy = GaugeMetricFamily("jetmap_busy_cores", "Cores that compute.", labels=labels)
-    draining = GaugeMetricFamily("jetmap_draining", "1 while an agent drains.", labels=labels)
-    for presence in cluster.workers:
-        where = [presence.pool, presence.host, presence.agent]
-        cores.add_metric(where, presence.cores)
-        ready.add_metric(where, presence.ready)
-        busy.add_metric(where, presence.busy)
-        draining.add_metric(where, float(presence.draining))
-    yield from (cores, ready, busy, draining)
+    agents = cluster.workers
+    for name, text, value in (
+        ("agents", "Agents, one a host.", len(agents)),
+        ("cores", "Cores that the agents offer.", sum(p.cores for p in agents)),
+        ("ready_cores", "Cores whose worker is up.", sum(p.ready for p in agents)),
+        ("busy_cores", "Cores that compute.", sum(p.busy for p in agents)),
+        (
+            "draining_cores",
+            "Cores of agents that take no more chunks.",
+            sum(p.cores for p in agents if p.draining),
+        ),
+    ):
+        yield GaugeMetricFamily(f"jetmap_pool_{name}", text, value)
+    text = "Cores that take chunks of a function."
+    cores = GaugeMetricFamily("jetmap_pool_function_cores", text, labels=["function"])
+    names = Names()
+    by_function: Counter[str] = Counter()
+    for status in cluster.functions:
+        by_function[names.of(status.info.name)] += status.cores
+    for name, count in by_function.items():
+        cores.add_metric([name], count)
+    yield cores
+    counts = cluster.pool_counts
+    text = "Items computed for any caller, by outcome: ok, or the kind of the error."
+    yield _by_function("jetmap_pool_items", text, counts.items)
+    text = "Workers that died with an item, by signal or cause."
+    yield _by_function("jetmap_pool_crashes", text, counts.crashes)
+    recycled = counts.workers["recycled"]
+    yield _counter("jetmap_pool_workers_recycled", "Worn workers replaced.", recycled)
+    text = "Starts of workers that failed."
+    yield _counter("jetmap_pool_worker_start_failures", text, counts.workers["start_failures"])
+
+
+def _labelled(name: str, text: str, label: str, counts: Mapping[str, float]) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for value, count in sorted(counts.items()):
+        family.add_metric([value], count)
+    return family
+
+
+def _by_function(
+    name: str, text: str, counts: Mapping[tuple[str, str], float]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=["function", "kind"])
+    for (function, kind), count in sorted(counts.items()):
+        family.add_metric([function, kind], count)
+    return family
 
 
 def _counter(name: str, text: str, value: float) -> CounterMetricFamily:

@@ -97,7 +97,8 @@ def paths() -> dict[str, Any]:
         ),
         "/healthz": _get("health", "healthz", "Whether the process answers", {"200": alive}),
         "/readyz": _get("health", "readyz", "Whether a map would run", ready),
-        "/metrics": _get("health", "metrics", "Prometheus metrics", {**metrics, **starting}),
+        "/metrics": _get("health", "metrics", "Metrics of this gateway", metrics | starting),
+        "/metrics/pool": _get("health", "pool_metrics", "Metrics of the pool", metrics | starting),
     }
 
 

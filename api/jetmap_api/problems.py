@@ -172,8 +172,9 @@ def status_problem(status: int, detail: object, headers: Iterable[Header] = ()) 
 
 async def refuse(send: Send, problem: Problem) -> None:
     """Answers with a problem, whatever the request accepts."""
+    media = b"application/problem+json"
     await respond(
-        send, problem.status, b"application/problem+json", problem.encode(), problem.headers
+        send, problem.status, media, problem.encode(), problem.headers, reason=problem.slug
     )
 
 

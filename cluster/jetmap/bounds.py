@@ -131,6 +131,7 @@ LISTED_JOBS = Whole(1, 1_000_000)  # By the command line, of many pages.
 REPLICAS = Whole(0, 5)
 NICE = Whole(0, 19)
 DEPTH = Whole(1, 10_000)
+LINES = Whole(0, 10_000)  # In the log, a second.
 PORT = Whole(0, 65535)
 
 # Sizes and shares.

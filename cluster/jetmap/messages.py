@@ -124,6 +124,20 @@ class ReportHead(Message):
     count: int
 
 
+class ErrorKind(Message):
+    """What an agent reads of an item's error."""
+
+    index: int
+    kind: str
+
+
+class ReportCounts(ReportHead):
+    """What an agent reads of a report to count outcomes, the values undecoded."""
+
+    values: msgspec.Raw
+    errors: list[ErrorKind]
+
+
 class Report(ReportHead):
     """Outcomes of ``count`` consecutive items from ``start`` on.
 
@@ -260,7 +274,8 @@ class Presence(msgspec.Struct, frozen=True):
     function where it lives, or carry it. local: the offer whose chunks may do so if they carry
     the seal of this agent's user; empty: there is none. broken: modules and scripts of callers
     that the workers cannot import, and why. python, packages: versions of its workers; empty
-    in announcements of older agents.
+    in announcements of older agents. items, crashes, recycled, start_failures: counters since the
+    agent started, see ``jetmap.counts``.
     """
 
     agent: str
@@ -285,6 +300,10 @@ class Presence(msgspec.Struct, frozen=True):
     broken: dict[str, str] = {}
     python: str = ""
     packages: dict[str, str] = {}
+    items: list[tuple[str, str, int]] = []
+    crashes: list[tuple[str, str, int]] = []
+    recycled: int = 0
+    start_failures: int = 0
 
 
 class Setup(msgspec.Struct, frozen=True):

@@ -270,6 +270,7 @@ class Settings(BaseSettings):
     min_body_rate: Annotated[int, _within(bounds.RATE)] = 128
     send_timeout: Patience = 300.0
     keep_alive: Patience = 75.0
+    access_log: Annotated[int, _within(bounds.LINES)] = 20
 
     # The NATS server that `jetmap up` starts.
     nats_host: str = "127.0.0.1"

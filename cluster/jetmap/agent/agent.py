@@ -14,11 +14,12 @@ from pathlib import Path
 import msgspec
 from nats.aio.msg import Msg
 
-from jetmap import subjects
+from jetmap import counts, subjects
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection, JetStreamError, Subscription
 from jetmap.broker.faults import Forbidden, is_lasting
 from jetmap.errors import JetmapError
+from jetmap.logs import Limited
 from jetmap.messages import (
     AgentMail,
     Broken,
@@ -31,7 +32,7 @@ from jetmap.messages import (
     Presence,
     Ready,
     Report,
-    ReportHead,
+    ReportCounts,
     Rest,
     Setup,
     StartFailed,
@@ -52,9 +53,11 @@ from .reports import Reports, too_large
 from .slot import Slot, StartWorker
 from .storing import Storing
 from .warm_ups import WarmUps
-from .worker_process import WorkerProcess
+from .worker_process import WorkerProcess, signal_name
 
 logger = logging.getLogger(__name__)
+# Each crash costs a worker's start, but there may be a hundred cores.
+crashes = Limited(logger, "crashes", rate=5, burst=20)
 
 RENEW_SECONDS = 3.0
 TICK_SECONDS = 1.0
@@ -66,7 +69,7 @@ ACK, TERM, IN_PROGRESS = b"+ACK", b"+TERM", b"+WPI"
 
 _parcel = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 _head = msgspec.msgpack.Decoder(ChunkHead).decode
-_report_head = msgspec.msgpack.Decoder(ReportHead).decode
+_report_counts = msgspec.msgpack.Decoder(ReportCounts).decode
 _mail = msgspec.msgpack.Decoder(AgentMail).decode
 _control = msgspec.msgpack.Decoder(Control).decode
 
@@ -86,6 +89,7 @@ class Agent:
     ) -> None:
         self.id = subjects.new_id()
         self.failed: str | None = None
+        self.counts = counts.AgentCounts()
         self.refused: Forbidden | JetStreamError | None = None
         self._served = ""  # The offer whose chunks we pull.
         self._connection = connection
@@ -227,6 +231,7 @@ class Agent:
         await self.announce()
 
     async def worker_failed(self, slot: Slot, failure: StartFailed) -> None:
+        self.counts.start_failures += 1
         text = failure.traceback.strip() or f"{failure.type}: {failure.message}"
         if text != self.failed:
             self.failed = text
@@ -286,6 +291,10 @@ class Agent:
             embedded=self._options.embedded,
             failure=self.failed or (str(self.refused) if self.refused else None),
             trusts=self._options.setup.trust,
+            items=counts.rows(self.counts.items),
+            crashes=counts.rows(self.counts.crashes),
+            recycled=self.counts.recycled,
+            start_failures=self.counts.start_failures,
             local=self._options.local if self._served else "",
             broken=self._imports.broken(time.monotonic()),
             python=python_version(),
@@ -369,7 +378,8 @@ class Agent:
             return
         if len(report) > (limit := self._connection.max_payload - WORDS_BYTES):
             report = too_large(report, limit)
-        head = _report_head(report)
+        head = _report_counts(report)
+        self.counts.outcomes(held.head.function, head.count, (e.kind for e in head.errors))
         held.end = head.start + head.count
         held.finished = last
         self._let_some_go.set()
@@ -388,10 +398,25 @@ class Agent:
         if held.unwanted:
             await self._let_go(held, TERM)
             return
+        if crash is not None and crash.reason != "stopped":
+            self._crashed(held.head.function, held.head.map, crash)
         held.finished = True
         self._let_some_go.set()
         report = _nothing(held.head, held.end, final=Final(held.end, crash))
         await self._reports.add(held, encode(report))
+
+    def _crashed(self, function: str, map: str, crash: Crash) -> None:
+        """Count and log the end of a worker with an item."""
+        cause = crash.reason if crash.signal is None else signal_name(crash.signal)
+        self.counts.crash(function, cause)
+        hint = "; perhaps for want of memory" if cause == "SIGKILL" else ""
+        item = "before its first item" if crash.item is None else f"item {crash.item}"
+        crashes.log(
+            logging.WARNING, "%s, %s of map %s: %s%s", function, item, map, crash.message, hint
+        )
+
+    def recycled(self) -> None:
+        self.counts.recycled += 1
 
     async def flush(self) -> None:
         await self._reports.flush()

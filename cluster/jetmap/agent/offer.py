@@ -26,7 +26,9 @@ def brief(presence: Presence) -> Presence:
         for f in presence.functions
     ]
     failure = presence.failure[-1000:] if presence.failure else None
-    return msgspec.structs.replace(presence, functions=functions, failure=failure)
+    return msgspec.structs.replace(
+        presence, functions=functions, failure=failure, items=[], crashes=[]
+    )
 
 
 class Offer:

@@ -38,11 +38,16 @@ class Death:
 
     def __str__(self) -> str:
         if self.signal is not None:
-            try:
-                return f"was killed by {signal.Signals(self.signal).name}"
-            except ValueError:
-                return f"was killed by signal {self.signal}"
+            return f"was killed by {signal_name(self.signal)}"
         return f"exited with code {self.exit_code}"
+
+
+def signal_name(number: int) -> str:
+    """``SIGSEGV`` and the like, or the number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 class StartError(Exception):

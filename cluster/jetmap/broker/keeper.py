@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from jetmap.errors import BrokerUnreachable
+from jetmap.logs import Formatter
 
 from .orders import Address, Notice, Order
 from .relay import Relay
@@ -54,10 +55,10 @@ class AgentLike(Protocol):
 
 def main(order: dict[str, Any]) -> None:
     """Runs a keeper to its end. Called in a new process, by ``membership.start_keeper``."""
-    logging.basicConfig(
-        level=str(order["spec"].get("settings", {}).get("log_level", "warning")).upper(),
-        format="jetmap keeper: %(levelname)s: %(message)s",
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(Formatter("jetmap keeper: %(levelname)s: %(message)s"))
+    level = str(order["spec"].get("settings", {}).get("log_level", "warning")).upper()
+    logging.basicConfig(level=level, handlers=[handler])
     keeper = Keeper(msgspec.convert(order, Order))
     try:
         import uvloop

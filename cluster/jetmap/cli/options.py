@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import typer
 
 from jetmap.errors import ConfigurationError
+from jetmap.logs import Formatter
 from jetmap.settings import CONFIG_VARIABLE, PREFIX, Settings
 
 from .exits import exits
@@ -177,11 +178,10 @@ def load(given: dict[str, Any]) -> Settings:
 
 def log_to_stderr(level: str) -> None:
     """Logs of this process, one line each."""
-    logging.basicConfig(
-        level=level.upper(),
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        datefmt="%H:%M:%S",
-    )
+    handler = logging.StreamHandler()
+    line = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    handler.setFormatter(Formatter(line, datefmt="%H:%M:%S"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     # Their own reports of what jetmap reports in its words, or of every request.
     for noisy in ("nats", "nats.aio.client", "uvicorn.error", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

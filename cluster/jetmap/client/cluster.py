@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, Self, TypeVar, overload
 
 from jetmap import bounds
+from jetmap.counts import PoolCounts
 from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.roster import FunctionStatus
 from jetmap.dispatch.sources import AsyncObjects, Objects, Source
@@ -319,6 +320,11 @@ class Cluster(WithJobs):
     def workers(self) -> list[Presence]:
         """The agents of the pool, as they last announced themselves."""
         return [] if self._inline else self._linked().dispatcher.roster.agents
+
+    @property
+    def pool_counts(self) -> PoolCounts:
+        """Counters that the agents announce, summed over the pool."""
+        return PoolCounts() if self._inline else self._linked().dispatcher.roster.counts
 
     @property
     def stats(self) -> Stats:

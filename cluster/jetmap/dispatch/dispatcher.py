@@ -46,7 +46,7 @@ from .recovery import Parked, Recovery
 from .scheduler import Scheduler
 from .sharing import Sharing
 from .sources import Source
-from .stats import Stats
+from .stats import Stats, refusal_reason
 
 logger = logging.getLogger(__name__)
 
@@ -181,25 +181,13 @@ class Dispatcher:
         towards no limit; and the ranges of its items that need not run. Raises UnknownFunction,
         NoWorkers, WorkerStartFailed, TooManyMaps, ClusterClosed.
         """
-        if self._closed:
-            raise ClusterClosed("the cluster is closed")
-        limit = self._options.max_open_maps
-        if id is None and self.open_maps >= limit:
-            raise TooManyMaps(
-                f"{self.open_maps} maps are open, which is the limit (setting max_open_maps); "
-                "try again when some have ended",
-                setting="max_open_maps",
-                limit=limit,
-            )
         overhead = len(kwargs) + (len(ref.value or b"") if ref is not None else 0)
-        self.check_overhead(overhead)
-        counts = id is None
-        self._opening += counts
         try:
-            await self._until_connected()
-            await self.attendance.find(function, ref, self._options.announce_seconds)
-        finally:
-            self._opening -= counts
+            await self._admit(function, ref, overhead, counts=id is None)
+        except JetmapError as error:
+            if id is None:
+                self.stats.maps_refused[refusal_reason(error)] += 1
+            raise
         info = self.roster.offers(function).info
         if info is not None and ref is None:
             item_timeout = info.timeout if item_timeout is None else item_timeout
@@ -244,6 +232,28 @@ class Dispatcher:
             await self._close_map(run, "withdrawn")
             raise
         return run
+
+    async def _admit(
+        self, function: str, ref: FunctionRef | None, overhead: int, *, counts: bool
+    ) -> None:
+        """Raise what stands against a new map. counts: whether it counts among the open ones."""
+        if self._closed:
+            raise ClusterClosed("the cluster is closed")
+        limit = self._options.max_open_maps
+        if counts and self.open_maps >= limit:
+            raise TooManyMaps(
+                f"{self.open_maps} maps are open, which is the limit (setting max_open_maps); "
+                "try again when some have ended",
+                setting="max_open_maps",
+                limit=limit,
+            )
+        self.check_overhead(overhead)
+        self._opening += counts
+        try:
+            await self._until_connected()
+            await self.attendance.find(function, ref, self._options.announce_seconds)
+        finally:
+            self._opening -= counts
 
     @property
     def open_maps(self) -> int:
@@ -392,7 +402,7 @@ class Dispatcher:
         offer = self.attendance.offer(cut.map.function, cut.map.ref) or ""
         now = time.monotonic()
         flight = cut.map.ledger.send(cut.piece, cut.lane, offer, cut.seconds, now)
-        self.stats.chunks += 1
+        self.stats.chunks_sent += 1
         if cut.map.source.error is not None or not cut.map.source.has_items:
             self._check_end(run)
         if offer:
@@ -423,6 +433,7 @@ class Dispatcher:
         if flight is not None:
             flight.heard = now
             if report.final is not None:
+                self.stats.chunks += 1
                 self.stats.queue_wait.observe(max(0.0, now - flight.published - report.seconds))
         if pending >= 0 and report.final is not None:
             cores = self.roster.cores(flight.offer) if flight else 0
@@ -430,7 +441,9 @@ class Dispatcher:
         seconds = report.seconds
         if report.final is not None and report.final.crash is not None:
             # The core was of no use to anyone until its next worker was ready.
-            seconds += max(CRASH_SECONDS, report.final.crash.start_seconds)
+            crash = report.final.crash
+            seconds += max(CRASH_SECONDS, crash.start_seconds)
+            self.stats.crash(state.function, crash)
         self._settle(run, state.ledger.take(report), seconds)
         if report.rest is not None:
             self._scheduler.requeue(state)

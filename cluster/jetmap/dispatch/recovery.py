@@ -85,7 +85,14 @@ class Recovery:
         if not self._connection.connected:
             self._credit(TICK + gap)
             return
-        roster.expire(now)
+        for agent in roster.expire(now):
+            self._stats.agents_lost += 1
+            logger.warning(
+                "agent %s on host %s, with %d cores, has gone silent: what it had runs elsewhere",
+                agent.agent,
+                agent.host,
+                agent.cores,
+            )
         self.quarantine.look(now)
         await self._ask_for_word(now)
         await self._publish_silent(now)
@@ -130,7 +137,7 @@ class Recovery:
             flight.attempt += 1
             flight.heard = flight.published = now
             again.append((run.state, flight))
-        self._stats.chunks_again += len(again)
+        self._stats.chunks_again["silent"] += len(again)
         await self.outbox.publish_again(again)
 
     async def _publish_what_is_not_stored(self, run: MapRun) -> None:
@@ -182,6 +189,7 @@ class Recovery:
         if flight.subject:
             await self.outbox.take_back(flight)
         if flight.number in run.state.ledger.flights:
+            self._stats.chunks_again["lost"] += 1
             run.state.ledger.withdraw(flight, self._attendance.roster.vanished)
             self._scheduler.landed(run.state, flight, flight.seconds)
 
@@ -230,6 +238,7 @@ class Recovery:
         for run, flight in self._out(chunks):
             flight.heard = flight.published = time.monotonic()
             again.append((run.state, flight))
+        self._stats.chunks_again["refused"] += len(again)
         await self.outbox.publish_again(again)
 
     def _out(self, chunks: list[Key]) -> list[tuple[MapRun, Flight]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from jetmap.counts import PoolCounts
 from jetmap.messages import FunctionInfo, FunctionRef, Presence
 from jetmap.versions import pickles_of
 
@@ -31,8 +32,16 @@ class Roster:
         self._offers: dict[str, FunctionOffers] = {}
         self._all_cores: int | None = None
         self.vanished: dict[str, float] = {}  # Silent without a goodbye, and since when.
+        self.counts = PoolCounts()
 
     def announced(self, presence: Presence, now: float) -> None:
+        self.counts.heard(
+            presence.agent,
+            presence.items,
+            presence.crashes,
+            presence.recycled,
+            presence.start_failures,
+        )
         if presence.gone:
             self._agents.pop(presence.agent, None)
             self._heard.pop(presence.agent, None)
@@ -42,15 +51,18 @@ class Roster:
             self._heard[presence.agent] = now
         self._changed()
 
-    def expire(self, now: float) -> None:
-        """Forgets agents that have been silent for too long."""
+    def expire(self, now: float) -> list[Presence]:
+        """Forget agents that have been silent for too long; returns those."""
+        gone = []
         for agent, at in list(self._heard.items()):
             if now - at > GONE_AFTER:
+                gone.append(self._agents[agent])
                 del self._agents[agent], self._heard[agent]
                 self.vanished[agent] = now
                 self._changed()
         for agent in [a for a, at in self.vanished.items() if now - at > VANISHED_KEPT]:
             del self.vanished[agent]
+        return gone
 
     def credit(self, gap: float) -> None:
         """This process was frozen for ``gap`` seconds."""

@@ -6,6 +6,10 @@ from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 
+from jetmap import errors
+from jetmap.counts import Names
+from jetmap.messages import Crash
+
 WAIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -29,7 +33,10 @@ class Histogram:
 
 @dataclass
 class Stats:
-    """maps_ended: by outcome (ok, failed, withdrawn, timeout). errors: by kind. queue_wait:
+    """maps_ended: by outcome (ok, failed, withdrawn, timeout). maps_refused: by reason; the maps
+    that could not begin. errors: by kind. chunks_sent: cut, and sent for the first time;
+    chunks: answered to their end; chunks_again: sent again, by reason. crashes: of workers, by
+    function and cause. agents_lost: that went silent without a goodbye. queue_wait:
     seconds from publishing a chunk to its result, less its compute. backlog_items: items that
     wait, in open maps and in jobs that this process owns; backlog_seconds: their estimated
     compute."""
@@ -39,10 +46,37 @@ class Stats:
     maps_ended: Counter[str] = field(default_factory=Counter)
     items_done: int = 0
     errors: Counter[str] = field(default_factory=Counter)
+    maps_refused: Counter[str] = field(default_factory=Counter)
+    chunks_sent: int = 0
     chunks: int = 0
-    chunks_again: int = 0
+    chunks_again: Counter[str] = field(default_factory=Counter)
+    crashes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    agents_lost: int = 0
     compute_seconds: float = 0.0
     in_flight: int = 0
     backlog_items: int = 0
     backlog_seconds: float = 0.0
     queue_wait: Histogram = field(default_factory=lambda: Histogram(WAIT_BUCKETS))
+    _names: Names = field(default_factory=Names)
+
+    def crash(self, function: str, crash: Crash) -> None:
+        """Count the end of a worker with an item; one that we stopped is none."""
+        if crash.reason != "stopped":
+            self.crashes[self._names.of(function), crash.reason] += 1
+
+
+REFUSALS: list[tuple[type[BaseException], str]] = [
+    (errors.TooManyMaps, "too-many-maps"),
+    (errors.LimitExceeded, "limit-exceeded"),
+    (errors.UnknownFunction, "unknown-function"),
+    (errors.NoWorkers, "no-workers"),
+    (errors.WorkerStartFailed, "workers-cannot-start"),
+    (errors.BrokerUnreachable, "broker-unreachable"),
+    (errors.ClusterClosed, "closed"),
+]
+REASONS = tuple(reason for _, reason in REFUSALS)
+
+
+def refusal_reason(error: BaseException) -> str:
+    """One of a few words for why a map could not begin."""
+    return next((reason for cls, reason in REFUSALS if isinstance(error, cls)), "other")

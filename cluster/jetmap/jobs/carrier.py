@@ -203,6 +203,10 @@ class Carrier:
             carried.record = as_running(carried.record, now)
         await self._write(carried, carried.record, seq)
         if carried.took_over:
+            was = f"was carried by {record.owner}" if record.owner else "was let go"
+            logger.warning(
+                "job %s of %s is taken over here; it %s", record.id, record.function, was
+            )
             await self._dispatcher.recall(subjects.job_map(record.id, record.epoch))
         return True
 
@@ -464,6 +468,14 @@ class Carrier:
             waiting_for=None,
         )
         await self._write(carried, over, carried.seq)
+        log = logger.info if state == "succeeded" else logger.warning
+        log(
+            "job %s of %s has %s%s",
+            record.id,
+            record.function,
+            state,
+            f": {reason}" if reason else "",
+        )
         await self._store.remove_input(record.id)
 
     async def _write(self, carried: Carried, record: Record, after: int) -> None:

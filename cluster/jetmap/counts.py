@@ -1,0 +1,98 @@
+"""Counters of an agent, and their sums over a pool. No I/O, no clock."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
+
+FUNCTIONS = 200  # Names that are counted each; further ones together, as OTHER.
+OTHER = "(other)"
+AGENTS_KEPT = 1000  # Agents whose last counters are remembered, for the next announcement.
+
+# Function and kind: "ok" or an item error's kind for items; "died", "timeout" and the like, or
+# a signal's name, for crashes.
+Key = tuple[str, str]
+Rows = list[tuple[str, str, int]]
+
+
+class Names:
+    """Bounds the names that become labels, however many a client invents."""
+
+    def __init__(self, most: int = FUNCTIONS) -> None:
+        self._most = most
+        self._known: set[str] = set()
+
+    def of(self, name: str) -> str:
+        """The name, or OTHER once there are too many."""
+        if name in self._known:
+            return name
+        if len(self._known) >= self._most:
+            return OTHER
+        self._known.add(name)
+        return name
+
+
+class AgentCounts:
+    """What happened at one agent since it started, for callers of any kind.
+
+    items: outcomes by function and kind. crashes: workers that died with an item, by function and
+    cause. recycled: workers replaced because they were worn. start_failures: workers that
+    could not start.
+    """
+
+    def __init__(self) -> None:
+        self.items: Counter[Key] = Counter()
+        self.crashes: Counter[Key] = Counter()
+        self.recycled = 0
+        self.start_failures = 0
+        self._names = Names()
+
+    def outcomes(self, function: str, count: int, kinds: Iterable[str]) -> None:
+        """``count`` items of which those of ``kinds`` failed."""
+        name = self._names.of(function)
+        failed = 0
+        for kind in kinds:
+            failed += 1
+            self.items[name, kind] += 1
+        if count > failed:
+            self.items[name, "ok"] += count - failed
+
+    def crash(self, function: str, cause: str) -> None:
+        self.crashes[self._names.of(function), cause] += 1
+
+
+def rows(counter: Counter[Key]) -> Rows:
+    """A counter as it travels."""
+    return [(function, kind, count) for (function, kind), count in counter.items()]
+
+
+class PoolCounts:
+    """Sums over all agents that were ever heard here; they only grow, whoever comes or goes."""
+
+    def __init__(self) -> None:
+        self.items: Counter[Key] = Counter()
+        self.crashes: Counter[Key] = Counter()
+        self.workers: Counter[str] = Counter()  # recycled, start_failures
+        self._last: OrderedDict[str, Counter[tuple[str, str, str]]] = OrderedDict()
+        self._names = Names()
+
+    def heard(
+        self, agent: str, items: Rows, crashes: Rows, recycled: int, start_failures: int
+    ) -> None:
+        """An agent's counters, as it announced them. They may come late, in another order."""
+        now: Counter[tuple[str, str, str]] = Counter()
+        for what, counted in (("items", items), ("crashes", crashes)):
+            for function, kind, count in counted:
+                now[what, function, kind] = count
+        now["workers", "", "recycled"] = recycled
+        now["workers", "", "start_failures"] = start_failures
+        last = self._last.pop(agent, Counter())
+        for (what, function, kind), count in (now - last).items():
+            if what == "workers":
+                self.workers[kind] += count
+            else:
+                sums = self.items if what == "items" else self.crashes
+                sums[self._names.of(function), kind] += count
+        self._last[agent] = now | last
+        if len(self._last) > AGENTS_KEPT:
+            self._last.popitem(last=False)

@@ -1,0 +1,198 @@
+"""Logs: a line a request and a crash, none that a client can forge, and none with a secret."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import urllib.error
+import urllib.request
+
+import pytest
+
+from fake_cluster import FakeCluster, gateway
+from house import House
+from jetmap.logs import Flood, Formatter, Limited, harmless
+from jetmap_api.access import AccessLog, Requests, reason_of
+from jetmap_api.asgi import Message, Scope
+from waiting import wait_until_sync
+
+pytestmark = pytest.mark.anyio
+
+EVIL = "a\x1b[31m\rb\nc\x00\u2028\u202ed\x9bé"
+
+
+def double(n: int) -> int:
+    return 2 * n
+
+
+# Deciding
+
+
+def test_control_characters_are_escaped() -> None:
+    assert harmless(EVIL) == r"a\x1b[31m\rb\nc\x00\u2028\u202ed\x9bé"
+    assert harmless("a\nb\tc", lines=True) == "a\nb\tc"
+    assert harmless("\ud800") == r"\ud800"
+
+
+def test_no_text_passes_for_a_record() -> None:
+    record = logging.LogRecord("n", logging.INFO, "", 1, "name %s", ("x\n12:00 INFO fake",), None)
+    lines = Formatter("%(levelname)s %(message)s").format(record).split("\n")
+    assert lines == ["INFO name x", "    12:00 INFO fake"]
+    try:
+        raise ValueError(EVIL)
+    except ValueError as error:
+        exc_info = (ValueError, error, error.__traceback__)
+    record = logging.LogRecord("n", logging.ERROR, "", 1, "failed", (), exc_info)
+    text = Formatter("%(levelname)s %(message)s").format(record)
+    assert "\x1b" not in text and "\r" not in text
+    assert all(line.startswith("    ") for line in text.split("\n")[1:])
+
+
+def test_a_flood_is_counted() -> None:
+    flood = Flood(rate=2, burst=3)
+    assert [flood.lets_through(10.0) for _ in range(5)] == [True, True, True, False, False]
+    assert (flood.left_out, flood.reset(), flood.left_out) == (2, 2, 0)
+    assert [flood.lets_through(10.5), flood.lets_through(10.5)] == [True, False]
+    assert [flood.lets_through(1000.0) for _ in range(4)] == [True, True, True, False]
+
+
+def test_what_was_left_out_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    limited = Limited(logging.getLogger("x"), "crashes", rate=1, burst=1, clock=lambda: now[0])
+    with caplog.at_level("INFO"):
+        for number in range(5):
+            limited.log(logging.WARNING, "crash %d", number)
+        now[0] = 2.0
+        limited.log(logging.WARNING, "crash %d", 5)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["crash 0", "4 more crashes are not shown here", "crash 5"]
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(404, "not-found"), (429, "too-many-requests"), (499, "client-left"), (599, "other")],
+)
+def test_refusals_that_name_no_reason(status: int, reason: str) -> None:
+    assert reason_of(status) == reason
+
+
+# Requests
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.name == "jetmap_api.access"]
+
+
+async def test_a_line_a_request(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        async with gateway(FakeCluster(double)) as client:
+            await client.post("/map/double", json=[1, 2])
+            await client.post("/map/nothing?timeout=3", json=[1])
+            await client.get("/no/such/place")
+            await client.get("/healthz")
+            await client.get("/metrics")
+    found = lines(caplog)
+    assert len(found) == 3  # Probes and scrapes are for --log-level debug.
+    assert re.fullmatch(r"\S+ POST /map/double 200 \d+\.\d ms", found[0])
+    assert re.fullmatch(r"\S+ POST /map/nothing 404 unknown-function \d+\.\d ms", found[1])
+    assert re.fullmatch(r"\S+ GET /no/such/place 404 not-found \d+\.\d ms", found[2])
+
+
+async def test_nothing_secret_and_nothing_forged(caplog: pytest.LogCaptureFixture) -> None:
+    secret = "s3cr3t-t0ken"
+    with caplog.at_level("DEBUG"):
+        async with gateway(FakeCluster(double), token=secret) as client:
+            bearer = {"authorization": f"Bearer {secret}"}
+            await client.post("/map/double", json=[1], headers=bearer)
+            await client.post("/map/double", json=[1], headers={"authorization": "Bearer wr0ng"})
+            await client.get(f"/jobs/x/events?signature={secret}&token={secret}")
+            await client.get("/functions/x%0A12:00:00%20INFO%20forged%1B[2J", headers=bearer)
+            await client.get("/" + "x" * 5000)
+            await client.post("/login", data={"token": secret})
+    ours = [record for record in caplog.records if record.name.startswith("jetmap")]
+    text = "\n".join(record.getMessage() for record in ours)
+    assert secret not in text and "wr0ng" not in text and "signature" not in text
+    assert "\x1b" not in text and r"x\n12:00:00 INFO forged\x1b[2J" in text
+    assert len(lines(caplog)) == 6
+    assert max(map(len, lines(caplog))) < 300
+
+
+async def test_a_flood_of_requests_does_not_fill_the_disk(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def app(scope: Scope, receive: object, send: object) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]
+
+    async def send(message: Message) -> None:
+        pass
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    requests = Requests()
+    log = AccessLog(app, requests, rate=5)
+    scope = {"type": "http", "method": "GET", "path": "/x", "client": ("1.2.3.4", 5)}
+    with caplog.at_level("INFO"):
+        for _ in range(10_000):
+            await log(dict(scope), receive, send)
+        log._tell()
+    assert requests.answered[200] == 10_000
+    found = lines(caplog)
+    assert len(found) < 100
+    told = sum(int(line.split()[0]) for line in found if "not shown here" in line)
+    shown = sum("GET /x" in line for line in found)
+    assert told + shown == 10_000
+
+
+async def test_no_lines_where_none_are_wanted(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("DEBUG"):
+        async with gateway(FakeCluster(double), access_log=0) as client:
+            await client.post("/map/double", json=[1])
+            text = (await client.get("/metrics")).text
+    assert lines(caplog) == []
+    assert 'jetmap_requests_total{code="200"} 1.0' in text
+
+
+# For real
+
+CRASHES = """
+import os, signal, time
+from jetmap import task
+
+@task(timeout=0.3)
+def hurt(how: str) -> str:
+    if how == "segv":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if how == "sleep":
+        time.sleep(60)
+    return how
+"""
+
+
+def test_crashes_leave_a_trace_under_up(house: House) -> None:
+    """In the log of every process of `up`, at its log level, with what to look for."""
+    house.tasks.write_text(CRASHES)
+    up = house.up("--log-level", "info", "--cores", "1")
+    try:
+        for how in ("fine", "sleep", "segv"):  # A worker's first call may take longer.
+            request = urllib.request.Request(
+                f"{up.url}/map/hurt",
+                json.dumps([how]).encode(),
+                {"content-type": "application/json"},
+            )
+            try:
+                urllib.request.urlopen(request, timeout=40).close()
+            except urllib.error.HTTPError as error:
+                assert how != "fine", error.read()
+        for pattern in (
+            r"WARNING jetmap\.agent\.agent: hurt, item 0 of map \S+: the worker was killed by "
+            r"SIGSEGV in this item; its memory peaked at \d+ MiB",
+            r"WARNING jetmap\.agent\.agent: hurt, item 0 of map \S+: it computed for longer than "
+            r"its timeout of 0\.3 s",
+            r"INFO +jetmap_api\.access: \S+ POST /map/hurt 200 ",
+            r"INFO +jetmap_api\.access: \S+ POST /map/hurt [45]\d\d ",
+        ):
+            wait_until_sync(lambda p=pattern: re.search(p, house.said), pattern)  # type: ignore[misc]
+    finally:
+        house.close()
