@@ -14,7 +14,6 @@ import hypothesis
 import pytest
 import schemathesis
 from hypothesis import HealthCheck
-from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
@@ -84,7 +83,10 @@ def check_operations(token: str | None, mode: GenerationMode, examples: int) -> 
         case.validate_response(response, checks=chosen, headers=headers)
 
     for found in schema.get_all_operations():
-        strategy = found.ok().as_strategy(generation_mode=mode)
+        operation = found.ok()
+        if mode is GenerationMode.NEGATIVE and not (list(operation.query) or list(operation.body)):
+            continue  # Nothing can be wrong with a request that is only a path.
+        strategy = operation.as_strategy(generation_mode=mode)
         run = hypothesis.given(case=strategy)(examine)
         quiet = hypothesis.settings(
             max_examples=examples,
@@ -93,18 +95,16 @@ def check_operations(token: str | None, mode: GenerationMode, examples: int) -> 
             database=None,
             suppress_health_check=list(HealthCheck),
         )
-        try:
-            quiet(run)()
-        except Unsatisfiable:  # An operation that nothing can be wrong with.
-            assert mode is GenerationMode.NEGATIVE
+        quiet(run)()
     return asked
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("token", "mode"), [(TOKEN, GenerationMode.POSITIVE), (None, GenerationMode.NEGATIVE)]
 )
 def test_the_gateway_keeps_what_the_document_says(token: str | None, mode: GenerationMode) -> None:
-    assert check_operations(token, mode, 5) >= 30
+    assert check_operations(token, mode, 4) >= 30
 
 
 @pytest.mark.slow
