@@ -72,6 +72,10 @@ def _same_file(a: str, b: str) -> bool:
 def item_parameter(f: Any) -> str:
     """The name of the one positional parameter. Raises TypeError if there is not just one."""
     name = described(f)
+    if isinstance(f, str):
+        raise TypeError(
+            f"@task takes a function, not a name; the name is an option: @task(name={f!r})"
+        )
     named = isinstance(getattr(f, "__name__", None), str)
     if not callable(f) or not named or isinstance(f, type) or _is_bound(f):
         raise TypeError(f"@task takes a function, not {name}; write one: def f(item): …")

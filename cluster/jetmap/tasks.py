@@ -169,4 +169,6 @@ def _successor(f: Any) -> Function:
         for function in list(_names.values()):
             if (function.module, function.qualname) == (module, qualname) and not function.by_value:
                 return function
-    raise TypeError(f"{described(f)} is not a @task; decorate it: @task above its def")
+    from .advice import not_a_task
+
+    raise TypeError(not_a_task(f))

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from jetmap import arrays
+from jetmap.advice import check_kwargs
 from jetmap.codecs import Codec, codec_for
 from jetmap.codecs.native import encode_tagged
 from jetmap.dispatch.outcome import Batch
@@ -54,6 +55,7 @@ class Call:
         local: a name must be a function of this process. info: how workers describe the function
         of a name. Called by name, annotated values decode to builtins.
         """
+        check_kwargs(kwargs)
         function = find(f)
         if isinstance(f, str):
             if function is None and local:

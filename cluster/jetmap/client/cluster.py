@@ -6,10 +6,12 @@ import asyncio
 import sys
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, Self, TypeVar, overload
 
 from jetmap import bounds
+from jetmap.advice import MISSING, START, check_call, refusing
 from jetmap.counts import PoolCounts
 from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.roster import FunctionStatus
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
 
 X = TypeVar("X")
 Y = TypeVar("Y")
+
+
+MAP_OPTIONS = ("kwargs", "timeout", "return_exceptions")
+STREAM_OPTIONS = ("kwargs", "timeout", "ordered")
 
 
 class Cluster(WithJobs):
@@ -61,6 +67,11 @@ class Cluster(WithJobs):
         settings: Settings | None = None,
     ) -> None:
         refuse_in_worker()
+        if url is not None and not isinstance(url, str):
+            raise TypeError(
+                f"the first argument of Cluster() is the URL of a NATS server, not {url!r:.60}; "
+                "name the others: Cluster(cores=4), Cluster(tasks=['tasks.py'])"
+            )
         self._url = url
         self._tasks = [tasks] if isinstance(tasks, str) else list(tasks)
         self._pool = pool
@@ -95,6 +106,9 @@ class Cluster(WithJobs):
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+    if not TYPE_CHECKING:  # Checkers reject these by themselves.
+        __enter__ = __exit__ = refusing(f"'with' cannot start a Cluster: {START}")
 
     async def aclose(self) -> None:
         """Withdraws every open map and leaves. Twice is harmless."""
@@ -165,12 +179,13 @@ class Cluster(WithJobs):
     async def map(
         self,
         f: Callable[..., Any] | str,
-        items: Iterable[Any] | AsyncIterable[Any],
+        items: Iterable[Any] | AsyncIterable[Any] = MISSING,
         /,
-        *,
+        *more: Any,
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         return_exceptions: bool = False,
+        **unknown: Any,
     ) -> list[Any]:
         """The function's value for each item, in input order.
 
@@ -181,14 +196,11 @@ class Cluster(WithJobs):
         values[i] for items[i]. Raises the first failing item's ItemError (``index``, ``kind``),
         MapTimeout, UnknownFunction, NoWorkers, LimitExceeded, NotImportable.
         """
+        check_call(self, "map", f, items, more, unknown, MAP_OPTIONS)
         self._check()
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
         call = Call.of(f, kwargs, local=self._inline, info=self.info)
-        if isinstance(items, AsyncIterable):
-            items = [item async for item in items]
-        elif not isinstance(items, Sequence):
-            items = list(items)
-        self._check_length(len(items))
+        items = await self._listed(items)
         if not return_exceptions:
             items = await call.prepared(items)
         source = call.source(
@@ -243,18 +255,20 @@ class Cluster(WithJobs):
     def stream(
         self,
         f: Callable[..., Any] | str,
-        items: Iterable[Any] | AsyncIterable[Any],
+        items: Iterable[Any] | AsyncIterable[Any] = MISSING,
         /,
-        *,
+        *more: Any,
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         ordered: bool = False,
+        **unknown: Any,
     ) -> Stream[Any, Any]:
         """Outcomes as they finish; see ``Stream``.
 
         items: taken as far as there is room for their results, so there may be any number.
         ordered: outcomes come in input order.
         """
+        check_call(self, "stream", f, items, more, unknown, STREAM_OPTIONS)
         self._check()
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
         call = Call.of(f, kwargs, local=self._inline, info=self.info)
@@ -441,12 +455,29 @@ class Cluster(WithJobs):
         limit = int(self.settings.max_item_bytes)
         return limit if self._link is None else min(limit, self._link.max_item)
 
-    def _check_length(self, length: int) -> None:
+    async def _listed(self, items: Iterable[Any] | AsyncIterable[Any]) -> Sequence[Any]:
+        """All items; of an endless iterable no more than the limit and one."""
+        limit = self.settings.max_list
+        if isinstance(items, Sequence):
+            self._check_length(len(items), "")
+            return items
+        found: list[Any] = []
+        if isinstance(items, AsyncIterable):
+            async for item in items:
+                found.append(item)
+                if len(found) > limit:
+                    break
+        else:
+            found = list(islice(items, limit + 1))
+        self._check_length(len(found), " or more")
+        return found
+
+    def _check_length(self, length: int, at_least: str) -> None:
         limit = self.settings.max_list
         if length > limit:
             raise LimitExceeded(
-                f"the list has {length:,} items; the limit is {limit:,} (setting max_list). "
-                "stream() takes any number",
+                f"the list has {length:,} items{at_least}; the limit is {limit:,} "
+                "(setting max_list). stream() takes any number",
                 setting="max_list",
                 limit=limit,
                 value=length,

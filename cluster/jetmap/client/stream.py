@@ -6,8 +6,9 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self
 
+from jetmap.advice import refusing
 from jetmap.dispatch.outcome import Batch, Outcome, X, Y
 from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import ClusterClosed, ItemError
@@ -115,6 +116,10 @@ class Stream(Generic[X, Y]):
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+    if not TYPE_CHECKING:  # Checkers reject these by themselves.
+        __iter__ = refusing("read a stream with 'async for'; cluster.sync.stream is for 'for'")
+        __enter__ = __exit__ = refusing("leave a stream with 'async with', not 'with'")
 
     def __del__(self) -> None:
         # Dropped without being closed: nobody will read what is left.

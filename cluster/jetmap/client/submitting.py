@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, overload
 import msgspec
 
 from jetmap import arrays
+from jetmap.advice import MISSING, check_call
 from jetmap.dispatch.outcome import X, Y
 from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import JetmapError, JobsUnavailable, Unencodable, item_error
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from .link import Link
 
+SUBMIT_OPTIONS = ("kwargs", "ttl", "timeout", "key")
 CALLER = "python"  # Idempotency keys of Python programs are their own.
 PIECE_BYTES = 256 << 10
 PIECE_ITEMS = 16_384
@@ -173,13 +175,14 @@ class WithJobs(ABC):
     async def submit(
         self,
         f: Callable[..., Any] | str,
-        items: Iterable[Any] | AsyncIterable[Any],
+        items: Iterable[Any] | AsyncIterable[Any] = MISSING,
         /,
-        *,
+        *more: Any,
         kwargs: Mapping[str, Any] | None = None,
         ttl: float | None = None,
         timeout: float | None = None,
         key: str | None = None,
+        **unknown: Any,
     ) -> Job[Any, Any]:
         """A map that goes on without this process; returns once its input is durable.
 
@@ -189,6 +192,7 @@ class WithJobs(ABC):
         gives the same job. Raises Unencodable (``index``) for an item that cannot travel or is too
         large, UnknownFunction, JobsUnavailable, StoreFull, KeyBusy, KeyReused.
         """
+        check_call(self, "submit", f, items, more, unknown, SUBMIT_OPTIONS)
         call = Call.of(f, kwargs, info=self.info)
         upload = await self.begin(call, ttl=ttl, timeout=timeout, key=key)
         source: Objects | None = None

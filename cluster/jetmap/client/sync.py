@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from types import TracebackType
-from typing import Any, Concatenate, Generic, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, Self, TypeVar, overload
 
+from jetmap.advice import MISSING, START, check_call, check_not_async, refusing
 from jetmap.dispatch.outcome import Outcome
 from jetmap.dispatch.roster import FunctionStatus
 from jetmap.errors import ClusterClosed, ItemError
 from jetmap.messages import Presence
 
 from .calls import Call
-from .cluster import FORKED, Cluster, refuse_in_worker
+from .cluster import FORKED, MAP_OPTIONS, STREAM_OPTIONS, Cluster, refuse_in_worker
 from .process import process_id
 from .stream import Stream
-from .submitting import Pieces, abort
+from .submitting import SUBMIT_OPTIONS, Pieces, abort
 from .sync_jobs import SyncJob
 
 X = TypeVar("X")
@@ -59,6 +61,9 @@ class SyncCluster:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    if not TYPE_CHECKING:  # Checkers reject these by themselves.
+        __aenter__ = __aexit__ = refusing(f"cluster.sync is for code that is not async: {START}")
 
     def close(self) -> None:
         """Ends what ``with`` started. Twice is harmless."""
@@ -131,15 +136,19 @@ class SyncCluster:
     def map(
         self,
         f: Callable[..., Any] | str,
-        items: Iterable[Any],
+        items: Iterable[Any] = MISSING,
         /,
-        *,
+        *more: Any,
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         return_exceptions: bool = False,
+        **unknown: Any,
     ) -> list[Any]:
         """As ``Cluster.map``."""
-        items = list(items)
+        check_call(self, "map", f, items, more, unknown, MAP_OPTIONS)
+        check_not_async(items)
+        if not isinstance(items, Sequence):
+            items = list(islice(items, self._cluster.settings.max_list + 1))
 
         async def run() -> list[Any]:
             return await self._cluster.map(
@@ -184,15 +193,18 @@ class SyncCluster:
     def stream(
         self,
         f: Callable[..., Any] | str,
-        items: Iterable[Any],
+        items: Iterable[Any] = MISSING,
         /,
-        *,
+        *more: Any,
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         ordered: bool = False,
+        **unknown: Any,
     ) -> SyncStream[Any, Any]:
         """As ``Cluster.stream``: an iterator and a context manager. ``items`` is taken in the
         event loop's thread: one that blocks delays every map of this cluster."""
+        check_call(self, "stream", f, items, more, unknown, STREAM_OPTIONS)
+        check_not_async(items)
 
         async def start() -> Stream[Any, Any]:
             return self._cluster.stream(f, items, kwargs=kwargs, timeout=timeout, ordered=ordered)
@@ -238,15 +250,18 @@ class SyncCluster:
     def submit(
         self,
         f: Callable[..., Any] | str,
-        items: Iterable[Any],
+        items: Iterable[Any] = MISSING,
         /,
-        *,
+        *more: Any,
         kwargs: Mapping[str, Any] | None = None,
         ttl: float | None = None,
         timeout: float | None = None,
         key: str | None = None,
+        **unknown: Any,
     ) -> SyncJob[Any, Any]:
         """As ``Cluster.submit``; ``items`` is taken in this thread."""
+        check_call(self, "submit", f, items, more, unknown, SUBMIT_OPTIONS)
+        check_not_async(items)
         cluster = self._cluster
         call = Call.of(f, kwargs, info=cluster.info)
         upload = self._wait(cluster.begin(call, ttl=ttl, timeout=timeout, key=key))
@@ -335,6 +350,12 @@ class SyncStream(Generic[X, Y]):
             raise StopIteration
         self._ready = iter(batch)
         return next(self._ready)
+
+    if not TYPE_CHECKING:
+        __aiter__ = __aenter__ = __aexit__ = refusing(
+            "a stream of cluster.sync is read with 'for' and 'with'; the async one is "
+            "cluster.stream(f, items)"
+        )
 
     def close(self) -> None:
         """Withdraws what is not done."""

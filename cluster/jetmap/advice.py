@@ -1,0 +1,200 @@
+"""What to say where a call cannot be meant: what is wrong, and the next step."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import Any
+
+# Where a parameter was left out.
+MISSING: Any = object()
+
+# What other libraries' `map` is given, and why it is not needed.
+_ELSEWHERE = {
+    "chunksize": "chunks are cut by what an item costs",
+    "chunk_size": "chunks are cut by what an item costs",
+    "batch_size": "chunks are cut by what an item costs",
+    "n_jobs": "the number of workers belongs to the cluster: Cluster(cores=…)",
+    "max_workers": "the number of workers belongs to the cluster: Cluster(cores=…)",
+    "processes": "the number of workers belongs to the cluster: Cluster(cores=…)",
+    "callback": "outcomes come as they finish from cluster.stream(f, items)",
+}
+
+
+def check_call(
+    cluster: object,
+    method: str,
+    f: object,
+    items: object,
+    more: tuple[Any, ...],
+    unknown: Mapping[str, Any],
+    options: Iterable[str],
+) -> None:
+    """Raise TypeError for arguments of ``map``, ``stream`` or ``submit`` that cannot be meant."""
+    if more:
+        raise TypeError(
+            f"{method}() takes one list of items; put several together, cluster.{method}(f, "
+            "list(zip(a, b))), and write def f(pair)"
+        )
+    if unknown:
+        raise TypeError(_unknown(method, f, unknown, options))
+    if items is MISSING:
+        if not hasattr(cluster, "settings") and not hasattr(cluster, "_cluster"):
+            raise TypeError(
+                f"{method}() was called on the class; start a cluster first: async with Cluster() "
+                f"as cluster: await cluster.{method}(f, items)"
+            )
+        raise TypeError(f"{method}() needs the items too: cluster.{method}(f, items)")
+    if callable(items) and not callable(f) and not isinstance(f, str):
+        raise TypeError(not_a_task(f))
+    check_items(method, items)
+
+
+def check_items(method: str, items: object) -> None:
+    """Raise TypeError for what is not a list of items, nor another iterable."""
+    if isinstance(items, (str, bytes, bytearray)):
+        kind = type(items).__name__
+        raise TypeError(
+            f"items is one {kind}; put it into a list, cluster.{method}(f, [{kind}]), or use "
+            "list(…) where you mean each of its elements"
+        )
+    if isinstance(items, type) or inspect.isroutine(items):
+        raise TypeError(f"items is {_described(items)}; call it, and pass what it gives")
+    if isinstance(items, (Iterable, AsyncIterable)) or hasattr(items, "__getitem__"):
+        return
+    if inspect.isawaitable(items):
+        raise TypeError("items is a coroutine; await it, and pass what it gives")
+    what = "None" if items is None else f"of type {type(items).__name__}"
+    raise TypeError(
+        f"items is {what}; pass a list or another iterable: cluster.{method}(f, [item])"
+    )
+
+
+def check_not_async(items: object) -> None:
+    """Raise TypeError for an async iterable, which code that is not async cannot read."""
+    if isinstance(items, AsyncIterable) and not isinstance(items, Iterable):
+        raise TypeError(
+            "items is an async iterable, which cluster.sync cannot read; use async with Cluster() "
+            "as cluster, and await cluster.map(f, items)"
+        )
+
+
+def check_kwargs(kwargs: object) -> None:
+    """Raise TypeError for keyword parameters that are not a dict by their names."""
+    if kwargs is None or (isinstance(kwargs, Mapping) and all(isinstance(k, str) for k in kwargs)):
+        return
+    what = "with keys that are not names" if isinstance(kwargs, Mapping) else "not a dict"
+    raise TypeError(
+        f"kwargs is {what}: {_short(kwargs)}; name the keyword-only parameters: "
+        "kwargs={'name': 1}"
+    )
+
+
+def _unknown(method: str, f: object, unknown: Mapping[str, Any], options: Iterable[str]) -> str:
+    name = next(iter(unknown))
+    if name in _ELSEWHERE and not _has_parameter(f, name):
+        return f"{method}() has no option {name!r}: {_ELSEWHERE[name]}"
+    known = [*options]
+    close = difflib.get_close_matches(name, known, 1)
+    if close and not _has_parameter(f, name):
+        return f"{method}() has no option {name!r}; is it {close[0]!r}?"
+    return (
+        f"{method}() has no option {name!r}; parameters of the function go into kwargs: "
+        f"cluster.{method}(f, items, kwargs={{{_members(unknown)}}}). "
+        f"Its own options: {', '.join(known)}"
+    )
+
+
+def _has_parameter(f: object, name: str) -> bool:
+    try:
+        return name in inspect.signature(f).parameters  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+
+
+def not_a_task(f: Any) -> str:
+    """Say why something given as the function is not one, and what to write."""
+    if isinstance(f, functools.partial):
+        return _partial(f)
+    if getattr(f, "__name__", "") == "<lambda>":
+        return (
+            "a lambda is not a @task, because workers find functions by their name; write one: "
+            "@task above def f(item): return …"
+        )
+    if isinstance(f, type):
+        return _wrapped(f, "a class", f.__name__)
+    if inspect.ismethod(f):
+        owner = f.__self__
+        of = owner.__name__ if isinstance(owner, type) else f"{type(owner).__name__}(…)"
+        return _wrapped(f, "a method, which takes its object along,", f"{of}.{f.__name__}")
+    if inspect.iscoroutinefunction(f):
+        return (
+            f"{_described(f)} is async, and a @task computes: write def, not async def, and @task"
+        )
+    if inspect.isbuiltin(f) or inspect.ismethoddescriptor(f):
+        return _wrapped(f, "a builtin", f.__qualname__)
+    if inspect.isroutine(f):
+        return f"{_described(f)} is not a @task; decorate it: @task above its def"
+    if callable(f):
+        return _wrapped(f, f"an object of class {type(f).__name__}", f"{type(f).__name__}(…)")
+    if isinstance(f, (Iterable, AsyncIterable)):
+        return (
+            "the function comes first, then the items: cluster.map(f, items); "
+            f"got {_short(f)} first"
+        )
+    return (
+        f"{_short(f)} is not a function; pass the @task itself, not what it returns: "
+        "cluster.map(f, items)"
+    )
+
+
+def _partial(f: functools.partial[Any]) -> str:
+    inner = getattr(f.func, "__name__", "f")
+    given = f", kwargs={{{_members(f.keywords)}}}" if f.keywords else ""
+    return (
+        f"a partial of {inner} is not a @task; pass the function itself, with @task above its def, "
+        f"and its keyword-only parameters as kwargs: cluster.map({inner}, items{given})"
+    )
+
+
+def _members(given: Mapping[str, Any]) -> str:
+    """The inside of a dict, as it would be written; long values are cut."""
+    return ", ".join(f"{name!r}: {_short(value)}" for name, value in given.items())
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _wrapped(f: object, kind: str, call: str) -> str:
+    return (
+        f"{_described(f)} is {kind} and is not a @task; write a function that calls it: "
+        f"@task above def f(item): return {call}(item)"
+    )
+
+
+def _described(f: Any) -> str:
+    name = getattr(f, "__qualname__", None) or f"{type(f).__name__}(…)"
+    module = getattr(f, "__module__", None)
+    return name if module in (None, "builtins") else f"{module}.{name}"
+
+
+# Using the right thing in the wrong kind of code
+
+
+START = (
+    "start the cluster with 'async with Cluster() as cluster' in async code, and with "
+    "'with Cluster().sync as cluster' elsewhere"
+)
+
+
+def refusing(message: str) -> Any:
+    """A method that Python calls for the wrong statement; it says which is the right one."""
+
+    def refuse(*_: object) -> Any:
+        raise TypeError(message)
+
+    return refuse
