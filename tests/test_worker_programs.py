@@ -245,7 +245,8 @@ async def test_a_process_pool_and_a_spawned_process(cluster: Cluster, agent: Age
         with ProcessPoolExecutor(1, multiprocessing.get_context({0!r})) as pool:
             result = list(pool.map(abs, [-1, -2]))
         """
-    assert await run(cluster, executor.format("fork"), executor.format("spawn")) == [[1, 2]] * 2
+    methods = ("fork", "spawn", "forkserver")
+    assert await run(cluster, *map(executor.format, methods)) == [[1, 2]] * 3
 
 
 # Signals
