@@ -38,8 +38,13 @@ class WorkerOutput:
         self.last_at = 0.0
         self._relay = relay
 
+    def discard(self) -> None:
+        """There is no worker."""
+        os.close(self.sink)
+        os.close(self.source)
+
     def started(self) -> None:
-        """The worker has its end, or there will be no worker."""
+        """The worker has its end."""
         os.close(self.sink)
         self._relay.order(lambda: self._relay.add(self))
 

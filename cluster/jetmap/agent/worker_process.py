@@ -108,8 +108,7 @@ class WorkerProcess:
                 mark = secrets.token_hex(8)
                 relay = output_relay()
                 output = relay.open(setup.output_bytes)
-                undo.callback(output.end, "[worker]", ())
-                undo.callback(output.started)
+                undo.callback(output.discard)
                 process = spawn_worker(
                     sys_path=options.sys_path,
                     cwd=options.cwd,
