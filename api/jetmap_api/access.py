@@ -74,10 +74,12 @@ class AccessLog:
 
     def _log(self, scope: Scope, status: int, reason: str, seconds: float) -> None:
         level = logging.DEBUG if route_path(scope) in QUIET_PATHS else logging.INFO
-        if not logger.isEnabledFor(level):
+        if not self._lines.passes(level):
+            if self._telling is None and self._lines.has_left_out:
+                self._telling = asyncio.get_running_loop().call_later(TELL_SECONDS, self._tell)
             return
         client = scope.get("client")
-        left_out = self._lines.log(
+        self._lines.write(
             level,
             "%s %s %s %s%s %.1f ms",
             client[0] if client else "-",
@@ -87,8 +89,6 @@ class AccessLog:
             f" {reason}" if reason else "",
             1000 * seconds,
         )
-        if left_out and self._telling is None:
-            self._telling = asyncio.get_running_loop().call_later(TELL_SECONDS, self._tell)
 
     def _tell(self) -> None:
         self._telling = None

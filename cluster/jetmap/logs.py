@@ -77,15 +77,24 @@ class Limited:
         self._flood = Flood(rate, burst)
         self._clock = clock
 
-    def log(self, level: int, message: str, *values: object) -> bool:
-        """Log, or count. Returns whether some are counted and not told of yet."""
-        if not self._logger.isEnabledFor(level):
-            return False
-        if not self._flood.lets_through(self._clock()):
-            return True
+    @property
+    def has_left_out(self) -> bool:
+        """Whether some were counted, and not told of yet."""
+        return self._flood.left_out > 0
+
+    def passes(self, level: int) -> bool:
+        """Whether the next record is to be written; if there are too many, it is counted."""
+        return self._logger.isEnabledFor(level) and self._flood.lets_through(self._clock())
+
+    def write(self, level: int, message: str, *values: object) -> None:
+        """Log a record that passes."""
         self.tell()
         self._logger.log(level, message, *values)
-        return False
+
+    def log(self, level: int, message: str, *values: object) -> None:
+        """Log a record if it passes."""
+        if self.passes(level):
+            self.write(level, message, *values)
 
     def tell(self) -> None:
         """Log how many were left out since the last time."""
