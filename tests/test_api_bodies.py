@@ -16,6 +16,7 @@ from jetmap import rawjson
 from jetmap.errors import JetmapError, LimitExceeded, Malformed
 from jetmap.jsonlines import LinesParser
 from jetmap_api import bodies
+from jetmap_api import elements as checks
 from jetmap_api.bodies import json_elements, msgpack_elements
 from jetmap_api.limits import Limits
 from jetmap_api.problems import Problem, problem_of
@@ -241,3 +242,29 @@ def test_a_long_line_is_refused_before_it_ends() -> None:
     problem = problem_of(caught.value, False)
     assert problem.status == 413
     assert problem.members == {"setting": "max_item_bytes", "limit": 100, "index": 1}
+
+
+def test_no_large_messagepack_body_is_split_in_one_step() -> None:
+    """Another request may come after each slice, whatever the values are."""
+    body = msgspec.msgpack.encode([1] * 500_000 + [[1.5, "a"]] * 50_000)
+    steps = 0
+    hold = held()
+    hold.add(2 * len(body))
+    splitting = msgpack_elements(body, LIMITS, hold)
+    while True:
+        try:
+            splitting.send(None)
+        except StopIteration as done:
+            assert len(done.value) == 550_000
+            break
+        steps += 1
+    assert steps >= len(body) // bodies.SLICE
+
+
+def test_depth_is_looked_for_only_where_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Any] = []
+    monkeypatch.setattr(checks, "_levels", lambda value, most: looked.append(value) or 0)
+    run(msgpack_elements(msgspec.msgpack.encode([{"a": [1]}] * 10_000), LIMITS, held()))
+    assert looked == []
+    run(msgpack_elements(msgspec.msgpack.encode([{"a": [1] * 1000}]), LIMITS, held()))
+    assert len(looked) == 1

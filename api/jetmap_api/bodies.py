@@ -7,45 +7,32 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
 
 import msgspec
 
-from jetmap.arrays import header, length, split
+from jetmap.arrays import length
 from jetmap.dispatch.memory import ELEMENT_BYTES
-from jetmap.errors import Malformed
-from jetmap.jsonlines import item_too_large
-from jetmap.rawjson import (
-    deeper_than,
-    depth_error,
-    located,
-    not_utf8,
-    syntax,
-    too_deep,
-    utf8_error,
-)
+from jetmap.rawjson import located, not_utf8, utf8_error
 
 from .admission import Hold
 from .arrival import Arrival, Framing
 from .asgi import Receive
 from .departure import Departure
+from .elements import check_count, json_piece
 from .limits import Limits
-from .media import USE_JSON
-from .problems import Problem, malformed, over_limit
-from .rawmsgpack import Fault, faults, find_fault
+from .problems import Problem, over_limit
+from .splitters import Elements, MsgpackArray
 
 # A larger body is parsed in pieces of this size, so that no other request waits for it.
 PIECE = 512 * 1024
 TRIES = 3
 
-_HEADS = {0xDC: 3, 0xDD: 5}  # Bytes of an array's head by its first; else 1.
-_BYTE = re.compile(r" \(byte \d+\)$")
-_WRONG = (msgspec.MsgspecError, RecursionError, ValueError, TypeError, OverflowError)
+# Bytes of MessagePack that are split at a time: small values take the longest.
+SLICE = 64 * 1024
 
 _SPACE = b" \t\r\n"
 _FIRST_KEY = re.compile(rb'\{\s*"[^"\\]{0,200}"\s*:')
 _split_json = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_msgpack = msgspec.msgpack.Decoder().decode
 
 
 async def read_body(
@@ -127,111 +114,21 @@ def _last_piece(
     return elements
 
 
-async def msgpack_elements(body: bytes, limits: Limits, hold: Hold) -> list[msgspec.Raw]:
+async def msgpack_elements(body: bytes, limits: Limits, hold: Hold) -> Elements:
     """As ``json_elements``, of a MessagePack array."""
-    if len(body) > PIECE:
-        hold.give(len(body))  # The elements are parts of it.
     count = length(body)
     if count <= len(body):
-        _check_count(count, limits)
-        hold.add_items(count)
-    try:
-        elements = split(body, "msgpack")
-    except msgspec.ValidationError as exc:
-        raise _not_a_list(exc) from exc
-    except msgspec.DecodeError as exc:
-        raise syntax(exc, body, 0) from exc
-    except RecursionError as exc:
-        for fault in faults(body, limits.max_depth + 1):
-            if fault is not None:
-                raise _located(fault, 0, limits) from exc
-            await asyncio.sleep(0)
-        raise too_deep(len(body), limits.max_depth) from exc
-    _check_sizes(elements, len(body), 0, limits)
-    done = 0
-    at = _HEADS.get(body[0], 1)
-    for first in range(0, len(elements), 4096):
-        chosen = elements[first : first + 4096]
-        some = b"".join(chosen)
-        check_msgpack(chosen, some, first, at, limits)
-        at += len(some)
-        done += len(some)
-        if done > PIECE:
-            done = 0
-            await asyncio.sleep(0)
+        check_count(count, limits)
+    split = MsgpackArray(limits)
+    elements: list[bytes | msgspec.Raw] = []
+    for at in range(0, max(len(body), 1), SLICE):
+        some = split.add(body[at : at + SLICE], at + SLICE < len(body))
+        hold.add_items(len(some))
+        elements += some
+        await asyncio.sleep(0)
+    if len(body) > PIECE:
+        hold.give(len(body))  # The elements are copies.
     return elements
-
-
-def check_msgpack(
-    elements: Sequence[bytes | msgspec.Raw], some: bytes, first: int, at: int, limits: Limits
-) -> None:
-    """Checks encoded items. some: all of them. first: the first one's index; at: its position in
-    the body. Raises Malformed, with the position."""
-    try:
-        values = _decode_msgpack(header(len(elements)) + some)
-    except _WRONG as exc:
-        fault = find_fault(some, limits.max_depth)
-        if fault is not None:
-            raise _located(fault, at, limits) from exc
-        for index, element in enumerate(elements, first):
-            try:
-                _decode_msgpack(element)
-            except _WRONG as error:
-                raise _wrong_item(error, index, at, limits) from error
-            at += memoryview(element).nbytes
-        raise located(str(exc), at, None) from exc
-    if len(some) > limits.max_depth and _levels(values) > limits.max_depth + 1:
-        fault = find_fault(some, limits.max_depth)
-        raise too_deep(at + (fault.position if fault else 0), limits.max_depth)
-
-
-def too_deep_msgpack(some: bytes, at: int, limits: Limits) -> Malformed:
-    """Of items that cannot be skipped, the first of them ``at`` this position in the body."""
-    fault = find_fault(some, limits.max_depth)
-    return too_deep(at, limits.max_depth) if fault is None else _located(fault, at, limits)
-
-
-def json_piece(piece: bytes, offset: int, first: int, limits: Limits) -> list[msgspec.Raw]:
-    """The checked elements of one array. offset: of the piece in the body; first: its index."""
-    position = utf8_error(piece)
-    if position is not None:
-        raise not_utf8(position + offset)
-    try:
-        elements = _split_json(piece)
-    except msgspec.ValidationError as exc:
-        raise _not_a_list(exc) from exc
-    except msgspec.DecodeError as exc:
-        if not piece.strip(_SPACE):
-            raise malformed(f"the body is empty: {USE_JSON}", position=0) from exc
-        raise syntax(exc, piece, offset) from exc
-    except RecursionError as exc:
-        raise too_deep(depth_error(piece, limits.max_depth + 1) + offset, limits.max_depth) from exc
-    # an item may nest max_depth levels; the list itself is one more
-    if deeper_than(piece, limits.max_depth + 1):
-        raise too_deep(depth_error(piece, limits.max_depth + 1) + offset, limits.max_depth)
-    _check_sizes(elements, len(piece), first, limits)
-    return elements
-
-
-def _check_sizes(elements: list[msgspec.Raw], size: int, first: int, limits: Limits) -> None:
-    _check_count(first + len(elements), limits)
-    # every other element takes a byte at least
-    if size - len(elements) <= limits.max_item_bytes:
-        return
-    for index, element in enumerate(elements, first):
-        nbytes = memoryview(element).nbytes
-        if nbytes > limits.max_item_bytes:
-            raise item_too_large(index, nbytes, limits.max_item_bytes)
-
-
-def _check_count(count: int, limits: Limits) -> None:
-    if count > limits.max_list:
-        raise over_limit(
-            f"the list has more than {limits.max_list} items (max_list): "
-            "send it as JSON lines, which may be of any length",
-            setting="max_list",
-            limit=limits.max_list,
-        )
 
 
 def _body_too_large(size: int, limits: Limits) -> Problem:
@@ -241,40 +138,6 @@ def _body_too_large(size: int, limits: Limits) -> Problem:
         setting="max_body_bytes",
         limit=limits.max_body_bytes,
     )
-
-
-def _not_a_list(exc: Exception) -> Problem:
-    return malformed(f"the body is no array ({exc}): {USE_JSON}", position=0)
-
-
-def _located(fault: Fault, at: int, limits: Limits) -> Malformed:
-    position = at + fault.position
-    if fault.kind == "utf8":
-        return not_utf8(position)
-    return too_deep(position, limits.max_depth)
-
-
-def _wrong_item(exc: Exception, index: int, at: int, limits: Limits) -> Malformed:
-    """at: the item's position in the body."""
-    if isinstance(exc, RecursionError):
-        return too_deep(at, limits.max_depth)
-    # Where the decoder noticed it may be far behind.
-    return located(f"item {index}: {_BYTE.sub('', str(exc))}", at, None)
-
-
-def _levels(value: list[object]) -> int:
-    """How deep lists and maps nest."""
-    levels = 0
-    level: list[object] = [value]
-    while level:
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)  # type: ignore[attr-defined]
-            if isinstance(inner, list | dict)
-        ]
-        levels += 1
-    return levels
 
 
 def _signature(body: bytes, start: int) -> bytes:

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
+import msgpack
 import msgspec
 
 from jetmap.jsonlines import LinesParser, item_too_large
 from jetmap.rawjson import depth_error, located, syntax, too_deep
 
-from .bodies import check_msgpack, json_piece, too_deep_msgpack
+from .elements import check_msgpack, json_piece, too_deep_msgpack
 from .limits import Limits
 from .media import USE_JSON, Body
 from .problems import malformed
@@ -294,48 +295,59 @@ class MsgpackArray:
     def _walk(self, data: bytes) -> list[int]:
         """Where items end that are whole."""
         assert self._left is not None
+        unpacker = msgpack.Unpacker(raw=True, strict_map_key=False, **_ANY_SIZE)
+        unpacker.feed(data)
+        skip, tell = unpacker.skip, unpacker.tell
         ends: list[int] = []
-        length = len(data)
-        left = self._left
-        at = self._announced = 0
-        while left and at < length:
-            first = data[at]
-            end = at + _SIZES[first]
-            if end == at:
-                end = self._end(data, at, first)
-            if end > length:
-                self._announced = end - at
-                break
-            ends.append(at := end)
-            left -= 1
-        self._left = left
+        add = ends.append
+        try:
+            for _ in range(self._left):
+                skip()
+                add(tell())
+        except msgpack.OutOfData:
+            pass
+        except (msgpack.UnpackException, ValueError):
+            self._refuse(data, ends[-1] if ends else 0)
+        self._left -= len(ends)
+        at = ends[-1] if ends else 0
+        self._announced = self._size(data, at) if at < len(data) and self._left else 0
         return ends
 
-    def _end(self, data: bytes, at: int, first: int) -> int:
-        """Where a value of no fixed size ends; beyond the data, if that is not all of it."""
-        if first in _HEADS:
-            head, type = _HEADS[first]
-            length = int.from_bytes(data[at + 1 : at + head], "big")
-            if at + head > len(data):
-                return len(data) + 1
-            return at + head + type + length
-        # Skipped by the decoder, which tells where it found more.
+    def _size(self, data: bytes, at: int) -> int:
+        """Bytes of the value that is not whole, as far as its head says."""
+        first = data[at]
+        if first not in _HEADS:
+            return _SIZES[first]
+        head, type = _HEADS[first]
+        if at + head > len(data):
+            return 0
+        return head + type + int.from_bytes(data[at + 1 : at + head], "big")
+
+    def _refuse(self, data: bytes, at: int) -> None:
+        """Raise what is wrong with the value there, if msgspec finds it wrong, too."""
         try:
             _skip(memoryview(data)[at:])
         except msgspec.DecodeError as exc:
-            found = _TRAILING.search(str(exc))
-            if found is not None:
-                return at + int(found[1])
-            if "truncated" in str(exc):
-                return len(data) + 1
             raise syntax(exc, data, self._at + at) from exc
         except RecursionError as exc:
             raise too_deep_msgpack(data[at:], self._at + at, self._limits) from exc
-        return len(data)
+        raise too_deep_msgpack(data[at:], self._at + at, self._limits)
 
 
 _skip = msgspec.msgpack.Decoder(msgspec.Raw).decode
-_TRAILING = re.compile(r"trailing characters \(byte (\d+)\)$")
+# Sizes are ours to limit.
+_MOST = (1 << 31) - 1
+_ANY_SIZE = dict.fromkeys(
+    (
+        "max_buffer_size",
+        "max_str_len",
+        "max_bin_len",
+        "max_array_len",
+        "max_map_len",
+        "max_ext_len",
+    ),
+    _MOST,
+)
 
 
 def _sizes() -> list[int]:
