@@ -171,3 +171,38 @@ def test_an_unchanged_function_is_the_same_reference() -> None:
     assert pickled(function) != first
     again = unpickled(pickled(function), "f")
     assert again.callable(2) == 9
+
+
+def test_a_script_that_changes_its_global_is_warned(tmp_path: Path) -> None:
+    """Its workers import the file, and keep what that says."""
+    code = """
+    import warnings
+    from jetmap import Cluster, task
+
+    K, L, UNUSED = 3, "a", 1
+
+    def helper():
+        return L
+
+    @task
+    def f(n: int) -> str:
+        return f"{n * K}{helper()}"
+
+    if __name__ == "__main__":
+        with Cluster(cores=1).sync as cluster:
+            for K, L, UNUSED in ((3, "a", 1), (3, "a", 2), (4, "a", 2), (4, "b", 2), (4, "b", 3)):
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    values = cluster.map(f, [1])
+                print(values, *(str(each.message)[:44] for each in caught))
+    """
+    with nothing_left():
+        done = run_python(textwrap.dedent(code), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "['3a']",
+        "['3a']",
+        "['3a'] the script changed K from 3 to 4 between two",
+        "['3a'] the script changed L from 'a' to 'b' between",
+        "['3a']",
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import warnings
 from collections.abc import Iterable
 from importlib.machinery import PathFinder
 
@@ -21,6 +22,7 @@ from jetmap.jobs import streams
 from jetmap.jobs.service import JobOptions, Jobs
 from jetmap.loading import reference, running_main
 from jetmap.messages import FunctionRef
+from jetmap.script_globals import ScriptGlobals
 from jetmap.settings import Settings
 from jetmap.tasks import find, registered
 
@@ -77,6 +79,7 @@ class Link:
         self._membership = membership
         self._up = up
         self._refs: dict[Function, FunctionRef] = {}
+        self._script_globals = ScriptGlobals()
 
     @classmethod
     async def open(cls, settings: Settings, *, share: bool, cores: int | str | None = None) -> Link:
@@ -191,6 +194,8 @@ class Link:
             ref = reference(function, far=far, limit=self.connection.room)
             if ref.value is None:
                 self._refs[function] = ref
+        if ref.path is not None and (changed := self._script_globals.changed(function)):
+            warnings.warn(changed, RuntimeWarning, stacklevel=2)
         return ref
 
     async def _moved(self) -> None:
