@@ -13,6 +13,7 @@ import msgspec
 
 from . import work
 from .measure import interleaved, median_ratio
+from .readers import idle_readers
 from .run import Run
 from .servers import Server
 from .table import Row, Target, seconds
@@ -38,6 +39,7 @@ async def jobs(run: Run) -> list[Row]:
             await _long(run, client),
             await _submitted(run, client),
             *await _many(run, server.port),
+            await idle_readers(run),
         ]
 
 
