@@ -5,8 +5,9 @@
 # make soak     maps and jobs under faults, every item accounted for (SECONDS=600, SEED=, ARGS=)
 # make bench    jetmap beside ProcessPoolExecutor (about ten minutes)
 #
-# All run in .venv, which is made at the first use. PYTHON chooses the interpreter (3.11 or
-# newer): make test PYTHON=python3.13
+# All run in .venv, which is made at the first use: with jetmap alone for the demo, and what
+# developers need beside it for the others. PYTHON chooses the interpreter (3.11 or newer):
+# make test PYTHON=python3.13
 
 PYTHON ?= python3
 # The tests start hundreds of processes: they need not compile everything each time.
@@ -14,6 +15,7 @@ export PYTHONDONTWRITEBYTECODE :=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEV := $(VENV)/.ready-dev
 
 SECONDS := 600
 SEED :=
@@ -23,25 +25,25 @@ SEED :=
 demo: $(READY)
 	@$(BIN)/jetmap demo
 
-test: $(READY)
+test: $(DEV)
 	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-all: $(READY)
+test-all: $(DEV)
 	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
 
-check: $(READY)
+check: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: $(READY)
+format: $(DEV)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-soak: $(READY)
+soak: $(DEV)
 	@$(BIN)/python -m tests.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-bench: $(READY)
+bench: $(DEV)
 	@$(BIN)/python -m bench $(ARGS)
 
 clean:
@@ -52,5 +54,10 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jetmap needs Python 3.11 or newer; try: make PYTHON=python3.11")'
 	@echo "setting up $(VENV) (once)"
 	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(DEV): $(READY)
+	@echo "adding what developers need"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@

@@ -94,7 +94,7 @@ def test_only_the_command_for_a_gateway_needs_the_gateways_code() -> None:
         (["status"], Exit.USAGE, "start `jetmap up TASKS` here first"),
         (["map", "double"], Exit.USAGE, "no broker is named"),
         (["up", "tasks.py", "--cores", "x"], Exit.USAGE, "--cores is a number of cores"),
-        (["up", "tasks.py", "--port", "x"], Exit.USAGE, "--port: input should be a valid integer"),
+        (["up", "tasks.py", "--port", "x"], Exit.USAGE, "--port: must be a whole number"),
         (["up", "tasks.py", "--host", "0.0.0.0"], Exit.USAGE, "--token-file token"),
         (["up", "tasks.py", "--nats-host", "::"], Exit.USAGE, "--nats-password-file nats-password"),
         (["api", "--host", "0.0.0.0"], Exit.USAGE, "--token-file token"),
@@ -136,11 +136,13 @@ def test_a_wrong_password_is_the_brokers_refusal(shared_up: Up) -> None:
 
 def test_a_taken_port_is_named(shared_up: Up) -> None:
     port = shared_up.url.rpartition(":")[2]
-    done = shared_up.house.run("up", "tasks.py", "--port", port)
+    done = shared_up.house.run("up", "tasks.py", "--port", port, "--pool", "b")
     assert done.returncode == Exit.USAGE
     assert f"127.0.0.1:{port} is taken" in done.stderr
     nats_port = shared_up.house.running().url.rpartition(":")[2]
-    done = shared_up.house.run("up", "tasks.py", "--port", "0", "--nats-port", nats_port)
+    done = shared_up.house.run(
+        *("up", "tasks.py", "--port", "0", "--nats-port", nats_port, "--pool", "b")
+    )
     assert done.returncode == Exit.BROKER
     assert f"port {nats_port} is taken" in done.stderr
 

@@ -196,7 +196,8 @@ def test_a_store_belongs_to_one_up(house: House) -> None:
     up = house.up("--store", "mine")
     assert (house.directory / "mine" / "jetmap.lock").exists()
     done = house.run(
-        "up", "tasks.py", "--port", "0", "--nats-port", "0", "--store", "mine", timeout=20
+        *("up", "tasks.py", "--port", "0", "--nats-port", "0", "--store", "mine", "--pool", "b"),
+        timeout=20,
     )
     assert done.returncode == Exit.USAGE
     assert "mine is used by another `jetmap up`" in done.stderr

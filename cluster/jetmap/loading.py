@@ -76,6 +76,8 @@ def import_tasks(argument: str) -> types.ModuleType:
     if argument.endswith(".py") or "/" in argument or os.sep in argument:
         return _import_file(argument)
     if not all(part.isidentifier() for part in argument.split(".")):
+        if Path(argument).is_dir():
+            raise _wrong(f"{argument!r} is a directory: name its files, as in {argument}/tasks.py")
         raise _wrong(f"{argument!r} is no module's name; a file's ends in .py")
     _put_on_path(str(Path.cwd()))
     return _import_module(argument, argument)
@@ -233,7 +235,7 @@ def _import_file(argument: str) -> types.ModuleType:
     if file.is_dir():
         file = file / "__init__.py"
     if not file.is_file():
-        raise _wrong(f"{argument}: no such file")
+        raise _wrong(_no_such_file(argument))
     package = file.parent
     names = [] if file.name == "__init__.py" else [file.stem]
     while (package / "__init__.py").is_file():
@@ -251,6 +253,19 @@ def _import_file(argument: str) -> types.ModuleType:
             "rename the file"
         )
     return module
+
+
+def _no_such_file(argument: str) -> str:
+    """With the file of that directory that was probably meant."""
+    import difflib
+
+    path = Path(argument)
+    if path.parent.is_dir() and path.is_dir():
+        return f"{argument}: no such file: a package needs an __init__.py; name its files instead"
+    there = sorted(str(each) for each in path.parent.glob("*.py"))
+    near = difflib.get_close_matches(str(path), there, 1, 0.5)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{argument}: no such file in {Path.cwd()}{hint}"
 
 
 def _import_module(name: str, argument: str) -> types.ModuleType:

@@ -92,10 +92,18 @@ def _domain(value: str) -> str:
     return value
 
 
+def without_password(url: str) -> str:
+    """An address as it may be shown."""
+    return re.sub(r"//[^/@]*@", "//…@", url) if "//" in url else re.sub(r"^[^@]*@", "…@", url)
+
+
 def _urls(value: str) -> str:
     for url in value.split(","):
         if not re.match(r"(nats|tls)://[^/\s]+", url.strip()):
-            raise ValueError("is a comma-separated list of nats:// or tls:// addresses")
+            raise ValueError(
+                "is a comma-separated list of nats:// or tls:// addresses, as in "
+                f"nats://broker:4222, and not {without_password(url.strip())!r}"
+            )
     return value
 
 

@@ -20,6 +20,7 @@ from jetmap.broker.connection import Connection, JetStreamError, Subscription
 from jetmap.broker.faults import Forbidden, is_lasting
 from jetmap.errors import JetmapError
 from jetmap.logs import Limited
+from jetmap.machine import boot_id
 from jetmap.messages import (
     AgentMail,
     Broken,
@@ -113,6 +114,7 @@ class Agent:
             local=options.local,
         )
         self._code = CodeFile(options.code)
+        self._machine = boot_id()
         self._offer = Offer(connection, options)
         self._storing = Storing(
             connection, options.pool, self._inbox, self._reports.add, self.flush
@@ -299,6 +301,7 @@ class Agent:
             broken=self._imports.broken(time.monotonic()),
             python=python_version(),
             packages=package_versions(),
+            machine=self._machine,
         )
         message = encode(presence)
         if len(message) > self._connection.max_payload:

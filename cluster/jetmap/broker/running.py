@@ -102,6 +102,16 @@ def register_up(
     return Registration(lock, descriptor, running)
 
 
+def already_runs(first: Running) -> str:
+    """What to tell the user who starts another `up` in its directory."""
+    pool = "" if first.pool == "default" else f" for pool {first.pool}"
+    return (
+        f"`jetmap up`{pool} runs in this directory already (pid {first.pid}, {first.gateway}): use "
+        f"that, end it (kill {first.pid}), add cores with `jetmap worker`, or start this one with "
+        "another --pool or elsewhere"
+    )
+
+
 def read_running(lock: str) -> Running | None:
     """The `up` that registered itself there; None if it is gone."""
     try:

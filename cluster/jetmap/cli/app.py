@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from jetmap import __version__
+from jetmap.errors import ConfigurationError
 
 from .exits import MEANING
 
@@ -30,13 +31,21 @@ def build(arguments: list[str]) -> typer.Typer:
         help="One Python function over every item of a list, on every core of every host.",
         epilog=f"Exit codes: {CODES}. {SETTINGS}",
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=True,
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
     named = arguments[0] if arguments else ""
+    if named not in COMMANDS and (named.endswith(".py") or ".py:" in named):
+        file = named.partition(":")[0]
+        raise ConfigurationError(
+            [
+                f"{named} is not a command: `jetmap up {file}` serves its functions, "
+                f"`jetmap map {file}:FUNCTION FILE` runs one over a list"
+            ]
+        )
     for name in [named] if named in COMMANDS else COMMANDS:
         command = getattr(import_module(f"jetmap.cli.{name}"), name)
         app.command(epilog=f"Exit codes: {CODES}. {SETTINGS}")(command)

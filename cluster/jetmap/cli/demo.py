@@ -10,12 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
 
-import psutil
 from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
@@ -32,6 +30,16 @@ from .tether import TETHER
 
 TASKS = "jetmap.demo.tasks"
 NOTABLE = 0.1
+NEXT = """
+your own functions: write tasks.py
+
+    from jetmap import task
+
+    @task
+    def double(n: int) -> int:
+        return 2 * n
+
+then run `jetmap up tasks.py`, and from another terminal `seq 9 | jetmap map double`"""
 T = TypeVar("T")
 
 
@@ -39,15 +47,27 @@ T = TypeVar("T")
 class Run:
     """One map as it went.
 
-    seconds: from the request to the last result; first: to the first. busy: seconds of CPU that
-    this machine spent meanwhile, on whatever.
+    seconds: from the request to the last result; first: to the first.
     """
 
     work: Work
     seconds: float
     first: float
-    busy: float
     notes: list[str]
+
+
+@dataclass
+class Serial:
+    """The same on one core: seconds on the clock and of CPU, and what was measured to know it."""
+
+    seconds: float
+    cpu: float
+    sample: Sample
+
+    @property
+    def held_up(self) -> float:
+        """The share of its time in which other programs had its core."""
+        return max(0.0, 1 - self.cpu / self.seconds) if self.seconds else 0.0
 
 
 @takes("cores")
@@ -91,7 +111,7 @@ def own(settings: Settings) -> Settings:
 
 
 async def _work(settings: Settings, console: Console) -> None:
-    runs: list[Run] = []
+    compared: list[tuple[Run, Serial]] = []
     installation = Installation(settings, register=False)
     try:
         began = time.perf_counter()
@@ -107,19 +127,16 @@ async def _work(settings: Settings, console: Console) -> None:
         try:
             cores = sum(agent["cores"] for agent in await in_thread(gateway.workers))
             console.print(f"NATS, a gateway and workers on {cores} cores: ready in {took:.1f} s\n")
+            console.print("looking for the Python files of this installation …", style="dim")
             for work in (await in_thread(source_metrics), prime_search(cores)):
                 run = await in_thread(partial(_map, gateway, work, console))
                 console.print(*(f"  {note}\n" for note in run.notes), sep="")
-                runs.append(run)
+                # At once, and with the workers idle: what else this machine does changes with time.
+                compared.append((run, await _serial(run, cores, console)))
         finally:
             gateway.close()
     finally:
         await asyncio.shield(installation.stop(asyncio.Event()))
-    said = "the same on one core, in a plain loop, with nothing of jetmap running …"
-    with console.status(said) if console.is_terminal else nullcontext():
-        if not console.is_terminal:
-            console.print(said)
-        compared = [(run, *(await _serial(run, cores))) for run in runs]
     _report(compared, cores, console)
 
 
@@ -129,32 +146,18 @@ def _map(gateway: Gateway, work: Work, console: Console) -> Run:
     failed, first = 0, 0.0
     console.print(f"[bold]{work.title}[/bold]: {work.what}")
     with Bar(f"POST /map/{work.function}", len(work.items), console) as bar:
-        began, busy = time.perf_counter(), _busy_seconds()
+        began = time.perf_counter()
         for part in gateway.map(work.function, work.items):
             first = first or time.perf_counter() - began
             values[part.start : part.start + len(part.values)] = part.values
             failed += len(part.errors)
             bar.done(len(part.values), len(work.items))
-        seconds, busy = time.perf_counter() - began, _busy_seconds() - busy
-    return Run(work, seconds, first, busy, work.summarize(values, failed))
+        seconds = time.perf_counter() - began
+    return Run(work, seconds, first, work.summarize(values, failed))
 
 
-def _busy_seconds() -> float:
-    """Seconds of CPU that all programs of this machine have used, this one among them."""
-    times: dict[str, float] = psutil.cpu_times()._asdict()
-    # Time of guests is in that of the users already.
-    return sum(times.values()) - sum(
-        times.get(name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice")
-    )
-
-
-def _others(run: Run, serial: float) -> float:
-    """Which share of the machine other programs used during the map."""
-    return max(0.0, run.busy - serial) / (run.seconds * (psutil.cpu_count() or 1))
-
-
-async def _serial(run: Run, cores: int) -> tuple[float, Sample]:
-    """Seconds that the work takes on one core, and what was measured to know it."""
+async def _serial(run: Run, cores: int, console: Console) -> Serial:
+    """Measure the same work on one core, on the same clock as the map."""
     chosen = sample(run.work, run.seconds, cores)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "jetmap.demo.serial"),
@@ -162,27 +165,41 @@ async def _serial(run: Run, cores: int) -> tuple[float, Sample]:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
+    assert process.stdin is not None and process.stdout is not None
+    last, done = b"", 0
+    if not console.is_terminal:
+        console.print("  the same on one core, in a plain loop …", style="dim")
     try:
         order = json.dumps({"function": run.work.function, "items": chosen.items})
-        output, _ = await process.communicate(order.encode())
+        process.stdin.write(order.encode())
+        process.stdin.close()
+        with Bar("the same on one core, in a plain loop", len(chosen.items), console) as bar:
+            async for line in process.stdout:
+                last = line
+                if line[:1] != b"{":
+                    bar.done(int(line) - done, len(chosen.items))
+                    done = int(line)
+            bar.done(len(chosen.items) - done, len(chosen.items))
+        await process.wait()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode:
         raise DemoError(f"the serial run ended with exit code {process.returncode}")
-    return float(json.loads(output)) * chosen.factor, chosen
+    found = json.loads(last)
+    return Serial(found["seconds"] * chosen.factor, found["cpu"] * chosen.factor, chosen)
 
 
-def _report(compared: list[tuple[Run, float, Sample]], cores: int, console: Console) -> None:
+def _report(compared: list[tuple[Run, Serial]], cores: int, console: Console) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for column in ("", "one core", f"jetmap, {cores} cores", "times as fast", "of the ideal"):
         table.add_column(column, justify="left" if not column else "right")
-    for run, serial, _ in compared:
-        speedup = serial / run.seconds
+    for run, serial in compared:
+        speedup = serial.seconds / run.seconds
         table.add_row(
             run.work.title,
-            f"{serial:.2f} s",
+            f"{serial.seconds:.2f} s",
             f"{run.seconds:.2f} s",
             f"{speedup:.2f}",
             f"{speedup / cores:.0%}",
@@ -190,17 +207,17 @@ def _report(compared: list[tuple[Run, float, Sample]], cores: int, console: Cons
     console.print()
     console.print(table)
     console.print()
-    for run, _, chosen in compared:
-        console.print(f"one core, {run.work.title}: CPU time, {chosen}", style="dim")
-    others = max(_others(run, serial) for run, serial, _ in compared)
-    if others > NOTABLE:
+    for run, serial in compared:
+        console.print(f"one core, {run.work.title}: {serial.sample}", style="dim")
+    if (held_up := max(serial.held_up for _, serial in compared)) > NOTABLE:
         console.print(
-            f"other programs used {others:.0%} of this machine meanwhile: without them, jetmap "
-            "would have been faster",
+            f"other programs had the core for up to {held_up:.0%} of the time: they make both "
+            "columns larger, and their ratio less exact",
             style="yellow",
         )
-    firsts = ", ".join(f"{run.first * 1000:.0f} ms" for run, *_ in compared)
+    firsts = ", ".join(f"{run.first * 1000:.0f} ms" for run, _ in compared)
     console.print(f"first results over HTTP after {firsts}", style="dim")
+    console.print(NEXT)
 
 
 async def in_thread(function: Callable[[], T]) -> T:

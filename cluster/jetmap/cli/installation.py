@@ -24,11 +24,17 @@ from typing import Any
 from pydantic import SecretStr
 
 from jetmap import __version__
-from jetmap.broker.running import Registration, Running, register_up
+from jetmap.broker.running import (
+    Registration,
+    Running,
+    all_running,
+    already_runs,
+    register_up,
+)
 from jetmap.broker.runtime import remove, runtime_directory, sweep, take
 from jetmap.broker.server import TEMPORARY, NatsServer
 from jetmap.client.local_up import this_python
-from jetmap.errors import BrokerUnreachable
+from jetmap.errors import BrokerUnreachable, ConfigurationError
 from jetmap.seals import new_key
 from jetmap.settings import Settings
 
@@ -149,6 +155,10 @@ class Installation:
                 python=this_python(),
                 version=__version__,
             )
+            # Of two that were started at once the later one leaves.
+            first = all_running(Path.cwd(), settings.pool)[0]
+            if first.pid != os.getpid():
+                raise ConfigurationError([already_runs(first)])
             # To the agent only: what comes by HTTP must never look as if this user had sent it.
             local = {LOCAL: self._registration.running.lock}
         self._agent = Child("worker", ["worker"], environment | local)

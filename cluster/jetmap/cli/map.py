@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
+import msgspec
 import typer
 
 from jetmap import arrays, bounds
 from jetmap.dispatch.sources import Feed
+from jetmap.errors import ConfigurationError
+from jetmap.keywords import misfit
 from jetmap.settings import Settings
 
 from .clusters import attached, embedded
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
 
 
-@takes(*BROKER, *WORKER)
+@takes(*BROKER, *WORKER, "debug")
 def map(
     settings: Settings,
     function: Annotated[
@@ -54,8 +58,8 @@ def map(
     Examples: jetmap map is_prime numbers.jsonl · seq 9 | jetmap map tasks.py:is_prime
     """
     encoded = kwargs_of(kwargs) if kwargs else b""
+    tasks, name = parts_of(function)
     require_stdout("the values")
-    tasks, _, name = function.rpartition(":")
     cluster = embedded(settings, tasks) if tasks else attached(settings)
     with open_lines(file) as source:
         import uvloop
@@ -63,6 +67,32 @@ def map(
         total = count_lines(source)
         work = _map(cluster, name, source, total, encoded, timeout, settings)
         raise typer.Exit(run_unless_stopped(work, uvloop.new_event_loop))
+
+
+def parts_of(function: str) -> tuple[str, str]:
+    """TASKS (or nothing) and NAME. Raises ConfigurationError for half of them."""
+    tasks, colon, name = function.rpartition(":")
+    if not colon and (function.endswith(".py") or "/" in function):
+        raise ConfigurationError([f"name the function too: jetmap map {function}:FUNCTION FILE"])
+    if colon and not name:
+        raise ConfigurationError([f"name the function behind the colon: {function}FUNCTION"])
+    if colon and not tasks:
+        raise ConfigurationError(
+            [f"name the file before the colon, as in tasks.py:{name}, or leave the colon out"]
+        )
+    return tasks, name
+
+
+def check_kwargs(cluster: Cluster, name: str, kwargs: bytes) -> None:
+    """Raise ConfigurationError for parameters that the function does not have, or lacks."""
+    info = cluster.info(name)
+    if info is None:
+        return
+    given = msgspec.json.decode(kwargs) if kwargs else {}
+    if (wrong := misfit(info, given)) is not None:
+        example = json.dumps({wrong.parameter: "…"}, ensure_ascii=False)
+        hint = "" if given else f" (--kwargs '{example}')"
+        raise ConfigurationError([f"{wrong.message}{hint}"])
 
 
 async def _map(
@@ -77,12 +107,13 @@ async def _map(
     failures = Failures(settings.debug)
     deadline = None if timeout is None else time.monotonic() + timeout
     async with cluster:
+        check_kwargs(cluster, name, kwargs)
         feed = Feed("json")
         left = None if deadline is None else max(0.001, deadline - time.monotonic())
         opened = await cluster.open(
             name, feed, format="json", kwargs=kwargs, timeout=left, ordered=True
         )
-        with Bar(name, total) as bar, Reader(source, feed, settings) as reader:
+        with Bar(name, total, beside_values=True) as bar, Reader(source, feed, settings) as reader:
             async with opened as batches:
                 async for batch in batches:
                     values = arrays.split(batch.values, "json")

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
+from pydantic import ByteSize
 
 from jetmap.errors import ConfigurationError
 from jetmap.logs import Formatter
@@ -38,18 +39,40 @@ class Option:
     def name(self) -> str:
         return self.flag or f"--{self.setting.replace('_', '-')}"
 
+    @property
+    def default(self) -> str:
+        """As help shows it; empty: there is none, or what happens then is in the help text."""
+        default = Settings.model_fields[self.setting].get_default()
+        if default is None or default == []:
+            return ""
+        if self.metavar == "SIZE":
+            return ByteSize(default).human_readable()
+        if isinstance(default, bool):
+            return "on" if default else "off"
+        return f"{default:g}" if isinstance(default, float) else str(default)
+
+    @property
+    def panel(self) -> str:
+        """The group of options under which help lists it."""
+        return next((name for name, settings in PANELS if self.setting in settings), "More")
+
     def parameter(self) -> inspect.Parameter:
-        text = f"{self.help} ({PREFIX}{self.setting.upper()})"
+        default = f"; default {self.default}" if self.default else ""
+        text = f"{self.help} ({PREFIX}{self.setting.upper()}{default})"
         if self.setting == "tasks":
             annotation: Any = Annotated[
                 list[str] | None, typer.Argument(metavar="TASKS…", help=text, show_default=False)
             ]
-        elif self.metavar is None:
-            annotation = Annotated[bool | None, typer.Option(self.name, help=text)]
         else:
-            annotation = Annotated[
-                str | None, typer.Option(self.name, metavar=self.metavar, help=text)
-            ]
+            option = typer.Option(
+                self.name,
+                metavar=self.metavar,
+                help=text,
+                show_default=False,
+                rich_help_panel=self.panel,
+            )
+            kind_of = bool if self.metavar is None else str
+            annotation = Annotated[kind_of | None, option]
         kind = inspect.Parameter.KEYWORD_ONLY
         return inspect.Parameter(self.setting, kind, default=None, annotation=annotation)
 
@@ -114,6 +137,13 @@ WORKER = (
 GATEWAY = ("host", "port", "token_file", "allowed_hosts", "cors_origins", "root_path", "debug")
 SERVER = ("nats_host", "nats_port", "nats_user", "nats_password_file", "store")
 
+PANELS = (
+    ("NATS server", ("nats_host", "nats_port", "store")),
+    ("Broker", BROKER),
+    ("Workers", WORKER),
+    ("Gateway", tuple(name for name in GATEWAY if name != "debug")),
+)
+
 CONFIG = inspect.Parameter(
     "config",
     inspect.Parameter.KEYWORD_ONLY,
@@ -121,7 +151,12 @@ CONFIG = inspect.Parameter(
     annotation=Annotated[
         str | None,
         typer.Option(
-            "--config", metavar="FILE", help=f"Settings to read, TOML ({CONFIG_VARIABLE})."
+            "--config",
+            metavar="FILE",
+            help=f"Settings to read, TOML. ({CONFIG_VARIABLE}; default ./jetmap.toml, else "
+            "./config/jetmap.toml)",
+            show_default=False,
+            rich_help_panel="More",
         ),
     ],
 )
@@ -142,6 +177,8 @@ def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
                 if config := values.pop("config"):
                     os.environ[CONFIG_VARIABLE] = config
                 settings = load(given)
+                if settings.debug:
+                    os.environ[f"{PREFIX}DEBUG"] = "true"  # For ``exits``, in case we fail.
                 log_to_stderr(settings.log_level)
                 function(settings, **values)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,13 +25,30 @@ class Rate(ProgressColumn):
         return Text(f"{speed:,.0f}/s", style="progress.data.speed")
 
 
+def is_one_terminal() -> bool:
+    """Whether stdout and stderr are one terminal, on which a bar and values would mix."""
+    try:
+        out, err = os.fstat(1), os.fstat(2)
+    except OSError:  # One of them is closed.
+        return False
+    return os.isatty(1) and os.isatty(2) and out.st_rdev == err.st_rdev
+
+
 class Bar:
     """How many of a map's items are done; shown only on a terminal.
 
-    total: None while it is not known.
+    total: None while it is not known. beside_values: values are written to stdout meanwhile; where
+    that is the same terminal they show the progress themselves, and there is no bar.
     """
 
-    def __init__(self, name: str, total: int | None, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        total: int | None,
+        console: Console | None = None,
+        *,
+        beside_values: bool = False,
+    ) -> None:
         self._console = console or Console(stderr=True, soft_wrap=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -38,7 +57,7 @@ class Bar:
             Rate(),
             TimeElapsedColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not self._console.is_terminal or (beside_values and is_one_terminal()),
             expand=True,
         )
         self._task = self._progress.add_task(name, total=total)

@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from jetmap.broker.running import find_running
 from jetmap.broker.runtime import take
 from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings
@@ -44,10 +43,10 @@ def hold(settings: Settings) -> Held | None:
     if settings.store == NONE:
         return None
     if settings.store is not None:
-        return _held(Path(settings.store).absolute(), 0.0 if _runs(settings) else RELEASE_SECONDS)
+        return _held(Path(settings.store).absolute(), RELEASE_SECONDS)
     try:
         directory = default_store(Path.cwd(), settings.pool)
-        found = _held(directory, 0.0 if _runs(settings) else RELEASE_SECONDS)
+        found = _held(directory, RELEASE_SECONDS)
         _note(directory, settings.pool)
     except ConfigurationError as error:
         logger.warning("%s: there will be no jobs", error)
@@ -78,6 +77,8 @@ def _held(directory: Path, patience: float) -> Held:
             if time.monotonic() >= deadline:
                 raise ConfigurationError([f"the store {directory} is used by another `jetmap up`"])
             time.sleep(0.05)
+    except FileExistsError as error:
+        raise ConfigurationError([f"the store {directory} is a file: name a directory"]) from error
     except OSError as error:
         raise ConfigurationError(
             [f"the store {directory} cannot be used: {error.strerror}"]
@@ -90,8 +91,3 @@ def _note(directory: Path, pool: str) -> None:
     text = f"Jobs of `jetmap up` in {Path.cwd()}, pool {pool}. Remove it to forget them.\n"
     with contextlib.suppress(OSError):  # They will have to guess.
         (directory / "README").write_text(text, encoding="utf-8", errors="replace")
-
-
-def _runs(settings: Settings) -> bool:
-    """Whether there is an ``up`` here that uses the store rightly."""
-    return find_running(Path.cwd(), settings.pool) is not None

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CALLER = "cli"  # Keys of the command line are its own.
 
 
-@takes(*BROKER)
+@takes(*BROKER, "debug")
 def submit(
     settings: Settings,
     function: Annotated[str, typer.Argument(metavar="FUNCTION", help="Its name.")],

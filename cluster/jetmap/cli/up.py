@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from pathlib import Path
 
-from jetmap.broker.running import Running
+from jetmap.broker.running import Running, already_runs, find_running
 from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings, is_loopback
 
@@ -31,12 +32,20 @@ def up(settings: Settings) -> None:
     Example: jetmap up tasks.py
     """
     problems = gateway_problems(settings) + server_problems(settings)
+    problems += second_up_problems(settings)
     if not settings.tasks:
         problems.insert(0, "name the TASKS to run: jetmap up tasks.py")
     if problems:
         raise ConfigurationError(problems)
     patience = 2 * (settings.grace + FAREWELL) + LEAVE_SECONDS
     run_heeding(serve(settings), patience=patience)
+
+
+def second_up_problems(settings: Settings) -> list[str]:
+    """Why a second one must not start: commands and programs would find it instead of the first."""
+    if (first := find_running(Path.cwd(), settings.pool)) is None:
+        return []
+    return [already_runs(first)]
 
 
 async def serve(settings: Settings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,7 @@ from jetmap.subjects import presence
 from .exits import Exit
 from .options import BROKER, WORKER, takes
 from .running import with_broker
+from .shared_cores import share, taken_cores
 from .signals import LEAVE_SECONDS, Asked, Stop, first, run_heeding
 from .tether import local_up
 
@@ -63,7 +65,13 @@ async def serve(settings: Settings) -> int:
     except Asked:
         return Exit.OK  # It had taken nothing yet.
     try:
-        return await _offer(Agent(connection, agent_options(settings)), connection, settings, stop)
+        options = agent_options(settings)
+        if not options.local:  # The agent of an `up` is the first of its pool here.
+            chosen = share(settings.cores, await taken_cores(connection, settings.pool))
+            if chosen.warning is not None:
+                logger.warning("%s", chosen.warning)
+            options = replace(options, cores=chosen.cores)
+        return await _offer(Agent(connection, options), connection, settings, stop)
     finally:
         await connection.close()
 

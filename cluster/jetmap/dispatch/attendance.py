@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,11 @@ from .roster import Roster
 logger = logging.getLogger(__name__)
 
 _presence = msgspec.msgpack.Decoder(Presence).decode
+
+
+def _meant(function: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(function, names, 1)
+    return f": did you mean {near[0]!r}?" if near else ""
 
 
 class Attendance:
@@ -130,8 +136,9 @@ class Attendance:
         if known or await topology.known(self._connection, self._pool, function):
             raise self.no_workers(function)
         raise UnknownFunction(
-            f"no worker ever announced a function {function!r} in pool {self._pool!r}; "
-            f"functions that are offered now: {', '.join(names) or 'none'}"
+            f"no worker ever announced a function {function!r} in pool {self._pool!r}"
+            f"{_meant(function, names)}; functions that are offered now: "
+            f"{', '.join(names) or 'none'}"
         )
 
     async def _hear(self, message: Msg) -> None:

@@ -1,0 +1,272 @@
+"""What beginners do wrong on the command line: each message says what to do next."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from house import House, Up
+from jetmap.cli.app import build
+from jetmap.cli.exits import Exit
+from jetmap.cli.shared_cores import share, taken_of
+from jetmap.errors import ConfigurationError
+from jetmap.loading import import_tasks
+from jetmap.machine import boot_id
+from jetmap.messages import CoreStatus, Presence
+from jetmap.settings import Settings
+from waiting import wait_until_sync
+
+PARAMETERS = """
+from jetmap import task
+
+@task
+def power(n: int, *, exponent: int) -> int:
+    return n ** exponent
+
+@task
+def fails(n: int) -> int:
+    raise OSError("the disk is on fire")
+"""
+
+
+@pytest.fixture
+def here(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    for name in [name for name in os.environ if name.startswith("JETMAP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("JETMAP_CONFIG", "")
+    monkeypatch.setenv("JETMAP_DEBUG", "")
+    for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "COLUMNS"):
+        monkeypatch.setenv(name, house.environment[name])
+    monkeypatch.chdir(house.directory)
+    (house.directory / "lines").write_text("1\n2\n")
+    return house
+
+
+def run(*arguments: str) -> Result:
+    done = CliRunner().invoke(build(list(arguments)), arguments)
+    assert "Traceback" not in done.output
+    return done
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["map", "tasks.py", "lines"], "name the function too: jetmap map tasks.py:FUNCTION"),
+        (["map", "./tasks", "lines"], "name the function too"),
+        (["map", "tasks.py:", "lines"], "name the function behind the colon: tasks.py:FUNCTION"),
+        (["map", ":double", "lines"], "as in tasks.py:double, or leave the colon out"),
+        (["map", "double", "lines"], "start `jetmap up TASKS` here first"),
+        (["map", "tasks.py:double", "nowhere"], "nowhere cannot be read"),
+        (["map", "tasks.py:double", "."], ". cannot be read: Is a directory"),
+        (["map", "tasks.py:double", "lines", "--kwargs", "{x: 1}"], "such as '{\"n\": 3}'"),
+        (["map", "double", "--nats", "localhost"], "as in nats://broker:4222, and not 'localhost'"),
+        (["map", "double", "--nats", "http://x"], "and not 'http://x'"),
+        (["map", "double", "--nats", "me:secret@x"], "and not '…@x'"),
+        (["map", "double", "--config", "nowhere"], "names nowhere, which is not a file"),
+        (["up"], "jetmap up tasks.py"),
+        (["up", "tasks.py", "--cores", "0"], "--cores"),
+        (["up", "tasks.py", "--port", "http"], "--port"),
+        (["up", "tasks.py", "--store", "tasks.py"], "is a file: name a directory"),
+        (["worker"], "jetmap worker tasks.py --nats URL"),
+        (["worker", "tasks.py"], "give --nats URL"),
+        (["api"], "give --nats URL"),
+        (["status"], "give --nats URL"),
+        (["submit", "tasks.py:double", "lines"], "start `jetmap up TASKS`"),
+    ],
+)
+def test_mistakes_that_end_before_anything_starts(
+    here: House, arguments: list[str], said: str
+) -> None:
+    done = run(*arguments)
+    assert (done.exit_code, said in done.output) == (Exit.USAGE, True), done.output
+
+
+@pytest.mark.parametrize("named", ["tasks.py", "tasks.py:double"])
+def test_a_file_in_the_place_of_a_command(named: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"`jetmap up tasks\.py` serves its functions"):
+        build([named])
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("taks.py", "did you mean tasks.py?"),
+        ("sub/taks.py", "did you mean sub/tasks.py?"),
+        ("sub/", "name its files"),
+        (".", "is a directory: name its files"),
+        ("nothing/like/it.py", "no such file in"),
+    ],
+)
+def test_tasks_that_are_not_there(here: House, argument: str, said: str) -> None:
+    (here.directory / "sub").mkdir()
+    (here.directory / "sub" / "tasks.py").touch()
+    with pytest.raises(ConfigurationError, match=re.escape(said)):
+        import_tasks(argument)
+
+
+def test_a_name_that_is_nearly_right(shared_up: Up) -> None:
+    done = shared_up.house.run("map", "duoble", input="1\n")
+    assert done.returncode == Exit.WORKERS
+    assert "did you mean 'double'?" in done.stderr
+
+
+def test_parameters_are_looked_at_before_anything_runs(house: House) -> None:
+    (house.directory / "more.py").write_text(PARAMETERS)
+    done = house.run("map", "more.py:power", input="1\n2\n")
+    assert (done.returncode, done.stdout) == (Exit.USAGE, "")
+    assert done.stderr.count("power() needs the parameter 'exponent'") == 1
+    assert '--kwargs \'{"exponent": "…"}\'' in done.stderr
+    done = house.run("map", "more.py:power", "--kwargs", '{"exponent": 2}', input="3\n")
+    assert (done.returncode, done.stdout) == (0, "9\n")
+
+
+def test_debug_shows_where_an_item_failed(house: House) -> None:
+    (house.directory / "more.py").write_text(PARAMETERS)
+    plain = house.run("map", "more.py:fails", input="1\n")
+    assert "OSError: the disk is on fire" in plain.stderr
+    debug = subprocess.run(
+        [sys.executable, "-m", "jetmap.cli", "map", "more.py:fails", "--debug"],
+        cwd=house.directory,
+        env=house.environment,
+        input="1\n",
+        capture_output=True,
+        text=True,
+        timeout=40,
+    )
+    assert f'File "{house.directory / "more.py"}", line 10' in debug.stderr
+    assert "--debug" in house.run("submit", "--help").stdout
+
+
+# Help
+
+
+def test_help_has_groups_and_defaults(here: House) -> None:
+    said = run("up", "--help").stdout
+    for group in ("Workers", "Gateway", "NATS server", "More"):
+        assert f"─ {group} ─" in said
+    assert "JETMAP_START_TIMEOUT; default 60" in re.sub(r"[\s│]+", " ", said)
+    assert f"default {Settings.model_fields['port'].default}" in said
+
+
+def test_completion_can_be_installed(here: House) -> None:
+    assert "--install-completion" in run("--help").stdout
+    done = subprocess.run(
+        [sys.executable, "-m", "jetmap.cli"],
+        env=here.environment
+        | {"_JETMAP_COMPLETE": "complete_bash", "COMP_WORDS": "jetmap wo", "COMP_CWORD": "1"},
+        capture_output=True,
+        text=True,
+        timeout=40,
+    )
+    assert "worker" in done.stdout.split()
+
+
+# A terminal
+
+
+def mapping_three(house: House, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
+    (house.directory / "lines").write_text("1\n2\n3\n")
+    return subprocess.Popen(
+        [sys.executable, "-m", "jetmap.cli", "map", "tasks.py:double", "lines"],
+        cwd=house.directory,
+        env=house.environment | {"TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+    )
+
+
+def test_values_and_progress_do_not_mix_on_one_terminal(house: House) -> None:
+    ours, theirs = pty.openpty()
+    mapping = mapping_three(house, theirs, theirs)
+    os.close(theirs)
+    said = b"".join(_until_closed(ours))
+    assert mapping.wait(30) == 0
+    assert said.replace(b"\r\n", b"\n") == b"2\n4\n6\n"
+
+
+def test_progress_is_shown_where_only_stderr_is_a_terminal(house: House) -> None:
+    ours, theirs = pty.openpty()
+    mapping = mapping_three(house, subprocess.PIPE, theirs)
+    os.close(theirs)
+    said = b"".join(_until_closed(ours))
+    assert mapping.communicate(timeout=30)[0] == b"2\n4\n6\n"
+    assert b"3/3" in said
+
+
+def _until_closed(descriptor: int) -> Iterator[bytes]:
+    while True:
+        try:
+            data = os.read(descriptor, 4096)
+        except OSError:  # All ends of a terminal's other side are closed.
+            data = b""
+        if not data:
+            os.close(descriptor)
+            return
+        yield data
+
+
+# Two on one host
+
+
+def test_a_second_up_is_refused(shared_up: Up) -> None:
+    house = shared_up.house
+    done = house.run("up", "tasks.py", "--port", "0", "--nats-port", "0")
+    assert done.returncode == Exit.USAGE
+    assert f"pid {shared_up.process.pid}, {shared_up.url}" in done.stderr
+    for way in ("use that", "kill ", "jetmap worker", "--pool"):
+        assert way in done.stderr
+    assert house.running().pid == shared_up.process.pid
+    assert json.loads(house.run("status", "--json").stdout)["hosts"]
+
+
+def test_a_worker_beside_an_up_says_that_cores_count_twice(house: House) -> None:
+    up = house.up()
+    worker = house.start("worker", "tasks.py")
+    wait_until_sync(lambda: up.ready == 4, "both are there")
+    if len(os.sched_getaffinity(0)) == 2:
+        assert "now counts twice" in house.said and "end one of the two" in house.said
+    worker.terminate()
+    assert worker.wait(20) == 0
+
+
+def test_cores_that_are_taken() -> None:
+    taken = {0: 11, 1: 11}
+    assert share(None, {}, [0, 1]) == share(None, {}, [])
+    assert share(None, {}, [0, 1]).cores is None
+    # The free ones, where nothing else was asked for.
+    free = share(None, taken, [0, 1, 2, 3])
+    assert (free.cores, "process 11" in str(free.warning)) == ("2,3", True)
+    assert (share(2, taken, [0, 1, 2, 3]).cores, share(2, taken, [0, 1, 2, 3]).warning) == (
+        "2,3",
+        None,
+    )
+    # What was asked for, with a warning, where it is more than there is.
+    some = share("3", taken, [0, 1, 2, 3])
+    assert some.cores == "2,3,0" and "core 0 of this machine" in str(some.warning)
+    every = share(None, taken, [0, 1])
+    assert every.cores is None and "core 0,1 of this machine" in str(every.warning)
+    assert "counts twice" in str(share(8, taken, [0, 1]).warning)
+
+
+def test_only_agents_of_this_machine_take_its_cores() -> None:
+    def agent(machine: str, *cpus: int | None) -> Presence:
+        cores = [CoreStatus(1, cpu, "idle") for cpu in cpus]
+        found = Presence("a", "h", 7, "p", "o", "", 1, 2, 2, 0, False, False, [], cores)
+        return Presence(
+            **{f: getattr(found, f) for f in found.__struct_fields__} | {"machine": machine}
+        )
+
+    agents = [agent("here", 0, None), agent("there", 1), agent("", 2)]
+    assert taken_of(agents, "here") == {0: 7}
+    assert taken_of(agents, "") == {}
+    assert boot_id() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
