@@ -428,7 +428,7 @@ async def test_last_words(cluster: Cluster, agent: AgentProcess, end: str, last:
     assert {item for item, _ in lines_of(agent, "of-stderr")} == {1}
 
 
-async def test_a_gigabyte_of_prints_holds_up_nobody(cluster: Cluster, agent: AgentProcess) -> None:
+async def test_a_flood_of_prints_holds_up_nobody(cluster: Cluster, agent: AgentProcess) -> None:
     size = agent.output.stat().st_size
     code = """
         import os, subprocess
@@ -438,10 +438,10 @@ async def test_a_gigabyte_of_prints_holds_up_nobody(cluster: Cluster, agent: Age
         {1}
         result = os.getpid()
         """
-    raw = "subprocess.run(['sh', '-c', 'yes raw-much | head -c 100000000'])"
-    values = await run(cluster, code.format(100_000, "pass"), code.format(0, raw))
+    raw = "subprocess.run(['sh', '-c', 'yes raw-much | head -c 20000000'])"
+    values = await run(cluster, code.format(20_000, "pass"), code.format(0, raw))
     assert all(isinstance(value, int) for value in values)
-    assert agent.output.stat().st_size - size < 200_000_000 / 2, "most was dropped"
+    assert agent.output.stat().st_size - size < 40_000_000 / 2, "most was dropped"
     await wait_until(lambda: "dropped: a worker may print 1,048,576" in agent.said, "it is said")
 
 
