@@ -268,3 +268,21 @@ def test_depth_is_looked_for_only_where_it_may_be(monkeypatch: pytest.MonkeyPatc
     assert looked == []
     run(msgpack_elements(msgspec.msgpack.encode([{"a": [1] * 1000}]), LIMITS, held()))
     assert len(looked) == 1
+
+
+def test_no_large_json_body_is_split_in_one_step() -> None:
+    """Also where no two elements are alike, so that none can be guessed from another."""
+    some = [1, "a,b", {"x": [1, {"y": "],"}]}, [[2], "]"], None]
+    body = msgspec.json.encode(some * 40_000)
+    steps = 0
+    hold = held()
+    hold.add(2 * len(body))
+    splitting = json_elements(body, LIMITS, hold)
+    while True:
+        try:
+            splitting.send(None)
+        except StopIteration as done:
+            assert len(done.value) == 200_000
+            break
+        steps += 1
+    assert steps >= len(body) // bodies.PIECE

@@ -6,13 +6,10 @@ The elements are checked, and never decoded here: workers decode them into their
 from __future__ import annotations
 
 import asyncio
-import re
 
 import msgspec
 
 from jetmap.arrays import length
-from jetmap.dispatch.memory import ELEMENT_BYTES
-from jetmap.rawjson import located, not_utf8, utf8_error
 
 from .admission import Hold
 from .arrival import Arrival, Framing
@@ -21,18 +18,13 @@ from .departure import Departure
 from .elements import check_count, json_piece
 from .limits import Limits
 from .problems import Problem, over_limit
-from .splitters import Elements, MsgpackArray
+from .splitters import Elements, JsonArray, MsgpackArray
 
 # A larger body is parsed in pieces of this size, so that no other request waits for it.
 PIECE = 512 * 1024
-TRIES = 3
 
 # Bytes of MessagePack that are split at a time: small values take the longest.
 SLICE = 64 * 1024
-
-_SPACE = b" \t\r\n"
-_FIRST_KEY = re.compile(rb'\{\s*"[^"\\]{0,200}"\s*:')
-_split_json = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 async def read_body(
@@ -64,53 +56,24 @@ async def read_body(
     return b"".join(parts)
 
 
-async def json_elements(body: bytes, limits: Limits, hold: Hold) -> list[msgspec.Raw]:
+async def json_elements(body: bytes, limits: Limits, hold: Hold) -> Elements:
     """The raw elements of a JSON array that is held already; they are held in its place.
 
     Raises Problem: 400 with the position, 413, 429 or 503.
     """
     if len(body) <= PIECE:
-        elements = json_piece(body, 0, 0, limits)
-        hold.add_items(len(elements))
-        return elements
-    elements = await _json_pieces(body, limits, hold)
-    hold.give(len(body))  # The pieces were copies.
-    return elements
-
-
-async def _json_pieces(body: bytes, limits: Limits, hold: Hold) -> list[msgspec.Raw]:
-    position = utf8_error(body)  # of all of it: pieces are cut at what might be inside a string
-    if position is not None:
-        raise not_utf8(position)
-    elements: list[msgspec.Raw] = []
-    start = len(body) - len(body.lstrip(_SPACE))
-    if body[start : start + 1] == b"[":
-        start += 1
-        signature = _signature(body, start)
-        while (end := _cut(body, start, signature)) is not None:
-            piece = b"[" + body[start:end] + b"]"
-            some = json_piece(piece, start - 1, len(elements), limits)
-            hold.add_items(len(some))
-            elements += some
-            start = end + 1
-            await asyncio.sleep(0)
-        if elements:
-            rest = body[start:]
-            if not rest.strip(_SPACE).strip(b"]"):
-                raise located("JSON is malformed: trailing comma in array", start, None)
-            return elements + _last_piece(b"[" + rest, start - 1, len(elements), limits, hold)
-    return _last_piece(body, 0, 0, limits, hold)
-
-
-def _last_piece(
-    piece: bytes, offset: int, first: int, limits: Limits, hold: Hold
-) -> list[msgspec.Raw]:
-    """As ``json_piece``, of any size: so there must be room for as many items as it may have."""
-    most = (piece.count(b",") + 1) * ELEMENT_BYTES if len(piece) > 2 * PIECE else 0
-    hold.add(most)
-    elements = json_piece(piece, offset, first, limits)
-    hold.give(most)
-    hold.add_items(len(elements))
+        whole = json_piece(body, 0, 0, limits)
+        hold.add_items(len(whole))
+        return whole
+    split = JsonArray(limits)
+    elements: list[bytes | msgspec.Raw] = []
+    for at in range(0, len(body), PIECE):
+        some = split.add(body[at : at + PIECE], at + PIECE < len(body))
+        check_count(len(elements) + len(some), limits)
+        hold.add_items(len(some))
+        elements += some
+        await asyncio.sleep(0)
+    hold.give(len(body))  # The elements are copies.
     return elements
 
 
@@ -138,36 +101,3 @@ def _body_too_large(size: int, limits: Limits) -> Problem:
         setting="max_body_bytes",
         limit=limits.max_body_bytes,
     )
-
-
-def _signature(body: bytes, start: int) -> bytes:
-    """How elements begin, judged by the first: ``{"name":`` , a bracket, a quote, or nothing."""
-    while start < len(body) and body[start] in _SPACE:
-        start += 1
-    key = _FIRST_KEY.match(body, start)
-    if key is not None:
-        return key[0]
-    first = body[start : start + 1]
-    return first if first in (b"{", b"[", b'"') else b""
-
-
-def _cut(body: bytes, start: int, signature: bytes) -> int | None:
-    """A comma between two elements, about PIECE bytes from ``start``; None: take the rest.
-
-    A guess that is proved right by what precedes it being whole.
-    """
-    search = start + PIECE
-    for _ in range(TRIES):
-        found = body.find(signature or b",", search)
-        if found < 0:
-            return None
-        comma = body.rfind(b",", start, found + 1)
-        if comma > start:
-            try:
-                _split_json(b"[" + body[start:comma] + b"]")
-            except (msgspec.MsgspecError, RecursionError):
-                pass
-            else:
-                return comma
-        search = found + 1
-    return None
