@@ -14,7 +14,7 @@ import pytest
 
 from jetmap.agent.imports import RETRY_SECONDS, Imports
 from jetmap.messages import Broken
-from support import KEEPER, marked, nothing_left
+from support import KEEPER, _cmdline, marked, nothing_left
 from waiting import wait_until_sync
 
 GOOD = """
@@ -110,7 +110,7 @@ def programs(directory: Path, *wanted: tuple[tuple[str, ...], float]) -> Iterato
 
 
 def keepers(mark: str) -> list[int]:
-    return [p.pid for p in marked(mark) if KEEPER in " ".join(p.cmdline())]
+    return [p.pid for p in marked(mark) if KEEPER in " ".join(_cmdline(p))]
 
 
 @pytest.mark.parametrize("way", list(WAYS))
