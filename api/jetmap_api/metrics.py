@@ -55,7 +55,10 @@ def _exposed(request: Request, *collectors: Collector) -> Response:
     registry = CollectorRegistry(auto_describe=False)
     for collector in collectors:
         registry.register(collector)
-    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    try:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    except (TypeError, ValueError):  # An Accept that names a version which is not a number.
+        encode, content_type = choose_encoder("")
     return Response(encode(registry), headers={"content-type": content_type})
 
 
