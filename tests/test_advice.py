@@ -114,8 +114,6 @@ ARGUMENTS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "two lists": (lambda map: map(f, [1], [2]), r"list\(zip\(a, b\)\)"),
     "no items": (lambda map: map(f), r"needs the items too: cluster.map\(f, items\)"),
     "swapped": (lambda map: map([1], f), "the function comes first"),
-    "text": (lambda map: map(same, "abc"), r"items is one str; put it into a list"),
-    "bytes": (lambda map: map(same, b"abc"), r"items is one bytes; put it into a list"),
     "None": (lambda map: map(f, None), "items is None; pass a list"),
     "number": (lambda map: map(f, 7), "items is of type int; pass a list"),
     "function": (lambda map: map(f, itertools.count), "items is itertools.count; call it"),

@@ -54,12 +54,6 @@ def check_call(
 
 def check_items(method: str, items: object) -> None:
     """Raise TypeError for what is not a list of items, nor another iterable."""
-    if isinstance(items, (str, bytes, bytearray)):
-        kind = type(items).__name__
-        raise TypeError(
-            f"items is one {kind}; put it into a list, cluster.{method}(f, [{kind}]), or use "
-            "list(…) where you mean each of its elements"
-        )
     if isinstance(items, type) or inspect.isroutine(items):
         raise TypeError(f"items is {_described(items)}; call it, and pass what it gives")
     if isinstance(items, (Iterable, AsyncIterable)) or hasattr(items, "__getitem__"):
