@@ -15,17 +15,17 @@ from typing import Any, Self, cast
 import httpx
 import msgspec
 
-from jetmap import arrays, subjects
 from jetmap.client.cluster import Cluster
-from jetmap.counts import PoolCounts
 from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.outcome import Batch
 from jetmap.dispatch.roster import FunctionStatus
 from jetmap.dispatch.sources import Source
 from jetmap.dispatch.stats import Stats
 from jetmap.errors import JobsUnavailable, MapTimeout, UnknownFunction
-from jetmap.messages import CoreStatus, ErrorRecord, Format, FunctionInfo, Presence
 from jetmap.settings import Settings
+from jetmap.wire import arrays, subjects
+from jetmap.wire.counts import PoolCounts
+from jetmap.wire.messages import CoreStatus, ErrorRecord, Format, FunctionInfo, Presence
 from jetmap_api import create_app
 
 DECODE: dict[Format, Callable[..., Any]] = {

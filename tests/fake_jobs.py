@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from fake_cluster import DECODE, ENCODE, FakeCluster
-from jetmap import Cluster, JobsUnavailable, arrays, subjects
+from jetmap import Cluster, JobsUnavailable
 from jetmap.broker.connection import JetStreamError
 from jetmap.errors import (
     BrokerUnreachable,
@@ -32,7 +32,8 @@ from jetmap.jobs.outcomes import Outcomes
 from jetmap.jobs.readers import JobReader, Readers
 from jetmap.jobs.records import OVER, Record, State
 from jetmap.jobs.store import Store, Stored
-from jetmap.messages import ErrorRecord, Format, Report, encode
+from jetmap.wire import arrays, subjects
+from jetmap.wire.messages import ErrorRecord, Format, Report, encode
 from waiting import turns
 
 replace = msgspec.structs.replace

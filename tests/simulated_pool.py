@@ -21,10 +21,19 @@ from jetmap.agent.worker_process import Death
 from jetmap.dispatch.dispatcher import Dispatcher
 from jetmap.dispatch.options import DispatchOptions
 from jetmap.dispatch.sources import RawItems
-from jetmap.messages import Chunk, Final, FunctionInfo, Ready, Report, Setup, StartFailed, encode
 from jetmap.nats.memory import MemoryBroker, MemoryConnection
-from jetmap.worker import pipe
-from jetmap.worker.budget import Budget
+from jetmap.wire import frames
+from jetmap.wire.budget import Budget
+from jetmap.wire.messages import (
+    Chunk,
+    Final,
+    FunctionInfo,
+    Ready,
+    Report,
+    Setup,
+    StartFailed,
+    encode,
+)
 from jetmap.worker.progress import Progress
 
 FUNCTION = "double"
@@ -124,13 +133,13 @@ class SimulatedWorker:
     async def _serve(self) -> None:
         await asyncio.sleep(self.start_seconds)
         ready = Ready([FunctionInfo(FUNCTION)], "source", [])
-        self._say(pipe.READY, encode(ready))
+        self._say(frames.READY, encode(ready))
         number = 0
         while True:
             chunk = await self._chunks.get()
             number += 1
             if not self.progress.begin(number):
-                self._say(pipe.SKIPPED, b"")
+                self._say(frames.SKIPPED, b"")
             elif not await self._compute(chunk):
                 return
 
@@ -155,7 +164,7 @@ class SimulatedWorker:
         head = (chunk.map, chunk.number, chunk.attempt, chunk.start, done)
         final = Final(chunk.start + done)
         report = Report(*head, encode(values), [], loop.time() - began, final)
-        self._say(pipe.LAST, encode(report))
+        self._say(frames.LAST, encode(report))
         return True
 
 

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
 
-from jetmap import arrays
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.flights import Flight
 from jetmap.dispatch.ledger import Ledger
@@ -20,8 +19,9 @@ from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.scheduler import Scheduler
 from jetmap.dispatch.sources import RawItems
-from jetmap.messages import Final, Report, Rest
-from jetmap.worker.budget import Budget
+from jetmap.wire import arrays
+from jetmap.wire.budget import Budget
+from jetmap.wire.messages import Final, Report, Rest
 
 REPORT_SECONDS = 0.1  # From one report of a chunk to the next, as in ``worker.compute.Limits``.
 

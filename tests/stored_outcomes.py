@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-from jetmap import subjects
 from jetmap.dispatch.outcome import Batch
 from jetmap.errors import BrokerUnreachable
 from jetmap.jobs.store import Store, Stored
-from jetmap.messages import ErrorRecord, Final, Format, Report, encode
+from jetmap.wire import subjects
+from jetmap.wire.messages import ErrorRecord, Final, Format, Report, encode
 
 POOL = "default"
 JOB = "job"

@@ -22,11 +22,12 @@ from typing import Any
 
 import psutil
 
-from jetmap import Cluster, ItemError, Outcome, subjects
+from jetmap import Cluster, ItemError, Outcome
 from jetmap.broker.connection import Auth, Connection
 from jetmap.broker.server import NatsServer
 from jetmap.dispatch.ledger import Ledger
-from jetmap.messages import Ping, Presence, encode
+from jetmap.wire import subjects
+from jetmap.wire.messages import Ping, Presence, encode
 from marks import MARK, described, kill_if_there, marked
 from waiting import wait_for, wait_until
 

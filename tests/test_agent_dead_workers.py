@@ -19,8 +19,8 @@ from jetmap.agent.options import AgentOptions
 from jetmap.agent.output_relay import output_relay
 from jetmap.agent.pipe import AgentPipe
 from jetmap.agent.worker_process import StartError, WorkerProcess
-from jetmap.messages import Setup
-from jetmap.worker import pipe
+from jetmap.wire import frames
+from jetmap.wire.messages import Setup
 from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -34,7 +34,7 @@ async def test_what_the_dead_had_sent_is_read_though_another_holds_its_end() -> 
     with theirs:  # As a forked child would, for ever.
         channel = await AgentPipe.open(ours)
         sent = [os.urandom(60_000) for _ in range(3)]
-        rest = b"".join(pipe.frame(pipe.PART, payload) for payload in sent)
+        rest = b"".join(frames.frame(frames.PART, payload) for payload in sent)
         while rest:
             try:
                 rest = rest[theirs.send(rest) :]
@@ -43,7 +43,7 @@ async def test_what_the_dead_had_sent_is_read_though_another_holds_its_end() -> 
         channel.finish()
         async with asyncio.timeout(5):
             for payload in sent:
-                assert await channel.receive() == (pipe.PART, payload)
+                assert await channel.receive() == (frames.PART, payload)
             assert await channel.receive() is None
 
 

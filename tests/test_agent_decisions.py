@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from jetmap.agent.pulls import EXPRESS_RUN, AgentLane, Pull, Pulls, Verdict
-from jetmap.messages import Lane
+from jetmap.wire.messages import Lane
 
 LANES: tuple[AgentLane, ...] = ("express", "main", "local")
 lanes = st.sampled_from(LANES)

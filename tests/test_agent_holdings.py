@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from jetmap.agent.holdings import BEAT, GONE_KEPT, LOOK, SILENCE, Holding, Holdings, Lease
-from jetmap.messages import ChunkHead
+from jetmap.wire.messages import ChunkHead
 
 
 def head(number: int, inbox: str = "dispatcher", map: str = "m") -> ChunkHead:

@@ -17,8 +17,8 @@ from jetmap.agent.options import AgentOptions
 from jetmap.agent.slot import SKIP_SECONDS, Slot
 from jetmap.agent.watch import JAM_SECONDS
 from jetmap.agent.worker_process import Death, StartError
-from jetmap.messages import ChunkHead, Crash, Ready, Rest, Setup, StartFailed, encode
-from jetmap.worker import pipe
+from jetmap.wire import frames
+from jetmap.wire.messages import ChunkHead, Crash, Ready, Rest, Setup, StartFailed, encode
 from jetmap.worker.progress import Progress
 from waiting import turns
 
@@ -66,11 +66,11 @@ class FakeWorker:
         if self.progress.begin(self.number):
             self.chunk = self.latest = held
         else:
-            self.on_the_way.append((pipe.SKIPPED, b""))
+            self.on_the_way.append((frames.SKIPPED, b""))
 
     def finish(self) -> None:
         self.progress.leave()
-        self.on_the_way.append((pipe.LAST, b""))
+        self.on_the_way.append((frames.LAST, b""))
         self.chunk = None
 
     def die(self, signal: int | None, code: int | None, lost: int) -> None:
@@ -78,7 +78,7 @@ class FakeWorker:
         self.at_death = self.is_in
         for _ in range(min(lost, len(self.on_the_way))):
             kind, _ = self.on_the_way.pop()
-            if kind == pipe.LAST and self.at_death[0] is None:
+            if kind == frames.LAST and self.at_death[0] is None:
                 self.at_death = self.latest, None
         self.here.extend(self.on_the_way)
         self.on_the_way.clear()
@@ -98,7 +98,7 @@ class FakeWorker:
 
     @property
     def is_warm(self) -> bool:
-        return bool(self.here) and self.here[0][0] == pipe.READY and self.lives
+        return bool(self.here) and self.here[0][0] == frames.READY and self.lives
 
     @property
     def has_failed(self) -> bool:
@@ -253,7 +253,7 @@ class Bench:
     def get_ready(self, worker: FakeWorker | None = None) -> None:
         worker = worker or self.worker
         worker.said_ready = True
-        worker.on_the_way.append((pipe.READY, encode(Ready([], "d", []))))
+        worker.on_the_way.append((frames.READY, encode(Ready([], "d", []))))
         worker.deliver()
         self.settle()
 
@@ -323,11 +323,11 @@ class Serving(RuleBasedStateMachine):
         if fails:
             worker.said_ready = True
             failure = encode(StartFailed("ImportError", "no", ""))
-            worker.on_the_way.append((pipe.FAILED, failure))
+            worker.on_the_way.append((frames.FAILED, failure))
             worker.die(None, 0, 0)
         else:
             worker.said_ready = True
-            worker.on_the_way.append((pipe.READY, encode(Ready([], "d", []))))
+            worker.on_the_way.append((frames.READY, encode(Ready([], "d", []))))
 
     @rule(overdue=st.booleans())
     def works(self, overdue: bool) -> None:
@@ -348,7 +348,7 @@ class Serving(RuleBasedStateMachine):
     def reports(self) -> None:
         for worker in self.living():
             if worker.chunk is not None:
-                worker.on_the_way.append((pipe.PART, b""))
+                worker.on_the_way.append((frames.PART, b""))
 
     @rule(count=st.integers(1, 3))
     def arrives(self, count: int) -> None:
@@ -627,7 +627,7 @@ def test_a_garbled_frame_costs_the_worker(bench: Bench) -> None:
     worker = bench.worker
     (held,) = bench.assign(1)
     worker.come_to_next()
-    worker.on_the_way.append((pipe.READY, b"\xc1"))
+    worker.on_the_way.append((frames.READY, b"\xc1"))
     worker.deliver()
     bench.settle()
     assert worker.killed and not bench.slot.is_idle

@@ -11,7 +11,7 @@ import pytest
 
 from jetmap.agent.agent import Agent
 from jetmap.agent.options import AgentOptions
-from jetmap.messages import Setup
+from jetmap.wire.messages import Setup
 from support import FUNCTIONS, Site
 from waiting import turns, wait_until
 

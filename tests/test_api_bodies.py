@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jetmap import rawjson
 from jetmap.errors import JetmapError, LimitExceeded, Malformed
-from jetmap.jsonlines import LinesParser
+from jetmap.wire import check
+from jetmap.wire.json_lines import LinesParser
 from jetmap_api import bodies
 from jetmap_api import elements as checks
 from jetmap_api.bodies import json_elements, msgpack_elements
@@ -133,18 +133,18 @@ def test_the_quick_depth_is_the_real_one(value: Any) -> None:
 
     body = json.dumps(value).encode()
     real = depth(value)
-    assert not rawjson.deeper_than(body, real)
-    assert real == 0 or rawjson.deeper_than(body, real - 1)
+    assert not check.deeper_than(body, real)
+    assert real == 0 or check.deeper_than(body, real - 1)
 
 
 @given(st.text('[]{}"\\a', max_size=30), st.integers(20, 40))
 def test_brackets_in_strings_are_no_depth(text: str, depth: int) -> None:
     body = json.dumps([[text], text]).encode()
     deep = b"[" * depth + json.dumps(text).encode() + b"]" * depth
-    assert not rawjson.deeper_than(body, 2)
-    assert not rawjson.deeper_than(deep, depth)
-    assert rawjson.deeper_than(deep, depth - 1)
-    assert rawjson.depth_error(deep, depth - 1) == depth - 1
+    assert not check.deeper_than(body, 2)
+    assert not check.deeper_than(deep, depth)
+    assert check.deeper_than(deep, depth - 1)
+    assert check.depth_error(deep, depth - 1) == depth - 1
 
 
 def test_limits_of_list_and_item() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jetmap.dispatch.outcome import Batch
-from jetmap.messages import ErrorRecord
+from jetmap.wire.messages import ErrorRecord
 from jetmap_api.answers import ListAnswer
 from jetmap_api.limits import Limits
 from jetmap_api.outcomes import translate

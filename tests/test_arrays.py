@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jetmap import arrays
-from jetmap.messages import Format
+from jetmap.wire import arrays
+from jetmap.wire.messages import Format
 
 quick = settings(max_examples=50, deadline=None)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jetmap.agent.imports import RETRY_SECONDS, Imports
-from jetmap.messages import Broken
+from jetmap.wire.messages import Broken
 from support import KEEPER, _cmdline, marked, nothing_left
 from waiting import wait_until_sync
 

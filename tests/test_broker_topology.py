@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from jetmap import subjects
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection, JetStreamError, checked
 from jetmap.broker.server import NatsServer
 from jetmap.broker.topology import StreamOptions, ensure_consumers, ensure_stream, known, remember
 from jetmap.errors import TopologyMismatch
-from jetmap.messages import FunctionInfo
+from jetmap.wire import subjects
+from jetmap.wire.messages import FunctionInfo
 
 pytestmark = pytest.mark.anyio
 POOL = "p"

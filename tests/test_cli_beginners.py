@@ -21,8 +21,8 @@ from jetmap.cli.shared_cores import share, taken_of
 from jetmap.errors import ConfigurationError
 from jetmap.loading import import_tasks
 from jetmap.machine import boot_id
-from jetmap.messages import CoreStatus, Presence
 from jetmap.settings import Settings
+from jetmap.wire.messages import CoreStatus, Presence
 from waiting import wait_until_sync
 
 PARAMETERS = """

@@ -26,8 +26,8 @@ from jetmap.cli.job import printable
 from jetmap.cli.jobs import duration
 from jetmap.cli.progress import Bar
 from jetmap.dispatch.outcome import Batch
-from jetmap.messages import ErrorRecord
 from jetmap.settings import Settings
+from jetmap.wire.messages import ErrorRecord
 from waiting import wait_until_sync
 
 

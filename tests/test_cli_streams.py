@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from house import House, Up
 from jetmap.cli.exits import Exit
 from jetmap.errors import ConfigurationError
-from jetmap.jsonlines import BOM, LinesParser
 from jetmap.settings import Settings
+from jetmap.wire.json_lines import BOM, LinesParser
 from support import nothing_left
 from tools import need_root, need_tool
 

@@ -13,9 +13,7 @@ import psutil
 import pytest
 
 import functions
-from jetmap import (
-    Cluster,
-)
+from jetmap import Cluster
 from support import FUNCTIONS, HERE, KEEPER, marked, nothing_left, run_python
 from waiting import wait_until
 

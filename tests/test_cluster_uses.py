@@ -13,12 +13,7 @@ from pathlib import Path
 import pytest
 
 import functions
-from jetmap import (
-    Cluster,
-    ClusterClosed,
-    NotImportable,
-    task,
-)
+from jetmap import Cluster, ClusterClosed, NotImportable, task
 from jetmap.settings import Settings
 from support import FUNCTIONS, marked, nothing_left, run_python
 from waiting import wait_until, wait_until_sync

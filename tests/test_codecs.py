@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from typing_extensions import TypedDict
 
 from jetmap.codecs import Codec, Parameter, codec_for, kwargs_codec
-from jetmap.messages import Format
+from jetmap.wire.messages import Format
 
 FORMATS: list[Format] = ["json", "msgpack"]
 both_formats = pytest.mark.parametrize("format", FORMATS)

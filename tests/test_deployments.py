@@ -25,8 +25,8 @@ from jetmap.broker.provision import Wish, halves
 from jetmap.cli import check
 from jetmap.cli.exits import Exit, code_of
 from jetmap.errors import BrokerUnreachable, ConfigurationError, JetmapError, JobsUnavailable
-from jetmap.messages import FunctionInfo, Presence, encode
 from jetmap.settings import Settings
+from jetmap.wire.messages import FunctionInfo, Presence, encode
 from nodes import free_ports
 
 pytestmark = pytest.mark.anyio

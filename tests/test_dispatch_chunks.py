@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jetmap import arrays
 from jetmap.dispatch.flights import SUSPECT_SECONDS, Piece, Quarantine
 from jetmap.dispatch.ledger import HELD, LEASE, VANISHED_LIMIT, Ledger
-from jetmap.messages import ErrorRecord, Final, Report
+from jetmap.wire import arrays
+from jetmap.wire.messages import ErrorRecord, Final, Report
 
 quick = settings(max_examples=100, deadline=None)
 

@@ -12,8 +12,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from jetmap import arrays
-from jetmap import messages as wire
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.flights import Flight, Piece, Settlement
 from jetmap.dispatch.intervals import IntervalSet
@@ -23,7 +21,9 @@ from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.outcome import Batch
 from jetmap.dispatch.scheduler import Scheduler
 from jetmap.dispatch.sources import Objects, Source, Taken
-from jetmap.messages import Crash, ErrorRecord, Final, Format, Report
+from jetmap.wire import arrays
+from jetmap.wire import messages as wire
+from jetmap.wire.messages import Crash, ErrorRecord, Final, Format, Report
 
 BEAT = 2.0
 PATIENCE = 4.5

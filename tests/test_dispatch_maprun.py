@@ -8,7 +8,6 @@ from random import Random
 
 import pytest
 
-from jetmap import arrays
 from jetmap.dispatch.costs import Cost
 from jetmap.dispatch.flights import Piece
 from jetmap.dispatch.ledger import Ledger
@@ -17,7 +16,8 @@ from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.outcome import Batch
 from jetmap.dispatch.sources import RawItems
-from jetmap.messages import ErrorRecord, Final, Report
+from jetmap.wire import arrays
+from jetmap.wire.messages import ErrorRecord, Final, Report
 from waiting import turns
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetmap.dispatch.roster import GONE_AFTER, Roster
-from jetmap.messages import FunctionInfo, Presence
+from jetmap.wire.messages import FunctionInfo, Presence
 
 quick = settings(max_examples=100, deadline=None)
 NAMES = ["f", "g"]

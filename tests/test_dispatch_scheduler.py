@@ -9,21 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jetmap import arrays
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.flights import Flight, Piece, Quarantine
 from jetmap.dispatch.ledger import Ledger
 from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.memory import Memory
-from jetmap.dispatch.scheduler import (
-    PARCEL_BYTES,
-    PARCEL_SECONDS,
-    SMALL_SECONDS,
-    Cut,
-    Scheduler,
-)
+from jetmap.dispatch.scheduler import PARCEL_BYTES, PARCEL_SECONDS, SMALL_SECONDS, Cut, Scheduler
 from jetmap.dispatch.sources import RawItems, Taken
-from jetmap.messages import Final, Report
+from jetmap.wire import arrays
+from jetmap.wire.messages import Final, Report
 
 quick = settings(max_examples=60, deadline=None)
 

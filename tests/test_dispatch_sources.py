@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from jetmap.dispatch.memory import ELEMENT_BYTES
 from jetmap.dispatch.sources import AsyncObjects, Feed, Objects, Taken
-from jetmap.messages import Format
+from jetmap.wire.messages import Format
 from waiting import turns, wait_until
 
 quick = settings(max_examples=100, deadline=None)

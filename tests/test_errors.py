@@ -21,7 +21,7 @@ from jetmap.errors import (
     WorkerLost,
     item_error,
 )
-from jetmap.messages import ErrorRecord
+from jetmap.wire.messages import ErrorRecord
 
 DETAIL = {"signal": 9, "exit_code": None, "peak_memory": 1 << 20, "attempts": 2, "host": "h"}
 

@@ -20,14 +20,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from jetmap import Cluster, subjects
+from jetmap import Cluster
 from jetmap.broker.server import NatsServer
 from jetmap.errors import JetmapError
 from jetmap.jobs import watch
 from jetmap.jobs.outcomes import Outcomes
 from jetmap.jobs.records import Record
-from jetmap.messages import Report, encode
 from jetmap.settings import Settings
+from jetmap.wire import subjects
+from jetmap.wire.messages import Report, encode
 from support import HERE, Site, site, starts
 from waiting import wait_for, wait_until
 

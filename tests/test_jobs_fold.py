@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetmap.jobs.fold import Fold
-from jetmap.messages import ErrorRecord, Report
+from jetmap.wire.messages import ErrorRecord, Report
 
 quick = settings(max_examples=80, deadline=None)
 ITEMS = 60

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from jetmap import subjects
 from jetmap.jobs import outcomes as module
 from jetmap.jobs import streams
 from jetmap.jobs.outcomes import CACHE_BYTES, Event, Fold, Outcomes
 from jetmap.jobs.store import FETCH_MESSAGES
-from jetmap.messages import Format, encode
+from jetmap.wire import subjects
+from jetmap.wire.messages import Format, encode
 from stored_outcomes import (
     JOB,
     POOL,

@@ -11,7 +11,7 @@ from jetmap.jobs.catalogue import Catalogue
 from jetmap.jobs.fold import Fold
 from jetmap.jobs.folds import Folds
 from jetmap.jobs.records import Record, State
-from jetmap.messages import Report
+from jetmap.wire.messages import Report
 from jetmap_api.jobdocuments import states_of
 from jetmap_api.problems import Problem
 from jobs_over_http import site

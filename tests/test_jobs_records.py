@@ -9,8 +9,9 @@ import msgspec
 import pytest
 from httpx import ASGITransport, AsyncClient
 
-from jetmap import Cluster, JobUnreadable, UnknownJob, bounds, subjects
+from jetmap import Cluster, JobUnreadable, UnknownJob, bounds
 from jetmap.settings import Settings
+from jetmap.wire import subjects
 from jetmap_api import create_app
 from over_http import check_problem
 from support import Site, site

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from jetmap import Cluster, subjects
+from jetmap import Cluster
 from jetmap.errors import (
     JetmapError,
     JobsUnavailable,
@@ -29,6 +29,7 @@ from jetmap.jobs.records import Record
 from jetmap.jobs.store import Conflict, Store
 from jetmap.jobs.upload import Upload
 from jetmap.settings import Settings
+from jetmap.wire import subjects
 from support import FUNCTIONS, AgentProcess, Site, site
 from test_jobs_faults import kill_server, read, start_server, submit, until_over
 from waiting import wait_for

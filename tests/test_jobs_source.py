@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from jetmap import arrays
 from jetmap.dispatch.memory import ELEMENT_BYTES
 from jetmap.jobs.records import Part, Record
 from jetmap.jobs.source import AHEAD_BYTES, StoredInput
 from jetmap.jobs.store import Stored
-from jetmap.messages import encode
+from jetmap.wire import arrays
+from jetmap.wire.messages import encode
 from waiting import turns, wait_until
 
 pytestmark = pytest.mark.anyio

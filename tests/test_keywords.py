@@ -16,7 +16,7 @@ from fake_cluster import FakeCluster, gateway
 from jetmap import Cluster, UnknownFunction
 from jetmap.functions import Function
 from jetmap.keywords import misfit
-from jetmap.messages import FunctionInfo
+from jetmap.wire.messages import FunctionInfo
 from jobs_over_http import site
 from over_http import JSONL, MSGPACK, SSE, check_problem
 

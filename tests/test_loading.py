@@ -26,8 +26,8 @@ from jetmap.loading import (
     source_digest,
     source_files,
 )
-from jetmap.messages import FunctionRef, Setup
 from jetmap.tasks import find, task
+from jetmap.wire.messages import FunctionRef, Setup
 
 Write = Callable[[str, str], Path]
 
@@ -349,7 +349,7 @@ def test_the_source_digest_does_not_depend_on_the_place(tmp_path: Path) -> None:
         source = "from jetmap.tasks import task\n" + textwrap.dedent(ONE)
         directory.joinpath("tasks_p.py").write_text(source)
         code = (
-            "from jetmap.loading import *; from jetmap.messages import Setup\n"
+            "from jetmap.loading import *; from jetmap.wire.messages import Setup\n"
             "print(source_digest(load(Setup(tasks=['tasks_p.py']))))"
         )
         done = subprocess.run(

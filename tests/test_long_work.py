@@ -17,7 +17,7 @@ from jetmap.agent.agent import Agent
 from jetmap.agent.options import AgentOptions
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection
-from jetmap.messages import Setup
+from jetmap.wire.messages import Setup
 from support import FUNCTIONS, AgentProcess, Site, executions
 from waiting import wait_for, wait_until
 

@@ -13,11 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 import functions
 from fake_cluster import FakeCluster, gateway
 from jetmap import NoWorkers, UnknownFunction
-from jetmap.counts import OTHER, AgentCounts, Names, PoolCounts, rows
 from jetmap.dispatch.roster import Roster
 from jetmap.dispatch.stats import Stats, refusal_reason
 from jetmap.errors import BrokerUnreachable, TooManyMaps
-from jetmap.messages import Crash, ErrorRecord, Presence, Report, ReportCounts, encode
+from jetmap.wire.counts import OTHER, AgentCounts, Names, PoolCounts, rows
+from jetmap.wire.messages import Crash, ErrorRecord, Presence, Report, ReportCounts, encode
 from support import AgentProcess, Cluster, Site
 from tools import need_tool
 from waiting import wait_for, wait_until

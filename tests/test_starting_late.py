@@ -16,7 +16,7 @@ from jetmap.agent.options import AgentOptions
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection
 from jetmap.errors import BrokerUnreachable
-from jetmap.messages import Setup
+from jetmap.wire.messages import Setup
 from support import FUNCTIONS, Site
 from waiting import wait_until, wait_until_sync
 

@@ -14,8 +14,8 @@ import functions
 import typed_functions
 from jetmap import UnknownFunction, task
 from jetmap.client.calls import Call
-from jetmap.messages import FunctionRef
 from jetmap.tasks import find
+from jetmap.wire.messages import FunctionRef
 from support import Site, outcomes, run_python
 
 pytestmark = pytest.mark.anyio

@@ -14,14 +14,15 @@ import pytest
 from rich.console import Console
 
 import functions
-from jetmap import Cluster, NotImportable, versions
+from jetmap import Cluster, NotImportable
 from jetmap.agent import offer as agent_offer
 from jetmap.cli.status import show, summary
 from jetmap.dispatch import attendance
 from jetmap.dispatch.attendance import Attendance
 from jetmap.dispatch.roster import Roster
 from jetmap.loading import resolve
-from jetmap.messages import FunctionRef, Presence
+from jetmap.wire import versions
+from jetmap.wire.messages import FunctionRef, Presence
 from support import HERE, Site, run_python
 from test_dispatch_roster import presence
 from test_trust import SCRIPT
@@ -124,7 +125,7 @@ def test_a_worker_reads_no_pickle_of_another_python() -> None:
 
 def test_offers_of_different_pythons_have_different_names(monkeypatch: pytest.MonkeyPatch) -> None:
     from jetmap.agent.options import AgentOptions
-    from jetmap.messages import FunctionInfo, Ready, Setup
+    from jetmap.wire.messages import FunctionInfo, Ready, Setup
 
     nothing: Any = None
 

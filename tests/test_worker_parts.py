@@ -16,12 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jetmap import arrays
 from jetmap.agent.pipe import AgentPipe
-from jetmap.messages import Chunk, ErrorRecord, Format, Report
 from jetmap.tasks import Function
-from jetmap.worker import pipe
-from jetmap.worker.budget import Budget
+from jetmap.wire import arrays, frames
+from jetmap.wire.budget import Budget
+from jetmap.wire.messages import Chunk, ErrorRecord, Format, Report
 from jetmap.worker.compute import Limits, compute, refuse
 from jetmap.worker.progress import Progress
 
@@ -326,7 +325,7 @@ def test_both_ends_see_the_same_words(items: list[tuple[int, int]]) -> None:
 # The pipe
 
 frames = st.lists(
-    st.tuples(st.sampled_from([pipe.READY, pipe.PART, pipe.LAST]), st.binary(max_size=300)),
+    st.tuples(st.sampled_from([frames.READY, frames.PART, frames.LAST]), st.binary(max_size=300)),
     max_size=12,
 )
 
@@ -338,14 +337,14 @@ def test_frames_survive_any_fragmentation(
 ) -> None:
     async def receive() -> list[tuple[bytes, bytes]]:
         end = AgentPipe()
-        data = b"".join(pipe.frame(kind, payload) for kind, payload in sent)
+        data = b"".join(frames.frame(kind, payload) for kind, payload in sent)
         for size in itertools.cycle(sizes):
             end.data_received(data[:size])
             data = data[size:]
             if not data:
                 break
         # A frame that the worker did not finish is none.
-        end.data_received(pipe.frame(pipe.LAST, b"half")[:-1])
+        end.data_received(frames.frame(frames.LAST, b"half")[:-1])
         end.connection_lost(None)
         received = []
         while (frame := await end.receive()) is not None:
@@ -358,7 +357,7 @@ def test_frames_survive_any_fragmentation(
 @pytest.mark.anyio
 async def test_both_ends_understand_each_other() -> None:
     ours, theirs = socket.socketpair()
-    worker = pipe.BlockingPipe(theirs)
+    worker = frames.BlockingPipe(theirs)
     payloads = [b"", b"x", os.urandom(1 << 20), b"y" * 70_000]
 
     def echo() -> None:
@@ -371,10 +370,10 @@ async def test_both_ends_understand_each_other() -> None:
     agent = await AgentPipe.open(ours)
     async with asyncio.timeout(10):
         for payload in payloads:
-            agent.send(pipe.CHUNK, payload)
+            agent.send(frames.CHUNK, payload)
         for payload in payloads:
-            assert await agent.receive() == (pipe.CHUNK, payload)
+            assert await agent.receive() == (frames.CHUNK, payload)
         agent.close()
         assert await agent.receive() is None
-    agent.send(pipe.CHUNK, b"dropped")
+    agent.send(frames.CHUNK, b"dropped")
     await asyncio.get_running_loop().run_in_executor(None, thread.join)

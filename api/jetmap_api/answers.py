@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from jetmap.messages import ErrorRecord, Format
+from jetmap.wire.messages import ErrorRecord, Format
 
 from .admission import Hold
 from .asgi import Header, Send

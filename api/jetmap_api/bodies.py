@@ -9,7 +9,7 @@ import asyncio
 
 import msgspec
 
-from jetmap.arrays import length
+from jetmap.wire.arrays import length
 
 from .admission import Hold
 from .arrival import Arrival, Framing

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from jetmap.arrays import header
 from jetmap.errors import Malformed
-from jetmap.jsonlines import item_too_large
-from jetmap.rawjson import (
+from jetmap.wire.arrays import header
+from jetmap.wire.check import (
     deeper_than,
     depth_error,
     located,
@@ -19,6 +18,7 @@ from jetmap.rawjson import (
     too_deep,
     utf8_error,
 )
+from jetmap.wire.json_lines import item_too_large
 
 from .limits import Limits
 from .media import USE_JSON

@@ -14,7 +14,7 @@ from .dependency import cluster_of
 
 if TYPE_CHECKING:
     from jetmap.dispatch.roster import FunctionStatus
-    from jetmap.messages import Presence
+    from jetmap.wire.messages import Presence
 
 
 async def list_functions(request: Request) -> Response:

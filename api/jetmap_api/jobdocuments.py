@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from jetmap.jobs.records import State
-from jetmap.messages import Format
+from jetmap.wire.messages import Format
 
 from .asgi import Header, Scope, Send, respond
 from .media import Answer

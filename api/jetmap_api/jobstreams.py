@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jetmap import arrays
 from jetmap.errors import JetmapError, JobEnded, JobError
 from jetmap.jobs.records import check_readable
-from jetmap.messages import Format
+from jetmap.wire import arrays
+from jetmap.wire.messages import Format
 
 from .admission import Hold
 from .asgi import Header, Send

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from jetmap.jsonlines import LinesParser
+from jetmap.wire.json_lines import LinesParser
 
 from .admission import Hold
 from .arrival import Arrival, Framing

@@ -21,8 +21,8 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
-from jetmap.counts import Names
 from jetmap.dispatch.stats import REASONS
+from jetmap.wire.counts import Names
 
 from .access import Requests
 from .admission import Admission

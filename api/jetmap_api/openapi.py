@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from jetmap import bounds
-from jetmap.messages import FunctionInfo
+from jetmap.wire.messages import FunctionInfo
 
 from . import openapi_jobs, openapi_views
 from .samples import Schema, sample

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from jetmap.arrays import NULL, join
 from jetmap.codecs.walk import decode_plainly
-from jetmap.messages import ErrorRecord, Format
+from jetmap.wire.arrays import NULL, join
+from jetmap.wire.messages import ErrorRecord, Format
 
 _decode: dict[Format, Callable[[bytes], Any]] = {
     "json": msgspec.json.Decoder().decode,

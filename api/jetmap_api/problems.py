@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from jetmap import errors
-from jetmap.messages import ErrorRecord
+from jetmap.wire.messages import ErrorRecord
 
 from .asgi import Header, Send, respond
 

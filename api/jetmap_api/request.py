@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from jetmap import bounds
-from jetmap.messages import Format
+from jetmap.wire.messages import Format
 
 from .arrival import Framing, read_length
 from .asgi import Scope

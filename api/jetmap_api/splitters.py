@@ -15,8 +15,8 @@ from typing import Protocol
 import msgpack
 import msgspec
 
-from jetmap.jsonlines import LinesParser, item_too_large
-from jetmap.rawjson import depth_error, located, syntax, too_deep
+from jetmap.wire.check import depth_error, located, syntax, too_deep
+from jetmap.wire.json_lines import LinesParser, item_too_large
 
 from .elements import check_msgpack, json_piece, too_deep_msgpack
 from .limits import Limits

@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Iterator
 from typing import IO
 
-from jetmap.arrays import body as array_body
-from jetmap.arrays import concatenate, header
-from jetmap.messages import Format
+from jetmap.wire.arrays import body as array_body
+from jetmap.wire.arrays import concatenate, header
+from jetmap.wire.messages import Format
 
 from .admission import Hold
 from .limits import Limits

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from jetmap.arrays import split
-from jetmap.messages import Format
+from jetmap.wire.arrays import split
+from jetmap.wire.messages import Format
 
 from .admission import Hold
 from .answers import Map, first_of

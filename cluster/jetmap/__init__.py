@@ -6,12 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .client.cluster import Cluster
-    from .client.jobs import Job, JobStatus, JobStream
-    from .client.stream import Stream
-    from .client.sync import SyncCluster, SyncStream
-    from .client.sync_jobs import SyncJob, SyncJobStream
-    from .dispatch.outcome import Outcome
+    from jetmap.client.cluster import Cluster
+    from jetmap.client.jobs import Job, JobStatus, JobStream
+    from jetmap.client.stream import Stream
+    from jetmap.client.sync import SyncCluster, SyncStream
+    from jetmap.client.sync_jobs import SyncJob, SyncJobStream
+    from jetmap.dispatch.outcome import Outcome
+
     from .errors import (
         BrokerUnreachable,
         ClusterClosed,

@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from .messages import ErrorRecord
+    from jetmap.wire.messages import ErrorRecord
 
 
 class JetmapError(Exception):

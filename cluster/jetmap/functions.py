@@ -26,8 +26,9 @@ from .signatures import (
 if TYPE_CHECKING:
     from types import FrameType
 
+    from jetmap.wire.messages import FunctionInfo
+
     from .codecs import Codec
-    from .messages import FunctionInfo
 
 NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 
@@ -120,7 +121,7 @@ class Function:
         """What workers announce: name, documentation and JSON schemas."""
         import textwrap
 
-        from .messages import FunctionInfo
+        from jetmap.wire.messages import FunctionInfo
 
         first, _, rest = self.doc.strip().partition("\n")
 

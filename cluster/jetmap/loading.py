@@ -23,7 +23,7 @@ from .tasks import guests, registered, registered_at
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .messages import FunctionRef, Setup
+    from jetmap.wire.messages import FunctionRef, Setup
 
 __all__ = [
     "StaleFunction", "broken_files", "file_of", "import_main", "import_tasks", "is_resolved",
@@ -130,7 +130,7 @@ def reference(function: Function, *, far: bool = False, limit: int | None = None
     on another host (far) does not have. limit: bytes that such a value may have. Raises
     NotImportable for a lambda or a function inside another one, and for what cannot be pickled.
     """
-    from .messages import FunctionRef
+    from jetmap.wire.messages import FunctionRef
 
     if "<" in function.qualname and not function.by_value:
         from .errors import NotImportable
@@ -142,7 +142,7 @@ def reference(function: Function, *, far: bool = False, limit: int | None = None
         )
     in_main = function.module == "__main__"
     if function.by_value or (far and in_main):
-        from .versions import pickles
+        from jetmap.wire.versions import pickles
 
         value = _pickled(function, limit)
         return FunctionRef(
@@ -371,7 +371,7 @@ def _unpickled(value: bytes, qualname: str) -> Function:
 
 def _check_pickles(ref: FunctionRef) -> None:
     """Raise NotImportable for a pickle of another Python, which would crash this process."""
-    from .versions import pickles
+    from jetmap.wire.versions import pickles
 
     if ref.pickles and ref.pickles != pickles():
         from .errors import NotImportable

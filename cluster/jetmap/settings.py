@@ -34,8 +34,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from jetmap import bounds
-from jetmap.errors import ConfigurationError
+from . import bounds
+from .errors import ConfigurationError
 
 if TYPE_CHECKING:
     from jetmap.broker.auth import Auth

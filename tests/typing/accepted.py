@@ -6,17 +6,7 @@ import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar, assert_type, overload
 
-from jetmap import (
-    Cluster,
-    ItemError,
-    Job,
-    Outcome,
-    Stream,
-    SyncCluster,
-    SyncJob,
-    SyncStream,
-    task,
-)
+from jetmap import Cluster, ItemError, Job, Outcome, Stream, SyncCluster, SyncJob, SyncStream, task
 
 T = TypeVar("T")
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import msgspec
 from nats.aio.msg import Msg
 
-from jetmap import counts, subjects
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection, JetStreamError, Subscription
 from jetmap.broker.faults import Forbidden, is_lasting
 from jetmap.errors import JetmapError
 from jetmap.logs import Limited
 from jetmap.machine import boot_id
-from jetmap.messages import (
+from jetmap.wire import counts, subjects
+from jetmap.wire.messages import (
     AgentMail,
     Broken,
     ChunkHead,
@@ -39,7 +39,7 @@ from jetmap.messages import (
     StartFailed,
     encode,
 )
-from jetmap.versions import package_versions, python_version
+from jetmap.wire.versions import package_versions, python_version
 from jetmap.worker.limits import choose_cores
 
 from . import holdings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jetmap.messages import Crash
+from jetmap.wire.messages import Crash
 
 from .line import Given
 from .worker_process import Death

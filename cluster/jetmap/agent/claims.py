@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from jetmap.messages import Claim, ClaimAnswer, encode
+from jetmap.wire.messages import Claim, ClaimAnswer, encode
 
 from .holdings import SILENCE, Holding, Holdings, Key
 from .reports import Send

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from jetmap.messages import ChunkHead, Held
+from jetmap.wire.messages import ChunkHead, Held
 
 BEAT = 2.0
 LOOK = 1.0

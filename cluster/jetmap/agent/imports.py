@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jetmap.messages import Broken
+from jetmap.wire.messages import Broken
 
 # Seconds for which a failed import is not tried again, unless a file changes. What it
 # depends on, such as a network, may be back then.

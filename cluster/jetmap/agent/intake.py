@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 from nats.aio.msg import Msg
 
-from jetmap import subjects
 from jetmap.broker.connection import Connection, Subscription
 from jetmap.errors import JetmapError
+from jetmap.wire import subjects
 
 from .pulls import AgentLane, Pull, Pulls, Verdict
 

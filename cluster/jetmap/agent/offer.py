@@ -11,8 +11,8 @@ import msgspec
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection
 from jetmap.errors import JetmapError
-from jetmap.messages import FunctionInfo, Presence, Ready
-from jetmap.versions import pickles
+from jetmap.wire.messages import FunctionInfo, Presence, Ready
+from jetmap.wire.versions import pickles
 
 from .options import AgentOptions
 

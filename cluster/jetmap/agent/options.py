@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jetmap.messages import Setup
+from jetmap.wire.messages import Setup
 
 
 @dataclass(frozen=True)

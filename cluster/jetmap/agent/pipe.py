@@ -8,7 +8,7 @@ import socket
 from collections import deque
 from typing import cast
 
-from jetmap.worker.pipe import LENGTH, frame
+from jetmap.wire.frames import LENGTH, frame
 
 QUIET_SECONDS = 0.025
 LOOKS = 40

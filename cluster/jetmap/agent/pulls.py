@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Literal
 
-from jetmap.messages import Lane
-from jetmap.subjects import LOCAL
+from jetmap.wire.messages import Lane
+from jetmap.wire.subjects import LOCAL
 
 AgentLane = Lane | Literal["local"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 
-from jetmap.messages import StartFailed
+from jetmap.wire.messages import StartFailed
 
 from .backoff import Backoff
 from .options import AgentOptions

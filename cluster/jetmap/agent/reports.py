@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from jetmap import arrays
-from jetmap.messages import ErrorRecord, ForwardedDelivery, Report, encode
+from jetmap.wire import arrays
+from jetmap.wire.messages import ErrorRecord, ForwardedDelivery, Report, encode
 
 from .holdings import Holding, Holdings
 

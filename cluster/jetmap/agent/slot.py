@@ -11,8 +11,17 @@ from typing import Any, Protocol
 
 import msgspec
 
-from jetmap.messages import Broken, CoreStatus, Crash, Importing, Ready, Rest, Setup, StartFailed
-from jetmap.worker import pipe
+from jetmap.wire import frames
+from jetmap.wire.messages import (
+    Broken,
+    CoreStatus,
+    Crash,
+    Importing,
+    Ready,
+    Rest,
+    Setup,
+    StartFailed,
+)
 
 from .backoff import Backoff
 from .blame import Order, crash_of
@@ -255,16 +264,16 @@ class Slot:
         try:
             while (received := await worker.receive()) is not None:
                 kind, payload = received
-                if kind == pipe.READY:
+                if kind == frames.READY:
                     ready = _ready(payload)
                     is_first = not was_ready and not ready.more
                     await self._said_ready(worker, ready, is_first=is_first)
                     was_ready = was_ready or is_first
-                elif kind == pipe.IMPORTING:
+                elif kind == frames.IMPORTING:
                     self._imports(_importing(payload))
-                elif kind == pipe.BROKEN:
+                elif kind == frames.BROKEN:
                     await self._supervisor.import_failed(_broken(payload), fatal=False)
-                elif kind == pipe.FAILED:
+                elif kind == frames.FAILED:
                     failure = _failed(payload)
                 else:
                     await self._said(kind, payload)
@@ -293,20 +302,20 @@ class Slot:
 
     async def _said(self, kind: bytes, payload: bytes) -> None:
         """Something of the chunk that it is in."""
-        if kind == pipe.STALE:
+        if kind == frames.STALE:
             self._expect_death(Order("stopped"))
-        elif kind == pipe.WARMED:
+        elif kind == frames.WARMED:
             self._warm_ups.warmed(*_warmed(payload))
-        elif kind == pipe.PART:
+        elif kind == frames.PART:
             if self.held is not None:
                 await self._supervisor.reported(self.held, payload, False)
         elif (given := self._line.answered()) is not None:
             self._latest = given.held
             self._cancel_watches(jam=len(self._line) < 2)
-            self._chunks += kind == pipe.LAST
+            self._chunks += kind == frames.LAST
             now = time.monotonic()
             is_short, self._since = now - self._since < SHORT_SECONDS, now
-            if is_short and not self._line and kind == pipe.LAST and not given.revoked:
+            if is_short and not self._line and kind == frames.LAST and not given.revoked:
                 # Its caller waits for the result longer than the core for what comes next.
                 try:
                     await self._supervisor.reported(given.held, payload, True)
@@ -323,7 +332,7 @@ class Slot:
         try:
             await self._go_on()
         finally:
-            if kind != pipe.LAST and not given.revoked:
+            if kind != frames.LAST and not given.revoked:
                 await self._supervisor.ended(given.held, None)
             elif not given.revoked:
                 await self._supervisor.reported(given.held, payload, True)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import msgspec
 from nats.aio.msg import Msg
 
-from jetmap import subjects
 from jetmap.broker.connection import Connection, JetStreamError, Subscription, checked
 from jetmap.broker.faults import lacks_room
 from jetmap.errors import JetmapError
-from jetmap.messages import Report, encode
+from jetmap.wire import subjects
+from jetmap.wire.messages import Report, encode
 
 from .holdings import Holding
 

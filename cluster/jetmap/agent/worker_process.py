@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from jetmap.messages import Setup, StartFailed, encode
-from jetmap.worker import pipe
+from jetmap.wire import frames
+from jetmap.wire.messages import Setup, StartFailed, encode
 from jetmap.worker.progress import Progress
 from jetmap.worker.spawn import MARK, spawn_worker
 
@@ -128,7 +128,7 @@ class WorkerProcess:
             _watch(process, worker._died)
             undo.pop_all()
             output.started()
-        channel.send(pipe.SETUP, encode(setup))
+        channel.send(frames.SETUP, encode(setup))
         return worker
 
     @property
@@ -139,7 +139,7 @@ class WorkerProcess:
     @property
     def is_warm(self) -> bool:
         """Whether it has said that it is ready, and nobody has received that yet."""
-        return self._pipe.next_kind == pipe.READY and not self.is_dead
+        return self._pipe.next_kind == frames.READY and not self.is_dead
 
     @property
     def has_failed(self) -> bool:
@@ -157,7 +157,7 @@ class WorkerProcess:
         return first - self._started_at if first is not None else 0.0
 
     def send_chunk(self, chunk: bytes) -> None:
-        self._pipe.send(pipe.CHUNK, chunk)
+        self._pipe.send(frames.CHUNK, chunk)
 
     async def receive(self) -> tuple[bytes, bytes] | None:
         """The worker's next frame, or None when it is dead and all it sent was read."""
@@ -169,7 +169,7 @@ class WorkerProcess:
     async def failure(self) -> StartFailed:
         """Of one that ``has_failed``: why."""
         while (received := await self.receive()) is not None:
-            if received[0] == pipe.FAILED:
+            if received[0] == frames.FAILED:
                 return _failed(received[1])
         return failure_of(await self.death())
 

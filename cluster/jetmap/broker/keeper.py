@@ -304,7 +304,7 @@ def _make_agent(connection: Connection, order: Order) -> AgentLike:
 
     from jetmap.agent.agent import Agent
     from jetmap.agent.options import AgentOptions
-    from jetmap.messages import Setup
+    from jetmap.wire.messages import Setup
 
     spec, settings = order.spec, order.spec.settings
     limits = {

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from jetmap import messages
 from jetmap.errors import BrokerUnreachable, ConfigurationError
+from jetmap.wire import messages
 
 from .auth import Auth
 from .orders import Address, KeeperSpec, Notice, Order

@@ -23,9 +23,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from jetmap import subjects
 from jetmap.errors import JetmapError, TopologyMismatch
-from jetmap.messages import FunctionInfo, Lane
+from jetmap.wire import subjects
+from jetmap.wire.messages import FunctionInfo, Lane
 
 from .connection import Connection, JetStreamError, checked
 from .faults import advised, is_passing

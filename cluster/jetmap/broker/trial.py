@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from jetmap import subjects
 from jetmap.errors import JetmapError
+from jetmap.wire import subjects
 
 from .connection import Connection
 from .faults import Forbidden, JetStreamError, advised

@@ -1,5 +1,5 @@
 """``python -m jetmap.cli``."""
 
-from . import main
+from jetmap.cli import main
 
 main()

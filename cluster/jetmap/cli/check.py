@@ -10,7 +10,6 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from jetmap import subjects
 from jetmap.broker import provision, topology
 from jetmap.broker.auth import without_secrets
 from jetmap.broker.connection import Connection, JetStreamError
@@ -22,6 +21,7 @@ from jetmap.client.link import work_options
 from jetmap.errors import ConfigurationError, JetmapError, TopologyMismatch
 from jetmap.jobs.streams import StoreOptions, wishes
 from jetmap.settings import Settings, config_file, unknown_variables
+from jetmap.wire import subjects
 
 from .exits import Exit, code_of
 from .listening import gateway_problems, listen, server_problems
@@ -142,7 +142,7 @@ def _tasks(settings: Settings) -> Fact:
 def _import_problems(argument: str) -> list[str]:
     from jetmap.importing import told
     from jetmap.loading import load
-    from jetmap.messages import Setup
+    from jetmap.wire.messages import Setup
 
     try:
         load(Setup(tasks=[argument]))

@@ -24,19 +24,13 @@ from typing import Any
 from pydantic import SecretStr
 
 from jetmap import __version__
-from jetmap.broker.running import (
-    Registration,
-    Running,
-    all_running,
-    already_runs,
-    register_up,
-)
+from jetmap.broker.running import Registration, Running, all_running, already_runs, register_up
 from jetmap.broker.runtime import remove, runtime_directory, sweep, take
 from jetmap.broker.server import TEMPORARY, NatsServer
 from jetmap.client.local_up import this_python
 from jetmap.errors import BrokerUnreachable, ConfigurationError
-from jetmap.seals import new_key
 from jetmap.settings import Settings
+from jetmap.wire.seals import new_key
 
 from .children import Backoff, Child
 from .listening import listen, local_url, url_of

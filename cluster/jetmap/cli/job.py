@@ -13,15 +13,15 @@ import msgspec
 import typer
 from rich.console import Console
 
-from jetmap import arrays
 from jetmap.client.jobs import JobStatus
 from jetmap.client.reading import Reading
 from jetmap.codecs import codec_for
 from jetmap.codecs.walk import decode_plainly
 from jetmap.dispatch.outcome import Batch
 from jetmap.errors import ConfigurationError
-from jetmap.messages import ErrorRecord, Format
 from jetmap.settings import Settings
+from jetmap.wire import arrays
+from jetmap.wire.messages import ErrorRecord, Format
 
 from .clusters import attached
 from .exits import Exit, say

@@ -10,8 +10,8 @@ from concurrent.futures import CancelledError as FutureCancelled
 from typing import BinaryIO, Protocol
 
 from jetmap.errors import ConfigurationError, LimitExceeded, Malformed
-from jetmap.jsonlines import LinesParser
 from jetmap.settings import Settings
+from jetmap.wire.json_lines import LinesParser
 
 BLOCK = 1 << 16
 ARRAY_HINT = (

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import msgspec
 import typer
 
-from jetmap import arrays, bounds
+from jetmap import bounds
 from jetmap.dispatch.sources import Feed
 from jetmap.errors import ConfigurationError
 from jetmap.keywords import misfit
 from jetmap.settings import Settings
+from jetmap.wire import arrays
 
 from .clusters import attached, embedded
 from .lines import ARRAY_HINT, Reader, count_lines

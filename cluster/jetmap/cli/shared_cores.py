@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from jetmap import subjects
 from jetmap.broker.connection import Connection
 from jetmap.machine import boot_id
-from jetmap.messages import Ping, Presence, encode
+from jetmap.wire import subjects
+from jetmap.wire.messages import Ping, Presence, encode
 from jetmap.worker.limits import allowed_cpus, choose_cores
 
 logger = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from jetmap.errors import NoWorkers
-from jetmap.messages import Presence
 from jetmap.settings import Settings
-from jetmap.versions import differences
+from jetmap.wire.messages import Presence
+from jetmap.wire.versions import differences
 
 from .clusters import attached
 from .options import BROKER, takes

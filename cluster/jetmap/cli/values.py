@@ -12,7 +12,7 @@ import typer
 
 from jetmap.bounds import Bound, shown
 from jetmap.errors import ConfigurationError
-from jetmap.messages import ErrorRecord
+from jetmap.wire.messages import ErrorRecord
 
 from .exits import Exit, say
 from .progress import Bar

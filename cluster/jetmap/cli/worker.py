@@ -15,10 +15,10 @@ from jetmap.agent.agent import DRAIN_FLUSH_SECONDS, Agent
 from jetmap.agent.options import AgentOptions
 from jetmap.broker.connection import Connection
 from jetmap.errors import ConfigurationError, WorkerStartFailed
-from jetmap.messages import Presence, Setup
-from jetmap.seals import offer_of
 from jetmap.settings import Settings
-from jetmap.subjects import presence
+from jetmap.wire.messages import Presence, Setup
+from jetmap.wire.seals import offer_of
+from jetmap.wire.subjects import presence
 
 from .exits import Exit
 from .options import BROKER, WORKER, takes

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from jetmap import arrays
 from jetmap.advice import check_kwargs
 from jetmap.codecs import Codec, codec_for
 from jetmap.codecs.native import encode_tagged
@@ -17,8 +16,9 @@ from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import ItemError, Unencodable, item_error
 from jetmap.functions import Function
 from jetmap.keywords import misfit, open_parameters
-from jetmap.messages import Format, FunctionInfo
 from jetmap.tasks import find
+from jetmap.wire import arrays
+from jetmap.wire.messages import Format, FunctionInfo
 
 # Items of a list to prepare before others in this event loop have their turn.
 _PREPARED_AT_ONCE = 2048

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, Self, TypeVar, over
 
 from jetmap import bounds
 from jetmap.advice import MISSING, START, check_call, refusing
-from jetmap.counts import PoolCounts
 from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.roster import FunctionStatus
 from jetmap.dispatch.sources import AsyncObjects, Objects, Source
 from jetmap.dispatch.stats import Stats
 from jetmap.errors import ClusterClosed, ItemError, LimitExceeded, UnknownFunction
 from jetmap.loading import import_tasks
-from jetmap.messages import Format, FunctionInfo, Presence
 from jetmap.settings import Settings
 from jetmap.tasks import find, registered
+from jetmap.wire.counts import PoolCounts
+from jetmap.wire.messages import Format, FunctionInfo, Presence
 from jetmap.worker.compute import Limits
 
 from .calls import Call, first_error

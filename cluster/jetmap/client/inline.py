@@ -12,8 +12,8 @@ from jetmap.dispatch.outcome import Batch
 from jetmap.dispatch.sources import Source
 from jetmap.errors import MapTimeout
 from jetmap.functions import Function
-from jetmap.messages import Chunk, Format, Report
-from jetmap.subjects import new_id
+from jetmap.wire.messages import Chunk, Format, Report
+from jetmap.wire.subjects import new_id
 from jetmap.worker.compute import Limits, compute
 
 

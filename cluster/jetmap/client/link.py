@@ -21,10 +21,10 @@ from jetmap.functions import Function
 from jetmap.jobs import streams
 from jetmap.jobs.service import JobOptions, Jobs
 from jetmap.loading import reference, running_main
-from jetmap.messages import FunctionRef
 from jetmap.script_globals import ScriptGlobals
 from jetmap.settings import Settings
 from jetmap.tasks import find, registered
+from jetmap.wire.messages import FunctionRef
 
 from .local_up import LocalUp, up_to_join
 

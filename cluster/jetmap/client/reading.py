@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from jetmap.dispatch.outcome import Batch
 from jetmap.errors import BrokerUnreachable, JobEnded, UnknownJob
 from jetmap.jobs.records import Record, check_readable
-from jetmap.messages import Format
+from jetmap.wire.messages import Format
 
 if TYPE_CHECKING:
     from jetmap.jobs.outcomes import Event, Outcomes

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, overload
 
 import msgspec
 
-from jetmap import arrays
 from jetmap.advice import MISSING, check_call
 from jetmap.dispatch.outcome import X, Y
 from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import JetmapError, JobsUnavailable, Unencodable, item_error
+from jetmap.wire import arrays
 
 from .calls import Call
 from .jobs import Job
@@ -23,7 +23,7 @@ from .jobs import Job
 if TYPE_CHECKING:
     from jetmap.jobs.service import Jobs
     from jetmap.jobs.upload import Upload
-    from jetmap.messages import FunctionInfo
+    from jetmap.wire.messages import FunctionInfo
 
     from .link import Link
 

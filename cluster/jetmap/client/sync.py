@@ -13,7 +13,7 @@ from jetmap.advice import MISSING, START, check_call, check_not_async, refusing
 from jetmap.dispatch.outcome import Outcome
 from jetmap.dispatch.roster import FunctionStatus
 from jetmap.errors import ClusterClosed, ItemError
-from jetmap.messages import Presence
+from jetmap.wire.messages import Presence
 
 from .calls import Call
 from .cluster import FORKED, MAP_OPTIONS, STREAM_OPTIONS, Cluster, refuse_in_worker

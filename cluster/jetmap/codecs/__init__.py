@@ -16,7 +16,7 @@ from .native import NativeCodec, NativeKwargs
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jetmap.messages import Format
+    from jetmap.wire.messages import Format
 
 __all__ = ["Codec", "Parameter", "codec_for", "kwargs_codec"]
 

@@ -23,9 +23,8 @@ from .native import check_names, encode_other, with_default
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jetmap.messages import Format
-
-    from . import Parameter
+    from jetmap.codecs import Parameter
+    from jetmap.wire.messages import Format
 
 _CONFIG = {"val_json_bytes": "base64", "ser_json_bytes": "base64", "ser_json_inf_nan": "constants"}
 _CONFIGURED = frozenset(("model", "dataclass", "typed-dict"))

@@ -17,9 +17,8 @@ from .untyped import SCALARS, is_plain, is_untyped, tagger_for, walk
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jetmap.messages import Format
-
-    from . import Parameter
+    from jetmap.codecs import Parameter
+    from jetmap.wire.messages import Format
 
 
 # numpy's kinds of scalars, as JSON Schema calls them, and what these decode from.

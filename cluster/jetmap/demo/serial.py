@@ -23,7 +23,7 @@ def main() -> None:
     order = json.load(sys.stdin)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    from jetmap.demo import tasks
+    from . import tasks
 
     function = getattr(tasks, order["function"])
     began, cpu = time.perf_counter(), time.process_time()

@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from nats.aio.msg import Msg
 
-from jetmap import subjects
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection, Subscription
 from jetmap.errors import JetmapError, NotImportable, NoWorkers, UnknownFunction, WorkerStartFailed
-from jetmap.messages import FunctionRef, Ping, Presence, encode
-from jetmap.seals import Sealer
-from jetmap.versions import described, package_versions, python_version
+from jetmap.wire import subjects
+from jetmap.wire.messages import FunctionRef, Ping, Presence, encode
+from jetmap.wire.seals import Sealer
+from jetmap.wire.versions import described, package_versions, python_version
 
 from .roster import Roster
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jetmap.worker.budget import Budget
+from jetmap.wire.budget import Budget
 
 _DECAY = 0.9  # Of what earlier results count, with each later one.
 # Chunk durations that a map takes at most beside 1.1 times what single items would, handed out in

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 from nats.aio.msg import Msg
 
-from jetmap import subjects
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection, Subscription
 from jetmap.errors import (
@@ -24,15 +23,8 @@ from jetmap.errors import (
     MapTimeout,
     TooManyMaps,
 )
-from jetmap.messages import (
-    Claim,
-    ClaimAnswer,
-    Delivery,
-    Format,
-    FunctionRef,
-    Report,
-    encode,
-)
+from jetmap.wire import subjects
+from jetmap.wire.messages import Claim, ClaimAnswer, Delivery, Format, FunctionRef, Report, encode
 
 from .attendance import Attendance
 from .flights import Settlement

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jetmap.messages import Final, Lane
+from jetmap.wire.messages import Final, Lane
 
 from .outcome import Batch
 

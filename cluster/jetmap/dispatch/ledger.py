@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from jetmap import arrays
-from jetmap.messages import Crash, ErrorRecord, Format, Lane, Report
+from jetmap.wire import arrays
+from jetmap.wire.messages import Crash, ErrorRecord, Format, Lane, Report
 
 from .flights import Flight, Piece, Quarantine, Settlement
 from .intervals import IntervalSet

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jetmap.messages import Format, FunctionRef, Report
+from jetmap.wire.messages import Format, FunctionRef, Report
 
 from .costs import Cost, Pace
 from .flights import Flight

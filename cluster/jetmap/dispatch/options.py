@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from jetmap.broker.topology import StreamOptions
-from jetmap.seals import Sealer
+from jetmap.wire.seals import Sealer
 
 from .costs import Cutting
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
-from jetmap import subjects
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection
 from jetmap.errors import JetmapError, LimitExceeded
-from jetmap.messages import Chunk, Confirmation, Withdraw, encode
+from jetmap.wire import subjects
+from jetmap.wire.messages import Chunk, Confirmation, Withdraw, encode
 
 from .flights import Flight
 from .mapstate import MapState

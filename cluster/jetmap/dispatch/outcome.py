@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from jetmap.errors import ItemError
-from jetmap.messages import ErrorRecord
+from jetmap.wire.messages import ErrorRecord
 
 ITEM_BYTES = 64  # A Python object that is kept beside its outcome, at least.
 

@@ -7,10 +7,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-from jetmap import subjects
 from jetmap.broker.connection import Connection
 from jetmap.errors import JetmapError
-from jetmap.messages import ErrorRecord
+from jetmap.wire import subjects
+from jetmap.wire.messages import ErrorRecord
 
 from .attendance import Attendance
 from .flights import Flight, Quarantine, Settlement

@@ -6,8 +6,8 @@ from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from jetmap import arrays
-from jetmap.messages import Format
+from jetmap.wire import arrays
+from jetmap.wire.messages import Format
 
 from .flights import Piece
 

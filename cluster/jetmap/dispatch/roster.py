@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from jetmap.counts import PoolCounts
-from jetmap.messages import FunctionInfo, FunctionRef, Presence
-from jetmap.versions import pickles_of
+from jetmap.wire.counts import PoolCounts
+from jetmap.wire.messages import FunctionInfo, FunctionRef, Presence
+from jetmap.wire.versions import pickles_of
 
 GONE_AFTER = 7.0  # Three announcements missed.
 VANISHED_KEPT = 600.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from jetmap.messages import ErrorRecord, Lane
+from jetmap.wire.messages import ErrorRecord, Lane
 
 from .costs import Cost, Cutting
 from .fairness import DeficitRoundRobin

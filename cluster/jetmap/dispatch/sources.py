@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from jetmap import arrays
-from jetmap.messages import ErrorRecord, Format
+from jetmap.wire import arrays
+from jetmap.wire.messages import ErrorRecord, Format
 
 from .memory import ELEMENT_BYTES
 

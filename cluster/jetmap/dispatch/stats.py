@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from jetmap import errors
-from jetmap.counts import Names
-from jetmap.messages import Crash
+from jetmap.wire.counts import Names
+from jetmap.wire.messages import Crash
 
 WAIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 

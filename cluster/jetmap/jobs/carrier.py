@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from jetmap import subjects
 from jetmap.dispatch.dispatcher import Dispatcher
 from jetmap.dispatch.maprun import MapRun
 from jetmap.errors import (
@@ -23,7 +22,8 @@ from jetmap.errors import (
     UnknownFunction,
     WorkerStartFailed,
 )
-from jetmap.messages import Report, encode
+from jetmap.wire import subjects
+from jetmap.wire.messages import Report, encode
 
 from .carried import Carried, late
 from .catalogue import Catalogue, adoptable

@@ -8,7 +8,7 @@ from collections.abc import Container
 from typing import NamedTuple
 
 from jetmap.dispatch.intervals import IntervalSet
-from jetmap.messages import Report
+from jetmap.wire.messages import Report
 
 LOOK = 256  # Pieces ahead that are looked at for what to read together.
 FOLD_BYTES = 2_000  # Of a fold that is empty.

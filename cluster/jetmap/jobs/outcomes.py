@@ -12,10 +12,10 @@ from typing import Protocol
 
 import msgspec
 
-from jetmap import arrays, subjects
 from jetmap.dispatch.outcome import Batch
 from jetmap.errors import BrokerUnreachable
-from jetmap.messages import Format, Report
+from jetmap.wire import arrays, subjects
+from jetmap.wire.messages import Format, Report
 
 from .fold import Fold, Piece
 from .store import FETCH_BYTES, FETCH_MESSAGES, RETRY_EVERY, RETRY_FOR, Stored

@@ -8,7 +8,7 @@ import msgspec
 
 from jetmap import bounds
 from jetmap.errors import JobUnreadable
-from jetmap.messages import Format
+from jetmap.wire.messages import Format
 
 State = Literal[
     "uploading",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from jetmap import bounds, subjects
+from jetmap import bounds
 from jetmap.broker.connection import Connection, JetStreamError
 from jetmap.broker.faults import lacks_room
 from jetmap.dispatch.dispatcher import Dispatcher
@@ -23,7 +23,8 @@ from jetmap.errors import (
     UnknownJob,
     WorkerStartFailed,
 )
-from jetmap.messages import Format
+from jetmap.wire import subjects
+from jetmap.wire.messages import Format
 
 from . import keys, streams
 from .carrier import Carrier

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from jetmap import arrays, subjects
 from jetmap.dispatch.intervals import IntervalSet
 from jetmap.dispatch.memory import ELEMENT_BYTES
 from jetmap.dispatch.sources import Element, Taken
 from jetmap.errors import BrokerUnreachable, JobEnded
+from jetmap.wire import arrays, subjects
 
 from .records import Part, Record
 from .store import Store

@@ -10,12 +10,12 @@ import logging
 import os
 from collections.abc import Sequence
 
-from jetmap import subjects
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection, JetStreamError, checked
 from jetmap.broker.faults import lacks_room
 from jetmap.broker.provision import STREAM_NOT_FOUND, Wish
 from jetmap.errors import BrokerUnreachable, JetmapError
+from jetmap.wire import subjects
 
 logger = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ from typing import Any
 import msgspec
 from nats.aio.msg import Msg
 
-from jetmap import subjects
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection, JetStreamError, Subscription, checked
 from jetmap.broker.faults import lacks_room
 from jetmap.broker.provision import STREAM_NOT_FOUND
 from jetmap.errors import BrokerUnreachable, JetmapError, NoRoom
+from jetmap.wire import subjects
 
 from .records import KeyRecord, Record, read_record
 from .spare import Spare

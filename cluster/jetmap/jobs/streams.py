@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jetmap import subjects
 from jetmap.broker import topology
 from jetmap.broker.connection import Connection, JetStreamError
 from jetmap.broker.provision import STREAM_NOT_FOUND, Wish, halves
+from jetmap.wire import subjects
 
 from .store import Store
 

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from jetmap import arrays, subjects
 from jetmap.dispatch.sources import Element
 from jetmap.errors import JobEnded, KeyReused
-from jetmap.messages import encode
+from jetmap.wire import arrays, subjects
+from jetmap.wire.messages import encode
 
 from .records import Part, Record
 from .store import Store

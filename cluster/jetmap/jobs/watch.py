@@ -10,9 +10,9 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
-from jetmap import subjects
 from jetmap.broker.connection import JetStreamError, Subscription
 from jetmap.errors import BrokerUnreachable, JetmapError
+from jetmap.wire import subjects
 
 from . import streams
 from .carrier import Carrier

@@ -21,7 +21,7 @@ import msgspec
 
 from jetmap.broker.faults import NoResponders, checked
 from jetmap.errors import BrokerUnreachable, LimitExceeded
-from jetmap.subjects import new_id
+from jetmap.wire.subjects import new_id
 
 from .broker import Callback, OnMessage
 from .clock import Clock, LoopClock

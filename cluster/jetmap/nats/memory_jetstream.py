@@ -11,15 +11,7 @@ from typing import Any
 import msgspec
 
 from .clock import Clock
-from .memory_stream import (
-    NOT_UNIQUE,
-    ApiError,
-    Consumer,
-    Pull,
-    Stored,
-    Stream,
-    matches,
-)
+from .memory_stream import NOT_UNIQUE, ApiError, Consumer, Pull, Stored, Stream, matches
 
 API = "$JS.API."
 PAGE = 100_000

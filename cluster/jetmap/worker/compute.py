@@ -11,12 +11,12 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from jetmap import arrays
-from jetmap.messages import Chunk, ErrorRecord, Final, Format, Report, encode
 from jetmap.tasks import Function
+from jetmap.wire import arrays
+from jetmap.wire.budget import NO_LIMIT, Budget
+from jetmap.wire.messages import Chunk, ErrorRecord, Final, Format, Report, encode
 
 from .aftermath import Aftermath
-from .budget import NO_LIMIT, Budget
 
 NO_AFTERMATH = Aftermath()
 _MESSAGE_LIMIT = 8_192

@@ -19,7 +19,10 @@ from jetmap.loading import (
     source_digest,
     source_files,
 )
-from jetmap.messages import (
+from jetmap.sources import changed_sources, file_digest, note_sources
+from jetmap.tasks import Function, guests, registered
+from jetmap.wire import frames
+from jetmap.wire.messages import (
     Broken,
     Chunk,
     FunctionRef,
@@ -29,11 +32,9 @@ from jetmap.messages import (
     Setup,
     StartFailed,
 )
-from jetmap.seals import is_sealed
-from jetmap.sources import changed_sources, file_digest, note_sources
-from jetmap.tasks import Function, guests, registered
+from jetmap.wire.seals import is_sealed
 
-from . import forks, limits, pipe
+from . import forks, limits
 from .aftermath import WorkerAftermath
 from .compute import Limits, compute, refuse
 from .dispositions import Dispositions
@@ -63,7 +64,7 @@ def main(
     os.nice(nice)
     for fd in (pipe_fd, progress_fd, output_fd):
         os.set_inheritable(fd, False)
-    channel = pipe.BlockingPipe(socket.socket(fileno=pipe_fd))
+    channel = frames.BlockingPipe(socket.socket(fileno=pipe_fd))
     worker = _Worker(channel, Progress(progress_fd), output_fd, aftermath, dispositions)
     os.register_at_fork(
         before=dispositions.before_fork,
@@ -83,13 +84,13 @@ class _BrokenHome(Exception):  # noqa: N818
 class _Worker:
     def __init__(
         self,
-        channel: pipe.BlockingPipe,
+        channel: frames.BlockingPipe,
         progress: Progress,
         output_fd: int,
         aftermath: WorkerAftermath,
         dispositions: Dispositions,
     ) -> None:
-        self._pipe: pipe.BlockingPipe | forks.NoPipe = channel
+        self._pipe: frames.BlockingPipe | forks.NoPipe = channel
         self._progress = progress
         self._aftermath = aftermath
         self._dispositions = dispositions
@@ -111,12 +112,12 @@ class _Worker:
         if first is None or not self._start(msgspec.msgpack.decode(first[1], type=Setup)):
             return
         while (received := self._pipe.receive()) is not None:
-            if received[0] == pipe.CHUNK:
+            if received[0] == frames.CHUNK:
                 self._number += 1
                 if self._progress.begin(self._number):
                     self._compute(self._decode(received[1]))
                 else:
-                    self._pipe.send(pipe.SKIPPED, b"")
+                    self._pipe.send(frames.SKIPPED, b"")
 
     def _start(self, setup: Setup) -> bool:
         self._trust, self._grows, self._key = setup.trust, setup.grows, setup.key
@@ -143,7 +144,7 @@ class _Worker:
             from jetmap.importing import told
 
             failure = StartFailed(type(error).__name__, str(error), told(error))
-            self._pipe.send(pipe.FAILED, self._encode(failure))
+            self._pipe.send(frames.FAILED, self._encode(failure))
             return False
         if setup.modules:
             self._import_early(setup.modules)
@@ -170,13 +171,13 @@ class _Worker:
     def _importing(self, home: str, file: str | None = None) -> None:
         """Tell the agent what is imported, in case that never ends, or ends this process."""
         file = (file_of(home) if file is None else file) if home else ""
-        self._pipe.send(pipe.IMPORTING, self._encode(Importing(home, file)))
+        self._pipe.send(frames.IMPORTING, self._encode(Importing(home, file)))
 
     def _say_broken(self, home: str, error: BaseException) -> None:
         from jetmap.importing import told
 
         broken = Broken(home, told(error), broken_files(error, home))
-        self._pipe.send(pipe.BROKEN, self._encode(broken))
+        self._pipe.send(frames.BROKEN, self._encode(broken))
 
     def _announce(self, *, more: bool = False) -> None:
         functions, files = list(self._functions.values()), source_files()
@@ -189,7 +190,7 @@ class _Worker:
         )
         if self._key:
             note_sources()
-        self._pipe.send(pipe.READY, self._encode(ready))
+        self._pipe.send(frames.READY, self._encode(ready))
 
     def _compute(self, chunk: Chunk) -> None:
         global in_item
@@ -198,10 +199,10 @@ class _Worker:
             function = self._find(chunk)
         except StaleFunction:
             # The source changed since it was imported; the agent starts a worker that has it.
-            self._pipe.send(pipe.STALE, b"")
+            self._pipe.send(frames.STALE, b"")
             os._exit(STALE_EXIT)
         except _BrokenHome:
-            self._pipe.send(pipe.SKIPPED, b"")
+            self._pipe.send(frames.SKIPPED, b"")
             return
         except BaseException as error:
             self._end_if_forked(error)
@@ -221,7 +222,7 @@ class _Worker:
         self._called.add(function)
         self._progress.leave()  # First: see ``Progress.is_cold``.
         self._progress.set_cold(False)
-        self._pipe.send(pipe.WARMED, self._encode((function.name, seconds)))
+        self._pipe.send(frames.WARMED, self._encode((function.name, seconds)))
 
     def after_fork(self) -> None:
         """In a forked child: let go of all that is the parent's."""
@@ -293,7 +294,7 @@ class _Worker:
         return function
 
     def _emit(self, report: Report) -> None:
-        kind = pipe.PART if report.final is None else pipe.LAST
+        kind = frames.PART if report.final is None else frames.LAST
         self._pipe.send(kind, self._encode(report))
 
     def _mark(self) -> str:

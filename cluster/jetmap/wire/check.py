@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from itertools import accumulate
 
-from .errors import Malformed
+from jetmap.errors import Malformed
 
 # everything but brackets and quotes goes; braces become brackets
 _SHAPE = bytes.maketrans(b"{}", b"[]")

@@ -275,7 +275,7 @@ class Presence(msgspec.Struct, frozen=True):
     the seal of this agent's user; empty: there is none. broken: modules and scripts of callers
     that the workers cannot import, and why. python, packages: versions of its workers; empty
     in announcements of older agents. items, crashes, recycled, start_failures: counters since the
-    agent started, see ``jetmap.counts``. machine: the boot id of its host.
+    agent started, see ``jetmap.wire.counts``. machine: the boot id of its host.
     """
 
     agent: str

@@ -6,8 +6,9 @@ from collections import deque
 
 import msgspec
 
-from .errors import LimitExceeded
-from .rawjson import deeper_than, depth_error, not_utf8, syntax, too_deep, utf8_error
+from jetmap.errors import LimitExceeded
+
+from .check import deeper_than, depth_error, not_utf8, syntax, too_deep, utf8_error
 
 BOM = b"\xef\xbb\xbf"  # What some editors and shells put before UTF-8.
 _SPACE = b" \t\r\n"
