@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jetmap import Cluster, ClusterClosed, LimitExceeded, task
-from jetmap.advice import not_a_task
+from jetmap.functions.advice import not_a_task
 from jetmap.settings import Settings
 
 pytestmark = pytest.mark.anyio

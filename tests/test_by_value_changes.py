@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import jetmap
-from jetmap.byvalue import pickled, unpickled
-from jetmap.functions import Function
+from jetmap.functions.by_value import pickled, unpickled
+from jetmap.functions.function import Function
 from support import nothing_left, run_python
 
 SESSION = """

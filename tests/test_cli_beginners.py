@@ -19,7 +19,7 @@ from jetmap.cli.app import build
 from jetmap.cli.exits import Exit
 from jetmap.cli.shared_cores import share, taken_of
 from jetmap.errors import ConfigurationError
-from jetmap.loading import import_tasks
+from jetmap.functions.locating import import_tasks
 from jetmap.machine import boot_id
 from jetmap.settings import Settings
 from jetmap.wire.messages import CoreStatus, Presence

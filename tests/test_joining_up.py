@@ -22,8 +22,8 @@ from jetmap import Cluster, NotImportable, UnknownFunction
 from jetmap.broker.running import Registration, Running, register_up
 from jetmap.client.local_up import LocalUp, this_python, up_to_join
 from jetmap.errors import BrokerUnreachable, ConfigurationError
+from jetmap.functions.task import find
 from jetmap.settings import Settings
-from jetmap.tasks import find
 from jetmap.wire.messages import Chunk, FunctionRef
 from jetmap.wire.seals import Sealer, is_sealed, new_key, offer_of
 from waiting import wait_for, wait_until

@@ -14,8 +14,8 @@ from pydantic import BaseModel, Field
 import functions
 from fake_cluster import FakeCluster, gateway
 from jetmap import Cluster, UnknownFunction
-from jetmap.functions import Function
-from jetmap.keywords import misfit
+from jetmap.functions.function import Function
+from jetmap.functions.kwargs import misfit
 from jetmap.wire.messages import FunctionInfo
 from jobs_over_http import site
 from over_http import JSONL, MSGPACK, SSE, check_problem

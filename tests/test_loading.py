@@ -13,9 +13,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jetmap import loading, tasks
 from jetmap.errors import ConfigurationError, NotImportable
-from jetmap.loading import (
+from jetmap.functions import locating
+from jetmap.functions import task as task_module
+from jetmap.functions.locating import (
     StaleFunction,
     import_main,
     import_tasks,
@@ -26,7 +27,7 @@ from jetmap.loading import (
     source_digest,
     source_files,
 )
-from jetmap.tasks import find, task
+from jetmap.functions.task import find, task
 from jetmap.wire.messages import FunctionRef, Setup
 
 Write = Callable[[str, str], Path]
@@ -35,9 +36,9 @@ Write = Callable[[str, str], Path]
 @pytest.fixture(autouse=True)
 def own_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """An empty directory, registry and set of imported modules, as in a new worker."""
-    monkeypatch.setattr(tasks, "_names", {})
-    monkeypatch.setattr(tasks, "_callables", {})
-    monkeypatch.setattr(loading, "_resolved", {})
+    monkeypatch.setattr(task_module, "_names", {})
+    monkeypatch.setattr(task_module, "_callables", {})
+    monkeypatch.setattr(locating, "_resolved", {})
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.chdir(tmp_path)
@@ -53,7 +54,7 @@ def write(tmp_path: Path) -> Write:
     def write(name: str, source: str) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("from jetmap.tasks import task\n" + textwrap.dedent(source))
+        path.write_text("from jetmap.functions.task import task\n" + textwrap.dedent(source))
         importlib.invalidate_caches()
         return path
 
@@ -71,8 +72,8 @@ def forget(*modules: str) -> None:
     """As if another process went on."""
     for name in modules:
         sys.modules.pop(name, None)
-    tasks._names.clear()
-    loading._resolved.clear()
+    task_module._names.clear()
+    locating._resolved.clear()
 
 
 @pytest.mark.parametrize("argument", ["tasks_a.py", "./tasks_a.py", "tasks_a"])
@@ -252,8 +253,8 @@ def test_functions_without_a_file_travel_by_value() -> None:
     sender = textwrap.dedent(
         """
         import sys, msgspec
-        from jetmap.tasks import task, find
-        from jetmap.loading import reference, running_main
+        from jetmap.functions.task import task, find
+        from jetmap.functions.locating import reference, running_main
         assert running_main() is None
         K = 10
         def helper(x): return K * x
@@ -288,8 +289,8 @@ def test_python_m_is_found_in_its_module(write: Write, tmp_path: Path) -> None:
         ONE
         + """
     if __name__ == "__main__":
-        from jetmap.tasks import find
-        from jetmap.loading import reference, running_main
+        from jetmap.functions.task import find
+        from jetmap.functions.locating import reference, running_main
         ref = reference(find(double))
         print(ref.module, ref.qualname, ref.path, ref.value, running_main())
     """,
@@ -307,8 +308,8 @@ def test_a_script_is_referred_to_by_its_path(write: Write, tmp_path: Path) -> No
         ONE
         + """
     if __name__ == "__main__":
-        from jetmap.tasks import find
-        from jetmap.loading import reference, running_main
+        from jetmap.functions.task import find
+        from jetmap.functions.locating import reference, running_main
         import msgspec, sys
         ref = reference(find(double))
         assert running_main() == ref.path, (running_main(), ref.path)
@@ -332,7 +333,7 @@ def test_sources_are_the_users(write: Write) -> None:
     functions = load(Setup(tasks=["pack_s/work.py"]))
     files = source_files()
     assert {str(helper), str(path)} <= set(files)
-    for module in (os, pytest, loading):
+    for module in (os, pytest, locating):
         assert module.__file__ not in files
 
     digest = source_digest(functions)
@@ -346,10 +347,10 @@ def test_the_source_digest_does_not_depend_on_the_place(tmp_path: Path) -> None:
     for place in ("a", "b"):
         directory = tmp_path / place
         directory.mkdir()
-        source = "from jetmap.tasks import task\n" + textwrap.dedent(ONE)
+        source = "from jetmap.functions.task import task\n" + textwrap.dedent(ONE)
         directory.joinpath("tasks_p.py").write_text(source)
         code = (
-            "from jetmap.loading import *; from jetmap.wire.messages import Setup\n"
+            "from jetmap.functions.locating import *; from jetmap.wire.messages import Setup\n"
             "print(source_digest(load(Setup(tasks=['tasks_p.py']))))"
         )
         done = subprocess.run(

@@ -15,15 +15,15 @@ from typing import Any, TypedDict, assert_type
 
 import pytest
 
-from jetmap import tasks
 from jetmap.errors import DuplicateFunction
-from jetmap.tasks import find, registered, task
+from jetmap.functions import task as task_module
+from jetmap.functions.task import find, registered, task
 
 
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "_names", {})
-    monkeypatch.setattr(tasks, "_callables", {})
+    monkeypatch.setattr(task_module, "_names", {})
+    monkeypatch.setattr(task_module, "_callables", {})
 
 
 @pytest.fixture
@@ -33,7 +33,9 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
     written: set[str] = set()
 
     def write(name: str, source: str, *, reload: bool = False) -> Any:
-        tmp_path.joinpath(f"{name}.py").write_text(f"from jetmap.tasks import task\n{source}\n")
+        tmp_path.joinpath(f"{name}.py").write_text(
+            f"from jetmap.functions.task import task\n{source}\n"
+        )
         importlib.invalidate_caches()
         written.add(name)
         if reload:
@@ -314,12 +316,12 @@ def test_no_annotation_means_anything() -> None:
 
 def test_importing_tasks_is_cheap() -> None:
     code = (
-        "import sys, jetmap.tasks, jetmap.loading\n"
+        "import sys, jetmap.functions.task, jetmap.functions.locating\n"
         "heavy = {'asyncio', 'pydantic', 'nats', 'concurrent.futures', 'inspect', 'msgspec'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "@jetmap.tasks.task\n"
         "def f(x, *, y=1): ...\n"
-        "jetmap.tasks.find(f)\n"
+        "jetmap.functions.task.find(f)\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
@@ -334,7 +336,7 @@ def run(code: str) -> str:
 
 def test_a_function_without_a_file_is_replaced_by_its_next_definition() -> None:
     code = (
-        "from jetmap.tasks import task, find\n"
+        "from jetmap.functions.task import task, find\n"
         "@task\n"
         "def f(x): return 1\n"
         "old = f\n"

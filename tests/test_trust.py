@@ -14,7 +14,7 @@ import functions
 import typed_functions
 from jetmap import UnknownFunction, task
 from jetmap.client.calls import Call
-from jetmap.tasks import find
+from jetmap.functions.task import find
 from jetmap.wire.messages import FunctionRef
 from support import Site, outcomes, run_python
 

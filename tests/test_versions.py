@@ -20,7 +20,7 @@ from jetmap.cli.status import show, summary
 from jetmap.dispatch import attendance
 from jetmap.dispatch.attendance import Attendance
 from jetmap.dispatch.roster import Roster
-from jetmap.loading import resolve
+from jetmap.functions.locating import resolve
 from jetmap.wire import versions
 from jetmap.wire.messages import FunctionRef, Presence
 from support import HERE, Site, run_python

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetmap.agent.pipe import AgentPipe
-from jetmap.tasks import Function
+from jetmap.functions.task import Function
 from jetmap.wire import arrays, frames
 from jetmap.wire.budget import Budget
 from jetmap.wire.messages import Chunk, ErrorRecord, Format, Report

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jetmap.keywords import misfit
+from jetmap.functions.kwargs import misfit
 
 from .problems import bad_parameter
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jetmap.client.sync import SyncCluster, SyncStream
     from jetmap.client.sync_jobs import SyncJob, SyncJobStream
     from jetmap.dispatch.outcome import Outcome
+    from jetmap.functions.task import task
 
     from .errors import (
         BrokerUnreachable,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
         WorkerLost,
         WorkerStartFailed,
     )
-    from .tasks import task
 
 __version__ = "0.1.0"
 

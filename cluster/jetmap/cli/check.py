@@ -119,7 +119,7 @@ def _secrets(settings: Settings) -> Fact:
 
 def _tasks(settings: Settings) -> Fact:
     """Each file or module can be imported, as by a worker, and each type has a schema."""
-    from jetmap.tasks import registered
+    from jetmap.functions.task import registered
     from jetmap.worker import process
 
     problems = []
@@ -140,8 +140,8 @@ def _tasks(settings: Settings) -> Fact:
 
 
 def _import_problems(argument: str) -> list[str]:
-    from jetmap.importing import told
-    from jetmap.loading import load
+    from jetmap.functions.import_errors import told
+    from jetmap.functions.locating import load
     from jetmap.wire.messages import Setup
 
     try:

@@ -13,7 +13,7 @@ import typer
 from jetmap import bounds
 from jetmap.dispatch.sources import Feed
 from jetmap.errors import ConfigurationError
-from jetmap.keywords import misfit
+from jetmap.functions.kwargs import misfit
 from jetmap.settings import Settings
 from jetmap.wire import arrays
 

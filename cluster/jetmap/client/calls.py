@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from jetmap.advice import check_kwargs
 from jetmap.codecs import Codec, codec_for
 from jetmap.codecs.native import encode_tagged
 from jetmap.dispatch.outcome import Batch
 from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import ItemError, Unencodable, item_error
-from jetmap.functions import Function
-from jetmap.keywords import misfit, open_parameters
-from jetmap.tasks import find
+from jetmap.functions.advice import check_kwargs
+from jetmap.functions.function import Function
+from jetmap.functions.kwargs import misfit, open_parameters
+from jetmap.functions.task import find
 from jetmap.wire import arrays
 from jetmap.wire.messages import Format, FunctionInfo
 

@@ -11,15 +11,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, Self, TypeVar, overload
 
 from jetmap import bounds
-from jetmap.advice import MISSING, START, check_call, refusing
 from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.roster import FunctionStatus
 from jetmap.dispatch.sources import AsyncObjects, Objects, Source
 from jetmap.dispatch.stats import Stats
 from jetmap.errors import ClusterClosed, ItemError, LimitExceeded, UnknownFunction
-from jetmap.loading import import_tasks
+from jetmap.functions.advice import MISSING, START, check_call, refusing
+from jetmap.functions.locating import import_tasks
+from jetmap.functions.task import find, registered
 from jetmap.settings import Settings
-from jetmap.tasks import find, registered
 from jetmap.wire.counts import PoolCounts
 from jetmap.wire.messages import Format, FunctionInfo, Presence
 from jetmap.worker.compute import Limits

@@ -11,7 +11,7 @@ from jetmap.dispatch.costs import Cost, Cutting
 from jetmap.dispatch.outcome import Batch
 from jetmap.dispatch.sources import Source
 from jetmap.errors import MapTimeout
-from jetmap.functions import Function
+from jetmap.functions.function import Function
 from jetmap.wire.messages import Chunk, Format, Report
 from jetmap.wire.subjects import new_id
 from jetmap.worker.compute import Limits, compute

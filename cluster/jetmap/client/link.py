@@ -17,13 +17,13 @@ from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.dispatcher import Dispatcher
 from jetmap.dispatch.options import DispatchOptions
 from jetmap.errors import WorkerStartFailed
-from jetmap.functions import Function
+from jetmap.functions.function import Function
+from jetmap.functions.locating import reference, running_main
+from jetmap.functions.script_globals import ScriptGlobals
+from jetmap.functions.task import find, registered
 from jetmap.jobs import streams
 from jetmap.jobs.service import JobOptions, Jobs
-from jetmap.loading import reference, running_main
-from jetmap.script_globals import ScriptGlobals
 from jetmap.settings import Settings
-from jetmap.tasks import find, registered
 from jetmap.wire.messages import FunctionRef
 
 from .local_up import LocalUp, up_to_join

@@ -22,13 +22,13 @@ import msgspec
 from jetmap.agent.code import Code, read_code
 from jetmap.broker.running import Running, find_running
 from jetmap.errors import BrokerUnreachable, ConfigurationError, NotImportable
-from jetmap.loading import reference
-from jetmap.sources import file_digest
+from jetmap.functions.locating import reference
+from jetmap.functions.source_files import file_digest
 from jetmap.wire.seals import Sealer
 
 if TYPE_CHECKING:
     from jetmap.broker.connection import Connection
-    from jetmap.functions import Function
+    from jetmap.functions.function import Function
     from jetmap.settings import Settings
     from jetmap.wire.messages import FunctionRef
 

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self
 
-from jetmap.advice import refusing
 from jetmap.dispatch.outcome import Batch, Outcome, X, Y
 from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import ClusterClosed, ItemError
+from jetmap.functions.advice import refusing
 
 from .calls import Call
 from .process import process_id

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, overload
 
 import msgspec
 
-from jetmap.advice import MISSING, check_call
 from jetmap.dispatch.outcome import X, Y
 from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import JetmapError, JobsUnavailable, Unencodable, item_error
+from jetmap.functions.advice import MISSING, check_call
 from jetmap.wire import arrays
 
 from .calls import Call

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from jetmap.signatures import MAIN
+from jetmap.functions.signatures import MAIN
 
 from . import kinds
 from .walk import Kind, items_of, refusal, register, tag

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from jetmap.tasks import Function
+from jetmap.functions.task import Function
 from jetmap.wire import arrays
 from jetmap.wire.budget import NO_LIMIT, Budget
 from jetmap.wire.messages import Chunk, ErrorRecord, Final, Format, Report, encode

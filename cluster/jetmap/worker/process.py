@@ -8,7 +8,7 @@ import socket
 import msgspec
 
 from jetmap.codecs import kinds
-from jetmap.loading import (
+from jetmap.functions.locating import (
     StaleFunction,
     broken_files,
     file_of,
@@ -19,8 +19,8 @@ from jetmap.loading import (
     source_digest,
     source_files,
 )
-from jetmap.sources import changed_sources, file_digest, note_sources
-from jetmap.tasks import Function, guests, registered
+from jetmap.functions.source_files import changed_sources, file_digest, note_sources
+from jetmap.functions.task import Function, guests, registered
 from jetmap.wire import frames
 from jetmap.wire.messages import (
     Broken,
@@ -141,7 +141,7 @@ class _Worker:
             self._announce(more=bool(setup.modules))
         except BaseException as error:
             self._end_if_forked(error)
-            from jetmap.importing import told
+            from jetmap.functions.import_errors import told
 
             failure = StartFailed(type(error).__name__, str(error), told(error))
             self._pipe.send(frames.FAILED, self._encode(failure))
@@ -174,7 +174,7 @@ class _Worker:
         self._pipe.send(frames.IMPORTING, self._encode(Importing(home, file)))
 
     def _say_broken(self, home: str, error: BaseException) -> None:
-        from jetmap.importing import told
+        from jetmap.functions.import_errors import told
 
         broken = Broken(home, told(error), broken_files(error, home))
         self._pipe.send(frames.BROKEN, self._encode(broken))

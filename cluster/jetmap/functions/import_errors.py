@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
-from .errors import ConfigurationError
+from jetmap.errors import ConfigurationError
 
 PACKAGE = str(Path(__file__).parent)
 HEADER = "Traceback (most recent call last):"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, TypeVar, overload
 
-from .functions import Function
+from .function import Function
 from .signatures import described
 
 __all__ = ["Function", "find", "guests", "registered", "registered_at", "task"]
@@ -123,7 +123,7 @@ def _make_way(earlier: Function, new: Function) -> None:
     if not _may_replace(earlier, new):
         gc.collect()  # a local function of a frame that has returned may linger in a cycle
         if earlier.alive:
-            from .errors import DuplicateFunction
+            from jetmap.errors import DuplicateFunction
 
             raise DuplicateFunction(
                 f"two functions are named {new.name!r}: {earlier.module}.{earlier.qualname} and "

@@ -9,7 +9,8 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import bounds
+from jetmap import bounds
+
 from .signatures import (
     REQUIRED,
     annotations_of,
@@ -26,9 +27,8 @@ from .signatures import (
 if TYPE_CHECKING:
     from types import FrameType
 
+    from jetmap.codecs import Codec
     from jetmap.wire.messages import FunctionInfo
-
-    from .codecs import Codec
 
 NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 
@@ -210,7 +210,7 @@ class Function:
     def _codec(self, face: str, parameter: str, *, output: bool) -> Codec:
         codec = self._codecs.get(face)
         if codec is None:
-            from .codecs import codec_for
+            from jetmap.codecs import codec_for
 
             hint = self._hint(parameter)
             try:
@@ -221,7 +221,7 @@ class Function:
         return codec
 
     def _kwargs_codec(self) -> Codec:
-        from .codecs import Parameter, codec_for, kwargs_codec
+        from jetmap.codecs import Parameter, codec_for, kwargs_codec
 
         inner = innermost(self.callable)
         parameters = []

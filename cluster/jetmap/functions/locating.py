@@ -15,10 +15,10 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .functions import Function
+from .function import Function
 from .signatures import MAIN
-from .sources import digest, file_digest, is_users, loaded_digest, source_files, user_modules
-from .tasks import guests, registered, registered_at
+from .source_files import digest, file_digest, is_users, loaded_digest, source_files, user_modules
+from .task import guests, registered, registered_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,7 +48,7 @@ def load(setup: Setup) -> list[Function]:
     syntax error, no ``@task`` in ``TASKS``, two functions of one name); any other exception
     of the imported code as it is.
     """
-    from .errors import ConfigurationError, DuplicateFunction
+    from jetmap.errors import ConfigurationError, DuplicateFunction
 
     try:
         if setup.main is not None:
@@ -133,7 +133,7 @@ def reference(function: Function, *, far: bool = False, limit: int | None = None
     from jetmap.wire.messages import FunctionRef
 
     if "<" in function.qualname and not function.by_value:
-        from .errors import NotImportable
+        from jetmap.errors import NotImportable
 
         kind = "a lambda" if function.qualname.endswith("<lambda>") else "defined inside a function"
         raise NotImportable(
@@ -310,7 +310,7 @@ def _imported(ref: FunctionRef) -> Function:
 
 
 def _home(ref: FunctionRef) -> types.ModuleType:
-    from .errors import NotImportable
+    from jetmap.errors import NotImportable
 
     try:
         if ref.path is not None:
@@ -337,7 +337,7 @@ def _import_from(name: str, file: str) -> types.ModuleType:
     module = importlib.import_module(name)
     found = getattr(module, "__file__", None)
     if found is None or not Path(found).exists() or not Path(found).samefile(file):
-        from .errors import NotImportable
+        from jetmap.errors import NotImportable
 
         raise NotImportable(
             f"to a worker {name} is {found or 'built in'}, to its caller {file}: rename one of them"
@@ -351,20 +351,20 @@ def _attribute(module: types.ModuleType, ref: FunctionRef) -> Any:
         for part in ref.qualname.split("."):
             found = getattr(found, part)
     except AttributeError as exc:
-        from .errors import NotImportable
+        from jetmap.errors import NotImportable
 
         raise NotImportable(f"{ref.module} has no {ref.qualname} in a worker") from exc
     return found
 
 
 def _pickled(function: Function, limit: int | None = None) -> bytes:
-    from .byvalue import pickled  # with cloudpickle, which few need
+    from .by_value import pickled  # with cloudpickle, which few need
 
     return pickled(function, limit)
 
 
 def _unpickled(value: bytes, qualname: str) -> Function:
-    from .byvalue import unpickled
+    from .by_value import unpickled
 
     return unpickled(value, qualname)
 
@@ -374,7 +374,7 @@ def _check_pickles(ref: FunctionRef) -> None:
     from jetmap.wire.versions import pickles
 
     if ref.pickles and ref.pickles != pickles():
-        from .errors import NotImportable
+        from jetmap.errors import NotImportable
 
         raise NotImportable(
             f"{ref.qualname} was pickled by {ref.pickles}; this worker has {pickles()}: use the "
@@ -383,6 +383,6 @@ def _check_pickles(ref: FunctionRef) -> None:
 
 
 def _wrong(problem: str) -> Exception:
-    from .errors import ConfigurationError
+    from jetmap.errors import ConfigurationError
 
     return ConfigurationError([problem])

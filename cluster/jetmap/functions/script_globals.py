@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import CodeType, FunctionType
 from typing import Any
 
-from .functions import Function
+from .function import Function
 from .signatures import innermost
 
 _COMPARED = (type(None), bool, int, float, complex, str, bytes)

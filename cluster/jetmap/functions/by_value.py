@@ -19,8 +19,9 @@ from typing import Any, ForwardRef
 import cloudpickle
 import msgspec
 
-from .errors import NotImportable
-from .functions import Function
+from jetmap.errors import NotImportable
+
+from .function import Function
 from .signatures import evaluate, innermost
 
 _CACHE = "__msgspec_cache__"

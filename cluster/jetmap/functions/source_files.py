@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from .functions import Function, file_stamp
+from .function import Function, file_stamp
 from .signatures import MAIN
 
 _DIGITS = 16
