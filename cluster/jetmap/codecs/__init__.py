@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from .kinds import needs_pydantic, unknown_class
 from .native import NativeCodec, NativeKwargs
+from .types import needs_pydantic, unknown_class
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

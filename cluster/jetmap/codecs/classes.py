@@ -16,7 +16,7 @@ import msgspec
 
 from jetmap.functions.signatures import MAIN
 
-from . import kinds
+from . import types
 from .walk import Kind, items_of, refusal, register, tag
 
 _HEAP = 1 << 9  # In a class's __flags__: defined in Python.
@@ -84,7 +84,7 @@ def _class(kind: Kind, module: str, qualname: str) -> Any:
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     home = main if spec is not None and spec.name == module else sys.modules.get(module)
-    if home is None and kinds.may_import_classes:
+    if home is None and types.may_import_classes:
         home = importlib.import_module(module)
     cls = _find(qualname, home)
     if not isinstance(cls, type) or _kind_of_class(cls) is not kind:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from .finite import refuse_nan
-from .kinds import is_numpy_scalar
+from .types import is_numpy_scalar
 from .untyped import SCALARS, is_plain, is_untyped, tagger_for, walk
 
 if TYPE_CHECKING:

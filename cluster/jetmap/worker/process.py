@@ -7,7 +7,7 @@ import socket
 
 import msgspec
 
-from jetmap.codecs import kinds
+from jetmap.codecs import types
 from jetmap.functions.locating import (
     StaleFunction,
     broken_files,
@@ -124,7 +124,7 @@ class _Worker:
         self._limits = Limits(
             value=setup.max_value, report=setup.max_report, report_seconds=setup.report_seconds
         )
-        kinds.may_import_classes = setup.trust
+        types.may_import_classes = setup.trust
         self._output = Output(
             self._mark,
             self._output_fd,
@@ -239,7 +239,7 @@ class _Worker:
             forks.end(error)
 
     def _find(self, chunk: Chunk) -> Function:
-        kinds.may_import_classes = self._trust  # For the values of this chunk.
+        types.may_import_classes = self._trust  # For the values of this chunk.
         if chunk.ref is not None and chunk.seal and self._key:
             return self._resolve_sealed(chunk, chunk.ref)
         if chunk.ref is not None and self._trust:
@@ -288,7 +288,7 @@ class _Worker:
             if changed_sources():
                 raise StaleFunction(f"sources changed since {ref.module} was imported")
             self._checked = chunk.map
-        kinds.may_import_classes = True
+        types.may_import_classes = True
         function = self._imported(ref)
         note_sources()
         return function
