@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jetmap import machine
 from jetmap.errors import ConfigurationError
-from jetmap.worker import limits
 
 quick = settings(max_examples=100, deadline=None)
 
@@ -20,7 +20,7 @@ quotas = st.none() | st.floats(0.1, 40)
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty directory that stands for the host's root."""
-    monkeypatch.setattr(limits, "Path", lambda path: tmp_path / str(path).lstrip("/"))
+    monkeypatch.setattr(machine, "Path", lambda path: tmp_path / str(path).lstrip("/"))
     return tmp_path
 
 
@@ -31,7 +31,7 @@ def write(root: Path, path: str, text: str) -> None:
 
 
 def test_no_cgroups_no_quota(host: Path) -> None:
-    assert limits.quota() is None
+    assert machine.quota() is None
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_the_tightest_quota_of_all_parents_holds(
     if inner:
         write(host, f"/sys/fs/cgroup{own}/cpu.max", inner + "\n")
     write(host, "/sys/fs/cgroup/cpu.max", outer + "\n")
-    assert limits.quota() == expected
+    assert machine.quota() == expected
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("250000", 2.5), ("-1", None), ("", None)])
@@ -60,14 +60,14 @@ def test_version_one_of_cgroups(host: Path, quota: str, expected: float | None) 
     write(host, "/proc/self/cgroup", "4:cpu,cpuacct:/docker/x\n")
     write(host, "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", quota)
     write(host, "/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000")
-    assert limits.quota() == expected
+    assert machine.quota() == expected
 
 
 def choose(wanted: str | int | None, mask: list[int], quota: float | None) -> list[int | None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(limits, "allowed_cpus", lambda: mask)
-        patch.setattr(limits, "quota", lambda: quota)
-        return limits.choose_cores(wanted)
+        patch.setattr(machine, "allowed_cpus", lambda: mask)
+        patch.setattr(machine, "quota", lambda: quota)
+        return machine.choose_cores(wanted)
 
 
 @quick
@@ -114,6 +114,6 @@ def test_what_is_no_list_is_said_so(text: str) -> None:
 
 
 def test_numeric_libraries_get_one_thread() -> None:
-    environment = limits.one_thread()
+    environment = machine.one_thread()
     assert environment["OMP_NUM_THREADS"] == "1"
     assert set(environment.values()) == {"1"}

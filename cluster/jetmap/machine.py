@@ -1,13 +1,162 @@
-"""Facts about the machine that this process runs on."""
+"""What a worker is held to: one core, one thread a numeric library, a memory limit."""
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
+# One variable for each library that starts a thread a core on import.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+    "RAYON_NUM_THREADS",
+)
 
-def boot_id() -> str:
-    """The same for all processes of one running kernel, also in containers; empty if unknown."""
+
+def one_thread() -> dict[str, str]:
+    """Environment that keeps numeric libraries to one thread; set before they are imported."""
+    return dict.fromkeys(THREAD_VARIABLES, "1")
+
+
+def limit_memory(size: int | None) -> None:
+    """Caps this process's data at ``size`` bytes: beyond it Python raises MemoryError."""
+    if size is None:
+        return
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+
+
+def die_with_parent(parent: int) -> None:
+    """Has the kernel kill this process when its parent is gone; exits if it is already.
+
+    parent: the pid that started this process. Only Linux can; elsewhere the worker ends at
+    its next read of the closed pipe.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        pr_set_pdeathsig, sigkill = 1, 9
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, sigkill, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def pin(cpu: int | None) -> None:
+    """Keeps this process on one core, where the system can."""
+    if cpu is not None and hasattr(os, "sched_setaffinity"):
+        try:
+            os.sched_setaffinity(0, {cpu})
+        except OSError:
+            # The mask shrank since it was read: an unpinned worker still computes.
+            return
+
+
+def allowed_cpus() -> list[int]:
+    """The cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def quota() -> float | None:
+    """The cgroup's CPU quota in cores, or None where there is none (v2, then v1)."""
+    limits = []
+    for directory in _cgroup_directories():
+        try:
+            limit, period = (directory / "cpu.max").read_text().split()
+            if limit != "max":
+                limits.append(int(limit) / int(period))
+        except (OSError, ValueError):
+            continue
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        base = Path("/sys/fs/cgroup/cpu")
+        limit_us = int((base / "cpu.cfs_quota_us").read_text())
+        period_us = int((base / "cpu.cfs_period_us").read_text())
+        if limit_us > 0:
+            limits.append(limit_us / period_us)
+    except (OSError, ValueError):
+        pass  # No such controller: version 2, or no cgroups at all.
+    return min(limits, default=None)
+
+
+def memory() -> int:
+    """The bytes of memory of this machine, or those that its cgroup allows, if fewer (v2, v1)."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    files = [directory / "memory.max" for directory in _cgroup_directories()]
+    for file in (*files, Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        try:
+            limits.append(int(file.read_text()))
+        except (OSError, ValueError):
+            continue  # No such controller, or "max".
+    return min(limits)
+
+
+def _cgroup_directories() -> list[Path]:
+    """This process's cgroup and its parents, each of which may have a limit."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
-        return ""
+        return [root]
+    own = next((line[3:] for line in lines if line.startswith("0::")), "/").lstrip("/")
+    path = root / own
+    return [path, *[p for p in path.parents if p == root or root in p.parents]]
+
+
+def choose_cores(wanted: str | int | None) -> list[int | None]:
+    """The core of each worker to start; None: not pinned.
+
+    wanted: None for all that affinity and cgroup allow, a count ("4"), or a list ("0,2-3").
+    Where a quota is below the mask nothing is pinned: the scheduler must be free to move.
+    Raises ConfigurationError for what is no such list or names a core that is not allowed.
+    """
+    allowed = allowed_cpus()
+    text = "" if wanted is None else str(wanted).strip()
+    if _is_number(text) and int(text) > 0:
+        count = int(text)
+    elif not text:
+        limit = quota()
+        count = len(allowed)
+        if limit is not None and limit < count:
+            return [None] * max(1, int(limit))
+    else:
+        return list(_listed(text, allowed))
+    limit = quota()
+    if count > len(allowed) or (limit is not None and limit < len(allowed)):
+        return [None] * count
+    return list(allowed[:count])
+
+
+def _listed(text: str, allowed: list[int]) -> list[int]:
+    from .errors import ConfigurationError
+
+    cores: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        last = last or first
+        if not (_is_number(first) and _is_number(last)) or int(last) < int(first):
+            raise ConfigurationError(
+                [f"cores: {text!r} is neither a count, as in 4, nor a list, as in 0,2-3"]
+            )
+        # Cores that no machine has need not be counted up to.
+        cores.extend(range(int(first), min(int(last), max(allowed) + 1) + 1))
+        cores.append(int(last))
+    missing = [str(core) for core in dict.fromkeys(cores) if core not in allowed]
+    if missing:
+        may = ",".join(map(str, allowed))
+        raise ConfigurationError(
+            [f"cores: {text!r} names core {', '.join(missing)}; this process may use {may}"]
+        )
+    return list(dict.fromkeys(cores))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()

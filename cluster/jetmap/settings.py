@@ -343,7 +343,7 @@ class Settings(BaseSettings):
 
     def memory_budget(self) -> int:
         """``max_memory_bytes``; not set: a quarter of what this machine, or its cgroup, has."""
-        from jetmap.worker.limits import memory
+        from .machine import memory
 
         return int(self.max_memory_bytes or memory() // 4)
 

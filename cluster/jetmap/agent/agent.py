@@ -19,7 +19,7 @@ from jetmap.broker.connection import Connection, JetStreamError, Subscription
 from jetmap.broker.faults import Forbidden, is_lasting
 from jetmap.errors import JetmapError
 from jetmap.logs import Limited
-from jetmap.machine import boot_id
+from jetmap.machine import boot_id, choose_cores
 from jetmap.wire import counts, subjects
 from jetmap.wire.messages import (
     AgentMail,
@@ -40,7 +40,6 @@ from jetmap.wire.messages import (
     encode,
 )
 from jetmap.wire.versions import package_versions, python_version
-from jetmap.worker.limits import choose_cores
 
 from . import holdings
 from .claims import Claims

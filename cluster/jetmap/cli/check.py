@@ -156,7 +156,7 @@ def _import_problems(argument: str) -> list[str]:
 
 
 def _cores(settings: Settings) -> Fact:
-    from jetmap.worker.limits import choose_cores
+    from jetmap.machine import choose_cores
 
     try:
         chosen = choose_cores(settings.cores)

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import msgspec
 
 from jetmap.broker.connection import Connection
-from jetmap.machine import boot_id
+from jetmap.machine import allowed_cpus, boot_id, choose_cores
 from jetmap.wire import subjects
 from jetmap.wire.messages import Ping, Presence, encode
-from jetmap.worker.limits import allowed_cpus, choose_cores
 
 logger = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ import socket
 
 import msgspec
 
+from jetmap import machine
 from jetmap.codecs import types
 from jetmap.functions.locating import (
     StaleFunction,
@@ -34,7 +35,7 @@ from jetmap.wire.messages import (
 )
 from jetmap.wire.seals import is_sealed
 
-from . import forks, limits
+from . import forks
 from .aftermath import WorkerAftermath
 from .compute import Limits, compute, refuse
 from .dispositions import Dispositions
@@ -59,8 +60,8 @@ def main(
     aftermath = WorkerAftermath()
     dispositions = Dispositions(aftermath.needed)
     dispositions.take()
-    limits.die_with_parent(parent)
-    limits.pin(cpu)
+    machine.die_with_parent(parent)
+    machine.pin(cpu)
     os.nice(nice)
     for fd in (pipe_fd, progress_fd, output_fd):
         os.set_inheritable(fd, False)
@@ -135,7 +136,7 @@ class _Worker:
         self._output.redirect()
         show_logs(setup.log_level)
         try:
-            limits.limit_memory(setup.memory_limit)
+            machine.limit_memory(setup.memory_limit)
             own = msgspec.structs.replace(setup, modules=[])
             self._functions = {function.name: function for function in load(own)}
             self._announce(more=bool(setup.modules))

@@ -9,8 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from jetmap.environment import without_ours
-
-from .limits import one_thread
+from jetmap.machine import one_thread
 
 MARK = "JETMAP__WORKER"  # In the environment of a worker, and of all that it starts.
 
