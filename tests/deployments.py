@@ -20,9 +20,9 @@ import nkeys
 import functions
 from jetmap import Cluster
 from jetmap.agent.agent import Agent
-from jetmap.broker.connection import Connection
-from jetmap.broker.server import find_binary
 from jetmap.cli.worker import agent_options
+from jetmap.nats.connection import Connection
+from jetmap.nats.server import find_binary
 from jetmap.settings import Settings
 from nodes import free_ports
 from support import FUNCTIONS

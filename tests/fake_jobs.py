@@ -18,7 +18,6 @@ import msgspec
 
 from fake_cluster import DECODE, ENCODE, FakeCluster
 from jetmap import Cluster, JobsUnavailable
-from jetmap.broker.connection import JetStreamError
 from jetmap.errors import (
     BrokerUnreachable,
     KeyBusy,
@@ -32,6 +31,7 @@ from jetmap.jobs.outcomes import Outcomes
 from jetmap.jobs.readers import JobReader, Readers
 from jetmap.jobs.records import OVER, Record, State
 from jetmap.jobs.store import Store, Stored
+from jetmap.nats.connection import JetStreamError
 from jetmap.wire import arrays, subjects
 from jetmap.wire.messages import ErrorRecord, Format, Report, encode
 from waiting import turns

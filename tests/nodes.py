@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jetmap.broker.server import find_binary
+from jetmap.nats.server import find_binary
 
 START = Path(__file__).parent.parent / "config" / "nats" / "start"
 PASSWORD = "12345"

@@ -23,9 +23,9 @@ from typing import Any
 import psutil
 
 from jetmap import Cluster, ItemError, Outcome
-from jetmap.broker.connection import Auth, Connection
-from jetmap.broker.server import NatsServer
 from jetmap.dispatch.ledger import Ledger
+from jetmap.nats.connection import Auth, Connection
+from jetmap.nats.server import NatsServer
 from jetmap.wire import subjects
 from jetmap.wire.messages import Ping, Presence, encode
 from marks import MARK, described, kill_if_there, marked

@@ -25,7 +25,7 @@ from jetmap import (
     UnknownFunction,
     WorkerStartFailed,
 )
-from jetmap.broker.connection import Connection
+from jetmap.nats.connection import Connection
 from jetmap.settings import Settings
 from support import FUNCTIONS, Site, check, run_python, site
 from waiting import wait_until

@@ -9,7 +9,7 @@ import pytest
 
 import functions
 from jetmap import BrokerUnreachable
-from jetmap.broker.server import NatsServer
+from jetmap.nats.server import NatsServer
 from jetmap_api import create_app
 from over_http import check_problem
 from support import Site

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from jetmap.broker.auth import without_secrets
-from jetmap.broker.connection import Auth, Connection, JetStreamError, NoResponders
-from jetmap.broker.server import NatsServer
 from jetmap.errors import BrokerUnreachable, ConfigurationError, LimitExceeded
+from jetmap.nats.auth import without_secrets
+from jetmap.nats.connection import Auth, Connection, JetStreamError, NoResponders
+from jetmap.nats.server import NatsServer
 
 pytestmark = pytest.mark.anyio
 AUTH = Auth(user="me", password='pa"$s\\word')

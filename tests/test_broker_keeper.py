@@ -62,7 +62,7 @@ def broken(connection, order):
 # Does what its stdin says, and tells what it sees as JSON lines.
 USER = """
 import asyncio, json, os, sys, time
-from jetmap.broker.connection import Connection
+from jetmap.nats.connection import Connection
 from jetmap.broker.membership import KeeperSpec, join
 
 def tell(**facts):

@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jetmap.broker import server as server_module
-from jetmap.broker.connection import Connection
-from jetmap.broker.server import NatsServer, find_binary
 from jetmap.errors import BrokerUnreachable, ConfigurationError
+from jetmap.nats import server as server_module
+from jetmap.nats.connection import Connection
+from jetmap.nats.server import NatsServer, find_binary
 from support import alive
 from waiting import wait_until
 

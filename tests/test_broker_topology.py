@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from jetmap.broker import topology
-from jetmap.broker.connection import Connection, JetStreamError, checked
-from jetmap.broker.server import NatsServer
-from jetmap.broker.topology import StreamOptions, ensure_consumers, ensure_stream, known, remember
 from jetmap.errors import TopologyMismatch
+from jetmap.nats import topology
+from jetmap.nats.connection import Connection, JetStreamError, checked
+from jetmap.nats.server import NatsServer
+from jetmap.nats.topology import StreamOptions, ensure_consumers, ensure_stream, known, remember
 from jetmap.wire import subjects
 from jetmap.wire.messages import FunctionInfo
 

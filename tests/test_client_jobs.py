@@ -488,7 +488,7 @@ async def test_jobs_for_real(tmp_path: Path) -> None:
 
 
 async def test_jobs_are_refused_where_the_store_goes_with_the_server(tmp_path: Path) -> None:
-    from jetmap.broker.server import TEMPORARY
+    from jetmap.nats.server import TEMPORARY
 
     async with site(tmp_path, name=TEMPORARY) as there:
         cluster = await there.cluster()

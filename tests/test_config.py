@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from jetmap.broker.auth import Auth
-from jetmap.broker.connection import Connection
-from jetmap.broker.topology import ensure_stream
 from jetmap.errors import BrokerUnreachable
+from jetmap.nats.auth import Auth
+from jetmap.nats.connection import Connection
+from jetmap.nats.topology import ensure_stream
 from jetmap.settings import PREFIX, Settings
 from nodes import PASSWORD, START, Node, running, start_nodes
 from waiting import wait_until_sync

@@ -19,12 +19,12 @@ from deployments import JETSTREAM, Deployment, Servers, credentials, deployed, j
 from house import House
 from jetmap import ItemError
 from jetmap.agent.offer import brief
-from jetmap.broker import topology
-from jetmap.broker.connection import Connection
-from jetmap.broker.provision import Wish, halves
 from jetmap.cli import check
 from jetmap.cli.exits import Exit, code_of
 from jetmap.errors import BrokerUnreachable, ConfigurationError, JetmapError, JobsUnavailable
+from jetmap.nats import topology
+from jetmap.nats.connection import Connection
+from jetmap.nats.provision import Wish, halves
 from jetmap.settings import Settings
 from jetmap.wire.messages import FunctionInfo, Presence, encode
 from nodes import free_ports

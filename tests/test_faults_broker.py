@@ -13,9 +13,9 @@ import pytest
 
 import functions
 from jetmap import Cluster
-from jetmap.broker.server import NatsServer
 from jetmap.dispatch.words import Words
 from jetmap.errors import JetmapError
+from jetmap.nats.server import NatsServer
 from jetmap.settings import Settings
 from support import (
     Site,

@@ -21,11 +21,11 @@ import msgspec
 import pytest
 
 from jetmap import Cluster
-from jetmap.broker.server import NatsServer
 from jetmap.errors import JetmapError
 from jetmap.jobs import watch
 from jetmap.jobs.outcomes import Outcomes
 from jetmap.jobs.records import Record
+from jetmap.nats.server import NatsServer
 from jetmap.settings import Settings
 from jetmap.wire import subjects
 from jetmap.wire.messages import Report, encode

@@ -11,11 +11,11 @@ import pytest
 from httpx import ASGITransport, AsyncClient
 
 from jetmap import Cluster
-from jetmap.broker.connection import JetStreamError
-from jetmap.broker.faults import lacks_room
-from jetmap.broker.server import NatsServer, room
 from jetmap.errors import StoreFull
 from jetmap.jobs.records import Record
+from jetmap.nats.connection import JetStreamError
+from jetmap.nats.errors import lacks_room
+from jetmap.nats.server import NatsServer, room
 from jetmap.settings import Settings
 from jetmap_api import create_app
 from over_http import check_problem

@@ -15,8 +15,8 @@ from jetmap import Cluster
 from jetmap.agent import agent as agents
 from jetmap.agent.agent import Agent
 from jetmap.agent.options import AgentOptions
-from jetmap.broker import topology
-from jetmap.broker.connection import Connection
+from jetmap.nats import topology
+from jetmap.nats.connection import Connection
 from jetmap.wire.messages import Setup
 from support import FUNCTIONS, AgentProcess, Site, executions
 from waiting import wait_for, wait_until

@@ -14,11 +14,11 @@ import functions
 from house import House
 from jetmap import Cluster, WorkerStartFailed
 from jetmap.agent.agent import Agent
-from jetmap.broker.connection import Auth, Connection
-from jetmap.broker.faults import Forbidden
-from jetmap.broker.server import NatsServer
 from jetmap.cli.exits import Exit
 from jetmap.cli.worker import agent_options
+from jetmap.nats.connection import Auth, Connection
+from jetmap.nats.errors import Forbidden
+from jetmap.nats.server import NatsServer
 from jetmap.settings import Settings
 from support import FUNCTIONS, nothing_left
 from waiting import wait_until

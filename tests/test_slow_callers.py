@@ -13,8 +13,8 @@ import pytest
 
 import functions
 from jetmap import Cluster
-from jetmap.broker.connection import Connection, Subscription
-from jetmap.broker.server import NatsServer
+from jetmap.nats.connection import Connection, Subscription
+from jetmap.nats.server import NatsServer
 from jetmap.settings import Settings
 from support import Site, outcomes, site
 from waiting import wait_until, wait_until_sync

@@ -13,9 +13,9 @@ import pytest
 
 from jetmap.agent.agent import Agent
 from jetmap.agent.options import AgentOptions
-from jetmap.broker import topology
-from jetmap.broker.connection import Connection
 from jetmap.errors import BrokerUnreachable
+from jetmap.nats import topology
+from jetmap.nats.connection import Connection
 from jetmap.wire.messages import Setup
 from support import FUNCTIONS, Site
 from waiting import wait_until, wait_until_sync

@@ -38,7 +38,7 @@ from . import bounds
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from jetmap.broker.auth import Auth
+    from jetmap.nats.auth import Auth
 
 PREFIX = "JETMAP_"
 CONFIG_VARIABLE = "JETMAP_CONFIG"
@@ -354,7 +354,7 @@ class Settings(BaseSettings):
 
     def auth(self) -> Auth:
         """Who this process is to the broker. Raises ConfigurationError (an unreadable file)."""
-        from jetmap.broker.auth import Auth
+        from jetmap.nats.auth import Auth
 
         return Auth(
             user=self.nats_user,

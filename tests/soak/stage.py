@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from jetmap.broker.connection import Auth, Connection
-from jetmap.broker.server import NatsServer, find_binary
+from jetmap.nats.connection import Auth, Connection
+from jetmap.nats.server import NatsServer, find_binary
 
 from .children import Child, answers, free_port, get
 from .network import Network

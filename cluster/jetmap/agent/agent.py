@@ -14,12 +14,12 @@ from pathlib import Path
 import msgspec
 from nats.aio.msg import Msg
 
-from jetmap.broker import topology
-from jetmap.broker.connection import Connection, JetStreamError, Subscription
-from jetmap.broker.faults import Forbidden, is_lasting
 from jetmap.errors import JetmapError
 from jetmap.logs import Limited
 from jetmap.machine import boot_id, choose_cores
+from jetmap.nats import topology
+from jetmap.nats.connection import Connection, JetStreamError, Subscription
+from jetmap.nats.errors import Forbidden, is_lasting
 from jetmap.wire import counts, subjects
 from jetmap.wire.messages import (
     AgentMail,

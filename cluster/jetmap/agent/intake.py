@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 from nats.aio.msg import Msg
 
-from jetmap.broker.connection import Connection, Subscription
 from jetmap.errors import JetmapError
+from jetmap.nats.connection import Connection, Subscription
 from jetmap.wire import subjects
 
 from .pulls import AgentLane, Pull, Pulls, Verdict

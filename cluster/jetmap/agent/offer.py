@@ -8,9 +8,9 @@ import logging
 
 import msgspec
 
-from jetmap.broker import topology
-from jetmap.broker.connection import Connection
 from jetmap.errors import JetmapError
+from jetmap.nats import topology
+from jetmap.nats.connection import Connection
 from jetmap.wire.messages import FunctionInfo, Presence, Ready
 from jetmap.wire.versions import pickles
 

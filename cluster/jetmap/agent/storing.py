@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import msgspec
 from nats.aio.msg import Msg
 
-from jetmap.broker.connection import Connection, JetStreamError, Subscription, checked
-from jetmap.broker.faults import lacks_room
 from jetmap.errors import JetmapError
+from jetmap.nats.connection import Connection, JetStreamError, Subscription, checked
+from jetmap.nats.errors import lacks_room
 from jetmap.wire import subjects
 from jetmap.wire.messages import Report, encode
 

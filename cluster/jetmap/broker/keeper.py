@@ -30,14 +30,14 @@ import msgspec
 
 from jetmap.errors import BrokerUnreachable
 from jetmap.logs import Formatter
+from jetmap.nats.server import NatsServer
 
 from .orders import Address, Notice, Order
 from .relay import Relay
 from .runtime import clear, remove, sweep
-from .server import NatsServer
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from jetmap.nats.connection import Connection
 
 logger = logging.getLogger("jetmap.keeper")
 
@@ -172,7 +172,7 @@ class Keeper:
         self._notice = Notice(Address(server.url, user, password, os.getpid()))
 
     async def _start_agent(self) -> None:
-        from .connection import Auth, Connection
+        from jetmap.nats.connection import Auth, Connection
 
         address = self._notice.address
         assert address is not None

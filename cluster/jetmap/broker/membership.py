@@ -18,9 +18,9 @@ from pathlib import Path
 import msgspec
 
 from jetmap.errors import BrokerUnreachable, ConfigurationError
+from jetmap.nats.auth import Auth
 from jetmap.wire import messages
 
-from .auth import Auth
 from .orders import Address, KeeperSpec, Notice, Order
 from .runtime import runtime_directory, take
 

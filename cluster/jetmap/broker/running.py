@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from .auth import Auth
+from jetmap.nats.auth import Auth
+
 from .runtime import is_held, remove, runtime_directory, take
 
 

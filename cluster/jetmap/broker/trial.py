@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from jetmap.errors import JetmapError
+from jetmap.nats.connection import Connection
+from jetmap.nats.errors import Forbidden, JetStreamError, advised
+from jetmap.nats.provision import STREAM_NOT_FOUND, Wish, described, make
+from jetmap.nats.topology import consumer_config
 from jetmap.wire import subjects
-
-from .connection import Connection
-from .faults import Forbidden, JetStreamError, advised
-from .provision import STREAM_NOT_FOUND, Wish, described, make
-from .topology import consumer_config
 
 
 async def is_there(c: Connection, name: str) -> dict[str, Any] | None:

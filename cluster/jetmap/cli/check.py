@@ -10,16 +10,16 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from jetmap.broker import provision, topology
-from jetmap.broker.auth import without_secrets
-from jetmap.broker.connection import Connection, JetStreamError
-from jetmap.broker.faults import advised
-from jetmap.broker.provision import described
-from jetmap.broker.server import find_binary
 from jetmap.broker.trial import is_there, try_stream
 from jetmap.client.link import work_options
 from jetmap.errors import ConfigurationError, JetmapError, TopologyMismatch
 from jetmap.jobs.streams import StoreOptions, wishes
+from jetmap.nats import provision, topology
+from jetmap.nats.auth import without_secrets
+from jetmap.nats.connection import Connection, JetStreamError
+from jetmap.nats.errors import advised
+from jetmap.nats.provision import described
+from jetmap.nats.server import find_binary
 from jetmap.settings import Settings, config_file, unknown_variables
 from jetmap.wire import subjects
 

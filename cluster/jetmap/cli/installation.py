@@ -26,9 +26,9 @@ from pydantic import SecretStr
 from jetmap import __version__
 from jetmap.broker.running import Registration, Running, all_running, already_runs, register_up
 from jetmap.broker.runtime import remove, runtime_directory, sweep, take
-from jetmap.broker.server import TEMPORARY, NatsServer
 from jetmap.client.local_up import this_python
 from jetmap.errors import BrokerUnreachable, ConfigurationError
+from jetmap.nats.server import TEMPORARY, NatsServer
 from jetmap.settings import Settings
 from jetmap.wire.seals import new_key
 

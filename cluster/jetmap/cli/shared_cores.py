@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from jetmap.broker.connection import Connection
 from jetmap.machine import allowed_cpus, boot_id, choose_cores
+from jetmap.nats.connection import Connection
 from jetmap.wire import subjects
 from jetmap.wire.messages import Ping, Presence, encode
 

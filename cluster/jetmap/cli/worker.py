@@ -13,8 +13,8 @@ import typer
 
 from jetmap.agent.agent import DRAIN_FLUSH_SECONDS, Agent
 from jetmap.agent.options import AgentOptions
-from jetmap.broker.connection import Connection
 from jetmap.errors import ConfigurationError, WorkerStartFailed
+from jetmap.nats.connection import Connection
 from jetmap.settings import Settings
 from jetmap.wire.messages import Presence, Setup
 from jetmap.wire.seals import offer_of

@@ -9,10 +9,7 @@ import warnings
 from collections.abc import Iterable
 from importlib.machinery import PathFinder
 
-from jetmap.broker.connection import Connection
 from jetmap.broker.membership import KeeperSpec, Membership, join
-from jetmap.broker.server import TEMPORARY
-from jetmap.broker.topology import StreamOptions
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.dispatcher import Dispatcher
 from jetmap.dispatch.options import DispatchOptions
@@ -23,6 +20,9 @@ from jetmap.functions.script_globals import ScriptGlobals
 from jetmap.functions.task import find, registered
 from jetmap.jobs import streams
 from jetmap.jobs.service import JobOptions, Jobs
+from jetmap.nats.connection import Connection
+from jetmap.nats.server import TEMPORARY
+from jetmap.nats.topology import StreamOptions
 from jetmap.settings import Settings
 from jetmap.wire.messages import FunctionRef
 

@@ -27,8 +27,8 @@ from jetmap.functions.source_files import file_digest
 from jetmap.wire.seals import Sealer
 
 if TYPE_CHECKING:
-    from jetmap.broker.connection import Connection
     from jetmap.functions.function import Function
+    from jetmap.nats.connection import Connection
     from jetmap.settings import Settings
     from jetmap.wire.messages import FunctionRef
 

@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from nats.aio.msg import Msg
 
-from jetmap.broker import topology
-from jetmap.broker.connection import Connection, Subscription
 from jetmap.errors import JetmapError, NotImportable, NoWorkers, UnknownFunction, WorkerStartFailed
+from jetmap.nats import topology
+from jetmap.nats.connection import Connection, Subscription
 from jetmap.wire import subjects
 from jetmap.wire.messages import FunctionRef, Ping, Presence, encode
 from jetmap.wire.seals import Sealer

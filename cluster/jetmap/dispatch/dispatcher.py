@@ -13,8 +13,6 @@ from typing import Any
 import msgspec
 from nats.aio.msg import Msg
 
-from jetmap.broker import topology
-from jetmap.broker.connection import Connection, Subscription
 from jetmap.errors import (
     BrokerUnreachable,
     ClusterClosed,
@@ -23,6 +21,8 @@ from jetmap.errors import (
     MapTimeout,
     TooManyMaps,
 )
+from jetmap.nats import topology
+from jetmap.nats.connection import Connection, Subscription
 from jetmap.wire import subjects
 from jetmap.wire.messages import Claim, ClaimAnswer, Delivery, Format, FunctionRef, Report, encode
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
-from jetmap.broker import topology
-from jetmap.broker.connection import Connection
 from jetmap.errors import JetmapError, LimitExceeded
+from jetmap.nats import topology
+from jetmap.nats.connection import Connection
 from jetmap.wire import subjects
 from jetmap.wire.messages import Chunk, Confirmation, Withdraw, encode
 

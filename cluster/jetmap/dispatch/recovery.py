@@ -7,8 +7,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-from jetmap.broker.connection import Connection
 from jetmap.errors import JetmapError
+from jetmap.nats.connection import Connection
 from jetmap.wire import subjects
 from jetmap.wire.messages import ErrorRecord
 

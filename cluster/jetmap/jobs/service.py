@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 import msgspec
 
 from jetmap import bounds
-from jetmap.broker.connection import Connection, JetStreamError
-from jetmap.broker.faults import lacks_room
 from jetmap.dispatch.dispatcher import Dispatcher
 from jetmap.errors import (
     JetmapError,
@@ -23,6 +21,8 @@ from jetmap.errors import (
     UnknownJob,
     WorkerStartFailed,
 )
+from jetmap.nats.connection import Connection, JetStreamError
+from jetmap.nats.errors import lacks_room
 from jetmap.wire import subjects
 from jetmap.wire.messages import Format
 

@@ -10,11 +10,11 @@ import logging
 import os
 from collections.abc import Sequence
 
-from jetmap.broker import topology
-from jetmap.broker.connection import Connection, JetStreamError, checked
-from jetmap.broker.faults import lacks_room
-from jetmap.broker.provision import STREAM_NOT_FOUND, Wish
 from jetmap.errors import BrokerUnreachable, JetmapError
+from jetmap.nats import topology
+from jetmap.nats.connection import Connection, JetStreamError, checked
+from jetmap.nats.errors import lacks_room
+from jetmap.nats.provision import STREAM_NOT_FOUND, Wish
 from jetmap.wire import subjects
 
 logger = logging.getLogger(__name__)

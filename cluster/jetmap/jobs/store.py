@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 from nats.aio.msg import Msg
 
-from jetmap.broker import topology
-from jetmap.broker.connection import Connection, JetStreamError, Subscription, checked
-from jetmap.broker.faults import lacks_room
-from jetmap.broker.provision import STREAM_NOT_FOUND
 from jetmap.errors import BrokerUnreachable, JetmapError, NoRoom
+from jetmap.nats import topology
+from jetmap.nats.connection import Connection, JetStreamError, Subscription, checked
+from jetmap.nats.errors import lacks_room
+from jetmap.nats.provision import STREAM_NOT_FOUND
 from jetmap.wire import subjects
 
 from .records import KeyRecord, Record, read_record

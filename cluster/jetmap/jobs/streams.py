@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jetmap.broker import topology
-from jetmap.broker.connection import Connection, JetStreamError
-from jetmap.broker.provision import STREAM_NOT_FOUND, Wish, halves
+from jetmap.nats import topology
+from jetmap.nats.connection import Connection, JetStreamError
+from jetmap.nats.provision import STREAM_NOT_FOUND, Wish, halves
 from jetmap.wire import subjects
 
 from .store import Store

@@ -10,8 +10,8 @@ from typing import Any
 
 from nats.aio.msg import Msg
 
-from jetmap.broker.connection import JetStreamError, Subscription
 from jetmap.errors import BrokerUnreachable, JetmapError
+from jetmap.nats.connection import JetStreamError, Subscription
 from jetmap.wire import subjects
 
 from . import streams

@@ -19,12 +19,12 @@ from typing import Any
 
 import msgspec
 
-from jetmap.broker.faults import NoResponders, checked
 from jetmap.errors import BrokerUnreachable, LimitExceeded
 from jetmap.wire.subjects import new_id
 
 from .broker import Callback, OnMessage
 from .clock import Clock, LoopClock
+from .errors import NoResponders, checked
 from .memory_jetstream import MemoryJetStream, MemoryMessage
 from .memory_stream import matches
 

@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from jetmap.broker.connection import Connection
-from jetmap.broker.faults import JetStreamError, NoResponders, checked
-from jetmap.broker.server import NatsServer
 from jetmap.errors import BrokerUnreachable, LimitExceeded
 from jetmap.nats.broker import Broker
 from jetmap.nats.clock import ManualClock
+from jetmap.nats.connection import Connection
+from jetmap.nats.errors import JetStreamError, NoResponders, checked
 from jetmap.nats.memory import MemoryBroker
+from jetmap.nats.server import NatsServer
 from waiting import wait_until
 
 pytestmark = pytest.mark.anyio

@@ -14,7 +14,7 @@ from jetmap.errors import ConfigurationError
 
 from .auth import Auth, without_secrets
 from .client import QuickClient
-from .faults import RefusedError, refusal
+from .errors import RefusedError, refusal
 
 logger = logging.getLogger(__name__)
 

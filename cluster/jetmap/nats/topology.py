@@ -28,7 +28,7 @@ from jetmap.wire import subjects
 from jetmap.wire.messages import FunctionInfo, Lane
 
 from .connection import Connection, JetStreamError, checked
-from .faults import advised, is_passing
+from .errors import advised, is_passing
 from .provision import STREAM_NOT_FOUND, Wish, copies, halves, make
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from jetmap.errors import BrokerUnreachable, JetmapError
 from .auth import Auth, without_secrets
 from .client import QuickClient
 from .dialing import RETRY_SECONDS, dial, discard
-from .faults import JetStreamError, NoResponders, RefusedError, checked, refused_subject, translated
+from .errors import JetStreamError, NoResponders, RefusedError, checked, refused_subject, translated
 from .subscription import Subscription
 
 __all__ = ["Auth", "Connection", "JetStreamError", "NoResponders", "Subscription", "checked"]

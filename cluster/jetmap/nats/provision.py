@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .connection import Connection
-from .faults import JetStreamError, advised
+from .errors import JetStreamError, advised
 
 logger = logging.getLogger(__name__)
 
