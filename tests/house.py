@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from jetmap.broker.running import find_running
+from jetmap.embedded.running import find_running
 from waiting import wait_until_sync
 
 TASKS = """

@@ -33,7 +33,7 @@ from waiting import wait_for, wait_until
 
 HERE = Path(__file__).parent
 FUNCTIONS = str(HERE / "functions.py")
-KEEPER = "jetmap.broker.keeper"
+KEEPER = "jetmap.embedded.keeper"
 CORES = 2  # Of an agent.
 
 

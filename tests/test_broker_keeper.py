@@ -17,9 +17,9 @@ from typing import Any
 import psutil
 import pytest
 
-from jetmap.broker import membership
-from jetmap.broker.membership import KeeperSpec, join
-from jetmap.broker.runtime import runtime_directory, take
+from jetmap.embedded import membership
+from jetmap.embedded.locks import runtime_directory, take
+from jetmap.embedded.membership import KeeperSpec, join
 from jetmap.errors import BrokerUnreachable, ConfigurationError
 from waiting import wait_until_sync
 
@@ -63,7 +63,7 @@ def broken(connection, order):
 USER = """
 import asyncio, json, os, sys, time
 from jetmap.nats.connection import Connection
-from jetmap.broker.membership import KeeperSpec, join
+from jetmap.embedded.membership import KeeperSpec, join
 
 def tell(**facts):
     print(json.dumps(facts), flush=True)
@@ -160,7 +160,7 @@ class House:
 
     @property
     def keepers(self) -> list[psutil.Process]:
-        return [p for p in processes_in(self.place) if "jetmap.broker.keeper" in command(p)]
+        return [p for p in processes_in(self.place) if "jetmap.embedded.keeper" in command(p)]
 
     @property
     def servers(self) -> list[psutil.Process]:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from jetmap.broker.running import find_running, register_up
+from jetmap.embedded.running import find_running, register_up
 
 UP = """
 import sys
-from jetmap.broker.running import register_up
+from jetmap.embedded.running import register_up
 registration = register_up(sys.argv[1], "nats://127.0.0.1:1", "user", "secret", pool="p")
 print("up", flush=True)
 sys.stdin.read()

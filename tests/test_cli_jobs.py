@@ -18,7 +18,6 @@ from typer.testing import CliRunner, Result
 from fake_jobs import FakeJobs, JobCluster
 from house import House, Up
 from jetmap import ConfigurationError
-from jetmap.broker.runtime import is_held
 from jetmap.cli import stores
 from jetmap.cli.app import build
 from jetmap.cli.exits import Exit
@@ -26,6 +25,7 @@ from jetmap.cli.job import printable
 from jetmap.cli.jobs import duration
 from jetmap.cli.progress import Bar
 from jetmap.dispatch.outcome import Batch
+from jetmap.embedded.locks import is_held
 from jetmap.settings import Settings
 from jetmap.wire.messages import ErrorRecord
 from waiting import wait_until_sync

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from jetmap import Cluster
-from jetmap.broker.membership import _key
-from jetmap.broker.orders import KeeperSpec
+from jetmap.embedded.keeper_messages import KeeperSpec
+from jetmap.embedded.membership import _key
 from jetmap.settings import Settings
 from support import nothing_left, run_python
 

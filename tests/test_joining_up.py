@@ -19,8 +19,8 @@ import pytest
 import functions
 from house import House, Up
 from jetmap import Cluster, NotImportable, UnknownFunction
-from jetmap.broker.running import Registration, Running, register_up
 from jetmap.client.local_up import LocalUp, this_python, up_to_join
+from jetmap.embedded.running import Registration, Running, register_up
 from jetmap.errors import BrokerUnreachable, ConfigurationError
 from jetmap.functions.task import find
 from jetmap.settings import Settings

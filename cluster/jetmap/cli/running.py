@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from jetmap.broker.running import find_running
+from jetmap.embedded.running import find_running
 from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings
 

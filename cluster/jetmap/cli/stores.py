@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from jetmap.broker.runtime import take
+from jetmap.embedded.locks import take
 from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings
 

@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jetmap.broker.running import Running
+    from jetmap.embedded.running import Running
 
 TETHER = "JETMAP__PARENT"
 SOCKET = "JETMAP__SOCKET"
@@ -38,7 +38,7 @@ def hold() -> None:
 
 def local_up() -> Running | None:
     """The `up` whose agent this process is, or None."""
-    from jetmap.broker.running import read_running
+    from jetmap.embedded.running import read_running
 
     lock = os.environ.pop(LOCAL, None)
     return read_running(lock) if lock else None

@@ -6,7 +6,7 @@ import asyncio
 import shlex
 from pathlib import Path
 
-from jetmap.broker.running import Running, already_runs, find_running
+from jetmap.embedded.running import Running, already_runs, find_running
 from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings, is_loopback
 

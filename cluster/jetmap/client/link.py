@@ -9,10 +9,10 @@ import warnings
 from collections.abc import Iterable
 from importlib.machinery import PathFinder
 
-from jetmap.broker.membership import KeeperSpec, Membership, join
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.dispatcher import Dispatcher
 from jetmap.dispatch.options import DispatchOptions
+from jetmap.embedded.membership import KeeperSpec, Membership, join
 from jetmap.errors import WorkerStartFailed
 from jetmap.functions.function import Function
 from jetmap.functions.locating import reference, running_main

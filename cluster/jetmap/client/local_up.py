@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jetmap.agent.code import Code, read_code
-from jetmap.broker.running import Running, find_running
+from jetmap.embedded.running import Running, find_running
 from jetmap.errors import BrokerUnreachable, ConfigurationError, NotImportable
 from jetmap.functions.locating import reference
 from jetmap.functions.source_files import file_digest

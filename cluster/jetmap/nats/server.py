@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from jetmap.broker.runtime import temporary_directory
+from jetmap.embedded.locks import temporary_directory
 from jetmap.environment import without_ours
 from jetmap.errors import BrokerUnreachable, ConfigurationError
 

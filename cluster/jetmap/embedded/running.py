@@ -16,7 +16,7 @@ import msgspec
 
 from jetmap.nats.auth import Auth
 
-from .runtime import is_held, remove, runtime_directory, take
+from .locks import is_held, remove, runtime_directory, take
 
 
 class Running(msgspec.Struct, frozen=True):

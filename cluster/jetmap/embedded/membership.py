@@ -21,8 +21,8 @@ from jetmap.errors import BrokerUnreachable, ConfigurationError
 from jetmap.nats.auth import Auth
 from jetmap.wire import messages
 
-from .orders import Address, KeeperSpec, Notice, Order
-from .runtime import runtime_directory, take
+from .keeper_messages import Address, KeeperSpec, Notice, Order
+from .locks import runtime_directory, take
 
 __all__ = ["KeeperSpec", "Membership", "join"]
 
@@ -38,7 +38,7 @@ if os.fork():
 import json, sys
 order = json.load(sys.stdin)
 sys.path[:] = order["sys_path"]
-from jetmap.broker.keeper import main
+from jetmap.embedded.keeper import main
 main(order)
 """
 

@@ -32,9 +32,9 @@ from jetmap.errors import BrokerUnreachable
 from jetmap.logs import Formatter
 from jetmap.nats.server import NatsServer
 
-from .orders import Address, Notice, Order
-from .relay import Relay
-from .runtime import clear, remove, sweep
+from .keeper_messages import Address, Notice, Order
+from .locks import clear, remove, sweep
+from .output_relay import Relay
 
 if TYPE_CHECKING:
     from jetmap.nats.connection import Connection
