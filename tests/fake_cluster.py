@@ -17,7 +17,7 @@ import msgspec
 
 from jetmap.client.cluster import Cluster
 from jetmap.dispatch.memory import Memory
-from jetmap.dispatch.outcome import Batch
+from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.roster import FunctionStatus
 from jetmap.dispatch.sources import Source
 from jetmap.dispatch.stats import Stats

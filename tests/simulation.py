@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 
 from jetmap.dispatch.costs import Cutting
-from jetmap.dispatch.flights import Flight
+from jetmap.dispatch.flight import Flight
 from jetmap.dispatch.ledger import Ledger
 from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.memory import Memory

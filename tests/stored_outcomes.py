@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from jetmap.dispatch.outcome import Batch
+from jetmap.dispatch.outcomes import Batch
 from jetmap.errors import BrokerUnreachable
 from jetmap.jobs.store import Store, Stored
 from jetmap.wire import subjects

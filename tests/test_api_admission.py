@@ -11,7 +11,7 @@ import pytest
 from exchange import Exchange
 from fake_cluster import FakeCluster, gateway
 from jetmap.dispatch.memory import ELEMENT_BYTES, Memory
-from jetmap.dispatch.outcome import Batch
+from jetmap.dispatch.outcomes import Batch
 from jetmap_api.admission import PASSING_BYTES, Admission, Hold
 from jetmap_api.problems import Problem
 from jetmap_api.spool import Gathered, SpooledPipe

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetmap.dispatch.outcome import Batch
+from jetmap.dispatch.outcomes import Batch
 from jetmap.wire.messages import ErrorRecord
 from jetmap_api.answers import ListAnswer
 from jetmap_api.limits import Limits

@@ -24,7 +24,7 @@ from jetmap.cli.exits import Exit
 from jetmap.cli.job import printable
 from jetmap.cli.jobs import duration
 from jetmap.cli.progress import Bar
-from jetmap.dispatch.outcome import Batch
+from jetmap.dispatch.outcomes import Batch
 from jetmap.embedded.locks import is_held
 from jetmap.settings import Settings
 from jetmap.wire.messages import ErrorRecord

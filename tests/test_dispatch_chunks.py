@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jetmap.dispatch.flights import SUSPECT_SECONDS, Piece, Quarantine
+from jetmap.dispatch.flight import SUSPECT_SECONDS, Piece, Quarantine
 from jetmap.dispatch.ledger import HELD, LEASE, VANISHED_LIMIT, Ledger
 from jetmap.wire import arrays
 from jetmap.wire.messages import ErrorRecord, Final, Report

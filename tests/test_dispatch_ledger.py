@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from jetmap.dispatch.costs import Cutting
-from jetmap.dispatch.flights import Flight, Piece, Settlement
+from jetmap.dispatch.flight import Flight, Piece, Settlement
 from jetmap.dispatch.intervals import IntervalSet
 from jetmap.dispatch.ledger import VANISHED_LIMIT, Ledger
 from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.memory import Memory
-from jetmap.dispatch.outcome import Batch
+from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.scheduler import Scheduler
 from jetmap.dispatch.sources import Objects, Source, Taken
 from jetmap.wire import arrays

@@ -9,12 +9,12 @@ from random import Random
 import pytest
 
 from jetmap.dispatch.costs import Cost
-from jetmap.dispatch.flights import Piece
+from jetmap.dispatch.flight import Piece
 from jetmap.dispatch.ledger import Ledger
 from jetmap.dispatch.maprun import MapRun
 from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.memory import Memory
-from jetmap.dispatch.outcome import Batch
+from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.sources import RawItems
 from jetmap.wire import arrays
 from jetmap.wire.messages import ErrorRecord, Final, Report

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetmap.dispatch.words import EVERY, KEPT, WARY, Words
+from jetmap.dispatch.ack_sampler import EVERY, KEPT, WARY, Words
 
 
 def test_one_publish_in_a_while_asks() -> None:

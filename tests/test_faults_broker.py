@@ -13,7 +13,7 @@ import pytest
 
 import functions
 from jetmap import Cluster
-from jetmap.dispatch.words import Words
+from jetmap.dispatch.ack_sampler import Words
 from jetmap.errors import JetmapError
 from jetmap.nats.server import NatsServer
 from jetmap.settings import Settings

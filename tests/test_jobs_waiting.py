@@ -17,7 +17,7 @@ from jetmap import Cluster
 from jetmap.cli.app import build
 from jetmap.client.jobs import JobStatus
 from jetmap.dispatch.costs import Cost, Cutting
-from jetmap.dispatch.flights import Piece
+from jetmap.dispatch.flight import Piece
 from jetmap.dispatch.ledger import Ledger
 from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.memory import Memory

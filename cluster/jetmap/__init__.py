@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jetmap.client.stream import Stream
     from jetmap.client.sync import SyncCluster, SyncStream
     from jetmap.client.sync_jobs import SyncJob, SyncJobStream
-    from jetmap.dispatch.outcome import Outcome
+    from jetmap.dispatch.outcomes import Outcome
     from jetmap.functions.task import task
 
     from .errors import (

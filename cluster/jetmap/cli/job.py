@@ -17,7 +17,7 @@ from jetmap.client.jobs import JobStatus
 from jetmap.client.reading import Reading
 from jetmap.codecs import codec_for
 from jetmap.codecs.walk import decode_plainly
-from jetmap.dispatch.outcome import Batch
+from jetmap.dispatch.outcomes import Batch
 from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings
 from jetmap.wire import arrays

@@ -10,7 +10,7 @@ from typing import Any
 
 from jetmap.codecs import Codec, codec_for
 from jetmap.codecs.native import encode_tagged
-from jetmap.dispatch.outcome import Batch
+from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import ItemError, Unencodable, item_error
 from jetmap.functions.advice import check_kwargs

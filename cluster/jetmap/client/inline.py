@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from jetmap.dispatch.costs import Cost, Cutting
-from jetmap.dispatch.outcome import Batch
+from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.sources import Source
 from jetmap.errors import MapTimeout
 from jetmap.functions.function import Function

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Self, overload
 
 from jetmap import bounds
-from jetmap.dispatch.outcome import Batch, Outcome, X, Y
+from jetmap.dispatch.outcomes import Batch, Outcome, X, Y
 from jetmap.errors import ItemError
 from jetmap.jobs.records import OVER, Record, State
 

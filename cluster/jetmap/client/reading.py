@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from jetmap.dispatch.outcome import Batch
+from jetmap.dispatch.outcomes import Batch
 from jetmap.errors import BrokerUnreachable, JobEnded, UnknownJob
 from jetmap.jobs.records import Record, check_readable
 from jetmap.wire.messages import Format

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self
 
-from jetmap.dispatch.outcome import Batch, Outcome, X, Y
+from jetmap.dispatch.outcomes import Batch, Outcome, X, Y
 from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import ClusterClosed, ItemError
 from jetmap.functions.advice import refusing

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, overload
 
 import msgspec
 
-from jetmap.dispatch.outcome import X, Y
+from jetmap.dispatch.outcomes import X, Y
 from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import JetmapError, JobsUnavailable, Unencodable, item_error
 from jetmap.functions.advice import MISSING, check_call

@@ -9,7 +9,7 @@ from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, Self, TypeVar, overload
 
-from jetmap.dispatch.outcome import Outcome
+from jetmap.dispatch.outcomes import Outcome
 from jetmap.dispatch.roster import FunctionStatus
 from jetmap.errors import ClusterClosed, ItemError
 from jetmap.functions.advice import MISSING, START, check_call, check_not_async, refusing

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Generic, Literal, Self, overload
 
-from jetmap.dispatch.outcome import Outcome, X, Y
+from jetmap.dispatch.outcomes import Outcome, X, Y
 from jetmap.errors import ItemError
 
 from .jobs import Job, JobStatus, JobStream

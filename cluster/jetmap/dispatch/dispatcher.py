@@ -27,7 +27,7 @@ from jetmap.wire import subjects
 from jetmap.wire.messages import Claim, ClaimAnswer, Delivery, Format, FunctionRef, Report, encode
 
 from .attendance import Attendance
-from .flights import Settlement
+from .flight import Settlement
 from .ledger import Ledger
 from .maprun import MapRun
 from .mapstate import MapState

@@ -14,9 +14,9 @@ from dataclasses import replace
 from jetmap.wire import arrays
 from jetmap.wire.messages import Crash, ErrorRecord, Format, Lane, Report
 
-from .flights import Flight, Piece, Quarantine, Settlement
+from .flight import Flight, Piece, Quarantine, Settlement
 from .intervals import IntervalSet
-from .outcome import Batch
+from .outcomes import Batch
 from .returned import Returned
 from .roster import GONE_AFTER
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from .mapstate import MapState
-from .outcome import Batch
+from .outcomes import Batch
 from .reorder import Reorder
 
 

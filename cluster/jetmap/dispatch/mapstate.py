@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from jetmap.wire.messages import Format, FunctionRef, Report
 
 from .costs import Cost, Pace
-from .flights import Flight
+from .flight import Flight
 from .ledger import Ledger
 from .memory import Memory
 from .sources import Source

@@ -16,10 +16,10 @@ from jetmap.nats.connection import Connection
 from jetmap.wire import subjects
 from jetmap.wire.messages import Chunk, Confirmation, Withdraw, encode
 
-from .flights import Flight
+from .ack_sampler import Words
+from .flight import Flight
 from .mapstate import MapState
 from .options import DispatchOptions
-from .words import Words
 
 logger = logging.getLogger(__name__)
 

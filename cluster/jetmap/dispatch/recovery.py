@@ -13,7 +13,7 @@ from jetmap.wire import subjects
 from jetmap.wire.messages import ErrorRecord
 
 from .attendance import Attendance
-from .flights import Flight, Quarantine, Settlement
+from .flight import Flight, Quarantine, Settlement
 from .maprun import MapRun
 from .outbox import Key, Outbox, Spawn
 from .scheduler import Scheduler

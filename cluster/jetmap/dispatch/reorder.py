@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .outcome import Batch
+from .outcomes import Batch
 
 
 class Reorder:

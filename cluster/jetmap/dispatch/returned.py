@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from jetmap.wire import arrays
 from jetmap.wire.messages import Format
 
-from .flights import Piece
+from .flight import Piece
 
 
 @dataclass(eq=False)

@@ -9,7 +9,7 @@ from jetmap.wire.messages import ErrorRecord, Lane
 
 from .costs import Cost, Cutting
 from .fairness import DeficitRoundRobin
-from .flights import Flight, Parcel, Piece
+from .flight import Flight, Parcel, Piece
 from .mapstate import MapState
 from .window import Window
 

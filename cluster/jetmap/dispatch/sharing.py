@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from .flights import Flight
+from .flight import Flight
 from .mapstate import MapState
 from .outbox import Outbox, Spawn
 from .scheduler import Scheduler

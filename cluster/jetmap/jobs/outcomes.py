@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from jetmap.dispatch.outcome import Batch
+from jetmap.dispatch.outcomes import Batch
 from jetmap.errors import BrokerUnreachable
 from jetmap.wire import arrays, subjects
 from jetmap.wire.messages import Format, Report

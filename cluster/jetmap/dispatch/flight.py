@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from jetmap.wire.messages import Final, Lane
 
-from .outcome import Batch
+from .outcomes import Batch
 
 SUSPECT_SECONDS = 15.0
 
