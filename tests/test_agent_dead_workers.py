@@ -17,7 +17,7 @@ from jetmap.agent.agent import Agent
 from jetmap.agent.descendants import end_marked
 from jetmap.agent.options import AgentOptions
 from jetmap.agent.output_relay import output_relay
-from jetmap.agent.pipe import AgentPipe
+from jetmap.agent.worker_pipe import AgentPipe
 from jetmap.agent.worker_process import StartError, WorkerProcess
 from jetmap.wire import frames
 from jetmap.wire.messages import Setup

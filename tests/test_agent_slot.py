@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from jetmap.agent.holdings import Holding
 from jetmap.agent.options import AgentOptions
 from jetmap.agent.slot import SKIP_SECONDS, Slot
-from jetmap.agent.watch import JAM_SECONDS
+from jetmap.agent.watchdogs import JAM_SECONDS
 from jetmap.agent.worker_process import Death, StartError
 from jetmap.wire import frames
 from jetmap.wire.messages import ChunkHead, Crash, Ready, Rest, Setup, StartFailed, encode

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetmap import Cluster, ItemTimeout
-from jetmap.agent import watch
+from jetmap.agent import watchdogs
 from jetmap.agent.warm_ups import WarmUps
-from jetmap.agent.watch import Deadline
+from jetmap.agent.watchdogs import Deadline
 from jetmap.worker.aftermath import WorkerAftermath
 from jetmap.worker.progress import Progress
 from support import Site, check
@@ -83,7 +83,7 @@ def test_the_error_says_which_time_it_had() -> None:
 class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_000.0
-        monkeypatch.setattr(watch.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(watchdogs.time, "monotonic", lambda: self.now)
 
 
 @pytest.mark.anyio

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jetmap.agent.pipe import AgentPipe
+from jetmap.agent.worker_pipe import AgentPipe
 from jetmap.functions.task import Function
 from jetmap.wire import arrays, frames
 from jetmap.wire.budget import Budget

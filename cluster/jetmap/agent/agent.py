@@ -51,7 +51,7 @@ from .offer import Offer, brief
 from .options import AgentOptions
 from .reports import Reports, too_large
 from .slot import Slot, StartWorker
-from .storing import Storing
+from .stored_reports import Storing
 from .warm_ups import WarmUps
 from .worker_process import WorkerProcess, signal_name
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from jetmap.wire.messages import Crash
 
-from .line import Given
 from .worker_process import Death
+from .worker_queue import Given
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,12 @@ from jetmap.wire.messages import (
 from .backoff import Backoff
 from .blame import Order, crash_of
 from .holdings import Holding
-from .line import Given, Line
 from .options import AgentOptions
 from .recycling import Recycling
 from .warm_ups import WarmUps
-from .watch import Deadline, Jam, Overrun
+from .watchdogs import Deadline, Jam, Overrun
 from .worker_process import Death, StartError, WorkerProcess, failure_of
+from .worker_queue import Given, Line
 
 logger = logging.getLogger(__name__)
 

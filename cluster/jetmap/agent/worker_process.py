@@ -23,7 +23,7 @@ from jetmap.worker.spawn import MARK, spawn_worker
 from .descendants import end_marked
 from .options import AgentOptions
 from .output_relay import WorkerOutput, output_relay
-from .pipe import AgentPipe
+from .worker_pipe import AgentPipe
 
 _failed = msgspec.msgpack.Decoder(StartFailed).decode
 
