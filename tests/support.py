@@ -127,7 +127,7 @@ class AgentProcess:
             children = psutil.Process(self.pid).children()
         except psutil.NoSuchProcess:
             return []
-        return [c for c in children if "jetmap.worker.process" in " ".join(_cmdline(c))]
+        return [c for c in children if "jetmap.worker.main" in " ".join(_cmdline(c))]
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

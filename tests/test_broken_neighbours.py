@@ -29,7 +29,7 @@ BAD = """
 import os, sys, time
 from jetmap import task
 
-if "jetmap.worker.process" in sys.modules:
+if "jetmap.worker.main" in sys.modules:
     WRONG
 
 @task

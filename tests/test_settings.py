@@ -189,7 +189,7 @@ def test_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
 
 
-@pytest.mark.parametrize("module", ["jetmap", "jetmap.worker.process"])
+@pytest.mark.parametrize("module", ["jetmap", "jetmap.worker.main"])
 def test_importing_it_imports_no_settings(module: str) -> None:
     code = (
         f"import sys, {module}; "

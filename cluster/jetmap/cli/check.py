@@ -120,15 +120,15 @@ def _secrets(settings: Settings) -> Fact:
 def _tasks(settings: Settings) -> Fact:
     """Each file or module can be imported, as by a worker, and each type has a schema."""
     from jetmap.functions.task import registered
-    from jetmap.worker import process
+    from jetmap.worker import main
 
     problems = []
-    process.in_worker = True  # Nor would a worker let it start a Cluster.
+    main.in_worker = True  # Nor would a worker let it start a Cluster.
     try:
         for argument in settings.tasks:
             problems += _import_problems(argument)
     finally:
-        process.in_worker = False
+        main.in_worker = False
     for function in registered():
         try:
             function.info()

@@ -514,7 +514,7 @@ def refuse_in_worker(*, starting: bool = False) -> None:
 
     A module that workers import may make a Cluster, for its application to start.
     """
-    process = sys.modules.get("jetmap.worker.process")
+    process = sys.modules.get("jetmap.worker.main")
     if process is None:
         return
     if process.in_item:

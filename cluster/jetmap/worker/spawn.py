@@ -38,7 +38,7 @@ def spawn_worker(
     raw_output: its stdout and stderr. output_fd: where it writes the lines that it has marked.
     """
     statement = (
-        "from jetmap.worker.process import main; "
+        "from jetmap.worker.main import main; "
         f"main({pipe.fileno()}, {progress_fd}, {output_fd}, {os.getpid()}, {cpu}, {nice})"
     )
     return subprocess.Popen(
