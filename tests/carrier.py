@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from jetmap import Cluster
-from jetmap.jobs import carrier, service
-from jetmap.jobs.records import Record
+from jetmap.jobs import runner, service
+from jetmap.jobs.monitor import Watch
+from jetmap.jobs.record import Record
 from jetmap.jobs.store import Conflict, Store
-from jetmap.jobs.watch import Watch
 
 
 class Telling(Store):
@@ -36,7 +36,7 @@ async def main(url: str, submitted: list[Any] | None, deaf: bool) -> None:
     """deaf: it hears nothing of what others write, and seldom writes itself."""
     service.Store = Telling  # type: ignore[misc]
     if deaf:
-        carrier.PROGRESS_SECONDS = 8
+        runner.PROGRESS_SECONDS = 8
         Watch._told = Watch.catch_up = _nothing  # type: ignore[assignment,method-assign]
     async with Cluster(url) as cluster:
         job = ""

@@ -26,10 +26,10 @@ from jetmap.errors import (
     UnknownFunction,
     UnknownJob,
 )
-from jetmap.jobs.fold import Fold
+from jetmap.jobs.outcome_index import Fold
 from jetmap.jobs.outcomes import Outcomes
 from jetmap.jobs.readers import JobReader, Readers
-from jetmap.jobs.records import OVER, Record, State
+from jetmap.jobs.record import OVER, Record, State
 from jetmap.jobs.store import Store, Stored
 from jetmap.nats.connection import JetStreamError
 from jetmap.wire import arrays, subjects

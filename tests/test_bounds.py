@@ -18,7 +18,7 @@ from fake_jobs import FakeJobs, JobCluster
 from jetmap import Cluster, bounds, task
 from jetmap.cli.app import build
 from jetmap.errors import ConfigurationError
-from jetmap.jobs.records import Record, read_record
+from jetmap.jobs.record import Record, read_record
 from jetmap.settings import Settings
 from jetmap_api.request import read_preference
 from jobs_over_http import site

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from jetmap import Cluster
-from jetmap.jobs.records import Record
+from jetmap.jobs.record import Record
 from proxy import proxy
 from support import Site, site, starts
 from test_jobs_faults import submit, until_over

@@ -22,9 +22,9 @@ import pytest
 
 from jetmap import Cluster
 from jetmap.errors import JetmapError
-from jetmap.jobs import watch
+from jetmap.jobs import monitor
 from jetmap.jobs.outcomes import Outcomes
-from jetmap.jobs.records import Record
+from jetmap.jobs.record import Record
 from jetmap.nats.server import NatsServer
 from jetmap.settings import Settings
 from jetmap.wire import subjects
@@ -343,7 +343,7 @@ async def test_deleted_while_it_runs(place: Site, tmp_path: Path) -> None:
 async def test_outcomes_that_come_after_it_was_deleted(
     place: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "SWEEP_SECONDS", 2.0)
+    monkeypatch.setattr(monitor, "SWEEP_SECONDS", 2.0)
     cluster = await place.cluster()
     agent = await place.agent(cluster)
     log = tmp_path / "log"

@@ -9,7 +9,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jetmap.jobs.fold import Fold
+from jetmap.jobs.outcome_index import Fold
 from jetmap.wire.messages import ErrorRecord, Report
 
 quick = settings(max_examples=80, deadline=None)

@@ -12,7 +12,7 @@ from httpx import ASGITransport, AsyncClient
 
 from jetmap import Cluster
 from jetmap.errors import StoreFull
-from jetmap.jobs.records import Record
+from jetmap.jobs.record import Record
 from jetmap.nats.connection import JetStreamError
 from jetmap.nats.errors import lacks_room
 from jetmap.nats.server import NatsServer, room

@@ -15,7 +15,7 @@ from exchange import Exchange
 from jetmap import Cluster
 from jetmap.errors import JetmapError, KeyBusy, UnknownJob
 from jetmap.jobs import store as stores
-from jetmap.jobs.records import Record
+from jetmap.jobs.record import Record
 from jetmap.jobs.store import Store
 from jetmap_api import uploads
 from jobs_over_http import site as fake_site

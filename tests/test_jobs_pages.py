@@ -8,9 +8,9 @@ import pytest
 
 from fake_cluster import gateway
 from jetmap.jobs.catalogue import Catalogue
-from jetmap.jobs.fold import Fold
-from jetmap.jobs.folds import Folds
-from jetmap.jobs.records import Record, State
+from jetmap.jobs.outcome_index import Fold
+from jetmap.jobs.outcome_indexes import Folds
+from jetmap.jobs.record import Record, State
 from jetmap.wire.messages import Report
 from jetmap_api.jobdocuments import states_of
 from jetmap_api.problems import Problem

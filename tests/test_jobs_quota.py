@@ -14,7 +14,7 @@ import pytest
 from jetmap import Cluster
 from jetmap.errors import StoreFull
 from jetmap.jobs.outcomes import Outcomes
-from jetmap.jobs.records import Record
+from jetmap.jobs.record import Record
 from jetmap.settings import Settings
 from support import Site, site
 from test_jobs_faults import carrier, until_over

@@ -16,7 +16,7 @@ from jetmap import Cluster
 from jetmap.client.reading import Reading
 from jetmap.errors import BrokerUnreachable, UnknownJob
 from jetmap.jobs import readers
-from jetmap.jobs.records import Record
+from jetmap.jobs.record import Record
 from jetmap.jobs.store import Store
 from jetmap_api import heartbeats
 from jetmap_api.heartbeats import Beat, Heartbeats

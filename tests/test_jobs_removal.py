@@ -11,7 +11,7 @@ import pytest
 
 from jetmap import Cluster
 from jetmap.errors import UnknownJob
-from jetmap.jobs import removal, watch
+from jetmap.jobs import monitor, removal
 from support import Site, site
 from test_jobs_faults import submit, until_over
 from test_jobs_service import upload
@@ -30,7 +30,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Site]:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is removed is soon forgotten."""
     monkeypatch.setattr(removal, "TOMBSTONE_SECONDS", 1.0)
-    monkeypatch.setattr(watch, "SWEEP_SECONDS", 1.0)
+    monkeypatch.setattr(monitor, "SWEEP_SECONDS", 1.0)
 
 
 async def stays_unknown(clusters: list[Cluster], *jobs: str) -> None:

@@ -25,7 +25,7 @@ from jetmap.errors import (
     UnknownJob,
 )
 from jetmap.jobs.outcomes import Outcomes
-from jetmap.jobs.records import Record
+from jetmap.jobs.record import Record
 from jetmap.jobs.store import Conflict, Store
 from jetmap.jobs.upload import Upload
 from jetmap.settings import Settings

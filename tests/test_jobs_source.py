@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from jetmap.dispatch.memory import ELEMENT_BYTES
-from jetmap.jobs.records import Part, Record
-from jetmap.jobs.source import AHEAD_BYTES, StoredInput
+from jetmap.jobs.record import Part, Record
 from jetmap.jobs.store import Stored
+from jetmap.jobs.stored_input import AHEAD_BYTES, StoredInput
 from jetmap.wire import arrays
 from jetmap.wire.messages import encode
 from waiting import turns, wait_until

@@ -23,7 +23,7 @@ from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.sources import Feed, RawItems
 from jetmap.jobs.catalogue import Catalogue
-from jetmap.jobs.records import Record, as_running, as_waiting
+from jetmap.jobs.record import Record, as_running, as_waiting
 from jetmap.settings import Settings
 from jetmap_api.jobdocuments import describe
 from support import Site, site

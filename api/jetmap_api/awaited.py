@@ -29,7 +29,7 @@ from .uploads import begin, store
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
-    from jetmap.jobs.records import Record
+    from jetmap.jobs.record import Record
     from jetmap.jobs.service import Jobs
     from jetmap.jobs.upload import Upload
 

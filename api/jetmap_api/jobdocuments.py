@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from jetmap.jobs.records import State
+from jetmap.jobs.record import State
 from jetmap.wire.messages import Format
 
 from .asgi import Header, Scope, Send, respond
@@ -18,7 +18,7 @@ from .media import Answer
 from .problems import bad_parameter
 
 if TYPE_CHECKING:
-    from jetmap.jobs.records import Record
+    from jetmap.jobs.record import Record
 
 JSON = b"application/json"
 NO_STORE: Header = (b"cache-control", b"no-store")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jetmap.errors import JetmapError, JobEnded, JobError
-from jetmap.jobs.records import check_readable
+from jetmap.jobs.record import check_readable
 from jetmap.wire import arrays
 from jetmap.wire.messages import Format
 
@@ -28,7 +28,7 @@ from .streams import STREAM_HEADERS, Lines, event, results_event
 
 if TYPE_CHECKING:
     from jetmap.jobs.outcomes import Outcomes as Reader
-    from jetmap.jobs.records import Record
+    from jetmap.jobs.record import Record
     from jetmap.jobs.service import Jobs
 
 logger = logging.getLogger(__name__)

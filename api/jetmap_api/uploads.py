@@ -18,7 +18,7 @@ from .splitters import splitter
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
-    from jetmap.jobs.records import Record
+    from jetmap.jobs.record import Record
     from jetmap.jobs.upload import Upload
 
 logger = logging.getLogger(__name__)

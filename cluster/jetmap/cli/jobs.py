@@ -15,7 +15,7 @@ from rich.table import Table
 from jetmap import bounds
 from jetmap.client.jobs import JobStatus
 from jetmap.errors import ConfigurationError
-from jetmap.jobs.records import State
+from jetmap.jobs.record import State
 from jetmap.settings import Settings
 
 from .clusters import attached

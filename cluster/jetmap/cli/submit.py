@@ -22,7 +22,7 @@ from .values import kwargs_of, open_lines, within
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
-    from jetmap.jobs.records import Record
+    from jetmap.jobs.record import Record
     from jetmap.jobs.upload import Upload
 
 CALLER = "cli"  # Keys of the command line are its own.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, overload
 from jetmap import bounds
 from jetmap.dispatch.outcomes import Batch, Outcome, X, Y
 from jetmap.errors import ItemError
-from jetmap.jobs.records import OVER, Record, State
+from jetmap.jobs.record import OVER, Record, State
 
 from .calls import Call, first_error
 from .reading import Reading

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from jetmap.dispatch.outcomes import Batch
 from jetmap.errors import BrokerUnreachable, JobEnded, UnknownJob
-from jetmap.jobs.records import Record, check_readable
+from jetmap.jobs.record import Record, check_readable
 from jetmap.wire.messages import Format
 
 if TYPE_CHECKING:

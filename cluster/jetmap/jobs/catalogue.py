@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 
 import msgspec
 
-from .records import Record, State
+from .record import Record, State
 
 HIDDEN: frozenset[State] = frozenset(("uploading", "deleted"))
 

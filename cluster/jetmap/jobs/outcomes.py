@@ -17,7 +17,7 @@ from jetmap.errors import BrokerUnreachable
 from jetmap.wire import arrays, subjects
 from jetmap.wire.messages import Format, Report
 
-from .fold import Fold, Piece
+from .outcome_index import Fold, Piece
 from .store import FETCH_BYTES, FETCH_MESSAGES, RETRY_EVERY, RETRY_FOR, Stored
 
 __all__ = ["Event", "Fold", "Outcomes", "Page"]

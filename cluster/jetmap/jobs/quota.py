@@ -11,7 +11,7 @@ import msgspec
 from jetmap.errors import StoreFull, UploadLost
 
 from .catalogue import Catalogue
-from .records import Record
+from .record import Record
 from .store import Conflict, Store
 
 FIRST_RESERVATION = 64 << 10

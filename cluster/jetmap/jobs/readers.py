@@ -17,10 +17,10 @@ from typing import Any, Protocol
 
 from jetmap.errors import BrokerUnreachable, JetmapError, UnknownJob
 
-from .fold import Fold
 from .message_cache import MessageCache, Request
+from .outcome_index import Fold
 from .outcomes import Messages, Outcomes
-from .records import Record
+from .record import Record
 from .store import FETCH_BYTES, FETCH_MESSAGES, Stored
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import msgspec
 from jetmap.errors import NoRoom
 
 from .catalogue import Catalogue
-from .records import Record
+from .record import Record
 from .store import Conflict, Store
 
 logger = logging.getLogger(__name__)

@@ -26,18 +26,18 @@ from jetmap.nats.errors import lacks_room
 from jetmap.wire import subjects
 from jetmap.wire.messages import Format
 
-from . import keys, streams
-from .carrier import Carrier
+from . import idempotency, streams
 from .catalogue import Catalogue
-from .folds import Folds
+from .monitor import Watch
+from .outcome_indexes import Folds
 from .outcomes import Outcomes
 from .quota import FIRST_RESERVATION, Quota, Uploading, lost
 from .readers import JobReader, Readers
-from .records import Record, State, check_readable
+from .record import Record, State, check_readable
 from .removal import Removal
+from .runner import Carrier
 from .store import Conflict, Store
 from .upload import Upload
-from .watch import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Jobs:
         self._watch = Watch(
             self.store, dispatcher.id, self._catalogue, self._carrier, self._removal
         )
-        self._keys = keys.Keys(self.store, self._removal, dispatcher.id, self._watch.uploads)
+        self._keys = idempotency.Keys(self.store, self._removal, dispatcher.id, self._watch.uploads)
         self._quota = Quota(
             self.store, self._catalogue, options.store.max_bytes, self._watch.catch_up
         )
@@ -152,7 +152,7 @@ class Jobs:
             await self._dispatcher.attendance.find(function, None, 1.0)
         except (NoWorkers, WorkerStartFailed) as error:
             logger.info("a job for %r waits for workers: %s", function, error)
-        digest = "" if key is None else keys.digest(caller, key)
+        digest = "" if key is None else idempotency.digest(caller, key)
         record = Record(
             id=subjects.new_id(12).replace("_", "a").replace("-", "b"),
             function=function,

@@ -20,7 +20,7 @@ from jetmap.nats.errors import lacks_room
 from jetmap.nats.provision import STREAM_NOT_FOUND
 from jetmap.wire import subjects
 
-from .records import KeyRecord, Record, read_record
+from .record import KeyRecord, Record, read_record
 from .spare import Spare
 
 logger = logging.getLogger(__name__)

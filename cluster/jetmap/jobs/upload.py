@@ -13,7 +13,7 @@ from jetmap.errors import JobEnded, KeyReused
 from jetmap.wire import arrays, subjects
 from jetmap.wire.messages import encode
 
-from .records import Part, Record
+from .record import Part, Record
 from .store import Store
 
 PART_BYTES = 256 << 10

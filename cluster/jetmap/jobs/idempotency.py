@@ -7,7 +7,7 @@ from collections.abc import Container
 
 from jetmap.errors import KeyBusy
 
-from .records import KeyRecord, Record
+from .record import KeyRecord, Record
 from .removal import Removal
 from .store import Conflict, Store
 

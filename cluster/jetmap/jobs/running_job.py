@@ -7,7 +7,7 @@ import time
 
 from jetmap.dispatch.maprun import MapRun
 
-from .records import Record
+from .record import Record
 
 
 class Carried:

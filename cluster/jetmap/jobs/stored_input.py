@@ -15,7 +15,7 @@ from jetmap.dispatch.sources import Element, Taken
 from jetmap.errors import BrokerUnreachable, JobEnded
 from jetmap.wire import arrays, subjects
 
-from .records import Part, Record
+from .record import Part, Record
 from .store import Store
 
 logger = logging.getLogger(__name__)

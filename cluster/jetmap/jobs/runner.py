@@ -25,13 +25,13 @@ from jetmap.errors import (
 from jetmap.wire import subjects
 from jetmap.wire.messages import Report, encode
 
-from .carried import Carried, late
 from .catalogue import Catalogue, adoptable
-from .fold import Fold
+from .outcome_index import Fold
 from .outcomes import Outcomes
-from .records import Record, State, as_running, as_waiting
-from .source import StoredInput
+from .record import Record, State, as_running, as_waiting
+from .running_job import Carried, late
 from .store import Conflict, Store
+from .stored_input import StoredInput
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from .fold import Fold
+from .outcome_index import Fold
 
 
 class Folds:

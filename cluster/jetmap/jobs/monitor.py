@@ -15,10 +15,10 @@ from jetmap.nats.connection import JetStreamError, Subscription
 from jetmap.wire import subjects
 
 from . import streams
-from .carrier import Carrier
 from .catalogue import Catalogue, abandoned
-from .records import read_record
+from .record import read_record
 from .removal import Removal
+from .runner import Carrier
 from .store import MARKER, Store
 
 logger = logging.getLogger(__name__)
