@@ -25,8 +25,8 @@ from jetmap import (
     UnknownJob,
     task,
 )
-from jetmap.client import reading
-from jetmap.client.submitting import PIECE_BYTES, PIECE_ITEMS
+from jetmap.client import job_reader
+from jetmap.client.submit import PIECE_BYTES, PIECE_ITEMS
 from jetmap.jobs import outcomes
 from support import site
 from waiting import turns, wait_until
@@ -67,7 +67,7 @@ def jobs(cluster: JobCluster) -> FakeJobs:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "PAUSE", 0.001)
+    monkeypatch.setattr(job_reader, "PAUSE", 0.001)
 
 
 # Submitting
@@ -237,17 +237,17 @@ async def test_results_wait_for_the_end_and_keep_the_order(
     cluster: JobCluster, jobs: FakeJobs
 ) -> None:
     job = await cluster.submit(text, range(6))
-    reading = asyncio.ensure_future(job.results())
+    job_reader = asyncio.ensure_future(job.results())
     jobs.put(job.id, 4, "4", "5")
     jobs.put(job.id, 3, "x", "x", "x")  # of an earlier owner: only 3 is new
     await turns()
     jobs.put(job.id, 0, "0", "1", "2")
     await turns(50)
     await wait_until(lambda: jobs.waiters, "it has read what there is")
-    assert not reading.done()
+    assert not job_reader.done()
     jobs.end(job.id, "succeeded")
-    assert await reading == ["0", "1", "2", "x", "4", "5"]
-    assert await job == await job.results(return_exceptions=True) == await reading
+    assert await job_reader == ["0", "1", "2", "x", "4", "5"]
+    assert await job == await job.results(return_exceptions=True) == await job_reader
 
 
 async def test_results_raise_the_first_error_once_it_is_over(
@@ -256,14 +256,14 @@ async def test_results_raise_the_first_error_once_it_is_over(
     jobs.add("j", 6)
     jobs.put("j", 0, *range(4), failed=[3, 2])
     job = cluster.job("j")
-    reading = asyncio.ensure_future(job.results())
+    job_reader = asyncio.ensure_future(job.results())
     await turns(50)
     await wait_until(lambda: jobs.waiters, "it has read what there is")
-    assert not reading.done()
+    assert not job_reader.done()
     jobs.put("j", 4, 4, 5)
     jobs.end("j", "failed")
     with pytest.raises(ItemRaised, match="no 2"):
-        await reading
+        await job_reader
     values = await job.results(return_exceptions=True)
     assert [v for v in values if isinstance(v, int)] == [0, 1, 4, 5]
     assert [v.index for v in values if isinstance(v, ItemRaised)] == [2, 3]
@@ -397,7 +397,7 @@ async def test_a_stream_survives_the_broker_and_impatient_readers(
 async def test_a_broker_that_stays_away_is_told(
     cluster: JobCluster, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "PATIENCE", 0.01)
+    monkeypatch.setattr(job_reader, "PATIENCE", 0.01)
     jobs.add("j", 1)
     jobs.store.away = 10**9
     for ask in (cluster.job("j").results, cluster.job("j").wait):

@@ -13,7 +13,7 @@ import pytest
 from exchange import Exchange
 from fake_jobs import FakeJobs
 from jetmap import Cluster
-from jetmap.client.reading import Reading
+from jetmap.client.job_reader import Reading
 from jetmap.errors import BrokerUnreachable, UnknownJob
 from jetmap.jobs import readers
 from jetmap.jobs.record import Record

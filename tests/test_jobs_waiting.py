@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from fake_jobs import FakeJobs
 from jetmap import Cluster
 from jetmap.cli.app import build
-from jetmap.client.jobs import JobStatus
+from jetmap.client.job import JobStatus
 from jetmap.dispatch.costs import Cost, Cutting
 from jetmap.dispatch.flight import Piece
 from jetmap.dispatch.ledger import Ledger

@@ -328,7 +328,7 @@ async def test_the_password_of_the_broker_is_not_enough(
 
 
 async def _open(cluster: Cluster, name: str, ref: FunctionRef | None) -> Any:
-    from jetmap.client.calls import Call
+    from jetmap.client.call import Call
 
     source = Call.of("double", None).source([1, 2], keep=False, max_item=1000)
     return await cluster._linked().dispatcher.open(name, source, format="msgpack", ref=ref)
@@ -472,7 +472,7 @@ def test_inline_and_an_address_do_not_look_for_one(
     def never(*arguments: Any, **more: Any) -> None:
         raise AssertionError("it looked for an `up`")
 
-    monkeypatch.setattr("jetmap.client.link.up_to_join", never)
+    monkeypatch.setattr("jetmap.client.session.up_to_join", never)
     with Cluster(inline=True).sync as cluster:
         assert cluster.map(functions.is_prime, [7]) == [True]
     with pytest.raises(BrokerUnreachable):

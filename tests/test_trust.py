@@ -13,7 +13,7 @@ import pytest
 import functions
 import typed_functions
 from jetmap import UnknownFunction, task
-from jetmap.client.calls import Call
+from jetmap.client.call import Call
 from jetmap.functions.task import find
 from jetmap.wire.messages import FunctionRef
 from support import Site, outcomes, run_python

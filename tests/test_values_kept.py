@@ -22,7 +22,7 @@ import untyped_functions as untyped
 from alike import alike
 from fake_cluster import gateway
 from jetmap import Cluster, ItemInvalid, ItemRaised, Unencodable, task
-from jetmap.client.calls import Call
+from jetmap.client.call import Call
 from jetmap.codecs import codec_for
 from jetmap.codecs.walk import CODE, KINDS, decode_plainly
 from jetmap.dispatch.sources import RawItems

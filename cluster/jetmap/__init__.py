@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
-    from jetmap.client.jobs import Job, JobStatus, JobStream
+    from jetmap.client.job import Job, JobStatus, JobStream
     from jetmap.client.stream import Stream
     from jetmap.client.sync import SyncCluster, SyncStream
-    from jetmap.client.sync_jobs import SyncJob, SyncJobStream
+    from jetmap.client.sync_job import SyncJob, SyncJobStream
     from jetmap.dispatch.outcomes import Outcome
     from jetmap.functions.task import task
 

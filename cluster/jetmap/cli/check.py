@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from jetmap.broker.trial import is_there, try_stream
-from jetmap.client.link import work_options
+from jetmap.client.session import work_options
 from jetmap.errors import ConfigurationError, JetmapError, TopologyMismatch
 from jetmap.jobs.streams import StoreOptions, wishes
 from jetmap.nats import provision, topology

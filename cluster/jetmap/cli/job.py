@@ -13,8 +13,8 @@ import msgspec
 import typer
 from rich.console import Console
 
-from jetmap.client.jobs import JobStatus
-from jetmap.client.reading import Reading
+from jetmap.client.job import JobStatus
+from jetmap.client.job_reader import Reading
 from jetmap.codecs import codec_for
 from jetmap.codecs.walk import decode_plainly
 from jetmap.dispatch.outcomes import Batch

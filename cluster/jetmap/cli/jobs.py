@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jetmap import bounds
-from jetmap.client.jobs import JobStatus
+from jetmap.client.job import JobStatus
 from jetmap.errors import ConfigurationError
 from jetmap.jobs.record import State
 from jetmap.settings import Settings

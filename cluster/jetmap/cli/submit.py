@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from jetmap import bounds
-from jetmap.client.submitting import abort
+from jetmap.client.submit import abort
 from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings
 

@@ -24,12 +24,12 @@ from jetmap.wire.counts import PoolCounts
 from jetmap.wire.messages import Format, FunctionInfo, Presence
 from jetmap.worker.compute import Limits
 
-from .calls import Call, first_error
+from .call import Call, first_error
 from .inline import InlineRun
-from .link import Link
-from .process import process_id
+from .owner import process_id
+from .session import Link
 from .stream import Run, Stream
-from .submitting import WithJobs
+from .submit import WithJobs
 
 if TYPE_CHECKING:
     from .sync import SyncCluster

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from jetmap.settings import Settings
     from jetmap.wire.messages import FunctionRef
 
-    from .link import Link
+    from .session import Link
 
 logger = logging.getLogger("jetmap")
 

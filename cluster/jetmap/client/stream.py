@@ -13,8 +13,8 @@ from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import ClusterClosed, ItemError
 from jetmap.functions.advice import refusing
 
-from .calls import Call
-from .process import process_id
+from .call import Call
+from .owner import process_id
 
 
 class Run(Protocol):

@@ -15,12 +15,12 @@ from jetmap.errors import ClusterClosed, ItemError
 from jetmap.functions.advice import MISSING, START, check_call, check_not_async, refusing
 from jetmap.wire.messages import Presence
 
-from .calls import Call
+from .call import Call
 from .cluster import FORKED, MAP_OPTIONS, STREAM_OPTIONS, Cluster, refuse_in_worker
-from .process import process_id
+from .owner import process_id
 from .stream import Stream
-from .submitting import SUBMIT_OPTIONS, Pieces, abort
-from .sync_jobs import SyncJob
+from .submit import SUBMIT_OPTIONS, Pieces, abort
+from .sync_job import SyncJob
 
 X = TypeVar("X")
 Y = TypeVar("Y")

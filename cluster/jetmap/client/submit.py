@@ -17,15 +17,15 @@ from jetmap.errors import JetmapError, JobsUnavailable, Unencodable, item_error
 from jetmap.functions.advice import MISSING, check_call
 from jetmap.wire import arrays
 
-from .calls import Call
-from .jobs import Job
+from .call import Call
+from .job import Job
 
 if TYPE_CHECKING:
     from jetmap.jobs.service import Jobs
     from jetmap.jobs.upload import Upload
     from jetmap.wire.messages import FunctionInfo
 
-    from .link import Link
+    from .session import Link
 
 SUBMIT_OPTIONS = ("kwargs", "ttl", "timeout", "key")
 CALLER = "python"  # Idempotency keys of Python programs are their own.

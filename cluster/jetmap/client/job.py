@@ -17,8 +17,8 @@ from jetmap.dispatch.outcomes import Batch, Outcome, X, Y
 from jetmap.errors import ItemError
 from jetmap.jobs.record import OVER, Record, State
 
-from .calls import Call, first_error
-from .reading import Reading
+from .call import Call, first_error
+from .job_reader import Reading
 
 if TYPE_CHECKING:
     from jetmap.jobs.outcomes import Event

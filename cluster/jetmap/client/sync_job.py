@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal, Self, overload
 from jetmap.dispatch.outcomes import Outcome, X, Y
 from jetmap.errors import ItemError
 
-from .jobs import Job, JobStatus, JobStream
+from .job import Job, JobStatus, JobStream
 
 Wait = Callable[[Coroutine[Any, Any, Any]], Any]
 
