@@ -10,7 +10,6 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from jetmap.broker.trial import is_there, try_stream
 from jetmap.client.session import work_options
 from jetmap.errors import ConfigurationError, JetmapError, TopologyMismatch
 from jetmap.jobs.streams import StoreOptions, wishes
@@ -28,6 +27,7 @@ from .listening import gateway_problems, listen, server_problems
 from .options import BROKER, GATEWAY, SERVER, WORKER, takes
 from .running import running_up
 from .signals import run_unless_stopped
+from .trial import is_there, try_stream
 
 CONNECT_SECONDS = 5.0
 CONSUMERS_REACHED = 10026
