@@ -12,7 +12,7 @@ import pytest
 
 from exchange import Exchange
 from fake_cluster import FakeCluster
-from jetmap_api import departure
+from jetmap_api import disconnect
 from waiting import turns, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -120,7 +120,7 @@ async def test_a_finished_request_asks_for_nothing_more() -> None:
     await asyncio.wait_for(exchange.task, 1)
     # Whatever it has set a timer for has come when a later one of as long has.
     later = asyncio.Event()
-    asyncio.get_running_loop().call_later(departure.PATIENCE, later.set)
+    asyncio.get_running_loop().call_later(disconnect.PATIENCE, later.set)
     await later.wait()
     await turns(5)
     assert exchange.asked == 1

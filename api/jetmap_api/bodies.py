@@ -14,7 +14,7 @@ from jetmap.wire.arrays import length
 from .admission import Hold
 from .arrival import Arrival, Framing
 from .asgi import Receive
-from .departure import Departure
+from .disconnect import Departure
 from .elements import check_count, json_piece
 from .limits import Limits
 from .problems import Problem, over_limit

@@ -15,7 +15,7 @@ from jetmap.client.cluster import Cluster
 from jetmap.errors import ClusterClosed
 
 from .asgi import Scope
-from .departure import Departure
+from .disconnect import Departure
 
 HINT = (
     "no cluster is started: pass lifespan=jetmap_api.lifespan to your FastAPI(), or start one in "

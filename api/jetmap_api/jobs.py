@@ -16,7 +16,7 @@ from jetmap import bounds
 
 from .admission import PASSING_BYTES, Admission
 from .asgi import Receive, Scope, Send, respond
-from .departure import Departure
+from .disconnect import Departure
 from .heartbeats import Heartbeats
 from .jobdocuments import (
     JSON,

@@ -10,7 +10,7 @@ from jetmap.wire.json_lines import LinesParser
 from .admission import Hold
 from .arrival import Arrival, Framing
 from .asgi import Receive
-from .departure import Departure
+from .disconnect import Departure
 from .limits import Limits
 from .spool import SpooledPipe
 

@@ -15,11 +15,11 @@ from jetmap.client.sources import Feed, RawItems, Source
 from .admission import PASSING_BYTES, Admission, Hold
 from .answers import ListAnswer, Map
 from .asgi import Receive, Scope, Send
-from .awaited import Preferred
 from .bodies import json_elements, msgpack_elements, read_body
-from .departure import Departure
+from .disconnect import Departure
 from .keywords import check_kwargs
 from .lines import LinesBody
+from .prefer import Preferred
 from .problems import answer_nobody, end_cancelled, problem_of, refuse
 from .request import MapRequest, read_request
 from .streams import Events, Lines, Stream

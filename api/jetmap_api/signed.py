@@ -11,7 +11,7 @@ import msgspec
 from jetmap import bounds
 
 from .asgi import Receive, Scope, Send, respond
-from .departure import Departure
+from .disconnect import Departure
 from .jobdocuments import JSON, NO_STORE, job_path, timestamp
 from .jobstreams import check_kept
 from .request import parameters, whole_number

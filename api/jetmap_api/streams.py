@@ -15,7 +15,7 @@ from jetmap.wire.messages import Format
 from .admission import Hold
 from .answers import Map, first_of
 from .asgi import Header, Send
-from .departure import Departure
+from .disconnect import Departure
 from .limits import Limits
 from .media import CONTENT_TYPES, Answer
 from .outcomes import Outcomes, translate

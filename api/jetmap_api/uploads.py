@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .arrival import Arrival
 from .asgi import Receive
-from .departure import Departure
+from .disconnect import Departure
 from .keywords import check_kwargs
 from .limits import Limits
 from .request import JobRequest

@@ -19,7 +19,7 @@ from jetmap.errors import JetmapError, JobsUnavailable, MapTimeout, StoreFull
 from .admission import PASSING_BYTES, Hold
 from .answers import ListAnswer
 from .asgi import Receive, Scope, Send
-from .departure import Departure
+from .disconnect import Departure
 from .jobdocuments import accepted, as_format
 from .jobstreams import Follower, incomplete
 from .limits import Limits
