@@ -21,6 +21,7 @@ import functions
 from jetmap import Cluster
 from jetmap.agent.agent import Agent
 from jetmap.cli.worker import agent_options
+from jetmap.nats.auth import Auth
 from jetmap.nats.connection import Connection
 from jetmap.nats.server import find_binary
 from jetmap.settings import Settings
@@ -101,7 +102,10 @@ class Deployment:
     async def __aenter__(self) -> Deployment:
         try:
             self.connection = await Connection.open(
-                self._worker.servers(), name="w", auth=self._worker.auth(), timeout=STARTED_SECONDS
+                self._worker.servers(),
+                name="w",
+                auth=Auth.of(self._worker),
+                timeout=STARTED_SECONDS,
             )
             self._stack.push_async_callback(self.connection.close)
             self.agent = Agent(self.connection, agent_options(self._worker))

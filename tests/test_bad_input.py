@@ -25,6 +25,7 @@ from jetmap import (
     UnknownFunction,
     WorkerStartFailed,
 )
+from jetmap.nats.auth import Auth
 from jetmap.nats.connection import Connection
 from jetmap.settings import Settings
 from support import FUNCTIONS, Site, check, run_python, site
@@ -109,7 +110,7 @@ async def test_a_stream_that_differs(place: Site, cluster: Cluster) -> None:
 
 
 async def admin_of(place: Site) -> Connection:
-    return await Connection.open([place.server.url], name="admin", auth=settings(place).auth())
+    return await Connection.open([place.server.url], name="admin", auth=Auth.of(settings(place)))
 
 
 async def test_subjects_that_are_another_streams(place: Site, cluster: Cluster) -> None:

@@ -9,12 +9,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from jetmap.errors import TopologyMismatch
-from jetmap.nats import topology
 from jetmap.nats.connection import Connection, JetStreamError, checked
 from jetmap.nats.server import NatsServer
-from jetmap.nats.topology import StreamOptions, ensure_consumers, ensure_stream, known, remember
-from jetmap.wire import subjects
+from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import FunctionInfo
+from jetmap.wire.pool_streams import StreamOptions, ensure_consumers, ensure_stream, known, remember
 
 pytestmark = pytest.mark.anyio
 POOL = "p"
@@ -61,7 +60,7 @@ async def test_a_chunk_that_waits_is_refused_a_second_time(c: Connection) -> Non
         await publish(c, "o", 1)
     assert caught.value.err_code == 10077
     await publish(c, "o", 2)
-    assert await topology.purge(c, POOL, subjects.map_work(POOL, "m")) == 2
+    assert await pool_streams.purge(c, POOL, subjects.map_work(POOL, "m")) == 2
 
 
 async def test_operators_choices_are_accepted(c: Connection) -> None:
@@ -119,10 +118,10 @@ async def test_chunks_that_nobody_serves_are_purged_when_old(
     await publish(c, "o-x", 1)
     await ensure_consumers(c, POOL, "o-x", epoch)
     assert await waiting(c) == 2
-    monkeypatch.setattr(topology, "INACTIVE", 0.0)
-    await topology._purge_stranded(c, POOL)
+    monkeypatch.setattr(pool_streams, "INACTIVE", 0.0)
+    await pool_streams._purge_stranded(c, POOL)
     assert await waiting(c) == 1
-    assert await topology.purge(c, POOL, subjects.lane_work(POOL, "o-x", "main")) == 1
+    assert await pool_streams.purge(c, POOL, subjects.lane_work(POOL, "o-x", "main")) == 1
 
 
 async def test_ranks_order_offers_by_age(c: Connection) -> None:

@@ -15,8 +15,8 @@ import pytest
 from jetmap.errors import BrokerUnreachable
 from jetmap.nats.auth import Auth
 from jetmap.nats.connection import Connection
-from jetmap.nats.topology import ensure_stream
 from jetmap.settings import PREFIX, Settings
+from jetmap.wire.pool_streams import ensure_stream
 from nodes import PASSWORD, START, Node, running, start_nodes
 from waiting import wait_until_sync
 

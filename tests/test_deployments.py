@@ -22,10 +22,11 @@ from jetmap.agent.offer import brief
 from jetmap.cli import check
 from jetmap.cli.exits import Exit, code_of
 from jetmap.errors import BrokerUnreachable, ConfigurationError, JetmapError, JobsUnavailable
-from jetmap.nats import topology
+from jetmap.nats.auth import Auth
 from jetmap.nats.connection import Connection
 from jetmap.nats.provision import Wish, halves
 from jetmap.settings import Settings
+from jetmap.wire import pool_streams
 from jetmap.wire.messages import FunctionInfo, Presence, encode
 from nodes import free_ports
 
@@ -264,8 +265,10 @@ def test_files_that_hold_something_else(tmp_path: Path, setting: str, text: str,
     file = private(tmp_path / "secret", text.format(seed=seed))
     given = settings("nats://127.0.0.1:1", **{setting: str(file)})
     # As a worker connects, and as check looks at the file.
-    for look in (lambda: asyncio.run(Connection.open(given.servers(), name="w", auth=given.auth())),
-                 lambda: dict(check.steps(given))["secrets"]()):  # fmt: skip
+    for look in (
+        lambda: asyncio.run(Connection.open(given.servers(), name="w", auth=Auth.of(given))),
+        lambda: dict(check.steps(given))["secrets"](),
+    ):
         with pytest.raises(ConfigurationError, match=said):
             look()
 
@@ -368,7 +371,7 @@ async def test_those_who_race_for_the_last_memory(servers: Servers) -> None:
     """All make the stream at once, and there is room for one: each uses it."""
     url = servers.start('jetstream { store_dir: "STORE", max_mem: 1GB }')
     racing = [await Connection.open([url], name="test", timeout=20) for _ in range(16)]
-    epochs = await asyncio.gather(*(topology.ensure_stream(c, "default") for c in racing))
+    epochs = await asyncio.gather(*(pool_streams.ensure_stream(c, "default") for c in racing))
     assert len(set(epochs)) == 1
     info = await racing[0].api("STREAM.INFO.JETMAP_WORK_default")
     assert info["config"]["storage"] == "memory"

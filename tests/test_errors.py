@@ -9,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 
 from jetmap import errors
+from jetmap.dispatch.outcomes import item_error
 from jetmap.errors import (
     ITEM_ERRORS,
     ConfigurationError,
@@ -19,7 +20,6 @@ from jetmap.errors import (
     MapTimeout,
     TooManyMaps,
     WorkerLost,
-    item_error,
 )
 from jetmap.wire.messages import ErrorRecord
 

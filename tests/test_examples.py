@@ -27,7 +27,7 @@ from waiting import wait_until_sync
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
-MARK = "JETMAP_EXAMPLES_TEST"
+MARK = "EXAMPLES_TEST"
 
 
 def run(*arguments: str) -> str:

@@ -143,4 +143,4 @@ async def test_a_work_stream_that_is_full(place: Site, monkeypatch: pytest.Monke
         assert refusals, "the stream was never full"
         # What was refused was sent again at once, nearly all of it: not when it had been silent
         # for long. (Refusals that nobody asked for are only found so.)
-        assert own.stats.chunks_again.total() < own.stats.chunks / 4
+        assert own.stats.chunks_again["silent"] < own.stats.chunks / 4

@@ -35,8 +35,9 @@ pytestmark = pytest.mark.anyio
 async def store(tmp_path: Path) -> AsyncIterator[CountingStore]:
     async with site(tmp_path) as there:
         connection = await there.connection()
-        await streams.ensure(connection, POOL, streams.StoreOptions())
-        yield CountingStore(connection, POOL)
+        store = CountingStore(connection, POOL)
+        await streams.ensure(connection, store, streams.StoreOptions())
+        yield store
 
 
 def over(total: int) -> Callable[[], Awaitable[int | None]]:
@@ -340,4 +341,5 @@ async def test_many_messages_are_read_in_batches_and_in_little_memory(
         events += 1
         assert event.done == 100 * events
     assert (events, store.messages) == (300, 300)
-    assert store.fetches <= 20
+    # An event reader, who may be slow, holds 1 MiB of what comes next.
+    assert store.fetches <= 40

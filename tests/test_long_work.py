@@ -15,8 +15,8 @@ from jetmap import Cluster
 from jetmap.agent import agent as agents
 from jetmap.agent.agent import Agent
 from jetmap.agent.options import AgentOptions
-from jetmap.nats import topology
 from jetmap.nats.connection import Connection
+from jetmap.wire import pool_streams
 from jetmap.wire.messages import Setup
 from support import FUNCTIONS, AgentProcess, Site, executions
 from waiting import wait_for, wait_until
@@ -46,8 +46,8 @@ async def two_agents(
     place: Site, own: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[list[Agent]]:
     """With a core each, in this process, with a lease and a memory that are short."""
-    monkeypatch.setattr(topology, "ACK_WAIT", LEASE)
-    monkeypatch.setattr(topology, "INACTIVE", INACTIVE)
+    monkeypatch.setattr(pool_streams, "ACK_WAIT", LEASE)
+    monkeypatch.setattr(pool_streams, "INACTIVE", INACTIVE)
     monkeypatch.setattr(agents, "RENEW_SECONDS", LEASE / 4)
     setup = Setup(tasks=[FUNCTIONS])
     options = AgentOptions("default", setup, tuple(sys.path), str(place.place), cores=1)

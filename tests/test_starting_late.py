@@ -14,8 +14,8 @@ import pytest
 from jetmap.agent.agent import Agent
 from jetmap.agent.options import AgentOptions
 from jetmap.errors import BrokerUnreachable
-from jetmap.nats import topology
 from jetmap.nats.connection import Connection
+from jetmap.wire import pool_streams
 from jetmap.wire.messages import Setup
 from support import FUNCTIONS, Site
 from waiting import wait_until, wait_until_sync
@@ -45,7 +45,7 @@ async def test_the_stream_is_asked_for_until_the_broker_answers(
     place: Site, connection: Connection
 ) -> None:
     freeze(place, 6)
-    assert await topology.ensure_stream(connection, "default", patience=15)
+    assert await pool_streams.ensure_stream(connection, "default", patience=15)
 
 
 async def test_a_flush_that_gave_up_harms_nothing(place: Site, connection: Connection) -> None:
@@ -58,7 +58,7 @@ async def test_a_flush_that_gave_up_harms_nothing(place: Site, connection: Conne
         lost.append(True)
 
     connection.on_lost(note)
-    assert await topology.ensure_stream(connection, "default", patience=10)
+    assert await pool_streams.ensure_stream(connection, "default", patience=10)
     assert connection.connected and not lost
 
 

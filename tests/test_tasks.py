@@ -319,7 +319,7 @@ def test_importing_tasks_is_cheap() -> None:
         "import sys, jetmap.functions.task, jetmap.functions.locating\n"
         "heavy = {'asyncio', 'pydantic', 'nats', 'concurrent.futures', 'inspect', 'msgspec'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-        "@jetmap.tasks.task\n"
+        "@jetmap.functions.task.task\n"
         "def f(x, *, y=1): ...\n"
         "jetmap.functions.task.find(f)\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"

@@ -324,14 +324,14 @@ def test_both_ends_see_the_same_words(items: list[tuple[int, int]]) -> None:
 
 # The pipe
 
-frames = st.lists(
+sent_frames = st.lists(
     st.tuples(st.sampled_from([frames.READY, frames.PART, frames.LAST]), st.binary(max_size=300)),
     max_size=12,
 )
 
 
 @quick
-@given(frames, st.lists(st.integers(1, 200), min_size=1, max_size=10))
+@given(sent_frames, st.lists(st.integers(1, 200), min_size=1, max_size=10))
 def test_frames_survive_any_fragmentation(
     sent: list[tuple[bytes, bytes]], sizes: list[int]
 ) -> None:

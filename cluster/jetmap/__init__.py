@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__ as __version__
+
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
     from jetmap.client.job import Job, JobStatus, JobStream
@@ -45,7 +47,6 @@ if TYPE_CHECKING:
         WorkerStartFailed,
     )
 
-__version__ = "0.1.0"
 
 __all__ = [
     "BrokerUnreachable",
@@ -90,17 +91,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "task": "tasks",
+    "task": "functions.task",
     "Cluster": "client.cluster",
-    "Job": "client.jobs",
-    "JobStatus": "client.jobs",
-    "JobStream": "client.jobs",
+    "Job": "client.job",
+    "JobStatus": "client.job",
+    "JobStream": "client.job",
     "Stream": "client.stream",
     "SyncCluster": "client.sync",
     "SyncStream": "client.sync",
-    "SyncJob": "client.sync_jobs",
-    "SyncJobStream": "client.sync_jobs",
-    "Outcome": "dispatch.outcome",
+    "SyncJob": "client.sync_job",
+    "SyncJobStream": "client.sync_job",
+    "Outcome": "dispatch.outcomes",
 }
 
 

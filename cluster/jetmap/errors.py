@@ -8,10 +8,7 @@ again later (``NoWorkers``, ``BrokerUnreachable``, ``MapTimeout``). Facts are at
 from __future__ import annotations
 
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, Any, ClassVar
-
-if TYPE_CHECKING:
-    from jetmap.wire.messages import ErrorRecord
+from typing import Any, ClassVar
 
 
 class JetmapError(Exception):
@@ -111,12 +108,6 @@ class Unencodable(ItemError):
 ITEM_ERRORS: dict[str, type[ItemError]] = {
     cls.kind: cls for cls in (ItemRaised, ItemInvalid, ItemTimeout, WorkerLost, Unencodable)
 }
-
-
-def item_error(record: ErrorRecord) -> ItemError:
-    """The exception for an error record that travelled."""
-    cls = ITEM_ERRORS.get(record.kind, ItemError)
-    return cls(record.index, record.type, record.message, record.traceback, record.detail)
 
 
 class MapTimeout(JetmapError, TimeoutError):

@@ -1,10 +1,17 @@
-"""What a worker is held to: one core, one thread a numeric library, a memory limit."""
+"""The machine: cores, memory, cgroups, pinning, death with the parent, a child's environment."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+
+# The names under which a script's own module is known, here and in a worker.
+MAIN = ("__main__", "__mp_main__")
+TETHER = "JETMAP__PARENT"  # The variable in which a parent puts its pid, to tie a child to it.
+MEMORY_DIRECTORY = "/dev/shm"  # Temporary files go here where no disk is writable.
+PREFIX = "JETMAP_"  # Of the variables that are settings of ours.
 
 # One variable for each library that starts a thread a core on import.
 THREAD_VARIABLES = (
@@ -23,6 +30,15 @@ THREAD_VARIABLES = (
 def one_thread() -> dict[str, str]:
     """Environment that keeps numeric libraries to one thread; set before they are imported."""
     return dict.fromkeys(THREAD_VARIABLES, "1")
+
+
+def without_ours(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return all but the ``JETMAP_...`` variables.
+
+    Passwords and tokens are among them, addresses with a password in them, files that hold
+    secrets, and misspelt variables of that kind. Their settings reach workers another way.
+    """
+    return {name: value for name, value in environment.items() if not name.startswith(PREFIX)}
 
 
 def limit_memory(size: int | None) -> None:
@@ -160,3 +176,44 @@ def _listed(text: str, allowed: list[int]) -> list[int]:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
+
+
+def boot_id() -> str:
+    """The same for all processes of one running kernel, also in containers; empty if unknown."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def temporary_directory() -> str:
+    """The directory for temporary files; on a read-only system the one in memory, if there is one.
+
+    Raises ConfigurationError: nothing is writable.
+    """
+    import tempfile  # Workers, which start often, do without both.
+
+    from .errors import ConfigurationError
+
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        if os.access(MEMORY_DIRECTORY, os.W_OK):
+            return MEMORY_DIRECTORY
+    raise ConfigurationError(
+        [
+            "no directory for temporary files is writable, and the NATS server needs one: set "
+            "TMPDIR, or mount a tmpfs at /tmp"
+        ]
+    )
+
+
+def hold_tether() -> None:
+    """End this process with the parent that tied it, at once if that is gone already.
+
+    On Linux the kernel sees to it. Elsewhere only an orderly parent ends its children.
+    """
+    parent = os.environ.pop(TETHER, None)
+    if parent is None:
+        return
+    die_with_parent(int(parent))

@@ -13,7 +13,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -36,9 +36,6 @@ from pydantic_settings import (
 
 from . import bounds
 from .errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from jetmap.nats.auth import Auth
 
 PREFIX = "JETMAP_"
 CONFIG_VARIABLE = "JETMAP_CONFIG"
@@ -351,22 +348,6 @@ class Settings(BaseSettings):
     def listens_beyond_loopback(self) -> bool:
         """Whether the gateway's address can be reached from other hosts."""
         return not is_loopback(self.host)
-
-    def auth(self) -> Auth:
-        """Who this process is to the broker. Raises ConfigurationError (an unreadable file)."""
-        from jetmap.nats.auth import Auth
-
-        return Auth(
-            user=self.nats_user,
-            password=self.read_nats_password(),
-            token=self.read_nats_token(),
-            creds=self.nats_creds,
-            nkey=self.nats_nkey_file,
-            domain=self.nats_js_domain,
-            tls_ca=self.nats_tls_ca,
-            tls_cert=self.nats_tls_cert,
-            tls_key=self.nats_tls_key,
-        )
 
     def environment(self) -> dict[str, str]:
         """The variables that give another process exactly these settings. Holds secrets."""

@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-from nats.aio.msg import Msg
 
 from jetmap.errors import JetmapError
 from jetmap.logs import Limited
 from jetmap.machine import boot_id, choose_cores
-from jetmap.nats import topology
+from jetmap.nats import jetstream
+from jetmap.nats.broker import Message
 from jetmap.nats.connection import Connection, JetStreamError, Subscription
 from jetmap.nats.errors import Forbidden, is_lasting
 from jetmap.wire import counts, subjects
@@ -132,7 +132,7 @@ class Agent:
     async def start(self) -> None:
         """Connects to the pool and starts the workers; they get ready in the background."""
         pool = self._options.pool
-        await self._offer.find_stream(topology.PATIENCE)
+        await self._offer.find_stream(jetstream.PATIENCE)
         subscribe = self._connection.subscribe
         self._subscriptions = [
             await subscribe(self._mail, self._receive_mail, direct=True),
@@ -448,7 +448,7 @@ class Agent:
 
     # What arrives
 
-    async def _receive_mail(self, message: Msg) -> None:
+    async def _receive_mail(self, message: Message) -> None:
         mail = _mail(message.data)
         if isinstance(mail, ClaimAnswer):
             await self._claim_answered(mail)
@@ -465,7 +465,7 @@ class Agent:
                 await self._withdraw(held)
         self._claims.answered(answer)
 
-    async def _receive_control(self, message: Msg) -> None:
+    async def _receive_control(self, message: Message) -> None:
         control = _control(message.data)
         if isinstance(control, Ping):
             await self.announce()

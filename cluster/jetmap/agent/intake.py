@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from nats.aio.msg import Msg
 
 from jetmap.errors import JetmapError
+from jetmap.nats.broker import Message
 from jetmap.nats.connection import Connection, Subscription
 from jetmap.wire import subjects
 
@@ -165,8 +165,10 @@ class Intake:
                 self._subjects[pull.lane], self._bodies[pull.wait], reply
             )
 
-    def _receiver(self, lane: AgentLane, wait: bool) -> Callable[[Msg], Coroutine[Any, Any, None]]:
-        async def receive(message: Msg) -> None:
+    def _receiver(
+        self, lane: AgentLane, wait: bool
+    ) -> Callable[[Message], Coroutine[Any, Any, None]]:
+        async def receive(message: Message) -> None:
             self._heard[lane] = time.monotonic()
             if message.reply and not message.headers:
                 await self._deliver(message, lane, wait)
@@ -175,7 +177,7 @@ class Intake:
 
         return receive
 
-    async def _deliver(self, message: Msg, lane: AgentLane, wait: bool) -> None:
+    async def _deliver(self, message: Message, lane: AgentLane, wait: bool) -> None:
         if self.stopped:
             await self._connection.publish(message.reply, NAK)
             return
@@ -205,7 +207,7 @@ class Intake:
         else:
             await self._connection.publish(delivered.ack, NAK)
 
-    async def _status(self, message: Msg, lane: AgentLane, wait: bool) -> None:
+    async def _status(self, message: Message, lane: AgentLane, wait: bool) -> None:
         status = (message.headers or {}).get("Status", "")
         if status == "100":
             return

@@ -9,8 +9,8 @@ import logging
 import msgspec
 
 from jetmap.errors import JetmapError
-from jetmap.nats import topology
 from jetmap.nats.connection import Connection
+from jetmap.wire import pool_streams
 from jetmap.wire.messages import FunctionInfo, Presence, Ready
 from jetmap.wire.versions import pickles
 
@@ -43,7 +43,7 @@ class Offer:
         self.functions: dict[str, FunctionInfo] = {}
         self._connection = connection
         self._options = options
-        self._stream = topology.StreamOptions(
+        self._stream = pool_streams.StreamOptions(
             storage=options.work_storage,  # type: ignore[arg-type]
             replicas=options.work_replicas,
             max_messages=options.work_max_messages,
@@ -55,7 +55,7 @@ class Offer:
 
     async def find_stream(self, patience: float = 0.0) -> None:
         """Makes the work stream if it is missing. Raises BrokerUnreachable, TopologyMismatch."""
-        self.epoch = await topology.ensure_stream(
+        self.epoch = await pool_streams.ensure_stream(
             self._connection, self._options.pool, self._stream, patience=patience
         )
 
@@ -63,9 +63,9 @@ class Offer:
         """Makes what is missing of the stream and of this offer's consumers."""
         await self.find_stream()
         pool, local = self._options.pool, self._options.local
-        await topology.ensure_consumers(self._connection, pool, self.name, self.epoch)
+        await pool_streams.ensure_consumers(self._connection, pool, self.name, self.epoch)
         if local:
-            await topology.ensure_local_consumer(self._connection, pool, local, self.epoch)
+            await pool_streams.ensure_local_consumer(self._connection, pool, local, self.epoch)
 
     def take(self, ready: Ready) -> bool:
         """A worker has these functions. Returns whether the offer has another name now.
@@ -105,7 +105,7 @@ class Offer:
     async def _write(self) -> None:
         functions, place = list(self.functions.values()), (self.name, self.epoch)
         try:
-            self.rank = await topology.remember(
+            self.rank = await pool_streams.remember(
                 self._connection, self._options.pool, self.name, self.version, functions
             )
             self._written = place

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
-from nats.aio.msg import Msg
 
 from jetmap.errors import JetmapError
+from jetmap.nats.broker import Message
 from jetmap.nats.connection import Connection, JetStreamError, Subscription, checked
 from jetmap.nats.errors import lacks_room
 from jetmap.wire import subjects
@@ -110,7 +110,7 @@ class Storing:
         except JetmapError as error:
             logger.debug("job %s: outcomes not stored yet: %s", job, error)
 
-    async def _answered(self, message: Msg) -> None:
+    async def _answered(self, message: Message) -> None:
         """The broker's word on a report."""
         number = int(message.subject.rsplit(".", 1)[1])
         try:

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 def main() -> None:
     """Runs the command that ``sys.argv`` names, and exits."""
-    from . import streams, tether
+    from jetmap.machine import hold_tether
+
+    from . import streams
 
     streams.prepare()
-    tether.hold()
+    hold_tether()
     import sys
 
     import typer

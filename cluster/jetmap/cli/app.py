@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from jetmap import __version__
 from jetmap.errors import ConfigurationError
+from jetmap.version import __version__
 
 from .exits import MEANING
 

@@ -13,14 +13,14 @@ from rich.console import Console
 from jetmap.client.session import work_options
 from jetmap.errors import ConfigurationError, JetmapError, TopologyMismatch
 from jetmap.jobs.streams import StoreOptions, wishes
-from jetmap.nats import provision, topology
-from jetmap.nats.auth import without_secrets
+from jetmap.nats import jetstream, provision
+from jetmap.nats.auth import Auth, without_secrets
 from jetmap.nats.connection import Connection, JetStreamError
 from jetmap.nats.errors import advised
 from jetmap.nats.provision import described
 from jetmap.nats.server import find_binary
 from jetmap.settings import Settings, config_file, unknown_variables
-from jetmap.wire import subjects
+from jetmap.wire import pool_streams, subjects
 
 from .exits import Exit, code_of
 from .listening import gateway_problems, listen, server_problems
@@ -99,11 +99,11 @@ def steps(settings: Settings) -> Iterator[Step]:
 
 def _secrets(settings: Settings) -> Fact:
     """Secrets can be read, are what they should be, and are their owner's only."""
-    settings.auth().check_creds()
+    Auth.of(settings).check_creds()
     found = {
         "nats_password": settings.read_nats_password(),
         "nats_token": settings.read_nats_token(),
-        "nats_nkey": settings.auth().nkey_seed(),
+        "nats_nkey": Auth.of(settings).nkey_seed(),
         "token": settings.read_token(),
     }
     problems = []
@@ -201,7 +201,7 @@ async def check_broker(settings: Settings) -> Findings:
     """The broker answers, and has or may be given the streams that a worker and a gateway need."""
     where = ", ".join(without_secrets(server) for server in settings.servers())
     connection = await Connection.open(
-        settings.servers(), name="jetmap check", auth=settings.auth(), timeout=CONNECT_SECONDS
+        settings.servers(), name="jetmap check", auth=Auth.of(settings), timeout=CONNECT_SECONDS
     )
     try:
         version = f"{where}, version {connection.server_version}"
@@ -210,7 +210,7 @@ async def check_broker(settings: Settings) -> Findings:
         except JetStreamError as exc:
             raise advised(exc, where) from exc
         found = Findings(f"{version}; {await _work_stream(connection, settings)}")
-        if settings.tasks and 0 <= limits["max_consumers"] < len(topology.LANES):
+        if settings.tasks and 0 <= limits["max_consumers"] < len(pool_streams.LANES):
             refused = JetStreamError(400, CONSUMERS_REACHED, "maximum consumers limit reached")
             raise advised(refused, subjects.stream(settings.pool))
         for step in (_bucket, _jobs):
@@ -229,11 +229,11 @@ async def _work_stream(connection: Connection, settings: Settings) -> str:
     there = await is_there(connection, name)
     if there is not None:
         # It is there, so this makes nothing: it only compares.
-        await topology.ensure_stream(connection, settings.pool)
+        await pool_streams.ensure_stream(connection, settings.pool)
         await _may_create(connection, settings)
         return f"{described(name, there)}"
     await _may_create(connection, settings, f"STREAM.CREATE.{name}")
-    wish = topology.work_wish(connection, settings.pool, work_options(settings))
+    wish = pool_streams.work_wish(connection, settings.pool, work_options(settings))
     made = await try_stream(connection, wish, consumers=2 if settings.tasks else 0)
     return f"stream {name} is not there yet, the first worker makes it" + (
         f": {made}" if made else ""
@@ -242,7 +242,7 @@ async def _work_stream(connection: Connection, settings: Settings) -> str:
 
 async def _bucket(connection: Connection, settings: Settings) -> None:
     """functions are not remembered while no worker is there"""
-    wish = topology.bucket_wish(settings.pool, provision.copies(connection, 0))
+    wish = pool_streams.bucket_wish(settings.pool, provision.copies(connection, 0))
     if await is_there(connection, wish.config["name"]) is None:
         await try_stream(connection, wish)
 
@@ -255,7 +255,7 @@ async def _jobs(connection: Connection, settings: Settings) -> None:
         if await is_there(connection, wish.config["name"]) is None:
             await try_stream(connection, wish)
         else:
-            await topology.ensure(connection, wish.config["name"], wish, required)
+            await jetstream.ensure(connection, wish.config["name"], wish, required)
 
 
 async def _may_create(connection: Connection, settings: Settings, *calls: str) -> None:

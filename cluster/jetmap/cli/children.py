@@ -10,8 +10,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from jetmap.machine import TETHER
+
 from .exits import ChildFailed, Exit
-from .tether import TETHER
 
 logger = logging.getLogger(__name__)
 

@@ -20,13 +20,13 @@ from rich.table import Table
 
 from jetmap.demo.http import DemoError, Gateway
 from jetmap.demo.work import Sample, Work, prime_search, sample, source_metrics
+from jetmap.machine import TETHER
 from jetmap.settings import Settings
 
 from .installation import FAREWELL, Installation
 from .options import takes
 from .progress import Bar
 from .signals import LEAVE_SECONDS, Asked, Stop, run_heeding
-from .tether import TETHER
 
 TASKS = "jetmap.demo.tasks"
 NOTABLE = 0.1

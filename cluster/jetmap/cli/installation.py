@@ -23,13 +23,13 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from jetmap import __version__
 from jetmap.client.local_up import this_python
 from jetmap.embedded.locks import remove, runtime_directory, sweep, take
 from jetmap.embedded.running import Registration, Running, all_running, already_runs, register_up
 from jetmap.errors import BrokerUnreachable, ConfigurationError
 from jetmap.nats.server import TEMPORARY, NatsServer
 from jetmap.settings import Settings
+from jetmap.version import __version__
 from jetmap.wire.seals import new_key
 
 from .children import Backoff, Child

@@ -8,8 +8,8 @@ from jetmap.errors import JetmapError
 from jetmap.nats.connection import Connection
 from jetmap.nats.errors import Forbidden, JetStreamError, advised
 from jetmap.nats.provision import STREAM_NOT_FOUND, Wish, described, make
-from jetmap.nats.topology import consumer_config
 from jetmap.wire import subjects
+from jetmap.wire.pool_streams import consumer_config
 
 
 async def is_there(c: Connection, name: str) -> dict[str, Any] | None:

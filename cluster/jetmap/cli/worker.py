@@ -14,6 +14,7 @@ import typer
 from jetmap.agent.agent import DRAIN_FLUSH_SECONDS, Agent
 from jetmap.agent.options import AgentOptions
 from jetmap.errors import ConfigurationError, WorkerStartFailed
+from jetmap.nats.auth import Auth
 from jetmap.nats.connection import Connection
 from jetmap.settings import Settings
 from jetmap.wire.messages import Presence, Setup
@@ -57,7 +58,7 @@ async def serve(settings: Settings) -> int:
     opening = Connection.open(
         settings.servers(),
         name="jetmap worker",
-        auth=settings.auth(),
+        auth=Auth.of(settings),
         timeout=settings.start_timeout,
     )
     try:

@@ -10,9 +10,9 @@ from typing import Any
 
 from jetmap.codecs import Codec, codec_for
 from jetmap.codecs.native import encode_tagged
-from jetmap.dispatch.outcomes import Batch
+from jetmap.dispatch.outcomes import Batch, item_error
 from jetmap.dispatch.sources import AsyncObjects, Objects
-from jetmap.errors import ItemError, Unencodable, item_error
+from jetmap.errors import ItemError, Unencodable
 from jetmap.functions.advice import check_kwargs
 from jetmap.functions.function import Function
 from jetmap.functions.kwargs import misfit, open_parameters

@@ -65,7 +65,7 @@ def up_to_join(settings: Settings, *, cores: int | str | None = None) -> Running
             *(running.pid, why),
         )
         return None
-    from jetmap import __version__
+    from jetmap.version import __version__
 
     if running.version != __version__ or not running.key:
         raise ConfigurationError(

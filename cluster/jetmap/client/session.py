@@ -20,11 +20,12 @@ from jetmap.functions.script_globals import ScriptGlobals
 from jetmap.functions.task import find, registered
 from jetmap.jobs import streams
 from jetmap.jobs.service import JobOptions, Jobs
+from jetmap.nats.auth import Auth
 from jetmap.nats.connection import Connection
 from jetmap.nats.server import TEMPORARY
-from jetmap.nats.topology import StreamOptions
 from jetmap.settings import Settings
 from jetmap.wire.messages import FunctionRef
+from jetmap.wire.pool_streams import StreamOptions
 
 from .local_up import LocalUp, up_to_join
 
@@ -101,7 +102,7 @@ class Link:
                 servers, auth = [up.running.url], up.running.auth
             else:
                 servers = list(membership.servers) if membership else settings.servers()
-                auth = membership.auth if membership else settings.auth()
+                auth = membership.auth if membership else Auth.of(settings)
             name = f"jetmap dispatcher {os.getpid()}"
             connection = await Connection.open(servers, name=name, auth=auth)
             dispatcher = Dispatcher(connection, _options(settings, up))

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, overload
 
 import msgspec
 
-from jetmap.dispatch.outcomes import X, Y
+from jetmap.dispatch.outcomes import X, Y, item_error
 from jetmap.dispatch.sources import AsyncObjects, Objects
-from jetmap.errors import JetmapError, JobsUnavailable, Unencodable, item_error
+from jetmap.errors import JetmapError, JobsUnavailable, Unencodable
 from jetmap.functions.advice import MISSING, check_call
 from jetmap.wire import arrays
 

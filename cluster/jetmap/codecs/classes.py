@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from jetmap.functions.signatures import MAIN
+from jetmap.machine import MAIN
 
 from . import types
 from .walk import Kind, items_of, refusal, register, tag

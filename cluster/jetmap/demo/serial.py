@@ -17,9 +17,9 @@ TELL_SECONDS = 0.1
 
 def main() -> None:
     """Runs the loop pinned to one core, as a worker is."""
-    from jetmap.cli import tether
+    from jetmap.machine import hold_tether
 
-    tether.hold()
+    hold_tether()
     order = json.load(sys.stdin)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

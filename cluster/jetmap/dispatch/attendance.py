@@ -9,12 +9,11 @@ import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
-from nats.aio.msg import Msg
 
 from jetmap.errors import JetmapError, NotImportable, NoWorkers, UnknownFunction, WorkerStartFailed
-from jetmap.nats import topology
+from jetmap.nats.broker import Message
 from jetmap.nats.connection import Connection, Subscription
-from jetmap.wire import subjects
+from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import FunctionRef, Ping, Presence, encode
 from jetmap.wire.seals import Sealer
 from jetmap.wire.versions import described, package_versions, python_version
@@ -133,7 +132,7 @@ class Attendance:
             raise misfit
         names = [status.info.name for status in self.roster.functions()]
         known = ref is not None or function in names
-        if known or await topology.known(self._connection, self._pool, function):
+        if known or await pool_streams.known(self._connection, self._pool, function):
             raise self.no_workers(function)
         raise UnknownFunction(
             f"no worker ever announced a function {function!r} in pool {self._pool!r}"
@@ -141,7 +140,7 @@ class Attendance:
             f"{', '.join(names) or 'none'}"
         )
 
-    async def _hear(self, message: Msg) -> None:
+    async def _hear(self, message: Message) -> None:
         self.roster.announced(_presence(message.data), time.monotonic())
         self._announced.set()
         await self._changed()

@@ -11,7 +11,6 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import msgspec
-from nats.aio.msg import Msg
 
 from jetmap.errors import (
     BrokerUnreachable,
@@ -21,9 +20,10 @@ from jetmap.errors import (
     MapTimeout,
     TooManyMaps,
 )
-from jetmap.nats import topology
+from jetmap.nats import jetstream
+from jetmap.nats.broker import Message
 from jetmap.nats.connection import Connection, Subscription
-from jetmap.wire import subjects
+from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import Claim, ClaimAnswer, Delivery, Format, FunctionRef, Report, encode
 
 from .attendance import Attendance
@@ -112,8 +112,8 @@ class Dispatcher:
         ]
         self._connection.on_reconnect(self._reconnected)
         options = self._options
-        await topology.ensure_stream(
-            self._connection, options.pool, options.stream, patience=topology.PATIENCE
+        await pool_streams.ensure_stream(
+            self._connection, options.pool, options.stream, patience=jetstream.PATIENCE
         )
         await self.attendance.ping()
         self._spawn(self._recovery.run())
@@ -406,7 +406,7 @@ class Dispatcher:
 
     # Receiving
 
-    async def _on_result(self, message: Msg) -> None:
+    async def _on_result(self, message: Message) -> None:
         delivery = _delivery(message.data)
         for report in delivery.reports:
             run = self._maps.get(report.map)
@@ -453,7 +453,7 @@ class Dispatcher:
                 self.stats.errors[record.kind] += 1
         run.deliver(settlement.batches)
 
-    async def _on_claim(self, message: Msg) -> None:
+    async def _on_claim(self, message: Message) -> None:
         claim = _claim(message.data)
         unwanted = []
         now = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jetmap.nats.topology import StreamOptions
+from jetmap.wire.pool_streams import StreamOptions
 from jetmap.wire.seals import Sealer
 
 from .costs import Cutting

@@ -8,12 +8,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from nats.aio.msg import Msg
-
 from jetmap.errors import JetmapError, LimitExceeded
-from jetmap.nats import topology
+from jetmap.nats.broker import Message
 from jetmap.nats.connection import Connection
-from jetmap.wire import subjects
+from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import Chunk, Confirmation, Withdraw, encode
 
 from .ack_sampler import Words
@@ -125,7 +123,7 @@ class Outbox:
             self._options.sealer.seal(chunk)
         return chunk
 
-    async def on_published(self, message: Msg) -> None:
+    async def on_published(self, message: Message) -> None:
         """The broker's word."""
         number = int(message.subject.rpartition(".")[2])
         # Refused because it is in the stream already, it is where we want it.
@@ -141,7 +139,9 @@ class Outbox:
     async def renew_stream(self) -> None:
         """Makes the work stream if it is gone."""
         try:
-            await topology.ensure_stream(self._connection, self._options.pool, self._options.stream)
+            await pool_streams.ensure_stream(
+                self._connection, self._options.pool, self._options.stream
+            )
         except JetmapError as error:
             logger.debug("the work stream is not there yet: %s", error)
         finally:
@@ -158,7 +158,7 @@ class Outbox:
         try:
             await self.recall(state.id)
             await self._connection.request(fence, b"", FENCE_SECONDS, headers=FENCE)
-            await topology.purge(self._connection, pool, subjects.map_work(pool, state.id))
+            await pool_streams.purge(self._connection, pool, subjects.map_work(pool, state.id))
         except JetmapError as error:
             # Claims find out what is no longer wanted, when the broker is back.
             logger.debug("map %s could not be called back: %s", state.id, error)
@@ -168,7 +168,7 @@ class Outbox:
         pool = self._options.pool
         try:
             await self._connection.publish(subjects.control(pool), encode(Withdraw(map)))
-            await topology.purge(self._connection, pool, subjects.map_work(pool, map))
+            await pool_streams.purge(self._connection, pool, subjects.map_work(pool, map))
         except JetmapError as error:
             # Nobody answers the claims of what is left, and the agents drop it.
             logger.debug("map %s could not be called back: %s", map, error)
@@ -176,7 +176,7 @@ class Outbox:
     async def take_back(self, flight: Flight) -> None:
         """Removes a chunk that nobody has taken, with those that share its message."""
         try:
-            await topology.purge(self._connection, self._options.pool, flight.subject)
+            await pool_streams.purge(self._connection, self._options.pool, flight.subject)
         except JetmapError as error:
             logger.debug("not purged: %s", error)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from jetmap.errors import ItemError
+from jetmap.errors import ITEM_ERRORS, ItemError
 from jetmap.wire.messages import ErrorRecord
 
 ITEM_BYTES = 64  # A Python object that is kept beside its outcome, at least.
@@ -60,3 +60,9 @@ class Outcome(Generic[X, Y]):
     def __repr__(self) -> str:
         what = f"value={self._value!r}" if self.ok else f"error={self.error!r}"
         return f"Outcome(index={self.index}, item={self.item!r}, {what})"
+
+
+def item_error(record: ErrorRecord) -> ItemError:
+    """Make the exception for an error record that travelled."""
+    cls = ITEM_ERRORS.get(record.kind, ItemError)
+    return cls(record.index, record.type, record.message, record.traceback, record.detail)

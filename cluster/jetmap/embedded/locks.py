@@ -7,14 +7,13 @@ import fcntl
 import os
 import shutil
 import stat
-import tempfile
 from pathlib import Path
 
 from jetmap.errors import ConfigurationError
+from jetmap.machine import temporary_directory
 
 # A socket's path may have 104 bytes (108 on Linux); ours are names of up to 30 in there.
 LONGEST = 72
-MEMORY_DIRECTORY = "/dev/shm"
 
 
 def runtime_directory() -> Path:
@@ -40,24 +39,6 @@ def runtime_directory() -> Path:
             ]
         )
     return directory
-
-
-def temporary_directory() -> str:
-    """The directory for temporary files; on a read-only system the one in memory, if there is one.
-
-    Raises ConfigurationError: nothing is writable.
-    """
-    try:
-        return tempfile.gettempdir()
-    except FileNotFoundError:
-        if os.access(MEMORY_DIRECTORY, os.W_OK):
-            return MEMORY_DIRECTORY
-    raise ConfigurationError(
-        [
-            "no directory for temporary files is writable, and the NATS server needs one: set "
-            "TMPDIR, or mount a tmpfs at /tmp"
-        ]
-    )
 
 
 def take(path: Path) -> int | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jetmap.errors import ConfigurationError
 
-PACKAGE = str(Path(__file__).parent)
+PACKAGE = str(Path(__file__).parent.parent)
 HEADER = "Traceback (most recent call last):"
 IMPORTLIB = ("<frozen importlib", "<frozen runpy")
 

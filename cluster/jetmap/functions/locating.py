@@ -15,8 +15,9 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jetmap.machine import MAIN
+
 from .function import Function
-from .signatures import MAIN
 from .source_files import digest, file_digest, is_users, loaded_digest, source_files, user_modules
 from .task import guests, registered, registered_at
 

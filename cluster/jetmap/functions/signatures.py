@@ -11,7 +11,7 @@ import types
 import typing
 from typing import Any
 
-MAIN = ("__main__", "__mp_main__")
+from jetmap.machine import MAIN
 
 _VAR_POSITIONAL, _VAR_KEYWORD = 0x04, 0x08
 _GENERATOR, _COROUTINE, _ITERABLE_COROUTINE, _ASYNC_GENERATOR = 0x20, 0x80, 0x100, 0x200

@@ -7,11 +7,12 @@ import os
 import sys
 from pathlib import Path
 
+from jetmap.machine import MAIN
+
 from .function import Function, file_stamp
-from .signatures import MAIN
 
 _DIGITS = 16
-_NOT_USERS = (f"{Path(os.__file__).parent}{os.sep}", f"{Path(__file__).parent}{os.sep}")
+_NOT_USERS = (f"{Path(os.__file__).parent}{os.sep}", f"{Path(__file__).parent.parent}{os.sep}")
 
 _digests: dict[str, tuple[tuple[int, int], str]] = {}
 _modules = 0  # How many modules there were at the last call of ``note_sources``.

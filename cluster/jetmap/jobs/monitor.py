@@ -8,9 +8,8 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from nats.aio.msg import Msg
-
 from jetmap.errors import BrokerUnreachable, JetmapError
+from jetmap.nats.broker import Message
 from jetmap.nats.connection import JetStreamError, Subscription
 from jetmap.wire import subjects
 
@@ -133,7 +132,7 @@ class Watch:
             self._read_to = stored.seq
         return bool(found)
 
-    async def _told(self, message: Msg) -> None:
+    async def _told(self, message: Message) -> None:
         headers = message.headers or {}
         kind, _, name = message.subject.split(".", 3)[3].partition(".")
         if kind != "state":

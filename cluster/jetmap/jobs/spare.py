@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 
 from jetmap.errors import BrokerUnreachable, JetmapError
-from jetmap.nats import topology
+from jetmap.nats import jetstream
 from jetmap.nats.connection import Connection, JetStreamError, checked
 from jetmap.nats.errors import lacks_room
 from jetmap.nats.provision import STREAM_NOT_FOUND, Wish
@@ -45,7 +45,7 @@ class Spare:
         }
         try:
             wish = Wish(config, copies=copies, places=[("file", -1), ("file", 2 * self.size)])
-            await topology.ensure(self._connection, self._stream, wish, {})
+            await jetstream.ensure(self._connection, self._stream, wish, {})
             await self.fill()
         except JetmapError as error:
             logger.info("no room is kept free for the records of jobs: %s", error)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from nats.aio.msg import Msg
 
 from jetmap.errors import BrokerUnreachable, JetmapError, NoRoom
-from jetmap.nats import topology
+from jetmap.nats import jetstream
+from jetmap.nats.broker import Message
 from jetmap.nats.connection import Connection, JetStreamError, Subscription, checked
 from jetmap.nats.errors import lacks_room
 from jetmap.nats.provision import STREAM_NOT_FOUND
@@ -98,10 +98,10 @@ class Store:
         found = await self._last(subjects.lease(self.pool, dispatcher))
         return found is not None and found[0] != b""
 
-    async def watch(self, heard: Callable[[Msg], Awaitable[None]]) -> Any:
+    async def watch(self, heard: Callable[[Message], Awaitable[None]]) -> Any:
         """Has ``heard`` called with what is stored from now on: records, keys and leases."""
 
-        async def told(message: Msg) -> None:
+        async def told(message: Message) -> None:
             await heard(message)
 
         return await self.connection.subscribe(subjects.told(self.pool), told)
@@ -136,7 +136,7 @@ class Store:
         found: list[Stored] = []
         done = asyncio.get_running_loop().create_future()
 
-        async def receive(message: Msg) -> None:
+        async def receive(message: Message) -> None:
             headers = message.headers or {}
             if "Nats-Sequence" in headers:
                 # Each names the one before it: after a reconnect some in between may lack.
@@ -191,7 +191,7 @@ class Store:
     async def listen(self, job: str, on_stored: Callable[[int], None]) -> Subscription:
         """Have ``on_stored`` called with the number of each message of the job's outcomes."""
 
-        async def told(message: Msg) -> None:
+        async def told(message: Message) -> None:
             on_stored(int((message.headers or {}).get("Nats-Sequence", 0)))
 
         subject = subjects.stored(self.pool, job)
@@ -237,7 +237,7 @@ class Store:
                 )
             )
         except JetStreamError as error:
-            if error.err_code in (topology.NO_MESSAGE, STREAM_NOT_FOUND):
+            if error.err_code in (jetstream.NO_MESSAGE, STREAM_NOT_FOUND):
                 return None
             raise
         message = answer["message"]
@@ -290,7 +290,7 @@ class Store:
         try:
             return await self._request(subject, data, headers or None)
         except JetStreamError as error:
-            if error.err_code != topology.WRONG_LAST_SEQUENCE:
+            if error.err_code != jetstream.WRONG_LAST_SEQUENCE:
                 raise
             # It may be ours, stored although the broker's word on it was lost.
             found = await self._last(subject)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jetmap.nats import topology
+from jetmap.nats import jetstream
 from jetmap.nats.connection import Connection, JetStreamError
 from jetmap.nats.provision import STREAM_NOT_FOUND, Wish, halves
-from jetmap.wire import subjects
+from jetmap.wire import pool_streams, subjects
 
 from .store import Store
 
@@ -40,9 +40,9 @@ async def last(c: Connection, pool: str) -> int | None:
 async def ensure(c: Connection, store: Store, options: StoreOptions) -> None:
     """Makes those that are missing. Raises TopologyMismatch, naming each setting that differs."""
     pool = store.pool
-    copies = await topology.copies_there(c, pool, options.replicas)
+    copies = await pool_streams.copies_there(c, pool, options.replicas)
     for wish, required in wishes(pool, options, copies):
-        await topology.ensure(c, wish.config["name"], wish, required)
+        await jetstream.ensure(c, wish.config["name"], wish, required)
     await store.spare.ensure(copies)
 
 

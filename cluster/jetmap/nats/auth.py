@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from jetmap.errors import ConfigurationError
+from jetmap.settings import Settings
 
 _SEED = re.compile(r"\bSU[A-Z2-7]{56}\b")
 _CREDS = ("NATS USER JWT", "USER NKEY SEED")
@@ -34,6 +35,24 @@ class Auth:
     tls_ca: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Auth:
+        """Read the credentials that the settings name.
+
+        Raises ConfigurationError if a file of theirs cannot be read.
+        """
+        return cls(
+            user=settings.nats_user,
+            password=settings.read_nats_password(),
+            token=settings.read_nats_token(),
+            creds=settings.nats_creds,
+            nkey=settings.nats_nkey_file,
+            domain=settings.nats_js_domain,
+            tls_ca=settings.nats_tls_ca,
+            tls_cert=settings.nats_tls_cert,
+            tls_key=settings.nats_tls_key,
+        )
 
     @property
     def wants_tls(self) -> bool:

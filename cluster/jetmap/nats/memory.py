@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
@@ -20,7 +21,6 @@ from typing import Any
 import msgspec
 
 from jetmap.errors import BrokerUnreachable, LimitExceeded
-from jetmap.wire.subjects import new_id
 
 from .broker import Callback, OnMessage
 from .clock import Clock, LoopClock
@@ -265,7 +265,7 @@ class MemoryConnection:
             if not answered.done():
                 answered.set_result(message)
 
-        inbox = self.inbox(new_id())
+        inbox = self.inbox(secrets.token_urlsafe(9))
         subscription = await self.subscribe(inbox, receive)
         clock = self._broker.clock
         clock.call_at(clock.now() + timeout, lambda: _cancel(answered))

@@ -15,9 +15,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from jetmap.embedded.locks import temporary_directory
-from jetmap.environment import without_ours
 from jetmap.errors import BrokerUnreachable, ConfigurationError
+from jetmap.machine import temporary_directory, without_ours
 
 # Runs in the child before it becomes nats-server, so that it ends when the process that started
 # it does, however that ends. Linux's kernel sees to it (for the starting thread); elsewhere a

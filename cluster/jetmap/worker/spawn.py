@@ -8,8 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from jetmap.environment import without_ours
-from jetmap.machine import one_thread
+from jetmap.machine import one_thread, without_ours
 
 MARK = "JETMAP__WORKER"  # In the environment of a worker, and of all that it starts.
 

@@ -1,7 +1,4 @@
-"""The streams, consumers and keys that jetmap needs on the broker.
-
-Everything is made if it is missing and never altered if it is there: two processes may race
-for each of these, and an operator may have made them with an account that alone may.
+"""The streams, consumers and keys of a pool.
 
 Consumers end five minutes after the last agent of their offer stopped pulling. Chunks that
 waited in them stay in the stream; they are delivered when an agent of the same offer is back,
@@ -14,31 +11,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import quote
 
 import msgspec
 
-from jetmap.errors import JetmapError, TopologyMismatch
-from jetmap.wire import subjects
-from jetmap.wire.messages import FunctionInfo, Lane
+from jetmap.nats import jetstream
+from jetmap.nats.connection import Connection, JetStreamError, checked
+from jetmap.nats.jetstream import parsed_time
+from jetmap.nats.provision import STREAM_NOT_FOUND, Wish, copies, halves
 
-from .connection import Connection, JetStreamError, checked
-from .errors import advised, is_passing
-from .provision import STREAM_NOT_FOUND, Wish, copies, halves, make
+from . import subjects
+from .messages import FunctionInfo, Lane
 
 logger = logging.getLogger(__name__)
 
 LANES: tuple[Lane, ...] = ("express", "main")
 ACK_WAIT = 10.0
 INACTIVE = 300.0
-RETRY_SECONDS = 0.5
-PATIENCE = 20.0  # For who starts: an election, and a little.
-PEERS_SECONDS = 5.0  # Of that, for servers that a cluster lacks for all copies of a stream.
 # Bytes of a work stream: the least, where the broker has little room; the most in a storage that
 # was not asked for, where others need room, too.
 LEAST_BYTES, OTHER_BYTES = 16 * 2**20, 64 * 2**20
@@ -46,10 +38,6 @@ LEAST_BYTES, OTHER_BYTES = 16 * 2**20, 64 * 2**20
 BUCKET_PLACES = [
     (storage, size) for storage in ("file", "memory") for size in (-1, 16 << 20, 1 << 20)
 ]
-CONSUMER_NOT_FOUND = 10014
-NO_MESSAGE = 10037
-WRONG_LAST_SEQUENCE = 10071
-CONSUMER_EXISTS = 10148
 
 # What a work stream must be.
 WORK: dict[str, Any] = {
@@ -87,7 +75,7 @@ async def ensure_stream(
     """
     name = subjects.stream(pool)
     wish = work_wish(c, pool, options or StreamOptions())
-    info = await ensure(c, name, wish, WORK, patience=patience)
+    info = await jetstream.ensure(c, name, wish, WORK, patience=patience)
     return hashlib.sha256(info["created"].encode()).hexdigest()[:8]
 
 
@@ -111,22 +99,6 @@ def work_wish(c: Connection, pool: str, options: StreamOptions) -> Wish:
     )
 
 
-async def ensure(
-    c: Connection, name: str, wish: Wish, required: dict[str, Any], *, patience: float = 0.0
-) -> dict[str, Any]:
-    """Makes a stream if it is missing; returns its info.
-
-    required: what must be so if it is there. Raises TopologyMismatch, JetStreamError.
-    """
-    info = await _ensure_within(patience, c, name, wish)
-    there = info["config"]
-    wrong = _differences(required, there)
-    wanted = wish.config["subjects"]
-    wrong += [f"subjects lack {s!r}" for s in wanted if s not in there.get("subjects", [])]
-    _refuse(f"stream {name}", wrong)
-    return info
-
-
 async def copies_there(c: Connection, pool: str, wanted: int = 0) -> tuple[int, ...]:
     """Numbers of copies to try for a stream that is the truth: not fewer than the work stream
     has, where nothing is wanted, although one of the servers may be away now."""
@@ -145,13 +117,13 @@ async def ensure_consumers(c: Connection, pool: str, offer: str, epoch: str) -> 
     TopologyMismatch; JetStreamError if the stream is gone.
     """
     for lane in LANES:
-        await _ensure_consumer(c, pool, offer, lane, epoch)
+        await jetstream.ensure_consumer(c, _consumer(pool, offer, lane, epoch))
     await _purge_stranded(c, pool)
 
 
 async def ensure_local_consumer(c: Connection, pool: str, offer: str, epoch: str) -> None:
     """Make the consumer of chunks for one agent alone, if it is missing."""
-    await _ensure_consumer(c, pool, offer, subjects.LOCAL, epoch)
+    await jetstream.ensure_consumer(c, _consumer(pool, offer, subjects.LOCAL, epoch))
 
 
 async def remember(
@@ -174,62 +146,14 @@ async def known(c: Connection, pool: str, function: str) -> bool:
 
 
 async def purge(c: Connection, pool: str, subject: str) -> int:
-    """Removes the waiting chunks on a subject (wildcards allowed); returns how many."""
-    try:
-        answer = await c.api(f"STREAM.PURGE.{subjects.stream(pool)}", {"filter": subject})
-    except JetStreamError as error:
-        if error.err_code != STREAM_NOT_FOUND:
-            raise
-        return 0
-    return int(answer.get("purged", 0))
+    """Remove the waiting chunks on a subject (wildcards allowed); return how many."""
+    return await jetstream.purge(c, subjects.stream(pool), subject)
 
 
-async def _ensure_within(patience: float, c: Connection, name: str, wish: Wish) -> dict[str, Any]:
-    began = time.monotonic()
-    while True:
-        waited = time.monotonic() - began
-        try:
-            return await _ensure(
-                c, name, wish, wait_for_peers=waited < min(patience, PEERS_SECONDS)
-            )
-        except JetmapError as error:
-            if waited >= patience or not is_passing(error, clustered=c.clustered):
-                raise
-            logger.info("waiting for the broker: %s", error)
-        await asyncio.sleep(RETRY_SECONDS)
-
-
-async def _ensure(
-    c: Connection, name: str, wish: Wish, *, wait_for_peers: bool = False
-) -> dict[str, Any]:
-    """The stream's info; asks first, because not everyone may create."""
-    try:
-        return await c.api(f"STREAM.INFO.{name}")
-    except JetStreamError as error:
-        if error.err_code != STREAM_NOT_FOUND:
-            raise advised(error, name, wish.config) from error
-    return await make(c, name, wish, wait_for_peers=wait_for_peers)
-
-
-async def _ensure_consumer(c: Connection, pool: str, offer: str, lane: str, epoch: str) -> None:
-    stream = subjects.stream(pool)
+def _consumer(pool: str, offer: str, lane: str, epoch: str) -> dict[str, Any]:
+    """The request to create an offer's consumer."""
     name = subjects.consumer(offer, lane, epoch)
-    request = consumer_config(stream, name, subjects.lane_work(pool, offer, lane))
-    config = request["config"]
-    try:
-        info = await c.api(f"CONSUMER.INFO.{stream}.{name}")
-    except JetStreamError as error:
-        if error.err_code != CONSUMER_NOT_FOUND:
-            raise
-        try:
-            info = await c.api(f"CONSUMER.CREATE.{stream}.{name}", request)
-        except JetStreamError as refused:
-            if refused.err_code != CONSUMER_EXISTS:
-                raise advised(refused, f"{name} of stream {stream}") from refused
-            info = await c.api(f"CONSUMER.INFO.{stream}.{name}")
-    # An account may limit how many chunks are out at once; fewer do no harm.
-    del config["max_ack_pending"]
-    _refuse(f"consumer {name} of stream {stream}", _differences(config, info["config"]))
+    return consumer_config(subjects.stream(pool), name, subjects.lane_work(pool, offer, lane))
 
 
 def consumer_config(stream: str, name: str, subject: str) -> dict[str, Any]:
@@ -249,22 +173,6 @@ def consumer_config(stream: str, name: str, subject: str) -> dict[str, Any]:
     return {"stream_name": stream, "config": config, "action": "create"}
 
 
-def _differences(required: dict[str, Any], there: dict[str, Any]) -> list[str]:
-    return [
-        f"{key} is {there.get(key)!r}, not {value!r}"
-        for key, value in required.items()
-        if there.get(key, type(value)()) != value
-    ]
-
-
-def _refuse(what: str, wrong: list[str]) -> None:
-    if wrong:
-        raise TopologyMismatch(
-            f"{what} on the NATS server is not as jetmap needs it: {'; '.join(wrong)}. "
-            "Delete it, or use another pool."
-        )
-
-
 async def _purge_stranded(c: Connection, pool: str) -> None:
     """Purges chunks that wait for an offer without consumers, twice as long as a consumer
     outlives its agents. If one was still wanted, its dispatcher publishes it again."""
@@ -274,34 +182,17 @@ async def _purge_stranded(c: Connection, pool: str) -> None:
         waiting = {subject.split(".")[3] for subject in info["state"].get("subjects") or {}}
         if not waiting:
             return
-        served = await _served(c, stream)
+        names = await jetstream.consumers(c, stream)
+        served = {name.rsplit("-", 2)[0] for name in names}
         for offer in waiting - served:
             chunks = f"jetmap.work.{pool}.{offer}.>"
             oldest = await c.api(f"STREAM.MSG.GET.{stream}", {"seq": 1, "next_by_subj": chunks})
-            age = _time(info["ts"]) - _time(oldest["message"]["time"])
+            age = parsed_time(info["ts"]) - parsed_time(oldest["message"]["time"])
             if age.total_seconds() > 2 * INACTIVE:
                 purged = await purge(c, pool, chunks)
                 logger.warning("%d chunks of offer %s purged: nobody serves it", purged, offer)
     except (JetStreamError, KeyError) as error:
         logger.debug("stranded chunks not looked for: %s", error)
-
-
-async def _served(c: Connection, stream: str) -> set[str]:
-    offers: set[str] = set()
-    offset = 0
-    while True:
-        page = await c.api(f"CONSUMER.LIST.{stream}", {"offset": offset})
-        found = page.get("consumers") or []
-        offers |= {consumer["name"].rsplit("-", 2)[0] for consumer in found}
-        offset += len(found)
-        if not found or offset >= page.get("total", 0):
-            return offers
-
-
-def _time(text: str) -> datetime:
-    """An RFC 3339 time; of its nanoseconds, microseconds are kept."""
-    seconds, _, rest = text.removesuffix("Z").partition(".")
-    return datetime.fromisoformat(f"{seconds}.{rest[:6]:0<6}")
 
 
 def _kv_stream(pool: str) -> str:
@@ -325,7 +216,7 @@ async def _ensure_bucket(c: Connection, pool: str) -> None:
     except JetStreamError as error:
         if error.err_code != STREAM_NOT_FOUND:
             raise
-        await _ensure(c, name, bucket_wish(pool, await copies_there(c, pool)))
+        await jetstream.find_stream(c, name, bucket_wish(pool, await copies_there(c, pool)))
 
 
 def bucket_wish(pool: str, copies: Sequence[int]) -> Wish:
@@ -360,7 +251,7 @@ async def _create_key(c: Connection, pool: str, key: str, value: bytes) -> int:
             answer = await c.request(subject, value, headers=headers)
             return int(checked(answer)["seq"])
         except JetStreamError as error:
-            if error.err_code != WRONG_LAST_SEQUENCE:  # else somebody was faster
+            if error.err_code != jetstream.WRONG_LAST_SEQUENCE:  # else somebody was faster
                 raise
 
 
@@ -370,7 +261,7 @@ async def _revision(c: Connection, pool: str, key: str) -> int | None:
             f"STREAM.MSG.GET.{_kv_stream(pool)}", {"last_by_subj": _kv_subject(pool, key)}
         )
     except JetStreamError as error:
-        if error.err_code in (NO_MESSAGE, STREAM_NOT_FOUND):
+        if error.err_code in (jetstream.NO_MESSAGE, STREAM_NOT_FOUND):
             return None
         raise
     return int(answer["message"]["seq"])

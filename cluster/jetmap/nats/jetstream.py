@@ -1,0 +1,144 @@
+"""JetStream's API, as far as it is the same for every stream that jetmap makes.
+
+Everything is made if it is missing and never altered if it is there: two processes may race
+for each of these, and an operator may have made them with an account that alone may.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from datetime import datetime
+from typing import Any
+
+from jetmap.errors import JetmapError, TopologyMismatch
+
+from .connection import Connection, JetStreamError
+from .errors import advised, is_passing
+from .provision import STREAM_NOT_FOUND, Wish, make
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 0.5
+PATIENCE = 20.0  # Seconds that a starting process waits for the broker: an election, and a little.
+PEERS_SECONDS = 5.0  # Of that, for servers that a cluster lacks for all copies of a stream.
+CONSUMER_NOT_FOUND = 10014
+NO_MESSAGE = 10037
+WRONG_LAST_SEQUENCE = 10071
+CONSUMER_EXISTS = 10148
+
+
+async def ensure(
+    c: Connection, name: str, wish: Wish, required: dict[str, Any], *, patience: float = 0.0
+) -> dict[str, Any]:
+    """Makes a stream if it is missing; returns its info.
+
+    required: what must be so if it is there. Raises TopologyMismatch, JetStreamError.
+    """
+    info = await _ensure_within(patience, c, name, wish)
+    there = info["config"]
+    wrong = _differences(required, there)
+    wanted = wish.config["subjects"]
+    wrong += [f"subjects lack {s!r}" for s in wanted if s not in there.get("subjects", [])]
+    _refuse(f"stream {name}", wrong)
+    return info
+
+
+async def ensure_consumer(c: Connection, request: dict[str, Any]) -> None:
+    """Make a consumer, by the request that creates it, if it is missing.
+
+    Raises TopologyMismatch if it is there with another configuration.
+    """
+    stream, config = request["stream_name"], dict(request["config"])
+    name = config["name"]
+    try:
+        info = await c.api(f"CONSUMER.INFO.{stream}.{name}")
+    except JetStreamError as error:
+        if error.err_code != CONSUMER_NOT_FOUND:
+            raise
+        try:
+            info = await c.api(f"CONSUMER.CREATE.{stream}.{name}", request)
+        except JetStreamError as refused:
+            if refused.err_code != CONSUMER_EXISTS:
+                raise advised(refused, f"{name} of stream {stream}") from refused
+            info = await c.api(f"CONSUMER.INFO.{stream}.{name}")
+    # An account may limit how many chunks are out at once; fewer do no harm.
+    del config["max_ack_pending"]
+    _refuse(f"consumer {name} of stream {stream}", _differences(config, info["config"]))
+
+
+async def purge(c: Connection, stream: str, subject: str) -> int:
+    """Remove a stream's messages on a subject (wildcards allowed); return how many."""
+    try:
+        answer = await c.api(f"STREAM.PURGE.{stream}", {"filter": subject})
+    except JetStreamError as error:
+        if error.err_code != STREAM_NOT_FOUND:
+            raise
+        return 0
+    return int(answer.get("purged", 0))
+
+
+async def consumers(c: Connection, stream: str) -> set[str]:
+    """The names of a stream's consumers."""
+    names: set[str] = set()
+    while True:
+        page = await c.api(f"CONSUMER.LIST.{stream}", {"offset": len(names)})
+        found = page.get("consumers") or []
+        names |= {consumer["name"] for consumer in found}
+        if not found or len(names) >= page.get("total", 0):
+            return names
+
+
+async def find_stream(c: Connection, name: str, wish: Wish) -> dict[str, Any]:
+    """A stream's info; the stream is made if it is missing."""
+    return await _ensure(c, name, wish)
+
+
+def parsed_time(text: str) -> datetime:
+    """An RFC 3339 time; of its nanoseconds, microseconds are kept."""
+    seconds, _, rest = text.removesuffix("Z").partition(".")
+    return datetime.fromisoformat(f"{seconds}.{rest[:6]:0<6}")
+
+
+async def _ensure_within(patience: float, c: Connection, name: str, wish: Wish) -> dict[str, Any]:
+    began = time.monotonic()
+    while True:
+        waited = time.monotonic() - began
+        try:
+            return await _ensure(
+                c, name, wish, wait_for_peers=waited < min(patience, PEERS_SECONDS)
+            )
+        except JetmapError as error:
+            if waited >= patience or not is_passing(error, clustered=c.clustered):
+                raise
+            logger.info("waiting for the broker: %s", error)
+        await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _ensure(
+    c: Connection, name: str, wish: Wish, *, wait_for_peers: bool = False
+) -> dict[str, Any]:
+    """The stream's info; asks first, because not everyone may create."""
+    try:
+        return await c.api(f"STREAM.INFO.{name}")
+    except JetStreamError as error:
+        if error.err_code != STREAM_NOT_FOUND:
+            raise advised(error, name, wish.config) from error
+    return await make(c, name, wish, wait_for_peers=wait_for_peers)
+
+
+def _differences(required: dict[str, Any], there: dict[str, Any]) -> list[str]:
+    return [
+        f"{key} is {there.get(key)!r}, not {value!r}"
+        for key, value in required.items()
+        if there.get(key, type(value)()) != value
+    ]
+
+
+def _refuse(what: str, wrong: list[str]) -> None:
+    if wrong:
+        raise TopologyMismatch(
+            f"{what} on the NATS server is not as jetmap needs it: {'; '.join(wrong)}. "
+            "Delete it, or use another pool."
+        )
