@@ -201,5 +201,6 @@ def sequence(value: Iterable[Any]) -> list[Any]:
 register(Kind("dict", lambda value: [items_of(value.items())], dict))
 
 # Each module registers its kinds here.
+from . import standard as standard  # noqa: E402
 from .classes import class_kind  # noqa: E402
 from .scientific import scientific_kind  # noqa: E402
