@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar, assert_type, overload
 
 from jetmap import Cluster, ItemError, Job, Outcome, Stream, SyncCluster, SyncJob, SyncStream, task
+from jetmap.nats.broker import Broker
+from jetmap.nats.connection import Connection
+from jetmap.testing import MemoryConnection
 
 T = TypeVar("T")
 
@@ -136,3 +139,7 @@ def blocking(cluster: SyncCluster) -> None:
 def decorated() -> None:
     assert_type(is_prime(7), bool)
     assert_type(power(7, exponent=2), int)
+
+
+def brokers(real: Connection, memory: MemoryConnection) -> list[Broker]:
+    return [real, memory]

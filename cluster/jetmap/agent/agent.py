@@ -17,9 +17,8 @@ from jetmap.errors import JetmapError
 from jetmap.logs import Limited
 from jetmap.machine import boot_id, choose_cores
 from jetmap.nats import jetstream
-from jetmap.nats.broker import Message
-from jetmap.nats.connection import Connection, JetStreamError, Subscription
-from jetmap.nats.errors import Forbidden, is_lasting
+from jetmap.nats.broker import Broker, Message, Subscription
+from jetmap.nats.errors import Forbidden, JetStreamError, is_lasting
 from jetmap.wire import counts, subjects
 from jetmap.wire.messages import (
     AgentMail,
@@ -83,7 +82,7 @@ class Agent:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Broker,
         options: AgentOptions,
         start: StartWorker = WorkerProcess.start,
     ) -> None:

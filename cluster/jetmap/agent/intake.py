@@ -14,8 +14,7 @@ from typing import Any
 import msgspec
 
 from jetmap.errors import JetmapError
-from jetmap.nats.broker import Message
-from jetmap.nats.connection import Connection, Subscription
+from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.wire import subjects
 
 from .pulls import AgentLane, Pull, Pulls, Verdict
@@ -50,7 +49,7 @@ class Intake:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Broker,
         pool: str,
         inbox: str,
         take: Callable[[Delivered], Awaitable[None]],

@@ -9,7 +9,7 @@ import logging
 import msgspec
 
 from jetmap.errors import JetmapError
-from jetmap.nats.connection import Connection
+from jetmap.nats.broker import Broker
 from jetmap.wire import pool_streams
 from jetmap.wire.messages import FunctionInfo, Presence, Ready
 from jetmap.wire.versions import pickles
@@ -35,7 +35,7 @@ class Offer:
     """name: the digest that names the queue group; empty until a worker is ready. rank: orders
     offers by age. epoch: of the work stream."""
 
-    def __init__(self, connection: Connection, options: AgentOptions) -> None:
+    def __init__(self, connection: Broker, options: AgentOptions) -> None:
         self.name = ""
         self.rank = 0
         self.epoch = ""

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import msgspec
 
 from jetmap.errors import JetmapError
-from jetmap.nats.broker import Message
-from jetmap.nats.connection import Connection, JetStreamError, Subscription, checked
-from jetmap.nats.errors import lacks_room
+from jetmap.nats.broker import Broker, Message, Subscription
+from jetmap.nats.errors import JetStreamError, checked, lacks_room
 from jetmap.wire import subjects
 from jetmap.wire.messages import Report, encode
 
@@ -44,7 +43,7 @@ class Storing:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Broker,
         pool: str,
         inbox: str,
         told: Callable[[Holding, bytes], Awaitable[None]],

@@ -15,8 +15,9 @@ from jetmap.errors import ConfigurationError, JetmapError, TopologyMismatch
 from jetmap.jobs.streams import StoreOptions, wishes
 from jetmap.nats import jetstream, provision
 from jetmap.nats.auth import Auth, without_secrets
-from jetmap.nats.connection import Connection, JetStreamError
-from jetmap.nats.errors import advised
+from jetmap.nats.broker import Broker
+from jetmap.nats.connection import Connection
+from jetmap.nats.errors import JetStreamError, advised
 from jetmap.nats.provision import described
 from jetmap.nats.server import find_binary
 from jetmap.settings import Settings, config_file, unknown_variables
@@ -223,7 +224,7 @@ async def check_broker(settings: Settings) -> Findings:
         await connection.close()
 
 
-async def _work_stream(connection: Connection, settings: Settings) -> str:
+async def _work_stream(connection: Broker, settings: Settings) -> str:
     """What a worker or gateway would exit for: the work stream, and the right to make it."""
     name = subjects.stream(settings.pool)
     there = await is_there(connection, name)
@@ -240,14 +241,14 @@ async def _work_stream(connection: Connection, settings: Settings) -> str:
     )
 
 
-async def _bucket(connection: Connection, settings: Settings) -> None:
+async def _bucket(connection: Broker, settings: Settings) -> None:
     """functions are not remembered while no worker is there"""
     wish = pool_streams.bucket_wish(settings.pool, provision.copies(connection, 0))
     if await is_there(connection, wish.config["name"]) is None:
         await try_stream(connection, wish)
 
 
-async def _jobs(connection: Connection, settings: Settings) -> None:
+async def _jobs(connection: Broker, settings: Settings) -> None:
     """no jobs, only maps"""
     options = StoreOptions(settings.job_replicas, settings.job_store_bytes)
     copies = provision.copies(connection, settings.job_replicas)
@@ -258,7 +259,7 @@ async def _jobs(connection: Connection, settings: Settings) -> None:
             await jetstream.ensure(connection, wish.config["name"], wish, required)
 
 
-async def _may_create(connection: Connection, settings: Settings, *calls: str) -> None:
+async def _may_create(connection: Broker, settings: Settings, *calls: str) -> None:
     """Raises Forbidden unless the server lets us ask for this, and a worker for its consumers."""
     if settings.tasks:
         calls += (f"CONSUMER.CREATE.{subjects.stream(settings.pool)}.check",)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from jetmap.machine import allowed_cpus, boot_id, choose_cores
-from jetmap.nats.connection import Connection
+from jetmap.nats.broker import Broker
 from jetmap.wire import subjects
 from jetmap.wire.messages import Ping, Presence, encode
 
@@ -31,7 +31,7 @@ class Share:
     warning: str | None = None
 
 
-async def taken_cores(connection: Connection, pool: str) -> dict[int, int]:
+async def taken_cores(connection: Broker, pool: str) -> dict[int, int]:
     """Cores of this machine that agents of the pool have pinned, and the process id of each."""
     found: dict[str, Presence] = {}
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from jetmap.errors import JetmapError
-from jetmap.nats.connection import Connection
+from jetmap.nats.broker import Broker
 from jetmap.nats.errors import Forbidden, JetStreamError, advised
 from jetmap.nats.provision import STREAM_NOT_FOUND, Wish, described, make
 from jetmap.wire import subjects
 from jetmap.wire.pool_streams import consumer_config
 
 
-async def is_there(c: Connection, name: str) -> dict[str, Any] | None:
+async def is_there(c: Broker, name: str) -> dict[str, Any] | None:
     """A stream's configuration, or None if there is no such stream."""
     try:
         found: dict[str, Any] = (await c.api(f"STREAM.INFO.{name}"))["config"]
@@ -23,7 +23,7 @@ async def is_there(c: Connection, name: str) -> dict[str, Any] | None:
     return found
 
 
-async def try_stream(c: Connection, wish: Wish, *, consumers: int = 0) -> str | None:
+async def try_stream(c: Broker, wish: Wish, *, consumers: int = 0) -> str | None:
     """Make a stream like this one under another name, and consumers of it, and remove it.
 
     Returns how it was made; None where this account may not remove the trial, so that nothing
@@ -52,7 +52,7 @@ async def try_stream(c: Connection, wish: Wish, *, consumers: int = 0) -> str | 
     return described(str(wish.config["name"]), info["config"])
 
 
-async def _may_remove(c: Connection, name: str) -> bool:
+async def _may_remove(c: Broker, name: str) -> bool:
     try:
         await c.api(f"STREAM.DELETE.{name}")
     except Forbidden:
@@ -62,7 +62,7 @@ async def _may_remove(c: Connection, name: str) -> bool:
     return True
 
 
-async def _remove(c: Connection, name: str) -> None:
+async def _remove(c: Broker, name: str) -> None:
     try:
         await c.api(f"STREAM.DELETE.{name}")
     except JetmapError:

@@ -15,6 +15,7 @@ from jetmap.agent.agent import DRAIN_FLUSH_SECONDS, Agent
 from jetmap.agent.options import AgentOptions
 from jetmap.errors import ConfigurationError, WorkerStartFailed
 from jetmap.nats.auth import Auth
+from jetmap.nats.broker import Broker
 from jetmap.nats.connection import Connection
 from jetmap.settings import Settings
 from jetmap.wire.messages import Presence, Setup
@@ -77,7 +78,7 @@ async def serve(settings: Settings) -> int:
         await connection.close()
 
 
-async def _offer(agent: Agent, connection: Connection, settings: Settings, stop: Stop) -> int:
+async def _offer(agent: Agent, connection: Broker, settings: Settings, stop: Stop) -> int:
     state = Watch()
     if not settings.reload:
         # We say it ourselves, once and shorter.

@@ -11,8 +11,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from jetmap.errors import JetmapError, NotImportable, NoWorkers, UnknownFunction, WorkerStartFailed
-from jetmap.nats.broker import Message
-from jetmap.nats.connection import Connection, Subscription
+from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import FunctionRef, Ping, Presence, encode
 from jetmap.wire.seals import Sealer
@@ -36,7 +35,7 @@ class Attendance:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Broker,
         pool: str,
         changed: Callable[[], Awaitable[None]],
         sealer: Sealer | None = None,

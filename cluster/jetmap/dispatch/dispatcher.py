@@ -21,8 +21,7 @@ from jetmap.errors import (
     TooManyMaps,
 )
 from jetmap.nats import jetstream
-from jetmap.nats.broker import Message
-from jetmap.nats.connection import Connection, Subscription
+from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import Claim, ClaimAnswer, Delivery, Format, FunctionRef, Report, encode
 
@@ -52,7 +51,7 @@ _claim = msgspec.msgpack.Decoder(Claim).decode
 class Dispatcher:
     """Cuts maps into chunks, publishes them, and gives out each item's one outcome."""
 
-    def __init__(self, connection: Connection, options: DispatchOptions) -> None:
+    def __init__(self, connection: Broker, options: DispatchOptions) -> None:
         self.id = subjects.new_id()
         self.stats = Stats()
         self._connection = connection

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jetmap.errors import JetmapError, LimitExceeded
-from jetmap.nats.broker import Message
-from jetmap.nats.connection import Connection
+from jetmap.nats.broker import Broker, Message
 from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import Chunk, Confirmation, Withdraw, encode
 
@@ -41,7 +40,7 @@ class Outbox:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Broker,
         options: DispatchOptions,
         inbox: str,
         *,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from jetmap.errors import JetmapError
-from jetmap.nats.connection import Connection
+from jetmap.nats.broker import Broker
 from jetmap.wire import subjects
 from jetmap.wire.messages import ErrorRecord
 
@@ -39,7 +39,7 @@ class Recovery:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Broker,
         maps: Mapping[str, MapRun],
         scheduler: Scheduler,
         attendance: Attendance,

@@ -9,8 +9,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 from jetmap.errors import BrokerUnreachable, JetmapError
-from jetmap.nats.broker import Message
-from jetmap.nats.connection import JetStreamError, Subscription
+from jetmap.nats.broker import Message, Subscription
+from jetmap.nats.errors import JetStreamError
 from jetmap.wire import subjects
 
 from . import streams

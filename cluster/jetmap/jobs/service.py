@@ -21,8 +21,8 @@ from jetmap.errors import (
     UnknownJob,
     WorkerStartFailed,
 )
-from jetmap.nats.connection import Connection, JetStreamError
-from jetmap.nats.errors import lacks_room
+from jetmap.nats.broker import Broker
+from jetmap.nats.errors import JetStreamError, lacks_room
 from jetmap.wire import subjects
 from jetmap.wire.messages import Format
 
@@ -69,7 +69,7 @@ class Jobs:
     """
 
     def __init__(
-        self, connection: Connection, dispatcher: Dispatcher, pool: str, options: JobOptions
+        self, connection: Broker, dispatcher: Dispatcher, pool: str, options: JobOptions
     ) -> None:
         self._connection = connection
         self._dispatcher = dispatcher

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from jetmap.errors import BrokerUnreachable, JetmapError
 from jetmap.nats import jetstream
-from jetmap.nats.connection import Connection, JetStreamError, checked
-from jetmap.nats.errors import lacks_room
+from jetmap.nats.broker import Broker
+from jetmap.nats.errors import JetStreamError, checked, lacks_room
 from jetmap.nats.provision import STREAM_NOT_FOUND, Wish
 from jetmap.wire import subjects
 
@@ -27,7 +27,7 @@ PIECE_BYTES = 64 << 10  # Together more than one message of outcomes, by which a
 class Spare:
     """The filler of one pool."""
 
-    def __init__(self, connection: Connection, pool: str) -> None:
+    def __init__(self, connection: Broker, pool: str) -> None:
         self._connection = connection
         self._pool = pool
         self._stream = subjects.job_stream(pool, "SPARE")

@@ -14,9 +14,8 @@ import msgspec
 
 from jetmap.errors import BrokerUnreachable, JetmapError, NoRoom
 from jetmap.nats import jetstream
-from jetmap.nats.broker import Message
-from jetmap.nats.connection import Connection, JetStreamError, Subscription, checked
-from jetmap.nats.errors import lacks_room
+from jetmap.nats.broker import Broker, Message, Subscription
+from jetmap.nats.errors import JetStreamError, checked, lacks_room
 from jetmap.nats.provision import STREAM_NOT_FOUND
 from jetmap.wire import subjects
 
@@ -52,7 +51,7 @@ class Conflict(JetmapError):  # noqa: N818  # it is no fault
 class Store:
     """The streams of one pool's jobs."""
 
-    def __init__(self, connection: Connection, pool: str) -> None:
+    def __init__(self, connection: Broker, pool: str) -> None:
         self.connection = connection
         self.pool = pool
         self.spare = Spare(connection, pool)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jetmap.nats import jetstream
-from jetmap.nats.connection import Connection, JetStreamError
+from jetmap.nats.broker import Broker
+from jetmap.nats.errors import JetStreamError
 from jetmap.nats.provision import STREAM_NOT_FOUND, Wish, halves
 from jetmap.wire import pool_streams, subjects
 
@@ -26,7 +27,7 @@ class StoreOptions:
     max_bytes: int = 8 << 30
 
 
-async def last(c: Connection, pool: str) -> int | None:
+async def last(c: Broker, pool: str) -> int | None:
     """The sequence number of what was written last of all jobs; None: nobody has made them."""
     try:
         info = await c.api(f"STREAM.INFO.{subjects.job_stream(pool, 'JOBS')}")
@@ -37,7 +38,7 @@ async def last(c: Connection, pool: str) -> int | None:
     return int(info["state"]["last_seq"])
 
 
-async def ensure(c: Connection, store: Store, options: StoreOptions) -> None:
+async def ensure(c: Broker, store: Store, options: StoreOptions) -> None:
     """Makes those that are missing. Raises TopologyMismatch, naming each setting that differs."""
     pool = store.pool
     copies = await pool_streams.copies_there(c, pool, options.replicas)

@@ -53,7 +53,19 @@ class Broker(Protocol):
     kv_prefix: str
 
     @property
-    def connected(self) -> bool: ...
+    def connected(self) -> bool:
+        """Whether a server can be reached now."""
+        ...
+
+    @property
+    def clustered(self) -> bool:
+        """Whether several servers may hold the streams."""
+        ...
+
+    @property
+    def server_name(self) -> str:
+        """The server's own name."""
+        ...
 
     @property
     def max_payload(self) -> int:

@@ -14,8 +14,8 @@ from typing import Any
 
 from jetmap.errors import JetmapError, TopologyMismatch
 
-from .connection import Connection, JetStreamError
-from .errors import advised, is_passing
+from .broker import Broker
+from .errors import JetStreamError, advised, is_passing
 from .provision import STREAM_NOT_FOUND, Wish, make
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ CONSUMER_EXISTS = 10148
 
 
 async def ensure(
-    c: Connection, name: str, wish: Wish, required: dict[str, Any], *, patience: float = 0.0
+    c: Broker, name: str, wish: Wish, required: dict[str, Any], *, patience: float = 0.0
 ) -> dict[str, Any]:
     """Makes a stream if it is missing; returns its info.
 
@@ -45,7 +45,7 @@ async def ensure(
     return info
 
 
-async def ensure_consumer(c: Connection, request: dict[str, Any]) -> None:
+async def ensure_consumer(c: Broker, request: dict[str, Any]) -> None:
     """Make a consumer, by the request that creates it, if it is missing.
 
     Raises TopologyMismatch if it is there with another configuration.
@@ -68,7 +68,7 @@ async def ensure_consumer(c: Connection, request: dict[str, Any]) -> None:
     _refuse(f"consumer {name} of stream {stream}", _differences(config, info["config"]))
 
 
-async def purge(c: Connection, stream: str, subject: str) -> int:
+async def purge(c: Broker, stream: str, subject: str) -> int:
     """Remove a stream's messages on a subject (wildcards allowed); return how many."""
     try:
         answer = await c.api(f"STREAM.PURGE.{stream}", {"filter": subject})
@@ -79,7 +79,7 @@ async def purge(c: Connection, stream: str, subject: str) -> int:
     return int(answer.get("purged", 0))
 
 
-async def consumers(c: Connection, stream: str) -> set[str]:
+async def consumers(c: Broker, stream: str) -> set[str]:
     """The names of a stream's consumers."""
     names: set[str] = set()
     while True:
@@ -90,7 +90,7 @@ async def consumers(c: Connection, stream: str) -> set[str]:
             return names
 
 
-async def find_stream(c: Connection, name: str, wish: Wish) -> dict[str, Any]:
+async def find_stream(c: Broker, name: str, wish: Wish) -> dict[str, Any]:
     """A stream's info; the stream is made if it is missing."""
     return await _ensure(c, name, wish)
 
@@ -101,7 +101,7 @@ def parsed_time(text: str) -> datetime:
     return datetime.fromisoformat(f"{seconds}.{rest[:6]:0<6}")
 
 
-async def _ensure_within(patience: float, c: Connection, name: str, wish: Wish) -> dict[str, Any]:
+async def _ensure_within(patience: float, c: Broker, name: str, wish: Wish) -> dict[str, Any]:
     began = time.monotonic()
     while True:
         waited = time.monotonic() - began
@@ -117,7 +117,7 @@ async def _ensure_within(patience: float, c: Connection, name: str, wish: Wish) 
 
 
 async def _ensure(
-    c: Connection, name: str, wish: Wish, *, wait_for_peers: bool = False
+    c: Broker, name: str, wish: Wish, *, wait_for_peers: bool = False
 ) -> dict[str, Any]:
     """The stream's info; asks first, because not everyone may create."""
     try:

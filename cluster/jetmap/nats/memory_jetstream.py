@@ -43,6 +43,7 @@ class MemoryJetStream:
 
     def __init__(self, clock: Clock, route: Callable[[MemoryMessage], None]) -> None:
         self.streams: dict[str, Stream] = {}
+        self._created = 0.0
         self._clock = clock
         self._route = route
 
@@ -210,13 +211,15 @@ class MemoryJetStream:
         return None
 
     def _make_stream(self, name: str, config: dict[str, Any], *, update: bool) -> dict[str, Any]:
-        there = self.streams.get(name)
+        there = self._stream(name) if update else self.streams.get(name)
         if there is not None and not update and there.config != config:
             raise ApiError(400, 10058, "stream name already in use with a different configuration")
         if config.get("num_replicas", 1) > 1:
             raise ApiError(500, 10074, "replicas > 1 not supported in non-clustered mode")
         if there is None:
-            there = self.streams[name] = Stream({}, self._clock.now())
+            # Never two at one time, so that a stream made anew can be told from the last.
+            self._created = max(self._clock.now(), self._created + 1e-6)
+            there = self.streams[name] = Stream({}, self._created)
         there.config = dict(config)
         return self._stream_info(there, {})
 
@@ -239,7 +242,9 @@ class MemoryJetStream:
             case ["MSG", "GET"]:
                 return {"message": _as_json(self._find(stream, request))}
             case ["MSG", "DELETE"]:
-                return {"success": bool(stream.remove([request["seq"]]))}
+                if not stream.remove([request["seq"]]):
+                    raise ApiError(400, 10043, f"no message with sequence {request['seq']}")
+                return {"success": True}
         return None
 
     def _stream_info(self, stream: Stream, request: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .connection import Connection
+from .broker import Broker
 from .errors import JetStreamError, advised
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def halves(storage: str, largest: int, least: int) -> list[tuple[str, int]]:
     return [(storage, size) for size in sizes]
 
 
-def copies(c: Connection, wanted: int) -> tuple[int, ...]:
+def copies(c: Broker, wanted: int) -> tuple[int, ...]:
     """Numbers of copies to try; wanted 0: as many as help, and fewer where they do not fit.
 
     A server with a leaf node or a cluster name says that it is of a cluster, and behind a domain
@@ -62,7 +62,7 @@ def copies(c: Connection, wanted: int) -> tuple[int, ...]:
     return (COPIES, 1) if c.clustered else (1,)
 
 
-async def make(c: Connection, name: str, wish: Wish, *, wait_for_peers: bool) -> dict[str, Any]:
+async def make(c: Broker, name: str, wish: Wish, *, wait_for_peers: bool) -> dict[str, Any]:
     """Make the stream with the first configuration that JetStream accepts; returns its info.
 
     wait_for_peers: raise JetStreamError (10005) where too few servers are there, instead of

@@ -19,7 +19,8 @@ from urllib.parse import quote
 import msgspec
 
 from jetmap.nats import jetstream
-from jetmap.nats.connection import Connection, JetStreamError, checked
+from jetmap.nats.broker import Broker
+from jetmap.nats.errors import JetStreamError, checked
 from jetmap.nats.jetstream import parsed_time
 from jetmap.nats.provision import STREAM_NOT_FOUND, Wish, copies, halves
 
@@ -64,7 +65,7 @@ class StreamOptions:
 
 
 async def ensure_stream(
-    c: Connection, pool: str, options: StreamOptions | None = None, *, patience: float = 0.0
+    c: Broker, pool: str, options: StreamOptions | None = None, *, patience: float = 0.0
 ) -> str:
     """Makes the pool's work stream if it is missing; returns its epoch.
 
@@ -79,7 +80,7 @@ async def ensure_stream(
     return hashlib.sha256(info["created"].encode()).hexdigest()[:8]
 
 
-def work_wish(c: Connection, pool: str, options: StreamOptions) -> Wish:
+def work_wish(c: Broker, pool: str, options: StreamOptions) -> Wish:
     """The work stream as it is made if it is missing. It is a queue, not the truth, so a smaller
     one, another storage or a single copy do rather than none."""
     other: Literal["memory", "file"] = "file" if options.storage == "memory" else "memory"
@@ -99,7 +100,7 @@ def work_wish(c: Connection, pool: str, options: StreamOptions) -> Wish:
     )
 
 
-async def copies_there(c: Connection, pool: str, wanted: int = 0) -> tuple[int, ...]:
+async def copies_there(c: Broker, pool: str, wanted: int = 0) -> tuple[int, ...]:
     """Numbers of copies to try for a stream that is the truth: not fewer than the work stream
     has, where nothing is wanted, although one of the servers may be away now."""
     found = copies(c, wanted)
@@ -110,7 +111,7 @@ async def copies_there(c: Connection, pool: str, wanted: int = 0) -> tuple[int, 
     return found
 
 
-async def ensure_consumers(c: Connection, pool: str, offer: str, epoch: str) -> None:
+async def ensure_consumers(c: Broker, pool: str, offer: str, epoch: str) -> None:
     """Makes the offer's consumers, one a lane, if they are missing.
 
     Also purges chunks of offers that nobody has served for ten minutes. Raises
@@ -121,13 +122,13 @@ async def ensure_consumers(c: Connection, pool: str, offer: str, epoch: str) -> 
     await _purge_stranded(c, pool)
 
 
-async def ensure_local_consumer(c: Connection, pool: str, offer: str, epoch: str) -> None:
+async def ensure_local_consumer(c: Broker, pool: str, offer: str, epoch: str) -> None:
     """Make the consumer of chunks for one agent alone, if it is missing."""
     await jetstream.ensure_consumer(c, _consumer(pool, offer, subjects.LOCAL, epoch))
 
 
 async def remember(
-    c: Connection, pool: str, offer: str, version: str, functions: Sequence[FunctionInfo]
+    c: Broker, pool: str, offer: str, version: str, functions: Sequence[FunctionInfo]
 ) -> int:
     """Writes down that the offer exists; returns its rank, which orders offers by age."""
     await _ensure_bucket(c, pool)
@@ -140,12 +141,12 @@ async def remember(
     return rank
 
 
-async def known(c: Connection, pool: str, function: str) -> bool:
+async def known(c: Broker, pool: str, function: str) -> bool:
     """Whether any offer of this pool ever had a function of this name."""
     return await _revision(c, pool, _function_key(function)) is not None
 
 
-async def purge(c: Connection, pool: str, subject: str) -> int:
+async def purge(c: Broker, pool: str, subject: str) -> int:
     """Remove the waiting chunks on a subject (wildcards allowed); return how many."""
     return await jetstream.purge(c, subjects.stream(pool), subject)
 
@@ -173,7 +174,7 @@ def consumer_config(stream: str, name: str, subject: str) -> dict[str, Any]:
     return {"stream_name": stream, "config": config, "action": "create"}
 
 
-async def _purge_stranded(c: Connection, pool: str) -> None:
+async def _purge_stranded(c: Broker, pool: str) -> None:
     """Purges chunks that wait for an offer without consumers, twice as long as a consumer
     outlives its agents. If one was still wanted, its dispatcher publishes it again."""
     stream = subjects.stream(pool)
@@ -208,7 +209,7 @@ def _function_key(name: str) -> str:
     return "fn." + quote(name, safe="").replace(".", "%2E").replace("%", "=")
 
 
-async def _ensure_bucket(c: Connection, pool: str) -> None:
+async def _ensure_bucket(c: Broker, pool: str) -> None:
     """A bucket as every NATS tool knows it (ADR-8), on file so that ranks survive."""
     name = _kv_stream(pool)
     try:
@@ -237,7 +238,7 @@ def bucket_wish(pool: str, copies: Sequence[int]) -> Wish:
     )
 
 
-async def _create_key(c: Connection, pool: str, key: str, value: bytes) -> int:
+async def _create_key(c: Broker, pool: str, key: str, value: bytes) -> int:
     """Writes the key unless it is there; returns its revision."""
     while True:
         # Asked first, so that a restarting agent, the usual case, needs no right to write.
@@ -255,7 +256,7 @@ async def _create_key(c: Connection, pool: str, key: str, value: bytes) -> int:
                 raise
 
 
-async def _revision(c: Connection, pool: str, key: str) -> int | None:
+async def _revision(c: Broker, pool: str, key: str) -> int | None:
     try:
         answer = await c.api(
             f"STREAM.MSG.GET.{_kv_stream(pool)}", {"last_by_subj": _kv_subject(pool, key)}

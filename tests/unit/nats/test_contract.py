@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import pytest
 
+from brokers import Brokers
 from jetmap.errors import BrokerUnreachable, LimitExceeded
+from jetmap.jobs.spare import Spare
 from jetmap.nats.broker import Broker
-from jetmap.nats.clock import ManualClock
-from jetmap.nats.connection import Connection
-from jetmap.nats.errors import JetStreamError, NoResponders, checked
-from jetmap.nats.memory import MemoryBroker
-from jetmap.nats.server import NatsServer
+from jetmap.nats.errors import JetStreamError, NoResponders, checked, lacks_room
 from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -41,46 +37,6 @@ RECORDS: dict[str, Any] = {
     "subject_delete_marker_ttl": 60 * 10**9,
     "republish": {"src": "r.>", "dest": "told.>"},
 }
-
-
-@dataclass
-class Place:
-    """A broker to test: how to connect, let time pass, and end it."""
-
-    connect: Callable[[], Any]
-    passing: Callable[[float], None]
-
-
-@pytest.fixture(params=["nats-server", "memory"])
-async def place(request: pytest.FixtureRequest) -> AsyncIterator[Place]:
-    opened: list[Any] = []
-    if request.param == "memory":
-        clock = ManualClock()
-        broker = MemoryBroker(clock=clock)
-
-        async def connect() -> Broker:
-            opened.append(broker.connect())
-            return opened[-1]  # type: ignore[no-any-return]
-
-        yield Place(connect, clock.advance)
-    else:
-        server = NatsServer()
-        await server.start()
-
-        async def connect() -> Broker:
-            opened.append(await Connection.open([server.url], name="test"))
-            return opened[-1]  # type: ignore[no-any-return]
-
-        yield Place(connect, lambda seconds: None)  # It passes by itself.
-    for connection in opened:
-        await connection.close()
-    if request.param != "memory":
-        await server.stop()
-
-
-@pytest.fixture
-async def c(place: Place) -> Broker:
-    return await place.connect()  # type: ignore[no-any-return]
 
 
 class Inbox:
@@ -144,8 +100,8 @@ async def refusal(c: Broker, subject: str, **headers: str) -> tuple[int, str]:
 # Subjects
 
 
-async def test_messages_reach_every_subscription_that_fits_in_order(place: Place) -> None:
-    a, b = await place.connect(), await place.connect()
+async def test_messages_reach_every_subscription_that_fits_in_order(brokers: Brokers) -> None:
+    a, b = await brokers.connect(), await brokers.connect()
     all_, one, none = [await listening(b, s) for s in ("t.>", "t.*.x", "t")]
     for n in range(20):
         await a.publish(f"t.{n}.x", b"%d" % n)
@@ -156,15 +112,15 @@ async def test_messages_reach_every_subscription_that_fits_in_order(place: Place
     assert len(one.messages) == 20 and none.messages == []
 
 
-async def test_a_queue_group_shares_its_messages(place: Place) -> None:
-    a, b = await place.connect(), await place.connect()
+async def test_a_queue_group_shares_its_messages(brokers: Brokers) -> None:
+    a, b = await brokers.connect(), await brokers.connect()
     boxes = [await listening(c, "q", queue="g") for c in (a, b)]
     for _ in range(40):
         await a.publish("q")
     await wait_until(lambda: sum(len(box.messages) for box in boxes) == 40, "each went to one")
 
 
-async def test_requests_are_answered_refused_or_time_out(place: Place, c: Broker) -> None:
+async def test_requests_are_answered_refused_or_time_out(brokers: Brokers, c: Broker) -> None:
     async def answer(message: Any) -> None:
         await c.publish(message.reply, bytes(message.data) * 2)
 
@@ -175,7 +131,7 @@ async def test_requests_are_answered_refused_or_time_out(place: Place, c: Broker
     await listening(c, "silent")
     asking = asyncio.ensure_future(c.request("silent", timeout=0.2))
     await asyncio.sleep(0)
-    place.passing(1)
+    brokers.passing(1)
     with pytest.raises(BrokerUnreachable):
         await asking
 
@@ -266,7 +222,7 @@ async def wait_until_state(c: Broker, messages: int) -> None:
     raise AssertionError(f"not {messages} messages")
 
 
-async def test_pulls_that_find_nothing_say_so(place: Place, c: Broker) -> None:
+async def test_pulls_that_find_nothing_say_so(brokers: Brokers, c: Broker) -> None:
     await stream(c, QUEUE)
     await consumer(c, "main", "w.>")
     inbox = await listening(c, "_INBOX.p.*")
@@ -275,14 +231,14 @@ async def test_pulls_that_find_nothing_say_so(place: Place, c: Broker) -> None:
     await pull(c, "main", "_INBOX.p.2", expires=10**9, idle_heartbeat=4 * 10**8)
     await inbox.until(2)
     for _ in range(4):
-        place.passing(0.4)
+        brokers.passing(0.4)
     messages = await inbox.until(5)
     statuses = [(m.headers or {}).get("Status") for m in messages]
     assert sorted(statuses[:2]) == ["404", "503"]
     assert set(statuses[2:-1]) == {"100"} and statuses[-1] == "408"
 
 
-async def test_what_is_not_acknowledged_comes_again(place: Place, c: Broker) -> None:
+async def test_what_is_not_acknowledged_comes_again(brokers: Brokers, c: Broker) -> None:
     await stream(c, QUEUE)
     await consumer(c, "main", "w.>", ack_wait=5 * 10**8)
     inbox = await listening(c, "_INBOX.p")
@@ -291,7 +247,7 @@ async def test_what_is_not_acknowledged_comes_again(place: Place, c: Broker) -> 
     await inbox.until(1)
     await pull(c, "main", "_INBOX.p")
     await asyncio.sleep(0)
-    place.passing(0.6)
+    brokers.passing(0.6)
     messages = await inbox.until(2)
     assert [m.reply.split(".")[4] for m in messages] == ["1", "2"]
     await c.publish(messages[1].reply, b"-NAK")
@@ -356,12 +312,12 @@ async def test_what_is_stored_is_told_with_its_number(c: Broker) -> None:
     assert [m.headers["Nats-Last-Sequence"] for m in messages] == ["0", str(seqs[0])]
 
 
-async def test_a_record_that_expires_leaves_a_marker(place: Place, c: Broker) -> None:
+async def test_a_record_that_expires_leaves_a_marker(brokers: Brokers, c: Broker) -> None:
     await stream(c, RECORDS)
     told = await listening(c, "told.>")
     await put(c, "r.k", b"1", Nats_TTL="1s")
     await told.until(1)
-    place.passing(1.1)
+    brokers.passing(1.1)
     marker = (await told.until(2))[1]
     assert marker.headers["Nats-Marker-Reason"] == "MaxAge" and not marker.data
 
@@ -391,3 +347,66 @@ async def test_a_purge_stops_before_a_number(c: Broker) -> None:
     assert answer["purged"] == 2
     found = await c.api("STREAM.MSG.GET.R", {"next_by_subj": "r.k", "seq": 1})
     assert found["message"]["seq"] == seqs[2]
+
+
+async def test_a_purge_keeps_the_last(c: Broker) -> None:
+    await stream(c, RECORDS | {"max_msgs_per_subject": -1})
+    seqs = [await put(c, "r.k", b"%d" % n) for n in range(4)]
+    assert (await c.api("STREAM.PURGE.R", {"filter": "r.k", "keep": 1}))["purged"] == 3
+    found = await c.api("STREAM.MSG.GET.R", {"last_by_subj": "r.k"})
+    assert found["message"]["seq"] == seqs[-1]
+
+
+async def test_one_message_is_deleted_by_its_number(c: Broker) -> None:
+    await stream(c, RECORDS | {"max_msgs_per_subject": -1})
+    seqs = [await put(c, "r.k", b"%d" % n) for n in range(3)]
+    assert (await c.api("STREAM.MSG.DELETE.R", {"seq": seqs[1]}))["success"]
+    with pytest.raises(JetStreamError) as caught:
+        await c.api("STREAM.MSG.GET.R", {"seq": seqs[1]})
+    assert caught.value.err_code == 10037
+    with pytest.raises(JetStreamError) as caught:
+        await c.api("STREAM.MSG.DELETE.R", {"seq": seqs[1]})
+    assert caught.value.err_code == 10043
+    found = await c.api("STREAM.MSG.GET.R", {"next_by_subj": "r.k", "seq": seqs[1]})
+    assert found["message"]["seq"] == seqs[2]
+
+
+async def test_a_stream_is_updated_with_its_messages_kept(c: Broker) -> None:
+    with pytest.raises(JetStreamError) as caught:
+        await c.api("STREAM.UPDATE.W", QUEUE)
+    assert caught.value.err_code == 10059
+    await stream(c, QUEUE)
+    await put(c, "w.1")
+    info = await c.api("STREAM.UPDATE.W", QUEUE | {"max_msgs": 1})
+    assert info["config"]["max_msgs"] == 1 and info["state"]["messages"] == 1
+    assert await refusal(c, "w.2") == (10077, "maximum messages exceeded")
+
+
+async def test_a_stream_of_another_configuration_is_refused(c: Broker) -> None:
+    await stream(c, QUEUE)
+    await stream(c, QUEUE)
+    with pytest.raises(JetStreamError) as caught:
+        await stream(c, QUEUE | {"max_msgs": 1})
+    assert caught.value.err_code == 10058
+
+
+async def test_a_stream_that_is_full_of_bytes_has_no_room(c: Broker) -> None:
+    await stream(c, QUEUE | {"max_bytes": 4096})
+    await put(c, "w.1", bytes(3000))
+    with pytest.raises(JetStreamError) as caught:
+        await put(c, "w.2", bytes(3000))
+    assert caught.value.err_code == 10077 and lacks_room(caught.value)
+    await c.api("STREAM.PURGE.W")
+    await put(c, "w.2", bytes(3000))
+
+
+async def test_room_for_records_is_kept_and_released(c: Broker) -> None:
+    await stream(c, {"name": "JETMAP_OUTCOMES_p", "subjects": ["jetmap.outcome.p.*"]})
+    spare = Spare(c, "p")
+    await spare.ensure((1,))
+    assert await spare.has_room()
+    assert await spare.release() and spare.is_released
+    assert not await spare.release()
+    assert await spare.has_room() and not spare.is_released
+    info = await c.api("STREAM.INFO.JETMAP_SPARE_p")
+    assert info["state"]["messages"] == 16

@@ -1,16 +1,16 @@
-"""Streams, consumers and keys on a real nats-server."""
+"""Streams, consumers and keys of a pool, on both brokers."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 
 import pytest
 
+from brokers import Brokers
 from jetmap.errors import TopologyMismatch
-from jetmap.nats.connection import Connection, JetStreamError, checked
-from jetmap.nats.server import NatsServer
+from jetmap.nats.broker import Broker
+from jetmap.nats.errors import JetStreamError, checked
 from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import FunctionInfo
 from jetmap.wire.pool_streams import StreamOptions, ensure_consumers, ensure_stream, known, remember
@@ -19,41 +19,29 @@ pytestmark = pytest.mark.anyio
 POOL = "p"
 
 
-@pytest.fixture
-async def c() -> AsyncIterator[Connection]:
-    server = NatsServer()
-    await server.start()
-    connection = await Connection.open([server.url], name="test")
-    try:
-        yield connection
-    finally:
-        await connection.close()
-        await server.stop()
-
-
-async def publish(c: Connection, offer: str, chunk: int) -> None:
+async def publish(c: Broker, offer: str, chunk: int) -> None:
     checked(await c.request(subjects.work(POOL, offer, "main", "m", chunk), b"chunk"))
 
 
-async def waiting(c: Connection) -> int:
+async def waiting(c: Broker) -> int:
     info = await c.api(f"STREAM.INFO.{subjects.stream(POOL)}")
     count: int = info["state"]["messages"]
     return count
 
 
-async def test_racing_processes_get_one_stream_with_one_epoch(c: Connection) -> None:
+async def test_racing_processes_get_one_stream_with_one_epoch(c: Broker) -> None:
     epochs = await asyncio.gather(*(ensure_stream(c, POOL) for _ in range(8)))
     assert len(set(epochs)) == 1
     assert len(epochs[0]) == 8
 
 
-async def test_a_stream_made_anew_has_another_epoch(c: Connection) -> None:
+async def test_a_stream_made_anew_has_another_epoch(c: Broker) -> None:
     epoch = await ensure_stream(c, POOL)
     await c.api(f"STREAM.DELETE.{subjects.stream(POOL)}")
     assert await ensure_stream(c, POOL) != epoch
 
 
-async def test_a_chunk_that_waits_is_refused_a_second_time(c: Connection) -> None:
+async def test_a_chunk_that_waits_is_refused_a_second_time(c: Broker) -> None:
     await ensure_stream(c, POOL)
     await publish(c, "o", 1)
     with pytest.raises(JetStreamError) as caught:
@@ -63,12 +51,12 @@ async def test_a_chunk_that_waits_is_refused_a_second_time(c: Connection) -> Non
     assert await pool_streams.purge(c, POOL, subjects.map_work(POOL, "m")) == 2
 
 
-async def test_operators_choices_are_accepted(c: Connection) -> None:
+async def test_operators_choices_are_accepted(c: Broker) -> None:
     epoch = await ensure_stream(c, POOL, StreamOptions(storage="file", max_messages=5))
     assert await ensure_stream(c, POOL, StreamOptions(max_bytes=1000)) == epoch
 
 
-async def test_another_stream_is_refused_with_every_difference(c: Connection) -> None:
+async def test_another_stream_is_refused_with_every_difference(c: Broker) -> None:
     name = subjects.stream(POOL)
     config = {"name": name, "subjects": ["other"], "max_age": 10**9, "retention": "limits"}
     await c.api(f"STREAM.CREATE.{name}", config)
@@ -78,12 +66,12 @@ async def test_another_stream_is_refused_with_every_difference(c: Connection) ->
         assert part in str(caught.value)
 
 
-async def test_a_refused_creation_says_what_to_change(c: Connection) -> None:
+async def test_a_refused_creation_says_what_to_change(c: Broker) -> None:
     with pytest.raises(JetStreamError, match="work_replicas"):
         await ensure_stream(c, POOL, StreamOptions(replicas=3))
 
 
-async def test_racing_processes_get_the_consumers(c: Connection) -> None:
+async def test_racing_processes_get_the_consumers(c: Broker) -> None:
     epoch = await ensure_stream(c, POOL)
     await asyncio.gather(*(ensure_consumers(c, POOL, "o", epoch) for _ in range(8)))
     page = await c.api(f"CONSUMER.LIST.{subjects.stream(POOL)}", {})
@@ -96,7 +84,7 @@ async def test_racing_processes_get_the_consumers(c: Connection) -> None:
     assert main["inactive_threshold"] == 300 * 10**9
 
 
-async def test_a_changed_consumer_is_refused(c: Connection) -> None:
+async def test_a_changed_consumer_is_refused(c: Broker) -> None:
     epoch = await ensure_stream(c, POOL)
     stream, name = subjects.stream(POOL), subjects.consumer("o", "main", epoch)
     config = {
@@ -111,7 +99,7 @@ async def test_a_changed_consumer_is_refused(c: Connection) -> None:
 
 
 async def test_chunks_that_nobody_serves_are_purged_when_old(
-    c: Connection, monkeypatch: pytest.MonkeyPatch
+    c: Broker, brokers: Brokers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epoch = await ensure_stream(c, POOL)
     await publish(c, "gone", 1)
@@ -119,19 +107,20 @@ async def test_chunks_that_nobody_serves_are_purged_when_old(
     await ensure_consumers(c, POOL, "o-x", epoch)
     assert await waiting(c) == 2
     monkeypatch.setattr(pool_streams, "INACTIVE", 0.0)
+    brokers.passing(1)
     await pool_streams._purge_stranded(c, POOL)
     assert await waiting(c) == 1
     assert await pool_streams.purge(c, POOL, subjects.lane_work(POOL, "o-x", "main")) == 1
 
 
-async def test_ranks_order_offers_by_age(c: Connection) -> None:
+async def test_ranks_order_offers_by_age(c: Broker) -> None:
     ranks = [await remember(c, POOL, offer, "1", []) for offer in ("a", "b", "a")]
     assert ranks[0] == ranks[2] < ranks[1]
     racing = await asyncio.gather(*(remember(c, POOL, "new", "1", []) for _ in range(8)))
     assert len(set(racing)) == 1
 
 
-async def test_functions_are_known_once_an_offer_had_them(c: Connection) -> None:
+async def test_functions_are_known_once_an_offer_had_them(c: Broker) -> None:
     names = ["plain", "with.dots.", "größe", "a-b", "_"]
     assert not await known(c, POOL, "plain")
     await remember(c, POOL, "o", "1", [FunctionInfo(name) for name in names])
@@ -139,7 +128,7 @@ async def test_functions_are_known_once_an_offer_had_them(c: Connection) -> None
     assert not await known(c, POOL, "with.dots")
 
 
-async def test_the_bucket_is_one_for_nats_tools(c: Connection) -> None:
+async def test_the_bucket_is_one_for_nats_tools(c: Broker) -> None:
     await remember(c, POOL, "o", "7", [FunctionInfo("f")])
     value = await c.request("$JS.API.DIRECT.GET.KV_jetmap_p.$KV.jetmap_p.offer.o")
     assert json.loads(value) == {"version": "7", "functions": ["f"]}
