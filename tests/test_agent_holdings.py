@@ -8,8 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from jetmap.agent.holdings import BEAT, GONE_KEPT, LOOK, SILENCE, Holding, Holdings, Lease
+from jetmap.agent.holdings import Holding, Holdings, Lease
 from jetmap.wire.messages import ChunkHead
+from jetmap.wire.timing import BEAT, GONE_KEPT, LOOK, SILENCE
 
 
 def head(number: int, inbox: str = "dispatcher", map: str = "m") -> ChunkHead:

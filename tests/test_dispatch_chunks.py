@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jetmap.dispatch.flight import SUSPECT_SECONDS, Piece, Quarantine
-from jetmap.dispatch.ledger import HELD, LEASE, VANISHED_LIMIT, Ledger
+from jetmap.dispatch.flight import Piece, Quarantine
+from jetmap.dispatch.ledger import VANISHED_LIMIT, Ledger
 from jetmap.wire import arrays
 from jetmap.wire.messages import ErrorRecord, Final, Report
+from jetmap.wire.timing import ACK_WAIT, HELD, SUSPECT_SECONDS
 
 quick = settings(max_examples=100, deadline=None)
 
@@ -209,7 +210,7 @@ def test_an_item_that_kills_its_agent_does_not_tour_the_hosts(
                     agents -= 1  # Told so in time.
                     break
             if piece.start <= poison < flight.end:
-                now += LEASE
+                now += ACK_WAIT
                 vanished[agent] = now
                 continue
             agents -= 1

@@ -24,10 +24,8 @@ from jetmap.dispatch.sources import Objects, Source, Taken
 from jetmap.wire import arrays
 from jetmap.wire import messages as wire
 from jetmap.wire.messages import Crash, ErrorRecord, Final, Format, Report
+from jetmap.wire.timing import ACK_WAIT, BEAT, PATIENCE
 
-BEAT = 2.0
-PATIENCE = 4.5
-LEASE = 10.0
 MAX_ITEM = 200
 TOO_LARGE = "x" * 300
 AGENTS = [f"agent{n}" for n in range(4)]
@@ -244,7 +242,7 @@ class Map(RuleBasedStateMachine):
         self.vanished[agent] = self.now
         name, _, count = agent.partition("-")
         self.hosts[name] = f"{name}-{int(count) + 1}"
-        self.time_passes(LEASE)
+        self.time_passes(ACK_WAIT)
         for run in lost:
             self.queue.setdefault(run.number, run.message)
 

@@ -7,8 +7,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jetmap.dispatch.roster import GONE_AFTER, Roster
+from jetmap.dispatch.roster import Roster
 from jetmap.wire.messages import FunctionInfo, Presence
+from jetmap.wire.timing import GONE_AFTER
 
 quick = settings(max_examples=100, deadline=None)
 NAMES = ["f", "g"]

@@ -38,12 +38,12 @@ from jetmap.wire.messages import (
     StartFailed,
     encode,
 )
+from jetmap.wire.timing import BEAT, RENEW_SECONDS
 from jetmap.wire.versions import package_versions, python_version
 
-from . import holdings
 from .claims import Claims
 from .code import CodeFile
-from .holdings import Holding, Holdings, Lease
+from .holdings import Holding, Holdings, Key, Lease
 from .imports import Imports
 from .intake import NAK, Delivered, Intake
 from .offer import Offer, brief
@@ -58,7 +58,6 @@ logger = logging.getLogger(__name__)
 # Each crash costs a worker's start, but there may be a hundred cores.
 crashes = Limited(logger, "crashes", rate=5, burst=20)
 
-RENEW_SECONDS = 3.0
 TICK_SECONDS = 1.0
 WRITE_SECONDS = 5.0
 DRAIN_FLUSH_SECONDS = 3.0
@@ -144,7 +143,7 @@ class Agent:
         create = asyncio.get_running_loop().create_task
         self._tasks = [create(slot.run(), name=f"slot-{slot.number}") for slot in self._slots]
         for seconds, step in (
-            (holdings.BEAT, self._beat),
+            (BEAT, self._beat),
             (RENEW_SECONDS, self._renew_leases),
             (TICK_SECONDS, self._tick),
             (TICK_SECONDS, self._recycle),
@@ -505,7 +504,7 @@ class Agent:
     async def _claim(self) -> None:
         await self._claims.send(self._in_progress())
 
-    def _in_progress(self) -> dict[holdings.Key, int | None]:
+    def _in_progress(self) -> dict[Key, int | None]:
         """The item in progress of each chunk that is computed."""
         return {slot.held.key: slot.item for slot in self._slots if slot.held is not None}
 

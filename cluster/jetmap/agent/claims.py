@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from jetmap.wire.messages import Claim, ClaimAnswer, encode
+from jetmap.wire.timing import SILENCE
 
-from .holdings import SILENCE, Holding, Holdings, Key
+from .holdings import Holding, Holdings, Key
 from .reports import Send
 
 

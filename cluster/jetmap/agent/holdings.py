@@ -11,11 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from jetmap.wire.messages import ChunkHead, Held
-
-BEAT = 2.0
-LOOK = 1.0
-SILENCE = 8.0
-GONE_KEPT = 10.0
+from jetmap.wire.timing import BEAT, GONE_KEPT, LOOK, SILENCE
 
 Key = tuple[str, int]
 

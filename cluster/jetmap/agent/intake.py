@@ -16,14 +16,11 @@ import msgspec
 from jetmap.errors import JetmapError
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.wire import subjects
+from jetmap.wire.timing import ANSWER_SECONDS, HEARTBEAT_SECONDS, PARK_SECONDS
 
 from .pulls import AgentLane, Pull, Pulls, Verdict
 
 logger = logging.getLogger(__name__)
-
-PARK_SECONDS = 5.0
-HEARTBEAT_SECONDS = 2.0
-ANSWER_SECONDS = 2.0
 
 NAK = b"-NAK"
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from jetmap.wire.messages import Final, Lane
+from jetmap.wire.timing import SUSPECT_SECONDS
 
 from .outcomes import Batch
-
-SUSPECT_SECONDS = 15.0
 
 
 @dataclass

@@ -13,18 +13,14 @@ from dataclasses import replace
 
 from jetmap.wire import arrays
 from jetmap.wire.messages import Crash, ErrorRecord, Format, Lane, Report
+from jetmap.wire.timing import ACK_WAIT, HELD
 
 from .flight import Flight, Piece, Quarantine, Settlement
 from .intervals import IntervalSet
 from .outcomes import Batch
 from .returned import Returned
-from .roster import GONE_AFTER
 
 VANISHED_LIMIT = 2  # Agents that may vanish with a chunk before it is cut into items.
-# Seconds from an agent's last claim until it is missed, if it held the chunk when it vanished: two
-# beats and a little, and the silence that it takes. What was claimed before that, it had let go.
-HELD = 5.0 + GONE_AFTER
-LEASE = 10.0  # Seconds after which the broker delivers what an agent has not renewed.
 
 
 _NOBODY: Mapping[str, float] = {}
@@ -181,7 +177,7 @@ class Ledger:
         if self._seen.covers(flight.piece.start, flight.end):
             self._end(flight)
             return Settlement(ended=flight)
-        if deliveries > 1 and not flight.claims and now - flight.first >= LEASE:
+        if deliveries > 1 and not flight.claims and now - flight.first >= ACK_WAIT:
             flight.unclaimed = any(at >= flight.first for at in vanished.values())
         flight.heard = now
         flight.confirmed = True

@@ -11,6 +11,7 @@ from jetmap.errors import JetmapError
 from jetmap.nats.broker import Broker
 from jetmap.wire import subjects
 from jetmap.wire.messages import ErrorRecord
+from jetmap.wire.timing import PATIENCE, RECLAIM, UNCONFIRMED_SECONDS
 
 from .attendance import Attendance
 from .flight import Flight, Quarantine, Settlement
@@ -22,11 +23,8 @@ from .stats import Stats
 logger = logging.getLogger(__name__)
 
 TICK = 1.0
-PATIENCE = 4.5  # Seconds of silence about a chunk, two beats and a little, before it is sent again.
 REFUSED_SECONDS = 0.1
-UNCONFIRMED_SECONDS = 1.0  # Of silence about a chunk that did not ask the broker for its word.
 STORE_SECONDS = 3.0
-RECLAIM = 1.0  # Seconds that agents have to claim what they hold when the broker is back.
 HOPELESS_SECONDS = 10.0  # That a map waits for workers that cannot start.
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from jetmap.wire.counts import PoolCounts
 from jetmap.wire.messages import FunctionInfo, FunctionRef, Presence
+from jetmap.wire.timing import GONE_AFTER
 from jetmap.wire.versions import pickles_of
 
-GONE_AFTER = 7.0  # Three announcements missed.
 VANISHED_KEPT = 600.0
 
 

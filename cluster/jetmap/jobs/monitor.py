@@ -12,6 +12,7 @@ from jetmap.errors import BrokerUnreachable, JetmapError
 from jetmap.nats.broker import Message, Subscription
 from jetmap.nats.errors import JetStreamError
 from jetmap.wire import subjects
+from jetmap.wire.timing import JOB_BEAT_SECONDS, JOB_LEASE_SECONDS
 
 from . import streams
 from .catalogue import Catalogue, abandoned
@@ -22,8 +23,6 @@ from .store import MARKER, Store
 
 logger = logging.getLogger(__name__)
 
-LEASE_SECONDS = 8.0
-BEAT_SECONDS = 2.0
 SWEEP_SECONDS = 20.0
 READ_AT_ONCE = 1000  # Records.
 READS = 50  # Of those that were stored while others were read, at most.
@@ -106,8 +105,8 @@ class Watch:
 
     async def hold_lease(self) -> None:
         """Has a lease from now on, so that nobody else takes what this process owns."""
-        if not self._has_lease or time.monotonic() - self._leased > LEASE_SECONDS / 2:
-            await self._store.renew_lease(self._me, LEASE_SECONDS)
+        if not self._has_lease or time.monotonic() - self._leased > JOB_LEASE_SECONDS / 2:
+            await self._store.renew_lease(self._me, JOB_LEASE_SECONDS)
             self._has_lease = True
             self._leased = time.monotonic()
 
@@ -171,7 +170,7 @@ class Watch:
     async def _beat(self) -> None:
         """Every two seconds: the lease, and jobs whose owner has none any more."""
         while True:
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(JOB_BEAT_SECONDS)
             try:
                 if self._has_lease or self._carrier.is_busy:
                     self._leased = 0.0

@@ -26,12 +26,11 @@ from jetmap.nats.provision import STREAM_NOT_FOUND, Wish, copies, halves
 
 from . import subjects
 from .messages import FunctionInfo, Lane
+from .timing import ACK_WAIT, INACTIVE
 
 logger = logging.getLogger(__name__)
 
 LANES: tuple[Lane, ...] = ("express", "main")
-ACK_WAIT = 10.0
-INACTIVE = 300.0
 # Bytes of a work stream: the least, where the broker has little room; the most in a storage that
 # was not asked for, where others need room, too.
 LEAST_BYTES, OTHER_BYTES = 16 * 2**20, 64 * 2**20
