@@ -21,6 +21,8 @@ from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.nats.errors import Forbidden, JetStreamError, is_lasting
 from jetmap.wire import counts, subjects
 from jetmap.wire.messages import (
+    OLDEST_PROTOCOL,
+    PROTOCOL,
     AgentMail,
     Broken,
     ChunkHead,
@@ -299,6 +301,8 @@ class Agent:
             python=python_version(),
             packages=package_versions(),
             machine=self._machine,
+            protocol=PROTOCOL,
+            oldest_protocol=OLDEST_PROTOCOL,
         )
         message = encode(presence)
         if len(message) > self._connection.max_payload:

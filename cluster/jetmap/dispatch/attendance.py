@@ -6,14 +6,20 @@ import asyncio
 import difflib
 import logging
 import time
-from collections.abc import Awaitable, Callable
-
-import msgspec
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from jetmap.errors import JetmapError, NotImportable, NoWorkers, UnknownFunction, WorkerStartFailed
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.wire import pool_streams, subjects
-from jetmap.wire.messages import FunctionRef, Ping, Presence, encode
+from jetmap.wire.messages import (
+    OLDEST_PROTOCOL,
+    PROTOCOL,
+    FunctionRef,
+    Ping,
+    Presence,
+    encode,
+    read_presence,
+)
 from jetmap.wire.seals import Sealer
 from jetmap.wire.versions import described, package_versions, python_version
 
@@ -21,12 +27,33 @@ from .roster import Roster
 
 logger = logging.getLogger(__name__)
 
-_presence = msgspec.msgpack.Decoder(Presence).decode
-
 
 def _meant(function: str, names: list[str]) -> str:
     near = difflib.get_close_matches(function, names, 1)
     return f": did you mean {near[0]!r}?" if near else ""
+
+
+def mismatch(function: str, pool: str, strangers: Iterable[Presence]) -> str:
+    """Say which hosts cannot be used because of their release, and what to upgrade."""
+    strangers = list(strangers)
+    hosts = "; ".join(
+        dict.fromkeys(
+            f"{p.host} runs {_release(p.packages)}, which speaks protocol {p.protocol}"
+            for p in strangers
+        )
+    )
+    older = any(p.protocol < OLDEST_PROTOCOL for p in strangers)
+    advice = "upgrade jetmap on those hosts" if older else "upgrade jetmap here"
+    return (
+        f"no worker that this process can talk to has {function!r} in pool {pool!r}: {hosts}; this "
+        f"process runs {_release(package_versions())}, which speaks protocols {OLDEST_PROTOCOL} "
+        f"to {PROTOCOL}: {advice}"
+    )
+
+
+def _release(packages: Mapping[str, str]) -> str:
+    version = packages.get("jetmap")
+    return f"jetmap {version}" if version else "an older jetmap"
 
 
 class Attendance:
@@ -105,6 +132,8 @@ class Attendance:
 
     def no_workers(self, function: str) -> NoWorkers:
         """The error for a function that no live worker has."""
+        if (strangers := self.roster.strangers) and not self.roster.offers(function).newest:
+            return NoWorkers(mismatch(function, self._pool, strangers))
         return NoWorkers(
             f"no worker that has {function!r} is alive in pool {self._pool!r}; start one: "
             "jetmap worker TASKS --nats URL"
@@ -140,6 +169,6 @@ class Attendance:
         )
 
     async def _hear(self, message: Message) -> None:
-        self.roster.announced(_presence(message.data), time.monotonic())
+        self.roster.announced(read_presence(message.data), time.monotonic())
         self._announced.set()
         await self._changed()

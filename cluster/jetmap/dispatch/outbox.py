@@ -11,7 +11,7 @@ from typing import Any
 from jetmap.errors import JetmapError, LimitExceeded
 from jetmap.nats.broker import Broker, Message
 from jetmap.wire import pool_streams, subjects
-from jetmap.wire.messages import Chunk, Confirmation, Withdraw, encode
+from jetmap.wire.messages import PROTOCOL, Chunk, Confirmation, Withdraw, encode
 
 from .ack_sampler import Words
 from .flight import Flight
@@ -117,6 +117,7 @@ class Outbox:
             kwargs=state.kwargs,
             ref=state.ref,
             each=budget.each,
+            protocol=PROTOCOL,
         )
         if state.ref is not None and self._options.sealer is not None:
             self._options.sealer.seal(chunk)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jetmap.wire.counts import PoolCounts
-from jetmap.wire.messages import FunctionInfo, FunctionRef, Presence
+from jetmap.wire.messages import FunctionInfo, FunctionRef, Presence, understands
 from jetmap.wire.timing import GONE_AFTER
 from jetmap.wire.versions import pickles_of
 
@@ -76,12 +76,19 @@ class Roster:
     def all_cores(self) -> int:
         """Cores of the whole pool, at least 1."""
         if self._all_cores is None:
-            self._all_cores = sum(p.cores for p in self._agents.values() if not p.draining)
+            self._all_cores = sum(
+                p.cores for p in self._agents.values() if not p.draining and is_understood(p)
+            )
         return max(1, self._all_cores)
 
     @property
     def agents(self) -> list[Presence]:
         return sorted(self._agents.values(), key=lambda p: (p.host, p.agent))
+
+    @property
+    def strangers(self) -> list[Presence]:
+        """Agents whose protocol this process does not speak."""
+        return [p for p in self.agents if not is_understood(p)]
 
     @property
     def failure(self) -> str | None:
@@ -156,7 +163,13 @@ class Roster:
 
 def is_able(presence: Presence) -> bool:
     """Whether it takes chunks. (Not with workers that cannot start: their source was broken.)"""
-    return bool(presence.offer) and not presence.draining and not _has_failed(presence)
+    able = bool(presence.offer) and not presence.draining and not _has_failed(presence)
+    return able and is_understood(presence)
+
+
+def is_understood(presence: Presence) -> bool:
+    """Whether this process and the agent can work together."""
+    return understands(presence.protocol, presence.oldest_protocol)
 
 
 def _has(presence: Presence, offer: str) -> bool:

@@ -11,6 +11,13 @@ from typing import Any, Literal
 
 import msgspec
 
+# What this release speaks, and the oldest that it still understands. Raise PROTOCOL with every
+# change that the other side must know of; a field at the end with a default is not one. Raise
+# OLDEST_PROTOCOL when support for older releases is dropped: agents and dispatchers of those are
+# then refused by name. Announcements and chunks without a number are of 1, before there was one.
+PROTOCOL = 2
+OLDEST_PROTOCOL = 1
+
 # python: MessagePack whose extensions keep the types of values without an annotation.
 Format = Literal["json", "msgpack", "python"]
 Lane = Literal["express", "main"]
@@ -64,7 +71,7 @@ class Chunk(ChunkHead):
 
     items: one encoded array of ``count`` items. kwargs: an encoded object, or nothing. seal:
     proof that ``ref`` comes from the user of a `jetmap up`, on its machine (see ``seals``). each:
-    seconds that the budget grows with every item begun.
+    seconds that the budget grows with every item begun. protocol: what the dispatcher speaks.
     """
 
     items: bytes
@@ -72,6 +79,7 @@ class Chunk(ChunkHead):
     ref: FunctionRef | None = None
     seal: bytes = b""
     each: float = 0.0
+    protocol: int = 1
 
 
 class ErrorRecord(Message):
@@ -275,7 +283,8 @@ class Presence(msgspec.Struct, frozen=True):
     the seal of this agent's user; empty: there is none. broken: modules and scripts of callers
     that the workers cannot import, and why. python, packages: versions of its workers; empty
     in announcements of older agents. items, crashes, recycled, start_failures: counters since the
-    agent started, see ``jetmap.wire.counts``. machine: the boot id of its host.
+    agent started, see ``jetmap.wire.counts``. machine: the boot id of its host. protocol,
+    oldest_protocol: what the agent speaks, and the oldest that it understands.
     """
 
     agent: str
@@ -305,6 +314,19 @@ class Presence(msgspec.Struct, frozen=True):
     recycled: int = 0
     start_failures: int = 0
     machine: str = ""
+    protocol: int = 1
+    oldest_protocol: int = 1
+
+
+class PresenceHead(msgspec.Struct, frozen=True):
+    """The part of an announcement that every protocol has."""
+
+    agent: str
+    host: str
+    protocol: int = 1
+    oldest_protocol: int = 1
+    packages: dict[str, str] = {}
+    gone: bool = False
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -367,6 +389,47 @@ class StartFailed(msgspec.Struct, frozen=True):
     type: str
     message: str
     traceback: str
+
+
+_presence = msgspec.msgpack.Decoder(Presence).decode
+_presence_head = msgspec.msgpack.Decoder(PresenceHead).decode
+
+
+def read_presence(data: bytes) -> Presence:
+    """Decode an announcement; from one of another protocol, only who sent it.
+
+    Raises msgspec.DecodeError if it is malformed.
+    """
+    try:
+        return _presence(data)
+    except msgspec.ValidationError:
+        head = _presence_head(data)
+        if understands(head.protocol, head.oldest_protocol):
+            raise
+        return Presence(
+            agent=head.agent,
+            host=head.host,
+            pid=0,
+            pool="",
+            offer="",
+            version="",
+            rank=0,
+            cores=0,
+            ready=0,
+            busy=0,
+            draining=False,
+            gone=head.gone,
+            functions=[],
+            workers=[],
+            packages=head.packages,
+            protocol=head.protocol,
+            oldest_protocol=head.oldest_protocol,
+        )
+
+
+def understands(protocol: int, oldest: int = OLDEST_PROTOCOL) -> bool:
+    """Whether this release works with one that speaks ``protocol`` and understands ``oldest``."""
+    return protocol >= OLDEST_PROTOCOL and oldest <= PROTOCOL
 
 
 def encode(message: object) -> bytes:

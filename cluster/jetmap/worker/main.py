@@ -24,6 +24,8 @@ from jetmap.functions.source_files import changed_sources, file_digest, note_sou
 from jetmap.functions.task import Function, guests, registered
 from jetmap.wire import frames
 from jetmap.wire.messages import (
+    OLDEST_PROTOCOL,
+    PROTOCOL,
     Broken,
     Chunk,
     FunctionRef,
@@ -32,6 +34,7 @@ from jetmap.wire.messages import (
     Report,
     Setup,
     StartFailed,
+    understands,
 )
 from jetmap.wire.seals import is_sealed
 
@@ -240,6 +243,13 @@ class _Worker:
             forks.end(error)
 
     def _find(self, chunk: Chunk) -> Function:
+        if not understands(chunk.protocol):
+            from jetmap.errors import JetmapError
+
+            raise JetmapError(
+                f"the caller speaks protocol {chunk.protocol} of jetmap, and this worker speaks "
+                f"{OLDEST_PROTOCOL} to {PROTOCOL}: upgrade jetmap where the map was called"
+            )
         types.may_import_classes = self._trust  # For the values of this chunk.
         if chunk.ref is not None and chunk.seal and self._key:
             return self._resolve_sealed(chunk, chunk.ref)

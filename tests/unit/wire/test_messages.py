@@ -1,0 +1,357 @@
+"""Every message as bytes: whoever changes one sees that other releases read it too."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from jetmap.wire import messages
+from jetmap.wire.messages import (
+    Broken,
+    Chunk,
+    ChunkHead,
+    Claim,
+    ClaimAnswer,
+    Confirmation,
+    CoreStatus,
+    Crash,
+    Delivery,
+    ErrorKind,
+    ErrorRecord,
+    Final,
+    ForwardedDelivery,
+    FunctionInfo,
+    FunctionRef,
+    Held,
+    Importing,
+    Ping,
+    Presence,
+    PresenceHead,
+    Ready,
+    Report,
+    ReportCounts,
+    ReportHead,
+    Rest,
+    Setup,
+    StartFailed,
+    Withdraw,
+    encode,
+    read_presence,
+    understands,
+)
+
+# A changed line here is a change of the protocol: see ``PROTOCOL``.
+GOLDEN: list[tuple[Any, str]] = [
+    (
+        FunctionRef("tasks", "f", "/t.py", b"v", "d1", "/m.py", "Python 3.11, cloudpickle 3.1"),
+        (
+            "97a57461736b73a166a52f742e7079c40176a26431a52f6d2e7079bc507974686f6e2033"
+            "2e31312c20636c6f75647069636b6c6520332e31"
+        ),
+    ),
+    (
+        ChunkHead("m1", 2, 1, "f", "json", 10, 3, "_INBOX.d1", 5.0, 0.2),
+        ("9aa26d310201a166a46a736f6e0a03a95f494e424f582e6431cb4014000000000000cb3fc999999999999a"),
+    ),
+    (
+        Chunk(
+            "m1",
+            2,
+            1,
+            "f",
+            "json",
+            10,
+            3,
+            "_INBOX.d1",
+            None,
+            0.2,
+            b"[1,2,3]",
+            b"{}",
+            FunctionRef("tasks", "f"),
+            b"s",
+            0.5,
+            2,
+        ),
+        (
+            "dc0010a26d310201a166a46a736f6e0a03a95f494e424f582e6431c0cb3fc99999999999"
+            "9ac4075b312c322c335dc4027b7d97a57461736b73a166c0c0a0c0a0c40173cb3fe00000"
+            "0000000002"
+        ),
+    ),
+    (
+        ErrorRecord(3, "raised", "ValueError", "no", "Traceback", {"a": 1}),
+        ("9603a6726169736564aa56616c75654572726f72a26e6fa954726163656261636b81a16101"),
+    ),
+    (
+        Crash(3, "died", "killed", 9, None, 1024, "h1", 0.25),
+        "9803a464696564a66b696c6c656409c0cd0400a26831cb3fd0000000000000",
+    ),
+    (
+        Final(13, Crash(3, "timeout", "late")),
+        "920d9803a774696d656f7574a46c617465c0c0c0a0cb0000000000000000",
+    ),
+    (
+        Rest(11, 0.5),
+        "920bcb3fe0000000000000",
+    ),
+    (
+        ReportHead("m1", 2, 1, 10, 3),
+        "95a26d3102010a03",
+    ),
+    (
+        ErrorKind(3, "raised"),
+        "9203a6726169736564",
+    ),
+    (
+        ReportCounts("m1", 2, 1, 10, 3, msgspec.Raw(b"\xc4\x02[]"), [ErrorKind(3, "lost")]),
+        "97a26d3102010a03c4025b5d919203a46c6f7374",
+    ),
+    (
+        Report(
+            "m1",
+            2,
+            1,
+            10,
+            3,
+            b"[1,2,3]",
+            [ErrorRecord(11, "lost", "WorkerLost", "gone")],
+            0.5,
+            Final(13),
+            7,
+            9,
+            Rest(11, 0.5),
+        ),
+        (
+            "9ca26d3102010a03c4075b312c322c335d91960ba46c6f7374aa576f726b65724c6f7374"
+            "a4676f6e65c0c0cb3fe0000000000000920dc00709920bcb3fe0000000000000"
+        ),
+    ),
+    (
+        Delivery("a1", "_INBOX.a1", 5, -1, [Report("m1", 2, 1, 10, 0, b"[]", [], 0.0)]),
+        ("95a26131a95f494e424f582e613105ff919ca26d3102010a00c4025b5d90cb0000000000000000c00000c0"),
+    ),
+    (
+        ForwardedDelivery("a1", "_INBOX.a1", 5, -1, [msgspec.Raw(b"\x90")]),
+        "95a26131a95f494e424f582e613105ff9190",
+    ),
+    (
+        Held("m1", 2, 1, 11, 2),
+        "95a26d3102010b02",
+    ),
+    (
+        Claim("a1", "h1", "_INBOX.a1", 4, [Held("m1", 2, 1)]),
+        "95a26131a26831a95f494e424f582e6131049195a26d310201c001",
+    ),
+    (
+        ClaimAnswer("d1", 4, [("m1", 2)]),
+        "94a5636c61696da26431049192a26d3102",
+    ),
+    (
+        Confirmation([5, 6]),
+        "92a7636f6e6669726d920506",
+    ),
+    (
+        Ping(),
+        "91a470696e67",
+    ),
+    (
+        Withdraw("m1"),
+        "92a87769746864726177a26d31",
+    ),
+    (
+        FunctionInfo("f", "Doc.", {"type": "integer"}, {}, {}, 5.0, 3, "tasks", ["item"]),
+        (
+            "89a46e616d65a166a3646f63a4446f632ea46974656d81a474797065a7696e7465676572"
+            "a576616c756580a66b776172677380a774696d656f7574cb4014000000000000a8617474"
+            "656d70747303a66d6f64756c65a57461736b73a7756e747970656491a46974656d"
+        ),
+    ),
+    (
+        CoreStatus(8, 0, "idle", "f", "m1", 1.5, 4),
+        (
+            "87a370696408a363707500a57374617465a469646c65a866756e6374696f6ea166a36d61"
+            "70a26d31a77365636f6e6473cb3ff8000000000000a66368756e6b7304"
+        ),
+    ),
+    (
+        Presence(
+            "a1",
+            "h1",
+            7,
+            "default",
+            "0123456789ab",
+            "v1",
+            3,
+            2,
+            2,
+            1,
+            False,
+            False,
+            [],
+            [],
+            1,
+            False,
+            "no",
+            True,
+            "u1",
+            {"m": "no"},
+            "3.11.7",
+            {"jetmap": "0.4.0"},
+            [("f", "ok", 3)],
+            [("f", "died", 1)],
+            1,
+            2,
+            "b1",
+            2,
+            1,
+        ),
+        (
+            "de001da56167656e74a26131a4686f7374a26831a370696407a4706f6f6ca76465666175"
+            "6c74a56f66666572ac303132333435363738396162a776657273696f6ea27631a472616e"
+            "6b03a5636f72657302a5726561647902a46275737901a8647261696e696e67c2a4676f6e"
+            "65c2a966756e6374696f6e7390a7776f726b65727390a770656e64696e6701a8656d6265"
+            "64646564c2a76661696c757265a26e6fa6747275737473c3a56c6f63616ca27531a66272"
+            "6f6b656e81a16da26e6fa6707974686f6ea6332e31312e37a87061636b6167657381a66a"
+            "65746d6170a5302e342e30a56974656d739193a166a26f6b03a7637261736865739193a1"
+            "66a46469656401a872656379636c656401ae73746172745f6661696c7572657302a76d61"
+            "6368696e65a26231a870726f746f636f6c02af6f6c646573745f70726f746f636f6c01"
+        ),
+    ),
+    (
+        PresenceHead("a1", "h1", 2, 1, {"jetmap": "0.4.0"}, True),
+        (
+            "86a56167656e74a26131a4686f7374a26831a870726f746f636f6c02af6f6c646573745f"
+            "70726f746f636f6c01a87061636b6167657381a66a65746d6170a5302e342e30a4676f6e"
+            "65c3"
+        ),
+    ),
+    (
+        Setup(["tasks.py"], ["m"], "/main.py", True, 1024, 2, 3, 0.5, True, b"k", 5, "debug"),
+        (
+            "8ca57461736b7391a87461736b732e7079a76d6f64756c657391a16da46d61696ea82f6d"
+            "61696e2e7079a57472757374c3ac6d656d6f72795f6c696d6974cd0400a96d61785f7661"
+            "6c756502aa6d61785f7265706f727403ae7265706f72745f7365636f6e6473cb3fe00000"
+            "00000000a567726f7773c3a36b6579c4016bac6f75747075745f627974657305a96c6f67"
+            "5f6c6576656ca56465627567"
+        ),
+    ),
+    (
+        Ready([FunctionInfo("f")], "s1", ["/t.py"], ["d1"], True),
+        (
+            "85a966756e6374696f6e739189a46e616d65a166a3646f63a0a46974656d80a576616c75"
+            "6580a66b776172677380a774696d656f7574c0a8617474656d707473c0a66d6f64756c65"
+            "a0a7756e747970656490a6736f75726365a27331a566696c657391a52f742e7079a76469"
+            "676573747391a26431a46d6f7265c3"
+        ),
+    ),
+    (
+        Importing("m", "/m.py"),
+        "82a4686f6d65a16da466696c65a52f6d2e7079",
+    ),
+    (
+        Broken("m", "no", ["/m.py"]),
+        "83a4686f6d65a16da474657874a26e6fa566696c657391a52f6d2e7079",
+    ),
+    (
+        StartFailed("ImportError", "no", "Traceback"),
+        (
+            "83a474797065ab496d706f72744572726f72a76d657373616765a26e6fa9747261636562"
+            "61636ba954726163656261636b"
+        ),
+    ),
+]
+
+# Recorded from the release before messages had a number of their protocol.
+OLD_PRESENCE = bytes.fromhex(
+    "de0012a56167656e74a26131a4686f7374a26831a370696407a4706f6f6ca764656661756c74a56f"
+    "66666572ac303132333435363738396162a776657273696f6ea27631a472616e6b03a5636f726573"
+    "02a5726561647902a46275737901a8647261696e696e67c2a4676f6e65c2a966756e6374696f6e73"
+    "9188a46e616d65a166a3646f63a4446f632ea46974656d81a474797065a7696e7465676572a57661"
+    "6c756581a474797065a7626f6f6c65616ea66b776172677380a774696d656f7574cb401400000000"
+    "0000a8617474656d70747303a66d6f64756c65a57461736b73a7776f726b6572739187a370696408"
+    "a363707500a57374617465a469646c65a866756e6374696f6ea166a36d6170a26d31a77365636f6e"
+    "6473cb3ff8000000000000a66368756e6b7304a770656e64696e6701a8656d626564646564c2a766"
+    "61696c757265c0a6747275737473c3"
+)
+OLD_CHUNK = bytes.fromhex(
+    "9da26d310201a166a46a736f6e0a03a95f494e424f582e6431cb4014000000000000cb3fc9999999"
+    "99999ac4075b312c322c335dc4077b226b223a317d95a57461736b73a166c0c0a26431"
+)
+
+
+@pytest.mark.parametrize(("message", "golden"), GOLDEN, ids=lambda v: type(v).__name__)
+def test_every_message_has_its_bytes(message: Any, golden: str) -> None:
+    assert encode(message).hex() == golden
+    assert msgspec.msgpack.decode(bytes.fromhex(golden), type=type(message)) == message
+
+
+def test_no_message_is_missing_above() -> None:
+    every = {
+        value
+        for value in vars(messages).values()
+        if isinstance(value, type)
+        and issubclass(value, msgspec.Struct)
+        and value.__module__ == messages.__name__
+    }
+    assert every - {type(message) for message, _ in GOLDEN} == {messages.Message}
+
+
+def test_messages_of_a_kind_are_told_apart() -> None:
+    for kind, (message, _) in (
+        (messages.AgentMail, next(g for g in GOLDEN if isinstance(g[0], Confirmation))),
+        (messages.Control, next(g for g in GOLDEN if isinstance(g[0], Withdraw))),
+    ):
+        assert type(message) in get_args(kind)
+        assert msgspec.msgpack.decode(encode(message), type=kind) == message
+
+
+def test_a_field_more_at_the_end_is_passed_over() -> None:
+    for message, golden in GOLDEN:
+        if isinstance(message, messages.Message):
+            longer = msgspec.msgpack.encode([*msgspec.msgpack.decode(bytes.fromhex(golden)), "new"])
+            assert msgspec.msgpack.decode(longer, type=type(message)) == message
+
+
+def test_the_last_release_without_a_number_is_understood() -> None:
+    presence = read_presence(OLD_PRESENCE)
+    assert (presence.host, presence.protocol, presence.oldest_protocol) == ("h1", 1, 1)
+    assert [f.name for f in presence.functions] == ["f"] and presence.python == ""
+    assert understands(presence.protocol, presence.oldest_protocol)
+    chunk = msgspec.msgpack.decode(OLD_CHUNK, type=Chunk)
+    assert (chunk.items, chunk.each, chunk.seal, chunk.protocol) == (b"[1,2,3]", 0.0, b"", 1)
+    assert chunk.ref is not None and chunk.ref.pickles == ""
+
+
+def test_that_release_reads_what_is_sent_now() -> None:
+    """It passes over what was added behind the fields that it knows."""
+    old = msgspec.msgpack.decode(OLD_CHUNK)
+    (chunk,) = [g for g, _ in GOLDEN if type(g) is Chunk]
+    assert [type(v) for v in msgspec.msgpack.decode(encode(chunk))[: len(old) - 1]] == [
+        *(type(v) for v in old[:8]),
+        type(None),
+        *(type(v) for v in old[9:-1]),
+    ]
+    (presence,) = [g for g, _ in GOLDEN if type(g) is Presence]
+    assert set(msgspec.msgpack.decode(OLD_PRESENCE)) <= set(
+        msgspec.msgpack.decode(encode(presence))
+    )
+
+
+def test_of_an_announcement_of_another_shape_only_the_sender_is_read() -> None:
+    fields = msgspec.msgpack.decode(OLD_PRESENCE)
+    strange = fields | {"cores": "two", "protocol": 9, "oldest_protocol": 9}
+    presence = read_presence(msgspec.msgpack.encode(strange))
+    assert (presence.host, presence.protocol, presence.cores) == ("h1", 9, 0)
+    with pytest.raises(msgspec.ValidationError):
+        read_presence(msgspec.msgpack.encode(fields | {"cores": "two"}))
+
+
+def test_releases_work_together_where_each_knows_the_others_protocol(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(messages, "PROTOCOL", 5)
+    monkeypatch.setattr(messages, "OLDEST_PROTOCOL", 3)
+    found = {(p, o): understands(p, o) for p, o in ((2, 1), (3, 1), (5, 5), (9, 5), (9, 6))}
+    assert found == {(2, 1): False, (3, 1): True, (5, 5): True, (9, 5): True, (9, 6): False}
