@@ -1,35 +1,49 @@
-# make demo     everything on this machine, a real map over HTTP with live progress
-# make test     the tests, six files at once: they wait more than they compute
-# make test-all the slow ones too: frozen hosts, long items, a short soak
-# make check    format, lint and types
-# make soak     maps and jobs under faults, every item accounted for (SECONDS=600, SEED=, ARGS=)
-# make bench    jetmap beside ProcessPoolExecutor (about ten minutes)
+# make demo         a real map over HTTP on this machine, with live progress
+# make test         the tests, six files at once: they wait more than they compute
+# make test-all     the slow ones too: frozen hosts, long items, a short soak
+# make test-matrix  the tests on each Python found here, with the oldest and the newest NATS
+# make coverage     the tests with a coverage report (htmlcov/)
+# make check        formatting, lint, types and layers
+# make format       mend formatting and what lint can mend
+# make docs         the documentation site (site/); fails on a broken link
+# make soak         maps and jobs under faults, every item accounted for (SECONDS=600, SEED=)
+# make bench        jetmap beside ProcessPoolExecutor (about ten minutes)
 #
-# All run in .venv, which is made at the first use: with jetmap alone for the demo, and what
-# developers need beside it for the others. PYTHON chooses the interpreter (3.11 or newer):
-# make test PYTHON=python3.13
+# ARGS= passes arguments on. Everything runs in .venv, which is created at the first use: with
+# jetmap alone for the demo, and with developer tools for the rest. PYTHON chooses the interpreter
+# (3.11 or newer): make test PYTHON=python3.13
 
 PYTHON ?= python3
-# The tests start hundreds of processes: they need not compile everything each time.
+# The interpreters of `make test-matrix`: those of these names that run here.
+PYTHONS ?= python3.11 python3.12 python3.13 python3.14
+# The tests start hundreds of processes, which should not compile everything each time.
 export PYTHONDONTWRITEBYTECODE :=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
+DOCS := $(VENV)/.ready-docs
+PYTEST := -m pytest -n 6 --dist loadfile --no-loadscope-reorder
 
 SECONDS := 600
 SEED :=
 
-.PHONY: demo test test-all check format soak bench clean
+.PHONY: demo test test-all test-matrix coverage check format docs soak bench clean
 
 demo: $(READY)
 	@$(BIN)/jetmap demo
 
 test: $(DEV)
-	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python $(PYTEST) $(ARGS)
 
 test-all: $(DEV)
 	$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+
+test-matrix:
+	@PYTHONS="$(PYTHONS)" scripts/test_matrix $(PYTEST) $(ARGS)
+
+coverage: $(DEV)
+	$(BIN)/python $(PYTEST) --cov --cov-report=term --cov-report=html $(ARGS)
 
 check: $(DEV)
 	$(BIN)/ruff format --check .
@@ -41,6 +55,9 @@ format: $(DEV)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+
 soak: $(DEV)
 	@$(BIN)/python -m tests.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
@@ -48,9 +65,9 @@ bench: $(DEV)
 	@$(BIN)/python -m bench $(ARGS)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-* site htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-# The stamp is written last: a set-up that was cut short is done again.
+# Stamps are written last, so an interrupted set-up is repeated.
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jetmap needs Python 3.11 or newer; try: make PYTHON=python3.11")'
 	@echo "setting up $(VENV) (once)"
@@ -59,6 +76,11 @@ $(READY): pyproject.toml
 	@touch $@
 
 $(DEV): $(READY)
-	@echo "adding what developers need"
+	@echo "adding developer tools"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+$(DOCS): $(READY)
+	@echo "adding the documentation tools"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@touch $@
