@@ -19,6 +19,7 @@ from jetmap.agent.agent import Agent
 from jetmap.agent.options import AgentOptions
 from jetmap.agent.worker_process import Death
 from jetmap.dispatch.dispatcher import Dispatcher
+from jetmap.dispatch.open_map import MapSpec
 from jetmap.dispatch.options import DispatchOptions
 from jetmap.dispatch.sources import RawItems
 from jetmap.nats.memory import MemoryBroker, MemoryConnection
@@ -223,7 +224,8 @@ class SimulatedPool:
 async def mapped(dispatcher: Dispatcher, items: list[int]) -> list[int | None]:
     """Run a map; return each item's value, None where it failed. Every item has one outcome."""
     elements = [encode(item) for item in items]
-    run = await dispatcher.open(FUNCTION, RawItems(elements, "msgpack"), format="msgpack")
+    spec = MapSpec(function=FUNCTION, format="msgpack")
+    run = await dispatcher.open(spec, RawItems(elements, "msgpack"))
     outcomes: dict[int, int | None] = {}
     async with run:
         async for batch in run:

@@ -1,6 +1,6 @@
 """Maps on simulated cores: the real deciding classes, events in place of processes and a broker.
 
-Only time is made up. Chunks are cut, sent and settled by ``Scheduler``, ``Ledger``, ``MapState``
+Only time is made up. Chunks are cut, sent and settled by ``Scheduler``, ``Ledger``, ``OpenMap``
 and ``Window``; ``Budget`` says what a worker gives back. An idle core takes the first express
 chunk, then the first of the main lane, as agents do.
 """
@@ -15,8 +15,8 @@ from itertools import count
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.flight import Flight
 from jetmap.dispatch.ledger import Ledger
-from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.memory import Memory
+from jetmap.dispatch.open_map import MapSpec, OpenMap
 from jetmap.dispatch.scheduler import Scheduler
 from jetmap.dispatch.sources import RawItems
 from jetmap.wire import arrays
@@ -70,7 +70,7 @@ class Simulation:
         self.chunks = self.given_back = 0
         self.by_core: dict[int, list[int]] = {core: [] for core in range(cores)}
         self._idle = list(range(cores))
-        self._lanes: dict[str, deque[tuple[MapState, Flight, Budget]]] = {
+        self._lanes: dict[str, deque[tuple[OpenMap, Flight, Budget]]] = {
             "express": deque(),
             "main": deque(),
         }
@@ -81,18 +81,14 @@ class Simulation:
 
     def open(
         self, costs: Sequence[float], *, function: str = "f", is_endless: bool = False
-    ) -> MapState:
+    ) -> OpenMap:
         items = len(costs)
-        map = MapState(
-            id=str(len(self._costs)),
-            function=function,
-            format="json",
-            kwargs=b"",
-            timeout=None,
-            ref=None,
-            source=Endless(items) if is_endless else RawItems([b"0"] * items, "json"),
-            ledger=Ledger("json", 2),
-            cost=self.scheduler.cost(function),
+        map = OpenMap(
+            str(len(self._costs)),
+            MapSpec(function=function, format="json"),
+            Endless(items) if is_endless else RawItems([b"0"] * items, "json"),
+            Ledger("json", 2),
+            self.scheduler.cost(function),
             max_buffer=1 << 30,
             memory=Memory(1 << 30),
         )
@@ -128,7 +124,7 @@ class Simulation:
                 self.scheduler.remove(map)
         self.scheduler.emptied.clear()
 
-    def _arrive(self, map: MapState, flight: Flight, budget: Budget) -> None:
+    def _arrive(self, map: OpenMap, flight: Flight, budget: Budget) -> None:
         self._lanes[flight.lane].append((map, flight, budget))
         self._serve()
 
@@ -141,7 +137,7 @@ class Simulation:
                 self._compute(self._idle.pop(), map, flight, budget, pending)
 
     def _compute(
-        self, core: int, map: MapState, flight: Flight, budget: Budget, pending: int
+        self, core: int, map: OpenMap, flight: Flight, budget: Budget, pending: int
     ) -> None:
         piece, costs = flight.piece, self._costs[map.id]
         began = clock = reported = self.now
@@ -172,21 +168,21 @@ class Simulation:
         self._idle.append(core)
         self._serve()
 
-    def _made(self, map: MapState, flight: Flight, start: int, end: int, seconds: float) -> Report:
+    def _made(self, map: OpenMap, flight: Flight, start: int, end: int, seconds: float) -> Report:
         values = arrays.nulls(end - start, "json")
         return Report(map.id, flight.number, 1, start, end - start, values, [], seconds)
 
-    def _report(self, time: float, map: MapState, report: Report, pending: int) -> None:
+    def _report(self, time: float, map: OpenMap, report: Report, pending: int) -> None:
         self._at(time + self.hop, lambda: self._receive(map, report, pending))
 
-    def _receive(self, map: MapState, report: Report, pending: int) -> None:
+    def _receive(self, map: OpenMap, report: Report, pending: int) -> None:
         flight = map.ledger.flights.get(report.number)
         map.learn(report, flight)
         if pending >= 0 and report.final is not None:
             self.scheduler.window.steer(pending, self.cores)
-        settlement = map.ledger.take(report)
+        settlement = map.ledger.accept(report)
         if settlement.ended is not None:
-            self.scheduler.landed(map, settlement.ended, report.seconds)
+            self.scheduler.on_landed(map, settlement.ended, report.seconds)
         if report.rest is not None:
             self.given_back += 1
             self.scheduler.requeue(map)

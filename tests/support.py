@@ -263,7 +263,7 @@ def is_ready(cluster: Cluster, agent: AgentProcess) -> bool:
 def account(cluster: Cluster) -> Ledger:
     """The ledger of the only map that is open."""
     (run,) = cluster._linked().dispatcher._maps.values()
-    return run.state.ledger
+    return run.ledger
 
 
 @asynccontextmanager

@@ -41,7 +41,7 @@ def test_only_what_is_missing_is_sent_again(
             if a < b:
                 values = msgspec.json.encode([n if n % 3 else None for n in range(a, b)])
                 errors = [error(100 + n) for n in range(a, b) if n % 3 == 0]
-                settlement = ledger.take(Report("m", 1, 1, 100 + a, b - a, values, errors, 0.1))
+                settlement = ledger.accept(Report("m", 1, 1, 100 + a, b - a, values, errors, 0.1))
                 reported.update(range(a, b))
                 for batch in settlement.batches:
                     failed = {record.index: record for record in batch.errors}
@@ -88,7 +88,7 @@ def test_a_map_is_charged_what_all_parts_of_a_chunk_took(
 
     missing = {report.start for report in reports}
     for report in order:
-        settlement = ledger.take(report)
+        settlement = ledger.accept(report)
         missing.discard(report.start)
         assert (flight.number in ledger.flights) == bool(missing), "it ends with its last part"
         if settlement.ended is not None:
@@ -122,11 +122,11 @@ def test_only_agents_that_vanish_are_missed(
         held[agent] = now
         vanished.pop(agent, None)  # It was only out of reach.
         gone = sum(vanished[a] - held[a] < HELD for a in held if a in vanished)
-        settlement = ledger.claimed(1, agent, f"host-{agent}", now, vanished=vanished)
+        settlement = ledger.claim(1, agent, f"host-{agent}", now, vanished=vanished)
         assert settlement is not None and not settlement.batches
         assert (settlement.ended is not None) == (gone >= VANISHED_LIMIT)
         if settlement.ended is not None:
-            assert ledger.claimed(1, agent, "", now) is None
+            assert ledger.claim(1, agent, "", now) is None
             suspects_go_out_one_at_a_time(ledger, count, now)
             return
 
@@ -138,7 +138,7 @@ def suspects_go_out_one_at_a_time(ledger: Ledger, count: int, now: float) -> Non
         flight = ledger.send(piece, "main", "offer", 0.05, now)
         assert not ledger.has_pieces, "another one is out"
         values = arrays.nulls(1, "json")
-        ledger.take(Report("m", flight.number, 2, n, 1, values, [], 0.0, Final(n + 1)))
+        ledger.accept(Report("m", flight.number, 2, n, 1, values, [], 0.0, Final(n + 1)))
     assert not ledger.has_pieces and ledger.done == count
 
 
@@ -146,11 +146,11 @@ def test_what_could_not_be_heard_was_not_let_go() -> None:
     """The caller is out of reach for longer than that, and the agents vanish just then."""
     ledger = Ledger("json", 2)
     ledger.send(Piece(0, 2, arrays.nulls(2, "json")), "main", "offer", 0.05, 0.0)
-    ledger.claimed(1, "a", "h", 1.0)
-    ledger.claimed(1, "b", "h", 2.0)
+    ledger.claim(1, "a", "h", 1.0)
+    ledger.claim(1, "b", "h", 2.0)
     ledger.credit(3 * HELD)
     vanished = {"a": 3 * HELD + 8.0, "b": 3 * HELD + 9.0}
-    settlement = ledger.claimed(1, "c", "h", 3 * HELD + 9.0, vanished=vanished)
+    settlement = ledger.claim(1, "c", "h", 3 * HELD + 9.0, vanished=vanished)
     assert settlement is not None and settlement.ended is not None
 
 
@@ -158,13 +158,13 @@ def test_a_suspect_that_lives_holds_up_no_other() -> None:
     quarantine = Quarantine()
     ledger = Ledger("json", 2, quarantine=quarantine)
     ledger.send(Piece(0, 2, arrays.nulls(2, "json")), "main", "offer", 0.05, 0.0)
-    ledger.claimed(1, "a", "h", 1.0)
-    ledger.claimed(1, "b", "h", 2.0)
-    ledger.claimed(1, "c", "h", 3.0, vanished={"a": 1.5, "b": 2.5})
+    ledger.claim(1, "a", "h", 1.0)
+    ledger.claim(1, "b", "h", 2.0)
+    ledger.claim(1, "c", "h", 3.0, vanished={"a": 1.5, "b": 2.5})
     ledger.send(ledger.next_piece(), "main", "offer", 0.05, 10.0)
-    quarantine.look(10.0 + SUSPECT_SECONDS - 1)
+    quarantine.expire(10.0 + SUSPECT_SECONDS - 1)
     assert not ledger.has_pieces
-    quarantine.look(10.0 + SUSPECT_SECONDS + 1)
+    quarantine.expire(10.0 + SUSPECT_SECONDS + 1)
     assert ledger.has_pieces
 
 
@@ -172,9 +172,9 @@ def test_what_is_found_in_the_store_is_not_sent_again() -> None:
     ledger = Ledger("json", 2)
     first = ledger.send(Piece(0, 4, arrays.nulls(4, "json")), "main", "offer", 0.05, 0.0)
     second = ledger.send(Piece(4, 4, arrays.nulls(4, "json")), "main", "offer", 0.05, 0.0)
-    (settlement,) = ledger.know([(0, 5)])
+    (settlement,) = ledger.mark_seen([(0, 5)])
     assert settlement.ended is first and ledger.repeats
-    assert ledger.is_begun(second) and ledger.know([(0, 5)]) == []
+    assert ledger.is_begun(second) and ledger.mark_seen([(0, 5)]) == []
     ledger.withdraw(second)
     piece = ledger.next_piece()
     assert (piece.start, piece.count) == (5, 3) and not ledger.has_pieces
@@ -201,7 +201,7 @@ def test_an_item_that_kills_its_agent_does_not_tour_the_hosts(
             agent = f"agent {agents}"
             # Delivered again, or lost before, it is claimed before it is computed.
             if deliveries > 1 or flight.attempt > 1:
-                settlement = ledger.claimed(
+                settlement = ledger.claim(
                     flight.number, agent, "h", now, deliveries=deliveries, vanished=vanished
                 )
                 assert settlement is not None
@@ -216,7 +216,7 @@ def test_an_item_that_kills_its_agent_does_not_tour_the_hosts(
             agents -= 1
             values = arrays.nulls(piece.count, "json")
             final = Final(flight.end)
-            ledger.take(
+            ledger.accept(
                 Report("m", flight.number, 1, piece.start, piece.count, values, [], 0.0, final)
             )
         while ledger.has_pieces:

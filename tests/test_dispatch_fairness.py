@@ -143,7 +143,7 @@ class Pool:
         while self.now < until:
             for name, window in self.windows.items():
                 while window.has_room:
-                    window.sent()
+                    window.on_sent()
                     self.queue.append(name)
             while self.queue and len(self.running) < self.cores:
                 name = self.queue.pop(0)
@@ -156,7 +156,7 @@ class Pool:
             self.served[name] += 1
             if (window_of := self.windows.get(name)) is not None:
                 window_of.steer(pending, self.cores, self.weights.get(name, 1.0))
-                window_of.ended()
+                window_of.on_ended()
         self.backlog /= self.now - began
         self.idle /= (self.now - began) * self.cores
 
@@ -221,20 +221,20 @@ def test_a_window_never_closes_and_is_bounded(steps: list[tuple[int, int]]) -> N
     window = Window()
     for pending, cores in steps:
         while window.has_room:
-            window.sent()
+            window.on_sent()
         window.steer(pending, cores)
-        window.ended()
+        window.on_ended()
         assert 1 <= window.size <= 4 * max(1, cores) + 2
     while window.in_flight:
-        window.ended()
-    window.ended()
+        window.on_ended()
+    window.on_ended()
     assert window.has_room
 
 
 def test_a_window_that_is_not_used_does_not_grow() -> None:
     window = Window(4)
     for _ in range(100):
-        window.sent()
+        window.on_sent()
         window.steer(0, 8)
-        window.ended()
+        window.on_ended()
     assert window.size == 4

@@ -16,8 +16,8 @@ from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.flight import Flight, Piece, Settlement
 from jetmap.dispatch.intervals import IntervalSet
 from jetmap.dispatch.ledger import VANISHED_LIMIT, Ledger
-from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.memory import Memory
+from jetmap.dispatch.open_map import MapSpec, OpenMap
 from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.scheduler import Scheduler
 from jetmap.dispatch.sources import Objects, Source, Taken
@@ -149,16 +149,12 @@ class Map(RuleBasedStateMachine):
             for index in seen & set(range(len(items))):
                 self.seen.add(index, index + 1)
             source = Rest(items, encode, self.seen)
-        self.map = MapState(
-            id="map",
-            function="f",
-            format=format,
-            kwargs=b"",
-            timeout=None,
-            ref=None,
-            source=source,
-            ledger=Ledger(format, attempts, self.seen.ranges()),
-            cost=self.scheduler.cost("f"),
+        self.map = OpenMap(
+            "map",
+            MapSpec(function="f", format=format),
+            source,
+            Ledger(format, attempts, self.seen.ranges()),
+            self.scheduler.cost("f"),
             max_buffer=1 << 20,
             memory=Memory(1 << 30),
         )
@@ -218,7 +214,7 @@ class Map(RuleBasedStateMachine):
             flight = data.draw(st.sampled_from(list(self.ledger.flights.values())))
             self.queue.pop(flight.number, None)
             self.ledger.withdraw(flight, self.vanished)
-            self.scheduler.landed(self.map, flight, flight.seconds)
+            self.scheduler.on_landed(self.map, flight, flight.seconds)
         elif what == "lost" and self.queue:
             del self.queue[data.draw(st.sampled_from(sorted(self.queue)))]
         elif what == "vanished" and self.runs:
@@ -248,7 +244,7 @@ class Map(RuleBasedStateMachine):
 
     def settle(self, settlement: Settlement, seconds: float = 0.0) -> None:
         if settlement.ended is not None:
-            self.scheduler.landed(self.map, settlement.ended, seconds)
+            self.scheduler.on_landed(self.map, settlement.ended, seconds)
         self.give(settlement.batches)
 
     def give(self, batches: list[Batch]) -> None:
@@ -352,16 +348,14 @@ class Map(RuleBasedStateMachine):
 
     def take(self, report: Report) -> None:
         self.map.learn(report, self.ledger.flights.get(report.number))
-        self.settle(self.ledger.take(report), report.seconds)
+        self.settle(self.ledger.accept(report), report.seconds)
         if report.rest is not None:
             self.scheduler.requeue(self.map)
         self.unconfirmed = [run for run in self.unconfirmed if run.last is not report]
 
     def claim(self, run: Run) -> None:
         """As the dispatcher answers: wanted or not."""
-        settlement = self.ledger.claimed(
-            run.number, run.agent, "h", self.now, vanished=self.vanished
-        )
+        settlement = self.ledger.claim(run.number, run.agent, "h", self.now, vanished=self.vanished)
         if settlement is not None:
             self.settle(settlement)
         if settlement is None or settlement.ended is not None:

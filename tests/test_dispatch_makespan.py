@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jetmap.dispatch.costs import SLACK, Cutting
-from jetmap.dispatch.mapstate import MapState
+from jetmap.dispatch.open_map import OpenMap
 from simulation import Simulation, greedy
 
 SHAPES = (
@@ -90,7 +90,7 @@ class Case:
     def costs(self) -> list[float]:
         return costs_of(self.shape, self.items, self.each, Random(self.seed))
 
-    def simulated(self) -> tuple[Simulation, MapState, list[float]]:
+    def simulated(self) -> tuple[Simulation, OpenMap, list[float]]:
         costs = self.costs()
         simulation = Simulation(self.cores, cutting=CUTTING)
         if self.guess is not None:

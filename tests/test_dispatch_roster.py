@@ -59,7 +59,7 @@ def test_the_roster_is_what_was_said_last_and_not_long_ago(
     said: dict[str, tuple[Presence, float]] = {}
     for announced, pause in steps:
         now += pause
-        roster.announced(announced, now)
+        roster.on_presence(announced, now)
         roster.expire(now)
         said[announced.agent] = announced, now
         said = {a: (p, at) for a, (p, at) in said.items() if not p.gone and now - at <= GONE_AFTER}
@@ -88,7 +88,7 @@ def test_the_roster_is_what_was_said_last_and_not_long_ago(
 @given(st.floats(0, 1000))
 def test_a_frozen_process_credits_its_own_gap(gap: float) -> None:
     roster = Roster()
-    roster.announced(presence(), 0.0)
+    roster.on_presence(presence(), 0.0)
     roster.credit(gap)
     roster.expire(gap + GONE_AFTER - 0.1)
     assert roster.agents
@@ -99,7 +99,7 @@ def test_a_frozen_process_credits_its_own_gap(gap: float) -> None:
 def test_a_failure_counts_only_while_nobody_is_ready() -> None:
     roster = Roster()
     assert roster.failure is None
-    roster.announced(presence("a", ready=0, failure="SyntaxError"), 0.0)
+    roster.on_presence(presence("a", ready=0, failure="SyntaxError"), 0.0)
     assert roster.failure == "SyntaxError"
-    roster.announced(presence("b", ready=1), 0.0)
+    roster.on_presence(presence("b", ready=1), 0.0)
     assert roster.failure is None

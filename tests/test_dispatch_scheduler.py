@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.flight import Flight, Piece, Quarantine
 from jetmap.dispatch.ledger import Ledger
-from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.memory import Memory
+from jetmap.dispatch.open_map import MapSpec, OpenMap
 from jetmap.dispatch.scheduler import PARCEL_BYTES, PARCEL_SECONDS, SMALL_SECONDS, Cut, Scheduler
 from jetmap.dispatch.sources import RawItems, Taken
 from jetmap.wire import arrays
@@ -28,26 +28,21 @@ class World:
     def __init__(self, cores: int, random: Random) -> None:
         self.cores, self.random = cores, random
         self.scheduler = Scheduler(Cutting())
-        self.out: list[tuple[MapState, Flight]] = []
-        self.maps: list[MapState] = []
+        self.out: list[tuple[OpenMap, Flight]] = []
+        self.maps: list[OpenMap] = []
         self.now = 0.0
-        self.computed = Counter[MapState]()
+        self.computed = Counter[OpenMap]()
         self.quarantine = Quarantine()
 
-    def open(self, items: int | RawItems, function: str = "f", weight: float = 1.0) -> MapState:
-        map = MapState(
-            id=str(len(self.maps)),
-            function=function,
-            format="json",
-            kwargs=b"",
-            timeout=None,
-            ref=None,
-            source=RawItems([b"0"] * items, "json") if isinstance(items, int) else items,
-            ledger=Ledger("json", 2, quarantine=self.quarantine),
-            cost=self.scheduler.cost(function),
+    def open(self, items: int | RawItems, function: str = "f", weight: float = 1.0) -> OpenMap:
+        map = OpenMap(
+            str(len(self.maps)),
+            MapSpec(function=function, format="json", weight=weight),
+            RawItems([b"0"] * items, "json") if isinstance(items, int) else items,
+            Ledger("json", 2, quarantine=self.quarantine),
+            self.scheduler.cost(function),
             max_buffer=1 << 20,
             memory=Memory(1 << 30),
-            weight=weight,
         )
         self.maps.append(map)
         self.scheduler.add(map)
@@ -66,14 +61,14 @@ class World:
     def answer(self, **each: float) -> None:
         """The result of some chunk. each: seconds of an item, by function."""
         map, flight = self.out.pop(self.random.randrange(len(self.out)))
-        piece, seconds = flight.piece, each[map.function] * flight.piece.count
+        piece, seconds = flight.piece, each[map.spec.function] * flight.piece.count
         map.cost.learn(piece.count, seconds, 1)
         values = arrays.nulls(piece.count, "json")
         number, start, count = flight.number, piece.start, piece.count
         report = Report(map.id, number, 1, start, count, values, [], seconds, Final(flight.end))
-        settlement = map.ledger.take(report)
+        settlement = map.ledger.accept(report)
         assert settlement.ended is flight
-        self.scheduler.landed(map, flight, seconds)
+        self.scheduler.on_landed(map, flight, seconds)
         self.scheduler.window.steer(0, self.cores)
         self.computed[map] += seconds  # type: ignore[assignment]
         if map.is_complete:
@@ -84,9 +79,9 @@ class World:
         map, flight = self.out.pop(self.random.randrange(len(self.out)))
         settlement = None
         for agent, vanished in ("a", {}), ("b", {}), ("c", {"a": self.now, "b": self.now}):
-            settlement = map.ledger.claimed(flight.number, agent, "h", self.now, vanished=vanished)
+            settlement = map.ledger.claim(flight.number, agent, "h", self.now, vanished=vanished)
         assert settlement is not None and settlement.ended is flight
-        self.scheduler.landed(map, flight, 0.0)
+        self.scheduler.on_landed(map, flight, 0.0)
         if map.is_complete:
             self.scheduler.remove(map)
 

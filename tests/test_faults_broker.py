@@ -13,7 +13,7 @@ import pytest
 
 import functions
 from jetmap import Cluster
-from jetmap.dispatch.ack_sampler import Words
+from jetmap.dispatch.ack_sampler import AckSampler
 from jetmap.errors import JetmapError
 from jetmap.nats.server import NatsServer
 from jetmap.settings import Settings
@@ -126,13 +126,13 @@ async def test_several_maps_survive_a_restart(place: Site, own: Cluster) -> None
 
 async def test_a_work_stream_that_is_full(place: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     refusals = []
-    refused = Words.refused
+    refused = AckSampler.on_refused
 
-    def count(self: Words[Any], number: int, now: float) -> list[Any]:
+    def count(self: AckSampler[Any], number: int, now: float) -> list[Any]:
         refusals.append(number)
         return refused(self, number, now)
 
-    monkeypatch.setattr(Words, "refused", count)
+    monkeypatch.setattr(AckSampler, "on_refused", count)
     settings = Settings.load(nats_url=place.server.url, work_max_messages=3)
     async with Cluster(settings=settings) as own:
         await place.agent(own)

@@ -19,8 +19,8 @@ from jetmap.client.job import JobStatus
 from jetmap.dispatch.costs import Cost, Cutting
 from jetmap.dispatch.flight import Piece
 from jetmap.dispatch.ledger import Ledger
-from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.memory import Memory
+from jetmap.dispatch.open_map import MapSpec, OpenMap
 from jetmap.dispatch.sources import Feed, RawItems
 from jetmap.jobs.catalogue import Catalogue
 from jetmap.jobs.record import Record, as_running, as_waiting
@@ -118,9 +118,14 @@ def test_the_command_line_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:
 # The backlog
 
 
-def a_map(source: Any) -> MapState:
-    return MapState(
-        *("m", "f", "json", b"", None, None, source, Ledger("json", 2), Cost(), 1 << 20),
+def a_map(source: Any) -> OpenMap:
+    return OpenMap(
+        "m",
+        MapSpec(function="f", format="json"),
+        source,
+        Ledger("json", 2),
+        Cost(),
+        max_buffer=1 << 20,
         memory=Memory(1 << 30),
     )
 

@@ -316,7 +316,7 @@ async def test_the_password_of_the_broker_is_not_enough(
         for offer in ("", local):
             forger.offer = offer or forger.offer
             object.__setattr__(dispatcher._options, "sealer", forger if offer else None)
-            dispatcher.attendance._sealer = forger if offer else None
+            dispatcher.agents._sealer = forger if offer else None
             # By their names, whatever they say beside; or not at all.
             if offer:
                 errors = await _errors(stranger, "double", ref)
@@ -329,9 +329,11 @@ async def test_the_password_of_the_broker_is_not_enough(
 
 async def _open(cluster: Cluster, name: str, ref: FunctionRef | None) -> Any:
     from jetmap.client.call import Call
+    from jetmap.dispatch.open_map import MapSpec
 
     source = Call.of("double", None).source([1, 2], keep=False, max_item=1000)
-    return await cluster._linked().dispatcher.open(name, source, format="msgpack", ref=ref)
+    spec = MapSpec(function=name, format="msgpack", ref=ref)
+    return await cluster._linked().dispatcher.open(spec, source)
 
 
 async def _errors(cluster: Cluster, name: str, ref: FunctionRef) -> list[Any]:

@@ -97,7 +97,7 @@ def test_an_announcement_of_an_earlier_version_has_no_counters() -> None:
     fields = msgspec.msgpack.decode(encode(old))
     for name in ("items", "crashes", "recycled", "start_failures"):
         fields.pop(name, None)
-    roster.announced(msgspec.convert(fields, Presence), 0.0)
+    roster.on_presence(msgspec.convert(fields, Presence), 0.0)
     assert roster.counts.items == {}
 
 
@@ -118,7 +118,7 @@ def test_refusals_have_few_reasons(error: Exception, reason: str) -> None:
 def test_workers_that_we_stop_are_no_crashes() -> None:
     stats = Stats()
     for reason in ("died", "timeout", "stopped"):
-        stats.crash("f", Crash(0, reason, "m"))  # type: ignore[arg-type]
+        stats.count_crash("f", Crash(0, reason, "m"))  # type: ignore[arg-type]
     assert stats.crashes == {("f", "died"): 1, ("f", "timeout"): 1}
 
 

@@ -128,13 +128,13 @@ async def test_a_slow_first_item_bounds_what_is_held_back(place: Site, tmp_path:
         first = asyncio.ensure_future(anext(stream))
         await wait_until(lambda: own.stats.maps_open == 1, "it is open")
         (run,) = own._linked().dispatcher._maps.values()
-        await wait_until(lambda: run.state.buffered >= limit, "the buffer is full")
+        await wait_until(lambda: run.buffered >= limit, "the buffer is full")
         # Then nothing is out but the first item. What was when it became full, a few chunks of
         # the largest size, came on top.
-        await wait_until(lambda: len(run.state.ledger.flights) == 1, "all else is done")
+        await wait_until(lambda: len(run.ledger.flights) == 1, "all else is done")
         await place.until_busy(own, 1)
-        assert not first.done() and run.state.buffered <= 2 * limit
-        assert size * run.done <= run.state.buffered and taken < count // 4
+        assert not first.done() and run.buffered <= 2 * limit
+        assert size * run.done <= run.buffered and taken < count // 4
         gate.touch()
         seen = [await first, *[outcome async for outcome in stream]]
         assert [outcome.index for outcome in seen] == list(range(count))

@@ -14,6 +14,7 @@ import functions
 import typed_functions
 from jetmap import UnknownFunction, task
 from jetmap.client.call import Call
+from jetmap.dispatch.open_map import MapSpec
 from jetmap.functions.task import find
 from jetmap.wire.messages import FunctionRef
 from support import Site, outcomes, run_python
@@ -91,10 +92,8 @@ async def test_a_worker_that_was_not_told_to(place: Site, tmp_path: Path) -> Non
     evil = FunctionRef("__main__", "is_prime", value=pickle.dumps(_Touch(str(touched))), digest="e")
     call = Call.of(functions.is_prime, None)
     run = await cluster._linked().dispatcher.open(
-        "is_prime",
+        MapSpec(function="is_prime", format="msgpack", ref=evil),
         call.source([7, 8], keep=False, max_item=1000),
-        format="msgpack",
-        ref=evil,
     )
     batches = sorted([batch async for batch in run], key=lambda batch: batch.start)
     assert [v for b in batches for v in msgspec.msgpack.decode(b.values)] == [True, False]

@@ -17,8 +17,8 @@ import functions
 from jetmap import Cluster, NotImportable
 from jetmap.agent import offer as agent_offer
 from jetmap.cli.status import show, summary
-from jetmap.dispatch import attendance
-from jetmap.dispatch.attendance import Attendance
+from jetmap.dispatch import agent_tracker
+from jetmap.dispatch.agent_tracker import AgentTracker
 from jetmap.dispatch.roster import Roster
 from jetmap.functions.locating import resolve
 from jetmap.wire import versions
@@ -40,7 +40,7 @@ def there(agent: str, rank: int, trusts: bool = True, **changes: Any) -> Presenc
 def roster_of(*agents: Presence) -> Roster:
     roster = Roster()
     for each in agents:
-        roster.announced(each, 0.0)
+        roster.on_presence(each, 0.0)
     return roster
 
 
@@ -50,11 +50,11 @@ def ref_of(pickles: str | None = None) -> FunctionRef:
     )
 
 
-def attending(roster: Roster, sealer: Any = None) -> Attendance:
+def tracking(roster: Roster, sealer: Any = None) -> AgentTracker:
     async def changed() -> None: ...
 
     nobody: Any = None
-    made = Attendance(nobody, "p", changed, sealer)
+    made = AgentTracker(nobody, "p", changed, sealer)
     made.roster = roster
     return made
 
@@ -73,16 +73,16 @@ def test_what_must_be_the_same() -> None:
 
 @pytest.mark.parametrize("changes", [OLD, {}, OURS | {"packages": {}}])
 def test_an_offer_of_another_python_is_not_chosen(changes: dict[str, Any]) -> None:
-    found = attending(roster_of(there("a", 1, **OURS), there("b", 2, **changes)))
+    found = tracking(roster_of(there("a", 1, **OURS), there("b", 2, **changes)))
     assert found.offer("f", ref_of()) == "o1"
     assert found.offer("f", ref_of("")) == "o2"  # It only names the function.
-    assert attending(roster_of(there("b", 2, **changes))).offer("f", ref_of()) is None
+    assert tracking(roster_of(there("b", 2, **changes))).offer("f", ref_of()) is None
     assert found.offer("f", None) is None
 
 
 def test_the_error_says_what_differs_and_where() -> None:
     misfits = roster_of(there("a", 1, **OLD), there("b", 2), there("c", 3, trusts=False, **OURS))
-    error = attending(misfits).misfit(ref_of())
+    error = tracking(misfits).misfit(ref_of())
     assert isinstance(error, NotImportable)
     ours = versions.described(versions.python_version(), versions.package_versions())
     assert str(error) == (
@@ -92,17 +92,17 @@ def test_the_error_says_what_differs_and_where() -> None:
         "both sides, or move the function to a module that the workers import "
         "(jetmap worker TASKS)"
     )
-    assert attending(misfits).misfit(ref_of("")) is None
-    assert attending(misfits).misfit(None) is None
-    assert attending(roster_of()).misfit(ref_of()) is None
+    assert tracking(misfits).misfit(ref_of("")) is None
+    assert tracking(misfits).misfit(None) is None
+    assert tracking(roster_of()).misfit(ref_of()) is None
 
 
 def test_the_up_of_another_python_beside_us() -> None:
     class Sealer:
         offer = "u1"
 
-    def beside(**changes: Any) -> Attendance:
-        return attending(roster_of(there("a", 1, trusts=False, local="u1", **changes)), Sealer())
+    def beside(**changes: Any) -> AgentTracker:
+        return tracking(roster_of(there("a", 1, trusts=False, local="u1", **changes)), Sealer())
 
     assert beside(**OURS).offer("f", ref_of()) == "u1"
     assert beside(**OLD).offer("f", ref_of()) is None
@@ -112,7 +112,7 @@ def test_the_up_of_another_python_beside_us() -> None:
 
 def test_an_embedded_cluster_is_our_own_python() -> None:
     embedded = there("a", 1, trusts=False, embedded=True)
-    assert attending(roster_of(embedded)).offer("f", ref_of()) == "o1"
+    assert tracking(roster_of(embedded)).offer("f", ref_of()) == "o1"
 
 
 def test_a_worker_reads_no_pickle_of_another_python() -> None:
@@ -174,8 +174,9 @@ async def test_a_caller_of_another_python(
     cluster = await place.cluster()
     await place.agent(cluster, functions.__file__, "--trust-pickle")
     monkeypatch.setenv("JETMAP_NATS_URL", place.server.url)
-    code = "from jetmap import versions\nversions.python_version = lambda: '3.9.1'\n"
-    code += "from jetmap.dispatch import attendance\nattendance.python_version = lambda: '3.9.1'\n"
+    code = "from jetmap.wire import versions\nversions.python_version = lambda: '3.9.1'\n"
+    code += "from jetmap.dispatch import agent_tracker\n"
+    code += "agent_tracker.python_version = lambda: '3.9.1'\n"
     code += SCRIPT.replace("from __future__ import annotations", "")
     done = await asyncio.to_thread(run_python, code, cwd=tmp_path)
     assert "NotImportable: times of __main__ travels as a pickle" in done.stderr
@@ -183,7 +184,7 @@ async def test_a_caller_of_another_python(
     assert f"has Python {OURS['python']} with cloudpickle" in done.stderr
     # What workers import themselves runs for any Python.
     monkeypatch.setattr(versions, "python_version", lambda: "3.9.1")
-    monkeypatch.setattr(attendance, "python_version", lambda: "3.9.1")
+    monkeypatch.setattr(agent_tracker, "python_version", lambda: "3.9.1")
     assert await cluster.map(functions.is_prime, [7]) == [True]
 
 
@@ -234,7 +235,7 @@ async def test_two_pythons_in_one_pool(
         env=environ,
     )  # fmt: skip
     try:
-        await cluster._linked().dispatcher.attendance.wait_for(
+        await cluster._linked().dispatcher.agents.wait_for(
             lambda: len(cluster.workers) == 2 and all(p.ready for p in cluster.workers), 40
         )
         assert len({agent.offer for agent in cluster.workers}) == 2

@@ -1,4 +1,4 @@
-"""What a worker is made of: computing a chunk, its words of shared memory, its pipe."""
+"""What a worker is made of: computing a chunk, its progress in shared memory, its pipe."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def perform(item: str, *, times: int = 1) -> Any:
 FUNCTION = Function(perform)
 
 
-class Words:
+class FakeProgress:
     """A ``Progress`` in plain memory, that asks to stop before the n-th item. seconds: of
     each item."""
 
@@ -131,10 +131,10 @@ def chunk_of(values: list[Any], format: Format, **options: Any) -> Chunk:
     return Chunk(**(fields | options))
 
 
-def run(chunk: Chunk, words: Words | None = None, **limits: Any) -> list[Report]:
+def run(chunk: Chunk, progress: FakeProgress | None = None, **limits: Any) -> list[Report]:
     reports: list[Report] = []
     sizes = {"value": VALUE, "report": REPORT} | limits
-    compute(chunk, FUNCTION, words or Words(), reports.append, Limits(**sizes))
+    compute(chunk, FUNCTION, progress or FakeProgress(), reports.append, Limits(**sizes))
     return reports
 
 
@@ -167,11 +167,11 @@ def outcomes(chunk: Chunk, reports: list[Report]) -> list[Any]:
 @given(st.lists(st.sampled_from([*OUTCOMES, "big", "", "a", "bc" * 30]), max_size=30))
 def test_every_item_has_its_outcome_in_order(format: Format, items: list[str]) -> None:
     chunk = chunk_of([7 if item == "wrong" else item for item in items], format)
-    words = Words()
-    found = outcomes(chunk, run(chunk, words))
+    progress = FakeProgress()
+    found = outcomes(chunk, run(chunk, progress))
 
     assert len(found) == len(items)
-    assert words.entered == list(range(1000, 1000 + len(items))) and not words.inside
+    assert progress.entered == list(range(1000, 1000 + len(items))) and not progress.inside
     for index, (item, outcome) in enumerate(zip(items, found, strict=True), 1000):
         if item == "nan" and format == "msgpack":
             assert outcome[0] == 1.0 and math.isnan(outcome[1])
@@ -235,9 +235,9 @@ def test_keyword_parameters_reach_the_function(format: Format) -> None:
 @quick
 @given(st.integers(0, 20), st.integers(0, 25))
 def test_a_stop_is_obeyed_before_the_next_item(count: int, before: int) -> None:
-    words = Words(stop_before=before)
+    progress = FakeProgress(stop_before=before)
     chunk = chunk_of(["x"] * count, "json")
-    assert outcomes(chunk, run(chunk, words)) == ["x"] * min(count, before)
+    assert outcomes(chunk, run(chunk, progress)) == ["x"] * min(count, before)
 
 
 @quick
@@ -252,14 +252,14 @@ def test_a_budget_is_kept_but_one_item_is_always_done(count: int) -> None:
 def test_a_chunk_says_until_when_it_may_begin_another_item(
     count: int, seconds: float, each: float
 ) -> None:
-    words = Words()
+    progress = FakeProgress()
     chunk = chunk_of(["x"] * count, "json", budget=seconds, each=each)
     before = time.monotonic()
-    assert outcomes(chunk, run(chunk, words)) == ["x"] * count
+    assert outcomes(chunk, run(chunk, progress)) == ["x"] * count
     if count < 2:
-        assert not words.expected, "there is nothing to give back"
+        assert not progress.expected, "there is nothing to give back"
         return
-    ((at, growth),) = words.expected
+    ((at, growth),) = progress.expected
     assert growth == each
     assert before <= at - Budget(seconds, each).until(1) <= time.monotonic()
 
@@ -267,7 +267,7 @@ def test_a_chunk_says_until_when_it_may_begin_another_item(
 @pytest.mark.parametrize(("each", "done"), [(0.0, 1), (0.001, 1), (1000.0, 20)])
 def test_a_guessed_chunk_has_to_keep_up_with_its_guess(each: float, done: int) -> None:
     chunk = chunk_of(["x"] * 20, "json", budget=1e-9, each=each)
-    late = Words(seconds=0.01)  # In each item.
+    late = FakeProgress(seconds=0.01)  # In each item.
     assert outcomes(chunk, run(chunk, late)) == ["x"] * done
 
 

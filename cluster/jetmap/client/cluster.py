@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, Self, TypeVar, over
 
 from jetmap import bounds
 from jetmap.dispatch.memory import Memory
+from jetmap.dispatch.open_map import MapSpec
 from jetmap.dispatch.roster import FunctionStatus
 from jetmap.dispatch.sources import AsyncObjects, Objects, Source
 from jetmap.dispatch.stats import Stats
@@ -426,9 +427,8 @@ class Cluster(WithJobs):
         if call is not None and function is None:
             call.check(self.info(name))
         link = self._linked()
-        return await link.dispatcher.open(
-            name,
-            source,
+        spec = MapSpec(
+            function=name,
             format=format,
             kwargs=kwargs,
             timeout=timeout,
@@ -437,6 +437,7 @@ class Cluster(WithJobs):
             item_timeout=function.timeout if function is not None else None,
             attempts=function.attempts if function is not None else None,
         )
+        return await link.dispatcher.open(spec, source)
 
     def _open_inline(
         self, name: str, source: Source, format: Format, kwargs: bytes, timeout: float | None

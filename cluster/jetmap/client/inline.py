@@ -29,7 +29,7 @@ class _Progress:
 
 
 class InlineRun:
-    """As ``MapRun``: iterate for the batches; leaving it stops before the next item.
+    """As ``OpenMap``: iterate for the batches; leaving it stops before the next item.
 
     The function runs in a thread, so the event loop goes on; its time limit and a crash are
     those of this process.

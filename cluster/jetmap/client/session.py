@@ -123,7 +123,7 @@ class Link:
                 await link._wait_for_workers(settings.start_timeout)
             else:
                 roster = dispatcher.roster
-                await dispatcher.attendance.wait_for(lambda: bool(roster.agents), ARRIVAL_SECONDS)
+                await dispatcher.agents.wait_for(lambda: bool(roster.agents), ARRIVAL_SECONDS)
         except BaseException:
             if jobs is not None:
                 await jobs.close()
@@ -222,7 +222,7 @@ class Link:
                 ready = started()
             return ready or roster.failure is not None or failed() is not None
 
-        in_time = await self.dispatcher.attendance.wait_for(settled, timeout)
+        in_time = await self.dispatcher.agents.wait_for(settled, timeout)
         if not in_time and not started():
             raise WorkerStartFailed(
                 f"no worker was ready after {timeout:g} s (start_timeout): "

@@ -1,4 +1,4 @@
-"""Which publishes ask for the broker's word, and which are in doubt without it. No I/O."""
+"""Choose the publishes that ask for an ack, and name those in doubt after a refusal. No I/O."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-EVERY = 0.25  # Seconds between two publishes that ask, while all goes well.
-WARY = 5.0  # Seconds after a refusal in which each publish asks.
-KEPT = 2.0  # Seconds in which a publish that did not ask may come to be in doubt.
-LATE = 60.0  # Seconds after which a word does not come any more.
+EVERY = 0.25  # Seconds between two publishes that ask for an ack, while all goes well.
+WARY = 5.0  # Seconds after a refusal during which each publish asks.
+KEPT = 2.0  # Seconds before a refusal within which a publish that did not ask is in doubt.
+LATE = 60.0  # Seconds after which an ack does not come any more.
 
 
-class Words(Generic[T]):
-    """The broker stores or refuses what is published, and says so if it is asked.
+class AckSampler(Generic[T]):
+    """Ask the broker for an ack of some publishes only.
 
-    Asking each time would wake the dispatcher once more for each chunk, for a word that is
-    nearly always the same. So one publish in a while asks. With a refusal all that went out of
-    late and did not ask are in doubt; in a stream that is full there is room now and then, so
-    a good word about one says nothing of those before. Times are seconds of one monotonic
-    clock, given by the caller.
+    The broker stores or refuses each message, and says so if asked. Asking each time would wake the
+    dispatcher once more for each chunk, for an answer that is nearly always the same, so one
+    publish
+    in EVERY seconds asks. A refusal casts doubt on all recent publishes that did not ask. An ack
+    does
+    not clear earlier ones: a stream that is full has room now and then.
+
+    All times are seconds of one monotonic clock, passed in by the caller.
     """
 
     def __init__(self) -> None:
@@ -28,9 +31,11 @@ class Words(Generic[T]):
         self._silent: dict[int, tuple[float, T]] = {}
         self._ask_from = self._wary_until = 0.0
 
-    def published(self, what: T, now: float, *, ask: bool) -> int | None:
-        """What goes out now. Returns the number under which it asks, or None. ask: in any case,
-        as for what is sent again, because something became of the first try."""
+    def sample(self, what: T, now: float, *, ask: bool) -> int | None:
+        """Note a publish; return the number under which it asks for an ack, or None.
+
+        ask: ask in any case, as for a second try: the first one may have met with a refusal.
+        """
         self._number += 1
         _forget(self._silent, now - KEPT)
         if not ask and self._wary_until <= now < self._ask_from:
@@ -41,13 +46,13 @@ class Words(Generic[T]):
         self._asked[self._number] = now, what
         return self._number
 
-    def stored(self, number: int) -> T | None:
-        """The broker has taken that one. Returns what it was."""
+    def on_stored(self, number: int) -> T | None:
+        """Return what was published under this number; the broker has stored it."""
         asked = self._asked.pop(number, None)
         return asked[1] if asked else None
 
-    def refused(self, number: int, now: float) -> list[T]:
-        """The broker has not taken that one. Returns what is to be sent again."""
+    def on_refused(self, number: int, now: float) -> list[T]:
+        """Return what to send again; the broker has refused the publish of this number."""
         self._wary_until = now + WARY
         _forget(self._silent, now - KEPT)
         refused = self._asked.pop(number, None)
@@ -57,7 +62,7 @@ class Words(Generic[T]):
 
 
 def _forget(published: dict[int, tuple[float, T]], before: float) -> None:
-    """What went out earlier; if it was lost, silence tells."""
+    """Forget what was published before this time; if it was lost, silence shows that."""
     while published:
         number = next(iter(published))
         if published[number][0] >= before:

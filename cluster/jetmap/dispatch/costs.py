@@ -1,4 +1,4 @@
-"""What an item of a function costs, learnt from results, and how long a chunk shall be."""
+"""The cost of a function's items, learnt from results, and the size of chunks. No clock."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ from dataclasses import dataclass
 
 from jetmap.wire.budget import Budget
 
-_DECAY = 0.9  # Of what earlier results count, with each later one.
-# Chunk durations that a map takes at most beside 1.1 times what single items would, handed out in
-# order to idle cores: two for which a chunk whose items turn dear keeps those it has not begun, one
-# for a guess that was wrong from the start, one for a list whose end nobody knew.
+_DECAY = 0.9  # Factor by which each result reduces the weight of those before it.
+# Chunk durations that a map may take beyond 1.1 times the time of single items, handed out in order
+# to idle cores: two in which a chunk whose items turn dear keeps those not begun, one for a guess
+# that was wrong from the start, one for a list of unknown length.
 SLACK = 4
-_RECENT = 2  # Times its own items: what a result leaves of those before it, within one map.
+_RECENT = 2  # Items of earlier results that count beside each item of the latest, within one map.
 
 
 class Cost:
-    """Seconds and bytes of one item: a decayed ratio of sums, so that few slow items among
-    many fast ones weigh what they take."""
+    """Seconds and bytes of one item of a function.
+
+    A decayed ratio of sums: few slow items among many fast ones weigh as much as they take.
+    """
 
     def __init__(self) -> None:
         self._seconds = self._items = 0.0
@@ -29,18 +31,18 @@ class Cost:
 
     @property
     def seconds(self) -> float:
-        """Of one item; 0 while nothing is known."""
+        """Seconds of one item; 0 while nothing is known."""
         return self._seconds / self._items if self._items else 0.0
 
     @property
     def bytes(self) -> float:
-        """Of one item or its value, whichever is larger; 0 while nothing is known."""
+        """Bytes of one item or its value, whichever is larger; 0 while nothing is known."""
         item = self._item_bytes / self._cut_items if self._cut_items else 0.0
         value = self._value_bytes / self._items if self._items else 0.0
         return max(item, value)
 
     def learn(self, items: int, seconds: float, value_bytes: int) -> None:
-        """A result of ``items`` items that computed for ``seconds``."""
+        """Take in a result of ``items`` items that computed for ``seconds``."""
         if items <= 0:
             return
         self._seconds = self._seconds * _DECAY + seconds
@@ -48,17 +50,19 @@ class Cost:
         self._value_bytes = self._value_bytes * _DECAY + value_bytes
 
     def cut(self, items: int, size: int) -> None:
-        """A chunk of ``items`` items took ``size`` bytes."""
+        """Take in that a chunk of ``items`` items took ``size`` bytes."""
         self._item_bytes = self._item_bytes * _DECAY + size
         self._cut_items = self._cut_items * _DECAY + items
 
 
 class Pace:
-    """Seconds of one item in one map, as far as cutting is concerned.
+    """Seconds of one item in one map, for cutting.
 
-    Until the map has results of its own, its function's cost is a guess: the items may be other
-    ones, the keyword parameters, the time of day. From then on only the map's own results count,
-    the latest most.
+    Until the map has results of its own, the function's cost is a guess: the items may be other
+    ones,
+    or the keyword parameters, or the time of day. From then on only the map's own results count,
+    the
+    latest most.
     """
 
     def __init__(self, cost: Cost) -> None:
@@ -72,7 +76,7 @@ class Pace:
 
     @property
     def seconds(self) -> float:
-        """Of one item; 0 while nothing is known."""
+        """Seconds of one item; 0 while nothing is known."""
         return self._seconds / self._items if self._items else self._cost.seconds
 
     @property
@@ -88,9 +92,9 @@ class Pace:
         self._items = self._items * kept + items
 
     def refute(self, items: int, seconds: float) -> None:
-        """Take in a chunk that was late: ``items`` items computed for ``seconds`` at least.
+        """Take in a late chunk: ``items`` items computed for at least ``seconds``.
 
-        What was thought before is wrong, if that is dearer.
+        If that is dearer than was thought, it replaces all earlier results.
         """
         self.is_sure = False
         if items > 0 and seconds > items * self.seconds:
@@ -99,22 +103,19 @@ class Pace:
 
 @dataclass(frozen=True)
 class Cutting:
-    """How chunks are cut: by time, then by bytes.
+    """The rules by which chunks are cut: by time, then by bytes."""
 
-    seconds: what a chunk aims at. least: where tapering ends. max_bytes: of a chunk's items.
-    max_items: so that values far larger than those before do not fill a worker.
-    """
-
-    seconds: float = 0.05
-    least: float = 0.002
-    max_bytes: int = 262_144
-    max_items: int = 16_384
+    seconds: float = 0.05  # Seconds of compute that a chunk aims at.
+    least: float = 0.002  # Seconds of the shortest chunks, near a map's end.
+    max_bytes: int = 262_144  # Bytes of a chunk's items.
+    max_items: int = 16_384  # Limits a worker's memory if values turn out far larger than before.
 
     def duration(self, cost: Cost | Pace, remaining: int | None, cores: int) -> float:
-        """Seconds that the next chunk shall take.
+        """Return the seconds that the next chunk should take.
 
-        Guided self-scheduling (Polychronopoulos and Kuck, 1987): at most the rest over twice
-        the cores, so that all cores finish together. remaining: None if nobody knows.
+        Guided self-scheduling (Polychronopoulos and Kuck, 1987): at most the rest over twice the
+        cores,
+        so that all cores finish together. remaining: None if unknown.
         """
         if remaining is None or not cost.is_known:
             return self.seconds
@@ -122,15 +123,19 @@ class Cutting:
         return min(self.seconds, max(self.least, rest))
 
     def estimate(self, cost: Cost) -> float:
-        """Seconds that an item takes; of an unknown function as many as a chunk aims at, so that
-        what waits never counts as nothing."""
+        """Return the seconds of one item.
+
+        An item of an unknown function counts as a whole chunk, so that a backlog is never nothing.
+        """
         return cost.seconds if cost.is_known else self.seconds
 
     def budget(self, estimate: float, items: int, *, is_sure: bool) -> Budget:
-        """What a chunk of ``items`` items may take that was to take ``estimate`` seconds.
+        """Return the budget of a chunk of ``items`` items that is expected to take ``estimate``
+        seconds.
 
-        Near a map's end other cores wait for what it has not begun. A guess is checked from the
-        first item on.
+        Near a map's end, other cores wait for the items that the chunk has not begun. An estimate
+        that
+        is a guess is checked from the first item on.
         """
         least = 5 * self.least
         if is_sure:
@@ -138,7 +143,7 @@ class Cutting:
         return Budget(least, 2 * min(estimate, self.seconds) / max(1, items))
 
     def count(self, cost: Cost | Pace, remaining: int | None, cores: int) -> int:
-        """Items of the next chunk: one, while nothing is known of what they take."""
+        """Return the number of items of the next chunk: one, while their cost is not known."""
         if not cost.is_known:
             return 1
         seconds = max(cost.seconds, 1e-7)

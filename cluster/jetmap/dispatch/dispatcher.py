@@ -1,4 +1,4 @@
-"""The dispatcher: in the caller's process, the authority over its maps' chunks."""
+"""The dispatcher: the authority over the chunks of its maps, in the caller's process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import itertools
 import logging
 import time
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -23,14 +24,13 @@ from jetmap.errors import (
 from jetmap.nats import jetstream
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.wire import pool_streams, subjects
-from jetmap.wire.messages import Claim, ClaimAnswer, Delivery, Format, FunctionRef, Report, encode
+from jetmap.wire.messages import Claim, ClaimAnswer, Delivery, Report, encode
 
-from .attendance import Attendance
+from .agent_tracker import AgentTracker
 from .flight import Settlement
 from .ledger import Ledger
-from .maprun import MapRun
-from .mapstate import MapState
 from .memory import Memory
+from .open_map import MapSpec, OpenMap
 from .options import DispatchOptions
 from .outbox import Outbox
 from .recovery import Parked, Recovery
@@ -41,15 +41,15 @@ from .stats import Stats, refusal_reason
 
 logger = logging.getLogger(__name__)
 
-BROKER_SECONDS = 3.0  # That a new map waits for a broker that is away.
-CRASH_SECONDS = 0.1  # What a crash costs its map in fair sharing: a core's next worker.
+BROKER_SECONDS = 3.0  # Seconds a new map waits for a broker that is away.
+CRASH_SECONDS = 0.1  # Seconds of compute, at least, that a crash costs its map in fair sharing.
 
 _delivery = msgspec.msgpack.Decoder(Delivery).decode
 _claim = msgspec.msgpack.Decoder(Claim).decode
 
 
 class Dispatcher:
-    """Cuts maps into chunks, publishes them, and gives out each item's one outcome."""
+    """Cut maps into chunks, publish them, and deliver exactly one outcome for each item."""
 
     def __init__(self, connection: Broker, options: DispatchOptions) -> None:
         self.id = subjects.new_id()
@@ -58,17 +58,19 @@ class Dispatcher:
         self._options = options
         self._inbox = connection.inbox(self.id)
         self._scheduler = Scheduler(options.cutting)
-        self._maps: dict[str, MapRun] = {}
+        self._maps: dict[str, OpenMap] = {}
         self.memory = Memory(options.max_memory)
         self._jobs_open = self._opening = 0
         self._numbers = itertools.count(1)
-        self.attendance = Attendance(connection, options.pool, self._agents_changed, options.sealer)
-        self.roster = self.attendance.roster
+        self.agents = AgentTracker(
+            connection, options.pool, self._on_agents_changed, options.sealer
+        )
+        self.roster = self.agents.roster
         self._recovery = Recovery(
             connection,
             self._maps,
             self._scheduler,
-            self.attendance,
+            self.agents,
             self.stats,
             settle=self._settle,
             close=self._close_map,
@@ -79,9 +81,9 @@ class Dispatcher:
             connection,
             options,
             self._inbox,
-            refused=self._recovery.refused,
-            stored=self._recovery.stored,
-            unsendable=self._recovery.unsendable,
+            on_refused=self._recovery.on_refused,
+            on_stored=self._recovery.on_stored,
+            on_unsendable=self._recovery.on_unsendable,
             spawn=self._spawn,
         )
         self._sharing = Sharing(
@@ -94,31 +96,33 @@ class Dispatcher:
         )
         self._subscriptions: list[Subscription] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._back = asyncio.Event()
+        self._reconnected = asyncio.Event()
         self._pumping = self._pump_again = self._pump_scheduled = False
         self._closed = False
 
-    # Its life
+    # Life cycle
 
     async def start(self) -> None:
-        """Subscribes, makes the work stream if it is missing, asks who is there."""
+        """Subscribe, create the work stream if it is missing, and ask agents to announce
+        themselves.
+        """
         subscribe = self._connection.subscribe
         self._subscriptions = [
             await subscribe(f"{self._inbox}.result", self._on_result, direct=True),
             await subscribe(f"{self._inbox}.claim", self._on_claim),
-            await subscribe(f"{self._inbox}.ack.*", self._outbox.on_published, direct=True),
-            await self.attendance.subscribe(),
+            await subscribe(f"{self._inbox}.ack.*", self._outbox.on_ack, direct=True),
+            await self.agents.subscribe(),
         ]
-        self._connection.on_reconnect(self._reconnected)
+        self._connection.on_reconnect(self._on_reconnect)
         options = self._options
         await pool_streams.ensure_stream(
             self._connection, options.pool, options.stream, patience=jetstream.PATIENCE
         )
-        await self.attendance.ping()
+        await self.agents.ping()
         self._spawn(self._recovery.run())
 
     async def close(self) -> None:
-        """Withdraws every open map; their callers see ClusterClosed."""
+        """Withdraw every open map; its reader sees ClusterClosed."""
         if self._closed:
             return
         self._closed = True
@@ -138,83 +142,62 @@ class Dispatcher:
             await subscription.unsubscribe()
 
     async def end_all(self, error: JetmapError) -> None:
-        """End every open map of a caller with this error; jobs outlive what ends them."""
+        """End every open map of a caller with this error. Jobs stay open: they survive it."""
         for run in list(self._maps.values()):
             if subjects.job_of(run.id) is None:
                 await self._close_map(run, "failed", error)
 
     def count_parked(self, parked: Parked) -> None:
-        """Count as backlog also what waits outside of open maps, such as jobs without workers."""
+        """Count work outside of open maps as backlog too, such as jobs that wait for workers."""
         self._recovery.parked = parked
 
     # Maps
 
     async def open(
         self,
-        function: str,
+        spec: MapSpec,
         source: Source,
         *,
-        format: Format,
-        kwargs: bytes = b"",
-        timeout: float | None = None,
-        ordered: bool = False,
-        ref: FunctionRef | None = None,
-        item_timeout: float | None = None,
-        attempts: int | None = None,
-        weight: float = 1.0,
         id: str | None = None,
         seen: Sequence[tuple[int, int]] = (),
-    ) -> MapRun:
-        """Starts a map.
+    ) -> OpenMap:
+        """Start a map.
 
-        timeout: seconds for the whole map. ref: where an embedded worker finds the function.
-        weight: its share of the cores beside other maps. id, seen: of a job's map, which counts
-        towards no limit; and the ranges of its items that need not run. Raises UnknownFunction,
-        NoWorkers, WorkerStartFailed, TooManyMaps, ClusterClosed.
+        Args:
+            id: Id of a job's map, which does not count towards max_open_maps.
+            seen: Ranges of the job's items that have their outcome already.
+
+        Raises UnknownFunction, NoWorkers, WorkerStartFailed, TooManyMaps, ClusterClosed.
         """
-        overhead = len(kwargs) + (len(ref.value or b"") if ref is not None else 0)
         try:
-            await self._admit(function, ref, overhead, counts=id is None)
+            await self._admit(spec, counts=id is None)
         except JetmapError as error:
             if id is None:
                 self.stats.maps_refused[refusal_reason(error)] += 1
             raise
-        info = self.roster.offers(function).info
-        if info is not None and ref is None:
-            item_timeout = info.timeout if item_timeout is None else item_timeout
-            attempts = info.attempts if attempts is None else attempts
-        state = MapState(
-            id=id or f"{self.id}_{next(self._numbers)}",
-            function=function,
-            format=format,
-            kwargs=kwargs,
-            timeout=item_timeout,
-            ref=ref,
-            source=source,
-            ledger=Ledger(
-                format, attempts or self._options.attempts, seen, self._recovery.quarantine
-            ),
-            cost=self._scheduler.cost(function),
-            max_buffer=self._options.max_buffer,
+        spec = self._completed(spec)
+        attempts = spec.attempts or self._options.attempts
+        run = OpenMap(
+            id or f"{self.id}_{next(self._numbers)}",
+            spec,
+            source,
+            Ledger(spec.format, attempts, seen, self._recovery.quarantine),
+            self._scheduler.cost(spec.function),
             memory=self.memory,
-            room=self._connection.room - overhead,
-            weight=weight,
+            max_buffer=self._options.max_buffer,
+            room=self._connection.room - spec.overhead,
+            on_leave=self._on_reader_left,
+            on_room=self._pump_soon,
         )
-        run = MapRun(
-            state,
-            ordered=ordered,
-            withdraw=self._withdrawn,
-            read=self._pump_soon,
-        )
-        self._maps[state.id] = run
+        self._maps[run.id] = run
         self._jobs_open += id is not None
-        self._scheduler.add(state)
+        self._scheduler.add(run)
         self.stats.maps_started += 1
         self.stats.maps_open = len(self._maps)
-        source.wake = functools.partial(self._source_woke, run)
-        if timeout is not None:
+        source.wake = functools.partial(self._on_source_woke, run)
+        if spec.timeout is not None:
             run.timer = asyncio.get_running_loop().call_later(
-                timeout, self._timed_out, run, timeout
+                spec.timeout, self._on_timeout, run, spec.timeout
             )
         try:
             await self._pump()
@@ -224,94 +207,103 @@ class Dispatcher:
             raise
         return run
 
-    async def _admit(
-        self, function: str, ref: FunctionRef | None, overhead: int, *, counts: bool
-    ) -> None:
-        """Raise what stands against a new map. counts: whether it counts among the open ones."""
+    def _completed(self, spec: MapSpec) -> MapSpec:
+        """Fill in what the function's announcement says and the caller left open."""
+        info = self.roster.offers(spec.function).info
+        if info is None or spec.ref is not None:
+            return spec
+        return replace(
+            spec,
+            item_timeout=info.timeout if spec.item_timeout is None else spec.item_timeout,
+            attempts=info.attempts if spec.attempts is None else spec.attempts,
+        )
+
+    async def _admit(self, spec: MapSpec, *, counts: bool) -> None:
+        """Raise an error if the map cannot begin. counts: whether max_open_maps includes it."""
         if self._closed:
             raise ClusterClosed("the cluster is closed")
         limit = self._options.max_open_maps
         if counts and self.open_maps >= limit:
             raise TooManyMaps(
                 f"{self.open_maps} maps are open, which is the limit (setting max_open_maps); "
-                "try again when some have ended",
+                "try again when some of them have ended",
                 setting="max_open_maps",
                 limit=limit,
             )
-        self.check_overhead(overhead)
+        self.check_overhead(spec.overhead)
         self._opening += counts
         try:
             await self._until_connected()
-            await self.attendance.find(function, ref, self._options.announce_seconds)
+            await self.agents.find(spec.function, spec.ref, self._options.announce_seconds)
         finally:
             self._opening -= counts
 
     @property
     def open_maps(self) -> int:
-        """Those that wait for a worker, too; jobs do not count."""
+        """Number of open maps, including those that wait for a worker; jobs do not count."""
         return len(self._maps) + self._opening - self._jobs_open
 
     def check_overhead(self, size: int) -> None:
-        """Keyword parameters, and a function that travels by value, go with each chunk.
+        """Raise LimitExceeded if what each chunk carries beside its items is too large.
 
-        Raises LimitExceeded if they take more bytes than is sensible.
+        size: bytes of the keyword parameters, and of a function that travels by value.
         """
         limit = self._connection.room // 2
         if size > limit:
             raise LimitExceeded(
                 f"the keyword parameters (and the function, if it has no file) take {size:,} "
                 f"bytes, and travel with each chunk of items; the limit is {limit:,}, half of the "
-                "broker's largest message. Have the function read large data itself, from a path "
-                "or a name that it is given",
+                "broker's largest message. Let the function read large data itself, from a path "
+                "or a name passed to it",
                 setting="max_payload",
                 limit=limit,
                 value=size,
             )
 
     async def _until_connected(self) -> None:
-        """A broker that is restarted is waited for, but not for long."""
-        self._back.clear()
+        """Wait for a broker that is being restarted, for BROKER_SECONDS at most."""
+        self._reconnected.clear()
         if self._connection.connected:
             return
         try:
             async with asyncio.timeout(BROKER_SECONDS):
-                await self._back.wait()
+                await self._reconnected.wait()
         except TimeoutError:
             raise BrokerUnreachable(
-                f"the connection to NATS at {self._connection.where} is lost, for "
-                f"{BROKER_SECONDS:g} s at least: open maps go on when it is back; try this one "
-                "again then"
+                f"the connection to NATS at {self._connection.where} has been lost for at least "
+                f"{BROKER_SECONDS:g} s: open maps continue when it is back; try this one again "
+                "then"
             ) from None
 
-    async def _withdrawn(self, run: MapRun) -> None:
-        """Its reader has left; one that stopped at a failing item has what it wants to know."""
-        failed = run.state.stopped and run.state.ledger.failed
+    async def _on_reader_left(self, run: OpenMap) -> None:
+        """Close the map: as failed if its reader stopped at a failing item, else as withdrawn."""
+        failed = run.stopped and run.ledger.failed
         await self._close_map(run, "failed" if failed else "withdrawn")
 
-    async def recall(self, map: str) -> None:
-        """Calls back what is out of a map that no dispatcher runs any more."""
-        await self._outbox.recall(map)
+    async def recall(self, map_id: str) -> None:
+        """Call back the chunks of a map that no dispatcher runs any more."""
+        await self._outbox.recall(map_id)
 
     async def _close_map(
-        self, run: MapRun, outcome: str, error: BaseException | None = None
+        self, run: OpenMap, outcome: str, error: BaseException | None = None
     ) -> None:
-        """Ends a map early: nothing of it is sent any more, and what is out is called back."""
+        """End a map early: send no more of it, and call back the chunks that are out."""
         if self._maps.pop(run.id, None) is None:
             return
         self._forget(run, outcome)
         run.end(error)
-        if run.state.ledger.flights:
-            self._spawn(self._outbox.withdraw(run.state), "withdraw")
+        if run.ledger.flights:
+            self._spawn(self._outbox.withdraw(run), "withdraw")
         await self._pump()
 
-    def _forget(self, run: MapRun, outcome: str) -> None:
-        run.state.source.wake = None
+    def _forget(self, run: OpenMap, outcome: str) -> None:
+        run.source.wake = None
         self._jobs_open -= subjects.job_of(run.id) is not None
-        self._scheduler.remove(run.state)
+        self._scheduler.remove(run)
         self.stats.maps_ended[outcome] += 1
         self.stats.maps_open = len(self._maps)
 
-    def _timed_out(self, run: MapRun, timeout: float) -> None:
+    def _on_timeout(self, run: OpenMap, timeout: float) -> None:
         total = run.total if run.total is not None else "an unknown number of"
         error = MapTimeout(
             f"the map did not end within its timeout of {timeout:g} s: "
@@ -319,28 +311,28 @@ class Dispatcher:
         )
         self._spawn(self._close_map(run, "timeout", error), "withdraw")
 
-    def _source_woke(self, run: MapRun) -> None:
+    def _on_source_woke(self, run: OpenMap) -> None:
         self._check_end(run)
         self._pump_soon()
 
-    def _check_end(self, run: MapRun) -> None:
-        """Ends a map that has all its outcomes, or whose source failed."""
+    def _check_end(self, run: OpenMap) -> None:
+        """End a map that has all its outcomes, or whose source failed."""
         if run.id not in self._maps:
             return
-        source, ledger = run.state.source, run.state.ledger
+        source, ledger = run.source, run.ledger
         if source.error is not None:
             open = source.has_items or ledger.flights or ledger.has_pieces
             if source.fails_at_once or not open:
                 self._spawn(self._close_map(run, "failed", source.error), "withdraw")
-        elif run.state.is_complete:
+        elif run.is_complete:
             del self._maps[run.id]
-            self._forget(run, "failed" if run.state.ledger.failed else "ok")
+            self._forget(run, "failed" if run.ledger.failed else "ok")
             run.end()
 
-    async def _agents_changed(self) -> None:
-        """An agent has announced itself; maps whose module it cannot import end."""
+    async def _on_agents_changed(self) -> None:
+        """End the maps whose module an agent cannot import; send what new agents can take."""
         for run in list(self._maps.values()):
-            if (failed := self.attendance.broken(run.state.ref)) is not None:
+            if (failed := self.agents.broken(run.spec.ref)) is not None:
                 await self._close_map(run, "failed", failed)
         await self._pump()
 
@@ -356,7 +348,7 @@ class Dispatcher:
         await self._pump()
 
     async def _pump(self) -> None:
-        """Sends every chunk that may be sent now."""
+        """Send every chunk that may be sent now."""
         if self._pumping:
             self._pump_again = True
             return
@@ -387,10 +379,10 @@ class Dispatcher:
             return True
         if cut.refused is not None:
             cut.refused.index = cut.piece.start
-            self._give(run, Settlement(cut.map.ledger.refuse(cut.piece.start, cut.refused)))
+            self._deliver(run, Settlement(cut.map.ledger.refuse(cut.piece.start, cut.refused)))
             self._check_end(run)
             return True
-        offer = self.attendance.offer(cut.map.function, cut.map.ref) or ""
+        offer = self.agents.offer(cut.map.spec.function, cut.map.spec.ref) or ""
         now = time.monotonic()
         flight = cut.map.ledger.send(cut.piece, cut.lane, offer, cut.seconds, now)
         self.stats.chunks_sent += 1
@@ -398,9 +390,9 @@ class Dispatcher:
             self._check_end(run)
         if offer:
             if cut.is_small:
-                self._sharing.add(run.state, flight)
+                self._sharing.add(run, flight)
             else:
-                await self._outbox.publish([(run.state, flight)])
+                await self._outbox.publish([(run, flight)])
         return True
 
     # Receiving
@@ -410,17 +402,16 @@ class Dispatcher:
         for report in delivery.reports:
             run = self._maps.get(report.map)
             if run is not None:
-                self._take(run, report, delivery.pending)
+                self._accept(run, report, delivery.pending)
         await self._outbox.confirm(delivery.inbox, delivery.token)
         await self._pump()
 
-    def _take(self, run: MapRun, report: Report, pending: int) -> None:
-        state = run.state
+    def _accept(self, run: OpenMap, report: Report, pending: int) -> None:
         now = time.monotonic()
         self.stats.compute_seconds += report.seconds
-        state.stored_bytes += report.size
-        flight = state.ledger.flights.get(report.number)
-        state.learn(report, flight)
+        run.stored_bytes += report.size
+        flight = run.ledger.flights.get(report.number)
+        run.learn(report, flight)
         if flight is not None:
             flight.heard = now
             if report.final is not None:
@@ -431,21 +422,21 @@ class Dispatcher:
             self._scheduler.window.steer(pending, cores, self._scheduler.weight)
         seconds = report.seconds
         if report.final is not None and report.final.crash is not None:
-            # The core was of no use to anyone until its next worker was ready.
+            # The core was useless until its next worker was ready: its map pays for that.
             crash = report.final.crash
             seconds += max(CRASH_SECONDS, crash.start_seconds)
-            self.stats.crash(state.function, crash)
-        self._settle(run, state.ledger.take(report), seconds)
+            self.stats.count_crash(run.spec.function, crash)
+        self._settle(run, run.ledger.accept(report), seconds)
         if report.rest is not None:
-            self._scheduler.requeue(state)
+            self._scheduler.requeue(run)
 
-    def _settle(self, run: MapRun, settlement: Settlement, seconds: float = 0.0) -> None:
+    def _settle(self, run: OpenMap, settlement: Settlement, seconds: float = 0.0) -> None:
         if settlement.ended is not None:
-            self._scheduler.landed(run.state, settlement.ended, seconds)
-        self._give(run, settlement)
+            self._scheduler.on_landed(run, settlement.ended, seconds)
+        self._deliver(run, settlement)
         self._check_end(run)
 
-    def _give(self, run: MapRun, settlement: Settlement) -> None:
+    def _deliver(self, run: OpenMap, settlement: Settlement) -> None:
         for batch in settlement.batches:
             self.stats.items_done += batch.count
             for record in batch.errors:
@@ -459,7 +450,7 @@ class Dispatcher:
         for held in claim.chunks:
             run = self._maps.get(held.map)
             settlement = (
-                run.state.ledger.claimed(
+                run.ledger.claim(
                     held.number,
                     claim.agent,
                     claim.host,
@@ -478,19 +469,19 @@ class Dispatcher:
         try:
             await self._connection.publish(claim.inbox, encode(answer))
         except JetmapError as error:
-            logger.debug("claim not answered: %s", error)
+            logger.debug("a claim could not be answered: %s", error)
         await self._pump()
 
-    async def _reconnected(self) -> None:
-        self._back.set()
-        await self._recovery.reconnected()
+    async def _on_reconnect(self) -> None:
+        self._reconnected.set()
+        await self._recovery.on_reconnect()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str = "dispatch") -> None:
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._on_task_done)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _on_task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("dispatching failed", exc_info=error)
+            logger.error("a background task of the dispatcher failed", exc_info=error)

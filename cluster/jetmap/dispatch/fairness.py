@@ -1,4 +1,4 @@
-"""Which map may send its next chunk."""
+"""Choose the map that may send its next chunk. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ M = TypeVar("M", bound=Hashable)
 
 
 class DeficitRoundRobin(Generic[M]):
-    """Shares seconds of compute between maps by weight.
+    """Share seconds of compute between maps by weight.
 
-    Deficit round-robin (Shreedhar and Varghese, 1995), charged after the fact: a map is
-    served while its account is positive, and each round puts ``quantum`` seconds times its
-    weight on it. So nobody needs to know what a chunk costs before it is cut.
+    Deficit round-robin (Shreedhar and Varghese, 1995), charged after the fact: a map is served
+    while its account is positive, and each round adds ``quantum`` seconds times its weight. So a
+    chunk's cost need not be known before it is cut.
     """
 
     def __init__(self, quantum: float) -> None:
@@ -30,7 +30,7 @@ class DeficitRoundRobin(Generic[M]):
         return member in self._weights
 
     def add(self, member: M, weight: float = 1.0) -> None:
-        """A newcomer is served next: it has waited longer than whoever was served."""
+        """Add a newcomer, which is served next: it has waited longest."""
         self._round.appendleft(member)
         self._weights[member] = weight
         self._accounts[member] = self._quantum * weight
@@ -41,14 +41,14 @@ class DeficitRoundRobin(Generic[M]):
             del self._weights[member], self._accounts[member]
 
     def next(self, can_send: Callable[[M], bool]) -> M | None:
-        """The member whose turn it is, among those that can send; None if none can."""
+        """Return the member whose turn it is, among those that can send; None if none can."""
         while True:
-            debts = []  # In rounds, of those that can send.
+            debts = []  # Rounds until each member that can send has paid its debt.
             for _ in range(len(self._round)):
                 member = self._round[0]
                 account = self._accounts[member]
                 if not can_send(member):
-                    # Who has nothing to send saves nothing up.
+                    # A member with nothing to send saves nothing up.
                     self._accounts[member] = min(account, 0.0)
                 elif account > 0:
                     return member
@@ -59,12 +59,12 @@ class DeficitRoundRobin(Generic[M]):
                 self._round.rotate(-1)
             if not debts:
                 return None
-            # Rounds in which all would only pay off debts are not gone through one by one.
+            # Skip the rounds in which all members would only pay off debts.
             if (rounds := int(min(debts))) > 0:
                 for member in filter(can_send, self._round):
                     self._accounts[member] += rounds * self._quantum * self._weights[member]
 
     def charge(self, member: M, seconds: float) -> None:
-        """Takes what was sent, or the difference to what it really took, off the account."""
+        """Take the cost of a chunk, or the difference to its real cost, off the account."""
         if member in self._accounts:
             self._accounts[member] -= seconds

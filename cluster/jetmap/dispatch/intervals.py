@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 
 
 class IntervalSet:
-    """Half-open ranges [a, b), sorted and merged; a list that fills up in order stays one."""
+    """Half-open ranges [a, b), sorted and merged; a list that fills up in order stays one range."""
 
     def __init__(self) -> None:
         self._starts: list[int] = []
@@ -14,7 +14,7 @@ class IntervalSet:
         self.size = 0
 
     def add(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Adds a range. Returns the parts of it that were not there."""
+        """Add a range. Returns the parts of it that were not in the set."""
         if start >= end:
             return []
         new = self.missing(start, end)
@@ -30,7 +30,7 @@ class IntervalSet:
         return new
 
     def missing(self, start: int, end: int) -> list[tuple[int, int]]:
-        """The parts of a range that are not in the set."""
+        """Return the parts of a range that are not in the set."""
         gaps = []
         at = bisect_right(self._ends, start)
         while start < end:

@@ -1,9 +1,20 @@
-"""The account of one map: what was sent, what came back, what is to be sent again. No I/O.
+"""The account of one map: items sent, outcomes received, items to send again. No I/O.
 
-An outcome is accepted by its item's index, whoever sends it and under whatever attempt: the
-first one of an item wins. Chunks only matter for what is still to come: a chunk that ends
-without all its outcomes puts the missing items back, cut so that an item that kills workers
-is soon alone.
+An outcome is accepted by its item's index, from any agent and any attempt: the first one of an
+item wins. Chunks only matter for outcomes still to come: a chunk that ends without all its
+outcomes returns the missing items, cut so that an item that kills workers is soon alone.
+
+The states of an item::
+
+    in the source --cut--> in a piece --sent--> in a flight --outcome reported--> done
+                               ^                    |
+                               |                    +--its item timed out, killed its worker
+                               |                    |  for the last time, or cannot travel:
+                               |                    |  done, with an error
+                               |                    |
+                               +--- its flight ended without its outcome
+
+``done`` is final: later outcomes of the item are counted as repeats and dropped.
 """
 
 from __future__ import annotations
@@ -20,15 +31,22 @@ from .intervals import IntervalSet
 from .outcomes import Batch
 from .returned import Returned
 
-VANISHED_LIMIT = 2  # Agents that may vanish with a chunk before it is cut into items.
+VANISHED_LIMIT = 2  # Agents that vanish with a chunk until it is cut into items.
 
 
 _NOBODY: Mapping[str, float] = {}
 
 
 class Ledger:
-    """attempts: how often an item may be in a worker that dies. seen: ranges of items that have
-    their outcome already. repeats: reports that told, at least in part, what was known."""
+    """The account of one map.
+
+    Args:
+        attempts: Workers that one item may kill.
+        seen: Ranges of items that have their outcome already.
+
+    Attributes:
+        repeats: Number of reports that repeated, at least in part, outcomes already known.
+    """
 
     def __init__(
         self,
@@ -53,7 +71,7 @@ class Ledger:
 
     @property
     def done(self) -> int:
-        """Items that have their outcome."""
+        """Number of items that have their outcome."""
         return self._seen.size
 
     def is_done_before(self, index: int) -> bool:
@@ -62,29 +80,27 @@ class Ledger:
 
     @property
     def has_pieces(self) -> bool:
-        """Whether something is to be sent again now."""
-        self._drop_seen()
+        """Whether items wait that may be sent again now."""
         return bool(self._pieces) or (bool(self._suspects) and self._quarantine.is_free)
 
     @property
     def has_returned(self) -> bool:
-        """Whether something waits to be sent again, now or when no other suspect is out."""
-        self._drop_seen()
+        """Whether items wait to be sent again, now or when no other suspect is out."""
         return bool(self._pieces or self._suspects)
 
     @property
     def returned_items(self) -> int:
-        """How many items wait to be sent again."""
+        """Number of items that wait to be sent again."""
         return self._pieces.count + self._suspects.count
 
     def next_piece(self, count: int | None = None) -> Piece:
-        """Cut a chunk of at most ``count`` items off what is to be sent again, the earliest
-        first."""
+        """Cut off the earliest items to send again, at most ``count``."""
+        piece = self._pieces.pop(count) if self._pieces else self._suspects.pop(count)
         self._drop_seen()
-        return self._pieces.take(count) if self._pieces else self._suspects.take(count)
+        return piece
 
     def send(self, piece: Piece, lane: Lane, offer: str, seconds: float, now: float) -> Flight:
-        """The piece goes out, as a chunk with a number of its own."""
+        """Open a flight for a piece that goes out now, as a chunk with a number of its own."""
         self._number += 1
         attempt = 2 if piece.losses else 1
         flight = Flight(self._number, piece, lane, offer, seconds, now, now, attempt, first=now)
@@ -94,13 +110,13 @@ class Ledger:
         return flight
 
     def close(self) -> None:
-        """Nothing more happens to the map: what is out of it holds up no other."""
+        """Free the quarantine from this map's chunks: nothing more happens to them."""
         for flight in self.flights.values():
             self._quarantine.leave(flight)
 
-    def know(self, ranges: Iterable[tuple[int, int]]) -> list[Settlement]:
-        """These items turn out to have their outcomes in the store: nobody told us."""
-        new = [part for start, end in ranges for part in self._seen.add(start, end)]
+    def mark_seen(self, ranges: Iterable[tuple[int, int]]) -> list[Settlement]:
+        """Take in that these items have their outcomes in the store, though no report came."""
+        new = [part for start, end in ranges for part in self._add_seen(start, end)]
         if not new:
             return []
         self.repeats += 1
@@ -110,17 +126,17 @@ class Ledger:
         return [Settlement(ended=flight) for flight in done]
 
     def is_begun(self, flight: Flight) -> bool:
-        """Whether some of its items have their outcome."""
+        """Whether some items of this chunk have their outcome."""
         start, end = flight.piece.start, flight.end
         return self._seen.missing(start, end) != [(start, end)]
 
     def refuse(self, index: int, error: ErrorRecord) -> list[Batch]:
-        """An item that never travels: it has its error at once."""
+        """Fail an item that is never sent."""
         return self._fail(index, error)
 
-    def take(self, report: Report) -> Settlement:
-        """A report came. It may be late, repeated, or of a chunk that nobody knows any more."""
-        settlement = Settlement(self._accept(report))
+    def accept(self, report: Report) -> Settlement:
+        """Take in a report. It may be late, repeated, or about a chunk that has ended."""
+        settlement = Settlement(self._accept_outcomes(report))
         flight = self.flights.get(report.number)
         if flight is None:
             return settlement
@@ -131,7 +147,7 @@ class Ledger:
             flight.final = report.final
         final = flight.final
         if final is not None and self._seen.covers(flight.piece.start, final.end):
-            # Parts may overtake each other: the chunk ends when all before its end is here.
+            # Reports may overtake each other: the chunk ends when all its items are here.
             self._end(flight)
             settlement.ended = flight
             if final.crash is not None:
@@ -145,8 +161,8 @@ class Ledger:
             flight.seconds -= report.seconds
         return settlement
 
-    def give_up(self, flight: Flight, error: ErrorRecord) -> Settlement:
-        """The chunk cannot travel: each of its items has this error."""
+    def fail_all(self, flight: Flight, error: ErrorRecord) -> Settlement:
+        """End a chunk that cannot travel: each of its items fails with this error."""
         self._end(flight)
         batches: list[Batch] = []
         for index in range(flight.piece.start, flight.end):
@@ -154,7 +170,7 @@ class Ledger:
             batches += self._fail(index, record)
         return Settlement(batches, flight)
 
-    def claimed(
+    def claim(
         self,
         number: int,
         agent: str,
@@ -164,12 +180,15 @@ class Ledger:
         deliveries: int = 1,
         vanished: Mapping[str, float] = _NOBODY,
     ) -> Settlement | None:
-        """An agent says that it holds a chunk; None: nobody wants it any more.
+        """Note that an agent holds a chunk. Returns None if the chunk is no longer wanted.
 
-        deliveries: how often the broker has delivered it. vanished: agents that have fallen
-        silent without a goodbye, with the time. When the second has vanished with the chunk, its
-        items are suspects; one with which another does is given up after its attempts. (An agent
-        may let go of a chunk without a word, if we are out of reach, and live; or vanish later.)
+        When a second agent has vanished with a chunk, its items become suspects. A suspect with
+        which too many agents vanish fails. (An agent that cannot reach this process may drop a
+        chunk silently and live on, or vanish later: then its claim is too old to count.)
+
+        Args:
+            deliveries: How often the broker has delivered the chunk.
+            vanished: When each agent that fell silent without a goodbye was missed.
         """
         flight = self.flights.get(number)
         if flight is None:
@@ -187,7 +206,7 @@ class Ledger:
             self._end(flight)
             return Settlement(self._vanished_with(flight, losses), flight)
         if not piece.suspect and losses >= VANISHED_LIMIT:
-            # One of them may be guilty, or none.
+            # One of the items may be guilty, or none.
             self._end(flight)
             self._return(Piece(piece.start, piece.count, piece.items, 1, True), alone=True)
             return Settlement(ended=flight)
@@ -195,7 +214,7 @@ class Ledger:
         return Settlement()
 
     def withdraw(self, flight: Flight, vanished: Mapping[str, float] = _NOBODY) -> None:
-        """The chunk is taken back: its items are to be sent again."""
+        """Take a chunk back: its items without an outcome are to be sent again."""
         self._end(flight)
         losses = self._losses(flight, vanished)
         if not flight.piece.suspect:
@@ -203,18 +222,19 @@ class Ledger:
         self._return(replace(flight.piece, losses=losses))
 
     def silent(self, now: float, patience: float) -> list[Flight]:
-        """Chunks of which nothing was heard for ``patience`` seconds."""
+        """Return the chunks without a sign of life for ``patience`` seconds."""
         return [f for f in self.flights.values() if now - f.heard >= patience]
 
     def unconfirmed(self, now: float, patience: float) -> list[Flight]:
-        """Chunks of which nothing at all was heard for ``patience`` seconds, not even that the
-        broker has them."""
+        """Return the chunks that nothing, not even an ack, confirmed for ``patience`` seconds."""
         return [
             f for f in self.flights.values() if not f.confirmed and now - f.published >= patience
         ]
 
     def credit(self, gap: float) -> None:
-        """For ``gap`` seconds this process could not hear anything: it was frozen, or cut off."""
+        """Allow for ``gap`` seconds in which this process was frozen or cut off, and could hear
+        nothing.
+        """
         for flight in self.flights.values():
             flight.heard += gap
             flight.claims = {agent: at + gap for agent, at in flight.claims.items()}
@@ -222,7 +242,7 @@ class Ledger:
     # Inside
 
     def _split_off(self, flight: Flight, start: int) -> None:
-        """Send the items from ``start`` on again: their chunk is still in the one before."""
+        """Send the items from ``start`` on again: their chunk is held up by the item before."""
         piece = flight.piece
         keep = start - piece.start
         if not 0 < keep < piece.count:
@@ -237,11 +257,17 @@ class Ledger:
         del self.flights[flight.number]
         self._quarantine.leave(flight)
 
-    def _accept(self, report: Report) -> list[Batch]:
+    def _add_seen(self, start: int, end: int) -> list[tuple[int, int]]:
+        new = self._seen.add(start, end)
+        if new:
+            self._drop_seen()
+        return new
+
+    def _accept_outcomes(self, report: Report) -> list[Batch]:
         start, count = report.start, report.count
         if not count:
             return []
-        new = self._seen.add(start, start + count)
+        new = self._add_seen(start, start + count)
         if new == [(start, start + count)]:
             batches = [Batch(start, count, report.values, report.errors)]
         else:
@@ -258,7 +284,7 @@ class Ledger:
         return batches
 
     def _fail(self, index: int, error: ErrorRecord) -> list[Batch]:
-        if not self._seen.add(index, index + 1):
+        if not self._add_seen(index, index + 1):
             return []
         self.failed += 1
         return [Batch(index, 1, arrays.nulls(1, self._format), [error])]
@@ -270,7 +296,7 @@ class Ledger:
             if crash.reason == "died" and piece.count == 1:
                 item = piece.start
             else:
-                # Nobody is known to be guilty. A death is narrowed down to single items.
+                # The guilty item is not known. After a death, each item gets a chunk of its own.
                 self._return(piece, alone=crash.reason == "died")
                 return []
         batches: list[Batch] = []
@@ -297,7 +323,9 @@ class Ledger:
         return self._fail(item, ErrorRecord(item, "lost", "WorkerLost", message, None, detail))
 
     def _losses(self, flight: Flight, vanished: Mapping[str, float]) -> int:
-        """Agents that have vanished with this chunk, or with what it was cut from."""
+        """Count the agents that have vanished with this chunk, or with the one that it was cut
+        from.
+        """
         gone = sum(
             agent in vanished and vanished[agent] - at < HELD for agent, at in flight.claims.items()
         )
@@ -310,9 +338,9 @@ class Ledger:
         return self._fail(index, ErrorRecord(index, "lost", "WorkerLost", message, None, detail))
 
     def _return(self, piece: Piece, *, apart: int | None = None, alone: bool = False) -> None:
-        """Puts the items that have no outcome back, to be sent again.
+        """Put the items that have no outcome back, to be sent again.
 
-        apart: an item that gets a chunk of its own. alone: each item gets one.
+        apart: an item to put into a chunk of its own. alone: put each item into a chunk of its own.
         """
         ranges: list[tuple[int, int]] = []
         for a, b in self._seen.missing(piece.start, piece.start + piece.count):
@@ -333,7 +361,7 @@ class Ledger:
             waiting.put(replace(piece, start=a, count=b - a, items=items))
 
     def _drop_seen(self) -> None:
-        """Late outcomes may have come for what waits: that is not sent again."""
+        """Keep the first waiting piece free of items whose outcomes have come late."""
         for waiting in (self._pieces, self._suspects):
             while waiting and self._seen.missing(*waiting.first) != [waiting.first]:
-                self._return(waiting.take())
+                self._return(waiting.pop())

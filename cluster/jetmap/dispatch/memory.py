@@ -1,19 +1,24 @@
-"""How many bytes a process holds for its maps. No I/O."""
+"""The bytes that a process holds for its maps. No I/O."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-ELEMENT_BYTES = 72  # What an encoded item of a list takes beside its bytes.
+ELEMENT_BYTES = 72  # Bytes that an encoded item of a list takes beside its own.
 
 
 @dataclass(slots=True, eq=False)
 class Memory:
-    """used: all of it, with what a gateway adds. unread: of it, results that nobody has read yet.
+    """An account of bytes.
 
-    limit: beyond it gateways refuse bodies, and spool; and if unread results are a quarter or
-    more (bodies that arrive slowly must hold up no map), a map gets its next chunk only when all
-    before it is done and read. What is on its way then comes on top.
+    Beyond ``limit``, gateways refuse bodies, and spool. If unread results are a quarter of it or
+    more
+    (slow uploads must hold up no map), a map gets its next chunk only when all chunks before it are
+    done and read. Results on their way then come on top.
+
+    Attributes:
+        used: Bytes held, including those of a gateway.
+        unread: Bytes of results, among them, that nobody has read yet.
     """
 
     limit: int
@@ -26,6 +31,6 @@ class Memory:
         return self.used >= self.limit and 4 * self.unread >= self.limit
 
     def read(self, size: int) -> None:
-        """So many bytes of results were read; negative: so many have come."""
+        """Take off ``size`` bytes of results that were read; a negative size adds results."""
         self.used -= size
         self.unread -= size

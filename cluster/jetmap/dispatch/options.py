@@ -1,4 +1,4 @@
-"""What a dispatcher is told."""
+"""The options of a dispatcher."""
 
 from __future__ import annotations
 
@@ -12,18 +12,14 @@ from .costs import Cutting
 
 @dataclass(frozen=True)
 class DispatchOptions:
-    """cutting: of chunks. attempts: of an item that kills its worker, unless its function says
-    otherwise. max_open_maps: more are refused. max_buffer: bytes of unread results a map;
-    max_memory: of all maps, with what a gateway holds for them.
-    announce_seconds: how long to wait for a function that nobody has announced yet. sealer: of
-    chunks that bring their function to the `jetmap up` of this user."""
+    """The options of a dispatcher."""
 
     pool: str = "default"
     cutting: Cutting = field(default_factory=Cutting)
-    attempts: int = 2
-    max_open_maps: int = 1000
-    max_buffer: int = 16 << 20
-    max_memory: int = 1 << 30
-    announce_seconds: float = 1.0
+    attempts: int = 2  # Workers that one item may kill, unless its function says otherwise.
+    max_open_maps: int = 1000  # Further maps are refused.
+    max_buffer: int = 16 << 20  # Bytes of unread results of one map.
+    max_memory: int = 1 << 30  # Bytes that all maps hold, and a gateway for them.
+    announce_seconds: float = 1.0  # Seconds to wait for an announcement of a function.
     stream: StreamOptions = field(default_factory=StreamOptions)
-    sealer: Sealer | None = None
+    sealer: Sealer | None = None  # Seals chunks that bring functions to this user's `jetmap up`.

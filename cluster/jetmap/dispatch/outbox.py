@@ -1,4 +1,4 @@
-"""Puts chunks on the work stream, hears what became of that, and takes them back."""
+"""Publish chunks to the work stream, follow the broker's acks, and take chunks back."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from jetmap.nats.broker import Broker, Message
 from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import PROTOCOL, Chunk, Confirmation, Withdraw, encode
 
-from .ack_sampler import Words
+from .ack_sampler import AckSampler
 from .flight import Flight
-from .mapstate import MapState
+from .open_map import OpenMap
 from .options import DispatchOptions
 
 logger = logging.getLogger(__name__)
 
-CONFIRM_BATCH = 64
-CONFIRM_SECONDS = 0.25  # Nothing waits for a confirmation, so several go in one message.
+CONFIRM_BATCH = 64  # Confirmations that share a message, at most.
+CONFIRM_SECONDS = 0.25  # Seconds a confirmation waits for others; nothing waits for it.
 
-FENCE_SECONDS = 2.0
-# The broker answers with an error, in its turn: that stream is not the one of the subject.
+FENCE_SECONDS = 2.0  # Seconds the broker has to answer a fence.
+# Header of a publish that the broker answers in its turn, with an error: it expects a stream that
+# does not exist.
 FENCE = {"Nats-Expected-Stream": "none"}
 
 Spawn = Callable[..., Any]
@@ -32,10 +33,12 @@ Key = tuple[str, int]  # A chunk: its map's id and its number.
 
 
 class Outbox:
-    """What a dispatcher sends.
+    """Send a dispatcher's chunks and confirmations.
 
-    refused: called with chunks that the broker did not take, or may not have taken. stored: with
-    those that it has. unsendable: with chunks that are too large for it, and why.
+    Args:
+        on_refused: Called with chunks that the broker refused, or may have refused.
+        on_stored: Called with chunks that the broker has stored.
+        on_unsendable: Called with chunks that are too large for the broker, and the reason.
     """
 
     def __init__(
@@ -44,144 +47,143 @@ class Outbox:
         options: DispatchOptions,
         inbox: str,
         *,
-        refused: Callable[[list[Key]], None],
-        stored: Callable[[list[Key]], None],
-        unsendable: Callable[[list[Key], str], None],
+        on_refused: Callable[[list[Key]], None],
+        on_stored: Callable[[list[Key]], None],
+        on_unsendable: Callable[[list[Key], str], None],
         spawn: Spawn,
     ) -> None:
         self._connection = connection
         self._options = options
         self._inbox = inbox
-        self._refused = refused
-        self._stored = stored
-        self._unsendable = unsendable
+        self._on_refused = on_refused
+        self._on_stored = on_stored
+        self._on_unsendable = on_unsendable
         self._spawn = spawn
-        self._words: Words[list[Key]] = Words()
+        self._sampler: AckSampler[list[Key]] = AckSampler()
         self._tokens: dict[str, list[int]] = {}
         self._confirming: asyncio.TimerHandle | None = None
         self._renewing = False
 
-    async def publish(self, parcel: list[tuple[MapState, Flight]]) -> None:
-        """Sends chunks in one message; the broker's word on it, if it is asked, comes later.
+    async def publish(self, parcel: list[tuple[OpenMap, Flight]]) -> None:
+        """Send chunks in one message. If it asks for an ack, ``on_ack`` follows.
 
-        What is lost without a word is found by silence, and the next try asks.
+        A message that is lost without an ack is found by silence; the next try asks for one.
         """
-        state, first = parcel[0]
+        map, first = parcel[0]
         if not first.subject:
             # A message that several maps share must not be purged with one of them.
-            shared = state.id if len(parcel) == 1 else subjects.new_id()
+            shared = map.id if len(parcel) == 1 else subjects.new_id()
             pool = self._options.pool
             subject = subjects.work(pool, first.offer, first.lane, shared, first.number)
             for _, flight in parcel:
                 flight.subject = subject
-        keys = [(state.id, flight.number) for state, flight in parcel]
+        keys = [(map.id, flight.number) for map, flight in parcel]
         again = any(flight.attempt > 1 for _, flight in parcel)
-        number = self._words.published(keys, time.monotonic(), ask=again)
+        number = self._sampler.sample(keys, time.monotonic(), ask=again)
         reply = "" if number is None else f"{self._inbox}.ack.{number}"
-        chunks = [self._chunk(state, flight) for state, flight in parcel]
+        chunks = [self._chunk(map, flight) for map, flight in parcel]
         try:
             await self._connection.publish(first.subject, encode(chunks), reply)
         except LimitExceeded as error:
             # Cut for a larger message: the broker has been replaced by one that takes less.
-            self._unsendable(keys, str(error))
+            self._on_unsendable(keys, str(error))
         except JetmapError as error:
-            # Not connected, and the buffer is full: the tick sends it again.
+            # Not connected, and the buffer is full: recovery sends it again.
             logger.debug("%s not sent: %s", first.subject, error)
 
-    async def publish_again(self, chunks: list[tuple[MapState, Flight]]) -> None:
-        """Sends chunks again that are still out, those that shared a message in one again."""
-        parcels: dict[str, list[tuple[MapState, Flight]]] = {}
-        for state, flight in chunks:
-            if flight.number in state.ledger.flights:
-                parcels.setdefault(flight.subject, []).append((state, flight))
+    async def publish_again(self, chunks: list[tuple[OpenMap, Flight]]) -> None:
+        """Send chunks again that are still out; those that shared a message share one again."""
+        parcels: dict[str, list[tuple[OpenMap, Flight]]] = {}
+        for map, flight in chunks:
+            if flight.number in map.ledger.flights:
+                parcels.setdefault(flight.subject, []).append((map, flight))
         for parcel in parcels.values():
             await self.publish(parcel)
 
-    def _chunk(self, state: MapState, flight: Flight) -> Chunk:
+    def _chunk(self, map: OpenMap, flight: Flight) -> Chunk:
         piece = flight.piece
-        budget = self._options.cutting.budget(
-            flight.seconds, piece.count, is_sure=state.pace.is_sure
-        )
+        budget = self._options.cutting.budget(flight.seconds, piece.count, is_sure=map.pace.is_sure)
         chunk = Chunk(
-            map=state.id,
+            map=map.id,
             number=flight.number,
             attempt=flight.attempt,
-            function=state.function,
-            format=state.format,
+            function=map.spec.function,
+            format=map.spec.format,
             start=piece.start,
             count=piece.count,
             inbox=self._inbox,
-            timeout=state.timeout,
+            timeout=map.spec.item_timeout,
             budget=budget.seconds,
             items=piece.items,
-            kwargs=state.kwargs,
-            ref=state.ref,
+            kwargs=map.spec.kwargs,
+            ref=map.spec.ref,
             each=budget.each,
             protocol=PROTOCOL,
         )
-        if state.ref is not None and self._options.sealer is not None:
+        if map.spec.ref is not None and self._options.sealer is not None:
             self._options.sealer.seal(chunk)
         return chunk
 
-    async def on_published(self, message: Message) -> None:
-        """The broker's word."""
+    async def on_ack(self, message: Message) -> None:
+        """Take in the broker's ack, or its refusal."""
         number = int(message.subject.rpartition(".")[2])
-        # Refused because it is in the stream already, it is where we want it.
+        # A message that is refused because the stream has it already is where it belongs.
         if message.data and (b'"error"' not in message.data or b"per subject" in message.data):
-            self._stored(self._words.stored(number) or [])
+            self._on_stored(self._sampler.on_stored(number) or [])
             return
-        doubtful = self._words.refused(number, time.monotonic())
-        self._refused([key for keys in doubtful for key in keys])
+        doubtful = self._sampler.on_refused(number, time.monotonic())
+        self._on_refused([key for keys in doubtful for key in keys])
         if not message.data and not self._renewing:
             self._renewing = True
             self._spawn(self.renew_stream())
 
     async def renew_stream(self) -> None:
-        """Makes the work stream if it is gone."""
+        """Create the work stream if it is gone."""
         try:
             await pool_streams.ensure_stream(
                 self._connection, self._options.pool, self._options.stream
             )
         except JetmapError as error:
-            logger.debug("the work stream is not there yet: %s", error)
+            logger.debug("the work stream cannot be created yet: %s", error)
         finally:
             self._renewing = False
 
-    async def withdraw(self, state: MapState) -> None:
-        """Takes back what is out of a map: stops its workers, then empties its queue.
+    async def withdraw(self, map: OpenMap) -> None:
+        """Take back the chunks of a map that are out: stop its workers, then empty its queue.
 
         The queue is purged once more behind a fence: the broker may have taken the first purge
-        before what was published last.
+        before
+        the chunks that were published last.
         """
         pool = self._options.pool
-        fence = subjects.work(pool, "fence", "main", state.id, 0)
+        fence = subjects.work(pool, "fence", "main", map.id, 0)
         try:
-            await self.recall(state.id)
+            await self.recall(map.id)
             await self._connection.request(fence, b"", FENCE_SECONDS, headers=FENCE)
-            await pool_streams.purge(self._connection, pool, subjects.map_work(pool, state.id))
+            await pool_streams.purge(self._connection, pool, subjects.map_work(pool, map.id))
         except JetmapError as error:
-            # Claims find out what is no longer wanted, when the broker is back.
-            logger.debug("map %s could not be called back: %s", state.id, error)
+            # When the broker is back, agents learn from their claims what is no longer wanted.
+            logger.debug("map %s could not be called back: %s", map.id, error)
 
-    async def recall(self, map: str) -> None:
-        """Stops the workers of a map that another dispatcher ran, and empties its queue."""
+    async def recall(self, map_id: str) -> None:
+        """Stop the workers of a map, and empty its queue; another dispatcher may have run it."""
         pool = self._options.pool
         try:
-            await self._connection.publish(subjects.control(pool), encode(Withdraw(map)))
-            await pool_streams.purge(self._connection, pool, subjects.map_work(pool, map))
+            await self._connection.publish(subjects.control(pool), encode(Withdraw(map_id)))
+            await pool_streams.purge(self._connection, pool, subjects.map_work(pool, map_id))
         except JetmapError as error:
-            # Nobody answers the claims of what is left, and the agents drop it.
-            logger.debug("map %s could not be called back: %s", map, error)
+            # Nobody answers the claims on what is left, so the agents drop it.
+            logger.debug("map %s could not be called back: %s", map_id, error)
 
     async def take_back(self, flight: Flight) -> None:
-        """Removes a chunk that nobody has taken, with those that share its message."""
+        """Remove a message that no agent has taken, with all the chunks that share it."""
         try:
             await pool_streams.purge(self._connection, self._options.pool, flight.subject)
         except JetmapError as error:
-            logger.debug("not purged: %s", error)
+            logger.debug("%s could not be purged: %s", flight.subject, error)
 
     async def confirm(self, inbox: str, token: int) -> None:
-        """The agent of this inbox may let that delivery go. Sent soon, with others."""
+        """Allow the agent of this inbox to drop a delivery. Sent soon, with other confirmations."""
         tokens = self._tokens.setdefault(inbox, [])
         tokens.append(token)
         if len(tokens) >= CONFIRM_BATCH:
@@ -191,12 +193,13 @@ class Outbox:
             self._confirming = loop.call_later(CONFIRM_SECONDS, self._confirm_soon)
 
     async def confirm_now(self) -> None:
+        """Send the gathered confirmations."""
         tokens, self._tokens = self._tokens, {}
         for inbox, confirmed in tokens.items():
             try:
                 await self._connection.publish(inbox, encode(Confirmation(confirmed)))
             except JetmapError as error:
-                logger.debug("not confirmed, the agent will ask again: %s", error)
+                logger.debug("reports not confirmed, the agent sends them again: %s", error)
 
     def close(self) -> None:
         if self._confirming is not None:

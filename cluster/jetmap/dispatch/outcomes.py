@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 from jetmap.errors import ITEM_ERRORS, ItemError
 from jetmap.wire.messages import ErrorRecord
 
-ITEM_BYTES = 64  # A Python object that is kept beside its outcome, at least.
+ITEM_BYTES = 64  # Bytes of a Python object that is kept beside its outcome, at least.
 
 X = TypeVar("X")
 Y = TypeVar("Y")
@@ -18,8 +18,9 @@ Y = TypeVar("Y")
 class Batch:
     """Outcomes of ``count`` consecutive items from ``start`` on.
 
-    values: one encoded array in the caller's format, null where the item failed. errors: a
-    record for each failed item.
+    Attributes:
+        values: One encoded array in the caller's format, null where the item failed.
+        errors: A record for each failed item.
     """
 
     start: int
@@ -29,13 +30,19 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """Bytes, roughly, that it takes in memory, with the items that it will be joined with."""
+        """Bytes of memory, roughly, including the items that the reader joins with it."""
         errors = sum(len(e.message) + len(e.traceback or "") + 200 for e in self.errors)
         return len(self.values) + ITEM_BYTES * self.count + errors + 200
 
 
 class Outcome(Generic[X, Y]):
-    """One item's value or error. index: its position in the input."""
+    """One item's value or error.
+
+    Attributes:
+        index: Position of the item in the input.
+        item: The item itself.
+        error: The item's error; None if it has a value.
+    """
 
     __slots__ = ("_value", "error", "index", "item")
 
@@ -51,7 +58,7 @@ class Outcome(Generic[X, Y]):
 
     @property
     def value(self) -> Y:
-        """The value; raises ``error`` if there is one."""
+        """The item's value; raises ``error`` if there is one."""
         if self.error is not None:
             raise self.error
         value: Y = self._value

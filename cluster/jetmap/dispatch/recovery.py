@@ -1,4 +1,4 @@
-"""Finds what was lost of open maps, and has it sent again; ends what has no hope."""
+"""Find the chunks of open maps that were lost and send them again; end maps without hope."""
 
 from __future__ import annotations
 
@@ -13,38 +13,43 @@ from jetmap.wire import subjects
 from jetmap.wire.messages import ErrorRecord
 from jetmap.wire.timing import PATIENCE, RECLAIM, UNCONFIRMED_SECONDS
 
-from .attendance import Attendance
+from .agent_tracker import AgentTracker
 from .flight import Flight, Quarantine, Settlement
-from .maprun import MapRun
+from .open_map import OpenMap
 from .outbox import Key, Outbox, Spawn
 from .scheduler import Scheduler
 from .stats import Stats
 
 logger = logging.getLogger(__name__)
 
-TICK = 1.0
-REFUSED_SECONDS = 0.1
-STORE_SECONDS = 3.0
-HOPELESS_SECONDS = 10.0  # That a map waits for workers that cannot start.
+TICK = 1.0  # Seconds between two checks.
+REFUSED_SECONDS = 0.1  # Seconds before chunks that the broker refused are sent again.
+STORE_SECONDS = 3.0  # Seconds to read from the store which of a job's items are done.
+HOPELESS_SECONDS = 10.0  # Seconds a map waits for workers that cannot start.
 
 
-# Function and number of items of all that waits outside of open maps.
+# Function and number of items of each piece of work that waits outside of open maps.
 Parked = Callable[[], Iterable[tuple[str, int]]]
 
 
 class Recovery:
-    """maps: the open ones. settle, close, pump: the dispatcher's own."""
+    """Check all open maps once a second, and act on what is missing.
+
+    Args:
+        maps: The open maps, by id.
+        settle, close, pump, spawn: Actions of the dispatcher.
+    """
 
     def __init__(
         self,
         connection: Broker,
-        maps: Mapping[str, MapRun],
+        maps: Mapping[str, OpenMap],
         scheduler: Scheduler,
-        attendance: Attendance,
+        agents: AgentTracker,
         stats: Stats,
         *,
-        settle: Callable[[MapRun, Settlement], None],
-        close: Callable[[MapRun, str, BaseException], Awaitable[None]],
+        settle: Callable[[OpenMap, Settlement], None],
+        close: Callable[[OpenMap, str, BaseException], Awaitable[None]],
         pump: Callable[[], Awaitable[None]],
         spawn: Spawn,
     ) -> None:
@@ -54,7 +59,7 @@ class Recovery:
         self._connection = connection
         self._maps = maps
         self._scheduler = scheduler
-        self._attendance = attendance
+        self._agents = agents
         self._stats = stats
         self._settle = settle
         self._close = close
@@ -62,22 +67,22 @@ class Recovery:
         self._spawn = spawn
 
     async def run(self) -> None:
-        """Every second, for as long as the dispatcher lives."""
+        """Check once a second, for as long as the dispatcher lives."""
         last = time.monotonic()
         while True:
             await asyncio.sleep(TICK)
             now = time.monotonic()
             gap, last = now - last - TICK, now
             try:
-                await self._look(now, gap)
+                await self._check(now, gap)
             except Exception:
-                # A map that cannot be looked after must not cost the others that they are.
-                logger.exception("looking for lost chunks failed; tried again in a second")
+                # A map whose check fails must not keep the others from being checked.
+                logger.exception("checking for lost chunks failed; trying again in a second")
 
-    async def _look(self, now: float, gap: float) -> None:
-        roster = self._attendance.roster
+    async def _check(self, now: float, gap: float) -> None:
+        roster = self._agents.roster
         if gap > TICK:
-            # We were frozen: answers wait in the socket, and nobody is overdue yet.
+            # This process was frozen: answers wait in the socket, and nothing is overdue yet.
             self._credit(gap)
             return
         if not self._connection.connected:
@@ -86,68 +91,76 @@ class Recovery:
         for agent in roster.expire(now):
             self._stats.agents_lost += 1
             logger.warning(
-                "agent %s on host %s, with %d cores, has gone silent: what it had runs elsewhere",
+                "agent %s on host %s, with %d cores, has gone silent: its chunks run elsewhere",
                 agent.agent,
                 agent.host,
                 agent.cores,
             )
-        self.quarantine.look(now)
-        await self._ask_for_word(now)
-        await self._publish_silent(now)
+        self.quarantine.expire(now)
+        await self._request_acks(now)
+        await self._republish_silent(now)
         await self._end_hopeless(now)
         await self._pump()
-        self._gauge()
+        self._update_gauges()
 
     def _credit(self, gap: float) -> None:
-        self._attendance.roster.credit(gap)
+        self._agents.roster.credit(gap)
         for run in self._maps.values():
-            run.state.ledger.credit(gap)
+            run.ledger.credit(gap)
 
-    async def _ask_for_word(self, now: float) -> None:
-        """What did not ask, and was not heard of soon, asks now: the broker refuses it, which
-        is its word that it has it, or takes it, since it had refused or lost it."""
+    async def _request_acks(self, now: float) -> None:
+        """Publish again, with a request for an ack, what went out without one and is silent.
+
+        The broker refuses a message that it has, which confirms it; otherwise it had refused or
+        lost the first one, and takes the second.
+        """
         again = []
         for run in self._maps.values():
-            for flight in run.state.ledger.unconfirmed(now, UNCONFIRMED_SECONDS):
+            for flight in run.ledger.unconfirmed(now, UNCONFIRMED_SECONDS):
                 if flight.offer and now - flight.heard < PATIENCE:
                     flight.attempt += 1
                     flight.published = now
-                    again.append((run.state, flight))
+                    again.append((run, flight))
         await self.outbox.publish_again(again)
 
-    async def _publish_silent(self, now: float) -> None:
-        """What was silent for too long is published again: in the stream still, the broker
-        refuses it and nothing is lost; else it is new."""
+    async def _republish_silent(self, now: float) -> None:
+        """Publish again the chunks that were silent for too long.
+
+        If a chunk is still in the stream, the broker refuses the second one, which does no harm.
+        """
         for run in list(self._maps.values()):
-            silent = run.state.ledger.silent(now, PATIENCE)
+            silent = run.ledger.silent(now, PATIENCE)
             if silent and run.stored is None:
-                await self._publish(run, silent, now)
+                await self._republish(run, silent, now)
             elif silent and not run.is_asking:
                 run.is_asking = True
-                self._spawn(self._publish_what_is_not_stored(run))
+                self._spawn(self._republish_unstored(run))
 
-    async def _publish(self, run: MapRun, silent: list[Flight], now: float) -> None:
+    async def _republish(self, run: OpenMap, silent: list[Flight], now: float) -> None:
         again = []
         for flight in silent:
-            if not flight.offer or not self._attendance.roster.is_served(flight.offer):
+            if not flight.offer or not self._agents.roster.is_served(flight.offer):
                 await self._move(run, flight, now)
                 continue
             flight.attempt += 1
             flight.heard = flight.published = now
-            again.append((run.state, flight))
+            again.append((run, flight))
         self._stats.chunks_again["silent"] += len(again)
         await self.outbox.publish_again(again)
 
-    async def _publish_what_is_not_stored(self, run: MapRun) -> None:
-        """Whoever fell silent with a job's chunk may have stored some of it before."""
-        ledger = run.state.ledger
+    async def _republish_unstored(self, run: OpenMap) -> None:
+        """Publish the silent chunks of a job again, but for the items that are in the store.
+
+        An agent that fell silent with a chunk may have stored some of its outcomes before.
+        """
+        ledger = run.ledger
         try:
             async with asyncio.timeout(STORE_SECONDS):
                 stored = await run.stored() if run.stored is not None else []
-            for settlement in [*ledger.know(stored), Settlement()]:
+            for settlement in [*ledger.mark_seen(stored), Settlement()]:
                 self._settle(run, settlement)
         except (TimeoutError, JetmapError) as error:
-            logger.debug("map %s: what is stored is not known: %s", run.id, error)
+            logger.debug("map %s: cannot read which outcomes are stored: %s", run.id, error)
         finally:
             run.is_asking = False
         if run.id not in self._maps:
@@ -156,16 +169,16 @@ class Recovery:
         for flight in ledger.silent(now, PATIENCE):
             if ledger.is_begun(flight):
                 await self._take_back(run, flight)
-        await self._publish(run, ledger.silent(now, PATIENCE), now)
+        await self._republish(run, ledger.silent(now, PATIENCE), now)
         await self._pump()
 
     async def _end_hopeless(self, now: float) -> None:
-        """Maps whose function no worker can import any more. (Jobs wait: they outlive that.)"""
+        """End the maps whose function no worker can import any more. Jobs wait instead."""
         for run in list(self._maps.values()):
-            function = run.state.function
+            function = run.spec.function
             failed = None
-            if self._attendance.offer(function, run.state.ref) is None:
-                failed = self._attendance.failure(function)
+            if self._agents.offer(function, run.spec.ref) is None:
+                failed = self._agents.failure(function)
             if failed is None or subjects.job_of(run.id) is not None:
                 run.hopeless_since = None
             elif run.hopeless_since is None:
@@ -173,28 +186,28 @@ class Recovery:
             elif now - run.hopeless_since > HOPELESS_SECONDS:
                 await self._close(run, "failed", failed)
 
-    async def _move(self, run: MapRun, flight: Flight, now: float) -> None:
-        """Nobody serves the chunk's offer any more: it goes to another one, if there is one."""
+    async def _move(self, run: OpenMap, flight: Flight, now: float) -> None:
+        """Take back a chunk whose offer nobody serves any more, if another offer can take it."""
         flight.heard = now
-        if flight.number not in run.state.ledger.flights:
+        if flight.number not in run.ledger.flights:
             return
-        if self._attendance.offer(run.state.function, run.state.ref) is None:
+        if self._agents.offer(run.spec.function, run.spec.ref) is None:
             return
         await self._take_back(run, flight)
 
-    async def _take_back(self, run: MapRun, flight: Flight) -> None:
-        """What of a chunk has no outcome is sent again, as a new one."""
+    async def _take_back(self, run: OpenMap, flight: Flight) -> None:
+        """Take a chunk back, and return its items without an outcome to be sent anew."""
         if flight.subject:
             await self.outbox.take_back(flight)
-        if flight.number in run.state.ledger.flights:
+        if flight.number in run.ledger.flights:
             self._stats.chunks_again["lost"] += 1
-            run.state.ledger.withdraw(flight, self._attendance.roster.vanished)
-            self._scheduler.landed(run.state, flight, flight.seconds)
+            run.ledger.withdraw(flight, self._agents.roster.vanished)
+            self._scheduler.on_landed(run, flight, flight.seconds)
 
-    def _gauge(self) -> None:
-        self._stats.in_flight = sum(len(r.state.ledger.flights) for r in self._maps.values())
+    def _update_gauges(self) -> None:
+        self._stats.in_flight = sum(len(r.ledger.flights) for r in self._maps.values())
         backlog = [
-            (run.state.cost, run.state.backlog_items(has_workers=self._has_workers(run)))
+            (run.cost, run.backlog_items(has_workers=self._has_workers(run)))
             for run in self._maps.values()
         ]
         backlog += [(self._scheduler.cost(function), items) for function, items in self.parked()]
@@ -203,48 +216,52 @@ class Recovery:
             items * self._scheduler.cutting.estimate(cost) for cost, items in backlog
         )
 
-    def _has_workers(self, run: MapRun) -> bool:
-        return self._attendance.offer(run.state.function, run.state.ref) is not None
+    def _has_workers(self, run: OpenMap) -> bool:
+        return self._agents.offer(run.spec.function, run.spec.ref) is not None
 
-    async def reconnected(self) -> None:
-        """The stream may be new and empty: what no agent claims in the next second is missing."""
+    async def on_reconnect(self) -> None:
+        """Treat every chunk that no agent claims within RECLAIM seconds as lost.
+
+        The stream may be new and empty.
+        """
         await self.outbox.renew_stream()
-        await self._attendance.ping()
+        await self._agents.ping()
         soon = time.monotonic() - PATIENCE + RECLAIM
         for run in self._maps.values():
-            for flight in run.state.ledger.flights.values():
+            for flight in run.ledger.flights.values():
                 flight.heard = min(flight.heard, soon)
 
-    def refused(self, chunks: list[Key]) -> None:
-        """The stream is full, or gone: less is kept in it, and the chunks sent again soon."""
-        self._scheduler.window.refused()
+    def on_refused(self, chunks: list[Key]) -> None:
+        """Keep fewer chunks in a stream that is full or gone, and send these again soon."""
+        self._scheduler.window.on_refused()
         self._spawn(self._send_again(chunks))
 
-    def stored(self, chunks: list[Key]) -> None:
-        """The broker has these."""
+    def on_stored(self, chunks: list[Key]) -> None:
+        """Note that the broker has these chunks."""
         for _, flight in self._out(chunks):
             flight.confirmed = True
 
-    def unsendable(self, chunks: list[Key], message: str) -> None:
+    def on_unsendable(self, chunks: list[Key], message: str) -> None:
+        """Fail every item of chunks that are too large for the broker."""
         for run, flight in self._out(chunks):
             error = ErrorRecord(0, "unencodable", "ValueError", message)
-            self._settle(run, run.state.ledger.give_up(flight, error))
+            self._settle(run, run.ledger.fail_all(flight, error))
 
     async def _send_again(self, chunks: list[Key]) -> None:
         await asyncio.sleep(REFUSED_SECONDS)
         again = []
         for run, flight in self._out(chunks):
             flight.heard = flight.published = time.monotonic()
-            again.append((run.state, flight))
+            again.append((run, flight))
         self._stats.chunks_again["refused"] += len(again)
         await self.outbox.publish_again(again)
 
-    def _out(self, chunks: list[Key]) -> list[tuple[MapRun, Flight]]:
-        """Those that are still out."""
+    def _out(self, chunks: list[Key]) -> list[tuple[OpenMap, Flight]]:
+        """Return those of these chunks that are still out."""
         found = []
         for map, number in chunks:
             run = self._maps.get(map)
-            flight = run.state.ledger.flights.get(number) if run else None
+            flight = run.ledger.flights.get(number) if run else None
             if run is not None and flight is not None:
                 found.append((run, flight))
         return found

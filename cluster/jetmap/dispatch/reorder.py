@@ -1,4 +1,4 @@
-"""Batches that come as they finish, given out in input order."""
+"""Put batches that arrive as they finish into input order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from .outcomes import Batch
 
 
 class Reorder:
-    """Holds back what is early. size: bytes held."""
+    """Hold back early batches.
+
+    Attributes:
+        size: Bytes of the batches held back.
+    """
 
     def __init__(self) -> None:
         self._next = 0
@@ -14,7 +18,7 @@ class Reorder:
         self.size = 0
 
     def add(self, batch: Batch) -> list[Batch]:
-        """Takes a batch; returns those that are now in order."""
+        """Add a batch; return the batches that are now in order."""
         self._early[batch.start] = batch
         self.size += batch.size
         ready = []

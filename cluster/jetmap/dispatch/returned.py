@@ -1,4 +1,4 @@
-"""Keep the items that are to be sent again, and cut them anew. No I/O."""
+"""The items of a map that are to be sent again, cut anew. No I/O."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ from .flight import Piece
 
 @dataclass(eq=False)
 class _Entry:
-    """piece: with the items it had when it came back. elements: these items, split once so that
-    many cuts cost no more than one. offset: how many of them have been cut off already."""
+    """A piece that waits."""
 
-    piece: Piece
-    elements: Sequence[bytes] = ()
-    offset: int = 0
+    piece: Piece  # Its ``items`` are those that it had when it came back.
+    elements: Sequence[bytes] = ()  # These items, split once: many cuts cost no more than one.
+    offset: int = 0  # Elements that have been cut off already.
 
 
 class Returned:
-    """Pieces of one map that came back, the earliest items first."""
+    """The pieces of one map that came back, the earliest items first."""
 
     def __init__(self, format: Format) -> None:
         self.count = 0
         self._format: Format = format
-        self._entries: list[_Entry] = []  # The earliest last.
+        self._entries: list[_Entry] = []  # Sorted, the earliest last.
 
     def __len__(self) -> int:
         return len(self._entries)
 
     @property
     def first(self) -> tuple[int, int]:
-        """The range of the first piece's items."""
+        """The range of items of the first piece."""
         piece = self._entries[-1].piece
         return piece.start, piece.start + piece.count
 
@@ -44,7 +43,7 @@ class Returned:
         self.count += piece.count
         insort(self._entries, _Entry(piece), key=lambda entry: -entry.piece.start)
 
-    def take(self, count: int | None = None) -> Piece:
+    def pop(self, count: int | None = None) -> Piece:
         """Cut off the first piece, or its first ``count`` items."""
         entry = self._entries[-1]
         piece = entry.piece

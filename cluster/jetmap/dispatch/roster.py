@@ -1,4 +1,4 @@
-"""Who is there: agents, their offers and cores, as their announcements say. No I/O."""
+"""The roster of a pool: agents, their offers and cores, as announced. No I/O."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from jetmap.wire.messages import FunctionInfo, FunctionRef, Presence, understand
 from jetmap.wire.timing import GONE_AFTER
 from jetmap.wire.versions import pickles_of
 
-VANISHED_KEPT = 600.0
+VANISHED_KEPT = 600.0  # Seconds for which an agent that went silent is remembered.
 
 
 @dataclass(frozen=True)
 class FunctionStatus:
-    """A function and where it runs. alive: whether a worker that has it is."""
+    """A function and the agents that offer it.
+
+    Attributes:
+        alive: Whether a worker that has the function is ready.
+    """
 
     info: FunctionInfo
     agents: list[str]
@@ -24,17 +28,17 @@ class FunctionStatus:
 
 
 class Roster:
-    """Times are seconds of one monotonic clock, given by the caller."""
+    """The agents of a pool. Times are seconds of one monotonic clock, passed in by the caller."""
 
     def __init__(self) -> None:
         self._agents: dict[str, Presence] = {}
         self._heard: dict[str, float] = {}
         self._offers: dict[str, FunctionOffers] = {}
         self._all_cores: int | None = None
-        self.vanished: dict[str, float] = {}  # Silent without a goodbye, and since when.
+        self.vanished: dict[str, float] = {}  # When each agent that said no goodbye was missed.
         self.counts = PoolCounts()
 
-    def announced(self, presence: Presence, now: float) -> None:
+    def on_presence(self, presence: Presence, now: float) -> None:
         self.counts.heard(
             presence.agent,
             presence.items,
@@ -52,7 +56,7 @@ class Roster:
         self._changed()
 
     def expire(self, now: float) -> list[Presence]:
-        """Forget agents that have been silent for too long; returns those."""
+        """Remove agents that have been silent for too long, and return them."""
         gone = []
         for agent, at in list(self._heard.items()):
             if now - at > GONE_AFTER:
@@ -65,7 +69,7 @@ class Roster:
         return gone
 
     def credit(self, gap: float) -> None:
-        """This process was frozen for ``gap`` seconds."""
+        """Allow for ``gap`` seconds in which this process was frozen."""
         self._heard = {agent: at + gap for agent, at in self._heard.items()}
 
     def _changed(self) -> None:
@@ -74,7 +78,7 @@ class Roster:
 
     @property
     def all_cores(self) -> int:
-        """Cores of the whole pool, at least 1."""
+        """Number of cores of the whole pool, at least 1."""
         if self._all_cores is None:
             self._all_cores = sum(
                 p.cores for p in self._agents.values() if not p.draining and is_understood(p)
@@ -92,27 +96,30 @@ class Roster:
 
     @property
     def failure(self) -> str | None:
-        """Why workers cannot start, if some agent says so and no worker is ready."""
+        """The reason why workers cannot start, if an agent has one and no worker is ready."""
         return _failure(self._agents.values())
 
     def failure_of(self, function: str) -> str | None:
-        """Why no worker can start of those that offer a function, or of all if none does."""
+        """Return the reason why no worker can start among those that offer a function.
+
+        If none offers it, all agents count.
+        """
         offering = [
             p for p in self._agents.values() if any(f.name == function for f in p.functions)
         ]
         return _failure(offering or self._agents.values())
 
     def offers(self, function: str) -> FunctionOffers:
-        """The offers that have a function, computed once until something changes."""
+        """Return the offers of a function, computed once until something changes."""
         known = self._offers.get(function)
         if known is None:
             known = self._offers[function] = FunctionOffers(self._agents.values(), function)
         return known
 
     def trusting(self, pickles: str = "") -> str | None:
-        """The newest live offer whose workers run functions that a chunk names or brings.
+        """Return the newest live offer whose workers run functions that a chunk names or brings.
 
-        pickles: the versions that must be able to read what it brings; empty: it names them.
+        pickles: the versions that must be able to read the function; empty if the chunk names it.
         """
         able = [p for p in self.trusting_agents if _reads(p, pickles)]
         return max(able, key=lambda p: p.rank).offer if able else None
@@ -123,30 +130,30 @@ class Roster:
         return [p for p in self.agents if (p.embedded or p.trusts) and is_able(p)]
 
     def cores(self, offer: str) -> int:
-        """Cores that take this offer's chunks."""
+        """Number of cores that take this offer's chunks."""
         return sum(p.cores for p in self._agents.values() if _has(p, offer) and not p.draining)
 
     def is_served(self, offer: str) -> bool:
-        """Whether any agent with this offer is there, draining ones included."""
+        """Whether an agent with this offer is there, even if it is draining."""
         return any(_has(p, offer) and not _has_failed(p) for p in self._agents.values())
 
     def broken(self, ref: FunctionRef | None) -> str | None:
-        """Why workers cannot import what a reference names, if some agent says so."""
+        """Return the reason why workers cannot import a referenced module, if an agent has one."""
         if ref is None or ref.value is not None:
             return None
         home = ref.path or ref.module
         return next((p.broken[home] for p in self._agents.values() if home in p.broken), None)
 
     def has_local(self, offer: str, pickles: str = "") -> bool:
-        """Whether the agent is there that takes the chunks sealed for this offer."""
+        """Whether an agent is there that takes the chunks sealed for this offer."""
         return any(_reads(p, pickles) for p in self.local_agents(offer))
 
     def local_agents(self, offer: str) -> list[Presence]:
-        """The agents that take the chunks sealed for this offer."""
+        """Return the agents that take the chunks sealed for this offer."""
         return [p for p in self.agents if p.local == offer and is_able(p)]
 
     def functions(self) -> list[FunctionStatus]:
-        """Every function that somebody offers, as the newest offer describes it."""
+        """Return every function that is offered, as the newest offer describes it."""
         found: dict[str, tuple[int, FunctionInfo]] = {}
         for presence in self._agents.values():
             for info in presence.functions:
@@ -162,7 +169,10 @@ class Roster:
 
 
 def is_able(presence: Presence) -> bool:
-    """Whether it takes chunks. (Not with workers that cannot start: their source was broken.)"""
+    """Whether an agent takes chunks.
+
+    An agent whose workers cannot start does not: their source was broken.
+    """
     able = bool(presence.offer) and not presence.draining and not _has_failed(presence)
     return able and is_understood(presence)
 
@@ -177,7 +187,10 @@ def _has(presence: Presence, offer: str) -> bool:
 
 
 def _reads(presence: Presence, pickles: str) -> bool:
-    """Whether its workers read pickles of these versions. (Embedded ones are our own Python.)"""
+    """Whether the agent's workers read pickles of these versions.
+
+    Embedded workers run this process's own Python.
+    """
     if not pickles or presence.embedded:
         return True
     return pickles_of(presence.python, presence.packages) == pickles
@@ -195,7 +208,12 @@ def _failure(agents: Iterable[Presence]) -> str | None:
 
 
 class FunctionOffers:
-    """newest: the newest live offer that has the function, or None. info: how it describes it."""
+    """The offers of one function.
+
+    Attributes:
+        newest: The newest live offer that has the function, or None.
+        info: The function as that offer describes it.
+    """
 
     def __init__(self, agents: Iterable[Presence], function: str) -> None:
         self.newest: str | None = None

@@ -1,4 +1,4 @@
-"""Decides which chunk is sent next: whose, how large, on which lane. No I/O, no clock."""
+"""Decide which chunk is sent next: of which map, how large, on which lane. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from jetmap.wire.messages import ErrorRecord, Lane
 from .costs import Cost, Cutting
 from .fairness import DeficitRoundRobin
 from .flight import Flight, Parcel, Piece
-from .mapstate import MapState
+from .open_map import OpenMap
 from .window import Window
 
-# An item that takes this many chunk durations is no business of the lane for short maps.
+# Chunk durations that one item may take on the lane for short maps.
 EXPRESS_ITEMS = 10
 
-# Items a core: a list as short as this is not cut by a guess. If the items are dear after all, the
-# order in which they begin decides when it ends.
+# Items a core in a list that is too short to be cut by a guess. If the items are dear after all,
+# the order in which they begin decides when the map ends.
 FEW_ITEMS = 16
 
-# Chunks shorter than this cost less than the message they travel in. While as many of those
-# messages are out as there are cores, further ones wait, and then share one.
+# Seconds of compute below which a chunk costs less than the message that carries it. While as many
+# of those messages are out as there are cores, further small chunks wait, and then share one.
 SMALL_SECONDS = 0.001
-PARCEL_SECONDS = 0.005
-PARCEL_BYTES = 262_144
+PARCEL_SECONDS = 0.005  # Seconds of compute that the chunks of one message take together, at most.
+PARCEL_BYTES = 262_144  # Bytes of a message that small chunks share, at most.
 
 
 @dataclass
 class Cut:
     """The next chunk to send, or an item that cannot travel."""
 
-    map: MapState
+    map: OpenMap
     piece: Piece
     lane: Lane
     seconds: float
@@ -39,49 +39,49 @@ class Cut:
 
     @property
     def is_small(self) -> bool:
-        """Whether it may share a message with others."""
+        """Whether the chunk may share a message with others."""
         short = 0 < self.seconds <= SMALL_SECONDS
         return self.lane == "express" and short and 2 * _size(self.map, self.piece) <= PARCEL_BYTES
 
 
-Sent = tuple[MapState, Flight]
+Sent = tuple[OpenMap, Flight]
 
 
 class Scheduler:
-    """The open maps of one dispatcher."""
+    """Choose chunks among the open maps of one dispatcher."""
 
     def __init__(self, cutting: Cutting) -> None:
         self.cutting = cutting
         self.window = Window()
-        self._maps: DeficitRoundRobin[MapState] = DeficitRoundRobin(cutting.seconds)
-        self._small: dict[MapState, None] = {}  # In order of arrival, as the newcomers.
-        self._newcomers: dict[MapState, None] = {}
+        self._maps: DeficitRoundRobin[OpenMap] = DeficitRoundRobin(cutting.seconds)
+        self._small: dict[OpenMap, None] = {}  # In order of arrival, as the newcomers.
+        self._newcomers: dict[OpenMap, None] = {}
         self._costs: dict[str, Cost] = {}
         self._weights: dict[float, int] = {}
         self._parcels = 0
         self.parcels_landed = 0
-        self.emptied: list[MapState] = []  # Whose source turned out to have nothing left.
+        self.emptied: list[OpenMap] = []  # Maps whose source turned out to have no items left.
 
     def cost(self, function: str) -> Cost:
-        """What is known of a function; remembered between maps."""
+        """Return what is known of a function's cost; it is remembered between maps."""
         return self._costs.setdefault(function, Cost())
 
     @property
     def weight(self) -> float:
-        """Of all open maps beside those of other dispatchers: the largest of theirs."""
+        """Weight of all open maps beside those of other dispatchers: the largest among them."""
         return max(self._weights, default=1.0)
 
-    def add(self, map: MapState) -> None:
-        self._weights[map.weight] = self._weights.get(map.weight, 0) + 1
+    def add(self, map: OpenMap) -> None:
+        self._weights[map.spec.weight] = self._weights.get(map.spec.weight, 0) + 1
         if map.cost.is_known and self._is_small(map):
             self._small[map] = None
         else:
             self._newcomers[map] = None
 
-    def remove(self, map: MapState) -> None:
-        count = self._weights.pop(map.weight, 0)
+    def remove(self, map: OpenMap) -> None:
+        count = self._weights.pop(map.spec.weight, 0)
         if count > 1:
-            self._weights[map.weight] = count - 1
+            self._weights[map.spec.weight] = count - 1
         self._small.pop(map, None)
         self._newcomers.pop(map, None)
         self._maps.remove(map)
@@ -90,7 +90,7 @@ class Scheduler:
             self._landed(flight)
 
     def next(self, cores: int) -> Cut | None:
-        """What to send now; it counts as sent. None: nothing, until something comes back."""
+        """Return the next chunk to send, which counts as sent; None until something comes back."""
         cut = self._next_small(cores) or self._next_newcomer(cores)
         self.window.open(cores)
         while cut is None and self.window.has_room:
@@ -106,13 +106,13 @@ class Scheduler:
         return bool(self._small)
 
     def _next_small(self, cores: int) -> Cut | None:
-        """The next map that is one small chunk, unless each core has a message of those."""
+        """Return the next map that is one small chunk, unless each core has a message of those."""
         while self._small and self._parcels < cores:
             map = next(iter(self._small))
             del self._small[map]
             cut = self._cut(map, "express", cores)
             if map.source.has_items or map.source.total is None:
-                self._newcomers[map] = None  # It is more than one chunk, or not all read yet.
+                self._newcomers[map] = None  # The map is more than one chunk, or not all read.
             if cut is not None:
                 return cut
         return None
@@ -121,28 +121,28 @@ class Scheduler:
         for map in list(self._newcomers):
             if not self._may_use_express(map, cores):
                 del self._newcomers[map]
-                self._maps.add(map, map.weight)
+                self._maps.add(map, map.spec.weight)
             elif map.is_sent:
-                del self._newcomers[map]  # It comes back with what is to be sent again.
+                del self._newcomers[map]  # ``requeue`` adds it when items return.
             elif self._can_send(map, cores):
                 cut = self._cut(map, "express", cores)
                 if cut is not None:
                     return cut
         return None
 
-    def landed(self, map: MapState, flight: Flight, seconds: float) -> None:
-        """A chunk ended after ``seconds`` of compute."""
+    def on_landed(self, map: OpenMap, flight: Flight, seconds: float) -> None:
+        """Take in that a chunk ended after ``seconds`` of compute."""
         self._landed(flight)
         self.requeue(map)
         self._maps.charge(map, seconds - flight.seconds)
 
-    def requeue(self, map: MapState) -> None:
-        """Items of a map may have come back, to be sent again."""
+    def requeue(self, map: OpenMap) -> None:
+        """Give a map turns again if some of its items have returned, to be sent again."""
         if map.ledger.has_returned and map not in self._newcomers and map not in self._maps:
             self._newcomers[map] = None
 
     def parcels(self, chunks: list[Sent], cores: int) -> list[list[Sent]]:
-        """Small chunks, put together as messages; they count as sent.
+        """Gather small chunks into messages, which count as sent.
 
         One message for each core that has none, so that no core idles beside another's.
         """
@@ -160,33 +160,34 @@ class Scheduler:
         return parcels
 
     def release(self) -> None:
-        """What small chunks wait for takes too long: they wait no more."""
+        """Stop waiting for the messages that are out: they take too long."""
         self._parcels = 0
 
-    def _is_small(self, map: MapState) -> bool:
+    def _is_small(self, map: OpenMap) -> bool:
         remaining = map.source.remaining
         return remaining is not None and 0 < remaining * map.cost.seconds <= SMALL_SECONDS
 
     def _landed(self, flight: Flight) -> None:
         if flight.lane == "main":
-            self.window.ended()
+            self.window.on_ended()
         elif flight.parcel is not None:
             flight.parcel.left -= 1
             if not flight.parcel.left:
                 self.parcels_landed += 1
                 self._parcels = max(0, self._parcels - 1)
 
-    def _can_send(self, map: MapState, cores: int) -> bool:
-        if not map.has_work:
+    def _can_send(self, map: OpenMap, cores: int) -> bool:
+        if not map.take_turn():
             return False
-        # While nothing is known of a function, a single item for each core asks.
+        # While nothing is known of a function, single items find out: one for each core.
         return map.pace.is_known or len(map.ledger.flights) < cores
 
-    def _may_use_express(self, map: MapState, cores: int) -> bool:
-        """The lane for short maps takes a map's first chunks, up to one chunk duration.
+    def _may_use_express(self, map: OpenMap, cores: int) -> bool:
+        """Whether a map may use the lane for short maps: its first chunks, up to one chunk
+        duration.
 
-        Chunks that are short because their bytes are many count as the shortest there are:
-        the lane has no window that would bound them.
+        Chunks that are short because their items are large count as the shortest there are: this
+        lane has no window that would limit them.
         """
         if map.pace.is_known:
             if map.pace.seconds > EXPRESS_ITEMS * self.cutting.seconds:
@@ -195,15 +196,15 @@ class Scheduler:
             return not map.express_chunks or used < self.cutting.seconds
         return map.express_chunks < cores
 
-    def _count(self, map: MapState, cores: int) -> int:
-        """How many items the next chunk shall have."""
+    def _count(self, map: OpenMap, cores: int) -> int:
+        """Number of items of the next chunk."""
         count, rest = self.cutting.count(map.pace, map.rest, cores), map.rest
         if rest is not None and count < rest <= FEW_ITEMS * cores and not map.pace.is_sure:
             return 1
         return count
 
-    def _cut(self, map: MapState, lane: Lane, cores: int) -> Cut | None:
-        """Takes the next items of a map; None if it turns out to have none."""
+    def _cut(self, map: OpenMap, lane: Lane, cores: int) -> Cut | None:
+        """Take the next items of a map; None if it turns out to have none."""
         count = self._count(map, cores)
         if map.ledger.has_pieces:
             piece = map.ledger.next_piece(count)
@@ -224,21 +225,22 @@ class Scheduler:
             map.express_chunks += 1
             map.express_seconds += seconds
         else:
-            self.window.sent()
+            self.window.on_sent()
         self._maps.charge(map, seconds)
         return Cut(map, piece, lane, seconds)
 
 
-def _size(map: MapState, piece: Piece) -> int:
-    """About how many bytes a chunk is; 200 are names and numbers."""
-    return len(piece.items) + map.overhead + 200
+def _size(map: OpenMap, piece: Piece) -> int:
+    """Bytes of a chunk, roughly; 200 are names and numbers."""
+    return len(piece.items) + map.spec.overhead + 200
 
 
-def _too_large(map: MapState, size: int) -> ErrorRecord | None:
-    """Why what was taken does not fit into a message: it is one item, then."""
+def _too_large(map: OpenMap, size: int) -> ErrorRecord | None:
+    """Return an error for an item that does not fit into a message."""
     if size <= map.room:
         return None
-    beside = f" beside the {map.overhead:,} of its keyword parameters" if map.overhead else ""
+    overhead = map.spec.overhead
+    beside = f" beside the {overhead:,} of its keyword parameters" if overhead else ""
     message = (
         f"the item takes {size:,} bytes; the broker's largest message leaves room for "
         f"{map.room:,}{beside}. Send a reference to large data instead, or raise max_payload on "

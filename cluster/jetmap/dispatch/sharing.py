@@ -1,4 +1,4 @@
-"""Small chunks that share a message: gathered, sent, and not kept waiting for too long."""
+"""Gather small chunks into shared messages, without keeping them waiting for too long."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import asyncio
 from collections.abc import Callable
 
 from .flight import Flight
-from .mapstate import MapState
+from .open_map import OpenMap
 from .outbox import Outbox, Spawn
 from .scheduler import Scheduler
 
 
 class Sharing:
-    """What the scheduler cut as small goes out with what else is small.
+    """Send chunks that the scheduler cut as small together with others.
 
-    cores: of the pool. patience: seconds that small maps may wait while none of those messages
-    lands. pump: has the dispatcher send what may be sent.
+    Args:
+        cores: Number of cores of the pool.
+        patience: Seconds that small maps may wait while none of those messages lands.
+        pump: Has the dispatcher send what may be sent.
     """
 
     def __init__(
@@ -34,16 +36,20 @@ class Sharing:
         self._patience = patience
         self._pump = pump
         self._spawn = spawn
-        self._chunks: list[tuple[MapState, Flight]] = []
+        self._chunks: list[tuple[OpenMap, Flight]] = []
         self._gathering = False
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, state: MapState, flight: Flight) -> None:
-        self._chunks.append((state, flight))
+    def add(self, map: OpenMap, flight: Flight) -> None:
+        self._chunks.append((map, flight))
 
     async def send_soon(self, open_maps: int) -> None:
-        """Sends what was added: at once if that is one chunk of each open map, else with what
-        else this turn of the loop brings."""
+        """Send the chunks that were added.
+
+        At once if there is one chunk of each open map; otherwise at the end of this turn of the
+        event
+        loop, with those that it adds.
+        """
         if self._chunks:
             if open_maps == len(self._chunks):
                 await self._send()
@@ -62,16 +68,19 @@ class Sharing:
     async def _send(self) -> None:
         self._gathering = False
         chunks, self._chunks = self._chunks, []
-        offers: dict[str, list[tuple[MapState, Flight]]] = {}
-        for state, flight in chunks:
-            if flight.number in state.ledger.flights:
-                offers.setdefault(flight.offer, []).append((state, flight))
+        offers: dict[str, list[tuple[OpenMap, Flight]]] = {}
+        for map, flight in chunks:
+            if flight.number in map.ledger.flights:
+                offers.setdefault(flight.offer, []).append((map, flight))
         for offered in offers.values():
             for parcel in self._scheduler.parcels(offered, self._cores()):
                 await self._outbox.publish(parcel)
 
     def _release(self, landed: int) -> None:
-        """Small maps have waited for ``patience`` seconds; ``landed`` messages had before."""
+        """Stop waiting if no message has landed for ``patience`` seconds.
+
+        landed: messages that had landed before.
+        """
         self._timer = None
         if self._scheduler.has_waiting:
             if self._scheduler.parcels_landed == landed:

@@ -1,4 +1,4 @@
-"""Where a map's items come from: taken a chunk at a time, encoded once, never all at once."""
+"""Sources of a map's items: taken a chunk at a time, encoded once, never all at once."""
 
 from __future__ import annotations
 
@@ -19,26 +19,28 @@ from .memory import ELEMENT_BYTES
 Element = bytes | msgspec.Raw
 Encode = Callable[[list[Any]], bytes]
 
-_STRIDE = 1 << 20  # Objects to encode at once: fewer, for a while, after one that could not be.
+_STRIDE = 1 << 20  # Objects to encode at once; fewer, for a while, after an object that failed.
 
 
 @dataclass
 class Taken:
-    """The next ``count`` items: encoded, or (one item) with the reason why it cannot be.
-
-    skipped: items before them that have their outcome already.
-    """
+    """The next ``count`` items of a source."""
 
     count: int
     items: bytes
-    error: ErrorRecord | None = None
-    skipped: int = 0
+    error: ErrorRecord | None = None  # Why the item, which is then the only one, has no encoding.
+    skipped: int = 0  # Items before these that have their outcome already.
 
 
 class Source(Protocol):
-    """total: how many items there are, once that is known. remaining: how many are left to
-    take, likewise. wake: called when a source that had nothing has something, or has ended.
-    fails_at_once: whether its error ends the map even while items taken before are computed."""
+    """Items of a map.
+
+    Attributes:
+        wake: Called when a source that had nothing has items, or has ended.
+        fails_at_once: Whether its error ends the map while items taken before are still computed.
+        total: Number of items, once it is known.
+        remaining: Number of items left to take, once it is known.
+    """
 
     wake: Callable[[], None] | None
     fails_at_once: bool
@@ -55,7 +57,7 @@ class Source(Protocol):
 
 
 class RawItems:
-    """A list of elements that are encoded already."""
+    """A list of elements that are already encoded."""
 
     wake: Callable[[], None] | None = None
     fails_at_once = True
@@ -76,7 +78,7 @@ class RawItems:
         return self._next < self.total
 
     def take(self, count: int, max_bytes: int) -> Taken | None:
-        """Up to ``count`` items of together at most ``max_bytes`` bytes, but at least one."""
+        """Take up to ``count`` items of at most ``max_bytes`` bytes together, but at least one."""
         start = self._next
         elements = self._elements[start : start + count]
         if not elements:
@@ -92,11 +94,12 @@ class RawItems:
 class Feed:
     """A stream of encoded elements whose end is not known yet; ``put`` waits while it is full.
 
-    limit_bytes: what may wait to be taken.
+    Args:
+        limit_bytes: Bytes that may wait to be taken.
     """
 
     wake: Callable[[], None] | None = None
-    fails_at_once = True  # A body is malformed, or its client gone.
+    fails_at_once = True  # The body was malformed, or its client has gone.
 
     def __init__(self, format: Format, *, limit_bytes: int = 1 << 20) -> None:
         self._format = format
@@ -122,7 +125,7 @@ class Feed:
         return bool(self._elements)
 
     async def put(self, elements: Iterable[Element]) -> None:
-        """Adds elements, then waits until there is room for more."""
+        """Add elements, then wait until there is room for more."""
         for element in elements:
             self._elements.append(element)
             self._bytes += len(memoryview(element)) + ELEMENT_BYTES
@@ -133,12 +136,12 @@ class Feed:
             await self._room.wait()
 
     def close(self) -> None:
-        """There are no more items."""
+        """End the stream: there are no more items."""
         self._closed = True
         self._wake()
 
     def fail(self, error: BaseException) -> None:
-        """There are no more items, and the map ends with this error."""
+        """End the stream, and the map with this error."""
         self.error = error
         self._closed = True
         self._room.set()
@@ -166,14 +169,15 @@ class Feed:
 
 
 class Objects:
-    """Python objects, from any iterable, encoded as they are taken.
+    """Python objects from any iterable, encoded as they are taken.
 
-    keep: whether ``give_back`` will be asked for the items of outcomes. max_item: bytes of one
-    encoded item; a larger one, and one that cannot be encoded, is that item's error.
+    Args:
+        keep: Keep each item until ``give_back`` asks for it.
+        max_item: Bytes of one encoded item. A larger item fails, as does one that has no encoding.
     """
 
     wake: Callable[[], None] | None = None
-    fails_at_once = False  # A loop would have done the items before, too.
+    fails_at_once = False  # A loop over the items would have done those before, too.
 
     def __init__(self, items: Iterable[Any], encode: Encode, *, keep: bool, max_item: int) -> None:
         self._items: Iterator[Any] = iter(items)
@@ -215,7 +219,7 @@ class Objects:
         return taken
 
     def give_back(self, index: int) -> Any:
-        """The item at this index, which is forgotten."""
+        """Return the item at this index, and forget it."""
         assert self._kept is not None
         return self._kept.pop(index)
 
@@ -226,7 +230,7 @@ class Objects:
             try:
                 fresh.extend(islice(self._items, count - len(objects)))
             except Exception as error:
-                # The caller's own iterable raised: behind what it gave, the map ends with that.
+                # The caller's iterable raised: the map ends with that error behind its items.
                 self.error = error
             if len(fresh) < count - len(objects):
                 self._ended = True
@@ -234,7 +238,7 @@ class Objects:
         return objects
 
     def _encoded(self, objects: list[Any], max_bytes: int) -> Taken:
-        """The first of these objects, as many as fit; a bad one is found by halving."""
+        """Encode the first of these objects, as many as fit; a bad one is found by halving."""
         while True:
             alone = len(objects) == 1
             try:
@@ -262,9 +266,10 @@ class Objects:
 
 
 class AsyncObjects(Objects):
-    """Python objects from an async iterable, read ahead by a task of its own.
+    """Python objects from an async iterable, read ahead by a task.
 
-    read_ahead: items that may wait to be taken.
+    Args:
+        read_ahead: Items that may wait to be taken.
     """
 
     def __init__(
@@ -288,7 +293,7 @@ class AsyncObjects(Objects):
         return bool(self._returned)
 
     async def aclose(self) -> None:
-        """Stops reading, and lets the iterable clean up."""
+        """Stop reading, and let the iterable clean up."""
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
 
@@ -314,7 +319,7 @@ class AsyncObjects(Objects):
                 if close is not None:
                     await close()
         except Exception as error:
-            # The caller's own iterable raised: the map ends with just that.
+            # The caller's iterable raised: the map ends with that error.
             self.error = error
         finally:
             self._ended = True
@@ -323,5 +328,5 @@ class AsyncObjects(Objects):
 
 
 def _fewer(count: int, size: int, max_bytes: int) -> int:
-    """How many of ``count`` elements of ``size`` bytes may fit; always less than ``count``."""
+    """Estimate how many of ``count`` elements of ``size`` bytes fit; always less than ``count``."""
     return max(1, min(count - 1, int(count * max_bytes / size * 0.95)))

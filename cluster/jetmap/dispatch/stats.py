@@ -1,4 +1,4 @@
-"""Plain counters of a dispatcher, for metrics."""
+"""The counters of a dispatcher, for metrics."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ WAIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.
 
 @dataclass
 class Histogram:
-    """counts[i]: observations up to buckets[i]; the last one: all above."""
+    """Observations counted by size."""
 
-    buckets: tuple[float, ...]
-    counts: list[int] = field(default_factory=list)
+    buckets: tuple[float, ...]  # Upper bounds.
+    counts: list[int] = field(default_factory=list)  # For each bucket; behind them, all above.
     sum: float = 0.0
     count: int = 0
 
@@ -33,34 +33,29 @@ class Histogram:
 
 @dataclass
 class Stats:
-    """maps_ended: by outcome (ok, failed, withdrawn, timeout). maps_refused: by reason; the maps
-    that could not begin. errors: by kind. chunks_sent: cut, and sent for the first time;
-    chunks: answered to their end; chunks_again: sent again, by reason. crashes: of workers, by
-    function and cause. agents_lost: that went silent without a goodbye. queue_wait:
-    seconds from publishing a chunk to its result, less its compute. backlog_items: items that
-    wait, in open maps and in jobs that this process owns; backlog_seconds: their estimated
-    compute."""
+    """The counters of one dispatcher."""
 
     maps_started: int = 0
     maps_open: int = 0
-    maps_ended: Counter[str] = field(default_factory=Counter)
+    maps_ended: Counter[str] = field(default_factory=Counter)  # ok, failed, withdrawn, timeout.
     items_done: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-    maps_refused: Counter[str] = field(default_factory=Counter)
-    chunks_sent: int = 0
-    chunks: int = 0
-    chunks_again: Counter[str] = field(default_factory=Counter)
-    crashes: Counter[tuple[str, str]] = field(default_factory=Counter)
-    agents_lost: int = 0
+    errors: Counter[str] = field(default_factory=Counter)  # By kind.
+    maps_refused: Counter[str] = field(default_factory=Counter)  # By reason.
+    chunks_sent: int = 0  # Chunks cut, and sent for the first time.
+    chunks: int = 0  # Chunks answered to their end.
+    chunks_again: Counter[str] = field(default_factory=Counter)  # Chunks sent again, by reason.
+    crashes: Counter[tuple[str, str]] = field(default_factory=Counter)  # By function and cause.
+    agents_lost: int = 0  # Agents that went silent without a goodbye.
     compute_seconds: float = 0.0
     in_flight: int = 0
-    backlog_items: int = 0
-    backlog_seconds: float = 0.0
+    backlog_items: int = 0  # Items that wait, in open maps and in jobs that this process owns.
+    backlog_seconds: float = 0.0  # Their estimated compute.
+    # Seconds from publishing a chunk to its result, less its compute.
     queue_wait: Histogram = field(default_factory=lambda: Histogram(WAIT_BUCKETS))
     _names: Names = field(default_factory=Names)
 
-    def crash(self, function: str, crash: Crash) -> None:
-        """Count the end of a worker with an item; one that we stopped is none."""
+    def count_crash(self, function: str, crash: Crash) -> None:
+        """Count the death of a worker, unless its agent stopped it."""
         if crash.reason != "stopped":
             self.crashes[self._names.of(function), crash.reason] += 1
 
@@ -78,5 +73,5 @@ REASONS = tuple(reason for _, reason in REFUSALS)
 
 
 def refusal_reason(error: BaseException) -> str:
-    """One of a few words for why a map could not begin."""
+    """Return the label of the reason for which a map could not begin."""
     return next((reason for cls, reason in REFUSALS if isinstance(error, cls)), "other")

@@ -1,18 +1,19 @@
-"""How many chunks a dispatcher keeps in flight."""
+"""The number of chunks that a dispatcher keeps in flight. No I/O, no clock."""
 
 from __future__ import annotations
 
-LOW, HIGH = 0.5, 1.5  # The band of waiting chunks a core that all dispatchers steer for.
-DECREASE = 0.15
-BACKOFF = 0.7
+LOW, HIGH = 0.5, 1.5  # Chunks a core that wait at the broker: the band to steer for.
+DECREASE = 0.15  # Chunks that each result takes off the window above that band.
+BACKOFF = 0.7  # Part of the chunks in flight that the window keeps after a refusal.
 
 
 class Window:
-    """Steered by the broker's backlog, which every delivery carries: exact, and shared by all
-    dispatchers, so that together they keep about one chunk a core waiting.
+    """A window steered by the broker's backlog, which every delivery carries.
 
-    (Additive increase and decrease on queue length, as in TCP Vegas, but on the queue itself
-    and not on times: on times, whoever never saw an empty queue gets less.)
+    The backlog is exact and shared by all dispatchers, so together they keep about one chunk a core
+    waiting. (Additive increase and decrease on queue length, as in TCP Vegas, but on the queue
+    itself
+    and not on times: by times, a dispatcher that never saw an empty queue would get less.)
     """
 
     def __init__(self, size: float = 2.0) -> None:
@@ -21,7 +22,9 @@ class Window:
         self._is_fresh = True
 
     def open(self, cores: int) -> None:
-        """Before the first chunk: one for each core, or long items would wait for it to grow."""
+        """Widen the window before the first chunk to one for each core: long items would wait
+        otherwise.
+        """
         if self._is_fresh:
             self._is_fresh = False
             self.size = max(self.size, float(cores))
@@ -30,25 +33,29 @@ class Window:
     def has_room(self) -> bool:
         return self.in_flight < int(self.size)
 
-    def sent(self) -> None:
+    def on_sent(self) -> None:
         self.in_flight += 1
 
-    def refused(self) -> None:
-        """The broker has no room for what is out already."""
+    def on_refused(self) -> None:
+        """Shrink: the broker has no room even for the chunks that are out."""
         self.size = max(1.0, min(self.size, float(self.in_flight)) * BACKOFF)
 
-    def ended(self) -> None:
+    def on_ended(self) -> None:
         self.in_flight = max(0, self.in_flight - 1)
 
     def steer(self, pending: int, cores: int, weight: float = 1.0) -> None:
-        """A result came. pending: chunks that waited behind its chunk when it was taken.
+        """Adjust the size after a result.
 
-        weight: of what is sent. Sizes settle in proportion to how fast they grow, as those of
-        weighted TCPs do (MulTCP, Crowcroft and Oechslin, 1998).
+        Sizes settle in proportion to how fast they grow, as those of weighted TCPs do (MulTCP,
+        Crowcroft and Oechslin, 1998).
+
+        Args:
+            pending: Chunks that waited behind the result's chunk when it was delivered.
+            weight: Weight of the maps sent.
         """
         cores = max(1, cores)
         if pending < LOW * cores:
-            # A window that is not used says nothing by an empty queue.
+            # While the window is not full, an empty queue says nothing about it.
             if self.in_flight + 1 >= int(self.size):
                 self.size += weight
         elif pending <= HIGH * cores:

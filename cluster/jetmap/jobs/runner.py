@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from jetmap.dispatch.dispatcher import Dispatcher
-from jetmap.dispatch.maprun import MapRun
+from jetmap.dispatch.open_map import MapSpec, OpenMap
 from jetmap.errors import (
     BrokerUnreachable,
     ClusterClosed,
@@ -271,7 +271,7 @@ class Carrier:
 
     async def _open(
         self, carried: Carried, source: StoredInput, seen: list[tuple[int, int]]
-    ) -> MapRun | None:
+    ) -> OpenMap | None:
         record = carried.record
         while not carried.stopped:
             timeout = None
@@ -280,16 +280,15 @@ class Carrier:
                 if timeout <= 0:
                     raise MapTimeout(late(record))
             try:
-                run = await self._dispatcher.open(
-                    record.function,
-                    source,
+                spec = MapSpec(
+                    function=record.function,
                     format=record.format,
                     kwargs=record.kwargs,
                     timeout=timeout,
                     weight=self._weight,
-                    id=subjects.job_map(record.id, record.epoch),
-                    seen=seen,
                 )
+                id = subjects.job_map(record.id, record.epoch)
+                run = await self._dispatcher.open(spec, source, id=id, seen=seen)
             except (NoWorkers, UnknownFunction, WorkerStartFailed) as error:
                 logger.info("job %s waits: %s", record.id, error)
                 await self._show_waiting(carried, str(error))
@@ -301,19 +300,17 @@ class Carrier:
 
     async def _lack_of_workers_now(self, function: str) -> str | None:
         """As ``_lack_of_workers``, where this process may just have joined the pool."""
-        attendance = self._dispatcher.attendance
-        await attendance.wait_for(
-            lambda: attendance.offer(function, None) is not None, ARRIVAL_SECONDS
-        )
+        agents = self._dispatcher.agents
+        await agents.wait_for(lambda: agents.offer(function, None) is not None, ARRIVAL_SECONDS)
         return self._lack_of_workers(function)
 
     def _lack_of_workers(self, function: str) -> str | None:
         """Why nothing of a function's job can run now, or None."""
-        attendance = self._dispatcher.attendance
-        if attendance.offer(function, None) is not None:
+        agents = self._dispatcher.agents
+        if agents.offer(function, None) is not None:
             return None
-        failed = attendance.failure(function)
-        return str(failed) if failed is not None else str(attendance.no_workers(function))
+        failed = agents.failure(function)
+        return str(failed) if failed is not None else str(agents.no_workers(function))
 
     async def _show_waiting(self, carried: Carried, lack: str | None, what: str = WORKERS) -> None:
         """Write down what a job waits for, and why, or that it goes on."""
@@ -380,7 +377,7 @@ class Carrier:
                 counted = replace(
                     record,
                     done=done,
-                    failed=carried.failed_before + run.state.ledger.failed,
+                    failed=carried.failed_before + run.ledger.failed,
                     stored=stored,
                     reserved=reserved,
                     elapsed=carried.elapsed,
@@ -424,10 +421,10 @@ class Carrier:
 
         return await self._room(carried.record, stored, write)
 
-    async def _finish(self, carried: Carried, run: MapRun) -> None:
+    async def _finish(self, carried: Carried, run: OpenMap) -> None:
         """All outcomes are in the store. Counts them again where two may tell of one item."""
         record = carried.record
-        ledger = run.state.ledger
+        ledger = run.ledger
         done, failed = run.done, carried.failed_before + ledger.failed
         if carried.took_over or ledger.repeats:
             outcomes = Outcomes(self._store, record.id, record.format)
@@ -448,7 +445,7 @@ class Carrier:
         record = carried.record
         run = carried.run
         if run is not None and done is None:
-            done, failed = run.done, carried.failed_before + run.state.ledger.failed
+            done, failed = run.done, carried.failed_before + run.ledger.failed
         now = time.time()
         if record.started is not None:
             record = as_running(record, now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from jetmap.dispatch.maprun import MapRun
+from jetmap.dispatch.open_map import OpenMap
 
 from .record import Record
 
@@ -23,7 +23,7 @@ class Carried:
         self.began = time.monotonic()
         self.elapsed_before = record.elapsed
         self.failed_before = 0
-        self.run: MapRun | None = None
+        self.run: OpenMap | None = None
         self.task: asyncio.Task[None] | None = None
         self.stopped = False
         self.looked_done = -1  # Outcomes at the last look whether the broker has room.
@@ -36,9 +36,9 @@ class Carried:
         """Seconds that somebody has carried it."""
         return self.elapsed_before + time.monotonic() - self.began
 
-    def stored(self, run: MapRun) -> int:
+    def stored(self, run: OpenMap) -> int:
         """Bytes that it takes of the store."""
-        return self.base + run.state.stored_bytes
+        return self.base + run.stored_bytes
 
     def stop(self) -> None:
         """Somebody else decides on the job now: withdraws what runs of it, and writes nothing."""

@@ -149,7 +149,7 @@ class Jobs:
         await self._ensure()
         await self._ask_limit()
         try:
-            await self._dispatcher.attendance.find(function, None, 1.0)
+            await self._dispatcher.agents.find(function, None, 1.0)
         except (NoWorkers, WorkerStartFailed) as error:
             logger.info("a job for %r waits for workers: %s", function, error)
         digest = "" if key is None else idempotency.digest(caller, key)

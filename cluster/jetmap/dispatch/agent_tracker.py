@@ -1,4 +1,4 @@
-"""Hears who is there, and finds who can run a function."""
+"""Track agents by their announcements; choose an offer for a function."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .roster import Roster
 logger = logging.getLogger(__name__)
 
 
-def _meant(function: str, names: list[str]) -> str:
+def _suggestion(function: str, names: list[str]) -> str:
     near = difflib.get_close_matches(function, names, 1)
     return f": did you mean {near[0]!r}?" if near else ""
 
@@ -56,36 +56,42 @@ def _release(packages: Mapping[str, str]) -> str:
     return f"jetmap {version}" if version else "an older jetmap"
 
 
-class Attendance:
-    """The roster, kept up to date. changed: called after each announcement. sealer: of chunks
-    that bring their function."""
+class AgentTracker:
+    """Keep the roster up to date, and explain why a function cannot run.
+
+    Args:
+        on_change: Called after each announcement.
+        sealer: Seals the chunks that bring their function.
+    """
 
     def __init__(
         self,
         connection: Broker,
         pool: str,
-        changed: Callable[[], Awaitable[None]],
+        on_change: Callable[[], Awaitable[None]],
         sealer: Sealer | None = None,
     ) -> None:
         self.roster = Roster()
         self._connection = connection
         self._pool = pool
-        self._changed = changed
+        self._on_change = on_change
         self._sealer = sealer
         self._announced = asyncio.Event()
 
     async def subscribe(self) -> Subscription:
-        return await self._connection.subscribe(subjects.all_presence(self._pool), self._hear)
+        return await self._connection.subscribe(
+            subjects.all_presence(self._pool), self._on_presence
+        )
 
     async def ping(self) -> None:
-        """Asks everyone to announce themselves."""
+        """Ask all agents to announce themselves."""
         try:
             await self._connection.publish(subjects.control(self._pool), encode(Ping()))
         except JetmapError as error:
-            logger.debug("no ping: %s", error)
+            logger.debug("agents could not be asked to announce themselves: %s", error)
 
     async def wait_for(self, ready: Callable[[], bool], timeout: float) -> bool:
-        """Waits for announcements until ``ready`` holds; False after ``timeout`` seconds."""
+        """Wait for announcements until ``ready`` holds; return False after ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         while not ready():
             self._announced.clear()
@@ -97,7 +103,9 @@ class Attendance:
         return True
 
     def offer(self, function: str, ref: FunctionRef | None) -> str | None:
-        """The newest live offer that can run it. ref: for workers that take what they lack."""
+        """Return the newest live offer that can run a function. ref: for workers that do not have
+        it.
+        """
         if ref is not None and self._sealer is not None:
             offer = self._sealer.offer
             return offer if self.roster.has_local(offer, ref.pickles) else None
@@ -107,7 +115,7 @@ class Attendance:
         return newest
 
     def misfit(self, ref: FunctionRef | None) -> NotImportable | None:
-        """What to raise where there are workers for a pickled function, all of another Python."""
+        """Return an error if the only workers for a pickled function run another Python."""
         if ref is None or not ref.pickles:
             return None
         if self._sealer is not None:
@@ -126,12 +134,12 @@ class Attendance:
         )
 
     def failure(self, function: str) -> WorkerStartFailed | None:
-        """What to raise where the workers that have a function cannot start any more."""
+        """Return an error if the workers that have a function cannot start any more."""
         failure = self.roster.failure_of(function)
         return WorkerStartFailed(f"no worker can start:\n{failure}") if failure else None
 
     def no_workers(self, function: str) -> NoWorkers:
-        """The error for a function that no live worker has."""
+        """Make the error for a function that no live worker has."""
         if (strangers := self.roster.strangers) and not self.roster.offers(function).newest:
             return NoWorkers(mismatch(function, self._pool, strangers))
         return NoWorkers(
@@ -140,13 +148,13 @@ class Attendance:
         )
 
     def broken(self, ref: FunctionRef | None) -> WorkerStartFailed | None:
-        """What to raise where workers cannot import the module of a function."""
+        """Return an error if workers cannot import the module of a function."""
         if ref is None or (text := self.roster.broken(ref)) is None:
             return None
         return WorkerStartFailed(f"no worker can import {ref.path or ref.module}:\n{text}")
 
     async def find(self, function: str, ref: FunctionRef | None, patience: float) -> None:
-        """Waits up to ``patience`` seconds for an offer; raises what its absence means."""
+        """Wait up to ``patience`` seconds for an offer; raise the error that its absence means."""
         if (failed := self.broken(ref)) is not None:
             raise failed
         if self.offer(function, ref) is not None:
@@ -164,11 +172,11 @@ class Attendance:
             raise self.no_workers(function)
         raise UnknownFunction(
             f"no worker ever announced a function {function!r} in pool {self._pool!r}"
-            f"{_meant(function, names)}; functions that are offered now: "
+            f"{_suggestion(function, names)}; functions that are offered now: "
             f"{', '.join(names) or 'none'}"
         )
 
-    async def _hear(self, message: Message) -> None:
-        self.roster.announced(read_presence(message.data), time.monotonic())
+    async def _on_presence(self, message: Message) -> None:
+        self.roster.on_presence(read_presence(message.data), time.monotonic())
         self._announced.set()
-        await self._changed()
+        await self._on_change()

@@ -11,9 +11,8 @@ import pytest
 from jetmap.dispatch.costs import Cost
 from jetmap.dispatch.flight import Piece
 from jetmap.dispatch.ledger import Ledger
-from jetmap.dispatch.maprun import MapRun
-from jetmap.dispatch.mapstate import MapState
 from jetmap.dispatch.memory import Memory
+from jetmap.dispatch.open_map import MapSpec, OpenMap
 from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.sources import RawItems
 from jetmap.wire import arrays
@@ -38,27 +37,24 @@ class Sent:
         self.pumps = 0
         source = RawItems([b"0"] * items, "json")
         self.withdrawn = False
-        self.state = MapState(
-            id="m",
-            function="f",
-            format="json",
-            kwargs=b"",
-            timeout=None,
-            ref=None,
-            source=source,
-            ledger=Ledger("json", 2),
-            cost=Cost(),
+        self.run = OpenMap(
+            "m",
+            MapSpec(function="f", format="json", ordered=ordered),
+            source,
+            Ledger("json", 2),
+            Cost(),
             max_buffer=1 << 20,
             memory=memory or Memory(1 << 30),
+            on_leave=self._withdraw,
+            on_room=self._read,
         )
-        self.run = MapRun(self.state, ordered=ordered, withdraw=self._withdraw, read=self._read)
         self.out = []
         for _ in range(out):
             taken = source.take(chunk, 1 << 20)
             assert taken is not None
-            piece = Piece(self.state.taken, taken.count, taken.items)
-            self.state.taken += taken.count
-            self.out.append(self.state.ledger.send(piece, "main", "offer", 0.0, 0.0))
+            piece = Piece(self.run.taken, taken.count, taken.items)
+            self.run.taken += taken.count
+            self.out.append(self.run.ledger.send(piece, "main", "offer", 0.0, 0.0))
 
     def answer(self, number: int, *bad: int) -> None:
         flight = next(f for f in self.out if f.number == number)
@@ -66,12 +62,12 @@ class Sent:
         errors = [ErrorRecord(i, "raised", "ValueError", "bad") for i in bad]
         values = arrays.nulls(count, "json")
         report = Report("m", number, 1, start, count, values, errors, 0.0, Final(flight.end))
-        self.run.deliver(self.state.ledger.take(report).batches)
+        self.run.deliver(self.run.ledger.accept(report).batches)
 
     def _read(self) -> None:
         self.pumps += 1
 
-    async def _withdraw(self, run: MapRun) -> None:
+    async def _withdraw(self, run: OpenMap) -> None:
         self.withdrawn = True
         run.end()
 
@@ -80,7 +76,7 @@ def starts(batches: list[Batch]) -> list[int]:
     return [batch.start for batch in batches]
 
 
-async def read(run: MapRun) -> list[Batch]:
+async def read(run: OpenMap) -> list[Batch]:
     return [batch async for batch in run]
 
 
@@ -91,7 +87,7 @@ async def test_a_stopped_map_ends_with_what_was_taken(ordered: bool) -> None:
     sent.answer(3)
     sent.answer(1)
     sent.run.stop()
-    assert not sent.state.has_work
+    assert not sent.run.has_work
     await turns()
     assert not reading.done()
     sent.answer(2)
@@ -129,7 +125,7 @@ async def test_the_first_error_of_a_loop_is_there_when_the_collecting_stops(seed
     assert found[0] == bad[0]
     before = [i for b in batches for i in range(b.start, b.start + b.count) if i < bad[0]]
     assert before == list(range(bad[0]))
-    assert sent.state.stopped
+    assert sent.run.stopped
 
 
 async def test_collecting_everything_stops_at_no_error() -> None:
@@ -139,7 +135,7 @@ async def test_collecting_everything_stops_at_no_error() -> None:
         sent.answer(number, 2 * number - 2)
     sent.run.end()
     assert starts(await asyncio.wait_for(collecting, 1)) == [0, 2, 4]
-    assert not sent.state.stopped
+    assert not sent.run.stopped
 
 
 async def test_while_memory_is_full_only_maps_that_are_read_get_more() -> None:
@@ -150,22 +146,22 @@ async def test_while_memory_is_full_only_maps_that_are_read_get_more() -> None:
     memory.limit = 4 * memory.used
     slow.answer(2)
     slow.answer(3)
-    assert slow.state.has_work and quick.state.has_work
+    assert slow.run.has_work and quick.run.has_work
     slow.answer(4)
     assert memory.is_full
     memory.limit *= 5
     memory.used += memory.limit
-    assert not memory.is_full and quick.state.has_work, "most of it is no results"
+    assert not memory.is_full and quick.run.has_work, "most of it is no results"
     memory.used -= memory.limit
     memory.limit //= 5
-    assert not slow.state.has_work
-    assert not quick.state.has_work, "one chunk at a time"
+    assert not slow.run.take_turn()
+    assert not quick.run.take_turn(), "one chunk at a time"
     quick.answer(1)
-    assert not quick.state.has_work
+    assert not quick.run.take_turn()
     await anext(quick.run)
-    assert quick.pumps == 1 and quick.state.has_work
+    assert quick.pumps == 1 and quick.run.has_work
     await anext(slow.run)
-    assert slow.pumps == 1 and slow.state.has_work
+    assert slow.pumps == 1 and slow.run.has_work
     await slow.run.aclose()
     assert memory.used == 0
 

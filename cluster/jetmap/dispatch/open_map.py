@@ -1,0 +1,314 @@
+"""An open map: its account for the scheduler, and its outcomes for the reader.
+
+The scheduler asks what could be sent next; the dispatcher delivers outcomes; the caller iterates
+over them, in batches, until the end or an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from jetmap.wire.messages import Format, FunctionRef, Report
+
+from .costs import Cost, Pace
+from .flight import Flight
+from .ledger import Ledger
+from .memory import Memory
+from .outcomes import Batch
+from .reorder import Reorder
+from .sources import Source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapSpec:
+    """One call of ``map``: everything about it but its items.
+
+    Attributes:
+        function: Name of the function.
+        format: Encoding of the items, the keyword parameters and the values.
+        kwargs: Encoded keyword parameters; each chunk carries them.
+        ref: Where an embedded worker finds the function; None: its name is enough.
+        timeout: Seconds for the whole map.
+        item_timeout: Seconds for one item; None: as the function was announced.
+        attempts: Workers that one item may kill; None: as the function was announced.
+        ordered: Whether outcomes come in input order.
+        weight: Share of the cores beside other maps.
+    """
+
+    function: str
+    format: Format
+    kwargs: bytes = b""
+    ref: FunctionRef | None = None
+    timeout: float | None = None
+    item_timeout: float | None = None
+    attempts: int | None = None
+    ordered: bool = False
+    weight: float = 1.0
+
+    @property
+    def overhead(self) -> int:
+        """Bytes that each chunk carries beside its items and about 200 of names and numbers."""
+        value = self.ref.value if self.ref is not None else None
+        return len(self.kwargs) + len(value or b"")
+
+
+class OpenMap:
+    """Iterate over a map for its outcomes; each item is in exactly one batch.
+
+    Leaving its ``async with`` before the end withdraws the map. Iteration raises MapTimeout,
+    the source's own error, or the error that ended the cluster.
+
+    Args:
+        max_buffer: Bytes of unread results with which no further chunk is sent.
+        memory: Account of all maps of this process; while it is full, a map is sent more only as
+            its results are read.
+        room: Bytes that the items of one chunk may take.
+        on_leave: Called when the reader leaves before the end.
+        on_room: Called when the reader has made room for more results.
+    """
+
+    def __init__(
+        self,
+        id: str,
+        spec: MapSpec,
+        source: Source,
+        ledger: Ledger,
+        cost: Cost,
+        *,
+        memory: Memory,
+        max_buffer: int,
+        room: int = 1 << 20,
+        on_leave: Callable[[OpenMap], Awaitable[None]] | None = None,
+        on_room: Callable[[], None] | None = None,
+    ) -> None:
+        self.id = id
+        self.spec = spec
+        self.source = source
+        self.ledger = ledger
+        self.cost = cost
+        self.pace = Pace(cost)
+        self.memory = memory
+        self.max_buffer = max_buffer
+        self.room = room
+        self.taken = 0  # Items taken from the source.
+        self.buffered = 0  # Bytes of unread results.
+        self.stored_bytes = 0  # Bytes of a job's values that agents have stored.
+        self.express_seconds = 0.0
+        self.express_chunks = 0
+        self.stopped = False  # Nothing new is sent; chunks that are out go on.
+        self.stalled = False  # Only unread results keep the next chunk back.
+        self.ended = False
+        self.timer: asyncio.TimerHandle | None = None
+        self.hopeless_since: float | None = None
+        # Set for a job's map: reads which items have their outcomes in the store.
+        self.stored: Callable[[], Awaitable[list[tuple[int, int]]]] | None = None
+        self.is_asking = False
+        self._reorder = Reorder() if spec.ordered else None
+        self._on_leave = on_leave
+        self._on_room = on_room
+        self._batches: deque[Batch] = deque()
+        self._error: BaseException | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    # For the scheduler
+
+    @property
+    def total(self) -> int | None:
+        """Number of items, once it is known."""
+        return self.source.total
+
+    @property
+    def done(self) -> int:
+        """Number of items that have their outcome."""
+        return self.ledger.done
+
+    @property
+    def rest(self) -> int | None:
+        """Number of items that are still to be sent, or sent again; None: not known yet."""
+        remaining = self.source.remaining
+        return None if remaining is None else remaining + self.ledger.returned_items
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a chunk could be sent now, as far as this map is concerned."""
+        return self.ledger.has_pieces or (self._has_new_items and self.has_room)
+
+    def take_turn(self) -> bool:
+        """Return whether a chunk could be sent now; if not, note a map that its reader stalls.
+
+        A stalled map calls ``on_room`` once its reader has made room.
+        """
+        if self.ledger.has_pieces:
+            return True
+        if not self._has_new_items:
+            return False
+        self.stalled = not self.has_room
+        return not self.stalled
+
+    @property
+    def _has_new_items(self) -> bool:
+        return not self.stopped and self.source.has_items
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether each item has been taken, and none waits to be sent again."""
+        total = self.source.total
+        return total is not None and self.taken >= total and not self.ledger.has_returned
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more results may come before those that are there are read."""
+        if self.memory.is_full and (self.buffered or self.ledger.flights):
+            return False
+        return self.buffered < self.max_buffer
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether each item has its outcome.
+
+        ``taken`` says nothing here: a job that goes on may have the outcomes of its last items
+        already, and those are never taken.
+        """
+        total = self.source.total
+        return not self.source.has_items and total is not None and self.ledger.done >= total
+
+    def backlog_items(self, *, has_workers: bool) -> int:
+        """Number of items that wait to be computed; without workers, also those that were sent.
+
+        A source that does not know its length counts as one item while it has some.
+        """
+        remaining = self.source.remaining
+        waiting = int(self.source.has_items) if remaining is None else remaining
+        waiting += self.ledger.returned_items
+        if not has_workers:
+            waiting += sum(flight.piece.count for flight in self.ledger.flights.values())
+        return waiting
+
+    # For the dispatcher
+
+    def learn(self, report: Report, flight: Flight | None) -> None:
+        """Learn from a report what items cost. flight: its chunk, if that is still out."""
+        size = report.size or len(report.values)
+        self.cost.learn(report.count, report.seconds, size)
+        self.pace.learn(report.count, report.seconds)
+        final = report.final
+        if report.rest is not None and flight is not None:
+            self.pace.refute(report.rest.start - flight.piece.start, report.rest.seconds)
+        elif final is not None and flight is not None:
+            if flight.is_late or (final.end < flight.end and final.crash is None):
+                self.pace.refute(report.count, report.seconds)
+            else:
+                self.pace.is_sure = True
+
+    def deliver(self, batches: list[Batch]) -> None:
+        """Queue new outcomes for the reader."""
+        for batch in batches:
+            self.buffered += batch.size
+            self.memory.read(-batch.size)
+            self._batches.extend(self._reorder.add(batch) if self._reorder else (batch,))
+        if self._batches:
+            self._wake()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """End the iteration behind the outcomes delivered so far. Only the first call counts."""
+        if self.ended:
+            return
+        self.ended = True
+        self._error = error
+        if self.timer is not None:
+            self.timer.cancel()
+        self._wake()
+
+    # For the reader
+
+    def stop(self) -> None:
+        """Take no more items from the source.
+
+        Those taken so far, which are the first of the input, still get their outcomes; then the
+        iteration ends.
+        """
+        self.stopped = True
+        self._wake()
+
+    async def collect(self, *, stop_at_error: bool) -> list[Batch]:
+        """Read every batch and return them in input order.
+
+        stop_at_error: wait for nothing behind the first item, in input order, that failed: the
+        caller sees the error that a loop over the items would have met.
+        """
+        batches: list[Batch] = []
+        first: int | None = None
+        async for batch in self:
+            batches.append(batch)
+            if batch.errors and stop_at_error:
+                index = batch.errors[0].index
+                first = index if first is None else min(first, index)
+                self.stop()
+            if first is not None and self.ledger.is_done_before(first):
+                break
+        batches += self._batches
+        batches.sort(key=lambda batch: batch.start)
+        return batches
+
+    async def aclose(self) -> None:
+        """Withdraw what is not done, and drop what is not read. A second call does nothing."""
+        try:
+            if not self.ended and self._on_leave is not None:
+                await self._on_leave(self)
+        finally:
+            self._drop()
+
+    def __del__(self) -> None:
+        self._drop()
+
+    def _drop(self) -> None:
+        self._batches.clear()
+        self.memory.read(self.buffered)
+        self.buffered = 0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch:
+        while not self._batches:
+            if self.ended:
+                if self._error is not None:
+                    raise self._error
+                raise StopAsyncIteration
+            if self.stopped and self.done >= self.taken:
+                raise StopAsyncIteration
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        batch = self._batches.popleft()
+        self.buffered -= batch.size
+        self.memory.read(batch.size)
+        if self.stalled and self.has_room:
+            self.stalled = False
+            if self._on_room is not None:
+                self._on_room()
+        return batch
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            with contextlib.suppress(asyncio.InvalidStateError):
+                self._waiter.set_result(None)
