@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -19,29 +18,16 @@ from jetmap.nats.server import NatsServer, room
 from jetmap.settings import Settings
 from jetmap_api import create_app
 from over_http import check_problem
+from small_disk import DISK, disk
 from support import Site, site
 from test_jobs_faults import kill_server, read, until_over
-from tools import need_root, need_tool, skip_or_fail
 from waiting import wait_for
 
 pytestmark = pytest.mark.anyio
 
-DISK = 24 << 20
+__all__ = ["disk"]  # A fixture.
+
 SIZE = 100_000  # Of a value; a third more as JSON.
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    need_root("mounting a small file system")
-    mount, umount = need_tool("mount"), need_tool("umount")
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = [mount, "-t", "tmpfs", "-o", f"size={DISK}", "jetmap-test", str(place)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        skip_or_fail(f"a file system cannot be mounted here: {done.stderr}")
-    yield place
-    subprocess.run([umount, "-l", str(place)], check=True)
 
 
 @pytest.fixture

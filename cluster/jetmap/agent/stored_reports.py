@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 OVERDUE = 3.0  # Seconds without the broker's word on a report, before it is stored again.
 
+SILENT_SENDS = 2  # Attempts without an answer, after which one report tries for all.
+
 QUIET_SECONDS = 30.0  # Between warnings.
 
 _report = msgspec.msgpack.Decoder(Report).decode
@@ -32,6 +34,7 @@ class _Unstored:
     held: Holding
     report: bytes
     at: float
+    sends: int = 0  # Without an answer.
 
 
 class Storing:
@@ -57,13 +60,14 @@ class Storing:
         self._numbers = itertools.count()
         self._unstored: dict[int, _Unstored] = {}
         self._quiet_until = 0.0
-        self._lacks_room = False
+        self._holds_back = False  # One report tries for all: there is no room, or no answer.
         self._subscription: Subscription | None = None
 
     async def start(self) -> None:
         self._subscription = await self._connection.subscribe(
             f"{self._inbox}.*", self._answered, direct=True
         )
+        self._connection.on_reconnect(self._on_reconnect)
 
     async def close(self) -> None:
         if self._subscription is not None:
@@ -74,7 +78,7 @@ class Storing:
         held.storing += 1
         number = next(self._numbers)
         self._unstored[number] = _Unstored(held, report, time.monotonic())
-        if not self._lacks_room:
+        if not self._holds_back:
             await self._append(number)
 
     async def again(self, now: float) -> None:
@@ -83,11 +87,17 @@ class Storing:
             if unstored.held.unwanted:
                 del self._unstored[number]
             elif now - unstored.at >= OVERDUE:
-                if self._lacks_room and not await self._may_try():
+                if self._holds_back and not await self._may_try():
                     return
+                if unstored.sends >= SILENT_SENDS and not self._holds_back:
+                    self._holds_back = True
+                    self._warn(
+                        "the broker does not answer, as when its disk is full; then make room, "
+                        "and start it again unless it is the one of `jetmap up`"
+                    )
                 unstored.at = now
                 await self._append(number)
-                if self._lacks_room:
+                if self._holds_back:
                     return  # One report tries whether there is room for all.
 
     async def _may_try(self) -> bool:
@@ -101,6 +111,7 @@ class Storing:
 
     async def _append(self, number: int) -> None:
         unstored = self._unstored[number]
+        unstored.sends += 1
         job = subjects.job_of(unstored.held.head.map) or ""
         try:
             await self._connection.publish(
@@ -112,21 +123,18 @@ class Storing:
     async def _answered(self, message: Message) -> None:
         """The broker's word on a report."""
         number = int(message.subject.rsplit(".", 1)[1])
+        if (answered := self._unstored.get(number)) is not None:
+            answered.sends = 0
         try:
             stored = int(checked(message.data)["seq"]) if message.data else 0
         except JetStreamError as error:
-            self._lacks_room = lacks_room(error)
-            now = time.monotonic()
-            if now >= self._quiet_until:  # Each report is refused every few seconds.
-                self._quiet_until = now + QUIET_SECONDS
-                logger.warning("outcomes of jobs cannot be stored, tried again: %s", error)
+            self._holds_back = lacks_room(error)
+            self._warn(str(error))
             return
         if not stored:
             return  # No responders: there is no stream, or no leader, at the moment.
-        if self._lacks_room:
-            self._lacks_room = False
-            for waiting in self._unstored.values():
-                waiting.at = 0.0  # All of them at the next beat.
+        if self._holds_back:
+            self._let_all_try()
         unstored = self._unstored.pop(number, None)
         if unstored is None:
             return
@@ -138,3 +146,19 @@ class Storing:
         report.stored, report.size, report.values = stored, len(report.values), b""
         await self._told(held, encode(report))
         await self._flush()
+
+    async def _on_reconnect(self) -> None:
+        """What was sent to the broker before may be lost; it may have been full then."""
+        self._let_all_try()
+
+    def _let_all_try(self) -> None:
+        self._holds_back = False
+        for waiting in self._unstored.values():
+            waiting.at = 0.0  # All of them at the next beat.
+            waiting.sends = 0
+
+    def _warn(self, reason: str) -> None:
+        now = time.monotonic()
+        if now >= self._quiet_until:  # Each report is tried every few seconds.
+            self._quiet_until = now + QUIET_SECONDS
+            logger.warning("outcomes of jobs cannot be stored, tried again: %s", reason)

@@ -27,6 +27,7 @@ from jetmap.client.local_up import this_python
 from jetmap.embedded.locks import remove, runtime_directory, sweep, take
 from jetmap.embedded.running import Registration, Running, all_running, already_runs, register_up
 from jetmap.errors import BrokerUnreachable, ConfigurationError
+from jetmap.nats.connection import Auth
 from jetmap.nats.server import TEMPORARY, NatsServer
 from jetmap.settings import Settings
 from jetmap.version import __version__
@@ -34,6 +35,7 @@ from jetmap.wire.seals import new_key
 
 from .children import Backoff, Child
 from .listening import listen, local_url, url_of
+from .store_health import LOOK_SECONDS, Step, StoreHealth, free_bytes, stuck_streams
 from .stores import Held
 from .tether import LOCAL, SOCKET
 
@@ -60,6 +62,7 @@ class Installation:
         self._gateway: Child | None = None
         self._agent: Child | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._is_mending = False  # The server ends because we start it again.
 
     # Its addresses, once started
 
@@ -160,7 +163,11 @@ class Installation:
         self._gateway = Child(
             "gateway", ["api"], environment | {SOCKET: str(descriptor)}, [descriptor]
         )
-        self._supervise(self._mind_server(), self._agent.run(), self._gateway.run())
+        parts = [self._mind_server(), self._agent.run(), self._gateway.run()]
+        if self._store is not None:
+            auth = Auth(user=self.nats_user, password=password)
+            parts.append(self._mind_store(self._store.directory, auth))
+        self._supervise(*parts)
 
     async def until(self, asked: asyncio.Event) -> None:
         """Waits for ``asked``. Raises ChildFailed or BrokerUnreachable if a part is hopeless."""
@@ -243,9 +250,12 @@ class Installation:
         while True:
             began = time.monotonic()
             code = await self._server.wait()
-            pause = backoff.after(time.monotonic() - began)
-            logger.error("nats-server died (%d); starting it again in %.1f s", code, pause)
-            await asyncio.sleep(pause)
+            if self._is_mending:
+                self._is_mending = False
+            else:
+                pause = backoff.after(time.monotonic() - began)
+                logger.error("nats-server died (%d); starting it again in %.1f s", code, pause)
+                await asyncio.sleep(pause)
             while True:
                 try:
                     await self._server.start()
@@ -253,6 +263,40 @@ class Installation:
                 except BrokerUnreachable as exc:
                     logger.error("%s", exc)
                     await asyncio.sleep(backoff.after(0))
+
+    async def _mind_store(self, directory: Path, auth: Auth) -> None:
+        """Say when the store's disk is full; start the server again where that has stopped it."""
+        assert self._server is not None
+        health = StoreHealth()
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                free = await asyncio.to_thread(free_bytes, directory)
+            except OSError as error:
+                logger.debug("the disk of %s is not looked at: %s", directory, error)
+                continue
+            stuck = None
+            if health.wants_probe(free, time.monotonic()) and self._server.running:
+                stuck = await stuck_streams(self._server.url, auth)
+            step = health.decide(free, stuck, time.monotonic())
+            if step is Step.SAY_FULL:
+                logger.error(
+                    "the disk of the store %s is full (%s bytes are free): jobs wait for room, new "
+                    "ones are refused; make room on it",
+                    directory,
+                    f"{free:,}",
+                )
+            elif step is Step.SAY_ROOM:
+                logger.warning("the disk of the store %s has room again", directory)
+            elif step is Step.RESTART:
+                logger.warning(
+                    "the disk of the store %s has room again; nats-server is started again, as it "
+                    "takes no writes in %s until then",
+                    directory,
+                    ", ".join(sorted(stuck or ())),
+                )
+                self._is_mending = True
+                await self._server.end()
 
     # The rest
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from jetmap.errors import BrokerUnreachable, JetmapError
+from jetmap.errors import BrokerUnreachable, JetmapError, NoRoom
 from jetmap.nats.broker import Message, Subscription
 from jetmap.nats.errors import JetStreamError
 from jetmap.wire import subjects
@@ -174,7 +174,10 @@ class Watch:
             try:
                 if self._has_lease or self._carrier.is_busy:
                     self._leased = 0.0
-                    await self.hold_lease()
+                    try:
+                        await self.hold_lease()
+                    except NoRoom as error:  # A sweep, below, may make some.
+                        logger.debug("the lease is not renewed: %s", error)
                 if self.is_loaded:
                     await self.catch_up()
                     await self._look_for_orphans()

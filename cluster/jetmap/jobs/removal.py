@@ -49,8 +49,11 @@ class Removal:
                 return False
         else:
             self._catalogue.heard(gone, at)
-        await self._store.remove(record.id)
-        await self._free_key(record)
+        try:
+            await self._store.remove(record.id)
+            await self._free_key(record)
+        except NoRoom as error:
+            logger.info("what is left of job %s is removed later: %s", record.id, error)
         return True
 
     async def _bury_without_room(self, record: Record, gone: Record, seq: int) -> bool:

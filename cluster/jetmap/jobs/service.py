@@ -33,9 +33,9 @@ from .outcome_indexes import Folds
 from .outcomes import Outcomes
 from .quota import FIRST_RESERVATION, Quota, Uploading, lost
 from .readers import JobReader, Readers
-from .record import Record, State, check_readable
+from .record import Record, State, as_waiting, check_readable
 from .removal import Removal
-from .runner import Carrier
+from .runner import FULL, ROOM, Carrier
 from .store import Conflict, Store
 from .upload import Upload
 
@@ -256,7 +256,7 @@ class Jobs:
         record, seq = await self.store.read(id) if subjects.TOKEN.fullmatch(id) else (None, 0)
         if record is not None and record.state not in ("uploading", "deleted"):
             self._catalogue.heard(record, seq)
-            return record
+            return self._shown(record)
         if record is None and seq:
             self._folds.drop(id)
             return Record(id=id, function="", format="json", state="expired")
@@ -276,7 +276,8 @@ class Jobs:
         """
         self._check()
         await self._watch.catch_up()
-        return self._catalogue.listed(states, function, limit, after)
+        records, token = self._catalogue.listed(states, function, limit, after)
+        return [self._shown(record) for record in records], token
 
     def outcomes(self, record: Record) -> Outcomes:
         """A reader of what is stored of its outcomes."""
@@ -377,6 +378,12 @@ class Jobs:
         await self._count(record, seq, 10 * COUNT_SECONDS)
 
     # Inside
+
+    def _shown(self, record: Record) -> Record:
+        """A running job waits for room while its record cannot be written to say so."""
+        if self.store.takes_records or record.state != "running" or record.waiting_for:
+            return record
+        return as_waiting(record, ROOM, FULL, record.updated)
 
     def _heard(self, record: Record) -> None:
         if record.state in ("deleted", "expired"):

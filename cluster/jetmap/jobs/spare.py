@@ -57,6 +57,8 @@ class Spare:
 
     async def fill(self) -> bool:
         """Take what is missing of it; False: there is no room, or no such stream."""
+        if await jetstream.write_error(self._connection, self._stream) is not None:
+            return False
         try:
             info = await self._connection.api(f"STREAM.INFO.{self._stream}")
             for piece in range(int(info["state"]["messages"]), PIECES):
@@ -87,10 +89,11 @@ class Spare:
 
         Raises BrokerUnreachable.
         """
+        outcomes = subjects.job_stream(self._pool, "OUTCOMES")
+        if await jetstream.write_error(self._connection, outcomes) is not None:
+            return False
         try:
-            info = await self._connection.api(
-                f"STREAM.INFO.{subjects.job_stream(self._pool, 'OUTCOMES')}"
-            )
+            info = await self._connection.api(f"STREAM.INFO.{outcomes}")
             limit = info["config"].get("max_bytes", -1)
             if 0 < limit <= info["state"]["bytes"] + PIECE_BYTES:
                 return False
@@ -105,4 +108,8 @@ class Spare:
                 await self._connection.api(f"STREAM.PURGE.{self._stream}", probes)
         except JetStreamError as error:
             return not lacks_room(error)
+        except BrokerUnreachable:
+            if await jetstream.write_error(self._connection, self._stream) is None:
+                raise
+            return False
         return True

@@ -15,7 +15,7 @@ import msgspec
 from jetmap.errors import BrokerUnreachable, JetmapError, NoRoom
 from jetmap.nats import jetstream
 from jetmap.nats.broker import Broker, Message, Subscription
-from jetmap.nats.errors import JetStreamError, checked, lacks_room
+from jetmap.nats.errors import JetStreamError, NoResponders, checked, is_disk_full, lacks_room
 from jetmap.nats.provision import STREAM_NOT_FOUND
 from jetmap.wire import subjects
 
@@ -29,6 +29,10 @@ RETRY_EVERY = 0.25
 FETCH_SECONDS = 5.0
 FETCH_BYTES = 4 << 20
 FETCH_MESSAGES = 64
+FULL_DISK = (
+    "Make room on its disk. `jetmap up` then starts its server again by itself; any other NATS "
+    "server takes writes only after you have started it again"
+)
 
 _key = msgspec.json.Decoder(KeyRecord).decode
 
@@ -56,6 +60,12 @@ class Store:
         self.pool = pool
         self.spare = Spare(connection, pool)
         self._jobs = subjects.job_stream(pool, "JOBS")
+        self._stuck: set[str] = set()  # Streams that the full disk had stopped when last asked.
+
+    @property
+    def takes_records(self) -> bool:
+        """Whether records could be written when this was last tried."""
+        return self._jobs not in self._stuck
 
     # Records
 
@@ -214,7 +224,11 @@ class Store:
         await self._purge("OUTCOMES", subjects.job_outcomes(self.pool, job))
 
     async def remove_input(self, job: str) -> None:
-        await self._purge("INPUT", subjects.job_input(self.pool, job))
+        """Remove a job's input; where the full disk forbids it, a sweep does so with the job."""
+        try:
+            await self._purge("INPUT", subjects.job_input(self.pool, job))
+        except NoRoom as error:
+            logger.info("the input of job %s stays as long as the job: %s", job, error)
 
     async def forget(self, job: str, seq: int) -> bool:
         """Removes a job's record, if it is still that with this sequence number, and says whether
@@ -271,10 +285,15 @@ class Store:
         except (JetmapError, KeyError) as unknown:
             logger.debug("the room of the account is not known: %s", unknown)
         of = f" of {limit:,}" if limit >= 0 else ""
+        advice = (
+            "Delete jobs that are over, or give the server more room: its disk, max_file_store, or "
+            "its account's limits"
+        )
+        if is_disk_full(error):
+            advice = FULL_DISK
         return NoRoom(
             f"the NATS server has no room for jobs: {error.description} (error {error.err_code}; "
-            f"{used:,}{of} bytes are used in its file storage). Delete jobs that are over, or give "
-            "the server more room: its disk, max_file_store, or its account's limits",
+            f"{used:,}{of} bytes are used in its file storage). {advice}",
             limit=limit if limit >= 0 else used,
             used=used,
             wanted=wanted,
@@ -298,20 +317,44 @@ class Store:
             raise Conflict(f"{subject} was written by somebody else") from error
 
     async def _request(self, subject: str, data: bytes, headers: dict[str, str] | None) -> int:
+        stream = subjects.job_stream(self.pool, subjects.kind_of(subject))
+
         async def ask() -> dict[str, Any]:
-            return checked(await self.connection.request(subject, data, 5, headers))
+            if stream in self._stuck:
+                await self._check_disk(stream)
+            try:
+                return checked(await self.connection.request(subject, data, 5, headers))
+            except NoResponders:
+                raise
+            except BrokerUnreachable:
+                await self._check_disk(stream)
+                raise
 
         return int((await self._patiently(ask))["seq"])
 
+    async def _check_disk(self, stream: str) -> None:
+        """Raise JetStreamError if the full disk is why a stream does not answer."""
+        self._stuck.discard(stream)
+        error = await jetstream.write_error(self.connection, stream)
+        if error is not None:
+            self._stuck.add(stream)
+            raise error
+
     async def _purge(self, kind: str, subject: str, until: int | None = None) -> int:
-        """Returns how many messages were removed. until: the last sequence number that is."""
+        """Returns how many messages were removed. until: the last sequence number that is. Raises
+        NoRoom: the disk is full."""
         stream = subjects.job_stream(self.pool, kind)
         request: dict[str, Any] = {"filter": subject}
         if until is not None:
             request["seq"] = until + 1
-        answer = await self._patiently(
-            lambda: self.connection.api(f"STREAM.PURGE.{stream}", request)
-        )
+        try:
+            answer = await self._patiently(
+                lambda: self.connection.api(f"STREAM.PURGE.{stream}", request)
+            )
+        except JetStreamError as error:
+            if not lacks_room(error):
+                raise
+            raise await self.no_room(error, 0) from error
         return int(answer.get("purged", 0))
 
     async def _patiently(self, ask: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:

@@ -104,7 +104,13 @@ def advised(
 
 def lacks_room(error: JetStreamError) -> bool:
     """Whether the broker has no room for a message."""
-    return error.err_code in NO_ROOM or "no space left" in error.description
+    return error.err_code in NO_ROOM or is_disk_full(error)
+
+
+def is_disk_full(error: JetStreamError) -> bool:
+    """Whether the disk, or the server's user's share of it, is full. The server passes on the
+    system's text under a number that says nothing of it."""
+    return "no space left" in error.description or "quota exceeded" in error.description
 
 
 def is_passing(error: JetmapError, *, clustered: bool) -> bool:

@@ -12,10 +12,10 @@ import time
 from datetime import datetime
 from typing import Any
 
-from jetmap.errors import JetmapError, TopologyMismatch
+from jetmap.errors import BrokerUnreachable, JetmapError, TopologyMismatch
 
 from .broker import Broker
-from .errors import JetStreamError, advised, is_passing
+from .errors import JetStreamError, advised, is_passing, lacks_room
 from .provision import STREAM_NOT_FOUND, Wish, make
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ CONSUMER_NOT_FOUND = 10014
 NO_MESSAGE = 10037
 WRONG_LAST_SEQUENCE = 10071
 CONSUMER_EXISTS = 10148
+NO_SUBJECT = "jetmap.no.such.subject"  # Nothing is ever published there.
 
 
 async def ensure(
@@ -77,6 +78,32 @@ async def purge(c: Broker, stream: str, subject: str) -> int:
             raise
         return 0
     return int(answer.get("purged", 0))
+
+
+async def write_error(c: Broker, stream: str) -> JetStreamError | None:
+    """The want of room for which a stream takes no writes until its server starts again, or None.
+
+    Such a stream leaves messages without an answer, and refuses even a purge that matches nothing;
+    to other streams that purge does nothing. None, too, where this account may not ask.
+    """
+    try:
+        await c.api(f"STREAM.PURGE.{stream}", {"filter": NO_SUBJECT})
+    except JetStreamError as error:
+        return error if lacks_room(error) else None
+    except BrokerUnreachable:
+        return None
+    return None
+
+
+async def names(c: Broker) -> set[str]:
+    """The names of all streams of this account."""
+    found: set[str] = set()
+    while True:
+        page = await c.api("STREAM.NAMES", {"offset": len(found)})
+        streams = page.get("streams") or []
+        found |= set(streams)
+        if not streams or len(found) >= page.get("total", 0):
+            return found
 
 
 async def consumers(c: Broker, stream: str) -> set[str]:

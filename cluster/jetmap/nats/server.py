@@ -170,6 +170,13 @@ class NatsServer:
 
     async def stop(self, grace: float = 5) -> None:
         """Ends it, by force after ``grace`` seconds, and removes its files. Twice is harmless."""
+        await self.end(grace)
+        for made in self._made:
+            await asyncio.to_thread(shutil.rmtree, made, ignore_errors=True)
+        self._made.clear()
+
+    async def end(self, grace: float = 5) -> None:
+        """End the process and keep its files, for ``start`` to go on with."""
         process = self._process
         if process is not None and process.returncode is None:
             _signal(process, signal.SIGTERM)
@@ -179,9 +186,6 @@ class NatsServer:
             except TimeoutError:
                 _signal(process, signal.SIGKILL)
                 await process.wait()
-        for made in self._made:
-            await asyncio.to_thread(shutil.rmtree, made, ignore_errors=True)
-        self._made.clear()
 
     async def _until_ready(self, process: asyncio.subprocess.Process, log: Path) -> None:
         # It writes this file once it listens. Asking the port instead could reach another.

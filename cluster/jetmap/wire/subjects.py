@@ -127,6 +127,11 @@ def spare_probe(pool: str, piece: str) -> str:
     return f"jetmap.spare.{pool}.probe.{piece}"
 
 
+def kind_of(subject: str) -> str:
+    """The kind of the stream of jobs that takes a subject."""
+    return {"input": "INPUT", "outcome": "OUTCOMES"}.get(subject.split(".", 2)[1], "JOBS")
+
+
 def job_stream(pool: str, kind: str) -> str:
     """kind: JOBS, INPUT, OUTCOMES or SPARE."""
     return f"JETMAP_{kind}_{pool}"

@@ -1,0 +1,136 @@
+"""Somebody else's file fills the disk of the store, and goes away again."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from house import House, Up
+from jetmap.cli.store_health import ENOUGH_BYTES, PROBE_SECONDS, RESTART_SECONDS, Step, StoreHealth
+from small_disk import disk, fill
+from waiting import wait_until_sync
+
+__all__ = ["disk"]  # A fixture.
+
+TASKS = """
+import time
+from jetmap import task
+
+@task
+def zeros(size: int) -> str:
+    time.sleep(0.02)
+    return "0" * size
+"""
+COUNT = 100
+
+
+def ask(url: str, method: str, body: Any = None) -> tuple[int, Any]:
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, data, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            text = answer.read()
+            return answer.status, json.loads(text) if text else None
+    except urllib.error.HTTPError as exc:
+        return exc.code, json.load(exc)
+
+
+def over(up: Up, job: Any) -> bool:
+    """Whether a job has succeeded; the broker may be away while it starts again."""
+    return bool(up.get(f"/jobs/{job['id']}")[1].get("state") == "succeeded")
+
+
+def test_steps_of_a_disk_that_fills_and_empties() -> None:
+    health = StoreHealth()
+    assert health.wants_probe(ENOUGH_BYTES, 0)
+    assert health.decide(ENOUGH_BYTES, [], 0) is Step.NOTHING
+    assert not health.wants_probe(ENOUGH_BYTES, 2)
+    # Filled: said once, whatever is stuck, and nothing is started without room.
+    assert health.wants_probe(0, 4)
+    assert health.decide(0, [], 4) is Step.SAY_FULL
+    assert health.decide(0, ["A"], 6) is Step.NOTHING
+    assert health.decide(ENOUGH_BYTES - 1, ["A"], 8) is Step.NOTHING
+    # Room: streams are asked until none is stuck; a restart has its time to help.
+    assert health.wants_probe(ENOUGH_BYTES, 10)
+    assert health.decide(ENOUGH_BYTES, None, 10) is Step.NOTHING
+    assert health.decide(ENOUGH_BYTES, ["A"], 12) is Step.RESTART
+    assert health.wants_probe(ENOUGH_BYTES, 14)
+    assert health.decide(ENOUGH_BYTES, ["A"], 14) is Step.NOTHING
+    assert health.decide(ENOUGH_BYTES, ["A"], 12 + RESTART_SECONDS) is Step.RESTART
+    assert health.decide(ENOUGH_BYTES, [], 50) is Step.NOTHING
+    assert not health.wants_probe(ENOUGH_BYTES, 52)
+
+
+def test_a_disk_that_was_full_and_stopped_nothing() -> None:
+    health = StoreHealth()
+    assert health.decide(0, [], 0) is Step.SAY_FULL
+    assert health.wants_probe(ENOUGH_BYTES, 2)
+    assert health.decide(ENOUGH_BYTES, None, 2) is Step.NOTHING  # The streams did not answer.
+    assert health.wants_probe(ENOUGH_BYTES, 4)
+    assert health.decide(ENOUGH_BYTES, [], 4) is Step.SAY_ROOM
+    assert health.decide(ENOUGH_BYTES, [], 6) is Step.NOTHING
+
+
+def test_a_disk_that_was_full_between_two_looks() -> None:
+    health = StoreHealth()
+    assert health.decide(ENOUGH_BYTES, [], 0) is Step.NOTHING
+    assert not health.wants_probe(ENOUGH_BYTES, 10)
+    assert health.wants_probe(ENOUGH_BYTES, PROBE_SECONDS)
+    assert health.decide(ENOUGH_BYTES, ["A"], PROBE_SECONDS) is Step.RESTART
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_job_outlives_a_full_disk(house: House, disk: Path) -> None:
+    house.tasks.write_text(TASKS, encoding="utf-8")
+    up = house.up("--store", str(disk / "store"))
+    server = up.child("nats-server").pid
+    status, old = ask(f"{up.url}/jobs/zeros", "POST", [1000] * 3)
+    assert status == 202
+    wait_until_sync(lambda: over(up, old), "a job succeeds")
+    status, job = ask(f"{up.url}/jobs/zeros", "POST", [100_000] * COUNT)
+    assert status == 202
+    job_url = f"/jobs/{job['id']}"
+
+    def shown() -> dict[str, Any]:
+        status, record = up.get(job_url)
+        assert status == 200, record
+        return dict(record)
+
+    wait_until_sync(lambda: shown()["done"] > 4, "the job is on its way")
+    other = disk / "other"
+    fill(other)
+
+    wait_until_sync(lambda: shown()["waiting_for"] == "room", "the job waits for room", 60)
+    assert shown()["state"] == "waiting"
+    status, problem = ask(f"{up.url}/jobs/zeros", "POST", [1] * 9000)
+    assert (status, problem.get("type")) == (507, "urn:jetmap:store-full"), problem
+    assert "room" in problem["detail"]
+    wait_until_sync(lambda: "is full" in house.said, "the log says so", 20)
+    status, problem = ask(f"{up.url}/jobs/{old['id']}", "DELETE")
+    assert status in (204, 507), problem
+    assert up.get("/readyz")[0] == 200
+    assert up.get("/map/zeros", "[3]") == (200, ["000"])
+    assert up.child("nats-server").pid == server
+
+    other.unlink()
+    wait_until_sync(lambda: over(up, job), "the job goes on to its end", 60)
+    record = shown()
+    assert (record["done"], record["failed"], record["waiting_for"]) == (COUNT, 0, None)
+    found = up.get(f"{job_url}/results?limit=1000")[1]
+    assert found["values"] == ["0" * 100_000] * COUNT and not found["errors"]
+    assert up.child("nats-server").pid != server
+    assert "nats-server is started again" in house.said
+    if status == 507:
+        assert ask(f"{up.url}/jobs/{old['id']}", "DELETE")[0] == 204
+    assert up.get(f"/jobs/{old['id']}")[0] == 404
+    status, new = ask(f"{up.url}/jobs/zeros", "POST", [1] * 20)
+    assert status == 202
+    wait_until_sync(lambda: over(up, new), "a new job succeeds")
+    assert up.stop() == 0
+    assert "Traceback" not in house.said

@@ -1,0 +1,155 @@
+"""Outcomes of jobs that the broker refuses, or says nothing of, are held back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from jetmap.agent.stored_reports import OVERDUE, SILENT_SENDS, Storing
+from jetmap.errors import BrokerUnreachable
+from jetmap.wire import subjects
+from jetmap.wire.messages import Report, encode
+
+pytestmark = pytest.mark.anyio
+
+FULL = b'{"error": {"code": 503, "err_code": 10023, "description": "insufficient resources"}}'
+
+
+class Broker:
+    """Keeps what is published, and answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.spare: int | None = 16  # Messages of filler; None: not for this account.
+        self.answered: Callable[[Any], Awaitable[None]]
+        self.reconnected: Callable[[], Awaitable[None]]
+
+    async def subscribe(self, subject: str, callback: Any, *, direct: bool) -> Any:
+        self.answered = callback
+        return SimpleNamespace()
+
+    def on_reconnect(self, callback: Callable[[], Awaitable[None]]) -> None:
+        self.reconnected = callback
+
+    async def publish(self, subject: str, data: bytes, reply: str) -> None:
+        self.sent.append(reply)
+
+    async def api(self, subject: str) -> dict[str, Any]:
+        if self.spare is None:
+            raise BrokerUnreachable("not allowed")
+        return {"state": {"messages": self.spare}}
+
+    async def answer(self, reply: str, data: bytes) -> None:
+        await self.answered(SimpleNamespace(subject=reply, data=data))
+
+    def taken(self) -> list[str]:
+        sent, self.sent = self.sent, []
+        return sent
+
+
+class Agent:
+    def __init__(self) -> None:
+        self.broker = Broker()
+        self.told: list[Report] = []
+        self.storing = Storing(cast(Any, self.broker), "default", "in", self._tell, self._flush)
+        self.now = time.monotonic()
+
+    async def _tell(self, held: Any, report: bytes) -> None:
+        self.told.append(msgspec.msgpack.decode(report, type=Report))
+
+    async def _flush(self) -> None: ...
+
+    async def start(self, reports: int) -> list[Any]:
+        await self.storing.start()
+        job = subjects.job_map("j", 1)
+        helds = []
+        for start in range(reports):
+            held = SimpleNamespace(storing=0, unwanted=False, head=SimpleNamespace(map=job))
+            report = Report(job, 0, 0, start, 1, b"[1]", [], 0.0)
+            await self.storing.store(cast(Any, held), encode(report))
+            helds.append(held)
+        return helds
+
+    async def beat(self) -> list[str]:
+        """What is sent again once everything is overdue."""
+        self.now += OVERDUE + 1
+        await self.storing.again(self.now)
+        return self.broker.taken()
+
+
+async def test_what_is_stored_is_told_once() -> None:
+    agent = Agent()
+    (held,) = await agent.start(1)
+    (reply,) = agent.broker.taken()
+    for _ in range(2):
+        await agent.broker.answer(reply, b'{"seq": 7}')
+    assert [(told.stored, told.size, told.values) for told in agent.told] == [(7, 3, b"")]
+    assert held.storing == 0 and await agent.beat() == []
+
+
+async def test_one_report_tries_for_room() -> None:
+    agent = Agent()
+    await agent.start(5)
+    sent = agent.broker.taken()
+    assert len(sent) == 5
+    for reply in sent:
+        await agent.broker.answer(reply, FULL)
+    for _ in range(3):
+        (tried,) = await agent.beat()
+        await agent.broker.answer(tried, FULL)
+    # Records need the room that is kept for them: not even one tries.
+    agent.broker.spare = 0
+    assert await agent.beat() == []
+    agent.broker.spare = 16
+    (tried,) = await agent.beat()
+    await agent.broker.answer(tried, b'{"seq": 1}')
+    assert sorted(await agent.beat()) == sorted(set(sent) - {tried})
+
+
+async def test_an_account_that_may_not_ask_for_the_filler_tries() -> None:
+    agent = Agent()
+    await agent.start(2)
+    agent.broker.spare = None
+    for reply in agent.broker.taken():
+        await agent.broker.answer(reply, FULL)
+    assert len(await agent.beat()) == 1
+
+
+async def test_one_report_tries_a_broker_that_says_nothing() -> None:
+    """As a stream that a full disk has stopped."""
+    agent = Agent()
+    await agent.start(5)
+    assert len(agent.broker.taken()) == 5
+    for _ in range(SILENT_SENDS - 1):
+        assert len(await agent.beat()) == 5
+    for _ in range(3):
+        assert len(await agent.beat()) == 1
+    # What comes now waits, too; all of it goes when the broker is back.
+    await agent.start(1)
+    assert agent.broker.taken() == []
+    await agent.broker.reconnected()
+    assert len(await agent.beat()) == 6
+
+
+async def test_what_is_not_wanted_any_more_is_dropped() -> None:
+    agent = Agent()
+    helds = await agent.start(2)
+    agent.broker.taken()
+    helds[0].unwanted = True
+    (sent,) = await agent.beat()
+    await agent.broker.answer(sent, b'{"seq": 1}')
+    assert len(agent.told) == 1
+
+
+async def test_a_refusal_of_another_kind_holds_nothing_back() -> None:
+    agent = Agent()
+    await agent.start(3)
+    other = b'{"error": {"code": 503, "err_code": 10008, "description": "no leader"}}'
+    for reply in agent.broker.taken():
+        await agent.broker.answer(reply, other)
+    assert len(await agent.beat()) == 3
