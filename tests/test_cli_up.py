@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from house import TASKS, House, Up, runs
-from jetmap.cli.children import FIRST_PAUSE, LONGEST_PAUSE, Backoff
+from jetmap.cli.children import FIRST_PAUSE, LONGEST_PAUSE, restart_backoff
 from waiting import wait_until_sync
 
 
@@ -185,7 +185,7 @@ def status(up: Up, path: str, body: bytes | None = None, timeout: float = 60) ->
 
 
 def test_backoff_grows_and_is_forgotten() -> None:
-    backoff = Backoff()
+    backoff = restart_backoff()
     pauses = [backoff.after(lived=0.0) for _ in range(8)]
     assert pauses[0] == FIRST_PAUSE
     assert pauses == sorted(pauses)

@@ -42,7 +42,7 @@ def without_ours(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def limit_memory(size: int | None) -> None:
-    """Caps this process's data at ``size`` bytes: beyond it Python raises MemoryError."""
+    """Cap this process's data at ``size`` bytes: beyond it Python raises MemoryError."""
     if size is None:
         return
     import resource
@@ -51,7 +51,7 @@ def limit_memory(size: int | None) -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Has the kernel kill this process when its parent is gone; exits if it is already.
+    """Have the kernel kill this process when its parent is gone; exit if it is already.
 
     parent: the pid that started this process. Only Linux can; elsewhere the worker ends at
     its next read of the closed pipe.
@@ -66,7 +66,7 @@ def die_with_parent(parent: int) -> None:
 
 
 def pin(cpu: int | None) -> None:
-    """Keeps this process on one core, where the system can."""
+    """Keep this process on one core, where the system can."""
     if cpu is not None and hasattr(os, "sched_setaffinity"):
         try:
             os.sched_setaffinity(0, {cpu})

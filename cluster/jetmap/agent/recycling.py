@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 
+from jetmap.backoff import Backoff
 from jetmap.wire.messages import StartFailed
 
-from .backoff import Backoff
 from .options import AgentOptions
 from .worker_process import StartError, WorkerProcess
+
+# Seconds before a worker that could not start is started again: the first time, and at most.
+RESTART_PAUSES = (0.5, 30.0)
 
 
 class Recycling:
@@ -28,7 +31,7 @@ class Recycling:
         self._successor: WorkerProcess | None = None
         self._turn = 0  # Of successors; one that is started for an earlier turn is not wanted.
         self._starting = False
-        self._backoff = Backoff()
+        self._backoff = Backoff(*RESTART_PAUSES)
         self._not_before = 0.0
 
     @property
@@ -93,6 +96,5 @@ class Recycling:
             await successor.end()
 
     async def _give_up(self, failure: StartFailed) -> None:
-        self._not_before = time.monotonic() + self._backoff.seconds
-        self._backoff.grow()
+        self._not_before = time.monotonic() + self._backoff.grow()
         await self._failed(failure)

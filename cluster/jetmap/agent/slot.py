@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from jetmap.backoff import Backoff
 from jetmap.wire import frames
 from jetmap.wire.messages import (
     Broken,
@@ -23,11 +24,10 @@ from jetmap.wire.messages import (
     StartFailed,
 )
 
-from .backoff import Backoff
 from .blame import Order, crash_of
 from .holdings import Holding
 from .options import AgentOptions
-from .recycling import Recycling
+from .recycling import RESTART_PAUSES, Recycling
 from .warm_ups import WarmUps
 from .watchdogs import Deadline, Jam, Overrun
 from .worker_process import Death, StartError, WorkerProcess, failure_of
@@ -160,7 +160,7 @@ class Slot:
 
     async def run(self) -> None:
         """Until ``close``: starts a worker, serves it, replaces it when it has died."""
-        backoff = Backoff()
+        backoff = Backoff(*RESTART_PAUSES)
         while not self._closing:
             try:
                 was_ready = await self._serve_one()

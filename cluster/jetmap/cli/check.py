@@ -141,7 +141,7 @@ def _tasks(settings: Settings) -> Fact:
 
 
 def _import_problems(argument: str) -> list[str]:
-    from jetmap.functions.import_errors import told
+    from jetmap.functions.import_errors import format_import_error
     from jetmap.functions.locating import load
     from jetmap.wire.messages import Setup
 
@@ -152,7 +152,7 @@ def _import_problems(argument: str) -> list[str]:
     except KeyboardInterrupt:
         raise
     except BaseException as exc:  # Whatever it is, it is the file's: also that it exits.
-        return [f"{argument}: {told(exc)}"]
+        return [f"{argument}: {format_import_error(exc)}"]
     return []
 
 

@@ -10,31 +10,24 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from jetmap.backoff import Backoff
 from jetmap.machine import TETHER
 
 from .exits import ChildFailed, Exit
 
 logger = logging.getLogger(__name__)
 
-FIRST_PAUSE = 0.2
-LONGEST_PAUSE = 10.0
+# Seconds before a dead child is started again: the first time, and at most.
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
+# Seconds that a child must have lived for its death to count as the first.
 HEALTHY_AFTER = 30.0
 # A child that ends so would do it again: what it said on stderr is the user's to mend.
 FINAL = (Exit.USAGE, Exit.WORKERS)
 
 
-class Backoff:
-    """The pause before each new start: doubled when a child dies soon, forgotten when not."""
-
-    def __init__(self) -> None:
-        self._pause = FIRST_PAUSE
-
-    def after(self, lived: float) -> float:
-        """Seconds to wait, after a child that lived for so many."""
-        if lived >= HEALTHY_AFTER:
-            self._pause = FIRST_PAUSE
-        pause, self._pause = self._pause, min(self._pause * 2, LONGEST_PAUSE)
-        return pause
+def restart_backoff() -> Backoff:
+    """Make the pauses before a child is started again."""
+    return Backoff(FIRST_PAUSE, LONGEST_PAUSE, healthy_after=HEALTHY_AFTER)
 
 
 class Child:
@@ -63,7 +56,7 @@ class Child:
 
     async def run(self) -> None:
         """Keeps it running until ``stop``. Raises ChildFailed if that is hopeless."""
-        backoff = Backoff()
+        backoff = restart_backoff()
         while not self._stopping:
             began = time.monotonic()
             code = await (await self._start()).wait()

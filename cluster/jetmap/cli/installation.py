@@ -33,7 +33,7 @@ from jetmap.settings import Settings
 from jetmap.version import __version__
 from jetmap.wire.seals import new_key
 
-from .children import Backoff, Child
+from .children import Child, restart_backoff
 from .listening import listen, local_url, url_of
 from .store_health import LOOK_SECONDS, Step, StoreHealth, free_bytes, stuck_streams
 from .stores import Held
@@ -246,7 +246,7 @@ class Installation:
     async def _mind_server(self) -> None:
         """Starts the server again when it ends; its clients reconnect by themselves."""
         assert self._server is not None
-        backoff = Backoff()
+        backoff = restart_backoff()
         while True:
             began = time.monotonic()
             code = await self._server.wait()
@@ -262,7 +262,7 @@ class Installation:
                     break
                 except BrokerUnreachable as exc:
                     logger.error("%s", exc)
-                    await asyncio.sleep(backoff.after(0))
+                    await asyncio.sleep(backoff.grow())
 
     async def _mind_store(self, directory: Path, auth: Auth) -> None:
         """Say when the store's disk is full; start the server again where that has stopped it."""

@@ -32,7 +32,7 @@ from jetmap.errors import BrokerUnreachable
 from jetmap.logs import Formatter
 from jetmap.nats.server import NatsServer
 
-from .keeper_messages import Address, Notice, Order
+from .keeper_messages import Address, KeeperStart, Notice
 from .locks import clear, remove, sweep
 from .output_relay import Relay
 
@@ -53,13 +53,13 @@ class AgentLike(Protocol):
     async def stop(self) -> None: ...
 
 
-def main(order: dict[str, Any]) -> None:
-    """Runs a keeper to its end. Called in a new process, by ``membership.start_keeper``."""
+def main(start: dict[str, Any]) -> None:
+    """Run a keeper to its end. Called in a new process, by ``membership.start_keeper``."""
     handler = logging.StreamHandler()
     handler.setFormatter(Formatter("jetmap keeper: %(levelname)s: %(message)s"))
-    level = str(order["spec"].get("settings", {}).get("log_level", "warning")).upper()
+    level = str(start["spec"].get("settings", {}).get("log_level", "warning")).upper()
     logging.basicConfig(level=level, handlers=[handler])
-    keeper = Keeper(msgspec.convert(order, Order))
+    keeper = Keeper(msgspec.convert(start, KeeperStart))
     try:
         import uvloop
     except ImportError:
@@ -71,9 +71,9 @@ def main(order: dict[str, Any]) -> None:
 class Keeper:
     """Serves users from ``run`` until two seconds after the last of them, or SIGTERM."""
 
-    def __init__(self, order: Order) -> None:
-        self._order = order
-        self._lock = Path(order.lock)
+    def __init__(self, start: KeeperStart) -> None:
+        self._startup = start
+        self._lock = Path(start.lock)
         self._socket = self._lock.with_suffix(".sock")
         self._files = self._lock.with_suffix(".nats")
         self._users: dict[socket.socket, int | None] = {}
@@ -109,7 +109,7 @@ class Keeper:
     # Beginning
 
     def _settle_in(self) -> None:
-        os.set_inheritable(self._order.lock_fd, False)
+        os.set_inheritable(self._startup.lock_fd, False)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.close(null)
@@ -144,7 +144,7 @@ class Keeper:
             await self._fail(f"{type(error).__name__}: {error}")
 
     async def _start_server(self) -> None:
-        previous = self._order.previous
+        previous = self._startup.previous
         user, password = "jetmap", secrets.token_urlsafe(24)
         if previous is not None:
             user, password = previous.user, previous.password
@@ -178,11 +178,11 @@ class Keeper:
         assert address is not None
         auth = Auth(user=address.user, password=address.password)
         self._connection = await Connection.open([address.url], name="jetmap keeper", auth=auth)
-        self._agent = _make_agent(self._connection, self._order)
+        self._agent = _make_agent(self._connection, self._startup)
         await self._agent.start()
 
     async def _mind_server(self) -> None:
-        """Starts the server again when it ends; its clients reconnect by themselves."""
+        """Start the server again when it ends; its clients reconnect by themselves."""
         server = self._server
         assert server is not None
         while True:
@@ -203,7 +203,7 @@ class Keeper:
             self._spawn(self._attend(user))
 
     async def _attend(self, user: socket.socket) -> None:
-        """Tells a user the address, then waits for its end."""
+        """Tell a user the address, then waits for its end."""
         loop = asyncio.get_running_loop()
         try:
             await _readable(user)
@@ -251,7 +251,7 @@ class Keeper:
             self._ended.set()
 
     async def _fail(self, reason: str) -> None:
-        """Tells every user, those to come too; ends when they have left."""
+        """Tell every user, those to come too; end when they have left."""
         told = self._ready.is_set()
         self._notice = Notice(self._notice.address, reason)
         self._ready.set()
@@ -273,7 +273,7 @@ class Keeper:
         self._ended.set()
 
     async def _stop(self) -> None:
-        grace = float(self._order.spec.settings.get("grace", 10.0))
+        grace = float(self._startup.spec.settings.get("grace", 10.0))
         try:
             if self._agent is not None and self._terminated:
                 async with asyncio.timeout(grace + 5):
@@ -295,10 +295,10 @@ class Keeper:
         return task
 
 
-def _make_agent(connection: Connection, order: Order) -> AgentLike:
-    if order.agent is not None:
-        module, _, name = order.agent.partition(":")
-        made: AgentLike = getattr(import_module(module), name)(connection, order)
+def _make_agent(connection: Connection, start: KeeperStart) -> AgentLike:
+    if start.agent is not None:
+        module, _, name = start.agent.partition(":")
+        made: AgentLike = getattr(import_module(module), name)(connection, start)
         return made
     from dataclasses import fields
 
@@ -306,7 +306,7 @@ def _make_agent(connection: Connection, order: Order) -> AgentLike:
     from jetmap.agent.options import AgentOptions
     from jetmap.wire.messages import Setup
 
-    spec, settings = order.spec, order.spec.settings
+    spec, settings = start.spec, start.spec.settings
     limits = {
         "memory_limit": settings.get("worker_memory"),
         "max_value": settings.get("max_item_bytes"),
@@ -327,14 +327,14 @@ def _make_agent(connection: Connection, order: Order) -> AgentLike:
     options = AgentOptions(
         pool=spec.pool,
         setup=setup,
-        sys_path=tuple(order.sys_path),
-        cwd=order.cwd,
+        sys_path=tuple(start.sys_path),
+        cwd=start.cwd,
         cores=spec.cores,
         embedded=True,
         **{name: value for name, value in settings.items() if name in theirs},
     )
     agent = Agent(connection, options)
-    if order.previous is None:
+    if start.previous is None:
         # Why no worker can start is raised where they were asked for, once and in full.
         logging.getLogger("jetmap.agent.agent").addFilter(
             lambda record: agent.was_ready or not str(record.msg).startswith("workers cannot start")

@@ -43,7 +43,7 @@ class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
     failed: str | None = None
 
 
-class Order(msgspec.Struct, frozen=True):
+class KeeperStart(msgspec.Struct, frozen=True):
     """What a starting keeper is told. previous: of the keeper that it replaces.
 
     agent: ``module:function`` that makes the agent, for tests.

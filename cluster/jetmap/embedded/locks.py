@@ -80,7 +80,7 @@ def is_held(path: Path) -> bool:
 
 
 def sweep(directory: Path) -> None:
-    """Removes what killed processes left behind."""
+    """Remove what killed processes left behind."""
     for lock in directory.glob("*.lock"):
         descriptor = take(lock) if lock.exists() else None
         if descriptor is not None:
@@ -89,13 +89,13 @@ def sweep(directory: Path) -> None:
 
 
 def remove(lock: Path) -> None:
-    """Removes a lock that we hold and what belongs to it, the lock last."""
+    """Remove a lock that we hold and what belongs to it, the lock last."""
     clear(lock)
     lock.unlink(missing_ok=True)
 
 
 def clear(lock: Path) -> None:
-    """Removes everything of a lock's name but the lock."""
+    """Remove everything of a lock's name but the lock."""
     for path in lock.parent.glob(f"{lock.stem}.*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

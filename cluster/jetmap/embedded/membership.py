@@ -17,11 +17,12 @@ from pathlib import Path
 
 import msgspec
 
+from jetmap.backoff import Backoff
 from jetmap.errors import BrokerUnreachable, ConfigurationError
 from jetmap.nats.auth import Auth
 from jetmap.wire import messages
 
-from .keeper_messages import Address, KeeperSpec, Notice, Order
+from .keeper_messages import Address, KeeperSpec, KeeperStart, Notice
 from .locks import runtime_directory, take
 
 __all__ = ["KeeperSpec", "Membership", "join"]
@@ -36,10 +37,10 @@ import os
 if os.fork():
     os._exit(0)
 import json, sys
-order = json.load(sys.stdin)
-sys.path[:] = order["sys_path"]
+start = json.load(sys.stdin)
+sys.path[:] = start["sys_path"]
 from jetmap.embedded.keeper import main
-main(order)
+main(start)
 """
 
 Callback = Callable[[], Awaitable[None]]
@@ -106,16 +107,16 @@ class Membership:
         return self.address.pid
 
     def on_lost(self, callback: Callback) -> None:
-        """Has ``callback`` awaited each time the keeper is gone."""
+        """Have ``callback`` awaited each time the keeper is gone."""
         self._lost_callbacks.append(callback)
 
     def on_renewed(self, callback: Callback) -> None:
-        """Has ``callback`` awaited each time there is a new keeper; ``servers`` may differ
+        """Have ``callback`` awaited each time there is a new keeper; ``servers`` may differ
         from before, if another program took the port meanwhile."""
         self._renewed_callbacks.append(callback)
 
     async def leave(self) -> None:
-        """Lets go of the keeper, which ends two seconds after its last user. Twice is harmless."""
+        """Let go of the keeper, which ends two seconds after its last user. Twice is harmless."""
         self._left = True
         _memberships.discard(self)
         watching, self._watching = self._watching, None
@@ -129,7 +130,7 @@ class Membership:
     async def _enter(self, deadline: float) -> None:
         started: list[subprocess.Popen[bytes]] = []
         try:
-            notice = await self._knock(deadline, started)
+            notice = await self._connect(deadline, started)
         finally:
             for process in started:
                 process.wait()  # only the keeper's parent, which ended at once
@@ -139,10 +140,10 @@ class Membership:
         self.starter = bool(started)
         self._address = notice.address
 
-    async def _knock(self, deadline: float, started: list[subprocess.Popen[bytes]]) -> Notice:
+    async def _connect(self, deadline: float, started: list[subprocess.Popen[bytes]]) -> Notice:
         """Greets the keeper until it answers, starting it whenever there is none."""
         while True:
-            notice = await self._greet(deadline)
+            notice = await self._ask_for_address(deadline)
             if notice is not None:
                 return notice
             descriptor = take(self._lock)
@@ -165,8 +166,8 @@ class Membership:
                 )
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _greet(self, deadline: float) -> Notice | None:
-        """Connects and waits for the address; None if no keeper listens, or it just ended."""
+    async def _ask_for_address(self, deadline: float) -> Notice | None:
+        """Connect and waits for the address; None if no keeper listens, or it just ended."""
         caller = socket.socket(socket.AF_UNIX)
         caller.setblocking(False)
         try:
@@ -187,10 +188,10 @@ class Membership:
         return msgspec.json.decode(line, type=Notice)
 
     def _start_keeper(self, lock_fd: int) -> subprocess.Popen[bytes]:
-        """Starts a keeper that holds the lock; returns its parent, which ends at once."""
+        """Start a keeper that holds the lock; return its parent, which ends at once."""
         if not sys.executable:
             raise ConfigurationError(["no Python executable: an embedded cluster needs one"])
-        order = Order(
+        start = KeeperStart(
             spec=self._spec,
             lock=str(self._lock),
             lock_fd=lock_fd,
@@ -211,7 +212,7 @@ class Membership:
             )
             assert parent.stdin is not None
             with parent.stdin as pipe:
-                pipe.write(msgspec.json.encode(order))
+                pipe.write(msgspec.json.encode(start))
         except OSError as error:
             raise BrokerUnreachable(f"cannot start the keeper process: {error}") from error
         return parent
@@ -239,7 +240,7 @@ class Membership:
             self.failed = msgspec.json.decode(line, type=Notice).failed
 
     async def _enter_again(self) -> None:
-        wait = 0.1
+        backoff = Backoff(0.1, 5.0)
         while True:
             try:
                 await self._enter(time.monotonic() + 30)
@@ -247,8 +248,7 @@ class Membership:
             except (BrokerUnreachable, ConfigurationError):
                 self._hang_up()
                 logger.exception("the embedded cluster cannot be started again; trying on")
-                await asyncio.sleep(wait)
-                wait = min(2 * wait, 5.0)
+                await asyncio.sleep(backoff.grow())
 
     def _hang_up(self) -> None:
         caller, self._socket = self._socket, None

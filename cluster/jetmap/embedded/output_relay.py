@@ -31,13 +31,13 @@ class Relay:
         self._thread.start()
 
     def point(self, target: int | None) -> None:
-        """Sends what is printed from now on to ``target``, which becomes the relay's, or
+        """Send what is printed from now on to ``target``, which becomes the relay's, or
         nowhere. What was printed before still goes where it went."""
         self._targets.append(target)
         os.write(self._waker, b"t")
 
     def close(self, timeout: float = 0.5) -> None:
-        """Passes on what was printed; waits at most ``timeout`` seconds for the reader."""
+        """Pass on what was printed; waits at most ``timeout`` seconds for the reader."""
         os.write(self._waker, b"x")
         self._thread.join(timeout)
 

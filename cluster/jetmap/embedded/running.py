@@ -63,7 +63,7 @@ class Running(msgspec.Struct, frozen=True):
 
 
 class Registration:
-    """That this process is the ``up`` of a directory; ends with it, at the latest."""
+    """That this process is the ``up`` of a directory; end with it, at the latest."""
 
     def __init__(self, lock: Path, descriptor: int, running: Running) -> None:
         self.running = running
@@ -71,7 +71,7 @@ class Registration:
         self._descriptor: int | None = descriptor
 
     def close(self) -> None:
-        """Withdraws it. Twice is harmless."""
+        """Withdraw it. Twice is harmless."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             remove(self._lock)
@@ -88,7 +88,7 @@ def register_up(
     gateway: str = "",
     **more: Any,
 ) -> Registration:
-    """Lets ``find_running`` find this process's server until ``close``, or its death.
+    """Let ``find_running`` find this process's server until ``close``, or its death.
 
     more: other fields of ``Running``.
     """

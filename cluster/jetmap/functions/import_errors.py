@@ -1,4 +1,4 @@
-"""What a user is told of an import that failed: a sentence, or where in their code."""
+"""Format an import failure for users: a sentence, or a traceback of their own code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEADER = "Traceback (most recent call last):"
 IMPORTLIB = ("<frozen importlib", "<frozen runpy")
 
 
-def told(error: BaseException) -> str:
+def format_import_error(error: BaseException) -> str:
     """Our own sentence where we have one, else the error with its frames, without ours."""
     if isinstance(error, ConfigurationError):
         return str(error)
@@ -35,7 +35,7 @@ def _without_ours(described: traceback.TracebackException) -> None:
 
 
 def _is_ours(described: traceback.TracebackException) -> bool:
-    """Whether we raised it on purpose: what it came from is told in its message."""
+    """Whether we raised it on purpose: what it came from is in its message."""
     return bool(described.stack) and described.stack[-1].filename.startswith(f"{PACKAGE}/")
 
 

@@ -113,15 +113,15 @@ class Connection:
         return f"{self.inbox_prefix}.{name}"
 
     def on_reconnect(self, callback: Callback) -> None:
-        """Has ``callback`` run, in a task of its own, each time the broker is back."""
+        """Have ``callback`` run, in a task of its own, each time the broker is back."""
         self._reconnect_callbacks.append(callback)
 
     def on_lost(self, callback: Callback) -> None:
-        """Has ``callback`` run, in a task of its own, each time the broker is lost."""
+        """Have ``callback`` run, in a task of its own, each time the broker is lost."""
         self._lost_callbacks.append(callback)
 
     def move(self, servers: Sequence[str], auth: Auth | None = None) -> None:
-        """Uses these servers from the next time that the connection is lost.
+        """Use these servers from the next time that the connection is lost.
 
         auth: to show there; then the lost connection is given up at once for a new one.
         """
@@ -142,7 +142,7 @@ class Connection:
         reply: str = "",
         headers: dict[str, str] | None = None,
     ) -> None:
-        """Sends a message, or keeps it until the broker is back.
+        """Send a message, or keeps it until the broker is back.
 
         Raises BrokerUnreachable when more than 4 MiB wait, LimitExceeded when the payload is
         over ``max_payload``.
@@ -171,7 +171,7 @@ class Connection:
         pending_bytes: int = 128 * 2**20,
         direct: bool = False,
     ) -> Subscription:
-        """Calls ``callback`` with one message after the other.
+        """Call ``callback`` with one message after the other.
 
         pending_msgs, pending_bytes: what may wait to be handled; more is dropped, logged and
         counted. direct: the reader itself calls it, sooner and for less; it must not wait for
@@ -244,7 +244,7 @@ class Connection:
         )
 
     async def flush(self, timeout: float = 5) -> None:
-        """Returns when the server has taken everything that was published."""
+        """Return when the server has taken everything that was published."""
         try:
             await self._client.flush(cast(int, timeout))
             # The first PING may have overtaken publishes that were still pending.
@@ -253,7 +253,7 @@ class Connection:
             raise self._translated(error, "PING", 0) from error
 
     async def close(self) -> None:
-        """Sends what was published, then closes. Twice is harmless."""
+        """Send what was published, then closes. Twice is harmless."""
         if self._closing:
             return
         if self.connected:
@@ -296,7 +296,7 @@ class Connection:
         )
 
     async def _renew(self) -> None:
-        """Replaces a client that nats-py closed, and starts the subscriptions again."""
+        """Replace a client that nats-py closed, and starts the subscriptions again."""
         while True:
             try:
                 client = await self._connect(5)
@@ -372,7 +372,7 @@ class Connection:
             logger.error("%s: the NATS client failed", self.name, exc_info=error)
 
     def _refuse(self, said: str) -> bool:
-        """Ends the requests that the server does not let through; whether there were any."""
+        """End the requests that the server does not let through; whether there were any."""
         subject = refused_subject(said)
         asking = self._asking.get(subject, set())
         if asking:

@@ -105,7 +105,7 @@ def _check_cancelled(task: asyncio.Task[Any] | None, before: int) -> None:
 
 
 async def discard(client: QuickClient) -> None:
-    """Closes a client, whatever state it is in, within two seconds."""
+    """Close a client, whatever state it is in, within two seconds."""
     if not client.is_connected:
         # nats-py would write what waits to a transport that is gone; uvloop's then raises.
         client._pending, client._pending_data_size = [], 0

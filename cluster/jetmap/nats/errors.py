@@ -158,7 +158,7 @@ def refused_subject(said: str) -> str:
 
 
 def forbidden(subject: str, where: str) -> Forbidden:
-    """Names the right that is missing, and what to do."""
+    """Name the right that is missing, and what to do."""
     call = re.sub(r"^\$JS\.(?:[^.]+\.)?API\.", "", subject)
     right = next((text for name, text in RIGHTS.items() if call.startswith(f"{name}.")), None)
     lacks = f"does not let this account {right or 'publish to ' + subject}"

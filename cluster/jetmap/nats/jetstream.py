@@ -33,7 +33,7 @@ NO_SUBJECT = "jetmap.no.such.subject"  # Nothing is ever published there.
 async def ensure(
     c: Broker, name: str, wish: Wish, required: dict[str, Any], *, patience: float = 0.0
 ) -> dict[str, Any]:
-    """Makes a stream if it is missing; returns its info.
+    """Make a stream if it is missing; return its info.
 
     required: what must be so if it is there. Raises TopologyMismatch, JetStreamError.
     """

@@ -63,7 +63,7 @@ def copies(c: Broker, wanted: int) -> tuple[int, ...]:
 
 
 async def make(c: Broker, name: str, wish: Wish, *, wait_for_peers: bool) -> dict[str, Any]:
-    """Make the stream with the first configuration that JetStream accepts; returns its info.
+    """Make the stream with the first configuration that JetStream accepts; return its info.
 
     wait_for_peers: raise JetStreamError (10005) where too few servers are there, instead of
     making fewer copies. Raises JetStreamError, with advice, if nothing is accepted.

@@ -128,7 +128,7 @@ class NatsServer:
         return self._process is not None and self._process.returncode is None
 
     async def start(self, timeout: float = 10) -> None:
-        """Returns when it takes connections.
+        """Return when it takes connections.
 
         Raises BrokerUnreachable, with the last lines of its log, when it exits instead or
         takes longer than ``timeout`` seconds.
@@ -169,7 +169,7 @@ class NatsServer:
         return await self._process.wait()
 
     async def stop(self, grace: float = 5) -> None:
-        """Ends it, by force after ``grace`` seconds, and removes its files. Twice is harmless."""
+        """End it, by force after ``grace`` seconds, and remove its files. Twice is harmless."""
         await self.end(grace)
         for made in self._made:
             await asyncio.to_thread(shutil.rmtree, made, ignore_errors=True)
@@ -260,7 +260,7 @@ def room(directory: Path) -> int:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Writes a file that nobody else could ever read."""
+    """Write a file that nobody else could ever read."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:

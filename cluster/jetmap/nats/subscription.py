@@ -35,7 +35,7 @@ class Subscription:
         return self._inner.pending_msgs if self._inner else 0
 
     async def unsubscribe(self) -> None:
-        """Ends it; messages not yet handled are dropped. Twice is harmless."""
+        """End it; messages not yet handled are dropped. Twice is harmless."""
         self._forget(self)
         inner, self._inner = self._inner, None
         if inner is not None and self._client is not None:

@@ -68,7 +68,7 @@ class LinesParser:
         return items
 
     def _check_each(self, lines: list[bytes]) -> None:
-        """Finds the first faulty line."""
+        """Find the first faulty line."""
         index = self._index
         depth = self._max_depth
         for number, line in enumerate(lines):

@@ -66,7 +66,7 @@ class StreamOptions:
 async def ensure_stream(
     c: Broker, pool: str, options: StreamOptions | None = None, *, patience: float = 0.0
 ) -> str:
-    """Makes the pool's work stream if it is missing; returns its epoch.
+    """Make the pool's work stream if it is missing; return its epoch.
 
     epoch: eight hex digits that no other stream of this name has. patience: seconds to ask
     again for while the broker does not answer; a cluster elects a leader for up to ten. Raises
@@ -111,7 +111,7 @@ async def copies_there(c: Broker, pool: str, wanted: int = 0) -> tuple[int, ...]
 
 
 async def ensure_consumers(c: Broker, pool: str, offer: str, epoch: str) -> None:
-    """Makes the offer's consumers, one a lane, if they are missing.
+    """Make the offer's consumers, one a lane, if they are missing.
 
     Also purges chunks of offers that nobody has served for ten minutes. Raises
     TopologyMismatch; JetStreamError if the stream is gone.
@@ -129,7 +129,7 @@ async def ensure_local_consumer(c: Broker, pool: str, offer: str, epoch: str) ->
 async def remember(
     c: Broker, pool: str, offer: str, version: str, functions: Sequence[FunctionInfo]
 ) -> int:
-    """Writes down that the offer exists; returns its rank, which orders offers by age."""
+    """Write down that the offer exists; return its rank, which orders offers by age."""
     await _ensure_bucket(c, pool)
     names = [f.name for f in functions]
     value = msgspec.json.encode({"version": version, "functions": names})
@@ -174,7 +174,7 @@ def consumer_config(stream: str, name: str, subject: str) -> dict[str, Any]:
 
 
 async def _purge_stranded(c: Broker, pool: str) -> None:
-    """Purges chunks that wait for an offer without consumers, twice as long as a consumer
+    """Purge chunks that wait for an offer without consumers, twice as long as a consumer
     outlives its agents. If one was still wanted, its dispatcher publishes it again."""
     stream = subjects.stream(pool)
     try:
@@ -238,7 +238,7 @@ def bucket_wish(pool: str, copies: Sequence[int]) -> Wish:
 
 
 async def _create_key(c: Broker, pool: str, key: str, value: bytes) -> int:
-    """Writes the key unless it is there; returns its revision."""
+    """Write the key unless it is there; return its revision."""
     while True:
         # Asked first, so that a restarting agent, the usual case, needs no right to write.
         revision = await _revision(c, pool, key)

@@ -145,9 +145,9 @@ class _Worker:
             self._announce(more=bool(setup.modules))
         except BaseException as error:
             self._end_if_forked(error)
-            from jetmap.functions.import_errors import told
+            from jetmap.functions.import_errors import format_import_error
 
-            failure = StartFailed(type(error).__name__, str(error), told(error))
+            failure = StartFailed(type(error).__name__, str(error), format_import_error(error))
             self._pipe.send(frames.FAILED, self._encode(failure))
             return False
         if setup.modules:
@@ -178,9 +178,9 @@ class _Worker:
         self._pipe.send(frames.IMPORTING, self._encode(Importing(home, file)))
 
     def _say_broken(self, home: str, error: BaseException) -> None:
-        from jetmap.functions.import_errors import told
+        from jetmap.functions.import_errors import format_import_error
 
-        broken = Broken(home, told(error), broken_files(error, home))
+        broken = Broken(home, format_import_error(error), broken_files(error, home))
         self._pipe.send(frames.BROKEN, self._encode(broken))
 
     def _announce(self, *, more: bool = False) -> None:
