@@ -76,7 +76,7 @@ async def test_its_end_is_seen() -> None:
 
 STARTER = """
 import asyncio
-from jetmap.broker import server
+from jetmap.nats import server
 server.TETHER = server.TETHER.replace({old!r}, {new!r})
 async def main():
     s = server.NatsServer(directory=__import__("pathlib").Path({directory!r}))
