@@ -59,7 +59,9 @@ async def served(
 async def gateway(app: Any, settings: Settings) -> AsyncIterator[tuple[GatewayServer, int]]:
     """An application behind the gateway's own server, and its port."""
     timeouts = Timeouts.of(settings)
-    server = GatewayServer(app, timeouts, most=settings.max_connections, grace=5)
+    state = getattr(app, "state", None)
+    more = {} if state is None else {"on_refusal": state.refusals}
+    server = GatewayServer(app, timeouts, most=settings.max_connections, grace=5, **more)
     async with listening(server) as port:
         yield server, port
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
 import urllib.error
 import urllib.request
+from typing import Any, cast
 
 import pytest
 
 from fake_cluster import FakeCluster, gateway
 from house import House
 from jetmap.logs import Flood, Formatter, Limited, harmless
-from jetmap_api.access import AccessLog, Requests, reason_of
+from jetmap.settings import Settings
+from jetmap_api import create_app
+from jetmap_api.access import AccessLog, RequestLines, Requests, reason_of
 from jetmap_api.asgi import Message, Scope
+from served import gateway as served_gateway
 from waiting import wait_until_sync
 
 pytestmark = pytest.mark.anyio
@@ -131,18 +136,59 @@ async def test_a_flood_of_requests_does_not_fill_the_disk(
         raise AssertionError
 
     requests = Requests()
-    log = AccessLog(app, requests, rate=5)
+    request_lines = RequestLines(5)
+    log = AccessLog(app, requests, request_lines)
     scope = {"type": "http", "method": "GET", "path": "/x", "client": ("1.2.3.4", 5)}
     with caplog.at_level("INFO"):
         for _ in range(10_000):
             await log(dict(scope), receive, send)
-        log._tell()
+        request_lines.tell()
     assert requests.answered[200] == 10_000
     found = lines(caplog)
     assert len(found) < 100
     told = sum(int(line.split()[0]) for line in found if "not shown here" in line)
     shown = sum("GET /x" in line for line in found)
     assert told + shown == 10_000
+
+
+async def test_what_the_server_itself_refuses(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before there is a request: it is logged and counted like others, within the same rate."""
+    settings = Settings(header_timeout=0.3, access_log=5)
+    head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+    asked = {
+        "head-too-large": head + b"x: " + b"y" * 100_000,
+        "too-many-headers": head + b"x: y\r\n" * 300,
+        "uri-too-long": b"GET /?token=s3cr3t" + b"x" * 100_000,
+        "not-http": b"\x16\x03\x01 hello\r\n\r\n",
+        "slow-head": head,
+    }
+    app = create_app(cast(Any, FakeCluster(double)), settings)
+    with caplog.at_level("INFO"):
+        async with served_gateway(app, settings) as (server, port):
+
+            async def ask(data: bytes) -> None:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(data)
+                assert b"application/problem+json" in await asyncio.wait_for(reader.read(), 20)
+                writer.close()
+
+            for data in asked.values():
+                await ask(data)
+            with monkeypatch.context() as patch:
+                patch.setattr(server.guard, "admit", lambda newcomer, open: False)
+                await ask(b"")
+            for _ in range(50):
+                await ask(asked["not-http"])
+    refused = app.state.requests.refused
+    expected = dict.fromkeys(asked, 1) | {"too-many-connections": 1, "not-http": 51}
+    assert {name: refused[name] for name in expected} == expected
+    assert app.state.requests.answered[431] == 2
+    found = lines(caplog)
+    for name in expected:
+        assert any(re.fullmatch(rf"127\.0\.0\.1 - - \d+ {name}", line) for line in found), found
+    assert len(found) < 30 and "s3cr3t" not in str(found)
 
 
 async def test_no_lines_where_none_are_wanted(caplog: pytest.LogCaptureFixture) -> None:

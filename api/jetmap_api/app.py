@@ -21,7 +21,7 @@ from jetmap.errors import ClusterClosed, ConfigurationError, JetmapError
 from jetmap.settings import Settings
 
 from . import functions, health, metrics, openapi
-from .access import AccessLog, Requests
+from .access import AccessLog, Refusals, RequestLines, Requests
 from .admission import Admission
 from .arrival import Whole
 from .asgi import REASON, App, Header, Message, Receive, Scope, Send
@@ -99,6 +99,8 @@ class Gateway(FastAPI):
         self._signer = None if token is None else Signer(token)
         self.state.admission = Admission(Limits.of(settings))
         self.state.requests = Requests()
+        self.state.lines = RequestLines(settings.access_log)
+        self.state.refusals = Refusals(self.state.requests, self.state.lines)
         self._maps = Maps(self._cluster, self.state.admission, settings.debug)
         self._jobs = JobsEndpoints(self._cluster, self.state.admission, settings.debug)
         self.router.routes += [
@@ -150,7 +152,7 @@ class Gateway(FastAPI):
                 allow_headers=CORS_HEADERS,
                 expose_headers=CORS_EXPOSED,
             )
-        return AccessLog(app, self.state.requests, self._settings.access_log)
+        return AccessLog(app, self.state.requests, self.state.lines)
 
     def openapi(self) -> dict[str, Any]:
         """The document, with a path for each function that is offered now."""

@@ -438,6 +438,8 @@ class Connection(asyncio.Protocol):
         elif faulty is not None:  # It has its answer.
             self._close_behind_answer(not self._ended)
             return
+        client = self._addresses[1]
+        self._guard.on_refusal(client[0] if client else None, refusal)
         body = refusal.encode()
         headers = (*self.default_headers, *refusal.headers)
         extra = b"".join(b"%b: %b\r\n" % header for header in headers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jetmap_api.problems import Problem
@@ -14,6 +15,8 @@ from .waiting import Waiting
 
 if TYPE_CHECKING:
     from .connection import Connection
+
+OnRefusal = Callable[[str | None, Problem], None]
 
 # Seconds in which a refused client may read the refusal before its connection is cut.
 LINGER = 2.0
@@ -37,9 +40,14 @@ TOO_MANY_CONNECTIONS = Problem(
 
 
 class Guard:
-    """The waiting connections of one server. most: connections open at once."""
+    """The waiting connections of one server.
 
-    def __init__(self, timeouts: Timeouts, most: int) -> None:
+    most: connections open at once. on_refusal: called with the address of a client, or None, and
+    what it is refused for.
+    """
+
+    def __init__(self, timeouts: Timeouts, most: int, on_refusal: OnRefusal) -> None:
+        self.on_refusal = on_refusal
         self.timeouts = timeouts
         self.most = most
         self.closed_silent = 0  # connections closed in favour of new ones, for tests and logs

@@ -11,19 +11,27 @@ from typing import Any
 import uvicorn
 
 from .connection import Connection
-from .guard import Guard, connections_allowed
+from .guard import Guard, OnRefusal, connections_allowed
 from .timeouts import Timeouts
 
 
 class GatewayServer(uvicorn.Server):
     """Serves one application. grace: seconds for open requests when it stops. most: connections
-    open at once; None: as many as descriptors allow.
+    open at once; None: as many as descriptors allow. on_refusal: see ``Guard``.
 
     Signals are left to the caller: uvicorn's own would end the process by the signal.
     """
 
-    def __init__(self, app: Any, timeouts: Timeouts, *, most: int | None, grace: int) -> None:
-        self.guard = Guard(timeouts, connections_allowed(most))
+    def __init__(
+        self,
+        app: Any,
+        timeouts: Timeouts,
+        *,
+        most: int | None,
+        grace: int,
+        on_refusal: OnRefusal = lambda client, problem: None,
+    ) -> None:
+        self.guard = Guard(timeouts, connections_allowed(most), on_refusal)
         super().__init__(
             uvicorn.Config(
                 app,

@@ -62,11 +62,13 @@ async def serve(settings: Settings, sock: socket.socket, announce: bool) -> int:
             cluster = await stop.unless_asked(stack.enter_async_context(attached(settings)))
         except Asked:
             return Exit.OK  # It had taken nothing yet.
+        app = create_app(cluster, settings)
         server = GatewayServer(
-            create_app(cluster, settings),
+            app,
             Timeouts.of(settings),
             most=settings.max_connections,
             grace=max(1, math.ceil(settings.grace)),
+            on_refusal=app.state.refusals,
         )
         if announce:
             typer.echo(f"{url_of(sock)}/docs")
