@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-SECTION = "Decisions"
-
 
 def on_config(config: Any) -> None:
-    """Append each record of ``docs/decisions`` to the section that is named for them."""
+    """Append each record of ``docs/decisions`` to the last entry of the last section."""
     records = sorted(Path(config.docs_dir, "decisions").glob("[0-9]*.md"))
-    for entry in config.nav:
-        if SECTION in entry:
-            entry[SECTION] += [f"decisions/{record.name}" for record in records]
+    (section,) = config.nav[-1].values()
+    (entry,) = section[-1].values()
+    entry += [f"decisions/{record.name}" for record in records]

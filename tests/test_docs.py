@@ -38,7 +38,7 @@ def names_in(path: Path) -> set[str]:
 def stops() -> list[tuple[str, str]]:
     """Give the path and the text of each stop of the tour."""
     text = (DOCS / "tour.md").read_text(encoding="utf-8").partition("## Can you find it?")[0]
-    parts = re.split(r"^### \d+\. `(.+)`$", text, flags=re.MULTILINE)
+    parts = re.split(r"^### \d+\. .+\n\n`(.+)`$", text, flags=re.MULTILINE)
     return list(zip(parts[1::2], parts[2::2], strict=True))
 
 
