@@ -26,6 +26,7 @@ from jetmap.client.call import Call
 from jetmap.codecs import codec_for
 from jetmap.codecs.walk import CODE, KINDS, decode_plainly
 from jetmap.dispatch.sources import RawItems
+from jetmap.functions.by_name import OpenParts
 from support import Site, outcomes, site
 from tools import skip_or_fail
 from untyped_functions import PARTLY, VALUES, Box, Color, Model, Pair
@@ -120,6 +121,79 @@ async def test_called_by_name(cluster: Cluster) -> None:
     at = dt.date(2020, 1, 1)
     assert await cluster.map(untyped.annotated, [(1, "a")], kwargs={"at": at}) == [(1, "a")]
     assert await cluster.map("annotated", [(1, "a")], kwargs={"at": at}) == [[1, "a"]]
+
+
+@pytest.mark.parametrize("case", PARTLY, ids=lambda case: case[0].__name__)
+async def test_called_by_name_partly_annotated(cluster: Cluster, case: Any) -> None:
+    """What its annotations do not cover arrives as it is, or is refused before anything runs."""
+    f, value = case
+    await cluster.map(f, [value])  # From now on workers offer it.
+    try:
+        found = await cluster.map(f.__name__, [value])
+    except Unencodable as error:
+        assert re.search("pass the function instead of its name|Model cannot travel", str(error))
+    else:
+        assert f in (untyped.bare, untyped.an_object) or value is None
+        assert alike(found, [value])
+
+
+async def test_called_by_name_with_types_that_travel(cluster: Cluster) -> None:
+    plain = [[1, "a", {"b": [None, b"c", 2.5]}], []]
+    await cluster.map(untyped.lists, plain)
+    assert await cluster.map("lists", plain) == plain
+    with pytest.raises(Unencodable, match=r"tuple.*at `\$\[1\]`") as caught:
+        await cluster.map("lists", [[1], [1, (2,)]])
+    assert caught.value.index == 1
+    found = await outcomes(cluster.stream("lists", [[1], [1, (2,)]]))
+    assert found[0].ok and isinstance(found[1].error, Unencodable)
+
+
+async def test_called_by_name_before_it_is_announced(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cluster.map(untyped.same, [1])
+    monkeypatch.setattr(Cluster, "info", lambda self, name: None)
+    assert await cluster.map("same", [1, "a", [b"b"]]) == [1, "a", [b"b"]]
+    with pytest.raises(Unencodable, match="not announced yet"):
+        await cluster.map("same", [1, (2,)])
+    with pytest.raises(TypeError, match="keyword parameter 'x' of option"):
+        await cluster.map("option", [1], kwargs={"x": (1,)})
+
+
+SCHEMA = {
+    "anyOf": [
+        {"type": "array", "prefixItems": [{"type": "string"}], "items": {}},
+        {"$ref": "#/$defs/Box"},
+        {"type": "null"},
+    ]
+}
+BOX = {
+    "type": "object",
+    "properties": {"at": {"type": "string", "format": "date"}, "inside": {"title": "Inside"}},
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        (None, None),
+        (["a", 1, [2]], None),
+        (["a", 1, (2,)], "[2]"),
+        ([dt.date(2020, 1, 1), 1], None),  # Annotated: it decodes, or is refused there.
+        ({"at": dt.date(2020, 1, 1), "inside": 1}, None),
+        ({"at": dt.date(2020, 1, 1), "inside": dt.date(2020, 1, 1)}, "['inside']"),
+        ({"other": (1,)}, "['other']"),
+        (Box(1, (2,)), "['inside']"),
+    ],
+)
+def test_parts_that_only_a_schema_tells(value: Any, place: str | None) -> None:
+    parts = OpenParts("an item of f", SCHEMA, {"Box": BOX})
+    if place is None:
+        parts.check([value])
+        return
+    with pytest.raises(TypeError, match="an item of f.*" + re.escape(f"at `${place}`")):
+        parts.check([value])
 
 
 async def test_keyword_parameters(cluster: Cluster) -> None:

@@ -14,6 +14,7 @@ from jetmap.dispatch.outcomes import Batch, item_error
 from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import ItemError, Unencodable
 from jetmap.functions.advice import check_kwargs
+from jetmap.functions.by_name import OpenParts
 from jetmap.functions.function import Function
 from jetmap.functions.kwargs import misfit, open_parameters
 from jetmap.functions.task import find
@@ -40,6 +41,7 @@ class Call:
     kwargs: bytes
     format: Format
     item_format: Format
+    open_parts: OpenParts | None = None  # Of items; None: their format keeps all types.
 
     @classmethod
     def of(
@@ -90,6 +92,8 @@ class Call:
         encoded = b""
         if kwargs:
             open = open_parameters(info) if info is not None and "kwargs" in untyped else set()
+            if info is None or "kwargs" in untyped:
+                _check_parts(name, kwargs, info, open)
             # What has an annotation there decodes from plain MessagePack.
             prepared = {
                 key: anything.prepare([value], "python")[0] if key in open else value
@@ -98,7 +102,11 @@ class Call:
             encoded = encode_tagged(prepared) if open else anything.encode(prepared, "msgpack")
         is_open = info is not None and "item" in untyped and not info.item
         item_format: Format = "python" if is_open else "msgpack"
-        return cls(name, function, anything, anything, encoded, format, item_format)
+        parts = None
+        if not is_open and (info is None or "item" in untyped):
+            schema = {} if info is None else info.item
+            parts = OpenParts(f"an item of {name}", schema, schema.get("$defs", {}))
+        return cls(name, function, anything, anything, encoded, format, item_format, parts)
 
     @classmethod
     def reading(cls, f: Callable[..., Any] | str | None) -> Call:
@@ -130,7 +138,9 @@ class Call:
 
         Raises Unencodable with the item's index.
         """
-        if self.item_format != "python" or not self.item.is_open:
+        keeps = self.item_format != "python" or not self.item.is_open
+        # Of an unknown function it is better said that it is unknown: its items wait.
+        if keeps and (self.open_parts is None or self.open_parts.is_unknown):
             return items
         ready: list[Any] = []
         for start in range(0, len(items), _PREPARED_AT_ONCE):
@@ -141,15 +151,23 @@ class Call:
 
     def _prepare(self, items: list[Any], start: int) -> list[Any]:
         try:
-            return self.item.prepare(items, self.item_format)
+            return self._checked(items)
         except Exception:
             for index, item in enumerate(items, start):
                 try:
-                    self.item.prepare([item], self.item_format)
+                    self._checked([item])
                 except Exception as error:
                     message = f"the item cannot be encoded: {error}"
                     raise Unencodable(index, type(error).__name__, message) from error
             raise
+
+    def _checked(self, items: list[Any]) -> list[Any]:
+        if self.open_parts is not None:
+            self.open_parts.check(items)
+        return self.item.prepare(items, self.item_format)
+
+    def _encode_list(self, items: list[Any], format: Format) -> bytes:
+        return self.item.encode_prepared(self._checked(items), format)
 
     def source(
         self,
@@ -160,7 +178,9 @@ class Call:
         prepared: bool = False,
     ) -> Objects:
         """keep: whether outcomes will ask for their items. prepared: ``prepared`` gave them."""
-        encode = self.item.encode_prepared if prepared else self.item.encode_list
+        whole = self.item.encode_list if self.open_parts is None else self._encode_list
+        is_checked = self.open_parts is None or not self.open_parts.is_unknown
+        encode = self.item.encode_prepared if prepared and is_checked else whole
         encode = partial(encode, format=self.item_format)
         if isinstance(items, AsyncIterable):
             return AsyncObjects(items, encode, keep=keep, max_item=max_item)
@@ -188,6 +208,20 @@ class Call:
             what = "cannot be read here" if self.value.is_open else "does not fit its annotation"
             message = f"{self.name} returned a value that {what}: {error}"
             return Unencodable(index, type(error).__name__, message)
+
+
+def _check_parts(
+    name: str, kwargs: Mapping[str, Any], info: FunctionInfo | None, open: set[str]
+) -> None:
+    """Raise TypeError for a keyword argument that would change on its way. open: those whose
+    types are kept."""
+    document = {} if info is None else info.kwargs
+    definitions = document.get("$defs", {})
+    top = definitions.get(document.get("$ref", "").split("/")[-1], document)
+    for key, value in kwargs.items():
+        if key not in open:
+            schema = top.get("properties", {}).get(key, {})
+            OpenParts(f"keyword parameter {key!r} of {name}", schema, definitions).check([value])
 
 
 def first_error(values: Iterable[Any]) -> ItemError | None:

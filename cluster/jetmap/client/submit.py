@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SUBMIT_OPTIONS = ("kwargs", "ttl", "timeout", "key")
 CALLER = "python"  # Idempotency keys of Python programs are their own.
+ANNOUNCED_SECONDS = 1.0  # For workers to announce a function that is called by name.
 PIECE_BYTES = 256 << 10
 PIECE_ITEMS = 16_384
 PIECE_SECONDS = 0.01  # For which making one piece may hold up the event loop.
@@ -193,6 +194,7 @@ class WithJobs(ABC):
         large, UnknownFunction, JobsUnavailable, StoreFull, KeyBusy, KeyReused.
         """
         check_call(self, "submit", f, items, more, unknown, SUBMIT_OPTIONS)
+        await self.announced(f)
         call = Call.of(f, kwargs, info=self.info)
         upload = await self.begin(call, ttl=ttl, timeout=timeout, key=key)
         source: Objects | None = None
@@ -220,6 +222,12 @@ class WithJobs(ABC):
         """
         self._check()
         return self.job_of(id, Call.reading(f))
+
+    async def announced(self, f: Callable[..., Any] | str) -> None:
+        """Wait a moment for workers to say how a function is annotated that is called by name."""
+        if isinstance(f, str) and not self._inline and self.info(f) is None:
+            with contextlib.suppress(JetmapError):  # What opens the map says so.
+                await self._linked().dispatcher.agents.find(f, None, ANNOUNCED_SECONDS)
 
     async def begin(
         self, call: Call, *, ttl: float | None, timeout: float | None, key: str | None

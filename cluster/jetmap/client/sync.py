@@ -263,6 +263,7 @@ class SyncCluster:
         check_call(self, "submit", f, items, more, unknown, SUBMIT_OPTIONS)
         check_not_async(items)
         cluster = self._cluster
+        self._wait(cluster.announced(f))
         call = Call.of(f, kwargs, info=cluster.info)
         upload = self._wait(cluster.begin(call, ttl=ttl, timeout=timeout, key=key))
         try:
