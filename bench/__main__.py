@@ -81,7 +81,7 @@ def arguments() -> argparse.Namespace:
 
 
 async def measured(chosen: argparse.Namespace, pool: ProcessPoolExecutor, work: Work) -> list[Row]:
-    """The chosen rows, each told on stderr when it is there."""
+    """Measure the chosen rows, and report each on stderr when it is done."""
     cores = len(os.sched_getaffinity(0))
     rows: list[Row] = []
     async with AsyncExitStack() as stack:

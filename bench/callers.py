@@ -1,4 +1,4 @@
-"""Starting the callers of ``bench.helpers`` and hearing what they say."""
+"""Start the callers of ``bench.helpers`` and read their answers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .servers import ROOT, stop
 
 
 class Caller:
-    """A process that calls the cluster."""
+    """Process that calls the cluster."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
 
     async def answer(self) -> Any:
-        """Its next line, decoded."""
+        """Read and decode its next line."""
         assert self._process.stdout is not None
         line = await asyncio.to_thread(self._process.stdout.readline)
         if not line:
@@ -30,7 +30,7 @@ class Caller:
         return msgspec.json.decode(line)
 
     async def leave(self) -> None:
-        """Ends its input, which asks it to end; then makes sure that it does."""
+        """Close its input, which asks it to end, and make sure that it does."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
@@ -43,7 +43,7 @@ class Caller:
 
 @asynccontextmanager
 async def caller(*arguments: object) -> AsyncIterator[Caller]:
-    """``python -m bench.helpers`` with these arguments, ended when the block is left."""
+    """Run ``python -m bench.helpers`` with these arguments until the block is left."""
     command = [sys.executable, "-m", "bench.helpers", *map(str, arguments)]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: ASYNC220 - returns at once
     one = Caller(process)

@@ -1,4 +1,4 @@
-"""The row of items that kill their process, beside a process pool of which that is the end."""
+"""Row of items that kill their process, beside a process pool that does not survive that."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RAISING, KILLING = 700, (300, 900, 1500)
 
 
 async def crashes(run: Run) -> list[Row]:
-    """2,000 items of which one raises and three kill their process: all others are kept."""
+    """2,000 items: one raises and three kill their process; all others keep their results."""
     items = run.work.equal(ITEMS, work.CRASHING)
     items[RAISING] = tasks.RAISES
     for index in KILLING:
@@ -55,7 +55,7 @@ async def crashes(run: Run) -> list[Row]:
 
 
 def _kept(items: list[int], cores: int) -> int:
-    """Good results of a pool of its own."""
+    """Count the good results of a process pool."""
     # (Spawned: this process has threads and an event loop.)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(cores, mp_context=context) as pool:

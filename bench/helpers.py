@@ -1,6 +1,6 @@
 """Callers in processes of their own: ``python -m bench.helpers start|stream|load|probe …``.
 
-Each prints one line of JSON an answer and ends when its standard input does.
+Each prints one line of JSON for each answer and ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _cluster(pool: str = "default") -> Cluster:
 
 
 async def start(pool: str) -> None:
-    """Seconds from ``Cluster()`` to the first result, then from there to the end of the input."""
+    """Time from ``Cluster()`` to the first result, then from there to the end of the input."""
     began = perf_counter()
     async with _cluster(pool) as cluster:
         await cluster.map(tasks.nothing, [1])
@@ -42,7 +42,7 @@ async def start(pool: str) -> None:
 
 
 async def stream(counts: Sequence[int]) -> None:
-    """Streams so many items, one count after the other; the peak memory after each, in bytes."""
+    """Stream the given numbers of items in turn; print the peak memory after each, in bytes."""
     async with _cluster() as cluster:
         for count in counts:
             began, seen, total = perf_counter(), 0, 0
@@ -56,7 +56,7 @@ async def stream(counts: Sequence[int]) -> None:
 
 
 async def load(count: int, turns: int) -> None:
-    """Keeps one big map going; says so when the first outcome is there."""
+    """Keep one big map going; print a line when its first outcome is there."""
     async with _cluster() as cluster:
         items = [turns] * count
         async with cluster.stream(tasks.even, items) as outcomes:
@@ -70,7 +70,7 @@ async def load(count: int, turns: int) -> None:
 
 
 async def probe(count: int) -> None:
-    """Times ``count`` one-item maps, with random pauses of 20 ms in the mean between them."""
+    """Time ``count`` one-item maps, with random pauses of 20 ms on average between them."""
     draw, times = random.Random(7), []
     async with _cluster() as cluster:
         for n in range(count):
@@ -93,7 +93,7 @@ async def _end_of_input() -> None:
 
 
 async def _while_wanted(work: Callable[[], Awaitable[None]]) -> None:
-    """Runs ``work`` until it ends or the input does."""
+    """Run ``work`` until it ends or the input does."""
     main = asyncio.ensure_future(work())
     watch = asyncio.ensure_future(_end_of_input())
     await asyncio.wait([main, watch], return_when=asyncio.FIRST_COMPLETED)

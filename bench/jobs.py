@@ -78,7 +78,7 @@ async def _long(run: Run, client: httpx.AsyncClient) -> Row:
 
 
 async def _memory(run: Run, client: httpx.AsyncClient, server: Server) -> Row:
-    """The gateway's peak while it takes, carries and hands out a long job; and a short one."""
+    """Measure the gateway's peak memory with one long job, and with a short one."""
     peaks = []
     for count in (FEW, run.scaled(MANY_ITEMS)):
         server.forget_peak()
@@ -198,7 +198,7 @@ async def _many(run: Run, port: int) -> list[Row]:
 
 
 async def _read(client: httpx.AsyncClient, method: str, path: str, **options: Any) -> int:
-    """Lines of an answer, all read."""
+    """Read and count the lines of an answer."""
     lines = 0
     async with client.stream(method, path, **options) as answer:
         answer.raise_for_status()

@@ -62,7 +62,7 @@ async def prior(run: Run) -> list[Row]:
 
 
 async def heavy(run: Run) -> list[Row]:
-    """200 items, Pareto, of which a long one is early, or the last."""
+    """200 items, Pareto, with a long one early or last."""
     rows, count = [], run.scaled(200)
     for place, long_at in (("early", count // 20), ("last", count - 1)):
         items = run.work.pareto(count, work.HEAVY, long_at=long_at)

@@ -1,4 +1,4 @@
-"""Measuring several contenders fairly: in turns, so that a noisy machine disturbs all alike."""
+"""Measure several contenders in turns, so that a noisy machine disturbs all alike."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Samples = dict[str, list[float]]
 
 
 async def interleaved(runs: int, contenders: Mapping[str, Measure]) -> Samples:
-    """Measures each contender ``runs`` times, in rounds; every round starts with another one."""
+    """Measure each contender ``runs`` times, in rounds that start with a different one each."""
     names = list(contenders)
     samples: Samples = {name: [] for name in names}
     for run in range(runs):
@@ -23,7 +23,7 @@ async def interleaved(runs: int, contenders: Mapping[str, Measure]) -> Samples:
 
 
 def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """The median of the rounds' ratios; both were measured in the same rounds."""
+    """Compute the median of the ratios of two contenders, round by round."""
     return median(a / b for a, b in zip(above, below, strict=True))
 
 

@@ -68,7 +68,7 @@ def _row(title: str, many: int, before: int, after: int, rate: float) -> Row:
 
 
 def _through(gateway: Server, count: int, late: bool) -> tuple[int, float]:
-    """Sends ``count`` items as JSON lines; the gateway's peak memory in bytes and items/s.
+    """Send ``count`` items as JSON lines; return the gateway's peak memory in bytes and items/s.
 
     late: read nothing until all is sent, as ordinary clients do.
     """
@@ -92,7 +92,7 @@ def _lines(count: int) -> Iterator[bytes]:
 
 
 def _check(count: int, parts: Iterator[bytes]) -> None:
-    """Every item answered exactly once, with its own value; then the last line."""
+    """Check that each item is answered once, with its own value, before the last line."""
     decoder = msgspec.json.Decoder(Line)
     seen, rest, last = bytearray(count), b"", Line()
     for part in parts:

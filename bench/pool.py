@@ -13,7 +13,7 @@ WARM_UP = 0.2
 
 
 def started_pool(cores: int) -> ProcessPoolExecutor:
-    """A pool of ``cores`` processes that are all up.
+    """Start a pool of ``cores`` processes and wait until all are up.
 
     Called before the process has threads or an event loop, so forking is safe.
     """
@@ -23,7 +23,7 @@ def started_pool(cores: int) -> ProcessPoolExecutor:
 
 
 def serially(f: Function, items: Sequence[int]) -> float:
-    """Seconds that one core needs for all items; to be called in one process of the pool."""
+    """Time all items on one core; called in one process of the pool."""
     began = perf_counter()
     for item in items:
         f(item)
@@ -31,7 +31,7 @@ def serially(f: Function, items: Sequence[int]) -> float:
 
 
 def time_map(pool: ProcessPoolExecutor, f: Function, items: Sequence[int], chunksize: int) -> float:
-    """Seconds from the list to the list of values."""
+    """Time a map, from the list to the list of values, in seconds."""
     began = perf_counter()
     values = list(pool.map(f, items, chunksize=chunksize))
     took = perf_counter() - began
@@ -55,7 +55,7 @@ def time_single(pool: ProcessPoolExecutor, f: Function, calls: int) -> float:
 def best_chunksize(
     pool: ProcessPoolExecutor, f: Function, items: Sequence[int], cores: int, *, tries: int = 2
 ) -> int:
-    """What a patient developer would find: the fastest of a few sizes, each tried ``tries`` times.
+    """Find the fastest of a few chunk sizes, each tried ``tries`` times.
 
     From a few chunks a core to one chunk a core; a size of 1 is among them.
     """

@@ -1,4 +1,4 @@
-"""What the rows of one run share: pool, cluster and servers, each started when first needed."""
+"""Resources that the rows of one run share, each started when first needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .work import Work
 class Run:
     """One run of the benchmark; ``stack`` ends what it has started.
 
-    runs: rounds a row. shrink: divides the numbers of items, for trying the benchmark itself.
+    runs: rounds for each row. shrink: divides the numbers of items, to try the benchmark.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Run:
         return max(2 * self.cores, count // self._shrink)
 
     def lasting(self, seconds: float) -> float:
-        """How long a load lasts; shorter in a quick run."""
+        """Duration of a load; shorter in a quick run."""
         return seconds if self._shrink == 1 else seconds / 5
 
     async def cluster(self) -> Cluster:

@@ -26,7 +26,7 @@ STOP_TIMEOUT = 20.0
 
 @dataclass(frozen=True)
 class Server:
-    """A server that answers on ``port``. pid: the process that listens there."""
+    """Server that answers on ``port``. pid: the process that listens there."""
 
     port: int
     pid: int
@@ -36,7 +36,7 @@ class Server:
         return peak_memory(self.pid)
 
     def forget_peak(self) -> None:
-        """From now on, peaks are counted anew (proc(5), ``clear_refs``)."""
+        """Reset the peak (proc(5), ``clear_refs``)."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
 
@@ -71,7 +71,7 @@ async def gateway_server() -> AsyncIterator[Server]:
 
 
 def free_port() -> int:
-    """A port on loopback that nothing listens on now."""
+    """Find a port on loopback that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -131,7 +131,7 @@ def _listener(pid: int, port: int) -> int:
 
 
 async def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process of ours: politely, then for certain."""
+    """End a process: politely, then by force."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     try:

@@ -11,7 +11,7 @@ from .table import Row, Target, seconds
 
 
 async def start(run: Run) -> list[Row]:
-    """From nothing, and beside a process that has its cluster already."""
+    """Measure a start from nothing, and beside a process that has its cluster already."""
     alone: list[float] = []
     beside: list[float] = []
     for number in range(run.runs):

@@ -9,7 +9,7 @@ import msgspec
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What a figure has to reach. unit: printed after the figure."""
+    """Bound that a figure should reach. unit: printed after the figure."""
 
     kind: Literal["at least", "at most"]
     value: float
@@ -25,7 +25,7 @@ class Target(msgspec.Struct, frozen=True):
 class Row(msgspec.Struct, frozen=True):
     """One line of the report.
 
-    figure: what the target is about, mostly a ratio of jetmap and baseline. aside: another
+    figure: compared with the target; usually the ratio of jetmap to its baseline. aside: another
     baseline, for comparison only. samples: every measurement, in seconds or as the row says.
     """
 

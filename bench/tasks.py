@@ -1,6 +1,6 @@
-"""The functions that are measured: loops of a given number of turns, the same in every run.
+"""Functions that are measured: loops of a given number of turns, the same in every run.
 
-One function a kind of work, since jetmap learns what an item costs per function.
+There is one function for each kind of work, because jetmap learns costs by function.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from jetmap import task
 
 
 def spin(turns: int) -> int:
-    """Keeps one core busy for ``turns`` turns of a loop."""
+    """Keep one core busy for ``turns`` turns of a loop."""
     x = 1
     for i in range(turns):
         x = (x * 1103515245 + i) & 0x7FFFFFFF
@@ -38,19 +38,19 @@ def tiny(turns: int) -> int:
 
 @task
 def has_no_divisor(n: int) -> bool:
-    """Items that cost next to nothing, or 20 ms, as their number says; the one of the README."""
+    """Items that cost almost nothing or 20 ms, depending on the number; the README's function."""
     return n > 1 and all(n % d for d in range(2, int(n**0.5) + 1))
 
 
 @task
 def heavy(turns: int) -> int:
-    """Items of which a few take most of the time."""
+    """Items a few of which take most of the time."""
     return spin(turns)
 
 
 @task
 def nothing(n: int) -> int:
-    """An item that costs nothing: what is left is the way there and back."""
+    """Item that costs nothing, to measure the way there and back."""
     return n
 
 

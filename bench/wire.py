@@ -20,7 +20,7 @@ _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
 
 
 class BadAnswerError(Exception):
-    """The server answered something else than a whole ``200``."""
+    """Answer that is not a whole ``200``."""
 
 
 def request(port: int, path: str, body: bytes, *, accept: str = JSON) -> bytes:
@@ -76,7 +76,7 @@ def _dechunked(answer: bytes | bytearray, at: int) -> bytes | None:
 
 
 def exchange(connection: socket.socket, message: bytes) -> bytes:
-    """Sends a request, returns the answer's body."""
+    """Send a request and return the answer's body."""
     connection.sendall(message)
     answer = bytearray()
     while (body := body_of(answer)) is None:
@@ -89,7 +89,7 @@ def exchange(connection: socket.socket, message: bytes) -> bytes:
 
 @dataclass
 class Load:
-    """What a load test counted. latencies: seconds of each request."""
+    """Counts of a load test. latencies: seconds of each request."""
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
@@ -101,7 +101,7 @@ class Load:
 
 
 def hammer(port: int, message: bytes, expected: bytes, connections: int, seconds: float) -> Load:
-    """Keeps ``connections`` connections busy for ``seconds``, each with one request at a time.
+    """Keep ``connections`` connections busy for ``seconds``, each with one request at a time.
 
     expected: the body of each answer, without white space. Raises BadAnswerError.
     """
@@ -149,7 +149,7 @@ class Answer:
 
 
 class Connections:
-    """Kept alive in an event loop, each with one request at a time: several may ask at once."""
+    """Kept-alive connections of an event loop, one request at a time each."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -168,7 +168,7 @@ class Connections:
         return opened
 
     async def ask(self, method: str, path: str, body: bytes = b"") -> Answer:
-        """Sends a request, with a body of JSON. Raises BadAnswerError for what is no success."""
+        """Send a request with a JSON body. Raises BadAnswerError unless it succeeds."""
         head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n"
         if body:
             head += f"Content-Type: {JSON}\r\nContent-Length: {len(body)}\r\n"
@@ -192,7 +192,7 @@ class Connections:
 
 
 def send_lines(connection: socket.socket, path: str, parts: Iterator[bytes]) -> None:
-    """Posts JSON lines as they come, with no length given; they are to be answered in kind."""
+    """Post JSON lines as they come, without a length; ask for JSON lines back."""
     head = (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{connection.getpeername()[1]}\r\n"
         f"Content-Type: {JSON_LINES}\r\nAccept: {JSON_LINES}\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -204,7 +204,7 @@ def send_lines(connection: socket.socket, path: str, parts: Iterator[bytes]) -> 
 
 
 def receive_chunks(connection: socket.socket) -> Iterator[bytes]:
-    """The body of a chunked answer, piece by piece. Raises BadAnswerError."""
+    """Yield the body of a chunked answer, piece by piece. Raises BadAnswerError."""
     with io.BufferedReader(socket.SocketIO(connection, "r"), RECEIVE) as stream:
         head = _head(stream)
         if head[9:12] != b"200" or not _CHUNKED.search(head):

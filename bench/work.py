@@ -1,4 +1,4 @@
-"""The inputs: how many turns of the loop take how long on this machine, and lists of them."""
+"""Inputs: the speed of the loop on this machine, and lists of items of known cost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def primes(count: int, above: int) -> list[int]:
 
 
 def turns_per_second(*, seconds: float = 0.02, repeats: int = 15) -> float:
-    """The loop's speed on an undisturbed core: the best of ``repeats`` timings."""
+    """Measure the loop's speed on an undisturbed core: the best of ``repeats`` timings."""
     turns = 1000
     while _time(turns) < seconds:
         turns *= 2
@@ -44,7 +44,7 @@ def _time(turns: int) -> float:
 
 @dataclass(frozen=True)
 class Work:
-    """Items of a known cost. speed: turns of the loop a second, calibrated once a run."""
+    """Items of a known cost. speed: turns of the loop a second, calibrated once in a run."""
 
     speed: float
 

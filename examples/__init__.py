@@ -1,1 +1,1 @@
-"""Things to do with jetmap, each a file that runs: see the first lines of each."""
+"""Examples of jetmap. Each file runs; its first lines say how."""

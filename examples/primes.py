@@ -1,9 +1,9 @@
-"""Finds the primes among large numbers, on every core, and shows them as they are found.
+"""Find the primes among large numbers, on every core, and show them as they are found.
 
     python examples/primes.py                  the primes among 4,000 numbers from 10¹² on
     python examples/primes.py 1000000 20000    among 20,000 numbers from a million on
 
-The function lives in this very file: the workers import it from here.
+The workers import the function from this file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jetmap import Cluster, task
 
 @task
 def smallest_factor(n: int) -> int:
-    """The smallest factor of ``n`` above 1, found by trial division; a prime's is itself."""
+    """Find the smallest factor of ``n`` above 1 by trial division; that of a prime is itself."""
     if n < 2:
         raise ValueError(f"{n} has no factor above 1")
     for divisor in (2, 3):
@@ -35,7 +35,7 @@ def smallest_factor(n: int) -> int:
 
 @task
 def is_prime(n: int) -> bool:
-    """Whether ``n`` is a prime number."""
+    """Say whether ``n`` is a prime number."""
     return n > 1 and smallest_factor(n) == n
 
 

@@ -1,10 +1,10 @@
-"""Parses and measures every ``.py`` file of a Python installation, on every core.
+"""Parse and measure every ``.py`` file of a Python installation, on every core.
 
     python examples/source_metrics.py                 the standard library, with its tests
     python examples/source_metrics.py src/ tests/     these directories
     python examples/source_metrics.py --serial        the same on one core, to compare
 
-A file that does not parse (Python's own tests hold some) is that file's error, not the end.
+A file that does not parse (Python's own tests have some) fails alone; the others go on.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 @dataclass
 class Metrics:
-    """What one source file holds. complexity: branches + 1 of its most branching function."""
+    """Figures of one source file. complexity: branches + 1 of its most branching function."""
 
     lines: int
     functions: int
@@ -50,7 +50,7 @@ class Metrics:
 
 @task
 def measure(path: str) -> Metrics:
-    """Measures one Python source file."""
+    """Measure one Python source file."""
     source = Path(path).read_bytes()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # other people's invalid escapes
@@ -69,7 +69,7 @@ def measure(path: str) -> Metrics:
 
 
 def complexity(function: ast.AST) -> int:
-    """McCabe's number of a function: its decisions and one."""
+    """Compute McCabe's number of a function: its decisions plus one."""
     decisions = 1
     for node in ast.walk(function):
         if isinstance(node, BRANCHES):
@@ -80,7 +80,7 @@ def complexity(function: ast.AST) -> int:
 
 
 def depth(tree: ast.AST) -> int:
-    """How deep the file's syntax tree is."""
+    """Compute the depth of the file's syntax tree."""
     deepest, level = 0, [tree]
     while level:
         deepest += 1
@@ -89,7 +89,7 @@ def depth(tree: ast.AST) -> int:
 
 
 def source_files(directories: Sequence[str] = ()) -> Iterator[str]:
-    """Every ``.py`` file under the directories; else those that came with this Python."""
+    """List every ``.py`` file under the directories, or those that came with this Python."""
     if directories:
         found = {path for directory in directories for path in Path(directory).rglob("*.py")}
     else:
