@@ -49,21 +49,21 @@ class Pulling(RuleBasedStateMachine):
     def worker_is_ready(self) -> None:
         if self.starting:
             self.starting -= 1
-            self.pulls.core_freed()
+            self.pulls.on_core_freed()
             self.plan()
 
     @rule()
     def chunk_is_done(self) -> None:
         if self.busy:
             self.busy -= 1
-            self.pulls.core_freed()
+            self.pulls.on_core_freed()
             self.plan()
 
     @rule()
     def worker_dies(self) -> None:
         """An idle one: its pulls stay out."""
         if self.pulls.idle:
-            self.pulls.core_lost()
+            self.pulls.on_core_lost()
             self.starting += 1
 
     @rule(data=st.data())
@@ -79,13 +79,13 @@ class Pulling(RuleBasedStateMachine):
         self.answers.remove(answer)
         if not answer.full:
             if answer.waited:
-                self.pulls.expired(answer.lane)
+                self.pulls.on_expired(answer.lane)
             else:
-                self.pulls.empty(answer.lane)
+                self.pulls.on_empty(answer.lane)
             self.plan()
             return
         idle = self.pulls.idle
-        verdict = self.pulls.delivered(answer.lane, waited=answer.waited)
+        verdict = self.pulls.on_delivered(answer.lane, waited=answer.waited)
         if verdict is Verdict.HOLD:
             assert answer.lane == "main"
             assert any(pull.lane == "express" for pull in self.asked) or any(
@@ -106,7 +106,7 @@ class Pulling(RuleBasedStateMachine):
 
     def settle(self) -> None:
         idle = self.pulls.idle
-        while (verdict := self.pulls.held()) is not None:
+        while (verdict := self.pulls.settle_held()) is not None:
             self.held -= 1
             self.judged(verdict, "main", idle)
             idle = self.pulls.idle
@@ -202,7 +202,7 @@ def test_a_local_map_and_a_shared_one_take_turns() -> None:
     queue: dict[AgentLane, int] = {"express": 0, "main": 100, "local": 100}
     taken = []
     for _ in range(20):
-        pulls.core_freed()
+        pulls.on_core_freed()
         found = answer_all(pulls, queue)
         assert found is not None
         taken.append(found[0])
@@ -215,9 +215,9 @@ def test_nobody_pays_for_a_local_lane_that_is_not_used() -> None:
     trips = []
     for each in (pulls, plain):
         for _ in range(3):
-            each.core_freed()
+            each.on_core_freed()
             assert answer_all(each, queue) is not None
-        each.core_freed()
+        each.on_core_freed()
         trips.append(answer_all(each, queue))
     assert trips[0] == trips[1]
 
@@ -232,11 +232,11 @@ def answer_all(pulls: Pulls, queue: dict[AgentLane, int]) -> tuple[AgentLane, in
         for pull in reversed(todo):  # The main lane's answer is the first to come.
             if queue[pull.lane]:
                 queue[pull.lane] -= 1
-                if pulls.delivered(pull.lane, waited=pull.wait) is Verdict.TAKE:
+                if pulls.on_delivered(pull.lane, waited=pull.wait) is Verdict.TAKE:
                     taken = pull.lane
             elif not pull.wait:
-                pulls.empty(pull.lane)
-            while (verdict := pulls.held()) is not None:
+                pulls.on_empty(pull.lane)
+            while (verdict := pulls.settle_held()) is not None:
                 if verdict is Verdict.TAKE:
                     taken = "main"
                 else:
@@ -253,12 +253,12 @@ def test_express_goes_first_but_leaves_the_main_lane_a_share(express: int, main:
     pulls = Pulls()
     queue: dict[Lane, int] = {"express": express, "main": main}
     taken: list[str] = []
-    pulls.core_freed()
+    pulls.on_core_freed()
     while (answer := answer_all(pulls, queue)) is not None:
         taken.append(answer[0])
         known_to_be_quiet = not express and len(taken) > 1
         assert answer[1] <= (1 if known_to_be_quiet else 2)
-        pulls.core_freed()
+        pulls.on_core_freed()
 
     assert len(taken) == express + main
     assert taken[: min(express, EXPRESS_RUN)] == ["express"] * min(express, EXPRESS_RUN)

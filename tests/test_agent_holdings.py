@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from jetmap.agent.holdings import Holding, Holdings, Lease
+from jetmap.agent.holdings import HeldChunk, Holdings, Lease
 from jetmap.wire.messages import ChunkHead
 from jetmap.wire.timing import BEAT, GONE_KEPT, LOOK, SILENCE
 
@@ -26,7 +26,7 @@ class Holds(RuleBasedStateMachine):
         self.now = 50.0
         self.parts: dict[tuple[str, int], set[int]] = {}  # Unconfirmed tokens by chunk.
         self.sent_at: dict[int, float] = {}
-        self.held: dict[tuple[str, int], Holding] = {}
+        self.held: dict[tuple[str, int], HeldChunk] = {}
         self.leases: dict[tuple[str, int], list[Lease]] = {}
         self.messages = 0
         self.over: set[str] = set()
@@ -41,7 +41,7 @@ class Holds(RuleBasedStateMachine):
         lease = Lease(f"ack{self.messages}", len(numbers))
         for number in numbers:
             key = (f"map{inbox}", number)
-            held = self.holdings.take(head(number, f"i{inbox}", key[0]), lease, b"", 0, self.now)
+            held = self.holdings.add(head(number, f"i{inbox}", key[0]), lease, b"", 0, self.now)
             assert held is self.held.get(key, held), "a chunk is held once"
             self.held[key] = held
             self.parts.setdefault(key, set())
@@ -58,7 +58,7 @@ class Holds(RuleBasedStateMachine):
             chosen = data.draw(st.lists(st.sampled_from(keys), min_size=1, max_size=4))
             token = self.holdings.next_token()
             assert token not in self.tokens
-            self.holdings.sent([self.held[k] for k in chosen], inbox, b"%d" % token, self.now)
+            self.holdings.on_sent([self.held[k] for k in chosen], inbox, b"%d" % token, self.now)
             self.tokens.append(token)
             self.sent_at[token] = self.now
             for key in chosen:
@@ -70,7 +70,7 @@ class Holds(RuleBasedStateMachine):
         if not self.tokens:
             return
         tokens = data.draw(st.lists(st.sampled_from(self.tokens) | st.just(10**6), max_size=4))
-        done = self.holdings.confirmed(tokens)
+        done = self.holdings.confirm(tokens)
         expected = []
         for key, held in list(self.held.items()):
             confirmed = self.parts[key] & set(tokens)
@@ -92,7 +92,7 @@ class Holds(RuleBasedStateMachine):
 
     @rule(inbox=st.integers(0, 2))
     def dispatcher_answers(self, inbox: int) -> None:
-        self.holdings.heard(f"i{inbox}", self.now)
+        self.holdings.on_answer(f"i{inbox}", self.now)
         if f"i{inbox}" in self.answered:
             self.answered[f"i{inbox}"] = self.now
 
@@ -111,7 +111,7 @@ class Holds(RuleBasedStateMachine):
         self.look()
 
     def look(self) -> None:
-        gone = self.holdings.gone(self.now)
+        gone = self.holdings.take_abandoned(self.now)
         self.looked = True
         silent = {i for i, at in self.answered.items() if self.now - at > SILENCE + 1e-6}
         barely = {i for i, at in self.answered.items() if abs(self.now - at - SILENCE) <= 1e-6}
@@ -121,7 +121,7 @@ class Holds(RuleBasedStateMachine):
             key for key, held in self.held.items() if held.head.inbox in inboxes
         }
         assert all(self.holdings.is_gone(inbox) for inbox in inboxes)
-        again = self.holdings.overdue(self.now)
+        again = self.holdings.take_overdue(self.now)
         expected = {
             token
             for tokens in self.parts.values()
@@ -140,7 +140,7 @@ class Holds(RuleBasedStateMachine):
         del self.parts[key], self.leases[key]
         for lease in held.leases:
             shared = any(lease in others for others in self.leases.values())
-            if lease.is_over():
+            if lease.release():
                 assert lease.ack not in self.over, "a message is acknowledged once"
                 assert not shared
                 self.over.add(lease.ack)
@@ -174,9 +174,9 @@ TestHolds = Holds.TestCase
 def test_an_old_holding_does_not_drop_its_successor() -> None:
     """A chunk was let go, and came again while its first worker had not ended yet."""
     holdings = Holdings()
-    old = holdings.take(head(1), Lease("ack1", 1), b"", 0, 0.0)
+    old = holdings.add(head(1), Lease("ack1", 1), b"", 0, 0.0)
     holdings.drop(old)
-    new = holdings.take(head(1), Lease("ack2", 1), b"", 0, 1.0)
+    new = holdings.add(head(1), Lease("ack2", 1), b"", 0, 1.0)
     assert new is not old
     holdings.drop(old)
     assert holdings.get("m", 1) is new
@@ -185,11 +185,11 @@ def test_an_old_holding_does_not_drop_its_successor() -> None:
 
 def test_a_dispatcher_that_was_given_up_is_remembered_for_a_while() -> None:
     holdings = Holdings()
-    held = holdings.take(head(1), Lease("ack", 1), b"", 0, 0.0)
+    held = holdings.add(head(1), Lease("ack", 1), b"", 0, 0.0)
     now, gone = 0.0, list[Any]()
     while not gone:
         now += LOOK
-        gone = holdings.gone(now)
+        gone = holdings.take_abandoned(now)
     assert gone == [held] and SILENCE < now <= SILENCE + 2 * LOOK
 
     holdings.drop(held)
@@ -197,5 +197,5 @@ def test_a_dispatcher_that_was_given_up_is_remembered_for_a_while() -> None:
     until = now + GONE_KEPT
     while now < until:
         now += LOOK
-        assert not holdings.gone(now)
+        assert not holdings.take_abandoned(now)
     assert not holdings.is_gone("dispatcher")

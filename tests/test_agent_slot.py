@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from jetmap.agent.holdings import Holding
+from jetmap.agent.holdings import HeldChunk
 from jetmap.agent.options import AgentOptions
 from jetmap.agent.slot import SKIP_SECONDS, Slot
 from jetmap.agent.watchdogs import JAM_SECONDS
@@ -37,18 +37,18 @@ class FakeWorker:
 
     def __init__(self) -> None:
         self.progress = Progress.create()
-        self.given: deque[Holding] = deque()
-        self.chunk: Holding | None = None
-        self.latest: Holding | None = None
+        self.given: deque[HeldChunk] = deque()
+        self.chunk: HeldChunk | None = None
+        self.latest: HeldChunk | None = None
         self.number = 0
         self.on_the_way: deque[tuple[bytes, bytes]] = deque()
         self.here: deque[tuple[bytes, bytes]] = deque()
         self.news = asyncio.Event()
         self.killed = self.ended = self.closed = self.said_ready = False
-        self.at_kill: tuple[Holding | None, int | None] | None = None
-        self.at_death: tuple[Holding | None, int | None] | None = None
+        self.at_kill: tuple[HeldChunk | None, int | None] | None = None
+        self.at_death: tuple[HeldChunk | None, int | None] | None = None
         self.died = asyncio.get_running_loop().create_future()
-        self.chunks: dict[bytes, Holding] = {}
+        self.chunks: dict[bytes, HeldChunk] = {}
 
     # What the process does
 
@@ -57,7 +57,7 @@ class FakeWorker:
         return not self.died.done()
 
     @property
-    def is_in(self) -> tuple[Holding | None, int | None]:
+    def is_in(self) -> tuple[HeldChunk | None, int | None]:
         return self.chunk, self.progress.item
 
     def come_to_next(self) -> None:
@@ -159,41 +159,41 @@ class Account:
     def __init__(self) -> None:
         self.idle = 0
         self.ends: Counter[int] = Counter()
-        self.crashes: list[tuple[Holding, Crash]] = []
-        self.rests: list[tuple[Holding, int]] = []
+        self.crashes: list[tuple[HeldChunk, Crash]] = []
+        self.rests: list[tuple[HeldChunk, int]] = []
         self.renewed = 0
         self.failures = 0
         self.worker: FakeWorker | None = None
 
-    async def worker_ready(self, slot: Slot, ready: Ready) -> None: ...
+    async def on_worker_ready(self, slot: Slot, ready: Ready) -> None: ...
     async def announce(self) -> None: ...
     async def flush(self) -> None: ...
 
-    async def worker_failed(self, slot: Slot, failure: StartFailed) -> None:
+    async def on_worker_failed(self, slot: Slot, failure: StartFailed) -> None:
         self.failures += 1
 
-    async def core_freed(self, slot: Slot) -> None:
+    async def on_core_freed(self, slot: Slot) -> None:
         self.idle += 1
         assert self.idle == 1 and slot.is_idle
         assert slot._worker is not None and not slot._worker.is_dead
 
-    def core_lost(self, slot: Slot) -> None:
+    def on_core_lost(self, slot: Slot) -> None:
         self.idle -= 1
         assert self.idle == 0
 
-    def recycled(self) -> None:
+    def on_recycled(self) -> None:
         self.renewed += 1
 
-    async def reported(self, held: Holding, report: bytes, last: bool) -> None:
+    async def on_report(self, held: HeldChunk, report: bytes, last: bool) -> None:
         assert not self.ends[id(held)], "it has ended"
         self.ends[id(held)] += last
 
-    async def gave_back(self, held: Holding, rest: Rest) -> None:
+    async def on_rest(self, held: HeldChunk, rest: Rest) -> None:
         assert not self.ends[id(held)], "it has ended"
         assert held.head.start < rest.start < held.head.start + held.head.count
         self.rests.append((held, rest.start))
 
-    async def ended(self, held: Holding, crash: Crash | None) -> None:
+    async def on_chunk_ended(self, held: HeldChunk, crash: Crash | None) -> None:
         assert not self.ends[id(held)], "it has ended"
         self.ends[id(held)] += 1
         if crash is not None:
@@ -215,7 +215,7 @@ class Bench:
         self.loop.set_exception_handler(lambda _, context: self.faults.append(context))
         self.account = Account()
         self.workers: list[FakeWorker] = []
-        self.chunks: dict[bytes, Holding] = {}
+        self.chunks: dict[bytes, HeldChunk] = {}
         self.refusals = 0
         self.slot = Slot(
             0,
@@ -259,13 +259,13 @@ class Bench:
 
     def assign(
         self, count: int, timeout: float | None = None, *, items: int = 1, budget: float = 0.0
-    ) -> list[Holding]:
+    ) -> list[HeldChunk]:
         """Chunks whose items have the same indices in all of them."""
         chunks = []
         for _ in range(count):
             number = len(self.chunks)
             head = ChunkHead(f"m{number}", 1, 1, "f", "json", 0, items, "inbox", timeout, budget)
-            held = Holding(head, [], str(number).encode(), 0, 0)
+            held = HeldChunk(head, [], str(number).encode(), 0, 0)
             self.chunks[held.data] = held
             chunks.append(held)
         self.account.idle -= 1
@@ -487,7 +487,7 @@ def test_what_waits_behind_a_slow_chunk_is_handed_back(bench: Bench) -> None:
     bench.settle()
 
 
-def slow_chunk(bench: Bench, *, budget: float = 0.01) -> tuple[FakeWorker, Holding]:
+def slow_chunk(bench: Bench, *, budget: float = 0.01) -> tuple[FakeWorker, HeldChunk]:
     """A worker that is in the second of four items when the chunk's budget is spent."""
     bench.get_ready()
     (held,) = bench.assign(1, items=4, budget=budget)

@@ -39,10 +39,10 @@ def test_an_allowance_is_the_whole_one_until_one_expires(
     expired = set()
     for what, name, seconds in story:
         if what == "warmed":
-            warm_ups.warmed(name, seconds)
+            warm_ups.on_warmed(name, seconds)
             measured[name] = max(measured[name], min(seconds, MOST))
         else:
-            assert "first call" in warm_ups.expired(name)
+            assert "first call" in warm_ups.on_expired(name)
             expired.add(name)
         for one in measured:
             assert warm_ups.allowance(one) == (measured[one] if one in expired else MOST)
@@ -61,20 +61,20 @@ def test_what_hangs_costs_one_allowance(loads: list[float], timeout: float, load
         limit = timeout + warm_ups.allowance("f")
         items += 1
         if takes <= limit:
-            warm_ups.warmed("f", takes)
+            warm_ups.on_warmed("f", takes)
             spent += takes
         else:
-            warm_ups.expired("f")
+            warm_ups.on_expired("f")
             spent += limit
     assert spent <= MOST + items * (timeout + load) + 1e-6
 
 
 def test_the_error_says_which_time_it_had() -> None:
     warm_ups = WarmUps(MOST)
-    assert "and the 60 s more that the first call" in warm_ups.expired("f")
-    assert "Load it when the module is imported, or raise the timeout" in warm_ups.expired("f")
-    warm_ups.warmed("f", 3.0)
-    assert "and the 3 s more" in warm_ups.expired("f")
+    assert "and the 60 s more that the first call" in warm_ups.on_expired("f")
+    assert "Load it when the module is imported, or raise the timeout" in warm_ups.on_expired("f")
+    warm_ups.on_warmed("f", 3.0)
+    assert "and the 3 s more" in warm_ups.on_expired("f")
 
 
 # The agent's watch

@@ -161,13 +161,13 @@ def test_a_slow_import_of_one_keeps_no_other_from_starting(
 def test_what_is_imported_again_and_when() -> None:
     modules = ["a", "b"]
     imports = Imports(modules)
-    assert imports.failed(Broken("a", "killed"), 1.0, fatal=True)
-    assert not imports.failed(Broken("a", "killed"), 2.0, fatal=True)
-    assert imports.failed(Broken("b", "raises"), 3.0, fatal=False)
-    assert imports.failed(Broken("/x.py", "raises"), 3.0, fatal=True)
+    assert imports.on_failed(Broken("a", "killed"), 1.0, fatal=True)
+    assert not imports.on_failed(Broken("a", "killed"), 2.0, fatal=True)
+    assert imports.on_failed(Broken("b", "raises"), 3.0, fatal=False)
+    assert imports.on_failed(Broken("/x.py", "raises"), 3.0, fatal=True)
     # The next worker does not begin with what would kill it; the others try again later.
     assert modules == ["b"]
     assert imports.broken(4.0) == {"a": "killed", "b": "raises", "/x.py": "raises"}
     assert imports.broken(3.0 + RETRY_SECONDS) == {}
-    imports.changed()
+    imports.on_changed()
     assert (modules, imports.broken(4.0)) == (["a", "b"], {})

@@ -1,4 +1,4 @@
-"""The agent: one process a host. NATS I/O, claims and the supervision of its workers."""
+"""The agent, one process a host: NATS I/O, claims, and the supervision of its workers."""
 
 from __future__ import annotations
 
@@ -45,26 +45,26 @@ from jetmap.wire.versions import package_versions, python_version
 
 from .claims import Claims
 from .code import CodeFile
-from .holdings import Holding, Holdings, Key, Lease
+from .holdings import HeldChunk, Holdings, Key, Lease
 from .imports import Imports
 from .intake import NAK, Delivered, Intake
 from .offer import Offer, brief
 from .options import AgentOptions
 from .reports import Reports, too_large
 from .slot import Slot, StartWorker
-from .stored_reports import Storing
+from .stored_reports import StoredReports
 from .warm_ups import WarmUps
 from .worker_process import WorkerProcess, signal_name
 
 logger = logging.getLogger(__name__)
-# Each crash costs a worker's start, but there may be a hundred cores.
+# Limited: each crash costs a worker's start, but there may be a hundred cores.
 crashes = Limited(logger, "crashes", rate=5, burst=20)
 
-TICK_SECONDS = 1.0
-WRITE_SECONDS = 5.0
-DRAIN_FLUSH_SECONDS = 3.0
-WITHDRAWN_KEPT = 1000
-WORDS_BYTES = 4096  # Of a message, around a report.
+TICK_SECONDS = 1.0  # Seconds between two checks for lost pulls, lost callers and changed sources.
+WRITE_SECONDS = 5.0  # Seconds between two checks that the broker still has the offer.
+DRAIN_FLUSH_SECONDS = 3.0  # Seconds a draining agent waits for confirmations.
+WITHDRAWN_KEPT = 1000  # Withdrawn maps to remember.
+ENVELOPE_BYTES = 4096  # Bytes of a message around its reports.
 ACK, TERM, IN_PROGRESS = b"+ACK", b"+TERM", b"+WPI"
 
 _parcel = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
@@ -75,10 +75,13 @@ _control = msgspec.msgpack.Decoder(Control).decode
 
 
 class Agent:
-    """Offers this host's cores to a pool, from ``start`` to ``drain`` or ``stop``.
+    """Offer this host's cores to a pool, from ``start`` to ``drain`` or ``stop``.
 
-    Raises nothing once started: what goes wrong is announced (``failed``: no worker can start;
-    ``refused``: the broker does not let us take chunks) and logged.
+    Nothing is raised once the agent has started: faults are announced and logged.
+
+    Attributes:
+        failed: Why no worker can start.
+        refused: Why the broker does not let this agent take chunks.
     """
 
     def __init__(
@@ -91,7 +94,7 @@ class Agent:
         self.failed: str | None = None
         self.counts = counts.AgentCounts()
         self.refused: Forbidden | JetStreamError | None = None
-        self._served = ""  # The offer whose chunks we pull.
+        self._served = ""  # The offer whose chunks this agent pulls.
         self._connection = connection
         self._options = options = replace(options, host=options.host or socket.gethostname())
         self._inbox = connection.inbox(self.id)
@@ -109,13 +112,13 @@ class Agent:
         )
         self._claims = Claims(self._held, self.id, options.host, self._mail, self._send)
         self._intake = Intake(
-            *(connection, options.pool, f"{self._inbox}.pull", self._take, self._renew),
+            *(connection, options.pool, f"{self._inbox}.pull", self._on_delivered, self._renew),
             local=options.local,
         )
         self._code = CodeFile(options.code)
         self._machine = boot_id()
         self._offer = Offer(connection, options)
-        self._storing = Storing(
+        self._stored = StoredReports(
             connection, options.pool, self._inbox, self._reports.add, self.flush
         )
         self._files: dict[str, float] = {}
@@ -123,25 +126,25 @@ class Agent:
         self._subscriptions: list[Subscription] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._chunk_tasks: set[asyncio.Task[None]] = set()
-        self._let_some_go = asyncio.Event()
+        self._released = asyncio.Event()
         self._draining = False
         self._stopping: asyncio.Task[None] | None = None
 
-    # Its life
+    # Life cycle
 
     async def start(self) -> None:
-        """Connects to the pool and starts the workers; they get ready in the background."""
+        """Join the pool and start the workers, which become ready in the background."""
         pool = self._options.pool
         await self._offer.find_stream(jetstream.PATIENCE)
         subscribe = self._connection.subscribe
         self._subscriptions = [
-            await subscribe(self._mail, self._receive_mail, direct=True),
-            await subscribe(subjects.control(pool), self._receive_control),
+            await subscribe(self._mail, self._on_mail, direct=True),
+            await subscribe(subjects.control(pool), self._on_control),
         ]
         await self._intake.start()
-        await self._storing.start()
-        self._connection.on_reconnect(self._reconnected)
-        self._connection.on_lost(self._lost)
+        await self._stored.start()
+        self._connection.on_reconnect(self._on_reconnect)
+        self._connection.on_lost(self._on_lost)
         create = asyncio.get_running_loop().create_task
         self._tasks = [create(slot.run(), name=f"slot-{slot.number}") for slot in self._slots]
         for seconds, step in (
@@ -155,9 +158,9 @@ class Agent:
         await self.announce()
 
     async def drain(self, grace: float) -> None:
-        """Takes no more, finishes or hands back what it holds within ``grace`` seconds, stops.
+        """Take no more chunks, finish or hand back those held within ``grace`` seconds, and stop.
 
-        Each running chunk ends after its current item; the rest of it runs elsewhere.
+        Each running chunk ends after its current item; its other items run elsewhere.
         """
         if not self._draining:
             self._draining = True
@@ -165,31 +168,31 @@ class Agent:
             await self.announce()
             for slot in self._slots:
                 slot.drain(grace)
-            await self._let_all_go(grace + DRAIN_FLUSH_SECONDS)
+            await self._wait_until_released(grace + DRAIN_FLUSH_SECONDS)
         await self.stop()
 
-    async def _let_all_go(self, patience: float) -> None:
-        """Until nothing is held, or not longer than it makes sense to wait."""
+    async def _wait_until_released(self, patience: float) -> None:
+        """Wait until nothing is held, or waiting longer makes no sense."""
         deadline = time.monotonic() + patience
         while len(self._held):
             if not any(slot.held for slot in self._slots):
-                # Only confirmations are waited for: a dispatcher that lives gives them now.
+                # Only confirmations are missing: a dispatcher that lives sends them now.
                 if not self._connection.connected:
                     return
                 deadline = min(deadline, time.monotonic() + DRAIN_FLUSH_SECONDS)
-            self._let_some_go.clear()
+            self._released.clear()
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
-                    await self._let_some_go.wait()
+                    await self._released.wait()
             except TimeoutError:
                 return
 
     async def stop(self) -> None:
-        """Ends the workers and leaves the pool, now. What is unfinished runs elsewhere."""
+        """End the workers and leave the pool, now. Unfinished chunks run elsewhere."""
         if self._stopping is None:
             self._draining = True
             self._stopping = asyncio.get_running_loop().create_task(self._stop())
-        # A drain that is cut short must not leave workers behind whose end nobody waits for.
+        # A drain that is cut short must not leave workers behind: their end must be waited for.
         await asyncio.shield(self._stopping)
 
     async def _stop(self) -> None:
@@ -203,25 +206,25 @@ class Agent:
         for subscription in self._subscriptions:
             await subscription.unsubscribe()
         await self._intake.close()
-        await self._storing.close()
+        await self._stored.close()
         if self._connection.connected:
             try:
                 await self._connection.flush(1)
             except JetmapError:
-                pass  # The broker went first; it will see that we are gone.
+                pass  # The broker went first; it will notice that this agent is gone.
 
-    # Its offer
+    # Offer
 
     @property
     def was_ready(self) -> bool:
-        """Whether a worker ever was."""
+        """Whether a worker ever was ready."""
         return bool(self._offer.name)
 
-    async def worker_ready(self, slot: Slot, ready: Ready) -> None:
+    async def on_worker_ready(self, slot: Slot, ready: Ready) -> None:
         self.failed = None
         self._files |= {path: _modified(path) for path in ready.files}
-        self._code.loaded(slot.number, ready)
-        if self._offer.take(ready):
+        self._code.on_loaded(slot.number, ready)
+        if self._offer.update(ready):
             try:
                 await self._renew()
             except JetmapError as error:
@@ -231,7 +234,7 @@ class Agent:
         await self._offer.keep()
         await self.announce()
 
-    async def worker_failed(self, slot: Slot, failure: StartFailed) -> None:
+    async def on_worker_failed(self, slot: Slot, failure: StartFailed) -> None:
         self.counts.start_failures += 1
         text = failure.traceback.strip() or f"{failure.type}: {failure.message}"
         if text != self.failed:
@@ -239,9 +242,9 @@ class Agent:
             logger.error("workers cannot start; trying again with growing pauses:\n%s", text)
         await self.announce()
 
-    async def import_failed(self, broken: Broken, *, fatal: bool) -> None:
-        if self._imports.failed(broken, time.monotonic(), fatal=fatal):
-            # An embedded one's user gets it as an exception.
+    async def on_import_failed(self, broken: Broken, *, fatal: bool) -> None:
+        if self._imports.on_failed(broken, time.monotonic(), fatal=fatal):
+            # The user of an embedded agent sees it as an exception.
             log = logger.info if self._options.embedded else logger.warning
             log("%s cannot be imported: %s", broken.home, broken.text)
         self._files |= {file: _modified(file) for file in broken.files}
@@ -252,7 +255,7 @@ class Agent:
             await self.announce()
 
     async def _renew(self) -> None:
-        """Makes what is missing at the broker, and pulls there."""
+        """Create what is missing at the broker, and pull there."""
         if not self._offer.name:
             return
         try:
@@ -270,14 +273,14 @@ class Agent:
             await self.announce()
 
     async def announce(self) -> None:
-        """Tells the pool how it stands here."""
+        """Announce this agent's state to the pool."""
         slots = self._slots
         presence = Presence(
             agent=self.id,
             host=self._options.host,
             pid=os.getpid(),
             pool=self._options.pool,
-            # Chunks come only where there is a consumer that we may pull from.
+            # Chunks come only if there is a consumer that this agent may pull from.
             offer=self._offer.name if self._served == self._offer.name else "",
             version=self._offer.version,
             rank=self._offer.rank,
@@ -311,18 +314,18 @@ class Agent:
 
     # Chunks
 
-    async def core_freed(self, slot: Slot) -> None:
+    async def on_core_freed(self, slot: Slot) -> None:
         if not self._draining:
             try:
-                await self._intake.core_freed()
+                await self._intake.on_core_freed()
             except JetmapError as error:  # The pulls are sent again when they seem lost.
                 logger.debug("not pulled: %s", error)
 
-    def core_lost(self, slot: Slot) -> None:
-        self._intake.core_lost()
+    def on_core_lost(self, slot: Slot) -> None:
+        self._intake.on_core_lost()
 
-    async def _take(self, delivered: Delivered) -> None:
-        """A message has come for an idle core: one chunk, or several small ones."""
+    async def _on_delivered(self, delivered: Delivered) -> None:
+        """Take in a message for an idle core: one chunk, or several small ones."""
         parcel = _parcel(delivered.data)
         lease = Lease(delivered.ack, len(parcel), delivered.deliveries)
         now = time.monotonic()
@@ -331,16 +334,16 @@ class Agent:
             data = bytes(raw)
             head = _head(data)
             if head.map in self._withdrawn or self._held.is_gone(head.inbox):
-                # It was on its way when its map was withdrawn, or its caller went.
-                if lease.is_over():
+                # The chunk was on its way when its map was withdrawn, or its caller went.
+                if lease.release():
                     await self._send(lease.ack, TERM)
                 continue
             known = self._held.get(head.map, head.number) is not None
-            held = self._held.take(head, lease, data, delivered.pending, now)
-            if not known:  # Else our lease ran out while we were frozen: the chunk goes on.
+            held = self._held.add(head, lease, data, delivered.pending, now)
+            if not known:  # Known: its lease ran out while this process was frozen; it goes on.
                 fresh.append(held)
         if not fresh:
-            await self._intake.core_freed()
+            await self._intake.on_core_freed()
         elif delivered.deliveries > 1 or any(held.head.attempt > 1 for held in fresh):
             task = asyncio.get_running_loop().create_task(self._start_wanted(fresh))
             self._chunk_tasks.add(task)
@@ -348,96 +351,99 @@ class Agent:
         else:
             await self._start_chunks(fresh)
 
-    async def _start_wanted(self, fresh: list[Holding]) -> None:
-        """Chunks that somebody had before are claimed first: they may be done already."""
+    async def _start_wanted(self, fresh: list[HeldChunk]) -> None:
+        """Claim chunks that another agent had before, and start those that are not done already."""
         answers = await self._claims.ask(fresh, self._in_progress())
         wanted = []
         for held in fresh:
             answer = answers[held.key]
             if answer is None:
-                # Its dispatcher is gone, or only out of reach: then it sends it again later.
-                await self._let_go(held, TERM)
+                # Its dispatcher is gone, or out of reach: in that case it sends the chunk again.
+                await self._release(held, TERM)
             elif answer and not held.unwanted:
                 wanted.append(held)
         if wanted:
             await self._start_chunks(wanted)
         else:
-            await self._intake.core_freed()
+            await self._intake.on_core_freed()
 
-    async def _start_chunks(self, fresh: list[Holding]) -> None:
+    async def _start_chunks(self, fresh: list[HeldChunk]) -> None:
         slot = next((slot for slot in self._slots if slot.is_idle), None)
         if slot is not None and not self._draining:
             slot.assign(fresh)
             return
         # The idle worker died between the pull and the delivery.
         for held in fresh:
-            await self._let_go(held, NAK)
+            await self._release(held, NAK)
         if not self._draining:
-            await self._intake.core_freed()
+            await self._intake.on_core_freed()
 
-    async def reported(self, held: Holding, report: bytes, last: bool) -> None:
+    async def on_report(self, held: HeldChunk, report: bytes, last: bool) -> None:
         if held.unwanted:
             if last:
-                await self._let_go(held, TERM)
+                await self._release(held, TERM)
             return
-        if len(report) > (limit := self._connection.max_payload - WORDS_BYTES):
+        if len(report) > (limit := self._connection.max_payload - ENVELOPE_BYTES):
             report = too_large(report, limit)
         head = _report_counts(report)
         self.counts.outcomes(held.head.function, head.count, (e.kind for e in head.errors))
         held.end = head.start + head.count
         held.finished = last
-        self._let_some_go.set()
+        self._released.set()
         if head.count and subjects.job_of(head.map) is not None:
-            await self._storing.store(held, report)
+            await self._stored.store(held, report)
         else:
             await self._reports.add(held, report)
 
-    async def gave_back(self, held: Holding, rest: Rest) -> None:
-        """The chunk goes on with the item in progress; ``rest`` runs elsewhere."""
-        await self._reports.add(held, encode(_nothing(held.head, rest.start, rest=rest)))
+    async def on_rest(self, held: HeldChunk, rest: Rest) -> None:
+        """Report that a chunk goes on with the item in progress only; ``rest`` runs elsewhere."""
+        await self._reports.add(held, encode(_empty_report(held.head, rest.start, rest=rest)))
         await self.flush()
 
-    async def ended(self, held: Holding, crash: Crash | None) -> None:
-        """Its worker died, or has not begun it (None): what is missing of it runs elsewhere."""
+    async def on_chunk_ended(self, held: HeldChunk, crash: Crash | None) -> None:
+        """Report the end of a chunk without a result: its missing items run elsewhere.
+
+        crash: how its worker died; None if the worker has not begun it.
+        """
         if held.unwanted:
-            await self._let_go(held, TERM)
+            await self._release(held, TERM)
             return
         if crash is not None and crash.reason != "stopped":
-            self._crashed(held.head.function, held.head.map, crash)
+            self._log_crash(held.head.function, held.head.map, crash)
         held.finished = True
-        self._let_some_go.set()
-        report = _nothing(held.head, held.end, final=Final(held.end, crash))
+        self._released.set()
+        report = _empty_report(held.head, held.end, final=Final(held.end, crash))
         await self._reports.add(held, encode(report))
 
-    def _crashed(self, function: str, map: str, crash: Crash) -> None:
-        """Count and log the end of a worker with an item."""
+    def _log_crash(self, function: str, map: str, crash: Crash) -> None:
+        """Count and log the death of a worker with an item."""
         cause = crash.reason if crash.signal is None else signal_name(crash.signal)
         self.counts.crash(function, cause)
-        hint = "; perhaps for want of memory" if cause == "SIGKILL" else ""
+        hint = "; perhaps it ran out of memory" if cause == "SIGKILL" else ""
         item = "before its first item" if crash.item is None else f"item {crash.item}"
         crashes.log(
             logging.WARNING, "%s, %s of map %s: %s%s", function, item, map, crash.message, hint
         )
 
-    def recycled(self) -> None:
+    def on_recycled(self) -> None:
         self.counts.recycled += 1
 
     async def flush(self) -> None:
         await self._reports.flush()
 
-    async def _let_go(self, held: Holding, answer: bytes) -> None:
+    async def _release(self, held: HeldChunk, answer: bytes) -> None:
         self._held.drop(held)
         await self._answer(held, answer)
 
-    async def _answer(self, held: Holding, answer: bytes) -> None:
-        """Tells the broker, for each delivery of which this was the last chunk."""
-        self._let_some_go.set()
+    async def _answer(self, held: HeldChunk, answer: bytes) -> None:
+        """Acknowledge each delivery whose last chunk this was."""
+        self._released.set()
         for lease in held.leases:
-            if lease.is_over():
+            if lease.release():
                 await self._send(lease.ack, answer)
 
-    async def _withdraw(self, held: Holding) -> None:
-        """The chunk is no longer wanted: its worker ends it, or is replaced."""
+    async def _withdraw(self, held: HeldChunk) -> None:
+        """End a chunk that is no longer wanted: by its worker, or by replacing that."""
         if held.unwanted:
             return
         held.unwanted = True
@@ -446,28 +452,28 @@ class Agent:
             slot.stop(held, self._options.withdraw_grace)
         else:
             self._claims.refuse(held)
-            await self._let_go(held, TERM)
+            await self._release(held, TERM)
 
-    # What arrives
+    # Messages
 
-    async def _receive_mail(self, message: Message) -> None:
+    async def _on_mail(self, message: Message) -> None:
         mail = _mail(message.data)
         if isinstance(mail, ClaimAnswer):
-            await self._claim_answered(mail)
+            await self._on_claim_answer(mail)
             return
-        for held in self._held.confirmed(mail.tokens):
-            self._held.heard(held.head.inbox, time.monotonic())
+        for held in self._held.confirm(mail.tokens):
+            self._held.on_answer(held.head.inbox, time.monotonic())
             await self._answer(held, ACK)
 
-    async def _claim_answered(self, answer: ClaimAnswer) -> None:
-        self._held.heard(answer.dispatcher, time.monotonic())
+    async def _on_claim_answer(self, answer: ClaimAnswer) -> None:
+        self._held.on_answer(answer.dispatcher, time.monotonic())
         for map, number in answer.unwanted:
             held = self._held.get(map, number)
             if held is not None:
                 await self._withdraw(held)
-        self._claims.answered(answer)
+        self._claims.on_answer(answer)
 
-    async def _receive_control(self, message: Message) -> None:
+    async def _on_control(self, message: Message) -> None:
         control = _control(message.data)
         if isinstance(control, Ping):
             await self.announce()
@@ -478,38 +484,38 @@ class Agent:
         for held in self._held.of_map(control.map):
             await self._withdraw(held)
 
-    async def _lost(self) -> None:
-        self._let_some_go.set()
+    async def _on_lost(self) -> None:
+        self._released.set()
 
-    async def _reconnected(self) -> None:
-        await self._intake.reconnected()
+    async def _on_reconnect(self) -> None:
+        await self._intake.on_reconnect()
         await self._claim()
         await self.announce()
 
-    # What happens by itself
+    # Periodic steps
 
     async def _every(self, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
-        """Goes on whatever happens: without leases or claims, all that is held would be lost."""
+        """Repeat a step whatever happens: without leases and claims, all chunks would be lost."""
         while True:
             await asyncio.sleep(seconds)
             try:
                 await step()
             except Exception:
-                logger.exception("a fault of the agent's own in %s; it goes on", step.__name__)
+                logger.exception("internal error in %s; the agent goes on", step.__name__)
 
     async def _beat(self) -> None:
-        """Every two seconds: claims, results that were not confirmed, presence."""
+        """Send claims, unconfirmed reports and an announcement, every two seconds."""
         now = time.monotonic()
         await self._claim()
-        await self._reports.again(now)
-        await self._storing.again(now)
+        await self._reports.send_overdue(now)
+        await self._stored.store_overdue(now)
         await self.announce()
 
     async def _claim(self) -> None:
         await self._claims.send(self._in_progress())
 
     def _in_progress(self) -> dict[Key, int | None]:
-        """The item in progress of each chunk that is computed."""
+        """Return the item in progress of each chunk that is being computed."""
         return {slot.held.key: slot.item for slot in self._slots if slot.held is not None}
 
     async def _renew_leases(self) -> None:
@@ -517,45 +523,45 @@ class Agent:
             await self._send(ack, IN_PROGRESS)
 
     async def _tick(self) -> None:
-        """Every second: lost pulls, lost callers, changed sources."""
+        """Look, once a second, for lost pulls, lost callers and changed sources."""
         now = time.monotonic()
-        for held in self._held.gone(now):
-            logger.warning("map %s: its caller is gone; it is dropped", held.head.map)
+        for held in self._held.take_abandoned(now):
+            logger.warning("map %s: its caller is gone; its chunk is dropped", held.head.map)
             await self._withdraw(held)
         await self._intake.check(now)
         if self._options.embedded or self._options.reload:
             changed = [p for p, at in self._files.items() if _modified(p) != at]
             if changed:
                 logger.info("%s changed: the workers are replaced", ", ".join(changed))
-                self._imports.changed()
+                self._imports.on_changed()
                 self._files = {path: _modified(path) for path in self._files}
                 self._warm_ups.forget()
                 for slot in self._slots:
                     await slot.replace()
 
     async def _recycle(self) -> None:
-        """Every second: worn workers."""
+        """Replace, once a second, workers that have served long enough."""
         for slot in self._slots:
             await slot.recycle()
 
     async def _send(self, subject: str, payload: bytes) -> None:
-        """Publishes, or gives up: everything that matters is sent again by a later beat."""
+        """Publish, or give up: everything that matters is sent again by a later beat."""
         try:
             await self._connection.publish(subject, payload)
         except JetmapError as error:
-            logger.debug("not sent to %s: %s", subject, error)
+            logger.debug("could not publish to %s: %s", subject, error)
 
 
-def _nothing(
+def _empty_report(
     head: ChunkHead, start: int, *, final: Final | None = None, rest: Rest | None = None
 ) -> Report:
-    """A report without outcomes."""
+    """Make a report without outcomes."""
     values = b"[]" if head.format == "json" else b"\x90"
     return Report(head.map, head.number, head.attempt, start, 0, values, [], 0.0, final, rest=rest)
 
 
 def _within(room: int, setup: Setup) -> Setup:
-    """Workers make no value and no report that the broker cannot carry."""
+    """Limit the values and reports of workers to what the broker can carry."""
     value, report = min(setup.max_value, room), min(setup.max_report, room)
     return msgspec.structs.replace(setup, max_value=value, max_report=report)
 

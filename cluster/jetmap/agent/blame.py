@@ -1,4 +1,4 @@
-"""Why a chunk ended with its worker: which item is to blame, if any."""
+"""Find the item to blame, if any, for a chunk that ended with its worker."""
 
 from __future__ import annotations
 
@@ -7,31 +7,33 @@ from dataclasses import dataclass
 from jetmap.wire.messages import Crash
 
 from .worker_process import Death
-from .worker_queue import Given
+from .worker_queue import QueueEntry
 
 
 @dataclass(frozen=True)
-class Order:
-    """Why we killed a worker, or let it go: for which item of which chunk."""
+class KillReason:
+    """The reason for which an agent killed a worker, or let it go."""
 
-    reason: str
-    given: Given | None = None
-    item: int | None = None
-    beside: str = ""  # What to say behind the timeout.
+    reason: str  # "timeout" or "stopped".
+    entry: QueueEntry | None = None  # For a timeout: the chunk,
+    item: int | None = None  # and its item.
+    beside: str = ""  # Text behind the timeout in the message.
 
 
-def crash_of(given: Given, death: Death, item: int | None, order: Order | None, host: str) -> Crash:
-    """Of the chunk in which the worker died. item: that it was in."""
-    if order is None:
+def crash_of(
+    entry: QueueEntry, death: Death, item: int | None, killed: KillReason | None, host: str
+) -> Crash:
+    """Describe the end of the chunk in which the worker died. item: the one in progress."""
+    if killed is None:
         message = f"the worker {death} in this item; its memory peaked at {_mib(death.peak_memory)}"
         return Crash(item, "died", message, death.signal, death.exit_code, death.peak_memory, host)
-    if order.reason == "timeout" and order.given is given and order.item == item is not None:
+    if killed.reason == "timeout" and killed.entry is entry and killed.item == item is not None:
         message = (
-            f"it computed for longer than its timeout of {given.held.head.timeout:g} s"
-            f"{order.beside}; its worker was replaced"
+            f"it computed for longer than its timeout of {entry.held.head.timeout:g} s"
+            f"{killed.beside}; its worker was replaced"
         )
         return Crash(item, "timeout", message, host=host)
-    # Killed for an item that it had just finished, or for none: nobody is to blame.
+    # Killed for an item that it had just finished, or for none: no item is to blame.
     return Crash(None, "stopped", "the worker was stopped", host=host)
 
 

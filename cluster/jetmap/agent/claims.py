@@ -1,4 +1,4 @@
-"""What an agent holds, claimed of the dispatchers it is of; and their answers."""
+"""Claim the chunks that this agent holds, and learn which of them are no longer wanted."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ import asyncio
 from jetmap.wire.messages import Claim, ClaimAnswer, encode
 from jetmap.wire.timing import SILENCE
 
-from .holdings import Holding, Holdings, Key
+from .holdings import HeldChunk, Holdings, Key
 from .reports import Send
 
 
 class Claims:
-    """agent, host: which it is, and where. mail: where dispatchers answer."""
+    """Claims of one agent, and the answers to them.
+
+    Args:
+        agent, host: Id of the agent, and its host.
+        mail: Subject on which dispatchers answer.
+    """
 
     def __init__(self, held: Holdings, agent: str, host: str, mail: str, send: Send) -> None:
         self._held = held
@@ -24,16 +29,16 @@ class Claims:
         self._asked: dict[Key, tuple[int, asyncio.Future[bool]]] = {}
 
     async def send(self, items: dict[Key, int | None]) -> None:
-        """Claims all that is held. items: in progress, by chunk."""
+        """Claim every chunk that is held. items: in progress, by chunk."""
         self._sent += 1
         for inbox, chunks in self._held.claims(items).items():
             claim = Claim(self._agent, self._host, self._mail, self._sent, chunks)
             await self._send(f"{inbox}.claim", encode(claim))
 
     async def ask(
-        self, chunks: list[Holding], items: dict[Key, int | None]
+        self, chunks: list[HeldChunk], items: dict[Key, int | None]
     ) -> dict[Key, bool | None]:
-        """Whether chunks are wanted; None: their dispatcher does not answer."""
+        """Ask whether chunks are wanted; None for those whose dispatcher does not answer."""
         loop = asyncio.get_running_loop()
         asked = {held.key: (self._sent + 1, loop.create_future()) for held in chunks}
         self._asked |= asked
@@ -46,15 +51,19 @@ class Claims:
                 self._asked.pop(key, None)
         return {key: answer.result() if answer.done() else None for key, answer in answers.items()}
 
-    def refuse(self, held: Holding) -> None:
-        """Nobody wants this chunk, if it is asked about."""
+    def refuse(self, held: HeldChunk) -> None:
+        """Answer a pending question about this chunk: it is not wanted."""
         _, answer = self._asked.get(held.key, (0, None))
         if answer is not None and not answer.done():
             answer.set_result(False)
 
-    def answered(self, answer: ClaimAnswer) -> None:
-        """A dispatcher wants all that it did not name, which was refused before. (An answer to
-        an earlier claim says nothing of what was asked later.)"""
+    def on_answer(self, answer: ClaimAnswer) -> None:
+        """Take in a dispatcher's answer: it wants every chunk that it did not name.
+
+        Chunks that it named were refused before this call. An answer to an earlier claim says
+        nothing
+        of chunks asked about later.
+        """
         for key, (sequence, asked) in self._asked.items():
             held = self._held.get(*key)
             ours = held is not None and held.head.inbox == answer.dispatcher

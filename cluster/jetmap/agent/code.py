@@ -1,4 +1,4 @@
-"""Which source the workers of a `jetmap up` have loaded, written down for callers to compare.
+"""Write down the source that the workers of a `jetmap up` have loaded, for callers to compare.
 
 The file lies in the user's runtime directory; only the user's own processes read or write it.
 """
@@ -17,15 +17,14 @@ logger = logging.getLogger(__name__)
 
 
 class Code(msgspec.Struct, frozen=True):
-    """functions: the module of each offered function. files: the digest of each of the user's
-    source files as the workers have loaded it; empty where they differ."""
+    """The source that workers have loaded."""
 
-    functions: dict[str, str] = {}
-    files: dict[str, str] = {}
+    functions: dict[str, str] = {}  # Module of each offered function.
+    files: dict[str, str] = {}  # Digest of each of the user's files; empty where workers differ.
 
 
 def read_code(path: Path) -> Code | None:
-    """What the workers have written down; None: nothing yet, or the file is gone."""
+    """Read what the workers have written down; None if the file is not there yet, or gone."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Code)
     except (OSError, msgspec.DecodeError):
@@ -33,14 +32,18 @@ def read_code(path: Path) -> Code | None:
 
 
 class CodeFile:
-    """Keep the file up to date as workers start. path: None keeps none."""
+    """Keep the file up to date as workers start.
+
+    Args:
+        path: Where to keep it; None keeps no file.
+    """
 
     def __init__(self, path: str | None) -> None:
         self._path = path
         self._slots: dict[int, dict[str, str]] = {}
         self._written: Code | None = None
 
-    def loaded(self, slot: int, ready: Ready) -> None:
+    def on_loaded(self, slot: int, ready: Ready) -> None:
         """Note what the worker of this slot has loaded."""
         if self._path is None:
             return

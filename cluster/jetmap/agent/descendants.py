@@ -1,7 +1,8 @@
-"""What a worker's functions started and what left its process group: ended with the worker.
+"""End the processes that a worker's functions started, even outside its process group.
 
-Each worker has a mark of its own in its environment, and what it starts inherits it, whoever
-becomes its parent. A process that clears its environment and starts a session is not found.
+Each worker has a mark of its own in its environment. Processes that it starts inherit it,
+whatever their parent becomes. A process that clears its environment and starts a session is not
+found.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ import sys
 import time
 from pathlib import Path
 
-_ROUNDS = 20  # A process may start another one while it is killed.
-_PAUSE = 0.005
+_ROUNDS = 20  # Rounds of killing, at most: a process may start another one while it is killed.
+_PAUSE = 0.005  # Seconds between two rounds.
 
 
 def end_marked(variable: str, mark: str) -> None:
-    """Kills every process that has this mark. Blocks: it looks at each process there is."""
+    """Kill every process that has this mark. Blocks: it looks at every process of the machine."""
     quiet = 0
     for _ in range(_ROUNDS):
         found = [pid for pid in _pids() if _is_marked(pid, variable, mark)]
-        # One that is just being started, or the listing has passed over, shows the next time.
+        # A process that is just being started, or that the listing missed, shows the next time.
         quiet = 0 if found else quiet + 1
         if quiet == 2:
             return
@@ -40,7 +41,7 @@ if sys.platform == "linux":
         try:
             environment = Path(f"/proc/{pid}/environ").read_bytes()
         except OSError:
-            return False  # It is gone, or another user's.
+            return False  # The process is gone, or another user's.
         return f"{variable}={mark}\0".encode() in environment
 
 else:
@@ -66,7 +67,7 @@ def _kill(pid: int, variable: str, mark: str) -> None:
             return
         fd = os.pidfd_open(pid)
         try:
-            # The number may have been another process's when its environment was read.
+            # The pid may have been another process's when its environment was read.
             if _is_marked(pid, variable, mark):
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
         finally:

@@ -1,8 +1,8 @@
-"""What an agent holds: chunks it computes, and results that nobody has confirmed yet. No I/O.
+"""The chunks that an agent holds: computed now, or reported and not confirmed yet. No I/O.
 
-A chunk is held from its delivery until the dispatcher has confirmed every part of its
-result. While it is held the agent claims it every beat, and a dispatcher that answers no
-claim for ``SILENCE`` seconds is gone.
+A chunk is held from its delivery until the dispatcher has confirmed every part of its result.
+Meanwhile the agent claims it every beat; a dispatcher that answers no claim for ``SILENCE``
+seconds is gone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from jetmap.wire.messages import ChunkHead, Held
+from jetmap.wire.messages import ChunkHead, ClaimedChunk
 from jetmap.wire.timing import BEAT, GONE_KEPT, LOOK, SILENCE
 
 Key = tuple[str, int]
@@ -18,35 +18,32 @@ Key = tuple[str, int]
 
 @dataclass
 class Lease:
-    """A delivery from the broker. ack: the subject on which it hears of it. left: chunks of
-    the message that are still held. deliveries: so far, with this one."""
+    """A delivery from the broker."""
 
-    ack: str
-    left: int
-    deliveries: int = 1
+    ack: str  # Subject that acknowledges it.
+    left: int  # Chunks of the message that are still held.
+    deliveries: int = 1  # Deliveries of this message so far, with this one.
 
-    def is_over(self) -> bool:
-        """One of its chunks is let go; whether it was the last."""
+    def release(self) -> bool:
+        """Release one chunk of the message. Returns whether it was the last."""
         self.left -= 1
         return self.left <= 0
 
 
 @dataclass
-class Holding:
-    """leases: one a delivery. end: items before it have been reported. started: whether a
-    worker was ever given it. storing: reports that the job store has not taken yet.
-    unconfirmed: tokens of what was sent of it."""
+class HeldChunk:
+    """A chunk that this agent holds."""
 
     head: ChunkHead
-    leases: list[Lease]
+    leases: list[Lease]  # One for each delivery.
     data: bytes
-    pending: int
-    end: int
-    started: bool = False
-    finished: bool = False
-    unwanted: bool = False
-    storing: int = 0
-    unconfirmed: set[int] = field(default_factory=set)
+    pending: int  # Chunks that waited behind it in its lane when it was delivered.
+    end: int  # Index of the first item that has not been reported.
+    started: bool = False  # A worker has begun it, or was about to.
+    finished: bool = False  # Its last report has been made.
+    unwanted: bool = False  # Its dispatcher has withdrawn it, or is gone.
+    storing: int = 0  # Reports that the job store has not taken yet.
+    unconfirmed: set[int] = field(default_factory=set)  # Tokens of deliveries with its reports.
 
     @property
     def key(self) -> Key:
@@ -54,25 +51,25 @@ class Holding:
 
     @property
     def is_done(self) -> bool:
-        """Whether the dispatcher has everything, so that the chunk may be acknowledged."""
+        """Whether the dispatcher has all reports, so that the chunk may be acknowledged."""
         return self.finished and not self.storing and not self.unconfirmed
 
 
 @dataclass
 class Sent:
-    """A delivery that is not confirmed. at: when it was last sent. chunks: that it tells of."""
+    """A delivery of reports that is not confirmed."""
 
     inbox: str
     delivery: bytes
-    at: float
-    chunks: list[Holding]
+    at: float  # Time of the last send.
+    chunks: list[HeldChunk]  # The chunks that it reports on.
 
 
 class Holdings:
-    """All times are seconds of one monotonic clock, given by the caller."""
+    """All chunks that an agent holds. Times are seconds of one clock, passed in by the caller."""
 
     def __init__(self) -> None:
-        self._held: dict[Key, Holding] = {}
+        self._held: dict[Key, HeldChunk] = {}
         self._sent: dict[int, Sent] = {}
         self._heard: dict[str, float] = {}  # inbox -> when its dispatcher last answered
         self._token = 0
@@ -82,28 +79,30 @@ class Holdings:
     def __len__(self) -> int:
         return len(self._held)
 
-    def __iter__(self) -> Iterator[Holding]:
+    def __iter__(self) -> Iterator[HeldChunk]:
         return iter(list(self._held.values()))
 
-    def get(self, map: str, number: int) -> Holding | None:
+    def get(self, map: str, number: int) -> HeldChunk | None:
         return self._held.get((map, number))
 
-    def of_map(self, map: str) -> list[Holding]:
+    def of_map(self, map: str) -> list[HeldChunk]:
         return [h for h in self._held.values() if h.head.map == map]
 
-    def take(self, head: ChunkHead, lease: Lease, data: bytes, pending: int, now: float) -> Holding:
-        """A delivered chunk. Delivered again while it is held, it is the same holding."""
+    def add(
+        self, head: ChunkHead, lease: Lease, data: bytes, pending: int, now: float
+    ) -> HeldChunk:
+        """Add a delivered chunk. If it is held already, the delivery is added to it."""
         held = self._held.get((head.map, head.number))
         if held is not None:
             held.leases.append(lease)
             return held
-        held = Holding(head, [lease], data, pending, head.start)
+        held = HeldChunk(head, [lease], data, pending, head.start)
         self._held[held.key] = held
         self._heard.setdefault(head.inbox, now)
         return held
 
-    def sent(self, chunks: Iterable[Holding], inbox: str, delivery: bytes, now: float) -> None:
-        """The delivery with the token that ``next_token`` gave went out, with reports of these."""
+    def on_sent(self, chunks: Iterable[HeldChunk], inbox: str, delivery: bytes, now: float) -> None:
+        """Note that a delivery went out with reports of these chunks, under the latest token."""
         self._sent[self._token] = Sent(inbox, delivery, now, list(chunks))
         for held in self._sent[self._token].chunks:
             held.unconfirmed.add(self._token)
@@ -112,8 +111,11 @@ class Holdings:
         self._token += 1
         return self._token
 
-    def confirmed(self, tokens: Iterable[int]) -> list[Holding]:
-        """The dispatcher has these. Returns what may be acknowledged now; it is let go."""
+    def confirm(self, tokens: Iterable[int]) -> list[HeldChunk]:
+        """Note that the dispatcher has these deliveries.
+
+        Returns the chunks that may be acknowledged now; they are no longer held.
+        """
         done = []
         for token in tokens:
             sent = self._sent.pop(token, None)
@@ -124,9 +126,9 @@ class Holdings:
                     done.append(held)
         return done
 
-    def drop(self, held: Holding) -> None:
-        """Lets a chunk go, with what of it is unconfirmed."""
-        # (After it was let go, the same chunk may have come again.)
+    def drop(self, held: HeldChunk) -> None:
+        """Drop a chunk, with its unconfirmed reports."""
+        # After it was dropped, the same chunk may have come again.
         if self._held.get(held.key) is held:
             del self._held[held.key]
         for token in held.unconfirmed:
@@ -138,16 +140,16 @@ class Holdings:
         if not any(h.head.inbox == held.head.inbox for h in self._held.values()):
             self._heard.pop(held.head.inbox, None)
 
-    def heard(self, inbox: str, now: float) -> None:
-        """The dispatcher of this inbox answered."""
+    def on_answer(self, inbox: str, now: float) -> None:
+        """Note that the dispatcher of this inbox has answered."""
         self._gone.pop(inbox, None)
         if inbox in self._heard:
             self._heard[inbox] = now
 
-    def gone(self, now: float) -> list[Holding]:
-        """Once a second: the chunks whose dispatcher has not answered for too long.
+    def take_abandoned(self, now: float) -> list[HeldChunk]:
+        """Return the chunks whose dispatcher has not answered for too long; called once a second.
 
-        A process that was frozen could not hear answers: its gap counts for nobody.
+        A process that was frozen could not hear answers: its gap counts against no dispatcher.
         """
         if self._looked is not None and now - self._looked > LOOK + BEAT:
             gap = now - self._looked - LOOK
@@ -159,26 +161,28 @@ class Holdings:
         return [h for h in self._held.values() if h.head.inbox in silent]
 
     def is_gone(self, inbox: str) -> bool:
-        """Whether this dispatcher was given up a moment ago, so that what of it is still in
-        the queue is not begun. (One that was only out of reach publishes it again.)"""
+        """Whether this dispatcher was given up a moment ago: its chunks are not begun.
+
+        A dispatcher that was only out of reach publishes them again.
+        """
         return inbox in self._gone
 
     def leases(self) -> list[str]:
-        """The ack subjects of all that is held, the latest of each chunk."""
+        """Return the ack subject of the latest delivery of each chunk."""
         return list({held.leases[-1].ack for held in self._held.values()})
 
-    def claims(self, items: dict[Key, int | None]) -> dict[str, list[Held]]:
-        """By dispatcher's inbox, what is held of it. items: in progress, by chunk."""
-        claims: dict[str, list[Held]] = {}
+    def claims(self, items: dict[Key, int | None]) -> dict[str, list[ClaimedChunk]]:
+        """Return the chunks held, by their dispatcher's inbox. items: in progress, by chunk."""
+        claims: dict[str, list[ClaimedChunk]] = {}
         for key, held in self._held.items():
             head = held.head
             deliveries = held.leases[-1].deliveries
-            entry = Held(head.map, head.number, head.attempt, items.get(key), deliveries)
+            entry = ClaimedChunk(head.map, head.number, head.attempt, items.get(key), deliveries)
             claims.setdefault(head.inbox, []).append(entry)
         return claims
 
-    def overdue(self, now: float) -> list[Sent]:
-        """Deliveries to send again: sent a beat ago and not confirmed."""
+    def take_overdue(self, now: float) -> list[Sent]:
+        """Return the deliveries to send again: sent a beat ago, and not confirmed."""
         again = [sent for sent in self._sent.values() if now - sent.at >= BEAT]
         for sent in again:
             sent.at = now

@@ -1,4 +1,4 @@
-"""The pull loop: keeps the pulls that ``Pulls`` decides on at the broker, and hands on chunks."""
+"""The pull loop: keep the pulls that ``Pulls`` decides on at the broker, and hand on chunks."""
 
 from __future__ import annotations
 
@@ -27,21 +27,23 @@ NAK = b"-NAK"
 
 @dataclass(frozen=True)
 class Delivered:
-    """A chunk from the broker. pending: the lane's backlog behind it."""
+    """A chunk from the broker."""
 
     data: bytes
     ack: str
     lane: AgentLane
     deliveries: int
-    pending: int
+    pending: int  # Backlog of the lane behind this chunk.
 
 
 class Intake:
-    """Takes one chunk for each idle core, and no more.
+    """Take one chunk for each idle core, and no more.
 
-    take: called with each chunk that has an idle core. renew: called when the stream or a
-    consumer seems gone; it makes what is missing and calls ``serve``. local: the offer of sealed
-    chunks, which are taken too; empty: there is none.
+    Args:
+        take: Called with each chunk that has an idle core.
+        renew: Called when the stream or a consumer seems gone: it creates what is missing, and
+            calls ``serve``.
+        local: Offer of sealed chunks, which are taken too; empty if there is none.
     """
 
     def __init__(
@@ -83,19 +85,21 @@ class Intake:
         self.stopped = False
 
     async def start(self) -> None:
-        """Subscribes. One subscription for each kind of pull: a chunk arrives under its own
-        subject, so only the subscription tells which pull it answers."""
+        """Subscribe, once for each kind of pull.
+
+        A chunk arrives under its own subject, so only the subscription tells which pull it answers.
+        """
         for lane in self._lanes:
             for wait in (True, False):
                 subject = f"{self._inbox}.{lane}.{int(wait)}.*"
                 self._subscriptions.append(
                     await self._connection.subscribe(
-                        subject, self._receiver(lane, wait), direct=True
+                        subject, self._on_message(lane, wait), direct=True
                     )
                 )
 
     async def serve(self, offer: str, epoch: str) -> None:
-        """From now on, takes the chunks of this offer."""
+        """Take the chunks of this offer from now on."""
         for lane in self._lanes:
             name = subjects.consumer(self._local if lane == subjects.LOCAL else offer, lane, epoch)
             self._subjects[lane] = (
@@ -105,19 +109,19 @@ class Intake:
             self._heard[lane] = time.monotonic()
         await self.pull()
 
-    async def core_freed(self) -> None:
-        self._pulls.core_freed()
+    async def on_core_freed(self) -> None:
+        self._pulls.on_core_freed()
         await self.pull()
 
-    def core_lost(self) -> None:
-        self._pulls.core_lost()
+    def on_core_lost(self) -> None:
+        self._pulls.on_core_lost()
 
     @property
     def idle(self) -> int:
         return self._pulls.idle
 
     async def stop(self) -> None:
-        """Takes no more; what still arrives is handed back."""
+        """Take no more chunks; hand back those that still arrive."""
         self.stopped = True
         if self._renewing is not None:
             self._renewing.cancel()
@@ -134,7 +138,7 @@ class Intake:
             await self._send(self._pulls.plan())
 
     async def check(self, now: float) -> None:
-        """Once a second: pulls that the broker seems to have lost are sent again."""
+        """Send again, once a second, the pulls that the broker seems to have lost."""
         for lane in self._lanes:
             patience = max(ANSWER_SECONDS, 2 * HEARTBEAT_SECONDS) + 1
             if self._pulls.out(lane) and now - self._heard[lane] > patience:
@@ -142,12 +146,12 @@ class Intake:
                 self._heard[lane] = now
         await self.pull()
 
-    async def reconnected(self) -> None:
-        """The broker forgets pulls with their connection."""
+    async def on_reconnect(self) -> None:
+        """Renew everything: the broker forgets pulls with their connection."""
         for lane in self._subjects:
             self._pulls.forget(lane)
         if self._renewing is not None:
-            # What it asked before the connection was lost is never answered.
+            # A request sent before the connection was lost is never answered.
             self._renewing.cancel()
             self._renewing = None
         self.renew_soon()
@@ -161,19 +165,19 @@ class Intake:
                 self._subjects[pull.lane], self._bodies[pull.wait], reply
             )
 
-    def _receiver(
+    def _on_message(
         self, lane: AgentLane, wait: bool
     ) -> Callable[[Message], Coroutine[Any, Any, None]]:
         async def receive(message: Message) -> None:
             self._heard[lane] = time.monotonic()
             if message.reply and not message.headers:
-                await self._deliver(message, lane, wait)
+                await self._on_chunk(message, lane, wait)
             else:
-                await self._status(message, lane, wait)
+                await self._on_status(message, lane, wait)
 
         return receive
 
-    async def _deliver(self, message: Message, lane: AgentLane, wait: bool) -> None:
+    async def _on_chunk(self, message: Message, lane: AgentLane, wait: bool) -> None:
         if self.stopped:
             await self._connection.publish(message.reply, NAK)
             return
@@ -182,9 +186,9 @@ class Intake:
             self.pending = pending
         behind = -1 if lane == "express" else pending
         delivered = Delivered(message.data, message.reply, lane, deliveries, behind)
-        verdict = self._pulls.delivered(lane, waited=wait)
+        verdict = self._pulls.on_delivered(lane, waited=wait)
         if lane == "main":
-            # Those that are held already go first.
+            # Chunks that are held already go first.
             self._held.append(delivered)
             if verdict is not Verdict.HOLD:
                 await self._end(self._held.popleft(), verdict)
@@ -193,8 +197,8 @@ class Intake:
         await self._settle()
 
     async def _settle(self) -> None:
-        """After each answer: what was held goes to a core or back, when that is known."""
-        while (verdict := self._pulls.held()) is not None:
+        """Hand held chunks to a core, or back to the broker, as soon as that is decided."""
+        while (verdict := self._pulls.settle_held()) is not None:
             await self._end(self._held.popleft(), verdict)
 
     async def _end(self, delivered: Delivered, verdict: Verdict) -> None:
@@ -203,14 +207,14 @@ class Intake:
         else:
             await self._connection.publish(delivered.ack, NAK)
 
-    async def _status(self, message: Message, lane: AgentLane, wait: bool) -> None:
+    async def _on_status(self, message: Message, lane: AgentLane, wait: bool) -> None:
         status = (message.headers or {}).get("Status", "")
         if status == "100":
             return
         if status == "404" and not wait:
-            self._pulls.empty(lane)
+            self._pulls.on_empty(lane)
         elif wait:
-            self._pulls.expired(lane)
+            self._pulls.on_expired(lane)
         else:
             self._pulls.forget(lane)
         text = (message.headers or {}).get("Description", "").lower()
@@ -224,18 +228,18 @@ class Intake:
         await self.pull()
 
     def renew_soon(self) -> None:
-        """Has ``renew`` called until it works."""
+        """Call ``renew`` until it succeeds."""
         if not self.stopped and (self._renewing is None or self._renewing.done()):
             self._renewing = asyncio.get_running_loop().create_task(self._renew_consumers())
 
     async def _renew_consumers(self) -> None:
-        """Until it works: makes stream and consumers anew if they are gone, and pulls again."""
+        """Create stream and consumers anew if they are gone, and pull again; try until it works."""
         delay = 0.1
         while True:
             try:
                 await self._renew()
             except JetmapError as error:
-                logger.debug("the work stream is not there yet: %s", error)
+                logger.debug("the work stream cannot be created yet: %s", error)
                 await asyncio.sleep(delay)
                 delay = min(2.0, delay * 2)
             else:
@@ -243,8 +247,10 @@ class Intake:
 
 
 def _parse_ack(subject: str) -> tuple[int, int]:
-    """Deliveries so far and the consumer's backlog, of an ack subject (ADR-15: with a domain
-    and account hash it has two tokens more, and one at its end)."""
+    """Read the number of deliveries and the consumer's backlog from an ack subject.
+
+    ADR-15: with a domain and account hash, it has two tokens more, and one at its end.
+    """
     tokens = subject.split(".")
     if len(tokens) == 9:
         return int(tokens[4]), int(tokens[8])

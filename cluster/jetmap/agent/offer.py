@@ -1,4 +1,4 @@
-"""What an agent offers: its functions under one name, and where their chunks are found."""
+"""An agent's offer: its functions under one name, and the consumers of their chunks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def brief(presence: Presence) -> Presence:
-    """An announcement without documents and schemas, for a broker with small messages."""
+    """Shorten an announcement for a broker with small messages: no documents, no schemas."""
     functions = [
         msgspec.structs.replace(f, doc="", item={}, value={}, kwargs={}, untyped=[])
         for f in presence.functions
@@ -32,8 +32,13 @@ def brief(presence: Presence) -> Presence:
 
 
 class Offer:
-    """name: the digest that names the queue group; empty until a worker is ready. rank: orders
-    offers by age. epoch: of the work stream."""
+    """The offer of one agent.
+
+    Attributes:
+        name: Digest that names the queue group; empty until a worker is ready.
+        rank: Order of offers by age.
+        epoch: Epoch of the work stream.
+    """
 
     def __init__(self, connection: Broker, options: AgentOptions) -> None:
         self.name = ""
@@ -49,28 +54,28 @@ class Offer:
             max_messages=options.work_max_messages,
             max_bytes=options.work_max_bytes,
         )
-        self._written = ("", "")  # Name and epoch that the bucket knows of.
-        self._said = ""
+        self._written = ("", "")  # Name and epoch as last written to the bucket.
+        self._last_error = ""
         self._changing = asyncio.Lock()
 
     async def find_stream(self, patience: float = 0.0) -> None:
-        """Makes the work stream if it is missing. Raises BrokerUnreachable, TopologyMismatch."""
+        """Create the work stream if it is missing. Raises BrokerUnreachable, TopologyMismatch."""
         self.epoch = await pool_streams.ensure_stream(
             self._connection, self._options.pool, self._stream, patience=patience
         )
 
     async def find_consumers(self) -> None:
-        """Makes what is missing of the stream and of this offer's consumers."""
+        """Create the work stream and this offer's consumers if they are missing."""
         await self.find_stream()
         pool, local = self._options.pool, self._options.local
         await pool_streams.ensure_consumers(self._connection, pool, self.name, self.epoch)
         if local:
             await pool_streams.ensure_local_consumer(self._connection, pool, local, self.epoch)
 
-    def take(self, ready: Ready) -> bool:
-        """A worker has these functions. Returns whether the offer has another name now.
+    def update(self, ready: Ready) -> bool:
+        """Take in the functions of a worker. Returns whether the offer has a new name.
 
-        An embedded offer grows, under one name; elsewhere a new version is another offer.
+        An embedded offer grows under one name; elsewhere a new version is another offer.
         """
         functions = {function.name: function for function in ready.functions}
         version = self._options.version or ready.source
@@ -85,7 +90,7 @@ class Offer:
         return renamed
 
     async def keep(self) -> bool:
-        """Writes the offer down, unless the broker has it. Returns whether it had not."""
+        """Write the offer to the broker unless it is there. Returns whether it was missing."""
         if not self.name or self._written == (self.name, self.epoch):
             return False
         async with self._changing:
@@ -98,7 +103,7 @@ class Offer:
         schemas = [self.functions[name] for name in sorted(self.functions)]
         content = msgspec.json.encode([self.version, schemas], order="sorted")
         if self._options.setup.trust:
-            # Chunks that bring their function must reach no other, nor another Python.
+            # Chunks that bring their function must reach only agents that trust it, of this Python.
             content += b"trusts" + pickles().encode()
         return hashlib.sha256(content).hexdigest()[:12]
 
@@ -110,6 +115,6 @@ class Offer:
             )
             self._written = place
         except JetmapError as error:
-            log = logger.debug if self._said == str(error) else logger.warning
-            log("the offer could not be written down: %s", error)
-            self._said = str(error)
+            log = logger.debug if self._last_error == str(error) else logger.warning
+            log("the offer could not be written to the broker: %s", error)
+            self._last_error = str(error)

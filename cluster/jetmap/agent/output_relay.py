@@ -1,9 +1,9 @@
-"""What workers print past ``sys.stdout``: C code, child processes, the interpreter's last words.
+"""Relay output that bypasses ``sys.stdout``: of C code, child processes, a dying interpreter.
 
 A function's own prints go to the agent's stderr directly, cut and marked by the worker
-(``worker/output.py``). All else that reaches a worker's descriptors 1 and 2 comes here by a pipe
-and is marked with the item that the worker is in when it arrives. A thread does that, because
-whoever reads the agent's stderr may be slow.
+(``worker/output.py``). All other output to a worker's descriptors 1 and 2 comes here through a
+pipe, and is marked with the item in progress when it arrives. A thread does this, because the
+reader of the agent's stderr may be slow.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from collections.abc import Callable, Sequence
 from jetmap.worker.lines import SHOW_SECONDS, Budget, Lines
 from jetmap.worker.output import write_all
 
-READ_BYTES = 65_536
+READ_BYTES = 65_536  # Bytes to read at once.
 
 
 class WorkerOutput:
-    """One worker's pipe.
+    """The pipe of one worker.
 
     Attributes:
-        sink: The end that the worker gets; closed by ``started``.
-        mark: Called for the mark of what arrives.
+        sink: The worker's end; closed here by ``started``.
+        mark: Called for the mark of output that arrives.
     """
 
     def __init__(self, relay: OutputRelay, rate: int) -> None:
@@ -39,27 +39,27 @@ class WorkerOutput:
         self._relay = relay
 
     def discard(self) -> None:
-        """There is no worker."""
+        """Close both ends: the worker could not be started."""
         os.close(self.sink)
         os.close(self.source)
 
     def started(self) -> None:
-        """The worker has its end."""
+        """Close the worker's end here, and begin to relay."""
         os.close(self.sink)
-        self._relay.order(lambda: self._relay.add(self))
+        self._relay.submit(lambda: self._relay.add(self))
 
     def end(self, mark: str, last_words: Sequence[bytes]) -> None:
-        """The worker is dead: write what it left, and then the lines that it did not finish."""
+        """Write what a dead worker left, and then its unfinished lines."""
         self.mark = lambda: mark
-        self._relay.order(lambda: self._relay.finish(self, last_words))
+        self._relay.submit(lambda: self._relay.finish(self, last_words))
 
 
 class OutputRelay:
-    """Passes on what workers print to ``target``, from a thread of its own."""
+    """Pass on the output of workers to the descriptor ``target``, in a thread."""
 
     def __init__(self, target: int) -> None:
         self.target = target
-        self._orders: deque[Callable[[], None]] = deque()
+        self._calls: deque[Callable[[], None]] = deque()
         self._source, self._waker = os.pipe()
         os.set_blocking(self._source, False)
         os.set_blocking(self._waker, False)
@@ -68,13 +68,13 @@ class OutputRelay:
         threading.Thread(target=self._run, name="worker-output", daemon=True).start()
 
     def open(self, rate: int) -> WorkerOutput:
-        """A pipe for one worker, which may print ``rate`` bytes a second."""
+        """Make a pipe for one worker, which may print ``rate`` bytes a second."""
         return WorkerOutput(self, rate)
 
-    def order(self, call: Callable[[], None]) -> None:
-        """Have the thread do this; any thread may ask."""
-        self._orders.append(call)
-        with contextlib.suppress(BlockingIOError):  # It is awake then.
+    def submit(self, call: Callable[[], None]) -> None:
+        """Have the relay's thread make this call; any thread may submit one."""
+        self._calls.append(call)
+        with contextlib.suppress(BlockingIOError):  # The pipe is full, so the thread is awake.
             os.write(self._waker, b"x")
 
     # In the thread
@@ -106,8 +106,8 @@ class OutputRelay:
                     self._selector.unregister(key.fd)
                 elif key.data.lines.unfinished:
                     unfinished.add(key.data)
-            while self._orders:
-                self._orders.popleft()()
+            while self._calls:
+                self._calls.popleft()()
             now = time.monotonic()
             for output in [one for one in unfinished if now - one.last_at >= SHOW_SECONDS]:
                 unfinished.remove(output)
@@ -133,12 +133,12 @@ _relay: OutputRelay | None = None
 
 
 def output_relay() -> OutputRelay:
-    """This process's relay to its stderr; made when first asked for."""
+    """Return this process's relay to its stderr, made at the first call."""
     global _relay
     if _relay is None:
         try:
             target = os.dup(2)
-        except OSError:  # It was started without.
+        except OSError:  # This process was started without a stderr.
             target = os.open(os.devnull, os.O_WRONLY)
         _relay = OutputRelay(target)
     return _relay

@@ -1,16 +1,16 @@
-"""Which pulls an agent has out, for how many idle cores. No I/O.
+"""Decide which pulls an agent sends for its idle cores. No I/O.
 
-An idle core asks the express lane first (an answer comes at once, full or empty), then the
-main lane; while the express lane is known to be quiet it asks both at once, and what the main
-lane brings is held until the express lane has answered too. Where both are empty it parks a
-pull at each, to be answered when something comes. A pull that is parked says that its lane is
-empty, so the next core need not ask. A pull may outlast the core that it was for; what it then
-brings is handed back at once, so that no chunk waits at a busy core.
+An idle core asks the express lane first, which answers at once, full or empty, and then the main
+lane. While the express lane is known to be quiet, the core asks both at once, and a chunk from the
+main lane is held until the express lane has answered too. If both are empty, the core parks a pull
+at each, to be answered when a chunk comes. A parked pull shows that its lane is empty, so the next
+core need not ask. A pull may outlast the core that it was sent for; its chunk is then handed back
+at once, so that no chunk waits at a busy core.
 
-The agent of a `jetmap up` has a third lane, of sealed chunks that only it may take. It and the
-other two take turns: after a chunk of theirs the next idle core asks the local lane first, after a
-local chunk it asks them first. One pull stays parked at an empty local lane, so that the turns
-cost nothing while nobody uses it.
+The agent of a `jetmap up` has a third lane, of sealed chunks that only it may take. That lane and
+the other two take turns: after a chunk of theirs the next idle core asks the local lane first, and
+the reverse. One pull stays parked at an empty local lane, so that the turns cost nothing while
+the lane is not used.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from jetmap.wire.subjects import LOCAL
 
 AgentLane = Lane | Literal["local"]
 
-# A flood of short maps must leave the main lane a share: after this many express chunks in a
-# row the next idle core looks at the main lane first.
+# Express chunks in a row after which the next idle core asks the main lane first: a flood of short
+# maps must leave that lane a share.
 EXPRESS_RUN = 8
 
 
 @dataclass(frozen=True)
 class Pull:
-    """One pull to send. wait: park it until something comes; else it is answered at once."""
+    """One pull to send."""
 
     lane: AgentLane
-    wait: bool
+    wait: bool  # Park it until a chunk comes; otherwise it is answered at once.
 
 
 class Verdict(Enum):
-    """What to do with a chunk that came. HOLD: until ``held`` says which of the others."""
+    """What to do with a chunk that came. HOLD: wait for ``settle_held``."""
 
     TAKE = auto()
     HOLD = auto()
@@ -56,7 +56,14 @@ class _LanePulls:
 
 
 class Pulls:
-    """idle: cores that have nothing to do and may be given a chunk. local: there is such a lane."""
+    """The pulls of one agent.
+
+    Args:
+        local: Whether there is a local lane.
+
+    Attributes:
+        idle: Cores that may be given a chunk.
+    """
 
     def __init__(self, *, local: bool = False) -> None:
         self.idle = 0
@@ -65,25 +72,25 @@ class Pulls:
             self._lanes[LOCAL] = _LanePulls()
         self._local_turn = local  # The next idle core asks the local lane first.
         self._local_empty = False  # That lane's last answer.
-        self._past_express = 0  # Idle cores that have heard that the express lane is empty.
+        self._past_express = 0  # Idle cores that found the express lane empty.
         self._express_run = 0
-        self._known_empty = False  # The main lane has just said so.
+        self._known_empty = False  # The main lane has just answered that it is empty.
         self._quiet = False  # The express lane's last answer was that it is empty.
         self._held = 0  # Chunks of the main lane that wait for the express lane's answer.
 
-    def core_freed(self) -> None:
+    def on_core_freed(self) -> None:
         self.idle += 1
         if self._express_run >= EXPRESS_RUN:
             self._express_run = 0
             self._past_express += 1
 
-    def core_lost(self) -> None:
-        """An idle core went away (its worker died, or the agent is draining)."""
+    def on_core_lost(self) -> None:
+        """Take in that an idle core went away: its worker died, or the agent is draining."""
         self.idle -= 1
         self._settle()
 
     def plan(self) -> list[Pull]:
-        """The pulls to send now; they count as sent."""
+        """Return the pulls to send now, which count as sent."""
         express, main = self._lanes["express"], self._lanes["main"]
         pulls = self._ask_local()
         idle = self.idle - (self._lanes[LOCAL].asked if LOCAL in self._lanes else 0)
@@ -91,7 +98,7 @@ class Pulls:
         past = idle if self._quiet else express.parked + self._past_express
         pulls += self._cover("main", min(idle, past) - main.out - self._held)
         self._known_empty = False
-        # Who waits at the main lane, and only there, waits at the express lane too.
+        # A core that waits at the main lane, and only there, waits at the express lane too.
         waiting = max(0, self._past_express - main.asked)
         self._past_express -= waiting
         express.parked += waiting
@@ -104,7 +111,7 @@ class Pulls:
         return self._cover(LOCAL, self.idle - local.out)
 
     def _park_local(self) -> list[Pull]:
-        """Wait at the local lane where cores wait at the main one; once it is empty, always."""
+        """Wait at the local lane where cores wait at the main one, and always once it is empty."""
         local = self._lanes.get(LOCAL)
         if local is None or local.asked:
             return []
@@ -122,8 +129,8 @@ class Pulls:
             lane.asked += cores
         return [Pull(name, wait)] * cores
 
-    def delivered(self, lane: AgentLane, *, waited: bool) -> Verdict:
-        """A chunk came: is a core idle for it?"""
+    def on_delivered(self, lane: AgentLane, *, waited: bool) -> Verdict:
+        """Decide on a chunk that came: whether a core is idle for it."""
         self._answered(lane, waited)
         if lane == LOCAL:
             self._local_empty = False
@@ -135,7 +142,7 @@ class Pulls:
             return Verdict.TAKE
         if lane == "main":
             self._held += 1
-            return self.held() or Verdict.HOLD
+            return self.settle_held() or Verdict.HOLD
         self._quiet = False
         if self.idle <= 0:
             return Verdict.BACK
@@ -145,10 +152,10 @@ class Pulls:
         self._settle()
         return Verdict.TAKE
 
-    def held(self) -> Verdict | None:
-        """What becomes of the first chunk that is held; None: there is none, or it waits.
+    def settle_held(self) -> Verdict | None:
+        """Decide on the first chunk that is held; None if there is none, or it must wait longer.
 
-        To be called after each event until it says None.
+        Call it after each event until it returns None.
         """
         if not self._held:
             return None
@@ -165,8 +172,8 @@ class Pulls:
         self._settle()
         return Verdict.TAKE
 
-    def empty(self, lane: AgentLane) -> None:
-        """A question was answered with 'nothing there'; ``plan`` says what to ask next."""
+    def on_empty(self, lane: AgentLane) -> None:
+        """Take in that a lane had nothing; ``plan`` then says what to ask next."""
         self._answered(lane, waited=False)
         if lane == LOCAL:
             self._local_empty, self._local_turn = True, False
@@ -177,12 +184,12 @@ class Pulls:
         else:
             self._known_empty = True
 
-    def expired(self, lane: AgentLane) -> None:
-        """A parked pull ended with nothing."""
+    def on_expired(self, lane: AgentLane) -> None:
+        """Take in that a parked pull ended without a chunk."""
         self._answered(lane, waited=True)
 
     def forget(self, lane: AgentLane) -> None:
-        """Nothing was heard of this lane's pulls for too long: they count as lost."""
+        """Count this lane's pulls as lost: they were not answered for too long."""
         self._lanes[lane].asked = self._lanes[lane].parked = 0
         if lane == LOCAL:
             self._local_empty = False

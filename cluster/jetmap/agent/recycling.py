@@ -1,4 +1,4 @@
-"""Replacing a worker that has served long enough: by one that is warm before it goes."""
+"""Replace workers that have served long enough, by successors that are warm before they go."""
 
 from __future__ import annotations
 
@@ -16,31 +16,38 @@ RESTART_PAUSES = (0.5, 30.0)
 
 
 class Recycling:
-    """start: starts a worker. failed: told when a successor could not start; the old worker stays,
-    and after a pause that grows there is another attempt."""
+    """The successor of one slot's worker.
+
+    When a successor cannot start, the old worker stays, and another attempt follows after a pause
+    that grows.
+
+    Args:
+        start: Starts a worker.
+        on_failure: Called when a successor could not start.
+    """
 
     def __init__(
         self,
         options: AgentOptions,
         start: Callable[[], Awaitable[WorkerProcess]],
-        failed: Callable[[StartFailed], Awaitable[None]],
+        on_failure: Callable[[StartFailed], Awaitable[None]],
     ) -> None:
         self._options = options
         self._start = start
-        self._failed = failed
+        self._on_failure = on_failure
         self._successor: WorkerProcess | None = None
-        self._turn = 0  # Of successors; one that is started for an earlier turn is not wanted.
+        self._turn = 0  # Number of the current turn; a successor of an earlier turn is not wanted.
         self._starting = False
         self._backoff = Backoff(*RESTART_PAUSES)
         self._not_before = 0.0
 
     @property
     def is_warm(self) -> bool:
-        """Whether there is a successor that has said that it is ready."""
+        """Whether there is a successor that is ready."""
         return self._successor is not None and self._successor.is_warm
 
     def has_served(self, chunks: int) -> bool:
-        """Whether a worker has ended as many chunks as it shall."""
+        """Whether a worker has ended as many chunks as it may."""
         limit = self._options.recycle_chunks
         return limit is not None and chunks >= limit
 
@@ -51,8 +58,8 @@ class Recycling:
             return True
         return size is not None and worker.memory() >= size
 
-    async def look(self, is_spent: Callable[[], bool]) -> None:
-        """Starts a successor if the worker is spent; gives up one that could not start."""
+    async def check(self, is_spent: Callable[[], bool]) -> None:
+        """Start a successor if the worker is spent; give up one that could not start."""
         successor = self._successor
         if successor is not None:
             if successor.has_failed:
@@ -76,7 +83,7 @@ class Recycling:
             await successor.end()
 
     def take(self) -> WorkerProcess | None:
-        """The successor, if there is one that may serve; it is the caller's from now on."""
+        """Return the successor, if there is one that may serve; the caller then owns it."""
         if self._successor is None or self._successor.has_failed:
             return None
         if self.is_warm:
@@ -87,7 +94,7 @@ class Recycling:
         return successor
 
     async def drop(self) -> None:
-        """Ends the successor, as when it has imported what has changed since."""
+        """End the successor, for example because its source has changed."""
         self._turn += 1
         self._backoff.reset()
         self._not_before = 0.0
@@ -97,4 +104,4 @@ class Recycling:
 
     async def _give_up(self, failure: StartFailed) -> None:
         self._not_before = time.monotonic() + self._backoff.grow()
-        await self._failed(failure)
+        await self._on_failure(failure)

@@ -1,4 +1,4 @@
-"""Reports on their way to dispatchers: gathered, sent, and sent again until confirmed."""
+"""Gather reports, send them to their dispatchers, and send them again until confirmed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import msgspec
 from jetmap.wire import arrays
 from jetmap.wire.messages import ErrorRecord, ForwardedDelivery, Report, encode
 
-from .holdings import Holding, Holdings
+from .holdings import HeldChunk, Holdings
 
-DELIVERY_BYTES = 262_144  # Reports share a message up to this size.
+DELIVERY_BYTES = 262_144  # Bytes of reports that share a message, at most.
 
 Send = Callable[[str, bytes], Awaitable[None]]
 
@@ -21,8 +21,14 @@ _report = msgspec.msgpack.Decoder(Report).decode
 
 
 class Reports:
-    """agent: its id. mail: where dispatchers confirm. send: publishes, or gives up. room: bytes
-    of reports that the broker's largest message takes."""
+    """The reports of one agent on their way.
+
+    Args:
+        agent: Id of the agent.
+        mail: Subject on which dispatchers confirm.
+        send: Publishes, or gives up.
+        room: Bytes of reports that the broker's largest message takes.
+    """
 
     def __init__(
         self, held: Holdings, agent: str, mail: str, send: Send, room: Callable[[], int]
@@ -32,18 +38,18 @@ class Reports:
         self._mail = mail
         self._send = send
         self._room = room
-        self._gathered: dict[tuple[str, int], list[tuple[Holding, bytes]]] = {}
+        self._gathered: dict[tuple[str, int], list[tuple[HeldChunk, bytes]]] = {}
         self._bytes = 0
 
-    async def add(self, held: Holding, report: bytes) -> None:
-        """A report goes out with others that go to the same dispatcher: see ``flush``."""
+    async def add(self, held: HeldChunk, report: bytes) -> None:
+        """Queue a report, to go out by ``flush`` with others for the same dispatcher."""
         if self._bytes + len(report) > min(DELIVERY_BYTES, self._room()):
             await self.flush()
         self._gathered.setdefault((held.head.inbox, held.pending), []).append((held, report))
         self._bytes += len(report)
 
     async def flush(self) -> None:
-        """Sends the reports that were gathered, one message for each dispatcher."""
+        """Send the reports that were gathered, one message for each dispatcher."""
         if not self._gathered:
             return
         gathered, self._gathered, self._bytes = self._gathered, {}, 0
@@ -52,22 +58,24 @@ class Reports:
             token = self._held.next_token()
             raw = [msgspec.Raw(report) for _, report in reports]
             delivery = encode(ForwardedDelivery(self._agent, self._mail, token, pending, raw))
-            self._held.sent([held for held, _ in reports], inbox, delivery, now)
+            self._held.on_sent([held for held, _ in reports], inbox, delivery, now)
             await self._send(f"{inbox}.result", delivery)
 
-    async def again(self, now: float) -> None:
-        """Every beat: what nobody has confirmed for a beat is sent again."""
-        for sent in self._held.overdue(now):
+    async def send_overdue(self, now: float) -> None:
+        """Send again, every beat, the deliveries that have not been confirmed for a beat."""
+        for sent in self._held.take_overdue(now):
             await self._send(f"{sent.inbox}.result", sent.delivery)
 
 
 def too_large(report: bytes, limit: int) -> bytes:
-    """Instead of a report that the broker cannot carry: it has been replaced, since the worker
-    started, by one that takes less."""
+    """Replace a report that the broker cannot carry by one that fails its items.
+
+    The broker was replaced, after the worker started, by one with a smaller largest message.
+    """
     decoded = _report(report)
     message = (
         f"the result takes {len(report):,} bytes; the broker now takes {limit:,}: raise "
-        "max_payload on the NATS server, or start the workers again, which learn it"
+        "max_payload on the NATS server, or restart the workers, which then learn the limit"
     )
     indices = range(decoded.start, decoded.start + decoded.count)
     decoded.errors = [ErrorRecord(i, "unencodable", "ValueError", message) for i in indices]

@@ -1,4 +1,4 @@
-"""Outcomes of jobs: stored first, then told to the dispatcher, without their values."""
+"""Store the outcomes of jobs first, then report them to the dispatcher without their values."""
 
 from __future__ import annotations
 
@@ -16,32 +16,34 @@ from jetmap.nats.errors import JetStreamError, checked, lacks_room
 from jetmap.wire import subjects
 from jetmap.wire.messages import Report, encode
 
-from .holdings import Holding
+from .holdings import HeldChunk
 
 logger = logging.getLogger(__name__)
 
-OVERDUE = 3.0  # Seconds without the broker's word on a report, before it is stored again.
+OVERDUE = 3.0  # Seconds without an ack after which a report is stored again.
 
 SILENT_SENDS = 2  # Attempts without an answer, after which one report tries for all.
 
-QUIET_SECONDS = 30.0  # Between warnings.
+QUIET_SECONDS = 30.0  # Seconds between two warnings.
 
 _report = msgspec.msgpack.Decoder(Report).decode
 
 
 @dataclass
 class _Unstored:
-    held: Holding
+    held: HeldChunk
     report: bytes
     at: float
-    sends: int = 0  # Without an answer.
+    sends: int = 0  # Attempts without an answer.
 
 
-class Storing:
-    """Appends reports to the streams of their jobs.
+class StoredReports:
+    """Append reports to the streams of their jobs.
 
-    told: called with each report that is stored, its values left out. What is stored twice does
-    no harm: the first outcome of an item wins.
+    A report that is stored twice does no harm: the first outcome of an item wins.
+
+    Args:
+        on_stored: Called with each report that is stored, without its values.
     """
 
     def __init__(
@@ -49,13 +51,13 @@ class Storing:
         connection: Broker,
         pool: str,
         inbox: str,
-        told: Callable[[Holding, bytes], Awaitable[None]],
+        on_stored: Callable[[HeldChunk, bytes], Awaitable[None]],
         flush: Callable[[], Awaitable[None]],
     ) -> None:
         self._connection = connection
         self._pool = pool
         self._inbox = f"{inbox}.stored"
-        self._told = told
+        self._on_stored = on_stored
         self._flush = flush
         self._numbers = itertools.count()
         self._unstored: dict[int, _Unstored] = {}
@@ -65,7 +67,7 @@ class Storing:
 
     async def start(self) -> None:
         self._subscription = await self._connection.subscribe(
-            f"{self._inbox}.*", self._answered, direct=True
+            f"{self._inbox}.*", self._on_ack, direct=True
         )
         self._connection.on_reconnect(self._on_reconnect)
 
@@ -73,16 +75,16 @@ class Storing:
         if self._subscription is not None:
             await self._subscription.unsubscribe()
 
-    async def store(self, held: Holding, report: bytes) -> None:
-        """Stores a report, and has it told when that is done."""
+    async def store(self, held: HeldChunk, report: bytes) -> None:
+        """Store a report; ``on_stored`` follows when that is done."""
         held.storing += 1
         number = next(self._numbers)
         self._unstored[number] = _Unstored(held, report, time.monotonic())
         if not self._holds_back:
             await self._append(number)
 
-    async def again(self, now: float) -> None:
-        """Every beat: what the broker said nothing of, or refused, is stored again."""
+    async def store_overdue(self, now: float) -> None:
+        """Store again, every beat, the reports that the broker refused or did not acknowledge."""
         for number, unstored in list(self._unstored.items()):
             if unstored.held.unwanted:
                 del self._unstored[number]
@@ -101,7 +103,7 @@ class Storing:
                     return  # One report tries whether there is room for all.
 
     async def _may_try(self) -> bool:
-        """Whether a report may try for room: not while records need what is kept for them."""
+        """Whether a report may try for room: not while records need the room kept for them."""
         try:
             stream = subjects.job_stream(self._pool, "SPARE")
             info = await self._connection.api(f"STREAM.INFO.{stream}")
@@ -120,8 +122,8 @@ class Storing:
         except JetmapError as error:
             logger.debug("job %s: outcomes not stored yet: %s", job, error)
 
-    async def _answered(self, message: Message) -> None:
-        """The broker's word on a report."""
+    async def _on_ack(self, message: Message) -> None:
+        """Take in the broker's ack of a report, or its refusal."""
         number = int(message.subject.rsplit(".", 1)[1])
         if (answered := self._unstored.get(number)) is not None:
             answered.sends = 0
@@ -132,7 +134,7 @@ class Storing:
             self._warn(str(error))
             return
         if not stored:
-            return  # No responders: there is no stream, or no leader, at the moment.
+            return  # No responders: the stream is missing, or has no leader, at the moment.
         if self._holds_back:
             self._let_all_try()
         unstored = self._unstored.pop(number, None)
@@ -144,17 +146,17 @@ class Storing:
             return
         report = _report(unstored.report)
         report.stored, report.size, report.values = stored, len(report.values), b""
-        await self._told(held, encode(report))
+        await self._on_stored(held, encode(report))
         await self._flush()
 
     async def _on_reconnect(self) -> None:
-        """What was sent to the broker before may be lost; it may have been full then."""
+        """Store every waiting report again: the broker may have lost it, or been full before."""
         self._let_all_try()
 
     def _let_all_try(self) -> None:
         self._holds_back = False
         for waiting in self._unstored.values():
-            waiting.at = 0.0  # All of them at the next beat.
+            waiting.at = 0.0  # Store it at the next beat.
             waiting.sends = 0
 
     def _warn(self, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""How long a function may take to load what it needs, at its first call in a worker. No clock."""
+"""The time that a function may take, at its first call in a worker, to load things. No clock."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ class WarmUps:
     """The allowance of each function of one agent, beside the timeout of its item.
 
     A lazy import or a model is loaded in the first item that a fresh worker computes, and often
-    takes longer than an item may. So that item gets ``most`` seconds more, until one such
-    allowance has run out: from then on it gets what warming up was measured to take, which is
-    nothing where it never succeeded. A function that hangs costs ``most`` once.
+    takes longer than an item may. So that item may take ``most`` seconds more, until one such
+    allowance has run out. From then on the allowance is the longest warm-up measured, which is zero
+    for a function that never succeeded: a function that hangs costs ``most`` only once.
 
     Args:
         most: Seconds of an allowance (setting start_timeout).
@@ -21,18 +21,18 @@ class WarmUps:
         self._expired: set[str] = set()
 
     def allowance(self, function: str) -> float:
-        """Seconds that a first item gets on top of its timeout."""
+        """Return the seconds that a first item may take on top of its timeout."""
         if function in self._expired:
             return self._measured.get(function, 0.0)
         return self._most
 
-    def warmed(self, function: str, seconds: float) -> None:
-        """A first call ended; it took this long."""
+    def on_warmed(self, function: str, seconds: float) -> None:
+        """Take in that a first call ended after ``seconds``."""
         measured = max(seconds, self._measured.get(function, 0.0))
         self._measured[function] = min(measured, self._most)
 
-    def expired(self, function: str) -> str:
-        """An allowance ran out. Returns what to say of it, behind the timeout of the item."""
+    def on_expired(self, function: str) -> str:
+        """Take in that an allowance ran out. Returns text to put behind the timeout of the item."""
         given = self.allowance(function)
         was_new = function not in self._expired
         self._expired.add(function)
@@ -51,6 +51,6 @@ class WarmUps:
         )
 
     def forget(self) -> None:
-        """The functions are others now: their source has changed."""
+        """Forget everything: the source has changed, and the functions with it."""
         self._measured.clear()
         self._expired.clear()

@@ -1,4 +1,4 @@
-"""Watches over what a worker is in: an item that takes too long, a chunk that others wait for."""
+"""Watch a worker's chunk: for an item that takes too long, and for items that others could take."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from collections.abc import Callable
 
 from jetmap.worker.progress import Progress
 
-# Small chunks travel together because each takes a moment (five milliseconds, all of them).
+# Seconds in one small chunk after which those behind it are handed back. Small chunks travel
+# together because all of them should take five milliseconds.
 JAM_SECONDS = 0.05
-AGAIN_SECONDS = 0.005  # At least, from one look at a chunk's budget to the next.
-LOOK_SECONDS = 0.5  # At most, from one look at an item to the next.
-FROZEN_SECONDS = 0.5  # By which a look is late if this process was frozen.
+AGAIN_SECONDS = 0.005  # Seconds between two looks at a chunk's budget, at least.
+LOOK_SECONDS = 0.5  # Seconds between two looks at an item, at most.
+FROZEN_SECONDS = 0.5  # Seconds by which a look is late if this process was frozen.
 
 
 class _Watch:
-    """Looks again and again, until it is cancelled."""
+    """A watch that looks again and again, until it is cancelled."""
 
     def __init__(self, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
@@ -31,17 +32,21 @@ class _Watch:
             self._timer = self._loop.call_later(seconds, self._look)
 
     def _seconds_left(self) -> float:
-        """Seconds until the next look; 0: none."""
+        """Return the seconds until the next look; 0 ends the watch."""
         raise NotImplementedError
 
 
 class Deadline(_Watch):
-    """passed: called when an item of the worker's chunk ``number`` computes for longer than
-    ``timeout`` seconds, with its index and whether it was the function's first in the worker;
-    that one may take ``allowance`` seconds more, which is asked at each look.
+    """Watch for an item of one chunk that computes for longer than its timeout.
 
-    While this process was frozen, its worker may have been so too, as where a container is
-    paused: that time is not the item's.
+    Time for which this process was frozen does not count: its worker may have been frozen too, as
+    when a container is paused.
+
+    Args:
+        number: Number of the worker's chunk.
+        timeout: Seconds that an item may take.
+        passed: Called with the item's index, and whether it was its function's first in the worker.
+        allowance: Seconds more for such a first item; asked at each look.
     """
 
     def __init__(
@@ -58,8 +63,8 @@ class Deadline(_Watch):
         self._passed = passed
         self._allowance = allowance
         self._looked = time.monotonic()
-        self._started = 0  # Of the item that was in progress at the last look.
-        self._frozen = 0.0  # Seconds of it.
+        self._started = 0  # Start of the item that was in progress at the last look.
+        self._frozen = 0.0  # Seconds of that item for which this process was frozen.
         super().__init__(min(timeout, LOOK_SECONDS))
 
     def _seconds_left(self) -> float:
@@ -84,10 +89,15 @@ class Deadline(_Watch):
 
 
 class Overrun(_Watch):
-    """spent: called once when the worker may begin no further item of its chunk ``number`` and is
-    still in one. start: the index of the chunk's first item. budget: seconds it has at least.
+    """Watch for a chunk whose budget is spent while it is still in an item.
 
     The worker itself gives items back only between two of them.
+
+    Args:
+        number: Number of the worker's chunk.
+        start: Index of the chunk's first item.
+        budget: Seconds that the chunk has at least.
+        spent: Called once, when the worker may begin no further item and is still in one.
     """
 
     def __init__(
@@ -107,10 +117,10 @@ class Overrun(_Watch):
     def _seconds_left(self) -> float:
         begun, item = self._progress.begun, self._progress.item
         if begun > self._number:
-            return 0  # The worker's word that it has ended this one is on its way.
+            return 0  # The worker has ended this chunk; its frame is on its way.
         due = 0.0 if item is None else self._progress.due(item - self._start)
         if begun < self._number or not due:
-            return AGAIN_SECONDS  # It is still decoded, or its function imported.
+            return AGAIN_SECONDS  # The chunk is being decoded, or its function imported.
         if (left := due - time.monotonic()) > 0:
             return max(AGAIN_SECONDS, left)
         self._spent()
@@ -118,8 +128,13 @@ class Overrun(_Watch):
 
 
 class Jam(_Watch):
-    """jammed: called once when the worker has been in one chunk for ``JAM_SECONDS``, at most
-    twice that. number: of the chunk that it begins now."""
+    """Watch for a small chunk that takes long while others wait behind it in the same worker.
+
+    Args:
+        number: Number of the chunk that the worker begins now.
+        jammed: Called once, when the worker has been in one chunk for ``JAM_SECONDS`` or, at most,
+            twice that.
+    """
 
     def __init__(self, progress: Progress, number: int, jammed: Callable[[], None]) -> None:
         self._progress = progress

@@ -1,4 +1,4 @@
-"""The agent's end of the pipe to a worker; frames are as ``worker/pipe.py`` says."""
+"""The agent's end of the pipe to a worker; ``wire/frames.py`` has the frames."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import cast
 
 from jetmap.wire.frames import LENGTH, frame
 
-QUIET_SECONDS = 0.025
-LOOKS = 40
+QUIET_SECONDS = 0.025  # Seconds between two looks at the pipe of a dead worker.
+LOOKS = 40  # Looks until the pipe is closed, whatever still arrives.
 
 
 class AgentPipe(asyncio.Protocol):
@@ -23,8 +23,8 @@ class AgentPipe(asyncio.Protocol):
         self._frames: deque[tuple[bytes, bytes]] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
-        self._heard = False  # Since the last look.
-        self.first_at: float | None = None  # When the first frame came, on the loop's clock.
+        self._heard = False  # Data has arrived since the last look.
+        self.first_at: float | None = None  # Time of the first frame, on the loop's clock.
 
     @classmethod
     async def open(cls, sock: socket.socket) -> AgentPipe:
@@ -33,12 +33,12 @@ class AgentPipe(asyncio.Protocol):
         return pipe
 
     def send(self, kind: bytes, payload: bytes) -> None:
-        """Queues a frame; a frame to a dead worker is dropped (its death is reported)."""
+        """Queue a frame. A frame to a dead worker is dropped; its death is reported."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame(kind, payload))
 
     async def receive(self) -> tuple[bytes, bytes] | None:
-        """The next frame, or None when the worker's end is closed."""
+        """Return the next frame, or None when the worker's end is closed."""
         while not self._frames:
             if self._closed:
                 return None
@@ -48,22 +48,24 @@ class AgentPipe(asyncio.Protocol):
 
     @property
     def has_frames(self) -> bool:
-        """Whether the worker has said something that was not received yet, or is gone."""
+        """Whether a frame waits to be received, or the worker is gone."""
         return bool(self._frames) or self._closed
 
     @property
     def next_kind(self) -> bytes | None:
-        """Of the frame that waits to be received."""
+        """The kind of the frame that waits to be received."""
         return self._frames[0][0] if self._frames else None
 
     def finish(self) -> None:
-        """The worker is dead: reads what it had sent, then closes, though a process that it
-        forked may hold its end open for ever."""
+        """Read what a dead worker had sent, then close the pipe.
+
+        A process that the worker forked may hold the other end open for ever.
+        """
         self._heard = True
         self._look(0, LOOKS)
 
     def _look(self, quiet: int, left: int) -> None:
-        # Twice nothing: an event loop that was held up may run timers before it reads.
+        # Two quiet looks: an event loop that was held up may run timers before it reads.
         quiet = 0 if self._heard else quiet + 1
         self._heard = False
         if quiet >= 2 or not left:

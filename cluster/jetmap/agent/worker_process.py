@@ -1,4 +1,4 @@
-"""A worker process as its agent sees it: started, spoken to, killed, and its death explained."""
+"""A worker process on its agent's side: start it, exchange frames, kill it, explain its death."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _failed = msgspec.msgpack.Decoder(StartFailed).decode
 
 @dataclass(frozen=True)
 class Death:
-    """signal or exit_code: how it ended. peak_memory: the largest it was, in bytes."""
+    """The end of a worker process: by a signal, or with an exit code."""
 
     signal: int | None
     exit_code: int | None
-    peak_memory: int
+    peak_memory: int  # Bytes.
 
     def __str__(self) -> str:
         if self.signal is not None:
@@ -43,7 +43,7 @@ class Death:
 
 
 def signal_name(number: int) -> str:
-    """``SIGSEGV`` and the like, or the number."""
+    """Return ``SIGSEGV`` or the like, or the number of an unknown signal."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -51,7 +51,11 @@ def signal_name(number: int) -> str:
 
 
 class StartError(Exception):
-    """The system cannot start a worker process now. failure: how to say so."""
+    """The system cannot start a worker process now.
+
+    Attributes:
+        failure: The reason, for the agent to announce.
+    """
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))
@@ -60,10 +64,11 @@ class StartError(Exception):
 
 
 class WorkerProcess:
-    """One process on one core. Made by ``start``; ends by ``kill`` or by its own fault.
+    """One process on one core, made by ``start``; it ends by ``kill`` or by itself.
 
-    Whichever it is: what its functions started dies with it, what it had sent can still be
-    received, and then the pipe is closed. ``gone`` waits for all that.
+    Either way, the processes that its functions started die with it, the frames that it had sent
+    can
+    still be received, and then the pipe is closed. ``gone`` waits for all of that.
     """
 
     def __init__(
@@ -87,10 +92,10 @@ class WorkerProcess:
 
     @classmethod
     async def start(cls, options: AgentOptions, cpu: int | None, setup: Setup) -> WorkerProcess:
-        """Starts it and sends what it shall import; its first frame says how that went.
+        """Start a process and send its setup; its first frame says how its imports went.
 
-        Raises StartError where the system has no process, memory or file for it, or its
-        directory is gone.
+        Raises StartError if the system has no process, memory or file for it, or its directory is
+        gone.
         """
         try:
             return await cls._start(options, cpu, setup)
@@ -133,17 +138,17 @@ class WorkerProcess:
 
     @property
     def has_answered(self) -> bool:
-        """Whether a frame waits: after the start, that it is ready, or why it is not."""
+        """Whether a frame waits; the first one says whether the worker is ready."""
         return self._pipe.has_frames
 
     @property
     def is_warm(self) -> bool:
-        """Whether it has said that it is ready, and nobody has received that yet."""
+        """Whether the worker is ready, and that frame has not been received yet."""
         return self._pipe.next_kind == frames.READY and not self.is_dead
 
     @property
     def has_failed(self) -> bool:
-        """Whether it has said that it cannot start, or died, and nobody has received that yet."""
+        """Whether the worker could not start, or died, and that has not been received yet."""
         return self.has_answered and not self.is_warm
 
     @property
@@ -152,7 +157,7 @@ class WorkerProcess:
 
     @property
     def start_seconds(self) -> float:
-        """From its start to its first frame; 0 before that."""
+        """Seconds from its start to its first frame; 0 before that."""
         first = self._pipe.first_at
         return first - self._started_at if first is not None else 0.0
 
@@ -160,46 +165,46 @@ class WorkerProcess:
         self._pipe.send(frames.CHUNK, chunk)
 
     async def receive(self) -> tuple[bytes, bytes] | None:
-        """The worker's next frame, or None when it is dead and all it sent was read."""
+        """Return the worker's next frame, or None when it is dead and all frames were read."""
         return await self._pipe.receive()
 
     async def death(self) -> Death:
         return await asyncio.shield(self._death)
 
     async def failure(self) -> StartFailed:
-        """Of one that ``has_failed``: why."""
+        """Return the reason why a worker that ``has_failed`` cannot start."""
         while (received := await self.receive()) is not None:
             if received[0] == frames.FAILED:
                 return _failed(received[1])
         return failure_of(await self.death())
 
     async def gone(self) -> None:
-        """Until it is dead, and all that its functions started."""
+        """Wait until it is dead, with all processes that its functions started."""
         await self.death()
         if self._swept is not None:
             await self._swept
 
     async def end(self) -> None:
-        """Kills it, and waits until nothing of it is left."""
+        """Kill it, and wait until nothing of it is left."""
         self.kill()
         await self.gone()
         self.close()
 
     def kill(self) -> None:
-        """Ends the worker and its process group; all else follows from its death."""
+        """Kill the worker and its process group; the rest follows from its death."""
         if not self._death.done():
             _kill_group(self.pid)
 
     def describe(self) -> str:
-        """What stands before what it prints, when nobody knows more."""
+        """Return the mark of its output when its item is not known."""
         return f"[worker {self.pid}]"
 
     def mark_output(self, mark: Callable[[], str]) -> None:
-        """Have what it prints past ``sys.stdout`` marked so; called from another thread."""
+        """Set the function, called from another thread, that marks output past ``sys.stdout``."""
         self._output.mark = mark
 
     def close(self, mark: str = "") -> None:
-        """Frees what belongs to the process; after its death. mark: of its last words."""
+        """Free what belongs to the process, after its death. mark: of its last words."""
         self._pipe.close()
         last_words = [kept.read() for kept in self.progress.last_words]
         self._output.end(mark or self.describe(), last_words)
@@ -213,7 +218,7 @@ class WorkerProcess:
         self._swept = self._loop.run_in_executor(None, end_marked, MARK, self._mark)
 
     def memory(self) -> int:
-        """Resident bytes now; 0 if the system does not say."""
+        """Return its resident bytes; 0 if the system does not say."""
         import psutil
 
         try:
@@ -223,7 +228,7 @@ class WorkerProcess:
 
 
 def failure_of(death: Death) -> StartFailed:
-    """Of a worker that died before it said that it is ready."""
+    """Describe the death of a worker that was not ready yet."""
     return StartFailed("WorkerStartFailed", f"the worker {death} while it started", "")
 
 
@@ -231,12 +236,14 @@ def _kill_group(pid: int) -> None:
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
-        pass  # Nothing of it is left.
+        pass  # No process of the group is left.
 
 
 def _watch(process: subprocess.Popen[bytes], died: Callable[[Death], None]) -> None:
-    """Calls ``died`` when the process is dead, in the event loop. Ends what is left of its group;
-    reaps it, which also tells its peak memory."""
+    """Call ``died`` in the event loop when the process is dead.
+
+    Its process group is killed then, and the process reaped, which also yields its peak memory.
+    """
     loop = asyncio.get_running_loop()
 
     def reap() -> Death:
@@ -253,7 +260,7 @@ def _watch(process: subprocess.Popen[bytes], died: Callable[[Death], None]) -> N
         def readable() -> None:
             loop.remove_reader(pidfd)
             os.close(pidfd)
-            _kill_group(process.pid)  # Its number is its own until it is reaped.
+            _kill_group(process.pid)  # Until it is reaped, the pid cannot be another process's.
             died(reap())
 
         loop.add_reader(pidfd, readable)

@@ -1,4 +1,4 @@
-"""The chunks that one worker was given, in the order in which it answers them. No I/O."""
+"""The chunks handed to one worker, in the order in which it answers them. No I/O."""
 
 from __future__ import annotations
 
@@ -6,60 +6,62 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .holdings import Holding
+from .holdings import HeldChunk
 
 
 @dataclass(eq=False)
-class Given:
-    """number: a worker counts the chunks that it is given, from 1 on, and so do we. revoked: it
-    was handed back; all that is to come of it is that the worker passes over it."""
+class QueueEntry:
+    """A place in a worker's queue."""
 
-    number: int
-    held: Holding
-    revoked: bool = False
+    number: int  # Worker and agent both count the chunks of a worker, from 1 on.
+    held: HeldChunk
+    revoked: bool = False  # It was handed back; the worker has yet to pass over it.
 
 
-class Line:
-    """first: what the worker is in, or will be in next."""
+class WorkerQueue:
+    """A queue whose first chunk the worker is in, or will be in next."""
 
     def __init__(self) -> None:
-        self._given: deque[Given] = deque()
+        self._chunks: deque[QueueEntry] = deque()
         self._last = 0
 
     def __len__(self) -> int:
-        return len(self._given)
+        return len(self._chunks)
 
-    def __iter__(self) -> Iterator[Given]:
-        return iter(self._given)
+    def __iter__(self) -> Iterator[QueueEntry]:
+        return iter(self._chunks)
 
     @property
-    def first(self) -> Given | None:
-        return self._given[0] if self._given else None
+    def first(self) -> QueueEntry | None:
+        return self._chunks[0] if self._chunks else None
 
     @property
     def last(self) -> int:
         """The number of the latest chunk."""
         return self._last
 
-    def has(self, held: Holding) -> bool:
-        """Whether this chunk is still to be ended by the worker."""
-        return any(given.held is held and not given.revoked for given in self._given)
+    def has(self, held: HeldChunk) -> bool:
+        """Whether the worker has yet to end this chunk."""
+        return any(entry.held is held and not entry.revoked for entry in self._chunks)
 
-    def give(self, held: Holding) -> Given:
+    def push(self, held: HeldChunk) -> QueueEntry:
         self._last += 1
-        given = Given(self._last, held)
-        self._given.append(given)
-        return given
+        entry = QueueEntry(self._last, held)
+        self._chunks.append(entry)
+        return entry
 
-    def answered(self) -> Given | None:
-        """The worker has ended its first chunk, or passed over it."""
-        return self._given.popleft() if self._given else None
+    def pop(self) -> QueueEntry | None:
+        """Remove the first chunk: the worker has ended it, or passed over it."""
+        return self._chunks.popleft() if self._chunks else None
 
-    def revoke(self, begun: int) -> list[Given]:
-        """Takes back what is behind the first, and behind what the worker has begun."""
+    def revoke(self, begun: int) -> list[QueueEntry]:
+        """Take back the chunks behind the first that the worker has not begun.
+
+        begun: number of the chunk that the worker began last.
+        """
         revoked = []
-        for given in list(self._given)[1:]:
-            if given.number > begun and not given.revoked:
-                given.revoked = True
-                revoked.append(given)
+        for entry in list(self._chunks)[1:]:
+            if entry.number > begun and not entry.revoked:
+                entry.revoked = True
+                revoked.append(entry)
         return revoked

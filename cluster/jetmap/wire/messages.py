@@ -189,7 +189,7 @@ class ForwardedDelivery(Message):
     reports: list[msgspec.Raw]
 
 
-class Held(Message):
+class ClaimedChunk(Message):
     """A chunk that an agent holds. item: the one in progress, or None. deliveries: how often the
     broker has delivered it."""
 
@@ -207,7 +207,7 @@ class Claim(Message):
     host: str
     inbox: str
     sequence: int
-    chunks: list[Held]
+    chunks: list[ClaimedChunk]
 
 
 class ClaimAnswer(Message, tag_field="kind", tag="claim"):
