@@ -17,7 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetmap.worker import lines as module
-from jetmap.worker.lines import ATOMIC, BURST_SECONDS, MAX_LINE, SHOW_SECONDS, Budget, Lines, clean
+from jetmap.worker.lines import (
+    ATOMIC,
+    BURST_SECONDS,
+    MAX_LINE,
+    SHOW_SECONDS,
+    Lines,
+    OutputBudget,
+    clean,
+)
 from jetmap.worker.output import Output
 from jetmap.worker.progress import LastWords, Progress
 
@@ -61,8 +69,8 @@ def test_lines_do_not_depend_on_how_they_are_written(data: bytes, sizes: list[in
         size = sizes[turn % len(sizes)]
         pieces.append(rest[:size])
         rest, turn = rest[size:], turn + 1
-    found = everything(Lines(Budget(PLENTY)), *pieces)
-    assert found == everything(Lines(Budget(PLENTY)), data)
+    found = everything(Lines(OutputBudget(PLENTY)), *pieces)
+    assert found == everything(Lines(OutputBudget(PLENTY)), data)
     expected = b"".join(b"[m] %s\n" % clean(state(line)) for line in data.split(b"\n")[:-1])
     last = state(data.split(b"\n")[-1])
     assert found == expected + (b"[m] %s\n" % clean(last) if last else b"")
@@ -74,7 +82,7 @@ def state(line: bytes) -> bytes:
 
 
 def test_text_without_a_newline_belongs_to_its_item() -> None:
-    lines = Lines(Budget(PLENTY))
+    lines = Lines(OutputBudget(PLENTY))
     found = feed(lines, b"one", mark="[m item 1]") + feed(lines, b"two", mark="[m item 2]")
     found += feed(lines, b"three\n", b"four", mark="[m item 3]") + b"".join(lines.finish(0))
     assert found.decode().splitlines() == [
@@ -90,7 +98,7 @@ def test_text_without_a_newline_belongs_to_its_item() -> None:
 @pytest.mark.parametrize("start", ["", "\r"])
 def test_updates_of_a_line_cost_what_they_weigh(start: str, end: str) -> None:
     kept = Kept()
-    lines = Lines(Budget(PLENTY), kept)
+    lines = Lines(OutputBudget(PLENTY), kept)
     updates = [f"{start}{n} of 20000{end}".encode() for n in range(20_000)]
     total = sum(map(len, updates))
     found = everything(lines, *updates)
@@ -102,7 +110,7 @@ def test_updates_of_a_line_cost_what_they_weigh(start: str, end: str) -> None:
 
 
 def test_a_progress_bar_shows_a_state_now_and_then() -> None:
-    lines = Lines(Budget(PLENTY))
+    lines = Lines(OutputBudget(PLENTY))
     found = b""
     for second in range(60):
         found += feed(lines, b"\r%d s" % second, now=float(second))
@@ -112,13 +120,13 @@ def test_a_progress_bar_shows_a_state_now_and_then() -> None:
 
 
 def test_windows_line_ends_are_line_ends() -> None:
-    assert everything(Lines(Budget(PLENTY)), b"a\r\nb\r", b"\nc") == b"[m] a\n[m] b\n[m] c\n"
+    assert everything(Lines(OutputBudget(PLENTY)), b"a\r\nb\r", b"\nc") == b"[m] a\n[m] b\n[m] c\n"
 
 
 @pytest.mark.parametrize("piece", [1_000, MAX_LINE, 1 << 20, 5 << 20])
 def test_a_line_without_an_end_takes_bounded_memory(piece: int) -> None:
     kept = Kept()
-    lines = Lines(Budget(PLENTY), kept)
+    lines = Lines(OutputBudget(PLENTY), kept)
     found, total = [], 0
     while total < 5 << 20:
         found += lines.feed(b"x" * piece, "[m]", 0.0)
@@ -131,7 +139,7 @@ def test_a_line_without_an_end_takes_bounded_memory(piece: int) -> None:
 
 
 def test_what_is_written_at_once_does_not_mix_with_others() -> None:
-    lines = Lines(Budget(PLENTY))
+    lines = Lines(OutputBudget(PLENTY))
     writes = lines.feed(b"".join(b"line %d\n" % n for n in range(5_000)), "[m]", 0.0)
     assert all(len(write) <= ATOMIC and write.endswith(b"\n") for write in writes)
     assert b"".join(writes).count(b"\n") == 5_000
@@ -143,7 +151,7 @@ def test_what_is_written_at_once_does_not_mix_with_others() -> None:
 @quick
 @given(st.lists(st.tuples(st.integers(0, 5_000), st.floats(0, 5)), max_size=50))
 def test_a_budget_is_kept(spending: list[tuple[int, float]]) -> None:
-    budget, now, spent = Budget(1_000), 0.0, 0
+    budget, now, spent = OutputBudget(1_000), 0.0, 0
     largest = max((size for size, _ in spending), default=0)
     for size, pause in spending:
         now += pause
@@ -155,7 +163,7 @@ def test_a_budget_is_kept(spending: list[tuple[int, float]]) -> None:
 @pytest.mark.parametrize("line", [b"x\n", b"x" * 79 + b"\n", b"y" * 100_000 + b"\n"])
 def test_too_much_is_dropped_and_counted(line: bytes) -> None:
     rate, total = 100_000, 20 << 20
-    lines = Lines(Budget(rate))
+    lines = Lines(OutputBudget(rate))
     piece = line * max(1, (1 << 20) // len(line))
     written, fed = bytearray(), 0
     while fed < total:
@@ -173,7 +181,7 @@ def test_too_much_is_dropped_and_counted(line: bytes) -> None:
 
 
 def test_after_a_pause_there_is_room_again() -> None:
-    lines = Lines(Budget(10))
+    lines = Lines(OutputBudget(10))
     feed(lines, b"x" * 100 + b"\n", b"lost\n")
     assert lines.unfinished, "there is something to say"
     (found,) = lines.feed(b"later\n", "[m]", 100.0)
@@ -229,7 +237,7 @@ def test_the_end_of_an_unfinished_line_outlives_its_process(pieces: list[bytes |
 
 def test_last_words_cost_what_they_weigh() -> None:
     agent = Progress.create()
-    lines = Lines(Budget(PLENTY), agent.last_words[0])
+    lines = Lines(OutputBudget(PLENTY), agent.last_words[0])
     for n in range(10_000):
         lines.feed(b"%d." % (n % 10), "[m]", 0.0)
     assert agent.last_words[0].read().endswith(b"8.9.")

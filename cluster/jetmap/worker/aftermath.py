@@ -1,4 +1,4 @@
-"""What is left to do when an item has ended: only what it caused, so that most cost nothing."""
+"""Work that an item leaves to be done when it has ended; most items leave none and cost nothing."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Callable
 
 
 class Aftermath:
-    """Work after an item. ``compute`` looks at ``due`` after each, and then calls ``settle``.
+    """Work after an item. ``compute`` reads ``due`` after each item, and then calls ``settle``.
 
-    This one never has any: it is that of ``Cluster(inline=True)``.
+    This class never has any: ``Cluster(inline=True)`` uses it.
     """
 
     due = False
 
     def failed(self, error: BaseException, *, refused: bool) -> None:
-        """Hear what an item raised; refused: the function was not called for it."""
+        """Take in an error that an item raised. refused: the function was not called for it."""
 
     def settle(self, seconds: float) -> bool:
-        """Do what is due after an item of so many seconds; return whether it was a warm-up."""
+        """Do the work due after an item of ``seconds``; return whether the item was a warm-up."""
         return False
 
 
@@ -25,8 +25,8 @@ class WorkerAftermath(Aftermath):
     """The aftermath of a worker's items.
 
     Attributes:
-        steps: Called after an item for which one said ``needed``. Each returns whether to be
-            called after the next item too.
+        steps: Called after each item for which ``needed`` was called. Each step returns whether to
+            call it after the next item too.
     """
 
     def __init__(self) -> None:
@@ -41,13 +41,15 @@ class WorkerAftermath(Aftermath):
         self.due = True
 
     def begin(self, warmed: Callable[[float], None] | None) -> None:
-        """Before a chunk. warmed: called with the seconds of its function's first call, if that
-        is still to come in this process."""
+        """Prepare for a chunk.
+
+        warmed: called with the seconds of the function's first call, if it is still to come here.
+        """
         self._warmed = warmed
         self.due = self.due or warmed is not None
 
     def end_with(self, end: Callable[[BaseException | None], None]) -> None:
-        """In a forked child: have ``end`` called when the item in progress ends."""
+        """Have a forked child call ``end`` when the item in progress ends."""
         self._end = end
         self.due = True
 
@@ -61,7 +63,7 @@ class WorkerAftermath(Aftermath):
             self._end(None)
         warmed = None if self._refused else self._warmed
         self._refused = False
-        # A list: each step is taken, whatever the others say.
+        # A list: every step is called, whatever the others return.
         again = [step() for step in self.steps]
         if warmed is not None:
             self._warmed = None

@@ -1,6 +1,6 @@
-"""One chunk, computed: decoded into the annotated types, called, encoded.
+"""Compute one chunk: decode its items into the annotated types, call the function, encode.
 
-No process and no pipe: the worker process calls this, and so does ``Cluster(inline=True)``.
+No process and no pipe: the worker process uses this, and so does ``Cluster(inline=True)``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from jetmap.wire.messages import Chunk, ErrorRecord, Final, Format, Report, enco
 from .aftermath import Aftermath
 
 NO_AFTERMATH = Aftermath()
-_MESSAGE_LIMIT = 8_192
+_MESSAGE_LIMIT = 8_192  # Bytes of an error's message, and of its traceback.
 
 
-class ProgressWords(Protocol):
-    """Where a computation writes which item it is in and until when it may begin another, and
-    reads that it shall stop."""
+class ProgressWriter(Protocol):
+    """Progress of a computation: the item in progress, and when it may begin no further one.
+
+    The computation writes those, and reads whether it should stop.
+    """
 
     @property
     def stopping(self) -> bool: ...
@@ -34,7 +36,7 @@ class ProgressWords(Protocol):
 
 
 class Limits:
-    """Sizes in bytes of one value and of one report; seconds between reports of a chunk."""
+    """Bytes of one value and of one report; seconds between two reports of a chunk."""
 
     def __init__(
         self, *, value: int = 900_000, report: int = 262_144, report_seconds: float = 0.1
@@ -47,16 +49,17 @@ class Limits:
 def compute(
     chunk: Chunk,
     function: Function,
-    progress: ProgressWords,
+    progress: ProgressWriter,
     emit: Callable[[Report], None],
     limits: Limits,
     aftermath: Aftermath = NO_AFTERMATH,
 ) -> None:
-    """Calls the function for each item; the last report carries ``final``.
+    """Call the function for each item of a chunk; the last report carries ``final``.
 
-    Ends early, before an item, when ``progress`` says stop or the chunk has used its budget
-    of seconds: what was not begun is not in the reports. ``aftermath`` is settled after each
-    item that leaves something to do. Raises nothing that the function or the data cause.
+    The chunk ends early, before an item, when ``progress`` says stop or its budget of seconds is
+    spent: items that were not begun are not in the reports. ``aftermath`` is settled after each
+    item
+    that leaves work. Errors of the function and of the data are reported, not raised.
     """
     clock = time.monotonic
     part = _Part(chunk, function, emit, limits)
@@ -73,7 +76,7 @@ def compute(
     values = part.values
     position = 0
     for position, item in enumerate(items):
-        # Written before the look at ``stopping``: whoever asks to stop and then reads the item
+        # Written before ``stopping`` is read: an agent that asks to stop and then reads the item
         # knows that the next one is not begun.
         enter(start + position, time.monotonic_ns() if timed else 0)
         if progress.stopping:
@@ -89,7 +92,7 @@ def compute(
             part.fail(start + position, error)
         last, now = now, clock()
         if aftermath.due and aftermath.settle(now - last):
-            due += now - last  # What a function loads at its first call is not the items'.
+            due += now - last  # Loading at a function's first call is not on the items' budget.
             progress.expect(due - position * each, each)
         if now >= report_at or part.full:
             part.flush(now - began, None)
@@ -109,7 +112,7 @@ def refuse(
     emit: Callable[[Report], None],
     limits: Limits,
 ) -> None:
-    """Fails every item of a chunk with the same error: the function cannot be had here."""
+    """Fail every item of a chunk with the same error: its function is not available here."""
     part = _Part(chunk, function, emit, limits)
     for index in range(chunk.start, chunk.start + chunk.count):
         part.fail(index, error)
@@ -130,7 +133,10 @@ class _Undecodable:
 def _prepare(
     chunk: Chunk, function: Function, part: _Part
 ) -> tuple[Callable[[Any], Any], list[Any]]:
-    """What to call for each item, and the items; undecodable ones fail when they are called."""
+    """Return the function to call for each item, and the items.
+
+    Calling it for an undecodable item fails that item.
+    """
     f = function.callable
     try:
         kwargs = function.kwargs.decode(chunk.kwargs, chunk.format)
@@ -143,7 +149,7 @@ def _prepare(
         if len(items) == chunk.count:
             return plain, items
     except Exception:
-        # Some item is bad: the loop below finds which, and the others keep their values.
+        # An item is bad: the loop below finds it, and the others keep their values.
         pass
     items = []
     try:
@@ -165,7 +171,7 @@ def _prepare(
 
 
 class _RefusedError(Exception):
-    """Carries the decoding error of an item to where failures are recorded."""
+    """Carries the decoding error of an item to the place where failures are recorded."""
 
 
 class _Part:
@@ -192,7 +198,7 @@ class _Part:
         raise _RefusedError from item.error
 
     def fail(self, index: int, error: BaseException) -> None:
-        """Records an item that has no value."""
+        """Record an item that has no value."""
         if isinstance(error, _RefusedError) and error.__cause__ is not None:
             record = _record(index, "invalid", error.__cause__, None)
         else:
@@ -203,7 +209,7 @@ class _Part:
         self.full = self._error_bytes > self._limits.report
 
     def flush(self, seconds: float, final: Final | None) -> None:
-        """Reports everything gathered, in as many reports as their size asks for."""
+        """Report everything gathered, in as many reports as its size needs."""
         values, errors = self.values, self.errors
         self.values, self.errors, self._error_bytes, self.full = [], [], 0, False
         if not errors and self._function is not None:
@@ -213,7 +219,7 @@ class _Part:
                     self._report(len(values), encoded, errors, seconds, final)
                     return
             except Exception:
-                # Some value cannot be encoded: found one by one, below.
+                # A value cannot be encoded: ``_flush_singly`` finds it.
                 pass
         self._flush_singly(values, errors, seconds, final)
 
@@ -224,7 +230,7 @@ class _Part:
         format = self._chunk.format
         encoded: list[bytes] = []
         records: list[ErrorRecord] = []
-        size = 1  # With the array's head or commas.
+        size = 1  # Includes the array's head, or its commas.
         share = seconds / max(1, len(values))
         for value in values:
             index = self._start + len(encoded)
@@ -256,7 +262,7 @@ class _Part:
             message = (
                 "the value nests too deep to be encoded, or holds itself; about "
                 f"{sys.getrecursionlimit()} levels are the limit. Return it flatter: a list of "
-                "records that refer to each other by number, or a text of your own format"
+                "records that refer to each other by number, or a text in a format of your own"
             )
             return arrays.NULL[format], ErrorRecord(index, "unencodable", "RecursionError", message)
         except Exception as error:
@@ -290,7 +296,7 @@ class _Part:
 
 
 def _weight(record: ErrorRecord) -> int:
-    """Its bytes in a report."""
+    """Return the bytes of an error record in a report."""
     return len(encode(record))
 
 
@@ -307,7 +313,7 @@ def _record(index: int, kind: str, error: BaseException, formatted: str | None) 
 
 
 def _traceback(error: BaseException) -> str:
-    """The traceback from the user's own frame on, at most 8 KiB of its end."""
+    """Format the traceback from the user's own frame on, at most 8 KiB of its end."""
     inner = error.__traceback__
     while inner is not None and inner.tb_frame.f_globals.get("__name__") == __name__:
         inner = inner.tb_next
@@ -322,5 +328,5 @@ def _traceback(error: BaseException) -> str:
 
 
 def _utf8(text: str) -> bytes:
-    """Lone surrogates cannot travel as UTF-8."""
+    """Encode text that may hold lone surrogates, which UTF-8 cannot carry."""
     return text.encode("utf-8", "backslashreplace")

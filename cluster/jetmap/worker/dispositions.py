@@ -1,8 +1,8 @@
-"""Signals in a worker: which it ignores, what its children inherit, what a function may change.
+"""Signal dispositions of a worker, of its children, and those that a function may change.
 
-The agent alone ends workers: one that obeyed a SIGTERM to its group would lose its chunk. What
-its functions start must obey, though, so SIGTERM, SIGINT and SIGHUP are caught and not ignored:
-``exec`` gives a caught signal its default back, and ``after_fork`` does so in a forked child.
+Only the agent ends workers: a worker that obeyed a SIGTERM to its group would lose its chunk. The
+processes that its functions start must obey, though, so SIGTERM, SIGINT and SIGHUP are caught, not
+ignored: ``exec`` resets a caught signal to its default, and a forked child does so itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 OURS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# What a function may set for itself, and is set back when its item has ended.
+# Signals that a function may handle itself; they are restored when its item has ended.
 RESTORED = (*OURS, signal.SIGALRM)
 
 _set_timer = signal.setitimer
@@ -26,7 +26,7 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 
 
 class Dispositions:
-    """What this process does on signals, from ``take`` on."""
+    """The signal dispositions of this process, from ``take`` on."""
 
     def __init__(self, needed: Callable[[], None]) -> None:
         self._needed = needed
@@ -36,19 +36,21 @@ class Dispositions:
         self._changed = False
 
     def take(self) -> None:
-        """Catch what would end the worker, and block nothing that whoever started us blocked."""
+        """Catch the signals that would end the worker, and unblock all that it inherited as
+        blocked.
+        """
         for number in OURS:
             signal.signal(number, _nothing)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
     def watch(self) -> None:
-        """From now on, what a function changes is set back when its item has ended."""
+        """Restore, from now on, what a function changes, when its item has ended."""
         self._baseline = {number: signal.getsignal(number) for number in RESTORED}
         for name in ("signal", "alarm", "setitimer"):
             setattr(signal, name, self._noticed(getattr(signal, name)))
 
     def restore(self) -> bool:
-        """Set back what the item that ended has changed. (Handlers of other signals stay.)"""
+        """Restore what the last item changed. Handlers of other signals stay."""
         if self._changed:
             self._changed = False
             _set_timer(signal.ITIMER_REAL, 0)
@@ -58,7 +60,7 @@ class Dispositions:
         return False
 
     def before_fork(self) -> None:
-        """Hold signals back: one that came before the child has its defaults would be lost."""
+        """Block signals: one that came before the child has its defaults would be lost."""
         self._masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, OURS)
 
     def after_fork_in_parent(self) -> None:
@@ -69,7 +71,7 @@ class Dispositions:
         ours = [number for number in OURS if signal.getsignal(number) is _nothing]
         for number in ours:
             self._set(number, signal.SIG_DFL)
-        # What was held back takes effect now. KeyboardInterrupt comes after that: raised in here
+        # Blocked signals take effect now. KeyboardInterrupt is enabled after that: raised in here
         # it would be lost.
         self._unblock()
         self._masks.clear()

@@ -1,4 +1,4 @@
-"""A forked child of a worker: it may compute and print, and never speaks for its parent."""
+"""A forked child of a worker: it may compute and print, but never sends for its parent."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _code(error: BaseException | None) -> int:
 
 
 class NoPipe:
-    """A forked child's end of the pipe: whoever comes to it has left the user's code."""
+    """A forked child's end of the pipe. A child that uses it has left the user's code, and ends."""
 
     def send(self, kind: bytes, payload: bytes) -> NoReturn:
         end(None)
@@ -52,4 +52,4 @@ class NoPipe:
         end(None)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no pipe is open."""

@@ -1,4 +1,4 @@
-"""What a function prints, cut into marked lines: bytes in, bytes out. No I/O and no clock."""
+"""Cut the output of functions into marked lines: bytes in, bytes out. No I/O and no clock."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Protocol
 
 MAX_LINE = 65_536  # Bytes of a line; a longer one is cut.
 ATOMIC = 4_096  # Bytes that one write to a pipe never mixes with another's (PIPE_BUF on Linux).
-SHOW_SECONDS = 5.0  # Between two states of a progress bar that rewrites its line.
-BURST_SECONDS = 4.0  # What a worker may print at once, in seconds of its rate.
+SHOW_SECONDS = 5.0  # Seconds between two states of a progress bar that rewrites its line.
+BURST_SECONDS = 4.0  # Seconds of its rate that a worker may print at once.
 
-# All but the tab: C0, DEL, and C1 as UTF-8 encodes it. Each could drive a terminal.
+# Control characters but the tab: C0, DEL, and C1 as UTF-8 encodes it. Each could drive a terminal.
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\xc2[\x80-\x9f]")
 
 
 def clean(line: bytes) -> bytes:
-    """Make a line harmless to a terminal: control characters and bad UTF-8 become ``\\x1b``."""
+    """Make a line harmless to a terminal: escape control characters and bad UTF-8 as ``\\x1b``."""
     if not line.isascii():
         line = line.decode("utf-8", "backslashreplace").encode()
     return _CONTROL.sub(lambda found: b"\\x%02x" % found[0][-1], line)
 
 
-class Budget:
-    """Bytes that may be written, by a token bucket."""
+class OutputBudget:
+    """A token bucket of bytes that may be written."""
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
@@ -31,7 +31,7 @@ class Budget:
         self._at: float | None = None
 
     def take(self, size: int, now: float) -> bool:
-        """Spend ``size`` bytes if any are left; return whether they were."""
+        """Spend ``size`` bytes if any are left; return whether there were any."""
         if self._at is not None:
             self._left = min(self._most, self._left + max(0.0, now - self._at) * self.rate)
         self._at = now
@@ -42,7 +42,7 @@ class Budget:
 
 
 class Keep(Protocol):
-    """Where an unfinished line is kept, so that it survives the process that wrote it."""
+    """A place for an unfinished line, where it survives the process that wrote it."""
 
     def append(self, data: bytes) -> None: ...
     def clear(self) -> None: ...
@@ -51,13 +51,16 @@ class Keep(Protocol):
 class Lines:
     """Cut one stream into marked lines.
 
-    A line gets the mark that held when it began; when the mark changes, the unfinished line
-    ends. Text before a carriage return is overwritten by what follows, as on a terminal, so a
-    progress bar shows its last state, and one every ``SHOW_SECONDS``. Each byte is handled a
-    bounded number of times.
+    A line carries the mark that held when it began; when the mark changes, the unfinished line
+    ends.
+    Text before a carriage return is overwritten by the text behind it, as on a terminal, so a
+    progress
+    bar shows its last state, and one every ``SHOW_SECONDS``. Each byte is handled a bounded number
+    of
+    times.
     """
 
-    def __init__(self, budget: Budget, keep: Keep | None = None) -> None:
+    def __init__(self, budget: OutputBudget, keep: Keep | None = None) -> None:
         self._budget = budget
         self._keep = keep
         self._parts: list[bytes] = []
@@ -70,11 +73,11 @@ class Lines:
 
     @property
     def unfinished(self) -> bool:
-        """Whether ``finish`` has something to say."""
+        """Whether ``finish`` has something to write."""
         return bool(self._parts or self._dropped_lines)
 
     def feed(self, data: bytes, mark: str, now: float) -> list[bytes]:
-        """Take what was written; return what to write, one element for each write."""
+        """Take in output; return what to write, one element for each write."""
         if mark != self._mark:
             if self._parts:
                 self._end_line(now)
@@ -94,20 +97,20 @@ class Lines:
         return self._written()
 
     def finish(self, now: float) -> list[bytes]:
-        """End the unfinished line, and say what was dropped."""
+        """End the unfinished line, and say how much was dropped."""
         if self._parts:
             self._end_line(now)
         self._say_dropped()
         return self._written()
 
     def forget(self) -> None:
-        """Drop the unfinished line, and keep none any more: they are another process's."""
+        """Drop the unfinished line, and keep none from now on: they are another process's."""
         self._keep = None
         self._clear()
         self._dropped_lines = self._dropped_bytes = 0
 
     def _extend(self, data: bytes, now: float) -> None:
-        """Add to the unfinished line what holds no newline."""
+        """Add data without a newline to the unfinished line."""
         first, *states = data.split(b"\r")
         if first:
             self._add(first, now)
@@ -130,7 +133,7 @@ class Lines:
             self._append(data)
 
     def _show_some(self, now: float) -> None:
-        """Before the line is overwritten: show it, if none of its states was shown for long."""
+        """Show the line before it is overwritten, if no state was shown for SHOW_SECONDS."""
         if self._shown is None:
             self._shown = now
         elif now - self._shown >= SHOW_SECONDS and self._parts:
@@ -184,7 +187,7 @@ class Lines:
             self._dropped_lines = self._dropped_bytes = 0
 
     def _written(self) -> list[bytes]:
-        """Whole lines, gathered into writes that do not mix with other processes' lines."""
+        """Gather whole lines into writes that do not mix with other processes' lines."""
         out, self._out = self._out, []
         if len(out) < 2:
             return out

@@ -1,4 +1,4 @@
-"""The logging of functions, where they do not configure it themselves."""
+"""Logging for functions that do not configure it themselves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to what ``sys.stderr`` is when a record comes."""
+    """Write records to the current ``sys.stderr``."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -20,8 +20,8 @@ class _StderrHandler(logging.Handler):
 def show_logs(level: str) -> None:
     """Show records from ``level`` on where the function's code has no handlers.
 
-    Python's handler of last resort is replaced, and no handler added: a ``basicConfig`` of the
-    function's own, now or later, still takes effect.
+    Python's handler of last resort is replaced, and no handler is added: a function's own
+    ``basicConfig``, now or later, still takes effect.
     """
     handler: Any = _StderrHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))

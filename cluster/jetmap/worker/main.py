@@ -46,10 +46,11 @@ from .logs import show_logs
 from .output import Output
 from .progress import Progress
 
-STALE_EXIT = 77
+STALE_EXIT = 77  # Exit code of a worker whose source has changed.
 
-# A Cluster must not be used inside an item, nor be started anywhere in a worker: not when that
-# imports its functions either, where each would start workers that import the same.
+# Whether this process is a worker, and inside an item. A Cluster must not be used inside an item,
+# nor be started anywhere in a worker. While functions are imported, each worker would start others
+# that import the same.
 in_worker = False
 in_item = False
 
@@ -57,7 +58,7 @@ in_item = False
 def main(
     pipe_fd: int, progress_fd: int, output_fd: int, parent: int, cpu: int | None, nice: int = 0
 ) -> None:
-    """Serves chunks until the agent closes the pipe; called by the agent's spawn."""
+    """Serve chunks until the agent closes the pipe; called by the agent's spawn."""
     global in_worker
     in_worker = True
     aftermath = WorkerAftermath()
@@ -78,7 +79,7 @@ def main(
     try:
         worker.run()
     except ConnectionError:
-        pass  # The agent was killed: of the pipe's two ways of saying so, the other one.
+        pass  # The agent was killed: a pipe shows that by an end of file, or by this error.
 
 
 class _BrokenHome(Exception):  # noqa: N818
@@ -99,7 +100,7 @@ class _Worker:
         self._aftermath = aftermath
         self._dispositions = dispositions
         self._map = ""
-        self._number = 0  # Of the chunk; the agent counts them too.
+        self._number = 0  # Number of the chunk; the agent counts them too.
         self._functions: dict[str, Function] = {}
         self._called: set[Function] = set()
         self._trust = self._grows = False
@@ -158,8 +159,10 @@ class _Worker:
         return True
 
     def _import_early(self, modules: list[str]) -> None:
-        """The modules of the program that started the keeper. Another one may share it, and must
-        not suffer from what is wrong with them."""
+        """Import the modules of the program that started the keeper.
+
+        Another program may share the keeper, and must not suffer if they are broken.
+        """
         for name in modules:
             self._importing(name)
             try:
@@ -173,7 +176,7 @@ class _Worker:
         self._announce()
 
     def _importing(self, home: str, file: str | None = None) -> None:
-        """Tell the agent what is imported, in case that never ends, or ends this process."""
+        """Report the import that begins, in case it never ends, or ends this process."""
         file = (file_of(home) if file is None else file) if home else ""
         self._pipe.send(frames.IMPORTING, self._encode(Importing(home, file)))
 
@@ -222,14 +225,14 @@ class _Worker:
             in_item = False
 
     def _warmed(self, function: Function, seconds: float) -> None:
-        """A function's first call here has ended."""
+        """Report that a function's first call here has ended."""
         self._called.add(function)
-        self._progress.leave()  # First: see ``Progress.is_cold``.
+        self._progress.leave()  # Before ``set_cold``: see ``Progress.is_cold``.
         self._progress.set_cold(False)
         self._pipe.send(frames.WARMED, self._encode((function.name, seconds)))
 
     def after_fork(self) -> None:
-        """In a forked child: let go of all that is the parent's."""
+        """Let go, in a forked child, of everything that belongs to the parent."""
         self._pipe.close()
         self._pipe = forks.NoPipe()
         self._progress.leave_to_parent()
@@ -261,7 +264,7 @@ class _Worker:
         return function
 
     def _imported(self, ref: FunctionRef) -> Function:
-        """The function of a reference. Raises _BrokenHome: its module is for the agent to tell."""
+        """Return the function of a reference. Raises _BrokenHome if its module cannot be imported."""
         from jetmap.errors import NotImportable
 
         if is_resolved(ref):
@@ -281,21 +284,21 @@ class _Worker:
 
     def _resolve(self, name: str, ref: FunctionRef) -> Function:
         function = self._imported(ref)
-        # In a pool of many callers the name is another's, or nobody's: each brings its own.
+        # In a pool of many callers a name may be another's: each caller brings its own function.
         if self._grows and self._functions.get(name) is not function:
             self._functions[name] = function
             self._announce()
         return function
 
     def _resolve_sealed(self, chunk: Chunk, ref: FunctionRef) -> Function:
-        """A function of this user's, which no one else may call."""
+        """Return a function of this user's, which no other user may call."""
         if not is_sealed(chunk, self._key):
             raise PermissionError(
                 f"{chunk.function} was not sent by the user of this `jetmap up` on its machine: "
                 "the seal does not fit"
             )
         if chunk.map != self._checked:
-            # What this process has imported meanwhile counts too, such as a helper module.
+            # Modules that this process has imported meanwhile count too, such as a helper.
             if changed_sources():
                 raise StaleFunction(f"sources changed since {ref.module} was imported")
             self._checked = chunk.map

@@ -1,4 +1,4 @@
-"""A function's prints and logs, marked with the map and item that wrote them."""
+"""Mark a function's prints and logs with the map and item that wrote them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .lines import Budget, Keep, Lines
+from .lines import Keep, Lines, OutputBudget
 
 
 class MarkedBuffer(io.BufferedIOBase):
-    """The bytes under ``sys.stdout`` or ``sys.stderr``: cut into lines, and marked.
+    """The bytes under ``sys.stdout`` or ``sys.stderr``, cut into lines and marked.
 
-    It stays open: a function that replaces ``sys.stdout`` closes what it wraps when the wrapper
-    goes, and the next item still wants to print.
+    It stays open: a function that replaces ``sys.stdout`` closes the buffer that it wrapped when
+    the
+    wrapper goes, and the next item still wants to print.
     """
 
     mode = "wb"
@@ -36,7 +37,7 @@ class MarkedBuffer(io.BufferedIOBase):
 
     def write(self, data: Any, /) -> int:
         written = bytes(data)
-        # A function, or its forked child, may have put a file or a terminal in its place.
+        # A function, or its forked child, may have put a file or a terminal on this descriptor.
         if _file_of(self._fd) in (self._ours, None):
             self._output.print(self._lines, written)
         else:
@@ -49,7 +50,7 @@ class MarkedBuffer(io.BufferedIOBase):
         )
 
     def close(self) -> None:
-        """Nothing: see above."""
+        """Do nothing: the buffer stays open."""
 
     def fileno(self) -> int:
         return self._fd
@@ -65,11 +66,11 @@ class Output:
     """Both streams of this process, written to ``fd`` line by line.
 
     Args:
-        mark: What stands before a line that is written now.
-        fd: Where lines go.
+        mark: Returns the mark of a line that is written now.
+        fd: Descriptor to write lines to.
         rate: Bytes a second that may be printed.
         needed: Called when ``finish`` has something to do.
-        keeps: Where the unfinished line of each stream is kept.
+        keeps: Place to keep the unfinished line of each stream.
     """
 
     def __init__(
@@ -83,19 +84,19 @@ class Output:
         self._mark = mark
         self._fd = fd
         self._needed = needed
-        self._lock = threading.RLock()  # (A signal's handler may print while we do.)
-        budget = Budget(rate)
+        self._lock = threading.RLock()  # Reentrant: a signal handler may print during a print.
+        budget = OutputBudget(rate)
         self._lines = [Lines(budget, keep) for keep in keeps]
         self.stdout = _text(MarkedBuffer(self, self._lines[0], 1, "<stdout>"))
         self.stderr = _text(MarkedBuffer(self, self._lines[1], 2, "<stderr>"))
 
     def redirect(self) -> None:
-        """Make them this process's streams."""
+        """Make these the process's streams."""
         sys.stdout = sys.__stdout__ = self.stdout  # type: ignore[misc]
         sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[misc]
 
     def print(self, lines: Lines, data: bytes) -> None:
-        """Take what was written to one of the streams."""
+        """Take in output of one of the streams."""
         with self._lock:
             self._write(lines.feed(data, self._mark(), time.monotonic()))
             if lines.unfinished:
@@ -104,8 +105,9 @@ class Output:
     def finish(self) -> bool:
         """End unfinished lines, while their mark still holds.
 
-        Returns whether to call this after the next item, whatever that prints: the function has
-        put something between itself and us, which may hold back text.
+        Returns whether to call this after the next item, whatever that prints: the function has put
+        a
+        stream between itself and this one, which may hold back text.
         """
         wrapped = False
         for stream in (sys.stdout, sys.stderr):
@@ -119,7 +121,7 @@ class Output:
         return wrapped
 
     def after_fork(self) -> None:
-        """In a forked child: what is unfinished is its parent's to write."""
+        """Leave the unfinished lines, in a forked child, to its parent."""
         self._lock = threading.RLock()
         for lines in self._lines:
             lines.forget()
@@ -134,13 +136,13 @@ class Output:
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write to a descriptor that may take less at once."""
+    """Write all data to a descriptor that may take less at once."""
     while data:
         data = data[os.write(fd, data) :]
 
 
 def _file_of(fd: int) -> tuple[int, int] | None:
-    """What is open under this descriptor."""
+    """Return the device and inode of the file open under this descriptor."""
     try:
         found = os.fstat(fd)
     except OSError:

@@ -1,9 +1,9 @@
-"""Words of shared memory between an agent and its worker.
+"""Memory shared by an agent and its worker.
 
-The worker writes which chunk and item it is in, and until when it may begin another item; the
-agent asks it to stop, and to pass over chunks. Memory is shared because it can be written in 30 ns
-before each item, and read after the worker has died. So its unfinished lines of output are kept
-there too: the last words of a worker that crashes.
+The worker writes its current chunk and item, and until when it may begin another item; the agent
+asks it to stop, and to pass over chunks. Shared memory can be written in 30 ns before each item,
+and read after the worker has died. So the worker's unfinished lines of output are kept there too:
+the last words of a worker that crashes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 
 _ITEM, _STARTED, _STOP, _BEGUN, _SKIP, _COLD, _LATEST, _DUE, _EACH = range(9)
 _WORDS = mmap.PAGESIZE
-_LAST_WORDS = 2  # Pages: one for each of stdout and stderr.
+_LAST_WORDS = 2  # Pages of last words: one for each of stdout and stderr.
 _SIZE = _WORDS + _LAST_WORDS * mmap.PAGESIZE
 
 
@@ -38,7 +38,7 @@ class LastWords:
         self._head[1] = self._head[0]
 
     def read(self) -> bytes:
-        """The unfinished line, or as much of its end as there is room for."""
+        """Return the unfinished line, or as much of its end as fits."""
         size = len(self._ring)
         end, start = self._head
         start = max(start, end - size)
@@ -66,7 +66,7 @@ class Progress:
 
     @classmethod
     def create(cls) -> Progress:
-        """New pages, in a file that has no name, and where possible no disk."""
+        """Make new pages, in a file without a name and, where possible, without a disk."""
         if hasattr(os, "memfd_create"):
             fd = os.memfd_create("jetmap-progress")
             os.ftruncate(fd, _SIZE)
@@ -85,7 +85,7 @@ class Progress:
 
     @property
     def started_ns(self) -> int:
-        """When that item started, on this host's monotonic clock; 0 if it has no timeout."""
+        """The start of that item, on this host's monotonic clock; 0 if it has no timeout."""
         return self.words[_STARTED]
 
     @property
@@ -109,9 +109,10 @@ class Progress:
         return self.words[_BEGUN]
 
     def begin(self, number: int) -> bool:
-        """The worker comes to its next chunk. Returns whether it is still wanted.
+        """Begin the next chunk; return whether it is still wanted.
 
-        It writes before it reads, and the agent, in ``skip``, the other way round: a chunk that
+        The worker writes before it reads, and the agent, in ``skip``, reads after it writes: a
+        chunk that
         the agent does not see begun after it has asked is not begun.
         """
         self.words[_DUE] = 0
@@ -119,19 +120,22 @@ class Progress:
         return number > self.words[_SKIP]
 
     def skip(self, number: int) -> int:
-        """Asks the worker to pass over chunks up to this number; returns ``begun``."""
+        """Ask the worker to pass over chunks up to this number; return ``begun``."""
         self.words[_SKIP] = number
         return self.words[_BEGUN]
 
     def due(self, position: int) -> float:
-        """When a chunk that is in its item at ``position`` gives back those behind, on this
-        host's monotonic clock; 0: not known (yet)."""
+        """Return when a chunk in its item at ``position`` gives back the items behind it.
+
+        The time is on this host's monotonic clock; 0 while it is not known.
+        """
         due = self.words[_DUE]
         return (due + position * self.words[_EACH]) / 1e9 if due else 0.0
 
     def expect(self, at: float, each: float) -> None:
-        """Write until when the chunk may begin its second item; ``each``: every later one so many
-        seconds later."""
+        """Write until when the chunk may begin its second item; each later one ``each`` seconds
+        later.
+        """
         self.words[_EACH] = int(each * 1e9)
         self.words[_DUE] = int(at * 1e9)
 
@@ -152,11 +156,11 @@ class Progress:
         self.words[_STARTED] = 0
 
     def ask_to_stop(self, stop: bool = True) -> None:
-        """Asks the worker to end its chunk before the next item."""
+        """Ask the worker to end its chunk before the next item."""
         self.words[_STOP] = int(stop)
 
     def leave_to_parent(self) -> None:
-        """In a forked child: go on in memory of its own, with the same words in it."""
+        """Go on, in a forked child, with a copy of the words in its own memory."""
         words = memoryview(bytearray(self.words)).cast("Q")
         self.close()
         self.words = words

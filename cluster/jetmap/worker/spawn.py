@@ -1,4 +1,4 @@
-"""How an agent starts a worker process: a fresh interpreter that sees what the caller saw."""
+"""Start a worker process: a fresh interpreter with the caller's import path and directory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 from jetmap.machine import one_thread, without_ours
 
-MARK = "JETMAP__WORKER"  # In the environment of a worker, and of all that it starts.
+MARK = "JETMAP__WORKER"  # Variable in the environment of a worker, and of processes it starts.
 
 
 def interpreter(sys_path: Sequence[str], statement: str) -> list[str]:
-    """The command of a fresh interpreter with this ``sys.path`` that runs ``statement``."""
+    """Return the command of a fresh interpreter with this ``sys.path`` that runs ``statement``."""
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     code = f"import sys; sys.path[:] = {list(sys_path)!r}; {statement}"
     return [sys.executable, *flags, "-c", code]
@@ -32,9 +32,11 @@ def spawn_worker(
     mark: str,
     nice: int = 0,
 ) -> subprocess.Popen[bytes]:
-    """Starts a worker in a process group of its own; its end of ``pipe`` is passed on.
+    """Start a worker in a process group of its own; its end of ``pipe`` is passed on.
 
-    raw_output: its stdout and stderr. output_fd: where it writes the lines that it has marked.
+    Args:
+        raw_output: Descriptor for its stdout and stderr.
+        output_fd: Descriptor for the lines that it has marked.
     """
     statement = (
         "from jetmap.worker.main import main; "
