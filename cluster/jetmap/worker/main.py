@@ -264,7 +264,7 @@ class _Worker:
         return function
 
     def _imported(self, ref: FunctionRef) -> Function:
-        """Return the function of a reference. Raises _BrokenHome if its module cannot be imported."""
+        """Return the function of a reference. Raises _BrokenHome if its module is broken."""
         from jetmap.errors import NotImportable
 
         if is_resolved(ref):

@@ -10,7 +10,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from jetmap.agent.stored_reports import OVERDUE, SILENT_SENDS, Storing
+from jetmap.agent.stored_reports import OVERDUE, SILENT_SENDS, StoredReports
 from jetmap.errors import BrokerUnreachable
 from jetmap.wire import subjects
 from jetmap.wire.messages import Report, encode
@@ -56,7 +56,9 @@ class Agent:
     def __init__(self) -> None:
         self.broker = Broker()
         self.told: list[Report] = []
-        self.storing = Storing(cast(Any, self.broker), "default", "in", self._tell, self._flush)
+        self.storing = StoredReports(
+            cast(Any, self.broker), "default", "in", self._tell, self._flush
+        )
         self.now = time.monotonic()
 
     async def _tell(self, held: Any, report: bytes) -> None:
@@ -78,7 +80,7 @@ class Agent:
     async def beat(self) -> list[str]:
         """What is sent again once everything is overdue."""
         self.now += OVERDUE + 1
-        await self.storing.again(self.now)
+        await self.storing.store_overdue(self.now)
         return self.broker.taken()
 
 
