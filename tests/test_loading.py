@@ -114,7 +114,7 @@ def test_a_package_may_gather_functions(write: Write) -> None:
         ("twice.py", "two functions are named 'f'"),
         ("a.b.py", "rename the file"),
         ("json.py", "would be imported as 'json', which is already .*json/__init__.py"),
-        ("a b", "is no module's name"),
+        ("a b", "is not a module's name"),
     ],
 )
 def test_what_the_user_must_correct_is_a_configuration_error(

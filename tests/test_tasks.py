@@ -158,7 +158,7 @@ def test_wrapped_and_builtin_functions_are_taken() -> None:
 
 @pytest.mark.parametrize("name", ["", "1a", "a b", "a/b", "-a", ".", "ä", "a\n"])
 def test_names_are_checked(name: str) -> None:
-    with pytest.raises(ValueError, match="no function name"):
+    with pytest.raises(ValueError, match="not a function name"):
         task(name=name)(module_level)
 
 

@@ -1,4 +1,4 @@
-"""Log lines that a terminal and a disk can bear: escaped, and not more than some a second."""
+"""Make log lines harmless: escape control characters, and limit lines a second."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable
 
-# C0 but newline and tab, DEL, C1, line separators, and what changes the direction of text.
+# Control characters: C0 except newline and tab, DEL, C1, line separators, direction marks.
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -28,7 +28,7 @@ class Formatter(logging.Formatter):
 
 
 class Flood:
-    """Let through ``rate`` things a second, ``burst`` at once, and count the others.
+    """A limit of ``rate`` events a second, ``burst`` at once, with a count of the others.
 
     Times are seconds of one clock, given by the caller.
     """
@@ -41,7 +41,7 @@ class Flood:
         self._at: float | None = None
 
     def lets_through(self, now: float) -> bool:
-        """Whether the next one may pass; else it is counted in ``left_out``."""
+        """Whether the next event may pass; if not, count it in ``left_out``."""
         if self._at is not None:
             self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
@@ -52,15 +52,15 @@ class Flood:
         return True
 
     def reset(self) -> int:
-        """The number of those left out, which is then forgotten."""
+        """Return the number left out, and begin at zero again."""
         count, self.left_out = self.left_out, 0
         return count
 
 
 class Limited:
-    """A logger for what may come in floods: crashes, requests.
+    """A logger for events that may come in floods, such as crashes or requests.
 
-    what: what a record stands for, in the plural, for the line that tells how many were left out.
+    what: what a record stands for, in the plural, for the line that counts those left out.
     """
 
     def __init__(
@@ -79,15 +79,15 @@ class Limited:
 
     @property
     def has_left_out(self) -> bool:
-        """Whether some were counted, and not told of yet."""
+        """Whether some were left out and not reported yet."""
         return self._flood.left_out > 0
 
     def passes(self, level: int) -> bool:
-        """Whether the next record is to be written; if there are too many, it is counted."""
+        """Whether to write the next record; if there are too many, count it."""
         return self._logger.isEnabledFor(level) and self._flood.lets_through(self._clock())
 
     def write(self, level: int, message: str, *values: object) -> None:
-        """Log a record that passes."""
+        """Log a record that has passed."""
         self.tell()
         self._logger.log(level, message, *values)
 
@@ -97,6 +97,6 @@ class Limited:
             self.write(level, message, *values)
 
     def tell(self) -> None:
-        """Log how many were left out since the last time."""
+        """Log how many were left out since the last report."""
         if count := self._flood.reset():
             self._logger.warning("%d more %s are not shown here", count, self._what)

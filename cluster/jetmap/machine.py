@@ -9,11 +9,14 @@ from pathlib import Path
 
 # The names under which a script's own module is known, here and in a worker.
 MAIN = ("__main__", "__mp_main__")
-TETHER = "JETMAP__PARENT"  # The variable in which a parent puts its pid, to tie a child to it.
-MEMORY_DIRECTORY = "/dev/shm"  # Temporary files go here where no disk is writable.
-PREFIX = "JETMAP_"  # Of the variables that are settings of ours.
+# The variable in which a parent puts its pid, to tie a child to it.
+TETHER = "JETMAP__PARENT"
+# The directory for temporary files if no disk is writable.
+MEMORY_DIRECTORY = "/dev/shm"
+# The prefix of variables that are settings.
+PREFIX = "JETMAP_"
 
-# One variable for each library that starts a thread a core on import.
+# Variables for libraries that would start a thread for each core on import.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -28,21 +31,21 @@ THREAD_VARIABLES = (
 
 
 def one_thread() -> dict[str, str]:
-    """Environment that keeps numeric libraries to one thread; set before they are imported."""
+    """Return variables that keep numeric libraries to one thread, if set before their import."""
     return dict.fromkeys(THREAD_VARIABLES, "1")
 
 
 def without_ours(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return all but the ``JETMAP_...`` variables.
+    """Return the environment without ``JETMAP_...`` variables.
 
-    Passwords and tokens are among them, addresses with a password in them, files that hold
-    secrets, and misspelt variables of that kind. Their settings reach workers another way.
+    They may be passwords and tokens, addresses with a password, names of secret files, or misspelt
+    ones of that kind. Settings reach workers another way.
     """
     return {name: value for name, value in environment.items() if not name.startswith(PREFIX)}
 
 
 def limit_memory(size: int | None) -> None:
-    """Cap this process's data at ``size`` bytes: beyond it Python raises MemoryError."""
+    """Limit this process's data to ``size`` bytes, above which Python raises MemoryError."""
     if size is None:
         return
     import resource
@@ -51,9 +54,9 @@ def limit_memory(size: int | None) -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent is gone; exit if it is already.
+    """Ask the kernel to kill this process when its parent dies; exit if it is dead already.
 
-    parent: the pid that started this process. Only Linux can; elsewhere the worker ends at
+    parent: the pid that started this process. Only Linux can do this; elsewhere the worker ends at
     its next read of the closed pipe.
     """
     if sys.platform == "linux":
@@ -66,24 +69,24 @@ def die_with_parent(parent: int) -> None:
 
 
 def pin(cpu: int | None) -> None:
-    """Keep this process on one core, where the system can."""
+    """Pin this process to one core, if the system can."""
     if cpu is not None and hasattr(os, "sched_setaffinity"):
         try:
             os.sched_setaffinity(0, {cpu})
         except OSError:
-            # The mask shrank since it was read: an unpinned worker still computes.
+            # The mask has shrunk since it was read; an unpinned worker still computes.
             return
 
 
 def allowed_cpus() -> list[int]:
-    """The cores that this process may run on."""
+    """List the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
 
 
 def quota() -> float | None:
-    """The cgroup's CPU quota in cores, or None where there is none (v2, then v1)."""
+    """Return the cgroup's CPU quota in cores, or None if there is none (v2, then v1)."""
     limits = []
     for directory in _cgroup_directories():
         try:
@@ -104,7 +107,7 @@ def quota() -> float | None:
 
 
 def memory() -> int:
-    """The bytes of memory of this machine, or those that its cgroup allows, if fewer (v2, v1)."""
+    """Return the bytes of memory of this machine, or of its cgroup if that has fewer (v2, v1)."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     files = [directory / "memory.max" for directory in _cgroup_directories()]
     for file in (*files, Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
@@ -116,7 +119,7 @@ def memory() -> int:
 
 
 def _cgroup_directories() -> list[Path]:
-    """This process's cgroup and its parents, each of which may have a limit."""
+    """List this process's cgroup and its parents; each may have a limit."""
     root = Path("/sys/fs/cgroup")
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
@@ -128,11 +131,11 @@ def _cgroup_directories() -> list[Path]:
 
 
 def choose_cores(wanted: str | int | None) -> list[int | None]:
-    """The core of each worker to start; None: not pinned.
+    """Choose the core of each worker to start; None: not pinned.
 
     wanted: None for all that affinity and cgroup allow, a count ("4"), or a list ("0,2-3").
-    Where a quota is below the mask nothing is pinned: the scheduler must be free to move.
-    Raises ConfigurationError for what is no such list or names a core that is not allowed.
+    If the quota is below the mask nothing is pinned, so that the scheduler can move workers.
+    Raises ConfigurationError for anything else, and for a core that is not allowed.
     """
     allowed = allowed_cpus()
     text = "" if wanted is None else str(wanted).strip()
@@ -162,7 +165,7 @@ def _listed(text: str, allowed: list[int]) -> list[int]:
             raise ConfigurationError(
                 [f"cores: {text!r} is neither a count, as in 4, nor a list, as in 0,2-3"]
             )
-        # Cores that no machine has need not be counted up to.
+        # An absurd number must not make an absurdly long list.
         cores.extend(range(int(first), min(int(last), max(allowed) + 1) + 1))
         cores.append(int(last))
     missing = [str(core) for core in dict.fromkeys(cores) if core not in allowed]
@@ -179,7 +182,7 @@ def _is_number(text: str) -> bool:
 
 
 def boot_id() -> str:
-    """The same for all processes of one running kernel, also in containers; empty if unknown."""
+    """Return the id of the running kernel, the same in its containers; empty if unknown."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -187,11 +190,11 @@ def boot_id() -> str:
 
 
 def temporary_directory() -> str:
-    """The directory for temporary files; on a read-only system the one in memory, if there is one.
+    """Return the directory for temporary files; on a read-only system one in memory.
 
-    Raises ConfigurationError: nothing is writable.
+    Raises ConfigurationError if nothing is writable.
     """
-    import tempfile  # Workers, which start often, do without both.
+    import tempfile  # Not at the top: workers, which start often, need neither.
 
     from .errors import ConfigurationError
 
@@ -209,9 +212,9 @@ def temporary_directory() -> str:
 
 
 def hold_tether() -> None:
-    """End this process with the parent that tied it, at once if that is gone already.
+    """End this process when the parent that tied it ends; at once if it is gone already.
 
-    On Linux the kernel sees to it. Elsewhere only an orderly parent ends its children.
+    On Linux the kernel does this. Elsewhere a parent ends its children only if it ends orderly.
     """
     parent = os.environ.pop(TETHER, None)
     if parent is None:

@@ -1,7 +1,7 @@
-"""Between Python values and bytes, by a function's annotated types.
+"""Convert between Python values and bytes, by a function's annotated types.
 
-Two ways: msgspec, for all that it knows, and pydantic for models and constraints (imported
-only when a type needs it). Both are strict: ``7.0`` and ``"7"`` are no ``int``.
+msgspec handles all types that it knows, pydantic handles models and constraints (it is imported
+only when a type needs it). Both are strict: neither ``7.0`` nor ``"7"`` is an ``int``.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = ["Codec", "Parameter", "codec_for", "kwargs_codec"]
 
 
 class Codec(Protocol):
-    """Decodes and encodes values of one type.
+    """A decoder and encoder for values of one type.
 
-    is_open: whether the type has a part without an annotation. Where it has, the format "python"
-    keeps the types of that part or refuses it; elsewhere it is the same as "msgpack".
+    is_open: whether the type has a part without an annotation. If so, the format "python" keeps the
+    types of that part or refuses it; otherwise it is the same as "msgpack".
 
     Decoding raises ValueError for bytes that are malformed or do not fit, RecursionError for
     nesting too deep. Encoding raises TypeError for a value that cannot travel, ValueError for
@@ -35,13 +35,13 @@ class Codec(Protocol):
     is_open: bool
 
     def decode_list(self, data: bytes, format: Format) -> list[Any]:
-        """data: one encoded array of items."""
+        """Decode one encoded array of items."""
         ...
 
     def decode(self, data: bytes, format: Format) -> Any: ...
 
     def prepare(self, values: list[Any], format: Format) -> list[Any]:
-        """Do what encoding may refuse, for ``encode_prepared``: raises TypeError."""
+        """Do the part of encoding that may raise TypeError; ``encode_prepared`` does the rest."""
         ...
 
     def encode_prepared(self, values: list[Any], format: Format) -> bytes: ...
@@ -51,12 +51,12 @@ class Codec(Protocol):
     def encode(self, value: Any, format: Format) -> bytes: ...
 
     def schema(self) -> dict[str, Any]:
-        """The type's JSON Schema document; empty for anything."""
+        """Return the type's JSON Schema document; an empty one allows anything."""
         ...
 
 
 class Parameter(msgspec.Struct, frozen=True):
-    """A keyword-only parameter. default: used in the schema only; functions have their own."""
+    """A keyword-only parameter. default: for the schema only, as functions have their own."""
 
     name: str
     type: Any
@@ -65,7 +65,7 @@ class Parameter(msgspec.Struct, frozen=True):
 
 
 def codec_for(type: Any, *, output: bool = False) -> Codec:
-    """The codec of a type. output: its schema describes what is written, not what is read.
+    """Make the codec of a type. output: its schema describes what is written, not what is read.
 
     Raises TypeError for a type that neither msgspec nor pydantic can decode.
     """
@@ -90,9 +90,9 @@ def codec_for(type: Any, *, output: bool = False) -> Codec:
 
 
 def kwargs_codec(name: str, parameters: Sequence[Parameter]) -> Codec:
-    """The codec of an object with these members and no others; its values are dicts.
+    """Make the codec of an object with exactly these members; its values are dicts.
 
-    No bytes at all decode as an empty object. Raises TypeError as ``codec_for`` does.
+    Empty bytes decode as an empty object. Raises TypeError as ``codec_for`` does.
     """
     types = [parameter.type for parameter in parameters]
     if any(needs_pydantic(type) or unknown_class(type) is not None for type in types):

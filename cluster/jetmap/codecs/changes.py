@@ -7,9 +7,9 @@ from typing import Any
 
 
 def refuse_changes(sent: Any, arrived: Any) -> None:
-    """Raise TypeError, naming the place, if a value would arrive as another.
+    """Raise TypeError, with the path, if a value would arrive changed.
 
-    For models with parts that have no annotation, whose values only JSON can carry.
+    This is for models with parts without an annotation, which travel as JSON.
     """
     place = change(sent, arrived)
     if place is not None:
@@ -22,7 +22,7 @@ def refuse_changes(sent: Any, arrived: Any) -> None:
 
 
 def change(sent: Any, arrived: Any) -> tuple[str, Any] | None:
-    """The path of the first difference and the value there; None if there is none."""
+    """Find the first difference; return its path and value, or None."""
     if type(sent) is not type(arrived):
         return "", sent
     for path, part, other in _parts(sent, arrived):
@@ -48,7 +48,7 @@ def _has_parts(value: Any) -> bool:
 
 
 def _members(value: Any) -> dict[str, Any] | None:
-    """The fields of a model or a dataclass; None for other values."""
+    """Return the fields of a model or a dataclass; None for other values."""
     if hasattr(type(value), "__pydantic_validator__") or dataclasses.is_dataclass(value):
         extra = getattr(value, "__pydantic_extra__", None)
         return {**getattr(value, "__dict__", {}), **(extra or {})}

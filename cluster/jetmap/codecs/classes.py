@@ -1,7 +1,7 @@
-"""The kinds of instances of users' classes: enums, records, and subclasses of builtins.
+"""Kinds for instances of users' classes: enums, records, and subclasses of builtins.
 
-They travel by the name of their class, which both sides must have imported: nothing is imported
-for a value, unless a worker trusts its callers. No constructor of a record is called.
+They travel with the name of their class, which both sides must have imported: nothing is imported
+for a value unless a worker trusts its callers. Constructors of records are not called.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from jetmap.machine import MAIN
 from . import types
 from .walk import Kind, items_of, refusal, register, tag
 
-_HEAP = 1 << 9  # In a class's __flags__: defined in Python.
+# The bit in a class's __flags__ of those defined in Python.
+_HEAP = 1 << 9
 _OWN_STATE = (
     "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__",
     "__getnewargs_ex__",
@@ -27,7 +28,7 @@ _OWN_STATE = (
 
 
 def class_kind(value: Any) -> Kind | None:
-    """The kind of an instance of a user's class, or None: it cannot travel."""
+    """Find the kind of an instance of a user's class, or None if it cannot travel."""
     cls = type(value)
     kind = _kind_of_class(cls)
     if kind is None:
@@ -56,7 +57,7 @@ def _kind_of_class(cls: type) -> Kind | None:
 
 
 def _home(cls: type) -> list[Any]:
-    """The module and the name by which the other side finds a class."""
+    """Return the module and name by which the other side finds a class."""
     module = cls.__module__
     if module in MAIN:
         spec = getattr(sys.modules.get(module), "__spec__", None)
@@ -77,9 +78,9 @@ def _find(qualname: str, module: Any) -> Any:
 
 
 def _class(kind: Kind, module: str, qualname: str) -> Any:
-    """The class of a value that arrived.
+    """Find the class of a value that arrived.
 
-    Raises ValueError if it is not here, or of another kind.
+    Raises ValueError if it is not imported here, or has another kind.
     """
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
@@ -114,7 +115,7 @@ def _make_enum(module: str, qualname: str, name: str | None, value: Any) -> Any:
 
 
 def _exactly(base: type, value: Any) -> Any:
-    """The value as its builtin base has it, whatever the subclass overrides."""
+    """Convert a value to its builtin base, whatever the subclass overrides."""
     if base in (str, bytes, tuple, list):
         return base.__getitem__(value, slice(None))
     if base is int:
@@ -145,7 +146,7 @@ def _is_simple(cls: type, base: type) -> bool:
         own = {slots} if isinstance(slots, str) else set(slots)
         if not each.__flags__ & _HEAP or own - fields - {"__weakref__", "__dict__"}:
             return False
-        # What dataclass, attrs and NamedTuple themselves define does not count.
+        # Methods that dataclass, attrs and NamedTuple define do not count.
         made = fields or (base is tuple and hasattr(each, "_fields"))
         states = ("__reduce__", "__reduce_ex__") if made else _OWN_STATE
         if any(name in each.__dict__ for name in states):
@@ -178,7 +179,7 @@ def _make_subclass(module: str, qualname: str, content: Any, state: list[Any]) -
 
 
 def _fields(cls: type) -> list[str] | None:
-    """The names of a dataclass's or an attrs class's fields; None for other classes."""
+    """Return the field names of a dataclass or an attrs class; None for other classes."""
     if dataclasses.is_dataclass(cls):
         return [field.name for field in dataclasses.fields(cls)]
     found = getattr(cls, "__attrs_attrs__", None)

@@ -1,4 +1,4 @@
-"""JSON has no NaN: encoders write ``null``, which would be another value."""
+"""Refuse NaN and infinities in JSON, where encoders would write ``null`` instead."""
 
 from __future__ import annotations
 

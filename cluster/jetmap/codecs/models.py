@@ -1,7 +1,7 @@
-"""Types that need pydantic: models, its dataclasses, and constraints.
+"""Codecs for types that need pydantic: models, its dataclasses, and constraints.
 
-Values travel as MessagePack by way of builtins, and are validated as strict JSON: only there
-does pydantic take a string for a datetime and a list for a tuple without being lax.
+Values become MessagePack by way of builtins, and are validated as strict JSON: only in that mode
+does pydantic accept a string for a datetime and a list for a tuple without being lax.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 _CONFIG = {"val_json_bytes": "base64", "ser_json_bytes": "base64", "ser_json_inf_nan": "constants"}
 _CONFIGURED = frozenset(("model", "dataclass", "typed-dict"))
 _OPAQUE = frozenset(("default", "metadata", "expected", "members", "cls"))
+# Errors of a value that are shown; the others are counted.
 _SHOWN_ERRORS = 3
-# pydantic writes the alphabet for URLs (and reads both); JSON elsewhere has the standard one.
+# Serialization with the standard alphabet, as in JSON elsewhere; pydantic writes the one for URLs.
 _STANDARD_BASE64 = {
     "type": "function-plain",
     "function": lambda value: b64encode(value).decode() if isinstance(value, bytes) else value,
@@ -39,11 +40,11 @@ _STANDARD_BASE64 = {
 
 
 class MisfitError(ValueError):
-    """A value that does not fit its type, in few words."""
+    """A value that does not fit its type; the message is short."""
 
 
 class ModelCodec:
-    """A ``Codec`` by pydantic."""
+    """A ``Codec`` that uses pydantic."""
 
     def __init__(self, type: Any, *, output: bool = False) -> None:
         self._output = output
@@ -89,7 +90,7 @@ class ModelCodec:
 
 
 class ModelKwargs(ModelCodec):
-    """A ``Codec`` of dicts of keyword arguments, by pydantic."""
+    """A ``Codec`` of dicts of keyword arguments that uses pydantic."""
 
     def __init__(self, name: str, parameters: Sequence[Parameter]) -> None:
         hints = {p.name: NotRequired[p.type] if p.optional else p.type for p in parameters}
@@ -120,7 +121,7 @@ class ModelKwargs(ModelCodec):
 
 
 class _Adapter:
-    """One type's validator and serializers, with bytes as base64 whatever models configure."""
+    """A type's validator and serializers, with bytes as base64 whatever its models configure."""
 
     def __init__(self, type: Any) -> None:
         try:
@@ -164,7 +165,7 @@ class _Adapter:
         mode = "serialization" if output else "validation"
         try:
             schema = self._adapter.json_schema(mode=cast("Any", mode), schema_generator=_Schemas)
-        except PydanticInvalidForJsonSchema:  # a type that JSON Schema cannot describe
+        except PydanticInvalidForJsonSchema:  # JSON Schema cannot describe the type.
             return {}
         return cast("dict[str, Any]", _with_base64(schema))
 
@@ -174,7 +175,7 @@ class _Schemas(GenerateJsonSchema):
 
 
 def _encode_any(value: Any) -> Any:
-    """What pydantic leaves as it is and msgspec does not know: URLs, paths, secrets …"""
+    """Convert a value that pydantic leaves as it is and msgspec does not know, as URLs, paths."""
     if hasattr(value, "get_secret_value"):
         return value.get_secret_value()
     try:
@@ -188,7 +189,7 @@ _msgpack = msgspec.msgpack.Encoder(enc_hook=_encode_any)
 
 
 def _build(cls: Any, schema: Any) -> Any:
-    # Otherwise a nested model is handled by what its class built before, as it configured.
+    # Otherwise a nested model would use the validator built for its class, with its own settings.
     return cls(schema, _CONFIG, _use_prebuilt=False)
 
 
@@ -201,19 +202,19 @@ def _mentions(schema: Any, kind: str) -> bool:
 
 
 def _kind(schema: dict[str, Any]) -> str | None:
-    """A schema's type; None for a dict of fields by their names, of which one may be "type"."""
+    """Return a schema's type; None for a dict of fields, which may have one named "type"."""
     kind = schema.get("type")
     return kind if isinstance(kind, str) else None
 
 
 def _inner(schema: dict[str, Any]) -> list[str]:
-    """The keys that may hold schemas."""
+    """List the keys that may have schemas."""
     opaque = () if _kind(schema) is None else _OPAQUE
     return [key for key in schema if key not in opaque]
 
 
 def _configured(schema: Any) -> Any:
-    """A core schema in which every model, dataclass and typed dict has our configuration."""
+    """Set our configuration in every model, dataclass and typed dict of a core schema."""
     if type(schema) is dict:
         copy = {**schema, **{key: _configured(schema[key]) for key in _inner(schema)}}
         if _kind(copy) in _CONFIGURED:

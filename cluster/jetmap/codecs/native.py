@@ -1,4 +1,4 @@
-"""Types that msgspec knows: one C call a list."""
+"""Codecs for types that msgspec knows, with one C call for a list."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ if TYPE_CHECKING:
     from jetmap.wire.messages import Format
 
 
-# numpy's kinds of scalars, as JSON Schema calls them, and what these decode from.
+# JSON Schema's names for numpy's kinds of scalars, and the types that these decode from.
 _LIKE = {"integer": "integer", "floating": "number", "bool_": "boolean", "str_": "string"}
 _ACCEPTED: dict[str, tuple[type, ...]] = {
     "integer": (int,), "number": (int, float), "boolean": (bool,), "string": (str,),
 }  # fmt: skip
 
 
-_LOOKED_AT = 256  # Values without an annotation whose types are looked at together.
+# Values without an annotation whose types are checked together.
+_LOOKED_AT = 256
 
 
 def encode_other(value: Any) -> Any:
-    """What msgspec does not encode itself: numpy scalars and subclasses of builtins.
+    """Convert a value that msgspec does not encode: a numpy scalar, or a subclass of a builtin.
 
-    Raises TypeError for what cannot travel, and for a moment or a duration that would lose
-    something.
+    Raises TypeError for a value that cannot travel, and for a moment or duration that would lose
+    precision.
     """
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.generic):
@@ -60,7 +61,7 @@ def _from_numpy(value: Any) -> Any:
 
 
 def _from_numpy_moment(value: Any) -> Any:
-    """A date, datetime or timedelta, if that is the same moment or duration."""
+    """Convert to a date, datetime or timedelta if that is exactly the same."""
     numpy = sys.modules["numpy"]
     plain = value.item()
     if isinstance(plain, int):  # Finer than a microsecond, or without a fixed length.
@@ -80,7 +81,7 @@ _FINE_UNITS = ("ns", "ps", "fs", "as")
 
 
 def _exact_moment(value: Any) -> Any:
-    """A subclass of a date, a time or a duration (as pandas has them) as its base."""
+    """Convert a subclass of a date, time or duration (such as pandas') to its base."""
     nanoseconds = getattr(value, "nanosecond", 0) or getattr(value, "nanoseconds", 0)
     if nanoseconds or value != value:
         why = "is not a moment" if value != value else "has nanoseconds"
@@ -108,7 +109,7 @@ def _plain_uuid(value: uuid.UUID) -> uuid.UUID:
 
 
 def decode_other(type: Any, value: Any) -> Any:
-    """Numpy scalars, as strict as the Python types that they are like."""
+    """Make a numpy scalar, as strictly as the Python type that it resembles."""
     if type is object:
         return value
     numpy = sys.modules["numpy"]
@@ -129,7 +130,7 @@ _msgpack = msgspec.msgpack.Encoder(enc_hook=encode_other)
 
 
 def encode(value: Any, format: Format) -> bytes:
-    """Any value of types that msgspec knows. Raises as ``Codec`` says."""
+    """Encode a value of types that msgspec knows. Raises the errors of ``Codec``."""
     if format != "json":
         return _msgpack.encode(value)
     encoded = _json.encode(value)
@@ -138,7 +139,7 @@ def encode(value: Any, format: Format) -> bytes:
 
 
 class NativeCodec:
-    """A ``Codec`` by msgspec."""
+    """A ``Codec`` that uses msgspec."""
 
     def __init__(self, type: Any) -> None:
         self._type = type
@@ -188,7 +189,7 @@ class NativeCodec:
 
 
 class NativeKwargs:
-    """A ``Codec`` of dicts of keyword arguments, by msgspec."""
+    """A ``Codec`` of dicts of keyword arguments that uses msgspec."""
 
     def __init__(self, name: str, parameters: Sequence[Parameter]) -> None:
         self._struct = msgspec.defstruct(
@@ -238,7 +239,7 @@ class NativeKwargs:
 
 
 def encode_tagged(value: Any) -> bytes:
-    """MessagePack of a value whose parts without an annotation are tagged."""
+    """Encode a value whose parts without an annotation are tagged, as MessagePack."""
     return cast("bytes", walk().encode_walked(value, _msgpack.encode))
 
 
@@ -254,7 +255,7 @@ def check_names(name: str, parameters: Sequence[Parameter], kwargs: dict[str, An
 
 
 def inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """A schema that is only a reference to a definition of its own, as that definition."""
+    """Replace a schema that only refers to one of its own definitions by that definition."""
     prefix = "#/$defs/"
     reference = schema.get("$ref", "")
     definitions = dict(schema.get("$defs", {}))
@@ -265,7 +266,7 @@ def inlined(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_default(parameter: Parameter) -> dict[str, Any]:
-    """What a parameter's schema says of its default: nothing, if JSON cannot."""
+    """Return the schema's entry for a parameter's default; empty if JSON cannot express it."""
     try:
         return {"default": msgspec.json.decode(encode(parameter.default, "json"))}
     except (TypeError, ValueError, RecursionError):

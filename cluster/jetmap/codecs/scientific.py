@@ -1,4 +1,4 @@
-"""The kinds of NumPy's arrays and scalars, and of pandas' moments. Neither is imported for us."""
+"""Kinds for NumPy's arrays and scalars, and for pandas' moments. Neither is imported here."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from .walk import Kind, refusal, register, tag
 
 
 def scientific_kind(value: Any) -> Kind | None:
-    """The kind of a value of NumPy or pandas; None if it is of neither.
+    """Find the kind of a NumPy or pandas value; None for values of other packages.
 
-    Raises TypeError for what of theirs cannot travel.
+    Raises TypeError for one that cannot travel.
     """
     package = type(value).__module__.partition(".")[0]
     if package == "numpy":
@@ -68,7 +68,7 @@ def _library(name: str) -> Any:
 
 
 def _take_array(value: Any) -> list[Any]:
-    """Its dtype, shape, order and bytes."""
+    """Return an array's dtype, shape, order and bytes."""
     numpy = sys.modules["numpy"]
     flags = value.flags
     order = "F" if flags.f_contiguous and not flags.c_contiguous else "C"
@@ -99,7 +99,7 @@ def _make_text(content: str | bytes) -> Any:
 
 
 def _take_timestamp(value: Any) -> list[Any]:
-    """The moment in UTC (or without a zone), its unit, and the zone."""
+    """Return the moment in UTC (or without a zone), its unit, its zone and its fold."""
     return [int(value.asm8.view("i8")), value.unit, tag(value.tzinfo), value.fold]
 
 

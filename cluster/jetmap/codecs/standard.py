@@ -1,4 +1,4 @@
-"""The kinds of the standard library's types."""
+"""Kinds for the standard library's types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which library a type needs: looks through generics, annotations and fields."""
+"""Find out which library a type needs, through its generics, annotations and fields."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
-# Whether the module of a value's class may be imported for it: in workers that trust their callers.
+# Whether a value may import its class's module, as in workers that trust their callers.
 may_import_classes = False
 
 SIMPLE = frozenset((bool, int, float, str, bytes, bytearray, type(None)))
@@ -23,7 +23,7 @@ def needs_pydantic(type: Any) -> bool:
 
 
 def unknown_class(type: Any) -> Any:
-    """A class in the type that msgspec cannot decode, or None. The type must be built already."""
+    """Find a class in the type that msgspec cannot decode, or None."""
     if type is Any or type in SIMPLE:
         return None
     seen: set[int] = set()
@@ -55,7 +55,7 @@ def _is_pydantic(part: Any) -> bool:
 
 
 def _parts(tp: Any, seen: set[int]) -> Iterator[Any]:
-    """Every class and every annotation's metadata within a type, itself included."""
+    """Yield every class and every annotation's metadata in a type, itself included."""
     if tp is Any or id(tp) in seen or (isinstance(tp, type) and tp in SIMPLE):
         return
     seen.add(id(tp))
@@ -88,7 +88,7 @@ def _parts_of_alias(tp: Any, seen: set[int]) -> Iterator[Any]:
 
 
 def _fields(cls: Any) -> list[Any]:
-    """The types of a record class's fields; none for other classes."""
+    """Return the types of a record class's fields; none for other classes."""
     if any(hasattr(cls, mark) for mark in _MARKS):
         return []
     records = ("__dataclass_fields__", "__struct_fields__", "__required_keys__", "__attrs_attrs__")
@@ -97,5 +97,5 @@ def _fields(cls: Any) -> list[Any]:
         return []
     try:
         return list(get_type_hints(cls, include_extras=True).values())
-    except Exception:  # an unresolvable name: the codec's own error says more
+    except Exception:  # An unresolvable name: the codec's own error says more.
         return []

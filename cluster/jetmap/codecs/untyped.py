@@ -1,4 +1,4 @@
-"""Which parts of a type have no annotation, and the walk of just those parts."""
+"""Find the parts of a type without an annotation, and tag just those parts of a value."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from msgspec import inspect
 SCALARS = frozenset((type(None), bool, int, float, str, bytes))
 
 _PLAIN = SCALARS | {list, dict}
-_WIDEST = 1_000_000  # Parts of a level, so that shared lists within lists cost no more.
-_DEEPEST = 16  # Levels that are looked at all together; what is deeper is walked.
+# Parts of a level that are checked together, so that shared lists in lists stay cheap.
+_WIDEST = 1_000_000
+# Levels that are checked as a whole; deeper values are walked.
+_DEEPEST = 16
 
 Tagger = Callable[[Any], Any]
 _LISTS = (inspect.ListType, inspect.SetType, inspect.FrozenSetType, inspect.VarTupleType)
@@ -26,14 +28,14 @@ _RECORDS = (
 
 
 def is_untyped(type: Any) -> bool:
-    """Whether a type says nothing at all."""
+    """Whether a type allows anything."""
     return type is Any or type is object
 
 
 def tagger_for(type: Any) -> Tagger | None:
-    """What tags the parts of a value that its type leaves open; None if there are none.
+    """Make a function that tags a value's parts without an annotation; None if there are none.
 
-    The type must be one that msgspec can decode.
+    msgspec must be able to decode the type.
     """
     if is_untyped(type):
         return _walk_all
@@ -43,7 +45,7 @@ def tagger_for(type: Any) -> Tagger | None:
 
 @cache
 def walk() -> Any:
-    """The module of the walk, with all that it imports, when the first value needs it."""
+    """Import the ``walk`` module, and all that it needs, for the first value that needs it."""
     return importlib.import_module(".walk", __package__)
 
 
@@ -58,7 +60,7 @@ def _is_any(info: Any) -> bool:
 
 
 def _is_open(info: Any, seen: set[int]) -> bool:
-    """Whether a type holds a part without an annotation; types may hold themselves."""
+    """Whether a type has a part without an annotation; types may contain themselves."""
     if isinstance(info, (tuple, list)):
         return any(_is_open(part, seen) for part in info)
     if not isinstance(info, msgspec.Struct) or id(info) in seen:
@@ -70,10 +72,10 @@ def _is_open(info: Any, seen: set[int]) -> bool:
 
 
 def is_plain(values: list[Any]) -> bool:
-    """Whether MessagePack keeps all that these values hold.
+    """Whether MessagePack keeps the types of everything in these values.
 
-    Looks at the types of a whole level at once, which takes a fraction of the time of a walk.
-    False also for what is deeper than it looks, or holds itself.
+    Checks the types of a whole level at once, in a fraction of the time of a walk. Also False for
+    values that are too deep, or contain themselves.
     """
     level: list[Any] = values
     for _ in range(_DEEPEST):
@@ -96,13 +98,13 @@ def is_plain(values: list[Any]) -> bool:
 
 
 class _Taggers:
-    """One for each part of a type, made once: records may hold themselves."""
+    """Taggers for the parts of a type, each made once, because records may contain themselves."""
 
     def __init__(self) -> None:
         self._known: dict[int, Tagger] = {}
 
     def find(self, info: Any) -> Tagger | None:
-        """None for a part that is annotated throughout."""
+        """Return a part's tagger; None if it is annotated throughout."""
         if _is_any(info):
             return _walk_all
         if not _is_open(info, set()):
@@ -194,7 +196,7 @@ class _Taggers:
         return tag
 
     def _union(self, info: inspect.UnionType) -> Tagger:
-        """Each branch takes its own values, by their class, and leaves the others alone."""
+        """Make a tagger that chooses the branch by a value's class."""
         if any(_is_any(part) for part in info.types):
             return _walk_all
         branches = [(_classes(part), self.find(part) or _as_it_is) for part in info.types]
@@ -209,7 +211,7 @@ class _Taggers:
 
 
 def _classes(info: Any) -> Any:
-    """The classes of the values that a branch of a union takes."""
+    """Return the classes of the values in a branch of a union."""
     if isinstance(info, inspect.Metadata):
         return _classes(info.type)
     if isinstance(info, (inspect.DictType, inspect.TypedDictType)):
@@ -230,8 +232,10 @@ def _iterable(value: Any) -> bool:
 
 
 def _check_keys(value: dict[Any, Any]) -> None:
-    """Raise TypeError for a key that MessagePack would change: a dict with an annotation for its
-    values travels as a map, which has no room for tagged keys."""
+    """Raise TypeError for a key that MessagePack would change.
+
+    A dict whose values are annotated travels as a map, which cannot have tagged keys.
+    """
     for key in value:
         if type(key) not in SCALARS:
             raise TypeError(

@@ -1,8 +1,8 @@
-"""Values without an annotation, between Python programs: MessagePack that keeps every type.
+"""MessagePack that keeps every type, for values without an annotation between Python programs.
 
-MessagePack knows None, booleans, integers of 64 bits, floats, text, bytes, lists and dicts. Other
+MessagePack knows None, booleans, 64-bit integers, floats, text, bytes, lists and dicts. Other
 values travel as an extension that names their kind, so that a tuple does not become a list, nor a
-date a text; what has no kind is refused by name. A flat list of scalars is not walked.
+date text; a value without a kind is refused by name. A flat list of scalars is not walked.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from msgspec.msgpack import Ext
 
 from .untyped import SCALARS
 
-CODE = 74  # Of the extension type that holds a kind and its parts.
+# The code of the extension type that has a kind and its parts.
+CODE = 74
 _SMALLEST, _BIGGEST = -(2**63), 2**64
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One way for values to travel as parts.
+    """A way for values to travel as parts.
 
-    take: the parts of a value, tagged. make: the value of its parts. plain: what a caller in
-    another language reads instead, of parts that are plain already; None: the value itself.
+    take: return a value's parts, tagged. make: build the value from its parts. plain: build what a
+    caller in another language reads instead, from plain parts; None: use ``make``.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Kind:
     plain: Callable[..., Any] | None = None
 
 
-# By their name on the wire, and (exact) types by the kind that carries them.
+# Kinds by their names on the wire, and by the exact types that they carry.
 KINDS: dict[str, Kind] = {}
 _exact: dict[type, Kind] = {}
 
@@ -45,9 +46,9 @@ def register(kind: Kind, *types: type) -> None:
 
 
 def tag(value: Any) -> Any:
-    """The value with extensions in the places of what MessagePack does not know.
+    """Replace the parts that MessagePack does not know by extensions.
 
-    Raises TypeError for a value that cannot travel, RecursionError for one that holds itself.
+    Raises TypeError for a value that cannot travel, RecursionError for one that contains itself.
     """
     cls = type(value)
     if cls in SCALARS:
@@ -67,14 +68,14 @@ def tag(value: Any) -> Any:
 
 
 def tag_list(values: list[Any]) -> list[Any]:
-    """Each value tagged; the list itself if there is nothing to do."""
+    """Tag each value; return the list itself if there is nothing to do."""
     if SCALARS.issuperset(map(type, values)):
         return values
     return [tag(value) for value in values]
 
 
 def tag_outermost(value: Any) -> Any:
-    """As ``tag``, for a value that may nest as deep as MessagePack can."""
+    """Tag a value that may nest as deeply as MessagePack allows."""
     try:
         return tag(value)
     except RecursionError:
@@ -84,16 +85,16 @@ def tag_outermost(value: Any) -> Any:
 
 
 def encode_walked(value: Any, encode: Callable[[Any], bytes]) -> bytes:
-    """MessagePack of a value that is tagged already. encode: for its annotated parts."""
+    """Encode a tagged value as MessagePack. encode: encodes its annotated parts."""
     try:
         return encode(value)
     except (OverflowError, UnicodeEncodeError):
-        # An integer over 64 bits, or text that is not Unicode: rare, so it is looked for now.
+        # An integer over 64 bits, or text that is not Unicode: rare, so handled only now.
         return encode(_fit(value))
 
 
 def restore(code: int, data: memoryview) -> Any:
-    """The value of an extension: for decoders of Python programs."""
+    """Build the value of an extension, for decoders of Python programs."""
     if code != CODE:
         raise ValueError(f"unknown extension type {code}")
     name, *parts = _parts(data)
@@ -101,7 +102,7 @@ def restore(code: int, data: memoryview) -> Any:
 
 
 def decode_plainly(data: bytes) -> Any:
-    """Values for callers in other languages, as if they had been written as MessagePack alone."""
+    """Decode values for callers in other languages, as if they were plain MessagePack."""
     return _plain_parts(data)
 
 
@@ -150,7 +151,7 @@ def refusal(value: Any, why: str = "") -> str:
 
 
 def _fit(value: Any) -> Any:
-    """A tagged value without integers over 64 bits and text that is not Unicode."""
+    """Tag integers over 64 bits and text that is not Unicode in a tagged value."""
     if isinstance(value, int):
         fits = _SMALLEST <= value < _BIGGEST
         return value if fits else pack(KINDS["int"], value)
@@ -171,7 +172,7 @@ def _fit(value: Any) -> Any:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether MessagePack knows all of a value, however deep; without recursion."""
+    """Whether MessagePack knows all parts of a value, however deep; without recursion."""
     waiting, seen = [value], set()
     while waiting:
         part = waiting.pop()
@@ -189,12 +190,12 @@ def _is_plain(value: Any) -> bool:
 
 
 def items_of(pairs: Iterable[Any]) -> list[Any]:
-    """The tagged key and value of each pair."""
+    """Return the tagged key and value of each pair."""
     return [[tag(key), tag(member)] for key, member in pairs]
 
 
 def sequence(value: Iterable[Any]) -> list[Any]:
-    """The tagged elements, as the one part that they are."""
+    """Return the tagged elements, as one part."""
     return [tag_list(list(value))]
 
 

@@ -1,4 +1,4 @@
-"""The keeper: the process that owns an embedded nats-server and agent for all who use it.
+"""The keeper: a process that owns an embedded nats-server and agent, shared by its users.
 
 ::
 
@@ -8,9 +8,9 @@
            keeper ── nats-server (dies with it)
                   └─ agent ── workers (die with it)
 
-The lock ``<key>.lock`` is taken by the user that starts the keeper and inherited by it, so
-there is never a second one. Two seconds without a user end it. If it is killed, its users see
-their sockets close, and one of them starts the next keeper with the same port and password.
+The user that starts the keeper takes the lock ``<key>.lock``, which the keeper inherits, so there
+is never a second one. It ends two seconds after its last user. If it is killed, its users see their
+sockets close, and one of them starts the next keeper with the same port and password.
 """
 
 from __future__ import annotations
@@ -41,12 +41,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("jetmap.keeper")
 
+# Seconds that the keeper outlives its last user.
 LINGER = 2.0
+# Seconds that a new keeper tries to listen on the port of the last one.
 SAME_PORT_SECONDS = 5.0
 
 
 class AgentLike(Protocol):
-    """What a keeper needs of an agent."""
+    """The part of an agent that a keeper uses."""
 
     async def start(self) -> None: ...
     async def drain(self, grace: float) -> None: ...
@@ -54,7 +56,7 @@ class AgentLike(Protocol):
 
 
 def main(start: dict[str, Any]) -> None:
-    """Run a keeper to its end. Called in a new process, by ``membership.start_keeper``."""
+    """Run a keeper to its end, in the new process that ``membership`` starts for it."""
     handler = logging.StreamHandler()
     handler.setFormatter(Formatter("jetmap keeper: %(levelname)s: %(message)s"))
     level = str(start["spec"].get("settings", {}).get("log_level", "warning")).upper()
@@ -69,7 +71,7 @@ def main(start: dict[str, Any]) -> None:
 
 
 class Keeper:
-    """Serves users from ``run`` until two seconds after the last of them, or SIGTERM."""
+    """A keeper, which serves users until two seconds after the last one left, or SIGTERM."""
 
     def __init__(self, start: KeeperStart) -> None:
         self._startup = start
@@ -95,7 +97,7 @@ class Keeper:
         self._wait_for_users()
         serving = self._spawn(self._serve())
         await self._ended.wait()
-        # From here on a new user finds no socket, and waits for our lock to start a keeper.
+        # From here on a new user finds no socket, and waits for this lock to start a keeper.
         accepting.cancel()
         listener.close()
         self._socket.unlink(missing_ok=True)
@@ -104,7 +106,7 @@ class Keeper:
         await self._stop()
         if self._relay is not None:
             self._relay.close()
-        remove(self._lock)  # the lock itself ends with this process
+        remove(self._lock)  # The lock itself ends with this process.
 
     # Beginning
 
@@ -119,7 +121,7 @@ class Keeper:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._terminate)
         sweep(self._lock.parent)
-        clear(self._lock)  # what a killed keeper left under our key
+        clear(self._lock)  # A killed keeper may have left files under this key.
 
     def _listen(self) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX)
@@ -140,7 +142,7 @@ class Keeper:
             error = group.exceptions[0]
             while isinstance(error, ExceptionGroup):
                 error = error.exceptions[0]
-            logger.error("cannot go on", exc_info=error)
+            logger.error("the keeper cannot go on", exc_info=error)
             await self._fail(f"{type(error).__name__}: {error}")
 
     async def _start_server(self) -> None:
@@ -160,7 +162,7 @@ class Keeper:
                 await server.start()
                 break
             except BrokerUnreachable:
-                # A free port may be taken before we use it; the last server may still end.
+                # Another program may take a free port first; the last server may be ending.
                 if asyncio.get_running_loop().time() > deadline:
                     if server.port == 0 or previous is None:
                         raise
@@ -187,7 +189,7 @@ class Keeper:
         assert server is not None
         while True:
             code = await server.wait()
-            logger.error("nats-server ended with code %d; starting it again", code)
+            logger.error("nats-server exited with code %d; starting it again", code)
             await asyncio.sleep(0.1)
             await server.start()
 
@@ -203,7 +205,7 @@ class Keeper:
             self._spawn(self._attend(user))
 
     async def _attend(self, user: socket.socket) -> None:
-        """Tell a user the address, then waits for its end."""
+        """Send a user the address, then wait until it ends."""
         loop = asyncio.get_running_loop()
         try:
             await _readable(user)
@@ -217,7 +219,7 @@ class Keeper:
             while await loop.sock_recv(user, 1024):
                 pass
         except OSError:
-            pass  # it was killed
+            pass  # It was killed.
         finally:
             stderr = self._users.pop(user)
             user.close()
@@ -227,7 +229,7 @@ class Keeper:
             self._wait_for_users()
 
     def _point_output(self) -> None:
-        """Prints go to the longest-standing user that has a stderr."""
+        """Send printed output to the oldest user that has a stderr."""
         if self._relay is not None:
             owners = [fd for fd in self._users.values() if fd is not None]
             self._relay.point(os.dup(owners[0]) if owners else None)
@@ -245,30 +247,30 @@ class Keeper:
         self._spawn(self._end_unless_used())
 
     async def _end_unless_used(self) -> None:
-        # If this process was frozen, a user may wait that has not been accepted yet.
+        # If this process was frozen, a user may be waiting to be accepted.
         await asyncio.sleep(0.02)
         if not self._users:
             self._ended.set()
 
     async def _fail(self, reason: str) -> None:
-        """Tell every user, those to come too; end when they have left."""
-        told = self._ready.is_set()
+        """Send the reason to every user, present and future; end when they have left."""
+        was_ready = self._ready.is_set()
         self._notice = Notice(self._notice.address, reason)
         self._ready.set()
-        if told:
+        if was_ready:
             line = msgspec.json.encode(self._notice) + b"\n"
             loop = asyncio.get_running_loop()
             for user in list(self._users):
                 try:
                     await loop.sock_sendall(user, line)
                 except OSError:
-                    pass  # it has just ended
+                    pass  # It has just ended.
 
     # Ending
 
     def _terminate(self) -> None:
         if self._terminated:
-            os._exit(1)  # the second signal: now; server and workers go with us
+            os._exit(1)  # A second signal: end now; the server and workers die with this process.
         self._terminated = True
         self._ended.set()
 
@@ -282,7 +284,7 @@ class Keeper:
                 async with asyncio.timeout(3):
                     await self._agent.stop()
         except Exception:
-            logger.exception("the agent did not stop well")
+            logger.exception("the agent failed while it stopped")
         if self._connection is not None:
             await self._connection.close()
         if self._server is not None:
@@ -335,7 +337,7 @@ def _make_agent(connection: Connection, start: KeeperStart) -> AgentLike:
     )
     agent = Agent(connection, options)
     if start.previous is None:
-        # Why no worker can start is raised where they were asked for, once and in full.
+        # The caller raises the reason why no worker can start, once and in full.
         logging.getLogger("jetmap.agent.agent").addFilter(
             lambda record: agent.was_ready or not str(record.msg).startswith("workers cannot start")
         )

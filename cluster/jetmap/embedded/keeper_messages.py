@@ -1,4 +1,4 @@
-"""What passes between a keeper and those who use it, as JSON over a pipe and a socket."""
+"""Messages between a keeper and its users: JSON over a pipe and a socket."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class KeeperSpec(msgspec.Struct, frozen=True):
-    """What an embedded cluster runs. Users with an equal one (but for modules) share it.
+    """The choices that make an embedded cluster. Users with equal ones (except modules) share it.
 
     tasks: ``TASKS`` arguments. modules: dotted names to import as well. main: the path of a
     script whose functions live in ``__main__``. settings: by the names in ``Settings``.
@@ -24,7 +24,7 @@ class KeeperSpec(msgspec.Struct, frozen=True):
 
 
 class Address(msgspec.Struct, frozen=True):
-    """Where an embedded server listens, and its password."""
+    """The address of an embedded server, and its password."""
 
     url: str
     user: str
@@ -37,16 +37,17 @@ class Address(msgspec.Struct, frozen=True):
 
 
 class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A line from the keeper to a user: where the server is, or why there is none."""
+    """A line from the keeper to a user: the server's address, or the reason why there is none."""
 
     address: Address | None = None
     failed: str | None = None
 
 
 class KeeperStart(msgspec.Struct, frozen=True):
-    """What a starting keeper is told. previous: of the keeper that it replaces.
+    """The first message to a new keeper.
 
-    agent: ``module:function`` that makes the agent, for tests.
+    previous: the address of the keeper that it replaces. agent: ``module:function`` that makes the
+    agent, for tests.
     """
 
     spec: KeeperSpec

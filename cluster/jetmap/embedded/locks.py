@@ -1,4 +1,4 @@
-"""The user's runtime directory, and locks in it that end with the process that holds them."""
+"""The user's runtime directory, and locks in it that end with their process."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from pathlib import Path
 from jetmap.errors import ConfigurationError
 from jetmap.machine import temporary_directory
 
-# A socket's path may have 104 bytes (108 on Linux); ours are names of up to 30 in there.
+# Bytes of the directory's path: a socket's path may have 104 (108 on Linux), and our names in it
+# have up to 30.
 LONGEST = 72
 
 
 def runtime_directory() -> Path:
-    """``$XDG_RUNTIME_DIR/jetmap``, else ``/tmp/jetmap-<uid>``; made if missing, ours alone.
+    """Return ``$XDG_RUNTIME_DIR/jetmap``, else ``/tmp/jetmap-<uid>``; make it if it is missing.
 
-    Raises ConfigurationError if somebody else could write there, or if nothing is writable.
+    Raises ConfigurationError if others could write there, or if nothing is writable.
     """
     own = os.environ.get("XDG_RUNTIME_DIR")
     if own and len(os.fsencode(own)) <= LONGEST - 20 and os.access(own, os.W_OK):
@@ -42,16 +43,16 @@ def runtime_directory() -> Path:
 
 
 def take(path: Path) -> int | None:
-    """An open descriptor that holds the lock of this file, or None if it is held elsewhere.
+    """Lock this file; return an open descriptor that holds the lock, or None if it is taken.
 
-    Whoever inherits the descriptor holds the lock too; the last of them to end releases it.
+    Processes that inherit the descriptor hold the lock too; the last one to end releases it.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Its last holder may have removed the file between our open and our lock: then
-            # this lock excludes nobody.
+            # The last holder may have removed the file between open and lock; then this lock
+            # excludes nobody.
             if _is_at(descriptor, path):
                 return descriptor
         except BlockingIOError:
@@ -70,7 +71,7 @@ def is_held(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        # Shared, so that two who ask at once do not see each other.
+        # A shared lock, so that two processes that ask at once do not see each other.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -80,7 +81,7 @@ def is_held(path: Path) -> bool:
 
 
 def sweep(directory: Path) -> None:
-    """Remove what killed processes left behind."""
+    """Remove the files that killed processes left behind."""
     for lock in directory.glob("*.lock"):
         descriptor = take(lock) if lock.exists() else None
         if descriptor is not None:
@@ -89,13 +90,13 @@ def sweep(directory: Path) -> None:
 
 
 def remove(lock: Path) -> None:
-    """Remove a lock that we hold and what belongs to it, the lock last."""
+    """Remove a lock that this process holds, and its files; the lock last."""
     clear(lock)
     lock.unlink(missing_ok=True)
 
 
 def clear(lock: Path) -> None:
-    """Remove everything of a lock's name but the lock."""
+    """Remove the files of a lock, but not the lock."""
     for path in lock.parent.glob(f"{lock.stem}.*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Joining the keeper of an embedded cluster, starting it if there is none."""
+"""Join the keeper of an embedded cluster; start one if there is none."""
 
 from __future__ import annotations
 
@@ -29,9 +29,12 @@ __all__ = ["KeeperSpec", "Membership", "join"]
 
 logger = logging.getLogger(__name__)
 
+# Seconds between attempts to connect to a keeper that starts.
 POLL_SECONDS = 0.01
+# Keepers that one call of ``join`` starts, at most.
 STARTS = 3
-# The first process ends at once: the keeper is nobody's child, and nobody's to reap.
+# The program of a new keeper. Its first process ends at once, so that the keeper is an orphan that
+# nobody has to reap.
 PROGRAM = """\
 import os
 if os.fork():
@@ -48,10 +51,10 @@ _memberships: weakref.WeakSet[Membership] = weakref.WeakSet()
 
 
 async def join(spec: KeeperSpec, timeout: float = 60, *, agent: str | None = None) -> Membership:
-    """Joins the keeper of ``spec`` in this directory, starting it if there is none.
+    """Join the keeper of ``spec`` in this directory; start one if there is none.
 
     Returns when its NATS server answers; its workers may still be starting. Raises
-    BrokerUnreachable with the reason if it cannot start, or not within ``timeout`` seconds.
+    BrokerUnreachable, with the reason, if it does not start within ``timeout`` seconds.
     agent: ``module:function`` that makes the keeper's agent, for tests.
     """
     membership = Membership(spec, agent)
@@ -65,9 +68,9 @@ async def join(spec: KeeperSpec, timeout: float = 60, *, agent: str | None = Non
 
 
 class Membership:
-    """One user's hold on a keeper, from ``join`` to ``leave``.
+    """A user's share in a keeper, from ``join`` to ``leave``.
 
-    While it lasts the keeper lives; if it is killed, one of its users starts the next, on the
+    It keeps the keeper alive. If the keeper is killed, one of its users starts the next one, on the
     same port with the same password. starter: whether this process started the keeper.
     failed: why the keeper has no agent, or None.
     """
@@ -107,12 +110,14 @@ class Membership:
         return self.address.pid
 
     def on_lost(self, callback: Callback) -> None:
-        """Have ``callback`` awaited each time the keeper is gone."""
+        """Await ``callback`` each time the keeper is gone."""
         self._lost_callbacks.append(callback)
 
     def on_renewed(self, callback: Callback) -> None:
-        """Have ``callback`` awaited each time there is a new keeper; ``servers`` may differ
-        from before, if another program took the port meanwhile."""
+        """Await ``callback`` each time there is a new keeper.
+
+        ``servers`` differs from before if another program took the port meanwhile.
+        """
         self._renewed_callbacks.append(callback)
 
     async def leave(self) -> None:
@@ -125,7 +130,7 @@ class Membership:
             await asyncio.gather(watching, return_exceptions=True)
         self._hang_up()
 
-    # Entering
+    # Joining
 
     async def _enter(self, deadline: float) -> None:
         started: list[subprocess.Popen[bytes]] = []
@@ -133,7 +138,7 @@ class Membership:
             notice = await self._connect(deadline, started)
         finally:
             for process in started:
-                process.wait()  # only the keeper's parent, which ended at once
+                process.wait()  # This is the keeper's parent, which ended at once.
         if notice.address is None:
             raise BrokerUnreachable(f"the embedded cluster cannot start: {notice.failed}")
         self.failed = notice.failed
@@ -141,19 +146,19 @@ class Membership:
         self._address = notice.address
 
     async def _connect(self, deadline: float, started: list[subprocess.Popen[bytes]]) -> Notice:
-        """Greets the keeper until it answers, starting it whenever there is none."""
+        """Ask the keeper for its address until it answers; start one whenever there is none."""
         while True:
             notice = await self._ask_for_address(deadline)
             if notice is not None:
                 return notice
             descriptor = take(self._lock)
             if descriptor is not None:
-                # Nobody is a keeper or is starting one.
+                # No process is the keeper, or is starting one.
                 try:
                     if len(started) == STARTS:
                         raise BrokerUnreachable(
                             "the keeper process of the embedded cluster ended before it "
-                            "answered; what it said is on stderr"
+                            "answered; its error is on stderr"
                         )
                     started.append(self._start_keeper(descriptor))
                 finally:
@@ -167,7 +172,7 @@ class Membership:
             await asyncio.sleep(POLL_SECONDS)
 
     async def _ask_for_address(self, deadline: float) -> Notice | None:
-        """Connect and waits for the address; None if no keeper listens, or it just ended."""
+        """Connect and wait for the address; None if no keeper listens, or it just ended."""
         caller = socket.socket(socket.AF_UNIX)
         caller.setblocking(False)
         try:
@@ -175,7 +180,7 @@ class Membership:
             _send_stderr(caller)
             async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
                 line = await _read_line(caller)
-        except OSError:  # refused, reset, or out of time
+        except OSError:  # Refused, reset, or timed out.
             caller.close()
             return None
         except BaseException:
@@ -208,7 +213,7 @@ class Membership:
                 stderr=_stderr_or_null(),
                 cwd=self._cwd,
                 pass_fds=(lock_fd,),
-                start_new_session=True,  # a ^C at the terminal is not for it
+                start_new_session=True,  # Ctrl-C at the terminal must not reach it.
             )
             assert parent.stdin is not None
             with parent.stdin as pipe:
@@ -217,16 +222,16 @@ class Membership:
             raise BrokerUnreachable(f"cannot start the keeper process: {error}") from error
         return parent
 
-    # Staying
+    # Watching the keeper
 
     async def _watch(self) -> None:
         while True:
             await self._until_lost()
             self._hang_up()
             logger.warning("the keeper of the embedded cluster is gone; starting another")
-            await _tell(self._lost_callbacks)
+            await _run(self._lost_callbacks)
             await self._enter_again()
-            await _tell(self._renewed_callbacks)
+            await _run(self._renewed_callbacks)
 
     async def _until_lost(self) -> None:
         while True:
@@ -247,7 +252,7 @@ class Membership:
                 return
             except (BrokerUnreachable, ConfigurationError):
                 self._hang_up()
-                logger.exception("the embedded cluster cannot be started again; trying on")
+                logger.exception("the embedded cluster cannot be started again; trying again")
                 await asyncio.sleep(backoff.grow())
 
     def _hang_up(self) -> None:
@@ -256,11 +261,12 @@ class Membership:
             caller.close()
 
 
+# Settings that are up to the process that starts the keeper, so that others may differ in them.
 STARTERS = ("log_level", "start_timeout")
 
 
 def _key(spec: KeeperSpec, cwd: str) -> str:
-    """Equal for processes that can share a keeper. Knows the version of what travels."""
+    """Make the key of a keeper: equal for processes that can share it, with equal messages."""
     parts = [
         os.getuid(),
         cwd,
@@ -270,7 +276,6 @@ def _key(spec: KeeperSpec, cwd: str) -> str:
         spec.main,
         spec.pool,
         spec.cores,
-        # How much it logs, and how long it waits, is up to whoever starts it.
         sorted(item for item in spec.settings.items() if item[0] not in STARTERS),
         None if spec.share else secrets.token_hex(8),
     ]
@@ -281,7 +286,7 @@ def _send_stderr(caller: socket.socket) -> None:
     try:
         os.fstat(2)
     except OSError:
-        caller.send(b"-")  # we have none
+        caller.send(b"-")  # This process has no stderr.
     else:
         socket.send_fds(caller, [b"+"], [2])
 
@@ -295,7 +300,7 @@ def _stderr_or_null() -> int:
 
 
 async def _read_line(caller: socket.socket) -> bytes:
-    """The next line, and nothing of the one after it; empty when the other side is gone."""
+    """Read the next line, and nothing after it; empty if the other side is gone."""
     loop = asyncio.get_running_loop()
     line = b""
     while not line.endswith(b"\n"):
@@ -312,7 +317,7 @@ async def _read_line(caller: socket.socket) -> bytes:
     return line
 
 
-async def _tell(callbacks: list[Callback]) -> None:
+async def _run(callbacks: list[Callback]) -> None:
     for callback in callbacks:
         try:
             await callback()
@@ -321,7 +326,7 @@ async def _tell(callbacks: list[Callback]) -> None:
 
 
 def _let_go_in_child() -> None:
-    # A forked child is no user: it would hold the keeper for as long as it lives.
+    # A forked child is not a user: it would keep the keeper alive for as long as it lives.
     for membership in list(_memberships):
         membership._hang_up()
 

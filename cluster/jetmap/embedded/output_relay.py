@@ -1,4 +1,4 @@
-"""Sends what a process and its children print to whoever wants it just now."""
+"""Send what a process and its children print to a descriptor that can be changed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ CHUNK = 65536
 
 
 class Relay:
-    """Takes over stdout and stderr of this process and of those that it starts from now on.
+    """A relay for stdout and stderr of this process and of those that it starts from now on.
 
-    They print into a pipe, and a thread passes it on; so the descriptor that it goes to can
-    be changed and closed at any time, although children live on. (A thread, because the
-    reader of that descriptor may be slow.)
+    They print into a pipe, and a thread passes it on, so the target descriptor can be changed and
+    closed at any time although children live on. (It is a thread because the reader of the target
+    may be slow.)
     """
 
     def __init__(self) -> None:
@@ -31,13 +31,15 @@ class Relay:
         self._thread.start()
 
     def point(self, target: int | None) -> None:
-        """Send what is printed from now on to ``target``, which becomes the relay's, or
-        nowhere. What was printed before still goes where it went."""
+        """Send what is printed from now on to ``target``, or nowhere.
+
+        The relay owns ``target`` from then on. Earlier output still goes to the earlier target.
+        """
         self._targets.append(target)
         os.write(self._waker, b"t")
 
     def close(self, timeout: float = 0.5) -> None:
-        """Pass on what was printed; waits at most ``timeout`` seconds for the reader."""
+        """Pass on what was printed; wait at most ``timeout`` seconds for the reader."""
         os.write(self._waker, b"x")
         self._thread.join(timeout)
 
@@ -62,7 +64,7 @@ class Relay:
                 try:
                     view = view[os.write(self._target, view) :]
                 except OSError:
-                    self._switch(None)  # its reader is gone
+                    self._switch(None)  # Its reader is gone.
 
     def _switch(self, target: int | None) -> None:
         if self._target is not None:

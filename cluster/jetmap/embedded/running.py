@@ -1,8 +1,8 @@
-"""How commands and ``Cluster()`` find the ``jetmap up`` of their directory.
+"""Register a ``jetmap up`` of a directory, and find it from commands and ``Cluster()``.
 
-Each `up` holds the lock of a file in its user's runtime directory, which that user alone may
-enter. Beside it lie its password, for commands of other directories, and what its workers have
-loaded. All of it goes with the `up`, at the latest when the next one starts.
+Each `up` holds the lock of a file in its user's runtime directory, which only that user may enter.
+Beside it are its password, for commands in other directories, and a list of what its workers have
+loaded. All of these go with the `up`, at the latest when the next one starts.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from .locks import is_held, remove, runtime_directory, take
 class Running(msgspec.Struct, frozen=True):
     """A running ``up``.
 
-    url: of its NATS server; gateway: of its HTTP gateway, or empty. key: in hexadecimal, that
-    seals chunks for its agent (see ``seals``). tasks, cores, reload: as it was started. python,
-    version: of its workers, and of jetmap.
+    url: its NATS server's address; gateway: its HTTP gateway's, or empty. key: the key, in
+    hexadecimal, that seals chunks for its agent (see ``seals``). tasks, cores, reload: as it was
+    started. python: its workers' version; version: its jetmap's.
     """
 
     url: str
@@ -47,7 +47,7 @@ class Running(msgspec.Struct, frozen=True):
 
     @property
     def code_file(self) -> Path:
-        """Where its agent writes down what its workers have loaded."""
+        """The file in which its agent lists what its workers have loaded."""
         return Path(self.lock).with_suffix(".code")
 
     @property
@@ -63,7 +63,7 @@ class Running(msgspec.Struct, frozen=True):
 
 
 class Registration:
-    """That this process is the ``up`` of a directory; end with it, at the latest."""
+    """The registration of this process as the ``up`` of a directory; it ends with the process."""
 
     def __init__(self, lock: Path, descriptor: int, running: Running) -> None:
         self.running = running
@@ -71,7 +71,7 @@ class Registration:
         self._descriptor: int | None = descriptor
 
     def close(self) -> None:
-        """Withdraw it. Twice is harmless."""
+        """Withdraw the registration. Twice is harmless."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             remove(self._lock)
@@ -88,7 +88,7 @@ def register_up(
     gateway: str = "",
     **more: Any,
 ) -> Registration:
-    """Let ``find_running`` find this process's server until ``close``, or its death.
+    """Register this process's server for ``find_running``, until ``close`` or its death.
 
     more: other fields of ``Running``.
     """
@@ -104,7 +104,7 @@ def register_up(
 
 
 def already_runs(first: Running) -> str:
-    """What to tell the user who starts another `up` in its directory."""
+    """Explain to the user that an `up` runs in this directory already, and what to do."""
     pool = "" if first.pool == "default" else f" for pool {first.pool}"
     return (
         f"`jetmap up`{pool} runs in this directory already (pid {first.pid}, {first.gateway}): use "
@@ -114,7 +114,7 @@ def already_runs(first: Running) -> str:
 
 
 def read_running(lock: str) -> Running | None:
-    """The `up` that registered itself there; None if it is gone."""
+    """Read the registration of an `up`; None if it is gone."""
     try:
         return msgspec.json.decode(Path(lock).read_bytes(), type=Running)
     except (FileNotFoundError, msgspec.DecodeError):
@@ -122,20 +122,20 @@ def read_running(lock: str) -> Running | None:
 
 
 def find_running(cwd: str | os.PathLike[str], pool: str | None = None) -> Running | None:
-    """The newest ``up`` of this directory that is alive (of this pool, if given), or None."""
+    """Find the newest live ``up`` of this directory (and of this pool, if given), or None."""
     found = all_running(cwd, pool)
     return found[-1] if found else None
 
 
 def all_running(cwd: str | os.PathLike[str], pool: str | None = None) -> list[Running]:
-    """Every ``up`` of this directory that is alive, the newest last."""
+    """List the live ``up``s of this directory, the newest last."""
     found: list[tuple[float, int, Running]] = []
     for lock in runtime_directory().glob(f"up-{_digest(cwd)}-*.lock"):
         try:
             started, content = lock.stat().st_mtime, lock.read_bytes()
             running = msgspec.json.decode(content, type=Running)
         except (FileNotFoundError, msgspec.DecodeError):
-            continue  # it is just ending, or just starting
+            continue  # It is just ending, or just starting.
         if is_held(lock) and pool in (None, running.pool):
             found.append((started, running.pid, running))
     return [running for _, _, running in sorted(found, key=lambda each: each[:2])]

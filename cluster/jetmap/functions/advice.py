@@ -1,4 +1,4 @@
-"""What to say where a call cannot be meant: what is wrong, and the next step."""
+"""Errors for calls that make no sense: what is wrong, and the next step."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import inspect
 from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import Any
 
-# Where a parameter was left out.
+# The default of a parameter that must be given.
 MISSING: Any = object()
 
-# What other libraries' `map` is given, and why it is not needed.
+# Options of other libraries' `map`, and why they are not needed.
 _ELSEWHERE = {
     "chunksize": "chunks are cut by what an item costs",
     "chunk_size": "chunks are cut by what an item costs",
@@ -32,7 +32,7 @@ def check_call(
     unknown: Mapping[str, Any],
     options: Iterable[str],
 ) -> None:
-    """Raise TypeError for arguments of ``map``, ``stream`` or ``submit`` that cannot be meant."""
+    """Raise TypeError for arguments of ``map``, ``stream`` or ``submit`` that make no sense."""
     if more:
         raise TypeError(
             f"{method}() takes one list of items; put several together, cluster.{method}(f, "
@@ -53,7 +53,7 @@ def check_call(
 
 
 def check_items(method: str, items: object) -> None:
-    """Raise TypeError for what is not a list of items, nor another iterable."""
+    """Raise TypeError for items that are neither a list nor another iterable."""
     if isinstance(items, type) or inspect.isroutine(items):
         raise TypeError(f"items is {_described(items)}; call it, and pass what it gives")
     if isinstance(items, (Iterable, AsyncIterable)) or hasattr(items, "__getitem__"):
@@ -67,7 +67,7 @@ def check_items(method: str, items: object) -> None:
 
 
 def check_not_async(items: object) -> None:
-    """Raise TypeError for an async iterable, which code that is not async cannot read."""
+    """Raise TypeError for an async iterable, which synchronous code cannot read."""
     if isinstance(items, AsyncIterable) and not isinstance(items, Iterable):
         raise TypeError(
             "items is an async iterable, which cluster.sync cannot read; use async with Cluster() "
@@ -76,7 +76,7 @@ def check_not_async(items: object) -> None:
 
 
 def check_kwargs(kwargs: object) -> None:
-    """Raise TypeError for keyword parameters that are not a dict by their names."""
+    """Raise TypeError for keyword parameters that are not a dict with names as keys."""
     if kwargs is None or (isinstance(kwargs, Mapping) and all(isinstance(k, str) for k in kwargs)):
         return
     what = "with keys that are not names" if isinstance(kwargs, Mapping) else "not a dict"
@@ -109,7 +109,7 @@ def _has_parameter(f: object, name: str) -> bool:
 
 
 def not_a_task(f: Any) -> str:
-    """Say why something given as the function is not one, and what to write."""
+    """Explain why an argument is not a @task, and what to write instead."""
     if isinstance(f, functools.partial):
         return _partial(f)
     if getattr(f, "__name__", "") == "<lambda>":
@@ -154,7 +154,7 @@ def _partial(f: functools.partial[Any]) -> str:
 
 
 def _members(given: Mapping[str, Any]) -> str:
-    """The inside of a dict, as it would be written; long values are cut."""
+    """Format the inside of a dict; long values are cut."""
     return ", ".join(f"{name!r}: {_short(value)}" for name, value in given.items())
 
 
@@ -186,7 +186,7 @@ START = (
 
 
 def refusing(message: str) -> Any:
-    """A method that Python calls for the wrong statement; it says which is the right one."""
+    """Make a method that Python calls for the wrong statement; its error names the right one."""
 
     def refuse(*_: object) -> Any:
         raise TypeError(message)

@@ -1,9 +1,9 @@
-"""Functions that were defined without a file (REPL, notebook): they travel as themselves.
+"""Pickle functions that were defined without a file (REPL, notebook).
 
-cloudpickle takes along what a function uses, the types of its session among them. Three things
-are seen to here: what msgspec notes on a class at its first use stays behind; the marks by which
-dataclasses knows its own, compared by identity, go by name; and annotations that are text become
-what they mean, for a worker has no session to look their names up in.
+cloudpickle includes what a function uses, such as the classes of its session. Three details are
+handled here: msgspec's cache on a class is left out; the markers of dataclasses, which are compared
+by identity, are sent by name; and annotations that are text are replaced by their types, because a
+worker has no session in which to look their names up.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _MARKS = {
 
 
 def pickled(function: Function, limit: int | None = None) -> bytes:
-    """The function as it is now, with the globals it uses.
+    """Pickle the function as it is now, with the globals it uses.
 
-    limit: bytes that the pickle may have. Raises NotImportable for what cannot travel (an open
-    file, a lock, a msgspec struct), and naming the global that does not.
+    limit: bytes that the pickle may have. Raises NotImportable, naming the global, for what cannot
+    travel (an open file, a lock, a msgspec struct).
     """
     about = (function.name, function.timeout, function.attempts, function.known_hints())
     file = _Bounded(limit)
@@ -55,7 +55,7 @@ def pickled(function: Function, limit: int | None = None) -> bytes:
 
 
 def unpickled(value: bytes, qualname: str) -> Function:
-    """Raises NotImportable."""
+    """Load a pickled function. Raises NotImportable."""
     try:
         f, name, timeout, attempts, hints = pickle.loads(value)
     except Exception as exc:
@@ -70,7 +70,7 @@ class _TooLarge(Exception):  # noqa: N818
 
 
 class _Bounded(io.BytesIO):
-    """Stops a pickle at its limit, so that a huge global costs no more than that."""
+    """A buffer that stops a pickle at its limit, so that a huge global costs no more than that."""
 
     def __init__(self, limit: int | None) -> None:
         super().__init__()
@@ -83,8 +83,10 @@ class _Bounded(io.BytesIO):
 
 
 def _culprit(function: Function) -> str:
-    """The global that cannot be pickled, as the beginning of a message; empty if it is another
-    thing that the function holds."""
+    """Name the global that cannot be pickled, as the beginning of a message.
+
+    Empty if something else that the function holds cannot be.
+    """
     for name, value in _globals_used(function):
         try:
             _Pickler(io.BytesIO()).dump(value)
@@ -101,7 +103,7 @@ def _too_large(function: Function, limit: int) -> str:
             _Pickler(_Bounded(limit // 4)).dump(value)
         except _TooLarge:
             large.append(repr(name))
-        except Exception:  # Not reached: the whole was pickled up to the limit.
+        except Exception:  # Not reached: all of it was pickled up to the limit.
             continue
     with_what = f" with its global {' and '.join(large)}" if large else " with what it uses"
     return (
@@ -112,7 +114,7 @@ def _too_large(function: Function, limit: int) -> str:
 
 
 def _globals_used(function: Function) -> Iterator[tuple[str, Any]]:
-    """The globals that the function's own code names."""
+    """Yield the globals that the function's own code names."""
     code = getattr(innermost(function.callable), "__code__", None)
     scope = function.scope
     for name in sorted(_names(code)) if code is not None else ():
@@ -131,7 +133,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if mark is not None:
             return mark
         reduced = super().reducer_override(obj)
-        # A class that travels as itself: how it is made, then its dict and its slots.
+        # A class that travels by value: how it is made, then its dict and its slots.
         if isinstance(obj, type) and isinstance(reduced, tuple) and len(reduced) > 2:
             if isinstance(obj, type(msgspec.Struct)):
                 raise TypeError(
@@ -157,5 +159,5 @@ def _meant(hint: Any, scope: dict[str, Any]) -> Any:
         return hint
     try:
         return evaluate(hint, scope, {})
-    except Exception:  # An unknown name: refused when the type is used, if it is.
+    except Exception:  # An unknown name is refused if the type is ever used.
         return hint

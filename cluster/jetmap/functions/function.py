@@ -1,4 +1,4 @@
-"""A registered function: where it lives, and what its types are."""
+"""A registered function: its location and its types."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 
 
 class Function:
-    """A function as registered. Its types are resolved when first asked for.
+    """A registered function. Its types are resolved at their first use.
 
-    name: what it is called by. module, qualname: where a worker finds it (the dotted name of
-    a module that was started with ``python -m``, not ``__main__``). file: that module's file,
+    name: the name in calls. module, qualname: where a worker finds it (for a module that was
+    started with ``python -m``, its dotted name and not ``__main__``). file: that module's file,
     or None. stamp: the file's state when the function was defined. by_value: it was defined
-    without a file (REPL, notebook, ``python -c``). local: inside another function. hints: what
-    its annotations mean, by parameter, where that is known already.
+    without a file (REPL, notebook, ``python -c``). local: it was defined inside another function.
+    hints: the types of its annotations, by parameter, as far as they are known already.
     """
 
     __slots__ = (
@@ -81,7 +81,7 @@ class Function:
 
     @property
     def callable(self) -> Callable[..., Any]:
-        """The function itself. Raises ReferenceError when it was local and is gone."""
+        """The function itself. Raises ReferenceError if it was local and is gone."""
         f = self._peek()
         if f is None:
             raise ReferenceError(f"the local function {self.qualname} no longer exists")
@@ -98,17 +98,17 @@ class Function:
 
     @property
     def item(self) -> Codec:
-        """Of the item's type. Raises TypeError if that is unknown or unsupported."""
+        """The codec of the item's type. Raises TypeError if that is unknown or unsupported."""
         return self._codec("item", self.parameter, output=False)
 
     @property
     def value(self) -> Codec:
-        """Of the returned value's type. Raises TypeError if that is unknown or unsupported."""
+        """The codec of the value's type. Raises TypeError if that is unknown or unsupported."""
         return self._codec("value", "return", output=True)
 
     @property
     def kwargs(self) -> Codec:
-        """Of an object of the keyword-only parameters; decodes to a dict of those given.
+        """The codec of the keyword-only parameters, as an object; decodes to a dict of those given.
 
         An unknown name or a missing one is a decoding error.
         """
@@ -118,7 +118,7 @@ class Function:
         return codec
 
     def info(self) -> FunctionInfo:
-        """What workers announce: name, documentation and JSON schemas."""
+        """Describe it as workers announce it: name, documentation and JSON schemas."""
         import textwrap
 
         from jetmap.wire.messages import FunctionInfo
@@ -139,33 +139,35 @@ class Function:
 
     @property
     def untyped(self) -> list[str]:
-        """Those of item, value and kwargs that have a part without an annotation."""
+        """The names among item, value and kwargs of those with a part without an annotation."""
         faces = {"item": self.item, "value": self.value, "kwargs": self.kwargs}
         return [name for name, codec in faces.items() if codec.is_open]
 
     def known_hints(self) -> dict[str, Any]:
-        """What annotations mean that are text, as far as their names are known by now, or name a
-        class that was redefined."""
+        """Return the types of annotations that are text or name a redefined class.
+
+        Those whose names are still unknown are left out.
+        """
         hints = {}
         for parameter, annotation in annotations_of(self.callable).items():
             if isinstance(annotation, str) or parameter in self._hints:
                 try:
                     hints[parameter] = self._hint(parameter)
-                except TypeError:  # refused at the parameter's first use
+                except TypeError:  # It is refused at the parameter's first use.
                     continue
         return hints
 
     def refresh(self) -> None:
-        """Let annotations mean the classes that their names mean now.
+        """Look the annotations' names up again, for classes that were redefined.
 
-        Only functions without a file live where a class is redefined between two maps.
+        This concerns only functions without a file, as in a notebook.
         """
         if not self.by_value or self.local:
             return
         for parameter, annotation in annotations_of(self.callable).items():
             try:
                 hint = renewed(evaluate(annotation, self.scope, {}), self.scope)
-            except Exception:  # The name is gone: what it meant is known still.
+            except Exception:  # The name is gone: its earlier meaning stays.
                 continue
             if hint != self._hints.get(parameter, annotation):
                 self._hints[parameter] = hint
@@ -175,28 +177,28 @@ class Function:
         return self._peek() is f
 
     def hold_weakly(self, forget: Callable[[], None]) -> None:
-        """Let the function be garbage when only this holds it; then call ``forget``."""
+        """Keep only a weak reference to the function; call ``forget`` when it is collected."""
         if self._strong is None:
             return
         try:
             self._weak = weakref.ref(self._strong, lambda _: forget())
-        except TypeError:  # an object without weak references stays for ever
+        except TypeError:  # An object without weak references stays for ever.
             return
         self._strong = None
 
     def resolve_now(self, frame: FrameType) -> None:
-        """Resolve the annotations that need local names of the frame that defines it."""
+        """Resolve the annotations that need local names of the defining frame."""
         for parameter, annotation in annotations_of(self.callable).items():
             if not isinstance(annotation, str):
                 continue
             try:
                 evaluate(annotation, self.scope, {})
             except Exception:
-                # Reading a frame's locals makes it hold a copy of them until it returns, and so
-                # this function: only when need be.
+                # Reading a frame's locals makes it keep a copy of them, this function included,
+                # until it returns; so do it only if necessary.
                 try:
                     self._hints[parameter] = evaluate(annotation, self.scope, frame.f_locals)
-                except Exception:  # a forward reference: resolved, or refused, at first use
+                except Exception:  # A forward reference is resolved, or refused, at its first use.
                     continue
 
     def _peek(self) -> Callable[..., Any] | None:
@@ -251,7 +253,7 @@ class Function:
 
 
 def file_stamp(path: str | None) -> tuple[int, int] | None:
-    """Modification time and size, to see later whether a file changed; None without a file."""
+    """Return modification time and size, which show later whether a file changed, or None."""
     if path is None:
         return None
     try:
@@ -267,6 +269,6 @@ def _check_name(name: str, qualname: str) -> str:
     if name == "<lambda>":
         raise ValueError("a lambda has no name; give it one: task(lambda …, name=…)")
     raise ValueError(
-        f"{qualname}: {name!r} is no function name; use letters, digits, '_', '.' and '-', "
+        f"{qualname}: {name!r} is not a function name; use letters, digits, '_', '.' and '-', "
         "beginning with a letter or '_'"
     )

@@ -13,7 +13,7 @@ IMPORTLIB = ("<frozen importlib", "<frozen runpy")
 
 
 def format_import_error(error: BaseException) -> str:
-    """Our own sentence where we have one, else the error with its frames, without ours."""
+    """Return jetmap's own sentence if there is one, else the traceback without jetmap's frames."""
     if isinstance(error, ConfigurationError):
         return str(error)
     described = traceback.TracebackException.from_exception(error)
@@ -35,7 +35,7 @@ def _without_ours(described: traceback.TracebackException) -> None:
 
 
 def _is_ours(described: traceback.TracebackException) -> bool:
-    """Whether we raised it on purpose: what it came from is in its message."""
+    """Whether jetmap raised it on purpose, so that its message includes the cause."""
     return bool(described.stack) and described.stack[-1].filename.startswith(f"{PACKAGE}/")
 
 

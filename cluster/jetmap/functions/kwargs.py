@@ -1,7 +1,7 @@
-"""Keyword parameters of a function that is only known by what its workers announce.
+"""Check keyword parameters against the JSON Schema that workers announce.
 
-Names are compared with the announced JSON Schema, and types as far as its top level tells; the
-worker that decodes them into the annotated types has the last word.
+Names are checked, and types as far as the schema's top level shows them. The worker, which decodes
+them into the annotated types, has the last word.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PYTHON: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Misfit:
-    """parameter: which one is wrong. message: how, and what is accepted."""
+    """A wrong keyword parameter. message: what is wrong with it, and what is accepted."""
 
     parameter: str
     message: str
@@ -35,7 +35,7 @@ class Misfit:
 def misfit(
     info: FunctionInfo, kwargs: Mapping[str, Any], *, names_only: bool = False
 ) -> Misfit | None:
-    """What is wrong with keyword parameters (as decoded JSON), if anything is for certain."""
+    """Find a keyword parameter (as decoded JSON) that is certainly wrong, or None."""
     if not kwargs and not info.kwargs.get("required") and "$ref" not in info.kwargs:
         return None
     schema = _Schema(info.kwargs)
@@ -43,12 +43,13 @@ def misfit(
         return None
     for name, value in kwargs.items():
         if name not in schema.properties:
-            told = f"{info.name}() has no parameter {name!r}; {schema.accepted()}"
-            return Misfit(name, told)
+            text = f"{info.name}() has no parameter {name!r}; {schema.accepted()}"
+            return Misfit(name, text)
         property = schema.properties[name]
         if not names_only and not schema.fits(value, property):
-            told = f"{name!r} of {info.name}() is {schema.words(property)}; {schema.accepted()}"
-            return Misfit(name, told)
+            kind = schema.describe(property)
+            text = f"{name!r} of {info.name}() must be {kind}; {schema.accepted()}"
+            return Misfit(name, text)
     for name in schema.required:
         if name not in kwargs:
             return Misfit(name, f"{info.name}() needs the parameter {name!r}; {schema.accepted()}")
@@ -56,12 +57,12 @@ def misfit(
 
 
 def open_parameters(info: FunctionInfo) -> set[str]:
-    """The keyword parameters that have no annotation."""
+    """Return the keyword parameters that have no annotation."""
     properties = _Schema(info.kwargs).properties or {}
     return {name for name, property in properties.items() if not set(property) - _REMARKS}
 
 
-# Keys of a schema that say nothing of the type.
+# Keys of a schema that do not restrict the type.
 _REMARKS = {"default", "title", "description"}
 
 
@@ -75,15 +76,16 @@ class _Schema:
         self.required: list[str] = top.get("required", [])
 
     def accepted(self) -> str:
-        told = []
+        parts = []
         for name, property in (self.properties or {}).items():
-            about = [self.words(property)] if self.words(property) else []
+            kind = self.describe(property)
+            about = [kind] if kind else []
             about += [] if name in self.required else ["optional"]
-            told.append(f"{name} ({', '.join(about)})" if about else name)
-        return f"it takes {', '.join(told)}" if told else "it takes no keyword parameters"
+            parts.append(f"{name} ({', '.join(about)})" if about else name)
+        return f"it takes {', '.join(parts)}" if parts else "it takes no keyword parameters"
 
     def fits(self, value: Any, property: Any) -> bool:
-        """False only where no value like this can fit."""
+        """Whether the value may fit; False only if it certainly does not."""
         schema = self._resolved(property)
         if "anyOf" in schema:
             return any(self.fits(value, branch) for branch in schema["anyOf"])
@@ -94,19 +96,19 @@ class _Schema:
             return True
         return any(_is(value, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds))
 
-    def words(self, property: Any) -> str:
-        """A type; empty where the schema's top level does not say."""
+    def describe(self, property: Any) -> str:
+        """Describe a type; empty if the schema's top level does not show it."""
         schema = self._resolved(property)
         if "enum" in schema:
             return "one of " + ", ".join(map(repr, schema["enum"]))
         if "anyOf" in schema:
-            told = [self.words(branch) for branch in schema["anyOf"]]
-            return " or ".join(told) if all(told) else ""
+            kinds = [self.describe(branch) for branch in schema["anyOf"]]
+            return " or ".join(kinds) if all(kinds) else ""
         kinds = schema.get("type", ())
         return kinds if isinstance(kinds, str) else " or ".join(kinds)
 
     def _resolved(self, schema: Any) -> dict[str, Any]:
-        """What a reference refers to; nothing of a schema that is just true or false."""
+        """Follow a reference; return an empty schema for one that is just true or false."""
         if not isinstance(schema, dict):
             return {}
         name = schema.get("$ref", "").removeprefix("#/$defs/")

@@ -1,7 +1,7 @@
-"""Where a function lives: named by the caller, found by the worker.
+"""Name a function in the caller, and find it in a worker.
 
-A function travels as a ``FunctionRef``: a module and a name, the path of the script that is
-``__main__``, or, when it was defined without a file, itself.
+A function travels as a ``FunctionRef``: a module and a name, the path of a ``__main__`` script, or,
+if it was defined without a file, its pickle.
 """
 
 from __future__ import annotations
@@ -31,23 +31,24 @@ __all__ = [
     "load", "reference", "resolve", "running_main", "source_digest", "source_files",
 ]  # fmt: skip
 
+# Functions kept that came by value or in a script.
 _KEPT_VALUES = 64
 
 _resolved: dict[tuple[str, str, str], Function] = {}
-_carried: dict[tuple[str, str, str], Function] = {}  # Those that came by value, or in a script.
-_main_digest = ""  # Of the script that was run as ``__mp_main__``.
+_carried: dict[tuple[str, str, str], Function] = {}  # Came by value, or in a script.
+_main_digest = ""  # The digest of the script that was run as ``__mp_main__``.
 
 
 class StaleFunction(Exception):  # noqa: N818
-    """This process imported the function's file before it changed; a new one would not have."""
+    """A function whose file has changed since this process imported it."""
 
 
 def load(setup: Setup) -> list[Function]:
-    """Import what a worker shall offer: the script, the ``TASKS``, the modules.
+    """Import what a worker offers: the script, the ``TASKS``, the modules.
 
-    Raises ConfigurationError for what the user must correct (a missing file or module, a
-    syntax error, no ``@task`` in ``TASKS``, two functions of one name); any other exception
-    of the imported code as it is.
+    Raises ConfigurationError for what the user must correct (a missing file or module, a syntax
+    error, no ``@task`` in ``TASKS``, two functions with one name), and whatever else the imported
+    code raises.
     """
     from jetmap.errors import ConfigurationError, DuplicateFunction
 
@@ -69,25 +70,25 @@ def load(setup: Setup) -> list[Function]:
 
 
 def import_tasks(argument: str) -> types.ModuleType:
-    """Import a ``TASKS`` argument: a file if it ends in ``.py`` or holds a slash, else a module.
+    """Import a ``TASKS`` argument: a file if it ends in ``.py`` or has a slash, else a module.
 
-    A file is imported under its package's dotted name, its root (or the working directory, for
-    a module) first on ``sys.path``. Raises ConfigurationError if there is none.
+    A file is imported under its package's dotted name. Its root (for a module, the working
+    directory) goes first on ``sys.path``. Raises ConfigurationError if it does not exist.
     """
     if argument.endswith(".py") or "/" in argument or os.sep in argument:
         return _import_file(argument)
     if not all(part.isidentifier() for part in argument.split(".")):
         if Path(argument).is_dir():
             raise _wrong(f"{argument!r} is a directory: name its files, as in {argument}/tasks.py")
-        raise _wrong(f"{argument!r} is no module's name; a file's ends in .py")
+        raise _wrong(f"{argument!r} is not a module's name; a file's name ends in .py")
     _put_on_path(str(Path.cwd()))
     return _import_module(argument, argument)
 
 
 def import_main(path: str, *, again: bool = False) -> types.ModuleType:
-    """Run a script as ``__mp_main__``, as ``multiprocessing`` does; only once a process.
+    """Run a script as ``__mp_main__``, as ``multiprocessing`` does, once in a process.
 
-    again: run it once more if it has changed since.
+    again: run it once more if it has changed.
     """
     global _main_digest
     file = str(Path(path).resolve())
@@ -125,11 +126,11 @@ def import_main(path: str, *, again: bool = False) -> types.ModuleType:
 
 
 def reference(function: Function, *, far: bool = False, limit: int | None = None) -> FunctionRef:
-    """What to send to a worker that it may find this function.
+    """Make the reference by which a worker finds this function.
 
-    By value (with cloudpickle) if it was defined without a file, or in a script, which a worker
-    on another host (far) does not have. limit: bytes that such a value may have. Raises
-    NotImportable for a lambda or a function inside another one, and for what cannot be pickled.
+    The function itself (pickled by cloudpickle) if it was defined without a file, or in a script
+    that a worker on another host (``far``) does not have. limit: bytes that its pickle may have.
+    Raises NotImportable for a lambda, a function inside another one, and what cannot be pickled.
     """
     from jetmap.wire.messages import FunctionRef
 
@@ -163,7 +164,7 @@ def is_resolved(ref: FunctionRef) -> bool:
 
 
 def broken_files(error: BaseException, home: str) -> list[str]:
-    """The files whose change may mend a module that could not be imported."""
+    """List the files whose change may mend a module that could not be imported."""
     files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
     if isinstance(error, SyntaxError) and error.filename:
         files.add(error.filename)
@@ -172,21 +173,21 @@ def broken_files(error: BaseException, home: str) -> list[str]:
 
 
 def file_of(home: str) -> str:
-    """Where a module (by name) or a script (by path) lies; empty if that is not known."""
+    """Find the path of a module (by name) or a script (by path); empty if unknown."""
     if home.endswith(".py"):
         return home
     try:
         spec = importlib.util.find_spec(home)
-    except Exception:  # Of its package, which may be what is broken.
+    except Exception:  # Its package may be what is broken.
         return ""
     return (spec.origin or "") if spec is not None else ""
 
 
 def resolve(ref: FunctionRef) -> Function:
-    """The function of a reference, imported if need be.
+    """Find the function of a reference; import it if necessary.
 
-    Raises StaleFunction if its file changed since this process imported it, NotImportable if
-    it is not there, and whatever its module raises when imported.
+    Raises StaleFunction if its file has changed since this process imported it, NotImportable if
+    it does not exist, and whatever its module raises at import.
     """
     key = _key(ref)
     found = _resolved if ref.value is None and ref.path is None else _carried
@@ -208,7 +209,7 @@ def _key(ref: FunctionRef) -> tuple[str, str, str]:
 
 
 def running_main() -> str | None:
-    """The path of the script that is ``__main__``.
+    """Return the path of the ``__main__`` script.
 
     None for a REPL, a notebook or ``python -c`` (functions travel by value) and for
     ``python -m`` (they are found in their module, under its own name).
@@ -222,9 +223,9 @@ def running_main() -> str | None:
 
 
 def source_digest(functions: Iterable[Function]) -> str:
-    """A digest of the user's imported modules and of functions without a file.
+    """Return a digest of the user's imported modules and of functions without a file.
 
-    Equal on hosts that have the same code, wherever it lies.
+    It is equal on hosts that have the same code, at whatever path.
     """
     parts = {f"{name}={file_digest(path)}" for name, path in user_modules().items()}
     parts |= {f"{f.name}={digest(_pickled(f))}" for f in functions if f.by_value}
@@ -244,7 +245,7 @@ def _import_file(argument: str) -> types.ModuleType:
         package = package.parent
     name = ".".join(names)
     if any("." in part for part in names):
-        raise _wrong(f"{argument}: a module's name holds no dot; rename the file")
+        raise _wrong(f"{argument}: a module's name cannot have a dot; rename the file")
     _put_on_path(str(package))
     module = _import_module(name, argument)
     found = getattr(module, "__file__", None)
@@ -257,7 +258,7 @@ def _import_file(argument: str) -> types.ModuleType:
 
 
 def _no_such_file(argument: str) -> str:
-    """With the file of that directory that was probably meant."""
+    """Say that a file does not exist, with the name that was probably meant."""
     import difflib
 
     path = Path(argument)
@@ -274,7 +275,7 @@ def _import_module(name: str, argument: str) -> types.ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as exc:
-        # Not a module that the user's module fails to import: that one's traceback matters.
+        # If the user's module fails to import another one, the traceback matters instead.
         if exc.name is not None and (name == exc.name or name.startswith(f"{exc.name}.")):
             hint = f"; there is a file {name}.py" if Path(f"{name}.py").is_file() else ""
             raise _wrong(f"{argument}: no such module{hint}") from exc
@@ -287,7 +288,7 @@ def _put_on_path(directory: str) -> None:
 
 
 def _require_functions(argument: str, module: types.ModuleType) -> None:
-    """Of a module that was imported before, or that gathers functions of others."""
+    """Raise ConfigurationError for a module without functions, its own or others'."""
     name = module.__name__
     values = list(vars(module).values())
     for function in registered():
@@ -303,8 +304,8 @@ def _imported(ref: FunctionRef) -> Function:
         module = _home(ref)
     function = registered_at(module, ref.qualname) or Function(_attribute(module, ref))
     loaded = loaded_digest(function)
-    # Restarting helps only if the file is another now than when it was imported here: the
-    # reference itself may be older than both.
+    # A new worker helps only if the file has changed since this one imported it: the reference
+    # itself may be older than both.
     if ref.digest and loaded != ref.digest and loaded != file_digest(function.file):
         raise StaleFunction(f"{ref.module}.{ref.qualname} changed since it was imported")
     return function
@@ -326,7 +327,7 @@ def _home(ref: FunctionRef) -> types.ModuleType:
 
 
 def _import_from(name: str, file: str) -> types.ModuleType:
-    """The module that lies in this file. Raises NotImportable for another one of its name."""
+    """Import a module from this file. Raises NotImportable if its name leads to another file."""
     root = Path(file).parent
     if Path(file).name == "__init__.py":
         root = root.parent
@@ -341,7 +342,8 @@ def _import_from(name: str, file: str) -> types.ModuleType:
         from jetmap.errors import NotImportable
 
         raise NotImportable(
-            f"to a worker {name} is {found or 'built in'}, to its caller {file}: rename one of them"
+            f"a worker imports {name} from {found or 'the interpreter'}, its caller from {file}: "
+            "rename one of them"
         )
     return module
 
@@ -359,7 +361,7 @@ def _attribute(module: types.ModuleType, ref: FunctionRef) -> Any:
 
 
 def _pickled(function: Function, limit: int | None = None) -> bytes:
-    from .by_value import pickled  # with cloudpickle, which few need
+    from .by_value import pickled  # It imports cloudpickle, which few need.
 
     return pickled(function, limit)
 

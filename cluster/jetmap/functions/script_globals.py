@@ -1,7 +1,7 @@
-"""Notice a script's globals that change between two maps: its workers do not see that.
+"""Notice globals of a script that change between two maps, which its workers do not see.
 
 Workers import the script from its file, as `multiprocessing` does, and keep their own globals. (A
-function of a notebook is sent with its globals at each map, so that there is nothing to notice.)
+notebook's function is sent with its globals at each map, so this does not concern it.)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class ScriptGlobals:
         self._seen: dict[Function, dict[str, Any]] = {}
 
     def changed(self, function: Function) -> str | None:
-        """A warning that names the globals which changed since the function's latest map."""
+        """Return a warning that names the globals changed since the function's latest map."""
         now = _plain_globals(innermost(function.callable), set())
         before, self._seen[function] = self._seen.get(function, now), now
         names = sorted(
@@ -43,7 +43,7 @@ class ScriptGlobals:
 
 
 def _plain_globals(f: Any, seen: set[int]) -> dict[str, Any]:
-    """Numbers, texts and the like that a function uses, and the script's functions it calls."""
+    """Return the plain globals of a function, and of the script's functions that it calls."""
     if not isinstance(f, FunctionType) or id(f) in seen:
         return {}
     seen.add(id(f))

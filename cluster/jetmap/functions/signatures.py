@@ -1,6 +1,6 @@
-"""What a function's definition says: its parameters, annotations, module and file.
+"""Read a function's definition: its parameters, annotations, module and file.
 
-Read from the code object, as ``inspect`` would be most of the time of a worker's start.
+They are read from the code object, because ``inspect`` would take most of a worker's start.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def described(f: object) -> str:
 
 
 def innermost(f: Any) -> Any:
-    """The function that the decorators wrap: its signature is the one that counts."""
+    """Return the function that decorators wrap, whose signature counts."""
     seen = {id(f)}
     while (inner := getattr(f, "__wrapped__", None)) is not None and id(inner) not in seen:
         seen.add(id(inner))
@@ -56,9 +56,8 @@ def has_no_file(f: Any, scope: dict[str, Any]) -> bool:
     file = scope.get("__file__")
     if scope.get("__name__") not in MAIN:
         return file is None and scope.get("__spec__") is None
-    # A cell or a line typed into the REPL shares __main__ with the script that was run.
-    # (A program that is piped in has the file "<stdin>"; one in a zip archive has a file inside
-    # of that, which nobody can open.)
+    # A notebook's cell or a REPL's line shares __main__ with the script that was run. (A piped
+    # program has the file "<stdin>"; one in a zip archive has a file that cannot be opened.)
     return file is None or not os.path.isfile(file) or not _same_file(code.co_filename, file)  # noqa: PTH113
 
 
@@ -70,7 +69,7 @@ def _same_file(a: str, b: str) -> bool:
 
 
 def item_parameter(f: Any) -> str:
-    """The name of the one positional parameter. Raises TypeError if there is not just one."""
+    """Return the name of the only positional parameter. Raises TypeError unless there is one."""
     name = described(f)
     if isinstance(f, str):
         raise TypeError(
@@ -134,11 +133,11 @@ def _builtin_parameter(f: Any, name: str) -> str:
 
 
 def annotations_of(f: Any) -> dict[str, Any]:
-    """The annotations as written: strings, or what they evaluated to."""
+    """Return the annotations as written: strings, or what they evaluated to."""
     inner = innermost(f)
     try:
         return getattr(inner, "__annotations__", None) or {}
-    except NameError:  # Python 3.14 evaluates them now, and finds a forward reference
+    except NameError:  # Python 3.14 evaluates them now, and meets a forward reference.
         if sys.version_info >= (3, 14):
             import annotationlib
 
@@ -163,7 +162,7 @@ def evaluate(annotation: Any, scope: dict[str, Any], names: dict[str, Any]) -> A
 
 
 def renewed(hint: Any, scope: dict[str, Any]) -> Any:
-    """A type in which each class of this scope is the one that has its name now."""
+    """Replace the classes in a type by those that have their names in this scope now."""
     if isinstance(hint, type) and not isinstance(hint, types.GenericAlias):
         current = scope.get(hint.__qualname__)
         is_successor = (

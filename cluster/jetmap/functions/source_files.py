@@ -1,4 +1,4 @@
-"""The user's source files that this process imported, and what they contain."""
+"""The user's source files that this process has imported, and digests of them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ _DIGITS = 16
 _NOT_USERS = (f"{Path(os.__file__).parent}{os.sep}", f"{Path(__file__).parent.parent}{os.sep}")
 
 _digests: dict[str, tuple[tuple[int, int], str]] = {}
-_modules = 0  # How many modules there were at the last call of ``note_sources``.
-_loaded: dict[str, str] = {}  # The digest of each file when ``note_sources`` first saw it.
+# The number of modules at the last call of ``note_sources``.
+_modules = 0
+# The digest of each file when ``note_sources`` first saw it.
+_loaded: dict[str, str] = {}
 
 
 def source_files() -> list[str]:
-    """The user's source files that this process has imported: not the standard library's, not
-    those of installed packages, not jetmap's."""
+    """List the user's source files that this process has imported.
+
+    Excluded are the standard library, installed packages and jetmap.
+    """
     return sorted(set(user_modules().values()))
 
 
 def user_modules() -> dict[str, str]:
-    """Name and source file of each imported module that is the user's."""
+    """Return the names and source files of the user's imported modules."""
     found = {}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
@@ -39,16 +43,16 @@ def user_modules() -> dict[str, str]:
 
 
 def is_users(file: str) -> bool:
-    """Whether a source file is neither the standard library's, nor installed, nor jetmap's."""
+    """Whether a source file is outside the standard library, installed packages and jetmap."""
     if file.startswith(_NOT_USERS):
         return False
     return not any(f"{os.sep}{each}{os.sep}" in file for each in ("site-packages", "dist-packages"))
 
 
 def note_sources() -> None:
-    """Remember what the user's files contain that were imported since the last call.
+    """Remember the content of user's files that were imported since the last call.
 
-    Not the script that is ``__main__``: it is run again when it has changed.
+    The ``__main__`` script is excluded, because it is run again when it has changed.
     """
     global _modules
     if len(sys.modules) == _modules:
@@ -60,19 +64,19 @@ def note_sources() -> None:
 
 
 def changed_sources() -> list[str]:
-    """Files that are no longer as they were when ``note_sources`` first saw them."""
+    """List the files that have changed since ``note_sources`` first saw them."""
     return [path for path, loaded in _loaded.items() if file_digest(path) != loaded]
 
 
 def loaded_digest(function: Function) -> str:
-    """Of the file as it was when the function was defined."""
+    """Return the digest of the function's file as it was at the definition."""
     if file_stamp(function.file) == function.stamp:
         return file_digest(function.file)
     return "changed since"
 
 
 def file_digest(path: str | None) -> str:
-    """Of a file as it is now; empty if there is none."""
+    """Return the digest of a file as it is now; empty if there is none."""
     stamp = file_stamp(path)
     if path is None or stamp is None:
         return ""

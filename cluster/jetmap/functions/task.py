@@ -1,7 +1,7 @@
-"""What a user writes: ``@task``, and the registry of the functions so decorated.
+"""The ``@task`` decorator, and the registry of decorated functions.
 
-This module is imported by every worker before anything else, and must stay cheap: it
-imports nothing of jetmap until a function's types are asked for.
+Every worker imports this module before anything else, so it must stay cheap: it imports nothing
+else of jetmap until a function's types are needed.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ def find(f: str, /) -> Function | None: ...
 @overload
 def find(f: Callable[..., Any], /) -> Function: ...
 def find(f: Callable[..., Any] | str, /) -> Function | None:
-    """The registration of a function, or of a name: None if this process has none so named.
+    """Find the registration of a function, or of a name; None for an unknown name.
 
-    Raises TypeError for a callable that is not a ``@task``. A function of a module that was
-    reloaded since stands for its successor.
+    Raises TypeError for a callable that is not a ``@task``. If the module was reloaded, the old
+    function stands for its successor.
     """
     if isinstance(f, str):
         function = _names.get(f)
@@ -74,13 +74,13 @@ def find(f: Callable[..., Any] | str, /) -> Function | None:
 
 
 def registered() -> list[Function]:
-    """Every function that this process knows, in the order of their names."""
-    known = list(_names.values())  # a copy: the garbage collector may take a local one out
+    """List every function that this process knows, ordered by name."""
+    known = list(_names.values())  # A copy: the garbage collector may remove a local one.
     return sorted((each for each in known if each.alive), key=lambda each: each.name)
 
 
 def registered_at(module: ModuleType, qualname: str) -> Function | None:
-    """The function that was decorated there, whether or not it has its name to itself."""
+    """Find the function that was decorated there, even if another one has its name."""
     for function in reversed(list(_callables.values())):
         if function.qualname == qualname and function.alive and function.scope is vars(module):
             return function
@@ -89,9 +89,9 @@ def registered_at(module: ModuleType, qualname: str) -> Function | None:
 
 @contextmanager
 def guests() -> Iterator[None]:
-    """Let what is imported meanwhile decorate functions whose names others have already.
+    """Allow modules imported meanwhile to decorate functions whose names are taken.
 
-    For a worker that imports one caller's module beside those it offers: the names stay with the
+    A worker uses this to import a caller's module beside those it offers; the names stay with the
     functions that it offers.
     """
     global _guests
@@ -121,7 +121,7 @@ def _register(f: F, name: str | None, timeout: float | None, attempts: int | Non
 def _make_way(earlier: Function, new: Function) -> None:
     """Leave the name to ``new``, or raise DuplicateFunction."""
     if not _may_replace(earlier, new):
-        gc.collect()  # a local function of a frame that has returned may linger in a cycle
+        gc.collect()  # A local function of a finished call may linger in a cycle.
         if earlier.alive:
             from jetmap.errors import DuplicateFunction
 
@@ -155,7 +155,7 @@ def _let_go(function: Function) -> None:
 
 
 def _successor(f: Any) -> Function:
-    """The function that stands where ``f`` stood before its module was reloaded."""
+    """Find the function that replaced ``f`` when its module was reloaded."""
     inner = f
     while (inner := getattr(inner, "__wrapped__", None)) is not None:
         function = _callables.get(id(inner))

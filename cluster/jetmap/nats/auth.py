@@ -1,4 +1,4 @@
-"""Who we are to the broker, and how its address is shown."""
+"""Credentials for the broker, and its address without them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _CREDS = ("NATS USER JWT", "USER NKEY SEED")
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """Who we are to the broker: a user and password, a token, a credentials file or an nkey.
+    """Credentials for the broker: a user and password, a token, a credentials file or an nkey.
 
-    creds, nkey, tls_ca, tls_cert, tls_key: paths; nkey: of a file with a user's seed. domain: of
-    the JetStream that is used, where it is not that of the server. TLS is used when a server asks
-    for it, and insisted on when tls_ca or tls_cert is given or the address starts with ``tls:``.
+    creds, nkey, tls_ca, tls_cert, tls_key: paths; the nkey file holds a user's seed. domain: the
+    JetStream domain to use, if it is not the server's own. TLS is used when a server asks for it,
+    and required if tls_ca or tls_cert is given or the address starts with ``tls:``.
     """
 
     user: str | None = None
@@ -40,7 +40,7 @@ class Auth:
     def of(cls, settings: Settings) -> Auth:
         """Read the credentials that the settings name.
 
-        Raises ConfigurationError if a file of theirs cannot be read.
+        Raises ConfigurationError if one of their files cannot be read.
         """
         return cls(
             user=settings.nats_user,
@@ -59,7 +59,7 @@ class Auth:
         return bool(self.tls_ca or self.tls_cert)
 
     def nkey_seed(self) -> str | None:
-        """The seed in the nkey file. Raises ConfigurationError if there is none in it."""
+        """Return the seed in the nkey file. Raises ConfigurationError if it holds none."""
         if self.nkey is None:
             return None
         found = _SEED.search(_read(self.nkey))
@@ -79,7 +79,7 @@ class Auth:
         return seed
 
     def check_creds(self) -> None:
-        """Raises ConfigurationError if the credentials file holds no credentials."""
+        """Check the credentials file. Raises ConfigurationError if it holds no credentials."""
         if self.creds is None:
             return
         text = _read(self.creds)
@@ -93,7 +93,7 @@ class Auth:
         raise ConfigurationError([f"nats_creds: {self.creds} is not a credentials file; {advice}"])
 
     def ssl_context(self) -> ssl.SSLContext:
-        """Raises ConfigurationError if a file is missing or is no certificate."""
+        """Make the TLS context. Raises ConfigurationError if a file is missing or invalid."""
         try:
             context = ssl.create_default_context(cafile=self.tls_ca)
             if self.tls_cert:
@@ -105,7 +105,7 @@ class Auth:
 
 
 def without_secrets(server: str) -> str:
-    """The address without a user, password or token in it."""
+    """Return the address without a user, password or token."""
     parts = urlsplit(server if "://" in server else f"nats://{server}")
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 

@@ -1,9 +1,10 @@
-"""nats-py's client with two shorter ways: to the socket, and to a callback.
+"""nats-py's client with two shortcuts: to the socket, and to a callback.
 
-nats-py gives each publish to a flusher task and each message to a task of its subscription,
-by a queue each; for a map of one item that is a fifth of all Python that runs. Here what was
-published in one turn of the event loop is written at its end, and the callbacks of subjects
-that ask for it are run by the reader itself. All else, also when data pile up, is nats-py's.
+nats-py passes each publish through a queue to a flusher task, and each message through a queue to
+its subscription's task; for a map of one item that is a fifth of all Python that runs. Here the
+publishes of one turn of the event loop are written at its end, and the reader itself runs the
+callbacks that ask for it. Everything else, including what happens when data pile up, is nats-py's.
+It uses private names of nats-py: see decision 0100.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from typing import Any
 
 from nats.aio.client import Client
 
-# With more than this unsent, nats-py's own flusher takes over: it waits for the socket.
+# Bytes unsent, above which nats-py's own flusher takes over, because it waits for the socket.
 CROWDED_BYTES = 262_144
 
 
 class QuickClient(Client):
-    """direct: the callbacks, by subscription id, that the reader runs itself. They must not wait
-    for anything that arrives on this connection."""
+    """A client that writes once a turn of the event loop.
+
+    direct: the callbacks, by subscription id, that the reader runs itself. They must not wait for
+    anything that arrives on this connection.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,13 +45,13 @@ class QuickClient(Client):
             try:
                 self._transport.writelines(self._pending)
             except RuntimeError:
-                return  # uvloop: closed, as the reader is about to see; kept for the next one
+                return  # uvloop: closed, as the reader will notice; the next client sends this.
             self._pending = []
             self._pending_data_size = 0
 
     async def _process_pong(self) -> None:
-        # nats-py's reader ends, and the connection is deaf, when an answer comes to a flush that
-        # has given up.
+        # When an answer comes to a flush that has given up, nats-py's reader ends, and nothing more
+        # is read.
         if self._pongs and self._pongs[0].done():
             self._pongs[0] = asyncio.get_running_loop().create_future()
         await super()._process_pong()

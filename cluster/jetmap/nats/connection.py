@@ -24,8 +24,9 @@ __all__ = ["Auth", "Connection", "JetStreamError", "NoResponders", "Subscription
 
 logger = logging.getLogger(__name__)
 
-ENVELOPE_BYTES = 32_768  # Of a message, for all that travels beside items or values.
-
+# Bytes of a message that are kept for what travels beside items or values.
+ENVELOPE_BYTES = 32_768
+# Bytes waiting to be sent, above which a publish may have to wait for the socket.
 CROWDED_BYTES = 2**20
 
 Callback = Callable[[], Awaitable[None]]
@@ -33,11 +34,11 @@ MsgCallback = Callable[[Msg], Coroutine[Any, Any, None]]
 
 
 class Connection:
-    """A NATS client that reconnects for ever and is made anew when nats-py gives it up.
+    """A NATS client that reconnects for ever, and is replaced when nats-py gives up on it.
 
     While the broker is away, publishes are kept (up to 4 MiB) and requests time out.
-    errors: exceptions in callbacks, dropped messages and refusals so far; each is logged.
-    domain: of the JetStream that is used, if it is not the server's own.
+    errors: how many callbacks raised, messages were dropped and subjects were refused; each is
+    logged. domain: the JetStream domain in use, if it is not the server's own.
     """
 
     def __init__(self, servers: Sequence[str], *, name: str, auth: Auth, inbox_prefix: str) -> None:
@@ -70,10 +71,10 @@ class Connection:
         timeout: float = 5,
         inbox_prefix: str = "_INBOX",
     ) -> Connection:
-        """Connects, trying for ``timeout`` seconds.
+        """Connect, trying again for ``timeout`` seconds.
 
-        Raises BrokerUnreachable: nothing listens, or at once: the credentials or the
-        certificate are refused.
+        Raises BrokerUnreachable if nothing listens, and at once if the server refuses the
+        credentials or the certificate.
         """
         connection = cls(servers, name=name, auth=auth or Auth(), inbox_prefix=inbox_prefix)
         connection._client = await connection._connect_within(timeout)
@@ -85,18 +86,17 @@ class Connection:
 
     @property
     def max_payload(self) -> int:
-        """The largest message that the server takes, in bytes."""
+        """Bytes of the largest message that the server takes."""
         return self._client.max_payload
 
     @property
     def room(self) -> int:
-        """Bytes that items or values may have in the server's largest message, which also says
-        whose they are."""
+        """Bytes that items or values may have in one message, beside its envelope."""
         return self.max_payload - min(ENVELOPE_BYTES, self.max_payload // 2)
 
     @property
     def clustered(self) -> bool:
-        """Whether there may be several servers: this one says so, or JetStream is elsewhere."""
+        """Whether several servers may hold the streams: a cluster, or JetStream elsewhere."""
         return bool(self.domain or self._client._server_info.get("cluster"))
 
     @property
@@ -105,7 +105,7 @@ class Connection:
 
     @property
     def server_name(self) -> str:
-        """What the server calls itself."""
+        """The server's own name."""
         return str(self._client._server_info.get("server_name", ""))
 
     def inbox(self, name: str) -> str:
@@ -113,22 +113,22 @@ class Connection:
         return f"{self.inbox_prefix}.{name}"
 
     def on_reconnect(self, callback: Callback) -> None:
-        """Have ``callback`` run, in a task of its own, each time the broker is back."""
+        """Run ``callback``, in a task of its own, each time the broker is back."""
         self._reconnect_callbacks.append(callback)
 
     def on_lost(self, callback: Callback) -> None:
-        """Have ``callback`` run, in a task of its own, each time the broker is lost."""
+        """Run ``callback``, in a task of its own, each time the broker is lost."""
         self._lost_callbacks.append(callback)
 
     def move(self, servers: Sequence[str], auth: Auth | None = None) -> None:
-        """Use these servers from the next time that the connection is lost.
+        """Connect to these servers the next time the connection is lost.
 
-        auth: to show there; then the lost connection is given up at once for a new one.
+        auth: the credentials to use there; given these, reconnect now.
         """
         self.servers = list(servers)
         if auth is not None:
             self._auth = auth
-            self._spawn(discard(self._client))  # Its end is what makes the next client.
+            self._spawn(discard(self._client))  # Its closed callback makes the next client.
             return
         try:
             self._client.set_server_pool(self.servers)
@@ -142,10 +142,10 @@ class Connection:
         reply: str = "",
         headers: dict[str, str] | None = None,
     ) -> None:
-        """Send a message, or keeps it until the broker is back.
+        """Send a message, or keep it until the broker is back.
 
-        Raises BrokerUnreachable when more than 4 MiB wait, LimitExceeded when the payload is
-        over ``max_payload``.
+        Raises BrokerUnreachable if more than 4 MiB wait to be sent, LimitExceeded if the payload
+        is over ``max_payload``.
         """
         client = self._client
         try:
@@ -173,9 +173,9 @@ class Connection:
     ) -> Subscription:
         """Call ``callback`` with one message after the other.
 
-        pending_msgs, pending_bytes: what may wait to be handled; more is dropped, logged and
-        counted. direct: the reader itself calls it, sooner and for less; it must not wait for
-        anything that arrives on this connection, and nothing else is read meanwhile.
+        pending_msgs, pending_bytes: limits on messages that wait to be handled; further ones are
+        dropped, logged and counted. direct: run the callback in the reader itself, which is faster
+        but reads nothing else meanwhile, so it must not wait for anything on this connection.
         """
         options = {
             "cb": self._guarded(subject, callback),
@@ -198,12 +198,12 @@ class Connection:
         timeout: float = 5,
         headers: dict[str, str] | None = None,
     ) -> bytes:
-        """The answer to a message.
+        """Return the answer to a message.
 
-        Raises NoResponders; Forbidden as soon as the server says so; BrokerUnreachable after
-        ``timeout``.
+        Raises NoResponders if nobody listens, Forbidden if the server refuses the subject, both
+        at once; BrokerUnreachable after ``timeout`` seconds.
         """
-        # nats-py passes on in lower case what the server says.
+        # nats-py turns the server's errors into lower case.
         key = subject.lower()
         asking = self._asking.setdefault(key, set())
         if not asking:
@@ -223,7 +223,7 @@ class Connection:
     async def api(
         self, subject: str, payload: Mapping[str, Any] | None = None, timeout: float = 5
     ) -> dict[str, Any]:
-        """The answer of ``$JS.API.<subject>``. Raises JetStreamError when it is a refusal."""
+        """Return the answer of ``$JS.API.<subject>``. Raises JetStreamError if it is a refusal."""
         data = b"" if payload is None else msgspec.json.encode(payload)
         try:
             return checked(await self.request(f"{self.api_prefix}{subject}", data, timeout))
@@ -253,7 +253,7 @@ class Connection:
             raise self._translated(error, "PING", 0) from error
 
     async def close(self) -> None:
-        """Send what was published, then closes. Twice is harmless."""
+        """Send what was published, then close. Twice is harmless."""
         if self._closing:
             return
         if self.connected:
@@ -296,7 +296,7 @@ class Connection:
         )
 
     async def _renew(self) -> None:
-        """Replace a client that nats-py closed, and starts the subscriptions again."""
+        """Replace a client that nats-py closed, and start the subscriptions again."""
         while True:
             try:
                 client = await self._connect(5)
@@ -316,9 +316,9 @@ class Connection:
         self._is_back()
 
     def _guarded(self, subject: str, callback: MsgCallback) -> MsgCallback:
-        """The callback, of whose exceptions none ends the subscription.
+        """Wrap a callback so that no exception of it ends the subscription.
 
-        (nats-py ends it without a word when the callback runs into a cancelled future.)
+        (nats-py silently ends it when the callback awaits a cancelled future.)
         """
 
         async def guarded(msg: Msg) -> None:
@@ -338,13 +338,13 @@ class Connection:
         self.errors += 1
         logger.exception("%s: the callback of %s failed", self.name, subject)
 
-    # What the client tells us
+    # The client's events
 
     async def client_lost(self, client: QuickClient) -> None:
         if client is self._client and not self._closing:
             logger.warning("%s: connection to NATS at %s lost", self.name, self.where)
             for callback in self._lost_callbacks:
-                self._spawn(self._told(callback))
+                self._spawn(self._run_callback(callback))
 
     async def client_back(self, client: QuickClient) -> None:
         if client is self._client:
@@ -363,7 +363,7 @@ class Connection:
                 logger.error("%s: messages on %s dropped: too slow", self.name, error.subject)
         elif "permissions violation" in str(error).lower():
             self.errors += 1
-            if not self._refuse(str(error)):
+            if not self._end_refused(str(error)):
                 logger.error("%s: %s", self.name, error)
         elif isinstance(error, nats.errors.Error | OSError):
             logger.debug("%s: %r", self.name, error)
@@ -371,8 +371,8 @@ class Connection:
             self.errors += 1
             logger.error("%s: the NATS client failed", self.name, exc_info=error)
 
-    def _refuse(self, said: str) -> bool:
-        """End the requests that the server does not let through; whether there were any."""
+    def _end_refused(self, said: str) -> bool:
+        """End the requests on a subject that the server refuses; return whether there were any."""
         subject = refused_subject(said)
         asking = self._asking.get(subject, set())
         if asking:
@@ -385,9 +385,9 @@ class Connection:
     def _is_back(self) -> None:
         logger.info("%s: connected to NATS again", self.name)
         for callback in self._reconnect_callbacks:
-            self._spawn(self._told(callback))
+            self._spawn(self._run_callback(callback))
 
-    async def _told(self, callback: Callback) -> None:
+    async def _run_callback(self, callback: Callback) -> None:
         try:
             await callback()
         except Exception:

@@ -18,13 +18,16 @@ from .errors import RefusedError, refusal
 
 logger = logging.getLogger(__name__)
 
+# Seconds between attempts to connect.
 RETRY_SECONDS = 0.2
+# Bytes of publishes that are kept while the connection is lost.
 PENDING_BYTES = 4 * 2**20
-OLDEST_SERVER = (2, 11)  # The first with message TTLs, which jobs need.
+# The first version of nats-server with message TTLs, which jobs need.
+OLDEST_SERVER = (2, 11)
 
 
 class Listener(Protocol):
-    """Who is told what happens to a client."""
+    """Handler of a client's events."""
 
     async def client_lost(self, client: QuickClient) -> None: ...
     async def client_back(self, client: QuickClient) -> None: ...
@@ -41,9 +44,9 @@ async def dial(
     timeout: float,
     listener: Listener,
 ) -> QuickClient:
-    """A connected client, which from now on reconnects by itself for ever.
+    """Connect a client, which from then on reconnects by itself for ever.
 
-    Raises RefusedError when trying again would not help, ConfigurationError, or what nats-py
+    Raises RefusedError if trying again would not help, ConfigurationError, or what nats-py
     raises: OSError, nats.errors.Error.
     """
     client = QuickClient()
@@ -87,7 +90,7 @@ async def dial(
         _check_cancelled(task, cancelled)
         if isinstance(error, ImportError):
             raise ConfigurationError(
-                ["a NATS credentials file needs a package more: `pip install nkeys`"]
+                ["a NATS credentials file needs another package: `pip install nkeys`"]
             ) from error
         reason = reasons[-1] if reasons else error
         refused = refusal(reason, where)
@@ -99,7 +102,7 @@ async def dial(
 
 
 def _check_cancelled(task: asyncio.Task[Any] | None, before: int) -> None:
-    """Raises CancelledError if the task was cancelled: nats-py swallows that while it connects."""
+    """Raise CancelledError if the task was cancelled: nats-py swallows that while connecting."""
     if task is not None and task.cancelling() > before:
         raise asyncio.CancelledError
 
@@ -107,7 +110,7 @@ def _check_cancelled(task: asyncio.Task[Any] | None, before: int) -> None:
 async def discard(client: QuickClient) -> None:
     """Close a client, whatever state it is in, within two seconds."""
     if not client.is_connected:
-        # nats-py would write what waits to a transport that is gone; uvloop's then raises.
+        # nats-py would write its pending data to a lost transport, and uvloop's raises then.
         client._pending, client._pending_data_size = [], 0
     try:
         async with asyncio.timeout(2):
@@ -141,8 +144,8 @@ def _options(auth: Auth) -> dict[str, Any]:
 
 
 def _check_version(client: QuickClient, where: str) -> None:
-    """Raises RefusedError for a server that is too old; it would leave out what it does not
-    know, without a word."""
+    """Raise RefusedError for a server that is too old: it silently ignores what it does not
+    know."""
     version = str(client._server_info.get("version", ""))
     found = re.match(r"(\d+)\.(\d+)", version)
     if found and (int(found[1]), int(found[2])) < OLDEST_SERVER:
@@ -154,7 +157,7 @@ def _check_version(client: QuickClient, where: str) -> None:
 
 
 def _check_tls(client: QuickClient, servers: Sequence[str], auth: Auth, where: str) -> None:
-    # nats-py goes on in clear when the server does not ask for TLS.
+    # nats-py goes on in plain text if the server does not ask for TLS.
     insists = auth.wants_tls or any(server.startswith("tls:") for server in servers)
     if insists and not client._server_info.get("tls_required"):
         raise RefusedError(f"the NATS server at {where} does not offer TLS")

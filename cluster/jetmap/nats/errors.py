@@ -11,7 +11,7 @@ import nats.errors
 
 from jetmap.errors import BrokerRefused, BrokerUnreachable, JetmapError, LimitExceeded
 
-# What an account may lack, by the subject of JetStream's API that it is asked on.
+# Rights that an account may lack, by the subject of JetStream's API that needs them.
 RIGHTS = {
     "STREAM.CREATE": "create streams",
     "STREAM.INFO": "see streams",
@@ -20,8 +20,9 @@ RIGHTS = {
     "CONSUMER.CREATE": "create consumers",
     "CONSUMER.INFO": "see consumers",
 }
-PASSING = (10005, 10008)  # No suitable peers; temporarily unavailable.
-# What to do, by NATS's number of the refusal.
+# Error numbers of what may pass by itself: no suitable peers, temporarily unavailable.
+PASSING = (10005, 10008)
+# Advice for users, by NATS's error number.
 ADVICE = {
     10002: "raise this account's JetStream limits",
     10005: "start the servers that are missing, or set {setting}replicas",
@@ -37,12 +38,11 @@ ADVICE = {
     "max_file, or make room on its disk",
     10074: "this is a single server: set {setting}replicas to 1",
     10113: "lift max_bytes_required from this account",
-    10120: "give this account a limit for as many copies",
+    10120: "give this account a limit for that many copies",
     10122: "raise this account's memory_max_stream_bytes and disk_max_stream_bytes",
 }
 
-
-# No room for a message: of the account, the server, its memory or disk, or the stream.
+# Error numbers of a lack of room: in the account, the server, its memory or disk, or the stream.
 NO_ROOM = frozenset((10002, 10023, 10028, 10047, 10077))
 
 
@@ -55,8 +55,11 @@ class Forbidden(BrokerUnreachable):
 
 
 class JetStreamError(BrokerRefused):
-    """JetStream refused a request. code: as in HTTP; err_code: NATS's own number. advice: what
-    was asked for, and what to do."""
+    """A request that JetStream refused.
+
+    code: the status, as in HTTP. err_code: NATS's own number. advice: what was asked for, and what
+    to do.
+    """
 
     def __init__(self, code: int, err_code: int, description: str, advice: str = "") -> None:
         super().__init__(code, err_code, description, advice)
@@ -71,11 +74,11 @@ class JetStreamError(BrokerRefused):
 
 
 class RefusedError(Exception):
-    """Trying again would not help."""
+    """A failure that trying again would not mend."""
 
 
 def checked(answer: bytes) -> dict[str, Any]:
-    """JetStream's JSON answer. Raises JetStreamError if it is a refusal."""
+    """Decode an answer of JetStream. Raises JetStreamError if it is a refusal."""
     decoded: dict[str, Any] = msgspec.json.decode(answer)
     error = decoded.get("error")
     if error:
@@ -88,9 +91,9 @@ def checked(answer: bytes) -> dict[str, Any]:
 def advised(
     error: JetStreamError, name: str, config: dict[str, Any] | None = None, setting: str = ""
 ) -> JetStreamError:
-    """The error with what was asked for, and what to do about it.
+    """Add what was asked for, and what to do about it.
 
-    config: of the stream that was to be made. setting: the prefix of the settings that choose it.
+    config: the configuration of the stream to be made. setting: the prefix of its settings.
     """
     asked = f"for {name}"
     if config and "num_replicas" in config:
@@ -114,7 +117,7 @@ def is_disk_full(error: JetStreamError) -> bool:
 
 
 def is_passing(error: JetmapError, *, clustered: bool) -> bool:
-    """Whether the broker may soon answer, as when a cluster elects a leader."""
+    """Whether the broker may answer soon, as when a cluster elects a leader."""
     if isinstance(error, JetStreamError):
         return error.err_code in PASSING
     if isinstance(error, NoResponders):
@@ -123,14 +126,14 @@ def is_passing(error: JetmapError, *, clustered: bool) -> bool:
 
 
 def is_lasting(error: JetmapError) -> bool:
-    """Whether somebody must change the broker's configuration before it lets us go on."""
+    """Whether somebody must change the broker's configuration before this can work."""
     if isinstance(error, JetStreamError):
         return error.err_code in ADVICE and error.err_code not in PASSING
     return isinstance(error, Forbidden)
 
 
 def refusal(error: Exception, where: str) -> RefusedError | None:
-    """What to tell the user when trying again would not help, else None."""
+    """Return an error for the user if trying again would not help, else None."""
     text = str(error).lower()
     if isinstance(error, RefusedError):
         return error
@@ -147,18 +150,18 @@ def refusal(error: Exception, where: str) -> RefusedError | None:
     if isinstance(error, FileNotFoundError | PermissionError) and error.filename:
         return RefusedError(f"cannot read {error.filename}: {error.strerror}")
     if "invalid" in text and "url" in text:
-        return RefusedError(f"{where} is no NATS address: write nats://host:4222")
+        return RefusedError(f"{where} is not a NATS address: write nats://host:4222")
     return None
 
 
 def refused_subject(said: str) -> str:
-    """The subject, in lower case, that a permissions violation is about; empty: none."""
+    """Return the subject, in lower case, of a permissions violation; empty if there is none."""
     found = re.search(r'publish to "([^"]+)"', said, re.I)
     return found[1].lower() if found else ""
 
 
 def forbidden(subject: str, where: str) -> Forbidden:
-    """Name the right that is missing, and what to do."""
+    """Make the error that names the missing right, and what to do."""
     call = re.sub(r"^\$JS\.(?:[^.]+\.)?API\.", "", subject)
     right = next((text for name, text in RIGHTS.items() if call.startswith(f"{name}.")), None)
     lacks = f"does not let this account {right or 'publish to ' + subject}"
@@ -171,7 +174,7 @@ def forbidden(subject: str, where: str) -> Forbidden:
 def translated(
     error: Exception, subject: str, size: int, *, where: str, limit: int, refused: bool
 ) -> JetmapError:
-    """jetmap's error for one of nats-py's. refused: the server lets nothing onto the subject."""
+    """Translate nats-py's error to jetmap's. refused: the server forbids the subject."""
     if isinstance(error, nats.errors.MaxPayloadError):
         return LimitExceeded(
             f"a message of {size} bytes is over the server's limit of {limit}",

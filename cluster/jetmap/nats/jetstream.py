@@ -1,7 +1,7 @@
-"""JetStream's API, as far as it is the same for every stream that jetmap makes.
+"""The parts of JetStream's API that are the same for every stream of jetmap.
 
-Everything is made if it is missing and never altered if it is there: two processes may race
-for each of these, and an operator may have made them with an account that alone may.
+Streams and consumers are made if they are missing and never altered if they exist: two processes
+may race to make one, and an operator may have made it with an account that alone is allowed to.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ async def ensure(
 ) -> dict[str, Any]:
     """Make a stream if it is missing; return its info.
 
-    required: what must be so if it is there. Raises TopologyMismatch, JetStreamError.
+    required: the settings that an existing one must have. Raises TopologyMismatch, JetStreamError.
     """
     info = await _ensure_within(patience, c, name, wish)
     there = info["config"]
@@ -49,7 +49,7 @@ async def ensure(
 async def ensure_consumer(c: Broker, request: dict[str, Any]) -> None:
     """Make a consumer, by the request that creates it, if it is missing.
 
-    Raises TopologyMismatch if it is there with another configuration.
+    Raises TopologyMismatch if it exists with another configuration.
     """
     stream, config = request["stream_name"], dict(request["config"])
     name = config["name"]
@@ -64,7 +64,7 @@ async def ensure_consumer(c: Broker, request: dict[str, Any]) -> None:
             if refused.err_code != CONSUMER_EXISTS:
                 raise advised(refused, f"{name} of stream {stream}") from refused
             info = await c.api(f"CONSUMER.INFO.{stream}.{name}")
-    # An account may limit how many chunks are out at once; fewer do no harm.
+    # An account may limit how many chunks are out at once; a lower limit does no harm.
     del config["max_ack_pending"]
     _refuse(f"consumer {name} of stream {stream}", _differences(config, info["config"]))
 
@@ -107,7 +107,7 @@ async def names(c: Broker) -> set[str]:
 
 
 async def consumers(c: Broker, stream: str) -> set[str]:
-    """The names of a stream's consumers."""
+    """Return the names of a stream's consumers."""
     names: set[str] = set()
     while True:
         page = await c.api(f"CONSUMER.LIST.{stream}", {"offset": len(names)})
@@ -118,12 +118,12 @@ async def consumers(c: Broker, stream: str) -> set[str]:
 
 
 async def find_stream(c: Broker, name: str, wish: Wish) -> dict[str, Any]:
-    """A stream's info; the stream is made if it is missing."""
+    """Return a stream's info; make the stream if it is missing."""
     return await _ensure(c, name, wish)
 
 
 def parsed_time(text: str) -> datetime:
-    """An RFC 3339 time; of its nanoseconds, microseconds are kept."""
+    """Parse an RFC 3339 time; nanoseconds are cut to microseconds."""
     seconds, _, rest = text.removesuffix("Z").partition(".")
     return datetime.fromisoformat(f"{seconds}.{rest[:6]:0<6}")
 
@@ -146,7 +146,7 @@ async def _ensure_within(patience: float, c: Broker, name: str, wish: Wish) -> d
 async def _ensure(
     c: Broker, name: str, wish: Wish, *, wait_for_peers: bool = False
 ) -> dict[str, Any]:
-    """The stream's info; asks first, because not everyone may create."""
+    """Return the stream's info. Ask before creating: not every account may create."""
     try:
         return await c.api(f"STREAM.INFO.{name}")
     except JetStreamError as error:

@@ -30,9 +30,12 @@ from .memory_stream import matches
 
 logger = logging.getLogger(__name__)
 
+# Bytes of the largest message, by default.
 MAX_PAYLOAD = 1 << 20
+# Bytes of a message that are kept for what travels beside items or values.
 ENVELOPE_BYTES = 32_768
-BUFFER_BYTES = 4 << 20  # Bytes that a lost connection keeps before it refuses to publish.
+# Bytes that a lost connection keeps before it refuses to publish.
+BUFFER_BYTES = 4 << 20
 
 Network = Callable[[str, bytes], Sequence[float]]
 """The fate of a message: for each copy that arrives, the seconds that it takes."""
@@ -76,7 +79,7 @@ class MemoryBroker:
         return connection
 
     def restart(self, *, keep_files: bool = True) -> None:
-        """Lose every connection, and all that a server keeps in memory; then come back."""
+        """Lose every connection and everything kept in memory, then come back."""
         connections = [c for c in self._connections if c.connected]
         for connection in connections:
             connection.lose()
@@ -85,12 +88,12 @@ class MemoryBroker:
             connection.restore()
 
     def accept(self, message: MemoryMessage) -> None:
-        """Take a message that a connection sends, as the network delivers it."""
+        """Accept a message from a connection, as the network delivers it."""
         for delay in self.network(message.subject, message.data):
             self._later(delay, lambda: self.route(message))
 
     def route(self, message: MemoryMessage) -> None:
-        """Bring a message to JetStream and to the subscribers of its subject."""
+        """Pass a message to JetStream and to the subscribers of its subject."""
         handled = not message.to and self.jetstream.handle(message)
         target = message.to or message.subject
         found = [
@@ -194,7 +197,7 @@ class MemoryConnection:
         self._lost_callbacks.append(callback)
 
     def lose(self) -> None:
-        """Cut the connection: what is on its way is lost, what is published waits."""
+        """Cut the connection: messages on their way are lost, new ones wait."""
         if self.connected:
             self.connected = False
             self._received.clear()
@@ -203,7 +206,7 @@ class MemoryConnection:
                 self._spawn(self._guarded(callback()))
 
     def restore(self) -> None:
-        """Connect again; what waited is sent."""
+        """Connect again, and send what waited."""
         if not self.connected and not self._closed:
             self.connected = True
             while self._unsent:
@@ -297,7 +300,7 @@ class MemoryConnection:
         await asyncio.sleep(0)
 
     async def settle(self) -> None:
-        """Return when all that has arrived so far is handled."""
+        """Return when every message that has arrived is handled."""
         await self._quiet.wait()
 
     async def close(self) -> None:

@@ -14,8 +14,10 @@ from .clock import Clock
 from .memory_stream import NOT_UNIQUE, ApiError, Consumer, Pull, Stored, Stream, matches
 
 API = "$JS.API."
+# Rows of one page of an answer.
 PAGE = 100_000
-ROUNDING = 1e-6  # Seconds by which sums of times may differ.
+# Seconds by which sums of times may differ.
+ROUNDING = 1e-6
 CONSUMER_DEFAULTS = {"ack_wait": 30 * 10**9, "max_ack_pending": 1000, "max_waiting": 512}
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -48,7 +50,7 @@ class MemoryJetStream:
         self._route = route
 
     def handle(self, message: MemoryMessage) -> bool:
-        """Act on a message; return whether it was JetStream's business."""
+        """Act on a message; return whether it was for JetStream."""
         self._tick()
         subject = message.subject
         if subject.startswith("$JS.ACK."):
@@ -64,7 +66,7 @@ class MemoryJetStream:
         return bool(taking)
 
     def restart(self, *, keep_files: bool) -> None:
-        """Forget pulls, and the streams that a restarted server would not have."""
+        """Forget pulls, and streams that a restarted server would have lost."""
         for name, stream in list(self.streams.items()):
             if stream.config.get("storage") == "memory" or not keep_files:
                 del self.streams[name]
@@ -151,7 +153,7 @@ class MemoryJetStream:
         self._deliver(stream)
 
     def _tick(self) -> None:
-        """Let everything that is over by now take its effect."""
+        """Apply everything that is due by now."""
         now = self._clock.now()
         for stream in list(self.streams.values()):
             for marker in stream.expire(now):
@@ -392,7 +394,7 @@ class MemoryJetStream:
 
 
 def _mapped(republish: dict[str, Any], subject: str) -> str:
-    """The subject that a republish rule gives to one of its source."""
+    """Return the subject under which a republish rule repeats a message."""
     source, target = republish["src"].split("."), republish["dest"]
     if target.endswith(">"):
         kept = subject.split(".")[len(source) - 1 :]
@@ -445,5 +447,5 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _time(seconds: float) -> str:
-    """A time of the clock as RFC 3339."""
+    """Format the clock's time as RFC 3339."""
     return (EPOCH + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")

@@ -79,22 +79,22 @@ class Stream:
         return any(matches(pattern, subject) for pattern in self.config.get("subjects", []))
 
     def select(self, pattern: str, first: int = 1) -> Iterator[Stored]:
-        """The messages from a sequence number on whose subjects fit, in order."""
+        """Yield the messages whose subjects fit, in order, from a sequence number on."""
         for message in list(self.messages.values()):
             if message.seq >= first and matches(pattern, message.subject):
                 yield message
 
     def subjects(self, pattern: str) -> dict[str, int]:
-        """How many messages each subject that fits has."""
+        """Count the messages of each subject that fits."""
         return {s: len(seqs) for s, seqs in self._subjects.items() if matches(pattern, s)}
 
     def last_of(self, subject: str) -> Stored | None:
-        """The last message on exactly this subject."""
+        """Return the last message on exactly this subject."""
         seqs = self._subjects.get(subject)
         return self.messages[seqs[-1]] if seqs else None
 
     def store(self, subject: str, data: bytes, headers: dict[str, str], now: float) -> Stored:
-        """Append a message. Raises ApiError where its expectations or the limits forbid it."""
+        """Append a message. Raises ApiError if its expectations or the limits forbid it."""
         self._check_expectations(subject, headers)
         message = Stored(self.last_seq + 1, subject, data, dict(headers), now)
         if (ttl := headers.get("Nats-TTL")) is not None:
@@ -109,7 +109,7 @@ class Stream:
         return message
 
     def remove(self, seqs: Iterable[int]) -> int:
-        """Delete messages; return how many there were."""
+        """Delete messages; return how many existed."""
         count = 0
         for seq in seqs:
             message = self.messages.pop(seq, None)
@@ -126,12 +126,12 @@ class Stream:
         return count
 
     def purge(self, pattern: str, before: int | None, keep: int) -> int:
-        """Delete what fits the pattern, up to a sequence number, but for the last ``keep``."""
+        """Delete the messages that fit, up to a sequence number, except the last ``keep``."""
         found = [m.seq for m in self.select(pattern) if before is None or m.seq < before]
         return self.remove(found[: len(found) - keep] if keep else found)
 
     def expire(self, now: float) -> list[Stored]:
-        """Delete what is past its TTL; return the delete markers that took its place."""
+        """Delete messages past their TTL; return the delete markers that replace them."""
         over = [m for m in self.messages.values() if m.expires is not None and m.expires <= now]
         markers = []
         for message in over:
@@ -185,7 +185,7 @@ class Stream:
 
 @dataclass(slots=True)
 class Pull:
-    """A waiting request for messages. left: how many it still takes."""
+    """A request for messages that waits. left: how many more it takes."""
 
     reply: str
     left: int
@@ -250,7 +250,7 @@ class Consumer:
             yield Delivery(message, pull.reply, tries, self._count, self.pending)
 
     def acknowledge(self, seq: int, word: bytes, delay: float, now: float) -> None:
-        """Act on ``+ACK``, ``-NAK``, ``+WPI`` or ``+TERM``; a stale one is taken as current."""
+        """Act on ``+ACK``, ``-NAK``, ``+WPI`` or ``+TERM``; a stale one counts as current."""
         self.used = now
         if word.startswith(b"-NAK"):
             if self.unacked.pop(seq, None) is not None:
@@ -264,7 +264,7 @@ class Consumer:
                 self.stream.remove([seq])
 
     def overdue(self, now: float) -> None:
-        """Queue what nobody acknowledged in time to be delivered again."""
+        """Queue messages that were not acknowledged in time, for another delivery."""
         for seq, until in list(self.unacked.items()):
             if until <= now:
                 del self.unacked[seq]
@@ -285,7 +285,7 @@ class Consumer:
         return bool(threshold and not self.waiting and now - self.used >= threshold)
 
     def forget(self, seq: int) -> None:
-        """Drop what is noted of a message that is gone."""
+        """Drop the notes on a message that is gone."""
         self.unacked.pop(seq, None)
         self._again.pop(seq, None)
         self.deliveries.pop(seq, None)

@@ -1,4 +1,4 @@
-"""Making a stream as large and as safe as the broker allows."""
+"""Make a stream as large and as safe as the broker allows."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from .errors import JetStreamError, advised
 
 logger = logging.getLogger(__name__)
 
-COPIES = 3  # Of a stream where the servers can hold them: one server may be lost.
+# Copies of a stream where the servers can hold them, so that one server may be lost.
+COPIES = 3
 NO_PEERS = 10005
 STREAM_IN_USE = 10058
 STREAM_NOT_FOUND = 10059
-# Refusals of a stream's size, storage or number of copies; another choice may be accepted:
+# Error numbers that refuse a stream's size, storage or number of copies, so that another choice
+# may be accepted:
 # account resources, resources, memory, storage, a single server, max_bytes needed, no tier for
 # so many copies, max_bytes over the account's.
 TOO_MUCH = frozenset((10002, 10023, 10028, 10047, 10074, 10113, 10120, 10122, NO_PEERS))
@@ -36,7 +38,7 @@ class Wish:
     setting: str = ""
 
     def configs(self) -> Iterator[dict[str, Any]]:
-        """Configurations to try, the best one first."""
+        """Yield the configurations to try, the best one first."""
         for copies in self.copies:
             for storage, size in self.places:
                 choice = {"num_replicas": copies, "storage": storage, "max_bytes": size}
@@ -44,7 +46,7 @@ class Wish:
 
 
 def halves(storage: str, largest: int, least: int) -> list[tuple[str, int]]:
-    """Places from ``largest`` bytes down, each half of the last, to no less than ``least``."""
+    """List places of ``largest`` bytes, half of it, and so on, but not less than ``least``."""
     sizes = [largest]
     while sizes[-1] // 2 >= least:
         sizes.append(sizes[-1] // 2)
@@ -52,10 +54,10 @@ def halves(storage: str, largest: int, least: int) -> list[tuple[str, int]]:
 
 
 def copies(c: Broker, wanted: int) -> tuple[int, ...]:
-    """Numbers of copies to try; wanted 0: as many as help, and fewer where they do not fit.
+    """List numbers of copies to try. wanted 0: as many as help, then fewer if they do not fit.
 
-    A server with a leaf node or a cluster name says that it is of a cluster, and behind a domain
-    are servers that nobody has seen; so JetStream itself is asked.
+    A server with a leaf node or a cluster name says that it belongs to a cluster, and the servers
+    behind a domain are unknown; so JetStream itself has to be tried.
     """
     if wanted:
         return (wanted,)
@@ -73,7 +75,7 @@ async def make(c: Broker, name: str, wish: Wish, *, wait_for_peers: bool) -> dic
         try:
             info = await c.api(f"STREAM.CREATE.{name}", config)
         except JetStreamError as error:
-            if error.err_code == STREAM_IN_USE:  # Somebody was faster, with other settings.
+            if error.err_code == STREAM_IN_USE:  # Another process was faster, with other settings.
                 return await c.api(f"STREAM.INFO.{name}")
             if error.err_code not in TOO_MUCH or (error.err_code == NO_PEERS and wait_for_peers):
                 raise advised(error, name, config, wish.setting) from error
@@ -84,14 +86,14 @@ async def make(c: Broker, name: str, wish: Wish, *, wait_for_peers: bool) -> dic
             return info
     assert refused is not None
     try:
-        # Somebody was faster, and what is left is too little for a second one.
+        # Another process was faster, and too little is left for a second stream.
         return await c.api(f"STREAM.INFO.{name}")
     except JetStreamError as error:
         raise refused from error
 
 
 def described(name: str, config: dict[str, Any]) -> str:
-    """A stream's choices, for people."""
+    """Describe a stream's choices, for people."""
     count, size = config["num_replicas"], config["max_bytes"]
     limit = "no limit" if size < 0 else f"{size:,} bytes"
     return (

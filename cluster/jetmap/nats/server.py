@@ -1,4 +1,4 @@
-"""A nats-server process of our own."""
+"""A nats-server as a child process."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pathlib import Path
 from jetmap.errors import BrokerUnreachable, ConfigurationError
 from jetmap.machine import temporary_directory, without_ours
 
-# Runs in the child before it becomes nats-server, so that it ends when the process that started
-# it does, however that ends. Linux's kernel sees to it (for the starting thread); elsewhere a
-# child of the server watches both. (No preexec_fn: that is unsafe beside threads.)
+# The program that the child runs before it becomes nats-server, so that it ends with the process
+# that started it, however that ends. On Linux the kernel does this (for the starting thread);
+# elsewhere a child of the server watches both. (A preexec_fn would be unsafe beside threads.)
 TETHER = """\
 import os, signal, sys, time
 parent, binary, *arguments = sys.argv[1:]
@@ -41,12 +41,14 @@ else:
 if os.getppid() == parent:
     os.execv(binary, [binary, *arguments])
 """
+# Bytes of the server's log file, before it begins another.
 LOG_BYTES = 16 * 2**20
-TEMPORARY = "jetmap-temporary"  # The name of a server whose store goes with it: no place for jobs.
+# The name of a server whose store ends with it, and so cannot hold jobs.
+TEMPORARY = "jetmap-temporary"
 
 
 def find_binary() -> str:
-    """The path of nats-server. Raises ConfigurationError if there is none."""
+    """Find nats-server. Raises ConfigurationError if it is not installed."""
     name = "nats-server.exe" if os.name == "nt" else "nats-server"
     for candidate in (Path(sysconfig.get_path("scripts")) / name, _from_wheel(name)):
         if candidate is not None and os.access(candidate, os.X_OK):
@@ -68,23 +70,23 @@ def _from_wheel(name: str) -> Path | None:
 
 
 def server_threads() -> int:
-    """Threads that the server runs Go code on: one for each eight cores.
+    """Return the number of threads that run the server's Go code: one for each eight cores.
 
-    One is enough for what eight workers send, and leaves the cores to them: with two cores, a
-    map of one item took a sixth less time than with Go's default of a thread a core.
+    One is enough for what eight workers send, and leaves them the cores: with two cores, a map of
+    one item took a sixth less time than with Go's default of a thread a core.
     """
     return max(1, (os.cpu_count() or 1) // 8)
 
 
 class NatsServer:
-    """nats-server with JetStream, on loopback unless told otherwise.
+    """A nats-server with JetStream, by default on loopback.
 
-    port: 0 for a free one. directory: for its configuration and log (made if missing; default
-    a temporary one). store: where streams on file live; None: under ``directory``, removed
-    by ``stop``. user, password: None for no authorization; they travel in a file that only
-    this user can read, never in the argument list. inherited: descriptors that it keeps open, for
-    the locks that they hold. The server dies with the thread (Linux) or
-    process (elsewhere) that started it.
+    port: 0 for a free one. directory: holds its configuration and log (made if missing; by default
+    a temporary one). store: where streams on file live; None: under ``directory``, removed by
+    ``stop``. user, password: None for no authorization; they go into a file that only this user
+    can read, never into the argument list. inherited: descriptors that it keeps open, for the
+    locks that they hold. The server dies with the thread (Linux) or process (elsewhere) that
+    started it.
     """
 
     def __init__(
@@ -128,10 +130,10 @@ class NatsServer:
         return self._process is not None and self._process.returncode is None
 
     async def start(self, timeout: float = 10) -> None:
-        """Return when it takes connections.
+        """Start it, and return when it takes connections.
 
-        Raises BrokerUnreachable, with the last lines of its log, when it exits instead or
-        takes longer than ``timeout`` seconds.
+        Raises BrokerUnreachable, with the last lines of its log, if it exits instead or takes
+        longer than ``timeout`` seconds.
         """
         self._binary = Path(find_binary())
         directory = self._prepare()
@@ -147,7 +149,7 @@ class NatsServer:
                 stderr=output,
                 env={"GOMAXPROCS": str(server_threads()), **without_ours(os.environ)},
                 pass_fds=self._inherited,
-                start_new_session=True,  # a ^C at the terminal is not for it
+                start_new_session=True,  # Ctrl-C at the terminal must not reach it.
             )
         try:
             async with asyncio.timeout(timeout):
@@ -163,7 +165,7 @@ class NatsServer:
             raise
 
     async def wait(self) -> int:
-        """Its exit code, once it has ended."""
+        """Wait until it has ended; return its exit code."""
         if self._process is None:
             raise RuntimeError("the server was not started")
         return await self._process.wait()
@@ -188,7 +190,7 @@ class NatsServer:
                 await process.wait()
 
     async def _until_ready(self, process: asyncio.subprocess.Process, log: Path) -> None:
-        # It writes this file once it listens. Asking the port instead could reach another.
+        # It writes this file once it listens. A connection to the port could reach another server.
         ports = log.parent / f"{self._binary.name}_{process.pid}.ports"
         while True:
             try:
@@ -216,7 +218,7 @@ class NatsServer:
         return directory
 
     def _configuration(self, directory: Path, log: Path) -> str:
-        # A space before every brace: `authorization{` would be an unknown field.
+        # Every brace needs a space before it: `authorization{` would be an unknown field.
         lines = [
             f"server_name: {json.dumps(self._name)}",
             f"host: {json.dumps(self.host)}",
@@ -245,10 +247,10 @@ class NatsServer:
 
 
 def room(directory: Path) -> int:
-    """Bytes that a store may take: most of what it has now and of what is free beside it.
+    """Return the bytes that a store may take: three quarters of what it uses and what is free.
 
-    The server's own choice counts only what is free, so it shrinks with each start until a store
-    that is half full takes nothing more. A quarter stays free: purges need room on the disk.
+    The server's own choice counts only free space, so it shrinks with each start until a store that
+    is half full accepts nothing more. A quarter stays free, because purges need room on the disk.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     used = 0
@@ -260,7 +262,7 @@ def room(directory: Path) -> int:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Write a file that nobody else could ever read."""
+    """Write a file that other users cannot read, at any moment."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
@@ -271,7 +273,7 @@ def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None
     try:
         process.send_signal(number)
     except ProcessLookupError:
-        pass  # it has just ended by itself
+        pass  # It has just ended by itself.
 
 
 def _last_lines(log: Path) -> str:

@@ -1,4 +1,4 @@
-"""A subscription that outlives the client that it was made with."""
+"""A subscription that outlives its client."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Subscription:
         return self._inner.pending_msgs if self._inner else 0
 
     async def unsubscribe(self) -> None:
-        """End it; messages not yet handled are dropped. Twice is harmless."""
+        """End it and drop messages not yet handled. Twice is harmless."""
         self._forget(self)
         inner, self._inner = self._inner, None
         if inner is not None and self._client is not None:
@@ -43,7 +43,7 @@ class Subscription:
             try:
                 await inner.unsubscribe()
             except nats.errors.Error:
-                pass  # the client is closed, and the subscription with it
+                pass  # The client is closed, and its subscriptions with it.
 
     async def start(self, client: QuickClient) -> None:
         inner = await client.subscribe(self.subject, **self._options)

@@ -1,4 +1,4 @@
-"""What tests of your own can use: a broker in memory, and a clock that they turn."""
+"""Tools for your own tests: a broker in memory, and a clock that a test advances."""
 
 from jetmap.nats.clock import ManualClock
 from jetmap.nats.memory import MemoryBroker, MemoryConnection

@@ -1,4 +1,4 @@
-"""Encoded arrays, taken apart and joined without decoding their elements."""
+"""Split and join encoded arrays without decoding their elements."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ NULL: dict[Format, bytes] = {"json": b"null", "msgpack": b"\xc0", "python": b"\x
 
 
 def split(array: bytes, format: Format) -> list[msgspec.Raw]:
-    """The elements of one encoded array, each still encoded."""
+    """Return the elements of one encoded array, each still encoded."""
     return _split_json(array) if format == "json" else _split_msgpack(array)
 
 
 def join(elements: Sequence[bytes | msgspec.Raw], format: Format) -> bytes:
-    """One encoded array of elements that are encoded already."""
+    """Join encoded elements to one encoded array."""
     if format == "json":
         return b"[" + b",".join(elements) + b"]"
     return header(len(elements)) + b"".join(elements)
 
 
 def header(count: int) -> bytes:
-    """The head of a MessagePack array of ``count`` elements."""
+    """Return the head of a MessagePack array of ``count`` elements."""
     if count < 16:
         return bytes((0x90 | count,))
     if count < 65536:
@@ -37,7 +37,7 @@ def header(count: int) -> bytes:
 
 
 def length(array: bytes) -> int:
-    """How many elements the head of a MessagePack array announces; 0 if it is none."""
+    """Read the number of elements from the head of a MessagePack array; 0 if it is not one."""
     first = array[0] if array else 0
     if first & 0xF0 == 0x90:
         return first & 0x0F
@@ -46,7 +46,7 @@ def length(array: bytes) -> int:
 
 
 def body(array: bytes, format: Format) -> bytes:
-    """The elements of an encoded array without its head (and, for JSON, its end)."""
+    """Return an encoded array without its head (and, for JSON, its end)."""
     if format == "json":
         return array[1:-1]
     first = array[0]
@@ -56,18 +56,18 @@ def body(array: bytes, format: Format) -> bytes:
 
 
 def concatenate(arrays: Iterable[bytes], count: int, format: Format) -> bytes:
-    """One encoded array of the elements of several, ``count`` in all, none of them decoded."""
+    """Join encoded arrays to one, of ``count`` elements in all."""
     if format == "json":
         return b"[" + b",".join([a[1:-1] for a in arrays if len(a) > 2]) + b"]"
     return header(count) + b"".join([body(a, format) for a in arrays])
 
 
 def nulls(count: int, format: Format) -> bytes:
-    """An encoded array of ``count`` nulls."""
+    """Make an encoded array of ``count`` nulls."""
     return join(list(repeat(NULL[format], count)), format)
 
 
 def select(array: bytes, ranges: Iterable[tuple[int, int]], format: Format) -> list[bytes]:
-    """The sub-arrays of an encoded array at these half-open ranges of positions."""
+    """Return the parts of an encoded array at half-open ranges of positions, as arrays."""
     elements = split(array, format)
     return [join(elements[a:b], format) for a, b in ranges]

@@ -1,6 +1,6 @@
-"""What msgspec does not check in the JSON that it passes on raw: UTF-8, and depth.
+"""Check what msgspec does not check in raw JSON: UTF-8, and depth.
 
-Errors say where: a byte, or a line and a byte of it.
+Errors give the position: a byte, or a line and a byte in it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from itertools import accumulate
 
 from jetmap.errors import Malformed
 
-# everything but brackets and quotes goes; braces become brackets
+# Tables that delete everything but brackets and quotes, and turn braces into brackets.
 _SHAPE = bytes.maketrans(b"{}", b"[]")
 _NO_SHAPE = bytes(set(range(256)) - set(b'[]{}"'))
 _STRING = re.compile(rb'"[^"]*"')
@@ -22,7 +22,7 @@ _ROUNDS = 16
 
 
 def utf8_error(data: bytes) -> int | None:
-    """The position of the first byte that is no UTF-8, or None."""
+    """Find the first byte that is not UTF-8; return its position, or None."""
     if data.isascii():
         return None
     try:
@@ -35,7 +35,7 @@ def utf8_error(data: bytes) -> int | None:
 def deeper_than(data: bytes, limit: int) -> bool:
     """Whether well-formed JSON (one value or several) nests deeper than ``limit``.
 
-    Leaves are removed in rounds, each of which takes one level off: far faster than a scan.
+    Leaves are removed in rounds, one level a round, which is far faster than a scan.
     """
     if data.count(b"[") + data.count(b"{") <= limit:
         return False
@@ -55,7 +55,7 @@ def deeper_than(data: bytes, limit: int) -> bool:
 
 
 def depth_error(data: bytes, limit: int) -> int:
-    """The position of the first bracket that is deeper than ``limit``."""
+    """Find the first bracket that is deeper than ``limit``; return its position."""
     depth = 0
     for token in _TOKEN.finditer(data):
         bracket = token[0]
@@ -78,15 +78,15 @@ def too_deep(position: int, limit: int, line: int | None = None) -> Malformed:
 
 
 def not_utf8(position: int, line: int | None = None) -> Malformed:
-    return located("no UTF-8", position, line, advice="encode the input as UTF-8")
+    return located("not UTF-8", position, line, advice="encode the input as UTF-8")
 
 
 def syntax(exc: Exception, data: bytes, offset: int, line: int | None = None) -> Malformed:
-    """What a decoder's error means. offset: of ``data`` in what the caller counts from."""
+    """Make the error for malformed JSON from a decoder's. offset: the position of ``data``."""
     text = str(exc)
     found = _POSITION.search(text)
     if found is not None:
-        # msgspec counts one byte too far here, and only here
+        # msgspec counts one byte too far here, and only here.
         beyond = 1 if "JSON is malformed: trailing characters" in text else 0
         return located(text[: found.start()], int(found[1]) - beyond + offset, line)
     if "truncated" in text:
@@ -97,6 +97,6 @@ def syntax(exc: Exception, data: bytes, offset: int, line: int | None = None) ->
 
 
 def located(text: str, position: int, line: int | None, advice: str = "") -> Malformed:
-    """position: in bytes, from the line's start where there is a line."""
+    """Make an error with a position: in bytes, from the line's start if a line is given."""
     where = f"at byte {position}" if line is None else f"in line {line}, at byte {position}"
     return Malformed(f"{text} {where}" + (f": {advice}" if advice else ""), position, line)

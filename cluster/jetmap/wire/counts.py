@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
 
-FUNCTIONS = 200  # Names that are counted each; further ones together, as OTHER.
+# Functions that are counted by name; further ones are counted together, as OTHER.
+FUNCTIONS = 200
 OTHER = "(other)"
-AGENTS_KEPT = 1000  # Agents whose last counters are remembered, for the next announcement.
+# Agents whose last counters are remembered, for their next announcement.
+AGENTS_KEPT = 1000
 
 # Function and kind: "ok" or an item error's kind for items; "died", "timeout" and the like, or
 # a signal's name, for crashes.
@@ -16,14 +18,14 @@ Rows = list[tuple[str, str, int]]
 
 
 class Names:
-    """Bounds the names that become labels, however many a client invents."""
+    """A bounded set of names for labels, however many a client invents."""
 
     def __init__(self, most: int = FUNCTIONS) -> None:
         self._most = most
         self._known: set[str] = set()
 
     def of(self, name: str) -> str:
-        """The name, or OTHER once there are too many."""
+        """Return the name, or OTHER once there are too many."""
         if name in self._known:
             return name
         if len(self._known) >= self._most:
@@ -33,10 +35,10 @@ class Names:
 
 
 class AgentCounts:
-    """What happened at one agent since it started, for callers of any kind.
+    """Counters of one agent since it started.
 
     items: outcomes by function and kind. crashes: workers that died with an item, by function and
-    cause. recycled: workers replaced because they were worn. start_failures: workers that
+    cause. recycled: workers replaced after long service. start_failures: workers that
     could not start.
     """
 
@@ -48,7 +50,7 @@ class AgentCounts:
         self._names = Names()
 
     def outcomes(self, function: str, count: int, kinds: Iterable[str]) -> None:
-        """``count`` items of which those of ``kinds`` failed."""
+        """Count ``count`` outcomes; ``kinds``: one error kind for each that failed."""
         name = self._names.of(function)
         failed = 0
         for kind in kinds:
@@ -62,12 +64,12 @@ class AgentCounts:
 
 
 def rows(counter: Counter[Key]) -> Rows:
-    """A counter as it travels."""
+    """Return a counter as it travels."""
     return [(function, kind, count) for (function, kind), count in counter.items()]
 
 
 class PoolCounts:
-    """Sums over all agents that were ever heard here; they only grow, whoever comes or goes."""
+    """Sums over every agent that this process has known; they only grow."""
 
     def __init__(self) -> None:
         self.items: Counter[Key] = Counter()
@@ -79,7 +81,7 @@ class PoolCounts:
     def heard(
         self, agent: str, items: Rows, crashes: Rows, recycled: int, start_failures: int
     ) -> None:
-        """An agent's counters, as it announced them. They may come late, in another order."""
+        """Add an agent's announced counters. Announcements may come late and out of order."""
         now: Counter[tuple[str, str, str]] = Counter()
         for what, counted in (("items", items), ("crashes", crashes)):
             for function, kind, count in counted:

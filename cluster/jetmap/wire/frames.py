@@ -1,7 +1,7 @@
 """The frames on the pipe between an agent and a worker.
 
 A frame is four bytes of length (little endian, of what follows), one byte of kind, and the
-payload. This is the worker's end; the agent's, which does not block, is ``agent/pipe.py``:
+payload. This is the worker's end. The agent's, which does not block, is ``agent/worker_pipe.py``:
 asyncio alone would be a third of what a worker imports.
 """
 
@@ -13,12 +13,12 @@ import struct
 LENGTH = struct.Struct("<I")
 _READ_AHEAD = 65_536
 
-# agent to worker
+# From agent to worker.
 SETUP, CHUNK = b"S", b"C"
-# worker to agent
+# From worker to agent.
 READY, FAILED, STALE = b"R", b"F", b"X"
 WARMED = b"W"  # A function's first call here, and the seconds it took.
-# A module is imported now (of no name: no longer), and could not be.
+# A module's import begins (or, without a name, has ended), and has failed.
 IMPORTING, BROKEN = b"I", b"B"
 # Each chunk is answered with any number of PARTs and one LAST, or with SKIPPED.
 PART, LAST, SKIPPED = b"P", b"L", b"K"
@@ -29,7 +29,7 @@ def frame(kind: bytes, payload: bytes) -> bytes:
 
 
 class BlockingPipe:
-    """The worker's end: it has nothing else to do while it waits."""
+    """The worker's end, which may block: a worker has nothing else to do while it waits."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -42,13 +42,13 @@ class BlockingPipe:
         self._sock.close()
 
     def receive(self) -> tuple[bytes, bytes] | None:
-        """The next frame, or None when the agent is gone."""
+        """Return the next frame, or None if the agent is gone."""
         head = self._take(4)
         body = self._take(LENGTH.unpack(head)[0]) if head else b""
         return (body[:1], body[1:]) if body else None
 
     def _take(self, size: int) -> bytes:
-        """``size`` bytes, or none at the end. Reads ahead: small chunks come several at once."""
+        """Read ``size`` bytes, or none at the end; read ahead, as small chunks come in groups."""
         data = self._ahead
         if len(data) < size:
             parts = [data]

@@ -1,4 +1,4 @@
-"""JSON lines, cut and checked without being decoded."""
+"""Cut and check JSON lines without decoding them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from jetmap.errors import LimitExceeded
 
 from .check import deeper_than, depth_error, not_utf8, syntax, too_deep, utf8_error
 
-BOM = b"\xef\xbb\xbf"  # What some editors and shells put before UTF-8.
+# The mark that some editors and shells put before UTF-8.
+BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _check = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class LinesParser:
-    """Cuts bytes into lines and checks each to be one JSON value. Holds at most one line.
+    """Cut bytes into lines and check that each is one JSON value. Holds at most one line.
 
-    max_item: bytes of an item. max_depth: levels that one may nest.
+    max_item: bytes of an item. max_depth: levels that an item may nest.
     """
 
     def __init__(self, max_item: int, max_depth: int) -> None:
@@ -29,9 +30,10 @@ class LinesParser:
         self._index = 0  # of the next item
 
     def add(self, data: bytes, more: bool) -> list[bytes]:
-        """The items of the lines that are complete now; the last needs no newline.
+        """Return the items of the lines that are complete; the last line needs no newline.
 
-        Raises errors that name the line: Malformed, or LimitExceeded for an item.
+        more: whether more bytes follow. Raises Malformed, or LimitExceeded for an item; both
+        name the line.
         """
         if self._tail:
             data = self._tail + data
@@ -90,7 +92,7 @@ class LinesParser:
 
 
 def item_too_large(index: int, size: int, limit: int, line: int | None = None) -> LimitExceeded:
-    """size, limit: bytes."""
+    """Make the error for an item that is too large. size, limit: bytes."""
     where = "" if line is None else f" in line {line}"
     return LimitExceeded(
         f"item {index}{where} is {size} bytes or more; an item may have {limit} "

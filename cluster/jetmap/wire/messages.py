@@ -1,4 +1,4 @@
-"""What travels: between dispatcher and agent over NATS, between agent and worker over a pipe.
+"""Messages: between dispatcher and agent over NATS, between agent and worker over a pipe.
 
 All are MessagePack arrays (``array_like``), so that a field costs no name. A field may only
 be added at the end, with a default. Items and values are bytes in the caller's format and
@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import msgspec
 
-# What this release speaks, and the oldest that it still understands. Raise PROTOCOL with every
-# change that the other side must know of; a field at the end with a default is not one. Raise
-# OLDEST_PROTOCOL when support for older releases is dropped: agents and dispatchers of those are
-# then refused by name. Announcements and chunks without a number are of 1, before there was one.
+# The protocol of this release, and the oldest that it understands. Raise PROTOCOL with every change
+# that the other side must know about; a new last field with a default is not one. Raise
+# OLDEST_PROTOCOL to drop support for older releases: their agents and dispatchers are then refused
+# by name. Announcements and chunks without a number have protocol 1, from before the number.
 PROTOCOL = 2
 OLDEST_PROTOCOL = 1
 
@@ -28,13 +28,13 @@ class Message(msgspec.Struct, array_like=True, omit_defaults=False, gc=False):
 
 
 class FunctionRef(Message):
-    """Where a worker that trusts its callers finds a function that it has not imported yet.
+    """Directions to a function, for a worker that trusts its callers and has not imported it yet.
 
-    path: the file of a ``__main__`` script, else None. value: the cloudpickled function, for
-    one that has no file (there). digest: of the source (or of the value): a worker that loaded
-    another one is replaced before it computes. file: of the module, where the worker may have
-    another module of that name, or a path that does not lead to it. pickles: the versions that
-    can read the value.
+    path: the file of a ``__main__`` script, else None. value: the cloudpickled function, if the
+    worker has no file of it. digest: of the source (or of the value); a worker that loaded another
+    one is replaced before it computes. file: the module's file, if the worker may have another
+    module of that name, or a path that does not lead to it. pickles: the versions that can read
+    the value.
     """
 
     module: str
@@ -47,7 +47,7 @@ class FunctionRef(Message):
 
 
 class ChunkHead(Message):
-    """What an agent reads of a chunk: all but its items.
+    """The part of a chunk that an agent reads: everything but its items.
 
     start, count: the items' positions in the map. inbox: the dispatcher's inbox. timeout:
     seconds an item may compute. budget: seconds after which the worker hands back the items
@@ -94,8 +94,11 @@ class ErrorRecord(Message):
 
 
 class Crash(Message):
-    """How a worker died. item: the index in the map of the item that it was in. start_seconds:
-    that such a worker takes to start."""
+    """The death of a worker.
+
+    item: the index in the map of the item in progress. start_seconds: how long such a worker takes
+    to start.
+    """
 
     item: int | None
     reason: Literal["died", "timeout", "stopped"]
@@ -108,22 +111,25 @@ class Crash(Message):
 
 
 class Final(Message):
-    """Ends a chunk: items before ``end`` have been reported, the others were not computed."""
+    """The end of a chunk: items before ``end`` are reported, the others were not computed."""
 
     end: int
     crash: Crash | None = None
 
 
 class Rest(Message):
-    """The items from ``start`` on are not begun and run elsewhere: their chunk has computed for
-    ``seconds`` and is still in the item before."""
+    """Items that a chunk gives back while it goes on.
+
+    They begin at ``start`` and are not begun; the chunk has computed for ``seconds`` and is still
+    in the item before them.
+    """
 
     start: int
     seconds: float
 
 
 class ReportHead(Message):
-    """What an agent reads of a report: which items it is about."""
+    """The part of a report that an agent reads: its items' positions."""
 
     map: str
     number: int
@@ -133,14 +139,14 @@ class ReportHead(Message):
 
 
 class ErrorKind(Message):
-    """What an agent reads of an item's error."""
+    """The part of an item's error that an agent reads."""
 
     index: int
     kind: str
 
 
 class ReportCounts(ReportHead):
-    """What an agent reads of a report to count outcomes, the values undecoded."""
+    """The part of a report that an agent reads to count outcomes; values stay encoded."""
 
     values: msgspec.Raw
     errors: list[ErrorKind]
@@ -152,7 +158,7 @@ class Report(ReportHead):
     values: one encoded array of ``count`` values, null where the item failed. errors: a
     record for each failed item. seconds: compute time of these items. final: set on the last
     report of a chunk. stored: for a job, the sequence number under which the agent has stored
-    the values, which are then left out here; size: their bytes. rest: the items that the chunk
+    the values, which are then omitted here; size: their bytes. rest: the items that the chunk
     gives back while it goes on.
     """
 
@@ -166,10 +172,10 @@ class Report(ReportHead):
 
 
 class Delivery(Message):
-    """Reports as an agent sends them.
+    """Reports on their way from an agent to a dispatcher.
 
     inbox: where the dispatcher confirms ``token``. pending: the consumer's backlog when the
-    chunk was delivered (-1: the express lane, which says nothing of the backlog).
+    chunk was delivered (-1: the express lane, where it says nothing).
     """
 
     agent: str
@@ -190,8 +196,10 @@ class ForwardedDelivery(Message):
 
 
 class ClaimedChunk(Message):
-    """A chunk that an agent holds. item: the one in progress, or None. deliveries: how often the
-    broker has delivered it."""
+    """A chunk that an agent holds.
+
+    item: the one in progress, or None. deliveries: how many times the broker has delivered it.
+    """
 
     map: str
     number: int
@@ -201,7 +209,7 @@ class ClaimedChunk(Message):
 
 
 class Claim(Message):
-    """What an agent holds of one dispatcher; answered by a ``ClaimAnswer`` to ``inbox``."""
+    """The chunks that an agent holds for one dispatcher, which answers to ``inbox``."""
 
     agent: str
     host: str
@@ -211,7 +219,7 @@ class Claim(Message):
 
 
 class ClaimAnswer(Message, tag_field="kind", tag="claim"):
-    """The chunks of that claim that are no longer wanted, as (map, number)."""
+    """The chunks of a claim that are no longer wanted, as (map, number)."""
 
     dispatcher: str
     sequence: int
@@ -219,7 +227,7 @@ class ClaimAnswer(Message, tag_field="kind", tag="claim"):
 
 
 class Confirmation(Message, tag_field="kind", tag="confirm"):
-    """Tokens of deliveries that the dispatcher has taken over."""
+    """Tokens of the deliveries that the dispatcher has accepted."""
 
     tokens: list[int]
 
@@ -228,11 +236,11 @@ AgentMail = ClaimAnswer | Confirmation
 
 
 class Ping(Message, tag_field="kind", tag="ping"):
-    """Asks every agent of the pool to announce itself now."""
+    """A request to every agent of the pool to announce itself now."""
 
 
 class Withdraw(Message, tag_field="kind", tag="withdraw"):
-    """Asks every agent of the pool to stop what it holds of this map."""
+    """A request to every agent of the pool to stop its chunks of this map."""
 
     map: str
 
@@ -243,8 +251,8 @@ Control = Ping | Withdraw
 class FunctionInfo(msgspec.Struct, frozen=True):
     """A function as workers offer it; schemas are JSON Schema documents.
 
-    untyped: those of item, value and kwargs that have a part without an annotation, for which
-    these workers understand the format "python".
+    untyped: which of item, value and kwargs have a part without an annotation; for these the
+    workers understand the format "python".
     """
 
     name: str
@@ -261,7 +269,7 @@ class FunctionInfo(msgspec.Struct, frozen=True):
 class CoreStatus(msgspec.Struct, frozen=True):
     """A worker as ``GET /workers`` and ``jetmap status`` show it.
 
-    cpu: the core that it is pinned to, or None. seconds: how long it has been in ``state``.
+    cpu: the core it is pinned to, or None. seconds: time in ``state``.
     """
 
     pid: int | None
@@ -277,14 +285,14 @@ class Presence(msgspec.Struct, frozen=True):
     """An agent's announcement, every two seconds and when something changes.
 
     offer: the digest that names the queue group; empty: it takes no chunks. rank: the broker's
-    revision of the offer, which orders versions without a clock. pending: chunks that wait in
-    the main lane. failure: why the workers cannot start, or None. trusts: chunks may name a
-    function where it lives, or carry it. local: the offer whose chunks may do so if they carry
-    the seal of this agent's user; empty: there is none. broken: modules and scripts of callers
-    that the workers cannot import, and why. python, packages: versions of its workers; empty
-    in announcements of older agents. items, crashes, recycled, start_failures: counters since the
+    revision of the offer, which orders versions without a clock. pending: chunks that wait in the
+    main lane. failure: why the workers cannot start, or None. trusts: whether chunks may name a
+    function by its location, or carry it. local: the offer whose chunks may do so if they carry
+    the seal of this agent's user; empty: none. broken: callers' modules and scripts that the
+    workers cannot import, each with the reason. python, packages: the workers' versions; empty in
+    announcements of older agents. items, crashes, recycled, start_failures: counters since the
     agent started, see ``jetmap.wire.counts``. machine: the boot id of its host. protocol,
-    oldest_protocol: what the agent speaks, and the oldest that it understands.
+    oldest_protocol: the protocol that the agent speaks, and the oldest that it understands.
     """
 
     agent: str
@@ -330,13 +338,13 @@ class PresenceHead(msgspec.Struct, frozen=True):
 
 
 class Setup(msgspec.Struct, frozen=True):
-    """The first frame to a worker: what to import, and how.
+    """The first frame to a worker: what to import, and its limits.
 
     tasks: ``TASKS`` arguments. modules: dotted names. main: the path of a script whose
     functions live in ``__main__``. trust: whether chunks may name modules or carry pickles.
-    grows: whether what they brought is offered by its name from then on (embedded). key: chunks
-    sealed with it may name modules and carry pickles, too; empty: there is no such key.
-    output_bytes: that it may print a second. log_level: of functions that configure no logging.
+    grows: whether functions that chunks brought are offered by name from then on (embedded). key:
+    chunks sealed with it may name modules and carry pickles, too; empty: none may. output_bytes:
+    the most that it may print a second. log_level: for functions that configure no logging.
     """
 
     tasks: list[str] = []
@@ -356,8 +364,8 @@ class Setup(msgspec.Struct, frozen=True):
 class Ready(msgspec.Struct, frozen=True):
     """A worker's answer to ``Setup``, again when it has imported more.
 
-    source: digest of the source files that it loaded; files: their paths, to watch; digests: of
-    each of these files. more: it takes no chunks yet, because it still imports ``modules``.
+    source: digest of the source files that it loaded; files: their paths, to watch; digests: one
+    for each file. more: it takes no chunks yet, because it is still importing ``modules``.
     """
 
     functions: list[FunctionInfo]
@@ -368,8 +376,10 @@ class Ready(msgspec.Struct, frozen=True):
 
 
 class Importing(msgspec.Struct, frozen=True):
-    """A worker imports a module (by name) or a script (by path) for its callers; no home: it has
-    done so. file: where it lies, if that is known."""
+    """Notice that a worker imports a module (by name) or a script (by path) for its callers.
+
+    home: empty once it has done so. file: its path, if known.
+    """
 
     home: str = ""
     file: str = ""
@@ -384,7 +394,7 @@ class Broken(msgspec.Struct, frozen=True):
 
 
 class StartFailed(msgspec.Struct, frozen=True):
-    """Why a worker could not import its functions."""
+    """The exception that kept a worker from importing its functions."""
 
     type: str
     message: str
@@ -433,5 +443,5 @@ def understands(protocol: int, oldest: int = OLDEST_PROTOCOL) -> bool:
 
 
 def encode(message: object) -> bytes:
-    """MessagePack bytes of any message above."""
+    """Encode any message above as MessagePack."""
     return msgspec.msgpack.encode(message)

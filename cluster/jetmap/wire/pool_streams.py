@@ -1,9 +1,9 @@
 """The streams, consumers and keys of a pool.
 
-Consumers end five minutes after the last agent of their offer stopped pulling. Chunks that
-waited in them stay in the stream; they are delivered when an agent of the same offer is back,
-else their dispatchers withdraw them, and what no dispatcher is left to withdraw is purged by
-the next agent that starts (``ensure_consumers``).
+Consumers end five minutes after the last agent of their offer stopped pulling. Chunks that waited
+in them stay in the stream. They are delivered when an agent of the same offer is back; otherwise
+their dispatchers withdraw them, and the next agent that starts purges chunks whose dispatchers are
+gone (``ensure_consumers``).
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from .timing import ACK_WAIT, INACTIVE
 logger = logging.getLogger(__name__)
 
 LANES: tuple[Lane, ...] = ("express", "main")
-# Bytes of a work stream: the least, where the broker has little room; the most in a storage that
-# was not asked for, where others need room, too.
+# Bytes of a work stream: the least, if the broker has little room; the most in a storage that was
+# not asked for, where others need room, too.
 LEAST_BYTES, OTHER_BYTES = 16 * 2**20, 64 * 2**20
-# Offers and functions take kilobytes; some accounts want a limit of each stream.
+# Storages and sizes of the bucket to try: it takes kilobytes, but some accounts require a limit.
 BUCKET_PLACES = [
     (storage, size) for storage in ("file", "memory") for size in (-1, 16 << 20, 1 << 20)
 ]
 
-# What a work stream must be.
+# Settings that a work stream must have.
 WORK: dict[str, Any] = {
     "retention": "workqueue",
     "discard": "new",
@@ -51,10 +51,10 @@ WORK: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """How the work stream is made if it is missing.
+    """The choices for a work stream that is missing and has to be made.
 
-    replicas 0: three where the servers can hold them, else one. max_bytes: at most; less, and the
-    other storage, where the broker has less room.
+    replicas 0: three where the servers can hold them, else one. max_bytes: the most; if the broker
+    has less room, it is made smaller or in the other storage.
     """
 
     storage: Literal["memory", "file"] = "memory"
@@ -68,10 +68,10 @@ async def ensure_stream(
 ) -> str:
     """Make the pool's work stream if it is missing; return its epoch.
 
-    epoch: eight hex digits that no other stream of this name has. patience: seconds to ask
-    again for while the broker does not answer; a cluster elects a leader for up to ten. Raises
-    TopologyMismatch, naming each setting, if the stream is there and is no queue as jetmap
-    needs it.
+    epoch: eight hex digits that no other stream of this name has. patience: seconds to keep asking
+    while the broker does not answer; a cluster may take ten to elect a leader. Raises
+    TopologyMismatch, naming each setting, if the stream exists and is not the queue that jetmap
+    needs.
     """
     name = subjects.stream(pool)
     wish = work_wish(c, pool, options or StreamOptions())
@@ -80,8 +80,11 @@ async def ensure_stream(
 
 
 def work_wish(c: Broker, pool: str, options: StreamOptions) -> Wish:
-    """The work stream as it is made if it is missing. It is a queue, not the truth, so a smaller
-    one, another storage or a single copy do rather than none."""
+    """Describe the work stream to make.
+
+    It is a queue, not the truth, so a smaller one, another storage or a single copy is better than
+    none.
+    """
     other: Literal["memory", "file"] = "file" if options.storage == "memory" else "memory"
     return Wish(
         WORK
@@ -100,8 +103,10 @@ def work_wish(c: Broker, pool: str, options: StreamOptions) -> Wish:
 
 
 async def copies_there(c: Broker, pool: str, wanted: int = 0) -> tuple[int, ...]:
-    """Numbers of copies to try for a stream that is the truth: not fewer than the work stream
-    has, where nothing is wanted, although one of the servers may be away now."""
+    """List numbers of copies to try for a stream that is the truth.
+
+    If nothing is wanted, not fewer than the work stream has, although a server may be away now.
+    """
     found = copies(c, wanted)
     if len(found) > 1:
         info = await c.api(f"STREAM.INFO.{subjects.stream(pool)}")
@@ -151,13 +156,13 @@ async def purge(c: Broker, pool: str, subject: str) -> int:
 
 
 def _consumer(pool: str, offer: str, lane: str, epoch: str) -> dict[str, Any]:
-    """The request to create an offer's consumer."""
+    """Make the request to create an offer's consumer."""
     name = subjects.consumer(offer, lane, epoch)
     return consumer_config(subjects.stream(pool), name, subjects.lane_work(pool, offer, lane))
 
 
 def consumer_config(stream: str, name: str, subject: str) -> dict[str, Any]:
-    """A request to create a lane's consumer."""
+    """Make a request to create a lane's consumer."""
     config: dict[str, Any] = {
         "durable_name": name,
         "name": name,
@@ -174,8 +179,11 @@ def consumer_config(stream: str, name: str, subject: str) -> dict[str, Any]:
 
 
 async def _purge_stranded(c: Broker, pool: str) -> None:
-    """Purge chunks that wait for an offer without consumers, twice as long as a consumer
-    outlives its agents. If one was still wanted, its dispatcher publishes it again."""
+    """Purge chunks of offers without consumers.
+
+    They must have waited twice as long as a consumer outlives its agents. If one was still wanted,
+    its dispatcher publishes it again.
+    """
     stream = subjects.stream(pool)
     try:
         info = await c.api(f"STREAM.INFO.{stream}", {"subjects_filter": subjects.all_work(pool)})
@@ -190,9 +198,9 @@ async def _purge_stranded(c: Broker, pool: str) -> None:
             age = parsed_time(info["ts"]) - parsed_time(oldest["message"]["time"])
             if age.total_seconds() > 2 * INACTIVE:
                 purged = await purge(c, pool, chunks)
-                logger.warning("%d chunks of offer %s purged: nobody serves it", purged, offer)
+                logger.warning("purged %d chunks of offer %s, which no agent serves", purged, offer)
     except (JetStreamError, KeyError) as error:
-        logger.debug("stranded chunks not looked for: %s", error)
+        logger.debug("could not look for stranded chunks: %s", error)
 
 
 def _kv_stream(pool: str) -> str:
@@ -204,12 +212,12 @@ def _kv_subject(pool: str, key: str) -> str:
 
 
 def _function_key(name: str) -> str:
-    """A key is one subject token: what may not stand in one becomes =XX."""
+    """Make a key of a name: characters that a subject token may not have become =XX."""
     return "fn." + quote(name, safe="").replace(".", "%2E").replace("%", "=")
 
 
 async def _ensure_bucket(c: Broker, pool: str) -> None:
-    """A bucket as every NATS tool knows it (ADR-8), on file so that ranks survive."""
+    """Make the bucket if it is missing: as NATS tools know it (ADR-8), on file for its ranks."""
     name = _kv_stream(pool)
     try:
         await c.api(f"STREAM.INFO.{name}")
@@ -220,7 +228,7 @@ async def _ensure_bucket(c: Broker, pool: str) -> None:
 
 
 def bucket_wish(pool: str, copies: Sequence[int]) -> Wish:
-    """The bucket as it is made if it is missing."""
+    """Describe the bucket to make."""
     return Wish(
         {
             "name": _kv_stream(pool),
@@ -238,20 +246,20 @@ def bucket_wish(pool: str, copies: Sequence[int]) -> Wish:
 
 
 async def _create_key(c: Broker, pool: str, key: str, value: bytes) -> int:
-    """Write the key unless it is there; return its revision."""
+    """Write the key unless it exists; return its revision."""
     while True:
-        # Asked first, so that a restarting agent, the usual case, needs no right to write.
+        # Ask first, so that an agent that restarts, the usual case, needs no right to write.
         revision = await _revision(c, pool, key)
         if revision is not None:
             return revision
         headers = {"Nats-Expected-Last-Subject-Sequence": "0"}
         try:
-            # Behind a leaf node, too, where $KV is not passed on.
+            # The prefix leads there from a leaf node, too, which does not pass $KV on.
             subject = c.kv_prefix + _kv_subject(pool, key)
             answer = await c.request(subject, value, headers=headers)
             return int(checked(answer)["seq"])
         except JetStreamError as error:
-            if error.err_code != jetstream.WRONG_LAST_SEQUENCE:  # else somebody was faster
+            if error.err_code != jetstream.WRONG_LAST_SEQUENCE:  # Else another process was faster.
                 raise
 
 

@@ -1,9 +1,9 @@
-"""Seals: how the agent of `jetmap up` recognises chunks of its own user on its own machine.
+"""Seals, by which the agent of a `jetmap up` recognises its own user's chunks from its machine.
 
-`up` makes a key at each start and keeps it in the user's runtime directory (mode 0700), beside
-its address. A chunk that names a function where it lives, or carries it, is run only if its seal
-fits that key. The seal covers the whole chunk, the items and the caller's inbox included, so that
-who reads it on the broker can neither change it nor put the function to work on other items.
+`up` makes a key at each start and keeps it in the user's runtime directory (mode 0700), beside its
+address. A chunk that names a function by its location, or carries it, is run only if its seal fits
+that key. The seal covers the whole chunk, including the items and the caller's inbox, so that
+whoever reads it on the broker can neither change it nor apply the function to other items.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def new_key() -> bytes:
 
 
 def offer_of(key: bytes) -> str:
-    """The name of the offer that takes chunks sealed with this key. It tells nothing of the key."""
+    """Name the offer that takes chunks sealed with this key, without revealing the key."""
     return f"u{hashlib.sha256(b'offer' + key).hexdigest()[:11]}"
 
 
@@ -51,7 +51,7 @@ class Sealer:
         self.renew(key)
 
     def renew(self, key: bytes) -> None:
-        """Use the key of the `up` that has followed."""
+        """Use the key of the `up` that replaced the last one."""
         self._key = key
         self.offer = offer_of(key)
 

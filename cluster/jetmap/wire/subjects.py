@@ -1,4 +1,4 @@
-"""Where things travel: NATS subjects, streams and consumers.
+"""Names of NATS subjects, streams and consumers.
 
 One work stream a pool; one consumer a lane of an offer::
 
@@ -14,11 +14,11 @@ Jobs have three streams a pool::
 
     jetmap.job.<pool>.state.<job>                      records, the last one of each job
     jetmap.job.<pool>.key.<digest>                     idempotency keys
-    jetmap.job.<pool>.lease.<dispatcher>               who carries jobs and is alive
-    jetmap.told.<pool>.>                               what was stored of those three
+    jetmap.job.<pool>.lease.<dispatcher>               dispatchers that run jobs and are alive
+    jetmap.told.<pool>.>                               each message stored in those three
     jetmap.input.<pool>.<job>                          items, in order
-    jetmap.outcome.<pool>.<job>                        outcomes, in the order of their coming
-    jetmap.stored.<pool>.<job>                         that some were stored
+    jetmap.outcome.<pool>.<job>                        outcomes, as they come
+    jetmap.stored.<pool>.<job>                         notices that some were stored
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from typing import Literal
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]+")
 
-# The consumer of chunks that only the user of a `jetmap up` may send, whichever lane they are in.
+# The name of the consumer for chunks that only the user of a `jetmap up` may send, of any lane.
 LOCAL: Literal["local"] = "local"
 
 
 def new_id(size: int = 9) -> str:
-    """A random identifier that is one subject token."""
+    """Make a random identifier that is one subject token."""
     return secrets.token_urlsafe(size)
 
 
@@ -56,7 +56,7 @@ def all_work(pool: str) -> str:
 
 
 def lane_work(pool: str, offer: str, lane: str) -> str:
-    """Chunks of one lane of an offer; of all its lanes where one consumer serves them (local)."""
+    """Chunks of one lane of an offer; of all its lanes if one consumer serves them (local)."""
     return f"jetmap.work.{pool}.{offer}.{'' if lane == LOCAL else f'{lane}.'}>"
 
 
@@ -66,8 +66,11 @@ def map_work(pool: str, map: str) -> str:
 
 
 def consumer(offer: str, lane: str, epoch: str) -> str:
-    """A consumer's name. epoch: of the stream, so that a stale acknowledgement of an earlier
-    stream of this name cannot hit a message of the new one."""
+    """A consumer's name.
+
+    epoch: the stream's, so that a stale acknowledgement for an earlier stream of this name cannot
+    hit a message of the new one.
+    """
     return f"{offer}-{lane}-{epoch}"
 
 
@@ -91,7 +94,7 @@ def job_state(pool: str, job: str) -> str:
 
 
 def job_key(pool: str, key: str) -> str:
-    """key: a digest of the caller and its idempotency key."""
+    """The record of an idempotency key. key: a digest of the caller and its key."""
     return f"jetmap.job.{pool}.key.{key}"
 
 
@@ -100,7 +103,7 @@ def lease(pool: str, dispatcher: str) -> str:
 
 
 def told(pool: str, what: str = ">") -> str:
-    """Where the state stream repeats what it has stored."""
+    """The subject on which the state stream repeats what it stores."""
     return f"jetmap.told.{pool}.{what}"
 
 
@@ -113,7 +116,7 @@ def job_outcomes(pool: str, job: str) -> str:
 
 
 def stored(pool: str, job: str) -> str:
-    """Where the outcome stream says, without the outcomes, that it has stored some."""
+    """The subject of notices that the outcome stream has stored some; without the outcomes."""
     return f"jetmap.stored.{pool}.{job}"
 
 
@@ -123,7 +126,7 @@ def spare(pool: str, piece: str) -> str:
 
 
 def spare_probe(pool: str, piece: str) -> str:
-    """Where it is tried whether there is room for more."""
+    """A piece that is stored only to find out whether there is room."""
     return f"jetmap.spare.{pool}.probe.{piece}"
 
 
@@ -133,7 +136,7 @@ def kind_of(subject: str) -> str:
 
 
 def job_stream(pool: str, kind: str) -> str:
-    """kind: JOBS, INPUT, OUTCOMES or SPARE."""
+    """A stream of jobs. kind: JOBS, INPUT, OUTCOMES or SPARE."""
     return f"JETMAP_{kind}_{pool}"
 
 

@@ -1,4 +1,4 @@
-"""Versions of Python and of packages: what decides which process can read another's pickles."""
+"""Versions of Python and of packages, which decide whose pickles a process can read."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
     from .messages import Presence
 
-# The packages whose versions are announced: ours, and those that decide how values look.
+# Packages whose versions are announced: ours, and those that decide how values look.
 PACKAGES = ("jetmap", "msgspec", "cloudpickle", "pydantic", "numpy", "pandas")
 
 
 @cache
 def python_version() -> str:
-    """Such as "3.11.7"; other implementations than CPython say their name too."""
+    """Return the version, as in "3.11.7"; with the name of an implementation other than CPython."""
     name = platform.python_implementation()
     return platform.python_version() if name == "CPython" else f"{name} {platform.python_version()}"
 
 
 @cache
 def package_versions() -> dict[str, str]:
-    """Of those packages that are installed."""
+    """Return the versions of the packages that are installed."""
     found = {}
     for package in PACKAGES:
         try:
@@ -36,27 +36,27 @@ def package_versions() -> dict[str, str]:
 
 
 def pickles() -> str:
-    """The pickles of functions that this process writes and reads.
+    """Name the kind of pickled functions that this process writes and reads.
 
-    They hold bytecode, which each minor version of Python changes: another one crashes on it.
+    They hold bytecode, which each minor version of Python changes; another one crashes on it.
     """
     return pickles_of(python_version(), package_versions())
 
 
 def pickles_of(python: str, packages: Mapping[str, str]) -> str:
-    """Equal for two processes that can read each other's pickles of functions."""
+    """Name a kind of pickled functions: equal for processes that can read each other's."""
     return f"Python {_minor(python)}, cloudpickle {_minor(packages.get('cloudpickle', ''))}"
 
 
 def described(python: str, packages: Mapping[str, str]) -> str:
-    """The versions that matter to pickles, for people."""
+    """Describe the versions that matter to pickles, for people."""
     if not python:
         return "an older jetmap, which does not announce its Python"
     return f"Python {python} with cloudpickle {packages.get('cloudpickle', '(none)')}"
 
 
 def differences(agents: Iterable[Presence]) -> list[str]:
-    """A line for each version in which the hosts of a pool differ."""
+    """Return a line for each version in which the hosts of a pool differ."""
     found: dict[str, dict[str, list[str]]] = {}
     for agent in agents:
         if not agent.python:
