@@ -14,7 +14,7 @@ import msgspec
 
 from jetmap import Cluster
 from jetmap.jobs import runner, service
-from jetmap.jobs.monitor import Watch
+from jetmap.jobs.monitor import JobMonitor
 from jetmap.jobs.record import Record
 from jetmap.jobs.store import Conflict, Store
 
@@ -28,7 +28,7 @@ class Telling(Store):
             raise
 
 
-async def _nothing(self: Watch, *_: Any) -> None:
+async def _nothing(self: JobMonitor, *_: Any) -> None:
     pass
 
 
@@ -37,7 +37,7 @@ async def main(url: str, submitted: list[Any] | None, deaf: bool) -> None:
     service.Store = Telling  # type: ignore[misc]
     if deaf:
         runner.PROGRESS_SECONDS = 8
-        Watch._told = Watch.catch_up = _nothing  # type: ignore[assignment,method-assign]
+        JobMonitor._on_stored = JobMonitor.catch_up = _nothing  # type: ignore[assignment,method-assign]
     async with Cluster(url) as cluster:
         job = ""
         if submitted is not None:

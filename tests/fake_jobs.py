@@ -26,7 +26,7 @@ from jetmap.errors import (
     UnknownFunction,
     UnknownJob,
 )
-from jetmap.jobs.outcome_index import Fold
+from jetmap.jobs.outcome_index import OutcomeIndex
 from jetmap.jobs.outcomes import Outcomes
 from jetmap.jobs.readers import JobReader, Readers
 from jetmap.jobs.record import OVER, Record, State
@@ -142,9 +142,9 @@ class FakeJobs:
         self.keys: dict[tuple[str, str], FakeUpload] = {}
         self.deleted: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
-        self._folds: dict[str, Fold] = {}
+        self._indexes: dict[str, OutcomeIndex] = {}
         self._numbers = itertools.count(1)
-        self.readers = Readers(self.store, self.get, lambda id: self.records.get(id), self._fold)
+        self.readers = Readers(self.store, self.get, lambda id: self.records.get(id), self._index)
 
     # As ``Jobs``
 
@@ -221,10 +221,10 @@ class FakeJobs:
         self.deleted.append(id)
 
     def outcomes(self, record: Record) -> Outcomes:
-        return Outcomes(self.store, record.id, record.format, self._fold(record.id))
+        return Outcomes(self.store, record.id, record.format, self._index(record.id))
 
-    def _fold(self, id: str) -> Fold:
-        return self._folds.setdefault(id, Fold())
+    def _index(self, id: str) -> OutcomeIndex:
+        return self._indexes.setdefault(id, OutcomeIndex())
 
     def reader(self, record: Record) -> JobReader:
         return self.readers.open(record)
@@ -240,7 +240,7 @@ class FakeJobs:
         facts = {"function": "double", "format": "msgpack", "state": "running"} | facts
         self.records[id] = Record(id=id, total=total, created=1e9, **facts)
         self.store.streams.pop(subjects.job_outcomes(self.store.pool, id), None)
-        self._folds.pop(id, None)
+        self._indexes.pop(id, None)
         return self.records[id]
 
     def put(self, id: str, start: int, *values: Any, failed: Sequence[int] = ()) -> int:
@@ -280,7 +280,7 @@ class FakeJobs:
 
     def forget(self) -> None:
         """What was read so far: as in another process, which has read nothing yet."""
-        self._folds.clear()
+        self._indexes.clear()
 
     # Inside
 
@@ -319,11 +319,11 @@ class FakeJobs:
 
     def _counts(self, id: str) -> tuple[int, int]:
         """Items that have an outcome, and those of them that failed."""
-        fold = self._folds.setdefault(id, Fold())
+        index = self._indexes.setdefault(id, OutcomeIndex())
         for stored in self.store.streams[subjects.job_outcomes(self.store.pool, id)]:
-            if stored.seq > fold.last:
-                fold.add(stored.seq, _report(stored.data))
-        return fold.done, fold.failed
+            if stored.seq > index.last:
+                index.add(stored.seq, _report(stored.data))
+        return index.done, index.failed
 
 
 class FakeUpload:

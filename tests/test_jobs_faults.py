@@ -152,10 +152,10 @@ async def stored_until_taken_over(cluster: Cluster, job: str) -> tuple[set[int],
     at = time.monotonic()
     while True:
         now = time.monotonic()
-        fold = await outcomes.refresh()
+        index = await outcomes.refresh()
         if (await cluster.jobs.get(job)).epoch == 2:
             return before, at
-        before = {item for start, end in fold.ranges() for item in range(start, end)}
+        before = {item for start, end in index.ranges() for item in range(start, end)}
         at = now
         assert time.monotonic() < deadline, f"it is not taken over within {TAKEOVER} s"
         await asyncio.sleep(0.02)

@@ -118,7 +118,7 @@ async def test_a_commit_before_an_upload_is_given_up_counts(
     one, other = await place.cluster(), await place.cluster()
     await place.agent(one)
     for cluster in (one, other):
-        for task in list(cluster.jobs._watch._tasks):
+        for task in list(cluster.jobs._monitor._tasks):
             task.cancel()  # What they do every two seconds, is done here.
     begun = await upload(one, [1, 2, 3], key="k")
     await other.jobs._ensure()
@@ -146,7 +146,7 @@ async def test_a_commit_before_an_upload_is_given_up_counts(
         assert earlier is not None and earlier.id == begun.id
     else:
         for _ in range(2):
-            await other.jobs._watch._look_for_orphans()
+            await other.jobs._monitor._look_for_orphans()
     assert committed
     record = await until_over(one, begun.id)
     assert (record.state, record.done) == ("succeeded", 3)

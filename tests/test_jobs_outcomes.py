@@ -11,7 +11,7 @@ import pytest
 
 from jetmap.jobs import outcomes as module
 from jetmap.jobs import streams
-from jetmap.jobs.outcomes import CACHE_BYTES, Event, Fold, Outcomes
+from jetmap.jobs.outcomes import CACHE_BYTES, Event, OutcomeIndex, Outcomes
 from jetmap.jobs.store import FETCH_MESSAGES
 from jetmap.wire import subjects
 from jetmap.wire.messages import Format, encode
@@ -105,12 +105,12 @@ async def test_a_page_stops_reading_when_its_items_are_covered(store: CountingSt
 
     assert [i for i, _ in opened(page.batches)] == list(range(25))
     assert store.fetches == 1
-    assert outcomes.fold.last <= sent[FETCH_MESSAGES]
+    assert outcomes.index.last <= sent[FETCH_MESSAGES]
 
     # What the index knows is read alone, and what was read for a page serves the next one.
-    fold = await outcomes.refresh()
+    index = await outcomes.refresh()
     store.fetches = store.messages = 0
-    reader = Outcomes(store, JOB, "json", fold)
+    reader = Outcomes(store, JOB, "json", index)
     await reader.page(1000, 25, 2000)
     assert (store.fetches, store.messages) == (1, 3)
     await reader.page(1025, 5, 2000)
@@ -129,7 +129,7 @@ async def test_a_page_of_large_values_ends_early(
     assert [i for i, _ in opened(page.batches)] == list(range(20))
 
 
-# Every reader folds to the same
+# Every reader indexes to the same
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -142,12 +142,12 @@ async def test_of_overlapping_outcomes_every_reader_gets_the_first(
     failed = sum(who.endswith("!") for _, who in model)
 
     # With an index of its own, which grows as they read, and with one that is there already.
-    shared = Fold()
-    for fold in (None, shared, shared):
-        outcomes = Outcomes(store, JOB, "json", fold)
+    shared = OutcomeIndex()
+    for index in (None, shared, shared):
+        outcomes = Outcomes(store, JOB, "json", index)
         assert await in_order(outcomes, 300) == model
         assert await in_order(outcomes, 300, 123) == model[123:]
-        pages = [await Outcomes(store, JOB, "json", fold).page(i, 50, 300) for i in (0, 50, 250)]
+        pages = [await Outcomes(store, JOB, "json", index).page(i, 50, 300) for i in (0, 50, 250)]
         assert [opened(p.batches) for p in pages] == [model[:50], model[50:100], model[250:]]
         assert await outcomes.counts() == (300, failed)
 
@@ -161,8 +161,8 @@ async def test_of_overlapping_outcomes_every_reader_gets_the_first(
 
     # From any number on, known to the index or not: no gap, no repeat.
     for after in [0, *sent, sent[-1] + 10]:
-        for fold in (None, shared):
-            rest = await all_events(Outcomes(store, JOB, "json", fold), 300, after)
+        for index in (None, shared):
+            rest = await all_events(Outcomes(store, JOB, "json", index), 300, after)
             assert rest == [event for event in events if event.seq > after]
 
 
@@ -199,13 +199,13 @@ async def test_readers_keep_up_with_what_is_still_appended(store: CountingStore,
     async def watch(outcomes: Outcomes) -> list[Event]:
         return [event async for event in outcomes.events(0, more=more)]
 
-    shared = Fold()
+    shared = OutcomeIndex()
     reading = [
-        asyncio.create_task(read(Outcomes(store, JOB, "json", fold), start))
-        for fold, start in ((None, 0), (shared, 0), (shared, 333))
+        asyncio.create_task(read(Outcomes(store, JOB, "json", index), start))
+        for index, start in ((None, 0), (shared, 0), (shared, 333))
     ]
     watching = [
-        asyncio.create_task(watch(Outcomes(store, JOB, "json", fold))) for fold in (None, shared)
+        asyncio.create_task(watch(Outcomes(store, JOB, "json", index))) for index in (None, shared)
     ]
     for each in reports:
         await append(store, each)
@@ -242,9 +242,9 @@ async def test_a_missing_tail_ends_an_ended_job(store: CountingStore) -> None:
 
 async def test_a_removed_job_ends_its_readers(store: CountingStore) -> None:
     await append(store, *(report(i, 10) for i in range(0, 100, 10)))
-    fold = await Outcomes(store, JOB, "json").refresh()
+    index = await Outcomes(store, JOB, "json").refresh()
     await store.remove(JOB)
-    outcomes = Outcomes(store, JOB, "json", fold)
+    outcomes = Outcomes(store, JOB, "json", index)
 
     assert await in_order(outcomes, 100) == []
     assert await all_events(outcomes, 100) == []
@@ -268,9 +268,9 @@ async def test_readers_wait_for_a_replica_that_lags(store: CountingStore) -> Non
     assert len(await all_events(Outcomes(store, JOB, "json"), 100)) == 10
     # Another reader has seen more than this replica has.
     store.shown = None
-    fold = await Outcomes(store, JOB, "json").refresh()
+    index = await Outcomes(store, JOB, "json").refresh()
     store.shown = sent[2]
-    assert len(await in_order(Outcomes(store, JOB, "json", fold), 100)) == 100
+    assert len(await in_order(Outcomes(store, JOB, "json", index), 100)) == 100
     store.shown = sent[2]
     rest = await all_events(Outcomes(store, JOB, "json"), 100, after=sent[6])
     assert [event.seq for event in rest] == sent[7:]
@@ -283,10 +283,10 @@ async def test_a_replica_that_lags_for_long_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr(module, "LAG_SECONDS", 0.2)
     sent = await append(store, *(report(i, 10) for i in range(0, 100, 10)))
-    fold = await Outcomes(store, JOB, "json").refresh()
+    index = await Outcomes(store, JOB, "json").refresh()
 
     store.shown = sent[2]
-    for known in (None, fold):
+    for known in (None, index):
         outcomes = Outcomes(store, JOB, "json", known)
         assert len(await in_order(outcomes, 100)) == 30
         assert len(await all_events(outcomes, 100)) == 3
@@ -320,10 +320,10 @@ async def test_many_messages_are_read_in_batches_and_in_little_memory(
     for at in range(0, 300, 30):
         await asyncio.gather(*(store.append(SUBJECT, b) for b in bodies[at : at + 30]))
 
-    fold = Fold()
+    index = OutcomeIndex()
     for known in (False, True):
         store.fetches = store.messages = 0
-        outcomes = Outcomes(store, JOB, "json", fold)
+        outcomes = Outcomes(store, JOB, "json", index)
         at = 0
         async for batch in outcomes.ordered(more=over(30_000)):
             assert batch.start == at

@@ -120,8 +120,8 @@ async def test_what_was_stored_before_a_takeover_counts(place: Site) -> None:
     await owner.kill()
     record = await until_over(cluster, owner.job, 40)
     assert (record.state, record.done, record.epoch) == ("succeeded", 600, 2)
-    fold = await outcomes.refresh()
-    assert record.stored == record.reserved == pytest.approx(fold.stored, rel=0.03)
+    index = await outcomes.refresh()
+    assert record.stored == record.reserved == pytest.approx(index.stored, rel=0.03)
 
 
 async def test_a_cancelled_job_says_what_its_results_hold(place: Site) -> None:

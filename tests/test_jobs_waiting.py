@@ -79,9 +79,9 @@ def test_every_view_shows_it() -> None:
     }.items():
         assert document[name] == value == getattr(status, name)
     catalogue = Catalogue(lambda record: None)
-    catalogue.heard(record, 1)
-    assert catalogue.listed(["waiting"], None, 10, None)[0] == [record]
-    assert catalogue.listed(["running"], None, 10, None)[0] == []
+    catalogue.on_record(record, 1)
+    assert catalogue.page(["waiting"], None, 10, None)[0] == [record]
+    assert catalogue.page(["running"], None, 10, None)[0] == []
 
 
 def test_the_command_line_shows_it(monkeypatch: pytest.MonkeyPatch) -> None:

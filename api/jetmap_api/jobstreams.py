@@ -157,7 +157,7 @@ def _page_body(start: int, batches: list[Outcomes], next: int | None, debug: boo
 async def _behind_gap(reader: Reader, item: int) -> int | None:
     """The first item from ``item`` on that has an outcome."""
     await reader.complete()
-    for start, end in reader.fold.ranges():
+    for start, end in reader.index.ranges():
         if end > item:
             return max(start, item)
     return None
@@ -322,7 +322,7 @@ async def events(
                 yield results_event(outcomes, records, found.done - left, record.total, id)
             seen = found.seq
             follower.news()
-        done, failed = reader.fold.done, reader.fold.failed
+        done, failed = reader.index.done, reader.index.failed
     except JobError as exc:
         yield event("failed", problem_of(exc, debug).encode(), b"%d-end" % seen)
         return

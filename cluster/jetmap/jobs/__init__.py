@@ -1,1 +1,1 @@
-"""Jobs: maps whose input, outcomes and state live in JetStream, so that anyone can carry them."""
+"""Jobs: maps whose input, outcomes and state live in JetStream, so any process can run them."""

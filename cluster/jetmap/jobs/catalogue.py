@@ -1,4 +1,4 @@
-"""Every job's record as this process last heard of it. No I/O."""
+"""The newest known record of every job. No I/O."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ HIDDEN: frozenset[State] = frozenset(("uploading", "deleted"))
 
 
 class Catalogue:
-    """changed: called with each record that is newer than the one before."""
+    """A job's newest known record, by its id.
+
+    changed: called with each record that is newer than the one before.
+    """
 
     def __init__(self, changed: Callable[[Record], None]) -> None:
         self._changed = changed
@@ -30,26 +33,26 @@ class Catalogue:
         found = self._records.get(job)
         return found[1] if found is not None else 0
 
-    def heard(self, record: Record, seq: int) -> None:
-        """A record was stored. They may come twice, and in any order."""
+    def on_record(self, record: Record, seq: int) -> None:
+        """Keep a stored record. Records may arrive twice, and in any order."""
         if seq > self.seq(record.id):
             self._records[record.id] = record, seq
             self._changed(record)
 
-    def gone(self, job: str) -> None:
-        """A record has expired."""
+    def on_removed(self, job: str) -> None:
+        """Forget a job whose record has expired or was removed."""
         found = self._records.pop(job, None)
         if found is not None:
             self._changed(msgspec.structs.replace(found[0], state="expired"))
 
     def clear(self) -> None:
-        """The streams are gone, and everything with them."""
+        """Forget every job: the streams were lost."""
         self._records.clear()
 
     def reserved(self, job: str, before: int | None = None) -> int:
-        """Bytes of the store that other jobs take or may take.
+        """Bytes of the store that are reserved for other jobs.
 
-        before: what was asked for behind this sequence number does not count.
+        before: ignore what was claimed after this sequence number.
         """
         total = 0
         for record, seq in self._records.values():
@@ -59,13 +62,13 @@ class Catalogue:
                     total -= record.claimed
         return total
 
-    def listed(
+    def page(
         self, states: Collection[State], function: str | None, limit: int, after: str | None
     ) -> tuple[list[Record], str | None]:
-        """A page of jobs, newest first, and what ``after`` is for the next, or None.
+        """A page of jobs, newest first, and the ``after`` of the next page, or None.
 
-        Raises ValueError: ``after`` is no such text. It says where in the order a page ended, so
-        it is good after that page's last job is gone.
+        ``after`` names a position in the order, so it stays valid when the job there is removed.
+        Raises ValueError: ``after`` is not valid.
         """
         behind = None if after is None else _place(after)
         found = [
@@ -78,22 +81,22 @@ class Catalogue:
         found.sort(key=_age, reverse=True)
         if behind is not None:
             found = [record for record in found if _age(record) < behind]
-        page = found[:limit]
-        return page, _text(_age(page[-1])) if len(found) > limit else None
+        shown = found[:limit]
+        return shown, _text(_age(shown[-1])) if len(found) > limit else None
 
 
-def adoptable(record: Record, me: str, alive: Collection[str]) -> bool:
-    """Whether a dispatcher shall take the job over: it is to run, and its owner is gone.
+def is_adoptable(record: Record, me: str, alive: Collection[str]) -> bool:
+    """Tell whether dispatcher ``me`` should take over an unfinished job whose owner is gone.
 
-    alive: dispatchers that have a lease.
+    alive: dispatchers that hold a lease.
     """
     if record.state not in ("queued", "running") or record.owner == me:
         return False
     return not record.owner or record.owner not in alive
 
 
-def abandoned(record: Record, me: str, alive: Collection[str], uploads: Collection[str]) -> bool:
-    """Whether nobody uploads the job's input any more. uploads: what ``me`` does."""
+def is_abandoned(record: Record, me: str, alive: Collection[str], uploads: Collection[str]) -> bool:
+    """Tell whether the upload of a job's input has stopped. uploads: jobs that ``me`` uploads."""
     if record.state != "uploading":
         return False
     return record.id not in uploads if record.owner == me else record.owner not in alive

@@ -1,4 +1,4 @@
-"""Idempotency keys: which job has one."""
+"""Idempotency keys, and the job that each belongs to."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from .record import KeyRecord, Record
 from .removal import Removal
 from .store import Conflict, Store
 
+# Seconds for which a key belongs to its job.
 KEY_SECONDS = 7 * 86_400.0
 
 
 def digest(caller: str, key: str) -> str:
-    """What a caller's key is stored under."""
+    """Hash a caller's key into the name it is stored under."""
     return hashlib.sha256(f"{caller}\0{key}".encode()).hexdigest()
 
 
 class Keys:
-    """me: this dispatcher. uploads: jobs whose input this process stores now.
+    """The idempotency keys of one pool.
 
-    A job's record is written before its key is, so a key whose job has no record is free.
+    A job's record is written before its key, so a key whose job has no record is free.
+    me: this dispatcher. uploads: jobs whose input this process is storing.
     """
 
     def __init__(self, store: Store, removal: Removal, me: str, uploads: Container[str]) -> None:
@@ -32,7 +34,10 @@ class Keys:
         self._uploads = uploads
 
     async def holder(self, key: str) -> tuple[Record | None, int]:
-        """The job that has the key, and the sequence number of what says so. Raises KeyBusy."""
+        """The job that the key belongs to, and the key record's sequence number.
+
+        Raises KeyBusy: that job's input is still being uploaded.
+        """
         while True:
             known, seq = await self._store.read_key(key)
             if known is None:
@@ -48,12 +53,12 @@ class Keys:
                 is_uploading = await self._store.has_lease(record.owner)
             if is_uploading:
                 raise KeyBusy("the first request with this idempotency key is still uploading")
-            await self._removal.bury(record, at)  # Or it has just become a job.
+            await self._removal.tombstone(record, at)  # Unless it was queued just now.
 
     async def claim(self, key: str, job: str, after: int) -> Record | None:
-        """Takes the key for a new job, or returns the one that has it. Raises KeyBusy.
+        """Claim the key for a new job, or return the job that already has it. Raises KeyBusy.
 
-        after: the sequence number that ``holder`` told.
+        after: the sequence number that ``holder`` returned.
         """
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Messages of jobs that were just read, for who reads the same next."""
+"""Recently read messages of jobs, for the next reader of the same messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Request = tuple[str, int, int, int]  # Job, after, messages, max_bytes.
 
 
 class MessageCache:
-    """Messages that were just read, up to so many bytes; those used last are kept."""
+    """Least-recently-used cache of messages, limited to ``max_bytes``."""
 
     def __init__(self, max_bytes: int) -> None:
         self.size = 0
@@ -32,7 +32,7 @@ class MessageCache:
             self.size -= _bytes(oldest)
 
     def drop(self, job: str) -> None:
-        """Those of a job."""
+        """Forget the messages of one job."""
         for request in [request for request in self._found if request[0] == job]:
             self.size -= _bytes(self._found.pop(request))
 

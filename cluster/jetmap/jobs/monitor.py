@@ -1,4 +1,4 @@
-"""Hears what is stored of jobs, keeps this dispatcher's lease, and clears up."""
+"""Track the records of jobs, keep this dispatcher's lease, and clean up."""
 
 from __future__ import annotations
 
@@ -15,52 +15,62 @@ from jetmap.wire import subjects
 from jetmap.wire.timing import JOB_BEAT_SECONDS, JOB_LEASE_SECONDS
 
 from . import streams
-from .catalogue import Catalogue, abandoned
+from .catalogue import Catalogue, is_abandoned
 from .record import read_record
 from .removal import Removal
-from .runner import Carrier
+from .runner import JobRunner
 from .store import MARKER, Store
 
 logger = logging.getLogger(__name__)
 
+# Seconds between sweeps.
 SWEEP_SECONDS = 20.0
-READ_AT_ONCE = 1000  # Records.
-READS = 50  # Of those that were stored while others were read, at most.
-LAG_SECONDS = 5.0  # How long a replica may lack what the leader has.
+# Records read in one request.
+READ_AT_ONCE = 1000
+# Requests in one catch-up, which must end even while records keep coming.
+READS = 50
+# Seconds that a replica may lag behind the leader.
+LAG_SECONDS = 5.0
+# Seconds between looks at a replica that lags.
 LAG_EVERY = 0.02
 
 
-class Watch:
-    """uploads: jobs whose input this process stores now."""
+class JobMonitor:
+    """Watches the records of one pool's jobs.
+
+    uploads: jobs whose input this process is storing.
+    """
 
     def __init__(
-        self, store: Store, me: str, catalogue: Catalogue, carrier: Carrier, removal: Removal
+        self, store: Store, me: str, catalogue: Catalogue, runner: JobRunner, removal: Removal
     ) -> None:
         self.is_loaded = False
         self.uploads: set[str] = set()
         self._store = store
         self._me = me
         self._catalogue = catalogue
-        self._carrier = carrier
+        self._runner = runner
         self._removal = removal
         self._subscription: Subscription | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._reading = asyncio.Lock()
-        self._read_to = 0  # Of what has a higher number some may never have been heard of.
+        self._read_to = 0  # Records up to here were read; later ones may be unknown.
         self._has_lease = False
         self._leased = 0.0
-        self._missing: dict[str, int] = {}  # Owners without a lease, and looks that found none.
+        self._missing: dict[
+            str, int
+        ] = {}  # Owners without a lease, and how often in a row it was missing.
         self._swept = time.monotonic()
 
     async def start(self) -> None:
-        """Subscribes, and reads the records if there are any."""
-        self._subscription = await self._store.watch(self._told)
-        self._store.connection.on_reconnect(self._reconnected)
+        """Subscribe to the records, and read those that exist."""
+        self._subscription = await self._store.watch(self._on_stored)
+        self._store.connection.on_reconnect(self._on_reconnect)
         try:
             if await streams.last(self._store.connection, self._store.pool) is not None:
                 await self.load()
         except JetStreamError as error:
-            logger.debug("jobs are not looked for: %s", error)
+            logger.debug("cannot look for jobs: %s", error)
         self.spawn(self._beat())
 
     async def close(self) -> None:
@@ -76,7 +86,7 @@ class Watch:
                 logger.debug("lease not dropped: %s", error)
 
     async def load(self) -> None:
-        """Reads every record."""
+        """Read every record."""
         async with self._reading:
             if self.is_loaded:
                 return
@@ -85,9 +95,10 @@ class Watch:
             self.is_loaded = True
 
     async def catch_up(self, until: int = 0) -> None:
-        """Reads records that were stored since, of which nothing may have been heard.
+        """Read records whose notification may have been lost.
 
-        until: a sequence number that was told for a record; all up to there are read then.
+        until: the sequence number of a stored record; every record up to it is read.
+        Raises BrokerUnreachable: a replica lags too far behind.
         """
         deadline = time.monotonic() + LAG_SECONDS
         while self.is_loaded:
@@ -100,53 +111,55 @@ class Watch:
             if self._read_to >= until:
                 return
             if time.monotonic() >= deadline:
-                raise BrokerUnreachable("the records of jobs cannot be read as far as they go")
+                raise BrokerUnreachable(
+                    "cannot read the newest records of jobs: a replica lags behind"
+                )
             await asyncio.sleep(LAG_EVERY)
 
     async def hold_lease(self) -> None:
-        """Has a lease from now on, so that nobody else takes what this process owns."""
+        """Take or renew the lease, so that nobody else takes over this process's jobs."""
         if not self._has_lease or time.monotonic() - self._leased > JOB_LEASE_SECONDS / 2:
             await self._store.renew_lease(self._me, JOB_LEASE_SECONDS)
             self._has_lease = True
             self._leased = time.monotonic()
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Has it run beside, until this is closed."""
+        """Run a coroutine in the background, until this is closed."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._on_task_done)
 
     # Inside
 
     async def _read(self) -> bool:
-        """Reads the next records; False: there is none."""
+        """Read the next records. False: there are no more."""
         wanted = subjects.job_state(self._store.pool, "*")
         found = await self._store.fetch("JOBS", wanted, self._read_to, messages=READ_AT_ONCE)
         for stored in found:
             name = stored.subject.rpartition(".")[2]
             if not stored.data:
-                self._catalogue.gone(name)
+                self._catalogue.on_removed(name)
             else:
-                self._catalogue.heard(read_record(stored.data, name), stored.seq)
+                self._catalogue.on_record(read_record(stored.data, name), stored.seq)
             self._read_to = stored.seq
         return bool(found)
 
-    async def _told(self, message: Message) -> None:
+    async def _on_stored(self, message: Message) -> None:
         headers = message.headers or {}
         kind, _, name = message.subject.split(".", 3)[3].partition(".")
         if kind != "state":
             return
         seq = int(headers.get("Nats-Sequence", 0))
         if MARKER in headers or not message.data:
-            self._catalogue.gone(name)
+            self._catalogue.on_removed(name)
             self.spawn(self._clear(name))
             return
         if not self.is_loaded:
             self.spawn(self.load())
-        self._catalogue.heard(read_record(message.data, name), seq)
+        self._catalogue.on_record(read_record(message.data, name), seq)
 
-    async def _reconnected(self) -> None:
-        """Records may have come meanwhile; or the streams are gone, with the broker's store."""
+    async def _on_reconnect(self) -> None:
+        """Read what was missed, or start again if the broker has lost its streams."""
         if not self.is_loaded:
             return
         self._leased = 0.0
@@ -158,21 +171,21 @@ class Watch:
             self.is_loaded = False
             self._read_to = 0
             self._catalogue.clear()
-        if last is not None:  # Others have made them anew.
+        if last is not None:  # Somebody else has created them again.
             await self.load()
 
     async def _clear(self, job: str) -> None:
         try:
             await self._store.remove(job)
         except JetmapError as error:
-            logger.debug("what is left of job %s stays until the next sweep: %s", job, error)
+            logger.debug("cannot remove all of job %s; the next sweep tries again: %s", job, error)
 
     async def _beat(self) -> None:
-        """Every two seconds: the lease, and jobs whose owner has none any more."""
+        """Renew the lease, and look for jobs whose owner has lost its own, every two seconds."""
         while True:
             await asyncio.sleep(JOB_BEAT_SECONDS)
             try:
-                if self._has_lease or self._carrier.is_busy:
+                if self._has_lease or self._runner.is_busy:
                     self._leased = 0.0
                     try:
                         await self.hold_lease()
@@ -185,10 +198,10 @@ class Watch:
                         self._swept = time.monotonic()
                         await self._sweep()
             except JetmapError as error:
-                logger.debug("jobs are looked after again later: %s", error)
+                logger.debug("cannot look after jobs; trying again later: %s", error)
             except Exception:
                 # Without its lease this process would lose its jobs.
-                logger.exception("looking after jobs failed; tried again in a moment")
+                logger.exception("looking after jobs failed; trying again in a moment")
 
     async def _look_for_orphans(self) -> None:
         owners = {r.owner for r in self._catalogue if not r.is_over} - {self._me, ""}
@@ -199,21 +212,21 @@ class Watch:
         # Twice: after an outage of the broker its owners need a moment to renew theirs.
         self._missing = {o: self._missing.get(o, 0) + 1 for o in owners - alive}
         alive |= {owner for owner, looks in self._missing.items() if looks < 2}
-        self._carrier.adopt(alive)
+        self._runner.adopt(alive)
         for record in self._catalogue:
-            if abandoned(record, self._me, alive, self.uploads):
-                # Unless it has become a job meanwhile, of which nothing was heard yet.
-                await self._removal.bury(record, self._catalogue.seq(record.id))
+            if is_abandoned(record, self._me, alive, self.uploads):
+                # Unless it was queued meanwhile, which the sequence number tells.
+                await self._removal.tombstone(record, self._catalogue.seq(record.id))
 
     async def _sweep(self) -> None:
-        """Removes inputs and outcomes of jobs that are not there any more; forgets those whose
-        expiry was not heard of, and those that were removed a while ago."""
+        """Remove what is left of removed jobs, and forget jobs whose expiry notice was lost."""
         now = time.time()
         await self._store.spare.fill()
         there_are = await self._store.jobs_in("JOBS")
         for record in self._catalogue:
             if record.id not in there_are and (await self._store.read(record.id))[1] == 0:
-                self._catalogue.gone(record.id)  # It was removed when there was no room to say so.
+                # Removed while the store had no room for a tombstone.
+                self._catalogue.on_removed(record.id)
                 continue
             readable = record.state != "unreadable"
             if readable and record.is_over and now > record.updated + record.ttl:
@@ -222,7 +235,7 @@ class Watch:
                     await self._store.forget(record.id, seq)
                     there = None
                 if there is None:
-                    self._catalogue.gone(record.id)
+                    self._catalogue.on_removed(record.id)
         for kind in ("INPUT", "OUTCOMES"):
             for job in await self._store.jobs_in(kind):
                 known = self._catalogue.get(job)
@@ -232,7 +245,7 @@ class Watch:
                 if there is None or there.state == "deleted":
                     await self._store.remove(job)
 
-    def _done(self, task: asyncio.Task[Any]) -> None:
+    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("looking after jobs failed", exc_info=error)

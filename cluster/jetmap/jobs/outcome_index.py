@@ -1,4 +1,4 @@
-"""Which outcome of an item counts: in stream order, the first one."""
+"""An index of stored outcomes. The first outcome of an item in stream order counts."""
 
 from __future__ import annotations
 
@@ -10,25 +10,28 @@ from typing import NamedTuple
 from jetmap.dispatch.intervals import IntervalSet
 from jetmap.wire.messages import Report
 
-LOOK = 256  # Pieces ahead that are looked at for what to read together.
-FOLD_BYTES = 2_000  # Of a fold that is empty.
-ERROR_BYTES = 200  # Of an error record, roughly, without its texts.
+# Ranges ahead that are considered for reading together.
+LOOK = 256
+# Bytes of an empty index.
+INDEX_BYTES = 2_000
+# Bytes of an error record, roughly, without its texts.
+ERROR_BYTES = 200
 
 
 class Piece(NamedTuple):
-    """Items [start, end), whose outcomes are in the message with sequence number ``seq``."""
+    """Items ``[start, end)``, whose outcomes are in the message with sequence number ``seq``."""
 
     start: int
     end: int
     seq: int
 
 
-class Fold:
-    """An index of a job's stored outcomes: ranges of items and numbers of messages, no values.
+class OutcomeIndex:
+    """An index of a job's stored outcomes: ranges of items and sequence numbers, without values.
 
-    Every message of the job must be added, in stream order; then it is the same for every
-    reader. last: the highest sequence number added. done: items with an outcome; failed: those
-    of them whose outcome is an error. A message takes some 70 bytes.
+    Every message of the job must be added in stream order; every reader then has the same index.
+    A message takes some 70 bytes. last: the highest sequence number added. done: items with an
+    outcome. failed: items whose outcome is an error.
     """
 
     def __init__(self) -> None:
@@ -53,23 +56,23 @@ class Fold:
 
     @property
     def messages(self) -> int:
-        """How many were added."""
+        """Messages added."""
         return len(self._seqs)
 
     @property
     def stored(self) -> int:
-        """Bytes that they take of the store, roughly."""
+        """Bytes of the store that the messages take, roughly."""
         return self._bytes[-1]
 
     @property
     def memory(self) -> int:
-        """Bytes that this takes in memory, roughly."""
-        return FOLD_BYTES + 48 * len(self._seqs) + 24 * len(self._starts)
+        """Bytes of memory that the index takes, roughly."""
+        return INDEX_BYTES + 48 * len(self._seqs) + 24 * len(self._starts)
 
     def add(self, seq: int, report: Report) -> list[tuple[int, int]]:
-        """Adds a message; returns the ranges of items that it wins.
+        """Add a message, and return the ranges of items that it wins.
 
-        A message that was added before changes nothing and wins what it won.
+        Adding a message again changes nothing and returns the same ranges.
         """
         if seq <= self.last:
             return self.won(seq)
@@ -95,7 +98,7 @@ class Fold:
         return won
 
     def won(self, seq: int) -> list[tuple[int, int]]:
-        """The ranges that a message has won, in order."""
+        """The ranges of items that a message has won, in order."""
         owner = self._position(seq)
         if owner is None:
             return []
@@ -106,42 +109,42 @@ class Fold:
         ]
 
     def won_until(self, seq: int) -> int:
-        """Where the last range ends that a message has won; 0 if it has won none."""
+        """The end of the last range that a message has won; 0 if it has won none."""
         owner = self._position(seq)
         return 0 if owner is None else self._to[owner]
 
     def counts_at(self, seq: int) -> tuple[int, int]:
-        """``done`` and ``failed`` as they were with all messages up to this one."""
+        """``done`` and ``failed`` after this message."""
         at = bisect_right(self._seqs, seq) - 1
         return (self._done[at], self._failed[at]) if at >= 0 else (0, 0)
 
     def at(self, item: int) -> Piece | None:
-        """Where an item's outcome is; None if there is none yet."""
+        """The range and message with an item's outcome; None if it has no outcome yet."""
         at = bisect_right(self._starts, item) - 1
         if at < 0 or self._ends[at] <= item:
             return None
         return Piece(self._starts[at], self._ends[at], self._seqs[self._owners[at]])
 
     def ranges(self) -> list[tuple[int, int]]:
-        """The items that have an outcome."""
+        """Ranges of items that have an outcome."""
         return self._items.ranges()
 
     def missing(self, start: int, end: int) -> list[tuple[int, int]]:
-        """The items of a range that have none."""
+        """Ranges within ``[start, end)`` that have no outcome."""
         return self._items.missing(start, end)
 
     def covers(self, start: int, end: int) -> bool:
-        """Whether every item of a range has an outcome."""
+        """Tell whether every item of ``[start, end)`` has an outcome."""
         return self._items.covers(start, end)
 
     def window(
         self, item: int, until: int, have: Container[int], max_bytes: int, max_messages: int
     ) -> tuple[int, int]:
-        """Which messages to read together when that of ``item`` is wanted.
+        """Choose the messages to read together with the one that holds ``item``.
 
-        They are those of the items behind it, before ``until``, as far as they are stored near
-        it and not in ``have`` (sequence numbers). ``item`` must have an outcome. Returns the
-        first one's sequence number, and how many.
+        These hold later items, before ``until``, are stored near it, and are not in ``have``
+        (sequence numbers). ``item`` must have an outcome. Returns the first message's sequence
+        number, and the number of messages.
         """
         at = bisect_right(self._starts, item) - 1
         own = self._owners[at]
@@ -152,7 +155,9 @@ class Fold:
             other = self._owners[i]
             if other not in near and self._seqs[other] not in have:
                 size += self._size(other, other)
-                if size > max_bytes:  # What is read too early would not be kept until needed.
+                if (
+                    size > max_bytes
+                ):  # Messages read too early would be dropped before they are needed.
                     break
                 near.add(other)
         wanted = sorted(near - {own})
@@ -160,7 +165,7 @@ class Fold:
         low = high = own
 
         def worth(low: int, high: int, before: int, behind: int) -> bool:
-            """Whether the run from low to high is small, and so is what is not wanted of it."""
+            """Tell whether the run from low to high is small, and little of it is unwanted."""
             if high - low >= max_messages or self._size(low, high) > max_bytes:
                 return False
             return self._size(before + 1, behind - 1) <= max_bytes // 8
@@ -176,7 +181,7 @@ class Fold:
         return self._seqs[low], high - low + 1
 
     def _size(self, first: int, last: int) -> int:
-        """Bytes of messages, by position, both included."""
+        """Bytes of the messages from position ``first`` to ``last``, both included."""
         return self._bytes[last + 1] - self._bytes[first]
 
     def _position(self, seq: int) -> int | None:

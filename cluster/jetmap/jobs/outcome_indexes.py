@@ -1,37 +1,40 @@
-"""The indexes of jobs' outcomes that are kept between requests."""
+"""Cache of outcome indexes between requests."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 
-from .outcome_index import Fold
+from .outcome_index import OutcomeIndex
 
 
-class Folds:
-    """Keeps those that were used last, in so many bytes; the very last one however large it is,
-    so that pages of one job do not each begin from the start."""
+class OutcomeIndexes:
+    """Least-recently-used cache of indexes, limited to ``max_bytes``.
+
+    The most recent index stays, whatever its size, so that each page of a large job does not
+    start from the beginning.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._folds: OrderedDict[str, Fold] = OrderedDict()
+        self._indexes: OrderedDict[str, OutcomeIndex] = OrderedDict()
 
     def __contains__(self, job: str) -> bool:
-        return job in self._folds
+        return job in self._indexes
 
     @property
     def size(self) -> int:
         """Bytes in memory."""
-        return sum(fold.memory for fold in self._folds.values())
+        return sum(index.memory for index in self._indexes.values())
 
-    def get(self, job: str) -> Fold:
-        """A job's, which readers share; they grow while they are read."""
-        fold = self._folds.pop(job, None) or Fold()
-        self._folds[job] = fold
+    def get(self, job: str) -> OutcomeIndex:
+        """The index of a job, which its readers share and extend."""
+        index = self._indexes.pop(job, None) or OutcomeIndex()
+        self._indexes[job] = index
         size = self.size
-        while size > self._max_bytes and len(self._folds) > 1:
-            _, oldest = self._folds.popitem(last=False)
+        while size > self._max_bytes and len(self._indexes) > 1:
+            _, oldest = self._indexes.popitem(last=False)
             size -= oldest.memory
-        return fold
+        return index
 
     def drop(self, job: str) -> None:
-        self._folds.pop(job, None)
+        self._indexes.pop(job, None)

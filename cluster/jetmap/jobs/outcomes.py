@@ -1,4 +1,4 @@
-"""A job's outcomes, read from the store: by page, in input order, or as they came."""
+"""Read a job's outcomes from the store: by page, in input order, or as they arrived."""
 
 from __future__ import annotations
 
@@ -17,17 +17,24 @@ from jetmap.errors import BrokerUnreachable
 from jetmap.wire import arrays, subjects
 from jetmap.wire.messages import Format, Report
 
-from .outcome_index import Fold, Piece
+from .outcome_index import OutcomeIndex, Piece
 from .store import FETCH_BYTES, FETCH_MESSAGES, RETRY_EVERY, RETRY_FOR, Stored
 
-__all__ = ["Event", "Fold", "Outcomes", "Page"]
+__all__ = ["Event", "OutcomeIndex", "Outcomes", "Page"]
 
+# Bytes of messages that a reader keeps.
 CACHE_BYTES = 2 * FETCH_BYTES
-EVENT_BYTES = 1 << 20  # That a reader of events, who may be slow, holds of what comes next.
+# Bytes read ahead for a reader of events, which may be slow.
+EVENT_BYTES = 1 << 20
+# Bytes of a page, roughly.
 PAGE_BYTES = 16 << 20
-FIRST_BYTES = 1 << 19  # A page reads this much, then twice as much, …
+# Bytes of a page's first read; each further read is twice as large.
+FIRST_BYTES = 1 << 19
+# Messages read together.
 WINDOW_MESSAGES = 512
-LAG_SECONDS = 5.0  # How long a replica may lack what the leader has.
+# Seconds that a replica may lag behind the leader.
+LAG_SECONDS = 5.0
+# Seconds between looks at a replica that lags.
 LAG_EVERY = 0.05
 
 More = Callable[[], Awaitable[int | None]]
@@ -37,8 +44,10 @@ _report = msgspec.msgpack.Decoder(Report).decode
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What one message has won. seq: its number in the stream. done, failed: items so far,
-    with these."""
+    """The outcomes that one message has won.
+
+    seq: the message's sequence number. done, failed: items so far, including these.
+    """
 
     seq: int
     batches: list[Batch]
@@ -48,8 +57,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Outcomes of consecutive items from ``start`` on. next: the item to ask for next; None
-    behind the last."""
+    """Outcomes of consecutive items from ``start`` on.
+
+    next: the first item of the next page; None after the last item.
+    """
 
     start: int
     batches: list[Batch]
@@ -57,7 +68,7 @@ class Page:
 
 
 class Messages(Protocol):
-    """Where outcomes are read from: the store, or what readers of a job share."""
+    """A source of outcomes: the store, or the shared reader of a job."""
 
     pool: str
 
@@ -71,41 +82,42 @@ class Messages(Protocol):
 class Outcomes:
     """Reads one job's outcomes.
 
-    fold: the index, which grows as this reads, and which readers of the same job share. Beside
-    it at most some 8 MiB of messages are kept. All methods raise BrokerUnreachable when the
-    store does not answer for fifteen seconds.
+    index: extended while reading, and shared by readers of the same job. Besides it, at most
+    8 MiB of messages are kept. Every method raises BrokerUnreachable when the store does not
+    answer for fifteen seconds.
     """
 
-    def __init__(self, store: Messages, job: str, format: Format, fold: Fold | None = None) -> None:
-        self.fold = Fold() if fold is None else fold
+    def __init__(
+        self, store: Messages, job: str, format: Format, index: OutcomeIndex | None = None
+    ) -> None:
+        self.index = OutcomeIndex() if index is None else index
         self._store = store
         self._subject = subjects.job_outcomes(store.pool, job)
         self._format = format
         self._kept = _Kept(CACHE_BYTES)
 
-    async def refresh(self) -> Fold:
-        """Folds all that is stored now, as far as the replica that answers has it."""
-        while await self._fold_more(None):
+    async def refresh(self) -> OutcomeIndex:
+        """Index all stored outcomes, as far as the answering replica has them."""
+        while await self._index_more(None):
             pass
-        return self.fold
+        return self.index
 
     async def complete(self) -> bool:
-        """Folds all that the leader has. False: a replica still lacks some of it after five
-        seconds."""
+        """Index everything the leader has. False: a replica still lags after five seconds."""
         while await self._catch_up(None):
             pass
-        return self.fold.messages >= await self._stored()
+        return self.index.messages >= await self._stored()
 
     async def counts(self) -> tuple[int, int]:
-        """Items that have an outcome, and those of them that failed."""
-        fold = await self.refresh()
-        return fold.done, fold.failed
+        """The number of items with an outcome, and of those that failed."""
+        index = await self.refresh()
+        return index.done, index.failed
 
     async def page(self, start: int, limit: int, total: int | None) -> Page:
-        """Outcomes of at most ``limit`` items, as far as they are there without a gap.
+        """Outcomes of at most ``limit`` items, up to the first gap.
 
-        Fewer, too, when they take more than some 16 MiB. total: the job's items, if known. The
-        page's ``next`` is ``start`` when nothing is there yet.
+        A page ends early at some 16 MiB. total: the job's number of items, if known. The page's
+        ``next`` is ``start`` when it is empty because nothing is there yet.
         """
         end = start + limit if total is None else min(start + limit, total)
         batches: list[Batch] = []
@@ -116,7 +128,7 @@ class Outcomes:
                 batches.append(batch)
                 at += batch.count
                 size += batch.size
-            elif self.fold.at(at) is not None or not await self._fold_more(at, max_bytes):
+            elif self.index.at(at) is not None or not await self._index_more(at, max_bytes):
                 break
             else:
                 max_bytes = min(2 * max_bytes, FETCH_BYTES)
@@ -125,9 +137,9 @@ class Outcomes:
     async def ordered(self, start: int = 0, *, more: More) -> AsyncIterator[Batch]:
         """Outcomes in input order, without a gap.
 
-        When what is next is not there, ``more`` is awaited: it returns when something may have
-        come, with the job's number of items if the job is over, else None. Ends behind the
-        last item, or before the first that an ended job has no outcome of.
+        When the next outcome is missing, ``more`` is awaited. It returns when something may have
+        arrived: the job's number of items if the job is over, else None. Ends after the last item,
+        or at the first item for which an ended job has no outcome.
         """
         at = start
         total: int | None = None
@@ -139,16 +151,16 @@ class Outcomes:
             elif total is not None:
                 if not await self._catch_up(at):
                     return
-            elif not await self._fold_more(at):
+            elif not await self._index_more(at):
                 total = await more()
 
     async def events(self, after: int = 0, *, more: More) -> AsyncIterator[Event]:
-        """What each message with a number over ``after`` has won, in stream order.
+        """The outcomes that each message after sequence number ``after`` has won, in stream order.
 
-        more: as for ``ordered``; ends when the job is over and all was read.
+        more: as for ``ordered``. Ends when the job is over and everything was read.
         """
-        # All up to here is folded, so what comes next wins what it wins for every reader.
-        at = min(after, self.fold.last)
+        # Everything up to here is indexed, so later messages win the same for every reader.
+        at = min(after, self.index.last)
         over = False
         deadline = 0.0
         while True:
@@ -156,17 +168,17 @@ class Outcomes:
             for stored in found:
                 at = stored.seq
                 report = _report(stored.data)
-                won = self.fold.add(at, report)
+                won = self.index.add(at, report)
                 if won and at > after:
                     batches = self._cut(report, won)
-                    yield Event(at, batches, *self.fold.counts_at(at))
+                    yield Event(at, batches, *self.index.counts_at(at))
             if found:
                 deadline = 0.0
             elif not over:
                 over = await more() is not None
             else:
-                missing = await self._stored() - self.fold.messages  # < 0: they are removed.
-                if missing < 0 or (missing == 0 and at >= self.fold.last):
+                missing = await self._stored() - self.index.messages  # Below 0: they were removed.
+                if missing < 0 or (missing == 0 and at >= self.index.last):
                     return
                 deadline = deadline or time.monotonic() + LAG_SECONDS
                 if time.monotonic() >= deadline:
@@ -176,24 +188,24 @@ class Outcomes:
     # Inside
 
     async def _next(self, item: int, until: int) -> Batch | None:
-        """Outcomes from ``item`` on, of one message; None: they are not folded, or gone."""
-        piece = self.fold.at(item)
+        """Outcomes from ``item`` on, of one message. None: not indexed, or removed."""
+        piece = self.index.at(item)
         if piece is None:
             return None
         report = self._kept.get(piece.seq) or await self._read(piece, item, until)
         if report is None:
             return None
         end = min(piece.end, until)
-        if self.fold.won_until(piece.seq) <= end:
-            self._kept.drop(piece.seq)  # Readers go forward.
+        if self.index.won_until(piece.seq) <= end:
+            self._kept.drop(piece.seq)  # Readers only move forward.
         return self._cut(report, [(item, end)])[0]
 
     async def _read(self, piece: Piece, item: int, until: int) -> Report | None:
-        """The message of a piece. Those of the next items that are stored near it are kept."""
+        """Read the message of a piece, and keep nearby messages with the next items."""
         deadline = time.monotonic() + LAG_SECONDS
         wanted: Report | None = None
         while True:
-            first, count = self.fold.window(
+            first, count = self.index.window(
                 item, until, self._kept, FETCH_BYTES, max_messages=WINDOW_MESSAGES
             )
             at = first - 1
@@ -210,40 +222,42 @@ class Outcomes:
                     self._kept.put(stored.seq, report, len(stored.data))
             if wanted is not None:
                 return wanted
-            # It was there: either this replica lags behind that which showed it, or it is removed.
-            if await self._stored() < self.fold.messages or time.monotonic() >= deadline:
+            # It was indexed, so either this replica lags behind, or the message was removed.
+            if await self._stored() < self.index.messages or time.monotonic() >= deadline:
                 return None
             await asyncio.sleep(LAG_EVERY)
 
-    async def _fold_more(self, item: int | None, max_bytes: int = FETCH_BYTES) -> bool:
-        """Folds the next messages. False: there is none. item: the outcomes from there on are
-        needed soon, and kept as far as there is room."""
-        found = await self._fetch(self.fold.last, max_bytes=max_bytes)
+    async def _index_more(self, item: int | None, max_bytes: int = FETCH_BYTES) -> bool:
+        """Index the next messages. False: there are no more.
+
+        item: outcomes from this item on are needed soon, and are kept while there is room.
+        """
+        found = await self._fetch(self.index.last, max_bytes=max_bytes)
         for stored in found:
             report = _report(stored.data)
-            # Another reader may have folded it meanwhile; then this tells what it won.
-            won = self.fold.add(stored.seq, report)
+            # Another reader may have indexed it meanwhile; this then returns what it won.
+            won = self.index.add(stored.seq, report)
             if won and item is not None and won[-1][1] > item:
                 self._kept.put_if_room(stored.seq, report, len(stored.data))
         return bool(found)
 
     async def _catch_up(self, item: int | None) -> bool:
-        """Folds the next messages; waits for them while the leader has more than is folded."""
+        """Index the next messages; wait for a replica that lags. False: everything is indexed."""
         deadline = time.monotonic() + LAG_SECONDS
-        while not await self._fold_more(item):
-            if self.fold.messages >= await self._stored() or time.monotonic() >= deadline:
+        while not await self._index_more(item):
+            if self.index.messages >= await self._stored() or time.monotonic() >= deadline:
                 return False
             await asyncio.sleep(LAG_EVERY)
         return True
 
     async def _stored(self) -> int:
-        """Messages that the leader has."""
+        """The number of messages that the leader has."""
         return (await self._store.size("OUTCOMES", self._subject))[0]
 
     async def _fetch(
         self, after: int, messages: int = FETCH_MESSAGES, max_bytes: int = FETCH_BYTES
     ) -> list[Stored]:
-        """The next messages; asks again while the broker is away or elects a leader."""
+        """Read the next messages; retry while the broker is away or elects a leader."""
         deadline = time.monotonic() + RETRY_FOR
         while True:
             try:
@@ -256,7 +270,7 @@ class Outcomes:
             await asyncio.sleep(RETRY_EVERY)
 
     def _cut(self, report: Report, ranges: list[tuple[int, int]]) -> list[Batch]:
-        """Ranges of a report's items, as batches."""
+        """Cut ranges of items out of a report, as batches."""
         start, end = report.start, report.start + report.count
         if ranges == [(start, end)]:
             values = [report.values]
@@ -270,7 +284,7 @@ class Outcomes:
 
 
 class _Kept:
-    """Messages that were read before they are needed, up to so many bytes."""
+    """Messages read before they are needed, up to ``max_bytes``."""
 
     def __init__(self, max_bytes: int) -> None:
         self.size = 0
@@ -288,7 +302,7 @@ class _Kept:
         return found[0]
 
     def put(self, seq: int, report: Report, size: int) -> None:
-        """In place of those that were used the longest time ago."""
+        """Keep a message, and drop the least recently used ones."""
         self.drop(seq)
         self._reports[seq] = report, size
         self.size += size
@@ -296,7 +310,7 @@ class _Kept:
             self.drop(next(iter(self._reports)))
 
     def put_if_room(self, seq: int, report: Report, size: int) -> None:
-        """What was read ahead must not displace what is needed sooner."""
+        """Keep a message that was read ahead, unless it displaces one that is needed sooner."""
         if self.size + size <= self._max_bytes:
             self.put(seq, report, size)
 

@@ -1,4 +1,4 @@
-"""Room in the store: what jobs reserve of it. Who came first has it."""
+"""Reservations of jobs in the store, first come, first served."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .catalogue import Catalogue
 from .record import Record
 from .store import Conflict, Store
 
+# Bytes reserved for a job that begins to upload.
 FIRST_RESERVATION = 64 << 10
 
 replace = msgspec.structs.replace
@@ -21,17 +22,18 @@ replace = msgspec.structs.replace
 
 @dataclass
 class Uploading:
-    """A job whose input is being stored. seq: of its record; 0: none is written yet."""
+    """A job whose input is being stored. seq: its record's sequence number; 0: not written yet."""
 
     record: Record
     seq: int = 0
 
 
 class Quota:
-    """A reservation is written first. Then all of those that were written before it are added
-    up, as the stream has them in order; so of two that come at once, the first one fits.
+    """Grants reservations.
 
-    limit: bytes. catch_up: reads the records up to that sequence number.
+    A reservation is written first. Then all earlier reservations are added up, in stream order,
+    so that of two made at once the first one fits. limit: bytes. catch_up: reads the records up
+    to a sequence number.
     """
 
     def __init__(
@@ -51,7 +53,10 @@ class Quota:
         self._limit = min(self._limit, room * 9 // 10)
 
     async def reserve(self, uploading: Uploading, wanted: int) -> None:
-        """Raises StoreFull, UploadLost. The upload is then to be dropped."""
+        """Reserve ``wanted`` bytes for an upload.
+
+        Raises StoreFull, UploadLost. The caller must then drop the upload.
+        """
         record = uploading.record
         before = record.reserved if uploading.seq else 0
         if record.is_fixed and wanted > record.reserved:
@@ -62,7 +67,7 @@ class Quota:
         except Conflict:
             raise lost() from None
         uploading.record = replace(grown, claimed=0)  # As its next record says.
-        self._catalogue.heard(grown, uploading.seq)
+        self._catalogue.on_record(grown, uploading.seq)
         others = await self._others(record.id, uploading.seq)
         if others + wanted > self._limit:
             raise self._full(others, wanted)
@@ -70,9 +75,9 @@ class Quota:
     async def room(
         self, record: Record, stored: int, write: Callable[[Record], Awaitable[int]]
     ) -> int:
-        """The reservation of a running job that needs more than it has. Raises StoreFull.
+        """Enlarge the reservation of a running job, and return it. Raises StoreFull.
 
-        stored: bytes that it takes. write: stores its record, and returns the sequence number.
+        stored: bytes that the job takes. write: stores its record; returns the sequence number.
         """
         if record.is_fixed:
             raise _outgrown(record, stored, "input and outcomes take")
@@ -92,9 +97,8 @@ class Quota:
     def _full(self, used: int, wanted: int) -> StoreFull:
         return StoreFull(
             f"the job store is full: {used:,} of {self._limit:,} bytes (job_store_bytes, "
-            "or the most that the broker takes) are taken or reserved, and this job needs "
-            f"{wanted:,}; delete jobs that are over, or raise the "
-            "limit",
+            "or the broker's limit) are taken or reserved, and this job needs "
+            f"{wanted:,}; delete finished jobs, or raise the limit",
             limit=self._limit,
             used=used,
             wanted=wanted,
@@ -102,15 +106,15 @@ class Quota:
 
 
 def lost() -> UploadLost:
-    """Why an upload cannot go on whose record somebody else has written."""
+    """The error of an upload whose record somebody else has written."""
     return UploadLost(
-        "nothing was heard of this upload for so long that it was given up: send the request again"
+        "this upload was given up because nothing arrived for too long: send the request again"
     )
 
 
 def _outgrown(record: Record, wanted: int, what: str) -> StoreFull:
     return StoreFull(
-        f"the job's {what} {wanted:,} bytes, more than the {record.reserved:,} that were reserved",
+        f"the job's {what} {wanted:,} bytes, more than the {record.reserved:,} reserved for it",
         limit=record.reserved,
         used=record.reserved,
         wanted=wanted,

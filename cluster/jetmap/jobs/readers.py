@@ -1,9 +1,9 @@
-"""Reading jobs for many at once: what one reader of a job asks of the store serves all others.
+"""Share reads of a job: one request to the store serves every reader of the job.
 
-A ``SharedReader`` exists once a job and process, from its first reader to its last. It learns by
-notification what was stored, remembers at which places there is nothing more, and joins equal
-questions. So requests to the store do not grow with the number of readers, and a reader that is
-slow holds nothing but its own place.
+A process has one ``SharedReader`` for each job, from its first reader to its last. Notifications
+tell it what was stored; it remembers positions with nothing after them, and joins equal requests.
+So requests to the store do not grow with the number of readers, and a slow reader holds nothing
+but its own position.
 """
 
 from __future__ import annotations
@@ -18,18 +18,23 @@ from typing import Any, Protocol
 from jetmap.errors import BrokerUnreachable, JetmapError, UnknownJob
 
 from .message_cache import MessageCache, Request
-from .outcome_index import Fold
+from .outcome_index import OutcomeIndex
 from .outcomes import Messages, Outcomes
 from .record import Record
 from .store import FETCH_BYTES, FETCH_MESSAGES, Stored
 
 logger = logging.getLogger(__name__)
 
-LOOK_SECONDS = 2.0  # Between looks for outcomes whose notification was lost.
-AWAY_SECONDS = 10.0  # Without an answer of the broker, after which readers are given an error.
-LAG_SECONDS = 5.0  # How long a replica may lack an outcome that was announced.
+# Seconds between looks for outcomes whose notification was lost.
+LOOK_SECONDS = 2.0
+# Seconds without an answer from the broker, after which waiting readers fail.
+AWAY_SECONDS = 10.0
+# Seconds that a replica may lag behind a notification.
+LAG_SECONDS = 5.0
+# Seconds between looks at a replica that lags.
 LAG_EVERY = 0.1
-CACHE_BYTES = 32 << 20  # Of messages that were just read, of all jobs together.
+# Bytes of recently read messages, for all jobs together.
+CACHE_BYTES = 32 << 20
 
 
 class Listening(Protocol):
@@ -42,19 +47,19 @@ class Source(Messages, Protocol):
     """The part of the store that readers need."""
 
     async def last_outcome(self) -> int:
-        """The sequence number of what was stored last of all jobs' outcomes."""
+        """The sequence number of the newest outcome of any job."""
         ...
 
     async def listen(self, job: str, on_stored: Callable[[int], None]) -> Listening:
-        """Have ``on_stored`` called with the sequence number of each message of the job."""
+        """Call ``on_stored`` with the sequence number of each stored outcome of the job."""
         ...
 
 
 class Readers:
     """All readers of this process.
 
-    get: asks the leader for a job's record, raises UnknownJob. known: the newest that was heard
-    of. fold: the index of a job's outcomes, which its readers share.
+    get: reads a job's record from the leader; raises UnknownJob. known: the newest known record.
+    index: the index of a job's outcomes, which its readers share.
     """
 
     def __init__(
@@ -62,12 +67,12 @@ class Readers:
         source: Source,
         get: Callable[[str], Awaitable[Record]],
         known: Callable[[str], Record | None],
-        fold: Callable[[str], Fold],
+        index: Callable[[str], OutcomeIndex],
     ) -> None:
         self.source = source
         self._get = get
         self._known = known
-        self._fold = fold
+        self._index = index
         self._shared: dict[str, SharedReader] = {}
         self._cache = MessageCache(CACHE_BYTES)
         self._looking: asyncio.Task[None] | None = None
@@ -76,25 +81,25 @@ class Readers:
         self._silent_since: float | None = None
 
     def __len__(self) -> int:
-        """Jobs that are read."""
+        """The number of jobs with a reader."""
         return len(self._shared)
 
     @property
     def waiting(self) -> int:
-        """Readers that wait for news."""
+        """The number of readers that wait for a change."""
         return sum(shared.waiting for shared in self._shared.values())
 
     def open(self, record: Record) -> JobReader:
-        """A reader of a job, to be closed."""
+        """Open a reader of a job. Close it."""
         shared = self._shared.get(record.id)
         if shared is None:
             newest = self._known(record.id) or record
             shared = self._shared[record.id] = SharedReader(newest, self.source, self._cache)
         shared.users += 1
-        return JobReader(self, shared, record, self._fold(record.id))
+        return JobReader(self, shared, record, self._index(record.id))
 
     def close_one(self, shared: SharedReader) -> None:
-        """One reader of a job fewer; with the last one what they shared ends."""
+        """Release one reader of a job, and with the last one everything they share."""
         shared.users -= 1
         if shared.users:
             return
@@ -109,7 +114,7 @@ class Readers:
             self._looking = None
 
     async def follow(self, shared: SharedReader) -> None:
-        """Have the reader woken by what is stored from now on."""
+        """Wake the job's readers at each outcome stored from now on."""
         async with shared.starting:
             if shared.listening is not None or not shared.users:
                 return
@@ -118,30 +123,30 @@ class Readers:
                 await shared.listening.unsubscribe()
                 shared.listening = None
                 return
-            shared.wake()  # What was stored before it is known to nobody.
+            shared.wake()  # Nobody has announced what was stored before.
         if self._looking is None:
             self._looking = self._spawn(self._look())
 
     def on_record(self, record: Record) -> None:
-        """A job's record has changed."""
+        """Pass a changed record on to the job's readers."""
         shared = self._shared.get(record.id)
         if shared is not None:
             shared.on_record(record)
 
     async def on_reconnect(self) -> None:
-        """Ask again for everything: what was stored meanwhile, nobody has announced here."""
+        """Look at every job again: notifications were missed."""
         for shared in list(self._shared.values()):
             if shared.listening is not None:
                 await self._check(shared)
 
     async def close(self) -> None:
-        """End all that runs here."""
+        """Cancel the background tasks."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _look(self) -> None:
-        """One question for all jobs: is there anything that was not announced?"""
+        """Look for unannounced outcomes, with one request for all jobs."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
@@ -150,7 +155,7 @@ class Readers:
                 self._on_silence(error)
                 continue
             except JetmapError as error:
-                logger.debug("outcomes are looked for again later: %s", error)
+                logger.debug("cannot look for outcomes; trying again later: %s", error)
                 continue
             self._silent_since = None
             moved, self._seen = last != self._seen, last
@@ -164,7 +169,7 @@ class Readers:
             self._silent_since = now
         elif now - self._silent_since >= AWAY_SECONDS:
             if self.waiting:
-                logger.warning("%d readers of jobs are given up: %s", self.waiting, error)
+                logger.warning("failing %d waiting readers of jobs: %s", self.waiting, error)
             for shared in self._shared.values():
                 shared.fail(error)
 
@@ -175,25 +180,24 @@ class Readers:
         except UnknownJob as error:
             shared.fail(error)
         except JetmapError as error:
-            logger.debug("job %s is looked at again later: %s", shared.job, error)
+            logger.debug("cannot read job %s; trying again later: %s", shared.job, error)
 
     def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._on_task_done)
         return task
 
-    def _done(self, task: asyncio.Task[Any]) -> None:
+    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.debug("reading jobs: %r", error)
 
 
 class SharedReader:
-    """What all readers of one job share.
+    """The state that all readers of one job share, with the interface that ``Outcomes`` reads.
 
-    version: grows with all news; who has seen it knows that there was nothing more. It has the
-    interface of the store that ``Outcomes`` reads.
+    version: grows with each change, so a reader that has seen it has missed nothing.
     """
 
     def __init__(self, record: Record, source: Source, cache: MessageCache) -> None:
@@ -203,27 +207,29 @@ class SharedReader:
         self.users = 0
         self.waiting = 0
         self.version = 0
-        self._error: tuple[int, JetmapError] | None = None  # Under which version it came.
+        self._error: tuple[int, JetmapError] | None = (
+            None  # The version at which it occurred, and the error.
+        )
         self.listening: Listening | None = None
         self.starting = asyncio.Lock()
         self._source = source
         self._cache = cache
         self._news = asyncio.Event()
-        self._empty: dict[int, int] = {}  # Place behind which there is nothing, and version.
+        self._empty: dict[int, int] = {}  # Positions with nothing after them, and the version then.
         self._announced = 0
         self._announced_at = 0.0
-        self._woken = 0  # The version at the last look of ``Readers``.
+        self._woken = 0  # The version at the last call of ``wake_if_idle``.
         self._flights: dict[tuple[Request, int], asyncio.Task[list[Stored]]] = {}
         self._counting: asyncio.Task[tuple[int, int]] | None = None
         self._counted: asyncio.Task[tuple[int, int]] | None = None
 
     @property
     def may_grow(self) -> bool:
-        """Whether outcomes may come: somebody has carried the job."""
+        """Whether outcomes may arrive: the job has started and is not over."""
         return not self.record.is_over and self.record.epoch > 0
 
     def on_stored(self, seq: int) -> None:
-        """Outcomes were stored under this sequence number."""
+        """Wake the readers: an outcome was stored with this sequence number."""
         self._announced = max(self._announced, seq)
         self._announced_at = time.monotonic()
         self.wake()
@@ -234,15 +240,17 @@ class SharedReader:
             self.wake()
 
     def fail(self, error: JetmapError) -> None:
-        """Have every reader that waits raise this."""
+        """Raise the error in every waiting reader."""
         if self.waiting:
             self.wake()
             self._error = self.version, error
 
     def check(self, seen: int) -> None:
-        """Raise what failed after version ``seen``."""
+        """Raise the error that occurred after version ``seen``, if any."""
         if self._error is not None and self._error[0] > seen:
-            raise copy.copy(self._error[1])  # Thousands would add to one traceback.
+            raise copy.copy(
+                self._error[1]
+            )  # A copy: thousands of readers would extend one traceback.
 
     def wake(self) -> None:
         self.version += 1
@@ -251,13 +259,13 @@ class SharedReader:
         self._news = asyncio.Event()
 
     def wake_if_idle(self) -> None:
-        """Unless there was news since this was called the last time."""
+        """Wake the readers, unless something else has since the last call."""
         if self.version == self._woken:
             self.wake()
         self._woken = self.version
 
     async def wait(self, seen: int, timeout: float | None) -> None:
-        """Until there is news after version ``seen``."""
+        """Wait for a version after ``seen``, or until the timeout."""
         if self.version != seen:
             return
         self.waiting += 1
@@ -281,7 +289,7 @@ class SharedReader:
         messages: int = FETCH_MESSAGES,
         max_bytes: int = FETCH_BYTES,
     ) -> list[Stored]:
-        """The next messages; one request for all who ask the same."""
+        """Read the next messages, with one request for all readers that want the same."""
         version = self.version
         if self.listening is not None and self._empty.get(after) == version:
             return []
@@ -294,7 +302,7 @@ class SharedReader:
             coroutine = self._ask(kind, subject, request, version)
             flight = asyncio.get_running_loop().create_task(coroutine)
             self._flights[request, version] = flight
-            flight.add_done_callback(lambda _: self._landed(request, version))
+            flight.add_done_callback(lambda _: self._on_answer(request, version))
         return await asyncio.shield(flight)
 
     async def _ask(self, kind: str, subject: str, request: Request, version: int) -> list[Stored]:
@@ -312,13 +320,13 @@ class SharedReader:
             self._empty[after] = version
         return found
 
-    def _landed(self, request: Request, version: int) -> None:
+    def _on_answer(self, request: Request, version: int) -> None:
         flight = self._flights.pop((request, version))
         if not flight.cancelled():
-            flight.exception()  # Those who asked may all have left.
+            flight.exception()  # All its readers may have left.
 
     async def size(self, kind: str, subject: str) -> tuple[int, int]:
-        """As the leader counts; never from before the call."""
+        """Ask the leader; the answer is never older than the call."""
         flight = self._counting
         if flight is None:
             coroutine = self._count(kind, subject, self._counted)
@@ -332,26 +340,28 @@ class SharedReader:
     ) -> tuple[int, int]:
         if previous is not None and not previous.done():
             await asyncio.wait({previous})
-        self._counting = None  # Who asks from here on gets a later answer.
+        self._counting = None  # Later callers need a later answer.
         return await self._source.size(kind, subject)
 
 
 class JobReader:
-    """One reader of one job. outcomes: reads what is stored; record: the last that was seen."""
+    """One reader of one job. outcomes: reads the stored outcomes. record: the last one seen."""
 
-    def __init__(self, readers: Readers, shared: SharedReader, record: Record, fold: Fold) -> None:
+    def __init__(
+        self, readers: Readers, shared: SharedReader, record: Record, index: OutcomeIndex
+    ) -> None:
         self.record = record
-        self.outcomes = Outcomes(shared, record.id, record.format, fold)
+        self.outcomes = Outcomes(shared, record.id, record.format, index)
         self._readers = readers
         self._shared = shared
-        # What changed since the record was read, nobody will tell again.
+        # Changes since the record was read are not announced again.
         self._seen = shared.version if shared.record == record else -1
         self._is_open = True
 
     async def changed(self, timeout: float | None = None) -> Record:
         """Wait until the record or the outcomes may have changed since this was called last.
 
-        Raises UnknownJob: it was deleted; BrokerUnreachable: the broker has been away for long.
+        Raises UnknownJob: the job was deleted. BrokerUnreachable: the broker was away too long.
         """
         shared = self._shared
         if shared.listening is None:
@@ -366,7 +376,7 @@ class JobReader:
         return record
 
     def close(self) -> None:
-        """Twice is harmless."""
+        """Release the reader. Closing it again is harmless."""
         if self._is_open:
             self._is_open = False
             self._readers.close_one(self._shared)

@@ -1,4 +1,28 @@
-"""What is stored of a job. All times are seconds since 1970, by the clock of who wrote them."""
+"""The stored record of a job, and its states.
+
+All times are seconds since 1970, by the clock of the process that wrote them.
+
+::
+
+    begin               commit            an owner writes a new epoch
+      |                    |                    |
+      v                    v                    v           no workers, no room
+    uploading ---------> queued -----------> running <------------------------> waiting
+      |                    |                    |        workers or room again     |
+      | abort, or          |                    |                                  |
+      | uploader gone      | cancel             | all items done, timeout, cancel  | as running
+      v                    v                    v                                  v
+    deleted <-- delete -- succeeded, failed (an item failed, timeout, store full), cancelled
+                                               |
+                                               | ttl seconds after the end
+                                               v
+                                            expired (reported for an hour, then unknown)
+
+"waiting" is how callers see a "running" record with ``waiting_for`` set. A running job whose owner
+releases it or loses its lease stays "running", and another dispatcher takes it over under the next
+epoch. A job in any state can be deleted. "unreadable" is a record that this version of jetmap
+cannot read; it can only be deleted. "expired" and "unreadable" are never written.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +51,8 @@ OVER: frozenset[State] = frozenset(
 )
 
 
-VERSION = 1  # Of records; a later one may mean what this version of jetmap does not know.
+# Version of records; a later one may contain what this version of jetmap does not know.
+VERSION = 1
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 Moment = Annotated[float, msgspec.Meta(ge=0, lt=253_402_300_800)]  # Until the year 9999.
@@ -36,18 +61,17 @@ Moment = Annotated[float, msgspec.Meta(ge=0, lt=253_402_300_800)]  # Until the y
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A job's state, one message in the state stream.
 
-    owner: the dispatcher that carries it, or nobody. epoch: grows with each owner; it is part
-    of the work subjects. caller: who submitted it. key: of its idempotency record; digest: of
-    its function, parameters and items. total: items, once all are stored. parts, input_bytes:
-    messages and bytes of its input. reserved: bytes of the store that
-    are kept for its input and outcomes; stored: that they take. ttl: seconds that it is kept
-    after its end. timeout: seconds for the whole job, while somebody carries it; elapsed: those
-    that have passed, each owner's by its own clock. reason: why it failed, or why it waits.
-    is_fixed: its submitter has said how much to reserve, and it gets no more. claimed: bytes of
-    ``reserved`` that this record asks for, and that were not granted before it. waiting_for: the
-    kind of thing that a job with an owner lacks and cannot go on without ("workers"), since
-    ``waiting_since``; ``state`` is "running" then, so that every version of jetmap adopts it.
-    waited: seconds since ``started`` that it has spent so.
+    owner: the dispatcher that runs it; empty: none. epoch: grows with each owner; it is part
+    of the work subjects. caller: the submitter. key: its idempotency key's hash. digest: hash of
+    its function, parameters and items. total: number of items, once all are stored. parts,
+    input_bytes: messages and bytes of its input. reserved: bytes of the store reserved for its
+    input and outcomes. stored: bytes that these take. ttl: seconds that it is kept after its end.
+    timeout: seconds for the whole job, while it has an owner. elapsed: seconds of these that have
+    passed, each owner's by its own clock. reason: why it failed, or why it waits. is_fixed:
+    whether its submitter has fixed the reservation. claimed: bytes of ``reserved`` that this
+    record adds, not granted before it. waiting_for: what a job with an owner cannot continue
+    without ("workers" or "room"), since ``waiting_since``; ``state`` stays "running", so that
+    every version of jetmap can take the job over. waited: seconds spent waiting since ``started``.
     """
 
     id: str
@@ -84,17 +108,17 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def public_state(self) -> State:
-        """The state that callers see: "waiting" in place of "running" while it cannot go on."""
+        """The state that callers see: "waiting" instead of "running" while it cannot continue."""
         return "waiting" if self.waiting_for and self.state == "running" else self.state
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more happens to it."""
+        """Whether the job has ended."""
         return self.state in OVER
 
     @property
     def rate(self) -> float | None:
-        """Items a second while it could go on; None before the first."""
+        """Items per second, without the time spent waiting; None before the first item."""
         if self.started is None or not self.done:
             return None
         until = self.finished if self.finished is not None else self.updated
@@ -104,7 +128,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimated from the rate; None while unknown or waiting, 0 when it is over."""
+        """Seconds until the end, by the rate; None while unknown or waiting, 0 after the end."""
         if self.is_over:
             return 0.0
         rate = self.rate
@@ -114,7 +138,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def as_waiting(record: Record, what: str, reason: str, now: float) -> Record:
-    """Mark a job that lacks ``what`` as waiting; its rate stands still meanwhile."""
+    """Mark a job that lacks ``what`` as waiting, which stops the clock of its rate."""
     since = record.waiting_since if record.waiting_for else now
     return msgspec.structs.replace(
         record, waiting_for=what, waiting_since=since, reason=reason, updated=now
@@ -122,7 +146,7 @@ def as_waiting(record: Record, what: str, reason: str, now: float) -> Record:
 
 
 def as_running(record: Record, now: float) -> Record:
-    """Mark a job as going on, for the first time or again."""
+    """Mark a job as running, for the first time or again."""
     waited = record.waited
     if record.waiting_for and record.started is not None:
         waited += max(0.0, now - record.waiting_since)
@@ -138,9 +162,9 @@ def as_running(record: Record, now: float) -> Record:
 
 
 def read_record(data: bytes, id: str) -> Record:
-    """Decode the record of job ``id``; one that is not understood is "unreadable", with a reason.
+    """Decode the record of job ``id``; an invalid one becomes "unreadable", with a reason.
 
-    What an earlier version let in is brought within its bounds, so that the job can end.
+    Values that earlier versions accepted are brought within bounds, so that the job can end.
     """
     try:
         record = _decode(data)
@@ -156,7 +180,7 @@ def read_record(data: bytes, id: str) -> Record:
 
 
 def check_readable(record: Record) -> None:
-    """Raise JobUnreadable for a job of which only its removal is possible."""
+    """Raise JobUnreadable for a job that can only be deleted."""
     if record.state == "unreadable":
         raise JobUnreadable(
             f"job {record.id}: {record.reason}; use the version of jetmap that wrote it, or "
@@ -165,7 +189,7 @@ def check_readable(record: Record) -> None:
 
 
 def _unreadable(data: bytes, id: str, reason: str) -> Record:
-    """Keep what matters for the list, for the room that the job takes, and for its removal."""
+    """Keep what listing the job, accounting for its room and removing it need."""
     try:
         found: Any = msgspec.json.decode(data)
     except (msgspec.MsgspecError, RecursionError):
@@ -187,7 +211,7 @@ _decode = msgspec.json.Decoder(Record).decode
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An idempotency key. owner: the dispatcher that uploads, or did."""
+    """The record of an idempotency key. owner: the dispatcher that stores the input."""
 
     job: str
     owner: str

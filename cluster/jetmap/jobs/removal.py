@@ -1,4 +1,4 @@
-"""Removing jobs: first the record says that a job is gone, and only then is anything removed."""
+"""Remove jobs: write a tombstone first, and only then remove the data."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ from .store import Conflict, Store
 
 logger = logging.getLogger(__name__)
 
-TOMBSTONE_SECONDS = 60.0  # How long a record says so, at least; then a sweep takes it away.
+# Seconds that a tombstone stays, at least; then a sweep removes it.
+TOMBSTONE_SECONDS = 60.0
 
 
 class Removal:
+    """Removes jobs and uploads, with everything stored for them."""
+
     def __init__(self, store: Store, catalogue: Catalogue) -> None:
         self._store = store
         self._catalogue = catalogue
 
-    async def bury(self, record: Record, seq: int) -> bool:
-        """Removes a job, if its record is still that with this sequence number.
+    async def tombstone(self, record: Record, seq: int) -> bool:
+        """Replace a job's record with a tombstone, and remove its data.
 
-        False: somebody has written it since, and nothing is removed. What comes late, such as
-        outcomes that were on their way, a sweep removes.
+        False: the record was written since sequence number ``seq``, and nothing is removed. A
+        sweep removes what arrives later, such as outcomes in flight.
         """
         gone = msgspec.structs.replace(
             record,
@@ -40,50 +43,52 @@ class Removal:
             ttl=TOMBSTONE_SECONDS,
         )
         try:
-            # It does not expire: what has expired is told of for an hour.
+            # Without an expiry: an expired record is reported as such for an hour.
             at = await self._store.write(gone, seq)
         except Conflict:
             return False
         except NoRoom:
-            if not await self._bury_without_room(record, gone, seq):
+            if not await self._tombstone_without_room(record, gone, seq):
                 return False
         else:
-            self._catalogue.heard(gone, at)
+            self._catalogue.on_record(gone, at)
         try:
             await self._store.remove(record.id)
             await self._free_key(record)
         except NoRoom as error:
-            logger.info("what is left of job %s is removed later: %s", record.id, error)
+            logger.info("the rest of job %s is removed later: %s", record.id, error)
         return True
 
-    async def _bury_without_room(self, record: Record, gone: Record, seq: int) -> bool:
-        """Removing needs no room and makes some; then the others are told.
+    async def _tombstone_without_room(self, record: Record, gone: Record, seq: int) -> bool:
+        """Remove the record first, which needs no room and makes some; then write the tombstone.
 
-        Whom nobody can tell misses the record at the next sweep.
+        If that fails, other processes find the record missing at their next sweep.
         """
         if not await self._store.forget(record.id, seq):
             return False
-        self._catalogue.gone(record.id)
+        self._catalogue.on_removed(record.id)
         await self._store.remove(record.id)
         try:
-            self._catalogue.heard(gone, await self._store.write(gone, 0))
+            self._catalogue.on_record(gone, await self._store.write(gone, 0))
         except (Conflict, NoRoom) as error:
-            logger.info("job %s is removed, and others see it later: %s", record.id, error)
+            logger.info(
+                "job %s is removed; other processes will notice later: %s", record.id, error
+            )
         return True
 
     async def drop(self, record: Record) -> None:
-        """Removes an upload. One that has become a job stays: somebody may know of it."""
+        """Remove an upload. If it was queued meanwhile, it stays: its caller may know it."""
         while True:
             there, seq = await self._store.read(record.id)
             if there is None or there.state == "deleted":
                 await self._store.remove(record.id)
                 await self._free_key(record)
                 return
-            if there.state != "uploading" or await self.bury(there, seq):
+            if there.state != "uploading" or await self.tombstone(there, seq):
                 return
 
     async def _free_key(self, record: Record) -> None:
-        """It may belong to another job by now."""
+        """Remove the job's idempotency key, unless it belongs to another job by now."""
         if record.key:
             known, seq = await self._store.read_key(record.key)
             if known is not None and known.job == record.id:

@@ -1,4 +1,4 @@
-"""Jobs as gateways and callers use them: submit, look, read, cancel, remove."""
+"""The jobs of a pool, as gateways and callers use them: submit, inspect, read, cancel, remove."""
 
 from __future__ import annotations
 
@@ -28,32 +28,40 @@ from jetmap.wire.messages import Format
 
 from . import idempotency, streams
 from .catalogue import Catalogue
-from .monitor import Watch
-from .outcome_indexes import Folds
+from .monitor import JobMonitor
+from .outcome_indexes import OutcomeIndexes
 from .outcomes import Outcomes
 from .quota import FIRST_RESERVATION, Quota, Uploading, lost
 from .readers import JobReader, Readers
 from .record import Record, State, as_waiting, check_readable
 from .removal import Removal
-from .runner import FULL, ROOM, Carrier
+from .runner import FULL, ROOM, JobRunner
 from .store import Conflict, Store
 from .upload import Upload
 
 logger = logging.getLogger(__name__)
 
-CLOSE_SECONDS = 2.0  # For telling the broker what others may take over.
-DROP_SECONDS = 5.0  # For removing an upload that could not begin; else the beat does it.
-COUNT_SECONDS = 2.0  # For counting a cancelled job's outcomes while its caller waits.
-LATE_SECONDS = 3.0  # After which those that were on their way are there; they are counted then.
-FOLD_BYTES = 64 << 20
+# Seconds for releasing jobs when closing.
+CLOSE_SECONDS = 2.0
+# Seconds for removing an upload that could not begin; later, the monitor removes it.
+DROP_SECONDS = 5.0
+# Seconds for counting a cancelled job's outcomes while its caller waits.
+COUNT_SECONDS = 2.0
+# Seconds after which the outcomes in flight at a cancellation have arrived, and are counted.
+LATE_SECONDS = 3.0
+# Bytes of outcome indexes kept between requests.
+INDEX_BYTES = 64 << 20
 
 replace = msgspec.structs.replace
 
 
 @dataclass(frozen=True)
 class JobOptions:
-    """ttl: seconds that a job is kept after its end. weight: one job's share of the cores beside
-    a map's 1. most: jobs that one dispatcher runs at once. refusal: why there can be none."""
+    """How jobs are stored and run.
+
+    ttl: seconds that a job is kept after its end. weight: one job's share of the cores, where a
+    map has 1. most: jobs that one dispatcher runs at once. refusal: why jobs are unavailable.
+    """
 
     ttl: float = 86_400.0
     weight: float = 0.25
@@ -63,9 +71,9 @@ class JobOptions:
 
 
 class Jobs:
-    """The jobs of one pool. A process that has started it also carries them.
+    """The jobs of one pool. Once started, this process also runs them.
 
-    store: the streams they live in.
+    store: the streams that hold the jobs.
     """
 
     def __init__(
@@ -75,8 +83,8 @@ class Jobs:
         self._dispatcher = dispatcher
         self._options = options
         self.store = Store(connection, pool)
-        self._catalogue = Catalogue(self._heard)
-        self._carrier = Carrier(
+        self._catalogue = Catalogue(self._on_record)
+        self._runner = JobRunner(
             dispatcher,
             self.store,
             self._catalogue,
@@ -84,39 +92,40 @@ class Jobs:
             most=options.most,
             room=self._room,
         )
-        dispatcher.count_parked(self._carrier.parked)
+        dispatcher.count_parked(self._runner.parked)
         self._removal = Removal(self.store, self._catalogue)
-        self._watch = Watch(
-            self.store, dispatcher.id, self._catalogue, self._carrier, self._removal
+        self._monitor = JobMonitor(
+            self.store, dispatcher.id, self._catalogue, self._runner, self._removal
         )
-        self._keys = idempotency.Keys(self.store, self._removal, dispatcher.id, self._watch.uploads)
+        self._keys = idempotency.Keys(
+            self.store, self._removal, dispatcher.id, self._monitor.uploads
+        )
         self._quota = Quota(
-            self.store, self._catalogue, options.store.max_bytes, self._watch.catch_up
+            self.store, self._catalogue, options.store.max_bytes, self._monitor.catch_up
         )
         self._is_limit_known = False
-        self._folds = Folds(FOLD_BYTES)
-        self._readers = Readers(self.store, self.get, self._catalogue.get, self._folds.get)
+        self._indexes = OutcomeIndexes(INDEX_BYTES)
+        self._readers = Readers(self.store, self.get, self._catalogue.get, self._indexes.get)
 
     async def start(self) -> None:
-        """Carries the jobs that are there, now or later. Raises nothing but BrokerUnreachable."""
+        """Run the pool's jobs, present and future. Raises only BrokerUnreachable."""
         if self._options.refusal is None:
             self._connection.on_reconnect(self._readers.on_reconnect)
-            await self._watch.start()
+            await self._monitor.start()
 
     async def close(self) -> None:
-        """Lets go of what is carried here, for others to take over at once.
+        """Release the jobs that run here, so that other processes take over at once.
 
-        A broker that does not answer is not waited for: the lease runs out then, and others take
-        over after that.
+        If the broker does not answer, they take over when this process's lease has expired.
         """
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                await self._carrier.close()
+                await self._runner.close()
         except TimeoutError:
-            logger.info("the broker does not answer: others take over when the lease has ended")
+            logger.info("the broker does not answer: others take over when the lease has expired")
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                await self._watch.close()
+                await self._monitor.close()
                 await self._readers.close()
         except TimeoutError:
             pass
@@ -135,11 +144,11 @@ class Jobs:
         timeout: float | None = None,
         reserve: int | None = None,
     ) -> Upload:
-        """Starts to take a job's items.
+        """Begin a job's upload.
 
-        caller, key: who submits, and their idempotency key. ttl: seconds that the job is kept
-        after its end. timeout: seconds for the whole job. reserve: bytes of the store that its
-        input and outcomes may take, and no more; else what they need, while there is room. Raises
+        caller, key: the submitter, and its idempotency key. ttl: seconds that the job is kept
+        after its end. timeout: seconds for the whole job. reserve: the most bytes of the store
+        that its input and outcomes may take; None: what they need, while there is room. Raises
         UnknownFunction, KeyBusy, StoreFull, JobsUnavailable, LimitExceeded, BrokerUnreachable.
         """
         ttl = bounds.TTL.check_optional("ttl", ttl)
@@ -167,13 +176,13 @@ class Jobs:
             reserved=reserve or FIRST_RESERVATION,
             is_fixed=reserve is not None,
         )
-        await self._watch.hold_lease()
+        await self._monitor.hold_lease()
         earlier, known = await self._keys.holder(digest) if digest else (None, 0)
         if earlier is not None:
             return self._upload(record, None, earlier)
         uploading = Uploading(record)
-        # Before its record and its key are there, for others that ask whether somebody uploads.
-        self._watch.uploads.add(record.id)
+        # Before its record and key exist, since others may then ask whether it is being uploaded.
+        self._monitor.uploads.add(record.id)
         try:
             await self._quota.reserve(uploading, record.reserved)
             if digest:
@@ -187,7 +196,7 @@ class Jobs:
         return self._upload(record, uploading, None)
 
     async def _drop(self, uploading: Uploading) -> None:
-        self._watch.uploads.discard(uploading.record.id)
+        self._monitor.uploads.discard(uploading.record.id)
         try:
             async with asyncio.timeout(DROP_SECONDS):
                 await self._removal.drop(uploading.record)
@@ -223,13 +232,13 @@ class Jobs:
                 seq = await self.store.write(queued, uploading.seq)
             except Conflict:
                 raise lost() from None
-            self._catalogue.heard(queued, seq)
-            self._watch.uploads.discard(record.id)
+            self._catalogue.on_record(queued, seq)
+            self._monitor.uploads.discard(record.id)
             return queued
 
         async def drop() -> None:
             assert uploading is not None
-            self._watch.uploads.discard(record.id)
+            self._monitor.uploads.discard(record.id)
             await self._removal.drop(uploading.record)
 
         return Upload(
@@ -251,14 +260,14 @@ class Jobs:
     # Looking
 
     async def get(self, id: str) -> Record:
-        """A job's record, as the leader has it. Raises UnknownJob."""
+        """Read a job's record from the leader. Raises UnknownJob."""
         self._check()
         record, seq = await self.store.read(id) if subjects.TOKEN.fullmatch(id) else (None, 0)
         if record is not None and record.state not in ("uploading", "deleted"):
-            self._catalogue.heard(record, seq)
+            self._catalogue.on_record(record, seq)
             return self._shown(record)
         if record is None and seq:
-            self._folds.drop(id)
+            self._indexes.drop(id)
             return Record(id=id, function="", format="json", state="expired")
         raise UnknownJob(f"there is no job {id!r}, or no longer")
 
@@ -270,51 +279,50 @@ class Jobs:
         limit: int = 100,
         after: str | None = None,
     ) -> tuple[list[Record], str | None]:
-        """Jobs, newest first, and what ``after`` is for the next page, or None.
+        """A page of jobs, newest first, and the ``after`` of the next page, or None.
 
-        Raises ValueError for another ``after``.
+        Raises ValueError: ``after`` is not valid.
         """
         self._check()
-        await self._watch.catch_up()
-        records, token = self._catalogue.listed(states, function, limit, after)
+        await self._monitor.catch_up()
+        records, token = self._catalogue.page(states, function, limit, after)
         return [self._shown(record) for record in records], token
 
     def outcomes(self, record: Record) -> Outcomes:
-        """A reader of what is stored of its outcomes."""
-        return Outcomes(self.store, record.id, record.format, self._folds.get(record.id))
+        """A reader of a job's stored outcomes."""
+        return Outcomes(self.store, record.id, record.format, self._indexes.get(record.id))
 
     def reader(self, record: Record) -> JobReader:
-        """A reader of a job's record and outcomes that shares its work with the others; it is to
-        be closed."""
+        """A reader of a job's record and outcomes that shares its work with others. Close it."""
         return self._readers.open(record)
 
     # Ending
 
     async def cancel(self, id: str) -> Record:
-        """Ends a job; its cores are free at once. One that is over stays as it is."""
+        """End a job and free its cores at once. A finished job stays as it is."""
         record, seq = await self._cancel(id)
         if seq and record.epoch:
             record, seq = await self._count(record, seq, COUNT_SECONDS)
-            self._watch.spawn(self._count_late(record, seq))
+            self._monitor.spawn(self._count_late(record, seq))
         return record
 
     async def delete(self, id: str) -> None:
-        """Ends a job and removes all of it. Raises UnknownJob."""
+        """End a job and remove it entirely. Raises UnknownJob."""
         if (await self.get(id)).state != "unreadable":
             try:
                 await self._cancel(id)
             except NoRoom as error:
-                logger.info("job %s is removed at once: %s", id, error)
+                logger.info("job %s is removed without being cancelled first: %s", id, error)
         while True:
             there, seq = await self.store.read(id)
             if there is None:
-                await self.store.forget(id, seq)  # What tells that it has expired.
+                await self.store.forget(id, seq)  # The marker of its expiry.
                 return
-            if there.state == "deleted" or await self._removal.bury(there, seq):
+            if there.state == "deleted" or await self._removal.tombstone(there, seq):
                 return
 
     async def _cancel(self, id: str) -> tuple[Record, int]:
-        """The job's last record, and its sequence number if this has ended it; else 0."""
+        """End a job. Returns its last record, and the sequence number, or 0 if it was over."""
         while True:
             record = await self.get(id)
             check_readable(record)
@@ -338,57 +346,56 @@ class Jobs:
                 try:
                     seq = await self.store.write(cancelled, seq, ttl=record.ttl)
                 except NoRoom:
-                    # Its input is of no use any more, and removing it makes room.
+                    # Its input is no longer needed, and removing it makes room.
                     await self.store.remove_input(id)
                     seq = await self.store.write(cancelled, seq, ttl=record.ttl)
             except Conflict:
                 continue
-            self._catalogue.heard(cancelled, seq)
+            self._catalogue.on_record(cancelled, seq)
             if record.epoch:
                 await self._dispatcher.recall(subjects.job_map(id, record.epoch))
             await self.store.remove_input(id)
             return cancelled, seq
 
     async def _count(self, record: Record, seq: int, seconds: float) -> tuple[Record, int]:
-        """Writes down what is stored of a cancelled job: its owner has not done so since its
-        last second."""
+        """Record the counts of a cancelled job: its owner's last ones may be a second old."""
         try:
             async with asyncio.timeout(seconds):
                 outcomes = self.outcomes(record)
                 await outcomes.complete()
-                fold = outcomes.fold
+                index = outcomes.index
                 counted = replace(
                     record,
-                    done=fold.done,
-                    failed=fold.failed,
-                    stored=fold.stored,
-                    reserved=fold.stored,
+                    done=index.done,
+                    failed=index.failed,
+                    stored=index.stored,
+                    reserved=index.stored,
                 )
                 if counted != record:
                     seq = await self.store.write(counted, seq, ttl=record.ttl)
-                    self._catalogue.heard(counted, seq)
+                    self._catalogue.on_record(counted, seq)
                     record = counted
         except (JetmapError, TimeoutError) as error:
-            logger.debug("job %s: not counted: %r", record.id, error)
+            logger.debug("cannot count the outcomes of job %s: %r", record.id, error)
         return record, seq
 
     async def _count_late(self, record: Record, seq: int) -> None:
-        """Once more, for the outcomes that were on their way when it was cancelled."""
+        """Count again, for the outcomes that were in flight at the cancellation."""
         await asyncio.sleep(LATE_SECONDS)
         await self._count(record, seq, 10 * COUNT_SECONDS)
 
     # Inside
 
     def _shown(self, record: Record) -> Record:
-        """A running job waits for room while its record cannot be written to say so."""
+        """The record for callers: a running job waits for room if records cannot be written."""
         if self.store.takes_records or record.state != "running" or record.waiting_for:
             return record
         return as_waiting(record, ROOM, FULL, record.updated)
 
-    def _heard(self, record: Record) -> None:
+    def _on_record(self, record: Record) -> None:
         if record.state in ("deleted", "expired"):
-            self._folds.drop(record.id)
-        self._carrier.heard(record)
+            self._indexes.drop(record.id)
+        self._runner.on_record(record)
         self._readers.on_record(record)
 
     def _check(self) -> None:
@@ -402,7 +409,7 @@ class Jobs:
         try:
             limits = (await self._connection.api("INFO"))["limits"]
         except (JetmapError, KeyError) as error:
-            logger.debug("the limits of the broker's account are not known: %s", error)
+            logger.debug("cannot read the limits of the broker's account: %s", error)
             return
         self._is_limit_known = True
         if (most := int(limits.get("max_storage", -1))) > 0:
@@ -410,7 +417,7 @@ class Jobs:
 
     async def _ensure(self) -> None:
         self._check()
-        if self._watch.is_loaded:
+        if self._monitor.is_loaded:
             return
         try:
             await streams.ensure(self._connection, self.store, self._options.store)
@@ -418,4 +425,4 @@ class Jobs:
             if lacks_room(error):
                 raise await self.store.no_room(error, 0) from error
             raise JobsUnavailable(f"jobs need file storage in the NATS server: {error}") from error
-        await self._watch.load()
+        await self._monitor.load()

@@ -1,7 +1,7 @@
-"""Room kept free for records: a full store must still take what frees it.
+"""Room kept free for records: a full store must still accept the records that free it.
 
-A stream of filler takes a little of the store while there is room. When a record is refused,
-whoever writes it purges the filler, which needs no room, and writes again.
+A stream of filler takes a little of the store while there is room. When a record is refused, its
+writer purges the filler, which needs no room, and writes again.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from jetmap.wire import subjects
 
 logger = logging.getLogger(__name__)
 
+# Messages of filler.
 PIECES = 16
+# Further messages that test whether there is room.
 PROBES = 8
-PIECE_BYTES = 64 << 10  # Together more than one message of outcomes, by which a store overshoots.
+# Bytes of each; together more than one message of outcomes, by which a store may overshoot.
+PIECE_BYTES = 64 << 10
 
 
 class Spare:
@@ -31,10 +34,10 @@ class Spare:
         self._connection = connection
         self._pool = pool
         self._stream = subjects.job_stream(pool, "SPARE")
-        self.is_released = False  # By this process, and not filled again.
+        self.is_released = False  # Whether this process has purged it and not refilled it.
 
     async def ensure(self, copies: Sequence[int]) -> None:
-        """Make and fill it; where that is not allowed, there is none."""
+        """Create and fill the stream. Where that is not allowed, no room is kept free."""
         config = {
             "name": self._stream,
             "subjects": [subjects.spare(self._pool, ">")],
@@ -48,15 +51,15 @@ class Spare:
             await jetstream.ensure(self._connection, self._stream, wish, {})
             await self.fill()
         except JetmapError as error:
-            logger.info("no room is kept free for the records of jobs: %s", error)
+            logger.info("cannot keep room free for the records of jobs: %s", error)
 
     @property
     def size(self) -> int:
-        """Bytes that it takes."""
+        """Bytes that the filler takes."""
         return PIECES * PIECE_BYTES
 
     async def fill(self) -> bool:
-        """Take what is missing of it; False: there is no room, or no such stream."""
+        """Add missing filler. False: there is no room, or the stream does not exist."""
         if await jetstream.write_error(self._connection, self._stream) is not None:
             return False
         try:
@@ -65,27 +68,27 @@ class Spare:
                 subject = subjects.spare(self._pool, str(piece))
                 checked(await self._connection.request(subject, os.urandom(PIECE_BYTES)))
         except (JetStreamError, BrokerUnreachable) as error:
-            logger.debug("the room for records is not filled: %s", error)
+            logger.debug("cannot reserve room for records: %s", error)
             return False
         self.is_released = False
         return True
 
     async def release(self) -> bool:
-        """Give its room to a record; whether there was any."""
+        """Purge the filler to make room for a record. False: there was none."""
         self.is_released = True
         try:
             answer = await self._connection.api(f"STREAM.PURGE.{self._stream}")
         except JetStreamError as error:
             if error.err_code != STREAM_NOT_FOUND:
-                logger.debug("the room for records is not released: %s", error)
+                logger.debug("cannot release the room for records: %s", error)
             return False
         except BrokerUnreachable as error:
-            logger.debug("the room for records is not released: %s", error)
+            logger.debug("cannot release the room for records: %s", error)
             return False
         return int(answer.get("purged", 0)) > 0
 
-    async def has_room(self) -> bool:
-        """Whether the broker takes outcomes now: there is room for the filler and some more.
+    async def probe_room(self) -> bool:
+        """Test whether the broker accepts outcomes, by writing the filler and some more.
 
         Raises BrokerUnreachable.
         """

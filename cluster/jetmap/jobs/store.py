@@ -1,4 +1,4 @@
-"""Reading and writing the streams of jobs. What to write is decided elsewhere."""
+"""Read and write the streams of jobs. What to write is decided elsewhere."""
 
 from __future__ import annotations
 
@@ -24,9 +24,13 @@ from .spare import Spare
 
 logger = logging.getLogger(__name__)
 
-RETRY_FOR = 15.0  # Seconds that a write is tried again while the broker has no leader.
+# Seconds for which a request is retried while the broker has no leader.
+RETRY_FOR = 15.0
+# Seconds between retries.
 RETRY_EVERY = 0.25
+# Seconds for one batched read.
 FETCH_SECONDS = 5.0
+# Bytes and messages of one batched read.
 FETCH_BYTES = 4 << 20
 FETCH_MESSAGES = 64
 FULL_DISK = (
@@ -48,7 +52,7 @@ class Stored:
     subject: str = ""
 
 
-class Conflict(JetmapError):  # noqa: N818  # it is no fault
+class Conflict(JetmapError):  # noqa: N818  # it is not a fault
     """Somebody else wrote the record first."""
 
 
@@ -60,17 +64,17 @@ class Store:
         self.pool = pool
         self.spare = Spare(connection, pool)
         self._jobs = subjects.job_stream(pool, "JOBS")
-        self._stuck: set[str] = set()  # Streams that the full disk had stopped when last asked.
+        self._stuck: set[str] = set()  # Streams that a full disk had stopped when last checked.
 
     @property
     def takes_records(self) -> bool:
-        """Whether records could be written when this was last tried."""
+        """Whether the last attempt to write a record found room on the disk."""
         return self._jobs not in self._stuck
 
     # Records
 
     async def read(self, job: str) -> tuple[Record | None, int]:
-        """A job's record and its sequence number, as the leader has it; None: there is none."""
+        """A job's record and its sequence number, read from the leader; None: it does not exist."""
         found = await self._last(subjects.job_state(self.pool, job))
         if found is None:
             return None, 0
@@ -78,8 +82,10 @@ class Store:
         return (read_record(message, job) if message else None), seq
 
     async def write(self, record: Record, after: int, *, ttl: float | None = None) -> int:
-        """Stores a record if the one before it has sequence number ``after`` (0: there is
-        none). ttl: seconds until it expires. Returns its sequence number; raises Conflict."""
+        """Store a record, if its predecessor has sequence number ``after`` (0: none exists).
+
+        ttl: seconds until it expires. Returns its sequence number. Raises Conflict.
+        """
         subject = subjects.job_state(self.pool, record.id)
         return await self._note(subject, msgspec.json.encode(record), after, ttl)
 
@@ -90,7 +96,11 @@ class Store:
         try:
             return (_key(found[0]) if found[0] else None), found[1]
         except msgspec.MsgspecError as error:
-            logger.warning("idempotency key %s is not understood, and free: %s", key, error)
+            logger.warning(
+                "cannot read the record of idempotency key %s; the key counts as free: %s",
+                key,
+                error,
+            )
             return None, found[1]
 
     async def write_key(self, key: str, record: KeyRecord, after: int, ttl: float) -> int:
@@ -107,18 +117,18 @@ class Store:
         found = await self._last(subjects.lease(self.pool, dispatcher))
         return found is not None and found[0] != b""
 
-    async def watch(self, heard: Callable[[Message], Awaitable[None]]) -> Any:
-        """Has ``heard`` called with what is stored from now on: records, keys and leases."""
+    async def watch(self, on_stored: Callable[[Message], Awaitable[None]]) -> Any:
+        """Call ``on_stored`` with each record, key and lease stored from now on."""
 
-        async def told(message: Message) -> None:
-            await heard(message)
+        async def receive(message: Message) -> None:
+            await on_stored(message)
 
-        return await self.connection.subscribe(subjects.told(self.pool), told)
+        return await self.connection.subscribe(subjects.told(self.pool), receive)
 
     # Inputs and outcomes
 
     async def append(self, subject: str, data: bytes) -> int:
-        """Stores a message; returns its sequence number. Raises NoRoom."""
+        """Store a message, and return its sequence number. Raises NoRoom."""
         try:
             if self.spare.is_released and not await self.spare.fill():
                 raise JetStreamError(503, 10023, "what is left is kept for records")
@@ -137,9 +147,9 @@ class Store:
         messages: int = FETCH_MESSAGES,
         max_bytes: int = FETCH_BYTES,
     ) -> list[Stored]:
-        """The next messages on a subject behind sequence number ``after``; none: the end.
+        """The next messages on a subject after sequence number ``after``; empty at the end.
 
-        From any replica (batched direct get, ADR-31), so what was just written may lack.
+        Any replica may answer (batched direct get, ADR-31), so the newest messages may be missing.
         """
         inbox = f"{self.connection.inbox_prefix}.{subjects.new_id()}"
         found: list[Stored] = []
@@ -148,7 +158,7 @@ class Store:
         async def receive(message: Message) -> None:
             headers = message.headers or {}
             if "Nats-Sequence" in headers:
-                # Each names the one before it: after a reconnect some in between may lack.
+                # Each names its predecessor: after a reconnect, some in between may be missing.
                 if int(headers["Nats-Last-Sequence"]) == (found[-1].seq if found else 0):
                     data = b"" if MARKER in headers else message.data
                     subject = headers.get("Nats-Subject", "")
@@ -183,7 +193,7 @@ class Store:
         return found
 
     async def size(self, kind: str, subject: str) -> tuple[int, int]:
-        """Messages on a subject, counted by the leader, and bytes of the whole stream."""
+        """The number of messages on a subject, as the leader has it, and the stream's bytes."""
         stream = subjects.job_stream(self.pool, kind)
         info = await self._patiently(
             lambda: self.connection.api(f"STREAM.INFO.{stream}", {"subjects_filter": subject})
@@ -192,22 +202,22 @@ class Store:
         return sum((state.get("subjects") or {}).values()), int(state["bytes"])
 
     async def last_outcome(self) -> int:
-        """The sequence number of what was stored last of all jobs' outcomes."""
+        """The sequence number of the newest outcome of any job."""
         stream = subjects.job_stream(self.pool, "OUTCOMES")
         info = await self.connection.api(f"STREAM.INFO.{stream}")
         return int(info["state"]["last_seq"])
 
     async def listen(self, job: str, on_stored: Callable[[int], None]) -> Subscription:
-        """Have ``on_stored`` called with the number of each message of the job's outcomes."""
+        """Call ``on_stored`` with the sequence number of each stored outcome of the job."""
 
-        async def told(message: Message) -> None:
+        async def receive(message: Message) -> None:
             on_stored(int((message.headers or {}).get("Nats-Sequence", 0)))
 
         subject = subjects.stored(self.pool, job)
-        return await self.connection.subscribe(subject, told, direct=True)
+        return await self.connection.subscribe(subject, receive, direct=True)
 
     async def jobs_in(self, kind: str) -> set[str]:
-        """The jobs of which a stream holds something."""
+        """The jobs that have messages in a stream."""
         stream = subjects.job_stream(self.pool, kind)
         found: set[str] = set()
         while True:
@@ -219,30 +229,32 @@ class Store:
                 return found
 
     async def remove(self, job: str) -> None:
-        """Removes a job's input and outcomes."""
+        """Remove a job's input and outcomes."""
         await self._purge("INPUT", subjects.job_input(self.pool, job))
         await self._purge("OUTCOMES", subjects.job_outcomes(self.pool, job))
 
     async def remove_input(self, job: str) -> None:
-        """Remove a job's input; where the full disk forbids it, a sweep does so with the job."""
+        """Remove a job's input. If a full disk forbids it, the input stays as long as the job."""
         try:
             await self._purge("INPUT", subjects.job_input(self.pool, job))
         except NoRoom as error:
             logger.info("the input of job %s stays as long as the job: %s", job, error)
 
     async def forget(self, job: str, seq: int) -> bool:
-        """Removes a job's record, if it is still that with this sequence number, and says whether
-        it was. Needs no room."""
+        """Remove a job's record, unless it was written since ``seq``. Needs no room.
+
+        Returns whether the record was removed.
+        """
         return await self._purge("JOBS", subjects.job_state(self.pool, job), seq) > 0
 
     async def forget_key(self, key: str, seq: int) -> None:
-        """Removes a key, if it is still that with this sequence number."""
+        """Remove a key, unless it was written since ``seq``."""
         await self._purge("JOBS", subjects.job_key(self.pool, key), seq)
 
     # Inside
 
     async def _last(self, subject: str) -> tuple[bytes, int] | None:
-        """The last message on a subject; empty where one has expired."""
+        """The last message on a subject; empty if it has expired."""
         try:
             answer = await self._patiently(
                 lambda: self.connection.api(
@@ -260,15 +272,14 @@ class Store:
         return base64.b64decode(message.get("data", "")), int(message["seq"])
 
     async def _note(self, subject: str, data: bytes, after: int | None, ttl: float | None) -> int:
-        """As ``_put``, in the room that is kept free for records where there is no other. Raises
-        NoRoom."""
+        """As ``_put``, but in a full store use the room kept for records. Raises NoRoom."""
         try:
             return await self._put(subject, data, after, ttl)
         except JetStreamError as error:
             if not lacks_room(error):
                 raise
             if await self.spare.release():
-                logger.warning("the store of jobs is full; records go into the room kept for them")
+                logger.warning("the store of jobs is full; using the room reserved for records")
                 try:
                     return await self._put(subject, data, after, ttl)
                 except JetStreamError as again:
@@ -277,16 +288,16 @@ class Store:
             raise await self.no_room(error, len(data)) from error
 
     async def no_room(self, error: JetStreamError, wanted: int) -> NoRoom:
-        """Ask the broker how much there is, and say what to do."""
+        """Make the error for a full store: how much is used, and what to do."""
         used, limit = 0, -1
         try:
             info = await self.connection.api("INFO")
             used, limit = int(info["storage"]), int(info["limits"]["max_storage"])
         except (JetmapError, KeyError) as unknown:
-            logger.debug("the room of the account is not known: %s", unknown)
+            logger.debug("cannot read how much the account has stored: %s", unknown)
         of = f" of {limit:,}" if limit >= 0 else ""
         advice = (
-            "Delete jobs that are over, or give the server more room: its disk, max_file_store, or "
+            "Delete finished jobs, or give the server more room: its disk, max_file_store, or "
             "its account's limits"
         )
         if is_disk_full(error):
@@ -310,7 +321,7 @@ class Store:
         except JetStreamError as error:
             if error.err_code != jetstream.WRONG_LAST_SEQUENCE:
                 raise
-            # It may be ours, stored although the broker's word on it was lost.
+            # It may be this very message, stored although the reply was lost.
             found = await self._last(subject)
             if found is not None and found[0] == data:
                 return found[1]
@@ -341,8 +352,10 @@ class Store:
             raise error
 
     async def _purge(self, kind: str, subject: str, until: int | None = None) -> int:
-        """Returns how many messages were removed. until: the last sequence number that is. Raises
-        NoRoom: the disk is full."""
+        """Remove messages, and return their number. until: the last sequence number to remove.
+
+        Raises NoRoom: the disk is full.
+        """
         stream = subjects.job_stream(self.pool, kind)
         request: dict[str, Any] = {"filter": subject}
         if until is not None:
@@ -358,7 +371,7 @@ class Store:
         return int(answer.get("purged", 0))
 
     async def _patiently(self, ask: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-        """Asks again while the broker is away or elects a leader."""
+        """Retry while the broker is away or elects a leader."""
         deadline = time.monotonic() + RETRY_FOR
         while True:
             try:

@@ -1,4 +1,4 @@
-"""A job's input, read back from its stream as it is needed."""
+"""Read a job's input from its stream, as it is needed."""
 
 from __future__ import annotations
 
@@ -20,17 +20,20 @@ from .store import Store
 
 logger = logging.getLogger(__name__)
 
-AHEAD_BYTES = 4 << 20  # In this process's memory: an element is an object, however short.
+# Bytes of memory for items read ahead; each element is an object, however short.
+AHEAD_BYTES = 4 << 20
+# Seconds between attempts to read.
 AGAIN_SECONDS = 0.2
-MISSING_SECONDS = 30.0  # After which a part of the input that cannot be read is lost.
+# Seconds after which a part of the input that cannot be read counts as lost.
+MISSING_SECONDS = 30.0
 
 _part = msgspec.msgpack.Decoder(Part).decode
 
 
 class StoredInput:
-    """A source (see ``dispatch.sources``) of the items that have no outcome yet.
+    """A source (see ``dispatch.sources``) of the items without an outcome.
 
-    seen: ranges of items that have one. A part that was stored twice counts once.
+    seen: ranges of items with an outcome. A part that was stored twice counts once.
     """
 
     fails_at_once = True
@@ -47,14 +50,14 @@ class StoredInput:
         self._parts: deque[tuple[int, list[msgspec.Raw], int]] = deque()  # start, elements, bytes
         self._early: dict[int, Part] = {}
         self._bytes = 0
-        self._taken = 0  # The index behind what was taken or skipped.
-        self._read = 0  # The index behind what was read.
+        self._taken = 0  # The index after the last item taken or skipped.
+        self._read = 0  # The index after the last item read.
         self._room = asyncio.Event()
         self._reader = asyncio.get_running_loop().create_task(self._read_all())
 
     @property
     def total(self) -> int | None:
-        """Told when the last item was read, so that a map does not end before it."""
+        """The number of items, but None until all are read, so that a map does not end early."""
         return self._count if self._read >= self._count else None
 
     @property
@@ -95,7 +98,7 @@ class StoredInput:
         try:
             await self._read_parts()
         except Exception as error:
-            # Whatever it is: a job that waited for items that nobody reads would never end.
+            # Any error: without a reader, the job would wait for its items forever.
             self.error = error
         if self.wake is not None:
             self.wake()
@@ -129,8 +132,8 @@ class StoredInput:
                     await self._room.wait()
 
     def _add(self, part: Part) -> None:
-        # Several are stored at once, so one that was sent again may come behind later ones; and
-        # twice, if only the word on it was lost.
+        # Several parts are stored at once, so a part sent again may follow later ones, and appear
+        # twice if only the reply to it was lost.
         if part.start >= self._read:
             self._early[part.start] = part
         while (early := self._early.pop(self._read, None)) is not None:

@@ -1,4 +1,4 @@
-"""The three streams that jobs live in, made when the first job is submitted."""
+"""The three streams that hold jobs, created when the first job is submitted."""
 
 from __future__ import annotations
 
@@ -14,21 +14,26 @@ from jetmap.wire import pool_streams, subjects
 
 from .store import Store
 
-LEAST_BYTES = 64 << 20  # Of a stream in an account that wants a limit of each.
-MARKER_SECONDS = 3600  # How long an expired job is known to have been there.
+# Smallest size of a stream, in bytes, in an account that requires a limit for each.
+LEAST_BYTES = 64 << 20
+# Seconds for which an expired job is reported as expired.
+MARKER_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True)
 class StoreOptions:
-    """replicas 0: three where the servers can hold them, else one. max_bytes: of inputs and
-    outcomes together."""
+    """How the streams are created.
+
+    replicas: copies of each stream; 0: three where there are enough servers, else one.
+    max_bytes: bytes of inputs and outcomes together.
+    """
 
     replicas: int = 0
     max_bytes: int = 8 << 30
 
 
 async def last(c: Broker, pool: str) -> int | None:
-    """The sequence number of what was written last of all jobs; None: nobody has made them."""
+    """The sequence number of the newest record; None: the streams do not exist."""
     try:
         info = await c.api(f"STREAM.INFO.{subjects.job_stream(pool, 'JOBS')}")
     except JetStreamError as error:
@@ -39,7 +44,7 @@ async def last(c: Broker, pool: str) -> int | None:
 
 
 async def ensure(c: Broker, store: Store, options: StoreOptions) -> None:
-    """Makes those that are missing. Raises TopologyMismatch, naming each setting that differs."""
+    """Create missing streams. Raises TopologyMismatch, naming each setting that differs."""
     pool = store.pool
     copies = await pool_streams.copies_there(c, pool, options.replicas)
     for wish, required in wishes(pool, options, copies):
@@ -50,7 +55,7 @@ async def ensure(c: Broker, store: Store, options: StoreOptions) -> None:
 def wishes(
     pool: str, options: StoreOptions, copies: Sequence[int]
 ) -> list[tuple[Wish, dict[str, Any]]]:
-    """Each stream as it is made if it is missing, and what must be so if it is there."""
+    """Each stream's configuration if it is created, and what an existing one must have."""
     return [
         (
             Wish(
@@ -90,7 +95,7 @@ def _wanted(pool: str) -> list[tuple[str, str, dict[str, Any]]]:
             "headers_only": True,
         }
     }
-    # With a limit for each subject ``discard: new`` would refuse a record's next version.
+    # With one message per subject, ``discard: new`` would refuse a record's next version.
     states["discard"] = "old"
     return [
         ("JOBS", f"jetmap.job.{pool}.>", states),

@@ -1,4 +1,4 @@
-"""A job's input on its way into the store."""
+"""Store the input of a new job."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from jetmap.wire.messages import encode
 from .record import Part, Record
 from .store import Store
 
+# Bytes and items of one part, at most.
 PART_BYTES = 256 << 10
 PART_ITEMS = 16_384
+# Parts in flight at once.
 IN_FLIGHT = 8
 
 
 class Upload:
-    """Takes a job's items; ``commit`` makes it a job, ``abort`` leaves nothing of it.
+    """An upload of a job's items: ``commit`` queues the job, ``abort`` removes everything.
 
-    earlier: the job that this idempotency key belongs to already; what is put is then only
-    compared. grow: called with the bytes that are stored, before more are; raises StoreFull,
-    UploadLost. done: makes the record a queued job's. drop: removes everything. room: bytes of
-    items that the broker's largest message takes.
+    earlier: the job that already has this idempotency key; the items are then only compared.
+    grow: called with the new number of stored bytes before storing more; raises StoreFull,
+    UploadLost. done: queues the job. drop: removes everything. room: bytes of items that fit
+    into the broker's largest message.
     """
 
     def __init__(
@@ -64,9 +66,9 @@ class Upload:
         self._ended = False
 
     async def put(self, elements: Sequence[Element]) -> None:
-        """Adds encoded items; waits while several parts are on their way.
+        """Add encoded items; wait while too many parts are in flight.
 
-        Raises StoreFull, UploadLost, BrokerUnreachable. The upload is then to be aborted.
+        Raises StoreFull, UploadLost, BrokerUnreachable. The caller must then abort the upload.
         """
         if self._ended:
             raise JobEnded("this upload has ended", state="failed")
@@ -80,10 +82,10 @@ class Upload:
             self._waiting_bytes += size + 1
 
     async def commit(self) -> Record:
-        """Returns when all is durable, and the job is queued.
+        """Queue the job, once its whole input is durable.
 
-        Raises KeyReused if ``earlier`` was another list, function or parameters; UploadLost;
-        BrokerUnreachable. The upload is then to be aborted.
+        Raises KeyReused if ``earlier`` had other items, function or parameters; UploadLost;
+        BrokerUnreachable. The caller must then abort the upload.
         """
         if self._waiting:
             await self._send()
@@ -102,9 +104,9 @@ class Upload:
         return record
 
     async def abort(self) -> None:
-        """Nothing of it stays. Harmless after ``commit``.
+        """Remove everything stored. Harmless after ``commit``.
 
-        If only the word on the commit was lost, the job stays.
+        If only the reply to the commit was lost, the job stays.
         """
         if self._ended:
             return
@@ -123,7 +125,7 @@ class Upload:
         self._parts += 1
         self._waiting, self._waiting_bytes = [], 0
         data = encode(part)
-        # The same items make the same parts.
+        # The same items always make the same parts.
         self._hash.update(data)
         if self.earlier is not None:
             return
@@ -135,7 +137,7 @@ class Upload:
         self._flying.add(task)
 
     async def _landed(self, most: int) -> None:
-        """Waits until at most so many parts are on their way."""
+        """Wait until at most ``most`` parts are in flight."""
         while len(self._flying) > most:
             done, self._flying = await asyncio.wait(
                 self._flying, return_when=asyncio.FIRST_COMPLETED

@@ -100,21 +100,21 @@ async def test_a_broker_that_is_away_is_not_full(
 
 
 async def test_whether_there_is_room_for_outcomes() -> None:
-    assert await Spare(cast(Any, Broker()), "p").has_room()
-    assert not await Spare(cast(Any, Broker("OUTCOMES")), "p").has_room()
-    assert not await Spare(cast(Any, Broker("SPARE")), "p").has_room()
+    assert await Spare(cast(Any, Broker()), "p").probe_room()
+    assert not await Spare(cast(Any, Broker("OUTCOMES")), "p").probe_room()
+    assert not await Spare(cast(Any, Broker("SPARE")), "p").probe_room()
 
 
 async def test_removing_says_why_it_cannot() -> None:
     removal = Removal(store(Broker("JOBS", "SPARE")), Catalogue(lambda record: None))
     with pytest.raises(NoRoom):
-        await removal.bury(RECORD, 3)
+        await removal.tombstone(RECORD, 3)
 
 
 async def test_a_removed_job_stays_removed_where_its_outcomes_cannot_be() -> None:
     broker = Broker("OUTCOMES")
     catalogue = Catalogue(lambda record: None)
-    assert await Removal(store(broker), catalogue).bury(RECORD, 3)
+    assert await Removal(store(broker), catalogue).tombstone(RECORD, 3)
     assert [r.state for r in catalogue] == ["deleted"]
 
 

@@ -404,9 +404,9 @@ async def test_room_for_records_is_kept_and_released(c: Broker) -> None:
     await stream(c, {"name": "JETMAP_OUTCOMES_p", "subjects": ["jetmap.outcome.p.*"]})
     spare = Spare(c, "p")
     await spare.ensure((1,))
-    assert await spare.has_room()
+    assert await spare.probe_room()
     assert await spare.release() and spare.is_released
     assert not await spare.release()
-    assert await spare.has_room() and not spare.is_released
+    assert await spare.probe_room() and not spare.is_released
     info = await c.api("STREAM.INFO.JETMAP_SPARE_p")
     assert info["state"]["messages"] == 16

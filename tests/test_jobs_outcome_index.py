@@ -9,7 +9,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jetmap.jobs.outcome_index import Fold
+from jetmap.jobs.outcome_index import OutcomeIndex
 from jetmap.wire.messages import ErrorRecord, Report
 
 quick = settings(max_examples=80, deadline=None)
@@ -66,28 +66,28 @@ def items(ranges: list[tuple[int, int]]) -> set[int]:
 @quick
 @given(reports, steps)
 def test_the_first_outcome_of_an_item_wins(found: list[Report], steps: list[int]) -> None:
-    fold, naive = Fold(), Naive()
+    index, naive = OutcomeIndex(), Naive()
     history = []
     for seq, each in numbered(found, steps):
         fresh = naive.add(seq, each)
-        assert items(fold.add(seq, each)) == fresh
-        assert (fold.last, fold.done, fold.failed) == (seq, len(naive.owner), len(naive.failed))
-        assert items(fold.ranges()) == naive.owner.keys()
-        history.append((seq, fresh, fold.done, fold.failed))
+        assert items(index.add(seq, each)) == fresh
+        assert (index.last, index.done, index.failed) == (seq, len(naive.owner), len(naive.failed))
+        assert items(index.ranges()) == naive.owner.keys()
+        history.append((seq, fresh, index.done, index.failed))
 
-    assert fold.messages == len(history)
+    assert index.messages == len(history)
     for item in range(ITEMS + 30):
-        piece = fold.at(item)
+        piece = index.at(item)
         assert (piece.seq if piece else None) == naive.owner.get(item)
         assert piece is None or piece.start <= item < piece.end
-        assert fold.covers(item, item + 1) == (item in naive.owner)
+        assert index.covers(item, item + 1) == (item in naive.owner)
     # What an old message won is remembered, and it cannot win again.
     for (seq, fresh, done, failed), each in zip(history, found, strict=True):
-        assert items(fold.won(seq)) == items(fold.add(seq, each)) == fresh
-        assert fold.won_until(seq) == max(fresh, default=-1) + 1
-        assert fold.counts_at(seq) == (done, failed)
-    assert (fold.done, fold.failed) == (len(naive.owner), len(naive.failed))
-    assert fold.counts_at(0) == (0, 0)
+        assert items(index.won(seq)) == items(index.add(seq, each)) == fresh
+        assert index.won_until(seq) == max(fresh, default=-1) + 1
+        assert index.counts_at(seq) == (done, failed)
+    assert (index.done, index.failed) == (len(naive.owner), len(naive.failed))
+    assert index.counts_at(0) == (0, 0)
 
 
 @quick
@@ -96,7 +96,7 @@ def test_adding_some_and_later_all_is_adding_all(
     found: list[Report], steps: list[int], some: int
 ) -> None:
     messages = numbered(found, steps)
-    whole, twice = Fold(), Fold()
+    whole, twice = OutcomeIndex(), OutcomeIndex()
     for seq, each in messages:
         whole.add(seq, each)
     for seq, each in [*messages[:some], *messages[some // 2 :], *messages]:
@@ -118,43 +118,43 @@ def test_adding_some_and_later_all_is_adding_all(
 def test_a_window_has_the_wanted_message_and_keeps_its_limits(
     found: list[Report], steps: list[int], item: int, more: int, size: int, count: int
 ) -> None:
-    fold = Fold()
+    index = OutcomeIndex()
     messages = numbered(found, steps)
     sizes = {}
     for seq, each in messages:
-        fold.add(seq, each)
+        index.add(seq, each)
         sizes[seq] = len(each.values) + sum(202 for _ in each.errors)
-    piece = fold.at(item)
+    piece = index.at(item)
     if piece is None:
         return
-    first, many = fold.window(item, item + more, {piece.seq - 1}, size, count)
+    first, many = index.window(item, item + more, {piece.seq - 1}, size, count)
     read = [seq for seq, _ in messages if seq >= first][:many]
 
     assert piece.seq in read and len(read) == many <= count
     assert many == 1 or sum(sizes[seq] for seq in read) <= size
     # Its ends are wanted, each for an item that is asked for.
     for end in (read[0], read[-1]):
-        assert any(a < item + more and b > item for a, b in fold.won(end))
+        assert any(a < item + more and b > item for a, b in index.won(end))
 
 
 def test_neighbours_are_read_together_in_whichever_direction_they_lie() -> None:
     for order in (range(10), range(9, -1, -1)):
-        fold = Fold()
+        index = OutcomeIndex()
         for seq, number in enumerate(order, 1):
-            fold.add(seq, report(number * 5, 5, set()))
+            index.add(seq, report(number * 5, 5, set()))
 
-        assert fold.window(0, 50, set(), 10_000, 100) == (1, 10)
-        first, count = fold.window(0, 25, set(), 10_000, 100)
-        piece = fold.at(0)
+        assert index.window(0, 50, set(), 10_000, 100) == (1, 10)
+        first, count = index.window(0, 25, set(), 10_000, 100)
+        piece = index.at(0)
         assert piece is not None
         assert (first, count) == ((1, 5) if piece.seq == 1 else (6, 5))
 
 
 def test_an_index_keeps_no_values() -> None:
-    fold = Fold()
+    index = OutcomeIndex()
     for seq in range(1, 101):
-        fold.add(seq, report(seq * 1000, 1000, set()))
+        index.add(seq, report(seq * 1000, 1000, set()))
 
-    assert fold.done == 100_000
-    assert len(pickle.dumps(fold)) < 100 * 200
-    assert b"null" not in pickle.dumps(fold)
+    assert index.done == 100_000
+    assert len(pickle.dumps(index)) < 100 * 200
+    assert b"null" not in pickle.dumps(index)
