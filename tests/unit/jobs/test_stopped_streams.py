@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from jetmap.errors import BrokerUnreachable, NoRoom
+from jetmap.jobs import monitor
 from jetmap.jobs.catalogue import Catalogue
 from jetmap.jobs.record import Record
 from jetmap.jobs.removal import Removal
@@ -31,6 +34,7 @@ class Broker:
         self.writes: list[str] = []
         self.purged: list[str] = []
         self.may_purge = True
+        self.limit = -1  # Bytes of each stream; 100,000 are taken.
 
     async def request(
         self, subject: str, data: bytes = b"", timeout: float = 5, headers: Any = None
@@ -57,7 +61,8 @@ class Broker:
                 return {"purged": 0}
             self.purged.append(stream)
             return {"purged": 1}
-        return {"config": {}, "state": {"messages": 16, "bytes": 0}}
+        config = {"max_bytes": self.limit}
+        return {"config": config, "state": {"messages": 16, "bytes": 100_000}}
 
 
 def store(broker: Broker) -> Store:
@@ -120,3 +125,40 @@ async def test_a_removed_job_stays_removed_where_its_outcomes_cannot_be() -> Non
 
 async def test_the_input_of_a_job_that_is_over_may_stay() -> None:
     await store(Broker("INPUT")).remove_input("j")  # The job's end must not fail for it.
+
+
+@pytest.mark.parametrize(("limit", "has_room"), [(-1, True), (1 << 20, True), (110_000, False)])
+async def test_the_limit_of_one_stream(limit: int, has_room: bool) -> None:
+    broker = Broker()
+    broker.limit = limit
+    assert await Spare(cast(Any, broker), "p").has_room() is has_room
+
+
+async def test_a_lease_without_room_keeps_no_sweep_from_making_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As for jobs that expire while the store is full."""
+    swept = asyncio.Event()
+    watch = monitor.Watch(
+        store(Broker("JOBS", "SPARE")),
+        "me",
+        Catalogue(lambda record: None),
+        cast(Any, SimpleNamespace(is_busy=True, adopt=lambda alive: None)),
+        cast(Any, None),
+    )
+    watch.is_loaded = True
+    monkeypatch.setattr(monitor, "SWEEP_SECONDS", 0.0)
+    monkeypatch.setattr(monitor, "JOB_BEAT_SECONDS", 0.01)
+
+    async def nothing(*_: Any) -> None: ...
+
+    async def sweep() -> None:
+        swept.set()
+
+    monkeypatch.setattr(watch, "catch_up", nothing)
+    monkeypatch.setattr(watch, "_look_for_orphans", nothing)
+    monkeypatch.setattr(watch, "_sweep", sweep)
+    watch.spawn(watch._beat())
+    await asyncio.wait_for(swept.wait(), 20)
+    for task in list(watch._tasks):
+        task.cancel()
