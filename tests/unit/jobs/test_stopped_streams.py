@@ -131,7 +131,7 @@ async def test_the_input_of_a_job_that_is_over_may_stay() -> None:
 async def test_the_limit_of_one_stream(limit: int, has_room: bool) -> None:
     broker = Broker()
     broker.limit = limit
-    assert await Spare(cast(Any, broker), "p").has_room() is has_room
+    assert await Spare(cast(Any, broker), "p").probe_room() is has_room
 
 
 async def test_a_lease_without_room_keeps_no_sweep_from_making_some(
@@ -139,14 +139,14 @@ async def test_a_lease_without_room_keeps_no_sweep_from_making_some(
 ) -> None:
     """As for jobs that expire while the store is full."""
     swept = asyncio.Event()
-    watch = monitor.Watch(
+    watcher = monitor.JobMonitor(
         store(Broker("JOBS", "SPARE")),
         "me",
         Catalogue(lambda record: None),
         cast(Any, SimpleNamespace(is_busy=True, adopt=lambda alive: None)),
         cast(Any, None),
     )
-    watch.is_loaded = True
+    watcher.is_loaded = True
     monkeypatch.setattr(monitor, "SWEEP_SECONDS", 0.0)
     monkeypatch.setattr(monitor, "JOB_BEAT_SECONDS", 0.01)
 
@@ -155,10 +155,10 @@ async def test_a_lease_without_room_keeps_no_sweep_from_making_some(
     async def sweep() -> None:
         swept.set()
 
-    monkeypatch.setattr(watch, "catch_up", nothing)
-    monkeypatch.setattr(watch, "_look_for_orphans", nothing)
-    monkeypatch.setattr(watch, "_sweep", sweep)
-    watch.spawn(watch._beat())
+    monkeypatch.setattr(watcher, "catch_up", nothing)
+    monkeypatch.setattr(watcher, "_look_for_orphans", nothing)
+    monkeypatch.setattr(watcher, "_sweep", sweep)
+    watcher.spawn(watcher._beat())
     await asyncio.wait_for(swept.wait(), 20)
-    for task in list(watch._tasks):
+    for task in list(watcher._tasks):
         task.cancel()
