@@ -76,7 +76,7 @@ def test_what_fits(kwargs: dict[str, Any]) -> None:
         ({"by": 1.0}, "by", "integer"),
         ({"by": True}, "by", "integer"),
         ({"by": None}, "by", "integer"),
-        ({"by": 1, "at": "2"}, "at", "'at' of native() is number"),
+        ({"by": 1, "at": "2"}, "at", "'at' of native() must be number"),
         ({"by": 1, "flag": 1}, "flag", "boolean"),
         ({"by": 1, "name": 5}, "name", "'name' of native() must be string or null"),
         ({"by": 1, "parts": {}}, "parts", "array"),
