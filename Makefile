@@ -3,6 +3,7 @@
 # make test-all     the slow ones too: frozen hosts, long items, a short soak
 # make test-matrix  the tests on each Python found here, with the oldest and the newest NATS
 # make coverage     the tests with a coverage report (htmlcov/)
+# make settings     config/jetmap.toml and the README's table, from the declared settings
 # make check        formatting, lint, types and layers
 # make format       mend formatting and what lint can mend
 # make docs         the documentation site (site/); fails on a broken link
@@ -28,7 +29,7 @@ PYTEST := -m pytest -n 6 --dist loadfile --no-loadscope-reorder
 SECONDS := 600
 SEED :=
 
-.PHONY: demo test test-all test-matrix coverage check format docs soak bench clean
+.PHONY: demo test test-all test-matrix coverage settings check format docs soak bench clean
 
 demo: $(READY)
 	@$(BIN)/jetmap demo
@@ -44,6 +45,9 @@ test-matrix:
 
 coverage: $(DEV)
 	$(BIN)/python $(PYTEST) --cov --cov-report=term --cov-report=html $(ARGS)
+
+settings: $(READY)
+	$(BIN)/python -m jetmap.settings.render
 
 check: $(DEV)
 	$(BIN)/ruff format --check .

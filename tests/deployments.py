@@ -102,7 +102,7 @@ class Deployment:
     async def __aenter__(self) -> Deployment:
         try:
             self.connection = await Connection.open(
-                self._worker.servers(),
+                self._worker.broker.servers(),
                 name="w",
                 auth=Auth.of(self._worker),
                 timeout=STARTED_SECONDS,

@@ -7,10 +7,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from jetmap.dispatch.memory import Memory
+from jetmap.settings import LimitSettings
 from jetmap_api.admission import Admission, Hold
-from jetmap_api.limits import Limits
 
-LIMITS = Limits(
+LIMITS = LimitSettings(
     max_body_bytes=1 << 30,
     max_item_bytes=900_000,
     max_list=10_000_000,
@@ -24,9 +24,9 @@ LIMITS = Limits(
 )
 
 
-def held(limits: Limits = LIMITS) -> Hold:
+def held(limits: LimitSettings = LIMITS) -> Hold:
     """The books of a request of its own."""
-    return Hold(Admission(limits), Memory(limits.max_memory_bytes))
+    return Hold(Admission(limits), Memory(limits.memory_budget()))
 
 
 values = st.recursive(

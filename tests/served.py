@@ -16,7 +16,7 @@ from starlette.responses import Response
 from jetmap import Cluster
 from jetmap.settings import Settings
 from jetmap_api import create_app
-from jetmap_api.server import GatewayServer, Timeouts
+from jetmap_api.server import GatewayServer
 from waiting import wait_until
 
 
@@ -58,10 +58,11 @@ async def served(
 @asynccontextmanager
 async def gateway(app: Any, settings: Settings) -> AsyncIterator[tuple[GatewayServer, int]]:
     """An application behind the gateway's own server, and its port."""
-    timeouts = Timeouts.of(settings)
     state = getattr(app, "state", None)
     more = {} if state is None else {"on_refusal": state.refusals}
-    server = GatewayServer(app, timeouts, most=settings.max_connections, grace=5, **more)
+    server = GatewayServer(
+        app, settings.limits, most=settings.limits.max_connections, grace=5, **more
+    )
     async with listening(server) as port:
         yield server, port
 

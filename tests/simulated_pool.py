@@ -23,6 +23,7 @@ from jetmap.dispatch.open_map import MapSpec
 from jetmap.dispatch.options import DispatchOptions
 from jetmap.dispatch.sources import RawItems
 from jetmap.nats.memory import MemoryBroker, MemoryConnection
+from jetmap.settings import Settings
 from jetmap.wire import frames
 from jetmap.wire.budget import Budget
 from jetmap.wire.messages import (
@@ -192,7 +193,7 @@ class SimulatedPool:
 
     async def agent(self, cores: int = 1, host: str = "host") -> Agent:
         """Start an agent whose workers are simulated."""
-        options = AgentOptions("default", Setup(), (), "", cores=cores, version="1", host=host)
+        options = AgentOptions(Settings(version="1"), Setup(), (), "", cores=cores, host=host)
         start = SimulatedWorker.starter(self.work)
         agent = Agent(self._connect("agent"), options, start=start)
         self._agents.append(agent)
@@ -201,7 +202,7 @@ class SimulatedPool:
 
     async def dispatcher(self, options: DispatchOptions | None = None) -> Dispatcher:
         """Start a dispatcher that waits patiently for a function to be announced."""
-        options = options or DispatchOptions(announce_seconds=30.0)
+        options = options or DispatchOptions(Settings(), announce_seconds=30.0)
         dispatcher = Dispatcher(self._connect("caller"), options)
         self._dispatchers.append(dispatcher)
         await dispatcher.start()

@@ -19,6 +19,7 @@ from jetmap.agent.options import AgentOptions
 from jetmap.agent.output_relay import output_relay
 from jetmap.agent.worker_pipe import AgentPipe
 from jetmap.agent.worker_process import StartError, WorkerProcess
+from jetmap.settings import Settings
 from jetmap.wire import frames
 from jetmap.wire.messages import Setup
 from waiting import wait_until
@@ -83,7 +84,9 @@ async def test_only_what_has_the_mark_is_ended(sleeper: subprocess.Popen[bytes])
 
 
 async def test_what_cannot_be_started_leaves_nothing_open(tmp_path: Path) -> None:
-    options = AgentOptions(pool="p", setup=Setup(), sys_path=(), cwd=str(tmp_path / "gone"))
+    options = AgentOptions(
+        Settings(pool="p"), setup=Setup(), sys_path=(), cwd=str(tmp_path / "gone")
+    )
     output_relay()  # It is made once for a process.
     before = len(os.listdir("/dev/fd"))  # noqa: PTH208
     for _ in range(5):

@@ -17,6 +17,7 @@ from jetmap.agent.options import AgentOptions
 from jetmap.agent.slot import SKIP_SECONDS, Slot
 from jetmap.agent.watchdogs import JAM_SECONDS
 from jetmap.agent.worker_process import Death, StartError
+from jetmap.settings import Settings
 from jetmap.wire import frames
 from jetmap.wire.messages import ChunkHead, Crash, Ready, Rest, Setup, StartFailed, encode
 from jetmap.worker.progress import Progress
@@ -201,7 +202,7 @@ class Account:
 
 
 def options(**more: Any) -> AgentOptions:
-    return AgentOptions(pool="p", setup=Setup(), sys_path=(), cwd="/", **more)
+    return AgentOptions(Settings(pool="p", **more), setup=Setup(), sys_path=(), cwd="/")
 
 
 class Bench:

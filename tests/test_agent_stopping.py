@@ -11,6 +11,7 @@ import pytest
 
 from jetmap.agent.agent import Agent
 from jetmap.agent.options import AgentOptions
+from jetmap.settings import Settings
 from jetmap.wire.messages import Setup
 from support import FUNCTIONS, Site
 from waiting import turns, wait_until
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_who_stops_waits_for_the_workers_though_the_drain_is_cut_short(place: Site) -> None:
-    options = AgentOptions("default", Setup(tasks=[FUNCTIONS]), tuple(sys.path), str(place.place))
+    options = AgentOptions(Settings(), Setup(tasks=[FUNCTIONS]), tuple(sys.path), str(place.place))
     agent = Agent(await place.connection(), options)
     await agent.start()
     await wait_until(lambda: agent.was_ready, "a worker is ready", 20)

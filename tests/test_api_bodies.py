@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 from typing import Any
@@ -13,25 +12,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetmap.errors import JetmapError, LimitExceeded, Malformed
+from jetmap.settings import LimitSettings
 from jetmap.wire import check
 from jetmap.wire.json_lines import LinesParser
 from jetmap_api import bodies
 from jetmap_api import elements as checks
 from jetmap_api.bodies import json_elements, msgpack_elements
-from jetmap_api.limits import Limits
 from jetmap_api.problems import Problem, problem_of
 from raw_bodies import LIMITS, held, run, values
 
 
-def limits(**changes: int) -> Limits:
-    return dataclasses.replace(LIMITS, **changes)
+def limits(**changes: int) -> LimitSettings:
+    return LIMITS.model_copy(update=changes)
 
 
-def elements(body: bytes, chosen: Limits = LIMITS) -> list[bytes]:
+def elements(body: bytes, chosen: LimitSettings = LIMITS) -> list[bytes]:
     return [bytes(raw) for raw in run(json_elements(body, chosen, held(chosen)))]
 
 
-def refused(body: bytes, chosen: Limits = LIMITS) -> Problem:
+def refused(body: bytes, chosen: LimitSettings = LIMITS) -> Problem:
     with pytest.raises((Problem, JetmapError)) as caught:
         elements(body, chosen)
     return problem_of(caught.value, False)

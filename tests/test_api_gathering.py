@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -13,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jetmap.dispatch.outcomes import Batch
+from jetmap.settings import LimitSettings
 from jetmap.wire.messages import ErrorRecord
 from jetmap_api.answers import ListAnswer
-from jetmap_api.limits import Limits
 from jetmap_api.outcomes import translate
 from jetmap_api.problems import Problem
 from jetmap_api.spool import Gathered, SpooledPipe
@@ -24,8 +23,8 @@ from raw_bodies import LIMITS, held
 pytestmark = pytest.mark.anyio
 
 
-def spool_limits(buffer: int, spool: int) -> Limits:
-    return replace(LIMITS, max_buffer_bytes=buffer, max_spool_bytes=spool)
+def spool_limits(buffer: int, spool: int) -> LimitSettings:
+    return LIMITS.model_copy(update=dict(max_buffer_bytes=buffer, max_spool_bytes=spool))
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 40)), max_size=60), st.integers(1, 100))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import tracemalloc
@@ -14,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetmap.errors import JetmapError
+from jetmap.settings import LimitSettings
 from jetmap_api import splitters
 from jetmap_api.bodies import json_elements, msgpack_elements
-from jetmap_api.limits import Limits
 from jetmap_api.media import Body
 from jetmap_api.problems import Problem, problem_of
 from jetmap_api.splitters import JsonArray, splitter
@@ -33,7 +32,11 @@ def pieces(body: bytes, at: list[int]) -> list[bytes]:
 
 
 def split(
-    media: Body, parts: list[bytes], limits: Limits = LIMITS, size: int = 0, window: int = 4096
+    media: Body,
+    parts: list[bytes],
+    limits: LimitSettings = LIMITS,
+    size: int = 0,
+    window: int = 4096,
 ) -> list[bytes]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(splitters, "GATHER", size)
@@ -45,7 +48,9 @@ def split(
         return found + [bytes(raw) for raw in there.add(b"", False)]
 
 
-def refused(media: Body, parts: list[bytes], limits: Limits = LIMITS, size: int = 0) -> Problem:
+def refused(
+    media: Body, parts: list[bytes], limits: LimitSettings = LIMITS, size: int = 0
+) -> Problem:
     with pytest.raises((Problem, JetmapError)) as caught:
         split(media, parts, limits, size)
     return problem_of(caught.value, False)
@@ -103,7 +108,7 @@ def test_every_type_of_messagepack(step: int) -> None:
     assert split("msgpack", [body[i : i + step] for i in range(0, len(body), step)]) == items
 
 
-def whole_body(media: Body, body: bytes, limits: Limits = LIMITS) -> list[bytes] | Problem:
+def whole_body(media: Body, body: bytes, limits: LimitSettings = LIMITS) -> list[bytes] | Problem:
     """What a body that is read whole gives."""
     try:
         found = (json_elements if media == "json" else msgpack_elements)(body, limits, held(limits))
@@ -253,7 +258,7 @@ def test_nesting_up_to_the_limit_passes() -> None:
 
 @pytest.mark.parametrize("media", ["json", "msgpack", "jsonl"])
 def test_an_item_over_its_size_is_refused_before_it_ends(media: Body) -> None:
-    small = dataclasses.replace(LIMITS, max_item_bytes=100)
+    small = LIMITS.model_copy(update=dict(max_item_bytes=100))
     encoded = {"json": b'[1,"', "msgpack": b"\x92\x01\xdb\x00\x01\x00\x00", "jsonl": b'1\n"'}
     for ending in ([b"x" * 200], [b"x"] * 200):
         problem = refused(media, [encoded[media], *ending], small)
@@ -266,12 +271,12 @@ def test_an_item_over_its_size_is_refused_before_it_ends(media: Body) -> None:
 
 
 def test_a_malformed_item_is_not_called_too_large() -> None:
-    small = dataclasses.replace(LIMITS, max_item_bytes=100)
+    small = LIMITS.model_copy(update=dict(max_item_bytes=100))
     assert refused("json", [b"[1,{nonsense" + b"x" * 200], small).status == 400
 
 
 def test_the_length_of_the_list_is_not_limited() -> None:
-    short = dataclasses.replace(LIMITS, max_list=2, max_body_bytes=10)
+    short = LIMITS.model_copy(update=dict(max_list=2, max_body_bytes=10))
     assert len(split("json", [b"[" + b"1," * 99 + b"1]"], short)) == 100
     assert len(split("msgpack", [b"\xdc\x00\x64" + b"\x01" * 100], short)) == 100
 

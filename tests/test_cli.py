@@ -15,7 +15,7 @@ from house import House, Up
 from jetmap.cli.app import build
 from jetmap.cli.exits import Exit
 from jetmap.cli.options import TABLE
-from jetmap.settings import Settings
+from jetmap.settings import FIELDS
 
 COMMANDS = (
     *("demo", "up", "worker", "api", "map"),
@@ -60,7 +60,7 @@ def test_every_option_has_a_variable_that_is_a_setting(here: Invoke, command: st
     done = here(command, "--help")
     assert done.exit_code == 0
     for option in TABLE:
-        assert option.setting in Settings.model_fields
+        assert option.setting in FIELDS
         if re.search(rf"{option.name}\s", done.stdout):
             assert f"JETMAP_{option.setting.upper()}" in done.stdout
 
@@ -93,13 +93,13 @@ def test_only_the_command_for_a_gateway_needs_the_gateways_code() -> None:
         (["worker", "tasks.py"], Exit.USAGE, "no broker is named, and no `jetmap up` runs in"),
         (["status"], Exit.USAGE, "start `jetmap up TASKS` here first"),
         (["map", "double"], Exit.USAGE, "no broker is named"),
-        (["up", "tasks.py", "--cores", "x"], Exit.USAGE, "--cores is a number of cores"),
+        (["up", "tasks.py", "--cores", "x"], Exit.USAGE, "--cores must be a number of cores"),
         (["up", "tasks.py", "--port", "x"], Exit.USAGE, "--port: must be a whole number"),
         (["up", "tasks.py", "--host", "0.0.0.0"], Exit.USAGE, "--token-file token"),
         (["up", "tasks.py", "--nats-host", "::"], Exit.USAGE, "--nats-password-file nats-password"),
         (["api", "--host", "0.0.0.0"], Exit.USAGE, "--token-file token"),
         (["api", "--nats", "nats://a:b@c"], Exit.USAGE, "a password on the command line"),
-        (["api", "--nats", "localhost"], Exit.USAGE, "--nats is a comma-separated list"),
+        (["api", "--nats", "localhost"], Exit.USAGE, "--nats must be a comma-separated list"),
         (["api", "--token-file", "no"], Exit.USAGE, "names no, which is not a file"),
         (["status", "--config", "no.toml"], Exit.USAGE, "JETMAP_CONFIG names no.toml"),
         (["map", "tasks.py:double", "no.jsonl"], Exit.USAGE, "no.jsonl cannot be read"),

@@ -41,9 +41,13 @@ def test_the_demo_ignores_what_is_configured(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("JETMAP_HOST", "0.0.0.0")
     monkeypatch.setenv("JETMAP_RECYCLE_CHUNKS", "1")
     settings = demo.own(Settings.load(cores="1"))
-    assert (settings.nats_url, settings.host, settings.port) == (None, "127.0.0.1", 0)
-    assert (settings.cores, settings.recycle_chunks) == ("1", None)
-    assert settings.read_token()
+    assert (settings.broker.nats_url, settings.gateway.host, settings.gateway.port) == (
+        None,
+        "127.0.0.1",
+        0,
+    )
+    assert (settings.workers.cores, settings.workers.recycle_chunks) == ("1", None)
+    assert settings.gateway.read_token()
 
 
 def test_a_sample_stands_for_the_whole() -> None:

@@ -40,7 +40,7 @@ def test_check_says_what_is_and_what_is_not(shared_up: Up, house: House) -> None
     assert "chmod 600" in done.stdout
     assert "tasks: " in done.stdout and "@task" in done.stdout
     assert "broker: " in done.stdout
-    assert "JETMAP_NATSURL is no setting: did you mean JETMAP_NATS_URL?" in done.stdout
+    assert "unknown setting JETMAP_NATSURL: did you mean JETMAP_NATS_URL?" in done.stdout
 
 
 def test_another_gateway_finds_the_running_up(shared_up: Up) -> None:

@@ -218,7 +218,7 @@ def test_a_mark_before_settings_and_secrets(
     secret.write_bytes(BOM + b"word\n")
     (tmp_path / "jetmap.toml").write_bytes(BOM + b'cores = "1"\n')
     found = Settings.load(nats_password_file=str(secret))
-    assert (found.cores, found.read_nats_password()) == ("1", "word")
+    assert (found.workers.cores, found.broker.read_nats_password()) == ("1", "word")
     (tmp_path / "jetmap.toml").write_bytes('cores = "1"\n'.encode("utf-16"))
     with pytest.raises(ConfigurationError, match="not UTF-8"):
         Settings.load()

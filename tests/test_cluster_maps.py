@@ -194,7 +194,9 @@ async def test_a_stream_takes_its_items_lazily(cluster: Cluster) -> None:
 async def test_a_slow_reader_holds_back_only_its_own_map(shared: Cluster) -> None:
     async with shared.stream(functions.zeros, [20_000] * 5000) as stream:
         assert (await anext(stream)).ok
-        await wait_until(lambda: stream.done * 20_000 > shared.settings.max_buffer_bytes, "full")
+        await wait_until(
+            lambda: stream.done * 20_000 > shared.settings.limits.max_buffer_bytes, "full"
+        )
         assert await shared.map(functions.empty, range(3000)) == list(range(3000))
         assert stream.done < 2000
         read = 1
@@ -220,7 +222,7 @@ async def test_timeout_of_a_map(cluster: Cluster) -> None:
 
 
 async def test_limits(shared: Cluster, mark: str) -> None:
-    settings = shared.settings.model_copy(update={"max_list": 10})
+    settings = shared.settings.replace(max_list=10)
     async with Cluster(inline=True, settings=settings) as cluster:
         with pytest.raises(LimitExceeded, match="max_list") as caught:
             await cluster.map(functions.is_prime, range(11))

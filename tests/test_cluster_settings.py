@@ -40,12 +40,12 @@ def test_start_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: 
 def test_a_default_that_is_given_beats_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JETMAP_POOL", "other")
     monkeypatch.setenv("JETMAP_START_TIMEOUT", "7")
-    assert Cluster().settings.pool == "other"
-    assert Cluster(pool="default").settings.pool == "default"
-    assert Cluster().settings.start_timeout == 7
-    assert Cluster(start_timeout=60).settings.start_timeout == 60
-    assert Cluster(settings=Settings.load()).settings.start_timeout == 7
-    assert Cluster(settings=Settings.load(), start_timeout=60).settings.start_timeout == 60
+    assert Cluster().settings.broker.pool == "other"
+    assert Cluster(pool="default").settings.broker.pool == "default"
+    assert Cluster().settings.workers.start_timeout == 7
+    assert Cluster(start_timeout=60).settings.workers.start_timeout == 60
+    assert Cluster(settings=Settings.load()).settings.workers.start_timeout == 7
+    assert Cluster(settings=Settings.load(), start_timeout=60).settings.workers.start_timeout == 60
 
 
 CHANGING = """

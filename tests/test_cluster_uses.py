@@ -204,7 +204,7 @@ if __name__ == "__main__":
 
 def test_settings_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JETMAP_MAX_LIST", "3")
-    assert Settings.load().max_list == 3
+    assert Settings.load().limits.max_list == 3
     with nothing_left():
         done = run_python(
             "from functions import empty\n"

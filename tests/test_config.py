@@ -15,7 +15,7 @@ import pytest
 from jetmap.errors import BrokerUnreachable
 from jetmap.nats.auth import Auth
 from jetmap.nats.connection import Connection
-from jetmap.settings import PREFIX, Settings
+from jetmap.settings import FIELDS, PREFIX
 from jetmap.wire.pool_streams import ensure_stream
 from nodes import PASSWORD, START, Node, running, start_nodes
 from waiting import wait_until_sync
@@ -157,7 +157,7 @@ def test_compose_has_what_it_promises() -> None:
 
 def test_compose_speaks_of_settings_and_variables_that_exist() -> None:
     text = COMPOSE.read_text(encoding="utf-8")
-    settings = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    settings = {f"{PREFIX}{name.upper()}" for name in FIELDS}
     assert set(re.findall(r"^ +(JETMAP_\w+):", text, re.M)) <= settings
     start = START.read_text(encoding="utf-8")
     for variable in re.findall(r"^ +(NATS_\w+):", text, re.M):

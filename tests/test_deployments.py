@@ -266,7 +266,7 @@ def test_files_that_hold_something_else(tmp_path: Path, setting: str, text: str,
     given = settings("nats://127.0.0.1:1", **{setting: str(file)})
     # As a worker connects, and as check looks at the file.
     for look in (
-        lambda: asyncio.run(Connection.open(given.servers(), name="w", auth=Auth.of(given))),
+        lambda: asyncio.run(Connection.open(given.broker.servers(), name="w", auth=Auth.of(given))),
         lambda: dict(check.steps(given))["secrets"](),
     ):
         with pytest.raises(ConfigurationError, match=said):

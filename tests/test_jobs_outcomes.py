@@ -13,6 +13,7 @@ from jetmap.jobs import outcomes as module
 from jetmap.jobs import streams
 from jetmap.jobs.outcomes import CACHE_BYTES, Event, OutcomeIndex, Outcomes
 from jetmap.jobs.store import FETCH_MESSAGES
+from jetmap.settings import JobSettings
 from jetmap.wire import subjects
 from jetmap.wire.messages import Format, encode
 from stored_outcomes import (
@@ -36,7 +37,7 @@ async def store(tmp_path: Path) -> AsyncIterator[CountingStore]:
     async with site(tmp_path) as there:
         connection = await there.connection()
         store = CountingStore(connection, POOL)
-        await streams.ensure(connection, store, streams.StoreOptions())
+        await streams.ensure(connection, store, JobSettings())
         yield store
 
 

@@ -16,6 +16,7 @@ from jetmap.agent import agent as agents
 from jetmap.agent.agent import Agent
 from jetmap.agent.options import AgentOptions
 from jetmap.nats.connection import Connection
+from jetmap.settings import Settings
 from jetmap.wire import pool_streams
 from jetmap.wire.messages import Setup
 from support import FUNCTIONS, AgentProcess, Site, executions
@@ -50,7 +51,7 @@ async def two_agents(
     monkeypatch.setattr(pool_streams, "INACTIVE", INACTIVE)
     monkeypatch.setattr(agents, "RENEW_SECONDS", LEASE / 4)
     setup = Setup(tasks=[FUNCTIONS])
-    options = AgentOptions("default", setup, tuple(sys.path), str(place.place), cores=1)
+    options = AgentOptions(Settings(), setup, tuple(sys.path), str(place.place), cores=1)
     async with AsyncExitStack() as stack:
         made = []
         for number in range(2):

@@ -21,7 +21,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from jetmap.settings import Settings
 from nodes import free_ports
 from waiting import wait_until_sync
 
@@ -29,7 +28,6 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:]+)\)")
-LIMIT_ROW = re.compile(r"^\| `(\w+)` \| ([\d,]+)( MiB| GiB)? \|", re.MULTILINE)
 SERVERS = ("jetmap up ", "jetmap worker ", "uvicorn ")
 FIRST_HOST = "10.0.0.5"
 
@@ -218,15 +216,6 @@ def test_every_snippet_is_of_a_kind_that_is_executed() -> None:
     assert {snippet.language for snippet in snippets()} == {"python", "console"}
     for snippet in snippets():
         assert snippet.language == "python" or snippet.text.startswith("$ ")
-
-
-def test_defaults_are_those_of_the_settings() -> None:
-    units = {"": 1, " MiB": 1 << 20, " GiB": 1 << 30}
-    rows = LIMIT_ROW.findall(README.read_text(encoding="utf-8"))
-    assert len(rows) == 8
-    for name, number, unit in rows:
-        default = Settings.model_fields[name].get_default()
-        assert default == int(number.replace(",", "")) * units[unit], name
 
 
 @pytest.mark.parametrize("document", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]))

@@ -17,7 +17,8 @@ ATTACKERS = 400
 SERVER = """
 import asyncio, socket, sys, uvloop
 from jetmap_api.asgi import respond
-from jetmap_api.server import GatewayServer, Timeouts
+from jetmap_api.server import GatewayServer
+from jetmap.settings import LimitSettings
 
 async def app(scope, receive, send):
     await receive()
@@ -26,7 +27,7 @@ async def app(scope, receive, send):
 async def main():
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     print(listener.getsockname()[1], flush=True)
-    await GatewayServer(app, Timeouts(), most=None, grace=1).serve([listener])
+    await GatewayServer(app, LimitSettings(), most=None, grace=1).serve([listener])
 
 uvloop.run(main())
 """

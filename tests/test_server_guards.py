@@ -280,7 +280,7 @@ async def test_the_second_head_of_a_connection_has_its_time_too() -> None:
 
 
 async def test_a_connection_is_kept_for_the_time_of_the_setting() -> None:
-    assert Settings().keep_alive == 75
+    assert Settings().limits.keep_alive == 75
     async with site(keep_alive=0.2, header_timeout=60) as it:
         answer = await it.ask(GET + b"\r\n")
         assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" not in answer

@@ -15,6 +15,7 @@ from jetmap.agent.agent import Agent
 from jetmap.agent.options import AgentOptions
 from jetmap.errors import BrokerUnreachable
 from jetmap.nats.connection import Connection
+from jetmap.settings import Settings
 from jetmap.wire import pool_streams
 from jetmap.wire.messages import Setup
 from support import FUNCTIONS, Site
@@ -66,7 +67,7 @@ async def test_a_worker_that_gets_ready_while_the_broker_is_frozen(
     place: Site, connection: Connection
 ) -> None:
     options = AgentOptions(
-        "default", Setup(tasks=[FUNCTIONS]), tuple(sys.path), str(place.place), cores=1
+        Settings(), Setup(tasks=[FUNCTIONS]), tuple(sys.path), str(place.place), cores=1
     )
     agent = Agent(connection, options)
     try:

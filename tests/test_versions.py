@@ -21,6 +21,7 @@ from jetmap.dispatch import agent_tracker
 from jetmap.dispatch.agent_tracker import AgentTracker
 from jetmap.dispatch.roster import Roster
 from jetmap.functions.locating import resolve
+from jetmap.settings import Settings
 from jetmap.wire import versions
 from jetmap.wire.messages import FunctionRef, Presence
 from support import HERE, Site, run_python
@@ -130,7 +131,9 @@ def test_offers_of_different_pythons_have_different_names(monkeypatch: pytest.Mo
     nothing: Any = None
 
     def name(trust: bool) -> str:
-        made = agent_offer.Offer(nothing, AgentOptions("p", Setup(trust=trust), (), "/"))
+        made = agent_offer.Offer(
+            nothing, AgentOptions(Settings(pool="p"), Setup(trust=trust), (), "/")
+        )
         made.take(Ready([FunctionInfo("f")], "s", []))
         return made.name
 

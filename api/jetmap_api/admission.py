@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jetmap.dispatch.memory import ELEMENT_BYTES, Memory
+from jetmap.settings import LimitSettings
 
-from .limits import Limits
 from .problems import RETRY_AFTER, Problem, over_limit
 
 if TYPE_CHECKING:
@@ -26,10 +26,11 @@ class Admission:
     """arriving: requests whose map is not opened yet. items: of the lists of open requests.
     spooled: bytes in temporary files."""
 
-    __slots__ = ("arriving", "items", "limits", "spooled")
+    __slots__ = ("arriving", "items", "limits", "memory_budget", "spooled")
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: LimitSettings) -> None:
         self.limits = limits
+        self.memory_budget = limits.memory_budget()
         self.arriving = 0
         self.items = 0
         self.spooled = 0
@@ -78,13 +79,13 @@ class Hold:
 
     def add(self, size: int) -> None:
         """So many bytes more. Raises Problem: 503, or 413 where all of the memory is too little."""
-        if self._memory.used + size > self._admission.limits.max_memory_bytes:
+        if self._memory.used + size > self._admission.memory_budget:
             raise self._full(size)
         self.force(size)
 
     def take(self, size: int) -> bool:
         """Adds the bytes if there is room."""
-        if self._memory.used + size > self._admission.limits.max_memory_bytes:
+        if self._memory.used + size > self._admission.memory_budget:
             return False
         self.force(size)
         return True
@@ -160,7 +161,7 @@ class Hold:
         self.size = self.items = self.spooled = 0
 
     def _full(self, size: int) -> Problem:
-        limit = self._admission.limits.max_memory_bytes
+        limit = self._admission.memory_budget
         if self.size + size > limit:
             return over_limit(
                 f"the body takes {self.size + size} bytes of memory or more, with its items: "

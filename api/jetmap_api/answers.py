@@ -7,11 +7,11 @@ from typing import Any, Protocol
 
 import msgspec
 
+from jetmap.settings import LimitSettings
 from jetmap.wire.messages import ErrorRecord, Format
 
 from .admission import Hold
 from .asgi import Header, Send
-from .limits import Limits
 from .media import CONTENT_TYPES
 from .outcomes import Outcomes, Translated, translate
 from .problems import error_record, item_problem
@@ -42,7 +42,7 @@ class ListAnswer:
     """
 
     def __init__(
-        self, format: Format, limits: Limits, hold: Hold, *, collect: bool, debug: bool
+        self, format: Format, limits: LimitSettings, hold: Hold, *, collect: bool, debug: bool
     ) -> None:
         self.headers: list[Header] = []  # more of them
         self._format = format

@@ -28,7 +28,6 @@ from .asgi import REASON, App, Header, Message, Receive, Scope, Send
 from .dependency import HINT, find_cluster
 from .front import Front
 from .jobs import Endpoint, JobsEndpoints
-from .limits import Limits
 from .login import Login
 from .maps import Maps
 from .methods import allow, methods_of, options_headers
@@ -67,12 +66,12 @@ def create_app(cluster: Cluster | None = None, settings: Settings | None = None)
     """
     if settings is None:
         settings = Settings.load()
-    token = settings.read_token()
-    if settings.listens_beyond_loopback and token is None:
+    token = settings.gateway.read_token()
+    if settings.gateway.listens_beyond_loopback and token is None:
         raise ConfigurationError(
             [
-                f"host {settings.host} is reached by others: set token_file to a file that holds "
-                "a secret of your choice (JETMAP_TOKEN_FILE), or listen on 127.0.0.1"
+                f"host {settings.gateway.host} can be reached from other hosts: set token_file "
+                "(JETMAP_TOKEN_FILE) to a file with a secret of your choice, or listen on 127.0.0.1"
             ]
         )
     return Gateway(cluster, settings, token)
@@ -87,7 +86,7 @@ class Gateway(FastAPI):
             version=jetmap.__version__,
             description=DESCRIPTION,
             lifespan=_lifespan_for(cluster, settings),
-            exception_handlers=_handlers(settings.debug),
+            exception_handlers=_handlers(settings.gateway.debug),
             docs_url=None,  # ours needs nothing from the internet
             redoc_url=None,
             redirect_slashes=False,  # a redirect loses bodies, and knows no proxy
@@ -97,21 +96,21 @@ class Gateway(FastAPI):
         self._settings = settings
         self._token = token
         self._signer = None if token is None else Signer(token)
-        self.state.admission = Admission(Limits.of(settings))
+        self.state.admission = Admission(settings.limits)
         self.state.requests = Requests()
-        self.state.lines = RequestLines(settings.access_log)
+        self.state.lines = RequestLines(settings.gateway.access_log)
         self.state.refusals = Refusals(self.state.requests, self.state.lines)
-        self._maps = Maps(self._cluster, self.state.admission, settings.debug)
-        self._jobs = JobsEndpoints(self._cluster, self.state.admission, settings.debug)
+        self._maps = Maps(self._cluster, self.state.admission, settings.gateway.debug)
+        self._jobs = JobsEndpoints(self._cluster, self.state.admission, settings.gateway.debug)
         self.router.routes += [
             Route("/map/{function}", self._maps, methods=["POST"], name="map"),
             Route(
                 "/jobs/{name}/events/address",
-                Endpoint(EventsAddress(self._cluster, self._signer), settings.debug),
+                Endpoint(EventsAddress(self._cluster, self._signer), settings.gateway.debug),
                 methods=["POST"],
             ),
             *self._jobs.routes(),
-            *Login(token, self._signer, settings.session_ttl).routes(),
+            *Login(token, self._signer, settings.gateway.session_ttl).routes(),
             *Pages(self._functions, token is not None).routes(),
         ]
         self._add_routes()
@@ -138,16 +137,19 @@ class Gateway(FastAPI):
         if self._token is not None and self._signer is not None:
             app = TokenCheck(app, self._token, self._signer)
         # Beyond loopback it has names that nobody told it, and always a token.
-        if self._settings.allowed_hosts or not self._settings.listens_beyond_loopback:
-            app = HostCheck(app, self._settings.allowed_hosts)
-        app = Front(app, self._settings.root_path)
+        if (
+            self._settings.gateway.allowed_hosts
+            or not self._settings.gateway.listens_beyond_loopback
+        ):
+            app = HostCheck(app, self._settings.gateway.allowed_hosts)
+        app = Front(app, self._settings.gateway.root_path)
         if self.user_middleware:
             app = _Stopping(app)
-        if self._settings.cors_origins:
+        if self._settings.gateway.cors_origins:
             # Outside of everything: a page may read why it was refused, whoever refuses it.
             app = CORSMiddleware(
                 app,
-                allow_origins=self._settings.cors_origins,
+                allow_origins=self._settings.gateway.cors_origins,
                 allow_methods=CORS_METHODS,
                 allow_headers=CORS_HEADERS,
                 expose_headers=CORS_EXPOSED,

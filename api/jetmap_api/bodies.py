@@ -9,6 +9,7 @@ import asyncio
 
 import msgspec
 
+from jetmap.settings import LimitSettings
 from jetmap.wire.arrays import length
 
 from .admission import Hold
@@ -16,7 +17,6 @@ from .arrival import Arrival, Framing
 from .asgi import Receive
 from .disconnect import Departure
 from .elements import check_count, json_piece
-from .limits import Limits
 from .problems import Problem, over_limit
 from .splitters import Elements, JsonArray, MsgpackArray
 
@@ -28,7 +28,7 @@ SLICE = 64 * 1024
 
 
 async def read_body(
-    receive: Receive, departure: Departure, framing: Framing, limits: Limits, hold: Hold
+    receive: Receive, departure: Departure, framing: Framing, limits: LimitSettings, hold: Hold
 ) -> bytes:
     """The whole body, which is held; twice, if it is larger than PIECE, for it is copied when it
     is put together and when it is split. Raises Problem: 413 or 503, before it is sent where its
@@ -56,7 +56,7 @@ async def read_body(
     return b"".join(parts)
 
 
-async def json_elements(body: bytes, limits: Limits, hold: Hold) -> Elements:
+async def json_elements(body: bytes, limits: LimitSettings, hold: Hold) -> Elements:
     """The raw elements of a JSON array that is held already; they are held in its place.
 
     Raises Problem: 400 with the position, 413, 429 or 503.
@@ -77,7 +77,7 @@ async def json_elements(body: bytes, limits: Limits, hold: Hold) -> Elements:
     return elements
 
 
-async def msgpack_elements(body: bytes, limits: Limits, hold: Hold) -> Elements:
+async def msgpack_elements(body: bytes, limits: LimitSettings, hold: Hold) -> Elements:
     """As ``json_elements``, of a MessagePack array."""
     count = length(body)
     if count <= len(body):
@@ -94,7 +94,7 @@ async def msgpack_elements(body: bytes, limits: Limits, hold: Hold) -> Elements:
     return elements
 
 
-def _body_too_large(size: int, limits: Limits) -> Problem:
+def _body_too_large(size: int, limits: LimitSettings) -> Problem:
     return over_limit(
         f"the body is {size} bytes or more; {limits.max_body_bytes} is the limit "
         "(max_body_bytes): send JSON lines, which may be of any length",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from jetmap.errors import Malformed
+from jetmap.settings import LimitSettings
 from jetmap.wire.arrays import header
 from jetmap.wire.check import (
     deeper_than,
@@ -20,7 +21,6 @@ from jetmap.wire.check import (
 )
 from jetmap.wire.json_lines import item_too_large
 
-from .limits import Limits
 from .media import USE_JSON
 from .problems import Problem, malformed, over_limit
 from .rawmsgpack import Fault, find_fault
@@ -33,7 +33,7 @@ _decode_msgpack = msgspec.msgpack.Decoder().decode
 
 
 def check_msgpack(
-    elements: Sequence[bytes | msgspec.Raw], some: bytes, first: int, at: int, limits: Limits
+    elements: Sequence[bytes | msgspec.Raw], some: bytes, first: int, at: int, limits: LimitSettings
 ) -> None:
     """Checks encoded items. some: all of them. first: the first one's index; at: its position in
     the body. Raises Malformed, with the position."""
@@ -66,13 +66,13 @@ def check_msgpack(
         raise too_deep(at + (fault.position if fault else 0), limits.max_depth)
 
 
-def too_deep_msgpack(some: bytes, at: int, limits: Limits) -> Malformed:
+def too_deep_msgpack(some: bytes, at: int, limits: LimitSettings) -> Malformed:
     """Of items that cannot be skipped, the first of them ``at`` this position in the body."""
     fault = find_fault(some, limits.max_depth)
     return too_deep(at, limits.max_depth) if fault is None else _located(fault, at, limits)
 
 
-def json_piece(piece: bytes, offset: int, first: int, limits: Limits) -> list[msgspec.Raw]:
+def json_piece(piece: bytes, offset: int, first: int, limits: LimitSettings) -> list[msgspec.Raw]:
     """The checked elements of one array. offset: of the piece in the body; first: its index."""
     position = utf8_error(piece)
     if position is not None:
@@ -94,7 +94,7 @@ def json_piece(piece: bytes, offset: int, first: int, limits: Limits) -> list[ms
     return elements
 
 
-def check_sizes(elements: list[msgspec.Raw], size: int, first: int, limits: Limits) -> None:
+def check_sizes(elements: list[msgspec.Raw], size: int, first: int, limits: LimitSettings) -> None:
     check_count(first + len(elements), limits)
     # every other element takes a byte at least
     if size - len(elements) <= limits.max_item_bytes:
@@ -105,7 +105,7 @@ def check_sizes(elements: list[msgspec.Raw], size: int, first: int, limits: Limi
             raise item_too_large(index, nbytes, limits.max_item_bytes)
 
 
-def check_count(count: int, limits: Limits) -> None:
+def check_count(count: int, limits: LimitSettings) -> None:
     if count > limits.max_list:
         raise over_limit(
             f"the list has more than {limits.max_list} items (max_list): "
@@ -119,14 +119,14 @@ def not_a_list(exc: Exception) -> Problem:
     return malformed(f"the body is no array ({exc}): {USE_JSON}", position=0)
 
 
-def _located(fault: Fault, at: int, limits: Limits) -> Malformed:
+def _located(fault: Fault, at: int, limits: LimitSettings) -> Malformed:
     position = at + fault.position
     if fault.kind == "utf8":
         return not_utf8(position)
     return too_deep(position, limits.max_depth)
 
 
-def _wrong_item(exc: Exception, index: int, at: int, limits: Limits) -> Malformed:
+def _wrong_item(exc: Exception, index: int, at: int, limits: LimitSettings) -> Malformed:
     """at: the item's position in the body."""
     if isinstance(exc, RecursionError):
         return too_deep(at, limits.max_depth)

@@ -89,7 +89,7 @@ class JobsEndpoints:
         try:
             hold.add(PASSING_BYTES)
             upload = await begin(cluster, name, request)
-            limits = self._limits.on(cluster)
+            limits = self._limits.fitting(cluster.max_item)
             record = await store(upload, request, receive, departure, limits)
         finally:
             hold.close()

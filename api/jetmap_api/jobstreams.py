@@ -14,13 +14,13 @@ import msgspec
 
 from jetmap.errors import JetmapError, JobEnded, JobError
 from jetmap.jobs.record import check_readable
+from jetmap.settings import LimitSettings
 from jetmap.wire import arrays
 from jetmap.wire.messages import Format
 
 from .admission import Hold
 from .asgi import Header, Send
 from .heartbeats import Beat, Heartbeats
-from .limits import Limits
 from .outcomes import Outcomes, Translated, translate
 from .problems import Problem, bad_parameter, error_record, job_ended, problem_of
 from .spool import Gathered
@@ -204,7 +204,13 @@ async def lines(
 
 
 async def packed(
-    jobs: Jobs, record: Record, start: int, wait: float, limits: Limits, hold: Hold, debug: bool
+    jobs: Jobs,
+    record: Record,
+    start: int,
+    wait: float,
+    limits: LimitSettings,
+    hold: Hold,
+    debug: bool,
 ) -> AsyncGenerator[bytes, None]:
     """``{"start", "values": […], "errors": […], "missing": [[a, b], …], "next"}`` in MessagePack.
 

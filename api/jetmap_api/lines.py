@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from jetmap.settings import LimitSettings
 from jetmap.wire.json_lines import LinesParser
 
 from .admission import Hold
 from .arrival import Arrival, Framing
 from .asgi import Receive
 from .disconnect import Departure
-from .limits import Limits
 from .spool import SpooledPipe
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class LinesBody:
         framing: Framing,
         feed: Feed,
         departure: Departure,
-        limits: Limits,
+        limits: LimitSettings,
         hold: Hold,
     ) -> None:
         self.complete = False

@@ -91,7 +91,7 @@ class Maps:
         departure: Departure,
     ) -> ListAnswer | None:
         """A body that is read and checked whole before anything runs."""
-        limits = self._limits.on(cluster)
+        limits = self._limits.fitting(cluster.max_item)
         body = await read_body(receive, departure, request.framing, limits, hold)
         format = request.format
         split = json_elements if format == "json" else msgpack_elements
@@ -115,7 +115,7 @@ class Maps:
         hold.add(PASSING_BYTES)
         feed = Feed("json")
         run = await self._open(cluster, name, feed, request, hold)
-        limits = self._limits.on(cluster)
+        limits = self._limits.fitting(cluster.max_item)
         body = LinesBody(receive, request.framing, feed, departure, limits, hold)
         try:
             return await self._answer(run, request, hold, body, send, departure)

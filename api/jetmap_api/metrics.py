@@ -127,7 +127,7 @@ class _Admitted(Collector):
             ("spool_bytes", "Bytes of unread results and bodies in files.", admission.spooled),
             ("max_open_maps", "The setting.", limits.max_open_maps),
             ("max_items", "The setting.", limits.max_items),
-            ("max_memory_bytes", "The setting.", limits.max_memory_bytes),
+            ("max_memory_bytes", "The setting.", admission.memory_budget),
             ("max_total_spool_bytes", "The setting.", limits.max_total_spool_bytes),
         ):
             yield GaugeMetricFamily(f"jetmap_{name}", text, value)

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from jetmap.errors import JetmapError, JobsUnavailable, MapTimeout, StoreFull
+from jetmap.settings import LimitSettings
 
 from .admission import PASSING_BYTES, Hold
 from .answers import ListAnswer
@@ -22,7 +23,6 @@ from .asgi import Receive, Scope, Send
 from .disconnect import Departure
 from .jobdocuments import accepted, as_format
 from .jobstreams import Follower, incomplete
-from .limits import Limits
 from .outcomes import Outcomes
 from .request import JobRequest, MapRequest, Preference, job_of_map
 from .uploads import begin, store
@@ -80,12 +80,12 @@ class Preferred:
         receive: Receive,
         send: Send,
         departure: Departure,
-        limits: Limits,
+        limits: LimitSettings,
         debug: bool,
     ) -> ListAnswer | None:
         """Returns the answer, or has sent 202."""
         loop = asyncio.get_running_loop()
-        most = limits.on(self._cluster)
+        most = limits.fitting(self._cluster.max_item)
         record = await store(self._upload, self._job, receive, departure, most)
         self._hold.give(PASSING_BYTES)
         begun = loop.time()
@@ -108,7 +108,7 @@ class Preferred:
                 task.add_done_callback(_removals.discard)
 
     async def _gather(
-        self, record: Record, until: float, limits: Limits, debug: bool
+        self, record: Record, until: float, limits: LimitSettings, debug: bool
     ) -> ListAnswer | None:
         """The answer that the map would give; None: not in time."""
         request = self._request

@@ -9,17 +9,16 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Protocol
 
 import msgpack
 import msgspec
 
+from jetmap.settings import LimitSettings
 from jetmap.wire.check import depth_error, located, syntax, too_deep
 from jetmap.wire.json_lines import LinesParser, item_too_large
 
 from .elements import check_msgpack, json_piece, too_deep_msgpack
-from .limits import Limits
 from .media import USE_JSON, Body
 from .problems import malformed
 
@@ -39,7 +38,7 @@ class Splitter(Protocol):
     def add(self, data: bytes, more: bool) -> Elements: ...
 
 
-def splitter(body: Body, limits: Limits) -> Splitter:
+def splitter(body: Body, limits: LimitSettings) -> Splitter:
     """For a body of this media type, of any length."""
     if body == "jsonl":
         return LinesParser(limits.max_item_bytes, limits.max_depth)
@@ -49,8 +48,8 @@ def splitter(body: Body, limits: Limits) -> Splitter:
 class JsonArray:
     """A JSON array."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = replace(limits, max_list=sys.maxsize)
+    def __init__(self, limits: LimitSettings) -> None:
+        self._limits = limits.model_copy(update={"max_list": sys.maxsize})
         self._gathered: list[bytes] = []
         self._new = 0
         self._tail = b""
@@ -219,7 +218,7 @@ def _scan(data: bytes, start: int, depth: int, inside: bool) -> tuple[int, int]:
 class MsgpackArray:
     """A MessagePack array."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: LimitSettings) -> None:
         self._limits = limits
         self._gathered: list[bytes] = []
         self._new = 0

@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Iterator
 from typing import IO
 
+from jetmap.settings import LimitSettings
 from jetmap.wire.arrays import body as array_body
 from jetmap.wire.arrays import concatenate, header
 from jetmap.wire.messages import Format
 
 from .admission import Hold
-from .limits import Limits
 from .outcomes import Outcomes
 from .problems import Problem, over_limit
 
@@ -49,7 +49,7 @@ class SpooledPipe:
     waits: whoever puts sees to the limit of all files together, by putting no more.
     """
 
-    def __init__(self, limits: Limits, hold: Hold, *, waits: bool = False) -> None:
+    def __init__(self, limits: LimitSettings, hold: Hold, *, waits: bool = False) -> None:
         self._limits = limits
         self._hold = hold
         self._spool = hold.force_spool if waits else hold.spool
@@ -165,7 +165,7 @@ class Gathered:
     """The values of a whole map, in whatever order they come, as one list in input order. What
     it takes is given back with the request's hold."""
 
-    def __init__(self, format: Format, limits: Limits, hold: Hold) -> None:
+    def __init__(self, format: Format, limits: LimitSettings, hold: Hold) -> None:
         self.count = 0
         self._format = format
         self._limits = limits
@@ -247,7 +247,7 @@ class Gathered:
             self._file.close()
 
 
-def spool_full(limits: Limits) -> Problem:
+def spool_full(limits: LimitSettings) -> Problem:
     return over_limit(
         f"results that were not read yet take more than {limits.max_spool_bytes} bytes "
         "(max_spool_bytes): read the answer while sending the body, or send fewer items",

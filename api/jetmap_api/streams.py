@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from jetmap.settings import LimitSettings
 from jetmap.wire.arrays import split
 from jetmap.wire.messages import Format
 
@@ -16,7 +17,6 @@ from .admission import Hold
 from .answers import Map, first_of
 from .asgi import Header, Send
 from .disconnect import Departure
-from .limits import Limits
 from .media import CONTENT_TYPES, Answer
 from .outcomes import Outcomes, translate
 from .problems import STOPPING, Problem, error_record, item_problem, problem_of
@@ -108,7 +108,7 @@ class Stream:
         send: Send,
         style: Lines | Events,
         departure: Departure,
-        limits: Limits,
+        limits: LimitSettings,
         hold: Hold,
         *,
         fail: bool,

@@ -8,11 +8,12 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from jetmap.settings import LimitSettings
+
 from .arrival import Arrival
 from .asgi import Receive
 from .disconnect import Departure
 from .keywords import check_kwargs
-from .limits import Limits
 from .request import JobRequest
 from .splitters import splitter
 
@@ -49,7 +50,11 @@ async def begin(cluster: Cluster, function: str, request: JobRequest) -> Upload:
 
 
 async def store(
-    upload: Upload, request: JobRequest, receive: Receive, departure: Departure, limits: Limits
+    upload: Upload,
+    request: JobRequest,
+    receive: Receive,
+    departure: Departure,
+    limits: LimitSettings,
 ) -> Record:
     """Stores the whole body; returns the job once all is durable.
 
@@ -75,7 +80,11 @@ async def abort(upload: Upload) -> None:
 
 
 async def _read(
-    upload: Upload, request: JobRequest, receive: Receive, departure: Departure, limits: Limits
+    upload: Upload,
+    request: JobRequest,
+    receive: Receive,
+    departure: Departure,
+    limits: LimitSettings,
 ) -> None:
     split = splitter(request.body, limits)
     arrival = Arrival(

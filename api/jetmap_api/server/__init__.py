@@ -1,6 +1,5 @@
 """The gateway's HTTP/1.1 server: uvicorn's, with connections of our own (decision 0010)."""
 
 from .serving import GatewayServer
-from .timeouts import Timeouts
 
-__all__ = ["GatewayServer", "Timeouts"]
+__all__ = ["GatewayServer"]

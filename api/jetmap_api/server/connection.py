@@ -49,7 +49,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, guard: Guard, config: Config, state: ServerState, app_state: Any) -> None:
         self._guard = guard
         self._waiting = guard.waiting
-        self._timeouts = guard.timeouts
+        self._limits = guard.limits
         self._app = config.loaded_app
         self._root_path = config.root_path
         self._state = state
@@ -58,7 +58,7 @@ class Connection(asyncio.Protocol):
         self._parser: Any = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport
         self._addresses: tuple[Any, Any] = (None, None)
-        self._overhead = Overhead(guard.timeouts.max_header_bytes)
+        self._overhead = Overhead(guard.limits.max_header_bytes)
         # The request whose head arrives, the one whose body does, and the one that is answered.
         self._url = b""
         self._headers: list[Header] = []
@@ -145,7 +145,7 @@ class Connection(asyncio.Protocol):
             return
         if self._current is None:
             self._waiting.idle.discard(self)
-        limit = self._timeouts.max_header_bytes
+        limit = self._limits.max_header_bytes
         if size > limit and self._in_head:
             for at in range(0, size, limit):
                 self._feed(data[at : at + limit])
@@ -212,7 +212,7 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         parser, headers = self._parser, self._headers
-        limit = self._timeouts.max_header_bytes
+        limit = self._limits.max_header_bytes
         if self._overhead.bytes + self._piece > limit and self._head_size() > limit:
             raise self._too_large(True)
         self._in_head = self._begun = False
@@ -411,7 +411,7 @@ class Connection(asyncio.Protocol):
     def _drop(self, size: int) -> None:
         """Bytes that nobody wants: they are dropped, so that the client comes to read."""
         self._dropped += size
-        most = MAX_LINGER if self._refused or self._ending else self._timeouts.max_body_bytes
+        most = MAX_LINGER if self._refused or self._ending else self._limits.max_body_bytes
         if self._dropped > most:
             self.abort()
 
@@ -469,7 +469,7 @@ class Connection(asyncio.Protocol):
         return len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
 
     def _too_large(self, in_head: bool) -> Problem:
-        limit = self._timeouts.max_header_bytes
+        limit = self._limits.max_header_bytes
         setting = "max_header_bytes"
         if not in_head:
             detail = f"its chunk extensions or trailers take more than {limit} bytes ({setting})"

@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from jetmap.settings import LimitSettings
 from jetmap_api.problems import Problem
 
-from .timeouts import Timeouts
 from .waiting import Waiting
 
 if TYPE_CHECKING:
@@ -46,16 +46,16 @@ class Guard:
     what it is refused for.
     """
 
-    def __init__(self, timeouts: Timeouts, most: int, on_refusal: OnRefusal) -> None:
+    def __init__(self, limits: LimitSettings, most: int, on_refusal: OnRefusal) -> None:
         self.on_refusal = on_refusal
-        self.timeouts = timeouts
+        self.limits = limits
         self.most = most
         self.closed_silent = 0  # connections closed in favour of new ones, for tests and logs
         self.waiting: Waiting[Connection] = Waiting(
-            header_timeout=timeouts.header_timeout,
-            keep_alive=timeouts.keep_alive,
-            body_idle_timeout=timeouts.body_idle_timeout,
-            send_timeout=timeouts.send_timeout,
+            header_timeout=limits.header_timeout,
+            keep_alive=limits.keep_alive,
+            body_idle_timeout=limits.body_idle_timeout,
+            send_timeout=limits.send_timeout,
             linger=LINGER,
         )
 
@@ -76,7 +76,7 @@ class Guard:
         for connection in waiting.closing.pop_overdue(now):
             connection.abort()
         for connection in waiting.dropped.pop_overdue(now):
-            if connection.has_sent(self.timeouts.min_body_rate * waiting.dropped.patience):
+            if connection.has_sent(self.limits.min_body_rate * waiting.dropped.patience):
                 waiting.dropped.add(connection, now)
             else:
                 connection.abort()

@@ -10,9 +10,10 @@ from typing import Any
 
 import uvicorn
 
+from jetmap.settings import LimitSettings
+
 from .connection import Connection
 from .guard import Guard, OnRefusal, connections_allowed
-from .timeouts import Timeouts
 
 
 class GatewayServer(uvicorn.Server):
@@ -25,13 +26,13 @@ class GatewayServer(uvicorn.Server):
     def __init__(
         self,
         app: Any,
-        timeouts: Timeouts,
+        limits: LimitSettings,
         *,
         most: int | None,
         grace: int,
         on_refusal: OnRefusal = lambda client, problem: None,
     ) -> None:
-        self.guard = Guard(timeouts, connections_allowed(most), on_refusal)
+        self.guard = Guard(limits, connections_allowed(most), on_refusal)
         super().__init__(
             uvicorn.Config(
                 app,

@@ -99,7 +99,7 @@ class Agent:
         self._options = options = replace(options, host=options.host or socket.gethostname())
         self._inbox = connection.inbox(self.id)
         setup = _within(connection.room, options.setup)
-        self._warm_ups = WarmUps(options.start_timeout)
+        self._warm_ups = WarmUps(options.workers.start_timeout)
         self._imports = Imports(setup.modules)
         self._slots = [
             Slot(number, cpu, options, setup, self, start, self._warm_ups)
@@ -449,7 +449,7 @@ class Agent:
         held.unwanted = True
         slot = next((slot for slot in self._slots if slot.has(held)), None)
         if slot is not None:
-            slot.stop(held, self._options.withdraw_grace)
+            slot.stop(held, self._options.settings.chunks.withdraw_grace)
         else:
             self._claims.refuse(held)
             await self._release(held, TERM)
@@ -529,7 +529,7 @@ class Agent:
             logger.warning("map %s: its caller is gone; its chunk is dropped", held.head.map)
             await self._withdraw(held)
         await self._intake.check(now)
-        if self._options.embedded or self._options.reload:
+        if self._options.embedded or self._options.workers.reload:
             changed = [p for p, at in self._files.items() if _modified(p) != at]
             if changed:
                 logger.info("%s changed: the workers are replaced", ", ".join(changed))

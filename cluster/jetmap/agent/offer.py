@@ -44,16 +44,10 @@ class Offer:
         self.name = ""
         self.rank = 0
         self.epoch = ""
-        self.version = options.version or ""
+        self.version = options.workers.version or ""
         self.functions: dict[str, FunctionInfo] = {}
         self._connection = connection
         self._options = options
-        self._stream = pool_streams.StreamOptions(
-            storage=options.work_storage,  # type: ignore[arg-type]
-            replicas=options.work_replicas,
-            max_messages=options.work_max_messages,
-            max_bytes=options.work_max_bytes,
-        )
         self._written = ("", "")  # Name and epoch as last written to the bucket.
         self._last_error = ""
         self._changing = asyncio.Lock()
@@ -61,7 +55,7 @@ class Offer:
     async def find_stream(self, patience: float = 0.0) -> None:
         """Create the work stream if it is missing. Raises BrokerUnreachable, TopologyMismatch."""
         self.epoch = await pool_streams.ensure_stream(
-            self._connection, self._options.pool, self._stream, patience=patience
+            self._connection, self._options.pool, self._options.settings.stream, patience=patience
         )
 
     async def find_consumers(self) -> None:
@@ -78,7 +72,7 @@ class Offer:
         An embedded offer grows under one name; elsewhere a new version is another offer.
         """
         functions = {function.name: function for function in ready.functions}
-        version = self._options.version or ready.source
+        version = self._options.workers.version or ready.source
         renamed = not self.name or (version != self.version and not self._options.embedded)
         known = len(self.functions)
         self.functions = functions if renamed else self.functions | functions

@@ -48,12 +48,12 @@ class Recycling:
 
     def has_served(self, chunks: int) -> bool:
         """Whether a worker has ended as many chunks as it may."""
-        limit = self._options.recycle_chunks
+        limit = self._options.workers.recycle_chunks
         return limit is not None and chunks >= limit
 
     def is_spent(self, worker: WorkerProcess, chunks: int, born: float) -> bool:
         """Whether a worker has served long enough."""
-        age, size = self._options.recycle_age, self._options.recycle_memory
+        age, size = self._options.workers.recycle_age, self._options.workers.recycle_memory
         if self.has_served(chunks) or (age is not None and time.monotonic() - born >= age):
             return True
         return size is not None and worker.memory() >= size

@@ -101,7 +101,7 @@ class Slot:
         self.is_ready = False
         self._options = options
         self._supervisor = supervisor
-        self._warm_ups = warm_ups or WarmUps(options.start_timeout)
+        self._warm_ups = warm_ups or WarmUps(options.workers.start_timeout)
         self._start = partial(start, options, cpu, setup)
         self._recycling = Recycling(options, self._start, self._on_start_failed)
         self._worker: WorkerProcess | None = None
@@ -396,7 +396,7 @@ class Slot:
             if expired:
                 why = (
                     f"the import of {importing.home} did not end within "
-                    f"{self._options.start_timeout:g} s (start_timeout)"
+                    f"{self._options.workers.start_timeout:g} s (start_timeout)"
                 )
             files = [importing.file] if importing.file else []
             await self._supervisor.on_import_failed(Broken(importing.home, why, files), fatal=True)
@@ -416,7 +416,7 @@ class Slot:
             self._import_timer = None
         if importing.home:
             loop = asyncio.get_running_loop()
-            patience = self._options.start_timeout
+            patience = self._options.workers.start_timeout
             self._import_timer = loop.call_later(patience, self._on_import_timeout)
 
     def _on_import_timeout(self) -> None:
@@ -448,7 +448,7 @@ class Slot:
             # The request was meant for the chunk before. (A chunk that saw it is handed back.)
             progress.ask_to_stop(False)
         if held.unwanted:
-            self.stop(held, self._options.withdraw_grace)
+            self.stop(held, self._options.settings.chunks.withdraw_grace)
 
     def _on_overrun(self, entry: QueueEntry) -> None:
         """Send the items behind the one in progress elsewhere: the chunk's budget is spent."""

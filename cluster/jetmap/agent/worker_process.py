@@ -123,7 +123,7 @@ class WorkerProcess:
                     output_fd=relay.target,
                     cpu=cpu,
                     mark=mark,
-                    nice=options.nice,
+                    nice=options.workers.nice,
                 )
             undo.callback(process.wait)
             undo.callback(process.kill)

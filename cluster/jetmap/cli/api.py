@@ -36,14 +36,18 @@ def api(settings: Settings) -> None:
         raise ConfigurationError(problems)
     settings = with_broker(settings)
     inherited = tether.inherited_socket()
-    with listen(settings.host, settings.port) if inherited is None else _adopt(inherited) as sock:
+    with (
+        listen(settings.gateway.host, settings.gateway.port)
+        if inherited is None
+        else _adopt(inherited) as sock
+    ):
         import uvloop
 
         raise typer.Exit(
             run_heeding(
                 serve(settings, sock, inherited is None),
                 uvloop.new_event_loop,
-                patience=settings.grace + LEAVE_SECONDS,
+                patience=settings.workers.grace + LEAVE_SECONDS,
             )
         )
 
@@ -51,7 +55,7 @@ def api(settings: Settings) -> None:
 async def serve(settings: Settings, sock: socket.socket, announce: bool) -> int:
     """Answers requests until a signal; returns the exit code. announce: say where."""
     from jetmap_api import create_app
-    from jetmap_api.server import GatewayServer, Timeouts
+    from jetmap_api.server import GatewayServer
     from jetmap_api.server.guard import raise_descriptor_limit
 
     raise_descriptor_limit()
@@ -65,9 +69,9 @@ async def serve(settings: Settings, sock: socket.socket, announce: bool) -> int:
         app = create_app(cluster, settings)
         server = GatewayServer(
             app,
-            Timeouts.of(settings),
-            most=settings.max_connections,
-            grace=max(1, math.ceil(settings.grace)),
+            settings.limits,
+            most=settings.limits.max_connections,
+            grace=max(1, math.ceil(settings.workers.grace)),
             on_refusal=app.state.refusals,
         )
         if announce:

@@ -10,9 +10,8 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from jetmap.client.session import work_options
 from jetmap.errors import ConfigurationError, JetmapError, TopologyMismatch
-from jetmap.jobs.streams import StoreOptions, wishes
+from jetmap.jobs.streams import wishes
 from jetmap.nats import jetstream, provision
 from jetmap.nats.auth import Auth, without_secrets
 from jetmap.nats.broker import Broker
@@ -20,7 +19,7 @@ from jetmap.nats.connection import Connection
 from jetmap.nats.errors import JetStreamError, advised
 from jetmap.nats.provision import described
 from jetmap.nats.server import find_binary
-from jetmap.settings import Settings, config_file, unknown_variables
+from jetmap.settings import FIELDS, Settings, config_file, unknown_variables
 from jetmap.wire import pool_streams, subjects
 
 from .exits import Exit, code_of
@@ -32,10 +31,7 @@ from .trial import is_there, try_stream
 
 CONNECT_SECONDS = 5.0
 CONSUMERS_REACHED = 10026
-SECRET_FILES = (
-    *("nats_password_file", "nats_token_file", "nats_creds", "nats_nkey_file", "nats_tls_key"),
-    "token_file",
-)
+SECRET_FILES = [name for name, field in FIELDS.items() if field.setting.secret]
 
 Fact = str
 
@@ -86,11 +82,11 @@ def steps(settings: Settings) -> Iterator[Step]:
     """What is checked, in order."""
     yield "settings", lambda: f"from {config_file() or 'defaults, options and variables'}"
     yield "secrets", lambda: _secrets(settings)
-    if settings.tasks:
+    if settings.workers.tasks:
         yield "tasks", lambda: _tasks(settings)
     yield "cores", lambda: _cores(settings)
     yield "gateway", lambda: _gateway(settings)
-    if settings.nats_url:
+    if settings.broker.nats_url:
         yield "broker", lambda: run_unless_stopped(check_broker(settings))
     elif running_up(settings) is not None:
         yield "broker", lambda: run_unless_stopped(_running(settings))
@@ -102,14 +98,14 @@ def _secrets(settings: Settings) -> Fact:
     """Secrets can be read, are what they should be, and are their owner's only."""
     Auth.of(settings).check_creds()
     found = {
-        "nats_password": settings.read_nats_password(),
-        "nats_token": settings.read_nats_token(),
+        "nats_password": settings.broker.read_nats_password(),
+        "nats_token": settings.broker.read_nats_token(),
         "nats_nkey": Auth.of(settings).nkey_seed(),
-        "token": settings.read_token(),
+        "token": settings.gateway.read_token(),
     }
     problems = []
     for name in SECRET_FILES:
-        path = getattr(settings, name)
+        path = settings.get(name)
         # Containers get theirs read-only from /run/secrets, where modes are not theirs to set.
         if path and not path.startswith("/run/secrets/") and Path(path).stat().st_mode & 0o077:
             problems.append(f"{name}: others may read {path}: chmod 600 {path}")
@@ -126,7 +122,7 @@ def _tasks(settings: Settings) -> Fact:
     problems = []
     main.in_worker = True  # Nor would a worker let it start a Cluster.
     try:
-        for argument in settings.tasks:
+        for argument in settings.workers.tasks:
             problems += _import_problems(argument)
     finally:
         main.in_worker = False
@@ -160,7 +156,7 @@ def _cores(settings: Settings) -> Fact:
     from jetmap.machine import choose_cores
 
     try:
-        chosen = choose_cores(settings.cores)
+        chosen = choose_cores(settings.workers.cores)
     except ValueError as exc:
         raise ConfigurationError([f"--cores: {exc}"]) from exc
     pinned = [str(cpu) for cpu in chosen if cpu is not None]
@@ -172,8 +168,8 @@ def _gateway(settings: Settings) -> Fact:
         raise ConfigurationError(problems)
     if running_up(settings) is not None:
         return "runs here already"
-    listen(settings.host, settings.port).close()
-    return f"{settings.host}:{settings.port} is free"
+    listen(settings.gateway.host, settings.gateway.port).close()
+    return f"{settings.gateway.host}:{settings.gateway.port} is free"
 
 
 def _server(settings: Settings) -> Fact:
@@ -181,12 +177,15 @@ def _server(settings: Settings) -> Fact:
         raise ConfigurationError(problems)
     with socket.socket() as probe:
         probe.settimeout(1)
-        taken = settings.nats_port and probe.connect_ex(("127.0.0.1", settings.nats_port)) == 0
+        taken = (
+            settings.server.nats_port
+            and probe.connect_ex(("127.0.0.1", settings.server.nats_port)) == 0
+        )
     if taken:
         raise ConfigurationError(
             [
-                f"port {settings.nats_port} is taken: --nats-port 0 takes any that is free, or "
-                "give --nats URL if that is your broker"
+                f"port {settings.server.nats_port} is taken: give --nats-port 0 for any "
+                "free port, or --nats URL if that is your broker"
             ]
         )
     return f"{find_binary()}, embedded"
@@ -200,9 +199,12 @@ async def _running(settings: Settings) -> Findings:
 
 async def check_broker(settings: Settings) -> Findings:
     """The broker answers, and has or may be given the streams that a worker and a gateway need."""
-    where = ", ".join(without_secrets(server) for server in settings.servers())
+    where = ", ".join(without_secrets(server) for server in settings.broker.servers())
     connection = await Connection.open(
-        settings.servers(), name="jetmap check", auth=Auth.of(settings), timeout=CONNECT_SECONDS
+        settings.broker.servers(),
+        name="jetmap check",
+        auth=Auth.of(settings),
+        timeout=CONNECT_SECONDS,
     )
     try:
         version = f"{where}, version {connection.server_version}"
@@ -211,9 +213,9 @@ async def check_broker(settings: Settings) -> Findings:
         except JetStreamError as exc:
             raise advised(exc, where) from exc
         found = Findings(f"{version}; {await _work_stream(connection, settings)}")
-        if settings.tasks and 0 <= limits["max_consumers"] < len(pool_streams.LANES):
+        if settings.workers.tasks and 0 <= limits["max_consumers"] < len(pool_streams.LANES):
             refused = JetStreamError(400, CONSUMERS_REACHED, "maximum consumers limit reached")
-            raise advised(refused, subjects.stream(settings.pool))
+            raise advised(refused, subjects.stream(settings.broker.pool))
         for step in (_bucket, _jobs):
             try:
                 await step(connection, settings)
@@ -226,16 +228,16 @@ async def check_broker(settings: Settings) -> Findings:
 
 async def _work_stream(connection: Broker, settings: Settings) -> str:
     """What a worker or gateway would exit for: the work stream, and the right to make it."""
-    name = subjects.stream(settings.pool)
+    name = subjects.stream(settings.broker.pool)
     there = await is_there(connection, name)
     if there is not None:
         # It is there, so this makes nothing: it only compares.
-        await pool_streams.ensure_stream(connection, settings.pool)
+        await pool_streams.ensure_stream(connection, settings.broker.pool)
         await _may_create(connection, settings)
         return f"{described(name, there)}"
     await _may_create(connection, settings, f"STREAM.CREATE.{name}")
-    wish = pool_streams.work_wish(connection, settings.pool, work_options(settings))
-    made = await try_stream(connection, wish, consumers=2 if settings.tasks else 0)
+    wish = pool_streams.work_wish(connection, settings.broker.pool, settings.stream)
+    made = await try_stream(connection, wish, consumers=2 if settings.workers.tasks else 0)
     return f"stream {name} is not there yet, the first worker makes it" + (
         f": {made}" if made else ""
     )
@@ -243,16 +245,15 @@ async def _work_stream(connection: Broker, settings: Settings) -> str:
 
 async def _bucket(connection: Broker, settings: Settings) -> None:
     """functions are not remembered while no worker is there"""
-    wish = pool_streams.bucket_wish(settings.pool, provision.copies(connection, 0))
+    wish = pool_streams.bucket_wish(settings.broker.pool, provision.copies(connection, 0))
     if await is_there(connection, wish.config["name"]) is None:
         await try_stream(connection, wish)
 
 
 async def _jobs(connection: Broker, settings: Settings) -> None:
     """no jobs, only maps"""
-    options = StoreOptions(settings.job_replicas, settings.job_store_bytes)
-    copies = provision.copies(connection, settings.job_replicas)
-    for wish, required in wishes(settings.pool, options, copies):
+    copies = provision.copies(connection, settings.jobs.job_replicas)
+    for wish, required in wishes(settings.broker.pool, settings.jobs, copies):
         if await is_there(connection, wish.config["name"]) is None:
             await try_stream(connection, wish)
         else:
@@ -261,8 +262,8 @@ async def _jobs(connection: Broker, settings: Settings) -> None:
 
 async def _may_create(connection: Broker, settings: Settings, *calls: str) -> None:
     """Raises Forbidden unless the server lets us ask for this, and a worker for its consumers."""
-    if settings.tasks:
-        calls += (f"CONSUMER.CREATE.{subjects.stream(settings.pool)}.check",)
+    if settings.workers.tasks:
+        calls += (f"CONSUMER.CREATE.{subjects.stream(settings.broker.pool)}.check",)
     for call in calls:
         # What is no JSON is answered, if it is let through, and makes nothing.
         await connection.request(f"{connection.api_prefix}{call}", b"?")

@@ -23,5 +23,4 @@ def embedded(settings: Settings, tasks: str) -> Cluster:
     """One of this machine's own, that runs ``tasks``. Not started yet."""
     from jetmap.client.cluster import Cluster
 
-    alone = {"nats_url": None, "tasks": [tasks], "join_up": False}
-    return Cluster(settings=settings.model_copy(update=alone))
+    return Cluster(settings=settings.replace(nats_url=None, tasks=[tasks], join_up=False))

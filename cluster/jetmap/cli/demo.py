@@ -93,20 +93,19 @@ async def _demonstrate(settings: Settings) -> None:
 
 
 def own(settings: Settings) -> Settings:
-    """Settings for a private installation, whatever else is configured."""
-    fresh = {name: field.get_default() for name, field in Settings.model_fields.items()}
-    kept = ("cores", "start_timeout")
-    ours = {
-        "tasks": [TASKS],
-        "pool": "demo",
-        "port": 0,
-        "nats_port": 0,
-        "grace": 1.0,
-        "log_level": "warning",
-        "token": SecretStr(secrets.token_urlsafe(24)),
-    }
-    return settings.model_copy(
-        update=fresh | {name: getattr(settings, name) for name in kept} | ours
+    """Return the settings of a private installation, whatever else is configured."""
+    return Settings.of(
+        {
+            "cores": settings.workers.cores,
+            "start_timeout": settings.workers.start_timeout,
+            "tasks": [TASKS],
+            "pool": "demo",
+            "port": 0,
+            "nats_port": 0,
+            "grace": 1.0,
+            "log_level": "warning",
+            "token": SecretStr(secrets.token_urlsafe(24)),
+        }
     )
 
 
@@ -117,13 +116,15 @@ async def _work(settings: Settings, console: Console) -> None:
         began = time.perf_counter()
         await installation.start()
         until = asyncio.Event()
-        ready = asyncio.ensure_future(installation.answers("/readyz", settings.start_timeout))
+        ready = asyncio.ensure_future(
+            installation.answers("/readyz", settings.workers.start_timeout)
+        )
         ready.add_done_callback(lambda _: until.set())
         await installation.until(until)
         await ready
         took = time.perf_counter() - began
         host, port = installation.address
-        gateway = Gateway(host, port, settings.read_token() or "")
+        gateway = Gateway(host, port, settings.gateway.read_token() or "")
         try:
             cores = sum(agent["cores"] for agent in await in_thread(gateway.workers))
             console.print(f"NATS, a gateway and workers on {cores} cores: ready in {took:.1f} s\n")

@@ -21,8 +21,6 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr
-
 from jetmap.client.local_up import this_python
 from jetmap.embedded.locks import remove, runtime_directory, sweep, take
 from jetmap.embedded.running import Registration, Running, all_running, already_runs, register_up
@@ -86,11 +84,11 @@ class Installation:
 
     @property
     def nats_url(self) -> str:
-        return local_url("nats", self._settings.nats_host, self.nats_port)
+        return local_url("nats", self._settings.server.nats_host, self.nats_port)
 
     @property
     def nats_user(self) -> str:
-        return self._settings.nats_user or "jetmap"
+        return self._settings.broker.nats_user or "jetmap"
 
     @property
     def running(self) -> Running | None:
@@ -120,22 +118,10 @@ class Installation:
         Raises ConfigurationError (a port is taken), BrokerUnreachable (the server cannot start).
         """
         settings = self._settings
-        self._listener = listen(settings.host, settings.port)
-        password = settings.read_nats_password() or secrets.token_urlsafe(24)
+        self._listener = listen(settings.gateway.host, settings.gateway.port)
+        password = settings.broker.read_nats_password() or secrets.token_urlsafe(24)
         await self._start_server(password)
-        inner = settings.model_copy(
-            update={
-                "nats_url": self.nats_url,
-                "nats_user": self.nats_user,
-                "nats_password": SecretStr(password),
-                "nats_password_file": None,
-                "nats_token": None,
-                "nats_token_file": None,
-                "nats_creds": None,
-                "nats_nkey_file": None,
-                "nats_js_domain": None,
-            }
-        )
+        inner = settings.at(self.nats_url, self.nats_user, password)
         environment, local = inner.environment(), {}
         if self._register:
             self._registration = register_up(
@@ -143,17 +129,17 @@ class Installation:
                 self.nats_url,
                 self.nats_user,
                 password,
-                pool=settings.pool,
+                pool=settings.broker.pool,
                 gateway=self.url,
                 key=new_key().hex(),
-                tasks=list(settings.tasks),
-                cores=settings.cores,
-                reload=settings.reload,
+                tasks=list(settings.workers.tasks),
+                cores=settings.workers.cores,
+                reload=settings.workers.reload,
                 python=this_python(),
                 version=__version__,
             )
             # Of two that were started at once the later one leaves.
-            first = all_running(Path.cwd(), settings.pool)[0]
+            first = all_running(Path.cwd(), settings.broker.pool)[0]
             if first.pid != os.getpid():
                 raise ConfigurationError([already_runs(first)])
             # To the agent only: what comes by HTTP must never look as if this user had sent it.
@@ -189,7 +175,7 @@ class Installation:
 
     async def stop(self, demanded: asyncio.Event) -> None:
         """Ends everything in order; at once when ``demanded`` is set. Twice is harmless."""
-        grace = self._settings.grace + FAREWELL
+        grace = self._settings.workers.grace + FAREWELL
         for child in (self._gateway, self._agent):
             if child is not None:
                 await child.stop(grace, demanded)
@@ -215,8 +201,8 @@ class Installation:
     async def _start_server(self, password: str) -> None:
         settings = self._settings
         self._server = NatsServer(
-            host=settings.nats_host,
-            port=settings.nats_port,
+            host=settings.server.nats_host,
+            port=settings.server.nats_port,
             store=None if self._store is None else self._store.directory,
             directory=self._directory(),
             user=self.nats_user,
@@ -230,8 +216,9 @@ class Installation:
             if "is taken" not in str(exc):
                 raise
             raise BrokerUnreachable(
-                f"port {settings.nats_port} is taken: end what listens there, give --nats-port 0 "
-                "for any, or use that server if it is NATS: jetmap worker … --nats URL"
+                f"port {settings.server.nats_port} is taken: end what listens there, give "
+                "--nats-port 0 for any free port, or use that server "
+                "if it is NATS: jetmap worker … --nats URL"
             ) from exc
 
     def _directory(self) -> Path:
@@ -311,7 +298,7 @@ class Installation:
                 reader, writer = await asyncio.open_connection(host, port)
                 try:
                     request = f"GET {path} HTTP/1.1\r\nHost: localhost:{port}\r\n"
-                    if token := self._settings.read_token():
+                    if token := self._settings.gateway.read_token():
                         request += f"Authorization: Bearer {token}\r\n"
                     writer.write(f"{request}Connection: close\r\n\r\n".encode())
                     status = await reader.readline()

@@ -122,7 +122,7 @@ async def _followed(cluster: Cluster, id: str) -> JobStatus:
 
 
 async def _results(cluster: Cluster, id: str, as_json: bool, settings: Settings) -> int:
-    failures = Failures(settings.debug)
+    failures = Failures(settings.gateway.debug)
     async with cluster:
         reading = Reading(id, lambda: cluster.jobs)
         status = await cluster.job(id).status()

@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError as FutureCancelled
 from typing import BinaryIO, Protocol
 
 from jetmap.errors import ConfigurationError, LimitExceeded, Malformed
-from jetmap.settings import Settings
+from jetmap.settings import LimitSettings
 from jetmap.wire.json_lines import LinesParser
 
 BLOCK = 1 << 16
@@ -51,10 +51,10 @@ class Reader:
     interrupted; and by descriptor, since a buffered reader's lock would hold up the exit.
     """
 
-    def __init__(self, source: BinaryIO, feed: Sink, settings: Settings) -> None:
+    def __init__(self, source: BinaryIO, feed: Sink, limits: LimitSettings) -> None:
         self._descriptor = os.dup(source.fileno())
         self._feed = feed
-        self._parser = LinesParser(int(settings.max_item_bytes), settings.max_depth)
+        self._parser = LinesParser(limits.max_item_bytes, limits.max_depth)
         self._loop = asyncio.get_running_loop()
         self._left = False
         self._start = b""  # The first block.

@@ -52,10 +52,10 @@ def address_for_others(host: str) -> str:
 
 def gateway_problems(settings: Settings) -> list[str]:
     """What makes it unsafe to listen there."""
-    if settings.listens_beyond_loopback and settings.read_token() is None:
+    if settings.gateway.listens_beyond_loopback and settings.gateway.read_token() is None:
         return [
-            f"--host {settings.host} can be reached from other hosts, so requests must show a "
-            "token: write one into a file (openssl rand -hex 24 > token) and give "
+            f"--host {settings.gateway.host} can be reached from other hosts, so requests must "
+            "show a token: write one into a file (openssl rand -hex 24 > token) and give "
             "--token-file token, or set JETMAP_TOKEN"
         ]
     return []
@@ -63,10 +63,10 @@ def gateway_problems(settings: Settings) -> list[str]:
 
 def server_problems(settings: Settings) -> list[str]:
     """What makes it unsafe for ``up`` to have its NATS server listen there."""
-    if not is_loopback(settings.nats_host) and settings.read_nats_password() is None:
+    if not is_loopback(settings.server.nats_host) and settings.broker.read_nats_password() is None:
         return [
-            f"--nats-host {settings.nats_host} can be reached from other hosts, which need a "
-            "password: write one into a file (openssl rand -hex 24 > nats-password) and give "
-            "--nats-password-file nats-password, or set JETMAP_NATS_PASSWORD"
+            f"--nats-host {settings.server.nats_host} can be reached from other hosts, which "
+            "need a password: write one into a file (openssl rand -hex 24 > nats-password) and "
+            "give --nats-password-file nats-password, or set JETMAP_NATS_PASSWORD"
         ]
     return []

@@ -105,7 +105,7 @@ async def _map(
     timeout: float | None,
     settings: Settings,
 ) -> int:
-    failures = Failures(settings.debug)
+    failures = Failures(settings.gateway.debug)
     deadline = None if timeout is None else time.monotonic() + timeout
     async with cluster:
         check_kwargs(cluster, name, kwargs)
@@ -114,7 +114,10 @@ async def _map(
         opened = await cluster.open(
             name, feed, format="json", kwargs=kwargs, timeout=left, ordered=True
         )
-        with Bar(name, total, beside_values=True) as bar, Reader(source, feed, settings) as reader:
+        with (
+            Bar(name, total, beside_values=True) as bar,
+            Reader(source, feed, settings.limits) as reader,
+        ):
             async with opened as batches:
                 async for batch in batches:
                     values = arrays.split(batch.values, "json")

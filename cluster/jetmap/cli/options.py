@@ -1,6 +1,6 @@
-"""The options of all commands: one table, from which each command picks.
+"""The options of all commands, made from the settings' metadata; each command picks.
 
-An option only carries text: ``Settings`` checks it together with variables and file, so that
+An option carries only text: ``Settings`` checks it together with variables and the file, so that
 all problems are reported at once.
 """
 
@@ -21,31 +21,45 @@ from pydantic import ByteSize
 
 from jetmap.errors import ConfigurationError
 from jetmap.logs import Formatter
-from jetmap.settings import CONFIG_VARIABLE, PREFIX, Settings
+from jetmap.settings import (
+    CONFIG_VARIABLE,
+    FIELDS,
+    PREFIX,
+    SECTIONS,
+    BrokerSettings,
+    Field,
+    GatewaySettings,
+    Section,
+    ServerSettings,
+    Settings,
+    StreamSettings,
+    WorkerSettings,
+)
 
 from .exits import exits
 
 
 @dataclass(frozen=True)
 class Option:
-    """An option that is a setting. metavar None: a switch; flag: its name, if another one."""
+    """An option that is a setting, named, described and grouped by that setting's metadata."""
 
     setting: str
-    metavar: str | None
-    help: str
-    flag: str = ""
+
+    @property
+    def field(self) -> Field:
+        return FIELDS[self.setting]
 
     @property
     def name(self) -> str:
-        return self.flag or f"--{self.setting.replace('_', '-')}"
+        return self.field.setting.flag or f"--{self.setting.replace('_', '-')}"
 
     @property
     def default(self) -> str:
-        """As help shows it; empty: there is none, or what happens then is in the help text."""
-        default = Settings.model_fields[self.setting].get_default()
+        """The default as help shows it; empty if there is none."""
+        default = self.field.info.get_default()
         if default is None or default == []:
             return ""
-        if self.metavar == "SIZE":
+        if self.field.setting.metavar == "SIZE":
             return ByteSize(default).human_readable()
         if isinstance(default, bool):
             return "on" if default else "off"
@@ -54,95 +68,48 @@ class Option:
     @property
     def panel(self) -> str:
         """The group of options under which help lists it."""
-        return next((name for name, settings in PANELS if self.setting in settings), "More")
+        return self.field.setting.panel or SECTIONS[self.field.section].panel
 
     def parameter(self) -> inspect.Parameter:
         default = f"; default {self.default}" if self.default else ""
-        text = f"{self.help} ({PREFIX}{self.setting.upper()}{default})"
-        if self.setting == "tasks":
+        setting = self.field.setting
+        text = f"{setting.help} ({PREFIX}{self.setting.upper()}{default})"
+        if setting.positional:
             annotation: Any = Annotated[
-                list[str] | None, typer.Argument(metavar="TASKS…", help=text, show_default=False)
+                list[str] | None,
+                typer.Argument(metavar=setting.metavar, help=text, show_default=False),
             ]
         else:
             option = typer.Option(
                 self.name,
-                metavar=self.metavar,
+                metavar=setting.metavar,
                 help=text,
                 show_default=False,
                 rich_help_panel=self.panel,
             )
-            kind_of = bool if self.metavar is None else str
+            kind_of = bool if setting.metavar is None else str
             annotation = Annotated[kind_of | None, option]
         kind = inspect.Parameter.KEYWORD_ONLY
         return inspect.Parameter(self.setting, kind, default=None, annotation=annotation)
 
 
-TABLE = [
-    Option("tasks", "TASKS…", "Task files (tasks.py) or modules (myapp.tasks)."),
-    Option("nats_url", "URL", "NATS servers, comma-separated.", "--nats"),
-    Option("nats_user", "NAME", "User at the broker."),
-    Option("nats_password_file", "FILE", "Holds that user's password."),
-    Option("nats_token_file", "FILE", "Holds a token, instead of user and password."),
-    Option("nats_creds", "FILE", "NATS credentials, instead of either."),
-    Option("nats_nkey_file", "FILE", "Holds a user's nkey seed, instead of all these."),
-    Option("nats_js_domain", "NAME", "JetStream domain, for a server that is a leaf node."),
-    Option("nats_tls_ca", "FILE", "Whom to trust (PEM)."),
-    Option("nats_tls_cert", "FILE", "Certificate to show (PEM)."),
-    Option("nats_tls_key", "FILE", "Its key (PEM)."),
-    Option("pool", "NAME", "The pool whose hosts share work."),
-    Option("cores", "N|LIST", 'How many cores, or which: "4", "0,2-3".'),
-    Option("start_timeout", "SECONDS", "Until the first worker must be ready."),
-    Option("version", "NAME", "Names this version of the tasks."),
-    Option("grace", "SECONDS", "To finish in after SIGTERM."),
-    Option("nice", "0-19", "Niceness of the workers."),
-    Option("worker_memory", "SIZE", "Data a worker may hold; then MemoryError."),
-    Option("output_bytes", "SIZE", "What a worker's functions may print a second."),
-    Option("recycle_chunks", "N", "Replace a worker after so many chunks."),
-    Option("recycle_age", "SECONDS", "Replace a worker after so long."),
-    Option("recycle_memory", "SIZE", "Replace a worker that holds so much."),
-    Option("trust_pickle", None, "Run what callers bring, also pickled: any code of theirs."),
-    Option("reload", None, "Replace the workers when a task file changes."),
-    Option("work_storage", "memory|file", "Where the work stream lives, if made."),
-    Option("work_replicas", "0-5", "Copies of the work stream, if made; 0: by the servers."),
-    Option("host", "ADDRESS", "Where the gateway listens."),
-    Option("port", "PORT", "Its port; 0: any that is free."),
-    Option("token_file", "FILE", "Holds the bearer token that requests must show."),
-    Option("allowed_hosts", "NAMES", "Host headers to accept, comma-separated.", "--allowed-host"),
-    Option("cors_origins", "ORIGINS", "Whose pages may call it, comma-separated.", "--cors-origin"),
-    Option("root_path", "PREFIX", "The path prefix under which a proxy serves it."),
-    Option("debug", None, "Put tracebacks into errors."),
-    Option("nats_host", "ADDRESS", "Where the NATS server listens; 0.0.0.0: for other hosts."),
-    Option("nats_port", "PORT", "Its port; 0: any that is free."),
-    Option("store", "DIRECTORY|none", "Where jobs outlive it; none: no jobs."),
-    Option("log_level", "LEVEL", "debug, info, warning or error."),
-]
+TABLE = [Option(name) for name, field in FIELDS.items() if field.setting.help]
 OPTIONS = {option.setting: option for option in TABLE}
 
-BROKER = (
-    *("nats_url", "nats_user", "nats_password_file", "nats_token_file", "nats_creds"),
-    *("nats_nkey_file", "nats_js_domain", "nats_tls_ca", "nats_tls_cert", "nats_tls_key", "pool"),
-)
-WORKER = (
-    *("cores", "start_timeout", "version", "grace", "nice", "worker_memory", "output_bytes"),
-    *(
-        "recycle_chunks",
-        "recycle_age",
-        "recycle_memory",
-        "trust_pickle",
-        "reload",
-        "work_storage",
-        "work_replicas",
-    ),
-)
-GATEWAY = ("host", "port", "token_file", "allowed_hosts", "cors_origins", "root_path", "debug")
-SERVER = ("nats_host", "nats_port", "nats_user", "nats_password_file", "store")
 
-PANELS = (
-    ("NATS server", ("nats_host", "nats_port", "store")),
-    ("Broker", BROKER),
-    ("Workers", WORKER),
-    ("Gateway", tuple(name for name in GATEWAY if name != "debug")),
-)
+def _options_of(*sections: type[Section]) -> tuple[str, ...]:
+    names = [name for section in sections for name in section.model_fields]
+    return tuple(name for name in names if name in OPTIONS and not _is_positional(name))
+
+
+def _is_positional(name: str) -> bool:
+    return bool(FIELDS[name].setting.positional)
+
+
+BROKER = _options_of(BrokerSettings)
+WORKER = _options_of(WorkerSettings, StreamSettings)
+GATEWAY = _options_of(GatewaySettings)
+SERVER = (*_options_of(ServerSettings), "nats_user", "nats_password_file")
 
 CONFIG = inspect.Parameter(
     "config",
@@ -177,14 +144,14 @@ def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
                 if config := values.pop("config"):
                     os.environ[CONFIG_VARIABLE] = config
                 settings = load(given)
-                if settings.debug:
+                if settings.gateway.debug:
                     os.environ[f"{PREFIX}DEBUG"] = "true"  # For ``exits``, in case we fail.
-                log_to_stderr(settings.log_level)
+                log_to_stderr(settings.logs.log_level)
                 function(settings, **values)
 
         added = [OPTIONS[name].parameter() for name in unique]
-        positional = [p for p in added if p.name == "tasks"]
-        options = [p for p in added if p.name != "tasks"]
+        positional = [p for p in added if _is_positional(p.name)]
+        options = [p for p in added if not _is_positional(p.name)]
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
         command.__dict__["__signature__"] = signature.replace(
             parameters=[*positional, *parameters, *options, CONFIG]
@@ -226,6 +193,7 @@ def log_to_stderr(level: str) -> None:
 
 def _spelt(problem: str) -> str:
     for option in TABLE:
-        if option.flag:
-            problem = re.sub(rf"--{option.setting.replace('_', '-')}\b", option.flag, problem)
+        plain = f"--{option.setting.replace('_', '-')}"
+        if option.name != plain:
+            problem = re.sub(rf"{plain}\b", option.name, problem)
     return problem

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import SecretStr
-
 from jetmap.embedded.running import find_running
 from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings
@@ -13,9 +11,9 @@ from jetmap.settings import Settings
 
 def with_broker(settings: Settings) -> Settings:
     """Settings that name a broker. Raises ConfigurationError if there is none."""
-    found = settings if settings.nats_url else running_up(settings)
+    found = settings if settings.broker.nats_url else running_up(settings)
     if found is None:
-        where = f"of pool {settings.pool} " if "pool" in settings.model_fields_set else ""
+        where = f"of pool {settings.broker.pool} " if settings.was_given("pool") else ""
         raise ConfigurationError(
             [
                 f"no broker is named, and no `jetmap up` {where}runs in {Path.cwd()}: give "
@@ -27,21 +25,8 @@ def with_broker(settings: Settings) -> Settings:
 
 def running_up(settings: Settings) -> Settings | None:
     """Settings that name the running ``up`` of this directory, or None."""
-    pool = settings.pool if "pool" in settings.model_fields_set else None
+    pool = settings.broker.pool if settings.was_given("pool") else None
     up = find_running(Path.cwd(), pool)
     if up is None:
         return None
-    return settings.model_copy(
-        update={
-            "nats_url": up.url,
-            "nats_user": up.user,
-            "nats_password": SecretStr(up.password),
-            "nats_password_file": None,
-            "nats_token": None,
-            "nats_token_file": None,
-            "nats_creds": None,
-            "nats_nkey_file": None,
-            "nats_js_domain": None,
-            "pool": up.pool,
-        }
-    )
+    return settings.at(up.url, up.user, up.password).replace(pool=up.pool)

@@ -43,7 +43,7 @@ def status(
     agents = run_unless_stopped(_ask(attached(settings)))
     if here:
         agents = [agent for agent in agents if agent.host == socket.gethostname()]
-    found = summary(settings.pool, agents)
+    found = summary(settings.broker.pool, agents)
     if as_json:
         json.dump(found, sys.stdout, indent=2)
         sys.stdout.write("\n")

@@ -40,14 +40,14 @@ def hold(settings: Settings) -> Held | None:
     Waits for the server of an ``up`` that was just killed. Raises ConfigurationError if the
     store that is asked for cannot be had; the default one is done without then.
     """
-    if settings.store == NONE:
+    if settings.server.store == NONE:
         return None
-    if settings.store is not None:
-        return _held(Path(settings.store).absolute(), RELEASE_SECONDS)
+    if settings.server.store is not None:
+        return _held(Path(settings.server.store).absolute(), RELEASE_SECONDS)
     try:
-        directory = default_store(Path.cwd(), settings.pool)
+        directory = default_store(Path.cwd(), settings.broker.pool)
         found = _held(directory, RELEASE_SECONDS)
-        _note(directory, settings.pool)
+        _note(directory, settings.broker.pool)
     except ConfigurationError as error:
         logger.warning("%s: there will be no jobs", error)
         return None

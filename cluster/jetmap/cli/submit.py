@@ -99,7 +99,7 @@ async def _submit(
             name, format="json", kwargs=kwargs, caller=CALLER, key=key, ttl=ttl, timeout=timeout
         )
         try:
-            most = settings.model_copy(update={"max_item_bytes": cluster.max_item})
+            most = settings.limits.fitting(cluster.max_item)
             with Bar("stored", total) as bar:
                 sink = _Sink(upload, bar, total)
                 with Reader(source, sink, most) as reader:

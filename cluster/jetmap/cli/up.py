@@ -33,17 +33,17 @@ def up(settings: Settings) -> None:
     """
     problems = gateway_problems(settings) + server_problems(settings)
     problems += second_up_problems(settings)
-    if not settings.tasks:
+    if not settings.workers.tasks:
         problems.insert(0, "name the TASKS to run: jetmap up tasks.py")
     if problems:
         raise ConfigurationError(problems)
-    patience = 2 * (settings.grace + FAREWELL) + LEAVE_SECONDS
+    patience = 2 * (settings.workers.grace + FAREWELL) + LEAVE_SECONDS
     run_heeding(serve(settings), patience=patience)
 
 
 def second_up_problems(settings: Settings) -> list[str]:
     """Why a second one must not start: commands and programs would find it instead of the first."""
-    if (first := find_running(Path.cwd(), settings.pool)) is None:
+    if (first := find_running(Path.cwd(), settings.broker.pool)) is None:
         return []
     return [already_runs(first)]
 
@@ -80,9 +80,9 @@ def greeting(installation: Installation, settings: Settings) -> list[str]:
         f"broker    {installation.nats_url}",
         f"store     {installation.store or 'none: no jobs'}",
     ]
-    if not is_loopback(settings.nats_host):
+    if not is_loopback(settings.server.nats_host):
         same = "the same password file"
-        if settings.nats_password_file is None:
+        if settings.broker.nats_password_file is None:
             same = "JETMAP_NATS_PASSWORD set to the same password"
         lines += ["", f"on other hosts, with the same tasks and {same}:"]
         lines += [f"  {worker_command(installation, settings)}"]
@@ -106,13 +106,13 @@ def exports(running: Running) -> str:
 
 def worker_command(installation: Installation, settings: Settings) -> str:
     """The command with which another host joins this pool."""
-    host = address_for_others(settings.nats_host)
+    host = address_for_others(settings.server.nats_host)
     host = f"[{host}]" if ":" in host else host
-    words = ["jetmap", "worker", *settings.tasks]
+    words = ["jetmap", "worker", *settings.workers.tasks]
     words += ["--nats", f"nats://{host}:{installation.nats_port}"]
     words += ["--nats-user", installation.nats_user]
-    if settings.nats_password_file is not None:
-        words += ["--nats-password-file", settings.nats_password_file]
-    if settings.pool != "default":
-        words += ["--pool", settings.pool]
+    if settings.broker.nats_password_file is not None:
+        words += ["--nats-password-file", settings.broker.nats_password_file]
+    if settings.broker.pool != "default":
+        words += ["--pool", settings.broker.pool]
     return shlex.join(words)

@@ -12,13 +12,13 @@ import msgspec
 import typer
 
 from jetmap.agent.agent import DRAIN_FLUSH_SECONDS, Agent
-from jetmap.agent.options import AgentOptions
+from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.errors import ConfigurationError, WorkerStartFailed
 from jetmap.nats.auth import Auth
 from jetmap.nats.broker import Broker
 from jetmap.nats.connection import Connection
 from jetmap.settings import Settings
-from jetmap.wire.messages import Presence, Setup
+from jetmap.wire.messages import Presence
 from jetmap.wire.seals import offer_of
 from jetmap.wire.subjects import presence
 
@@ -44,11 +44,11 @@ def worker(settings: Settings) -> None:
 
     Example: jetmap worker tasks.py --nats nats://broker:4222 --nats-password-file password
     """
-    if not settings.tasks:
+    if not settings.workers.tasks:
         raise ConfigurationError(["name the TASKS to run: jetmap worker tasks.py --nats URL"])
     import uvloop
 
-    patience = settings.grace + DRAIN_FLUSH_SECONDS + LEAVE_SECONDS
+    patience = settings.workers.grace + DRAIN_FLUSH_SECONDS + LEAVE_SECONDS
     raise typer.Exit(run_heeding(serve(settings), uvloop.new_event_loop, patience=patience))
 
 
@@ -57,10 +57,10 @@ async def serve(settings: Settings) -> int:
     stop = Stop()
     settings = with_broker(settings)
     opening = Connection.open(
-        settings.servers(),
+        settings.broker.servers(),
         name="jetmap worker",
         auth=Auth.of(settings),
-        timeout=settings.start_timeout,
+        timeout=settings.workers.start_timeout,
     )
     try:
         connection = await stop.unless_asked(opening)
@@ -69,7 +69,9 @@ async def serve(settings: Settings) -> int:
     try:
         options = agent_options(settings)
         if not options.local:  # The agent of an `up` is the first of its pool here.
-            chosen = share(settings.cores, await taken_cores(connection, settings.pool))
+            chosen = share(
+                settings.workers.cores, await taken_cores(connection, settings.broker.pool)
+            )
             if chosen.warning is not None:
                 logger.warning("%s", chosen.warning)
             options = replace(options, cores=chosen.cores)
@@ -80,25 +82,25 @@ async def serve(settings: Settings) -> int:
 
 async def _offer(agent: Agent, connection: Broker, settings: Settings, stop: Stop) -> int:
     state = Watch()
-    if not settings.reload:
+    if not settings.workers.reload:
         # We say it ourselves, once and shorter.
         logging.getLogger("jetmap.agent.agent").addFilter(state.is_news)
-    subject = presence(settings.pool, agent.id)
+    subject = presence(settings.broker.pool, agent.id)
     subscription = await connection.subscribe(subject, state.announced)
     try:
         await stop.unless_asked(agent.start())
-        await first(state.decided, stop.asked, timeout=settings.start_timeout)
+        await first(state.decided, stop.asked, timeout=settings.workers.start_timeout)
         if agent.refused is not None:
             raise agent.refused
-        if not stop.asked.is_set() and not settings.reload:
-            state.check(settings.start_timeout)
+        if not stop.asked.is_set() and not settings.workers.reload:
+            state.check(settings.workers.start_timeout)
         if state.ready:
             names = ", ".join(sorted(state.functions))
-            logger.info("%d cores of pool %s run: %s", state.cores, settings.pool, names)
+            logger.info("%d cores of pool %s run: %s", state.cores, settings.broker.pool, names)
         await stop.asked.wait()
         if stop.by is not None:
-            logger.info("%s: finishing within %g s", stop.by.name, settings.grace)
-        await _drain(agent, settings.grace, stop)
+            logger.info("%s: finishing within %g s", stop.by.name, settings.workers.grace)
+        await _drain(agent, settings.workers.grace, stop)
     except Asked:
         pass  # It had taken nothing yet.
     finally:
@@ -159,38 +161,20 @@ class Watch:
 
 
 def agent_options(settings: Settings) -> AgentOptions:
-    """What an agent of this process is told."""
+    """Build the options of an agent in this process."""
     cwd = str(Path.cwd())
     up = local_up()
     key = bytes.fromhex(up.key) if up is not None else b""
+    setup = worker_setup(
+        settings, tasks=list(settings.workers.tasks), trust=settings.workers.trust_pickle, key=key
+    )
     return AgentOptions(
-        pool=settings.pool,
-        setup=Setup(
-            tasks=list(settings.tasks),
-            trust=settings.trust_pickle,
-            memory_limit=settings.worker_memory,
-            max_value=settings.max_item_bytes,
-            max_report=settings.report_bytes,
-            key=key,
-            output_bytes=settings.output_bytes,
-            log_level=settings.log_level,
-        ),
-        local=offer_of(key) if key else "",
-        code=str(up.code_file) if up is not None else None,
+        settings,
+        setup,
         # A tasks file or module is found from here, as `python -m` would.
         sys_path=tuple(dict.fromkeys([cwd, *filter(None, sys.path)])),
         cwd=cwd,
-        cores=settings.cores,
-        version=settings.version,
-        start_timeout=settings.start_timeout,
-        reload=settings.reload,
-        withdraw_grace=settings.withdraw_grace,
-        recycle_chunks=settings.recycle_chunks,
-        recycle_age=settings.recycle_age,
-        recycle_memory=settings.recycle_memory,
-        nice=settings.nice,
-        work_storage=settings.work_storage,
-        work_replicas=settings.work_replicas,
-        work_max_messages=settings.work_max_messages,
-        work_max_bytes=settings.work_max_bytes,
+        cores=settings.workers.cores,
+        local=offer_of(key) if key else "",
+        code=str(up.code_file) if up is not None else None,
     )

@@ -82,7 +82,7 @@ class Cluster(WithJobs):
         self._inline = inline
         start_timeout = bounds.TIMEOUT.check_optional("start_timeout", start_timeout)
         if settings is not None and start_timeout is not None:
-            settings = settings.model_copy(update={"start_timeout": start_timeout})
+            settings = settings.replace(start_timeout=start_timeout)
         self._settings = settings
         self._link: Link | None = None
         self._memory = Memory(1 << 62)  # inline
@@ -446,7 +446,7 @@ class Cluster(WithJobs):
         function = find(name)
         if function is None:
             raise UnknownFunction(f"no function {name!r} is registered in this process")
-        limits = Limits(value=self.max_item, report=self.settings.report_bytes)
+        limits = Limits(value=self.max_item, report=self.settings.chunks.report_bytes)
         return InlineRun(
             function, source, format=format, kwargs=kwargs, timeout=timeout, limits=limits
         )
@@ -454,12 +454,12 @@ class Cluster(WithJobs):
     @property
     def max_item(self) -> int:
         """Bytes that one encoded item or value may have."""
-        limit = int(self.settings.max_item_bytes)
+        limit = int(self.settings.limits.max_item_bytes)
         return limit if self._link is None else min(limit, self._link.max_item)
 
     async def _listed(self, items: Iterable[Any] | AsyncIterable[Any]) -> Sequence[Any]:
         """All items; of an endless iterable no more than the limit and one."""
-        limit = self.settings.max_list
+        limit = self.settings.limits.max_list
         if isinstance(items, Sequence):
             self._check_length(len(items), "")
             return items
@@ -475,7 +475,7 @@ class Cluster(WithJobs):
         return found
 
     def _check_length(self, length: int, at_least: str) -> None:
-        limit = self.settings.max_list
+        limit = self.settings.limits.max_list
         if length > limit:
             raise LimitExceeded(
                 f"the list has {length:,} items{at_least}; the limit is {limit:,} "

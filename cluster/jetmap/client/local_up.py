@@ -53,13 +53,13 @@ def up_to_join(settings: Settings, *, cores: int | str | None = None) -> Running
     cores: as given to the cluster itself. Raises ConfigurationError for an `up` of another
     version of jetmap.
     """
-    if not settings.join_up:
+    if not settings.broker.join_up:
         return None
-    pool = settings.pool if "pool" in settings.model_fields_set else None
+    pool = settings.broker.pool if settings.was_given("pool") else None
     running = find_running(Path.cwd(), pool)
     if running is None:
         return None
-    if (why := _difference(running, settings.tasks, cores)) is not None:
+    if (why := _difference(running, settings.workers.tasks, cores)) is not None:
         logger.warning(
             "`jetmap up` (pid %d) runs in this directory %s: starting workers beside it",
             *(running.pid, why),

@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterable
 from importlib.machinery import PathFinder
 
-from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.dispatcher import Dispatcher
 from jetmap.dispatch.options import DispatchOptions
 from jetmap.embedded.membership import KeeperSpec, Membership, join
@@ -18,14 +17,12 @@ from jetmap.functions.function import Function
 from jetmap.functions.locating import reference, running_main
 from jetmap.functions.script_globals import ScriptGlobals
 from jetmap.functions.task import find, registered
-from jetmap.jobs import streams
-from jetmap.jobs.service import JobOptions, Jobs
+from jetmap.jobs.service import Jobs
 from jetmap.nats.auth import Auth
 from jetmap.nats.connection import Connection
 from jetmap.nats.server import TEMPORARY
 from jetmap.settings import Settings
 from jetmap.wire.messages import FunctionRef
-from jetmap.wire.pool_streams import StreamOptions
 
 from .local_up import LocalUp, up_to_join
 
@@ -40,27 +37,6 @@ _NOT_KEPT = (
     "this `jetmap up` keeps nothing (--store none, or its directory could not be used), and jobs "
     "outlive it: start it with --store DIRECTORY"
 )
-
-# The settings that a keeper and its agent use; processes that differ in others share it.
-_KEEPERS = {
-    "log_level",
-    "version",
-    "grace",
-    "nice",
-    "withdraw_grace",
-    "worker_memory",
-    "output_bytes",
-    "start_timeout",
-    "recycle_chunks",
-    "recycle_age",
-    "recycle_memory",
-    "max_item_bytes",
-    "report_bytes",
-    "work_storage",
-    "work_replicas",
-    "work_max_messages",
-    "work_max_bytes",
-}
 
 
 class Link:
@@ -89,38 +65,35 @@ class Link:
         Raises BrokerUnreachable, TopologyMismatch, and embedded WorkerStartFailed.
         """
         membership = up = None
-        if settings.nats_url is None:
+        if settings.broker.nats_url is None:
             running = up_to_join(settings, cores=cores) if share else None
             if running is not None:
-                up = LocalUp(running, settings.start_timeout)
-                settings = settings.model_copy(update={"pool": running.pool})
+                up = LocalUp(running, settings.workers.start_timeout)
+                settings = settings.replace(pool=running.pool)
             else:
-                membership = await join(_spec(settings, share), settings.start_timeout)
+                membership = await join(_spec(settings, share), settings.workers.start_timeout)
         connection = dispatcher = jobs = None
         try:
             if up is not None:
                 servers, auth = [up.running.url], up.running.auth
             else:
-                servers = list(membership.servers) if membership else settings.servers()
+                servers = list(membership.servers) if membership else settings.broker.servers()
                 auth = membership.auth if membership else Auth.of(settings)
             name = f"jetmap dispatcher {os.getpid()}"
             connection = await Connection.open(servers, name=name, auth=auth)
-            dispatcher = Dispatcher(connection, _options(settings, up))
-            jobs = Jobs(
-                connection,
-                dispatcher,
-                settings.pool,
-                _job_options(settings, _refusal(connection, membership)),
-            )
+            sealer = up.sealer if up is not None else None
+            dispatcher = Dispatcher(connection, DispatchOptions(settings, sealer))
+            refusal = _refusal(connection, membership)
+            jobs = Jobs(connection, dispatcher, settings, refusal=refusal)
             link = cls(connection, dispatcher, jobs, membership, up)
             await dispatcher.start()
             await jobs.start()
             if membership is not None:
                 membership.on_renewed(link._moved)
-                await link._wait_for_workers(settings.start_timeout)
+                await link._wait_for_workers(settings.workers.start_timeout)
             elif up is not None:
                 up.watch(link)
-                await link._wait_for_workers(settings.start_timeout)
+                await link._wait_for_workers(settings.workers.start_timeout)
             else:
                 roster = dispatcher.roster
                 await dispatcher.agents.wait_for(lambda: bool(roster.agents), ARRIVAL_SECONDS)
@@ -234,46 +207,11 @@ class Link:
             raise WorkerStartFailed(f"no worker can start:\n{roster.failure}")
 
 
-def _options(settings: Settings, up: LocalUp | None) -> DispatchOptions:
-    return DispatchOptions(
-        sealer=up.sealer if up is not None else None,
-        pool=settings.pool,
-        cutting=Cutting(settings.chunk_seconds, settings.chunk_min_seconds, settings.chunk_bytes),
-        attempts=settings.attempts,
-        max_open_maps=settings.max_open_maps,
-        max_buffer=settings.max_buffer_bytes,
-        max_memory=settings.memory_budget(),
-        stream=work_options(settings),
-    )
-
-
-def work_options(settings: Settings) -> StreamOptions:
-    """How the work stream is made if it is missing."""
-    return StreamOptions(
-        storage=settings.work_storage,
-        replicas=settings.work_replicas,
-        max_messages=settings.work_max_messages,
-        max_bytes=settings.work_max_bytes,
-    )
-
-
 def _refusal(connection: Connection, membership: Membership | None) -> str | None:
     """Why there can be no jobs here."""
     if membership is not None:
         return _NO_STORE
     return _NOT_KEPT if connection.server_name == TEMPORARY else None
-
-
-def _job_options(settings: Settings, refusal: str | None) -> JobOptions:
-    return JobOptions(
-        ttl=settings.job_ttl,
-        weight=settings.job_weight,
-        most=settings.max_running_jobs,
-        store=streams.StoreOptions(
-            replicas=settings.job_replicas, max_bytes=settings.job_store_bytes
-        ),
-        refusal=refusal,
-    )
 
 
 def _spec(settings: Settings, share: bool) -> KeeperSpec:
@@ -283,15 +221,17 @@ def _spec(settings: Settings, share: bool) -> KeeperSpec:
     in_main = any(f.module == "__main__" and not f.by_value for f in functions)
     has_file = getattr(sys.modules.get("__main__"), "__file__", None) is not None
     interactive = not has_file and multiprocessing.parent_process() is None
-    kept = _KEEPERS if "log_level" in settings.model_fields_set else _KEEPERS - {"log_level"}
+    kept = settings.for_keeper()
+    if not settings.was_given("log_level"):
+        del kept["log_level"]  # Its own default is quieter.
     return KeeperSpec(
-        tasks=list(settings.tasks),
+        tasks=list(settings.workers.tasks),
         modules=_importable(f.module for f in functions),
         main=running_main() if in_main else None,
-        pool=settings.pool,
-        cores=settings.cores,
+        pool=settings.broker.pool,
+        cores=settings.workers.cores,
         share=share and not interactive and not any(f.by_value for f in functions),
-        settings=settings.model_dump(mode="json", include=kept),
+        settings=kept,
     )
 
 

@@ -148,7 +148,7 @@ class SyncCluster:
         check_call(self, "map", f, items, more, unknown, MAP_OPTIONS)
         check_not_async(items)
         if not isinstance(items, Sequence):
-            items = list(islice(items, self._cluster.settings.max_list + 1))
+            items = list(islice(items, self._cluster.settings.limits.max_list + 1))
 
         async def run() -> list[Any]:
             return await self._cluster.map(

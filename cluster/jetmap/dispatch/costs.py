@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jetmap.settings import ChunkSettings
 from jetmap.wire.budget import Budget
 
 _DECAY = 0.9  # Factor by which each result reduces the weight of those before it.
@@ -101,14 +102,21 @@ class Pace:
             self._seconds, self._items = seconds, float(items)
 
 
+_DEFAULT = ChunkSettings()
+
+
 @dataclass(frozen=True)
 class Cutting:
     """The rules by which chunks are cut: by time, then by bytes."""
 
-    seconds: float = 0.05  # Seconds of compute that a chunk aims at.
-    least: float = 0.002  # Seconds of the shortest chunks, near a map's end.
-    max_bytes: int = 262_144  # Bytes of a chunk's items.
+    seconds: float = _DEFAULT.chunk_seconds  # Seconds of compute that a chunk aims at.
+    least: float = _DEFAULT.chunk_min_seconds  # Seconds of the shortest chunks, near a map's end.
+    max_bytes: int = _DEFAULT.chunk_bytes  # Bytes of a chunk's items.
     max_items: int = 16_384  # Limits a worker's memory if values turn out far larger than before.
+
+    @classmethod
+    def of(cls, chunks: ChunkSettings) -> Cutting:
+        return cls(chunks.chunk_seconds, chunks.chunk_min_seconds, chunks.chunk_bytes)
 
     def duration(self, cost: Cost | Pace, remaining: int | None, cores: int) -> float:
         """Return the seconds that the next chunk should take.

@@ -27,6 +27,7 @@ from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import Claim, ClaimAnswer, Delivery, Report, encode
 
 from .agent_tracker import AgentTracker
+from .costs import Cutting
 from .flight import Settlement
 from .ledger import Ledger
 from .memory import Memory
@@ -57,9 +58,10 @@ class Dispatcher:
         self._connection = connection
         self._options = options
         self._inbox = connection.inbox(self.id)
-        self._scheduler = Scheduler(options.cutting)
+        cutting = Cutting.of(options.settings.chunks)
+        self._scheduler = Scheduler(cutting)
         self._maps: dict[str, OpenMap] = {}
-        self.memory = Memory(options.max_memory)
+        self.memory = Memory(options.settings.limits.memory_budget())
         self._jobs_open = self._opening = 0
         self._numbers = itertools.count(1)
         self.agents = AgentTracker(
@@ -80,6 +82,7 @@ class Dispatcher:
         self._outbox = self._recovery.outbox = Outbox(
             connection,
             options,
+            cutting,
             self._inbox,
             on_refused=self._recovery.on_refused,
             on_stored=self._recovery.on_stored,
@@ -90,7 +93,7 @@ class Dispatcher:
             self._scheduler,
             self._outbox,
             cores=lambda: self.roster.all_cores,
-            patience=options.cutting.seconds,
+            patience=cutting.seconds,
             pump=self._pump_soon,
             spawn=self._spawn,
         )
@@ -116,7 +119,7 @@ class Dispatcher:
         self._connection.on_reconnect(self._on_reconnect)
         options = self._options
         await pool_streams.ensure_stream(
-            self._connection, options.pool, options.stream, patience=jetstream.PATIENCE
+            self._connection, options.pool, options.settings.stream, patience=jetstream.PATIENCE
         )
         await self.agents.ping()
         self._spawn(self._recovery.run())
@@ -176,7 +179,7 @@ class Dispatcher:
                 self.stats.maps_refused[refusal_reason(error)] += 1
             raise
         spec = self._completed(spec)
-        attempts = spec.attempts or self._options.attempts
+        attempts = spec.attempts or self._options.settings.chunks.attempts
         run = OpenMap(
             id or f"{self.id}_{next(self._numbers)}",
             spec,
@@ -184,7 +187,7 @@ class Dispatcher:
             Ledger(spec.format, attempts, seen, self._recovery.quarantine),
             self._scheduler.cost(spec.function),
             memory=self.memory,
-            max_buffer=self._options.max_buffer,
+            max_buffer=self._options.settings.limits.max_buffer_bytes,
             room=self._connection.room - spec.overhead,
             on_leave=self._on_reader_left,
             on_room=self._pump_soon,
@@ -222,7 +225,7 @@ class Dispatcher:
         """Raise an error if the map cannot begin. counts: whether max_open_maps includes it."""
         if self._closed:
             raise ClusterClosed("the cluster is closed")
-        limit = self._options.max_open_maps
+        limit = self._options.settings.limits.max_open_maps
         if counts and self.open_maps >= limit:
             raise TooManyMaps(
                 f"{self.open_maps} maps are open, which is the limit (setting max_open_maps); "

@@ -14,6 +14,7 @@ from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import PROTOCOL, Chunk, Confirmation, Withdraw, encode
 
 from .ack_sampler import AckSampler
+from .costs import Cutting
 from .flight import Flight
 from .open_map import OpenMap
 from .options import DispatchOptions
@@ -45,6 +46,7 @@ class Outbox:
         self,
         connection: Broker,
         options: DispatchOptions,
+        cutting: Cutting,
         inbox: str,
         *,
         on_refused: Callable[[list[Key]], None],
@@ -54,6 +56,7 @@ class Outbox:
     ) -> None:
         self._connection = connection
         self._options = options
+        self._cutting = cutting
         self._inbox = inbox
         self._on_refused = on_refused
         self._on_stored = on_stored
@@ -102,7 +105,7 @@ class Outbox:
 
     def _chunk(self, map: OpenMap, flight: Flight) -> Chunk:
         piece = flight.piece
-        budget = self._options.cutting.budget(flight.seconds, piece.count, is_sure=map.pace.is_sure)
+        budget = self._cutting.budget(flight.seconds, piece.count, is_sure=map.pace.is_sure)
         chunk = Chunk(
             map=map.id,
             number=flight.number,
@@ -141,7 +144,7 @@ class Outbox:
         """Create the work stream if it is gone."""
         try:
             await pool_streams.ensure_stream(
-                self._connection, self._options.pool, self._options.stream
+                self._connection, self._options.pool, self._options.settings.stream
             )
         except JetmapError as error:
             logger.debug("the work stream cannot be created yet: %s", error)

@@ -75,6 +75,7 @@ class Keeper:
 
     def __init__(self, start: KeeperStart) -> None:
         self._startup = start
+        self._settings = start.spec.to_settings()
         self._lock = Path(start.lock)
         self._socket = self._lock.with_suffix(".sock")
         self._files = self._lock.with_suffix(".nats")
@@ -275,7 +276,7 @@ class Keeper:
         self._ended.set()
 
     async def _stop(self) -> None:
-        grace = float(self._startup.spec.settings.get("grace", 10.0))
+        grace = self._settings.workers.grace
         try:
             if self._agent is not None and self._terminated:
                 async with asyncio.timeout(grace + 5):
@@ -302,38 +303,21 @@ def _make_agent(connection: Connection, start: KeeperStart) -> AgentLike:
         module, _, name = start.agent.partition(":")
         made: AgentLike = getattr(import_module(module), name)(connection, start)
         return made
-    from dataclasses import fields
-
     from jetmap.agent.agent import Agent
-    from jetmap.agent.options import AgentOptions
-    from jetmap.wire.messages import Setup
+    from jetmap.agent.options import AgentOptions, worker_setup
 
-    spec, settings = start.spec, start.spec.settings
-    limits = {
-        "memory_limit": settings.get("worker_memory"),
-        "max_value": settings.get("max_item_bytes"),
-        "max_report": settings.get("report_bytes"),
-        "output_bytes": settings.get("output_bytes"),
-        "log_level": settings.get("log_level"),
-    }
-    setup = Setup(
-        tasks=spec.tasks,
-        modules=spec.modules,
-        main=spec.main,
-        trust=True,
-        grows=True,
-        **{name: value for name, value in limits.items() if value is not None},
+    spec = start.spec
+    settings = spec.to_settings()
+    setup = worker_setup(
+        settings, tasks=spec.tasks, modules=spec.modules, main=spec.main, trust=True, grows=True
     )
-    ours = {"pool", "setup", "sys_path", "cwd", "cores", "embedded"}
-    theirs = {field.name for field in fields(AgentOptions)} - ours
     options = AgentOptions(
-        pool=spec.pool,
-        setup=setup,
+        settings,
+        setup,
         sys_path=tuple(start.sys_path),
         cwd=start.cwd,
         cores=spec.cores,
         embedded=True,
-        **{name: value for name, value in settings.items() if name in theirs},
     )
     agent = Agent(connection, options)
     if start.previous is None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from jetmap.settings import Settings
+
 
 class KeeperSpec(msgspec.Struct, frozen=True):
     """The choices that make an embedded cluster. Users with equal ones (except modules) share it.
@@ -21,6 +23,10 @@ class KeeperSpec(msgspec.Struct, frozen=True):
     cores: str | int | None = None
     share: bool = True
     settings: dict[str, Any] = {}
+
+    def to_settings(self) -> Settings:
+        """Return the settings that the keeper and its agent use."""
+        return Settings.of({"pool": self.pool, "tasks": self.tasks, **self.settings})
 
 
 class Address(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ import msgspec
 from jetmap.backoff import Backoff
 from jetmap.errors import BrokerUnreachable, ConfigurationError
 from jetmap.nats.auth import Auth
+from jetmap.settings import FIELDS
 from jetmap.wire import messages
 
 from .keeper_messages import Address, KeeperSpec, KeeperStart, Notice
@@ -261,10 +262,6 @@ class Membership:
             caller.close()
 
 
-# Settings that are up to the process that starts the keeper, so that others may differ in them.
-STARTERS = ("log_level", "start_timeout")
-
-
 def _key(spec: KeeperSpec, cwd: str) -> str:
     """Make the key of a keeper: equal for processes that can share it, with equal messages."""
     parts = [
@@ -276,7 +273,7 @@ def _key(spec: KeeperSpec, cwd: str) -> str:
         spec.main,
         spec.pool,
         spec.cores,
-        sorted(item for item in spec.settings.items() if item[0] not in STARTERS),
+        sorted(i for i in spec.settings.items() if FIELDS[i[0]].setting.keeper == "agree"),
         None if spec.share else secrets.token_hex(8),
     ]
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:16]

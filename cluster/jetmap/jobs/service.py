@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -23,6 +22,7 @@ from jetmap.errors import (
 )
 from jetmap.nats.broker import Broker
 from jetmap.nats.errors import JetStreamError, lacks_room
+from jetmap.settings import Settings
 from jetmap.wire import subjects
 from jetmap.wire.messages import Format
 
@@ -55,41 +55,32 @@ INDEX_BYTES = 64 << 20
 replace = msgspec.structs.replace
 
 
-@dataclass(frozen=True)
-class JobOptions:
-    """How jobs are stored and run.
-
-    ttl: seconds that a job is kept after its end. weight: one job's share of the cores, where a
-    map has 1. most: jobs that one dispatcher runs at once. refusal: why jobs are unavailable.
-    """
-
-    ttl: float = 86_400.0
-    weight: float = 0.25
-    most: int = 64
-    store: streams.StoreOptions = field(default_factory=streams.StoreOptions)
-    refusal: str | None = None
-
-
 class Jobs:
     """The jobs of one pool. Once started, this process also runs them.
 
-    store: the streams that hold the jobs.
+    store: the streams that hold the jobs. refusal: why jobs are unavailable, if they are.
     """
 
     def __init__(
-        self, connection: Broker, dispatcher: Dispatcher, pool: str, options: JobOptions
+        self,
+        connection: Broker,
+        dispatcher: Dispatcher,
+        settings: Settings,
+        *,
+        refusal: str | None = None,
     ) -> None:
         self._connection = connection
         self._dispatcher = dispatcher
-        self._options = options
-        self.store = Store(connection, pool)
+        self._settings = settings.jobs
+        self._refusal = refusal
+        self.store = Store(connection, settings.broker.pool)
         self._catalogue = Catalogue(self._on_record)
         self._runner = JobRunner(
             dispatcher,
             self.store,
             self._catalogue,
-            weight=options.weight,
-            most=options.most,
+            weight=self._settings.job_weight,
+            most=self._settings.max_running_jobs,
             room=self._room,
         )
         dispatcher.count_parked(self._runner.parked)
@@ -101,7 +92,7 @@ class Jobs:
             self.store, self._removal, dispatcher.id, self._monitor.uploads
         )
         self._quota = Quota(
-            self.store, self._catalogue, options.store.max_bytes, self._monitor.catch_up
+            self.store, self._catalogue, self._settings.job_store_bytes, self._monitor.catch_up
         )
         self._is_limit_known = False
         self._indexes = OutcomeIndexes(INDEX_BYTES)
@@ -109,7 +100,7 @@ class Jobs:
 
     async def start(self) -> None:
         """Run the pool's jobs, present and future. Raises only BrokerUnreachable."""
-        if self._options.refusal is None:
+        if self._refusal is None:
             self._connection.on_reconnect(self._readers.on_reconnect)
             await self._monitor.start()
 
@@ -171,7 +162,7 @@ class Jobs:
             key=digest,
             owner=self._dispatcher.id,
             created=time.time(),
-            ttl=self._options.ttl if ttl is None else ttl,
+            ttl=self._settings.job_ttl if ttl is None else ttl,
             timeout=timeout,
             reserved=reserve or FIRST_RESERVATION,
             is_fixed=reserve is not None,
@@ -399,8 +390,8 @@ class Jobs:
         self._readers.on_record(record)
 
     def _check(self) -> None:
-        if self._options.refusal is not None:
-            raise JobsUnavailable(self._options.refusal)
+        if self._refusal is not None:
+            raise JobsUnavailable(self._refusal)
 
     async def _ask_limit(self) -> None:
         """Ask the broker once how much its account may store."""
@@ -420,7 +411,7 @@ class Jobs:
         if self._monitor.is_loaded:
             return
         try:
-            await streams.ensure(self._connection, self.store, self._options.store)
+            await streams.ensure(self._connection, self.store, self._settings)
         except JetStreamError as error:
             if lacks_room(error):
                 raise await self.store.no_room(error, 0) from error

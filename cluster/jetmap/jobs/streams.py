@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from jetmap.nats import jetstream
 from jetmap.nats.broker import Broker
 from jetmap.nats.errors import JetStreamError
 from jetmap.nats.provision import STREAM_NOT_FOUND, Wish, halves
+from jetmap.settings import JobSettings
 from jetmap.wire import pool_streams, subjects
 
 from .store import Store
@@ -18,18 +18,6 @@ from .store import Store
 LEAST_BYTES = 64 << 20
 # Seconds for which an expired job is reported as expired.
 MARKER_SECONDS = 3600
-
-
-@dataclass(frozen=True, slots=True)
-class StoreOptions:
-    """How the streams are created.
-
-    replicas: copies of each stream; 0: three where there are enough servers, else one.
-    max_bytes: bytes of inputs and outcomes together.
-    """
-
-    replicas: int = 0
-    max_bytes: int = 8 << 30
 
 
 async def last(c: Broker, pool: str) -> int | None:
@@ -43,17 +31,17 @@ async def last(c: Broker, pool: str) -> int | None:
     return int(info["state"]["last_seq"])
 
 
-async def ensure(c: Broker, store: Store, options: StoreOptions) -> None:
+async def ensure(c: Broker, store: Store, options: JobSettings) -> None:
     """Create missing streams. Raises TopologyMismatch, naming each setting that differs."""
     pool = store.pool
-    copies = await pool_streams.copies_there(c, pool, options.replicas)
+    copies = await pool_streams.copies_there(c, pool, options.job_replicas)
     for wish, required in wishes(pool, options, copies):
         await jetstream.ensure(c, wish.config["name"], wish, required)
     await store.spare.ensure(copies)
 
 
 def wishes(
-    pool: str, options: StoreOptions, copies: Sequence[int]
+    pool: str, options: JobSettings, copies: Sequence[int]
 ) -> list[tuple[Wish, dict[str, Any]]]:
     """Each stream's configuration if it is created, and what an existing one must have."""
     return [
@@ -61,7 +49,7 @@ def wishes(
             Wish(
                 required | {"name": subjects.job_stream(pool, kind), "subjects": [subject]},
                 copies=copies,
-                places=[("file", -1), *halves("file", options.max_bytes, LEAST_BYTES)],
+                places=[("file", -1), *halves("file", options.job_store_bytes, LEAST_BYTES)],
                 setting="job_",
             ),
             required,

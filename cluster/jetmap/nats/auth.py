@@ -43,15 +43,15 @@ class Auth:
         Raises ConfigurationError if one of their files cannot be read.
         """
         return cls(
-            user=settings.nats_user,
-            password=settings.read_nats_password(),
-            token=settings.read_nats_token(),
-            creds=settings.nats_creds,
-            nkey=settings.nats_nkey_file,
-            domain=settings.nats_js_domain,
-            tls_ca=settings.nats_tls_ca,
-            tls_cert=settings.nats_tls_cert,
-            tls_key=settings.nats_tls_key,
+            user=settings.broker.nats_user,
+            password=settings.broker.read_nats_password(),
+            token=settings.broker.read_nats_token(),
+            creds=settings.broker.nats_creds,
+            nkey=settings.broker.nats_nkey_file,
+            domain=settings.broker.nats_js_domain,
+            tls_ca=settings.broker.nats_tls_ca,
+            tls_cert=settings.broker.nats_tls_cert,
+            tls_key=settings.broker.nats_tls_key,
         )
 
     @property

@@ -12,7 +12,6 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -23,6 +22,7 @@ from jetmap.nats.broker import Broker
 from jetmap.nats.errors import JetStreamError, checked
 from jetmap.nats.jetstream import parsed_time
 from jetmap.nats.provision import STREAM_NOT_FOUND, Wish, copies, halves
+from jetmap.settings import StreamSettings
 
 from . import subjects
 from .messages import FunctionInfo, Lane
@@ -49,22 +49,8 @@ WORK: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class StreamOptions:
-    """The choices for a work stream that is missing and has to be made.
-
-    replicas 0: three where the servers can hold them, else one. max_bytes: the most; if the broker
-    has less room, it is made smaller or in the other storage.
-    """
-
-    storage: Literal["memory", "file"] = "memory"
-    replicas: int = 0
-    max_messages: int = 100_000
-    max_bytes: int = 2**30
-
-
 async def ensure_stream(
-    c: Broker, pool: str, options: StreamOptions | None = None, *, patience: float = 0.0
+    c: Broker, pool: str, options: StreamSettings | None = None, *, patience: float = 0.0
 ) -> str:
     """Make the pool's work stream if it is missing; return its epoch.
 
@@ -74,29 +60,29 @@ async def ensure_stream(
     needs.
     """
     name = subjects.stream(pool)
-    wish = work_wish(c, pool, options or StreamOptions())
+    wish = work_wish(c, pool, options or StreamSettings())
     info = await jetstream.ensure(c, name, wish, WORK, patience=patience)
     return hashlib.sha256(info["created"].encode()).hexdigest()[:8]
 
 
-def work_wish(c: Broker, pool: str, options: StreamOptions) -> Wish:
+def work_wish(c: Broker, pool: str, options: StreamSettings) -> Wish:
     """Describe the work stream to make.
 
     It is a queue, not the truth, so a smaller one, another storage or a single copy is better than
     none.
     """
-    other: Literal["memory", "file"] = "file" if options.storage == "memory" else "memory"
+    other: Literal["memory", "file"] = "file" if options.work_storage == "memory" else "memory"
     return Wish(
         WORK
         | {
             "name": subjects.stream(pool),
             "subjects": [subjects.all_work(pool)],
-            "max_msgs": options.max_messages,
+            "max_msgs": options.work_max_messages,
         },
-        copies=copies(c, options.replicas),
+        copies=copies(c, options.work_replicas),
         places=[
-            *halves(options.storage, options.max_bytes, LEAST_BYTES),
-            *halves(other, min(options.max_bytes, OTHER_BYTES), LEAST_BYTES),
+            *halves(options.work_storage, options.work_max_bytes, LEAST_BYTES),
+            *halves(other, min(options.work_max_bytes, OTHER_BYTES), LEAST_BYTES),
         ],
         setting="work_",
     )

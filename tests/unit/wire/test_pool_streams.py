@@ -11,9 +11,10 @@ from brokers import Brokers
 from jetmap.errors import TopologyMismatch
 from jetmap.nats.broker import Broker
 from jetmap.nats.errors import JetStreamError, checked
+from jetmap.settings import StreamSettings
 from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import FunctionInfo
-from jetmap.wire.pool_streams import StreamOptions, ensure_consumers, ensure_stream, known, remember
+from jetmap.wire.pool_streams import ensure_consumers, ensure_stream, known, remember
 
 pytestmark = pytest.mark.anyio
 POOL = "p"
@@ -52,8 +53,8 @@ async def test_a_chunk_that_waits_is_refused_a_second_time(c: Broker) -> None:
 
 
 async def test_operators_choices_are_accepted(c: Broker) -> None:
-    epoch = await ensure_stream(c, POOL, StreamOptions(storage="file", max_messages=5))
-    assert await ensure_stream(c, POOL, StreamOptions(max_bytes=1000)) == epoch
+    epoch = await ensure_stream(c, POOL, StreamSettings(work_storage="file", work_max_messages=5))
+    assert await ensure_stream(c, POOL, StreamSettings(work_max_bytes=1000)) == epoch
 
 
 async def test_another_stream_is_refused_with_every_difference(c: Broker) -> None:
@@ -68,7 +69,7 @@ async def test_another_stream_is_refused_with_every_difference(c: Broker) -> Non
 
 async def test_a_refused_creation_says_what_to_change(c: Broker) -> None:
     with pytest.raises(JetStreamError, match="work_replicas"):
-        await ensure_stream(c, POOL, StreamOptions(replicas=3))
+        await ensure_stream(c, POOL, StreamSettings(work_replicas=3))
 
 
 async def test_racing_processes_get_the_consumers(c: Broker) -> None:

@@ -1,0 +1,54 @@
+"""Settings in sections, checked at once.
+
+``sections`` declares each setting with its default and texts, ``kinds`` its types; ``load``
+finds the values; ``render`` writes ``config/jetmap.toml`` and the README's table.
+"""
+
+from .kinds import ROOT_PATH, without_password
+from .load import (
+    CONFIG_VARIABLE,
+    FIELDS,
+    PREFIX,
+    SECTIONS,
+    Field,
+    Settings,
+    config_file,
+    unknown_variables,
+)
+from .sections import (
+    BrokerSettings,
+    ChunkSettings,
+    GatewaySettings,
+    JobSettings,
+    LimitSettings,
+    LogSettings,
+    Section,
+    ServerSettings,
+    StreamSettings,
+    WorkerSettings,
+    is_loopback,
+)
+
+__all__ = [
+    "CONFIG_VARIABLE",
+    "FIELDS",
+    "PREFIX",
+    "ROOT_PATH",
+    "SECTIONS",
+    "BrokerSettings",
+    "ChunkSettings",
+    "Field",
+    "GatewaySettings",
+    "JobSettings",
+    "LimitSettings",
+    "LogSettings",
+    "Section",
+    "ServerSettings",
+    "Settings",
+    "StreamSettings",
+    "WorkerSettings",
+    "config_file",
+    "is_loopback",
+    "unknown_variables",
+    "without_password",
+]

@@ -1,0 +1,581 @@
+"""Every setting: its type, default and texts, once.
+
+To add a setting, add a field here; ``make settings`` writes the rest. Adjacent settings may share
+the comment of the first.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from jetmap.errors import ConfigurationError
+from jetmap.machine import memory
+
+from .kinds import (
+    Addresses,
+    Attempts,
+    Cores,
+    Count,
+    Depth,
+    Domain,
+    Grace,
+    HeadSize,
+    Lines,
+    Login,
+    Niceness,
+    Patience,
+    Pool,
+    Port,
+    Rate,
+    ReadableFile,
+    Replicas,
+    Retention,
+    RootPath,
+    Seconds,
+    Size,
+    Timeout,
+    Weight,
+    Words,
+)
+from .metadata import setting
+
+
+class Section(BaseModel):
+    """A group of settings. title: in ``config/jetmap.toml``; panel: in ``--help``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    title: ClassVar[str] = ""
+    panel: ClassVar[str] = "More"
+
+    def conflicts(self) -> Iterator[str]:
+        """Yield what is wrong between settings of this section."""
+        yield from ()
+
+
+class BrokerSettings(Section):
+    """Where the broker is, and how to log in there."""
+
+    title: ClassVar[str] = "The broker"
+    panel: ClassVar[str] = "Broker"
+
+    nats_url: Addresses | None = setting(
+        None,
+        'NATS servers, comma-separated: "nats://a:4222,nats://b:4222"; tls:// requires TLS. '
+        "Not set: an embedded cluster on this machine, which needs no other nats_ setting here.",
+        help="NATS servers, comma-separated.",
+        metavar="URL",
+        flag="--nats",
+    )
+    nats_user: str | None = setting(
+        None,
+        "The user at the broker.",
+        help="User at the broker.",
+        metavar="NAME",
+    )
+    nats_password: SecretStr | None = setting(None, "That user's password, or a file with it.")
+    nats_password_file: ReadableFile | None = setting(
+        None, help="File with that user's password.", metavar="FILE", secret=True
+    )
+    nats_token: SecretStr | None = setting(
+        None, "A token in place of user and password, or a file with it."
+    )
+    nats_token_file: ReadableFile | None = setting(
+        None, help="File with a token, in place of user and password.", metavar="FILE", secret=True
+    )
+    nats_creds: ReadableFile | None = setting(
+        None,
+        "A .creds file (JWT and nkey) in place of either.",
+        help="NATS credentials file, in place of either.",
+        metavar="FILE",
+        secret=True,
+    )
+    nats_nkey_file: ReadableFile | None = setting(
+        None,
+        "A file with a user's nkey seed (SU…), in place of all of these.",
+        help="File with a user's nkey seed, in place of all of these.",
+        metavar="FILE",
+        secret=True,
+    )
+    nats_js_domain: Domain | None = setting(
+        None,
+        "The JetStream domain of the servers that hold the streams, if the address above is a leaf "
+        "node's. Not set: the server's own JetStream.",
+        help="JetStream domain, if the server is a leaf node.",
+        metavar="NAME",
+    )
+    nats_tls_ca: ReadableFile | None = setting(
+        None,
+        "PEM files: the authorities to trust, and the certificate and key to present.",
+        help="Certificate authorities to trust (PEM).",
+        metavar="FILE",
+    )
+    nats_tls_cert: ReadableFile | None = setting(
+        None, help="Certificate to present (PEM).", metavar="FILE"
+    )
+    nats_tls_key: ReadableFile | None = setting(
+        None, help="Key of that certificate (PEM).", metavar="FILE", secret=True
+    )
+    pool: Pool = setting(
+        "default",
+        "Hosts with the same pool share its work. Letters, digits, - and _.",
+        help="Pool whose hosts share work.",
+        metavar="NAME",
+    )
+    join_up: bool = setting(
+        True,
+        "Whether Cluster() without an address joins the `jetmap up` that this user runs in the "
+        "same directory. false: it starts workers of its own, as Cluster(share=False) does.",
+    )
+
+    def conflicts(self) -> Iterator[str]:
+        if bool(self.nats_tls_cert) != bool(self.nats_tls_key):
+            yield "nats_tls_cert and nats_tls_key go together: set both or neither"
+        if self.nats_password is not None and self.nats_password_file is not None:
+            yield _both("nats_password", "nats_password_file")
+        if self.nats_token is not None and self.nats_token_file is not None:
+            yield _both("nats_token", "nats_token_file")
+        if self.nats_creds and self.nats_nkey_file:
+            yield _both("nats_creds", "nats_nkey_file")
+
+    def servers(self) -> list[str]:
+        """Return the addresses in ``nats_url``; empty for an embedded cluster."""
+        return [url.strip() for url in (self.nats_url or "").split(",") if url.strip()]
+
+    def read_nats_password(self) -> str | None:
+        """Return the broker's password, from the setting or its file."""
+        return _read_secret(self.nats_password, self.nats_password_file)
+
+    def read_nats_token(self) -> str | None:
+        """Return the broker's token, from the setting or its file."""
+        return _read_secret(self.nats_token, self.nats_token_file)
+
+
+class WorkerSettings(Section):
+    """What an agent and its worker processes need."""
+
+    title: ClassVar[str] = "Workers"
+    panel: ClassVar[str] = "Workers"
+
+    tasks: Words = setting(
+        [],
+        "Task files (tasks.py) or modules (myapp.tasks).",
+        help="Task files (tasks.py) or modules (myapp.tasks).",
+        metavar="TASKS…",
+        positional=True,
+    )
+    cores: Cores | None = setting(
+        None,
+        'A number of cores ("4") or a list of cores ("0,2-3"). Not set: all that this process may '
+        "use, by affinity and cgroup limits.",
+        help='Number of cores ("4"), or which cores ("0,2-3").',
+        metavar="N|LIST",
+    )
+    start_timeout: Timeout = setting(
+        60.0,
+        "Seconds until the first worker must be ready; importing the functions counts.",
+        help="Time until the first worker must be ready.",
+        metavar="SECONDS",
+        keeper="starter",
+    )
+    version: str | None = setting(
+        None,
+        "A name for this version of the tasks. Not set: derived from the source files.",
+        help="Name of this version of the tasks.",
+        metavar="NAME",
+        keeper="agree",
+    )
+    grace: Grace = setting(
+        10.0,
+        "Seconds after SIGTERM in which to finish chunks; the rest is handed back.",
+        help="Time to finish in after SIGTERM.",
+        metavar="SECONDS",
+        keeper="agree",
+    )
+    nice: Niceness = setting(
+        0,
+        "Niceness of the workers, 0-19.",
+        help="Niceness of the workers.",
+        metavar="0-19",
+        keeper="agree",
+    )
+    worker_memory: Size | None = setting(
+        None,
+        "Bytes of data that a worker may hold; beyond, Python raises MemoryError. "
+        "Not set: no limit.",
+        help="Data that a worker may hold; beyond, MemoryError.",
+        metavar="SIZE",
+        keeper="agree",
+    )
+    output_bytes: Size = setting(
+        1 << 20,
+        "Bytes a second that the functions of each worker may print, four seconds' worth at once. "
+        "The rest is dropped, and counted in the output.",
+        help="What the functions of a worker may print a second.",
+        metavar="SIZE",
+        limit="printed by one worker's functions: lines are dropped, and counted in the log",
+        unit=" a second",
+        keeper="agree",
+    )
+    recycle_chunks: Count | None = setting(
+        None,
+        "Replace a worker after this number of chunks, this number of seconds, or when it holds "
+        "this number of bytes. It works on until its replacement is ready. Not set: never.",
+        help="Replace a worker after N chunks.",
+        metavar="N",
+        keeper="agree",
+    )
+    recycle_age: Seconds | None = setting(
+        None, help="Replace a worker at this age.", metavar="SECONDS", keeper="agree"
+    )
+    recycle_memory: Size | None = setting(
+        None, help="Replace a worker that holds this much.", metavar="SIZE", keeper="agree"
+    )
+    trust_pickle: bool = setting(
+        False,
+        "Run functions that no worker offers, sent by Python callers: named by module, or pickled "
+        "(from a script or notebook). Anyone who can reach the broker can then run any code here. "
+        "Workers of the same tasks should agree: those that trust form an offer of their own.",
+        help="Run pickled functions sent by callers. Anyone who can reach the broker can then run "
+        "code here.",
+    )
+    reload: bool = setting(
+        False,
+        "Replace the workers when a task file changes.",
+        help="Replace the workers when a task file changes.",
+    )
+
+
+class StreamSettings(Section):
+    """The work stream as jetmap creates it."""
+
+    title: ClassVar[str] = "The work stream, when jetmap creates it; an existing one is not altered"
+    panel: ClassVar[str] = "Workers"
+
+    work_storage: Literal["memory", "file"] = setting(
+        "memory",
+        '"memory" or "file"; if the broker has no room there, the other one.',
+        help="Where to keep the work stream, when created.",
+        metavar="memory|file",
+        keeper="agree",
+    )
+    work_replicas: Replicas = setting(
+        0,
+        "Copies, 1-5. 0: three if the servers can hold them, else one.",
+        help="Copies of the work stream, when created; 0: as many as the servers allow, up to 3.",
+        metavar="0-5",
+        keeper="agree",
+    )
+    work_max_messages: Count = setting(
+        100_000,
+        "The most chunks that may wait, and their bytes (fewer if the broker has less room); "
+        "beyond, publishing waits.",
+        keeper="agree",
+    )
+    work_max_bytes: Size = setting(1 << 30, keeper="agree")
+
+
+class ChunkSettings(Section):
+    """How lists are cut into chunks, and tried again."""
+
+    title: ClassVar[str] = "Chunks"
+
+    chunk_seconds: Seconds = setting(
+        0.05, "Seconds that a chunk should compute, and the least when a map tapers off."
+    )
+    chunk_min_seconds: Seconds = setting(0.002)
+    chunk_bytes: Size = setting(
+        256 << 10, "Bytes of items in a chunk, and of values in one report of its results."
+    )
+    report_bytes: Size = setting(256 << 10, keeper="agree")
+    attempts: Attempts = setting(2, "Attempts at an item whose worker dies.")
+    withdraw_grace: Grace = setting(
+        0.5,
+        "Seconds that a worker has to return from an item that nobody wants any more.",
+        keeper="agree",
+    )
+
+    def conflicts(self) -> Iterator[str]:
+        if self.chunk_min_seconds > self.chunk_seconds:
+            yield "chunk_min_seconds is larger than chunk_seconds"
+
+
+class LimitSettings(Section):
+    """What maps, bodies and connections may take."""
+
+    title: ClassVar[str] = "Limits"
+
+    max_open_maps: Count = setting(
+        1_000,
+        "Maps open at once in one process, including those that wait for a worker or for their "
+        "body; one more is refused (429), by a gateway before it reads the body.",
+        limit="in one process, including those whose body arrives: `429`, `TooManyMaps`",
+    )
+    max_items: Count = setting(
+        50_000_000,
+        "Items of all open lists together in one gateway; one list more is refused (429). JSON "
+        "lines and jobs are read as far as there is room, and do not count.",
+        limit="of all open lists in one gateway: `429`",
+    )
+    max_memory_bytes: Size | None = setting(
+        None,
+        "Bytes that one process holds in memory for its maps: bodies, unfinished lists, unread "
+        "results. Beyond, a gateway refuses bodies (503) and spools results to files, and a map "
+        "with unread results gets no more of them. Not set: a quarter of the memory of the "
+        "machine, or of this process's cgroup.",
+        limit="of bodies, lists and unread results in one process: `503`; results spool to files",
+        shown="a quarter of the memory",
+    )
+    max_list: Count = setting(
+        10_000_000,
+        "Items in a list that comes in one body (JSON lines have no limit).",
+        limit="items in one list: `413`, `LimitExceeded`; streams have no limit",
+    )
+    max_item_bytes: Size = setting(
+        900_000,
+        "Bytes of one item; with its chunk it must fit into the broker's largest message (1 MiB).",
+        limit="an item: `413`; in Python, and for a value, that item's error",
+        keeper="agree",
+    )
+    max_body_bytes: Size = setting(
+        1 << 30, "Bytes of a JSON or MessagePack body.", limit="`413`; JSON lines have no limit"
+    )
+    max_buffer_bytes: Size = setting(
+        16 << 20,
+        "Bytes of results of one map that a slow reader may leave in memory; more spool to a file.",
+        limit="of unread results of a map: sending pauses, or they spool to a file",
+    )
+    max_spool_bytes: Size = setting(
+        4 << 30,
+        "Bytes of results that one map may spool, and all maps of one gateway together.",
+        limit="of one map in files: `413`",
+    )
+    max_total_spool_bytes: Size = setting(32 << 30, limit="of all maps of one gateway: `503`")
+    max_depth: Depth = setting(500, "Nesting of an item.")
+    max_header_bytes: HeadSize = setting(
+        64 << 10,
+        "Bytes of a request's address and headers together; more is refused (431, or 414).",
+        limit="of a request's address and headers: `431` or `414`, and the connection ends",
+    )
+    header_timeout: Patience = setting(
+        20.0,
+        "Seconds from a connection's first byte, or its opening, to the end of a request's headers "
+        "(408).",
+        limit="until a request's headers are complete: `408`",
+    )
+    body_idle_timeout: Patience = setting(
+        60.0,
+        "Seconds without a byte after which the body of a map is given up (408). Raise it for "
+        "clients that send JSON lines with long pauses, or have them send empty lines.",
+        limit="without a byte of a map's body: `408`",
+    )
+    job_upload_idle: Seconds = setting(
+        60.0,
+        "Seconds without a byte after which the body of a job is given up (408) and removed.",
+        limit="without a byte of a job's body: `408`",
+    )
+    min_body_rate: Rate = setting(
+        128,
+        "Bytes a second that a body, or each line of JSON lines, must average once the gateway has "
+        "waited a minute for it (408). 0: no limit.",
+        limit="of a body, after a minute of waiting: `408`",
+        unit=" bytes/s",
+    )
+    send_timeout: Patience = setting(
+        300.0,
+        "Seconds after which a client that neither reads its answer nor sends anything is cut off.",
+        limit="in which a client neither reads nor sends: it is cut off",
+    )
+    keep_alive: Patience = setting(
+        75.0,
+        "Seconds that a connection is kept between two requests.",
+        limit="between two requests: the connection is closed",
+    )
+    max_connections: Count | None = setting(
+        None,
+        "Connections open at once; for one more, the one that has been silent longest is closed. "
+        "Not set: three quarters of the file descriptors that this process may have.",
+        limit="the connection that is silent longest is closed; `503` if none is",
+        shown="three quarters of the descriptors",
+    )
+
+    def fitting(self, max_item: int) -> LimitSettings:
+        """Return limits of which an item also fits into ``max_item`` bytes."""
+        if self.max_item_bytes <= max_item:
+            return self
+        return self.model_copy(update={"max_item_bytes": max_item})
+
+    def memory_budget(self) -> int:
+        """Return ``max_memory_bytes``, else a quarter of this machine's or cgroup's memory."""
+        return int(self.max_memory_bytes or memory() // 4)
+
+
+class JobSettings(Section):
+    """What is kept of jobs, and how they share the cores."""
+
+    title: ClassVar[str] = "Jobs"
+
+    job_ttl: Retention = setting(
+        86_400.0,
+        "Seconds to keep a job and its outcomes after its end: 1 to 3,153,600,000 (a hundred "
+        "years).",
+    )
+    job_store_bytes: Size = setting(
+        8 << 30,
+        "Bytes that the inputs and outcomes of all jobs may take in the store; more is refused "
+        "(507).",
+    )
+    job_replicas: Replicas = setting(
+        0,
+        "Copies of the jobs' streams when jetmap creates them, 1-5. 0: three if the servers can "
+        "hold them, else one.",
+    )
+    job_weight: Weight = setting(
+        0.25, "A job's share of the cores beside a map's: 0.25 is a quarter of what a map gets."
+    )
+    max_running_jobs: Count = setting(64, "Jobs that one process runs at once; others wait.")
+
+
+class GatewaySettings(Section):
+    """Where the gateway listens, and for whom."""
+
+    title: ClassVar[str] = "The gateway"
+    panel: ClassVar[str] = "Gateway"
+
+    host: str = setting(
+        "127.0.0.1",
+        "Where it listens. Port 0: any free port. Beyond loopback it requires a token.",
+        help="Address on which the gateway listens.",
+        metavar="ADDRESS",
+    )
+    port: Port = setting(8000, help="Port of the gateway; 0: any free port.", metavar="PORT")
+    token: SecretStr | None = setting(
+        None, "The bearer token that requests must show, or a file with it."
+    )
+    token_file: ReadableFile | None = setting(
+        None,
+        help="File with the bearer token that requests must show.",
+        metavar="FILE",
+        secret=True,
+    )
+    allowed_hosts: Words = setting(
+        [],
+        'Host headers to accept besides loopback\'s: ["jetmap.example.org"]. If this is empty and '
+        "host is not loopback, any is accepted: then the token protects.",
+        help="Host headers to accept, comma-separated.",
+        metavar="NAMES",
+        flag="--allowed-host",
+    )
+    cors_origins: Words = setting(
+        [],
+        'Origins whose pages may call it from a browser: ["https://app.example.org"].',
+        help="Origins whose pages may call it, comma-separated.",
+        metavar="ORIGINS",
+        flag="--cors-origin",
+    )
+    root_path: RootPath = setting(
+        "",
+        'The prefix under which a proxy serves it: "/jetmap". A proxy may send it as '
+        "X-Forwarded-Prefix instead. All addresses in answers then start with it, whether or not "
+        "the proxy strips it.",
+        help="Path prefix under which a proxy serves it.",
+        metavar="PREFIX",
+    )
+    session_ttl: Login = setting(
+        43_200.0, "Seconds that a login in a browser lasts, 60 to 31,536,000."
+    )
+    debug: bool = setting(
+        False, "Put tracebacks into errors.", help="Put tracebacks into errors.", panel="More"
+    )
+    access_log: Lines = setting(
+        20,
+        "Lines a second in the log for requests (level info), one each: method, path, status, "
+        "reason and duration, never the query or headers. Further requests are only counted. "
+        "0: none.",
+    )
+
+    def conflicts(self) -> Iterator[str]:
+        if self.token is not None and self.token_file is not None:
+            yield _both("token", "token_file")
+
+    @property
+    def listens_beyond_loopback(self) -> bool:
+        """Whether other hosts can reach the gateway's address."""
+        return not is_loopback(self.host)
+
+    def read_token(self) -> str | None:
+        """Return the gateway's bearer token, from the setting or its file."""
+        return _read_secret(self.token, self.token_file)
+
+
+class ServerSettings(Section):
+    """The NATS server that ``jetmap up`` starts."""
+
+    title: ClassVar[str] = "The NATS server that `jetmap up` starts"
+    panel: ClassVar[str] = "NATS server"
+
+    nats_host: str = setting(
+        "127.0.0.1",
+        "Where it listens: with 0.0.0.0, other hosts can join. Port 0: any free port.",
+        help="Address on which the NATS server listens; 0.0.0.0: for other hosts, too.",
+        metavar="ADDRESS",
+    )
+    nats_port: Port = setting(
+        4222, help="Port of the NATS server; 0: any free port.", metavar="PORT"
+    )
+    store: str | None = setting(
+        None,
+        "A directory for its streams, in which jobs outlive it. Not set: one for each working "
+        "directory and pool, below $XDG_STATE_HOME/jetmap or ~/.local/state/jetmap. "
+        '"none": a temporary one that is removed at the end; then there are no jobs.',
+        help="Directory in which jobs outlive it; none: no jobs.",
+        metavar="DIRECTORY|none",
+    )
+
+
+class LogSettings(Section):
+    """What is logged."""
+
+    title: ClassVar[str] = "Logs"
+
+    log_level: Literal["debug", "info", "warning", "error"] = setting(
+        "info",
+        '"debug", "info", "warning" or "error". An embedded cluster, which may have many users, '
+        "logs warnings and errors unless the user who starts it sets this.",
+        help="debug, info, warning or error.",
+        metavar="LEVEL",
+        keeper="starter",
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a listener on ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _both(name: str, other: str) -> str:
+    return f"{name} and {other} are both set: keep one of them"
+
+
+def _read_secret(value: SecretStr | None, path: str | None) -> str | None:
+    if value is not None:
+        return value.get_secret_value()
+    if path is None:
+        return None
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError([f"cannot read a secret from {path}: {exc}"]) from exc
+    if not text:
+        raise ConfigurationError([f"{path} is empty: write the secret into it"])
+    return text
