@@ -53,6 +53,7 @@ class House:
             "XDG_STATE_HOME": str(directory / "state"),
             "TMPDIR": str(directory),
             "JETMAP_CORES": "2",
+            "JETMAP_PORT": "0",
             "JETMAP_GRACE": "5",
             "COLUMNS": "200",
         }

@@ -32,7 +32,7 @@ def here(house: House, monkeypatch: pytest.MonkeyPatch) -> Invoke:
     for name in [name for name in os.environ if name.startswith("JETMAP_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("JETMAP_CONFIG", "")  # --config sets it; put back afterwards
-    for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "COLUMNS"):
+    for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "COLUMNS", "JETMAP_PORT"):
         monkeypatch.setenv(name, house.environment[name])
     monkeypatch.chdir(house.directory)
 

@@ -44,7 +44,7 @@ def here(house: House, monkeypatch: pytest.MonkeyPatch) -> House:
         monkeypatch.delenv(name)
     monkeypatch.setenv("JETMAP_CONFIG", "")
     monkeypatch.setenv("JETMAP_DEBUG", "")
-    for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "COLUMNS"):
+    for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "COLUMNS", "JETMAP_PORT"):
         monkeypatch.setenv(name, house.environment[name])
     monkeypatch.chdir(house.directory)
     (house.directory / "lines").write_text("1\n2\n")
