@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from typing import Any
 
 import pytest
@@ -35,7 +34,7 @@ class Books:
     """Those of one gateway, and what it refuses."""
 
     def __init__(self, **limits: int) -> None:
-        self.admission = Admission(dataclasses.replace(LIMITS, **limits))
+        self.admission = Admission(LIMITS.model_copy(update=limits))
         self.memory = Memory(1 << 60)
 
     def hold(self) -> Hold:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -26,14 +25,14 @@ encode = msgspec.msgpack.encode
 
 def whole(body: bytes, **limits: int) -> Problem | None:
     try:
-        run(bodies.msgpack_elements(body, replace(LIMITS, **limits), held()))
+        run(bodies.msgpack_elements(body, LIMITS.model_copy(update=limits), held()))
     except (Problem, JetmapError) as exc:
         return problem_of(exc, False)
     return None
 
 
 def in_parts(body: bytes, step: int, **limits: int) -> Problem | None:
-    split = splitters.splitter("msgpack", replace(LIMITS, **limits))
+    split = splitters.splitter("msgpack", LIMITS.model_copy(update=limits))
     try:
         for at in range(0, len(body), step):
             split.add(body[at : at + step], True)
@@ -87,7 +86,7 @@ def test_position(fault: str) -> None:
 
 @given(values, st.integers(1, 6))
 def test_depth_is_counted_as_in_json(value: Any, limit: int) -> None:
-    limits = replace(LIMITS, max_depth=limit)
+    limits = LIMITS.model_copy(update={"max_depth": limit})
     try:
         run(bodies.json_elements(msgspec.json.encode([1, value]), limits, held()))
         fits = True

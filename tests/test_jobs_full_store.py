@@ -52,7 +52,7 @@ async def until_full(cluster: Cluster, job: str) -> Record:
 
     found = await wait_for(waits, "it waits for room", 40, lambda: str(seen))
     assert found is not None and found.public_state == "waiting"
-    assert "delete jobs" in (found.reason or "")
+    assert "delete finished jobs" in (found.reason or "")
     return found
 
 
@@ -76,7 +76,7 @@ async def test_a_full_store_is_emptied_and_the_job_goes_on(place: Site, disk: Pa
             problem = check_problem(
                 await client.post("/jobs/zeros", json=["x" * 800_000]), 507, "store-full"
             )
-            assert "Delete jobs" in problem["detail"] and problem["used"] > DISK // 2
+            assert "Delete finished jobs" in problem["detail"] and problem["used"] > DISK // 2
 
         await refused()
         await kill_server(place)

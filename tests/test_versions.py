@@ -134,7 +134,7 @@ def test_offers_of_different_pythons_have_different_names(monkeypatch: pytest.Mo
         made = agent_offer.Offer(
             nothing, AgentOptions(Settings(pool="p"), Setup(trust=trust), (), "/")
         )
-        made.take(Ready([FunctionInfo("f")], "s", []))
+        made.update(Ready([FunctionInfo("f")], "s", []))
         return made.name
 
     ours = name(True), name(False)
