@@ -7,9 +7,8 @@ out is what needs processes: pickling, pinning, pipes and real crashes.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -237,11 +236,3 @@ async def mapped(dispatcher: Dispatcher, items: list[int]) -> list[int | None]:
                 outcomes[index] = None if index in failed else value
     assert sorted(outcomes) == list(range(len(items)))
     return [outcomes[index] for index in range(len(items))]
-
-
-@contextlib.asynccontextmanager
-async def simulated_pool(
-    broker: MemoryBroker | None = None, work: Work | None = None
-) -> AsyncIterator[SimulatedPool]:
-    async with SimulatedPool(broker, work) as pool:
-        yield pool
