@@ -59,14 +59,20 @@ async def pool_server(cores: int) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def gateway_server() -> AsyncIterator[Server]:
-    """``jetmap up bench/tasks.py``: broker, workers and gateway."""
+async def gateway_server(directory: Path = ROOT) -> AsyncIterator[Server]:
+    """``jetmap up bench/tasks.py``: broker, workers and gateway.
+
+    directory: where it runs; ``config/jetmap.toml`` there is its configuration.
+    """
     port, nats_port = free_port(), free_port()
-    command = [sys.executable, "-c", "from jetmap.cli import main; main()", "up", "bench/tasks.py"]
+    command = [sys.executable, "-c", "from jetmap.cli import main; main()", "up"]
+    command.append(str(ROOT / "bench/tasks.py"))
     environment = {"JETMAP_PORT": str(port), "JETMAP_NATS_PORT": str(nats_port)}
     with tempfile.TemporaryDirectory() as store:  # nothing is left of the run before
         environment["JETMAP_STORE"] = store
-        async with _served(command, port, environment, ready="/readyz") as server:
+        async with _served(
+            command, port, environment, ready="/readyz", directory=directory
+        ) as server:
             yield server
 
 
@@ -80,12 +86,16 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def _served(
-    command: Sequence[str], port: int, environment: Mapping[str, str], ready: str = "/healthz"
+    command: Sequence[str],
+    port: int,
+    environment: Mapping[str, str],
+    ready: str = "/healthz",
+    directory: Path = ROOT,
 ) -> AsyncIterator[Server]:
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(  # noqa: ASYNC220 - returns at once
             command,
-            cwd=ROOT,
+            cwd=directory,
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
