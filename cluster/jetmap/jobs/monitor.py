@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
-from typing import Any
 
+from jetmap.background import Background
 from jetmap.errors import BrokerUnreachable, JetmapError, NoRoom
 from jetmap.nats.broker import Message, Subscription
 from jetmap.nats.errors import JetStreamError
@@ -52,7 +51,7 @@ class JobMonitor:
         self._runner = runner
         self._removal = removal
         self._subscription: Subscription | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self.background = Background("jobs")
         self._reading = asyncio.Lock()
         self._read_to = 0  # Records up to here were read; later ones may be unknown.
         self._has_lease = False
@@ -71,14 +70,12 @@ class JobMonitor:
                 await self.load()
         except JetStreamError as error:
             logger.debug("cannot look for jobs: %s", error)
-        self.spawn(self._beat())
+        self.background.spawn(self._beat(), "watch owners")
 
     async def close(self) -> None:
         if self._subscription is not None:
             await self._subscription.unsubscribe()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.background.close()
         if self._has_lease and self._store.connection.connected:
             try:
                 await self._store.drop_lease(self._me)
@@ -123,12 +120,6 @@ class JobMonitor:
             self._has_lease = True
             self._leased = time.monotonic()
 
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine in the background, until this is closed."""
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._on_task_done)
-
     # Inside
 
     async def _read(self) -> bool:
@@ -152,10 +143,10 @@ class JobMonitor:
         seq = int(headers.get("Nats-Sequence", 0))
         if MARKER in headers or not message.data:
             self._catalogue.on_removed(name)
-            self.spawn(self._clear(name))
+            self.background.spawn(self._clear(name), "remove an expired job")
             return
         if not self.is_loaded:
-            self.spawn(self.load())
+            self.background.spawn(self.load(), "read the records")
         self._catalogue.on_record(read_record(message.data, name), seq)
 
     async def _on_reconnect(self) -> None:
@@ -244,8 +235,3 @@ class JobMonitor:
                 there, _ = await self._store.read(job)
                 if there is None or there.state == "deleted":
                     await self._store.remove(job)
-
-    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("looking after jobs failed", exc_info=error)

@@ -13,8 +13,9 @@ import copy
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Protocol
 
+from jetmap.background import Background
 from jetmap.errors import BrokerUnreachable, JetmapError, UnknownJob
 
 from .message_cache import MessageCache, Request
@@ -76,7 +77,7 @@ class Readers:
         self._shared: dict[str, SharedReader] = {}
         self._cache = MessageCache(CACHE_BYTES)
         self._looking: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._background = Background("readers of jobs")
         self._seen = 0  # The stream's last message at the last look.
         self._silent_since: float | None = None
 
@@ -107,7 +108,7 @@ class Readers:
             del self._shared[shared.job]
         self._cache.drop(shared.job)
         if shared.listening is not None:
-            self._spawn(shared.listening.unsubscribe())
+            self._background.spawn(shared.listening.unsubscribe(), "unsubscribe")
             shared.listening = None
         if self._looking is not None and not any(s.listening for s in self._shared.values()):
             self._looking.cancel()
@@ -125,7 +126,7 @@ class Readers:
                 return
             shared.wake()  # Nobody has announced what was stored before.
         if self._looking is None:
-            self._looking = self._spawn(self._look())
+            self._looking = self._background.spawn(self._look(), "look for outcomes")
 
     def on_record(self, record: Record) -> None:
         """Pass a changed record on to the job's readers."""
@@ -141,9 +142,7 @@ class Readers:
 
     async def close(self) -> None:
         """Cancel the background tasks."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.close()
 
     async def _look(self) -> None:
         """Look for unannounced outcomes, with one request for all jobs."""
@@ -181,17 +180,6 @@ class Readers:
             shared.fail(error)
         except JetmapError as error:
             logger.debug("cannot read job %s; trying again later: %s", shared.job, error)
-
-    def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._on_task_done)
-        return task
-
-    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.debug("reading jobs: %r", error)
 
 
 class SharedReader:

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import msgspec
 
+from jetmap.background import Background
 from jetmap.dispatch.dispatcher import Dispatcher
 from jetmap.dispatch.open_map import MapSpec, OpenMap
 from jetmap.errors import (
@@ -82,7 +82,7 @@ class JobRunner:
         self._room = room
         self._runs: dict[str, RunningJob] = {}
         self._ready: dict[str, None] = {}  # Jobs that may run here, in order of arrival.
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._background = Background("jobs that run here")
         self._closing = False
 
     @property
@@ -128,10 +128,7 @@ class JobRunner:
                 continue
             running = RunningJob(record)
             self._runs[job] = running
-            task = asyncio.get_running_loop().create_task(self._run_job(running), name=f"job {job}")
-            running.task = task
-            self._tasks.add(task)
-            task.add_done_callback(self._on_task_done)
+            running.task = self._background.spawn(self._run_job(running), f"job {job}")
 
     @property
     def _has_slot(self) -> bool:
@@ -147,9 +144,7 @@ class JobRunner:
     async def close(self) -> None:
         """Release every job, so that other processes take them over at once."""
         self._closing = True
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.close()
         if not self._store.connection.connected:
             return
         me = self._dispatcher.id
@@ -160,11 +155,6 @@ class JobRunner:
                     await self._store.write(replace(record, owner=""), seq)
                 except JetmapError as error:
                     logger.debug("cannot release job %s: %s", record.id, error)
-
-    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("running a job failed", exc_info=error)
 
     async def _run_job(self, running: RunningJob) -> None:
         job = running.record.id

@@ -294,7 +294,7 @@ class Jobs:
         record, seq = await self._cancel(id)
         if seq and record.epoch:
             record, seq = await self._count(record, seq, COUNT_SECONDS)
-            self._monitor.spawn(self._count_late(record, seq))
+            self._monitor.background.spawn(self._count_late(record, seq), "count late")
         return record
 
     async def delete(self, id: str) -> None:

@@ -12,6 +12,7 @@ import msgspec
 import nats.errors
 from nats.aio.msg import Msg
 
+from jetmap.background import Background
 from jetmap.errors import BrokerUnreachable, JetmapError
 
 from .auth import Auth, without_secrets
@@ -55,7 +56,7 @@ class Connection:
         self._subscriptions: list[Subscription] = []
         self._reconnect_callbacks: list[Callback] = []
         self._lost_callbacks: list[Callback] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background(name)
         self._closing = False
         self._asking: dict[str, set[asyncio.Timeout]] = {}  # By subject, in lower case.
         self._refusals: dict[str, str] = {}
@@ -128,7 +129,8 @@ class Connection:
         self.servers = list(servers)
         if auth is not None:
             self._auth = auth
-            self._spawn(discard(self._client))  # Its closed callback makes the next client.
+            # Its closed callback makes the next client.
+            self._background.spawn(discard(self._client), "close the client")
             return
         try:
             self._client.set_server_pool(self.servers)
@@ -262,9 +264,7 @@ class Connection:
             except BrokerUnreachable:
                 logger.info("the broker went away before everything was sent")
         self._closing = True
-        for task in self._tasks - {asyncio.current_task()}:
-            task.cancel()
-        await asyncio.gather(*self._tasks - {asyncio.current_task()}, return_exceptions=True)
+        await self._background.close()
         await discard(self._client)
 
     # Making and remaking the client
@@ -344,7 +344,7 @@ class Connection:
         if client is self._client and not self._closing:
             logger.warning("%s: connection to NATS at %s lost", self.name, self.where)
             for callback in self._lost_callbacks:
-                self._spawn(self._run_callback(callback))
+                self._background.spawn(self._run_callback(callback), "call back")
 
     async def client_back(self, client: QuickClient) -> None:
         if client is self._client:
@@ -352,7 +352,7 @@ class Connection:
 
     async def client_closed(self, client: QuickClient) -> None:
         if client is self._client and not self._closing:
-            self._spawn(self._renew())
+            self._background.spawn(self._renew(), "connect again")
 
     async def client_failed(self, client: QuickClient, error: Exception) -> None:
         if isinstance(error, nats.errors.SlowConsumerError):
@@ -385,7 +385,7 @@ class Connection:
     def _is_back(self) -> None:
         logger.info("%s: connected to NATS again", self.name)
         for callback in self._reconnect_callbacks:
-            self._spawn(self._run_callback(callback))
+            self._background.spawn(self._run_callback(callback), "call back")
 
     async def _run_callback(self, callback: Callback) -> None:
         try:
@@ -393,11 +393,6 @@ class Connection:
         except Exception:
             self.errors += 1
             logger.exception("%s: a callback failed", self.name)
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def _forget(self, subscription: Subscription) -> None:
         if subscription in self._subscriptions:

@@ -15,11 +15,12 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from jetmap.background import Background
 from jetmap.errors import BrokerUnreachable, LimitExceeded
 
 from .broker import Callback, OnMessage
@@ -168,7 +169,7 @@ class MemoryConnection:
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._reader: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background(name)
         self._closed = False
 
     @property
@@ -203,7 +204,7 @@ class MemoryConnection:
             self._received.clear()
             self._broker.jetstream.forget_pulls(s.subject for s in self.subscriptions)
             for callback in self._lost_callbacks:
-                self._spawn(self._guarded(callback()))
+                self._background.spawn(self._guarded(callback()), "call back")
 
     def restore(self) -> None:
         """Connect again, and send what waited."""
@@ -212,7 +213,7 @@ class MemoryConnection:
             while self._unsent:
                 self._broker.accept(self._unsent.popleft())
             for callback in self._reconnect_callbacks:
-                self._spawn(self._guarded(callback()))
+                self._background.spawn(self._guarded(callback()), "call back")
 
     async def publish(
         self,
@@ -252,7 +253,7 @@ class MemoryConnection:
         subscription = MemorySubscription(self, subject, callback, queue)
         self.subscriptions.append(subscription)
         if self._reader is None:
-            self._reader = asyncio.get_running_loop().create_task(self._read())
+            self._reader = self._background.spawn(self._read(), "read")
         return subscription
 
     async def request(
@@ -308,11 +309,7 @@ class MemoryConnection:
             return
         self._closed, self.connected = True, False
         self._broker.forget(self)
-        me = asyncio.current_task()
-        tasks = [t for t in (*self._tasks, self._reader) if t is not None and t is not me]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._background.close()
 
     def receive(self, subscription: MemorySubscription, message: MemoryMessage) -> None:
         """Queue a message that the server sends; the reader handles it in a later turn."""
@@ -339,11 +336,6 @@ class MemoryConnection:
         except Exception:
             self.errors += 1
             logger.exception("%s: a callback failed", self.name)
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _cancel(future: asyncio.Future[MemoryMessage]) -> None:

@@ -1,0 +1,54 @@
+"""The tasks of one owner: named, reported when they fail, awaited when the owner closes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Background:
+    """Run coroutines beside their caller.
+
+    Unlike in a ``TaskGroup``, a task that fails leaves the others alone: its failure is logged.
+
+    Args:
+        owner: Name of the owner in the log.
+    """
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """Start a task. ``name`` says what it does, in the log and for ``wait``."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_done)
+        return task
+
+    async def wait(self, name: str, seconds: float) -> None:
+        """Wait until no task of this name is left, for at most ``seconds``."""
+        if named := [task for task in self._tasks if task.get_name() == name]:
+            await asyncio.wait(named, timeout=seconds)
+
+    async def close(self) -> None:
+        """Cancel all tasks, except one that calls this, and wait until they have ended."""
+        this = asyncio.current_task()
+        tasks = [task for task in self._tasks if task is not this]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _on_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("%s: %r failed", self._owner, task.get_name(), exc_info=error)
