@@ -158,7 +158,7 @@ async def test_a_lease_without_room_keeps_no_sweep_from_making_some(
     monkeypatch.setattr(watcher, "catch_up", nothing)
     monkeypatch.setattr(watcher, "_look_for_orphans", nothing)
     monkeypatch.setattr(watcher, "_sweep", sweep)
-    watcher.spawn(watcher._beat())
+    watcher.background.spawn(watcher._beat(), "watch owners")
     await asyncio.wait_for(swept.wait(), 20)
     for task in list(watcher._tasks):
         task.cancel()
