@@ -118,8 +118,7 @@ async def test_a_commit_before_an_upload_is_given_up_counts(
     one, other = await place.cluster(), await place.cluster()
     await place.agent(one)
     for cluster in (one, other):
-        for task in list(cluster.jobs._monitor._tasks):
-            task.cancel()  # What they do every two seconds, is done here.
+        await cluster.jobs._monitor.background.close()  # The test does the monitor's work.
     begun = await upload(one, [1, 2, 3], key="k")
     await other.jobs._ensure()
     await one.jobs.store.drop_lease(one._linked().dispatcher.id)

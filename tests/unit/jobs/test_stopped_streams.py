@@ -160,5 +160,4 @@ async def test_a_lease_without_room_keeps_no_sweep_from_making_some(
     monkeypatch.setattr(watcher, "_sweep", sweep)
     watcher.background.spawn(watcher._beat(), "watch owners")
     await asyncio.wait_for(swept.wait(), 20)
-    for task in list(watcher._tasks):
-        task.cancel()
+    await watcher.background.close()
