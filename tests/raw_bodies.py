@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from jetmap.dispatch.memory import Memory
 from jetmap.settings import LimitSettings
+from jetmap.wire.split import Splitter
 from jetmap_api.admission import Admission, Hold
 
 LIMITS = LimitSettings(
@@ -39,6 +40,25 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=20,
 )
+
+
+def feed(splitter: Splitter, data: bytes) -> list[bytes]:
+    """Feed bytes; return the elements that are complete now."""
+    splitter.feed(data)
+    return _completed(splitter)
+
+
+def close(splitter: Splitter) -> list[bytes]:
+    """End the input; return the elements that are complete now."""
+    splitter.close()
+    return _completed(splitter)
+
+
+def _completed(splitter: Splitter) -> list[bytes]:
+    found: list[bytes] = []
+    while some := splitter.next_elements():
+        found += map(bytes, some)
+    return found
 
 
 def run(coroutine: Any) -> Any:

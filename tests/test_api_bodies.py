@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from jetmap.errors import JetmapError, LimitExceeded, Malformed
 from jetmap.settings import LimitSettings
 from jetmap.wire import check
-from jetmap.wire.json_lines import LinesParser
+from jetmap.wire.split import JsonLines, msgpack_array
 from jetmap_api import bodies
-from jetmap_api import elements as checks
 from jetmap_api.bodies import json_elements, msgpack_elements
 from jetmap_api.problems import Problem, problem_of
-from raw_bodies import LIMITS, held, run, values
+from raw_bodies import LIMITS, close, feed, held, run, values
 
 
 def limits(**changes: int) -> LimitSettings:
@@ -77,8 +76,8 @@ def test_any_truncation_is_refused_in_pieces_too(items: list[Any], data: st.Data
     [
         (b"", 0, "empty"),
         (b"  ", 0, "empty"),
-        (b"{}", 0, "no array"),
-        (b'"text"', 0, "no array"),
+        (b"{}", 0, "not an array"),
+        (b'"text"', 0, "not an array"),
         (b"nonsense", 4, "invalid"),
         (b"[1,2", 4, "too early"),
         (b"[1,]", 3, "trailing comma"),
@@ -185,12 +184,12 @@ def test_malformed_messagepack_is_refused(body: bytes) -> None:
 
 
 def lines(body: bytes, cuts: list[int]) -> list[bytes]:
-    parser = LinesParser(LIMITS.max_item_bytes, LIMITS.max_depth)
+    split = JsonLines(LIMITS)
     edges = [0, *sorted(cuts), len(body)]
     found = []
     for start, end in itertools.pairwise(edges):
-        found += parser.add(body[start:end], True)
-    return found + parser.add(b"", False)
+        found += feed(split, body[start:end])
+    return found + close(split)
 
 
 @given(
@@ -234,10 +233,10 @@ def test_a_malformed_line_is_refused_with_its_number(body: bytes, line: int, pos
 
 
 def test_a_long_line_is_refused_before_it_ends() -> None:
-    parser = LinesParser(100, 500)
-    assert parser.add(b'1\n"' + b"x" * 90, True) == [b"1"]
+    split = JsonLines(LIMITS.model_copy(update={"max_item_bytes": 100}))
+    assert feed(split, b'1\n"' + b"x" * 90) == [b"1"]
     with pytest.raises(LimitExceeded, match="line 2") as caught:
-        parser.add(b"x" * 20, True)
+        feed(split, b"x" * 20)
     problem = problem_of(caught.value, False)
     assert problem.status == 413
     assert problem.members == {"setting": "max_item_bytes", "limit": 100, "index": 1}
@@ -262,7 +261,7 @@ def test_no_large_messagepack_body_is_split_in_one_step() -> None:
 
 def test_depth_is_looked_for_only_where_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[Any] = []
-    monkeypatch.setattr(checks, "_levels", lambda value, most: looked.append(value) or 0)
+    monkeypatch.setattr(msgpack_array, "_levels", lambda value, most: looked.append(value) or 0)
     run(msgpack_elements(msgspec.msgpack.encode([{"a": [1]}] * 10_000), LIMITS, held()))
     assert looked == []
     run(msgpack_elements(msgspec.msgpack.encode([{"a": [1] * 1000}]), LIMITS, held()))

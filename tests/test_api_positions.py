@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from fake_cluster import FakeCluster, gateway
 from jetmap.errors import JetmapError
-from jetmap_api import bodies, splitters
+from jetmap.wire.split import splitter
+from jetmap.wire.split.msgpack_faults import find_fault
+from jetmap_api import bodies
 from jetmap_api.problems import Problem, problem_of
-from jetmap_api.rawmsgpack import find_fault
 from jobs_over_http import site
 from over_http import check_problem, echo
-from raw_bodies import LIMITS, held, run, values
+from raw_bodies import LIMITS, close, feed, held, run, values
 
 pytestmark = pytest.mark.anyio
 
@@ -32,11 +33,11 @@ def whole(body: bytes, **limits: int) -> Problem | None:
 
 
 def in_parts(body: bytes, step: int, **limits: int) -> Problem | None:
-    split = splitters.splitter("msgpack", LIMITS.model_copy(update=limits))
+    split = splitter("msgpack", LIMITS.model_copy(update=limits))
     try:
         for at in range(0, len(body), step):
-            split.add(body[at : at + step], True)
-        split.add(b"", False)
+            feed(split, body[at : at + step])
+        close(split)
     except (Problem, JetmapError) as exc:
         return problem_of(exc, False)
     return None

@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 
 from jetmap.errors import JetmapError
 from jetmap.settings import LimitSettings
-from jetmap_api import splitters
+from jetmap.wire.split import JsonArray, MsgpackArray, json_array, splitter
 from jetmap_api.bodies import json_elements, msgpack_elements
 from jetmap_api.media import Body
 from jetmap_api.problems import Problem, problem_of
-from jetmap_api.splitters import JsonArray, splitter
-from raw_bodies import LIMITS, held, run, values
+from raw_bodies import LIMITS, close, feed, held, run, values
 
 cuts = st.lists(st.integers(0, 400), max_size=10)
 gather = st.sampled_from([0, 1, 7, 40, 1000])
@@ -39,13 +38,14 @@ def split(
     window: int = 4096,
 ) -> list[bytes]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(splitters, "GATHER", size)
-        patch.setattr(splitters, "WINDOW", window)
+        patch.setattr(JsonArray, "step", max(1, size))
+        patch.setattr(MsgpackArray, "step", max(1, size))
+        patch.setattr(json_array, "WINDOW", window)
         there = splitter(media, limits)
         found: list[bytes] = []
         for part in parts:
-            found += map(bytes, there.add(part, True))
-        return found + [bytes(raw) for raw in there.add(b"", False)]
+            found += feed(there, part)
+        return found + close(there)
 
 
 def refused(
@@ -190,9 +190,9 @@ def test_any_truncation_is_refused(media: Body, items: list[Any], data: st.DataO
     [
         (b"", 0, "empty"),
         (b"  ", 0, "empty"),
-        (b"{}", 0, "no array"),
-        (b'"text"', 0, "no array"),
-        (b"nonsense", 0, "no array"),
+        (b"{}", 0, "not an array"),
+        (b'"text"', 0, "not an array"),
+        (b"nonsense", 0, "not an array"),
         (b"[1,2", 4, "too early"),
         (b"[1,]", 3, "trailing comma"),
         (b"[,1]", 1, "expected|invalid"),
@@ -206,7 +206,7 @@ def test_any_truncation_is_refused(media: Body, items: list[Any], data: st.DataO
         (b'["a", "\xff"]', 7, "UTF-8"),
         (b'["\xed\xa0\x80"]', 2, "UTF-8"),
         (b"[1,\xe9]", 3, "UTF-8"),
-        (b"\xef\xbb\xbf[1]", 0, "no array"),
+        (b"\xef\xbb\xbf[1]", 0, "not an array"),
     ],
 )
 def test_a_malformed_body_is_refused_with_its_position(
@@ -215,7 +215,7 @@ def test_a_malformed_body_is_refused_with_its_position(
     for parts in ([body], [bytes((byte,)) for byte in body]):
         problem = refused("json", parts)
         assert problem.status == 400
-        if words in ("empty", "no array"):
+        if words in ("empty", "not an array"):
             position = problem.members["position"]
         assert problem.members["position"] == position, problem.detail
         assert any(word in problem.detail for word in words.split("|")), problem.detail
@@ -237,7 +237,7 @@ def test_the_position_is_that_in_the_whole_body() -> None:
 def test_deep_nesting_is_refused(depth: int, opening: bytes, closing: bytes, step: int) -> None:
     body = b"[1," + opening * depth + b"1" + closing * depth + b"]"
     parts = [body[i : i + step] for i in range(0, len(body), step)]
-    problem = refused("json", parts, size=splitters.GATHER)
+    problem = refused("json", parts, size=JsonArray.step)
     assert problem.status == 400
     assert problem.members["position"] == 3 + 500 * len(opening)
     assert "deeper than 500" in problem.detail
@@ -293,16 +293,16 @@ def test_a_long_body_takes_little_memory(media: Body) -> None:
         element += b"," if media == "json" else b"\n"
     block = element * 1000
     there = splitter(media, LIMITS)
-    found = len(there.add(head, True))
+    found = len(feed(there, head))
     for _ in range(20):  # what grows once, such as caches
-        found += len(there.add(block, True))
+        found += len(feed(there, block))
     tracemalloc.start()
     for _ in range(count // 1000 - 20):
         for start in range(0, len(block), 16_384):
-            found += len(there.add(block[start : start + 16_384], True))
+            found += len(feed(there, block[start : start + 16_384]))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    found += len(there.add(last, False))
+    found += len(feed(there, last) + close(there))
     assert found == count + (media != "msgpack")
     assert peak < 8 << 20
 
@@ -312,6 +312,5 @@ def test_a_large_item_among_small_ones() -> None:
     body = b"[1," + large + b",2," + large + b"]"
     parts = [body[i : i + 10_000] for i in range(0, len(body), 10_000)]
     there = JsonArray(LIMITS)
-    found = [bytes(raw) for part in parts for raw in there.add(part, True)]
-    found += map(bytes, there.add(b"", False))
-    assert found == [b"1", large, b"2", large]
+    found = [element for part in parts for element in feed(there, part)]
+    assert found + close(there) == [b"1", large, b"2", large]

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from house import House, Up
 from jetmap.cli.exits import Exit
 from jetmap.errors import ConfigurationError
-from jetmap.settings import Settings
-from jetmap.wire.json_lines import BOM, LinesParser
+from jetmap.settings import LimitSettings, Settings
+from jetmap.wire.split import JsonLines
+from jetmap.wire.split.json_lines import BOM
+from raw_bodies import close, feed
 from support import nothing_left
 from tools import need_root, need_tool
 
@@ -196,18 +198,18 @@ def test_items_in_utf_16_are_refused(shared_up: Up, tmp_path: Path) -> None:
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=10), st.integers(1, 8))
 def test_a_mark_however_it_is_cut(numbers: list[int], size: int) -> None:
     data = BOM + "".join(f"{number}\n" for number in numbers).encode()
-    parser = LinesParser(1000, 10)
+    split = JsonLines(LimitSettings())
     items = []
     for start in range(0, len(data), size):
-        items += parser.add(data[start : start + size], True)
-    items += parser.add(b"", False)
+        items += feed(split, data[start : start + size])
+    items += close(split)
     assert [int(item) for item in items] == numbers
 
 
 @pytest.mark.parametrize("data", [b"1\n" + BOM + b"2\n", BOM + BOM + b"1\n"])
 def test_a_mark_elsewhere_is_malformed(data: bytes) -> None:
     with pytest.raises(Exception, match="malformed"):
-        LinesParser(1000, 10).add(data, True)
+        feed(JsonLines(LimitSettings()), data)
 
 
 def test_a_mark_before_settings_and_secrets(

@@ -11,14 +11,15 @@ import msgspec
 
 from jetmap.settings import LimitSettings
 from jetmap.wire.arrays import length
+from jetmap.wire.split import Elements, JsonArray, MsgpackArray, Splitter
+from jetmap.wire.split.json_array import split_array
 
 from .admission import Hold
 from .arrival import Arrival, Framing
 from .asgi import Receive
 from .disconnect import Departure
-from .elements import check_count, json_piece
+from .media import USE_JSON
 from .problems import Problem, over_limit
-from .splitters import Elements, JsonArray, MsgpackArray
 
 # A larger body is parsed in pieces of this size, so that no other request waits for it.
 PIECE = 512 * 1024
@@ -57,41 +58,60 @@ async def read_body(
 
 
 async def json_elements(body: bytes, limits: LimitSettings, hold: Hold) -> Elements:
-    """The raw elements of a JSON array that is held already; they are held in its place.
+    """Split a JSON array that is held already; the elements are held in its place.
 
-    Raises Problem: 400 with the position, 413, 429 or 503.
+    Raises Malformed (400), with the position; LimitExceeded, Problem: 413, 429 or 503.
     """
     if len(body) <= PIECE:
-        whole = json_piece(body, 0, 0, limits)
-        hold.add_items(len(whole))
+        whole = split_array(body, limits, advice=USE_JSON)
+        _count(len(whole), 0, limits, hold)
         return whole
-    split = JsonArray(limits)
-    elements: list[bytes | msgspec.Raw] = []
-    for at in range(0, len(body), PIECE):
-        some = split.add(body[at : at + PIECE], at + PIECE < len(body))
-        check_count(len(elements) + len(some), limits)
-        hold.add_items(len(some))
-        elements += some
-        await asyncio.sleep(0)
+    elements = await _split(JsonArray(limits, USE_JSON), body, PIECE, limits, hold)
     hold.give(len(body))  # The elements are copies.
     return elements
 
 
 async def msgpack_elements(body: bytes, limits: LimitSettings, hold: Hold) -> Elements:
-    """As ``json_elements``, of a MessagePack array."""
+    """Split a MessagePack array, as ``json_elements`` does a JSON array."""
     count = length(body)
     if count <= len(body):
-        check_count(count, limits)
-    split = MsgpackArray(limits)
-    elements: list[bytes | msgspec.Raw] = []
-    for at in range(0, max(len(body), 1), SLICE):
-        some = split.add(body[at : at + SLICE], at + SLICE < len(body))
-        hold.add_items(len(some))
-        elements += some
-        await asyncio.sleep(0)
+        _check_count(count, limits)
+    elements = await _split(MsgpackArray(limits, USE_JSON), body, SLICE, limits, hold)
     if len(body) > PIECE:
         hold.give(len(body))  # The elements are copies.
     return elements
+
+
+async def _split(
+    splitter: Splitter, body: bytes, step: int, limits: LimitSettings, hold: Hold
+) -> list[bytes | msgspec.Raw]:
+    """Split a body in steps of so many bytes, between which others run."""
+    elements: list[bytes | msgspec.Raw] = []
+    for at in range(0, max(len(body), 1), step):
+        splitter.feed(body[at : at + step])
+        if at + step >= len(body):
+            splitter.close()
+        while some := splitter.next_elements():
+            _count(len(some), len(elements), limits, hold)
+            elements += some
+        await asyncio.sleep(0)
+    return elements
+
+
+def _count(count: int, before: int, limits: LimitSettings, hold: Hold) -> None:
+    """Count elements. Raises Problem: 413, 429 or 503."""
+    _check_count(before + count, limits)
+    hold.add_items(count)
+
+
+def _check_count(count: int, limits: LimitSettings) -> None:
+    if count > limits.max_list:
+        raise over_limit(
+            f"the list has more than {limits.max_list} items (max_list): "
+            "send it as JSON lines, which may be of any length",
+            setting="max_list",
+            limit=limits.max_list,
+        )
 
 
 def _body_too_large(size: int, limits: LimitSettings) -> Problem:

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from jetmap.settings import LimitSettings
-from jetmap.wire.json_lines import LinesParser
+from jetmap.wire.split import JsonLines
 
 from .admission import Hold
 from .arrival import Arrival, Framing
@@ -105,13 +105,14 @@ class LinesBody:
                 pass  # a little more goes to the file: the client may have left behind it
 
     async def _parse(self) -> None:
-        parser = LinesParser(self._limits.max_item_bytes, self._limits.max_depth)
+        split = JsonLines(self._limits)
         try:
-            while (data := await self._pipe.get()) is not None:
-                if items := parser.add(data, True):
+            data: bytes | None = b""
+            while data is not None:
+                data = await self._pipe.get()
+                split.close() if data is None else split.feed(data)
+                while items := split.next_elements():
                     await self._feed.put(items)
-            if items := parser.add(b"", False):
-                await self._feed.put(items)
             self._feed.close()
         except Exception as exc:
             self._dropping = True

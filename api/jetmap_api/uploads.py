@@ -9,13 +9,14 @@ import logging
 from typing import TYPE_CHECKING
 
 from jetmap.settings import LimitSettings
+from jetmap.wire.split import splitter
 
 from .arrival import Arrival
 from .asgi import Receive
 from .disconnect import Departure
 from .keywords import check_kwargs
+from .media import USE_JSON
 from .request import JobRequest
-from .splitters import splitter
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
@@ -86,7 +87,7 @@ async def _read(
     departure: Departure,
     limits: LimitSettings,
 ) -> None:
-    split = splitter(request.body, limits)
+    split = splitter(request.body, limits, USE_JSON)
     arrival = Arrival(
         receive,
         request.framing,
@@ -101,6 +102,8 @@ async def _read(
             departure.leave()
             await asyncio.sleep(0)  # where leaving takes effect
             continue
-        elements = split.add(data, arrival.more)
-        if elements:
+        split.feed(data)
+        if not arrival.more:
+            split.close()
+        while elements := split.next_elements():
             await upload.put(elements)

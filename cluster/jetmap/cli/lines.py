@@ -11,7 +11,7 @@ from typing import BinaryIO, Protocol
 
 from jetmap.errors import ConfigurationError, LimitExceeded, Malformed
 from jetmap.settings import LimitSettings
-from jetmap.wire.json_lines import LinesParser
+from jetmap.wire.split import Elements, JsonLines
 
 BLOCK = 1 << 16
 ARRAY_HINT = (
@@ -23,7 +23,7 @@ ARRAY_HINT = (
 class Sink(Protocol):
     """Where lines go: ``put`` waits while it is full; one of the others ends it."""
 
-    async def put(self, elements: list[bytes], /) -> None: ...
+    async def put(self, elements: Elements, /) -> None: ...
     def fail(self, error: BaseException, /) -> None: ...
     def close(self) -> None: ...
 
@@ -54,7 +54,7 @@ class Reader:
     def __init__(self, source: BinaryIO, feed: Sink, limits: LimitSettings) -> None:
         self._descriptor = os.dup(source.fileno())
         self._feed = feed
-        self._parser = LinesParser(limits.max_item_bytes, limits.max_depth)
+        self._split = JsonLines(limits)
         self._loop = asyncio.get_running_loop()
         self._left = False
         self._start = b""  # The first block.
@@ -94,17 +94,20 @@ class Reader:
         if self._left:
             return
         self._start = self._start or block
+        if block:
+            self._split.feed(block)
+        else:
+            self._split.close()
         try:
-            items = self._parser.add(block, bool(block))
+            while items := self._split.next_elements():
+                self._first = self._first or bytes(items[0])
+                self._count += len(items)
+                await self._feed.put(items)
         except (Malformed, LimitExceeded) as exc:
             self._left = True
             starts = self._start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
             hint = f"; {ARRAY_HINT}" if starts == b"[" and not self._count else ""
             self._feed.fail(ConfigurationError([f"the input: {exc}{hint}"]))
             return
-        if items:
-            self._first = self._first or items[0]
-            self._count += len(items)
-            await self._feed.put(items)
         if not block:
             self._feed.close()

@@ -11,6 +11,7 @@ from jetmap import bounds
 from jetmap.client.submit import abort
 from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings
+from jetmap.wire.split import Elements
 
 from .clusters import attached
 from .exits import say
@@ -121,7 +122,7 @@ class _Sink:
         self._bar = bar
         self._total = total
 
-    async def put(self, elements: list[bytes]) -> None:
+    async def put(self, elements: Elements) -> None:
         if self.ended.done():
             return
         try:
