@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 
@@ -50,6 +49,7 @@ from .imports import Imports
 from .intake import NAK, Delivered, Intake
 from .offer import Offer, brief
 from .options import AgentOptions
+from .reload import Reload
 from .reports import Reports, too_large
 from .slot import Slot, StartWorker
 from .stored_reports import StoredReports
@@ -121,7 +121,9 @@ class Agent:
         self._stored = StoredReports(
             connection, options.pool, self._inbox, self._reports.add, self.flush
         )
-        self._files: dict[str, float] = {}
+        # Callers of an embedded agent never get older code than their own.
+        tries = options.workers.reload and not options.embedded
+        self._reload = Reload((lambda: start(options, None, setup)) if tries else None)
         self._withdrawn: dict[str, None] = {}
         self._subscriptions: list[Subscription] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -152,6 +154,7 @@ class Agent:
             (RENEW_SECONDS, self._renew_leases),
             (TICK_SECONDS, self._tick),
             (TICK_SECONDS, self._recycle),
+            (TICK_SECONDS, self._reload_source),
             (WRITE_SECONDS, self._keep_written),
         ):
             self._tasks.append(create(self._every(seconds, step), name=step.__name__))
@@ -202,6 +205,7 @@ class Agent:
         for task in [*self._tasks[len(self._slots) :], *self._chunk_tasks]:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._chunk_tasks, return_exceptions=True)
+        await self._reload.close()
         await self.announce()
         for subscription in self._subscriptions:
             await subscription.unsubscribe()
@@ -222,7 +226,7 @@ class Agent:
 
     async def on_worker_ready(self, slot: Slot, ready: Ready) -> None:
         self.failed = None
-        self._files |= {path: _modified(path) for path in ready.files}
+        self._reload.watch(ready.files)
         self._code.on_loaded(slot.number, ready)
         if self._offer.update(ready):
             try:
@@ -236,6 +240,7 @@ class Agent:
 
     async def on_worker_failed(self, slot: Slot, failure: StartFailed) -> None:
         self.counts.start_failures += 1
+        self._reload.watch(failure.files)
         text = failure.traceback.strip() or f"{failure.type}: {failure.message}"
         if text != self.failed:
             self.failed = text
@@ -247,7 +252,7 @@ class Agent:
             # The user of an embedded agent sees it as an exception.
             log = logger.info if self._options.embedded else logger.warning
             log("%s cannot be imported: %s", broken.home, broken.text)
-        self._files |= {file: _modified(file) for file in broken.files}
+        self._reload.watch(broken.files)
         await self.announce()
 
     async def _keep_written(self) -> None:
@@ -293,7 +298,7 @@ class Agent:
             workers=[slot.status() for slot in slots],
             pending=max(0, self._intake.pending),
             embedded=self._options.embedded,
-            failure=self.failed or (str(self.refused) if self.refused else None),
+            failure=self.failed or (str(self.refused) if self.refused else self._reload.failure),
             trusts=self._options.setup.trust,
             items=counts.rows(self.counts.items),
             crashes=counts.rows(self.counts.crashes),
@@ -523,21 +528,24 @@ class Agent:
             await self._send(ack, IN_PROGRESS)
 
     async def _tick(self) -> None:
-        """Look, once a second, for lost pulls, lost callers and changed sources."""
+        """Look, once a second, for lost pulls and lost callers."""
         now = time.monotonic()
         for held in self._held.take_abandoned(now):
             logger.warning("map %s: its caller is gone; its chunk is dropped", held.head.map)
             await self._withdraw(held)
         await self._intake.check(now)
-        if self._options.embedded or self._options.workers.reload:
-            changed = [p for p, at in self._files.items() if _modified(p) != at]
-            if changed:
-                logger.info("%s changed: the workers are replaced", ", ".join(changed))
-                self._imports.on_changed()
-                self._files = {path: _modified(path) for path in self._files}
-                self._warm_ups.forget()
-                for slot in self._slots:
-                    await slot.replace()
+
+    async def _reload_source(self) -> None:
+        """Replace the workers, once a second, if their source has changed and can be imported."""
+        if not (self._options.embedded or self._options.workers.reload):
+            return
+        is_serving = any(slot.is_ready for slot in self._slots)
+        if await self._reload.check(is_serving=is_serving):
+            self._imports.on_changed()
+            self._warm_ups.forget()
+            for slot in self._slots:
+                await slot.replace()
+            await self.announce()
 
     async def _recycle(self) -> None:
         """Replace, once a second, workers that have served long enough."""
@@ -564,10 +572,3 @@ def _within(room: int, setup: Setup) -> Setup:
     """Limit the values and reports of workers to what the broker can carry."""
     value, report = min(setup.max_value, room), min(setup.max_report, room)
     return msgspec.structs.replace(setup, max_value=value, max_report=report)
-
-
-def _modified(path: str) -> float:
-    try:
-        return Path(path).stat().st_mtime
-    except OSError:
-        return 0.0

@@ -95,11 +95,9 @@ def show(found: dict[str, Any], console: Console) -> None:
     _table(console, "maps in flight", found["maps"], "map function cores")
     for host in found["hosts"]:
         if host["failure"]:
-            console.print(
-                f"\n{host['host']}: workers cannot start:\n{host['failure']}",
-                markup=False,
-                highlight=False,
-            )
+            what = "" if host["ready"] else " workers cannot start:\n"
+            text = f"\n{host['host']}:{what or ' '}{host['failure']}"
+            console.print(text, markup=False, highlight=False)
 
 
 def _host(agent: Presence) -> dict[str, Any]:
@@ -123,9 +121,9 @@ def _host(agent: Presence) -> dict[str, Any]:
 def _state(agent: Presence) -> str:
     if agent.draining:
         return "draining"
-    if agent.failure:
-        return "cannot start"
-    return "ready" if agent.ready else "starting"
+    if agent.ready:
+        return "ready"
+    return "cannot start" if agent.failure else "starting"
 
 
 def _waiting(agents: list[Presence]) -> dict[str, int]:

@@ -25,6 +25,13 @@ def format_import_error(error: BaseException) -> str:
     return "\n".join(["the import raises:", *(line for line in lines if line.strip() != HEADER)])
 
 
+def format_syntax_error(error: SyntaxError) -> str:
+    """Return file, line and message, with the source line and a caret below it."""
+    # Between the file's line and the message's are the source line, if it can be read, and a caret.
+    shown = "".join(traceback.format_exception_only(error)).splitlines()[1:-1]
+    return "\n".join([f"{error.filename}:{error.lineno}: {error.msg}", *shown])
+
+
 def _without_ours(described: traceback.TracebackException) -> None:
     if _is_ours(described):
         described.__cause__ = described.__context__ = None

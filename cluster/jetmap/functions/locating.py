@@ -52,6 +52,8 @@ def load(setup: Setup) -> list[Function]:
     """
     from jetmap.errors import ConfigurationError, DuplicateFunction
 
+    from .import_errors import format_syntax_error
+
     try:
         if setup.main is not None:
             import_main(setup.main)
@@ -63,7 +65,9 @@ def load(setup: Setup) -> list[Function]:
         for name in setup.modules:
             import_tasks(name)
     except SyntaxError as exc:
-        raise ConfigurationError([f"{exc.filename}:{exc.lineno}: {exc.msg}"]) from exc
+        if exc.filename is None:  # The user's code raises it.
+            raise
+        raise ConfigurationError([format_syntax_error(exc)]) from exc
     except DuplicateFunction as exc:
         raise ConfigurationError([str(exc)]) from exc
     return registered()
@@ -163,13 +167,21 @@ def is_resolved(ref: FunctionRef) -> bool:
     return ref.value is not None or _key(ref) in (_resolved if ref.path is None else _carried)
 
 
-def broken_files(error: BaseException, home: str) -> list[str]:
-    """List the files whose change may mend a module that could not be imported."""
-    files = {frame.filename for frame in traceback.extract_tb(error.__traceback__)}
-    if isinstance(error, SyntaxError) and error.filename:
-        files.add(error.filename)
-    files.add(file_of(home))
-    return sorted(file for file in files if file.endswith(".py") and is_users(file))
+def broken_files(error: BaseException, *homes: str) -> list[str]:
+    """List the files whose change may mend an import that failed.
+
+    Args:
+        homes: What was imported: names of modules, paths of files.
+    """
+    files = {file_of(home) for home in homes}
+    cause: BaseException | None = error
+    while cause is not None:
+        files |= {frame.filename for frame in traceback.extract_tb(cause.__traceback__)}
+        if isinstance(cause, SyntaxError) and cause.filename:
+            files.add(cause.filename)
+        cause = cause.__cause__
+    found = {str(Path(file).absolute()) for file in files if file.endswith(".py")}
+    return sorted(file for file in found if is_users(file))
 
 
 def file_of(home: str) -> str:

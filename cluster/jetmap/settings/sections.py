@@ -246,7 +246,8 @@ class WorkerSettings(Section):
     )
     reload: bool = setting(
         False,
-        "Replace the workers when a task file changes.",
+        "Replace the workers when a task file changes. While the new source cannot be imported, "
+        "they keep the previous version.",
         help="Replace the workers when a task file changes.",
     )
 

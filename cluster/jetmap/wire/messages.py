@@ -394,11 +394,15 @@ class Broken(msgspec.Struct, frozen=True):
 
 
 class StartFailed(msgspec.Struct, frozen=True):
-    """The exception that kept a worker from importing its functions."""
+    """The exception that kept a worker from importing its functions.
+
+    files: those whose change may mend it.
+    """
 
     type: str
     message: str
     traceback: str
+    files: list[str] = []
 
 
 _presence = msgspec.msgpack.Decoder(Presence).decode

@@ -148,7 +148,12 @@ class _Worker:
             self._end_if_forked(error)
             from jetmap.functions.import_errors import format_import_error
 
-            failure = StartFailed(type(error).__name__, str(error), format_import_error(error))
+            failure = StartFailed(
+                type(error).__name__,
+                str(error),
+                format_import_error(error),
+                broken_files(error, *setup.tasks),
+            )
             self._pipe.send(frames.FAILED, self._encode(failure))
             return False
         if setup.modules:

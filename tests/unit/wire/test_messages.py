@@ -255,10 +255,10 @@ GOLDEN: list[tuple[Any, str]] = [
         "83a4686f6d65a16da474657874a26e6fa566696c657391a52f6d2e7079",
     ),
     (
-        StartFailed("ImportError", "no", "Traceback"),
+        StartFailed("ImportError", "no", "Traceback", ["/m.py"]),
         (
-            "83a474797065ab496d706f72744572726f72a76d657373616765a26e6fa9747261636562"
-            "61636ba954726163656261636b"
+            "84a474797065ab496d706f72744572726f72a76d657373616765a26e6fa9747261636562"
+            "61636ba954726163656261636ba566696c657391a52f6d2e7079"
         ),
     ),
 ]
