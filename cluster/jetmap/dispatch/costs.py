@@ -12,6 +12,8 @@ _DECAY = 0.9  # Factor by which each result reduces the weight of those before i
 # to idle cores: two in which a chunk whose items turn dear keeps those not begun, one for a guess
 # that was wrong from the start, one for a list of unknown length.
 SLACK = 4
+_STEADY_REPORTS = 4.0  # Results, the older ones counted less, that show whether items cost alike.
+_STEADY_SPREAD = 1.5  # Mean square of the results' costs over the square of their mean, at most.
 _RECENT = 2  # Items of earlier results that count beside each item of the latest, within one map.
 
 
@@ -25,6 +27,14 @@ class Cost:
         self._seconds = self._items = 0.0
         self._value_bytes = 0.0
         self._item_bytes = self._cut_items = 0.0
+        self._reports = self._rates = self._squares = 0.0
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the items of the latest results, of any map, cost about the same."""
+        if self._reports < _STEADY_REPORTS:
+            return False
+        return self._squares * self._reports <= _STEADY_SPREAD * self._rates**2
 
     @property
     def is_known(self) -> bool:
@@ -49,6 +59,10 @@ class Cost:
         self._seconds = self._seconds * _DECAY + seconds
         self._items = self._items * _DECAY + items
         self._value_bytes = self._value_bytes * _DECAY + value_bytes
+        rate = seconds / items
+        self._reports = self._reports * _DECAY + 1.0
+        self._rates = self._rates * _DECAY + rate
+        self._squares = self._squares * _DECAY + rate * rate
 
     def cut(self, items: int, size: int) -> None:
         """Take in that a chunk of ``items`` items took ``size`` bytes."""

@@ -16,8 +16,8 @@ from .window import Window
 # Chunk durations that one item may take on the lane for short maps.
 EXPRESS_ITEMS = 10
 
-# Items a core in a list that is too short to be cut by a guess. If the items are dear after all,
-# the order in which they begin decides when the map ends.
+# Items a core in a list that is too short to be cut by a guess, unless the function's items have
+# cost alike. If some are dear, the order in which they begin decides when the map ends.
 FEW_ITEMS = 16
 
 # Seconds of compute below which a chunk costs less than the message that carries it. While as many
@@ -198,10 +198,11 @@ class Scheduler:
 
     def _count(self, map: OpenMap, cores: int) -> int:
         """Number of items of the next chunk."""
-        count, rest = self.cutting.count(map.pace, map.rest, cores), map.rest
-        if rest is not None and count < rest <= FEW_ITEMS * cores and not map.pace.is_sure:
-            return 1
-        return count
+        rest = map.rest
+        count = self.cutting.count(map.pace, rest, cores)
+        if rest is None or not count < rest <= FEW_ITEMS * cores:
+            return count
+        return count if map.pace.is_sure or map.cost.is_steady else 1
 
     def _cut(self, map: OpenMap, lane: Lane, cores: int) -> Cut | None:
         """Take the next items of a map; None if it turns out to have none."""
