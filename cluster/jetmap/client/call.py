@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+import msgspec
 
 from jetmap.codecs import Codec, codec_for
 from jetmap.codecs.native import encode_tagged
@@ -25,8 +26,7 @@ from jetmap.wire.messages import Format, FunctionInfo
 _PREPARED_AT_ONCE = 2048
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """function: None when it is called by a name that this process does not know.
 
     format: of items, keyword parameters and values; "python" where a part of them has no

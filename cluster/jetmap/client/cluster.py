@@ -200,7 +200,8 @@ class Cluster(WithJobs):
         check_call(self, "map", f, items, more, unknown, MAP_OPTIONS)
         self._check()
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
-        await self.announced(f)
+        if isinstance(f, str):
+            await self.announced(f)
         call = Call.of(f, kwargs, local=self._inline, info=self.info)
         items = await self._listed(items)
         if not return_exceptions:

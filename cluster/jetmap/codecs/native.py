@@ -206,6 +206,8 @@ class NativeKwargs:
         return [_given(each) for each in self._lists[format].decode(data)]
 
     def decode(self, data: bytes, format: Format) -> Any:
+        if not data and not self._parameters:
+            return {}
         return _given(self._items[format].decode(data or encode({}, format)))
 
     def prepare(self, values: list[Any], format: Format) -> list[Any]:

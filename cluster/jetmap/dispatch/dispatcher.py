@@ -8,7 +8,6 @@ import itertools
 import logging
 import time
 from collections.abc import Coroutine, Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -215,7 +214,9 @@ class Dispatcher:
         info = self.roster.offers(spec.function).info
         if info is None or spec.ref is not None:
             return spec
-        return replace(
+        if info.timeout is spec.item_timeout and info.attempts is spec.attempts:
+            return spec
+        return msgspec.structs.replace(
             spec,
             item_timeout=info.timeout if spec.item_timeout is None else spec.item_timeout,
             attempts=info.attempts if spec.attempts is None else spec.attempts,
@@ -233,7 +234,8 @@ class Dispatcher:
                 setting="max_open_maps",
                 limit=limit,
             )
-        self.check_overhead(spec.overhead)
+        if spec.overhead:
+            self.check_overhead(spec.overhead)
         self._opening += counts
         try:
             await self._until_connected()

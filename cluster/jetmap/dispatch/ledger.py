@@ -81,12 +81,14 @@ class Ledger:
     @property
     def has_pieces(self) -> bool:
         """Whether items wait that may be sent again now."""
-        return bool(self._pieces) or (bool(self._suspects) and self._quarantine.is_free)
+        if self._pieces.count:
+            return True
+        return self._suspects.count > 0 and self._quarantine.is_free
 
     @property
     def has_returned(self) -> bool:
         """Whether items wait to be sent again, now or when no other suspect is out."""
-        return bool(self._pieces or self._suspects)
+        return self.returned_items > 0
 
     @property
     def returned_items(self) -> int:
@@ -95,7 +97,7 @@ class Ledger:
 
     def next_piece(self, count: int | None = None) -> Piece:
         """Cut off the earliest items to send again, at most ``count``."""
-        piece = self._pieces.pop(count) if self._pieces else self._suspects.pop(count)
+        piece = self._pieces.pop(count) if self._pieces.count else self._suspects.pop(count)
         self._drop_seen()
         return piece
 

@@ -7,12 +7,12 @@ over them, in batches, until the end or an error.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
+
+import msgspec
 
 from jetmap.wire.messages import Format, FunctionRef, Report
 
@@ -25,8 +25,7 @@ from .reorder import Reorder
 from .sources import Source
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapSpec:
+class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One call of ``map``: everything about it but its items.
 
     Attributes:
@@ -89,6 +88,7 @@ class OpenMap:
     ) -> None:
         self.id = id
         self.spec = spec
+        self.overhead = spec.overhead
         self.source = source
         self.ledger = ledger
         self.cost = cost
@@ -309,6 +309,5 @@ class OpenMap:
         await self.aclose()
 
     def _wake(self) -> None:
-        if self._waiter is not None:
-            with contextlib.suppress(asyncio.InvalidStateError):
-                self._waiter.set_result(None)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

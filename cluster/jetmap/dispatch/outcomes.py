@@ -31,8 +31,10 @@ class Batch:
     @property
     def size(self) -> int:
         """Bytes of memory, roughly, including the items that the reader joins with it."""
-        errors = sum(len(e.message) + len(e.traceback or "") + 200 for e in self.errors)
-        return len(self.values) + ITEM_BYTES * self.count + errors + 200
+        size = len(self.values) + ITEM_BYTES * self.count + 200
+        for error in self.errors:
+            size += len(error.message) + len(error.traceback or "") + 200
+        return size
 
 
 class Outcome(Generic[X, Y]):

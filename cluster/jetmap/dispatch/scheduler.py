@@ -233,14 +233,14 @@ class Scheduler:
 
 def _size(map: OpenMap, piece: Piece) -> int:
     """Bytes of a chunk, roughly; 200 are names and numbers."""
-    return len(piece.items) + map.spec.overhead + 200
+    return len(piece.items) + map.overhead + 200
 
 
 def _too_large(map: OpenMap, size: int) -> ErrorRecord | None:
     """Return an error for an item that does not fit into a message."""
     if size <= map.room:
         return None
-    overhead = map.spec.overhead
+    overhead = map.overhead
     beside = f" beside the {overhead:,} of its keyword parameters" if overhead else ""
     message = (
         f"the item takes {size:,} bytes; the broker's largest message leaves room for "

@@ -11,6 +11,9 @@ from typing import Any
 # The default of a parameter that must be given.
 MISSING: Any = object()
 
+# Types of items that are right without another look.
+_LISTS = (list, tuple, range)
+
 # Options of other libraries' `map`, and why they are not needed.
 _ELSEWHERE = {
     "chunksize": "chunks are cut by what an item costs",
@@ -33,6 +36,8 @@ def check_call(
     options: Iterable[str],
 ) -> None:
     """Raise TypeError for arguments of ``map``, ``stream`` or ``submit`` that make no sense."""
+    if type(items) in _LISTS and not more and not unknown:
+        return
     if more:
         raise TypeError(
             f"{method}() takes one list of items; put several together, cluster.{method}(f, "

@@ -44,8 +44,9 @@ class Function:
     """
 
     __slots__ = (
-        "__weakref__", "_codecs", "_hints", "_strong", "_weak", "attempts", "by_value", "doc",
-        "file", "local", "module", "name", "parameter", "qualname", "spec", "stamp", "timeout",
+        "__weakref__", "_codecs", "_hints", "_strong", "_untyped", "_weak", "attempts", "by_value",
+        "doc", "file", "local", "module", "name", "parameter", "qualname", "spec", "stamp",
+        "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +73,7 @@ class Function:
         self.file: str | None = None if self.by_value or file is None else os.path.abspath(file)  # noqa: PTH100
         self.stamp = file_stamp(self.file)
         self._codecs: dict[str, Codec] = {}
+        self._untyped: list[str] | None = None  # None: not yet known.
         self._hints: dict[str, Any] = dict(hints or {})
         self._strong: Callable[..., Any] | None = callable
         self._weak: weakref.ref[Callable[..., Any]] | None = None
@@ -140,8 +142,10 @@ class Function:
     @property
     def untyped(self) -> list[str]:
         """The names among item, value and kwargs of those with a part without an annotation."""
-        faces = {"item": self.item, "value": self.value, "kwargs": self.kwargs}
-        return [name for name, codec in faces.items() if codec.is_open]
+        if self._untyped is None:
+            faces = {"item": self.item, "value": self.value, "kwargs": self.kwargs}
+            self._untyped = [name for name, codec in faces.items() if codec.is_open]
+        return self._untyped
 
     def known_hints(self) -> dict[str, Any]:
         """Return the types of annotations that are text or name a redefined class.
@@ -172,6 +176,7 @@ class Function:
             if hint != self._hints.get(parameter, annotation):
                 self._hints[parameter] = hint
                 self._codecs.clear()
+                self._untyped = None
 
     def is_of(self, f: object) -> bool:
         return self._peek() is f

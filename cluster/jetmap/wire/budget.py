@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(msgspec.Struct, frozen=True):
     """The seconds a chunk may compute before it begins its item at ``position``.
 
     A chunk may take ``seconds``, plus ``each`` for every item begun: if its cost is only a guess,
