@@ -40,6 +40,11 @@ class Background:
         if named := [task for task in self._tasks if task.get_name() == name]:
             await asyncio.wait(named, timeout=seconds)
 
+    async def finish(self) -> None:
+        """Wait until all tasks have ended by themselves."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def close(self) -> None:
         """Cancel all tasks, except one that calls this, and wait until they have ended."""
         this = asyncio.current_task()

@@ -54,7 +54,8 @@ from .reports import Reports, too_large
 from .slot import Slot, StartWorker
 from .stored_reports import StoredReports
 from .warm_ups import WarmUps
-from .worker_process import WorkerProcess, signal_name
+from .worker_process import WorkerProcess
+from .worker_state import signal_name
 
 logger = logging.getLogger(__name__)
 # Limited: each crash costs a worker's start, but there may be a hundred cores.
@@ -452,10 +453,8 @@ class Agent:
         if held.unwanted:
             return
         held.unwanted = True
-        slot = next((slot for slot in self._slots if slot.has(held)), None)
-        if slot is not None:
-            slot.stop(held, self._options.settings.chunks.withdraw_grace)
-        else:
+        grace = self._options.settings.chunks.withdraw_grace
+        if not any(slot.stop(held, grace) for slot in self._slots):
             self._claims.refuse(held)
             await self._release(held, TERM)
 

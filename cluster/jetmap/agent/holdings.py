@@ -39,7 +39,6 @@ class HeldChunk:
     data: bytes
     pending: int  # Chunks that waited behind it in its lane when it was delivered.
     end: int  # Index of the first item that has not been reported.
-    started: bool = False  # A worker has begun it, or was about to.
     finished: bool = False  # Its last report has been made.
     unwanted: bool = False  # Its dispatcher has withdrawn it, or is gone.
     storing: int = 0  # Reports that the job store has not taken yet.

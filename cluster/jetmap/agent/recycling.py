@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 
-from jetmap.backoff import Backoff
+from jetmap.supervision import Backoff
 from jetmap.wire.messages import StartFailed
 
 from .options import AgentOptions
@@ -36,10 +36,24 @@ class Recycling:
         self._start = start
         self._on_failure = on_failure
         self._successor: WorkerProcess | None = None
+        self._born = time.monotonic()  # Time at which the worker's turn began.
         self._turn = 0  # Number of the current turn; a successor of an earlier turn is not wanted.
         self._starting = False
         self._backoff = Backoff(*RESTART_PAUSES)
         self._not_before = 0.0
+
+    @classmethod
+    def wanted(
+        cls,
+        options: AgentOptions,
+        start: Callable[[], Awaitable[WorkerProcess]],
+        on_failure: Callable[[StartFailed], Awaitable[None]],
+    ) -> Recycling | None:
+        """Return the recycling of a slot, or None if the settings set no limit."""
+        workers = options.workers
+        if workers.recycle_chunks is workers.recycle_age is workers.recycle_memory is None:
+            return None
+        return cls(options, start, on_failure)
 
     @property
     def is_warm(self) -> bool:
@@ -51,15 +65,13 @@ class Recycling:
         limit = self._options.workers.recycle_chunks
         return limit is not None and chunks >= limit
 
-    def is_spent(self, worker: WorkerProcess, chunks: int, born: float) -> bool:
-        """Whether a worker has served long enough."""
-        age, size = self._options.workers.recycle_age, self._options.workers.recycle_memory
-        if self.has_served(chunks) or (age is not None and time.monotonic() - born >= age):
-            return True
-        return size is not None and worker.memory() >= size
+    async def check(self, worker: WorkerProcess | None, chunks: int) -> None:
+        """Start a successor if the worker is spent; give up one that could not start.
 
-    async def check(self, is_spent: Callable[[], bool]) -> None:
-        """Start a successor if the worker is spent; give up one that could not start."""
+        Args:
+            worker: The worker, if it is ready.
+            chunks: The chunks that it has ended.
+        """
         successor = self._successor
         if successor is not None:
             if successor.has_failed:
@@ -67,7 +79,9 @@ class Recycling:
                 await self._give_up(await successor.failure())
                 await successor.end()
             return
-        if self._starting or time.monotonic() < self._not_before or not is_spent():
+        if self._starting or time.monotonic() < self._not_before:
+            return
+        if worker is None or not self._is_spent(worker, chunks):
             return
         self._starting, turn = True, self._turn
         try:
@@ -82,8 +96,9 @@ class Recycling:
         else:
             await successor.end()
 
-    def take(self) -> WorkerProcess | None:
-        """Return the successor, if there is one that may serve; the caller then owns it."""
+    def begin(self) -> WorkerProcess | None:
+        """Begin a worker's turn. Returns the successor if it may serve; the caller then owns it."""
+        self._born = time.monotonic()
         if self._successor is None or self._successor.has_failed:
             return None
         if self.is_warm:
@@ -101,6 +116,13 @@ class Recycling:
         successor, self._successor = self._successor, None
         if successor is not None:
             await successor.end()
+
+    def _is_spent(self, worker: WorkerProcess, chunks: int) -> bool:
+        """Whether a worker has served long enough."""
+        age, size = self._options.workers.recycle_age, self._options.workers.recycle_memory
+        if self.has_served(chunks) or (age is not None and time.monotonic() - self._born >= age):
+            return True
+        return size is not None and worker.memory() >= size
 
     async def _give_up(self, failure: StartFailed) -> None:
         self._not_before = time.monotonic() + self._backoff.grow()

@@ -6,7 +6,10 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from jetmap.wire.messages import Broken, Importing
 from jetmap.worker.progress import Progress
+
+from .worker_state import Death
 
 # Seconds in one small chunk after which those behind it are handed back. Small chunks travel
 # together because all of them should take five milliseconds.
@@ -16,7 +19,7 @@ LOOK_SECONDS = 0.5  # Seconds between two looks at an item, at most.
 FROZEN_SECONDS = 0.5  # Seconds by which a look is late if this process was frozen.
 
 
-class _Watch:
+class Watch:
     """A watch that looks again and again, until it is cancelled."""
 
     def __init__(self, seconds: float) -> None:
@@ -36,7 +39,7 @@ class _Watch:
         raise NotImplementedError
 
 
-class Deadline(_Watch):
+class Deadline(Watch):
     """Watch for an item of one chunk that computes for longer than its timeout.
 
     Time for which this process was frozen does not count: its worker may have been frozen too, as
@@ -88,7 +91,7 @@ class Deadline(_Watch):
         return 0
 
 
-class Overrun(_Watch):
+class Overrun(Watch):
     """Watch for a chunk whose budget is spent while it is still in an item.
 
     The worker itself gives items back only between two of them.
@@ -127,7 +130,7 @@ class Overrun(_Watch):
         return 0
 
 
-class Jam(_Watch):
+class Jam(Watch):
     """Watch for a small chunk that takes long while others wait behind it in the same worker.
 
     Args:
@@ -148,3 +151,51 @@ class Jam(_Watch):
             return JAM_SECONDS
         self._jammed()
         return 0
+
+
+class ImportWatch:
+    """Limit the time for which the import of a caller's module may hold up a core.
+
+    Args:
+        patience: Seconds that an import may take.
+        expired: Called once, when one takes longer.
+    """
+
+    def __init__(self, patience: float, expired: Callable[[], None]) -> None:
+        self._patience = patience
+        self._expired = expired
+        self._importing = Importing()
+        self._has_expired = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_importing(self) -> bool:
+        return bool(self._importing.home)
+
+    def on_importing(self, importing: Importing) -> None:
+        """Take in that an import begins or, without a name, has ended."""
+        self._importing, self._has_expired = importing, False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if importing.home:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._patience, self._expire)
+
+    def on_death(self, death: Death, *, was_killed: bool) -> Broken | None:
+        """End the watch; return the module, if its import has killed the worker."""
+        importing, has_expired = self._importing, self._has_expired
+        self.on_importing(Importing())
+        if not importing.home or (was_killed and not has_expired):
+            return None
+        why = f"the worker {death} while it imported {importing.home}"
+        if has_expired:
+            why = (
+                f"the import of {importing.home} did not end within {self._patience:g} s "
+                "(start_timeout)"
+            )
+        return Broken(importing.home, why, [importing.file] if importing.file else [])
+
+    def _expire(self) -> None:
+        self._has_expired = True
+        self._expired()

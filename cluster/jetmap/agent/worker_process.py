@@ -11,7 +11,6 @@ import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 import msgspec
 
@@ -24,30 +23,9 @@ from .descendants import end_marked
 from .options import AgentOptions
 from .output_relay import WorkerOutput, output_relay
 from .worker_pipe import AgentPipe
+from .worker_state import Death
 
 _failed = msgspec.msgpack.Decoder(StartFailed).decode
-
-
-@dataclass(frozen=True)
-class Death:
-    """The end of a worker process: by a signal, or with an exit code."""
-
-    signal: int | None
-    exit_code: int | None
-    peak_memory: int  # Bytes.
-
-    def __str__(self) -> str:
-        if self.signal is not None:
-            return f"was killed by {signal_name(self.signal)}"
-        return f"exited with code {self.exit_code}"
-
-
-def signal_name(number: int) -> str:
-    """Return ``SIGSEGV`` or the like, or the number of an unknown signal."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 class StartError(Exception):
@@ -67,8 +45,7 @@ class WorkerProcess:
     """One process on one core, made by ``start``; it ends by ``kill`` or by itself.
 
     Either way, the processes that its functions started die with it, the frames that it had sent
-    can
-    still be received, and then the pipe is closed. ``gone`` waits for all of that.
+    can still be received, and then the pipe is closed. ``gone`` waits for all of that.
     """
 
     def __init__(

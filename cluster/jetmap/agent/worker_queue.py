@@ -1,12 +1,24 @@
-"""The chunks handed to one worker, in the order in which it answers them. No I/O."""
+"""The chunks handed to one worker, and the watches over the one in progress."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from jetmap.wire.messages import Crash, Rest
+from jetmap.worker.progress import Progress
 
 from .holdings import HeldChunk
+from .warm_ups import WarmUps
+from .watchdogs import Deadline, Jam, Overrun, Watch
+from .worker_state import Death
+
+SKIP_SECONDS = 1.0  # Seconds for a worker to pass over a chunk, which takes microseconds.
 
 
 @dataclass(eq=False)
@@ -16,14 +28,66 @@ class QueueEntry:
     number: int  # Worker and agent both count the chunks of a worker, from 1 on.
     held: HeldChunk
     revoked: bool = False  # It was handed back; the worker has yet to pass over it.
+    grace: float | None = None  # Seconds that it may go on once it has begun, if it is to stop.
+
+
+@dataclass(frozen=True)
+class KillReason:
+    """The reason for which an agent killed a worker, or let it go."""
+
+    reason: str  # "timeout" or "stopped".
+    entry: QueueEntry | None = None  # For a timeout: the chunk,
+    item: int | None = None  # and its item.
+    beside: str = ""  # Text behind the timeout in the message.
+
+
+def crash_of(death: Death, killed: KillReason | None, entry: QueueEntry, item: int | None) -> Crash:
+    """Describe the death of a worker in a chunk. item: the one in progress."""
+    if killed is None:
+        peak = f"{death.peak_memory / 2**20:.0f} MiB"
+        message = f"the worker {death} in this item; its memory peaked at {peak}"
+        return Crash(item, "died", message, death.signal, death.exit_code, death.peak_memory)
+    if killed.reason == "timeout" and killed.entry is entry and killed.item == item is not None:
+        message = (
+            f"it computed for longer than its timeout of {entry.held.head.timeout:g} s"
+            f"{killed.beside}; its worker was replaced"
+        )
+        return Crash(item, "timeout", message)
+    # Killed for an item that it had just finished, or for none: no item is to blame.
+    return Crash(None, "stopped", "the worker was stopped")
+
+
+class QueueOwner(Protocol):
+    """The slot, as the queue of its worker sees it."""
+
+    def kill(self, reason: KillReason) -> None: ...
+    def hand_back(self, entries: list[QueueEntry]) -> None: ...
+    def hand_on(self, held: HeldChunk, rest: Rest) -> None: ...
 
 
 class WorkerQueue:
-    """A queue whose first chunk the worker is in, or will be in next."""
+    """A queue whose first chunk the worker is in, or will be in next.
 
-    def __init__(self) -> None:
+    Args:
+        progress: The pages shared with the worker; None while there is none.
+
+    Attributes:
+        since: Time at which the worker began or ended a chunk, or became ready.
+        latest: The chunk that the worker has ended last.
+    """
+
+    def __init__(
+        self, owner: QueueOwner, warm_ups: WarmUps, progress: Progress | None = None
+    ) -> None:
+        self.since = time.monotonic()
+        self.latest: HeldChunk | None = None
+        self._owner = owner
+        self._warm_ups = warm_ups
+        self._progress = progress
         self._chunks: deque[QueueEntry] = deque()
-        self._last = 0
+        self._last = 0  # Number of the latest chunk.
+        self._watches: list[Watch] = []  # Of the chunk in progress.
+        self._jam: Jam | None = None
 
     def __len__(self) -> int:
         return len(self._chunks)
@@ -32,36 +96,172 @@ class WorkerQueue:
         return iter(self._chunks)
 
     @property
-    def first(self) -> QueueEntry | None:
-        return self._chunks[0] if self._chunks else None
+    def held(self) -> HeldChunk | None:
+        """The chunk that the worker is in."""
+        entry = self._chunks[0] if self._chunks else None
+        return entry.held if entry is not None and not entry.revoked else None
 
     @property
-    def last(self) -> int:
-        """The number of the latest chunk."""
-        return self._last
+    def item(self) -> int | None:
+        """The item in progress."""
+        if self._progress is None or not self._chunks:
+            return None
+        return self._progress.item if self._progress.begun == self._chunks[0].number else None
 
-    def has(self, held: HeldChunk) -> bool:
-        """Whether the worker has yet to end this chunk."""
-        return any(entry.held is held and not entry.revoked for entry in self._chunks)
+    def mark(self, *, late: bool = True) -> str:
+        """Return the mark of output that bypasses ``sys.stdout``; empty if its item is not known.
 
-    def push(self, held: HeldChunk) -> QueueEntry:
-        self._last += 1
-        entry = QueueEntry(self._last, held)
-        self._chunks.append(entry)
-        return entry
+        Other threads call this. late: such output takes a moment to arrive, so between two chunks
+        the last item is still its author.
+        """
+        first = self._chunks[0] if self._chunks else None
+        if self._progress is None:
+            return ""
+        try:
+            in_first = first is not None and self._progress.begun == first.number
+            item = self._progress.latest_item if late else self._progress.item
+        except ValueError:
+            return ""  # The pages of a dead worker have just been unmapped.
+        held = first.held if first is not None and in_first else self.latest
+        return "" if held is None or item is None else f"[{held.head.map} item {item}]"
+
+    def find(self, held: HeldChunk) -> QueueEntry | None:
+        """Return the place of a chunk that the worker has yet to end."""
+        for entry in self._chunks:
+            if entry.held is held and not entry.revoked:
+                return entry
+        return None
+
+    def push(self, chunks: list[HeldChunk], send: Callable[[bytes], None]) -> None:
+        """Give an idle worker chunks, to be computed one after the other."""
+        assert self._progress is not None and not self._chunks
+        self._progress.ask_to_stop(False)
+        for held in chunks:
+            self._last += 1
+            self._chunks.append(QueueEntry(self._last, held))
+        self._begin(self._chunks[0])
+        for held in chunks:
+            send(held.data)
+        if len(chunks) > 1:
+            self._jam = Jam(self._progress, self._chunks[0].number, self._on_jam)
 
     def pop(self) -> QueueEntry | None:
         """Remove the first chunk: the worker has ended it, or passed over it."""
-        return self._chunks.popleft() if self._chunks else None
+        if not self._chunks:
+            return None
+        entry = self._chunks.popleft()
+        self.latest = entry.held
+        self._cancel_watches(jam=len(self._chunks) < 2)
+        return entry
 
-    def revoke(self, begun: int) -> list[QueueEntry]:
-        """Take back the chunks behind the first that the worker has not begun.
+    def advance(self) -> None:
+        """Go on to the first chunk, which the worker has begun meanwhile."""
+        entry = self._chunks[0]
+        if entry.revoked:
+            self._kill_later(entry, SKIP_SECONDS)
+        else:
+            self._begin(entry)
 
-        begun: number of the chunk that the worker began last.
+    def stop(self, entry: QueueEntry, grace: float) -> None:
+        """End a chunk before its next item; after ``grace`` seconds kill the worker.
+
+        The items computed until then are reported. A chunk that has not begun ends when it does.
         """
+        assert self._progress is not None
+        entry.grace = grace
+        if entry is self._chunks[0]:
+            self._progress.ask_to_stop()
+            self._kill_later(entry, grace)
+
+    def lose(
+        self, crash_of: Callable[[QueueEntry, int | None], Crash] | None
+    ) -> list[tuple[HeldChunk, Crash | None]]:
+        """End the watches of a dead worker; return the chunks that are lost with it.
+
+        crash_of: describes its death in a chunk, for the one that it was in.
+        """
+        self._cancel_watches()
+        assert self._progress is not None
+        begun, item = self._progress.begun, self._progress.item
+        lost: list[tuple[HeldChunk, Crash | None]] = []
+        for entry in self._chunks:
+            if not entry.revoked:
+                was_in = crash_of if entry.number == begun else None
+                lost.append((entry.held, was_in(entry, item) if was_in is not None else None))
+        self._chunks.clear()
+        return lost
+
+    def _begin(self, entry: QueueEntry) -> None:
+        """Start the watches for the chunk that the worker computes from now on."""
+        progress, head = self._progress, entry.held.head
+        assert progress is not None
+        self.since = time.monotonic()
+        if head.timeout is not None:
+            passed = partial(self._on_timeout, entry)
+            allowance = partial(self._warm_ups.allowance, head.function)
+            self._watches.append(Deadline(progress, entry.number, head.timeout, passed, allowance))
+        if head.count > 1 and head.budget:
+            spent = partial(self._on_overrun, entry)
+            self._watches.append(Overrun(progress, entry.number, head.start, head.budget, spent))
+        if entry.grace is not None:
+            self.stop(entry, entry.grace)
+        elif progress.stopping:
+            # The request was meant for the chunk before. (A chunk that saw it is handed back.)
+            progress.ask_to_stop(False)
+
+    def _kill_later(self, entry: QueueEntry, grace: float) -> None:
+        """Kill the worker if this chunk has not ended in ``grace`` seconds."""
+
+        def kill() -> None:
+            if self._chunks and self._chunks[0] is entry:
+                self._owner.kill(KillReason("stopped"))
+
+        asyncio.get_running_loop().call_later(grace, kill)
+
+    def _on_timeout(self, entry: QueueEntry, item: int, cold: bool) -> None:
+        """Kill the worker for an item that computes for too long.
+
+        cold: whether it is the first call of its function in this worker.
+        """
+        beside = self._warm_ups.on_expired(entry.held.head.function) if cold else ""
+        self._owner.kill(KillReason("timeout", entry, item, beside))
+
+    def _on_overrun(self, entry: QueueEntry) -> None:
+        """Send the items behind the one in progress elsewhere: the chunk's budget is spent."""
+        held = entry.held
+        if self.held is not held or self._next_item(held) is None:
+            return
+        assert self._progress is not None
+        self._progress.ask_to_stop()
+        start = self._next_item(held)
+        if start is not None and not held.unwanted:
+            self._owner.hand_on(held, Rest(start, time.monotonic() - self.since))
+
+    def _next_item(self, held: HeldChunk) -> int | None:
+        """Return the index of the item behind the one in progress, if this chunk has one."""
+        item, head = self.item, held.head
+        if item is None or not head.start <= item < head.start + head.count - 1:
+            return None
+        return item + 1
+
+    def _on_jam(self) -> None:
+        """Hand back the chunks that the worker has not begun: other cores may be idle.
+
+        The chunk in progress is not as short as it was expected to be.
+        """
+        assert self._progress is not None
+        begun = self._progress.skip(self._last)
         revoked = []
         for entry in list(self._chunks)[1:]:
             if entry.number > begun and not entry.revoked:
                 entry.revoked = True
                 revoked.append(entry)
-        return revoked
+        if revoked:
+            self._owner.hand_back(revoked)
+
+    def _cancel_watches(self, *, jam: bool = True) -> None:
+        while self._watches:
+            self._watches.pop().cancel()
+        if jam and self._jam is not None:
+            self._jam.cancel()
+            self._jam = None

@@ -7,11 +7,10 @@ import logging
 import os
 import signal
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from jetmap.backoff import Backoff
 from jetmap.machine import TETHER
+from jetmap.supervision import Backoff, Supervisor, end_process
 
 from .exits import ChildFailed, Exit
 
@@ -25,8 +24,17 @@ HEALTHY_AFTER = 30.0
 FINAL = (Exit.USAGE, Exit.WORKERS)
 
 
+def restarting(name: str, serve: Callable[[], Awaitable[str | None]]) -> Supervisor:
+    """Supervise a part of an installation: its deaths are logged, and it is started again."""
+
+    def report(how: str, pause: float) -> None:
+        logger.warning("%s %s; starting it again in %.1f s", name, how, pause)
+
+    return Supervisor(serve, restart_backoff(), report)
+
+
 def restart_backoff() -> Backoff:
-    """Make the pauses before a child is started again."""
+    """Make the pauses before a part is started again."""
     return Backoff(FIRST_PAUSE, LONGEST_PAUSE, healthy_after=HEALTHY_AFTER)
 
 
@@ -48,56 +56,27 @@ class Child:
         self._environment = dict(environment)
         self._pass_fds = tuple(pass_fds)
         self._process: asyncio.subprocess.Process | None = None
-        self._stopping = False
+        self._supervisor = restarting(f"the {name}", self._serve)
 
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
     async def run(self) -> None:
-        """Keeps it running until ``stop``. Raises ChildFailed if that is hopeless."""
-        backoff = restart_backoff()
-        while not self._stopping:
-            began = time.monotonic()
-            code = await (await self._start()).wait()
-            if self._stopping:
-                return
-            if code in FINAL:
-                raise ChildFailed(self.name, code)
-            pause = backoff.after(time.monotonic() - began)
-            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            logger.warning("the %s died (%s); starting it again in %.1f s", self.name, how, pause)
-            await asyncio.sleep(pause)
+        """Keep it running until ``stop``. Raises ChildFailed if that is hopeless."""
+        await self._supervisor.run()
 
     async def stop(self, grace: float, demanded: asyncio.Event) -> None:
-        """SIGTERM; again when ``demanded``; SIGKILL after ``grace`` seconds. Twice is harmless."""
-        self._stopping = True
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        self.signal(signal.SIGTERM)
-        ended = asyncio.ensure_future(process.wait())
-        again = asyncio.ensure_future(demanded.wait())
-        try:
-            await asyncio.wait({ended, again}, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-            if again.done() and not ended.done():
-                self.signal(signal.SIGTERM)
-                await asyncio.wait({ended}, timeout=3)
-            if not ended.done():
-                logger.warning("the %s did not end in time and is killed", self.name)
-                self.signal(signal.SIGKILL)
-            await ended
-        finally:
-            again.cancel()
-            ended.cancel()
+        """End it; at once when ``demanded`` is set. A second call does nothing."""
+        self._supervisor.stop()
+        if self._process is not None and not await end_process(self._process, grace, demanded):
+            logger.warning("the %s did not end in time and was killed", self.name)
 
-    def signal(self, number: signal.Signals) -> None:
-        """Sends it a signal, if it is there."""
-        if self._process is not None and self._process.returncode is None:
-            try:
-                self._process.send_signal(number)
-            except ProcessLookupError:
-                pass  # it has just ended by itself
+    async def _serve(self) -> str | None:
+        code = await (await self._start()).wait()
+        if code in FINAL and not self._supervisor.is_stopped:
+            raise ChildFailed(self.name, code)
+        return f"died ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
 
     async def _start(self) -> asyncio.subprocess.Process:
         self._process = await asyncio.create_subprocess_exec(

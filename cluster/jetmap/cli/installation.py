@@ -31,7 +31,7 @@ from jetmap.settings import Settings
 from jetmap.version import __version__
 from jetmap.wire.seals import new_key
 
-from .children import Child, restart_backoff
+from .children import Child, restarting
 from .listening import listen, local_url, url_of
 from .store_health import LOOK_SECONDS, Step, StoreHealth, free_bytes, stuck_streams
 from .stores import Held
@@ -149,7 +149,8 @@ class Installation:
         self._gateway = Child(
             "gateway", ["api"], environment | {SOCKET: str(descriptor)}, [descriptor]
         )
-        parts = [self._mind_server(), self._agent.run(), self._gateway.run()]
+        server = restarting("nats-server", self._serve_server)
+        parts = [server.run(), self._agent.run(), self._gateway.run()]
         if self._store is not None:
             auth = Auth(user=self.nats_user, password=password)
             parts.append(self._mind_store(self._store.directory, auth))
@@ -230,26 +231,19 @@ class Installation:
         self._lock = path, descriptor
         return path.with_suffix(".nats")
 
-    async def _mind_server(self) -> None:
-        """Starts the server again when it ends; its clients reconnect by themselves."""
+    async def _serve_server(self) -> str | None:
+        """Await the end of the server, which runs already the first time; its clients reconnect."""
         assert self._server is not None
-        backoff = restart_backoff()
-        while True:
-            began = time.monotonic()
-            code = await self._server.wait()
-            if self._is_mending:
-                self._is_mending = False
-            else:
-                pause = backoff.after(time.monotonic() - began)
-                logger.error("nats-server died (%d); starting it again in %.1f s", code, pause)
-                await asyncio.sleep(pause)
-            while True:
-                try:
-                    await self._server.start()
-                    break
-                except BrokerUnreachable as exc:
-                    logger.error("%s", exc)
-                    await asyncio.sleep(backoff.grow())
+        if not self._server.running:
+            try:
+                await self._server.start()
+            except BrokerUnreachable as error:
+                return f"does not start: {error}"
+        code = await self._server.wait()
+        if self._is_mending:
+            self._is_mending = False
+            return None
+        return f"died ({code})"
 
     async def _mind_store(self, directory: Path, auth: Auth) -> None:
         """Say when the store's disk is full; start the server again where that has stopped it."""

@@ -17,10 +17,11 @@ from pathlib import Path
 
 import msgspec
 
-from jetmap.backoff import Backoff
+from jetmap.background import Background
 from jetmap.errors import BrokerUnreachable, ConfigurationError
 from jetmap.nats.auth import Auth
 from jetmap.settings import FIELDS
+from jetmap.supervision import Backoff, Supervisor
 from jetmap.wire import messages
 
 from .keeper_messages import Address, KeeperSpec, KeeperStart, Notice
@@ -61,7 +62,8 @@ async def join(spec: KeeperSpec, timeout: float = 60, *, agent: str | None = Non
     membership = Membership(spec, agent)
     try:
         await membership._enter(time.monotonic() + timeout)
-        membership._watching = asyncio.get_running_loop().create_task(membership._watch())
+        watch = Supervisor(membership._serve, Backoff(0.1, 5.0)).run()
+        membership._background.spawn(watch, "watch")
     except BaseException:
         await membership.leave()
         raise
@@ -86,8 +88,7 @@ class Membership:
         self._lock = runtime_directory() / f"{_key(spec, self._cwd)}.lock"
         self._address: Address | None = None
         self._socket: socket.socket | None = None
-        self._watching: asyncio.Task[None] | None = None
-        self._left = False
+        self._background = Background("embedded cluster")
         self._lost_callbacks: list[Callback] = []
         self._renewed_callbacks: list[Callback] = []
         _memberships.add(self)
@@ -123,12 +124,8 @@ class Membership:
 
     async def leave(self) -> None:
         """Let go of the keeper, which ends two seconds after its last user. Twice is harmless."""
-        self._left = True
         _memberships.discard(self)
-        watching, self._watching = self._watching, None
-        if watching is not None:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+        await self._background.close()
         self._hang_up()
 
     # Joining
@@ -225,14 +222,21 @@ class Membership:
 
     # Watching the keeper
 
-    async def _watch(self) -> None:
-        while True:
-            await self._until_lost()
-            self._hang_up()
-            logger.warning("the keeper of the embedded cluster is gone; starting another")
-            await _run(self._lost_callbacks)
-            await self._enter_again()
+    async def _serve(self) -> str | None:
+        """Wait until the keeper is gone; before that, join the next one if it has gone before."""
+        if self._socket is None:
+            try:
+                await self._enter(time.monotonic() + 30)
+            except (BrokerUnreachable, ConfigurationError) as error:
+                self._hang_up()
+                logger.exception("the embedded cluster cannot be started again; trying again")
+                return str(error)
             await _run(self._renewed_callbacks)
+        await self._until_lost()
+        self._hang_up()
+        logger.warning("the keeper of the embedded cluster is gone; starting another")
+        await _run(self._lost_callbacks)
+        return None
 
     async def _until_lost(self) -> None:
         while True:
@@ -244,17 +248,6 @@ class Membership:
             if not line:
                 return
             self.failed = msgspec.json.decode(line, type=Notice).failed
-
-    async def _enter_again(self) -> None:
-        backoff = Backoff(0.1, 5.0)
-        while True:
-            try:
-                await self._enter(time.monotonic() + 30)
-                return
-            except (BrokerUnreachable, ConfigurationError):
-                self._hang_up()
-                logger.exception("the embedded cluster cannot be started again; trying again")
-                await asyncio.sleep(backoff.grow())
 
     def _hang_up(self) -> None:
         caller, self._socket = self._socket, None

@@ -8,7 +8,6 @@ import importlib.metadata
 import json
 import os
 import shutil
-import signal
 import sys
 import sysconfig
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from jetmap.errors import BrokerUnreachable, ConfigurationError
 from jetmap.machine import temporary_directory, without_ours
+from jetmap.supervision import end_process
 
 # The program that the child runs before it becomes nats-server, so that it ends with the process
 # that started it, however that ends. On Linux the kernel does this (for the starting thread);
@@ -179,15 +179,8 @@ class NatsServer:
 
     async def end(self, grace: float = 5) -> None:
         """End the process and keep its files, for ``start`` to go on with."""
-        process = self._process
-        if process is not None and process.returncode is None:
-            _signal(process, signal.SIGTERM)
-            try:
-                async with asyncio.timeout(grace):
-                    await process.wait()
-            except TimeoutError:
-                _signal(process, signal.SIGKILL)
-                await process.wait()
+        if self._process is not None:
+            await end_process(self._process, grace)
 
     async def _until_ready(self, process: asyncio.subprocess.Process, log: Path) -> None:
         # It writes this file once it listens. A connection to the port could reach another server.
@@ -267,13 +260,6 @@ def _write_private(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
-
-
-def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    try:
-        process.send_signal(number)
-    except ProcessLookupError:
-        pass  # It has just ended by itself.
 
 
 def _last_lines(log: Path) -> str:

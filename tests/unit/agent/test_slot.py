@@ -14,9 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from jetmap.agent.holdings import HeldChunk
 from jetmap.agent.options import AgentOptions
-from jetmap.agent.slot import SKIP_SECONDS, Slot
+from jetmap.agent.slot import Slot
 from jetmap.agent.watchdogs import JAM_SECONDS
-from jetmap.agent.worker_process import Death, StartError
+from jetmap.agent.worker_process import StartError
+from jetmap.agent.worker_queue import SKIP_SECONDS
+from jetmap.agent.worker_state import Death
 from jetmap.settings import Settings
 from jetmap.wire import frames
 from jetmap.wire.messages import ChunkHead, Crash, Ready, Rest, Setup, StartFailed, encode
@@ -387,7 +389,7 @@ class Serving(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def is_withdrawn(self, data: st.DataObject) -> None:
-        there = [held for held in self.bench.chunks.values() if self.bench.slot.has(held)]
+        there = [held for held in self.bench.chunks.values() if self.bench.slot._queue.find(held)]
         if there:
             held = data.draw(st.sampled_from(there))
             self.bench.do(lambda: self.bench.slot.stop(held, 0.5))
@@ -468,7 +470,7 @@ def test_what_waits_behind_a_slow_chunk_is_handed_back(bench: Bench) -> None:
     bench.pass_time(2 * JAM_SECONDS)
     assert [bench.account.ends[id(held)] for held in others] == [1, 1, 1]
     assert bench.slot.held is slow and not bench.account.crashes
-    assert not any(bench.slot.has(held) for held in others)
+    assert not any(bench.slot._queue.find(held) for held in others)
 
     worker.finish()
     worker.deliver()
@@ -636,5 +638,50 @@ def test_a_garbled_frame_costs_the_worker(bench: Bench) -> None:
     bench.settle()
     assert bench.account.ends[id(held)] == 1
     assert [crash.item for _, crash in bench.account.crashes] == [None]
+    bench.get_ready()
+    assert bench.slot.is_idle
+
+
+def test_a_garbled_result_costs_the_worker_and_loses_no_chunk(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.get_ready()
+    worker = bench.worker
+    (held,) = bench.assign(1)
+
+    async def refuse(*_: Any) -> None:
+        raise ValueError("not a report")
+
+    monkeypatch.setattr(bench.account, "on_report", refuse)
+    worker.come_to_next()
+    worker.finish()
+    worker.deliver()
+    bench.settle()
+    assert bench.account.ends[id(held)] == 1, "its items run elsewhere"
+    assert worker.killed and not bench.slot.is_idle
+
+
+@pytest.mark.parametrize("kind", [b"?", frames.READY, frames.FAILED, frames.WARMED])
+def test_a_garbled_frame_of_any_kind_costs_only_the_worker(bench: Bench, kind: bytes) -> None:
+    bench.get_ready()
+    worker = bench.worker
+    worker.on_the_way.append((kind, b"\xc1"))
+    worker.deliver()
+    bench.settle()
+    assert worker.killed and not bench.account.idle
+    worker.die(9, None, 0)
+    bench.settle()
+    bench.get_ready()
+    assert bench.slot.is_idle
+
+
+def test_a_source_that_changes_while_a_worker_starts_costs_that_start(bench: Bench) -> None:
+    first = bench.worker
+    bench.loop.run_until_complete(bench.slot.replace())
+    bench.get_ready(first)
+    assert first.killed and not bench.account.idle, "it may have loaded the source of before"
+    first.die(9, None, 0)
+    bench.settle()
+    assert bench.worker is not first and not bench.account.failures
     bench.get_ready()
     assert bench.slot.is_idle

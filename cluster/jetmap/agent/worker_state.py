@@ -1,0 +1,87 @@
+"""The states of the worker on one core, and the events that change them. No I/O and no clock.
+
+::
+
+                  ready            assigned
+    starting ─────────────> idle ────────────> busy
+      ▲    │                 │ ▲                │ │
+      │    │                 │ └────emptied─────┘ │
+      │    │ condemned       │ condemned          │ condemned
+      │    ▼                 ▼                    ▼
+      └─died─────────────── dying: killed, or about to be; it gets no more chunks
+
+    closed: from any state, for good
+
+``died`` leads back to ``starting`` from every state but ``closed``. A worker that dies while it
+starts is started again after pauses that grow until its source changes.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from enum import Enum
+
+
+class State(Enum):
+    """The state of the worker on one core."""
+
+    STARTING = "starting"  # There is no worker that is ready.
+    IDLE = "idle"
+    BUSY = "busy"
+    DYING = "dying"  # Killed, or about to be; it may still end chunks.
+    CLOSED = "closed"  # No worker is started any more.
+
+
+class Event(Enum):
+    """A step in the life of a worker."""
+
+    READY = "ready"  # Its imports are done.
+    ASSIGNED = "assigned"  # It was given chunks.
+    EMPTIED = "emptied"  # It has ended the last of its chunks.
+    CONDEMNED = "condemned"  # It was killed, or will go by itself.
+    DIED = "died"
+    CLOSED = "closed"
+
+
+_NEXT: dict[State, dict[Event, State]] = {
+    State.STARTING: {Event.READY: State.IDLE, Event.CONDEMNED: State.DYING},
+    State.IDLE: {Event.ASSIGNED: State.BUSY, Event.CONDEMNED: State.DYING},
+    State.BUSY: {Event.EMPTIED: State.IDLE, Event.CONDEMNED: State.DYING},
+    # What a dying worker had sent may still arrive.
+    State.DYING: dict.fromkeys((Event.READY, Event.EMPTIED, Event.CONDEMNED), State.DYING),
+    State.CLOSED: dict.fromkeys(set(Event) - {Event.ASSIGNED}, State.CLOSED),
+}
+for _state, _row in _NEXT.items():
+    if _state is not State.CLOSED:
+        _row |= {Event.DIED: State.STARTING, Event.CLOSED: State.CLOSED}
+
+
+def after(state: State, event: Event) -> State:
+    """Return the state that follows. Raises ValueError if the event cannot happen in this state."""
+    try:
+        return _NEXT[state][event]
+    except KeyError:
+        raise ValueError(f"a worker that is {state.value} cannot be {event.value}") from None
+
+
+@dataclass(frozen=True)
+class Death:
+    """The end of a worker process: by a signal, or with an exit code."""
+
+    signal: int | None
+    exit_code: int | None
+    peak_memory: int  # Bytes.
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            return f"was killed by {signal_name(self.signal)}"
+        return f"exited with code {self.exit_code}"
+
+
+def signal_name(number: int) -> str:
+    """Return ``SIGSEGV`` or the like, or the number of an unknown signal."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
