@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
-from jetmap.backoff import Backoff
+from jetmap.supervision import Backoff
 from jetmap.wire.messages import StartFailed
 
 from .recycling import RESTART_PAUSES
