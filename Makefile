@@ -4,8 +4,9 @@
 # make test-matrix  the tests on each Python found here, with the oldest and the newest NATS
 # make coverage     the tests with a coverage report (htmlcov/)
 # make settings     config/jetmap.toml and the README's table, from the declared settings
-# make check        formatting, lint, types and layers
+# make check        formatting, lint, types, layers and the generated client
 # make format       mend formatting and what lint can mend
+# make unasync      the blocking client, from the asynchronous one
 # make docs         the documentation site (site/); fails on a broken link
 # make soak         maps and jobs under faults, every item accounted for (SECONDS=600, SEED=)
 # make bench        jetmap beside ProcessPoolExecutor (about ten minutes)
@@ -29,7 +30,7 @@ PYTEST := -m pytest -n 6 --dist loadfile --no-loadscope-reorder
 SECONDS := 600
 SEED :=
 
-.PHONY: demo test test-all test-matrix coverage settings check format docs soak bench clean
+.PHONY: demo test test-all test-matrix coverage settings check unasync format docs soak bench clean
 
 demo: $(READY)
 	@$(BIN)/jetmap demo
@@ -54,6 +55,10 @@ check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python scripts/unasync.py --check
+
+unasync: $(DEV)
+	$(BIN)/python scripts/unasync.py
 
 format: $(DEV)
 	$(BIN)/ruff format .

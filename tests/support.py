@@ -262,7 +262,7 @@ def is_ready(cluster: Cluster, agent: AgentProcess) -> bool:
 
 def account(cluster: Cluster) -> Ledger:
     """The ledger of the only map that is open."""
-    (run,) = cluster._linked().dispatcher._maps.values()
+    (run,) = cluster._session.dispatcher._maps.values()
     return run.ledger
 
 

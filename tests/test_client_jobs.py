@@ -25,7 +25,7 @@ from jetmap import (
     UnknownJob,
     task,
 )
-from jetmap.client import job_reader
+from jetmap.client import job_follower
 from jetmap.client.submit import PIECE_BYTES, PIECE_ITEMS
 from jetmap.jobs import outcomes
 from support import site
@@ -67,7 +67,7 @@ def jobs(cluster: JobCluster) -> FakeJobs:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job_reader, "PAUSE", 0.001)
+    monkeypatch.setattr(job_follower, "PAUSE", 0.001)
 
 
 # Submitting
@@ -368,7 +368,7 @@ async def test_a_position_is_the_number_of_the_last_whole_event(
     assert stream.position == f"{seqs[0]}:2"
     assert await read(cluster.job("j").stream(after=seqs[1])) == [(6, 6), (7, 7), (8, 8)]
     for after, ordered in (("x", False), ("@3", False), ("3", True), (-1, False), ("1:2:3", False)):
-        with pytest.raises(ValueError, match="is no position of"):
+        with pytest.raises(ValueError, match="is not a position of"):
             cluster.job("j").stream(after, ordered=ordered)
 
 
@@ -397,7 +397,7 @@ async def test_a_stream_survives_the_broker_and_impatient_readers(
 async def test_a_broker_that_stays_away_is_told(
     cluster: JobCluster, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_reader, "PATIENCE", 0.01)
+    monkeypatch.setattr(job_follower, "PATIENCE", 0.01)
     jobs.add("j", 1)
     jobs.store.away = 10**9
     for ask in (cluster.job("j").results, cluster.job("j").wait):

@@ -214,7 +214,7 @@ def test_settings_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             "        cluster.map(empty, range(4))\n",
             cwd=tmp_path,
         )
-    assert "LimitExceeded: the list has 4 items; the limit is 3" in done.stderr
+    assert "TooLarge: the list has 4 items; the limit is 3" in done.stderr
 
 
 def test_everything_is_gone_when_a_script_ends(tmp_path: Path) -> None:

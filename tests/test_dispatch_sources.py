@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetmap.dispatch.memory import ELEMENT_BYTES
-from jetmap.dispatch.sources import AsyncObjects, Feed, Objects, Taken
+from jetmap.dispatch.sources import AsyncObjects, ItemFeed, Objects, Taken
 from jetmap.wire.messages import Format
 from waiting import turns, wait_until
 
@@ -165,7 +165,7 @@ def test_a_feed_passes_everything_on_and_holds_its_limit(
     elements = [[codec.encode(item) for item in put] for put in puts]
     seen: list[Any] = []
 
-    def take(feed: Feed, count: int) -> Taken | None:
+    def take(feed: ItemFeed, count: int) -> Taken | None:
         if (taken := feed.take(count, max_bytes)) is not None:
             assert 1 <= taken.count <= count
             assert taken.count == 1 or len(taken.items) <= max_bytes
@@ -173,7 +173,7 @@ def test_a_feed_passes_everything_on_and_holds_its_limit(
         return taken
 
     async def run() -> None:
-        feed = Feed(format, limit_bytes=limit)
+        feed = ItemFeed(format, limit_bytes=limit)
         woken = 0
 
         def wake() -> None:
@@ -203,7 +203,7 @@ def test_a_feed_passes_everything_on_and_holds_its_limit(
 
 @pytest.mark.anyio
 async def test_put_waits_while_the_feed_is_full() -> None:
-    feed = Feed("json", limit_bytes=10 + 2 * ELEMENT_BYTES)
+    feed = ItemFeed("json", limit_bytes=10 + 2 * ELEMENT_BYTES)
     await feed.put([b"12345"])
     waiting = asyncio.create_task(feed.put([b"123456"]))
     await turns()

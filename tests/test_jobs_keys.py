@@ -121,7 +121,7 @@ async def test_a_commit_before_an_upload_is_given_up_counts(
         await cluster.jobs._monitor.background.close()  # The test does the monitor's work.
     begun = await upload(one, [1, 2, 3], key="k")
     await other.jobs._ensure()
-    await one.jobs.store.drop_lease(one._linked().dispatcher.id)
+    await one.jobs.store.drop_lease(one._session.dispatcher.id)
     committed: list[Record] = []
     store = other.jobs.store
     remove, write = store.remove, store.write

@@ -13,7 +13,7 @@ import pytest
 from exchange import Exchange
 from fake_jobs import FakeJobs
 from jetmap import Cluster
-from jetmap.client.job_reader import Reading
+from jetmap.client.job_follower import JobFollower
 from jetmap.errors import BrokerUnreachable, UnknownJob
 from jetmap.jobs import readers
 from jetmap.jobs.record import Record
@@ -218,13 +218,13 @@ async def test_results_that_are_waited_for_share_too(accept: str) -> None:
 async def test_python_readers_of_a_process_share() -> None:
     jobs = FakeJobs()
     jobs.add("a", 3)
-    readings = [Reading("a", lambda: jobs) for _ in range(100)]  # type: ignore[arg-type,return-value]
-    tasks = [asyncio.create_task(reading.until_over()) for reading in readings[:50]]
+    followers = [JobFollower("a", lambda: jobs) for _ in range(100)]  # type: ignore[arg-type,return-value]
+    tasks = [asyncio.create_task(follower.until_over()) for follower in followers[:50]]
 
-    async def all_events(reading: Reading) -> int:
-        return len([event async for event in reading.events(0)])
+    async def all_events(follower: JobFollower) -> int:
+        return len([event async for event in follower.events(0)])
 
-    streams = [asyncio.create_task(all_events(reading)) for reading in readings[50:]]
+    streams = [asyncio.create_task(all_events(follower)) for follower in followers[50:]]
     await wait_until(lambda: jobs.waiters == 100, "they wait")
     before = jobs.store.asked.total()
     jobs.put("a", 0, 1, 2, 3)

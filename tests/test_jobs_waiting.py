@@ -21,7 +21,7 @@ from jetmap.dispatch.flight import Piece
 from jetmap.dispatch.ledger import Ledger
 from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.open_map import MapSpec, OpenMap
-from jetmap.dispatch.sources import Feed, RawItems
+from jetmap.dispatch.sources import ItemFeed, RawItems
 from jetmap.jobs.catalogue import Catalogue
 from jetmap.jobs.record import Record, as_running, as_waiting
 from jetmap.settings import Settings
@@ -148,7 +148,7 @@ async def test_items_that_wait() -> None:
     assert items.backlog_items(has_workers=False) == 4  # Nobody computes what is out.
     items.ledger.withdraw(flight, {})
     assert items.backlog_items(has_workers=True) == 4  # It waits to be sent again.
-    feed = Feed("json")
+    feed = ItemFeed("json")
     arriving = a_map(feed)
     assert arriving.backlog_items(has_workers=True) == 0
     await feed.put([b"1", b"2"])

@@ -306,7 +306,7 @@ async def test_the_password_of_the_broker_is_not_enough(
         "script": FunctionRef("__main__", "f", path=str(tmp_path / "evil.py"), digest="3"),
     }
     (tmp_path / "evil.py").write_text(f"open({str(touched)!r}, 'w')\ndef f(n): return n\n")
-    dispatcher = stranger._linked().dispatcher
+    dispatcher = stranger._session.dispatcher
     local = offer_of(bytes.fromhex(shared_up.house.running().key))
     assert dispatcher.roster.has_local(local)  # Its name is no secret.
     forger = Sealer(new_key())
@@ -333,7 +333,7 @@ async def _open(cluster: Cluster, name: str, ref: FunctionRef | None) -> Any:
 
     source = Call.of("double", None).source([1, 2], keep=False, max_item=1000)
     spec = MapSpec(function=name, format="msgpack", ref=ref)
-    return await cluster._linked().dispatcher.open(spec, source)
+    return await cluster._session.dispatcher.open(spec, source)
 
 
 async def _errors(cluster: Cluster, name: str, ref: FunctionRef) -> list[Any]:
@@ -462,9 +462,10 @@ def test_one_of_another_version_is_an_error(place: Path) -> None:
 
 async def test_one_of_another_python_runs_only_what_it_offers(place: Path) -> None:
     registration = registered(place, python="Python 3.1 in /elsewhere")
-    link: Any = type("Link", (), {"connection": type("C", (), {"connected": True, "room": 1000})})
+    connection = type("Connection", (), {"connected": True, "room": 1000})
+    session: Any = type("Session", (), {"connection": connection})
     with pytest.raises(NotImportable, match=r"Python 3\.1 in /elsewhere, not with Python"):
-        await LocalUp(registration.running, 1.0).reference(find(functions.is_prime), link)
+        await LocalUp(registration.running, 1.0).reference(find(functions.is_prime), session)
     registration.close()
 
 

@@ -85,7 +85,7 @@ async def test_results_that_the_client_drops(place: Site, monkeypatch: pytest.Mo
     monkeypatch.setattr(Connection, "subscribe", short)
     own = await place.cluster()
     await place.agent(own, cores=4)
-    connection = own._linked().connection
+    connection = own._session.connection
     await large_values(own, hold, lambda: connection.errors == 0)
     assert connection.errors > 0, "nothing was dropped"
 
@@ -103,7 +103,7 @@ async def test_a_caller_that_the_broker_cuts_off(impatient: Site) -> None:
     cluster = await impatient.cluster()
     await impatient.agent(cluster, cores=4)
     # Else the system would keep for it what comes.
-    stream = cluster._linked().connection._client._transport._io_writer
+    stream = cluster._session.connection._client._transport._io_writer
     stream.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
     await large_values(cluster, hold_until_then)
 
@@ -127,7 +127,7 @@ async def test_a_slow_first_item_bounds_what_is_held_back(place: Site, tmp_path:
         stream = own.stream(functions.gate, items(), ordered=True)
         first = asyncio.ensure_future(anext(stream))
         await wait_until(lambda: own.stats.maps_open == 1, "it is open")
-        (run,) = own._linked().dispatcher._maps.values()
+        (run,) = own._session.dispatcher._maps.values()
         await wait_until(lambda: run.buffered >= limit, "the buffer is full")
         # Then nothing is out but the first item. What was when it became full, a few chunks of
         # the largest size, came on top.

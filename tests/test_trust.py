@@ -75,7 +75,7 @@ async def test_a_script_brings_its_function(place: Site, monkeypatch: pytest.Mon
 async def test_a_module_that_workers_have(place: Site) -> None:
     cluster = await place.cluster()
     await place.agent(cluster, functions.__file__, "--trust-pickle")
-    ref = cluster._linked().reference(find(typed_functions.root))
+    ref = cluster._session.reference(find(typed_functions.root))
     assert ref is not None and (ref.module, ref.value) == ("typed_functions", None)
     assert await cluster.map(typed_functions.root, [4, 9]) == [2.0, 3.0]
 
@@ -91,7 +91,7 @@ async def test_a_worker_that_was_not_told_to(place: Site, tmp_path: Path) -> Non
     touched = tmp_path / "touched"
     evil = FunctionRef("__main__", "is_prime", value=pickle.dumps(_Touch(str(touched))), digest="e")
     call = Call.of(functions.is_prime, None)
-    run = await cluster._linked().dispatcher.open(
+    run = await cluster._session.dispatcher.open(
         MapSpec(function="is_prime", format="msgpack", ref=evil),
         call.source([7, 8], keep=False, max_item=1000),
     )

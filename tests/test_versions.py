@@ -238,7 +238,7 @@ async def test_two_pythons_in_one_pool(
         env=environ,
     )  # fmt: skip
     try:
-        await cluster._linked().dispatcher.agents.wait_for(
+        await cluster._session.dispatcher.agents.wait_for(
             lambda: len(cluster.workers) == 2 and all(p.ready for p in cluster.workers), 40
         )
         assert len({agent.offer for agent in cluster.workers}) == 2

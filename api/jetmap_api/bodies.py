@@ -60,7 +60,7 @@ async def read_body(
 async def json_elements(body: bytes, limits: LimitSettings, hold: Hold) -> Elements:
     """Split a JSON array that is held already; the elements are held in its place.
 
-    Raises Malformed (400), with the position; LimitExceeded, Problem: 413, 429 or 503.
+    Raises Malformed (400), with the position; TooLarge, Problem: 413, 429 or 503.
     """
     if len(body) <= PIECE:
         whole = split_array(body, limits, advice=USE_JSON)

@@ -15,7 +15,7 @@ from .disconnect import Departure
 from .spool import SpooledPipe
 
 if TYPE_CHECKING:
-    from jetmap.client.sources import Feed
+    from jetmap.dispatch.sources import ItemFeed
 
 # Bytes a second that are read of a body that is far ahead of its map. What a client that is
 # gone had still sent lies in the buffers of two kernels: a few MB.
@@ -35,7 +35,7 @@ class LinesBody:
         self,
         receive: Receive,
         framing: Framing,
-        feed: Feed,
+        feed: ItemFeed,
         departure: Departure,
         limits: LimitSettings,
         hold: Hold,

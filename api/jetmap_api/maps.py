@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from jetmap.client.sources import Feed, RawItems, Source
+from jetmap.dispatch.sources import ItemFeed, RawItems, Source
 
 from .admission import PASSING_BYTES, Admission, Hold
 from .answers import ListAnswer, Map
@@ -113,7 +113,7 @@ class Maps:
     ) -> ListAnswer | None:
         """A body that is run while it arrives."""
         hold.add(PASSING_BYTES)
-        feed = Feed("json")
+        feed = ItemFeed("json")
         run = await self._open(cluster, name, feed, request, hold)
         limits = self._limits.fitting(cluster.max_item)
         body = LinesBody(receive, request.framing, feed, departure, limits, hold)

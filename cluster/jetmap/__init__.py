@@ -8,19 +8,23 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from jetmap.client._sync.cluster import SyncCluster
+    from jetmap.client._sync.job import SyncJob, SyncJobStream
+    from jetmap.client._sync.stream import SyncStream
     from jetmap.client.cluster import Cluster
     from jetmap.client.job import Job, JobStatus, JobStream
     from jetmap.client.stream import Stream
-    from jetmap.client.sync import SyncCluster, SyncStream
-    from jetmap.client.sync_job import SyncJob, SyncJobStream
     from jetmap.dispatch.outcomes import Outcome
     from jetmap.functions.task import task
 
     from .errors import (
+        BadInput,
+        BrokerRefused,
         BrokerUnreachable,
         ClusterClosed,
         ConfigurationError,
         DuplicateFunction,
+        Fault,
         ItemError,
         ItemInvalid,
         ItemRaised,
@@ -33,10 +37,14 @@ if TYPE_CHECKING:
         KeyBusy,
         KeyReused,
         LimitExceeded,
+        Malformed,
         MapTimeout,
+        NoRoom,
         NotImportable,
         NoWorkers,
+        Retryable,
         StoreFull,
+        TooLarge,
         TooManyMaps,
         TopologyMismatch,
         Unencodable,
@@ -49,11 +57,14 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "BadInput",
+    "BrokerRefused",
     "BrokerUnreachable",
     "Cluster",
     "ClusterClosed",
     "ConfigurationError",
     "DuplicateFunction",
+    "Fault",
     "ItemError",
     "ItemInvalid",
     "ItemRaised",
@@ -69,16 +80,20 @@ __all__ = [
     "KeyBusy",
     "KeyReused",
     "LimitExceeded",
+    "Malformed",
     "MapTimeout",
+    "NoRoom",
     "NoWorkers",
     "NotImportable",
     "Outcome",
+    "Retryable",
     "StoreFull",
     "Stream",
     "SyncCluster",
     "SyncJob",
     "SyncJobStream",
     "SyncStream",
+    "TooLarge",
     "TooManyMaps",
     "TopologyMismatch",
     "Unencodable",
@@ -97,10 +112,10 @@ _HOMES = {
     "JobStatus": "client.job",
     "JobStream": "client.job",
     "Stream": "client.stream",
-    "SyncCluster": "client.sync",
-    "SyncStream": "client.sync",
-    "SyncJob": "client.sync_job",
-    "SyncJobStream": "client.sync_job",
+    "SyncCluster": "client._sync.cluster",
+    "SyncJob": "client._sync.job",
+    "SyncJobStream": "client._sync.job",
+    "SyncStream": "client._sync.stream",
     "Outcome": "dispatch.outcomes",
 }
 

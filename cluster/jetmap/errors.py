@@ -1,8 +1,9 @@
 """Every error that jetmap raises, under one root.
 
-Families by what the caller should do: fix the item (``ItemError``), fix the call
-(``UnknownFunction``, ``NotImportable``, ``LimitExceeded``, ``ConfigurationError``), or try
-again later (``NoWorkers``, ``BrokerUnreachable``, ``MapTimeout``). Facts are attributes.
+What to do about an error is its family: ``Retryable`` (try again later), ``BadInput`` (change the
+call, its items or the configuration) or ``Fault`` (something broke; look at the cause). An error
+belongs to exactly one family. ``ItemError``, ``JobError`` and ``LimitExceeded`` group errors by
+subject; their subclasses have the family.
 """
 
 from __future__ import annotations
@@ -14,14 +15,34 @@ from typing import Any, ClassVar
 class JetmapError(Exception):
     """The root of every error that jetmap raises on purpose."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default an exception is made again from its args alone, without what was named.
+        return _restore, (self.__class__, self.args, self.__dict__)
+
+
+class Retryable(JetmapError):
+    """Family: the same call may succeed later, without a change."""
+
+
+class BadInput(JetmapError):
+    """Family: the same call fails again until the caller changes it, its items or its settings."""
+
+
+class Fault(JetmapError):
+    """Family: the function, a worker, the store or the server failed; look at the cause."""
+
 
 class ItemError(JetmapError):
-    """One item has no value.
+    """One item has no value. Groups the errors of items; the subclasses have a family.
 
-    index: the item's position in the input. kind: one of raised, invalid, timeout, lost,
-    unencodable. type: the name of the exception's class. message: its text. traceback: the
-    worker's formatted traceback, or None. detail: what is known of a lost worker (signal,
-    exit_code, peak_memory in bytes, attempts, host), else empty.
+    Attributes:
+        index: The item's position in the input, from 0.
+        kind: "raised", "invalid", "timeout", "lost" or "unencodable".
+        type: Name of the exception's class.
+        message: Text of the exception.
+        traceback: The worker's formatted traceback; None if there is none.
+        detail: What is known of a lost worker (signal, exit_code, peak_memory in bytes, attempts,
+            host); empty for the other kinds.
     """
 
     kind: ClassVar[str] = "raised"
@@ -34,7 +55,7 @@ class ItemError(JetmapError):
         traceback: str | None = None,
         detail: dict[str, Any] | None = None,
     ) -> None:
-        # One argument: several would make a TimeoutError take the index for an errno.
+        # One argument: with several, a TimeoutError would take the index for an errno.
         super().__init__(f"item {index}: {type}: {message}")
         self.index = index
         self.type = type
@@ -42,65 +63,65 @@ class ItemError(JetmapError):
         self.traceback = traceback
         self.detail: dict[str, Any] = detail or {}
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        facts = (self.index, self.type, self.message, self.traceback, self.detail)
-        return self.__class__, facts
-
     def __str__(self) -> str:
         text = f"item {self.index}: {self.type}: {self.message}"
         return f"{text}\n\n{self.traceback}" if self.traceback else text
 
 
-class ItemRaised(ItemError):
+class ItemRaised(ItemError, Fault):
     """The function raised an exception for this item."""
 
     kind = "raised"
 
 
-class ItemInvalid(ItemError):
+class ItemInvalid(ItemError, BadInput):
     """The item does not fit the function's annotated type."""
 
     kind = "invalid"
 
 
-class ItemTimeout(ItemError, TimeoutError):
+class ItemTimeout(ItemError, Fault, TimeoutError):
     """The item computed for longer than the function's ``timeout``; its worker was replaced."""
 
     kind = "timeout"
 
 
-class WorkerLost(ItemError, BrokenProcessPool):
-    """The worker died in this item as often as the item may be tried.
+class WorkerLost(ItemError, Fault, BrokenProcessPool):
+    """The worker died in this item, as often as an item may be tried.
 
-    The attributes signal, exit_code, peak_memory (bytes), attempts and host say what is
-    known of the last death.
+    The properties describe the last death; they are None if unknown.
     """
 
     kind = "lost"
 
     @property
     def signal(self) -> int | None:
+        """Number of the signal that killed the worker."""
         return self.detail.get("signal")
 
     @property
     def exit_code(self) -> int | None:
+        """Exit code of a worker that was not killed."""
         return self.detail.get("exit_code")
 
     @property
     def peak_memory(self) -> int | None:
+        """Most bytes of memory that the worker used."""
         return self.detail.get("peak_memory")
 
     @property
     def attempts(self) -> int | None:
+        """Number of times that the item was tried."""
         return self.detail.get("attempts")
 
     @property
     def host(self) -> str | None:
+        """Name of the worker's host."""
         return self.detail.get("host")
 
 
-class Unencodable(ItemError):
-    """An item or a value that cannot travel: no known type, NaN in JSON, or too large."""
+class Unencodable(ItemError, BadInput):
+    """An item or a value cannot travel: it has an unknown type, is NaN in JSON, or is too large."""
 
     kind = "unencodable"
 
@@ -110,50 +131,53 @@ ITEM_ERRORS: dict[str, type[ItemError]] = {
 }
 
 
-class MapTimeout(JetmapError, TimeoutError):
-    """The map did not end within its ``timeout``; what was left of it is withdrawn."""
+class MapTimeout(Retryable, TimeoutError):
+    """The map did not end within its ``timeout``; what was not done is withdrawn."""
 
 
-class UnknownFunction(JetmapError, LookupError):
+class UnknownFunction(BadInput, LookupError):
     """No agent ever announced a function of this name to this cluster."""
 
 
-class NoWorkers(JetmapError):
+class NoWorkers(Retryable):
     """The function is known, but no worker that has it is alive now."""
 
 
-class WorkerStartFailed(JetmapError):
+class WorkerStartFailed(Fault):
     """The workers cannot start; the message holds the traceback of the import."""
 
 
-class NotImportable(JetmapError):
-    """A worker process could not import this function from where it is defined."""
+class NotImportable(BadInput):
+    """A worker process cannot import this function from where it is defined."""
 
 
-class DuplicateFunction(JetmapError, ValueError):
+class DuplicateFunction(BadInput, ValueError):
     """Two different functions were registered under one name."""
 
 
-class BrokerUnreachable(JetmapError, ConnectionError):
+class BrokerUnreachable(Retryable, ConnectionError):
     """No NATS server answers at this address, or it refuses the credentials."""
 
 
-class BrokerRefused(JetmapError):
-    """The broker answered, and refused what was asked of it."""
+class BrokerRefused(Fault):
+    """The broker answered, and refused the request."""
 
 
-class TopologyMismatch(JetmapError):
+class TopologyMismatch(Fault):
     """A stream or consumer on the server differs from what jetmap needs.
 
-    It is never altered; the message names each setting that differs.
+    jetmap never alters it; the message names each setting that differs.
     """
 
 
 class LimitExceeded(JetmapError):
-    """Something is larger than its limit.
+    """Something is over its limit. Groups ``TooLarge`` and ``TooManyMaps``, which have a family.
 
-    setting: the name of the limit's setting; limit: its value; value: what was asked for;
-    index: of the item that is too large, if it is one.
+    Attributes:
+        setting: Name of the limit's setting.
+        limit: Value of the limit.
+        value: What was asked for; None if unknown.
+        index: Position of the item that is too large; None if it is not an item.
     """
 
     def __init__(
@@ -171,19 +195,21 @@ class LimitExceeded(JetmapError):
         self.value = value
         self.index = index
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # An exception is made anew from its args alone, which lack what is given by name.
-        return _again, (self.__class__, self.args, self.__dict__)
+
+class TooLarge(LimitExceeded, BadInput):
+    """A list, an item or a message is over its limit."""
 
 
-class TooManyMaps(LimitExceeded):
+class TooManyMaps(LimitExceeded, Retryable):
     """The limit of open maps is reached; try again when some have ended."""
 
 
-class Malformed(JetmapError, ValueError):
-    """Input is not what its format says.
+class Malformed(BadInput, ValueError):
+    """Input does not follow its format.
 
-    position: in bytes, from the start of ``line`` where there is one (counted from 1).
+    Attributes:
+        position: Offset in bytes, from the start of ``line`` if there is one.
+        line: Number of the line, from 1; None if the format has no lines.
     """
 
     def __init__(self, message: str, position: int, line: int | None = None) -> None:
@@ -191,42 +217,46 @@ class Malformed(JetmapError, ValueError):
         self.position = position
         self.line = line
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self.__class__, self.args, self.__dict__)
 
-
-class ClusterClosed(JetmapError, RuntimeError):
+class ClusterClosed(BadInput, RuntimeError):
     """The cluster is not started, is closed, or belongs to another process or event loop."""
 
 
-class ConfigurationError(JetmapError, ValueError):
-    """Settings, options or task files are wrong; ``problems`` lists all of them."""
+class ConfigurationError(BadInput, ValueError):
+    """Settings, options or task files are wrong.
+
+    Attributes:
+        problems: A message for each of them.
+    """
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return self.__class__, (self.problems,)
-
 
 class JobError(JetmapError):
-    """The root of what can be wrong with a job."""
+    """A job cannot be submitted, read or finished. Its subclasses have a family."""
 
 
-class JobsUnavailable(JobError):
+class JobsUnavailable(JobError, BadInput):
     """This cluster has no store that lasts, which jobs need."""
 
 
-class UnknownJob(JobError, KeyError):
+class UnknownJob(JobError, BadInput, KeyError):
     """There is no such job, or no longer."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
 
 
-class StoreFull(JobError):
-    """The store has no room for the job. limit, used, wanted: bytes."""
+class StoreFull(JobError, Retryable):
+    """The store has no room for the job.
+
+    Attributes:
+        limit: Bytes that the store may hold.
+        used: Bytes that it holds.
+        wanted: Bytes that the job needs.
+    """
 
     def __init__(self, message: str, *, limit: int, used: int, wanted: int) -> None:
         super().__init__(message)
@@ -234,50 +264,49 @@ class StoreFull(JobError):
         self.used = used
         self.wanted = wanted
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self.__class__, self.args, self.__dict__)
-
 
 class NoRoom(StoreFull):
-    """The broker, or its disk, has no room. limit is as much as used where it is not known."""
+    """The broker, or its disk, has no room. ``limit`` equals ``used`` where it is not known."""
 
 
-class KeyBusy(JobError):
-    """The first job of this idempotency key is still being uploaded. retry_after: seconds."""
+class KeyBusy(JobError, Retryable):
+    """The first job with this idempotency key is still being uploaded.
+
+    Attributes:
+        retry_after: Seconds to wait before the next attempt.
+    """
 
     def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self.__class__, self.args, self.__dict__)
-
 
 class UploadLost(KeyBusy):
-    """The upload of a job was given up by others, for too long nothing was heard of it."""
+    """Another process has removed the upload, because its uploader was silent for too long."""
 
 
-class KeyReused(JobError):
+class KeyReused(JobError, BadInput):
     """The idempotency key was used for another body, function or parameters."""
 
 
-class JobUnreadable(JobError):
-    """Another version of jetmap wrote the job, or its record is damaged; it can be deleted."""
+class JobUnreadable(JobError, Fault):
+    """Another version of jetmap wrote the job, or its record is damaged. It can be deleted."""
 
 
-class JobEnded(JobError):
-    """The job ended without all its outcomes. state: failed, cancelled or expired."""
+class JobEnded(JobError, Fault):
+    """The job ended without all its outcomes.
+
+    Attributes:
+        state: "failed", "cancelled" or "expired".
+    """
 
     def __init__(self, message: str, *, state: str) -> None:
         super().__init__(message)
         self.state = state
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self.__class__, self.args, self.__dict__)
 
-
-def _again(cls: type[JetmapError], args: tuple[Any, ...], facts: dict[str, Any]) -> JetmapError:
-    """An error as it was before it was pickled."""
+def _restore(cls: type[JetmapError], args: tuple[Any, ...], facts: dict[str, Any]) -> JetmapError:
+    """Make an error again as it was before it was pickled."""
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(facts)

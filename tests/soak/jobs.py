@@ -73,17 +73,14 @@ class Library:
         stream = job.stream()
         while True:
             try:
-                await stream.read()
-            except StopAsyncIteration:
-                return
+                batch = await stream.next_batch()
             except JetmapError as error:
                 logging.warning("job %s is read on later: %s", plan.name, error)
                 await asyncio.sleep(PAUSE)
                 continue
-            found = []
-            while stream.is_ready:
-                found.append(outcome(stream.take()))
-            self._record.outcomes(plan, found)
+            if not batch:
+                return
+            self._record.outcomes(plan, [outcome(found) for found in batch])
 
     async def _submit(self, plan: Plan) -> Job[Any, Any]:
         kwargs = {"log": self._log, "map": plan.name}

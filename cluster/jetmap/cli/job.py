@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from jetmap.client.job import JobStatus
-from jetmap.client.job_reader import Reading
+from jetmap.client.job_follower import JobFollower
 from jetmap.codecs import codec_for
 from jetmap.codecs.walk import decode_plainly
 from jetmap.dispatch.outcomes import Batch
@@ -102,7 +102,7 @@ async def _followed(cluster: Cluster, id: str) -> JobStatus:
     shown = 0
     told: str | None = None
     try:
-        async with aclosing(Reading(id, lambda: cluster.jobs).records()) as records:
+        async with aclosing(JobFollower(id, lambda: cluster.jobs).records()) as records:
             async for record in records:
                 if bar is None:
                     bar = Bar(record.function, record.total)
@@ -124,12 +124,12 @@ async def _followed(cluster: Cluster, id: str) -> JobStatus:
 async def _results(cluster: Cluster, id: str, as_json: bool, settings: Settings) -> int:
     failures = Failures(settings.gateway.debug)
     async with cluster:
-        reading = Reading(id, lambda: cluster.jobs)
+        follower = JobFollower(id, lambda: cluster.jobs)
         status = await cluster.job(id).status()
         with Bar(status.function, status.total) as bar:
-            async with aclosing(reading.ordered(0)) as batches:
+            async with aclosing(follower.ordered(0)) as batches:
                 async for batch in batches:
-                    lines, errors = printable(batch, reading.format, as_json)
+                    lines, errors = printable(batch, follower.format, as_json)
                     # In a thread: whoever reads may be slow, and the connection must be kept.
                     await asyncio.to_thread(write_values, lines)
                     for record in errors:

@@ -9,7 +9,7 @@ import threading
 from concurrent.futures import CancelledError as FutureCancelled
 from typing import BinaryIO, Protocol
 
-from jetmap.errors import ConfigurationError, LimitExceeded, Malformed
+from jetmap.errors import ConfigurationError, Malformed, TooLarge
 from jetmap.settings import LimitSettings
 from jetmap.wire.split import Elements, JsonLines
 
@@ -103,7 +103,7 @@ class Reader:
                 self._first = self._first or bytes(items[0])
                 self._count += len(items)
                 await self._feed.put(items)
-        except (Malformed, LimitExceeded) as exc:
+        except (Malformed, TooLarge) as exc:
             self._left = True
             starts = self._start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
             hint = f"; {ARRAY_HINT}" if starts == b"[" and not self._count else ""

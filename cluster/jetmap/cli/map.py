@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from jetmap import bounds
-from jetmap.dispatch.sources import Feed
+from jetmap.dispatch.sources import ItemFeed
 from jetmap.errors import ConfigurationError
 from jetmap.functions.kwargs import misfit
 from jetmap.settings import Settings
@@ -109,7 +109,7 @@ async def _map(
     deadline = None if timeout is None else time.monotonic() + timeout
     async with cluster:
         check_kwargs(cluster, name, kwargs)
-        feed = Feed("json")
+        feed = ItemFeed("json")
         left = None if deadline is None else max(0.001, deadline - time.monotonic())
         opened = await cluster.open(
             name, feed, format="json", kwargs=kwargs, timeout=left, ordered=True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from jetmap.codecs import Codec, codec_for
 from jetmap.codecs.native import encode_tagged
 from jetmap.dispatch.outcomes import Batch, item_error
 from jetmap.dispatch.sources import AsyncObjects, Objects
-from jetmap.errors import ItemError, Unencodable
+from jetmap.errors import ItemError, TooLarge, Unencodable
 from jetmap.functions.advice import check_kwargs
 from jetmap.functions.by_name import OpenParts
 from jetmap.functions.function import Function
@@ -222,6 +223,31 @@ def _check_parts(
         if key not in open:
             schema = top.get("properties", {}).get(key, {})
             OpenParts(f"keyword parameter {key!r} of {name}", schema, definitions).check([value])
+
+
+async def listed(items: Iterable[Any] | AsyncIterable[Any], limit: int) -> Sequence[Any]:
+    """Return all items. Raises TooLarge, having taken no more than one item over the limit."""
+    found: Sequence[Any]
+    if isinstance(items, Sequence):
+        found = items
+    elif isinstance(items, AsyncIterable):
+        found = taken = []
+        async for item in items:
+            taken.append(item)
+            if len(taken) > limit:
+                break
+    else:
+        found = list(islice(items, limit + 1))
+    if len(found) > limit:
+        at_least = "" if found is items else " or more"
+        raise TooLarge(
+            f"the list has {len(found):,} items{at_least}; the limit is {limit:,} "
+            "(setting max_list). stream() takes any number",
+            setting="max_list",
+            limit=limit,
+            value=len(found),
+        )
+    return found
 
 
 def first_error(values: Iterable[Any]) -> ItemError | None:

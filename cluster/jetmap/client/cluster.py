@@ -1,124 +1,56 @@
-"""What users hold: a cluster, embedded on this machine or reached over NATS."""
+"""The cluster that users hold: maps, streams and jobs of Python objects."""
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from functools import cached_property
-from itertools import islice
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, overload
 
 from jetmap import bounds
-from jetmap.dispatch.memory import Memory
-from jetmap.dispatch.open_map import MapSpec
+from jetmap.dispatch.outcomes import X, Y
 from jetmap.dispatch.roster import FunctionStatus
-from jetmap.dispatch.sources import AsyncObjects, Objects, Source
-from jetmap.dispatch.stats import Stats
-from jetmap.errors import ClusterClosed, ItemError, LimitExceeded, UnknownFunction
-from jetmap.functions.advice import MISSING, START, check_call, refusing
-from jetmap.functions.locating import import_tasks
-from jetmap.functions.task import find, registered
-from jetmap.settings import Settings
-from jetmap.wire.counts import PoolCounts
-from jetmap.wire.messages import Format, FunctionInfo, Presence
-from jetmap.worker.compute import Limits
+from jetmap.dispatch.sources import AsyncObjects, Objects
+from jetmap.errors import ItemError
+from jetmap.functions.advice import MISSING, check_call
+from jetmap.functions.task import registered
+from jetmap.wire.messages import Presence
 
-from .call import Call, first_error
-from .inline import InlineRun
-from .owner import process_id
-from .session import Link
-from .stream import Run, Stream
-from .submit import WithJobs
+from .call import Call, first_error, listed
+from .encoded import EncodedCluster
+from .job import Job
+from .stream import RunningMap, Stream
+from .submit import EncodedItems, abort
 
 if TYPE_CHECKING:
-    from .sync import SyncCluster
-
-X = TypeVar("X")
-Y = TypeVar("Y")
-
+    from ._sync.cluster import SyncCluster
 
 MAP_OPTIONS = ("kwargs", "timeout", "return_exceptions")
 STREAM_OPTIONS = ("kwargs", "timeout", "ordered")
+SUBMIT_OPTIONS = ("kwargs", "ttl", "timeout", "key")
 
 
-class Cluster(WithJobs):
-    """Runs ``@task`` functions over lists, on every core of every host of a pool.
+class Cluster(EncodedCluster):
+    """Run ``@task`` functions over lists, on every core of every host of a pool.
 
-    url: of a NATS server or cluster ("nats://host:4222", several by commas); None: the setting
-    nats_url, else an embedded one on this machine, shared with the other processes of this
-    application. tasks: files or modules whose functions the embedded workers import first.
-    pool: whose hosts share work. cores: of the embedded workers, a count or a list ("0,2-3").
-    start_timeout: seconds that they may take. share: False makes an embedded cluster of its own.
-    inline: runs functions in this process, without workers. settings: instead of those that
-    ``Settings.load`` finds, which say all that is None here.
+    Use it as ``async with Cluster() as cluster``, or through ``cluster.sync`` in code that is not
+    async.
+
+    Args:
+        url: A NATS server, or several with commas: "nats://host:4222". None: the setting
+            ``nats_url``; without one, the `jetmap up` of this directory, else an embedded cluster
+            on this machine, shared with the other processes of this application.
+        tasks: Files or modules that the embedded workers import when they start.
+        pool: Name of the pool of hosts to use.
+        cores: Cores for embedded workers: a count, or a list such as "0,2-3".
+        start_timeout: Seconds in which the embedded workers must start.
+        share: Use an embedded cluster together with other processes; False makes a private one.
+        inline: Run functions in this process, without workers or a server.
+        settings: Settings to use instead of those that ``Settings.load`` finds. They also give
+            every value that is None here.
+
+    Raises:
+        ClusterClosed: Inside a worker, whose core would wait for itself.
     """
-
-    def __init__(
-        self,
-        url: str | None = None,
-        *,
-        tasks: Sequence[str] | str = (),
-        pool: str | None = None,
-        cores: int | str | None = None,
-        start_timeout: float | None = None,
-        share: bool = True,
-        inline: bool = False,
-        settings: Settings | None = None,
-    ) -> None:
-        refuse_in_worker()
-        if url is not None and not isinstance(url, str):
-            raise TypeError(
-                f"the first argument of Cluster() is the URL of a NATS server, not {url!r:.60}; "
-                "name the others: Cluster(cores=4), Cluster(tasks=['tasks.py'])"
-            )
-        self._url = url
-        self._tasks = [tasks] if isinstance(tasks, str) else list(tasks)
-        self._pool = pool
-        self._cores = cores
-        self._start_timeout = start_timeout
-        self._share = share
-        self._inline = inline
-        start_timeout = bounds.TIMEOUT.check_optional("start_timeout", start_timeout)
-        if settings is not None and start_timeout is not None:
-            settings = settings.replace(start_timeout=start_timeout)
-        self._settings = settings
-        self._link: Link | None = None
-        self._memory = Memory(1 << 62)  # inline
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = 0
-
-    @classmethod
-    async def start(cls, url: str | None = None, **options: Any) -> Self:
-        """A started cluster; end it with ``aclose``. Takes what ``Cluster`` takes."""
-        cluster = cls(url, **options)
-        await cluster._start()
-        return cluster
-
-    async def __aenter__(self) -> Self:
-        await self._start()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-    if not TYPE_CHECKING:  # Checkers reject these by themselves.
-        __enter__ = __exit__ = refusing(f"'with' cannot start a Cluster: {START}")
-
-    async def aclose(self) -> None:
-        """Withdraws every open map and leaves. Twice is harmless."""
-        if self._loop is None or self._pid != process_id():
-            return
-        self._loop = None
-        link, self._link = self._link, None
-        if link is not None:
-            await link.close()
 
     # Running functions
 
@@ -188,32 +120,46 @@ class Cluster(WithJobs):
         return_exceptions: bool = False,
         **unknown: Any,
     ) -> list[Any]:
-        """The function's value for each item, in input order.
+        """Run a function over every item of a list; return the values in input order.
 
-        f: the function, or its name. items: n inputs, consumed once. kwargs: the function's
-        keyword-only parameters. timeout: seconds for the whole map, from 0.001 to a hundred years;
-        None waits for ever.
-        return_exceptions: put an ItemError in the place of each failing item. Returns n values,
-        values[i] for items[i]. Raises the first failing item's ItemError (``index``, ``kind``),
-        MapTimeout, UnknownFunction, NoWorkers, LimitExceeded, NotImportable.
+        Args:
+            f: A ``@task`` function, or its name.
+            items: Up to ``max_list`` items, consumed once.
+            kwargs: The function's keyword-only parameters.
+            timeout: Seconds for the whole map, from 0.001 to a hundred years; None: no limit.
+            return_exceptions: Put an ``ItemError`` in the place of each failed item instead of
+                raising the first one.
+
+        Returns:
+            A list as long as the input; its element i is the value of item i.
+
+        Raises:
+            ItemError: An item failed. This is the first failed item's error, with its ``index``
+                and ``kind``; items that are not done are withdrawn.
+            MapTimeout: The map did not end within ``timeout``.
+            UnknownFunction: No worker ever announced this function.
+            NoWorkers: The function is known, but no worker has it now.
+            TooManyMaps: The limit of open maps is reached.
+            TooLarge: The list has more than ``max_list`` items.
+            NotImportable: Workers cannot import the function from where it is defined.
         """
-        check_call(self, "map", f, items, more, unknown, MAP_OPTIONS)
+        check_call(isinstance(self, Cluster), "map", f, items, more, unknown, MAP_OPTIONS)
         self._check()
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
         if isinstance(f, str):
-            await self.announced(f)
+            await self._find(f)
         call = Call.of(f, kwargs, local=self._inline, info=self.info)
-        items = await self._listed(items)
+        items = await listed(items, self.settings.limits.max_list)
         if not return_exceptions:
             items = await call.prepared(items)
         source = call.source(
             items, keep=False, max_item=self.max_item, prepared=not return_exceptions
         )
-        run = await self._open(call.name, source, call=call, kwargs=call.kwargs, timeout=timeout)
+        running = await self._open_call(call, source, timeout)
         try:
-            batches = await run.collect(stop_at_error=not return_exceptions)
+            batches = await running.collect(stop_at_error=not return_exceptions)
         finally:
-            await run.aclose()
+            await running.aclose()
         values: list[Any] = []
         for batch in batches:
             decoded = call.values(batch)
@@ -266,267 +212,182 @@ class Cluster(WithJobs):
         ordered: bool = False,
         **unknown: Any,
     ) -> Stream[Any, Any]:
-        """Outcomes as they finish; see ``Stream``.
+        """Run a function over items; give each outcome as soon as it is there.
 
-        items: taken as far as there is room for their results, so there may be any number.
-        ordered: outcomes come in input order.
+        The map starts when its first outcome is read, and raises what ``map`` raises, except for
+        errors of items, which are in their outcomes.
+
+        Args:
+            f: A ``@task`` function, or its name.
+            items: Any number of items. They are taken in the event loop's thread, as far as there
+                is room for their outcomes, so an iterable that blocks delays every map.
+            kwargs: The function's keyword-only parameters.
+            timeout: Seconds for the whole map, from 0.001 to a hundred years; None: no limit.
+            ordered: Give the outcomes in input order.
+
+        Returns:
+            An async iterator, and an async context manager, of ``Outcome``.
         """
-        check_call(self, "stream", f, items, more, unknown, STREAM_OPTIONS)
+        check_call(isinstance(self, Cluster), "stream", f, items, more, unknown, STREAM_OPTIONS)
         self._check()
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
         call = Call.of(f, kwargs, local=self._inline, info=self.info)
 
-        async def open() -> tuple[Run, Objects]:
+        async def open() -> tuple[RunningMap, Objects]:
             self._check()
             source = call.source(items, keep=True, max_item=self.max_item)
             try:
-                run = await self._open(
-                    call.name,
-                    source,
-                    call=call,
-                    kwargs=call.kwargs,
-                    timeout=timeout,
-                    ordered=ordered,
-                )
+                return await self._open_call(call, source, timeout, ordered), source
             except BaseException:
                 if isinstance(source, AsyncObjects):
                     await source.aclose()
                 raise
-            return run, source
 
         return Stream(open, call)
 
-    async def open(
-        self,
-        name: str,
-        source: Source,
-        *,
-        format: Format,
-        kwargs: bytes = b"",
-        timeout: float | None = None,
-        ordered: bool = False,
-    ) -> Run:
-        """A map whose items and values stay encoded: for gateways.
+    # Jobs
 
-        Iterate over it for ``Batch``es; leaving its ``async with`` withdraws it. Raises
-        UnknownFunction, NoWorkers, TooManyMaps.
+    @overload
+    async def submit(
+        self,
+        f: Callable[[X], Y],
+        items: Iterable[X] | AsyncIterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+        key: str | None = None,
+    ) -> Job[X, Y]: ...
+    @overload
+    async def submit(
+        self,
+        f: Callable[Concatenate[X, ...], Y],
+        items: Iterable[X] | AsyncIterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+        key: str | None = None,
+    ) -> Job[X, Y]: ...
+    @overload
+    async def submit(
+        self,
+        f: str,
+        items: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+        key: str | None = None,
+    ) -> Job[Any, Any]: ...
+    async def submit(
+        self,
+        f: Callable[..., Any] | str,
+        items: Iterable[Any] | AsyncIterable[Any] = MISSING,
+        /,
+        *more: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+        key: str | None = None,
+        **unknown: Any,
+    ) -> Job[Any, Any]:
+        """Submit a map that goes on without this process; return once its input is stored.
+
+        Args:
+            f: A ``@task`` function, or its name.
+            items: Any number of items, consumed once.
+            kwargs: The function's keyword-only parameters.
+            ttl: Seconds to keep the job after its end, from 1 to a hundred years; None: the
+                setting ``job_ttl``.
+            timeout: Seconds for the whole job, from its start; None: no limit.
+            key: An idempotency key. Submitting the same input with the same key again gives the
+                same job.
+
+        Returns:
+            The job.
+
+        Raises:
+            Unencodable: An item cannot travel or is too large; ``index`` says which.
+            UnknownFunction: No worker ever announced this function.
+            NotImportable: The function cannot be called by its name alone, as jobs are.
+            JobsUnavailable: The cluster has no store that lasts.
+            StoreFull: The store has no room for the job.
+            KeyBusy: The first job with this key is still being uploaded.
+            KeyReused: The key was used for another input, function or parameters.
+        """
+        check_call(isinstance(self, Cluster), "submit", f, items, more, unknown, SUBMIT_OPTIONS)
+        await self._find(f)
+        call = Call.of(f, kwargs, info=self.info)
+        upload = await self._begin(call, ttl=ttl, timeout=timeout, key=key)
+        try:
+            async with EncodedItems(call, items, self.max_item) as encoded:
+                async for elements in encoded:
+                    await upload.put(elements)
+            record = await upload.commit()
+        except BaseException:
+            await abort(upload)
+            raise
+        return self._job(record.id, call)
+
+    @overload
+    def job(self, id: str, f: Callable[..., Y]) -> Job[Any, Y]: ...
+    @overload
+    def job(self, id: str, f: str | None = None) -> Job[Any, Any]: ...
+    def job(self, id: str, f: Callable[..., Any] | str | None = None) -> Job[Any, Any]:
+        """Return a job that was submitted before, by any process.
+
+        The job's own methods raise ``UnknownJob`` if there is none; this method asks nobody.
+
+        Args:
+            id: The job's ``id``.
+            f: The function that the job runs, whose annotated type the values get. None, or a
+                name: values are built-in types.
+
+        Returns:
+            The job.
         """
         self._check()
-        timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
-        return await self._open(
-            name, source, format=format, kwargs=kwargs, timeout=timeout, ordered=ordered
-        )
+        return self._job(id, Call.reading(f))
 
-    # What is there
+    # What the pool offers
 
     @property
     def functions(self) -> list[FunctionStatus]:
-        """Functions that somebody offers now."""
+        """Functions that agents of the pool offer now."""
         if self._inline:
             return [FunctionStatus(f.info(), ["inline"], 1, True) for f in registered()]
-        return self._linked().dispatcher.roster.functions()
-
-    def info(self, name: str) -> FunctionInfo | None:
-        """How the newest offer describes a function; None if nobody offers it now."""
-        if self._inline:
-            function = find(name)
-            return None if function is None else function.info()
-        return self._linked().dispatcher.roster.offers(name).info
+        return self._session.dispatcher.roster.functions()
 
     @property
     def workers(self) -> list[Presence]:
-        """The agents of the pool, as they last announced themselves."""
-        return [] if self._inline else self._linked().dispatcher.roster.agents
-
-    @property
-    def pool_counts(self) -> PoolCounts:
-        """Counters that the agents announce, summed over the pool."""
-        return PoolCounts() if self._inline else self._linked().dispatcher.roster.counts
-
-    @property
-    def stats(self) -> Stats:
-        """Counters of this process's maps."""
-        return Stats() if self._inline else self._linked().dispatcher.stats
-
-    @property
-    def open_maps(self) -> int:
-        """Maps of this process that are open or wait for a worker; jobs do not count."""
-        return 0 if self._inline else self._linked().dispatcher.open_maps
-
-    @property
-    def memory(self) -> Memory:
-        """What this process holds for its maps; a gateway adds the bodies."""
-        return self._memory if self._inline else self._linked().dispatcher.memory
-
-    @property
-    def connected(self) -> bool:
-        """Whether the broker is there now."""
-        return self._inline or (self._link is not None and self._link.connection.connected)
-
-    @property
-    def is_started(self) -> bool:
-        return self._loop is not None
-
-    @property
-    def is_foreign(self) -> bool:
-        """Whether it was started before this process was forked: it is the parent's."""
-        return self._loop is not None and self._pid != process_id()
-
-    @property
-    def settings(self) -> Settings:
-        if self._settings is None:
-            self._settings = Settings.load(
-                nats_url=self._url,
-                tasks=self._tasks or None,
-                pool=self._pool,
-                cores=self._cores,
-                start_timeout=self._start_timeout,
-            )
-        return self._settings
+        """The latest announcement of each agent of the pool."""
+        return [] if self._inline else self._session.dispatcher.roster.agents
 
     @cached_property
     def sync(self) -> SyncCluster:
         """The same methods for ``def`` endpoints, threads and scripts."""
-        from .sync import SyncCluster
+        from ._sync.cluster import SyncCluster
 
         return SyncCluster(self)
 
     # Inside
 
-    async def _start(self) -> None:
-        refuse_in_worker(starting=True)
-        if self._loop is not None:
-            raise ClusterClosed("this cluster is started already")
-        self._loop = asyncio.get_running_loop()
-        self._pid = process_id()
-        try:
-            if self._inline:
-                for argument in self._tasks:
-                    import_tasks(argument)
-            else:
-                self._link = await Link.open(self.settings, share=self._share, cores=self._cores)
-        except BaseException:
-            await self.aclose()
-            raise
-
-    async def _open(
-        self,
-        name: str,
-        source: Source,
-        *,
-        call: Call | None = None,
-        format: Format | None = None,
-        kwargs: bytes = b"",
-        timeout: float | None = None,
-        ordered: bool = False,
-    ) -> Run:
-        if format is None:
-            assert call is not None, "gateways say their format"
-            format = call.format
-        if self._inline:
-            return self._open_inline(name, source, format, kwargs, timeout)
-        function = call.function if call is not None else None
-        if call is not None and function is None:
-            call.check(self.info(name))
-        link = self._linked()
-        spec = MapSpec(
-            function=name,
-            format=format,
-            kwargs=kwargs,
+    async def _open_call(
+        self, call: Call, source: Objects, timeout: float | None, ordered: bool = False
+    ) -> RunningMap:
+        return await self._open(
+            call.name,
+            source,
+            format=call.format,
+            kwargs=call.kwargs,
             timeout=timeout,
             ordered=ordered,
-            ref=await link.bring(function, name),
-            item_timeout=function.timeout if function is not None else None,
-            attempts=function.attempts if function is not None else None,
-        )
-        return await link.dispatcher.open(spec, source)
-
-    def _open_inline(
-        self, name: str, source: Source, format: Format, kwargs: bytes, timeout: float | None
-    ) -> InlineRun:
-        function = find(name)
-        if function is None:
-            raise UnknownFunction(f"no function {name!r} is registered in this process")
-        limits = Limits(value=self.max_item, report=self.settings.chunks.report_bytes)
-        return InlineRun(
-            function, source, format=format, kwargs=kwargs, timeout=timeout, limits=limits
+            call=call,
         )
 
-    @property
-    def max_item(self) -> int:
-        """Bytes that one encoded item or value may have."""
-        limit = int(self.settings.limits.max_item_bytes)
-        return limit if self._link is None else min(limit, self._link.max_item)
-
-    async def _listed(self, items: Iterable[Any] | AsyncIterable[Any]) -> Sequence[Any]:
-        """All items; of an endless iterable no more than the limit and one."""
-        limit = self.settings.limits.max_list
-        if isinstance(items, Sequence):
-            self._check_length(len(items), "")
-            return items
-        found: list[Any] = []
-        if isinstance(items, AsyncIterable):
-            async for item in items:
-                found.append(item)
-                if len(found) > limit:
-                    break
-        else:
-            found = list(islice(items, limit + 1))
-        self._check_length(len(found), " or more")
-        return found
-
-    def _check_length(self, length: int, at_least: str) -> None:
-        limit = self.settings.limits.max_list
-        if length > limit:
-            raise LimitExceeded(
-                f"the list has {length:,} items{at_least}; the limit is {limit:,} "
-                "(setting max_list). stream() takes any number",
-                setting="max_list",
-                limit=limit,
-                value=length,
-            )
-
-    def _linked(self) -> Link:
-        if self.is_foreign:
-            raise ClusterClosed(FORKED)
-        if self._link is None:
-            raise ClusterClosed(_NOT_STARTED)
-        return self._link
-
-    def _check(self) -> None:
-        if self._loop is None:
-            raise ClusterClosed(_NOT_STARTED)
-        if self.is_foreign:
-            raise ClusterClosed(FORKED)
-        try:
-            running = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is not self._loop:
-            raise ClusterClosed(
-                "this cluster belongs to another event loop; use cluster.sync from threads"
-            )
-
-
-FORKED = "this cluster was started before this process was forked; start one here"
-_NOT_STARTED = "the cluster is not started: use it in 'async with Cluster()'"
-
-
-def refuse_in_worker(*, starting: bool = False) -> None:
-    """Raises ClusterClosed inside an item, and where a worker would start one at all.
-
-    A module that workers import may make a Cluster, for its application to start.
-    """
-    process = sys.modules.get("jetmap.worker.main")
-    if process is None:
-        return
-    if process.in_item:
-        raise ClusterClosed(
-            "a Cluster cannot be used inside a worker: its core would wait for itself"
-        )
-    if starting and process.in_worker:
-        raise ClusterClosed(
-            "a Cluster cannot be started inside a worker, which imports this module to find its "
-            'functions: put what starts one under if __name__ == "__main__":, or into the '
-            "lifespan of your application"
-        )
+    def _job(self, id: str, call: Call) -> Job[Any, Any]:
+        return Job(id, lambda: self.jobs, call)

@@ -28,7 +28,7 @@ class _Progress:
     def leave(self) -> None: ...
 
 
-class InlineRun:
+class InlineMap:
     """As ``OpenMap``: iterate for the batches; leaving it stops before the next item.
 
     The function runs in a thread, so the event loop goes on; its time limit and a crash are

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
 from jetmap import bounds
 from jetmap.dispatch.outcomes import Batch, Outcome, X, Y
@@ -18,7 +16,8 @@ from jetmap.errors import ItemError
 from jetmap.jobs.record import OVER, Record, State
 
 from .call import Call, first_error
-from .job_reader import Reading
+from .job_follower import JobFollower
+from .stream import OutcomeStream
 
 if TYPE_CHECKING:
     from jetmap.jobs.outcomes import Event
@@ -29,11 +28,21 @@ if TYPE_CHECKING:
 class JobStatus:
     """A job at one moment.
 
-    total: items, None while they are uploaded; done: of these, with an outcome; failed: of the
-    done ones, with an error. created, started, finished: UTC, None while it has not happened.
-    rate: items a second, not counting the time it waited. seconds_left: estimated from it; None
-    while unknown or waiting, 0 when the job is over. waiting_for: the kind of thing that a job in
-    the state "waiting" lacks, such as "workers". reason: why it failed as a whole, or why it waits.
+    Attributes:
+        id: The job's id.
+        function: Name of the function that it runs.
+        state: "uploading", "queued", "running", "waiting", "succeeded", "failed", "cancelled",
+            "expired", "deleted" or "unreadable".
+        total: Number of items; None while they are uploaded.
+        done: Number of items that have an outcome.
+        failed: Number of items whose outcome is an error.
+        created: Time of submission (UTC).
+        started: Time of the start (UTC); None before.
+        finished: Time of the end (UTC); None before.
+        rate: Items per second, without the time that the job waited; None while unknown.
+        seconds_left: Estimate from ``rate``; None while unknown or waiting, 0 after the end.
+        waiting_for: What a job in the state "waiting" lacks, such as "workers"; else None.
+        reason: Why the job failed as a whole, or why it waits; else None.
     """
 
     id: str
@@ -52,6 +61,7 @@ class JobStatus:
 
     @classmethod
     def of(cls, record: Record) -> JobStatus:
+        """Make the status that a stored record describes."""
         return cls(
             id=record.id,
             function=record.function,
@@ -70,15 +80,21 @@ class JobStatus:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more happens to it."""
+        """True once the job has ended, in whatever way."""
         return self.state in OVER
 
 
 class Job(Generic[X, Y]):
-    """A map that goes on without its caller. Made by ``Cluster.submit`` and ``Cluster.job``.
+    """A map that goes on without its caller, made by ``Cluster.submit`` or ``Cluster.job``.
 
-    ``await job`` gives its results. Every method raises UnknownJob if there is no such job (any
-    more), and BrokerUnreachable if the broker does not come back within a minute.
+    ``await job`` gives its results.
+
+    Attributes:
+        id: Identifies the job in any process, and in the gateway's addresses.
+
+    Raises:
+        UnknownJob: From every method, if there is no such job, or no longer.
+        BrokerUnreachable: From every method, if the broker stays away for a minute.
     """
 
     def __init__(self, id: str, jobs: Callable[[], Jobs], call: Call) -> None:
@@ -87,118 +103,160 @@ class Job(Generic[X, Y]):
         self._call = call
 
     async def status(self) -> JobStatus:
-        """How far it is."""
+        """Return the job's state and progress."""
         return JobStatus.of(await self._jobs().get(self.id))
 
     async def wait(self, timeout: float | None = None) -> JobStatus:
-        """Waits until it is over, however it ended. Raises TimeoutError; the job goes on."""
+        """Wait until the job is over, however it ends.
+
+        Args:
+            timeout: Seconds to wait; None: no limit.
+
+        Returns:
+            The job's last status.
+
+        Raises:
+            TimeoutError: The job is not over yet; it goes on.
+        """
         async with asyncio.timeout(bounds.PATIENCE.check_optional("timeout", timeout)):
-            return JobStatus.of(await self._reading().until_over())
+            return JobStatus.of(await self._follower().until_over())
 
     @overload
     async def results(self, return_exceptions: Literal[False] = False) -> list[Y]: ...
     @overload
     async def results(self, return_exceptions: bool) -> list[Y | ItemError]: ...
     async def results(self, return_exceptions: bool = False) -> list[Any]:
-        """Waits until it is over; the values in input order.
+        """Wait until the job is over; return the values in input order.
 
-        return_exceptions: put an ItemError in the place of each failing item. Raises the first
-        failing item's ItemError, JobEnded for a job that has not all its outcomes, TypeError if
-        the job runs another function than the one that was given.
+        Args:
+            return_exceptions: Put an ``ItemError`` in the place of each failed item instead of
+                raising the first one.
+
+        Returns:
+            A list as long as the input; its element i is the value of item i.
+
+        Raises:
+            ItemError: An item failed. This is the first failed item's error.
+            JobEnded: The job ended without all its outcomes.
+            TypeError: The job runs another function than the one given to ``Cluster.job``.
         """
-        reading = self._reading()
+        follower = self._follower()
         values: list[Any] = []
         error = None
-        async with aclosing(reading.ordered(0)) as batches:
+        async with aclosing(follower.ordered(0)) as batches:
             async for batch in batches:
-                decoded = self._call.values(batch, reading.format)
+                decoded = self._call.values(batch, follower.format)
                 if not return_exceptions and (error := first_error(decoded)) is not None:
                     break
                 values += decoded
         if error is not None:
-            # Not read to its end, but it is to be over.
-            last = self._reading()
+            # The outcomes behind the error were not read, but the job must be over.
+            last = self._follower()
             await last.until_over()
             await last.check_complete()
             raise error
         return values
 
     def stream(self, after: str | int | None = None, ordered: bool = False) -> JobStream[Y]:
-        """Outcomes, those that are there first, then as they come; see ``JobStream``.
+        """Read outcomes: those that are there, then the others as they come.
 
-        after: the ``position`` of an earlier stream of this job, from whatever process: goes on
-        behind it, without a gap or a repeat. ordered: in input order; its positions are others.
+        Args:
+            after: The ``position`` of an earlier stream of this job, in any process. The new
+                stream goes on behind it without a gap or a repeat.
+            ordered: Give the outcomes in input order. The positions of ordered streams are of
+                another kind.
+
+        Returns:
+            An async iterator, and an async context manager, of ``Outcome``.
+
+        Raises:
+            ValueError: ``after`` is not a position of such a stream.
         """
-        return JobStream(self._reading(), self._call, after, ordered)
+        return JobStream(self._follower(), self._call, after, ordered)
 
     async def cancel(self) -> JobStatus:
-        """Ends it; the outcomes that there are stay. Harmless if it is over."""
+        """End the job and keep the outcomes that are there. Does nothing if it is over.
+
+        Returns:
+            The job's status after that.
+        """
         return JobStatus.of(await self._jobs().cancel(self.id))
 
     async def delete(self) -> None:
-        """Cancels it, and removes its input and outcomes."""
+        """Cancel the job; remove its input and outcomes."""
         await self._jobs().delete(self.id)
 
     def __await__(self) -> Generator[Any, None, list[Y]]:
         return self.results().__await__()
 
     def __repr__(self) -> str:
-        return f"Job({self.id!r})"
+        return f"{type(self).__name__}({self.id!r})"
 
-    def _reading(self) -> Reading:
+    def _follower(self) -> JobFollower:
         name = self._call.function.name if self._call.function is not None else ""
-        return Reading(self.id, self._jobs, name)
+        return JobFollower(self.id, self._jobs, name)
 
 
-class JobStream(Generic[Y]):
+class JobStream(OutcomeStream[None, Y]):
     """An async iterator, and an async context manager, of ``Outcome`` (whose ``item`` is None).
 
-    Failing items never raise from it. It ends with the job, and raises JobEnded if that has not
-    all its outcomes. Leaving it does not cancel the job.
+    It ends with the job. Leaving it does not cancel the job. A failed item is an outcome with an
+    ``error``; it does not raise.
+
+    Raises:
+        JobEnded: At the end, if the job ended without all its outcomes.
     """
 
     def __init__(
-        self, reading: Reading, call: Call, after: str | int | None, ordered: bool
+        self, follower: JobFollower, call: Call, after: str | int | None, ordered: bool
     ) -> None:
-        self._reading = reading
+        super().__init__()
+        self._follower = follower
         self._call = call
         self._ordered = ordered
-        # Everything up to _at was given, and then _given more outcomes, of what ends at _end.
+        # Everything up to _at was given before, and _given more outcomes of the part that follows.
         self._at, self._given = _parsed(after, ordered)
-        self._end = self._at
-        self._ready: deque[Outcome[None, Y]] = deque()
+        # End and length of that part, once it was read.
+        self._part: tuple[int, int] | None = None
         self._parts: AsyncGenerator[Any, None] | None = None
         self._closed = False
 
     @property
     def position(self) -> str:
-        """Behind the last outcome that was taken: what ``stream(after=)`` wants to go on there.
+        """The place behind the last outcome that was given, for ``stream(after=)``.
 
-        In the order of coming it is the number of the last event that was read whole, as the
-        gateway's ``Last-Event-ID``, and with a colon how many outcomes of the next one.
+        Unless the stream is ordered, it is the number of the last event that was read whole, like
+        the gateway's ``Last-Event-ID``, and after a colon the number of outcomes of the next one.
         """
+        at, given = self._place()
         if self._ordered:
-            return f"@{self._at + self._given}"
-        return f"{self._at}:{self._given}" if self._given else str(self._at)
+            return f"@{at + given}"
+        return f"{at}:{given}" if given else str(at)
 
-    def __aiter__(self) -> Self:
-        return self
+    async def aclose(self) -> None:
+        """Stop reading. A second call does nothing."""
+        self._closed = True
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            await parts.aclose()
 
-    async def __anext__(self) -> Outcome[None, Y]:
-        if not self._ready:
-            await self.read()
-        return self.take()
+    def _place(self) -> tuple[int, int]:
+        if self._part is None:
+            return self._at, self._given
+        end, length = self._part
+        return (self._at, length - len(self.ready)) if self.ready else (end, 0)
 
-    async def read(self) -> None:
-        """Has at least one outcome ready to ``take``, or raises StopAsyncIteration."""
-        while not self._ready:
+    async def _read(self) -> None:
+        while not self.ready:
             if self._closed:
                 raise StopAsyncIteration
-            self._reading.check()
+            follower = self._follower
+            follower.check()
+            self._at, self._given = self._place()
+            self._part = None
             if self._parts is None:
-                reading = self._reading
                 self._parts = (
-                    reading.ordered(self._at) if self._ordered else reading.events(self._at)
+                    follower.ordered(self._at) if self._ordered else follower.events(self._at)
                 )
             try:
                 part = await anext(self._parts)
@@ -206,71 +264,37 @@ class JobStream(Generic[Y]):
                 self._closed = True
                 raise
             except BaseException:
-                # A generator that was left by an error, or cancelled, has ended: a new one goes
-                # on where it was.
+                # An error, or a cancellation, has ended the generator: a new one goes on there.
                 self._parts = None
                 raise
             self._add(part)
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether ``take`` has one."""
-        return bool(self._ready)
-
-    def take(self) -> Outcome[None, Y]:
-        """The next of those that are ready."""
-        outcome = self._ready.popleft()
-        self._given += 1
-        if not self._ready:
-            self._at, self._given = self._end, 0
-        return outcome
-
-    async def aclose(self) -> None:
-        """Reads no more. Twice is harmless."""
-        self._closed = True
-        parts, self._parts = self._parts, None
-        if parts is not None:
-            await parts.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
     def _add(self, part: Event | Batch) -> None:
         if isinstance(part, Batch):
-            batches, self._end = [part], part.start + part.count
+            batches, end = [part], part.start + part.count
         else:
-            batches, self._end = part.batches, part.seq
+            batches, end = part.batches, part.seq
+        found: list[Outcome[None, Y]] = []
         for batch in batches:
-            values = self._call.values(batch, self._reading.format)
+            values = self._call.values(batch, self._follower.format)
             for index, value in enumerate(values, batch.start):
                 if isinstance(value, ItemError):
-                    self._ready.append(Outcome(index, None, None, value))
+                    found.append(Outcome(index, None, None, value))
                 else:
-                    self._ready.append(Outcome(index, None, value, None))
-        # Those that an earlier stream has given.
-        for _ in range(min(self._given, len(self._ready))):
-            self._ready.popleft()
-        if not self._ready:
-            self._at, self._given = self._end, 0
+                    found.append(Outcome(index, None, value, None))
+        self._part = end, len(found)
+        self.ready.extend(found[self._given :])
 
 
 def _parsed(after: str | int | None, ordered: bool) -> tuple[int, int]:
-    """Where to begin, and how many outcomes from there to leave out."""
+    """Return where to begin, and how many outcomes from there to leave out."""
     if after is None:
         return 0, 0
     pattern = r"@(\d+)()" if ordered else r"(\d+)(?::(\d+))?"
     found = re.fullmatch(pattern, str(after), re.ASCII)
     if found is None:
         kind = "an ordered" if ordered else "an unordered"
-        raise ValueError(f"{after!r} is no position of {kind} stream")
+        raise ValueError(f"{after!r} is not a position of {kind} stream")
     return int(found[1]), int(found[2] or 0)
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from jetmap.settings import Settings
     from jetmap.wire.messages import FunctionRef
 
-    from .session import Link
+    from .session import Session
 
 logger = logging.getLogger("jetmap")
 
@@ -124,13 +124,13 @@ class LocalUp:
         self._looking: asyncio.Task[None] | None = None
         self._code: tuple[int, Code | None] = (0, None)
 
-    async def reference(self, function: Function, link: Link) -> FunctionRef | None:
+    async def reference(self, function: Function, session: Session) -> FunctionRef | None:
         """Where its agent finds the function; None: its name will do.
 
         Raises NotImportable: its workers have loaded older code, or run another Python.
         BrokerUnreachable: it has ended.
         """
-        if not link.connection.connected and not self.running.is_alive:
+        if not session.connection.connected and not self.running.is_alive:
             raise self.gone()
         await self._until_current()
         if is_offered(function, self._read()):
@@ -141,28 +141,28 @@ class LocalUp:
                 f"with {self.running.python}, not with {this_python()}: start that with this "
                 "Python, add the function's module to its TASKS, or use Cluster(share=False)"
             )
-        ref = reference(function, limit=link.connection.room)
+        ref = reference(function, limit=session.connection.room)
         if ref.value is None:
             ref = msgspec.structs.replace(ref, file=function.file)
         return ref
 
-    async def require_offered(self, function: Function, link: Link) -> None:
+    async def require_offered(self, function: Function, session: Session) -> None:
         """Raise NotImportable unless it can be called by name, as jobs are."""
-        if await self.reference(function, link) is not None:
+        if await self.reference(function, session) is not None:
             raise NotImportable(
                 f"{function.name} is not one of the functions of {self}, and a job outlives the "
                 f"program that submits it: add {function.file or 'its module'} to the TASKS of "
                 f"that, and restart it: {self._command([function.file or 'FILE.py'])}"
             )
 
-    def watch(self, link: Link) -> None:
+    def watch(self, session: Session) -> None:
         """Follow to the next `up` of this directory when this one has ended."""
 
         async def lost() -> None:
             if self._looking is None or self._looking.done():
-                self._looking = asyncio.get_running_loop().create_task(self._find_next(link))
+                self._looking = asyncio.get_running_loop().create_task(self._find_next(session))
 
-        link.connection.on_lost(lost)
+        session.connection.on_lost(lost)
 
     async def close(self) -> None:
         if self._looking is not None:
@@ -179,8 +179,8 @@ class LocalUp:
     def __str__(self) -> str:
         return f"`jetmap up` (pid {self.running.pid}) in {self._cwd}"
 
-    async def _find_next(self, link: Link) -> None:
-        connection: Connection = link.connection
+    async def _find_next(self, session: Session) -> None:
+        connection: Connection = session.connection
         since, has_warned = time.monotonic(), False
         while not connection.connected:
             found = find_running(self._cwd, self.running.pool)
@@ -188,14 +188,14 @@ class LocalUp:
                 logger.warning("%s has followed; going on with it (pid %d)", self, found.pid)
                 self.running = found
                 self.sealer.renew(bytes.fromhex(found.key))
-                link.forget_references()
+                session.forget_references()
                 connection.move([found.url], found.auth)
                 since = time.monotonic()
             elif found is None and not has_warned:
                 logger.warning("%s", self.gone())
                 has_warned = True
             if found is None and time.monotonic() - since > GONE_SECONDS:
-                await link.dispatcher.end_all(self.gone())
+                await session.dispatcher.end_all(self.gone())
                 since = time.monotonic()
             await asyncio.sleep(LOOK_SECONDS)
 

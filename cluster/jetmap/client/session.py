@@ -39,7 +39,7 @@ _NOT_KEPT = (
 )
 
 
-class Link:
+class Session:
     """Made by ``open``, ended by ``close``."""
 
     def __init__(
@@ -59,7 +59,9 @@ class Link:
         self._script_globals = ScriptGlobals()
 
     @classmethod
-    async def open(cls, settings: Settings, *, share: bool, cores: int | str | None = None) -> Link:
+    async def open(
+        cls, settings: Settings, *, share: bool, cores: int | str | None = None
+    ) -> Session:
         """Joins the pool of these settings. cores: where they were asked for by the caller.
 
         Raises BrokerUnreachable, TopologyMismatch, and embedded WorkerStartFailed.
@@ -85,15 +87,15 @@ class Link:
             dispatcher = Dispatcher(connection, DispatchOptions(settings, sealer))
             refusal = _refusal(connection, membership)
             jobs = Jobs(connection, dispatcher, settings, refusal=refusal)
-            link = cls(connection, dispatcher, jobs, membership, up)
+            session = cls(connection, dispatcher, jobs, membership, up)
             await dispatcher.start()
             await jobs.start()
             if membership is not None:
-                membership.on_renewed(link._moved)
-                await link._wait_for_workers(settings.workers.start_timeout)
+                membership.on_renewed(session._moved)
+                await session._wait_for_workers(settings.workers.start_timeout)
             elif up is not None:
-                up.watch(link)
-                await link._wait_for_workers(settings.workers.start_timeout)
+                up.watch(session)
+                await session._wait_for_workers(settings.workers.start_timeout)
             else:
                 roster = dispatcher.roster
                 await dispatcher.agents.wait_for(lambda: bool(roster.agents), ARRIVAL_SECONDS)
@@ -107,7 +109,7 @@ class Link:
             if membership is not None:
                 await membership.leave()
             raise
-        return link
+        return session
 
     async def close(self) -> None:
         """Withdraws every open map, and leaves."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -17,8 +18,8 @@ from .call import Call
 from .owner import process_id
 
 
-class Run(Protocol):
-    """An open map: on a cluster or inline."""
+class RunningMap(Protocol):
+    """An open map, on a cluster or inline: an async iterator of its batches."""
 
     id: str
     ended: bool
@@ -41,70 +42,24 @@ class Run(Protocol):
     async def collect(self, *, stop_at_error: bool) -> list[Batch]: ...
 
 
-Opener = Callable[[], Awaitable[tuple[Run, Objects]]]
+class OutcomeStream(ABC, Generic[X, Y]):
+    """Outcomes that are read a batch at a time and given one by one.
 
-
-class Stream(Generic[X, Y]):
-    """An async iterator, and an async context manager, of ``Outcome``.
-
-    Failing items never raise from it. Leaving its ``async with`` withdraws the map; it starts
-    with the first outcome that is asked for. Raises MapTimeout, what ``items`` raised (behind the
-    outcomes of what they gave before), and what opening a map raises; ClusterClosed in another
-    event loop and in a forked process.
+    Attributes:
+        ready: Outcomes that were read and not yet given, in order. Only the event loop adds to it.
     """
 
-    def __init__(self, open: Opener, call: Call) -> None:
-        self._open = open
-        self._call = call
-        self._run: Run | None = None
-        self._source: Objects | None = None
-        self._outcomes: deque[Outcome[X, Y]] = deque()
-        self._closed = False
-        self._loop = asyncio.get_running_loop()
-        self._pid = process_id()
-
-    @property
-    def total(self) -> int | None:
-        """How many items there are, once that is known."""
-        return self._run.total if self._run else None
-
-    @property
-    def done(self) -> int:
-        """How many outcomes there are so far, read or not."""
-        return self._run.done if self._run else 0
+    def __init__(self) -> None:
+        self.ready: deque[Outcome[X, Y]] = deque()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Outcome[X, Y]:
         self._check()
-        if not self._outcomes:
+        if not self.ready:
             await self._read()
-        return self._outcomes.popleft()
-
-    async def next_batch(self) -> list[Outcome[X, Y]]:
-        """The outcomes that are there, at least one unless the stream has ended."""
-        self._check()
-        if not self._outcomes:
-            try:
-                await self._read()
-            except StopAsyncIteration:
-                return []
-        batch = list(self._outcomes)
-        self._outcomes.clear()
-        return batch
-
-    async def aclose(self) -> None:
-        """Withdraws what is not done. Twice is harmless."""
-        self._closed = True
-        self._outcomes.clear()
-        if not self._is_here():
-            self._drop()
-            return
-        if self._run is not None:
-            await self._run.aclose()
-        if isinstance(self._source, AsyncObjects):
-            await self._source.aclose()
+        return self.ready.popleft()
 
     async def __aenter__(self) -> Self:
         return self
@@ -117,20 +72,97 @@ class Stream(Generic[X, Y]):
     ) -> None:
         await self.aclose()
 
+    async def next_batch(self) -> list[Outcome[X, Y]]:
+        """Wait for outcomes; return all that are there, or an empty list at the end."""
+        if not await self.fill():
+            return []
+        batch = list(self.ready)
+        self.ready.clear()
+        return batch
+
+    async def fill(self) -> bool:
+        """Wait until an outcome is ready; return False at the end of the stream."""
+        self._check()
+        if not self.ready:
+            try:
+                await self._read()
+            except StopAsyncIteration:
+                return False
+        return True
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Stop reading. A second call does nothing."""
+
+    @abstractmethod
+    async def _read(self) -> None:
+        """Make at least one more outcome ready, or raise StopAsyncIteration."""
+
+    def _check(self) -> None:
+        """Raise ClusterClosed where this stream may not be read."""
+
+
+class Stream(OutcomeStream[X, Y]):
+    """An async iterator, and an async context manager, of ``Outcome``.
+
+    The map starts when its first outcome is read. Leaving the ``async with`` withdraws what is not
+    done. A failed item is an outcome with an ``error``; it does not raise. After the outcomes of
+    the items before, the stream raises what ``items`` raised.
+
+    Raises:
+        MapTimeout: The map did not end within its ``timeout``.
+        ClusterClosed: The stream is read in another event loop or in a forked process.
+    """
+
+    def __init__(
+        self, open: Callable[[], Awaitable[tuple[RunningMap, Objects]]], call: Call
+    ) -> None:
+        super().__init__()
+        self._open = open
+        self._call = call
+        self._running: RunningMap | None = None
+        self._source: Objects | None = None
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._pid = process_id()
+
+    @property
+    def total(self) -> int | None:
+        """Number of items; None until it is known."""
+        return self._running.total if self._running else None
+
+    @property
+    def done(self) -> int:
+        """Number of items that have an outcome, whether it was read or not."""
+        return self._running.done if self._running else 0
+
+    async def aclose(self) -> None:
+        """Withdraw what is not done. A second call does nothing."""
+        self._closed = True
+        self.ready.clear()
+        if not self._is_here():
+            self._drop()
+            return
+        if self._running is not None:
+            await self._running.aclose()
+        if isinstance(self._source, AsyncObjects):
+            await self._source.aclose()
+
     if not TYPE_CHECKING:  # Checkers reject these by themselves.
         __iter__ = refusing("read a stream with 'async for'; cluster.sync.stream is for 'for'")
         __enter__ = __exit__ = refusing("leave a stream with 'async with', not 'with'")
 
     def __del__(self) -> None:
-        # Dropped without being closed: nobody will read what is left.
+        # Dropped without being closed: nothing will read the rest.
         self._drop()
 
     def _drop(self) -> None:
-        """Has the map withdrawn in its own event loop; that of a parent process goes on."""
-        run = self._run
-        if run is None or run.ended or self._pid != process_id() or not self._loop.is_running():
+        """Withdraw the map from its own event loop, unless it belongs to a parent process."""
+        running = self._running
+        if running is None or running.ended:
             return
-        self._loop.call_soon_threadsafe(_close_soon, run)
+        if self._pid == process_id() and self._loop.is_running():
+            self._loop.call_soon_threadsafe(_close_soon, running)
 
     def _is_here(self) -> bool:
         if self._pid != process_id():
@@ -148,15 +180,14 @@ class Stream(Generic[X, Y]):
         raise ClusterClosed("this stream belongs to another event loop: read it there")
 
     async def _read(self) -> None:
-        """The outcomes of at least one more item, or StopAsyncIteration."""
         if self._closed:
             raise StopAsyncIteration
-        if self._run is None:
-            self._run, self._source = await self._open()
+        if self._running is None:
+            self._running, self._source = await self._open()
         assert self._source is not None
-        batch = await self._run.__anext__()
+        batch = await self._running.__anext__()
         give_back = self._source.give_back
-        append = self._outcomes.append
+        append = self.ready.append
         for index, value in enumerate(self._call.values(batch), batch.start):
             item: Any = give_back(index)
             if isinstance(value, ItemError):
@@ -165,8 +196,8 @@ class Stream(Generic[X, Y]):
                 append(Outcome(index, item, value, None))
 
 
-def _close_soon(run: Run) -> None:
-    task = asyncio.get_running_loop().create_task(run.aclose())
+def _close_soon(running: RunningMap) -> None:
+    task = asyncio.get_running_loop().create_task(running.aclose())
     _closing.add(task)
     task.add_done_callback(_closing.discard)
 

@@ -16,8 +16,8 @@ from jetmap.errors import (
     BrokerUnreachable,
     ClusterClosed,
     JetmapError,
-    LimitExceeded,
     MapTimeout,
+    TooLarge,
     TooManyMaps,
 )
 from jetmap.nats import jetstream
@@ -249,13 +249,13 @@ class Dispatcher:
         return len(self._maps) + self._opening - self._jobs_open
 
     def check_overhead(self, size: int) -> None:
-        """Raise LimitExceeded if what each chunk carries beside its items is too large.
+        """Raise TooLarge if what each chunk carries beside its items is too large.
 
         size: bytes of the keyword parameters, and of a function that travels by value.
         """
         limit = self._connection.room // 2
         if size > limit:
-            raise LimitExceeded(
+            raise TooLarge(
                 f"the keyword parameters (and the function, if it has no file) take {size:,} "
                 f"bytes, and travel with each chunk of items; the limit is {limit:,}, half of the "
                 "broker's largest message. Let the function read large data itself, from a path "

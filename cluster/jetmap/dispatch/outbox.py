@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from jetmap.errors import JetmapError, LimitExceeded
+from jetmap.errors import JetmapError, TooLarge
 from jetmap.nats.broker import Broker, Message
 from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import PROTOCOL, Chunk, Confirmation, Withdraw, encode
@@ -87,7 +87,7 @@ class Outbox:
         chunks = [self._chunk(map, flight) for map, flight in parcel]
         try:
             await self._connection.publish(first.subject, encode(chunks), reply)
-        except LimitExceeded as error:
+        except TooLarge as error:
             # Cut for a larger message: the broker has been replaced by one that takes less.
             self._on_unsendable(keys, str(error))
         except JetmapError as error:

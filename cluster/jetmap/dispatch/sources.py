@@ -91,7 +91,7 @@ class RawItems:
         return Taken(len(elements), items)
 
 
-class Feed:
+class ItemFeed:
     """A stream of encoded elements whose end is not known yet; ``put`` waits while it is full.
 
     Args:

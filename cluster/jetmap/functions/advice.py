@@ -27,7 +27,7 @@ _ELSEWHERE = {
 
 
 def check_call(
-    cluster: object,
+    is_bound: bool,
     method: str,
     f: object,
     items: object,
@@ -35,7 +35,11 @@ def check_call(
     unknown: Mapping[str, Any],
     options: Iterable[str],
 ) -> None:
-    """Raise TypeError for arguments of ``map``, ``stream`` or ``submit`` that make no sense."""
+    """Raise TypeError for arguments of ``map``, ``stream`` or ``submit`` that make no sense.
+
+    Args:
+        is_bound: False if the method was called on its class, so that ``f`` is missing.
+    """
     if type(items) in _LISTS and not more and not unknown:
         return
     if more:
@@ -46,10 +50,11 @@ def check_call(
     if unknown:
         raise TypeError(_unknown(method, f, unknown, options))
     if items is MISSING:
-        if not hasattr(cluster, "settings") and not hasattr(cluster, "_cluster"):
+        if not is_bound:
             raise TypeError(
                 f"{method}() was called on the class; start a cluster first: async with Cluster() "
-                f"as cluster: await cluster.{method}(f, items)"
+                f"as cluster: await cluster.{method}(f, items), or outside async code: with "
+                f"Cluster().sync as cluster: cluster.{method}(f, items)"
             )
         raise TypeError(f"{method}() needs the items too: cluster.{method}(f, items)")
     if callable(items) and not callable(f) and not isinstance(f, str):

@@ -140,7 +140,7 @@ class Jobs:
         caller, key: the submitter, and its idempotency key. ttl: seconds that the job is kept
         after its end. timeout: seconds for the whole job. reserve: the most bytes of the store
         that its input and outcomes may take; None: what they need, while there is room. Raises
-        UnknownFunction, KeyBusy, StoreFull, JobsUnavailable, LimitExceeded, BrokerUnreachable.
+        UnknownFunction, KeyBusy, StoreFull, JobsUnavailable, TooLarge, BrokerUnreachable.
         """
         ttl = bounds.TTL.check_optional("ttl", ttl)
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)

@@ -105,7 +105,7 @@ class Broker(Protocol):
 
         Raises:
             BrokerUnreachable: More than 4 MiB wait to be sent.
-            LimitExceeded: The payload is over ``max_payload``.
+            TooLarge: The payload is over ``max_payload``.
         """
         ...
 

@@ -146,7 +146,7 @@ class Connection:
     ) -> None:
         """Send a message, or keep it until the broker is back.
 
-        Raises BrokerUnreachable if more than 4 MiB wait to be sent, LimitExceeded if the payload
+        Raises BrokerUnreachable if more than 4 MiB wait to be sent, TooLarge if the payload
         is over ``max_payload``.
         """
         client = self._client

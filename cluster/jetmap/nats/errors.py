@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import nats.errors
 
-from jetmap.errors import BrokerRefused, BrokerUnreachable, JetmapError, LimitExceeded
+from jetmap.errors import BrokerRefused, BrokerUnreachable, JetmapError, TooLarge
 
 # Rights that an account may lack, by the subject of JetStream's API that needs them.
 RIGHTS = {
@@ -176,7 +176,7 @@ def translated(
 ) -> JetmapError:
     """Translate nats-py's error to jetmap's. refused: the server forbids the subject."""
     if isinstance(error, nats.errors.MaxPayloadError):
-        return LimitExceeded(
+        return TooLarge(
             f"a message of {size} bytes is over the server's limit of {limit}",
             setting="max_payload",
             limit=limit,

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from jetmap.background import Background
-from jetmap.errors import BrokerUnreachable, LimitExceeded
+from jetmap.errors import BrokerUnreachable, TooLarge
 
 from .broker import Callback, OnMessage
 from .clock import Clock, LoopClock
@@ -223,7 +223,7 @@ class MemoryConnection:
         headers: dict[str, str] | None = None,
     ) -> None:
         if len(payload) > self.max_payload:
-            raise LimitExceeded(
+            raise TooLarge(
                 f"a message of {len(payload)} bytes is over the server's limit of "
                 f"{self.max_payload}",
                 setting="max_payload",

@@ -335,7 +335,7 @@ class LimitSettings(Section):
     max_list: Count = setting(
         10_000_000,
         "Items in a list that comes in one body (JSON lines have no limit).",
-        limit="items in one list: `413`, `LimitExceeded`; streams have no limit",
+        limit="items in one list: `413`, `TooLarge`; streams have no limit",
     )
     max_item_bytes: Size = setting(
         900_000,

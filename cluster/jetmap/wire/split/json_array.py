@@ -33,7 +33,7 @@ def split_array(
     """Split a whole array into its checked elements.
 
     offset: its position in the body. first: the index of its first element. advice: what to send
-    instead of something else. Raises Malformed, with the position; LimitExceeded.
+    instead of something else. Raises Malformed, with the position; TooLarge.
     """
     position = utf8_error(array)
     if position is not None:

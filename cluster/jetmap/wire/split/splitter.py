@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from jetmap.errors import LimitExceeded
+from jetmap.errors import TooLarge
 from jetmap.settings import LimitSettings
 
 Elements = Sequence[bytes | msgspec.Raw]
@@ -46,7 +46,7 @@ class Splitter(ABC):
     def next_elements(self) -> Elements:
         """Return the elements that are complete now, or NEED_DATA.
 
-        Raises Malformed, with the position, or LimitExceeded for an element that is too large or
+        Raises Malformed, with the position, or TooLarge for an element that is too large or
         too deep.
         """
         if self._new < self.step:
@@ -61,10 +61,10 @@ class Splitter(ABC):
         """Split the tail and the data behind it; keep the new tail."""
 
 
-def item_too_large(index: int, size: int, limit: int, line: int | None = None) -> LimitExceeded:
+def item_too_large(index: int, size: int, limit: int, line: int | None = None) -> TooLarge:
     """Make the error for an item that is too large. size, limit: bytes."""
     where = "" if line is None else f" in line {line}"
-    return LimitExceeded(
+    return TooLarge(
         f"item {index}{where} is {size} bytes or more; an item may have {limit} "
         "(max_item_bytes): send a reference to large data instead",
         setting="max_item_bytes",

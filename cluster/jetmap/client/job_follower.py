@@ -1,4 +1,4 @@
-"""Reading a job's record and outcomes, also across a while without a broker."""
+"""Follow a job's record and outcomes, through a while without a broker."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
     from jetmap.jobs.readers import JobReader
     from jetmap.jobs.service import Jobs
 
-PATIENCE = 60.0  # Seconds without a broker after which a reader gives up.
-PAUSE = 0.25
+PATIENCE = 60.0  # Seconds without a broker after which a follower gives up.
+PAUSE = 0.25  # Seconds between two attempts.
 
 T = TypeVar("T")
 
 
-class Reading:
-    """One reader of one job; nothing that it does touches the job.
+class JobFollower:
+    """Reads the record and the outcomes of one job, without touching the job.
 
-    jobs: gives the service, or raises when it may not be used (any more). function: the name
-    that the job's must have, or empty.
+    Args:
+        jobs: Returns the service, or raises ClusterClosed where it may not be used.
+        function: Name that the job's function must have; empty: any.
     """
 
     def __init__(self, id: str, jobs: Callable[[], Jobs], function: str = "") -> None:
@@ -39,30 +40,30 @@ class Reading:
         self._silent_since: float | None = None
 
     def check(self) -> None:
-        """Raises ClusterClosed where the cluster may not be used."""
+        """Raise ClusterClosed where the cluster may not be used."""
         self._jobs()
 
     @property
     def format(self) -> Format:
-        """Of the outcomes; known once something was read."""
+        """Encoding of the outcomes; known once something was read."""
         assert self._record is not None
         return self._record.format
 
     async def records(self) -> AsyncGenerator[Record, None]:
-        """The record now, and again when it may have changed; the last is of a job that is over."""
-        record = await self._asked(lambda: self._jobs().get(self.id))
+        """Give the record now, and whenever it may have changed, until the job is over."""
+        record = await self._ask(lambda: self._jobs().get(self.id))
         reader = self._jobs().reader(record)
         try:
             while True:
                 yield record
                 if record.is_over:
                     return
-                record = await self._asked(reader.changed)
+                record = await self._ask(reader.changed)
         finally:
             reader.close()
 
     async def until_over(self) -> Record:
-        """The record once nothing more happens to the job."""
+        """Wait until the job is over; return its last record."""
         found: Record | None = None
         async for record in self.records():
             found = record
@@ -70,9 +71,9 @@ class Reading:
         return found
 
     def events(self, after: int) -> AsyncGenerator[Event, None]:
-        """What is stored behind sequence number ``after``, and what will be, to the job's end.
+        """Give the events behind sequence number ``after``, to the job's end.
 
-        Raises JobEnded at the end of a job that has not all its outcomes.
+        Raises JobEnded at the end of a job that lacks outcomes.
         """
         return self._read(
             after,
@@ -81,7 +82,7 @@ class Reading:
         )
 
     def ordered(self, start: int) -> AsyncGenerator[Batch, None]:
-        """The outcomes from item ``start`` on, in input order. Raises as ``events``."""
+        """Give the outcomes from item ``start`` on, in input order. Raises as ``events`` does."""
         return self._read(
             start,
             lambda outcomes, at: outcomes.ordered(at, more=self._more),
@@ -89,7 +90,7 @@ class Reading:
         )
 
     async def check_complete(self) -> None:
-        """Raises JobEnded if a job that is over has not all its outcomes."""
+        """Raise JobEnded if a job that is over lacks outcomes."""
         try:
             await self._check_complete()
         finally:
@@ -111,7 +112,7 @@ class Reading:
         open: Callable[[Outcomes, int], AsyncIterator[T]],
         behind: Callable[[T], int],
     ) -> AsyncGenerator[T, None]:
-        """Everything from ``at`` on; opened anew behind what came last when the broker was away."""
+        """Give all parts from ``at`` on; after a broken read, go on behind the last one."""
         try:
             while True:
                 try:
@@ -138,7 +139,7 @@ class Reading:
             self._record = await self._jobs().get(self.id)
         record = self._record
         if record.state == "deleted":
-            raise UnknownJob(f"there is no job {self.id} any more: it was deleted")
+            raise UnknownJob(f"job {self.id} does not exist any more: it was deleted")
         if record.state == "expired":
             raise _ended(record, 0)
         check_readable(record)
@@ -154,7 +155,7 @@ class Reading:
             reader.close()
 
     async def _more(self) -> int | None:
-        """Waits until there may be more; the number of items if nothing more will come."""
+        """Wait until there may be more; return the number of items once nothing more will come."""
         assert self._record is not None and self._reader is not None
         if not self._record.is_over:
             self._jobs()  # Raises where the cluster may not be used any more.
@@ -163,7 +164,7 @@ class Reading:
             self._silent_since = None
         return (self._record.total or 0) if self._record.is_over else None
 
-    async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T:
         while True:
             try:
                 found = await ask()
@@ -174,7 +175,7 @@ class Reading:
                 return found
 
     async def _pause(self, error: BrokerUnreachable) -> None:
-        """Before the next attempt; raises ``error`` when there were enough."""
+        """Pause before the next attempt; raise ``error`` once there were enough."""
         now = time.monotonic()
         if self._silent_since is None:
             self._silent_since = now

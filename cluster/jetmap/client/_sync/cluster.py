@@ -1,0 +1,328 @@
+"""Blocking classes, made from ``client/cluster.py`` by ``scripts/unasync.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Concatenate, Literal, overload
+
+from jetmap.client._sync.job import SyncJob
+from jetmap.client._sync.stream import SyncStream
+from jetmap.client.blocking import BlockingCluster
+from jetmap.client.call import Call
+from jetmap.client.cluster import MAP_OPTIONS, STREAM_OPTIONS, SUBMIT_OPTIONS
+from jetmap.client.job import Job
+from jetmap.client.stream import Stream
+from jetmap.client.submit import EncodedItems, abort
+from jetmap.dispatch.outcomes import X, Y
+from jetmap.dispatch.roster import FunctionStatus
+from jetmap.errors import ItemError
+from jetmap.functions.advice import MISSING, check_call, check_not_async
+from jetmap.wire.messages import Presence
+
+
+class SyncCluster(BlockingCluster):
+    """The methods of a ``Cluster`` for code that is not async.
+
+    ``with Cluster().sync as cluster`` starts the cluster in a thread of its own. If the cluster is
+    started already, ``cluster.sync`` uses its event loop. Any thread may call the methods, except
+    for the thread of that event loop.
+    """
+
+    @overload
+    def map(
+        self,
+        f: Callable[[X], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> list[Y]: ...
+
+    @overload
+    def map(
+        self,
+        f: Callable[Concatenate[X, ...], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> list[Y]: ...
+
+    @overload
+    def map(
+        self,
+        f: Callable[[X], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: bool,
+    ) -> list[Y | ItemError]: ...
+
+    @overload
+    def map(
+        self,
+        f: Callable[Concatenate[X, ...], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: bool,
+    ) -> list[Y | ItemError]: ...
+
+    @overload
+    def map(
+        self,
+        f: str,
+        items: Iterable[Any],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+    ) -> list[Any]: ...
+
+    def map(
+        self,
+        f: Callable[..., Any] | str,
+        items: Iterable[Any] = MISSING,
+        /,
+        *more: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+        **unknown: Any,
+    ) -> list[Any]:
+        """Run a function over every item of a list; return the values in input order.
+
+        Args:
+            f: A ``@task`` function, or its name.
+            items: Up to ``max_list`` items, consumed once.
+            kwargs: The function's keyword-only parameters.
+            timeout: Seconds for the whole map, from 0.001 to a hundred years; None: no limit.
+            return_exceptions: Put an ``ItemError`` in the place of each failed item instead of
+                raising the first one.
+
+        Returns:
+            A list as long as the input; its element i is the value of item i.
+
+        Raises:
+            ItemError: An item failed. This is the first failed item's error, with its ``index``
+                and ``kind``; items that are not done are withdrawn.
+            MapTimeout: The map did not end within ``timeout``.
+            UnknownFunction: No worker ever announced this function.
+            NoWorkers: The function is known, but no worker has it now.
+            TooManyMaps: The limit of open maps is reached.
+            TooLarge: The list has more than ``max_list`` items.
+            NotImportable: Workers cannot import the function from where it is defined.
+        """
+        check_call(isinstance(self, SyncCluster), "map", f, items, more, unknown, MAP_OPTIONS)
+        check_not_async(items)
+        items = self._listed(items)
+        return self._wait(
+            self._cluster.map(
+                f, items, kwargs=kwargs, timeout=timeout, return_exceptions=return_exceptions
+            )
+        )
+
+    @overload
+    def stream(
+        self,
+        f: Callable[[X], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        ordered: bool = False,
+    ) -> SyncStream[X, Y]: ...
+
+    @overload
+    def stream(
+        self,
+        f: Callable[Concatenate[X, ...], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        ordered: bool = False,
+    ) -> SyncStream[X, Y]: ...
+
+    @overload
+    def stream(
+        self,
+        f: str,
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        ordered: bool = False,
+    ) -> SyncStream[X, Any]: ...
+
+    def stream(
+        self,
+        f: Callable[..., Any] | str,
+        items: Iterable[Any] = MISSING,
+        /,
+        *more: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        ordered: bool = False,
+        **unknown: Any,
+    ) -> SyncStream[Any, Any]:
+        """Run a function over items; give each outcome as soon as it is there.
+
+        The map starts when its first outcome is read, and raises what ``map`` raises, except for
+        errors of items, which are in their outcomes.
+
+        Args:
+            f: A ``@task`` function, or its name.
+            items: Any number of items. They are taken in the event loop's thread, as far as there
+                is room for their outcomes, so an iterable that blocks delays every map.
+            kwargs: The function's keyword-only parameters.
+            timeout: Seconds for the whole map, from 0.001 to a hundred years; None: no limit.
+            ordered: Give the outcomes in input order.
+
+        Returns:
+            An iterator, and a context manager, of ``Outcome``.
+        """
+        check_call(isinstance(self, SyncCluster), "stream", f, items, more, unknown, STREAM_OPTIONS)
+        check_not_async(items)
+
+        async def start() -> Stream[Any, Any]:
+            return self._cluster.stream(f, items, kwargs=kwargs, timeout=timeout, ordered=ordered)
+
+        return SyncStream(self._wait, self._wait(start()))
+
+    @overload
+    def submit(
+        self,
+        f: Callable[[X], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+        key: str | None = None,
+    ) -> SyncJob[X, Y]: ...
+
+    @overload
+    def submit(
+        self,
+        f: Callable[Concatenate[X, ...], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+        key: str | None = None,
+    ) -> SyncJob[X, Y]: ...
+
+    @overload
+    def submit(
+        self,
+        f: str,
+        items: Iterable[Any],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+        key: str | None = None,
+    ) -> SyncJob[Any, Any]: ...
+
+    def submit(
+        self,
+        f: Callable[..., Any] | str,
+        items: Iterable[Any] = MISSING,
+        /,
+        *more: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+        key: str | None = None,
+        **unknown: Any,
+    ) -> SyncJob[Any, Any]:
+        """Submit a map that goes on without this process; return once its input is stored.
+
+        Args:
+            f: A ``@task`` function, or its name.
+            items: Any number of items, consumed once.
+            kwargs: The function's keyword-only parameters.
+            ttl: Seconds to keep the job after its end, from 1 to a hundred years; None: the
+                setting ``job_ttl``.
+            timeout: Seconds for the whole job, from its start; None: no limit.
+            key: An idempotency key. Submitting the same input with the same key again gives the
+                same job.
+
+        Returns:
+            The job.
+
+        Raises:
+            Unencodable: An item cannot travel or is too large; ``index`` says which.
+            UnknownFunction: No worker ever announced this function.
+            NotImportable: The function cannot be called by its name alone, as jobs are.
+            JobsUnavailable: The cluster has no store that lasts.
+            StoreFull: The store has no room for the job.
+            KeyBusy: The first job with this key is still being uploaded.
+            KeyReused: The key was used for another input, function or parameters.
+        """
+        check_call(isinstance(self, SyncCluster), "submit", f, items, more, unknown, SUBMIT_OPTIONS)
+        check_not_async(items)
+        self._wait(self._cluster._find(f))
+        call = Call.of(f, kwargs, info=self._cluster.info)
+        upload = self._wait(self._cluster._begin(call, ttl=ttl, timeout=timeout, key=key))
+        try:
+            with EncodedItems(call, items, self._cluster.max_item) as encoded:
+                for elements in encoded:
+                    self._wait(upload.put(elements))
+            record = self._wait(upload.commit())
+        except BaseException:
+            self._wait(abort(upload))
+            raise
+        return SyncJob(self._wait, self._cluster._job(record.id, call))
+
+    @overload
+    def job(self, id: str, f: Callable[..., Y]) -> SyncJob[Any, Y]: ...
+
+    @overload
+    def job(self, id: str, f: str | None = None) -> SyncJob[Any, Any]: ...
+
+    def job(self, id: str, f: Callable[..., Any] | str | None = None) -> SyncJob[Any, Any]:
+        """Return a job that was submitted before, by any process.
+
+        The job's own methods raise ``UnknownJob`` if there is none; this method asks nobody.
+
+        Args:
+            id: The job's ``id``.
+            f: The function that the job runs, whose annotated type the values get. None, or a
+                name: values are built-in types.
+
+        Returns:
+            The job.
+        """
+
+        async def start() -> Job[Any, Any]:
+            return self._cluster.job(id, f)
+
+        return SyncJob(self._wait, self._wait(start()))
+
+    @property
+    def functions(self) -> list[FunctionStatus]:
+        """Functions that agents of the pool offer now."""
+        return self._cluster.functions
+
+    @property
+    def workers(self) -> list[Presence]:
+        """The latest announcement of each agent of the pool."""
+        return self._cluster.workers

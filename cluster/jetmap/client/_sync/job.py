@@ -1,0 +1,126 @@
+"""Blocking classes, made from ``client/job.py`` by ``scripts/unasync.py``."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, overload
+
+from jetmap.client.blocking import BlockingStream, Wait
+from jetmap.client.job import Job, JobStatus, JobStream
+from jetmap.dispatch.outcomes import X, Y
+from jetmap.errors import ItemError
+
+
+class SyncJob(Generic[X, Y]):
+    """A map that goes on without its caller, made by ``SyncCluster.submit`` or ``SyncCluster.job``.
+
+    Attributes:
+        id: Identifies the job in any process, and in the gateway's addresses.
+
+    Raises:
+        UnknownJob: From every method, if there is no such job, or no longer.
+        BrokerUnreachable: From every method, if the broker stays away for a minute.
+    """
+
+    def __init__(self, wait: Wait, job: Job[X, Y]) -> None:
+        self.id = job.id
+        self._wait = wait
+        self._job = job
+
+    def status(self) -> JobStatus:
+        """Return the job's state and progress."""
+        return self._wait(self._job.status())
+
+    def wait(self, timeout: float | None = None) -> JobStatus:
+        """Wait until the job is over, however it ends.
+
+        Args:
+            timeout: Seconds to wait; None: no limit.
+
+        Returns:
+            The job's last status.
+
+        Raises:
+            TimeoutError: The job is not over yet; it goes on.
+        """
+        return self._wait(self._job.wait(timeout))
+
+    @overload
+    def results(self, return_exceptions: Literal[False] = False) -> list[Y]: ...
+
+    @overload
+    def results(self, return_exceptions: bool) -> list[Y | ItemError]: ...
+
+    def results(self, return_exceptions: bool = False) -> list[Any]:
+        """Wait until the job is over; return the values in input order.
+
+        Args:
+            return_exceptions: Put an ``ItemError`` in the place of each failed item instead of
+                raising the first one.
+
+        Returns:
+            A list as long as the input; its element i is the value of item i.
+
+        Raises:
+            ItemError: An item failed. This is the first failed item's error.
+            JobEnded: The job ended without all its outcomes.
+            TypeError: The job runs another function than the one given to ``SyncCluster.job``.
+        """
+        return self._wait(self._job.results(return_exceptions))
+
+    def stream(self, after: str | int | None = None, ordered: bool = False) -> SyncJobStream[Y]:
+        """Read outcomes: those that are there, then the others as they come.
+
+        Args:
+            after: The ``position`` of an earlier stream of this job, in any process. The new
+                stream goes on behind it without a gap or a repeat.
+            ordered: Give the outcomes in input order. The positions of ordered streams are of
+                another kind.
+
+        Returns:
+            An iterator, and a context manager, of ``Outcome``.
+
+        Raises:
+            ValueError: ``after`` is not a position of such a stream.
+        """
+
+        async def start() -> JobStream[Y]:
+            return self._job.stream(after, ordered)
+
+        return SyncJobStream(self._wait, self._wait(start()))
+
+    def cancel(self) -> JobStatus:
+        """End the job and keep the outcomes that are there. Does nothing if it is over.
+
+        Returns:
+            The job's status after that.
+        """
+        return self._wait(self._job.cancel())
+
+    def delete(self) -> None:
+        """Cancel the job; remove its input and outcomes."""
+        return self._wait(self._job.delete())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.id!r})"
+
+
+class SyncJobStream(BlockingStream[None, Y]):
+    """An iterator, and a context manager, of ``Outcome`` (whose ``item`` is None).
+
+    It ends with the job. Leaving it does not cancel the job. A failed item is an outcome with an
+    ``error``; it does not raise.
+
+    Raises:
+        JobEnded: At the end, if the job ended without all its outcomes.
+    """
+
+    _stream: JobStream[Y]
+
+    @property
+    def position(self) -> str:
+        """The place behind the last outcome that was given, for ``stream(after=)``.
+
+        Unless the stream is ordered, it is the number of the last event that was read whole, like
+        the gateway's ``Last-Event-ID``, and after a colon the number of outcomes of the next one.
+        """
+        return self._stream.position

@@ -1,0 +1,367 @@
+"""A cluster for callers whose items are already encoded: its start and end, its state, its maps."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from jetmap import bounds
+from jetmap.dispatch.memory import Memory
+from jetmap.dispatch.open_map import MapSpec
+from jetmap.dispatch.sources import Source
+from jetmap.dispatch.stats import Stats
+from jetmap.errors import ClusterClosed, JetmapError, JobsUnavailable, UnknownFunction
+from jetmap.functions.advice import START, refusing
+from jetmap.functions.locating import import_tasks
+from jetmap.functions.task import find
+from jetmap.settings import Settings
+from jetmap.wire.counts import PoolCounts
+from jetmap.wire.messages import Format, FunctionInfo
+from jetmap.worker.compute import Limits
+
+from .inline import InlineMap
+from .owner import process_id
+from .session import Session
+
+if TYPE_CHECKING:
+    from jetmap.jobs.service import Jobs
+    from jetmap.jobs.upload import Upload
+
+    from .call import Call
+    from .stream import RunningMap
+
+FORKED = "this cluster was started before this process was forked; start one here"
+_NOT_STARTED = "the cluster is not started: use it in 'async with Cluster()'"
+_NO_STORE = (
+    "inline=True runs functions in this process; jobs need a store that lasts: use the broker of "
+    "`jetmap up` (which has one unless it was started with --store none), or another NATS server "
+    "with JetStream, by its URL"
+)
+
+_CALLER = "python"  # Idempotency keys of Python programs do not meet those of other callers.
+_ANNOUNCED_SECONDS = 1.0  # Seconds for workers to announce a function that is called by name.
+
+
+class EncodedCluster:
+    """The half of a ``Cluster`` that gateways use; see there for the parameters."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        tasks: Sequence[str] | str = (),
+        pool: str | None = None,
+        cores: int | str | None = None,
+        start_timeout: float | None = None,
+        share: bool = True,
+        inline: bool = False,
+        settings: Settings | None = None,
+    ) -> None:
+        refuse_in_worker()
+        if url is not None and not isinstance(url, str):
+            raise TypeError(
+                f"the first argument of Cluster() is the URL of a NATS server, not {url!r:.60}; "
+                "name the others: Cluster(cores=4), Cluster(tasks=['tasks.py'])"
+            )
+        self._url = url
+        self._tasks = [tasks] if isinstance(tasks, str) else list(tasks)
+        self._pool = pool
+        self._cores = cores
+        self._start_timeout = start_timeout
+        self._share = share
+        self._inline = inline
+        start_timeout = bounds.TIMEOUT.check_optional("start_timeout", start_timeout)
+        if settings is not None and start_timeout is not None:
+            settings = settings.replace(start_timeout=start_timeout)
+        self._settings = settings
+        self._opened: Session | None = None
+        self._inline_memory = Memory(1 << 62)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+
+    # Starting and ending
+
+    @classmethod
+    async def start(cls, url: str | None = None, **options: Any) -> Self:
+        """Start a cluster without ``async with``; end it with ``aclose``.
+
+        Args:
+            url: As for ``Cluster``.
+            **options: The other parameters of ``Cluster``.
+
+        Returns:
+            The started cluster.
+
+        Raises:
+            BrokerUnreachable: No NATS server answers at the URL.
+            WorkerStartFailed: The embedded workers cannot start, or not within ``start_timeout``.
+            ConfigurationError: A setting or a task file is wrong.
+        """
+        cluster = cls(url, **options)
+        await cluster._start()
+        return cluster
+
+    async def __aenter__(self) -> Self:
+        await self._start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    if not TYPE_CHECKING:  # Checkers reject these by themselves.
+        __enter__ = __exit__ = refusing(f"'with' cannot start a Cluster: {START}")
+
+    async def aclose(self) -> None:
+        """Withdraw every open map and leave the cluster. A second call does nothing."""
+        if self._loop is None or self._pid != process_id():
+            return
+        self._loop = None
+        session, self._opened = self._opened, None
+        if session is not None:
+            await session.close()
+
+    async def _start(self) -> None:
+        refuse_in_worker(starting=True)
+        if self._loop is not None:
+            raise ClusterClosed("this cluster is started already")
+        self._loop = asyncio.get_running_loop()
+        self._pid = process_id()
+        try:
+            if self._inline:
+                for argument in self._tasks:
+                    import_tasks(argument)
+            else:
+                self._opened = await Session.open(
+                    self.settings, share=self._share, cores=self._cores
+                )
+        except BaseException:
+            await self.aclose()
+            raise
+
+    # Running functions
+
+    async def open(
+        self,
+        name: str,
+        source: Source,
+        *,
+        format: Format,
+        kwargs: bytes = b"",
+        timeout: float | None = None,
+        ordered: bool = False,
+    ) -> RunningMap:
+        """Open a map whose items and values stay encoded.
+
+        Args:
+            name: The function's registered name.
+            source: Encoded items.
+            format: Encoding of items, keyword parameters and values.
+            kwargs: The function's keyword parameters, encoded; empty if there are none.
+            timeout: Seconds for the whole map, from 0.001 to a hundred years; None: no limit.
+            ordered: Give batches in input order.
+
+        Returns:
+            An async iterator of ``Batch``. Leaving its ``async with`` withdraws the map.
+
+        Raises:
+            UnknownFunction: No worker ever announced this function.
+            NoWorkers: The function is known, but no worker has it now.
+            TooManyMaps: The limit of open maps is reached.
+            ClusterClosed: The cluster is not started, or belongs to another loop or process.
+        """
+        self._check()
+        timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
+        return await self._open(
+            name, source, format=format, kwargs=kwargs, timeout=timeout, ordered=ordered
+        )
+
+    async def _open(
+        self,
+        name: str,
+        source: Source,
+        *,
+        format: Format,
+        kwargs: bytes,
+        timeout: float | None,
+        ordered: bool = False,
+        call: Call | None = None,
+    ) -> RunningMap:
+        if self._inline:
+            return self._open_inline(name, source, format, kwargs, timeout)
+        function = call.function if call is not None else None
+        if call is not None and function is None:
+            call.check(self.info(name))
+        session = self._session
+        spec = MapSpec(
+            function=name,
+            format=format,
+            kwargs=kwargs,
+            timeout=timeout,
+            ordered=ordered,
+            ref=await session.bring(function, name),
+            item_timeout=function.timeout if function is not None else None,
+            attempts=function.attempts if function is not None else None,
+        )
+        return await session.dispatcher.open(spec, source)
+
+    def _open_inline(
+        self, name: str, source: Source, format: Format, kwargs: bytes, timeout: float | None
+    ) -> InlineMap:
+        function = find(name)
+        if function is None:
+            raise UnknownFunction(f"no function {name!r} is registered in this process")
+        limits = Limits(value=self.max_item, report=self.settings.chunks.report_bytes)
+        return InlineMap(
+            function, source, format=format, kwargs=kwargs, timeout=timeout, limits=limits
+        )
+
+    @property
+    def jobs(self) -> Jobs:
+        """Jobs whose items and values stay encoded.
+
+        Raises JobsUnavailable with ``inline=True``. Without a lasting store, such as in an embedded
+        cluster, each use of the result raises it.
+        """
+        self._check()
+        if self._inline:
+            raise JobsUnavailable(_NO_STORE)
+        return self._session.jobs
+
+    # State
+
+    def info(self, name: str) -> FunctionInfo | None:
+        """Return the newest offer's description of a function; None if no agent offers it now."""
+        if self._inline:
+            function = find(name)
+            return None if function is None else function.info()
+        return self._session.dispatcher.roster.offers(name).info
+
+    @property
+    def pool_counts(self) -> PoolCounts:
+        """Counters that the agents announce, summed over the pool."""
+        return PoolCounts() if self._inline else self._session.dispatcher.roster.counts
+
+    @property
+    def stats(self) -> Stats:
+        """Counters of this process's maps."""
+        return Stats() if self._inline else self._session.dispatcher.stats
+
+    @property
+    def open_maps(self) -> int:
+        """Number of this process's maps that are open or wait for a worker, without jobs."""
+        return 0 if self._inline else self._session.dispatcher.open_maps
+
+    @property
+    def memory(self) -> Memory:
+        """Account of the memory that maps, and a gateway's request bodies, hold in this process."""
+        return self._inline_memory if self._inline else self._session.dispatcher.memory
+
+    @property
+    def max_item(self) -> int:
+        """Bytes that one encoded item or value may have."""
+        limit = int(self.settings.limits.max_item_bytes)
+        return limit if self._opened is None else min(limit, self._opened.max_item)
+
+    @property
+    def connected(self) -> bool:
+        """True while the broker is reachable; always, with ``inline=True``."""
+        return self._inline or (self._opened is not None and self._opened.connection.connected)
+
+    @property
+    def is_started(self) -> bool:
+        """True from the start of the cluster until it is closed."""
+        return self._loop is not None
+
+    @property
+    def is_foreign(self) -> bool:
+        """True if the cluster was started before this process was forked: its parent owns it."""
+        return self._loop is not None and self._pid != process_id()
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in use; loaded at the first access unless they were given."""
+        if self._settings is None:
+            self._settings = Settings.load(
+                nats_url=self._url,
+                tasks=self._tasks or None,
+                pool=self._pool,
+                cores=self._cores,
+                start_timeout=self._start_timeout,
+            )
+        return self._settings
+
+    async def _find(self, f: Callable[..., Any] | str) -> None:
+        """Wait a moment for workers to announce a function that is called by name."""
+        if isinstance(f, str) and not self._inline and self.info(f) is None:
+            with contextlib.suppress(JetmapError):  # Opening the map raises it.
+                await self._session.dispatcher.agents.find(f, None, _ANNOUNCED_SECONDS)
+
+    async def _begin(
+        self, call: Call, *, ttl: float | None, timeout: float | None, key: str | None
+    ) -> Upload:
+        """Begin the job's upload. Raises TypeError if the keyword parameters do not fit."""
+        if call.function is None and not self._inline:
+            call.check(self.info(call.name))
+        elif not self._inline:
+            await self._session.require_offered(call.function)
+        return await self.jobs.begin(
+            call.name,
+            format=call.format,
+            kwargs=call.kwargs,
+            caller=_CALLER,
+            key=key,
+            ttl=ttl,
+            timeout=timeout,
+        )
+
+    @property
+    def _session(self) -> Session:
+        if self.is_foreign:
+            raise ClusterClosed(FORKED)
+        if self._opened is None:
+            raise ClusterClosed(_NOT_STARTED)
+        return self._opened
+
+    def _check(self) -> None:
+        """Raise ClusterClosed unless the cluster is started, in this process and event loop."""
+        if self._loop is None:
+            raise ClusterClosed(_NOT_STARTED)
+        if self.is_foreign:
+            raise ClusterClosed(FORKED)
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is not self._loop:
+            raise ClusterClosed(
+                "this cluster belongs to another event loop; use cluster.sync from threads"
+            )
+
+
+def refuse_in_worker(*, starting: bool = False) -> None:
+    """Raise ClusterClosed inside an item, and in a worker that would start a cluster.
+
+    A module that workers import may make a Cluster, for its application to start.
+    """
+    process = sys.modules.get("jetmap.worker.main")
+    if process is None:
+        return
+    if process.in_item:
+        raise ClusterClosed(
+            "a Cluster cannot be used inside a worker: its core would wait for itself"
+        )
+    if starting and process.in_worker:
+        raise ClusterClosed(
+            "a Cluster cannot be started inside a worker, which imports this module to find its "
+            'functions: put what starts one under if __name__ == "__main__":, or into the '
+            "lifespan of your application"
+        )
