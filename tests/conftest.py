@@ -17,7 +17,8 @@ import pytest
 from house import House, Up
 from jetmap import Cluster
 from net import Net, reason_to_skip
-from support import CORES, FUNCTIONS, AgentProcess, Site, marked, nothing_left, site
+from processes import marked, nothing_left
+from servers import CORES, FUNCTIONS, AgentProcess, Site, site
 from tools import skip_or_fail
 from waiting import wait_until
 

@@ -1,0 +1,241 @@
+"""The command line in odd places: closed streams, full disks, files of other editors."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import zipapp
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from house import House, Up
+from jetmap.cli.exits import Exit
+from jetmap.errors import ConfigurationError
+from jetmap.settings import LimitSettings, Settings
+from jetmap.wire.split import JsonLines
+from jetmap.wire.split.json_lines import BOM
+from processes import HERE, nothing_left
+from raw_bodies import close, feed
+from tools import need_root, need_tool
+
+quick = settings(max_examples=100, deadline=None)
+
+
+def shell(
+    house: House, line: str, *, input: str = "1\n2\n", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """A shell's line, in which ``jetmap`` is ours."""
+    jetmap = shlex.join([sys.executable, "-m", "jetmap.cli"])
+    done = subprocess.run(
+        ["sh", "-c", line.replace("jetmap ", f"{jetmap} ", 1)],
+        cwd=house.directory,
+        env=house.environment | variables,
+        input=input,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Traceback" not in done.stderr + done.stdout, done.stderr
+    return done
+
+
+# Closed streams
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "stdout", "stderr"),
+    [
+        ("jetmap map double 2>&-", Exit.OK, "2\n4\n", ""),
+        ("jetmap map double 2>/dev/full", Exit.OK, "2\n4\n", ""),
+        ("jetmap map double >&-", Exit.USAGE, "", "jetmap: stdout is closed: the values"),
+        ("jetmap map double <&-", Exit.USAGE, "", "jetmap: stdin is closed: name a FILE"),
+        ("jetmap map double numbers <&-", Exit.OK, "6\n", ""),
+        ("jetmap map double numbers <&- 2>&-", Exit.OK, "6\n", ""),
+        ("jetmap map double no-such-file <&- >&- 2>&-", Exit.USAGE, "", ""),
+        ("jetmap --version <&- >&- 2>&-", Exit.OK, "", ""),
+        ("jetmap status >&-", Exit.OK, "", ""),
+    ],
+)
+def test_closed_streams(shared_up: Up, line: str, code: Exit, stdout: str, stderr: str) -> None:
+    (shared_up.house.directory / "numbers").write_text("3\n", encoding="utf-8")
+    done = shell(shared_up.house, line)
+    assert (done.returncode, done.stdout) == (code, stdout)
+    assert done.stderr.startswith(stderr) if stderr else not done.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["jetmap map double", "jetmap --version", "jetmap --help", "jetmap status --json",
+     "jetmap check tasks.py"],
+)  # fmt: skip
+def test_a_full_disk_under_stdout(shared_up: Up, line: str) -> None:
+    done = shell(shared_up.house, f"{line} > /dev/full")
+    assert done.returncode == Exit.OUTPUT
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == "jetmap: stdout cannot be written: No space left on device"
+
+
+def test_nobody_reads(house: House) -> None:
+    done = shell(house, "jetmap --help | true")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_worker_without_streams(house: House) -> None:
+    done = shell(house, "jetmap map tasks.py:double <numbers 2>&-", input="")
+    assert done.returncode == 2, "there is no such file yet"
+    (house.directory / "numbers").write_text("1\n2\n", encoding="utf-8")
+    done = shell(house, "jetmap map tasks.py:double <numbers 2>&-", input="")
+    assert (done.returncode, done.stdout) == (0, "2\n4\n")
+    house.nothing_is_left()
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from functions import empty
+from jetmap import Cluster
+if __name__ == "__main__":
+    with Cluster().sync as cluster:
+        Path("values").write_text(repr(cluster.map(empty, [1, 2])))
+"""
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_a_program_without_streams(tmp_path: Path, closed: str) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    here = str(HERE)
+    with nothing_left():
+        line = f"PYTHONPATH={shlex.quote(here)} {shlex.quote(sys.executable)} script.py {closed}"
+        done = subprocess.run(["sh", "-c", line], cwd=tmp_path, timeout=60)
+    assert done.returncode == 0
+    assert (tmp_path / "values").read_text() == "[1, 2]"
+
+
+# Nothing to write to
+
+
+READ_ONLY = """
+mount --make-rprivate /
+for place in $(cut -d" " -f2 /proc/mounts); do mount -o remount,bind,ro "$place" 2>/dev/null; done
+mount -t tmpfs -o {0} memory /dev/shm
+"""
+
+
+@pytest.mark.parametrize("memory", ["rw", "ro"])
+def test_a_read_only_file_system(house: House, memory: str) -> None:
+    need_root("a read-only root")
+    need_tool("unshare")
+    del house.environment["XDG_RUNTIME_DIR"]
+    program = shlex.join([sys.executable, "-m", "jetmap.cli", "map", "tasks.py:double"])
+    inside = shlex.quote(f"{READ_ONLY.format(memory)} exec {program}")
+    del house.environment["TMPDIR"]
+    done = shell(house, f"unshare -m sh -c {inside}")
+    if memory == "rw":
+        assert (done.returncode, done.stdout) == (0, "2\n4\n"), done.stderr
+    else:
+        assert done.returncode == Exit.USAGE
+        assert "no directory for temporary files is writable" in done.stderr
+        assert "set TMPDIR" in done.stderr
+
+
+# Archives
+
+
+def test_a_program_in_an_archive(tmp_path: Path) -> None:
+    source = tmp_path / "app"
+    source.mkdir()
+    (source / "__main__.py").write_text(
+        "from jetmap import Cluster, task\n"
+        "import beside\n"
+        "@task\n"
+        "def twice(n: int) -> int:\n"
+        "    return beside.double(n)\n"
+        "if __name__ == '__main__':\n"
+        "    with Cluster().sync as cluster:\n"
+        "        print(cluster.map(twice, [1, 2]), cluster.map(beside.triple, [1, 2]))\n"
+    )
+    (source / "beside.py").write_text(
+        "from jetmap import task\n"
+        "def double(n):\n    return 2 * n\n"
+        "@task\n"
+        "def triple(n: int) -> int:\n    return 3 * n\n"
+    )
+    zipapp.create_archive(source, tmp_path / "app.pyz")
+    with nothing_left():
+        for program in ("app.pyz", "app"):
+            done = subprocess.run(
+                [sys.executable, program], cwd=tmp_path, capture_output=True, text=True, timeout=60
+            )
+            assert (done.stdout, done.stderr) == ("[2, 4] [3, 6]\n", ""), program
+
+
+# Byte order marks
+
+
+def test_a_mark_before_tasks_and_items(shared_up: Up, tmp_path: Path) -> None:
+    (tmp_path / "numbers").write_bytes(BOM + b"1\r\n2\r\n")
+    done = shared_up.house.run("map", "double", str(tmp_path / "numbers"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2\n4\n", "")
+
+
+def test_a_mark_before_a_tasks_file(house: House) -> None:
+    house.tasks.write_bytes(BOM + house.tasks.read_bytes())
+    done = house.run("map", "tasks.py:double", input="1\n")
+    assert (done.returncode, done.stdout) == (0, "2\n")
+
+
+def test_items_in_utf_16_are_refused(shared_up: Up, tmp_path: Path) -> None:
+    (tmp_path / "numbers").write_bytes("1\n2\n".encode("utf-16"))
+    done = shared_up.house.run("map", "double", str(tmp_path / "numbers"))
+    assert done.returncode == Exit.USAGE and "encode the input as UTF-8" in done.stderr
+
+
+@quick
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=10), st.integers(1, 8))
+def test_a_mark_however_it_is_cut(numbers: list[int], size: int) -> None:
+    data = BOM + "".join(f"{number}\n" for number in numbers).encode()
+    split = JsonLines(LimitSettings())
+    items = []
+    for start in range(0, len(data), size):
+        items += feed(split, data[start : start + size])
+    items += close(split)
+    assert [int(item) for item in items] == numbers
+
+
+@pytest.mark.parametrize("data", [b"1\n" + BOM + b"2\n", BOM + BOM + b"1\n"])
+def test_a_mark_elsewhere_is_malformed(data: bytes) -> None:
+    with pytest.raises(Exception, match="malformed"):
+        feed(JsonLines(LimitSettings()), data)
+
+
+def test_a_mark_before_settings_and_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    secret = tmp_path / "secret"
+    secret.write_bytes(BOM + b"word\n")
+    (tmp_path / "jetmap.toml").write_bytes(BOM + b'cores = "1"\n')
+    found = Settings.load(nats_password_file=str(secret))
+    assert (found.workers.cores, found.broker.read_nats_password()) == ("1", "word")
+    (tmp_path / "jetmap.toml").write_bytes('cores = "1"\n'.encode("utf-16"))
+    with pytest.raises(ConfigurationError, match="not UTF-8"):
+        Settings.load()
+
+
+# A list instead of lines
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "[\n1,\n2\n]\n", "[1,\n2]"])
+def test_an_array_is_explained(shared_up: Up, text: str) -> None:
+    done = shared_up.house.run("map", "double", input=text)
+    assert done.returncode in (Exit.USAGE, Exit.ITEMS_FAILED)
+    assert "jq -c '.[]'" in done.stderr
+
+
+def test_an_array_that_is_an_item_is_not(shared_up: Up) -> None:
+    done = shared_up.house.run("map", "double", input="[1, 2]\n[3]\n")
+    assert done.returncode == Exit.ITEMS_FAILED and "jq" not in done.stderr

@@ -1,0 +1,317 @@
+"""Bad input: the caller hears in a sentence what to do, and nobody else notices anything."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import functions
+from jetmap import (
+    BrokerUnreachable,
+    Cluster,
+    ConfigurationError,
+    ItemInvalid,
+    MapTimeout,
+    NoWorkers,
+    TopologyMismatch,
+    Unencodable,
+    UnknownFunction,
+    WorkerStartFailed,
+)
+from jetmap.nats.auth import Auth
+from jetmap.nats.connection import Connection
+from jetmap.settings import Settings
+from processes import run_python
+from servers import FUNCTIONS, Site, check, site
+from waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    async with site(tmp_path_factory.mktemp("site"), user="u", password="right") as there:
+        yield there
+
+
+def settings(place: Site, password: str = "right", **options: Any) -> Settings:
+    return Settings.load(
+        nats_url=place.server.url, nats_user="u", nats_password=password, **options
+    )
+
+
+@pytest.fixture(scope="module")
+async def shared(place: Site) -> AsyncIterator[Cluster]:
+    password = place.place / "password"
+    password.write_text("right")
+    access = ("--nats-user", "u", "--nats-password-file", str(password))
+    async with Cluster(settings=settings(place)) as cluster:
+        await place.agent(cluster, FUNCTIONS, *access)
+        yield cluster
+
+
+@pytest.fixture
+async def cluster(
+    shared: Cluster, place: Site, caplog: pytest.LogCaptureFixture
+) -> AsyncIterator[Cluster]:
+    """While the test does its worst, another map runs; no worker and no connection is lost."""
+    workers = {worker.pid for worker in place.agents[0].workers}
+    other = asyncio.ensure_future(shared.map(functions.spin, [0.002] * 100))
+    yield shared
+    assert await other == [0.002] * 100
+    assert {worker.pid for worker in place.agents[0].workers} == workers
+    assert shared.connected and shared.stats.maps_open == 0
+    assert not [r for r in caplog.get_records("call") if r.levelno >= logging.WARNING]
+    said = place.agents[0].said
+    assert "ERROR" not in said and "WARNING" not in said, said
+
+
+# What cannot be reached
+
+
+async def test_no_broker() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # Nobody listens on it.
+        url = f"nats://127.0.0.1:{taken.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(BrokerUnreachable, match="no NATS server answers at nats://127"):
+            await Cluster.start(url)
+        assert time.monotonic() - began < 8
+
+
+async def test_a_wrong_password(place: Site, cluster: Cluster) -> None:
+    with pytest.raises(BrokerUnreachable) as caught:
+        await Cluster.start(settings=settings(place, "secret-but-wrong"))
+    assert "refuse" in str(caught.value) and "secret-but-wrong" not in str(caught.value)
+
+
+async def test_a_stream_that_differs(place: Site, cluster: Cluster) -> None:
+    admin = await admin_of(place)
+    theirs = {
+        "name": "JETMAP_WORK_theirs",
+        "subjects": ["jetmap.work.theirs.>"],
+        "retention": "limits",
+        "max_age": 60_000_000_000,
+    }
+    await admin.api("STREAM.CREATE.JETMAP_WORK_theirs", theirs)
+    before = (await admin.api("STREAM.INFO.JETMAP_WORK_theirs"))["config"]
+    with pytest.raises(TopologyMismatch) as caught:
+        await Cluster.start(settings=settings(place, pool="theirs"))
+    said = str(caught.value)
+    assert "retention is 'limits', not 'workqueue'" in said and "max_age" in said
+    assert (await admin.api("STREAM.INFO.JETMAP_WORK_theirs"))["config"] == before
+    await admin.close()
+
+
+async def admin_of(place: Site) -> Connection:
+    return await Connection.open([place.server.url], name="admin", auth=Auth.of(settings(place)))
+
+
+async def test_subjects_that_are_another_streams(place: Site, cluster: Cluster) -> None:
+    admin = await admin_of(place)
+    await admin.api("STREAM.CREATE.OTHER", {"name": "OTHER", "subjects": ["jetmap.work.taken.>"]})
+    with pytest.raises(Exception, match="overlap") as caught:
+        await Cluster.start(settings=settings(place, pool="taken"))
+    assert type(caught.value).__module__.startswith("jetmap.")
+    await admin.close()
+
+
+async def test_no_worker_and_no_function(place: Site, cluster: Cluster) -> None:
+    with pytest.raises(UnknownFunction, match="functions that are offered now: add, empty"):
+        await cluster.map("nobody_has_this", [1])
+    async with Cluster(settings=settings(place, pool="deserted")) as deserted:
+        with pytest.raises(UnknownFunction, match="'deserted'; functions that are offered now: n"):
+            await deserted.map(functions.empty, [1])
+
+
+async def test_known_but_no_worker(place: Site) -> None:
+    async with Cluster(settings=settings(place, pool="passing")) as passing:
+        password = place.place / "password"
+        access = ("--nats-user", "u", "--nats-password-file", str(password))
+        agent = await place.agent(passing, FUNCTIONS, *access, "--pool", "passing")
+        assert await passing.map(functions.empty, [1]) == [1]
+        agent.process.terminate()
+        await wait_until(lambda: not passing.workers, "it has gone")
+        with pytest.raises(NoWorkers, match="jetmap worker"):
+            await passing.map(functions.empty, [1])
+
+
+# Tasks files
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("def f(:\n    pass\n", "bad.py:1: invalid syntax"),
+        ("import os\n", "has no @task function"),
+        (
+            "from jetmap import task\n"
+            "@task(name='twice')\ndef a(n: int): ...\n"
+            "@task(name='twice')\ndef b(n: int): ...\n",
+            "two functions are named 'twice': bad.a and bad.b",
+        ),
+        ("from jetmap import task\n@task\nasync def f(n: int): ...\n", "async"),
+        ("from jetmap import task\n@task\ndef f(a, b): ...\n", "keyword-only"),
+        ("1 / 0\n", "ZeroDivisionError"),
+    ],
+    ids=["syntax", "none", "two of one name", "async", "two parameters", "raises"],
+)
+def test_a_bad_tasks_file(tmp_path: Path, source: str, said: str) -> None:
+    (tmp_path / "bad.py").write_text(source)
+    code = (
+        "from jetmap import Cluster\n"
+        'if __name__ == "__main__":\n'
+        "    with Cluster(tasks='bad.py', cores=1).sync:\n"
+        "        pass\n"
+    )
+    done = run_python(code, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "WorkerStartFailed" in done.stderr and said in done.stderr
+
+
+async def test_a_tasks_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no such file"):
+        await Cluster.start(tasks=str(tmp_path / "none.py"), inline=True)
+    with pytest.raises((ConfigurationError, WorkerStartFailed), match="no such file"):
+        await Cluster.start(tasks=str(tmp_path / "none.py"), share=False)
+
+
+# Items and values
+
+
+async def test_items_that_do_not_fit(cluster: Cluster) -> None:
+    items: list[Any] = [*range(100), "7", 7.5, None, [], {}, float("nan"), b"7", True, *range(100)]
+    values = await cluster.map("is_prime", items, return_exceptions=True)
+    bad = range(100, 108)
+    expected = [None if i in bad else functions.is_prime(n) for i, n in enumerate(items)]
+    check(values, expected, dict.fromkeys(bad, ItemInvalid))
+    with pytest.raises(ItemInvalid) as caught:
+        await cluster.map("is_prime", items)
+    assert caught.value.index == 100 and "int" in caught.value.message
+
+
+async def test_items_that_cannot_be_encoded(cluster: Cluster) -> None:
+    items: list[Any] = [*range(50), object(), 2**64, *range(50)]
+    values = await cluster.map(functions.empty, items, return_exceptions=True)
+    check(values, items, {50: Unencodable, 51: Unencodable})
+    found = [o async for o in cluster.stream(functions.empty, iter(items), ordered=True)]
+    assert [o.index for o in found if not o.ok] == [50, 51] and len(found) == 102
+
+
+async def test_values_that_cannot_be_encoded(cluster: Cluster) -> None:
+    values = await cluster.map(functions.unencodable, range(100), return_exceptions=True)
+    check(values, range(100), dict.fromkeys(range(5, 100, 10), Unencodable))
+    assert "cannot be encoded" in values[5].message
+
+
+async def test_values_that_are_too_large(cluster: Cluster) -> None:
+    sizes = [10, 800_000, 2_000_000, 899_000, 50_000_000, 10]
+    values = await cluster.map(functions.zeros, sizes, return_exceptions=True)
+    expected = [bytes(n) for n in sizes]
+    check(values, expected, {2: Unencodable, 4: Unencodable})
+    assert "max_payload" in values[2].message
+
+
+async def test_items_that_are_too_large(cluster: Cluster) -> None:
+    items = ["a", "b" * 800_000, "c" * 2_000_000, "d"]
+    values = await cluster.map("say", items, return_exceptions=True)
+    check(values, items, {2: Unencodable})
+    assert "max_item_bytes" in values[2].message
+
+
+async def test_items_that_fill_a_message_to_its_edge(cluster: Cluster) -> None:
+    for size in (899_990, 900_010, 262_144, 262_140):
+        (value,) = await cluster.map("say", ["x" * size], return_exceptions=True)
+        assert value == "x" * size or isinstance(value, Unencodable), size
+
+
+async def test_deep_and_cyclic_items(cluster: Cluster) -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    cyclic: list[Any] = []
+    cyclic.append(cyclic)
+    values = await cluster.map("empty", [1, deep, cyclic, 2], return_exceptions=True)
+    check(values, [1, None, None, 2], {1: Unencodable, 2: Unencodable})
+    while deep:  # Else its end would be a recursion of its own.
+        deep = deep[0]
+
+
+# Iterables
+
+
+class BadIterableError(Exception):
+    pass
+
+
+async def test_an_iterable_that_raises_midway(cluster: Cluster) -> None:
+    def items() -> Iterator[float]:
+        yield from [0.002] * 200
+        raise BadIterableError("after 200")
+
+    with pytest.raises(BadIterableError, match="after 200"):
+        await cluster.map(functions.spin, items())
+    with pytest.raises(BadIterableError, match="after 200"):
+        seen = []
+        async with cluster.stream(functions.spin, items()) as stream:
+            async for outcome in stream:
+                assert outcome.ok
+                seen.append(outcome.index)
+    assert sorted(seen) == list(range(200))
+
+
+async def test_an_async_iterable_that_raises_midway(cluster: Cluster) -> None:
+    closed = False
+
+    async def items() -> AsyncIterator[float]:
+        nonlocal closed
+        try:
+            for _ in range(50):
+                yield 0.002
+            raise BadIterableError("after 50")
+        finally:
+            closed = True
+
+    with pytest.raises(BadIterableError, match="after 50"):
+        await cluster.map(functions.spin, items())
+    closed = False
+    with pytest.raises(BadIterableError, match="after 50"):
+        seen = []
+        async with cluster.stream(functions.spin, items()) as stream:
+            async for outcome in stream:
+                seen.append(outcome.index)
+    assert closed
+    assert sorted(seen) == list(range(50))
+
+
+async def test_an_async_iterable_that_never_goes_on(cluster: Cluster) -> None:
+    closed = asyncio.Event()
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    with pytest.raises(MapTimeout):
+        async with cluster.stream(functions.empty, items(), timeout=0.3) as stream:
+            async for outcome in stream:
+                assert outcome.value == 1
+    await asyncio.wait_for(closed.wait(), 5)
+
+
+async def test_what_is_no_list(cluster: Cluster) -> None:
+    with pytest.raises(TypeError):
+        await cluster.map(functions.empty, 7)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        async with cluster.stream(functions.empty, 7) as stream:  # type: ignore[arg-type]
+            async for _ in stream:
+                pass

@@ -1,0 +1,114 @@
+"""Functions of a notebook or a REPL, with types that are defined there too."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from processes import nothing_left, run_python
+
+TYPES = {
+    "dataclass": ("@dataclass\nclass T:\n    x: int", "T(1)", "T(x=2)"),
+    "named tuple": ("class T(NamedTuple):\n    x: int", "T(1)", "T(x=2)"),
+    "typed dict": ("class T(TypedDict):\n    x: int", "T(x=1)", "{'x': 2}"),
+    "enum": ("class T(Enum):\n    ONE = 1\n    TWO = 2", "T.ONE", "T.TWO"),
+    "pydantic model": ("class T(BaseModel):\n    x: int", "T(x=1)", "x=2"),
+    "nested": (
+        "@dataclass\nclass Inner:\n    n: int\n"
+        "@dataclass\nclass T:\n    x: int\n    inner: Inner\n    more: 'list[T] | None' = None",
+        "T(1, Inner(5), [T(3, Inner(4))])",
+        "T(x=2, inner=Inner(n=5), more=[T(x=3, inner=Inner(n=4), more=None)])",
+    ),
+}
+
+SESSION = """
+{future}
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import NamedTuple, TypedDict
+from pydantic import BaseModel
+from jetmap import Cluster, task
+
+{definition}
+
+def following(t):
+    if isinstance(t, Enum):
+        return T.TWO
+    if isinstance(t, dict):
+        return {{"x": t["x"] + 1}}
+    if isinstance(t, tuple):
+        return T(t.x + 1)
+    if isinstance(t, BaseModel):
+        return T(x=t.x + 1)
+    return replace(t, x=t.x + 1)
+
+@task
+def f(t: T) -> T:
+    return following(t)
+
+with Cluster().sync as cluster:
+    print(*cluster.map(f, [{item}]))
+    print(*cluster.map(f, [{item}, {item}]))
+"""
+
+
+# The first map makes what msgspec keeps on the class; later ones must not trip over it.
+@pytest.mark.parametrize("future", ["", "from __future__ import annotations"], ids=["", "text"])
+@pytest.mark.parametrize("kind", TYPES)
+def test_type_of_the_session(tmp_path: Path, kind: str, future: str) -> None:
+    definition, item, value = TYPES[kind]
+    code = SESSION.format(definition=definition, item=item, future=future)
+    with nothing_left():
+        done = run_python(code, cwd=tmp_path, file=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [value, f"{value} {value}"]
+
+
+def test_redefined_type(tmp_path: Path) -> None:
+    cell = """
+@dataclass
+class T:
+    x: int
+    y: int = {default}
+
+@task
+def f(t: T) -> int:
+    return t.x + t.y
+
+print(cluster.map(f, [T(10)]))
+"""
+    code = "from dataclasses import dataclass\nfrom jetmap import Cluster, task\n"
+    code += "cluster = Cluster().sync.__enter__()\n"
+    code += cell.format(default=1) + cell.format(default=2) + "cluster.close()\n"
+    done = run_python(code, cwd=tmp_path, file=False)
+    assert (done.stdout.splitlines(), done.stderr) == (["[11]", "[12]"], "")
+
+
+def test_struct_of_the_session_is_refused(tmp_path: Path) -> None:
+    code = """
+    import msgspec
+    from jetmap import Cluster, task
+
+    class T(msgspec.Struct):
+        x: int
+
+    @task
+    def f(t: T) -> T:
+        return t
+
+    with Cluster().sync as cluster:
+        for _ in range(2):
+            try:
+                cluster.map(f, [T(1)])
+            except Exception as error:
+                print(type(error).__name__, error)
+    """
+    done = run_python(textwrap.dedent(code), cwd=tmp_path, file=False)
+    told = (
+        "NotImportable f was defined without a file, and cannot be sent by value: T is a "
+        "msgspec.Struct, which can only be imported: define it in a module, or make it a "
+        "dataclass; move it to a module"
+    )
+    assert (done.stdout.splitlines(), done.stderr) == ([told, told], "")

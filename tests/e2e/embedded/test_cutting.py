@@ -1,0 +1,66 @@
+"""A list is cut for all cores, whatever its items were thought to take."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import functions
+from jetmap import Cluster
+from servers import FUNCTIONS, executions
+from waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+CHEAP, DEAR = 0.0, 0.02
+
+
+@pytest.fixture(scope="module")
+async def cluster(mark: str) -> AsyncIterator[Cluster]:
+    async with Cluster(tasks=FUNCTIONS, cores=2) as cluster:
+        await wait_until(
+            lambda: sum(found.ready for found in cluster.workers) == 2, "the workers are ready", 30
+        )
+        yield cluster
+
+
+def beside_others(runs: Sequence[tuple[int, int, int]]) -> int:
+    """How many items ran while another process was in one."""
+    return sum(
+        any(pid != other and began < end2 and began2 < end for other, began2, end2 in runs)
+        for pid, began, end in runs
+    )
+
+
+@pytest.mark.parametrize(
+    ("cheap", "items", "kwargs"),
+    [
+        ([CHEAP] * 1000, [DEAR] * 40, {}),
+        ([DEAR] * 1000, [DEAR] * 40, {"times": 1.0}),
+        ([], [CHEAP] * 3000 + [DEAR] * 40, {}),
+    ],
+    ids=["by size", "by a keyword parameter", "within a map"],
+)
+async def test_dear_items_after_cheap_ones_run_on_all_cores(
+    cluster: Cluster, cheap: list[float], items: list[float], kwargs: dict[str, Any]
+) -> None:
+    if cheap:
+        await cluster.map(functions.observed, cheap, kwargs=kwargs and {"times": 0.0})
+    runs = await cluster.map(functions.observed, items, kwargs=kwargs)
+    dear = [run for run, seconds in zip(runs, items, strict=True) if seconds]
+    assert len({pid for pid, _, _ in dear}) == 2
+    assert beside_others(dear) >= len(dear) / 2
+
+
+async def test_items_behind_a_long_one_run_elsewhere(cluster: Cluster, tmp_path: Path) -> None:
+    """The long item ends only when the others have begun, which were in one chunk with it."""
+    log = str(tmp_path / "log")
+    # They are thought to be cheap.
+    kwargs = {"log": str(tmp_path / "before"), "count": 0}
+    await cluster.map(functions.wait_for_all, range(1, 1000), kwargs=kwargs)
+    values = await cluster.map(functions.wait_for_all, range(30), kwargs={"log": log, "count": 30})
+    assert values == [True] * 30
+    assert executions(Path(log)) == dict.fromkeys(range(30), 1)

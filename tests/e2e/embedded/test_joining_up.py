@@ -1,0 +1,494 @@
+"""``Cluster()`` in the directory of a running `jetmap up`: it joins that, and only that."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+
+import functions
+from house import House, Up, registered
+from jetmap import Cluster, NotImportable, UnknownFunction
+from jetmap.client.local_up import LocalUp, up_to_join
+from jetmap.embedded.running import Running
+from jetmap.errors import BrokerUnreachable, ConfigurationError
+from jetmap.functions.task import find
+from jetmap.settings import Settings
+from jetmap.wire.messages import Chunk, FunctionRef
+from jetmap.wire.seals import Sealer, is_sealed, new_key, offer_of
+from processes import HERE
+from waiting import wait_for, wait_until
+
+pytestmark = pytest.mark.anyio
+
+SCRIPT = """
+import os, sys
+import msgspec
+from jetmap import Cluster, task
+from tasks import double
+from beside import helper
+
+class Pair(msgspec.Struct):
+    n: int
+
+@task
+def own(pair: Pair) -> tuple[int, int]:
+    return pair.n + VERSION, os.getppid()
+
+if __name__ == "__main__":
+    import json
+    with Cluster().sync as cluster:
+        found = {
+            "offered": cluster.map(double, [1, 2]),
+            "by name": cluster.map("double", [3]),
+            "script": cluster.map(own, [Pair(1), Pair(2)]),
+            "module": cluster.map(helper, [1, 2]),
+            "names": [f.info.name for f in cluster.functions],
+        }
+    print(json.dumps(found))
+"""
+SAME_NAME = """
+from jetmap import Cluster, task
+
+@task
+def double(n: int) -> str:
+    return "the script's"
+
+if __name__ == "__main__":
+    with Cluster().sync as cluster:
+        print(*cluster.map(double, [1]), *cluster.map("double", [1]))
+"""
+BESIDE = """
+import os
+from jetmap import task
+
+@task
+def helper(n: int) -> tuple[str, int]:
+    return __file__, os.getppid()
+"""
+
+
+def python(house: House, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=house.directory,
+        env=house.environment | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def agent_of(up: Up) -> int:
+    return up.child("worker").pid
+
+
+def servers_of(house: House) -> int:
+    """How many NATS servers have their files in the runtime directory."""
+    return len(list(house.runtime.rglob("*.nats")))
+
+
+@pytest.fixture
+def inside(shared_up: Up, monkeypatch: pytest.MonkeyPatch) -> Up:
+    """An ``up``, in whose directory this process is."""
+    _enter(shared_up.house, monkeypatch)
+    return shared_up
+
+
+def _enter(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(house.directory)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(house.runtime))
+    monkeypatch.delenv("JETMAP_NATS_URL", raising=False)
+
+
+# What runs where
+
+
+def test_a_script_joins_it(shared_up: Up) -> None:
+    """Also with functions that it does not offer: of the script, of a module in another folder,
+    and again when the script was changed."""
+    house, agent = shared_up.house, agent_of(shared_up)
+    scripts = house.directory / "scripts"
+    scripts.mkdir()
+    (scripts / "beside.py").write_text(BESIDE)
+    for version in (1, 10):
+        (scripts / "later.py").write_text(SCRIPT.replace("VERSION", str(version)))
+        done = python(house, "scripts/later.py", PYTHONPATH=str(house.directory))
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        found = json.loads(done.stdout)
+        assert found["offered"] == [2, 4] and found["by name"] == [6]
+        assert found["script"] == [[1 + version, agent], [2 + version, agent]]
+        assert found["module"] == [[str(scripts / "beside.py"), agent]] * 2
+        # What it offers to others stays what it was.
+        assert found["names"] == ["double", "slow"]
+    assert servers_of(house) == 1
+    assert shared_up.get("/map/double", "[4]") == (200, [8])
+    assert shared_up.get("/map/own", "[4]")[0] == 404
+
+
+def test_a_script_has_a_function_of_a_name_that_is_offered(shared_up: Up) -> None:
+    (shared_up.house.directory / "same_name.py").write_text(SAME_NAME)
+    for _ in range(2):
+        done = python(shared_up.house, "same_name.py")
+        assert (done.stdout, done.stderr) == ("the script's 2\n", "")
+    assert shared_up.get("/map/double", "[4]") == (200, [8])
+
+
+def test_a_session_joins_it(shared_up: Up) -> None:
+    code = (
+        "import os\nfrom jetmap import Cluster, task\n@task\ndef f(n: int) -> int:\n"
+        "    return os.getppid()\n"
+        "with Cluster().sync as cluster:\n    print(set(cluster.map(f, range(20))))\n"
+    )
+    done = python(shared_up.house, "-c", code)
+    assert (done.stdout, done.stderr) == (f"{{{agent_of(shared_up)}}}\n", "")
+
+
+async def test_both_lanes_at_once(inside: Up) -> None:
+    """Maps of what it offers and of what it does not, side by side, on the same two cores."""
+    async with Cluster() as cluster:
+        many = range(14, 2000)  # (It raises for 13.)
+        shared, own = await asyncio.gather(
+            cluster.map("double", many), cluster.map(functions.is_prime, many)
+        )
+        assert shared == [2 * n for n in many]
+        assert own == [functions.is_prime(n) for n in many]
+
+
+async def test_share_false_has_workers_of_its_own(inside: Up) -> None:
+    agents = {agent["agent"] for agent in inside.get("/workers")[1]}
+    async with Cluster() as joined:
+        assert {p.agent for p in joined.workers} == agents
+    async with Cluster(share=False, cores=1) as private:
+        assert agents.isdisjoint(p.agent for p in private.workers)
+
+
+def test_jobs_run_what_it_offers(shared_up: Up) -> None:
+    code = (
+        "from jetmap import Cluster, task\nfrom tasks import double\n"
+        "@task\ndef own(n: int) -> int: return n\n"
+        "with Cluster().sync as cluster:\n"
+        "    print(list(cluster.submit(double, range(3)).results()))\n"
+        "    cluster.submit(own, range(3))\n"
+    )
+    script = shared_up.house.directory / "submits.py"
+    script.write_text(code)
+    done = python(shared_up.house, "submits.py")
+    assert done.stdout == "[0, 2, 4]\n"
+    last = done.stderr.strip().splitlines()[-1]
+    assert "own is not one of the functions of `jetmap up`" in last
+    assert f"jetmap up tasks.py {script}" in last
+
+
+# Older code
+
+
+def test_older_code_is_never_run(house: House) -> None:
+    """Neither of the function's file nor of one that it imports; the call says how to go on."""
+    helper = house.directory / "constants.py"
+    helper.write_text("FACTOR = 2\n")
+    house.tasks.write_text(
+        "import constants\nfrom jetmap import task\n"
+        "@task\ndef double(n: int) -> int:\n    return constants.FACTOR * n\n"
+    )
+    house.up()
+    script = house.directory / "user.py"
+    script.write_text(
+        "from jetmap import Cluster\nfrom tasks import double\n"
+        "with Cluster().sync as cluster:\n    print(cluster.map(double, [1]))\n"
+    )
+    assert python(house, "user.py").stdout == "[2]\n"
+    helper.write_text("FACTOR = 3  # from now on\n")
+    done = python(house, "user.py")
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.stdout == "" and "constants.py changed since it was started" in last
+    assert "restart it (jetmap up tasks.py), or start it with --reload" in last
+    helper.write_text("FACTOR = 2\n")
+    assert python(house, "user.py").stdout == "[2]\n"
+
+
+def test_with_reload_the_call_waits_for_todays_code(house: House) -> None:
+    up = house.up("--reload")
+    script = house.directory / "user.py"
+    script.write_text(
+        "from jetmap import Cluster\nfrom tasks import double\n"
+        "with Cluster().sync as cluster:\n    print(cluster.map(double, range(1, 9)))\n"
+    )
+    text = house.tasks.read_text()
+    for factor in (3, 4):
+        house.tasks.write_text(text.replace("2 * n + plus", f"{factor} * n + plus"))
+        assert python(house, "user.py").stdout == f"{[factor * n for n in range(1, 9)]}\n"
+    assert up.stop() == 0
+
+
+# It ends, and another follows
+
+
+async def test_it_ends_and_another_follows(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    up = house.up()
+    _enter(house, monkeypatch)
+    async with Cluster() as cluster:
+        assert await cluster.map(functions.is_prime, [7, 8]) == [True, False]
+        works = [functions.Work(n, 2000) for n in range(3000)]
+        running = asyncio.ensure_future(cluster.map(functions.work, works))
+        await wait_until(lambda: cluster.stats.items_done > 20, "the map runs")
+        assert up.stop(signal.SIGKILL) == -signal.SIGKILL
+        await wait_until(lambda: not cluster.connected, "its server is gone")
+        with pytest.raises(BrokerUnreachable, match=r"has ended: start it again there \(jetmap up"):
+            await cluster.map(functions.is_prime, [7])
+        house.up()  # With another port, password and key.
+
+        async def works_again() -> bool:
+            try:
+                return await cluster.map(functions.is_prime, [7, 8]) == [True, False]
+            except BrokerUnreachable:
+                return False
+
+        await wait_for(works_again, "it has found the new one", 30)
+        assert await running == list(range(3000))
+
+
+async def test_open_maps_end_when_none_follows(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jetmap.client.local_up.GONE_SECONDS", 0.5)
+    up = house.up()
+    _enter(house, monkeypatch)
+    async with Cluster() as cluster:
+        running = asyncio.ensure_future(cluster.map("slow", [0.01] * 100_000))
+        await wait_until(lambda: cluster.stats.items_done > 20, "the map runs")
+        up.stop(signal.SIGKILL)
+        async with asyncio.timeout(30):
+            with pytest.raises(BrokerUnreachable, match="has ended"):
+                await running
+
+
+# Trust
+
+
+@pytest.fixture
+async def stranger(shared_up: Up) -> AsyncIterator[Cluster]:
+    """Somebody who reaches the broker with its password, as other hosts do."""
+    running = shared_up.house.running()
+    url = running.url.replace("//", f"//{running.user}:{running.password}@")
+    cluster = await Cluster.start(url)
+    yield cluster
+    await cluster.aclose()
+
+
+class Touch:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __reduce__(self):  # type: ignore[no-untyped-def]
+        return open, (self._path, "w")
+
+
+async def test_the_password_of_the_broker_is_not_enough(
+    shared_up: Up, stranger: Cluster, tmp_path: Path
+) -> None:
+    """Who has it, but not the key, can call functions by their names, and nothing else."""
+    touched = tmp_path / "touched"
+    refs = {
+        "value": FunctionRef("m", "f", value=pickle.dumps(Touch(str(touched))), digest="1"),
+        "module": FunctionRef("os", "remove", digest="2"),
+        "script": FunctionRef("__main__", "f", path=str(tmp_path / "evil.py"), digest="3"),
+    }
+    (tmp_path / "evil.py").write_text(f"open({str(touched)!r}, 'w')\ndef f(n): return n\n")
+    dispatcher = stranger._session.dispatcher
+    local = offer_of(bytes.fromhex(shared_up.house.running().key))
+    assert dispatcher.roster.has_local(local)  # Its name is no secret.
+    forger = Sealer(new_key())
+    for name, ref in refs.items():
+        with pytest.raises(UnknownFunction):
+            await _open(stranger, "nowhere", None)
+        for offer in ("", local):
+            forger.offer = offer or forger.offer
+            object.__setattr__(dispatcher._options, "sealer", forger if offer else None)
+            dispatcher.agents._sealer = forger if offer else None
+            # By their names, whatever they say beside; or not at all.
+            if offer:
+                errors = await _errors(stranger, "double", ref)
+                assert {e.type for e in errors} == {"PermissionError"}, (name, errors)
+                assert "the seal does not fit" in errors[0].message
+            else:
+                assert await _errors(stranger, "double", ref) == []
+        assert not touched.exists(), name
+
+
+async def _open(cluster: Cluster, name: str, ref: FunctionRef | None) -> Any:
+    from jetmap.client.call import Call
+    from jetmap.dispatch.open_map import MapSpec
+
+    source = Call.of("double", None).source([1, 2], keep=False, max_item=1000)
+    spec = MapSpec(function=name, format="msgpack", ref=ref)
+    return await cluster._session.dispatcher.open(spec, source)
+
+
+async def _errors(cluster: Cluster, name: str, ref: FunctionRef) -> list[Any]:
+    run = await _open(cluster, name, ref)
+    return [error async for batch in run for error in batch.errors]
+
+
+async def test_another_host_gets_none_of_them(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It joined with the password, and offers the same tasks."""
+    up = house.up()
+    worker = house.start("worker", "tasks.py", "--cores", "1")
+    await wait_until(lambda: up.ready == 3, "both are there")
+    _enter(house, monkeypatch)
+    async with Cluster() as cluster:
+        pids = {int(at.rpartition("/")[2]) for at in await cluster.map(functions.where, range(300))}
+        assert {psutil.Process(pid).ppid() for pid in pids} == {agent_of(up)}
+        pids = set(await cluster.map("slow", [0.02] * 60))
+    assert len(pids) == 3  # By name, all cores of the pool.
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(20) == 0
+
+
+def test_a_seal_covers_all_of_a_chunk() -> None:
+    key = new_key()
+    ref = FunctionRef("m", "f", value=b"code", digest="d")
+    chunk = Chunk("map", 1, 1, "f", "json", 0, 1, "inbox", None, 0.1, b"[1]", b"", ref)
+    Sealer(key).seal(chunk)
+    assert is_sealed(chunk, key) and not is_sealed(chunk, new_key())
+    changes: dict[str, Any] = {
+        "items": b"[2]",
+        "kwargs": b"{}",
+        "function": "g",
+        "inbox": "mine",
+        "map": "other",
+        "start": 1,
+        "count": 2,
+        "ref": msgspec.structs.replace(ref, value=b"evil"),
+        "seal": b"",
+    }
+    for name, value in changes.items():
+        assert not is_sealed(msgspec.structs.replace(chunk, **{name: value}), key), name
+    assert key.hex() not in offer_of(key)
+
+
+def test_only_the_agent_knows_the_key(shared_up: Up) -> None:
+    """Neither the gateway nor a worker's functions find it in their environment."""
+    running = shared_up.house.running()
+    for process in shared_up.house.descendants(shared_up.process):
+        environment = "\n".join(f"{k}={v}" for k, v in process.environ().items())
+        assert running.key not in environment
+        assert running.key not in " ".join(process.cmdline())
+    assert "JETMAP__UP" not in shared_up.child("api").environ()
+    for file in (running.lock, running.password_file, running.code_file):
+        assert Path(file).stat().st_mode & 0o077 == 0, file
+
+
+def test_the_banner_tells_other_directories(shared_up: Up, tmp_path: Path) -> None:
+    running = shared_up.house.running()
+    code = "from jetmap import Cluster\nwith Cluster().sync as c: print(c.map('double', [4]))\n"
+    (tmp_path / "elsewhere.py").write_text(code)
+    from jetmap.cli.up import exports
+
+    line = exports(running)
+    assert running.password not in line
+    done = subprocess.run(
+        ["bash", "-c", f'{line}\nexec "$@"', "bash", sys.executable, "elsewhere.py"],
+        cwd=tmp_path,
+        env=shared_up.house.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("[8]\n", "")
+
+
+# Whether it is joined at all
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tasks.py").touch()
+    return tmp_path
+
+
+@pytest.fixture
+def up(place: Path) -> Iterator[Running]:
+    registration = registered(place, tasks=["tasks.py"], pool="p", cores="2")
+    yield registration.running
+    registration.close()
+
+
+def test_which_clusters_join(up: Running, caplog: pytest.LogCaptureFixture) -> None:
+    for options in ({}, {"tasks": ["tasks.py"]}, {"tasks": ["./tasks.py"]}, {"tasks": ["tasks"]}):
+        assert up_to_join(Settings.load(**options)) == up, options
+    assert up_to_join(Settings.load(pool="p"), cores=2) == up
+    assert not caplog.records
+    assert up_to_join(Settings.load(join_up=False)) is None
+    assert up_to_join(Settings.load(pool="another")) is None
+    assert not caplog.records
+    # These say why.
+    assert up_to_join(Settings.load(tasks=["other.py", "tasks.py"])) is None
+    assert "without other.py" in caplog.text
+    assert up_to_join(Settings.load(), cores=1) is None
+    assert "other cores (2, not 1)" in caplog.text
+
+
+def test_one_of_another_version_is_an_error(place: Path) -> None:
+    for more in ({"version": "0.0.1"}, {"key": "", "version": ""}):
+        registration = registered(place, **more)
+        with pytest.raises(ConfigurationError, match="restart it"):
+            up_to_join(Settings.load())
+        registration.close()
+    assert up_to_join(Settings.load()) is None
+
+
+async def test_one_of_another_python_runs_only_what_it_offers(place: Path) -> None:
+    registration = registered(place, python="Python 3.1 in /elsewhere")
+    connection = type("Connection", (), {"connected": True, "room": 1000})
+    session: Any = type("Session", (), {"connection": connection})
+    with pytest.raises(NotImportable, match=r"Python 3\.1 in /elsewhere, not with Python"):
+        await LocalUp(registration.running, 1.0).reference(find(functions.is_prime), session)
+    registration.close()
+
+
+def test_inline_and_an_address_do_not_look_for_one(
+    up: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: Any, **more: Any) -> None:
+        raise AssertionError("it looked for an `up`")
+
+    monkeypatch.setattr("jetmap.client.session.up_to_join", never)
+    with Cluster(inline=True).sync as cluster:
+        assert cluster.map(functions.is_prime, [7]) == [True]
+    with pytest.raises(BrokerUnreachable):
+        Cluster("nats://127.0.0.1:1", start_timeout=1).sync.__enter__()
+    monkeypatch.setenv("JETMAP_NATS_URL", "nats://127.0.0.1:1")
+    with pytest.raises(BrokerUnreachable):
+        Cluster(start_timeout=1).sync.__enter__()
+
+
+def test_what_a_killed_one_left_is_not_joined(place: Path) -> None:
+    code = (
+        "import os, sys\nsys.path.insert(0, sys.argv[1])\n"
+        "from house import registered\nfrom pathlib import Path\n"
+        "print(registered(Path.cwd()).running.lock, flush=True)\nos.kill(os.getpid(), 9)\n"
+    )
+    here = str(HERE)
+    done = subprocess.run([sys.executable, "-c", code, here], cwd=place, capture_output=True)
+    assert done.returncode == -9
+    lock = Path(done.stdout.decode().strip())
+    assert lock.exists() and up_to_join(Settings.load()) is None
+    lock.unlink()
+    lock.with_suffix(".password").unlink()

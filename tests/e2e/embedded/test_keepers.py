@@ -1,0 +1,111 @@
+"""The keeper of embedded clusters: shared, private, replaced, and gone with its last user."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+import functions
+from jetmap import Cluster
+from processes import HERE, KEEPER, marked, nothing_left, run_python
+from servers import FUNCTIONS
+from waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_processes_share_a_keeper(shared: Cluster, mark: str) -> None:
+    def keepers() -> list[psutil.Process]:
+        return [p for p in marked(mark) if KEEPER in " ".join(p.cmdline())]
+
+    (agent,) = shared.workers
+    children = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, str(HERE / "second_user.py"), FUNCTIONS),
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(3)
+    ]
+    for child in children:
+        told, _ = await child.communicate()
+        found = json.loads(told)
+        assert found["agents"] == [agent.agent]
+        assert found["values"] == [True, False]
+    assert len(keepers()) == 1
+    assert await shared.map(functions.is_prime, [7]) == [True]
+
+
+async def test_a_private_one(shared: Cluster, mark: str) -> None:
+    before = len(marked(mark))
+    async with Cluster(tasks=FUNCTIONS, share=False, cores=1) as cluster:
+        assert {p.agent for p in cluster.workers}.isdisjoint({p.agent for p in shared.workers})
+        assert await cluster.map(functions.is_prime, [7]) == [True]
+        assert len(marked(mark)) > before
+    await wait_until(lambda: len(marked(mark)) <= before, "the private keeper ends", 6)
+
+
+async def test_nothing_is_left_when_the_user_is_killed(tmp_path: Path) -> None:
+    with nothing_left() as mark:
+        user = await asyncio.create_subprocess_exec(
+            *(sys.executable, str(HERE / "second_user.py"), FUNCTIONS, "stay"),
+            stdout=subprocess.PIPE,
+        )
+        assert user.stdout is not None
+        assert json.loads(await user.stdout.readline())["values"] == [True, False]
+        assert len(marked(mark)) >= 4
+        user.kill()
+        await user.wait()
+        await wait_until(lambda: not marked(mark), "nothing is left", 6)
+        runtime = Path(os.environ["XDG_RUNTIME_DIR"]) / "jetmap"
+        assert [p.name for p in runtime.iterdir() if p.suffix != ".lock"] == []
+
+
+def test_changed_sources_replace_the_workers(tmp_path: Path) -> None:
+    with nothing_left():
+        done = run_python(CHANGING, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["1", "2"]
+
+
+CHANGING = """
+import importlib, os, pathlib, sys, time
+from jetmap import Cluster
+
+FILE = pathlib.Path("changing.py")
+
+def write(version):
+    FILE.write_text(f"from jetmap import task\\n@task\\ndef version(n: int): return {version}\\n")
+    os.utime(FILE, (version * 1000, version * 1000))
+
+if __name__ == "__main__":
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    write(1)
+    sys.path.insert(0, os.getcwd())
+    import changing
+    with Cluster(tasks="changing.py").sync as cluster:
+        print(*cluster.map(changing.version, [1]))
+        write(2)
+        importlib.reload(changing)
+        print(*cluster.map(changing.version, [1]))
+"""
+
+
+async def test_a_killed_keeper_is_replaced() -> None:
+    with nothing_left() as mark:
+        async with Cluster(tasks=FUNCTIONS, share=False) as cluster:
+            numbers = list(range(2000))
+            running = asyncio.ensure_future(
+                cluster.map(functions.work, [functions.Work(n, 1000) for n in numbers])
+            )
+            await wait_until(lambda: cluster.stats.items_done > 50, "the map runs")
+            (keeper,) = [p for p in marked(mark) if KEEPER in " ".join(p.cmdline())]
+            keeper.kill()
+            assert await running == numbers

@@ -1,0 +1,85 @@
+"""What is given to ``Cluster`` beats variables and file; what is not comes from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jetmap import Cluster
+from jetmap.embedded.keeper_messages import KeeperSpec
+from jetmap.embedded.membership import _key
+from jetmap.settings import Settings
+from processes import nothing_left, run_python
+
+SLOW = "import time\ntime.sleep(30)  # An import that takes long.\n"
+USER = """
+from jetmap import Cluster
+if __name__ == "__main__":
+    with Cluster(tasks="slow.py", cores=1{options}).sync:
+        pass
+"""
+
+
+@pytest.mark.parametrize("source", ["variable", "file", "argument"])
+def test_start_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    options = ""
+    if source == "variable":
+        monkeypatch.setenv("JETMAP_START_TIMEOUT", "1.5")
+    elif source == "file":
+        (tmp_path / "jetmap.toml").write_text("start_timeout = 1.5\n")
+    else:
+        monkeypatch.setenv("JETMAP_START_TIMEOUT", "40")
+        options = ", start_timeout=1.5"
+    with nothing_left():
+        done = run_python(USER.format(options=options), cwd=tmp_path, timeout=20)
+    assert "WorkerStartFailed: no worker was ready after 1.5 s" in done.stderr
+
+
+def test_a_default_that_is_given_beats_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JETMAP_POOL", "other")
+    monkeypatch.setenv("JETMAP_START_TIMEOUT", "7")
+    assert Cluster().settings.broker.pool == "other"
+    assert Cluster(pool="default").settings.broker.pool == "default"
+    assert Cluster().settings.workers.start_timeout == 7
+    assert Cluster(start_timeout=60).settings.workers.start_timeout == 60
+    assert Cluster(settings=Settings.load()).settings.workers.start_timeout == 7
+    assert Cluster(settings=Settings.load(), start_timeout=60).settings.workers.start_timeout == 60
+
+
+CHANGING = """
+import time
+from pathlib import Path
+from jetmap import Cluster
+file = Path("changing.py")
+source = "from jetmap import task\\n@task\\ndef f(n: int) -> int:\\n    return {}\\n"
+file.write_text(source.format(1))
+if __name__ == "__main__":
+    with Cluster(tasks="changing.py", cores=1).sync as cluster:
+        assert cluster.map("f", [7]) == [1]
+        file.write_text(source.format(2) + "# changed")
+        deadline = time.monotonic() + 20
+        while cluster.map("f", [7]) != [2] and time.monotonic() < deadline:
+            time.sleep(0.1)  # Until the workers are new ones.
+"""
+
+
+@pytest.mark.parametrize("level", [None, "info"])
+def test_the_keeper_logs_as_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str | None
+) -> None:
+    if level:
+        monkeypatch.setenv("JETMAP_LOG_LEVEL", level)
+    with nothing_left():
+        said = run_python(CHANGING, cwd=tmp_path).stderr
+    if level:
+        assert "jetmap keeper: INFO: " in said and "the workers are replaced" in said
+    else:
+        assert said == ""
+
+
+def test_users_that_log_differently_share_a_keeper() -> None:
+    keys = {_key(KeeperSpec(settings={"log_level": level}), "/") for level in ("debug", "error")}
+    assert keys == {_key(KeeperSpec(), "/")}
+    assert _key(KeeperSpec(settings={"grace": 1.0}), "/") not in keys

@@ -1,0 +1,235 @@
+"""Metrics: what each counts, that nobody can make their number grow, and what promtool says."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import msgspec
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+import functions
+from fake_cluster import FakeCluster, gateway
+from jetmap import NoWorkers, UnknownFunction
+from jetmap.dispatch.roster import Roster
+from jetmap.dispatch.stats import Stats, refusal_reason
+from jetmap.errors import BrokerUnreachable, TooManyMaps
+from jetmap.wire.counts import OTHER, AgentCounts, Names, PoolCounts, rows
+from jetmap.wire.messages import Crash, ErrorRecord, Presence, Report, ReportCounts, encode
+from servers import AgentProcess, Cluster, Site
+from tools import need_tool
+from waiting import wait_for, wait_until
+
+pytestmark = pytest.mark.anyio
+
+Samples = dict[tuple[str, ...], float]
+
+
+def double(n: int) -> int:
+    return 2 * n
+
+
+def samples(text: str) -> Samples:
+    """By name and the values of the labels."""
+    return {
+        (s.name, *(s.labels[name] for name in sorted(s.labels))): s.value
+        for family in text_string_to_metric_families(text)
+        for s in family.samples
+    }
+
+
+# Counting, without a cluster
+
+
+def test_names_are_bounded() -> None:
+    names = Names(2)
+    assert [names.of(name) for name in ("a", "b", "c", "a", "d")] == ["a", "b", OTHER, "a", OTHER]
+
+
+def test_an_agent_counts_outcomes_and_crashes() -> None:
+    counts = AgentCounts()
+    counts.outcomes("f", 10, ["raised", "raised", "invalid"])
+    counts.outcomes("f", 1, ["timeout"])
+    counts.crash("f", "SIGSEGV")
+    assert counts.items == {
+        ("f", "ok"): 7,
+        ("f", "raised"): 2,
+        ("f", "invalid"): 1,
+        ("f", "timeout"): 1,
+    }
+    assert rows(counts.crashes) == [("f", "SIGSEGV", 1)]
+    for number in range(5000):
+        counts.outcomes(f"name-{number}", 1, [])
+    assert len({function for function, _ in counts.items}) <= 201
+
+
+def test_a_pool_only_grows() -> None:
+    """Agents come, go, and are heard again, late or twice."""
+    pool = PoolCounts()
+    pool.heard("a", [("f", "ok", 5)], [], 1, 0)
+    pool.heard("b", [("f", "ok", 2)], [("f", "SIGSEGV", 1)], 0, 2)
+    assert pool.items["f", "ok"] == 7
+    pool.heard("a", [("f", "ok", 9)], [], 1, 0)
+    pool.heard("a", [("f", "ok", 6)], [], 1, 0)  # An announcement that was overtaken.
+    pool.heard("a", [("f", "ok", 10)], [], 2, 0)
+    assert pool.items["f", "ok"] == 12
+    assert (pool.crashes["f", "SIGSEGV"], dict(pool.workers)) == (
+        1,
+        {"recycled": 2, "start_failures": 2},
+    )
+    for number in range(5000):
+        pool.heard(f"agent-{number}", [(f"f{number}", "ok", 1)], [], 0, 0)
+    assert len(pool.items) < 300 and len(pool._last) <= 1000
+
+
+def test_an_agent_reads_the_kinds_of_a_report() -> None:
+    errors = [ErrorRecord(1, "raised", "E", "m"), ErrorRecord(2, "invalid", "E", "m", "trace")]
+    report = Report("m", 1, 1, 0, 3, b"[1,null,null]", errors, 0.5)
+    read = msgspec.msgpack.decode(encode(report), type=ReportCounts)
+    assert (read.count, [error.kind for error in read.errors]) == (3, ["raised", "invalid"])
+
+
+def test_an_announcement_of_an_earlier_version_has_no_counters() -> None:
+    roster = Roster()
+    old = Presence("a", "h", 1, "default", "o", "v", 1, 2, 2, 0, False, False, [], [])
+    fields = msgspec.msgpack.decode(encode(old))
+    for name in ("items", "crashes", "recycled", "start_failures"):
+        fields.pop(name, None)
+    roster.on_presence(msgspec.convert(fields, Presence), 0.0)
+    assert roster.counts.items == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (NoWorkers("x"), "no-workers"),
+        (UnknownFunction("x"), "unknown-function"),
+        (TooManyMaps("x", setting="s", limit=1), "too-many-maps"),
+        (BrokerUnreachable("x"), "broker-unreachable"),
+        (ValueError("x"), "other"),
+    ],
+)
+def test_refusals_have_few_reasons(error: Exception, reason: str) -> None:
+    assert refusal_reason(error) == reason
+
+
+def test_workers_that_we_stop_are_no_crashes() -> None:
+    stats = Stats()
+    for reason in ("died", "timeout", "stopped"):
+        stats.count_crash("f", Crash(0, reason, "m"))  # type: ignore[arg-type]
+    assert stats.crashes == {("f", "died"): 1, ("f", "timeout"): 1}
+
+
+# Over HTTP
+
+
+async def test_each_metric_is_of_one_place() -> None:
+    """A gateway's own at /metrics, the pool's at /metrics/pool: sums over gateways are right."""
+    cluster = FakeCluster(double)
+    cluster.counts.heard("a", [("double", "ok", 3)], [("double", "SIGSEGV", 1)], 1, 1)
+    async with gateway(cluster) as client:
+        own = samples((await client.get("/metrics")).text)
+        pool = samples((await client.get("/metrics/pool")).text)
+    assert not {name for name, *_ in own} & {name for name, *_ in pool}
+    assert not any(name.startswith("jetmap_pool") or "_cores" in name for name, *_ in own)
+    assert pool["jetmap_pool_cores",] == 2 and pool["jetmap_pool_busy_cores",] == 1
+    assert pool["jetmap_pool_function_cores", "double"] == 2
+    assert pool["jetmap_pool_items_total", "double", "ok"] == 3
+    assert pool["jetmap_pool_crashes_total", "double", "SIGSEGV"] == 1
+    assert pool["jetmap_pool_workers_recycled_total",] == 1
+
+
+async def test_no_client_makes_series() -> None:
+    """Names, paths, methods and headers of a client's choice are in no label."""
+    async with gateway(FakeCluster(double)) as client:
+        before = samples((await client.get("/metrics")).text)
+        for number in range(50):
+            await client.post(f"/map/random_{number}", json=[1])
+            await client.get(f"/no/such/path/{number}")
+            await client.request(f"METHOD{number}", "/map/double")
+            await client.get(f"/jobs/job{number}")
+        after = samples((await client.get("/metrics")).text)
+        pool = (await client.get("/metrics/pool")).text
+    new = {key for key in after.keys() - before.keys()}
+    assert {name for name, *_ in new} <= {"jetmap_requests_total", "jetmap_requests_refused_total"}
+    assert len(new) < 12 and not any("random" in part for key in after for part in key)
+    assert "random" not in pool
+    assert after["jetmap_requests_refused_total", "unknown-function"] == 50
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/metrics/pool"])
+async def test_promtool_finds_nothing(path: str) -> None:
+    promtool = need_tool("promtool")
+    cluster = FakeCluster(double)
+    cluster.counts.heard("a", [("double", "ok", 3)], [("double", "SIGSEGV", 1)], 1, 1)
+    async with gateway(cluster) as client:
+        await client.post("/map/double", json=[1, "x"])
+        text = (await client.get(path)).text
+    checked = await asyncio.create_subprocess_exec(
+        *(promtool, "check", "metrics"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await checked.communicate(text.encode())
+    assert (checked.returncode, said.decode()) == (0, "")
+
+
+# For real
+
+
+async def test_maps_of_any_caller_are_counted(
+    home: Site, home_cluster: Cluster, agent: AgentProcess, tmp_path: Path
+) -> None:
+    """By the agent, for every dispatcher of its pool; chunks are counted where they are cut."""
+    other = await home.cluster()
+    before = other.pool_counts.items["odd_only", "ok"]
+    sent, done = home_cluster.stats.chunks_sent, home_cluster.stats.chunks
+    await home_cluster.map(functions.odd_only, [1, 2, 3, 5], return_exceptions=True)
+    assert home_cluster.stats.chunks_sent - sent == home_cluster.stats.chunks - done > 0
+    await wait_until(
+        lambda: other.pool_counts.items["odd_only", "ok"] == before + 3, "three are ok"
+    )
+    assert other.pool_counts.items["odd_only", "raised"] >= 1
+    assert other.stats.chunks == 0
+
+
+async def test_a_crash_is_counted_and_logged(
+    home: Site, home_cluster: Cluster, agent: AgentProcess
+) -> None:
+    """Where it happened, with function, item, signal and memory; and in every process's metrics."""
+    await home_cluster.map(functions.hurt, [(1, "segfault"), (2, "")], return_exceptions=True)
+    pool = home_cluster.pool_counts
+    await wait_until(lambda: pool.crashes["hurt", "SIGSEGV"] >= 1, "the agent tells of it")
+    assert home_cluster.stats.crashes["hurt", "died"] >= 1
+
+    async def said() -> str:
+        lines = [line for line in agent.said.splitlines() if "WARNING" in line and "hurt" in line]
+        return lines[0] if lines else ""
+
+    line = await wait_for(said, "the agent logs it")
+    assert "hurt, item 0 of map" in line and "SIGSEGV" in line and "MiB" in line
+
+
+async def test_refused_maps_are_counted(place: Site) -> None:
+    """What an autoscaler sees of maps, where no worker is left."""
+    cluster = await place.cluster()
+    agent = await place.agent(cluster)
+    agent.signal(signal.SIGTERM)
+    await wait_until(agent.has_exited, "it has left", 20)
+    await wait_until(lambda: not cluster.workers, "it has said so")
+    with pytest.raises(NoWorkers):
+        await cluster.map(functions.odd_only, [1])
+    assert cluster.stats.maps_refused == {"no-workers": 1}
+
+
+async def test_an_agent_that_goes_silent_is_logged(
+    place: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = await place.cluster()
+    agent = await place.agent(cluster)
+    agent.kill_host()
+    await wait_until(lambda: cluster.stats.agents_lost == 1, "it is missed", 20)
+    assert any("has gone silent" in record.message for record in caplog.records)

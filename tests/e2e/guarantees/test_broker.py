@@ -1,0 +1,142 @@
+"""A broker that is restarted, killed, emptied or full in the middle of maps."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import functions
+from jetmap import Cluster
+from jetmap.dispatch.ack_sampler import AckSampler
+from jetmap.errors import JetmapError
+from jetmap.nats.server import NatsServer
+from jetmap.settings import Settings
+from servers import Site, executions, site
+from waiting import until, wait_for, wait_until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["store kept", "store lost"])
+async def test_the_broker_restarts(tmp_path: Path, kept: bool) -> None:
+    store = tmp_path / "store" if kept else None
+    async with site(tmp_path, store=store) as place:
+        cluster = await place.cluster()
+        await place.agent(cluster)
+        count = 1500
+        running = asyncio.ensure_future(
+            cluster.map(functions.work, [functions.Work(n, 3000) for n in range(count)])
+        )
+        await wait_until(lambda: cluster.stats.items_done > 100, "the map runs")
+        await restart(place, store)
+        assert await running == list(range(count))
+        assert await cluster.map(functions.empty, range(100)) == list(range(100))
+
+
+@pytest.mark.parametrize("away", [0, 3], ids=["at once", "later"])
+async def test_the_broker_is_killed_and_still_has_its_chunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: float
+) -> None:
+    monkeypatch.setenv("JETMAP_WORK_STORAGE", "file")
+    store, log = tmp_path / "store", tmp_path / "log"
+    async with site(tmp_path, store=store) as place:
+        cluster = await place.cluster()
+        await place.agent(cluster)
+        before = await work_stream(place)
+        assert before["config"]["storage"] == "file"
+        # The long one is computed throughout.
+        items = [(n, 6.0 if n == 0 else 0.003) for n in range(1500)]
+        running = asyncio.ensure_future(
+            cluster.map(functions.logged, items, kwargs={"log": str(log)})
+        )
+        await wait_until(lambda: cluster.stats.items_done > 100, "the map runs")
+        await kill(place)
+        await until(time.monotonic() + away)
+        await restart(place, store)
+        assert (await work_stream(place))["created"] == before["created"]
+        assert await running == list(range(1500))
+        assert executions(log)[0] == 1
+
+
+async def work_stream(place: Site) -> dict[str, Any]:
+    """What the broker says of it, once it answers."""
+    connection = await place.connection()
+
+    async def ask() -> dict[str, Any] | None:
+        try:
+            return await connection.api("STREAM.INFO.JETMAP_WORK_default", timeout=1)
+        except JetmapError:
+            return None
+
+    found = await wait_for(ask, "the broker answers")
+    assert found is not None
+    return found
+
+
+async def kill(place: Site) -> None:
+    assert place.server.pid is not None
+    os.kill(place.server.pid, signal.SIGKILL)
+    await place.server.wait()
+
+
+async def test_the_broker_is_killed_and_comes_back_late(place: Site, own: Cluster) -> None:
+    await place.agent(own)
+    running = asyncio.ensure_future(
+        own.map(functions.work, [functions.Work(n, 3000) for n in range(1500)])
+    )
+    await wait_until(lambda: own.stats.items_done > 100, "the map runs")
+    await kill(place)
+    # Both sides run dry meanwhile.
+    await wait_until(lambda: not own.connected, "it is noticed")
+    await until(time.monotonic() + 2)
+    await restart(place, None)
+    assert await running == list(range(1500))
+
+
+async def restart(place: Site, store: Path | None) -> None:
+    port = place.server.port
+    await place.server.stop()
+    place.server = NatsServer(port=port, store=store)
+    await place.server.start()
+
+
+async def test_several_maps_survive_a_restart(place: Site, own: Cluster) -> None:
+    await place.agent(own)
+    other = await place.cluster()
+    maps: list[Any] = [
+        asyncio.ensure_future(
+            which.map(functions.work, [functions.Work(n, 2000) for n in range(300)])
+        )
+        for which in (own, other, own, other)
+    ]
+    await wait_until(lambda: own.stats.items_done > 50, "the maps run")
+    await restart(place, None)
+    assert await asyncio.gather(*maps) == [list(range(300))] * 4
+
+
+async def test_a_work_stream_that_is_full(place: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals = []
+    refused = AckSampler.on_refused
+
+    def count(self: AckSampler[Any], number: int, now: float) -> list[Any]:
+        refusals.append(number)
+        return refused(self, number, now)
+
+    monkeypatch.setattr(AckSampler, "on_refused", count)
+    settings = Settings.load(nats_url=place.server.url, work_max_messages=3)
+    async with Cluster(settings=settings) as own:
+        await place.agent(own)
+        maps = [
+            own.map(functions.work, [functions.Work(n, 1000) for n in range(100)]) for _ in range(3)
+        ]
+        assert await asyncio.gather(*maps) == [list(range(100))] * 3
+        assert refusals, "the stream was never full"
+        # What was refused was sent again at once, nearly all of it: not when it had been silent
+        # for long. (Refusals that nobody asked for are only found so.)
+        assert own.stats.chunks_again["silent"] < own.stats.chunks / 4

@@ -1,0 +1,34 @@
+"""An agent that is told to stop, and then to do so at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import psutil
+import pytest
+
+from jetmap.agent.agent import Agent
+from jetmap.agent.options import AgentOptions
+from jetmap.settings import Settings
+from jetmap.wire.messages import Setup
+from servers import FUNCTIONS, Site
+from waiting import turns, wait_until
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_who_stops_waits_for_the_workers_though_the_drain_is_cut_short(place: Site) -> None:
+    options = AgentOptions(Settings(), Setup(tasks=[FUNCTIONS]), tuple(sys.path), str(place.place))
+    agent = Agent(await place.connection(), options)
+    await agent.start()
+    await wait_until(lambda: agent.was_ready, "a worker is ready", 20)
+    workers = psutil.Process(os.getpid()).children()
+    draining = asyncio.ensure_future(agent.drain(5))
+    await wait_until(lambda: agent._stopping is not None, "it has nothing to finish, and stops")
+    draining.cancel()
+    await turns(2)
+    assert draining.cancelled()
+    await agent.stop()
+    assert not any(psutil.pid_exists(w.pid) for w in workers if w.pid != place.server.pid)

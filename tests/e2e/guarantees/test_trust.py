@@ -1,0 +1,94 @@
+"""``--trust-pickle``: functions that no worker offers, brought by their caller; or not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pickle
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import functions
+import typed_functions
+from jetmap import UnknownFunction
+from jetmap.client.call import Call
+from jetmap.dispatch.open_map import MapSpec
+from jetmap.functions.task import find
+from jetmap.wire.messages import FunctionRef
+from processes import run_python
+from scripts import SCRIPT
+from servers import Site, outcomes
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_script_brings_its_function(place: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = await place.cluster()
+    agent = await place.agent(cluster, functions.__file__, "--trust-pickle")
+    (before,) = cluster.workers
+    assert before.trusts
+    monkeypatch.setenv("JETMAP_NATS_URL", place.server.url)
+    elsewhere = place.place / "elsewhere"  # Where no worker looks.
+    elsewhere.mkdir()
+    for _ in range(2):
+        done = await asyncio.to_thread(run_python, SCRIPT, cwd=elsewhere)
+        assert (done.returncode, done.stderr) == (0, "")
+        values, primes, names = json.loads(done.stdout)
+        # What is offered by name stays what it was, for everyone.
+        assert (values, primes) == ([4, 7], [True, False])
+        assert "is_prime" in names and "times" not in names
+    (after,) = await place.workers(cluster)
+    assert (after.offer, after.version, after.rank) == (before.offer, before.version, before.rank)
+    assert after.functions == before.functions
+    assert await cluster.map(functions.is_prime, [7]) == [True]
+    await place.until_ready(cluster, agent)
+
+
+async def test_a_module_that_workers_have(place: Site) -> None:
+    cluster = await place.cluster()
+    await place.agent(cluster, functions.__file__, "--trust-pickle")
+    ref = cluster._session.reference(find(typed_functions.root))
+    assert ref is not None and (ref.module, ref.value) == ("typed_functions", None)
+    assert await cluster.map(typed_functions.root, [4, 9]) == [2.0, 3.0]
+
+
+async def test_a_worker_that_was_not_told_to(place: Site, tmp_path: Path) -> None:
+    cluster = await place.cluster()
+    await place.agent(cluster, functions.__file__)
+    assert not cluster.workers[0].trusts
+
+    with pytest.raises(UnknownFunction):
+        await cluster.map(typed_functions.root, [1])
+    # Nor does it look at what a caller sends all the same.
+    touched = tmp_path / "touched"
+    evil = FunctionRef("__main__", "is_prime", value=pickle.dumps(_Touch(str(touched))), digest="e")
+    call = Call.of(functions.is_prime, None)
+    run = await cluster._session.dispatcher.open(
+        MapSpec(function="is_prime", format="msgpack", ref=evil),
+        call.source([7, 8], keep=False, max_item=1000),
+    )
+    batches = sorted([batch async for batch in run], key=lambda batch: batch.start)
+    assert [v for b in batches for v in msgspec.msgpack.decode(b.values)] == [True, False]
+    assert not touched.exists()
+
+
+async def test_both_in_one_pool(place: Site) -> None:
+    """What a caller brings reaches only those who take it."""
+    cluster = await place.cluster()
+    await place.agent(cluster, functions.__file__)
+    await place.agent(cluster, functions.__file__, "--trust-pickle")
+    assert len({p.offer for p in cluster.workers}) == 2
+    found = await outcomes(cluster.stream(typed_functions.root, [n * n for n in range(200)]))
+    assert [outcome.value for outcome in found] == list(range(200))
+
+
+class _Touch:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __reduce__(self):  # type: ignore[no-untyped-def]
+        return open, (self._path, "w")

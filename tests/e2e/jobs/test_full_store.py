@@ -1,0 +1,195 @@
+"""A store on a small file system, filled to its end: what frees room works when there is none."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from httpx import ASGITransport, AsyncClient
+
+from jetmap import Cluster
+from jetmap.errors import StoreFull
+from jetmap.jobs.record import Record
+from jetmap.nats.connection import JetStreamError
+from jetmap.nats.errors import lacks_room
+from jetmap.nats.server import NatsServer, room
+from jetmap.settings import Settings
+from jetmap_api import create_app
+from over_http import check_problem
+from real_jobs import kill_server, read, until_over
+from servers import Site, site
+from small_disk import DISK, disk
+from waiting import wait_for
+
+pytestmark = pytest.mark.anyio
+
+__all__ = ["disk"]  # A fixture.
+
+SIZE = 100_000  # Of a value; a third more as JSON.
+
+
+@pytest.fixture
+async def place(tmp_path: Path, disk: Path) -> AsyncIterator[Site]:
+    async with site(tmp_path, store=disk / "store") as there:
+        yield there
+
+
+async def submitted(cluster: Cluster, count: int) -> str:
+    begun = await cluster.jobs.begin("zeros", format="json")
+    await begun.put([b"%d" % SIZE] * count)
+    return (await begun.commit()).id
+
+
+async def until_full(cluster: Cluster, job: str) -> Record:
+    seen: list[Record] = []
+
+    async def waits() -> Record | None:
+        record = await cluster.jobs.get(job)
+        seen[:] = [record]
+        return record if record.waiting_for == "room" else None
+
+    found = await wait_for(waits, "it waits for room", 40, lambda: str(seen))
+    assert found is not None and found.public_state == "waiting"
+    assert "delete finished jobs" in (found.reason or "")
+    return found
+
+
+def gateway(cluster: Cluster) -> AsyncClient:
+    app = create_app(cluster, Settings.load())
+    return AsyncClient(transport=ASGITransport(app), base_url="http://localhost")
+
+
+@pytest.mark.timeout(180)
+async def test_a_full_store_is_emptied_and_the_job_goes_on(place: Site, disk: Path) -> None:
+    cluster = await place.cluster()
+    await place.agent(cluster)
+    old = await submitted(cluster, 45)
+    assert (await until_over(cluster, old, 40)).state == "succeeded"
+    running = await submitted(cluster, 110)
+    waiting = await until_full(cluster, running)
+    assert 0 < waiting.done < 110
+    async with gateway(cluster) as client:
+
+        async def refused() -> None:
+            problem = check_problem(
+                await client.post("/jobs/zeros", json=["x" * 800_000]), 507, "store-full"
+            )
+            assert "Delete finished jobs" in problem["detail"] and problem["used"] > DISK // 2
+
+        await refused()
+        await kill_server(place)
+        port = place.server.port
+        await place.server.stop()
+        place.server = NatsServer(port=port, store=disk / "store")
+        await place.server.start()
+        await wait_for(lambda: _answers(cluster), "the broker is back", 20)
+        await refused()
+        listed = (await client.get("/jobs")).json()["jobs"]
+        assert {job["id"]: job["state"] for job in listed} == {old: "succeeded", running: "waiting"}
+        assert (await client.delete(f"/jobs/{old}")).status_code == 204
+        check_problem(await client.get(f"/jobs/{old}"), 404, "unknown-job")
+    record = await until_over(cluster, running, 60)
+    assert (record.state, record.done, record.failed) == ("succeeded", 110, 0)
+    values, errors = await read(cluster, record)
+    assert len(values) == 110 and not errors
+    assert not await cluster.jobs.store.jobs_in("INPUT")
+
+
+async def _answers(cluster: Cluster) -> bool:
+    return cluster.connected and bool(await cluster.jobs.list())
+
+
+@pytest.mark.timeout(180)
+async def test_what_runs_in_a_full_store_is_cancelled_and_deleted(place: Site) -> None:
+    one, other = await place.cluster(), await place.cluster()
+    await place.agent(one)
+    running = await submitted(one, 250)
+    await until_full(one, running)
+    # No record finds any room: nothing is left of what is kept for them.
+    await _fill(one)
+    async with gateway(other) as client:
+        cancelled = await client.post(f"/jobs/{running}/cancel")
+        assert cancelled.status_code in (202, 507), cancelled.text
+        assert (await client.delete(f"/jobs/{running}")).status_code == 204
+    for cluster in (one, other):
+
+        async def gone(cluster: Cluster = cluster) -> bool:
+            return not (await cluster.jobs.list())[0]
+
+        await wait_for(gone, "it is not listed", 40)
+    again = await submitted(one, 5)
+    assert (await until_over(other, again, 40)).state == "succeeded"
+
+
+async def _fill(cluster: Cluster) -> None:
+    """Take all room that is left, as others on the same server may do."""
+    store = cluster.jobs.store
+    await store.spare.release()
+    try:
+        for _ in range(400):
+            await store.append(f"jetmap.outcome.{store.pool}.others", bytes(SIZE))
+        pytest.fail("the store is not full")
+    except StoreFull as error:
+        assert error.used > DISK // 2
+
+
+async def test_a_refused_upload_leaves_nothing(place: Site) -> None:
+    cluster = await place.cluster()
+    await place.agent(cluster)
+    await (await cluster.jobs.begin("zeros", format="json")).abort()
+    await _fill(cluster)
+    async with gateway(cluster) as client:
+        body = msgspec.json.encode([SIZE] * 50_000)
+        answer = await client.post(
+            "/jobs/zeros", content=body, headers={"content-type": "application/json"}
+        )
+        check_problem(answer, 507, "store-full")
+        assert (await client.get("/jobs")).json()["jobs"] == []
+    assert await cluster.jobs.store.jobs_in("INPUT") == set()
+    await cluster.jobs.store.remove("others")
+    job = await submitted(cluster, 1)
+    assert (await until_over(cluster, job, 40)).state == "succeeded"
+
+
+class Limited(NatsServer):
+    """A server whose account may store little."""
+
+    def _configuration(self, directory: Path, log: Path) -> str:
+        account = "jetstream { max_file: 8MB, max_mem: 64MB }"
+        users = "users: [ { user: u, password: p } ]"
+        return (
+            super()._configuration(directory, log)
+            + f"accounts {{ A {{ {account}, {users} }} }}\nno_auth_user: u\n"
+        )
+
+
+async def test_the_limit_of_the_account_is_asked(tmp_path: Path) -> None:
+    async with site(tmp_path, Limited, store=tmp_path / "store") as there:
+        cluster = await there.cluster()
+        await there.agent(cluster)
+        with pytest.raises(StoreFull) as caught:
+            await cluster.jobs.begin("zeros", format="json", reserve=9 << 20)
+        assert caught.value.limit < 8 << 20
+        job = await submitted(cluster, 2)
+        assert (await until_over(cluster, job, 40)).state == "succeeded"
+
+
+def test_the_limit_of_a_store_does_not_shrink_with_what_it_holds(disk: Path) -> None:
+    empty = room(disk / "store")
+    (disk / "store" / "block").write_bytes(bytes(12 << 20))
+    assert abs(room(disk / "store") - empty) < 1 << 16
+    assert empty <= DISK * 3 // 4
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "lacks"),
+    [
+        *((code, "", True) for code in (10002, 10023, 10028, 10047, 10077)),
+        (10051, "write /x/1.blk: no space left on device", True),
+        *((code, "other", False) for code in (10051, 10059, 10071, 10005)),
+    ],
+)
+def test_refusals_for_want_of_room(code: int, text: str, lacks: bool) -> None:
+    assert lacks_room(JetStreamError(500, code, text)) is lacks

@@ -1,0 +1,153 @@
+"""The benchmark's own tools, and that it runs."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from statistics import mean
+
+import pytest
+from bench import wire
+from bench.measure import Measure, interleaved, median_ratio, quantile
+from bench.memory import _check
+from bench.table import Row, Target, markdown, seconds
+from bench.work import Work, primes
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_quantile_is_a_value_that_was_measured() -> None:
+    values = [float(n) for n in range(1, 101)]
+    assert quantile(values, 0.5) == 50
+    assert quantile(values, 0.99) == 99
+    assert quantile(values, 1.0) == 100
+    assert quantile([7.0], 0.5) == 7
+
+
+def test_ratio_is_taken_within_rounds() -> None:
+    assert median_ratio([2, 30, 4], [1, 10, 2]) == 2
+
+
+@pytest.mark.anyio
+async def test_contenders_take_turns_and_the_first_one_changes() -> None:
+    order: list[str] = []
+
+    def measuring(name: str) -> Measure:
+        async def measure() -> float:
+            order.append(name)
+            return float(len(order))
+
+        return measure
+
+    samples = await interleaved(2, {name: measuring(name) for name in "abc"})
+    assert "".join(order) == "abcbca"
+    assert samples == {"a": [1, 6], "b": [2, 4], "c": [3, 5]}
+
+
+def test_work_is_the_same_in_every_run_and_of_the_mean_asked_for() -> None:
+    work = Work(1e7)
+    items = work.lognormal(400, 0.006)
+    assert items == Work(1e7).lognormal(400, 0.006)
+    assert mean(items) == pytest.approx(60_000, rel=1e-4)
+    assert max(items) > 5 * min(items)
+    assert work.equal(3, 0.0015) == [15_000] * 3
+
+
+@pytest.mark.parametrize("long_at", [10, 199])
+def test_heavy_work_has_one_long_item_where_it_was_asked_for(long_at: int) -> None:
+    items = Work(1e7).pareto(200, 0.006, long_at=long_at)
+    assert mean(items) == pytest.approx(60_000, rel=1e-3)
+    assert items[long_at] == pytest.approx(sum(items) / 4, rel=1e-3)
+    assert primes(4, 10) == [11, 13, 17, 19]
+
+
+def test_table_says_what_was_missed() -> None:
+    rows = [
+        Row("a", "quick", "2 s", "1 s", figure=2.0, target=Target("at least", 1.4)),
+        Row("b", "slow", "1 s", "2 s", figure=2.0, target=Target("at most", 1.35)),
+    ]
+    lines = markdown(rows).splitlines()
+    assert [line.split("|")[-2].strip() for line in lines[2:]] == ["yes", "**no**"]
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_durations_are_told_in_the_unit_that_suits_them() -> None:
+    assert [seconds(v) for v in (0.000123, 0.0123, 1.234)] == ["123 µs", "12.3 ms", "1.23 s"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n[7]",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\n[\r\n2\r\n7]\r\n0\r\n\r\n",
+    ],
+)
+def test_answer_is_whole_or_not_there_yet(answer: bytes) -> None:
+    assert wire.body_of(answer) == b"[7]"
+    for end in range(len(answer)):
+        assert wire.body_of(answer[:end]) is None
+
+
+def test_answer_that_is_no_success_is_an_error() -> None:
+    with pytest.raises(wire.BadAnswerError, match="no such function"):
+        wire.body_of(b"HTTP/1.1 404 Not Found\r\nContent-Length: 16\r\n\r\nno such function")
+
+
+@pytest.fixture
+def echoing() -> Iterator[int]:
+    """A server that answers every request with ``[7]``; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer(connection: socket.socket) -> None:
+            # a client that is done with measuring hangs up in the middle of an answer
+            with connection, suppress(ConnectionError):
+                while connection.recv(65536):
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n[7]")
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:  # the test is over
+                    return
+                threading.Thread(target=answer, args=(connection,)).start()
+
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+        accepting.join()
+
+
+def test_load_is_counted_and_answers_are_checked(echoing: int) -> None:
+    message = wire.request(echoing, "/map/nothing", b"[7]")
+    load = wire.hammer(echoing, message, b"[7]", connections=4, seconds=0.1)
+    assert load.rate * load.seconds == pytest.approx(len(load.latencies))
+    assert len(load.latencies) > 4
+    with pytest.raises(wire.BadAnswerError, match="instead of"):
+        wire.hammer(echoing, message, b"[8]", connections=4, seconds=0.1)
+
+
+def test_lost_and_doubled_lines_are_noticed() -> None:
+    good = [b'{"index":1,"value":1}\n{"index":0,', b'"value":0}\n{"done":2,"failed":0}\n']
+    _check(2, iter(good))
+    for bad in (good[1:], [b'{"index":0,"value":1}\n'], [b'{"index":0,"value":0}\n' * 2]):
+        with pytest.raises((wire.BadAnswerError, ValueError)):
+            _check(2, iter(bad))
+
+
+@pytest.mark.timeout(120)
+def test_bench_prints_its_table(tmp_path: Path) -> None:
+    rows = ["steady", "one", "http-one"]
+    file = tmp_path / "bench.json"
+    command = [sys.executable, "-m", "bench", *rows, "--quick", "--runs", "1", "--json", str(file)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("\n| ") == 2 + len(rows)
+    assert [row["name"] for row in json.loads(file.read_bytes())] == rows

@@ -1,0 +1,95 @@
+"""Who is there, as announcements say that come in any order and stop without a word."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from announcements import presence
+from jetmap.dispatch.roster import Roster
+from jetmap.wire.messages import FunctionInfo, Presence
+from jetmap.wire.timing import GONE_AFTER
+
+quick = settings(max_examples=100, deadline=None)
+NAMES = ["f", "g"]
+
+
+def presences(agent: st.SearchStrategy[str]) -> st.SearchStrategy[Presence]:
+    # An offer is of one rank and one set of functions, whoever makes it.
+    offers = st.sampled_from([("", 0, []), ("o1", 1, ["f"]), ("o2", 2, ["f", "g"]), ("o3", 3, [])])
+    return st.builds(
+        lambda agent, offer, cores, ready, draining, gone: presence(
+            agent,
+            offer=offer[0],
+            rank=offer[1],
+            functions=[FunctionInfo(name, doc=offer[0]) for name in offer[2]],
+            cores=cores,
+            ready=min(ready, cores),
+            draining=draining,
+            gone=gone,
+        ),
+        agent,
+        offers,
+        st.integers(1, 8),
+        st.integers(0, 8),
+        st.booleans(),
+        st.sampled_from([False, False, False, True]),
+    )
+
+
+steps = st.lists(st.tuples(presences(st.sampled_from("abcd")), st.floats(0, 5)), max_size=20)
+
+
+@quick
+@given(steps)
+def test_the_roster_is_what_was_said_last_and_not_long_ago(
+    steps: list[tuple[Presence, float]],
+) -> None:
+    roster, now = Roster(), 0.0
+    said: dict[str, tuple[Presence, float]] = {}
+    for announced, pause in steps:
+        now += pause
+        roster.on_presence(announced, now)
+        roster.expire(now)
+        said[announced.agent] = announced, now
+        said = {a: (p, at) for a, (p, at) in said.items() if not p.gone and now - at <= GONE_AFTER}
+        there = [p for p, _ in said.values()]
+        assert roster.agents == sorted(there, key=lambda p: (p.host, p.agent))
+
+        active = [p for p in there if not p.draining]
+        for offer in ("o1", "o2", "o3"):
+            assert roster.cores(offer) == sum(p.cores for p in active if p.offer == offer)
+            assert roster.is_served(offer) == any(p.offer == offer for p in there)
+        for name in NAMES:
+            having = [p for p in active if any(f.name == name for f in p.functions)]
+            newest = max(having, key=lambda p: p.rank, default=None)
+            assert roster.offers(name).newest == (newest.offer if newest else None)
+            info = roster.offers(name).info
+            assert (info.doc if info else None) == (newest.offer if newest else None)
+        for status in roster.functions():
+            having = [p for p in there if any(f.name == status.info.name for f in p.functions)]
+            assert status.info.doc == max(having, key=lambda p: p.rank).offer
+            assert sorted(status.agents) == sorted(p.host for p in having)
+            assert status.cores == sum(p.cores for p in having if not p.draining)
+            assert status.alive == any(p.ready and not p.draining for p in having)
+
+
+@quick
+@given(st.floats(0, 1000))
+def test_a_frozen_process_credits_its_own_gap(gap: float) -> None:
+    roster = Roster()
+    roster.on_presence(presence(), 0.0)
+    roster.credit(gap)
+    roster.expire(gap + GONE_AFTER - 0.1)
+    assert roster.agents
+    roster.expire(gap + GONE_AFTER + 0.1)
+    assert not roster.agents
+
+
+def test_a_failure_counts_only_while_nobody_is_ready() -> None:
+    roster = Roster()
+    assert roster.failure is None
+    roster.on_presence(presence("a", ready=0, failure="SyntaxError"), 0.0)
+    assert roster.failure == "SyntaxError"
+    roster.on_presence(presence("b", ready=1), 0.0)
+    assert roster.failure is None

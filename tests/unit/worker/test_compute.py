@@ -1,0 +1,379 @@
+"""What a worker is made of: computing a chunk, its progress in shared memory, its pipe."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import os
+import socket
+import threading
+import time
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jetmap.agent.worker_pipe import AgentPipe
+from jetmap.functions.task import Function
+from jetmap.wire import arrays, frames
+from jetmap.wire.budget import Budget
+from jetmap.wire.messages import Chunk, ErrorRecord, Format, Report
+from jetmap.worker.compute import Limits, compute, refuse
+from jetmap.worker.progress import Progress
+
+quick = settings(max_examples=100, deadline=None)
+
+FORMATS: list[Format] = ["json", "msgpack"]
+both_formats = pytest.mark.parametrize("format", FORMATS)
+REPORT, VALUE = 2000, 3000
+SLACK = 200  # Bytes of a report beside its values and errors.
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+# What an item asks the function for, and the kind of error that it becomes.
+OUTCOMES = {
+    "raise": "raised",
+    "exit": "raised",
+    "interrupt": "raised",
+    "unprintable": "raised",
+    "surrogate": "raised",
+    "long": "raised",
+    "foreign": "raised",
+    "recurse": "raised",
+    "object": "unencodable",
+    "nan": "unencodable",
+    "huge": "unencodable",
+    "wrong": "invalid",
+}
+
+
+def perform(item: str, *, times: int = 1) -> Any:
+    match item:
+        case "raise":
+            raise ValueError("it cannot")
+        case "exit":
+            raise SystemExit(3)
+        case "interrupt":
+            raise KeyboardInterrupt
+        case "unprintable":
+            raise Unprintable
+        case "surrogate":
+            raise ValueError("\ud800")
+        case "long":
+            raise ValueError("长" * 5000)
+        case "foreign":
+            raise ValueError("长" * 150)
+        case "recurse":
+            return perform(item)
+        case "object":
+            return object()
+        case "nan":
+            return [1.0, math.nan]
+        case "huge":
+            return "y" * (VALUE + 1)
+        case "big":
+            return "y" * (VALUE - 10)
+        case _:
+            return item * times
+
+
+FUNCTION = Function(perform)
+
+
+class FakeProgress:
+    """A ``Progress`` in plain memory, that asks to stop before the n-th item. seconds: of
+    each item."""
+
+    def __init__(self, stop_before: int | None = None, seconds: float = 0.0) -> None:
+        self.stop_before = stop_before
+        self.seconds = seconds
+        self.entered: list[int] = []
+        self.expected: list[tuple[float, float]] = []
+        self.inside = False
+
+    @property
+    def stopping(self) -> bool:
+        return self.stop_before is not None and len(self.entered) > self.stop_before
+
+    def expect(self, at: float, each: float) -> None:
+        self.expected.append((at, each))
+
+    def enter(self, item: int, started_ns: int = 0) -> None:
+        self.entered.append(item)
+        self.inside = True
+        time.sleep(self.seconds)
+
+    def leave(self) -> None:
+        self.inside = False
+
+
+def encode(value: Any, format: Format) -> bytes:
+    return msgspec.json.encode(value) if format == "json" else msgspec.msgpack.encode(value)
+
+
+def decode(data: bytes, format: Format) -> Any:
+    return msgspec.json.decode(data) if format == "json" else msgspec.msgpack.decode(data)
+
+
+def chunk_of(values: list[Any], format: Format, **options: Any) -> Chunk:
+    fields: dict[str, Any] = {
+        "map": "m", "number": 3, "attempt": 2, "function": "perform", "format": format,
+        "start": 1000, "count": len(values), "inbox": "", "timeout": None, "budget": 0.0,
+        "items": encode(values, format),
+    }  # fmt: skip
+    return Chunk(**(fields | options))
+
+
+def run(chunk: Chunk, progress: FakeProgress | None = None, **limits: Any) -> list[Report]:
+    reports: list[Report] = []
+    sizes = {"value": VALUE, "report": REPORT} | limits
+    compute(chunk, FUNCTION, progress or FakeProgress(), reports.append, Limits(**sizes))
+    return reports
+
+
+def outcomes(chunk: Chunk, reports: list[Report]) -> list[Any]:
+    """Value or error of each item; checks that the reports are consecutive and fit."""
+    found: list[Any] = []
+    at = chunk.start
+    for report in reports:
+        assert (report.map, report.number, report.attempt) == ("m", 3, 2)
+        assert report.start == at
+        values = decode(report.values, chunk.format)
+        assert len(values) == report.count
+        at += report.count
+        errors = {record.index: record for record in report.errors}
+        assert list(errors) == sorted(errors), "errors are in input order"
+        assert set(errors) <= set(range(report.start, at))
+        assert all(values[index - report.start] is None for index in errors)
+        found += [errors.get(index, value) for index, value in enumerate(values, report.start)]
+        size = len(msgspec.msgpack.encode(report))
+        assert size <= REPORT + SLACK or report.count == 1
+        assert report.seconds >= 0
+    assert [report.final is not None for report in reports] == [False] * (len(reports) - 1) + [True]
+    final = reports[-1].final
+    assert final is not None and final.end == at and final.crash is None
+    return found
+
+
+@both_formats
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from([*OUTCOMES, "big", "", "a", "bc" * 30]), max_size=30))
+def test_every_item_has_its_outcome_in_order(format: Format, items: list[str]) -> None:
+    chunk = chunk_of([7 if item == "wrong" else item for item in items], format)
+    progress = FakeProgress()
+    found = outcomes(chunk, run(chunk, progress))
+
+    assert len(found) == len(items)
+    assert progress.entered == list(range(1000, 1000 + len(items))) and not progress.inside
+    for index, (item, outcome) in enumerate(zip(items, found, strict=True), 1000):
+        if item == "nan" and format == "msgpack":
+            assert outcome[0] == 1.0 and math.isnan(outcome[1])
+        elif (kind := OUTCOMES.get(item)) is not None:
+            assert isinstance(outcome, ErrorRecord)
+            assert (outcome.index, outcome.kind) == (index, kind)
+        else:
+            assert outcome == perform(item)
+
+
+@both_formats
+@quick
+@given(st.lists(st.text(max_size=40), max_size=200), st.integers(10, 500))
+def test_reports_are_as_small_as_they_must_be(
+    format: Format, items: list[str], report: int
+) -> None:
+    chunk = chunk_of(items, format)
+    reports = run(chunk, report=report)
+
+    assert outcomes(chunk, reports) == items
+    assert all(len(r.values) <= report or r.count == 1 for r in reports)
+
+
+@both_formats
+@quick
+@given(st.binary(max_size=60), st.integers(0, 5))
+def test_garbage_is_an_error_of_each_item(format: Format, data: bytes, count: int) -> None:
+    chunk = chunk_of([], format, items=data, count=count)
+    found = outcomes(chunk, run(chunk))
+
+    assert len(found) == count
+    assert all(isinstance(o, str) or o.kind == "invalid" for o in found)
+
+
+@both_formats
+def test_what_is_nested_too_deeply_is_invalid(format: Format) -> None:
+    deep = b"[" * 5000 + b"]" * 5000 if format == "json" else b"\x91" * 5000 + b"\x90"
+    chunk = chunk_of([], format, items=arrays.join([deep, deep], format), count=2)
+
+    found = outcomes(chunk, run(chunk))
+    assert [outcome.kind for outcome in found] == ["invalid", "invalid"]
+
+
+@both_formats
+@pytest.mark.parametrize("kwargs", [{"times": "3"}, {"unknown": 1}, [1]])
+def test_keyword_parameters_that_do_not_fit_fail_every_item(format: Format, kwargs: Any) -> None:
+    chunk = chunk_of(["a", "b"], format, kwargs=encode(kwargs, format))
+    found = outcomes(chunk, run(chunk))
+
+    assert [outcome.kind for outcome in found] == ["invalid", "invalid"]
+    assert "keyword parameters" in found[0].message
+
+
+@both_formats
+def test_keyword_parameters_reach_the_function(format: Format) -> None:
+    chunk = chunk_of(["a", 5, "b"], format, kwargs=encode({"times": 2}, format))
+    found = outcomes(chunk, run(chunk))
+    assert (found[0], found[1].kind, found[2]) == ("aa", "invalid", "bb")
+
+
+@quick
+@given(st.integers(0, 20), st.integers(0, 25))
+def test_a_stop_is_obeyed_before_the_next_item(count: int, before: int) -> None:
+    progress = FakeProgress(stop_before=before)
+    chunk = chunk_of(["x"] * count, "json")
+    assert outcomes(chunk, run(chunk, progress)) == ["x"] * min(count, before)
+
+
+@quick
+@given(st.integers(0, 20))
+def test_a_budget_is_kept_but_one_item_is_always_done(count: int) -> None:
+    chunk = chunk_of(["x"] * count, "json", budget=1e-9)
+    assert outcomes(chunk, run(chunk)) == ["x"] * min(count, 1)
+
+
+@quick
+@given(st.integers(0, 20), st.floats(0.5, 5), st.floats(0.1, 2))
+def test_a_chunk_says_until_when_it_may_begin_another_item(
+    count: int, seconds: float, each: float
+) -> None:
+    progress = FakeProgress()
+    chunk = chunk_of(["x"] * count, "json", budget=seconds, each=each)
+    before = time.monotonic()
+    assert outcomes(chunk, run(chunk, progress)) == ["x"] * count
+    if count < 2:
+        assert not progress.expected, "there is nothing to give back"
+        return
+    ((at, growth),) = progress.expected
+    assert growth == each
+    assert before <= at - Budget(seconds, each).until(1) <= time.monotonic()
+
+
+@pytest.mark.parametrize(("each", "done"), [(0.0, 1), (0.001, 1), (1000.0, 20)])
+def test_a_guessed_chunk_has_to_keep_up_with_its_guess(each: float, done: int) -> None:
+    chunk = chunk_of(["x"] * 20, "json", budget=1e-9, each=each)
+    late = FakeProgress(seconds=0.01)  # In each item.
+    assert outcomes(chunk, run(chunk, late)) == ["x"] * done
+
+
+def test_a_long_chunk_reports_as_it_goes() -> None:
+    chunk = chunk_of(["x"] * 20, "json")
+    reports = run(chunk, report_seconds=0.0)
+    assert outcomes(chunk, reports) == ["x"] * 20
+    assert len(reports) == 21
+
+
+def test_a_traceback_begins_in_the_users_own_code() -> None:
+    (record,) = outcomes(chunk := chunk_of(["raise"], "json"), run(chunk))
+    assert record.message == "it cannot" and record.type == "ValueError"
+    assert "in perform" in record.traceback and "worker/compute.py" not in record.traceback
+
+
+@both_formats
+@pytest.mark.parametrize("count", [0, 1, 50])
+def test_a_refused_chunk_fails_item_by_item(format: Format, count: int) -> None:
+    chunk = chunk_of(["x"] * count, format)
+    reports: list[Report] = []
+    refuse(chunk, None, LookupError("长" * 500), reports.append, Limits(report=REPORT))
+    found = outcomes(chunk, reports)
+    assert [record.index for record in found] == list(range(1000, 1000 + count))
+    assert all(record.type == "LookupError" for record in found)
+
+
+# Shared memory
+
+
+@quick
+@given(st.lists(st.tuples(st.integers(0, 2**63), st.integers(0, 2**63)), max_size=5))
+def test_both_ends_see_the_same_words(items: list[tuple[int, int]]) -> None:
+    agent = Progress.create()
+    worker = Progress(os.dup(agent.fd))
+    assert (agent.item, agent.started_ns, agent.stopping) == (None, 0, False)
+    for item, started in items:
+        worker.enter(item, started)
+        assert (agent.item, agent.started_ns) == (item, started)
+        agent.ask_to_stop()
+        assert worker.stopping
+        agent.ask_to_stop(False)
+        assert not worker.stopping
+        worker.expect(1 + started / 1e9, 0.5)
+        assert agent.due(0) == pytest.approx(1 + started / 1e9)
+        assert agent.due(3) == pytest.approx(2.5 + started / 1e9)
+    assert worker.begin(1) and agent.due(3) == 0.0, "of the chunk before"
+    worker.leave()
+    # What a dead worker wrote is still there.
+    worker.close()
+    assert (agent.item, agent.started_ns) == (None, 0)
+    agent.close()
+
+
+# The pipe
+
+sent_frames = st.lists(
+    st.tuples(st.sampled_from([frames.READY, frames.PART, frames.LAST]), st.binary(max_size=300)),
+    max_size=12,
+)
+
+
+@quick
+@given(sent_frames, st.lists(st.integers(1, 200), min_size=1, max_size=10))
+def test_frames_survive_any_fragmentation(
+    sent: list[tuple[bytes, bytes]], sizes: list[int]
+) -> None:
+    async def receive() -> list[tuple[bytes, bytes]]:
+        end = AgentPipe()
+        data = b"".join(frames.frame(kind, payload) for kind, payload in sent)
+        for size in itertools.cycle(sizes):
+            end.data_received(data[:size])
+            data = data[size:]
+            if not data:
+                break
+        # A frame that the worker did not finish is none.
+        end.data_received(frames.frame(frames.LAST, b"half")[:-1])
+        end.connection_lost(None)
+        received = []
+        while (frame := await end.receive()) is not None:
+            received.append(frame)
+        return received
+
+    assert asyncio.run(receive()) == sent
+
+
+@pytest.mark.anyio
+async def test_both_ends_understand_each_other() -> None:
+    ours, theirs = socket.socketpair()
+    worker = frames.BlockingPipe(theirs)
+    payloads = [b"", b"x", os.urandom(1 << 20), b"y" * 70_000]
+
+    def echo() -> None:
+        while (received := worker.receive()) is not None:
+            worker.send(*received)
+        theirs.close()
+
+    thread = threading.Thread(target=echo)
+    thread.start()
+    agent = await AgentPipe.open(ours)
+    async with asyncio.timeout(10):
+        for payload in payloads:
+            agent.send(frames.CHUNK, payload)
+        for payload in payloads:
+            assert await agent.receive() == (frames.CHUNK, payload)
+        agent.close()
+        assert await agent.receive() is None
+    agent.send(frames.CHUNK, b"dropped")
+    await asyncio.get_running_loop().run_in_executor(None, thread.join)
