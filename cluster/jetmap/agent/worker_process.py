@@ -22,7 +22,6 @@ from jetmap.worker.spawn import MARK, spawn_worker
 from .descendants import end_marked
 from .options import AgentOptions
 from .output_relay import WorkerOutput, output_relay
-from .worker_pipe import AgentPipe
 from .worker_state import Death
 
 _failed = msgspec.msgpack.Decoder(StartFailed).decode
@@ -51,7 +50,7 @@ class WorkerProcess:
     def __init__(
         self,
         process: subprocess.Popen[bytes],
-        channel: AgentPipe,
+        channel: frames.AgentPipe,
         progress: Progress,
         mark: str,
         output: WorkerOutput,
@@ -104,7 +103,7 @@ class WorkerProcess:
                 )
             undo.callback(process.wait)
             undo.callback(process.kill)
-            channel = await AgentPipe.open(ours)
+            channel = await frames.AgentPipe.open(ours)
             undo.callback(channel.close)
             worker = cls(process, channel, progress, mark, output)
             _watch(process, worker._died)

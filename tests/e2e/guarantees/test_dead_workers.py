@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -17,52 +16,14 @@ from jetmap.agent.agent import Agent
 from jetmap.agent.descendants import end_marked
 from jetmap.agent.options import AgentOptions
 from jetmap.agent.output_relay import output_relay
-from jetmap.agent.worker_pipe import AgentPipe
 from jetmap.agent.worker_process import StartError, WorkerProcess
 from jetmap.settings import Settings
-from jetmap.wire import frames
 from jetmap.wire.messages import Setup
 from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
 VARIABLE = "TEST_DESCENDANTS"
-
-
-async def test_what_the_dead_had_sent_is_read_though_another_holds_its_end() -> None:
-    ours, theirs = socket.socketpair()
-    theirs.setblocking(False)
-    with theirs:  # As a forked child would, for ever.
-        channel = await AgentPipe.open(ours)
-        sent = [os.urandom(60_000) for _ in range(3)]
-        rest = b"".join(frames.frame(frames.PART, payload) for payload in sent)
-        while rest:
-            try:
-                rest = rest[theirs.send(rest) :]
-            except BlockingIOError:
-                await asyncio.sleep(0)
-        channel.finish()
-        async with asyncio.timeout(5):
-            for payload in sent:
-                assert await channel.receive() == (frames.PART, payload)
-            assert await channel.receive() is None
-
-
-async def test_one_that_writes_on_and_on_is_not_read_for_ever() -> None:
-    ours, theirs = socket.socketpair()
-    with theirs:
-        channel = await AgentPipe.open(ours)
-        channel.finish()
-
-        async def chatter() -> None:
-            while True:
-                theirs.send(b"x")
-                await asyncio.sleep(0.005)
-
-        talking = asyncio.ensure_future(chatter())
-        async with asyncio.timeout(10):
-            assert await channel.receive() is None
-        talking.cancel()
 
 
 @pytest.fixture

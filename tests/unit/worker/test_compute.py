@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import math
 import os
-import socket
-import threading
 import time
 from typing import Any
 
@@ -16,9 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jetmap.agent.worker_pipe import AgentPipe
 from jetmap.functions.task import Function
-from jetmap.wire import arrays, frames
+from jetmap.wire import arrays
 from jetmap.wire.budget import Budget
 from jetmap.wire.messages import Chunk, ErrorRecord, Format, Report
 from jetmap.worker.compute import Limits, compute, refuse
@@ -320,60 +315,3 @@ def test_both_ends_see_the_same_words(items: list[tuple[int, int]]) -> None:
     worker.close()
     assert (agent.item, agent.started_ns) == (None, 0)
     agent.close()
-
-
-# The pipe
-
-sent_frames = st.lists(
-    st.tuples(st.sampled_from([frames.READY, frames.PART, frames.LAST]), st.binary(max_size=300)),
-    max_size=12,
-)
-
-
-@quick
-@given(sent_frames, st.lists(st.integers(1, 200), min_size=1, max_size=10))
-def test_frames_survive_any_fragmentation(
-    sent: list[tuple[bytes, bytes]], sizes: list[int]
-) -> None:
-    async def receive() -> list[tuple[bytes, bytes]]:
-        end = AgentPipe()
-        data = b"".join(frames.frame(kind, payload) for kind, payload in sent)
-        for size in itertools.cycle(sizes):
-            end.data_received(data[:size])
-            data = data[size:]
-            if not data:
-                break
-        # A frame that the worker did not finish is none.
-        end.data_received(frames.frame(frames.LAST, b"half")[:-1])
-        end.connection_lost(None)
-        received = []
-        while (frame := await end.receive()) is not None:
-            received.append(frame)
-        return received
-
-    assert asyncio.run(receive()) == sent
-
-
-@pytest.mark.anyio
-async def test_both_ends_understand_each_other() -> None:
-    ours, theirs = socket.socketpair()
-    worker = frames.BlockingPipe(theirs)
-    payloads = [b"", b"x", os.urandom(1 << 20), b"y" * 70_000]
-
-    def echo() -> None:
-        while (received := worker.receive()) is not None:
-            worker.send(*received)
-        theirs.close()
-
-    thread = threading.Thread(target=echo)
-    thread.start()
-    agent = await AgentPipe.open(ours)
-    async with asyncio.timeout(10):
-        for payload in payloads:
-            agent.send(frames.CHUNK, payload)
-        for payload in payloads:
-            assert await agent.receive() == (frames.CHUNK, payload)
-        agent.close()
-        assert await agent.receive() is None
-    agent.send(frames.CHUNK, b"dropped")
-    await asyncio.get_running_loop().run_in_executor(None, thread.join)
