@@ -1,4 +1,4 @@
-"""A call of a function, made ready to travel: its codecs, its keyword parameters, its source."""
+"""A call of a function: codecs for its items and values, and its encoded keyword parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jetmap.codecs import Codec, codec_for
 from jetmap.codecs.native import encode_tagged
 from jetmap.dispatch.outcomes import Batch, item_error
 from jetmap.dispatch.sources import AsyncObjects, Objects
-from jetmap.errors import ItemError, TooLarge, Unencodable
+from jetmap.errors import ItemError, TooLarge, Unencodable, UnknownFunction
 from jetmap.functions.advice import check_kwargs
 from jetmap.functions.by_name import OpenParts
 from jetmap.functions.function import Function
@@ -23,16 +23,25 @@ from jetmap.functions.task import find
 from jetmap.wire import arrays
 from jetmap.wire.messages import Format, FunctionInfo
 
-# Items of a list to prepare before others in this event loop have their turn.
+# Items of a list to prepare before other tasks get a turn.
 _PREPARED_AT_ONCE = 2048
 
 
 class Call(msgspec.Struct, frozen=True):
-    """function: None when it is called by a name that this process does not know.
+    """A function with keyword parameters, ready to be called on items.
 
-    format: of items, keyword parameters and values; "python" where a part of them has no
-    annotation, else "msgpack". item_format: how items are written, as those of a function that
-    is called by name need not say their types.
+    Attributes:
+        name: The function's registered name.
+        function: The function; None if it is called by a name that this process does not know.
+        item: Codec of items.
+        value: Codec of values.
+        kwargs: Encoded keyword parameters; empty if there are none.
+        format: Encoding of items, keyword parameters and values: "python" if a part of them has no
+            annotation, else "msgpack".
+        item_format: Encoding in which items are written. It may be simpler than ``format`` if the
+            function is called by name.
+        open_parts: Parts of an item without annotation, which are checked before the item
+            travels; None if the format keeps all types.
     """
 
     name: str
@@ -42,7 +51,7 @@ class Call(msgspec.Struct, frozen=True):
     kwargs: bytes
     format: Format
     item_format: Format
-    open_parts: OpenParts | None = None  # Of items; None: their format keeps all types.
+    open_parts: OpenParts | None = None
 
     @classmethod
     def of(
@@ -53,17 +62,20 @@ class Call(msgspec.Struct, frozen=True):
         local: bool = False,
         info: Callable[[str], FunctionInfo | None] = lambda name: None,
     ) -> Call:
-        """Raises TypeError: f is no @task, or the keyword parameters do not fit it.
+        """Make the call of a function. If it is called by name, values decode to built-in types.
 
-        local: a name must be a function of this process. info: how workers describe the function
-        of a name. Called by name, annotated values decode to builtins.
+        Args:
+            local: A name must be a function of this process.
+            info: Returns how workers describe the function of a name.
+
+        Raises:
+            TypeError: ``f`` is not a @task, or the keyword parameters do not fit it.
+            UnknownFunction: This process has no function of this name (with ``local``).
         """
         check_kwargs(kwargs)
         function = find(f)
         if isinstance(f, str):
             if function is None and local:
-                from jetmap.errors import UnknownFunction
-
                 raise UnknownFunction(f"no function {f!r} is registered in this process")
             return cls._by_name(f, function if local else None, kwargs or {}, info(f))
         assert function is not None
@@ -111,9 +123,13 @@ class Call(msgspec.Struct, frozen=True):
 
     @classmethod
     def reading(cls, f: Callable[..., Any] | str | None) -> Call:
-        """For values that are there already: of a function, or (None, a name) builtins.
+        """Make the call whose values a job already has.
 
-        Raises TypeError: f is no @task.
+        Args:
+            f: The function, whose annotated type the values get. None, or a name: built-in types.
+
+        Raises:
+            TypeError: ``f`` is not a @task.
         """
         anything = codec_for(Any)
         if f is None or isinstance(f, str):
@@ -125,8 +141,11 @@ class Call(msgspec.Struct, frozen=True):
         return cls(function.name, function, function.item, function.value, b"", format, format)
 
     def check(self, info: FunctionInfo | None) -> None:
-        """Raises TypeError: keyword parameters of a function that is called by name are not those
-        that its workers announce."""
+        """Raise TypeError if keyword parameters of a function called by name do not fit it.
+
+        Args:
+            info: How its workers describe the function; None if nobody does.
+        """
         if info is None:
             return
         kwargs = self.item.decode(self.kwargs, self.format) if self.kwargs else {}
@@ -135,12 +154,12 @@ class Call(msgspec.Struct, frozen=True):
             raise TypeError(f"keyword parameters of {self.name}: {found.message}")
 
     async def prepared(self, items: Sequence[Any]) -> Sequence[Any]:
-        """A whole list, ready to be encoded: what cannot travel is refused before anything runs.
+        """Return a whole list, ready to be encoded, so that a bad item is found before any runs.
 
-        Raises Unencodable with the item's index.
+        Raises Unencodable, with the index of the item that cannot travel.
         """
         keeps = self.item_format != "python" or not self.item.is_open
-        # Of an unknown function it is better said that it is unknown: its items wait.
+        # Items of an unknown function pass: opening the map raises UnknownFunction.
         if keeps and (self.open_parts is None or self.open_parts.is_unknown):
             return items
         ready: list[Any] = []
@@ -178,7 +197,13 @@ class Call(msgspec.Struct, frozen=True):
         max_item: int,
         prepared: bool = False,
     ) -> Objects:
-        """keep: whether outcomes will ask for their items. prepared: ``prepared`` gave them."""
+        """Make the source of a map's items.
+
+        Args:
+            keep: Keep the items for their outcomes.
+            max_item: Bytes of one encoded item, at most.
+            prepared: The items come from ``prepared``.
+        """
         whole = self.item.encode_list if self.open_parts is None else self._encode_list
         is_checked = self.open_parts is None or not self.open_parts.is_unknown
         encode = self.item.encode_prepared if prepared and is_checked else whole
@@ -188,13 +213,13 @@ class Call(msgspec.Struct, frozen=True):
         return Objects(items, encode, keep=keep, max_item=max_item)
 
     def values(self, batch: Batch, format: Format | None = None) -> list[Any]:
-        """The batch's values, with an ItemError in the place of each failed item's."""
+        """Decode a batch's values, with an ItemError in the place of each failed item."""
         format = format or self.format
         if not batch.errors:
             try:
                 return self.value.decode_list(batch.values, format)
             except Exception:
-                # Some value is not what the function's annotation says: found below.
+                # A value does not fit the function's annotation: find it below.
                 pass
         errors = {record.index: item_error(record) for record in batch.errors}
         return [
@@ -214,8 +239,11 @@ class Call(msgspec.Struct, frozen=True):
 def _check_parts(
     name: str, kwargs: Mapping[str, Any], info: FunctionInfo | None, open: set[str]
 ) -> None:
-    """Raise TypeError for a keyword argument that would change on its way. open: those whose
-    types are kept."""
+    """Raise TypeError for a keyword argument that would change on its way.
+
+    Args:
+        open: Names of the parameters whose types are kept.
+    """
     document = {} if info is None else info.kwargs
     definitions = document.get("$defs", {})
     top = definitions.get(document.get("$ref", "").split("/")[-1], document)
@@ -251,6 +279,7 @@ async def listed(items: Iterable[Any] | AsyncIterable[Any], limit: int) -> Seque
 
 
 def first_error(values: Iterable[Any]) -> ItemError | None:
+    """Return the first error among decoded values."""
     return next((value for value in values if isinstance(value, ItemError)), None)
 
 

@@ -1,4 +1,4 @@
-"""A map without processes or a server: for unit tests, and for where one core is enough."""
+"""A map without processes or a server, for unit tests and for work that one core can do."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class _Progress:
 
 
 class InlineMap:
-    """As ``OpenMap``: iterate for the batches; leaving it stops before the next item.
+    """A ``RunningMap`` in this process; leaving it stops before the next item.
 
-    The function runs in a thread, so the event loop goes on; its time limit and a crash are
-    those of this process.
+    The function runs in a thread, so the event loop goes on. Nothing interrupts an item, and a
+    crash is a crash of this process.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class InlineMap:
         return self._batches.pop(0)
 
     async def collect(self, *, stop_at_error: bool) -> list[Batch]:
-        """Every batch in order; stop_at_error: up to the one with the first error."""
+        """Return all batches in order, or those up to the first error with ``stop_at_error``."""
         batches = []
         async for batch in self:
             batches.append(batch)
@@ -88,10 +88,11 @@ class InlineMap:
         return batches
 
     def stop(self) -> None:
-        """Takes no more items; the iteration ends after the outcomes that are there."""
+        """Take no more items; the iteration ends after the outcomes that are there."""
         self._stopped = True
 
     async def aclose(self) -> None:
+        """Stop before the next item."""
         self.ended = True
         self._progress.stopping = True
 
@@ -107,7 +108,7 @@ class InlineMap:
         await self.aclose()
 
     async def _more(self) -> None:
-        """Computes the next items, or learns that there are none."""
+        """Compute the next items, or find out that there are none."""
         source = self._source
         try:
             async with asyncio.timeout(self._left()):

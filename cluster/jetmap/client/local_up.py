@@ -1,8 +1,8 @@
 """The `jetmap up` of this directory, joined by a ``Cluster()`` without an address.
 
-What it offers in the same code is called by name, on every host of its pool. Any other function
-of this user goes to its agent alone, sealed (see ``seals``), as it would go to an embedded cluster.
-Workers that have loaded older code than the files hold are never used: the call says so.
+A function that it offers from the same file is called by name, on every host of its pool. Any other
+function goes to the agent of the `up` alone, sealed (see ``wire.seals``), as it would go to an embedded
+cluster. Workers that have loaded older code than the files hold are never used; the call raises.
 """
 
 from __future__ import annotations
@@ -36,22 +36,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("jetmap")
 
-# Seconds between looks for an `up` that has ended, and after which its open maps fail.
-LOOK_SECONDS = 0.5
-GONE_SECONDS = 60.0
-RELOAD_SECONDS = 0.1
+LOOK_SECONDS = 0.5  # Seconds between two looks for a new `up`, once one has ended.
+GONE_SECONDS = 60.0  # Seconds after which the open maps of an ended `up` fail.
+RELOAD_SECONDS = 0.1  # Seconds between two looks whether workers have loaded the current code.
 
 
 def this_python() -> str:
-    """The interpreter of this process, as far as imported code can tell it from another."""
+    """Describe this process's interpreter by what matters to imported code."""
     return f"Python {platform.python_version()} in {sys.prefix}"
 
 
 def up_to_join(settings: Settings, *, cores: int | str | None = None) -> Running | None:
-    """The running `up` of this directory that a cluster of these settings joins, or None.
+    """Find the running `up` of this directory that a cluster of these settings can join.
 
-    cores: as given to the cluster itself. Raises ConfigurationError for an `up` of another
-    version of jetmap.
+    Args:
+        cores: Cores that the cluster asks for; None: any.
+
+    Raises:
+        ConfigurationError: The `up` is another version of jetmap.
     """
     if not settings.broker.join_up:
         return None
@@ -79,7 +81,7 @@ def up_to_join(settings: Settings, *, cores: int | str | None = None) -> Running
 
 
 def _difference(running: Running, tasks: Sequence[str], cores: int | str | None) -> str | None:
-    """Why this `up` is not what the cluster asks for."""
+    """Say how this `up` differs from what the cluster asks for; None if it does not."""
     missing = [task for task in tasks if _place(task) not in map(_place, running.tasks)]
     if missing:
         return f"without {', '.join(missing)}"
@@ -89,7 +91,7 @@ def _difference(running: Running, tasks: Sequence[str], cores: int | str | None)
 
 
 def _place(task: str) -> str:
-    """The file of a ``TASKS`` argument; of a module, that in this directory if it is there."""
+    """Return the file of a ``TASKS`` argument; a module's name if it is not in this directory."""
     if task.endswith(".py") or "/" in task:
         return str(Path(task).resolve())
     file = Path(*task.split(".")).with_suffix(".py")
@@ -97,7 +99,7 @@ def _place(task: str) -> str:
 
 
 def is_offered(function: Function, code: Code | None) -> bool:
-    """Whether the workers offer this function, from the same file."""
+    """Return True if the workers offer this function from the same file."""
     if code is None or function.file is None or function.by_value:
         return False
     file = os.path.realpath(function.file)
@@ -107,14 +109,14 @@ def is_offered(function: Function, code: Code | None) -> bool:
 
 
 def changed_files(code: Code | None) -> list[str]:
-    """Files that the workers have loaded and that are no longer the same."""
+    """Return the files that have changed since the workers loaded them."""
     if code is None:
         return []
     return [file for file, digest in code.files.items() if file_digest(file) != digest]
 
 
 class LocalUp:
-    """The `up` that a cluster has joined; it may end, and another one follow."""
+    """The `up` that a cluster has joined. It may end, and another one may follow."""
 
     def __init__(self, running: Running, timeout: float) -> None:
         self.running = running
@@ -125,10 +127,11 @@ class LocalUp:
         self._code: tuple[int, Code | None] = (0, None)
 
     async def reference(self, function: Function, session: Session) -> FunctionRef | None:
-        """Where its agent finds the function; None: its name will do.
+        """Return where the agent finds the function; None if its name is enough.
 
-        Raises NotImportable: its workers have loaded older code, or run another Python.
-        BrokerUnreachable: it has ended.
+        Raises:
+            NotImportable: The workers have loaded older code, or run another Python.
+            BrokerUnreachable: The `up` has ended.
         """
         if not session.connection.connected and not self.running.is_alive:
             raise self.gone()
@@ -147,7 +150,7 @@ class LocalUp:
         return ref
 
     async def require_offered(self, function: Function, session: Session) -> None:
-        """Raise NotImportable unless it can be called by name, as jobs are."""
+        """Raise NotImportable unless the function can be called by name, as jobs are."""
         if await self.reference(function, session) is not None:
             raise NotImportable(
                 f"{function.name} is not one of the functions of {self}, and a job outlives the "
@@ -165,12 +168,13 @@ class LocalUp:
         session.connection.on_lost(lost)
 
     async def close(self) -> None:
+        """Stop looking for a new `up`."""
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
 
     def gone(self) -> BrokerUnreachable:
-        """The error for an `up` that has ended."""
+        """Make the error for an `up` that has ended."""
         return BrokerUnreachable(
             f"{self}, which this cluster has joined, has ended: start it again there "
             f"({self._command()}), or start a new Cluster, which then runs workers of its own"
@@ -200,9 +204,9 @@ class LocalUp:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _until_current(self) -> None:
-        """Wait for workers with today's code, which only `--reload` brings.
+        """Wait for workers with the current code, which only `--reload` brings.
 
-        Raises NotImportable.
+        Raises NotImportable if there are none.
         """
         if not (changed := changed_files(self._read())):
             return
@@ -225,7 +229,7 @@ class LocalUp:
         return " ".join(["jetmap up", *self.running.tasks, *more])
 
     def _read(self) -> Code | None:
-        """What the workers have loaded; read again when that has changed."""
+        """Read what the workers have loaded, if that has changed."""
         path = self.running.code_file
         try:
             stamp = path.stat().st_mtime_ns

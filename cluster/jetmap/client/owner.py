@@ -1,4 +1,4 @@
-"""Which process this is, asked for every map and every outcome: so it is not the system's call."""
+"""Cached process id; ``os.getpid()`` is too slow for every outcome."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ _pid = os.getpid()
 
 
 def process_id() -> int:
-    """``os.getpid()``, remembered."""
+    """Return ``os.getpid()``."""
     return _pid
 
 
-def _forked() -> None:
+def _after_fork() -> None:
     global _pid
     _pid = os.getpid()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,4 +1,4 @@
-"""What a started cluster stands on: a keeper if it is embedded, a connection, a dispatcher."""
+"""The session of a started cluster: its connection, its dispatcher, and a keeper if embedded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from jetmap.wire.messages import FunctionRef
 
 from .local_up import LocalUp, up_to_join
 
-ARRIVAL_SECONDS = 0.25  # For those who are there already to say so.
+ARRIVAL_SECONDS = 0.25  # Seconds for agents that are there already to announce themselves.
 
 _NO_STORE = (
     "an embedded cluster keeps nothing when its users are gone, and jobs outlive them: start "
@@ -40,7 +40,7 @@ _NOT_KEPT = (
 
 
 class Session:
-    """Made by ``open``, ended by ``close``."""
+    """Everything that a started cluster holds, from ``open`` to ``close``."""
 
     def __init__(
         self,
@@ -62,9 +62,16 @@ class Session:
     async def open(
         cls, settings: Settings, *, share: bool, cores: int | str | None = None
     ) -> Session:
-        """Joins the pool of these settings. cores: where they were asked for by the caller.
+        """Join the pool of these settings; without an address, start or join a cluster here.
 
-        Raises BrokerUnreachable, TopologyMismatch, and embedded WorkerStartFailed.
+        Args:
+            share: Join the `jetmap up` of this directory, or an embedded cluster of others.
+            cores: Cores that the caller asked for; None: not asked.
+
+        Raises:
+            BrokerUnreachable: The server does not answer.
+            TopologyMismatch: Its streams are not as they must be.
+            WorkerStartFailed: The workers of this machine cannot start.
         """
         membership = up = None
         if settings.broker.nats_url is None:
@@ -112,7 +119,7 @@ class Session:
         return session
 
     async def close(self) -> None:
-        """Withdraws every open map, and leaves."""
+        """Withdraw every open map and leave the pool."""
         try:
             if self._up is not None:
                 await self._up.close()
@@ -125,15 +132,18 @@ class Session:
 
     @property
     def max_item(self) -> int:
-        """Bytes of one item that the broker can carry."""
+        """Bytes of one item that fit into a message of the broker."""
         return self.connection.room
 
     async def bring(self, function: Function | None, name: str) -> FunctionRef | None:
-        """What to send along with a call of this function, or None: its name is enough.
+        """Return what a call must carry for workers to find its function; None: its name is enough.
 
-        function: None where it is called by name.
+        Args:
+            function: None if it is called by name.
 
-        Raises NotImportable, and BrokerUnreachable where the `jetmap up` of this directory ended.
+        Raises:
+            NotImportable: No worker could import the function.
+            BrokerUnreachable: The `jetmap up` of this directory has ended.
         """
         if function is not None and self._up is not None:
             return await self._up.reference(function, self)
@@ -149,14 +159,16 @@ class Session:
             await self._up.require_offered(function, self)
 
     def forget_references(self) -> None:
+        """Make references anew, for other workers."""
         self._refs.clear()
 
     def reference(self, function: Function | None) -> FunctionRef | None:
-        """Where an embedded worker finds a function; elsewhere its name must do, unless nobody
-        has it and there are workers that were told to trust us (``--trust-pickle``).
+        """Return where workers find a function; None if its name must do.
 
-        Kept where it names the source as this process has imported it; made anew for each map
-        where it holds the function itself, because what that uses may have changed.
+        Embedded workers always get a reference. Workers of other hosts get one if none of them has
+        the function and some run pickled functions (``--trust-pickle``). A reference to a source
+        file is kept. One that holds the function itself is made for each map, because what the
+        function uses may have changed.
         """
         if function is None:
             return None
@@ -175,7 +187,7 @@ class Session:
         return ref
 
     async def _moved(self) -> None:
-        """A new keeper took over; usually, but not always, at the same address."""
+        """Follow to a new keeper, which usually has the same address."""
         if self._membership is not None:
             self.connection.move(list(self._membership.servers))
 
@@ -186,7 +198,7 @@ class Session:
             return membership.failed if membership is not None else None
 
         def started() -> bool:
-            """They may still import the modules of whoever started the keeper."""
+            """Workers have made an offer, though they may still import some modules."""
             if up is not None:
                 return roster.has_local(up.sealer.offer)
             return any(p.offer for p in roster.agents)
@@ -210,15 +222,18 @@ class Session:
 
 
 def _refusal(connection: Connection, membership: Membership | None) -> str | None:
-    """Why there can be no jobs here."""
+    """Say why there cannot be jobs here; None if there can."""
     if membership is not None:
         return _NO_STORE
     return _NOT_KEPT if connection.server_name == TEMPORARY else None
 
 
 def _spec(settings: Settings, share: bool) -> KeeperSpec:
-    """The keeper of this application. What has no file (a notebook, a REPL) shares nothing:
-    its functions are its own."""
+    """Describe the keeper of this application.
+
+    A program without a file (a notebook, a REPL) does not share its keeper: no other process can
+    import its functions.
+    """
     functions = registered()
     in_main = any(f.module == "__main__" and not f.by_value for f in functions)
     has_file = getattr(sys.modules.get("__main__"), "__file__", None) is not None
@@ -238,7 +253,7 @@ def _spec(settings: Settings, share: bool) -> KeeperSpec:
 
 
 def _importable(modules: Iterable[str]) -> list[str]:
-    """Those that a fresh interpreter with this ``sys.path`` would find."""
+    """Return the modules that a fresh interpreter with this ``sys.path`` would find."""
     found = []
     for name in dict.fromkeys(modules):
         top = name.partition(".")[0]
