@@ -1,27 +1,43 @@
-"""Errors as they travel between processes, and as they print."""
+"""Errors: their families and documentation, their way through pickle, their texts."""
 
 from __future__ import annotations
 
 import copy
 import pickle
+import re
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pytest
 
+import jetmap
 from jetmap import errors
 from jetmap.dispatch.outcomes import item_error
 from jetmap.errors import (
     ITEM_ERRORS,
+    BadInput,
     ConfigurationError,
+    Fault,
     ItemError,
     JetmapError,
+    JobError,
     LimitExceeded,
     Malformed,
     MapTimeout,
+    Retryable,
+    TooLarge,
     TooManyMaps,
     WorkerLost,
 )
 from jetmap.wire.messages import ErrorRecord
+
+FAMILIES: tuple[type[JetmapError], ...] = (Retryable, BadInput, Fault)
+GROUPS = (JetmapError, ItemError, JobError, LimitExceeded)
+PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
+
+CLASSES = [cls for cls in vars(errors).values() if isinstance(cls, type)]
+ERRORS = [cls for cls in CLASSES if cls.__module__ == errors.__name__]
+RAISED = [cls for cls in ERRORS if cls not in GROUPS and cls not in FAMILIES]
 
 DETAIL = {"signal": 9, "exit_code": None, "peak_memory": 1 << 20, "attempts": 2, "host": "h"}
 
@@ -73,7 +89,7 @@ def test_item_errors_are_built_in_ones_too() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        LimitExceeded("too long", setting="max_list", limit=3, value=4),
+        TooLarge("too long", setting="max_list", limit=3, value=4),
         TooManyMaps("enough", setting="max_open_maps", limit=2),
         Malformed("no JSON in line 2, at byte 5", 5, 2),
         ConfigurationError(["one is wrong", "so is another"]),
@@ -87,8 +103,30 @@ def test_other_errors_survive_pickling(error: JetmapError) -> None:
         assert vars(other) == vars(error)
 
 
-def test_every_error_has_one_root() -> None:
-    classes = [cls for cls in vars(errors).values() if isinstance(cls, type)]
-    raised = [cls for cls in classes if cls.__module__ == errors.__name__]
-    assert len(raised) > 15
-    assert all(issubclass(cls, JetmapError) for cls in raised)
+@pytest.mark.parametrize("cls", RAISED)
+def test_a_raised_error_has_one_family(cls: type[JetmapError]) -> None:
+    assert [family for family in FAMILIES if issubclass(cls, family)] == [_family(cls)]
+
+
+@pytest.mark.parametrize("cls", GROUPS)
+def test_a_group_has_no_family(cls: type[JetmapError]) -> None:
+    assert not issubclass(cls, FAMILIES)
+
+
+@pytest.mark.parametrize("cls", ERRORS)
+def test_an_error_is_exported(cls: type[JetmapError]) -> None:
+    assert getattr(jetmap, cls.__name__) is cls
+    assert cls.__name__ in jetmap.__all__
+
+
+def test_the_documentation_lists_each_error_once() -> None:
+    assert sorted(_rows()) == sorted((cls.__name__, _family(cls).__name__) for cls in RAISED)
+
+
+def _family(cls: type[JetmapError]) -> type[JetmapError]:
+    return next(base for base in cls.__mro__ if base in FAMILIES)
+
+
+def _rows() -> list[tuple[str, str]]:
+    """Return class and family of each row of the page's tables."""
+    return re.findall(r"^\| `(\w+)` \| `(\w+)` \|", PAGE.read_text(), re.MULTILINE)
