@@ -1,9 +1,9 @@
 """The `jetmap up` of this directory, joined by a ``Cluster()`` without an address.
 
 A function that it offers from the same file is called by name, on every host of its pool. Any
-other function goes to the agent of the `up` alone, sealed (see ``wire.seals``), as it would go to an
-embedded cluster. Workers that have loaded older code than the files hold are never used; the call
-raises.
+other function goes to the agent of the `up` alone, sealed (see ``wire.seals``), as it would go to
+an embedded cluster. Workers that have loaded older code than the files hold are never used; the
+call raises.
 """
 
 from __future__ import annotations
