@@ -12,13 +12,13 @@ import pytest
 
 import functions
 import typed_functions
+from by_value_script import SCRIPT
 from jetmap import UnknownFunction
 from jetmap.client.call import Call
 from jetmap.dispatch.open_map import MapSpec
 from jetmap.functions.task import find
 from jetmap.wire.messages import FunctionRef
 from processes import run_python
-from scripts import SCRIPT
 from servers import Site, outcomes
 
 pytestmark = pytest.mark.anyio

@@ -15,6 +15,7 @@ from rich.console import Console
 
 import functions
 from announcements import presence
+from by_value_script import SCRIPT
 from jetmap import Cluster, NotImportable
 from jetmap.agent import offer as agent_offer
 from jetmap.cli.status import show, summary
@@ -26,7 +27,6 @@ from jetmap.settings import Settings
 from jetmap.wire import versions
 from jetmap.wire.messages import FunctionRef, Presence
 from processes import HERE, run_python
-from scripts import SCRIPT
 from servers import Site
 
 pytestmark = pytest.mark.anyio
