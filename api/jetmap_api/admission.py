@@ -35,12 +35,12 @@ class Admission:
         self.items = 0
         self.spooled = 0
 
-    def hold(self, cluster: Cluster) -> Hold:
+    def reserve(self, cluster: Cluster) -> Reservation:
         """The books of a new request, which holds nothing yet. ``close`` it."""
-        return Hold(self, cluster.memory)
+        return Reservation(self, cluster.memory)
 
 
-class Hold:
+class Reservation:
     """What one request holds."""
 
     __slots__ = ("_admission", "_arriving", "_memory", "items", "size", "spooled")

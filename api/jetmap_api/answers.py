@@ -10,7 +10,7 @@ import msgspec
 from jetmap.settings import LimitSettings
 from jetmap.wire.messages import ErrorRecord, Format
 
-from .admission import Hold
+from .admission import Reservation
 from .asgi import Header, Send
 from .media import CONTENT_TYPES
 from .outcomes import Outcomes, Translated, translate
@@ -42,13 +42,19 @@ class ListAnswer:
     """
 
     def __init__(
-        self, format: Format, limits: LimitSettings, hold: Hold, *, collect: bool, debug: bool
+        self,
+        format: Format,
+        limits: LimitSettings,
+        reservation: Reservation,
+        *,
+        collect: bool,
+        debug: bool,
     ) -> None:
         self.headers: list[Header] = []  # more of them
         self._format = format
         self._debug = debug
-        self._values = Gathered(format, limits, hold)
-        self._errors = Gathered(format, limits, hold) if collect else None
+        self._values = Gathered(format, limits, reservation)
+        self._errors = Gathered(format, limits, reservation) if collect else None
         self._first: ErrorRecord | None = None
         self._missing = 0  # items before the first that failed
 

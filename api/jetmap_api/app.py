@@ -27,7 +27,7 @@ from .arrival import Whole
 from .asgi import REASON, App, Header, Message, Receive, Scope, Send
 from .dependency import HINT, find_cluster
 from .front import Front
-from .jobs import Endpoint, JobsEndpoints
+from .jobs import JobsEndpoints
 from .login import Login
 from .maps import Maps
 from .methods import allow, methods_of, options_headers
@@ -35,7 +35,7 @@ from .pages import Pages
 from .problems import Problem, end_cancelled, problem_of, status_problem
 from .security import HostCheck, TokenCheck, route_path
 from .sessions import Signer
-from .signed import EventsAddress
+from .signed import SignedAddresses
 
 if TYPE_CHECKING:
     from jetmap.dispatch.roster import FunctionStatus
@@ -104,16 +104,14 @@ class Gateway(FastAPI):
         self._jobs = JobsEndpoints(self._cluster, self.state.admission, settings.gateway.debug)
         self.router.routes += [
             Route("/map/{function}", self._maps, methods=["POST"], name="map"),
-            Route(
-                "/jobs/{name}/events/address",
-                Endpoint(EventsAddress(self._cluster, self._signer), settings.gateway.debug),
-                methods=["POST"],
-            ),
+            SignedAddresses(self._cluster, self._signer).route(),
             *self._jobs.routes(),
             *Login(token, self._signer, settings.gateway.session_ttl).routes(),
             *Pages(self._functions, token is not None).routes(),
+            *functions.router.routes,
+            *health.router.routes,
+            *metrics.router.routes,
         ]
-        self._add_routes()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.adopts and scope["type"] != "lifespan":
@@ -172,19 +170,6 @@ class Gateway(FastAPI):
         if cluster is None:
             raise ClusterClosed(HINT)
         return cluster
-
-    def _add_routes(self) -> None:
-        # Described in openapi_views.
-        for path, endpoint in (
-            ("/functions", functions.list_functions),
-            ("/functions/{name}", functions.get_function),
-            ("/workers", functions.list_workers),
-            ("/healthz", health.healthz),
-            ("/readyz", health.readyz),
-            ("/metrics", metrics.metrics),
-            ("/metrics/pool", metrics.pool_metrics),
-        ):
-            self.add_api_route(path, endpoint, methods=["GET"], include_in_schema=False)
 
 
 def _is_short(scope: Scope) -> bool:

@@ -14,10 +14,10 @@ from jetmap.wire.arrays import length
 from jetmap.wire.split import Elements, JsonArray, MsgpackArray, Splitter
 from jetmap.wire.split.json_array import split_array
 
-from .admission import Hold
+from .admission import Reservation
 from .arrival import Arrival, Framing
 from .asgi import Receive
-from .disconnect import Departure
+from .disconnect import DisconnectWatcher
 from .media import USE_JSON
 from .problems import Problem, over_limit
 
@@ -29,7 +29,11 @@ SLICE = 64 * 1024
 
 
 async def read_body(
-    receive: Receive, departure: Departure, framing: Framing, limits: LimitSettings, hold: Hold
+    receive: Receive,
+    watcher: DisconnectWatcher,
+    framing: Framing,
+    limits: LimitSettings,
+    reservation: Reservation,
 ) -> bytes:
     """The whole body, which is held; twice, if it is larger than PIECE, for it is copied when it
     is put together and when it is split. Raises Problem: 413 or 503, before it is sent where its
@@ -38,52 +42,54 @@ async def read_body(
     if length is not None:
         if length > limits.max_body_bytes:
             raise _body_too_large(length, limits)
-        hold.add(length if length <= PIECE else 2 * length)
+        reservation.add(length if length <= PIECE else 2 * length)
     arrival = Arrival(receive, framing, idle=limits.body_idle_timeout, rate=limits.min_body_rate)
     parts: list[bytes] = []
     while arrival.more:
         part = await arrival.next()
         if part is None:
-            departure.leave()
+            watcher.leave()
             await asyncio.sleep(0)  # where leaving takes effect
             continue
         if arrival.size > limits.max_body_bytes:
             raise _body_too_large(arrival.size, limits)
         if length is None:
-            hold.add(len(part))
+            reservation.add(len(part))
         parts.append(part)
     if length is None and arrival.size > PIECE:
-        hold.add(arrival.size)
+        reservation.add(arrival.size)
     return b"".join(parts)
 
 
-async def json_elements(body: bytes, limits: LimitSettings, hold: Hold) -> Elements:
+async def json_elements(body: bytes, limits: LimitSettings, reservation: Reservation) -> Elements:
     """Split a JSON array that is held already; the elements are held in its place.
 
     Raises Malformed (400), with the position; TooLarge, Problem: 413, 429 or 503.
     """
     if len(body) <= PIECE:
         whole = split_array(body, limits, advice=USE_JSON)
-        _count(len(whole), 0, limits, hold)
+        _count(len(whole), 0, limits, reservation)
         return whole
-    elements = await _split(JsonArray(limits, USE_JSON), body, PIECE, limits, hold)
-    hold.give(len(body))  # The elements are copies.
+    elements = await _split(JsonArray(limits, USE_JSON), body, PIECE, limits, reservation)
+    reservation.give(len(body))  # The elements are copies.
     return elements
 
 
-async def msgpack_elements(body: bytes, limits: LimitSettings, hold: Hold) -> Elements:
+async def msgpack_elements(
+    body: bytes, limits: LimitSettings, reservation: Reservation
+) -> Elements:
     """Split a MessagePack array, as ``json_elements`` does a JSON array."""
     count = length(body)
     if count <= len(body):
         _check_count(count, limits)
-    elements = await _split(MsgpackArray(limits, USE_JSON), body, SLICE, limits, hold)
+    elements = await _split(MsgpackArray(limits, USE_JSON), body, SLICE, limits, reservation)
     if len(body) > PIECE:
-        hold.give(len(body))  # The elements are copies.
+        reservation.give(len(body))  # The elements are copies.
     return elements
 
 
 async def _split(
-    splitter: Splitter, body: bytes, step: int, limits: LimitSettings, hold: Hold
+    splitter: Splitter, body: bytes, step: int, limits: LimitSettings, reservation: Reservation
 ) -> list[bytes | msgspec.Raw]:
     """Split a body in steps of so many bytes, between which others run."""
     elements: list[bytes | msgspec.Raw] = []
@@ -92,16 +98,16 @@ async def _split(
         if at + step >= len(body):
             splitter.close()
         while some := splitter.next_elements():
-            _count(len(some), len(elements), limits, hold)
+            _count(len(some), len(elements), limits, reservation)
             elements += some
         await asyncio.sleep(0)
     return elements
 
 
-def _count(count: int, before: int, limits: LimitSettings, hold: Hold) -> None:
+def _count(count: int, before: int, limits: LimitSettings, reservation: Reservation) -> None:
     """Count elements. Raises Problem: 413, 429 or 503."""
     _check_count(before + count, limits)
-    hold.add_items(count)
+    reservation.add_items(count)
 
 
 def _check_count(count: int, limits: LimitSettings) -> None:

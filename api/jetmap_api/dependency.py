@@ -15,7 +15,7 @@ from jetmap.client.cluster import Cluster
 from jetmap.errors import ClusterClosed
 
 from .asgi import Scope
-from .disconnect import Departure
+from .disconnect import DisconnectWatcher
 
 HINT = (
     "no cluster is started: pass lifespan=jetmap_api.lifespan to your FastAPI(), or start one in "
@@ -66,8 +66,8 @@ def until_disconnect(request: Request) -> Iterator[None]:
     The request's body must have been read, as FastAPI does for declared parameters. Raises
     HTTPException(499), which nobody sees.
     """
-    with Departure() as departure:
-        departure.watch(request.receive)
+    with DisconnectWatcher() as watcher:
+        watcher.watch(request.receive)
         yield
-    if departure.left:
+    if watcher.left:
         raise HTTPException(499, "the client has left")

@@ -1,7 +1,7 @@
-"""Notices that the client leaves, and cancels what is done for it.
+"""Notice that the client leaves, and cancel what is done for it.
 
-ASGI servers say ``http.disconnect`` only to those who ask, and Starlette no longer asks
-for servers of ASGI 2.4 or later: so every map asks for itself.
+ASGI servers report ``http.disconnect`` only when asked, and Starlette does not ask servers of ASGI
+2.4 or later: every map asks for itself.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ from types import TracebackType
 
 from .asgi import Receive
 
-# A one-item map is over before anyone asks; later, the server still remembers the departure.
+# Seconds before the client is watched: a map of one item is over by then. A server that is asked
+# later still reports a client that has left.
 PATIENCE = 0.01
 
 
-class Departure:
-    """A block that ends as soon as the client leaves; ``left`` is then true. ``answering`` is
-    for whoever uses it: whether an answer has begun, so that no other can be given.
+class DisconnectWatcher:
+    """A ``with`` block that ends as soon as the client leaves; ``left`` is then true.
 
-    Use it around everything that is done for one request, in the request's own task, and
-    after it: ``if departure.left: return``. ``leave`` ends the block; ``watch`` begins to
-    ask ``receive`` for it (only once the body has been read: both take the same messages).
+    Put it around everything done for a request, in the request's own task, and behind it
+    ``if watcher.left: return``. ``leave`` ends the block. ``watch`` begins to ask ``receive``; call
+    it once the body has been read, because both take the same messages. ``answering`` is for
+    callers: an answer has begun, so no other can be given.
     """
 
     def __init__(self) -> None:
@@ -29,9 +30,10 @@ class Departure:
         self.answering = False
         self._done = False
         self._timer: asyncio.TimerHandle | None = None
-        self._watcher: asyncio.Task[None] | None = None
+        # Cancelled by __exit__, and not awaited: it is only in ``receive``, which holds nothing.
+        self._asking: asyncio.Task[None] | None = None
 
-    def __enter__(self) -> Departure:
+    def __enter__(self) -> DisconnectWatcher:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
@@ -39,11 +41,12 @@ class Departure:
         return self
 
     def watch(self, receive: Receive) -> None:
+        """End the block when the client leaves from now on."""
         loop = self._task.get_loop()
         self._timer = loop.call_later(PATIENCE, self._begin, receive)
 
     def leave(self) -> None:
-        """Cancels the block, once."""
+        """Cancel the block, once."""
         if not self.left and not self._done:
             self.left = True
             self._task.cancel()
@@ -57,21 +60,21 @@ class Departure:
         self._done = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
         if not self.left:
             return False
-        # Someone else may have cancelled the task too: then it stays cancelled.
+        # If others have cancelled the task as well, it stays cancelled.
         ours = self._task.uncancel() <= self._cancelling
         return ours and kind is not None and issubclass(kind, asyncio.CancelledError)
 
     def _begin(self, receive: Receive) -> None:
-        self._watcher = self._task.get_loop().create_task(self._watch(receive))
+        self._asking = self._task.get_loop().create_task(self._ask(receive))
 
-    async def _watch(self, receive: Receive) -> None:
+    async def _ask(self, receive: Receive) -> None:
         try:
             while (await receive())["type"] != "http.disconnect":
                 pass
         except OSError:
-            pass  # a server that cannot listen any more: the client is as good as gone
+            pass  # The server cannot listen any more, so the client is as good as gone.
         self.leave()

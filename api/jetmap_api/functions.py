@@ -1,30 +1,49 @@
-"""``GET /functions``, ``/functions/{name}`` and ``/workers``: what there is, and where it runs."""
+"""``GET /functions``, ``/functions/{name}`` and ``/workers``."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
+from fastapi import APIRouter, Request, Response
 
 from jetmap.errors import UnknownFunction
 
 from .dependency import cluster_of
+from .models import Agent, Function
+from .openapi_parts import NOT_CONNECTED, refusal
 
 if TYPE_CHECKING:
     from jetmap.dispatch.roster import FunctionStatus
     from jetmap.wire.messages import Presence
 
 
+router = APIRouter()
+
+
+@router.get(
+    "/functions",
+    tags=["functions"],
+    operation_id="list_functions",
+    summary="List the functions, as their newest version describes them",
+    response_model=list[Function],
+    response_description="Every function.",
+    responses=NOT_CONNECTED,
+)
 async def list_functions(request: Request) -> Response:
-    """Every function that is offered, as the newest version describes it."""
     return _json([describe(status) for status in cluster_of(request).functions])
 
 
-async def get_function(request: Request) -> Response:
-    """One function. 404 if nobody offers it."""
-    name = request.path_params["name"]
+@router.get(
+    "/functions/{name}",
+    tags=["functions"],
+    operation_id="get_function",
+    summary="Get one function",
+    response_model=Function,
+    response_description="The function.",
+    responses={404: refusal("No worker offers it now."), **NOT_CONNECTED},
+)
+async def get_function(name: str, request: Request) -> Response:
     statuses = cluster_of(request).functions
     for status in statuses:
         if status.info.name == name:
@@ -33,13 +52,21 @@ async def get_function(request: Request) -> Response:
     raise UnknownFunction(f"no worker offers a function {name!r} now; offered: {known}")
 
 
+@router.get(
+    "/workers",
+    tags=["workers"],
+    operation_id="list_workers",
+    summary="List the agents and their cores",
+    response_model=list[Agent],
+    response_description="Every agent.",
+    responses=NOT_CONNECTED,
+)
 async def list_workers(request: Request) -> Response:
-    """Every agent and its cores."""
     return _json([_agent(presence) for presence in cluster_of(request).workers])
 
 
 def describe(status: FunctionStatus) -> dict[str, Any]:
-    """A function as ``GET /functions`` shows it."""
+    """Make a function's document."""
     info = status.info
     return {
         "name": info.name,

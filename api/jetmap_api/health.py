@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
-import msgspec
-from starlette.requests import Request
-from starlette.responses import Response
+from fastapi import APIRouter, Request, Response
 
 from .dependency import find_cluster
+from .models import Health
+from .openapi_parts import RETRY_AFTER
+
+router = APIRouter(tags=["health"])
 
 
-async def healthz(request: Request) -> Response:
-    """Always 200."""
-    return _answer(200, {"status": "ok"})
+@router.get(
+    "/healthz",
+    operation_id="healthz",
+    summary="Check that the process answers",
+    response_model=Health,
+    response_description="The process answers.",
+)
+async def healthz() -> Response:
+    return _answer(200, Health(status="ok"))
 
 
+@router.get(
+    "/readyz",
+    operation_id="readyz",
+    summary="Check that a map would run",
+    response_model=Health,
+    response_description="The broker answers, and a worker is ready.",
+    responses={
+        503: {
+            "model": Health,
+            "description": "`missing` names what is not there.",
+            "headers": RETRY_AFTER,
+        }
+    },
+)
 async def readyz(request: Request) -> Response:
-    """200 if the broker answers and a worker is ready, else 503 with what is missing."""
     cluster = find_cluster(request.scope)
     if cluster is None:
-        return _answer(503, {"status": "starting", "missing": "cluster"})
+        return _answer(503, Health(status="starting", missing="cluster"))
     if not cluster.connected:
-        return _answer(503, {"status": "unavailable", "missing": "broker"})
+        return _answer(503, Health(status="unavailable", missing="broker"))
     ready = any(presence.ready and not presence.draining for presence in cluster.workers)
     if not ready and not any(status.alive for status in cluster.functions):
-        return _answer(503, {"status": "unavailable", "missing": "workers"})
-    return _answer(200, {"status": "ok"})
+        return _answer(503, Health(status="unavailable", missing="workers"))
+    return _answer(200, Health(status="ok"))
 
 
-def _answer(status: int, document: dict[str, object]) -> Response:
+def _answer(status: int, document: Health) -> Response:
     headers = {"cache-control": "no-store"}
     if status == 503:
         headers["retry-after"] = "1"
-    body = msgspec.json.encode(document)
+    body = document.model_dump_json(exclude_none=True)
     return Response(body, status, headers=headers, media_type="application/json")

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-import msgspec
+from pydantic import BaseModel
+from starlette.responses import Response
 
 from jetmap.jobs.record import State
 from jetmap.wire.messages import Format
 
 from .asgi import Header, Scope, Send, respond
 from .media import Answer
+from .models import LISTED, Job, JobLinks
 from .problems import bad_parameter
 
 if TYPE_CHECKING:
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
 JSON = b"application/json"
 NO_STORE: Header = (b"cache-control", b"no-store")
 MOST_PATIENT = 10.0  # Seconds after which a job that runs should be looked at again.
-STATES: tuple[State, ...] = tuple(s for s in get_args(State) if s not in ("uploading", "deleted"))
-LISTED = tuple(s for s in STATES if s != "expired")  # That one is told to who asks for the job.
 
 
 def job_path(scope: Scope, id: str = "", rest: str = "") -> str:
@@ -33,30 +33,35 @@ def job_path(scope: Scope, id: str = "", rest: str = "") -> str:
     return f"{root.rstrip('/')}/jobs{'/' if id else ''}{id}{rest}"
 
 
-def describe(scope: Scope, record: Record) -> dict[str, Any]:
-    """The status document. Times are UTC (RFC 3339), rate is items a second."""
+def describe(scope: Scope, record: Record) -> Job:
+    """Make the status document. Times are UTC (RFC 3339), rate is items a second."""
     rate, left = record.rate, record.seconds_left
-    return {
-        "id": record.id,
-        "function": record.function,
-        "state": record.public_state,
-        "total": record.total,
-        "done": record.done,
-        "failed": record.failed,
-        "created": timestamp(record.created or None),
-        "started": timestamp(record.started),
-        "finished": timestamp(record.finished),
-        "rate": None if rate is None else round(rate, 3),
-        "seconds_left": None if left is None else round(left, 3),
-        "waiting_for": record.waiting_for,
-        "reason": record.reason,
-        "links": {
-            "self": job_path(scope, record.id),
-            "results": job_path(scope, record.id, "/results"),
-            "events": job_path(scope, record.id, "/events"),
-            "cancel": job_path(scope, record.id, "/cancel"),
-        },
-    }
+    return Job(
+        id=record.id,
+        function=record.function,
+        state=record.public_state,
+        total=record.total,
+        done=record.done,
+        failed=record.failed,
+        created=timestamp(record.created or None),
+        started=timestamp(record.started),
+        finished=timestamp(record.finished),
+        rate=None if rate is None else round(rate, 3),
+        seconds_left=None if left is None else round(left, 3),
+        waiting_for=record.waiting_for,
+        reason=record.reason,
+        links=JobLinks(
+            self=job_path(scope, record.id),
+            results=job_path(scope, record.id, "/results"),
+            events=job_path(scope, record.id, "/events"),
+            cancel=job_path(scope, record.id, "/cancel"),
+        ),
+    )
+
+
+def encoded(document: BaseModel) -> bytes:
+    """Encode a document as JSON."""
+    return document.model_dump_json(by_alias=True).encode()
 
 
 def timestamp(seconds: float | None) -> str | None:
@@ -79,16 +84,25 @@ def retry_after(record: Record) -> list[Header]:
 async def accepted(
     send: Send, scope: Scope, record: Record, headers: Iterable[Header] = ()
 ) -> None:
-    """202 with the job's status and place."""
-    location = (b"location", job_path(scope, record.id).encode())
-    await answer_status(send, scope, record, 202, [location, *headers])
+    """Answer 202 with the job's status and place."""
+    place = (b"location", job_path(scope, record.id).encode())
+    body = encoded(describe(scope, record))
+    await respond(send, 202, JSON, body, [NO_STORE, *retry_after(record), place, *headers])
 
 
-async def answer_status(
-    send: Send, scope: Scope, record: Record, status: int = 200, headers: Iterable[Header] = ()
-) -> None:
-    body = msgspec.json.encode(describe(scope, record))
-    await respond(send, status, JSON, body, [NO_STORE, *retry_after(record), *headers])
+def status_answer(scope: Scope, record: Record, status: int = 200) -> Response:
+    """Make the answer that describes a job."""
+    return answer(describe(scope, record), status, retry_after(record))
+
+
+def answer(
+    document: BaseModel | bytes, status: int = 200, headers: Iterable[Header] = ()
+) -> Response:
+    """Make an answer of a document, or of one that is encoded."""
+    body = document if isinstance(document, bytes) else encoded(document)
+    made = Response(body, status, media_type="application/json")
+    made.raw_headers += [NO_STORE, *headers]
+    return made
 
 
 def states_of(text: str) -> list[State]:

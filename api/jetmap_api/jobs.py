@@ -1,39 +1,45 @@
 """``/jobs``: maps whose input and outcomes are durable.
 
-Plain ASGI applications, as the maps: bodies and answers of any size pass through.
+Submitting is a plain ASGI application, because its body may have any size. The other endpoints are
+FastAPI's, which reads their parameters into models and describes them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
+from fastapi import Depends, Header, Query, Request, Response
+from fastapi.routing import APIRoute
+from pydantic import Field, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
 from starlette.routing import BaseRoute, Route
 
 from jetmap import bounds
 
-from .admission import PASSING_BYTES, Admission
-from .asgi import Receive, Scope, Send, respond
-from .disconnect import Departure
+from . import asgi
+from .admission import PASSING_BYTES, Admission, Reservation
+from .asgi import Receive, Scope, Send
+from .disconnect import DisconnectWatcher
 from .heartbeats import Heartbeats
 from .jobdocuments import (
-    JSON,
-    NO_STORE,
     accepted,
-    answer_status,
+    answer,
     describe,
     job_path,
     link_to,
     next_link,
     retry_after,
     states_of,
+    status_answer,
 )
-from .jobstreams import EventId, check_kept, events, lines, packed, page, write
-from .media import CONTENT_TYPES, answer_type
+from .jobstreams import EVENT_ID, EventId, check_kept, events, lines, packed, page, write
+from .media import CONTENT_TYPES, Answer, answer_type
+from .models import LISTED, Job, JobList, JobPage, NoParameters, Parameters, Text, Within
+from .openapi_parts import NOT_OVER, refusals
 from .problems import Problem, answer_nobody, bad_parameter, end_cancelled, problem_of, refuse
-from .request import number, parameters, read_job_request, whole_number
+from .request import check_query, parameters, read_job_request
 from .security import HEAD, header
 from .uploads import begin, store
 
@@ -41,14 +47,163 @@ if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
     from jetmap.jobs.service import Jobs
 
-LIST_LIMIT = 100
-PAGE_LIMIT = 1000
+WATCHER = "jetmap.watcher"
 
-Serve = Callable[[str, Scope, Receive, Send, Departure], Awaitable[None]]
+
+class JobRoute(APIRoute):
+    """A route of FastAPI that ends when the client leaves."""
+
+    debug = False
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in (self.methods or ()):
+            await super().handle(scope, receive, send)  # 405
+            return
+
+        async def serve(send: Send, watcher: DisconnectWatcher) -> None:
+            check_query(scope["query_string"])
+            scope[WATCHER] = watcher
+            await super(JobRoute, self).handle(scope, receive, send)
+
+        await serve_watched(serve, send, self.debug)
+
+
+async def serve_watched(
+    serve: Callable[[Send, DisconnectWatcher], Awaitable[None]], send: Send, debug: bool
+) -> None:
+    """Serve one request: refusals become problems, and a client that leaves ends it."""
+    watcher = DisconnectWatcher()
+    started = False
+
+    async def sending(message: Any) -> None:
+        nonlocal started
+        started = True
+        await send(message)
+
+    try:
+        with watcher:
+            await serve(sending, watcher)
+    except asyncio.CancelledError:
+        await end_cancelled(send, answering=started or watcher.left)
+    except Exception as exc:
+        if started:  # The answer breaks off, which the client sees.
+            raise
+        if not watcher.left:
+            await refuse(send, problem_of(exc, debug))
+    if watcher.left and not started:
+        await answer_nobody(send)
+
+
+# Parameters
+
+
+async def accepted_answer(request: Request) -> Answer:
+    """Choose the media of the results. Raises Problem: 406."""
+    chosen = answer_type(header(request.scope, b"accept"))
+    if chosen == "sse":
+        raise Problem(406, "not-acceptable", "No such answer", "events are at …/events")
+    if chosen != "json":  # Only JSON comes by page.
+        parameters(request.scope["query_string"], ("start", "wait"))
+    return chosen
+
+
+_STATES = f"^({'|'.join(LISTED)})(,({'|'.join(LISTED)}))*$"
+EventIdText = Annotated[str, WithJsonSchema({"type": "string", "pattern": EVENT_ID})]
+
+
+class ListParameters(Parameters):
+    state: Annotated[Text, Field(json_schema_extra={"pattern": _STATES})] = Field(
+        None, description=f"One or more of {', '.join(LISTED)}, separated by commas."
+    )
+    function: Text = Field(None, description="List only jobs of this function.")
+    limit: Annotated[int, Within(bounds.PAGE_JOBS)] = Field(100, description="Jobs of a page.")
+    after: Text = Field(None, description="Where the page before ended; see its `next`.")
+
+
+class ResultsParameters(Parameters):
+    start: Annotated[int, Within(bounds.START)] = Field(0, description="The first item.")
+    limit: Annotated[int, Within(bounds.PAGE_ITEMS)] = Field(
+        1000, description="Items of a page; only for JSON."
+    )
+    wait: Annotated[float, Within(bounds.POLL)] = Field(
+        0, description="Seconds to wait if there is nothing yet."
+    )
+
+
+class EventsParameters(Parameters):
+    last_event_id: EventIdText | SkipJsonSchema[None] = Field(
+        None, description="For clients that cannot send the header."
+    )
+
+
+# Endpoints
+
+
+class StreamedAnswer(Response):
+    """Pieces that are sent as they come."""
+
+    def __init__(
+        self,
+        media: str,
+        pieces: AsyncGenerator[bytes, None],
+        *,
+        heartbeats: Heartbeats | None = None,
+        reservation: Reservation | None = None,
+    ) -> None:
+        super().__init__()
+        self._media = CONTENT_TYPES[media]
+        self._pieces = pieces
+        self._heartbeats = heartbeats
+        self._reservation = reservation
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await write(send, self._media, self._pieces, heartbeats=self._heartbeats)
+        finally:
+            if self._reservation is not None:
+                self._reservation.close()
+
+
+class EventStream(Response):
+    """Names the media type of events in the document."""
+
+    media_type = "text/event-stream"
+
+
+class Submissions:
+    """``POST /jobs/{function}``, a plain ASGI application. cluster: finds that of a request."""
+
+    def __init__(
+        self, cluster: Callable[[Scope], Cluster], admission: Admission, debug: bool
+    ) -> None:
+        self._cluster = cluster
+        self._admission = admission
+        self._debug = debug
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.serve(scope["path_params"]["function"], scope, receive, send)
+
+    async def serve(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 202 once the whole body is durable."""
+
+        async def submit(send: Send, watcher: DisconnectWatcher) -> None:
+            request = read_job_request(scope)
+            cluster = self._cluster(scope)
+            reservation = self._admission.reserve(cluster)
+            try:
+                reservation.add(PASSING_BYTES)
+                upload = await begin(cluster, name, request)
+                limits = self._admission.limits.fitting(cluster.max_item)
+                record = await store(upload, request, receive, watcher, limits)
+            finally:
+                reservation.close()
+            await accepted(send, scope, record)
+
+        await serve_watched(submit, send, self._debug)
 
 
 class JobsEndpoints:
-    """All of ``/jobs``. cluster: finds the cluster of a request."""
+    """The other endpoints of ``/jobs``."""
 
     def __init__(
         self, cluster: Callable[[Scope], Cluster], admission: Admission, debug: bool
@@ -58,187 +213,186 @@ class JobsEndpoints:
         self._limits = admission.limits
         self._debug = debug
         self._heartbeats = Heartbeats()
-        self.submit = Endpoint(self._submit, debug)
+        self.submit = Submissions(cluster, admission, debug)
 
     def routes(self) -> list[BaseRoute]:
-        """The status before the others, which are asked for less often."""
-        debug = self._debug
-        routes = [
-            Route("/jobs/{name}", Endpoint(self._status, debug), methods=["GET"], name="job"),
-            Route("/jobs/{name}", self.submit, methods=["POST"], name="submit"),
-            Route("/jobs/{name}", Endpoint(self._delete, debug), methods=["DELETE"]),
-            Route("/jobs/{name}/results", Endpoint(self._results, debug), methods=["GET"]),
-            Route("/jobs/{name}/events", Endpoint(self._events, debug), methods=["GET"]),
-            Route("/jobs/{name}/cancel", Endpoint(self._cancel, debug), methods=["POST"]),
-            Route("/jobs", Endpoint(self._list, debug), methods=["GET"], name="jobs"),
+        """Make the routes; the status, which is asked for most often, comes first."""
+        submit = Route("/jobs/{function}", self.submit, methods=["POST"], include_in_schema=False)
+        media = {"application/jsonl": {"type": "object"}, "application/msgpack": {"type": "object"}}
+        return [
+            job_route(
+                "GET",
+                "/jobs/{id}",
+                self._status,
+                "get_job",
+                "Get a job's state and progress",
+                response_model=Job,
+                response_description="The job.",
+                responses={200: {"headers": NOT_OVER}, **refusals(404, 501)},
+            ),
+            submit,
+            job_route(
+                "DELETE",
+                "/jobs/{id}",
+                self._delete,
+                "delete_job",
+                "Cancel and remove a job",
+                status_code=204,
+                response_class=Response,
+                response_description="Nothing of it stays.",
+                responses=refusals(404, 501),
+            ),
+            job_route(
+                "GET",
+                "/jobs/{id}/results",
+                self._results,
+                "job_results",
+                "Get values and errors in input order, by page or all, also while the job runs",
+                response_model=JobPage,
+                response_description="A page; or, as JSON lines or MessagePack, all that is there, "
+                "with `next` if there will be more.",
+                responses={
+                    200: {"content": {name: {"schema": schema} for name, schema in media.items()}},
+                    **refusals(404, 410, 501),
+                },
+            ),
+            job_route(
+                "GET",
+                "/jobs/{id}/events",
+                self._events,
+                "job_events",
+                "Follow the results as server-sent events, from `Last-Event-ID` on",
+                response_class=EventStream,
+                response_description="`start`, `results`, and `done` or `failed`.",
+                responses={
+                    204: {"description": "All was read: do not come again."},
+                    **refusals(404, 410, 501),
+                },
+            ),
+            job_route(
+                "POST",
+                "/jobs/{id}/cancel",
+                self._cancel,
+                "cancel_job",
+                "Cancel a job; one that is over stays as it is",
+                status_code=202,
+                response_model=Job,
+                response_description="The job.",
+                responses=refusals(404, 501),
+            ),
+            job_route(
+                "GET",
+                "/jobs",
+                self._list,
+                "list_jobs",
+                "List the jobs, newest first",
+                response_model=JobList,
+                response_description="A page.",
+                responses=refusals(501),
+            ),
         ]
-        for route in routes:
-            assert route.methods is not None
-            route.methods.discard("HEAD")  # which is a GET by the time it comes here
-        return [*routes]
 
-    # Submitting and ending
-
-    async def _submit(
-        self, name: str, scope: Scope, receive: Receive, send: Send, departure: Departure
-    ) -> None:
-        """202 once the whole body is durable."""
-        request = read_job_request(scope)
-        cluster = self._cluster(scope)
-        hold = self._admission.hold(cluster)
-        try:
-            hold.add(PASSING_BYTES)
-            upload = await begin(cluster, name, request)
-            limits = self._limits.fitting(cluster.max_item)
-            record = await store(upload, request, receive, departure, limits)
-        finally:
-            hold.close()
-        await accepted(send, scope, record)
+    async def _status(
+        self, id: str, request: Request, query: Annotated[NoParameters, Query()]
+    ) -> Response:
+        return status_answer(request.scope, await self._jobs(request).get(id))
 
     async def _cancel(
-        self, id: str, scope: Scope, receive: Receive, send: Send, departure: Departure
-    ) -> None:
-        """Of a job that is over, nothing changes."""
-        parameters(scope["query_string"], ())
-        record = await self._jobs(scope).cancel(id)
-        await answer_status(send, scope, record, 202)
+        self, id: str, request: Request, query: Annotated[NoParameters, Query()]
+    ) -> Response:
+        return status_answer(request.scope, await self._jobs(request).cancel(id), 202)
 
     async def _delete(
-        self, id: str, scope: Scope, receive: Receive, send: Send, departure: Departure
-    ) -> None:
-        """Cancels and removes it."""
-        parameters(scope["query_string"], ())
-        await self._jobs(scope).delete(id)
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-        await send({"type": "http.response.body", "body": b""})
+        self, id: str, request: Request, query: Annotated[NoParameters, Query()]
+    ) -> Response:
+        await self._jobs(request).delete(id)
+        return Response(status_code=204)
 
-    # Looking
-
-    async def _list(
-        self, _: str, scope: Scope, receive: Receive, send: Send, departure: Departure
-    ) -> None:
-        """Newest first, page by page."""
-        given = parameters(scope["query_string"], ("state", "function", "limit", "after"))
-        limit = _number(given, "limit", LIST_LIMIT, bounds.PAGE_JOBS)
-        states = states_of(given.get("state", ""))
-        function, after = given.get("function") or None, given.get("after") or None
+    async def _list(self, request: Request, query: Annotated[ListParameters, Query()]) -> Response:
+        states = states_of(query.state or "")
         try:
-            records, after = await self._jobs(scope).list(
-                states=states, function=function, limit=limit, after=after
+            records, after = await self._jobs(request).list(
+                states=states,
+                function=query.function or None,
+                limit=query.limit,
+                after=query.after or None,
             )
         except ValueError:
             detail = "after is where the page before ended: follow its next"
             raise bad_parameter("after", detail) from None
-        headers = [NO_STORE]
+        headers: list[asgi.Header] = []
         following: str | None = None
         if after is not None:
-            following = link_to(job_path(scope), {**given, "after": after})
+            given = {**request.query_params, "after": after}
+            following = link_to(job_path(request.scope), given)
             headers.append(next_link(following))
-        document = {"jobs": [describe(scope, record) for record in records], "next": following}
-        await respond(send, 200, JSON, msgspec.json.encode(document), headers)
-
-    async def _status(
-        self, id: str, scope: Scope, receive: Receive, send: Send, departure: Departure
-    ) -> None:
-        parameters(scope["query_string"], ())
-        await answer_status(send, scope, await self._jobs(scope).get(id))
+        jobs = [describe(request.scope, record) for record in records]
+        return answer(JobList(jobs=jobs, next=following), headers=headers)
 
     async def _results(
-        self, id: str, scope: Scope, receive: Receive, send: Send, departure: Departure
-    ) -> None:
-        """A page, or the whole. start, limit: items; wait: seconds until something is there."""
-        answer = answer_type(header(scope, b"accept"))
-        if answer == "sse":
-            raise Problem(406, "not-acceptable", "No such answer", "events are at …/events")
-        known = ("start", "limit", "wait") if answer == "json" else ("start", "wait")
-        given = parameters(scope["query_string"], known)
-        start = _number(given, "start", 0, bounds.START)
-        limit = _number(given, "limit", PAGE_LIMIT, bounds.PAGE_ITEMS)
-        wait = number("wait", given["wait"], bounds.POLL) if "wait" in given else 0.0
-        if HEAD in scope:
-            wait = 0.0  # The headers are the same, whatever comes later.
-        jobs = self._jobs(scope)
+        self,
+        id: str,
+        request: Request,
+        media: Annotated[Answer, Depends(accepted_answer)],
+        query: Annotated[ResultsParameters, Query()],
+    ) -> Response:
+        # To HEAD, the headers are the same whatever comes later.
+        start, wait = query.start, 0.0 if HEAD in request.scope else query.wait
+        jobs = self._jobs(request)
         record = await jobs.get(id)
         check_kept(record)
-        departure.watch(receive)
-        if answer == "jsonl":
-            pieces = lines(jobs, record, start, wait, self._debug)
-            await write(send, CONTENT_TYPES[answer], pieces)
-        elif answer == "msgpack":
-            hold = self._admission.hold(self._cluster(scope))
-            try:
-                pieces = packed(jobs, record, start, wait, self._limits, hold, self._debug)
-                await write(send, CONTENT_TYPES[answer], pieces)
-            finally:
-                hold.close()
-        else:
-            found = await page(jobs, record, start, limit, wait, self._debug)
-            headers = [NO_STORE]
-            if found.next is not None:
-                query = {**given, "start": str(found.next)}
-                headers.append(next_link(link_to(job_path(scope, id, "/results"), query)))
-                if found.next == start:
-                    headers += retry_after(record)
-            await respond(send, 200, JSON, found.body, headers)
+        _watch(request)
+        if media == "jsonl":
+            return StreamedAnswer(media, lines(jobs, record, start, wait, self._debug))
+        if media == "msgpack":
+            reservation = self._admission.reserve(self._cluster(request.scope))
+            pieces = packed(jobs, record, start, wait, self._limits, reservation, self._debug)
+            return StreamedAnswer(media, pieces, reservation=reservation)
+        found = await page(jobs, record, start, query.limit, wait, self._debug)
+        headers: list[asgi.Header] = []
+        if found.next is not None:
+            given = {**request.query_params, "start": str(found.next)}
+            headers.append(next_link(link_to(job_path(request.scope, id, "/results"), given)))
+            if found.next == start:
+                headers += retry_after(record)
+        return answer(found.body, headers=headers)
 
     async def _events(
-        self, id: str, scope: Scope, receive: Receive, send: Send, departure: Departure
-    ) -> None:
-        """The header Last-Event-ID, which a browser sends when it comes again, goes before the
-        parameter; 204, behind the last event, tells it to stay away."""
-        given = parameters(scope["query_string"], ("last_event_id",))
-        text = header(scope, b"last-event-id")
-        last = EventId.read(
-            given.get("last_event_id", "") if text is None else text.decode("latin-1")
-        )
-        jobs = self._jobs(scope)
-        if last.end:
-            await send({"type": "http.response.start", "status": 204, "headers": [NO_STORE]})
-            await send({"type": "http.response.body", "body": b""})
-            return
+        self,
+        id: str,
+        request: Request,
+        query: Annotated[EventsParameters, Query()],
+        last_event_id: Annotated[
+            EventIdText | SkipJsonSchema[None], Header(alias="Last-Event-ID")
+        ] = None,
+    ) -> Response:
+        # A browser that comes again sends the header; the address keeps its old parameter.
+        text = query.last_event_id if last_event_id is None else last_event_id
+        last = EventId.read(text or "")
+        jobs = self._jobs(request)
+        if last.end:  # 204 tells a browser to stay away.
+            return Response(status_code=204, headers={"cache-control": "no-store"})
         record = await jobs.get(id)
         check_kept(record)
-        departure.watch(receive)
+        _watch(request)
         pieces = events(jobs, record, last, self._debug)
-        await write(send, CONTENT_TYPES["sse"], pieces, heartbeats=self._heartbeats)
+        return StreamedAnswer("sse", pieces, heartbeats=self._heartbeats)
 
-    def _jobs(self, scope: Scope) -> Jobs:
-        """Raises JobsUnavailable."""
-        return self._cluster(scope).jobs
-
-
-class Endpoint:
-    """One of them as an ASGI application: refusals are problems, and who leaves ends it."""
-
-    def __init__(self, endpoint: Serve, debug: bool) -> None:
-        self._endpoint = endpoint
-        self._debug = debug
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.serve(scope["path_params"].get("name", ""), scope, receive, send)
-
-    async def serve(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
-        departure = Departure()
-        started = False
-
-        async def sending(message: Any) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            with departure:
-                await self._endpoint(name, scope, receive, sending, departure)
-        except asyncio.CancelledError:
-            await end_cancelled(send, answering=started or departure.left)
-        except Exception as exc:
-            if started:  # The answer is cut off, which the client sees.
-                raise
-            if not departure.left:
-                await refuse(send, problem_of(exc, self._debug))
-        if departure.left and not started:
-            await answer_nobody(send)
+    def _jobs(self, request: Request) -> Jobs:
+        """Find the jobs of a request. Raises JobsUnavailable."""
+        return self._cluster(request.scope).jobs
 
 
-def _number(given: dict[str, str], name: str, default: int, bound: bounds.Whole) -> int:
-    return whole_number(name, given[name], bound) if name in given else default
+def job_route(
+    method: str, path: str, endpoint: Callable[..., Any], id: str, summary: str, **more: Any
+) -> JobRoute:
+    """Make a route whose description is complete."""
+    return JobRoute(
+        path, endpoint, methods=[method], operation_id=id, summary=summary, tags=["jobs"], **more
+    )
+
+
+def _watch(request: Request) -> None:
+    """End the request when its client leaves from now on."""
+    watcher: DisconnectWatcher = request.scope[WATCHER]
+    watcher.watch(request.receive)

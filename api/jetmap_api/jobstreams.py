@@ -18,7 +18,7 @@ from jetmap.settings import LimitSettings
 from jetmap.wire import arrays
 from jetmap.wire.messages import Format
 
-from .admission import Hold
+from .admission import Reservation
 from .asgi import Header, Send
 from .heartbeats import Beat, Heartbeats
 from .outcomes import Outcomes, Translated, translate
@@ -209,7 +209,7 @@ async def packed(
     start: int,
     wait: float,
     limits: LimitSettings,
-    hold: Hold,
+    reservation: Reservation,
     debug: bool,
 ) -> AsyncGenerator[bytes, None]:
     """``{"start", "values": […], "errors": […], "missing": [[a, b], …], "next"}`` in MessagePack.
@@ -221,7 +221,7 @@ async def packed(
     """
     total = record.total or 0
     missing: list[tuple[int, int]] = []
-    errors = Gathered("msgpack", limits, hold)
+    errors = Gathered("msgpack", limits, reservation)
     follower = Follower(jobs, record, wait)
     at, following = start, None
     try:

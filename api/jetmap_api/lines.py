@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from jetmap.settings import LimitSettings
 from jetmap.wire.split import JsonLines
 
-from .admission import Hold
+from .admission import Reservation
 from .arrival import Arrival, Framing
 from .asgi import Receive
-from .disconnect import Departure
+from .disconnect import DisconnectWatcher
 from .spool import SpooledPipe
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ class LinesBody:
         receive: Receive,
         framing: Framing,
         feed: ItemFeed,
-        departure: Departure,
+        watcher: DisconnectWatcher,
         limits: LimitSettings,
-        hold: Hold,
+        reservation: Reservation,
     ) -> None:
         self.complete = False
         self.arrived = asyncio.Event()  # The same, to wait for.
@@ -51,10 +51,10 @@ class LinesBody:
             by_line=True,
         )
         self._feed = feed
-        self._departure = departure
+        self._watcher = watcher
         self._limits = limits
-        self._hold = hold
-        self._pipe = SpooledPipe(limits, hold, waits=True)
+        self._reservation = reservation
+        self._pipe = SpooledPipe(limits, reservation, waits=True)
         self._dropping = False
         self._reader = asyncio.create_task(self._read())
         self._feeder = asyncio.create_task(self._parse())
@@ -84,7 +84,7 @@ class LinesBody:
             if self.complete:
                 while (await self._receive())["type"] != "http.disconnect":
                     pass
-            self._departure.leave()
+            self._watcher.leave()
         except Exception as exc:
             self.arrived.set()  # no more of it comes
             self._feed.fail(exc)
@@ -96,7 +96,7 @@ class LinesBody:
         self._pipe.put(data)
         limits = self._limits
         if self._pipe.size > limits.max_buffer_bytes:
-            left = min(limits.max_spool_bytes - self._pipe.size, self._hold.spool_left)
+            left = min(limits.max_spool_bytes - self._pipe.size, self._reservation.spool_left)
             full = left < READ_AHEAD
             try:
                 async with asyncio.timeout(None if full else len(data) / READ_AHEAD):

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from jetmap.dispatch.sources import ItemFeed, RawItems, Source
 
-from .admission import PASSING_BYTES, Admission, Hold
+from .admission import PASSING_BYTES, Admission, Reservation
 from .answers import ListAnswer, Map
 from .asgi import Receive, Scope, Send
 from .bodies import json_elements, msgpack_elements, read_body
-from .disconnect import Departure
+from .disconnect import DisconnectWatcher
 from .keywords import check_kwargs
 from .lines import LinesBody
 from .prefer import Preferred
@@ -43,41 +43,43 @@ class Maps:
         await self.serve(scope["path_params"]["function"], scope, receive, send)
 
     async def serve(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
-        departure = Departure()
+        watcher = DisconnectWatcher()
         answer: ListAnswer | None = None
-        hold: Hold | None = None
+        reservation: Reservation | None = None
         try:
-            with departure:
+            with watcher:
                 request = read_request(scope)
                 cluster = self._cluster(scope)
-                hold = self._admission.hold(cluster)
+                reservation = self._admission.reserve(cluster)
                 preferred: Preferred | None = None
                 if request.prefer is not None:
-                    preferred = await Preferred.begin(cluster, name, request, scope, hold)
+                    preferred = await Preferred.begin(cluster, name, request, scope, reservation)
                 if preferred is not None:
                     answer = await preferred.serve(
-                        scope, receive, send, departure, self._limits, self._debug
+                        scope, receive, send, watcher, self._limits, self._debug
                     )
                 else:
-                    hold.enter(cluster.open_maps)
+                    reservation.enter(cluster.open_maps)
                     serve = self._lines if request.body == "jsonl" else self._array
-                    answer = await serve(cluster, name, request, hold, receive, send, departure)
-            if answer is not None and not departure.left:
-                departure.answering = True
+                    answer = await serve(
+                        cluster, name, request, reservation, receive, send, watcher
+                    )
+            if answer is not None and not watcher.left:
+                watcher.answering = True
                 await answer.send(send)
         except asyncio.CancelledError:
-            await end_cancelled(send, answering=departure.answering or departure.left)
+            await end_cancelled(send, answering=watcher.answering or watcher.left)
         except Exception as exc:
-            if departure.answering:
+            if watcher.answering:
                 raise
-            if not departure.left:
+            if not watcher.left:
                 await refuse(send, problem_of(exc, self._debug))
         finally:
             if answer is not None:
                 answer.close()
-            if hold is not None:
-                hold.close()
-        if departure.left and not departure.answering:
+            if reservation is not None:
+                reservation.close()
+        if watcher.left and not watcher.answering:
             await answer_nobody(send)
 
     async def _array(
@@ -85,49 +87,54 @@ class Maps:
         cluster: Cluster,
         name: str,
         request: MapRequest,
-        hold: Hold,
+        reservation: Reservation,
         receive: Receive,
         send: Send,
-        departure: Departure,
+        watcher: DisconnectWatcher,
     ) -> ListAnswer | None:
         """A body that is read and checked whole before anything runs."""
         limits = self._limits.fitting(cluster.max_item)
-        body = await read_body(receive, departure, request.framing, limits, hold)
+        body = await read_body(receive, watcher, request.framing, limits, reservation)
         format = request.format
         split = json_elements if format == "json" else msgpack_elements
-        source = RawItems(await split(body, limits, hold), format)
+        source = RawItems(await split(body, limits, reservation), format)
         del body
-        departure.watch(receive)
-        run = await self._open(cluster, name, source, request, hold)
-        return await self._answer(run, request, hold, None, send, departure)
+        watcher.watch(receive)
+        run = await self._open(cluster, name, source, request, reservation)
+        return await self._answer(run, request, reservation, None, send, watcher)
 
     async def _lines(
         self,
         cluster: Cluster,
         name: str,
         request: MapRequest,
-        hold: Hold,
+        reservation: Reservation,
         receive: Receive,
         send: Send,
-        departure: Departure,
+        watcher: DisconnectWatcher,
     ) -> ListAnswer | None:
         """A body that is run while it arrives."""
-        hold.add(PASSING_BYTES)
+        reservation.add(PASSING_BYTES)
         feed = ItemFeed("json")
-        run = await self._open(cluster, name, feed, request, hold)
+        run = await self._open(cluster, name, feed, request, reservation)
         limits = self._limits.fitting(cluster.max_item)
-        body = LinesBody(receive, request.framing, feed, departure, limits, hold)
+        body = LinesBody(receive, request.framing, feed, watcher, limits, reservation)
         try:
-            return await self._answer(run, request, hold, body, send, departure)
+            return await self._answer(run, request, reservation, body, send, watcher)
         finally:
             body.close()
 
     async def _open(
-        self, cluster: Cluster, name: str, source: Source, request: MapRequest, hold: Hold
+        self,
+        cluster: Cluster,
+        name: str,
+        source: Source,
+        request: MapRequest,
+        reservation: Reservation,
     ) -> Map:
         keywords = request.options.kwargs
         checked = check_kwargs(cluster, name, keywords)
-        hold.leave()
+        reservation.leave()
         run = await cluster.open(
             name,
             source,
@@ -148,10 +155,10 @@ class Maps:
         self,
         run: Map,
         request: MapRequest,
-        hold: Hold,
+        reservation: Reservation,
         body: LinesBody | None,
         send: Send,
-        departure: Departure,
+        watcher: DisconnectWatcher,
     ) -> ListAnswer | None:
         """Streams the answer, or returns the list that is still to be sent."""
         source = request.format
@@ -162,16 +169,18 @@ class Maps:
             stream = Stream(
                 send,
                 style,
-                departure,
+                watcher,
                 limits,
-                hold,
+                reservation,
                 fail=fail,
                 after_body=request.after_body,
                 debug=debug,
             )
             await stream.serve(run, source, body)
             return None
-        answer = ListAnswer(request.answer, self._limits, hold, collect=not fail, debug=self._debug)
+        answer = ListAnswer(
+            request.answer, self._limits, reservation, collect=not fail, debug=self._debug
+        )
         try:
             await answer.gather(run, source)
         except BaseException:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -18,8 +19,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse
 
 from jetmap.dispatch.stats import REASONS
 from jetmap.wire.counts import Names
@@ -27,14 +27,25 @@ from jetmap.wire.counts import Names
 from .access import Requests
 from .admission import Admission
 from .dependency import cluster_of
+from .openapi_parts import NOT_CONNECTED
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
     from jetmap.dispatch.stats import Histogram
 
 
+router = APIRouter(tags=["health"])
+
+
+@router.get(
+    "/metrics",
+    operation_id="metrics",
+    summary="Get the metrics of this gateway",
+    response_class=PlainTextResponse,
+    response_description="OpenMetrics if accepted.",
+    responses=NOT_CONNECTED,
+)
 async def metrics(request: Request) -> Response:
-    """This gateway's counters and gauges, as Prometheus or OpenMetrics text."""
     cluster = cluster_of(request)
     state = request.app.state
     return _exposed(
@@ -45,8 +56,16 @@ async def metrics(request: Request) -> Response:
     )
 
 
+@router.get(
+    "/metrics/pool",
+    operation_id="pool_metrics",
+    summary="Get the metrics of the pool",
+    response_class=PlainTextResponse,
+    response_description="OpenMetrics if accepted. Every gateway has the same: scrape one, or take "
+    "the maximum.",
+    responses=NOT_CONNECTED,
+)
 async def pool_metrics(request: Request) -> Response:
-    """The pool's gauges and counters, the same at each gateway: scrape one, or take the maximum."""
     cluster = cluster_of(request)
     return _exposed(request, PoolCollector(lambda: cluster))
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from jetmap.errors import JetmapError, JobsUnavailable, MapTimeout, StoreFull
 from jetmap.settings import LimitSettings
 
-from .admission import PASSING_BYTES, Hold
+from .admission import PASSING_BYTES, Reservation
 from .answers import ListAnswer
 from .asgi import Receive, Scope, Send
-from .disconnect import Departure
+from .disconnect import DisconnectWatcher
 from .jobdocuments import accepted, as_format
 from .jobstreams import Follower, incomplete
 from .outcomes import Outcomes
@@ -46,7 +46,7 @@ class Preferred:
         job: JobRequest,
         request: MapRequest,
         prefer: Preference,
-        hold: Hold,
+        reservation: Reservation,
     ) -> None:
         self._cluster = cluster
         self._jobs = cluster.jobs
@@ -54,45 +54,50 @@ class Preferred:
         self._job = job
         self._request = request
         self._prefer = prefer
-        self._hold = hold
+        self._reservation = reservation
 
     @classmethod
     async def begin(
-        cls, cluster: Cluster, name: str, request: MapRequest, scope: Scope, hold: Hold
+        cls,
+        cluster: Cluster,
+        name: str,
+        request: MapRequest,
+        scope: Scope,
+        reservation: Reservation,
     ) -> Preferred | None:
         """Raises Problem, UnknownFunction, KeyBusy."""
         prefer = request.prefer
         if prefer is None or (prefer.wait and request.answer in ("jsonl", "sse")):
             return None
         job = job_of_map(request, scope)
-        hold.add(PASSING_BYTES)
+        reservation.add(PASSING_BYTES)
         try:
             upload = await begin(cluster, name, job)
         except (JobsUnavailable, StoreFull) as exc:
             logger.debug("a preference is ignored: %s", exc)
-            hold.give(PASSING_BYTES)
+            reservation.give(PASSING_BYTES)
             return None
-        return cls(cluster, upload, job, request, prefer, hold)
+        return cls(cluster, upload, job, request, prefer, reservation)
 
     async def serve(
         self,
         scope: Scope,
         receive: Receive,
         send: Send,
-        departure: Departure,
+        watcher: DisconnectWatcher,
         limits: LimitSettings,
         debug: bool,
     ) -> ListAnswer | None:
         """Returns the answer, or has sent 202."""
         loop = asyncio.get_running_loop()
         most = limits.fitting(self._cluster.max_item)
-        record = await store(self._upload, self._job, receive, departure, most)
-        self._hold.give(PASSING_BYTES)
+        record = await store(self._upload, self._job, receive, watcher, most)
+        self._reservation.give(PASSING_BYTES)
         begun = loop.time()
         kept = self._job.key is not None
         try:
             if self._prefer.wait:
-                departure.watch(receive)
+                watcher.watch(receive)
                 answer = await self._gather(record, begun + self._prefer.wait, limits, debug)
                 if answer is not None:
                     answer.headers.append((b"preference-applied", self._prefer.applied()))
@@ -113,7 +118,9 @@ class Preferred:
         """The answer that the map would give; None: not in time."""
         request = self._request
         format = as_format(request.answer)
-        answer = ListAnswer(format, limits, self._hold, collect=not request.fail, debug=debug)
+        answer = ListAnswer(
+            format, limits, self._reservation, collect=not request.fail, debug=debug
+        )
         try:
             async with asyncio.timeout_at(until) as patience:
                 await answer.gather(JobRun(self._jobs, record), record.format)

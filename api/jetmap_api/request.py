@@ -260,17 +260,28 @@ def parameters(query: bytes, known: tuple[str, ...]) -> dict[str, str]:
     found = dict(_pairs(query)) if query else {}
     for name in found:
         if name not in known:
-            allowed = " or ".join(filter(None, (", ".join(known[:-1]), *known[-1:])))
-            advice = f"use {allowed}" if known else "there are none here"
-            raise bad_parameter(name, f"there is no parameter {name!r}: {advice}")
+            raise unknown_parameter(name, known)
     return found
+
+
+def check_query(query: bytes) -> None:
+    """Check that a query is UTF-8 and names nothing twice. Raises Problem: 400."""
+    for _ in _pairs(query):
+        pass
+
+
+def unknown_parameter(name: str, known: tuple[str, ...]) -> Problem:
+    """Make the refusal of a parameter that the endpoint does not have. known: those it has."""
+    allowed = " or ".join(filter(None, (", ".join(known[:-1]), *known[-1:])))
+    advice = f"use {allowed}" if known else "there are none here"
+    return bad_parameter(name, f"there is no parameter {name!r}: {advice}")
 
 
 def number(name: str, value: str, bound: bounds.Bound) -> float:
     """A parameter's value. Raises Problem: 400."""
     found = bound.parse(value)
     if found is None:
-        raise _out_of_bounds(name, bound)
+        raise out_of_bounds(name, bound)
     return found
 
 
@@ -278,11 +289,12 @@ def whole_number(name: str, value: str, bound: bounds.Whole) -> int:
     """A parameter's value. Raises Problem: 400."""
     found = bound.parse(value)
     if found is None:
-        raise _out_of_bounds(name, bound)
+        raise out_of_bounds(name, bound)
     return found
 
 
-def _out_of_bounds(name: str, bound: bounds.Bound) -> Problem:
+def out_of_bounds(name: str, bound: bounds.Bound) -> Problem:
+    """Make the refusal of a number."""
     detail = f"{name} must be {bound}"
     return bad_parameter(name, detail, minimum=bound.least, maximum=bound.most)
 

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-import msgspec
+from fastapi import Query, Request, Response
+from pydantic import Field
 
 from jetmap import bounds
 
-from .asgi import Receive, Scope, Send, respond
-from .disconnect import Departure
-from .jobdocuments import JSON, NO_STORE, job_path, timestamp
+from .asgi import Scope
+from .jobdocuments import answer, job_path, timestamp
+from .jobs import JobRoute, job_route
 from .jobstreams import check_kept
-from .request import parameters, whole_number
+from .models import EventsAddress, Parameters, Within
+from .openapi_parts import refusals
 from .sessions import Signer
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
 
-DEFAULT_TTL = 600  # Seconds in which a connection may be opened.
+
+class AddressParameters(Parameters):
+    ttl: Annotated[int, Within(bounds.SIGNED)] = Field(
+        600, description="Seconds in which it may be opened."
+    )
 
 
-class EventsAddress:
-    """``POST /jobs/{id}/events/address``. signer: None if the gateway asks for no token; then the
-    plain address will do."""
+class SignedAddresses:
+    """``POST /jobs/{id}/events/address``.
+
+    signer: None if the gateway asks for no token; the plain address is then enough.
+    """
 
     def __init__(
         self,
@@ -37,17 +45,26 @@ class EventsAddress:
         self._signer = signer
         self._now = now
 
-    async def __call__(
-        self, id: str, scope: Scope, receive: Receive, send: Send, departure: Departure
-    ) -> None:
-        given = parameters(scope["query_string"], ("ttl",))
-        ttl = whole_number("ttl", given["ttl"], bounds.SIGNED) if "ttl" in given else DEFAULT_TTL
-        record = await self._cluster(scope).jobs.get(id)
+    def route(self) -> JobRoute:
+        return job_route(
+            "POST",
+            "/jobs/{id}/events/address",
+            self._sign,
+            "sign_job_events",
+            "Make a short-lived address of the job's events, which needs no token",
+            response_model=EventsAddress,
+            response_description="The address.",
+            responses=refusals(404, 410, 501),
+        )
+
+    async def _sign(
+        self, id: str, request: Request, query: Annotated[AddressParameters, Query()]
+    ) -> Response:
+        record = await self._cluster(request.scope).jobs.get(id)
         check_kept(record)
-        url, expires = job_path(scope, record.id, "/events"), None
+        url, expires = job_path(request.scope, record.id, "/events"), None
         if self._signer is not None:
-            until = int(self._now()) + ttl
+            until = int(self._now()) + query.ttl
             url += f"?signature={self._signer.events(record.id, until)}"
             expires = timestamp(until)
-        document = msgspec.json.encode({"url": url, "expires": expires})
-        await respond(send, 200, JSON, document, [NO_STORE])
+        return answer(EventsAddress(url=url, expires=expires))

@@ -13,7 +13,7 @@ from jetmap.wire.arrays import body as array_body
 from jetmap.wire.arrays import concatenate, header
 from jetmap.wire.messages import Format
 
-from .admission import Hold
+from .admission import Reservation
 from .outcomes import Outcomes
 from .problems import Problem, over_limit
 
@@ -49,10 +49,12 @@ class SpooledPipe:
     waits: whoever puts sees to the limit of all files together, by putting no more.
     """
 
-    def __init__(self, limits: LimitSettings, hold: Hold, *, waits: bool = False) -> None:
+    def __init__(
+        self, limits: LimitSettings, reservation: Reservation, *, waits: bool = False
+    ) -> None:
         self._limits = limits
-        self._hold = hold
-        self._spool = hold.force_spool if waits else hold.spool
+        self._reservation = reservation
+        self._spool = reservation.force_spool if waits else reservation.spool
         self._memory: deque[bytes] = deque()
         self._in_memory = 0
         self._segments: deque[_Segment] = deque()  # always later than what is in memory
@@ -82,11 +84,11 @@ class SpooledPipe:
         if self._segments:
             self._segments[-1].write(data)
             self._in_files += len(data)
-            self._hold.force_spool(len(data))
+            self._reservation.force_spool(len(data))
         else:
             self._memory.append(data)
             self._in_memory += len(data)
-            self._hold.force(len(data))
+            self._reservation.force(len(data))
         self._closed = True
         self._filled.set()
 
@@ -113,17 +115,19 @@ class SpooledPipe:
             segment.file.close()
         self._segments.clear()
         self._memory.clear()
-        self._hold.give(self._in_memory)
-        self._hold.force_spool(-self._in_files)
+        self._reservation.give(self._in_memory)
+        self._reservation.force_spool(-self._in_files)
         self._in_memory = self._in_files = 0
         self._emptied.set()
 
     def _fits(self, size: int) -> bool:
         """Takes memory for it, if it is to be there."""
         if not self._memory:  # One goes there in any case.
-            self._hold.force(size)
+            self._reservation.force(size)
             return True
-        return self._in_memory + size <= self._limits.max_buffer_bytes and self._hold.take(size)
+        return self._in_memory + size <= self._limits.max_buffer_bytes and self._reservation.take(
+            size
+        )
 
     def _spill(self, data: bytes) -> None:
         if self._in_files + len(data) > self._limits.max_spool_bytes:
@@ -147,14 +151,14 @@ class SpooledPipe:
                 size += len(some[-1])
             data = b"".join(some)
         self._in_memory -= len(data)
-        self._hold.give(len(data))
+        self._reservation.give(len(data))
         return data
 
     def _from_file(self) -> bytes:
         segment = self._segments[0]
         data = segment.next()
         self._in_files -= len(data)
-        self._hold.force_spool(-len(data))
+        self._reservation.force_spool(-len(data))
         if segment.read == segment.written:
             segment.file.close()
             self._segments.popleft()
@@ -163,13 +167,13 @@ class SpooledPipe:
 
 class Gathered:
     """The values of a whole map, in whatever order they come, as one list in input order. What
-    it takes is given back with the request's hold."""
+    it takes is given back with the request's reservation."""
 
-    def __init__(self, format: Format, limits: LimitSettings, hold: Hold) -> None:
+    def __init__(self, format: Format, limits: LimitSettings, reservation: Reservation) -> None:
         self.count = 0
         self._format = format
         self._limits = limits
-        self._hold = hold
+        self._reservation = reservation
         self._parts: list[tuple[int, int, bytes | None, int, int]] = []
         self._in_memory = 0
         self._file: IO[bytes] | None = None
@@ -188,13 +192,13 @@ class Gathered:
         values = outcomes.values
         size = len(values)
         self.count += count
-        if self._in_memory + size <= self._limits.max_buffer_bytes and self._hold.take(size):
+        if self._in_memory + size <= self._limits.max_buffer_bytes and self._reservation.take(size):
             self._in_memory += size
             self._parts.append((outcomes.start, count, values, 0, size))
             return
         if self._written + size > self._limits.max_spool_bytes:
             raise spool_full(self._limits)
-        self._hold.spool(size)
+        self._reservation.spool(size)
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(prefix="jetmap-")  # noqa: SIM115

@@ -13,10 +13,10 @@ from jetmap.settings import LimitSettings
 from jetmap.wire.arrays import split
 from jetmap.wire.messages import Format
 
-from .admission import Hold
+from .admission import Reservation
 from .answers import Map, first_of
 from .asgi import Header, Send
-from .disconnect import Departure
+from .disconnect import DisconnectWatcher
 from .media import CONTENT_TYPES, Answer
 from .outcomes import Outcomes, translate
 from .problems import STOPPING, Problem, error_record, item_problem, problem_of
@@ -107,9 +107,9 @@ class Stream:
         self,
         send: Send,
         style: Lines | Events,
-        departure: Departure,
+        watcher: DisconnectWatcher,
         limits: LimitSettings,
-        hold: Hold,
+        reservation: Reservation,
         *,
         fail: bool,
         after_body: bool,
@@ -117,11 +117,11 @@ class Stream:
     ) -> None:
         self._send = send
         self._style = style
-        self._departure = departure
+        self._watcher = watcher
         self._fail = fail
         self._after_body = after_body
         self._debug = debug
-        self._outbox = SpooledPipe(limits, hold)
+        self._outbox = SpooledPipe(limits, reservation)
         self._started = False
         self._done = 0
         self._failed = 0
@@ -174,7 +174,7 @@ class Stream:
 
     def _put(self, data: bytes) -> None:
         if data:
-            self._started = self._departure.answering = True
+            self._started = self._watcher.answering = True
             self._outbox.put(data)
 
     async def _write(self, arrived: asyncio.Event | None) -> None:
@@ -199,10 +199,10 @@ class Stream:
                     data = b": still running\n\n"
             await self._send({"type": "http.response.body", "body": b""})
         except OSError:  # how servers of ASGI 2.4 say that the client has left
-            self._departure.leave()
+            self._watcher.leave()
         except Exception:
             logger.exception("an answer cannot be written")
-            self._departure.leave()
+            self._watcher.leave()
 
 
 def results_event(

@@ -13,7 +13,7 @@ from jetmap.wire.split import splitter
 
 from .arrival import Arrival
 from .asgi import Receive
-from .disconnect import Departure
+from .disconnect import DisconnectWatcher
 from .keywords import check_kwargs
 from .media import USE_JSON
 from .request import JobRequest
@@ -54,7 +54,7 @@ async def store(
     upload: Upload,
     request: JobRequest,
     receive: Receive,
-    departure: Departure,
+    watcher: DisconnectWatcher,
     limits: LimitSettings,
 ) -> Record:
     """Stores the whole body; returns the job once all is durable.
@@ -64,7 +64,7 @@ async def store(
     Idempotency-Key, it is there.
     """
     try:
-        await _read(upload, request, receive, departure, limits)
+        await _read(upload, request, receive, watcher, limits)
         return await upload.commit()
     except BaseException:
         await abort(upload)
@@ -84,7 +84,7 @@ async def _read(
     upload: Upload,
     request: JobRequest,
     receive: Receive,
-    departure: Departure,
+    watcher: DisconnectWatcher,
     limits: LimitSettings,
 ) -> None:
     split = splitter(request.body, limits, USE_JSON)
@@ -99,7 +99,7 @@ async def _read(
     while arrival.more:
         data = await arrival.next()
         if data is None:
-            departure.leave()
+            watcher.leave()
             await asyncio.sleep(0)  # where leaving takes effect
             continue
         split.feed(data)

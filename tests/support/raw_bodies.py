@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jetmap.dispatch.memory import Memory
 from jetmap.settings import LimitSettings
 from jetmap.wire.split import Splitter
-from jetmap_api.admission import Admission, Hold
+from jetmap_api.admission import Admission, Reservation
 
 LIMITS = LimitSettings(
     max_body_bytes=1 << 30,
@@ -25,9 +25,9 @@ LIMITS = LimitSettings(
 )
 
 
-def held(limits: LimitSettings = LIMITS) -> Hold:
+def held(limits: LimitSettings = LIMITS) -> Reservation:
     """The books of a request of its own."""
-    return Hold(Admission(limits), Memory(limits.memory_budget()))
+    return Reservation(Admission(limits), Memory(limits.memory_budget()))
 
 
 values = st.recursive(

@@ -69,7 +69,7 @@ def test_a_record_of_a_version_that_knows_of_no_waiting() -> None:
 
 def test_every_view_shows_it() -> None:
     record = as_waiting(NEW, "workers", "no worker has 'f'", 1000.0)
-    document = describe({"root_path": ""}, record)
+    document = describe({"root_path": ""}, record).model_dump()
     status = JobStatus.of(record)
     for name, value in {
         "state": "waiting",

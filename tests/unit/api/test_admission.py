@@ -11,7 +11,7 @@ from exchange import Exchange
 from fake_cluster import FakeCluster, gateway
 from jetmap.dispatch.memory import ELEMENT_BYTES, Memory
 from jetmap.dispatch.outcomes import Batch
-from jetmap_api.admission import PASSING_BYTES, Admission, Hold
+from jetmap_api.admission import PASSING_BYTES, Admission, Reservation
 from jetmap_api.problems import Problem
 from jetmap_api.spool import Gathered, SpooledPipe
 from raw_bodies import LIMITS
@@ -37,8 +37,8 @@ class Books:
         self.admission = Admission(LIMITS.model_copy(update=limits))
         self.memory = Memory(1 << 60)
 
-    def hold(self) -> Hold:
-        return Hold(self.admission, self.memory)
+    def hold(self) -> Reservation:
+        return Reservation(self.admission, self.memory)
 
     @property
     def taken(self) -> tuple[int, int, int, int]:

@@ -1,0 +1,196 @@
+"""Documents and query parameters of cold endpoints, which FastAPI validates and describes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema, WithJsonSchema
+
+from jetmap import bounds
+from jetmap.jobs.record import State
+
+from .request import out_of_bounds, unknown_parameter
+
+STATES: tuple[State, ...] = tuple(s for s in get_args(State) if s not in ("uploading", "deleted"))
+LISTED = tuple(s for s in STATES if s != "expired")  # An expired job is only found by its id.
+
+Count = Annotated[int, Field(ge=0)]
+# RFC 3339, in UTC with milliseconds.
+Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+Text = str | SkipJsonSchema[None]
+
+
+# Documents
+
+
+class ItemError(BaseModel):
+    """The error of one item."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"index": 3, "kind": "raised", "type": "ValueError", "message": "too small"}
+            ]
+        }
+    )
+
+    index: Count = Field(description="its position in the input")
+    kind: Literal["raised", "invalid", "timeout", "lost", "unencodable"]
+    type: str = Field(description="the class of the exception")
+    message: str
+    traceback: Text = Field(None, description="only with --debug")
+
+
+class Problem(BaseModel):
+    """A refusal (RFC 9457)."""
+
+    type: str = Field(examples=["urn:jetmap:item-raised"])
+    title: str
+    status: int
+    detail: Text = None
+    error: ItemError | SkipJsonSchema[None] = None
+    position: int | SkipJsonSchema[None] = Field(
+        None, description="where the body is malformed, in bytes"
+    )
+    setting: Text = Field(None, description="the limit's setting")
+    limit: int | SkipJsonSchema[None] = None
+
+
+class JobLinks(BaseModel):
+    """Paths of this host."""
+
+    self_: str = Field(alias="self")
+    results: str
+    events: str
+    cancel: str
+
+
+class Job(BaseModel):
+    """A job's state and progress."""
+
+    id: str
+    function: str
+    state: State = Field(
+        description="`waiting`: it cannot go on until it has what `waiting_for` names. "
+        "`succeeded`: no item failed. `failed`: some did, or, if there is a `reason`, the job did.",
+        json_schema_extra={"enum": list(STATES)},
+    )
+    total: Count | None
+    done: Count = Field(description="items that have an outcome")
+    failed: Count = Field(description="those of them that failed")
+    created: Instant | None
+    started: Instant | None
+    finished: Instant | None
+    rate: float | None = Field(description="items a second, not counting the time it waited")
+    seconds_left: float | None = Field(
+        description="an estimate; null while unknown or waiting, 0 when it is over"
+    )
+    waiting_for: str | None = Field(
+        description="the kind of thing that a waiting job lacks, such as `workers`"
+    )
+    reason: str | None = Field(description="why it waits, or failed as a whole")
+    links: JobLinks
+
+
+class JobList(BaseModel):
+    """A page of jobs."""
+
+    jobs: list[Job]
+    next: str | None = Field(description="the path of the next page")
+
+
+class JobPage(BaseModel):
+    """The outcomes of consecutive items."""
+
+    start: Count
+    values: list[Any] = Field(description="null where an item failed")
+    errors: list[ItemError]
+    next: Count | None = Field(description="the next page's start")
+
+
+class EventsAddress(BaseModel):
+    """An address that needs no token."""
+
+    url: str = Field(description="a path of this host")
+    expires: Instant | None = Field(description="null if the gateway asks for no token")
+
+
+class Function(BaseModel):
+    """A function, as its newest version describes it."""
+
+    name: str
+    doc: str
+    item: dict[str, Any] = Field(title="FunctionItem", description="a JSON schema")
+    value: dict[str, Any] = Field(title="FunctionValue", description="a JSON schema")
+    kwargs: dict[str, Any] = Field(title="FunctionKwargs", description="a JSON schema")
+    timeout: float | None = None
+    attempts: Count | None = None
+    module: str = ""
+    alive: bool = Field(description="whether a worker offers it now")
+    cores: Count
+    agents: list[str]
+
+
+class Agent(BaseModel):
+    """An agent and the state of its cores."""
+
+    agent: str
+    host: str
+    pool: str
+    cores: Count
+    ready: Count = 0
+    busy: Count = 0
+    draining: bool = False
+    functions: list[str]
+
+
+class Health(BaseModel):
+    """Whether the gateway answers, and what is missing if a map would not run."""
+
+    status: str
+    missing: Text = None
+
+
+# Parameters
+
+
+@dataclass(frozen=True)
+class Within:
+    """Annotates a number in a query with its bound."""
+
+    bound: bounds.Bound
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return self.bound.schema()
+
+
+class Parameters(BaseModel):
+    """The query of an endpoint. Anything unknown or out of bounds is refused as a Problem."""
+
+    # Lets FastAPI pass unknown parameters on.
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, given: dict[str, Any]) -> dict[str, Any]:
+        known = cls.model_fields
+        for name in given:
+            if name not in known:
+                raise unknown_parameter(name, tuple(known))
+        return {name: _parsed(name, text, known[name].metadata) for name, text in given.items()}
+
+
+def _parsed(name: str, text: Any, metadata: list[Any]) -> Any:
+    for annotation in metadata:
+        if isinstance(annotation, Within):
+            found = annotation.bound.parse(text)
+            if found is None:
+                raise out_of_bounds(name, annotation.bound)
+            return found
+    return text
+
+
+class NoParameters(Parameters):
+    """The query of an endpoint that has no parameters."""
