@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jetmap.dispatch.memory import ELEMENT_BYTES, Memory
+from jetmap.dispatch.open_map import Memory
+from jetmap.dispatch.sources import ELEMENT_BYTES
 from jetmap.settings import LimitSettings
 
 from .problems import RETRY_AFTER, Problem, over_limit

@@ -16,7 +16,7 @@ import httpx
 import msgspec
 
 from jetmap.client.cluster import Cluster
-from jetmap.dispatch.memory import Memory
+from jetmap.dispatch.open_map import Memory
 from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.roster import FunctionStatus
 from jetmap.dispatch.sources import Source

@@ -182,7 +182,7 @@ def is_ready(cluster: Cluster, agent: AgentProcess) -> bool:
 
 def account(cluster: Cluster) -> Ledger:
     """The ledger of the only map that is open."""
-    (run,) = cluster._session.dispatcher._maps.values()
+    (run,) = cluster._session.dispatcher._maps
     return run.ledger
 
 

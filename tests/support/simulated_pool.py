@@ -17,9 +17,8 @@ import msgspec
 from jetmap.agent.agent import Agent
 from jetmap.agent.options import AgentOptions
 from jetmap.agent.worker_process import Death
-from jetmap.dispatch.dispatcher import Dispatcher
+from jetmap.dispatch.dispatcher import Dispatcher, DispatchOptions
 from jetmap.dispatch.open_map import MapSpec
-from jetmap.dispatch.options import DispatchOptions
 from jetmap.dispatch.sources import RawItems
 from jetmap.nats.memory import MemoryBroker, MemoryConnection
 from jetmap.settings import Settings

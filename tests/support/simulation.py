@@ -15,8 +15,7 @@ from itertools import count
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.flight import Flight
 from jetmap.dispatch.ledger import Ledger
-from jetmap.dispatch.memory import Memory
-from jetmap.dispatch.open_map import MapSpec, OpenMap
+from jetmap.dispatch.open_map import MapSpec, Memory, OpenMap
 from jetmap.dispatch.scheduler import Scheduler
 from jetmap.dispatch.sources import RawItems
 from jetmap.wire import arrays
@@ -117,7 +116,8 @@ class Simulation:
             )
             self.chunks += 1
             if cut.is_small:
-                self.scheduler.parcels([(map, flight)], self.cores)
+                self.scheduler.sharing.add(map, flight)
+                self.scheduler.sharing.take(self.cores)
             self._at(self.now + self.hop, lambda c=(map, flight, budget): self._arrive(*c))
         for map in self.scheduler.emptied:
             if map.is_complete:

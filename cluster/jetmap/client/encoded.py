@@ -10,8 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from jetmap import bounds
-from jetmap.dispatch.memory import Memory
-from jetmap.dispatch.open_map import MapSpec
+from jetmap.dispatch.open_map import MapSpec, Memory
 from jetmap.dispatch.sources import Source
 from jetmap.dispatch.stats import Stats
 from jetmap.errors import ClusterClosed, JetmapError, JobsUnavailable, UnknownFunction

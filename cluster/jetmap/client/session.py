@@ -9,8 +9,7 @@ import warnings
 from collections.abc import Iterable
 from importlib.machinery import PathFinder
 
-from jetmap.dispatch.dispatcher import Dispatcher
-from jetmap.dispatch.options import DispatchOptions
+from jetmap.dispatch.dispatcher import Dispatcher, DispatchOptions
 from jetmap.embedded.membership import KeeperSpec, Membership, join
 from jetmap.errors import WorkerStartFailed
 from jetmap.functions.function import Function

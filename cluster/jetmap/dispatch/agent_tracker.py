@@ -51,6 +51,11 @@ def mismatch(function: str, pool: str, strangers: Iterable[Presence]) -> str:
     )
 
 
+def start_failed(failure: str) -> WorkerStartFailed:
+    """Make the error for workers that cannot start."""
+    return WorkerStartFailed(f"no worker can start:\n{failure}")
+
+
 def _release(packages: Mapping[str, str]) -> str:
     version = packages.get("jetmap")
     return f"jetmap {version}" if version else "an older jetmap"
@@ -71,11 +76,10 @@ class AgentTracker:
         on_change: Callable[[], Awaitable[None]],
         sealer: Sealer | None = None,
     ) -> None:
-        self.roster = Roster()
+        self.roster = Roster(sealer)
         self._connection = connection
         self._pool = pool
         self._on_change = on_change
-        self._sealer = sealer
         self._announced = asyncio.Event()
 
     async def subscribe(self) -> Subscription:
@@ -102,26 +106,11 @@ class AgentTracker:
                 return ready()
         return True
 
-    def offer(self, function: str, ref: FunctionRef | None) -> str | None:
-        """Return the newest live offer that can run a function. ref: for workers that do not have
-        it.
-        """
-        if ref is not None and self._sealer is not None:
-            offer = self._sealer.offer
-            return offer if self.roster.has_local(offer, ref.pickles) else None
-        newest = self.roster.offers(function).newest
-        if newest is None and ref is not None:
-            return self.roster.trusting(ref.pickles)
-        return newest
-
     def misfit(self, ref: FunctionRef | None) -> NotImportable | None:
         """Return an error if the only workers for a pickled function run another Python."""
         if ref is None or not ref.pickles:
             return None
-        if self._sealer is not None:
-            agents = self.roster.local_agents(self._sealer.offer)
-        else:
-            agents = self.roster.trusting_agents
+        agents = self.roster.readers(ref)
         if not agents:
             return None
         there = "; ".join(f"{p.host} has {described(p.python, p.packages)}" for p in agents)
@@ -136,7 +125,7 @@ class AgentTracker:
     def failure(self, function: str) -> WorkerStartFailed | None:
         """Return an error if the workers that have a function cannot start any more."""
         failure = self.roster.failure_of(function)
-        return WorkerStartFailed(f"no worker can start:\n{failure}") if failure else None
+        return start_failed(failure) if failure else None
 
     def no_workers(self, function: str) -> NoWorkers:
         """Make the error for a function that no live worker has."""
@@ -157,10 +146,10 @@ class AgentTracker:
         """Wait up to ``patience`` seconds for an offer; raise the error that its absence means."""
         if (failed := self.broken(ref)) is not None:
             raise failed
-        if self.offer(function, ref) is not None:
+        if self.roster.offer(function, ref) is not None:
             return
         await self.ping()
-        if await self.wait_for(lambda: self.offer(function, ref) is not None, patience):
+        if await self.wait_for(lambda: self.roster.offer(function, ref) is not None, patience):
             return
         if (failed := self.failure(function)) is not None:
             raise failed

@@ -26,10 +26,9 @@ from jetmap.wire import arrays
 from jetmap.wire.messages import Crash, ErrorRecord, Format, Lane, Report
 from jetmap.wire.timing import ACK_WAIT, HELD
 
-from .flight import Flight, Piece, Quarantine, Settlement
+from .flight import Flight, Piece, Quarantine, Returned, Settlement
 from .intervals import IntervalSet
 from .outcomes import Batch
-from .returned import Returned
 
 VANISHED_LIMIT = 2  # Agents that vanish with a chunk until it is cut into items.
 

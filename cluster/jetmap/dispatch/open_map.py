@@ -9,19 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
-from jetmap.wire.messages import Format, FunctionRef, Report
+from jetmap.wire.messages import Format, FunctionInfo, FunctionRef, Report
 
 from .costs import Cost, Pace
 from .flight import Flight
 from .ledger import Ledger
-from .memory import Memory
-from .outcomes import Batch
-from .reorder import Reorder
+from .outcomes import Batch, Reorder
 from .sources import Source
 
 
@@ -55,6 +54,47 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
         """Bytes that each chunk carries beside its items and about 200 of names and numbers."""
         value = self.ref.value if self.ref is not None else None
         return len(self.kwargs) + len(value or b"")
+
+    def completed(self, info: FunctionInfo | None) -> MapSpec:
+        """Fill in what the function's announcement says and the caller left open."""
+        if info is None or self.ref is not None:
+            return self
+        if info.timeout is self.item_timeout and info.attempts is self.attempts:
+            return self
+        return msgspec.structs.replace(
+            self,
+            item_timeout=info.timeout if self.item_timeout is None else self.item_timeout,
+            attempts=info.attempts if self.attempts is None else self.attempts,
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Memory:
+    """An account of bytes.
+
+    Beyond ``limit``, gateways refuse bodies, and spool. If unread results are a quarter of it or
+    more
+    (slow uploads must hold up no map), a map gets its next chunk only when all chunks before it are
+    done and read. Results on their way then come on top.
+
+    Attributes:
+        used: Bytes held, including those of a gateway.
+        unread: Bytes of results, among them, that nobody has read yet.
+    """
+
+    limit: int
+    used: int = 0
+    unread: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether maps are held up."""
+        return self.used >= self.limit and 4 * self.unread >= self.limit
+
+    def read(self, size: int) -> None:
+        """Take off ``size`` bytes of results that were read; a negative size adds results."""
+        self.used -= size
+        self.unread -= size
 
 
 class OpenMap:
@@ -105,10 +145,8 @@ class OpenMap:
         self.stalled = False  # Only unread results keep the next chunk back.
         self.ended = False
         self.timer: asyncio.TimerHandle | None = None
-        self.hopeless_since: float | None = None
         # Set for a job's map: reads which items have their outcomes in the store.
         self.stored: Callable[[], Awaitable[list[tuple[int, int]]]] | None = None
-        self.is_asking = False
         self._reorder = Reorder() if spec.ordered else None
         self._on_leave = on_leave
         self._on_room = on_room

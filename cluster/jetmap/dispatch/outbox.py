@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
+from jetmap.background import Background
 from jetmap.errors import JetmapError, TooLarge
-from jetmap.nats.broker import Broker, Message
+from jetmap.nats import jetstream
+from jetmap.nats.broker import Broker
+from jetmap.settings import Settings
 from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import PROTOCOL, Chunk, Confirmation, Withdraw, encode
+from jetmap.wire.seals import Sealer
 
 from .ack_sampler import AckSampler
 from .costs import Cutting
 from .flight import Flight
+from .maps import Key
 from .open_map import OpenMap
-from .options import DispatchOptions
+from .sharing import Sent
 
 logger = logging.getLogger(__name__)
 
@@ -29,45 +33,59 @@ FENCE_SECONDS = 2.0  # Seconds the broker has to answer a fence.
 # does not exist.
 FENCE = {"Nats-Expected-Stream": "none"}
 
-Spawn = Callable[..., Any]
-Key = tuple[str, int]  # A chunk: its map's id and its number.
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The broker has stored these chunks."""
+
+    chunks: list[Key]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The broker refused these chunks, or may have refused them.
+
+    Attributes:
+        stream_is_gone: Whether nothing answers for the work stream.
+    """
+
+    chunks: list[Key]
+    stream_is_gone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unsendable:
+    """These chunks never fit into one of the broker's messages."""
+
+    chunks: list[Sent]
+    message: str
 
 
 class Outbox:
-    """Send a dispatcher's chunks and confirmations.
-
-    Args:
-        on_refused: Called with chunks that the broker refused, or may have refused.
-        on_stored: Called with chunks that the broker has stored.
-        on_unsendable: Called with chunks that are too large for the broker, and the reason.
-    """
+    """Send a dispatcher's chunks and confirmations; return what became of them as events."""
 
     def __init__(
         self,
         connection: Broker,
-        options: DispatchOptions,
+        settings: Settings,
         cutting: Cutting,
         inbox: str,
-        *,
-        on_refused: Callable[[list[Key]], None],
-        on_stored: Callable[[list[Key]], None],
-        on_unsendable: Callable[[list[Key], str], None],
-        spawn: Spawn,
+        background: Background,
+        sealer: Sealer | None,
     ) -> None:
         self._connection = connection
-        self._options = options
+        self._pool = settings.broker.pool
+        self._stream = settings.stream
+        self._sealer = sealer
         self._cutting = cutting
         self._inbox = inbox
-        self._on_refused = on_refused
-        self._on_stored = on_stored
-        self._on_unsendable = on_unsendable
-        self._spawn = spawn
+        self._background = background
         self._sampler: AckSampler[list[Key]] = AckSampler()
         self._tokens: dict[str, list[int]] = {}
         self._confirming: asyncio.TimerHandle | None = None
         self._renewing = False
 
-    async def publish(self, parcel: list[tuple[OpenMap, Flight]]) -> None:
+    async def publish(self, parcel: list[Sent]) -> Unsendable | None:
         """Send chunks in one message. If it asks for an ack, ``on_ack`` follows.
 
         A message that is lost without an ack is found by silence; the next try asks for one.
@@ -76,8 +94,7 @@ class Outbox:
         if not first.subject:
             # A message that several maps share must not be purged with one of them.
             shared = map.id if len(parcel) == 1 else subjects.new_id()
-            pool = self._options.pool
-            subject = subjects.work(pool, first.offer, first.lane, shared, first.number)
+            subject = subjects.work(self._pool, first.offer, first.lane, shared, first.number)
             for _, flight in parcel:
                 flight.subject = subject
         keys = [(map.id, flight.number) for map, flight in parcel]
@@ -89,19 +106,20 @@ class Outbox:
             await self._connection.publish(first.subject, encode(chunks), reply)
         except TooLarge as error:
             # Cut for a larger message: the broker has been replaced by one that takes less.
-            self._on_unsendable(keys, str(error))
+            return Unsendable(parcel, str(error))
         except JetmapError as error:
             # Not connected, and the buffer is full: recovery sends it again.
             logger.debug("%s not sent: %s", first.subject, error)
+        return None
 
-    async def publish_again(self, chunks: list[tuple[OpenMap, Flight]]) -> None:
+    async def publish_again(self, chunks: list[Sent]) -> list[Unsendable]:
         """Send chunks again that are still out; those that shared a message share one again."""
-        parcels: dict[str, list[tuple[OpenMap, Flight]]] = {}
+        parcels: dict[str, list[Sent]] = {}
         for map, flight in chunks:
             if flight.number in map.ledger.flights:
                 parcels.setdefault(flight.subject, []).append((map, flight))
-        for parcel in parcels.values():
-            await self.publish(parcel)
+        events = [await self.publish(parcel) for parcel in parcels.values()]
+        return [event for event in events if event is not None]
 
     def _chunk(self, map: OpenMap, flight: Flight) -> Chunk:
         piece = flight.piece
@@ -123,29 +141,25 @@ class Outbox:
             each=budget.each,
             protocol=PROTOCOL,
         )
-        if map.spec.ref is not None and self._options.sealer is not None:
-            self._options.sealer.seal(chunk)
+        if map.spec.ref is not None and self._sealer is not None:
+            self._sealer.seal(chunk)
         return chunk
 
-    async def on_ack(self, message: Message) -> None:
+    def on_ack(self, subject: str, answer: bytes) -> Accepted | Refused:
         """Take in the broker's ack, or its refusal."""
-        number = int(message.subject.rpartition(".")[2])
-        # A message that is refused because the stream has it already is where it belongs.
-        if message.data and (b'"error"' not in message.data or b"per subject" in message.data):
-            self._on_stored(self._sampler.on_stored(number) or [])
-            return
+        number = int(subject.rpartition(".")[2])
+        if jetstream.has_stored(answer):
+            return Accepted(self._sampler.on_stored(number) or [])
         doubtful = self._sampler.on_refused(number, time.monotonic())
-        self._on_refused([key for keys in doubtful for key in keys])
-        if not message.data and not self._renewing:
-            self._renewing = True
-            self._spawn(self.renew_stream())
+        return Refused([key for keys in doubtful for key in keys], not answer)
 
     async def renew_stream(self) -> None:
         """Create the work stream if it is gone."""
+        if self._renewing:
+            return
+        self._renewing = True
         try:
-            await pool_streams.ensure_stream(
-                self._connection, self._options.pool, self._options.settings.stream
-            )
+            await pool_streams.ensure_stream(self._connection, self._pool, self._stream)
         except JetmapError as error:
             logger.debug("the work stream cannot be created yet: %s", error)
         finally:
@@ -158,7 +172,7 @@ class Outbox:
         before
         the chunks that were published last.
         """
-        pool = self._options.pool
+        pool = self._pool
         fence = subjects.work(pool, "fence", "main", map.id, 0)
         try:
             await self.recall(map.id)
@@ -170,7 +184,7 @@ class Outbox:
 
     async def recall(self, map_id: str) -> None:
         """Stop the workers of a map, and empty its queue; another dispatcher may have run it."""
-        pool = self._options.pool
+        pool = self._pool
         try:
             await self._connection.publish(subjects.control(pool), encode(Withdraw(map_id)))
             await pool_streams.purge(self._connection, pool, subjects.map_work(pool, map_id))
@@ -181,7 +195,7 @@ class Outbox:
     async def take_back(self, flight: Flight) -> None:
         """Remove a message that no agent has taken, with all the chunks that share it."""
         try:
-            await pool_streams.purge(self._connection, self._options.pool, flight.subject)
+            await pool_streams.purge(self._connection, self._pool, flight.subject)
         except JetmapError as error:
             logger.debug("%s could not be purged: %s", flight.subject, error)
 
@@ -210,4 +224,4 @@ class Outbox:
 
     def _confirm_soon(self) -> None:
         self._confirming = None
-        self._spawn(self.confirm_now(), "confirm")
+        self._background.spawn(self.confirm_now(), "confirm")

@@ -37,6 +37,30 @@ class Batch:
         return size
 
 
+class Reorder:
+    """Hold back early batches.
+
+    Attributes:
+        size: Bytes of the batches held back.
+    """
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._early: dict[int, Batch] = {}
+        self.size = 0
+
+    def add(self, batch: Batch) -> list[Batch]:
+        """Add a batch; return the batches that are now in order."""
+        self._early[batch.start] = batch
+        self.size += batch.size
+        ready = []
+        while (following := self._early.pop(self._next, None)) is not None:
+            self._next += following.count
+            self.size -= following.size
+            ready.append(following)
+        return ready
+
+
 class Outcome(Generic[X, Y]):
     """One item's value or error.
 

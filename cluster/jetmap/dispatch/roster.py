@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from jetmap.wire.counts import PoolCounts
 from jetmap.wire.messages import FunctionInfo, FunctionRef, Presence, understands
+from jetmap.wire.seals import Sealer
 from jetmap.wire.timing import GONE_AFTER
 from jetmap.wire.versions import pickles_of
 
@@ -28,9 +29,15 @@ class FunctionStatus:
 
 
 class Roster:
-    """The agents of a pool. Times are seconds of one monotonic clock, passed in by the caller."""
+    """The agents of a pool. Times are seconds of one monotonic clock, passed in by the caller.
 
-    def __init__(self) -> None:
+    Args:
+        sealer: Seals the chunks that bring their function, and names the offer that takes them,
+            which changes with each start of that `jetmap up`; None: chunks are not sealed.
+    """
+
+    def __init__(self, sealer: Sealer | None = None) -> None:
+        self.sealer = sealer
         self._agents: dict[str, Presence] = {}
         self._heard: dict[str, float] = {}
         self._offers: dict[str, FunctionOffers] = {}
@@ -115,6 +122,25 @@ class Roster:
         if known is None:
             known = self._offers[function] = FunctionOffers(self._agents.values(), function)
         return known
+
+    def offer(self, function: str, ref: FunctionRef | None) -> str | None:
+        """Return the newest live offer that can run a function.
+
+        ref: where workers that do not have it find it.
+        """
+        if ref is not None and self.sealer is not None:
+            offer = self.sealer.offer
+            return offer if self.has_local(offer, ref.pickles) else None
+        newest = self.offers(function).newest
+        if newest is None and ref is not None:
+            return self.trusting(ref.pickles)
+        return newest
+
+    def readers(self, ref: FunctionRef) -> list[Presence]:
+        """Return the agents that would run a function that a chunk brings, could they read it."""
+        if self.sealer is not None:
+            return self.local_agents(self.sealer.offer)
+        return self.trusting_agents
 
     def trusting(self, pickles: str = "") -> str | None:
         """Return the newest live offer whose workers run functions that a chunk names or brings.

@@ -9,8 +9,9 @@ from jetmap.wire.messages import ErrorRecord, Lane
 
 from .costs import Cost, Cutting
 from .fairness import DeficitRoundRobin
-from .flight import Flight, Parcel, Piece
+from .flight import Flight, Piece
 from .open_map import OpenMap
+from .sharing import PARCEL_BYTES, SMALL_SECONDS, Sharing, chunk_size
 from .window import Window
 
 # Chunk durations that one item may take on the lane for short maps.
@@ -19,12 +20,6 @@ EXPRESS_ITEMS = 10
 # Items a core in a list that is too short to be cut by a guess, unless the function's items have
 # cost alike. If some are dear, the order in which they begin decides when the map ends.
 FEW_ITEMS = 16
-
-# Seconds of compute below which a chunk costs less than the message that carries it. While as many
-# of those messages are out as there are cores, further small chunks wait, and then share one.
-SMALL_SECONDS = 0.001
-PARCEL_SECONDS = 0.005  # Seconds of compute that the chunks of one message take together, at most.
-PARCEL_BYTES = 262_144  # Bytes of a message that small chunks share, at most.
 
 
 @dataclass
@@ -40,11 +35,9 @@ class Cut:
     @property
     def is_small(self) -> bool:
         """Whether the chunk may share a message with others."""
-        short = 0 < self.seconds <= SMALL_SECONDS
-        return self.lane == "express" and short and 2 * _size(self.map, self.piece) <= PARCEL_BYTES
-
-
-Sent = tuple[OpenMap, Flight]
+        if self.lane != "express" or not 0 < self.seconds <= SMALL_SECONDS:
+            return False
+        return 2 * chunk_size(self.map, self.piece) <= PARCEL_BYTES
 
 
 class Scheduler:
@@ -53,13 +46,12 @@ class Scheduler:
     def __init__(self, cutting: Cutting) -> None:
         self.cutting = cutting
         self.window = Window()
+        self.sharing = Sharing()
         self._maps: DeficitRoundRobin[OpenMap] = DeficitRoundRobin(cutting.seconds)
         self._small: dict[OpenMap, None] = {}  # In order of arrival, as the newcomers.
         self._newcomers: dict[OpenMap, None] = {}
         self._costs: dict[str, Cost] = {}
         self._weights: dict[float, int] = {}
-        self._parcels = 0
-        self.parcels_landed = 0
         self.emptied: list[OpenMap] = []  # Maps whose source turned out to have no items left.
 
     def cost(self, function: str) -> Cost:
@@ -107,7 +99,7 @@ class Scheduler:
 
     def _next_small(self, cores: int) -> Cut | None:
         """Return the next map that is one small chunk, unless each core has a message of those."""
-        while self._small and self._parcels < cores:
+        while self._small and self.sharing.has_idle_core(cores):
             map = next(iter(self._small))
             del self._small[map]
             cut = self._cut(map, "express", cores)
@@ -141,28 +133,6 @@ class Scheduler:
         if map.ledger.has_returned and map not in self._newcomers and map not in self._maps:
             self._newcomers[map] = None
 
-    def parcels(self, chunks: list[Sent], cores: int) -> list[list[Sent]]:
-        """Gather small chunks into messages, which count as sent.
-
-        One message for each core that has none, so that no core idles beside another's.
-        """
-        free = max(1, cores - self._parcels)
-        in_time = int(PARCEL_SECONDS / max(flight.seconds for _, flight in chunks))
-        room = min(PARCEL_BYTES, *(map.room for map, _ in chunks))
-        in_size = room // max(_size(map, flight.piece) for map, flight in chunks)
-        each = max(1, min(in_time, in_size, -(-len(chunks) // free)))
-        parcels = [chunks[i : i + each] for i in range(0, len(chunks), each)]
-        for parcel in parcels:
-            shared = Parcel(len(parcel))
-            for _, flight in parcel:
-                flight.parcel = shared
-        self._parcels += len(parcels)
-        return parcels
-
-    def release(self) -> None:
-        """Stop waiting for the messages that are out: they take too long."""
-        self._parcels = 0
-
     def _is_small(self, map: OpenMap) -> bool:
         remaining = map.source.remaining
         return remaining is not None and 0 < remaining * map.cost.seconds <= SMALL_SECONDS
@@ -171,10 +141,7 @@ class Scheduler:
         if flight.lane == "main":
             self.window.on_ended()
         elif flight.parcel is not None:
-            flight.parcel.left -= 1
-            if not flight.parcel.left:
-                self.parcels_landed += 1
-                self._parcels = max(0, self._parcels - 1)
+            self.sharing.on_landed(flight.parcel)
 
     def _can_send(self, map: OpenMap, cores: int) -> bool:
         if not map.take_turn():
@@ -229,11 +196,6 @@ class Scheduler:
             self.window.on_sent()
         self._maps.charge(map, seconds)
         return Cut(map, piece, lane, seconds)
-
-
-def _size(map: OpenMap, piece: Piece) -> int:
-    """Bytes of a chunk, roughly; 200 are names and numbers."""
-    return len(piece.items) + map.overhead + 200
 
 
 def _too_large(map: OpenMap, size: int) -> ErrorRecord | None:

@@ -1,88 +1,80 @@
-"""Gather small chunks into shared messages, without keeping them waiting for too long."""
+"""Let small chunks share messages, without keeping them waiting for too long. No I/O, no clock."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-
-from .flight import Flight
+from .flight import Flight, Parcel, Piece
 from .open_map import OpenMap
-from .outbox import Outbox, Spawn
-from .scheduler import Scheduler
+
+# Seconds of compute below which a chunk costs less than the message that carries it. While as many
+# of those messages are out as there are cores, further small chunks wait, and then share one.
+SMALL_SECONDS = 0.001
+PARCEL_SECONDS = 0.005  # Seconds of compute that the chunks of one message take together, at most.
+PARCEL_BYTES = 262_144  # Bytes of a message that small chunks share, at most.
+
+Sent = tuple[OpenMap, Flight]
 
 
 class Sharing:
-    """Send chunks that the scheduler cut as small together with others.
+    """Gather small chunks into parcels, about one for each core.
 
-    Args:
-        cores: Number of cores of the pool.
-        patience: Seconds that small maps may wait while none of those messages lands.
-        pump: Has the dispatcher send what may be sent.
+    Attributes:
+        landed: Number of parcels that have landed.
     """
 
-    def __init__(
-        self,
-        scheduler: Scheduler,
-        outbox: Outbox,
-        *,
-        cores: Callable[[], int],
-        patience: float,
-        pump: Callable[[], None],
-        spawn: Spawn,
-    ) -> None:
-        self._scheduler = scheduler
-        self._outbox = outbox
-        self._cores = cores
-        self._patience = patience
-        self._pump = pump
-        self._spawn = spawn
-        self._chunks: list[tuple[OpenMap, Flight]] = []
-        self._gathering = False
-        self._timer: asyncio.TimerHandle | None = None
+    def __init__(self) -> None:
+        self.landed = 0
+        self._out = 0
+        self._gathered: list[Sent] = []
+
+    def __len__(self) -> int:
+        """Number of chunks that are gathered."""
+        return len(self._gathered)
+
+    def has_idle_core(self, cores: int) -> bool:
+        """Whether a core may be without a parcel."""
+        return self._out < cores
 
     def add(self, map: OpenMap, flight: Flight) -> None:
-        self._chunks.append((map, flight))
+        """Gather a chunk for the next parcels."""
+        self._gathered.append((map, flight))
 
-    async def send_soon(self, open_maps: int) -> None:
-        """Send the chunks that were added.
-
-        At once if there is one chunk of each open map; otherwise at the end of this turn of the
-        event
-        loop, with those that it adds.
-        """
-        if self._chunks:
-            if open_maps == len(self._chunks):
-                await self._send()
-            elif not self._gathering:
-                self._gathering = True
-                self._spawn(self._send())
-        if self._scheduler.has_waiting and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(
-                self._patience, self._release, self._scheduler.parcels_landed
-            )
-
-    def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    async def _send(self) -> None:
-        self._gathering = False
-        chunks, self._chunks = self._chunks, []
-        offers: dict[str, list[tuple[OpenMap, Flight]]] = {}
-        for map, flight in chunks:
+    def take(self, cores: int) -> list[list[Sent]]:
+        """Return the gathered chunks that are still out as parcels, which count as sent."""
+        gathered, self._gathered = self._gathered, []
+        offers: dict[str, list[Sent]] = {}
+        for map, flight in gathered:
             if flight.number in map.ledger.flights:
                 offers.setdefault(flight.offer, []).append((map, flight))
-        for offered in offers.values():
-            for parcel in self._scheduler.parcels(offered, self._cores()):
-                await self._outbox.publish(parcel)
+        return [parcel for offered in offers.values() for parcel in self._parcels(offered, cores)]
 
-    def _release(self, landed: int) -> None:
-        """Stop waiting if no message has landed for ``patience`` seconds.
+    def _parcels(self, chunks: list[Sent], cores: int) -> list[list[Sent]]:
+        """Make a parcel for each core that has none, so that no core idles beside another's."""
+        idle = max(1, cores - self._out)
+        in_time = int(PARCEL_SECONDS / max(flight.seconds for _, flight in chunks))
+        room = min(PARCEL_BYTES, *(map.room for map, _ in chunks))
+        in_size = room // max(chunk_size(map, flight.piece) for map, flight in chunks)
+        each = max(1, min(in_time, in_size, -(-len(chunks) // idle)))
+        parcels = [chunks[i : i + each] for i in range(0, len(chunks), each)]
+        for parcel in parcels:
+            shared = Parcel(len(parcel))
+            for _, flight in parcel:
+                flight.parcel = shared
+        self._out += len(parcels)
+        return parcels
 
-        landed: messages that had landed before.
-        """
-        self._timer = None
-        if self._scheduler.has_waiting:
-            if self._scheduler.parcels_landed == landed:
-                self._scheduler.release()
-            self._pump()
+    def on_landed(self, parcel: Parcel) -> None:
+        """Take in that one of a parcel's chunks has ended."""
+        parcel.left -= 1
+        if not parcel.left:
+            self.landed += 1
+            self._out = max(0, self._out - 1)
+
+    def release(self, landed: int) -> None:
+        """Wait no longer for the parcels that are out, if none has landed since ``landed`` had."""
+        if self.landed == landed:
+            self._out = 0
+
+
+def chunk_size(map: OpenMap, piece: Piece) -> int:
+    """Bytes of a chunk, roughly; 200 are names and numbers."""
+    return len(piece.items) + map.overhead + 200

@@ -14,11 +14,10 @@ import msgspec
 from jetmap.wire import arrays
 from jetmap.wire.messages import ErrorRecord, Format
 
-from .memory import ELEMENT_BYTES
-
 Element = bytes | msgspec.Raw
 Encode = Callable[[list[Any]], bytes]
 
+ELEMENT_BYTES = 72  # Bytes that an encoded item of a list takes beside its own.
 _STRIDE = 1 << 20  # Objects to encode at once; fewer, for a while, after an object that failed.
 
 

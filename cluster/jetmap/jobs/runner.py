@@ -304,13 +304,15 @@ class JobRunner:
     async def _lack_of_workers_now(self, function: str) -> str | None:
         """As ``_lack_of_workers``, but allow time for announcements: this process may be new."""
         agents = self._dispatcher.agents
-        await agents.wait_for(lambda: agents.offer(function, None) is not None, ARRIVAL_SECONDS)
+        await agents.wait_for(
+            lambda: agents.roster.offer(function, None) is not None, ARRIVAL_SECONDS
+        )
         return self._lack_of_workers(function)
 
     def _lack_of_workers(self, function: str) -> str | None:
         """The reason why no worker can run a function now, or None."""
         agents = self._dispatcher.agents
-        if agents.offer(function, None) is not None:
+        if agents.roster.offer(function, None) is not None:
             return None
         failed = agents.failure(function)
         return str(failed) if failed is not None else str(agents.no_workers(function))

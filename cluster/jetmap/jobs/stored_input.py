@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from jetmap.dispatch.intervals import IntervalSet
-from jetmap.dispatch.memory import ELEMENT_BYTES
-from jetmap.dispatch.sources import Element, Taken
+from jetmap.dispatch.sources import ELEMENT_BYTES, Element, Taken
 from jetmap.errors import BrokerUnreachable, JobEnded
 from jetmap.wire import arrays, subjects
 

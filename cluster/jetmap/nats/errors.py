@@ -42,8 +42,9 @@ ADVICE = {
     10122: "raise this account's memory_max_stream_bytes and disk_max_stream_bytes",
 }
 
+STREAM_FULL = 10077
 # Error numbers of a lack of room: in the account, the server, its memory or disk, or the stream.
-NO_ROOM = frozenset((10002, 10023, 10028, 10047, 10077))
+NO_ROOM = frozenset((10002, 10023, 10028, 10047, STREAM_FULL))
 
 
 class NoResponders(BrokerUnreachable):
@@ -103,6 +104,14 @@ def advised(
     advice = ADVICE.get(error.err_code, "").format(setting=setting)
     text = f"{asked}: {advice}" if advice else asked
     return JetStreamError(error.code, error.err_code, error.description, text)
+
+
+def holds_subject(error: JetStreamError) -> bool:
+    """Whether the stream refuses a message because it has one of the same subject.
+
+    The server's number for that is the one of a full stream; only its text differs.
+    """
+    return error.err_code == STREAM_FULL and "per subject" in error.description
 
 
 def lacks_room(error: JetStreamError) -> bool:

@@ -316,8 +316,8 @@ async def test_the_password_of_the_broker_is_not_enough(
             await _open(stranger, "nowhere", None)
         for offer in ("", local):
             forger.offer = offer or forger.offer
-            object.__setattr__(dispatcher._options, "sealer", forger if offer else None)
-            dispatcher.agents._sealer = forger if offer else None
+            dispatcher._outbox._sealer = forger if offer else None
+            dispatcher.roster.sealer = forger if offer else None
             # By their names, whatever they say beside; or not at all.
             if offer:
                 errors = await _errors(stranger, "double", ref)

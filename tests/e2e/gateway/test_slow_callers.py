@@ -127,7 +127,7 @@ async def test_a_slow_first_item_bounds_what_is_held_back(place: Site, tmp_path:
         stream = own.stream(functions.gate, items(), ordered=True)
         first = asyncio.ensure_future(anext(stream))
         await wait_until(lambda: own.stats.maps_open == 1, "it is open")
-        (run,) = own._session.dispatcher._maps.values()
+        (run,) = own._session.dispatcher._maps
         await wait_until(lambda: run.buffered >= limit, "the buffer is full")
         # Then nothing is out but the first item. What was when it became full, a few chunks of
         # the largest size, came on top.

@@ -57,6 +57,7 @@ def tracking(roster: Roster, sealer: Any = None) -> AgentTracker:
 
     nobody: Any = None
     made = AgentTracker(nobody, "p", changed, sealer)
+    roster.sealer = sealer
     made.roster = roster
     return made
 
@@ -76,10 +77,10 @@ def test_what_must_be_the_same() -> None:
 @pytest.mark.parametrize("changes", [OLD, {}, OURS | {"packages": {}}])
 def test_an_offer_of_another_python_is_not_chosen(changes: dict[str, Any]) -> None:
     found = tracking(roster_of(there("a", 1, **OURS), there("b", 2, **changes)))
-    assert found.offer("f", ref_of()) == "o1"
-    assert found.offer("f", ref_of("")) == "o2"  # It only names the function.
-    assert tracking(roster_of(there("b", 2, **changes))).offer("f", ref_of()) is None
-    assert found.offer("f", None) is None
+    assert found.roster.offer("f", ref_of()) == "o1"
+    assert found.roster.offer("f", ref_of("")) == "o2"  # It only names the function.
+    assert tracking(roster_of(there("b", 2, **changes))).roster.offer("f", ref_of()) is None
+    assert found.roster.offer("f", None) is None
 
 
 def test_the_error_says_what_differs_and_where() -> None:
@@ -106,15 +107,15 @@ def test_the_up_of_another_python_beside_us() -> None:
     def beside(**changes: Any) -> AgentTracker:
         return tracking(roster_of(there("a", 1, trusts=False, local="u1", **changes)), Sealer())
 
-    assert beside(**OURS).offer("f", ref_of()) == "u1"
-    assert beside(**OLD).offer("f", ref_of()) is None
-    assert beside(**OLD).offer("f", ref_of("")) == "u1"
+    assert beside(**OURS).roster.offer("f", ref_of()) == "u1"
+    assert beside(**OLD).roster.offer("f", ref_of()) is None
+    assert beside(**OLD).roster.offer("f", ref_of("")) == "u1"
     assert "host-a has Python 3.9.1" in str(beside(**OLD).misfit(ref_of()))
 
 
 def test_an_embedded_cluster_is_our_own_python() -> None:
     embedded = there("a", 1, trusts=False, embedded=True)
-    assert tracking(roster_of(embedded)).offer("f", ref_of()) == "o1"
+    assert tracking(roster_of(embedded)).roster.offer("f", ref_of()) == "o1"
 
 
 def test_a_worker_reads_no_pickle_of_another_python() -> None:

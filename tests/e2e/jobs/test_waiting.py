@@ -19,8 +19,7 @@ from jetmap.client.job import JobStatus
 from jetmap.dispatch.costs import Cost, Cutting
 from jetmap.dispatch.flight import Piece
 from jetmap.dispatch.ledger import Ledger
-from jetmap.dispatch.memory import Memory
-from jetmap.dispatch.open_map import MapSpec, OpenMap
+from jetmap.dispatch.open_map import MapSpec, Memory, OpenMap
 from jetmap.dispatch.sources import ItemFeed, RawItems
 from jetmap.jobs.catalogue import Catalogue
 from jetmap.jobs.record import Record, as_running, as_waiting

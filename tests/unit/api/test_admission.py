@@ -9,8 +9,9 @@ import pytest
 
 from exchange import Exchange
 from fake_cluster import FakeCluster, gateway
-from jetmap.dispatch.memory import ELEMENT_BYTES, Memory
+from jetmap.dispatch.open_map import Memory
 from jetmap.dispatch.outcomes import Batch
+from jetmap.dispatch.sources import ELEMENT_BYTES
 from jetmap_api.admission import PASSING_BYTES, Admission, Reservation
 from jetmap_api.problems import Problem
 from jetmap_api.spool import Gathered, SpooledPipe

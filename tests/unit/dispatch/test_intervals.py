@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetmap.dispatch.intervals import IntervalSet
-from jetmap.dispatch.outcomes import Batch
-from jetmap.dispatch.reorder import Reorder
+from jetmap.dispatch.outcomes import Batch, Reorder
 from jetmap.dispatch.stats import WAIT_BUCKETS, Histogram
 
 quick = settings(max_examples=60, deadline=None)

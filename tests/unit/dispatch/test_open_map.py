@@ -11,8 +11,7 @@ import pytest
 from jetmap.dispatch.costs import Cost
 from jetmap.dispatch.flight import Piece
 from jetmap.dispatch.ledger import Ledger
-from jetmap.dispatch.memory import Memory
-from jetmap.dispatch.open_map import MapSpec, OpenMap
+from jetmap.dispatch.open_map import MapSpec, Memory, OpenMap
 from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.sources import RawItems
 from jetmap.wire import arrays

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.flight import Flight, Piece, Quarantine
 from jetmap.dispatch.ledger import Ledger
-from jetmap.dispatch.memory import Memory
-from jetmap.dispatch.open_map import MapSpec, OpenMap
-from jetmap.dispatch.scheduler import PARCEL_BYTES, PARCEL_SECONDS, SMALL_SECONDS, Cut, Scheduler
+from jetmap.dispatch.open_map import MapSpec, Memory, OpenMap
+from jetmap.dispatch.scheduler import Cut, Scheduler
+from jetmap.dispatch.sharing import PARCEL_BYTES, PARCEL_SECONDS, SMALL_SECONDS
 from jetmap.dispatch.sources import RawItems, Taken
 from jetmap.wire import arrays
 from jetmap.wire.messages import Final, Report
@@ -55,7 +55,8 @@ class World:
             self.out.append((cut.map, flight))
             cuts.append(cut)
             if cut.is_small:
-                self.scheduler.parcels([(cut.map, flight)], self.cores)
+                self.scheduler.sharing.add(cut.map, flight)
+                self.scheduler.sharing.take(self.cores)
         return cuts
 
     def answer(self, **each: float) -> None:
@@ -187,7 +188,9 @@ def test_small_chunks_share_messages_but_leave_no_core_idle(
         piece = Piece(0, 1, b"0" * size)
         flight = Flight(number, piece, "express", "offer", seconds, 0.0, 0.0)
         chunks.append((world.open(0), flight))
-    parcels = world.scheduler.parcels(chunks, cores)
+        chunks[-1][0].ledger.flights[number] = flight
+        world.scheduler.sharing.add(*chunks[-1])
+    parcels = world.scheduler.sharing.take(cores)
 
     assert [chunk for parcel in parcels for chunk in parcel] == chunks
     for parcel in parcels:

@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jetmap.dispatch.memory import ELEMENT_BYTES
-from jetmap.dispatch.sources import AsyncObjects, ItemFeed, Objects, Taken
+from jetmap.dispatch.sources import ELEMENT_BYTES, AsyncObjects, ItemFeed, Objects, Taken
 from jetmap.wire.messages import Format
 from waiting import turns, wait_until
 

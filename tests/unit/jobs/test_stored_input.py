@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jetmap.dispatch.memory import ELEMENT_BYTES
+from jetmap.dispatch.sources import ELEMENT_BYTES
 from jetmap.jobs.record import Part, Record
 from jetmap.jobs.store import Stored
 from jetmap.jobs.stored_input import AHEAD_BYTES, StoredInput

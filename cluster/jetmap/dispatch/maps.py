@@ -1,0 +1,174 @@
+"""The open maps of a dispatcher, and what messages mean for them. No I/O, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jetmap.wire import subjects
+from jetmap.wire.messages import Claim, ErrorRecord, Report
+
+from .flight import Flight, Settlement
+from .open_map import OpenMap
+from .roster import Roster
+from .scheduler import Cut, Scheduler
+from .sharing import Sent
+from .stats import Stats
+
+CRASH_SECONDS = 0.1  # Seconds of compute, at least, that a crash costs its map in fair sharing.
+
+Key = tuple[str, int]  # A chunk: its map's id and its number.
+
+
+class OpenMaps:
+    """Settle what reports and claims say with the maps' ledgers, and end maps that are done.
+
+    Attributes:
+        jobs: Number of open maps that belong to jobs.
+        to_withdraw: Maps that ended early, whose chunks are still to be called back.
+    """
+
+    def __init__(self, scheduler: Scheduler, roster: Roster, stats: Stats) -> None:
+        self.jobs = 0
+        self.to_withdraw: list[OpenMap] = []
+        self._maps: dict[str, OpenMap] = {}
+        self._scheduler = scheduler
+        self._roster = roster
+        self._stats = stats
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    def __iter__(self) -> Iterator[OpenMap]:
+        return iter(list(self._maps.values()))
+
+    def __contains__(self, run: OpenMap) -> bool:
+        return run.id in self._maps
+
+    def out(self, chunks: list[Key]) -> list[Sent]:
+        """Return those of these chunks that are still out."""
+        found = []
+        for map, number in chunks:
+            run = self._maps.get(map)
+            flight = run.ledger.flights.get(number) if run else None
+            if run is not None and flight is not None:
+                found.append((run, flight))
+        return found
+
+    # Beginning and ending
+
+    def add(self, run: OpenMap) -> None:
+        self._maps[run.id] = run
+        self.jobs += subjects.job_of(run.id) is not None
+        self._scheduler.add(run)
+        self._stats.maps_started += 1
+        self._stats.maps_open = len(self._maps)
+
+    def end(self, run: OpenMap, outcome: str, error: BaseException | None = None) -> None:
+        """End a map early: nothing more of it is sent. A map that has ended stays as it is."""
+        if self._maps.pop(run.id, None) is None:
+            return
+        self._forget(run, outcome)
+        run.end(error)
+        if run.ledger.flights:
+            self.to_withdraw.append(run)
+
+    def check_end(self, run: OpenMap) -> None:
+        """End a map that has all its outcomes, or whose source failed."""
+        if run.id not in self._maps:
+            return
+        source, ledger = run.source, run.ledger
+        if source.error is not None:
+            open = source.has_items or ledger.flights or ledger.has_pieces
+            if source.fails_at_once or not open:
+                self.end(run, "failed", source.error)
+        elif run.is_complete:
+            del self._maps[run.id]
+            self._forget(run, "failed" if ledger.failed else "ok")
+            run.end()
+
+    def _forget(self, run: OpenMap, outcome: str) -> None:
+        run.source.wake = None
+        self.jobs -= subjects.job_of(run.id) is not None
+        self._scheduler.remove(run)
+        self._stats.maps_ended[outcome] += 1
+        self._stats.maps_open = len(self._maps)
+
+    # What messages say
+
+    def accept(self, report: Report, pending: int, now: float) -> None:
+        """Take in a report. pending: chunks that waited behind its chunk; negative: unknown."""
+        run = self._maps.get(report.map)
+        if run is None:
+            return
+        stats, final = self._stats, report.final
+        stats.compute_seconds += report.seconds
+        run.stored_bytes += report.size
+        flight = run.ledger.flights.get(report.number)
+        run.learn(report, flight)
+        seconds = report.seconds
+        if flight is not None:
+            flight.heard = now
+        if final is not None:
+            cores = 0
+            if flight is not None:
+                stats.chunks += 1
+                stats.queue_wait.observe(max(0.0, now - flight.published - seconds))
+                cores = self._roster.cores(flight.offer) if pending >= 0 else 0
+            if pending >= 0:
+                self._scheduler.window.steer(pending, cores, self._scheduler.weight)
+            if final.crash is not None:
+                # The core was useless until its next worker was ready: its map pays for that.
+                seconds += max(CRASH_SECONDS, final.crash.start_seconds)
+                stats.count_crash(run.spec.function, final.crash)
+        self.settle(run, run.ledger.accept(report), seconds)
+        if report.rest is not None:
+            self._scheduler.requeue(run)
+
+    def claim(self, claim: Claim, now: float) -> list[Key]:
+        """Note which chunks an agent holds; return those that are no longer wanted."""
+        unwanted = []
+        for held in claim.chunks:
+            settlement = None
+            if (run := self._maps.get(held.map)) is not None:
+                settlement = run.ledger.claim(
+                    held.number,
+                    claim.agent,
+                    claim.host,
+                    now,
+                    deliveries=held.deliveries,
+                    vanished=self._roster.vanished,
+                )
+                if settlement is not None:
+                    self.settle(run, settlement)
+            if settlement is None or settlement.ended is not None:
+                unwanted.append((held.map, held.number))
+        return unwanted
+
+    def fail(self, chunks: list[Sent], message: str) -> None:
+        """Fail every item of chunks that are too large for the broker."""
+        for run, flight in self.out([(run.id, flight.number) for run, flight in chunks]):
+            error = ErrorRecord(0, "unencodable", "ValueError", message)
+            self.settle(run, run.ledger.fail_all(flight, error))
+
+    def refuse(self, cut: Cut, error: ErrorRecord) -> None:
+        """Fail an item that cannot travel."""
+        error.index = cut.piece.start
+        self.settle(cut.map, Settlement(cut.map.ledger.refuse(error.index, error)))
+
+    def take_back(self, run: OpenMap, flight: Flight) -> None:
+        """Return a chunk's items without an outcome, to be sent anew."""
+        if flight.number in run.ledger.flights:
+            self._stats.chunks_again["lost"] += 1
+            run.ledger.withdraw(flight, self._roster.vanished)
+            self._scheduler.on_landed(run, flight, flight.seconds)
+
+    def settle(self, run: OpenMap, settlement: Settlement, seconds: float = 0.0) -> None:
+        """Deliver new outcomes, and note a chunk that ended after ``seconds`` of compute."""
+        if settlement.ended is not None:
+            self._scheduler.on_landed(run, settlement.ended, seconds)
+        for batch in settlement.batches:
+            self._stats.items_done += batch.count
+            for record in batch.errors:
+                self._stats.errors[record.kind] += 1
+        run.deliver(settlement.batches)
+        self.check_end(run)

@@ -1,0 +1,200 @@
+"""Chunks on their way out: in order, together, again, and called back."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from dispatching import Parts, presence, report_of
+from jetmap.background import Background
+from jetmap.dispatch.costs import Cutting
+from jetmap.dispatch.outbox import Outbox
+from jetmap.dispatch.sender import REFUSED_SECONDS, Sender
+from jetmap.dispatch.sharing import SMALL_SECONDS
+from jetmap.nats.broker import Message
+from jetmap.nats.memory import MemoryBroker
+from jetmap.settings import Settings
+from jetmap.wire.messages import Chunk, Withdraw
+from virtual_time import run as in_virtual_time
+
+_chunks = msgspec.msgpack.Decoder(list[Chunk]).decode
+
+
+class Desk(Parts):
+    """A sender on a broker in memory, and the messages that it sends."""
+
+    def __init__(self, cores: int = 2, *, max_payload: int = 1 << 20) -> None:
+        super().__init__(cores)
+        self.broker = MemoryBroker(max_payload=max_payload)
+        self.connection = self.broker.connect()
+        self.background = Background("test")
+        cutting = Cutting()
+        self.outbox = Outbox(self.connection, Settings(), cutting, "inbox", self.background, None)
+        self.sender = Sender(
+            self.maps, self.scheduler, self.outbox, self.roster, self.stats, self.background
+        )
+        self.messages: list[list[Chunk]] = []
+        self.withdrawn: list[str] = []
+
+    async def start(self, *, stream: bool = True) -> None:
+        if stream:
+            await self.outbox.renew_stream()
+        await self.connection.subscribe("inbox.ack.*", self.sender.on_ack)
+        if stream:
+            await self.connection.subscribe("jetmap.work.>", self._on_work)
+            await self.connection.subscribe("jetmap.control.>", self._on_control)
+
+    async def _on_work(self, message: Message) -> None:
+        if message.data:
+            self.messages.append(_chunks(message.data))
+
+    async def _on_control(self, message: Message) -> None:
+        self.withdrawn.append(msgspec.msgpack.decode(message.data, type=Withdraw).map)
+
+    async def settle(self, seconds: float = 0.001) -> None:
+        await asyncio.sleep(seconds)
+        await self.connection.settle()
+
+    def learn(self, seconds: float) -> None:
+        self.scheduler.cost("f").learn(1000, 1000 * seconds, 0)
+
+
+def test_the_only_small_map_is_sent_at_once_and_several_share_a_message() -> None:
+    async def scenario() -> None:
+        desk = Desk(cores=1)
+        await desk.start()
+        desk.learn(SMALL_SECONDS / 100)
+        first = desk.open(1)
+        await desk.sender.pump()
+        assert len(first.ledger.flights) == 1 and not desk.scheduler.sharing
+        others = [desk.open(1) for _ in range(3)]
+        await desk.sender.pump()
+        await desk.settle()
+        assert [len(chunks) for chunks in desk.messages] == [1]
+        [flight] = first.ledger.flights.values()
+        desk.maps.accept(report_of(first, flight), -1, 0.0)
+        await desk.sender.pump()
+        await desk.settle()
+        assert [len(chunks) for chunks in desk.messages] == [1, 3]
+        assert all(run.ledger.flights for run in others)
+
+    in_virtual_time(scenario())
+
+
+def test_small_maps_do_not_wait_for_a_parcel_that_takes_too_long() -> None:
+    async def scenario() -> None:
+        desk = Desk(cores=1)
+        await desk.start()
+        desk.learn(SMALL_SECONDS / 100)
+        desk.open(1)
+        await desk.sender.pump()
+        desk.open(1)
+        await desk.sender.pump()
+        await desk.settle()
+        assert len(desk.messages) == 1
+        await desk.settle(2 * desk.scheduler.cutting.seconds)
+        assert len(desk.messages) == 2
+
+    in_virtual_time(scenario())
+
+
+def test_chunks_without_an_offer_are_not_sent() -> None:
+    async def scenario() -> None:
+        desk = Desk()
+        await desk.start()
+        desk.roster.on_presence(presence(gone=True), 0.0)
+        run = desk.open(1)
+        await desk.sender.pump()
+        await desk.settle()
+        [flight] = run.ledger.flights.values()
+        assert not desk.messages and not flight.offer
+
+    in_virtual_time(scenario())
+
+
+def test_refused_chunks_are_sent_again_soon_and_fewer_at_once() -> None:
+    async def scenario() -> None:
+        desk = Desk()
+        await desk.start(stream=False)
+        run = desk.open(2)
+        window = desk.scheduler.window
+        await desk.sender.pump()
+        size = window.size
+        await desk.settle()
+        assert window.size < size
+        assert not any(flight.confirmed for flight in run.ledger.flights.values())
+        await desk.settle(2 * REFUSED_SECONDS)  # The stream is made anew meanwhile.
+        assert all(flight.confirmed for flight in run.ledger.flights.values())
+        assert desk.stats.chunks_again["refused"] == len(run.ledger.flights)
+
+    in_virtual_time(scenario())
+
+
+def test_chunks_that_ended_meanwhile_are_not_sent_again() -> None:
+    async def scenario() -> None:
+        desk = Desk()
+        await desk.start(stream=False)
+        run = desk.open(1)
+        await desk.sender.pump()
+        await desk.settle()
+        [flight] = run.ledger.flights.values()
+        desk.maps.accept(report_of(run, flight), -1, 0.0)
+        await desk.settle(2 * REFUSED_SECONDS)
+        assert desk.stats.chunks_again["refused"] == 0
+
+    in_virtual_time(scenario())
+
+
+def test_sending_again_is_the_next_attempt() -> None:
+    async def scenario() -> None:
+        desk = Desk()
+        await desk.start()
+        run = desk.open(1)
+        await desk.sender.pump()
+        await desk.sender.send_again([(run, flight) for flight in run.ledger.flights.values()])
+        await desk.settle()
+        assert [chunk.attempt for chunks in desk.messages for chunk in chunks] == [1, 2]
+
+    in_virtual_time(scenario())
+
+
+def test_maps_that_end_early_are_called_back() -> None:
+    async def scenario() -> None:
+        desk = Desk()
+        await desk.start()
+        run = desk.open(1)
+        await desk.sender.pump()
+        desk.maps.end(run, "withdrawn")
+        await desk.sender.pump()
+        await desk.background.wait("withdraw", 10)
+        await desk.settle()
+        assert desk.withdrawn == [run.id]
+
+    in_virtual_time(scenario())
+
+
+def test_an_item_that_cannot_travel_fails_and_the_next_is_sent() -> None:
+    async def scenario() -> None:
+        desk = Desk(max_payload=4096)
+        await desk.start()
+        run = desk.open(2)
+        run.room = 2
+        await desk.sender.pump()
+        batches = [await anext(run), await anext(run)]
+        assert [batch.errors[0].index for batch in batches] == [0, 1]
+        assert run.ended
+
+    in_virtual_time(scenario())
+
+
+def test_after_closing_nothing_is_sent() -> None:
+    async def scenario() -> None:
+        desk = Desk()
+        await desk.start()
+        desk.sender.close()
+        run = desk.open(1)
+        await desk.sender.pump()
+        assert not run.ledger.flights
+
+    in_virtual_time(scenario())

@@ -1,0 +1,84 @@
+"""Small chunks that travel together."""
+
+from __future__ import annotations
+
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dispatching import Parts, report_of
+from jetmap.dispatch.sharing import SMALL_SECONDS, Sharing
+from jetmap.wire.messages import ErrorRecord
+
+
+@given(
+    st.integers(1, 4),
+    st.lists(st.sampled_from(["open", "send", "answer", "withdraw", "release"]), max_size=60),
+    st.randoms(use_true_random=False),
+)
+@settings(deadline=None, max_examples=150)
+def test_every_small_map_is_sent_once_and_parcels_are_bounded(
+    cores: int, events: list[str], random: Random
+) -> None:
+    parts = Parts(cores)
+    parts.scheduler.cost("f").learn(1000, 1000 * SMALL_SECONDS / 100, 0)
+    sharing = parts.scheduler.sharing
+    opened, sent = 0, []
+    released = False
+    for event in [*events, *["send", "answer"] * 200]:
+        out = [(run, f) for run in parts.maps for f in run.ledger.flights.values()]
+        out = [pair for pair in out if pair[1].parcel is not None]
+        if event == "open":
+            parts.open(1)
+            opened += 1
+        elif event == "send":
+            for run, flight in parts.send():
+                sharing.add(run, flight)
+            before = len(sent)
+            parcels = sharing.take(cores)
+            sent += [run for parcel in parcels for run, _ in parcel]
+            assert len(sent) == len(set(sent)) or before == len(sent)
+            assert released or len(parcels) <= cores
+        elif event == "release":
+            sharing.release(sharing.landed)
+            released = True
+        elif out:
+            run, flight = random.choice(out)
+            if event == "withdraw":
+                parts.maps.end(run, "withdrawn")
+            else:
+                parts.maps.accept(report_of(run, flight), -1, 0.0)
+    assert len(sent) == opened and not len(parts.maps)
+    assert sharing.has_idle_core(1) and not sharing
+
+
+def test_a_gathered_chunk_that_ends_before_it_is_sent_stays_here() -> None:
+    parts = Parts()
+    run = parts.open(1)
+    sharing = Sharing()
+    [(_, flight)] = parts.send()
+    sharing.add(run, flight)
+    assert len(sharing) == 1
+    run.ledger.fail_all(flight, ErrorRecord(0, "unencodable", "ValueError", "too large"))
+    assert sharing.take(1) == [] and not sharing
+
+
+def test_waiting_ends_only_if_nothing_has_landed_meanwhile() -> None:
+    parts = Parts()
+    parts.scheduler.cost("f").learn(1000, 1000 * SMALL_SECONDS / 100, 0)
+    sharing = parts.scheduler.sharing
+    run = parts.open(1)
+    sharing.add(*parts.send()[0])
+    [[(_, flight)]] = sharing.take(1)
+    assert not sharing.has_idle_core(1)
+    landed = sharing.landed
+    parts.maps.accept(report_of(run, flight), -1, 0.0)
+    assert sharing.landed == landed + 1
+    parts.open(1)
+    sharing.add(*parts.send()[0])
+    sharing.take(1)
+    sharing.release(landed)
+    assert not sharing.has_idle_core(1)
+    sharing.release(sharing.landed)
+    assert sharing.has_idle_core(1)
