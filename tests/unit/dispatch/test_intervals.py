@@ -1,16 +1,13 @@
-"""Sets of indices, the order of batches and histograms, against their plain counterparts."""
+"""Sets of indices, against plain sets."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
-import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetmap.dispatch.intervals import IntervalSet
-from jetmap.dispatch.outcomes import Batch, Reorder
-from jetmap.dispatch.stats import WAIT_BUCKETS, Histogram
 
 quick = settings(max_examples=60, deadline=None)
 
@@ -63,41 +60,3 @@ def test_what_is_filled_up_becomes_one_range(order: list[int], step: int) -> Non
     assert intervals.ranges() == [(0, 200 * step)]
     assert intervals.covers(0, 200 * step)
     assert not intervals.covers(0, 200 * step + 1)
-
-
-@quick
-@given(st.lists(st.integers(1, 5), max_size=20), st.randoms())
-def test_batches_leave_in_input_order(counts: list[int], random: object) -> None:
-    batches, start = [], 0
-    for count in counts:
-        batches.append(Batch(start, count, msgspec.json.encode(list(range(start, start + count)))))
-        start += count
-    shuffled = list(batches)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-
-    reorder, given_out, early = Reorder(), list[Batch](), set[int]()
-    for batch in shuffled:
-        early.add(batch.start)
-        ready = reorder.add(batch)
-        given_out += ready
-        early -= {b.start for b in ready}
-        # Nothing waits that could go, and what waits is accounted for.
-        end = sum(b.count for b in given_out)
-        assert end not in early
-        assert reorder.size == sum(b.size for b in batches if b.start in early)
-
-    assert given_out == batches
-    assert reorder.size == 0
-
-
-@quick
-@given(st.lists(st.floats(0, 100, allow_nan=False), max_size=50))
-def test_a_histogram_counts_each_value_once_below_its_bound(seen: list[float]) -> None:
-    histogram = Histogram(WAIT_BUCKETS)
-    for value in seen:
-        histogram.observe(value)
-
-    assert histogram.count == sum(histogram.counts) == len(seen)
-    for position, bound in enumerate(histogram.buckets):
-        at_most = sum(histogram.counts[: position + 1])
-        assert at_most == sum(value <= bound for value in seen)
