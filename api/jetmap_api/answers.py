@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import msgspec
 
 from jetmap.settings import LimitSettings
+from jetmap.wire.arrays import body as array_body
+from jetmap.wire.arrays import concatenate, header
 from jetmap.wire.messages import ErrorRecord, Format
 
 from .admission import Reservation
@@ -15,7 +17,7 @@ from .asgi import Header, Send
 from .media import CONTENT_TYPES
 from .outcomes import Outcomes, Translated, translate
 from .problems import error_record, item_problem
-from .spool import BLOCK, Gathered
+from .spool import BLOCK, SpooledParts
 
 _json = msgspec.json.Encoder().encode
 _msgpack = msgspec.msgpack.Encoder().encode
@@ -32,6 +34,85 @@ class Map(Protocol):
     def __aiter__(self) -> AsyncIterator[Outcomes]: ...
     def stop(self) -> None: ...
     async def aclose(self) -> None: ...
+
+
+class Gathered:
+    """The values of a whole map, in whatever order they come, as one list in input order.
+
+    They are in memory up to a limit, then in a file. The request's reservation covers both.
+    """
+
+    def __init__(self, format: Format, limits: LimitSettings, reservation: Reservation) -> None:
+        self.count = 0
+        self._format = format
+        self._limits = limits
+        self._reservation = reservation
+        # Of each part: start, count, values (None in the file), offset in the file, size.
+        self._parts: list[tuple[int, int, bytes | None, int, int]] = []
+        self._in_memory = 0
+        self._spooled: SpooledParts | None = None
+
+    @property
+    def is_spooled(self) -> bool:
+        """Whether a part of it is in a file."""
+        return self._spooled is not None
+
+    def add(self, outcomes: Outcomes) -> None:
+        """Add outcomes. Raises Problem as ``SpooledPipe.put`` does."""
+        count = outcomes.count
+        if not count:
+            return
+        values = outcomes.values
+        size = len(values)
+        self.count += count
+        if self._in_memory + size <= self._limits.max_buffer_bytes and self._reservation.take(size):
+            self._in_memory += size
+            self._parts.append((outcomes.start, count, values, 0, size))
+            return
+        if self._spooled is None:
+            self._spooled = SpooledParts(self._limits, self._reservation)
+        self._parts.append((outcomes.start, count, None, self._spooled.add(values), size))
+
+    def count_before(self, index: int) -> int:
+        """Count the items before this one that are there."""
+        return sum(
+            min(start + count, index) - start for start, count, *_ in self._parts if start < index
+        )
+
+    def whole(self) -> bytes | None:
+        """Return the encoded list; None if a part of it is in the file: then use ``blocks``."""
+        if self._spooled is not None:
+            return None
+        parts = self._parts
+        if len(parts) == 1:
+            values = parts[0][2]
+            assert values is not None
+            return values
+        parts.sort()
+        return concatenate(
+            [part[2] for part in parts if part[2] is not None], self.count, self._format
+        )
+
+    def blocks(self) -> Iterator[bytes]:
+        """Return the encoded list piece by piece."""
+        json = self._format == "json"
+        yield b"[" if json else header(self.count)
+        first = True
+        for _, _, values, offset, size in sorted(self._parts):
+            if values is None:
+                assert self._spooled is not None
+                values = self._spooled.read(offset, size)
+            if json and not first:
+                yield b","
+            first = False
+            yield array_body(values, self._format)
+        if json:
+            yield b"]"
+
+    def close(self) -> None:
+        self._parts.clear()
+        if self._spooled is not None:
+            self._spooled.close()
 
 
 class ListAnswer:

@@ -8,34 +8,29 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 import jetmap
 from jetmap.client.cluster import Cluster
-from jetmap.errors import ClusterClosed, ConfigurationError, JetmapError
+from jetmap.errors import ClusterClosed, ConfigurationError
 from jetmap.settings import Settings
 
 from . import functions, health, metrics, openapi
-from .access import AccessLog, Refusals, RequestLines, Requests
 from .admission import Admission
-from .arrival import Whole
-from .asgi import REASON, App, Header, Message, Receive, Scope, Send
+from .asgi import App, Message, Receive, Scope, Send
 from .dependency import HINT, find_cluster
-from .front import Front
+from .front import AccessLog, Front, Refusals, RequestLines, Requests
+from .handlers import exception_handlers
 from .jobs import JobsEndpoints
 from .login import Login
 from .maps import Maps
-from .methods import allow, methods_of, options_headers
 from .pages import Pages
-from .problems import Problem, end_cancelled, problem_of, status_problem
+from .problems import end_cancelled
 from .security import HostCheck, TokenCheck, route_path
 from .sessions import Signer
 from .signed import SignedAddresses
+from .small_bodies import SmallBodies
 
 if TYPE_CHECKING:
     from jetmap.dispatch.roster import FunctionStatus
@@ -86,7 +81,7 @@ class Gateway(FastAPI):
             version=jetmap.__version__,
             description=DESCRIPTION,
             lifespan=_lifespan_for(cluster, settings),
-            exception_handlers=_handlers(settings.gateway.debug),
+            exception_handlers=exception_handlers(settings.gateway.debug),
             docs_url=None,  # ours needs nothing from the internet
             redoc_url=None,
             redirect_slashes=False,  # a redirect loses bodies, and knows no proxy
@@ -129,7 +124,7 @@ class Gateway(FastAPI):
         unless the user has added middleware, which then sees maps too."""
         limits = self.state.admission.limits
         app: App = super().build_middleware_stack()
-        app = Whole(app, idle=limits.body_idle_timeout, rate=limits.min_body_rate)
+        app = SmallBodies(app, idle=limits.body_idle_timeout, rate=limits.min_body_rate)
         if not self.user_middleware:
             app = _ShortWay({"/map/": self._maps.serve, "/jobs/": self._jobs.submit.serve}, app)
         if self._token is not None and self._signer is not None:
@@ -244,57 +239,3 @@ def _lifespan_for(
                 app.adopts = True
 
     return lifespan
-
-
-def _handlers(debug: bool) -> dict[Any, Callable[[Request, Any], Any]]:
-    """Every refusal of the framework's own routes as a problem, too."""
-
-    async def of_status(request: Request, exc: HTTPException) -> Response:
-        headers: list[Header] = [
-            (name.lower().encode(), value.encode()) for name, value in (exc.headers or {}).items()
-        ]
-        if exc.status_code == 405 or request.method == "OPTIONS":
-            methods = methods_of(request.app.router.routes, request.scope)
-            if methods and request.method == "OPTIONS":
-                return Response(status_code=204, headers=options_headers(request.scope, methods))
-            headers = [allow(methods)] if methods else headers
-        return _answer(status_problem(exc.status_code, exc.detail, headers))
-
-    async def of_parameters(request: Request, exc: RequestValidationError) -> Response:
-        detail = "; ".join(
-            f"{'.'.join(map(str, error['loc']))}: {error['msg']}" for error in exc.errors()
-        )
-        return _answer(status_problem(400, detail))
-
-    async def of_error(request: Request, exc: Exception) -> Response:
-        return _answer(problem_of(exc, debug))
-
-    return {
-        HTTPException: of_status,
-        RequestValidationError: of_parameters,
-        Problem: of_error,
-        JetmapError: of_error,
-        Exception: of_error,
-    }
-
-
-def _answer(problem: Problem) -> Response:
-    headers = {name.decode(): value.decode() for name, value in problem.headers}
-    return _Refusal(problem, headers)
-
-
-class _Refusal(Response):
-    """A problem as an answer, which names its reason to the access log."""
-
-    def __init__(self, problem: Problem, headers: dict[str, str]) -> None:
-        media = "application/problem+json"
-        super().__init__(problem.encode(), problem.status, headers=headers, media_type=media)
-        self._reason = problem.slug
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def naming(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message[REASON] = self._reason
-            await send(message)
-
-        await super().__call__(scope, receive, naming)

@@ -1,11 +1,14 @@
-"""Bodies that are read whole: a JSON or MessagePack array, split into raw elements.
+"""Read bodies, and split those that are read whole into raw elements.
 
-The elements are checked, and never decoded here: workers decode them into their types.
+Elements are checked here, but only workers decode them, into their types.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import msgspec
 
@@ -15,17 +18,176 @@ from jetmap.wire.split import Elements, JsonArray, MsgpackArray, Splitter
 from jetmap.wire.split.json_array import split_array
 
 from .admission import Reservation
-from .arrival import Arrival, Framing
-from .asgi import Receive
+from .asgi import Header, Receive
 from .disconnect import DisconnectWatcher
 from .media import USE_JSON
 from .problems import Problem, over_limit
 
-# A larger body is parsed in pieces of this size, so that no other request waits for it.
+# Seconds of waiting for a body, or for an item of it, before its average rate counts.
+ALLOWANCE = 60.0
+# Bytes of a body that are parsed at a time, so that other requests need not wait for it.
 PIECE = 512 * 1024
-
 # Bytes of MessagePack that are split at a time: small values take the longest.
 SLICE = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How a request delimits its body.
+
+    length: its Content-Length. chunked: it has a Transfer-Encoding, and so a body. upgrade: it
+    offers another protocol.
+    """
+
+    length: int | None = None
+    chunked: bool = False
+    upgrade: bool = False
+
+    @classmethod
+    def of(cls, headers: Iterable[Header]) -> Framing:
+        length: int | None = None
+        chunked = upgrade = False
+        for name, value in headers:
+            if name == b"content-length":
+                length = read_length(value)
+            elif name == b"transfer-encoding":
+                chunked = True
+            elif name == b"upgrade":
+                upgrade = True
+        return cls(length, chunked, upgrade)
+
+    @property
+    def has_body(self) -> bool:
+        return self.chunked or bool(self.length)
+
+    def check(self, size: int) -> None:
+        """Check the size of a body that the server calls complete. Raises Problem: 400."""
+        if self.length is not None and not self.chunked:
+            if size == self.length:
+                return
+            announced = f"the request announces {self.length} bytes and the server read {size}"
+        elif self.chunked and self.upgrade and not size:
+            announced = "the server read nothing of a chunked body"
+        else:
+            return
+        advice = "send it again without the header Upgrade" if self.upgrade else "send it again"
+        raise Problem(
+            400, "body-incomplete", "The body did not arrive whole", f"{announced}: {advice}"
+        )
+
+
+def read_length(value: bytes) -> int | None:
+    """Read a Content-Length. Twenty digits exceed any limit, and int() refuses thousands."""
+    return int(value.lstrip(b"0")[:20] or b"0") if value.isdigit() else None
+
+
+class Pace:
+    """Decide how long to wait for the next piece of a body.
+
+    Only waiting counts: a client that is itself kept waiting is not slow.
+
+    idle: seconds without a byte. rate: the least average in bytes a second after the first
+    ALLOWANCE seconds, since the start or the last ``restart``; 0 allows any.
+    """
+
+    __slots__ = ("_bytes", "_dry", "_idle", "_rate", "_waited")
+
+    def __init__(self, idle: float, rate: float) -> None:
+        self._idle = idle
+        self._rate = rate
+        self._dry = 0.0  # seconds since the last byte
+        self._waited = 0.0
+        self._bytes = 0
+
+    def came(self, size: int, waited: float) -> None:
+        """Count a piece. size: its bytes. waited: seconds until it came."""
+        self._waited += waited
+        self._bytes += size
+        self._dry = 0.0 if size else self._dry + waited
+
+    def restart(self) -> None:
+        """Begin the average anew, because an item is complete."""
+        self._waited = 0.0
+        self._bytes = 0
+
+    @property
+    def patience(self) -> float:
+        """The seconds to wait for the next piece."""
+        return min(self._until_idle, self._until_slow)
+
+    def refusal(self, setting: str) -> Problem:
+        """Make the 408 for when the patience has ended. setting: the name of ``idle``."""
+        if self._until_idle <= self._until_slow:
+            detail = f"nothing of it came for {self._idle:g} seconds"
+        else:
+            detail = f"it comes with less than {self._rate:g} bytes a second"
+            setting = "min_body_rate"
+        detail += f" (setting {setting}): send the request again"
+        return Problem(408, "upload-idle", "The body does not go on", detail, setting=setting)
+
+    @property
+    def _until_idle(self) -> float:
+        return self._idle - self._dry
+
+    @property
+    def _until_slow(self) -> float:
+        if not self._rate:
+            return math.inf
+        return ALLOWANCE + self._bytes / self._rate - self._waited
+
+
+class Arrival:
+    """Read one body, in time. more: whether it goes on. size: bytes so far.
+
+    by_line: its items are lines, and each has the time that otherwise a whole body has.
+
+    An application cannot rely on its server here. uvicorn's httptools ends a body before its first
+    byte if the request offers an upgrade (``curl --http2``, Java's HttpClient), and ASGI servers do
+    not give up bodies that stall.
+    """
+
+    def __init__(
+        self,
+        receive: Receive,
+        framing: Framing,
+        *,
+        idle: float,
+        rate: float,
+        setting: str = "body_idle_timeout",
+        by_line: bool = False,
+    ) -> None:
+        self.more = True
+        self.size = 0
+        self._receive = receive
+        self._framing = framing
+        self._setting = setting
+        self._by_line = by_line
+        self._time = asyncio.get_running_loop().time
+        self._pace = Pace(idle, rate)
+
+    async def next(self) -> bytes | None:
+        """Return the next piece; None if the client has left.
+
+        Raises Problem: 408, or 400 at the end of a body that is not as long as announced.
+        """
+        began = self._time()
+        try:
+            async with asyncio.timeout_at(began + self._pace.patience):
+                message = await self._receive()
+        except TimeoutError:
+            raise self._pace.refusal(self._setting) from None
+        if message["type"] == "http.disconnect":
+            return None
+        data: bytes = message.get("body", b"")
+        self.size += len(data)
+        self.more = message.get("more_body", False)
+        if self.more:
+            self._pace.came(len(data), self._time() - began)
+            if self._by_line and b"\n" in data:
+                self._pace.restart()
+        else:
+            self._framing.check(self.size)
+        return data
 
 
 async def read_body(
@@ -35,9 +197,12 @@ async def read_body(
     limits: LimitSettings,
     reservation: Reservation,
 ) -> bytes:
-    """The whole body, which is held; twice, if it is larger than PIECE, for it is copied when it
-    is put together and when it is split. Raises Problem: 413 or 503, before it is sent where its
-    length is known; 408 where it stalls; 400 where it is not as long as announced."""
+    """Read a whole body, and reserve memory for it.
+
+    A body larger than PIECE needs twice its size, because it is copied when it is joined and when
+    it is split. Raises Problem: 413 or 503, before it is sent if its length is known; 408 if it
+    stalls; 400 if it is not as long as announced.
+    """
     length = framing.length
     if length is not None:
         if length > limits.max_body_bytes:
@@ -49,7 +214,7 @@ async def read_body(
         part = await arrival.next()
         if part is None:
             watcher.leave()
-            await asyncio.sleep(0)  # where leaving takes effect
+            await asyncio.sleep(0)  # Leaving takes effect here.
             continue
         if arrival.size > limits.max_body_bytes:
             raise _body_too_large(arrival.size, limits)

@@ -23,6 +23,7 @@ from .admission import PASSING_BYTES, Admission, Reservation
 from .asgi import Receive, Scope, Send
 from .disconnect import DisconnectWatcher
 from .heartbeats import Heartbeats
+from .job_request import read_job_request
 from .jobdocuments import (
     accepted,
     answer,
@@ -39,7 +40,7 @@ from .media import CONTENT_TYPES, Answer, answer_type
 from .models import LISTED, Job, JobList, JobPage, NoParameters, Parameters, Text, Within
 from .openapi_parts import NOT_OVER, refusals
 from .problems import Problem, answer_nobody, bad_parameter, end_cancelled, problem_of, refuse
-from .request import check_query, parameters, read_job_request
+from .request import check_query, parameters
 from .security import HEAD, header
 from .uploads import begin, store
 

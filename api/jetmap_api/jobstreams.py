@@ -19,11 +19,11 @@ from jetmap.wire import arrays
 from jetmap.wire.messages import Format
 
 from .admission import Reservation
+from .answers import Gathered
 from .asgi import Header, Send
 from .heartbeats import Beat, Heartbeats
 from .outcomes import Outcomes, Translated, translate
 from .problems import Problem, bad_parameter, error_record, job_ended, problem_of
-from .spool import Gathered
 from .streams import STREAM_HEADERS, Lines, event, results_event
 
 if TYPE_CHECKING:

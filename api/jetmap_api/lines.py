@@ -9,8 +9,8 @@ from jetmap.settings import LimitSettings
 from jetmap.wire.split import JsonLines
 
 from .admission import Reservation
-from .arrival import Arrival, Framing
 from .asgi import Receive
+from .bodies import Arrival, Framing
 from .disconnect import DisconnectWatcher
 from .spool import SpooledPipe
 

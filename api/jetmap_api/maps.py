@@ -17,11 +17,10 @@ from .answers import ListAnswer, Map
 from .asgi import Receive, Scope, Send
 from .bodies import json_elements, msgpack_elements, read_body
 from .disconnect import DisconnectWatcher
-from .keywords import check_kwargs
 from .lines import LinesBody
 from .prefer import Preferred
 from .problems import answer_nobody, end_cancelled, problem_of, refuse
-from .request import MapRequest, read_request
+from .request import MapRequest, check_kwargs, read_request
 from .streams import Events, Lines, Stream
 
 if TYPE_CHECKING:

@@ -21,10 +21,11 @@ from .admission import PASSING_BYTES, Reservation
 from .answers import ListAnswer
 from .asgi import Receive, Scope, Send
 from .disconnect import DisconnectWatcher
+from .job_request import JobRequest, job_of_map
 from .jobdocuments import accepted, as_format
 from .jobstreams import Follower, incomplete
 from .outcomes import Outcomes
-from .request import JobRequest, MapRequest, Preference, job_of_map
+from .request import MapRequest, Preference
 from .uploads import begin, store
 
 if TYPE_CHECKING:

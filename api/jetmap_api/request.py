@@ -1,24 +1,26 @@
-"""What one ``POST /map/{function}`` or ``/jobs/{function}`` asks for, apart from its body."""
+"""What one ``POST /map/{function}`` asks for, apart from its body."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from jetmap import bounds
+from jetmap.functions.kwargs import misfit
 from jetmap.wire.messages import Format
 
-from .arrival import Framing, read_length
 from .asgi import Scope
+from .bodies import Framing, read_length
 from .media import Answer, Body, answer_type, body_type
 from .problems import Problem, bad_parameter
-from .security import CALLER
-from .sessions import caller_of
+
+if TYPE_CHECKING:
+    from jetmap.client.cluster import Cluster
 
 Errors = Literal["fail", "collect"]
 
@@ -82,35 +84,7 @@ class MapRequest:
         return self.options.errors == "fail"
 
 
-@dataclass(frozen=True, slots=True)
-class JobRequest:
-    """What a job is to be. framing: of its body. keywords: its keyword-only parameters, a JSON
-    object. timeout: seconds for the whole job, from its start. ttl: seconds that it is kept after
-    its end. reserve: bytes of the store. caller, key: who asks, and under which
-    Idempotency-Key."""
-
-    body: Body
-    framing: Framing
-    keywords: bytes = b""
-    timeout: float | None = None
-    ttl: float | None = None
-    reserve: int | None = None
-    caller: str = ""
-    key: str | None = None
-
-    @property
-    def format(self) -> Format:
-        return "msgpack" if self.body == "msgpack" else "json"
-
-    @property
-    def kwargs(self) -> bytes:
-        """The keyword-only parameters in ``format``."""
-        return encoded_kwargs(self.keywords, self.format)
-
-
 PLAIN = Options()
-MAX_KEY = 255
-JOB_PARAMETERS = ("timeout", "kwargs", "ttl", "reserve")
 
 
 def read_request(scope: Scope) -> MapRequest:
@@ -131,7 +105,7 @@ def read_request(scope: Scope) -> MapRequest:
         elif name == b"prefer":
             prefer = value if prefer is None else prefer + b"," + value
         elif name == b"content-encoding":
-            _check_encoding(value)
+            check_encoding(value)
         elif name == b"x-jetmap-answer":
             after_body = value.strip().lower() == b"after-body"
     query = scope["query_string"]
@@ -140,61 +114,6 @@ def read_request(scope: Scope) -> MapRequest:
     body, answer = body_type(media), answer_type(accept)
     framing = Framing(length, chunked, upgrade)
     return MapRequest(body, answer, options, framing, preference, after_body)
-
-
-def read_job_request(scope: Scope) -> JobRequest:
-    """What a ``POST /jobs/{function}`` asks for. Raises Problem: 400 for a parameter, 415."""
-    media = None
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            media = value
-        elif name == b"content-encoding":
-            _check_encoding(value)
-    body = body_type(media)
-    given = parameters(scope["query_string"], JOB_PARAMETERS)
-    caller, key = identity(scope)
-    return JobRequest(
-        body,
-        Framing.of(scope["headers"]),
-        _kwargs(given["kwargs"]) if "kwargs" in given else b"",
-        number("timeout", given["timeout"], bounds.TIMEOUT) if "timeout" in given else None,
-        number("ttl", given["ttl"], bounds.TTL) if "ttl" in given else None,
-        whole_number("reserve", given["reserve"], bounds.SIZE) if "reserve" in given else None,
-        caller,
-        key,
-    )
-
-
-def job_of_map(request: MapRequest, scope: Scope) -> JobRequest:
-    """The job that a map is run as when its client prefers so."""
-    caller, key = identity(scope)
-    options = request.options
-    return JobRequest(
-        request.body, request.framing, options.kwargs, options.timeout, caller=caller, key=key
-    )
-
-
-def identity(scope: Scope) -> tuple[str, str | None]:
-    """Who asks (the digest of the token, or ``anonymous``), and its Idempotency-Key.
-
-    The key is a string, with or without quotes. Raises Problem: 400.
-    """
-    caller: str | None = scope.get(CALLER)
-    key: str | None = None
-    for name, value in scope["headers"]:
-        if name == b"authorization" and caller is None:
-            scheme, _, token = value.strip().partition(b" ")
-            if scheme.lower() == b"bearer":
-                caller = caller_of(token.strip())
-        elif name == b"idempotency-key":
-            key = value.decode("latin-1").strip()
-            if len(key) > 1 and key[0] == key[-1] == '"':
-                key = key[1:-1]
-            if not 0 < len(key) <= MAX_KEY:
-                raise bad_parameter(
-                    "Idempotency-Key", f"Idempotency-Key is a text of 1 to {MAX_KEY} characters"
-                )
-    return caller or "anonymous", key
 
 
 @lru_cache(maxsize=64)
@@ -247,7 +166,7 @@ def read_options(query: bytes) -> Options:
         elif name == "timeout":
             timeout = number(name, value, bounds.TIMEOUT)
         elif name == "kwargs":
-            kwargs = _kwargs(value)
+            kwargs = read_kwargs(value)
         else:
             raise bad_parameter(
                 name, f"there is no parameter {name!r}: use errors, order, timeout or kwargs"
@@ -317,7 +236,7 @@ def _pairs(query: bytes) -> Iterator[tuple[str, str]]:
         yield name, value
 
 
-def _check_encoding(encoding: bytes) -> None:
+def check_encoding(encoding: bytes) -> None:
     if encoding.strip().lower() != b"identity":
         raise Problem(
             415,
@@ -334,7 +253,7 @@ def _errors(value: str) -> Errors:
     raise bad_parameter("errors", "errors is fail or collect")
 
 
-def _kwargs(value: str) -> bytes:
+def read_kwargs(value: str) -> bytes:
     encoded = value.encode()
     try:
         msgspec.json.decode(encoded, type=dict[str, object])
@@ -343,3 +262,18 @@ def _kwargs(value: str) -> bytes:
             "kwargs", f"kwargs is a JSON object of keyword parameters, percent-encoded: {exc}"
         ) from exc
     return encoded
+
+
+def check_kwargs(cluster: Cluster, function: str, kwargs: bytes) -> bool:
+    """Compare ``?kwargs=`` with what the function's workers announce.
+
+    kwargs: a JSON object, or nothing. Returns False if no worker has announced the function yet.
+    Raises Problem: 400, naming the parameter and what is accepted.
+    """
+    info = cluster.info(function)
+    if info is None:
+        return False
+    found = misfit(info, msgspec.json.decode(kwargs) if kwargs else {})
+    if found is not None:
+        raise bad_parameter("kwargs", found.message, keyword=found.parameter)
+    return True

@@ -5,16 +5,11 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import deque
-from collections.abc import Iterator
 from typing import IO
 
 from jetmap.settings import LimitSettings
-from jetmap.wire.arrays import body as array_body
-from jetmap.wire.arrays import concatenate, header
-from jetmap.wire.messages import Format
 
 from .admission import Reservation
-from .outcomes import Outcomes
 from .problems import Problem, over_limit
 
 BLOCK = 256 * 1024
@@ -165,92 +160,6 @@ class SpooledPipe:
         return data
 
 
-class Gathered:
-    """The values of a whole map, in whatever order they come, as one list in input order. What
-    it takes is given back with the request's reservation."""
-
-    def __init__(self, format: Format, limits: LimitSettings, reservation: Reservation) -> None:
-        self.count = 0
-        self._format = format
-        self._limits = limits
-        self._reservation = reservation
-        self._parts: list[tuple[int, int, bytes | None, int, int]] = []
-        self._in_memory = 0
-        self._file: IO[bytes] | None = None
-        self._written = 0
-
-    @property
-    def is_spooled(self) -> bool:
-        """Whether a part of it is in a file."""
-        return self._file is not None
-
-    def add(self, outcomes: Outcomes) -> None:
-        """Raises Problem as ``SpooledPipe.put`` does."""
-        count = outcomes.count
-        if not count:
-            return
-        values = outcomes.values
-        size = len(values)
-        self.count += count
-        if self._in_memory + size <= self._limits.max_buffer_bytes and self._reservation.take(size):
-            self._in_memory += size
-            self._parts.append((outcomes.start, count, values, 0, size))
-            return
-        if self._written + size > self._limits.max_spool_bytes:
-            raise spool_full(self._limits)
-        self._reservation.spool(size)
-        try:
-            if self._file is None:
-                self._file = tempfile.TemporaryFile(prefix="jetmap-")  # noqa: SIM115
-            self._file.write(values)
-        except OSError as exc:
-            raise disk_full(exc) from exc
-        self._parts.append((outcomes.start, count, None, self._written, size))
-        self._written += size
-
-    def count_before(self, index: int) -> int:
-        """How many items before this one are there."""
-        return sum(
-            min(start + count, index) - start for start, count, *_ in self._parts if start < index
-        )
-
-    def whole(self) -> bytes | None:
-        """The encoded list, or None where a part of it is in the file: then use ``blocks``."""
-        if self._file is not None:
-            return None
-        parts = self._parts
-        if len(parts) == 1:
-            values = parts[0][2]
-            assert values is not None
-            return values
-        parts.sort()
-        return concatenate(
-            [part[2] for part in parts if part[2] is not None], self.count, self._format
-        )
-
-    def blocks(self) -> Iterator[bytes]:
-        """The encoded list piece by piece."""
-        json = self._format == "json"
-        yield b"[" if json else header(self.count)
-        first = True
-        for _, _, values, offset, size in sorted(self._parts):
-            if values is None:
-                assert self._file is not None
-                self._file.seek(offset)
-                values = self._file.read(size)
-            if json and not first:
-                yield b","
-            first = False
-            yield array_body(values, self._format)
-        if json:
-            yield b"]"
-
-    def close(self) -> None:
-        self._parts.clear()
-        if self._file is not None:
-            self._file.close()
-
-
 def spool_full(limits: LimitSettings) -> Problem:
     return over_limit(
         f"results that were not read yet take more than {limits.max_spool_bytes} bytes "
@@ -264,3 +173,37 @@ def disk_full(exc: OSError) -> Problem:
     return Problem(
         507, "spool-failed", "Results cannot be spooled", f"the gateway's temporary file: {exc}"
     )
+
+
+class SpooledParts:
+    """Parts of a list in one temporary file, read in any order."""
+
+    def __init__(self, limits: LimitSettings, reservation: Reservation) -> None:
+        self._limits = limits
+        self._reservation = reservation
+        self._file: IO[bytes] | None = None
+        self._written = 0
+
+    def add(self, data: bytes) -> int:
+        """Write a part; return its offset. Raises Problem as ``SpooledPipe.put`` does."""
+        offset, size = self._written, len(data)
+        if offset + size > self._limits.max_spool_bytes:
+            raise spool_full(self._limits)
+        self._reservation.spool(size)
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="jetmap-")  # noqa: SIM115
+            self._file.write(data)
+        except OSError as exc:
+            raise disk_full(exc) from exc
+        self._written += size
+        return offset
+
+    def read(self, offset: int, size: int) -> bytes:
+        assert self._file is not None
+        self._file.seek(offset)
+        return self._file.read(size)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from jetmap.settings import LimitSettings
 from jetmap.wire.split import splitter
 
-from .arrival import Arrival
 from .asgi import Receive
+from .bodies import Arrival
 from .disconnect import DisconnectWatcher
-from .keywords import check_kwargs
+from .job_request import JobRequest
 from .media import USE_JSON
-from .request import JobRequest
+from .request import check_kwargs
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster

@@ -1,8 +1,7 @@
 """One connection: bytes in, requests out, with everything bounded that a client can send.
 
-httptools parses; what it leaves open is decided here (decision 0010): an offer to upgrade is
-ignored, heads have a size and a time, and a client that closes only its sending side gets its
-answer.
+httptools parses. The rest is decided here (decision 0010): an offer to upgrade is ignored, heads
+have a size and a time, and a client that closes only its sending side gets its answer.
 """
 
 from __future__ import annotations
@@ -17,11 +16,22 @@ from urllib.parse import unquote
 import httptools
 
 from jetmap_api.asgi import Header
-from jetmap_api.problems import Problem, malformed
+from jetmap_api.problems import Problem
 
 from .exchange import STATUS_LINES, Exchange
-from .guard import TOO_MANY_CONNECTIONS, Guard
-from .overhead import Overhead
+from .guard import Guard, Overhead
+from .refusals import (
+    SHORT_BODY,
+    TOO_MANY_CONNECTIONS,
+    connect,
+    framing_too_large,
+    head_too_large,
+    other_version,
+    refusal_of,
+    too_many_headers,
+    too_many_requests,
+)
+from .upgrade import OFFERS, resumed
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -33,26 +43,31 @@ logger = logging.getLogger(__name__)
 HIGH_WATER = 64 << 10
 # Headers of one request.
 MAX_HEADERS = 256
-# Requests that wait for the answers before them; reading pauses behind the first.
+# Requests that wait for the answers before them; reading pauses after the first.
 MAX_PIPELINE = 1024
-# Bytes that a refused client may still send and have dropped, so that it reads the refusal.
+# Bytes dropped of a refused client, so that it reads the refusal.
 MAX_LINGER = 256 << 10
-# Seconds between the probes of a client that ended its sending side: has it left?
+# Seconds between probes whether a client that ended its sending side has left.
 PROBES = (0.05, 0.1, 0.25, 0.6, 1.0, 3.0, 10.0, 30.0)
-
-_HIDDEN = (b"upgrade", b"http2-settings")
 
 
 class Connection(asyncio.Protocol):
-    """See above. Made by uvicorn, for each client that connects."""
+    """The connection of one client, made by uvicorn."""
 
-    def __init__(self, guard: Guard, config: Config, state: ServerState, app_state: Any) -> None:
+    def __init__(
+        self,
+        guard: Guard,
+        config: Config,
+        server_state: ServerState,
+        app_state: Any,
+        _loop: Any = None,
+    ) -> None:
         self._guard = guard
         self._waiting = guard.waiting
         self._limits = guard.limits
         self._app = config.loaded_app
         self._root_path = config.root_path
-        self._state = state
+        self._state = server_state
         self._app_state: dict[str, Any] = app_state
         self._loop = asyncio.get_running_loop()
         self._parser: Any = httptools.HttpRequestParser(self)
@@ -121,7 +136,7 @@ class Connection(asyncio.Protocol):
             return False
         self._ended = True
         if self._last is not None and self._last.arriving and not self._last.complete:
-            self._refuse(malformed("the body ends before the length that the request announces"))
+            self._refuse(SHORT_BODY)
             return not self._transport.is_closing()
         if self._current is None:
             return False
@@ -165,7 +180,7 @@ class Connection(asyncio.Protocol):
             self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as exc:
             if not self._refused and not self._ending:
-                self._refuse(_refusal_of(exc))
+                self._refuse(refusal_of(exc))
         else:
             if self._overhead.fed(len(data)) and not self._refused:
                 self._refuse(self._too_large(in_head))
@@ -173,17 +188,13 @@ class Connection(asyncio.Protocol):
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Go on in HTTP/1.1 with a request that offers another protocol.
 
-        The parser has stopped behind its head, for it would not read the body: another one is
-        given the head without the offer.
+        The parser has stopped after its head and would not read the body, so another one takes
+        over. rest: the bytes after the head.
         """
         exchange = self._last
         assert exchange is not None
-        self._parser = httptools.HttpRequestParser(_Resumed(self))
-        scope = exchange.scope
-        lines = [b"%b: %b\r\n" % header for header in self._headers if header[0] not in _HIDDEN]
-        method, version = scope["method"].encode(), scope["http_version"].encode()
-        head = b"%b %b HTTP/%b\r\n%b\r\n" % (method, self._url, version, b"".join(lines))
-        self._headers = scope["headers"]
+        self._parser, head = resumed(self, exchange.scope, self._url, self._headers)
+        self._headers = exchange.scope["headers"]
         self._parser.feed_data(head)
         if rest:
             self._feed(rest)
@@ -202,12 +213,7 @@ class Connection(asyncio.Protocol):
         if not self._in_head:
             return  # a trailer: nobody asks for it
         if len(self._headers) >= MAX_HEADERS:
-            raise Problem(
-                431,
-                "too-many-headers",
-                "The request's head is too large",
-                f"it has more than {MAX_HEADERS} headers",
-            )
+            raise too_many_headers(MAX_HEADERS)
         self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -221,9 +227,9 @@ class Connection(asyncio.Protocol):
         version: str = parser.get_http_version()
         method: str = parser.get_method().decode("ascii")
         if method == "CONNECT":
-            raise Problem(405, "method-not-allowed", "This is not a proxy", "CONNECT is not served")
+            raise connect()
         if version not in ("1.1", "1.0"):
-            raise Problem(505, "http-version", "Another version of HTTP", "send HTTP/1.1 or 1.0")
+            raise other_version()
         url = _NO_URL if self._url == b"*" else httptools.parse_url(self._url)
         raw_path: bytes = url.path or b"/"
         path = raw_path.decode("ascii")
@@ -249,7 +255,7 @@ class Connection(asyncio.Protocol):
             "state": self._app_state.copy(),
         }
         if parser.should_upgrade():
-            scope["headers"] = [header for header in headers if header[0] not in _HIDDEN]
+            scope["headers"] = [header for header in headers if header[0] not in OFFERS]
         exchange = Exchange(
             self,
             scope,
@@ -263,12 +269,7 @@ class Connection(asyncio.Protocol):
             self._queue.append(exchange)
             self.pause_reading()
             if len(self._queue) > MAX_PIPELINE:
-                raise Problem(
-                    400,
-                    "too-many-requests-at-once",
-                    "Too many requests at once",
-                    f"more than {MAX_PIPELINE} requests wait for the answers before them",
-                )
+                raise too_many_requests(MAX_PIPELINE)
 
     def on_body(self, body: bytes) -> None:
         self._overhead.progress(len(body))
@@ -470,16 +471,9 @@ class Connection(asyncio.Protocol):
 
     def _too_large(self, in_head: bool) -> Problem:
         limit = self._limits.max_header_bytes
-        setting = "max_header_bytes"
         if not in_head:
-            detail = f"its chunk extensions or trailers take more than {limit} bytes ({setting})"
-            return malformed(detail, setting=setting, limit=limit)
-        if not self._headers and len(self._url) > limit // 2:
-            status, slug, title = 414, "uri-too-long", "The request's address is too long"
-        else:
-            status, slug, title = 431, "head-too-large", "The request's head is too large"
-        detail = f"address and headers may take {limit} bytes together (setting {setting})"
-        return Problem(status, slug, title, detail, setting=setting, limit=limit)
+            return framing_too_large(limit)
+        return head_too_large(limit, is_address=not self._headers and len(self._url) > limit // 2)
 
     def _probe_client(self, number: int) -> None:
         """Find out whether a client that sends no more still listens (see ``Exchange.probe``)."""
@@ -500,45 +494,6 @@ class Connection(asyncio.Protocol):
         if self._drained is not None:
             self._drained.set()
             self._drained = None
-
-
-class _Resumed:
-    """Callbacks of a parser that is given the head of a request once more."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._again = True
-        self.on_body = connection.on_body
-
-    def on_message_begin(self) -> None:
-        if not self._again:
-            self._connection.on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        if not self._again:
-            self._connection.on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._again:
-            self._connection.on_header(name, value)
-
-    def on_headers_complete(self) -> None:
-        if not self._again:
-            self._connection.on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        self._again = False
-        self._connection.on_message_complete()
-
-
-def _refusal_of(exc: Exception) -> Problem:
-    """What a parser's error means: what a callback raised, or bytes that are not HTTP."""
-    cause = exc.__context__
-    if isinstance(cause, Problem):
-        return cause
-    return Problem(
-        400, "not-http", "This is not an HTTP/1.1 request", str(exc if cause is None else cause)
-    )
 
 
 class _NoUrl:

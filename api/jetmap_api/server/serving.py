@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -38,7 +39,7 @@ class GatewayServer(uvicorn.Server):
                 app,
                 lifespan="off",  # it would have nothing to do
                 loop="none",
-                http=self._connection,  # type: ignore[arg-type]  # called, never subclassed
+                http=functools.partial(Connection, self.guard),  # type: ignore[arg-type]
                 ws="none",
                 access_log=False,
                 log_config=None,
@@ -57,8 +58,3 @@ class GatewayServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-    def _connection(
-        self, config: uvicorn.Config, server_state: Any, app_state: Any, _loop: Any = None
-    ) -> Connection:
-        return Connection(self.guard, config, server_state, app_state)

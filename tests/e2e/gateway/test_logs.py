@@ -17,8 +17,8 @@ from house import House
 from jetmap.logs import Flood, Formatter, Limited, harmless
 from jetmap.settings import Settings
 from jetmap_api import create_app
-from jetmap_api.access import AccessLog, RequestLines, Requests, reason_of
 from jetmap_api.asgi import Message, Scope
+from jetmap_api.front import AccessLog, RequestLines, Requests, reason_of
 from served import gateway as served_gateway
 from waiting import wait_until_sync
 

@@ -16,7 +16,7 @@ from fake_cluster import FakeCluster
 from jetmap import Cluster
 from jetmap.settings import Settings
 from jetmap_api import create_app
-from jetmap_api.arrival import ALLOWANCE, Pace
+from jetmap_api.bodies import ALLOWANCE, Pace
 from jobs_over_http import site as fake_site
 from over_http import double
 from served import gateway, served

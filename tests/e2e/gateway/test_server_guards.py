@@ -14,9 +14,13 @@ import pytest
 from jetmap.settings import Settings
 from jetmap_api.asgi import Receive, Scope, Send, respond
 from jetmap_api.server import GatewayServer
-from jetmap_api.server.guard import LINGER, connections_allowed
-from jetmap_api.server.overhead import Overhead
-from jetmap_api.server.waiting import Waiting, WaitingList
+from jetmap_api.server.guard import (
+    LINGER,
+    Overhead,
+    Waiting,
+    WaitingList,
+    connections_allowed,
+)
 from served import gateway
 from waiting import wait_until
 

@@ -13,8 +13,9 @@ from jetmap.dispatch.open_map import Memory
 from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.sources import ELEMENT_BYTES
 from jetmap_api.admission import PASSING_BYTES, Admission, Reservation
+from jetmap_api.answers import Gathered
 from jetmap_api.problems import Problem
-from jetmap_api.spool import Gathered, SpooledPipe
+from jetmap_api.spool import SpooledPipe
 from raw_bodies import LIMITS
 from waiting import turns, wait_until
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from jetmap.dispatch.outcomes import Batch
 from jetmap.settings import LimitSettings
 from jetmap.wire.messages import ErrorRecord
-from jetmap_api.answers import ListAnswer
+from jetmap_api.answers import Gathered, ListAnswer
 from jetmap_api.outcomes import translate
 from jetmap_api.problems import Problem
-from jetmap_api.spool import Gathered, SpooledPipe
+from jetmap_api.spool import SpooledPipe
 from raw_bodies import LIMITS, held
 
 pytestmark = pytest.mark.anyio

@@ -1,0 +1,109 @@
+"""What one ``POST /jobs/{function}`` asks for, apart from its body."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jetmap import bounds
+from jetmap.wire.messages import Format
+
+from .asgi import Scope
+from .bodies import Framing
+from .media import Body, body_type
+from .problems import bad_parameter
+from .request import (
+    MapRequest,
+    check_encoding,
+    encoded_kwargs,
+    number,
+    parameters,
+    read_kwargs,
+    whole_number,
+)
+from .security import CALLER
+from .sessions import caller_of
+
+# Characters of an Idempotency-Key.
+MAX_KEY = 255
+PARAMETERS = ("timeout", "kwargs", "ttl", "reserve")
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """What a job is to be. framing: of its body. keywords: its keyword-only parameters, a JSON
+    object. timeout: seconds for the whole job, from its start. ttl: seconds that it is kept after
+    its end. reserve: bytes of the store. caller, key: who asks, and under which
+    Idempotency-Key."""
+
+    body: Body
+    framing: Framing
+    keywords: bytes = b""
+    timeout: float | None = None
+    ttl: float | None = None
+    reserve: int | None = None
+    caller: str = ""
+    key: str | None = None
+
+    @property
+    def format(self) -> Format:
+        return "msgpack" if self.body == "msgpack" else "json"
+
+    @property
+    def kwargs(self) -> bytes:
+        """The keyword-only parameters in ``format``."""
+        return encoded_kwargs(self.keywords, self.format)
+
+
+def read_job_request(scope: Scope) -> JobRequest:
+    """What a ``POST /jobs/{function}`` asks for. Raises Problem: 400 for a parameter, 415."""
+    media = None
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            media = value
+        elif name == b"content-encoding":
+            check_encoding(value)
+    body = body_type(media)
+    given = parameters(scope["query_string"], PARAMETERS)
+    caller, key = identity(scope)
+    return JobRequest(
+        body,
+        Framing.of(scope["headers"]),
+        read_kwargs(given["kwargs"]) if "kwargs" in given else b"",
+        number("timeout", given["timeout"], bounds.TIMEOUT) if "timeout" in given else None,
+        number("ttl", given["ttl"], bounds.TTL) if "ttl" in given else None,
+        whole_number("reserve", given["reserve"], bounds.SIZE) if "reserve" in given else None,
+        caller,
+        key,
+    )
+
+
+def job_of_map(request: MapRequest, scope: Scope) -> JobRequest:
+    """The job that a map is run as when its client prefers so."""
+    caller, key = identity(scope)
+    options = request.options
+    return JobRequest(
+        request.body, request.framing, options.kwargs, options.timeout, caller=caller, key=key
+    )
+
+
+def identity(scope: Scope) -> tuple[str, str | None]:
+    """Who asks (the digest of the token, or ``anonymous``), and its Idempotency-Key.
+
+    The key is a string, with or without quotes. Raises Problem: 400.
+    """
+    caller: str | None = scope.get(CALLER)
+    key: str | None = None
+    for name, value in scope["headers"]:
+        if name == b"authorization" and caller is None:
+            scheme, _, token = value.strip().partition(b" ")
+            if scheme.lower() == b"bearer":
+                caller = caller_of(token.strip())
+        elif name == b"idempotency-key":
+            key = value.decode("latin-1").strip()
+            if len(key) > 1 and key[0] == key[-1] == '"':
+                key = key[1:-1]
+            if not 0 < len(key) <= MAX_KEY:
+                raise bad_parameter(
+                    "Idempotency-Key", f"Idempotency-Key is a text of 1 to {MAX_KEY} characters"
+                )
+    return caller or "anonymous", key
