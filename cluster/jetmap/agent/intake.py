@@ -14,7 +14,9 @@ from typing import Any
 import msgspec
 
 from jetmap.errors import JetmapError
+from jetmap.nats import jetstream
 from jetmap.nats.broker import Broker, Message, Subscription
+from jetmap.nats.jetstream import PullEnd
 from jetmap.wire import subjects
 from jetmap.wire.timing import ANSWER_SECONDS, HEARTBEAT_SECONDS, PARK_SECONDS
 
@@ -208,23 +210,22 @@ class Intake:
             await self._connection.publish(delivered.ack, NAK)
 
     async def _on_status(self, message: Message, lane: AgentLane, wait: bool) -> None:
-        status = (message.headers or {}).get("Status", "")
-        if status == "100":
+        end = jetstream.pull_end(message.headers or {})
+        if end is PullEnd.NOT_YET:
             return
-        if status == "404" and not wait:
+        if end is PullEnd.EMPTY and not wait:
             self._pulls.on_empty(lane)
         elif wait:
             self._pulls.on_expired(lane)
         else:
             self._pulls.forget(lane)
-        text = (message.headers or {}).get("Description", "").lower()
-        if status == "503" or "deleted" in text or "shutdown" in text or "leadership" in text:
-            logger.info("pull refused: %s %s", status, text)
+        if end is PullEnd.CONSUMER_GONE:
+            logger.info("pull refused: %s", message.headers)
             self._pulls.forget(lane)
             self.renew_soon()
             return
-        if status not in ("404", "408"):
-            logger.debug("pull refused: %s %s", status, text)
+        if end is PullEnd.REFUSED:
+            logger.debug("pull refused: %s", message.headers)
         await self.pull()
 
     def renew_soon(self) -> None:

@@ -26,6 +26,7 @@ from jetmap.embedded.locks import remove, runtime_directory, sweep, take
 from jetmap.embedded.running import Registration, Running, all_running, already_runs, register_up
 from jetmap.errors import BrokerUnreachable, ConfigurationError
 from jetmap.nats.connection import Auth
+from jetmap.nats.errors import PortTaken
 from jetmap.nats.server import TEMPORARY, NatsServer
 from jetmap.settings import Settings
 from jetmap.version import __version__
@@ -213,9 +214,7 @@ class Installation:
         )
         try:
             await self._server.start()
-        except BrokerUnreachable as exc:
-            if "is taken" not in str(exc):
-                raise
+        except PortTaken as exc:
             raise BrokerUnreachable(
                 f"port {settings.server.nats_port} is taken: end what listens there, give "
                 "--nats-port 0 for any free port, or use that server "

@@ -18,7 +18,15 @@ from jetmap.errors import BrokerUnreachable, JetmapError
 from .auth import Auth, without_secrets
 from .client import QuickClient
 from .dialing import RETRY_SECONDS, dial, discard
-from .errors import JetStreamError, NoResponders, RefusedError, checked, refused_subject, translated
+from .errors import (
+    JetStreamError,
+    NoResponders,
+    NotPermittedError,
+    RefusedError,
+    checked,
+    translated,
+    typed,
+)
 from .subscription import Subscription
 
 __all__ = ["Auth", "Connection", "JetStreamError", "NoResponders", "Subscription", "checked"]
@@ -59,7 +67,7 @@ class Connection:
         self._background = Background(name)
         self._closing = False
         self._asking: dict[str, set[asyncio.Timeout]] = {}  # By subject, in lower case.
-        self._refusals: dict[str, str] = {}
+        self._refused: set[str] = set()
         self._slow_until = 0.0
 
     @classmethod
@@ -209,7 +217,7 @@ class Connection:
         key = subject.lower()
         asking = self._asking.setdefault(key, set())
         if not asking:
-            self._refusals.pop(key, None)
+            self._refused.discard(key)
         try:
             async with asyncio.timeout(None) as patience:
                 asking.add(patience)
@@ -355,15 +363,16 @@ class Connection:
             self._background.spawn(self._renew(), "connect again")
 
     async def client_failed(self, client: QuickClient, error: Exception) -> None:
+        error = typed(error)
         if isinstance(error, nats.errors.SlowConsumerError):
             self.errors += 1
             now = time.monotonic()
             if now >= self._slow_until:  # there may be thousands a second
                 self._slow_until = now + 1
                 logger.error("%s: messages on %s dropped: too slow", self.name, error.subject)
-        elif "permissions violation" in str(error).lower():
+        elif isinstance(error, NotPermittedError):
             self.errors += 1
-            if not self._end_refused(str(error)):
+            if not self._end_refused(error.subject):
                 logger.error("%s: %s", self.name, error)
         elif isinstance(error, nats.errors.Error | OSError):
             logger.debug("%s: %r", self.name, error)
@@ -371,12 +380,11 @@ class Connection:
             self.errors += 1
             logger.error("%s: the NATS client failed", self.name, exc_info=error)
 
-    def _end_refused(self, said: str) -> bool:
+    def _end_refused(self, subject: str) -> bool:
         """End the requests on a subject that the server refuses; return whether there were any."""
-        subject = refused_subject(said)
         asking = self._asking.get(subject, set())
         if asking:
-            self._refusals[subject] = said
+            self._refused.add(subject)
         now = asyncio.get_running_loop().time()
         for patience in asking:
             patience.reschedule(now)
@@ -404,7 +412,7 @@ class Connection:
         return ", ".join(without_secrets(s) for s in self.servers)
 
     def _translated(self, error: Exception, subject: str, size: int) -> JetmapError:
-        refused = subject.lower() in self._refusals
+        refused = subject.lower() in self._refused
         return translated(
             error, subject, size, where=self.where, limit=self.max_payload, refused=refused
         )

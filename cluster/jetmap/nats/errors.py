@@ -55,6 +55,10 @@ class Forbidden(BrokerUnreachable):
     """The server does not let this account use a subject."""
 
 
+class PortTaken(BrokerUnreachable):
+    """Another program listens on the port that a server was to use."""
+
+
 class JetStreamError(BrokerRefused):
     """A request that JetStream refused.
 
@@ -163,10 +167,25 @@ def refusal(error: Exception, where: str) -> RefusedError | None:
     return None
 
 
-def refused_subject(said: str) -> str:
-    """Return the subject, in lower case, of a permissions violation; empty if there is none."""
-    found = re.search(r'publish to "([^"]+)"', said, re.I)
-    return found[1].lower() if found else ""
+class NotPermittedError(Exception):
+    """The server does not let this account use a subject.
+
+    Attributes:
+        subject: The subject of a publish, in lower case, as nats-py passes it on; empty for a
+            subscription.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        found = re.search(r'publish to "([^"]+)"', text, re.I)
+        self.subject = found[1].lower() if found else ""
+
+
+def typed(error: Exception) -> Exception:
+    """Give an error of nats-py that is only a text a type."""
+    if isinstance(error, nats.errors.Error) and "permissions violation" in str(error).lower():
+        return NotPermittedError(str(error))
+    return error
 
 
 def forbidden(subject: str, where: str) -> Forbidden:

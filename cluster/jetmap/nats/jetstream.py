@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from datetime import datetime
+from enum import Enum, auto
 from typing import Any
 
 from jetmap.errors import BrokerUnreachable, JetmapError, TopologyMismatch
@@ -28,6 +30,29 @@ NO_MESSAGE = 10037
 WRONG_LAST_SEQUENCE = 10071
 CONSUMER_EXISTS = 10148
 NO_SUBJECT = "jetmap.no.such.subject"  # Nothing is ever published there.
+
+
+class PullEnd(Enum):
+    """The meaning of a status message for a pull."""
+
+    NOT_YET = auto()  # A heartbeat.
+    EMPTY = auto()  # There is no message.
+    EXPIRED = auto()  # None came in time.
+    CONSUMER_GONE = auto()  # The consumer, or the server that leads it, has gone.
+    REFUSED = auto()
+
+
+def pull_end(headers: Mapping[str, str]) -> PullEnd:
+    """Read a status message. The server tells the causes of a 409 apart by their text only."""
+    status = headers.get("Status", "")
+    if status == "100":
+        return PullEnd.NOT_YET
+    if status in ("404", "408"):
+        return PullEnd.EMPTY if status == "404" else PullEnd.EXPIRED
+    text = headers.get("Description", "").lower()
+    if status == "503" or any(word in text for word in ("deleted", "shutdown", "leadership")):
+        return PullEnd.CONSUMER_GONE
+    return PullEnd.REFUSED
 
 
 async def ensure(

@@ -18,6 +18,8 @@ from jetmap.errors import BrokerUnreachable, ConfigurationError
 from jetmap.machine import temporary_directory, without_ours
 from jetmap.supervision import end_process
 
+from .errors import PortTaken
+
 # The program that the child runs before it becomes nats-server, so that it ends with the process
 # that started it, however that ends. On Linux the kernel does this (for the starting thread);
 # elsewhere a child of the server watches both. (A preexec_fn would be unsafe beside threads.)
@@ -193,11 +195,10 @@ class NatsServer:
                 await asyncio.sleep(0.002)
             if process.returncode is not None:
                 said = _last_lines(log)
-                taken = "address already in use" in said
-                hint = f": port {self.port} is taken, choose another" if taken else ""
-                raise BrokerUnreachable(
-                    f"nats-server exited with code {process.returncode}{hint}{said}"
-                )
+                exited = f"nats-server exited with code {process.returncode}"
+                if "address already in use" in said:  # The only sign of it.
+                    raise PortTaken(f"{exited}: port {self.port} is taken, choose another{said}")
+                raise BrokerUnreachable(f"{exited}{said}")
 
     def _prepare(self) -> Path:
         if self._directory is None:
