@@ -1,8 +1,8 @@
-"""What one gateway takes in at once: maps, items, bytes in memory and on disk.
+"""Limit what one gateway takes in at once: maps, items, bytes in memory and on disk.
 
-Plain counters. A request takes its place, and the memory for its body, before the body is read;
-what does not fit is refused at once, and the client told when to come again. Results that do not
-fit into memory go to a file instead.
+Plain counters. A request takes its place, and the memory for its body, before the body is read. A
+request that does not fit is refused at once, with the time to try again. Results that do not fit
+into memory go to a file instead.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from .problems import RETRY_AFTER, Problem, over_limit
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
 
-# What is held of a body that is passed on while it arrives (JSON lines, a job's): the items that
-# were read last, and those that wait to be taken.
+# Bytes reserved for a body that is passed on while it arrives (JSON lines, a job's): the items read
+# last, and those that wait to be taken.
 PASSING_BYTES = 2 << 20
 
 
 class Admission:
-    """arriving: requests whose map is not opened yet. items: of the lists of open requests.
-    spooled: bytes in temporary files."""
+    """The counters of a gateway, and their limits.
+
+    arriving: requests whose map is not open yet. items: in the lists of open requests. spooled:
+    bytes in temporary files.
+    """
 
     __slots__ = ("arriving", "items", "limits", "memory_budget", "spooled")
 
@@ -37,12 +40,12 @@ class Admission:
         self.spooled = 0
 
     def reserve(self, cluster: Cluster) -> Reservation:
-        """The books of a new request, which holds nothing yet. ``close`` it."""
+        """Make the reservation of a new request, which is empty at first. ``close`` it."""
         return Reservation(self, cluster.memory)
 
 
 class Reservation:
-    """What one request holds."""
+    """The memory, items, files and place of one request."""
 
     __slots__ = ("_admission", "_arriving", "_memory", "items", "size", "spooled")
 
@@ -55,7 +58,7 @@ class Reservation:
         self._memory = memory
 
     def enter(self, open_maps: int) -> None:
-        """Takes the place of a map, until ``leave``. Raises Problem: 429."""
+        """Take the place of a map, until ``leave``. Raises Problem: 429."""
         admission = self._admission
         taken = open_maps + admission.arriving
         limit = admission.limits.max_open_maps
@@ -74,35 +77,35 @@ class Reservation:
         self._arriving = 1
 
     def leave(self) -> None:
-        """The map is being opened, and counts there."""
+        """Give the place back: the map is being opened, and counts as open."""
         self._admission.arriving -= self._arriving
         self._arriving = 0
 
     def add(self, size: int) -> None:
-        """So many bytes more. Raises Problem: 503, or 413 where all of the memory is too little."""
+        """Add bytes. Raises Problem: 503, or 413 if all of the memory is too little."""
         if self._memory.used + size > self._admission.memory_budget:
             raise self._full(size)
         self.force(size)
 
     def take(self, size: int) -> bool:
-        """Adds the bytes if there is room."""
+        """Add bytes if there is room."""
         if self._memory.used + size > self._admission.memory_budget:
             return False
         self.force(size)
         return True
 
     def force(self, size: int) -> None:
-        """Adds the bytes, room or not."""
+        """Add bytes, even without room."""
         self._memory.used += size
         self.size += size
 
     def give(self, size: int) -> None:
-        """So many bytes less."""
+        """Give bytes back."""
         self._memory.used -= size
         self.size -= size
 
     def add_items(self, count: int) -> None:
-        """Items of a list, whose bytes are counted already. Raises Problem: 429; 413 or 503."""
+        """Add items of a list whose bytes are counted already. Raises Problem: 429, 413, 503."""
         admission = self._admission
         limit = admission.limits.max_items
         if admission.items + count > limit:
@@ -129,7 +132,7 @@ class Reservation:
         self.items += count
 
     def spool(self, size: int) -> None:
-        """So many bytes more in files. Raises Problem: 503."""
+        """Add bytes in files. Raises Problem: 503."""
         limit = self._admission.limits.max_total_spool_bytes
         if self._admission.spooled + size > limit:
             raise Problem(
@@ -150,11 +153,11 @@ class Reservation:
 
     @property
     def spool_left(self) -> int:
-        """Bytes that may still go to files."""
+        """The bytes that may still go to files."""
         return self._admission.limits.max_total_spool_bytes - self._admission.spooled
 
     def close(self) -> None:
-        """Returns everything. Twice is harmless."""
+        """Give everything back. Closing it again is harmless."""
         self.leave()
         self._memory.used -= self.size
         self._admission.items -= self.items

@@ -1,4 +1,4 @@
-"""Lists as answers: values in input order, spooled where they are too many for memory."""
+"""Lists as answers: values in input order, in a file if they are too many for memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _encode = {"json": _json, "msgpack": _msgpack}
 
 
 class Map(Protocol):
-    """An open map; ``stop`` takes no more items, ``aclose`` withdraws what is left of it."""
+    """An open map. ``stop`` takes no more items; ``aclose`` withdraws the rest of it."""
 
     id: str
 
@@ -54,7 +54,7 @@ class Gathered:
 
     @property
     def is_spooled(self) -> bool:
-        """Whether a part of it is in a file."""
+        """True if a part is in a file."""
         return self._spooled is not None
 
     def add(self, outcomes: Outcomes) -> None:
@@ -118,8 +118,8 @@ class Gathered:
 class ListAnswer:
     """The values of a whole map; with ``collect``, an object of values and errors.
 
-    Without it, the first failing item is the answer: the first in input order, the one that a
-    loop over the items would have met.
+    Without ``collect``, the first failing item in input order is the answer: the one that a loop
+    over the items would have met.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class ListAnswer:
         collect: bool,
         debug: bool,
     ) -> None:
-        self.headers: list[Header] = []  # more of them
+        self.headers: list[Header] = []  # further headers
         self._format = format
         self._debug = debug
         self._values = Gathered(format, limits, reservation)
@@ -140,8 +140,10 @@ class ListAnswer:
         self._missing = 0  # items before the first that failed
 
     async def gather(self, run: Map, source: Format) -> None:
-        """Takes all outcomes of the map. Raises Problem for the first failing item; nothing
-        after it is waited for."""
+        """Take all outcomes of the map.
+
+        Raises Problem for the first failing item, without waiting for anything after it.
+        """
         try:
             async for outcomes in run:
                 if source != self._format:
@@ -156,14 +158,14 @@ class ListAnswer:
             await run.aclose()
 
     async def send(self, send: Send) -> None:
-        """Writes the answer."""
+        """Write the answer."""
         headers = [(b"content-type", CONTENT_TYPES[self._format]), *self.headers]
         start: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": headers}
         body = self._whole()
         if body is not None:
             headers.append((b"content-length", b"%d" % len(body)))
             await send(start)
-            if len(body) > BLOCK:  # So that it is held until it is read, and not by the server.
+            if len(body) > BLOCK:  # Written in blocks, so that the server does not hold all of it.
                 self.close()
                 for at in range(0, len(body) - BLOCK, BLOCK):
                     block = body[at : at + BLOCK]
@@ -177,7 +179,7 @@ class ListAnswer:
         await send({"type": "http.response.body", "body": b""})
 
     def close(self) -> None:
-        """Drops what was gathered."""
+        """Drop the outcomes."""
         self._values.close()
         if self._errors is not None:
             self._errors.close()
@@ -189,7 +191,7 @@ class ListAnswer:
         errors.add(Translated(outcomes.start, len(records), encoded, []))
 
     def _look_at(self, outcomes: Outcomes) -> None:
-        """Raises the first failure once every item before it is there."""
+        """Raise the first failure once every item before it has an outcome."""
         if outcomes.errors:
             first = first_of(outcomes.errors)
             if self._first is None or first.index < self._first.index:
@@ -202,7 +204,7 @@ class ListAnswer:
             raise item_problem(self._first, self._debug)
 
     def _whole(self) -> bytes | None:
-        """The answer, if all of it is in memory."""
+        """Return the answer, if all of it is in memory."""
         if self._errors is None:
             return self._values.whole()
         if self._values.is_spooled or self._errors.is_spooled:
@@ -226,5 +228,5 @@ class ListAnswer:
 
 
 def first_of(errors: Sequence[ErrorRecord]) -> ErrorRecord:
-    """The error of the first item in input order."""
+    """Return the error of the first item in input order."""
     return min(errors, key=lambda record: record.index)

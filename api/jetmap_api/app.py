@@ -1,4 +1,4 @@
-"""The gateway as an application: to run alone, or to mount in the user's own."""
+"""The gateway as an application, to run alone or to mount in another."""
 
 from __future__ import annotations
 
@@ -52,12 +52,18 @@ CORS_EXPOSED = (
 
 
 def create_app(cluster: Cluster | None = None, settings: Settings | None = None) -> Gateway:
-    """The gateway. cluster: one that its owner starts and closes; None: one of its own, as the
-    settings say, from startup to shutdown.
+    """Make the gateway.
 
-    ``app.mount("/jetmap", create_app(cluster))`` puts it into another application; mounted
-    without a cluster, it uses that application's ``app.state.cluster``. Raises
-    ConfigurationError: the settings are wrong, or would serve other hosts without a token.
+    ``app.mount("/jetmap", create_app(cluster))`` puts it into another application. Mounted without
+    a cluster, it uses that application's ``app.state.cluster``.
+
+    Args:
+        cluster: A cluster that its owner starts and closes. None: the gateway starts its own, as
+            the settings say, and closes it at shutdown.
+        settings: Settings; None loads them from variables and the configuration file.
+
+    Raises:
+        ConfigurationError: The settings are wrong, or would serve other hosts without a token.
     """
     if settings is None:
         settings = Settings.load()
@@ -73,7 +79,7 @@ def create_app(cluster: Cluster | None = None, settings: Settings | None = None)
 
 
 class Gateway(FastAPI):
-    """See ``create_app``."""
+    """The application that ``create_app`` makes."""
 
     def __init__(self, cluster: Cluster | None, settings: Settings, token: str | None) -> None:
         super().__init__(
@@ -82,9 +88,9 @@ class Gateway(FastAPI):
             description=DESCRIPTION,
             lifespan=_lifespan_for(cluster, settings),
             exception_handlers=exception_handlers(settings.gateway.debug),
-            docs_url=None,  # ours needs nothing from the internet
+            docs_url=None,  # our own page needs nothing from the internet
             redoc_url=None,
-            redirect_slashes=False,  # a redirect loses bodies, and knows no proxy
+            redirect_slashes=False,  # a redirect loses bodies, and ignores proxies
         )
         self.state.cluster = cluster
         self.adopts = cluster is None  # until its own lifespan starts one
@@ -113,15 +119,17 @@ class Gateway(FastAPI):
             self.state.cluster = find_cluster(scope)
         stack = self.middleware_stack
         if stack is not None and not self.user_middleware and _is_short(scope):
-            # FastAPI asks the environment about telemetry first, for each request.
+            # FastAPI would read the environment for telemetry on each request.
             scope["app"] = self
             await stack(scope, receive, send)
             return
         await super().__call__(scope, receive, send)
 
     def build_middleware_stack(self) -> App:
-        """Everything that the framework does for a request stands behind the maps' short way,
-        unless the user has added middleware, which then sees maps too."""
+        """Put the framework's layers after the short way of maps.
+
+        If the user has added middleware, maps pass through it as well.
+        """
         limits = self.state.admission.limits
         app: App = super().build_middleware_stack()
         app = SmallBodies(app, idle=limits.body_idle_timeout, rate=limits.min_body_rate)
@@ -129,7 +137,7 @@ class Gateway(FastAPI):
             app = _ShortWay({"/map/": self._maps.serve, "/jobs/": self._jobs.submit.serve}, app)
         if self._token is not None and self._signer is not None:
             app = TokenCheck(app, self._token, self._signer)
-        # Beyond loopback it has names that nobody told it, and always a token.
+        # Beyond loopback, its names are unknown, and it always asks for a token.
         if (
             self._settings.gateway.allowed_hosts
             or not self._settings.gateway.listens_beyond_loopback
@@ -139,7 +147,7 @@ class Gateway(FastAPI):
         if self.user_middleware:
             app = _Stopping(app)
         if self._settings.gateway.cors_origins:
-            # Outside of everything: a page may read why it was refused, whoever refuses it.
+            # Outermost, so that a page may read any refusal.
             app = CORSMiddleware(
                 app,
                 allow_origins=self._settings.gateway.cors_origins,
@@ -150,7 +158,7 @@ class Gateway(FastAPI):
         return AccessLog(app, self.state.requests, self.state.lines)
 
     def openapi(self) -> dict[str, Any]:
-        """The document, with a path for each function that is offered now."""
+        """Make the document, with a path for each function that is offered now."""
         document = super().openapi()
         infos = [status.info for status in self._functions() if status.alive]
         cookie = None if self._signer is None else self._signer.cookie
@@ -168,14 +176,14 @@ class Gateway(FastAPI):
 
 
 def _is_short(scope: Scope) -> bool:
-    """Whether the short way may take it; where not, what stands behind that does."""
+    """Return True if the short way may take the request; else the layers after it do."""
     return scope["type"] == "http" and scope["method"] == "POST" and not scope.get("root_path")
 
 
 class _ShortWay:
-    """``POST /map/{function}`` and ``/jobs/{function}`` go straight there, all else on.
+    """Serve ``POST /map/{function}`` and ``/jobs/{function}`` directly; pass everything else on.
 
-    serve: by the path's beginning, what takes the function's name.
+    serve: endpoints by the beginning of the path; each takes the function's name.
     """
 
     def __init__(
@@ -199,8 +207,11 @@ class _ShortWay:
 
 
 class _Stopping:
-    """Middleware of the user's may answer in a task of its own, which the server does not know:
-    what it cancels then ends here. (See ``end_cancelled``; without, the endpoints see to it.)"""
+    """End requests that the server cancels, for applications with middleware of their own.
+
+    Such middleware may answer in a task that the server does not know. Without it, the endpoints
+    call ``end_cancelled`` themselves.
+    """
 
     def __init__(self, app: App) -> None:
         self._app = app

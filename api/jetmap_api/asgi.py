@@ -1,4 +1,4 @@
-"""The ASGI vocabulary of the gateway, and its plain answer."""
+"""The types of ASGI, and plain answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 
-# Key of a response's first message: why the request is refused, for the access log.
+# Key in a response's first message: the reason of a refusal, for the access log.
 REASON = "jetmap.reason"
 
 
@@ -25,7 +25,7 @@ async def respond(
     headers: Iterable[Header] = (),
     reason: str = "",
 ) -> None:
-    """One whole answer."""
+    """Send one whole answer. reason: of a refusal, for the access log."""
     named = {REASON: reason} if reason else {}
     await send(
         named

@@ -33,7 +33,7 @@ SLICE = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """How a request delimits its body.
+    """The way a request delimits its body.
 
     length: its Content-Length. chunked: it has a Transfer-Encoding, and so a body. upgrade: it
     offers another protocol.
@@ -227,7 +227,7 @@ async def read_body(
 
 
 async def json_elements(body: bytes, limits: LimitSettings, reservation: Reservation) -> Elements:
-    """Split a JSON array that is held already; the elements are held in its place.
+    """Split a JSON array whose bytes are reserved already; its elements take their place.
 
     Raises Malformed (400), with the position; TooLarge, Problem: 413, 429 or 503.
     """
@@ -256,7 +256,7 @@ async def msgpack_elements(
 async def _split(
     splitter: Splitter, body: bytes, step: int, limits: LimitSettings, reservation: Reservation
 ) -> list[bytes | msgspec.Raw]:
-    """Split a body in steps of so many bytes, between which others run."""
+    """Split a body in steps of ``step`` bytes, between which other requests run."""
     elements: list[bytes | msgspec.Raw] = []
     for at in range(0, max(len(body), 1), step):
         splitter.feed(body[at : at + step])

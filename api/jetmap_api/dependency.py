@@ -1,4 +1,4 @@
-"""A cluster in the user's own application."""
+"""A cluster in an application of the user's own."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ HINT = (
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    """Starts a Cluster as the settings say, and keeps it as ``app.state.cluster``.
+    """Start a cluster as the settings say, and keep it as ``app.state.cluster``.
 
-    FastAPI(lifespan=jetmap_api.lifespan); or, in a lifespan of your own,
-    ``async with jetmap_api.lifespan(app): ...``.
+    Use it as ``FastAPI(lifespan=jetmap_api.lifespan)`` or, in a lifespan of your own, ``async with
+    jetmap_api.lifespan(app): ...``.
     """
     async with Cluster() as cluster:
         app.state.cluster = cluster
@@ -39,7 +39,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 
 
 def find_cluster(scope: Scope) -> Cluster | None:
-    """The cluster of the application that serves this request, or of its lifespan's state."""
+    """Find the cluster in the application that serves the request, or in its lifespan's state."""
     found: Any = getattr(getattr(scope.get("app"), "state", None), "cluster", None)
     if found is None:
         found = (scope.get("state") or {}).get("cluster")
@@ -47,7 +47,7 @@ def find_cluster(scope: Scope) -> Cluster | None:
 
 
 def cluster_of(connection: HTTPConnection) -> Cluster:
-    """The cluster of a request or a websocket. Raises ClusterClosed, saying what to do."""
+    """Find the cluster of a request or a websocket. Raises ClusterClosed, saying what to do."""
     cluster = find_cluster(connection.scope)
     if cluster is None:
         raise ClusterClosed(HINT)
@@ -60,11 +60,13 @@ ClusterDep = Annotated[Cluster, Depends(cluster_of)]
 
 @contextmanager
 def until_disconnect(request: Request) -> Iterator[None]:
-    """``with until_disconnect(request): await cluster.map(...)`` in an endpoint of your own: the
-    block is cancelled, and its map withdrawn, when the client leaves; frameworks do not do that.
+    """Cancel a block of your endpoint when the client leaves; frameworks do not do that.
 
-    The request's body must have been read, as FastAPI does for declared parameters. Raises
-    HTTPException(499), which nobody sees.
+    In ``with until_disconnect(request): await cluster.map(...)`` the map is then withdrawn. The
+    request's body must have been read, as FastAPI does for declared parameters.
+
+    Raises:
+        HTTPException: 499, after the client has left; it is seen by middleware only.
     """
     with DisconnectWatcher() as watcher:
         watcher.watch(request.receive)

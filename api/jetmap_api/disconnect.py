@@ -19,10 +19,10 @@ PATIENCE = 0.01
 class DisconnectWatcher:
     """A ``with`` block that ends as soon as the client leaves; ``left`` is then true.
 
-    Put it around everything done for a request, in the request's own task, and behind it
-    ``if watcher.left: return``. ``leave`` ends the block. ``watch`` begins to ask ``receive``; call
-    it once the body has been read, because both take the same messages. ``answering`` is for
-    callers: an answer has begun, so no other can be given.
+    Put it around everything done for a request, in the request's own task, and after it check
+    ``watcher.left``. ``leave`` ends the block. ``watch`` begins to ask ``receive``; call it once
+    the body has been read, because both take the same messages. ``answering`` is for callers: an
+    answer has begun, so no other can be given.
     """
 
     def __init__(self) -> None:

@@ -84,7 +84,7 @@ class AccessLog:
 
 
 class Front:
-    """Bring a request into the form that all layers behind expect. root_path: the setting."""
+    """Bring a request into the form that all further layers expect. root_path: the setting."""
 
     def __init__(self, app: App, root_path: str) -> None:
         self._app = app
@@ -195,7 +195,7 @@ class RequestLines:
         self._telling: asyncio.TimerHandle | None = None
 
     def passes(self, level: int) -> bool:
-        """Whether to write the next line; if not, and there are too many, count it."""
+        """Decide whether to write the next line; if there are too many, count it."""
         if not self._is_on:
             return False
         if self._lines.passes(level):

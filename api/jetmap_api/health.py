@@ -1,4 +1,4 @@
-"""``GET /healthz``: the process answers. ``GET /readyz``: so would a map."""
+"""``GET /healthz`` and ``GET /readyz``: probes of the process, and of whether a map would run."""
 
 from __future__ import annotations
 

@@ -11,22 +11,23 @@ from .asgi import Send
 from .streams import HEARTBEAT
 
 COMMENT = b": still running\n\n"
-TICK = 1.0  # Seconds between looks for streams that have been quiet.
+# Seconds between looks for silent streams.
+TICK = 1.0
 
 
 class Heartbeats:
-    """Sends a comment on each stream on which nothing was sent for HEARTBEAT seconds."""
+    """Send a comment on each stream that was silent for HEARTBEAT seconds."""
 
     def __init__(self) -> None:
-        self._quiet: OrderedDict[Beat, float] = OrderedDict()  # Since when, the longest first.
+        self._quiet: OrderedDict[Beat, float] = OrderedDict()  # since when, the longest first
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        """Streams that are kept open."""
+        """The number of streams that are kept open."""
         return len(self._quiet)
 
     def add(self, send: Send) -> Beat:
-        """Keep a stream open whose answer has begun; its pieces are sent by the ``Beat``."""
+        """Keep a stream open whose answer has begun. Send its pieces with the ``Beat``."""
         beat = Beat(self, send)
         self.touch(beat)
         if self._timer is None:
@@ -34,7 +35,7 @@ class Heartbeats:
         return beat
 
     def touch(self, beat: Beat) -> None:
-        """Something was sent just now."""
+        """Note that something was sent just now."""
         self._quiet[beat] = asyncio.get_running_loop().time()
         self._quiet.move_to_end(beat)
 
@@ -59,7 +60,7 @@ class Heartbeats:
 
 
 class Beat:
-    """One stream. A comment never comes within a piece, nor behind the last one."""
+    """One stream. A comment never comes within a piece, nor after the last one."""
 
     def __init__(self, heartbeats: Heartbeats, send: Send) -> None:
         self._heartbeats = heartbeats
@@ -78,7 +79,7 @@ class Beat:
         self._heartbeats.touch(self)
 
     def comment(self) -> None:
-        """Send a comment, unless something is on its way to a client that does not read."""
+        """Send a comment, unless something is being sent to a client that does not read."""
         if not self._is_sending and self._comment is None:
             self._comment = asyncio.get_running_loop().create_task(self._send_comment())
 
@@ -88,7 +89,7 @@ class Beat:
         await self._behind_comment()
 
     def cancel(self) -> None:
-        """As ``close``, where nothing more is sent. Twice is harmless."""
+        """Send nothing more, not even what is left. Calling it again is harmless."""
         self._heartbeats.remove(self)
         if self._comment is not None:
             self._comment.cancel()

@@ -1,4 +1,4 @@
-"""What one ``POST /jobs/{function}`` asks for, apart from its body."""
+"""Read what a ``POST /jobs/{function}`` asks for, apart from its body."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ PARAMETERS = ("timeout", "kwargs", "ttl", "reserve")
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """What a job is to be. framing: of its body. keywords: its keyword-only parameters, a JSON
-    object. timeout: seconds for the whole job, from its start. ttl: seconds that it is kept after
-    its end. reserve: bytes of the store. caller, key: who asks, and under which
-    Idempotency-Key."""
+    """The job to make.
+
+    framing: of its body. keywords: its keyword-only parameters, a JSON object. timeout: seconds for
+    the whole job, from its start. ttl: seconds that it is kept after its end. reserve: bytes of the
+    store. caller, key: the owner, and its Idempotency-Key.
+    """
 
     body: Body
     framing: Framing
@@ -55,7 +57,7 @@ class JobRequest:
 
 
 def read_job_request(scope: Scope) -> JobRequest:
-    """What a ``POST /jobs/{function}`` asks for. Raises Problem: 400 for a parameter, 415."""
+    """Read the headers and the query. Raises Problem: 400 for a parameter, 415."""
     media = None
     for name, value in scope["headers"]:
         if name == b"content-type":
@@ -78,7 +80,7 @@ def read_job_request(scope: Scope) -> JobRequest:
 
 
 def job_of_map(request: MapRequest, scope: Scope) -> JobRequest:
-    """The job that a map is run as when its client prefers so."""
+    """Make the job that replaces a map if its client prefers so."""
     caller, key = identity(scope)
     options = request.options
     return JobRequest(
@@ -87,7 +89,7 @@ def job_of_map(request: MapRequest, scope: Scope) -> JobRequest:
 
 
 def identity(scope: Scope) -> tuple[str, str | None]:
-    """Who asks (the digest of the token, or ``anonymous``), and its Idempotency-Key.
+    """Return the caller (the digest of its token, or ``anonymous``) and its Idempotency-Key.
 
     The key is a string, with or without quotes. Raises Problem: 400.
     """

@@ -1,4 +1,4 @@
-"""A job as HTTP shows it."""
+"""The documents and headers that describe a job."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 JSON = b"application/json"
 NO_STORE: Header = (b"cache-control", b"no-store")
-MOST_PATIENT = 10.0  # Seconds after which a job that runs should be looked at again.
+# Seconds after which to look again at a running job, at most.
+MOST_PATIENT = 10.0
 
 
 def job_path(scope: Scope, id: str = "", rest: str = "") -> str:
-    """The path of a job, where the gateway is mounted."""
+    """Return the path of a job, below the point where the gateway is mounted."""
     root: str = scope.get("root_path", "")
     return f"{root.rstrip('/')}/jobs{'/' if id else ''}{id}{rest}"
 
@@ -65,7 +66,7 @@ def encoded(document: BaseModel) -> bytes:
 
 
 def timestamp(seconds: float | None) -> str | None:
-    """Seconds since 1970 as RFC 3339."""
+    """Format seconds since 1970 as RFC 3339."""
     if seconds is None:
         return None
     text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
@@ -73,7 +74,7 @@ def timestamp(seconds: float | None) -> str | None:
 
 
 def retry_after(record: Record) -> list[Header]:
-    """When to look again at a job that is not over."""
+    """Say when to look again at a job that is not over."""
     if record.is_over:
         return []
     left = record.seconds_left
@@ -98,7 +99,7 @@ def status_answer(scope: Scope, record: Record, status: int = 200) -> Response:
 def answer(
     document: BaseModel | bytes, status: int = 200, headers: Iterable[Header] = ()
 ) -> Response:
-    """Make an answer of a document, or of one that is encoded."""
+    """Make an answer from a document, which may be encoded already."""
     body = document if isinstance(document, bytes) else encoded(document)
     made = Response(body, status, media_type="application/json")
     made.raw_headers += [NO_STORE, *headers]
@@ -106,7 +107,7 @@ def answer(
 
 
 def states_of(text: str) -> list[State]:
-    """``running,queued``. Raises Problem: 400."""
+    """Read states such as ``running,queued``. Raises Problem: 400."""
     found: list[State] = []
     for name in filter(None, text.split(",")):
         for state in LISTED:
@@ -127,5 +128,5 @@ def next_link(url: str) -> Header:
 
 
 def as_format(answer: Answer) -> Format:
-    """The encoding of a list."""
+    """Return the encoding of a list of this media."""
     return "msgpack" if answer == "msgpack" else "json"

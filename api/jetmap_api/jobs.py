@@ -113,6 +113,8 @@ EventIdText = Annotated[str, WithJsonSchema({"type": "string", "pattern": EVENT_
 
 
 class ListParameters(Parameters):
+    """The query of the list of jobs."""
+
     state: Annotated[Text, Field(json_schema_extra={"pattern": _STATES})] = Field(
         None, description=f"One or more of {', '.join(LISTED)}, separated by commas."
     )
@@ -122,6 +124,8 @@ class ListParameters(Parameters):
 
 
 class ResultsParameters(Parameters):
+    """The query of a job's results."""
+
     start: Annotated[int, Within(bounds.START)] = Field(0, description="The first item.")
     limit: Annotated[int, Within(bounds.PAGE_ITEMS)] = Field(
         1000, description="Items of a page; only for JSON."
@@ -132,6 +136,8 @@ class ResultsParameters(Parameters):
 
 
 class EventsParameters(Parameters):
+    """The query of a job's events."""
+
     last_event_id: EventIdText | SkipJsonSchema[None] = Field(
         None, description="For clients that cannot send the header."
     )
@@ -166,13 +172,16 @@ class StreamedAnswer(Response):
 
 
 class EventStream(Response):
-    """Names the media type of events in the document."""
+    """Names the media type of events in the OpenAPI document."""
 
     media_type = "text/event-stream"
 
 
 class Submissions:
-    """``POST /jobs/{function}``, a plain ASGI application. cluster: finds that of a request."""
+    """``POST /jobs/{function}``, a plain ASGI application.
+
+    cluster: finds the cluster of a request.
+    """
 
     def __init__(
         self, cluster: Callable[[Scope], Cluster], admission: Admission, debug: bool

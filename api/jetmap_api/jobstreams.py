@@ -1,5 +1,4 @@
-"""A job's outcomes on their way out: pages, whole lists that are written while the job runs,
-and server-sent events that go on where another gateway ended."""
+"""Send a job's outcomes: by page, whole while the job runs, or as events that can be resumed."""
 
 from __future__ import annotations
 
@@ -40,14 +39,15 @@ EVENT_ID = r"^([0-9]{1,18})(?:\.([0-9]{1,9}))?(-end)?$"
 _EVENT_ID = re.compile(EVENT_ID)
 
 
-class Enough(Exception):  # noqa: N818  # it is no fault
+class Enough(Exception):  # noqa: N818 - it is not a fault
     """Nothing came for as long as the client wants to wait."""
 
 
 class Follower:
-    """Waits for more of a job. patience: seconds without news until ``Enough``; None: for ever.
+    """Waits for more of a job. Close it.
 
-    record: as it was last seen. outcomes: reads what is stored. To be closed.
+    patience: seconds without news before ``Enough``; None for no limit. record: the newest known.
+    outcomes: reads the stored outcomes.
     """
 
     def __init__(self, jobs: Jobs, record: Record, patience: float | None = None) -> None:
@@ -62,13 +62,15 @@ class Follower:
         return self._reader.record
 
     def news(self) -> None:
-        """Something came: patience begins anew."""
+        """Begin the patience anew, because something came."""
         if self._patience is not None:
             self._until = time.monotonic() + self._patience
 
     async def more(self) -> int | None:
-        """What readers of outcomes call when they have read all there is. Raises JobEnded,
-        UnknownJob, Enough."""
+        """Wait for more; readers of outcomes call it when they have read everything.
+
+        Returns the total once the job is over, else None. Raises JobEnded, UnknownJob, Enough.
+        """
         if not self.record.is_over:
             left = None
             if self._patience is not None:
@@ -80,19 +82,19 @@ class Follower:
         return (self.record.total or 0) if self.record.is_over else None
 
     def close(self) -> None:
-        """Reads no more. Twice is harmless."""
+        """Stop reading. Closing it again is harmless."""
         self._reader.close()
 
 
 def check_kept(record: Record) -> None:
-    """Raises JobEnded: the job's outcomes are not there any more; JobUnreadable."""
+    """Check that a job's outcomes are still there. Raises JobEnded, JobUnreadable."""
     check_readable(record)
     if record.state in ("expired", "deleted"):
         raise JobEnded(f"job {record.id} has {record.state}, with its results", state=record.state)
 
 
 def incomplete(record: Record, done: int) -> Problem:
-    """What stands in the place of outcomes that never come."""
+    """Make the problem that takes the place of outcomes that never come."""
     total = record.total or 0
     detail = record.reason or f"{done} of {total} items have an outcome; the others get none"
     return job_ended(record.state, detail, job=record.id, done=done, total=record.total)
@@ -112,9 +114,9 @@ class PageBody:
 async def page(
     jobs: Jobs, record: Record, start: int, limit: int, wait: float, debug: bool
 ) -> PageBody:
-    """Outcomes of at most ``limit`` items from ``start`` on. wait: seconds, until there are any.
+    """Return the outcomes of at most ``limit`` items from ``start`` on.
 
-    Where an ended job has none of some items, ``next`` skips them.
+    wait: seconds to wait until there are any. If an ended job lacks some, ``next`` skips them.
     """
     follower = Follower(jobs, record, wait)
     try:
@@ -136,7 +138,7 @@ async def _page(follower: Follower, start: int, limit: int, debug: bool) -> Page
             following = await _behind_gap(reader, start)
             if following != start or looked:
                 break
-            looked = True  # a replica had less than the leader
+            looked = True  # A replica may have less than the leader.
             continue
         try:
             await follower.more()
@@ -155,7 +157,7 @@ def _page_body(start: int, batches: list[Outcomes], next: int | None, debug: boo
 
 
 async def _behind_gap(reader: Reader, item: int) -> int | None:
-    """The first item from ``item`` on that has an outcome."""
+    """Find the first item from ``item`` on that has an outcome."""
     await reader.complete()
     for start, end in reader.index.ranges():
         if end > item:
@@ -169,11 +171,11 @@ async def _behind_gap(reader: Reader, item: int) -> int | None:
 async def lines(
     jobs: Jobs, record: Record, start: int, wait: float, debug: bool
 ) -> AsyncGenerator[bytes, None]:
-    """JSON lines in input order, and one last line.
+    """Write JSON lines in input order, and one last line.
 
-    What is there; then it waits while something comes at least every ``wait`` seconds. The last
-    line is ``{"done", "failed"}`` of the lines before it, with ``"next"``, the item to start
-    from next, if the job is not over; or a problem if some outcomes never come.
+    Outcomes are written as long as some come at least every ``wait`` seconds. The last line is
+    ``{"done", "failed"}`` of the lines before it, with ``"next"``, the item to start from next, if
+    the job is not over; or a problem if some outcomes never come.
     """
     style = Lines()
     follower = Follower(jobs, record, wait)
@@ -212,12 +214,11 @@ async def packed(
     reservation: Reservation,
     debug: bool,
 ) -> AsyncGenerator[bytes, None]:
-    """``{"start", "values": […], "errors": […], "missing": [[a, b], …], "next"}`` in MessagePack.
+    """Write ``{"start", "values", "errors", "missing", "next"}`` in MessagePack.
 
-    What is there; then it waits while something comes at least every ``wait`` seconds. values:
-    of all items from ``start`` on; null where an item failed or has no outcome. Those without
-    are the ranges [a, b) of ``missing``. next: the item to start from next, null if the job is
-    over.
+    Outcomes are written as long as some come at least every ``wait`` seconds. values: of all items
+    from ``start`` on; null if an item failed or has no outcome. missing: the ranges [a, b) of items
+    without one. next: the item to start from next, null if the job is over.
     """
     total = record.total or 0
     missing: list[tuple[int, int]] = []
@@ -259,7 +260,7 @@ async def packed(
 
 
 async def _in_order(start: int, follower: Follower) -> AsyncIterator[Outcomes]:
-    """All outcomes in input order. Of a job that has ended without some, also those behind."""
+    """Read all outcomes in input order; of an ended job, also those after a gap."""
     reader = follower.outcomes
     at: int | None = start
     while at is not None:
@@ -284,8 +285,11 @@ def _in_json(outcomes: Outcomes, source: Format) -> Outcomes:
 
 @dataclass(frozen=True)
 class EventId:
-    """Where a reader of events is: behind message ``seq``; or, ``part`` not 0, behind so many
-    of the events of that message. end: behind the last event."""
+    """The position of a reader of events.
+
+    seq: the last message it read. part: if not 0, the events of that message that it read. end: it
+    read the last event.
+    """
 
     seq: int = 0
     part: int = 0
@@ -293,22 +297,25 @@ class EventId:
 
     @classmethod
     def read(cls, text: str) -> EventId:
-        """Raises Problem: 400."""
+        """Read an id from a header or a query. Raises Problem: 400."""
         if not text:
             return cls()
         found = _EVENT_ID.fullmatch(text)
         if found is None or not found[0].isascii():
-            raise bad_parameter("Last-Event-ID", f"{text!r} is no id of a job's events")
+            raise bad_parameter(
+                "Last-Event-ID",
+                f"{text!r} is not an id of a job's events: send the last one received",
+            )
         return cls(int(found[1]), int(found[2] or 0), found[3] is not None)
 
 
 async def events(
     jobs: Jobs, record: Record, last: EventId, debug: bool
 ) -> AsyncGenerator[bytes, None]:
-    """Server-sent events behind ``last``: start, results, and done or failed.
+    """Write the server-sent events after ``last``: start, results, and done or failed.
 
-    ``failed`` ends them where the job ended without some outcomes, or is gone. On any other
-    error, such as a broker that is away, they break off, so that the client comes again.
+    ``failed`` ends them if the job ended without some outcomes, or is gone. On any other error,
+    such as a broker that is away, they break off, so that the client comes again.
     """
     seen = last.seq if not last.part else last.seq - 1
     done = failed = 0
@@ -357,7 +364,7 @@ async def write(
     *,
     heartbeats: Heartbeats | None = None,
 ) -> None:
-    """Sends a stream. heartbeats: send a comment whenever there was nothing for a while."""
+    """Send a stream. heartbeats: sends comments while it is silent."""
     headers: list[Header] = [(b"content-type", media), *STREAM_HEADERS]
     beat: Beat | None = None
     started = False
@@ -374,7 +381,7 @@ async def write(
         if beat is not None:
             await beat.close()
         await send({"type": "http.response.body", "body": b""})
-    except OSError as exc:  # how servers of ASGI 2.4 say that the client has left
+    except OSError as exc:  # Servers of ASGI 2.4 raise this when the client has left.
         if not started:
             raise
         logger.debug("an answer is not read to its end: %r", exc)

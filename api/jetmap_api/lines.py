@@ -1,4 +1,4 @@
-"""JSON lines, fed to the map as they arrive."""
+"""Feed JSON lines to a map as they arrive."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .spool import SpooledPipe
 if TYPE_CHECKING:
     from jetmap.dispatch.sources import ItemFeed
 
-# Bytes a second that are read of a body that is far ahead of its map. What a client that is
-# gone had still sent lies in the buffers of two kernels: a few MB.
+# Bytes a second that are read of a body far ahead of its map. A client that is gone has left a few
+# MB in the buffers of two kernels, and only reading them shows that it is gone.
 READ_AHEAD = 1 << 20
 
 
 class LinesBody:
-    """Reads a body of JSON lines into a feed, in tasks of its own.
+    """Read a body of JSON lines into a feed, in two tasks that ``close`` ends.
 
-    The body is read ahead of the map, as far as memory allows and then slowly into a file:
-    only who reads learns that the client has left. ``complete`` is true once all of it has
-    been read. After a fault, or after ``discard``, what is left is read and dropped, so that a
-    client that sends its whole body before it reads comes to see the answer.
+    The body is read ahead of the map, as far as memory allows and then slowly into a file, because
+    only reading shows that the client has left. ``complete`` is true once all of it has been read.
+    After a fault, or after ``discard``, the rest is read and dropped, so that a client that sends
+    its whole body before it reads comes to see the answer.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class LinesBody:
         reservation: Reservation,
     ) -> None:
         self.complete = False
-        self.arrived = asyncio.Event()  # The same, to wait for.
+        self.arrived = asyncio.Event()  # set when complete
         self._receive = receive
         self._arrival = Arrival(
             receive,
@@ -60,7 +60,7 @@ class LinesBody:
         self._feeder = asyncio.create_task(self._parse())
 
     def discard(self) -> None:
-        """The map has ended: its items are no longer wanted."""
+        """Drop the items: the map has ended."""
         self._dropping = True
         self._feeder.cancel()
         self._pipe.discard()
@@ -86,7 +86,7 @@ class LinesBody:
                     pass
             self._watcher.leave()
         except Exception as exc:
-            self.arrived.set()  # no more of it comes
+            self.arrived.set()  # nothing more of it comes
             self._feed.fail(exc)
 
     async def _keep(self, data: bytes) -> None:
@@ -102,7 +102,7 @@ class LinesBody:
                 async with asyncio.timeout(None if full else len(data) / READ_AHEAD):
                     await self._pipe.room()
             except TimeoutError:
-                pass  # a little more goes to the file: the client may have left behind it
+                pass  # A little more goes to the file: the client may have left after it.
 
     async def _parse(self) -> None:
         split = JsonLines(self._limits)

@@ -1,4 +1,4 @@
-"""The login page: whoever knows the token gets a session, which is a cookie of the browser."""
+"""The login page: a browser that sends the token gets a session, which is a cookie."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from .problems import Problem
 from .security import CALLER, CROSS_SITE, header, is_same_origin, is_secure
 from .sessions import Attempts, Signer
 
-MOST_FORM = 8192  # Bytes of a form that is sent.
-MOST_PARTS = 64  # Pieces in which it may arrive.
+# Bytes of a form.
+MOST_FORM = 8192
+# Pieces in which a form may arrive.
+MOST_PARTS = 64
 # A path of this host, as a browser reads it: one slash, no backslash, printable ASCII.
 _PLACE = re.compile(r"/(?![/\\])[!-\[\]-~]*")
 
@@ -32,8 +34,11 @@ WAIT = "Too many wrong tokens. Try again in {} s."
 
 
 class Login:
-    """``/login`` and ``/logout``. token: None if the gateway asks for none; then nobody needs to
-    log in. ttl: seconds that a session lasts."""
+    """``/login`` and ``/logout``.
+
+    token: None if the gateway asks for none; a login is then not needed. ttl: seconds that a
+    session lasts.
+    """
 
     def __init__(
         self,
@@ -56,7 +61,7 @@ class Login:
         ]
 
     async def _show(self, request: Request) -> Response:
-        """The form; whoever has logged in, or need not, goes on to ``next``."""
+        """Show the form, or go on to ``next`` if a login is not needed."""
         scope = request.scope
         place = place_of(scope, fields_of(scope["query_string"]).get("next"))
         if self._signer is None or CALLER in scope:
@@ -93,7 +98,7 @@ class Login:
         return answer
 
     async def _log_out(self, request: Request) -> Response:
-        """Forget the session. Only the browser does: it would count until its end elsewhere."""
+        """Forget the session, in this browser only: a copy of it would count until its end."""
         if not is_same_origin(request.scope):
             raise CROSS_SITE
         answer = _go(place_of(request.scope, None))
@@ -109,14 +114,14 @@ class Login:
 
 
 def place_of(scope: Scope, given: str | None) -> str:
-    """Where to go after the login: a path of this host, else the gateway's first page."""
+    """Choose where to go after the login: a path of this host, else the first page."""
     if given is not None and len(given) <= MOST_FORM and _PLACE.fullmatch(given):
         return given
     return root_of(scope) + "/"
 
 
 def fields_of(form: bytes) -> dict[str, str]:
-    """The fields of a form or a query; none if it is not one."""
+    """Parse a form or a query; return nothing if it is malformed."""
     try:
         return dict(parse_qsl(form.decode("ascii"), errors="strict", max_num_fields=16))
     except ValueError:
@@ -124,7 +129,7 @@ def fields_of(form: bytes) -> dict[str, str]:
 
 
 async def read_form(receive: Receive) -> bytes:
-    """A small body. Raises Problem: 413."""
+    """Read a small body. Raises Problem: 413."""
     body: bytes = b""
     for _ in range(MOST_PARTS):
         message = await receive()
@@ -137,7 +142,7 @@ async def read_form(receive: Receive) -> bytes:
 
 
 def address_of(scope: Scope) -> str:
-    """Whose attempts are counted together: an IPv4 address, or a network of IPv6."""
+    """Return the address whose attempts are counted: IPv4, or the network of IPv6."""
     client = scope.get("client")
     if not client:
         return ""

@@ -1,7 +1,7 @@
 """``POST /map/{function}``: a list in, results out.
 
-A plain ASGI application: no request object, no validation model and no task of its own
-stands between the socket and the cluster for a map of one item.
+A plain ASGI application: for a map of one item, there is no request object, no validation model and
+no further task between the socket and the cluster.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Maps:
         send: Send,
         watcher: DisconnectWatcher,
     ) -> ListAnswer | None:
-        """A body that is read and checked whole before anything runs."""
+        """Run a body that is read and checked whole before anything runs."""
         limits = self._limits.fitting(cluster.max_item)
         body = await read_body(receive, watcher, request.framing, limits, reservation)
         format = request.format
@@ -112,7 +112,7 @@ class Maps:
         send: Send,
         watcher: DisconnectWatcher,
     ) -> ListAnswer | None:
-        """A body that is run while it arrives."""
+        """Run a body while it arrives."""
         reservation.add(PASSING_BYTES)
         feed = ItemFeed("json")
         run = await self._open(cluster, name, feed, request, reservation)
@@ -159,7 +159,7 @@ class Maps:
         send: Send,
         watcher: DisconnectWatcher,
     ) -> ListAnswer | None:
-        """Streams the answer, or returns the list that is still to be sent."""
+        """Stream the answer, or return the list that is still to be sent."""
         source = request.format
         fail = request.fail
         if request.answer == "jsonl" or request.answer == "sse":

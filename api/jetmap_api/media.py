@@ -1,4 +1,4 @@
-"""Media types: what a body is, and what the caller wants back."""
+"""Media types of bodies and answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BODY_TYPES: dict[str, Body] = {
     "application/x-ndjson": "jsonl",
 }
 
-# in the order in which a wildcard chooses
+# In the order in which a wildcard chooses.
 ANSWER_TYPES: dict[str, Answer] = {**BODY_TYPES, "text/event-stream": "sse"}
 
 CONTENT_TYPES: dict[str, bytes] = {
@@ -39,7 +39,7 @@ USE_JSON = (
 
 @lru_cache(maxsize=256)
 def body_type(header: bytes | None) -> Body:
-    """What a body of this Content-Type is. Raises Problem: 415."""
+    """Return the kind of a body with this Content-Type. Raises Problem: 415."""
     if header is None:
         raise _unsupported("the request names no Content-Type")
     media, *parameters = header.decode("latin-1").lower().split(";")
@@ -55,7 +55,7 @@ def body_type(header: bytes | None) -> Body:
 
 @lru_cache(maxsize=256)
 def answer_type(header: bytes | None) -> Answer:
-    """The best answer that this Accept allows. Raises Problem: 406."""
+    """Return the best answer that this Accept allows. Raises Problem: 406."""
     if header is None or not header.strip():
         return "json"
     ranges: dict[str, float] = {}

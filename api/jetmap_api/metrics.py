@@ -1,4 +1,4 @@
-"""``GET /metrics`` of this process and ``GET /metrics/pool``, read when they are asked for.
+"""``GET /metrics`` and ``GET /metrics/pool``: metrics of this process and of the pool.
 
 Labels have few values: functions that agents offer (at most 200), kinds, reasons, status codes.
 """
@@ -82,8 +82,7 @@ def _exposed(request: Request, *collectors: Collector) -> Response:
 
 
 class ClusterCollector(Collector):
-    """Reads ``Cluster.stats`` at every scrape; register it in your own registry if your
-    application has one."""
+    """Collects ``Cluster.stats`` at every scrape, for a registry of your own."""
 
     def __init__(self, cluster: Callable[[], Cluster]) -> None:
         self._cluster = cluster
@@ -96,10 +95,10 @@ class ClusterCollector(Collector):
 
 
 class PoolCollector(Collector):
-    """Reads what the agents of a pool announce, at every scrape.
+    """Collects what the agents of a pool announce, at every scrape.
 
-    Each process of the pool has the same gauges, so only one should export them. Its counters
-    begin with what the agents had counted when it was started.
+    Every process of the pool has the same gauges, so only one should export them. Its counters
+    begin with the agents' counts at its start.
     """
 
     def __init__(self, cluster: Callable[[], Cluster]) -> None:
@@ -113,7 +112,7 @@ class PoolCollector(Collector):
 
 
 class _Asked(Collector):
-    """What one gateway was asked."""
+    """Collects the requests of one gateway."""
 
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
@@ -130,7 +129,7 @@ class _Asked(Collector):
 
 
 class _Admitted(Collector):
-    """What one gateway has taken in."""
+    """Collects what one gateway has taken in."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
@@ -171,7 +170,7 @@ def _of_this_process(cluster: Cluster) -> Iterator[Metric]:
     yield _counter("jetmap_chunks", "Chunks that workers have answered.", stats.chunks)
     text = (
         "Chunks sent once more: lost (taken back from workers that are gone), refused (the work "
-        "stream was full) or silent (nobody was heard of them)."
+        "stream was full) or silent (nothing was heard of them)."
     )
     again = dict.fromkeys(("lost", "refused", "silent"), 0) | stats.chunks_again
     yield _labelled("jetmap_chunks_retried", text, "reason", again)
@@ -257,7 +256,7 @@ def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
 
 
 def _histogram(name: str, text: str, histogram: Histogram) -> HistogramMetricFamily:
-    """From counts of each bucket, the last one above all bounds, to Prometheus' running sums."""
+    """Turn counts of buckets, the last above all bounds, into Prometheus' running sums."""
     buckets: list[tuple[str, float]] = []
     running = 0
     for bound, count in zip(histogram.buckets, histogram.counts, strict=False):

@@ -147,7 +147,7 @@ class Agent(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the gateway answers, and what is missing if a map would not run."""
+    """The state of the gateway, and what is missing if a map would not run."""
 
     status: str
     missing: Text = None

@@ -20,7 +20,7 @@ _STATUSES = {
     "404": "No worker ever announced a function of this name.",
     "406": "No answer of these media types.",
     "413": "The body, an item, the list or the answer is over its limit.",
-    "415": "The body is no JSON array, JSON lines or MessagePack array.",
+    "415": "The body is not a JSON array, JSON lines or a MessagePack array.",
     "422": "An item does not fit the function's type; its record is under `error`.",
     "429": "Too many maps or items are open; see `Retry-After`.",
     "500": "The function raised, or its worker died; the item's record is under `error`.",
@@ -42,10 +42,10 @@ ACCEPTED: Schema = {
 PREFER: Schema = {
     "name": "Prefer",
     "in": "header",
-    # No examples: tools that try the API out send them with the first click.
+    # Without examples, because tools to try an API send them with the first click.
     "description": "`respond-async`: run it as a job, and answer 202 at once. `wait=N`: answer "
-    f"202 if the job is not over within N seconds, {bounds.POLL.most} at most. Ignored where there "
-    "is no store of jobs.",
+    f"202 if the job is not over within N seconds, {bounds.POLL.most} at most. Ignored if "
+    "the gateway has no store of jobs.",
     "schema": {"type": "string"},
 }
 
@@ -85,7 +85,7 @@ SUBMIT_STATUSES = {
     "408": "Nothing of the body came for `job_upload_idle` seconds; nothing is stored.",
     "409": "The first request of this Idempotency-Key is still uploading; see `Retry-After`.",
     "413": "An item is over its limit.",
-    "415": "The body is no JSON array, JSON lines or MessagePack array.",
+    "415": "The body is not a JSON array, JSON lines or a MessagePack array.",
     "422": "The Idempotency-Key was used for another body, function or parameters.",
     "501": "This gateway's broker has no store that lasts.",
     "503": "The broker does not answer, or the gateway's memory is taken; see `Retry-After`.",
@@ -134,7 +134,7 @@ class Schemas:
         self._sources: dict[str, Any] = {}
 
     def place(self, schema: Schema, function: str, role: str) -> Schema:
-        """The schema without ``$defs``, which become components; references follow them."""
+        """Move ``$defs`` of a schema to the components; references follow them."""
         definitions = schema.get("$defs", {})
         names = {}
         for name, definition in definitions.items():
@@ -191,7 +191,7 @@ def _operation(info: FunctionInfo, schemas: Schemas) -> Schema:
 
 
 def _submission(info: FunctionInfo, map: Schema) -> Schema:
-    """The same as a job."""
+    """Make the operation that runs a function as a job."""
     own = [p for p in map["parameters"] if p["name"] in ("function", "kwargs")]
     responses: Schema = {"202": ACCEPTED}
     for status, description in SUBMIT_STATUSES.items():
@@ -215,7 +215,7 @@ def _parameters(info: FunctionInfo, schemas: Schemas) -> list[Schema]:
         schema = schemas.place(info.kwargs, info.name, "kwargs")
     else:
         return parameters
-    # As a text, which every generator of clients can send; few know parameters with a content.
+    # A text, which every generated client can send; few can send parameters with a content.
     parameter: Schema = {
         "name": "kwargs",
         "in": "query",

@@ -1,4 +1,4 @@
-"""Outcomes on their way to the caller, and their translation between JSON and MessagePack."""
+"""Outcomes for the caller, and their translation between JSON and MessagePack."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _encode = {"json": msgspec.json.Encoder().encode, "msgpack": msgspec.msgpack.Enc
 
 
 class Outcomes(Protocol):
-    """Of ``count`` consecutive items from ``start`` on; what a map yields has this shape.
+    """The outcomes of ``count`` consecutive items from ``start`` on; maps yield this shape.
 
-    values: one encoded array, null where the item failed. errors: a record for each of those.
+    values: one encoded array, null if the item failed. errors: a record for each of those.
     """
 
     @property
@@ -48,7 +48,7 @@ class Translated:
 
 
 def translate(outcomes: Outcomes, source: Format, target: Format) -> Outcomes:
-    """The same in ``target``; what it cannot express becomes an error of its item.
+    """Translate outcomes to ``target``; a value it cannot express becomes an error of its item.
 
     From JSON, bytes stay base64 text. To JSON, NaN and the infinities are errors, not null. Values
     that a Python program wrote without an annotation are shown as the nearest JSON type.
@@ -77,7 +77,7 @@ def _one_by_one(outcomes: Outcomes, values: list[Any], target: Format) -> Outcom
 def _encode_strictly(value: Any, target: Format) -> bytes:
     encoded = _encode[target](value)
     if target == "json" and b"null" in encoded and _holds_nan(value):
-        raise ValueError("NaN and infinity are no JSON: accept application/msgpack")
+        raise ValueError("NaN and infinity do not exist in JSON: accept application/msgpack")
     return encoded
 
 

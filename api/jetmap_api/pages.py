@@ -1,6 +1,6 @@
-"""Pages for people: what the gateway offers, the documentation to try out, and their assets.
+"""Pages for people: the functions, the documentation to try out, and their assets.
 
-All that a browser needs comes from here, so that pages work without the internet and under a
+Everything that a browser needs comes from here, so that pages work without the internet and under a
 strict Content-Security-Policy.
 """
 
@@ -50,18 +50,21 @@ PAGE_HEADERS = {
     "content-security-policy": _POLICY,
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    # Not no-referrer: a form would then be sent with the Origin null.
+    # With no-referrer, a form would be sent with the Origin null.
     "referrer-policy": "same-origin",
     "cache-control": "no-store",
 }
 # Swagger UI sets the styles of elements from its script.
 DOCS_HEADERS = {**PAGE_HEADERS, "content-security-policy": f"{_POLICY} 'unsafe-inline'"}
-MOST_SHOWN = 100  # Characters of a sample list in a command to paste.
+# Characters of a sample list in a command to paste.
+MOST_SHOWN = 100
 
 
 class Pages:
-    """``/``, ``/docs`` and ``/assets``. functions: those offered now. guarded: a token is asked
-    for."""
+    """``/``, ``/docs`` and ``/assets``.
+
+    functions: returns those offered now. guarded: the gateway asks for a token.
+    """
 
     def __init__(self, functions: Callable[[], list[FunctionStatus]], guarded: bool) -> None:
         self._functions = functions
@@ -75,7 +78,7 @@ class Pages:
         ]
 
     async def _index(self, request: Request) -> Response:
-        """What there is, for people or as JSON."""
+        """Show the functions, to people or as JSON."""
         scope, statuses = request.scope, self._functions()
         if prefers_page(header(scope, b"accept")):
             answer = page(
@@ -106,7 +109,7 @@ class Pages:
         )
 
     async def _docs(self, request: Request) -> Response:
-        """Swagger UI of ``/openapi.json``."""
+        """Show Swagger UI of ``/openapi.json``."""
         return page("docs.html", request.scope, headers=DOCS_HEADERS)
 
 
@@ -117,7 +120,7 @@ class Markup(str):
 def page(
     name: str, scope: Scope, status: int = 200, *, headers: dict[str, str], **values: str
 ) -> Response:
-    """A page with these values in it, escaped unless they are Markup."""
+    """Fill in a page; values are escaped unless they are Markup."""
     values = {"root": root_of(scope), "version": jetmap.__version__, **values}
     shown = {
         key: value if isinstance(value, Markup) else escape(value) for key, value in values.items()
@@ -127,11 +130,11 @@ def page(
 
 
 async def asset(request: Request) -> Response:
-    """A file of ours or of Swagger UI."""
+    """Serve a file of ours or of Swagger UI."""
     name = request.path_params["name"]
     found = _assets().get(name)
     if found is None:
-        raise HTTPException(404, f"there is no asset {name!r}")
+        raise HTTPException(404, f"unknown asset {name!r}")
     # Named by its content: a newer version is asked for at once, an old one costs a 304.
     headers = {
         "etag": found.etag,
@@ -154,7 +157,7 @@ class Asset:
 
 @lru_cache(maxsize=1)
 def _assets() -> dict[str, Asset]:
-    """All assets by their paths below ``/assets``."""
+    """Load all assets, by their paths below ``/assets``."""
     found = {}
     for path in sorted(STATIC.rglob("*")):
         media = MEDIA.get(path.suffix)
@@ -175,7 +178,7 @@ def _plural(count: int, noun: str) -> str:
 
 
 def overview(scope: Scope, statuses: list[FunctionStatus]) -> dict[str, Any]:
-    """``GET /`` for programs."""
+    """Make the document of ``GET /``."""
     root = root_of(scope)
     paths = ("functions", "workers", "jobs", "metrics", "healthz", "readyz", "docs", "openapi.json")
     return {
@@ -195,7 +198,7 @@ def overview(scope: Scope, statuses: list[FunctionStatus]) -> dict[str, Any]:
 
 
 def curl(scope: Scope, status: FunctionStatus, path: str, guarded: bool) -> str:
-    """A command to paste, which calls a function with a sample of its items."""
+    """Make a command to paste, which calls a function with a sample of its items."""
     info = status.info
     items = [sample(info.item, info.item.get("$defs", {}), variant) for variant in range(3)]
     url = f"{origin_of(scope)}{root_of(scope)}/{path}/{info.name}"
@@ -210,20 +213,23 @@ def curl(scope: Scope, status: FunctionStatus, path: str, guarded: bool) -> str:
 
 
 def origin_of(scope: Scope) -> str:
-    """Scheme and host as the client sees them, for text that is shown."""
+    """Return scheme and host as the client sees them, for text that is shown."""
     host = (header(scope, b"x-forwarded-host") or header(scope, b"host") or b"localhost").strip()
     scheme = "https" if is_secure(scope) else "http"
     return f"{scheme}://{host.decode('latin-1')}"
 
 
 def root_of(scope: Scope) -> str:
-    """The prefix of all paths."""
+    """Return the prefix of all paths."""
     root: str = scope.get("root_path", "")
     return root.rstrip("/")
 
 
 def prefers_page(accept: bytes | None) -> bool:
-    """Whether HTML is wanted rather than JSON. ``*/*`` and no header mean a program."""
+    """Return True if the client wants HTML rather than JSON.
+
+    ``*/*`` and no header mean a program.
+    """
     kinds = [part.partition(b";")[0].strip().lower() for part in (accept or b"").split(b",")]
     if b"text/html" not in kinds:
         return False

@@ -1,10 +1,10 @@
-"""``Prefer: respond-async`` and ``wait=N`` on ``POST /map/{function}`` (RFC 7240): a job from
-the start, whose answer is awaited for N seconds.
+"""``Prefer: respond-async`` and ``wait=N`` on ``POST /map/{function}`` (RFC 7240).
 
-A preference may be ignored, and is where there is no store, or no room in it: then the request
-is an ordinary map. ``wait`` is also ignored where the answer is a stream, which has begun by
-then; ``respond-async`` without ``wait`` is not. A job that was answered whole, or whose client
-has left, is removed, for nobody knows of it; with an Idempotency-Key it stays.
+The map is a job from the start, and its answer is awaited for N seconds. A preference may be
+ignored. It is if there is no store, or no room in it; the request is then an ordinary map. ``wait``
+is also ignored if the answer is a stream, which has begun by then; ``respond-async`` without
+``wait`` is not. A job that was answered whole, or whose client has left, is removed, because its id
+was never told; with an Idempotency-Key it stays.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 class Preferred:
-    """A map that is run as a job. ``begin`` returns None where it is to be an ordinary map."""
+    """A map that is run as a job."""
 
     def __init__(
         self,
@@ -66,7 +66,10 @@ class Preferred:
         scope: Scope,
         reservation: Reservation,
     ) -> Preferred | None:
-        """Raises Problem, UnknownFunction, KeyBusy."""
+        """Begin the job; return None if an ordinary map is to run.
+
+        Raises Problem, UnknownFunction, KeyBusy.
+        """
         prefer = request.prefer
         if prefer is None or (prefer.wait and request.answer in ("jsonl", "sse")):
             return None
@@ -89,7 +92,7 @@ class Preferred:
         limits: LimitSettings,
         debug: bool,
     ) -> ListAnswer | None:
-        """Returns the answer, or has sent 202."""
+        """Return the answer, or send 202."""
         loop = asyncio.get_running_loop()
         most = limits.fitting(self._cluster.max_item)
         record = await store(self._upload, self._job, receive, watcher, most)
@@ -116,7 +119,7 @@ class Preferred:
     async def _gather(
         self, record: Record, until: float, limits: LimitSettings, debug: bool
     ) -> ListAnswer | None:
-        """The answer that the map would give; None: not in time."""
+        """Return the answer that the map would give; None if it is not there in time."""
         request = self._request
         format = as_format(request.answer)
         answer = ListAnswer(
@@ -137,7 +140,7 @@ class Preferred:
 
 
 class JobRun:
-    """A job's outcomes as those of a map, in the order of their coming."""
+    """A job's outcomes, in the order in which they come, as those of a map."""
 
     def __init__(self, jobs: Jobs, record: Record) -> None:
         self.id = record.id
@@ -161,10 +164,10 @@ class JobRun:
             raise incomplete(record, done)
 
     def stop(self) -> None:
-        """The rest of the job is of no interest: what has its outcome still comes."""
+        """Let the rest of the job run; outcomes still come."""
 
     async def aclose(self) -> None:
-        """The job is not withdrawn here."""
+        """Stop reading; the job runs on."""
         self._follower.close()
 
 

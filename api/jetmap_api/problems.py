@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER = (b"retry-after", b"1")
 
-# kind of an item's error -> status, slug and title of a list's refusal
+# By the kind of an item's error: status, slug and title of a list's refusal.
 ITEM_PROBLEMS: dict[str, tuple[int, str, str]] = {
     "raised": (500, "item-raised", "The function raised"),
     "invalid": (422, "item-invalid", "An item does not fit the function's type"),
@@ -29,7 +29,7 @@ ITEM_PROBLEMS: dict[str, tuple[int, str, str]] = {
     "unencodable": (500, "item-unencodable", "A value cannot be encoded"),
 }
 
-# the first that matches; WorkerLost and MapTimeout are also built-in errors, so order matters
+# The first that matches counts; WorkerLost and MapTimeout are also built-in errors.
 _REFUSALS: tuple[tuple[type[Exception], int, str, str], ...] = (
     (errors.MapTimeout, 504, "timeout", "The map did not end in time"),
     (errors.UnknownFunction, 404, "unknown-function", "No such function"),
@@ -41,7 +41,7 @@ _REFUSALS: tuple[tuple[type[Exception], int, str, str], ...] = (
     (errors.LimitExceeded, 413, "limit-exceeded", "Over a limit"),
     (errors.Malformed, 400, "malformed-body", "The body is malformed"),
     (errors.UnknownJob, 404, "unknown-job", "No such job"),
-    # 501, not 503: it will not help to try again, as long as this gateway has no store
+    # 501, not 503: trying again does not help as long as this gateway has no store.
     (errors.JobsUnavailable, 501, "jobs-unavailable", "Jobs need a store that lasts"),
     (errors.StoreFull, 507, "store-full", "The store of jobs is full"),
     (errors.UploadLost, 409, "upload-lost", "The upload was given up"),
@@ -50,7 +50,7 @@ _REFUSALS: tuple[tuple[type[Exception], int, str, str], ...] = (
     (errors.KeyReused, 422, "key-reused", "The key was used for another job"),
 )
 
-# state of a job -> status, slug and title where outcomes are asked for that never come
+# By the state of a job: status, slug and title of the refusal of outcomes that never come.
 _ENDINGS: dict[str, tuple[int, str, str]] = {
     "failed": (500, "job-failed", "The job failed"),
     "cancelled": (409, "job-cancelled", "The job was cancelled"),
@@ -60,7 +60,10 @@ _ENDINGS: dict[str, tuple[int, str, str]] = {
 
 
 class Problem(Exception):  # noqa: N818 - the term of RFC 9457
-    """A refusal. slug: the end of its ``type``, ``urn:jetmap:<slug>``. members: more of it."""
+    """A refusal.
+
+    slug: the end of its ``type``, ``urn:jetmap:<slug>``. members: further members of the document.
+    """
 
     def __init__(
         self,
@@ -81,7 +84,7 @@ class Problem(Exception):  # noqa: N818 - the term of RFC 9457
         self.members = members
 
     def document(self) -> dict[str, Any]:
-        """The problem as RFC 9457 has it."""
+        """Return the document that RFC 9457 describes."""
         document: dict[str, Any] = {
             "type": f"urn:jetmap:{self.slug}",
             "title": self.title,
@@ -96,25 +99,25 @@ class Problem(Exception):  # noqa: N818 - the term of RFC 9457
 
 
 def malformed(detail: str, **members: Any) -> Problem:
-    """400: the body is not what its media type says."""
+    """Make a 400: the body does not match its media type."""
     return Problem(400, "malformed-body", "The body is malformed", detail, **members)
 
 
 def bad_parameter(name: str, detail: str, **members: Any) -> Problem:
-    """400: a query parameter."""
+    """Make a 400 for a query parameter."""
     title = f"Bad parameter {name!r}"
     return Problem(400, "bad-parameter", title, detail, parameter=name, **members)
 
 
 def over_limit(detail: str, *, setting: str, limit: int, **members: Any) -> Problem:
-    """413: larger than the limit of that setting."""
+    """Make a 413 for what exceeds the limit of that setting."""
     return Problem(
         413, "limit-exceeded", "Over a limit", detail, setting=setting, limit=limit, **members
     )
 
 
 def error_record(record: ErrorRecord, debug: bool) -> dict[str, Any]:
-    """An item's error as callers see it; its traceback only if ``debug``."""
+    """Return an item's error as callers see it, with its traceback only if ``debug``."""
     shown: dict[str, Any] = {
         "index": record.index,
         "kind": record.kind,
@@ -127,14 +130,14 @@ def error_record(record: ErrorRecord, debug: bool) -> dict[str, Any]:
 
 
 def item_problem(record: ErrorRecord, debug: bool) -> Problem:
-    """What a map that ends with its first failing item answers."""
+    """Make the answer of a map that ends with its first failing item."""
     status, slug, title = ITEM_PROBLEMS.get(record.kind, ITEM_PROBLEMS["raised"])
     detail = f"item {record.index}: {record.type}: {record.message}"
     return Problem(status, slug, title, detail, error=error_record(record, debug))
 
 
 def problem_of(exc: BaseException, debug: bool) -> Problem:
-    """The refusal that an exception means; what nobody foresaw is logged and a plain 500."""
+    """Make the refusal for an exception; an unexpected one is logged and a plain 500."""
     if isinstance(exc, Problem):
         return exc
     if isinstance(exc, errors.ItemError):
@@ -157,13 +160,13 @@ def problem_of(exc: BaseException, debug: bool) -> Problem:
 
 
 def job_ended(state: str, detail: str, **members: Any) -> Problem:
-    """An ended job's outcomes are asked for, and some never come."""
+    """Make the refusal of outcomes that never come, because the job has ended."""
     status, slug, title = _ENDINGS.get(state, _ENDINGS["failed"])
     return Problem(status, slug, title, detail, **members)
 
 
 def status_problem(status: int, detail: object, headers: Iterable[Header] = ()) -> Problem:
-    """The refusal for a plain HTTP status, such as a router's 404."""
+    """Make the refusal for a plain HTTP status, such as a router's 404."""
     phrase = HTTPStatus(status).phrase
     slug = phrase.lower().replace(" ", "-")
     text = "" if detail in (None, phrase) else str(detail)
@@ -171,7 +174,7 @@ def status_problem(status: int, detail: object, headers: Iterable[Header] = ()) 
 
 
 async def refuse(send: Send, problem: Problem) -> None:
-    """Answers with a problem, whatever the request accepts."""
+    """Answer with a problem, whatever the request accepts."""
     media = b"application/problem+json"
     await respond(
         send, problem.status, media, problem.encode(), problem.headers, reason=problem.slug
@@ -184,19 +187,21 @@ STOPPING = Problem(
 
 
 async def answer_nobody(send: Send) -> None:
-    """Ends a request whose client has left: nobody sees this answer, but middleware such as
-    Starlette's takes it for a fault where there is none."""
+    """End a request whose client has left.
+
+    The answer is never seen, but middleware such as Starlette's takes a missing one for a fault.
+    """
     try:
         await respond(send, 499, b"text/plain", b"")
     except OSError:
-        pass  # so some servers say that the client has left
+        pass  # Some servers raise this when the client has left.
 
 
 async def end_cancelled(send: Send, *, answering: bool) -> None:
-    """Ends a request whose task was cancelled: the server stops, and its grace is over.
+    """End a request whose task was cancelled: the server stops, and its grace is over.
 
-    The cancellation ends here, for the server would answer what is raised with a 500 of its own.
-    answering: an answer has begun, or nobody waits for one.
+    The cancellation ends here, because the server would turn it into a 500 of its own. answering:
+    an answer has begun, or the client has left.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -206,7 +211,7 @@ async def end_cancelled(send: Send, *, answering: bool) -> None:
 
 
 def _text(exc: BaseException, debug: bool) -> str:
-    """The message; only its first and last line where it goes on with a traceback."""
+    """Return the message; without its traceback, only the first and last line."""
     text = str(exc).strip()
     if debug or "Traceback (most recent call last)" not in text:
         return text

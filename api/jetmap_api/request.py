@@ -1,4 +1,4 @@
-"""What one ``POST /map/{function}`` asks for, apart from its body."""
+"""Read what a ``POST /map/{function}`` asks for, apart from its body; read query parameters."""
 
 from __future__ import annotations
 
@@ -30,8 +30,11 @@ ORDERS = ("finish", "input")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The query. errors: whether the first failing item ends the map. ordered: outcomes of a
-    stream come in input order. timeout: seconds for the map. kwargs: a JSON object."""
+    """The query of a map.
+
+    errors: whether the first failing item ends the map. ordered: outcomes of a stream come in input
+    order. timeout: seconds for the map. kwargs: a JSON object.
+    """
 
     errors: Errors = "fail"
     ordered: bool = False
@@ -41,14 +44,17 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """What ``Prefer`` says (RFC 7240). respond_async: whether 202 is welcome. wait: seconds that
-    the client is willing to wait for another answer."""
+    """The ``Prefer`` header (RFC 7240).
+
+    respond_async: 202 is welcome. wait: seconds that the client is willing to wait for another
+    answer.
+    """
 
     respond_async: bool = False
     wait: int | None = None
 
     def applied(self) -> bytes:
-        """As ``Preference-Applied`` repeats it."""
+        """Return the value of ``Preference-Applied``."""
         applied = [b"respond-async"] if self.respond_async else []
         if self.wait is not None:
             applied.append(b"wait=%d" % self.wait)
@@ -57,9 +63,12 @@ class Preference:
 
 @dataclass(frozen=True, slots=True)
 class MapRequest:
-    """body, answer: their media. framing: of the body. prefer: None where it says nothing that
-    matters here. after_body: a stream of outcomes begins once the body is there, for proxies that
-    stop sending a body when the answer begins."""
+    """A map's request, apart from its body.
+
+    body, answer: their media. framing: of the body. prefer: None if it says nothing that matters
+    here. after_body: a stream of outcomes begins once the body is there, for proxies that stop
+    sending a body when the answer begins.
+    """
 
     body: Body
     answer: Answer
@@ -70,7 +79,7 @@ class MapRequest:
 
     @property
     def format(self) -> Format:
-        """The encoding in which items and values travel: the body's."""
+        """The encoding of items and values: the body's."""
         return "msgpack" if self.body == "msgpack" else "json"
 
     @property
@@ -80,7 +89,7 @@ class MapRequest:
 
     @property
     def fail(self) -> bool:
-        """Whether the first failing item ends the map."""
+        """True if the first failing item ends the map."""
         return self.options.errors == "fail"
 
 
@@ -88,7 +97,7 @@ PLAIN = Options()
 
 
 def read_request(scope: Scope) -> MapRequest:
-    """Raises Problem: 400 for a parameter, 406, 415."""
+    """Read the headers and the query. Raises Problem: 400 for a parameter, 406, 415."""
     media = accept = length = prefer = None
     chunked = upgrade = after_body = False
     for name, value in scope["headers"]:
@@ -118,8 +127,10 @@ def read_request(scope: Scope) -> MapRequest:
 
 @lru_cache(maxsize=64)
 def read_preference(header: bytes) -> Preference | None:
-    """``respond-async`` and ``wait=N``; what else is preferred, or is no preference, is ignored,
-    as RFC 7240 has it. The first of a name counts."""
+    """Read ``respond-async`` and ``wait=N``; ignore everything else, as RFC 7240 says.
+
+    The first preference of a name counts.
+    """
     seen: dict[str, str] = {}
     for part in header.decode("latin-1").split(","):
         name, _, value = part.partition(";")[0].partition("=")
@@ -130,7 +141,7 @@ def read_preference(header: bytes) -> Preference | None:
 
 
 def _whole_seconds(digits: str) -> int | None:
-    """The seconds of ``wait``; a longer patience than any counts as the longest."""
+    """Read the seconds of ``wait``, up to the most that are allowed."""
     if not (digits.isascii() and digits.isdigit()):
         return None
     most = int(bounds.POLL.most)
@@ -138,7 +149,7 @@ def _whole_seconds(digits: str) -> int | None:
 
 
 def encoded_kwargs(kwargs: bytes, format: Format) -> bytes:
-    """A JSON object of keyword parameters in ``format``. Raises Problem: 400."""
+    """Encode a JSON object of keyword parameters in ``format``. Raises Problem: 400."""
     if not kwargs or format == "json":
         return kwargs
     try:
@@ -151,7 +162,7 @@ def encoded_kwargs(kwargs: bytes, format: Format) -> bytes:
 
 @lru_cache(maxsize=64)
 def read_options(query: bytes) -> Options:
-    """Raises Problem: 400, naming the parameter."""
+    """Read the query of a map. Raises Problem: 400, naming the parameter."""
     errors: Errors = "fail"
     ordered = False
     timeout: float | None = None
@@ -175,7 +186,7 @@ def read_options(query: bytes) -> Options:
 
 
 def parameters(query: bytes, known: tuple[str, ...]) -> dict[str, str]:
-    """The query's parameters, all of them known. Raises Problem: 400."""
+    """Read a query that may only have known parameters. Raises Problem: 400."""
     found = dict(_pairs(query)) if query else {}
     for name in found:
         if name not in known:
@@ -197,7 +208,7 @@ def unknown_parameter(name: str, known: tuple[str, ...]) -> Problem:
 
 
 def number(name: str, value: str, bound: bounds.Bound) -> float:
-    """A parameter's value. Raises Problem: 400."""
+    """Read a number. Raises Problem: 400."""
     found = bound.parse(value)
     if found is None:
         raise out_of_bounds(name, bound)
@@ -205,7 +216,7 @@ def number(name: str, value: str, bound: bounds.Bound) -> float:
 
 
 def whole_number(name: str, value: str, bound: bounds.Whole) -> int:
-    """A parameter's value. Raises Problem: 400."""
+    """Read a whole number. Raises Problem: 400."""
     found = bound.parse(value)
     if found is None:
         raise out_of_bounds(name, bound)

@@ -1,4 +1,4 @@
-"""Sample values for JSON Schema documents: what the interactive documentation offers to send."""
+"""Make sample values from JSON Schema, which the interactive documentation offers to send."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WORDS = ("text", "another", "third")
 
 
 def sample(schema: Schema | bool, definitions: Schema, variant: int = 0, depth: int = 0) -> Any:
-    """A value that fits, as far as the schema can be read. variant: 0 to 2, for different ones."""
+    """Make a value that fits, as far as the schema can be read. variant: 0 to 2."""
     if not isinstance(schema, dict) or depth > DEEPEST:
         return None
     for keyword in ("examples", "example", "const", "enum"):
@@ -138,7 +138,7 @@ def _object(schema: Schema, definitions: Schema, variant: int, depth: int) -> di
 
 
 def _shallowest(choices: list[Schema], definitions: Schema, depth: int) -> Schema:
-    """Deep inside, a choice that does not refer to more: recursive types end there."""
+    """Choose an alternative without references, at which recursive types end."""
     if depth > 3:
         return next(
             (c for c in choices if "$ref" not in c and c.get("type") != "array"), choices[0]

@@ -1,8 +1,8 @@
-"""Who may ask: the Host check and the token's check, as plain ASGI applications.
+"""The Host check and the token's check, as plain ASGI applications.
 
-A web page cannot drive a developer's machine: bodies need their JSON media type, which a page
-may not send elsewhere without asking (CORS), and a name that an attacker points at 127.0.0.1
-(DNS rebinding) is not an allowed ``Host``.
+A web page cannot drive a developer's machine: bodies need their JSON media type, which a page may
+not send elsewhere without asking (CORS), and a name that an attacker points at 127.0.0.1 (DNS
+rebinding) is not an allowed ``Host``.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from .sessions import LONGEST, Signer
 
 # Probes come with the address of a container as their host, and without a token.
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-# What a browser needs before it has a session. Nothing there is secret.
+# Paths that a browser needs before it has a session. Nothing there is secret.
 LOGIN_PATHS = frozenset({"/login", "/logout"})
 ASSETS = "/assets/"
 
-# Where the layers leave what they found out about a request.
+# Keys of the scope in which layers leave what they found out about a request.
 SIGNATURE = "jetmap.signature"
 CALLER = "jetmap.caller"
-HEAD = "jetmap.head"  # It was a HEAD, which is served as GET.
+HEAD = "jetmap.head"  # the request was a HEAD, which is served as GET
 
 
 class HostCheck:
-    """Lets loopback and the configured hosts pass. ``*`` allows all, ``*.name`` subdomains."""
+    """Let loopback and the configured hosts pass. ``*`` allows all, ``*.name`` subdomains."""
 
     def __init__(self, app: App, allowed: Iterable[str]) -> None:
         self._app = app
@@ -51,7 +51,7 @@ class HostCheck:
         await self._app(scope, receive, send)
 
     def allows(self, header: bytes) -> bool:
-        """Whether a Host header names one of the hosts, whatever its port."""
+        """Return True if a Host header names one of the hosts, at any port."""
         name = _without_port(header.decode("latin-1").strip().lower()).rstrip(".")
         if "*" in self._allowed or name in self._allowed:
             return True
@@ -62,10 +62,10 @@ class HostCheck:
 
 
 class TokenCheck:
-    """Ask for the token: ``Authorization: Bearer <token>``, or what was issued for it.
+    """Ask for the token: ``Authorization: Bearer <token>``, or something issued for it.
 
-    That is a session's cookie, of requests from the gateway's own pages, or the signature of one
-    job's events. A browser that has none of them is led to the login page.
+    That is the cookie of a session, in requests of the gateway's own pages, or the signature of one
+    job's events. A browser without any of them is sent to the login page.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class TokenCheck:
         await self._app(scope, receive, send)
 
     def check(self, header: bytes) -> Problem | None:
-        """The refusal of an Authorization header, or None."""
+        """Return the refusal of an Authorization header, or None."""
         scheme, _, token = header.strip().partition(b" ")
         if scheme.lower() != b"bearer":
             return unauthorized("the scheme is Bearer")
@@ -103,7 +103,7 @@ class TokenCheck:
         return None
 
     def _check_browser(self, scope: Scope) -> Problem | None:
-        """The refusal of a request without an Authorization header, or None."""
+        """Return the refusal of a request without an Authorization header, or None."""
         signature = scope.get(SIGNATURE)
         if signature is not None:
             job = job_of_events(scope)
@@ -133,15 +133,15 @@ CROSS_SITE = Problem(
 
 
 def is_open(scope: Scope) -> bool:
-    """Whether anybody may ask: probes, and OPTIONS, which only tells the methods of a path."""
+    """Return True if no token is needed: for probes and OPTIONS, which only lists methods."""
     return scope["method"] == "OPTIONS" or route_path(scope) in OPEN_PATHS
 
 
 def is_same_origin(scope: Scope) -> bool:
-    """Whether a page of this gateway asks, or its user by hand.
+    """Return True if a page of this gateway asks, or its user by hand.
 
-    Browsers say it in Sec-Fetch-Site, where the gateway is reached by https or at localhost, and
-    send an Origin with all that changes something. Without either, only reading is allowed.
+    Browsers say so in Sec-Fetch-Site, if the gateway is reached by https or at localhost, and send
+    an Origin with all that changes something. Without either, only reading is allowed.
     """
     site = header(scope, b"sec-fetch-site")
     reads = scope["method"] in ("GET", "HEAD")
@@ -161,7 +161,7 @@ def is_same_origin(scope: Scope) -> bool:
 
 
 def _host_of(origin: bytes) -> bytes:
-    """``host:port`` of an Origin, without a default port; empty where there is none."""
+    """Return ``host:port`` of an Origin, without a default port; empty if there is none."""
     try:
         parts = urlsplit(origin.decode("ascii"))
     except ValueError:
@@ -180,7 +180,7 @@ def _without_default_port(host: bytes) -> bytes:
 
 
 def is_secure(scope: Scope) -> bool:
-    """Whether the client speaks https to us, or to the proxy in front of us.
+    """Return True if the client speaks https to us, or to the proxy in front of us.
 
     Anybody may send X-Forwarded-Proto: it only changes the answer to that request, and makes its
     cookie stricter.
@@ -190,7 +190,7 @@ def is_secure(scope: Scope) -> bool:
 
 
 def cookie(scope: Scope, name: str) -> str | None:
-    """The value of a cookie."""
+    """Return the value of a cookie."""
     wanted = name.encode()
     for key, value in scope["headers"]:
         if key == b"cookie":
@@ -204,7 +204,7 @@ def cookie(scope: Scope, name: str) -> str | None:
 def take_signature(scope: Scope) -> None:
     """Move the query's signature to where only the token's check looks.
 
-    The scope is changed in place: the server's access log then shows the address without it.
+    The scope is changed in place, so the server's access log shows the address without it.
     """
     kept = []
     for part in scope["query_string"].split(b"&"):
@@ -217,21 +217,21 @@ def take_signature(scope: Scope) -> None:
 
 
 def job_of_events(scope: Scope) -> str | None:
-    """The job whose events a request reads; None: it does something else."""
+    """Return the job whose events a request reads, or None."""
     parts = route_path(scope).split("/")
     reads = scope["method"] == "GET" and len(parts) == 4
     return parts[2] if reads and (parts[1], parts[3]) == ("jobs", "events") else None
 
 
 def wants_page(scope: Scope) -> bool:
-    """Whether a person opens this address in a browser."""
+    """Return True if a person opens this address in a browser."""
     accept = header(scope, b"accept") or b""
     mode = header(scope, b"sec-fetch-mode")
     return scope["method"] == "GET" and b"text/html" in accept and mode in (None, b"navigate")
 
 
 def login_address(scope: Scope) -> str:
-    """The login page, which leads back to where the request was for."""
+    """Return the address of the login page, which leads back to this request's address."""
     place = quote(scope["path"], safe="/")
     if scope["query_string"]:
         place += "?" + scope["query_string"].decode("latin-1")
@@ -251,7 +251,7 @@ def _leads_to_login(scope: Scope) -> bool:
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
-    """The value of the first header of this name."""
+    """Return the value of the first header of this name."""
     for key, value in scope["headers"]:
         if key == name:
             found: bytes = value
@@ -260,7 +260,7 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 def route_path(scope: Scope) -> str:
-    """The path below the point where the gateway is mounted."""
+    """Return the path below the point where the gateway is mounted."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
     if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("/", ""):
@@ -290,6 +290,6 @@ def _unknown_host(host: bytes) -> Problem:
 
 
 def unauthorized(detail: str, challenge: bytes = b"Bearer") -> Problem:
-    """401 with what to send."""
+    """Make a 401 that says what to send."""
     headers = [(b"www-authenticate", challenge)]
     return Problem(401, "unauthorized", "A token is needed", detail, headers=headers)

@@ -1,7 +1,7 @@
-"""What a browser shows in place of the token: a session, or the signature of one address.
+"""Sessions and signatures that browsers send in place of the token.
 
 Keys are derived from the token, so all gateways of one token accept what one of them has issued,
-and nothing is valid any more once the token is another. Decisions only: no clock, no I/O.
+and nothing is valid any more once the token changes. Decisions only: no clock, no I/O.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import secrets
 from base64 import urlsafe_b64encode
 from functools import cached_property, lru_cache
 
-LONGEST = 200  # Characters of a session or a signature; anything longer is not read.
+# Characters of a session or a signature; anything longer is refused.
+LONGEST = 200
 
 
 class Signer:
-    """Issue and check sessions and signed addresses. caller: the holder of the token, as
-    idempotency keys know it."""
+    """Issues and checks sessions and signed addresses.
+
+    caller: the name under which the token's holder owns idempotency keys.
+    """
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -25,27 +28,26 @@ class Signer:
 
     @cached_property
     def cookie(self) -> str:
-        """The cookie's name. Gateways of other tokens on this host have another: browsers share
-        cookies between ports."""
+        """The cookie's name. It differs by token, because ports of a host share cookies."""
         return f"jetmap-{self._key('cookie').hex()[:12]}"
 
     def session(self, until: int) -> str:
-        """A session that ends at ``until``, in seconds since 1970."""
+        """Make a session that ends at ``until``, in seconds since 1970."""
         text = f"{until}.{secrets.token_urlsafe(12)}"
         return f"{text}.{self._sign('session', text)}"
 
     def is_session(self, value: str, now: float) -> bool:
-        """Whether a gateway of this token issued that session, and it has not ended."""
+        """Return True if a gateway of this token issued the session, and it has not ended."""
         text, _, signature = value.rpartition(".")
         known = _matches(signature, self._sign("session", text))
         return known and _is_later(text.partition(".")[0], now)
 
     def events(self, job: str, until: int) -> str:
-        """The signature of one job's events until then."""
+        """Sign one job's events until then."""
         return f"{until}.{self._sign('events', f'{job}/{until}')}"
 
     def allows_events(self, job: str, signature: str, now: float) -> bool:
-        """Whether a signature is of this job's events, and its time is not over."""
+        """Return True if a signature is of this job's events, and its time is not over."""
         until, _, proof = signature.partition(".")
         known = _matches(proof, self._sign("events", f"{job}/{until}"))
         return known and _is_later(until, now)
@@ -59,13 +61,13 @@ class Signer:
 
 
 def caller_of(token: bytes) -> str:
-    """The name under which a token's holder owns idempotency keys."""
+    """Return the name under which a token's holder owns idempotency keys."""
     return hashlib.sha256(token).hexdigest()[:32]
 
 
 @lru_cache(maxsize=8)
 def _stretched(token: str) -> bytes:
-    """Whoever sees a signature may try tokens against it: make each try cost 50 ms."""
+    """Derive a key at a cost of 50 ms, for an attacker may try tokens against a signature."""
     return hashlib.scrypt(token.encode(), salt=b"jetmap", n=1 << 14, r=8, p=1, dklen=32)
 
 
@@ -78,9 +80,10 @@ def _is_later(text: str, now: float) -> bool:
 
 
 class Attempts:
-    """Bound the failed logins of each address: ``most`` at once, then one each ``every`` s."""
+    """Limit the failed logins of each address: ``most`` at once, then one in ``every`` seconds."""
 
-    KNOWN = 1024  # Addresses that are remembered, the latest ones.
+    # Addresses that are remembered; the oldest are forgotten.
+    KNOWN = 1024
 
     def __init__(self, most: int = 10, every: float = 6.0) -> None:
         self._most = most
@@ -88,7 +91,7 @@ class Attempts:
         self._free_at: dict[str, float] = {}  # When all of an address's attempts are free again.
 
     def wait(self, address: str, now: float) -> float:
-        """Seconds until this address may try; 0: now."""
+        """Return the seconds until this address may try again."""
         free_at = self._free_at.get(address, now)
         return max(0.0, free_at - now - (self._most - 1) * self._every)
 

@@ -54,7 +54,7 @@ class SmallBodies:
 
 
 def is_streamed(scope: Scope) -> bool:
-    """Whether the endpoint reads a body of any size: ``POST /map/{function}`` or ``/jobs/…``."""
+    """Return True if the endpoint reads a body of any size: ``POST /map/…`` or ``/jobs/…``."""
     if scope["method"] != "POST":
         return False
     parts = route_path(scope).split("/")

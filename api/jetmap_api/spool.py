@@ -1,4 +1,4 @@
-"""Bytes that nobody takes yet: in memory up to a limit, then in temporary files."""
+"""Keep bytes that are not taken yet: in memory up to a limit, then in temporary files."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class _Segment:
 
 
 class SpooledPipe:
-    """First in, first out: bytes between two that go at different speeds.
+    """A queue of bytes between a writer and a reader of different speeds.
 
-    waits: whoever puts sees to the limit of all files together, by putting no more.
+    waits: the writer waits at the limit of all files together, so ``put`` does not check it.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class SpooledPipe:
         self._spool = reservation.force_spool if waits else reservation.spool
         self._memory: deque[bytes] = deque()
         self._in_memory = 0
-        self._segments: deque[_Segment] = deque()  # always later than what is in memory
+        self._segments: deque[_Segment] = deque()  # later than the bytes in memory
         self._in_files = 0
         self._closed = False
         self._filled = asyncio.Event()
@@ -60,12 +60,15 @@ class SpooledPipe:
 
     @property
     def size(self) -> int:
-        """Bytes that wait."""
+        """The bytes in the queue."""
         return self._in_memory + self._in_files
 
     def put(self, data: bytes) -> None:
-        """Never waits. Raises Problem: 413 beyond max_spool_bytes, 503 beyond what all requests
-        may spool, 507 if the disk is full."""
+        """Add bytes without waiting.
+
+        Raises Problem: 413 beyond max_spool_bytes, 503 beyond the limit of all requests, 507 if the
+        disk is full.
+        """
         size = len(data)
         if not self._segments and self._fits(size):
             self._memory.append(data)
@@ -75,7 +78,7 @@ class SpooledPipe:
         self._filled.set()
 
     def end(self, data: bytes) -> None:
-        """Puts the last bytes, which always fit; what is there is still read."""
+        """Add the last bytes, which always fit; the reader still gets everything."""
         if self._segments:
             self._segments[-1].write(data)
             self._in_files += len(data)
@@ -88,7 +91,7 @@ class SpooledPipe:
         self._filled.set()
 
     async def get(self) -> bytes | None:
-        """What waits, in blocks of about BLOCK bytes; None at the end."""
+        """Return the next bytes, about BLOCK of them; None at the end."""
         while self.size == 0:
             if self._closed:
                 return None
@@ -99,13 +102,13 @@ class SpooledPipe:
         return data
 
     async def room(self) -> None:
-        """Waits until what waits fits into memory."""
+        """Wait until the queue fits into memory."""
         while self.size > self._limits.max_buffer_bytes:
             self._emptied.clear()
             await self._emptied.wait()
 
     def discard(self) -> None:
-        """Removes the files, and forgets what waits."""
+        """Remove the files, and empty the queue."""
         for segment in self._segments:
             segment.file.close()
         self._segments.clear()
@@ -116,8 +119,8 @@ class SpooledPipe:
         self._emptied.set()
 
     def _fits(self, size: int) -> bool:
-        """Takes memory for it, if it is to be there."""
-        if not self._memory:  # One goes there in any case.
+        """Reserve memory for the bytes; False if they belong in a file."""
+        if not self._memory:  # One piece is always in memory.
             self._reservation.force(size)
             return True
         return self._in_memory + size <= self._limits.max_buffer_bytes and self._reservation.take(

@@ -1,4 +1,4 @@
-"""Streamed answers: JSON lines and server-sent events, written while outcomes come in."""
+"""Stream answers: JSON lines and server-sent events, written while outcomes come in."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from .spool import SpooledPipe
 
 logger = logging.getLogger(__name__)
 
+# Seconds of silence before a comment is sent.
 HEARTBEAT = 15.0
 STREAM_HEADERS: tuple[Header, ...] = (
     (b"cache-control", b"no-store"),
@@ -43,7 +44,7 @@ class Arrival(Protocol):
 
 
 class Lines:
-    """JSON lines: one an item, and exactly one last line."""
+    """JSON lines: one for each item, and exactly one last line."""
 
     answer: Answer = "jsonl"
 
@@ -97,9 +98,9 @@ class Events:
 
 
 class Stream:
-    """One streamed answer, written while the map runs and, maybe, while its body arrives.
+    """One streamed answer, written while the map runs and perhaps while its body arrives.
 
-    While the body arrives, what the client does not read yet waits in an outbox; after that
+    While the body arrives, output that the client does not read yet waits in an outbox; after that
     the map waits for the client.
     """
 
@@ -127,7 +128,10 @@ class Stream:
         self._failed = 0
 
     async def serve(self, run: Map, source: Format, body: Arrival | None) -> None:
-        """Raises what ends the map before the first byte; later errors go in band."""
+        """Stream the map's outcomes.
+
+        Raises an error that ends the map before the first byte; later errors go in band.
+        """
         outbox = self._outbox
         arrived = body.arrived if body is not None and self._after_body else None
         writer = asyncio.create_task(self._write(arrived))
@@ -145,8 +149,8 @@ class Stream:
             outbox.end(last)
             await writer
         except asyncio.CancelledError:
-            # The server stops, or the client left and nobody reads this: every stream has a
-            # last line, if it can be said without waiting for a slow reader.
+            # The server stops, or the client has left. Every stream has a last line, unless a slow
+            # reader would have to be waited for.
             if self._started and not writer.done():
                 outbox.end(self._style.problem(STOPPING))
                 await asyncio.wait({writer}, timeout=0.1)
@@ -178,9 +182,9 @@ class Stream:
             self._outbox.put(data)
 
     async def _write(self, arrived: asyncio.Event | None) -> None:
-        """Send what the outbox holds; a comment if an event stream is silent for HEARTBEAT.
+        """Send the outbox, and a comment if an event stream is silent for HEARTBEAT seconds.
 
-        arrived: the body; nothing is sent before.
+        arrived: set once the body is there; nothing is sent before.
         """
         style = self._style
         try:
@@ -198,7 +202,7 @@ class Stream:
                 except TimeoutError:
                     data = b": still running\n\n"
             await self._send({"type": "http.response.body", "body": b""})
-        except OSError:  # how servers of ASGI 2.4 say that the client has left
+        except OSError:  # Servers of ASGI 2.4 raise this when the client has left.
             self._watcher.leave()
         except Exception:
             logger.exception("an answer cannot be written")
@@ -208,7 +212,7 @@ class Stream:
 def results_event(
     outcomes: Outcomes, records: list[dict[str, Any]], done: int, total: int | None, id: bytes = b""
 ) -> bytes:
-    """The event of some outcomes in JSON. done: items so far, with these."""
+    """Make the event of some outcomes in JSON. done: items so far, with these."""
     values = outcomes.values
     if b"\n" in values or b"\r" in values:  # white space between tokens, nothing else
         values = values.replace(b"\n", b" ").replace(b"\r", b" ")
@@ -218,6 +222,6 @@ def results_event(
 
 
 def event(name: str, data: bytes, id: bytes = b"") -> bytes:
-    """A server-sent event. data: one line."""
+    """Make a server-sent event. data: one line."""
     head = b"id: %b\n" % id if id else b""
     return head + b"event: %b\ndata: %b\n\n" % (name.encode(), data)

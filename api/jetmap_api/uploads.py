@@ -1,5 +1,7 @@
-"""Bodies of jobs, stored as they arrive: neither their size nor their items' number is limited
-by this process, but by the store (``max_body_bytes`` and ``max_list`` are for maps).
+"""Store the bodies of jobs as they arrive.
+
+Their size and number of items are limited by the store, not by this process (``max_body_bytes`` and
+``max_list`` are for maps).
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ ABORT_SECONDS = 5.0
 
 
 async def begin(cluster: Cluster, function: str, request: JobRequest) -> Upload:
-    """Raises what ``Jobs.begin`` does; Problem: 400 for keyword parameters that do not fit."""
+    """Begin an upload.
+
+    Raises the errors of ``Jobs.begin``; Problem: 400 for keyword parameters that do not fit.
+    """
     checked = check_kwargs(cluster, function, request.keywords)
     upload = await cluster.jobs.begin(
         function,
@@ -57,11 +62,11 @@ async def store(
     watcher: DisconnectWatcher,
     limits: LimitSettings,
 ) -> Record:
-    """Stores the whole body; returns the job once all is durable.
+    """Store the whole body; return the job once all of it is durable.
 
-    If the body is malformed, the client leaves before its end or sends nothing for a while (408),
-    nothing stays. Who leaves behind the end has submitted the job: asked again with the same
-    Idempotency-Key, it is there.
+    Nothing stays if the body is malformed, or if the client leaves before its end or sends nothing
+    for a while (408). A client that leaves after the end has submitted the job, and finds it with
+    the same Idempotency-Key.
     """
     try:
         await _read(upload, request, receive, watcher, limits)
@@ -72,7 +77,7 @@ async def store(
 
 
 async def abort(upload: Upload) -> None:
-    """Removes what is stored; if the broker is away, the store's own sweep does it later."""
+    """Remove the upload; if the broker is away, the store's own sweep does so later."""
     try:
         async with asyncio.timeout(ABORT_SECONDS):
             await upload.abort()
@@ -100,7 +105,7 @@ async def _read(
         data = await arrival.next()
         if data is None:
             watcher.leave()
-            await asyncio.sleep(0)  # where leaving takes effect
+            await asyncio.sleep(0)  # Leaving takes effect here.
             continue
         split.feed(data)
         if not arrival.more:

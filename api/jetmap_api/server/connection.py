@@ -83,19 +83,19 @@ class Connection(asyncio.Protocol):
         self._last: Exchange | None = None
         self._current: Exchange | None = None
         self._queue: deque[Exchange] = deque()
-        # What flows
+        # Flow
         self.is_full = False
         self._paused = False
         self._drained: asyncio.Event | None = None
         self._received = 0  # bytes
         self._seen = 0  # of these, when the guard last asked
         self._unread = 0  # bytes that the client had not read when the guard last asked
-        self._dropped = 0  # bytes of a body that nobody wants
-        # How it ends
-        self._refused = False  # whatever comes now is dropped
+        self._dropped = 0  # bytes of an unwanted body
+        # The end
+        self._refused = False  # further bytes are dropped
         self._ended = False  # the client has ended its sending side
-        self._ending = False  # what was asked so far is the last
-        self._refusal: Problem | None = None  # to be sent behind the answers to that
+        self._ending = False  # no further request is read
+        self._refusal: Problem | None = None  # to send after the answers to those
         self._probe: asyncio.Handle | None = None
 
     @property
@@ -105,7 +105,7 @@ class Connection(asyncio.Protocol):
     # From the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are of no such class
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's have another class
         connections: set[Any] = self._state.connections
         connections.add(self)
         self._addresses = (
@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol):
         self._parser = None  # it holds this connection
 
     def eof_received(self) -> bool:
-        """Whether the connection stays open for the answers to what was asked."""
+        """Decide whether the connection stays open for answers that are due."""
         if self._refused or self._transport.is_closing():
             return False
         self._ended = True
@@ -211,7 +211,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
-            return  # a trailer: nobody asks for it
+            return  # a trailer, which is ignored
         if len(self._headers) >= MAX_HEADERS:
             raise too_many_headers(MAX_HEADERS)
         self._headers.append((name.lower(), value))
@@ -320,7 +320,7 @@ class Connection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def on_answered(self, exchange: Exchange) -> None:
-        """The answer is complete: begin the next one, or wait for its request."""
+        """Begin the next answer after this one, or wait for its request."""
         self._state.total_requests += 1
         self._current = None
         if self._refused or self._transport.is_closing():
@@ -345,7 +345,7 @@ class Connection(asyncio.Protocol):
                 self._wait_for_next()
 
     def shutdown(self) -> None:
-        """From the server that stops: finish the answer that has begun, and close."""
+        """Finish the answer that has begun, and close: the server stops."""
         if self._current is None:
             self.close()
         else:
@@ -355,7 +355,7 @@ class Connection(asyncio.Protocol):
     # From the guard
 
     def give_up_head(self, refusal: Problem) -> None:
-        """The head of a request is overdue."""
+        """Refuse a head that is overdue; close if nothing of it came."""
         if not self._begun and not self._overhead.bytes:
             self.close()
         else:
@@ -384,12 +384,12 @@ class Connection(asyncio.Protocol):
             self.close()
 
     def has_sent(self, least: float) -> bool:
-        """Whether at least so many bytes came since the guard last asked."""
+        """Return True if at least ``least`` bytes came since the guard last asked."""
         seen, self._seen = self._seen, self._received
         return self._received - seen >= least
 
     def has_moved(self) -> bool:
-        """Whether the client has read or sent anything since the guard last asked."""
+        """Return True if the client has read or sent anything since the guard last asked."""
         unread, self._unread = self._unread, self._transport.get_write_buffer_size()
         return self._unread < unread or self.has_sent(1)
 
@@ -404,20 +404,20 @@ class Connection(asyncio.Protocol):
         tasks.add(running)
 
     def _wait_for_next(self) -> None:
-        """There is nothing to do until the client asks again, or says the rest of its request."""
+        """Wait until the client asks again, or sends the rest of its request."""
         if self._current is None and not self._transport.is_closing():
             begun = self._begun or self._overhead.bytes > 0
             (self._waiting.silent if begun else self._waiting.idle).add(self, self._loop.time())
 
     def _drop(self, size: int) -> None:
-        """Bytes that nobody wants: they are dropped, so that the client comes to read."""
+        """Drop unwanted bytes, so that the client goes on to read."""
         self._dropped += size
         most = MAX_LINGER if self._refused or self._ending else self._limits.max_body_bytes
         if self._dropped > most:
             self.abort()
 
     def _refuse(self, refusal: Problem) -> None:
-        """Answer a request that cannot be served, and close. Nothing more is read of it.
+        """Answer a request that cannot be served, and close; read nothing more of it.
 
         Requests before it get their answers first.
         """
@@ -433,10 +433,10 @@ class Connection(asyncio.Protocol):
         self._waiting.discard(self)
         if current is not None:
             current.leave()
-            if current.started:  # It must not look whole.
+            if current.started:  # The answer must not look whole.
                 self._transport.abort()
                 return
-        elif faulty is not None:  # It has its answer.
+        elif faulty is not None:  # It has its answer already.
             self._close_behind_answer(not self._ended)
             return
         client = self._addresses[1]
@@ -466,7 +466,7 @@ class Connection(asyncio.Protocol):
         self._waiting.closing.add(self, self._loop.time())
 
     def _head_size(self) -> int:
-        """Bytes of the head that is complete, about."""
+        """Estimate the bytes of a head that is complete."""
         return len(self._url) + sum(len(name) + len(value) + 4 for name, value in self._headers)
 
     def _too_large(self, in_head: bool) -> Problem:
@@ -484,7 +484,7 @@ class Connection(asyncio.Protocol):
             self._probe = self._loop.call_later(PROBES[number], self._probe_client, number + 1)
 
     def _watch_reader(self) -> None:
-        """From now on, the client must read."""
+        """Require the client to read from now on."""
         self._seen = self._received
         self._unread = self._transport.get_write_buffer_size()
         self._waiting.unread.add(self, self._loop.time())
@@ -497,7 +497,7 @@ class Connection(asyncio.Protocol):
 
 
 class _NoUrl:
-    """The parts of an address that has none, as in ``OPTIONS *``."""
+    """The parts of an empty address, as in ``OPTIONS *``."""
 
     path = b"/"
     query = b""

@@ -45,8 +45,8 @@ STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}
 class Exchange:
     """A request that arrives, and the answer that is sent.
 
-    arriving: the body goes on. left: the client is gone, nothing more is heard or sent. started,
-    complete: how far the answer is.
+    arriving: the body goes on. left: the client is gone, so nothing more is received or sent.
+    started, complete: how far the answer is.
     """
 
     __slots__ = (
@@ -77,7 +77,7 @@ class Exchange:
         self.left = False
         self.started = False
         self.complete = False
-        self.buffered = 0  # bytes of the body that were not received yet
+        self.buffered = 0  # bytes of the body that the application has not received
         self._connection = connection
         self._expects_continue = expects_continue
         self._parts: list[bytes] = []
@@ -99,7 +99,7 @@ class Exchange:
                 logger.error("the application returned without an answer")
         if self.complete or self.left:
             return
-        if self.started:  # It must not look whole.
+        if self.started:  # The answer must not look whole.
             self._connection.cut(self._framing == "close")
             return
         self.keep_alive = False
@@ -108,7 +108,7 @@ class Exchange:
     # The request
 
     def add_body(self, data: bytes) -> None:
-        """Take a piece of the body; nobody wants it once the answer is complete."""
+        """Take a piece of the body; drop it once the answer is complete."""
         if not self.complete:
             self._parts.append(data)
             self.buffered += len(data)
@@ -119,7 +119,7 @@ class Exchange:
         self.wake()
 
     def leave(self) -> None:
-        """The client is gone, or what it sends makes no sense."""
+        """Note that the client is gone, or that its bytes make no sense."""
         self.left = True
         self.wake()
 
@@ -128,7 +128,7 @@ class Exchange:
             self._event.set()
 
     async def receive(self) -> Message:
-        """ASGI: the next piece of the body, or the client's departure."""
+        """ASGI: return the next piece of the body, or the disconnect."""
         if self._expects_continue:
             self._expects_continue = False
             if not self.started and self.arriving and not self._parts:
@@ -151,7 +151,7 @@ class Exchange:
     # The answer
 
     async def send(self, message: Message) -> None:
-        """ASGI: the head of the answer, or a piece of its body."""
+        """ASGI: send the head of the answer, or a piece of its body."""
         connection = self._connection
         if connection.is_full and not self.left:
             await connection.drain()
@@ -168,10 +168,10 @@ class Exchange:
             self._send_body(message.get("body", b""), message.get("more_body", False))
 
     def probe(self) -> bool:
-        """Send a byte of the answer that comes in any case; False: there is none to send.
+        """Send a byte of the answer that comes in any case; False if there is none to send.
 
-        A client that closed its socket answers it with a reset; one that only has nothing more
-        to say waits on.
+        A client that closed its socket answers it with a reset; one that has only finished sending
+        waits on.
         """
         if not self.started and self._ahead < len(VERSION):
             self._connection.write(VERSION[self._ahead : self._ahead + 1])
@@ -186,7 +186,7 @@ class Exchange:
     def _send_head(self, status: int, headers: Iterable[Header]) -> None:
         content = [STATUS_LINES[status]]
         closes = False
-        # To HTTP/1.0, the end of the connection is the end of the answer.
+        # For HTTP/1.0, the end of the connection is the end of the answer.
         framing: Framing = "close" if self.scope["http_version"] == "1.0" else "chunked"
         for name, value in (*self._connection.default_headers, *headers):
             if _BAD_NAME.search(name) or _BAD_VALUE.search(value):
@@ -205,8 +205,8 @@ class Exchange:
         if framing == "chunked":
             content.append(b"transfer-encoding: chunked\r\n")
         if closes or framing == "close" or (self._expects_continue and self.arriving):
-            # Who waits for 100 (Continue) may send the body after this answer, or not: nobody
-            # can tell what the next bytes are.
+            # A client that waits for 100 (Continue) may send the body after this answer, or not,
+            # so the next bytes could be either.
             self.keep_alive = False
         self._framing = framing
         if not self.keep_alive and not closes:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 OnRefusal = Callable[[str | None, Problem], None]
 
-# Seconds in which a refused client may read the refusal before its connection is cut.
+# Seconds that a refused client has to read the refusal.
 LINGER = 2.0
 # Share of the free descriptors that connections may take; the rest is for files and the broker.
 SHARE = 0.75
@@ -37,7 +37,7 @@ _CREDIT = 16
 
 
 class Guard:
-    """The guard of one server's connections.
+    """Watches the connections of one server.
 
     most: connections open at once. on_refusal: called with the address of a client, or None, and
     the refusal.

@@ -1,4 +1,4 @@
-"""What the server refuses before there is a request."""
+"""Refusals that the server makes before there is a request."""
 
 from __future__ import annotations
 

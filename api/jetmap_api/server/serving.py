@@ -18,10 +18,11 @@ from .guard import Guard, OnRefusal, connections_allowed
 
 
 class GatewayServer(uvicorn.Server):
-    """Serves one application. grace: seconds for open requests when it stops. most: connections
-    open at once; None: as many as descriptors allow. on_refusal: see ``Guard``.
+    """The server of one application.
 
-    Signals are left to the caller: uvicorn's own would end the process by the signal.
+    grace: seconds for open requests when it stops. most: connections open at once; None for as many
+    as descriptors allow. on_refusal: see ``Guard``. Signals are left to the caller, because
+    uvicorn's own handling would end the process by the signal.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class GatewayServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                lifespan="off",  # it would have nothing to do
+                lifespan="off",  # the gateway has its own
                 loop="none",
                 http=functools.partial(Connection, self.guard),  # type: ignore[arg-type]
                 ws="none",
