@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,6 +60,7 @@ def _acts(node: ast.stmt) -> bool:
     return any(not isinstance(statement, ast.Expr) for statement in node.body)
 
 
+@cache
 def untested() -> list[str]:
     """List the paths of all modules that need a unit test and have none."""
     modules = [module for package in PACKAGES for module in sorted(package.rglob("*.py"))]

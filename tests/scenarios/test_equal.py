@@ -5,21 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 import functions
 from any_list import in_a_loop, lists, same
 from functions import Parcel
+from hypotheses import examples
 from jetmap import Cluster, ItemError, ItemInvalid, ItemRaised
 from servers import outcomes
 
 pytestmark = pytest.mark.anyio
 
 integers = st.integers(-(2**63), 2**63 - 1)
-examples = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+examples = examples(40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def told(index: int, value: Any) -> tuple[str, Any]:

@@ -10,11 +10,12 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from any_list import in_a_loop, lists, same
 from functions import Parcel
+from hypotheses import examples
 from jetmap import Cluster
 from over_http import events_of, lines_of
 from served import served
@@ -157,9 +158,7 @@ async def in_pieces(body: bytes, size: int) -> AsyncIterator[bytes]:
 @pytest.mark.parametrize("collect", [False, True], ids=["fail", "collect"])
 @pytest.mark.parametrize(("accept", "order"), ANSWERS)
 @pytest.mark.parametrize("media", BODIES)
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@examples(12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(parcels=lists, size=st.sampled_from([0, 0, 100, 10_000]))
 async def test_any_list_over_http_is_what_a_loop_returns(
     client: httpx.AsyncClient,

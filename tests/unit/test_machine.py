@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap import machine
 from jetmap.errors import ConfigurationError
 
-quick = settings(max_examples=100, deadline=None)
+quick = examples(100)
 
 masks = st.sets(st.integers(0, 31), min_size=1, max_size=8).map(sorted)
 quotas = st.none() | st.floats(0.1, 40)

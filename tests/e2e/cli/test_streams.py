@@ -9,10 +9,11 @@ import zipapp
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from house import House, Up
+from hypotheses import examples
 from jetmap.cli.exits import Exit
 from jetmap.errors import ConfigurationError
 from jetmap.settings import LimitSettings, Settings
@@ -22,7 +23,7 @@ from processes import HERE, nothing_left
 from raw_bodies import close, feed
 from tools import need_root, need_tool
 
-quick = settings(max_examples=100, deadline=None)
+quick = examples(100)
 
 
 def shell(

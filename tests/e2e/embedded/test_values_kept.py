@@ -15,12 +15,13 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 import untyped_functions as untyped
 from alike import alike
 from fake_cluster import gateway
+from hypotheses import examples
 from jetmap import Cluster, ItemInvalid, ItemRaised, Unencodable, task
 from jetmap.client.call import Call
 from jetmap.codecs import codec_for
@@ -81,12 +82,11 @@ values = st.recursive(
     ),
     max_leaves=10,
 )
-examples = settings(
-    max_examples=60, deadline=None, suppress_health_check=list(HealthCheck)
+each = examples(60, suppress_health_check=list(HealthCheck)
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(300, suppress_health_check=list(HealthCheck))
 @given(values)
 def test_any_value(value: Any) -> None:
     assert alike(there_and_back(value), value)
@@ -95,7 +95,7 @@ def test_any_value(value: Any) -> None:
 # On a cluster, and inline
 
 
-@examples
+@each
 @given(items=st.lists(values, max_size=8))
 async def test_map_is_a_loop(cluster: Cluster, items: list[Any]) -> None:
     assert alike(await cluster.map(untyped.same, items), [untyped.same(item) for item in items])

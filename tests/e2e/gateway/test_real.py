@@ -10,9 +10,10 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap import Cluster
 from served import served
 from waiting import wait_until
@@ -133,7 +134,7 @@ json_values = st.recursive(
 async def test_any_json_comes_back(site: Site) -> None:
     loop = asyncio.get_running_loop()
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @examples(60, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(json_values, max_size=40))
     def check(items: list[Any]) -> None:
         body = msgspec.json.encode(items)

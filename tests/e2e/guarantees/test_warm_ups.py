@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap import Cluster, ItemTimeout
 from jetmap.agent import watchdogs
 from jetmap.agent.warm_ups import WarmUps
@@ -19,7 +20,7 @@ from jetmap.worker.progress import Progress
 from servers import Site, check
 from waiting import turns
 
-quick = settings(max_examples=200, deadline=None)
+quick = examples(200)
 MOST = 60.0
 
 names = st.sampled_from(["f", "g"])

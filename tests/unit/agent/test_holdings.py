@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from hypotheses import examples
 from jetmap.agent.holdings import HeldChunk, Holdings, Lease
 from jetmap.wire.messages import ChunkHead
 from jetmap.wire.timing import BEAT, GONE_KEPT, LOOK, SILENCE
@@ -167,7 +167,7 @@ class Holds(RuleBasedStateMachine):
             assert self.held[map, number] in self.holdings.of_map(map)
 
 
-Holds.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Holds.TestCase.settings = examples(60, stateful_step_count=40)
 TestHolds = Holds.TestCase
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from hypotheses import examples
 from jetmap.agent.pulls import EXPRESS_RUN, AgentLane, Pull, Pulls, Verdict
 from jetmap.wire.messages import Lane
 
 LANES: tuple[AgentLane, ...] = ("express", "main", "local")
 lanes = st.sampled_from(LANES)
-quick = settings(max_examples=100, deadline=None)
+quick = examples(100)
 
 
 @dataclass(eq=False)
@@ -192,7 +193,7 @@ class Pulling(RuleBasedStateMachine):
             assert all(self.parked[lane] >= self.pulls.idle for lane in self.lanes)
 
 
-Pulling.TestCase.settings = settings(max_examples=120, stateful_step_count=60, deadline=None)
+Pulling.TestCase.settings = examples(120, stateful_step_count=60)
 TestPulling = Pulling.TestCase
 
 

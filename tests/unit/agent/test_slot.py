@@ -8,10 +8,10 @@ from collections import Counter, deque
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from hypotheses import examples
 from jetmap.agent.holdings import HeldChunk
 from jetmap.agent.options import AgentOptions
 from jetmap.agent.slot import Slot
@@ -439,7 +439,7 @@ class Serving(RuleBasedStateMachine):
 
 
 TestServing = Serving.TestCase
-TestServing.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestServing.settings = examples(300, stateful_step_count=40)
 
 
 def test_what_is_killed_when_it_had_finished_blames_nobody(bench: Bench) -> None:

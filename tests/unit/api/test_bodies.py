@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.errors import JetmapError, LimitExceeded, Malformed
 from jetmap.settings import LimitSettings
 from jetmap.wire import check
@@ -41,7 +42,7 @@ def test_any_list_arrives_unchanged(items: list[Any], ascii: bool, indent: int |
     assert [msgspec.json.decode(raw) for raw in elements(body)] == msgspec.json.decode(body)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     st.lists(values, min_size=1, max_size=6),
     st.integers(1, 60),
@@ -58,7 +59,7 @@ def test_a_large_body_arrives_unchanged_in_pieces(
         assert elements(body) == whole
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.lists(values, max_size=6), st.data())
 def test_any_truncation_is_refused_in_pieces_too(items: list[Any], data: st.DataObject) -> None:
     body = json.dumps([0, *items] * 3, ensure_ascii=False).encode()

@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.errors import JetmapError
 from jetmap.settings import LimitSettings
 from jetmap.wire.split import JsonArray, MsgpackArray, json_array, splitter
@@ -56,7 +57,7 @@ def refused(
     return problem_of(caught.value, False)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(
     st.lists(values, max_size=12), cuts, st.booleans(), st.sampled_from([None, 1]), gather, windows
 )
@@ -77,7 +78,7 @@ def test_a_json_list_arrives_byte_by_byte(items: list[Any], indent: int | None) 
     assert [element.strip() for element in found] == whole
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.lists(values | st.binary(max_size=300), max_size=20), cuts, gather)
 def test_any_messagepack_list_cut_anywhere_gives_the_same_elements(
     items: list[Any], at: list[int], size: int
@@ -120,7 +121,7 @@ def whole_body(media: Body, body: bytes, limits: LimitSettings = LIMITS) -> list
 TOKENS = ["[", "]", "{", "}", ",", ":", '"a"', '"', "\\", "1", "null", "-", " "]
 
 
-@settings(max_examples=500)
+@examples(500)
 @given(
     st.lists(st.sampled_from(TOKENS), max_size=14),
     cuts,
@@ -143,7 +144,7 @@ def test_what_is_no_json_list_is_refused_however_it_is_cut(
         assert [element.strip() for element in found] == expected
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.lists(values, min_size=1, max_size=6), st.data())
 def test_a_damaged_json_list_is_refused(items: list[Any], data: st.DataObject) -> None:
     body = bytearray(json.dumps(items, ensure_ascii=False).encode())
@@ -157,7 +158,7 @@ def test_a_damaged_json_list_is_refused(items: list[Any], data: st.DataObject) -
         assert [element.strip() for element in split("json", parts)] == expected
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.lists(values | st.binary(max_size=40), min_size=1, max_size=6), st.data())
 def test_a_damaged_messagepack_list_is_refused(items: list[Any], data: st.DataObject) -> None:
     body = bytearray(msgspec.msgpack.encode(items))

@@ -20,10 +20,11 @@ import msgspec
 import numpy as np
 import pydantic
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import TypedDict
 
+from hypotheses import examples
 from jetmap.codecs import Codec, Parameter, codec_for, kwargs_codec
 from jetmap.wire.messages import Format
 
@@ -218,7 +219,7 @@ def test_what_a_function_returns_is_what_comes_back(
     type, values = case
     codec = codec_for(type)
 
-    @settings(max_examples=25, deadline=None)
+    @examples(25)
     @given(st.lists(values, max_size=4))
     def check(values: list[Any]) -> None:
         back = codec.decode_list(codec.encode_list(values, format), format)

@@ -6,13 +6,14 @@ from itertools import pairwise
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.dispatch.costs import Cost, Cutting
 from jetmap.dispatch.sources import RawItems
 
-quick = settings(max_examples=60, deadline=None)
+quick = examples(60)
 
 cuttings = st.builds(
     Cutting,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.nats.memory import MemoryBroker
 from simulated_pool import SimulatedPool, Work, mapped
 from virtual_time import run
@@ -52,7 +53,7 @@ def test_a_map_runs_each_item_once() -> None:
 
 @given(FATES, FATES)
 @example([()] * 30, [()] * 30)
-@settings(deadline=None, max_examples=60)
+@examples(60)
 def test_every_item_has_its_outcome_whatever_the_network_does(
     first: list[tuple[float, ...]], second: list[tuple[float, ...]]
 ) -> None:
@@ -72,7 +73,7 @@ def test_every_item_has_its_outcome_whatever_the_network_does(
 
 
 @given(st.floats(0, 3), st.booleans())
-@settings(deadline=None, max_examples=20)
+@examples(20)
 def test_a_killed_agents_chunks_run_elsewhere(after: float, both_busy: bool) -> None:
     async def scenario() -> float:
         work = Work(seconds=lambda item: 0.2)
@@ -93,7 +94,7 @@ def test_a_killed_agents_chunks_run_elsewhere(after: float, both_busy: bool) -> 
 
 
 @given(st.sets(st.sampled_from(ITEMS), max_size=4))
-@settings(deadline=None, max_examples=20)
+@examples(20)
 def test_an_item_that_kills_its_worker_costs_itself(bad: set[int]) -> None:
     async def scenario() -> None:
         work = Work(kills=bad.__contains__)

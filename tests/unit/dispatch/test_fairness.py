@@ -6,12 +6,13 @@ import itertools
 from collections import Counter
 from random import Random
 
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jetmap.dispatch.fairness import DeficitRoundRobin
 
-quick = settings(max_examples=60, deadline=None)
+quick = examples(60)
 
 QUANTUM = 0.05
 costs = st.floats(0.001, 0.5)

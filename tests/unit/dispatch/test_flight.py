@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.dispatch.flight import Piece, Quarantine
 from jetmap.dispatch.ledger import VANISHED_LIMIT, Ledger
 from jetmap.wire import arrays
 from jetmap.wire.messages import ErrorRecord, Final, Report
 from jetmap.wire.timing import ACK_WAIT, HELD, SUSPECT_SECONDS
 
-quick = settings(max_examples=100, deadline=None)
+quick = examples(100)
 
 
 def error(index: int) -> ErrorRecord:

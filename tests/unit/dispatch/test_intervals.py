@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jetmap.dispatch.intervals import IntervalSet
 
-quick = settings(max_examples=60, deadline=None)
+quick = examples(60)
 
 ranges = st.tuples(st.integers(0, 60), st.integers(0, 60))
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from hypotheses import examples
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.flight import Flight, Piece, Settlement
 from jetmap.dispatch.intervals import IntervalSet
@@ -453,10 +454,9 @@ class Map(RuleBasedStateMachine):
             assert died or self.abandoned[index] >= VANISHED_LIMIT, "blamed, and was in no crash"
 
 
-Map.TestCase.settings = settings(
-    max_examples=200,
+Map.TestCase.settings = examples(
+    200,
     stateful_step_count=50,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestMap = Map.TestCase

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.dispatch.costs import SLACK, Cutting
 from jetmap.dispatch.open_map import OpenMap
 from simulation import Simulation, greedy
@@ -117,7 +118,7 @@ def cases(*shapes: str) -> st.SearchStrategy[Case]:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(cases(*SHAPES))
 @example(Case("equal", 64, 0.016, 2, 1e-4))
 @example(Case("equal", 64, 0.25, 16, 1e-6))
@@ -131,7 +132,7 @@ def test_a_map_takes_little_longer_than_single_items_in_order(case: Case) -> Non
     assert simulation.now <= GREEDY * best + SLACK * CUTTING.seconds
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(cases(*WILD))
 def test_no_core_idles_for_long_while_items_wait(case: Case) -> None:
     """Of lists that change so often that no guess ever holds: any order of single items may take

@@ -7,7 +7,8 @@ from random import Random
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatching import Parts, report_of
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.anyio
     st.lists(st.sampled_from(["deliver", "lose", "double"]), max_size=60),
     st.randoms(use_true_random=False),
 )
-@settings(deadline=None, max_examples=100)
+@examples(100)
 def test_maps_end_with_one_outcome_an_item_whatever_happens_to_reports(
     sizes: list[int], fates: list[str], random: Random
 ) -> None:

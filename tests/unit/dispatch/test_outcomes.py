@@ -6,14 +6,15 @@ from random import Random
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jetmap.dispatch.outcomes import Batch, Outcome, Reorder, item_error
 from jetmap.errors import ItemError, ItemRaised, WorkerLost
 from jetmap.wire.messages import ErrorRecord
 
-quick = settings(max_examples=60, deadline=None)
+quick = examples(60)
 
 
 @quick

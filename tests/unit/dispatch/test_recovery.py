@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatching import Parts, presence
@@ -84,7 +85,7 @@ def test_a_silent_chunk_is_published_again_where_its_offer_is_served() -> None:
 
 
 @given(st.lists(st.sampled_from(["claim", "freeze", "cut", "tick"]), max_size=40))
-@settings(deadline=None, max_examples=200)
+@examples(200)
 def test_a_chunk_is_lost_only_after_it_could_be_heard_and_was_not(events: list[str]) -> None:
     world = World()
     run = world.out()

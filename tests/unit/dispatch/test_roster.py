@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from announcements import presence
+from hypotheses import examples
 from jetmap.dispatch.roster import Roster
 from jetmap.wire.messages import FunctionInfo, Presence
 from jetmap.wire.timing import GONE_AFTER
 
-quick = settings(max_examples=100, deadline=None)
+quick = examples(100)
 NAMES = ["f", "g"]
 
 

@@ -6,9 +6,10 @@ from collections import Counter
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.flight import Flight, Piece, Quarantine
 from jetmap.dispatch.ledger import Ledger
@@ -19,7 +20,7 @@ from jetmap.dispatch.sources import RawItems, Taken
 from jetmap.wire import arrays
 from jetmap.wire.messages import Final, Report
 
-quick = settings(max_examples=60, deadline=None)
+quick = examples(60)
 
 
 class World:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatching import Parts, report_of
@@ -17,7 +18,7 @@ from jetmap.wire.messages import ErrorRecord
     st.lists(st.sampled_from(["open", "send", "answer", "withdraw", "release"]), max_size=60),
     st.randoms(use_true_random=False),
 )
-@settings(deadline=None, max_examples=150)
+@examples(150)
 def test_every_small_map_is_sent_once_and_parcels_are_bounded(
     cores: int, events: list[str], random: Random
 ) -> None:

@@ -10,14 +10,15 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jetmap.dispatch.sources import ELEMENT_BYTES, AsyncObjects, ItemFeed, Objects, Taken
 from jetmap.wire.messages import Format
 from waiting import turns, wait_until
 
-quick = settings(max_examples=100, deadline=None)
+quick = examples(100)
 
 FORMATS: list[Format] = ["json", "msgpack"]
 MAX_ITEM = 500

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jetmap.dispatch.stats import REASONS, WAIT_BUCKETS, Histogram, Stats, refusal_reason
 from jetmap.errors import JetmapError, TooLarge, TooManyMaps, UnknownFunction
 from jetmap.wire.messages import Crash
 
-quick = settings(max_examples=60, deadline=None)
+quick = examples(60)
 
 
 @quick

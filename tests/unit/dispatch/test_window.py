@@ -7,12 +7,13 @@ from collections import Counter
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jetmap.dispatch.window import BACKOFF, HIGH, LOW, Window
 
-quick = settings(max_examples=60, deadline=None)
+quick = examples(60)
 
 
 class Pool:

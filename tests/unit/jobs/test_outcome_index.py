@@ -6,13 +6,14 @@ import pickle
 from itertools import pairwise
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.jobs.outcome_index import OutcomeIndex
 from jetmap.wire.messages import ErrorRecord, Report
 
-quick = settings(max_examples=80, deadline=None)
+quick = examples(80)
 ITEMS = 60
 
 

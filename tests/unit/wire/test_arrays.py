@@ -7,13 +7,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.wire import arrays
 from jetmap.wire.messages import Format
 
-quick = settings(max_examples=50, deadline=None)
+quick = examples(50)
 
 FORMATS: list[Format] = ["json", "msgpack"]
 both_formats = pytest.mark.parametrize("format", FORMATS)

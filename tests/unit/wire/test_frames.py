@@ -12,9 +12,10 @@ import sys
 import threading
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.wire import frames
 from jetmap.wire.frames import AgentPipe, BlockingPipe, Frames, frame
 
@@ -34,7 +35,7 @@ def cut(data: bytes, sizes: list[int]) -> list[bytes]:
     return pieces
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(some_frames, cuts)
 def test_frames_survive_any_fragmentation(
     sent: list[tuple[bytes, bytes]], sizes: list[int]

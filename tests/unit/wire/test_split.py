@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.errors import LimitExceeded, Malformed
 from jetmap.settings import LimitSettings
 from jetmap.wire.split import NEED_DATA, JsonArray, JsonLines, MsgpackArray, Splitter, splitter
@@ -91,7 +92,7 @@ def test_any_cut_gives_the_same_elements(format: str, items: list[Any], at: list
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@settings(max_examples=300)
+@examples(300)
 @given(st.lists(values, min_size=1, max_size=6), st.data())
 def test_a_damaged_body_is_refused_wherever_it_is_cut(
     format: str, items: list[Any], data: st.DataObject

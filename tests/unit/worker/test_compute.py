@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.functions.task import Function
 from jetmap.wire import arrays
 from jetmap.wire.budget import Budget
@@ -19,7 +20,7 @@ from jetmap.wire.messages import Chunk, ErrorRecord, Format, Report
 from jetmap.worker.compute import Limits, compute, refuse
 from jetmap.worker.progress import Progress
 
-quick = settings(max_examples=100, deadline=None)
+quick = examples(100)
 
 FORMATS: list[Format] = ["json", "msgpack"]
 both_formats = pytest.mark.parametrize("format", FORMATS)
@@ -158,7 +159,7 @@ def outcomes(chunk: Chunk, reports: list[Report]) -> list[Any]:
 
 
 @both_formats
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.lists(st.sampled_from([*OUTCOMES, "big", "", "a", "bc" * 30]), max_size=30))
 def test_every_item_has_its_outcome_in_order(format: Format, items: list[str]) -> None:
     chunk = chunk_of([7 if item == "wrong" else item for item in items], format)

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.worker import lines as module
 from jetmap.worker.lines import (
     ATOMIC,
@@ -29,7 +30,7 @@ from jetmap.worker.lines import (
 from jetmap.worker.output import Output
 from jetmap.worker.progress import LastWords, Progress
 
-quick = settings(max_examples=200, deadline=None)
+quick = examples(200)
 
 PLENTY = 1 << 30
 

@@ -1,0 +1,15 @@
+"""How many examples hypothesis tries: a quarter of them in `make test`, all in `make test-all`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hypothesis import settings
+
+SHARE = float(os.environ.get("EXAMPLES", "0.25"))
+
+
+def examples(count: int, **more: Any) -> settings:
+    """Settings for ``count`` examples, or for the share of them that this run tries."""
+    return settings(max_examples=max(1, round(count * SHARE)), deadline=None, **more)
