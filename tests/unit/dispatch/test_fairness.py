@@ -6,10 +6,10 @@ import itertools
 from collections import Counter
 from random import Random
 
-from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.dispatch.fairness import DeficitRoundRobin
 
 quick = examples(60)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.dispatch.intervals import IntervalSet
 
 quick = examples(60)

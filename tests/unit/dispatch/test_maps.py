@@ -7,11 +7,11 @@ from random import Random
 
 import msgspec
 import pytest
-from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatching import Parts, report_of
+from hypotheses import examples
 from jetmap.dispatch.maps import CRASH_SECONDS
 from jetmap.dispatch.sources import ItemFeed, Objects
 from jetmap.wire.messages import Claim, ClaimedChunk, Crash, Final

@@ -6,10 +6,10 @@ from random import Random
 
 import msgspec
 import pytest
-from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.dispatch.outcomes import Batch, Outcome, Reorder, item_error
 from jetmap.errors import ItemError, ItemRaised, WorkerLost
 from jetmap.wire.messages import ErrorRecord

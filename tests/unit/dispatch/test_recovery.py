@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import pytest
-from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatching import Parts, presence
+from hypotheses import examples
 from jetmap.dispatch import recovery
 from jetmap.dispatch.flight import Flight
 from jetmap.dispatch.open_map import OpenMap

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from random import Random
 
-from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatching import Parts, report_of
+from hypotheses import examples
 from jetmap.dispatch.sharing import SMALL_SECONDS, Sharing
 from jetmap.wire.messages import ErrorRecord
 

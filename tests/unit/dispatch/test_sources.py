@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.dispatch.sources import ELEMENT_BYTES, AsyncObjects, ItemFeed, Objects, Taken
 from jetmap.wire.messages import Format
 from waiting import turns, wait_until

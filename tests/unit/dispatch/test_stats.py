@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.dispatch.stats import REASONS, WAIT_BUCKETS, Histogram, Stats, refusal_reason
 from jetmap.errors import JetmapError, TooLarge, TooManyMaps, UnknownFunction
 from jetmap.wire.messages import Crash

@@ -7,10 +7,10 @@ from collections import Counter
 from random import Random
 
 import pytest
-from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.dispatch.window import BACKOFF, HIGH, LOW, Window
 
 quick = examples(60)
