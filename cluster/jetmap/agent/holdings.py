@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from jetmap.wire.messages import ChunkHead, ClaimedChunk
 from jetmap.wire.timing import BEAT, GONE_KEPT, LOOK, SILENCE
@@ -30,6 +31,13 @@ class Lease:
         return self.left <= 0
 
 
+class ResultSink(Protocol):
+    """A way of results to their dispatcher; each chunk has one, chosen when it arrives."""
+
+    async def add(self, held: HeldChunk, report: bytes) -> None:
+        """Take a report. It counts in ``held.unsent`` until it goes to the dispatcher."""
+
+
 @dataclass
 class HeldChunk:
     """A chunk that this agent holds."""
@@ -39,9 +47,10 @@ class HeldChunk:
     data: bytes
     pending: int  # Chunks that waited behind it in its lane when it was delivered.
     end: int  # Index of the first item that has not been reported.
+    sink: ResultSink
     finished: bool = False  # Its last report has been made.
     unwanted: bool = False  # Its dispatcher has withdrawn it, or is gone.
-    storing: int = 0  # Reports that the job store has not taken yet.
+    unsent: int = 0  # Reports that are not on their way to the dispatcher yet.
     unconfirmed: set[int] = field(default_factory=set)  # Tokens of deliveries with its reports.
 
     @property
@@ -51,7 +60,7 @@ class HeldChunk:
     @property
     def is_done(self) -> bool:
         """Whether the dispatcher has all reports, so that the chunk may be acknowledged."""
-        return self.finished and not self.storing and not self.unconfirmed
+        return self.finished and not self.unsent and not self.unconfirmed
 
 
 @dataclass
@@ -87,23 +96,23 @@ class Holdings:
     def of_map(self, map: str) -> list[HeldChunk]:
         return [h for h in self._held.values() if h.head.map == map]
 
-    def add(
-        self, head: ChunkHead, lease: Lease, data: bytes, pending: int, now: float
-    ) -> HeldChunk:
-        """Add a delivered chunk. If it is held already, the delivery is added to it."""
-        held = self._held.get((head.map, head.number))
-        if held is not None:
-            held.leases.append(lease)
-            return held
-        held = HeldChunk(head, [lease], data, pending, head.start)
-        self._held[held.key] = held
-        self._heard.setdefault(head.inbox, now)
-        return held
+    def add(self, held: HeldChunk, now: float) -> bool:
+        """Add a delivered chunk; return whether it is new.
+
+        If it is held already, because its lease ran out meanwhile, the delivery is added to it.
+        """
+        known = self._held.setdefault(held.key, held)
+        if known is not held:
+            known.leases += held.leases
+            return False
+        self._heard.setdefault(held.head.inbox, now)
+        return True
 
     def on_sent(self, chunks: Iterable[HeldChunk], inbox: str, delivery: bytes, now: float) -> None:
         """Note that a delivery went out with reports of these chunks, under the latest token."""
         self._sent[self._token] = Sent(inbox, delivery, now, list(chunks))
         for held in self._sent[self._token].chunks:
+            held.unsent -= 1
             held.unconfirmed.add(self._token)
 
     def next_token(self) -> int:

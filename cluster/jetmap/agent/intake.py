@@ -13,10 +13,12 @@ from typing import Any
 
 import msgspec
 
+from jetmap.background import Background
 from jetmap.errors import JetmapError
 from jetmap.nats import jetstream
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.nats.jetstream import PullEnd
+from jetmap.supervision import Backoff
 from jetmap.wire import subjects
 from jetmap.wire.timing import ANSWER_SECONDS, HEARTBEAT_SECONDS, PARK_SECONDS
 
@@ -72,6 +74,7 @@ class Intake:
         self._numbers = itertools.count()
         self._heard: dict[AgentLane, float] = dict.fromkeys(self._lanes, 0.0)
         self._subscriptions: list[Subscription] = []
+        self._background = Background("intake")
         self._renewing: asyncio.Task[None] | None = None
         self._bodies = {
             True: msgspec.json.encode(
@@ -125,8 +128,7 @@ class Intake:
     async def stop(self) -> None:
         """Take no more chunks; hand back those that still arrive."""
         self.stopped = True
-        if self._renewing is not None:
-            self._renewing.cancel()
+        await self._background.close()
         while self._held:
             await self._end(self._held.popleft(), Verdict.BACK)
 
@@ -231,20 +233,18 @@ class Intake:
     def renew_soon(self) -> None:
         """Call ``renew`` until it succeeds."""
         if not self.stopped and (self._renewing is None or self._renewing.done()):
-            self._renewing = asyncio.get_running_loop().create_task(self._renew_consumers())
+            self._renewing = self._background.spawn(self._renew_consumers(), "renew")
 
     async def _renew_consumers(self) -> None:
         """Create stream and consumers anew if they are gone, and pull again; try until it works."""
-        delay = 0.1
+        backoff = Backoff(0.1, 2.0)
         while True:
             try:
                 await self._renew()
+                return
             except JetmapError as error:
                 logger.debug("the work stream cannot be created yet: %s", error)
-                await asyncio.sleep(delay)
-                delay = min(2.0, delay * 2)
-            else:
-                return
+                await asyncio.sleep(backoff.grow())
 
 
 def _parse_ack(subject: str) -> tuple[int, int]:

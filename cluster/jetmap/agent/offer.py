@@ -11,24 +11,12 @@ import msgspec
 from jetmap.errors import JetmapError
 from jetmap.nats.broker import Broker
 from jetmap.wire import pool_streams
-from jetmap.wire.messages import FunctionInfo, Presence, Ready
+from jetmap.wire.messages import FunctionInfo, Ready
 from jetmap.wire.versions import pickles
 
 from .options import AgentOptions
 
 logger = logging.getLogger(__name__)
-
-
-def brief(presence: Presence) -> Presence:
-    """Shorten an announcement for a broker with small messages: no documents, no schemas."""
-    functions = [
-        msgspec.structs.replace(f, doc="", item={}, value={}, kwargs={}, untyped=[])
-        for f in presence.functions
-    ]
-    failure = presence.failure[-1000:] if presence.failure else None
-    return msgspec.structs.replace(
-        presence, functions=functions, failure=failure, items=[], crashes=[]
-    )
 
 
 class Offer:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from jetmap.settings import Settings, WorkerSettings
 from jetmap.wire.messages import Setup
 
@@ -43,3 +45,9 @@ def worker_setup(settings: Settings, **more: Any) -> Setup:
         log_level=settings.logs.log_level,
         **more,
     )
+
+
+def within(room: int, setup: Setup) -> Setup:
+    """Limit the values and reports of workers to what the broker can carry."""
+    value, report = min(setup.max_value, room), min(setup.max_report, room)
+    return msgspec.structs.replace(setup, max_value=value, max_report=report)

@@ -8,14 +8,13 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from jetmap.wire import arrays
-from jetmap.wire.messages import ErrorRecord, ForwardedDelivery, Report, encode
+from jetmap.wire.messages import ErrorRecord, Final, ForwardedDelivery, Report, Rest, encode
 
 from .holdings import HeldChunk, Holdings
 
 DELIVERY_BYTES = 262_144  # Bytes of reports that share a message, at most.
 
 Send = Callable[[str, bytes], Awaitable[None]]
-
 
 _report = msgspec.msgpack.Decoder(Report).decode
 
@@ -43,10 +42,21 @@ class Reports:
 
     async def add(self, held: HeldChunk, report: bytes) -> None:
         """Queue a report, to go out by ``flush`` with others for the same dispatcher."""
+        held.unsent += 1
         if self._bytes + len(report) > min(DELIVERY_BYTES, self._room()):
             await self.flush()
         self._gathered.setdefault((held.head.inbox, held.pending), []).append((held, report))
         self._bytes += len(report)
+
+    async def add_empty(
+        self, held: HeldChunk, start: int, *, final: Final | None = None, rest: Rest | None = None
+    ) -> None:
+        """Queue a report without outcomes. start: index of the first item without one."""
+        head = held.head
+        values = b"[]" if head.format == "json" else b"\x90"
+        report = Report(head.map, head.number, head.attempt, start, 0, values, [], 0.0, final)
+        report.rest = rest
+        await self.add(held, encode(report))
 
     async def flush(self) -> None:
         """Send the reports that were gathered, one message for each dispatcher."""

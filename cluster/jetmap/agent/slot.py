@@ -1,7 +1,6 @@
-"""One core: its worker process, the chunks that it computes, and the consequences of its death.
+"""One core: its worker process, and the consequences of its death for its chunks.
 
-``worker_state.py`` has the states of the worker, with their diagram. A worker that has served long
-enough goes only when its successor is ready (``recycling.py``).
+``worker_state.py`` has the states of the worker, with their diagram.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ logger = logging.getLogger(__name__)
 SHORT_SECONDS = 0.005  # Seconds of a chunk after which its report goes out before the next pull.
 STOPPED = KillReason("stopped")
 
+# Starts a slot's worker process; tests pass their own function.
 StartWorker = Callable[[AgentOptions, int | None, Setup], Awaitable[WorkerProcess]]
-"""Start a slot's worker process; tests pass their own function."""
 
 _ready = msgspec.msgpack.Decoder(Ready).decode
 _failed = msgspec.msgpack.Decoder(StartFailed).decode
@@ -53,19 +52,20 @@ _broken = msgspec.msgpack.Decoder(Broken).decode
 
 
 class SlotOwner(Protocol):
-    """The agent, as its slots see it.
-
-    ``on_chunk_ended`` means: without a result. Its crash is None if the chunk has not begun, or if
-    what it gave is lost and no item is to blame.
-    """
+    """The agent, as its slots see it."""
 
     async def on_worker_ready(self, slot: Slot, ready: Ready) -> None: ...
     async def announce(self) -> None: ...
     async def on_worker_failed(self, slot: Slot, failure: StartFailed) -> None: ...
     async def on_import_failed(self, broken: Broken, *, fatal: bool) -> None: ...
+    def on_recycled(self) -> None: ...
+
+
+class ChunkOwner(Protocol):
+    """The agent's chunks, as its slots see them; ``chunks.py`` describes the methods."""
+
     async def on_core_freed(self, slot: Slot) -> None: ...
     def on_core_lost(self, slot: Slot) -> None: ...
-    def on_recycled(self) -> None: ...
     async def on_report(self, held: HeldChunk, report: bytes, last: bool) -> None: ...
     async def on_rest(self, held: HeldChunk, rest: Rest) -> None: ...
     async def on_chunk_ended(self, held: HeldChunk, crash: Crash | None) -> None: ...
@@ -82,6 +82,7 @@ class Slot:
         options: AgentOptions,
         setup: Setup,
         owner: SlotOwner,
+        chunks: ChunkOwner,
         start: StartWorker = WorkerProcess.start,
         warm_ups: WarmUps | None = None,
     ) -> None:
@@ -89,6 +90,7 @@ class Slot:
         self.cpu = cpu
         self._options = options
         self._owner = owner
+        self._chunks = chunks
         self._warm_ups = warm_ups or WarmUps(options.workers.start_timeout)
         self._start = partial(start, options, cpu, setup)
         self._recycling = Recycling.wanted(options, self._start, self._on_start_failed)
@@ -104,7 +106,7 @@ class Slot:
         self._kill_reason: KillReason | None = None
         self._failure: StartFailed | None = None
         self._import = ImportWatch(options.workers.start_timeout, partial(self.kill, STOPPED))
-        self._chunks = 0
+        self._ended = 0  # Chunks that the worker has computed.
         self._handlers: dict[bytes, Callable[[bytes], Awaitable[None]]] = {
             frames.READY: self._on_ready,
             frames.FAILED: self._on_failed,
@@ -149,7 +151,7 @@ class Slot:
             function=held.head.function if held else None,
             map=held.head.map if held else None,
             seconds=round(time.monotonic() - self._queue.since, 3),
-            chunks=self._chunks,
+            chunks=self._ended,
         )
 
     # What the agent asks
@@ -191,7 +193,7 @@ class Slot:
     async def recycle(self) -> None:
         """Start a successor for a worker that has served long enough; replace it by a ready one."""
         if self._recycling is not None:
-            await self._recycling.check(self._worker if self.is_ready else None, self._chunks)
+            await self._recycling.check(self._worker if self.is_ready else None, self._ended)
             if self._recycling.is_warm and self.is_idle:
                 self.kill(STOPPED)
 
@@ -215,7 +217,7 @@ class Slot:
     async def _serve_one(self) -> None:
         self._was_ready = self._is_stale = False
         self._queue = WorkerQueue(self, self._warm_ups)
-        self._chunks = 0
+        self._ended = 0
         self._kill_reason = self._failure = None
         successor = self._recycling.begin() if self._recycling is not None else None
         if successor is not None:
@@ -235,7 +237,7 @@ class Slot:
                 kind, payload = received
                 await self._handlers[kind](payload)
                 if not worker.has_answered:
-                    await self._owner.flush()
+                    await self._chunks.flush()
         except Exception:
             # For example, a process that the function forked wrote into the pipe.
             logger.exception("worker (pid %d) sent a bad frame; it is replaced", worker.pid)
@@ -243,14 +245,14 @@ class Slot:
         finally:
             worker.kill()
         await self._on_death(worker, await worker.death())
-        await self._owner.flush()
+        await self._chunks.flush()
 
     def _enter(self, event: Event) -> None:
         """Change the state; the agent counts the idle cores."""
         was_idle = self.is_idle
         self._state = after(self._state, event)
         if was_idle and event is not Event.ASSIGNED:
-            self._owner.on_core_lost(self)
+            self._chunks.on_core_lost(self)
 
     def _condemn(self, reason: KillReason) -> None:
         """Give the worker no more chunks: it is about to die. The first reason counts."""
@@ -270,7 +272,7 @@ class Slot:
         for held, crash in lost:
             if crash is not None:
                 crash.host, crash.start_seconds = self._options.host, worker.start_seconds
-            await self._owner.on_chunk_ended(held, crash)
+            await self._chunks.on_chunk_ended(held, crash)
         if broken is not None:
             await self._owner.on_import_failed(broken, fatal=True)
         elif lost or self._state is State.CLOSED:
@@ -287,7 +289,6 @@ class Slot:
     # Frames of the worker
 
     async def _on_ready(self, payload: bytes) -> None:
-        """Take in the functions of the worker; it sends them again when it has more."""
         ready = _ready(payload)
         await self._owner.on_worker_ready(self, ready)
         if not self._was_ready and not ready.more:
@@ -313,7 +314,7 @@ class Slot:
 
     async def _on_part(self, payload: bytes) -> None:
         if self.held is not None:
-            await self._owner.on_report(self.held, payload, False)
+            await self._chunks.on_report(self.held, payload, False)
 
     async def _on_result(self, payload: bytes) -> None:
         """Report the end of a chunk, and go on to the next one.
@@ -324,19 +325,19 @@ class Slot:
         entry = self._queue.pop()
         if entry is None:
             return
-        self._chunks += 1
+        self._ended += 1
         now = time.monotonic()
         is_short, self._queue.since = now - self._queue.since < SHORT_SECONDS, now
         if is_short and not self._queue:
             await self._report(entry, payload)
-            await self._owner.flush()
+            await self._chunks.flush()
             await self._advance()
         else:
             try:
                 await self._advance()
             finally:
                 await self._report(entry, payload)
-        if self._recycling is not None and self._recycling.has_served(self._chunks):
+        if self._recycling is not None and self._recycling.has_served(self._ended):
             await self.recycle()
 
     async def _on_skipped(self, payload: bytes) -> None:
@@ -348,16 +349,16 @@ class Slot:
             await self._advance()
         finally:
             if not entry.revoked:
-                await self._owner.on_chunk_ended(entry.held, None)
+                await self._chunks.on_chunk_ended(entry.held, None)
 
     async def _report(self, entry: QueueEntry, report: bytes) -> None:
         if entry.revoked:
             return
         try:
-            await self._owner.on_report(entry.held, report, True)
+            await self._chunks.on_report(entry.held, report, True)
         except Exception:
             # The frame is bad: the worker will be replaced, and the items run elsewhere.
-            await self._owner.on_chunk_ended(entry.held, None)
+            await self._chunks.on_chunk_ended(entry.held, None)
             raise
 
     async def _advance(self) -> None:
@@ -376,7 +377,7 @@ class Slot:
             self._enter(Event.CONDEMNED)
         self._enter(event)
         if self.is_idle:
-            await self._owner.on_core_freed(self)
+            await self._chunks.on_core_freed(self)
 
     # What the queue of the worker asks
 
@@ -387,14 +388,14 @@ class Slot:
             self._worker.kill()
 
     def hand_back(self, entries: list[QueueEntry]) -> None:
-        """Report that chunks were not begun, and run elsewhere."""
+        """Report chunks that were not begun."""
         self._background.spawn(self._hand_back(entries), "hand back")
 
     async def _hand_back(self, entries: list[QueueEntry]) -> None:
         for entry in entries:
-            await self._owner.on_chunk_ended(entry.held, None)
-        await self._owner.flush()
+            await self._chunks.on_chunk_ended(entry.held, None)
+        await self._chunks.flush()
 
     def hand_on(self, held: HeldChunk, rest: Rest) -> None:
-        """Report that the items behind the one in progress run elsewhere."""
-        self._background.spawn(self._owner.on_rest(held, rest), "hand on")
+        """Report items that run elsewhere."""
+        self._background.spawn(self._chunks.on_rest(held, rest), "hand on")

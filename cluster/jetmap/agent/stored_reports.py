@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -17,6 +16,7 @@ from jetmap.wire import subjects
 from jetmap.wire.messages import Report, encode
 
 from .holdings import HeldChunk
+from .reports import Reports
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class StoredReports:
     A report that is stored twice does no harm: the first outcome of an item wins.
 
     Args:
-        on_stored: Called with each report that is stored, without its values.
+        reports: Takes each report that is stored, without its values.
     """
 
     def __init__(
@@ -51,14 +51,12 @@ class StoredReports:
         connection: Broker,
         pool: str,
         inbox: str,
-        on_stored: Callable[[HeldChunk, bytes], Awaitable[None]],
-        flush: Callable[[], Awaitable[None]],
+        reports: Reports,
     ) -> None:
         self._connection = connection
         self._pool = pool
         self._inbox = f"{inbox}.stored"
-        self._on_stored = on_stored
-        self._flush = flush
+        self._reports = reports
         self._numbers = itertools.count()
         self._unstored: dict[int, _Unstored] = {}
         self._quiet_until = 0.0
@@ -75,9 +73,9 @@ class StoredReports:
         if self._subscription is not None:
             await self._subscription.unsubscribe()
 
-    async def store(self, held: HeldChunk, report: bytes) -> None:
-        """Store a report; ``on_stored`` follows when that is done."""
-        held.storing += 1
+    async def add(self, held: HeldChunk, report: bytes) -> None:
+        """Store a report; it goes on to the dispatcher when that is done."""
+        held.unsent += 1
         number = next(self._numbers)
         self._unstored[number] = _Unstored(held, report, time.monotonic())
         if not self._holds_back:
@@ -141,13 +139,13 @@ class StoredReports:
         if unstored is None:
             return
         held = unstored.held
-        held.storing -= 1
+        held.unsent -= 1
         if held.unwanted:
             return
         report = _report(unstored.report)
         report.stored, report.size, report.values = stored, len(report.values), b""
-        await self._on_stored(held, encode(report))
-        await self._flush()
+        await self._reports.add(held, encode(report))
+        await self._reports.flush()
 
     async def _on_reconnect(self) -> None:
         """Store every waiting report again: the broker may have lost it, or been full before."""

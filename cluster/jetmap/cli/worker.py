@@ -11,7 +11,9 @@ from pathlib import Path
 import msgspec
 import typer
 
-from jetmap.agent.agent import DRAIN_FLUSH_SECONDS, Agent
+from jetmap.agent.agent import Agent
+from jetmap.agent.announcements import unready
+from jetmap.agent.chunks import FLUSH_SECONDS
 from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.errors import ConfigurationError, WorkerStartFailed
 from jetmap.nats.auth import Auth
@@ -31,8 +33,6 @@ from .tether import local_up
 
 logger = logging.getLogger(__name__)
 
-OURS = ("workers cannot start", "no chunks: ")
-
 
 @takes("tasks", *BROKER, *WORKER)
 def worker(settings: Settings) -> None:
@@ -48,7 +48,7 @@ def worker(settings: Settings) -> None:
         raise ConfigurationError(["name the TASKS to run: jetmap worker tasks.py --nats URL"])
     import uvloop
 
-    patience = settings.workers.grace + DRAIN_FLUSH_SECONDS + LEAVE_SECONDS
+    patience = settings.workers.grace + FLUSH_SECONDS + LEAVE_SECONDS
     raise typer.Exit(run_heeding(serve(settings), uvloop.new_event_loop, patience=patience))
 
 
@@ -84,7 +84,7 @@ async def _offer(agent: Agent, connection: Broker, settings: Settings, stop: Sto
     state = Watch()
     if not settings.workers.reload:
         # We say it ourselves, once and shorter.
-        logging.getLogger("jetmap.agent.agent").addFilter(state.is_news)
+        unready.addFilter(state.is_news)
     subject = presence(settings.broker.pool, agent.id)
     subscription = await connection.subscribe(subject, state.announced)
     try:
@@ -146,7 +146,7 @@ class Watch:
 
     def is_news(self, record: logging.LogRecord) -> bool:
         """Whether a record of the agent's log is not what ``check`` will say."""
-        return self.was_ready or not str(record.msg).startswith(OURS)
+        return self.was_ready
 
     def check(self, timeout: float) -> None:
         """Raises WorkerStartFailed unless a worker is ready."""

@@ -21,13 +21,13 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Coroutine
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from jetmap.background import Background
 from jetmap.errors import BrokerUnreachable
 from jetmap.logs import Formatter
 from jetmap.nats.server import NatsServer
@@ -85,7 +85,7 @@ class Keeper:
         self._terminated = False
         self._notice = Notice()
         self._linger: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._background = Background("keeper")
         self._server: NatsServer | None = None
         self._connection: Connection | None = None
         self._agent: AgentLike | None = None
@@ -94,9 +94,9 @@ class Keeper:
     async def run(self) -> None:
         self._settle_in()
         listener = self._listen()
-        accepting = self._spawn(self._accept(listener))
+        accepting = self._background.spawn(self._accept(listener), "accept")
         self._wait_for_users()
-        serving = self._spawn(self._serve())
+        serving = self._background.spawn(self._serve(), "serve")
         await self._ended.wait()
         # From here on a new user finds no socket, and waits for this lock to start a keeper.
         accepting.cancel()
@@ -203,7 +203,7 @@ class Keeper:
             user.setblocking(False)
             self._users[user] = None
             self._wait_for_users()
-            self._spawn(self._attend(user))
+            self._background.spawn(self._attend(user), "attend")
 
     async def _attend(self, user: socket.socket) -> None:
         """Send a user the address, then wait until it ends."""
@@ -245,7 +245,7 @@ class Keeper:
             self._linger = loop.call_later(seconds, self._spawn_end)
 
     def _spawn_end(self) -> None:
-        self._spawn(self._end_unless_used())
+        self._background.spawn(self._end_unless_used(), "end")
 
     async def _end_unless_used(self) -> None:
         # If this process was frozen, a user may be waiting to be accepted.
@@ -291,12 +291,6 @@ class Keeper:
         if self._server is not None:
             await self._server.stop(grace=1)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
 
 def _make_agent(connection: Connection, start: KeeperStart) -> AgentLike:
     if start.agent is not None:
@@ -304,6 +298,7 @@ def _make_agent(connection: Connection, start: KeeperStart) -> AgentLike:
         made: AgentLike = getattr(import_module(module), name)(connection, start)
         return made
     from jetmap.agent.agent import Agent
+    from jetmap.agent.announcements import unready
     from jetmap.agent.options import AgentOptions, worker_setup
 
     spec = start.spec
@@ -322,9 +317,7 @@ def _make_agent(connection: Connection, start: KeeperStart) -> AgentLike:
     agent = Agent(connection, options)
     if start.previous is None:
         # The caller raises the reason why no worker can start, once and in full.
-        logging.getLogger("jetmap.agent.agent").addFilter(
-            lambda record: agent.was_ready or not str(record.msg).startswith("workers cannot start")
-        )
+        unready.addFilter(lambda record: agent.was_ready)
     return agent
 
 

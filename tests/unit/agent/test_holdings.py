@@ -17,6 +17,16 @@ def head(number: int, inbox: str = "dispatcher", map: str = "m") -> ChunkHead:
     return ChunkHead(map, number, 1, "f", "json", 10 * number, 10, inbox, None, 0.1)
 
 
+def hold(
+    holdings: Holdings, chunk: ChunkHead, lease: Lease, now: float, sink: Any = None
+) -> HeldChunk:
+    """Add a delivery; return the chunk that is held from now on."""
+    holdings.add(HeldChunk(chunk, [lease], b"", 0, chunk.start, sink), now)
+    held = holdings.get(chunk.map, chunk.number)
+    assert held is not None
+    return held
+
+
 class Holds(RuleBasedStateMachine):
     """An agent that holds chunks of three dispatchers."""
 
@@ -41,7 +51,7 @@ class Holds(RuleBasedStateMachine):
         lease = Lease(f"ack{self.messages}", len(numbers))
         for number in numbers:
             key = (f"map{inbox}", number)
-            held = self.holdings.add(head(number, f"i{inbox}", key[0]), lease, b"", 0, self.now)
+            held = hold(self.holdings, head(number, f"i{inbox}", key[0]), lease, self.now)
             assert held is self.held.get(key, held), "a chunk is held once"
             self.held[key] = held
             self.parts.setdefault(key, set())
@@ -56,6 +66,8 @@ class Holds(RuleBasedStateMachine):
         keys = [k for k, h in self.held.items() if h.head.inbox == inbox and not h.finished]
         if keys:
             chosen = data.draw(st.lists(st.sampled_from(keys), min_size=1, max_size=4))
+            for key in chosen:
+                self.held[key].unsent += 1
             token = self.holdings.next_token()
             assert token not in self.tokens
             self.holdings.on_sent([self.held[k] for k in chosen], inbox, b"%d" % token, self.now)
@@ -174,9 +186,9 @@ TestHolds = Holds.TestCase
 def test_an_old_holding_does_not_drop_its_successor() -> None:
     """A chunk was let go, and came again while its first worker had not ended yet."""
     holdings = Holdings()
-    old = holdings.add(head(1), Lease("ack1", 1), b"", 0, 0.0)
+    old = hold(holdings, head(1), Lease("ack1", 1), 0.0)
     holdings.drop(old)
-    new = holdings.add(head(1), Lease("ack2", 1), b"", 0, 1.0)
+    new = hold(holdings, head(1), Lease("ack2", 1), 1.0)
     assert new is not old
     holdings.drop(old)
     assert holdings.get("m", 1) is new
@@ -185,7 +197,7 @@ def test_an_old_holding_does_not_drop_its_successor() -> None:
 
 def test_a_dispatcher_that_was_given_up_is_remembered_for_a_while() -> None:
     holdings = Holdings()
-    held = holdings.add(head(1), Lease("ack", 1), b"", 0, 0.0)
+    held = hold(holdings, head(1), Lease("ack", 1), 0.0)
     now, gone = 0.0, list[Any]()
     while not gone:
         now += LOOK
@@ -199,3 +211,17 @@ def test_a_dispatcher_that_was_given_up_is_remembered_for_a_while() -> None:
         now += LOOK
         assert not holdings.take_abandoned(now)
     assert not holdings.is_gone("dispatcher")
+
+
+def test_a_chunk_is_not_done_while_a_report_waits_to_be_sent() -> None:
+    holdings = Holdings()
+    held = hold(holdings, head(1), Lease("ack", 1), 0.0)
+    held.unsent += 1
+    token = holdings.next_token()
+    holdings.on_sent([held], "dispatcher", b"first", 0.0)
+    held.unsent += 1  # The last report is with its sink.
+    held.finished = True
+    assert holdings.confirm([token]) == [] and holdings.get("m", 1) is held
+    token = holdings.next_token()
+    holdings.on_sent([held], "dispatcher", b"last", 0.0)
+    assert holdings.confirm([token]) == [held] and len(holdings) == 0

@@ -226,6 +226,7 @@ class Bench:
             options(**more),
             Setup(),
             self.account,
+            self.account,
             self.start,  # type: ignore[arg-type]
         )
         self.running = self.loop.create_task(self.slot.run())
@@ -268,7 +269,7 @@ class Bench:
         for _ in range(count):
             number = len(self.chunks)
             head = ChunkHead(f"m{number}", 1, 1, "f", "json", 0, items, "inbox", timeout, budget)
-            held = HeldChunk(head, [], str(number).encode(), 0, 0)
+            held = HeldChunk(head, [], str(number).encode(), 0, 0, sink=None)  # type: ignore[arg-type]
             self.chunks[held.data] = held
             chunks.append(held)
         self.account.idle -= 1

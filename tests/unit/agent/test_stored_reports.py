@@ -56,9 +56,8 @@ class Agent:
     def __init__(self) -> None:
         self.broker = Broker()
         self.told: list[Report] = []
-        self.storing = StoredReports(
-            cast(Any, self.broker), "default", "in", self._tell, self._flush
-        )
+        reports: Any = SimpleNamespace(add=self._tell, flush=self._flush)
+        self.storing = StoredReports(cast(Any, self.broker), "default", "in", reports)
         self.now = time.monotonic()
 
     async def _tell(self, held: Any, report: bytes) -> None:
@@ -71,9 +70,9 @@ class Agent:
         job = subjects.job_map("j", 1)
         helds = []
         for start in range(reports):
-            held = SimpleNamespace(storing=0, unwanted=False, head=SimpleNamespace(map=job))
+            held = SimpleNamespace(unsent=0, unwanted=False, head=SimpleNamespace(map=job))
             report = Report(job, 0, 0, start, 1, b"[1]", [], 0.0)
-            await self.storing.store(cast(Any, held), encode(report))
+            await self.storing.add(cast(Any, held), encode(report))
             helds.append(held)
         return helds
 
@@ -91,7 +90,7 @@ async def test_what_is_stored_is_told_once() -> None:
     for _ in range(2):
         await agent.broker.answer(reply, b'{"seq": 7}')
     assert [(told.stored, told.size, told.values) for told in agent.told] == [(7, 3, b"")]
-    assert held.storing == 0 and await agent.beat() == []
+    assert held.unsent == 0 and await agent.beat() == []
 
 
 async def test_one_report_tries_for_room() -> None:

@@ -1,0 +1,168 @@
+"""Announce an agent to its pool: its functions, its workers, its counters, and what is wrong."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from jetmap.logs import Limited
+from jetmap.machine import boot_id
+from jetmap.nats.errors import Forbidden, JetStreamError
+from jetmap.wire import counts
+from jetmap.wire.messages import (
+    OLDEST_PROTOCOL,
+    PROTOCOL,
+    Broken,
+    ChunkHead,
+    Crash,
+    Presence,
+    Ready,
+    StartFailed,
+    encode,
+)
+from jetmap.wire.versions import package_versions, python_version
+
+from .code import CodeFile
+from .imports import Imports
+from .offer import Offer
+from .options import AgentOptions
+from .reload import Reload
+from .slot import Slot
+from .worker_state import signal_name
+
+logger = logging.getLogger(__name__)
+# Limited: each crash costs a worker's start, but there may be a hundred cores.
+crashes = Limited(logger, "crashes", rate=5, burst=20)
+# Why the agent serves nothing. A program that raises the reason itself filters this logger.
+unready = logging.getLogger("jetmap.agent.unready")
+
+
+class Announcements:
+    """The state of one agent as its pool sees it.
+
+    Attributes:
+        failed: Why no worker can start.
+        refused: Why the broker does not let this agent take chunks.
+        served: The offer whose chunks this agent pulls.
+        draining: Whether it takes no more chunks.
+        gone: Whether it is about to end.
+    """
+
+    def __init__(
+        self,
+        agent: str,
+        options: AgentOptions,
+        slots: Sequence[Slot],
+        offer: Offer,
+        imports: Imports,
+        reload: Reload,
+    ) -> None:
+        self.counts = counts.AgentCounts()
+        self.failed: str | None = None
+        self.refused: Forbidden | JetStreamError | None = None
+        self.served = ""
+        self.draining = self.gone = False
+        self._agent = agent
+        self._options = options
+        self._slots = slots
+        self._offer = offer
+        self._imports = imports
+        self._reload = reload
+        self._code = CodeFile(options.code)
+        self._machine = boot_id()
+
+    def on_ready(self, slot: int, ready: Ready) -> None:
+        """Take in what the worker of this slot has loaded."""
+        self.failed = None
+        self._reload.watch(ready.files)
+        self._code.on_loaded(slot, ready)
+
+    def on_worker_failed(self, failure: StartFailed) -> None:
+        self.counts.start_failures += 1
+        self._reload.watch(failure.files)
+        text = failure.traceback.strip() or f"{failure.type}: {failure.message}"
+        if text != self.failed:
+            self.failed = text
+            unready.error("workers cannot start; trying again with growing pauses:\n%s", text)
+
+    def on_import_failed(self, broken: Broken, *, fatal: bool) -> None:
+        if self._imports.on_failed(broken, time.monotonic(), fatal=fatal):
+            # The user of an embedded agent sees it as an exception.
+            log = logger.info if self._options.embedded else logger.warning
+            log("%s cannot be imported: %s", broken.home, broken.text)
+        self._reload.watch(broken.files)
+
+    def on_refused(self, error: Forbidden | JetStreamError) -> None:
+        """Take in that the broker will not let this agent take chunks until it is reconfigured."""
+        if self.refused is None:
+            unready.error("no chunks: %s", error)
+        self.refused, self.served = error, ""
+
+    def on_crash(self, head: ChunkHead, crash: Crash) -> None:
+        """Count and log the death of a worker with an item."""
+        cause = crash.reason if crash.signal is None else signal_name(crash.signal)
+        self.counts.crash(head.function, cause)
+        hint = "; perhaps it ran out of memory" if cause == "SIGKILL" else ""
+        item = "before its first item" if crash.item is None else f"item {crash.item}"
+        text = "%s, %s of map %s: %s%s"
+        crashes.log(logging.WARNING, text, head.function, item, head.map, crash.message, hint)
+
+    def message(self, pending: int, limit: int) -> bytes:
+        """Return the announcement, of at most ``limit`` bytes if that is possible.
+
+        pending: backlog of the main lane.
+        """
+        presence = self._presence(pending)
+        message = encode(presence)
+        return message if len(message) <= limit else encode(brief(presence))
+
+    def _presence(self, pending: int) -> Presence:
+        options, offer, slots = self._options, self._offer, self._slots
+        return Presence(
+            agent=self._agent,
+            host=options.host,
+            pid=os.getpid(),
+            pool=options.pool,
+            # Chunks come only if there is a consumer that this agent may pull from.
+            offer=offer.name if self.served == offer.name else "",
+            version=offer.version,
+            rank=offer.rank,
+            cores=len(slots),
+            ready=sum(slot.is_ready for slot in slots) if self.served else 0,
+            busy=sum(slot.held is not None for slot in slots),
+            draining=self.draining,
+            gone=self.gone,
+            functions=list(offer.functions.values()),
+            workers=[slot.status() for slot in slots],
+            pending=max(0, pending),
+            embedded=options.embedded,
+            failure=self.failed or (str(self.refused) if self.refused else self._reload.failure),
+            trusts=options.setup.trust,
+            items=counts.rows(self.counts.items),
+            crashes=counts.rows(self.counts.crashes),
+            recycled=self.counts.recycled,
+            start_failures=self.counts.start_failures,
+            local=options.local if self.served else "",
+            broken=self._imports.broken(time.monotonic()),
+            python=python_version(),
+            packages=package_versions(),
+            machine=self._machine,
+            protocol=PROTOCOL,
+            oldest_protocol=OLDEST_PROTOCOL,
+        )
+
+
+def brief(presence: Presence) -> Presence:
+    """Shorten an announcement for a broker with small messages: no documents, no schemas."""
+    functions = [
+        msgspec.structs.replace(f, doc="", item={}, value={}, kwargs={}, untyped=[])
+        for f in presence.functions
+    ]
+    failure = presence.failure[-1000:] if presence.failure else None
+    return msgspec.structs.replace(
+        presence, functions=functions, failure=failure, items=[], crashes=[]
+    )

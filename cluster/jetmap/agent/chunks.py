@@ -1,0 +1,310 @@
+"""The way of chunks through an agent: from the broker to a worker, and their results back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from jetmap.background import Background
+from jetmap.errors import JetmapError
+from jetmap.nats.broker import Broker, Message, Subscription
+from jetmap.wire import subjects
+from jetmap.wire.messages import (
+    AgentMail,
+    ChunkHead,
+    ClaimAnswer,
+    Crash,
+    Final,
+    ReportCounts,
+    Rest,
+)
+
+from .announcements import Announcements
+from .claims import Claims
+from .holdings import HeldChunk, Holdings, Key, Lease
+from .intake import NAK, Delivered, Intake
+from .options import AgentOptions
+from .reports import Reports, too_large
+from .slot import Slot
+from .stored_reports import StoredReports
+
+logger = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 3.0  # Seconds a draining agent waits for confirmations.
+WITHDRAWN_KEPT = 1000  # Withdrawn maps to remember.
+ENVELOPE_BYTES = 4096  # Bytes of a message around its reports.
+ACK, TERM, IN_PROGRESS = b"+ACK", b"+TERM", b"+WPI"
+
+_parcel = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+_head = msgspec.msgpack.Decoder(ChunkHead).decode
+_counts = msgspec.msgpack.Decoder(ReportCounts).decode
+_mail = msgspec.msgpack.Decoder(AgentMail).decode
+
+
+class Chunks:
+    """The chunks of one agent. Its slots report to it, from their own tasks.
+
+    Args:
+        slots: The cores, which the caller may still add.
+        renew: Creates the stream and the consumers if they are missing, and calls ``serve``.
+    """
+
+    def __init__(
+        self,
+        connection: Broker,
+        options: AgentOptions,
+        agent: str,
+        slots: Sequence[Slot],
+        state: Announcements,
+        renew: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._connection = connection
+        self._grace = options.settings.chunks.withdraw_grace
+        self._slots = slots
+        self._state = state
+        inbox = connection.inbox(agent)
+        self._mail = f"{inbox}.mail"
+        self._held = Holdings()
+        self.intake = Intake(
+            *(connection, options.pool, f"{inbox}.pull", self._on_delivered, renew),
+            local=options.local,
+        )
+        self._reports = Reports(self._held, agent, self._mail, self._send, lambda: connection.room)
+        self._stored = StoredReports(connection, options.pool, inbox, self._reports)
+        self._claims = Claims(self._held, agent, options.host, self._mail, self._send)
+        self._withdrawn: dict[str, None] = {}
+        self._released = asyncio.Event()
+        self._background = Background("agent's chunks")
+        self._subscription: Subscription | None = None
+
+    async def start(self) -> None:
+        self._subscription = await self._connection.subscribe(
+            self._mail, self._on_mail, direct=True
+        )
+        await self.intake.start()
+        await self._stored.start()
+
+    async def drain(self, grace: float) -> None:
+        """Take no more chunks; finish or hand back those held within ``grace`` seconds."""
+        await self.intake.stop()
+        for slot in self._slots:
+            slot.drain(grace)
+        deadline = time.monotonic() + grace + FLUSH_SECONDS
+        while len(self._held):
+            if not any(slot.held for slot in self._slots):
+                # Only confirmations are missing: a dispatcher that lives sends them now.
+                if not self._connection.connected:
+                    return
+                deadline = min(deadline, time.monotonic() + FLUSH_SECONDS)
+            self._released.clear()
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    await self._released.wait()
+            except TimeoutError:
+                return
+
+    async def stop(self) -> None:
+        """Take no more chunks, and ask about none."""
+        await self.intake.stop()
+        await self._background.close()
+
+    async def close(self) -> None:
+        if self._subscription is not None:
+            await self._subscription.unsubscribe()
+        await self.intake.close()
+        await self._stored.close()
+
+    # From the broker to a worker
+
+    async def on_core_freed(self, slot: Slot) -> None:
+        try:
+            await self.intake.on_core_freed()
+        except JetmapError as error:  # The pulls are sent again when they seem lost.
+            logger.debug("not pulled: %s", error)
+
+    def on_core_lost(self, slot: Slot) -> None:
+        self.intake.on_core_lost()
+
+    async def _on_delivered(self, delivered: Delivered) -> None:
+        """Take in a message for an idle core: one chunk, or several small ones."""
+        parcel = _parcel(delivered.data)
+        lease = Lease(delivered.ack, len(parcel), delivered.deliveries)
+        now = time.monotonic()
+        fresh = []
+        for raw in parcel:
+            data = bytes(raw)
+            head = _head(data)
+            if head.map in self._withdrawn or self._held.is_gone(head.inbox):
+                # The chunk was on its way when its map was withdrawn, or its caller went.
+                if lease.release():
+                    await self._send(lease.ack, TERM)
+                continue
+            sink = self._reports if subjects.job_of(head.map) is None else self._stored
+            held = HeldChunk(head, [lease], data, delivered.pending, head.start, sink)
+            if self._held.add(held, now):
+                fresh.append(held)
+        if not fresh:
+            await self.intake.on_core_freed()
+        elif delivered.deliveries > 1 or any(held.head.attempt > 1 for held in fresh):
+            self._background.spawn(self._start_wanted(fresh), "claim")
+        else:
+            await self._start(fresh)
+
+    async def _start_wanted(self, fresh: list[HeldChunk]) -> None:
+        """Claim chunks that another agent had before, and start those that are not done already."""
+        answers = await self._claims.ask(fresh, self._in_progress())
+        for held in fresh:
+            if answers[held.key] is None:
+                # Its dispatcher is gone, or out of reach: in that case it sends the chunk again.
+                await self._release(held, TERM)
+        await self._start([held for held in fresh if answers[held.key]])
+
+    async def _start(self, fresh: list[HeldChunk]) -> None:
+        """Give chunks to an idle worker, but not those withdrawn since they arrived."""
+        fresh = [held for held in fresh if not held.unwanted]
+        slot = next((slot for slot in self._slots if slot.is_idle), None)
+        if fresh and slot is not None and not self.intake.stopped:
+            slot.assign(fresh)
+            return
+        # The idle worker died between the pull and the delivery, or the core is free again.
+        for held in fresh:
+            await self._release(held, NAK)
+        await self.intake.on_core_freed()
+
+    # From a worker to the dispatcher
+
+    async def on_report(self, held: HeldChunk, report: bytes, last: bool) -> None:
+        """Send outcomes on their way. last: the chunk has ended."""
+        if held.unwanted:
+            if last:
+                await self._release(held, TERM)
+            return
+        if len(report) > (limit := self._connection.max_payload - ENVELOPE_BYTES):
+            report = too_large(report, limit)
+        head = _counts(report)
+        self._state.counts.outcomes(held.head.function, head.count, (e.kind for e in head.errors))
+        held.end = head.start + head.count
+        held.finished = last
+        self._released.set()
+        # A report without outcomes leaves nothing to store.
+        await (held.sink if head.count else self._reports).add(held, report)
+
+    async def on_rest(self, held: HeldChunk, rest: Rest) -> None:
+        """Report that a chunk goes on with the item in progress only; ``rest`` runs elsewhere."""
+        await self._reports.add_empty(held, rest.start, rest=rest)
+        await self.flush()
+
+    async def on_chunk_ended(self, held: HeldChunk, crash: Crash | None) -> None:
+        """Report the end of a chunk without a result: its missing items run elsewhere.
+
+        crash: how its worker died; None if the worker has not begun it, or if what it gave is lost
+        and no item is to blame.
+        """
+        if held.unwanted:
+            await self._release(held, TERM)
+            return
+        if crash is not None and crash.reason != "stopped":
+            self._state.on_crash(held.head, crash)
+        held.finished = True
+        self._released.set()
+        await self._reports.add_empty(held, held.end, final=Final(held.end, crash))
+
+    async def flush(self) -> None:
+        await self._reports.flush()
+
+    # What dispatchers want
+
+    async def _on_mail(self, message: Message) -> None:
+        mail = _mail(message.data)
+        if isinstance(mail, ClaimAnswer):
+            await self._on_claim_answer(mail)
+            return
+        for held in self._held.confirm(mail.tokens):
+            self._held.on_answer(held.head.inbox, time.monotonic())
+            await self._acknowledge(held, ACK)
+
+    async def _on_claim_answer(self, answer: ClaimAnswer) -> None:
+        self._held.on_answer(answer.dispatcher, time.monotonic())
+        for map, number in answer.unwanted:
+            held = self._held.get(map, number)
+            if held is not None:
+                await self._withdraw(held)
+        self._claims.on_answer(answer)
+
+    async def withdraw_map(self, map: str) -> None:
+        """End the chunks of a map, and those that are still on their way."""
+        self._withdrawn[map] = None
+        if len(self._withdrawn) > WITHDRAWN_KEPT:
+            del self._withdrawn[next(iter(self._withdrawn))]
+        for held in self._held.of_map(map):
+            await self._withdraw(held)
+
+    async def _withdraw(self, held: HeldChunk) -> None:
+        """End a chunk that is no longer wanted: by its worker, or by replacing that."""
+        if held.unwanted:
+            return
+        held.unwanted = True
+        if not any(slot.stop(held, self._grace) for slot in self._slots):
+            self._claims.refuse(held)
+            await self._release(held, TERM)
+
+    async def _release(self, held: HeldChunk, answer: bytes) -> None:
+        self._held.drop(held)
+        await self._acknowledge(held, answer)
+
+    async def _acknowledge(self, held: HeldChunk, answer: bytes) -> None:
+        """Acknowledge each delivery whose last chunk this was."""
+        self._released.set()
+        for lease in held.leases:
+            if lease.release():
+                await self._send(lease.ack, answer)
+
+    # Periodic steps
+
+    async def beat(self) -> None:
+        """Send claims and unconfirmed reports, every two seconds."""
+        now = time.monotonic()
+        await self.claim()
+        await self._reports.send_overdue(now)
+        await self._stored.store_overdue(now)
+
+    async def claim(self) -> None:
+        """Claim all chunks that are held."""
+        await self._claims.send(self._in_progress())
+
+    def _in_progress(self) -> dict[Key, int | None]:
+        """Return the item in progress of each chunk that is being computed."""
+        return {slot.held.key: slot.item for slot in self._slots if slot.held is not None}
+
+    async def renew_leases(self) -> None:
+        for ack in self._held.leases():
+            await self._send(ack, IN_PROGRESS)
+
+    async def check(self) -> None:
+        """Look, once a second, for lost pulls and lost callers."""
+        now = time.monotonic()
+        for held in self._held.take_abandoned(now):
+            logger.warning("map %s: its caller is gone; its chunk is dropped", held.head.map)
+            await self._withdraw(held)
+        await self.intake.check(now)
+
+    # The connection
+
+    async def on_lost(self) -> None:
+        """Wake a drain: nothing can be confirmed now."""
+        self._released.set()
+
+    async def on_reconnect(self) -> None:
+        await self.intake.on_reconnect()
+        await self.claim()
+
+    async def _send(self, subject: str, payload: bytes) -> None:
+        """Publish, or give up: everything that matters is sent again by a later beat."""
+        try:
+            await self._connection.publish(subject, payload)
+        except JetmapError as error:
+            logger.debug("could not publish to %s: %s", subject, error)
