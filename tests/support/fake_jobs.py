@@ -402,3 +402,29 @@ class JobCluster(Cluster):
     @property
     def max_item(self) -> int:
         return 1000
+
+
+def arrange(jobs: FakeJobs) -> list[int]:
+    """Nine items by five messages, which overlap; returns their numbers."""
+    jobs.add("j", 9)
+    seqs = [
+        jobs.put("j", 3, 3, 4, 5, failed=[4]),
+        jobs.put("j", 0, 0, 1, 2, -3, -4),
+        jobs.put("j", 0, -1, -1),
+        jobs.put("j", 2, -2, -3, -4, -5, 6),
+        jobs.put("j", 7, 7, 8),
+    ]
+    jobs.end("j", "failed")
+    return seqs
+
+
+async def read(stream: Any, count: int = 10**9) -> list[tuple[int, Any]]:
+    found: list[tuple[int, Any]] = []
+    while len(found) < count:
+        try:
+            outcome = await anext(stream)
+        except StopAsyncIteration:
+            break
+        assert outcome.item is None
+        found.append((outcome.index, outcome.value if outcome.ok else str(outcome.error)))
+    return found

@@ -45,8 +45,8 @@ class Cluster(EncodedCluster):
         start_timeout: Seconds in which the embedded workers must start.
         share: Use an embedded cluster together with other processes; False makes a private one.
         inline: Run functions in this process, without workers or a server.
-        settings: Settings to use instead of those that ``Settings.load`` finds. They also give
-            every value that is None here.
+        settings: Settings to use instead of those that ``Settings.load`` finds. What is given here
+            replaces theirs.
 
     Raises:
         ClusterClosed: Inside a worker, whose core would wait for itself.

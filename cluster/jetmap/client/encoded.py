@@ -66,17 +66,18 @@ class EncodedCluster:
                 f"the first argument of Cluster() is the URL of a NATS server, not {url!r:.60}; "
                 "name the others: Cluster(cores=4), Cluster(tasks=['tasks.py'])"
             )
-        self._url = url
-        self._tasks = [tasks] if isinstance(tasks, str) else list(tasks)
-        self._pool = pool
-        self._cores = cores
-        self._start_timeout = start_timeout
+        given: dict[str, Any] = {
+            "nats_url": url,
+            "tasks": ([tasks] if isinstance(tasks, str) else list(tasks)) or None,
+            "pool": pool,
+            "cores": cores,
+            "start_timeout": bounds.TIMEOUT.check_optional("start_timeout", start_timeout),
+        }
+        self._given = {name: value for name, value in given.items() if value is not None}
+        self._base = settings
+        self._settings = None if self._given else settings
         self._share = share
         self._inline = inline
-        start_timeout = bounds.TIMEOUT.check_optional("start_timeout", start_timeout)
-        if settings is not None and start_timeout is not None:
-            settings = settings.replace(start_timeout=start_timeout)
-        self._settings = settings
         self._opened: Session | None = None
         self._inline_memory = Memory(1 << 62)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -136,11 +137,11 @@ class EncodedCluster:
         self._pid = process_id()
         try:
             if self._inline:
-                for argument in self._tasks:
+                for argument in self._given.get("tasks", ()):
                     import_tasks(argument)
             else:
                 self._opened = await Session.open(
-                    self.settings, share=self._share, cores=self._cores
+                    self.settings, share=self._share, cores=self._given.get("cores")
                 )
         except BaseException:
             await self.aclose()
@@ -287,15 +288,12 @@ class EncodedCluster:
 
     @property
     def settings(self) -> Settings:
-        """The settings in use; loaded at the first access unless they were given."""
+        """The settings in use; loaded at the first access."""
         if self._settings is None:
-            self._settings = Settings.load(
-                nats_url=self._url,
-                tasks=self._tasks or None,
-                pool=self._pool,
-                cores=self._cores,
-                start_timeout=self._start_timeout,
-            )
+            self._settings = Settings.load(**self._given)
+            if self._base is not None:
+                checked = {name: self._settings.get(name) for name in self._given}
+                self._settings = self._base.replace(**checked)
         return self._settings
 
     async def _find(self, f: Callable[..., Any] | str) -> None:

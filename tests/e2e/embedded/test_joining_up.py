@@ -18,11 +18,10 @@ import pytest
 
 import functions
 from house import House, Up, registered
-from jetmap import Cluster, NotImportable, UnknownFunction
-from jetmap.client.local_up import LocalUp, up_to_join
+from jetmap import Cluster, UnknownFunction
+from jetmap.client.local_up import up_to_join
 from jetmap.embedded.running import Running
-from jetmap.errors import BrokerUnreachable, ConfigurationError
-from jetmap.functions.task import find
+from jetmap.errors import BrokerUnreachable
 from jetmap.settings import Settings
 from jetmap.wire.messages import Chunk, FunctionRef
 from jetmap.wire.seals import Sealer, is_sealed, new_key, offer_of
@@ -427,39 +426,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def up(place: Path) -> Iterator[Running]:
     registration = registered(place, tasks=["tasks.py"], pool="p", cores="2")
     yield registration.running
-    registration.close()
-
-
-def test_which_clusters_join(up: Running, caplog: pytest.LogCaptureFixture) -> None:
-    for options in ({}, {"tasks": ["tasks.py"]}, {"tasks": ["./tasks.py"]}, {"tasks": ["tasks"]}):
-        assert up_to_join(Settings.load(**options)) == up, options
-    assert up_to_join(Settings.load(pool="p"), cores=2) == up
-    assert not caplog.records
-    assert up_to_join(Settings.load(join_up=False)) is None
-    assert up_to_join(Settings.load(pool="another")) is None
-    assert not caplog.records
-    # These say why.
-    assert up_to_join(Settings.load(tasks=["other.py", "tasks.py"])) is None
-    assert "without other.py" in caplog.text
-    assert up_to_join(Settings.load(), cores=1) is None
-    assert "other cores (2, not 1)" in caplog.text
-
-
-def test_one_of_another_version_is_an_error(place: Path) -> None:
-    for more in ({"version": "0.0.1"}, {"key": "", "version": ""}):
-        registration = registered(place, **more)
-        with pytest.raises(ConfigurationError, match="restart it"):
-            up_to_join(Settings.load())
-        registration.close()
-    assert up_to_join(Settings.load()) is None
-
-
-async def test_one_of_another_python_runs_only_what_it_offers(place: Path) -> None:
-    registration = registered(place, python="Python 3.1 in /elsewhere")
-    connection = type("Connection", (), {"connected": True, "room": 1000})
-    session: Any = type("Session", (), {"connection": connection})
-    with pytest.raises(NotImportable, match=r"Python 3\.1 in /elsewhere, not with Python"):
-        await LocalUp(registration.running, 1.0).reference(find(functions.is_prime), session)
     registration.close()
 
 

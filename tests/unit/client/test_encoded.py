@@ -1,0 +1,152 @@
+"""The half of a cluster that gateways use: its life, its state, and maps of encoded items."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import warnings
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from jetmap import (
+    Cluster,
+    ClusterClosed,
+    ConfigurationError,
+    JobsUnavailable,
+    UnknownFunction,
+    task,
+)
+from jetmap.client.encoded import FORKED
+from jetmap.dispatch.sources import RawItems
+from jetmap.settings import Settings
+from simulated_pool import SimulatedPool
+
+pytestmark = pytest.mark.anyio
+
+URL = "nats://memory:4222"
+
+
+@task(name="encoded.text")
+def text(n: int) -> str:
+    return str(n)
+
+
+async def test_a_map_of_encoded_items(pool: SimulatedPool) -> None:
+    await pool.agent()
+    async with Cluster(URL) as cluster:
+        source = RawItems([b"\x01", b"\x02"], "msgpack")
+        async with await cluster.open("double", source, format="msgpack") as running:
+            batches = [batch async for batch in running]
+        assert [msgspec.msgpack.decode(batch.values) for batch in batches] in ([[2, 4]], [[2], [4]])
+        assert (cluster.stats.items_done, cluster.open_maps) == (2, 0)
+        info = cluster.info("double")
+        assert info is not None and info.name == "double"
+        assert cluster.info("nobody_has_it") is None
+        with pytest.raises(UnknownFunction):
+            await cluster.open("nobody_has_it", RawItems([b"\x01"], "msgpack"), format="msgpack")
+
+
+async def test_its_life(pool: SimulatedPool) -> None:
+    cluster = Cluster(URL)
+    assert (cluster.is_started, cluster.connected, cluster.is_foreign) == (False, False, False)
+    with pytest.raises(ClusterClosed, match=r"not started: use it in 'async with Cluster\(\)'"):
+        _ = cluster.stats
+    async with cluster:
+        assert (cluster.is_started, cluster.connected) == (True, True)
+        with pytest.raises(ClusterClosed, match="started already"):
+            await cluster._start()
+    await cluster.aclose()
+    assert not cluster.is_started
+    with pytest.raises(ClusterClosed):
+        _ = cluster.jobs
+    again = await Cluster.start(URL)
+    assert again.is_started
+    await again.aclose()
+
+
+async def test_the_broker_limits_an_item(pool: SimulatedPool) -> None:
+    settings = Settings(max_item_bytes=10**9, nats_url=URL)
+    async with Cluster(settings=settings) as cluster:
+        assert cluster.max_item == cluster._session.max_item < 10**9
+    async with Cluster(inline=True, settings=settings) as cluster:
+        assert cluster.max_item == 10**9
+
+
+async def test_inline_there_is_no_pool() -> None:
+    async with Cluster(inline=True) as cluster:
+        assert cluster.connected and cluster.open_maps == 0
+        assert cluster.stats.items_done == 0 and not cluster.pool_counts.items
+        info = cluster.info("encoded.text")
+        assert info is not None and info.name == "encoded.text"
+        assert cluster.info("nobody_has_it") is None
+        assert cluster.memory is cluster.memory
+        with pytest.raises(JobsUnavailable, match="inline=True"):
+            _ = cluster.jobs
+
+
+def test_parameters_beat_settings(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JETMAP_POOL", "from_environment")
+    assert Cluster().settings.broker.pool == "from_environment"
+    assert Cluster(pool="mine", tasks="a.py").settings.broker.pool == "mine"
+    assert list(Cluster(tasks="a.py").settings.workers.tasks) == ["a.py"]
+    settings = Settings(start_timeout=7)
+    assert Cluster(settings=settings).settings is settings
+    assert Cluster(settings=settings, start_timeout=3).settings.workers.start_timeout == 3
+    whole = Cluster(URL, settings=settings, tasks=["b.py"], pool="p", cores="0,2").settings
+    assert (whole.broker.nats_url, whole.broker.pool) == (URL, "p")
+    assert (list(whole.workers.tasks), whole.workers.cores) == (["b.py"], "0,2")
+    assert (whole.workers.start_timeout, settings.broker.pool) == (7, "from_environment")
+    with pytest.raises(ConfigurationError, match="cores"):
+        _ = Cluster(settings=settings, cores="x").settings
+    with pytest.raises(ValueError, match="start_timeout must be"):
+        Cluster(start_timeout=-1)
+
+
+async def test_only_in_its_own_event_loop() -> None:
+    async with Cluster(inline=True) as cluster:
+
+        async def elsewhere() -> None:
+            with pytest.raises(ClusterClosed, match="belongs to another event loop"):
+                await cluster.map(text, [1])
+
+        await asyncio.to_thread(asyncio.run, elsewhere())
+        with pytest.raises(ClusterClosed, match="belongs to another event loop"):
+            await asyncio.to_thread(cluster.job, "j")
+
+
+async def test_a_cluster_of_a_parent_process() -> None:
+    async with Cluster(inline=True) as cluster:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Of forks beside other threads.
+            pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                cluster._check()
+            except ClusterClosed as error:
+                code = 0 if cluster.is_foreign and str(error) == FORKED else 2
+            finally:
+                os._exit(code)
+        _, status = await asyncio.to_thread(os.waitpid, pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert not cluster.is_foreign
+
+
+@pytest.mark.parametrize(
+    ("in_item", "message"), [(True, "its core would wait for itself"), (False, "__main__")]
+)
+async def test_not_in_a_worker(
+    monkeypatch: pytest.MonkeyPatch, in_item: bool, message: str
+) -> None:
+    cluster = Cluster(inline=True)
+    worker = SimpleNamespace(in_item=in_item, in_worker=True)
+    monkeypatch.setitem(sys.modules, "jetmap.worker.main", worker)  # type: ignore[arg-type]
+    with pytest.raises(ClusterClosed, match=message):
+        async with cluster:
+            pass
+    if not in_item:
+        Cluster(inline=True)  # A module that workers import may make one.
