@@ -2,7 +2,7 @@
 
 Usage: python scripts/english.py [PATH...]. Prints one line a breach; exits 1 if there is any.
 
-Checked are docstrings and comments in Python, Markdown pages without their code, and change fragments. A
+It reads the docstrings and comments of Python files, and Markdown pages without their code. A
 docstring begins with an imperative verb or with the noun that the thing is.
 """
 
@@ -38,7 +38,7 @@ THIRD_PERSON = re.compile(
 )
 BANNED = re.compile(
     r"\b(?:is|are|was|were|be) told\b|\bheard of\b|\b(?:is|are) ones? that\b|\bso many\b|"
-    r"\b(?:is|are) no(?! longer\b| more\b|,)\s+[a-z]|\bof which\b|\bof whom\b",
+    r"(?<!there )\b(?:is|are) no(?! longer\b| more\b|,)\s+[a-z]|\bof which\b|\bof whom\b",
     re.IGNORECASE,
 )
 
@@ -114,7 +114,7 @@ def main(arguments: list[str]) -> int:
     count = 0
     for path in paths:
         for line, what in check(path):
-            print(f"{path}:{line}: {what}")  # noqa: T201
+            print(f"{path}:{line}: {what}")
             count += 1
     return 1 if count else 0
 

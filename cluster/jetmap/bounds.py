@@ -1,8 +1,8 @@
-"""The least and the most of every number that callers, options and settings give.
+"""The bounds of every number that comes from callers, options and settings.
 
 The HTTP parameters, their OpenAPI document, Python arguments, command-line options and settings
-all take their bounds from here. The most seconds are far below the 9.2e9 that fit into the
-nanoseconds of a 64-bit integer, in which NATS counts.
+all take their bounds from here. The longest time is far below the 9.2e9 seconds that fit into a
+64-bit count of nanoseconds, which NATS uses.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import Any
 
 CENTURY = 3_153_600_000  # Seconds of a hundred years of 365 days.
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,9})?", re.ASCII | re.IGNORECASE)
-_MOST_DIGITS = 400  # Of a number in text; the largest float has 309.
-_SHOWN = 40  # Characters of a wrong value that a message repeats.
+_MOST_DIGITS = 400  # Characters of a number in text; the largest float has 309.
+_SHOWN = 40  # Characters of a wrong value in an error message.
 
 
 class Bound:
-    """A kind of number. least, most: both are allowed."""
+    """A kind of number, from ``least`` to ``most``, both included."""
 
-    __slots__ = ("least", "most", "unit")  # No dataclass: tasks import this, and must be quick to.
+    # Not a dataclass: task files import this module, which must be quick.
+    __slots__ = ("least", "most", "unit")
 
     def __init__(self, least: float, most: float, unit: str = "a number of seconds") -> None:
         self.least = least
@@ -42,18 +43,18 @@ class Bound:
         return float(value)
 
     def check_optional(self, name: str, value: object) -> float | None:
-        """As ``check``; None stays None."""
+        """Check a value unless it is None."""
         return None if value is None else self.check(name, value)
 
     def parse(self, text: str) -> float | None:
-        """The number that a text holds; None if it holds none, or one out of bounds."""
+        """Read a number from text; None if it is not a number, or is out of bounds."""
         if len(text) > _MOST_DIGITS or not _NUMBER.fullmatch(text):
             return None
         value = float(text)
         return value if self.least <= value <= self.most else None
 
     def schema(self, **more: Any) -> dict[str, Any]:
-        """As JSON Schema has it."""
+        """Return the bound as JSON Schema."""
         return {"type": "number", "minimum": self.least, "maximum": self.most, **more}
 
     def __str__(self) -> str:
@@ -92,12 +93,12 @@ class Whole(Bound):
 
 
 def _number(value: float) -> str:
-    """With thousands separators, and without a fraction that is zero."""
+    """Format a number with thousands separators, without a fraction of zero."""
     return f"{value:,.15g}" if value != int(value) else f"{int(value):,}"
 
 
 def shown(value: object) -> str:
-    """A wrong value as a message repeats it: cut short."""
+    """Format a wrong value for an error message, cut short."""
     if isinstance(value, Real) and not isinstance(value, float) and _is_huge(value):
         return "a larger number"
     text = repr(value)
@@ -110,13 +111,13 @@ def _is_huge(value: Real) -> bool:
 
 
 # Times.
-TIMEOUT = Bound(0.001, CENTURY)  # Of a map, a job or an item.
-TTL = Bound(1, CENTURY)  # That a job is kept after its end.
-SESSION = Bound(60, 31_536_000)  # That a login in a browser lasts: up to a year.
-SIGNED = Whole(1, 3600, "a number of seconds")  # In which a signed address may be opened.
-POLL = Bound(0, 600)  # That an HTTP request waits for something to come.
-PATIENCE = Bound(0, CENTURY)  # That a Python caller waits.
-CONNECTION = Bound(0.05, 86_400)  # That a client may take over a step of a request.
+TIMEOUT = Bound(0.001, CENTURY)  # Limit for a map, a job or an item.
+TTL = Bound(1, CENTURY)  # Time that a job is kept after its end.
+SESSION = Bound(60, 31_536_000)  # Time that a login in a browser lasts, up to a year.
+SIGNED = Whole(1, 3600, "a number of seconds")  # Time in which a signed address can be opened.
+POLL = Bound(0, 600)  # Time that an HTTP request waits for new outcomes.
+PATIENCE = Bound(0, CENTURY)  # Time that a Python caller waits.
+CONNECTION = Bound(0.05, 86_400)  # Time that a client may take for one step of a request.
 DURATION = Bound(0.000_001, CENTURY)
 GRACE = Bound(0, CENTURY)
 
@@ -124,23 +125,23 @@ GRACE = Bound(0, CENTURY)
 COUNT = Whole(1, (1 << 53) - 1)  # All integers up to here are exact in JSON.
 ATTEMPTS = Whole(1, 1000)
 WORKERS = Whole(1, 4096)
-START = Whole(0, (1 << 53) - 1)  # The first item of a page.
+START = Whole(0, (1 << 53) - 1)  # Index of a page's first item.
 PAGE_ITEMS = Whole(1, 10_000)
 PAGE_JOBS = Whole(1, 1000)
-LISTED_JOBS = Whole(1, 1_000_000)  # By the command line, of many pages.
+LISTED_JOBS = Whole(1, 1_000_000)  # Jobs listed by the command line, from several pages.
 REPLICAS = Whole(0, 5)
 NICE = Whole(0, 19)
 DEPTH = Whole(1, 10_000)
-LINES = Whole(0, 10_000)  # In the log, a second.
+LINES = Whole(0, 10_000)  # Lines a second in the log.
 PORT = Whole(0, 65535)
 
 # Sizes and shares.
 SIZE = Whole(1, 1 << 50, "a number of bytes")
-HEAD = Whole(1 << 10, 16 << 20, "a number of bytes")  # Of a request, without its body.
+HEAD = Whole(1 << 10, 16 << 20, "a number of bytes")  # Size of a request without its body.
 RATE = Whole(0, 1 << 30, "a number of bytes a second")
 WEIGHT = Bound(0.001, 100, "a number")
 
 
 def finite(value: float, bound: Bound) -> float:
-    """The value within its bound: for what an earlier version has let in."""
+    """Clamp a value to its bound, for records that an earlier version accepted."""
     return bound.most if math.isnan(value) else min(max(value, bound.least), bound.most)

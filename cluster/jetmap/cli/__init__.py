@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def main() -> None:
-    """Runs the command that ``sys.argv`` names, and exits."""
+    """Run the command that ``sys.argv`` names, and exit."""
     from jetmap.machine import hold_tether
 
     from . import streams
@@ -18,10 +18,11 @@ def main() -> None:
     from .app import build
     from .exits import exits
 
-    with streams.writing():
-        try:
-            with exits():
-                app = build(sys.argv[1:])
-        except typer.Exit as fault:  # outside of a command nobody takes it for an exit code
-            sys.exit(fault.exit_code)
-        app()
+    try:
+        with exits():
+            try:
+                build(sys.argv[1:])()
+            finally:
+                sys.stdout.flush()
+    except typer.Exit as end:
+        sys.exit(end.exit_code)

@@ -1,4 +1,4 @@
-"""``jetmap api``: a gateway."""
+"""``jetmap api``: run a gateway."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ import uvicorn
 from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings
 
-from . import tether
-from .clusters import attached
+from .children import inherited_socket
+from .clusters import attached, with_broker
 from .exits import Exit
 from .listening import gateway_problems, listen, url_of
 from .options import BROKER, GATEWAY, takes
-from .running import with_broker
-from .signals import LEAVE_SECONDS, Asked, Stop, run_heeding
+from .signals import LEAVE_SECONDS, Stop, StopRequested, run
 
 
 @takes(*BROKER, *GATEWAY, "grace")
 def api(settings: Settings) -> None:
-    """A gateway: HTTP in front of a pool.
+    """Run a gateway: HTTP in front of a pool.
 
-    Without --nats it serves the `jetmap up` of this directory. SIGTERM or Ctrl-C: takes no
-    more requests, finishes those it has within --grace seconds, exits with 0; a second
-    signal: at once. Beyond loopback it asks for a token.
+    Without --nats it serves the `jetmap up` of this directory. After SIGTERM or Ctrl-C it accepts
+    no more requests, finishes those it has within --grace seconds and exits with 0. A second
+    signal ends it at once. A gateway that listens beyond loopback requires a token.
 
     Example: jetmap api --nats nats://broker:4222 --host 0.0.0.0 --token-file token
     """
     if problems := gateway_problems(settings):
         raise ConfigurationError(problems)
     settings = with_broker(settings)
-    inherited = tether.inherited_socket()
+    inherited = inherited_socket()
+    # The socket of `up` stays open while this process is started again.
     with (
         listen(settings.gateway.host, settings.gateway.port)
         if inherited is None
-        else _adopt(inherited) as sock
+        else socket.socket(fileno=inherited) as sock
     ):
         import uvloop
 
         raise typer.Exit(
-            run_heeding(
+            run(
                 serve(settings, sock, inherited is None),
                 uvloop.new_event_loop,
                 patience=settings.workers.grace + LEAVE_SECONDS,
@@ -53,19 +53,23 @@ def api(settings: Settings) -> None:
 
 
 async def serve(settings: Settings, sock: socket.socket, announce: bool) -> int:
-    """Answers requests until a signal; returns the exit code. announce: say where."""
+    """Answer requests until a signal. Returns the exit code.
+
+    Args:
+        announce: Whether to print the address.
+    """
     from jetmap_api import create_app
     from jetmap_api.server import GatewayServer
     from jetmap_api.server.guard import raise_descriptor_limit
 
     raise_descriptor_limit()
     stop = Stop()
-    # Started here, not in the application's lifespan: there a fault would be a traceback.
+    # Started here and not in the application's lifespan, where a fault would print a traceback.
     async with contextlib.AsyncExitStack() as stack:
         try:
-            cluster = await stop.unless_asked(stack.enter_async_context(attached(settings)))
-        except Asked:
-            return Exit.OK  # It had taken nothing yet.
+            cluster = await stop.cancel_on_request(stack.enter_async_context(attached(settings)))
+        except StopRequested:
+            return Exit.OK  # It has no requests yet.
         app = create_app(cluster, settings)
         server = GatewayServer(
             app,
@@ -76,21 +80,16 @@ async def serve(settings: Settings, sock: socket.socket, announce: bool) -> int:
         )
         if announce:
             typer.echo(f"{url_of(sock)}/docs")
-        obeying = asyncio.ensure_future(_obey(stop, server))
+        stopping = asyncio.ensure_future(_stop_server(stop, server))
         try:
             await server.serve(sockets=[sock])
         finally:
-            obeying.cancel()
+            stopping.cancel()
     return Exit.OK
 
 
-async def _obey(stop: Stop, server: uvicorn.Server) -> None:
-    await stop.asked.wait()
+async def _stop_server(stop: Stop, server: uvicorn.Server) -> None:
+    await stop.requested.wait()
     server.should_exit = True
-    await stop.demanded.wait()
+    await stop.forced.wait()
     server.force_exit = True
-
-
-def _adopt(descriptor: int) -> socket.socket:
-    """The socket that ``up`` listens on, and keeps while we are started again."""
-    return socket.socket(fileno=descriptor)

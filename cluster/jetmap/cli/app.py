@@ -1,4 +1,4 @@
-"""All commands, and what ``jetmap --help`` says."""
+"""All commands, and the texts around ``jetmap --help``."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ COMMANDS = (
 CODES = " · ".join(f"{int(code)} {meaning}" for code, meaning in MEANING.items())
 
 SETTINGS = (
-    "An option that names a variable is a setting: it beats the variable, which beats "
-    "config/jetmap.toml, where each is explained. The others belong to one call."
+    "An option that names a variable is a setting: the option overrides the variable, and the "
+    "variable overrides config/jetmap.toml, which explains each. The other options belong to one "
+    "call."
 )
 
 
 def build(arguments: list[str]) -> typer.Typer:
-    """The commands. If the arguments name one, only that is imported: each has heavy friends."""
+    """Build the commands; only the one that the arguments name, since each imports a lot."""
     app = typer.Typer(
         name="jetmap",
         help="One Python function over every item of a list, on every core of every host.",
@@ -61,7 +62,9 @@ def _show_version(wanted: bool) -> None:
 def _root(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show it and exit."),
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     """One Python function over every item of a list, on every core of every host."""

@@ -1,4 +1,4 @@
-"""``jetmap check``: everything that can be known before anything is started."""
+"""``jetmap check``: find problems before anything is started."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -16,18 +17,18 @@ from jetmap.nats import jetstream, provision
 from jetmap.nats.auth import Auth, without_secrets
 from jetmap.nats.broker import Broker
 from jetmap.nats.connection import Connection
-from jetmap.nats.errors import JetStreamError, advised
-from jetmap.nats.provision import described
+from jetmap.nats.errors import Forbidden, JetStreamError, advised
+from jetmap.nats.provision import STREAM_NOT_FOUND, Wish, described, make
 from jetmap.nats.server import find_binary
 from jetmap.settings import FIELDS, Settings, config_file, unknown_variables
 from jetmap.wire import pool_streams, subjects
+from jetmap.wire.pool_streams import consumer_config
 
+from .clusters import running_up
 from .exits import Exit, code_of
 from .listening import gateway_problems, listen, server_problems
 from .options import BROKER, GATEWAY, SERVER, WORKER, takes
-from .running import running_up
-from .signals import run_unless_stopped
-from .trial import is_there, try_stream
+from .signals import run_cancellable
 
 CONNECT_SECONDS = 5.0
 CONSUMERS_REACHED = 10026
@@ -38,7 +39,7 @@ Fact = str
 
 @dataclass
 class Findings:
-    """A fact, and what will not work although commands start."""
+    """A fact, and features that will not work although commands start."""
 
     fact: Fact
     doubts: list[str] = field(default_factory=list)
@@ -49,10 +50,10 @@ Step = tuple[str, Callable[[], "Fact | Findings"]]
 
 @takes("tasks", *BROKER, *WORKER, *GATEWAY, *SERVER)
 def check(settings: Settings) -> None:
-    """Validates configuration and connection, starts nothing.
+    """Validate the configuration and the connection, and start nothing.
 
-    Imports the TASKS, if there are any, in this process. Every problem is shown; the exit
-    code is that of the first.
+    Imports the TASKS, if there are any, in this process. Shows every problem; the exit code is
+    that of the first.
 
     Example: jetmap check tasks.py --nats nats://broker:4222 --nats-user jetmap
     """
@@ -79,7 +80,7 @@ def check(settings: Settings) -> None:
 
 
 def steps(settings: Settings) -> Iterator[Step]:
-    """What is checked, in order."""
+    """Yield the checks in order."""
     yield "settings", lambda: f"from {config_file() or 'defaults, options and variables'}"
     yield "secrets", lambda: _secrets(settings)
     if settings.workers.tasks:
@@ -87,15 +88,15 @@ def steps(settings: Settings) -> Iterator[Step]:
     yield "cores", lambda: _cores(settings)
     yield "gateway", lambda: _gateway(settings)
     if settings.broker.nats_url:
-        yield "broker", lambda: run_unless_stopped(check_broker(settings))
+        yield "broker", lambda: run_cancellable(check_broker(settings))
     elif running_up(settings) is not None:
-        yield "broker", lambda: run_unless_stopped(_running(settings))
+        yield "broker", lambda: run_cancellable(_running(settings))
     else:
         yield "nats-server", lambda: _server(settings)
 
 
 def _secrets(settings: Settings) -> Fact:
-    """Secrets can be read, are what they should be, and are their owner's only."""
+    """Check that secrets can be read, have the right form, and are private to their owner."""
     Auth.of(settings).check_creds()
     found = {
         "nats_password": settings.broker.read_nats_password(),
@@ -106,7 +107,7 @@ def _secrets(settings: Settings) -> Fact:
     problems = []
     for name in SECRET_FILES:
         path = settings.get(name)
-        # Containers get theirs read-only from /run/secrets, where modes are not theirs to set.
+        # Containers get secrets read-only in /run/secrets, and cannot change their modes.
         if path and not path.startswith("/run/secrets/") and Path(path).stat().st_mode & 0o077:
             problems.append(f"{name}: others may read {path}: chmod 600 {path}")
     if problems:
@@ -115,12 +116,12 @@ def _secrets(settings: Settings) -> Fact:
 
 
 def _tasks(settings: Settings) -> Fact:
-    """Each file or module can be imported, as by a worker, and each type has a schema."""
+    """Check that each file or module can be imported, and that each type has a schema."""
     from jetmap.functions.task import registered
     from jetmap.worker import main
 
     problems = []
-    main.in_worker = True  # Nor would a worker let it start a Cluster.
+    main.in_worker = True  # As in a worker, the module must not start a Cluster.
     try:
         for argument in settings.workers.tasks:
             problems += _import_problems(argument)
@@ -147,7 +148,7 @@ def _import_problems(argument: str) -> list[str]:
         return exc.problems
     except KeyboardInterrupt:
         raise
-    except BaseException as exc:  # Whatever it is, it is the file's: also that it exits.
+    except BaseException as exc:  # A file that exits is a problem of the file, too.
         return [f"{argument}: {format_import_error(exc)}"]
     return []
 
@@ -184,8 +185,8 @@ def _server(settings: Settings) -> Fact:
     if taken:
         raise ConfigurationError(
             [
-                f"port {settings.server.nats_port} is taken: give --nats-port 0 for any "
-                "free port, or --nats URL if that is your broker"
+                f"port {settings.server.nats_port} is taken: give --nats-port 0 for any free port, "
+                "or --nats URL if the program that listens there is your broker"
             ]
         )
     return f"{find_binary()}, embedded"
@@ -198,7 +199,7 @@ async def _running(settings: Settings) -> Findings:
 
 
 async def check_broker(settings: Settings) -> Findings:
-    """The broker answers, and has or may be given the streams that a worker and a gateway need."""
+    """Check that the broker answers, and that its streams exist or could be created."""
     where = ", ".join(without_secrets(server) for server in settings.broker.servers())
     connection = await Connection.open(
         settings.broker.servers(),
@@ -216,54 +217,115 @@ async def check_broker(settings: Settings) -> Findings:
         if settings.workers.tasks and 0 <= limits["max_consumers"] < len(pool_streams.LANES):
             refused = JetStreamError(400, CONSUMERS_REACHED, "maximum consumers limit reached")
             raise advised(refused, subjects.stream(settings.broker.pool))
-        for step in (_bucket, _jobs):
+        for step, consequence in (
+            (_check_bucket, "functions are not remembered while no worker is running"),
+            (_check_jobs, "maps work, but jobs do not"),
+        ):
             try:
                 await step(connection, settings)
             except (JetStreamError, TopologyMismatch) as exc:
-                found.doubts.append(f"{step.__doc__}: {exc}")
+                found.doubts.append(f"{consequence}: {exc}")
         return found
     finally:
         await connection.close()
 
 
 async def _work_stream(connection: Broker, settings: Settings) -> str:
-    """What a worker or gateway would exit for: the work stream, and the right to make it."""
+    """Check the work stream and the right to create it, without which workers exit."""
     name = subjects.stream(settings.broker.pool)
-    there = await is_there(connection, name)
+    there = await _stream_config(connection, name)
     if there is not None:
-        # It is there, so this makes nothing: it only compares.
+        # The stream exists, so this only compares it.
         await pool_streams.ensure_stream(connection, settings.broker.pool)
         await _may_create(connection, settings)
         return f"{described(name, there)}"
     await _may_create(connection, settings, f"STREAM.CREATE.{name}")
     wish = pool_streams.work_wish(connection, settings.broker.pool, settings.stream)
-    made = await try_stream(connection, wish, consumers=2 if settings.workers.tasks else 0)
-    return f"stream {name} is not there yet, the first worker makes it" + (
+    made = await _try_stream(connection, wish, consumers=2 if settings.workers.tasks else 0)
+    return f"stream {name} does not exist yet; the first worker creates it" + (
         f": {made}" if made else ""
     )
 
 
-async def _bucket(connection: Broker, settings: Settings) -> None:
-    """functions are not remembered while no worker is there"""
+async def _check_bucket(connection: Broker, settings: Settings) -> None:
     wish = pool_streams.bucket_wish(settings.broker.pool, provision.copies(connection, 0))
-    if await is_there(connection, wish.config["name"]) is None:
-        await try_stream(connection, wish)
+    if await _stream_config(connection, wish.config["name"]) is None:
+        await _try_stream(connection, wish)
 
 
-async def _jobs(connection: Broker, settings: Settings) -> None:
-    """no jobs, only maps"""
+async def _check_jobs(connection: Broker, settings: Settings) -> None:
     copies = provision.copies(connection, settings.jobs.job_replicas)
     for wish, required in wishes(settings.broker.pool, settings.jobs, copies):
-        if await is_there(connection, wish.config["name"]) is None:
-            await try_stream(connection, wish)
+        if await _stream_config(connection, wish.config["name"]) is None:
+            await _try_stream(connection, wish)
         else:
             await jetstream.ensure(connection, wish.config["name"], wish, required)
 
 
 async def _may_create(connection: Broker, settings: Settings, *calls: str) -> None:
-    """Raises Forbidden unless the server lets us ask for this, and a worker for its consumers."""
+    """Raise Forbidden unless this account may make these calls, and create a worker's consumers."""
     if settings.workers.tasks:
         calls += (f"CONSUMER.CREATE.{subjects.stream(settings.broker.pool)}.check",)
     for call in calls:
-        # What is no JSON is answered, if it is let through, and makes nothing.
+        # The server answers a body that is not JSON with an error, if the call is permitted.
         await connection.request(f"{connection.api_prefix}{call}", b"?")
+
+
+# Trial streams
+
+
+async def _stream_config(c: Broker, name: str) -> dict[str, Any] | None:
+    """Return a stream's configuration, or None if the stream does not exist."""
+    try:
+        found: dict[str, Any] = (await c.api(f"STREAM.INFO.{name}"))["config"]
+    except JetStreamError as error:
+        if error.err_code != STREAM_NOT_FOUND:
+            raise
+        return None
+    return found
+
+
+async def _try_stream(c: Broker, wish: Wish, *, consumers: int = 0) -> str | None:
+    """Create a stream like this one under another name, with consumers, and remove it.
+
+    Returns a description of the stream; None if nothing was created, because this account may not
+    remove streams. Raises JetStreamError, with advice, if JetStream refuses.
+    """
+    name = f"JETMAP_CHECK_{subjects.new_id().replace('.', '_')}"
+    if not await _may_remove(c, name):
+        return None
+    subject = f"jetmap.check.{name}"
+    config = {key: value for key, value in wish.config.items() if key != "republish"}
+    trial = Wish(
+        config | {"name": name, "subjects": [f"{subject}.*"]},
+        wish.copies,
+        wish.places,
+        wish.setting,
+    )
+    try:
+        info = await make(c, name, trial, wait_for_peers=False)
+        for number in range(consumers):
+            request = consumer_config(name, f"check-{number}", f"{subject}.{number}")
+            await c.api(f"CONSUMER.CREATE.{name}.check-{number}", request)
+    except JetStreamError as error:
+        raise error if error.advice else advised(error, f"a consumer of stream {name}") from error
+    finally:
+        await _remove(c, name)
+    return described(str(wish.config["name"]), info["config"])
+
+
+async def _may_remove(c: Broker, name: str) -> bool:
+    try:
+        await c.api(f"STREAM.DELETE.{name}")
+    except Forbidden:
+        return False
+    except JetStreamError as error:
+        return error.err_code == STREAM_NOT_FOUND
+    return True
+
+
+async def _remove(c: Broker, name: str) -> None:
+    try:
+        await c.api(f"STREAM.DELETE.{name}")
+    except JetmapError:
+        pass  # It was not created, or the cause is being raised already.

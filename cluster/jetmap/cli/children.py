@@ -1,4 +1,4 @@
-"""A child process that is started again when it dies."""
+"""The processes that ``up`` starts: how it keeps them running, and what they inherit from it."""
 
 from __future__ import annotations
 
@@ -8,24 +8,46 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from jetmap.machine import TETHER
 from jetmap.supervision import Backoff, Supervisor, end_process
 
 from .exits import ChildFailed, Exit
 
+if TYPE_CHECKING:
+    from jetmap.embedded.running import Running
+
 logger = logging.getLogger(__name__)
+
+# Variables in the environment of a child.
+SOCKET = "JETMAP__SOCKET"  # Descriptor of the socket that the gateway listens on.
+LOCAL = "JETMAP__UP"  # Lock file of the `up` that the agent belongs to.
 
 # Seconds before a dead child is started again: the first time, and at most.
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 # Seconds that a child must have lived for its death to count as the first.
 HEALTHY_AFTER = 30.0
-# A child that ends so would do it again: what it said on stderr is the user's to mend.
+# Exit codes of a child that would fail again: the user must mend what it printed on stderr.
 FINAL = (Exit.USAGE, Exit.WORKERS)
 
 
+def local_up() -> Running | None:
+    """Return the `up` that started this process as its agent, or None."""
+    from jetmap.embedded.running import read_running
+
+    lock = os.environ.pop(LOCAL, None)
+    return read_running(lock) if lock else None
+
+
+def inherited_socket() -> int | None:
+    """Return the descriptor of the socket that the parent listens on, or None."""
+    number = os.environ.pop(SOCKET, None)
+    return int(number) if number else None
+
+
 def restarting(name: str, serve: Callable[[], Awaitable[str | None]]) -> Supervisor:
-    """Supervise a part of an installation: its deaths are logged, and it is started again."""
+    """Supervise a part of an installation: log its deaths, and start it again."""
 
     def report(how: str, pause: float) -> None:
         logger.warning("%s %s; starting it again in %.1f s", name, how, pause)
@@ -39,9 +61,11 @@ def restart_backoff() -> Backoff:
 
 
 class Child:
-    """``jetmap`` with arguments, as a process that ends when this one does.
+    """A ``jetmap`` command as a process that ends when this one does.
 
-    environment: what it gets on top of ours; secrets travel here, never in arguments.
+    Args:
+        arguments: The command and its arguments; never secrets, which others can read there.
+        environment: Variables to add to this process's own.
     """
 
     def __init__(
@@ -63,13 +87,13 @@ class Child:
         return self._process.pid if self._process else None
 
     async def run(self) -> None:
-        """Keep it running until ``stop``. Raises ChildFailed if that is hopeless."""
+        """Keep the process running until ``stop``. Raises ChildFailed if it would fail again."""
         await self._supervisor.run()
 
-    async def stop(self, grace: float, demanded: asyncio.Event) -> None:
-        """End it; at once when ``demanded`` is set. A second call does nothing."""
+    async def stop(self, grace: float, forced: asyncio.Event) -> None:
+        """End the process, at once when ``forced`` is set. A second call does nothing."""
         self._supervisor.stop()
-        if self._process is not None and not await end_process(self._process, grace, demanded):
+        if self._process is not None and not await end_process(self._process, grace, forced):
             logger.warning("the %s did not end in time and was killed", self.name)
 
     async def _serve(self) -> str | None:
@@ -84,7 +108,7 @@ class Child:
             env=os.environ | self._environment | {TETHER: str(os.getpid())},
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=self._pass_fds,
-            # Ctrl-C reaches only us: we choose the order in which they end.
+            # Ctrl-C reaches only this process, which decides the order in which its children end.
             start_new_session=True,
         )
         return self._process

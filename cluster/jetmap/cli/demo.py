@@ -1,4 +1,4 @@
-"""``jetmap demo``: everything on this machine, over HTTP, beside the same on one core."""
+"""``jetmap demo``: compare maps over HTTP with a plain loop on one core."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from jetmap.settings import Settings
 from .installation import FAREWELL, Installation
 from .options import takes
 from .progress import Bar
-from .signals import LEAVE_SECONDS, Asked, Stop, run_heeding
+from .signals import LEAVE_SECONDS, Stop, StopRequested, run
 
 TASKS = "jetmap.demo.tasks"
-NOTABLE = 0.1
+NOTABLE = 0.1  # Share of a core's time used by other programs that is worth a line.
 NEXT = """
 your own functions: write tasks.py
 
@@ -45,9 +45,11 @@ T = TypeVar("T")
 
 @dataclass
 class Run:
-    """One map as it went.
+    """A finished map.
 
-    seconds: from the request to the last result; first: to the first.
+    Attributes:
+        seconds: Time from the request to the last result.
+        first: Seconds from the request to the first result.
     """
 
     work: Work
@@ -58,7 +60,7 @@ class Run:
 
 @dataclass
 class Serial:
-    """The same on one core: seconds on the clock and of CPU, and what was measured to know it."""
+    """The same work on one core: wall-clock and CPU seconds, and the sample they come from."""
 
     seconds: float
     cpu: float
@@ -66,29 +68,28 @@ class Serial:
 
     @property
     def held_up(self) -> float:
-        """The share of its time in which other programs had its core."""
+        """Share of the time in which other programs used the core, 0 to 1."""
         return max(0.0, 1 - self.cpu / self.seconds) if self.seconds else 0.0
 
 
 @takes("cores")
 def demo(settings: Settings) -> None:
-    """Everything on this machine, a real map over HTTP with live progress.
+    """Run real maps over HTTP on this machine, with live progress.
 
-    Starts a NATS server, a worker per core and a gateway on free ports; measures every Python
-    file of this installation and searches for primes, with results arriving as they are
-    found; then does the same on one core to compare. Takes about a minute and leaves nothing
-    behind.
+    Starts a NATS server, a worker per core and a gateway on free ports. Measures every Python file
+    of this installation and searches for primes, showing results as they arrive; then does the same
+    on one core to compare. Takes about a minute and leaves nothing behind.
     """
-    run_heeding(_demonstrate(settings), patience=2 * FAREWELL + LEAVE_SECONDS)
+    run(_demonstrate(settings), patience=2 * FAREWELL + LEAVE_SECONDS)
 
 
 async def _demonstrate(settings: Settings) -> None:
     stop = Stop()
     console = Console(soft_wrap=True, highlight=False)
     try:
-        # It stops what it has started before it ends.
-        await stop.unless_asked(_work(own(settings), console))
-    except Asked:
+        # When it is cancelled, it stops what it has started before it ends.
+        await stop.cancel_on_request(_work(own(settings), console))
+    except StopRequested:
         raise KeyboardInterrupt from None
 
 
@@ -132,7 +133,7 @@ async def _work(settings: Settings, console: Console) -> None:
             for work in (await in_thread(source_metrics), prime_search(cores)):
                 run = await in_thread(partial(_map, gateway, work, console))
                 console.print(*(f"  {note}\n" for note in run.notes), sep="")
-                # At once, and with the workers idle: what else this machine does changes with time.
+                # Right after the map, as other load on this machine changes with time.
                 compared.append((run, await _serial(run, cores, console)))
         finally:
             gateway.close()
@@ -142,7 +143,7 @@ async def _work(settings: Settings, console: Console) -> None:
 
 
 def _map(gateway: Gateway, work: Work, console: Console) -> Run:
-    """Runs one map; called in a thread, because http.client blocks."""
+    """Run one map. Blocks, so it is called in a thread."""
     values: list[Any] = [None] * len(work.items)
     failed, first = 0, 0.0
     console.print(f"[bold]{work.title}[/bold]: {work.what}")
@@ -196,34 +197,36 @@ def _report(compared: list[tuple[Run, Serial]], cores: int, console: Console) ->
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for column in ("", "one core", f"jetmap, {cores} cores", "times as fast", "of the ideal"):
         table.add_column(column, justify="left" if not column else "right")
-    for run, serial in compared:
-        speedup = serial.seconds / run.seconds
+    for parallel, serial in compared:
+        speedup = serial.seconds / parallel.seconds
         table.add_row(
-            run.work.title,
+            parallel.work.title,
             f"{serial.seconds:.2f} s",
-            f"{run.seconds:.2f} s",
+            f"{parallel.seconds:.2f} s",
             f"{speedup:.2f}",
             f"{speedup / cores:.0%}",
         )
     console.print()
     console.print(table)
     console.print()
-    for run, serial in compared:
-        console.print(f"one core, {run.work.title}: {serial.sample}", style="dim")
+    for parallel, serial in compared:
+        console.print(f"one core, {parallel.work.title}: {serial.sample}", style="dim")
     if (held_up := max(serial.held_up for _, serial in compared)) > NOTABLE:
         console.print(
             f"other programs had the core for up to {held_up:.0%} of the time: they make both "
             "columns larger, and their ratio less exact",
             style="yellow",
         )
-    firsts = ", ".join(f"{run.first * 1000:.0f} ms" for run, _ in compared)
+    firsts = ", ".join(f"{parallel.first * 1000:.0f} ms" for parallel, _ in compared)
     console.print(f"first results over HTTP after {firsts}", style="dim")
     console.print(NEXT)
 
 
 async def in_thread(function: Callable[[], T]) -> T:
-    """Runs a blocking function in a thread that nobody waits for at exit: when the gateway has
-    stopped, its connection breaks and the thread ends."""
+    """Run a blocking function in a thread that does not hold up the exit.
+
+    When the gateway has stopped, the thread's connection breaks, and it ends.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -245,7 +248,7 @@ async def in_thread(function: Callable[[], T]) -> T:
         try:
             loop.call_soon_threadsafe(settle, result, error)
         except RuntimeError:
-            pass  # the loop has ended: the command was interrupted
+            pass  # The loop has ended: the command was interrupted.
 
     threading.Thread(target=run, name="demo", daemon=True).start()
     return await future

@@ -1,4 +1,4 @@
-"""How every command ends: a sentence on stderr and a named exit code, never a traceback."""
+"""End every command with a sentence on stderr and a named exit code, never with a traceback."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .streams import OutputFailed, drop_output
 
 
 class Exit(IntEnum):
-    """The exit codes, as ``--help`` lists them."""
+    """The exit codes, which ``--help`` lists."""
 
     OK = 0
     ITEMS_FAILED = 1
@@ -32,10 +32,10 @@ class Exit(IntEnum):
 
 
 class ChildFailed(errors.JetmapError):
-    """A child ended in a way that starting it again cannot mend."""
+    """A child process failed in a way that would repeat if it was started again."""
 
     def __init__(self, name: str, code: int) -> None:
-        super().__init__(f"the {name} ended with exit code {code}; what it said is above")
+        super().__init__(f"the {name} ended with exit code {code}; its message is above")
         self.exit_code = code
 
 
@@ -43,7 +43,7 @@ MEANING = {
     Exit.OK: "done",
     Exit.ITEMS_FAILED: "items failed, or a job did",
     Exit.USAGE: "wrong usage, configuration or input",
-    Exit.BROKER: "no broker, or it refuses us",
+    Exit.BROKER: "no broker, or it refuses access",
     Exit.WORKERS: "no worker, or the workers cannot start",
     Exit.TIMEOUT: "not done in time",
     Exit.STORE: "no store for jobs, or it is full",
@@ -77,20 +77,20 @@ CODES: list[tuple[type[BaseException], Exit]] = [
 
 
 def code_of(exc: BaseException) -> Exit:
-    """The exit code for an error."""
+    """Return the exit code for an error."""
     return next((code for cls, code in CODES if isinstance(exc, cls)), Exit.INTERNAL)
 
 
 def say(message: str) -> None:
-    """A message on stderr, marked as ours."""
+    """Print a message on stderr, marked as jetmap's."""
     first, *rest = message.splitlines() or [""]
-    with suppress(OSError):  # Nobody can be told.
+    with suppress(OSError):  # stderr cannot be written either.
         print("\n".join([f"jetmap: {first}", *rest]), file=sys.stderr, flush=True)  # noqa: T201
 
 
 @contextmanager
 def exits() -> Iterator[None]:
-    """Turns what a command raises into a message and an exit code."""
+    """Turn an exception of a command into a message and an exit code."""
     try:
         yield
     except (typer.Exit, typer.Abort, SystemExit):
@@ -115,7 +115,7 @@ def exits() -> Iterator[None]:
 
 
 def _first_of(exc: BaseException) -> BaseException:
-    """The error that counts in a group of them."""
+    """Return the first error of a group."""
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]
     return exc

@@ -1,12 +1,12 @@
-"""A whole jetmap on this machine, supervised: NATS server, agent and gateway.
+"""A complete jetmap on this machine, supervised: NATS server, agent and gateway.
 
 ::
 
     jetmap up ── nats-server
               ├─ jetmap worker ── a worker per core
-              └─ jetmap api      (on a socket that we hold: it survives the gateway)
+              └─ jetmap api      (on a socket of `up`, which survives the gateway)
 
-Each ends with us, however we end. In order: gateway, agent, server.
+All of them end with `up`, even if it is killed. They stop in order: gateway, agent, server.
 """
 
 from __future__ import annotations
@@ -32,25 +32,26 @@ from jetmap.settings import Settings
 from jetmap.version import __version__
 from jetmap.wire.seals import new_key
 
-from .children import Child, restarting
+from .children import LOCAL, SOCKET, Child, restarting
 from .listening import listen, local_url, url_of
-from .store_health import LOOK_SECONDS, Step, StoreHealth, free_bytes, stuck_streams
-from .stores import Held
-from .tether import LOCAL, SOCKET
+from .store import LOOK_SECONDS, HeldStore, Step, StoreHealth, free_bytes, stuck_streams
 
 logger = logging.getLogger(__name__)
 
-# What ends may take longer than its grace by what it needs to say goodbye.
-FAREWELL = 5.0
+FAREWELL = 5.0  # Seconds beyond its grace that a child may need to end.
 
 
 class Installation:
-    """register: whether ``jetmap map``, ``status`` and ``api`` in this directory find it.
+    """The NATS server, agent and gateway of one ``up`` or demo.
 
-    store: where its streams live, ours until ``stop``; None: in a temporary place, without jobs.
+    Args:
+        register: Whether ``jetmap map``, ``status`` and ``api`` in this directory find it.
+        store: Directory of its streams, which ``stop`` releases. None: temporary, without jobs.
     """
 
-    def __init__(self, settings: Settings, *, register: bool, store: Held | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, register: bool, store: HeldStore | None = None
+    ) -> None:
         self._settings = settings
         self._store = store
         self._register = register
@@ -61,13 +62,13 @@ class Installation:
         self._gateway: Child | None = None
         self._agent: Child | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._is_mending = False  # The server ends because we start it again.
+        self._is_mending = False  # The server is stopped only to start it again.
 
-    # Its addresses, once started
+    # Once started
 
     @property
     def url(self) -> str:
-        """The gateway's address on this machine."""
+        """URL of the gateway on this machine."""
         assert self._listener is not None
         return url_of(self._listener)
 
@@ -93,12 +94,12 @@ class Installation:
 
     @property
     def running(self) -> Running | None:
-        """As other processes of this user find it; None: they do not."""
+        """Its registration for other processes of this user; None if it is not registered."""
         return None if self._registration is None else self._registration.running
 
     @property
     def store(self) -> Path | None:
-        """Where jobs outlive it."""
+        """Directory in which jobs outlive it."""
         return None if self._store is None else self._store.directory
 
     @property
@@ -111,12 +112,12 @@ class Installation:
         assert self._gateway is not None
         return self._gateway
 
-    # Its life
+    # Life cycle
 
     async def start(self) -> None:
-        """Starts everything; returns when the server answers.
+        """Start everything. Returns when the server answers.
 
-        Raises ConfigurationError (a port is taken), BrokerUnreachable (the server cannot start).
+        Raises ConfigurationError if a port is taken, BrokerUnreachable if the server cannot start.
         """
         settings = self._settings
         self._listener = listen(settings.gateway.host, settings.gateway.port)
@@ -139,11 +140,11 @@ class Installation:
                 python=this_python(),
                 version=__version__,
             )
-            # Of two that were started at once the later one leaves.
+            # If two are started at once, the later one gives way.
             first = all_running(Path.cwd(), settings.broker.pool)[0]
             if first.pid != os.getpid():
                 raise ConfigurationError([already_runs(first)])
-            # To the agent only: what comes by HTTP must never look as if this user had sent it.
+            # For the agent only: a request over HTTP must never pass for a program of this user.
             local = {LOCAL: self._registration.running.lock}
         self._agent = Child("worker", ["worker"], environment | local)
         descriptor = self._listener.fileno()
@@ -157,9 +158,9 @@ class Installation:
             parts.append(self._mind_store(self._store.directory, auth))
         self._supervise(*parts)
 
-    async def until(self, asked: asyncio.Event) -> None:
-        """Waits for ``asked``. Raises ChildFailed or BrokerUnreachable if a part is hopeless."""
-        waiting = asyncio.ensure_future(asked.wait())
+    async def until(self, stop: asyncio.Event) -> None:
+        """Wait for ``stop``. Raises ChildFailed or BrokerUnreachable if a part cannot run."""
+        waiting = asyncio.ensure_future(stop.wait())
         try:
             done, _ = await asyncio.wait(
                 [waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED
@@ -170,17 +171,17 @@ class Installation:
             waiting.cancel()
 
     async def answers(self, path: str, timeout: float = 60) -> None:
-        """Waits until the gateway answers 200 on this path. Raises TimeoutError."""
+        """Wait until the gateway answers 200 on this path. Raises TimeoutError."""
         async with asyncio.timeout(timeout):
-            while not await self._is_ok(path):  # noqa: ASYNC110  # it is another process
+            while not await self._is_ok(path):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
-    async def stop(self, demanded: asyncio.Event) -> None:
-        """Ends everything in order; at once when ``demanded`` is set. Twice is harmless."""
+    async def stop(self, forced: asyncio.Event) -> None:
+        """Stop everything in order, or at once when ``forced`` is set. Calling it again is safe."""
         grace = self._settings.workers.grace + FAREWELL
         for child in (self._gateway, self._agent):
             if child is not None:
-                await child.stop(grace, demanded)
+                await child.stop(grace, forced)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -216,13 +217,13 @@ class Installation:
             await self._server.start()
         except PortTaken as exc:
             raise BrokerUnreachable(
-                f"port {settings.server.nats_port} is taken: end what listens there, give "
-                "--nats-port 0 for any free port, or use that server "
-                "if it is NATS: jetmap worker … --nats URL"
+                f"port {settings.server.nats_port} is taken: stop the program that listens there, "
+                "give --nats-port 0 for any free port, or, if that program is your broker, use it: "
+                "jetmap worker … --nats URL"
             ) from exc
 
     def _directory(self) -> Path:
-        """A place for the server's files that the next start removes if we cannot."""
+        """Return a directory for the server's files, which the next start removes if need be."""
         sweep(runtime_directory())
         path = runtime_directory() / f"server-{os.getpid()}-{secrets.token_hex(4)}.lock"
         descriptor = take(path)
@@ -231,7 +232,7 @@ class Installation:
         return path.with_suffix(".nats")
 
     async def _serve_server(self) -> str | None:
-        """Await the end of the server, which runs already the first time; its clients reconnect."""
+        """Await the end of the server, and start it unless it runs; its clients reconnect."""
         assert self._server is not None
         if not self._server.running:
             try:
@@ -245,7 +246,7 @@ class Installation:
         return f"died ({code})"
 
     async def _mind_store(self, directory: Path, auth: Auth) -> None:
-        """Say when the store's disk is full; start the server again where that has stopped it."""
+        """Log when the store's disk is full; restart the server if that has stopped its streams."""
         assert self._server is not None
         health = StoreHealth()
         while True:
@@ -253,38 +254,36 @@ class Installation:
             try:
                 free = await asyncio.to_thread(free_bytes, directory)
             except OSError as error:
-                logger.debug("the disk of %s is not looked at: %s", directory, error)
+                logger.debug("the disk of %s cannot be checked: %s", directory, error)
                 continue
             stuck = None
             if health.wants_probe(free, time.monotonic()) and self._server.running:
                 stuck = await stuck_streams(self._server.url, auth)
             step = health.decide(free, stuck, time.monotonic())
-            if step is Step.SAY_FULL:
+            if step is Step.REPORT_FULL:
                 logger.error(
-                    "the disk of the store %s is full (%s bytes are free): jobs wait for room, new "
-                    "ones are refused; make room on it",
+                    "the disk of the store %s is full (%s bytes are free): until there is room, "
+                    "running jobs wait and new ones are refused; delete files on it",
                     directory,
                     f"{free:,}",
                 )
-            elif step is Step.SAY_ROOM:
+            elif step is Step.REPORT_ROOM:
                 logger.warning("the disk of the store %s has room again", directory)
             elif step is Step.RESTART:
                 logger.warning(
-                    "the disk of the store %s has room again; nats-server is started again, as it "
-                    "takes no writes in %s until then",
+                    "the disk of the store %s has room again; restarting nats-server, which "
+                    "accepts no writes to %s until then",
                     directory,
                     ", ".join(sorted(stuck or ())),
                 )
                 self._is_mending = True
                 await self._server.end()
 
-    # The rest
-
     def _supervise(self, *parts: Coroutine[Any, Any, None]) -> None:
         self._tasks = [asyncio.ensure_future(part) for part in parts]
 
     async def _is_ok(self, path: str) -> bool:
-        """One request; the socket is ours, so it waits for a gateway that is starting."""
+        """Send one request. While the gateway starts, it waits in the socket that `up` holds."""
         host, port = self.address
         try:
             async with asyncio.timeout(5):

@@ -1,4 +1,4 @@
-"""``jetmap job``: one job's state, progress, results or end."""
+"""``jetmap job``: show, follow, cancel or delete a job, or print its results."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from jetmap.wire.messages import ErrorRecord, Format
 from .clusters import attached
 from .exits import Exit, say
 from .jobs import described, duration
+from .lists import Failures, write_values
 from .options import BROKER, takes
 from .progress import Bar
-from .signals import run_unless_stopped
-from .values import Failures, write_values
+from .signals import run_cancellable
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
@@ -38,34 +38,41 @@ if TYPE_CHECKING:
 @takes(*BROKER, "debug")
 def job(
     settings: Settings,
-    id: Annotated[str, typer.Argument(metavar="ID", help="As `jetmap submit` printed it.")],
+    id: Annotated[
+        str, typer.Argument(metavar="ID", help="Id of the job, as printed by `jetmap submit`.")
+    ],
     follow: Annotated[
-        bool, typer.Option("--follow", help="Wait until it is over, with a progress bar.")
+        bool, typer.Option("--follow", help="Wait until the job ends, with a progress bar.")
     ] = False,
     results: Annotated[
-        bool, typer.Option("--results", help="Its values, one a line, in order, to its end.")
+        bool,
+        typer.Option("--results", help="Print its values in order, one a line, until it ends."),
     ] = False,
-    cancel: Annotated[bool, typer.Option("--cancel", help="End it; outcomes stay.")] = False,
-    delete: Annotated[bool, typer.Option("--delete", help="End it and remove all of it.")] = False,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="End the job; its outcomes stay.")
+    ] = False,
+    delete: Annotated[
+        bool, typer.Option("--delete", help="End the job and remove all of it.")
+    ] = False,
     as_json: Annotated[
         bool,
         typer.Option(
-            "--json", help="The state as JSON; of --results, each outcome with its index."
+            "--json", help="Print the state as JSON; with --results, each outcome with its index."
         ),
     ] = False,
 ) -> None:
-    """A job's state; or what the option says.
+    """Show a job's state, or do what an option says.
 
-    Following and reading do not touch it: Ctrl-C ends only this command. With --results an item
-    that failed is null, and its error is told on stderr. The exit code of --follow and --results
-    is 1 if items failed or the job ended without all outcomes.
+    Following and reading do not affect the job: Ctrl-C ends only this command. With --results a
+    failed item is null in the output, and its error goes to stderr. With --follow and --results
+    the exit code is 1 if items failed or the job ended without all outcomes.
 
     Examples: jetmap job 3fQ2 --follow · jetmap job 3fQ2 --results > primes.jsonl
     """
     chosen = {"--follow": follow, "--results": results, "--cancel": cancel, "--delete": delete}
     given = [name for name, is_given in chosen.items() if is_given]
     if len(given) > 1:
-        raise ConfigurationError([f"{' and '.join(given)} do not go together: give one of them"])
+        raise ConfigurationError([f"{' and '.join(given)} exclude each other: give one of them"])
     cluster = attached(settings)
     if results:
         work = _results(cluster, id, as_json, settings)
@@ -73,7 +80,7 @@ def job(
         work = _state(cluster, id, given[0] if given else "", as_json)
     import uvloop
 
-    raise typer.Exit(run_unless_stopped(work, uvloop.new_event_loop))
+    raise typer.Exit(run_cancellable(work, uvloop.new_event_loop))
 
 
 async def _state(cluster: Cluster, id: str, action: str, as_json: bool) -> int:
@@ -81,7 +88,7 @@ async def _state(cluster: Cluster, id: str, action: str, as_json: bool) -> int:
         job = cluster.job(id)
         if action == "--delete":
             await job.delete()
-            say(f"job {id} and all of it is removed")
+            say(f"job {id} is removed")
             return Exit.OK
         if action == "--cancel":
             status = await job.cancel()
@@ -100,7 +107,7 @@ async def _state(cluster: Cluster, id: str, action: str, as_json: bool) -> int:
 async def _followed(cluster: Cluster, id: str) -> JobStatus:
     bar: Bar | None = None
     shown = 0
-    told: str | None = None
+    reported: str | None = None
     try:
         async with aclosing(JobFollower(id, lambda: cluster.jobs).records()) as records:
             async for record in records:
@@ -110,11 +117,11 @@ async def _followed(cluster: Cluster, id: str) -> JobStatus:
                 bar.done(record.done - shown, record.total)
                 shown = record.done
                 lack = record.reason if record.public_state == "waiting" else None
-                if lack != told:
+                if lack != reported:
                     bar.say(
                         f"waiting for {record.waiting_for}: {lack}" if lack else "running again"
                     )
-                    told = lack
+                    reported = lack
     finally:
         if bar is not None:
             bar.__exit__()
@@ -130,20 +137,21 @@ async def _results(cluster: Cluster, id: str, as_json: bool, settings: Settings)
             async with aclosing(follower.ordered(0)) as batches:
                 async for batch in batches:
                     lines, errors = printable(batch, follower.format, as_json)
-                    # In a thread: whoever reads may be slow, and the connection must be kept.
+                    # In a thread: the reader of stdout may be slow.
                     await asyncio.to_thread(write_values, lines)
                     for record in errors:
                         failures.add(record, bar)
                     bar.done(batch.count, status.total)
-    return failures.told()
+    return failures.finish()
 
 
 def printable(
     batch: Batch, format: Format, with_index: bool
 ) -> tuple[list[bytes | msgspec.Raw], list[ErrorRecord]]:
-    """A batch's values as JSON, null where an item failed, and the errors.
+    """Return a batch's values as JSON, null for failed items, and the errors.
 
-    with_index: as objects with ``index`` and ``value`` or ``error``.
+    Args:
+        with_index: Return objects with ``index`` and ``value`` or ``error`` instead.
     """
     errors = {record.index: record for record in batch.errors}
     if format == "json" and not with_index:
@@ -164,7 +172,7 @@ def printable(
 
 
 def _as_json(batch: Batch, format: Format, errors: dict[int, ErrorRecord]) -> Iterator[bytes]:
-    """Each value; one that JSON cannot hold (NaN) becomes an error."""
+    """Yield each value; one that JSON cannot represent, such as NaN, becomes an error."""
     anything = codec_for(Any)
     for index, raw in enumerate(arrays.split(batch.values, format), batch.start):
         if format == "json":
@@ -174,7 +182,9 @@ def _as_json(batch: Batch, format: Format, errors: dict[int, ErrorRecord]) -> It
             yield anything.encode(decode_plainly(bytes(raw)), "json")
         except Exception as error:
             name = type(error).__name__
-            errors[index] = ErrorRecord(index, "unencodable", name, f"no JSON: {error}")
+            errors[index] = ErrorRecord(
+                index, "unencodable", name, f"not possible in JSON: {error}"
+            )
             yield b"null"
 
 

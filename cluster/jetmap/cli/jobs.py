@@ -1,4 +1,4 @@
-"""``jetmap jobs``: which jobs there are."""
+"""``jetmap jobs``: list jobs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jetmap.settings import Settings
 
 from .clusters import attached
 from .options import BROKER, takes
-from .signals import run_unless_stopped
+from .signals import run_cancellable
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
@@ -33,10 +33,13 @@ def jobs(
     settings: Settings,
     state: Annotated[
         list[str] | None,
-        typer.Option("--state", metavar="STATE", help=f"Only these: {', '.join(STATES)}."),
+        typer.Option(
+            "--state", metavar="STATE", help=f"List jobs in this state only: {', '.join(STATES)}."
+        ),
     ] = None,
     function: Annotated[
-        str | None, typer.Option("--function", metavar="NAME", help="Only jobs that run it.")
+        str | None,
+        typer.Option("--function", metavar="NAME", help="List jobs of this function only."),
     ] = None,
     limit: Annotated[
         int,
@@ -45,21 +48,23 @@ def jobs(
             metavar="N",
             min=bounds.LISTED_JOBS.least,
             max=bounds.LISTED_JOBS.most,
-            help="How many, the newest first.",
+            help="Number of jobs to list.",
         ),
     ] = 100,
-    as_json: Annotated[bool, typer.Option("--json", help="As one JSON document.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Which jobs there are, the newest first.
+    """List jobs, the newest first.
 
-    Without --nats it shows those of the `jetmap up` of this directory.
+    Without --nats the command asks the `jetmap up` of this directory.
 
     Example: jetmap jobs --state running --state queued
     """
     wanted = [part.strip() for text in state or [] for part in text.split(",")]
     if unknown := [part for part in wanted if part not in STATES]:
-        raise ConfigurationError([f"--state {unknown[0]}: it is one of {', '.join(STATES)}"])
-    found, more = run_unless_stopped(_list(attached(settings), wanted, function, limit))
+        raise ConfigurationError(
+            [f"--state {unknown[0]}: unknown state, use one of {', '.join(STATES)}"]
+        )
+    found, more = run_cancellable(_list(attached(settings), wanted, function, limit))
     if as_json:
         json.dump([described(status) for status in found], sys.stdout, indent=2)
         sys.stdout.write("\n")
@@ -68,13 +73,13 @@ def jobs(
 
 
 def described(status: JobStatus) -> dict[str, Any]:
-    """As JSON shows it; times as RFC 3339."""
+    """Return plain values for JSON; times as RFC 3339 text."""
     found: dict[str, Any] = msgspec.to_builtins(status)
     return found
 
 
 def duration(seconds: float | None) -> str:
-    """For people: "8 s", "2:05", "3:00:00"."""
+    """Format seconds for people: "8 s", "2:05", "3:00:00"."""
     if seconds is None:
         return ""
     whole = round(seconds)

@@ -1,4 +1,4 @@
-"""``jetmap map``: JSON lines in, values out, in order."""
+"""``jetmap map``: run a function over JSON lines and print the values in order."""
 
 from __future__ import annotations
 
@@ -18,12 +18,20 @@ from jetmap.settings import Settings
 from jetmap.wire import arrays
 
 from .clusters import attached, embedded
-from .lines import ARRAY_HINT, Reader, count_lines
+from .lists import (
+    ARRAY_HINT,
+    Failures,
+    Reader,
+    count_lines,
+    kwargs_of,
+    open_lines,
+    within,
+    write_values,
+)
 from .options import BROKER, WORKER, takes
 from .progress import Bar
-from .signals import run_unless_stopped
+from .signals import run_cancellable
 from .streams import require_stdout
-from .values import Failures, kwargs_of, open_lines, within, write_values
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
@@ -34,26 +42,35 @@ def map(
     settings: Settings,
     function: Annotated[
         str,
-        typer.Argument(metavar="FUNCTION", help="Its name, or TASKS:NAME, as in tasks.py:f."),
+        typer.Argument(
+            metavar="FUNCTION", help="Name of the function, or TASKS:NAME as in tasks.py:f."
+        ),
     ],
     file: Annotated[
-        str, typer.Argument(metavar="[FILE|-]", help="JSON lines, an item each; -: stdin.")
+        str, typer.Argument(metavar="[FILE|-]", help="JSON lines, one item a line; - is stdin.")
     ] = "-",
     kwargs: Annotated[
         str | None,
-        typer.Option("--kwargs", metavar="JSON", help="The function's keyword-only parameters."),
+        typer.Option(
+            "--kwargs",
+            metavar="JSON",
+            help="Keyword-only parameters of the function, as a JSON object.",
+        ),
     ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
-            "--timeout", metavar="SECONDS", parser=within(bounds.TIMEOUT), help="For the whole map."
+            "--timeout",
+            metavar="SECONDS",
+            parser=within(bounds.TIMEOUT),
+            help="Limit for the whole map.",
         ),
     ] = None,
 ) -> None:
-    """JSON lines in; values out, one a line, in order.
+    """Run a function over JSON lines and print the values in order, one a line.
 
-    An item that fails is null in the output; its error is told on stderr, and the exit code
-    is 1. Without --nats it uses the `jetmap up` of this directory; TASKS:NAME runs on this
+    For an item that fails the output has null; the error goes to stderr, and the exit code is 1.
+    Without --nats the command uses the `jetmap up` of this directory; TASKS:NAME runs on this
     machine's cores, with nothing else to start.
 
     Examples: jetmap map is_prime numbers.jsonl · seq 9 | jetmap map tasks.py:is_prime
@@ -67,16 +84,16 @@ def map(
 
         total = count_lines(source)
         work = _map(cluster, name, source, total, encoded, timeout, settings)
-        raise typer.Exit(run_unless_stopped(work, uvloop.new_event_loop))
+        raise typer.Exit(run_cancellable(work, uvloop.new_event_loop))
 
 
 def parts_of(function: str) -> tuple[str, str]:
-    """TASKS (or nothing) and NAME. Raises ConfigurationError for half of them."""
+    """Split TASKS:NAME or NAME. Raises ConfigurationError if one half is empty."""
     tasks, colon, name = function.rpartition(":")
     if not colon and (function.endswith(".py") or "/" in function):
         raise ConfigurationError([f"name the function too: jetmap map {function}:FUNCTION FILE"])
     if colon and not name:
-        raise ConfigurationError([f"name the function behind the colon: {function}FUNCTION"])
+        raise ConfigurationError([f"name the function after the colon: {function}FUNCTION"])
     if colon and not tasks:
         raise ConfigurationError(
             [f"name the file before the colon, as in tasks.py:{name}, or leave the colon out"]
@@ -85,7 +102,7 @@ def parts_of(function: str) -> tuple[str, str]:
 
 
 def check_kwargs(cluster: Cluster, name: str, kwargs: bytes) -> None:
-    """Raise ConfigurationError for parameters that the function does not have, or lacks."""
+    """Raise ConfigurationError for unknown or missing keyword-only parameters."""
     info = cluster.info(name)
     if info is None:
         return
@@ -121,11 +138,11 @@ async def _map(
             async with opened as batches:
                 async for batch in batches:
                     values = arrays.split(batch.values, "json")
-                    # In a thread: whoever reads may be slow, and the map must be kept alive.
+                    # In a thread: the reader of stdout may be slow, and the map must go on.
                     await asyncio.to_thread(write_values, values)
                     for record in batch.errors:
                         failures.add(record, bar)
                         if record.kind == "invalid" and reader.is_one_array:
                             bar.say(f"jetmap: {ARRAY_HINT}")
                     bar.done(batch.count, feed.total or total)
-    return failures.told()
+    return failures.finish()

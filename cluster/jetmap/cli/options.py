@@ -1,7 +1,7 @@
-"""The options of all commands, made from the settings' metadata; each command picks.
+"""The options of all commands, generated from the settings' metadata.
 
-An option carries only text: ``Settings`` checks it together with variables and the file, so that
-all problems are reported at once.
+Options carry text: ``Settings`` checks them together with variables and the file, so that all
+problems are reported at once.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from .exits import exits
 
 @dataclass(frozen=True)
 class Option:
-    """An option that is a setting, named, described and grouped by that setting's metadata."""
+    """The option of a setting, named, described and grouped by that setting's metadata."""
 
     setting: str
 
@@ -55,7 +55,7 @@ class Option:
 
     @property
     def default(self) -> str:
-        """The default as help shows it; empty if there is none."""
+        """The default as shown in the help; empty if there is none."""
         default = self.field.info.get_default()
         if default is None or default == []:
             return ""
@@ -67,7 +67,7 @@ class Option:
 
     @property
     def panel(self) -> str:
-        """The group of options under which help lists it."""
+        """Group of options in the help."""
         return self.field.setting.panel or SECTIONS[self.field.section].panel
 
     def parameter(self) -> inspect.Parameter:
@@ -120,7 +120,7 @@ CONFIG = inspect.Parameter(
         typer.Option(
             "--config",
             metavar="FILE",
-            help=f"Settings to read, TOML. ({CONFIG_VARIABLE}; default ./jetmap.toml, else "
+            help=f"TOML file with settings. ({CONFIG_VARIABLE}; default ./jetmap.toml, else "
             "./config/jetmap.toml)",
             show_default=False,
             rich_help_panel="More",
@@ -130,7 +130,7 @@ CONFIG = inspect.Parameter(
 
 
 def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command these options; it gets a checked ``Settings`` as its first argument."""
+    """Give a command these options; it receives validated ``Settings`` as its first argument."""
     unique = list(dict.fromkeys([*names, "log_level"]))
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -145,7 +145,7 @@ def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
                     os.environ[CONFIG_VARIABLE] = config
                 settings = load(given)
                 if settings.gateway.debug:
-                    os.environ[f"{PREFIX}DEBUG"] = "true"  # For ``exits``, in case we fail.
+                    os.environ[f"{PREFIX}DEBUG"] = "true"  # For ``exits``, if the command fails.
                 log_to_stderr(settings.logs.log_level)
                 function(settings, **values)
 
@@ -163,14 +163,13 @@ def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 
 def load(given: dict[str, Any]) -> Settings:
-    """Checked settings; their problems name options as they are spelt."""
+    """Validate the settings; problems name options as the user spells them."""
     url = given.get("nats_url") or ""
     if any(urlsplit(part.strip()).password for part in url.split(",")):
         raise ConfigurationError(
             [
-                "--nats: a password on the command line can be read by everyone on this machine: "
-                "put it into a file and name it with --nats-password-file, or into "
-                "JETMAP_NATS_PASSWORD"
+                "--nats: everyone on this machine can read a password on the command line: put it "
+                "into a file and name that with --nats-password-file, or into JETMAP_NATS_PASSWORD"
             ]
         )
     given = {name: None if value in ("", []) else value for name, value in given.items()}
@@ -181,12 +180,12 @@ def load(given: dict[str, Any]) -> Settings:
 
 
 def log_to_stderr(level: str) -> None:
-    """Logs of this process, one line each."""
+    """Log to stderr, one line a record."""
     handler = logging.StreamHandler()
     line = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     handler.setFormatter(Formatter(line, datefmt="%H:%M:%S"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    # Their own reports of what jetmap reports in its words, or of every request.
+    # jetmap reports the same events itself, or they come with every request.
     for noisy in ("nats", "nats.aio.client", "uvicorn.error", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 

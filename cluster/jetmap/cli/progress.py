@@ -1,4 +1,4 @@
-"""A progress bar on stderr, where stderr is a terminal."""
+"""A progress bar on stderr if that is a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.text import Text
 
 
 class Rate(ProgressColumn):
-    """Items a second, over the whole map."""
+    """A column with the items a second over the whole map."""
 
     def render(self, task: Task) -> Text:
         speed = task.completed / task.elapsed if task.elapsed else 0.0
@@ -35,10 +35,12 @@ def is_one_terminal() -> bool:
 
 
 class Bar:
-    """How many of a map's items are done; shown only on a terminal.
+    """The progress of a map or upload, shown on a terminal.
 
-    total: None while it is not known. beside_values: values are written to stdout meanwhile; where
-    that is the same terminal they show the progress themselves, and there is no bar.
+    Args:
+        total: Number of items; None while it is unknown.
+        beside_values: Values are written to stdout meanwhile. If that is the same terminal, they
+            show the progress themselves, and the bar is not shown.
     """
 
     def __init__(
@@ -70,9 +72,9 @@ class Bar:
         self._progress.stop()
 
     def done(self, count: int, total: int | None) -> None:
-        """``count`` more items are done, of ``total``."""
+        """Add ``count`` items that are done, of ``total``."""
         self._progress.update(self._task, advance=count, total=total)
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         self._console.print(text, markup=False, highlight=False)

@@ -1,7 +1,6 @@
-"""Agents of the same machine: whose cores another one pins already.
+"""Divide a machine's cores between several agents of one pool.
 
-Two agents of one pool on one machine (an `up` and a `worker` beside it) would each count all
-cores, and pin two workers to each of them.
+Otherwise an `up` and a `worker` beside it would each count all cores, and pin two workers to each.
 """
 
 from __future__ import annotations
@@ -13,33 +12,32 @@ from dataclasses import dataclass
 import msgspec
 
 from jetmap.machine import allowed_cpus, boot_id, choose_cores
-from jetmap.nats.broker import Broker
+from jetmap.nats.broker import Broker, Message
 from jetmap.wire import subjects
 from jetmap.wire.messages import Ping, Presence, encode
 
 logger = logging.getLogger(__name__)
 
-# Seconds that other agents get to answer.
-PATIENCE = 0.3
+PATIENCE = 0.3  # Seconds that other agents have to answer.
 
 
 @dataclass(frozen=True)
 class Share:
-    """cores: as for AgentOptions. warning: what to tell the user, or None."""
+    """The cores for this agent, as in AgentOptions, and a warning for the user or None."""
 
     cores: str | int | None
     warning: str | None = None
 
 
 async def taken_cores(connection: Broker, pool: str) -> dict[int, int]:
-    """Cores of this machine that agents of the pool have pinned, and the process id of each."""
+    """Return this machine's cores that agents of the pool have pinned, and their process ids."""
     found: dict[str, Presence] = {}
 
-    async def announced(message: object) -> None:
-        presence = msgspec.msgpack.decode(getattr(message, "data"), type=Presence)  # noqa: B009
+    async def on_presence(message: Message) -> None:
+        presence = msgspec.msgpack.decode(message.data, type=Presence)
         found[presence.agent] = presence
 
-    subscription = await connection.subscribe(subjects.all_presence(pool), announced)
+    subscription = await connection.subscribe(subjects.all_presence(pool), on_presence)
     try:
         await connection.publish(subjects.control(pool), encode(Ping()))
         await asyncio.sleep(PATIENCE)
@@ -49,7 +47,7 @@ async def taken_cores(connection: Broker, pool: str) -> dict[int, int]:
 
 
 def taken_of(agents: list[Presence], machine: str) -> dict[int, int]:
-    """Which of this machine's cores these agents have pinned."""
+    """Return this machine's cores that these agents have pinned, and their process ids."""
     return {
         core.cpu: presence.pid
         for presence in agents
@@ -62,41 +60,46 @@ def taken_of(agents: list[Presence], machine: str) -> dict[int, int]:
 def share(
     wanted: str | int | None, taken: dict[int, int], allowed: list[int] | None = None
 ) -> Share:
-    """The cores to take where others have some already.
+    """Choose cores beside those that other agents have pinned.
 
-    wanted: the setting ``cores``; a list is taken as it is. allowed: what this process may use.
+    Args:
+        wanted: The setting ``cores``; a list is used as it is.
+        taken: The cores of other agents, and their process ids.
+        allowed: The cores that this process may use.
     """
     if not taken:
         return Share(wanted)
     if wanted is not None and not str(wanted).isdecimal():
-        return _told(wanted, [cpu for cpu in choose_cores(wanted) if cpu is not None], taken)
+        return _warn_if_shared(
+            wanted, [cpu for cpu in choose_cores(wanted) if cpu is not None], taken
+        )
     allowed = allowed_cpus() if allowed is None else allowed
     free = [cpu for cpu in allowed if cpu not in taken]
     if wanted is None:
         if not free:
-            return _told(None, allowed, taken)
+            return _warn_if_shared(None, allowed, taken)
         count = min(len(free), len(choose_cores(None)))
         pids = ", ".join(str(pid) for pid in sorted(set(taken.values())))
         return Share(
             _listed(free[:count]),
-            f"process {pids} has pinned the other cores of this machine; taking {count} that "
-            "are free (--cores chooses)",
+            f"process {pids} has pinned the other cores of this machine; using the {count} free "
+            "ones (--cores chooses others)",
         )
     count = int(wanted)
     chosen = [*free, *(cpu for cpu in allowed if cpu in taken)][:count]
     if len(chosen) < count:
-        return _told(wanted, allowed, taken)
-    return _told(_listed(chosen), chosen, taken)
+        return _warn_if_shared(wanted, allowed, taken)
+    return _warn_if_shared(_listed(chosen), chosen, taken)
 
 
-def _told(cores: str | int | None, chosen: list[int], taken: dict[int, int]) -> Share:
+def _warn_if_shared(cores: str | int | None, chosen: list[int], taken: dict[int, int]) -> Share:
     twice = [cpu for cpu in chosen if cpu in taken]
     if not twice:
         return Share(cores)
     pids = ", ".join(str(pid) for pid in sorted({taken[cpu] for cpu in twice}))
     return Share(
         cores,
-        f"core {_listed(twice)} of this machine is pinned by another agent of this pool already "
+        f"core {_listed(twice)} of this machine is already pinned by another agent of this pool "
         f"(process {pids}) and now counts twice, which makes nothing faster: end one of the two, "
         "or give --cores",
     )

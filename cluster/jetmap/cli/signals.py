@@ -1,4 +1,4 @@
-"""Signals of a command: the first SIGTERM or Ctrl-C asks it to end, the second demands it."""
+"""Stop a command on a signal: the first SIGTERM or Ctrl-C requests it, the second forces it."""
 
 from __future__ import annotations
 
@@ -14,32 +14,38 @@ import typer
 from .exits import Exit, say
 
 T = TypeVar("T")
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-LEAVE_SECONDS = 10.0  # For a command that only has to close its connections after a signal.
-DEMANDED_SECONDS = 3.0  # For any command after a second signal.
+LEAVE_SECONDS = 10.0  # Seconds to close connections after a signal.
+FORCED_SECONDS = 3.0  # Seconds to end after a second signal.
 
 
-class Asked(Exception):  # noqa: N818 - it is no error
+class StopRequested(Exception):  # noqa: N818
     """A signal came before the command had begun its work."""
 
 
 class Watchdog:
-    """Ends the process where it does not end by itself after a signal, whatever holds it up: a
-    broker that is silent, a name that is looked up, a blocked loop."""
+    """End the process by force if it does not end by itself after a signal.
+
+    A silent broker, a slow name server or a blocked event loop may hold it up.
+
+    Args:
+        patience: Seconds after the first signal.
+    """
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
 
-    def asked(self) -> None:
+    def on_request(self) -> None:
         self._arm(self._patience)
 
-    def demanded(self) -> None:
-        self._arm(DEMANDED_SECONDS)
+    def on_force(self) -> None:
+        self._arm(FORCED_SECONDS)
 
     def _arm(self, seconds: float) -> None:
         timer = threading.Timer(seconds, self._end, [seconds])
-        timer.daemon = True  # It also watches over what Python does at its exit.
+        timer.daemon = True  # It also covers what Python does at exit.
         timer.start()
 
     def _end(self, seconds: float) -> None:
@@ -49,19 +55,16 @@ class Watchdog:
             os._exit(Exit.INTERRUPTED)
 
 
-_watchdog: Watchdog | None = None  # Of the command that this process runs.
+_watchdog: Watchdog | None = None  # Watchdog of the command that this process runs.
 
 
-def run_heeding(
-    work: Coroutine[Any, Any, T],
-    loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
-    *,
-    patience: float = LEAVE_SECONDS,
+def run(
+    work: Coroutine[Any, Any, T], loop: NewLoop | None = None, *, patience: float = LEAVE_SECONDS
 ) -> T:
-    """Run ``work``, which heeds a ``Stop`` and with which the process ends.
+    """Run a command that makes a ``Stop`` of its own; the process ends when it returns.
 
-    patience: seconds after the first signal until the process ends by force. A signal that comes
-    behind the work asks for what is being done, and must not end it otherwise.
+    Args:
+        patience: Seconds after the first signal until the process ends by force.
     """
     global _watchdog
     _watchdog = Watchdog(patience)
@@ -70,76 +73,79 @@ def run_heeding(
             try:
                 return runner.run(work)
             finally:
+                # A signal now requests what is happening anyway. Closing the loop would restore the
+                # default, which ends the process with another exit code.
                 for number in SIGNALS:
-                    # Not what the loop leaves behind when it is closed: the signal's default.
                     runner.get_loop().remove_signal_handler(number)
                     signal.signal(number, signal.SIG_IGN)
     finally:
         _watchdog = None
 
 
-class Stop:
-    """The signals of the running loop's process.
+def run_cancellable(work: Coroutine[Any, Any, T], loop: NewLoop | None = None) -> T:
+    """Run a command that a signal cancels; it then exits with the code for that."""
 
-    asked: set by the first SIGTERM or SIGINT; demanded: by the second. by: the first one.
+    async def cancellable() -> T:
+        try:
+            return await Stop().cancel_on_request(work)
+        except StopRequested:
+            raise typer.Exit(Exit.INTERRUPTED) from None
+
+    return run(cancellable(), loop)
+
+
+class Stop:
+    """The signals that the running loop's process has received.
+
+    Attributes:
+        requested: Set by the first SIGTERM or SIGINT.
+        forced: Set by the second.
+        by: The first signal.
     """
 
     def __init__(self) -> None:
-        self.asked = asyncio.Event()
-        self.demanded = asyncio.Event()
+        self.requested = asyncio.Event()
+        self.forced = asyncio.Event()
         self.by: signal.Signals | None = None
         self._watchdog = _watchdog
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
-            loop.add_signal_handler(number, self.ask, number)
+            loop.add_signal_handler(number, self.on_signal, number)
 
-    def ask(self, number: signal.Signals | None = None) -> None:
-        """The same as a signal."""
-        if self.asked.is_set():
-            self.demanded.set()
+    def on_signal(self, number: signal.Signals | None = None) -> None:
+        is_second = self.requested.is_set()
+        if is_second:
+            self.forced.set()
         if self._watchdog is not None:
-            (self._watchdog.demanded if self.asked.is_set() else self._watchdog.asked)()
+            (self._watchdog.on_force if is_second else self._watchdog.on_request)()
         self.by = self.by or number
-        self.asked.set()
+        self.requested.set()
 
-    async def unless_asked(self, work: Awaitable[T]) -> T:
-        """Await ``work``; a signal cancels it. Raises Asked then, once it has ended, or at once
-        after a second signal."""
+    async def cancel_on_request(self, work: Awaitable[T]) -> T:
+        """Await ``work``, which a signal cancels.
+
+        Raises StopRequested once the cancelled work has ended, or at the second signal.
+        """
         working = asyncio.ensure_future(work)
-        asking = asyncio.ensure_future(self.asked.wait())
-        demanding = asyncio.ensure_future(self.demanded.wait())
+        requested = asyncio.ensure_future(self.requested.wait())
+        forced = asyncio.ensure_future(self.forced.wait())
         try:
-            await asyncio.wait({working, asking}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({working, requested}, return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 return working.result()
             working.cancel()
-            await asyncio.wait({working, demanding}, return_when=asyncio.FIRST_COMPLETED)
-            raise Asked
+            await asyncio.wait({working, forced}, return_when=asyncio.FIRST_COMPLETED)
+            raise StopRequested
         finally:
             if working.done() and not working.cancelled():
-                working.exception()  # Seen: what it meets on its way out says nothing new.
+                working.exception()  # Retrieve it: an error while it was cancelled is not news.
             working.cancel()
-            asking.cancel()
-            demanding.cancel()
+            requested.cancel()
+            forced.cancel()
 
 
-async def unless_stopped(work: Coroutine[Any, Any, T]) -> T:
-    """What ``work`` gives; a signal cancels it, and then this raises the command's exit."""
-    try:
-        return await Stop().unless_asked(work)
-    except Asked:
-        raise typer.Exit(Exit.INTERRUPTED) from None
-
-
-def run_unless_stopped(
-    work: Coroutine[Any, Any, T], loop: Callable[[], asyncio.AbstractEventLoop] | None = None
-) -> T:
-    """Run a command that a signal ends, with the exit code for that."""
-    return run_heeding(unless_stopped(work), loop)
-
-
-async def first(*events: asyncio.Event, timeout: float | None = None) -> bool:
-    """Waits until one of the events is set; whether one is, in ``timeout`` seconds."""
+async def wait_for_any(*events: asyncio.Event, timeout: float | None = None) -> bool:
+    """Wait until one of the events is set. Returns False after ``timeout`` seconds."""
     waiting = [asyncio.ensure_future(event.wait()) for event in events]
     try:
         await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)

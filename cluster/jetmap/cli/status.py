@@ -20,7 +20,7 @@ from jetmap.wire.versions import differences
 
 from .clusters import attached
 from .options import BROKER, takes
-from .signals import run_unless_stopped
+from .signals import run_cancellable
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
@@ -29,18 +29,21 @@ if TYPE_CHECKING:
 @takes(*BROKER)
 def status(
     settings: Settings,
-    as_json: Annotated[bool, typer.Option("--json", help="As one JSON document.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     here: Annotated[
-        bool, typer.Option("--here", help="Only this host; exit code 4 if no core of it is ready.")
+        bool,
+        typer.Option(
+            "--here", help="Show this host only; exit with 4 if none of its cores is ready."
+        ),
     ] = False,
 ) -> None:
-    """Hosts, cores, functions, offers, maps in flight.
+    """Show hosts, cores, functions, offers and maps in flight.
 
-    Without --nats it shows the `jetmap up` of this directory.
+    Without --nats the command asks the `jetmap up` of this directory.
 
     Example: jetmap status --nats nats://broker:4222
     """
-    agents = run_unless_stopped(_ask(attached(settings)))
+    agents = run_cancellable(_ask(attached(settings)))
     if here:
         agents = [agent for agent in agents if agent.host == socket.gethostname()]
     found = summary(settings.broker.pool, agents)
@@ -59,7 +62,7 @@ async def _ask(cluster: Cluster) -> list[Presence]:
 
 
 def summary(pool: str, agents: list[Presence]) -> dict[str, Any]:
-    """What is shown, as plain values."""
+    """Return everything to show, as plain values."""
     return {
         "pool": pool,
         "cores": sum(agent.cores for agent in agents),
@@ -75,7 +78,7 @@ def summary(pool: str, agents: list[Presence]) -> dict[str, Any]:
 
 
 def show(found: dict[str, Any], console: Console) -> None:
-    """The same for people."""
+    """Print the summary for people."""
     console.print(
         f"pool {found['pool']}: {found['ready']} of {found['cores']} cores ready, "
         f"{found['busy']} busy, {found['waiting_chunks']} chunks waiting",
@@ -127,7 +130,7 @@ def _state(agent: Presence) -> str:
 
 
 def _waiting(agents: list[Presence]) -> dict[str, int]:
-    """Chunks that wait, by offer; every agent of an offer sees the same queue."""
+    """Return the number of waiting chunks by offer; all agents of an offer see the same queue."""
     waiting: dict[str, int] = defaultdict(int)
     for agent in agents:
         waiting[agent.offer] = max(waiting[agent.offer], agent.pending)

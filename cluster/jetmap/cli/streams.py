@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from jetmap.errors import ConfigurationError, JetmapError
@@ -22,7 +20,7 @@ class OutputFailed(JetmapError):  # noqa: N818
 
 
 class _Stdout(io.FileIO):
-    """Tells a failure of stdout from that of any other file."""
+    """Raise OutputFailed for a failed write, to tell it from that of any other file."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -34,9 +32,9 @@ class _Stdout(io.FileIO):
 
 
 def prepare() -> None:
-    """Put the null device in the place of closed streams, and watch over stdout.
+    """Open the null device for closed streams, and make failures of stdout recognizable.
 
-    The descriptor of a closed stream would be that of the next file or socket, and output would
+    Otherwise the next file or socket would get the descriptor of a closed stream, and output would
     be written there.
     """
     for fd in range(3):
@@ -44,7 +42,7 @@ def prepare() -> None:
             os.fstat(fd)
         except OSError:
             _closed.add(fd)
-            # Reading it fails, as it did.
+            # Reading it still fails.
             null = os.open(os.devnull, os.O_WRONLY)
             if null != fd:
                 os.dup2(null, fd)
@@ -67,27 +65,8 @@ def require_stdout(what: str) -> None:
         raise ConfigurationError([f"stdout is closed: {what} would be lost"])
 
 
-@contextmanager
-def writing() -> Iterator[None]:
-    """Turn what goes wrong with the command's output into a message and an exit code."""
-    from .exits import Exit, say
-
-    try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        drop_output()
-        sys.exit(Exit.OK)
-    except OutputFailed as error:
-        drop_output()
-        say(str(error))
-        sys.exit(Exit.OUTPUT)
-
-
 def drop_output() -> None:
-    """What is still buffered for stdout must not fail again at the exit."""
+    """Discard the output still buffered for stdout, so that it does not fail again at exit."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)

@@ -1,4 +1,4 @@
-"""``jetmap submit``: JSON lines in, a job's id out."""
+"""``jetmap submit``: store JSON lines as a job and print its id."""
 
 from __future__ import annotations
 
@@ -15,30 +15,33 @@ from jetmap.wire.split import Elements
 
 from .clusters import attached
 from .exits import say
-from .lines import ARRAY_HINT, Reader, count_lines
+from .lists import ARRAY_HINT, Reader, count_lines, kwargs_of, open_lines, within
 from .options import BROKER, takes
 from .progress import Bar
-from .signals import run_unless_stopped
-from .values import kwargs_of, open_lines, within
+from .signals import run_cancellable
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
     from jetmap.jobs.record import Record
     from jetmap.jobs.upload import Upload
 
-CALLER = "cli"  # Keys of the command line are its own.
+CALLER = "cli"  # Name of the command line among callers; keys belong to their caller.
 
 
 @takes(*BROKER, "debug")
 def submit(
     settings: Settings,
-    function: Annotated[str, typer.Argument(metavar="FUNCTION", help="Its name.")],
+    function: Annotated[str, typer.Argument(metavar="FUNCTION", help="Name of the function.")],
     file: Annotated[
-        str, typer.Argument(metavar="[FILE|-]", help="JSON lines, an item each; -: stdin.")
+        str, typer.Argument(metavar="[FILE|-]", help="JSON lines, one item a line; - is stdin.")
     ] = "-",
     kwargs: Annotated[
         str | None,
-        typer.Option("--kwargs", metavar="JSON", help="The function's keyword-only parameters."),
+        typer.Option(
+            "--kwargs",
+            metavar="JSON",
+            help="Keyword-only parameters of the function, as a JSON object.",
+        ),
     ] = None,
     ttl: Annotated[
         float | None,
@@ -46,23 +49,30 @@ def submit(
             "--ttl",
             metavar="SECONDS",
             parser=within(bounds.TTL),
-            help="To keep it after its end (JETMAP_JOB_TTL).",
+            help="Time to keep the job after its end (JETMAP_JOB_TTL).",
         ),
     ] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
-            "--timeout", metavar="SECONDS", parser=within(bounds.TIMEOUT), help="For the whole job."
+            "--timeout",
+            metavar="SECONDS",
+            parser=within(bounds.TIMEOUT),
+            help="Limit for the whole job.",
         ),
     ] = None,
     key: Annotated[
         str | None,
-        typer.Option("--key", metavar="TEXT", help="Of your choice: a retry gives the same job."),
+        typer.Option(
+            "--key",
+            metavar="TEXT",
+            help="A key of your choice: submitting again with it returns the same job.",
+        ),
     ] = None,
 ) -> None:
-    """JSON lines in, a job's id out, once all of it is stored; the job goes on by itself.
+    """Submit JSON lines as a job and print its id once all of them are stored.
 
-    Without --nats it uses the `jetmap up` of this directory.
+    The job then runs by itself. Without --nats the command uses the `jetmap up` of this directory.
 
     Examples: jetmap submit is_prime numbers.jsonl · jetmap job $(seq 9 | jetmap submit is_prime)
     """
@@ -78,9 +88,11 @@ def submit(
 
         total = count_lines(source)
         work = _submit(cluster, function, source, total, encoded, ttl, timeout, key, settings)
-        record, is_new = run_unless_stopped(work, uvloop.new_event_loop)
+        record, is_new = run_cancellable(work, uvloop.new_event_loop)
     typer.echo(record.id)
-    what = f"{record.total:,} items are stored" if is_new else f"{key!r} has this job already"
+    what = (
+        f"{record.total:,} items are stored" if is_new else f"the key {key!r} has this job already"
+    )
     say(f"{what}; to follow the job: jetmap job {record.id} --follow")
 
 
@@ -114,7 +126,7 @@ async def _submit(
 
 
 class _Sink:
-    """Puts items into an upload. ended: done when all are there, or with what went wrong."""
+    """Put items into an upload. ``ended`` is done when all are stored, or has the error."""
 
     def __init__(self, upload: Upload, bar: Bar, total: int | None) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -1,4 +1,4 @@
-"""``jetmap up``: everything on this machine, until a signal."""
+"""``jetmap up``: run everything on this machine, until a signal."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from jetmap.embedded.running import Running, already_runs, find_running
 from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings, is_loopback
 
-from . import stores
 from .installation import FAREWELL, Installation
 from .listening import address_for_others, gateway_problems, server_problems
 from .options import GATEWAY, SERVER, WORKER, takes
-from .signals import LEAVE_SECONDS, Asked, Stop, run_heeding
+from .signals import LEAVE_SECONDS, Stop, StopRequested, run
+from .store import hold_store
 
 
 @takes("tasks", *WORKER, *GATEWAY, *SERVER, "pool")
 def up(settings: Settings) -> None:
-    """Everything on this machine: NATS, a worker per core, the gateway.
+    """Run everything on this machine: NATS, a worker per core, the gateway.
 
-    Runs in the foreground; what crashes is started again. SIGTERM or Ctrl-C: the gateway
-    finishes its requests, the workers their chunks (--grace seconds each), then the server
-    ends; a second signal: at once. `jetmap map`, `status` and `api` in the same directory
-    find it by themselves.
+    Runs in the foreground and restarts what crashes. After SIGTERM or Ctrl-C the gateway finishes
+    its requests and the workers their chunks (--grace seconds each), then the server ends. A second
+    signal ends all of them at once. `jetmap map`, `status` and `api` in the same directory find it
+    by themselves.
 
-    Jobs outlive it in --store, a directory: where nothing is said, one of this working directory
-    and pool in your state directory ($XDG_STATE_HOME, else ~/.local/state).
+    Jobs are kept in the directory --store; by default each working directory and pool has one in
+    your state directory ($XDG_STATE_HOME, else ~/.local/state).
 
     Example: jetmap up tasks.py
     """
@@ -38,32 +38,32 @@ def up(settings: Settings) -> None:
     if problems:
         raise ConfigurationError(problems)
     patience = 2 * (settings.workers.grace + FAREWELL) + LEAVE_SECONDS
-    run_heeding(serve(settings), patience=patience)
+    run(serve(settings), patience=patience)
 
 
 def second_up_problems(settings: Settings) -> list[str]:
-    """Why a second one must not start: commands and programs would find it instead of the first."""
+    """List why a second one must not start: commands would find it instead of the first."""
     if (first := find_running(Path.cwd(), settings.broker.pool)) is None:
         return []
     return [already_runs(first)]
 
 
 async def serve(settings: Settings) -> None:
-    """Runs until a signal, or until a part cannot be started."""
+    """Run until a signal, or until a part cannot be started."""
     stop = Stop()
-    store = await asyncio.to_thread(stores.hold, settings)
+    store = await asyncio.to_thread(hold_store, settings)
     installation = Installation(settings, register=True, store=store)
     try:
-        await stop.unless_asked(installation.start())
+        await stop.cancel_on_request(installation.start())
         greeting = asyncio.ensure_future(_greet(installation, settings))
         try:
-            await installation.until(stop.asked)
+            await installation.until(stop.requested)
         finally:
             greeting.cancel()
-    except Asked:
-        pass  # What it has started ends below.
+    except StopRequested:
+        pass  # Whatever has started is stopped below.
     finally:
-        await installation.stop(stop.demanded)
+        await installation.stop(stop.forced)
 
 
 async def _greet(installation: Installation, settings: Settings) -> None:
@@ -73,7 +73,7 @@ async def _greet(installation: Installation, settings: Settings) -> None:
 
 
 def greeting(installation: Installation, settings: Settings) -> list[str]:
-    """What ``up`` says once the gateway answers."""
+    """Return the lines to print once the gateway answers."""
     lines = [
         f"gateway   {installation.url}/map/FUNCTION",
         f"docs      {installation.url}/docs",
@@ -93,7 +93,7 @@ def greeting(installation: Installation, settings: Settings) -> list[str]:
 
 
 def exports(running: Running) -> str:
-    """A shell's line with which this user's programs in other directories find it."""
+    """Return a shell command that makes it known to this user's programs in other directories."""
     variables = {
         "NATS_URL": running.url,
         "NATS_USER": running.user,
@@ -105,7 +105,7 @@ def exports(running: Running) -> str:
 
 
 def worker_command(installation: Installation, settings: Settings) -> str:
-    """The command with which another host joins this pool."""
+    """Return the command by which another host joins this pool."""
     host = address_for_others(settings.server.nats_host)
     host = f"[{host}]" if ":" in host else host
     words = ["jetmap", "worker", *settings.workers.tasks]

@@ -1,4 +1,4 @@
-"""``jetmap worker``: this host's cores join a pool."""
+"""``jetmap worker``: offer this host's cores to a pool."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from jetmap.agent.chunks import FLUSH_SECONDS
 from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.errors import ConfigurationError, WorkerStartFailed
 from jetmap.nats.auth import Auth
-from jetmap.nats.broker import Broker
+from jetmap.nats.broker import Broker, Message
 from jetmap.nats.connection import Connection
 from jetmap.settings import Settings
 from jetmap.wire.messages import Presence
 from jetmap.wire.seals import offer_of
 from jetmap.wire.subjects import presence
 
+from .children import local_up
+from .clusters import with_broker
 from .exits import Exit
 from .options import BROKER, WORKER, takes
-from .running import with_broker
 from .shared_cores import share, taken_cores
-from .signals import LEAVE_SECONDS, Asked, Stop, first, run_heeding
-from .tether import local_up
+from .signals import LEAVE_SECONDS, Stop, StopRequested, run, wait_for_any
 
 logger = logging.getLogger(__name__)
 
 
 @takes("tasks", *BROKER, *WORKER)
 def worker(settings: Settings) -> None:
-    """This host's cores join the pool.
+    """Offer this host's cores to a pool.
 
-    Takes its number of cores from affinity and cgroup limits. SIGTERM or Ctrl-C: takes no
-    more, finishes or hands back what it holds within --grace seconds, exits with 0; a second
-    signal: at once.
+    Their number comes from affinity and cgroup limits. After SIGTERM or Ctrl-C the worker takes
+    nothing more, finishes or hands back what it has within --grace seconds and exits with 0. A
+    second signal ends it at once.
 
     Example: jetmap worker tasks.py --nats nats://broker:4222 --nats-password-file password
     """
@@ -49,11 +49,11 @@ def worker(settings: Settings) -> None:
     import uvloop
 
     patience = settings.workers.grace + FLUSH_SECONDS + LEAVE_SECONDS
-    raise typer.Exit(run_heeding(serve(settings), uvloop.new_event_loop, patience=patience))
+    raise typer.Exit(run(serve(settings), uvloop.new_event_loop, patience=patience))
 
 
 async def serve(settings: Settings) -> int:
-    """Runs an agent until a signal; returns the exit code."""
+    """Run an agent until a signal. Returns the exit code."""
     stop = Stop()
     settings = with_broker(settings)
     opening = Connection.open(
@@ -63,9 +63,9 @@ async def serve(settings: Settings) -> int:
         timeout=settings.workers.start_timeout,
     )
     try:
-        connection = await stop.unless_asked(opening)
-    except Asked:
-        return Exit.OK  # It had taken nothing yet.
+        connection = await stop.cancel_on_request(opening)
+    except StopRequested:
+        return Exit.OK  # It has no chunks yet.
     try:
         options = agent_options(settings)
         if not options.local:  # The agent of an `up` is the first of its pool here.
@@ -81,28 +81,28 @@ async def serve(settings: Settings) -> int:
 
 
 async def _offer(agent: Agent, connection: Broker, settings: Settings, stop: Stop) -> int:
-    state = Watch()
+    state = FirstState()
     if not settings.workers.reload:
-        # We say it ourselves, once and shorter.
-        unready.addFilter(state.is_news)
+        # Until a worker is ready, the command ends with the fault that the log would show, too.
+        unready.addFilter(lambda record: agent.was_ready)
     subject = presence(settings.broker.pool, agent.id)
-    subscription = await connection.subscribe(subject, state.announced)
+    subscription = await connection.subscribe(subject, state.on_message)
     try:
-        await stop.unless_asked(agent.start())
-        await first(state.decided, stop.asked, timeout=settings.workers.start_timeout)
+        await stop.cancel_on_request(agent.start())
+        await wait_for_any(state.decided, stop.requested, timeout=settings.workers.start_timeout)
         if agent.refused is not None:
             raise agent.refused
-        if not stop.asked.is_set() and not settings.workers.reload:
+        if not stop.requested.is_set() and not settings.workers.reload:
             state.check(settings.workers.start_timeout)
         if state.ready:
             names = ", ".join(sorted(state.functions))
             logger.info("%d cores of pool %s run: %s", state.cores, settings.broker.pool, names)
-        await stop.asked.wait()
+        await stop.requested.wait()
         if stop.by is not None:
             logger.info("%s: finishing within %g s", stop.by.name, settings.workers.grace)
         await _drain(agent, settings.workers.grace, stop)
-    except Asked:
-        pass  # It had taken nothing yet.
+    except StopRequested:
+        pass  # It has no chunks yet.
     finally:
         await agent.stop()
         await subscription.unsubscribe()
@@ -110,21 +110,21 @@ async def _offer(agent: Agent, connection: Broker, settings: Settings, stop: Sto
 
 
 async def _drain(agent: Agent, grace: float, stop: Stop) -> None:
-    """Drains until done, or until a second signal."""
+    """Drain the agent, until it is done or a second signal comes."""
     draining = asyncio.ensure_future(agent.drain(grace))
-    demanded = asyncio.ensure_future(stop.demanded.wait())
+    forced = asyncio.ensure_future(stop.forced.wait())
     try:
-        await asyncio.wait({draining, demanded}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({draining, forced}, return_when=asyncio.FIRST_COMPLETED)
         if draining.done():
             await draining
     finally:
         draining.cancel()
-        demanded.cancel()
-        await asyncio.gather(draining, demanded, return_exceptions=True)
+        forced.cancel()
+        await asyncio.gather(draining, forced, return_exceptions=True)
 
 
-class Watch:
-    """What the agent says of itself: ``decided`` once a worker is ready or cannot start."""
+class FirstState:
+    """The agent's announcements until a worker is ready or cannot start, which sets ``decided``."""
 
     def __init__(self) -> None:
         self.decided = asyncio.Event()
@@ -132,24 +132,16 @@ class Watch:
         self.cores = 0
         self.functions: list[str] = []
         self.failure: str | None = None
-        self.was_ready = False  # After that, nothing is said here.
 
-    async def announced(self, message: object) -> None:
-        self.take(msgspec.msgpack.decode(getattr(message, "data"), type=Presence))  # noqa: B009
-
-    def take(self, found: Presence) -> None:
+    async def on_message(self, message: Message) -> None:
+        found = msgspec.msgpack.decode(message.data, type=Presence)
         self.ready, self.cores, self.failure = found.ready, found.cores, found.failure
         self.functions = [function.name for function in found.functions]
-        self.was_ready = self.was_ready or self.ready > 0
         if self.ready or self.failure:
             self.decided.set()
 
-    def is_news(self, record: logging.LogRecord) -> bool:
-        """Whether a record of the agent's log is not what ``check`` will say."""
-        return self.was_ready
-
     def check(self, timeout: float) -> None:
-        """Raises WorkerStartFailed unless a worker is ready."""
+        """Raise WorkerStartFailed unless a worker is ready."""
         if self.ready:
             return
         if self.failure:

@@ -1,1 +1,1 @@
-"""What ``jetmap demo`` runs."""
+"""The functions and the client of ``jetmap demo``."""

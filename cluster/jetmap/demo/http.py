@@ -1,4 +1,4 @@
-"""A map over HTTP whose partial results arrive as server-sent events, with the stdlib alone."""
+"""Call a map over HTTP and read its results as server-sent events, with the stdlib alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jetmap.errors import JetmapError
 
 @dataclass(frozen=True)
 class Part:
-    """Some results. start: the first one's index; done: how many there are by now."""
+    """Consecutive results from index ``start`` on; ``done`` counts all results until now."""
 
     start: int
     values: list[Any]
@@ -26,7 +26,7 @@ class DemoError(JetmapError):
 
 
 class Gateway:
-    """A connection to a gateway. token: the bearer token that it asks for."""
+    """A connection to a gateway, with the bearer token that it requires."""
 
     def __init__(self, host: str, port: int, token: str) -> None:
         self._connection = http.client.HTTPConnection(host, port)
@@ -36,12 +36,12 @@ class Gateway:
         self._connection.close()
 
     def workers(self) -> Any:
-        """What ``GET /workers`` says."""
+        """Return the answer of ``GET /workers``."""
         self._connection.request("GET", "/workers", headers=self._headers)
         return json.load(self._connection.getresponse())
 
     def map(self, function: str, items: Sequence[Any]) -> Iterator[Part]:
-        """Results as they arrive. Raises DemoError."""
+        """Yield results as they arrive. Raises DemoError."""
         self._connection.request(
             "POST",
             f"/map/{function}?errors=collect",
@@ -64,7 +64,7 @@ class Gateway:
 
 
 def events(response: http.client.HTTPResponse) -> Iterator[tuple[str, bytes]]:
-    """The events of a stream: name and data."""
+    """Yield the name and data of a stream's events."""
     event = "message"
     data: list[bytes] = []
     for raw in response:

@@ -1,8 +1,9 @@
-"""The same work on one core, with a plain loop: ``python -m jetmap.demo.serial``.
+"""Run the same work on one core in a plain loop: ``python -m jetmap.demo.serial``.
 
-Reads ``{"function": name, "items": […]}`` from stdin and writes to stdout, a line each, how many
-items are done, and at last ``{"seconds": …, "cpu": …}``: on the clock, as the map is measured, and
-of CPU. It is a process of its own so that nothing of jetmap runs beside the loop.
+The program reads ``{"function": name, "items": […]}`` from stdin. It writes lines to stdout: the
+number of finished items from time to time, and last ``{"seconds": …, "cpu": …}``, the wall-clock
+time (by which the map is measured, too) and the CPU time. It is a process of its own, so that
+nothing of jetmap runs beside the loop.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import os
 import sys
 import time
 
-TELL_SECONDS = 0.1
+TELL_SECONDS = 0.1  # Seconds between two lines of progress.
 
 
 def main() -> None:
-    """Runs the loop pinned to one core, as a worker is."""
+    """Run the loop, pinned to one core like a worker."""
     from jetmap.machine import hold_tether
 
     hold_tether()
@@ -32,7 +33,7 @@ def main() -> None:
         try:
             function(item)
         except (SyntaxError, ValueError, RecursionError):
-            pass  # that file's error, as in the map
+            pass  # An error of that file, as in the map.
         if time.perf_counter() - said > TELL_SECONDS:
             said = time.perf_counter()
             print(number + 1, flush=True)  # noqa: T201

@@ -15,8 +15,7 @@ MORE_BRANCHES = (ast.comprehension, ast.match_case, ast.Assert)
 
 @dataclass
 class Metrics:
-    """A source file, measured. complexity: decisions + 1 of ``name``, its most branching
-    function."""
+    """Measures of a source file, and the complexity of ``name``, its most branching function."""
 
     lines: int
     functions: int
@@ -27,10 +26,10 @@ class Metrics:
 
 @task
 def measure(path: str) -> Metrics:
-    """Parses a Python source file and measures it."""
+    """Parse a Python source file and measure it."""
     source = Path(path).read_bytes()
     with warnings.catch_warnings():
-        # Other people's invalid escapes.
+        # Files of other packages may have invalid escapes.
         warnings.simplefilter("ignore")
         tree = ast.parse(source, path)
     found = Metrics(source.count(b"\n"), 0, 0, 0, "")
@@ -53,7 +52,7 @@ def _decisions(node: ast.AST) -> int:
 
 @task
 def next_prime(n: int) -> int:
-    """The smallest prime number that is at least ``n``, found by trial division."""
+    """Find the smallest prime number that is at least ``n``, by trial division."""
     while not _is_prime(n):
         n += 1
     return n

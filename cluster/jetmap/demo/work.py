@@ -1,4 +1,4 @@
-"""What the demonstration computes, and how its serial time is estimated."""
+"""The work of the demo, and the sample by which its time on one core is estimated."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Beyond it, a sample is measured and scaled up.
-SERIAL_SECONDS = 20.0
+SERIAL_SECONDS = 20.0  # Seconds of work on one core beyond which a sample is measured.
 PRIMES_PER_CORE = 500
 FIRST_NUMBER = 10**11
 
 
 @dataclass(frozen=True)
 class Work:
-    """A map of the demonstration.
+    """A map of the demo.
 
-    weights: what an item's cost is proportional to, as far as one can tell beforehand.
+    Attributes:
+        weights: Numbers to which the items' costs are roughly proportional.
     """
 
     title: str
@@ -44,7 +44,7 @@ class Sample:
 
 
 def sample(work: Work, parallel_seconds: float, cores: int) -> Sample:
-    """A sample that takes about ``SERIAL_SECONDS``, given what the map took."""
+    """Choose items that take about ``SERIAL_SECONDS`` on one core, by the seconds of the map."""
     step = max(1, round(parallel_seconds * cores / SERIAL_SECONDS))
     order = sorted(range(len(work.items)), key=work.weights.__getitem__)
     # From the middle of each stretch, so that it is neither the lighter nor the heavier half.
@@ -56,7 +56,7 @@ def sample(work: Work, parallel_seconds: float, cores: int) -> Sample:
 
 
 def source_metrics() -> Work:
-    """Every ``.py`` file of this Python installation."""
+    """Return the measuring of every ``.py`` file of this Python installation."""
     paths = sysconfig.get_paths()
     found: set[Path] = set()
     for directory in {paths["stdlib"], paths["purelib"], paths["platlib"]}:
@@ -75,7 +75,7 @@ def source_metrics() -> Work:
 
 
 def prime_search(cores: int) -> Work:
-    """The next primes after evenly spaced numbers."""
+    """Return the search for the next primes after evenly spaced numbers."""
     numbers = [FIRST_NUMBER + 10**6 * index for index in range(PRIMES_PER_CORE * cores)]
     return Work(
         "prime search",
@@ -88,7 +88,7 @@ def prime_search(cores: int) -> Work:
 
 
 def _is_ours(path: Path, paths: dict[str, str]) -> bool:
-    """Not what is installed for another environment that shares this standard library."""
+    """Whether a file belongs to this environment, not to another one with the same stdlib."""
     if not path.is_file():
         return False
     others = Path(paths["stdlib"], "site-packages")

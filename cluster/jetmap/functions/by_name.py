@@ -53,7 +53,7 @@ class OpenParts:
             if kind is None or isinstance(value, _ARRAYS) == (kind == "array"):
                 self._check(value, branch, path)
         if schema.get("type") == "array":
-            if not isinstance(value, _ARRAYS):  # Its parts cannot be told apart.
+            if not isinstance(value, _ARRAYS):  # Its parts are unknown.
                 raise TypeError(self._refusal(value, path))
             first = schema.get("prefixItems", [])
             parts: Any = value
@@ -67,7 +67,7 @@ class OpenParts:
                 self._check(part, known.get(name, more), f"{path}[{name!r}]")
 
     def _resolved(self, schema: Any) -> Mapping[str, Any]:
-        """What a reference refers to; nothing of a schema that is just true or false."""
+        """Follow a reference; return an empty schema for one that is just true or false."""
         if not isinstance(schema, dict):
             return {}
         if "$ref" in schema:

@@ -43,11 +43,27 @@ def task(
 ) -> Any:
     """Register a function of one item, and return it unchanged.
 
-    f: one required positional parameter, the item, and any keyword-only ones. name: what it
-    is called by, by default its ``__name__``. timeout: seconds that one item may compute.
-    attempts: how often an item is tried that kills its worker. Raises TypeError for any other
-    signature, ValueError for options out of range, DuplicateFunction for a name that another
-    function has.
+    Workers find the function by its name. It needs no change to be called directly, tested or
+    mocked. Use it as ``@task``, or with options as ``@task(timeout=10)``.
+
+    Args:
+        f: A function with one required positional parameter, the item, and any number of
+            keyword-only parameters, which calls pass as ``kwargs``. Annotations say how items and
+            values are decoded.
+        name: Name in calls and URLs: letters, digits, ``_``, ``.`` and ``-``, beginning with a
+            letter or ``_``. The default is the function's ``__name__``.
+        timeout: Seconds that one item may compute before its worker is killed. The default is
+            no limit.
+        attempts: Attempts at an item that kills its worker, 1 to 1,000. The default is the setting
+            ``attempts`` (2).
+
+    Returns:
+        ``f`` itself, or a decorator if only options are given.
+
+    Raises:
+        TypeError: ``f`` has another signature.
+        ValueError: An option is out of bounds, or the name has other characters.
+        DuplicateFunction: Another function of this process has the name.
     """
     if f is None:
         return lambda f: _register(f, name, timeout, attempts)

@@ -201,7 +201,7 @@ class _TomlFile(TomlConfigSettingsSource):
 
 
 class _Sources(BaseSettings):
-    """Where values come from."""
+    """The sources of values, in order of priority."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True)
 

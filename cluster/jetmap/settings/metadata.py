@@ -1,4 +1,4 @@
-"""What each setting carries beside its type and default: everything that is generated from it."""
+"""The metadata of a setting, from which its option, comment and table row are generated."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Section(BaseModel):
 
 
 class BrokerSettings(Section):
-    """Where the broker is, and how to log in there."""
+    """The broker's address and credentials."""
 
     title: ClassVar[str] = "The broker"
     panel: ClassVar[str] = "Broker"
@@ -157,7 +157,7 @@ class BrokerSettings(Section):
 
 
 class WorkerSettings(Section):
-    """What an agent and its worker processes need."""
+    """An agent and its worker processes."""
 
     title: ClassVar[str] = "Workers"
     panel: ClassVar[str] = "Workers"
@@ -173,7 +173,7 @@ class WorkerSettings(Section):
         None,
         'A number of cores ("4") or a list of cores ("0,2-3"). Not set: all that this process may '
         "use, by affinity and cgroup limits.",
-        help='Number of cores ("4"), or which cores ("0,2-3").',
+        help='Number of cores ("4"), or a list of cores ("0,2-3").',
         metavar="N|LIST",
     )
     start_timeout: Timeout = setting(
@@ -193,7 +193,7 @@ class WorkerSettings(Section):
     grace: Grace = setting(
         10.0,
         "Seconds after SIGTERM in which to finish chunks; the rest is handed back.",
-        help="Time to finish in after SIGTERM.",
+        help="Time to finish after SIGTERM.",
         metavar="SECONDS",
         keeper="agree",
     )
@@ -208,7 +208,7 @@ class WorkerSettings(Section):
         None,
         "Bytes of data that a worker may hold; beyond, Python raises MemoryError. "
         "Not set: no limit.",
-        help="Data that a worker may hold; beyond, MemoryError.",
+        help="Data that a worker may hold before Python raises MemoryError.",
         metavar="SIZE",
         keeper="agree",
     )
@@ -216,7 +216,7 @@ class WorkerSettings(Section):
         1 << 20,
         "Bytes a second that the functions of each worker may print, four seconds' worth at once. "
         "The rest is dropped, and counted in the output.",
-        help="What the functions of a worker may print a second.",
+        help="Bytes a second that the functions of a worker may print.",
         metavar="SIZE",
         limit="printed by one worker's functions: lines are dropped, and counted in the log",
         unit=" a second",
@@ -234,7 +234,7 @@ class WorkerSettings(Section):
         None, help="Replace a worker at this age.", metavar="SECONDS", keeper="agree"
     )
     recycle_memory: Size | None = setting(
-        None, help="Replace a worker that holds this much.", metavar="SIZE", keeper="agree"
+        None, help="Replace a worker that holds this much memory.", metavar="SIZE", keeper="agree"
     )
     trust_pickle: bool = setting(
         False,
@@ -282,7 +282,7 @@ class StreamSettings(Section):
 
 
 class ChunkSettings(Section):
-    """How lists are cut into chunks, and tried again."""
+    """The size of chunks, and the attempts at items."""
 
     title: ClassVar[str] = "Chunks"
 
@@ -307,7 +307,7 @@ class ChunkSettings(Section):
 
 
 class LimitSettings(Section):
-    """What maps, bodies and connections may take."""
+    """Limits of maps, bodies and connections."""
 
     title: ClassVar[str] = "Limits"
 
@@ -406,7 +406,7 @@ class LimitSettings(Section):
     )
 
     def fitting(self, max_item: int) -> LimitSettings:
-        """Return limits of which an item also fits into ``max_item`` bytes."""
+        """Return limits whose items also fit into ``max_item`` bytes."""
         if self.max_item_bytes <= max_item:
             return self
         return self.model_copy(update={"max_item_bytes": max_item})
@@ -417,7 +417,7 @@ class LimitSettings(Section):
 
 
 class JobSettings(Section):
-    """What is kept of jobs, and how they share the cores."""
+    """The storage of jobs, and their share of the cores."""
 
     title: ClassVar[str] = "Jobs"
 
@@ -443,24 +443,25 @@ class JobSettings(Section):
 
 
 class GatewaySettings(Section):
-    """Where the gateway listens, and for whom."""
+    """The gateway's address, and the requests that it accepts."""
 
     title: ClassVar[str] = "The gateway"
     panel: ClassVar[str] = "Gateway"
 
     host: str = setting(
         "127.0.0.1",
-        "Where it listens. Port 0: any free port. Beyond loopback it requires a token.",
+        "The address on which it listens. Port 0: any free port. Beyond loopback it requires a "
+        "token.",
         help="Address on which the gateway listens.",
         metavar="ADDRESS",
     )
     port: Port = setting(8000, help="Port of the gateway; 0: any free port.", metavar="PORT")
     token: SecretStr | None = setting(
-        None, "The bearer token that requests must show, or a file with it."
+        None, "The bearer token that requests must carry, or a file with it."
     )
     token_file: ReadableFile | None = setting(
         None,
-        help="File with the bearer token that requests must show.",
+        help="File with the bearer token that requests must carry.",
         metavar="FILE",
         secret=True,
     )
@@ -522,7 +523,8 @@ class ServerSettings(Section):
 
     nats_host: str = setting(
         "127.0.0.1",
-        "Where it listens: with 0.0.0.0, other hosts can join. Port 0: any free port.",
+        "The address on which it listens: with 0.0.0.0, other hosts can join. Port 0: any free "
+        "port.",
         help="Address on which the NATS server listens; 0.0.0.0: for other hosts, too.",
         metavar="ADDRESS",
     )
@@ -540,7 +542,7 @@ class ServerSettings(Section):
 
 
 class LogSettings(Section):
-    """What is logged."""
+    """The log."""
 
     title: ClassVar[str] = "Logs"
 

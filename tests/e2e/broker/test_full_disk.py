@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from house import House, Up
-from jetmap.cli.store_health import ENOUGH_BYTES, PROBE_SECONDS, RESTART_SECONDS, Step, StoreHealth
+from jetmap.cli.store import ENOUGH_BYTES, PROBE_SECONDS, RESTART_SECONDS, Step, StoreHealth
 from small_disk import disk, fill
 from waiting import wait_until_sync
 
@@ -52,7 +52,7 @@ def test_steps_of_a_disk_that_fills_and_empties() -> None:
     assert not health.wants_probe(ENOUGH_BYTES, 2)
     # Filled: said once, whatever is stuck, and nothing is started without room.
     assert health.wants_probe(0, 4)
-    assert health.decide(0, [], 4) is Step.SAY_FULL
+    assert health.decide(0, [], 4) is Step.REPORT_FULL
     assert health.decide(0, ["A"], 6) is Step.NOTHING
     assert health.decide(ENOUGH_BYTES - 1, ["A"], 8) is Step.NOTHING
     # Room: streams are asked until none is stuck; a restart has its time to help.
@@ -68,11 +68,11 @@ def test_steps_of_a_disk_that_fills_and_empties() -> None:
 
 def test_a_disk_that_was_full_and_stopped_nothing() -> None:
     health = StoreHealth()
-    assert health.decide(0, [], 0) is Step.SAY_FULL
+    assert health.decide(0, [], 0) is Step.REPORT_FULL
     assert health.wants_probe(ENOUGH_BYTES, 2)
     assert health.decide(ENOUGH_BYTES, None, 2) is Step.NOTHING  # The streams did not answer.
     assert health.wants_probe(ENOUGH_BYTES, 4)
-    assert health.decide(ENOUGH_BYTES, [], 4) is Step.SAY_ROOM
+    assert health.decide(ENOUGH_BYTES, [], 4) is Step.REPORT_ROOM
     assert health.decide(ENOUGH_BYTES, [], 6) is Step.NOTHING
 
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from fake_jobs import FakeJobs, JobCluster
 from house import House, Up
 from jetmap import ConfigurationError
-from jetmap.cli import stores
+from jetmap.cli import store as stores
 from jetmap.cli.app import build
 from jetmap.cli.exits import Exit
 from jetmap.cli.job import printable
@@ -234,22 +234,22 @@ def test_without_its_default_store_up_has_no_jobs(
     place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = Settings.load()
-    first = stores.hold(settings)
+    first = stores.hold_store(settings)
     assert first is not None
-    assert stores.hold(settings) is None
+    assert stores.hold_store(settings) is None
     assert "is used by another `jetmap up`: there will be no jobs" in caplog.text
     first.close()
     first.close()
-    again = stores.hold(settings)
+    again = stores.hold_store(settings)
     assert again is not None
     again.close()
     (place / "file").touch()
     os.environ["XDG_STATE_HOME"] = str(place / "file")
-    assert stores.hold(settings) is None
+    assert stores.hold_store(settings) is None
     assert "file" in caplog.text
     with pytest.raises(ConfigurationError, match="cannot be used"):
-        stores.hold(Settings.load(store=str(place / "file" / "store")))
-    assert stores.hold(Settings.load(store="none")) is None
+        stores.hold_store(Settings.load(store=str(place / "file" / "store")))
+    assert stores.hold_store(Settings.load(store="none")) is None
 
 
 # Without a broker

@@ -196,9 +196,9 @@ def test_what_blocks_the_loop_ends_too(tmp_path: Path) -> None:
         "    stop = signals.Stop()\n"
         "    threading.Thread(target=time.sleep, args=[600]).start()\n"
         "    print('ready', flush=True)\n"
-        "    await stop.asked.wait()\n"
+        "    await stop.requested.wait()\n"
         "    time.sleep(600)\n"
-        "signals.run_heeding(work(), patience=0.5)\n"
+        "signals.run(work(), patience=0.5)\n"
     )
     process = subprocess.Popen(
         [sys.executable, str(program)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
