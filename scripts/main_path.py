@@ -1,11 +1,15 @@
-"""Count the modules and lines on the main path: those that run for one warm ``POST /map``.
+"""Measure a checkout: the main path, the rooms, the tests.
 
-Start ``jetmap up`` with one task, warm it, and record in every process of it (gateway, agent,
-workers) which source files run any function while one JSON map of two items is answered::
+The main path is every source file that runs for one warm ``POST /map``. To find it, start
+``jetmap up`` with one task, warm it, and record in its gateway, agent and workers which files run
+any function while one JSON map of two items is answered::
 
-    python scripts/main_path.py [--list]
+    python scripts/main_path.py [--list] [CHECKOUT]
 
-A file counts whole, with all its lines, as soon as one of its functions is called.
+A file counts whole, with all its lines, as soon as one of its functions is called. A checkout is
+measured with its own ``.venv`` if it has one. A module has a test of its own if a file
+``test_<module>.py`` or ``test_<room>_<module>.py`` exists; entry points (``__init__``,
+``__main__``) do not count.
 """
 
 from __future__ import annotations
@@ -15,17 +19,18 @@ import json
 import os
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from pathlib import Path
 
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = (ROOT / "cluster", ROOT / "api")
 TASKS = "from jetmap import task\n\n\n@task\ndef double(n: int) -> int:\n    return 2 * n\n"
 
 # Runs at the start of each process: SIGUSR1 begins to record, SIGUSR2 writes what was recorded.
@@ -53,17 +58,73 @@ signal.signal(signal.SIGUSR2, end)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--list", action="store_true", help="name each file with its lines")
+    parser.add_argument("checkout", nargs="?", type=Path, default=ROOT, help="default: this one")
     options = parser.parse_args()
-    files = record_one_map()
-    lines = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in files}
+    root: Path = options.checkout.resolve()
+    path = record_one_map(root)
     if options.list:
-        for file in sorted(files):
-            print(f"{lines[file]:6}  {file.relative_to(ROOT)}")
-    print(f"{len(files)} modules, {sum(lines.values()):,} lines on the path of POST /map")
+        for file in sorted(path):
+            print(f"{lines_of(file):6}  {file.relative_to(root)}")
+    print_table(root, path)
 
 
-def record_one_map() -> set[Path]:
-    """Serve one task, answer one recorded map, and return the files of ours that ran."""
+def print_table(root: Path, path: set[Path]) -> None:
+    """Print the measures of a checkout, and the modules without a test of their own."""
+    sources = [file for part in ("cluster", "api") for file in (root / part).rglob("*.py")]
+    sizes = {file: lines_of(file) for file in sources}
+    rooms: Counter[str] = Counter()
+    modules: Counter[str] = Counter()
+    for file, size in sizes.items():
+        rooms[room_of(root, file)] += size
+        modules[room_of(root, file)] += 1
+    tests = list((root / "tests").rglob("*.py"))
+    chaos = list((root / "chaos").rglob("*.py"))
+    largest = max(sizes, key=sizes.__getitem__)
+    untested = without_test(root, sources, tests)
+    for what, figure in (
+        ("modules on the path of POST /map", len(path)),
+        ("lines on the path of POST /map", sum(map(lines_of, path))),
+        ("modules", len(sources)),
+        ("lines", sum(sizes.values())),
+        ("lines of the median module", round(statistics.median(sizes.values()))),
+        (f"lines of the largest, {largest.relative_to(root)}", sizes[largest]),
+        ("lines of tests", sum(map(lines_of, tests))),
+        ("lines of the soak", sum(map(lines_of, chaos))),
+        ("modules without a test of their own", len(untested)),
+    ):
+        print(f"{figure:8,}  {what}")
+    print("\n   lines  modules  room")
+    for room, size in sorted(rooms.items()):
+        print(f"{size:8,}  {modules[room]:7}  {room}")
+    if untested:
+        print("\nwithout a test of their own: " + ", ".join(untested))
+
+
+def lines_of(file: Path) -> int:
+    return len(file.read_text(encoding="utf-8").splitlines())
+
+
+def room_of(root: Path, file: Path) -> str:
+    """Return the folder of a module: `jetmap/nats`, or `jetmap` for a module outside any room."""
+    return "/".join(file.relative_to(root).parts[1:-1][:2])
+
+
+def without_test(root: Path, sources: list[Path], tests: list[Path]) -> list[str]:
+    """List the modules that no test file is named after."""
+    names = {test.name for test in tests}
+    found = []
+    for file in sources:
+        stem = file.stem.lstrip("_")
+        own = {f"test_{stem}.py", f"test_{room_of(root, file).rpartition('/')[2]}_{stem}.py"}
+        if not file.stem.startswith("__") and not own & names:
+            found.append(f"{room_of(root, file)}/{file.stem}")
+    return sorted(found)
+
+
+def record_one_map(root: Path) -> set[Path]:
+    """Serve one task, answer one recorded map, and return the checkout's files that ran."""
+    own = root / ".venv" / "bin" / "python"
+    python = str(own) if own.exists() else sys.executable
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         records = directory / "records"
@@ -78,7 +139,7 @@ def record_one_map() -> set[Path]:
             "XDG_STATE_HOME": str(directory / "state"),
             "JETMAP_CORES": "2",
         }
-        command = [sys.executable, "-m", "jetmap.cli", "up", "tasks.py"]
+        command = [python, "-m", "jetmap.cli", "up", "tasks.py"]
         with subprocess.Popen(
             [*command, "--port", "0", "--nats-port", "0"],
             cwd=directory,
@@ -91,7 +152,7 @@ def record_one_map() -> set[Path]:
                 url = _address(process)
                 for _ in range(50):
                     _post(url)
-                return _recorded(process, records, url)
+                return _recorded(root, process, records, url)
             finally:
                 process.terminate()
                 process.wait()
@@ -121,8 +182,8 @@ def _post(url: str) -> None:
             time.sleep(0.1)
 
 
-def _recorded(process: subprocess.Popen[str], records: Path, url: str) -> set[Path]:
-    # The supervisor is not on the path: only what it started is.
+def _recorded(root: Path, process: subprocess.Popen[str], records: Path, url: str) -> set[Path]:
+    # The supervisor is not on the path, only the processes that it started.
     ours = [p for p in psutil.Process(process.pid).children(recursive=True) if _is_python(p)]
     for child in ours:
         child.send_signal(signal.SIGUSR1)
@@ -137,7 +198,7 @@ def _recorded(process: subprocess.Popen[str], records: Path, url: str) -> set[Pa
             raise SystemExit(f"{len(found)} of {len(ours)} processes wrote their record")
         time.sleep(0.05)
     names = {Path(line) for file in found for line in file.read_text().splitlines()[1:]}
-    return {name for name in names if any(source in name.parents for source in SOURCES)}
+    return {name for name in names if {root / "cluster", root / "api"} & set(name.parents)}
 
 
 def _is_python(process: psutil.Process) -> bool:
