@@ -100,7 +100,7 @@ async def test_a_worker_ends_and_names_it(
 
 async def test_check_of_one_that_may(server: NatsServer, house: House) -> None:
     checked = house.run("check", *arguments(server, "admin"), JETMAP_NATS_PASSWORD="p")
-    assert (checked.returncode, "is not there yet" in checked.stdout) == (Exit.OK, True)
+    assert (checked.returncode, "does not exist yet" in checked.stdout) == (Exit.OK, True)
     admin = await connection(server, "admin")
     assert (await admin.api("STREAM.NAMES"))["total"] == 0  # It makes nothing.
     await admin.close()

@@ -62,7 +62,7 @@ def run(*arguments: str) -> Result:
     [
         (["map", "tasks.py", "lines"], "name the function too: jetmap map tasks.py:FUNCTION"),
         (["map", "./tasks", "lines"], "name the function too"),
-        (["map", "tasks.py:", "lines"], "name the function behind the colon: tasks.py:FUNCTION"),
+        (["map", "tasks.py:", "lines"], "name the function after the colon: tasks.py:FUNCTION"),
         (["map", ":double", "lines"], "as in tasks.py:double, or leave the colon out"),
         (["map", "double", "lines"], "start `jetmap up TASKS` here first"),
         (["map", "tasks.py:double", "nowhere"], "nowhere cannot be read"),
