@@ -4,7 +4,7 @@
 # make test-matrix  the tests on each Python found here, with the oldest and the newest NATS
 # make coverage     the tests with a coverage report (htmlcov/)
 # make settings     config/jetmap.toml and the README's table, from the declared settings
-# make check        formatting, lint, types, layers and the generated client
+# make check        formatting, lint, types, layers, the generated client, and the prose
 # make format       mend formatting and what lint can mend
 # make unasync      the blocking client, from the asynchronous one
 # make docs         the documentation site (site/); fails on a broken link
@@ -55,6 +55,7 @@ check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest -q tests/unit/test_english.py
 	$(BIN)/python scripts/unasync.py --check
 
 unasync: $(DEV)

@@ -1,6 +1,8 @@
-"""Check the prose of this repository: the mechanical part of the rules in CONTRIBUTING.md.
+"""Check the prose of this repository: the part of the rules in CONTRIBUTING.md that a program can.
 
-Usage: python scripts/english.py [PATH...]. Prints one line a breach; exits 1 if there is any.
+Print each breach, and exit with 1 if there is one::
+
+    python scripts/english.py [PATH...]
 
 It reads the docstrings and comments of Python files, and Markdown pages without their code. A
 docstring begins with an imperative verb or with the noun that the thing is.
@@ -41,6 +43,10 @@ BANNED = re.compile(
     r"(?<!there )\b(?:is|are) no(?! longer\b| more\b|,)\s+[a-z]|\bof which\b|\bof whom\b",
     re.IGNORECASE,
 )
+
+
+# A constant's comment begins with what it measures: "# Seconds between …", never "# Of a chunk.".
+CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]* *(:[^=]*)?=[^=]")
 
 
 def check(path: Path) -> Iterator[tuple[int, str]]:
@@ -97,6 +103,9 @@ def _check_comments(text: str) -> Iterator[tuple[int, str]]:
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
             yield from _banned(token.string, token.start[0])
+            first = token.string.lstrip("#:! ")
+            if CONSTANT.match(token.line) and OPENINGS.match(first):
+                yield token.start[0], f"does not begin with what it measures: {first[:60]}"
 
 
 def _banned(text: str, line: int) -> Iterator[tuple[int, str]]:
