@@ -182,9 +182,7 @@ def _as_json(batch: Batch, format: Format, errors: dict[int, ErrorRecord]) -> It
             yield anything.encode(decode_plainly(bytes(raw)), "json")
         except Exception as error:
             name = type(error).__name__
-            errors[index] = ErrorRecord(
-                index, "unencodable", name, f"not possible in JSON: {error}"
-            )
+            errors[index] = ErrorRecord(index, "unencodable", name, f"no JSON: {error}")
             yield b"null"
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from house import House, Up
-from jetmap.cli.store import ENOUGH_BYTES, PROBE_SECONDS, RESTART_SECONDS, Step, StoreHealth
 from small_disk import disk, fill
 from waiting import wait_until_sync
 
@@ -43,45 +42,6 @@ def ask(url: str, method: str, body: Any = None) -> tuple[int, Any]:
 def over(up: Up, job: Any) -> bool:
     """Whether a job has succeeded; the broker may be away while it starts again."""
     return bool(up.get(f"/jobs/{job['id']}")[1].get("state") == "succeeded")
-
-
-def test_steps_of_a_disk_that_fills_and_empties() -> None:
-    health = StoreHealth()
-    assert health.wants_probe(ENOUGH_BYTES, 0)
-    assert health.decide(ENOUGH_BYTES, [], 0) is Step.NOTHING
-    assert not health.wants_probe(ENOUGH_BYTES, 2)
-    # Filled: said once, whatever is stuck, and nothing is started without room.
-    assert health.wants_probe(0, 4)
-    assert health.decide(0, [], 4) is Step.REPORT_FULL
-    assert health.decide(0, ["A"], 6) is Step.NOTHING
-    assert health.decide(ENOUGH_BYTES - 1, ["A"], 8) is Step.NOTHING
-    # Room: streams are asked until none is stuck; a restart has its time to help.
-    assert health.wants_probe(ENOUGH_BYTES, 10)
-    assert health.decide(ENOUGH_BYTES, None, 10) is Step.NOTHING
-    assert health.decide(ENOUGH_BYTES, ["A"], 12) is Step.RESTART
-    assert health.wants_probe(ENOUGH_BYTES, 14)
-    assert health.decide(ENOUGH_BYTES, ["A"], 14) is Step.NOTHING
-    assert health.decide(ENOUGH_BYTES, ["A"], 12 + RESTART_SECONDS) is Step.RESTART
-    assert health.decide(ENOUGH_BYTES, [], 50) is Step.NOTHING
-    assert not health.wants_probe(ENOUGH_BYTES, 52)
-
-
-def test_a_disk_that_was_full_and_stopped_nothing() -> None:
-    health = StoreHealth()
-    assert health.decide(0, [], 0) is Step.REPORT_FULL
-    assert health.wants_probe(ENOUGH_BYTES, 2)
-    assert health.decide(ENOUGH_BYTES, None, 2) is Step.NOTHING  # The streams did not answer.
-    assert health.wants_probe(ENOUGH_BYTES, 4)
-    assert health.decide(ENOUGH_BYTES, [], 4) is Step.REPORT_ROOM
-    assert health.decide(ENOUGH_BYTES, [], 6) is Step.NOTHING
-
-
-def test_a_disk_that_was_full_between_two_looks() -> None:
-    health = StoreHealth()
-    assert health.decide(ENOUGH_BYTES, [], 0) is Step.NOTHING
-    assert not health.wants_probe(ENOUGH_BYTES, 10)
-    assert health.wants_probe(ENOUGH_BYTES, PROBE_SECONDS)
-    assert health.decide(ENOUGH_BYTES, ["A"], PROBE_SECONDS) is Step.RESTART
 
 
 @pytest.mark.slow

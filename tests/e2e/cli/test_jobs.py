@@ -4,30 +4,15 @@ of `jetmap up`, in which they outlive it."""
 from __future__ import annotations
 
 import json
-import os
 import signal
 import stat
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
-from typer.testing import CliRunner, Result
 
-from fake_jobs import FakeJobs, JobCluster
 from house import House, Up
-from jetmap import ConfigurationError
-from jetmap.cli import store as stores
-from jetmap.cli.app import build
 from jetmap.cli.exits import Exit
-from jetmap.cli.job import printable
-from jetmap.cli.jobs import duration
-from jetmap.cli.progress import Bar
-from jetmap.dispatch.outcomes import Batch
 from jetmap.embedded.locks import is_held
-from jetmap.settings import Settings
-from jetmap.wire.messages import ErrorRecord
 from waiting import wait_until_sync
 
 
@@ -203,141 +188,6 @@ def test_a_store_belongs_to_one_up(house: House) -> None:
     assert "mine is used by another `jetmap up`" in done.stderr
     assert up.stop() == 0
     assert not is_held(house.directory / "mine" / "jetmap.lock")
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setattr(stores, "RELEASE_SECONDS", 0.01)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def test_the_default_store_is_of_directory_and_pool(place: Path) -> None:
-    found = {
-        stores.default_store(cwd, pool)
-        for cwd in (place, place / "state")
-        for pool in ("default", "blue")
-    }
-    assert len(found) == 4
-    assert {path.parent for path in found} == {place / "state" / "jetmap"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(place / "home"))
-        for unusable in ("", "relative/path"):
-            patch.setenv("XDG_STATE_HOME", unusable)
-            path = stores.default_store(place, "default")
-            assert path.parent == place / "home" / ".local" / "state" / "jetmap"
-
-
-def test_without_its_default_store_up_has_no_jobs(
-    place: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings = Settings.load()
-    first = stores.hold_store(settings)
-    assert first is not None
-    assert stores.hold_store(settings) is None
-    assert "is used by another `jetmap up`: there will be no jobs" in caplog.text
-    first.close()
-    first.close()
-    again = stores.hold_store(settings)
-    assert again is not None
-    again.close()
-    (place / "file").touch()
-    os.environ["XDG_STATE_HOME"] = str(place / "file")
-    assert stores.hold_store(settings) is None
-    assert "file" in caplog.text
-    with pytest.raises(ConfigurationError, match="cannot be used"):
-        stores.hold_store(Settings.load(store=str(place / "file" / "store")))
-    assert stores.hold_store(Settings.load(store="none")) is None
-
-
-# Without a broker
-
-Invoke = Callable[..., Result]
-
-
-@pytest.fixture
-def jobs(place: Path, monkeypatch: pytest.MonkeyPatch) -> FakeJobs:
-    """What commands of this process take for the jobs of their broker."""
-    fake = FakeJobs()
-
-    def attached(settings: Settings) -> JobCluster:
-        return JobCluster(fake)
-
-    for command in ("submit", "jobs", "job"):
-        monkeypatch.setattr(f"jetmap.cli.{command}.attached", attached)
-    return fake
-
-
-def invoke(*arguments: str) -> Result:
-    done = CliRunner().invoke(build(list(arguments)), arguments)
-    assert "Traceback" not in done.output
-    return done
-
-
-def test_submit_passes_its_options_on(jobs: FakeJobs) -> None:
-    Path("items").write_text('1\n\n{"x": [2]}', encoding="utf-8")
-    options = ["--kwargs", '{"a":1}', "--ttl", "60", "--timeout", "5", "--key", "k"]
-    done = invoke("submit", "f", "items", *options)
-    assert (done.exit_code, done.stdout) == (0, "job1\n")
-    [upload] = jobs.uploads
-    assert (upload.record.function, upload.items) == ("f", [1, {"x": [2]}])
-    assert upload.record.kwargs == b'{"a":1}'
-    assert upload.record.format == "json"
-    found = [jobs.begun[0][name] for name in ("ttl", "timeout", "key")]
-    assert found == [60.0, 5.0, "k"]
-
-
-def test_jobs_are_paged(jobs: FakeJobs) -> None:
-    for number in range(2500):
-        jobs.add(f"{number:05}", 3)
-    assert len(json.loads(invoke("jobs", "--json", "--limit", "2100").stdout)) == 2100
-    assert len(json.loads(invoke("jobs", "--json", "--limit", "9999").stdout)) == 2500
-    assert "--limit shows more" in invoke("jobs", "--limit", "2").stdout
-    assert "no jobs" in invoke("jobs", "--state", "failed").stdout
-
-
-def test_a_job_says_why_it_failed(jobs: FakeJobs) -> None:
-    jobs.add("j", 3)
-    jobs.end("j", "failed", "the store is full")
-    assert "failed: the store is full" in invoke("job", "j").stdout
-    done = invoke("job", "j", "--results")
-    assert done.exit_code == Exit.ITEMS_FAILED
-    assert "failed (the store is full): 0 of 3" in done.stderr
-
-
-def test_values_of_python_jobs_print_as_json(jobs: FakeJobs) -> None:
-    jobs.add("j", 4)
-    jobs.put("j", 0, b"ab", float("nan"), {"x": "ü"}, 7, failed=[3])
-    jobs.end("j", "failed")
-    done = invoke("job", "j", "--results")
-    assert done.stdout == '"YWI="\nnull\n{"x":"ü"}\nnull\n'
-    assert "item 1: " in done.stderr and "no JSON" in done.stderr
-    assert "2 items failed" in done.stderr
-
-
-def test_outcomes_with_their_index() -> None:
-    batch = Batch(5, 2, b"[1,null]", [ErrorRecord(6, "raised", "E", "m", "traceback")])
-    printed, errors = printable(batch, "json", True)
-    assert printed[0] == b'{"index":5,"value":1}'
-    assert json.loads(printed[1])["error"]["message"] == "m"
-    assert errors == batch.errors
-
-
-def test_the_bar_is_shown_on_a_terminal(jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    console = Console(force_terminal=True, width=100, record=True)
-    monkeypatch.setattr("jetmap.cli.job.Bar", lambda name, total: Bar(name, total, console=console))
-    jobs.add("j", 4)
-    jobs.put("j", 0, 1, 2, 3, 4)
-    jobs.end("j", "succeeded")
-    assert invoke("job", "j", "--follow").exit_code == 0
-    assert "4/4" in console.export_text()
-
-
-def test_durations_for_people() -> None:
-    found = [duration(seconds) for seconds in (None, 0.2, 8, 125, 10_800)]
-    assert found == ["", "0 s", "8 s", "2:05", "3:00:00"]
 
 
 def _state(house: House, id: str) -> str:

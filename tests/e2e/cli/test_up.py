@@ -14,7 +14,6 @@ import psutil
 import pytest
 
 from house import TASKS, House, Up, runs
-from jetmap.cli.children import FIRST_PAUSE, LONGEST_PAUSE, restart_backoff
 from waiting import wait_until_sync
 
 
@@ -179,15 +178,3 @@ def status(up: Up, path: str, body: bytes | None = None, timeout: float = 60) ->
         return error.code
     except (OSError, HTTPException):
         return 0
-
-
-# The supervisor's parts
-
-
-def test_backoff_grows_and_is_forgotten() -> None:
-    backoff = restart_backoff()
-    pauses = [backoff.after(lived=0.0) for _ in range(8)]
-    assert pauses[0] == FIRST_PAUSE
-    assert pauses == sorted(pauses)
-    assert pauses[-1] == LONGEST_PAUSE
-    assert backoff.after(lived=60.0) == FIRST_PAUSE

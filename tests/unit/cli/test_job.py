@@ -1,0 +1,58 @@
+"""`jetmap job` without a broker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+from typer.testing import Result
+
+from fake_jobs import FakeJobs
+from jetmap.cli.exits import Exit
+from jetmap.cli.job import printable
+from jetmap.cli.progress import Bar
+from jetmap.dispatch.outcomes import Batch
+from jetmap.wire.messages import ErrorRecord
+
+Invoke = Callable[..., Result]
+
+
+def test_a_job_says_why_it_failed(jobs: FakeJobs, invoke: Invoke) -> None:
+    jobs.add("j", 3)
+    jobs.end("j", "failed", "the store is full")
+    assert "failed: the store is full" in invoke("job", "j").stdout
+    done = invoke("job", "j", "--results")
+    assert done.exit_code == Exit.ITEMS_FAILED
+    assert "failed (the store is full): 0 of 3" in done.stderr
+
+
+def test_values_of_python_jobs_print_as_json(jobs: FakeJobs, invoke: Invoke) -> None:
+    jobs.add("j", 4)
+    jobs.put("j", 0, b"ab", float("nan"), {"x": "ü"}, 7, failed=[3])
+    jobs.end("j", "failed")
+    done = invoke("job", "j", "--results")
+    assert done.stdout == '"YWI="\nnull\n{"x":"ü"}\nnull\n'
+    assert "item 1: " in done.stderr and "no JSON" in done.stderr
+    assert "2 items failed" in done.stderr
+
+
+def test_outcomes_with_their_index() -> None:
+    batch = Batch(5, 2, b"[1,null]", [ErrorRecord(6, "raised", "E", "m", "traceback")])
+    printed, errors = printable(batch, "json", True)
+    assert printed[0] == b'{"index":5,"value":1}'
+    assert json.loads(printed[1])["error"]["message"] == "m"
+    assert errors == batch.errors
+
+
+def test_the_bar_is_shown_on_a_terminal(
+    jobs: FakeJobs, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console(force_terminal=True, width=100, record=True)
+    monkeypatch.setattr("jetmap.cli.job.Bar", lambda name, total: Bar(name, total, console=console))
+    jobs.add("j", 4)
+    jobs.put("j", 0, 1, 2, 3, 4)
+    jobs.end("j", "succeeded")
+    assert invoke("job", "j", "--follow").exit_code == 0
+    assert "4/4" in console.export_text()

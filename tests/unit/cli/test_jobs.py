@@ -1,0 +1,27 @@
+"""`jetmap jobs` without a broker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from typer.testing import Result
+
+from fake_jobs import FakeJobs
+from jetmap.cli.jobs import duration
+
+Invoke = Callable[..., Result]
+
+
+def test_jobs_are_paged(jobs: FakeJobs, invoke: Invoke) -> None:
+    for number in range(2500):
+        jobs.add(f"{number:05}", 3)
+    assert len(json.loads(invoke("jobs", "--json", "--limit", "2100").stdout)) == 2100
+    assert len(json.loads(invoke("jobs", "--json", "--limit", "9999").stdout)) == 2500
+    assert "--limit shows more" in invoke("jobs", "--limit", "2").stdout
+    assert "no jobs" in invoke("jobs", "--state", "failed").stdout
+
+
+def test_durations_for_people() -> None:
+    found = [duration(seconds) for seconds in (None, 0.2, 8, 125, 10_800)]
+    assert found == ["", "0 s", "8 s", "2:05", "3:00:00"]

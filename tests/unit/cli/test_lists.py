@@ -1,0 +1,136 @@
+"""Items, parameters, values and errors of commands that run lists."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from jetmap import bounds
+from jetmap.cli.exits import Exit
+from jetmap.cli.lists import (
+    SHOWN_ERRORS,
+    Failures,
+    Reader,
+    count_lines,
+    kwargs_of,
+    open_lines,
+    within,
+)
+from jetmap.cli.progress import Bar
+from jetmap.errors import ConfigurationError
+from jetmap.settings import LimitSettings
+from jetmap.wire.messages import ErrorRecord
+
+pytestmark = pytest.mark.anyio
+
+
+class Items:
+    """A destination of items that keeps them."""
+
+    def __init__(self) -> None:
+        self.items: list[bytes] = []
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def put(self, elements: Any) -> None:
+        self.items += [bytes(element) for element in elements]
+
+    def fail(self, error: BaseException) -> None:
+        self.ended.set_exception(error)
+
+    def close(self) -> None:
+        self.ended.set_result(None)
+
+
+async def read(file: Path) -> tuple[list[bytes], bool]:
+    sink = Items()
+    with file.open("rb") as source, Reader(source, sink, LimitSettings()) as reader:
+        await sink.ended
+        return sink.items, reader.is_one_array
+
+
+async def test_each_line_is_an_item(tmp_path: Path) -> None:
+    file = tmp_path / "items"
+    file.write_bytes(b"1\n\n" + b"[2,\t3]\n" * 20_000 + b'"last"')
+    items, is_one_array = await read(file)
+    assert (items[0], items[1], items[-1], len(items)) == (b"1", b"[2,\t3]", b'"last"', 20_002)
+    assert not is_one_array
+
+
+async def test_an_array_on_one_line_is_noticed(tmp_path: Path) -> None:
+    file = tmp_path / "items"
+    file.write_text("[1, 2, 3]\n")
+    assert (await read(file))[1]
+
+
+async def test_malformed_items_are_explained(tmp_path: Path) -> None:
+    file = tmp_path / "items"
+    file.write_text("[1,\n2]\n")
+    with pytest.raises(ConfigurationError, match="begins like a JSON array"):
+        await read(file)
+
+
+async def test_a_source_that_cannot_be_read(tmp_path: Path) -> None:
+    sink = Items()
+    descriptor = os.open(tmp_path / "items", os.O_WRONLY | os.O_CREAT)
+    with (
+        os.fdopen(descriptor, "wb") as source,
+        Reader(source, sink, LimitSettings()),  # type: ignore[arg-type]
+        pytest.raises(ConfigurationError, match="the input cannot be read"),
+    ):
+        await sink.ended
+
+
+@pytest.mark.parametrize(("text", "count"), [("", 0), ("1\n2\n", 2), ("1\n2", 2)])
+def test_lines_of_a_file_are_counted_ahead(text: str, count: int, tmp_path: Path) -> None:
+    file = tmp_path / "items"
+    file.write_text(text)
+    with file.open("rb") as source:
+        assert count_lines(source) == count
+        assert source.read() == text.encode()
+
+
+def test_lines_of_a_pipe_are_not() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as source, os.fdopen(writer, "wb"):
+        assert count_lines(source) is None
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="nothing cannot be read: No such file"):
+        open_lines(str(tmp_path / "nothing"))
+
+
+def test_a_limited_number_of_errors_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    failures = Failures(debug=False)
+    with Bar("f", None) as bar:
+        for index in range(SHOWN_ERRORS + 5):
+            failures.add(ErrorRecord(index, "raised", "ValueError", "wrong", "traceback"), bar)
+    assert failures.finish() == Exit.ITEMS_FAILED
+    said = capsys.readouterr().err
+    assert said.count("ValueError: wrong") == SHOWN_ERRORS
+    assert "and 5 more errors" in said and f"{SHOWN_ERRORS + 5} items failed" in said
+    assert "traceback" not in said
+
+
+def test_without_errors_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert Failures(debug=True).finish() == Exit.OK
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("text", ["nan", "-1", "1e400", "soon", ""])
+def test_numbers_out_of_bounds_are_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="must be a number of seconds from"):
+        within(bounds.TIMEOUT)(text)
+    assert within(bounds.TIMEOUT)(" 2.5 ") == 2.5
+
+
+@pytest.mark.parametrize("text", ["[1]", "1", "{", '{"a": }'])
+def test_parameters_are_a_json_object(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="--kwargs must be a JSON object"):
+        kwargs_of(text)
+    assert kwargs_of('{"a": 1}') == b'{"a": 1}'

@@ -1,0 +1,76 @@
+"""Commands and the signals that stop them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import pytest
+
+from jetmap.cli.signals import Stop, StopRequested, wait_for_any
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_first_signal_requests_and_the_second_forces() -> None:
+    stop = Stop()
+    assert not stop.requested.is_set()
+    signal.raise_signal(signal.SIGTERM)
+    await asyncio.wait_for(stop.requested.wait(), 10)
+    assert (stop.forced.is_set(), stop.by) == (False, signal.SIGTERM)
+    signal.raise_signal(signal.SIGINT)
+    await asyncio.wait_for(stop.forced.wait(), 10)
+    assert stop.by is signal.SIGTERM
+
+
+async def test_work_that_no_signal_meets() -> None:
+    async def work() -> int:
+        return 7
+
+    assert await Stop().cancel_on_request(work()) == 7
+
+
+async def test_a_request_cancels_the_work_and_waits_for_its_end() -> None:
+    stop, steps = Stop(), []
+
+    async def work() -> None:
+        try:
+            stop.on_signal()
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            steps.append("ended")
+
+    with pytest.raises(StopRequested):
+        await stop.cancel_on_request(work())
+    assert steps == ["ended"]
+
+
+async def test_the_second_signal_does_not_wait() -> None:
+    stop, release = Stop(), asyncio.Event()
+
+    async def work() -> None:
+        try:
+            stop.on_signal()
+            await asyncio.Event().wait()
+        finally:
+            stop.on_signal()
+            await release.wait()
+
+    with pytest.raises(StopRequested):
+        await stop.cancel_on_request(work())
+
+
+async def test_an_error_of_the_work_is_raised() -> None:
+    async def work() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await Stop().cancel_on_request(work())
+
+
+async def test_waiting_for_one_of_several() -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+    assert not await wait_for_any(first, second, timeout=0.001)
+    second.set()
+    assert await wait_for_any(first, second)

@@ -1,0 +1,90 @@
+"""The store of `jetmap up`: its directory and its disk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from jetmap.cli import store
+from jetmap.cli.store import ENOUGH_BYTES, PROBE_SECONDS, RESTART_SECONDS, Step, StoreHealth
+from jetmap.errors import ConfigurationError
+from jetmap.settings import Settings
+
+
+def test_the_default_store_is_of_directory_and_pool(place: Path) -> None:
+    found = {
+        store.default_store(cwd, pool)
+        for cwd in (place, place / "state")
+        for pool in ("default", "blue")
+    }
+    assert len(found) == 4
+    assert {path.parent for path in found} == {place / "state" / "jetmap"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(place / "home"))
+        for unusable in ("", "relative/path"):
+            patch.setenv("XDG_STATE_HOME", unusable)
+            path = store.default_store(place, "default")
+            assert path.parent == place / "home" / ".local" / "state" / "jetmap"
+
+
+def test_without_its_default_store_up_has_no_jobs(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = Settings.load()
+    first = store.hold_store(settings)
+    assert first is not None
+    assert store.hold_store(settings) is None
+    assert "is used by another `jetmap up`: there will be no jobs" in caplog.text
+    first.close()
+    first.close()
+    again = store.hold_store(settings)
+    assert again is not None
+    again.close()
+    (place / "file").touch()
+    os.environ["XDG_STATE_HOME"] = str(place / "file")
+    assert store.hold_store(settings) is None
+    assert "file" in caplog.text
+    with pytest.raises(ConfigurationError, match="cannot be used"):
+        store.hold_store(Settings.load(store=str(place / "file" / "store")))
+    assert store.hold_store(Settings.load(store="none")) is None
+
+
+def test_steps_of_a_disk_that_fills_and_empties() -> None:
+    health = StoreHealth()
+    assert health.wants_probe(ENOUGH_BYTES, 0)
+    assert health.decide(ENOUGH_BYTES, [], 0) is Step.NOTHING
+    assert not health.wants_probe(ENOUGH_BYTES, 2)
+    # Filled: said once, whatever is stuck, and nothing is started without room.
+    assert health.wants_probe(0, 4)
+    assert health.decide(0, [], 4) is Step.REPORT_FULL
+    assert health.decide(0, ["A"], 6) is Step.NOTHING
+    assert health.decide(ENOUGH_BYTES - 1, ["A"], 8) is Step.NOTHING
+    # Room: streams are asked until none is stuck; a restart has its time to help.
+    assert health.wants_probe(ENOUGH_BYTES, 10)
+    assert health.decide(ENOUGH_BYTES, None, 10) is Step.NOTHING
+    assert health.decide(ENOUGH_BYTES, ["A"], 12) is Step.RESTART
+    assert health.wants_probe(ENOUGH_BYTES, 14)
+    assert health.decide(ENOUGH_BYTES, ["A"], 14) is Step.NOTHING
+    assert health.decide(ENOUGH_BYTES, ["A"], 12 + RESTART_SECONDS) is Step.RESTART
+    assert health.decide(ENOUGH_BYTES, [], 50) is Step.NOTHING
+    assert not health.wants_probe(ENOUGH_BYTES, 52)
+
+
+def test_a_disk_that_was_full_and_stopped_nothing() -> None:
+    health = StoreHealth()
+    assert health.decide(0, [], 0) is Step.REPORT_FULL
+    assert health.wants_probe(ENOUGH_BYTES, 2)
+    assert health.decide(ENOUGH_BYTES, None, 2) is Step.NOTHING  # The streams did not answer.
+    assert health.wants_probe(ENOUGH_BYTES, 4)
+    assert health.decide(ENOUGH_BYTES, [], 4) is Step.REPORT_ROOM
+    assert health.decide(ENOUGH_BYTES, [], 6) is Step.NOTHING
+
+
+def test_a_disk_that_was_full_between_two_looks() -> None:
+    health = StoreHealth()
+    assert health.decide(ENOUGH_BYTES, [], 0) is Step.NOTHING
+    assert not health.wants_probe(ENOUGH_BYTES, 10)
+    assert health.wants_probe(ENOUGH_BYTES, PROBE_SECONDS)
+    assert health.decide(ENOUGH_BYTES, ["A"], PROBE_SECONDS) is Step.RESTART
