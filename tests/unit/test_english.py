@@ -11,11 +11,11 @@ EXEMPT = Path(__file__).with_name("english_exempt.txt")
 
 
 def test_the_prose_follows_the_rules() -> None:
-    exempt = set(EXEMPT.read_text(encoding="utf-8").split())
+    exempt = tuple(EXEMPT.read_text(encoding="utf-8").split())
     breaches = [
         f"{name}:{line}: {what}"
         for path in english.everything()
-        if (name := str(path.relative_to(english.ROOT))) not in exempt
+        if not (name := str(path.relative_to(english.ROOT))).startswith(exempt)
         for line, what in english.check(path)
     ]
     assert not breaches, "\n".join(breaches)
