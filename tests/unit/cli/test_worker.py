@@ -46,9 +46,5 @@ async def test_workers_that_cannot_start() -> None:
         state.check(5)
 
 
-@pytest.mark.parametrize("reload", [False, True])
-def test_the_first_faults_are_reported_once(reload: bool) -> None:
-    """Without --reload the command ends with the fault that the log would show, too."""
-    options = agent_options(Settings.of({"tasks": ["tasks.py"], "reload": reload}))
-    assert options.logs_first_faults is reload
-    assert options.setup.tasks == ["tasks.py"]
+def test_workers_import_the_tasks_of_the_settings() -> None:
+    assert agent_options(Settings.of({"tasks": ["tasks.py"]})).setup.tasks == ["tasks.py"]
