@@ -30,7 +30,7 @@ class DisconnectWatcher:
         self.answering = False
         self._done = False
         self._timer: asyncio.TimerHandle | None = None
-        # Cancelled by __exit__, and not awaited: it is only in ``receive``, which holds nothing.
+        # Cancelled by __exit__, which cannot wait for it: it is in ``receive`` and holds nothing.
         self._asking: asyncio.Task[None] | None = None
 
     def __enter__(self) -> DisconnectWatcher:

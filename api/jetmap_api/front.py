@@ -163,6 +163,7 @@ async def serve_head(app: App, scope: Scope, receive: Receive, send: Send) -> No
         finally:
             coming.cancel()
             ended.cancel()
+            await asyncio.wait({coming, ended})
 
     await app({**scope, "method": "GET", HEAD: True}, receiving, heading)
 

@@ -65,7 +65,7 @@ class Beat:
     def __init__(self, heartbeats: Heartbeats, send: Send) -> None:
         self._heartbeats = heartbeats
         self._send = send
-        self._comment: asyncio.Task[None] | None = None
+        self._comment: asyncio.Task[None] | None = None  # ended by close and cancel
         self._is_sending = False
 
     async def send(self, message: Any) -> None:
@@ -88,11 +88,12 @@ class Beat:
         self._heartbeats.remove(self)
         await self._behind_comment()
 
-    def cancel(self) -> None:
+    async def cancel(self) -> None:
         """Send nothing more, not even what is left. Calling it again is harmless."""
         self._heartbeats.remove(self)
         if self._comment is not None:
             self._comment.cancel()
+            await self._behind_comment()
 
     async def _behind_comment(self) -> None:
         if self._comment is not None:

@@ -387,5 +387,5 @@ async def write(
         logger.debug("an answer is not read to its end: %r", exc)
     finally:
         if beat is not None:
-            beat.cancel()
+            await beat.cancel()
         await pieces.aclose()

@@ -23,7 +23,7 @@ READ_AHEAD = 1 << 20
 
 
 class LinesBody:
-    """Read a body of JSON lines into a feed, in two tasks that ``close`` ends.
+    """Read a body of JSON lines into a feed, in two tasks that ``aclose`` ends.
 
     The body is read ahead of the map, as far as memory allows and then slowly into a file, because
     only reading shows that the client has left. ``complete`` is true once all of it has been read.
@@ -65,10 +65,12 @@ class LinesBody:
         self._feeder.cancel()
         self._pipe.discard()
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
+        """End both tasks."""
         self._reader.cancel()
         self._feeder.cancel()
         self._pipe.discard()
+        await asyncio.wait({self._reader, self._feeder})
 
     async def _read(self) -> None:
         try:

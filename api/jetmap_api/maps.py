@@ -45,12 +45,12 @@ class Maps:
         watcher = DisconnectWatcher()
         answer: ListAnswer | None = None
         reservation: Reservation | None = None
+        preferred: Preferred | None = None
         try:
             with watcher:
                 request = read_request(scope)
                 cluster = self._cluster(scope)
                 reservation = self._admission.reserve(cluster)
-                preferred: Preferred | None = None
                 if request.prefer is not None:
                     preferred = await Preferred.begin(cluster, name, request, scope, reservation)
                 if preferred is not None:
@@ -78,6 +78,8 @@ class Maps:
                 answer.close()
             if reservation is not None:
                 reservation.close()
+            if preferred is not None:
+                await preferred.aclose()
         if watcher.left and not watcher.answering:
             await answer_nobody(send)
 
@@ -121,7 +123,7 @@ class Maps:
         try:
             return await self._answer(run, request, reservation, body, send, watcher)
         finally:
-            body.close()
+            await body.aclose()
 
     async def _open(
         self,

@@ -56,6 +56,7 @@ class Preferred:
         self._request = request
         self._prefer = prefer
         self._reservation = reservation
+        self._unwanted: str | None = None  # the id of a job to remove
 
     @classmethod
     async def begin(
@@ -113,8 +114,16 @@ class Preferred:
             return None
         finally:
             if not kept:
-                _removals.add(task := loop.create_task(_remove(self._jobs, record.id)))
-                task.add_done_callback(_removals.discard)
+                self._unwanted = record.id
+
+    async def aclose(self) -> None:
+        """Remove the job if it is of no use any more, once the answer has been sent."""
+        if self._unwanted is None:
+            return
+        try:
+            await self._jobs.delete(self._unwanted)
+        except JetmapError as exc:
+            logger.info("job %s stays until its time is over: %s", self._unwanted, exc)
 
     async def _gather(
         self, record: Record, until: float, limits: LimitSettings, debug: bool
@@ -169,16 +178,6 @@ class JobRun:
     async def aclose(self) -> None:
         """Stop reading; the job runs on."""
         self._follower.close()
-
-
-_removals: set[asyncio.Task[None]] = set()
-
-
-async def _remove(jobs: Jobs, id: str) -> None:
-    try:
-        await jobs.delete(id)
-    except JetmapError as exc:
-        logger.info("job %s stays until its time is over: %s", id, exc)
 
 
 def _ran_out_of_time(record: Record) -> bool:

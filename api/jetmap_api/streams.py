@@ -158,6 +158,7 @@ class Stream:
         finally:
             writer.cancel()
             outbox.discard()
+            await asyncio.wait({writer})
 
     async def _run(self, run: Map, source: Format, body: Arrival | None) -> None:
         try:

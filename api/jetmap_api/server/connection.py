@@ -397,6 +397,7 @@ class Connection(asyncio.Protocol):
 
     def _start(self, exchange: Exchange) -> None:
         self._current = exchange
+        # uvicorn's server owns these tasks: it waits for them when it stops.
         tasks: set[Any] = self._state.tasks
         running: Awaitable[None]
         running = self._loop.create_task(exchange.run(self._app))

@@ -55,6 +55,7 @@ class GatewayServer(uvicorn.Server):
             await super().serve(sockets)
         finally:
             watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
