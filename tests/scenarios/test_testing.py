@@ -1,0 +1,31 @@
+"""The examples of docs/testing.md run as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
+EXAMPLE = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def test_examples(tmp_path: Path) -> None:
+    examples = EXAMPLE.findall(PAGE.read_text(encoding="utf-8"))
+    for name, code in examples:
+        (tmp_path / name).write_text(code, encoding="utf-8")
+    tests = [name for name, _ in examples if name.startswith("test_")]
+    assert len(tests) == 5
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", *tests],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 passed" in done.stdout
