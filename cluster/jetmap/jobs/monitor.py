@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 # Seconds between sweeps.
 SWEEP_SECONDS = 20.0
+# Seconds after which a sweep removes an expired job that the broker has kept. The clocks of two
+# hosts may differ by as much without a job being removed early.
+EXPIRY_GRACE = 60.0
 # Records read in one request.
 READ_AT_ONCE = 1000
 # Requests in one catch-up, which must end even while records keep coming.
@@ -227,6 +230,9 @@ class JobMonitor:
                     there = None
                 if there is None:
                     self._catalogue.on_removed(record.id)
+                elif now > record.updated + record.ttl + EXPIRY_GRACE:
+                    # A broker without room cannot expire records: it writes a marker for each.
+                    await self._removal.tombstone(there, seq)
         for kind in ("INPUT", "OUTCOMES"):
             for job in await self._store.jobs_in(kind):
                 known = self._catalogue.get(job)

@@ -10,7 +10,8 @@ import pytest
 from httpx import ASGITransport, AsyncClient
 
 from jetmap import Cluster
-from jetmap.errors import StoreFull
+from jetmap.errors import StoreFull, UnknownJob
+from jetmap.jobs import monitor
 from jetmap.jobs.record import Record
 from jetmap.nats.connection import JetStreamError
 from jetmap.nats.errors import lacks_room
@@ -18,7 +19,7 @@ from jetmap.nats.server import NatsServer, room
 from jetmap.settings import Settings
 from jetmap_api import create_app
 from over_http import check_problem
-from real_jobs import kill_server, read, until_over
+from real_jobs import carrier, kill_server, read, until_over
 from servers import Site, site
 from small_disk import DISK, disk
 from waiting import wait_for
@@ -95,6 +96,59 @@ async def test_a_full_store_is_emptied_and_the_job_goes_on(place: Site, disk: Pa
     values, errors = await read(cluster, record)
     assert len(values) == 110 and not errors
     assert not await cluster.jobs.store.jobs_in("INPUT")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+async def test_a_job_in_a_full_store_is_taken_over(place: Site) -> None:
+    heir = await place.cluster()
+    await place.agent(heir)
+    old = await submitted(heir, 45)
+    assert (await until_over(heir, old, 40)).state == "succeeded"
+    owner = await carrier(place, ["zeros", [SIZE] * 125, None])
+    await until_full(heir, owner.job)
+    # No record finds any room, the one of a new owner neither.
+    await _fill(heir)
+    await owner.kill()
+    await until_full(heir, owner.job)
+    async with gateway(heir) as client:
+        assert (await client.delete(f"/jobs/{old}")).status_code == 204
+    record = await until_over(heir, owner.job, 90)
+    assert (record.state, record.done, record.failed) == ("succeeded", 125, 0)
+    assert record.epoch == 2
+    values, errors = await read(heir, record)
+    assert len(values) == 125 and not errors
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+async def test_jobs_expire_in_a_full_store(place: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor, "EXPIRY_GRACE", 3.0)
+    monkeypatch.setattr(monitor, "SWEEP_SECONDS", 4.0)
+    cluster = await place.cluster()
+    await place.agent(cluster)
+    begun = await cluster.jobs.begin("zeros", format="json", ttl=20)
+    await begun.put([b"%d" % SIZE] * 45)
+    short = (await begun.commit()).id
+    assert (await until_over(cluster, short, 25)).state == "succeeded"
+    running = await submitted(cluster, 125)
+    await until_full(cluster, running)
+    await _fill(cluster)
+    # Nobody deletes anything, and the broker has no room for the marker of an expired record: what
+    # the first job held is the room that comes.
+    record = await until_over(cluster, running, 120)
+    assert (record.state, record.done, record.failed) == ("succeeded", 125, 0)
+    values, errors = await read(cluster, record)
+    assert len(values) == 125 and not errors
+    await wait_for(lambda: _is_gone(cluster, short), "the first job is forgotten", 30)
+
+
+async def _is_gone(cluster: Cluster, job: str) -> bool:
+    """Whether the broker has expired the job, or a sweep has removed it."""
+    try:
+        return (await cluster.jobs.get(job)).state == "expired"
+    except UnknownJob:
+        return True
 
 
 async def _answers(cluster: Cluster) -> bool:
