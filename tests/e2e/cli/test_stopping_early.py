@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -103,15 +102,18 @@ def test_a_signal_while_waiting_for_the_broker(
             house.start(*command, "--nats", listener.url)
             for command, listener in zip(commands, listeners, strict=True)
         ]
-        for process, listener in zip(started, listeners, strict=True):
-            wait_until_sync(partial(has_called, listener, process), "it has called")
-            process.send_signal(number)
+        waiting = list(zip(started, listeners, strict=True))
+        while waiting:  # Each as soon as it has called: what waits too long ends by itself.
+            wait_until_sync(lambda: any(has_called(*each) for each in waiting), "one has called")
+            for process, listener in [each for each in waiting if has_called(*each)]:
+                process.send_signal(number)
+                waiting.remove((process, listener))
         codes = [ended(process) for process in started]
     assert dict(zip(commands, codes, strict=True)) == {c: COMMANDS[c] for c in commands}, house.said
     assert "Traceback" not in house.said and "never" not in house.said, house.said
 
 
-def has_called(listener: Listener, process: subprocess.Popen[str]) -> bool:
+def has_called(process: subprocess.Popen[str], listener: Listener) -> bool:
     return listener.callers > 0 or process.poll() is not None
 
 
