@@ -215,7 +215,7 @@ class RequestLines:
     def tell(self) -> None:
         """Log how many lines were left out."""
         self._telling = None
-        self._lines.tell()
+        self._lines.report_left_out()
 
 
 class Refusals:

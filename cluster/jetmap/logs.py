@@ -60,7 +60,10 @@ class Flood:
 class Limited:
     """A logger for events that may come in floods, such as crashes or requests.
 
-    what: what a record stands for, in the plural, for the line that counts those left out.
+    Args:
+        what: Plural name of the events, for the line that counts those left out.
+        rate: Records a second.
+        burst: Records at once.
     """
 
     def __init__(
@@ -88,7 +91,7 @@ class Limited:
 
     def write(self, level: int, message: str, *values: object) -> None:
         """Log a record that has passed."""
-        self.tell()
+        self.report_left_out()
         self._logger.log(level, message, *values)
 
     def log(self, level: int, message: str, *values: object) -> None:
@@ -96,7 +99,7 @@ class Limited:
         if self.passes(level):
             self.write(level, message, *values)
 
-    def tell(self) -> None:
-        """Log how many were left out since the last report."""
+    def report_left_out(self) -> None:
+        """Log how many records were left out since the last report."""
         if count := self._flood.reset():
             self._logger.warning("%d more %s are not shown here", count, self._what)

@@ -24,8 +24,9 @@ __all__ = ["Codec", "Parameter", "codec_for", "kwargs_codec"]
 class Codec(Protocol):
     """A decoder and encoder for values of one type.
 
-    is_open: whether the type has a part without an annotation. If so, the format "python" keeps the
-    types of that part or refuses it; otherwise it is the same as "msgpack".
+    Attributes:
+        is_open: Whether the type has a part without an annotation. If so, the format "python" keeps
+            the types of that part or refuses it; otherwise it is the same as "msgpack".
 
     Decoding raises ValueError for bytes that are malformed or do not fit, RecursionError for
     nesting too deep. Encoding raises TypeError for a value that cannot travel, ValueError for
@@ -56,7 +57,7 @@ class Codec(Protocol):
 
 
 class Parameter(msgspec.Struct, frozen=True):
-    """A keyword-only parameter. default: for the schema only, as functions have their own."""
+    """A keyword-only parameter; its default appears in the schema only."""
 
     name: str
     type: Any
@@ -65,9 +66,13 @@ class Parameter(msgspec.Struct, frozen=True):
 
 
 def codec_for(type: Any, *, output: bool = False) -> Codec:
-    """Make the codec of a type. output: its schema describes what is written, not what is read.
+    """Make the codec of a type.
 
-    Raises TypeError for a type that neither msgspec nor pydantic can decode.
+    Args:
+        output: Whether its schema describes encoded values; otherwise values to be decoded.
+
+    Raises:
+        TypeError: Neither msgspec nor pydantic can decode the type.
     """
     if needs_pydantic(type):
         from .models import ModelCodec

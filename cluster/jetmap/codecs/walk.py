@@ -25,8 +25,10 @@ _SMALLEST, _BIGGEST = -(2**63), 2**64
 class Kind:
     """A way for values to travel as parts.
 
-    take: return a value's parts, tagged. make: build the value from its parts. plain: build what a
-    caller in another language reads instead, from plain parts; None: use ``make``.
+    Attributes:
+        take: Returns a value's parts, tagged.
+        make: Builds the value from its parts.
+        plain: Builds the value for callers in other languages, from plain parts; None for ``make``.
     """
 
     name: str
@@ -85,7 +87,7 @@ def tag_outermost(value: Any) -> Any:
 
 
 def encode_walked(value: Any, encode: Callable[[Any], bytes]) -> bytes:
-    """Encode a tagged value as MessagePack. encode: encodes its annotated parts."""
+    """Encode a tagged value as MessagePack; ``encode`` encodes its annotated parts."""
     try:
         return encode(value)
     except (OverflowError, UnicodeEncodeError):

@@ -18,7 +18,10 @@ _ARRAYS = (list, tuple, set, frozenset)
 class OpenParts:
     """The parts of a schema that have no annotation.
 
-    what: names the value in errors. schema: a JSON Schema document; empty: nothing is known.
+    Args:
+        what: Name of the value in errors.
+        schema: JSON Schema document; empty if nothing is known.
+        definitions: The ``$defs`` that the schema refers to.
     """
 
     def __init__(

@@ -36,8 +36,12 @@ _MARKS = {
 def pickled(function: Function, limit: int | None = None) -> bytes:
     """Pickle the function as it is now, with the globals it uses.
 
-    limit: bytes that the pickle may have. Raises NotImportable, naming the global, for what cannot
-    travel (an open file, a lock, a msgspec struct).
+    Args:
+        limit: Most bytes of the pickle.
+
+    Raises:
+        NotImportable: A global cannot travel, such as an open file, a lock or a msgspec struct; it
+            is named.
     """
     about = (function.name, function.timeout, function.attempts, function.known_hints())
     file = _Bounded(limit)

@@ -36,11 +36,18 @@ NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 class Function:
     """A registered function. Its types are resolved at their first use.
 
-    name: the name in calls. module, qualname: where a worker finds it (for a module that was
-    started with ``python -m``, its dotted name and not ``__main__``). file: that module's file,
-    or None. stamp: the file's state when the function was defined. by_value: it was defined
-    without a file (REPL, notebook, ``python -c``). local: it was defined inside another function.
-    hints: the types of its annotations, by parameter, as far as they are known already.
+    Args:
+        hints: Types of its annotations, by parameter, as far as they are known already.
+
+    Attributes:
+        name: Name in calls.
+        module: Module in which a worker finds it: the dotted name, also if the module was started
+            with ``python -m``.
+        qualname: Name in that module.
+        file: File of that module, or None.
+        stamp: State of the file when the function was defined.
+        by_value: Whether it was defined without a file (REPL, notebook, ``python -c``).
+        local: Whether it was defined inside another function.
     """
 
     __slots__ = (

@@ -26,7 +26,7 @@ _PYTHON: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Misfit:
-    """A wrong keyword parameter. message: what is wrong with it, and what is accepted."""
+    """A wrong keyword parameter, with a message that also says what is accepted."""
 
     parameter: str
     message: str

@@ -92,7 +92,8 @@ def import_tasks(argument: str) -> types.ModuleType:
 def import_main(path: str, *, again: bool = False) -> types.ModuleType:
     """Run a script as ``__mp_main__``, as ``multiprocessing`` does, once in a process.
 
-    again: run it once more if it has changed.
+    Args:
+        again: Run it once more if it has changed.
     """
     global _main_digest
     file = str(Path(path).resolve())
@@ -132,9 +133,15 @@ def import_main(path: str, *, again: bool = False) -> types.ModuleType:
 def reference(function: Function, *, far: bool = False, limit: int | None = None) -> FunctionRef:
     """Make the reference by which a worker finds this function.
 
-    The function itself (pickled by cloudpickle) if it was defined without a file, or in a script
-    that a worker on another host (``far``) does not have. limit: bytes that its pickle may have.
-    Raises NotImportable for a lambda, a function inside another one, and what cannot be pickled.
+    It contains the function itself, pickled by cloudpickle, if that was defined without a file or
+    in a script that its workers do not have.
+
+    Args:
+        far: Whether the workers are on other hosts, without the script.
+        limit: Most bytes of the pickle.
+
+    Raises:
+        NotImportable: It is a lambda or inside another function, or cannot be pickled.
     """
     from jetmap.wire.messages import FunctionRef
 

@@ -15,14 +15,20 @@ _KEY = "setting"
 class Setting:
     """Texts and flags of one setting.
 
-    comment: above its key in ``config/jetmap.toml``; empty: the comment above covers it, too.
-    help: of its command-line option; empty: it has none. metavar: None for a switch. flag: the
-    option's name if it differs from the setting's. panel: the group in ``--help`` if it is not
-    the section's. positional: an argument, not an option. limit: what happens beyond it, for the
-    README's table; empty: it has no row there. shown: its default in that table if it is not set;
-    unit: after the default. keeper: "agree" if the users of one embedded cluster must have the
-    same value, "starter" if the value of the first user holds for all. secret: it names a file that
-    only its owner should read.
+    Attributes:
+        comment: Text above its key in ``config/jetmap.toml``; empty if the comment above covers
+            it, too.
+        help: Help of its command-line option; empty if it has none.
+        metavar: Placeholder of the option's value; None for a switch.
+        flag: The option's name, if it differs from the setting's.
+        panel: Group in ``--help``, if it differs from the section's.
+        positional: Whether it is an argument instead of an option.
+        limit: What it limits and what happens beyond, for the README's table; empty for no row.
+        shown: Default in that table, if the setting has none.
+        unit: Text after the default in that table.
+        keeper: "agree" if the users of one embedded cluster must have the same value, "starter" if
+            the first user's value holds for all.
+        secret: Whether it names a file that only its owner should read.
     """
 
     comment: str = ""
@@ -39,7 +45,7 @@ class Setting:
 
 
 def setting(default: Any, comment: str = "", **more: Any) -> Any:
-    """Declare a field of a section. more: the other fields of ``Setting``."""
+    """Declare a field of a section; ``more`` are other attributes of ``Setting``."""
     extra: Any = {_KEY: Setting(comment, **more)}
     return Field(default, json_schema_extra=extra)
 

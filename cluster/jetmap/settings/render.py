@@ -50,7 +50,7 @@ def config() -> str:
 
 def limits() -> str:
     """Return the README's table of limits."""
-    rows = ["| setting | default | beyond it |", "| --- | --- | --- |"]
+    rows = ["| setting | default | what it limits: what happens beyond |", "| --- | --- | --- |"]
     for name, field in FIELDS.items():
         if field.setting.limit:
             rows.append(f"| `{name}` | {_shown(field.info)} | {field.setting.limit} |")

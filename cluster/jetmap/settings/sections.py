@@ -218,7 +218,7 @@ class WorkerSettings(Section):
         "The rest is dropped, and counted in the output.",
         help="Bytes a second that the functions of a worker may print.",
         metavar="SIZE",
-        limit="printed by one worker's functions: lines are dropped, and counted in the log",
+        limit="output of one worker's functions: lines are dropped, and counted in the log",
         unit=" a second",
         keeper="agree",
     )
@@ -315,13 +315,13 @@ class LimitSettings(Section):
         1_000,
         "Maps open at once in one process, including those that wait for a worker or for their "
         "body; one more is refused (429), by a gateway before it reads the body.",
-        limit="in one process, including those whose body arrives: `429`, `TooManyMaps`",
+        limit="maps open in one process, also before their body is complete: `429`, `TooManyMaps`",
     )
     max_items: Count = setting(
         50_000_000,
         "Items of all open lists together in one gateway; one list more is refused (429). JSON "
         "lines and jobs are read as far as there is room, and do not count.",
-        limit="of all open lists in one gateway: `429`",
+        limit="items of all open lists in one gateway: `429`",
     )
     max_memory_bytes: Size | None = setting(
         None,
@@ -329,7 +329,7 @@ class LimitSettings(Section):
         "results. Beyond, a gateway refuses bodies (503) and spools results to files, and a map "
         "with unread results gets no more of them. Not set: a quarter of the memory of the "
         "machine, or of this process's cgroup.",
-        limit="of bodies, lists and unread results in one process: `503`; results spool to files",
+        limit="bodies, lists and unread results in one process: `503`; results spool to files",
         shown="a quarter of the memory",
     )
     max_list: Count = setting(
@@ -340,68 +340,72 @@ class LimitSettings(Section):
     max_item_bytes: Size = setting(
         900_000,
         "Bytes of one item; with its chunk it must fit into the broker's largest message (1 MiB).",
-        limit="an item: `413`; in Python, and for a value, that item's error",
+        limit="one item: `413`; in Python, and for a value, that item's error",
         keeper="agree",
     )
     max_body_bytes: Size = setting(
-        1 << 30, "Bytes of a JSON or MessagePack body.", limit="`413`; JSON lines have no limit"
+        1 << 30,
+        "Bytes of a JSON or MessagePack body.",
+        limit="a JSON or MessagePack body: `413`; JSON lines have no limit",
     )
     max_buffer_bytes: Size = setting(
         16 << 20,
         "Bytes of results of one map that a slow reader may leave in memory; more spool to a file.",
-        limit="of unread results of a map: sending pauses, or they spool to a file",
+        limit="unread results of one map in memory: sending pauses, or they spool to a file",
     )
     max_spool_bytes: Size = setting(
         4 << 30,
         "Bytes of results that one map may spool, and all maps of one gateway together.",
-        limit="of one map in files: `413`",
+        limit="unread results of one map in files: `413`",
     )
-    max_total_spool_bytes: Size = setting(32 << 30, limit="of all maps of one gateway: `503`")
+    max_total_spool_bytes: Size = setting(
+        32 << 30, limit="unread results of all maps of one gateway in files: `503`"
+    )
     max_depth: Depth = setting(500, "Nesting of an item.")
     max_header_bytes: HeadSize = setting(
         64 << 10,
         "Bytes of a request's address and headers together; more is refused (431, or 414).",
-        limit="of a request's address and headers: `431` or `414`, and the connection ends",
+        limit="a request's address and headers: `431` or `414`, and the connection ends",
     )
     header_timeout: Patience = setting(
         20.0,
         "Seconds from a connection's first byte, or its opening, to the end of a request's headers "
         "(408).",
-        limit="until a request's headers are complete: `408`",
+        limit="time until a request's headers are complete: `408`",
     )
     body_idle_timeout: Patience = setting(
         60.0,
         "Seconds without a byte after which the body of a map is given up (408). Raise it for "
         "clients that send JSON lines with long pauses, or have them send empty lines.",
-        limit="without a byte of a map's body: `408`",
+        limit="time without a byte of a map's body: `408`",
     )
     job_upload_idle: Seconds = setting(
         60.0,
         "Seconds without a byte after which the body of a job is given up (408) and removed.",
-        limit="without a byte of a job's body: `408`",
+        limit="time without a byte of a job's body: `408`",
     )
     min_body_rate: Rate = setting(
         128,
         "Bytes a second that a body, or each line of JSON lines, must average once the gateway has "
         "waited a minute for it (408). 0: no limit.",
-        limit="of a body, after a minute of waiting: `408`",
+        limit="average rate of a body, after a minute of waiting: `408`",
         unit=" bytes/s",
     )
     send_timeout: Patience = setting(
         300.0,
-        "Seconds after which a client that neither reads its answer nor sends anything is cut off.",
-        limit="in which a client neither reads nor sends: it is cut off",
+        "Seconds after which the connection of a client that neither reads nor sends is closed.",
+        limit="time in which a client neither reads nor sends: the connection is closed",
     )
     keep_alive: Patience = setting(
         75.0,
         "Seconds that a connection is kept between two requests.",
-        limit="between two requests: the connection is closed",
+        limit="time between two requests: the connection is closed",
     )
     max_connections: Count | None = setting(
         None,
         "Connections open at once; for one more, the one that has been silent longest is closed. "
         "Not set: three quarters of the file descriptors that this process may have.",
-        limit="the connection that is silent longest is closed; `503` if none is",
+        limit="open connections: the one that has been silent longest is closed, or `503`",
         shown="three quarters of the descriptors",
     )
 
