@@ -9,8 +9,6 @@ from pathlib import Path
 
 # The names under which a script's own module is known, here and in a worker.
 MAIN = ("__main__", "__mp_main__")
-# The variable in which a parent puts its pid, to tie a child to it.
-TETHER = "JETMAP__PARENT"
 # The directory for temporary files if no disk is writable.
 MEMORY_DIRECTORY = "/dev/shm"
 # The prefix of variables that are settings.
@@ -66,6 +64,39 @@ def die_with_parent(parent: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, sigkill, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(0)
+
+
+# The program that a child runs before it becomes its command, so that it ends with the process that
+# started it, however that ends. On Linux the kernel does this (for the starting thread); elsewhere
+# a child of the command watches both. (A preexec_fn would be unsafe beside threads.)
+TETHER = """\
+import os, signal, sys, time
+parent, binary, *arguments = sys.argv[1:]
+parent, own = int(parent), os.getpid()
+if sys.platform == "linux":
+    import ctypes
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+else:
+    if os.fork() == 0:
+        os.closerange(0, 3)
+        while os.getppid() == own:
+            try:
+                os.kill(parent, 0)
+            except ProcessLookupError:
+                os.kill(own, signal.SIGKILL)
+            time.sleep(0.2)
+        os._exit(0)
+if os.getppid() == parent:
+    os.execv(binary, [binary, *arguments])
+"""
+
+
+def tethered(*command: str) -> list[str]:
+    """Return a command that runs ``command``, an executable and its arguments, as a tied child.
+
+    It ends when the thread (Linux) or the process (elsewhere) that starts it ends.
+    """
+    return [sys.executable, "-I", "-S", "-c", TETHER, str(os.getpid()), *command]
 
 
 def pin(cpu: int | None) -> None:
@@ -209,14 +240,3 @@ def temporary_directory() -> str:
             "TMPDIR, or mount a tmpfs at /tmp"
         ]
     )
-
-
-def hold_tether() -> None:
-    """End this process when the parent that tied it ends; at once if it is gone already.
-
-    On Linux the kernel does this. Elsewhere a parent ends its children only if it ends orderly.
-    """
-    parent = os.environ.pop(TETHER, None)
-    if parent is None:
-        return
-    die_with_parent(int(parent))

@@ -5,12 +5,9 @@ from __future__ import annotations
 
 def main() -> None:
     """Run the command that ``sys.argv`` names, and exit."""
-    from jetmap.machine import hold_tether
-
     from . import streams
 
     streams.prepare()
-    hold_tether()
     import sys
 
     import typer

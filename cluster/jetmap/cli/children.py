@@ -10,7 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from jetmap.machine import TETHER
+from jetmap.machine import tethered
 from jetmap.supervision import Backoff, Supervisor, end_process
 
 from .exits import ChildFailed, Exit
@@ -104,8 +104,8 @@ class Child:
 
     async def _start(self) -> asyncio.subprocess.Process:
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "jetmap.cli", *self._arguments),
-            env=os.environ | self._environment | {TETHER: str(os.getpid())},
+            *tethered(sys.executable, "-m", "jetmap.cli", *self._arguments),
+            env=os.environ | self._environment,
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=self._pass_fds,
             # Ctrl-C reaches only this process, which decides the order in which its children end.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 import sys
 import threading
@@ -20,7 +19,7 @@ from rich.table import Table
 
 from jetmap.demo.http import DemoError, Gateway
 from jetmap.demo.work import Sample, Work, prime_search, sample, source_metrics
-from jetmap.machine import TETHER
+from jetmap.machine import tethered
 from jetmap.settings import Settings
 
 from .installation import FAREWELL, Installation
@@ -162,8 +161,7 @@ async def _serial(run: Run, cores: int, console: Console) -> Serial:
     """Measure the same work on one core, on the same clock as the map."""
     chosen = sample(run.work, run.seconds, cores)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "jetmap.demo.serial"),
-        env=os.environ | {TETHER: str(os.getpid())},
+        *tethered(sys.executable, "-m", "jetmap.demo.serial"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )

@@ -18,9 +18,6 @@ TELL_SECONDS = 0.1  # Seconds between two lines of progress.
 
 def main() -> None:
     """Run the loop, pinned to one core like a worker."""
-    from jetmap.machine import hold_tether
-
-    hold_tether()
     order = json.load(sys.stdin)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})

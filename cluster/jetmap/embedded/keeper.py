@@ -31,6 +31,7 @@ from jetmap.background import Background
 from jetmap.errors import BrokerUnreachable
 from jetmap.logs import Formatter
 from jetmap.nats.server import NatsServer
+from jetmap.supervision import Backoff, Supervisor
 
 from .keeper_messages import Address, KeeperStart, Notice
 from .locks import clear, remove, sweep
@@ -137,7 +138,8 @@ class Keeper:
             self._ready.set()
             async with asyncio.TaskGroup() as tasks:
                 # Together: the server may die while the agent still starts.
-                tasks.create_task(self._mind_server())
+                backoff = Backoff(0.1, 5.0, healthy_after=30.0)
+                tasks.create_task(Supervisor(self._serve_server, backoff, _report).run())
                 tasks.create_task(self._start_agent())
         except* Exception as group:
             error = group.exceptions[0]
@@ -184,15 +186,13 @@ class Keeper:
         self._agent = _make_agent(self._connection, self._startup)
         await self._agent.start()
 
-    async def _mind_server(self) -> None:
-        """Start the server again when it ends; its clients reconnect by themselves."""
+    async def _serve_server(self) -> str:
+        """Await the end of the server, which runs already the first time; its clients reconnect."""
         server = self._server
         assert server is not None
-        while True:
-            code = await server.wait()
-            logger.error("nats-server exited with code %d; starting it again", code)
-            await asyncio.sleep(0.1)
+        if not server.running:
             await server.start()
+        return f"exited with code {await server.wait()}"
 
     # Users
 
@@ -319,6 +319,10 @@ def _make_agent(connection: Connection, start: KeeperStart) -> AgentLike:
         # The caller raises the reason why no worker can start, once and in full.
         unready.addFilter(lambda record: agent.was_ready)
     return agent
+
+
+def _report(how: str, pause: float) -> None:
+    logger.error("nats-server %s; starting it again in %.1f s", how, pause)
 
 
 async def _readable(user: socket.socket) -> None:

@@ -8,41 +8,17 @@ import importlib.metadata
 import json
 import os
 import shutil
-import sys
 import sysconfig
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from jetmap.errors import BrokerUnreachable, ConfigurationError
-from jetmap.machine import temporary_directory, without_ours
+from jetmap.machine import temporary_directory, tethered, without_ours
 from jetmap.supervision import end_process
 
 from .errors import PortTaken
 
-# The program that the child runs before it becomes nats-server, so that it ends with the process
-# that started it, however that ends. On Linux the kernel does this (for the starting thread);
-# elsewhere a child of the server watches both. (A preexec_fn would be unsafe beside threads.)
-TETHER = """\
-import os, signal, sys, time
-parent, binary, *arguments = sys.argv[1:]
-parent, server = int(parent), os.getpid()
-if sys.platform == "linux":
-    import ctypes
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
-else:
-    if os.fork() == 0:
-        os.closerange(0, 3)
-        while os.getppid() == server:
-            try:
-                os.kill(parent, 0)
-            except ProcessLookupError:
-                os.kill(server, signal.SIGKILL)
-            time.sleep(0.2)
-        os._exit(0)
-if os.getppid() == parent:
-    os.execv(binary, [binary, *arguments])
-"""
 # Bytes of the server's log file, before it begins another.
 LOG_BYTES = 16 * 2**20
 # The name of a server whose store ends with it, and so cannot hold jobs.
@@ -144,8 +120,7 @@ class NatsServer:
         _write_private(config, self._configuration(directory, log))
         with log.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", "-c", TETHER, str(os.getpid())),
-                *(str(self._binary), "-c", str(config)),
+                *tethered(str(self._binary), "-c", str(config)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

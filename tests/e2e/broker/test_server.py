@@ -76,8 +76,9 @@ async def test_its_end_is_seen() -> None:
 
 STARTER = """
 import asyncio
+from jetmap import machine
 from jetmap.nats import server
-server.TETHER = server.TETHER.replace({old!r}, {new!r})
+machine.TETHER = machine.TETHER.replace({old!r}, {new!r})
 async def main():
     s = server.NatsServer(directory=__import__("pathlib").Path({directory!r}))
     await s.start()
