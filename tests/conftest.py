@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from house import House, Up
+from hypotheses import use_share
 from jetmap import Cluster
 from net import Net, reason_to_skip
 from processes import marked, nothing_left
@@ -27,6 +28,8 @@ from waiting import wait_until
 _main = sys.modules["__main__"]
 if not hasattr(_main, "__file__"):
     _main.__file__ = __file__
+
+use_share()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
