@@ -28,8 +28,8 @@ from .maps import Maps
 from .pages import Pages
 from .problems import end_cancelled
 from .security import HostCheck, TokenCheck, route_path
-from .sessions import Signer
 from .signed import SignedAddresses
+from .signer import Signer
 from .small_bodies import SmallBodies
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from .request import (
     whole_number,
 )
 from .security import CALLER
-from .sessions import caller_of
+from .signer import caller_of
 
 # Characters of an Idempotency-Key.
 MAX_KEY = 255

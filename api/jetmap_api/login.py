@@ -1,4 +1,4 @@
-"""The login page: a browser that sends the token gets a session, which is a cookie."""
+"""The login page: a browser that sends the token gets a login session, which is a cookie."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .asgi import Receive, Scope
 from .pages import PAGE_HEADERS, page, root_of
 from .problems import Problem
 from .security import CALLER, CROSS_SITE, header, is_same_origin, is_secure
-from .sessions import Attempts, Signer
+from .signer import Attempts, Signer
 
 # Bytes of a form.
 MOST_FORM = 8192
@@ -93,12 +93,12 @@ class Login:
             answer.headers["www-authenticate"] = "Bearer"
             return answer
         answer = _go(place)
-        session = self._signer.session(int(now + self._ttl))
+        session = self._signer.login_session(int(now + self._ttl))
         answer.headers["set-cookie"] = self._cookie(scope, session, int(self._ttl))
         return answer
 
     async def _log_out(self, request: Request) -> Response:
-        """Forget the session, in this browser only: a copy of it would count until its end."""
+        """Forget the login session in this browser; a copy of it would count until its end."""
         if not is_same_origin(request.scope):
             raise CROSS_SITE
         answer = _go(place_of(request.scope, None))

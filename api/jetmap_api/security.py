@@ -17,11 +17,11 @@ from jetmap.settings import is_loopback
 
 from .asgi import App, Receive, Scope, Send
 from .problems import Problem, refuse
-from .sessions import LONGEST, Signer
+from .signer import LONGEST, Signer
 
 # Probes come with the address of a container as their host, and without a token.
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-# Paths that a browser needs before it has a session. Nothing there is secret.
+# Paths that a browser needs before it has a login session. Nothing there is secret.
 LOGIN_PATHS = frozenset({"/login", "/logout"})
 ASSETS = "/assets/"
 
@@ -64,8 +64,8 @@ class HostCheck:
 class TokenCheck:
     """Ask for the token: ``Authorization: Bearer <token>``, or something issued for it.
 
-    That is the cookie of a session, in requests of the gateway's own pages, or the signature of one
-    job's events. A browser without any of them is sent to the login page.
+    That is the cookie of a login session, in requests of the gateway's own pages, or the signature
+    of one job's events. A browser without any of them is sent to the login page.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class TokenCheck:
             return unauthorized(
                 "send the header Authorization: Bearer <token>, or log in at /login"
             )
-        if not self._signer.is_session(session, self._now()):
+        if not self._signer.is_login_session(session, self._now()):
             return unauthorized("the session is over: log in again at /login")
         return None if is_same_origin(scope) else CROSS_SITE
 

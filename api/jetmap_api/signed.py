@@ -17,7 +17,7 @@ from .jobs import JobRoute, job_route
 from .jobstreams import check_kept
 from .models import EventsAddress, Parameters, Within
 from .openapi_parts import refusals
-from .sessions import Signer
+from .signer import Signer
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster

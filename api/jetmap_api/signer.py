@@ -1,4 +1,4 @@
-"""Sessions and signatures that browsers send in place of the token.
+"""Login sessions and signatures that browsers send in place of the token.
 
 Keys are derived from the token, so all gateways of one token accept what one of them has issued,
 and nothing is valid any more once the token changes. Decisions only: no clock, no I/O.
@@ -12,12 +12,12 @@ import secrets
 from base64 import urlsafe_b64encode
 from functools import cached_property, lru_cache
 
-# Characters of a session or a signature; anything longer is refused.
+# Characters of a login session or a signature; anything longer is refused.
 LONGEST = 200
 
 
 class Signer:
-    """Issues and checks sessions and signed addresses.
+    """Issues and checks login sessions and signed addresses.
 
     caller: the name under which the token's holder owns idempotency keys.
     """
@@ -31,13 +31,13 @@ class Signer:
         """The cookie's name. It differs by token, because ports of a host share cookies."""
         return f"jetmap-{self._key('cookie').hex()[:12]}"
 
-    def session(self, until: int) -> str:
-        """Make a session that ends at ``until``, in seconds since 1970."""
+    def login_session(self, until: int) -> str:
+        """Make a login session that ends at ``until``, in seconds since 1970."""
         text = f"{until}.{secrets.token_urlsafe(12)}"
         return f"{text}.{self._sign('session', text)}"
 
-    def is_session(self, value: str, now: float) -> bool:
-        """Return True if a gateway of this token issued the session, and it has not ended."""
+    def is_login_session(self, value: str, now: float) -> bool:
+        """Return True if a gateway of this token issued the login session, and it has not ended."""
         text, _, signature = value.rpartition(".")
         known = _matches(signature, self._sign("session", text))
         return known and _is_later(text.partition(".")[0], now)
