@@ -127,6 +127,13 @@ class AgentTracker:
         failure = self.roster.failure_of(function)
         return start_failed(failure) if failure else None
 
+    def lack(self, function: str) -> str | None:
+        """Return the reason why no worker can run a registered function now, or None."""
+        if self.roster.offer(function, None) is not None:
+            return None
+        failed = self.failure(function)
+        return str(failed if failed is not None else self.no_workers(function))
+
     def no_workers(self, function: str) -> NoWorkers:
         """Make the error for a function that no live worker has."""
         if (strangers := self.roster.strangers) and not self.roster.offers(function).newest:

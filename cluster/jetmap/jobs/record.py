@@ -137,30 +137,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return (self.total - self.done) / rate
 
 
-def as_waiting(record: Record, what: str, reason: str, now: float) -> Record:
-    """Mark a job that lacks ``what`` as waiting, which stops the clock of its rate."""
-    since = record.waiting_since if record.waiting_for else now
-    return msgspec.structs.replace(
-        record, waiting_for=what, waiting_since=since, reason=reason, updated=now
-    )
-
-
-def as_running(record: Record, now: float) -> Record:
-    """Mark a job as running, for the first time or again."""
-    waited = record.waited
-    if record.waiting_for and record.started is not None:
-        waited += max(0.0, now - record.waiting_since)
-    return msgspec.structs.replace(
-        record,
-        waiting_for=None,
-        waiting_since=0.0,
-        waited=waited,
-        reason=None,
-        started=record.started or now,
-        updated=now,
-    )
-
-
 def read_record(data: bytes, id: str) -> Record:
     """Decode the record of job ``id``; an invalid one becomes "unreadable", with a reason.
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import time
 
-import msgspec
-
 from jetmap.errors import NoRoom
 
+from . import transitions
 from .catalogue import Catalogue
 from .record import Record
 from .store import Conflict, Store
@@ -32,16 +31,7 @@ class Removal:
         False: the record was written since sequence number ``seq``, and nothing is removed. A
         sweep removes what arrives later, such as outcomes in flight.
         """
-        gone = msgspec.structs.replace(
-            record,
-            state="deleted",
-            owner="",
-            reserved=0,
-            claimed=0,
-            kwargs=b"",
-            updated=time.time(),
-            ttl=TOMBSTONE_SECONDS,
-        )
+        gone = transitions.deleted(record, ttl=TOMBSTONE_SECONDS, now=time.time())
         try:
             # Without an expiry: an expired record is reported as such for an hour.
             at = await self._store.write(gone, seq)

@@ -1,46 +1,123 @@
-"""The local state of a job that this dispatcher runs."""
+"""Run one job around a map, and keep its record while this dispatcher owns it."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import time
+from collections.abc import Awaitable, Callable
 
-from jetmap.dispatch.open_map import OpenMap
+from jetmap.background import Background
+from jetmap.dispatch.dispatcher import Dispatcher
+from jetmap.dispatch.open_map import MapSpec, OpenMap
+from jetmap.dispatch.outcomes import Batch
+from jetmap.errors import (
+    BrokerUnreachable,
+    JetmapError,
+    MapTimeout,
+    NoRoom,
+    NoWorkers,
+    UnknownFunction,
+    WorkerStartFailed,
+)
+from jetmap.wire import subjects
+from jetmap.wire.messages import Report, encode
 
-from .record import Record
+from . import transitions
+from .catalogue import Catalogue
+from .outcome_index import OutcomeIndex
+from .outcomes import Outcomes
+from .record import Record, State
+from .store import Conflict, Store
+from .stored_input import StoredInput
+from .transitions import ROOM, WORKERS
+
+logger = logging.getLogger(__name__)
+
+# Seconds between records of a job's progress.
+PROGRESS_SECONDS = 1.0
+# Seconds of a job's timeout that its next owner may count again.
+ELAPSED_SECONDS = 5.0
+# Seconds for existing workers to announce themselves to a process that has just joined.
+ARRIVAL_SECONDS = 0.25
+# Seconds between attempts while the broker has no room.
+ROOM_SECONDS = 2.0
+FULL = (
+    "the NATS server has no room for outcomes: delete finished jobs, or give the server more "
+    "room; nothing is lost meanwhile"
+)
+
+# Called before a job takes more of the store than its reservation, with its record, the bytes
+# and a function that stores its record. Returns a larger reservation, or raises StoreFull.
+GrantRoom = Callable[[Record, int, Callable[[Record], Awaitable[int]]], Awaitable[int]]
 
 
 class RunningJob:
-    """A job that this dispatcher runs, with what only its owner knows."""
+    """A job that this dispatcher runs: ``own``, ``open`` until there are workers, then ``run``.
 
-    def __init__(self, record: Record) -> None:
+    Args:
+        weight: The job's share of the cores, where a map has 1.
+
+    Attributes:
+        is_waiting: Whether the job waits for workers, and others may run meanwhile.
+        stopped: Whether somebody else decides on the job now.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        dispatcher: Dispatcher,
+        store: Store,
+        catalogue: Catalogue,
+        *,
+        weight: float,
+        grant_room: GrantRoom,
+    ) -> None:
         self.record = record
-        self.seq = 0
-        self.writing: Record | None = (
-            None  # The record being written: its notification may precede the reply.
-        )
-        self.base = 0  # Bytes of the store that it took when this run began.
-        self.took_over = False
-        self.is_waiting = False  # For workers that have the function.
-        self.began = time.monotonic()
-        self.elapsed_before = record.elapsed
-        self.failed_before = 0
-        self.run: OpenMap | None = None
+        self.is_waiting = self.stopped = False
         self.task: asyncio.Task[None] | None = None
-        self.stopped = False
-        self.looked_done = -1  # Outcomes when the broker's room was last checked.
-        self.looked_at = 0.0
-        self.lack_of_room: str | None = None
-        self.over = asyncio.Event()  # Set when the last outcome is stored.
+        self._dispatcher = dispatcher
+        self._store = store
+        self._catalogue = catalogue
+        self._weight = weight
+        self._grant_room = grant_room
+        self._background = Background(f"job {record.id}")
+        self._seq = 0
+        self._writing: Record | None = None  # Its notification may precede the reply.
+        self._base = 0  # Bytes of the store that it took when this run began.
+        self._failed_before = 0  # Failed items of earlier owners.
+        self._took_over = False
+        self._began = time.monotonic()
+        self._elapsed_before = record.elapsed
+        self._index = OutcomeIndex()  # The outcomes stored by earlier owners.
+        self._source: StoredInput | None = None
+        self._map: OpenMap | None = None
+        self._all_stored = asyncio.Event()
+        self._looked_done = -1  # Outcomes when the broker's room was last checked.
+        self._looked_at = 0.0
+        self._lack_of_room: str | None = None
+
+    @property
+    def has_map(self) -> bool:
+        return self._map is not None
 
     @property
     def elapsed(self) -> float:
         """Seconds for which the job has run, on all its owners."""
-        return self.elapsed_before + time.monotonic() - self.began
+        return self._elapsed_before + time.monotonic() - self._began
 
-    def stored(self, run: OpenMap) -> int:
-        """Bytes of the store that the job takes."""
-        return self.base + run.stored_bytes
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until its timeout, or None if it has none."""
+        return None if self.record.timeout is None else self.record.timeout - self.elapsed
+
+    def on_record(self, record: Record, me: str) -> None:
+        """Stop if somebody has cancelled it, or taken it over while this process was away."""
+        if record in (self.record, self._writing):
+            return
+        if record.is_over or record.owner != me or record.epoch != self.record.epoch:
+            self.stop()
 
     def stop(self) -> None:
         """Stop running the job and write nothing more: somebody else decides on it now."""
@@ -49,10 +126,273 @@ class RunningJob:
             if self.task is not None:
                 self.task.cancel()
 
+    # Running
 
-def timeout_message(record: Record) -> str:
-    """Explain that a job failed because it exceeded its timeout."""
-    return (
-        f"the job did not end within its timeout of {record.timeout:g} s: "
-        f"{record.done} of {record.total} items were done when progress was last recorded"
-    )
+    async def own(self) -> bool:
+        """Make this dispatcher the owner, under a new epoch. False: somebody else was faster."""
+        before, seq = await self._store.read(self.record.id)
+        me = self._dispatcher.id
+        if before is None or not transitions.may_run(before, self.record, me):
+            return False
+        now = time.time()
+        self._elapsed_before = before.elapsed
+        self._took_over = before.epoch > 0
+        self._base = before.stored
+        self.record = transitions.owned(before, me)
+        function, agents = self.record.function, self._dispatcher.agents
+        # This process may be new.
+        await agents.wait_for(lambda: agents.lack(function) is None, ARRIVAL_SECONDS)
+        lack = agents.lack(function)
+        if lack is not None:
+            self.record = transitions.as_waiting(self.record, WORKERS, lack, now)
+        elif not before.waiting_for:
+            self.record = transitions.as_running(self.record, now)
+        await self._write(self.record, seq)
+        if self._took_over:
+            was = f"was running on {before.owner}" if before.owner else "was released"
+            logger.warning(
+                "job %s of %s is taken over here; it %s", before.id, before.function, was
+            )
+            await self._dispatcher.recall(subjects.job_map(before.id, before.epoch))
+            await self._read_outcomes()
+        self._source = StoredInput(self._store, self.record, self._index.ranges())
+        return True
+
+    async def open(self) -> bool:
+        """Open the job's map. False: no worker can run it yet."""
+        record, source, left = self.record, self._source, self.seconds_left
+        assert source is not None
+        if left is not None and left <= 0:
+            raise MapTimeout(transitions.timeout_message(record))
+        spec = MapSpec(
+            function=record.function,
+            format=record.format,
+            kwargs=record.kwargs,
+            timeout=left,
+            weight=self._weight,
+        )
+        id = subjects.job_map(record.id, record.epoch)
+        try:
+            run = await self._dispatcher.open(spec, source, id=id, seen=self._index.ranges())
+        except (NoWorkers, UnknownFunction, WorkerStartFailed) as error:
+            logger.info("job %s waits: %s", record.id, error)
+            await self._show_waiting(str(error))
+            return False
+        self._map = run
+        await self._show_waiting(None)
+        reader = Outcomes(self._store, record.id, record.format, self._index)
+
+        async def stored() -> list[tuple[int, int]]:
+            await reader.complete()
+            return reader.index.ranges()
+
+        run.stored = stored
+        return True
+
+    async def run(self) -> None:
+        """Run the open map to its end, and end the job with it."""
+        run = self._map
+        assert run is not None
+        progress = self._background.spawn(self._record_progress(run), "record progress")
+        async with run:
+            async for batch in run:
+                if batch.values:
+                    await self._store_batch(run, batch)
+        # A write in flight must be answered before the last one.
+        self._all_stored.set()
+        await progress
+        if not self.stopped:
+            if self._stored(run) > self.record.reserved:
+                await self._reserve(self._stored(run))
+            await self._finish(run)
+
+    async def close(self) -> None:
+        """Stop recording progress, withdraw what is out, and stop reading the input."""
+        await self._background.close()
+        if self._map is not None:
+            await self._map.aclose()
+        if self._source is not None:
+            await self._source.aclose()
+
+    async def fail(self, reason: str) -> None:
+        """End the job as failed."""
+        await self._end("failed", reason)
+
+    async def _read_outcomes(self) -> None:
+        """Read which items have their outcome from earlier owners."""
+        outcomes = Outcomes(self._store, self.record.id, self.record.format)
+        if not await outcomes.complete():
+            logger.info(
+                "job %s: outcomes that a replica still lacks are computed again", self.record.id
+            )
+        self._index = outcomes.index
+        self._failed_before = self._index.failed
+        # More was stored than its last owner had recorded.
+        self._base = max(self._base, self.record.input_bytes + self._index.stored)
+
+    async def _store_batch(self, run: OpenMap, batch: Batch) -> None:
+        """Store errors that this dispatcher has decided; agents have stored all else."""
+        head = (run.id, 0, 0, batch.start, batch.count, batch.values, batch.errors, 0.0)
+        message = encode(Report(*head))
+        subject = subjects.job_outcomes(self._store.pool, self.record.id)
+        await _until_room(lambda: self._store.append(subject, message))
+
+    # Waiting
+
+    async def _check_room(self, run: OpenMap) -> str | None:
+        """Check why outcomes cannot be stored, once none arrived for a while; None: they can."""
+        now = time.monotonic()
+        if run.done != self._looked_done:
+            self._looked_done, self._looked_at = run.done, now
+            return None
+        if now - self._looked_at >= ROOM_SECONDS:
+            self._looked_at = now
+            self._lack_of_room = None if await self._store.spare.probe_room() else FULL
+        return self._lack_of_room
+
+    async def _show_waiting(self, lack: str | None, what: str = WORKERS) -> None:
+        """Record what the job waits for, and why, or that it runs again."""
+        shown = transitions.shown_waiting(self.record, what, lack, time.time())
+        if shown is None:
+            return
+        try:
+            await self._write(shown, self._seq)
+        except BrokerUnreachable as error:
+            logger.debug("job %s: cannot record whether it waits: %s", self.record.id, error)
+
+    # Recording
+
+    def _stored(self, run: OpenMap) -> int:
+        """Bytes of the store that the job takes."""
+        return self._base + run.stored_bytes
+
+    def _failed(self, run: OpenMap) -> int:
+        return self._failed_before + run.ledger.failed
+
+    async def _record_progress(self, run: OpenMap) -> None:
+        """Record progress every second, and end a job that outgrows its reservation."""
+        while not self.stopped:
+            try:
+                async with asyncio.timeout(PROGRESS_SECONDS):
+                    await self._all_stored.wait()
+                return
+            except TimeoutError:
+                pass
+            try:
+                await self._record_waiting(run)
+                await self._record_counts(run)
+            except Conflict:
+                self.stop()
+            except JetmapError as error:
+                with contextlib.suppress(Conflict):
+                    await self.fail(str(error))
+                self.stop()
+
+    async def _record_waiting(self, run: OpenMap) -> None:
+        try:
+            what, lack = WORKERS, self._dispatcher.agents.lack(self.record.function)
+            if lack is None:
+                what, lack = ROOM, await self._check_room(run)
+            await self._show_waiting(lack, what)
+        except BrokerUnreachable as error:
+            logger.debug(
+                "job %s: cannot tell whether the broker has room: %s", self.record.id, error
+            )
+
+    async def _record_counts(self, run: OpenMap) -> None:
+        record, done, elapsed = self.record, run.done, self.elapsed
+        is_late = record.timeout is not None and elapsed - record.elapsed > ELAPSED_SECONDS
+        if done == record.done and not is_late:
+            return
+        try:
+            stored = self._stored(run)
+            reserved = record.reserved
+            if stored > reserved:
+                reserved = await self._reserve(stored)
+            counted = transitions.progressed(
+                record,
+                done=done,
+                failed=self._failed(run),
+                stored=stored,
+                reserved=reserved,
+                elapsed=elapsed,
+                now=time.time(),
+            )
+            await self._write(counted, self._seq)
+        except BrokerUnreachable as error:
+            logger.debug("job %s: cannot record progress: %s", record.id, error)
+
+    async def _reserve(self, stored: int) -> int:
+        """Enlarge the reservation, so that ``stored`` bytes fit."""
+
+        async def write(record: Record) -> int:
+            await self._write(record, self._seq)
+            return self._seq
+
+        return await self._grant_room(self.record, stored, write)
+
+    async def _finish(self, run: OpenMap) -> None:
+        """End a job whose outcomes are all stored. Count again where an item may have two."""
+        done, failed = run.done, self._failed(run)
+        if self._took_over or run.ledger.repeats:
+            outcomes = Outcomes(self._store, self.record.id, self.record.format)
+            await outcomes.complete()
+            done, failed = outcomes.index.done, outcomes.index.failed
+        if failed:
+            await self._end("failed", f"{failed} of {done} items failed", (done, failed))
+        else:
+            await self._end("succeeded", None, (done, failed))
+
+    async def _end(
+        self, state: State, reason: str | None, counts: tuple[int, int] | None = None
+    ) -> None:
+        """Record the end. counts: items done and failed, if they were counted again."""
+        record, run = self.record, self._map
+        if counts is None:
+            known = (record.done, record.failed)
+            counts = known if run is None else (run.done, self._failed(run))
+        over = transitions.ended(
+            record,
+            state,
+            reason,
+            done=counts[0],
+            failed=counts[1],
+            stored=self._base if run is None else self._stored(run),
+            now=time.time(),
+        )
+        await self._write(over, self._seq)
+        log = logger.info if state == "succeeded" else logger.warning
+        why = f": {reason}" if reason else ""
+        log("job %s of %s has %s%s", record.id, record.function, state, why)
+        await self._store.remove_input(record.id)
+
+    async def _write(self, record: Record, after: int) -> None:
+        """Store the record, even if the reply to an own earlier write was lost.
+
+        Raises Conflict: somebody else has decided on the job meanwhile.
+        """
+        ttl = record.ttl if record.is_over else None
+        self._writing = record
+        while True:
+            try:
+                self._seq = await _until_room(
+                    lambda after=after: self._store.write(record, after, ttl=ttl)  # type: ignore[misc]
+                )
+                break
+            except Conflict:
+                there, after = await self._store.read(record.id)
+                ours = (self._dispatcher.id, record.epoch)
+                if there is None or there.is_over or (there.owner, there.epoch) != ours:
+                    raise
+        self.record = record
+        self._catalogue.on_record(record, self._seq)
+
+
+async def _until_room(ask: Callable[[], Awaitable[int]]) -> int:
+    """Store something as soon as the broker has room: a full store does not end a job."""
+    while True:
+        try:
+            return await ask()
+        except NoRoom as error:
+            logger.info("a job waits for room: %s", error)
+        await asyncio.sleep(ROOM_SECONDS)

@@ -7,8 +7,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection
 
-import msgspec
-
 from jetmap import bounds
 from jetmap.dispatch.dispatcher import Dispatcher
 from jetmap.errors import (
@@ -26,16 +24,18 @@ from jetmap.settings import Settings
 from jetmap.wire import subjects
 from jetmap.wire.messages import Format
 
-from . import idempotency, streams
+from . import idempotency, streams, transitions
+from .cancelling import Cancelling
 from .catalogue import Catalogue
 from .monitor import JobMonitor
-from .outcome_indexes import OutcomeIndexes
+from .outcome_index import OutcomeIndexes
 from .outcomes import Outcomes
 from .quota import FIRST_RESERVATION, Quota, Uploading, lost
 from .readers import JobReader, Readers
-from .record import Record, State, as_waiting, check_readable
+from .record import Record, State
 from .removal import Removal
-from .runner import FULL, ROOM, JobRunner
+from .runner import JobRunner
+from .running_job import FULL
 from .store import Conflict, Store
 from .upload import Upload
 
@@ -45,14 +45,8 @@ logger = logging.getLogger(__name__)
 CLOSE_SECONDS = 2.0
 # Seconds for removing an upload that could not begin; later, the monitor removes it.
 DROP_SECONDS = 5.0
-# Seconds for counting a cancelled job's outcomes while its caller waits.
-COUNT_SECONDS = 2.0
-# Seconds after which the outcomes in flight at a cancellation have arrived, and are counted.
-LATE_SECONDS = 3.0
 # Bytes of outcome indexes kept between requests.
 INDEX_BYTES = 64 << 20
-
-replace = msgspec.structs.replace
 
 
 class Jobs:
@@ -81,7 +75,7 @@ class Jobs:
             self._catalogue,
             weight=self._settings.job_weight,
             most=self._settings.max_running_jobs,
-            room=self._room,
+            grant_room=self._grant_room,
         )
         dispatcher.count_parked(self._runner.parked)
         self._removal = Removal(self.store, self._catalogue)
@@ -96,6 +90,14 @@ class Jobs:
         )
         self._is_limit_known = False
         self._indexes = OutcomeIndexes(INDEX_BYTES)
+        self._cancelling = Cancelling(
+            self.store,
+            self._catalogue,
+            dispatcher,
+            self._monitor.background,
+            get=self.get,
+            outcomes=self.outcomes,
+        )
         self._readers = Readers(self.store, self.get, self._catalogue.get, self._indexes.get)
 
     async def start(self) -> None:
@@ -209,15 +211,13 @@ class Jobs:
 
         async def done(total: int, parts: int, size: int, digest: str) -> Record:
             assert uploading is not None
-            queued = replace(
+            queued = transitions.queued(
                 uploading.record,
-                state="queued",
                 total=total,
                 parts=parts,
-                input_bytes=size,
-                stored=size,
+                size=size,
                 digest=digest,
-                updated=time.time(),
+                now=time.time(),
             )
             try:
                 seq = await self.store.write(queued, uploading.seq)
@@ -243,7 +243,7 @@ class Jobs:
             room=self._connection.room,
         )
 
-    async def _room(
+    async def _grant_room(
         self, record: Record, stored: int, write: Callable[[Record], Awaitable[int]]
     ) -> int:
         return await self._quota.room(record, stored, write)
@@ -291,17 +291,13 @@ class Jobs:
 
     async def cancel(self, id: str) -> Record:
         """End a job and free its cores at once. A finished job stays as it is."""
-        record, seq = await self._cancel(id)
-        if seq and record.epoch:
-            record, seq = await self._count(record, seq, COUNT_SECONDS)
-            self._monitor.background.spawn(self._count_late(record, seq), "count late")
-        return record
+        return await self._cancelling.cancel(id)
 
     async def delete(self, id: str) -> None:
         """End a job and remove it entirely. Raises UnknownJob."""
         if (await self.get(id)).state != "unreadable":
             try:
-                await self._cancel(id)
+                await self._cancelling.end(id)
             except NoRoom as error:
                 logger.info("job %s is removed without being cancelled first: %s", id, error)
         while True:
@@ -312,76 +308,13 @@ class Jobs:
             if there.state == "deleted" or await self._removal.tombstone(there, seq):
                 return
 
-    async def _cancel(self, id: str) -> tuple[Record, int]:
-        """End a job. Returns its last record, and the sequence number, or 0 if it was over."""
-        while True:
-            record = await self.get(id)
-            check_readable(record)
-            if record.is_over:
-                return record, 0
-            seq = self._catalogue.seq(id)
-            now = time.time()
-            cancelled = replace(
-                record,
-                state="cancelled",
-                owner="",
-                finished=now,
-                updated=now,
-                stored=record.stored - record.input_bytes,
-                reserved=record.stored - record.input_bytes,
-                claimed=0,
-                waiting_for=None,
-                reason=None,
-            )
-            try:
-                try:
-                    seq = await self.store.write(cancelled, seq, ttl=record.ttl)
-                except NoRoom:
-                    # Its input is no longer needed, and removing it makes room.
-                    await self.store.remove_input(id)
-                    seq = await self.store.write(cancelled, seq, ttl=record.ttl)
-            except Conflict:
-                continue
-            self._catalogue.on_record(cancelled, seq)
-            if record.epoch:
-                await self._dispatcher.recall(subjects.job_map(id, record.epoch))
-            await self.store.remove_input(id)
-            return cancelled, seq
-
-    async def _count(self, record: Record, seq: int, seconds: float) -> tuple[Record, int]:
-        """Record the counts of a cancelled job: its owner's last ones may be a second old."""
-        try:
-            async with asyncio.timeout(seconds):
-                outcomes = self.outcomes(record)
-                await outcomes.complete()
-                index = outcomes.index
-                counted = replace(
-                    record,
-                    done=index.done,
-                    failed=index.failed,
-                    stored=index.stored,
-                    reserved=index.stored,
-                )
-                if counted != record:
-                    seq = await self.store.write(counted, seq, ttl=record.ttl)
-                    self._catalogue.on_record(counted, seq)
-                    record = counted
-        except (JetmapError, TimeoutError) as error:
-            logger.debug("cannot count the outcomes of job %s: %r", record.id, error)
-        return record, seq
-
-    async def _count_late(self, record: Record, seq: int) -> None:
-        """Count again, for the outcomes that were in flight at the cancellation."""
-        await asyncio.sleep(LATE_SECONDS)
-        await self._count(record, seq, 10 * COUNT_SECONDS)
-
     # Inside
 
     def _shown(self, record: Record) -> Record:
         """The record for callers: a running job waits for room if records cannot be written."""
         if self.store.takes_records or record.state != "running" or record.waiting_for:
             return record
-        return as_waiting(record, ROOM, FULL, record.updated)
+        return transitions.as_waiting(record, transitions.ROOM, FULL, record.updated)
 
     def _on_record(self, record: Record) -> None:
         if record.state in ("deleted", "expired"):

@@ -22,7 +22,8 @@ from jetmap.dispatch.ledger import Ledger
 from jetmap.dispatch.open_map import MapSpec, Memory, OpenMap
 from jetmap.dispatch.sources import ItemFeed, RawItems
 from jetmap.jobs.catalogue import Catalogue
-from jetmap.jobs.record import Record, as_running, as_waiting
+from jetmap.jobs.record import Record
+from jetmap.jobs.transitions import as_running, as_waiting
 from jetmap.settings import Settings
 from jetmap_api.jobdocuments import describe
 from real_jobs import submit, until_over

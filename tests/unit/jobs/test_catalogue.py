@@ -8,8 +8,7 @@ import pytest
 
 from fake_cluster import gateway
 from jetmap.jobs.catalogue import Catalogue
-from jetmap.jobs.outcome_index import OutcomeIndex
-from jetmap.jobs.outcome_indexes import OutcomeIndexes
+from jetmap.jobs.outcome_index import OutcomeIndex, OutcomeIndexes
 from jetmap.jobs.record import Record, State
 from jetmap.wire.messages import Report
 from jetmap_api.jobdocuments import states_of

@@ -1,0 +1,86 @@
+"""Which jobs run here, how many at once, and what becomes of them when this process closes."""
+
+from __future__ import annotations
+
+import asyncio
+
+from simulated_jobs import JobPool, ended, submitted
+from simulated_pool import Work
+from virtual_time import run
+
+
+def test_jobs_beyond_the_limit_wait_in_order() -> None:
+    async def scenario() -> None:
+        work = Work(seconds=lambda item: 0.5)
+        async with JobPool(work=work) as pool:
+            await pool.agent(2)
+            jobs = await pool.gateway(max_running_jobs=1)
+            ids = [(await submitted(jobs, [1, 2, 3, 4])).id for _ in range(3)]
+            finished = []
+            while len(finished) < 3:
+                await asyncio.sleep(0.1)
+                records = [await jobs.get(id) for id in ids]
+                assert sum(r.state == "running" for r in records) <= 1
+                finished += [r.id for r in records if r.is_over and r.id not in finished]
+            assert finished == ids
+
+    run(scenario())
+
+
+def test_work_that_waits_is_counted_as_backlog() -> None:
+    async def scenario() -> None:
+        async with JobPool() as pool:
+            agent = await pool.agent(1)
+            jobs = await pool.gateway()
+            await ended(jobs, (await submitted(jobs, [1])).id)
+            await agent.stop()
+            pool._agents.remove(agent)
+            id = (await submitted(jobs, [1, 2, 3])).id
+            await asyncio.sleep(5)
+            assert jobs._runner.parked() == [("double", 3)]
+            stats = jobs._dispatcher.stats
+            assert (stats.backlog_items, stats.maps_open) == (3, 0)
+            await pool.agent(1)
+            await ended(jobs, id)
+            await asyncio.sleep(2)
+            assert (jobs._runner.parked(), stats.backlog_items) == ([], 0)
+
+    run(scenario())
+
+
+def test_closing_releases_the_jobs() -> None:
+    async def scenario() -> None:
+        work = Work(seconds=lambda item: 0.5)
+        async with JobPool(work=work) as pool:
+            await pool.agent(1)
+            jobs, other = await pool.gateway(), await pool.gateway()
+            id = (await submitted(jobs, list(range(20)))).id
+            await asyncio.sleep(2)
+            owner = (await other.get(id)).owner
+            pool._gateways.remove(jobs)
+            await jobs.close()
+            record, _ = await other.store.read(id)
+            assert record is not None and record.owner != owner
+            assert (await ended(other, id)).done == 20
+
+    run(scenario())
+
+
+def test_a_job_that_is_cancelled_elsewhere_stops_here() -> None:
+    async def scenario() -> None:
+        work = Work(seconds=lambda item: 0.5)
+        async with JobPool(work=work) as pool:
+            await pool.agent(1)
+            jobs, other = await pool.gateway(), await pool.gateway()
+            id = (await submitted(jobs, list(range(200)))).id
+            await asyncio.sleep(3)
+            cancelled = await other.cancel(id)
+            assert cancelled.state == "cancelled" and 0 < cancelled.done < 200
+            await asyncio.sleep(1)
+            assert not jobs._runner.is_busy and jobs._dispatcher.stats.maps_open == 0
+            runs = work.runs.total()
+            await asyncio.sleep(20)
+            assert work.runs.total() == runs
+            assert (await other.get(id)).state == "cancelled"
+
+    run(scenario())

@@ -1,0 +1,138 @@
+"""A job around its map: run to its end by whoever owns it, whatever happens to its owners."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jetmap.jobs.record import Record
+from jetmap.jobs.service import Jobs
+from jetmap.nats.memory import MemoryBroker
+from simulated_jobs import JobPool, ended, submitted
+from simulated_pool import Work
+from virtual_time import run
+
+ITEMS = list(range(60))
+DOUBLED: list[Any] = [2 * item for item in ITEMS]
+
+
+async def values(jobs: Jobs, record: Record) -> list[Any]:
+    """Read a job's outcomes; None where an item failed. Every item has exactly one."""
+    outcomes = jobs.outcomes(record)
+    assert await outcomes.complete()
+    found: dict[int, Any] = {}
+    page = await outcomes.page(0, record.total or 0, record.total)
+    for batch in page.batches:
+        for index, value in enumerate(msgspec.msgpack.decode(batch.values), batch.start):
+            assert index not in found
+            found[index] = value
+    assert sorted(found) == list(range(record.total or 0))
+    return [found[index] for index in range(record.total or 0)]
+
+
+def test_a_job_stores_each_outcome_once_and_removes_its_input() -> None:
+    work = Work()
+
+    async def scenario() -> None:
+        async with JobPool(work=work) as pool:
+            await pool.agent(2)
+            jobs = await pool.gateway()
+            record = await ended(jobs, (await submitted(jobs, ITEMS)).id)
+            assert (record.state, record.done, record.failed) == ("succeeded", 60, 0)
+            assert record.owner == "" and record.reserved == record.stored > 0
+            assert await values(jobs, record) == DOUBLED
+            assert record.id not in await jobs.store.jobs_in("INPUT")
+
+    run(scenario())
+    assert set(work.runs.values()) == {1}
+
+
+@given(st.floats(0, 6), st.booleans())
+@settings(deadline=None, max_examples=15)
+def test_a_job_goes_on_elsewhere_when_its_owner_dies(after: float, released: bool) -> None:
+    async def scenario() -> None:
+        work = Work(seconds=lambda item: 0.2)
+        async with JobPool(work=work) as pool:
+            await pool.agent(2)
+            owner, other = await pool.gateway(), await pool.gateway()
+            id = (await submitted(owner, ITEMS)).id
+            await asyncio.sleep(after)
+            if released:
+                pool._gateways.remove(owner)
+                await owner.close()
+            else:
+                await pool.crash(owner)
+            record = await ended(other, id)
+            assert (record.state, record.done) == ("succeeded", 60)
+            assert await values(other, record) == DOUBLED
+
+    run(scenario())
+
+
+def test_a_job_without_workers_waits_and_says_so() -> None:
+    async def scenario() -> None:
+        async with JobPool() as pool:
+            agent = await pool.agent(1)
+            jobs = await pool.gateway()
+            await submitted(jobs, [1])
+            await agent.stop()
+            pool._agents.remove(agent)
+            id = (await submitted(jobs, ITEMS)).id
+            await asyncio.sleep(5)
+            record = await jobs.get(id)
+            assert (record.public_state, record.waiting_for) == ("waiting", "workers")
+            assert "no worker that has 'double' is alive" in (record.reason or "")
+            await pool.agent(2)
+            record = await ended(jobs, id)
+            assert (record.state, record.waiting_for, record.reason) == ("succeeded", None, None)
+            assert record.started is not None
+
+    run(scenario())
+
+
+def test_a_job_fails_at_its_timeout_with_what_it_has() -> None:
+    async def scenario() -> None:
+        work = Work(seconds=lambda item: 0.5)
+        async with JobPool(work=work) as pool:
+            await pool.agent(1)
+            jobs = await pool.gateway()
+            record = await ended(jobs, (await submitted(jobs, ITEMS, timeout=4.0)).id)
+            assert record.state == "failed" and 0 < record.done < 60
+            assert record.reason is not None
+            assert record.reason.startswith("the job did not end within its timeout of 4 s")
+
+    run(scenario())
+
+
+def test_a_job_whose_items_kill_their_workers_fails_with_their_number() -> None:
+    async def scenario() -> None:
+        work = Work(kills={3, 17}.__contains__)
+        async with JobPool(work=work) as pool:
+            await pool.agent(2)
+            jobs = await pool.gateway()
+            record = await ended(jobs, (await submitted(jobs, ITEMS)).id)
+            assert (record.state, record.reason) == ("failed", "2 of 60 items failed")
+            found = await values(jobs, record)
+            assert [index for index, value in enumerate(found) if value is None] == [3, 17]
+
+    run(scenario())
+
+
+def test_a_restarted_broker_ends_no_job() -> None:
+    async def scenario() -> None:
+        work = Work(seconds=lambda item: 0.2)
+        async with JobPool(MemoryBroker(), work) as pool:
+            await pool.agent(2)
+            jobs = await pool.gateway()
+            id = (await submitted(jobs, ITEMS)).id
+            await asyncio.sleep(2)
+            pool.broker.restart()
+            record = await ended(jobs, id)
+            assert (record.state, record.done) == ("succeeded", 60)
+            assert await values(jobs, record) == DOUBLED
+
+    run(scenario())
