@@ -197,7 +197,7 @@ class Session:
             return membership.failed if membership is not None else None
 
         def started() -> bool:
-            """Workers have made an offer, though they may still import some modules."""
+            """Return True once workers have made an offer; they may still import modules."""
             if up is not None:
                 return roster.has_local(up.sealer.offer)
             return any(p.offer for p in roster.agents)

@@ -19,15 +19,24 @@ from .owner import process_id
 
 
 class RunningMap(Protocol):
-    """An open map, on a cluster or inline: an async iterator of its batches."""
+    """An open map, on a cluster or inline: an async iterator of its batches.
+
+    Attributes:
+        id: Identifies the map in logs and messages.
+        ended: True once the map has given its last batch, or was closed.
+    """
 
     id: str
     ended: bool
 
     @property
-    def total(self) -> int | None: ...
+    def total(self) -> int | None:
+        """Number of items; None until it is known."""
+
     @property
-    def done(self) -> int: ...
+    def done(self) -> int:
+        """Number of items that have an outcome."""
+
     def __aiter__(self) -> Self: ...
     async def __anext__(self) -> Batch: ...
     async def __aenter__(self) -> Self: ...
@@ -37,9 +46,14 @@ class RunningMap(Protocol):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
-    def stop(self) -> None: ...
-    async def aclose(self) -> None: ...
-    async def collect(self, *, stop_at_error: bool) -> list[Batch]: ...
+    def stop(self) -> None:
+        """Take no more items; the iteration ends after the outcomes of those taken."""
+
+    async def aclose(self) -> None:
+        """Withdraw what is not done. A second call does nothing."""
+
+    async def collect(self, *, stop_at_error: bool) -> list[Batch]:
+        """Return all batches in input order, or those up to the first error."""
 
 
 class OutcomeStream(ABC, Generic[X, Y]):

@@ -6,7 +6,22 @@ import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar, assert_type, overload
 
-from jetmap import Cluster, ItemError, Job, Outcome, Stream, SyncCluster, SyncJob, SyncStream, task
+from jetmap import (
+    BadInput,
+    Cluster,
+    Fault,
+    ItemError,
+    Job,
+    JobStatus,
+    Outcome,
+    Retryable,
+    Stream,
+    SyncCluster,
+    SyncJob,
+    SyncJobStream,
+    SyncStream,
+    task,
+)
 from jetmap.nats.broker import Broker
 from jetmap.nats.connection import Connection
 from jetmap.testing import MemoryConnection
@@ -134,6 +149,23 @@ def blocking(cluster: SyncCluster) -> None:
     assert_type(cluster.submit(is_prime, [1]), SyncJob[int, bool])
     assert_type(cluster.submit(power, [1]), SyncJob[int, int])
     assert_type(cluster.submit("is_prime", [1]), SyncJob[Any, Any])
+    job = cluster.job("id", is_prime)
+    assert_type(job, SyncJob[Any, bool])
+    assert_type(job.results(), list[bool])
+    assert_type(job.results(return_exceptions=True), list[bool | ItemError])
+    assert_type(job.wait(), JobStatus)
+    assert_type(job.stream(), SyncJobStream[bool])
+    with cluster.stream(is_prime, [1]) as stream:
+        assert_type(stream.total, int | None)
+        for outcome in stream:
+            assert_type(outcome, Outcome[int, bool])
+
+
+def errors(cluster: SyncCluster) -> None:
+    try:
+        cluster.map(is_prime, [1])
+    except (BadInput, Fault, Retryable) as error:
+        assert_type(error, BadInput | Fault | Retryable)
 
 
 def decorated() -> None:
