@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from jetmap.agent.agent import Agent
-from jetmap.agent.options import AgentOptions
+from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.agent.worker_process import Death
 from jetmap.dispatch.dispatcher import Dispatcher, DispatchOptions
 from jetmap.dispatch.open_map import MapSpec
@@ -191,7 +191,9 @@ class SimulatedPool:
 
     async def agent(self, cores: int = 1, host: str = "host") -> Agent:
         """Start an agent whose workers are simulated."""
-        options = AgentOptions(Settings(version="1"), Setup(), (), "", cores=cores, host=host)
+        options = AgentOptions(
+            Settings(version="1"), worker_setup(Settings()), (), "", cores=cores, host=host
+        )
         start = SimulatedWorker.starter(self.work)
         agent = Agent(self._connect("agent"), options, start=start)
         self._agents.append(agent)

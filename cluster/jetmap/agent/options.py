@@ -48,6 +48,6 @@ def worker_setup(settings: Settings, **more: Any) -> Setup:
 
 
 def within(room: int, setup: Setup) -> Setup:
-    """Limit the values and reports of workers to what the broker can carry."""
+    """Limit the values and reports of workers to the bytes that the broker can carry."""
     value, report = min(setup.max_value, room), min(setup.max_report, room)
     return msgspec.structs.replace(setup, max_value=value, max_report=report)

@@ -140,10 +140,9 @@ def _tasks(settings: Settings) -> Fact:
 def _import_problems(argument: str) -> list[str]:
     from jetmap.functions.import_errors import format_import_error
     from jetmap.functions.locating import load
-    from jetmap.wire.messages import Setup
 
     try:
-        load(Setup(tasks=[argument]))
+        load(tasks=[argument])
     except ConfigurationError as exc:
         return exc.problems
     except KeyboardInterrupt:

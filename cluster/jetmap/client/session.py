@@ -239,7 +239,7 @@ def _spec(settings: Settings, share: bool) -> KeeperSpec:
     interactive = not has_file and multiprocessing.parent_process() is None
     kept = settings.for_keeper()
     if not settings.was_given("log_level"):
-        del kept["log_level"]  # Its own default is quieter.
+        del kept["log_level"]  # The keeper logs less by itself (KEEPER_LOG_LEVEL).
     return KeeperSpec(
         tasks=list(settings.workers.tasks),
         modules=_importable(f.module for f in functions),

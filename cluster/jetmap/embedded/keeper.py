@@ -60,9 +60,9 @@ def main(start: dict[str, Any]) -> None:
     """Run a keeper to its end, in the new process that ``membership`` starts for it."""
     handler = logging.StreamHandler()
     handler.setFormatter(Formatter("jetmap keeper: %(levelname)s: %(message)s"))
-    level = str(start["spec"].get("settings", {}).get("log_level", "warning")).upper()
-    logging.basicConfig(level=level, handlers=[handler])
-    keeper = Keeper(msgspec.convert(start, KeeperStart))
+    startup = msgspec.convert(start, KeeperStart)
+    logging.basicConfig(level=startup.spec.log_level.upper(), handlers=[handler])
+    keeper = Keeper(startup)
     try:
         import uvloop
     except ImportError:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from jetmap.settings import Settings
+from jetmap.settings import KEEPER_LOG_LEVEL, Settings
 
 
 class KeeperSpec(msgspec.Struct, frozen=True):
@@ -27,6 +27,11 @@ class KeeperSpec(msgspec.Struct, frozen=True):
     def to_settings(self) -> Settings:
         """Return the settings that the keeper and its agent use."""
         return Settings.of({"pool": self.pool, "tasks": self.tasks, **self.settings})
+
+    @property
+    def log_level(self) -> str:
+        """The level of the keeper's own log."""
+        return str(self.settings.get("log_level", KEEPER_LOG_LEVEL))
 
 
 class Address(msgspec.Struct, frozen=True):

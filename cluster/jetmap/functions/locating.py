@@ -22,9 +22,9 @@ from .source_files import digest, file_digest, is_users, loaded_digest, source_f
 from .task import guests, registered, registered_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from jetmap.wire.messages import FunctionRef, Setup
+    from jetmap.wire.messages import FunctionRef
 
 __all__ = [
     "StaleFunction", "broken_files", "file_of", "import_main", "import_tasks", "is_resolved",
@@ -43,8 +43,15 @@ class StaleFunction(Exception):  # noqa: N818
     """A function whose file has changed since this process imported it."""
 
 
-def load(setup: Setup) -> list[Function]:
+def load(
+    tasks: Sequence[str] = (), modules: Sequence[str] = (), main: str | None = None
+) -> list[Function]:
     """Import what a worker offers: the script, the ``TASKS``, the modules.
+
+    Args:
+        tasks: ``TASKS`` arguments.
+        modules: Dotted names.
+        main: The path of a script whose functions live in ``__main__``.
 
     Raises ConfigurationError for what the user must correct (a missing file or module, a syntax
     error, no ``@task`` in ``TASKS``, two functions with one name), and whatever else the imported
@@ -55,14 +62,14 @@ def load(setup: Setup) -> list[Function]:
     from .import_errors import format_syntax_error
 
     try:
-        if setup.main is not None:
-            import_main(setup.main)
-        for argument in setup.tasks:
+        if main is not None:
+            import_main(main)
+        for argument in tasks:
             before = set(registered())
             module = import_tasks(argument)
             if before.issuperset(registered()):
                 _require_functions(argument, module)
-        for name in setup.modules:
+        for name in modules:
             import_tasks(name)
     except SyntaxError as exc:
         if exc.filename is None:  # The user's code raises it.

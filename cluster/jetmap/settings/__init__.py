@@ -16,6 +16,7 @@ from .load import (
     unknown_variables,
 )
 from .sections import (
+    KEEPER_LOG_LEVEL,
     BrokerSettings,
     ChunkSettings,
     GatewaySettings,
@@ -32,6 +33,7 @@ from .sections import (
 __all__ = [
     "CONFIG_VARIABLE",
     "FIELDS",
+    "KEEPER_LOG_LEVEL",
     "PREFIX",
     "ROOT_PATH",
     "SECTIONS",

@@ -545,6 +545,10 @@ class ServerSettings(Section):
     )
 
 
+# The level of a keeper's own log unless log_level is given: its users read results, not a log.
+KEEPER_LOG_LEVEL = "warning"
+
+
 class LogSettings(Section):
     """The log."""
 

@@ -337,7 +337,7 @@ class PresenceHead(msgspec.Struct, frozen=True):
     gone: bool = False
 
 
-class Setup(msgspec.Struct, frozen=True):
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
     """The first frame to a worker: what to import, and its limits.
 
     tasks: ``TASKS`` arguments. modules: dotted names. main: the path of a script whose
@@ -351,14 +351,13 @@ class Setup(msgspec.Struct, frozen=True):
     modules: list[str] = []
     main: str | None = None
     trust: bool = False
-    memory_limit: int | None = None
-    max_value: int = 900_000
-    max_report: int = 262_144
-    report_seconds: float = 0.1
+    memory_limit: int | None
+    max_value: int
+    max_report: int
     grows: bool = False
     key: bytes = b""
-    output_bytes: int = 1 << 20
-    log_level: str = "info"
+    output_bytes: int
+    log_level: str
 
 
 class Ready(msgspec.Struct, frozen=True):

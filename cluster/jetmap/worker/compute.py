@@ -19,6 +19,7 @@ from jetmap.wire.messages import Chunk, ErrorRecord, Final, Format, Report, enco
 from .aftermath import Aftermath
 
 NO_AFTERMATH = Aftermath()
+REPORT_SECONDS = 0.1
 _MESSAGE_LIMIT = 8_192  # Bytes of an error's message, and of its traceback.
 
 
@@ -38,9 +39,7 @@ class ProgressWriter(Protocol):
 class Limits:
     """Bytes of one value and of one report; seconds between two reports of a chunk."""
 
-    def __init__(
-        self, *, value: int = 900_000, report: int = 262_144, report_seconds: float = 0.1
-    ) -> None:
+    def __init__(self, *, value: int, report: int, report_seconds: float = REPORT_SECONDS) -> None:
         self.value = value
         self.report = report
         self.report_seconds = report_seconds

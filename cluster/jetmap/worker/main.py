@@ -106,7 +106,7 @@ class _Worker:
         self._trust = self._grows = False
         self._key = b""
         self._checked = ""  # The last map for which the sources were compared.
-        self._limits = Limits()
+        self._limits: Limits
         self._decode = msgspec.msgpack.Decoder(Chunk).decode
         self._encode = msgspec.msgpack.Encoder().encode
         self._output_fd = output_fd
@@ -126,9 +126,7 @@ class _Worker:
 
     def _start(self, setup: Setup) -> bool:
         self._trust, self._grows, self._key = setup.trust, setup.grows, setup.key
-        self._limits = Limits(
-            value=setup.max_value, report=setup.max_report, report_seconds=setup.report_seconds
-        )
+        self._limits = Limits(value=setup.max_value, report=setup.max_report)
         types.may_import_classes = setup.trust
         self._output = Output(
             self._mark,
@@ -141,8 +139,8 @@ class _Worker:
         show_logs(setup.log_level)
         try:
             machine.limit_memory(setup.memory_limit)
-            own = msgspec.structs.replace(setup, modules=[])
-            self._functions = {function.name: function for function in load(own)}
+            loaded = load(setup.tasks, main=setup.main)
+            self._functions = {function.name: function for function in loaded}
             self._announce(more=bool(setup.modules))
         except BaseException as error:
             self._end_if_forked(error)

@@ -12,12 +12,11 @@ import psutil
 import pytest
 
 from jetmap.agent.agent import Agent
-from jetmap.agent.options import AgentOptions
+from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.errors import BrokerUnreachable
 from jetmap.nats.connection import Connection
 from jetmap.settings import Settings
 from jetmap.wire import pool_streams
-from jetmap.wire.messages import Setup
 from servers import FUNCTIONS, Site
 from waiting import wait_until, wait_until_sync
 
@@ -67,7 +66,11 @@ async def test_a_worker_that_gets_ready_while_the_broker_is_frozen(
     place: Site, connection: Connection
 ) -> None:
     options = AgentOptions(
-        Settings(), Setup(tasks=[FUNCTIONS]), tuple(sys.path), str(place.place), cores=1
+        Settings(),
+        worker_setup(Settings(), tasks=[FUNCTIONS]),
+        tuple(sys.path),
+        str(place.place),
+        cores=1,
     )
     agent = Agent(connection, options)
     try:

@@ -14,11 +14,10 @@ import pytest
 
 from jetmap.agent.agent import Agent
 from jetmap.agent.descendants import end_marked
-from jetmap.agent.options import AgentOptions
+from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.agent.output_relay import output_relay
 from jetmap.agent.worker_process import StartError, WorkerProcess
 from jetmap.settings import Settings
-from jetmap.wire.messages import Setup
 from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -46,13 +45,13 @@ async def test_only_what_has_the_mark_is_ended(sleeper: subprocess.Popen[bytes])
 
 async def test_what_cannot_be_started_leaves_nothing_open(tmp_path: Path) -> None:
     options = AgentOptions(
-        Settings(pool="p"), setup=Setup(), sys_path=(), cwd=str(tmp_path / "gone")
+        Settings(pool="p"), setup=worker_setup(Settings()), sys_path=(), cwd=str(tmp_path / "gone")
     )
     output_relay()  # It is made once for a process.
     before = len(os.listdir("/dev/fd"))  # noqa: PTH208
     for _ in range(5):
         with pytest.raises(StartError) as caught:
-            await WorkerProcess.start(options, None, Setup())
+            await WorkerProcess.start(options, None, worker_setup(Settings()))
         assert caught.value.failure.type == "FileNotFoundError"
         assert "gone" in caught.value.failure.message
     assert len(os.listdir("/dev/fd")) <= before  # noqa: PTH208

@@ -14,11 +14,10 @@ import functions
 from jetmap import Cluster
 from jetmap.agent import agent as agents
 from jetmap.agent.agent import Agent
-from jetmap.agent.options import AgentOptions
+from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.nats.connection import Connection
 from jetmap.settings import Settings
 from jetmap.wire import pool_streams
-from jetmap.wire.messages import Setup
 from servers import FUNCTIONS, AgentProcess, Site, executions
 from waiting import wait_for, wait_until
 
@@ -50,7 +49,7 @@ async def two_agents(
     monkeypatch.setattr(pool_streams, "ACK_WAIT", LEASE)
     monkeypatch.setattr(pool_streams, "INACTIVE", INACTIVE)
     monkeypatch.setattr(agents, "RENEW_SECONDS", LEASE / 4)
-    setup = Setup(tasks=[FUNCTIONS])
+    setup = worker_setup(Settings(), tasks=[FUNCTIONS])
     options = AgentOptions(Settings(), setup, tuple(sys.path), str(place.place), cores=1)
     async with AsyncExitStack() as stack:
         made = []

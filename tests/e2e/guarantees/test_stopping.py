@@ -10,9 +10,8 @@ import psutil
 import pytest
 
 from jetmap.agent.agent import Agent
-from jetmap.agent.options import AgentOptions
+from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.settings import Settings
-from jetmap.wire.messages import Setup
 from servers import FUNCTIONS, Site
 from waiting import turns, wait_until
 
@@ -20,7 +19,9 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_who_stops_waits_for_the_workers_though_the_drain_is_cut_short(place: Site) -> None:
-    options = AgentOptions(Settings(), Setup(tasks=[FUNCTIONS]), tuple(sys.path), str(place.place))
+    options = AgentOptions(
+        Settings(), worker_setup(Settings(), tasks=[FUNCTIONS]), tuple(sys.path), str(place.place)
+    )
     agent = Agent(await place.connection(), options)
     await agent.start()
     await wait_until(lambda: agent.was_ready, "a worker is ready", 20)

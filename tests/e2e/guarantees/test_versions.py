@@ -127,14 +127,15 @@ def test_a_worker_reads_no_pickle_of_another_python() -> None:
 
 
 def test_offers_of_different_pythons_have_different_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jetmap.agent.options import AgentOptions
-    from jetmap.wire.messages import FunctionInfo, Ready, Setup
+    from jetmap.agent.options import AgentOptions, worker_setup
+    from jetmap.wire.messages import FunctionInfo, Ready
 
     nothing: Any = None
 
     def name(trust: bool) -> str:
         made = agent_offer.Offer(
-            nothing, AgentOptions(Settings(pool="p"), Setup(trust=trust), (), "/")
+            nothing,
+            AgentOptions(Settings(pool="p"), worker_setup(Settings(), trust=trust), (), "/"),
         )
         made.update(Ready([FunctionInfo("f")], "s", []))
         return made.name

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from hypotheses import examples
 from jetmap.agent.holdings import HeldChunk
-from jetmap.agent.options import AgentOptions
+from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.agent.slot import Slot
 from jetmap.agent.watchdogs import JAM_SECONDS
 from jetmap.agent.worker_process import StartError
@@ -21,7 +21,7 @@ from jetmap.agent.worker_queue import SKIP_SECONDS
 from jetmap.agent.worker_state import Death
 from jetmap.settings import Settings
 from jetmap.wire import frames
-from jetmap.wire.messages import ChunkHead, Crash, Ready, Rest, Setup, StartFailed, encode
+from jetmap.wire.messages import ChunkHead, Crash, Ready, Rest, StartFailed, encode
 from jetmap.worker.progress import Progress
 from waiting import turns
 
@@ -204,7 +204,9 @@ class Account:
 
 
 def options(**more: Any) -> AgentOptions:
-    return AgentOptions(Settings(pool="p", **more), setup=Setup(), sys_path=(), cwd="/")
+    return AgentOptions(
+        Settings(pool="p", **more), setup=worker_setup(Settings()), sys_path=(), cwd="/"
+    )
 
 
 class Bench:
@@ -224,7 +226,7 @@ class Bench:
             0,
             None,
             options(**more),
-            Setup(),
+            worker_setup(Settings()),
             self.account,
             self.account,
             self.start,  # type: ignore[arg-type]

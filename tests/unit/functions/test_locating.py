@@ -28,7 +28,7 @@ from jetmap.functions.locating import (
     source_files,
 )
 from jetmap.functions.task import find, task
-from jetmap.wire.messages import FunctionRef, Setup
+from jetmap.wire.messages import FunctionRef
 
 Write = Callable[[str, str], Path]
 
@@ -79,7 +79,7 @@ def forget(*modules: str) -> None:
 @pytest.mark.parametrize("argument", ["tasks_a.py", "./tasks_a.py", "tasks_a"])
 def test_tasks_are_a_file_or_a_module(write: Write, argument: str) -> None:
     write("tasks_a.py", ONE)
-    [function] = load(Setup(tasks=[argument]))
+    [function] = load(tasks=[argument])
     assert function.name == "double"
     assert function.module == "tasks_a"
     assert function.callable(2) == 4
@@ -90,7 +90,7 @@ def test_a_file_in_a_package_has_its_dotted_name(write: Write, tmp_path: Path) -
     write("src/outer/inner/__init__.py", "")
     write("src/outer/inner/work.py", "from ..helper import K\n" + textwrap.dedent(ONE))
     write("src/outer/helper.py", "K = 1")
-    [function] = load(Setup(tasks=["src/outer/inner/work.py"]))
+    [function] = load(tasks=["src/outer/inner/work.py"])
     assert function.module == "outer.inner.work"
     assert sys.path[0] == str(tmp_path / "src")
 
@@ -98,9 +98,9 @@ def test_a_file_in_a_package_has_its_dotted_name(write: Write, tmp_path: Path) -
 def test_a_package_may_gather_functions(write: Write) -> None:
     write("pack_a/__init__.py", "from . import part")
     write("pack_a/part.py", ONE)
-    assert [f.module for f in load(Setup(tasks=["pack_a/"]))] == ["pack_a.part"]
+    assert [f.module for f in load(tasks=["pack_a/"])] == ["pack_a.part"]
     write("gather_a.py", "from pack_a.part import double")
-    assert load(Setup(tasks=["gather_a.py"]))
+    assert load(tasks=["gather_a.py"])
 
 
 @pytest.mark.parametrize(
@@ -126,21 +126,21 @@ def test_what_the_user_must_correct_is_a_configuration_error(
     write("a.b.py", ONE)
     write("json.py", ONE)
     with pytest.raises(ConfigurationError, match=problem):
-        load(Setup(tasks=[argument]))
+        load(tasks=[argument])
 
 
 def test_what_a_module_raises_is_its_own(write: Write) -> None:
     write("needs.py", "import not_there_at_all")
     with pytest.raises(ModuleNotFoundError, match="not_there_at_all"):
-        load(Setup(tasks=["needs.py"]))
+        load(tasks=["needs.py"])
     write("fails.py", "1 / 0")
     with pytest.raises(ZeroDivisionError):
-        load(Setup(tasks=["fails"]))
+        load(tasks=["fails"])
 
 
 def test_modules_without_functions_are_taken(write: Write) -> None:
     write("plain_a.py", "x = 1")
-    assert load(Setup(modules=["plain_a"])) == []
+    assert load(modules=["plain_a"]) == []
     assert "plain_a" in sys.modules
 
 
@@ -161,7 +161,7 @@ def test_a_script_is_imported_as_multiprocessing_does(write: Write, tmp_path: Pa
         """,
     )
     write("sibling_a.py", "K = 1")
-    [function] = load(Setup(main=str(script)))
+    [function] = load(main=str(script))
     assert (function.module, function.qualname) == ("__main__", "f")
     assert function.callable(function.item.decode(b'{"x": 1}', "json")) == "__mp_main__"
     assert import_main("script_a.py") is sys.modules["__main__"]
@@ -173,19 +173,19 @@ def test_a_script_that_cannot_be_imported_leaves_main_as_it_was(write: Write) ->
     main = sys.modules["__main__"]
     write("exits.py", "raise SystemExit(3)")
     with pytest.raises(ConfigurationError, match=r"exits.py exits when .* if __name__ == "):
-        load(Setup(main="exits.py"))
+        load(main="exits.py")
     write("raises.py", "1 / 0")
     with pytest.raises(ZeroDivisionError):
-        load(Setup(main="raises.py"))
+        load(main="raises.py")
     with pytest.raises(ConfigurationError, match=r"nowhere.py: No such file"):
-        load(Setup(main="nowhere.py"))
+        load(main="nowhere.py")
     assert sys.modules["__main__"] is main
 
 
 def test_references_lead_to_their_functions(write: Write) -> None:
     write("tasks_b.py", ONE + "\n    class C:\n        @staticmethod\n        @task\n"
           "        def method(x): return x\n")  # fmt: skip
-    functions = load(Setup(tasks=["tasks_b.py"]))
+    functions = load(tasks=["tasks_b.py"])
     references = [reference(function) for function in functions]
     assert references[0].module == "tasks_b"
     assert references[0].path is None
@@ -200,7 +200,7 @@ def test_references_lead_to_their_functions(write: Write) -> None:
 def test_a_function_decorated_elsewhere_is_found_by_its_name(write: Write) -> None:
     write("lib_a.py", "def half(x: int) -> float: return x / 2")
     write("tasks_c.py", "import lib_a, math\ntask(lib_a.half)\ntask(math.sqrt)")
-    load(Setup(tasks=["tasks_c.py"]))
+    load(tasks=["tasks_c.py"])
     half, sqrt = find("half"), find("sqrt")
     assert half is not None
     assert sqrt is not None
@@ -232,7 +232,7 @@ def test_local_functions_and_lambdas_are_not_importable() -> None:
 
 def test_a_changed_file_makes_the_imported_function_stale(write: Write) -> None:
     write("tasks_d.py", ONE)
-    [old] = load(Setup(tasks=["tasks_d.py"]))
+    [old] = load(tasks=["tasks_d.py"])
     before = reference(old)
     assert resolve(before) is old
 
@@ -330,7 +330,7 @@ def test_sources_are_the_users(write: Write) -> None:
     write("pack_s/__init__.py", "")
     helper = write("pack_s/helper.py", "K = 1")
     path = write("pack_s/work.py", "from . import helper\n" + textwrap.dedent(ONE))
-    functions = load(Setup(tasks=["pack_s/work.py"]))
+    functions = load(tasks=["pack_s/work.py"])
     files = source_files()
     assert {str(helper), str(path)} <= set(files)
     for module in (os, pytest, locating):
@@ -351,7 +351,7 @@ def test_the_source_digest_does_not_depend_on_the_place(tmp_path: Path) -> None:
         directory.joinpath("tasks_p.py").write_text(source)
         code = (
             "from jetmap.functions.locating import *; from jetmap.wire.messages import Setup\n"
-            "print(source_digest(load(Setup(tasks=['tasks_p.py']))))"
+            "print(source_digest(load(tasks=['tasks_p.py'])))"
         )
         done = subprocess.run(
             [sys.executable, "-c", code],

@@ -228,13 +228,24 @@ GOLDEN: list[tuple[Any, str]] = [
         ),
     ),
     (
-        Setup(["tasks.py"], ["m"], "/main.py", True, 1024, 2, 3, 0.5, True, b"k", 5, "debug"),
+        Setup(
+            tasks=["tasks.py"],
+            modules=["m"],
+            main="/main.py",
+            trust=True,
+            memory_limit=1024,
+            max_value=2,
+            max_report=3,
+            grows=True,
+            key=b"k",
+            output_bytes=5,
+            log_level="debug",
+        ),
         (
-            "8ca57461736b7391a87461736b732e7079a76d6f64756c657391a16da46d61696ea82f6d"
+            "8ba57461736b7391a87461736b732e7079a76d6f64756c657391a16da46d61696ea82f6d"
             "61696e2e7079a57472757374c3ac6d656d6f72795f6c696d6974cd0400a96d61785f7661"
-            "6c756502aa6d61785f7265706f727403ae7265706f72745f7365636f6e6473cb3fe00000"
-            "00000000a567726f7773c3a36b6579c4016bac6f75747075745f627974657305a96c6f67"
-            "5f6c6576656ca56465627567"
+            "6c756502aa6d61785f7265706f727403a567726f7773c3a36b6579c4016bac6f75747075"
+            "745f627974657305a96c6f675f6c6576656ca56465627567"
         ),
     ),
     (

@@ -25,6 +25,7 @@ quick = examples(100)
 FORMATS: list[Format] = ["json", "msgpack"]
 both_formats = pytest.mark.parametrize("format", FORMATS)
 REPORT, VALUE = 2000, 3000
+VALUE_LIMIT, REPORT_LIMIT = 900_000, 262_144
 SLACK = 200  # Bytes of a report beside its values and errors.
 
 
@@ -130,7 +131,13 @@ def chunk_of(values: list[Any], format: Format, **options: Any) -> Chunk:
 def run(chunk: Chunk, progress: FakeProgress | None = None, **limits: Any) -> list[Report]:
     reports: list[Report] = []
     sizes = {"value": VALUE, "report": REPORT} | limits
-    compute(chunk, FUNCTION, progress or FakeProgress(), reports.append, Limits(**sizes))
+    compute(
+        chunk,
+        FUNCTION,
+        progress or FakeProgress(),
+        reports.append,
+        Limits(**({"value": VALUE_LIMIT, "report": REPORT_LIMIT} | sizes)),
+    )
     return reports
 
 
@@ -288,7 +295,13 @@ def test_a_traceback_begins_in_the_users_own_code() -> None:
 def test_a_refused_chunk_fails_item_by_item(format: Format, count: int) -> None:
     chunk = chunk_of(["x"] * count, format)
     reports: list[Report] = []
-    refuse(chunk, None, LookupError("长" * 500), reports.append, Limits(report=REPORT))
+    refuse(
+        chunk,
+        None,
+        LookupError("长" * 500),
+        reports.append,
+        Limits(value=VALUE_LIMIT, report=REPORT),
+    )
     found = outcomes(chunk, reports)
     assert [record.index for record in found] == list(range(1000, 1000 + count))
     assert all(record.type == "LookupError" for record in found)
