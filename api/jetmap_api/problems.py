@@ -147,9 +147,12 @@ def problem_of(exc: BaseException, debug: bool) -> Problem:
         return job_ended(exc.state, str(exc))
     for cls, status, slug, title in _REFUSALS:
         if isinstance(exc, cls):
-            headers: tuple[Header, ...] = (RETRY_AFTER,) if status in (429, 503) else ()
-            if isinstance(exc, errors.KeyBusy):
-                headers = ((b"retry-after", b"%d" % max(1, math.ceil(exc.retry_after))),)
+            seconds = 1.0 if status == 503 else None
+            if isinstance(exc, errors.Retryable):
+                seconds = exc.retry_after
+            headers: list[Header] = []
+            if seconds is not None:
+                headers = [(b"retry-after", b"%d" % max(1, math.ceil(seconds)))]
             return Problem(status, slug, title, _text(exc, debug), headers=headers, **_facts(exc))
     if isinstance(exc, errors.JetmapError):
         logger.error("a map failed: %s", exc)

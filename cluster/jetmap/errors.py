@@ -21,7 +21,13 @@ class JetmapError(Exception):
 
 
 class Retryable(JetmapError):
-    """Family: the same call may succeed later, without a change."""
+    """Family: the same call may succeed later, without a change.
+
+    Attributes:
+        retry_after: Seconds to wait before the next attempt; None if nobody can tell.
+    """
+
+    retry_after: float | None = 1.0
 
 
 class BadInput(JetmapError):
@@ -133,6 +139,8 @@ ITEM_ERRORS: dict[str, type[ItemError]] = {
 
 class MapTimeout(Retryable, TimeoutError):
     """The map did not end within its ``timeout``; what was not done is withdrawn."""
+
+    retry_after = None
 
 
 class UnknownFunction(BadInput, LookupError):
@@ -258,6 +266,8 @@ class StoreFull(JobError, Retryable):
         wanted: Bytes that the job needs.
     """
 
+    retry_after = None
+
     def __init__(self, message: str, *, limit: int, used: int, wanted: int) -> None:
         super().__init__(message)
         self.limit = limit
@@ -270,11 +280,7 @@ class NoRoom(StoreFull):
 
 
 class KeyBusy(JobError, Retryable):
-    """The first job with this idempotency key is still being uploaded.
-
-    Attributes:
-        retry_after: Seconds to wait before the next attempt.
-    """
+    """The first job with this idempotency key is still being uploaded."""
 
     def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
         super().__init__(message)

@@ -21,10 +21,14 @@ from jetmap.errors import (
     ItemError,
     JetmapError,
     JobError,
+    KeyBusy,
     LimitExceeded,
     Malformed,
     MapTimeout,
+    NoRoom,
+    NoWorkers,
     Retryable,
+    StoreFull,
     TooLarge,
     TooManyMaps,
     WorkerLost,
@@ -117,6 +121,16 @@ def test_a_group_has_no_family(cls: type[JetmapError]) -> None:
 def test_an_error_is_exported(cls: type[JetmapError]) -> None:
     assert getattr(jetmap, cls.__name__) is cls
     assert cls.__name__ in jetmap.__all__
+
+
+def test_a_retryable_error_says_when() -> None:
+    assert NoWorkers("none").retry_after == 1.0
+    assert KeyBusy("busy", retry_after=7).retry_after == 7
+    assert [cls for cls in RAISED if getattr(cls, "retry_after", 0) is None] == [
+        MapTimeout,
+        StoreFull,
+        NoRoom,
+    ]
 
 
 def test_the_documentation_lists_each_error_once() -> None:
