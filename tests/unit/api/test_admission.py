@@ -1,4 +1,4 @@
-"""What a gateway takes in at once: places, items, memory and disk; and that all come back."""
+"""Limits on what a gateway takes in at once (places, items, memory, disk); all of it comes back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes in: arrays and JSON lines, split and checked without being decoded."""
+"""Bodies that come in: arrays and JSON lines, split and checked without being decoded."""
 
 from __future__ import annotations
 
@@ -270,7 +270,7 @@ def test_depth_is_looked_for_only_where_it_may_be(monkeypatch: pytest.MonkeyPatc
 
 
 def test_no_large_json_body_is_split_in_one_step() -> None:
-    """Also where no two elements are alike, so that none can be guessed from another."""
+    """No two elements are alike, so that none can be guessed from another."""
     some = [1, "a,b", {"x": [1, {"y": "],"}]}, [[2], "]"], None]
     body = msgspec.json.encode(some * 40_000)
     steps = 0

@@ -383,7 +383,7 @@ async def test_events_of_a_job_that_is_deleted_end() -> None:
 
 
 async def test_events_break_off_while_the_broker_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a browser comes again, to any gateway, and goes on."""
+    """The browser comes again, to any gateway, and goes on."""
     monkeypatch.setattr(readers, "LOOK_SECONDS", 0.01)
     async with overlapping() as (cluster, jobs, _, id):
         exchange = Exchange(cluster, f"/jobs/{id}/events", method="GET")

@@ -1,4 +1,4 @@
-"""What a browser shows in place of the token: a session, or a signed address."""
+"""Sessions and signed addresses, which browsers send in place of the token."""
 
 from __future__ import annotations
 

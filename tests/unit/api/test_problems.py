@@ -1,4 +1,4 @@
-"""What a map's request is refused for, and the status of every error."""
+"""Refusals of a map's request, and the status of every error."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_every_type_of_messagepack(step: int) -> None:
 
 
 def whole_body(media: Body, body: bytes, limits: LimitSettings = LIMITS) -> list[bytes] | Problem:
-    """What a body that is read whole gives."""
+    """Return the elements, or the refusal, of a body that is read whole."""
     try:
         found = (json_elements if media == "json" else msgpack_elements)(body, limits, held(limits))
         return [bytes(raw) for raw in run(found)]

@@ -25,7 +25,7 @@ __all__ = [
 def splitter(
     format: Literal["json", "jsonl", "msgpack"], limits: LimitSettings, advice: str = ""
 ) -> Splitter:
-    """Make the splitter of a format. advice: what to send instead of something that is no list."""
+    """Make the splitter of a format. advice: what to send instead of something else."""
     if format == "jsonl":
         return JsonLines(limits)
     return JsonArray(limits, advice) if format == "json" else MsgpackArray(limits, advice)

@@ -131,7 +131,7 @@ class JsonArray(Splitter):
         return elements
 
     def _piece(self, array: bytes) -> list[msgspec.Raw]:
-        """Split elements in front of which a bracket was put."""
+        """Split elements after a bracket that was put in front of them."""
         return split_array(array, self._limits, offset=self._at - 1, first=self._count)
 
     def _strip(self, data: bytes) -> bytes:

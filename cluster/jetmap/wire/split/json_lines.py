@@ -18,7 +18,7 @@ _check = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class JsonLines(Splitter):
-    """Split lines, each of which is one JSON value or empty; the last one needs no newline.
+    """Split lines that hold one JSON value or nothing; the last one needs no newline.
 
     Errors name the line.
     """

@@ -1,0 +1,160 @@
+"""One connection, fed bytes on a transport of its own: requests in order, answers, refusals."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from jetmap.settings import LimitSettings
+from jetmap_api.asgi import respond
+from jetmap_api.server.connection import MAX_HEADERS, Connection
+from jetmap_api.server.guard import Guard
+
+pytestmark = pytest.mark.anyio
+
+
+class Transport(asyncio.Transport):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output = b""
+        self.closed = self.ended = self.paused = False
+
+    def write(self, data: Any) -> None:
+        self.output += data
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("127.0.0.1", 1)
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Answer with method, path and body."""
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            break
+    text = f"{scope['method']} {scope['path']} ".encode() + body
+    await respond(send, 200, b"text/plain", text)
+
+
+class Server:
+    """A connection, its transport, and the tasks that answer."""
+
+    def __init__(self, **limits: Any) -> None:
+        self.refused: list[str] = []
+        guard = Guard(
+            LimitSettings(**limits), 10, lambda client, problem: self.refused.append(problem.slug)
+        )
+        config = SimpleNamespace(loaded_app=app, root_path="")
+        self.state = SimpleNamespace(
+            connections=set(), tasks=set(), default_headers=[], total_requests=0
+        )
+        self.connection = Connection(guard, cast(Any, config), cast(Any, self.state), {})
+        self.transport = Transport()
+        self.connection.connection_made(self.transport)
+
+    async def feed(self, *pieces: bytes) -> bytes:
+        for piece in pieces:
+            self.connection.data_received(piece)
+        while self.state.tasks:
+            await asyncio.wait(self.state.tasks)
+        return self.transport.output
+
+    def leave(self) -> None:
+        self.connection.connection_lost(None)
+
+
+async def test_a_request_in_any_pieces() -> None:
+    data = b"POST /a%20b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"
+    for size in (1, 7, len(data)):
+        server = Server()
+        output = await server.feed(*(data[at : at + size] for at in range(0, len(data), size)))
+        assert output.startswith(b"HTTP/1.1 200 OK") and output.endswith(b"POST /a b abc")
+        assert not server.transport.closed
+        server.leave()
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    server = Server()
+    output = await server.feed(
+        b"".join(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in range(3))
+    )
+    assert [output.index(b"GET /%d" % n) for n in range(3)] == sorted(
+        output.index(b"GET /%d" % n) for n in range(3)
+    )
+    assert server.state.total_requests == 3 and not server.transport.paused
+    server.leave()
+
+
+async def test_an_offer_to_upgrade_is_ignored_and_the_body_kept() -> None:
+    server = Server()
+    offer = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+    head = b"POST /u HTTP/1.1\r\nHost: x\r\n" + offer + b"Content-Length: 3\r\n\r\n"
+    assert (await server.feed(head + b"abc")).endswith(b"POST /u abc")
+    server.leave()
+
+
+@pytest.mark.parametrize(
+    ("data", "slug"),
+    [
+        (b"nonsense\r\n\r\n", "not-http"),
+        (b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n", "method-not-allowed"),
+        (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * (MAX_HEADERS + 1) + b"\r\n", "too-many-headers"),
+        (b"GET / HTTP/1.1\r\nx: " + b"y" * 3000, "head-too-large"),
+        (b"GET /" + b"y" * 3000, "uri-too-long"),
+    ],
+)
+async def test_refusals_close_the_connection(data: bytes, slug: str) -> None:
+    server = Server(max_header_bytes=2048 if slug != "too-many-headers" else 65536)
+    output = await server.feed(data)
+    assert server.refused == [slug] and b"application/problem+json" in output
+    assert b"connection: close" in output and server.transport.ended
+    server.leave()
+
+
+async def test_http_1_0_closes_after_its_answer() -> None:
+    server = Server()
+    output = await server.feed(b"GET / HTTP/1.0\r\n\r\n")
+    assert b"transfer-encoding" not in output and (
+        server.transport.closed or server.transport.ended
+    )
+    server.leave()
+
+
+async def test_a_body_that_ends_too_early_is_refused() -> None:
+    server = Server()
+    server.connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab")
+    server.connection.eof_received()
+    await asyncio.sleep(0)
+    assert server.refused == ["malformed-body"]
+    server.leave()
+    await server.feed()

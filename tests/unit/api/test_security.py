@@ -1,0 +1,108 @@
+"""Hosts, tokens and paths, decided without a request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jetmap_api.security import (
+    CALLER,
+    HostCheck,
+    TokenCheck,
+    is_open,
+    is_secure,
+    job_of_events,
+    route_path,
+    wants_page,
+)
+from jetmap_api.sessions import Signer
+
+
+def scope(path: str = "/jobs", method: str = "GET", **headers: str) -> dict[str, Any]:
+    named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return {"type": "http", "method": method, "path": path, "query_string": b"", "headers": named}
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    scope["served"] = True
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        ("localhost:8000", True),
+        ("127.0.0.1", True),
+        ("[::1]:80", True),
+        ("a.localhost", True),
+        ("Me.Example:1", True),
+        ("me.example.", True),
+        ("x.sub.example", True),
+        ("sub.example", False),
+        ("evil.example", False),
+        ("", False),
+        ("127.0.0.1.evil.example", False),
+    ],
+)
+def test_hosts(host: str, allowed: bool) -> None:
+    assert HostCheck(app, ["me.example", "*.sub.example"]).allows(host.encode()) == allowed
+    assert HostCheck(app, ["*"]).allows(host.encode())
+
+
+@pytest.mark.parametrize(
+    ("header", "allowed"),
+    [
+        (b"Bearer t", True),
+        (b"bearer  t ", True),
+        (b"Bearer x", False),
+        (b"Basic t", False),
+        (b"", False),
+    ],
+)
+def test_tokens(header: bytes, allowed: bool) -> None:
+    problem = TokenCheck(app, "t", Signer("t")).check(header)
+    assert (problem is None) == allowed
+    if problem is not None:
+        assert problem.status == 401 and problem.headers[0][0] == b"www-authenticate"
+
+
+@pytest.mark.anyio
+async def test_the_token_names_the_caller_and_its_lack_is_refused() -> None:
+    signer = Signer("t")
+    check = TokenCheck(app, "t", signer)
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    right, wrong, probe = scope(authorization="Bearer t"), scope(), scope("/healthz")
+    for asked in (right, wrong, probe):
+        await check(asked, None, send)  # type: ignore[arg-type]
+    assert right[CALLER] == signer.caller and right["served"] and probe["served"]
+    assert "served" not in wrong and sent[0]["status"] == 401
+
+
+@pytest.mark.anyio
+async def test_a_browser_is_sent_to_the_login_page() -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await TokenCheck(app, "t", Signer("t"))(scope("/docs", accept="text/html"), None, send)  # type: ignore[arg-type]
+    assert sent[0]["status"] == 303 and (b"location", b"/login?next=/docs") in sent[0]["headers"]
+
+
+def test_paths_below_a_mount() -> None:
+    assert route_path({"path": "/a/jobs", "root_path": "/a"}) == "/jobs"
+    assert route_path({"path": "/a", "root_path": "/a"}) == ""
+    assert route_path({"path": "/ab/jobs", "root_path": "/a"}) == "/ab/jobs"
+    assert route_path({"path": "/jobs"}) == "/jobs"
+
+
+def test_questions_about_a_request() -> None:
+    assert is_open(scope("/healthz")) and is_open(scope(method="OPTIONS")) and not is_open(scope())
+    assert is_secure(scope(x_forwarded_proto="https, http")) and not is_secure(scope())
+    assert wants_page(scope(accept="text/html")) and not wants_page(scope(accept="*/*"))
+    assert job_of_events(scope("/jobs/j/events")) == "j"
+    assert job_of_events(scope("/jobs/j/events", "POST")) is None and job_of_events(scope()) is None
