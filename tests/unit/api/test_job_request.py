@@ -10,7 +10,7 @@ from jetmap_api.job_request import MAX_KEY, identity, job_of_map, read_job_reque
 from jetmap_api.problems import Problem
 from jetmap_api.request import read_request
 from jetmap_api.security import CALLER
-from jetmap_api.sessions import caller_of
+from jetmap_api.signer import caller_of
 
 
 def scope(query: bytes = b"", *headers: tuple[bytes, bytes]) -> dict[str, Any]:

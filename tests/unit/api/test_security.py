@@ -16,7 +16,7 @@ from jetmap_api.security import (
     route_path,
     wants_page,
 )
-from jetmap_api.sessions import Signer
+from jetmap_api.signer import Signer
 
 
 def scope(path: str = "/jobs", method: str = "GET", **headers: str) -> dict[str, Any]:
