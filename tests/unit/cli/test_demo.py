@@ -1,0 +1,55 @@
+"""The demo: its settings, its report, and its threads."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+
+from jetmap.cli import demo
+from jetmap.cli.demo import Run, Serial
+from jetmap.demo.work import Sample, prime_search
+from jetmap.settings import Settings
+
+pytestmark = pytest.mark.anyio
+
+
+def report(cpu: float) -> str:
+    console = Console(width=120, record=True)
+    run = Run(prime_search(2), seconds=5.0, first=0.02, notes=[])
+    serial = Serial(seconds=10.0, cpu=cpu, sample=Sample(1, [1], 1.0))
+    with console.capture() as capture:
+        demo._report([(run, serial)], 2, console)
+    return capture.get()
+
+
+def test_the_report_compares_the_same_work() -> None:
+    said = report(cpu=10.0)
+    assert "10.00 s" in said and "5.00 s" in said
+    assert "2.00" in said and "100%" in said
+    assert "first results over HTTP after 20 ms" in said
+    assert "other programs" not in said
+    assert "jetmap up tasks.py" in said
+
+
+def test_the_report_admits_a_busy_machine() -> None:
+    assert "other programs had the core for up to 20% of the time" in report(cpu=8.0)
+
+
+def test_the_demo_ignores_what_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JETMAP_NATS_URL", "nats://elsewhere:4222")
+    monkeypatch.setenv("JETMAP_HOST", "0.0.0.0")
+    monkeypatch.setenv("JETMAP_RECYCLE_CHUNKS", "1")
+    settings = demo.own(Settings.load(cores="1"))
+    assert (settings.broker.nats_url, settings.gateway.host, settings.gateway.port) == (
+        None,
+        "127.0.0.1",
+        0,
+    )
+    assert (settings.workers.cores, settings.workers.recycle_chunks) == ("1", None)
+    assert settings.gateway.read_token()
+
+
+async def test_a_blocking_function_runs_in_a_thread() -> None:
+    assert await demo.in_thread(lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        await demo.in_thread(lambda: 1 / 0)

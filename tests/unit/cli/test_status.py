@@ -1,0 +1,62 @@
+"""The summary of `jetmap status`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from jetmap.cli.status import show, summary
+from jetmap.wire.messages import CoreStatus, FunctionInfo, Presence
+
+BUSY = CoreStatus(11, 0, "busy", "double", "m1", 1.0)
+AGENT = Presence(
+    "a", "here", 7, "p", "new", "2", 2, 2, 2, 1, False, False, [FunctionInfo("double")], [BUSY]
+)
+
+
+def agent(**changes: Any) -> Presence:
+    return msgspec.structs.replace(AGENT, **changes)
+
+
+def test_cores_chunks_and_maps_are_counted() -> None:
+    found = summary(
+        "p", [agent(pending=3), agent(agent="b", pending=3), agent(offer="old", rank=1)]
+    )
+    assert [found[name] for name in ("cores", "ready", "busy")] == [6, 6, 3]
+    assert found["waiting_chunks"] == 3  # Agents of one offer see the same queue.
+    assert [offer["offer"] for offer in found["offers"]] == ["new", "old"]
+    assert found["maps"] == [{"map": "m1", "function": "double", "cores": 3}]
+    assert [(each["name"], each["cores"]) for each in found["functions"]] == [("double", 6)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({}, "ready"),
+        ({"ready": 0}, "starting"),
+        ({"ready": 0, "failure": "no module"}, "cannot start"),
+        ({"failure": "the changed source cannot be loaded"}, "ready"),
+        ({"draining": True}, "draining"),
+    ],
+)
+def test_states(changes: dict[str, Any], state: str) -> None:
+    assert summary("p", [agent(**changes)])["hosts"][0]["state"] == state
+
+
+def shown(*agents: Presence) -> str:
+    console = Console(width=200)
+    with console.capture() as capture:
+        show(summary("p", list(agents)), console)
+    return capture.get()
+
+
+def test_failures_are_shown() -> None:
+    assert "here: workers cannot start:\nno module" in shown(agent(ready=0, failure="no module"))
+    assert "here: the changed source" in shown(agent(failure="the changed source is broken"))
+
+
+def test_an_empty_pool_says_what_to_start() -> None:
+    assert "no workers: start `jetmap worker TASKS`" in shown()

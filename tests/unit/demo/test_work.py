@@ -1,0 +1,43 @@
+"""The work of the demo, and the sample by which its time is estimated."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from jetmap.demo.tasks import Metrics
+from jetmap.demo.work import prime_search, sample, source_metrics
+
+
+def test_a_sample_stands_for_the_whole() -> None:
+    work = prime_search(2)
+    whole = sample(work, parallel_seconds=2.0, cores=2)
+    assert (whole.step, whole.factor, whole.items) == (1, 1.0, work.items)
+    part = sample(work, parallel_seconds=40.0, cores=2)
+    assert part.step == 4
+    assert len(part.items) == len(work.items) / 4
+    assert part.factor == 4.0
+    assert "one in 4" in str(part)
+
+
+def test_a_sample_of_uneven_items_scales_by_weight() -> None:
+    work = prime_search(1)
+    weights = [index + 1 for index in range(len(work.items))]
+    uneven = type(work)(**{**vars(work), "weights": weights})
+    part = sample(uneven, parallel_seconds=80.0, cores=1)
+    chosen = sum(weights[work.items.index(item)] for item in part.items)
+    assert (part.step, part.factor) == (4, sum(weights) / chosen)
+    assert part.items == sorted(part.items)
+
+
+def test_the_files_of_this_python() -> None:
+    work = source_metrics()
+    assert len(work.items) == len(work.weights) > 500
+    assert all(path.endswith(".py") for path in work.items)
+    best = asdict(Metrics(10, 2, 1, 7, "f"))
+    said = work.summarize([best, None], 1)
+    assert said[0] == "10 lines, 2 functions"
+    assert "f() with 7 paths" in said[1] and "1 files do not parse" in said[2]
+
+
+def test_the_largest_prime_is_named() -> None:
+    assert prime_search(1).summarize([3, None, 7], 1) == ["the largest found is 7"]
