@@ -84,7 +84,7 @@ async def _offer(agent: Agent, connection: Broker, settings: Settings, stop: Sto
     state = FirstState()
     if not settings.workers.reload:
         # Until a worker is ready, the command ends with the fault that the log would show, too.
-        unready.addFilter(lambda record: agent.was_ready)
+        unready.addFilter(lambda record: state.was_ready)
     subject = presence(settings.broker.pool, agent.id)
     subscription = await connection.subscribe(subject, state.on_message)
     try:
@@ -128,6 +128,7 @@ class FirstState:
 
     def __init__(self) -> None:
         self.decided = asyncio.Event()
+        self.was_ready = False
         self.ready = 0
         self.cores = 0
         self.functions: list[str] = []
@@ -137,6 +138,7 @@ class FirstState:
         found = msgspec.msgpack.decode(message.data, type=Presence)
         self.ready, self.cores, self.failure = found.ready, found.cores, found.failure
         self.functions = [function.name for function in found.functions]
+        self.was_ready = self.was_ready or self.ready > 0
         if self.ready or self.failure:
             self.decided.set()
 

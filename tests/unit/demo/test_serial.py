@@ -15,7 +15,6 @@ from jetmap.demo import serial
 def test_the_loop_reports_its_progress_and_times(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("jetmap.machine.hold_tether", lambda: None)
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: None, raising=False)
     monkeypatch.setattr(serial, "TELL_SECONDS", -1.0)
     order = {"function": "next_prime", "items": [4, 24]}
