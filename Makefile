@@ -54,6 +54,7 @@ check: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini tests
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest -q tests/unit/test_english.py
 	$(BIN)/python scripts/unasync.py --check

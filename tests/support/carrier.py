@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from jetmap import Cluster
-from jetmap.jobs import runner, service
+from jetmap.jobs import running_job, service
 from jetmap.jobs.monitor import JobMonitor
 from jetmap.jobs.record import Record
 from jetmap.jobs.store import Conflict, Store
@@ -36,7 +36,7 @@ async def main(url: str, submitted: list[Any] | None, deaf: bool) -> None:
     """deaf: it hears nothing of what others write, and seldom writes itself."""
     service.Store = Telling  # type: ignore[misc]
     if deaf:
-        runner.PROGRESS_SECONDS = 8
+        running_job.PROGRESS_SECONDS = 8
         JobMonitor._on_stored = JobMonitor.catch_up = _nothing  # type: ignore[assignment,method-assign]
     async with Cluster(url) as cluster:
         job = ""

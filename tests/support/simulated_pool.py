@@ -10,7 +10,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -178,7 +178,7 @@ class SimulatedPool:
         self._dispatchers: list[Dispatcher] = []
         self._connections: list[MemoryConnection] = []
 
-    async def __aenter__(self) -> SimulatedPool:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *raised: object) -> None:

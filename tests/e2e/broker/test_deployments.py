@@ -18,7 +18,7 @@ import functions
 from deployments import JETSTREAM, Deployment, Servers, credentials, deployed, jwt, key, settings
 from house import House
 from jetmap import ItemError
-from jetmap.agent.offer import brief
+from jetmap.agent.announcements import brief
 from jetmap.cli import check
 from jetmap.cli.exits import Exit, code_of
 from jetmap.errors import BrokerUnreachable, ConfigurationError, JetmapError, JobsUnavailable

@@ -142,7 +142,7 @@ async def test_a_flood_of_requests_does_not_fill_the_disk(
     with caplog.at_level("INFO"):
         for _ in range(10_000):
             await log(dict(scope), receive, send)
-        request_lines.report_left_out()
+        request_lines.tell()
     assert requests.answered[200] == 10_000
     found = lines(caplog)
     assert len(found) < 100
@@ -232,9 +232,9 @@ def test_crashes_leave_a_trace_under_up(house: House) -> None:
             except urllib.error.HTTPError as error:
                 assert how != "fine", error.read()
         for pattern in (
-            r"WARNING jetmap\.agent\.agent: hurt, item 0 of map \S+: the worker was killed by "
+            r"WARNING jetmap\.agent\.\w+: hurt, item 0 of map \S+: the worker was killed by "
             r"SIGSEGV in this item; its memory peaked at \d+ MiB",
-            r"WARNING jetmap\.agent\.agent: hurt, item 0 of map \S+: it computed for longer than "
+            r"WARNING jetmap\.agent\.\w+: hurt, item 0 of map \S+: it computed for longer than "
             r"its timeout of 0\.3 s",
             r"INFO +jetmap_api\.access: \S+ POST /map/hurt 200 ",
             r"INFO +jetmap_api\.access: \S+ POST /map/hurt [45]\d\d ",

@@ -335,7 +335,7 @@ async def flood_slowly(writer: asyncio.StreamWriter, over: Callable[[], bool]) -
 async def test_who_does_not_read_its_answer_is_cut_off() -> None:
     request = GET.replace(b"echo", b"flood") + b"\r\n"
     async with site(send_timeout=0.5) as it, it.connection(request) as (_, writer):
-        writer.transport.pause_reading()
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
         await wait_until(lambda: it.app.left == 1, "the answer is given up", 20)
         assert it.open == 0
         assert it.app.flooded < 64 << 20
@@ -355,7 +355,7 @@ async def test_an_answer_that_is_complete_but_not_read_holds_nothing_for_ever() 
     head = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
     short = {"send_timeout": 0.5, "keep_alive": 0.2}
     async with site(**short) as it, it.connection(head + body) as (_, writer):
-        writer.transport.pause_reading()
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
         await wait_until(lambda: it.app.asked == 1, "it is asked")
         await wait_until(lambda: it.open == 0, "it is cut off", 20)
 

@@ -37,8 +37,8 @@ async def pool(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SimulatedPool]:
     """A broker in memory, which clusters of any address reach; agents have the function double."""
 
     async def connect(*arguments: object, **options: object) -> MemoryConnection:
-        return pool._connect("caller")
+        return there._connect("caller")
 
     monkeypatch.setattr(session.Connection, "open", connect)
-    async with SimulatedPool(work=Work(seconds=lambda item: 0.0)) as pool:
-        yield pool
+    async with SimulatedPool(work=Work(seconds=lambda item: 0.0)) as there:
+        yield there

@@ -303,7 +303,8 @@ def test_the_streams_are_text_streams() -> None:
             assert stream.name == ("<stdout>" if fd == 1 else "<stderr>")
             assert stream.writable() and not stream.readable() and not stream.seekable()
             assert not stream.isatty() and not stream.closed and stream.line_buffering is False
-            assert stream.buffer.mode == "wb" and stream.buffer.raw.fileno() == fd
+            buffer: Any = stream.buffer
+            assert buffer.mode == "wb" and buffer.raw.fileno() == fd
             with pytest.raises(io.UnsupportedOperation):
                 stream.read()
 
