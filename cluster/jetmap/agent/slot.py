@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -207,12 +208,10 @@ class Slot:
 
     async def _serve(self) -> str | None:
         """Serve one worker until it is dead; return whether the next start has to wait."""
-        try:
-            await self._serve_one()
-        except Exception:
-            logger.exception("core %d: internal error; a new worker is started", self.number)
-            return "internal error"
-        return None if self._was_ready else "start failed"
+        # A task of its own: each of its frames would otherwise resume the supervisor, too.
+        serving = self._background.spawn(self._serve_one(), "serving")
+        await asyncio.wait([serving])
+        return None if self._was_ready and serving.exception() is None else "it failed"
 
     async def _serve_one(self) -> None:
         self._was_ready = self._is_stale = False

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 
 import msgspec
@@ -140,9 +140,9 @@ class WorkerProcess:
     def send_chunk(self, chunk: bytes) -> None:
         self._pipe.send(frames.CHUNK, chunk)
 
-    async def receive(self) -> tuple[bytes, bytes] | None:
+    def receive(self) -> Awaitable[tuple[bytes, bytes] | None]:
         """Return the worker's next frame, or None when it is dead and all frames were read."""
-        return await self._pipe.receive()
+        return self._pipe.receive()
 
     async def death(self) -> Death:
         return await asyncio.shield(self._death)

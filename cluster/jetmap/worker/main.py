@@ -220,7 +220,9 @@ class _Worker:
             return
         cold = function not in self._called
         self._progress.set_cold(cold)
-        self._aftermath.begin((lambda seconds: self._warmed(function, seconds)) if cold else None)
+        if cold or self._aftermath.due:
+            warmed = (lambda seconds: self._warmed(function, seconds)) if cold else None
+            self._aftermath.begin(warmed)
         in_item = True
         try:
             compute(chunk, function, self._progress, self._emit, self._limits, self._aftermath)
