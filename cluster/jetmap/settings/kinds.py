@@ -93,7 +93,7 @@ def _size(value: Any, handler: Any, info: ValidationInfo) -> int:
         raise _out_of_bounds(bounds.SIZE, value)
     try:
         size = int(handler(value))
-    except OverflowError:
+    except (OverflowError, ValueError):  # Pydantic's message would not name the limit.
         raise _out_of_bounds(bounds.SIZE, value) from None
     if not bounds.SIZE.least <= size <= bounds.SIZE.most:
         raise _out_of_bounds(bounds.SIZE, value)

@@ -1,0 +1,46 @@
+"""Import failures as users see them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jetmap.errors import ConfigurationError
+from jetmap.functions.import_errors import format_import_error, format_syntax_error
+from jetmap.functions.locating import import_tasks
+
+
+def failure_of(source: str, directory: Path, name: str) -> BaseException:
+    file = directory / f"{name}.py"
+    file.write_text(source)
+    try:
+        import_tasks(str(file))
+    except BaseException as error:
+        return error
+    pytest.fail("it can be imported")
+
+
+def test_a_traceback_shows_only_the_users_frames(tmp_path: Path) -> None:
+    error = failure_of("def f():\n    return 1 / 0\nf()\n", tmp_path, "raises_at_import")
+    text = format_import_error(error)
+    assert text.startswith("the import raises:")
+    assert "raises_at_import.py" in text and "ZeroDivisionError" in text
+    assert "importlib" not in text and "jetmap/functions" not in text
+
+
+def test_a_sentence_of_jetmap_is_kept() -> None:
+    assert format_import_error(ConfigurationError(["no such file"])) == "no such file"
+
+
+def test_a_syntax_error_shows_line_and_caret(tmp_path: Path) -> None:
+    error = failure_of("x = 1\ny = = 2\n", tmp_path, "wrong_syntax")
+    assert isinstance(error, SyntaxError)
+    first, line, caret = format_syntax_error(error).splitlines()
+    assert first.endswith("wrong_syntax.py:2: invalid syntax")
+    assert line.index("= 2") == caret.index("^")
+
+
+def test_a_syntax_error_without_its_source() -> None:
+    error = SyntaxError("wrong", ("gone.py", 3, 1, None))
+    assert format_syntax_error(error) == "gone.py:3: wrong"

@@ -1,0 +1,57 @@
+"""The types of settings, each with right and wrong values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jetmap.errors import ConfigurationError
+from jetmap.settings import Settings, without_password
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("cores", 4, "4"),
+        ("cores", "0,2-3", "0,2-3"),
+        ("tasks", "a.py, b.py", ["a.py", "b.py"]),
+        ("max_item_bytes", "64KiB", 65_536),
+        ("grace", "2_000", 2000.0),
+        ("root_path", "/jetmap/", "/jetmap"),
+        ("nats_url", "nats://a:1, tls://b:2", "nats://a:1, tls://b:2"),
+    ],
+)
+def test_read(name: str, value: Any, read: Any) -> None:
+    assert Settings.load(**{name: value}).get(name) == read
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("cores", "0", "must be a number of cores"),
+        ("cores", "1-", "must be a number of cores"),
+        ("pool", "a.b", "1 to 64 letters"),
+        ("root_path", "jetmap", "must be a path"),
+        ("nats_url", "http://u:p@host", "not 'http://…@host'"),
+        ("nats_js_domain", "a.b", "one word without dots"),
+        ("token_file", "/nowhere", "which is not a file"),
+        ("max_item_bytes", "1e400", "number"),
+        ("max_item_bytes", -1, "number of bytes"),
+        ("grace", "nan", "number of seconds"),
+        ("port", 65_536, "from 0 to 65,535"),
+        ("max_header_bytes", "1", "number of bytes"),
+    ],
+)
+def test_refused(name: str, value: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        Settings.load(**{name: value})
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [("nats://u:p@host:1", "nats://…@host:1"), ("u:p@host", "…@host"), ("host", "host")],
+)
+def test_an_address_without_its_password(url: str, shown: str) -> None:
+    assert without_password(url) == shown

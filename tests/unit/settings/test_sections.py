@@ -1,0 +1,55 @@
+"""The sections of the settings, and what must fit together in each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jetmap.errors import ConfigurationError
+from jetmap.settings import SECTIONS, BrokerSettings, GatewaySettings, LimitSettings, Settings
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"nats_password": "a", "nats_password_file": __file__}, "are both set: keep one"),
+        ({"nats_tls_cert": __file__}, "go together: set both or neither"),
+        ({"chunk_min_seconds": 1, "chunk_seconds": 0.5}, "larger than chunk_seconds"),
+        ({"token": "a", "token_file": __file__}, "token and token_file are both set"),
+    ],
+)
+def test_settings_that_exclude_each_other(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        Settings.load(**given)
+
+
+def test_no_name_is_in_two_sections() -> None:
+    names = [name for section in SECTIONS.values() for name in section.model_fields]
+    assert len(names) == len(set(names))
+
+
+def test_secrets_are_read_from_their_files(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("\ufeffs3cret\n", encoding="utf-8")
+    assert GatewaySettings(token_file=str(file)).read_token() == "s3cret"
+    file.write_text("\n")
+    with pytest.raises(ConfigurationError, match="is empty: write the secret into it"):
+        GatewaySettings(token_file=str(file)).read_token()
+
+
+def test_the_servers_of_a_list() -> None:
+    assert BrokerSettings(nats_url="nats://a:1, nats://b:2").servers() == [
+        "nats://a:1",
+        "nats://b:2",
+    ]
+    assert BrokerSettings().servers() == []
+
+
+def test_limits_that_fit_into_a_message() -> None:
+    limits = LimitSettings()
+    assert limits.fitting(1000).max_item_bytes == 1000
+    assert limits.fitting(1 << 40).max_item_bytes == limits.max_item_bytes
+    assert limits.memory_budget() > 0
+    assert LimitSettings(max_memory_bytes=7).memory_budget() == 7
