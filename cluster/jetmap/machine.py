@@ -28,6 +28,22 @@ THREAD_VARIABLES = (
 )
 
 
+# How glibc keeps freed memory. Without these it returns the heap to the kernel after every large
+# chunk, and faults it in again for the next one. All three: the trim threshold alone would turn
+# off the adaptive mmap threshold.
+MALLOC_VARIABLES = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(16 << 20),
+    "MALLOC_TOP_PAD_": str(1 << 20),
+}
+
+
+def steady_heap(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return variables with which a new process keeps its heap; none if the user tunes it."""
+    is_tuned = any(name.startswith("MALLOC_") for name in environment)
+    return {} if is_tuned or "GLIBC_TUNABLES" in environment else dict(MALLOC_VARIABLES)
+
+
 def one_thread() -> dict[str, str]:
     """Return variables that keep numeric libraries to one thread, if set before their import."""
     return dict.fromkeys(THREAD_VARIABLES, "1")

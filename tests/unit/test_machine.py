@@ -118,3 +118,9 @@ def test_numeric_libraries_get_one_thread() -> None:
     environment = machine.one_thread()
     assert environment["OMP_NUM_THREADS"] == "1"
     assert set(environment.values()) == {"1"}
+
+
+def test_the_heap_is_kept_unless_the_user_tunes_it() -> None:
+    assert machine.steady_heap({"PATH": "/bin"}) == machine.MALLOC_VARIABLES
+    for variable in ("MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"):
+        assert machine.steady_heap({variable: "1"}) == {}

@@ -25,6 +25,7 @@ from jetmap.client.local_up import this_python
 from jetmap.embedded.locks import remove, runtime_directory, sweep, take
 from jetmap.embedded.running import Registration, Running, all_running, already_runs, register_up
 from jetmap.errors import BrokerUnreachable, ConfigurationError
+from jetmap.machine import steady_heap
 from jetmap.nats.connection import Auth
 from jetmap.nats.errors import PortTaken
 from jetmap.nats.server import TEMPORARY, NatsServer
@@ -146,7 +147,7 @@ class Installation:
                 raise ConfigurationError([already_runs(first)])
             # For the agent only: a request over HTTP must never pass for a program of this user.
             local = {LOCAL: self._registration.running.lock}
-        self._agent = Child("worker", ["worker"], environment | local)
+        self._agent = Child("worker", ["worker"], environment | local | steady_heap(os.environ))
         descriptor = self._listener.fileno()
         self._gateway = Child(
             "gateway", ["api"], environment | {SOCKET: str(descriptor)}, [descriptor]

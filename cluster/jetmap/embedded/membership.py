@@ -19,6 +19,7 @@ import msgspec
 
 from jetmap.background import Background
 from jetmap.errors import BrokerUnreachable, ConfigurationError
+from jetmap.machine import steady_heap
 from jetmap.nats.auth import Auth
 from jetmap.settings import FIELDS
 from jetmap.supervision import Backoff, Supervisor
@@ -210,6 +211,7 @@ class Membership:
                 stdout=_stderr_or_null(),
                 stderr=_stderr_or_null(),
                 cwd=self._cwd,
+                env=os.environ | steady_heap(os.environ),
                 pass_fds=(lock_fd,),
                 start_new_session=True,  # Ctrl-C at the terminal must not reach it.
             )

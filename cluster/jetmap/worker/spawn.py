@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from jetmap.machine import one_thread, without_ours
+from jetmap.machine import one_thread, steady_heap, without_ours
 
 MARK = "JETMAP__WORKER"  # Variable in the environment of a worker, and of processes it starts.
 
@@ -45,7 +45,12 @@ def spawn_worker(
     return subprocess.Popen(
         interpreter(sys_path, statement),
         cwd=cwd,
-        env={**without_ours(os.environ), **one_thread(), MARK: mark},
+        env={
+            **steady_heap(os.environ),
+            **without_ours(os.environ),
+            **one_thread(),
+            MARK: mark,
+        },
         stdin=subprocess.DEVNULL,
         stdout=raw_output,
         stderr=raw_output,
