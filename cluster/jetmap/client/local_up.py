@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jetmap.agent.code import Code, read_code
+from jetmap.background import Background
 from jetmap.embedded.running import Running, find_running
 from jetmap.errors import BrokerUnreachable, ConfigurationError, NotImportable
 from jetmap.functions.locating import reference
@@ -124,7 +125,7 @@ class LocalUp:
         self.sealer = Sealer(bytes.fromhex(running.key))
         self._timeout = timeout
         self._cwd = Path.cwd()
-        self._looking: asyncio.Task[None] | None = None
+        self._background = Background("the joined `jetmap up`")
         self._code: tuple[int, Code | None] = (0, None)
 
     async def reference(self, function: Function, session: Session) -> FunctionRef | None:
@@ -163,16 +164,14 @@ class LocalUp:
         """Follow to the next `up` of this directory when this one has ended."""
 
         async def lost() -> None:
-            if self._looking is None or self._looking.done():
-                self._looking = asyncio.get_running_loop().create_task(self._find_next(session))
+            if not len(self._background):
+                self._background.spawn(self._find_next(session), "find the next one")
 
         session.connection.on_lost(lost)
 
     async def close(self) -> None:
         """Stop looking for a new `up`."""
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        await self._background.close()
 
     def gone(self) -> BrokerUnreachable:
         """Make the error for an `up` that has ended."""

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self
 
+from jetmap.background import Background
 from jetmap.dispatch.outcomes import Batch, Outcome, X, Y
 from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import ClusterClosed, ItemError
@@ -176,7 +177,7 @@ class Stream(OutcomeStream[X, Y]):
         if running is None or running.ended:
             return
         if self._pid == process_id() and self._loop.is_running():
-            self._loop.call_soon_threadsafe(_close_soon, running)
+            self._loop.call_soon_threadsafe(lambda: _dropped.spawn(running.aclose(), "withdraw"))
 
     def _is_here(self) -> bool:
         if self._pid != process_id():
@@ -210,10 +211,4 @@ class Stream(OutcomeStream[X, Y]):
                 append(Outcome(index, item, value, None))
 
 
-def _close_soon(running: RunningMap) -> None:
-    task = asyncio.get_running_loop().create_task(running.aclose())
-    _closing.add(task)
-    task.add_done_callback(_closing.discard)
-
-
-_closing: set[asyncio.Task[None]] = set()
+_dropped = Background("dropped streams")
