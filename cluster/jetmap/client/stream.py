@@ -18,6 +18,8 @@ from jetmap.functions.advice import refusing
 from .call import Call
 from .owner import process_id
 
+_dropped = Background("dropped streams")
+
 
 class RunningMap(Protocol):
     """An open map, on a cluster or inline: an async iterator of its batches.
@@ -209,6 +211,3 @@ class Stream(OutcomeStream[X, Y]):
                 append(Outcome(index, item, None, value))
             else:
                 append(Outcome(index, item, value, None))
-
-
-_dropped = Background("dropped streams")
