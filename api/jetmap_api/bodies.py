@@ -118,12 +118,12 @@ class Pace:
     def refusal(self, setting: str) -> Problem:
         """Make the 408 for when the patience has ended. setting: the name of ``idle``."""
         if self._until_idle <= self._until_slow:
-            detail = f"nothing of it came for {self._idle:g} seconds"
+            detail = f"nothing of it arrived for {self._idle:g} seconds"
         else:
-            detail = f"it comes with less than {self._rate:g} bytes a second"
+            detail = f"it arrives at less than {self._rate:g} bytes a second"
             setting = "min_body_rate"
         detail += f" (setting {setting}): send the request again"
-        return Problem(408, "upload-idle", "The body does not go on", detail, setting=setting)
+        return Problem(408, "upload-idle", "The body has stalled", detail, setting=setting)
 
     @property
     def _until_idle(self) -> float:

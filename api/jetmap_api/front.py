@@ -202,7 +202,7 @@ class RequestLines:
         if self._lines.passes(level):
             return True
         if self._telling is None and self._lines.has_left_out:
-            self._telling = asyncio.get_running_loop().call_later(TELL_SECONDS, self.tell)
+            self._telling = asyncio.get_running_loop().call_later(TELL_SECONDS, self.report_left_out)
         return False
 
     def write(self, level: int, client: object, what: str, status: int, end: str) -> None:
@@ -212,7 +212,7 @@ class RequestLines:
         """
         self._lines.write(level, "%s %s %s%s", client or "-", what, status or "no answer", end)
 
-    def tell(self) -> None:
+    def report_left_out(self) -> None:
         """Log how many lines were left out."""
         self._telling = None
         self._lines.report_left_out()

@@ -102,7 +102,12 @@ async def accepted_answer(request: Request) -> Answer:
     """Choose the media of the results. Raises Problem: 406."""
     chosen = answer_type(header(request.scope, b"accept"))
     if chosen == "sse":
-        raise Problem(406, "not-acceptable", "No such answer", "events are at …/events")
+        raise Problem(
+            406,
+            "not-acceptable",
+            "No such answer",
+            "accept JSON, JSON lines or MessagePack; events are at …/events",
+        )
     if chosen != "json":  # Only JSON comes by page.
         parameters(request.scope["query_string"], ("start", "wait"))
     return chosen
@@ -275,7 +280,7 @@ class JobsEndpoints:
                 response_class=EventStream,
                 response_description="`start`, `results`, and `done` or `failed`.",
                 responses={
-                    204: {"description": "All was read: do not come again."},
+                    204: {"description": "Everything was read; do not connect again."},
                     **refusals(404, 410, 501),
                 },
             ),

@@ -24,7 +24,7 @@ TAGS = (
 )
 # Refusals that each operation may answer with, unless it documents the status itself.
 _ANYWHERE = {
-    "400": "A parameter is not what it should be.",
+    "400": "A parameter is unknown, malformed or out of bounds.",
     "401": "The token is missing or wrong.",
     "403": "The host is not among `allowed_hosts`, or a page of another site uses a session.",
     "503": "The broker does not answer, or the gateway stops; see `Retry-After`.",

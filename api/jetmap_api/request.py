@@ -180,7 +180,7 @@ def read_options(query: bytes) -> Options:
             kwargs = read_kwargs(value)
         else:
             raise bad_parameter(
-                name, f"there is no parameter {name!r}: use errors, order, timeout or kwargs"
+                name, f"unknown parameter {name!r}: use errors, order, timeout or kwargs"
             )
     return Options(errors, ordered, timeout, kwargs)
 
@@ -204,7 +204,7 @@ def unknown_parameter(name: str, known: tuple[str, ...]) -> Problem:
     """Make the refusal of a parameter that the endpoint does not have. known: those it has."""
     allowed = " or ".join(filter(None, (", ".join(known[:-1]), *known[-1:])))
     advice = f"use {allowed}" if known else "there are none here"
-    return bad_parameter(name, f"there is no parameter {name!r}: {advice}")
+    return bad_parameter(name, f"unknown parameter {name!r}: {advice}")
 
 
 def number(name: str, value: str, bound: bounds.Bound) -> float:

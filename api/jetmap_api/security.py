@@ -126,7 +126,7 @@ class TokenCheck:
 CROSS_SITE = Problem(
     403,
     "cross-site-request",
-    "A page of another site asks",
+    "The request is from a page of another site",
     "a session counts for the gateway's own pages only: send the header Authorization: Bearer "
     "<token> instead",
 )

@@ -82,7 +82,9 @@ async def abort(upload: Upload) -> None:
         async with asyncio.timeout(ABORT_SECONDS):
             await upload.abort()
     except Exception as exc:
-        logger.warning("upload %s is left to be swept: %r", upload.id, exc)
+        logger.warning(
+            "upload %s is not removed yet; the store will do so later: %r", upload.id, exc
+        )
 
 
 async def _read(
