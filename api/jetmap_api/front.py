@@ -202,7 +202,9 @@ class RequestLines:
         if self._lines.passes(level):
             return True
         if self._telling is None and self._lines.has_left_out:
-            self._telling = asyncio.get_running_loop().call_later(TELL_SECONDS, self.report_left_out)
+            self._telling = asyncio.get_running_loop().call_later(
+                TELL_SECONDS, self.report_left_out
+            )
         return False
 
     def write(self, level: int, client: object, what: str, status: int, end: str) -> None:

@@ -48,6 +48,7 @@ class Guard:
         self.limits = limits
         self.most = most
         self.closed_silent = 0  # connections closed in favour of new ones, for tests and logs
+        self._timer: asyncio.TimerHandle | None = None
         self.waiting: Waiting[Connection] = Waiting(
             header_timeout=limits.header_timeout,
             keep_alive=limits.keep_alive,
@@ -56,12 +57,18 @@ class Guard:
             linger=LINGER,
         )
 
-    async def watch(self) -> None:
-        """Close what is overdue, until cancelled."""
+    def start(self) -> None:
+        """Close what is overdue from now on, until ``stop``."""
         loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(self.waiting.interval)
-            self.look(loop.time())
+        self._timer = loop.call_later(self.waiting.interval, self._on_time)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _on_time(self) -> None:
+        self.start()
+        self.look(asyncio.get_running_loop().time())
 
     def look(self, now: float) -> None:
         """Close the connections that are overdue now."""

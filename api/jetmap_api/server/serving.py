@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,14 +47,11 @@ class GatewayServer(uvicorn.Server):
             )
         )
 
-    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        watching = asyncio.create_task(self.guard.watch())
-        try:
-            await super().serve(sockets)
-        finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
-
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        yield
+        """Guard the connections while uvicorn serves; it does so in this context."""
+        self.guard.start()
+        try:
+            yield
+        finally:
+            self.guard.stop()

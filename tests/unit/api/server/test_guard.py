@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -106,3 +107,23 @@ def test_descriptors_bound_the_connections(monkeypatch: pytest.MonkeyPatch) -> N
     assert connections_allowed(None) == 75 and connections_allowed(10) == 10
     monkeypatch.setattr(guard, "_open_descriptors", lambda: 200)
     assert connections_allowed(None) == 1
+
+
+@pytest.mark.anyio
+async def test_it_looks_again_and_again_until_it_is_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Waiting, "interval", 0.001)
+    watching, looks, twice = made(), [], asyncio.Event()
+
+    def look(now: float) -> None:
+        looks.append(now)
+        if len(looks) == 2:
+            watching.stop()
+            twice.set()
+
+    monkeypatch.setattr(watching, "look", look)
+    watching.start()
+    await twice.wait()
+    watching.stop()
+    assert looks == sorted(looks)
