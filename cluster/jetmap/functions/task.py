@@ -27,11 +27,11 @@ _guests = 0
 
 @overload
 def task(
-    f: F, /, *, name: str | None = ..., timeout: float | None = ..., attempts: int | None = ...
+    f: F, /, *, name: str | None = None, timeout: float | None = None, attempts: int | None = None
 ) -> F: ...
 @overload
 def task(
-    *, name: str | None = ..., timeout: float | None = ..., attempts: int | None = ...
+    *, name: str | None = None, timeout: float | None = None, attempts: int | None = None
 ) -> Callable[[F], F]: ...
 def task(
     f: Callable[..., Any] | None = None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import re
 import urllib.error
 import urllib.request
@@ -14,7 +13,6 @@ import pytest
 
 from fake_cluster import FakeCluster, gateway
 from house import House
-from jetmap.logs import Flood, Formatter, Limited, harmless
 from jetmap.settings import Settings
 from jetmap_api import create_app
 from jetmap_api.asgi import Message, Scope
@@ -32,46 +30,6 @@ def double(n: int) -> int:
 
 
 # Deciding
-
-
-def test_control_characters_are_escaped() -> None:
-    assert harmless(EVIL) == r"a\x1b[31m\rb\nc\x00\u2028\u202ed\x9bé"
-    assert harmless("a\nb\tc", lines=True) == "a\nb\tc"
-    assert harmless("\ud800") == r"\ud800"
-
-
-def test_no_text_passes_for_a_record() -> None:
-    record = logging.LogRecord("n", logging.INFO, "", 1, "name %s", ("x\n12:00 INFO fake",), None)
-    lines = Formatter("%(levelname)s %(message)s").format(record).split("\n")
-    assert lines == ["INFO name x", "    12:00 INFO fake"]
-    try:
-        raise ValueError(EVIL)
-    except ValueError as error:
-        exc_info = (ValueError, error, error.__traceback__)
-    record = logging.LogRecord("n", logging.ERROR, "", 1, "failed", (), exc_info)
-    text = Formatter("%(levelname)s %(message)s").format(record)
-    assert "\x1b" not in text and "\r" not in text
-    assert all(line.startswith("    ") for line in text.split("\n")[1:])
-
-
-def test_a_flood_is_counted() -> None:
-    flood = Flood(rate=2, burst=3)
-    assert [flood.lets_through(10.0) for _ in range(5)] == [True, True, True, False, False]
-    assert (flood.left_out, flood.reset(), flood.left_out) == (2, 2, 0)
-    assert [flood.lets_through(10.5), flood.lets_through(10.5)] == [True, False]
-    assert [flood.lets_through(1000.0) for _ in range(4)] == [True, True, True, False]
-
-
-def test_what_was_left_out_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    now = [0.0]
-    limited = Limited(logging.getLogger("x"), "crashes", rate=1, burst=1, clock=lambda: now[0])
-    with caplog.at_level("INFO"):
-        for number in range(5):
-            limited.log(logging.WARNING, "crash %d", number)
-        now[0] = 2.0
-        limited.log(logging.WARNING, "crash %d", 5)
-    said = [record.getMessage() for record in caplog.records]
-    assert said == ["crash 0", "4 more crashes are not shown here", "crash 5"]
 
 
 @pytest.mark.parametrize(
