@@ -9,7 +9,7 @@ any function while one JSON map of two items is answered::
 A file counts whole, with all its lines, as soon as one of its functions is called. A checkout is
 measured with its own ``.venv`` if it has one. A module has a test of its own if a file
 ``test_<module>.py`` or ``test_<room>_<module>.py`` exists; entry points (``__init__``,
-``__main__``) do not count.
+``__main__``) and modules that only declare need none.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from collections import Counter
 from pathlib import Path
 
 import psutil
+from untested_modules import defines_behaviour
 
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = "from jetmap import task\n\n\n@task\ndef double(n: int) -> int:\n    return 2 * n\n"
@@ -114,9 +115,11 @@ def without_test(root: Path, sources: list[Path], tests: list[Path]) -> list[str
     names = {test.name for test in tests}
     found = []
     for file in sources:
-        stem = file.stem.lstrip("_")
-        own = {f"test_{stem}.py", f"test_{room_of(root, file).rpartition('/')[2]}_{stem}.py"}
-        if not file.stem.startswith("__") and not own & names:
+        own = {
+            f"test_{file.stem}.py",
+            f"test_{room_of(root, file).rpartition('/')[2]}_{file.stem}.py",
+        }
+        if not file.stem.startswith("__") and not own & names and defines_behaviour(file):
             found.append(f"{room_of(root, file)}/{file.stem}")
     return sorted(found)
 

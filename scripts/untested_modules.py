@@ -42,10 +42,13 @@ def test_of(module: Path) -> Path:
 
 def needs_test(module: Path) -> bool:
     """Return whether this module defines behaviour and is not an entry point."""
-    if str(module.relative_to(ROOT)) in ENTRY_POINTS or "_sync" in module.parts:
-        return False
+    return str(module.relative_to(ROOT)) not in ENTRY_POINTS and defines_behaviour(module)
+
+
+def defines_behaviour(module: Path) -> bool:
+    """Return whether this module does more than declare, and is not generated."""
     tree = ast.parse(module.read_text(encoding="utf-8"))
-    return any(_acts(node) for node in tree.body)
+    return "_sync" not in module.parts and any(_acts(node) for node in tree.body)
 
 
 def _acts(node: ast.stmt) -> bool:
