@@ -44,7 +44,7 @@ def has_no_divisor(n: int) -> bool:
 
 @task
 def heavy(turns: int) -> int:
-    """Items a few of which take most of the time."""
+    """Compute an item; a few items take most of the time."""
     return spin(turns)
 
 

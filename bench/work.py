@@ -12,7 +12,7 @@ STEADY = 0.0015
 UNEVEN = 0.006
 TINY = 0.000015
 HEAVY = 0.006
-LONG = 0.25  # Of a list's time: its one long item.
+LONG = 0.25  # Share of a list's time that its one long item takes.
 CRASHING = 0.00025
 SEED = 20120907
 

@@ -38,7 +38,7 @@ class Pull:
 
 
 class Verdict(Enum):
-    """What to do with a chunk that came. HOLD: wait for ``settle_held``."""
+    """The treatment of a delivered chunk: take it, hand it back, or hold it for ``settle_held``."""
 
     TAKE = auto()
     HOLD = auto()

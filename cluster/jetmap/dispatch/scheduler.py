@@ -1,4 +1,4 @@
-"""Decide which chunk is sent next: of which map, how large, on which lane. No I/O, no clock."""
+"""Choose the next chunk to send: its map, its size, its lane. No I/O and no clock."""
 
 from __future__ import annotations
 

@@ -272,7 +272,7 @@ class Store:
         return base64.b64decode(message.get("data", "")), int(message["seq"])
 
     async def _note(self, subject: str, data: bytes, after: int | None, ttl: float | None) -> int:
-        """As ``_put``, but in a full store use the room kept for records. Raises NoRoom."""
+        """Put a record; in a full store use the room kept for records. Raises NoRoom."""
         try:
             return await self._put(subject, data, after, ttl)
         except JetStreamError as error:

@@ -22,9 +22,9 @@ from .provision import STREAM_NOT_FOUND, Wish, make
 
 logger = logging.getLogger(__name__)
 
-RETRY_SECONDS = 0.5
+RETRY_SECONDS = 0.5  # Seconds between two attempts.
 PATIENCE = 20.0  # Seconds that a starting process waits for the broker: an election, and a little.
-PEERS_SECONDS = 5.0  # Of that, for servers that a cluster lacks for all copies of a stream.
+PEERS_SECONDS = 5.0  # Seconds of these for servers that all copies of a stream need.
 CONSUMER_NOT_FOUND = 10014
 NO_MESSAGE = 10037
 WRONG_LAST_SEQUENCE = 10071

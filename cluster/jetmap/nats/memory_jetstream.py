@@ -219,7 +219,7 @@ class MemoryJetStream:
         if config.get("num_replicas", 1) > 1:
             raise ApiError(500, 10074, "replicas > 1 not supported in non-clustered mode")
         if there is None:
-            # Never two at one time, so that a stream made anew can be told from the last.
+            # Never twice the same, so that a recreated stream differs from the last one.
             self._created = max(self._clock.now(), self._created + 1e-6)
             there = self.streams[name] = Stream({}, self._created)
         there.config = dict(config)

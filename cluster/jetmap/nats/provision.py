@@ -17,10 +17,9 @@ COPIES = 3
 NO_PEERS = 10005
 STREAM_IN_USE = 10058
 STREAM_NOT_FOUND = 10059
-# Error numbers that refuse a stream's size, storage or number of copies, so that another choice
-# may be accepted:
-# account resources, resources, memory, storage, a single server, max_bytes needed, no tier for
-# so many copies, max_bytes over the account's.
+# Error numbers that refuse a stream's size, storage or number of copies; another choice may be
+# accepted. In order: account resources, resources, memory, storage, a single server, max_bytes
+# needed, no tier for this number of copies, max_bytes over the account's.
 TOO_MUCH = frozenset((10002, 10023, 10028, 10047, 10074, 10113, 10120, 10122, NO_PEERS))
 
 
