@@ -90,8 +90,9 @@ async def test_a_worker_ends_and_names_it(
     done = house.run("worker", *arguments(server, user), JETMAP_NATS_PASSWORD="p")
     assert time.monotonic() - began < WITHIN
     assert done.returncode == Exit.BROKER, done.stderr
-    assert f"jetmap: the NATS server at {server.url} {said}" in done.stderr
-    assert " run: " not in done.stderr and done.stderr.count(said) == 1
+    # The log may say it, too, if a worker was ready before the broker refused.
+    assert done.stderr.count(f"jetmap: the NATS server at {server.url} {said}") == 1
+    assert " run: " not in done.stderr
 
     checked = house.run("check", *arguments(server, user), JETMAP_NATS_PASSWORD="p")
     assert checked.returncode == Exit.BROKER
