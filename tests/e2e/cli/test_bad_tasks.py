@@ -2,64 +2,33 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
+from bad_tasks import FILES, TWICE, is_to_the_point
 from house import House
 from jetmap.cli.exits import Exit
 
-TASK = "from jetmap import task\n"
-TWICE = f"{TASK}@task\ndef twice(n: int) -> int:\n    return 2 * n\n"
-STARTING = f"{TWICE}from jetmap import Cluster\nwith Cluster(cores=1).sync:\n    pass\n"
-FILES = {
-    "syntax": ("def f(:\n    pass\n", "bad.py:1: invalid syntax"),
-    "none": ("import os\n", "bad.py has no @task function"),
-    "two of one name": (
-        f"{TASK}@task(name='twice')\ndef a(n: int): ...\n@task(name='twice')\ndef b(n: int): ...\n",
-        "two functions are named 'twice': bad.a and bad.b",
-    ),
-    "async": (f"{TASK}@task\nasync def f(n: int): ...\n", "is not async"),
-    "two parameters": (f"{TASK}@task\ndef f(a, b): ...\n", "keyword-only"),
-    "raises": ("1 / 0\n", "ZeroDivisionError"),
-    "nested": ("def wrong():\n    return 1 / 0\nwrong()\n", "ZeroDivisionError"),
-    "no such module": ("import nothing_of_this_name\n", "No module named 'nothing_of_this_name'"),
-    "exits": ("raise SystemExit(5)\n", "SystemExit: 5"),
-    "a type of no name": (f'{TASK}@task\ndef f(n: "Nope"): ...\n', "name 'Nope' is not defined"),
-    "starts a cluster": (STARTING, "a Cluster cannot be started inside a worker"),
-}
-# Files whose own lines tell where it went wrong.
-FRAMED = {
-    "raises": [1],
-    "nested": [3, 2],
-    "no such module": [1],
-    "exits": [1],
-    "two parameters": [2],
-    "async": [2],
-    "starts a cluster": [6],
-}
 
-
-@pytest.fixture(params=list(FILES))
-def bad(request: pytest.FixtureRequest, house: House) -> tuple[str, str]:
+@pytest.fixture(params=["syntax", "nested", "starts a cluster"])
+def bad(request: pytest.FixtureRequest, house: House) -> str:
+    """Of each kind one; tests/unit/functions/test_import_errors.py has them all."""
     name: str = request.param
-    source, said = FILES[name]
-    (house.directory / "bad.py").write_text(source, encoding="utf-8")
-    return name, said
+    (house.directory / "bad.py").write_text(FILES[name][0], encoding="utf-8")
+    return name
 
 
-def test_check(house: House, bad: tuple[str, str]) -> None:
+def test_check(house: House, bad: str) -> None:
     done = house.run("check", "bad.py", "--nats", "nats://127.0.0.1:1")
     assert done.returncode == Exit.USAGE, done.stdout
-    _is_to_the_point(house, done.stdout, *bad)
+    is_to_the_point(house.directory, done.stdout, bad)
     assert "a fault in jetmap" not in done.stdout + done.stderr
     assert "✗ broker: " in done.stdout  # What comes later is checked too.
 
 
-def test_map(house: House, bad: tuple[str, str]) -> None:
+def test_map(house: House, bad: str) -> None:
     done = house.run("map", "bad.py:f", input="1\n")
     assert done.returncode == Exit.WORKERS, done.stderr
-    _is_to_the_point(house, done.stderr, *bad)
+    is_to_the_point(house.directory, done.stderr, bad)
 
 
 def test_check_of_several(house: House) -> None:
@@ -78,11 +47,3 @@ def test_up_with_one_name_twice(house: House) -> None:
     assert done.returncode == Exit.WORKERS
     assert "two functions are named 'twice': one.twice and other.twice" in done.stderr
     assert "direct cause" not in done.stderr and "File" not in done.stderr
-
-
-def _is_to_the_point(house: House, output: str, name: str, said: str) -> None:
-    """The sentence once, and of the frames the user's."""
-    assert output.count(said) == 1, output
-    frames = re.findall(r'File "(.+)", line (\d+)', output)
-    assert {file for file, _ in frames} <= {str(house.directory / "bad.py")}, output
-    assert [int(line) for _, line in frames] == FRAMED.get(name, []), output
