@@ -1,24 +1,18 @@
-<<<<<<< HEAD
 """Import failures as users see them."""
-
-from __future__ import annotations
-
-=======
-"""Failed imports as users read them: a sentence, or a traceback of their own code."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
->>>>>>> 83106ba (Test every failed import as a unit, and one of each kind with real commands)
 from pathlib import Path
 
 import pytest
 
-<<<<<<< HEAD
+from bad_tasks import FILES, is_to_the_point
 from jetmap.errors import ConfigurationError
+from jetmap.functions import task as task_module
 from jetmap.functions.import_errors import format_import_error, format_syntax_error
-from jetmap.functions.locating import import_tasks
+from jetmap.functions.locating import import_tasks, load
 
 
 def failure_of(source: str, directory: Path, name: str) -> BaseException:
@@ -54,15 +48,9 @@ def test_a_syntax_error_shows_line_and_caret(tmp_path: Path) -> None:
 def test_a_syntax_error_without_its_source() -> None:
     error = SyntaxError("wrong", ("gone.py", 3, 1, None))
     assert format_syntax_error(error) == "gone.py:3: wrong"
-=======
-from bad_tasks import FILES, is_to_the_point
-from jetmap.errors import ConfigurationError
-from jetmap.functions import task as task_module
-from jetmap.functions.import_errors import format_import_error, format_syntax_error
-from jetmap.functions.locating import load
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def own_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An empty registry, as in a new worker, and no module of the name."""
     monkeypatch.setattr(task_module, "_names", {})
@@ -75,7 +63,7 @@ def own_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name != "starts a cluster"])
-def test_each_failure_is_to_the_point(tmp_path: Path, name: str) -> None:
+def test_each_failure_is_to_the_point(own_process: None, tmp_path: Path, name: str) -> None:
     file = tmp_path / "bad.py"
     file.write_text(FILES[name][0], encoding="utf-8")
     with pytest.raises((Exception, SystemExit)) as caught:
@@ -85,28 +73,3 @@ def test_each_failure_is_to_the_point(tmp_path: Path, name: str) -> None:
     assert traceback is not None
     error = caught.value.with_traceback(traceback.tb_next)  # Without this test's own frame.
     is_to_the_point(tmp_path, format_import_error(error), name)
-
-
-def test_a_sentence_of_jetmap_stands_alone() -> None:
-    assert format_import_error(ConfigurationError(["name the TASKS"])) == "name the TASKS"
-
-
-def test_a_syntax_error_shows_its_line_and_a_caret() -> None:
-    with pytest.raises(SyntaxError) as caught:
-        compile("x = 1\ny = = 2\n", "f.py", "exec")
-    first, *shown = format_syntax_error(caught.value).splitlines()
-    assert first.startswith("f.py:2: invalid syntax")
-    assert [line.strip() for line in shown] == ["y = = 2", "^"]
-
-
-def test_causes_are_shown_without_a_heading() -> None:
-    try:
-        try:
-            raise KeyError("inner")
-        except KeyError as inner:
-            raise ValueError("outer") from inner
-    except ValueError as error:
-        text = format_import_error(error)
-    assert text.startswith("the import raises:") and "KeyError: 'inner'" in text
-    assert text.endswith("ValueError: outer") and "Traceback" not in text
->>>>>>> 83106ba (Test every failed import as a unit, and one of each kind with real commands)
