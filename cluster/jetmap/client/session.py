@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from importlib.machinery import PathFinder
 
 from jetmap.dispatch.dispatcher import Dispatcher, DispatchOptions
@@ -54,6 +55,7 @@ class Session:
         self.jobs = jobs
         self._membership = membership
         self._up = up
+        self._parts = AsyncExitStack()  # What to close, in order.
         self._refs: dict[Function, FunctionRef] = {}
         self._script_globals = ScriptGlobals()
 
@@ -72,62 +74,42 @@ class Session:
             TopologyMismatch: Its streams are not as they must be.
             WorkerStartFailed: The workers of this machine cannot start.
         """
-        membership = up = None
-        if settings.broker.nats_url is None:
-            running = up_to_join(settings, cores=cores) if share else None
-            if running is not None:
+        async with AsyncExitStack() as parts:
+            membership = up = None
+            if settings.broker.nats_url is not None:
+                servers, auth = settings.broker.servers(), Auth.of(settings)
+            elif share and (running := up_to_join(settings, cores=cores)) is not None:
                 up = LocalUp(running, settings.workers.start_timeout)
                 settings = settings.replace(pool=running.pool)
+                servers, auth = [running.url], running.auth
             else:
                 membership = await join(_spec(settings, share), settings.workers.start_timeout)
-        connection = dispatcher = jobs = None
-        try:
-            if up is not None:
-                servers, auth = [up.running.url], up.running.auth
-            else:
-                servers = list(membership.servers) if membership else settings.broker.servers()
-                auth = membership.auth if membership else Auth.of(settings)
+                parts.push_async_callback(membership.leave)
+                servers, auth = list(membership.servers), membership.auth
             name = f"jetmap dispatcher {os.getpid()}"
             connection = await Connection.open(servers, name=name, auth=auth)
+            parts.push_async_callback(connection.close)
             sealer = up.sealer if up is not None else None
             dispatcher = Dispatcher(connection, DispatchOptions(settings, sealer))
+            parts.push_async_callback(dispatcher.close)
             refusal = _refusal(connection, membership)
             jobs = Jobs(connection, dispatcher, settings, refusal=refusal)
+            parts.push_async_callback(jobs.close)
             session = cls(connection, dispatcher, jobs, membership, up)
             await dispatcher.start()
             await jobs.start()
             if membership is not None:
                 membership.on_renewed(session._moved)
-                await session._wait_for_workers(settings.workers.start_timeout)
-            elif up is not None:
+            if up is not None:
+                parts.push_async_callback(up.close)
                 up.watch(session)
-                await session._wait_for_workers(settings.workers.start_timeout)
-            else:
-                roster = dispatcher.roster
-                await dispatcher.agents.wait_for(lambda: bool(roster.agents), ARRIVAL_SECONDS)
-        except BaseException:
-            if jobs is not None:
-                await jobs.close()
-            if dispatcher is not None:
-                await dispatcher.close()
-            if connection is not None:
-                await connection.close()
-            if membership is not None:
-                await membership.leave()
-            raise
-        return session
+            await session._wait_for_workers(settings.workers.start_timeout)
+            session._parts = parts.pop_all()
+            return session
 
     async def close(self) -> None:
         """Withdraw every open map and leave the pool."""
-        try:
-            if self._up is not None:
-                await self._up.close()
-            await self.jobs.close()
-            await self.dispatcher.close()
-            await self.connection.close()
-        finally:
-            if self._membership is not None:
-                await self._membership.leave()
+        await self._parts.aclose()
 
     @property
     def max_item(self) -> int:
@@ -192,6 +174,10 @@ class Session:
 
     async def _wait_for_workers(self, timeout: float) -> None:
         roster, membership, up = self.dispatcher.roster, self._membership, self._up
+        if membership is None and up is None:
+            # Agents of other hosts may come later; those that are there announce themselves soon.
+            await self.dispatcher.agents.wait_for(lambda: bool(roster.agents), ARRIVAL_SECONDS)
+            return
 
         def failed() -> str | None:
             return membership.failed if membership is not None else None

@@ -72,6 +72,22 @@ async def test_an_error_while_opening_closes_what_was_opened(
     assert [connection.connected for connection in pool._connections] == [False]
 
 
+async def test_a_part_that_cannot_be_closed_leaves_no_other_open(
+    pool: SimulatedPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = session.Jobs.close
+
+    async def failing(jobs: session.Jobs) -> None:
+        await close(jobs)
+        raise BrokerUnreachable("gone again")
+
+    monkeypatch.setattr(session.Jobs, "close", failing)
+    opened = await Session.open(Settings(nats_url=URL), share=True)
+    with pytest.raises(BrokerUnreachable, match="gone again"):
+        await opened.close()
+    assert [connection.connected for connection in pool._connections] == [False]
+
+
 async def test_a_function_of_the_pool_is_called_by_its_name(pool: SimulatedPool) -> None:
     await pool.agent()
     async with Cluster(URL) as cluster:
