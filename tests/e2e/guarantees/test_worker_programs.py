@@ -368,7 +368,8 @@ async def test_logs_of_functions(cluster: Cluster, agent: AgentProcess) -> None:
         logging.root.handlers.clear()
         """,
     )
-    await wait_until(lambda: "own-debug" in agent.said, "it is written")
+    wanted = ("plain-info", "a-warning", "own-debug")
+    await wait_until(lambda: all(text in agent.said for text in wanted), "it is written")
     assert lines_of(agent, "plain-info") == [(0, "INFO mine: plain-info")]
     assert not lines_of(agent, "plain-debug")
     assert [item for item, _ in lines_of(agent, "a-warning")][:1] == [2]

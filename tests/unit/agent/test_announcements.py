@@ -1,0 +1,117 @@
+"""What an agent announces: its functions, its workers, its counters, and what is wrong."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from jetmap.agent.announcements import Announcements
+from jetmap.agent.imports import Imports
+from jetmap.agent.options import AgentOptions, worker_setup
+from jetmap.agent.reload import Reload
+from jetmap.nats.errors import JetStreamError
+from jetmap.settings import Settings
+from jetmap.wire.messages import (
+    Broken,
+    ChunkHead,
+    CoreStatus,
+    Crash,
+    FunctionInfo,
+    Presence,
+    Ready,
+    StartFailed,
+)
+
+LARGE = 1 << 20
+
+
+def state(*, embedded: bool = False, **more: Any) -> Announcements:
+    options = AgentOptions(
+        Settings(pool="p"), worker_setup(Settings()), (), "/", embedded=embedded, host="h"
+    )
+    slot: Any = SimpleNamespace(
+        is_ready=True, held=None, status=lambda: CoreStatus(1, 0, "idle", None, None, 0.0, 3)
+    )
+    function = FunctionInfo("f", doc="long " * 1_000)
+    offer: Any = SimpleNamespace(
+        **({"name": "o", "version": "1", "rank": 2, "functions": {"f": function}} | more)
+    )
+    return Announcements("a", options, [slot, slot], offer, Imports([]), Reload(None))
+
+
+def announced(announcements: Announcements, limit: int = LARGE) -> Presence:
+    return msgspec.msgpack.decode(announcements.message(4, limit), type=Presence)
+
+
+def test_chunks_are_offered_once_they_are_pulled() -> None:
+    announcements = state()
+    before = announced(announcements)
+    assert (before.offer, before.ready, before.cores) == ("", 0, 2)
+    announcements.served = "o"
+    after = announced(announcements)
+    assert (after.offer, after.ready, after.pending, after.rank) == ("o", 2, 4, 2)
+    announcements.served = "the one before"
+    assert announced(announcements).offer == "", "its new offer is not pulled yet"
+
+
+def test_an_announcement_fits_into_a_small_message() -> None:
+    announcements = state()
+    announcements.counts.outcomes("f", 3, ["raised"])
+    announcements.failed = "x" * 5_000
+    whole = announced(announcements)
+    assert whole.functions[0].doc and len(whole.items) == 2
+    small = announced(announcements, limit=4_000)
+    assert not small.functions[0].doc and small.items == [] and len(small.failure or "") == 1_000
+    assert small.functions[0].name == "f"
+
+
+def test_failures_are_logged_once_and_end_with_a_worker(caplog: pytest.LogCaptureFixture) -> None:
+    announcements = state()
+    for _ in range(3):
+        announcements.on_worker_failed(StartFailed("ImportError", "no x", ""))
+    assert announced(announcements).failure == "ImportError: no x"
+    assert announcements.counts.start_failures == 3
+    assert [r.name for r in caplog.records] == ["jetmap.agent.unready"]
+    announcements.on_ready(0, Ready([], "s", []))
+    assert announced(announcements).failure is None
+
+
+def test_a_refusal_is_announced_until_chunks_come(caplog: pytest.LogCaptureFixture) -> None:
+    announcements = state()
+    announcements.served = "o"
+    for _ in range(2):
+        announcements.on_refused(JetStreamError(400, 10_000, "not for you"))
+    assert announced(announcements).offer == "" and announced(announcements).ready == 0
+    assert "not for you" in (announced(announcements).failure or "")
+    assert caplog.text.count("no chunks") == 1
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+def test_a_broken_import_is_announced(embedded: bool, caplog: pytest.LogCaptureFixture) -> None:
+    announcements = state(embedded=embedded)
+    announcements.on_import_failed(Broken("m", "SyntaxError", []), fatal=False)
+    assert announced(announcements).broken == {"m": "SyntaxError"}
+    warned = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert bool(warned) != embedded, "the user of an embedded agent sees an exception"
+
+
+@pytest.mark.parametrize(
+    ("crash", "cause", "text"),
+    [
+        (Crash(3, "died", "it died", signal=9), "SIGKILL", "perhaps it ran out of memory"),
+        (Crash(3, "died", "it died", signal=11), "SIGSEGV", "f, item 3 of map m: it died"),
+        (Crash(None, "died", "it died", exit_code=1), "died", "before its first item of map m"),
+        (Crash(3, "timeout", "too long"), "timeout", "too long"),
+    ],
+)
+def test_crashes_are_counted_by_cause(
+    crash: Crash, cause: str, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    announcements = state()
+    announcements.on_crash(ChunkHead("m", 1, 1, "f", "json", 0, 9, "i", None, 0.0), crash)
+    assert announced(announcements).crashes == [("f", cause, 1)]
+    assert text in caplog.text
