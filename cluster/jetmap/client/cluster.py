@@ -147,7 +147,7 @@ class Cluster(EncodedCluster):
         self._check()
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
         if isinstance(f, str):
-            await self._find(f)
+            await self._until_announced(f)
         call = Call.of(f, kwargs, local=self._inline, info=self.info)
         items = await listed(items, self.settings.limits.max_list)
         if not return_exceptions:
@@ -320,9 +320,9 @@ class Cluster(EncodedCluster):
             KeyReused: The key was used for another input, function or parameters.
         """
         check_call(isinstance(self, Cluster), "submit", f, items, more, unknown, SUBMIT_OPTIONS)
-        await self._find(f)
+        await self._until_announced(f)
         call = Call.of(f, kwargs, info=self.info)
-        upload = await self._begin(call, ttl=ttl, timeout=timeout, key=key)
+        upload = await self._begin_upload(call, ttl=ttl, timeout=timeout, key=key)
         try:
             async with EncodedItems(call, items, self.max_item) as encoded:
                 async for elements in encoded:

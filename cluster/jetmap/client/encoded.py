@@ -296,13 +296,13 @@ class EncodedCluster:
                 self._settings = self._base.replace(**checked)
         return self._settings
 
-    async def _find(self, f: Callable[..., Any] | str) -> None:
+    async def _until_announced(self, f: Callable[..., Any] | str) -> None:
         """Wait a moment for workers to announce a function that is called by name."""
         if isinstance(f, str) and not self._inline and self.info(f) is None:
             with contextlib.suppress(JetmapError):  # Opening the map raises it.
                 await self._session.dispatcher.agents.find(f, None, _ANNOUNCED_SECONDS)
 
-    async def _begin(
+    async def _begin_upload(
         self, call: Call, *, ttl: float | None, timeout: float | None, key: str | None
     ) -> Upload:
         """Begin the job's upload. Raises TypeError if the keyword parameters do not fit."""
