@@ -12,11 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, Header, Query, Request, Response
 from fastapi.routing import APIRoute
-from pydantic import Field, WithJsonSchema
 from pydantic.json_schema import SkipJsonSchema
 from starlette.routing import BaseRoute, Route
-
-from jetmap import bounds
 
 from . import asgi
 from .admission import PASSING_BYTES, Admission, Reservation
@@ -35,9 +32,18 @@ from .jobdocuments import (
     states_of,
     status_answer,
 )
-from .jobstreams import EVENT_ID, EventId, check_kept, events, lines, packed, page, write
+from .jobstreams import EventId, check_kept, events, lines, packed, page, write
 from .media import CONTENT_TYPES, Answer, answer_type
-from .models import LISTED, Job, JobList, JobPage, NoParameters, Parameters, Text, Within
+from .models import (
+    EventIdText,
+    EventsParameters,
+    Job,
+    JobList,
+    JobPage,
+    ListParameters,
+    NoParameters,
+    ResultsParameters,
+)
 from .openapi_parts import NOT_OVER, refusals
 from .problems import Problem, answer_nobody, bad_parameter, end_cancelled, problem_of, refuse
 from .request import check_query, parameters
@@ -111,41 +117,6 @@ async def accepted_answer(request: Request) -> Answer:
     if chosen != "json":  # Only JSON comes by page.
         parameters(request.scope["query_string"], ("start", "wait"))
     return chosen
-
-
-_STATES = f"^({'|'.join(LISTED)})(,({'|'.join(LISTED)}))*$"
-EventIdText = Annotated[str, WithJsonSchema({"type": "string", "pattern": EVENT_ID})]
-
-
-class ListParameters(Parameters):
-    """The query of the list of jobs."""
-
-    state: Annotated[Text, Field(json_schema_extra={"pattern": _STATES})] = Field(
-        None, description=f"One or more of {', '.join(LISTED)}, separated by commas."
-    )
-    function: Text = Field(None, description="List only jobs of this function.")
-    limit: Annotated[int, Within(bounds.PAGE_JOBS)] = Field(100, description="Jobs of a page.")
-    after: Text = Field(None, description="Where the page before ended; see its `next`.")
-
-
-class ResultsParameters(Parameters):
-    """The query of a job's results."""
-
-    start: Annotated[int, Within(bounds.START)] = Field(0, description="The first item.")
-    limit: Annotated[int, Within(bounds.PAGE_ITEMS)] = Field(
-        1000, description="Items of a page; only for JSON."
-    )
-    wait: Annotated[float, Within(bounds.POLL)] = Field(
-        0, description="Seconds to wait if there is nothing yet."
-    )
-
-
-class EventsParameters(Parameters):
-    """The query of a job's events."""
-
-    last_event_id: EventIdText | SkipJsonSchema[None] = Field(
-        None, description="For clients that cannot send the header."
-    )
 
 
 # Endpoints

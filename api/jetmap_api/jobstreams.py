@@ -21,6 +21,7 @@ from .admission import Reservation
 from .answers import Gathered
 from .asgi import Header, Send
 from .heartbeats import Beat, Heartbeats
+from .models import EVENT_ID
 from .outcomes import Outcomes, Translated, translate
 from .problems import Problem, bad_parameter, error_record, job_ended, problem_of
 from .streams import STREAM_HEADERS, Lines, event, results_event
@@ -35,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 _json = msgspec.json.Encoder().encode
 _msgpack = msgspec.msgpack.Encoder().encode
-EVENT_ID = r"^([0-9]{1,18})(?:\.([0-9]{1,9}))?(-end)?$"
 _EVENT_ID = re.compile(EVENT_ID)
 
 

@@ -14,6 +14,8 @@ from jetmap.jobs.record import State
 from .request import out_of_bounds, unknown_parameter
 
 STATES: tuple[State, ...] = tuple(s for s in get_args(State) if s not in ("uploading", "deleted"))
+# The pattern of an id of a job's events.
+EVENT_ID = r"^([0-9]{1,18})(?:\.([0-9]{1,9}))?(-end)?$"
 LISTED = tuple(s for s in STATES if s != "expired")  # An expired job is only found by its id.
 
 Count = Annotated[int, Field(ge=0)]
@@ -192,5 +194,41 @@ def _parsed(name: str, text: Any, metadata: list[Any]) -> Any:
     return text
 
 
+# The pattern of a list of states.
+_STATES = f"^({'|'.join(LISTED)})(,({'|'.join(LISTED)}))*$"
+EventIdText = Annotated[str, WithJsonSchema({"type": "string", "pattern": EVENT_ID})]
+
+
 class NoParameters(Parameters):
     """The query of an endpoint that has no parameters."""
+
+
+class ListParameters(Parameters):
+    """The query of the list of jobs."""
+
+    state: Annotated[Text, Field(json_schema_extra={"pattern": _STATES})] = Field(
+        None, description=f"One or more of {', '.join(LISTED)}, separated by commas."
+    )
+    function: Text = Field(None, description="List only jobs of this function.")
+    limit: Annotated[int, Within(bounds.PAGE_JOBS)] = Field(100, description="Jobs of a page.")
+    after: Text = Field(None, description="Where the page before ended; see its `next`.")
+
+
+class ResultsParameters(Parameters):
+    """The query of a job's results."""
+
+    start: Annotated[int, Within(bounds.START)] = Field(0, description="The first item.")
+    limit: Annotated[int, Within(bounds.PAGE_ITEMS)] = Field(
+        1000, description="Items of a page; only for JSON."
+    )
+    wait: Annotated[float, Within(bounds.POLL)] = Field(
+        0, description="Seconds to wait if there is nothing yet."
+    )
+
+
+class EventsParameters(Parameters):
+    """The query of a job's events."""
+
+    last_event_id: EventIdText | SkipJsonSchema[None] = Field(
+        None, description="For clients that cannot send the header."
+    )

@@ -11,27 +11,24 @@ import logging
 from collections import deque
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import unquote
 
 import httptools
 
 from jetmap_api.asgi import Header
 from jetmap_api.problems import Problem
 
-from .exchange import STATUS_LINES, Exchange
+from .exchange import STATUS_LINES, Exchange, read_scope
 from .guard import Guard, Overhead
 from .refusals import (
     SHORT_BODY,
     TOO_MANY_CONNECTIONS,
-    connect,
     framing_too_large,
     head_too_large,
-    other_version,
     refusal_of,
     too_many_headers,
     too_many_requests,
 )
-from .upgrade import OFFERS, resumed
+from .upgrade import resumed
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
@@ -224,43 +221,15 @@ class Connection(asyncio.Protocol):
         self._in_head = self._begun = False
         self._overhead.progress()
         self._waiting.silent.discard(self)
-        version: str = parser.get_http_version()
-        method: str = parser.get_method().decode("ascii")
-        if method == "CONNECT":
-            raise connect()
-        if version not in ("1.1", "1.0"):
-            raise other_version()
-        url = _NO_URL if self._url == b"*" else httptools.parse_url(self._url)
-        raw_path: bytes = url.path or b"/"
-        path = raw_path.decode("ascii")
-        if "%" in path:
-            path = unquote(path)
-        expects = any(
-            name == b"expect" and value.lower() == b"100-continue" for name, value in headers
-        )
         server, client = self._addresses
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": version,
-            "server": server,
-            "client": client,
-            "scheme": "http",
-            "method": method,
-            "root_path": self._root_path,
-            "path": self._root_path + path if self._root_path else path,
-            "raw_path": self._root_path.encode() + raw_path,
-            "query_string": url.query or b"",
-            "headers": headers,
-            "state": self._app_state.copy(),
-        }
-        if parser.should_upgrade():
-            scope["headers"] = [header for header in headers if header[0] not in OFFERS]
+        scope = read_scope(parser, self._url, headers, self._root_path)
+        scope.update(server=server, client=client, state=self._app_state.copy())
+        is_new = scope["http_version"] == "1.1"
         exchange = Exchange(
             self,
             scope,
-            keep_alive=version == "1.1" and parser.should_keep_alive(),
-            expects_continue=expects and version == "1.1",
+            keep_alive=is_new and parser.should_keep_alive(),
+            expects_continue=is_new and _expects_continue(headers),
         )
         self._last = exchange
         if self._current is None:
@@ -497,14 +466,8 @@ class Connection(asyncio.Protocol):
             self._drained = None
 
 
-class _NoUrl:
-    """The parts of an empty address, as in ``OPTIONS *``."""
-
-    path = b"/"
-    query = b""
-
-
-_NO_URL = _NoUrl()
+def _expects_continue(headers: list[Header]) -> bool:
+    return any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)
 
 
 def _address(transport: asyncio.Transport, which: str) -> tuple[str, int] | None:

@@ -7,10 +7,16 @@ import http
 import logging
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote
+
+import httptools
 
 from jetmap_api.asgi import App, Header, Message, Scope
 from jetmap_api.problems import Problem, refuse
+
+from .refusals import connect, other_version
+from .upgrade import OFFERS
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -40,6 +46,39 @@ def _status_line(status: int) -> bytes:
 
 
 STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}
+
+
+def read_scope(parser: Any, url: bytes, headers: list[Header], root_path: str) -> Scope:
+    """Make the scope of a request from its head, without an offer to upgrade.
+
+    parser: httptools', after the head. Raises Problem: 405, 505.
+    """
+    version: str = parser.get_http_version()
+    method: str = parser.get_method().decode("ascii")
+    if method == "CONNECT":
+        raise connect()
+    if version not in ("1.1", "1.0"):
+        raise other_version()
+    # The address of ``OPTIONS *`` has no parts.
+    parts = None if url == b"*" else httptools.parse_url(url)
+    raw_path: bytes = (parts and parts.path) or b"/"
+    path = raw_path.decode("ascii")
+    if "%" in path:
+        path = unquote(path)
+    if parser.should_upgrade():
+        headers = [header for header in headers if header[0] not in OFFERS]
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": version,
+        "scheme": "http",
+        "method": method,
+        "root_path": root_path,
+        "path": root_path + path if root_path else path,
+        "raw_path": root_path.encode() + raw_path,
+        "query_string": (parts and parts.query) or b"",
+        "headers": headers,
+    }
 
 
 class Exchange:

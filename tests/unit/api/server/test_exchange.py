@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from jetmap_api.server.exchange import VERSION, Exchange
+from jetmap_api.problems import Problem
+from jetmap_api.server.exchange import VERSION, Exchange, read_scope
 
 pytestmark = pytest.mark.anyio
 
@@ -138,3 +139,37 @@ async def test_a_failing_application_is_a_500_or_a_cut(caplog: pytest.LogCapture
     exchange, connection = made()
     await exchange.run(begins)
     assert connection.cuts == [False]
+
+
+class Parser:
+    """A parser after the head of a request."""
+
+    def __init__(self, method: bytes = b"GET", version: str = "1.1", upgrade: bool = False) -> None:
+        self.get_method = lambda: method
+        self.get_http_version = lambda: version
+        self.should_upgrade = lambda: upgrade
+
+
+def test_a_scope_is_made_of_the_head() -> None:
+    scope = read_scope(Parser(b"POST"), b"/a%20b/%C3%BC?c=%20", [(b"x", b"y")], "/root")
+    assert (scope["method"], scope["path"], scope["query_string"]) == (
+        "POST",
+        "/root/a b/ü",
+        b"c=%20",
+    )
+    assert scope["raw_path"] == b"/root/a%20b/%C3%BC" and scope["headers"] == [(b"x", b"y")]
+    assert read_scope(Parser(b"OPTIONS"), b"*", [], "")["path"] == "/"
+
+
+def test_an_offer_to_upgrade_is_not_in_the_scope() -> None:
+    headers = [(b"upgrade", b"h2c"), (b"host", b"x")]
+    assert read_scope(Parser(upgrade=True), b"/", headers, "")["headers"] == [(b"host", b"x")]
+
+
+@pytest.mark.parametrize(
+    ("parser", "status"), [(Parser(b"CONNECT"), 405), (Parser(version="2.0"), 505)]
+)
+def test_other_methods_and_versions_are_refused(parser: Parser, status: int) -> None:
+    with pytest.raises(Problem) as caught:
+        read_scope(parser, b"/", [], "")
+    assert caught.value.status == status
