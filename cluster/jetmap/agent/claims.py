@@ -61,8 +61,7 @@ class Claims:
         """Take in a dispatcher's answer: it wants every chunk that it did not name.
 
         Chunks that it named were refused before this call. An answer to an earlier claim says
-        nothing
-        of chunks asked about later.
+        nothing of chunks asked about later.
         """
         for key, (sequence, asked) in self._asked.items():
             held = self._held.get(*key)

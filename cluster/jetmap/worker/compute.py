@@ -57,8 +57,7 @@ def compute(
 
     The chunk ends early, before an item, when ``progress`` says stop or its budget of seconds is
     spent: items that were not begun are not in the reports. ``aftermath`` is settled after each
-    item
-    that leaves work. Errors of the function and of the data are reported, not raised.
+    item that leaves work. Errors of the function and of the data are reported, not raised.
     """
     clock = time.monotonic
     part = _Part(chunk, function, emit, limits)

@@ -52,12 +52,9 @@ class Lines:
     """Cut one stream into marked lines.
 
     A line carries the mark that held when it began; when the mark changes, the unfinished line
-    ends.
-    Text before a carriage return is overwritten by the text behind it, as on a terminal, so a
-    progress
-    bar shows its last state, and one every ``SHOW_SECONDS``. Each byte is handled a bounded number
-    of
-    times.
+    ends. Text before a carriage return is overwritten by the text behind it, as on a terminal, so a
+    progress bar shows its last state, and one every ``SHOW_SECONDS``. Each byte is handled a
+    bounded number of times.
     """
 
     def __init__(self, budget: OutputBudget, keep: Keep | None = None) -> None:

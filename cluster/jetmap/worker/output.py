@@ -18,8 +18,7 @@ class MarkedBuffer(io.BufferedIOBase):
     """The bytes under ``sys.stdout`` or ``sys.stderr``, cut into lines and marked.
 
     It stays open: a function that replaces ``sys.stdout`` closes the buffer that it wrapped when
-    the
-    wrapper goes, and the next item still wants to print.
+    the wrapper goes, and the next item still wants to print.
     """
 
     mode = "wb"
@@ -106,8 +105,7 @@ class Output:
         """End unfinished lines, while their mark still holds.
 
         Returns whether to call this after the next item, whatever that prints: the function has put
-        a
-        stream between itself and this one, which may hold back text.
+        a stream between itself and this one, which may hold back text.
         """
         wrapped = False
         for stream in (sys.stdout, sys.stderr):

@@ -112,8 +112,7 @@ class Progress:
         """Begin the next chunk; return whether it is still wanted.
 
         The worker writes before it reads, and the agent, in ``skip``, reads after it writes: a
-        chunk that
-        the agent does not see begun after it has asked is not begun.
+        chunk that the agent does not see begun after it has asked is not begun.
         """
         self.words[_DUE] = 0
         self.words[_BEGUN] = number
