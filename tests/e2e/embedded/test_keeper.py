@@ -18,9 +18,9 @@ import psutil
 import pytest
 
 from jetmap.embedded import membership
-from jetmap.embedded.locks import runtime_directory, take
+from jetmap.embedded.locks import take
 from jetmap.embedded.membership import KeeperSpec, join
-from jetmap.errors import BrokerUnreachable, ConfigurationError
+from jetmap.errors import BrokerUnreachable
 from waiting import wait_until_sync
 
 STAND_IN = """
@@ -415,30 +415,3 @@ async def probe_lock(directory: Path) -> Path:
     lock = membership.Membership(KeeperSpec())._lock
     lock.touch()
     return lock
-
-
-def test_a_lock_is_held_once_and_survives_its_files_removal(own_directory: Path) -> None:
-    lock = own_directory / "x.lock"
-    first = take(lock)
-    assert first is not None and take(lock) is None
-    lock.unlink()
-    second = take(lock)
-    assert second is not None
-    os.close(first)
-    assert take(lock) is None
-    os.close(second)
-
-
-def test_a_runtime_directory_that_others_may_enter_is_refused(own_directory: Path) -> None:
-    runtime_directory().chmod(0o755)
-    with pytest.raises(ConfigurationError, match="nobody else may enter"):
-        runtime_directory()
-
-
-def test_a_runtime_directory_too_long_for_sockets_is_not_used(
-    own_directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    long = own_directory / ("x" * 100)
-    long.mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
-    assert long not in runtime_directory().parents

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jetmap.embedded.running import find_running, register_up
+from jetmap.embedded.running import find_running
 
 UP = """
 import sys
@@ -22,25 +22,6 @@ sys.stdin.read()
 @pytest.fixture(autouse=True)
 def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-
-
-def test_found_until_closed(tmp_path: Path) -> None:
-    registration = register_up(tmp_path, "nats://127.0.0.1:4222", "u", "secret", gateway="http://x")
-    found = find_running(tmp_path)
-    assert found is not None
-    assert (found.url, found.auth.user, found.auth.password) == (
-        "nats://127.0.0.1:4222",
-        "u",
-        "secret",
-    )
-    assert found.gateway == "http://x"
-    assert "secret" not in repr(found)
-    assert find_running(tmp_path / "elsewhere") is None
-    with pytest.raises(RuntimeError, match="already"):
-        register_up(tmp_path, "", "", "")
-    registration.close()
-    registration.close()
-    assert find_running(tmp_path) is None
 
 
 def test_the_one_of_the_pool_is_found_and_a_killed_one_is_not(tmp_path: Path) -> None:

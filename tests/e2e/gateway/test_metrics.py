@@ -16,8 +16,7 @@ from jetmap import NoWorkers, UnknownFunction
 from jetmap.dispatch.roster import Roster
 from jetmap.dispatch.stats import Stats, refusal_reason
 from jetmap.errors import BrokerUnreachable, TooManyMaps
-from jetmap.wire.counts import OTHER, AgentCounts, Names, PoolCounts, rows
-from jetmap.wire.messages import Crash, ErrorRecord, Presence, Report, ReportCounts, encode
+from jetmap.wire.messages import Crash, Presence, encode
 from servers import AgentProcess, Cluster, Site
 from tools import need_tool
 from waiting import wait_for, wait_until
@@ -41,54 +40,6 @@ def samples(text: str) -> Samples:
 
 
 # Counting, without a cluster
-
-
-def test_names_are_bounded() -> None:
-    names = Names(2)
-    assert [names.of(name) for name in ("a", "b", "c", "a", "d")] == ["a", "b", OTHER, "a", OTHER]
-
-
-def test_an_agent_counts_outcomes_and_crashes() -> None:
-    counts = AgentCounts()
-    counts.outcomes("f", 10, ["raised", "raised", "invalid"])
-    counts.outcomes("f", 1, ["timeout"])
-    counts.crash("f", "SIGSEGV")
-    assert counts.items == {
-        ("f", "ok"): 7,
-        ("f", "raised"): 2,
-        ("f", "invalid"): 1,
-        ("f", "timeout"): 1,
-    }
-    assert rows(counts.crashes) == [("f", "SIGSEGV", 1)]
-    for number in range(5000):
-        counts.outcomes(f"name-{number}", 1, [])
-    assert len({function for function, _ in counts.items}) <= 201
-
-
-def test_a_pool_only_grows() -> None:
-    """Agents come, go, and are heard again, late or twice."""
-    pool = PoolCounts()
-    pool.heard("a", [("f", "ok", 5)], [], 1, 0)
-    pool.heard("b", [("f", "ok", 2)], [("f", "SIGSEGV", 1)], 0, 2)
-    assert pool.items["f", "ok"] == 7
-    pool.heard("a", [("f", "ok", 9)], [], 1, 0)
-    pool.heard("a", [("f", "ok", 6)], [], 1, 0)  # An announcement that was overtaken.
-    pool.heard("a", [("f", "ok", 10)], [], 2, 0)
-    assert pool.items["f", "ok"] == 12
-    assert (pool.crashes["f", "SIGSEGV"], dict(pool.workers)) == (
-        1,
-        {"recycled": 2, "start_failures": 2},
-    )
-    for number in range(5000):
-        pool.heard(f"agent-{number}", [(f"f{number}", "ok", 1)], [], 0, 0)
-    assert len(pool.items) < 300 and len(pool._last) <= 1000
-
-
-def test_an_agent_reads_the_kinds_of_a_report() -> None:
-    errors = [ErrorRecord(1, "raised", "E", "m"), ErrorRecord(2, "invalid", "E", "m", "trace")]
-    report = Report("m", 1, 1, 0, 3, b"[1,null,null]", errors, 0.5)
-    read = msgspec.msgpack.decode(encode(report), type=ReportCounts)
-    assert (read.count, [error.kind for error in read.errors]) == (3, ["raised", "invalid"])
 
 
 def test_an_announcement_of_an_earlier_version_has_no_counters() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from typing import Any
 
@@ -18,7 +17,6 @@ from jetmap.wire import arrays
 from jetmap.wire.budget import Budget
 from jetmap.wire.messages import Chunk, ErrorRecord, Format, Report
 from jetmap.worker.compute import Limits, compute, refuse
-from jetmap.worker.progress import Progress
 
 quick = examples(100)
 
@@ -305,30 +303,3 @@ def test_a_refused_chunk_fails_item_by_item(format: Format, count: int) -> None:
     found = outcomes(chunk, reports)
     assert [record.index for record in found] == list(range(1000, 1000 + count))
     assert all(record.type == "LookupError" for record in found)
-
-
-# Shared memory
-
-
-@quick
-@given(st.lists(st.tuples(st.integers(0, 2**63), st.integers(0, 2**63)), max_size=5))
-def test_both_ends_see_the_same_words(items: list[tuple[int, int]]) -> None:
-    agent = Progress.create()
-    worker = Progress(os.dup(agent.fd))
-    assert (agent.item, agent.started_ns, agent.stopping) == (None, 0, False)
-    for item, started in items:
-        worker.enter(item, started)
-        assert (agent.item, agent.started_ns) == (item, started)
-        agent.ask_to_stop()
-        assert worker.stopping
-        agent.ask_to_stop(False)
-        assert not worker.stopping
-        worker.expect(1 + started / 1e9, 0.5)
-        assert agent.due(0) == pytest.approx(1 + started / 1e9)
-        assert agent.due(3) == pytest.approx(2.5 + started / 1e9)
-    assert worker.begin(1) and agent.due(3) == 0.0, "of the chunk before"
-    worker.leave()
-    # What a dead worker wrote is still there.
-    worker.close()
-    assert (agent.item, agent.started_ns) == (None, 0)
-    agent.close()
