@@ -1,0 +1,195 @@
+"""The chunks of one worker: their order, requests to stop, and what is lost with the worker."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+import virtual_time
+from jetmap.agent.holdings import HeldChunk
+from jetmap.agent.warm_ups import WarmUps
+from jetmap.agent.watchdogs import JAM_SECONDS
+from jetmap.agent.worker_queue import (
+    SKIP_SECONDS,
+    KillReason,
+    QueueEntry,
+    WorkerQueue,
+    crash_of,
+)
+from jetmap.agent.worker_state import Death
+from jetmap.wire.messages import ChunkHead, Rest
+from jetmap.worker.progress import Progress
+
+
+class Owner:
+    """A slot that notes what its worker's queue asks for."""
+
+    def __init__(self) -> None:
+        self.progress = Progress.create()
+        self.queue = WorkerQueue(self, WarmUps(60.0), self.progress)
+        self.sent: list[bytes] = []
+        self.kills: list[KillReason] = []
+        self.revoked: list[int] = []
+        self.rests: list[tuple[HeldChunk, int]] = []
+
+    def kill(self, reason: KillReason) -> None:
+        self.kills.append(reason)
+
+    def hand_back(self, entries: list[QueueEntry]) -> None:
+        self.revoked += [entry.number for entry in entries]
+
+    def hand_on(self, held: HeldChunk, rest: Rest) -> None:
+        self.rests.append((held, rest.start))
+
+    def push(self, count: int, *, items: int = 1, timeout: float | None = None) -> list[HeldChunk]:
+        chunks = []
+        for number in range(count):
+            head = ChunkHead("m", number, 1, "f", "json", 0, items, "i", timeout, 0.5)
+            held = HeldChunk(head, [], b"%d" % number, 0, 0, cast(Any, None))
+            chunks.append(held)
+        self.queue.push(chunks, self.sent.append)
+        return chunks
+
+
+def test_chunks_are_sent_and_ended_in_order() -> None:
+    async def scenario() -> None:
+        owner = Owner()
+        first, second = owner.push(2)
+        assert owner.sent == [b"0", b"1"] and len(owner.queue) == 2
+        assert owner.queue.held is first and owner.queue.find(second)
+        entry = owner.queue.pop()
+        assert entry is not None and entry.held is first and owner.queue.latest is first
+        owner.queue.advance()
+        assert owner.queue.held is second and not owner.queue.find(first)
+        owner.queue.pop()
+        assert owner.queue.held is None and owner.queue.pop() is None
+
+    virtual_time.run(scenario())
+
+
+@pytest.mark.parametrize("ends_in_time", [True, False])
+def test_a_chunk_that_is_to_stop_has_a_while(ends_in_time: bool) -> None:
+    async def scenario() -> None:
+        owner = Owner()
+        owner.push(1)
+        (entry,) = owner.queue
+        owner.queue.stop(entry, 2.0)
+        assert owner.progress.stopping
+        await asyncio.sleep(1)
+        if ends_in_time:
+            owner.queue.pop()
+        await asyncio.sleep(5)
+        assert [reason.reason for reason in owner.kills] == ([] if ends_in_time else ["stopped"])
+
+    virtual_time.run(scenario())
+
+
+def test_a_request_to_stop_is_for_its_own_chunk() -> None:
+    async def scenario() -> None:
+        owner = Owner()
+        _, second, _ = owner.push(3)
+        owner.progress.begin(1)
+        entry = owner.queue.find(second)
+        assert entry is not None
+        owner.queue.stop(entry, 2.0)
+        assert not owner.progress.stopping, "the first one goes on"
+        owner.queue.pop()
+        owner.queue.advance()
+        assert owner.progress.stopping, "now it is the second one's turn"
+        owner.queue.pop()
+        owner.queue.advance()
+        assert not owner.progress.stopping
+        await asyncio.sleep(0.01)
+        assert not owner.kills
+
+    virtual_time.run(scenario())
+
+
+def test_a_slow_chunk_hands_back_those_that_are_not_begun() -> None:
+    async def scenario() -> None:
+        owner = Owner()
+        owner.push(4)
+        owner.progress.begin(1)
+        await asyncio.sleep(3 * JAM_SECONDS)
+        assert owner.revoked == [2, 3, 4]
+        owner.queue.pop()
+        assert owner.queue.held is None, "it was handed back"
+        owner.queue.advance()
+        await asyncio.sleep(2 * SKIP_SECONDS)
+        assert owner.kills, "it does not take a second to pass over a chunk"
+
+    virtual_time.run(scenario())
+
+
+def test_the_item_of_a_timeout_is_named() -> None:
+    async def scenario() -> KillReason:
+        owner = Owner()
+        (held,) = owner.push(1, items=3, timeout=5.0)
+        owner.progress.begin(1)
+        owner.progress.enter(1, int(asyncio.get_running_loop().time() * 1e9))
+        assert owner.queue.item == 1
+        await asyncio.sleep(6)
+        (reason,) = owner.kills
+        assert reason.entry is not None and reason.entry.held is held
+        return reason
+
+    reason = virtual_time.run(scenario())
+    assert (reason.reason, reason.item, reason.beside) == ("timeout", 1, "")
+
+
+def test_what_is_lost_with_a_worker_is_what_it_has_not_ended() -> None:
+    async def scenario() -> None:
+        owner = Owner()
+        chunks = owner.push(3)
+        owner.progress.begin(1)
+        owner.progress.enter(0)
+        assert owner.queue.mark() == "[m item 0]"
+        (entry,) = [e for e in owner.queue if e.held is chunks[2]]
+        entry.revoked = True
+        lost = owner.queue.lose(lambda entry, item: crash_of(DEATH, None, entry, item))
+        assert [held for held, _ in lost] == chunks[:2]
+        (_, crash), (_, unbegun) = lost
+        assert crash is not None and (crash.item, crash.signal) == (0, 11) and unbegun is None
+        assert len(owner.queue) == 0 and owner.queue.held is None
+        await asyncio.sleep(10)
+        assert not owner.kills, "its watches have ended"
+
+    virtual_time.run(scenario())
+
+
+def test_output_without_pages_has_no_item() -> None:
+    owner = Owner()
+    assert WorkerQueue(owner, WarmUps(1.0)).mark() == ""
+    owner.progress.close()
+    assert owner.queue.mark() == ""
+
+
+DEATH = Death(11, None, 5 << 20)
+
+
+def blamed(killed: KillReason | None, item: int | None = 3) -> tuple[int | None, str, str]:
+    crash = crash_of(DEATH, killed, ENTRY, item)
+    return crash.item, crash.reason, crash.message
+
+
+ENTRY = QueueEntry(
+    1,
+    HeldChunk(
+        ChunkHead("m", 1, 1, "f", "json", 0, 9, "i", 2.5, 0.0), [], b"", 0, 0, cast(Any, None)
+    ),
+)
+
+
+def test_only_the_item_in_progress_is_to_blame() -> None:
+    item, reason, message = blamed(None)
+    assert (item, reason) == (3, "died") and "SIGSEGV" in message and "5 MiB" in message
+    item, reason, message = blamed(KillReason("timeout", ENTRY, 3, " and more"))
+    assert (item, reason) == (3, "timeout") and "its timeout of 2.5 s and more" in message
+    for killed in (
+        KillReason("stopped"),
+        KillReason("timeout", ENTRY, 2),  # It has just finished that item.
+        KillReason("timeout", QueueEntry(1, ENTRY.held), 3),  # It was another chunk's.
+    ):
+        assert blamed(killed) == (None, "stopped", "the worker was stopped")
