@@ -37,7 +37,8 @@ class AckSampler(Generic[T]):
         ask: ask in any case, as for a second try: the first one may have met with a refusal.
         """
         self._number += 1
-        _forget(self._silent, now - KEPT)
+        if self._silent:
+            _forget(self._silent, now - KEPT)
         if not ask and self._wary_until <= now < self._ask_from:
             self._silent[self._number] = now, what
             return None

@@ -17,6 +17,15 @@ class IntervalSet:
         """Add a range. Returns the parts of it that were not in the set."""
         if start >= end:
             return []
+        last = self._ends[-1] if self._ends else -1
+        if start >= last:  # Behind all others, as most are.
+            if start == last:
+                self._ends[-1] = end
+            else:
+                self._starts.append(start)
+                self._ends.append(end)
+            self.size += end - start
+            return [(start, end)]
         new = self.missing(start, end)
         # Every range that touches [start, end] is merged into one.
         low = bisect_left(self._ends, start)
@@ -26,7 +35,8 @@ class IntervalSet:
             end = max(end, self._ends[high - 1])
         self._starts[low:high] = [start]
         self._ends[low:high] = [end]
-        self.size += sum(b - a for a, b in new)
+        for first, behind in new:
+            self.size += behind - first
         return new
 
     def missing(self, start: int, end: int) -> list[tuple[int, int]]:
@@ -44,7 +54,11 @@ class IntervalSet:
         return gaps
 
     def covers(self, start: int, end: int) -> bool:
-        return not self.missing(start, end)
+        """Whether the whole range is in the set."""
+        at = bisect_right(self._ends, start)
+        if at == len(self._starts):
+            return start >= end
+        return start >= end or self._starts[at] <= start < end <= self._ends[at]
 
     def ranges(self) -> list[tuple[int, int]]:
         return list(zip(self._starts, self._ends, strict=True))

@@ -52,8 +52,9 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def overhead(self) -> int:
         """Bytes that each chunk carries beside its items and about 200 of names and numbers."""
-        value = self.ref.value if self.ref is not None else None
-        return len(self.kwargs) + len(value or b"")
+        if self.ref is None or self.ref.value is None:
+            return len(self.kwargs)
+        return len(self.kwargs) + len(self.ref.value)
 
     def completed(self, info: FunctionInfo | None) -> MapSpec:
         """Fill in what the function's announcement says and the caller left open."""
@@ -247,8 +248,9 @@ class OpenMap:
     def deliver(self, batches: list[Batch]) -> None:
         """Queue new outcomes for the reader."""
         for batch in batches:
-            self.buffered += batch.size
-            self.memory.read(-batch.size)
+            size = batch.size
+            self.buffered += size
+            self.memory.read(-size)
             self._batches.extend(self._reorder.add(batch) if self._reorder else (batch,))
         if self._batches:
             self._wake()
@@ -327,8 +329,9 @@ class OpenMap:
             finally:
                 self._waiter = None
         batch = self._batches.popleft()
-        self.buffered -= batch.size
-        self.memory.read(batch.size)
+        size = batch.size
+        self.buffered -= size
+        self.memory.read(size)
         if self.stalled and self.has_room:
             self.stalled = False
             if self._on_room is not None:

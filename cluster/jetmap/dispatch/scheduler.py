@@ -83,8 +83,10 @@ class Scheduler:
 
     def next(self, cores: int) -> Cut | None:
         """Return the next chunk to send, which counts as sent; None until something comes back."""
-        cut = self._next_small(cores) or self._next_newcomer(cores)
         self.window.open(cores)
+        if not (self._small or self._newcomers or self._maps):
+            return None
+        cut = self._next_small(cores) or self._next_newcomer(cores)
         while cut is None and self.window.has_room:
             turn = self._maps.next(partial(self._can_send, cores=cores))
             if turn is None:

@@ -41,6 +41,9 @@ class Sharing:
     def take(self, cores: int) -> list[list[Sent]]:
         """Return the gathered chunks that are still out as parcels, which count as sent."""
         gathered, self._gathered = self._gathered, []
+        if len(gathered) == 1:
+            map, flight = gathered[0]
+            return self._sent([gathered]) if flight.number in map.ledger.flights else []
         offers: dict[str, list[Sent]] = {}
         for map, flight in gathered:
             if flight.number in map.ledger.flights:
@@ -54,7 +57,9 @@ class Sharing:
         room = min(PARCEL_BYTES, *(map.room for map, _ in chunks))
         in_size = room // max(chunk_size(map, flight.piece) for map, flight in chunks)
         each = max(1, min(in_time, in_size, -(-len(chunks) // idle)))
-        parcels = [chunks[i : i + each] for i in range(0, len(chunks), each)]
+        return self._sent([chunks[i : i + each] for i in range(0, len(chunks), each)])
+
+    def _sent(self, parcels: list[list[Sent]]) -> list[list[Sent]]:
         for parcel in parcels:
             shared = Parcel(len(parcel))
             for _, flight in parcel:
