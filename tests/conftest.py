@@ -122,7 +122,7 @@ async def wide(net: Net, tmp_path: Path) -> AsyncIterator[Site]:
 
 @pytest.fixture(scope="module")
 def mark() -> Iterator[str]:
-    """That of the module's embedded clusters."""
+    """The mark of the module's embedded clusters."""
     with nothing_left() as mark:
         yield mark
 

@@ -1,4 +1,4 @@
-"""For any list, any mix of costs and any failing items: what ``[f(x) for x in items]`` gives."""
+"""Any list, with any costs and failing items, gives what ``[f(x) for x in items]`` gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For any list, over HTTP, in every encoding: what ``[f(x) for x in items]`` gives."""
+"""Any list over HTTP, in every encoding, gives what ``[f(x) for x in items]`` gives."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ async def test_any_list_over_http_is_what_a_loop_returns(
 async def test_lists_are_cut_into_several_chunks(
     client: httpx.AsyncClient, shared: Cluster
 ) -> None:
-    """Of such lists as the test above draws."""
+    """The lists are those that the test above draws."""
     before = shared.stats.chunks
     parcels = [Parcel(float(n), 1000 if n % 10 == 0 else 0) for n in range(2000)]
     body = msgspec.json.encode(parcels)

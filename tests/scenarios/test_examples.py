@@ -145,7 +145,7 @@ def test_app_mounts_the_gateway(app: App) -> None:
 
 
 def answering(app: App) -> int:
-    """Which of the app's processes answers a new connection."""
+    """Return the process of the app that answers a new connection."""
     with httpx.Client() as client:
         answer = client.post(f"{app.url}/primes", json=[97])
         assert answer.json() == [True]
@@ -335,7 +335,7 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 
 
 def begin(browser: Browser, first: int, count: int) -> None:
-    """As a job, which is what the page proposes where there can be jobs."""
+    """Begin it as a job, which the page proposes where jobs are possible."""
     browser.evaluate(
         f"""{{
           const form = document.querySelector("#form");
@@ -348,7 +348,7 @@ def begin(browser: Browser, first: int, count: int) -> None:
 
 
 def shown(browser: Browser) -> dict[str, str]:
-    """What the page says, its state and its address."""
+    """Return the page's text, its state and its address."""
     found: dict[str, str] = browser.evaluate(
         """({
           ...document.body?.dataset, hash: location.hash,

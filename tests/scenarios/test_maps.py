@@ -149,7 +149,7 @@ async def test_async_iterables(cluster: Cluster) -> None:
 @pytest.mark.parametrize("ordered", [False, True])
 @pytest.mark.parametrize("count", [0, 1, 3000])
 async def test_an_iterable_that_raises(cluster: Cluster, count: int, ordered: bool) -> None:
-    """What it gave before has its outcomes, then comes its error, as in a loop."""
+    """Earlier items have their outcomes, then comes the error, as in a loop."""
 
     def numbers() -> Iterator[int]:
         yield from range(count)
@@ -187,7 +187,7 @@ async def test_a_stream_takes_its_items_lazily(cluster: Cluster) -> None:
             assert outcome.value == bytes(20_000)
             if read == 50:
                 break
-    # Results of 20 kB, of which a map may leave 16 MiB unread: it cannot have run far ahead.
+    # A map may leave 16 MiB of its 20 kB results unread: it cannot have run far ahead.
     assert read == 50 <= taken < 5000
 
 

@@ -54,7 +54,7 @@ def snippets() -> list[Snippet]:
 
 
 def pattern(expected: str) -> re.Pattern[str]:
-    """What output must match; whole, but for white space at its end."""
+    """Return the pattern of the whole output, without white space at its end."""
     lines = [
         r"(?:.*\n)*?" if line == "…" else re.escape(line).replace("…", ".*?") + r"\n"
         for line in expected.rstrip().split("\n")
@@ -132,7 +132,7 @@ class Reader:
                 self._run(command, expected)
 
     def leaves(self) -> None:
-        """Ends what is running; every embedded cluster ends after its users."""
+        """End all processes; every embedded cluster ends after its users."""
         while self._servers:
             self._servers.pop().stop()
         wait_until_sync(
@@ -183,12 +183,12 @@ class Reader:
         subprocess.check_output(["jetmap", "demo", "--help"], env=self._environment)
 
     def _here(self, text: str) -> str:
-        """With this machine's ports, and with our address for that of another host."""
+        """Replace ports by those of this test, and another host's address by this machine's."""
         text = text.replace(":8000", f":{self._port}").replace(":4222", f":{self._broker_port}")
         return text.replace(f"--nats nats://{FIRST_HOST}", f"--nats nats://{self._first_host()}")
 
     def _first_host(self) -> str:
-        """As the running ``up`` calls itself to others."""
+        """Return the first host's command for others, as the running ``up`` prints it."""
         for server in self._servers:
             if found := re.search(r"--nats nats://([^:]+):", server.output):
                 return found[1]

@@ -48,7 +48,7 @@ lists = st.one_of(
 
 
 def in_a_loop(parcels: list[Parcel]) -> list[tuple[str, Any]]:
-    """Of each, ("value", the value) or (an error's kind, its message); None: any message."""
+    """Return for each item ("value", value) or (kind, message) of its error; None: any message."""
     found: list[tuple[str, Any]] = []
     for parcel in parcels:
         if parcel.value is None:
@@ -62,7 +62,7 @@ def in_a_loop(parcels: list[Parcel]) -> list[tuple[str, Any]]:
 
 
 def same(found: tuple[str, Any], expected: tuple[str, Any]) -> bool:
-    """Also in type: 1.0 is not 1."""
+    """Whether two values are equal, in type too: 1.0 is not 1."""
     if expected[0] == INVALID:
         return found[0] == INVALID
     return found == expected and type(found[1]) is type(expected[1])

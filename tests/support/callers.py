@@ -19,7 +19,7 @@ from servers import Site
 
 @dataclass(frozen=True)
 class Said:
-    """What a caller prints at its end. again: chunks that it sent again. repeats: reports that
+    """The figures that a caller prints at its end. again: chunks sent again. repeats: reports that
     came to it and told, at least in part, what it knew."""
 
     values: list[Any]

@@ -1,4 +1,4 @@
-"""A process that carries jobs, and submits one if it is told to; to be killed or frozen.
+"""A process that runs jobs, and submits one on demand; to be killed or frozen.
 
 Behind the job's id it prints a line for each write that is refused since another has written.
 """

@@ -54,7 +54,7 @@ class Servers:
         return f"nats://127.0.0.1:{port}"
 
     def cluster(self, count: int) -> list[str]:
-        """Start so many servers that are one cluster."""
+        """Start this number of servers as one cluster."""
         routes, ports = free_ports(count), free_ports(count)
         others = ", ".join(f'"nats-route://127.0.0.1:{port}"' for port in routes)
         return [

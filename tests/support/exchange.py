@@ -71,7 +71,7 @@ class Exchange:
         return Exchange(self._cluster, path, body, app=self._app, **more)
 
     async def write(self, data: bytes, more: bool = True) -> None:
-        """Sends a part of the body; waits until the gateway took the part before."""
+        """Send a part of the body, once the gateway has read the part before."""
         await self._incoming.put({"type": "http.request", "body": data, "more_body": more})
 
     async def leave(self) -> None:

@@ -180,7 +180,7 @@ class FakeRun:
             raise MapTimeout(f"the map took longer than {self._timeout} s") from exc
 
     def stop(self) -> None:
-        """Takes no more items; the iteration ends after what was taken."""
+        """Take no more items; the iteration ends after those that were taken."""
         self.stopped = True
         self._woken.set()
 

@@ -244,7 +244,7 @@ class FakeJobs:
         return self.records[id]
 
     def put(self, id: str, start: int, *values: Any, failed: Sequence[int] = ()) -> int:
-        """Stores outcomes of consecutive items; those of ``failed`` are errors. Returns the
+        """Store outcomes of consecutive items; those of ``failed`` are errors. Returns the
         message's number."""
         record = self.records[id]
         kept = [None if i in failed else value for i, value in enumerate(values, start)]
@@ -269,7 +269,7 @@ class FakeJobs:
         self.change(id, state=state, finished=time.time(), reason=reason)
 
     def change(self, id: str, **facts: Any) -> None:
-        """Writes a job's record anew."""
+        """Write a job's record anew."""
         self.records[id] = replace(self.records[id], updated=time.time(), **facts)
         self.readers.on_record(self.records[id])
 
@@ -279,7 +279,7 @@ class FakeJobs:
         self.readers.on_record(self.records[id])
 
     def forget(self) -> None:
-        """What was read so far: as in another process, which has read nothing yet."""
+        """Forget everything read so far, like another process that has read nothing yet."""
         self._indexes.clear()
 
     # Inside

@@ -52,7 +52,7 @@ class Sum:
 
 @task
 def empty(item: int) -> int:
-    """Gives the item back."""
+    """Return the item."""
     return item
 
 
@@ -103,13 +103,13 @@ def add(parts: tuple[int, ...]) -> Sum:
 
 @task
 def zeros(size: int) -> bytes:
-    """A value of so many bytes."""
+    """Return a value of this number of bytes."""
     return bytes(size)
 
 
 @task
 def gate(item: tuple[str, int]) -> bytes:
-    """A value of so many bytes, once there is a file of this name, if it has one."""
+    """Return a value of this number of bytes, once the named file exists, if there is a name."""
     name, size = item
     while name and not Path(name).exists():
         time.sleep(0.005)  # What opens the gate is another process.
@@ -118,7 +118,7 @@ def gate(item: tuple[str, int]) -> bytes:
 
 @task
 def fill(item: tuple[int, int]) -> int:
-    """The item's number, after so many bytes of memory were written to."""
+    """Return the item's number, after writing to this number of bytes of memory."""
     number, size = item
     held = b"x" * size
     return number + len(held) - size
@@ -126,7 +126,7 @@ def fill(item: tuple[int, int]) -> int:
 
 @task
 def measure(text: str, *, beside: str = "") -> int:
-    """How long they are."""
+    """Return their lengths."""
     return len(text) + len(beside)
 
 
@@ -164,7 +164,7 @@ def where(item: int) -> str:
 
 @task
 def logged(item: tuple[int, float], *, log: str) -> int:
-    """Notes that it starts, with the time and its process, then computes for so long."""
+    """Note the start, with the time and the process, then compute for this time."""
     index, seconds = item
     note(log, index)
     burn(seconds)
@@ -194,7 +194,7 @@ def wait_for_all(index: int, *, log: str, count: int) -> bool:
 
 @task
 def obey(order: Order, *, log: str) -> int:
-    """Notes that it starts, computes, and goes wrong if that is the order."""
+    """Note the start, compute, and go wrong on demand."""
     note(log, order.number)
     burn(order.seconds)
     go_wrong(order.how)
@@ -211,7 +211,7 @@ def hurt(item: tuple[int, str]) -> int:
 
 @task(timeout=0.4)
 def limited(item: tuple[int, str]) -> int:
-    """As ``hurt``, in at most 0.4 seconds."""
+    """Do as ``hurt`` does, in at most 0.4 seconds."""
     number, how = item
     go_wrong(how)
     return number
@@ -219,7 +219,7 @@ def limited(item: tuple[int, str]) -> int:
 
 @task
 def hurt_once(item: tuple[int, str], *, marks: str) -> int:
-    """Goes wrong the first time that it sees an item; the next time it does not."""
+    """Go wrong the first time that an item is seen, but not the next time."""
     number, how = item
     mark = Path(marks) / str(number)
     if how and not mark.exists():
@@ -230,7 +230,7 @@ def hurt_once(item: tuple[int, str], *, marks: str) -> int:
 
 @task
 def own_cluster(item: int) -> str:
-    """What becomes of a cluster inside a worker."""
+    """Try to start a cluster inside a worker."""
     from jetmap import Cluster
 
     try:

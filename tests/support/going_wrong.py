@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def go_wrong(how: str) -> None:
-    """how: ``name`` or ``name:argument``; empty for not at all."""
+    """Go wrong as ``how`` says: ``name`` or ``name:argument``; empty for not at all."""
     name, _, argument = how.partition(":")
     match name:
         case "":

@@ -107,7 +107,7 @@ class House:
 
     @property
     def said(self) -> str:
-        """What background processes wrote to stderr."""
+        """The stderr of background processes."""
         return (self.directory / "stderr").read_text(encoding="utf-8")
 
     def descendants(self, process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -190,7 +190,7 @@ class Up:
         raise AssertionError(f"no child {part}")
 
     def interrupt(self) -> None:
-        """As Ctrl-C at a terminal: all of the foreground hears it."""
+        """Send SIGINT to the whole foreground, as Ctrl-C at a terminal does."""
         self.house.descendants(self.process)
         os.killpg(self.process.pid, signal.SIGINT)
 

@@ -1,4 +1,4 @@
-"""How many examples hypothesis tries: a quarter of them in `make test`, all in `make test-all`."""
+"""The number of hypothesis' examples: a quarter of them in `make test`, all in `make test-all`."""
 
 from __future__ import annotations
 

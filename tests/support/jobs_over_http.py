@@ -1,4 +1,4 @@
-"""What the tests of jobs over HTTP ask for and run, and how they read the answers."""
+"""Requests, functions and readers of answers for tests of jobs over HTTP."""
 
 from __future__ import annotations
 

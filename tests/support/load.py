@@ -1,4 +1,4 @@
-"""What the tests of faults put on a cluster."""
+"""The load that tests of faults put on a cluster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Load:
         self._task: asyncio.Task[list[Any]] | None = None
 
     async def goes_on(self, timeout: float = 25) -> None:
-        """Until a hundred more items are done."""
+        """Wait until a hundred more items are done."""
         goal = self._done + 100
         await wait_until(lambda: self._done >= goal, "the map goes on", timeout)
 

@@ -70,5 +70,5 @@ def ip(*arguments: str) -> None:
 
 
 def inside(host: str) -> tuple[str, ...]:
-    """What runs a command on that host."""
+    """Return the command that runs another one on that host."""
     return ("ip", "netns", "exec", host)

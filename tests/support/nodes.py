@@ -64,7 +64,7 @@ class Node:
         self.process.wait()
 
     def start_again(self) -> None:
-        """With the same ports and store."""
+        """Start again with the same ports and store."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 ["sh", str(START)], env=self._environment, stdout=log, stderr=log

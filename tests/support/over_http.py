@@ -1,4 +1,4 @@
-"""What the tests of maps over HTTP ask for and run, and how they read the answers."""
+"""Requests, functions and readers of answers for tests of maps over HTTP."""
 
 from __future__ import annotations
 

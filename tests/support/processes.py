@@ -80,7 +80,7 @@ def nothing_left(timeout: float = 6, *, patient: bool = False) -> Iterator[str]:
                     if not patient and KEEPER in " ".join(cmdline(process)):
                         process.terminate()
                         patient = True
-                time.sleep(0.02)  # What is left then is told, and killed.
+                time.sleep(0.02)  # Processes left then are reported, and killed.
             lines = described(left)
             for process in left:
                 kill_if_there(process)
@@ -97,7 +97,7 @@ def alive(pid: int) -> bool:
 def run_python(
     code: str, *, cwd: Path, timeout: float = 40, stdin: str | None = None, file: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a program to its end, as a script or (file=False) with ``python -c``."""
+    """Run a program to its end, as a script or (file=False) with ``python -c``."""
     if file:
         script = cwd / "script.py"
         script.write_text(code)
@@ -123,7 +123,7 @@ def cmdline(process: psutil.Process) -> list[str]:
 
 
 def end(process: subprocess.Popen[Any]) -> None:
-    """Stops a child for good, frozen or not."""
+    """Stop a child for good, frozen or not."""
     if process.poll() is None:
         process.send_signal(signal.SIGCONT)
         process.terminate()

@@ -1,4 +1,4 @@
-"""What the tests of bodies take for granted, and any value that JSON holds."""
+"""Helpers for tests of bodies, and a strategy for any JSON value."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from processes import HERE
 from servers import Site, starts
 from waiting import wait_for, wait_until
 
-PATIENCE = 25  # For a job to end behind that, on a busy machine.
+PATIENCE = 25  # Seconds for a job to end after that, on a busy machine.
 
 
 class CarrierProcess:

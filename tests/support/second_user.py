@@ -1,4 +1,4 @@
-"""Another process of the same application; says what it found, and stays if it is told to."""
+"""Another process of the same application: prints what it found, and stays on demand."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from waiting import wait_until
 
 
 class Signing(BaseHTTPMiddleware):
-    """What many applications have."""
+    """Middleware that many applications have."""
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         response = await call_next(request)

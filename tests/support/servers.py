@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: real servers and agents, and a count of what is left.
+"""Real servers and agents for end-to-end tests, and a count of processes left over.
 
 Every process that a test starts carries the test's mark in its environment, and so does all
 that those start; so whatever is left over is found, however it came to be.
@@ -28,7 +28,7 @@ from processes import HERE, cmdline, end, kill_if_there, nothing_left
 from waiting import wait_for, wait_until
 
 FUNCTIONS = str(HERE / "functions.py")
-CORES = 2  # Of an agent.
+CORES = 2  # Cores of an agent.
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Site:
         return self._connection
 
     async def workers(self, cluster: Cluster) -> list[Presence]:
-        """As ``cluster.workers``, but announced after this was called."""
+        """Return ``cluster.workers`` as announced after this call."""
         known = {p.agent: p for p in cluster.workers}
         ping = (subjects.control("default"), encode(Ping()))
         await (await self.connection()).publish(*ping)
@@ -98,7 +98,7 @@ class Site:
         return cluster.workers
 
     async def until_ready(self, cluster: Cluster, agent: AgentProcess) -> None:
-        """Until every worker of the agent is there (again)."""
+        """Wait until every worker of the agent is ready."""
 
         async def there() -> bool:
             assert not agent.has_exited(), agent.said
@@ -107,7 +107,7 @@ class Site:
         await wait_for(there, "the agent is ready", show=lambda: agent.said)
 
     async def until_busy(self, cluster: Cluster, cores: int, seconds: float = 10) -> None:
-        """Until so many cores compute."""
+        """Wait until this number of cores compute."""
 
         async def compute() -> bool:
             found = await self.workers(cluster)
@@ -268,5 +268,5 @@ def starts(log: Path) -> list[Start]:
 
 
 def executions(log: Path) -> Counter[int]:
-    """How many times each item was begun."""
+    """Count how many times each item was begun."""
     return Counter(start.index for start in starts(log))

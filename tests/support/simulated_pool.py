@@ -42,7 +42,7 @@ _chunk = msgspec.msgpack.Decoder(Chunk).decode
 
 @dataclass
 class Work:
-    """What the pool's function does: ``double``, at a cost. kills: items that end their worker."""
+    """The work of the pool's function: ``double``, at a cost. kills: items that kill workers."""
 
     seconds: Callable[[int], float] = lambda item: 0.001
     kills: Callable[[int], bool] = lambda item: False

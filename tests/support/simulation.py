@@ -22,7 +22,7 @@ from jetmap.wire import arrays
 from jetmap.wire.budget import Budget
 from jetmap.wire.messages import Final, Report, Rest
 
-REPORT_SECONDS = 0.1  # From one report of a chunk to the next, as in ``worker.compute.Limits``.
+REPORT_SECONDS = 0.1  # Seconds between two reports of a chunk, as in ``worker.compute.Limits``.
 
 
 def greedy(costs: Sequence[float], cores: int) -> float:
@@ -34,7 +34,7 @@ def greedy(costs: Sequence[float], cores: int) -> float:
 
 
 class Endless(RawItems):
-    """A list of which nobody knows how long it is until it ends, as a generator's."""
+    """A list whose length is unknown until it ends, like a generator's."""
 
     def __init__(self, items: int) -> None:
         super().__init__([b"0"] * items, "json")
@@ -97,7 +97,7 @@ class Simulation:
         return map
 
     def run(self) -> float:
-        """Until nothing happens any more; returns when that was."""
+        """Run until nothing happens any more. Returns that time."""
         self._pump()
         while self._events:
             self.now, _, act = heapq.heappop(self._events)

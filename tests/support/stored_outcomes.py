@@ -1,4 +1,4 @@
-"""What the tests of a job's outcomes store, and what they must read of it."""
+"""Outcomes for tests of a job's store, and what must be read of them."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def first_wins(reports: Iterable[Report]) -> dict[int, str]:
 
 
 def overlapping(seed: int, items: int = 300, messages: int = 90) -> list[Report]:
-    """What two owners with different cuts may store, some of it twice, until all is covered."""
+    """Reports that two owners with different cuts may store, some twice, until all is covered."""
     rng = random.Random(seed)
     reports: list[Report] = []
     for number in range(messages):

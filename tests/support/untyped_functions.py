@@ -133,7 +133,7 @@ def same(x):  # type: ignore[no-untyped-def]
 
 @task
 def seen(x):  # type: ignore[no-untyped-def]
-    """What the function itself gets."""
+    """Return the argument that the function itself gets."""
     return describe(x)
 
 

@@ -17,7 +17,7 @@ T = TypeVar("T")
 async def wait_until(
     predicate: Callable[[], Any], what: str, timeout: float = 10, show: Callable[[], Any] = str
 ) -> None:
-    """Polls until it holds. show: what to add to the failure's message."""
+    """Poll until the predicate holds. show: text to add to the failure's message."""
     deadline = time.monotonic() + timeout
     while not predicate():
         if time.monotonic() > deadline:
@@ -31,7 +31,7 @@ async def wait_for(
     timeout: float = 10,
     show: Callable[[], Any] = str,
 ) -> T:
-    """As ``wait_until``, where to look takes I/O; returns what was found."""
+    """Poll an asynchronous question until it has an answer, and return that."""
     deadline = time.monotonic() + timeout
     while not (found := await ask()):
         if time.monotonic() > deadline:
@@ -41,7 +41,7 @@ async def wait_for(
 
 
 def wait_until_sync(predicate: Callable[[], T], what: str, timeout: float = 30) -> T:
-    """As ``wait_until``, for what whole processes do; returns what was found."""
+    """Poll, in a test without an event loop, until there is an answer, and return that."""
     deadline = time.monotonic() + timeout
     while not (found := predicate()):
         if time.monotonic() > deadline:
@@ -51,12 +51,12 @@ def wait_until_sync(predicate: Callable[[], T], what: str, timeout: float = 30) 
 
 
 async def until(at: float) -> None:
-    """Until this time of the monotonic clock: where the fault itself lasts so long."""
+    """Wait until this time of the monotonic clock, where the fault itself lasts that long."""
     await wait_until(lambda: time.monotonic() >= at, "time passes", at - time.monotonic() + 1)
 
 
 async def turns(count: int = 1) -> None:
-    """Lets everything else of the loop run so many times: all that can happen by then without
+    """Let everything else of the loop run this number of times: all that can happen without
     time or I/O has happened."""
     for _ in range(count):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Which cores a host's workers get, by wish, affinity mask and cgroup quota."""
+"""The cores of a host's workers, by setting, affinity mask and cgroup quota."""
 
 from __future__ import annotations
 

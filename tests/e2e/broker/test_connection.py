@@ -37,7 +37,7 @@ async def connection(server: NatsServer) -> AsyncIterator[Connection]:
 
 
 class Received:
-    """What a subscription got; ``reaches`` waits for a number of messages."""
+    """The messages of a subscription; ``reaches`` waits for a number of them."""
 
     def __init__(self) -> None:
         self.payloads: list[bytes] = []
@@ -315,7 +315,7 @@ async def test_moved_servers_are_used_when_the_old_one_is_lost(
 
 
 async def test_a_direct_subscription_leaves_nothing_behind(connection: Connection) -> None:
-    """What its callback holds (the messages of a fetch) is free when it ends."""
+    """Its callback, and the messages of a fetch that it holds, are free when it ends."""
     direct = connection._client.direct
     for _ in range(50):
         subscription = await connection.subscribe("a.subject", Received(), direct=True)

@@ -1,4 +1,4 @@
-"""What is larger than a message of the broker ends with a sentence, and nothing waits for it."""
+"""Payloads larger than a message of the broker end with a sentence, and nothing waits for them."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def test_limits_that_are_set_beyond_the_brokers(
 
 
 async def test_a_broker_is_replaced_by_one_of_smaller_messages(tmp_path: Path) -> None:
-    """What was cut, or computed, for the larger ones ends too."""
+    """Chunks and results made for the larger messages end, too."""
     async with site(tmp_path) as place:
         cluster = await place.cluster()
         await place.agent(cluster)

@@ -1,4 +1,4 @@
-"""What beginners do wrong on the command line: each message says what to do next."""
+"""Beginners' mistakes on the command line: each message says what to do next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command line says of itself, and what it refuses, in sentences."""
+"""The help of the command line, and its refusals in sentences."""
 
 from __future__ import annotations
 

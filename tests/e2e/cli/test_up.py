@@ -130,7 +130,7 @@ def test_the_first_ctrl_c_finishes_what_was_asked_for(house: House) -> None:
 
 @pytest.mark.parametrize("signals", [1, 2])
 def test_what_takes_longer_than_the_grace_is_an_error(house: House, signals: int) -> None:
-    """With the second signal nothing waits for the grace either."""
+    """The second signal does not wait for the grace, either."""
     up = house.up("--grace", "2" if signals == 1 else "60")
     with ThreadPoolExecutor() as clients:
         answer = clients.submit(status, up, "/map/slow", b"[100, 100]")
@@ -166,7 +166,7 @@ def is_ended_by_signals(process: subprocess.Popen[str]) -> bool:
 
 
 def status(up: Up, path: str, body: bytes | None = None, timeout: float = 60) -> int:
-    """What is answered; 0 for nothing."""
+    """Return the status of the answer; 0 for none."""
     headers = {"Content-Type": "application/json"}
     try:
         with urllib.request.urlopen(

@@ -61,7 +61,7 @@ WAYS = {
 
 
 class Program:
-    """One that maps the functions that it is told."""
+    """A program that maps the functions that it is given."""
 
     def __init__(self, directory: Path, *modules: str, timeout: float = 30) -> None:
         imports = "\n".join(f"from {module} import *" for module in modules)
@@ -137,7 +137,7 @@ def test_only_maps_of_the_broken_module_fail(
         assert kind == "WorkerStartFailed" and said in str(text), text
         assert "no worker can import badly" in str(text)
         assert broken.map("good") == list(range(1, 21))
-        # By its name it is no different.
+        # A call by name gives the same.
         kind, text = broken.map("'bad'")
         assert kind == "WorkerStartFailed" and said in str(text), text
         if way in ("raises", "exits"):

@@ -28,7 +28,7 @@ async def cluster(mark: str) -> AsyncIterator[Cluster]:
 
 
 def beside_others(runs: Sequence[tuple[int, int, int]]) -> int:
-    """How many items ran while another process was in one."""
+    """Count the items that ran while another process was in one."""
     return sum(
         any(pid != other and began < end2 and began2 < end for other, began2, end2 in runs)
         for pid, began, end in runs

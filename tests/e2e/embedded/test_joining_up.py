@@ -93,7 +93,7 @@ def agent_of(up: Up) -> int:
 
 
 def servers_of(house: House) -> int:
-    """How many NATS servers have their files in the runtime directory."""
+    """Count the NATS servers with files in the runtime directory."""
     return len(list(house.runtime.rglob("*.nats")))
 
 
@@ -114,7 +114,7 @@ def _enter(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_script_joins_it(shared_up: Up) -> None:
-    """Also with functions that it does not offer: of the script, of a module in another folder,
+    """The script's functions need not be offered: they may be its own or another folder's,
     and again when the script was changed."""
     house, agent = shared_up.house, agent_of(shared_up)
     scripts = house.directory / "scripts"
@@ -298,7 +298,7 @@ class Touch:
 async def test_the_password_of_the_broker_is_not_enough(
     shared_up: Up, stranger: Cluster, tmp_path: Path
 ) -> None:
-    """Who has it, but not the key, can call functions by their names, and nothing else."""
+    """A caller with the password but not the key can only call functions by name."""
     touched = tmp_path / "touched"
     refs = {
         "value": FunctionRef("m", "f", value=pickle.dumps(Touch(str(touched))), digest="1"),
@@ -308,7 +308,7 @@ async def test_the_password_of_the_broker_is_not_enough(
     (tmp_path / "evil.py").write_text(f"open({str(touched)!r}, 'w')\ndef f(n): return n\n")
     dispatcher = stranger._session.dispatcher
     local = offer_of(bytes.fromhex(shared_up.house.running().key))
-    assert dispatcher.roster.has_local(local)  # Its name is no secret.
+    assert dispatcher.roster.has_local(local)  # Its name is public.
     forger = Sealer(new_key())
     for name, ref in refs.items():
         with pytest.raises(UnknownFunction):

@@ -1,4 +1,4 @@
-"""What is given to ``Cluster`` beats variables and file; what is not comes from them."""
+"""Arguments of ``Cluster`` beat variables and file; the rest comes from these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes in comes out: ``cluster.map(f, xs)`` is ``[f(x) for x in xs]``, in types too, where a
+"""``cluster.map(f, xs)`` is ``[f(x) for x in xs]``, in types too, where a
 function has no annotations; or it is refused before anything runs."""
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ async def test_called_by_name(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("case", PARTLY, ids=lambda case: case[0].__name__)
 async def test_called_by_name_partly_annotated(cluster: Cluster, case: Any) -> None:
-    """What its annotations do not cover arrives as it is, or is refused before anything runs."""
+    """Values without an annotation arrive unchanged, or are refused before anything runs."""
     f, value = case
     await cluster.map(f, [value])  # From now on workers offer it.
     try:
@@ -258,7 +258,7 @@ async def test_a_list_that_holds_itself(cluster: Cluster) -> None:
 
 
 def test_flat_and_deep_lists_are_not_walked() -> None:
-    """What MessagePack keeps is passed on as it is, the same object."""
+    """Values that MessagePack keeps are passed on, the same objects."""
     for flat in ([1, 2.5, "a", None, True, b"x"], list(range(1000))):
         assert anything.prepare(flat, "python") is flat
     deep: list[Any] = []
@@ -324,7 +324,7 @@ def test_nothing_is_imported_for_a_value_of_a_stranger() -> None:
 
 
 class Nano(dt.datetime):
-    """As pandas has it: a datetime that is more exact."""
+    """A datetime that is more exact, as pandas has one."""
 
     nanosecond = 0
 

@@ -94,7 +94,7 @@ ALLOWED = {
 
 @pytest.mark.parametrize("token", [None, "s3cret"])
 async def test_options_tells_all_methods(token: str | None) -> None:
-    """Also without a token and a known host: probes have neither."""
+    """Neither a token nor a known host is needed: probes have neither."""
     async with gateway(FakeCluster(double), token=token) as client:
         for path, methods in ALLOWED.items():
             response = await client.options(path, headers={"host": "10.1.2.3"})
@@ -215,7 +215,7 @@ def test_only_a_plain_path_is_a_prefix(sent: str, prefix: str) -> None:
         ("/a", "", "/a", ("/a", "/a")),
         ("/a", "", "/ab", ("/a", "/a/ab")),
         ("/map", "", "/map/f", ("/map", "/map/map/f")),  # a prefix that looks like our own path
-        ("/a", "/a", "/a/map/f", ("/a", "/a/map/f")),  # the server was told, too
+        ("/a", "/a", "/a/map/f", ("/a", "/a/map/f")),  # The server knows the prefix, too.
         ("/a", "/b", "/b/map/f", ("/a/b", "/a/b/map/f")),  # mounted
     ],
 )

@@ -38,7 +38,7 @@ async def site(request: pytest.FixtureRequest, cluster: Cluster) -> AsyncIterato
 
 @pytest.fixture(autouse=True)
 def nothing_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """A client that leaves is no fault."""
+    """A client that leaves is not a fault."""
     yield
     assert [r.getMessage() for r in caplog.get_records("call") if r.levelno >= ERROR] == []
 

@@ -50,7 +50,7 @@ async def start(cluster: Cluster) -> AsyncIterator[Start]:
 
 
 def head(length: int, path: str = "/map/nap") -> bytes:
-    """Of a request whose body does not come yet."""
+    """Return the head of a request whose body does not come yet."""
     return (
         f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {length}\r\n\r\n"
@@ -75,7 +75,7 @@ async def test_maps_up_to_the_limit_run_and_one_more_is_refused_unread(start: St
         assert headers["content-type"] == "application/problem+json"
         assert int(headers["retry-after"]) >= 1
         assert (problem["setting"], problem["limit"]) == ("max_open_maps", 2)
-        # Who does as he is told gets his answer.
+        # A client that retries as advised gets its answer.
         assert (await read_answer(reader))[0] == 200
         async with site.client() as client:
             again = await client.post("/map/empty", json=[1, 2])
@@ -108,7 +108,7 @@ async def test_bodies_that_arrive_count_as_open(start: Start, middleware: bool) 
                     arriving = int(float(text.split("\njetmap_maps_arriving ")[1].split()[0]))
             assert (await refused(site, 4))[0] == 429
         while (await refused_or_done(site)) == 429:
-            pass  # The second has left, of which the gateway is about to hear.
+            pass  # The second has left; the gateway is about to notice.
         first.write(b"0 ]")
         assert (await read_answer(reader))[0] == 200
 

@@ -175,7 +175,7 @@ def hurt(how: str) -> str:
 
 
 def test_crashes_leave_a_trace_under_up(house: House) -> None:
-    """In the log of every process of `up`, at its log level, with what to look for."""
+    """Each process of `up` logs them at its level, with the facts to look for."""
     house.tasks.write_text(CRASHES)
     up = house.up("--log-level", "info", "--cores", "1")
     try:

@@ -31,7 +31,7 @@ def double(n: int) -> int:
 
 
 def samples(text: str) -> Samples:
-    """By name and the values of the labels."""
+    """Return the samples by name and label values."""
     return {
         (s.name, *(s.labels[name] for name in sorted(s.labels))): s.value
         for family in text_string_to_metric_families(text)
@@ -134,7 +134,7 @@ async def test_promtool_finds_nothing(path: str) -> None:
 async def test_maps_of_any_caller_are_counted(
     home: Site, home_cluster: Cluster, agent: AgentProcess, tmp_path: Path
 ) -> None:
-    """By the agent, for every dispatcher of its pool; chunks are counted where they are cut."""
+    """The agent counts for every dispatcher of its pool; chunks are counted where they are cut."""
     other = await home.cluster()
     before = other.pool_counts.items["odd_only", "ok"]
     sent, done = home_cluster.stats.chunks_sent, home_cluster.stats.chunks
@@ -150,7 +150,7 @@ async def test_maps_of_any_caller_are_counted(
 async def test_a_crash_is_counted_and_logged(
     home: Site, home_cluster: Cluster, agent: AgentProcess
 ) -> None:
-    """Where it happened, with function, item, signal and memory; and in every process's metrics."""
+    """The log has function, item, signal and memory; every process's metrics count it."""
     await home_cluster.map(functions.hurt, [(1, "segfault"), (2, "")], return_exceptions=True)
     pool = home_cluster.pool_counts
     await wait_until(lambda: pool.crashes["hurt", "SIGSEGV"] >= 1, "the agent tells of it")
@@ -165,7 +165,7 @@ async def test_a_crash_is_counted_and_logged(
 
 
 async def test_refused_maps_are_counted(place: Site) -> None:
-    """What an autoscaler sees of maps, where no worker is left."""
+    """An autoscaler sees the maps that found no worker."""
     cluster = await place.cluster()
     agent = await place.agent(cluster)
     agent.signal(signal.SIGTERM)

@@ -211,7 +211,7 @@ async def test_events_of_a_map_come_when_they_happen(name: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", PROXIES)
 async def test_an_upload_runs_while_it_arrives(name: str, tmp_path: Path) -> None:
-    """As a stream of outcomes, also where both directions are more than buffers hold."""
+    """Outcomes are streamed, also if both directions exceed the buffers."""
     item = json.dumps("x" * 10_000).encode() + b"\n"
     more = 1500  # 15 MB
 

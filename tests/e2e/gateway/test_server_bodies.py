@@ -1,4 +1,4 @@
-"""No body is lost: whatever a client offers, it is read whole or the answer is no success."""
+"""No body is lost: whatever a client offers, it is read whole or the answer is an error."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ async def site(**settings: Any) -> AsyncIterator[Site]:
 
 
 async def flood(writer: asyncio.StreamWriter, data: bytes, most: int) -> int:
-    """Sends data over and over until the other side refuses it; returns the bytes sent."""
+    """Send data over and over until the other side refuses it. Returns the bytes sent."""
     sent = 0
     try:
         while sent < most:
@@ -290,7 +290,7 @@ async def test_a_connection_is_kept_for_the_time_of_the_setting() -> None:
         assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" not in answer
     async with site(header_timeout=0.1) as it, it.connection(GET + b"\r\n") as (reader, writer):
         await reader.readuntil(b"\r\n\r\n")
-        await asyncio.sleep(0.5)  # The other limits are no limit of an idle connection.
+        await asyncio.sleep(0.5)  # The other limits do not hold for an idle connection.
         writer.write(GET + b"\r\n")
         assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).startswith(b"HTTP/1.1 2")
 
@@ -461,7 +461,7 @@ async def test_who_leaves_is_noticed(version: bytes) -> None:
 
 
 async def test_who_leaves_within_a_stream_is_noticed() -> None:
-    """Also where nothing is about to be sent."""
+    """Nothing needs to be about to be sent."""
     started = asyncio.Event()
     left = asyncio.Event()
 
@@ -483,7 +483,7 @@ async def test_who_leaves_within_a_stream_is_noticed() -> None:
 
 
 async def test_a_stream_to_a_half_closed_client_is_well_formed() -> None:
-    """What was sent to see whether it is there is part of the next chunk's size."""
+    """The bytes that probe the client are part of the next chunk's size."""
     go = asyncio.Event()
 
     async def stream(scope: Scope, receive: Receive, send: Send) -> None:

@@ -70,7 +70,7 @@ async def test_an_agent_is_frozen_until_after_the_map(place: Site, own: Cluster)
 async def test_an_item_that_kills_its_hosts_does_not_tour_them(
     place: Site, own: Cluster, tmp_path: Path
 ) -> None:
-    """As where a container is killed whole, and started again by whoever looks after it."""
+    """A container is killed whole and started again by its supervisor."""
     agents = [place.start_agent(cores=1) for _ in range(4)]
     await place.ready(own, *agents)
     log, poison = tmp_path / "log", 150

@@ -65,7 +65,7 @@ async def test_the_broker_is_killed_and_still_has_its_chunks(
 
 
 async def work_stream(place: Site) -> dict[str, Any]:
-    """What the broker says of it, once it answers."""
+    """Return the broker's description of the stream, once it answers."""
     connection = await place.connection()
 
     async def ask() -> dict[str, Any] | None:

@@ -26,7 +26,7 @@ def cluster(home_cluster: Cluster) -> Cluster:
 
 
 async def gone(file: Path) -> None:
-    """Until the process with the number in this file is gone."""
+    """Wait until the process with the number in this file is gone."""
     await wait_until(lambda: not alive(int(file.read_text())), "the child is gone", 3)
 
 

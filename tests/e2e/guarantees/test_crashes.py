@@ -103,7 +103,7 @@ async def test_one_raises_and_three_kill(
 
 
 async def agent_settled(cluster: Cluster, agent: AgentProcess) -> None:
-    """Until as many workers run as there are cores."""
+    """Wait until as many workers run as there are cores."""
     await wait_until(
         lambda: len(agent.workers) == CORES and is_ready(cluster, agent), "workers are replaced"
     )

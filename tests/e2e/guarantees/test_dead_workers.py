@@ -1,4 +1,4 @@
-"""What is read of a worker after its death, and what is found of what it had started."""
+"""The last frames of a dead worker, and the processes that it had started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Agents that are told to stop, and their replacement: what they have not begun is handed back."""
+"""Agents that stop, and their replacement: chunks that have not begun are handed back."""
 
 from __future__ import annotations
 

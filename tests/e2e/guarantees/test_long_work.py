@@ -45,7 +45,7 @@ LEASE, INACTIVE, LONG = 1.0, 2.0, 9.0
 async def two_agents(
     place: Site, own: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[list[Agent]]:
-    """With a core each, in this process, with a lease and a memory that are short."""
+    """Start two agents in this process, with a core each, a short lease and a short memory."""
     monkeypatch.setattr(pool_streams, "ACK_WAIT", LEASE)
     monkeypatch.setattr(pool_streams, "INACTIVE", INACTIVE)
     monkeypatch.setattr(agents, "RENEW_SECONDS", LEASE / 4)
@@ -74,7 +74,7 @@ async def test_longer_than_lease_and_memory_of_the_broker(
     connection = await place.connection()
 
     async def consumers() -> list[tuple[str, str, int]]:
-        """With the times since when they are there, and how long they outlive their agents."""
+        """Return the consumers with their creation times and their lifetime after their agents."""
         found = await connection.api("CONSUMER.LIST.JETMAP_WORK_default", {"offset": 0})
         return sorted(
             (one["name"], one["created"], one["config"]["inactive_threshold"])

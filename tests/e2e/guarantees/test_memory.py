@@ -43,7 +43,7 @@ class ControlGroup:
         self._limit = "memory.limit_in_bytes" if first else "memory.max"
 
     def make(self, limit: int) -> None:
-        """Raises OSError where that cannot be."""
+        """Make the cgroup. Raises OSError where that is impossible."""
         self.directory.mkdir()
         try:
             (self.directory / self._limit).write_text(str(limit))
@@ -56,7 +56,7 @@ class ControlGroup:
 
     @property
     def inside(self) -> tuple[str, ...]:
-        """What runs a command in it."""
+        """Return the command that runs another one in the cgroup."""
         return ("sh", "-c", f'echo $$ > {self.directory}/cgroup.procs && exec "$@"', "sh")
 
     def remove(self) -> None:

@@ -1,4 +1,4 @@
-"""An agent that is told to stop, and then to do so at once."""
+"""An agent that stops, and is then forced to stop at once."""
 
 from __future__ import annotations
 

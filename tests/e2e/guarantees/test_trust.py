@@ -75,7 +75,7 @@ async def test_a_worker_that_was_not_told_to(place: Site, tmp_path: Path) -> Non
 
 
 async def test_both_in_one_pool(place: Site) -> None:
-    """What a caller brings reaches only those who take it."""
+    """Functions that a caller sends reach only workers that accept them."""
     cluster = await place.cluster()
     await place.agent(cluster, functions.__file__)
     await place.agent(cluster, functions.__file__, "--trust-pickle")

@@ -1,4 +1,4 @@
-"""A worker that cannot start in an agent that runs: it is told once, and tried ever more seldom."""
+"""A worker that cannot start in a running agent: logged once, retried after growing pauses."""
 
 from __future__ import annotations
 

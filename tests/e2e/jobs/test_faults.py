@@ -49,7 +49,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 async def stored_until_taken_over(cluster: Cluster, job: str) -> tuple[set[int], float]:
-    """Waits for the next owner. The items that had an outcome before, and when they had it."""
+    """Wait for the next owner. Returns the items that had an outcome before, and its time."""
     outcomes = Outcomes(cluster.jobs.store, job, "json")
     deadline = time.monotonic() + TAKEOVER
     before: set[int] = set()
@@ -118,7 +118,7 @@ async def test_two_owners_that_both_believe_it(place: Site, tmp_path: Path) -> N
     await stored_until_taken_over(cluster, owner.job)
 
     async def second() -> list[Report]:
-        """What was stored for the second one; it knows what was stored before it began."""
+        """Return what was stored for the second owner, which knows what was stored before."""
         reports = await stored_reports(cluster, owner.job)
         return [r for r in reports if r.map == subjects.job_map(owner.job, 2)]
 

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
 
 __all__ = ["disk"]  # A fixture.
 
-SIZE = 100_000  # Of a value; a third more as JSON.
+SIZE = 100_000  # Bytes of a value; a third more as JSON.
 
 
 @pytest.fixture

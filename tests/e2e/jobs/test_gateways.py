@@ -33,7 +33,7 @@ class Reader:
         self.ended: list[str] = []
 
     async def read(self, base: str) -> int:
-        """Until the connection ends; returns the status."""
+        """Read until the connection ends. Returns the status."""
         headers = {"accept": "text/event-stream"}
         if self.last:
             headers["last-event-id"] = self.last

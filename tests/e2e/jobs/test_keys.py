@@ -1,4 +1,4 @@
-"""Whose an idempotency key is, whoever dies, sleeps or comes at the same time."""
+"""The owner of an idempotency key, whoever dies, sleeps or comes at the same time."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_many_at_once_are_one_job(place: Site, gateways: int) -> None:
 
 
 class Body:
-    """The body of a request, half of which comes later."""
+    """The body of a request; its second half comes later."""
 
     def __init__(self) -> None:
         self.rest = asyncio.Event()

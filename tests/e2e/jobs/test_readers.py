@@ -334,7 +334,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 async def test_readers_of_a_real_job(place: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one that goes on across a restart of the broker; requests are counted."""
+    """The job goes on across a restart of the broker; requests are counted."""
     cluster = await place.cluster()
     await place.agent(cluster)
     begun = await cluster.jobs.begin("nap", format="json")

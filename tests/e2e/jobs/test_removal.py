@@ -1,4 +1,4 @@
-"""What is known and stored of a job after its end: deleted, expired, or never begun."""
+"""The remains of a job after its end: deleted, expired, or never begun."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ async def place(tmp_path: Path) -> AsyncIterator[Site]:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is removed is soon forgotten."""
+    """Forget removed jobs soon."""
     monkeypatch.setattr(removal, "TOMBSTONE_SECONDS", 1.0)
     monkeypatch.setattr(monitor, "SWEEP_SECONDS", 1.0)
 
 
 async def stays_unknown(clusters: list[Cluster], *jobs: str) -> None:
-    """Also when what was written instead of them is taken away."""
+    """Check that it is unknown, even once its tombstone is removed."""
     store = clusters[0].jobs.store
     taken_away = 0.0
     deadline = time.monotonic() + 30

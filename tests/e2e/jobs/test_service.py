@@ -216,7 +216,7 @@ async def test_its_timeout(cluster: Cluster) -> None:
 
 
 async def test_its_timeout_is_no_matter_of_other_hosts_clocks(cluster: Cluster) -> None:
-    """Who takes it over may think that it has run for an hour."""
+    """The next owner may believe that it has run for an hour."""
     begun = await cluster.jobs.begin("nap", format="json", timeout=60)
     await begun.put([b"0.01"] * 30)
     record = await begun.commit()
@@ -316,7 +316,7 @@ async def test_pages_of_jobs(home: Site, cluster: Cluster) -> None:
 
 
 async def test_a_record_that_is_not_understood_hides_no_other(tmp_path: Path) -> None:
-    """As of another version of jetmap, to which it makes sense."""
+    """A later version of jetmap may have written it."""
     async with site(tmp_path, store=tmp_path / "store") as there:
         cluster = await there.cluster()
         await there.agent(cluster)

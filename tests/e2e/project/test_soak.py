@@ -326,7 +326,7 @@ def test_what_was_stored_and_runs_again_is_found(tmp_path: Path, way: str) -> No
 
 
 def test_a_job_is_checked_twice(tmp_path: Path) -> None:
-    """As its caller reads it, and as the auditor does, in order."""
+    """The caller and the auditor both read it, in order."""
     lines = story("job")
     lines.insert(1, {"e": "ticket", "m": "a.1", "t": 1.5, "job": "x"})
     again = [line | {"m": "audit.a.1"} for line in story("audit")]

@@ -1,4 +1,4 @@
-"""What an agent holds, with deliveries repeated, and answers late, lost or repeated."""
+"""An agent's holdings, with deliveries repeated, and answers late, lost or repeated."""
 
 from __future__ import annotations
 

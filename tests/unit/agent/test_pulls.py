@@ -224,7 +224,7 @@ def test_nobody_pays_for_a_local_lane_that_is_not_used() -> None:
 
 
 def answer_all(pulls: Pulls, queue: dict[AgentLane, int]) -> tuple[AgentLane, int] | None:
-    """Lets a server answer; the lane that gave the one core its next chunk, and after how many
+    """Let a server answer. Returns the lane of the core's next chunk, and the number of
     round trips."""
     trips, todo = 0, pulls.plan()
     while todo:

@@ -1,4 +1,4 @@
-"""When the workers are replaced after a change of their source."""
+"""The replacement of workers after a change of their source."""
 
 from __future__ import annotations
 

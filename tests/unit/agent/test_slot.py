@@ -25,7 +25,7 @@ from jetmap.wire.messages import ChunkHead, Crash, Ready, Rest, StartFailed, enc
 from jetmap.worker.progress import Progress
 from waiting import turns
 
-TIMEOUT = 5.0  # Of an item. (One that began when the machine was started is over it.)
+TIMEOUT = 5.0  # Seconds of an item; one begun when the machine started is over it.
 LONG_AGO = 1
 
 
@@ -157,7 +157,7 @@ class FakeWorker:
 
 
 class Account:
-    """The agent: what it was told of each chunk, and how many idle cores it believes in."""
+    """The agent: the reports on each chunk, and the idle cores it counts."""
 
     def __init__(self) -> None:
         self.idle = 0

@@ -77,7 +77,7 @@ class Agent:
         return helds
 
     async def beat(self) -> list[str]:
-        """What is sent again once everything is overdue."""
+        """Return what is sent again once everything is overdue."""
         self.now += OVERDUE + 1
         await self.storing.store_overdue(self.now)
         return self.broker.taken()
@@ -122,7 +122,7 @@ async def test_an_account_that_may_not_ask_for_the_filler_tries() -> None:
 
 
 async def test_one_report_tries_a_broker_that_says_nothing() -> None:
-    """As a stream that a full disk has stopped."""
+    """A stream that a full disk has stopped behaves like this."""
     agent = Agent()
     await agent.start(5)
     assert len(agent.broker.taken()) == 5

@@ -1,4 +1,4 @@
-"""How `jetmap api` stops its server."""
+"""The end of the server of `jetmap api`."""
 
 from __future__ import annotations
 

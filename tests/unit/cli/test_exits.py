@@ -1,4 +1,4 @@
-"""How commands end."""
+"""The ends of commands."""
 
 from __future__ import annotations
 

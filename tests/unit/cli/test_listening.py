@@ -1,4 +1,4 @@
-"""Where the gateway and the NATS server listen."""
+"""Addresses of the gateway and the NATS server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the broker is asked for its word, and what is sent again without it."""
+"""The choice of publishes to acknowledge, and of those to send again."""
 
 from __future__ import annotations
 

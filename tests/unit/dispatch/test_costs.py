@@ -1,4 +1,4 @@
-"""How long chunks are, and what is known of an item's cost."""
+"""The length of chunks, and the known cost of an item."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of one chunk: parts in any order, claims, losses."""
+"""The life of one chunk: parts in any order, claims, losses."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ class Map(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([BEAT, PATIENCE]))
     def time_passes(self, seconds: float) -> None:
-        """Everyone who is alive claims at every beat; who is not heard of is sent again."""
+        """Let every living agent claim at each beat, and send silent chunks again."""
         until = self.now + seconds
         while self.now < until:
             self.now = min(until, self.now + BEAT)
@@ -294,7 +294,7 @@ class Map(RuleBasedStateMachine):
 
     @rule(data=st.data(), count=st.integers(0, 50))
     def finish(self, data: st.DataObject, count: int) -> None:
-        """With a part of it only, if the budget says so."""
+        """Finish the chunk, or a part of it if the budget is spent."""
         if not self.runs:
             return
         run = data.draw(st.sampled_from(self.runs))
@@ -354,7 +354,7 @@ class Map(RuleBasedStateMachine):
         self.unconfirmed = [run for run in self.unconfirmed if run.last is not report]
 
     def claim(self, run: Run) -> None:
-        """As the dispatcher answers: wanted or not."""
+        """Claim a chunk; the dispatcher answers whether it is wanted."""
         settlement = self.ledger.claim(run.number, run.agent, "h", self.now, vanished=self.vanished)
         if settlement is not None:
             self.settle(settlement)
@@ -392,7 +392,7 @@ class Map(RuleBasedStateMachine):
         run.unreported, run.reported = [], run.at
 
     def final(self, run: Run, crash: Crash) -> None:
-        """What was computed and not reported dies with the worker."""
+        """Report the end of a chunk; unreported results die with the worker."""
         run.unreported = []
         run.at = run.reported
         self.report(run, Final(run.reported, crash))
@@ -413,7 +413,7 @@ class Map(RuleBasedStateMachine):
             assert self.ledger.failed == errors
 
     def teardown(self) -> None:
-        """From now on nothing goes wrong: the map must end, and each outcome must be right."""
+        """Let nothing go wrong from now on: the map must end with the right outcomes."""
         if not hasattr(self, "ledger"):
             return
         for _ in range(200):

@@ -135,7 +135,7 @@ def test_a_map_takes_little_longer_than_single_items_in_order(case: Case) -> Non
 @examples(60)
 @given(cases(*WILD))
 def test_no_core_idles_for_long_while_items_wait(case: Case) -> None:
-    """Of lists that change so often that no guess ever holds: any order of single items may take
+    """No guess holds for lists that change all the time: any order of single items may take
     the work's share of a core and, at the end, the longest item."""
     simulation, _, costs = case.simulated()
     share = sum(costs) / case.cores

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Sent:
-    """A map of which some chunks are out, and whoever answers them."""
+    """A map with chunks in flight, and the agents that answer them."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What a dispatcher sends, and what became of it."""
+"""The messages of a dispatcher, and their acknowledgements."""
 
 from __future__ import annotations
 

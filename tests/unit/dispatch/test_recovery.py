@@ -1,4 +1,4 @@
-"""Which chunks are lost, and what is done about them."""
+"""Lost chunks, and the actions that follow."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_a_jobs_silent_chunks_wait_until_its_stored_outcomes_are_read() -> None:
     resumed = world.recovery.resume(run, world.now)
     assert resumed.take_back == [(run, flights[0])]
     assert resumed.silent == [(run, flight) for flight in flights[1:]]
-    assert world.check().read_store == [run]  # Unless its chunks are heard of, from the start.
+    assert world.check().read_store == [run]  # From the start, unless there is news of its chunks.
 
 
 def test_a_map_that_ends_while_its_store_is_read_is_forgotten() -> None:

@@ -1,4 +1,4 @@
-"""Who is there, as announcements say that come in any order and stop without a word."""
+"""Agents by their announcements, which come in any order and stop without a word."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which chunk is sent next, whose, and on which lane."""
+"""The choice of the next chunk, its map and its lane."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_an_item_that_fits_into_no_message_is_refused() -> None:
 
 
 class RestOfItems(RawItems):
-    """What is left of a list of which some items have their outcome already, as of a job that
+    """The rest of a list whose other items have their outcome already, as of a job that
     goes on elsewhere."""
 
     def __init__(self, total: int, seen: set[int]) -> None:

@@ -246,7 +246,7 @@ class Numbers:
 
 
 async def drain_async(source: AsyncObjects, count: int) -> list[Any]:
-    """As a dispatcher does: asked when it says that it has something, until it has ended."""
+    """Take items as a dispatcher does: whenever the source has some, until it ends."""
     woken = asyncio.Event()
     source.wake = woken.set
     seen: list[Any] = []

@@ -155,7 +155,7 @@ async def test_items_that_are_coroutines(inline: Cluster) -> None:
 
 async def test_what_may_be_items(inline: Cluster) -> None:
     class Sequence:
-        """As old classes have it."""
+        """A sequence with the protocol of old classes."""
 
         def __getitem__(self, index: int) -> int:
             return range(3)[index]

@@ -69,7 +69,7 @@ ONE = """
 
 
 def forget(*modules: str) -> None:
-    """As if another process went on."""
+    """Forget all functions, like a new process."""
     for name in modules:
         sys.modules.pop(name, None)
     task_module._names.clear()

@@ -28,7 +28,7 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Writes a module, with a source that differs in size each time, and imports it."""
+    """Write a module, with a source that differs in size each time, and import it."""
     monkeypatch.syspath_prepend(str(tmp_path))
     written: set[str] = set()
 

@@ -1,4 +1,4 @@
-"""Which jobs run here, how many at once, and what becomes of them when this process closes."""
+"""The jobs that run here, their number at once, and their fate when this process closes."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ async def test_the_limit_of_one_stream(limit: int, has_room: bool) -> None:
 async def test_a_lease_without_room_keeps_no_sweep_from_making_some(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As for jobs that expire while the store is full."""
+    """Jobs that expire while the store is full make room."""
     swept = asyncio.Event()
     watcher = monitor.JobMonitor(
         store(Broker("JOBS", "SPARE")),

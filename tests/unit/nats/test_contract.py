@@ -1,4 +1,4 @@
-"""What jetmap relies on of a broker, held against a real nats-server and the one in memory."""
+"""The contract of a broker, checked against a real nats-server and the one in memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ RECORDS: dict[str, Any] = {
 
 
 class Inbox:
-    """What arrives on a subject."""
+    """The messages that arrive on a subject."""
 
     def __init__(self) -> None:
         self.messages: list[Any] = []

@@ -1,4 +1,4 @@
-"""What every stream of jetmap needs of JetStream, on the broker in memory."""
+"""The needs of jetmap's streams, on the broker in memory."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ assert one.to_settings().limits.max_naps == 1
 
 
 def test_a_new_setting_is_declared_in_one_place(elsewhere: Path) -> None:
-    """From there it has a key, a variable, an option, a row, and a part in the keeper's key."""
+    """The declaration yields a key, a variable, an option, a row and a part of the keeper's key."""
     copy = shutil.copytree(Path(jetmap.__file__).parent, elsewhere / "jetmap")
     sections = copy / "settings" / "sections.py"
     before, heading, after = sections.read_text(encoding="utf-8").partition('= "Limits"\n')

@@ -1,4 +1,4 @@
-"""What a worker is made of: computing a chunk, its progress in shared memory, its pipe."""
+"""The parts of a worker: computing a chunk, its progress in shared memory, its pipe."""
 
 from __future__ import annotations
 
