@@ -11,7 +11,7 @@ from jetmap.cli.exits import Exit
 
 @pytest.fixture(params=["syntax", "nested", "starts a cluster"])
 def bad(request: pytest.FixtureRequest, house: House) -> str:
-    """Check one of each kind; tests/unit/functions/test_import_errors.py has them all."""
+    """Write a bad file of each kind; tests/unit/functions/test_import_errors.py has them all."""
     name: str = request.param
     (house.directory / "bad.py").write_text(FILES[name][0], encoding="utf-8")
     return name

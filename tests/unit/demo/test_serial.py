@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -13,7 +14,7 @@ from jetmap.demo import serial
 
 
 def test_the_loop_reports_its_progress_and_times(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tasks: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: None, raising=False)
     monkeypatch.setattr(serial, "TELL_SECONDS", -1.0)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
-from jetmap.demo.tasks import Metrics
 from jetmap.demo.work import prime_search, sample, source_metrics
 
 
@@ -33,7 +30,7 @@ def test_the_files_of_this_python() -> None:
     work = source_metrics()
     assert len(work.items) == len(work.weights) > 500
     assert all(path.endswith(".py") for path in work.items)
-    best = asdict(Metrics(10, 2, 1, 7, "f"))
+    best = {"lines": 10, "functions": 2, "classes": 1, "complexity": 7, "name": "f"}
     said = work.summarize([best, None], 1)
     assert said[0] == "10 lines, 2 functions"
     assert "f() with 7 paths" in said[1] and "1 files do not parse" in said[2]
