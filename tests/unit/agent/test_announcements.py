@@ -1,4 +1,4 @@
-"""What an agent announces: its functions, its workers, its counters, and what is wrong."""
+"""The announcements of an agent: its functions, its workers, its counters, and what is wrong."""
 
 from __future__ import annotations
 
