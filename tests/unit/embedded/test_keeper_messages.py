@@ -1,4 +1,4 @@
-"""What a keeper is asked to be, and what it says."""
+"""The start message of a keeper, and its notices."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_lines_do_not_depend_on_how_they_are_written(data: bytes, sizes: list[in
 
 
 def state(line: bytes) -> bytes:
-    """What a terminal's line shows, if each state overwrites the last one whole."""
+    """Return the text on a terminal's line if each state overwrites the last one whole."""
     return next((part for part in reversed(line.split(b"\r")) if part), b"")
 
 

@@ -1,4 +1,4 @@
-"""What functions print: cut into lines, marked with their item, harmless, and bounded."""
+"""The output of functions: cut into lines, marked with their item, harmless, and bounded."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ NAMES = ("stdout", "stderr", "__stdout__", "__stderr__")
 
 @contextlib.contextmanager
 def redirected() -> Iterator[Harness]:
-    """In the test itself: pytest sets its own streams between a fixture and a test."""
+    """Redirect the output within the test: pytest sets its own streams after a fixture."""
     before = {name: getattr(sys, name) for name in NAMES}
     made = Harness()
     made.output.redirect()
