@@ -184,14 +184,16 @@ class Parameters(BaseModel):
         return {name: _parsed(name, text, known[name].metadata) for name, text in given.items()}
 
 
-def _parsed(name: str, text: Any, metadata: list[Any]) -> Any:
+def _parsed(name: str, value: Any, metadata: list[Any]) -> Any:
+    """Read a number that has a bound; return anything else as it is."""
     for annotation in metadata:
-        if isinstance(annotation, Within):
-            found = annotation.bound.parse(text)
+        # Older versions of FastAPI pass defaults, which are numbers already.
+        if isinstance(annotation, Within) and isinstance(value, str):
+            found = annotation.bound.parse(value)
             if found is None:
                 raise out_of_bounds(name, annotation.bound)
             return found
-    return text
+    return value
 
 
 # The pattern of a list of states.
