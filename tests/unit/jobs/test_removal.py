@@ -1,0 +1,83 @@
+"""Jobs that are removed, with everything stored for them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from jetmap.errors import UnknownJob
+from jetmap.jobs.monitor import SWEEP_SECONDS
+from jetmap.jobs.removal import TOMBSTONE_SECONDS
+from simulated_jobs import JobPool, ended, submitted
+from simulated_pool import FUNCTION, Work
+from virtual_time import run
+
+
+async def left(jobs: object, id: str) -> list[str]:
+    return [kind for kind in ("INPUT", "OUTCOMES") if id in await jobs.store.jobs_in(kind)]  # type: ignore[attr-defined]
+
+
+def test_a_running_job_is_ended_and_removed_on_every_gateway() -> None:
+    async def scenario() -> None:
+        work = Work(seconds=lambda item: 0.5)
+        async with JobPool(work=work) as pool:
+            await pool.agent(1)
+            jobs, other = await pool.gateway(), await pool.gateway()
+            id = (await submitted(jobs, [1] * 50, key="k")).id
+            await asyncio.sleep(3)
+            await other.delete(id)
+            for gateway in (jobs, other):
+                with pytest.raises(UnknownJob):
+                    await gateway.get(id)
+            with pytest.raises(UnknownJob):
+                await other.delete(id)
+            await asyncio.sleep(TOMBSTONE_SECONDS + 2 * SWEEP_SECONDS)
+            assert await left(jobs, id) == []
+            record, _ = await jobs.store.read(id)
+            assert record is None
+            assert (await submitted(other, [1] * 50, key="k")).id != id
+
+    run(scenario())
+
+
+def test_an_upload_that_was_queued_meanwhile_stays() -> None:
+    async def scenario() -> None:
+        async with JobPool() as pool:
+            await pool.agent(1)
+            jobs = await pool.gateway()
+            record = await submitted(jobs, [1, 2])
+            await jobs._removal.drop(record)
+            assert (await ended(jobs, record.id)).state == "succeeded"
+
+    run(scenario())
+
+
+def test_an_aborted_upload_leaves_nothing() -> None:
+    async def scenario() -> None:
+        async with JobPool() as pool:
+            await pool.agent(1)
+            jobs = await pool.gateway()
+            upload = await jobs.begin(FUNCTION, format="json")
+            await upload.put([b"1"] * 16_384 * 12)
+            assert await left(jobs, upload.id) == ["INPUT"]
+            await upload.abort()
+            await upload.abort()
+            assert await left(jobs, upload.id) == []
+            with pytest.raises(UnknownJob):
+                await jobs.get(upload.id)
+
+    run(scenario())
+
+
+def test_a_tombstone_is_not_laid_over_a_newer_record() -> None:
+    async def scenario() -> None:
+        async with JobPool() as pool:
+            await pool.agent(1)
+            jobs = await pool.gateway()
+            record = await submitted(jobs, [1, 2])
+            _, seq = await jobs.store.read(record.id)
+            assert not await jobs._removal.tombstone(record, seq - 1)
+            assert (await ended(jobs, record.id)).state == "succeeded"
+
+    run(scenario())

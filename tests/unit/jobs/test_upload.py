@@ -1,0 +1,72 @@
+"""Uploads of a job's items."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jetmap.errors import JobEnded
+from jetmap.jobs.record import Part
+from jetmap.jobs.upload import IN_FLIGHT, PART_BYTES, PART_ITEMS
+from jetmap.wire import subjects
+from simulated_jobs import JobPool
+from simulated_pool import FUNCTION
+from virtual_time import run
+
+_part = msgspec.msgpack.Decoder(Part).decode
+
+
+async def uploaded(batches: list[list[int]], **options: Any) -> tuple[list[Part], str]:
+    """Upload items of these sizes; return the parts and the digest of the record."""
+    async with JobPool() as pool:
+        await pool.agent(1)
+        jobs = await pool.gateway()
+        jobs._runner._closing = True  # The input is read here.
+        upload = await jobs.begin(FUNCTION, format="json", **options)
+        for sizes in batches:
+            await upload.put([b"1" * size for size in sizes])
+        record = await upload.commit()
+        assert record.total == sum(map(len, batches))
+        subject = subjects.job_input(jobs.store.pool, record.id)
+        found, after = [], 0
+        while stored := await jobs.store.fetch("INPUT", subject, after):
+            found += [_part(message.data) for message in stored]
+            after = stored[-1].seq
+        assert record.parts == len(found)
+        assert not upload._flying
+        with pytest.raises(JobEnded):
+            await upload.put([b"1"])
+        return found, record.digest
+
+
+@given(st.lists(st.lists(st.integers(1, PART_BYTES // 2), max_size=12), max_size=4))
+@settings(deadline=None, max_examples=15)
+def test_items_arrive_in_parts_within_their_limit(batches: list[list[int]]) -> None:
+    parts, _ = run(uploaded(batches))
+    at, sizes = 0, [size for batch in batches for size in batch]
+    for part in sorted(parts, key=lambda part: part.start):
+        assert part.start == at
+        items = msgspec.json.decode(part.items, type=list[msgspec.Raw])
+        assert [len(bytes(item)) for item in items] == sizes[at : at + part.count]
+        assert len(items) == part.count and len(part.items) <= PART_BYTES + 2
+        at += part.count
+    assert at == len(sizes)
+
+
+def test_many_small_items_are_bounded_by_number_and_in_flight() -> None:
+    parts, _ = run(uploaded([[1] * PART_ITEMS * (IN_FLIGHT + 2), [1]]))
+    assert [part.count for part in sorted(parts, key=lambda p: p.start)][:2] == [PART_ITEMS] * 2
+
+
+def test_the_digest_is_of_the_request_and_not_of_how_it_arrived() -> None:
+    once = run(uploaded([[3, 4, 5]]))[1]
+    assert run(uploaded([[3], [4, 5], []]))[1] == once
+    assert run(uploaded([[3, 4, 6]]))[1] != once
+    assert run(uploaded([[3, 4, 5]], timeout=9.0))[1] != once
+    assert run(uploaded([[3, 4, 5]], kwargs=b"{}"))[1] != once
+    assert len(once) == len(hashlib.sha256().hexdigest())
