@@ -69,7 +69,7 @@ class Sender:
                 self._again = False
                 while await self._send_next():
                     pass
-                if self._sharing or self._scheduler.has_waiting:
+                if self._sharing.gathered or self._scheduler.has_waiting:
                     await self._share()
                 if self._maps.to_withdraw:
                     self._withdraw()
@@ -132,9 +132,10 @@ class Sender:
         At once if there is one chunk of each open map; otherwise at the end of this turn of the
         event loop, with those that it adds.
         """
-        if self._sharing and len(self._sharing) == len(self._maps):
+        gathered = len(self._sharing.gathered)
+        if gathered and gathered == len(self._maps):
             await self._send_shared()
-        elif self._sharing and not self._gathering:
+        elif gathered and not self._gathering:
             self._gathering = True
             self._background.spawn(self._send_shared(), "send shared")
         if self._scheduler.has_waiting and self._timer is None:

@@ -18,17 +18,14 @@ class Sharing:
     """Gather small chunks into parcels, about one for each core.
 
     Attributes:
+        gathered: Chunks for the next parcels.
         landed: Number of parcels that have landed.
     """
 
     def __init__(self) -> None:
         self.landed = 0
         self._out = 0
-        self._gathered: list[Sent] = []
-
-    def __len__(self) -> int:
-        """Number of chunks that are gathered."""
-        return len(self._gathered)
+        self.gathered: list[Sent] = []
 
     def has_idle_core(self, cores: int) -> bool:
         """Whether a core may be without a parcel."""
@@ -36,11 +33,11 @@ class Sharing:
 
     def add(self, map: OpenMap, flight: Flight) -> None:
         """Gather a chunk for the next parcels."""
-        self._gathered.append((map, flight))
+        self.gathered.append((map, flight))
 
     def take(self, cores: int) -> list[list[Sent]]:
         """Return the gathered chunks that are still out as parcels, which count as sent."""
-        gathered, self._gathered = self._gathered, []
+        gathered, self.gathered = self.gathered, []
         if len(gathered) == 1:
             map, flight = gathered[0]
             return self._sent([gathered]) if flight.number in map.ledger.flights else []

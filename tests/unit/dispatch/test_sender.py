@@ -67,7 +67,7 @@ def test_the_only_small_map_is_sent_at_once_and_several_share_a_message() -> Non
         desk.learn(SMALL_SECONDS / 100)
         first = desk.open(1)
         await desk.sender.pump()
-        assert len(first.ledger.flights) == 1 and not desk.scheduler.sharing
+        assert len(first.ledger.flights) == 1 and not desk.scheduler.sharing.gathered
         others = [desk.open(1) for _ in range(3)]
         await desk.sender.pump()
         await desk.settle()

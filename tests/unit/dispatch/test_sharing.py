@@ -51,7 +51,7 @@ def test_every_small_map_is_sent_once_and_parcels_are_bounded(
             else:
                 parts.maps.accept(report_of(run, flight), -1, 0.0)
     assert len(sent) == opened and not len(parts.maps)
-    assert sharing.has_idle_core(1) and not sharing
+    assert sharing.has_idle_core(1) and not sharing.gathered
 
 
 def test_a_gathered_chunk_that_ends_before_it_is_sent_stays_here() -> None:
@@ -60,9 +60,9 @@ def test_a_gathered_chunk_that_ends_before_it_is_sent_stays_here() -> None:
     sharing = Sharing()
     [(_, flight)] = parts.send()
     sharing.add(run, flight)
-    assert len(sharing) == 1
+    assert len(sharing.gathered) == 1
     run.ledger.fail_all(flight, ErrorRecord(0, "unencodable", "ValueError", "too large"))
-    assert sharing.take(1) == [] and not sharing
+    assert sharing.take(1) == [] and not sharing.gathered
 
 
 def test_waiting_ends_only_if_nothing_has_landed_meanwhile() -> None:
