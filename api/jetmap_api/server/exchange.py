@@ -224,10 +224,12 @@ class Exchange:
 
     def _send_head(self, status: int, headers: Iterable[Header]) -> None:
         content = [STATUS_LINES[status]]
+        for name, value in self._connection.default_headers:
+            content += (name, b": ", value, b"\r\n")
         closes = False
         # For HTTP/1.0, the end of the connection is the end of the answer.
         framing: Framing = "close" if self.scope["http_version"] == "1.0" else "chunked"
-        for name, value in (*self._connection.default_headers, *headers):
+        for name, value in headers:
             if _BAD_NAME.search(name) or _BAD_VALUE.search(value):
                 raise RuntimeError(f"invalid header {name!r}")
             name = name.lower()
