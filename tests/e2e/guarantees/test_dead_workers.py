@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from jetmap.agent.agent import Agent
 from jetmap.agent.descendants import end_marked
 from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.agent.output_relay import output_relay
@@ -55,20 +51,3 @@ async def test_what_cannot_be_started_leaves_nothing_open(tmp_path: Path) -> Non
         assert caught.value.failure.type == "FileNotFoundError"
         assert "gone" in caught.value.failure.message
     assert len(os.listdir("/dev/fd")) <= before  # noqa: PTH208
-
-
-async def test_what_an_agent_does_by_itself_survives_a_fault(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    steps: list[float] = []
-
-    async def step() -> None:
-        steps.append(time.monotonic())
-        if len(steps) < 3:
-            raise ValueError("unexpected")
-
-    agent: Any = object.__new__(Agent)
-    going_on = asyncio.ensure_future(agent._every(0.01, step))
-    await wait_until(lambda: len(steps) >= 4, "it goes on")
-    going_on.cancel()
-    assert caplog.text.count("ValueError: unexpected") == 2
