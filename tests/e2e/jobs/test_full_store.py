@@ -51,7 +51,7 @@ async def until_full(cluster: Cluster, job: str) -> Record:
         seen[:] = [record]
         return record if record.waiting_for == "room" else None
 
-    found = await wait_for(waits, "it waits for room", 40, lambda: str(seen))
+    found = await wait_for(waits, "it waits for room", 90, lambda: str(seen))
     assert found is not None and found.public_state == "waiting"
     assert "delete finished jobs" in (found.reason or "")
     return found
