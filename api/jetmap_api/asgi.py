@@ -13,6 +13,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 
+# Key in a scope: the whole body is here, so that nobody need wait for it. Our server sets it.
+ARRIVED = "jetmap.arrived"
 # Key in a response's first message: the reason of a refusal, for the access log.
 REASON = "jetmap.reason"
 

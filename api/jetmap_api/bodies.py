@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -31,17 +30,17 @@ PIECE = 512 * 1024
 SLICE = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Framing:
+class Framing(msgspec.Struct, frozen=True):
     """The way a request delimits its body.
 
     length: its Content-Length. chunked: it has a Transfer-Encoding, and so a body. upgrade: it
-    offers another protocol.
+    offers another protocol. arrived: the server has all of it already.
     """
 
     length: int | None = None
     chunked: bool = False
     upgrade: bool = False
+    arrived: bool = False
 
     @classmethod
     def of(cls, headers: Iterable[Header]) -> Framing:
@@ -208,6 +207,16 @@ async def read_body(
         if length > limits.max_body_bytes:
             raise _body_too_large(length, limits)
         reservation.add(length if length <= PIECE else 2 * length)
+    if framing.arrived:  # As small ones are: there is nothing to wait for.
+        message = await receive()
+        if message["type"] == "http.request" and not message["more_body"]:
+            body: bytes = message["body"]
+            framing.check(len(body))
+            if len(body) > limits.max_body_bytes:
+                raise _body_too_large(len(body), limits)
+            if length is None:
+                reservation.add(len(body) if len(body) <= PIECE else 2 * len(body))
+            return body
     arrival = Arrival(receive, framing, idle=limits.body_idle_timeout, rate=limits.min_body_rate)
     parts: list[bytes] = []
     while arrival.more:

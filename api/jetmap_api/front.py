@@ -72,7 +72,8 @@ class AccessLog:
             self._log(scope, status, reason, time.perf_counter() - began)
 
     def _log(self, scope: Scope, status: int, reason: str, seconds: float) -> None:
-        level = logging.DEBUG if route_path(scope) in QUIET_PATHS else logging.INFO
+        quiet = scope["method"] != "POST" and route_path(scope) in QUIET_PATHS
+        level = logging.DEBUG if quiet else logging.INFO
         if not self._lines.passes(level):
             return
         client = scope.get("client")
@@ -99,12 +100,13 @@ class Front:
         prefix = self._root_path or forwarded_prefix(scope)
         if prefix:
             scope = under(scope, prefix)
-        route = route_path(scope)
         path = scope["path"]
-        if route == "":
-            scope = {**scope, "path": path + "/"}
-        elif len(route) > 1 and route[-1] == "/" and route[-2] != "/":
-            scope = {**scope, "path": path[:-1]}
+        if path[-1:] == "/" or scope.get("root_path"):
+            route = route_path(scope)
+            if route == "":
+                scope = {**scope, "path": path + "/"}
+            elif len(route) > 1 and route[-1] == "/" and route[-2] != "/":
+                scope = {**scope, "path": path[:-1]}
         if scope["method"] == "HEAD":
             await serve_head(self._app, scope, receive, send)
         else:
@@ -116,6 +118,8 @@ def forwarded_prefix(scope: Scope) -> str:
 
     Anybody may send it, because it only changes the addresses in the answer to that one request.
     """
+    if b"x-forwarded-prefix" not in dict(scope["headers"]):
+        return ""
     for name, value in scope["headers"]:
         if name == b"x-forwarded-prefix":
             # Each of a chain of proxies adds its own; the first one is the outermost.

@@ -14,7 +14,7 @@ from jetmap import bounds
 from jetmap.functions.kwargs import misfit
 from jetmap.wire.messages import Format
 
-from .asgi import Scope
+from .asgi import ARRIVED, Scope
 from .bodies import Framing, read_length
 from .media import Answer, Body, answer_type, body_type
 from .problems import Problem, bad_parameter
@@ -61,8 +61,7 @@ class Preference:
         return b", ".join(applied)
 
 
-@dataclass(frozen=True, slots=True)
-class MapRequest:
+class MapRequest(msgspec.Struct, frozen=True):
     """A map's request, apart from its body.
 
     body, answer: their media. framing: of the body. prefer: None if it says nothing that matters
@@ -121,7 +120,7 @@ def read_request(scope: Scope) -> MapRequest:
     options = read_options(query) if query else PLAIN
     preference = None if prefer is None else read_preference(prefer)
     body, answer = body_type(media), answer_type(accept)
-    framing = Framing(length, chunked, upgrade)
+    framing = Framing(length, chunked, upgrade, ARRIVED in scope)
     return MapRequest(body, answer, options, framing, preference, after_body)
 
 

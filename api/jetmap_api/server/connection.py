@@ -467,10 +467,7 @@ class Connection(asyncio.Protocol):
 
 
 def _expects_continue(headers: list[Header]) -> bool:
-    for name, value in headers:  # noqa: SIM110 - a generator would cost each request more
-        if name == b"expect" and value.lower() == b"100-continue":
-            return True
-    return False
+    return dict(headers).get(b"expect", b"").lower() == b"100-continue"
 
 
 def _address(transport: asyncio.Transport, which: str) -> tuple[str, int] | None:

@@ -7,12 +7,13 @@ import http
 import logging
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
 
 import httptools
 
-from jetmap_api.asgi import App, Header, Message, Scope
+from jetmap_api.asgi import ARRIVED, App, Header, Message, Scope
 from jetmap_api.problems import Problem, refuse
 
 from .refusals import connect, other_version
@@ -43,6 +44,15 @@ def _status_line(status: int) -> bytes:
     except ValueError:
         phrase = ""
     return b"%b%d %b\r\n" % (VERSION, status, phrase.encode())
+
+
+@lru_cache(maxsize=1024)
+def _header_line(name: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """Return a header's name in lower case, and its line. Raises RuntimeError: it is invalid."""
+    if _BAD_NAME.search(name) or _BAD_VALUE.search(value):
+        raise RuntimeError(f"invalid header {name!r}")
+    name = name.lower()
+    return name, b"%b: %b\r\n" % (name, value)
 
 
 STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}
@@ -155,6 +165,7 @@ class Exchange:
 
     def end_body(self) -> None:
         self.arriving = False
+        self.scope[ARRIVED] = True
         self.wake()
 
     def leave(self) -> None:
@@ -230,9 +241,7 @@ class Exchange:
         # For HTTP/1.0, the end of the connection is the end of the answer.
         framing: Framing = "close" if self.scope["http_version"] == "1.0" else "chunked"
         for name, value in headers:
-            if _BAD_NAME.search(name) or _BAD_VALUE.search(value):
-                raise RuntimeError(f"invalid header {name!r}")
-            name = name.lower()
+            name, line = _header_line(name, value)
             if name == b"content-length":
                 self._remaining = int(value)
                 framing = "length"
@@ -240,7 +249,7 @@ class Exchange:
                 continue  # the framing is ours
             elif name == b"connection":
                 closes = b"close" in value.lower()
-            content += (name, b": ", value, b"\r\n")
+            content.append(line)
         if status in _BODILESS or self.scope["method"] == "HEAD":
             framing = "none"
         if framing == "chunked":
