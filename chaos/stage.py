@@ -283,7 +283,7 @@ class Stage:
         family = ("spaced-" if self.spaced else "") + FAMILIES[kind]
         arguments: list[Any] = [family, url, name, self.seed, str(self.data), at_once]
         module = "jobs" if kind.endswith("jobs") else kind
-        command = [sys.executable, "-m", f"soak.{module}", msgspec.json.encode(arguments).decode()]
+        command = [sys.executable, "-m", f"chaos.{module}", msgspec.json.encode(arguments).decode()]
         if far and self.callers_network:
             command = [*self.callers_network.command, *command]
         child = self._start(kind, command, name=name, stdin=subprocess.PIPE)
@@ -293,7 +293,7 @@ class Stage:
 
     def start_auditor(self) -> Child:
         arguments = msgspec.json.encode([self._gateway_url(), str(self.data)]).decode()
-        child = self._start("auditor", [sys.executable, "-m", "soak.auditor", arguments])
+        child = self._start("auditor", [sys.executable, "-m", "chaos.auditor", arguments])
         self.ended.append(child)
         return child
 
