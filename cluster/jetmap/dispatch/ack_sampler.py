@@ -17,10 +17,8 @@ class AckSampler(Generic[T]):
 
     The broker stores or refuses each message, and says so if asked. Asking each time would wake the
     dispatcher once more for each chunk, for an answer that is nearly always the same, so one
-    publish
-    in EVERY seconds asks. A refusal casts doubt on all recent publishes that did not ask. An ack
-    does
-    not clear earlier ones: a stream that is full has room now and then.
+    publish in EVERY seconds asks. A refusal casts doubt on all recent publishes that did not ask.
+    An ack does not clear earlier ones: a stream that is full has room now and then.
 
     All times are seconds of one monotonic clock, passed in by the caller.
     """

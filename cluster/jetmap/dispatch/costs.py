@@ -74,10 +74,8 @@ class Pace:
     """Seconds of one item in one map, for cutting.
 
     Until the map has results of its own, the function's cost is a guess: the items may be other
-    ones,
-    or the keyword parameters, or the time of day. From then on only the map's own results count,
-    the
-    latest most.
+    ones, or the keyword parameters, or the time of day. From then on only the map's own results
+    count, the latest most.
     """
 
     def __init__(self, cost: Cost) -> None:
@@ -136,8 +134,7 @@ class Cutting:
         """Return the seconds that the next chunk should take.
 
         Guided self-scheduling (Polychronopoulos and Kuck, 1987): at most the rest over twice the
-        cores,
-        so that all cores finish together. remaining: None if unknown.
+        cores, so that all cores finish together. remaining: None if unknown.
         """
         if remaining is None or not cost.is_known:
             return self.seconds
@@ -156,8 +153,7 @@ class Cutting:
         seconds.
 
         Near a map's end, other cores wait for the items that the chunk has not begun. An estimate
-        that
-        is a guess is checked from the first item on.
+        that is a guess is checked from the first item on.
         """
         least = 5 * self.least
         if is_sure:

@@ -169,8 +169,7 @@ class Outbox:
         """Take back the chunks of a map that are out: stop its workers, then empty its queue.
 
         The queue is purged once more behind a fence: the broker may have taken the first purge
-        before
-        the chunks that were published last.
+        before the chunks that were published last.
         """
         pool = self._pool
         fence = subjects.work(pool, "fence", "main", map.id, 0)

@@ -12,8 +12,7 @@ class Window:
 
     The backlog is exact and shared by all dispatchers, so together they keep about one chunk a core
     waiting. (Additive increase and decrease on queue length, as in TCP Vegas, but on the queue
-    itself
-    and not on times: by times, a dispatcher that never saw an empty queue would get less.)
+    itself and not on times: by times, a dispatcher that never saw an empty queue would get less.)
     """
 
     def __init__(self, size: float = 2.0) -> None:

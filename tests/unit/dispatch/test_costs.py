@@ -150,3 +150,21 @@ def test_a_guess_is_checked_from_the_first_item_on(
         not budget.is_spent(item, 2 * whole * item / items)
         for item in range(0, items, 1 + items // 9)
     )
+
+
+@pytest.mark.parametrize(
+    ("rates", "steady"),
+    [
+        ([0.0015] * 3, False),  # Too few results to tell.
+        ([0.0015] * 6, True),
+        ([0.0012, 0.0018, 0.0014, 0.0016, 0.0015, 0.002], True),
+        ([0.001] * 9 + [0.02], False),
+        ([0.02] + [0.001] * 60, True),  # The dear result is long past.
+        ([0.0] * 10, True),
+    ],
+)
+def test_items_are_steady_if_the_latest_results_cost_alike(
+    rates: list[float], steady: bool
+) -> None:
+    cost = cost_of([(5, 5 * rate, 1) for rate in rates])
+    assert cost.is_steady is steady

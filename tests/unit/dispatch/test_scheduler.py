@@ -220,6 +220,24 @@ def test_an_item_that_fits_into_no_message_is_refused() -> None:
     assert refused.kind == "unencodable" and "202 bytes" in refused.message
 
 
+@pytest.mark.parametrize(
+    ("seconds", "sizes"), [([0.002] * 8, {4, 3, 2, 1}), ([0.001, 0.02] * 4, {1})]
+)
+def test_a_short_list_is_cut_by_a_guess_only_if_items_cost_alike(
+    seconds: list[float], sizes: set[int]
+) -> None:
+    world = World(2, Random(1))
+    for each in seconds:
+        world.scheduler.cost("f").learn(1, each, 1)
+    world.open(16)
+    cuts = world.send()
+    while world.out:
+        world.answer(f=0.002)
+        cuts += world.send()
+    assert {cut.piece.count for cut in cuts} == sizes
+    assert sum(cut.piece.count for cut in cuts) == 16
+
+
 class RestOfItems(RawItems):
     """The rest of a list whose other items have their outcome already, as of a job that
     goes on elsewhere."""
