@@ -7,6 +7,8 @@ Embedded clusters: ``shared`` and ``inline``. The command line: ``house`` and ``
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -36,6 +38,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files of few tests first: those take long, and whoever runs one last runs it alone."""
     tests = Counter(item.path for item in items)
     items.sort(key=lambda item: tests[item.path])
+
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE)
+
+
+@pytest.fixture(autouse=True)
+def unchanged_process() -> Iterator[None]:
+    """Change back what a test leaves behind for the others and for the programs that they start.
+
+    A command that runs in this process ends with its signals ignored, and hypothesis may leave a
+    higher limit of recursion.
+    """
+    limit, directory = sys.getrecursionlimit(), Path.cwd()
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    sys.setrecursionlimit(limit)
+    os.chdir(directory)
+    for number, handler in handlers.items():
+        if signal.getsignal(number) != handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
