@@ -153,7 +153,7 @@ class Ledger:
             settlement.ended = flight
             if final.crash is not None:
                 settlement.batches += self._crashed(flight, final.crash)
-            else:
+            elif final.end < flight.end:
                 self._return(flight.piece)
         elif self._seen.covers(flight.piece.start, flight.end):
             self._end(flight)

@@ -83,9 +83,10 @@ class Sender:
         if self._closed:
             return False
         cut = self._scheduler.next(self._roster.all_cores)
-        for emptied in self._scheduler.emptied:
-            self._maps.check_end(emptied)
-        self._scheduler.emptied.clear()
+        if self._scheduler.emptied:
+            for emptied in self._scheduler.emptied:
+                self._maps.check_end(emptied)
+            self._scheduler.emptied.clear()
         if cut is None:
             return False
         run = cut.map
@@ -97,7 +98,7 @@ class Sender:
         offer = self._roster.offer(run.spec.function, run.spec.ref) or ""
         flight = run.ledger.send(cut.piece, cut.lane, offer, cut.seconds, time.monotonic())
         self._stats.chunks_sent += 1
-        if run.source.error is not None or not run.source.has_items:
+        if run.source.error is not None:
             self._maps.check_end(run)
         if not offer:
             return True  # Recovery takes it back when an offer has come.
