@@ -75,9 +75,15 @@ class Browser:
         return decoded
 
     def evaluate(self, script: str) -> Any:
-        answer = self.call(
-            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
-        )
+        """Evaluate a script in the page; None if the page gives way to another one meanwhile."""
+        try:
+            answer = self.call(
+                "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
+            )
+        except AssertionError as error:
+            if "navigated" not in str(error):
+                raise
+            return None
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 

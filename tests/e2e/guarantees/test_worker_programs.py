@@ -16,7 +16,7 @@ import programs
 from jetmap import Cluster, WorkerLost
 from processes import alive
 from servers import AgentProcess, Site, check, site
-from waiting import wait_until
+from waiting import wait_for, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -446,6 +446,13 @@ async def test_a_flood_of_prints_holds_up_nobody(cluster: Cluster, agent: AgentP
     assert all(isinstance(value, int) for value in values)
     assert agent.output.stat().st_size - size < 40_000_000 / 2, "most was dropped"
     await wait_until(lambda: "dropped: a worker may print 65,536" in agent.said, "it is said")
+    ebb = "import os\nprint(f'ebb-{os.getpid()}')\nresult = 0"
+
+    async def each_prints_again() -> bool:
+        await run(cluster, ebb, ebb)
+        return all(f"ebb-{pid}" in agent.said for pid in values)
+
+    await wait_for(each_prints_again, "each worker prints again", 30)
 
 
 async def test_output_drives_no_terminal(cluster: Cluster, agent: AgentProcess) -> None:
