@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,10 @@ def test_start_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: 
         options = ", start_timeout=1.5"
     with nothing_left():
         done = run_python(USER.format(options=options), cwd=tmp_path, timeout=20)
-    assert "WorkerStartFailed: no worker was ready after 1.5 s" in done.stderr
+    # On a busy machine the keeper itself is not there by then, and the error names it.
+    assert re.search("no worker was ready after 1.5 s|raise start_timeout", done.stderr), (
+        done.stderr
+    )
 
 
 def test_a_default_that_is_given_beats_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
