@@ -58,7 +58,7 @@ class AccessLog:
 
         async def noting(message: Message) -> None:
             nonlocal status, reason
-            if message["type"] == "http.response.start" and not status:
+            if message["type"] == "http.response.start":
                 status = message["status"]
                 reason = message.pop(REASON, "")
             await send(message)

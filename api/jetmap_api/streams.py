@@ -146,6 +146,8 @@ class Stream:
                 last = self._style.problem(problem_of(exc, self._debug))
                 if body is not None:
                     body.discard()
+            # The last line may be the first: from now on no other answer can be given.
+            self._started = self._watcher.answering = True
             outbox.end(last)
             await writer
         except asyncio.CancelledError:

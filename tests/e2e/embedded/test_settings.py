@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -27,18 +26,15 @@ def test_start_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: 
     (tmp_path / "slow.py").write_text(SLOW)
     options = ""
     if source == "variable":
-        monkeypatch.setenv("JETMAP_START_TIMEOUT", "1.5")
+        monkeypatch.setenv("JETMAP_START_TIMEOUT", "6")
     elif source == "file":
-        (tmp_path / "jetmap.toml").write_text("start_timeout = 1.5\n")
+        (tmp_path / "jetmap.toml").write_text("start_timeout = 6\n")
     else:
         monkeypatch.setenv("JETMAP_START_TIMEOUT", "40")
-        options = ", start_timeout=1.5"
+        options = ", start_timeout=6"
     with nothing_left():
-        done = run_python(USER.format(options=options), cwd=tmp_path, timeout=20)
-    # On a busy machine the keeper itself is not there by then, and the error names it.
-    assert re.search("no worker was ready after 1.5 s|raise start_timeout", done.stderr), (
-        done.stderr
-    )
+        done = run_python(USER.format(options=options), cwd=tmp_path, timeout=40)
+    assert "WorkerStartFailed: no worker was ready after 6 s" in done.stderr
 
 
 def test_a_default_that_is_given_beats_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,53 +7,20 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import functions
-from announcements import presence
 from by_value_script import SCRIPT
 from jetmap import Cluster
 from jetmap.dispatch import agent_tracker
-from jetmap.dispatch.agent_tracker import AgentTracker
-from jetmap.dispatch.roster import Roster
 from jetmap.wire import versions
-from jetmap.wire.messages import FunctionRef, Presence
 from processes import HERE, run_python
 from servers import Site
 
 pytestmark = pytest.mark.anyio
 
 OURS = {"python": versions.python_version(), "packages": versions.package_versions()}
-OLD: dict[str, Any] = {"python": "3.9.1", "packages": {"cloudpickle": "3.1.3"}}
-
-
-def there(agent: str, rank: int, trusts: bool = True, **changes: Any) -> Presence:
-    return presence(agent, offer=f"o{rank}", rank=rank, trusts=trusts, functions=[], **changes)
-
-
-def roster_of(*agents: Presence) -> Roster:
-    roster = Roster()
-    for each in agents:
-        roster.on_presence(each, 0.0)
-    return roster
-
-
-def ref_of(pickles: str | None = None) -> FunctionRef:
-    return FunctionRef(
-        "__main__", "f", value=b"", pickles=versions.pickles() if pickles is None else pickles
-    )
-
-
-def tracking(roster: Roster, sealer: Any = None) -> AgentTracker:
-    async def changed() -> None: ...
-
-    nobody: Any = None
-    made = AgentTracker(nobody, "p", changed, sealer)
-    roster.sealer = sealer
-    made.roster = roster
-    return made
 
 
 async def test_workers_announce_their_versions(home_cluster: Cluster, home_agent: object) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from fake_cluster import FakeCluster, gateway
 from jetmap import errors
-from jetmap_api.problems import answer_nobody, problem_of
+from jetmap_api.problems import problem_of
 from over_http import (
     SSE,
     check_problem,
@@ -152,14 +152,3 @@ async def test_a_failed_start_shows_its_traceback_with_debug_only() -> None:
     error = errors.WorkerStartFailed(trace)
     assert problem_of(error, False).detail == "no worker can start: SyntaxError: bad"
     assert problem_of(error, True).detail == trace
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("error", [OSError, RuntimeError])
-async def test_a_client_that_left_behind_a_whole_answer_is_no_error(
-    error: type[Exception],
-) -> None:
-    async def send(message: object) -> None:
-        raise error("the answer is complete")
-
-    await answer_nobody(send)

@@ -264,3 +264,22 @@ async def test_a_body_far_ahead_of_its_map_waits(monkeypatch: pytest.MonkeyPatch
     await asyncio.wait_for(exchange.write(b"", more=False), 2)
     await asyncio.wait_for(exchange.task, 5)
     assert exchange.lines[-1] == {"done": sent, "failed": 0}
+
+
+class Complete(Exchange):
+    """A server that reports the end of a whole answer as a client that leaves, as ASGI says."""
+
+    async def _send(self, message: Any) -> None:
+        await super()._send(message)
+        if self.ended:
+            await self.leave()
+            await turns(50)
+
+
+@pytest.mark.parametrize("accept", [LINES, SSE])
+@pytest.mark.parametrize("body", [b"", b"1\n"])
+async def test_a_whole_answer_is_the_only_one(accept: str, body: bytes) -> None:
+    exchange = Complete(FakeCluster(echo), "/map/echo", LINES, accept)
+    await exchange.write(body, more=False)
+    await asyncio.wait_for(exchange.task, 10)
+    assert exchange.status == 200 and exchange.ended
