@@ -72,12 +72,13 @@ class Parts:
     def send(self, now: float = 0.0, offer: str = "offer") -> list[tuple[OpenMap, Flight]]:
         """Send every chunk that the scheduler lets out."""
         sent = []
-        while (cut := self.scheduler.next(self.cores)) is not None:
-            if cut.refused is not None:
-                self.maps.refuse(cut, cut.refused)
+        while (turn := self.scheduler.next(self.cores)) is not None:
+            run, piece = turn
+            if piece.error is not None:
+                self.maps.refuse(run, piece.error)
                 continue
-            flight = cut.map.ledger.send(cut.piece, cut.lane, offer, cut.seconds, now)
-            sent.append((cut.map, flight))
+            flight = run.ledger.send(piece, offer, now)
+            sent.append((run, flight))
         for run in self.scheduler.emptied:
             self.maps.check_end(run)
         self.scheduler.emptied.clear()

@@ -17,6 +17,7 @@ from jetmap.dispatch.flight import Flight
 from jetmap.dispatch.ledger import Ledger
 from jetmap.dispatch.open_map import MapSpec, Memory, OpenMap
 from jetmap.dispatch.scheduler import Scheduler
+from jetmap.dispatch.sharing import is_small
 from jetmap.dispatch.sources import RawItems
 from jetmap.wire import arrays
 from jetmap.wire.budget import Budget
@@ -108,14 +109,14 @@ class Simulation:
         heapq.heappush(self._events, (time, next(self._order), act))
 
     def _pump(self) -> None:
-        while (cut := self.scheduler.next(self.cores)) is not None:
-            map = cut.map
-            flight = map.ledger.send(cut.piece, cut.lane, "offer", cut.seconds, self.now)
+        while (turn := self.scheduler.next(self.cores)) is not None:
+            map, piece = turn
+            flight = map.ledger.send(piece, "offer", self.now)
             budget = self.cutting.budget(
                 flight.seconds, flight.piece.count, is_sure=map.pace.is_sure
             )
             self.chunks += 1
-            if cut.is_small:
+            if is_small(map, piece):
                 self.scheduler.sharing.add(map, flight)
                 self.scheduler.sharing.take(self.cores)
             self._at(self.now + self.hop, lambda c=(map, flight, budget): self._arrive(*c))
@@ -125,7 +126,7 @@ class Simulation:
         self.scheduler.emptied.clear()
 
     def _arrive(self, map: OpenMap, flight: Flight, budget: Budget) -> None:
-        self._lanes[flight.lane].append((map, flight, budget))
+        self._lanes[flight.piece.lane].append((map, flight, budget))
         self._serve()
 
     def _serve(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from jetmap.wire.messages import ChunkHead, ClaimedChunk
+from jetmap.wire.messages import ChunkHead, ClaimEntry
 from jetmap.wire.timing import BEAT, GONE_KEPT, LOOK, SILENCE
 
 Key = tuple[str, int]
@@ -179,13 +179,13 @@ class Holdings:
         """Return the ack subject of the latest delivery of each chunk."""
         return list({held.leases[-1].ack for held in self._held.values()})
 
-    def claims(self, items: dict[Key, int | None]) -> dict[str, list[ClaimedChunk]]:
+    def claims(self, items: dict[Key, int | None]) -> dict[str, list[ClaimEntry]]:
         """Return the chunks held, by their dispatcher's inbox. items: in progress, by chunk."""
-        claims: dict[str, list[ClaimedChunk]] = {}
+        claims: dict[str, list[ClaimEntry]] = {}
         for key, held in self._held.items():
             head = held.head
             deliveries = held.leases[-1].deliveries
-            entry = ClaimedChunk(head.map, head.number, head.attempt, items.get(key), deliveries)
+            entry = ClaimEntry(head.map, head.number, head.attempt, items.get(key), deliveries)
             claims.setdefault(head.inbox, []).append(entry)
         return claims
 

@@ -117,19 +117,18 @@ class InlineMap:
                     await self._woken.wait()
                     return
                 count = self._cutting.count(self._cost, source.remaining, 1)
-                taken = source.take(count, self._cutting.max_bytes)
-                if taken is None:
+                piece = source.take(count, self._cutting.max_bytes)
+                if piece is None:
                     self.ended = True
                     if source.error is not None:
                         raise source.error
                     return
-                if taken.error is not None:
-                    taken.error.index = self._taken
+                if piece.error is not None:
                     null = b"[null]" if self._format == "json" else b"\x91\xc0"
-                    self._batches.append(Batch(self._taken, 1, null, [taken.error]))
+                    self._batches.append(Batch(self._taken, 1, null, [piece.error]))
                 else:
-                    await self._compute(taken.count, taken.items)
-                self._taken += taken.count
+                    await self._compute(piece.count, piece.items)
+                self._taken += piece.count
         except TimeoutError as error:
             if isinstance(error, MapTimeout) or self._left() is None:
                 raise

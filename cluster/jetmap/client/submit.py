@@ -92,18 +92,17 @@ class EncodedItems:
         Raises what the caller's iterable raised, and Unencodable with the item's index.
         """
         began = time.perf_counter()
-        taken = self._source.take(self._count, PIECE_BYTES)
-        if taken is None:
+        piece = self._source.take(self._count, PIECE_BYTES)
+        if piece is None:
             if self._source.error is not None:
                 raise self._source.error
             return None
-        if taken.error is not None:
-            taken.error.index = self._taken
-            raise item_error(taken.error)
-        elements = arrays.split(taken.items, "msgpack")
-        if len(taken.items) > self._max_item:
+        if piece.error is not None:
+            raise item_error(piece.error)
+        elements = arrays.split(piece.items, "msgpack")
+        if len(piece.items) > self._max_item:
             self._check(elements)
-        self._taken += taken.count
+        self._taken += piece.count
         seconds = time.perf_counter() - began
         if seconds > PIECE_SECONDS:
             self._count = max(1, self._count // 2)

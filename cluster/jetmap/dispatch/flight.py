@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from jetmap.wire import arrays
-from jetmap.wire.messages import Final, Format, Lane
+from jetmap.wire.messages import ErrorRecord, Final, Format, Lane
 from jetmap.wire.timing import SUSPECT_SECONDS
 
 from .outcomes import Batch
@@ -39,6 +39,9 @@ class Piece:
     items: bytes
     losses: int = 0  # Agents that have vanished with these items.
     suspect: bool = False  # One item that may have cost agents; goes out alone.
+    error: ErrorRecord | None = None  # Why the item, which is then the only one, cannot travel.
+    lane: Lane = "main"  # As the scheduler chose when the piece was last cut.
+    seconds: float = 0.0  # Estimated compute, at that time.
 
 
 @dataclass
@@ -54,7 +57,6 @@ class Flight:
 
     number: int
     piece: Piece
-    lane: Lane
     offer: str
     seconds: float  # Estimated compute, less what was reported.
     published: float  # Time of the last publish.

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from jetmap.wire import arrays
-from jetmap.wire.messages import Crash, ErrorRecord, Format, Lane, Report
+from jetmap.wire.messages import Crash, ErrorRecord, Format, Report
 from jetmap.wire.timing import ACK_WAIT, HELD
 
 from .flight import Flight, Piece, Quarantine, Returned, Settlement
@@ -100,11 +100,11 @@ class Ledger:
         self._drop_seen()
         return piece
 
-    def send(self, piece: Piece, lane: Lane, offer: str, seconds: float, now: float) -> Flight:
+    def send(self, piece: Piece, offer: str, now: float) -> Flight:
         """Open a flight for a piece that goes out now, as a chunk with a number of its own."""
         self._number += 1
         attempt = 2 if piece.losses else 1
-        flight = Flight(self._number, piece, lane, offer, seconds, now, now, attempt, first=now)
+        flight = Flight(self._number, piece, offer, piece.seconds, now, now, attempt, first=now)
         self.flights[flight.number] = flight
         if piece.suspect:
             self._quarantine.enter(flight)
@@ -131,9 +131,9 @@ class Ledger:
         start, end = flight.piece.start, flight.end
         return self._seen.missing(start, end) != [(start, end)]
 
-    def refuse(self, index: int, error: ErrorRecord) -> list[Batch]:
+    def refuse(self, error: ErrorRecord) -> list[Batch]:
         """Fail an item that is never sent."""
-        return self._fail(index, error)
+        return self._fail(error.index, error)
 
     def accept(self, report: Report) -> Settlement:
         """Take in a report. It may be late, repeated, or about a chunk that has ended."""

@@ -10,7 +10,7 @@ from jetmap.wire.messages import Claim, ErrorRecord, Report
 from .flight import Flight, Settlement
 from .open_map import OpenMap
 from .roster import Roster
-from .scheduler import Cut, Scheduler
+from .scheduler import Scheduler
 from .sharing import Sent
 from .stats import Stats
 
@@ -150,10 +150,9 @@ class OpenMaps:
             error = ErrorRecord(0, "unencodable", "ValueError", message)
             self.settle(run, run.ledger.fail_all(flight, error))
 
-    def refuse(self, cut: Cut, error: ErrorRecord) -> None:
+    def refuse(self, run: OpenMap, error: ErrorRecord) -> None:
         """Fail an item that cannot travel."""
-        error.index = cut.piece.start
-        self.settle(cut.map, Settlement(cut.map.ledger.refuse(error.index, error)))
+        self.settle(run, Settlement(run.ledger.refuse(error)))
 
     def take_back(self, run: OpenMap, flight: Flight) -> None:
         """Return a chunk's items without an outcome, to be sent anew."""

@@ -137,7 +137,7 @@ class OpenMap:
         self.memory = memory
         self.max_buffer = max_buffer
         self.room = room
-        self.taken = 0  # Items taken from the source.
+        self.taken = 0  # Index behind the last item taken from the source.
         self.buffered = 0  # Bytes of unread results.
         self.stored_bytes = 0  # Bytes of a job's values that agents have stored.
         self.express_seconds = 0.0

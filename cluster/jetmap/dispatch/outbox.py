@@ -94,7 +94,7 @@ class Outbox:
         if not first.subject:
             # A message that several maps share must not be purged with one of them.
             shared = map.id if len(parcel) == 1 else subjects.new_id()
-            subject = subjects.work(self._pool, first.offer, first.lane, shared, first.number)
+            subject = subjects.work(self._pool, first.offer, first.piece.lane, shared, first.number)
             for _, flight in parcel:
                 flight.subject = subject
         keys = [(map.id, flight.number) for map, flight in parcel]

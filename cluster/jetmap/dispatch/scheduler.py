@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 from jetmap.wire.messages import ErrorRecord, Lane
@@ -11,7 +10,7 @@ from .costs import Cost, Cutting
 from .fairness import DeficitRoundRobin
 from .flight import Flight, Piece
 from .open_map import OpenMap
-from .sharing import PARCEL_BYTES, SMALL_SECONDS, Sharing, chunk_size
+from .sharing import SMALL_SECONDS, Sharing
 from .window import Window
 
 # Chunk durations that one item may take on the lane for short maps.
@@ -22,22 +21,7 @@ EXPRESS_ITEMS = 10
 FEW_ITEMS = 16
 
 
-@dataclass
-class Cut:
-    """The next chunk to send, or an item that cannot travel."""
-
-    map: OpenMap
-    piece: Piece
-    lane: Lane
-    seconds: float
-    refused: ErrorRecord | None = None
-
-    @property
-    def is_small(self) -> bool:
-        """Whether the chunk may share a message with others."""
-        if self.lane != "express" or not 0 < self.seconds <= SMALL_SECONDS:
-            return False
-        return 2 * chunk_size(self.map, self.piece) <= PARCEL_BYTES
+Turn = tuple[OpenMap, Piece]  # A map, and what is sent of it next.
 
 
 class Scheduler:
@@ -81,37 +65,40 @@ class Scheduler:
         for flight in map.ledger.flights.values():
             self._landed(flight)
 
-    def next(self, cores: int) -> Cut | None:
-        """Return the next chunk to send, which counts as sent; None until something comes back."""
+    def next(self, cores: int) -> Turn | None:
+        """Return the next chunk to send, which counts as sent; None until something comes back.
+
+        A piece with an error is one item that cannot travel.
+        """
         self.window.open(cores)
         if not (self._small or self._newcomers or self._maps):
             return None
-        cut = self._next_small(cores) or self._next_newcomer(cores)
-        while cut is None and self.window.has_room:
-            turn = self._maps.next(partial(self._can_send, cores=cores))
-            if turn is None:
+        turn = self._next_small(cores) or self._next_newcomer(cores)
+        while turn is None and self.window.has_room:
+            map = self._maps.next(partial(self._can_send, cores=cores))
+            if map is None:
                 return None
-            cut = self._cut(turn, "main", cores)
-        return cut
+            turn = self._cut(map, "main", cores)
+        return turn
 
     @property
     def has_waiting(self) -> bool:
         """Whether a small map waits for a message to share."""
         return bool(self._small)
 
-    def _next_small(self, cores: int) -> Cut | None:
+    def _next_small(self, cores: int) -> Turn | None:
         """Return the next map that is one small chunk, unless each core has a message of those."""
         while self._small and self.sharing.has_idle_core(cores):
             map = next(iter(self._small))
             del self._small[map]
-            cut = self._cut(map, "express", cores)
+            turn = self._cut(map, "express", cores)
             if map.source.has_items or map.source.total is None:
                 self._newcomers[map] = None  # The map is more than one chunk, or not all read.
-            if cut is not None:
-                return cut
+            if turn is not None:
+                return turn
         return None
 
-    def _next_newcomer(self, cores: int) -> Cut | None:
+    def _next_newcomer(self, cores: int) -> Turn | None:
         for map in list(self._newcomers):
             if not self._may_use_express(map, cores):
                 del self._newcomers[map]
@@ -119,9 +106,9 @@ class Scheduler:
             elif map.is_sent:
                 del self._newcomers[map]  # ``requeue`` adds it when items return.
             elif self._can_send(map, cores):
-                cut = self._cut(map, "express", cores)
-                if cut is not None:
-                    return cut
+                turn = self._cut(map, "express", cores)
+                if turn is not None:
+                    return turn
         return None
 
     def on_landed(self, map: OpenMap, flight: Flight, seconds: float) -> None:
@@ -140,7 +127,7 @@ class Scheduler:
         return remaining is not None and 0 < remaining * map.cost.seconds <= SMALL_SECONDS
 
     def _landed(self, flight: Flight) -> None:
-        if flight.lane == "main":
+        if flight.piece.lane == "main":
             self.window.on_ended()
         elif flight.parcel is not None:
             self.sharing.on_landed(flight.parcel)
@@ -173,7 +160,7 @@ class Scheduler:
             return count
         return count if map.pace.is_sure or map.cost.is_steady else 1
 
-    def _cut(self, map: OpenMap, lane: Lane, cores: int) -> Cut | None:
+    def _cut(self, map: OpenMap, lane: Lane, cores: int) -> Turn | None:
         """Take the next items of a map; None if it turns out to have none."""
         count = self._count(map, cores)
         if map.ledger.has_pieces:
@@ -183,25 +170,26 @@ class Scheduler:
             if taken is None:
                 self.emptied.append(map)
                 return None
-            map.taken += taken.skipped
-            piece = Piece(map.taken, taken.count, taken.items)
-            map.taken += taken.count
-            error = taken.error or _too_large(map, len(taken.items))
-            if error is not None:
-                return Cut(map, piece, lane, 0.0, error)
-            map.cost.cut(taken.count, len(taken.items))
-        seconds = piece.count * map.pace.seconds
+            piece = taken
+            map.taken = piece.start + piece.count
+            piece.error = piece.error or _too_large(map, piece)
+            if piece.error is not None:
+                return map, piece
+            map.cost.cut(piece.count, len(piece.items))
+        piece.lane = lane
+        piece.seconds = seconds = piece.count * map.pace.seconds
         if lane == "express":
             map.express_chunks += 1
             map.express_seconds += seconds
         else:
             self.window.on_sent()
         self._maps.charge(map, seconds)
-        return Cut(map, piece, lane, seconds)
+        return map, piece
 
 
-def _too_large(map: OpenMap, size: int) -> ErrorRecord | None:
+def _too_large(map: OpenMap, piece: Piece) -> ErrorRecord | None:
     """Return an error for an item that does not fit into a message."""
+    size = len(piece.items)
     if size <= map.room:
         return None
     overhead = map.overhead
@@ -211,4 +199,4 @@ def _too_large(map: OpenMap, size: int) -> ErrorRecord | None:
         f"{map.room:,}{beside}. Send a reference to large data instead, or raise max_payload on "
         "the NATS server"
     )
-    return ErrorRecord(0, "unencodable", "ValueError", message)
+    return ErrorRecord(piece.start, "unencodable", "ValueError", message)

@@ -12,7 +12,7 @@ from .maps import Key, OpenMaps
 from .outbox import Accepted, Outbox, Unsendable
 from .roster import Roster
 from .scheduler import Scheduler
-from .sharing import Sent
+from .sharing import Sent, is_small
 from .stats import Stats
 
 REFUSED_SECONDS = 0.1  # Seconds before chunks that the broker refused are sent again.
@@ -82,27 +82,27 @@ class Sender:
         """Send the chunk whose turn it is; return whether another one may follow."""
         if self._closed:
             return False
-        cut = self._scheduler.next(self._roster.all_cores)
+        chosen = self._scheduler.next(self._roster.all_cores)
         if self._scheduler.emptied:
             for emptied in self._scheduler.emptied:
                 self._maps.check_end(emptied)
             self._scheduler.emptied.clear()
-        if cut is None:
+        if chosen is None:
             return False
-        run = cut.map
+        run, piece = chosen
         if run not in self._maps:
             return True
-        if cut.refused is not None:
-            self._maps.refuse(cut, cut.refused)
+        if piece.error is not None:
+            self._maps.refuse(run, piece.error)
             return True
         offer = self._roster.offer(run.spec.function, run.spec.ref) or ""
-        flight = run.ledger.send(cut.piece, cut.lane, offer, cut.seconds, time.monotonic())
+        flight = run.ledger.send(piece, offer, time.monotonic())
         self._stats.chunks_sent += 1
         if run.source.error is not None:
             self._maps.check_end(run)
         if not offer:
             return True  # Recovery takes it back when an offer has come.
-        if cut.is_small:
+        if is_small(run, piece):
             self._sharing.add(run, flight)
         elif (event := await self._outbox.publish([(run, flight)])) is not None:
             self._maps.fail(event.chunks, event.message)

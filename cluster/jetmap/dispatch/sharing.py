@@ -77,6 +77,13 @@ class Sharing:
             self._out = 0
 
 
+def is_small(map: OpenMap, piece: Piece) -> bool:
+    """Return whether a chunk may share a message with others."""
+    if piece.lane != "express" or not 0 < piece.seconds <= SMALL_SECONDS:
+        return False
+    return 2 * chunk_size(map, piece) <= PARCEL_BYTES
+
+
 def chunk_size(map: OpenMap, piece: Piece) -> int:
     """Bytes of a chunk, roughly; 200 are names and numbers."""
     return len(piece.items) + map.overhead + 200

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
@@ -14,6 +13,8 @@ import msgspec
 from jetmap.wire import arrays
 from jetmap.wire.messages import ErrorRecord, Format
 
+from .flight import Piece
+
 Element = bytes | msgspec.Raw
 Encode = Callable[[list[Any]], bytes]
 
@@ -21,18 +22,8 @@ ELEMENT_BYTES = 72  # Bytes that an encoded item of a list takes beside its own.
 _STRIDE = 1 << 20  # Objects to encode at once; fewer, for a while, after an object that failed.
 
 
-@dataclass
-class Taken:
-    """The next ``count`` items of a source."""
-
-    count: int
-    items: bytes
-    error: ErrorRecord | None = None  # Why the item, which is then the only one, has no encoding.
-    skipped: int = 0  # Items before these that have their outcome already.
-
-
 class Source(Protocol):
-    """Items of a map.
+    """Items of a map, taken in their order; those that have their outcome may be left out.
 
     Attributes:
         wake: Called when a source that had nothing has items, or has ended.
@@ -52,7 +43,7 @@ class Source(Protocol):
     def has_items(self) -> bool: ...
     @property
     def error(self) -> BaseException | None: ...
-    def take(self, count: int, max_bytes: int) -> Taken | None: ...
+    def take(self, count: int, max_bytes: int) -> Piece | None: ...
 
 
 class RawItems:
@@ -76,7 +67,7 @@ class RawItems:
     def has_items(self) -> bool:
         return self._next < self.total
 
-    def take(self, count: int, max_bytes: int) -> Taken | None:
+    def take(self, count: int, max_bytes: int) -> Piece | None:
         """Take up to ``count`` items of at most ``max_bytes`` bytes together, but at least one."""
         start = self._next
         elements = self._elements[start : start + count]
@@ -87,7 +78,7 @@ class RawItems:
             elements = elements[: _fewer(len(elements), len(items), max_bytes)]
             items = arrays.join(elements, self._format)
         self._next = start + len(elements)
-        return Taken(len(elements), items)
+        return Piece(start, len(elements), items)
 
 
 class ItemFeed:
@@ -146,7 +137,7 @@ class ItemFeed:
         self._room.set()
         self._wake()
 
-    def take(self, count: int, max_bytes: int) -> Taken | None:
+    def take(self, count: int, max_bytes: int) -> Piece | None:
         taken: list[Element] = []
         size = 1  # With the array's head or commas.
         while self._elements and len(taken) < count:
@@ -157,10 +148,11 @@ class ItemFeed:
             size += length
         if not taken:
             return None
+        start = self._count - len(self._elements) - len(taken)
         self._bytes -= size - 1 + (ELEMENT_BYTES - 1) * len(taken)
         if self._bytes <= self._limit // 2:
             self._room.set()
-        return Taken(len(taken), arrays.join(taken, self._format))
+        return Piece(start, len(taken), arrays.join(taken, self._format))
 
     def _wake(self) -> None:
         if self.wake is not None:
@@ -202,12 +194,12 @@ class Objects:
     def has_items(self) -> bool:
         return bool(self._returned) or not self._ended
 
-    def take(self, count: int, max_bytes: int) -> Taken | None:
+    def take(self, count: int, max_bytes: int) -> Piece | None:
         objects = self._next(min(count, self._stride))
         if not objects:
             return None
-        taken = self._encoded(objects, max_bytes)
-        used = taken.count
+        piece = self._encoded(objects, max_bytes)
+        used = piece.count
         if self._kept is not None:
             for offset, item in enumerate(objects[:used]):
                 self._kept[self._taken + offset] = item
@@ -215,7 +207,7 @@ class Objects:
         self._taken += used
         if self._length is not None and self._taken >= self._length:
             self._ended = True
-        return taken
+        return piece
 
     def give_back(self, index: int) -> Any:
         """Return the item at this index, and forget it."""
@@ -236,7 +228,7 @@ class Objects:
             objects += fresh
         return objects
 
-    def _encoded(self, objects: list[Any], max_bytes: int) -> Taken:
+    def _encoded(self, objects: list[Any], max_bytes: int) -> Piece:
         """Encode the first of these objects, as many as fit; a bad one is found by halving."""
         while True:
             alone = len(objects) == 1
@@ -250,7 +242,7 @@ class Objects:
                 continue
             if len(items) <= max_bytes or (alone and len(items) <= self._max_item):
                 self._stride = min(_STRIDE, 2 * self._stride)
-                return Taken(len(objects), items)
+                return Piece(self._taken, len(objects), items)
             if alone:
                 message = (
                     f"the item takes {len(items):,} bytes; the limit is {self._max_item:,} "
@@ -259,9 +251,10 @@ class Objects:
                 return self._refused(ValueError(), message)
             objects = objects[: _fewer(len(objects), len(items), max_bytes)]
 
-    def _refused(self, error: Exception, message: str) -> Taken:
+    def _refused(self, error: Exception, message: str) -> Piece:
         self._stride = 1
-        return Taken(1, b"", ErrorRecord(0, "unencodable", type(error).__name__, message))
+        record = ErrorRecord(self._taken, "unencodable", type(error).__name__, message)
+        return Piece(self._taken, 1, b"", error=record)
 
 
 class AsyncObjects(Objects):

@@ -19,7 +19,7 @@ INDEX_BYTES = 2_000
 ERROR_BYTES = 200
 
 
-class Piece(NamedTuple):
+class OutcomeRange(NamedTuple):
     """Items ``[start, end)``, whose outcomes are in the message with sequence number ``seq``."""
 
     start: int
@@ -46,7 +46,7 @@ class OutcomeIndex:
         self._done = array("q")
         self._failed = array("q")
         self._bytes = array("q", (0,))
-        # By piece, in input order. _owners: the message's position in those above.
+        # By range, in input order. _owners: the message's position in those above.
         self._starts = array("q")
         self._ends = array("q")
         self._owners = array("q")
@@ -119,12 +119,12 @@ class OutcomeIndex:
         at = bisect_right(self._seqs, seq) - 1
         return (self._done[at], self._failed[at]) if at >= 0 else (0, 0)
 
-    def at(self, item: int) -> Piece | None:
+    def at(self, item: int) -> OutcomeRange | None:
         """The range and message with an item's outcome; None if it has no outcome yet."""
         at = bisect_right(self._starts, item) - 1
         if at < 0 or self._ends[at] <= item:
             return None
-        return Piece(self._starts[at], self._ends[at], self._seqs[self._owners[at]])
+        return OutcomeRange(self._starts[at], self._ends[at], self._seqs[self._owners[at]])
 
     def ranges(self) -> list[tuple[int, int]]:
         """Ranges of items that have an outcome."""

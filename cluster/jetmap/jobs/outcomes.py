@@ -17,7 +17,7 @@ from jetmap.errors import BrokerUnreachable
 from jetmap.wire import arrays, subjects
 from jetmap.wire.messages import Format, Report
 
-from .outcome_index import OutcomeIndex, Piece
+from .outcome_index import OutcomeIndex, OutcomeRange
 from .store import FETCH_BYTES, FETCH_MESSAGES, RETRY_EVERY, RETRY_FOR, Stored
 
 __all__ = ["Event", "OutcomeIndex", "Outcomes", "Page"]
@@ -189,19 +189,19 @@ class Outcomes:
 
     async def _next(self, item: int, until: int) -> Batch | None:
         """Outcomes from ``item`` on, of one message. None: not indexed, or removed."""
-        piece = self.index.at(item)
-        if piece is None:
+        span = self.index.at(item)
+        if span is None:
             return None
-        report = self._kept.get(piece.seq) or await self._read(piece, item, until)
+        report = self._kept.get(span.seq) or await self._read(span, item, until)
         if report is None:
             return None
-        end = min(piece.end, until)
-        if self.index.won_until(piece.seq) <= end:
-            self._kept.drop(piece.seq)  # Readers only move forward.
+        end = min(span.end, until)
+        if self.index.won_until(span.seq) <= end:
+            self._kept.drop(span.seq)  # Readers only move forward.
         return self._cut(report, [(item, end)])[0]
 
-    async def _read(self, piece: Piece, item: int, until: int) -> Report | None:
-        """Read the message of a piece, and keep nearby messages with the next items."""
+    async def _read(self, span: OutcomeRange, item: int, until: int) -> Report | None:
+        """Read the message of a range, and keep nearby messages with the next items."""
         deadline = time.monotonic() + LAG_SECONDS
         wanted: Report | None = None
         while True:
@@ -209,7 +209,7 @@ class Outcomes:
                 item, until, self._kept, FETCH_BYTES, max_messages=WINDOW_MESSAGES
             )
             at = first - 1
-            while at < piece.seq:
+            while at < span.seq:
                 found = await self._fetch(at, max(1, count))
                 if not found:
                     break
@@ -217,7 +217,7 @@ class Outcomes:
                 count -= len(found)
                 for stored in found:
                     report = _report(stored.data)
-                    if stored.seq == piece.seq:
+                    if stored.seq == span.seq:
                         wanted = report
                     self._kept.put(stored.seq, report, len(stored.data))
             if wanted is not None:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from jetmap.dispatch.flight import Piece
 from jetmap.dispatch.intervals import IntervalSet
-from jetmap.dispatch.sources import ELEMENT_BYTES, Element, Taken
+from jetmap.dispatch.sources import ELEMENT_BYTES, Element
 from jetmap.errors import BrokerUnreachable, JobEnded
 from jetmap.wire import arrays, subjects
 
@@ -67,7 +68,7 @@ class StoredInput:
     def has_items(self) -> bool:
         return bool(self._parts)
 
-    def take(self, count: int, max_bytes: int) -> Taken | None:
+    def take(self, count: int, max_bytes: int) -> Piece | None:
         if not self._parts:
             return None
         start, elements, size = self._parts.popleft()
@@ -85,9 +86,8 @@ class StoredInput:
             self._bytes -= size
         if self._bytes < AHEAD_BYTES // 2:
             self._room.set()
-        skipped = start - self._taken
         self._taken = start + len(some)
-        return Taken(len(some), items, skipped=skipped)
+        return Piece(start, len(some), items)
 
     async def aclose(self) -> None:
         self._reader.cancel()

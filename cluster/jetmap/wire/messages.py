@@ -195,8 +195,8 @@ class ForwardedDelivery(Message):
     reports: list[msgspec.Raw]
 
 
-class ClaimedChunk(Message):
-    """A chunk that an agent holds.
+class ClaimEntry(Message):
+    """What a claim says of one chunk.
 
     item: the one in progress, or None. deliveries: how many times the broker has delivered it.
     """
@@ -215,7 +215,7 @@ class Claim(Message):
     host: str
     inbox: str
     sequence: int
-    chunks: list[ClaimedChunk]
+    chunks: list[ClaimEntry]
 
 
 class ClaimAnswer(Message, tag_field="kind", tag="claim"):

@@ -17,7 +17,6 @@ from jetmap import Cluster
 from jetmap.cli.app import build
 from jetmap.client.job import JobStatus
 from jetmap.dispatch.costs import Cost, Cutting
-from jetmap.dispatch.flight import Piece
 from jetmap.dispatch.ledger import Ledger
 from jetmap.dispatch.open_map import MapSpec, Memory, OpenMap
 from jetmap.dispatch.sources import ItemFeed, RawItems
@@ -143,7 +142,7 @@ async def test_items_that_wait() -> None:
     assert items.backlog_items(has_workers=True) == 4
     taken = items.source.take(3, 1000)
     assert taken is not None
-    flight = items.ledger.send(Piece(0, 3, taken.items), "main", "o", 0.0, 1.0)
+    flight = items.ledger.send(taken, "o", 1.0)
     assert items.backlog_items(has_workers=True) == 1
     assert items.backlog_items(has_workers=False) == 4  # Nobody computes what is out.
     items.ledger.withdraw(flight, {})

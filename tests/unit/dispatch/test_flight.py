@@ -32,7 +32,7 @@ def test_only_what_is_missing_is_sent_again(
     """A chunk is taken back, and parts of it come all the same."""
     ledger = Ledger("json", 2)
     piece = Piece(100, count, msgspec.json.encode(list(range(count))))
-    flight = ledger.send(piece, "main", "offer", 1.0, 0.0)
+    flight = ledger.send(piece, "offer", 0.0)
     reported = set[int]()
     outcomes: dict[int, object] = {}
 
@@ -77,8 +77,8 @@ def test_a_map_is_charged_what_all_parts_of_a_chunk_took(
     """However they arrive, and however often."""
     ledger = Ledger("msgpack", 2)
     count = sum(size for size, _ in parts)
-    piece = Piece(0, count, arrays.nulls(count, "msgpack"))
-    flight = ledger.send(piece, "main", "offer", 0.05, 0.0)
+    piece = Piece(0, count, arrays.nulls(count, "msgpack"), seconds=0.05)
+    flight = ledger.send(piece, "offer", 0.0)
     reports, start = [], 0
     for size, seconds in parts:
         final = Final(count) if start + size == count else None
@@ -112,7 +112,7 @@ def test_only_agents_that_vanish_are_missed(
     """However many hold a chunk, and let go of it: it is given up with those that vanish while
     they hold it."""
     ledger, now = Ledger("json", attempts), 0.0
-    ledger.send(Piece(0, count, arrays.nulls(count, "json")), "main", "offer", 0.05, now)
+    ledger.send(Piece(0, count, arrays.nulls(count, "json")), "offer", now)
     held: dict[str, float] = {}
     vanished: dict[str, float] = {}
     for agent, vanishes in claims:
@@ -136,7 +136,7 @@ def suspects_go_out_one_at_a_time(ledger: Ledger, count: int, now: float) -> Non
     for n in range(count):
         piece = ledger.next_piece()
         assert (piece.start, piece.count, piece.suspect) == (n, 1, True)
-        flight = ledger.send(piece, "main", "offer", 0.05, now)
+        flight = ledger.send(piece, "offer", now)
         assert not ledger.has_pieces, "another one is out"
         values = arrays.nulls(1, "json")
         ledger.accept(Report("m", flight.number, 2, n, 1, values, [], 0.0, Final(n + 1)))
@@ -146,7 +146,7 @@ def suspects_go_out_one_at_a_time(ledger: Ledger, count: int, now: float) -> Non
 def test_what_could_not_be_heard_was_not_let_go() -> None:
     """The caller is out of reach for longer than that, and the agents vanish just then."""
     ledger = Ledger("json", 2)
-    ledger.send(Piece(0, 2, arrays.nulls(2, "json")), "main", "offer", 0.05, 0.0)
+    ledger.send(Piece(0, 2, arrays.nulls(2, "json")), "offer", 0.0)
     ledger.claim(1, "a", "h", 1.0)
     ledger.claim(1, "b", "h", 2.0)
     ledger.credit(3 * HELD)
@@ -158,11 +158,11 @@ def test_what_could_not_be_heard_was_not_let_go() -> None:
 def test_a_suspect_that_lives_holds_up_no_other() -> None:
     quarantine = Quarantine()
     ledger = Ledger("json", 2, quarantine=quarantine)
-    ledger.send(Piece(0, 2, arrays.nulls(2, "json")), "main", "offer", 0.05, 0.0)
+    ledger.send(Piece(0, 2, arrays.nulls(2, "json")), "offer", 0.0)
     ledger.claim(1, "a", "h", 1.0)
     ledger.claim(1, "b", "h", 2.0)
     ledger.claim(1, "c", "h", 3.0, vanished={"a": 1.5, "b": 2.5})
-    ledger.send(ledger.next_piece(), "main", "offer", 0.05, 10.0)
+    ledger.send(ledger.next_piece(), "offer", 10.0)
     quarantine.expire(10.0 + SUSPECT_SECONDS - 1)
     assert not ledger.has_pieces
     quarantine.expire(10.0 + SUSPECT_SECONDS + 1)
@@ -171,8 +171,8 @@ def test_a_suspect_that_lives_holds_up_no_other() -> None:
 
 def test_what_is_found_in_the_store_is_not_sent_again() -> None:
     ledger = Ledger("json", 2)
-    first = ledger.send(Piece(0, 4, arrays.nulls(4, "json")), "main", "offer", 0.05, 0.0)
-    second = ledger.send(Piece(4, 4, arrays.nulls(4, "json")), "main", "offer", 0.05, 0.0)
+    first = ledger.send(Piece(0, 4, arrays.nulls(4, "json")), "offer", 0.0)
+    second = ledger.send(Piece(4, 4, arrays.nulls(4, "json")), "offer", 0.0)
     (settlement,) = ledger.mark_seen([(0, 5)])
     assert settlement.ended is first and ledger.repeats
     assert ledger.is_begun(second) and ledger.mark_seen([(0, 5)]) == []
@@ -193,7 +193,7 @@ def test_an_item_that_kills_its_agent_does_not_tour_the_hosts(
     vanished: dict[str, float] = {}
     now, agents, lost = 0.0, 0, []
     while pieces:
-        flight = ledger.send(pieces.pop(), "main", "offer", 0.05, now)
+        flight = ledger.send(pieces.pop(), "offer", now)
         piece = flight.piece
         deliveries = 0
         while flight.number in ledger.flights:

@@ -20,7 +20,7 @@ from jetmap.dispatch.ledger import VANISHED_LIMIT, Ledger
 from jetmap.dispatch.open_map import MapSpec, Memory, OpenMap
 from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.scheduler import Scheduler
-from jetmap.dispatch.sources import Objects, Source, Taken
+from jetmap.dispatch.sources import Objects, Source
 from jetmap.wire import arrays
 from jetmap.wire import messages as wire
 from jetmap.wire.messages import Crash, ErrorRecord, Final, Format, Report
@@ -88,7 +88,7 @@ class Rest:
     def has_items(self) -> bool:
         return bool(self._left)
 
-    def take(self, count: int, max_bytes: int) -> Taken | None:
+    def take(self, count: int, max_bytes: int) -> Piece | None:
         if not self._left:
             return None
         start = end = self._left.popleft()
@@ -96,8 +96,8 @@ class Rest:
         while self._left and self._left[0] == end < start + count:
             self._left.popleft()
             end += 1
-        skipped, self._taken = start - self._taken, end
-        return Taken(end - start, self._encode(self._items[start:end]), skipped=skipped)
+        self._taken = end
+        return Piece(start, end - start, self._encode(self._items[start:end]))
 
 
 def function(item: Any) -> Any:
@@ -177,13 +177,13 @@ class Map(RuleBasedStateMachine):
     # The dispatcher's side
 
     def send(self) -> None:
-        while (cut := self.scheduler.next(self.cores)) is not None:
-            if cut.refused is not None:
-                cut.refused.index = cut.piece.start
-                self.give(self.ledger.refuse(cut.piece.start, cut.refused))
+        while (turn := self.scheduler.next(self.cores)) is not None:
+            _, piece = turn
+            if piece.error is not None:
+                self.give(self.ledger.refuse(piece.error))
                 continue
-            assert len(arrays.split(cut.piece.items, self.format)) == cut.piece.count
-            flight = self.ledger.send(cut.piece, cut.lane, "offer", cut.seconds, self.now)
+            assert len(arrays.split(piece.items, self.format)) == piece.count
+            flight = self.ledger.send(piece, "offer", self.now)
             self.queue[flight.number] = Message(flight, flight.attempt, flight.piece)
 
     @rule(seconds=st.sampled_from([BEAT, PATIENCE]))
@@ -402,7 +402,7 @@ class Map(RuleBasedStateMachine):
     @invariant()
     def the_window_counts_what_is_out(self) -> None:
         if hasattr(self, "ledger"):
-            out = sum(flight.lane == "main" for flight in self.ledger.flights.values())
+            out = sum(flight.piece.lane == "main" for flight in self.ledger.flights.values())
             assert self.scheduler.window.in_flight == out
 
     @invariant()

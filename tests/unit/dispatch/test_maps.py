@@ -14,7 +14,7 @@ from dispatching import Parts, report_of
 from hypotheses import examples
 from jetmap.dispatch.maps import CRASH_SECONDS
 from jetmap.dispatch.sources import ItemFeed, Objects
-from jetmap.wire.messages import Claim, ClaimedChunk, Crash, Final
+from jetmap.wire.messages import Claim, ClaimEntry, Crash, Final
 
 pytestmark = pytest.mark.anyio
 
@@ -86,8 +86,8 @@ def test_a_claim_names_what_is_no_longer_wanted() -> None:
     wanted, ended = parts.open(1), parts.open(1)
     sent = {run: flight for run, flight in parts.send()}
     parts.maps.end(ended, "withdrawn")
-    held = [ClaimedChunk(run.id, flight.number, 1, None) for run, flight in sent.items()]
-    held.append(ClaimedChunk("unknown", 1, 1, None))
+    held = [ClaimEntry(run.id, flight.number, 1, None) for run, flight in sent.items()]
+    held.append(ClaimEntry("unknown", 1, 1, None))
     unwanted = parts.maps.claim(Claim("a", "host", "inbox", 1, held), 3.0)
     assert unwanted == [(ended.id, sent[ended].number), ("unknown", 1)]
     assert (sent[wanted].heard, sent[wanted].host) == (3.0, "host")

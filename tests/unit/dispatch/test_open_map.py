@@ -9,7 +9,6 @@ from random import Random
 import pytest
 
 from jetmap.dispatch.costs import Cost
-from jetmap.dispatch.flight import Piece
 from jetmap.dispatch.ledger import Ledger
 from jetmap.dispatch.open_map import MapSpec, Memory, OpenMap
 from jetmap.dispatch.outcomes import Batch
@@ -49,11 +48,10 @@ class Sent:
         )
         self.out = []
         for _ in range(out):
-            taken = source.take(chunk, 1 << 20)
-            assert taken is not None
-            piece = Piece(self.run.taken, taken.count, taken.items)
-            self.run.taken += taken.count
-            self.out.append(self.run.ledger.send(piece, "main", "offer", 0.0, 0.0))
+            piece = source.take(chunk, 1 << 20)
+            assert piece is not None and piece.start == self.run.taken
+            self.run.taken += piece.count
+            self.out.append(self.run.ledger.send(piece, "offer", 0.0))
 
     def answer(self, number: int, *bad: int) -> None:
         flight = next(f for f in self.out if f.number == number)

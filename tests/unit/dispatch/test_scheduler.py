@@ -14,9 +14,9 @@ from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.flight import Flight, Piece, Quarantine
 from jetmap.dispatch.ledger import Ledger
 from jetmap.dispatch.open_map import MapSpec, Memory, OpenMap
-from jetmap.dispatch.scheduler import Cut, Scheduler
-from jetmap.dispatch.sharing import PARCEL_BYTES, PARCEL_SECONDS, SMALL_SECONDS
-from jetmap.dispatch.sources import RawItems, Taken
+from jetmap.dispatch.scheduler import Scheduler
+from jetmap.dispatch.sharing import PARCEL_BYTES, PARCEL_SECONDS, SMALL_SECONDS, is_small
+from jetmap.dispatch.sources import RawItems
 from jetmap.wire import arrays
 from jetmap.wire.messages import Final, Report
 
@@ -49,16 +49,17 @@ class World:
         self.scheduler.add(map)
         return map
 
-    def send(self) -> list[Cut]:
-        cuts = []
-        while (cut := self.scheduler.next(self.cores)) is not None:
-            flight = cut.map.ledger.send(cut.piece, cut.lane, "offer", cut.seconds, self.now)
-            self.out.append((cut.map, flight))
-            cuts.append(cut)
-            if cut.is_small:
-                self.scheduler.sharing.add(cut.map, flight)
+    def send(self) -> list[Piece]:
+        pieces = []
+        while (turn := self.scheduler.next(self.cores)) is not None:
+            map, piece = turn
+            flight = map.ledger.send(piece, "offer", self.now)
+            self.out.append((map, flight))
+            pieces.append(piece)
+            if is_small(map, piece):
+                self.scheduler.sharing.add(map, flight)
                 self.scheduler.sharing.take(self.cores)
-        return cuts
+        return pieces
 
     def answer(self, **each: float) -> None:
         """The result of some chunk. each: seconds of an item, by function."""
@@ -103,9 +104,9 @@ def test_every_map_comes_to_its_end(
         world.open(size)
     for _ in range(20 * sum(sizes) + 100):
         known = world.scheduler.cost("f").is_known
-        for cut in world.send():
-            assert known or cut.piece.count == 1, "nobody knows yet how long an item takes"
-        main = [flight for _, flight in world.out if flight.lane == "main"]
+        for piece in world.send():
+            assert known or piece.count == 1, "nobody knows yet how long an item takes"
+        main = [flight for _, flight in world.out if flight.piece.lane == "main"]
         assert len(main) == world.scheduler.window.in_flight <= world.scheduler.window.size
         if not world.out:
             break
@@ -186,8 +187,8 @@ def test_small_chunks_share_messages_but_leave_no_core_idle(
     world = World(cores, Random(0))
     chunks = []
     for number, (seconds, size) in enumerate(sizes):
-        piece = Piece(0, 1, b"0" * size)
-        flight = Flight(number, piece, "express", "offer", seconds, 0.0, 0.0)
+        piece = Piece(0, 1, b"0" * size, lane="express", seconds=seconds)
+        flight = Flight(number, piece, "offer", seconds, 0.0, 0.0)
         chunks.append((world.open(0), flight))
         chunks[-1][0].ledger.flights[number] = flight
         world.scheduler.sharing.add(*chunks[-1])
@@ -210,14 +211,14 @@ def test_an_item_that_fits_into_no_message_is_refused() -> None:
     world.scheduler.cost("f").learn(10, 1e-4, 0)
     map = world.open(RawItems([b"1" * 50, b"2" * 200, b"3" * 50, b"4" * 40], "json"))
     map.room = 100
-    cuts = world.send()
-    assert [(cut.piece.start, cut.piece.count, cut.refused is None) for cut in cuts] == [
+    pieces = world.send()
+    assert [(piece.start, piece.count, piece.error is None) for piece in pieces] == [
         (0, 1, True),
         (1, 1, False),
         (2, 2, True),
     ]
-    (refused,) = (cut.refused for cut in cuts if cut.refused is not None)
-    assert refused.kind == "unencodable" and "202 bytes" in refused.message
+    (refused,) = (piece.error for piece in pieces if piece.error is not None)
+    assert (refused.index, refused.kind) == (1, "unencodable") and "202 bytes" in refused.message
 
 
 @pytest.mark.parametrize(
@@ -230,12 +231,12 @@ def test_a_short_list_is_cut_by_a_guess_only_if_items_cost_alike(
     for each in seconds:
         world.scheduler.cost("f").learn(1, each, 1)
     world.open(16)
-    cuts = world.send()
+    pieces = world.send()
     while world.out:
         world.answer(f=0.002)
-        cuts += world.send()
-    assert {cut.piece.count for cut in cuts} == sizes
-    assert sum(cut.piece.count for cut in cuts) == 16
+        pieces += world.send()
+    assert {piece.count for piece in pieces} == sizes
+    assert sum(piece.count for piece in pieces) == 16
 
 
 class RestOfItems(RawItems):
@@ -251,15 +252,15 @@ class RestOfItems(RawItems):
     def has_items(self) -> bool:
         return bool(self._left)
 
-    def take(self, count: int, max_bytes: int) -> Taken | None:
+    def take(self, count: int, max_bytes: int) -> Piece | None:
         if not self._left:
             return None
         start = self._left[0]
         run = [n for offset, n in enumerate(self._left[:count]) if n == start + offset]
         self._left = self._left[len(run) :]
-        skipped, self._next = start - self._next, start + len(run)
+        self._next = start + len(run)
         self.computed += run
-        return Taken(len(run), arrays.nulls(len(run), "json"), skipped=skipped)
+        return Piece(start, len(run), arrays.nulls(len(run), "json"))
 
 
 @quick
@@ -298,7 +299,7 @@ class LateItems(RawItems):
     def has_items(self) -> bool:
         return self.arrived and self.remaining > 0
 
-    def take(self, count: int, max_bytes: int) -> Taken | None:
+    def take(self, count: int, max_bytes: int) -> Piece | None:
         return super().take(count, max_bytes) if self.arrived else None
 
 
@@ -310,4 +311,4 @@ def test_a_small_map_whose_items_come_later_is_not_forgotten() -> None:
     world.open(late)
     assert world.send() == []
     late.arrived, late.total = True, 3
-    assert sum(cut.piece.count for cut in world.send()) == 3
+    assert sum(piece.count for piece in world.send()) == 3

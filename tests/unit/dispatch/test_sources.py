@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypotheses import examples
-from jetmap.dispatch.sources import ELEMENT_BYTES, AsyncObjects, ItemFeed, Objects, Taken
+from jetmap.dispatch.flight import Piece
+from jetmap.dispatch.sources import ELEMENT_BYTES, AsyncObjects, ItemFeed, Objects
 from jetmap.wire.messages import Format
 from waiting import turns, wait_until
 
@@ -165,7 +166,7 @@ def test_a_feed_passes_everything_on_and_holds_its_limit(
     elements = [[codec.encode(item) for item in put] for put in puts]
     seen: list[Any] = []
 
-    def take(feed: ItemFeed, count: int) -> Taken | None:
+    def take(feed: ItemFeed, count: int) -> Piece | None:
         if (taken := feed.take(count, max_bytes)) is not None:
             assert 1 <= taken.count <= count
             assert taken.count == 1 or len(taken.items) <= max_bytes

@@ -14,7 +14,7 @@ from jetmap.wire.messages import (
     ChunkHead,
     Claim,
     ClaimAnswer,
-    ClaimedChunk,
+    ClaimEntry,
     Confirmation,
     CoreStatus,
     Crash,
@@ -137,11 +137,11 @@ GOLDEN: list[tuple[Any, str]] = [
         "95a26131a95f494e424f582e613105ff9190",
     ),
     (
-        ClaimedChunk("m1", 2, 1, 11, 2),
+        ClaimEntry("m1", 2, 1, 11, 2),
         "95a26d3102010b02",
     ),
     (
-        Claim("a1", "h1", "_INBOX.a1", 4, [ClaimedChunk("m1", 2, 1)]),
+        Claim("a1", "h1", "_INBOX.a1", 4, [ClaimEntry("m1", 2, 1)]),
         "95a26131a26831a95f494e424f582e6131049195a26d310201c001",
     ),
     (
