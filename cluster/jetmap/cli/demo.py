@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
 from jetmap.demo.http import DemoError, Gateway
 from jetmap.demo.work import Sample, Work, prime_search, sample, source_metrics
 from jetmap.machine import tethered
-from jetmap.settings import Settings
+from jetmap.settings import Secret, Settings
 
 from .installation import FAREWELL, Installation
 from .options import takes
@@ -104,7 +103,7 @@ def own(settings: Settings) -> Settings:
             "nats_port": 0,
             "grace": 1.0,
             "log_level": "warning",
-            "token": SecretStr(secrets.token_urlsafe(24)),
+            "token": Secret(secrets.token_urlsafe(24)),
         }
     )
 

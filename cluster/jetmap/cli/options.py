@@ -17,7 +17,6 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
-from pydantic import ByteSize
 
 from jetmap.errors import ConfigurationError
 from jetmap.logs import Formatter
@@ -35,6 +34,7 @@ from jetmap.settings import (
     StreamSettings,
     WorkerSettings,
 )
+from jetmap.settings.render import size
 
 from .exits import exits
 
@@ -56,11 +56,11 @@ class Option:
     @property
     def default(self) -> str:
         """The default as shown in the help; empty if there is none."""
-        default = self.field.info.get_default()
+        default = self.field.default
         if default is None or default == []:
             return ""
-        if self.field.setting.metavar == "SIZE":
-            return ByteSize(default).human_readable()
+        if self.field.is_size:
+            return size(default)
         if isinstance(default, bool):
             return "on" if default else "off"
         return f"{default:g}" if isinstance(default, float) else str(default)
@@ -98,8 +98,12 @@ OPTIONS = {option.setting: option for option in TABLE}
 
 
 def _options_of(*sections: type[Section]) -> tuple[str, ...]:
-    names = [name for section in sections for name in section.model_fields]
-    return tuple(name for name in names if name in OPTIONS and not _is_positional(name))
+    return tuple(
+        name
+        for section in sections
+        for name, field in FIELDS.items()
+        if SECTIONS[field.section] is section and name in OPTIONS and not _is_positional(name)
+    )
 
 
 def _is_positional(name: str) -> bool:

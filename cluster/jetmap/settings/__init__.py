@@ -4,7 +4,7 @@
 finds the values; ``render`` writes ``config/jetmap.toml`` and the README's table.
 """
 
-from .kinds import ROOT_PATH, without_password
+from .kinds import ROOT_PATH, Secret, without_password
 from .load import (
     CONFIG_VARIABLE,
     FIELDS,
@@ -44,6 +44,7 @@ __all__ = [
     "JobSettings",
     "LimitSettings",
     "LogSettings",
+    "Secret",
     "Section",
     "ServerSettings",
     "Settings",

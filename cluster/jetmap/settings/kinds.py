@@ -1,40 +1,112 @@
-"""The types of settings: each checks a value from an option, a variable or the file."""
+"""The types of settings: each reads a value from an option, a variable or the file.
+
+A type is ``Annotated`` with the functions that read it, one after the other. They raise ValueError
+with what is wrong, as the end of a sentence that starts with the setting's name.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import AfterValidator, BeforeValidator, ByteSize, ValidationInfo, WrapValidator
-from pydantic_core import PydanticCustomError
-from pydantic_settings import NoDecode
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from jetmap import bounds
+
+Read = Callable[[Any], Any]
 
 CORES = re.compile(r"\d+|\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)
 ROOT_PATH = re.compile(r"(?=.{1,200}\Z)(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 POOL = re.compile(r"[A-Za-z0-9_-]{1,64}")
+SIZE = re.compile(r"(\d*\.?\d+)\s*(?:([kmgtpe])(i?))?(b|bit)?", re.ASCII | re.IGNORECASE)
+SWITCH = {
+    **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True),
+    **dict.fromkeys(("0", "false", "f", "no", "n", "off"), False),
+}
 
 
-def _split(value: object) -> object:
+class Secret:
+    """A text that is not shown by accident, as in a log or a traceback."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __repr__(self) -> str:
+        return "Secret('…')"
+
+
+def readers_of(annotation: Any) -> tuple[list[Read], bool]:
+    """Return the functions that read a value of this type, and whether it may be None."""
+    optional = type(None) in get_args(annotation)
+    if optional:
+        annotation, _ = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return [one_of(*get_args(annotation))], optional
+    if plain := {str: text, bool: switch, Secret: secret}.get(annotation):
+        return [plain], optional
+    return list(annotation.__metadata__), optional
+
+
+def text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"must be a string, not {bounds.shown(value)}")
+    return value
+
+
+def secret(value: object) -> Secret:
+    if isinstance(value, Secret):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("must be a string")
+    return Secret(value)
+
+
+def switch(value: object) -> bool:
+    found = SWITCH.get(str(int(value)) if isinstance(value, bool) else str(value).lower())
+    if found is None:
+        raise ValueError(f"must be true or false, not {bounds.shown(value)}")
+    return found
+
+
+def one_of(*words: str) -> Read:
+    def read(value: object) -> object:
+        if value not in words:
+            known = ", ".join(map(repr, words[:-1]))
+            raise ValueError(f"must be {known} or {words[-1]!r}, not {bounds.shown(value)}")
+        return value
+
+    return read
+
+
+def listed(value: object) -> list[str]:
     """Split "a, b" into a list; lists stay as they are."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
-    return list(value) if isinstance(value, tuple) else value
+    if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
+        raise ValueError(f"must be a list of strings, not {bounds.shown(value)}")
+    return list(value)
 
 
-def _text(value: object) -> object:
-    """Accept ``cores = 4`` in the file as "4"."""
+def cores(value: object) -> str:
+    """Read "4", "0,2-3", or ``cores = 4`` in the file."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return str(min(value, 1 << 64))  # Refused either way, and short.
-    return value if isinstance(value, str) else bounds.shown(value)
-
-
-def _cores(value: str) -> str:
-    if not CORES.fullmatch(value) or (
-        value.isdigit() and bounds.WORKERS.parse(value.lstrip("0") or "0") is None
+        value = str(min(value, 1 << 64))  # Refused either way, and short.
+    if (
+        not isinstance(value, str)
+        or not CORES.fullmatch(value)
+        or (value.isdigit() and bounds.WORKERS.parse(value.lstrip("0") or "0") is None)
     ):
         raise ValueError(
             f'must be a number of cores up to {bounds.WORKERS.most:,} ("4") '
@@ -43,13 +115,13 @@ def _cores(value: str) -> str:
     return value
 
 
-def _pool(value: str) -> str:
+def pool(value: str) -> str:
     if not POOL.fullmatch(value):
         raise ValueError("must be 1 to 64 letters, digits, - and _")
     return value
 
 
-def _root_path(value: str) -> str:
+def root_path(value: str) -> str:
     value = value.rstrip("/")
     if value and not ROOT_PATH.fullmatch(value):
         raise ValueError(
@@ -58,7 +130,7 @@ def _root_path(value: str) -> str:
     return value
 
 
-def _domain(value: str) -> str:
+def domain(value: str) -> str:
     if not re.fullmatch(r"[^\s.*>]{1,255}", value) or value == "API":
         raise ValueError("must be the name of a JetStream domain: one word without dots")
     return value
@@ -69,7 +141,7 @@ def without_password(url: str) -> str:
     return re.sub(r"//[^/@]*@", "//…@", url) if "//" in url else re.sub(r"^[^@]*@", "…@", url)
 
 
-def _urls(value: str) -> str:
+def urls(value: str) -> str:
     for url in value.split(","):
         if not re.match(r"(nats|tls)://[^/\s]+", url.strip()):
             raise ValueError(
@@ -79,7 +151,7 @@ def _urls(value: str) -> str:
     return value
 
 
-def _file(value: str) -> str:
+def file(value: str) -> str:
     path = Path(value)
     if not path.is_file():
         raise ValueError(f"names {value}, which is not a file")
@@ -88,22 +160,29 @@ def _file(value: str) -> str:
     return value
 
 
-def _size(value: Any, handler: Any, info: ValidationInfo) -> int:
-    if isinstance(value, bool):
-        raise _out_of_bounds(bounds.SIZE, value)
+def size(value: object) -> int:
+    """Read bytes, or a text such as "64KiB", "1.5GB"."""
+    found = value
+    if isinstance(value, str):
+        match = SIZE.fullmatch(value.strip().replace("_", "")) if len(value) < 40 else None
+        if match is None:
+            raise _out_of_bounds(bounds.SIZE, value)
+        number, prefix, binary, unit = match.groups()
+        factor = (1024 if binary else 1000) ** (" kmgtpe".index((prefix or " ").lower()))
+        found = int(float(number) * factor) if prefix or "." in number else int(number)
+        found = found // 8 if (unit or "").lower() == "bit" else found
+    elif isinstance(value, float) and value.is_integer():
+        found = int(value)
     try:
-        size = int(handler(value))
-    except (OverflowError, ValueError):  # Pydantic's message would not name the limit.
+        return int(bounds.SIZE.check("", found))
+    except (TypeError, ValueError):
         raise _out_of_bounds(bounds.SIZE, value) from None
-    if not bounds.SIZE.least <= size <= bounds.SIZE.most:
-        raise _out_of_bounds(bounds.SIZE, value)
-    return size
 
 
-def within(bound: bounds.Bound) -> BeforeValidator:
+def within(bound: bounds.Bound) -> Read:
     """Check a number against its bound; variables give it as text."""
 
-    def check(value: object) -> float:
+    def read(value: object) -> float:
         if isinstance(value, str):
             found = bound.parse(value.strip().replace("_", ""))
             if found is None:
@@ -114,46 +193,34 @@ def within(bound: bounds.Bound) -> BeforeValidator:
         except (TypeError, ValueError):
             raise _out_of_bounds(bound, value) from None
 
-    return BeforeValidator(check)
+    return read
 
 
-def within_size(bound: bounds.Bound) -> AfterValidator:
-    """Check a size against a bound of its own."""
-
-    def check(value: int) -> int:
-        if not bound.least <= value <= bound.most:
-            raise _out_of_bounds(bound, value)
-        return value
-
-    return AfterValidator(check)
+def _out_of_bounds(bound: bounds.Bound, value: object) -> ValueError:
+    return ValueError(f"must be {bound}, not {bounds.shown(value)}")
 
 
-def _out_of_bounds(bound: bounds.Bound, value: object) -> PydanticCustomError:
-    text = f"must be {bound}, not {bounds.shown(value)}"
-    return PydanticCustomError("out_of_bounds", text.replace("{", "{{").replace("}", "}}"))
-
-
-Words = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+Words = Annotated[list[str], listed]
 Timeout = Annotated[float, within(bounds.TIMEOUT)]
 Seconds = Annotated[float, within(bounds.DURATION)]
 Grace = Annotated[float, within(bounds.GRACE)]
 Weight = Annotated[float, within(bounds.WEIGHT)]
 Count = Annotated[int, within(bounds.COUNT)]
 Replicas = Annotated[int, within(bounds.REPLICAS)]
-Size = Annotated[ByteSize, WrapValidator(_size)]
-Cores = Annotated[str, BeforeValidator(_text), AfterValidator(_cores)]
+Size = Annotated[int, size]
+Cores = Annotated[str, cores]
 Port = Annotated[int, within(bounds.PORT)]
 Patience = Annotated[float, within(bounds.CONNECTION)]
-ReadableFile = Annotated[str, AfterValidator(_file)]
-Addresses = Annotated[str, AfterValidator(_urls)]
-Pool = Annotated[str, AfterValidator(_pool)]
-Domain = Annotated[str, AfterValidator(_domain)]
-RootPath = Annotated[str, AfterValidator(_root_path)]
+ReadableFile = Annotated[str, text, file]
+Addresses = Annotated[str, text, urls]
+Pool = Annotated[str, text, pool]
+Domain = Annotated[str, text, domain]
+RootPath = Annotated[str, text, root_path]
 Niceness = Annotated[int, within(bounds.NICE)]
 Attempts = Annotated[int, within(bounds.ATTEMPTS)]
 Depth = Annotated[int, within(bounds.DEPTH)]
 Retention = Annotated[float, within(bounds.TTL)]
 Login = Annotated[float, within(bounds.SESSION)]
-HeadSize = Annotated[Size, within_size(bounds.HEAD)]
+HeadSize = Annotated[int, size, within(bounds.HEAD)]
 Rate = Annotated[int, within(bounds.RATE)]
 Lines = Annotated[int, within(bounds.LINES)]

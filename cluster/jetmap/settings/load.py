@@ -7,27 +7,17 @@ means 'not set'. Durations are seconds; sizes are bytes, or strings such as "64M
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
 import os
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from pydantic import SecretStr, ValidationError, create_model, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
-
 from jetmap.errors import ConfigurationError
 
-from .metadata import Setting, setting_of
+from .kinds import Read, Secret, readers_of, size
+from .metadata import KEY, Setting
 from .sections import (
     BrokerSettings,
     ChunkSettings,
@@ -59,14 +49,15 @@ class Settings:
     gateway: GatewaySettings
     server: ServerSettings
     logs: LogSettings
+    given: frozenset[str] = dataclasses.field(compare=False, repr=False)
 
     def __init__(self, **values: Any) -> None:
         """Take values by their flat names, else the environment's, the file's, the default.
 
         Raises:
-            pydantic.ValidationError: ``load`` raises ConfigurationError for it.
+            ConfigurationError: It lists every problem, and where each value came from.
         """
-        self._take(_Sourced(**values))
+        self._read(_file_values() | _variables() | values, values)
 
     @classmethod
     def load(cls, **options: Any) -> Settings:
@@ -78,37 +69,33 @@ class Settings:
         Raises:
             ConfigurationError: It lists every problem, and where each value came from.
         """
-        given = {name: value for name, value in options.items() if value is not None}
-        try:
-            return cls(**given)
-        except ValidationError as exc:
-            problems = [_problem(error, given) for error in exc.errors(include_url=False)]
-            raise ConfigurationError(problems) from exc
-        except tomllib.TOMLDecodeError as exc:
-            raise ConfigurationError([f"{config_file()} is not valid TOML: {exc}"]) from exc
+        return cls(**{name: value for name, value in options.items() if value is not None})
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Settings:
         """Build settings from these values and defaults alone."""
         made = cls.__new__(cls)
-        made._take(_Checked.model_validate(dict(values)))
+        made._read(values, {})
         return made
 
     def replace(self, **changes: Any) -> Settings:
         """Return a copy with other values, by their flat names. They are not checked."""
+        if unknown := changes.keys() - FIELDS.keys():
+            raise TypeError(f"unknown settings: {', '.join(sorted(unknown))}")
         made = type(self).__new__(type(self))
-        for name, section in self._sections().items():
-            own = {key: changes.pop(key) for key in list(changes) if key in _fields_of(section)}
-            object.__setattr__(made, name, section.model_copy(update=own) if own else section)
-        if changes:
-            raise TypeError(f"unknown settings: {', '.join(changes)}")
+        for name in SECTIONS:
+            section: Section = getattr(self, name)
+            own = {key: changes[key] for key in changes if FIELDS[key].section == name}
+            object.__setattr__(made, name, section.replace(**own) if own else section)
+        object.__setattr__(made, "given", self.given | changes.keys())
         return made
 
     def at(self, url: str, user: str, password: str) -> Settings:
         """Return settings for the broker at ``url``: TLS as here, other credentials dropped."""
-        names = [name for name in BrokerSettings.model_fields if name.startswith("nats_")]
+        names = [name for name, field in FIELDS.items() if field.section == "broker"]
+        names = [name for name in names if name.startswith("nats_")]
         others = {name: None for name in names if not name.startswith("nats_tls_")}
-        mine = {"nats_url": url, "nats_user": user, "nats_password": SecretStr(password)}
+        mine = {"nats_url": url, "nats_user": user, "nats_password": Secret(password)}
         return self.replace(**(others | mine))
 
     def get(self, name: str) -> Any:
@@ -117,8 +104,7 @@ class Settings:
 
     def was_given(self, name: str) -> bool:
         """Whether a value stands in an option, a variable or the file."""
-        section: Section = getattr(self, FIELDS[name].section)
-        return name in section.model_fields_set
+        return name in self.given
 
     def environment(self) -> dict[str, str]:
         """Return the variables that give another process exactly these settings.
@@ -128,8 +114,8 @@ class Settings:
         variables = {CONFIG_VARIABLE: os.devnull}
         for name in FIELDS:
             value = self.get(name)
-            if isinstance(value, SecretStr):
-                value = value.get_secret_value()
+            if isinstance(value, Secret):
+                value = value.reveal()
             elif isinstance(value, list):
                 value = ",".join(value)
             variables[f"{PREFIX}{name.upper()}"] = "" if value is None else str(value)
@@ -139,18 +125,36 @@ class Settings:
         """Return the settings that the keeper of an embedded cluster needs, by flat name."""
         return {name: self.get(name) for name, field in FIELDS.items() if field.setting.keeper}
 
-    def _sections(self) -> dict[str, Section]:
-        return {name: getattr(self, name) for name in SECTIONS}
+    def _read(self, found: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        """Check all values together, so that all problems are reported at once."""
+        given = {name: value for name, value in found.items() if value != ""}
+        values: dict[str, Any] = {}
+        problems = []
+        for name, field in FIELDS.items():
+            if name in given:
+                try:
+                    values[name] = field.read(given[name])
+                except ValueError as exc:
+                    problems.append(f"{_origin(name, options)} {exc}")
+        for name in given:
+            if name not in FIELDS:
+                problems.append(_unknown(_origin(name, options), name, FIELDS))
+        sections = {
+            name: section(**{key: values[key] for key in values if FIELDS[key].section == name})
+            for name, section in SECTIONS.items()
+        }
+        if not problems:
+            problems = [text for section in sections.values() for text in section.conflicts()]
+        if problems:
+            raise ConfigurationError(problems)
+        for name, section in sections.items():
+            object.__setattr__(self, name, section)
+        object.__setattr__(self, "given", frozenset(given))
 
-    def _take(self, checked: Any) -> None:
-        for name, section in SECTIONS.items():
-            names = section.model_fields
-            values = {key: getattr(checked, key) for key in names}
-            given = checked.model_fields_set & names.keys()
-            object.__setattr__(self, name, section.model_construct(given, **values))
 
-
-SECTIONS: dict[str, type[Section]] = get_type_hints(Settings)
+SECTIONS: dict[str, type[Section]] = {
+    name: hint for name, hint in get_type_hints(Settings).items() if name != "given"
+}
 
 
 @dataclass(frozen=True)
@@ -158,75 +162,54 @@ class Field:
     """A setting as it was declared, and the section of ``Settings`` that has it."""
 
     section: str
-    info: FieldInfo
+    setting: Setting
+    default: Any
+    readers: list[Read]
+    optional: bool
 
     @property
-    def setting(self) -> Setting:
-        return setting_of(self.info)
+    def is_size(self) -> bool:
+        return size in self.readers
+
+    def read(self, value: Any) -> Any:
+        """Return the checked value. Raises ValueError with the end of a sentence."""
+        if value is None and self.optional:
+            return None
+        for read in self.readers:
+            value = read(value)
+        return value
 
 
-FIELDS = {
-    key: Field(name, info)
-    for name, section in SECTIONS.items()
-    for key, info in section.model_fields.items()
-}
+def _fields() -> Iterator[tuple[str, Field]]:
+    for name, section in SECTIONS.items():
+        hints = get_type_hints(section, include_extras=True)
+        for field in dataclasses.fields(section()):  # type: ignore[arg-type]
+            default = [] if field.default is dataclasses.MISSING else field.default
+            readers, optional = readers_of(hints[field.name])
+            yield field.name, Field(name, field.metadata[KEY], default, readers, optional)
 
 
-class _Rules(Section):
-    """All sections are checked together, so that all problems are reported at once."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_unset(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in values.items() if value != ""}
-
-    @model_validator(mode="after")
-    def _agree(self) -> _Rules:
-        problems: list[str] = []
-        for section in SECTIONS.values():
-            problems += section.conflicts(self)
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+FIELDS = dict(_fields())
 
 
-class _TomlFile(TomlConfigSettingsSource):
-    """A file that may begin with a byte order mark, as some editors write it."""
-
-    def _read_file(self, file_path: Any) -> dict[str, Any]:
-        try:
-            return tomllib.loads(file_path.read_text(encoding="utf-8-sig"))
-        except UnicodeDecodeError as exc:
-            raise ConfigurationError([f"{file_path} is not UTF-8: save it as UTF-8"]) from exc
+def _variables() -> dict[str, str]:
+    names = {name: f"{PREFIX}{name.upper()}" for name in FIELDS}
+    return {key: os.environ[name] for key, name in names.items() if os.environ.get(name)}
 
 
-class _Sources(BaseSettings):
-    """The sources of values, in order of priority."""
+def _file_values() -> dict[str, Any]:
+    path = config_file()
+    if path is None:
+        return {}
+    import tomllib  # Only where there is a file.
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        path = config_file()
-        if path is None:
-            return init_settings, env_settings
-        return init_settings, env_settings, _TomlFile(settings_cls, toml_file=path)
-
-
-# One flat model of all sections, as keys and variables are flat; without sources, and with them.
-_Checked: Any = create_model("_Checked", __base__=(_Rules, *reversed(SECTIONS.values())))
-_Sourced: Any = create_model("_Sourced", __base__=(_Checked, _Sources))
-
-
-def _fields_of(section: Section) -> Iterable[str]:
-    return type(section).model_fields
+    try:
+        # A file may begin with a byte order mark, as some editors write it.
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as exc:
+        raise ConfigurationError([f"{path} is not UTF-8: save it as UTF-8"]) from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigurationError([f"{path} is not valid TOML: {exc}"]) from exc
 
 
 def config_file() -> Path | None:
@@ -255,25 +238,13 @@ def unknown_variables() -> list[str]:
 
 
 def _unknown(shown: str, name: str, known: Iterable[str]) -> str:
+    import difflib  # Only after a mistake.
+
     near = difflib.get_close_matches(name, known, 1)
     return f"unknown setting {shown}" + (f": did you mean {near[0]}?" if near else "")
 
 
-def _problem(error: ErrorDetails, options: dict[str, Any]) -> str:
-    """Return one sentence: where the value came from, and what is wrong with it."""
-    message = error["msg"].removeprefix("Value error, ")
-    if not error["loc"]:
-        return message
-    name = str(error["loc"][0])
-    where = _origin(name, options)
-    if error["type"] == "extra_forbidden":
-        return _unknown(where, name, FIELDS)
-    if error["type"] == "value_error":
-        return f"{where} {message}"
-    return f"{where}: {message[:1].lower()}{message[1:]}"
-
-
-def _origin(name: str, options: dict[str, Any]) -> str:
+def _origin(name: str, options: Mapping[str, Any]) -> str:
     variable = f"{PREFIX}{name.upper()}"
     if name in options:
         return f"--{name.replace('_', '-')}"

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import Field
-from pydantic.fields import FieldInfo
-
-_KEY = "setting"
+KEY = "setting"  # Key of a field's metadata.
 
 
 @dataclass(frozen=True)
@@ -46,12 +43,7 @@ class Setting:
 
 def setting(default: Any, comment: str = "", **more: Any) -> Any:
     """Declare a field of a section; ``more`` are other attributes of ``Setting``."""
-    extra: Any = {_KEY: Setting(comment, **more)}
-    return Field(default, json_schema_extra=extra)
-
-
-def setting_of(field: FieldInfo) -> Setting:
-    """Return the metadata that ``setting`` has attached."""
-    extra: Any = field.json_schema_extra
-    found: Setting = extra[_KEY]
-    return found
+    metadata = {KEY: Setting(comment, **more)}
+    if isinstance(default, list):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)

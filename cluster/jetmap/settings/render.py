@@ -10,11 +10,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from pydantic import ByteSize
-from pydantic.fields import FieldInfo
-
-from .load import FIELDS, SECTIONS
-from .metadata import setting_of
+from .load import FIELDS, SECTIONS, Field
 
 CONFIG = Path("config/jetmap.toml")
 README = Path("README.md")
@@ -39,10 +35,12 @@ UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 def config() -> str:
     """Return the text of ``config/jetmap.toml``."""
     parts = [HEAD]
-    for section in SECTIONS.values():
-        parts.append(f"\n# --- {section.title} ".ljust(89, "-") + "\n\n")
-        for name, field in section.model_fields.items():
-            comment = textwrap.wrap(setting_of(field).comment, WIDTH - 2)
+    for section, declared in SECTIONS.items():
+        parts.append(f"\n# --- {declared.title} ".ljust(89, "-") + "\n\n")
+        for name, field in FIELDS.items():
+            if field.section != section:
+                continue
+            comment = textwrap.wrap(field.setting.comment, WIDTH - 2)
             parts += [f"# {line}\n" for line in comment]
             parts.append(f"{name} = {_toml(field)}\n")
     return "".join(parts)
@@ -53,7 +51,7 @@ def limits() -> str:
     rows = ["| setting | default | what it limits: what happens beyond |", "| --- | --- | --- |"]
     for name, field in FIELDS.items():
         if field.setting.limit:
-            rows.append(f"| `{name}` | {_shown(field.info)} | {field.setting.limit} |")
+            rows.append(f"| `{name}` | {_shown(field)} | {field.setting.limit} |")
     return "\n".join(rows) + "\n"
 
 
@@ -74,27 +72,23 @@ def size(nbytes: int, space: str = "") -> str:
     return f"{nbytes:,}"
 
 
-def is_size(field: FieldInfo) -> bool:
-    return field.annotation is ByteSize
-
-
-def _toml(field: FieldInfo) -> str:
-    default: Any = field.get_default()
+def _toml(field: Field) -> str:
+    default: Any = field.default
     if default is None:
         return '""'
-    if is_size(field) and not size(default)[-1].isdigit():
+    if field.is_size and not size(default)[-1].isdigit():
         return f'"{size(default)}"'
     if isinstance(default, bool | str | list):
         return json.dumps(default)
     return f"{default:_}" if default >= 10_000 else str(default)
 
 
-def _shown(field: FieldInfo) -> str:
-    default: Any = field.get_default()
-    setting = setting_of(field)
+def _shown(field: Field) -> str:
+    default: Any = field.default
+    setting = field.setting
     if default is None:
         return setting.shown
-    if is_size(field):
+    if field.is_size:
         return size(default, " ") + setting.unit
     if isinstance(default, float):
         return f"{default:,g} s"

@@ -6,12 +6,10 @@ the comment of the first.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
-
-from pydantic import BaseModel, ConfigDict, SecretStr
+from typing import Any, ClassVar, Literal, Self
 
 from jetmap.errors import ConfigurationError
 from jetmap.machine import memory
@@ -37,6 +35,7 @@ from .kinds import (
     Retention,
     RootPath,
     Seconds,
+    Secret,
     Size,
     Timeout,
     Weight,
@@ -45,10 +44,8 @@ from .kinds import (
 from .metadata import setting
 
 
-class Section(BaseModel):
+class Section:
     """A group of settings. title: in ``config/jetmap.toml``; panel: in ``--help``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     title: ClassVar[str] = ""
     panel: ClassVar[str] = "More"
@@ -57,7 +54,12 @@ class Section(BaseModel):
         """Yield what is wrong between settings of this section."""
         yield from ()
 
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with other values. They are not checked."""
+        return replace(self, **changes)  # type: ignore[type-var]
 
+
+@dataclass(frozen=True)
 class BrokerSettings(Section):
     """The broker's address and credentials."""
 
@@ -78,11 +80,11 @@ class BrokerSettings(Section):
         help="User at the broker.",
         metavar="NAME",
     )
-    nats_password: SecretStr | None = setting(None, "That user's password, or a file with it.")
+    nats_password: Secret | None = setting(None, "That user's password, or a file with it.")
     nats_password_file: ReadableFile | None = setting(
         None, help="File with that user's password.", metavar="FILE", secret=True
     )
-    nats_token: SecretStr | None = setting(
+    nats_token: Secret | None = setting(
         None, "A token in place of user and password, or a file with it."
     )
     nats_token_file: ReadableFile | None = setting(
@@ -156,6 +158,7 @@ class BrokerSettings(Section):
         return _read_secret(self.nats_token, self.nats_token_file)
 
 
+@dataclass(frozen=True)
 class WorkerSettings(Section):
     """An agent and its worker processes."""
 
@@ -252,6 +255,7 @@ class WorkerSettings(Section):
     )
 
 
+@dataclass(frozen=True)
 class StreamSettings(Section):
     """The work stream as jetmap creates it."""
 
@@ -281,6 +285,7 @@ class StreamSettings(Section):
     work_max_bytes: Size = setting(1 << 30, keeper="agree")
 
 
+@dataclass(frozen=True)
 class ChunkSettings(Section):
     """The size of chunks, and the attempts at items."""
 
@@ -306,6 +311,7 @@ class ChunkSettings(Section):
             yield "chunk_min_seconds is larger than chunk_seconds"
 
 
+@dataclass(frozen=True)
 class LimitSettings(Section):
     """Limits of maps, bodies and connections."""
 
@@ -413,13 +419,14 @@ class LimitSettings(Section):
         """Return limits whose items also fit into ``max_item`` bytes."""
         if self.max_item_bytes <= max_item:
             return self
-        return self.model_copy(update={"max_item_bytes": max_item})
+        return self.replace(max_item_bytes=max_item)
 
     def memory_budget(self) -> int:
         """Return ``max_memory_bytes``, else a quarter of this machine's or cgroup's memory."""
         return int(self.max_memory_bytes or memory() // 4)
 
 
+@dataclass(frozen=True)
 class JobSettings(Section):
     """The storage of jobs, and their share of the cores."""
 
@@ -446,6 +453,7 @@ class JobSettings(Section):
     max_running_jobs: Count = setting(64, "Jobs that one process runs at once; others wait.")
 
 
+@dataclass(frozen=True)
 class GatewaySettings(Section):
     """The gateway's address, and the requests that it accepts."""
 
@@ -460,7 +468,7 @@ class GatewaySettings(Section):
         metavar="ADDRESS",
     )
     port: Port = setting(8000, help="Port of the gateway; 0: any free port.", metavar="PORT")
-    token: SecretStr | None = setting(
+    token: Secret | None = setting(
         None, "The bearer token that requests must carry, or a file with it."
     )
     token_file: ReadableFile | None = setting(
@@ -519,6 +527,7 @@ class GatewaySettings(Section):
         return _read_secret(self.token, self.token_file)
 
 
+@dataclass(frozen=True)
 class ServerSettings(Section):
     """The NATS server that ``jetmap up`` starts."""
 
@@ -549,6 +558,7 @@ class ServerSettings(Section):
 KEEPER_LOG_LEVEL = "warning"
 
 
+@dataclass(frozen=True)
 class LogSettings(Section):
     """The log."""
 
@@ -568,6 +578,8 @@ def is_loopback(host: str) -> bool:
     """Whether only this machine reaches a listener on ``host``."""
     if host == "localhost":
         return True
+    import ipaddress  # For those who ask, as it is slow to import.
+
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -578,9 +590,9 @@ def _both(name: str, other: str) -> str:
     return f"{name} and {other} are both set: keep one of them"
 
 
-def _read_secret(value: SecretStr | None, path: str | None) -> str | None:
+def _read_secret(value: Secret | None, path: str | None) -> str | None:
     if value is not None:
-        return value.get_secret_value()
+        return value.reveal()
     if path is None:
         return None
     try:

@@ -94,7 +94,7 @@ def test_only_the_command_for_a_gateway_needs_the_gateways_code() -> None:
         (["status"], Exit.USAGE, "start `jetmap up TASKS` here first"),
         (["map", "double"], Exit.USAGE, "no broker is named"),
         (["up", "tasks.py", "--cores", "x"], Exit.USAGE, "--cores must be a number of cores"),
-        (["up", "tasks.py", "--port", "x"], Exit.USAGE, "--port: must be a whole number"),
+        (["up", "tasks.py", "--port", "x"], Exit.USAGE, "--port must be a whole number"),
         (["up", "tasks.py", "--host", "0.0.0.0"], Exit.USAGE, "--token-file token"),
         (["up", "tasks.py", "--nats-host", "::"], Exit.USAGE, "--nats-password-file nats-password"),
         (["api", "--host", "0.0.0.0"], Exit.USAGE, "--token-file token"),

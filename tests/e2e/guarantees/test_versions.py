@@ -57,7 +57,7 @@ def other_python() -> str:
     path = os.environ.get("JETMAP_TEST_OTHER_PYTHON")
     if not path:
         pytest.skip("JETMAP_TEST_OTHER_PYTHON does not name another Python with jetmap's packages")
-    code = "import sys, msgspec, nats, cloudpickle, pydantic_settings, psutil; print(sys.version)"
+    code = "import sys, msgspec, nats, cloudpickle, pydantic, psutil; print(sys.version)"
     done = subprocess.run([path, "-c", code], capture_output=True, text=True, timeout=60)
     if done.returncode != 0:
         pytest.skip(f"{path} lacks jetmap's packages: {done.stderr.splitlines()[-1]}")

@@ -36,7 +36,7 @@ class Books:
     """Those of one gateway, and what it refuses."""
 
     def __init__(self, **limits: int) -> None:
-        self.admission = Admission(LIMITS.model_copy(update=limits))
+        self.admission = Admission(LIMITS.replace(**limits))
         self.memory = Memory(1 << 60)
 
     def hold(self) -> Reservation:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 
 def spool_limits(buffer: int, spool: int) -> LimitSettings:
-    return LIMITS.model_copy(update=dict(max_buffer_bytes=buffer, max_spool_bytes=spool))
+    return LIMITS.replace(max_buffer_bytes=buffer, max_spool_bytes=spool)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 40)), max_size=60), st.integers(1, 100))

@@ -23,7 +23,7 @@ from raw_bodies import LIMITS, close, feed, held, run, values
 
 
 def limits(**changes: int) -> LimitSettings:
-    return LIMITS.model_copy(update=changes)
+    return LIMITS.replace(**changes)
 
 
 def elements(body: bytes, chosen: LimitSettings = LIMITS) -> list[bytes]:
@@ -234,7 +234,7 @@ def test_a_malformed_line_is_refused_with_its_number(body: bytes, line: int, pos
 
 
 def test_a_long_line_is_refused_before_it_ends() -> None:
-    split = JsonLines(LIMITS.model_copy(update={"max_item_bytes": 100}))
+    split = JsonLines(LIMITS.replace(max_item_bytes=100))
     assert feed(split, b'1\n"' + b"x" * 90) == [b"1"]
     with pytest.raises(LimitExceeded, match="line 2") as caught:
         feed(split, b"x" * 20)

@@ -13,7 +13,7 @@ from jetmap_api.spool import SpooledParts, SpooledPipe
 from raw_bodies import LIMITS
 
 pytestmark = pytest.mark.anyio
-SMALL = LIMITS.model_copy(update={"max_buffer_bytes": 10, "max_spool_bytes": 100})
+SMALL = LIMITS.replace(max_buffer_bytes=10, max_spool_bytes=100)
 
 
 def reservation() -> Reservation:

@@ -259,7 +259,7 @@ def test_nesting_up_to_the_limit_passes() -> None:
 
 @pytest.mark.parametrize("media", ["json", "msgpack", "jsonl"])
 def test_an_item_over_its_size_is_refused_before_it_ends(media: Body) -> None:
-    small = LIMITS.model_copy(update=dict(max_item_bytes=100))
+    small = LIMITS.replace(max_item_bytes=100)
     encoded = {"json": b'[1,"', "msgpack": b"\x92\x01\xdb\x00\x01\x00\x00", "jsonl": b'1\n"'}
     for ending in ([b"x" * 200], [b"x"] * 200):
         problem = refused(media, [encoded[media], *ending], small)
@@ -272,12 +272,12 @@ def test_an_item_over_its_size_is_refused_before_it_ends(media: Body) -> None:
 
 
 def test_a_malformed_item_is_not_called_too_large() -> None:
-    small = LIMITS.model_copy(update=dict(max_item_bytes=100))
+    small = LIMITS.replace(max_item_bytes=100)
     assert refused("json", [b"[1,{nonsense" + b"x" * 200], small).status == 400
 
 
 def test_the_length_of_the_list_is_not_limited() -> None:
-    short = LIMITS.model_copy(update=dict(max_list=2, max_body_bytes=10))
+    short = LIMITS.replace(max_list=2, max_body_bytes=10)
     assert len(split("json", [b"[" + b"1," * 99 + b"1]"], short)) == 100
     assert len(split("msgpack", [b"\xdc\x00\x64" + b"\x01" * 100], short)) == 100
 

@@ -18,7 +18,7 @@ from jetmap.settings import CONFIG_VARIABLE, Settings
 def test_names_and_defaults_come_from_the_setting() -> None:
     assert (OPTIONS["port"].name, OPTIONS["port"].default) == ("--port", "8000")
     assert OPTIONS["allowed_hosts"].name == "--allowed-host"
-    assert OPTIONS["output_bytes"].default == "1.0MiB"
+    assert OPTIONS["output_bytes"].default == "1MiB"
     assert OPTIONS["reload"].default == "off"
     assert OPTIONS["nats_url"].default == ""
     (_, option) = get_args(OPTIONS["port"].parameter().annotation)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jetmap.errors import ConfigurationError
-from jetmap.settings import Settings, without_password
+from jetmap.settings import Secret, Settings, without_password
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,16 @@ from jetmap.settings import Settings, without_password
         ("cores", "0,2-3", "0,2-3"),
         ("tasks", "a.py, b.py", ["a.py", "b.py"]),
         ("max_item_bytes", "64KiB", 65_536),
+        ("max_item_bytes", " 1.5 kb ", 1500),
+        ("max_item_bytes", "2m", 2_000_000),
+        ("max_item_bytes", "8kbit", 1000),
+        ("max_item_bytes", "9_007_199_254_740", 9_007_199_254_740),
+        ("max_item_bytes", 5.0, 5),
+        ("worker_memory", None, None),
+        ("debug", "Yes", True),
+        ("debug", False, False),
+        ("nats_password", "s", Secret("s")),
+        ("log_level", "debug", "debug"),
         ("grace", "2_000", 2000.0),
         ("root_path", "/jetmap/", "/jetmap"),
         ("nats_url", "nats://a:1, tls://b:2", "nats://a:1, tls://b:2"),
@@ -37,6 +47,15 @@ def test_read(name: str, value: Any, read: Any) -> None:
         ("nats_js_domain", "a.b", "one word without dots"),
         ("token_file", "/nowhere", "which is not a file"),
         ("max_item_bytes", "1e400", "number"),
+        ("max_item_bytes", "64KiB more", "number of bytes"),
+        ("max_item_bytes", "9" * 5000, "number of bytes"),
+        ("max_item_bytes", 5.5, "number of bytes"),
+        ("debug", "maybe", "true or false, not 'maybe'"),
+        ("debug", 2, "true or false"),
+        ("nats_user", 5, "must be a string, not 5"),
+        ("nats_password", 5, "must be a string"),
+        ("tasks", [1], "must be a list of strings"),
+        ("log_level", "loud", "'debug', 'info', 'warning' or 'error', not 'loud'"),
         ("max_item_bytes", -1, "number of bytes"),
         ("grace", "nan", "number of seconds"),
         ("port", 65_536, "from 0 to 65,535"),
@@ -47,6 +66,11 @@ def test_refused(name: str, value: Any, said: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         Settings.load(**{name: value})
     assert said in str(refused.value)
+
+
+def test_a_secret_is_not_shown() -> None:
+    assert "pass" not in f"{Secret('pass')} {Secret('pass')!r}"
+    assert {Secret("a"), Secret("b")} == {Secret("b"), Secret("a")} != {Secret("a")}
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_the_file_holds_every_setting_with_its_default(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_each_setting_has_a_comment_or_shares_the_one_above(name: str) -> None:
-    first = next(iter(SECTIONS[FIELDS[name].section].model_fields))
+    first = next(iter(vars(SECTIONS[FIELDS[name].section]())))
     if name == first or FIELDS[name].setting.limit:
         assert FIELDS[first].setting.comment
     setting = FIELDS[name].setting
@@ -188,10 +188,10 @@ def test_all_problems_at_once_with_their_origin(
     problems = "\n".join(caught.value.problems)
     assert len(caught.value.problems) == 5
     assert "unknown setting prot in jetmap.toml: did you mean port?" in problems
-    assert "work_storage in jetmap.toml: input should be 'memory' or 'file'" in problems
-    assert "JETMAP_GRACE: " in problems
+    assert "work_storage in jetmap.toml must be 'memory' or 'file', not 'disk'" in problems
+    assert "JETMAP_GRACE must be " in problems
     assert "--cores must be a number of cores" in problems
-    assert "--port: " in problems
+    assert "--port must be " in problems
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_mistyped_variables_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_settings_are_frozen() -> None:
-    with pytest.raises(ValueError, match="frozen"):
+    with pytest.raises(AttributeError, match="cannot assign"):
         Settings.load().gateway.port = 1  # type: ignore[misc]
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+import dataclasses
 
-from jetmap.settings.metadata import Setting, setting, setting_of
+from jetmap.settings.metadata import KEY, Setting, setting
 
 
-class Example(BaseModel):
+@dataclasses.dataclass
+class Example:
     size: int = setting(7, "Bytes of it.", help="Size.", metavar="N")
+    names: list[str] = setting(["a"])
 
 
 def test_a_field_carries_its_metadata() -> None:
-    field = Example.model_fields["size"]
-    assert setting_of(field) == Setting("Bytes of it.", help="Size.", metavar="N")
+    field, _ = dataclasses.fields(Example)
+    assert field.metadata[KEY] == Setting("Bytes of it.", help="Size.", metavar="N")
     assert Example().size == 7
+
+
+def test_a_list_is_not_shared() -> None:
+    Example().names.append("b")
+    assert Example().names == ["a"]

@@ -73,7 +73,7 @@ def test_errors_have_a_position(body: bytes, text: str, position: int) -> None:
 
 
 def test_a_complete_element_that_is_too_large_is_named() -> None:
-    array = MsgpackArray(LIMITS.model_copy(update={"max_item_bytes": 5}))
+    array = MsgpackArray(LIMITS.replace(max_item_bytes=5))
     with pytest.raises(TooLarge) as caught:
         feed(array, b"\x92\x01\xa6abcdef")
     assert caught.value.index == 1

@@ -26,14 +26,14 @@ encode = msgspec.msgpack.encode
 
 def whole(body: bytes, **limits: int) -> Problem | None:
     try:
-        run(bodies.msgpack_elements(body, LIMITS.model_copy(update=limits), held()))
+        run(bodies.msgpack_elements(body, LIMITS.replace(**limits), held()))
     except (Problem, JetmapError) as exc:
         return problem_of(exc, False)
     return None
 
 
 def in_parts(body: bytes, step: int, **limits: int) -> Problem | None:
-    split = splitter("msgpack", LIMITS.model_copy(update=limits))
+    split = splitter("msgpack", LIMITS.replace(**limits))
     try:
         for at in range(0, len(body), step):
             feed(split, body[at : at + step])
@@ -87,7 +87,7 @@ def test_position(fault: str) -> None:
 
 @given(values, st.integers(1, 6))
 def test_depth_is_counted_as_in_json(value: Any, limit: int) -> None:
-    limits = LIMITS.model_copy(update={"max_depth": limit})
+    limits = LIMITS.replace(max_depth=limit)
     try:
         run(bodies.json_elements(msgspec.json.encode([1, value]), limits, held()))
         fits = True

@@ -161,7 +161,7 @@ def test_a_fault_has_the_same_position_wherever_it_is_cut(format: str, body: byt
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_item_over_its_size_is_refused_before_it_ends(format: str) -> None:
-    limits = LIMITS.model_copy(update={"max_item_bytes": 100})
+    limits = LIMITS.replace(max_item_bytes=100)
     start = {"json": b'[1,"', "msgpack": b"\x92\x01\xdb\x00\x01\x00\x00", "jsonl": b'1\n"'}[format]
     _, error = run(format, start + b"x" * 200, [10, 50], limits)
     assert isinstance(error, LimitExceeded)
