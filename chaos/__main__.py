@@ -130,6 +130,7 @@ class Soak:
                 telling.cancel()
             await injector.end()
             await stage.close()
+            _end_with_stage(injector.faults)
             self.faults += injector.faults
             self.problems += injector.problems
             self.unreached += injector.unreached
@@ -254,6 +255,14 @@ def main() -> int:
     else:
         shutil.rmtree(place)
     return 0 if ok else 1
+
+
+def _end_with_stage(faults: list[Fault]) -> None:
+    """Mark faults as over whose recovery nobody saw: their processes are gone, so the first fault
+    of the next stage comes alone."""
+    now = time.monotonic()
+    for fault in faults:
+        fault.over = now if fault.over is None else fault.over
 
 
 def whose(process: psutil.Process, noted: dict[int, int]) -> int | None:
