@@ -80,7 +80,7 @@ def read_length(value: bytes) -> int | None:
     return int(value.lstrip(b"0")[:20] or b"0") if value.isdigit() else None
 
 
-class Pace:
+class BodyPace:
     """Decide how long to wait for the next piece of a body.
 
     Only waiting counts: a client that is itself kept waiting is not slow.
@@ -162,7 +162,7 @@ class Arrival:
         self._setting = setting
         self._by_line = by_line
         self._time = asyncio.get_running_loop().time
-        self._pace = Pace(idle, rate)
+        self._pace = BodyPace(idle, rate)
 
     async def next(self) -> bytes | None:
         """Return the next piece; None if the client has left.

@@ -27,7 +27,7 @@ from .problems import Problem, bad_parameter, error_record, job_ended, problem_o
 from .streams import STREAM_HEADERS, Lines, event, results_event
 
 if TYPE_CHECKING:
-    from jetmap.jobs.outcomes import Outcomes as Reader
+    from jetmap.jobs.outcomes import StoredOutcomes
     from jetmap.jobs.record import Record
     from jetmap.jobs.service import Jobs
 
@@ -156,7 +156,7 @@ def _page_body(start: int, batches: list[Outcomes], next: int | None, debug: boo
     return PageBody(body % (start, values, errors, _json(next)), next)
 
 
-async def _behind_gap(reader: Reader, item: int) -> int | None:
+async def _behind_gap(reader: StoredOutcomes, item: int) -> int | None:
     """Find the first item from ``item`` on that has an outcome."""
     await reader.complete()
     for start, end in reader.index.ranges():

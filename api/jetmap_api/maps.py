@@ -21,7 +21,7 @@ from .lines import LinesBody
 from .prefer import Preferred
 from .problems import answer_nobody, end_cancelled, problem_of, refuse
 from .request import MapRequest, check_kwargs, read_request
-from .streams import Events, Lines, Stream
+from .streams import Events, Lines, StreamAnswer
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
@@ -167,7 +167,7 @@ class Maps:
         if request.answer == "jsonl" or request.answer == "sse":
             style = Lines() if request.answer == "jsonl" else Events()
             limits, debug = self._limits, self._debug
-            stream = Stream(
+            stream = StreamAnswer(
                 send,
                 style,
                 watcher,

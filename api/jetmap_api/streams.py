@@ -34,7 +34,7 @@ STREAM_HEADERS: tuple[Header, ...] = (
 _json = msgspec.json.Encoder().encode
 
 
-class Arrival(Protocol):
+class ArrivingBody(Protocol):
     """A body that may still arrive."""
 
     complete: bool
@@ -97,7 +97,7 @@ class Events:
         return event("failed", problem.encode())
 
 
-class Stream:
+class StreamAnswer:
     """One streamed answer, written while the map runs and perhaps while its body arrives.
 
     While the body arrives, output that the client does not read yet waits in an outbox; after that
@@ -127,7 +127,7 @@ class Stream:
         self._done = 0
         self._failed = 0
 
-    async def serve(self, run: Map, source: Format, body: Arrival | None) -> None:
+    async def serve(self, run: Map, source: Format, body: ArrivingBody | None) -> None:
         """Stream the map's outcomes.
 
         Raises an error that ends the map before the first byte; later errors go in band.
@@ -162,7 +162,7 @@ class Stream:
             outbox.discard()
             await asyncio.wait({writer})
 
-    async def _run(self, run: Map, source: Format, body: Arrival | None) -> None:
+    async def _run(self, run: Map, source: Format, body: ArrivingBody | None) -> None:
         try:
             self._put(self._style.start(run))
             async for outcomes in run:

@@ -1,6 +1,6 @@
 """Jobs in memory, with the interface of ``jetmap.jobs.service.Jobs``: for tests of its callers.
 
-What is stored is real: reports in a stream, which the real ``Outcomes`` reads. Functions are
+What is stored is real: reports in a stream, which the real ``StoredOutcomes`` reads. Functions are
 those of a ``FakeCluster``; an ``async def`` is awaited, so that a test can hold an item.
 """
 
@@ -27,10 +27,10 @@ from jetmap.errors import (
     UnknownJob,
 )
 from jetmap.jobs.outcome_index import OutcomeIndex
-from jetmap.jobs.outcomes import Outcomes
+from jetmap.jobs.outcomes import StoredOutcomes
 from jetmap.jobs.readers import JobReader, Readers
 from jetmap.jobs.record import OVER, Record, State
-from jetmap.jobs.store import Store, Stored
+from jetmap.jobs.store import Store, StoredMessage
 from jetmap.nats.connection import JetStreamError
 from jetmap.wire import arrays, subjects
 from jetmap.wire.messages import ErrorRecord, Format, Report, encode
@@ -49,7 +49,7 @@ class MemoryStore(Store):
 
     def __init__(self) -> None:
         self.pool = "default"
-        self.streams: dict[str, list[Stored]] = {}
+        self.streams: dict[str, list[StoredMessage]] = {}
         self.broken: Exception | None = None
         self.away = 0
         self.at_once = 64
@@ -59,7 +59,7 @@ class MemoryStore(Store):
 
     def add(self, subject: str, data: bytes) -> int:
         seq = next(self._next)
-        self.streams.setdefault(subject, []).append(Stored(seq, data))
+        self.streams.setdefault(subject, []).append(StoredMessage(seq, data))
         for on_stored in self.listening.get(subject.rpartition(".")[2], []):
             on_stored(seq)
         return seq
@@ -80,7 +80,7 @@ class MemoryStore(Store):
         *,
         messages: int = 64,
         max_bytes: int = 4 << 20,
-    ) -> list[Stored]:
+    ) -> list[StoredMessage]:
         self.asked["fetch"] += 1
         await turns()  # As a real one, it lets others run meanwhile.
         if self.broken is not None:
@@ -220,8 +220,8 @@ class FakeJobs:
         self.readers.on_record(replace(self.records.pop(id), state="deleted"))
         self.deleted.append(id)
 
-    def outcomes(self, record: Record) -> Outcomes:
-        return Outcomes(self.store, record.id, record.format, self._index(record.id))
+    def outcomes(self, record: Record) -> StoredOutcomes:
+        return StoredOutcomes(self.store, record.id, record.format, self._index(record.id))
 
     def _index(self, id: str) -> OutcomeIndex:
         return self._indexes.setdefault(id, OutcomeIndex())

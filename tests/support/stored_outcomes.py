@@ -10,7 +10,7 @@ import msgspec
 
 from jetmap.dispatch.outcomes import Batch
 from jetmap.errors import BrokerUnreachable
-from jetmap.jobs.store import Store, Stored
+from jetmap.jobs.store import Store, StoredMessage
 from jetmap.wire import subjects
 from jetmap.wire.messages import ErrorRecord, Final, Format, Report, encode
 
@@ -28,7 +28,7 @@ class CountingStore(Store):
     away = 0
     late: Callable[[], None] | None = None
 
-    async def fetch(self, *args: Any, **options: Any) -> list[Stored]:
+    async def fetch(self, *args: Any, **options: Any) -> list[StoredMessage]:
         if self.away:
             self.away -= 1
             raise BrokerUnreachable("away")

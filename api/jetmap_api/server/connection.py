@@ -48,7 +48,7 @@ MAX_LINGER = 256 << 10
 PROBES = (0.05, 0.1, 0.25, 0.6, 1.0, 3.0, 10.0, 30.0)
 
 
-class Connection(asyncio.Protocol):
+class HttpConnection(asyncio.Protocol):
     """The connection of one client, made by uvicorn."""
 
     def __init__(

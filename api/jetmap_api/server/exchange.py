@@ -20,7 +20,7 @@ from .refusals import connect, other_version
 from .upgrade import OFFERS
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from .connection import HttpConnection
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class Exchange:
     )
 
     def __init__(
-        self, connection: Connection, scope: Scope, *, keep_alive: bool, expects_continue: bool
+        self, connection: HttpConnection, scope: Scope, *, keep_alive: bool, expects_continue: bool
     ) -> None:
         self.scope = scope
         self.keep_alive = keep_alive

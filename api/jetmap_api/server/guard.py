@@ -20,7 +20,7 @@ from jetmap_api.problems import Problem
 from .refusals import SLOW_HEAD
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from .connection import HttpConnection
 
 OnRefusal = Callable[[str | None, Problem], None]
 
@@ -49,7 +49,7 @@ class Guard:
         self.most = most
         self.closed_silent = 0  # connections closed in favour of new ones, for tests and logs
         self._timer: asyncio.TimerHandle | None = None
-        self.waiting: Waiting[Connection] = Waiting(
+        self.waiting: Waiting[HttpConnection] = Waiting(
             header_timeout=limits.header_timeout,
             keep_alive=limits.keep_alive,
             body_idle_timeout=limits.body_idle_timeout,
@@ -90,7 +90,7 @@ class Guard:
             else:
                 connection.abort()
 
-    def admit(self, newcomer: Connection, open: int) -> bool:
+    def admit(self, newcomer: HttpConnection, open: int) -> bool:
         """Make room for a new connection; False if there is none. open: with the newcomer."""
         if open <= self.most:
             return True

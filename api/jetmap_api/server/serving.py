@@ -11,7 +11,7 @@ import uvicorn
 
 from jetmap.settings import LimitSettings
 
-from .connection import Connection
+from .connection import HttpConnection
 from .guard import Guard, OnRefusal, connections_allowed
 
 
@@ -38,7 +38,7 @@ class GatewayServer(uvicorn.Server):
                 app,
                 lifespan="off",  # the gateway has its own
                 loop="none",
-                http=functools.partial(Connection, self.guard),  # type: ignore[arg-type]
+                http=functools.partial(HttpConnection, self.guard),  # type: ignore[arg-type]
                 ws="none",
                 access_log=False,
                 log_config=None,

@@ -9,14 +9,14 @@ import httptools
 from jetmap_api.asgi import Header, Scope
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from .connection import HttpConnection
 
 # Headers that offer another protocol.
 OFFERS = (b"upgrade", b"http2-settings")
 
 
 def resumed(
-    connection: Connection, scope: Scope, url: bytes, headers: list[Header]
+    connection: HttpConnection, scope: Scope, url: bytes, headers: list[Header]
 ) -> tuple[Any, bytes]:
     """Make a parser for the rest of a request, and the head to feed it first."""
     lines = [b"%b: %b\r\n" % header for header in headers if header[0] not in OFFERS]
@@ -28,7 +28,7 @@ def resumed(
 class _Resumed:
     """The callbacks of a parser that reads the head of a request once more."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: HttpConnection) -> None:
         self._connection = connection
         self._again = True
         self.on_body = connection.on_body

@@ -16,6 +16,7 @@ from jetmap.wire import subjects
 from jetmap.wire.messages import (
     AgentMail,
     ChunkHead,
+    ChunkKey,
     ClaimAnswer,
     Crash,
     Final,
@@ -25,7 +26,7 @@ from jetmap.wire.messages import (
 
 from .announcements import Announcements
 from .claims import Claims
-from .holdings import HeldChunk, Holdings, Key, Lease
+from .holdings import HeldChunk, Holdings, Lease
 from .intake import NAK, Delivered, Intake
 from .options import AgentOptions
 from .reports import Reports, too_large
@@ -276,7 +277,7 @@ class Chunks:
         """Claim all chunks that are held."""
         await self._claims.send(self._in_progress())
 
-    def _in_progress(self) -> dict[Key, int | None]:
+    def _in_progress(self) -> dict[ChunkKey, int | None]:
         """Return the item in progress of each chunk that is being computed."""
         return {slot.held.key: slot.item for slot in self._slots if slot.held is not None}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from jetmap.wire.messages import Claim, ClaimAnswer, encode
+from jetmap.wire.messages import ChunkKey, Claim, ClaimAnswer, encode
 from jetmap.wire.timing import SILENCE
 
-from .holdings import HeldChunk, Holdings, Key
+from .holdings import HeldChunk, Holdings
 from .reports import Send
 
 
@@ -26,9 +26,9 @@ class Claims:
         self._mail = mail
         self._send = send
         self._sent = 0
-        self._asked: dict[Key, tuple[int, asyncio.Future[bool]]] = {}
+        self._asked: dict[ChunkKey, tuple[int, asyncio.Future[bool]]] = {}
 
-    async def send(self, items: dict[Key, int | None]) -> None:
+    async def send(self, items: dict[ChunkKey, int | None]) -> None:
         """Claim every chunk that is held. items: in progress, by chunk."""
         self._sent += 1
         for inbox, chunks in self._held.claims(items).items():
@@ -36,8 +36,8 @@ class Claims:
             await self._send(f"{inbox}.claim", encode(claim))
 
     async def ask(
-        self, chunks: list[HeldChunk], items: dict[Key, int | None]
-    ) -> dict[Key, bool | None]:
+        self, chunks: list[HeldChunk], items: dict[ChunkKey, int | None]
+    ) -> dict[ChunkKey, bool | None]:
         """Ask whether chunks are wanted; None for those whose dispatcher does not answer."""
         loop = asyncio.get_running_loop()
         asked = {held.key: (self._sent + 1, loop.create_future()) for held in chunks}

@@ -11,10 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from jetmap.wire.messages import ChunkHead, ClaimEntry
+from jetmap.wire.messages import ChunkHead, ChunkKey, ClaimEntry
 from jetmap.wire.timing import BEAT, GONE_KEPT, LOOK, SILENCE
-
-Key = tuple[str, int]
 
 
 @dataclass
@@ -54,7 +52,7 @@ class HeldChunk:
     unconfirmed: set[int] = field(default_factory=set)  # Tokens of deliveries with its reports.
 
     @property
-    def key(self) -> Key:
+    def key(self) -> ChunkKey:
         return self.head.map, self.head.number
 
     @property
@@ -77,7 +75,7 @@ class Holdings:
     """All chunks that an agent holds. Times are seconds of one clock, passed in by the caller."""
 
     def __init__(self) -> None:
-        self._held: dict[Key, HeldChunk] = {}
+        self._held: dict[ChunkKey, HeldChunk] = {}
         self._sent: dict[int, Sent] = {}
         self._heard: dict[str, float] = {}  # inbox -> when its dispatcher last answered
         self._token = 0
@@ -179,7 +177,7 @@ class Holdings:
         """Return the ack subject of the latest delivery of each chunk."""
         return list({held.leases[-1].ack for held in self._held.values()})
 
-    def claims(self, items: dict[Key, int | None]) -> dict[str, list[ClaimEntry]]:
+    def claims(self, items: dict[ChunkKey, int | None]) -> dict[str, list[ClaimEntry]]:
         """Return the chunks held, by their dispatcher's inbox. items: in progress, by chunk."""
         claims: dict[str, list[ClaimEntry]] = {}
         for key, held in self._held.items():

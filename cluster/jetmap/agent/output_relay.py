@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from jetmap.worker.lines import SHOW_SECONDS, Lines, OutputBudget
+from jetmap.worker.lines import SHOW_SECONDS, MarkedLines, OutputBudget
 from jetmap.worker.output import write_all
 
 READ_BYTES = 65_536  # Bytes to read at once.
@@ -34,7 +34,7 @@ class WorkerOutput:
         self.source, self.sink = os.pipe()
         os.set_blocking(self.source, False)
         self.mark: Callable[[], str] = lambda: "[worker]"
-        self.lines = Lines(OutputBudget(rate))
+        self.lines = MarkedLines(OutputBudget(rate))
         self.last_at = 0.0
         self._relay = relay
 

@@ -35,7 +35,7 @@ from .warm_ups import WarmUps
 from .watchdogs import ImportWatch
 from .worker_process import StartError, WorkerProcess, failure_of
 from .worker_queue import KillReason, QueueEntry, WorkerQueue, crash_of
-from .worker_state import Death, Event, State, after
+from .worker_state import Death, State, WorkerEvent, after
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ class Slot:
 
     def assign(self, chunks: list[HeldChunk]) -> None:
         """Give the idle worker chunks, to be computed one after the other."""
-        self._enter(Event.ASSIGNED)
+        self._enter(WorkerEvent.ASSIGNED)
         assert self._worker is not None
         self._queue.push(chunks, self._worker.send_chunk)
 
@@ -201,7 +201,7 @@ class Slot:
     def close(self) -> None:
         """End the worker for good; ``run`` then returns."""
         self.kill(STOPPED)
-        self._enter(Event.CLOSED)
+        self._enter(WorkerEvent.CLOSED)
         self._supervisor.stop()
 
     # The life of a worker
@@ -246,21 +246,21 @@ class Slot:
         await self._on_death(worker, await worker.death())
         await self._chunks.flush()
 
-    def _enter(self, event: Event) -> None:
+    def _enter(self, event: WorkerEvent) -> None:
         """Change the state; the agent counts the idle cores."""
         was_idle = self.is_idle
         self._state = after(self._state, event)
-        if was_idle and event is not Event.ASSIGNED:
+        if was_idle and event is not WorkerEvent.ASSIGNED:
             self._chunks.on_core_lost(self)
 
     def _condemn(self, reason: KillReason) -> None:
         """Give the worker no more chunks: it is about to die. The first reason counts."""
         self._kill_reason = self._kill_reason or reason
-        self._enter(Event.CONDEMNED)
+        self._enter(WorkerEvent.CONDEMNED)
 
     async def _on_death(self, worker: WorkerProcess, death: Death) -> None:
         """Report the chunks that were lost with a worker, and the reason for its death."""
-        self._enter(Event.DIED)
+        self._enter(WorkerEvent.DIED)
         killed, is_importing = self._kill_reason, self._import.is_importing
         broken = self._import.on_death(death, was_killed=killed is not None)
         mark = self._queue.mark(late=False)
@@ -293,7 +293,7 @@ class Slot:
         if not self._was_ready and not ready.more:
             self._was_ready, self._start_failed = True, False
             self._queue.since = time.monotonic()
-            await self._free_core(Event.READY)
+            await self._free_core(WorkerEvent.READY)
         await self._owner.announce()
 
     async def _on_failed(self, payload: bytes) -> None:
@@ -363,17 +363,17 @@ class Slot:
     async def _advance(self) -> None:
         """Go on to the worker's next chunk, or free the core."""
         if not self._queue:
-            await self._free_core(Event.EMPTIED)
+            await self._free_core(WorkerEvent.EMPTIED)
         elif self.is_ready:
             self._queue.advance()
 
-    async def _free_core(self, event: Event) -> None:
+    async def _free_core(self, event: WorkerEvent) -> None:
         """Free the core, unless its worker is dead, or is to be replaced now."""
         assert self._worker is not None
         if self._is_stale or (self._recycling is not None and self._recycling.is_warm):
             self.kill(STOPPED)
         elif self._worker.is_dead:
-            self._enter(Event.CONDEMNED)
+            self._enter(WorkerEvent.CONDEMNED)
         self._enter(event)
         if self.is_idle:
             await self._chunks.on_core_freed(self)

@@ -33,7 +33,7 @@ class State(Enum):
     CLOSED = "closed"  # No worker is started any more.
 
 
-class Event(Enum):
+class WorkerEvent(Enum):
     """A step in the life of a worker."""
 
     READY = "ready"  # Its imports are done.
@@ -44,20 +44,22 @@ class Event(Enum):
     CLOSED = "closed"
 
 
-_NEXT: dict[State, dict[Event, State]] = {
-    State.STARTING: {Event.READY: State.IDLE, Event.CONDEMNED: State.DYING},
-    State.IDLE: {Event.ASSIGNED: State.BUSY, Event.CONDEMNED: State.DYING},
-    State.BUSY: {Event.EMPTIED: State.IDLE, Event.CONDEMNED: State.DYING},
+_NEXT: dict[State, dict[WorkerEvent, State]] = {
+    State.STARTING: {WorkerEvent.READY: State.IDLE, WorkerEvent.CONDEMNED: State.DYING},
+    State.IDLE: {WorkerEvent.ASSIGNED: State.BUSY, WorkerEvent.CONDEMNED: State.DYING},
+    State.BUSY: {WorkerEvent.EMPTIED: State.IDLE, WorkerEvent.CONDEMNED: State.DYING},
     # What a dying worker had sent may still arrive.
-    State.DYING: dict.fromkeys((Event.READY, Event.EMPTIED, Event.CONDEMNED), State.DYING),
-    State.CLOSED: dict.fromkeys(set(Event) - {Event.ASSIGNED}, State.CLOSED),
+    State.DYING: dict.fromkeys(
+        (WorkerEvent.READY, WorkerEvent.EMPTIED, WorkerEvent.CONDEMNED), State.DYING
+    ),
+    State.CLOSED: dict.fromkeys(set(WorkerEvent) - {WorkerEvent.ASSIGNED}, State.CLOSED),
 }
 for _state, _row in _NEXT.items():
     if _state is not State.CLOSED:
-        _row |= {Event.DIED: State.STARTING, Event.CLOSED: State.CLOSED}
+        _row |= {WorkerEvent.DIED: State.STARTING, WorkerEvent.CLOSED: State.CLOSED}
 
 
-def after(state: State, event: Event) -> State:
+def after(state: State, event: WorkerEvent) -> State:
     """Return the state that follows. Raises ValueError if the event cannot happen in this state."""
     try:
         return _NEXT[state][event]

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 from rich.console import Console
 from rich.table import Table
 
-from jetmap.demo.http import DemoError, Gateway
+from jetmap.demo.http import DemoError, GatewayClient
 from jetmap.demo.work import Sample, Work, prime_search, sample, source_metrics
 from jetmap.machine import tethered
 from jetmap.settings import Secret, Settings
@@ -123,7 +123,7 @@ async def _work(settings: Settings, console: Console) -> None:
         await ready
         took = time.perf_counter() - began
         host, port = installation.address
-        gateway = Gateway(host, port, settings.gateway.read_token() or "")
+        gateway = GatewayClient(host, port, settings.gateway.read_token() or "")
         try:
             cores = sum(agent["cores"] for agent in await in_thread(gateway.workers))
             console.print(f"NATS, a gateway and workers on {cores} cores: ready in {took:.1f} s\n")
@@ -140,7 +140,7 @@ async def _work(settings: Settings, console: Console) -> None:
     _report(compared, cores, console)
 
 
-def _map(gateway: Gateway, work: Work, console: Console) -> Run:
+def _map(gateway: GatewayClient, work: Work, console: Console) -> Run:
     """Run one map. Blocks, so it is called in a thread."""
     values: list[Any] = [None] * len(work.items)
     failed, first = 0, 0.0

@@ -20,7 +20,7 @@ from .job_follower import JobFollower
 from .stream import OutcomeStream
 
 if TYPE_CHECKING:
-    from jetmap.jobs.outcomes import Event
+    from jetmap.jobs.outcomes import OutcomeEvent
     from jetmap.jobs.service import Jobs
 
 
@@ -269,7 +269,7 @@ class JobStream(OutcomeStream[None, Y]):
                 raise
             self._add(part)
 
-    def _add(self, part: Event | Batch) -> None:
+    def _add(self, part: OutcomeEvent | Batch) -> None:
         if isinstance(part, Batch):
             batches, end = [part], part.start + part.count
         else:

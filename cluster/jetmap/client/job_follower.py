@@ -13,7 +13,7 @@ from jetmap.jobs.record import Record, check_readable
 from jetmap.wire.messages import Format
 
 if TYPE_CHECKING:
-    from jetmap.jobs.outcomes import Event, Outcomes
+    from jetmap.jobs.outcomes import OutcomeEvent, StoredOutcomes
     from jetmap.jobs.readers import JobReader
     from jetmap.jobs.service import Jobs
 
@@ -70,7 +70,7 @@ class JobFollower:
         assert found is not None
         return found
 
-    def events(self, after: int) -> AsyncGenerator[Event, None]:
+    def events(self, after: int) -> AsyncGenerator[OutcomeEvent, None]:
         """Give the events behind sequence number ``after``, to the job's end.
 
         Raises JobEnded at the end of a job that lacks outcomes.
@@ -109,7 +109,7 @@ class JobFollower:
     async def _read(
         self,
         at: int,
-        open: Callable[[Outcomes, int], AsyncIterator[T]],
+        open: Callable[[StoredOutcomes, int], AsyncIterator[T]],
         behind: Callable[[T], int],
     ) -> AsyncGenerator[T, None]:
         """Give all parts from ``at`` on; after a broken read, go on behind the last one."""

@@ -12,7 +12,7 @@ from jetmap.errors import JetmapError
 
 
 @dataclass(frozen=True)
-class Part:
+class ResultPart:
     """Consecutive results from index ``start`` on; ``done`` counts all results until now."""
 
     start: int
@@ -25,7 +25,7 @@ class DemoError(JetmapError):
     """The gateway refused the map, or ended it early."""
 
 
-class Gateway:
+class GatewayClient:
     """A connection to a gateway, with the bearer token that it requires."""
 
     def __init__(self, host: str, port: int, token: str) -> None:
@@ -40,7 +40,7 @@ class Gateway:
         self._connection.request("GET", "/workers", headers=self._headers)
         return json.load(self._connection.getresponse())
 
-    def map(self, function: str, items: Sequence[Any]) -> Iterator[Part]:
+    def map(self, function: str, items: Sequence[Any]) -> Iterator[ResultPart]:
         """Yield results as they arrive. Raises DemoError."""
         self._connection.request(
             "POST",
@@ -54,7 +54,7 @@ class Gateway:
         for event, data in events(response):
             if event == "results":
                 found = json.loads(data)
-                yield Part(found["start"], found["values"], found["errors"], found["done"])
+                yield ResultPart(found["start"], found["values"], found["errors"], found["done"])
             elif event == "failed":
                 raise DemoError(_detail(data))
             elif event == "done":

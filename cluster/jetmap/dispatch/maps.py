@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from jetmap.wire import subjects
-from jetmap.wire.messages import Claim, ErrorRecord, Report
+from jetmap.wire.messages import ChunkKey, Claim, ErrorRecord, Report
 
 from .flight import Flight, Settlement
 from .open_map import OpenMap
@@ -15,8 +15,6 @@ from .sharing import Sent
 from .stats import Stats
 
 CRASH_SECONDS = 0.1  # Seconds of compute, at least, that a crash costs its map in fair sharing.
-
-Key = tuple[str, int]  # A chunk: its map's id and its number.
 
 
 class OpenMaps:
@@ -44,7 +42,7 @@ class OpenMaps:
     def __contains__(self, run: OpenMap) -> bool:
         return run.id in self._maps
 
-    def out(self, chunks: list[Key]) -> list[Sent]:
+    def out(self, chunks: list[ChunkKey]) -> list[Sent]:
         """Return those of these chunks that are still out."""
         found = []
         for map, number in chunks:
@@ -124,7 +122,7 @@ class OpenMaps:
         if report.rest is not None:
             self._scheduler.requeue(run)
 
-    def claim(self, claim: Claim, now: float) -> list[Key]:
+    def claim(self, claim: Claim, now: float) -> list[ChunkKey]:
         """Note which chunks an agent holds; return those that are no longer wanted."""
         unwanted = []
         for held in claim.chunks:

@@ -13,13 +13,12 @@ from jetmap.nats import jetstream
 from jetmap.nats.broker import Broker
 from jetmap.settings import Settings
 from jetmap.wire import pool_streams, subjects
-from jetmap.wire.messages import PROTOCOL, Chunk, Confirmation, Withdraw, encode
+from jetmap.wire.messages import PROTOCOL, Chunk, ChunkKey, Confirmation, Withdraw, encode
 from jetmap.wire.seals import Sealer
 
 from .ack_sampler import AckSampler
 from .costs import Cutting
 from .flight import Flight
-from .maps import Key
 from .open_map import OpenMap
 from .sharing import Sent
 
@@ -38,7 +37,7 @@ FENCE = {"Nats-Expected-Stream": "none"}
 class Accepted:
     """The broker has stored these chunks."""
 
-    chunks: list[Key]
+    chunks: list[ChunkKey]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class Refused:
         stream_is_gone: Whether nothing answers for the work stream.
     """
 
-    chunks: list[Key]
+    chunks: list[ChunkKey]
     stream_is_gone: bool
 
 
@@ -80,7 +79,7 @@ class Outbox:
         self._cutting = cutting
         self._inbox = inbox
         self._background = background
-        self._sampler: AckSampler[list[Key]] = AckSampler()
+        self._sampler: AckSampler[list[ChunkKey]] = AckSampler()
         self._tokens: dict[str, list[int]] = {}
         self._confirming: asyncio.TimerHandle | None = None
         self._renewing = False

@@ -7,8 +7,9 @@ import time
 
 from jetmap.background import Background
 from jetmap.nats.broker import Message
+from jetmap.wire.messages import ChunkKey
 
-from .maps import Key, OpenMaps
+from .maps import OpenMaps
 from .outbox import Accepted, Outbox, Unsendable
 from .roster import Roster
 from .scheduler import Scheduler
@@ -171,7 +172,7 @@ class Sender:
         if event.stream_is_gone:
             self._background.spawn(self._outbox.renew_stream(), "renew the stream")
 
-    async def _send_refused(self, chunks: list[Key]) -> None:
+    async def _send_refused(self, chunks: list[ChunkKey]) -> None:
         await asyncio.sleep(REFUSED_SECONDS)
         again, now = self._maps.out(chunks), time.monotonic()
         for _, flight in again:

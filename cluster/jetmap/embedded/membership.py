@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -21,6 +20,7 @@ from jetmap.background import Background
 from jetmap.errors import BrokerUnreachable, ConfigurationError
 from jetmap.machine import steady_heap
 from jetmap.nats.auth import Auth
+from jetmap.nats.broker import Callback
 from jetmap.settings import FIELDS
 from jetmap.supervision import Backoff, Supervisor
 from jetmap.wire import messages
@@ -49,7 +49,7 @@ from jetmap.embedded.keeper import main
 main(start)
 """
 
-Callback = Callable[[], Awaitable[None]]
+
 _memberships: weakref.WeakSet[Membership] = weakref.WeakSet()
 
 

@@ -14,7 +14,7 @@ from jetmap.wire import subjects
 
 from . import transitions
 from .catalogue import Catalogue
-from .outcomes import Outcomes
+from .outcomes import StoredOutcomes
 from .record import Record, check_readable
 from .store import Conflict, Store
 
@@ -43,7 +43,7 @@ class Cancelling:
         background: Background,
         *,
         get: Callable[[str], Awaitable[Record]],
-        outcomes: Callable[[Record], Outcomes],
+        outcomes: Callable[[Record], StoredOutcomes],
     ) -> None:
         self._store = store
         self._catalogue = catalogue

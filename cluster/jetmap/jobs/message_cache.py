@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from .store import Stored
+from .store import StoredMessage
 
 Request = tuple[str, int, int, int]  # Job, after, messages, max_bytes.
 
@@ -15,15 +15,15 @@ class MessageCache:
     def __init__(self, max_bytes: int) -> None:
         self.size = 0
         self._max_bytes = max_bytes
-        self._found: OrderedDict[Request, list[Stored]] = OrderedDict()
+        self._found: OrderedDict[Request, list[StoredMessage]] = OrderedDict()
 
-    def get(self, request: Request) -> list[Stored] | None:
+    def get(self, request: Request) -> list[StoredMessage] | None:
         found = self._found.get(request)
         if found is not None:
             self._found.move_to_end(request)
         return found
 
-    def put(self, request: Request, found: list[Stored]) -> None:
+    def put(self, request: Request, found: list[StoredMessage]) -> None:
         if request not in self._found:
             self._found[request] = found
             self.size += _bytes(found)
@@ -37,5 +37,5 @@ class MessageCache:
             self.size -= _bytes(self._found.pop(request))
 
 
-def _bytes(found: list[Stored]) -> int:
+def _bytes(found: list[StoredMessage]) -> int:
     return sum(len(stored.data) + 100 for stored in found)

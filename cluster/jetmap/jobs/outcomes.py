@@ -18,9 +18,9 @@ from jetmap.wire import arrays, subjects
 from jetmap.wire.messages import Format, Report
 
 from .outcome_index import OutcomeIndex, OutcomeRange
-from .store import FETCH_BYTES, FETCH_MESSAGES, RETRY_EVERY, RETRY_FOR, Stored
+from .store import FETCH_BYTES, FETCH_MESSAGES, RETRY_EVERY, RETRY_FOR, StoredMessage
 
-__all__ = ["Event", "OutcomeIndex", "Outcomes", "Page"]
+__all__ = ["OutcomeEvent", "OutcomeIndex", "Page", "StoredOutcomes"]
 
 # Bytes of messages that a reader keeps.
 CACHE_BYTES = 2 * FETCH_BYTES
@@ -43,7 +43,7 @@ _report = msgspec.msgpack.Decoder(Report).decode
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class OutcomeEvent:
     """The outcomes that one message has won.
 
     seq: the message's sequence number. done, failed: items so far, including these.
@@ -74,12 +74,12 @@ class Messages(Protocol):
 
     async def fetch(
         self, kind: str, subject: str, after: int, *, messages: int = ..., max_bytes: int = ...
-    ) -> list[Stored]: ...
+    ) -> list[StoredMessage]: ...
 
     async def size(self, kind: str, subject: str) -> tuple[int, int]: ...
 
 
-class Outcomes:
+class StoredOutcomes:
     """Reads one job's outcomes.
 
     index: extended while reading, and shared by readers of the same job. Besides it, at most
@@ -154,7 +154,7 @@ class Outcomes:
             elif not await self._index_more(at):
                 total = await more()
 
-    async def events(self, after: int = 0, *, more: More) -> AsyncIterator[Event]:
+    async def events(self, after: int = 0, *, more: More) -> AsyncIterator[OutcomeEvent]:
         """The outcomes that each message after sequence number ``after`` has won, in stream order.
 
         more: as for ``ordered``. Ends when the job is over and everything was read.
@@ -171,7 +171,7 @@ class Outcomes:
                 won = self.index.add(at, report)
                 if won and at > after:
                     batches = self._cut(report, won)
-                    yield Event(at, batches, *self.index.counts_at(at))
+                    yield OutcomeEvent(at, batches, *self.index.counts_at(at))
             if found:
                 deadline = 0.0
             elif not over:
@@ -256,7 +256,7 @@ class Outcomes:
 
     async def _fetch(
         self, after: int, messages: int = FETCH_MESSAGES, max_bytes: int = FETCH_BYTES
-    ) -> list[Stored]:
+    ) -> list[StoredMessage]:
         """Read the next messages; retry while the broker is away or elects a leader."""
         deadline = time.monotonic() + RETRY_FOR
         while True:

@@ -20,9 +20,9 @@ from jetmap.errors import BrokerUnreachable, JetmapError, UnknownJob
 
 from .message_cache import MessageCache, Request
 from .outcome_index import OutcomeIndex
-from .outcomes import Messages, Outcomes
+from .outcomes import Messages, StoredOutcomes
 from .record import Record
-from .store import FETCH_BYTES, FETCH_MESSAGES, Stored
+from .store import FETCH_BYTES, FETCH_MESSAGES, StoredMessage
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Listening(Protocol):
     async def unsubscribe(self) -> None: ...
 
 
-class Source(Messages, Protocol):
+class OutcomeSource(Messages, Protocol):
     """The part of the store that readers need."""
 
     async def last_outcome(self) -> int:
@@ -65,7 +65,7 @@ class Readers:
 
     def __init__(
         self,
-        source: Source,
+        source: OutcomeSource,
         get: Callable[[str], Awaitable[Record]],
         known: Callable[[str], Record | None],
         index: Callable[[str], OutcomeIndex],
@@ -188,7 +188,7 @@ class SharedReader:
     version: grows with each change, so a reader that has seen it has missed nothing.
     """
 
-    def __init__(self, record: Record, source: Source, cache: MessageCache) -> None:
+    def __init__(self, record: Record, source: OutcomeSource, cache: MessageCache) -> None:
         self.job = record.id
         self.record = record
         self.pool = source.pool
@@ -207,7 +207,7 @@ class SharedReader:
         self._announced = 0
         self._announced_at = 0.0
         self._woken = 0  # The version at the last call of ``wake_if_idle``.
-        self._flights: dict[tuple[Request, int], asyncio.Task[list[Stored]]] = {}
+        self._flights: dict[tuple[Request, int], asyncio.Task[list[StoredMessage]]] = {}
         self._counting: asyncio.Task[tuple[int, int]] | None = None
         self._counted: asyncio.Task[tuple[int, int]] | None = None
 
@@ -276,7 +276,7 @@ class SharedReader:
         *,
         messages: int = FETCH_MESSAGES,
         max_bytes: int = FETCH_BYTES,
-    ) -> list[Stored]:
+    ) -> list[StoredMessage]:
         """Read the next messages, with one request for all readers that want the same."""
         version = self.version
         if self.listening is not None and self._empty.get(after) == version:
@@ -293,7 +293,9 @@ class SharedReader:
             flight.add_done_callback(lambda _: self._on_answer(request, version))
         return await asyncio.shield(flight)
 
-    async def _ask(self, kind: str, subject: str, request: Request, version: int) -> list[Stored]:
+    async def _ask(
+        self, kind: str, subject: str, request: Request, version: int
+    ) -> list[StoredMessage]:
         _, after, messages, max_bytes = request
         found = await self._source.fetch(
             kind, subject, after, messages=messages, max_bytes=max_bytes
@@ -339,7 +341,7 @@ class JobReader:
         self, readers: Readers, shared: SharedReader, record: Record, index: OutcomeIndex
     ) -> None:
         self.record = record
-        self.outcomes = Outcomes(shared, record.id, record.format, index)
+        self.outcomes = StoredOutcomes(shared, record.id, record.format, index)
         self._readers = readers
         self._shared = shared
         # Changes since the record was read are not announced again.

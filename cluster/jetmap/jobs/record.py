@@ -193,7 +193,7 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     owner: str
 
 
-class Part(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class InputPart(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Consecutive items of a job's input: one message of the input stream.
 
     items: one encoded array of ``count`` items.

@@ -27,7 +27,7 @@ from jetmap.wire.messages import Report, encode
 from . import transitions
 from .catalogue import Catalogue
 from .outcome_index import OutcomeIndex
-from .outcomes import Outcomes
+from .outcomes import StoredOutcomes
 from .record import Record, State
 from .store import Conflict, Store
 from .stored_input import StoredInput
@@ -180,7 +180,7 @@ class RunningJob:
             return False
         self._map = run
         await self._show_waiting(None)
-        reader = Outcomes(self._store, record.id, record.format, self._index)
+        reader = StoredOutcomes(self._store, record.id, record.format, self._index)
 
         async def stored() -> list[tuple[int, int]]:
             await reader.complete()
@@ -220,7 +220,7 @@ class RunningJob:
 
     async def _read_outcomes(self) -> None:
         """Read which items have their outcome from earlier owners."""
-        outcomes = Outcomes(self._store, self.record.id, self.record.format)
+        outcomes = StoredOutcomes(self._store, self.record.id, self.record.format)
         if not await outcomes.complete():
             logger.info(
                 "job %s: outcomes that a replica still lacks are computed again", self.record.id
@@ -335,7 +335,7 @@ class RunningJob:
         """End a job whose outcomes are all stored. Count again where an item may have two."""
         done, failed = run.done, self._failed(run)
         if self._took_over or run.ledger.repeats:
-            outcomes = Outcomes(self._store, self.record.id, self.record.format)
+            outcomes = StoredOutcomes(self._store, self.record.id, self.record.format)
             await outcomes.complete()
             done, failed = outcomes.index.done, outcomes.index.failed
         if failed:

@@ -29,7 +29,7 @@ from .cancelling import Cancelling
 from .catalogue import Catalogue
 from .monitor import JobMonitor
 from .outcome_index import OutcomeIndexes
-from .outcomes import Outcomes
+from .outcomes import StoredOutcomes
 from .quota import FIRST_RESERVATION, Quota, Uploading, lost
 from .readers import JobReader, Readers
 from .record import Record, State
@@ -279,9 +279,9 @@ class Jobs:
         records, token = self._catalogue.page(states, function, limit, after)
         return [self._shown(record) for record in records], token
 
-    def outcomes(self, record: Record) -> Outcomes:
+    def outcomes(self, record: Record) -> StoredOutcomes:
         """A reader of a job's stored outcomes."""
-        return Outcomes(self.store, record.id, record.format, self._indexes.get(record.id))
+        return StoredOutcomes(self.store, record.id, record.format, self._indexes.get(record.id))
 
     def reader(self, record: Record) -> JobReader:
         """A reader of a job's record and outcomes that shares its work with others. Close it."""

@@ -44,7 +44,7 @@ MARKER = "Nats-Marker-Reason"
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredMessage:
     """A message of a stream. seq: its sequence number."""
 
     seq: int
@@ -146,13 +146,13 @@ class Store:
         *,
         messages: int = FETCH_MESSAGES,
         max_bytes: int = FETCH_BYTES,
-    ) -> list[Stored]:
+    ) -> list[StoredMessage]:
         """The next messages on a subject after sequence number ``after``; empty at the end.
 
         Any replica may answer (batched direct get, ADR-31), so the newest messages may be missing.
         """
         inbox = f"{self.connection.inbox_prefix}.{subjects.new_id()}"
-        found: list[Stored] = []
+        found: list[StoredMessage] = []
         done = asyncio.get_running_loop().create_future()
 
         async def receive(message: Message) -> None:
@@ -162,7 +162,7 @@ class Store:
                 if int(headers["Nats-Last-Sequence"]) == (found[-1].seq if found else 0):
                     data = b"" if MARKER in headers else message.data
                     subject = headers.get("Nats-Subject", "")
-                    found.append(Stored(int(headers["Nats-Sequence"]), data, subject))
+                    found.append(StoredMessage(int(headers["Nats-Sequence"]), data, subject))
             elif not done.done():
                 done.set_result(headers.get("Status", "503"))
 

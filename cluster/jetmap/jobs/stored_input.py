@@ -15,7 +15,7 @@ from jetmap.dispatch.sources import ELEMENT_BYTES, Element
 from jetmap.errors import BrokerUnreachable, JobEnded
 from jetmap.wire import arrays, subjects
 
-from .record import Part, Record
+from .record import InputPart, Record
 from .store import Store
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ AGAIN_SECONDS = 0.2
 # Seconds after which a part of the input that cannot be read counts as lost.
 MISSING_SECONDS = 30.0
 
-_part = msgspec.msgpack.Decoder(Part).decode
+_part = msgspec.msgpack.Decoder(InputPart).decode
 
 
 class StoredInput:
@@ -48,7 +48,7 @@ class StoredInput:
         for start, end in seen:
             self._seen.add(start, end)
         self._parts: deque[tuple[int, list[msgspec.Raw], int]] = deque()  # start, elements, bytes
-        self._early: dict[int, Part] = {}
+        self._early: dict[int, InputPart] = {}
         self._bytes = 0
         self._taken = 0  # The index after the last item taken or skipped.
         self._read = 0  # The index after the last item read.
@@ -130,7 +130,7 @@ class StoredInput:
                     self._room.clear()
                     await self._room.wait()
 
-    def _add(self, part: Part) -> None:
+    def _add(self, part: InputPart) -> None:
         # Several parts are stored at once, so a part sent again may follow later ones, and appear
         # twice if only the reply to it was lost.
         if part.start >= self._read:
@@ -138,7 +138,7 @@ class StoredInput:
         while (early := self._early.pop(self._read, None)) is not None:
             self._take_in(early)
 
-    def _take_in(self, part: Part) -> None:
+    def _take_in(self, part: InputPart) -> None:
         self._read += part.count
         missing = self._seen.missing(part.start, self._read)
         if missing:

@@ -13,7 +13,7 @@ from jetmap.errors import JobEnded, KeyReused
 from jetmap.wire import arrays, subjects
 from jetmap.wire.messages import encode
 
-from .record import Part, Record
+from .record import InputPart, Record
 from .store import Store
 
 # Bytes and items of one part, at most.
@@ -120,7 +120,7 @@ class Upload:
 
     async def _send(self) -> None:
         items = arrays.join(self._waiting, self._record.format)
-        part = Part(self._total, len(self._waiting), items)
+        part = InputPart(self._total, len(self._waiting), items)
         self._total += part.count
         self._parts += 1
         self._waiting, self._waiting_bytes = [], 0

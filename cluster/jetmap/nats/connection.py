@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -16,6 +16,7 @@ from jetmap.background import Background
 from jetmap.errors import BrokerUnreachable, JetmapError
 
 from .auth import Auth, without_secrets
+from .broker import Callback, OnMessage
 from .client import QuickClient
 from .dialing import RETRY_SECONDS, dial, discard
 from .errors import (
@@ -27,9 +28,9 @@ from .errors import (
     translated,
     typed,
 )
-from .subscription import Subscription
+from .subscription import NatsSubscription
 
-__all__ = ["Auth", "Connection", "JetStreamError", "NoResponders", "Subscription", "checked"]
+__all__ = ["Auth", "Connection", "JetStreamError", "NatsSubscription", "NoResponders", "checked"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +38,6 @@ logger = logging.getLogger(__name__)
 ENVELOPE_BYTES = 32_768
 # Bytes waiting to be sent, above which a publish may have to wait for the socket.
 CROWDED_BYTES = 2**20
-
-Callback = Callable[[], Awaitable[None]]
-MsgCallback = Callable[[Msg], Coroutine[Any, Any, None]]
 
 
 class Connection:
@@ -61,7 +59,7 @@ class Connection:
         self.errors = 0
         self._auth = auth
         self._client = QuickClient()
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: list[NatsSubscription] = []
         self._reconnect_callbacks: list[Callback] = []
         self._lost_callbacks: list[Callback] = []
         self._background = Background(name)
@@ -174,13 +172,13 @@ class Connection:
     async def subscribe(
         self,
         subject: str,
-        callback: MsgCallback,
+        callback: OnMessage,
         *,
         queue: str = "",
         pending_msgs: int = 65536,
         pending_bytes: int = 128 * 2**20,
         direct: bool = False,
-    ) -> Subscription:
+    ) -> NatsSubscription:
         """Call ``callback`` with one message after the other.
 
         pending_msgs, pending_bytes: limits on messages that wait to be handled; further ones are
@@ -193,7 +191,7 @@ class Connection:
             "pending_msgs_limit": pending_msgs,
             "pending_bytes_limit": pending_bytes,
         }
-        subscription = Subscription(subject, options, self._forget, direct=direct)
+        subscription = NatsSubscription(subject, options, self._forget, direct=direct)
         self._subscriptions.append(subscription)
         try:
             await subscription.start(self._client)
@@ -323,7 +321,7 @@ class Connection:
                 return  # its closed callback has started the next renewal
         self._is_back()
 
-    def _guarded(self, subject: str, callback: MsgCallback) -> MsgCallback:
+    def _guarded(self, subject: str, callback: OnMessage) -> OnMessage:
         """Wrap a callback so that no exception of it ends the subscription.
 
         (nats-py silently ends it when the callback awaits a cancelled future.)
@@ -402,7 +400,7 @@ class Connection:
             self.errors += 1
             logger.exception("%s: a callback failed", self.name)
 
-    def _forget(self, subscription: Subscription) -> None:
+    def _forget(self, subscription: NatsSubscription) -> None:
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
 

@@ -11,7 +11,15 @@ from typing import Any
 import msgspec
 
 from .clock import Clock
-from .memory_stream import NOT_UNIQUE, ApiError, Consumer, Pull, Stored, Stream, matches
+from .memory_stream import (
+    NOT_UNIQUE,
+    ApiError,
+    MemoryConsumer,
+    MemoryEntry,
+    MemoryPull,
+    MemoryStream,
+    matches,
+)
 
 API = "$JS.API."
 # Rows of one page of an answer.
@@ -44,7 +52,7 @@ class MemoryJetStream:
     """
 
     def __init__(self, clock: Clock, route: Callable[[MemoryMessage], None]) -> None:
-        self.streams: dict[str, Stream] = {}
+        self.streams: dict[str, MemoryStream] = {}
         self._created = 0.0
         self._clock = clock
         self._route = route
@@ -88,7 +96,7 @@ class MemoryJetStream:
 
     # Publishing and delivering
 
-    def _publish(self, stream: Stream, message: MemoryMessage) -> None:
+    def _publish(self, stream: MemoryStream, message: MemoryMessage) -> None:
         before = stream.last_of(message.subject)
         try:
             stored = stream.store(
@@ -106,7 +114,7 @@ class MemoryJetStream:
             self._republish(stream, stored, before.seq if before else 0)
             self._deliver(stream)
 
-    def _republish(self, stream: Stream, stored: Stored, before: int) -> None:
+    def _republish(self, stream: MemoryStream, stored: MemoryEntry, before: int) -> None:
         republish = stream.config.get("republish")
         if not republish or not matches(republish.get("src") or ">", stored.subject):
             return
@@ -121,7 +129,7 @@ class MemoryJetStream:
             headers["Nats-Msg-Size"], data = str(len(data)), b""
         self._send(_mapped(republish, stored.subject), data, headers=headers)
 
-    def _deliver(self, stream: Stream) -> None:
+    def _deliver(self, stream: MemoryStream) -> None:
         for consumer in list(stream.consumers.values()):
             for delivery in consumer.deliver(self._clock.now()):
                 message = delivery.message
@@ -221,7 +229,7 @@ class MemoryJetStream:
         if there is None:
             # Never twice the same, so that a recreated stream differs from the last one.
             self._created = max(self._clock.now(), self._created + 1e-6)
-            there = self.streams[name] = Stream({}, self._created)
+            there = self.streams[name] = MemoryStream({}, self._created)
         there.config = dict(config)
         return self._stream_info(there, {})
 
@@ -249,7 +257,7 @@ class MemoryJetStream:
                 return {"success": True}
         return None
 
-    def _stream_info(self, stream: Stream, request: dict[str, Any]) -> dict[str, Any]:
+    def _stream_info(self, stream: MemoryStream, request: dict[str, Any]) -> dict[str, Any]:
         state = stream.state()
         info: dict[str, Any] = {
             "config": stream.config,
@@ -264,7 +272,9 @@ class MemoryJetStream:
             info |= {"total": len(found), "offset": offset, "limit": PAGE}
         return info
 
-    def _make_consumer(self, stream: Stream, name: str, config: dict[str, Any]) -> dict[str, Any]:
+    def _make_consumer(
+        self, stream: MemoryStream, name: str, config: dict[str, Any]
+    ) -> dict[str, Any]:
         there = stream.consumers.get(name)
         if there is None:
             wanted = config.get("filter_subject") or ">"
@@ -272,14 +282,14 @@ class MemoryJetStream:
                 _overlap(wanted, other.filter) for other in stream.consumers.values()
             ):
                 raise ApiError(400, NOT_UNIQUE, "filtered consumer not unique on workqueue stream")
-            there = Consumer(stream, name, CONSUMER_DEFAULTS | config, self._clock.now())
+            there = MemoryConsumer(stream, name, CONSUMER_DEFAULTS | config, self._clock.now())
             stream.consumers[name] = there
         elif there.config != CONSUMER_DEFAULTS | config:
             raise ApiError(400, 10148, "consumer already exists")
         return _consumer_info(there)
 
     def _consumer_call(
-        self, verb: str, stream: Stream, names: list[str], request: dict[str, Any]
+        self, verb: str, stream: MemoryStream, names: list[str], request: dict[str, Any]
     ) -> dict[str, Any] | None:
         if verb == "NAMES":
             return self._page(sorted(stream.consumers), "consumers", request)
@@ -305,7 +315,7 @@ class MemoryJetStream:
         now = self._clock.now()
         expires, heartbeat = request.get("expires", 0) / 1e9, request.get("idle_heartbeat", 0) / 1e9
         ends = now + expires if expires else None
-        pull = Pull(reply, request.get("batch", 1), ends, heartbeat, now)
+        pull = MemoryPull(reply, request.get("batch", 1), ends, heartbeat, now)
         consumer.pull(pull, now)
         self._deliver(stream)
         if request.get("no_wait") and pull in consumer.waiting:
@@ -346,8 +356,8 @@ class MemoryJetStream:
         self._status(reply, "204", "EOB")
         return True
 
-    def _find(self, stream: Stream, request: dict[str, Any]) -> Stored:
-        found: Stored | None
+    def _find(self, stream: MemoryStream, request: dict[str, Any]) -> MemoryEntry:
+        found: MemoryEntry | None
         if subject := request.get("last_by_subj"):
             found = max(stream.select(subject), key=lambda m: m.seq, default=None)
         elif subject := request.get("next_by_subj"):
@@ -358,7 +368,7 @@ class MemoryJetStream:
             raise ApiError(404, 10037, "no message found")
         return found
 
-    def _stream(self, name: str) -> Stream:
+    def _stream(self, name: str) -> MemoryStream:
         if (stream := self.streams.get(name)) is None:
             raise ApiError(404, 10059, "stream not found")
         return stream
@@ -367,7 +377,7 @@ class MemoryJetStream:
         offset = request.get("offset", 0)
         return {key: rows[offset : offset + PAGE], "total": len(rows), "offset": offset}
 
-    def _end(self, consumer: Consumer, why: str) -> None:
+    def _end(self, consumer: MemoryConsumer, why: str) -> None:
         for pull in consumer.waiting:
             self._status(pull.reply, "409", why)
         consumer.waiting.clear()
@@ -402,7 +412,7 @@ def _mapped(republish: dict[str, Any], subject: str) -> str:
     return str(target)
 
 
-def _direct_headers(stream: Stream, stored: Stored) -> dict[str, str]:
+def _direct_headers(stream: MemoryStream, stored: MemoryEntry) -> dict[str, str]:
     return stored.headers | {
         "Nats-Stream": stream.name,
         "Nats-Subject": stored.subject,
@@ -411,7 +421,7 @@ def _direct_headers(stream: Stream, stored: Stored) -> dict[str, str]:
     }
 
 
-def _consumer_info(consumer: Consumer) -> dict[str, Any]:
+def _consumer_info(consumer: MemoryConsumer) -> dict[str, Any]:
     return {
         "stream_name": consumer.stream.name,
         "name": consumer.name,
@@ -422,7 +432,7 @@ def _consumer_info(consumer: Consumer) -> dict[str, Any]:
     }
 
 
-def _as_json(stored: Stored) -> dict[str, Any]:
+def _as_json(stored: MemoryEntry) -> dict[str, Any]:
     message = {
         "subject": stored.subject,
         "seq": stored.seq,

@@ -40,7 +40,7 @@ def matches(pattern: str, subject: str) -> bool:
 
 
 @dataclass(slots=True)
-class Stored:
+class MemoryEntry:
     """A message of a stream. expires: the clock's time at which its TTL is over."""
 
     seq: int
@@ -56,13 +56,13 @@ class Stored:
 
 
 @dataclass(slots=True)
-class Stream:
+class MemoryStream:
     """A stream's configuration (JetStream's own keys) and messages."""
 
     config: dict[str, Any]
     created: float
-    messages: dict[int, Stored] = field(default_factory=dict)
-    consumers: dict[str, Consumer] = field(default_factory=dict)
+    messages: dict[int, MemoryEntry] = field(default_factory=dict)
+    consumers: dict[str, MemoryConsumer] = field(default_factory=dict)
     last_seq: int = 0
     size: int = 0
     _subjects: dict[str, list[int]] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Stream:
     def takes(self, subject: str) -> bool:
         return any(matches(pattern, subject) for pattern in self.config.get("subjects", []))
 
-    def select(self, pattern: str, first: int = 1) -> Iterator[Stored]:
+    def select(self, pattern: str, first: int = 1) -> Iterator[MemoryEntry]:
         """Yield the messages whose subjects fit, in order, from a sequence number on."""
         for message in list(self.messages.values()):
             if message.seq >= first and matches(pattern, message.subject):
@@ -88,15 +88,15 @@ class Stream:
         """Count the messages of each subject that fits."""
         return {s: len(seqs) for s, seqs in self._subjects.items() if matches(pattern, s)}
 
-    def last_of(self, subject: str) -> Stored | None:
+    def last_of(self, subject: str) -> MemoryEntry | None:
         """Return the last message on exactly this subject."""
         seqs = self._subjects.get(subject)
         return self.messages[seqs[-1]] if seqs else None
 
-    def store(self, subject: str, data: bytes, headers: dict[str, str], now: float) -> Stored:
+    def store(self, subject: str, data: bytes, headers: dict[str, str], now: float) -> MemoryEntry:
         """Append a message. Raises ApiError if its expectations or the limits forbid it."""
         self._check_expectations(subject, headers)
-        message = Stored(self.last_seq + 1, subject, data, dict(headers), now)
+        message = MemoryEntry(self.last_seq + 1, subject, data, dict(headers), now)
         if (ttl := headers.get("Nats-TTL")) is not None:
             message.expires = now + float(ttl.removesuffix("s"))
         if headers.get("Nats-Rollup") == "sub":
@@ -130,7 +130,7 @@ class Stream:
         found = [m.seq for m in self.select(pattern) if before is None or m.seq < before]
         return self.remove(found[: len(found) - keep] if keep else found)
 
-    def expire(self, now: float) -> list[Stored]:
+    def expire(self, now: float) -> list[MemoryEntry]:
         """Delete messages past their TTL; return the delete markers that replace them."""
         over = [m for m in self.messages.values() if m.expires is not None and m.expires <= now]
         markers = []
@@ -164,7 +164,7 @@ class Stream:
             if int(expected) != there:
                 raise ApiError(400, WRONG_LAST_SEQUENCE, f"wrong last sequence: {there}")
 
-    def _make_room(self, message: Stored) -> None:
+    def _make_room(self, message: MemoryEntry) -> None:
         config = self.config
         of_subject = self._subjects.get(message.subject, [])
         new = config.get("discard") == "new"
@@ -184,7 +184,7 @@ class Stream:
 
 
 @dataclass(slots=True)
-class Pull:
+class MemoryPull:
     """A request for messages that waits. left: how many more it takes."""
 
     reply: str
@@ -195,10 +195,10 @@ class Pull:
 
 
 @dataclass(slots=True)
-class Delivery:
+class MemoryDelivery:
     """A message that goes out. pending: messages of the consumer that wait behind it."""
 
-    message: Stored
+    message: MemoryEntry
     reply: str
     deliveries: int
     consumer_seq: int
@@ -206,14 +206,14 @@ class Delivery:
 
 
 @dataclass(slots=True)
-class Consumer:
+class MemoryConsumer:
     """A durable pull consumer with explicit acknowledgements."""
 
-    stream: Stream
+    stream: MemoryStream
     name: str
     config: dict[str, Any]
     used: float
-    waiting: deque[Pull] = field(default_factory=deque)
+    waiting: deque[MemoryPull] = field(default_factory=deque)
     unacked: dict[int, float] = field(default_factory=dict)
     deliveries: dict[int, int] = field(default_factory=dict)
     _again: dict[int, float] = field(default_factory=dict)
@@ -232,11 +232,11 @@ class Consumer:
     def pending(self) -> int:
         return sum(1 for _ in self.stream.select(self.filter, self._next))
 
-    def pull(self, pull: Pull, now: float) -> None:
+    def pull(self, pull: MemoryPull, now: float) -> None:
         self.used = now
         self.waiting.append(pull)
 
-    def deliver(self, now: float) -> Iterator[Delivery]:
+    def deliver(self, now: float) -> Iterator[MemoryDelivery]:
         """Hand messages to the pulls that wait, oldest first."""
         while self.waiting and (message := self._take(now)) is not None:
             pull = self.waiting[0]
@@ -247,7 +247,7 @@ class Consumer:
             self._count += 1
             tries = self.deliveries[message.seq] = self.deliveries.get(message.seq, 0) + 1
             self.unacked[message.seq] = now + self.ack_wait
-            yield Delivery(message, pull.reply, tries, self._count, self.pending)
+            yield MemoryDelivery(message, pull.reply, tries, self._count, self.pending)
 
     def acknowledge(self, seq: int, word: bytes, delay: float, now: float) -> None:
         """Act on ``+ACK``, ``-NAK``, ``+WPI`` or ``+TERM``; a stale one counts as current."""
@@ -270,7 +270,7 @@ class Consumer:
                 del self.unacked[seq]
                 self._again[seq] = now
 
-    def expire_pulls(self, now: float) -> list[Pull]:
+    def expire_pulls(self, now: float) -> list[MemoryPull]:
         """Remove and return the pulls whose time is over."""
         self.waiting, over = (
             deque(p for p in self.waiting if p.expires is None or p.expires > now),
@@ -290,7 +290,7 @@ class Consumer:
         self._again.pop(seq, None)
         self.deliveries.pop(seq, None)
 
-    def _take(self, now: float) -> Stored | None:
+    def _take(self, now: float) -> MemoryEntry | None:
         for seq, at in self._again.items():
             if at <= now:
                 del self._again[seq]

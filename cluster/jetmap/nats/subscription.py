@@ -6,19 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 import nats.errors
-from nats.aio.subscription import Subscription as NatsSubscription
+from nats.aio.subscription import Subscription as ClientSubscription
 
 from .client import QuickClient
 
 
-class Subscription:
+class NatsSubscription:
     """A subscription that is renewed with its connection."""
 
     def __init__(
         self,
         subject: str,
         options: dict[str, Any],
-        forget: Callable[[Subscription], None],
+        forget: Callable[[NatsSubscription], None],
         *,
         direct: bool = False,
     ) -> None:
@@ -26,7 +26,7 @@ class Subscription:
         self._direct = direct
         self._forget = forget
         self._options = options
-        self._inner: NatsSubscription | None = None
+        self._inner: ClientSubscription | None = None
         self._client: QuickClient | None = None
 
     @property

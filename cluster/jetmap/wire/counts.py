@@ -13,7 +13,7 @@ AGENTS_KEPT = 1000
 
 # Function and kind: "ok" or an item error's kind for items; "died", "timeout" and the like, or
 # a signal's name, for crashes.
-Key = tuple[str, str]
+CountKey = tuple[str, str]
 Rows = list[tuple[str, str, int]]
 
 
@@ -43,8 +43,8 @@ class AgentCounts:
     """
 
     def __init__(self) -> None:
-        self.items: Counter[Key] = Counter()
-        self.crashes: Counter[Key] = Counter()
+        self.items: Counter[CountKey] = Counter()
+        self.crashes: Counter[CountKey] = Counter()
         self.recycled = 0
         self.start_failures = 0
         self._names = Names()
@@ -63,7 +63,7 @@ class AgentCounts:
         self.crashes[self._names.of(function), cause] += 1
 
 
-def rows(counter: Counter[Key]) -> Rows:
+def rows(counter: Counter[CountKey]) -> Rows:
     """Return a counter as it travels."""
     return [(function, kind, count) for (function, kind), count in counter.items()]
 
@@ -72,8 +72,8 @@ class PoolCounts:
     """Sums over every agent that this process has known; they only grow."""
 
     def __init__(self) -> None:
-        self.items: Counter[Key] = Counter()
-        self.crashes: Counter[Key] = Counter()
+        self.items: Counter[CountKey] = Counter()
+        self.crashes: Counter[CountKey] = Counter()
         self.workers: Counter[str] = Counter()  # recycled, start_failures
         self._last: OrderedDict[str, Counter[tuple[str, str, str]]] = OrderedDict()
         self._names = Names()

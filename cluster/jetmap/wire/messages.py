@@ -23,11 +23,11 @@ Format = Literal["json", "msgpack", "python"]
 Lane = Literal["express", "main"]
 
 
-class Message(msgspec.Struct, array_like=True, omit_defaults=False, gc=False):
+class WireMessage(msgspec.Struct, array_like=True, omit_defaults=False, gc=False):
     """The base of everything that travels."""
 
 
-class FunctionRef(Message):
+class FunctionRef(WireMessage):
     """Directions to a function, for a worker that trusts its callers and has not imported it yet.
 
     path: the file of a ``__main__`` script, else None. value: the cloudpickled function, if the
@@ -46,7 +46,7 @@ class FunctionRef(Message):
     pickles: str = ""
 
 
-class ChunkHead(Message):
+class ChunkHead(WireMessage):
     """The part of a chunk that an agent reads: everything but its items.
 
     start, count: the items' positions in the map. inbox: the dispatcher's inbox. timeout:
@@ -82,7 +82,7 @@ class Chunk(ChunkHead):
     protocol: int = 1
 
 
-class ErrorRecord(Message):
+class ErrorRecord(WireMessage):
     """The error of one item. index: the item's position in the map's input."""
 
     index: int
@@ -93,7 +93,7 @@ class ErrorRecord(Message):
     detail: dict[str, Any] | None = None
 
 
-class Crash(Message):
+class Crash(WireMessage):
     """The death of a worker.
 
     item: the index in the map of the item in progress. start_seconds: how long such a worker takes
@@ -110,14 +110,14 @@ class Crash(Message):
     start_seconds: float = 0.0
 
 
-class Final(Message):
+class Final(WireMessage):
     """The end of a chunk: items before ``end`` are reported, the others were not computed."""
 
     end: int
     crash: Crash | None = None
 
 
-class Rest(Message):
+class Rest(WireMessage):
     """Items that a chunk gives back while it goes on.
 
     They begin at ``start`` and are not begun; the chunk has computed for ``seconds`` and is still
@@ -128,7 +128,7 @@ class Rest(Message):
     seconds: float
 
 
-class ReportHead(Message):
+class ReportHead(WireMessage):
     """The part of a report that an agent reads: its items' positions."""
 
     map: str
@@ -138,7 +138,7 @@ class ReportHead(Message):
     count: int
 
 
-class ErrorKind(Message):
+class ErrorKind(WireMessage):
     """The part of an item's error that an agent reads."""
 
     index: int
@@ -171,7 +171,7 @@ class Report(ReportHead):
     rest: Rest | None = None
 
 
-class Delivery(Message):
+class Delivery(WireMessage):
     """Reports on their way from an agent to a dispatcher.
 
     inbox: where the dispatcher confirms ``token``. pending: the consumer's backlog when the
@@ -185,7 +185,7 @@ class Delivery(Message):
     reports: list[Report]
 
 
-class ForwardedDelivery(Message):
+class ForwardedDelivery(WireMessage):
     """A ``Delivery`` whose reports are passed on as the worker encoded them."""
 
     agent: str
@@ -195,7 +195,7 @@ class ForwardedDelivery(Message):
     reports: list[msgspec.Raw]
 
 
-class ClaimEntry(Message):
+class ClaimEntry(WireMessage):
     """What a claim says of one chunk.
 
     item: the one in progress, or None. deliveries: how many times the broker has delivered it.
@@ -208,7 +208,7 @@ class ClaimEntry(Message):
     deliveries: int = 1
 
 
-class Claim(Message):
+class Claim(WireMessage):
     """The chunks that an agent holds for one dispatcher, which answers to ``inbox``."""
 
     agent: str
@@ -218,15 +218,18 @@ class Claim(Message):
     chunks: list[ClaimEntry]
 
 
-class ClaimAnswer(Message, tag_field="kind", tag="claim"):
-    """The chunks of a claim that are no longer wanted, as (map, number)."""
+ChunkKey = tuple[str, int]  # A chunk: its map's id and its number.
+
+
+class ClaimAnswer(WireMessage, tag_field="kind", tag="claim"):
+    """The chunks of a claim that are no longer wanted."""
 
     dispatcher: str
     sequence: int
-    unwanted: list[tuple[str, int]]
+    unwanted: list[ChunkKey]
 
 
-class Confirmation(Message, tag_field="kind", tag="confirm"):
+class Confirmation(WireMessage, tag_field="kind", tag="confirm"):
     """Tokens of the deliveries that the dispatcher has accepted."""
 
     tokens: list[int]
@@ -235,11 +238,11 @@ class Confirmation(Message, tag_field="kind", tag="confirm"):
 AgentMail = ClaimAnswer | Confirmation
 
 
-class Ping(Message, tag_field="kind", tag="ping"):
+class Ping(WireMessage, tag_field="kind", tag="ping"):
     """A request to every agent of the pool to announce itself now."""
 
 
-class Withdraw(Message, tag_field="kind", tag="withdraw"):
+class Withdraw(WireMessage, tag_field="kind", tag="withdraw"):
     """A request to every agent of the pool to stop its chunks of this map."""
 
     map: str

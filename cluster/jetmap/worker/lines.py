@@ -48,7 +48,7 @@ class Keep(Protocol):
     def clear(self) -> None: ...
 
 
-class Lines:
+class MarkedLines:
     """Cut one stream into marked lines.
 
     A line carries the mark that held when it began; when the mark changes, the unfinished line

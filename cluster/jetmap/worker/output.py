@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .lines import Keep, Lines, OutputBudget
+from .lines import Keep, MarkedLines, OutputBudget
 
 
 class MarkedBuffer(io.BufferedIOBase):
@@ -23,7 +23,7 @@ class MarkedBuffer(io.BufferedIOBase):
 
     mode = "wb"
 
-    def __init__(self, output: Output, lines: Lines, fd: int, name: str) -> None:
+    def __init__(self, output: Output, lines: MarkedLines, fd: int, name: str) -> None:
         self._output = output
         self._lines = lines
         self._fd = fd
@@ -85,7 +85,7 @@ class Output:
         self._needed = needed
         self._lock = threading.RLock()  # Reentrant: a signal handler may print during a print.
         budget = OutputBudget(rate)
-        self._lines = [Lines(budget, keep) for keep in keeps]
+        self._lines = [MarkedLines(budget, keep) for keep in keeps]
         self.stdout = _text(MarkedBuffer(self, self._lines[0], 1, "<stdout>"))
         self.stderr = _text(MarkedBuffer(self, self._lines[1], 2, "<stderr>"))
 
@@ -94,7 +94,7 @@ class Output:
         sys.stdout = sys.__stdout__ = self.stdout  # type: ignore[misc]
         sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[misc]
 
-    def print(self, lines: Lines, data: bytes) -> None:
+    def print(self, lines: MarkedLines, data: bytes) -> None:
         """Take in output of one of the streams."""
         with self._lock:
             self._write(lines.feed(data, self._mark(), time.monotonic()))

@@ -16,7 +16,7 @@ from fake_cluster import FakeCluster
 from jetmap import Cluster
 from jetmap.settings import Settings
 from jetmap_api import create_app
-from jetmap_api.bodies import ALLOWANCE, Pace
+from jetmap_api.bodies import ALLOWANCE, BodyPace
 from jobs_over_http import site as fake_site
 from over_http import double
 from served import gateway, served
@@ -341,7 +341,7 @@ async def test_stalled_bodies_do_not_keep_the_open_maps(expected: int) -> None:
 
 
 def test_a_body_that_drips_is_given_up() -> None:
-    pace = Pace(idle=10, rate=100)
+    pace = BodyPace(idle=10, rate=100)
     assert pace.patience == 10
     waited = 0
     while pace.patience > 0:
@@ -352,15 +352,15 @@ def test_a_body_that_drips_is_given_up() -> None:
 
 
 def test_a_body_that_comes_steadily_is_not() -> None:
-    pace = Pace(idle=10, rate=100)
+    pace = BodyPace(idle=10, rate=100)
     for _ in range(10_000):
         pace.came(200, 1.0)
         assert pace.patience > 0
-    dripping = Pace(idle=10, rate=0)
+    dripping = BodyPace(idle=10, rate=0)
     for _ in range(10_000):
         dripping.came(1, 9.0)
         assert dripping.patience == 10
-    lines = Pace(idle=10, rate=100)
+    lines = BodyPace(idle=10, rate=100)
     for _ in range(10_000):
         lines.came(1, 9.0)
         lines.restart()
@@ -368,7 +368,7 @@ def test_a_body_that_comes_steadily_is_not() -> None:
 
 
 def test_pieces_without_bytes_are_silence() -> None:
-    pace = Pace(idle=10, rate=0)
+    pace = BodyPace(idle=10, rate=0)
     for _ in range(10):
         pace.came(0, 1.0)
     assert pace.patience <= 0

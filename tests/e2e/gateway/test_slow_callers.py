@@ -13,7 +13,7 @@ import pytest
 
 import functions
 from jetmap import Cluster
-from jetmap.nats.connection import Connection, Subscription
+from jetmap.nats.connection import Connection, NatsSubscription
 from jetmap.nats.server import NatsServer
 from jetmap.settings import Settings
 from servers import Site, outcomes, site
@@ -77,7 +77,7 @@ async def test_results_that_the_client_drops(place: Site, monkeypatch: pytest.Mo
 
     async def short(
         self: Connection, subject: str, callback: Callable[..., Any], **options: Any
-    ) -> Subscription:
+    ) -> NatsSubscription:
         if subject.endswith((".result", ".claim")):
             options = {"pending_msgs": 1}
         return await subscribe(self, subject, callback, **options)

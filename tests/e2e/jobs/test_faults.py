@@ -18,7 +18,7 @@ import pytest
 
 from jetmap import Cluster
 from jetmap.jobs import monitor
-from jetmap.jobs.outcomes import Outcomes
+from jetmap.jobs.outcomes import StoredOutcomes
 from jetmap.settings import Settings
 from jetmap.wire import subjects
 from jetmap.wire.messages import Report, encode
@@ -50,7 +50,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Site]:
 
 async def stored_until_taken_over(cluster: Cluster, job: str) -> tuple[set[int], float]:
     """Wait for the next owner. Returns the items that had an outcome before, and its time."""
-    outcomes = Outcomes(cluster.jobs.store, job, "json")
+    outcomes = StoredOutcomes(cluster.jobs.store, job, "json")
     deadline = time.monotonic() + TAKEOVER
     before: set[int] = set()
     at = time.monotonic()

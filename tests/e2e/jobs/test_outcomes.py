@@ -11,7 +11,7 @@ import pytest
 
 from jetmap.jobs import outcomes as module
 from jetmap.jobs import streams
-from jetmap.jobs.outcomes import CACHE_BYTES, Event, OutcomeIndex, Outcomes
+from jetmap.jobs.outcomes import CACHE_BYTES, OutcomeEvent, OutcomeIndex, StoredOutcomes
 from jetmap.jobs.store import FETCH_MESSAGES
 from jetmap.settings import JobSettings
 from jetmap.wire import subjects
@@ -52,11 +52,11 @@ async def never() -> int | None:
     raise AssertionError("it was all there")
 
 
-async def in_order(outcomes: Outcomes, total: int, start: int = 0) -> list[tuple[int, str]]:
+async def in_order(outcomes: StoredOutcomes, total: int, start: int = 0) -> list[tuple[int, str]]:
     return opened([batch async for batch in outcomes.ordered(start, more=over(total))])
 
 
-async def all_events(outcomes: Outcomes, total: int, after: int = 0) -> list[Event]:
+async def all_events(outcomes: StoredOutcomes, total: int, after: int = 0) -> list[OutcomeEvent]:
     return [event async for event in outcomes.events(after, more=over(total))]
 
 
@@ -71,7 +71,7 @@ async def test_pages_follow_each_other(store: CountingStore, format: Format) -> 
     found: list[tuple[int, str]] = []
     while at is not None:
         # Each by another reader, as behind a load balancer.
-        page = await Outcomes(store, JOB, format).page(at, 16, 70)
+        page = await StoredOutcomes(store, JOB, format).page(at, 16, 70)
         assert page.start == at
         found += opened(page.batches, format)
         assert page.next == (at + 16 if at + 16 < 70 else None)
@@ -80,7 +80,7 @@ async def test_pages_follow_each_other(store: CountingStore, format: Format) -> 
 
 
 async def test_a_page_is_what_is_there_without_a_gap(store: CountingStore) -> None:
-    outcomes = Outcomes(store, JOB, "json")
+    outcomes = StoredOutcomes(store, JOB, "json")
     assert await outcomes.page(0, 10, None) == module.Page(0, [], 0)
     assert await outcomes.page(0, 10, 0) == module.Page(0, [], None)
 
@@ -100,7 +100,7 @@ async def test_a_page_is_what_is_there_without_a_gap(store: CountingStore) -> No
 
 async def test_a_page_stops_reading_when_its_items_are_covered(store: CountingStore) -> None:
     sent = await append(store, *(report(i, 10) for i in range(0, 2000, 10)))
-    outcomes = Outcomes(store, JOB, "json")
+    outcomes = StoredOutcomes(store, JOB, "json")
 
     page = await outcomes.page(0, 25, 2000)
 
@@ -111,7 +111,7 @@ async def test_a_page_stops_reading_when_its_items_are_covered(store: CountingSt
     # What the index knows is read alone, and what was read for a page serves the next one.
     index = await outcomes.refresh()
     store.fetches = store.messages = 0
-    reader = Outcomes(store, JOB, "json", index)
+    reader = StoredOutcomes(store, JOB, "json", index)
     await reader.page(1000, 25, 2000)
     assert (store.fetches, store.messages) == (1, 3)
     await reader.page(1025, 5, 2000)
@@ -124,7 +124,7 @@ async def test_a_page_of_large_values_ends_early(
     monkeypatch.setattr(module, "PAGE_BYTES", 4000)
     await append(store, *(report(i, 10, "x" * 200) for i in range(0, 100, 10)))
 
-    page = await Outcomes(store, JOB, "json").page(0, 100, 100)
+    page = await StoredOutcomes(store, JOB, "json").page(0, 100, 100)
 
     assert page.next == 20
     assert [i for i, _ in opened(page.batches)] == list(range(20))
@@ -145,14 +145,16 @@ async def test_of_overlapping_outcomes_every_reader_gets_the_first(
     # With an index of its own, which grows as they read, and with one that is there already.
     shared = OutcomeIndex()
     for index in (None, shared, shared):
-        outcomes = Outcomes(store, JOB, "json", index)
+        outcomes = StoredOutcomes(store, JOB, "json", index)
         assert await in_order(outcomes, 300) == model
         assert await in_order(outcomes, 300, 123) == model[123:]
-        pages = [await Outcomes(store, JOB, "json", index).page(i, 50, 300) for i in (0, 50, 250)]
+        pages = [
+            await StoredOutcomes(store, JOB, "json", index).page(i, 50, 300) for i in (0, 50, 250)
+        ]
         assert [opened(p.batches) for p in pages] == [model[:50], model[50:100], model[250:]]
         assert await outcomes.counts() == (300, failed)
 
-    events = await all_events(Outcomes(store, JOB, "json"), 300)
+    events = await all_events(StoredOutcomes(store, JOB, "json"), 300)
     assert sorted(opened(b for e in events for b in e.batches)) == model
     assert (events[-1].done, events[-1].failed) == (300, failed)
     done = 0
@@ -163,7 +165,7 @@ async def test_of_overlapping_outcomes_every_reader_gets_the_first(
     # From any number on, known to the index or not: no gap, no repeat.
     for after in [0, *sent, sent[-1] + 10]:
         for index in (None, shared):
-            rest = await all_events(Outcomes(store, JOB, "json", index), 300, after)
+            rest = await all_events(StoredOutcomes(store, JOB, "json", index), 300, after)
             assert rest == [event for event in events if event.seq > after]
 
 
@@ -173,8 +175,8 @@ async def test_other_jobs_and_empty_reports_are_not_seen(store: CountingStore) -
         await store.append(other, encode(report(start, 10, "other")))
         await append(store, report(start, 10), report(start + 10, 0))
 
-    assert await in_order(Outcomes(store, JOB, "json"), 30) == [(i, "a") for i in range(30)]
-    events = await all_events(Outcomes(store, JOB, "json"), 30)
+    assert await in_order(StoredOutcomes(store, JOB, "json"), 30) == [(i, "a") for i in range(30)]
+    events = await all_events(StoredOutcomes(store, JOB, "json"), 30)
     assert [event.done for event in events] == [10, 20, 30]
 
 
@@ -194,19 +196,20 @@ async def test_readers_keep_up_with_what_is_still_appended(store: CountingStore,
                 await news.wait()
             return None if running else 600
 
-    async def read(outcomes: Outcomes, start: int) -> list[tuple[int, str]]:
+    async def read(outcomes: StoredOutcomes, start: int) -> list[tuple[int, str]]:
         return opened([batch async for batch in outcomes.ordered(start, more=more)])
 
-    async def watch(outcomes: Outcomes) -> list[Event]:
+    async def watch(outcomes: StoredOutcomes) -> list[OutcomeEvent]:
         return [event async for event in outcomes.events(0, more=more)]
 
     shared = OutcomeIndex()
     reading = [
-        asyncio.create_task(read(Outcomes(store, JOB, "json", index), start))
+        asyncio.create_task(read(StoredOutcomes(store, JOB, "json", index), start))
         for index, start in ((None, 0), (shared, 0), (shared, 333))
     ]
     watching = [
-        asyncio.create_task(watch(Outcomes(store, JOB, "json", index))) for index in (None, shared)
+        asyncio.create_task(watch(StoredOutcomes(store, JOB, "json", index)))
+        for index in (None, shared)
     ]
     for each in reports:
         await append(store, each)
@@ -224,7 +227,7 @@ async def test_readers_keep_up_with_what_is_still_appended(store: CountingStore,
 
 async def test_what_comes_is_given_out_before_more_is_asked_for(store: CountingStore) -> None:
     await append(store, report(0, 10), report(20, 10))
-    stream = Outcomes(store, JOB, "json").ordered(more=never)
+    stream = StoredOutcomes(store, JOB, "json").ordered(more=never)
 
     assert opened([await anext(stream)]) == [(i, "a") for i in range(10)]
     with pytest.raises(AssertionError, match="all there"):
@@ -234,18 +237,18 @@ async def test_what_comes_is_given_out_before_more_is_asked_for(store: CountingS
 async def test_a_missing_tail_ends_an_ended_job(store: CountingStore) -> None:
     await append(store, report(0, 10), report(15, 5))
 
-    assert await in_order(Outcomes(store, JOB, "json"), 100) == [(i, "a") for i in range(10)]
-    events = await all_events(Outcomes(store, JOB, "json"), 100)
+    assert await in_order(StoredOutcomes(store, JOB, "json"), 100) == [(i, "a") for i in range(10)]
+    events = await all_events(StoredOutcomes(store, JOB, "json"), 100)
     assert [event.done for event in events] == [10, 15]
-    assert await in_order(Outcomes(store, "nothing", "json"), 100) == []
-    assert await all_events(Outcomes(store, "nothing", "json"), 100) == []
+    assert await in_order(StoredOutcomes(store, "nothing", "json"), 100) == []
+    assert await all_events(StoredOutcomes(store, "nothing", "json"), 100) == []
 
 
 async def test_a_removed_job_ends_its_readers(store: CountingStore) -> None:
     await append(store, *(report(i, 10) for i in range(0, 100, 10)))
-    index = await Outcomes(store, JOB, "json").refresh()
+    index = await StoredOutcomes(store, JOB, "json").refresh()
     await store.remove(JOB)
-    outcomes = Outcomes(store, JOB, "json", index)
+    outcomes = StoredOutcomes(store, JOB, "json", index)
 
     assert await in_order(outcomes, 100) == []
     assert await all_events(outcomes, 100) == []
@@ -264,19 +267,19 @@ async def test_readers_wait_for_a_replica_that_lags(store: CountingStore) -> Non
 
     store.late = catch_up
     store.shown = sent[2]
-    assert len(await in_order(Outcomes(store, JOB, "json"), 100)) == 100
+    assert len(await in_order(StoredOutcomes(store, JOB, "json"), 100)) == 100
     store.shown = sent[2]
-    assert len(await all_events(Outcomes(store, JOB, "json"), 100)) == 10
+    assert len(await all_events(StoredOutcomes(store, JOB, "json"), 100)) == 10
     # Another reader has seen more than this replica has.
     store.shown = None
-    index = await Outcomes(store, JOB, "json").refresh()
+    index = await StoredOutcomes(store, JOB, "json").refresh()
     store.shown = sent[2]
-    assert len(await in_order(Outcomes(store, JOB, "json", index), 100)) == 100
+    assert len(await in_order(StoredOutcomes(store, JOB, "json", index), 100)) == 100
     store.shown = sent[2]
-    rest = await all_events(Outcomes(store, JOB, "json"), 100, after=sent[6])
+    rest = await all_events(StoredOutcomes(store, JOB, "json"), 100, after=sent[6])
     assert [event.seq for event in rest] == sent[7:]
     store.shown = sent[2]
-    assert await Outcomes(store, JOB, "json").complete()
+    assert await StoredOutcomes(store, JOB, "json").complete()
 
 
 async def test_a_replica_that_lags_for_long_is_not_waited_for(
@@ -284,21 +287,21 @@ async def test_a_replica_that_lags_for_long_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr(module, "LAG_SECONDS", 0.2)
     sent = await append(store, *(report(i, 10) for i in range(0, 100, 10)))
-    index = await Outcomes(store, JOB, "json").refresh()
+    index = await StoredOutcomes(store, JOB, "json").refresh()
 
     store.shown = sent[2]
     for known in (None, index):
-        outcomes = Outcomes(store, JOB, "json", known)
+        outcomes = StoredOutcomes(store, JOB, "json", known)
         assert len(await in_order(outcomes, 100)) == 30
         assert len(await all_events(outcomes, 100)) == 3
-    assert not await Outcomes(store, JOB, "json").complete()
+    assert not await StoredOutcomes(store, JOB, "json").complete()
 
 
 async def test_reading_goes_on_when_the_broker_is_back(store: CountingStore) -> None:
     await append(store, report(0, 10))
     store.away = 2
 
-    assert len(await in_order(Outcomes(store, JOB, "json"), 10)) == 10
+    assert len(await in_order(StoredOutcomes(store, JOB, "json"), 10)) == 10
 
 
 # Cost
@@ -324,7 +327,7 @@ async def test_many_messages_are_read_in_batches_and_in_little_memory(
     index = OutcomeIndex()
     for known in (False, True):
         store.fetches = store.messages = 0
-        outcomes = Outcomes(store, JOB, "json", index)
+        outcomes = StoredOutcomes(store, JOB, "json", index)
         at = 0
         async for batch in outcomes.ordered(more=over(30_000)):
             assert batch.start == at
@@ -338,7 +341,7 @@ async def test_many_messages_are_read_in_batches_and_in_little_memory(
 
     store.fetches = store.messages = 0
     events = 0
-    async for event in Outcomes(store, JOB, "json").events(0, more=over(30_000)):
+    async for event in StoredOutcomes(store, JOB, "json").events(0, more=over(30_000)):
         events += 1
         assert event.done == 100 * events
     assert (events, store.messages) == (300, 300)

@@ -13,7 +13,7 @@ import pytest
 
 from jetmap import Cluster
 from jetmap.errors import StoreFull
-from jetmap.jobs.outcomes import Outcomes
+from jetmap.jobs.outcomes import StoredOutcomes
 from jetmap.jobs.record import Record
 from jetmap.settings import Settings
 from real_jobs import carrier, until_over, upload
@@ -109,7 +109,7 @@ async def test_what_was_stored_before_a_takeover_counts(place: Site) -> None:
     cluster = await place.cluster()
     await place.agent(cluster)
     owner = await carrier(place, ["nap", [0.01234] * 600, None])
-    outcomes = Outcomes(cluster.jobs.store, owner.job, "json")
+    outcomes = StoredOutcomes(cluster.jobs.store, owner.job, "json")
 
     async def more_than_it_wrote() -> bool:
         done, _ = await outcomes.counts()
@@ -139,7 +139,7 @@ async def test_a_cancelled_job_says_what_its_results_hold(place: Site) -> None:
     deadline = time.monotonic() + 8
 
     async def counts() -> tuple[int, int]:
-        return await Outcomes(one.jobs.store, begun.id, "json").counts()
+        return await StoredOutcomes(one.jobs.store, begun.id, "json").counts()
 
     at_once = await counts()
     assert cancelled.done >= at_once[0] - 100, "only what was on its way may lack"

@@ -24,7 +24,7 @@ from jetmap.errors import (
     UnknownFunction,
     UnknownJob,
 )
-from jetmap.jobs.outcomes import Outcomes
+from jetmap.jobs.outcomes import StoredOutcomes
 from jetmap.jobs.record import Record
 from jetmap.jobs.store import Conflict, Store
 from jetmap.settings import Settings
@@ -189,7 +189,7 @@ async def test_the_word_on_its_progress_comes_after_its_last_outcome(
         seq = await write(self, record, after, ttl=ttl)
 
         async def all_are_stored() -> bool:
-            done, _ = await Outcomes(self, record.id, record.format).counts()
+            done, _ = await StoredOutcomes(self, record.id, record.format).counts()
             return done == record.total
 
         if record.state == "running" and record.done:

@@ -10,8 +10,8 @@ import pytest
 
 import virtual_time
 from jetmap.agent.claims import Claims
-from jetmap.agent.holdings import HeldChunk, Holdings, Key, Lease
-from jetmap.wire.messages import ChunkHead, Claim, ClaimAnswer
+from jetmap.agent.holdings import HeldChunk, Holdings, Lease
+from jetmap.wire.messages import ChunkHead, ChunkKey, Claim, ClaimAnswer
 
 
 class Desk:
@@ -30,10 +30,10 @@ class Desk:
         return held
 
 
-def ask(desk: Desk, chunks: list[HeldChunk], answers: list[Any]) -> dict[Key, bool | None]:
+def ask(desk: Desk, chunks: list[HeldChunk], answers: list[Any]) -> dict[ChunkKey, bool | None]:
     """Ask about chunks; each answer is given a second after the one before."""
 
-    async def scenario() -> dict[Key, bool | None]:
+    async def scenario() -> dict[ChunkKey, bool | None]:
         asking = asyncio.ensure_future(desk.claims.ask(chunks, {}))
         for answer in answers:
             await asyncio.sleep(1)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from jetmap.agent.worker_state import Death, Event, State, after, signal_name
+from jetmap.agent.worker_state import Death, State, WorkerEvent, after, signal_name
 
 SERVES = (State.IDLE, State.BUSY)
 
@@ -20,43 +20,43 @@ class Life(RuleBasedStateMachine):
         self.condemned = self.closed = False
         self.chunks = 0
 
-    def enter(self, event: Event) -> None:
+    def enter(self, event: WorkerEvent) -> None:
         self.state = after(self.state, event)
 
     @precondition(lambda self: self.state is not State.IDLE and self.state is not State.BUSY)
     @rule()
     def ready(self) -> None:
-        self.enter(Event.READY)
+        self.enter(WorkerEvent.READY)
 
     @precondition(lambda self: self.state is State.IDLE)
     @rule()
     def assigned(self) -> None:
-        self.enter(Event.ASSIGNED)
+        self.enter(WorkerEvent.ASSIGNED)
         self.chunks = 1
 
     @precondition(lambda self: self.chunks)
     @rule()
     def emptied(self) -> None:
-        self.enter(Event.EMPTIED)
+        self.enter(WorkerEvent.EMPTIED)
         self.chunks = 0
 
     @rule()
     def killed(self) -> None:
-        self.enter(Event.CONDEMNED)
+        self.enter(WorkerEvent.CONDEMNED)
         self.condemned = True
 
     @rule()
     def died(self) -> None:
-        self.enter(Event.DIED)
+        self.enter(WorkerEvent.DIED)
         self.condemned, self.chunks = False, 0
 
     @rule()
     def is_closed(self) -> None:
-        self.enter(Event.CLOSED)
+        self.enter(WorkerEvent.CLOSED)
         self.closed = True
 
-    @rule(event=st.sampled_from(Event))
-    def impossible(self, event: Event) -> None:
+    @rule(event=st.sampled_from(WorkerEvent))
+    def impossible(self, event: WorkerEvent) -> None:
         """An event that cannot happen changes nothing, and is named."""
         before = self.state
         try:
@@ -70,7 +70,7 @@ class Life(RuleBasedStateMachine):
         if self.condemned or self.closed:
             assert self.state not in SERVES
             with pytest.raises(ValueError, match="cannot be assigned"):
-                after(self.state, Event.ASSIGNED)
+                after(self.state, WorkerEvent.ASSIGNED)
 
     @invariant()
     def closed_is_for_good(self) -> None:
@@ -88,8 +88,8 @@ TestLife = Life.TestCase
 @pytest.mark.parametrize("state", State)
 def test_death_leads_to_the_next_start_unless_closed(state: State) -> None:
     expected = State.CLOSED if state is State.CLOSED else State.STARTING
-    assert after(state, Event.DIED) is expected
-    assert after(state, Event.CLOSED) is State.CLOSED
+    assert after(state, WorkerEvent.DIED) is expected
+    assert after(state, WorkerEvent.CLOSED) is State.CLOSED
 
 
 def test_a_death_is_described() -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from jetmap.demo.http import DemoError, Gateway, Part, events
+from jetmap.demo.http import DemoError, GatewayClient, ResultPart, events
 
 
 class Answer(io.BytesIO):
@@ -37,8 +37,8 @@ class Connection:
         self.answer.close()
 
 
-def gateway(status: int, body: str) -> Gateway:
-    made = Gateway("127.0.0.1", 1, "secret")
+def gateway(status: int, body: str) -> GatewayClient:
+    made = GatewayClient("127.0.0.1", 1, "secret")
     made._connection = cast(http.client.HTTPConnection, Connection(status, body))
     return made
 
@@ -54,7 +54,7 @@ def test_results_arrive_in_parts() -> None:
     found = list(
         gateway(200, stream(("start", {}), ("results", RESULTS), ("done", {}))).map("f", [1])
     )
-    assert found == [Part(0, [1, 2], [], 2)]
+    assert found == [ResultPart(0, [1, 2], [], 2)]
 
 
 @pytest.mark.parametrize(

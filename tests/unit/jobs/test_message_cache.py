@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jetmap.jobs.message_cache import MessageCache, Request
-from jetmap.jobs.store import Stored
+from jetmap.jobs.store import StoredMessage
 
 
-def found(size: int) -> list[Stored]:
-    return [Stored(1, b"0" * size)]
+def found(size: int) -> list[StoredMessage]:
+    return [StoredMessage(1, b"0" * size)]
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5), st.integers(0, 400))))
@@ -18,7 +18,7 @@ def test_it_holds_no_more_than_its_limit_and_the_latest_of_it(
     puts: list[tuple[str, int, int]],
 ) -> None:
     cache = MessageCache(1000)
-    kept: dict[Request, list[Stored]] = {}
+    kept: dict[Request, list[StoredMessage]] = {}
     for job, after, size in puts:
         request = (job, after, 10, 100)
         if cache.get(request) is None:

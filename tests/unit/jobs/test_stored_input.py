@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from jetmap.dispatch.sources import ELEMENT_BYTES
-from jetmap.jobs.record import Part, Record
-from jetmap.jobs.store import Stored
+from jetmap.jobs.record import InputPart, Record
+from jetmap.jobs.store import StoredMessage
 from jetmap.jobs.stored_input import AHEAD_BYTES, StoredInput
 from jetmap.wire import arrays
 from jetmap.wire.messages import encode
@@ -26,12 +26,14 @@ class Parts:
 
     def __init__(self, parts: int) -> None:
         items = arrays.join([b"7"] * EACH, "json")
-        self.parts = [encode(Part(n * EACH, EACH, items)) for n in range(parts)]
+        self.parts = [encode(InputPart(n * EACH, EACH, items)) for n in range(parts)]
         self.read = 0
 
-    async def fetch(self, kind: str, subject: str, after: int, **limits: Any) -> list[Stored]:
+    async def fetch(
+        self, kind: str, subject: str, after: int, **limits: Any
+    ) -> list[StoredMessage]:
         self.read = min(after + 8, len(self.parts))
-        return [Stored(seq + 1, self.parts[seq]) for seq in range(after, self.read)]
+        return [StoredMessage(seq + 1, self.parts[seq]) for seq in range(after, self.read)]
 
 
 async def test_what_is_read_ahead_is_bounded_in_memory() -> None:

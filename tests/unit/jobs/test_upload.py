@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jetmap.errors import JobEnded
-from jetmap.jobs.record import Part
+from jetmap.jobs.record import InputPart
 from jetmap.jobs.upload import IN_FLIGHT, PART_BYTES, PART_ITEMS
 from jetmap.wire import subjects
 from simulated_jobs import JobPool
 from simulated_pool import FUNCTION
 from virtual_time import run
 
-_part = msgspec.msgpack.Decoder(Part).decode
+_part = msgspec.msgpack.Decoder(InputPart).decode
 
 
-async def uploaded(batches: list[list[int]], **options: Any) -> tuple[list[Part], str]:
+async def uploaded(batches: list[list[int]], **options: Any) -> tuple[list[InputPart], str]:
     """Upload items of these sizes; return the parts and the digest of the record."""
     async with JobPool() as pool:
         await pool.agent(1)

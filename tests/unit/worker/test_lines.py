@@ -15,7 +15,7 @@ from jetmap.worker.lines import (
     BURST_SECONDS,
     MAX_LINE,
     SHOW_SECONDS,
-    Lines,
+    MarkedLines,
     OutputBudget,
     clean,
 )
@@ -40,11 +40,11 @@ class Kept:
         self.text = b""
 
 
-def feed(lines: Lines, *pieces: bytes, mark: str = "[m]", now: float = 0.0) -> bytes:
+def feed(lines: MarkedLines, *pieces: bytes, mark: str = "[m]", now: float = 0.0) -> bytes:
     return b"".join(b"".join(lines.feed(piece, mark, now)) for piece in pieces)
 
 
-def everything(lines: Lines, *pieces: bytes, mark: str = "[m]", now: float = 0.0) -> bytes:
+def everything(lines: MarkedLines, *pieces: bytes, mark: str = "[m]", now: float = 0.0) -> bytes:
     return feed(lines, *pieces, mark=mark, now=now) + b"".join(lines.finish(now))
 
 
@@ -57,8 +57,8 @@ def test_lines_do_not_depend_on_how_they_are_written(data: bytes, sizes: list[in
         size = sizes[turn % len(sizes)]
         pieces.append(rest[:size])
         rest, turn = rest[size:], turn + 1
-    found = everything(Lines(OutputBudget(PLENTY)), *pieces)
-    assert found == everything(Lines(OutputBudget(PLENTY)), data)
+    found = everything(MarkedLines(OutputBudget(PLENTY)), *pieces)
+    assert found == everything(MarkedLines(OutputBudget(PLENTY)), data)
     expected = b"".join(b"[m] %s\n" % clean(state(line)) for line in data.split(b"\n")[:-1])
     last = state(data.split(b"\n")[-1])
     assert found == expected + (b"[m] %s\n" % clean(last) if last else b"")
@@ -70,7 +70,7 @@ def state(line: bytes) -> bytes:
 
 
 def test_text_without_a_newline_belongs_to_its_item() -> None:
-    lines = Lines(OutputBudget(PLENTY))
+    lines = MarkedLines(OutputBudget(PLENTY))
     found = feed(lines, b"one", mark="[m item 1]") + feed(lines, b"two", mark="[m item 2]")
     found += feed(lines, b"three\n", b"four", mark="[m item 3]") + b"".join(lines.finish(0))
     assert found.decode().splitlines() == [
@@ -86,7 +86,7 @@ def test_text_without_a_newline_belongs_to_its_item() -> None:
 @pytest.mark.parametrize("start", ["", "\r"])
 def test_updates_of_a_line_cost_what_they_weigh(start: str, end: str) -> None:
     kept = Kept()
-    lines = Lines(OutputBudget(PLENTY), kept)
+    lines = MarkedLines(OutputBudget(PLENTY), kept)
     updates = [f"{start}{n} of 20000{end}".encode() for n in range(20_000)]
     total = sum(map(len, updates))
     found = everything(lines, *updates)
@@ -98,7 +98,7 @@ def test_updates_of_a_line_cost_what_they_weigh(start: str, end: str) -> None:
 
 
 def test_a_progress_bar_shows_a_state_now_and_then() -> None:
-    lines = Lines(OutputBudget(PLENTY))
+    lines = MarkedLines(OutputBudget(PLENTY))
     found = b""
     for second in range(60):
         found += feed(lines, b"\r%d s" % second, now=float(second))
@@ -108,13 +108,16 @@ def test_a_progress_bar_shows_a_state_now_and_then() -> None:
 
 
 def test_windows_line_ends_are_line_ends() -> None:
-    assert everything(Lines(OutputBudget(PLENTY)), b"a\r\nb\r", b"\nc") == b"[m] a\n[m] b\n[m] c\n"
+    assert (
+        everything(MarkedLines(OutputBudget(PLENTY)), b"a\r\nb\r", b"\nc")
+        == b"[m] a\n[m] b\n[m] c\n"
+    )
 
 
 @pytest.mark.parametrize("piece", [1_000, MAX_LINE, 1 << 20, 5 << 20])
 def test_a_line_without_an_end_takes_bounded_memory(piece: int) -> None:
     kept = Kept()
-    lines = Lines(OutputBudget(PLENTY), kept)
+    lines = MarkedLines(OutputBudget(PLENTY), kept)
     found, total = [], 0
     while total < 5 << 20:
         found += lines.feed(b"x" * piece, "[m]", 0.0)
@@ -127,7 +130,7 @@ def test_a_line_without_an_end_takes_bounded_memory(piece: int) -> None:
 
 
 def test_what_is_written_at_once_does_not_mix_with_others() -> None:
-    lines = Lines(OutputBudget(PLENTY))
+    lines = MarkedLines(OutputBudget(PLENTY))
     writes = lines.feed(b"".join(b"line %d\n" % n for n in range(5_000)), "[m]", 0.0)
     assert all(len(write) <= ATOMIC and write.endswith(b"\n") for write in writes)
     assert b"".join(writes).count(b"\n") == 5_000
@@ -151,7 +154,7 @@ def test_a_budget_is_kept(spending: list[tuple[int, float]]) -> None:
 @pytest.mark.parametrize("line", [b"x\n", b"x" * 79 + b"\n", b"y" * 100_000 + b"\n"])
 def test_too_much_is_dropped_and_counted(line: bytes) -> None:
     rate, total = 100_000, 20 << 20
-    lines = Lines(OutputBudget(rate))
+    lines = MarkedLines(OutputBudget(rate))
     piece = line * max(1, (1 << 20) // len(line))
     written, fed = bytearray(), 0
     while fed < total:
@@ -169,7 +172,7 @@ def test_too_much_is_dropped_and_counted(line: bytes) -> None:
 
 
 def test_after_a_pause_there_is_room_again() -> None:
-    lines = Lines(OutputBudget(10))
+    lines = MarkedLines(OutputBudget(10))
     feed(lines, b"x" * 100 + b"\n", b"lost\n")
     assert lines.unfinished, "there is something to say"
     (found,) = lines.feed(b"later\n", "[m]", 100.0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hypotheses import examples
 from jetmap.worker.lines import (
-    Lines,
+    MarkedLines,
     OutputBudget,
 )
 from jetmap.worker.progress import LastWords, Progress
@@ -101,7 +101,7 @@ def test_the_end_of_an_unfinished_line_outlives_its_process(pieces: list[bytes |
 
 def test_last_words_cost_what_they_weigh() -> None:
     agent = Progress.create()
-    lines = Lines(OutputBudget(PLENTY), agent.last_words[0])
+    lines = MarkedLines(OutputBudget(PLENTY), agent.last_words[0])
     for n in range(10_000):
         lines.feed(b"%d." % (n % 10), "[m]", 0.0)
     assert agent.last_words[0].read().endswith(b"8.9.")

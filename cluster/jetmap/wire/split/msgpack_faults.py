@@ -21,14 +21,14 @@ _FIXED = {
 
 
 @dataclass(frozen=True)
-class Fault:
+class MsgpackFault:
     """position: of the first byte that is not UTF-8, or of the container that is too deep."""
 
     kind: Literal["utf8", "depth"]
     position: int
 
 
-def find_fault(data: bytes, limit: int) -> Fault | None:
+def find_fault(data: bytes, limit: int) -> MsgpackFault | None:
     """Find the first text that is not UTF-8, or container that nests deeper than ``limit``.
 
     data: values one behind the other. Returns None if it ends, or is not MessagePack, before that.
@@ -41,7 +41,7 @@ def find_fault(data: bytes, limit: int) -> Fault | None:
         if inside is not None:
             head, count = inside
             if len(open) >= limit:
-                return Fault("depth", at)
+                return MsgpackFault("depth", at)
             at += head
             open.append(count + 1)
         else:
@@ -52,7 +52,7 @@ def find_fault(data: bytes, limit: int) -> Fault | None:
                 try:
                     str(data[at + head : at + size], "utf-8")
                 except UnicodeDecodeError as exc:
-                    return Fault("utf8", at + head + exc.start)
+                    return MsgpackFault("utf8", at + head + exc.start)
             at += size
         while open:
             open[-1] -= 1

@@ -10,7 +10,7 @@ import pytest
 
 from jetmap.settings import LimitSettings
 from jetmap_api.asgi import respond
-from jetmap_api.server.connection import MAX_HEADERS, Connection
+from jetmap_api.server.connection import MAX_HEADERS, HttpConnection
 from jetmap_api.server.guard import Guard
 
 pytestmark = pytest.mark.anyio
@@ -78,7 +78,7 @@ class Server:
         self.state = SimpleNamespace(
             connections=set(), tasks=set(), default_headers=[], total_requests=0
         )
-        self.connection = Connection(guard, cast(Any, config), cast(Any, self.state), {})
+        self.connection = HttpConnection(guard, cast(Any, config), cast(Any, self.state), {})
         self.transport = Transport()
         self.connection.connection_made(self.transport)
 

@@ -14,7 +14,7 @@ from jetmap_api.server.exchange import VERSION, Exchange, read_scope
 pytestmark = pytest.mark.anyio
 
 
-class Connection:
+class HttpConnection:
     def __init__(self) -> None:
         self.default_headers = [(b"date", b"now")]
         self.output = b""
@@ -36,7 +36,7 @@ class Connection:
 
 
 def made(method: str = "GET", version: str = "1.1", **more: Any) -> tuple[Exchange, Any]:
-    connection: Any = Connection()
+    connection: Any = HttpConnection()
     scope = {"method": method, "http_version": version}
     options = {"keep_alive": True, "expects_continue": False} | more
     return Exchange(connection, scope, **options), connection

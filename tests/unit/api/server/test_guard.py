@@ -12,7 +12,7 @@ from jetmap_api.server import guard
 from jetmap_api.server.guard import Guard, Overhead, Waiting, WaitingList, connections_allowed
 
 
-class Connection:
+class HttpConnection:
     """Notes what the guard does to it."""
 
     def __init__(self, sent: bool = False, moved: bool = False) -> None:
@@ -52,14 +52,14 @@ def test_each_list_has_its_end() -> None:
     guard = made()
     lists = guard.waiting
     late = 10_000.0
-    silent, idle, closing = Connection(), Connection(), Connection()
+    silent, idle, closing = HttpConnection(), HttpConnection(), HttpConnection()
     lists.silent.add(silent, 0)
     lists.idle.add(idle, 0)
     lists.closing.add(closing, 0)
-    slow, fast = Connection(), Connection(sent=True)
+    slow, fast = HttpConnection(), HttpConnection(sent=True)
     lists.dropped.add(slow, 0)
     lists.dropped.add(fast, 0)
-    stuck, reading = Connection(), Connection(moved=True)
+    stuck, reading = HttpConnection(), HttpConnection(moved=True)
     lists.unread.add(stuck, 0)
     lists.unread.add(reading, 0)
     guard.look(late)
@@ -71,7 +71,7 @@ def test_each_list_has_its_end() -> None:
 
 def test_the_connection_silent_for_longest_makes_room() -> None:
     guard = made(most=2)
-    old, idle, newcomer = Connection(), Connection(), Connection()
+    old, idle, newcomer = HttpConnection(), HttpConnection(), HttpConnection()
     guard.waiting.silent.add(old, 0)
     guard.waiting.idle.add(idle, 0)
     assert guard.admit(newcomer, 2) and not old.done

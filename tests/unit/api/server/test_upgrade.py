@@ -7,7 +7,7 @@ from typing import Any
 from jetmap_api.server.upgrade import resumed
 
 
-class Connection:
+class HttpConnection:
     def __init__(self) -> None:
         self.called: list[Any] = []
 
@@ -31,7 +31,7 @@ class Connection:
 
 
 def test_the_body_and_the_next_request_are_passed_on_but_not_the_head() -> None:
-    connection: Any = Connection()
+    connection: Any = HttpConnection()
     headers = [
         (b"host", b"x"),
         (b"upgrade", b"h2c"),
