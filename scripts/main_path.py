@@ -2,11 +2,13 @@
 
 The main path is every source file that runs for one warm ``POST /map``. To find it, start
 ``jetmap up`` with one task, warm it, and record in its gateway, agent and workers which files run
-any function while one JSON map of two items is answered::
+any function while one JSON map of two items is answered, several times: what runs only in some of
+these recordings, such as a heartbeat, does not belong to the map::
 
-    python scripts/main_path.py [--list] [CHECKOUT]
+    python scripts/main_path.py [--list] [--functions] [CHECKOUT]
 
-A file counts whole, with all its lines, as soon as one of its functions is called. A checkout is
+A file counts whole, with all its lines, as soon as one of its functions is called. The lines of
+the functions that really run are counted apart. A checkout is
 measured with its own ``.venv`` if it has one. A module has a test of its own if a file
 ``test_<module>.py`` or ``test_<room>_<module>.py`` exists; entry points (``__init__``,
 ``__main__``) and modules that only declare need none.
@@ -32,6 +34,8 @@ import psutil
 from untested_modules import defines_behaviour
 
 ROOT = Path(__file__).resolve().parent.parent
+RECORDINGS = 4  # Maps that are recorded one by one.
+Function = tuple[int, int, str]  # First line, last line, name.
 TASKS = "from jetmap import task\n\n\n@task\ndef double(n: int) -> int:\n    return 2 * n\n"
 
 # Runs at the start of each process: SIGUSR1 begins to record, SIGUSR2 writes what was recorded.
@@ -40,16 +44,21 @@ import os, signal, sys, threading
 seen = set()
 def record(frame, event, argument):
     if event == "call":
-        seen.add(frame.f_code.co_filename)
+        seen.add(frame.f_code)
 def begin(number, frame):
     seen.clear()
     sys.setprofile(record)
     threading.setprofile(record)
 def end(number, frame):
     sys.setprofile(None)
+    threading.setprofile(None)
     part = os.path.join(os.environ["MAIN_PATH_RECORDS"], f"{os.getpid()}.part")
     with open(part, "w") as file:
-        file.write("\\n".join([" ".join(sys.argv), *sorted(seen)]))
+        for code in seen:
+            lines = [line for _, _, line in code.co_lines() if line]
+            if code.co_name != "<module>" and lines:
+                name = getattr(code, "co_qualname", code.co_name)
+                print(min(lines), max(lines), name, code.co_filename, sep="\\t", file=file)
     os.replace(part, part[:-5] + ".txt")
 signal.signal(signal.SIGUSR1, begin)
 signal.signal(signal.SIGUSR2, end)
@@ -59,17 +68,25 @@ signal.signal(signal.SIGUSR2, end)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--list", action="store_true", help="name each file with its lines")
+    parser.add_argument("--functions", action="store_true", help="name the functions that run")
     parser.add_argument("checkout", nargs="?", type=Path, default=ROOT, help="default: this one")
     options = parser.parse_args()
     root: Path = options.checkout.resolve()
     path = record_one_map(root)
-    if options.list:
+    if options.list or options.functions:
         for file in sorted(path):
-            print(f"{lines_of(file):6}  {file.relative_to(root)}")
+            print(f"{lines_of(file):6} {run_lines(path[file]):6}  {file.relative_to(root)}")
+            for first, last, name in sorted(path[file]) if options.functions else ():
+                print(f"{'':13}    {last - first + 1:4}  {name}")
     print_table(root, path)
 
 
-def print_table(root: Path, path: set[Path]) -> None:
+def run_lines(functions: set[Function]) -> int:
+    """Count the lines of functions; those within others count once."""
+    return len({line for first, last, _ in functions for line in range(first, last + 1)})
+
+
+def print_table(root: Path, path: dict[Path, set[Function]]) -> None:
     """Print the measures of a checkout, and the modules without a test of their own."""
     sources = [file for part in ("cluster", "api") for file in (root / part).rglob("*.py")]
     sizes = {file: lines_of(file) for file in sources}
@@ -85,6 +102,7 @@ def print_table(root: Path, path: set[Path]) -> None:
     for what, figure in (
         ("modules on the path of POST /map", len(path)),
         ("lines on the path of POST /map", sum(map(lines_of, path))),
+        ("lines of the functions that run there", sum(map(run_lines, path.values()))),
         ("modules", len(sources)),
         ("lines", sum(sizes.values())),
         ("lines of the median module", round(statistics.median(sizes.values()))),
@@ -124,8 +142,8 @@ def without_test(root: Path, sources: list[Path], tests: list[Path]) -> list[str
     return sorted(found)
 
 
-def record_one_map(root: Path) -> set[Path]:
-    """Serve one task, answer one recorded map, and return the checkout's files that ran."""
+def record_one_map(root: Path) -> dict[Path, set[Function]]:
+    """Serve one task, answer one recorded map, and return the functions that ran, by file."""
     own = root / ".venv" / "bin" / "python"
     python = str(own) if own.exists() else sys.executable
     with tempfile.TemporaryDirectory() as name:
@@ -155,10 +173,14 @@ def record_one_map(root: Path) -> set[Path]:
                 url = _address(process)
                 for _ in range(50):
                     _post(url)
-                return _recorded(root, process, records, url)
+                ran = [_recorded(root, process, records, url) for _ in range(RECORDINGS)]
             finally:
                 process.terminate()
                 process.wait()
+    path: dict[Path, set[Function]] = {}
+    for file, *function in set.intersection(*ran):
+        path.setdefault(file, set()).add(tuple(function))
+    return path
 
 
 def _address(process: subprocess.Popen[str]) -> str:
@@ -185,14 +207,16 @@ def _post(url: str) -> None:
             time.sleep(0.1)
 
 
-def _recorded(root: Path, process: subprocess.Popen[str], records: Path, url: str) -> set[Path]:
+def _recorded(
+    root: Path, process: subprocess.Popen[str], records: Path, url: str
+) -> set[tuple[Path, int, int, str]]:
     # The supervisor is not on the path, only the processes that it started.
     ours = [p for p in psutil.Process(process.pid).children(recursive=True) if _is_python(p)]
     for child in ours:
         child.send_signal(signal.SIGUSR1)
     time.sleep(0.2)
     _post(url)
-    time.sleep(0.05)  # Acknowledgements follow the answer.
+    time.sleep(0.4)  # Acknowledgements and confirmations follow the answer.
     for child in ours:
         child.send_signal(signal.SIGUSR2)
     deadline = time.monotonic() + 10
@@ -200,8 +224,14 @@ def _recorded(root: Path, process: subprocess.Popen[str], records: Path, url: st
         if time.monotonic() > deadline:
             raise SystemExit(f"{len(found)} of {len(ours)} processes wrote their record")
         time.sleep(0.05)
-    names = {Path(line) for file in found for line in file.read_text().splitlines()[1:]}
-    return {name for name in names if {root / "cluster", root / "api"} & set(name.parents)}
+    ran = set()
+    for line in {line for file in found for line in file.read_text().splitlines()}:
+        first, last, name, path = line.split("\t")
+        if {root / "cluster", root / "api"} & set((source := Path(path)).parents):
+            ran.add((source, int(first), int(last), name))
+    for file in found:
+        file.unlink()
+    return ran
 
 
 def _is_python(process: psutil.Process) -> bool:
