@@ -15,7 +15,7 @@ from .openapi_parts import NOT_CONNECTED, refusal
 
 if TYPE_CHECKING:
     from jetmap.dispatch.roster import FunctionStatus
-    from jetmap.wire.messages import Presence
+    from jetmap.wire.presence import Presence
 
 
 router = APIRouter()

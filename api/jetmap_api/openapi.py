@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from jetmap.wire.messages import FunctionInfo
+from jetmap.wire.presence import FunctionInfo
 
 from .models import ItemError, Job, Problem
 from .openapi_functions import Schemas, describe_function

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from jetmap import bounds
-from jetmap.wire.messages import FunctionInfo
+from jetmap.wire.presence import FunctionInfo
 
 from .openapi_parts import NOT_OVER, refusal
 from .samples import Schema, sample

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jetmap.wire.messages import FunctionInfo, Presence
+from jetmap.wire.presence import FunctionInfo, Presence
 
 
 def presence(agent: str = "a", **changes: Any) -> Presence:

@@ -14,7 +14,8 @@ from jetmap.dispatch.scheduler import Scheduler
 from jetmap.dispatch.sources import RawItems, Source
 from jetmap.dispatch.stats import Stats
 from jetmap.wire import arrays
-from jetmap.wire.messages import Final, FunctionInfo, Presence, Report
+from jetmap.wire.messages import Final, Report
+from jetmap.wire.presence import FunctionInfo, Presence
 
 FUNCTION = "f"
 

@@ -25,7 +25,8 @@ from jetmap.errors import JobsUnavailable, MapTimeout, UnknownFunction
 from jetmap.settings import Settings
 from jetmap.wire import arrays, subjects
 from jetmap.wire.counts import PoolCounts
-from jetmap.wire.messages import CoreStatus, ErrorRecord, Format, FunctionInfo, Presence
+from jetmap.wire.messages import ErrorRecord, Format
+from jetmap.wire.presence import CoreStatus, FunctionInfo, Presence
 from jetmap_api import create_app
 
 DECODE: dict[Format, Callable[..., Any]] = {

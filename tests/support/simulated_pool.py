@@ -24,16 +24,9 @@ from jetmap.nats.memory import MemoryBroker, MemoryConnection
 from jetmap.settings import Settings
 from jetmap.wire import frames
 from jetmap.wire.budget import Budget
-from jetmap.wire.messages import (
-    Chunk,
-    Final,
-    FunctionInfo,
-    Ready,
-    Report,
-    Setup,
-    StartFailed,
-    encode,
-)
+from jetmap.wire.messages import Chunk, Final, Report, encode
+from jetmap.wire.presence import FunctionInfo
+from jetmap.wire.worker_start import Ready, Setup, StartFailed
 from jetmap.worker.progress import Progress
 
 FUNCTION = "double"

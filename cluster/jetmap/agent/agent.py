@@ -20,8 +20,9 @@ from jetmap.nats import jetstream
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.nats.errors import Forbidden, JetStreamError, is_lasting
 from jetmap.wire import subjects
-from jetmap.wire.messages import Broken, Control, Ping, Ready, StartFailed
+from jetmap.wire.messages import Control, Ping
 from jetmap.wire.timing import BEAT, RENEW_SECONDS
+from jetmap.wire.worker_start import Broken, Ready, StartFailed
 
 from .announcements import Announcements
 from .chunks import Chunks

@@ -13,18 +13,10 @@ from jetmap.logs import Limited
 from jetmap.machine import boot_id
 from jetmap.nats.errors import Forbidden, JetStreamError
 from jetmap.wire import counts
-from jetmap.wire.messages import (
-    OLDEST_PROTOCOL,
-    PROTOCOL,
-    Broken,
-    ChunkHead,
-    Crash,
-    Presence,
-    Ready,
-    StartFailed,
-    encode,
-)
+from jetmap.wire.messages import OLDEST_PROTOCOL, PROTOCOL, ChunkHead, Crash, encode
+from jetmap.wire.presence import Presence
 from jetmap.wire.versions import package_versions, python_version
+from jetmap.wire.worker_start import Broken, Ready, StartFailed
 
 from .code import CodeFile
 from .imports import Imports

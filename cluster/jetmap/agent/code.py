@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from jetmap.wire.messages import Ready
+from jetmap.wire.worker_start import Ready
 
 logger = logging.getLogger(__name__)
 

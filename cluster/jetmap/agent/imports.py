@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jetmap.wire.messages import Broken
+from jetmap.wire.worker_start import Broken
 
 # Seconds for which a failed import is not tried again, unless a file changes. A network that it
 # depends on, for example, may be back by then.

@@ -11,8 +11,9 @@ import msgspec
 from jetmap.errors import JetmapError
 from jetmap.nats.broker import Broker
 from jetmap.wire import pool_streams
-from jetmap.wire.messages import FunctionInfo, Ready
+from jetmap.wire.presence import FunctionInfo
 from jetmap.wire.versions import pickles
+from jetmap.wire.worker_start import Ready
 
 from .options import AgentOptions
 

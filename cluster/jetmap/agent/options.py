@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from jetmap.settings import Settings, WorkerSettings
-from jetmap.wire.messages import Setup
+from jetmap.wire.worker_start import Setup
 
 
 @dataclass(frozen=True)

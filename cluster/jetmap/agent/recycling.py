@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from jetmap.supervision import Backoff
-from jetmap.wire.messages import StartFailed
+from jetmap.wire.worker_start import StartFailed
 
 from .options import AgentOptions
 from .worker_process import StartError, WorkerProcess

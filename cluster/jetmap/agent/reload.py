@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from jetmap.supervision import Backoff
-from jetmap.wire.messages import StartFailed
+from jetmap.wire.worker_start import StartFailed
 
 from .recycling import RESTART_PAUSES
 from .worker_process import StartError, WorkerProcess

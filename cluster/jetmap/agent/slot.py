@@ -17,16 +17,9 @@ import msgspec
 from jetmap.background import Background
 from jetmap.supervision import Backoff, Supervisor
 from jetmap.wire import frames
-from jetmap.wire.messages import (
-    Broken,
-    CoreStatus,
-    Crash,
-    Importing,
-    Ready,
-    Rest,
-    Setup,
-    StartFailed,
-)
+from jetmap.wire.messages import Crash, Rest
+from jetmap.wire.presence import CoreStatus
+from jetmap.wire.worker_start import Broken, Importing, Ready, Setup, StartFailed
 
 from .holdings import HeldChunk
 from .options import AgentOptions

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from jetmap.wire.messages import Broken, Importing
+from jetmap.wire.worker_start import Broken, Importing
 from jetmap.worker.progress import Progress
 
 from .worker_state import Death

@@ -15,7 +15,8 @@ from contextlib import ExitStack
 import msgspec
 
 from jetmap.wire import frames
-from jetmap.wire.messages import Setup, StartFailed, encode
+from jetmap.wire.messages import encode
+from jetmap.wire.worker_start import Setup, StartFailed
 from jetmap.worker.progress import Progress
 from jetmap.worker.spawn import MARK, spawn_worker
 

@@ -14,7 +14,8 @@ import msgspec
 from jetmap.machine import allowed_cpus, boot_id, choose_cores
 from jetmap.nats.broker import Broker, Message
 from jetmap.wire import subjects
-from jetmap.wire.messages import Ping, Presence, encode
+from jetmap.wire.messages import Ping, encode
+from jetmap.wire.presence import Presence
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from jetmap.errors import NoWorkers
 from jetmap.settings import Settings
-from jetmap.wire.messages import Presence
+from jetmap.wire.presence import Presence
 from jetmap.wire.versions import differences
 
 from .clusters import attached

@@ -20,7 +20,7 @@ from jetmap.nats.auth import Auth
 from jetmap.nats.broker import Broker, Message
 from jetmap.nats.connection import Connection
 from jetmap.settings import Settings
-from jetmap.wire.messages import Presence
+from jetmap.wire.presence import Presence
 from jetmap.wire.seals import offer_of
 from jetmap.wire.subjects import presence
 

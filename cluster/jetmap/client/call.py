@@ -21,7 +21,8 @@ from jetmap.functions.function import Function
 from jetmap.functions.kwargs import misfit, open_parameters
 from jetmap.functions.task import find
 from jetmap.wire import arrays
-from jetmap.wire.messages import Format, FunctionInfo
+from jetmap.wire.messages import Format
+from jetmap.wire.presence import FunctionInfo
 
 # Items of a list to prepare before other tasks get a turn.
 _PREPARED_AT_ONCE = 2048

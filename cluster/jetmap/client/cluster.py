@@ -13,7 +13,7 @@ from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import ItemError
 from jetmap.functions.advice import MISSING, check_call
 from jetmap.functions.task import registered
-from jetmap.wire.messages import Presence
+from jetmap.wire.presence import Presence
 
 from .call import Call, first_error, listed
 from .encoded import EncodedCluster

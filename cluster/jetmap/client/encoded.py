@@ -19,7 +19,8 @@ from jetmap.functions.locating import import_tasks
 from jetmap.functions.task import find
 from jetmap.settings import Settings
 from jetmap.wire.counts import PoolCounts
-from jetmap.wire.messages import Format, FunctionInfo
+from jetmap.wire.messages import Format
+from jetmap.wire.presence import FunctionInfo
 from jetmap.worker.compute import Limits
 
 from .inline import InlineMap

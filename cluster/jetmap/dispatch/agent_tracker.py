@@ -11,15 +11,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from jetmap.errors import JetmapError, NotImportable, NoWorkers, UnknownFunction, WorkerStartFailed
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.wire import pool_streams, subjects
-from jetmap.wire.messages import (
-    OLDEST_PROTOCOL,
-    PROTOCOL,
-    FunctionRef,
-    Ping,
-    Presence,
-    encode,
-    read_presence,
-)
+from jetmap.wire.messages import OLDEST_PROTOCOL, PROTOCOL, FunctionRef, Ping, encode
+from jetmap.wire.presence import Presence, read_presence
 from jetmap.wire.seals import Sealer
 from jetmap.wire.versions import described, package_versions, python_version
 

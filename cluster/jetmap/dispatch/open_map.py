@@ -15,7 +15,8 @@ from typing import Self
 
 import msgspec
 
-from jetmap.wire.messages import Format, FunctionInfo, FunctionRef, Report
+from jetmap.wire.messages import Format, FunctionRef, Report
+from jetmap.wire.presence import FunctionInfo
 
 from .costs import Cost, Pace
 from .flight import Flight

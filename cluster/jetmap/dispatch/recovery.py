@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from jetmap.wire import subjects
-from jetmap.wire.messages import Presence
+from jetmap.wire.presence import Presence
 from jetmap.wire.timing import PATIENCE, RECLAIM, UNCONFIRMED_SECONDS
 
 from .flight import Flight, Quarantine

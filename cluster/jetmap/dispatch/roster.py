@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jetmap.wire.counts import PoolCounts
-from jetmap.wire.messages import FunctionInfo, FunctionRef, Presence, understands
+from jetmap.wire.messages import FunctionRef, understands
+from jetmap.wire.presence import FunctionInfo, Presence
 from jetmap.wire.seals import Sealer
 from jetmap.wire.timing import GONE_AFTER
 from jetmap.wire.versions import pickles_of

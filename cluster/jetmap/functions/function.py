@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from jetmap.codecs import Codec
-    from jetmap.wire.messages import FunctionInfo
+    from jetmap.wire.presence import FunctionInfo
 
 NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 
@@ -130,7 +130,7 @@ class Function:
         """Describe it as workers announce it: name, documentation and JSON schemas."""
         import textwrap
 
-        from jetmap.wire.messages import FunctionInfo
+        from jetmap.wire.presence import FunctionInfo
 
         first, _, rest = self.doc.strip().partition("\n")
 

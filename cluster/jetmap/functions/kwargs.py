@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jetmap.wire.messages import FunctionInfo
+    from jetmap.wire.presence import FunctionInfo
 
 _PYTHON: dict[str, tuple[type, ...]] = {
     "null": (type(None),),

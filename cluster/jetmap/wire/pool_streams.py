@@ -25,7 +25,8 @@ from jetmap.nats.provision import STREAM_NOT_FOUND, Wish, copies, halves
 from jetmap.settings import StreamSettings
 
 from . import subjects
-from .messages import FunctionInfo, Lane
+from .messages import Lane
+from .presence import FunctionInfo
 from .timing import ACK_WAIT, INACTIVE
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from .messages import Presence
+    from .presence import Presence
 
 # Packages whose versions are announced: ours, and those that decide how values look.
 PACKAGES = ("jetmap", "msgspec", "cloudpickle", "pydantic", "numpy", "pandas")

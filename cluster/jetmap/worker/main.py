@@ -23,20 +23,9 @@ from jetmap.functions.locating import (
 from jetmap.functions.source_files import changed_sources, file_digest, note_sources
 from jetmap.functions.task import Function, guests, registered
 from jetmap.wire import frames
-from jetmap.wire.messages import (
-    OLDEST_PROTOCOL,
-    PROTOCOL,
-    Broken,
-    Chunk,
-    FunctionRef,
-    Importing,
-    Ready,
-    Report,
-    Setup,
-    StartFailed,
-    understands,
-)
+from jetmap.wire.messages import OLDEST_PROTOCOL, PROTOCOL, Chunk, FunctionRef, Report, understands
 from jetmap.wire.seals import is_sealed
+from jetmap.wire.worker_start import Broken, Importing, Ready, Setup, StartFailed
 
 from . import forks
 from .aftermath import WorkerAftermath

@@ -27,7 +27,8 @@ from jetmap.nats.connection import Connection
 from jetmap.nats.provision import Wish, halves
 from jetmap.settings import Settings
 from jetmap.wire import pool_streams
-from jetmap.wire.messages import FunctionInfo, Presence, encode
+from jetmap.wire.messages import encode
+from jetmap.wire.presence import FunctionInfo, Presence
 from nodes import free_ports
 
 pytestmark = pytest.mark.anyio

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jetmap.agent.imports import RETRY_SECONDS, Imports
-from jetmap.wire.messages import Broken
+from jetmap.wire.worker_start import Broken
 from processes import KEEPER, cmdline, marked, nothing_left
 from waiting import wait_until_sync
 

@@ -16,7 +16,7 @@ from fake_cluster import FakeCluster, gateway
 from jetmap import Cluster, UnknownFunction
 from jetmap.functions.function import Function
 from jetmap.functions.kwargs import misfit
-from jetmap.wire.messages import FunctionInfo
+from jetmap.wire.presence import FunctionInfo
 from jobs_over_http import site
 from over_http import JSONL, MSGPACK, SSE, check_problem
 

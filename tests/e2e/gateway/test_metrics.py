@@ -16,7 +16,8 @@ from jetmap import NoWorkers, UnknownFunction
 from jetmap.dispatch.roster import Roster
 from jetmap.dispatch.stats import Stats, refusal_reason
 from jetmap.errors import BrokerUnreachable, TooManyMaps
-from jetmap.wire.messages import Crash, Presence, encode
+from jetmap.wire.messages import Crash, encode
+from jetmap.wire.presence import Presence
 from servers import AgentProcess, Cluster, Site
 from tools import need_tool
 from waiting import wait_for, wait_until

@@ -10,7 +10,8 @@ import pytest
 
 from jetmap.agent.agent import Agent
 from jetmap.wire import subjects
-from jetmap.wire.messages import Ping, Presence, encode
+from jetmap.wire.messages import Ping, encode
+from jetmap.wire.presence import Presence
 from simulated_pool import SimulatedPool
 from virtual_time import run
 

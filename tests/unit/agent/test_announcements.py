@@ -15,16 +15,9 @@ from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.agent.reload import Reload
 from jetmap.nats.errors import JetStreamError
 from jetmap.settings import Settings
-from jetmap.wire.messages import (
-    Broken,
-    ChunkHead,
-    CoreStatus,
-    Crash,
-    FunctionInfo,
-    Presence,
-    Ready,
-    StartFailed,
-)
+from jetmap.wire.messages import ChunkHead, Crash
+from jetmap.wire.presence import CoreStatus, FunctionInfo, Presence
+from jetmap.wire.worker_start import Broken, Ready, StartFailed
 
 LARGE = 1 << 20
 

@@ -22,10 +22,10 @@ from jetmap.wire.messages import (
     ClaimAnswer,
     Confirmation,
     Delivery,
-    Presence,
     Withdraw,
     encode,
 )
+from jetmap.wire.presence import Presence
 from jetmap.wire.timing import SILENCE
 from simulated_pool import FUNCTION, SimulatedPool, Work
 from virtual_time import run

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from jetmap.agent.code import Code, CodeFile, read_code
-from jetmap.wire.messages import FunctionInfo, Ready
+from jetmap.wire.presence import FunctionInfo
+from jetmap.wire.worker_start import Ready
 
 
 def ready(**digests: str) -> Ready:

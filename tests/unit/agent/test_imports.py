@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jetmap.agent.imports import RETRY_SECONDS, Imports
-from jetmap.wire.messages import Broken
+from jetmap.wire.worker_start import Broken
 
 
 def test_a_failure_is_news_once_and_over_after_a_while() -> None:

@@ -13,7 +13,7 @@ from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.agent.recycling import RESTART_PAUSES, Recycling
 from jetmap.agent.worker_process import StartError
 from jetmap.settings import Settings
-from jetmap.wire.messages import StartFailed
+from jetmap.wire.worker_start import StartFailed
 
 
 class Worker:

@@ -11,7 +11,7 @@ import pytest
 from jetmap.agent import reload
 from jetmap.agent.reload import Reload
 from jetmap.agent.worker_process import StartError, WorkerProcess
-from jetmap.wire.messages import StartFailed
+from jetmap.wire.worker_start import StartFailed
 
 pytestmark = pytest.mark.anyio
 

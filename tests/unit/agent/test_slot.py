@@ -21,7 +21,8 @@ from jetmap.agent.worker_queue import SKIP_SECONDS
 from jetmap.agent.worker_state import Death
 from jetmap.settings import Settings
 from jetmap.wire import frames
-from jetmap.wire.messages import ChunkHead, Crash, Ready, Rest, StartFailed, encode
+from jetmap.wire.messages import ChunkHead, Crash, Rest, encode
+from jetmap.wire.worker_start import Ready, StartFailed
 from jetmap.worker.progress import Progress
 from waiting import turns
 

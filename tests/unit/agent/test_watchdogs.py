@@ -10,7 +10,7 @@ import virtual_time
 from jetmap.agent import watchdogs
 from jetmap.agent.watchdogs import AGAIN_SECONDS, JAM_SECONDS, Deadline, ImportWatch, Jam, Overrun
 from jetmap.agent.worker_state import Death
-from jetmap.wire.messages import Broken, Importing
+from jetmap.wire.worker_start import Broken, Importing
 from jetmap.worker.progress import Progress
 from waiting import turns
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jetmap.wire.messages import FunctionInfo
+from jetmap.wire.presence import FunctionInfo
 from jetmap_api.openapi import extend
 
 REFUSED = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from jetmap.wire.messages import FunctionInfo
+from jetmap.wire.presence import FunctionInfo
 from jetmap_api.openapi_functions import Schemas, describe_function
 
 POINT = {

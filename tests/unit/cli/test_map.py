@@ -10,7 +10,7 @@ import pytest
 from jetmap import Cluster
 from jetmap.cli.map import check_kwargs, parts_of
 from jetmap.errors import ConfigurationError
-from jetmap.wire.messages import FunctionInfo
+from jetmap.wire.presence import FunctionInfo
 
 INFO = FunctionInfo(
     "power",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jetmap.cli.shared_cores import share, taken_of
 from jetmap.machine import boot_id
-from jetmap.wire.messages import CoreStatus, Presence
+from jetmap.wire.presence import CoreStatus, Presence
 
 
 def test_cores_that_are_taken() -> None:

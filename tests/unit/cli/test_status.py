@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from jetmap.cli.status import show, summary
-from jetmap.wire.messages import CoreStatus, FunctionInfo, Presence
+from jetmap.wire.presence import CoreStatus, FunctionInfo, Presence
 
 BUSY = CoreStatus(11, 0, "busy", "double", "m1", 1.0)
 AGENT = Presence(

@@ -12,7 +12,8 @@ from jetmap.cli.worker import FirstState, agent_options
 from jetmap.errors import WorkerStartFailed
 from jetmap.nats.broker import Message
 from jetmap.settings import Settings
-from jetmap.wire.messages import Presence, encode
+from jetmap.wire.messages import encode
+from jetmap.wire.presence import Presence
 
 pytestmark = pytest.mark.anyio
 

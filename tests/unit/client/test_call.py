@@ -12,7 +12,8 @@ from jetmap import ItemRaised, TooLarge, Unencodable, UnknownFunction, task
 from jetmap.client.call import Call, first_error, listed
 from jetmap.dispatch.outcomes import Batch
 from jetmap.functions.task import find
-from jetmap.wire.messages import ErrorRecord, FunctionInfo
+from jetmap.wire.messages import ErrorRecord
+from jetmap.wire.presence import FunctionInfo
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,8 @@ from jetmap.dispatch.agent_tracker import AgentTracker
 from jetmap.errors import NoWorkers
 from jetmap.nats.memory import MemoryBroker
 from jetmap.wire import messages, subjects
-from jetmap.wire.messages import FunctionInfo, Presence, encode
+from jetmap.wire.messages import encode
+from jetmap.wire.presence import FunctionInfo, Presence
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from announcements import presence
 from hypotheses import examples
 from jetmap.dispatch.roster import Roster
-from jetmap.wire.messages import FunctionInfo, Presence
+from jetmap.wire.presence import FunctionInfo, Presence
 from jetmap.wire.timing import GONE_AFTER
 
 quick = examples(100)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jetmap.functions.kwargs import misfit, open_parameters
-from jetmap.wire.messages import FunctionInfo
+from jetmap.wire.presence import FunctionInfo
 
 INFO = FunctionInfo(
     "f",

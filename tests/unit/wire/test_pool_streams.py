@@ -13,8 +13,8 @@ from jetmap.nats.broker import Broker
 from jetmap.nats.errors import JetStreamError, checked
 from jetmap.settings import StreamSettings
 from jetmap.wire import pool_streams, subjects
-from jetmap.wire.messages import FunctionInfo
 from jetmap.wire.pool_streams import ensure_consumers, ensure_stream, known, remember
+from jetmap.wire.presence import FunctionInfo
 
 pytestmark = pytest.mark.anyio
 POOL = "p"

@@ -17,7 +17,8 @@ from jetmap.dispatch.roster import Roster
 from jetmap.functions.locating import resolve
 from jetmap.settings import Settings
 from jetmap.wire import versions
-from jetmap.wire.messages import FunctionRef, Presence
+from jetmap.wire.messages import FunctionRef
+from jetmap.wire.presence import Presence
 
 OURS = {"python": versions.python_version(), "packages": versions.package_versions()}
 OLD: dict[str, Any] = {"python": "3.9.1", "packages": {"cloudpickle": "3.1.3"}}
@@ -113,7 +114,8 @@ def test_a_worker_reads_no_pickle_of_another_python() -> None:
 
 def test_offers_of_different_pythons_have_different_names(monkeypatch: pytest.MonkeyPatch) -> None:
     from jetmap.agent.options import AgentOptions, worker_setup
-    from jetmap.wire.messages import FunctionInfo, Ready
+    from jetmap.wire.presence import FunctionInfo
+    from jetmap.wire.worker_start import Ready
 
     nothing: Any = None
 

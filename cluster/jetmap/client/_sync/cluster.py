@@ -17,7 +17,7 @@ from jetmap.dispatch.outcomes import X, Y
 from jetmap.dispatch.roster import FunctionStatus
 from jetmap.errors import ItemError
 from jetmap.functions.advice import MISSING, check_call, check_not_async
-from jetmap.wire.messages import Presence
+from jetmap.wire.presence import Presence
 
 
 class SyncCluster(BlockingCluster):

@@ -1,0 +1,74 @@
+"""The messages of a worker's start: what it is to import, and what it has found."""
+
+from __future__ import annotations
+
+import msgspec
+
+from .presence import FunctionInfo
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    """The first frame to a worker: what to import, and its limits.
+
+    tasks: ``TASKS`` arguments. modules: dotted names. main: the path of a script whose
+    functions live in ``__main__``. trust: whether chunks may name modules or carry pickles.
+    grows: whether functions that chunks brought are offered by name from then on (embedded). key:
+    chunks sealed with it may name modules and carry pickles, too; empty: none may. output_bytes:
+    the most that it may print a second. log_level: for functions that configure no logging.
+    """
+
+    tasks: list[str] = []
+    modules: list[str] = []
+    main: str | None = None
+    trust: bool = False
+    memory_limit: int | None
+    max_value: int
+    max_report: int
+    grows: bool = False
+    key: bytes = b""
+    output_bytes: int
+    log_level: str
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """A worker's answer to ``Setup``, again when it has imported more.
+
+    source: digest of the source files that it loaded; files: their paths, to watch; digests: one
+    for each file. more: it takes no chunks yet, because it is still importing ``modules``.
+    """
+
+    functions: list[FunctionInfo]
+    source: str
+    files: list[str]
+    digests: list[str] = []
+    more: bool = False
+
+
+class Importing(msgspec.Struct, frozen=True):
+    """Notice that a worker imports a module (by name) or a script (by path) for its callers.
+
+    home: empty once it has done so. file: its path, if known.
+    """
+
+    home: str = ""
+    file: str = ""
+
+
+class Broken(msgspec.Struct, frozen=True):
+    """A module or script that a worker cannot import, and why. files: to watch for changes."""
+
+    home: str
+    text: str
+    files: list[str] = []
+
+
+class StartFailed(msgspec.Struct, frozen=True):
+    """The exception that kept a worker from importing its functions.
+
+    files: those whose change may mend it.
+    """
+
+    type: str
+    message: str
+    traceback: str
+    files: list[str] = []
