@@ -71,11 +71,18 @@ class ItemError(JetmapError):
 
     def __str__(self) -> str:
         text = f"item {self.index}: {self.type}: {self.message}"
-        return f"{text}\n\n{self.traceback}" if self.traceback else text
+        # Python prints the notes of a cause above this error: the traceback is among them.
+        return text if self.__cause__ or not self.traceback else f"{text}\n\n{self.traceback}"
 
 
 class ItemRaised(ItemError, Fault):
-    """The function raised an exception for this item."""
+    """The function raised an exception for this item.
+
+    ``__cause__`` is that exception if this process loads pickles of its workers, which is so in an
+    embedded cluster and with ``Cluster(trust_pickle=True)``. Elsewhere, and where it cannot be
+    made again, it is an instance of the exception's nearest base that can be had. The worker's
+    traceback is a note of it.
+    """
 
     kind = "raised"
 

@@ -159,6 +159,7 @@ class FakeJobs:
         ttl: float | None = None,
         timeout: float | None = None,
         reserve: int | None = None,
+        causes: bool = False,
     ) -> FakeUpload:
         self.store.answer()
         self.begun.append(

@@ -43,6 +43,7 @@ class Call(msgspec.Struct, frozen=True):
             function is called by name.
         open_parts: Parts of an item without annotation, which are checked before the item
             travels; None if the format keeps all types.
+        trusted: Whether pickles that come back may be loaded.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Call(msgspec.Struct, frozen=True):
     format: Format
     item_format: Format
     open_parts: OpenParts | None = None
+    trusted: bool = False
 
     @classmethod
     def of(
@@ -62,12 +64,14 @@ class Call(msgspec.Struct, frozen=True):
         *,
         local: bool = False,
         info: Callable[[str], FunctionInfo | None] = lambda name: None,
+        trusted: bool = False,
     ) -> Call:
         """Make the call of a function. If it is called by name, values decode to built-in types.
 
         Args:
             local: A name must be a function of this process.
             info: Returns how workers describe the function of a name.
+            trusted: Whether pickles that come back may be loaded.
 
         Raises:
             TypeError: ``f`` is not a @task, or the keyword parameters do not fit it.
@@ -78,7 +82,7 @@ class Call(msgspec.Struct, frozen=True):
         if isinstance(f, str):
             if function is None and local:
                 raise UnknownFunction(f"no function {f!r} is registered in this process")
-            return cls._by_name(f, function if local else None, kwargs or {}, info(f))
+            return cls._by_name(f, function if local else None, kwargs or {}, info(f), trusted)
         assert function is not None
         function.refresh()
         format: Format = "python" if function.untyped else "msgpack"
@@ -90,6 +94,7 @@ class Call(msgspec.Struct, frozen=True):
             _encode(function, kwargs or {}, format),
             format,
             format,
+            trusted=trusted,
         )
 
     @classmethod
@@ -99,6 +104,7 @@ class Call(msgspec.Struct, frozen=True):
         function: Function | None,
         kwargs: Mapping[str, Any],
         info: FunctionInfo | None,
+        trusted: bool,
     ) -> Call:
         anything = codec_for(Any)
         untyped = info.untyped if info is not None else []
@@ -120,26 +126,36 @@ class Call(msgspec.Struct, frozen=True):
         if not is_open and (info is None or "item" in untyped):
             schema = {} if info is None else info.item
             parts = OpenParts(f"an item of {name}", schema, schema.get("$defs", {}))
-        return cls(name, function, anything, anything, encoded, format, item_format, parts)
+        return cls(name, function, anything, anything, encoded, format, item_format, parts, trusted)
 
     @classmethod
-    def reading(cls, f: Callable[..., Any] | str | None) -> Call:
+    def reading(cls, f: Callable[..., Any] | str | None, *, trusted: bool = False) -> Call:
         """Make the call whose values a job already has.
 
         Args:
             f: The function, whose annotated type the values get. None, or a name: built-in types.
+            trusted: Whether pickles among the outcomes may be loaded.
 
         Raises:
             TypeError: ``f`` is not a @task.
         """
         anything = codec_for(Any)
         if f is None or isinstance(f, str):
-            return cls(f or "", None, anything, anything, b"", "python", "python")
+            return cls(f or "", None, anything, anything, b"", "python", "python", trusted=trusted)
         function = find(f)
         assert function is not None
         function.refresh()
         format: Format = "python" if function.untyped else "msgpack"
-        return cls(function.name, function, function.item, function.value, b"", format, format)
+        return cls(
+            function.name,
+            function,
+            function.item,
+            function.value,
+            b"",
+            format,
+            format,
+            trusted=trusted,
+        )
 
     def check(self, info: FunctionInfo | None) -> None:
         """Raise TypeError if keyword parameters of a function called by name do not fit it.
@@ -222,7 +238,7 @@ class Call(msgspec.Struct, frozen=True):
             except Exception:
                 # A value does not fit the function's annotation: find it below.
                 pass
-        errors = {record.index: item_error(record) for record in batch.errors}
+        errors = {record.index: item_error(record, trusted=self.trusted) for record in batch.errors}
         return [
             errors.get(index) or self._value(index, bytes(raw), format)
             for index, raw in enumerate(arrays.split(batch.values, format), batch.start)

@@ -45,6 +45,9 @@ class Cluster(EncodedCluster):
         start_timeout: Seconds in which the embedded workers must start.
         share: Use an embedded cluster together with other processes; False makes a private one.
         inline: Run functions in this process, without workers or a server.
+        trust_pickle: Load pickles that workers send back, such as the exceptions of functions.
+            Whoever may answer on the broker can then run code in this process. Those of an embedded
+            cluster are always loaded.
         settings: Settings to use instead of those that ``Settings.load`` finds. What is given here
             replaces theirs.
 
@@ -148,7 +151,7 @@ class Cluster(EncodedCluster):
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
         if isinstance(f, str):
             await self._until_announced(f)
-        call = Call.of(f, kwargs, local=self._inline, info=self.info)
+        call = Call.of(f, kwargs, local=self._inline, info=self.info, trusted=self.trusts)
         items = await listed(items, self.settings.limits.max_list)
         if not return_exceptions:
             items = await call.prepared(items)
@@ -231,7 +234,7 @@ class Cluster(EncodedCluster):
         check_call(isinstance(self, Cluster), "stream", f, items, more, unknown, STREAM_OPTIONS)
         self._check()
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
-        call = Call.of(f, kwargs, local=self._inline, info=self.info)
+        call = Call.of(f, kwargs, local=self._inline, info=self.info, trusted=self.trusts)
 
         async def open() -> tuple[RunningMap, Objects]:
             self._check()
@@ -321,7 +324,7 @@ class Cluster(EncodedCluster):
         """
         check_call(isinstance(self, Cluster), "submit", f, items, more, unknown, SUBMIT_OPTIONS)
         await self._until_announced(f)
-        call = Call.of(f, kwargs, info=self.info)
+        call = Call.of(f, kwargs, info=self.info, trusted=self.trusts)
         upload = await self._begin_upload(call, ttl=ttl, timeout=timeout, key=key)
         try:
             async with EncodedItems(call, items, self.max_item) as encoded:
@@ -351,7 +354,7 @@ class Cluster(EncodedCluster):
             The job.
         """
         self._check()
-        return self._job(id, Call.reading(f))
+        return self._job(id, Call.reading(f, trusted=self.trusts))
 
     # What the pool offers
 

@@ -59,6 +59,7 @@ class EncodedCluster:
         start_timeout: float | None = None,
         share: bool = True,
         inline: bool = False,
+        trust_pickle: bool = False,
         settings: Settings | None = None,
     ) -> None:
         refuse_in_worker()
@@ -79,6 +80,7 @@ class EncodedCluster:
         self._settings = None if self._given else settings
         self._share = share
         self._inline = inline
+        self._trust_pickle = bool(trust_pickle)
         self._opened: Session | None = None
         self._inline_memory = Memory(1 << 62)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -211,6 +213,7 @@ class EncodedCluster:
             ref=await session.bring(function, name),
             item_timeout=function.timeout if function is not None else None,
             attempts=function.attempts if function is not None else None,
+            causes=call is not None and call.trusted,
         )
         return await session.dispatcher.open(spec, source)
 
@@ -273,6 +276,13 @@ class EncodedCluster:
         return limit if self._opened is None else min(limit, self._opened.max_item)
 
     @property
+    def trusts(self) -> bool:
+        """True if pickles that workers send back are loaded."""
+        if self._inline or self._trust_pickle:
+            return True
+        return self._opened is not None and self._opened.is_embedded
+
+    @property
     def connected(self) -> bool:
         """True while the broker is reachable; always, with ``inline=True``."""
         return self._inline or (self._opened is not None and self._opened.connection.connected)
@@ -319,6 +329,7 @@ class EncodedCluster:
             key=key,
             ttl=ttl,
             timeout=timeout,
+            causes=call.trusted,
         )
 
     @property

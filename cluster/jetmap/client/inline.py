@@ -11,9 +11,11 @@ from jetmap.dispatch.costs import Cost, Cutting
 from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.sources import Source
 from jetmap.errors import MapTimeout
+from jetmap.functions.causes import HeldCause
 from jetmap.functions.function import Function
 from jetmap.wire.messages import Chunk, Format, Report
 from jetmap.wire.subjects import new_id
+from jetmap.worker.aftermath import Aftermath
 from jetmap.worker.compute import Limits, compute
 
 
@@ -26,6 +28,17 @@ class _Progress:
 
     def enter(self, item: int, started_ns: int = 0) -> None: ...
     def leave(self) -> None: ...
+
+
+class _Raised(Aftermath):
+    """The exceptions that a function has raised, in order."""
+
+    def __init__(self) -> None:
+        self.errors: list[BaseException] = []
+
+    def failed(self, error: BaseException, *, refused: bool) -> None:
+        if not refused:
+            self.errors.append(error)
 
 
 class InlineMap:
@@ -155,10 +168,15 @@ class InlineMap:
             kwargs=self._kwargs,
         )
         reports: list[Report] = []
+        raised = _Raised()
         await asyncio.to_thread(
-            compute, chunk, self._function, self._progress, reports.append, self._limits
+            compute, chunk, self._function, self._progress, reports.append, self._limits, raised
         )
+        errors = iter(raised.errors)
         for report in reports:
+            for record in report.errors:
+                if record.kind == "raised":
+                    record.cause = HeldCause([], error=next(errors))
             self.done += report.count
             self._cost.learn(report.count, report.seconds, len(report.values))
             if report.count:

@@ -116,6 +116,11 @@ class Session:
         """Bytes of one item that fit into a message of the broker."""
         return self.connection.room
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether a keeper of this user owns the server and all workers."""
+        return self._membership is not None
+
     async def bring(self, function: Function | None, name: str) -> FunctionRef | None:
         """Return what a call must carry for workers to find its function; None: its name is enough.
 

@@ -38,6 +38,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
         attempts: Workers that one item may kill; None: as the function was announced.
         ordered: Whether outcomes come in input order.
         weight: Share of the cores beside other maps.
+        causes: Whether the caller unpickles exceptions.
     """
 
     function: str
@@ -49,6 +50,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int | None = None
     ordered: bool = False
     weight: float = 1.0
+    causes: bool = False
 
     @property
     def overhead(self) -> int:

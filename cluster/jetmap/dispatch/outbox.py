@@ -139,6 +139,7 @@ class Outbox:
             ref=map.spec.ref,
             each=budget.each,
             protocol=PROTOCOL,
+            causes=map.spec.causes,
         )
         if map.spec.ref is not None and self._sealer is not None:
             self._sealer.seal(chunk)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from jetmap.errors import ITEM_ERRORS, ItemError
+from jetmap.functions.causes import exception_of
 from jetmap.wire.messages import ErrorRecord
 
 ITEM_BYTES = 64  # Bytes of a Python object that is kept beside its outcome, at least.
@@ -95,7 +96,12 @@ class Outcome(Generic[X, Y]):
         return f"Outcome(index={self.index}, item={self.item!r}, {what})"
 
 
-def item_error(record: ErrorRecord) -> ItemError:
-    """Make the exception for an error record that travelled."""
+def item_error(record: ErrorRecord, *, trusted: bool = False) -> ItemError:
+    """Make the exception for an error record that travelled.
+
+    trusted: whether pickles in it may be loaded.
+    """
     cls = ITEM_ERRORS.get(record.kind, ItemError)
-    return cls(record.index, record.type, record.message, record.traceback, record.detail)
+    error = cls(record.index, record.type, record.message, record.traceback, record.detail)
+    error.__cause__ = exception_of(record, trusted=trusted)
+    return error

@@ -46,7 +46,7 @@ def pickled(function: Function, limit: int | None = None) -> bytes:
     about = (function.name, function.timeout, function.attempts, function.known_hints())
     file = _Bounded(limit)
     try:
-        _Pickler(file).dump((function.callable, *about))
+        Pickler(file).dump((function.callable, *about))
     except _TooLarge:
         raise NotImportable(_too_large(function, limit or 0)) from None
     except Exception as exc:
@@ -93,7 +93,7 @@ def _culprit(function: Function) -> str:
     """
     for name, value in _globals_used(function):
         try:
-            _Pickler(io.BytesIO()).dump(value)
+            Pickler(io.BytesIO()).dump(value)
         except Exception:
             return f"its global {name!r}: "
     return ""
@@ -104,7 +104,7 @@ def _too_large(function: Function, limit: int) -> str:
     large = []
     for name, value in _globals_used(function):
         try:
-            _Pickler(_Bounded(limit // 4)).dump(value)
+            Pickler(_Bounded(limit // 4)).dump(value)
         except _TooLarge:
             large.append(repr(name))
         except Exception:  # Not reached: all of it was pickled up to the limit.
@@ -131,7 +131,7 @@ def _names(code: CodeType) -> set[str]:
     return set(code.co_names).union(*map(_names, inner))
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         mark = _MARKS.get(id(obj))
         if mark is not None:

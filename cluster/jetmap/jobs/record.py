@@ -72,6 +72,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     record adds, not granted before it. waiting_for: what a job with an owner cannot continue
     without ("workers" or "room"), since ``waiting_since``; ``state`` stays "running", so that
     every version of jetmap can take the job over. waited: seconds spent waiting since ``started``.
+    causes: whether its submitter unpickles exceptions.
     """
 
     id: str
@@ -104,6 +105,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     waiting_for: str | None = None
     waiting_since: float = 0.0
     waited: float = 0.0
+    causes: bool = False
     version: int = VERSION
 
     @property

@@ -170,6 +170,7 @@ class RunningJob:
             kwargs=record.kwargs,
             timeout=left,
             weight=self._weight,
+            causes=record.causes,
         )
         id = subjects.job_map(record.id, record.epoch)
         try:

@@ -136,13 +136,15 @@ class Jobs:
         ttl: float | None = None,
         timeout: float | None = None,
         reserve: int | None = None,
+        causes: bool = False,
     ) -> Upload:
         """Begin a job's upload.
 
         caller, key: the submitter, and its idempotency key. ttl: seconds that the job is kept
         after its end. timeout: seconds for the whole job. reserve: the most bytes of the store
-        that its input and outcomes may take; None: what they need, while there is room. Raises
-        UnknownFunction, KeyBusy, StoreFull, JobsUnavailable, TooLarge, BrokerUnreachable.
+        that its input and outcomes may take; None: what they need, while there is room. causes:
+        whether the submitter unpickles exceptions. Raises UnknownFunction, KeyBusy, StoreFull,
+        JobsUnavailable, TooLarge, BrokerUnreachable.
         """
         ttl = bounds.TTL.check_optional("ttl", ttl)
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
@@ -168,6 +170,7 @@ class Jobs:
             timeout=timeout,
             reserved=reserve or FIRST_RESERVATION,
             is_fixed=reserve is not None,
+            causes=causes,
         )
         await self._monitor.hold_lease()
         earlier, known = await self._keys.holder(digest) if digest else (None, 0)

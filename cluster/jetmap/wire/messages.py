@@ -72,6 +72,7 @@ class Chunk(ChunkHead):
     items: one encoded array of ``count`` items. kwargs: an encoded object, or nothing. seal:
     proof that ``ref`` comes from the user of a `jetmap up`, on its machine (see ``seals``). each:
     seconds that the budget grows with every item begun. protocol: what the dispatcher speaks.
+    causes: whether the caller unpickles exceptions.
     """
 
     items: bytes
@@ -80,10 +81,22 @@ class Chunk(ChunkHead):
     seal: bytes = b""
     each: float = 0.0
     protocol: int = 1
+    causes: bool = False
+
+
+class Cause(WireMessage):
+    """A function's exception.
+
+    classes: its own class and its bases, as "module:qualname", the nearest first. pickled: the
+    exception itself, if its caller unpickles it.
+    """
+
+    classes: list[str]
+    pickled: bytes = b""
 
 
 class ErrorRecord(WireMessage):
-    """The error of one item. index: the item's position in the map's input."""
+    """The error of one item. index: the item's position in the map's input. cause: if raised."""
 
     index: int
     kind: str
@@ -91,6 +104,7 @@ class ErrorRecord(WireMessage):
     message: str
     traceback: str | None = None
     detail: dict[str, Any] | None = None
+    cause: Cause | None = None
 
 
 class Crash(WireMessage):

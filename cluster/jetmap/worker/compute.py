@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from jetmap.functions.causes import cause_of
 from jetmap.functions.task import Function
 from jetmap.wire import arrays
 from jetmap.wire.budget import NO_LIMIT, Budget
@@ -201,6 +202,7 @@ class _Part:
             record = _record(index, "invalid", error.__cause__, None)
         else:
             record = _record(index, "raised", error, _traceback(error))
+            record.cause = cause_of(error, pickled=self._chunk.causes)
         self.errors.append(record)
         self.values.append(None)
         self._error_bytes += _weight(record)

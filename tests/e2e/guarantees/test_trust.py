@@ -10,10 +10,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import failing_functions
 import functions
 import typed_functions
 from by_value_script import SCRIPT
-from jetmap import UnknownFunction
+from failing_functions import Differing, Plain, Refusing
+from jetmap import ItemRaised, UnknownFunction
 from jetmap.client.call import Call
 from jetmap.dispatch.open_map import MapSpec
 from jetmap.functions.task import find
@@ -92,3 +94,21 @@ class _Touch:
 
     def __reduce__(self):  # type: ignore[no-untyped-def]
         return open, (self._path, "w")
+
+
+async def test_callers_load_pickles_by_their_own_choice_only(place: Site) -> None:
+    """An agent that trusts its callers does not make them trust it."""
+    careful = await place.cluster()
+    await place.agent(careful, failing_functions.__file__, "--trust-pickle")
+    assert careful.workers[0].trusts and not careful.trusts
+    failing_functions.REFUSED.clear()
+    names = ["plain", "refusing", "differing"]
+    trusting = await place.cluster(trust_pickle=True)
+    for cluster, expected in (
+        (careful, [ValueError, ValueError, KeyError]),
+        (trusting, [Plain, Refusing, Differing]),
+    ):
+        values = await cluster.map(failing_functions.fail, names, return_exceptions=True)
+        causes = [error.__cause__ for error in values if isinstance(error, ItemRaised)]
+        assert [type(cause) for cause in causes] == expected
+        assert bool(failing_functions.REFUSED) is (cluster is trusting)

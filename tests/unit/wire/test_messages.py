@@ -9,6 +9,7 @@ import pytest
 
 from jetmap.wire import messages, presence, worker_start
 from jetmap.wire.messages import (
+    Cause,
     Chunk,
     ChunkHead,
     Claim,
@@ -65,16 +66,24 @@ GOLDEN: list[tuple[Any, str]] = [
             b"s",
             0.5,
             2,
+            True,
         ),
         (
-            "dc0010a26d310201a166a46a736f6e0a03a95f494e424f582e6431c0cb3fc99999999999"
+            "dc0011a26d310201a166a46a736f6e0a03a95f494e424f582e6431c0cb3fc99999999999"
             "9ac4075b312c322c335dc4027b7d97a57461736b73a166c0c0a0c0a0c40173cb3fe00000"
-            "0000000002"
+            "0000000002c3"
         ),
     ),
     (
-        ErrorRecord(3, "raised", "ValueError", "no", "Traceback", {"a": 1}),
-        ("9603a6726169736564aa56616c75654572726f72a26e6fa954726163656261636b81a16101"),
+        Cause(["tasks:Wrong", "builtins:ValueError"], b"p"),
+        ("9292ab7461736b733a57726f6e67b36275696c74696e733a56616c75654572726f72c40170"),
+    ),
+    (
+        ErrorRecord(3, "raised", "ValueError", "no", "Traceback", {"a": 1}, Cause(["a:B"])),
+        (
+            "9703a6726169736564aa56616c75654572726f72a26e6fa954726163656261636b81a161"
+            "019291a3613a42c400"
+        ),
     ),
     (
         Crash(3, "died", "killed", 9, None, 1024, "h1", 0.25),
@@ -116,8 +125,8 @@ GOLDEN: list[tuple[Any, str]] = [
             Rest(11, 0.5),
         ),
         (
-            "9ca26d3102010a03c4075b312c322c335d91960ba46c6f7374aa576f726b65724c6f7374"
-            "a4676f6e65c0c0cb3fe0000000000000920dc00709920bcb3fe0000000000000"
+            "9ca26d3102010a03c4075b312c322c335d91970ba46c6f7374aa576f726b65724c6f7374"
+            "a4676f6e65c0c0c0cb3fe0000000000000920dc00709920bcb3fe0000000000000"
         ),
     ),
     (

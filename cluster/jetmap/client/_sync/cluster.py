@@ -280,7 +280,7 @@ class SyncCluster(BlockingCluster):
         check_call(isinstance(self, SyncCluster), "submit", f, items, more, unknown, SUBMIT_OPTIONS)
         check_not_async(items)
         self._wait(self._cluster._until_announced(f))
-        call = Call.of(f, kwargs, info=self._cluster.info)
+        call = Call.of(f, kwargs, info=self._cluster.info, trusted=self._cluster.trusts)
         upload = self._wait(self._cluster._begin_upload(call, ttl=ttl, timeout=timeout, key=key))
         try:
             with EncodedItems(call, items, self._cluster.max_item) as encoded:

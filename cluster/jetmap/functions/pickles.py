@@ -1,0 +1,81 @@
+"""Pickle values between processes that trust each other, so that classes keep their identity.
+
+A script's classes are in ``__main__`` for its caller and in ``__mp_main__`` for its workers, and
+those of ``python -m`` are in a named module for the latter. Classes of a notebook travel by value;
+cloudpickle remembers at both ends which ones they are.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from jetmap.machine import MAIN
+
+Reducer = Callable[[Any], Any]
+
+
+def dumps(value: Any, reduce: Reducer) -> bytes:
+    """Pickle a value, with its classes by name where they have one that others know.
+
+    Args:
+        reduce: As ``reducer_override`` of a pickler.
+
+    Raises whatever the value's parts raise.
+    """
+    try:
+        return _dump(pickle.Pickler, value, reduce)
+    except Exception:
+        from .by_value import Pickler  # It imports cloudpickle, which few need.
+
+        return _dump(Pickler, value, reduce)
+
+
+def loads(data: bytes) -> Any:
+    """Load a pickle, which runs any code that its sender chose. Raises whatever that raises."""
+    return _Unpickler(io.BytesIO(data)).load()
+
+
+def find_class(module: str, qualname: str) -> Any:
+    """Find a class or function by the name that it has in its sender's process.
+
+    Raises ImportError or AttributeError if there is none.
+    """
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if module in MAIN or (spec is not None and spec.name == module):
+        found = _attribute(main, qualname)
+        if found is not None:
+            return found
+    __import__(module)
+    found = _attribute(sys.modules[module], qualname)
+    if found is None:
+        raise AttributeError(f"{module} has no {qualname}")
+    return found
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        return find_class(module, name)
+
+
+def _attribute(found: Any, qualname: str) -> Any:
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _dump(base: Any, value: Any, reduce: Reducer) -> bytes:
+    class Reducing(base):  # type: ignore[misc]
+        def reducer_override(self, obj: Any) -> Any:
+            reduced = reduce(obj)
+            if reduced is NotImplemented and base is not pickle.Pickler:
+                return super().reducer_override(obj)
+            return reduced
+
+    file = io.BytesIO()
+    Reducing(file, 5).dump(value)
+    return file.getvalue()
