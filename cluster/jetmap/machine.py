@@ -37,11 +37,33 @@ MALLOC_VARIABLES = {
     "MALLOC_TOP_PAD_": str(1 << 20),
 }
 
+# The same, by mallopt's numbers: M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD.
+MALLOC_PARAMETERS = {
+    -1: "MALLOC_TRIM_THRESHOLD_",
+    -2: "MALLOC_TOP_PAD_",
+    -3: "MALLOC_MMAP_THRESHOLD_",
+}
+
 
 def steady_heap(environment: Mapping[str, str]) -> dict[str, str]:
     """Return variables with which a new process keeps its heap; none if the user tunes it."""
     is_tuned = any(name.startswith("MALLOC_") for name in environment)
     return {} if is_tuned or "GLIBC_TUNABLES" in environment else dict(MALLOC_VARIABLES)
+
+
+def keep_heap() -> None:
+    """Keep the heap of this process, as ``steady_heap`` does that of a new one.
+
+    Only commands of jetmap call it, never the library in a user's process.
+    """
+    if sys.platform != "linux" or not steady_heap(os.environ):
+        return
+    import ctypes
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # Only glibc has it.
+    if mallopt is not None:
+        for parameter, variable in MALLOC_PARAMETERS.items():
+            mallopt(parameter, int(MALLOC_VARIABLES[variable]))
 
 
 def one_thread() -> dict[str, str]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,3 +129,29 @@ def test_the_heap_is_kept_unless_the_user_tunes_it() -> None:
     assert machine.steady_heap({"PATH": "/bin"}) == machine.MALLOC_VARIABLES
     for variable in ("MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"):
         assert machine.steady_heap({variable: "1"}) == {}
+
+
+FREED = """
+import resource, sys
+from jetmap import machine
+if sys.argv[1] == "keep":
+    machine.keep_heap()
+for _ in range(100):
+    [b"x" * 300_000 for _ in range(10)]  # As the buffers of one chunk.
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
+def test_a_command_keeps_its_own_heap() -> None:
+    """Memory that was freed is not faulted in again."""
+    faults = {}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    for tuned in ({}, {"MALLOC_MMAP_THRESHOLD_": "100000"}):
+        for how in ("keep", "not"):
+            command = [sys.executable, "-c", FREED, how]
+            found = subprocess.check_output(command, env=environment | tuned)
+            faults[how, bool(tuned)] = int(found)
+    chunk = 3_000_000 // mmap.PAGESIZE
+    assert faults["keep", False] < faults["not", False] - 50 * chunk
+    assert abs(faults["keep", True] - faults["not", True]) < chunk  # The user's own are kept.

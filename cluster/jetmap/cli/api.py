@@ -11,6 +11,7 @@ import typer
 import uvicorn
 
 from jetmap.errors import ConfigurationError
+from jetmap.machine import keep_heap
 from jetmap.settings import Settings
 
 from .children import inherited_socket
@@ -33,6 +34,7 @@ def api(settings: Settings) -> None:
     """
     if problems := gateway_problems(settings):
         raise ConfigurationError(problems)
+    keep_heap()
     settings = with_broker(settings)
     inherited = inherited_socket()
     # The socket of `up` stays open while this process is started again.

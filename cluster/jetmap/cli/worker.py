@@ -16,6 +16,7 @@ from jetmap.agent.announcements import unready
 from jetmap.agent.chunks import FLUSH_SECONDS
 from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.errors import ConfigurationError, WorkerStartFailed
+from jetmap.machine import keep_heap
 from jetmap.nats.auth import Auth
 from jetmap.nats.broker import Broker, Message
 from jetmap.nats.connection import Connection
@@ -48,6 +49,7 @@ def worker(settings: Settings) -> None:
         raise ConfigurationError(["name the TASKS to run: jetmap worker tasks.py --nats URL"])
     import uvloop
 
+    keep_heap()
     patience = settings.workers.grace + FLUSH_SECONDS + LEAVE_SECONDS
     raise typer.Exit(run(serve(settings), uvloop.new_event_loop, patience=patience))
 

@@ -1,22 +1,375 @@
-"""nats-py's client with two shortcuts: to the socket, and to a callback.
+"""nats-py's client with a socket of ours, and with a shortcut from it to a callback.
 
-nats-py passes each publish through a queue to a flusher task, and each message through a queue to
-its subscription's task; for a map of one item that is a fifth of all Python that runs. Here the
-publishes of one turn of the event loop are written at its end, and the reader itself runs the
-callbacks that ask for it. Everything else, including what happens when data pile up, is nats-py's.
-It uses private names of nats-py: see decision 0100.
+nats-py copies each payload five times on its way in and twice on its way out, passes each publish
+through a queue to a flusher task, and each message through a queue to its subscription's task.
+Here a large payload is read into a buffer of its own and written as it is, the publishes of one
+turn of the event loop are written at its end, and the reader itself runs the callbacks that ask for
+it. Everything else, including what happens when data pile up, is nats-py's. It uses private names
+of nats-py: see decisions 0100 and 0310.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+import io
+import json
+import ssl
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from typing import Any, cast
+from urllib.parse import ParseResult
 
+import nats.errors
 from nats.aio.client import Client
+from nats.aio.transport import Transport
+from nats.protocol.parser import Parser
 
 # Bytes unsent, above which nats-py's own flusher takes over, because it waits for the socket.
 CROWDED_BYTES = 262_144
+# Bytes of a payload, above which it is written as it is, and read into a buffer of its own.
+LARGE_BYTES = 16_384
+# Bytes to read at once where no large payload is expected.
+READ_BYTES = 65_536
+# Bytes of messages that may wait for their callbacks before reading pauses.
+WAITING_BYTES = 1 << 20
+
+
+# A message: its subscription, subject, reply, payload (a buffer if it is large) and headers.
+Arrived = tuple[int, bytes, bytes, bytes | io.BytesIO, bytes]
+# Its line: subscription, subject, reply, bytes of the headers, all bytes.
+Head = tuple[int, bytes, bytes, int, int]
+
+
+class Inbound:
+    """Cut what a server sends into messages and control lines. No I/O.
+
+    Bytes are written into ``buffer()``, and ``on_read`` then takes them in. Until ``parse`` is
+    called for the first time, ``line`` returns lines as they are.
+
+    Attributes:
+        found: Messages and control lines, in order of arrival.
+        size: Bytes of the payloads in ``found``.
+    """
+
+    def __init__(self) -> None:
+        self.found: deque[Arrived | bytes] = deque()
+        self.size = 0
+        self._data = bytearray(READ_BYTES)
+        self._view = memoryview(self._data)
+        self._start = self._end = 0  # Of what is not parsed yet.
+        self._parses = False
+        self._head: Head | None = None  # Of the message whose payload has not arrived.
+        self._large: io.BytesIO | None = None  # Its payload, if that is large.
+        self._room: memoryview | None = None  # The part of that buffer which is still missing.
+        self._headers = b""
+        self._skip = 0  # Bytes to pass over: the end of a line behind a large payload.
+
+    def buffer(self) -> memoryview:
+        """Return where to write what arrives; never empty."""
+        if self._room is not None:
+            return self._room
+        have = self._end - self._start
+        if not have:
+            self._start = self._end = 0
+        elif len(self._data) - self._end < LARGE_BYTES:
+            size = len(self._data) if have + LARGE_BYTES <= len(self._data) else 2 * have
+            moved = self._data if size == len(self._data) else bytearray(size)
+            view = memoryview(moved)
+            view[:have] = self._view[self._start : self._end]
+            self._data, self._view, self._start, self._end = moved, view, 0, have
+        return self._view[self._end :]
+
+    def on_read(self, count: int) -> None:
+        """Take in ``count`` bytes that were written into the buffer.
+
+        Raises nats.errors.ProtocolError if they make no sense.
+        """
+        if self._room is None:
+            self._end += count
+            if self._parses:
+                self.parse()
+        elif count < len(self._room):
+            self._room = self._room[count:]
+        else:
+            assert self._large is not None and self._head is not None
+            sid, subject, reply, _, size = self._head
+            self.found.append((sid, subject, reply, self._large, self._headers))
+            self.size += size
+            self._head = self._large = self._room = None
+            self._skip = 2
+
+    def line(self) -> bytes | None:
+        """Remove the first line, with its end; None if it has not arrived yet."""
+        end = self._data.find(b"\n", self._start, self._end) + 1
+        if not end:
+            return None
+        line = bytes(self._view[self._start : end])
+        self._start = end
+        return line
+
+    def parse(self) -> None:
+        """Parse what has arrived, and from now on what arrives."""
+        self._parses = True
+        if self._room is not None:
+            return
+        # Parts of bytes cost less than parts of a view, and a line less than a large payload.
+        start = self._start
+        data = bytes(self._view[start : self._end])
+        have, at, head = len(data), 0, self._head
+        if self._skip:
+            at = min(self._skip, have)
+            self._skip -= at
+        while True:
+            if head is None:
+                stop = data.find(b"\r\n", at)
+                if stop < 0:
+                    break
+                head = self._on_line(data[at:stop])
+                at = stop + 2
+                continue
+            sid, subject, reply, headers, size = head
+            end = at + size
+            if have >= end + 2:
+                body = at + headers
+                self.found.append((sid, subject, reply, data[body:end], data[at:body]))
+                self.size += size
+                at, head = end + 2, None
+                continue
+            if size - headers >= LARGE_BYTES and headers <= have - at < size:
+                self._headers = data[at : at + headers]
+                self._large = buffer_of(size - headers)
+                room, arrived = self._large.getbuffer(), data[at + headers :]
+                room[: len(arrived)] = arrived
+                self._room = room[len(arrived) :]
+                at = have
+            break
+        self._start, self._head = start + at, head
+
+    def _on_line(self, line: bytes) -> Head | None:
+        """Return the head of a message, or take in a line that is not one."""
+        if line.startswith((b"MSG ", b"HMSG ")):
+            words = line.split()
+            counts = 1 if words[0] == b"MSG" else 2
+            try:
+                if not 0 <= (more := len(words) - counts - 3) <= 1:
+                    raise ValueError
+                return (
+                    int(words[2]),
+                    words[1],
+                    words[3] if more else b"",
+                    int(words[-2]) if counts == 2 else 0,
+                    int(words[-1]),
+                )
+            except ValueError:
+                raise nats.errors.ProtocolError("nats: malformed MSG") from None
+        if line.startswith((b"PING", b"PONG", b"INFO ", b"-ERR")):
+            self.found.append(line)
+        elif not line.startswith(b"+OK"):
+            raise nats.errors.ProtocolError("nats: unknown protocol")
+        return None
+
+
+def buffer_of(size: int) -> io.BytesIO:
+    """Return a buffer whose ``getvalue``, once its views are gone, copies nothing."""
+    buffer = io.BytesIO()
+    buffer.seek(size - 1)
+    buffer.write(b"\0")
+    return buffer
+
+
+class Socket(asyncio.BufferedProtocol):
+    """The event loop's side of one connection: what was read, and whether it takes more."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.inbound = Inbound()
+        self.is_lost = False
+        self.is_closed = asyncio.get_running_loop().create_future()
+        self._error: Exception | None = None
+        self._is_paused = False  # Reading waits for callbacks.
+        self._waiter: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+
+    async def read(self) -> None:
+        """Wait until something has arrived, or the connection is lost.
+
+        Raises OSError or nats.errors.ProtocolError, once everything before the error was handled.
+        """
+        if self._error is not None:
+            raise self._error
+        if self.is_lost:
+            return
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    async def drain(self) -> None:
+        """Wait until the socket takes more. Raises OSError if the connection is lost."""
+        if self._error is not None:
+            raise self._error
+        if self.is_lost:
+            raise ConnectionResetError("the connection to the server is lost")
+        if self._drained is not None:
+            await asyncio.shield(self._drained)
+
+    def on_handled(self) -> None:
+        """Read on: everything that had arrived has been handled."""
+        self.inbound.size = 0
+        if self._is_paused and self.transport is not None:
+            self._is_paused = False
+            self.transport.resume_reading()
+
+    # What the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.inbound.buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        try:
+            self.inbound.on_read(nbytes)
+        except nats.errors.ProtocolError as error:
+            self._error = error
+        if self.inbound.size > WAITING_BYTES and not self._is_paused and self.transport is not None:
+            self._is_paused = True
+            self.transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        self.is_lost = True
+        self._wake()
+        # The client closes the transport; one with TLS closes itself, and says so if asked not to.
+        return self.transport is not None and not self.transport.get_extra_info("sslcontext")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_lost = True
+        self._error = self._error or exc
+        self._wake()
+        self.resume_writing()
+        if not self.is_closed.done():
+            self.is_closed.set_result(None)
+
+    def pause_writing(self) -> None:
+        self._drained = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_result(None)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class TcpTransport(Transport):
+    """A TCP connection as nats-py's client wants it, which parses what it reads.
+
+    It is also the client's parser: what ``read`` has found, ``parse`` handles.
+    """
+
+    def __init__(self, client: QuickClient) -> None:
+        self._client = client
+        self._socket: Socket | None = None
+
+    @property
+    def _open(self) -> Socket:
+        assert self._socket is not None, "not connected yet"
+        return self._socket
+
+    @property
+    def _writer(self) -> asyncio.Transport:
+        transport = self._open.transport
+        assert transport is not None
+        return transport
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(connect_timeout):
+            _, self._socket = await loop.create_connection(
+                Socket, cast(str, uri.hostname), cast(int, uri.port)
+            )
+
+    async def connect_tls(
+        self,
+        uri: str | ParseResult,
+        ssl_context: ssl.SSLContext,
+        buffer_size: int,
+        connect_timeout: int,
+    ) -> None:
+        name = uri if isinstance(uri, str) else uri.hostname
+        loop, plain, secure = asyncio.get_running_loop(), self._open, Socket()
+        try:
+            async with asyncio.timeout(connect_timeout):
+                secure.transport = await loop.start_tls(
+                    self._writer, secure, ssl_context, server_hostname=name
+                )
+        except BaseException:
+            plain.connection_lost(None)  # It would not be called.
+            raise
+        self._socket = secure
+
+    def write(self, payload: bytes) -> None:
+        self._writer.write(payload)
+
+    def writelines(self, payload: Sequence[bytes]) -> None:
+        self._writer.writelines(payload)
+
+    async def drain(self) -> None:
+        await self._open.drain()
+
+    async def readline(self) -> bytes:
+        socket = self._open
+        while (line := socket.inbound.line()) is None:
+            if socket.is_lost:
+                return b""
+            await socket.read()
+        return line
+
+    async def read(self, buffer_size: int) -> bytes:
+        socket = self._open
+        socket.inbound.parse()
+        if not socket.inbound.found:
+            await socket.read()
+        return b""
+
+    async def parse(self, data: bytes) -> None:
+        """Handle what has arrived."""
+        socket, client = self._open, self._client
+        found = socket.inbound.found
+        while found:
+            one = found.popleft()
+            if isinstance(one, bytes):
+                await client.on_control(one)
+                continue
+            sid, subject, reply, payload, headers = one
+            if not isinstance(payload, bytes):
+                payload = payload.getvalue()
+            await client._process_msg(sid, subject, reply, payload, headers)
+        socket.on_handled()
+
+    def reset(self) -> None:
+        """Drop what has arrived on a connection that is given up."""
+        if self._socket is not None:
+            self._socket.inbound.found.clear()
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._writer.close()
+
+    async def wait_closed(self) -> None:
+        if self._socket is not None:
+            await asyncio.shield(self._socket.is_closed)
+
+    def at_eof(self) -> bool:
+        return self._socket is None or (self._socket.is_lost and not self._socket.inbound.found)
+
+    def __bool__(self) -> bool:
+        return self._socket is not None
 
 
 class QuickClient(Client):
@@ -30,6 +383,48 @@ class QuickClient(Client):
         super().__init__()
         self.direct: dict[int, Any] = {}
         self._write_scheduled = False
+
+    async def _connect_to_server(self, s: Any) -> None:
+        if s.uri.scheme not in ("ws", "wss"):
+            transport = TcpTransport(self)
+            self._transport, self._ps = transport, cast(Parser, transport)
+            await transport.connect(s.uri, 0, self.options["connect_timeout"])
+            return
+        await super()._connect_to_server(s)
+
+    async def on_control(self, line: bytes) -> None:
+        """Handle a line that is not a message."""
+        if line.startswith(b"PING"):
+            await self._process_ping()
+        elif line.startswith(b"PONG"):
+            await self._process_pong()
+        elif line.startswith(b"-ERR"):
+            await self._process_err(line[4:].strip().decode().lower())
+        else:
+            await self._process_info(json.loads(line[4:]))
+
+    async def _send_publish(
+        self,
+        subject: str,
+        reply: str,
+        payload: bytes,
+        payload_size: int,
+        headers: dict[str, Any] | None,
+    ) -> None:
+        if payload_size < LARGE_BYTES:
+            await super()._send_publish(subject, reply, payload, payload_size, headers)
+            return
+        if headers is None:
+            head = f"PUB {subject} {reply} {payload_size}\r\n"
+        else:
+            lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            lines = f"NATS/1.0\r\n{lines}\r\n"
+            head = f"HPUB {subject} {reply} {len(lines)} {len(lines) + payload_size}\r\n{lines}"
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += payload_size
+        self._pending += (head.encode("ascii"), payload, b"\r\n")
+        self._pending_data_size += len(head) + payload_size + 2
+        await self._flush_pending(force_flush=self._pending_data_size > self._max_pending_size)
 
     async def _flush_pending(self, force_flush: bool = False) -> Any:
         if force_flush or not self.is_connected or self._pending_data_size > CROWDED_BYTES:

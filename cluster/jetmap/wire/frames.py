@@ -6,6 +6,8 @@ payload. asyncio is imported for its types only: alone it would be a third of wh
 
 from __future__ import annotations
 
+import functools
+import io
 import socket
 import struct
 from collections import deque
@@ -13,13 +15,15 @@ from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     import asyncio
-    from asyncio import Protocol
+    from asyncio import BufferedProtocol
 else:
-    Protocol = object  # Event loops only call its methods.
+    BufferedProtocol = object  # ``_protocol`` adds asyncio's own.
 
 LENGTH = struct.Struct("<I")
 HEAD = LENGTH.size + 1  # Bytes before the payload.
-READ_AHEAD = 65_536  # Bytes to read at once; with more, each read would map and unmap its memory.
+READ_AHEAD = 65_536  # Bytes to read at once where no large payload is expected.
+LARGE = 16_384  # Bytes of a payload that is sent as it is, and read into a buffer of its own.
+MOST = 1 << 30  # Bytes of a payload: beyond, some other program has written into the pipe.
 QUIET_SECONDS = 0.025  # Seconds between two looks at the pipe of a dead worker.
 LOOKS = 40  # Looks until the pipe is closed, whatever still arrives.
 
@@ -30,6 +34,7 @@ READY, FAILED, STALE = b"R", b"F", b"X"
 WARMED = b"W"  # A function's first call here, and the seconds it took.
 # A module's import begins (or, without a name, has ended), and has failed.
 IMPORTING, BROKEN = b"I", b"B"
+BAD = b"!"  # Not sent: something that is not a frame has arrived.
 # Each chunk is answered with any number of PARTs and one LAST, or with SKIPPED.
 PART, LAST, SKIPPED = b"P", b"L", b"K"
 
@@ -39,12 +44,19 @@ def frame(kind: bytes, payload: bytes) -> bytes:
 
 
 class Frames:
-    """Cut what arrives into frames. Each byte is copied a bounded number of times."""
+    """Cut what arrives into frames. A large payload is read into a buffer of its own.
+
+    Bytes are written into ``buffer()``, and ``on_read`` then takes them in.
+    """
 
     def __init__(self) -> None:
-        self._frames: deque[tuple[bytes, bytes]] = deque()
-        self._parts: list[bytes] = []  # The beginning of an unfinished frame.
-        self._missing = 0  # Bytes until more of that frame can be known.
+        self._frames: deque[tuple[bytes, bytes | io.BytesIO]] = deque()
+        self._data = bytearray(READ_AHEAD)
+        self._view = memoryview(self._data)
+        self._start = self._end = 0  # Of what is not cut yet.
+        self._kind = b""  # Of the large frame that arrives,
+        self._large = io.BytesIO()  # its payload,
+        self._room: memoryview | None = None  # and the part of that which is still missing.
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -56,34 +68,62 @@ class Frames:
 
     def pop(self) -> tuple[bytes, bytes]:
         """Remove the first frame; return its kind and payload."""
-        return self._frames.popleft()
+        kind, payload = self._frames.popleft()
+        # Only here: while a view of it lives, as in ``on_read``, a buffer would be copied.
+        return kind, payload if isinstance(payload, bytes) else payload.getvalue()
 
-    def feed(self, data: bytes) -> None:
-        """Take in bytes that have arrived."""
-        if self._parts:
-            self._parts.append(data)
-            self._missing -= len(data)
-            if self._missing > 0:
+    def buffer(self) -> memoryview:
+        """Return where to write what arrives; never empty."""
+        if self._room is not None:
+            return self._room
+        have = self._end - self._start
+        if have and len(self._data) - self._end < LARGE:
+            self._view[:have] = self._view[self._start : self._end]
+        if not have or len(self._data) - self._end < LARGE:
+            self._start, self._end = 0, have
+        return self._view[self._end :]
+
+    def on_read(self, count: int) -> None:
+        """Take in ``count`` bytes that were written into the buffer."""
+        if self._room is not None:
+            self._room = self._room[count:]
+            if len(self._room):
                 return
-            data = _join(self._parts)
-            self._parts = []
-        start, size = 0, len(data)
-        while size - start >= HEAD:
-            end = start + LENGTH.size + LENGTH.unpack_from(data, start)[0]
-            if end > size:
-                self._missing = end - size
-                break
+            self._room = None
+            self._frames.append((self._kind, self._large))
+            self._large = io.BytesIO()
+            return
+        self._end += count
+        view, start = self._view, self._start
+        while (have := self._end - start) >= HEAD:
+            size = LENGTH.unpack_from(view, start)[0] - 1
             payload = start + HEAD
-            self._frames.append((data[payload - 1 : payload], data[payload:end]))
-            start = end
-        else:
-            self._missing = HEAD - (size - start)
-        if start < size:
-            self._parts = [data[start:]]
+            kind = bytes(view[payload - 1 : payload])
+            if size > MOST or size < 0:
+                # It was not written by the worker; what follows makes no sense, either.
+                self._frames.append((BAD, b""))
+                start = self._end
+                break
+            if have >= HEAD + size:
+                start = payload + size
+                self._frames.append((kind, bytes(view[payload:start])))
+                continue
+            if size >= LARGE:
+                self._kind, self._large = kind, _buffer_of(size)
+                room, arrived = self._large.getbuffer(), view[payload : self._end]
+                room[: len(arrived)] = arrived
+                self._room = room[len(arrived) :]
+                start = self._end
+            break
+        self._start = start
 
 
-def _join(parts: list[bytes]) -> bytes:
-    return b"".join(parts)
+def _buffer_of(size: int) -> io.BytesIO:
+    """Return a buffer whose ``getvalue``, once its views are gone, copies nothing."""
+    buffer = io.BytesIO()
+    buffer.seek(size - 1)
+    buffer.write(b"\0")
+    return buffer
 
 
 class BlockingPipe:
@@ -94,22 +134,26 @@ class BlockingPipe:
         self._frames = Frames()
 
     def send(self, kind: bytes, payload: bytes) -> None:
-        self._sock.sendall(frame(kind, payload))
+        if len(payload) < LARGE:
+            self._sock.sendall(frame(kind, payload))
+        else:
+            self._sock.sendall(LENGTH.pack(len(payload) + 1) + kind)
+            self._sock.sendall(payload)
 
     def receive(self) -> tuple[bytes, bytes] | None:
         """Return the next frame, or None if the agent is gone."""
         while not self._frames:
-            data = self._sock.recv(READ_AHEAD)
-            if not data:
+            count = self._sock.recv_into(self._frames.buffer())
+            if not count:
                 return None
-            self._frames.feed(data)
+            self._frames.on_read(count)
         return self._frames.pop()
 
     def close(self) -> None:
         self._sock.close()
 
 
-class AgentPipe(Protocol):
+class AgentPipe(BufferedProtocol):
     """The agent's end, which does not block: frames in both directions.
 
     Attributes:
@@ -129,8 +173,8 @@ class AgentPipe(Protocol):
     async def open(cls, sock: socket.socket) -> AgentPipe:
         import asyncio
 
-        loop = asyncio.get_running_loop()
-        _, pipe = await loop.create_unix_connection(lambda: cls(loop), sock=sock)
+        loop, protocol = asyncio.get_running_loop(), _protocol()
+        _, pipe = await loop.create_unix_connection(lambda: protocol(loop), sock=sock)
         return pipe
 
     @property
@@ -146,7 +190,10 @@ class AgentPipe(Protocol):
     def send(self, kind: bytes, payload: bytes) -> None:
         """Queue a frame. A frame to a dead worker is dropped; its death is reported."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(frame(kind, payload))
+            if len(payload) < LARGE:
+                self._transport.write(frame(kind, payload))
+            else:
+                self._transport.writelines((LENGTH.pack(len(payload) + 1) + kind, payload))
 
     async def receive(self) -> tuple[bytes, bytes] | None:
         """Return the next frame, or None when the worker's end is closed."""
@@ -184,9 +231,12 @@ class AgentPipe(Protocol):
         # (uvloop's transports are none of asyncio's classes.)
         self._transport = cast("asyncio.Transport", transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._frames.buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
         self._has_heard = True
-        self._frames.feed(data)
+        self._frames.on_read(nbytes)
         if self._frames:
             if self.first_at is None:
                 self.first_at = self._loop.time()
@@ -209,3 +259,11 @@ class AgentPipe(Protocol):
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():  # It may have been cancelled.
             waiter.set_result(None)
+
+
+@functools.cache
+def _protocol() -> type[AgentPipe]:
+    """Return the pipe as asyncio wants it: it asks only classes of its own for a buffer."""
+    import asyncio
+
+    return type("AgentPipe", (AgentPipe, asyncio.BufferedProtocol), {})

@@ -10,6 +10,7 @@ from pathlib import Path
 import nats.aio.client
 import pytest
 from nats.aio.subscription import Subscription
+from nats.protocol.parser import Parser
 
 import jetmap.nats
 from jetmap.nats.auth import Auth
@@ -17,18 +18,25 @@ from jetmap.nats.connection import Connection
 
 ATTRIBUTES = {
     "_pending": list,
+    "_max_pending_size": int,
     "_pending_data_size": int,
     "_pongs": list,
+    "_ps": Parser,
     "_server_info": dict,
     "_subs": dict,
     "_transport": type(None),
 }
 METHODS = {
     "_build_message": ["sid", "subject", "reply", "data", "headers"],
+    "_connect_to_server": ["s"],
     "_flush_pending": ["force_flush"],
+    "_process_err": ["err_msg"],
     "_process_headers": ["headers"],
+    "_process_info": ["info", "initial_connection"],
     "_process_msg": ["sid", "subject", "reply", "data", "headers"],
+    "_process_ping": [],
     "_process_pong": [],
+    "_send_publish": ["subject", "reply", "payload", "payload_size", "headers"],
 }
 CALLS = re.compile(r"(?:client|_client|inner|super\(\)|self)\.(_[a-z]\w*)")
 
