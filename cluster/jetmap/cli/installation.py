@@ -27,8 +27,7 @@ from jetmap.embedded.running import Registration, Running, all_running, already_
 from jetmap.errors import BrokerUnreachable, ConfigurationError
 from jetmap.machine import steady_heap
 from jetmap.nats.connection import Auth
-from jetmap.nats.errors import PortTaken
-from jetmap.nats.server import TEMPORARY, NatsServer
+from jetmap.nats.server import TEMPORARY, NatsServer, PortTaken
 from jetmap.settings import Settings
 from jetmap.version import __version__
 from jetmap.wire.seals import new_key

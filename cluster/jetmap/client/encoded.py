@@ -25,13 +25,13 @@ from jetmap.worker.compute import Limits
 
 from .inline import InlineMap
 from .owner import process_id
-from .session import Session
 
 if TYPE_CHECKING:
     from jetmap.jobs.service import Jobs
     from jetmap.jobs.upload import Upload
 
     from .call import Call
+    from .session import Session
     from .stream import RunningMap
 
 FORKED = "this cluster was started before this process was forked; start one here"
@@ -143,6 +143,9 @@ class EncodedCluster:
                 for argument in self._given.get("tasks", ()):
                     import_tasks(argument)
             else:
+                # Here, so that workers that import a program with a Cluster do not pay for it.
+                from .session import Session
+
                 self._opened = await Session.open(
                     self.settings, share=self._share, cores=self._given.get("cores")
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import sys
@@ -9,22 +10,25 @@ import warnings
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from importlib.machinery import PathFinder
+from typing import TYPE_CHECKING
 
-from jetmap.dispatch.dispatcher import Dispatcher, DispatchOptions
 from jetmap.embedded.membership import KeeperSpec, Membership, join
 from jetmap.errors import WorkerStartFailed
 from jetmap.functions.function import Function
 from jetmap.functions.locating import reference, running_main
 from jetmap.functions.script_globals import ScriptGlobals
 from jetmap.functions.task import find, registered
-from jetmap.jobs.service import Jobs
 from jetmap.nats.auth import Auth
-from jetmap.nats.connection import Connection
 from jetmap.nats.server import TEMPORARY
 from jetmap.settings import Settings
 from jetmap.wire.messages import FunctionRef
 
 from .local_up import LocalUp, up_to_join
+
+if TYPE_CHECKING:
+    from jetmap.dispatch.dispatcher import Dispatcher
+    from jetmap.jobs.service import Jobs
+    from jetmap.nats.connection import Connection
 
 ARRIVAL_SECONDS = 0.25  # Seconds for agents that are there already to announce themselves.
 
@@ -75,7 +79,7 @@ class Session:
             WorkerStartFailed: The workers of this machine cannot start.
         """
         async with AsyncExitStack() as parts:
-            membership = up = None
+            membership = up = joining = None
             if settings.broker.nats_url is not None:
                 servers, auth = settings.broker.servers(), Auth.of(settings)
             elif share and (running := up_to_join(settings, cores=cores)) is not None:
@@ -83,7 +87,15 @@ class Session:
                 settings = settings.replace(pool=running.pool)
                 servers, auth = [running.url], running.auth
             else:
-                membership = await join(_spec(settings, share), settings.workers.start_timeout)
+                timeout = settings.workers.start_timeout
+                joining = asyncio.create_task(join(_spec(settings, share), timeout))
+                await asyncio.sleep(0)  # A keeper starts while this process imports the rest.
+            from jetmap.dispatch.dispatcher import Dispatcher, DispatchOptions
+            from jetmap.jobs.service import Jobs
+            from jetmap.nats.connection import Connection
+
+            if joining is not None:
+                membership = await joining
                 parts.push_async_callback(membership.leave)
                 servers, auth = list(membership.servers), membership.auth
             name = f"jetmap dispatcher {os.getpid()}"

@@ -91,6 +91,7 @@ class Keeper:
         self._connection: Connection | None = None
         self._agent: AgentLike | None = None
         self._relay: Relay | None = None
+        self._imported: asyncio.Future[None]
 
     async def run(self) -> None:
         self._settle_in()
@@ -133,6 +134,9 @@ class Keeper:
         return listener
 
     async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        # In a thread, while the server starts.
+        self._imported = loop.run_in_executor(None, _import_agent)
         try:
             await self._start_server()
             self._ready.set()
@@ -177,6 +181,7 @@ class Keeper:
         self._notice = Notice(Address(server.url, user, password, os.getpid()))
 
     async def _start_agent(self) -> None:
+        await self._imported
         from jetmap.nats.connection import Auth, Connection
 
         address = self._notice.address
@@ -290,6 +295,12 @@ class Keeper:
             await self._connection.close()
         if self._server is not None:
             await self._server.stop(grace=1)
+
+
+def _import_agent() -> None:
+    """Import what ``_start_agent`` needs, which takes as long as starting the server."""
+    import jetmap.agent.agent
+    import jetmap.nats.connection  # noqa: F401
 
 
 def _make_agent(connection: Connection, start: KeeperStart) -> AgentLike:

@@ -55,10 +55,6 @@ class Forbidden(BrokerUnreachable):
     """The server does not let this account use a subject."""
 
 
-class PortTaken(BrokerUnreachable):
-    """Another program listens on the port that a server was to use."""
-
-
 class JetStreamError(BrokerRefused):
     """A request that JetStream refused.
 

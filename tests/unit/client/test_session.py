@@ -9,6 +9,7 @@ from jetmap.client import session
 from jetmap.client.session import Session
 from jetmap.embedded.membership import KeeperSpec
 from jetmap.functions.task import find
+from jetmap.jobs.service import Jobs
 from jetmap.settings import Settings
 from simulated_pool import SimulatedPool
 
@@ -66,7 +67,7 @@ async def test_an_error_while_opening_closes_what_was_opened(
     async def failing(self: object) -> None:
         raise BrokerUnreachable("gone again")
 
-    monkeypatch.setattr(session.Jobs, "start", failing)
+    monkeypatch.setattr(Jobs, "start", failing)
     with pytest.raises(BrokerUnreachable, match="gone again"):
         await Session.open(Settings(nats_url=URL), share=True)
     assert [connection.connected for connection in pool._connections] == [False]
@@ -75,13 +76,13 @@ async def test_an_error_while_opening_closes_what_was_opened(
 async def test_a_part_that_cannot_be_closed_leaves_no_other_open(
     pool: SimulatedPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    close = session.Jobs.close
+    close = Jobs.close
 
-    async def failing(jobs: session.Jobs) -> None:
+    async def failing(jobs: Jobs) -> None:
         await close(jobs)
         raise BrokerUnreachable("gone again")
 
-    monkeypatch.setattr(session.Jobs, "close", failing)
+    monkeypatch.setattr(Jobs, "close", failing)
     opened = await Session.open(Settings(nats_url=URL), share=True)
     with pytest.raises(BrokerUnreachable, match="gone again"):
         await opened.close()
