@@ -136,13 +136,15 @@ class Maps:
         keywords = request.options.kwargs
         checked = check_kwargs(cluster, name, keywords)
         reservation.leave()
+        is_stream = request.answer == "jsonl" or request.answer == "sse"
         run = await cluster.open(
             name,
             source,
             format=request.format,
             kwargs=request.kwargs,
             timeout=request.options.timeout,
-            ordered=request.options.ordered and request.answer in ("jsonl", "sse"),
+            ordered=request.options.ordered and is_stream,
+            early=is_stream,
         )
         if not checked:  # Workers have come since.
             try:

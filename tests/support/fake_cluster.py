@@ -85,6 +85,7 @@ class FakeCluster:
         kwargs: bytes = b"",
         timeout: float | None = None,
         ordered: bool = False,
+        early: bool = False,
     ) -> FakeRun:
         if self.refuse is not None:
             raise self.refuse
@@ -101,6 +102,7 @@ class FakeCluster:
             self._swap and not ordered,
             self.stats,
         )
+        run.early = early
         self.runs.append(run)
         self.stats.maps_started += 1
         self.stats.maps_open += 1
@@ -133,6 +135,8 @@ class FakeCluster:
 class FakeRun:
     """withdrawn: whether it was left before its end. taken: how many items were begun.
     stopped: whether no more are taken."""
+
+    early = False
 
     def __init__(
         self,

@@ -78,14 +78,22 @@ class Simulation:
         self._order = count()
         self._costs: dict[str, Sequence[float]] = {}
         self.computed: dict[str, list[int]] = {}
+        self.first: dict[str, float] = {}  # When each map's first outcome came.
+        self.ended: dict[str, float] = {}  # When its last one did.
+        self.starts: dict[int, list[float]] = {core: [] for core in range(cores)}
 
     def open(
-        self, costs: Sequence[float], *, function: str = "f", is_endless: bool = False
+        self,
+        costs: Sequence[float],
+        *,
+        function: str = "f",
+        is_endless: bool = False,
+        early: bool = False,
     ) -> OpenMap:
         items = len(costs)
         map = OpenMap(
             str(len(self._costs)),
-            MapSpec(function=function, format="json"),
+            MapSpec(function=function, format="json", early=early),
             Endless(items) if is_endless else RawItems([b"0"] * items, "json"),
             Ledger("json", 2),
             self.scheduler.cost(function),
@@ -96,6 +104,25 @@ class Simulation:
         self.computed[map.id] = []
         self.scheduler.add(map)
         return map
+
+    def join(self, cores: int, at: float, *, announced: int | None = None) -> None:
+        """Let cores join the pool later, announced as idle. announced: cores that say so."""
+
+        def arrive() -> None:
+            new = range(self.cores, self.cores + cores)
+            self.cores += cores
+            for core in new:
+                self.by_core[core], self.starts[core] = [], []
+                self._idle.append(core)
+            self._serve()
+            self.scheduler.on_idle(cores if announced is None else announced, lambda map: True)
+            self._pump()
+
+        self._at(at, arrive)
+
+    def at(self, time: float, act: Callable[[], object]) -> None:
+        """Do something at a time of this simulation, and send what may be sent then."""
+        self._at(time, lambda: (act(), self._pump()))
 
     def run(self) -> float:
         """Run until nothing happens any more. Returns that time."""
@@ -153,9 +180,10 @@ class Simulation:
                 empty = Report(map.id, flight.number, 1, item, 0, b"[]", [], 0.0, None, rest=rest)
                 self._report(due, map, empty, -1)
                 end = item + 1
-            clock += costs[item]
             self.by_core[core].append(item)
+            self.starts[core].append(clock)
             self.computed[map.id].append(item)
+            clock += costs[item]
             item += 1
             if clock - reported >= REPORT_SECONDS and item < end:
                 self._report(clock, map, self._made(map, flight, start, item, clock - reported), -1)
@@ -182,6 +210,9 @@ class Simulation:
         if pending >= 0 and report.final is not None:
             self.scheduler.window.steer(pending, self.cores)
         settlement = map.ledger.accept(report)
+        if report.count:
+            self.first.setdefault(map.id, self.now)
+            self.ended[map.id] = self.now
         if settlement.ended is not None:
             self.scheduler.on_landed(map, settlement.ended, report.seconds)
         if report.rest is not None:

@@ -240,7 +240,7 @@ class Cluster(EncodedCluster):
             self._check()
             source = call.source(items, keep=True, max_item=self.max_item)
             try:
-                return await self._open_call(call, source, timeout, ordered), source
+                return await self._open_call(call, source, timeout, ordered, early=True), source
             except BaseException:
                 if isinstance(source, AsyncObjects):
                     await source.aclose()
@@ -380,7 +380,13 @@ class Cluster(EncodedCluster):
     # Inside
 
     async def _open_call(
-        self, call: Call, source: Objects, timeout: float | None, ordered: bool = False
+        self,
+        call: Call,
+        source: Objects,
+        timeout: float | None,
+        ordered: bool = False,
+        *,
+        early: bool = False,
     ) -> RunningMap:
         return await self._open(
             call.name,
@@ -389,6 +395,7 @@ class Cluster(EncodedCluster):
             kwargs=call.kwargs,
             timeout=timeout,
             ordered=ordered,
+            early=early,
             call=call,
         )
 

@@ -164,6 +164,7 @@ class EncodedCluster:
         kwargs: bytes = b"",
         timeout: float | None = None,
         ordered: bool = False,
+        early: bool = False,
     ) -> RunningMap:
         """Open a map whose items and values stay encoded.
 
@@ -174,6 +175,7 @@ class EncodedCluster:
             kwargs: The function's keyword parameters, encoded; empty if there are none.
             timeout: Seconds for the whole map, from 0.001 to a hundred years; None: no limit.
             ordered: Give batches in input order.
+            early: Begin with a short chunk, for a reader that shows the first values at once.
 
         Returns:
             An async iterator of ``Batch``. Leaving its ``async with`` withdraws the map.
@@ -187,7 +189,12 @@ class EncodedCluster:
         self._check()
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
         return await self._open(
-            name, source, format=format, kwargs=kwargs, timeout=timeout, ordered=ordered
+            *(name, source),
+            format=format,
+            kwargs=kwargs,
+            timeout=timeout,
+            ordered=ordered,
+            early=early,
         )
 
     async def _open(
@@ -199,6 +206,7 @@ class EncodedCluster:
         kwargs: bytes,
         timeout: float | None,
         ordered: bool = False,
+        early: bool = False,
         call: Call | None = None,
     ) -> RunningMap:
         if self._inline:
@@ -213,6 +221,7 @@ class EncodedCluster:
             kwargs=kwargs,
             timeout=timeout,
             ordered=ordered,
+            early=early,
             ref=await session.bring(function, name),
             item_timeout=function.timeout if function is not None else None,
             attempts=function.attempts if function is not None else None,

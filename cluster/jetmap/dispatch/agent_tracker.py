@@ -58,7 +58,7 @@ class AgentTracker:
     """Keep the roster up to date, and explain why a function cannot run.
 
     Args:
-        on_change: Called after each announcement.
+        on_presence: Called after each announcement.
         sealer: Seals the chunks that bring their function.
     """
 
@@ -66,13 +66,13 @@ class AgentTracker:
         self,
         connection: Broker,
         pool: str,
-        on_change: Callable[[], Awaitable[None]],
+        on_presence: Callable[[Presence], Awaitable[None]],
         sealer: Sealer | None = None,
     ) -> None:
         self.roster = Roster(sealer)
         self._connection = connection
         self._pool = pool
-        self._on_change = on_change
+        self._after_presence = on_presence
         self._announced = asyncio.Event()
 
     async def subscribe(self) -> Subscription:
@@ -166,6 +166,7 @@ class AgentTracker:
         )
 
     async def _on_presence(self, message: Message) -> None:
-        self.roster.on_presence(read_presence(message.data), time.monotonic())
+        presence = read_presence(message.data)
+        self.roster.on_presence(presence, time.monotonic())
         self._announced.set()
-        await self._on_change()
+        await self._after_presence(presence)

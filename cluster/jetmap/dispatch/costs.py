@@ -114,6 +114,9 @@ class Pace:
             self._seconds, self._items = seconds, float(items)
 
 
+# Seconds of the first chunk of a map whose reader waits for its first results.
+FIRST_SECONDS = 0.005
+
 _DEFAULT = ChunkSettings()
 
 
@@ -130,15 +133,20 @@ class Cutting:
     def of(cls, chunks: ChunkSettings) -> Cutting:
         return cls(chunks.chunk_seconds, chunks.chunk_min_seconds, chunks.chunk_bytes)
 
-    def duration(self, cost: Cost | Pace, remaining: int | None, cores: int) -> float:
+    def duration(self, cost: Cost | Pace, remaining: int | None, cores: float) -> float:
         """Return the seconds that the next chunk should take.
 
         Guided self-scheduling (Polychronopoulos and Kuck, 1987): at most the rest over twice the
-        cores, so that all cores finish together. remaining: None if unknown.
+        cores, so that all cores finish together. On one core, or a share of it, nothing is gained
+        by that.
+
+        Args:
+            remaining: Items; None if unknown.
+            cores: Cores for this map, or its share of them beside others.
         """
         if remaining is None or not cost.is_known:
             return self.seconds
-        rest = remaining * cost.seconds / (2 * max(1, cores))
+        rest = remaining * cost.seconds / (2 * cores if cores > 1 else 1)
         return min(self.seconds, max(self.least, rest))
 
     def estimate(self, cost: Cost) -> float:
@@ -160,7 +168,11 @@ class Cutting:
             return Budget(min(2 * self.seconds, max(least, 2 * estimate)))
         return Budget(least, 2 * min(estimate, self.seconds) / max(1, items))
 
-    def count(self, cost: Cost | Pace, remaining: int | None, cores: int) -> int:
+    def first(self, cost: Pace) -> int:
+        """Return the number of items of a first chunk whose results are waited for, at most."""
+        return max(1, int(FIRST_SECONDS / cost.seconds)) if cost.seconds else self.max_items
+
+    def count(self, cost: Cost | Pace, remaining: int | None, cores: float) -> int:
         """Return the number of items of the next chunk: one, while their cost is not known."""
         if not cost.is_known:
             return 1

@@ -30,6 +30,7 @@ from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.settings import Settings
 from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import Claim, ClaimAnswer, Delivery, encode
+from jetmap.wire.presence import Presence
 from jetmap.wire.seals import Sealer
 
 from .admission import Admission
@@ -40,6 +41,7 @@ from .maps import OpenMaps
 from .open_map import MapSpec, Memory, OpenMap
 from .outbox import Outbox
 from .recovery import TICK, Actions, Recovery
+from .roster import idle_cores
 from .scheduler import Scheduler
 from .sender import Sender
 from .sources import Source
@@ -76,9 +78,7 @@ class Dispatcher:
         self.id = subjects.new_id()
         self.stats = stats = Stats()
         self.memory = Memory(options.settings.limits.memory_budget())
-        self.agents = AgentTracker(
-            connection, options.pool, self._on_agents_changed, options.sealer
-        )
+        self.agents = AgentTracker(connection, options.pool, self._on_presence, options.sealer)
         self.roster = roster = self.agents.roster
         self._connection = connection
         self._options = options
@@ -265,11 +265,17 @@ class Dispatcher:
             logger.debug("a claim could not be answered: %s", error)
         await self._sender.pump()
 
-    async def _on_agents_changed(self) -> None:
-        """End the maps whose module an agent cannot import; send what new agents can take."""
-        for run in self._maps:
-            if (failed := self.agents.broken(run.spec.ref)) is not None:
-                self._maps.end(run, "failed", failed)
+    async def _on_presence(self, presence: Presence) -> None:
+        """End the maps whose module an agent cannot import; send what idle cores can take."""
+        if presence.broken:
+            for run in self._maps:
+                if (failed := self.agents.broken(run.spec.ref)) is not None:
+                    self._maps.end(run, "failed", failed)
+        if (idle := idle_cores(presence)) > 0:
+            offers, offer = (presence.offer, presence.local), self.roster.offer
+            self._scheduler.on_idle(
+                idle, lambda run: offer(run.spec.function, run.spec.ref) in offers
+            )
         await self._sender.pump()
 
     async def _on_reconnect(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
 M = TypeVar("M", bound=Hashable)
@@ -25,6 +25,9 @@ class DeficitRoundRobin(Generic[M]):
 
     def __len__(self) -> int:
         return len(self._round)
+
+    def __iter__(self) -> Iterator[M]:
+        return iter(self._round)
 
     def __contains__(self, member: M) -> bool:
         return member in self._weights

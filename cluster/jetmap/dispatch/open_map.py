@@ -37,6 +37,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
         item_timeout: Seconds for one item; None: as the function was announced.
         attempts: Workers that one item may kill; None: as the function was announced.
         ordered: Whether outcomes come in input order.
+        early: Whether the reader shows the first outcomes while others are computed.
         weight: Share of the cores beside other maps.
         causes: Whether the caller unpickles exceptions.
     """
@@ -49,6 +50,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
     item_timeout: float | None = None
     attempts: int | None = None
     ordered: bool = False
+    early: bool = False
     weight: float = 1.0
     causes: bool = False
 

@@ -204,6 +204,11 @@ def is_able(presence: Presence) -> bool:
     return able and is_understood(presence)
 
 
+def idle_cores(presence: Presence) -> int:
+    """Return the number of cores of an agent that wait for chunks."""
+    return presence.ready - presence.busy if is_able(presence) else 0
+
+
 def is_understood(presence: Presence) -> bool:
     """Whether this process and the agent can work together."""
     return understands(presence.protocol, presence.oldest_protocol)

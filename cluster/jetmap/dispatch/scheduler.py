@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from jetmap.wire.messages import ErrorRecord, Lane
@@ -36,6 +37,7 @@ class Scheduler:
         self._newcomers: dict[OpenMap, None] = {}
         self._costs: dict[str, Cost] = {}
         self._weights: dict[float, int] = {}
+        self._busy: set[OpenMap] = set()  # Maps that have chunks out.
         self.emptied: list[OpenMap] = []  # Maps whose source turned out to have no items left.
 
     def cost(self, function: str) -> Cost:
@@ -62,6 +64,7 @@ class Scheduler:
         self._newcomers.pop(map, None)
         self._maps.remove(map)
         map.ledger.close()
+        self._busy.discard(map)
         for flight in map.ledger.flights.values():
             self._landed(flight)
 
@@ -70,9 +73,9 @@ class Scheduler:
 
         A piece with an error is one item that cannot travel.
         """
-        self.window.open(cores)
         if not (self._small or self._newcomers or self._maps):
             return None
+        self.window.open(cores)
         turn = self._next_small(cores) or self._next_newcomer(cores)
         while turn is None and self.window.has_room:
             map = self._maps.next(partial(self._can_send, cores=cores))
@@ -114,8 +117,21 @@ class Scheduler:
     def on_landed(self, map: OpenMap, flight: Flight, seconds: float) -> None:
         """Take in that a chunk ended after ``seconds`` of compute."""
         self._landed(flight)
-        self.requeue(map)
+        if not map.ledger.flights:
+            self._busy.discard(map)
+        if map.ledger.has_returned:
+            self.requeue(map)
         self._maps.charge(map, seconds - flight.seconds)
+
+    def on_idle(self, cores: int, takes: Callable[[OpenMap], bool]) -> None:
+        """Take in that cores idle: let as many chunks out for them, if a map has some.
+
+        takes: whether these cores run a map's function.
+        """
+        if self.window.in_flight + cores <= self.window.size:
+            return
+        if any(takes(map) and map.has_work for map in self._maps):
+            self.window.on_idle(cores)
 
     def requeue(self, map: OpenMap) -> None:
         """Give a map turns again if some of its items have returned, to be sent again."""
@@ -155,8 +171,13 @@ class Scheduler:
     def _count(self, map: OpenMap, cores: int) -> int:
         """Number of items of the next chunk."""
         rest = map.rest
-        count = self.cutting.count(map.pace, rest, cores)
-        if rest is None or not count < rest <= FEW_ITEMS * cores:
+        # The map's share of the cores, beside the others that are in progress.
+        busy = len(self._busy)
+        share = cores / busy if busy > 1 else cores
+        count = self.cutting.count(map.pace, rest, share)
+        if map.spec.early and not map.taken:
+            count = min(count, self.cutting.first(map.pace))
+        if rest is None or not count < rest <= FEW_ITEMS * share:
             return count
         return count if map.pace.is_sure or map.cost.is_steady else 1
 
@@ -176,6 +197,7 @@ class Scheduler:
             if piece.error is not None:
                 return map, piece
             map.cost.cut(piece.count, len(piece.items))
+        self._busy.add(map)
         piece.lane = lane
         piece.seconds = seconds = piece.count * map.pace.seconds
         if lane == "express":
@@ -183,7 +205,7 @@ class Scheduler:
             map.express_seconds += seconds
         else:
             self.window.on_sent()
-        self._maps.charge(map, seconds)
+            self._maps.charge(map, seconds)
         return map, piece
 
 

@@ -28,6 +28,13 @@ class Window:
             self._is_fresh = False
             self.size = max(self.size, float(cores))
 
+    def on_idle(self, cores: int) -> None:
+        """Make room for one chunk for each of these cores, which found the queue empty.
+
+        Results steer too late for them: while all chunks out are long, none comes for minutes.
+        """
+        self.size = max(self.size, float(self.in_flight + cores))
+
     @property
     def has_room(self) -> bool:
         return self.in_flight < int(self.size)

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import functions
 from jetmap import Cluster
+from jetmap.dispatch.sources import RawItems
 from servers import FUNCTIONS, executions
 from waiting import wait_until
 
@@ -53,6 +55,19 @@ async def test_dear_items_after_cheap_ones_run_on_all_cores(
     dear = [run for run, seconds in zip(runs, items, strict=True) if seconds]
     assert len({pid for pid, _, _ in dear}) == 2
     assert beside_others(dear) >= len(dear) / 2
+
+
+async def test_a_stream_begins_with_a_short_chunk(cluster: Cluster) -> None:
+    await cluster.map(functions.nap, [0.001] * 400)
+    items = msgspec.msgpack.encode(0.001)
+    for early in (True, False):
+        run = await cluster.open(
+            "nap", RawItems([items] * 400, "msgpack"), format="msgpack", early=early
+        )
+        async with run:
+            batches = [batch async for batch in run]
+        first = next(batch for batch in batches if batch.start == 0)
+        assert (first.count <= 5) is early
 
 
 async def test_items_behind_a_long_one_run_elsewhere(cluster: Cluster, tmp_path: Path) -> None:

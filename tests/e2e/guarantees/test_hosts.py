@@ -61,6 +61,17 @@ async def test_hosts_with_the_same_functions_share_the_work(place: Site) -> None
     assert len(counts) == 3 and min(counts) > 0
 
 
+async def test_an_agent_that_joins_a_map_of_long_items_has_work_at_once(place: Site) -> None:
+    cluster = await place.cluster()
+    await place.ready(cluster, place.start_agent(cores=2))
+    running = asyncio.ensure_future(cluster.map(functions.nap, [60.0] * 20))
+    await place.until_busy(cluster, 2)
+    await place.ready(cluster, place.start_agent(cores=4))
+    await place.until_busy(cluster, 6)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 async def test_two_versions_side_by_side(place: Site) -> None:
     # They compute for so long.
     body = "__import__('time').sleep(0.005); return '{}'"

@@ -50,6 +50,15 @@ async def test_a_stream_begins_behind_its_body_where_a_proxy_asks_for_it(accept:
     assert exchange.status == 200 and b"malformed" in exchange.output
 
 
+@pytest.mark.parametrize(("accept", "early"), [(JSON, False), (LINES, True), (SSE, True)])
+async def test_a_stream_asks_for_its_first_results_early(accept: str, early: bool) -> None:
+    cluster = FakeCluster(echo)
+    exchange = Exchange(cluster, "/map/echo", JSON, accept)
+    await exchange.write(b"[1, 2]", more=False)
+    await asyncio.wait_for(exchange.task, 10)
+    assert exchange.status == 200 and cluster.runs[0].early is early
+
+
 # Leaving
 
 

@@ -19,6 +19,7 @@ from jetmap.errors import (
 from jetmap.nats.memory import MemoryBroker
 from jetmap.wire import subjects
 from jetmap.wire.messages import encode
+from jetmap.wire.presence import Presence
 from virtual_time import run as in_virtual_time
 
 SPEC = MapSpec(function=FUNCTION, format="json")
@@ -28,11 +29,11 @@ class Door:
     """An admission, and the broker behind it."""
 
     def __init__(self, max_open_maps: int = 2) -> None:
-        async def changed() -> None: ...
+        async def announced(presence: Presence) -> None: ...
 
         broker = MemoryBroker()
         self.connection, self.other = broker.connect(), broker.connect()
-        self.agents = AgentTracker(self.connection, "p", changed)
+        self.agents = AgentTracker(self.connection, "p", announced)
         self.admission = Admission(self.connection, self.agents, max_open_maps, 5.0)
         self.connection.on_reconnect(self._on_reconnect)
 

@@ -39,12 +39,12 @@ def agent(host: str, protocol: int, oldest: int) -> Presence:
 
 
 async def hearing(*announcements: bytes) -> AgentTracker:
-    async def changed() -> None:
+    async def announced(presence: Presence) -> None:
         pass
 
     broker = MemoryBroker()
     here, there = broker.connect(), broker.connect()
-    tracker = AgentTracker(here, "p", changed)
+    tracker = AgentTracker(here, "p", announced)
     await tracker.subscribe()
     for data in announcements:
         await there.publish(subjects.presence("p", "a"), data)

@@ -86,7 +86,7 @@ def test_a_chunk_is_within_its_bounds(
 
 
 @quick
-@given(st.integers(1, 20_000), st.integers(1, 64), st.floats(1e-5, 0.2))
+@given(st.integers(1, 20_000), st.integers(2, 64), st.floats(1e-5, 0.2))
 def test_chunks_taper_and_cover_the_list(total: int, cores: int, each: float) -> None:
     cutting, cost = Cutting(), Cost()
     cost.learn(10, 10 * each, 0)
@@ -105,6 +105,15 @@ def test_chunks_taper_and_cover_the_list(total: int, cores: int, each: float) ->
     # (from 50 to 2 ms by 1/2n of the rest each time, then the rest at 2 ms; rounded to items).
     full = total * each / cutting.seconds
     assert len(durations) <= 1.5 * (full + 9 * cores) + 2
+
+
+@quick
+@given(st.integers(1, 20_000), st.floats(0.01, 1), st.floats(1e-5, 0.2))
+def test_chunks_for_a_share_of_one_core_do_not_taper(total: int, share: float, each: float) -> None:
+    cutting, cost = Cutting(), Cost()
+    cost.learn(10, 10 * each, 0)
+    count = cutting.count(cost, total, share)
+    assert count == min(total, cutting.max_items, max(1, round(cutting.seconds / each)))
 
 
 @quick

@@ -42,10 +42,10 @@ def ref_of(pickles: str | None = None) -> FunctionRef:
 
 
 def tracking(roster: Roster, sealer: Any = None) -> AgentTracker:
-    async def changed() -> None: ...
+    async def announced(presence: Presence) -> None: ...
 
     nobody: Any = None
-    made = AgentTracker(nobody, "p", changed, sealer)
+    made = AgentTracker(nobody, "p", announced, sealer)
     roster.sealer = sealer
     made.roster = roster
     return made
