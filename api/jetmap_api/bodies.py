@@ -14,7 +14,7 @@ import msgspec
 from jetmap.settings import LimitSettings
 from jetmap.wire.arrays import length
 from jetmap.wire.split import Elements, JsonArray, MsgpackArray, Splitter
-from jetmap.wire.split.json_array import split_array
+from jetmap.wire.split.whole_json import split_array
 
 from .admission import Reservation
 from .asgi import Header, Receive

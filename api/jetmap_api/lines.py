@@ -15,7 +15,7 @@ from .disconnect import DisconnectWatcher
 from .spool import SpooledPipe
 
 if TYPE_CHECKING:
-    from jetmap.dispatch.sources import ItemFeed
+    from jetmap.dispatch.item_feed import ItemFeed
 
 # Bytes a second that are read of a body far ahead of its map. A client that is gone has left a few
 # MB in the buffers of two kernels, and only reading them shows that it is gone.

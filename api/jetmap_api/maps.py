@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from jetmap.dispatch.sources import ItemFeed, RawItems, Source
+from jetmap.dispatch.item_feed import ItemFeed
+from jetmap.dispatch.sources import RawItems, Source
 
 from .admission import PASSING_BYTES, Admission, Reservation
 from .answers import ListAnswer, Map

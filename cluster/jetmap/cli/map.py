@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from jetmap import bounds
-from jetmap.dispatch.sources import ItemFeed
+from jetmap.dispatch.item_feed import ItemFeed
 from jetmap.errors import ConfigurationError
 from jetmap.functions.kwargs import misfit
 from jetmap.settings import Settings

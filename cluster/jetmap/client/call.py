@@ -12,8 +12,8 @@ import msgspec
 
 from jetmap.codecs import Codec, codec_for
 from jetmap.codecs.native import encode_tagged
+from jetmap.dispatch.objects import AsyncObjects, Objects
 from jetmap.dispatch.outcomes import Batch, item_error
-from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import ItemError, TooLarge, Unencodable, UnknownFunction
 from jetmap.functions.advice import check_kwargs
 from jetmap.functions.by_name import OpenParts

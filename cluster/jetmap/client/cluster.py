@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, overload
 
 from jetmap import bounds
+from jetmap.dispatch.objects import AsyncObjects, Objects
 from jetmap.dispatch.outcomes import X, Y
 from jetmap.dispatch.roster import FunctionStatus
-from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import ItemError
 from jetmap.functions.advice import MISSING, check_call
 from jetmap.functions.task import registered

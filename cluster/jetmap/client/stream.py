@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self
 
 from jetmap.background import Background
+from jetmap.dispatch.objects import AsyncObjects, Objects
 from jetmap.dispatch.outcomes import Batch, Outcome, X, Y
-from jetmap.dispatch.sources import AsyncObjects, Objects
 from jetmap.errors import ClusterClosed, ItemError
 from jetmap.functions.advice import refusing
 

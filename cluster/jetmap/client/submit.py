@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from jetmap.dispatch.objects import AsyncObjects
 from jetmap.dispatch.outcomes import item_error
-from jetmap.dispatch.sources import AsyncObjects
 from jetmap.errors import JetmapError, Unencodable
 from jetmap.wire import arrays
 

@@ -17,9 +17,10 @@ from jetmap import Cluster
 from jetmap.cli.app import build
 from jetmap.client.job import JobStatus
 from jetmap.dispatch.costs import Cost, Cutting
+from jetmap.dispatch.item_feed import ItemFeed
 from jetmap.dispatch.ledger import Ledger
 from jetmap.dispatch.open_map import MapSpec, Memory, OpenMap
-from jetmap.dispatch.sources import ItemFeed, RawItems
+from jetmap.dispatch.sources import RawItems
 from jetmap.jobs.catalogue import Catalogue
 from jetmap.jobs.record import Record
 from jetmap.jobs.transitions import as_running, as_waiting

@@ -11,7 +11,9 @@ import pytest
 
 from jetmap import MapTimeout, task
 from jetmap.client.inline import InlineMap
-from jetmap.dispatch.sources import ItemFeed, Objects, RawItems, Source
+from jetmap.dispatch.item_feed import ItemFeed
+from jetmap.dispatch.objects import Objects
+from jetmap.dispatch.sources import RawItems, Source
 from jetmap.functions.task import find
 from jetmap.worker.compute import Limits
 

@@ -10,8 +10,8 @@ import pytest
 from jetmap import ItemRaised, task
 from jetmap.client.call import Call
 from jetmap.client.stream import RunningMap, Stream
+from jetmap.dispatch.objects import Objects
 from jetmap.dispatch.outcomes import Batch
-from jetmap.dispatch.sources import Objects
 from jetmap.wire.messages import ErrorRecord
 from waiting import wait_until
 

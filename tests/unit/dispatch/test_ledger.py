@@ -17,10 +17,11 @@ from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.flight import Flight, Piece, Settlement
 from jetmap.dispatch.intervals import IntervalSet
 from jetmap.dispatch.ledger import VANISHED_LIMIT, Ledger
+from jetmap.dispatch.objects import Objects
 from jetmap.dispatch.open_map import MapSpec, Memory, OpenMap
 from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.scheduler import Scheduler
-from jetmap.dispatch.sources import Objects, Source
+from jetmap.dispatch.sources import Source
 from jetmap.wire import arrays
 from jetmap.wire import messages as wire
 from jetmap.wire.messages import Crash, ErrorRecord, Final, Format, Report

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from dispatching import Parts, report_of
 from hypotheses import examples
+from jetmap.dispatch.item_feed import ItemFeed
 from jetmap.dispatch.maps import CRASH_SECONDS
-from jetmap.dispatch.sources import ItemFeed, Objects
+from jetmap.dispatch.objects import Objects
 from jetmap.wire.messages import Claim, ClaimEntry, Crash, Final
 
 pytestmark = pytest.mark.anyio

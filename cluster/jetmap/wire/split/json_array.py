@@ -1,4 +1,4 @@
-"""Split a JSON array."""
+"""Split a JSON array that arrives in pieces."""
 
 from __future__ import annotations
 
@@ -9,56 +9,17 @@ import msgspec
 from jetmap.errors import Malformed
 from jetmap.settings import LimitSettings
 from jetmap.wire.check import (
-    deeper_than,
     depth_error,
     located,
-    not_utf8,
     syntax,
     too_deep,
-    utf8_error,
 )
 
 from .splitter import Elements, Splitter, item_too_large
+from .whole_json import SPACE, after, decode, split_array
 
 # Bytes at the end in which a comma between elements is looked for first.
 WINDOW = 4096
-
-_SPACE = b" \t\r\n"
-_decode = msgspec.json.Decoder(list[msgspec.Raw]).decode
-
-
-def split_array(
-    array: bytes, limits: LimitSettings, *, offset: int = 0, first: int = 0, advice: str = ""
-) -> list[msgspec.Raw]:
-    """Split a whole array into its checked elements.
-
-    offset: its position in the body. first: the index of its first element. advice: what to send
-    instead of something else. Raises Malformed, with the position; TooLarge.
-    """
-    position = utf8_error(array)
-    if position is not None:
-        raise not_utf8(position + offset)
-    most = limits.max_depth
-    try:
-        elements = _decode(array)
-    except msgspec.ValidationError as exc:
-        raise Malformed(f"the body is not an array ({exc})" + _after(advice), 0) from exc
-    except msgspec.DecodeError as exc:
-        if not array.strip(_SPACE):
-            raise Malformed("the body is empty" + _after(advice), 0) from exc
-        raise syntax(exc, array, offset) from exc
-    except RecursionError as exc:
-        raise too_deep(depth_error(array, most + 1) + offset, most) from exc
-    # An element may nest max_depth levels; the array itself is one more.
-    if deeper_than(array, most + 1):
-        raise too_deep(depth_error(array, most + 1) + offset, most)
-    # Each other element takes a byte at least.
-    if len(array) - len(elements) > limits.max_item_bytes:
-        for index, element in enumerate(elements, first):
-            size = memoryview(element).nbytes
-            if size > limits.max_item_bytes:
-                raise item_too_large(index, size, limits.max_item_bytes)
-    return elements
 
 
 class JsonArray(Splitter):
@@ -104,7 +65,7 @@ class JsonArray(Splitter):
         elif self._tail or self._closed:
             if self._closed:  # It may be malformed as well, or empty.
                 split_array(self._tail, self._limits, offset=self._at, advice=self._advice)
-            raise Malformed("the body is not an array" + _after(self._advice), self._at)
+            raise Malformed("the body is not an array" + after(self._advice), self._at)
 
     def _elements(self) -> list[msgspec.Raw]:
         data = self._tail
@@ -135,7 +96,7 @@ class JsonArray(Splitter):
         return split_array(array, self._limits, offset=self._at - 1, first=self._count)
 
     def _strip(self, data: bytes) -> bytes:
-        rest = data.lstrip(_SPACE)
+        rest = data.lstrip(SPACE)
         self._at += len(data) - len(rest)
         return rest
 
@@ -147,16 +108,12 @@ class JsonArray(Splitter):
         if deep < len(tail):
             raise too_deep(self._at + deep, depth)
         try:
-            _decode(b"[" + tail)
+            decode(b"[" + tail)
         except msgspec.DecodeError as exc:
             error = syntax(exc, b"[" + tail, self._at - 1)
             if error.position < self._at + len(tail):
                 raise error from exc
         raise item_too_large(self._count, len(tail), self._limits.max_item_bytes)
-
-
-def _after(advice: str) -> str:
-    return f": {advice}" if advice else ""
 
 
 _SHAPE = bytes.maketrans(b"{}", b"[]")

@@ -1,0 +1,178 @@
+"""Sources of Python objects: encoded once, as they are taken, and never all at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sized
+from itertools import islice
+from typing import Any
+
+from jetmap.wire.messages import ErrorRecord
+
+from .flight import Piece
+from .sources import fewer
+
+Encode = Callable[[list[Any]], bytes]
+
+_STRIDE = 1 << 20  # Objects to encode at once; fewer, for a while, after an object that failed.
+
+
+class Objects:
+    """Python objects from any iterable, encoded as they are taken.
+
+    Args:
+        keep: Keep each item until ``give_back`` asks for it.
+        max_item: Bytes of one encoded item. A larger item fails, as does one that has no encoding.
+    """
+
+    wake: Callable[[], None] | None = None
+    fails_at_once = False  # A loop over the items would have done those before, too.
+
+    def __init__(self, items: Iterable[Any], encode: Encode, *, keep: bool, max_item: int) -> None:
+        self._items: Iterator[Any] = iter(items)
+        self._returned: deque[Any] = deque()
+        self._encode = encode
+        self._kept: dict[int, Any] | None = {} if keep else None
+        self._max_item = max_item
+        self._taken = 0
+        self._stride = _STRIDE
+        self._length = len(items) if isinstance(items, Sized) else None
+        self._ended = self._length == 0
+        self.error: BaseException | None = None
+
+    @property
+    def total(self) -> int | None:
+        return self._taken + len(self._returned) if self._ended else self._length
+
+    @property
+    def remaining(self) -> int | None:
+        return None if self.total is None else self.total - self._taken
+
+    @property
+    def has_items(self) -> bool:
+        return bool(self._returned) or not self._ended
+
+    def take(self, count: int, max_bytes: int) -> Piece | None:
+        objects = self._next(min(count, self._stride))
+        if not objects:
+            return None
+        piece = self._encoded(objects, max_bytes)
+        used = piece.count
+        if self._kept is not None:
+            for offset, item in enumerate(objects[:used]):
+                self._kept[self._taken + offset] = item
+        self._returned.extendleft(reversed(objects[used:]))
+        self._taken += used
+        if self._length is not None and self._taken >= self._length:
+            self._ended = True
+        return piece
+
+    def give_back(self, index: int) -> Any:
+        """Return the item at this index, and forget it."""
+        assert self._kept is not None
+        return self._kept.pop(index)
+
+    def _next(self, count: int) -> list[Any]:
+        objects = [self._returned.popleft() for _ in range(min(count, len(self._returned)))]
+        if len(objects) < count and not self._ended:
+            fresh: list[Any] = []
+            try:
+                fresh.extend(islice(self._items, count - len(objects)))
+            except Exception as error:
+                # The caller's iterable raised: the map ends with that error behind its items.
+                self.error = error
+            if len(fresh) < count - len(objects):
+                self._ended = True
+            objects += fresh
+        return objects
+
+    def _encoded(self, objects: list[Any], max_bytes: int) -> Piece:
+        """Encode the first of these objects, as many as fit; a bad one is found by halving."""
+        while True:
+            alone = len(objects) == 1
+            try:
+                items = self._encode(objects)
+            except Exception as error:
+                if alone:
+                    return self._refused(error, f"the item cannot be encoded: {error}")
+                objects = objects[: len(objects) // 2]
+                self._stride = len(objects)
+                continue
+            if len(items) <= max_bytes or (alone and len(items) <= self._max_item):
+                self._stride = min(_STRIDE, 2 * self._stride)
+                return Piece(self._taken, len(objects), items)
+            if alone:
+                message = (
+                    f"the item takes {len(items):,} bytes; the limit is {self._max_item:,} "
+                    "(setting max_item_bytes, within the broker's max_payload)"
+                )
+                return self._refused(ValueError(), message)
+            objects = objects[: fewer(len(objects), len(items), max_bytes)]
+
+    def _refused(self, error: Exception, message: str) -> Piece:
+        self._stride = 1
+        record = ErrorRecord(self._taken, "unencodable", type(error).__name__, message)
+        return Piece(self._taken, 1, b"", error=record)
+
+
+class AsyncObjects(Objects):
+    """Python objects from an async iterable, read ahead by a task.
+
+    Args:
+        read_ahead: Items that may wait to be taken.
+    """
+
+    def __init__(
+        self,
+        items: AsyncIterable[Any],
+        encode: Encode,
+        *,
+        keep: bool,
+        max_item: int,
+        read_ahead: int = 10_000,
+    ) -> None:
+        super().__init__((), encode, keep=keep, max_item=max_item)
+        self._length = None
+        self._ended = False
+        self._read_ahead = read_ahead
+        self._room = asyncio.Event()
+        self._reader = asyncio.get_running_loop().create_task(self._read(items))
+
+    @property
+    def has_items(self) -> bool:
+        return bool(self._returned)
+
+    async def aclose(self) -> None:
+        """Stop reading, and let the iterable clean up."""
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
+
+    def _next(self, count: int) -> list[Any]:
+        objects = [self._returned.popleft() for _ in range(min(count, len(self._returned)))]
+        if len(self._returned) < self._read_ahead:
+            self._room.set()
+        return objects
+
+    async def _read(self, items: AsyncIterable[Any]) -> None:
+        try:
+            iterator = aiter(items)
+            try:
+                async for item in iterator:
+                    self._returned.append(item)
+                    if len(self._returned) == 1 and self.wake is not None:
+                        self.wake()
+                    if len(self._returned) >= self._read_ahead:
+                        self._room.clear()
+                        await self._room.wait()
+            finally:
+                close = getattr(iterator, "aclose", None)
+                if close is not None:
+                    await close()
+        except Exception as error:
+            # The caller's iterable raised: the map ends with that error.
+            self.error = error
+        finally:
+            self._ended = True
+            if self.wake is not None:
+                self.wake()
