@@ -216,7 +216,7 @@ async def test_keyword_parameters_of_functions_are_not_bounded() -> None:
     "command", [("map", "f", "--timeout"), ("submit", "f", "--timeout"), ("submit", "f", "--ttl")]
 )
 def test_options_of_commands(command: tuple[str, ...], value: str) -> None:
-    result = CliRunner().invoke(build([]), [*command, value])
+    result = CliRunner().invoke(build(list(command)), [*command, value])
     assert result.exit_code == 2, result.output
     shown = " ".join(result.output.replace("│", " ").split())
     assert "must be a number of seconds from" in shown
@@ -224,7 +224,7 @@ def test_options_of_commands(command: tuple[str, ...], value: str) -> None:
 
 @pytest.mark.parametrize("value", ["0", "1000001", "nan", "9" * 5000])
 def test_the_limit_of_a_list_of_jobs(value: str) -> None:
-    assert CliRunner().invoke(build([]), ["jobs", "--limit", value]).exit_code == 2
+    assert CliRunner().invoke(build(["jobs"]), ["jobs", "--limit", value]).exit_code == 2
 
 
 # HTTP

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Annotated
 
@@ -12,10 +13,19 @@ from jetmap.version import __version__
 
 from .exits import MEANING
 
-COMMANDS = (
-    *("demo", "up", "worker", "api", "map"),
-    *("submit", "jobs", "job", "status", "check"),
-)
+# The commands, each in the module of its name, and the first sentence of its help.
+COMMANDS = {
+    "demo": "Run real maps over HTTP on this machine, with live progress.",
+    "up": "Run everything on this machine: NATS, a worker per core, the gateway.",
+    "worker": "Offer this host's cores to a pool.",
+    "api": "Run a gateway: HTTP in front of a pool.",
+    "map": "Run a function over JSON lines and print the values in order, one a line.",
+    "submit": "Submit JSON lines as a job and print its id once all of them are stored.",
+    "jobs": "List jobs, the newest first.",
+    "job": "Show a job's state, or do what an option says.",
+    "status": "Show hosts, cores, functions, offers and maps in flight.",
+    "check": "Validate the configuration and the connection, and start nothing.",
+}
 CODES = " · ".join(f"{int(code)} {meaning}" for code, meaning in MEANING.items())
 
 SETTINGS = (
@@ -26,7 +36,10 @@ SETTINGS = (
 
 
 def build(arguments: list[str]) -> typer.Typer:
-    """Build the commands; only the one that the arguments name, since each imports a lot."""
+    """Build the command that the arguments name; without one, the list of all for the help.
+
+    Each command imports a lot, so that the others are not imported.
+    """
     app = typer.Typer(
         name="jetmap",
         help="One Python function over every item of a list, on every core of every host.",
@@ -38,7 +51,7 @@ def build(arguments: list[str]) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    named = arguments[0] if arguments else ""
+    named = next((argument for argument in arguments if not argument.startswith("-")), "")
     if named not in COMMANDS and (named.endswith(".py") or ".py:" in named):
         file = named.partition(":")[0]
         raise ConfigurationError(
@@ -47,10 +60,18 @@ def build(arguments: list[str]) -> typer.Typer:
                 f"`jetmap map {file}:FUNCTION FILE` runs one over a list"
             ]
         )
+    is_completing = "_JETMAP_COMPLETE" in os.environ  # The arguments are in other variables.
     for name in [named] if named in COMMANDS else COMMANDS:
-        command = getattr(import_module(f"jetmap.cli.{name}"), name)
-        app.command(epilog=f"Exit codes: {CODES}. {SETTINGS}")(command)
+        if named in COMMANDS or is_completing:
+            command = getattr(import_module(f"jetmap.cli.{name}"), name)
+            app.command(epilog=f"Exit codes: {CODES}. {SETTINGS}")(command)
+        else:
+            app.command(name, help=COMMANDS[name])(_listed)
     return app
+
+
+def _listed() -> None:
+    """Stand for a command that the arguments do not name."""
 
 
 def _show_version(wanted: bool) -> None:

@@ -26,7 +26,7 @@ from jetmap.embedded.locks import remove, runtime_directory, sweep, take
 from jetmap.embedded.running import Registration, Running, all_running, already_runs, register_up
 from jetmap.errors import BrokerUnreachable, ConfigurationError
 from jetmap.machine import steady_heap
-from jetmap.nats.connection import Auth
+from jetmap.nats.auth import Auth
 from jetmap.nats.server import TEMPORARY, NatsServer, PortTaken
 from jetmap.settings import Settings
 from jetmap.version import __version__

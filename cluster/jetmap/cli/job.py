@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 
 from jetmap.client.job import JobStatus
 from jetmap.client.job_follower import JobFollower
@@ -100,7 +99,7 @@ async def _state(cluster: Cluster, id: str, action: str, as_json: bool) -> int:
         json.dump(described(status), sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        _show(status, Console(soft_wrap=True))
+        _show(status)
     return Exit.ITEMS_FAILED if action == "--follow" and status.state != "succeeded" else Exit.OK
 
 
@@ -186,9 +185,9 @@ def _as_json(batch: Batch, format: Format, errors: dict[int, ErrorRecord]) -> It
             yield b"null"
 
 
-def _show(status: JobStatus, console: Console) -> None:
+def _show(status: JobStatus) -> None:
     def line(name: str, text: str) -> None:
-        console.print(f"{name:<10}{text}", markup=False, highlight=False)
+        typer.echo(f"{name:<10}{text}")
 
     line("job", status.id)
     line("function", status.function)

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from jetmap import bounds
 from jetmap.client.job import JobStatus
@@ -69,7 +67,7 @@ def jobs(
         json.dump([described(status) for status in found], sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        _show(found, more, Console(soft_wrap=True))
+        _show(found, more)
 
 
 def described(status: JobStatus) -> dict[str, Any]:
@@ -105,7 +103,11 @@ async def _list(
                 return found, after is not None
 
 
-def _show(found: list[JobStatus], more: bool, console: Console) -> None:
+def _show(found: list[JobStatus], more: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=True)
     if not found:
         console.print("no jobs")
         return

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.text import Text
-
-
-class Rate(ProgressColumn):
-    """A column with the items a second over the whole map."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.completed / task.elapsed if task.elapsed else 0.0
-        return Text(f"{speed:,.0f}/s", style="progress.data.speed")
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 
 def is_one_terminal() -> bool:
@@ -51,30 +37,61 @@ class Bar:
         *,
         beside_values: bool = False,
     ) -> None:
-        self._console = console or Console(stderr=True, soft_wrap=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            Rate(),
-            TimeElapsedColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal or (beside_values and is_one_terminal()),
-            expand=True,
-        )
-        self._task = self._progress.add_task(name, total=total)
+        self._progress: Progress | None = None
+        is_shown = console.is_terminal if console is not None else sys.stderr.isatty()
+        if is_shown and not (beside_values and is_one_terminal()):
+            self._progress = _progress(console)
+            self._task = self._progress.add_task(name, total=total)
 
     def __enter__(self) -> Bar:
-        self._progress.start()
+        if self._progress is not None:
+            self._progress.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._progress.stop()
+        if self._progress is not None:
+            self._progress.stop()
 
     def done(self, count: int, total: int | None) -> None:
         """Add ``count`` items that are done, of ``total``."""
-        self._progress.update(self._task, advance=count, total=total)
+        if self._progress is not None:
+            self._progress.update(self._task, advance=count, total=total)
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self._console.print(text, markup=False, highlight=False)
+        if self._progress is not None:
+            self._progress.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr)  # noqa: T201
+
+
+def _progress(console: Console | None) -> Progress:
+    """Make the bar. Only terminals need rich, which is slow to import."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """A column with the items a second over the whole map."""
+
+        def render(self, task: Task) -> Text:
+            speed = task.completed / task.elapsed if task.elapsed else 0.0
+            return Text(f"{speed:,.0f}/s", style="progress.data.speed")
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeElapsedColumn(),
+        console=console or Console(stderr=True, soft_wrap=True),
+        expand=True,
+    )

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from jetmap.errors import NoWorkers
 from jetmap.settings import Settings
@@ -23,6 +21,8 @@ from .options import BROKER, takes
 from .signals import run_cancellable
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from jetmap.client.cluster import Cluster
 
 
@@ -51,6 +51,8 @@ def status(
         json.dump(found, sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
+        from rich.console import Console
+
         show(found, Console(soft_wrap=True))
     if here and not any(agent.ready for agent in agents):
         raise NoWorkers("no core of this host is ready")
@@ -189,6 +191,8 @@ def _maps(agents: list[Presence]) -> list[dict[str, Any]]:
 def _table(console: Console, title: str, rows: list[dict[str, Any]], columns: str) -> None:
     if not rows:
         return
+    from rich.table import Table
+
     table = Table(title=f"\n{title}", title_justify="left", box=None, pad_edge=False)
     for column in columns.split():
         numeric = isinstance(rows[0][column], int)

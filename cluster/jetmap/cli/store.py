@@ -18,8 +18,7 @@ from pathlib import Path
 
 from jetmap.embedded.locks import take
 from jetmap.errors import ConfigurationError, JetmapError
-from jetmap.nats import jetstream
-from jetmap.nats.connection import Auth, Connection
+from jetmap.nats.auth import Auth
 from jetmap.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -171,6 +170,10 @@ def free_bytes(directory: Path) -> int:
 
 async def stuck_streams(url: str, auth: Auth) -> list[str] | None:
     """List the streams of a server that accept no writes; None if it does not answer."""
+    # Minutes after the start, which need not wait for these.
+    from jetmap.nats import jetstream
+    from jetmap.nats.connection import Connection
+
     try:
         connection = await Connection.open([url], name="jetmap up", auth=auth, timeout=2)
     except JetmapError:

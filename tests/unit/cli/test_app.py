@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from importlib import import_module
+
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -18,7 +22,30 @@ def commands(*arguments: str) -> set[str | None]:
 
 def test_only_the_named_command_is_imported() -> None:
     assert "status" in commands("status", "--json") and "map" not in commands("status")
-    assert commands("--help") == set(COMMANDS)
+    assert commands("--help") == commands() == set(COMMANDS)
+    code = (
+        "import sys; from jetmap.cli.app import COMMANDS, build; build(['--help']); "
+        "assert not {f'jetmap.cli.{name}' for name in COMMANDS} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_has_the_first_sentence_of_each_command(name: str) -> None:
+    command = getattr(import_module(f"jetmap.cli.{name}"), name)
+    assert command.__doc__.partition("\n")[0] == COMMANDS[name]
+
+
+def test_options_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = {
+        "_JETMAP_COMPLETE": "complete_bash",
+        "COMP_WORDS": "jetmap map --kw",
+        "COMP_CWORD": "2",
+    }
+    for name, value in words.items():
+        monkeypatch.setenv(name, value)
+    done = CliRunner().invoke(build([]), [], prog_name="jetmap", complete_var="_JETMAP_COMPLETE")
+    assert done.stdout.split() == ["--kwargs"]
 
 
 def test_the_version() -> None:
