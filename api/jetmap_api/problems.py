@@ -32,6 +32,7 @@ ITEM_PROBLEMS: dict[str, tuple[int, str, str]] = {
 # The first that matches counts; WorkerLost and MapTimeout are also built-in errors.
 _REFUSALS: tuple[tuple[type[Exception], int, str, str], ...] = (
     (errors.MapTimeout, 504, "timeout", "The map did not end in time"),
+    (errors.MapCancelled, 409, "map-cancelled", "The map was cancelled"),
     (errors.UnknownFunction, 404, "unknown-function", "No such function"),
     (errors.NoWorkers, 503, "no-workers", "No worker has this function now"),
     (errors.WorkerStartFailed, 503, "workers-failed", "The workers cannot start"),

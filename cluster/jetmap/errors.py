@@ -150,6 +150,10 @@ class MapTimeout(Retryable, TimeoutError):
     retry_after = None
 
 
+class MapCancelled(Retryable):
+    """Somebody who watches the pool cancelled the map."""
+
+
 class UnknownFunction(BadInput, LookupError):
     """No agent ever announced a function of this name to this cluster."""
 

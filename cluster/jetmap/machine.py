@@ -187,6 +187,20 @@ def memory() -> int:
     return min(limits)
 
 
+def memory_kills() -> int:
+    """Return how many processes the kernel killed for want of memory, in this cgroup or at all."""
+    for file in [d / "memory.events" for d in _cgroup_directories()] + [Path("/proc/vmstat")]:
+        try:
+            lines = file.read_text().splitlines()
+        except OSError:
+            continue  # The root cgroup has no such file.
+        for line in lines:
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0
+
+
 def _cgroup_directories() -> list[Path]:
     """List this process's cgroup and its parents; each may have a limit."""
     root = Path("/sys/fs/cgroup")

@@ -90,5 +90,6 @@ def report_of(run: OpenMap, flight: Flight, seconds: float = 0.001, **fields: An
     """Make the report that ends a chunk, with a null for each item."""
     piece = flight.piece
     values = arrays.nulls(piece.count, "json")
-    head = (run.id, flight.number, flight.attempt, piece.start, piece.count, values, [], seconds)
-    return Report(*head, **({"final": Final(flight.end)} | fields))
+    head = (run.id, flight.number, flight.attempt, piece.start, piece.count, values)
+    rest: dict[str, Any] = {"errors": [], "seconds": seconds, "final": Final(flight.end)}
+    return Report(*head, **(rest | fields))

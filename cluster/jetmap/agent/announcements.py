@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from jetmap.logs import Limited
-from jetmap.machine import boot_id
+from jetmap.machine import boot_id, memory, memory_kills
 from jetmap.nats.errors import Forbidden, JetStreamError
 from jetmap.wire import counts
 from jetmap.wire.messages import OLDEST_PROTOCOL, PROTOCOL, ChunkHead, Crash, encode
@@ -27,6 +27,9 @@ from .slot import Slot
 from .worker_state import signal_name
 
 logger = logging.getLogger(__name__)
+
+MEMORY_SECONDS = 10.0  # Seconds between two looks at the workers' memory.
+
 # Limited: each crash costs a worker's start, but there may be a hundred cores.
 crashes = Limited(logger, "crashes", rate=5, burst=20)
 # Why the agent serves nothing. A program that raises the reason itself filters this logger.
@@ -66,6 +69,8 @@ class Announcements:
         self._reload = reload
         self._code = CodeFile(options.code)
         self._machine = boot_id()
+        self._memory, self._memory_limit, self._memory_at = 0, memory(), -MEMORY_SECONDS
+        self._kills = memory_kills()
 
     def on_ready(self, slot: int, ready: Ready) -> None:
         """Take in what the worker of this slot has loaded."""
@@ -98,6 +103,9 @@ class Announcements:
         """Count and log the death of a worker with an item."""
         cause = crash.reason if crash.signal is None else signal_name(crash.signal)
         self.counts.crash(head.function, cause)
+        if cause == "SIGKILL" and (kills := memory_kills()) > self._kills:
+            self._kills = kills
+            self.counts.memory_kills += 1
         hint = "; perhaps it ran out of memory" if cause == "SIGKILL" else ""
         item = "before its first item" if crash.item is None else f"item {crash.item}"
         text = "%s, %s of map %s: %s%s"
@@ -145,7 +153,18 @@ class Announcements:
             machine=self._machine,
             protocol=PROTOCOL,
             oldest_protocol=OLDEST_PROTOCOL,
+            memory=self._used_memory(),
+            memory_limit=self._memory_limit,
+            memory_kills=self.counts.memory_kills,
         )
+
+    def _used_memory(self) -> int:
+        """Return the bytes that the workers use, as of a few seconds ago."""
+        now = time.monotonic()
+        if now - self._memory_at >= MEMORY_SECONDS:
+            self._memory_at = now
+            self._memory = sum(slot.memory() for slot in self._slots)
+        return self._memory
 
 
 def brief(presence: Presence) -> Presence:

@@ -148,6 +148,10 @@ class Slot:
             chunks=self._ended,
         )
 
+    def memory(self) -> int:
+        """Return the resident bytes of the worker; 0 while there is none."""
+        return self._worker.memory() if self._worker else 0
+
     # What the agent asks
 
     async def run(self) -> None:

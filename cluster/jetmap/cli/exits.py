@@ -66,6 +66,7 @@ CODES: list[tuple[type[BaseException], Exit]] = [
     (errors.NoWorkers, Exit.WORKERS),
     (errors.WorkerStartFailed, Exit.WORKERS),
     (errors.MapTimeout, Exit.TIMEOUT),
+    (errors.MapCancelled, Exit.ITEMS_FAILED),
     (errors.JobEnded, Exit.ITEMS_FAILED),
     (errors.UnknownJob, Exit.USAGE),
     (errors.KeyReused, Exit.USAGE),

@@ -6,6 +6,7 @@ import json
 import socket
 import sys
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -13,6 +14,7 @@ import typer
 
 from jetmap.errors import NoWorkers
 from jetmap.settings import Settings
+from jetmap.wire import subjects
 from jetmap.wire.presence import Presence
 from jetmap.wire.versions import differences
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from jetmap.client.cluster import Cluster
+
+# Columns of a map that its dispatcher announces.
+SHOWN = ("kind", "state", "done", "total", "failed", "rate", "left", "waits", "owner", "labels")
 
 
 @takes(*BROKER)
@@ -43,10 +48,10 @@ def status(
 
     Example: jetmap status --nats nats://broker:4222
     """
-    agents = run_cancellable(_ask(attached(settings)))
+    agents, maps = run_cancellable(_ask(attached(settings)))
     if here:
         agents = [agent for agent in agents if agent.host == socket.gethostname()]
-    found = summary(settings.broker.pool, agents)
+    found = summary(settings.broker.pool, agents, maps)
     if as_json:
         json.dump(found, sys.stdout, indent=2)
         sys.stdout.write("\n")
@@ -58,13 +63,16 @@ def status(
         raise NoWorkers("no core of this host is ready")
 
 
-async def _ask(cluster: Cluster) -> list[Presence]:
+async def _ask(cluster: Cluster) -> tuple[list[Presence], list[dict[str, Any]]]:
     async with cluster:
-        return cluster.workers
+        view = await cluster.watch.view()
+        return cluster.workers, list(view.snapshot()["maps"].values())
 
 
-def summary(pool: str, agents: list[Presence]) -> dict[str, Any]:
-    """Return everything to show, as plain values."""
+def summary(
+    pool: str, agents: list[Presence], maps: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """Return everything to show, as plain values. maps: the open ones, as dispatchers say."""
     return {
         "pool": pool,
         "cores": sum(agent.cores for agent in agents),
@@ -74,7 +82,7 @@ def summary(pool: str, agents: list[Presence]) -> dict[str, Any]:
         "hosts": [_host(agent) for agent in agents],
         "offers": _offers(agents),
         "functions": _functions(agents),
-        "maps": _maps(agents),
+        "maps": _maps(agents, maps),
         "version_differences": differences(agents),
     }
 
@@ -97,7 +105,8 @@ def show(found: dict[str, Any], console: Console) -> None:
         for line in found["version_differences"]:
             console.print(f"  {line}", markup=False, highlight=False)
     _table(console, "functions", found["functions"], "name doc cores hosts offers")
-    _table(console, "maps in flight", found["maps"], "map function cores")
+    columns = "map function kind state done total failed rate left cores waits"
+    _table(console, "maps in flight", found["maps"], columns)
     for host in found["hosts"]:
         if host["failure"]:
             what = "" if host["ready"] else " workers cannot start:\n"
@@ -176,16 +185,28 @@ def _functions(agents: list[Presence]) -> list[dict[str, Any]]:
     ]
 
 
-def _maps(agents: list[Presence]) -> list[dict[str, Any]]:
+def _maps(agents: list[Presence], maps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """List the open maps; those that nobody announces are known from the cores that run them."""
     cores: dict[tuple[str, str], int] = defaultdict(int)
     for agent in agents:
         for worker in agent.workers:
             if worker.map:
-                cores[worker.map, worker.function or ""] += 1
-    return [
-        {"map": map, "function": function, "cores": count}
-        for (map, function), count in sorted(cores.items())
+                id = subjects.job_of(worker.map) or worker.map
+                cores[id, worker.function or ""] += 1
+    rows = [
+        {
+            "map": row["id"],
+            "function": row["function"],
+            "cores": cores.pop((row["id"], row["function"]), 0),
+            **{name: row[name] for name in SHOWN},
+        }
+        for row in maps
+        if row["ended"] is None
     ]
+    unknown = dict.fromkeys(SHOWN)
+    for (map, function), count in sorted(cores.items()):
+        rows.append({"map": map, "function": function, "cores": count, **unknown})
+    return rows
 
 
 def _table(console: Console, title: str, rows: list[dict[str, Any]], columns: str) -> None:
@@ -203,4 +224,6 @@ def _table(console: Console, title: str, rows: list[dict[str, Any]], columns: st
 
 
 def _cell(value: object) -> str:
+    if value is None:
+        return "-"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -29,6 +29,7 @@ from .owner import process_id
 if TYPE_CHECKING:
     from jetmap.jobs.service import Jobs
     from jetmap.jobs.upload import Upload
+    from jetmap.monitoring.pool_watch import PoolWatch
 
     from .call import Call
     from .session import Session
@@ -265,6 +266,13 @@ class EncodedCluster:
     def pool_counts(self) -> PoolCounts:
         """Counters that the agents announce, summed over the pool."""
         return PoolCounts() if self._inline else self._session.dispatcher.roster.counts
+
+    @property
+    def watch(self) -> PoolWatch:
+        """View of the whole pool, for dashboards and metrics. Raises ClusterClosed if inline."""
+        if self._inline:
+            raise ClusterClosed("inline=True runs functions in this process; there is no pool")
+        return self._session.watch
 
     @property
     def stats(self) -> Stats:

@@ -28,6 +28,7 @@ from .local_up import LocalUp, up_to_join
 if TYPE_CHECKING:
     from jetmap.dispatch.dispatcher import Dispatcher
     from jetmap.jobs.service import Jobs
+    from jetmap.monitoring.pool_watch import PoolWatch
     from jetmap.nats.connection import Connection
 
 ARRIVAL_SECONDS = 0.25  # Seconds for agents that are there already to announce themselves.
@@ -51,12 +52,14 @@ class Session:
         connection: Connection,
         dispatcher: Dispatcher,
         jobs: Jobs,
+        watch: PoolWatch,
         membership: Membership | None,
         up: LocalUp | None = None,
     ) -> None:
         self.connection = connection
         self.dispatcher = dispatcher
         self.jobs = jobs
+        self.watch = watch
         self._membership = membership
         self._up = up
         self._parts = AsyncExitStack()  # What to close, in order.
@@ -92,6 +95,8 @@ class Session:
                 await asyncio.sleep(0)  # A keeper starts while this process imports the rest.
             from jetmap.dispatch.dispatcher import Dispatcher, DispatchOptions
             from jetmap.jobs.service import Jobs
+            from jetmap.monitoring.announcer import Announcer
+            from jetmap.monitoring.pool_watch import PoolWatch
             from jetmap.nats.connection import Connection
 
             if joining is not None:
@@ -107,9 +112,15 @@ class Session:
             refusal = _refusal(connection, membership)
             jobs = Jobs(connection, dispatcher, settings, refusal=refusal)
             parts.push_async_callback(jobs.close)
-            session = cls(connection, dispatcher, jobs, membership, up)
+            pool = settings.broker.pool
+            watch = PoolWatch(connection, dispatcher.roster, pool)
+            parts.push_async_callback(watch.close)
+            announcer = Announcer(connection, dispatcher, jobs, pool)
+            parts.push_async_callback(announcer.close)
+            session = cls(connection, dispatcher, jobs, watch, membership, up)
             await dispatcher.start()
             await jobs.start()
+            await announcer.start()
             if membership is not None:
                 membership.on_renewed(session._moved)
             if up is not None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from jetmap.settings import ChunkSettings
 from jetmap.wire.budget import Budget
 
+from .stats import LogBins
+
 _DECAY = 0.9  # Factor by which each result reduces the weight of those before it.
 # Chunk durations that a map may take beyond 1.1 times the time of single items, handed out in order
 # to idle cores: two in which a chunk whose items turn dear keeps those not begun, one for a guess
@@ -21,9 +23,18 @@ class Cost:
     """Seconds and bytes of one item of a function.
 
     A decayed ratio of sums: few slow items among many fast ones weigh as much as they take.
+
+    Attributes:
+        items_done: Items in results so far.
+        items_failed: Items without a value so far.
+        seconds_done: Their seconds of compute.
+        bins: Seconds of an item; items that one result covers count as its mean.
     """
 
     def __init__(self) -> None:
+        self.items_done = self.items_failed = 0
+        self.seconds_done = 0.0
+        self.bins = LogBins()
         self._seconds = self._items = 0.0
         self._value_bytes = 0.0
         self._item_bytes = self._cut_items = 0.0
@@ -48,9 +59,15 @@ class Cost:
     @property
     def bytes(self) -> float:
         """Bytes of one item or its value, whichever is larger; 0 while nothing is known."""
-        item = self._item_bytes / self._cut_items if self._cut_items else 0.0
-        value = self._value_bytes / self._items if self._items else 0.0
-        return max(item, value)
+        return max(self.item_bytes, self.value_bytes)
+
+    @property
+    def item_bytes(self) -> float:
+        return self._item_bytes / self._cut_items if self._cut_items else 0.0
+
+    @property
+    def value_bytes(self) -> float:
+        return self._value_bytes / self._items if self._items else 0.0
 
     def learn(self, items: int, seconds: float, value_bytes: int) -> None:
         """Take in a result of ``items`` items that computed for ``seconds``."""
@@ -59,7 +76,10 @@ class Cost:
         self._seconds = self._seconds * _DECAY + seconds
         self._items = self._items * _DECAY + items
         self._value_bytes = self._value_bytes * _DECAY + value_bytes
+        self.items_done += items
+        self.seconds_done += seconds
         rate = seconds / items
+        self.bins.add(rate, items)
         self._reports = self._reports * _DECAY + 1.0
         self._rates = self._rates * _DECAY + rate
         self._squares = self._squares * _DECAY + rate * rate

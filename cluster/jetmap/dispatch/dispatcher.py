@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import msgspec
 
 from jetmap.background import Background
-from jetmap.errors import ClusterClosed, JetmapError, MapTimeout
+from jetmap.errors import ClusterClosed, JetmapError, MapCancelled, MapTimeout
 from jetmap.nats import jetstream
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.settings import Settings
@@ -90,8 +90,8 @@ class Dispatcher:
         self._closed = False
         settings = options.settings
         cutting = Cutting.of(settings.chunks)
-        self._scheduler = scheduler = Scheduler(cutting)
-        self._maps = maps = OpenMaps(scheduler, roster, stats)
+        self._scheduler = self.scheduler = scheduler = Scheduler(cutting)
+        self._maps = self.maps = maps = OpenMaps(scheduler, roster, stats)
         self._outbox = Outbox(
             connection, settings, cutting, self._inbox, background, options.sealer
         )
@@ -192,6 +192,7 @@ class Dispatcher:
             on_leave=self._on_reader_left,
             on_room=self._sender.pump_soon,
         )
+        run.opened = time.monotonic()
         self._maps.add(run)
         source.wake = functools.partial(self._on_source_woke, run)
         if spec.timeout is not None:
@@ -206,6 +207,15 @@ class Dispatcher:
             await self._end(run, "withdrawn")
             raise
         return run
+
+    async def cancel(self, run: OpenMap) -> None:
+        """End a map on request of somebody who watches; its caller sees MapCancelled."""
+        error = MapCancelled(f"the map was cancelled after {run.done} of its items were done")
+        await self._end(run, "withdrawn", error)
+
+    def pump_soon(self) -> None:
+        """Send what may be sent, since a map may be sent more of."""
+        self._sender.pump_soon()
 
     @property
     def open_maps(self) -> int:
@@ -250,7 +260,7 @@ class Dispatcher:
         delivery = _delivery(message.data)
         now = time.monotonic()
         for report in delivery.reports:
-            self._maps.accept(report, delivery.pending, now)
+            self._maps.accept(report, delivery.pending, now, delivery.agent)
         await self._outbox.confirm(delivery.inbox, delivery.token)
         await self._sender.pump()
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from jetmap.wire import subjects
 from jetmap.wire.messages import ChunkKey, Claim, ErrorRecord, Report
 
+from .failures import Failures
 from .flight import Flight, Settlement
 from .open_map import OpenMap
+from .profile import Profile
 from .roster import Roster
 from .scheduler import Scheduler
 from .sharing import Sent
@@ -23,11 +25,15 @@ class OpenMaps:
     Attributes:
         jobs: Number of open maps that belong to jobs.
         to_withdraw: Maps that ended early, whose chunks are still to be called back.
+        failures: Causes of failed items; None: nobody keeps them.
+        on_end: Called with each map that has a profile or failures when it ends, and how it did.
     """
 
     def __init__(self, scheduler: Scheduler, roster: Roster, stats: Stats) -> None:
         self.jobs = 0
         self.to_withdraw: list[OpenMap] = []
+        self.failures: Failures | None = None
+        self.on_end: Callable[[OpenMap, str], None] | None = None
         self._maps: dict[str, OpenMap] = {}
         self._scheduler = scheduler
         self._roster = roster
@@ -41,6 +47,9 @@ class OpenMaps:
 
     def __contains__(self, run: OpenMap) -> bool:
         return run.id in self._maps
+
+    def get(self, id: str) -> OpenMap | None:
+        return self._maps.get(id)
 
     def out(self, chunks: list[ChunkKey]) -> list[Sent]:
         """Return those of these chunks that are still out."""
@@ -90,11 +99,18 @@ class OpenMaps:
         self._scheduler.remove(run)
         self._stats.maps_ended[outcome] += 1
         self._stats.maps_open = len(self._maps)
+        if (run.profile is not None or run.ledger.failed) and self.on_end is not None:
+            self.on_end(run, outcome)
 
     # What messages say
 
-    def accept(self, report: Report, pending: int, now: float) -> None:
-        """Take in a report. pending: chunks that waited behind its chunk; negative: unknown."""
+    def accept(self, report: Report, pending: int, now: float, agent: str = "") -> None:
+        """Take in a report.
+
+        Args:
+            pending: Chunks that waited behind its chunk; negative: unknown.
+            agent: The agent that sent it.
+        """
         run = self._maps.get(report.map)
         if run is None:
             return
@@ -103,6 +119,10 @@ class OpenMaps:
         run.stored_bytes += report.size
         flight = run.ledger.flights.get(report.number)
         run.learn(report, flight)
+        if report.number > 1 or run.profile is not None:
+            if run.profile is None:
+                run.profile = Profile()
+            run.profile.on_report(report, flight, now, self._roster.host(agent))
         seconds = report.seconds
         if flight is not None:
             flight.heard = now
@@ -110,7 +130,10 @@ class OpenMaps:
             cores = 0
             if flight is not None:
                 stats.chunks += 1
-                stats.queue_wait.observe(max(0.0, now - flight.published - seconds))
+                wait = max(0.0, now - flight.published - seconds)
+                stats.queue_wait.observe(wait)
+                if flight.piece.lane == "express":
+                    stats.express_wait.add(wait)
                 cores = self._roster.cores(flight.offer) if pending >= 0 else 0
             if pending >= 0:
                 self._scheduler.window.steer(pending, cores, self._scheduler.weight)
@@ -167,5 +190,13 @@ class OpenMaps:
             self._stats.items_done += batch.count
             for record in batch.errors:
                 self._stats.errors[record.kind] += 1
+            if batch.errors:
+                self._on_failed(run, batch.errors)
         run.deliver(settlement.batches)
         self.check_end(run)
+
+    def _on_failed(self, run: OpenMap, records: list[ErrorRecord]) -> None:
+        function = run.spec.function
+        self._scheduler.cost(function).items_failed += len(records)
+        if self.failures is not None:
+            self.failures.add(run.id, subjects.job_of(run.id), function, records)

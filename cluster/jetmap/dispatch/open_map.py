@@ -22,6 +22,7 @@ from .costs import Cost, Pace
 from .flight import Flight
 from .ledger import Ledger
 from .outcomes import Batch, Reorder
+from .profile import Profile
 from .sources import Source
 
 
@@ -150,6 +151,10 @@ class OpenMap:
         self.stopped = False  # Nothing new is sent; chunks that are out go on.
         self.stalled = False  # Only unread results keep the next chunk back.
         self.ended = False
+        self.limit: int | None = None  # Chunks that may be out at once; 0: the map is paused.
+        self.max_parallel: int | None = None  # The limit when it is not paused.
+        self.opened = 0.0  # Time of its start.
+        self.profile: Profile | None = None  # From its second chunk on.
         self.timer: asyncio.TimerHandle | None = None
         # Set for a job's map: reads which items have their outcomes in the store.
         self.stored: Callable[[], Awaitable[list[tuple[int, int]]]] | None = None
@@ -188,6 +193,8 @@ class OpenMap:
 
         A stalled map calls ``on_room`` once its reader has made room.
         """
+        if self.limit is not None and len(self.ledger.flights) >= self.limit:
+            return False
         if self.ledger.has_pieces:
             return True
         if not self._has_new_items:
@@ -269,6 +276,25 @@ class OpenMap:
         if self.timer is not None:
             self.timer.cancel()
         self._wake()
+
+    # Steering
+
+    @property
+    def is_paused(self) -> bool:
+        return self.limit == 0
+
+    def pause(self) -> None:
+        """Send nothing more until ``resume``; chunks that are out go on."""
+        self.limit = 0
+
+    def resume(self) -> None:
+        self.limit = self.max_parallel
+
+    def restrict(self, chunks: int | None) -> None:
+        """Let at most this many chunks be out at once; None: any number."""
+        self.max_parallel = chunks
+        if not self.is_paused:
+            self.limit = chunks
 
     # For the reader
 

@@ -97,6 +97,11 @@ class Roster:
     def agents(self) -> list[Presence]:
         return sorted(self._agents.values(), key=lambda p: (p.host, p.agent))
 
+    def host(self, agent: str) -> str:
+        """Return the host of an agent; empty if it is not known."""
+        presence = self._agents.get(agent)
+        return "" if presence is None else presence.host
+
     @property
     def strangers(self) -> list[Presence]:
         """Agents whose protocol this process does not speak."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from jetmap.wire.messages import ErrorRecord, Lane
@@ -43,6 +43,11 @@ class Scheduler:
     def cost(self, function: str) -> Cost:
         """Return what is known of a function's cost; it is remembered between maps."""
         return self._costs.setdefault(function, Cost())
+
+    @property
+    def costs(self) -> Mapping[str, Cost]:
+        """The costs of all functions so far."""
+        return self._costs
 
     @property
     def weight(self) -> float:

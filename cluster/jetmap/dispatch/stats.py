@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
@@ -31,6 +32,23 @@ class Histogram:
         self.count += 1
 
 
+class LogBins:
+    """Seconds counted in bins of equal ratio, ten a decade, so that those of many can be added.
+
+    Bin 0 ends at 1 µs, the last one begins at 10^5 s.
+    """
+
+    __slots__ = ("counts",)
+
+    def __init__(self) -> None:
+        self.counts: dict[int, int] = {}
+
+    def add(self, seconds: float, count: int = 1) -> None:
+        number = int(10.0 * math.log10(seconds)) + 60 if seconds > 1e-6 else 0
+        number = min(number, 110)
+        self.counts[number] = self.counts.get(number, 0) + count
+
+
 @dataclass
 class Stats:
     """The counters of one dispatcher."""
@@ -52,6 +70,7 @@ class Stats:
     backlog_seconds: float = 0.0  # Their estimated compute.
     # Seconds from publishing a chunk to its result, less its compute.
     queue_wait: Histogram = field(default_factory=lambda: Histogram(WAIT_BUCKETS))
+    express_wait: LogBins = field(default_factory=LogBins)  # The same, of the lane for short maps.
     _names: Names = field(default_factory=Names)
 
     def count_crash(self, function: str, crash: Crash) -> None:

@@ -103,9 +103,13 @@ class JobRunner:
 
     def parked(self) -> list[tuple[str, int]]:
         """Function and unfinished items of each job here that has no open map."""
+        return [(r.function, r.total - r.done) for r in self.waiting() if r.total is not None]
+
+    def waiting(self) -> list[Record]:
+        """Return the jobs here that have no open map."""
         waiting = [running.record for running in self._running.values() if not running.has_map]
         waiting += filter(None, (self._catalogue.get(job) for job in self._ready))
-        return [(r.function, r.total - r.done) for r in waiting if r.total is not None]
+        return waiting
 
     async def close(self) -> None:
         """Release every job, so that other processes take them over at once."""

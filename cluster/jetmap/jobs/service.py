@@ -123,6 +123,10 @@ class Jobs:
         except TimeoutError:
             pass
 
+    def waiting(self) -> list[Record]:
+        """Return the jobs here that have no open map: they wait for workers or a turn."""
+        return self._runner.waiting()
+
     # Submitting
 
     async def begin(

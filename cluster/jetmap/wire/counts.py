@@ -39,7 +39,7 @@ class AgentCounts:
 
     items: outcomes by function and kind. crashes: workers that died with an item, by function and
     cause. recycled: workers replaced after long service. start_failures: workers that
-    could not start.
+    could not start. memory_kills: workers that the kernel killed for want of memory.
     """
 
     def __init__(self) -> None:
@@ -47,6 +47,7 @@ class AgentCounts:
         self.crashes: Counter[CountKey] = Counter()
         self.recycled = 0
         self.start_failures = 0
+        self.memory_kills = 0
         self._names = Names()
 
     def outcomes(self, function: str, count: int, kinds: Iterable[str]) -> None:

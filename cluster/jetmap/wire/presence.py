@@ -54,6 +54,8 @@ class Presence(msgspec.Struct, frozen=True):
     announcements of older agents. items, crashes, recycled, start_failures: counters since the
     agent started, see ``jetmap.wire.counts``. machine: the boot id of its host. protocol,
     oldest_protocol: the protocol that the agent speaks, and the oldest that it understands.
+    memory, memory_limit: bytes that its workers use, and those of the host or its cgroup; 0:
+    unknown. memory_kills: workers that the kernel killed for want of memory.
     """
 
     agent: str
@@ -85,6 +87,9 @@ class Presence(msgspec.Struct, frozen=True):
     machine: str = ""
     protocol: int = 1
     oldest_protocol: int = 1
+    memory: int = 0
+    memory_limit: int = 0
+    memory_kills: int = 0
 
 
 class PresenceHead(msgspec.Struct, frozen=True):

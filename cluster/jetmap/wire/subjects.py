@@ -7,6 +7,8 @@ One work stream a pool; one consumer a lane of an offer::
                                                        has an id of its own for <map>
     jetmap.agents.<pool>.<agent>                       presence
     jetmap.control.<pool>                              to every agent of the pool
+    jetmap.dispatchers.<pool>.<dispatcher>             activity
+    jetmap.look.<pool>                                 to every dispatcher of the pool
     <inbox>.<dispatcher>.…                             results, claims, publish acks
     <inbox>.<agent>.…                                  confirmations, pulls
 
@@ -84,6 +86,19 @@ def all_presence(pool: str) -> str:
 
 def control(pool: str) -> str:
     return f"jetmap.control.{pool}"
+
+
+def activity(pool: str, dispatcher: str) -> str:
+    return f"jetmap.dispatchers.{pool}.{dispatcher}"
+
+
+def all_activity(pool: str) -> str:
+    return f"jetmap.dispatchers.{pool}.*"
+
+
+def look(pool: str) -> str:
+    """The subject on which every dispatcher is asked to announce its activity now."""
+    return f"jetmap.look.{pool}"
 
 
 # Jobs. A job's id is one subject token; so is the id of the map that an owner runs for it.

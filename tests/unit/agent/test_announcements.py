@@ -27,7 +27,10 @@ def state(*, embedded: bool = False, **more: Any) -> Announcements:
         Settings(pool="p"), worker_setup(Settings()), (), "/", embedded=embedded, host="h"
     )
     slot: Any = SimpleNamespace(
-        is_ready=True, held=None, status=lambda: CoreStatus(1, 0, "idle", None, None, 0.0, 3)
+        is_ready=True,
+        held=None,
+        status=lambda: CoreStatus(1, 0, "idle", None, None, 0.0, 3),
+        memory=lambda: 1 << 20,
     )
     function = FunctionInfo("f", doc="long " * 1_000)
     offer: Any = SimpleNamespace(
@@ -49,6 +52,22 @@ def test_chunks_are_offered_once_they_are_pulled() -> None:
     assert (after.offer, after.ready, after.pending, after.rank) == ("o", 2, 4, 2)
     announcements.served = "the one before"
     assert announced(announcements).offer == "", "its new offer is not pulled yet"
+
+
+def test_memory_and_the_workers_that_died_for_want_of_it_are_announced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kills = 7
+    monkeypatch.setattr("jetmap.agent.announcements.memory_kills", lambda: kills)
+    announcements = state()
+    head = ChunkHead("m", 1, 1, "f", "json", 0, 2, "i", None, 0.0)
+    announcements.on_crash(head, Crash(0, "died", "it died", signal=9))
+    assert announced(announcements).memory_kills == 0, "somebody else killed it"
+    kills = 8
+    announcements.on_crash(head, Crash(0, "died", "it died", signal=9))
+    found = announced(announcements)
+    assert (found.memory, found.memory_kills) == (2 << 20, 1)
+    assert found.memory_limit > 1 << 20
 
 
 def test_an_announcement_fits_into_a_small_message() -> None:

@@ -28,8 +28,24 @@ def test_cores_chunks_and_maps_are_counted() -> None:
     assert [found[name] for name in ("cores", "ready", "busy")] == [6, 6, 3]
     assert found["waiting_chunks"] == 3  # Agents of one offer see the same queue.
     assert [offer["offer"] for offer in found["offers"]] == ["new", "old"]
-    assert found["maps"] == [{"map": "m1", "function": "double", "cores": 3}]
+    [map] = found["maps"]
+    assert (map["map"], map["function"], map["cores"], map["done"]) == ("m1", "double", 3, None)
     assert [(each["name"], each["cores"]) for each in found["functions"]] == [("double", 6)]
+
+
+def test_maps_have_their_progress_from_whoever_runs_them() -> None:
+    row: dict[str, Any] = {
+        "id": "m1", "function": "double", "kind": "map", "state": "running", "done": 5,
+        "total": None, "failed": 1, "rate": 2.5, "left": None, "waits": "cores", "owner": "api",
+        "labels": {}, "ended": None, "cores": 9.0,
+    }  # fmt: skip
+    found = summary("p", [agent()], [row, row | {"id": "m0", "ended": 3.0}])
+    [map] = found["maps"]
+    assert (map["map"], map["cores"], map["done"], map["rate"]) == ("m1", 1, 5, 2.5)
+    console = Console(width=200)
+    with console.capture() as capture:
+        show(found, console)
+    assert "2.5" in capture.get() and "cores" in capture.get()
 
 
 @pytest.mark.parametrize(

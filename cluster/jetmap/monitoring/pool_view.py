@@ -1,0 +1,451 @@
+"""One view of a pool, made of all announcements: snapshots of it, and their differences. No I/O.
+
+Each thing is in it once, under its id: a host's agent, a map or job, a function, a cause of
+failures. Every time is on the clock of whoever looks: announcements carry ages.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from jetmap.wire.activity import Activity, FailureActivity, FunctionActivity, MapActivity
+from jetmap.wire.presence import CoreStatus, Presence
+from jetmap.wire.timing import GONE_AFTER
+
+HISTORY = 120  # Points of each curve.
+MOST_MAPS = 1000  # Maps that a view lists; the others are counted.
+GONE_KEPT = 600.0  # Seconds for which an agent that fell silent stays in the view.
+JITTER = 1.5  # Seconds by which an age may shift between announcements and mean the same moment.
+OUTER_SLOTS = 400  # Functions that have a mark of their own in the cells.
+
+IDLE, STARTING, FAILED, DRAINING, UNKNOWN = ".", "~", "!", "-", "?"
+FIRST_SLOT = 0x100  # A busy core is the character of its function's slot.
+
+Row = dict[str, Any]
+Document = dict[str, Any]
+SECTIONS = ("functions", "hosts", "cells", "maps", "failures", "callers")
+
+
+@dataclass
+class _Caller:
+    activity: Activity
+    heard: float
+    moments: dict[str, float] = field(default_factory=dict)  # Times that its ages mean, by what.
+
+    def at(self, key: str, age: float) -> float:
+        """Return the time that an age means, the same one as long as it hardly shifts."""
+        at = self.heard - age
+        known = self.moments.get(key)
+        if known is None or abs(known - at) > JITTER:
+            known = self.moments[key] = round(at, 1)
+        return known
+
+
+class PoolView:
+    """Everything that a pool does, as one document.
+
+    Args:
+        pool: Name of the pool.
+        epoch: Seconds since 1970 at time 0 of the clock, for showing times of day.
+    """
+
+    def __init__(self, pool: str, epoch: float = 0.0) -> None:
+        self.pool = pool
+        self._epoch = epoch
+        self._callers: dict[str, _Caller] = {}
+        self._agents: dict[str, Presence] = {}
+        self._silent: dict[str, float] = {}  # When each silent agent was heard last.
+        self._slots: dict[str, int] = {}
+        self._cells: dict[str, tuple[Presence, str]] = {}
+        self._broker: Row = {}
+        self._away: float | None = None
+        self._history: deque[list[float]] = deque(maxlen=HISTORY)
+        self._document: Document = {}
+        self._version = 0
+
+    # Announcements
+
+    def on_activity(self, activity: Activity, now: float) -> None:
+        """Take in a dispatcher's announcement; late ones are ignored."""
+        known = self._callers.get(activity.dispatcher)
+        if activity.gone:
+            self._callers.pop(activity.dispatcher, None)
+        elif known is None:
+            self._callers[activity.dispatcher] = _Caller(activity, now)
+        elif activity.sequence > known.activity.sequence:
+            known.activity, known.heard = activity, now
+
+    def on_agents(self, agents: Iterable[Presence], now: float) -> None:
+        """Take in the agents that are there; those that were and are not have gone or fallen
+        silent.
+        """
+        present = {presence.agent: presence for presence in agents}
+        for agent in [agent for agent in self._agents if agent not in present]:
+            if self._agents[agent].draining:
+                del self._agents[agent]
+            else:
+                self._silent.setdefault(agent, now - GONE_AFTER)
+        for agent in present:
+            self._silent.pop(agent, None)
+        self._agents.update(present)
+
+    def on_broker(self, broker: Row) -> None:
+        """Take in what the broker says of its streams."""
+        self._broker = broker
+
+    def on_connection(self, connected: bool, now: float) -> None:
+        """Take in whether the broker can be reached."""
+        if connected:
+            self._away = None
+        elif self._away is None:
+            self._away = now
+
+    def expire(self, now: float) -> None:
+        """Forget who has been silent for too long; while the broker is away, nobody."""
+        if self._away is not None:
+            return
+        for dispatcher in [d for d, c in self._callers.items() if now - c.heard > GONE_AFTER]:
+            del self._callers[dispatcher]
+        for agent in [a for a, at in self._silent.items() if now - at > GONE_KEPT]:
+            del self._silent[agent]
+            self._agents.pop(agent, None)
+
+    # Asking
+
+    @property
+    def activities(self) -> list[Activity]:
+        return [caller.activity for caller in self._callers.values()]
+
+    @property
+    def agents(self) -> list[Presence]:
+        """The agents that are there."""
+        return [p for agent, p in self._agents.items() if agent not in self._silent]
+
+    def owner_of(self, map: str) -> str | None:
+        """Return the inbox of the dispatcher that has this map or cause of failures."""
+        for activity in sorted(self.activities, key=lambda a: -a.items):
+            if any(m.id == map for m in activity.maps):
+                return activity.inbox
+            if any(f.key == map for f in activity.failures):
+                return activity.inbox
+        return None
+
+    def kind_of(self, map: str) -> str | None:
+        """Return whether an id is a map's or a job's; None: it is not known."""
+        found = (m.kind for a in self.activities for m in a.maps if m.id == map)
+        return next(found, None)
+
+    def refused(self) -> Counter[str]:
+        """Return the maps refused in the last minute, by reason."""
+        refused: Counter[str] = Counter()
+        for activity in self.activities:
+            refused.update(activity.refused)
+        return refused
+
+    # The document
+
+    def snapshot(self) -> Document:
+        """Return the whole document as the latest ``advance`` left it."""
+        return {**self._document, "history": list(self._history)}
+
+    def advance(self, now: float) -> Document:
+        """Make the document anew; return only what has changed since the last time.
+
+        A changed row is there whole; a row that is gone is ``None``.
+        """
+        self.expire(now)
+        before, self._version = self._document, self._version + 1
+        self._document = document = self._make(now)
+        totals = document["totals"]
+        self._history.append([totals["rate"], totals["p50"], totals["p99"], totals["refused"]])
+        changes: Document = {
+            key: value
+            for key, value in document.items()
+            if key not in SECTIONS and (key not in before or before[key] != value)
+        }
+        for section in SECTIONS:
+            old, new = before.get(section, {}), document[section]
+            rows: Row = {key: row for key, row in new.items() if old.get(key) != row}
+            rows.update({key: None for key in old if key not in new})
+            if rows:
+                changes[section] = rows
+        return changes
+
+    def _make(self, now: float) -> Document:
+        functions = self._functions()
+        hosts = {agent: self._host(presence, now) for agent, presence in self._sorted_agents()}
+        cells = {agent: self._cells_of(presence) for agent, presence in self._sorted_agents()}
+        maps, more = self._maps(sum(p.cores for p in self.agents if not p.draining))
+        return {
+            "version": self._version,
+            "now": round(now, 2),
+            "epoch": self._epoch,
+            "pool": self.pool,
+            "away": self._away,
+            "functions": functions,
+            "hosts": hosts,
+            "cells": cells,
+            "maps": maps,
+            "more": more,
+            "failures": self._failures(),
+            "callers": {
+                dispatcher: {"owner": caller.activity.owner, "pid": caller.activity.pid}
+                for dispatcher, caller in sorted(self._callers.items())
+            },
+            "broker": self._broker,
+            "totals": self._totals(),
+        }
+
+    def _sorted_agents(self) -> list[tuple[str, Presence]]:
+        return sorted(self._agents.items(), key=lambda item: (item[1].host, item[0]))
+
+    def _slot(self, function: str) -> int:
+        """Return a function's slot, which it keeps for as long as it is in the view."""
+        if function not in self._slots:
+            taken = set(self._slots.values())
+            free = (n for n in range(OUTER_SLOTS) if n not in taken)
+            self._slots[function] = next(free, OUTER_SLOTS)
+        return self._slots[function]
+
+    def _host(self, presence: Presence, now: float) -> Row:
+        silent = self._silent.get(presence.agent)
+        state = "up"
+        if silent is not None:
+            state = "gone"
+        elif presence.draining:
+            state = "draining"
+        elif not presence.ready:
+            state = "failed" if presence.failure else "starting"
+        crashes = Counter[str]()
+        for _, cause, count in presence.crashes:
+            crashes[cause] += count
+        return {
+            "host": presence.host,
+            "pid": presence.pid,
+            "state": state,
+            "cores": presence.cores,
+            "offer": presence.offer,
+            "version": presence.packages.get("jetmap", ""),
+            "code": presence.version,
+            "python": presence.python,
+            "seen": None if silent is None else round(silent, 1),
+            "memory": _rounded(presence.memory),
+            "limit": presence.memory_limit,
+            "crashes": dict(crashes),
+            "kills": presence.memory_kills,
+            "starts": presence.start_failures,
+            "failure": (presence.failure or "")[-600:],
+            "functions": sorted(f.name for f in presence.functions),
+        }
+
+    def _cells_of(self, presence: Presence) -> str:
+        """Return one character a core."""
+        if presence.agent in self._silent:
+            return UNKNOWN * presence.cores
+        known = self._cells.get(presence.agent)
+        if known is not None and known[0] is presence:
+            return known[1]
+        cells = "".join(self._cell(presence, core) for core in presence.workers)
+        if not presence.workers:  # Announced without its cores.
+            busy, idle = presence.busy, presence.ready - presence.busy
+            cells = UNKNOWN * busy + IDLE * idle + STARTING * (presence.cores - busy - idle)
+        self._cells[presence.agent] = presence, cells
+        return cells
+
+    def _cell(self, presence: Presence, core: CoreStatus) -> str:
+        if core.state == "busy":
+            return chr(FIRST_SLOT + self._slot(core.function or ""))
+        if core.state == "failed":
+            return FAILED
+        if presence.draining:
+            return DRAINING
+        return IDLE if core.state == "idle" else STARTING
+
+    def _functions(self) -> Row:
+        infos: dict[str, Row] = {}
+        for presence in sorted(self.agents, key=lambda p: p.rank):
+            for info in presence.functions:
+                row = infos.setdefault(info.name, _new_function(info.name))
+                row["doc"] = info.doc.strip().partition("\n")[0]
+                row["module"] = info.module
+                row["hosts"] += 1
+                versions = row["versions"]
+                known = next((v for v in versions if v[0] == presence.version), None)
+                if known is None:
+                    versions.append([presence.version, 1, presence.rank])
+                else:
+                    known[1] += 1
+        for activity in self.activities:
+            for function in activity.functions:
+                row = infos.setdefault(function.name, _new_function(function.name))
+                _add(row, function)
+        for name in [name for name in self._slots if name not in infos]:
+            del self._slots[name]
+        for name in sorted(infos):
+            row = infos[name]
+            row["slot"] = self._slot(name)
+            row["rate"] = round(row["rate"], 1)
+            bins = row["bins"]
+            row["p50"], row["p95"], row["p99"] = (quantile(bins, q) for q in (0.5, 0.95, 0.99))
+            if row["items"]:
+                row["in"], row["out"] = row["in"] / row["items"], row["out"] / row["items"]
+        return {name: infos[name] for name in sorted(infos)}
+
+    def _maps(self, cores: int) -> tuple[Row, int]:
+        found: dict[str, tuple[MapActivity, _Caller]] = {}
+        more = 0
+        for caller in self._callers.values():
+            more += caller.activity.more
+            for activity in caller.activity.maps:
+                known = found.get(activity.id)
+                if known is None or _is_newer(activity, known[0]):
+                    found[activity.id] = activity, caller
+        weights = sum(m.weight for m, _ in found.values() if m.state == "running")
+        listed = sorted(found.values(), key=lambda pair: (pair[0].ended is not None, pair[0].age))
+        rows = {
+            activity.id: _map_row(activity, caller, cores, weights)
+            for activity, caller in listed[:MOST_MAPS]
+        }
+        return rows, more + max(0, len(listed) - MOST_MAPS)
+
+    def _failures(self) -> Row:
+        groups: dict[str, Row] = {}
+        for caller in self._callers.values():
+            for failure in caller.activity.failures:
+                row = _failure_row(failure, caller)
+                known = groups.get(failure.key)
+                groups[failure.key] = row if known is None else _merged(known, row)
+        return dict(sorted(groups.items(), key=lambda item: -item[1]["count"]))
+
+    def _totals(self) -> Row:
+        activities = self.activities
+        bins: Counter[int] = Counter()
+        for activity in activities:
+            bins.update(activity.express)
+        open_maps = [m for a in activities for m in a.maps if m.ended is None]
+        refused = self.refused()
+        agents = self.agents
+        return {
+            "cores": sum(p.cores for p in agents),
+            "ready": sum(p.ready for p in agents),
+            "busy": sum(p.busy for p in agents),
+            "rate": round(sum(a.rate for a in activities), 1),
+            "items": sum(a.items for a in activities),
+            "p50": quantile(bins, 0.5),
+            "p99": quantile(bins, 0.99),
+            "waiting": sum(a.waiting for a in activities),
+            "waiting_seconds": round(sum(a.waiting_seconds for a in activities), 2),
+            "unknown": sum(a.unknown for a in activities),
+            "open": len(open_maps) + sum(a.more for a in activities),
+            "oldest": round(max((m.oldest for m in open_maps), default=0.0), 1),
+            "refused": sum(refused.values()),
+            "reasons": dict(refused),
+        }
+
+
+def quantile(bins: dict[int, int] | Counter[int], part: float) -> float | None:
+    """Return the seconds below which ``part`` of the counts lie; None: nothing was counted."""
+    total = sum(bins.values())
+    if not total:
+        return None
+    below = 0
+    for number in sorted(bins):
+        count = bins[number]
+        if below + count >= part * total:
+            # The counts of a bin are spread over it evenly, on its logarithmic scale.
+            inside = (part * total - below) / count
+            return float(f"{10.0 ** ((number - 60 + inside) / 10):.3g}")
+        below += count
+    return None
+
+
+def _rounded(size: int) -> int:
+    """Round to two digits: what hardly changes is not sent again."""
+    return int(float(f"{size:.2g}"))
+
+
+def _new_function(name: str) -> Row:
+    return {
+        "name": name, "doc": "", "module": "", "hosts": 0, "versions": [], "items": 0,
+        "seconds": 0.0, "rate": 0.0, "failed": 0, "bins": {}, "in": 0.0, "out": 0.0,
+        "waiting": 0, "waiting_seconds": 0.0,
+    }  # fmt: skip
+
+
+def _add(row: Row, function: FunctionActivity) -> None:
+    row["items"] += function.items
+    row["seconds"] = round(row["seconds"] + function.seconds, 3)
+    row["rate"] += function.rate
+    row["failed"] += function.failed
+    row["waiting"] += function.waiting
+    row["waiting_seconds"] = round(row["waiting_seconds"] + function.waiting_seconds, 2)
+    row["in"] += function.item_bytes * function.items
+    row["out"] += function.value_bytes * function.items
+    for number, count in function.bins.items():
+        row["bins"][number] = row["bins"].get(number, 0) + count
+
+
+def _is_newer(one: MapActivity, other: MapActivity) -> bool:
+    """Whether one of two announcements of a map is of its present owner: open, or further on."""
+    return (one.ended is None, one.done) > (other.ended is None, other.done)
+
+
+def _map_row(activity: MapActivity, caller: _Caller, cores: int, weights: float) -> Row:
+    is_running = activity.state == "running"
+    ended = None
+    if activity.ended is not None:
+        ended = caller.at(f"end {activity.id}", activity.ended)
+    return {
+        "id": activity.id,
+        "function": activity.function,
+        "kind": activity.kind,
+        "owner": caller.activity.owner,
+        "labels": activity.labels,
+        "state": activity.outcome if activity.ended is not None else activity.state,
+        "total": activity.total,
+        "done": activity.done,
+        "failed": activity.failed,
+        "rate": round(activity.rate, 1),
+        "left": None if activity.left is None else float(f"{activity.left:.3g}"),
+        "cores": round(activity.cores, 1),
+        "fair": round(cores * activity.weight / weights, 1) if is_running and weights else None,
+        "weight": activity.weight,
+        "limit": activity.limit,
+        "waits": activity.waits,
+        "started": caller.at(activity.id, activity.age),
+        "ended": ended,
+        "seconds": round(activity.seconds, 2),
+    }
+
+
+def _failure_row(failure: FailureActivity, caller: _Caller) -> Row:
+    return {
+        "key": failure.key,
+        "function": failure.function,
+        "kind": failure.kind,
+        "type": failure.type,
+        "message": failure.message,
+        "count": failure.count,
+        "first": caller.at(f"first {failure.key}", failure.first),
+        "last": caller.at(f"last {failure.key}", failure.last),
+        "counts": failure.counts,
+        "hosts": failure.hosts,
+        "indexes": failure.indexes,
+        "job": failure.job,
+    }
+
+
+def _merged(one: Row, other: Row) -> Row:
+    """Add up two callers' failures of one cause."""
+    return {
+        **one,
+        "count": one["count"] + other["count"],
+        "first": min(one["first"], other["first"]),
+        "last": max(one["last"], other["last"]),
+        "counts": [a + b for a, b in zip(one["counts"], other["counts"], strict=True)],
+        "hosts": sorted({*one["hosts"], *other["hosts"]})[:9],
+        "job": one["job"] or other["job"],
+    }

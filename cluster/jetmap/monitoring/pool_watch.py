@@ -1,0 +1,182 @@
+"""Watch a pool for as long as somebody looks: announcements in, one view and its differences out.
+
+While nobody looks there is no subscription, no task and no view.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import msgspec
+
+from jetmap.background import Background
+from jetmap.dispatch.roster import Roster
+from jetmap.errors import JetmapError
+from jetmap.nats.broker import Broker, Message, Subscription
+from jetmap.wire import subjects
+from jetmap.wire.activity import Answer, Ask, read_activity, read_answer
+from jetmap.wire.messages import encode
+
+from .pool_view import PoolView
+
+logger = logging.getLogger(__name__)
+
+STEP_SECONDS = 1.0  # Seconds between two differences.
+LINGER_SECONDS = 60.0  # Seconds for which a pool is still watched after the last look.
+FIRST_SECONDS = 0.5  # Seconds for all dispatchers to answer whoever begins to look.
+BROKER_SECONDS = 5.0  # Seconds between two looks at the broker's streams.
+ANSWER_SECONDS = 3.0  # Seconds for a dispatcher's answer.
+MOST_WAITING = 32  # Differences that may wait for a slow reader, who then starts anew.
+
+# Kinds of streams of a pool, by the names that people know.
+STREAMS = ("WORK", "JOBS", "INPUT", "OUTCOMES")
+
+
+class PoolWatch:
+    """The view of a pool, kept while it is used."""
+
+    def __init__(self, connection: Broker, roster: Roster, pool: str) -> None:
+        self._connection = connection
+        self._roster = roster
+        self._pool = pool
+        self._view: PoolView | None = None
+        self._subscription: Subscription | None = None
+        self._background = Background("pool watch")
+        self._starting: asyncio.Task[PoolView] | None = None
+        self._readers: set[asyncio.Queue[bytes | None]] = set()
+        self._used = 0.0
+
+    @property
+    def is_watching(self) -> bool:
+        return self._view is not None
+
+    async def close(self) -> None:
+        for reader in self._readers:
+            reader.put_nowait(None)
+        await self._background.close()
+        await self._stop()
+
+    async def view(self) -> PoolView:
+        """Return the view, with what all dispatchers and agents say now."""
+        self._used = time.monotonic()
+        if self._view is not None and self._starting is None:
+            return self._view
+        if self._starting is None:
+            self._starting = self._background.spawn(self._start(), "begin to watch")
+        return await asyncio.shield(self._starting)
+
+    async def changes(self) -> AsyncGenerator[bytes, None]:
+        """Yield the view as JSON, then its differences, one a second, until the reader leaves."""
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+        view = await self.view()
+        self._readers.add(queue)
+        try:
+            yield msgspec.json.encode(view.snapshot())
+            while (change := await queue.get()) is not None:
+                if queue.qsize() > MOST_WAITING:
+                    while not queue.empty():
+                        queue.get_nowait()
+                    change = msgspec.json.encode(view.snapshot())
+                yield change
+        finally:
+            self._readers.discard(queue)
+            self._used = time.monotonic()
+
+    async def ask(self, what: str, id: str, value: int = 0) -> Answer:
+        """Ask the dispatcher that has a map, or a cause of failures."""
+        view = await self.view()
+        inbox = view.owner_of(id)
+        if inbox is None:
+            return Answer(refusal=f"nobody has {id} any more")
+        data = await self._connection.request(
+            f"{inbox}.ask", encode(Ask(what, id, value)), ANSWER_SECONDS
+        )
+        return read_answer(data)
+
+    # Inside
+
+    async def _start(self) -> PoolView:
+        now = time.monotonic()
+        view = PoolView(self._pool, round(time.time() - now, 2))
+        self._subscription = await self._connection.subscribe(
+            subjects.all_activity(self._pool), self._on_activity
+        )
+        self._view = view
+        try:
+            with contextlib.suppress(JetmapError):
+                await self._connection.publish(subjects.look(self._pool))
+            await asyncio.sleep(FIRST_SECONDS)
+        finally:
+            self._starting = None
+        self._step(view)
+        self._background.spawn(self._keep(view), "watch")
+        self._background.spawn(self._look_at_broker(view), "look at the broker")
+        return view
+
+    async def _stop(self) -> None:
+        self._view = None
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await subscription.unsubscribe()
+
+    async def _on_activity(self, message: Message) -> None:
+        if self._view is None:
+            return
+        try:
+            self._view.on_activity(read_activity(message.data), time.monotonic())
+        except msgspec.MsgspecError as error:
+            logger.debug("an announcement cannot be read: %s", error)
+
+    async def _keep(self, view: PoolView) -> None:
+        """Make a difference a second, until nobody has looked for a while."""
+        while True:
+            await asyncio.sleep(STEP_SECONDS)
+            if not self._readers and time.monotonic() - self._used > LINGER_SECONDS:
+                await self._stop()
+                return
+            change = self._step(view)
+            if self._readers:
+                data = msgspec.json.encode(change)
+                for reader in self._readers:
+                    reader.put_nowait(data)
+
+    def _step(self, view: PoolView) -> dict[str, Any]:
+        now = time.monotonic()
+        view.on_connection(self._connection.connected, now)
+        if self._connection.connected:
+            view.on_agents(self._roster.agents, now)
+        return view.advance(now)
+
+    async def _look_at_broker(self, view: PoolView) -> None:
+        while self._view is view:
+            streams = []
+            for kind in STREAMS:
+                try:
+                    streams.append(await self._stream(kind))
+                except (JetmapError, KeyError) as error:
+                    logger.debug("stream %s cannot be looked at: %s", kind, error)
+            view.on_broker({"server": self._connection.server_name, "streams": streams})
+            await asyncio.sleep(BROKER_SECONDS)
+
+    async def _stream(self, kind: str) -> dict[str, Any]:
+        name = subjects.job_stream(self._pool, kind)
+        info = await self._connection.api(f"STREAM.INFO.{name}", timeout=2)
+        config, state = info["config"], info["state"]
+        return {
+            "name": name,
+            "messages": state.get("messages", 0),
+            "bytes": state.get("bytes", 0),
+            "quota": config.get("max_bytes", -1),
+            "storage": config.get("storage", ""),
+            "copies": config.get("num_replicas", 1),
+            "leader": (info.get("cluster") or {}).get("leader", ""),
+            "replicas": [
+                {"name": r.get("name", ""), "current": bool(r.get("current"))}
+                for r in (info.get("cluster") or {}).get("replicas") or []
+            ],
+        }
