@@ -9,28 +9,17 @@ import msgspec
 
 from jetmap import machine
 from jetmap.codecs import types
-from jetmap.functions.locating import (
-    StaleFunction,
-    broken_files,
-    file_of,
-    import_tasks,
-    is_resolved,
-    load,
-    resolve,
-    source_digest,
-    source_files,
-)
-from jetmap.functions.source_files import changed_sources, file_digest, note_sources
-from jetmap.functions.task import Function, guests, registered
+from jetmap.functions.function import Function
+from jetmap.functions.locating import StaleFunction, broken_files
 from jetmap.wire import frames
-from jetmap.wire.messages import OLDEST_PROTOCOL, PROTOCOL, Chunk, FunctionRef, Report, understands
-from jetmap.wire.seals import is_sealed
-from jetmap.wire.worker_start import Broken, Importing, Ready, Setup, StartFailed
+from jetmap.wire.messages import OLDEST_PROTOCOL, PROTOCOL, Chunk, Report, understands
+from jetmap.wire.worker_start import Setup, StartFailed
 
 from . import forks
 from .aftermath import WorkerAftermath
 from .compute import Limits, compute, refuse
 from .dispositions import Dispositions
+from .functions import BrokenHome, WorkerFunctions
 from .logs import show_logs
 from .output import Output
 from .progress import Progress
@@ -71,10 +60,6 @@ def main(
         pass  # The agent was killed: a pipe shows that by an end of file, or by this error.
 
 
-class _BrokenHome(Exception):  # noqa: N818
-    """The module of a chunk's function cannot be imported here."""
-
-
 class _Worker:
     def __init__(
         self,
@@ -90,11 +75,8 @@ class _Worker:
         self._dispositions = dispositions
         self._map = ""
         self._number = 0  # Number of the chunk; the agent counts them too.
-        self._functions: dict[str, Function] = {}
+        self._functions = WorkerFunctions(self._send, self._end_if_forked)
         self._called: set[Function] = set()
-        self._trust = self._grows = False
-        self._key = b""
-        self._checked = ""  # The last map for which the sources were compared.
         self._limits: Limits
         self._decode = msgspec.msgpack.Decoder(Chunk).decode
         self._encode = msgspec.msgpack.Encoder().encode
@@ -114,7 +96,6 @@ class _Worker:
                     self._pipe.send(frames.SKIPPED, b"")
 
     def _start(self, setup: Setup) -> bool:
-        self._trust, self._grows, self._key = setup.trust, setup.grows, setup.key
         self._limits = Limits(value=setup.max_value, report=setup.max_report)
         types.may_import_classes = setup.trust
         self._output = Output(
@@ -128,9 +109,7 @@ class _Worker:
         show_logs(setup.log_level)
         try:
             machine.limit_memory(setup.memory_limit)
-            loaded = load(setup.tasks, main=setup.main)
-            self._functions = {function.name: function for function in loaded}
-            self._announce(more=bool(setup.modules))
+            self._functions.load(setup)
         except BaseException as error:
             self._end_if_forked(error)
             from jetmap.functions.import_errors import format_import_error
@@ -141,55 +120,14 @@ class _Worker:
                 format_import_error(error),
                 broken_files(error, *setup.tasks),
             )
-            self._pipe.send(frames.FAILED, self._encode(failure))
+            self._send(frames.FAILED, failure)
             return False
         if setup.modules:
-            self._import_early(setup.modules)
+            self._functions.load_early(setup.modules)
         self._dispositions.watch()
         self._aftermath.steps = [self._output.finish, self._dispositions.restore]
         self._aftermath.needed()
         return True
-
-    def _import_early(self, modules: list[str]) -> None:
-        """Import the modules of the program that started the keeper.
-
-        Another program may share the keeper, and must not suffer if they are broken.
-        """
-        for name in modules:
-            self._importing(name)
-            try:
-                with guests():
-                    import_tasks(name)
-            except BaseException as error:
-                self._end_if_forked(error)
-                self._say_broken(name, error)
-        self._importing("")
-        self._functions |= {function.name: function for function in registered()}
-        self._announce()
-
-    def _importing(self, home: str, file: str | None = None) -> None:
-        """Report the import that begins, in case it never ends, or ends this process."""
-        file = (file_of(home) if file is None else file) if home else ""
-        self._pipe.send(frames.IMPORTING, self._encode(Importing(home, file)))
-
-    def _say_broken(self, home: str, error: BaseException) -> None:
-        from jetmap.functions.import_errors import format_import_error
-
-        broken = Broken(home, format_import_error(error), broken_files(error, home))
-        self._pipe.send(frames.BROKEN, self._encode(broken))
-
-    def _announce(self, *, more: bool = False) -> None:
-        functions, files = list(self._functions.values()), source_files()
-        ready = Ready(
-            [function.info() for function in functions],
-            source_digest(functions),
-            files,
-            [file_digest(file) for file in files],
-            more,
-        )
-        if self._key:
-            note_sources()
-        self._pipe.send(frames.READY, self._encode(ready))
 
     def _compute(self, chunk: Chunk) -> None:
         global in_item
@@ -200,7 +138,7 @@ class _Worker:
             # The source changed since it was imported; the agent starts a worker that has it.
             self._pipe.send(frames.STALE, b"")
             os._exit(STALE_EXIT)
-        except _BrokenHome:
+        except BrokenHome:
             self._pipe.send(frames.SKIPPED, b"")
             return
         except BaseException as error:
@@ -223,7 +161,7 @@ class _Worker:
         self._called.add(function)
         self._progress.leave()  # Before ``set_cold``: see ``Progress.is_cold``.
         self._progress.set_cold(False)
-        self._pipe.send(frames.WARMED, self._encode((function.name, seconds)))
+        self._send(frames.WARMED, (function.name, seconds))
 
     def after_fork(self) -> None:
         """Let go, in a forked child, of everything that belongs to the parent."""
@@ -247,63 +185,21 @@ class _Worker:
                 f"the caller speaks protocol {chunk.protocol} of jetmap, and this worker speaks "
                 f"{OLDEST_PROTOCOL} to {PROTOCOL}: upgrade jetmap where the map was called"
             )
-        types.may_import_classes = self._trust  # For the values of this chunk.
-        if chunk.ref is not None and chunk.seal and self._key:
-            return self._resolve_sealed(chunk, chunk.ref)
-        if chunk.ref is not None and self._trust:
-            return self._resolve(chunk.function, chunk.ref)
-        function = self._functions.get(chunk.function)
+        functions = self._functions
+        types.may_import_classes = functions.trust  # For the values of this chunk.
+        if chunk.ref is not None and functions.takes(chunk):
+            return functions.find(chunk, chunk.ref)
+        function = functions.by_name.get(chunk.function)
         if function is None:
             raise LookupError(f"this worker has no function {chunk.function!r}")
-        return function
-
-    def _imported(self, ref: FunctionRef) -> Function:
-        """Return the function of a reference. Raises _BrokenHome if its module is broken."""
-        from jetmap.errors import NotImportable
-
-        if is_resolved(ref):
-            return resolve(ref)
-        home = ref.path or ref.module
-        self._importing(home, ref.path or ref.file)
-        try:
-            return resolve(ref)
-        except (StaleFunction, NotImportable):
-            raise
-        except BaseException as error:
-            self._end_if_forked(error)
-            self._say_broken(home, error)
-            raise _BrokenHome from error
-        finally:
-            self._importing("")
-
-    def _resolve(self, name: str, ref: FunctionRef) -> Function:
-        function = self._imported(ref)
-        # In a pool of many callers a name may be another's: each caller brings its own function.
-        if self._grows and self._functions.get(name) is not function:
-            self._functions[name] = function
-            self._announce()
-        return function
-
-    def _resolve_sealed(self, chunk: Chunk, ref: FunctionRef) -> Function:
-        """Return a function of this user's, which no other user may call."""
-        if not is_sealed(chunk, self._key):
-            raise PermissionError(
-                f"{chunk.function} was not sent by the user of this `jetmap up` on its machine: "
-                "the seal does not fit"
-            )
-        if chunk.map != self._checked:
-            # Modules that this process has imported meanwhile count too, such as a helper.
-            if changed_sources():
-                raise StaleFunction(f"sources changed since {ref.module} was imported")
-            self._checked = chunk.map
-        types.may_import_classes = True
-        function = self._imported(ref)
-        note_sources()
         return function
 
     def _emit(self, report: Report) -> None:
         kind = frames.PART if report.final is None else frames.LAST
         self._pipe.send(kind, self._encode(report))
+
+    def _send(self, kind: bytes, message: object) -> None:
+        self._pipe.send(kind, self._encode(message))
 
     def _mark(self) -> str:
         item = self._progress.item
