@@ -350,7 +350,7 @@ def test_the_source_digest_does_not_depend_on_the_place(tmp_path: Path) -> None:
         source = "from jetmap.functions.task import task\n" + textwrap.dedent(ONE)
         directory.joinpath("tasks_p.py").write_text(source)
         code = (
-            "from jetmap.functions.locating import *; from jetmap.wire.messages import Setup\n"
+            "from jetmap.functions.locating import *\n"
             "print(source_digest(load(tasks=['tasks_p.py'])))"
         )
         done = subprocess.run(
