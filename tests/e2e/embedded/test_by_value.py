@@ -31,8 +31,6 @@ from typing import NamedTuple, TypedDict
 from pydantic import BaseModel
 from jetmap import Cluster, task
 
-{definition}
-
 def following(t):
     if isinstance(t, Enum):
         return T.TWO
@@ -44,26 +42,33 @@ def following(t):
         return T(x=t.x + 1)
     return replace(t, x=t.x + 1)
 
-@task
+with Cluster(cores=1).sync as cluster:
+"""
+CELL = """
+{definition}
+
+@task(name={kind!r})
 def f(t: T) -> T:
     return following(t)
 
-with Cluster().sync as cluster:
-    print(*cluster.map(f, [{item}]))
-    print(*cluster.map(f, [{item}, {item}]))
+print(*cluster.map(f, [{item}]))
+print(*cluster.map(f, [{item}, {item}]))
 """
 
 
 # The first map makes what msgspec keeps on the class; later ones must not trip over it.
 @pytest.mark.parametrize("future", ["", "from __future__ import annotations"], ids=["", "text"])
-@pytest.mark.parametrize("kind", TYPES)
-def test_type_of_the_session(tmp_path: Path, kind: str, future: str) -> None:
-    definition, item, value = TYPES[kind]
-    code = SESSION.format(definition=definition, item=item, future=future)
+def test_types_of_the_session(tmp_path: Path, future: str) -> None:
+    code = SESSION.format(future=future)
+    expected = []
+    for kind, (definition, item, value) in TYPES.items():
+        cell = CELL.format(definition=definition, item=item, kind=kind.replace(" ", "_"))
+        code += textwrap.indent(cell, "    ")
+        expected += [value, f"{value} {value}"]
     with nothing_left():
         done = run_python(code, cwd=tmp_path, file=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == [value, f"{value} {value}"]
+    assert done.stdout.splitlines() == expected
 
 
 def test_redefined_type(tmp_path: Path) -> None:

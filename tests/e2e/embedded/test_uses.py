@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 import functions
-from jetmap import Cluster, ClusterClosed, NotImportable, task
-from jetmap.settings import Settings
+from jetmap import Cluster, ClusterClosed, JobsUnavailable, NotImportable, task
 from processes import marked, nothing_left, run_python
 from servers import FUNCTIONS
 from waiting import wait_until, wait_until_sync
@@ -41,8 +40,9 @@ async def test_sync_from_threads(shared: Cluster) -> None:
 
 
 def test_sync_in_a_script(tmp_path: Path) -> None:
-    with nothing_left():
+    with nothing_left(patient=True) as mark:
         done = run_python(SCRIPT, cwd=tmp_path)
+        wait_until_sync(lambda: not marked(mark), "nothing is left", 5)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == {"squares": [0, 1, 4, 9], "primes": [True, False]}
 
@@ -82,13 +82,6 @@ def times(n: int) -> int:
 print(json.dumps(cluster.map(times, [1, 2])))
 cluster.close()
 """
-
-
-def test_functions_without_a_file_travel_by_value(tmp_path: Path) -> None:
-    with nothing_left():
-        done = run_python(BY_VALUE, cwd=tmp_path, file=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [json.loads(line) for line in done.stdout.splitlines()] == [[3, 6], [4, 7]]
 
 
 def test_in_a_repl(tmp_path: Path) -> None:
@@ -162,13 +155,17 @@ async def test_closed_and_not_started() -> None:
         cluster.stream(functions.is_prime, [7])
 
 
-async def test_closing_ends_open_maps() -> None:
-    with nothing_left():
-        async with Cluster(tasks=FUNCTIONS, share=False) as cluster:
-            running = asyncio.ensure_future(cluster.map(functions.spin, [0.05] * 1000))
-            await wait_until(lambda: cluster.stats.items_done > 2, "the map runs")
-        with pytest.raises(ClusterClosed):
-            await running
+async def test_closing_ends_open_maps(shared: Cluster) -> None:
+    async with Cluster(tasks=FUNCTIONS) as cluster:
+        running = asyncio.ensure_future(cluster.map(functions.spin, [0.05] * 1000))
+        await wait_until(lambda: cluster.stats.items_done > 2, "the map runs")
+    with pytest.raises(ClusterClosed):
+        await running
+
+
+async def test_an_embedded_cluster_has_no_jobs(shared: Cluster) -> None:
+    with pytest.raises(JobsUnavailable, match="jetmap up"):
+        await shared.submit(functions.empty, [1])
 
 
 def test_prints_are_marked_with_their_item(tmp_path: Path) -> None:
@@ -186,39 +183,3 @@ if __name__ == "__main__":
         lines = [line for line in done.stderr.splitlines() if f" item {index}] " in line]
         said = [line.partition("] ")[2] for line in lines]
         assert said == [text, f"{text} to stderr"]
-
-
-def test_workers_that_cannot_start_say_why(tmp_path: Path) -> None:
-    (tmp_path / "broken.py").write_text("import nothing_of_this_name\n")
-    code = """
-from jetmap import Cluster
-if __name__ == "__main__":
-    with Cluster(tasks="broken.py").sync:
-        pass
-"""
-    with nothing_left():
-        done = run_python(code, cwd=tmp_path)
-    assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
-    assert "WorkerStartFailed" in done.stderr and "nothing_of_this_name" in last
-
-
-def test_settings_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JETMAP_MAX_LIST", "3")
-    assert Settings.load().limits.max_list == 3
-    with nothing_left():
-        done = run_python(
-            "from functions import empty\n"
-            "from jetmap import Cluster\n"
-            'if __name__ == "__main__":\n'
-            "    with Cluster(inline=True).sync as cluster:\n"
-            "        cluster.map(empty, range(4))\n",
-            cwd=tmp_path,
-        )
-    assert "TooLarge: the list has 4 items; the limit is 3" in done.stderr
-
-
-def test_everything_is_gone_when_a_script_ends(tmp_path: Path) -> None:
-    with nothing_left(patient=True) as mark:
-        run_python(SCRIPT, cwd=tmp_path)
-        wait_until_sync(lambda: not marked(mark), "nothing is left", 5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -11,16 +10,10 @@ import msgspec
 import pytest
 
 from gateways import COUNT, gateway, submitted, whole
-from servers import Site, site, starts
+from servers import Site, starts
 from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def place(tmp_path: Path) -> AsyncIterator[Site]:
-    async with site(tmp_path, store=tmp_path / "store") as there:
-        yield there
 
 
 class Reader:

@@ -1,345 +1,30 @@
-"""Many readers of a job, and of many jobs: what they ask of the store, hold and end."""
+"""Many readers of a job on a real broker: what they ask of the store."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from exchange import Exchange
-from fake_jobs import FakeJobs
-from jetmap import Cluster
-from jetmap.client.job_follower import JobFollower
-from jetmap.errors import BrokerUnreachable, UnknownJob
-from jetmap.jobs import readers
-from jetmap.jobs.record import Record
 from jetmap.jobs.store import Store
-from jetmap_api import heartbeats
-from jetmap_api.heartbeats import Beat, Heartbeats
-from jetmap_api.jobstreams import EventId, events
-from jobs_over_http import events_of, site, values_of
-from real_jobs import kill_server, start_server, until_over
+from real_jobs import kill_server, start_server, submit, until_over
 from servers import Site
-from servers import site as servers
-from waiting import turns, wait_until
+from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
-MANY = 500
 
-
-async def read_events(jobs: FakeJobs, record: Record, found: list[bytes], last: str = "") -> None:
-    async with aclosing(events(jobs, record, EventId.read(last), False)) as pieces:  # type: ignore[arg-type]
-        async for piece in pieces:
-            found.append(piece)
-
-
-class Crowd:
-    """Readers of one job's events."""
-
-    def __init__(self, jobs: FakeJobs, record: Record, count: int, last: str = "") -> None:
-        self.found: list[list[bytes]] = [[] for _ in range(count)]
-        self.tasks = [
-            asyncio.create_task(read_events(jobs, record, found, last)) for found in self.found
-        ]
-
-    def values(self) -> list[dict[int, Any]]:
-        return [values_of(events_of(b"".join(found).decode())) for found in self.found]
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "LOOK_SECONDS", 0.01)
-
-
-async def test_questions_do_not_grow_with_readers() -> None:
-    asked = {}
-    for count in (1, MANY):
-        jobs = FakeJobs()
-        record = jobs.add("a", 30)
-        jobs.put("a", 0, *range(10))
-        crowd = Crowd(jobs, record, count)
-        await wait_until(lambda jobs=jobs, n=count: jobs.waiters == n, "they wait")
-        for start in (10, 20):
-            jobs.put("a", start, *range(start, start + 10))
-            await wait_until(lambda jobs=jobs, n=count: jobs.waiters == n, "they wait again")
-        jobs.end("a", "succeeded")
-        await asyncio.gather(*crowd.tasks)
-        assert crowd.values() == [{n: n for n in range(30)}] * count
-        assert len(jobs.readers) == 0 and not jobs.store.listening["a"], "it ends with the last"
-        asked[count] = sum(jobs.store.asked.values())
-    assert asked[MANY] <= asked[1] + 4, asked
-
-
-async def test_idle_readers_ask_nothing_but_one_question_for_all(quick: None) -> None:
-    jobs = FakeJobs()
-    crowds = [Crowd(jobs, jobs.add(f"job{n}", 5, epoch=1), 50) for n in range(20)]
-    await wait_until(lambda: jobs.waiters == 1000, "they wait")
-    await wait_until(lambda: jobs.store.asked["last"] > 0, "it looks")
-    before = jobs.store.asked.copy()
-    await wait_until(lambda: jobs.store.asked["last"] > before["last"] + 20, "it looks again")
-    after = jobs.store.asked - before
-    assert set(after) == {"last"}, after
-    for n, crowd in enumerate(crowds):
-        jobs.end(f"job{n}", "cancelled")
-        await asyncio.gather(*crowd.tasks)
-    looked = jobs.store.asked["last"]
-    await turns(50)
-    assert jobs.store.asked["last"] == looked, "nothing looks when nobody reads"
-
-
-async def test_readers_at_different_places() -> None:
-    jobs = FakeJobs()
-    record = jobs.add("a", 40)
-    seqs = [jobs.put("a", start, start, start + 1) for start in range(0, 20, 2)]
-    crowds = {seq: Crowd(jobs, record, 30, str(seq)) for seq in seqs}
-    await wait_until(lambda: jobs.waiters == 300, "they wait")
-    for start in range(20, 40, 2):
-        jobs.put("a", start, start, start + 1)
-        await turns(3)
-    jobs.end("a", "succeeded")
-    for place, (seq, crowd) in enumerate(crowds.items(), 1):
-        await asyncio.gather(*crowd.tasks)
-        assert crowd.values() == [{n: n for n in range(2 * place, 40)}] * 30, seq
-    assert jobs.store.asked["fetch"] < 120
-
-
-async def test_a_slow_reader_holds_up_nobody_and_keeps_little(
-    monkeypatch: pytest.MonkeyPatch,
+async def test_readers_of_a_real_job(
+    place: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "CACHE_BYTES", 100_000)
-    jobs = FakeJobs()
-    record = jobs.add("a", 2000)
-    slow = events(jobs, record, EventId(), False)  # type: ignore[arg-type]
-    jobs.put("a", 0, "x" * 1000)
-    for _ in range(2):
-        await anext(slow)  # Then it reads no more.
-    quick = Crowd(jobs, record, 10)
-    for start in range(1, 2000):
-        jobs.put("a", start, "x" * 1000)
-        if start % 50 == 0:
-            await wait_until(lambda: jobs.waiters == 10, "the others have read")
-    jobs.end("a", "succeeded")
-    await asyncio.gather(*quick.tasks)
-    assert {len(values) for values in quick.values()} == {2000}
-    assert jobs.readers._cache.size <= 100_000
-    rest = [piece async for piece in slow]
-    assert len(values_of(events_of(b"".join(rest).decode()))) == 1999
-
-
-async def test_what_was_not_announced_is_found(quick: None) -> None:
-    jobs = FakeJobs()
-    record = jobs.add("a", 2, epoch=1)
-    crowd = Crowd(jobs, record, 20)
-    await wait_until(lambda: jobs.waiters == 20, "they wait")
-    silent, jobs.store.listening = jobs.store.listening, {}
-    jobs.put("a", 0, 5, 6)
-    jobs.store.listening = silent
-    await wait_until(lambda: all(len(found) == 2 for found in crowd.found), "they have read it")
-    jobs.end("a")
-    await asyncio.gather(*crowd.tasks)
-
-
-async def test_a_replica_that_lags_behind_the_announcement() -> None:
-    jobs = FakeJobs()
-    record = jobs.add("a", 2)
-    crowd = Crowd(jobs, record, 20)
-    await wait_until(lambda: jobs.waiters == 20, "they wait")
-    jobs.put("a", 0, 5)
-    stream = jobs.store.streams["jetmap.outcome.default.a"]
-    lacking = stream.pop()
-    asked = jobs.store.asked["fetch"]
-    await wait_until(lambda: jobs.store.asked["fetch"] >= asked + 2, "it asks again")
-    stream.append(lacking)
-    await wait_until(lambda: all(len(found) == 2 for found in crowd.found), "they have read it")
-    jobs.put("a", 1, 6)
-    jobs.end("a")
-    await asyncio.gather(*crowd.tasks)
-    assert crowd.values() == [{0: 5, 1: 6}] * 20
-
-
-@pytest.mark.parametrize("end", ["delete", "expire", "cancel"])
-async def test_a_job_that_goes_while_it_is_read(end: str) -> None:
-    jobs = FakeJobs()
-    crowd = Crowd(jobs, jobs.add("a", 2), 50)
-    await wait_until(lambda: jobs.waiters == 50, "they wait")
-    if end == "expire":
-        jobs.expire("a")
-    else:
-        await getattr(jobs, end)("a")
-    await asyncio.gather(*crowd.tasks)
-    for found in crowd.found:
-        assert events_of(b"".join(found).decode())[-1].name == "failed"
-    assert len(jobs.readers) == 0
-
-
-async def test_readers_that_leave_one_by_one() -> None:
-    jobs = FakeJobs()
-    crowd = Crowd(jobs, jobs.add("a", 2), 10)
-    await wait_until(lambda: jobs.waiters == 10, "they wait")
-    for left in range(9, -1, -1):
-        crowd.tasks.pop().cancel()
-        await wait_until(lambda n=left: jobs.waiters == n, "it has left")
-        assert len(jobs.readers) == bool(left)
-    await wait_until(lambda: not jobs.store.listening["a"], "it is not listened to")
-    assert jobs.store.asked["listen"] == 1
-    again = Crowd(jobs, jobs.records["a"], 1)
-    await wait_until(lambda: jobs.waiters == 1, "it waits")
-    jobs.put("a", 0, 1, 2)
-    jobs.end("a")
-    await asyncio.gather(*again.tasks)
-    assert again.values() == [{0: 1, 1: 2}]
-
-
-@pytest.mark.parametrize("accept", ["application/json", "application/jsonl", "application/msgpack"])
-async def test_results_that_are_waited_for_share_too(accept: str) -> None:
-    cluster, jobs = site(hold=True)
-    jobs.add("a", 4, format="json")
-    exchanges = []
-    for _ in range(100):
-        path = "/jobs/a/results?wait=60"
-        exchange = Exchange(cluster, path, accept=accept, method="GET")
-        await exchange.write(b"", more=False)
-        exchanges.append(exchange)
-    await wait_until(lambda: jobs.waiters == 100, "they wait")
-    before = jobs.store.asked.total()
-    jobs.put("a", 0, 1, 2, 3, 4)
-    jobs.end("a")
-    await asyncio.gather(*(exchange.task for exchange in exchanges))
-    assert jobs.store.asked.total() - before <= 12
-    assert {bytes(exchange.output) for exchange in exchanges} == {bytes(exchanges[0].output)}
-    assert len(jobs.readers) == 0
-
-
-async def test_python_readers_of_a_process_share() -> None:
-    jobs = FakeJobs()
-    jobs.add("a", 3)
-    followers = [JobFollower("a", lambda: jobs) for _ in range(100)]  # type: ignore[arg-type,return-value]
-    tasks = [asyncio.create_task(follower.until_over()) for follower in followers[:50]]
-
-    async def all_events(follower: JobFollower) -> int:
-        return len([event async for event in follower.events(0)])
-
-    streams = [asyncio.create_task(all_events(follower)) for follower in followers[50:]]
-    await wait_until(lambda: jobs.waiters == 100, "they wait")
-    before = jobs.store.asked.total()
-    jobs.put("a", 0, 1, 2, 3)
-    await turns(20)
-    jobs.end("a")
-    assert {record.state for record in await asyncio.gather(*tasks)} == {"succeeded"}
-    assert await asyncio.gather(*streams) == [1] * 50
-    assert jobs.store.asked.total() - before <= 12
-    assert len(jobs.readers) == 0
-
-
-async def test_while_the_broker_is_away(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Readers are given one error each, and may begin again."""
-    monkeypatch.setattr(readers, "AWAY_SECONDS", 0)
-    jobs = FakeJobs()
-    record = jobs.add("a", 1)
-    reader = jobs.reader(record)
-    await reader.changed()  # It listens from now on.
-    waiting = asyncio.create_task(reader.changed())
-    await wait_until(lambda: jobs.waiters == 1, "it waits")
-    jobs.store.away = 1 << 30
-    with pytest.raises(BrokerUnreachable):
-        await waiting
-    jobs.store.away = 0
-    asked = jobs.store.asked["last"]
-    await wait_until(lambda: jobs.store.asked["last"] > asked + 1, "it answers again")
-    again = asyncio.create_task(reader.changed())
-    await wait_until(lambda: jobs.waiters == 1, "it waits again")
-    await jobs.readers.on_reconnect()
-    await again
-    gone = asyncio.create_task(reader.changed())
-    await wait_until(lambda: jobs.waiters == 1, "it waits again")
-    del jobs.records["a"]
-    await jobs.readers.on_reconnect()
-    with pytest.raises(UnknownJob):
-        await gone
-    reader.close()
-    reader.close()
-    assert len(jobs.readers) == 0
-
-
-# Comments
-
-
-class Client:
-    """A client whose reading may stop."""
-
-    def __init__(self) -> None:
-        self.got: list[bytes] = []
-        self.reads = asyncio.Event()
-        self.reads.set()
-
-    async def send(self, message: Any) -> None:
-        await self.reads.wait()
-        self.got.append(message["body"])
-
-
-async def test_one_timer_keeps_all_streams_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeats, "HEARTBEAT", 0.05)
-    monkeypatch.setattr(heartbeats, "TICK", 0.01)
-    beats = Heartbeats()
-    clients = [Client() for _ in range(300)]
-    before = len(asyncio.all_tasks())
-    added = [beats.add(client.send) for client in clients]
-    assert len(asyncio.all_tasks()) == before, "no task a stream"
-    stuck = clients[0]
-    stuck.reads.clear()
-    await wait_until(lambda: all(len(c.got) >= 3 for c in clients[1:]), "comments come")
-    assert not stuck.got
-    stuck.reads.set()
-    await wait_until(lambda: len(stuck.got) >= 2, "and to who reads again")
-    for beat in added:
-        await beat.close()
-    assert len(beats) == 0 and beats._timer is None
-    assert {piece for client in clients for piece in client.got} == {heartbeats.COMMENT}
-
-
-async def test_a_comment_never_comes_within_a_piece() -> None:
-    beats, client = Heartbeats(), Client()
-    beat: Beat = beats.add(client.send)
-    client.reads.clear()
-    piece = asyncio.create_task(beat.send({"body": b"piece"}))
-    await turns(2)
-    beat.comment()
-    await turns(2)
-    client.reads.set()
-    await piece
-    assert client.got == [b"piece"], "none beside it"
-    client.reads.clear()
-    beat.comment()
-    await turns(2)
-    piece = asyncio.create_task(beat.send({"body": b"more"}))
-    await turns(2)
-    client.reads.set()
-    await piece
-    await beat.close()
-    assert client.got == [b"piece", heartbeats.COMMENT, b"more"]
-
-
-# For real
-
-
-@pytest.fixture
-async def place(tmp_path: Path) -> AsyncIterator[Site]:
-    async with servers(tmp_path, store=tmp_path / "store") as there:
-        yield there
-
-
-async def test_readers_of_a_real_job(place: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The job goes on across a restart of the broker; requests are counted."""
     cluster = await place.cluster()
     await place.agent(cluster)
-    begun = await cluster.jobs.begin("nap", format="json")
-    await begun.put([b"0.02"] * 200)
-    await begun.commit()
+    gate = tmp_path / "gate"
+    items = [("", 1)] * 100 + [(str(gate), 1)] * 100
+    job = await submit(cluster, "gate", items)
     asked = 0
 
     def counting(name: str) -> None:
@@ -355,15 +40,15 @@ async def test_readers_of_a_real_job(place: Site, monkeypatch: pytest.MonkeyPatc
     for name in ("fetch", "size", "last_outcome", "listen"):
         counting(name)
 
-    async def count(cluster: Cluster) -> int:
-        job = cluster.job(begun.id)
-        return len([outcome.index async for outcome in job.stream()])
+    async def count() -> int:
+        return len([outcome.index async for outcome in cluster.job(job.id).stream()])
 
-    crowd = [asyncio.create_task(count(cluster)) for _ in range(300)]
-    await wait_until(lambda: cluster.jobs._readers.waiting > 200, "they wait", 30)
+    crowd = [asyncio.create_task(count()) for _ in range(300)]
+    await wait_until(lambda: cluster.jobs._readers.waiting == 300, "they wait", 30)
     await kill_server(place)
     await start_server(place)
-    record = await until_over(cluster, begun.id, 60)
+    gate.touch()
+    record = await until_over(cluster, job.id, 60)
     assert record.state == "succeeded"
     assert await asyncio.gather(*crowd) == [200] * 300
     assert len(cluster.jobs._readers) == 0

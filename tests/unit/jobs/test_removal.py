@@ -81,3 +81,21 @@ def test_a_tombstone_is_not_laid_over_a_newer_record() -> None:
             assert (await ended(jobs, record.id)).state == "succeeded"
 
     run(scenario())
+
+
+def test_the_time_that_a_job_is_kept_begins_at_its_end() -> None:
+    async def scenario() -> None:
+        async with JobPool(work=Work(seconds=lambda item: 0.5)) as pool:
+            await pool.agent(1)
+            jobs = await pool.gateway()
+            id = (await submitted(jobs, [1] * 60, ttl=20.0)).id
+            record = await ended(jobs, id)
+            assert record.finished - record.created > 25, "it ran longer than it is kept"
+            await asyncio.sleep(15)
+            page = await jobs.outcomes(record).page(0, 1000, record.total)
+            assert sum(batch.count for batch in page.batches) == 60
+            await asyncio.sleep(10 + SWEEP_SECONDS)
+            assert (await jobs.get(id)).state == "expired"
+            assert await left(jobs, id) == []
+
+    run(scenario())

@@ -6,9 +6,10 @@ import asyncio
 from typing import Any
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.jobs.record import Record
 from jetmap.jobs.service import Jobs
 from jetmap.nats.memory import MemoryBroker
@@ -52,7 +53,7 @@ def test_a_job_stores_each_outcome_once_and_removes_its_input() -> None:
 
 
 @given(st.floats(0, 6), st.booleans())
-@settings(deadline=None, max_examples=15)
+@examples(16)
 def test_a_job_goes_on_elsewhere_when_its_owner_dies(after: float, released: bool) -> None:
     async def scenario() -> None:
         work = Work(seconds=lambda item: 0.2)

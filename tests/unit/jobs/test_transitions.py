@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.jobs import transitions
 from jetmap.jobs.record import Record
 from jetmap.jobs.transitions import ROOM, WORKERS
@@ -73,7 +74,7 @@ EVENTS: list[Callable[[Life], None]] = [
 
 
 @given(st.lists(st.tuples(st.sampled_from(EVENTS), st.floats(0, 100)), max_size=40), st.booleans())
-@settings(deadline=None, max_examples=200)
+@examples(200)
 def test_a_life_in_any_order(events: list[tuple[Callable[[Life], None], float]], cut: bool) -> None:
     life = Life()
     for event, seconds in events:

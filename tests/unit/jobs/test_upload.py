@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.errors import JobEnded
 from jetmap.jobs.record import InputPart
 from jetmap.jobs.upload import IN_FLIGHT, PART_BYTES, PART_ITEMS
@@ -45,7 +46,7 @@ async def uploaded(batches: list[list[int]], **options: Any) -> tuple[list[Input
 
 
 @given(st.lists(st.lists(st.integers(1, PART_BYTES // 2), max_size=12), max_size=4))
-@settings(deadline=None, max_examples=15)
+@examples(16)
 def test_items_arrive_in_parts_within_their_limit(batches: list[list[int]]) -> None:
     parts, _ = run(uploaded(batches))
     at, sizes = 0, [size for batch in batches for size in batch]

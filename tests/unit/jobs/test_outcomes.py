@@ -1,11 +1,10 @@
-"""A job's outcomes as they are read from the store of a real nats-server."""
+"""A job's outcomes as they are read from the store."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -13,10 +12,10 @@ from jetmap.jobs import outcomes as module
 from jetmap.jobs import streams
 from jetmap.jobs.outcomes import CACHE_BYTES, OutcomeEvent, OutcomeIndex, StoredOutcomes
 from jetmap.jobs.store import FETCH_MESSAGES
+from jetmap.nats.memory import MemoryBroker
 from jetmap.settings import JobSettings
 from jetmap.wire import subjects
 from jetmap.wire.messages import Format, encode
-from servers import site
 from stored_outcomes import (
     JOB,
     POOL,
@@ -33,12 +32,11 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[CountingStore]:
-    async with site(tmp_path) as there:
-        connection = await there.connection()
-        store = CountingStore(connection, POOL)
-        await streams.ensure(connection, store, JobSettings())
-        yield store
+async def store() -> CountingStore:
+    connection = MemoryBroker().connect()
+    store = CountingStore(connection, POOL)
+    await streams.ensure(connection, store, JobSettings())
+    return store
 
 
 def over(total: int) -> Callable[[], Awaitable[int | None]]:
@@ -133,7 +131,7 @@ async def test_a_page_of_large_values_ends_early(
 # Every reader indexes to the same
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 async def test_of_overlapping_outcomes_every_reader_gets_the_first(
     store: CountingStore, seed: int
 ) -> None:
@@ -163,7 +161,7 @@ async def test_of_overlapping_outcomes_every_reader_gets_the_first(
         assert event.done == done
 
     # From any number on, known to the index or not: no gap, no repeat.
-    for after in [0, *sent, sent[-1] + 10]:
+    for after in [0, *sent[::7], sent[-1] + 10]:
         for index in (None, shared):
             rest = await all_events(StoredOutcomes(store, JOB, "json", index), 300, after)
             assert rest == [event for event in events if event.seq > after]
@@ -183,7 +181,7 @@ async def test_other_jobs_and_empty_reports_are_not_seen(store: CountingStore) -
 # While the job runs
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 async def test_readers_keep_up_with_what_is_still_appended(store: CountingStore, seed: int) -> None:
     reports = overlapping(seed, items=600, messages=150)
     model = sorted(first_wins(reports).items())

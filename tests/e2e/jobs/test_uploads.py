@@ -1,0 +1,117 @@
+"""Uploaders that die or sleep, and the idempotency keys that they hold."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from gateways import Gateway, gateway
+from jetmap.errors import KeyBusy
+from jetmap.jobs.record import Record
+from real_jobs import until_over, upload
+from servers import Site
+from waiting import wait_for
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+
+class Body:
+    """The body of a request; its second half comes later."""
+
+    def __init__(self) -> None:
+        self.rest = asyncio.Event()
+        self.half = b",4" * 500_000
+
+    @property
+    def whole(self) -> bytes:
+        return b"[1" + self.half + self.half + b"]"
+
+    async def slowly(self) -> AsyncIterator[bytes]:
+        yield b"[1" + self.half
+        await self.rest.wait()
+        yield self.half + b"]"
+
+
+async def test_an_uploader_that_slept_leaves_the_key_to_whose_it_is(place: Site) -> None:
+    cluster = await place.cluster()
+    await place.agent(cluster)
+    first, second = await gateway(place), await gateway(place)
+    body = Body()
+    headers = {"idempotency-key": "k", "content-type": "application/json"}
+    async with httpx.AsyncClient(timeout=60) as client:
+
+        async def post(where: Gateway, content: Any) -> httpx.Response:
+            return await client.post(f"{where.url}/jobs/empty", content=content, headers=headers)
+
+        async def busy() -> bool:
+            return (await post(second, b"[1]")).status_code == 409
+
+        async def taken_over() -> httpx.Response | None:
+            answer = await post(second, body.whole)
+            return answer if answer.status_code == 202 else None
+
+        stale = asyncio.ensure_future(post(first, body.slowly()))
+        await asyncio.sleep(1)  # A part of it is stored.
+        await wait_for(busy, "the first uploads")
+        first.process.send_signal(signal.SIGSTOP)
+        accepted = await wait_for(taken_over, "the key is taken over", 30)
+        assert accepted is not None
+        first.process.send_signal(signal.SIGCONT)
+        body.rest.set()
+        answer = await stale
+        assert (answer.status_code, answer.json()["type"]) == (409, "urn:jetmap:upload-lost")
+        assert int(answer.headers["retry-after"]) > 0
+        for where in (second, first):
+            again = await post(where, body.whole)
+            assert (again.status_code, again.headers["location"]) == (
+                202,
+                accepted.headers["location"],
+            )
+    listed, _ = await cluster.jobs.list()
+    assert len(listed) == 1
+
+
+async def test_an_upload_that_died_is_taken_over(place: Site) -> None:
+    cluster = await place.cluster()
+    await place.agent(cluster)
+    code = (
+        "import asyncio, sys\n"
+        "from jetmap import Cluster\n"
+        "async def main():\n"
+        "    async with Cluster(sys.argv[1]) as cluster:\n"
+        "        upload = await cluster.jobs.begin('empty', format='json', key='died')\n"
+        "        await upload.put([b'1'] * 50_000)\n"
+        "        print(upload.id, flush=True)\n"
+        "        await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    uploader = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", code, place.server.url), stdout=subprocess.PIPE
+    )
+    assert uploader.stdout is not None
+    dead = (await uploader.stdout.readline()).decode().strip()
+    uploader.kill()
+    await uploader.wait()
+    deadline = time.monotonic() + 40
+
+    async def taken_over() -> Record | None:
+        try:
+            return await (await upload(cluster, [1, 2], key="died")).commit()
+        except KeyBusy:
+            return None
+
+    async def removed() -> bool:
+        return dead not in await cluster.jobs.store.jobs_in("INPUT")
+
+    second = await wait_for(taken_over, "the key is free", 20)
+    assert second is not None and second.id != dead
+    assert (await until_over(cluster, second.id)).total == 2
+    await wait_for(removed, "the dead one's input is removed", deadline - time.monotonic())
