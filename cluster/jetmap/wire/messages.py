@@ -210,7 +210,7 @@ class ForwardedDelivery(WireMessage):
 
 
 class ClaimEntry(WireMessage):
-    """What a claim says of one chunk.
+    """A chunk of a claim.
 
     item: the one in progress, or None. deliveries: how many times the broker has delivered it.
     """
