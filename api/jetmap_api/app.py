@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +17,19 @@ from jetmap.errors import ClusterClosed, ConfigurationError
 from jetmap.settings import Settings
 
 from . import functions, health, metrics, openapi
+from .access_log import AccessLog, Refusals, RequestLines, Requests
 from .admission import Admission
 from .asgi import App, Message, Receive, Scope, Send
 from .dependency import HINT, find_cluster
-from .front import AccessLog, Front, Refusals, RequestLines, Requests
+from .front import Front, ShortWay, is_short
 from .handlers import exception_handlers
+from .hosts import HostCheck
 from .jobs import JobsEndpoints
 from .login import Login
 from .maps import Maps
 from .pages import Pages
 from .problems import end_cancelled
-from .security import HostCheck, TokenCheck, route_path
+from .security import TokenCheck
 from .signed import SignedAddresses
 from .signer import Signer
 from .small_bodies import SmallBodies
@@ -118,7 +120,7 @@ class Gateway(FastAPI):
         if self.adopts and scope["type"] != "lifespan":
             self.state.cluster = find_cluster(scope)
         stack = self.middleware_stack
-        if stack is not None and not self.user_middleware and _is_short(scope):
+        if stack is not None and not self.user_middleware and is_short(scope):
             # FastAPI would read the environment for telemetry on each request.
             scope["app"] = self
             await stack(scope, receive, send)
@@ -134,7 +136,7 @@ class Gateway(FastAPI):
         app: App = super().build_middleware_stack()
         app = SmallBodies(app, idle=limits.body_idle_timeout, rate=limits.min_body_rate)
         if not self.user_middleware:
-            app = _ShortWay({"/map/": self._maps.serve, "/jobs/": self._jobs.submit.serve}, app)
+            app = ShortWay({"/map/": self._maps.serve, "/jobs/": self._jobs.submit.serve}, app)
         if self._token is not None and self._signer is not None:
             app = TokenCheck(app, self._token, self._signer)
         # Beyond loopback, its names are unknown, and it always asks for a token.
@@ -173,37 +175,6 @@ class Gateway(FastAPI):
         if cluster is None:
             raise ClusterClosed(HINT)
         return cluster
-
-
-def _is_short(scope: Scope) -> bool:
-    """Return True if the short way may take the request; else the layers after it do."""
-    return scope["type"] == "http" and scope["method"] == "POST" and not scope.get("root_path")
-
-
-class _ShortWay:
-    """Serve ``POST /map/{function}`` and ``/jobs/{function}`` directly; pass everything else on.
-
-    serve: endpoints by the beginning of the path; each takes the function's name.
-    """
-
-    def __init__(
-        self,
-        serve: dict[str, Callable[[str, Scope, Receive, Send], Awaitable[None]]],
-        app: App,
-    ) -> None:
-        self._serve = serve
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST":
-            path = route_path(scope)
-            for beginning, serve in self._serve.items():
-                if path.startswith(beginning):
-                    name = path[len(beginning) :]
-                    if name and "/" not in name:
-                        await serve(name, scope, receive, send)
-                        return
-        await self._app(scope, receive, send)
 
 
 class _Stopping:

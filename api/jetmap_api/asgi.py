@@ -1,4 +1,4 @@
-"""The types of ASGI, and plain answers."""
+"""The types of ASGI, what to read of a scope, and plain answers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,26 @@ Header = tuple[bytes, bytes]
 ARRIVED = "jetmap.arrived"
 # Key in a response's first message: the reason of a refusal, for the access log.
 REASON = "jetmap.reason"
+# Key in a scope: the request was a HEAD, which is served as GET.
+HEAD = "jetmap.head"
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """Return the value of the first header of this name."""
+    for key, value in scope["headers"]:
+        if key == name:
+            found: bytes = value
+            return found
+    return None
+
+
+def route_path(scope: Scope) -> str:
+    """Return the path below the point where the gateway is mounted."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("/", ""):
+        return path[len(root) :]
+    return path
 
 
 async def respond(

@@ -13,10 +13,9 @@ from starlette.routing import BaseRoute, Match
 
 from jetmap.errors import JetmapError
 
-from .asgi import REASON, Header, Message, Receive, Scope, Send
+from .asgi import REASON, Header, Message, Receive, Scope, Send, route_path
 from .media import ACCEPT_POST
 from .problems import Problem, problem_of, status_problem
-from .security import route_path
 
 ORDER = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 

@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from . import asgi
 from .admission import PASSING_BYTES, Admission, Reservation
-from .asgi import Receive, Scope, Send
+from .asgi import HEAD, Receive, Scope, Send, header
 from .disconnect import DisconnectWatcher
 from .heartbeats import Heartbeats
 from .job_request import read_job_request
@@ -47,7 +47,6 @@ from .models import (
 from .openapi_parts import NOT_OVER, refusals
 from .problems import Problem, answer_nobody, bad_parameter, end_cancelled, problem_of, refuse
 from .request import check_query, parameters
-from .security import HEAD, header
 from .uploads import begin, store
 
 if TYPE_CHECKING:

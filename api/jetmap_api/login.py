@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from .asgi import Receive, Scope
+from .asgi import Receive, Scope, header
 from .pages import PAGE_HEADERS, page, root_of
 from .problems import Problem
-from .security import CALLER, CROSS_SITE, header, is_same_origin, is_secure
+from .security import CALLER, CROSS_SITE, is_same_origin, is_secure
 from .signer import Attempts, Signer
 
 # Bytes of a form.

@@ -24,9 +24,9 @@ from starlette.responses import PlainTextResponse
 from jetmap.dispatch.stats import REASONS
 from jetmap.wire.counts import Names
 
+from .access_log import Requests
 from .admission import Admission
 from .dependency import cluster_of
-from .front import Requests
 from .openapi_parts import NOT_CONNECTED
 
 if TYPE_CHECKING:

@@ -26,9 +26,9 @@ from starlette.routing import BaseRoute, Route
 
 import jetmap
 
-from .asgi import Scope
+from .asgi import Scope, header
 from .samples import sample
-from .security import header, is_secure
+from .security import is_secure
 
 if TYPE_CHECKING:
     from jetmap.dispatch.roster import FunctionStatus

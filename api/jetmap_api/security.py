@@ -1,26 +1,18 @@
-"""The Host check and the token's check, as plain ASGI applications.
-
-A web page cannot drive a developer's machine: bodies need their JSON media type, which a page may
-not send elsewhere without asking (CORS), and a name that an attacker points at 127.0.0.1 (DNS
-rebinding) is not an allowed ``Host``.
-"""
+"""The check of the token, or of what was issued for it, as a plain ASGI application."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from urllib.parse import quote, urlsplit
 
-from jetmap.settings import is_loopback
-
-from .asgi import App, Receive, Scope, Send
+from .asgi import App, Receive, Scope, Send, header, route_path
+from .hosts import is_open
 from .problems import Problem, refuse
 from .signer import LONGEST, Signer
 
-# Probes come with the address of a container as their host, and without a token.
-OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 # Paths that a browser needs before it has a login session. Nothing there is secret.
 LOGIN_PATHS = frozenset({"/login", "/logout"})
 ASSETS = "/assets/"
@@ -28,37 +20,6 @@ ASSETS = "/assets/"
 # Keys of the scope in which layers leave what they found out about a request.
 SIGNATURE = "jetmap.signature"
 CALLER = "jetmap.caller"
-HEAD = "jetmap.head"  # the request was a HEAD, which is served as GET
-
-
-class HostCheck:
-    """Let loopback and the configured hosts pass. ``*`` allows all, ``*.name`` subdomains."""
-
-    def __init__(self, app: App, allowed: Iterable[str]) -> None:
-        self._app = app
-        self._allowed = {host.lower().rstrip(".") for host in allowed}
-        self._known: set[bytes] = set()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            host = header(scope, b"host") or b""
-            if host not in self._known and not is_open(scope):
-                if not self.allows(host):
-                    await refuse(send, _unknown_host(host))
-                    return
-                if len(self._known) < 256:
-                    self._known.add(host)
-        await self._app(scope, receive, send)
-
-    def allows(self, header: bytes) -> bool:
-        """Return True if a Host header names one of the hosts, at any port."""
-        name = _without_port(header.decode("latin-1").strip().lower()).rstrip(".")
-        if "*" in self._allowed or name in self._allowed:
-            return True
-        if is_loopback(name) or name.endswith(".localhost"):
-            return True
-        parts = name.split(".")
-        return any("*." + ".".join(parts[i:]) in self._allowed for i in range(1, len(parts)))
 
 
 class TokenCheck:
@@ -130,11 +91,6 @@ CROSS_SITE = Problem(
     "a session counts for the gateway's own pages only: send the header Authorization: Bearer "
     "<token> instead",
 )
-
-
-def is_open(scope: Scope) -> bool:
-    """Return True if no token is needed: for probes and OPTIONS, which only lists methods."""
-    return scope["method"] == "OPTIONS" or route_path(scope) in OPEN_PATHS
 
 
 def is_same_origin(scope: Scope) -> bool:
@@ -250,43 +206,8 @@ def _leads_to_login(scope: Scope) -> bool:
     return path in LOGIN_PATHS or path.startswith(ASSETS)
 
 
-def header(scope: Scope, name: bytes) -> bytes | None:
-    """Return the value of the first header of this name."""
-    for key, value in scope["headers"]:
-        if key == name:
-            found: bytes = value
-            return found
-    return None
-
-
-def route_path(scope: Scope) -> str:
-    """Return the path below the point where the gateway is mounted."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("/", ""):
-        return path[len(root) :]
-    return path
-
-
 def _digest(token: bytes) -> bytes:
     return hashlib.sha256(token).digest()
-
-
-def _without_port(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.rpartition(":")[0] if host.count(":") == 1 else host
-
-
-def _unknown_host(host: bytes) -> Problem:
-    name = host.decode("latin-1") or "(none)"
-    return Problem(
-        403,
-        "host-not-allowed",
-        "This host is not allowed",
-        f"the request is for the host {name}: add its name to allowed_hosts "
-        "(JETMAP_ALLOWED_HOSTS), or ask for localhost",
-    )
 
 
 def unauthorized(detail: str, challenge: bytes = b"Bearer") -> Problem:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from .asgi import App, Message, Receive, Scope, Send
+from .asgi import App, Message, Receive, Scope, Send, route_path
 from .bodies import Arrival, Framing
 from .problems import Problem, refuse
-from .security import route_path
 
 # Bytes of a body that is read before its endpoint is asked.
 MOST_SMALL = 64 << 10

@@ -15,8 +15,8 @@ from fake_cluster import FakeCluster, gateway
 from house import House
 from jetmap.settings import Settings
 from jetmap_api import create_app
+from jetmap_api.access_log import AccessLog, RequestLines, Requests, reason_of
 from jetmap_api.asgi import Message, Scope
-from jetmap_api.front import AccessLog, RequestLines, Requests, reason_of
 from served import gateway as served_gateway
 from waiting import wait_until_sync
 

@@ -1,4 +1,4 @@
-"""Plain answers."""
+"""Plain answers, and what is read of a scope."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jetmap_api.asgi import REASON, respond
+from jetmap_api.asgi import REASON, respond, route_path
 
 pytestmark = pytest.mark.anyio
 
@@ -37,3 +37,10 @@ async def test_a_refusal_names_its_reason_to_the_access_log() -> None:
 
     await respond(send, 404, b"text/plain", b"", reason="not-found")
     assert sent[0][REASON] == "not-found"
+
+
+def test_paths_below_a_mount() -> None:
+    assert route_path({"path": "/a/jobs", "root_path": "/a"}) == "/jobs"
+    assert route_path({"path": "/a", "root_path": "/a"}) == ""
+    assert route_path({"path": "/ab/jobs", "root_path": "/a"}) == "/ab/jobs"
+    assert route_path({"path": "/jobs"}) == "/jobs"

@@ -1,15 +1,14 @@
-"""The outermost layers: the form of a request, and the log of requests."""
+"""The first layers: the form of a request, and the short way of maps."""
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import pytest
 
-from jetmap_api.front import AccessLog, Front, Refusals, RequestLines, Requests, forwarded_prefix
-from jetmap_api.problems import Problem
-from jetmap_api.security import HEAD, SIGNATURE
+from jetmap_api.asgi import HEAD
+from jetmap_api.front import Front, ShortWay, forwarded_prefix
+from jetmap_api.security import SIGNATURE
 
 pytestmark = pytest.mark.anyio
 
@@ -82,21 +81,19 @@ async def test_a_signature_leaves_the_query() -> None:
     assert app.scopes[0]["query_string"] == b"a=1" and app.scopes[0][SIGNATURE] == "s"
 
 
-async def test_requests_are_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "jetmap_api.access")
-    requests = Requests()
-    await through(AccessLog(App(), requests, RequestLines(10)), scope("/jobs", query=b"secret=1"))
-    assert requests.answered == {200: 1} and not requests.refused
-    assert "GET /jobs 200" in caplog.text and "secret" not in caplog.text
+async def test_maps_take_the_short_way_and_all_else_the_long_one() -> None:
+    app, served = App(), []
 
+    async def serve(name: str, scope: Any, receive: Any, send: Any) -> None:
+        served.append(name)
 
-def test_refusals_of_the_server_are_counted(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "jetmap_api.access")
-    requests = Requests()
-    Refusals(requests, RequestLines(10))("10.0.0.1", Problem(431, "head-too-large", "Too large"))
-    assert requests.refused == {"head-too-large": 1}
-    assert "10.0.0.1 - - 431 head-too-large" in caplog.text
-
-
-def test_a_rate_of_zero_logs_nothing() -> None:
-    assert not RequestLines(0).passes(logging.ERROR)
+    way = ShortWay({"/map/": serve}, app)
+    for method, path in (
+        ("POST", "/map/f"),
+        ("GET", "/map/f"),
+        ("POST", "/map/f/x"),
+        ("POST", "/map/"),
+    ):
+        await through(way, scope(path, method))
+    assert served == ["f"]
+    assert [s["path"] for s in app.scopes] == ["/map/f", "/map/f/x", "/map/"]

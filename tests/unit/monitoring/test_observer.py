@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from dispatching import FUNCTION, Parts, report_of
-from jetmap.dispatch.sources import ItemFeed
+from jetmap.dispatch.item_feed import ItemFeed
 from jetmap.jobs.record import Record
 from jetmap.monitoring.observer import (
     ENDED_SECONDS,
