@@ -76,6 +76,7 @@ def describe(status: FunctionStatus) -> dict[str, Any]:
         "kwargs": info.kwargs,
         "timeout": info.timeout,
         "attempts": info.attempts,
+        "retries": info.retries,
         "module": info.module,
         "alive": status.alive,
         "cores": status.cores,

@@ -42,6 +42,7 @@ class ItemError(BaseModel):
     kind: Literal["raised", "invalid", "timeout", "lost", "unencodable"]
     type: str = Field(description="the class of the exception")
     message: str
+    tries: Count | None = Field(None, description="calls, if the function has retries")
     traceback: Text = Field(None, description="only with --debug")
 
 
@@ -129,6 +130,7 @@ class Function(BaseModel):
     kwargs: dict[str, Any] = Field(title="FunctionKwargs", description="a JSON schema")
     timeout: float | None = None
     attempts: Count | None = None
+    retries: Count = 0
     module: str = ""
     alive: bool = Field(description="whether a worker offers it now")
     cores: Count

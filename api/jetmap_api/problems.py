@@ -125,6 +125,8 @@ def error_record(record: ErrorRecord, debug: bool) -> dict[str, Any]:
         "type": record.type,
         "message": record.message,
     }
+    if record.detail and "tries" in record.detail:
+        shown["tries"] = record.detail["tries"]
     if debug and record.traceback:
         shown["traceback"] = record.traceback
     return shown
@@ -142,7 +144,8 @@ def problem_of(exc: BaseException, debug: bool) -> Problem:
     if isinstance(exc, Problem):
         return exc
     if isinstance(exc, errors.ItemError):
-        record = ErrorRecord(exc.index, exc.kind, exc.type, exc.message, exc.traceback)
+        facts = (exc.index, exc.kind, exc.type, exc.message, exc.traceback, exc.detail)
+        record = ErrorRecord(*facts)
         return item_problem(record, debug)
     if isinstance(exc, errors.JobEnded):
         return job_ended(exc.state, str(exc))

@@ -120,10 +120,12 @@ PATIENCE = Bound(0, CENTURY)  # Time that a Python caller waits.
 CONNECTION = Bound(0.05, 86_400)  # Time that a client may take for one step of a request.
 DURATION = Bound(0.000_001, CENTURY)
 GRACE = Bound(0, CENTURY)
+BACKOFF = Bound(0, CENTURY)  # Time between two tries of an item.
 
 # Counts.
 COUNT = Whole(1, (1 << 53) - 1)  # All integers up to here are exact in JSON.
 ATTEMPTS = Whole(1, 1000)
+RETRIES = Whole(0, 1000)
 WORKERS = Whole(1, 4096)
 START = Whole(0, (1 << 53) - 1)  # Index of a page's first item.
 PAGE_ITEMS = Whole(1, 10_000)

@@ -48,7 +48,7 @@ class ItemError(JetmapError):
         message: Text of the exception.
         traceback: The worker's formatted traceback; None if there is none.
         detail: What is known of a lost worker (signal, exit_code, peak_memory in bytes, attempts,
-            host); empty for the other kinds.
+            host), or of a function with retries (tries); empty otherwise.
     """
 
     kind: ClassVar[str] = "raised"
@@ -69,8 +69,14 @@ class ItemError(JetmapError):
         self.traceback = traceback
         self.detail: dict[str, Any] = detail or {}
 
+    @property
+    def tries(self) -> int:
+        """Number of times that the function was called for the item and raised."""
+        return int(self.detail.get("tries", 1))
+
     def __str__(self) -> str:
-        text = f"item {self.index}: {self.type}: {self.message}"
+        tried = f" ({self.tries} tries)" if self.tries > 1 else ""
+        text = f"item {self.index}: {self.type}: {self.message}{tried}"
         # Python prints the notes of a cause above this error: the traceback is among them.
         return text if self.__cause__ or not self.traceback else f"{text}\n\n{self.traceback}"
 

@@ -191,8 +191,9 @@ class Chunks:
         held.end = head.start + head.count
         held.finished = last
         self._released.set()
-        # A report without outcomes leaves nothing to store.
-        await (held.sink if head.count else self._reports).add(held, report)
+        # A report without outcomes or tries leaves nothing to store.
+        is_news = head.count or head.errors
+        await (held.sink if is_news else self._reports).add(held, report)
 
     async def on_rest(self, held: HeldChunk, rest: Rest) -> None:
         """Report that a chunk goes on with the item in progress only; ``rest`` runs elsewhere."""

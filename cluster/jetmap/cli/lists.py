@@ -141,7 +141,9 @@ class Failures:
     def add(self, record: ErrorRecord, bar: Bar) -> None:
         self._count += 1
         if self._count <= SHOWN_ERRORS:
-            bar.say(f"item {record.index}: {record.type}: {record.message}")
+            tries = (record.detail or {}).get("tries", 1)
+            tried = f" ({tries} tries)" if tries > 1 else ""
+            bar.say(f"item {record.index}: {record.type}: {record.message}{tried}")
             if self._debug and record.traceback:
                 bar.say(record.traceback)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from heapq import heappop, heappush
 from types import TracebackType
 from typing import Self
+
+import msgspec
 
 from jetmap.dispatch.costs import Cost, Cutting
 from jetmap.dispatch.outcomes import Batch
@@ -13,10 +16,11 @@ from jetmap.dispatch.sources import Source
 from jetmap.errors import MapTimeout
 from jetmap.functions.causes import HeldCause
 from jetmap.functions.function import Function
+from jetmap.wire import arrays
 from jetmap.wire.messages import Chunk, Format, Report
 from jetmap.wire.subjects import new_id
 from jetmap.worker.aftermath import Aftermath
-from jetmap.worker.compute import Limits, compute
+from jetmap.worker.compute import AGAIN, Limits, compute
 
 
 class _Progress:
@@ -153,36 +157,70 @@ class InlineMap:
             ) from None
 
     async def _compute(self, count: int, items: bytes) -> None:
+        """Compute items, and those of them that are tried once more when their time has come."""
+        reports = await self._call(self._taken, count, items, tries=0)
+        if any(report.errors and not report.count for report in reports):
+            reports = await self._repeat(reports, arrays.split(items, self._format))
+        for report in reports:
+            self.done += report.count
+            self._cost.learn(report.count, report.seconds, len(report.values))
+            if report.count:
+                self._batches.append(
+                    Batch(report.start, report.count, report.values, report.errors, report.tries)
+                )
+
+    async def _repeat(self, reports: list[Report], elements: list[msgspec.Raw]) -> list[Report]:
+        """Return the reports of outcomes, in input order, once no item is tried any more."""
+        found: list[Report] = []
+        waiting: list[tuple[float, int, int]] = []  # A heap: until when; the item; its tries.
+        while True:
+            for report in reports:
+                if report.count:
+                    found.append(report)
+                    continue
+                for error in report.errors:
+                    detail = error.detail or {}
+                    at = time.monotonic() + detail["wait"]
+                    heappush(waiting, (at, error.index, detail["tries"]))
+            if not waiting or self._progress.stopping:
+                return sorted(found, key=lambda report: report.start)
+            at, index, tries = heappop(waiting)
+            await asyncio.sleep(at - time.monotonic())
+            item = arrays.join([bytes(elements[index - self._taken])], self._format)
+            reports = await self._call(index, 1, item, tries=tries)
+
+    async def _call(self, start: int, count: int, items: bytes, *, tries: int) -> list[Report]:
+        """Compute a chunk in a thread; errors hold the exceptions themselves."""
         chunk = Chunk(
             map=self.id,
             number=1,
             attempt=1,
             function=self._function.name,
             format=self._format,
-            start=self._taken,
+            start=start,
             count=count,
             inbox="",
             timeout=None,
             budget=0.0,
             items=items,
             kwargs=self._kwargs,
+            tries=tries,
         )
         reports: list[Report] = []
         raised = _Raised()
         await asyncio.to_thread(
             compute, chunk, self._function, self._progress, reports.append, self._limits, raised
         )
-        errors = iter(raised.errors)
-        for report in reports:
-            for record in report.errors:
-                if record.kind == "raised":
-                    record.cause = HeldCause([], error=next(errors))
-            self.done += report.count
-            self._cost.learn(report.count, report.seconds, len(report.values))
-            if report.count:
-                self._batches.append(
-                    Batch(report.start, report.count, report.values, report.errors)
-                )
+        called = [
+            record
+            for report in reports
+            for record in report.errors
+            if record.kind in ("raised", AGAIN)
+        ]
+        called.sort(key=lambda record: record.index)
+        for record, error in zip(called, raised.errors, strict=True):
+            record.cause = HeldCause([], error=error)
+        return reports
 
     def _left(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())

@@ -279,9 +279,9 @@ class JobStream(OutcomeStream[None, Y]):
             values = self._call.values(batch, self._follower.format)
             for index, value in enumerate(values, batch.start):
                 if isinstance(value, ItemError):
-                    found.append(Outcome(index, None, None, value))
+                    found.append(Outcome(index, None, None, value, batch.tries))
                 else:
-                    found.append(Outcome(index, None, value, None))
+                    found.append(Outcome(index, None, value, None, batch.tries))
         self._part = end, len(found)
         self.ready.extend(found[self._given :])
 

@@ -208,6 +208,6 @@ class Stream(OutcomeStream[X, Y]):
         for index, value in enumerate(self._call.values(batch), batch.start):
             item: Any = give_back(index)
             if isinstance(value, ItemError):
-                append(Outcome(index, item, None, value))
+                append(Outcome(index, item, None, value, batch.tries))
             else:
-                append(Outcome(index, item, value, None))
+                append(Outcome(index, item, value, None, batch.tries))

@@ -42,6 +42,8 @@ class Piece:
     error: ErrorRecord | None = None  # Why the item, which is then the only one, cannot travel.
     lane: Lane = "main"  # As the scheduler chose when the piece was last cut.
     seconds: float = 0.0  # Estimated compute, at that time.
+    tries: int = 0  # Earlier calls of the function for these items; all raised.
+    postponed: frozenset[int] = frozenset()  # Items that wait for their next try elsewhere.
 
 
 @dataclass

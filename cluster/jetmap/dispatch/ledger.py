@@ -12,7 +12,8 @@ The states of an item::
                                |                    |  for the last time, or cannot travel:
                                |                    |  done, with an error
                                |                    |
-                               +--- its flight ended without its outcome
+                               +--- its flight ended without its outcome, or the time of its
+                                    next try has come
 
 ``done`` is final: later outcomes of the item are counted as repeats and dropped.
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from heapq import heappop, heappush
 
 from jetmap.wire import arrays
 from jetmap.wire.messages import Crash, ErrorRecord, Format, Report
@@ -67,6 +69,7 @@ class Ledger:
             self._seen.add(start, end)
         self._crashes: dict[int, int] = {}
         self._number = 0
+        self._waiting: list[tuple[float, int, Piece]] = []  # A heap: until when, and which item.
 
     @property
     def done(self) -> int:
@@ -93,6 +96,47 @@ class Ledger:
     def returned_items(self) -> int:
         """Number of items that wait to be sent again."""
         return self._pieces.count + self._suspects.count
+
+    @property
+    def waiting_items(self) -> int:
+        """Number of items that wait for the time of their next try."""
+        return len(self._waiting)
+
+    @property
+    def next_try(self) -> float | None:
+        """Time of the next try of an item that waits; None if none does."""
+        return self._waiting[0][0] if self._waiting else None
+
+    def postpone(self, report: Report, now: float) -> None:
+        """Keep items that are to be sent once more until their time: they leave their chunk.
+
+        A report about a chunk that has ended, or one that was taken in before, changes nothing.
+        """
+        flight = self.flights.get(report.number)
+        if flight is None:
+            return
+        piece = flight.piece
+        waits = {
+            error.index: (error.detail or {}).get("wait", 0.0)
+            for error in report.errors
+            if piece.start <= error.index < flight.end and error.index not in piece.postponed
+        }
+        indices = [i for i in sorted(waits) if not self._seen.covers(i, i + 1)]
+        offsets = [(i - piece.start, i - piece.start + 1) for i in indices]
+        parts = arrays.select(piece.items, offsets, self._format) if offsets else []
+        for index, items in zip(indices, parts, strict=True):
+            single = Piece(index, 1, items, tries=piece.tries + 1)
+            heappush(self._waiting, (now + waits[index], index, single))
+        piece.postponed |= frozenset(waits)
+
+    def resume(self, now: float) -> bool:
+        """Put the items whose time has come among those to be sent; return whether there are."""
+        before = self._pieces.count
+        while self._waiting and self._waiting[0][0] <= now:
+            _, index, piece = heappop(self._waiting)
+            if not self._seen.covers(index, index + 1):
+                self._pieces.put(piece)
+        return self._pieces.count > before
 
     def next_piece(self, count: int | None = None) -> Piece:
         """Cut off the earliest items to send again, at most ``count``."""
@@ -121,7 +165,7 @@ class Ledger:
         if not new:
             return []
         self.repeats += 1
-        done = [f for f in self.flights.values() if self._seen.covers(f.piece.start, f.end)]
+        done = [f for f in self.flights.values() if self._is_settled(f, f.end)]
         for flight in done:
             self._end(flight)
         return [Settlement(ended=flight) for flight in done]
@@ -147,7 +191,7 @@ class Ledger:
         if report.final is not None:
             flight.final = report.final
         final = flight.final
-        if final is not None and self._seen.covers(flight.piece.start, final.end):
+        if final is not None and self._is_settled(flight, final.end):
             # Reports may overtake each other: the chunk ends when all its items are here.
             self._end(flight)
             settlement.ended = flight
@@ -155,7 +199,7 @@ class Ledger:
                 settlement.batches += self._crashed(flight, final.crash)
             elif final.end < flight.end:
                 self._return(flight.piece)
-        elif self._seen.covers(flight.piece.start, flight.end):
+        elif self._is_settled(flight, flight.end):
             self._end(flight)
             settlement.ended = flight
         elif settlement.batches:
@@ -194,7 +238,7 @@ class Ledger:
         flight = self.flights.get(number)
         if flight is None:
             return None
-        if self._seen.covers(flight.piece.start, flight.end):
+        if self._is_settled(flight, flight.end):
             self._end(flight)
             return Settlement(ended=flight)
         if deliveries > 1 and not flight.claims and now - flight.first >= ACK_WAIT:
@@ -209,7 +253,7 @@ class Ledger:
         if not piece.suspect and losses >= VANISHED_LIMIT:
             # One of the items may be guilty, or none.
             self._end(flight)
-            self._return(Piece(piece.start, piece.count, piece.items, 1, True), alone=True)
+            self._return(replace(piece, losses=1, suspect=True), alone=True)
             return Settlement(ended=flight)
         flight.host = host
         return Settlement()
@@ -252,7 +296,25 @@ class Ledger:
         head, rest = arrays.select(piece.items, ranges, self._format)
         flight.piece = replace(piece, count=keep, items=head)
         flight.is_late = True
-        self._return(replace(piece, start=start, count=piece.count - keep, items=rest))
+        more = replace(piece, start=start, count=piece.count - keep, items=rest)
+        self._return(replace(more, postponed=frozenset()))
+
+    def _is_settled(self, flight: Flight, end: int) -> bool:
+        """Whether each item of a chunk, up to ``end``, has its outcome or waits elsewhere."""
+        piece = flight.piece
+        if self._seen.covers(piece.start, end):
+            return True
+        return bool(piece.postponed) and not self._unsettled(piece, end)
+
+    def _unsettled(self, piece: Piece, end: int) -> list[tuple[int, int]]:
+        """Return the ranges of a piece's items, up to ``end``, that are still to be computed."""
+        missing = self._seen.missing(piece.start, end)
+        if not piece.postponed:
+            return missing
+        ranges = IntervalSet()
+        for i in (i for a, b in missing for i in range(a, b) if i not in piece.postponed):
+            ranges.add(i, i + 1)
+        return ranges.ranges()
 
     def _end(self, flight: Flight) -> None:
         del self.flights[flight.number]
@@ -270,7 +332,7 @@ class Ledger:
             return []
         new = self._add_seen(start, start + count)
         if new == [(start, start + count)]:
-            batches = [Batch(start, count, report.values, report.errors)]
+            batches = [Batch(start, count, report.values, report.errors, report.tries)]
         else:
             self.repeats += 1
             ranges = [(a - start, b - start) for a, b in new]
@@ -278,7 +340,9 @@ class Ledger:
             if new and not report.stored:
                 parts = arrays.select(report.values, ranges, self._format)
             batches = [
-                Batch(a, b - a, values, [e for e in report.errors if a <= e.index < b])
+                Batch(
+                    a, b - a, values, [e for e in report.errors if a <= e.index < b], report.tries
+                )
                 for (a, b), values in zip(new, parts, strict=True)
             ]
         self.failed += sum(len(batch.errors) for batch in batches)
@@ -344,7 +408,7 @@ class Ledger:
         apart: an item to put into a chunk of its own. alone: put each item into a chunk of its own.
         """
         ranges: list[tuple[int, int]] = []
-        for a, b in self._seen.missing(piece.start, piece.start + piece.count):
+        for a, b in self._unsettled(piece, piece.start + piece.count):
             if alone:
                 ranges += [(i, i + 1) for i in range(a, b)]
             elif apart is not None and a <= apart < b:
@@ -359,7 +423,7 @@ class Ledger:
         offsets = [(a - piece.start, b - piece.start) for a, b in ranges]
         parts = arrays.select(piece.items, offsets, self._format) if ranges else []
         for (a, b), items in zip(ranges, parts, strict=True):
-            waiting.put(replace(piece, start=a, count=b - a, items=items))
+            waiting.put(replace(piece, start=a, count=b - a, items=items, postponed=frozenset()))
 
     def _drop_seen(self) -> None:
         """Keep the first waiting piece free of items whose outcomes have come late."""

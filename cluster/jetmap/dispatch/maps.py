@@ -27,6 +27,7 @@ class OpenMaps:
         to_withdraw: Maps that ended early, whose chunks are still to be called back.
         failures: Causes of failed items; None: nobody keeps them.
         on_end: Called with each map that has a profile or failures when it ends, and how it did.
+        postponed: Maps with new items that wait for the time of their next try.
     """
 
     def __init__(self, scheduler: Scheduler, roster: Roster, stats: Stats) -> None:
@@ -34,6 +35,7 @@ class OpenMaps:
         self.to_withdraw: list[OpenMap] = []
         self.failures: Failures | None = None
         self.on_end: Callable[[OpenMap, str], None] | None = None
+        self.postponed: list[OpenMap] = []
         self._maps: dict[str, OpenMap] = {}
         self._scheduler = scheduler
         self._roster = roster
@@ -85,7 +87,7 @@ class OpenMaps:
             return
         source, ledger = run.source, run.ledger
         if source.error is not None:
-            open = source.has_items or ledger.flights or ledger.has_pieces
+            open = source.has_items or ledger.flights or ledger.has_pieces or ledger.waiting_items
             if source.fails_at_once or not open:
                 self.end(run, "failed", source.error)
         elif run.is_complete:
@@ -126,6 +128,8 @@ class OpenMaps:
         seconds = report.seconds
         if flight is not None:
             flight.heard = now
+        if report.errors and not report.count:
+            self._postpone(run, report, now)
         if final is not None:
             cores = 0
             if flight is not None:
@@ -143,6 +147,18 @@ class OpenMaps:
                 stats.count_crash(run.spec.function, final.crash)
         self.settle(run, run.ledger.accept(report), seconds)
         if report.rest is not None:
+            self._scheduler.requeue(run)
+
+    def _postpone(self, run: OpenMap, report: Report, now: float) -> None:
+        """Keep the items that are to be tried once more until their time."""
+        run.pace.learn(len(report.errors), report.seconds)
+        run.ledger.postpone(report, now)
+        self._stats.chunks_again["raised"] += len(report.errors)
+        self.postponed.append(run)
+
+    def resume(self, run: OpenMap, now: float) -> None:
+        """Give a map turns again whose items have waited long enough."""
+        if run.id in self._maps and run.ledger.resume(now):
             self._scheduler.requeue(run)
 
     def claim(self, claim: Claim, now: float) -> list[ChunkKey]:

@@ -156,6 +156,7 @@ class OpenMap:
         self.opened = 0.0  # Time of its start.
         self.profile: Profile | None = None  # From its second chunk on.
         self.timer: asyncio.TimerHandle | None = None
+        self.next_try: asyncio.TimerHandle | None = None  # Runs while items wait for their time.
         # Set for a job's map: reads which items have their outcomes in the store.
         self.stored: Callable[[], Awaitable[list[tuple[int, int]]]] | None = None
         self._reorder = Reorder() if spec.ordered else None
@@ -236,7 +237,7 @@ class OpenMap:
         """
         remaining = self.source.remaining
         waiting = int(self.source.has_items) if remaining is None else remaining
-        waiting += self.ledger.returned_items
+        waiting += self.ledger.returned_items + self.ledger.waiting_items
         if not has_workers:
             waiting += sum(flight.piece.count for flight in self.ledger.flights.values())
         return waiting
@@ -273,8 +274,9 @@ class OpenMap:
             return
         self.ended = True
         self._error = error
-        if self.timer is not None:
-            self.timer.cancel()
+        for timer in (self.timer, self.next_try):
+            if timer is not None:
+                timer.cancel()
         self._wake()
 
     # Steering

@@ -140,6 +140,7 @@ class Outbox:
             each=budget.each,
             protocol=PROTOCOL,
             causes=map.spec.causes,
+            tries=piece.tries,
         )
         if map.spec.ref is not None and self._sealer is not None:
             self._sealer.seal(chunk)

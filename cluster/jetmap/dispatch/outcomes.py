@@ -22,12 +22,14 @@ class Batch:
     Attributes:
         values: One encoded array in the caller's format, null where the item failed.
         errors: A record for each failed item.
+        tries: Calls of the function that each of these outcomes took.
     """
 
     start: int
     count: int
     values: bytes
     errors: list[ErrorRecord] = field(default_factory=list)
+    tries: int = 1
 
     @property
     def size(self) -> int:
@@ -69,14 +71,18 @@ class Outcome(Generic[X, Y]):
         index: Position of the item in the input.
         item: The item itself.
         error: The item's error; None if it has a value.
+        tries: Calls of the function for the item; the last one gave this outcome.
     """
 
-    __slots__ = ("_value", "error", "index", "item")
+    __slots__ = ("_value", "error", "index", "item", "tries")
 
-    def __init__(self, index: int, item: X, value: Y | None, error: ItemError | None) -> None:
+    def __init__(
+        self, index: int, item: X, value: Y | None, error: ItemError | None, tries: int = 1
+    ) -> None:
         self.index = index
         self.item = item
         self.error = error
+        self.tries = tries
         self._value: Any = value
 
     @property

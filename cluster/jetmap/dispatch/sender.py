@@ -10,6 +10,7 @@ from jetmap.nats.broker import Message
 from jetmap.wire.messages import ChunkKey
 
 from .maps import OpenMaps
+from .open_map import OpenMap
 from .outbox import Accepted, Outbox, Unsendable
 from .roster import Roster
 from .scheduler import Scheduler
@@ -61,6 +62,8 @@ class Sender:
         """Send every chunk that may be sent now, and call back those of maps that ended early."""
         if self._maps.to_withdraw:
             self._withdraw()
+        if self._maps.postponed:
+            self._wait_for_tries()
         if self._pumping:
             self._again = True
             return
@@ -113,6 +116,21 @@ class Sender:
         while self._maps.to_withdraw:
             withdrawing = self._outbox.withdraw(self._maps.to_withdraw.pop())
             self._background.spawn(withdrawing, "withdraw")
+
+    def _wait_for_tries(self) -> None:
+        """Set the timers of maps whose items wait for the time of their next try."""
+        loop, now = asyncio.get_running_loop(), time.monotonic()
+        while self._maps.postponed:
+            run = self._maps.postponed.pop()
+            if run.next_try is not None:
+                run.next_try.cancel()
+            if (at := run.ledger.next_try) is not None and run in self._maps:
+                run.next_try = loop.call_later(max(0.0, at - now), self._on_next_try, run)
+
+    def _on_next_try(self, run: OpenMap) -> None:
+        self._maps.resume(run, time.monotonic())
+        self._maps.postponed.append(run)  # For the next item.
+        self.pump_soon()
 
     async def send_again(self, chunks: list[Sent]) -> None:
         """Publish chunks that are still out again, each as its next attempt."""

@@ -43,7 +43,10 @@ def pickled(function: Function, limit: int | None = None) -> bytes:
         NotImportable: A global cannot travel, such as an open file, a lock or a msgspec struct; it
             is named.
     """
+    about: tuple[Any, ...]
     about = (function.name, function.timeout, function.attempts, function.known_hints())
+    if function.retry is not None:
+        about = (*about, function.retry)
     file = _Bounded(limit)
     try:
         Pickler(file).dump((function.callable, *about))
@@ -61,12 +64,13 @@ def pickled(function: Function, limit: int | None = None) -> bytes:
 def unpickled(value: bytes, qualname: str) -> Function:
     """Load a pickled function. Raises NotImportable."""
     try:
-        f, name, timeout, attempts, hints = pickle.loads(value)
+        f, name, timeout, attempts, hints, *more = pickle.loads(value)
+        retry = more[0] if more else None
     except Exception as exc:
         raise NotImportable(
             f"a worker cannot load {qualname}, which was sent by value: {type(exc).__name__}: {exc}"
         ) from exc
-    return Function(f, name=name, timeout=timeout, attempts=attempts, hints=hints)
+    return Function(f, name=name, timeout=timeout, attempts=attempts, retry=retry, hints=hints)
 
 
 class _TooLarge(Exception):  # noqa: N818

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from jetmap.codecs import Codec
     from jetmap.wire.presence import FunctionInfo
 
+    from .retries import RetryPolicy
+
 NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 
 
@@ -37,6 +39,7 @@ class Function:
     """A registered function. Its types are resolved at their first use.
 
     Args:
+        retry: When it is called again for an item for which it raised; None: never.
         hints: Types of its annotations, by parameter, as far as they are known already.
 
     Attributes:
@@ -52,8 +55,8 @@ class Function:
 
     __slots__ = (
         "__weakref__", "_codecs", "_hints", "_strong", "_untyped", "_weak", "attempts", "by_value",
-        "doc", "file", "local", "module", "name", "parameter", "qualname", "spec", "stamp",
-        "timeout",
+        "doc", "file", "local", "module", "name", "parameter", "qualname", "retry", "spec",
+        "stamp", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +66,7 @@ class Function:
         name: str | None = None,
         timeout: float | None = None,
         attempts: int | None = None,
+        retry: RetryPolicy | None = None,
         hints: Mapping[str, Any] | None = None,
     ) -> None:
         scope = scope_of(innermost(callable))
@@ -71,6 +75,7 @@ class Function:
         self.name = _check_name(callable.__name__ if name is None else name, self.qualname)
         self.timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
         self.attempts = bounds.ATTEMPTS.check_optional("attempts", attempts)
+        self.retry = retry
         self.doc: str = getattr(callable, "__doc__", None) or ""
         self.module = module_of(callable, scope)
         self.spec = scope.get("__spec__")
@@ -142,6 +147,7 @@ class Function:
             kwargs=self.kwargs.schema(),
             timeout=self.timeout,
             attempts=self.attempts,
+            retries=self.retry.retries if self.retry is not None else 0,
             module=self.module,
             untyped=self.untyped,
         )

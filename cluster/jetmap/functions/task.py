@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any, TypeVar, overload
 
 from .function import Function
+from .retries import Classes, RetryPolicy
 from .signatures import described
 
 __all__ = ["Function", "find", "guests", "registered", "registered_at", "task"]
@@ -27,11 +28,29 @@ _guests = 0
 
 @overload
 def task(
-    f: F, /, *, name: str | None = None, timeout: float | None = None, attempts: int | None = None
+    f: F,
+    /,
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    attempts: int | None = None,
+    retries: int = 0,
+    retry_on: Classes = (Exception,),
+    no_retry_on: Classes = (),
+    backoff: float = 1.0,
+    max_backoff: float = 60.0,
 ) -> F: ...
 @overload
 def task(
-    *, name: str | None = None, timeout: float | None = None, attempts: int | None = None
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    attempts: int | None = None,
+    retries: int = 0,
+    retry_on: Classes = (Exception,),
+    no_retry_on: Classes = (),
+    backoff: float = 1.0,
+    max_backoff: float = 60.0,
 ) -> Callable[[F], F]: ...
 def task(
     f: Callable[..., Any] | None = None,
@@ -40,6 +59,11 @@ def task(
     name: str | None = None,
     timeout: float | None = None,
     attempts: int | None = None,
+    retries: int = 0,
+    retry_on: Classes = (Exception,),
+    no_retry_on: Classes = (),
+    backoff: float = 1.0,
+    max_backoff: float = 60.0,
 ) -> Any:
     """Register a function of one item, and return it unchanged.
 
@@ -56,18 +80,26 @@ def task(
             no limit.
         attempts: Attempts at an item that kills its worker, 1 to 1,000. The default is the setting
             ``attempts`` (2).
+        retries: Calls for an item after the first one, while the function raises: 0 to 1,000.
+        retry_on: Exceptions after which the function is called again: a class, or several.
+        no_retry_on: Exceptions among these after which it is not.
+        backoff: Seconds that the first wait takes at most; each further one takes twice as long.
+            The wait itself is random, from 0 on. It keeps no core busy.
+        max_backoff: Seconds that a wait takes at most.
 
     Returns:
         ``f`` itself, or a decorator if only options are given.
 
     Raises:
-        TypeError: ``f`` has another signature.
+        TypeError: ``f`` has another signature, or ``retry_on`` names what is not an exception.
         ValueError: An option is out of bounds, or the name has other characters.
         DuplicateFunction: Another function of this process has the name.
     """
+    policy = RetryPolicy(retries, retry_on, no_retry_on, backoff, max_backoff)
+    retry = policy if policy.retries else None
     if f is None:
-        return lambda f: _register(f, name, timeout, attempts)
-    return _register(f, name, timeout, attempts)
+        return lambda f: _register(f, name, timeout, attempts, retry)
+    return _register(f, name, timeout, attempts, retry)
 
 
 @overload
@@ -118,8 +150,14 @@ def guests() -> Iterator[None]:
         _guests -= 1
 
 
-def _register(f: F, name: str | None, timeout: float | None, attempts: int | None) -> F:
-    function = Function(f, name=name, timeout=timeout, attempts=attempts)
+def _register(
+    f: F,
+    name: str | None,
+    timeout: float | None,
+    attempts: int | None,
+    retry: RetryPolicy | None,
+) -> F:
+    function = Function(f, name=name, timeout=timeout, attempts=attempts, retry=retry)
     earlier = _names.get(function.name)
     if earlier is not None:
         if _guests and earlier.alive and not _may_replace(earlier, function):

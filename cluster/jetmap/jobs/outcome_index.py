@@ -32,12 +32,14 @@ class OutcomeIndex:
 
     Every message of the job must be added in stream order; every reader then has the same index.
     A message takes some 70 bytes. last: the highest sequence number added. done: items with an
-    outcome. failed: items whose outcome is an error.
+    outcome. failed: items whose outcome is an error. tries: of each item that was to be sent once
+    more, how often it was tried, and for how many seconds it was to wait then.
     """
 
     def __init__(self) -> None:
         self.last = 0
         self.failed = 0
+        self.tries: dict[int, tuple[int, float]] = {}
         self._items = IntervalSet()
         # By message, in stream order. _bytes has one more: those of all before it.
         self._seqs = array("q")
@@ -68,7 +70,8 @@ class OutcomeIndex:
     @property
     def memory(self) -> int:
         """Bytes of memory that the index takes, roughly."""
-        return INDEX_BYTES + 48 * len(self._seqs) + 24 * len(self._starts)
+        ours = 48 * len(self._seqs) + 24 * len(self._starts) + 200 * len(self.tries)
+        return INDEX_BYTES + ours
 
     def add(self, seq: int, report: Report) -> list[tuple[int, int]]:
         """Add a message, and return the ranges of items that it wins.
@@ -87,6 +90,8 @@ class OutcomeIndex:
             self._owners.insert(at, owner)
         size = len(report.values)
         for error in report.errors:
+            if not report.count and error.detail:  # Not an outcome: see ``ErrorRecord``.
+                self.tries[error.index] = (error.detail["tries"], error.detail["wait"])
             self.failed += any(a <= error.index < b for a, b in won)
             size += ERROR_BYTES + len(error.message) + len(error.traceback or "")
         self.last = seq

@@ -278,7 +278,7 @@ class StoredOutcomes:
             positions = [(a - start, b - start) for a, b in ranges]
             values = arrays.select(report.values, positions, self._format)
         return [
-            Batch(a, b - a, part, [e for e in report.errors if a <= e.index < b])
+            Batch(a, b - a, part, [e for e in report.errors if a <= e.index < b], report.tries)
             for (a, b), part in zip(ranges, values, strict=True)
         ]
 

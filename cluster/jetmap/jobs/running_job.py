@@ -155,7 +155,8 @@ class RunningJob:
             )
             await self._dispatcher.recall(subjects.job_map(before.id, before.epoch))
             await self._read_outcomes()
-        self._source = StoredInput(self._store, self.record, self._index.ranges())
+        index = self._index
+        self._source = StoredInput(self._store, self.record, index.ranges(), index.tries)
         return True
 
     async def open(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -27,18 +27,28 @@ AGAIN_SECONDS = 0.2
 # Seconds after which a part of the input that cannot be read counts as lost.
 MISSING_SECONDS = 30.0
 
+_NONE: Mapping[int, tuple[int, float]] = {}
+
 _part = msgspec.msgpack.Decoder(InputPart).decode
 
 
 class StoredInput:
     """A source (see ``dispatch.sources``) of the items without an outcome.
 
-    seen: ranges of items with an outcome. A part that was stored twice counts once.
+    seen: ranges of items with an outcome. tries: of each item that an earlier owner was to send
+    once more, how often it was tried, and the seconds that it waits from when it is read. A part
+    that was stored twice counts once.
     """
 
     fails_at_once = True
 
-    def __init__(self, store: Store, record: Record, seen: Iterable[tuple[int, int]] = ()) -> None:
+    def __init__(
+        self,
+        store: Store,
+        record: Record,
+        seen: Iterable[tuple[int, int]] = (),
+        tries: Mapping[int, tuple[int, float]] = _NONE,
+    ) -> None:
         self.wake: Callable[[], None] | None = None
         self.error: BaseException | None = None
         self._store = store
@@ -47,7 +57,10 @@ class StoredInput:
         self._seen = IntervalSet()
         for start, end in seen:
             self._seen.add(start, end)
-        self._parts: deque[tuple[int, list[msgspec.Raw], int]] = deque()  # start, elements, bytes
+        # Of each part: start, elements, bytes, earlier tries.
+        self._parts: deque[tuple[int, list[msgspec.Raw], int, int]] = deque()
+        self._tries = tries
+        self._waiting: dict[int, asyncio.TimerHandle] = {}  # Items that wait for their next try.
         self._early: dict[int, InputPart] = {}
         self._bytes = 0
         self._taken = 0  # The index after the last item taken or skipped.
@@ -57,12 +70,12 @@ class StoredInput:
 
     @property
     def total(self) -> int | None:
-        """The number of items, but None until all are read, so that a map does not end early."""
-        return self._count if self._read >= self._count else None
+        """The number of items, but None until all can be taken: a map must not end early."""
+        return self._count if self._read >= self._count and not self._waiting else None
 
     @property
     def remaining(self) -> int:
-        return self._count - self._taken
+        return max(len(self._parts) + len(self._waiting), self._count - self._taken)
 
     @property
     def has_items(self) -> bool:
@@ -71,7 +84,7 @@ class StoredInput:
     def take(self, count: int, max_bytes: int) -> Piece | None:
         if not self._parts:
             return None
-        start, elements, size = self._parts.popleft()
+        start, elements, size, tries = self._parts.popleft()
         some: list[Element] = list(elements[:count])
         items = arrays.join(some, self._record.format)
         while len(items) > max_bytes and len(some) > 1:
@@ -80,16 +93,18 @@ class StoredInput:
         rest = elements[len(some) :]
         if rest:
             used = size * len(some) // len(elements)
-            self._parts.appendleft((start + len(some), rest, size - used))
+            self._parts.appendleft((start + len(some), rest, size - used, tries))
             self._bytes -= used
         else:
             self._bytes -= size
         if self._bytes < AHEAD_BYTES // 2:
             self._room.set()
         self._taken = start + len(some)
-        return Piece(start, len(some), items)
+        return Piece(start, len(some), items, tries=tries)
 
     async def aclose(self) -> None:
+        for timer in self._waiting.values():
+            timer.cancel()
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
 
@@ -145,8 +160,34 @@ class StoredInput:
             elements = arrays.split(part.items, self._record.format)
             for a, b in missing:
                 some = elements[a - part.start : b - part.start]
-                size = sum(len(memoryview(e)) + ELEMENT_BYTES for e in some)
-                self._parts.append((a, some, size))
-                self._bytes += size
+                if self._tries:
+                    self._put_apart(a, some)
+                else:
+                    self._put(a, some, 0)
+        if self.wake is not None:
+            self.wake()
+
+    def _put(self, start: int, elements: list[msgspec.Raw], tries: int) -> None:
+        size = sum(len(memoryview(e)) + ELEMENT_BYTES for e in elements)
+        self._parts.append((start, elements, size, tries))
+        self._bytes += size
+
+    def _put_apart(self, start: int, elements: list[msgspec.Raw]) -> None:
+        """Keep the items that were tried before until their time; give the others now."""
+        loop, first = asyncio.get_running_loop(), start
+        for index, element in enumerate(elements, start):
+            if index not in self._tries:
+                continue
+            if first < index:
+                self._put(first, elements[first - start : index - start], 0)
+            first = index + 1
+            tries, wait = self._tries[index]
+            self._waiting[index] = loop.call_later(wait, self._resume, index, element, tries)
+        if first < start + len(elements):
+            self._put(first, elements[first - start :], 0)
+
+    def _resume(self, index: int, element: msgspec.Raw, tries: int) -> None:
+        del self._waiting[index]
+        self._put(index, [element], tries)
         if self.wake is not None:
             self.wake()

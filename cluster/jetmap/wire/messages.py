@@ -72,7 +72,8 @@ class Chunk(ChunkHead):
     items: one encoded array of ``count`` items. kwargs: an encoded object, or nothing. seal:
     proof that ``ref`` comes from the user of a `jetmap up`, on its machine (see ``seals``). each:
     seconds that the budget grows with every item begun. protocol: what the dispatcher speaks.
-    causes: whether the caller unpickles exceptions.
+    causes: whether the caller unpickles exceptions. tries: earlier tries of these items, which
+    all raised; -1: the dispatcher cannot send them once more.
     """
 
     items: bytes
@@ -82,6 +83,7 @@ class Chunk(ChunkHead):
     each: float = 0.0
     protocol: int = 1
     causes: bool = False
+    tries: int = -1
 
 
 class Cause(WireMessage):
@@ -96,7 +98,11 @@ class Cause(WireMessage):
 
 
 class ErrorRecord(WireMessage):
-    """The error of one item. index: the item's position in the map's input. cause: if raised."""
+    """The error of one item. index: the item's position in the map's input. cause: if raised.
+
+    The kind "again" is not an outcome: the item is to be sent once more, ``detail["wait"]`` seconds
+    later, after ``detail["tries"]`` tries. Such records are in reports without outcomes.
+    """
 
     index: int
     kind: str
@@ -173,7 +179,7 @@ class Report(ReportHead):
     record for each failed item. seconds: compute time of these items. final: set on the last
     report of a chunk. stored: for a job, the sequence number under which the agent has stored
     the values, which are then omitted here; size: their bytes. rest: the items that the chunk
-    gives back while it goes on.
+    gives back while it goes on. tries: how many tries these outcomes took.
     """
 
     values: bytes
@@ -183,6 +189,7 @@ class Report(ReportHead):
     stored: int = 0
     size: int = 0
     rest: Rest | None = None
+    tries: int = 1
 
 
 class Delivery(WireMessage):

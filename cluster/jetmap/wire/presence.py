@@ -13,7 +13,8 @@ class FunctionInfo(msgspec.Struct, frozen=True):
     """A function as workers offer it; schemas are JSON Schema documents.
 
     untyped: which of item, value and kwargs have a part without an annotation; for these the
-    workers understand the format "python".
+    workers understand the format "python". retries: calls for an item after the first one, while
+    the function raises.
     """
 
     name: str
@@ -25,6 +26,7 @@ class FunctionInfo(msgspec.Struct, frozen=True):
     attempts: int | None = None
     module: str = ""
     untyped: list[str] = []
+    retries: int = 0
 
 
 class CoreStatus(msgspec.Struct, frozen=True):

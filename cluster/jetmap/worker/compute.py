@@ -5,6 +5,7 @@ No process and no pipe: the worker process uses this, and so does ``Cluster(inli
 
 from __future__ import annotations
 
+import random
 import sys
 import time
 import traceback
@@ -21,6 +22,7 @@ from .aftermath import Aftermath
 
 NO_AFTERMATH = Aftermath()
 REPORT_SECONDS = 0.1
+AGAIN = "again"  # Kind of the record of an item that is to be sent once more.
 _MESSAGE_LIMIT = 8_192  # Bytes of an error's message, and of its traceback.
 
 
@@ -190,6 +192,7 @@ class _Part:
         self._start = chunk.start
         self._error_bytes = 0
         self.full = False  # The error records alone would fill a report.
+        self._has_again = False  # Some of them are of the kind AGAIN.
         self.values: list[Any] = []
         self.errors: list[ErrorRecord] = []
 
@@ -198,11 +201,21 @@ class _Part:
 
     def fail(self, index: int, error: BaseException) -> None:
         """Record an item that has no value."""
+        chunk = self._chunk
         if isinstance(error, _RefusedError) and error.__cause__ is not None:
             record = _record(index, "invalid", error.__cause__, None)
         else:
             record = _record(index, "raised", error, _traceback(error))
-            record.cause = cause_of(error, pickled=self._chunk.causes)
+            record.cause = cause_of(error, pickled=chunk.causes)
+            retry = self._function.retry if self._function is not None else None
+            if retry is not None and chunk.tries >= 0:
+                tries = chunk.tries + 1
+                record.detail = {"tries": tries}
+                wait = retry.wait(error, tries, random.random())
+                if wait is not None:
+                    record = ErrorRecord(index, AGAIN, record.type, record.message)
+                    record.detail = {"tries": tries, "wait": wait}
+                    self._has_again = True
         self.errors.append(record)
         self.values.append(None)
         self._error_bytes += _weight(record)
@@ -212,6 +225,10 @@ class _Part:
         """Report everything gathered, in as many reports as its size needs."""
         values, errors = self.values, self.errors
         self.values, self.errors, self._error_bytes, self.full = [], [], 0, False
+        if self._has_again:
+            self._has_again = False
+            self._flush_around(values, errors, seconds, final)
+            return
         if not errors and self._function is not None:
             try:
                 encoded = self._function.value.encode_list(values, self._chunk.format)
@@ -222,6 +239,23 @@ class _Part:
                 # A value cannot be encoded: ``_flush_singly`` finds it.
                 pass
         self._flush_singly(values, errors, seconds, final)
+
+    def _flush_around(
+        self, values: list[Any], errors: list[ErrorRecord], seconds: float, final: Final | None
+    ) -> None:
+        """Report outcomes, in runs between the items that are to be sent once more; then those."""
+        again = [record for record in errors if record.kind == AGAIN]
+        failed = [record for record in errors if record.kind != AGAIN]
+        share = seconds / len(values)
+        begin = self._start
+        for end in [*(record.index for record in again), begin + len(values)]:
+            run = values[self._start - begin : end - begin]
+            if run:
+                records = [record for record in failed if self._start <= record.index < end]
+                self._flush_singly(run, records, share * len(run), None)
+            self._start += 1  # Behind the item that has no outcome.
+        self._start = begin + len(values)
+        self._report(0, arrays.join([], self._chunk.format), again, share * len(again), final)
 
     def _flush_singly(
         self, values: list[Any], errors: list[ErrorRecord], seconds: float, final: Final | None
@@ -290,7 +324,16 @@ class _Part:
         self._start += count
         self._emit(
             Report(
-                chunk.map, chunk.number, chunk.attempt, start, count, values, errors, seconds, final
+                chunk.map,
+                chunk.number,
+                chunk.attempt,
+                start,
+                count,
+                values,
+                errors,
+                seconds,
+                final,
+                tries=chunk.tries + 1 if chunk.tries > 0 else 1,
             )
         )
 

@@ -101,6 +101,15 @@ class Rest:
         return Piece(start, end - start, self._encode(self._items[start:end]))
 
 
+AGAIN = object()  # The value of an item that is to be sent once more.
+WAIT = 1.5  # Seconds that such an item waits.
+
+
+def needs_another(item: Any, tries: int) -> bool:
+    """Whether the worker asks for one more try after ``tries`` earlier ones."""
+    return isinstance(item, int) and item % 5 == 0 and tries < item % 4
+
+
 def function(item: Any) -> Any:
     if item % 3 == 0:
         raise ValueError(item)
@@ -195,6 +204,8 @@ class Map(RuleBasedStateMachine):
             self.now = min(until, self.now + BEAT)
             for run in [*self.runs, *self.unconfirmed]:
                 self.claim(run)
+            if self.ledger.resume(self.now):
+                self.scheduler.requeue(self.map)
         for flight in self.ledger.silent(self.now, PATIENCE):
             if flight.number in self.ledger.flights:
                 flight.attempt += 1
@@ -258,6 +269,8 @@ class Map(RuleBasedStateMachine):
             for index, value in enumerate(values, batch.start):
                 assert index not in self.outcomes, "an item has two outcomes"
                 self.outcomes[index] = errors.get(index, value)
+                if isinstance(value, list):
+                    assert not needs_another(self.items[index], batch.tries - 1)
 
     # The world's side
 
@@ -349,6 +362,8 @@ class Map(RuleBasedStateMachine):
 
     def take(self, report: Report) -> None:
         self.map.learn(report, self.ledger.flights.get(report.number))
+        if report.errors and not report.count:
+            self.ledger.postpone(report, self.now)
         self.settle(self.ledger.accept(report), report.seconds)
         if report.rest is not None:
             self.scheduler.requeue(self.map)
@@ -367,12 +382,32 @@ class Map(RuleBasedStateMachine):
         end = run.end if run.stop is None else max(run.at, run.stop)
         for item in run.elements[run.at - run.start : end - run.start][:count]:
             try:
-                run.unreported.append(function(item))
+                if needs_another(item, run.message.piece.tries):
+                    run.unreported.append(AGAIN)
+                else:
+                    run.unreported.append(function(item))
             except ValueError as error:
                 run.unreported.append(error)
             run.at += 1
 
     def report(self, run: Run, final: Final | None) -> None:
+        number, attempt = run.number, run.message.attempt
+        tries = run.message.piece.tries
+        while AGAIN in run.unreported:
+            at = run.unreported.index(AGAIN)
+            after = run.unreported[at + 1 :]
+            run.unreported = run.unreported[:at]
+            self.report_outcomes(run, None)
+            index = run.reported + at
+            again = ErrorRecord(index, "again", "ValueError", "", None, {"tries": 1, "wait": WAIT})
+            self.network.append(
+                Report("map", number, attempt, index + 1, 0, self.encode([]), [again], 0.1)
+            )
+            run.unreported, run.reported = after, index + 1
+        self.report_outcomes(run, final, tries + 1)
+        run.unreported, run.reported = [], run.at
+
+    def report_outcomes(self, run: Run, final: Final | None, tries: int = 1) -> None:
         values, start = run.unreported, run.reported
         errors = [
             ErrorRecord(index, "raised", "ValueError", str(value))
@@ -385,12 +420,12 @@ class Map(RuleBasedStateMachine):
         report = Report(
             "map", number, attempt, start, len(values), self.encode(plain), errors, seconds, final
         )
+        report.tries = tries
         self.network.append(report)
         if final is not None:
             self.runs.remove(run)
             self.unconfirmed.append(run)
             run.last = report
-        run.unreported, run.reported = [], run.at
 
     def final(self, run: Run, crash: Crash) -> None:
         """Report the end of a chunk; unreported results die with the worker."""

@@ -159,3 +159,16 @@ def test_an_index_keeps_no_values() -> None:
     assert index.done == 100_000
     assert len(pickle.dumps(index)) < 100 * 200
     assert b"null" not in pickle.dumps(index)
+
+
+def test_tries_are_kept_and_are_no_outcomes() -> None:
+    index = OutcomeIndex()
+    again = ErrorRecord(4, "again", "OSError", "busy", None, {"tries": 1, "wait": 2.5})
+    assert index.add(1, Report("m", 1, 1, 5, 0, b"[]", [again], 0.1)) == []
+    assert (index.done, index.failed, index.tries) == (0, 0, {4: (1, 2.5)})
+    again.detail = {"tries": 2, "wait": 5.0}
+    index.add(2, Report("m", 2, 1, 5, 0, b"[]", [again], 0.1))
+    assert index.tries == {4: (2, 5.0)} and index.messages == 2
+    raised = ErrorRecord(4, "raised", "OSError", "busy", None, {"tries": 3})
+    assert index.add(3, Report("m", 3, 1, 4, 1, b"[null]", [raised], 0.1)) == [(4, 5)]
+    assert (index.done, index.failed) == (1, 1)

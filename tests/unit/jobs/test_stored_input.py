@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -55,3 +56,37 @@ async def test_what_is_read_ahead_is_bounded_in_memory() -> None:
         assert taken == total and not source.has_items
     finally:
         await source.aclose()
+
+
+async def test_items_that_were_tried_wait_apart_from_the_others() -> None:
+    """Each once, alone, with its tries; those with an outcome not at all."""
+    store = Parts(1)
+    record = Record(id="j", function="f", format="json", total=EACH)
+    tries = {0: (1, 0.01), 500: (3, 0.0), 501: (1, 0.02), EACH - 1: (2, 0.0), 7: (1, 0.0)}
+    source = StoredInput(store, record, [(5, 10)], tries)  # type: ignore[arg-type]
+    woken = asyncio.Event()
+    source.wake = woken.set
+    found: dict[int, int] = {}
+    try:
+        while len(found) < EACH - 5:
+            await woken.wait()
+            woken.clear()
+            while (piece := source.take(700, 1 << 20)) is not None:
+                assert piece.tries == 0 or piece.count == 1
+                new = dict.fromkeys(range(piece.start, piece.start + piece.count), piece.tries)
+                assert not found.keys() & new.keys()
+                found |= new
+        assert {index: count for index, count in found.items() if count} == {
+            0: 1, 500: 3, 501: 1, EACH - 1: 2
+        }  # fmt: skip
+        assert source.total == EACH and not source.has_items
+    finally:
+        await source.aclose()
+
+
+async def test_closing_ends_the_waits() -> None:
+    record = Record(id="j", function="f", format="json", total=EACH)
+    source = StoredInput(Parts(1), record, (), {3: (1, 3600.0)})  # type: ignore[arg-type]
+    await wait_until(lambda: source.has_items, "it is read")
+    await source.aclose()
+    assert source.take(EACH, 1 << 20) is not None

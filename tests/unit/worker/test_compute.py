@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypotheses import examples
+from jetmap.functions.retries import RetryPolicy
 from jetmap.functions.task import Function
 from jetmap.wire import arrays
 from jetmap.wire.budget import Budget
@@ -303,3 +304,69 @@ def test_a_refused_chunk_fails_item_by_item(format: Format, count: int) -> None:
     found = outcomes(chunk, reports)
     assert [record.index for record in found] == list(range(1000, 1000 + count))
     assert all(record.type == "LookupError" for record in found)
+
+
+# Trying again
+
+CALLS: dict[str, int] = {}
+
+
+def _flaky(item: str) -> str:
+    CALLS[item] = CALLS.get(item, 0) + 1
+    if item.startswith("bad"):
+        raise ValueError(item)
+    if item.startswith("fatal"):
+        raise KeyError(item)
+    return item
+
+
+FLAKY = Function(_flaky, retry=RetryPolicy(2, ValueError, backoff=4.0))
+
+
+def flaky(items: list[str], tries: int, format: Format = "json") -> list[Report]:
+    reports: list[Report] = []
+    chunk = chunk_of(items, format, start=10, tries=tries)
+    compute(chunk, FLAKY, FakeProgress(), reports.append, Limits(value=VALUE, report=REPORT))
+    return reports
+
+
+@quick
+@given(st.lists(st.sampled_from(["a", "bad", "fatal"]), max_size=30), st.sampled_from(FORMATS))
+def test_items_to_try_again_have_no_outcome(items: list[str], format: Format) -> None:
+    reports = flaky(items, 0, format)
+    found: dict[int, Any] = {}
+    again: dict[int, ErrorRecord] = {}
+    at = 10
+    for report in reports:
+        assert report.start >= at
+        at = report.start + report.count
+        if not report.count:
+            again |= {record.index: record for record in report.errors}
+            continue
+        errors = {record.index: record.kind for record in report.errors}
+        values = decode(report.values, format)
+        found |= {i: errors.get(i, v) for i, v in enumerate(values, report.start)}
+    expected = dict(enumerate(items, 10))
+    kinds = {"a": "a", "fatal": "raised"}
+    assert found == {i: kinds[item] for i, item in expected.items() if item != "bad"}
+    assert set(again) == {i for i, item in expected.items() if item == "bad"}
+    for record in again.values():
+        assert (record.kind, record.type) == ("again", "ValueError")
+        assert record.detail is not None and record.detail["tries"] == 1
+        assert 0 <= record.detail["wait"] <= 4
+    assert reports[-1].final is not None and reports[-1].final.end == at == 10 + len(items)
+
+
+@pytest.mark.parametrize("tries", [0, 1, 2])
+def test_the_last_try_gives_the_outcome(tries: int) -> None:
+    (*_, last) = flaky(["bad"], tries)
+    (record,) = last.errors
+    assert record.detail is not None and record.detail["tries"] == tries + 1
+    assert (last.count, record.kind) == ((1, "raised") if tries == 2 else (0, "again"))
+    (value,) = flaky(["a"], tries)
+    assert value.tries == tries + 1
+
+
+def test_a_dispatcher_that_cannot_repeat_gets_the_error() -> None:
+    (report,) = flaky(["bad", "a"], -1)
+    assert [record.kind for record in report.errors] == ["raised"] and report.tries == 1

@@ -1,0 +1,53 @@
+"""Items of a job that wait for their next try survive the job's owner, with their tries."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import flaky_functions
+from flaky_functions import calls, handed
+from real_jobs import until_over
+from servers import Site, outcomes, site
+from waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+ITEMS = [n * 10 + n % 2 for n in range(24)]  # Every other one raises at its first call.
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Site]:
+    async with site(tmp_path, store=tmp_path / "store") as there:
+        yield there
+
+
+async def test_waiting_items_survive_their_owner(place: Site, tmp_path: Path) -> None:
+    cluster = await place.cluster()
+    await place.agent(cluster, flaky_functions.__file__)
+    log = tmp_path / "log"
+    log.mkdir()
+    owner = await place.cluster()
+    submitted = await owner.submit(handed, ITEMS, kwargs={"log": str(log)})
+    await wait_until(lambda: all(calls(log, item) for item in ITEMS), "each is called once")
+    await owner.aclose()
+    record = await until_over(cluster, submitted.id)
+    assert (record.state, record.done, record.failed) == ("succeeded", len(ITEMS), 0)
+    found = await outcomes(cluster.job(submitted.id, handed).stream(ordered=True))
+    assert [outcome.value for outcome in found] == ITEMS
+    # An item whose outcome was not stored yet may have run again, with as many tries.
+    assert [outcome.tries for outcome in found] == [1 + n % 2 for n in range(24)]
+    assert record.epoch == 2
+
+
+async def test_the_last_try_of_a_job_fails_its_item(place: Site, tmp_path: Path) -> None:
+    cluster = await place.cluster()
+    await place.agent(cluster, flaky_functions.__file__)
+    job = await cluster.submit("flaky.thrice", [1, 5, -2], kwargs={"log": str(tmp_path)})
+    found = await outcomes(job.stream(ordered=True))
+    assert [(outcome.ok, outcome.tries) for outcome in found] == [(True, 2), (False, 3), (False, 1)]
+    status = await job.status()
+    assert (status.state, status.done, status.failed) == ("failed", 3, 2)
+    assert calls(tmp_path, 5) == 3
