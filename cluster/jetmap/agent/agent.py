@@ -17,8 +17,9 @@ from jetmap.background import Background
 from jetmap.errors import JetmapError
 from jetmap.machine import choose_cores
 from jetmap.nats import jetstream
+from jetmap.nats.answers import JetStreamError
 from jetmap.nats.broker import Broker, Message, Subscription
-from jetmap.nats.errors import Forbidden, JetStreamError, is_lasting
+from jetmap.nats.errors import Forbidden, is_lasting
 from jetmap.wire import subjects
 from jetmap.wire.messages import Control, Ping
 from jetmap.wire.timing import BEAT, RENEW_SECONDS

@@ -11,7 +11,8 @@ import msgspec
 
 from jetmap.logs import Limited
 from jetmap.machine import boot_id, memory, memory_kills
-from jetmap.nats.errors import Forbidden, JetStreamError
+from jetmap.nats.answers import JetStreamError
+from jetmap.nats.errors import Forbidden
 from jetmap.wire import counts
 from jetmap.wire.messages import OLDEST_PROTOCOL, PROTOCOL, ChunkHead, Crash, encode
 from jetmap.wire.presence import Presence

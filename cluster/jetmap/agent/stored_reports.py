@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import msgspec
 
 from jetmap.errors import JetmapError
+from jetmap.nats.answers import JetStreamError, checked, lacks_room
 from jetmap.nats.broker import Broker, Message, Subscription
-from jetmap.nats.errors import JetStreamError, checked, lacks_room
 from jetmap.wire import subjects
 from jetmap.wire.messages import Report, encode
 

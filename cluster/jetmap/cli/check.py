@@ -14,10 +14,11 @@ from rich.console import Console
 from jetmap.errors import ConfigurationError, JetmapError, TopologyMismatch
 from jetmap.jobs.streams import wishes
 from jetmap.nats import jetstream, provision
+from jetmap.nats.answers import JetStreamError
 from jetmap.nats.auth import Auth, without_secrets
 from jetmap.nats.broker import Broker
 from jetmap.nats.connection import Connection
-from jetmap.nats.errors import Forbidden, JetStreamError, advised
+from jetmap.nats.errors import Forbidden, advised
 from jetmap.nats.provision import STREAM_NOT_FOUND, Wish, described, make
 from jetmap.nats.server import find_binary
 from jetmap.settings import FIELDS, Settings, config_file, unknown_variables

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from jetmap.background import Background
 from jetmap.errors import JetmapError, TooLarge
-from jetmap.nats import jetstream
+from jetmap.nats.answers import has_stored
 from jetmap.nats.broker import Broker
 from jetmap.settings import Settings
 from jetmap.wire import pool_streams, subjects
@@ -149,7 +149,7 @@ class Outbox:
     def on_ack(self, subject: str, answer: bytes) -> Accepted | Refused:
         """Take in the broker's ack, or its refusal."""
         number = int(subject.rpartition(".")[2])
-        if jetstream.has_stored(answer):
+        if has_stored(answer):
             return Accepted(self._sampler.on_stored(number) or [])
         doubtful = self._sampler.on_refused(number, time.monotonic())
         return Refused([key for keys in doubtful for key in keys], not answer)

@@ -8,8 +8,8 @@ import time
 
 from jetmap.background import Background
 from jetmap.errors import BrokerUnreachable, JetmapError, NoRoom
+from jetmap.nats.answers import JetStreamError
 from jetmap.nats.broker import Message, Subscription
-from jetmap.nats.errors import JetStreamError
 from jetmap.wire import subjects
 from jetmap.wire.timing import JOB_BEAT_SECONDS, JOB_LEASE_SECONDS
 

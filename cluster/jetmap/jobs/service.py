@@ -18,8 +18,8 @@ from jetmap.errors import (
     UnknownJob,
     WorkerStartFailed,
 )
+from jetmap.nats.answers import JetStreamError, lacks_room
 from jetmap.nats.broker import Broker
-from jetmap.nats.errors import JetStreamError, lacks_room
 from jetmap.settings import Settings
 from jetmap.wire import subjects
 from jetmap.wire.messages import Format

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from jetmap.errors import BrokerUnreachable, JetmapError
 from jetmap.nats import jetstream
+from jetmap.nats.answers import JetStreamError, checked, lacks_room
 from jetmap.nats.broker import Broker
-from jetmap.nats.errors import JetStreamError, checked, lacks_room
 from jetmap.nats.provision import STREAM_NOT_FOUND, Wish
 from jetmap.wire import subjects
 

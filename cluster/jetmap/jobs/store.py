@@ -14,8 +14,9 @@ import msgspec
 
 from jetmap.errors import BrokerUnreachable, JetmapError, NoRoom
 from jetmap.nats import jetstream
+from jetmap.nats.answers import JetStreamError, checked, is_disk_full, lacks_room
 from jetmap.nats.broker import Broker, Message, Subscription
-from jetmap.nats.errors import JetStreamError, NoResponders, checked, is_disk_full, lacks_room
+from jetmap.nats.errors import NoResponders
 from jetmap.nats.provision import STREAM_NOT_FOUND
 from jetmap.wire import subjects
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from jetmap.nats import jetstream
+from jetmap.nats.answers import JetStreamError
 from jetmap.nats.broker import Broker
-from jetmap.nats.errors import JetStreamError
 from jetmap.nats.provision import STREAM_NOT_FOUND, Wish, halves
 from jetmap.settings import JobSettings
 from jetmap.wire import pool_streams, subjects

@@ -15,19 +15,12 @@ from nats.aio.msg import Msg
 from jetmap.background import Background
 from jetmap.errors import BrokerUnreachable, JetmapError
 
+from .answers import JetStreamError, checked
 from .auth import Auth, without_secrets
 from .broker import Callback, OnMessage
 from .client import QuickClient
 from .dialing import RETRY_SECONDS, dial, discard
-from .errors import (
-    JetStreamError,
-    NoResponders,
-    NotPermittedError,
-    RefusedError,
-    checked,
-    translated,
-    typed,
-)
+from .errors import NoResponders, NotPermittedError, RefusedError, translated, typed
 from .subscription import NatsSubscription
 
 __all__ = ["Auth", "Connection", "JetStreamError", "NatsSubscription", "NoResponders", "checked"]

@@ -6,10 +6,11 @@ import re
 import ssl
 from typing import Any
 
-import msgspec
 import nats.errors
 
-from jetmap.errors import BrokerRefused, BrokerUnreachable, JetmapError, TooLarge
+from jetmap.errors import BrokerUnreachable, JetmapError, TooLarge
+
+from .answers import JetStreamError
 
 # Rights that an account may lack, by the subject of JetStream's API that needs them.
 RIGHTS = {
@@ -42,10 +43,6 @@ ADVICE = {
     10122: "raise this account's memory_max_stream_bytes and disk_max_stream_bytes",
 }
 
-STREAM_FULL = 10077
-# Error numbers of a lack of room: in the account, the server, its memory or disk, or the stream.
-NO_ROOM = frozenset((10002, 10023, 10028, 10047, STREAM_FULL))
-
 
 class NoResponders(BrokerUnreachable):
     """Nobody listens on the subject of a request."""
@@ -55,38 +52,8 @@ class Forbidden(BrokerUnreachable):
     """The server does not let this account use a subject."""
 
 
-class JetStreamError(BrokerRefused):
-    """A request that JetStream refused.
-
-    code: the status, as in HTTP. err_code: NATS's own number. advice: what was asked for, and what
-    to do.
-    """
-
-    def __init__(self, code: int, err_code: int, description: str, advice: str = "") -> None:
-        super().__init__(code, err_code, description, advice)
-        self.code = code
-        self.err_code = err_code
-        self.description = description
-        self.advice = advice
-
-    def __str__(self) -> str:
-        said = f"JetStream refuses: {self.description} (error {self.err_code})"
-        return f"{said}; {self.advice}" if self.advice else said
-
-
 class RefusedError(Exception):
     """A failure that trying again would not mend."""
-
-
-def checked(answer: bytes) -> dict[str, Any]:
-    """Decode an answer of JetStream. Raises JetStreamError if it is a refusal."""
-    decoded: dict[str, Any] = msgspec.json.decode(answer)
-    error = decoded.get("error")
-    if error:
-        raise JetStreamError(
-            error.get("code", 0), error.get("err_code", 0), error.get("description", "")
-        )
-    return decoded
 
 
 def advised(
@@ -104,25 +71,6 @@ def advised(
     advice = ADVICE.get(error.err_code, "").format(setting=setting)
     text = f"{asked}: {advice}" if advice else asked
     return JetStreamError(error.code, error.err_code, error.description, text)
-
-
-def holds_subject(error: JetStreamError) -> bool:
-    """Whether the stream refuses a message because it has one of the same subject.
-
-    The server's number for that is the one of a full stream; only its text differs.
-    """
-    return error.err_code == STREAM_FULL and "per subject" in error.description
-
-
-def lacks_room(error: JetStreamError) -> bool:
-    """Whether the broker has no room for a message."""
-    return error.err_code in NO_ROOM or is_disk_full(error)
-
-
-def is_disk_full(error: JetStreamError) -> bool:
-    """Whether the disk, or the server's user's share of it, is full. The server passes on the
-    system's text under a number that says nothing of it."""
-    return "no space left" in error.description or "quota exceeded" in error.description
 
 
 def is_passing(error: JetmapError, *, clustered: bool) -> bool:

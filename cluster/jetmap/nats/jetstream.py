@@ -16,8 +16,9 @@ from typing import Any
 
 from jetmap.errors import BrokerUnreachable, JetmapError, TopologyMismatch
 
+from .answers import JetStreamError, lacks_room
 from .broker import Broker
-from .errors import JetStreamError, advised, checked, holds_subject, is_passing, lacks_room
+from .errors import advised, is_passing
 from .provision import STREAM_NOT_FOUND, Wish, make
 
 logger = logging.getLogger(__name__)
@@ -92,20 +93,6 @@ async def ensure_consumer(c: Broker, request: dict[str, Any]) -> None:
     # An account may limit how many chunks are out at once; a lower limit does no harm.
     del config["max_ack_pending"]
     _refuse(f"consumer {name} of stream {stream}", _differences(config, info["config"]))
-
-
-def has_stored(answer: bytes) -> bool:
-    """Whether a stream has a message, by its answer to the publish; empty if no stream answers.
-
-    A message that is refused because the stream has one of its subject is where it belongs.
-    """
-    if not answer:
-        return False
-    try:
-        checked(answer)
-    except JetStreamError as error:
-        return holds_subject(error)
-    return True
 
 
 async def purge(c: Broker, stream: str, subject: str) -> int:

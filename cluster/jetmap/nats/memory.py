@@ -23,9 +23,10 @@ import msgspec
 from jetmap.background import Background
 from jetmap.errors import BrokerUnreachable, TooLarge
 
+from .answers import checked
 from .broker import Callback, OnMessage
 from .clock import Clock, LoopClock
-from .errors import NoResponders, checked
+from .errors import NoResponders
 from .memory_jetstream import MemoryJetStream, MemoryMessage
 from .memory_stream import matches
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .answers import JetStreamError
 from .broker import Broker
-from .errors import JetStreamError, advised
+from .errors import advised
 
 logger = logging.getLogger(__name__)
 

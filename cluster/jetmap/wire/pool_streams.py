@@ -18,8 +18,8 @@ from urllib.parse import quote
 import msgspec
 
 from jetmap.nats import jetstream
+from jetmap.nats.answers import JetStreamError, checked
 from jetmap.nats.broker import Broker
-from jetmap.nats.errors import JetStreamError, checked
 from jetmap.nats.jetstream import parsed_time
 from jetmap.nats.provision import STREAM_NOT_FOUND, Wish, copies, halves
 from jetmap.settings import StreamSettings

@@ -13,8 +13,8 @@ from jetmap import Cluster
 from jetmap.errors import StoreFull, UnknownJob
 from jetmap.jobs import monitor
 from jetmap.jobs.record import Record
+from jetmap.nats.answers import lacks_room
 from jetmap.nats.connection import JetStreamError
-from jetmap.nats.errors import lacks_room
 from jetmap.nats.server import NatsServer, room
 from jetmap.settings import Settings
 from jetmap_api import create_app

@@ -13,7 +13,7 @@ from jetmap.agent.announcements import Announcements
 from jetmap.agent.imports import Imports
 from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.agent.reload import Reload
-from jetmap.nats.errors import JetStreamError
+from jetmap.nats.answers import JetStreamError
 from jetmap.settings import Settings
 from jetmap.wire.messages import ChunkHead, Crash
 from jetmap.wire.presence import CoreStatus, FunctionInfo, Presence

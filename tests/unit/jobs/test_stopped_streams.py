@@ -15,7 +15,8 @@ from jetmap.jobs.record import Record
 from jetmap.jobs.removal import Removal
 from jetmap.jobs.spare import Spare
 from jetmap.jobs.store import Store
-from jetmap.nats.errors import Forbidden, JetStreamError, NoResponders
+from jetmap.nats.answers import JetStreamError
+from jetmap.nats.errors import Forbidden, NoResponders
 from jetmap.nats.jetstream import NO_SUBJECT
 from jetmap.wire import subjects
 

@@ -11,8 +11,9 @@ import pytest
 from brokers import Brokers
 from jetmap.errors import BrokerUnreachable, LimitExceeded
 from jetmap.jobs.spare import Spare
+from jetmap.nats.answers import JetStreamError, checked, lacks_room
 from jetmap.nats.broker import Broker
-from jetmap.nats.errors import JetStreamError, NoResponders, checked, lacks_room
+from jetmap.nats.errors import NoResponders
 from waiting import wait_until
 
 pytestmark = pytest.mark.anyio

@@ -8,20 +8,16 @@ import nats.errors
 import pytest
 
 from jetmap.errors import BrokerUnreachable, JetmapError, TooLarge
+from jetmap.nats.answers import JetStreamError
 from jetmap.nats.errors import (
-    ADVICE,
     Forbidden,
-    JetStreamError,
     NoResponders,
     NotPermittedError,
     RefusedError,
     advised,
-    checked,
     forbidden,
-    holds_subject,
     is_lasting,
     is_passing,
-    lacks_room,
     refusal,
     translated,
     typed,
@@ -30,16 +26,6 @@ from jetmap.nats.errors import (
 
 def refused(err_code: int, description: str = "") -> JetStreamError:
     return JetStreamError(400, err_code, description)
-
-
-def test_an_answer_is_decoded_or_is_its_refusal() -> None:
-    assert checked(b'{"seq":3}') == {"seq": 3}
-    with pytest.raises(JetStreamError) as caught:
-        checked(b'{"error":{"code":503,"err_code":10077,"description":"maximum bytes exceeded"}}')
-    assert (caught.value.code, caught.value.err_code) == (503, 10077)
-    assert str(caught.value) == "JetStream refuses: maximum bytes exceeded (error 10077)"
-    with pytest.raises(JetStreamError):
-        checked(b'{"error":{"code":400}}')
 
 
 @pytest.mark.parametrize(
@@ -66,12 +52,6 @@ def test_a_permission_violation_has_a_type_and_names_its_subject(text: str, subj
 )
 def test_other_errors_stay_as_they_are(error: Exception) -> None:
     assert typed(error) is error
-
-
-def test_a_stream_that_has_the_subject_is_told_from_a_full_one() -> None:
-    assert holds_subject(refused(10077, "maximum messages per subject exceeded"))
-    assert not holds_subject(refused(10077, "maximum messages exceeded"))
-    assert not holds_subject(refused(10071, "wrong last sequence per subject: 3"))
 
 
 def test_advice_names_the_stream_and_its_settings() -> None:
@@ -103,14 +83,6 @@ def test_faults_that_pass_and_faults_that_last(
 ) -> None:
     assert is_passing(error, clustered=clustered) == passing
     assert is_lasting(error) == lasting
-
-
-def test_a_lack_of_room_is_known_by_its_number_or_the_systems_words() -> None:
-    assert all(code in ADVICE or code == 10077 for code in (10002, 10023, 10028, 10047, 10077))
-    assert lacks_room(refused(10023))
-    assert lacks_room(refused(10051, "write 1.blk: no space left on device"))
-    assert lacks_room(refused(10051, "write 1.blk: disk quota exceeded"))
-    assert not lacks_room(refused(10059, "stream not found"))
 
 
 def test_refusals_that_trying_again_would_not_mend() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from jetmap.errors import TopologyMismatch
 from jetmap.nats import jetstream
-from jetmap.nats.errors import JetStreamError
+from jetmap.nats.answers import JetStreamError
 from jetmap.nats.jetstream import PullEnd
 from jetmap.nats.memory import MemoryBroker
 from jetmap.nats.provision import Wish
@@ -39,27 +39,6 @@ def wish(name: str = "S", **config: Any) -> Wish:
 )
 def test_a_status_message_ends_a_pull(headers: dict[str, str], end: PullEnd) -> None:
     assert jetstream.pull_end(headers) is end
-
-
-@pytest.mark.parametrize(
-    ("answer", "stored"),
-    [
-        (b'{"stream":"S","seq":1}', True),
-        (b'{"stream":"S","seq":1,"duplicate":true}', True),
-        (
-            b'{"error":{"code":503,"err_code":10077,'
-            b'"description":"maximum messages per subject exceeded"}}',
-            True,
-        ),
-        (
-            b'{"error":{"code":503,"err_code":10077,"description":"maximum bytes exceeded"}}',
-            False,
-        ),
-        (b"", False),
-    ],
-)
-def test_an_answer_to_a_publish(answer: bytes, stored: bool) -> None:
-    assert jetstream.has_stored(answer) is stored
 
 
 async def test_a_stream_is_made_once_and_must_stay_as_it_is_needed() -> None:

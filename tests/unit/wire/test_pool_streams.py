@@ -9,8 +9,8 @@ import pytest
 
 from brokers import Brokers
 from jetmap.errors import TopologyMismatch
+from jetmap.nats.answers import JetStreamError, checked
 from jetmap.nats.broker import Broker
-from jetmap.nats.errors import JetStreamError, checked
 from jetmap.settings import StreamSettings
 from jetmap.wire import pool_streams, subjects
 from jetmap.wire.pool_streams import ensure_consumers, ensure_stream, known, remember

@@ -1,0 +1,76 @@
+"""JetStream's answers: decoded, or raised as its refusals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from jetmap.errors import BrokerRefused
+
+STREAM_FULL = 10077
+# Error numbers of a lack of room: in the account, the server, its memory or disk, or the stream.
+NO_ROOM = frozenset((10002, 10023, 10028, 10047, STREAM_FULL))
+
+
+class JetStreamError(BrokerRefused):
+    """A request that JetStream refused.
+
+    code: the status, as in HTTP. err_code: NATS's own number. advice: what was asked for, and what
+    to do.
+    """
+
+    def __init__(self, code: int, err_code: int, description: str, advice: str = "") -> None:
+        super().__init__(code, err_code, description, advice)
+        self.code = code
+        self.err_code = err_code
+        self.description = description
+        self.advice = advice
+
+    def __str__(self) -> str:
+        said = f"JetStream refuses: {self.description} (error {self.err_code})"
+        return f"{said}; {self.advice}" if self.advice else said
+
+
+def checked(answer: bytes) -> dict[str, Any]:
+    """Decode an answer of JetStream. Raises JetStreamError if it is a refusal."""
+    decoded: dict[str, Any] = msgspec.json.decode(answer)
+    error = decoded.get("error")
+    if error:
+        raise JetStreamError(
+            error.get("code", 0), error.get("err_code", 0), error.get("description", "")
+        )
+    return decoded
+
+
+def has_stored(answer: bytes) -> bool:
+    """Whether a stream has a message, by its answer to the publish; empty if no stream answers.
+
+    A message that is refused because the stream has one of its subject is where it belongs.
+    """
+    if not answer:
+        return False
+    try:
+        checked(answer)
+    except JetStreamError as error:
+        return holds_subject(error)
+    return True
+
+
+def holds_subject(error: JetStreamError) -> bool:
+    """Whether the stream refuses a message because it has one of the same subject.
+
+    The server's number for that is the one of a full stream; only its text differs.
+    """
+    return error.err_code == STREAM_FULL and "per subject" in error.description
+
+
+def lacks_room(error: JetStreamError) -> bool:
+    """Whether the broker has no room for a message."""
+    return error.err_code in NO_ROOM or is_disk_full(error)
+
+
+def is_disk_full(error: JetStreamError) -> bool:
+    """Whether the disk, or the server's user's share of it, is full. The server passes on the
+    system's text under a number that says nothing of it."""
+    return "no space left" in error.description or "quota exceeded" in error.description
