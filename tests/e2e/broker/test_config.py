@@ -6,12 +6,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from jetmap.cli.app import build
 from jetmap.errors import BrokerUnreachable
 from jetmap.nats.auth import Auth
 from jetmap.nats.connection import Connection
@@ -180,12 +181,9 @@ def test_compose_runs_commands_that_exist() -> None:
     commands = re.findall(r'^    command: \["(\w+)"\]', text, re.M)
     assert commands == ["api", "worker"]
     for arguments in [*([command] for command in commands), ["status", "--here"]]:
-        done = subprocess.run(
-            [sys.executable, "-m", "jetmap.cli", *arguments, "--help"],
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
+        command = [*arguments, "--help"]
+        done = CliRunner().invoke(build(command), command)
+        assert done.exit_code == 0, done.output
 
 
 def test_the_image_holds_the_package_and_runs_as_nobody_special() -> None:

@@ -81,10 +81,12 @@ async def test_a_single_server(servers: Servers, config: str, made: tuple[str, i
 @pytest.mark.parametrize(
     "limits",
     [
-        "max_mem: 100MB, max_file: 1GB",
-        "max_mem: 0, max_file: 1GB",
-        "max_mem: 1GB, max_file: 2GB, max_bytes_required: true",
-        "max_ack_pending: 100",
+        pytest.param("max_mem: 100MB, max_file: 1GB", marks=pytest.mark.slow),
+        pytest.param("max_mem: 0, max_file: 1GB", marks=pytest.mark.slow),
+        pytest.param(
+            "max_mem: 1GB, max_file: 2GB, max_bytes_required: true", marks=pytest.mark.slow
+        ),
+        pytest.param("max_ack_pending: 100", marks=pytest.mark.slow),
         "memory_max_stream_bytes: 20MB, disk_max_stream_bytes: 100MB, max_bytes_required: true",
         "max_streams: 5, max_consumers: 2",
     ],
@@ -109,6 +111,7 @@ async def test_two_servers_hold_one_copy(servers: Servers) -> None:
         assert (await there.stream("JETMAP_JOBS_default"))["num_replicas"] == 1
 
 
+@pytest.mark.slow
 async def test_three_servers_hold_three_copies(servers: Servers) -> None:
     urls = servers.cluster(3)
     async with Deployment(settings(",".join(urls))) as there:
@@ -118,6 +121,7 @@ async def test_three_servers_hold_three_copies(servers: Servers) -> None:
             assert (await there.stream(f"JETMAP_{name}_default"))["num_replicas"] == 3
 
 
+@pytest.mark.slow
 async def test_a_leaf_node_with_a_jetstream_of_its_own(servers: Servers) -> None:
     """It says that it is of a cluster, as one of its name is; and cannot hold three copies."""
     leafs = free_ports(1)[0]
@@ -131,7 +135,7 @@ async def test_a_leaf_node_with_a_jetstream_of_its_own(servers: Servers) -> None
         await there.runs_jobs()
 
 
-@pytest.mark.parametrize("leaf_has_jetstream", [True, False])
+@pytest.mark.parametrize("leaf_has_jetstream", [True, pytest.param(False, marks=pytest.mark.slow)])
 async def test_workers_behind_a_leaf_node(servers: Servers, leaf_has_jetstream: bool) -> None:
     """The gateway is at the hub; and the other way round."""
     leafs = free_ports(1)[0]
@@ -152,7 +156,7 @@ async def test_workers_behind_a_leaf_node(servers: Servers, leaf_has_jetstream: 
         await there.runs_jobs()
 
 
-@pytest.mark.parametrize("kib", [64, 32])
+@pytest.mark.parametrize("kib", [pytest.param(64, marks=pytest.mark.slow), 32])
 async def test_small_messages(servers: Servers, kib: int) -> None:
     url = servers.start(f"{JETSTREAM}\nmax_payload: {kib * 1024}")
     async with Deployment(settings(url)) as there:

@@ -31,7 +31,7 @@ async def test_processes_share_a_keeper(shared: Cluster, mark: str) -> None:
             *(sys.executable, str(HERE / "second_user.py"), FUNCTIONS),
             stdout=subprocess.PIPE,
         )
-        for _ in range(3)
+        for _ in range(2)
     ]
     for child in children:
         told, _ = await child.communicate()
@@ -100,10 +100,10 @@ if __name__ == "__main__":
 
 async def test_a_killed_keeper_is_replaced() -> None:
     with nothing_left() as mark:
-        async with Cluster(tasks=FUNCTIONS, share=False) as cluster:
+        async with Cluster(tasks=FUNCTIONS, share=False, cores=1) as cluster:
             numbers = list(range(2000))
             running = asyncio.ensure_future(
-                cluster.map(functions.work, [functions.Work(n, 1000) for n in numbers])
+                cluster.map(functions.work, [functions.Work(n, 2000) for n in numbers])
             )
             await wait_until(lambda: cluster.stats.items_done > 50, "the map runs")
             (keeper,) = [p for p in marked(mark) if KEEPER in " ".join(p.cmdline())]

@@ -14,7 +14,7 @@ import pytest
 import functions
 from jetmap import Cluster, WorkerLost
 from processes import alive
-from servers import CORES, Site, check, executions, presence
+from servers import AgentProcess, Site, check, executions, presence
 from waiting import until, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -93,9 +93,11 @@ async def test_an_item_that_kills_its_hosts_does_not_tour_them(
     assert executions(log)[poison] <= 3
 
 
-async def test_an_item_that_its_host_paused_in_is_not_to_blame(place: Site, own: Cluster) -> None:
+async def test_an_item_that_its_host_paused_in_is_not_to_blame(
+    home_cluster: Cluster, agent: AgentProcess
+) -> None:
     """All of it, as when a container is paused: nothing of that is the item's compute time."""
-    agent = await place.agent(own)
+    own = home_cluster
     host = [psutil.Process(agent.pid), *agent.workers]
     items = [(n, "sleep:0.1") for n in range(100)]
     running = asyncio.ensure_future(own.map(functions.limited, items))
@@ -109,9 +111,11 @@ async def test_an_item_that_its_host_paused_in_is_not_to_blame(place: Site, own:
     assert await running == list(range(100))
 
 
-async def test_an_agent_killed_alone_takes_its_workers_with_it(place: Site, own: Cluster) -> None:
-    agent = await place.agent(own)
-    workers = agent.workers
-    assert len(workers) == CORES
-    agent.signal(signal.SIGKILL)
+async def test_an_agent_killed_alone_takes_its_workers_with_it(
+    home: Site, home_cluster: Cluster, agent: AgentProcess
+) -> None:
+    other = await home.agent(home_cluster, cores=1)
+    workers = other.workers
+    assert len(workers) == 1
+    other.signal(signal.SIGKILL)
     await wait_until(lambda: not any(alive(w.pid) for w in workers), "the workers end", 3)

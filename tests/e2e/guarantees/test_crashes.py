@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
@@ -40,9 +39,9 @@ async def test_a_crash_costs_one_item(
     signal_number: int | None,
     exit_code: int,
 ) -> None:
-    bad = {0: how, 4999: how, 5000: how, 9999: how}
-    values = await cluster.map(functions.hurt, orders(10_000, bad), return_exceptions=True)
-    check(values, range(10_000), dict.fromkeys(bad, WorkerLost))
+    bad = {0: how, 999: how, 1000: how, 1999: how}
+    values = await cluster.map(functions.hurt, orders(2000, bad), return_exceptions=True)
+    check(values, range(2000), dict.fromkeys(bad, WorkerLost))
     for index in bad:
         error = values[index]
         assert isinstance(error, WorkerLost)
@@ -78,18 +77,14 @@ async def test_a_crash_runs_at_most_its_chunk_again(
 
 
 async def test_one_raises_and_three_kill(
-    cluster: Cluster, agent: AgentProcess, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cluster: Cluster, agent: AgentProcess, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
     bad = {100: "raise", 400: "exit", 900: "segfault", 1600: "kill"}
     items = [functions.Order(n, how=bad.get(n, "")) for n in range(2000)]
-    began = time.monotonic()
     values = await cluster.map(
         functions.obey, items, kwargs={"log": str(log)}, return_exceptions=True
     )
-    took = time.monotonic() - began
-    with capsys.disabled():
-        print(f" 2,000 items, of which one raises and three kill: {took:.2f} s", end=" ")
     check(values, range(2000), {n: ItemRaised if n == 100 else WorkerLost for n in bad})
     assert sum(not isinstance(value, ItemError) for value in values) == 1996
     # Each attempt cost one worker, and nothing else did.
@@ -99,7 +94,6 @@ async def test_one_raises_and_three_kill(
     await agent_settled(cluster, agent)
     deaths = len({start.pid for start in starts(log)} - {w.pid for w in agent.workers})
     assert deaths == sum(lost.values())
-    assert took < 10, f"it took {took:.2f} s"
 
 
 async def agent_settled(cluster: Cluster, agent: AgentProcess) -> None:
@@ -117,17 +111,17 @@ async def test_a_crash_is_no_business_of_other_maps(cluster: Cluster, agent: Age
     assert await asyncio.gather(*good) == [[0.002] * 300] * 3
 
 
-@pytest.mark.parametrize("how", ["exit", "raise"])
 async def test_small_maps_at_once_of_which_some_go_wrong(
-    cluster: Cluster, agent: AgentProcess, how: str
+    cluster: Cluster, agent: AgentProcess
 ) -> None:
     # They share messages; what goes wrong in one must not touch the others.
     def small(n: int) -> Awaitable[list[Any]]:
-        items = [(n, how if n % 20 == 7 else ""), (n + 1000, "")]
+        how = ("exit" if n % 40 == 7 else "raise") if n % 20 == 7 else ""
+        items = [(n, how), (n + 1000, "")]
         return cluster.map(functions.hurt, items, return_exceptions=True)
 
-    kind = WorkerLost if how == "exit" else ItemRaised
     for n, values in enumerate(await asyncio.gather(*[small(n) for n in range(200)])):
+        kind = WorkerLost if n % 40 == 7 else ItemRaised
         check(values, [n, n + 1000], {0: kind} if n % 20 == 7 else {})
 
 

@@ -119,6 +119,7 @@ async def test_what_waits_for_a_version_that_is_gone_moves_to_another(place: Sit
     assert len(versions) == 300 and set(versions) == {"old", "new"}
 
 
+@pytest.mark.slow
 async def test_agents_on_other_hosts(net: Net, wide: Site) -> None:
     cluster = await wide.cluster()
     agents = [wide.start_agent(cores=1, within=inside(net.host())) for _ in range(3)]

@@ -20,15 +20,15 @@ from waiting import wait_until_sync
 pytestmark = pytest.mark.anyio
 
 LIMIT = 400_000_000
-BAD = (0, 777, 4_000, 4_001, 9_999)
+BAD = (0, 777, 1_000, 1_001, 1_999)
 
 
 async def test_beyond_its_workers_limit_an_item_raises(place: Site, own: Cluster) -> None:
     agent = await place.agent(own, FUNCTIONS, "--worker-memory", str(LIMIT))
     before = {worker.pid for worker in agent.workers}
     bad = {n: f"memory:{5 * LIMIT}" for n in BAD}
-    values = await own.map(functions.hurt, orders(10_000, bad), return_exceptions=True)
-    check(values, range(10_000), dict.fromkeys(bad, ItemRaised))
+    values = await own.map(functions.hurt, orders(2_000, bad), return_exceptions=True)
+    check(values, range(2_000), dict.fromkeys(bad, ItemRaised))
     assert {values[n].type for n in bad} == {"MemoryError"}
     assert {worker.pid for worker in agent.workers} == before, "it cost no worker"
 
@@ -88,9 +88,9 @@ async def test_an_item_that_the_kernel_kills_for_its_memory(
     group: ControlGroup, place: Site, own: Cluster
 ) -> None:
     agent = await place.agent(own, within=group.inside)
-    items = [(n, 5 * LIMIT if n in BAD else 10) for n in range(10_000)]
+    items = [(n, 5 * LIMIT if n in BAD else 10) for n in range(2_000)]
     values = await own.map(functions.fill, items, return_exceptions=True)
-    check(values, range(10_000), dict.fromkeys(BAD, WorkerLost))
+    check(values, range(2_000), dict.fromkeys(BAD, WorkerLost))
     for n in BAD:
         error = values[n]
         assert (error.signal, error.attempts) == (signal.SIGKILL, 2)

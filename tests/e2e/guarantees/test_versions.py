@@ -12,7 +12,6 @@ import pytest
 
 import functions
 from by_value_script import SCRIPT
-from jetmap import Cluster
 from jetmap.dispatch import agent_tracker
 from jetmap.wire import versions
 from processes import HERE, run_python
@@ -23,17 +22,14 @@ pytestmark = pytest.mark.anyio
 OURS = {"python": versions.python_version(), "packages": versions.package_versions()}
 
 
-async def test_workers_announce_their_versions(home_cluster: Cluster, home_agent: object) -> None:
-    (agent,) = home_cluster.workers
-    assert {"python": agent.python, "packages": agent.packages} == OURS
-    assert {"jetmap", "msgspec", "cloudpickle", "numpy"} <= agent.packages.keys()
-
-
 async def test_a_caller_of_another_python(
     place: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     cluster = await place.cluster()
-    await place.agent(cluster, functions.__file__, "--trust-pickle")
+    await place.agent(cluster, functions.__file__, "--trust-pickle", cores=1)
+    (announced,) = cluster.workers
+    assert {"python": announced.python, "packages": announced.packages} == OURS
+    assert {"jetmap", "msgspec", "cloudpickle", "numpy"} <= announced.packages.keys()
     monkeypatch.setenv("JETMAP_NATS_URL", place.server.url)
     code = "from jetmap.wire import versions\nversions.python_version = lambda: '3.9.1'\n"
     code += "from jetmap.dispatch import agent_tracker\n"

@@ -207,23 +207,26 @@ async def test_a_child_that_prints_and_fails(cluster: Cluster, agent: AgentProce
     assert lines_of(agent, "child-fault") == [(1, "ValueError: child-fault")]
 
 
-@pytest.mark.parametrize("end", ["pass", "raise ValueError('at import')", "raise SystemExit(4)"])
-async def test_a_fork_at_import(place: Site, tmp_path: Path, end: str) -> None:
-    (tmp_path / "forking.py").write_text(
-        "import os\n"
-        "from jetmap import task\n"
-        "pid = os.fork()\n"
-        "if not pid:\n"
-        f"    {end}\n"
-        "else:\n"
-        "    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])\n"
-        "@task\n"
-        "def exit_code(n: int) -> int:\n"
-        "    return code\n"
-    )
-    async with Cluster(tasks=str(tmp_path / "forking.py"), share=False, cores=1) as cluster:
-        code = {"pass": 0, "raise SystemExit(4)": 4}.get(end, 1)
-        assert await cluster.map("exit_code", [1, 2, 3]) == [code] * 3
+async def test_a_fork_at_import(tmp_path: Path) -> None:
+    ends = {"pass": 0, "raise ValueError('at import')": 1, "raise SystemExit(4)": 4}
+    files = []
+    for number, end in enumerate(ends):
+        files.append(tmp_path / f"forking_{number}.py")
+        files[-1].write_text(
+            "import os\n"
+            "from jetmap import task\n"
+            "pid = os.fork()\n"
+            "if not pid:\n"
+            f"    {end}\n"
+            "else:\n"
+            "    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])\n"
+            "@task\n"
+            f"def code_{number}(n: int) -> int:\n"
+            "    return code\n"
+        )
+    async with Cluster(tasks=list(map(str, files)), share=False, cores=1) as cluster:
+        for number, code in enumerate(ends.values()):
+            assert await cluster.map(f"code_{number}", [1, 2, 3]) == [code] * 3
 
 
 POOL = """
@@ -235,8 +238,8 @@ POOL = """
 
 async def test_a_multiprocessing_pool_in_an_item(cluster: Cluster, agent: AgentProcess) -> None:
     async with asyncio.timeout(300):
-        values = await cluster.map(programs.program, [dedent(POOL)] * 200)
-    assert values == [[1, 2, 3]] * 200
+        values = await cluster.map(programs.program, [dedent(POOL)] * 40)
+    assert values == [[1, 2, 3]] * 40
 
 
 async def test_a_process_pool_and_a_spawned_process(cluster: Cluster, agent: AgentProcess) -> None:
@@ -489,23 +492,26 @@ async def test_a_thread_that_goes_on_after_its_item(cluster: Cluster, agent: Age
     assert [text for _, text in lines_of(agent, "late-words")] == ["late-words"]
 
 
-@pytest.mark.parametrize(
-    "first_line",
-    [
-        "import sys; sys.stdout.reconfigure(encoding='utf-8')",
-        "import io, sys; sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding='utf-8')",
-        "import io, sys; sys.stderr = io.TextIOWrapper(sys.stderr.detach(), encoding='utf-8')",
-        "import faulthandler; faulthandler.enable()",
-        "import sys; sys.stdin.reconfigure(encoding='utf-8'); assert sys.stdin.read() == ''",
-    ],
-)
-async def test_modules_with_common_first_lines(tmp_path: Path, first_line: str) -> None:
-    (tmp_path / "first_line.py").write_text(
-        f"{first_line}\nfrom jetmap import task\n@task\ndef same(n: int) -> int:\n"
-        "    print('é', end='')\n    return n\n"
-    )
-    async with Cluster(tasks=str(tmp_path / "first_line.py"), share=False, cores=1) as cluster:
-        assert await cluster.map("same", [1, 2]) == [1, 2]
+FIRST_LINES = [
+    "import sys; sys.stdout.reconfigure(encoding='utf-8')",
+    "import io, sys; sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding='utf-8')",
+    "import io, sys; sys.stderr = io.TextIOWrapper(sys.stderr.detach(), encoding='utf-8')",
+    "import faulthandler; faulthandler.enable()",
+    "import sys; sys.stdin.reconfigure(encoding='utf-8'); assert sys.stdin.read() == ''",
+]
+
+
+async def test_modules_with_common_first_lines(tmp_path: Path) -> None:
+    files = []
+    for number, first_line in enumerate(FIRST_LINES):
+        files.append(tmp_path / f"first_line_{number}.py")
+        files[-1].write_text(
+            f"{first_line}\nfrom jetmap import task\n@task\ndef same_{number}(n: int) -> int:\n"
+            "    print('é', end='')\n    return n\n"
+        )
+    async with Cluster(tasks=list(map(str, files)), share=False, cores=1) as cluster:
+        for number in range(len(files)):
+            assert await cluster.map(f"same_{number}", [1, 2]) == [1, 2]
 
 
 # What it has of ours
