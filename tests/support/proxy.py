@@ -10,9 +10,13 @@ from nodes import free_ports
 
 
 class Proxy:
-    """url: where the broker is to be reached; while the line is cut, nobody listens there."""
+    """url: where the broker is to be reached; while the line is cut, nobody listens there.
 
-    def __init__(self, port: int) -> None:
+    delay: seconds that each byte takes, both ways.
+    """
+
+    def __init__(self, port: int, delay: float = 0.0) -> None:
+        self._delay = delay
         [self._own_port] = free_ports(1)
         self.url = f"nats://127.0.0.1:{self._own_port}"
         self._port = port
@@ -35,7 +39,9 @@ class Proxy:
         self._passing.add(task)
         there, back = await asyncio.open_connection("127.0.0.1", self._port)
         try:
-            await asyncio.gather(_pass(reader, back), _pass(there, writer))
+            await asyncio.gather(
+                _pass(reader, back, self._delay), _pass(there, writer, self._delay)
+            )
         except asyncio.CancelledError:
             pass  # It is cut.
         finally:
@@ -44,9 +50,13 @@ class Proxy:
                 end.transport.abort()
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
+    loop = asyncio.get_running_loop()
     try:
         while data := await reader.read(1 << 16):
+            if delay:
+                loop.call_later(delay, writer.write, data)
+                continue
             writer.write(data)
             await writer.drain()
     except OSError:
@@ -56,9 +66,9 @@ async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def proxy(port: int) -> AsyncIterator[Proxy]:
-    """port: the broker's."""
-    line = Proxy(port)
+async def proxy(port: int, delay: float = 0.0) -> AsyncIterator[Proxy]:
+    """port: the broker's. delay: seconds that each byte takes, both ways."""
+    line = Proxy(port, delay)
     await line.mend()
     try:
         yield line

@@ -161,6 +161,34 @@ class SimulatedWorker:
         return True
 
 
+class FarConnection(MemoryConnection):
+    """A connection whose messages take their time, both ways, and keep their order."""
+
+    def __init__(self, broker: MemoryBroker, name: str, seconds: float) -> None:
+        super().__init__(broker, name, "_INBOX")
+        self._seconds = seconds
+        self._outward: deque[tuple[Any, ...]] = deque()
+        self._inward: deque[tuple[Any, ...]] = deque()
+
+    async def publish(self, *message: Any, **more: Any) -> None:
+        self._outward.append((message, more))
+        asyncio.get_running_loop().call_later(self._seconds / 2, self._leave)
+
+    def _leave(self) -> None:
+        message, more = self._outward.popleft()
+        self._background.spawn(super().publish(*message, **more), "publish")
+
+    def receive(self, *received: Any) -> None:
+        self._inward.append(received)
+        asyncio.get_running_loop().call_later(self._seconds / 2, self._arrive)
+
+    def _arrive(self) -> None:
+        super().receive(*self._inward.popleft())
+
+    async def round_trip(self) -> float:
+        return self._seconds
+
+
 class SimulatedPool:
     """A broker, dispatchers and agents; ends with its ``async with``."""
 
@@ -182,13 +210,23 @@ class SimulatedPool:
         for connection in self._connections:
             await connection.close()
 
-    async def agent(self, cores: int = 1, host: str = "host") -> Agent:
-        """Start an agent whose workers are simulated."""
+    async def agent(self, cores: int = 1, host: str = "host", *, round_trip: float = 0.0) -> Agent:
+        """Start an agent whose workers are simulated.
+
+        Args:
+            round_trip: Seconds from it to the broker and back.
+        """
         options = AgentOptions(
             Settings(version="1"), worker_setup(Settings()), (), "", cores=cores, host=host
         )
         start = SimulatedWorker.starter(self.work)
-        agent = Agent(self._connect("agent"), options, start=start)
+        if round_trip:
+            connection: MemoryConnection = FarConnection(self.broker, "agent", round_trip)
+            self.broker.connect_as(connection)
+            self._connections.append(connection)
+        else:
+            connection = self._connect("agent")
+        agent = Agent(connection, options, start=start)
         self._agents.append(agent)
         await agent.start()
         return agent

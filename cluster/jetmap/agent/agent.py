@@ -38,6 +38,7 @@ from .worker_process import WorkerProcess
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0  # Seconds between two checks for lost pulls, lost callers and changed sources.
+MEASURE_SECONDS = 10.0  # Seconds between two measurements of the round trip to the broker.
 WRITE_SECONDS = 5.0  # Seconds between two checks that the broker still has the offer.
 
 _control = msgspec.msgpack.Decoder(Control).decode
@@ -99,8 +100,10 @@ class Agent:
             (TICK_SECONDS, self._recycle),
             (TICK_SECONDS, self._reload_source),
             (WRITE_SECONDS, self._keep_written),
+            (MEASURE_SECONDS, self._measure),
         ):
             self._background.spawn(self._every(seconds, step), step.__name__)
+        self._background.spawn(self._measure(), "measure")
         await self.announce()
 
     async def drain(self, grace: float) -> None:
@@ -227,6 +230,13 @@ class Agent:
     async def _beat(self) -> None:
         await self._chunks.beat()
         await self.announce()
+
+    async def _measure(self) -> None:
+        """Measure the round trip to the broker, and announce one that has changed."""
+        await self._chunks.measure()
+        if self._chunks.prefetch.round_trip != self._state.round_trip:
+            self._state.round_trip = self._chunks.prefetch.round_trip
+            await self.announce()
 
     async def _keep_written(self) -> None:
         """Write the offer again if the broker has lost it."""

@@ -46,6 +46,7 @@ class Announcements:
         served: The offer whose chunks this agent pulls.
         draining: Whether it takes no more chunks.
         gone: Whether it is about to end.
+        round_trip: Seconds to the broker and back; 0 if it is near.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Announcements:
     ) -> None:
         self.counts = counts.AgentCounts()
         self.failed: str | None = None
+        self.round_trip = 0.0
         self.refused: Forbidden | JetStreamError | None = None
         self.served = ""
         self.draining = self.gone = False
@@ -157,6 +159,7 @@ class Announcements:
             memory=self._used_memory(),
             memory_limit=self._memory_limit,
             memory_kills=self.counts.memory_kills,
+            round_trip=self.round_trip,
         )
 
     def _used_memory(self) -> int:

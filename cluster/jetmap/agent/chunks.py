@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 import msgspec
 
@@ -29,6 +30,7 @@ from .claims import Claims
 from .holdings import HeldChunk, Holdings, Lease
 from .intake import NAK, Delivered, Intake
 from .options import AgentOptions
+from .prefetch import PATIENCE, Prefetch
 from .reports import Reports, too_large
 from .slot import Slot
 from .stored_reports import StoredReports
@@ -77,6 +79,7 @@ class Chunks:
         self._reports = Reports(self._held, agent, self._mail, self._send, lambda: connection.room)
         self._stored = StoredReports(connection, options.pool, inbox, self._reports)
         self._claims = Claims(self._held, agent, options.host, self._mail, self._send)
+        self.prefetch: Prefetch[Slot, list[HeldChunk]] = Prefetch()
         self._withdrawn: dict[str, None] = {}
         self._released = asyncio.Event()
         self._background = Background("agent's chunks")
@@ -91,7 +94,7 @@ class Chunks:
 
     async def drain(self, grace: float) -> None:
         """Take no more chunks; finish or hand back those held within ``grace`` seconds."""
-        await self.intake.stop()
+        await self._take_no_more()
         for slot in self._slots:
             slot.drain(grace)
         deadline = time.monotonic() + grace + FLUSH_SECONDS
@@ -110,8 +113,14 @@ class Chunks:
 
     async def stop(self) -> None:
         """Take no more chunks, and ask about none."""
-        await self.intake.stop()
+        await self._take_no_more()
         await self._background.close()
+
+    async def _take_no_more(self) -> None:
+        await self.intake.stop()
+        for waiting in self.prefetch.clear():
+            for held in waiting:
+                await self._release(held, NAK)
 
     async def close(self) -> None:
         if self._subscription is not None:
@@ -123,6 +132,12 @@ class Chunks:
 
     async def on_core_freed(self, slot: Slot) -> None:
         try:
+            if self.prefetch.ahead:
+                waiting, is_to_pull = self.prefetch.on_freed(slot)
+                if waiting is not None:
+                    await self._start(waiting)
+                if not is_to_pull:
+                    return
             await self.intake.on_core_freed()
         except JetmapError as error:  # The pulls are sent again when they seem lost.
             logger.debug("not pulled: %s", error)
@@ -170,11 +185,51 @@ class Chunks:
         slot = next((slot for slot in self._slots if slot.is_idle), None)
         if fresh and slot is not None and not self.intake.stopped:
             slot.assign(fresh)
+            if self.prefetch.round_trip:
+                self._ask_ahead(slot, fresh)
+            return
+        if fresh and self.prefetch.is_ahead and not self.intake.stopped:
+            self.prefetch.wait(fresh)
+            self._later(PATIENCE * self.prefetch.round_trip, lambda: self._hand_back(fresh))
             return
         # The idle worker died between the pull and the delivery, or the core is free again.
         for held in fresh:
             await self._release(held, NAK)
         await self.intake.on_core_freed()
+
+    # Far from the broker
+
+    async def measure(self) -> None:
+        """Measure the round trip to the broker."""
+        try:
+            self.prefetch.on_measured(await self._connection.round_trip())
+            self.intake.on_measured(is_far=self.prefetch.round_trip > 0)
+        except JetmapError as error:
+            logger.debug("the round trip was not measured: %s", error)
+
+    def _ask_ahead(self, slot: Slot, chunks: list[HeldChunk]) -> None:
+        """Pull the next chunk ahead of these chunks' expected end, if anything is known of them."""
+        if len(chunks) == 1:
+            chunks[0].begun = time.monotonic()
+        delay = self.prefetch.delay([(held.head.function, held.head.count) for held in chunks])
+        if delay is not None:
+            self._later(delay, lambda: self._pull_ahead(slot, chunks[-1]))
+
+    async def _pull_ahead(self, slot: Slot, held: HeldChunk) -> None:
+        if held.finished or self.intake.stopped or not slot.is_ready:
+            return
+        if self.prefetch.ask(slot):
+            await self.intake.on_core_freed()
+
+    async def _hand_back(self, chunks: list[HeldChunk]) -> None:
+        """Let chunks run elsewhere whose core has not come free in time."""
+        if self.prefetch.give_back(chunks):
+            for held in chunks:
+                await self._release(held, NAK)
+
+    def _later(self, delay: float, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(delay, lambda: self._background.spawn(act(), "ask ahead"))
 
     # From a worker to the dispatcher
 
@@ -190,6 +245,9 @@ class Chunks:
         self._state.counts.outcomes(held.head.function, head.count, (e.kind for e in head.errors))
         held.end = head.start + head.count
         held.finished = last
+        if last and held.begun:
+            seconds = time.monotonic() - held.begun
+            self.prefetch.on_computed(held.head.function, held.end - held.head.start, seconds)
         self._released.set()
         # A report without outcomes or tries leaves nothing to store.
         is_news = head.count or head.errors

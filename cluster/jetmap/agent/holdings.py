@@ -47,6 +47,7 @@ class HeldChunk:
     end: int  # Index of the first item that has not been reported.
     sink: ResultSink
     finished: bool = False  # Its last report has been made.
+    begun: float = 0.0  # Time at which its worker got it, far from the broker.
     unwanted: bool = False  # Its dispatcher has withdrawn it, or is gone.
     unsent: int = 0  # Reports that are not on their way to the dispatcher yet.
     unconfirmed: set[int] = field(default_factory=set)  # Tokens of deliveries with its reports.

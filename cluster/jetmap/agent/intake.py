@@ -118,6 +118,10 @@ class Intake:
         self._pulls.on_core_freed()
         await self.pull()
 
+    def on_measured(self, *, is_far: bool) -> None:
+        """Take in whether the broker is far."""
+        self._pulls.is_far = is_far
+
     def on_core_lost(self) -> None:
         self._pulls.on_core_lost()
 

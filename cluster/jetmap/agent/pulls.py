@@ -63,10 +63,12 @@ class Pulls:
 
     Attributes:
         idle: Cores that may be given a chunk.
+        is_far: Whether the broker is far: then no core asks one lane after the other.
     """
 
     def __init__(self, *, local: bool = False) -> None:
         self.idle = 0
+        self.is_far = False
         self._lanes: dict[AgentLane, _LanePulls] = {"express": _LanePulls(), "main": _LanePulls()}
         if local:
             self._lanes[LOCAL] = _LanePulls()
@@ -95,7 +97,7 @@ class Pulls:
         pulls = self._ask_local()
         idle = self.idle - (self._lanes[LOCAL].asked if LOCAL in self._lanes else 0)
         pulls += self._cover("express", idle - express.out - self._past_express)
-        past = idle if self._quiet else express.parked + self._past_express
+        past = idle if self._quiet or self.is_far else express.parked + self._past_express
         pulls += self._cover("main", min(idle, past) - main.out - self._held)
         self._known_empty = False
         # A core that waits at the main lane, and only there, waits at the express lane too.

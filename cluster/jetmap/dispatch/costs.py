@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jetmap.settings import ChunkSettings
 from jetmap.wire.budget import Budget
@@ -137,6 +137,11 @@ class Pace:
 # Seconds of the first chunk of a map whose reader waits for its first results.
 FIRST_SECONDS = 0.005
 
+# Chunks that the cores of a pool end each second, at most. Chunks of a larger pool are longer, so
+# that the load of brokers and dispatchers does not grow with the pool; a newcomer waits no longer
+# for a core, because more of them come free.
+CHUNKS_A_SECOND = 4_000
+
 _DEFAULT = ChunkSettings()
 
 
@@ -148,10 +153,18 @@ class Cutting:
     least: float = _DEFAULT.chunk_min_seconds  # Seconds of the shortest chunks, near a map's end.
     max_bytes: int = _DEFAULT.chunk_bytes  # Bytes of a chunk's items.
     max_items: int = 16_384  # Limits a worker's memory if values turn out far larger than before.
+    round_trip: float = 0.0  # Seconds from an agent to its broker and back.
 
     @classmethod
     def of(cls, chunks: ChunkSettings) -> Cutting:
         return cls(chunks.chunk_seconds, chunks.chunk_min_seconds, chunks.chunk_bytes)
+
+    def fitted(self, cores: int, round_trip: float) -> Cutting:
+        """Return the rules for a pool of this size and distance."""
+        seconds = max(self.seconds, cores / CHUNKS_A_SECOND)
+        if (seconds, round_trip) == (self.seconds, self.round_trip):
+            return self
+        return replace(self, seconds=seconds, round_trip=round_trip)
 
     def duration(self, cost: Cost | Pace, remaining: int | None, cores: float) -> float:
         """Return the seconds that the next chunk should take.
@@ -167,6 +180,8 @@ class Cutting:
         if remaining is None or not cost.is_known:
             return self.seconds
         rest = remaining * cost.seconds / (2 * cores if cores > 1 else 1)
+        if self.round_trip:
+            rest = max(rest, self.round_trip)  # A core may wait that long for its next chunk.
         return min(self.seconds, max(self.least, rest))
 
     def estimate(self, cost: Cost) -> float:

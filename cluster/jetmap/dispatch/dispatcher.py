@@ -89,7 +89,7 @@ class Dispatcher:
         self._parked: Parked = tuple
         self._closed = False
         settings = options.settings
-        cutting = Cutting.of(settings.chunks)
+        self._cutting = cutting = Cutting.of(settings.chunks)
         self._scheduler = self.scheduler = scheduler = Scheduler(cutting)
         self._maps = self.maps = maps = OpenMaps(scheduler, roster, stats)
         self._outbox = Outbox(
@@ -281,6 +281,8 @@ class Dispatcher:
             for run in self._maps:
                 if (failed := self.agents.broken(run.spec.ref)) is not None:
                     self._maps.end(run, "failed", failed)
+        fitted = self._cutting.fitted(self.roster.all_cores, self.roster.round_trip)
+        self._scheduler.cutting = self._outbox.cutting = fitted
         if (idle := idle_cores(presence)) > 0:
             offers, offer = (presence.offer, presence.local), self.roster.offer
             self._scheduler.on_idle(

@@ -76,7 +76,7 @@ class Outbox:
         self._pool = settings.broker.pool
         self._stream = settings.stream
         self._sealer = sealer
-        self._cutting = cutting
+        self.cutting = cutting  # Fitted to the pool, as that changes.
         self._inbox = inbox
         self._background = background
         self._sampler: AckSampler[list[ChunkKey]] = AckSampler()
@@ -122,7 +122,7 @@ class Outbox:
 
     def _chunk(self, map: OpenMap, flight: Flight) -> Chunk:
         piece = flight.piece
-        budget = self._cutting.budget(flight.seconds, piece.count, is_sure=map.pace.is_sure)
+        budget = self.cutting.budget(flight.seconds, piece.count, is_sure=map.pace.is_sure)
         chunk = Chunk(
             map=map.id,
             number=flight.number,

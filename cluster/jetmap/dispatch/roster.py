@@ -42,7 +42,9 @@ class Roster:
         self._agents: dict[str, Presence] = {}
         self._heard: dict[str, float] = {}
         self._offers: dict[str, FunctionOffers] = {}
+        self._cores: dict[str, int] = {}
         self._all_cores: int | None = None
+        self._round_trip = 0.0
         self.vanished: dict[str, float] = {}  # When each agent that said no goodbye was missed.
         self.counts = PoolCounts()
 
@@ -54,6 +56,7 @@ class Roster:
             presence.recycled,
             presence.start_failures,
         )
+        known = self._agents.get(presence.agent)
         if presence.gone:
             self._agents.pop(presence.agent, None)
             self._heard.pop(presence.agent, None)
@@ -61,7 +64,8 @@ class Roster:
             self._agents[presence.agent] = presence
             self.vanished.pop(presence.agent, None)
             self._heard[presence.agent] = now
-        self._changed()
+        if known is None or presence.gone or _abilities(known) != _abilities(presence):
+            self._changed()
 
     def expire(self, now: float) -> list[Presence]:
         """Remove agents that have been silent for too long, and return them."""
@@ -82,16 +86,22 @@ class Roster:
 
     def _changed(self) -> None:
         self._offers.clear()
+        self._cores.clear()
         self._all_cores = None
 
     @property
     def all_cores(self) -> int:
         """Number of cores of the whole pool, at least 1."""
         if self._all_cores is None:
-            self._all_cores = sum(
-                p.cores for p in self._agents.values() if not p.draining and is_understood(p)
-            )
-        return max(1, self._all_cores)
+            there = [p for p in self._agents.values() if not p.draining and is_understood(p)]
+            self._all_cores = cores = max(1, sum(p.cores for p in there))
+            self._round_trip = sum(p.cores * p.round_trip for p in there) / cores
+        return self._all_cores
+
+    @property
+    def round_trip(self) -> float:
+        """Mean seconds from a core's agent to its broker and back."""
+        return self._round_trip if self.all_cores else 0.0
 
     @property
     def agents(self) -> list[Presence]:
@@ -163,7 +173,12 @@ class Roster:
 
     def cores(self, offer: str) -> int:
         """Number of cores that take this offer's chunks."""
-        return sum(p.cores for p in self._agents.values() if _has(p, offer) and not p.draining)
+        cores = self._cores.get(offer)
+        if cores is None:
+            agents = self._agents.values()
+            cores = sum(p.cores for p in agents if _has(p, offer) and not p.draining)
+            self._cores[offer] = cores
+        return cores
 
     def is_served(self, offer: str) -> bool:
         """Whether an agent with this offer is there, even if it is draining."""
@@ -198,6 +213,23 @@ class Roster:
             alive = any(p.ready and not p.draining for p in having)
             statuses.append(FunctionStatus(info, [p.host for p in having], cores, alive))
         return statuses
+
+
+def _abilities(presence: Presence) -> tuple[object, ...]:
+    """Return the part of an announcement that decides which chunks an agent gets, and how many."""
+    return (
+        presence.offer,
+        presence.local,
+        presence.rank,
+        presence.cores,
+        presence.draining,
+        presence.ready > 0,
+        presence.failure,
+        presence.round_trip,
+        presence.functions,
+        presence.protocol,
+        presence.oldest_protocol,
+    )
 
 
 def is_able(presence: Presence) -> bool:

@@ -29,7 +29,8 @@ class Scheduler:
     """Choose chunks among the open maps of one dispatcher."""
 
     def __init__(self, cutting: Cutting) -> None:
-        self.cutting = cutting
+        self.cutting = cutting  # Fitted to the pool, as that changes.
+        self.express_seconds = cutting.seconds  # Compute of a map that the express lane takes.
         self.window = Window()
         self.sharing = Sharing()
         self._maps: DeficitRoundRobin[OpenMap] = DeficitRoundRobin(cutting.seconds)
@@ -55,7 +56,8 @@ class Scheduler:
         return max(self._weights, default=1.0)
 
     def add(self, map: OpenMap) -> None:
-        self._weights[map.spec.weight] = self._weights.get(map.spec.weight, 0) + 1
+        weight = map.spec.weight
+        self._weights[weight] = self._weights.get(weight, 0) + 1
         if map.cost.is_known and self._is_small(map):
             self._small[map] = None
         else:
@@ -80,7 +82,8 @@ class Scheduler:
         """
         if not (self._small or self._newcomers or self._maps):
             return None
-        self.window.open(cores)
+        if self.window.is_fresh:
+            self.window.open(cores)
         turn = self._next_small(cores) or self._next_newcomer(cores)
         while turn is None and self.window.has_room:
             map = self._maps.next(partial(self._can_send, cores=cores))
@@ -167,10 +170,10 @@ class Scheduler:
         lane has no window that would limit them.
         """
         if map.pace.is_known:
-            if map.pace.seconds > EXPRESS_ITEMS * self.cutting.seconds:
+            if map.pace.seconds > EXPRESS_ITEMS * self.express_seconds:
                 return False
             used = max(map.express_seconds, map.express_chunks * self.cutting.least)
-            return not map.express_chunks or used < self.cutting.seconds
+            return not map.express_chunks or used < self.express_seconds
         return map.express_chunks < cores
 
     def _count(self, map: OpenMap, cores: int) -> int:

@@ -160,7 +160,7 @@ class Sender:
             self._background.spawn(self._send_shared(), "send shared")
         if self._scheduler.has_waiting and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(
-                self._scheduler.cutting.seconds, self._stop_waiting, self._sharing.landed
+                self._scheduler.express_seconds, self._stop_waiting, self._sharing.landed
             )
 
     async def _send_shared(self) -> None:

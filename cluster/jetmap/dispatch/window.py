@@ -18,15 +18,14 @@ class Window:
     def __init__(self, size: float = 2.0) -> None:
         self.size = size
         self.in_flight = 0
-        self._is_fresh = True
+        self.is_fresh = True
 
     def open(self, cores: int) -> None:
         """Widen the window before the first chunk to one for each core: long items would wait
         otherwise.
         """
-        if self._is_fresh:
-            self._is_fresh = False
-            self.size = max(self.size, float(cores))
+        self.is_fresh = False
+        self.size = max(self.size, float(cores))
 
     def on_idle(self, cores: int) -> None:
         """Make room for one chunk for each of these cores, which found the queue empty.

@@ -154,6 +154,14 @@ class Broker(Protocol):
         """Return when the server has taken everything that was published."""
         ...
 
+    async def round_trip(self) -> float:
+        """Return the seconds to the server and back.
+
+        Raises:
+            BrokerUnreachable: No answer within five seconds.
+        """
+        ...
+
     async def close(self) -> None:
         """Send what was published, then close. Twice is harmless."""
         ...

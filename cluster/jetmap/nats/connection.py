@@ -253,6 +253,15 @@ class Connection:
         except (nats.errors.Error, TimeoutError) as error:
             raise self._translated(error, "PING", 0) from error
 
+    async def round_trip(self) -> float:
+        """Return the seconds to the server and back."""
+        began = time.monotonic()
+        try:
+            await self._client.flush(5)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise self._translated(error, "PING", 0) from error
+        return time.monotonic() - began
+
     async def close(self) -> None:
         """Send what was published, then close. Twice is harmless."""
         if self._closing:

@@ -77,8 +77,12 @@ class MemoryBroker:
     def connect(self, name: str = "test", *, inbox_prefix: str = "_INBOX") -> MemoryConnection:
         """Open a connection."""
         connection = MemoryConnection(self, name, inbox_prefix)
-        self._connections.append(connection)
+        self.connect_as(connection)
         return connection
+
+    def connect_as(self, connection: MemoryConnection) -> None:
+        """Add a connection, such as one that loses or delays what passes it."""
+        self._connections.append(connection)
 
     def restart(self, *, keep_files: bool = True) -> None:
         """Lose every connection and everything kept in memory, then come back."""
@@ -300,6 +304,11 @@ class MemoryConnection:
         if not self.connected:
             raise BrokerUnreachable(f"NATS at {self.where}: the connection is lost")
         await asyncio.sleep(0)
+
+    async def round_trip(self) -> float:
+        await self.flush()
+        delays = self._broker.network("", b"")
+        return 2 * delays[0] if delays else 0.0
 
     async def settle(self) -> None:
         """Return when every message that has arrived is handled."""

@@ -58,6 +58,7 @@ class Presence(msgspec.Struct, frozen=True):
     oldest_protocol: the protocol that the agent speaks, and the oldest that it understands.
     memory, memory_limit: bytes that its workers use, and those of the host or its cgroup; 0:
     unknown. memory_kills: workers that the kernel killed for want of memory.
+    round_trip: seconds from the agent to its broker and back; 0: not measured.
     """
 
     agent: str
@@ -92,6 +93,7 @@ class Presence(msgspec.Struct, frozen=True):
     memory: int = 0
     memory_limit: int = 0
     memory_kills: int = 0
+    round_trip: float = 0.0
 
 
 class PresenceHead(msgspec.Struct, frozen=True):

@@ -70,7 +70,9 @@ def compute(
     due = began + budget.until(1)
     if chunk.count > 1:
         progress.expect(due, budget.each)
-    report_at = began + limits.report_seconds
+    # In a large pool, chunks are longer; a report counts as much as a chunk there.
+    report_seconds = max(limits.report_seconds, chunk.budget)
+    report_at = began + report_seconds
     timed = chunk.timeout is not None
     start, each = chunk.start, budget.each
     enter = progress.enter
@@ -99,7 +101,7 @@ def compute(
             part.flush(now - began, None)
             values = part.values
             began = now
-            report_at = now + limits.report_seconds
+            report_at = now + report_seconds
     else:
         position = chunk.count
     progress.leave()

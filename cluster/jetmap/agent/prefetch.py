@@ -1,0 +1,106 @@
+"""Decide when a core that computes asks for its next chunk already. No I/O, no clock.
+
+Far from the broker, an idle core waits a whole round trip for its next chunk. So a core whose chunk
+is about to end asks ahead. A chunk that comes too early waits for the first core of
+this agent that comes free, for two round trips at most; then it is handed back, because a core
+elsewhere may idle.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, TypeVar
+
+FAR_SECONDS = 0.003  # Round trip from which on cores ask ahead.
+# Round trips by which a core asks ahead: one for the chunk to come, and half of one because cores
+# come free earlier than expected, or later.
+AHEAD = 1.5
+PATIENCE = 2.0  # Round trips that a chunk waits here for a core, at most.
+SAMPLES = 3  # Latest measurements of the round trip; the shortest counts.
+_RECENT = 0.5  # Weight of the latest chunk in what is known of a function.
+
+S = TypeVar("S")  # A core.
+W = TypeVar("W")  # Chunks that came for a core that computes.
+
+
+class Prefetch(Generic[S, W]):
+    """The cores that ask ahead, and the chunks that came too early.
+
+    Attributes:
+        round_trip: Seconds to the broker and back; 0 while it is near, where nobody asks ahead.
+        ahead: Cores that have asked, and compute.
+    """
+
+    def __init__(self) -> None:
+        self.round_trip = 0.0
+        self._samples: deque[float] = deque(maxlen=SAMPLES)
+        self._each: dict[str, float] = {}
+        self.ahead: dict[S, None] = {}
+        self._waiting: list[W] = []
+
+    def on_measured(self, seconds: float) -> None:
+        """Take in a measurement of the round trip. A busy process measures too much."""
+        self._samples.append(seconds)
+        shortest = round(min(self._samples), 3)
+        self.round_trip = shortest if shortest >= FAR_SECONDS else 0.0
+
+    def on_computed(self, function: str, items: int, seconds: float) -> None:
+        """Learn what an item takes here from a chunk."""
+        if items > 0:
+            each = seconds / items
+            known = self._each.get(function, each)
+            self._each[function] = known + _RECENT * (each - known)
+
+    def delay(self, chunks: list[tuple[str, int]]) -> float | None:
+        """Return the seconds from their beginning after which to ask for the next chunk.
+
+        chunks: function and number of items of each. None: their duration is not known.
+        """
+        expected = 0.0
+        for function, items in chunks:
+            each = self._each.get(function)
+            if each is None:
+                return None
+            expected += each * items
+        return max(0.0, expected - AHEAD * self.round_trip)
+
+    def ask(self, core: S) -> bool:
+        """Let a busy core ask ahead; return whether it is to pull, and has not done so."""
+        if core in self.ahead:
+            return False
+        self.ahead[core] = None
+        return True
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether a busy core has asked, so that a chunk may wait for it."""
+        return len(self.ahead) > len(self._waiting)
+
+    def wait(self, chunks: W) -> None:
+        """Keep chunks that came before a core is free."""
+        self._waiting.append(chunks)
+
+    def on_freed(self, core: S) -> tuple[W | None, bool]:
+        """Return the chunks that wait for a core that has come free, and whether to pull.
+
+        A core that had asked ahead needs no further pull; one that takes the chunk for which
+        another had asked leaves it the next.
+        """
+        had_asked = core in self.ahead
+        self.ahead.pop(core, None)
+        return (self._waiting.pop(0) if self._waiting else None), not had_asked
+
+    def give_back(self, chunks: W) -> bool:
+        """Stop keeping chunks; return whether they still waited. A core that asked asks no more."""
+        if chunks not in self._waiting:
+            return False
+        self._waiting.remove(chunks)
+        if self.ahead:
+            del self.ahead[next(iter(self.ahead))]
+        return True
+
+    def clear(self) -> list[W]:
+        """Stop keeping chunks for cores, and return them."""
+        waiting, self._waiting = self._waiting, []
+        self.ahead.clear()
+        return waiting
