@@ -184,8 +184,10 @@ class Soak:
             self.problems.append(f"{left} messages are left in {', '.join(streams)}")
 
     async def _look_for_orphans(self, stage: Stage, faults: list[Fault]) -> None:
-        """What a function started must end with its worker. (With an agent that was killed so
-        that it could not see to it, it may stay; these are counted.)"""
+        """Check that processes which a function started have ended with their worker.
+
+        They may outlive a worker whose agent was killed and could not end them; these are counted.
+        """
         notes = Notes()
         notes.read(stage.data.glob("*.runs"))
         noted = {
@@ -266,7 +268,7 @@ def _end_with_stage(faults: list[Fault]) -> None:
 
 
 def whose(process: psutil.Process, noted: dict[int, int]) -> int | None:
-    """The agent whose item started it; None: it is no such process, or it is gone."""
+    """The agent whose item started it; None: an item did not start it, or it is gone."""
     try:
         agent = process.environ().get(AGENT)
     except psutil.Error:
@@ -282,7 +284,7 @@ def callers_of(setting: Setting) -> tuple[str, ...]:
 
 
 def tell(soak: Soak, shares: dict[str, float], left: list[str]) -> bool:
-    """Prints the report; returns whether all is well."""
+    """Print the report; return whether all is well."""
     findings = soak.judge()
     told = [asdict(fault) for fault in soak.faults]
     (soak.place / "faults.json").write_text(json.dumps(told))

@@ -1,4 +1,4 @@
-"""A caller in a process of its own: runs maps with the library until it is told."""
+"""A caller in a process of its own: run maps with the library until told to stop."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ ERRORS = {
 }
 UNHARMED = ("", "once", "agent-once", "beside")  # These have a value, once they are through.
 
-STREAMING = ("stream", "jsonl", "sse")  # Outcomes are told as they come.
+STREAMING = ("stream", "jsonl", "sse")  # Outcomes are noted as they come.
 HTTP = ("collect", "fail", "jsonl", "jsonl-ordered", "sse", "hangup", "slow-jsonl")
 JOBS = ("job", "job-http")
 IN_ORDER = ("ordered", "jsonl-ordered", "audit")
@@ -51,7 +51,7 @@ class Map:
     timeout: float | None
     items: list[Any]
     began: float
-    outcomes: dict[int, float] = field(default_factory=dict)  # index -> when it was told
+    outcomes: dict[int, float] = field(default_factory=dict)  # index -> when it was noted
     given_up: list[int] = field(default_factory=list)  # unharmed items that are lost, by index
     timed_out: list[int] = field(default_factory=list)  # unharmed items that took too long
     last: float = 0.0
@@ -93,7 +93,7 @@ class Checker:
         self._offsets: dict[Path, int] = {}
 
     def read(self, files: Iterable[Path]) -> None:
-        """Takes the whole lines that are new in these files."""
+        """Read the complete lines that are new in these files."""
         for path in files:
             with path.open("rb") as file:
                 file.seek(self._offsets.get(path, 0))
@@ -128,7 +128,7 @@ class Checker:
         return [map for map in self.maps.values() if map.ended is None]
 
     def stalled(self, now: float) -> list[Map]:
-        """Open maps that nothing was heard of for too long."""
+        """Return the open maps that have been silent for too long."""
         return [map for map in self.open_maps() if now - map.last > STALLED]
 
     def close(self, callers_gone: set[str], now: float) -> None:
@@ -170,7 +170,7 @@ class Checker:
             self._report("wrong", map, at, f"item {index}, {item}, has the outcome {outcome}")
 
     def _fits(self, map: Map, index: int, item: Any, outcome: list[Any]) -> bool:
-        """Whether an error is the one that the item asked for."""
+        """Return whether an error is the one that the item asked for."""
         _, kind, type, message = outcome
         if kind == "lost" and expected_error(item) != ("lost", None):
             # Right if its worker was killed in it as often as it may be tried: ``executions``

@@ -1,4 +1,4 @@
-"""What the processes of a soak have in common."""
+"""Child processes of a soak: their start, their output and their end."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ async def get(url: str) -> bytes | None:
 
 
 async def answers(url: str, timeout: float, child: Child) -> None:
-    """Returns when the page is there. Raises RuntimeError."""
+    """Wait until the page is there. Raise RuntimeError if it does not come."""
     deadline = time.monotonic() + timeout
     while await get(url) is None:
         if not child.alive or time.monotonic() > deadline:

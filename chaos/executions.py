@@ -15,11 +15,11 @@ from .runs import Notes, Run
 # read there, unless at an agent that did not hear of it.
 STORED_LIMIT = 4.0
 DEAF = ("agent frozen", "network cut", "network cut for long", STALL)
-# A chunk's results are told when it is through, or this long after they were computed.
+# Seconds within which results are reported after they were computed, unless their chunk has ended.
 UNREPORTED = 10.0
 ATTEMPTS = 2
 POISON_LIMIT = 2 * ATTEMPTS  # Agents that one item may take along: in a chunk, then alone.
-STALLED_TIMEOUT = 0.3  # Seconds of standing still after which a short item's timeout is no wonder.
+STALLED_TIMEOUT = 0.3  # Seconds of standing still that explain a short item's timeout.
 
 Runs = dict[int, list[Run]]
 
@@ -45,7 +45,7 @@ class Findings:
 
 
 def account(checker: Checker, faults: list[Fault], notes: Notes) -> Findings:
-    """Adds to the checker's violations what was not as promised."""
+    """Compare executions with the promises; add the breaches to the checker's violations."""
     findings = Findings()
     faults = [fault for fault in faults if fault.counts]
     for name, map in checker.maps.items():
@@ -117,7 +117,7 @@ def cause_of(map: Map, earlier: Run, later: Run, faults: list[Fault]) -> str | N
 
 
 def _died_by_itself(map: Map, run: Run) -> bool:
-    """Whether an item of its map was the end of its worker before this item's outcome was told."""
+    """Return whether an item of its map ended the worker before this outcome was reported."""
     last = run.worker_was.last if run.worker_was is not None else None
     if last is None or last.map != run.map or last.at - run.at > UNREPORTED:
         return False
@@ -153,7 +153,7 @@ def _wrong(checker: Checker, map: Map, at: float, text: str) -> None:
 
 
 def _was_taken(map: Map, run: Run, index: int, faults: list[Fault]) -> bool:
-    """Whether this execution, or the way back of its outcome, was ended by a fault that hit it."""
+    """Return whether a fault ended this execution, or the way back of its outcome."""
     if run.final and map.items[index][2] == "once":
         return True
     for fault in faults:
@@ -184,7 +184,7 @@ def _check_refusal(checker: Checker, map: Map, faults: list[Fault]) -> None:
 def _check_stored(
     checker: Checker, map: Map, runs: Runs, faults: list[Fault], findings: Findings
 ) -> None:
-    """What had its outcome in the store, as its reader knows, did not run again."""
+    """Check that no item ran again whose outcome was in the store, as its reader knows."""
     if map.way not in JOBS:
         return
     deaf = [f for f in faults if f.kind in DEAF]
@@ -200,7 +200,7 @@ def _check_stored(
 
 
 def _crashes(map: Map, runs: Runs) -> int:
-    """How often an item took its worker along."""
+    """Count how often an item took its worker along."""
     crashes = 0
     for number, several in runs.items():
         how = map.items[number - map.base][2]
@@ -221,5 +221,5 @@ def _waits(checker: Checker) -> Iterable[tuple[float, float, str]]:
 
 
 def hang_ups(checker: Checker) -> Counter[str]:
-    """How often callers left in the middle."""
+    """Count how often callers left in the middle, by the way they left."""
     return Counter(HANG_UPS[m.way] for m in checker.maps.values() if m.how == "left")

@@ -1,4 +1,4 @@
-"""What is done to the processes, and how long it may cost."""
+"""Faults: their kinds, and the seconds that each may cost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AFTERMATH = 20.0
 
 @dataclass(frozen=True)
 class Limit:
-    """Seconds from the begin or the end of a fault. of: of which guarantee."""
+    """Seconds from the begin or the end of a fault. of: the guarantee that says so."""
 
     seconds: float
     since: Literal["began", "ended"]
@@ -94,12 +94,12 @@ class Fault:
 
     @property
     def is_everywhere(self) -> bool:
-        """Whether it hit what all use: the broker, or the machine."""
+        """Return whether it hit what all use: the broker, or the machine."""
         return self.agent is None and self.caller is None
 
     @property
     def counts(self) -> bool:
-        """Whether it may be the cause of something."""
+        """Return whether it may be the cause of something."""
         return self.kind != STALL or self.ended - self.began >= STALL_COUNTS
 
     def hits_caller_of(self, map: Map) -> bool:
@@ -113,7 +113,7 @@ class Fault:
         return self.began <= at <= self.ended + after
 
     def meets(self, since: float, until: float, after: float = 0.0) -> bool:
-        """Whether it has to do with this time."""
+        """Return whether it has to do with this time."""
         return self.began <= until and self.ended + after >= since
 
 

@@ -1,4 +1,4 @@
-"""What the soak's workers run. Each execution is noted before it computes."""
+"""The functions of the soak's workers. Each execution is noted before it computes."""
 
 from __future__ import annotations
 
@@ -120,6 +120,6 @@ def _go_wrong(how: str, number: int, log: str, map: str) -> None:
 
 
 def _kill_agent(log: str) -> None:
-    """As where the kernel ends a whole container because of one item."""
+    """Kill the agent too, as a kernel does that ends a whole container because of one item."""
     (Path(log) / f"{os.getppid()}.killed").touch()
     go_wrong("agent")

@@ -1,4 +1,4 @@
-"""What is done to the processes of a stage. Each is written down as a fault."""
+"""Hit the processes of a stage. Each hit is written down as a fault."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ class Hits:
                 self._stage.start_agent(agent.far)
 
     def _killed_by_item(self, agent: Child) -> bool:
-        """Notes it as a fault, if it is so."""
+        """Note a fault if an item has killed this agent; return whether it has."""
         killed = agent.process.returncode == -signal.SIGKILL
         if not killed or not self._stage.was_killed_by_item(agent):
             return False
@@ -207,7 +207,7 @@ class Hits:
         )
 
     async def cut_for_long(self, draw: Draw) -> Fault | None:
-        """For up to a minute."""
+        """Cut an agent's network for up to a minute."""
         return await self._cut_agent(draw, "network cut for long", draw.uniform(30, 60))
 
     async def _cut(self, network: Network, child: Child, fault: Fault, seconds: float) -> Fault:

@@ -1,4 +1,4 @@
-"""When faults strike, and which: at random, or one at a time. The seed decides."""
+"""Choose when faults strike, and which: at random, or one at a time. The seed decides."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MEAN_GAP = 2.5  # Seconds between faults; some last longer and so overlap.
 # for; how often it is tried again where it hit nothing.
 QUIET, PATIENCE, TRIES = 1.5, 10.0, 3
 LONG = "network cut for long"
-LONG_SECONDS = 75.0  # That much time must be left for it.
+LONG_SECONDS = 75.0  # Seconds that must be left for a long fault.
 
 
 class Injector:
@@ -70,7 +70,7 @@ class Injector:
         return self._hits.callers_killed
 
     async def run(self, seconds: float) -> None:
-        """Returns when the last fault has ended; what agents' items do goes on until ``end``."""
+        """Inject faults until the last has ended; items that kill agents go on until ``end``."""
         self._tending = asyncio.ensure_future(self._hits.tend())
         await (self._one_by_one if self._stage.spaced else self._at_random)(seconds)
 
@@ -148,7 +148,7 @@ class Injector:
         self.problems.append("some agent computed nothing for 30 s without a fault")
 
     async def _one(self, kind: str, draw: random.Random) -> bool:
-        """Returns whether it hit something; when all of that is well again."""
+        """Inject one fault; once everything is well again, return whether it hit something."""
         fault = await self._guarded(kind, draw)
         if fault is None:
             return False

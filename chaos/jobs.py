@@ -146,7 +146,7 @@ class Requests:
             await self._elsewhere()
 
     async def _events(self, job: str, last: str) -> AsyncIterator[tuple[str, str, Any]]:
-        """Of one connection: each event's id, name and data."""
+        """Yield each event of one connection: its id, name and data."""
         headers = {"Last-Event-ID": last} if last else {}
         url = f"{self._url}/jobs/{job}/events"
         async with self._client.stream("GET", url, headers=headers) as answer:

@@ -30,7 +30,7 @@ def main(path: str) -> None:
 
 
 def stalls(path: Path) -> list[Fault]:
-    """What was written down."""
+    """Read the lags that were written down."""
     if not path.exists():
         return []
     times = [line.split() for line in path.read_text().splitlines()]

@@ -48,7 +48,7 @@ class Network:
         _ip("-n", self._name, "route", "replace", "default", "via", self.near)
 
     def remove(self) -> None:
-        """With the namespace goes the far end, and with that the near one."""
+        """Delete the namespace, and with it both ends of the link."""
         for arguments in (["link", "del", self._near_end], ["netns", "del", self._name]):
             subprocess.run(["ip", *arguments], stderr=subprocess.DEVNULL, check=False)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # An item as it is sent: [number, microseconds, how, bytes]. In an invalid one the microseconds
-# are no number.
+# are not numbers.
 Item = list[Any]
 
 LIBRARY_WAYS = {
@@ -31,8 +31,8 @@ HTTP_WAYS = {
     "hangup": 2,
     "slow-jsonl": 1,
 }
-# Where faults strike one at a time, all workers always compute, and outcomes are told as they
-# come: so that each fault hits something, and its end is seen.
+# Where faults strike one at a time, all workers always compute, and outcomes are noted as they
+# come, so that each fault hits something, and its end is seen.
 SPACED_WAYS = {
     "library": {"stream": 8, "close": 1, "cancel": 1},
     "http": {"jsonl": 4, "sse": 4, "hangup": 1},
@@ -126,7 +126,7 @@ def plan(name: str, ways: dict[str, int], rng: random.Random) -> Plan:
 
 
 def _spoil(items: list[Item], function: str, rng: random.Random) -> None:
-    """Makes some items go wrong."""
+    """Let some items go wrong."""
     if not items:
         return
     match function:

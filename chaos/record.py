@@ -1,5 +1,7 @@
-"""What a caller writes down of its maps: JSON lines, each in one write, so that what was written
-before the caller is killed is there."""
+"""The record that a caller keeps of its maps.
+
+It consists of JSON lines, each written at once, so that a caller that is killed loses none.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ class Record:
             self._write(e="out", m=plan.name, o=outcomes)
 
     def end(self, plan: Plan, how: str, what: str = "") -> None:
-        """how: done, left, timeout, raised, refused, broken or failed."""
+        """Record the end of a map. how: done, left, timeout, raised, refused, broken or failed."""
         self._write(e="end", m=plan.name, how=how, what=what[:500])
 
     def _write(self, **fields: Any) -> None:

@@ -1,4 +1,4 @@
-"""How long a fault cost, against what is promised where it came alone."""
+"""Compare what faults cost with what is promised for a fault that comes alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LEFT = "caller left"
 
 
 def examine(checker: Checker, faults: list[Fault], files: Iterable[Path]) -> Findings:
-    """Reads the notes; adds to the checker's violations what was not as promised."""
+    """Read the notes, and add the breaches of promises to the checker's violations."""
     notes = Notes()
     notes.read(files)
     findings = account(checker, faults, notes)
@@ -63,12 +63,14 @@ def hold_to_limits(checker: Checker, faults: list[Fault], notes: Notes, findings
 
 
 def hit_by(fault: Fault, checker: Checker, notes: Notes) -> list[tuple[Map, int, Run]]:
-    """What was being computed, or was not reported yet, by whom a fault hit: maps, indexes and
-    runs. Only of maps whose outcomes are told as they come."""
+    """Return what a fault hit: maps, indexes and runs, computed or not yet reported by its victims.
+
+    Only maps whose outcomes are noted as they come are considered.
+    """
     hit = []
     for name, map in checker.maps.items():
         ended = map.ended is not None and map.ended < fault.began
-        # Who reads a job may be told late of what is stored; so only of those that computed it.
+        # A job's reader may learn late what is stored; so only the agents that computed it count.
         ways = STREAMING if fault.agent is None else STREAMING + JOBS
         if map.way not in ways or map.began > fault.began or ended:
             continue
@@ -120,8 +122,10 @@ def held_up(fault: Fault, checker: Checker) -> list[Map]:
 def is_well(
     fault: Fault, checker: Checker, hit: list[tuple[Map, int, Run]], killed: Container[str] = ()
 ) -> bool:
-    """Whether there is an outcome of all that it hit. killed: callers; nobody says of their maps
-    that they have ended."""
+    """Return whether everything that a fault hit has an outcome.
+
+    killed: callers whose maps have no end on record.
+    """
 
     def is_over(map: Map) -> bool:
         return map.ended is not None or map.caller in killed
@@ -132,7 +136,7 @@ def is_well(
 
 
 def is_alone(fault: Fault | None, faults: list[Fault], since: float, until: float) -> bool:
-    """Whether no other fault has to do with this time."""
+    """Return whether no other fault has to do with this time."""
     for other in faults:
         if other is fault or other.kind == STALL:
             continue
@@ -154,7 +158,7 @@ def _hold(
     seconds: float,
     text: str,
 ) -> None:
-    """Holds one time against its limit; what the machine stood still meanwhile is taken off."""
+    """Compare one time with its limit, without the seconds that the machine stood still."""
     findings.checked[kind] += 1
     stood = lost_seconds(faults, since, since + seconds)
     if seconds - stood > limit.seconds:

@@ -1,4 +1,4 @@
-"""What a soak found, in Markdown."""
+"""The findings of a soak, in Markdown."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def report(
         "",
         f"**lost {counts['lost']}, doubled {counts['doubled']}, wrong {counts['wrong']}**",
         "",
-        f"executions {findings.executed:,}, of which {repeats:,} were repeats "
+        f"executions {findings.executed:,}, {repeats:,} of them repeats "
         f"({100 * repeats / once:.2f} %); given up after two faults in one item: "
         f"{findings.given_up}",
         "",

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-AGENT = "SOAK_AGENT"  # In the environment of a process that an item started: its agent's pid.
+# Variable that holds an agent's pid in the processes that its items start.
+AGENT = "SOAK_AGENT"
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Notes:
         self._offsets: dict[Path, int] = {}
 
     def read(self, files: Iterable[Path]) -> None:
-        """Takes the whole lines that are new in these files."""
+        """Read the complete lines that are new in these files."""
         for path in files:
             with path.open("rb") as file:
                 file.seek(self._offsets.get(path, 0))

@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 GRACE = 10.0
 FILLER = "jetmap.work.default.filler.soak"
-MAX_MESSAGES = 300  # In the work stream, so that it can be filled.
+MAX_MESSAGES = 300  # Messages that the work stream takes: few, so that it can be filled.
 # For all that the soak starts: small limits, so that they are met.
 SETTINGS = {
     "JETMAP_WORK_MAX_MESSAGES": str(MAX_MESSAGES),
@@ -167,8 +167,10 @@ class Stage:
             await connection.close()
 
     async def fill(self, seconds: float) -> int:
-        """Keeps the work stream full for so long with messages that nobody takes; then they are
-        gone. Returns how many there were at most."""
+        """Keep the work stream full for some seconds, with messages that nobody takes.
+
+        Afterwards they are removed. Returns how many there were at most.
+        """
         connection = await self._connection()
         at_most = number = 0
         try:
@@ -223,7 +225,7 @@ class Stage:
     # What was written down
 
     def has_begun(self, caller: str) -> bool:
-        """Whether it has a map; before, it may not reach the broker at all, and then it ends."""
+        """Return whether it has a map; before, it may not reach the broker at all, and end."""
         file = self.data / f"{caller}.maps"
         return file.exists() and file.stat().st_size > 0
 
@@ -231,12 +233,12 @@ class Stage:
         return (self.data / f"{agent.pid}.killed").exists()
 
     def last_note(self, worker: int) -> float:
-        """When this worker began its last item, by its file; 0: never."""
+        """Return the time at which this worker began its last item, by its file; 0: never."""
         files = self.data.glob(f"*-{worker}-*.runs")
         return max((noted(file) for file in files), default=0.0)
 
     def noted_last(self) -> dict[int, float]:
-        """By agent's pid, when a worker of its began an item."""
+        """Return when a worker of each agent last began an item, by the agent's pid."""
         last: dict[int, float] = {}
         for file in self.data.glob("*.runs"):
             agent = int(file.name.partition("-")[0])
@@ -305,7 +307,7 @@ class Stage:
         self.ended.append(child)
 
     async def close(self) -> None:
-        """Ends everything that is still there."""
+        """End everything that is still there."""
         children = [*self.callers, *self.agents, *self._servers]
         children += self.gateways
         for child in children:
@@ -355,5 +357,5 @@ class Stage:
 
 
 def noted(file: Path) -> float:
-    """When it was written to, by the monotonic clock."""
+    """Return the time of the last write, by the monotonic clock."""
     return time.monotonic() - (time.time() - file.stat().st_mtime)

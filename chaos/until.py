@@ -20,9 +20,10 @@ async def until_told(
     run: Callable[[Plan], Awaitable[None]],
     at_once: int,
 ) -> None:
-    """Runs maps, some at once, until ``!`` comes on standard input; then those that are open to
-    their end. For ``k`` and ``o``, one more map with an item that kills its agent. If standard
-    input ends instead, the soak was killed, and this process ends too.
+    """Run maps, some at once, until ``!`` comes on standard input; then finish the open ones.
+
+    For ``k`` and ``o``, run one more map with an item that kills its agent. If standard input ends
+    instead, the soak was killed, and this process ends too.
 
     family: of ways, a key of MIXED_WAYS; ``spaced-`` before it for those of SPACED_WAYS.
     """

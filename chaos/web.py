@@ -1,6 +1,6 @@
-"""A caller over HTTP, in a process of its own: posts maps to the gateway until it is told.
+"""A caller over HTTP, in a process of its own: post maps to the gateway until told to stop.
 
-Knows nothing of jetmap but its HTTP interface.
+It knows nothing of jetmap but the HTTP interface.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ class Requests:
 
 
 def judged(last: Any) -> None:
-    """Raises Ended unless the last line says that the map is whole."""
+    """Raise Ended unless the last line says that the map is complete."""
     if last is None:
         raise Ended("failed", "the answer ended without its last line")
     if problem := last.get("problem"):

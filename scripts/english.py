@@ -24,11 +24,9 @@ PAGES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 
 # Words that do not begin a docstring: its subject must be named.
 OPENINGS = re.compile(
-    r"(what|who|whom|whose|of|that|which|how|when|where|as|also|so|until|with|for|in|at|by|from)\b",
+    r"(what|who|whom|whose|whether|of|that|which|how|when|where|as|also|so|until|with|for|in|at|by|from)\b",
     re.IGNORECASE,
 )
-# "Whether …" begins only the docstring of a question, which returns a bool.
-QUESTION = re.compile(r"whether\b", re.IGNORECASE)
 # Verbs in the third person: docstrings use the imperative.
 THIRD_PERSON = re.compile(
     r"(adds|answers|asks|begins|builds|calls|checks|closes|collects|counts|creates|cuts|decides|"
@@ -92,8 +90,6 @@ def _check_docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
         is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         if OPENINGS.match(first):
             yield line, f"begins with {first.split()[0]!r}: {first[:60]}"
-        elif QUESTION.match(first) and not (is_function and _returns_bool(node)):
-            yield line, f"begins with 'Whether' and does not return a bool: {first[:60]}"
         elif is_function and THIRD_PERSON.match(first):
             yield line, f"not in the imperative: {first[:60]}"
         yield from _banned(re.sub(r"``[^`]*``|`[^`]*`", "·", doc), line)
@@ -111,10 +107,6 @@ def _check_comments(text: str) -> Iterator[tuple[int, str]]:
 def _banned(text: str, line: int) -> Iterator[tuple[int, str]]:
     for match in BANNED.finditer(text):
         yield line + text.count("\n", 0, match.start()), f"{' '.join(match[0].split())!r}"
-
-
-def _returns_bool(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    return node.returns is not None and "bool" in ast.unparse(node.returns)
 
 
 def main(arguments: list[str]) -> int:

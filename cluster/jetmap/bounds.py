@@ -106,7 +106,7 @@ def shown(value: object) -> str:
 
 
 def _is_huge(value: Real) -> bool:
-    """Whether it is an integer that Python may refuse to print."""
+    """Return whether it is an integer that Python may refuse to print."""
     return isinstance(value, int) and value.bit_length() > 128
 
 

@@ -41,7 +41,7 @@ class Flood:
         self._at: float | None = None
 
     def lets_through(self, now: float) -> bool:
-        """Whether the next event may pass; if not, count it in ``left_out``."""
+        """Return whether the next event may pass; if not, count it in ``left_out``."""
         if self._at is not None:
             self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
@@ -82,11 +82,11 @@ class Limited:
 
     @property
     def has_left_out(self) -> bool:
-        """Whether some were left out and not reported yet."""
+        """Return whether some were left out and not reported yet."""
         return self._flood.left_out > 0
 
     def passes(self, level: int) -> bool:
-        """Whether to write the next record; if there are too many, count it."""
+        """Return whether to write the next record; if there are too many, count it."""
         return self._logger.isEnabledFor(level) and self._flood.lets_through(self._clock())
 
     def write(self, level: int, message: str, *values: object) -> None:

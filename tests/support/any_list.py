@@ -62,7 +62,7 @@ def in_a_loop(parcels: list[Parcel]) -> list[tuple[str, Any]]:
 
 
 def same(found: tuple[str, Any], expected: tuple[str, Any]) -> bool:
-    """Whether two values are equal, in type too: 1.0 is not 1."""
+    """Return whether two values are equal, in type too: 1.0 is not 1."""
     if expected[0] == INVALID:
         return found[0] == INVALID
     return found == expected and type(found[1]) is type(expected[1])

@@ -58,7 +58,7 @@ def empty(item: int) -> int:
 
 @task
 def is_prime(n: int) -> bool:
-    """Whether n is a prime number."""
+    """Return whether n is a prime number."""
     return n > 1 and all(n % d for d in range(2, math.isqrt(n) + 1))
 
 

@@ -107,7 +107,7 @@ def test_text_that_is() -> None:
 
 
 def reads_a_number(field: Field) -> bool:
-    """Whether it reads one of these as a number, whatever its bounds."""
+    """Return whether it reads one of these as a number, whatever its bounds."""
     for text in ("0.5", "3", "7000"):
         with suppress(ValueError):
             return type(field.read(text)) in (int, float)

@@ -147,7 +147,7 @@ class Agent:
 
     @property
     def was_ready(self) -> bool:
-        """Whether a worker ever was ready."""
+        """Return whether a worker ever was ready."""
         return bool(self._offer.name)
 
     @property

@@ -58,7 +58,7 @@ class HeldChunk:
 
     @property
     def is_done(self) -> bool:
-        """Whether the dispatcher has all reports, so that the chunk may be acknowledged."""
+        """Return whether the dispatcher has all reports, so that the chunk may be acknowledged."""
         return self.finished and not self.unsent and not self.unconfirmed
 
 
@@ -168,7 +168,7 @@ class Holdings:
         return [h for h in self._held.values() if h.head.inbox in silent]
 
     def is_gone(self, inbox: str) -> bool:
-        """Whether this dispatcher was given up a moment ago: its chunks are not begun.
+        """Return whether this dispatcher was given up a moment ago: its chunks are not begun.
 
         A dispatcher that was only out of reach publishes them again.
         """

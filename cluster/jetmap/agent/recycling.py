@@ -57,11 +57,11 @@ class Recycling:
 
     @property
     def is_warm(self) -> bool:
-        """Whether there is a successor that is ready."""
+        """Return whether there is a successor that is ready."""
         return self._successor is not None and self._successor.is_warm
 
     def has_served(self, chunks: int) -> bool:
-        """Whether a worker has ended as many chunks as it may."""
+        """Return whether a worker has ended as many chunks as it may."""
         limit = self._options.workers.recycle_chunks
         return limit is not None and chunks >= limit
 
@@ -118,7 +118,7 @@ class Recycling:
             await successor.end()
 
     def _is_spent(self, worker: WorkerProcess, chunks: int) -> bool:
-        """Whether a worker has served long enough."""
+        """Return whether a worker has served long enough."""
         age, size = self._options.workers.recycle_age, self._options.workers.recycle_memory
         if self.has_served(chunks) or (age is not None and time.monotonic() - self._born >= age):
             return True

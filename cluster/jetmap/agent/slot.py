@@ -115,7 +115,7 @@ class Slot:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the worker serves: it computes, or waits for a chunk."""
+        """Return whether the worker serves: it computes, or waits for a chunk."""
         return self._state is State.IDLE or self._state is State.BUSY
 
     @property

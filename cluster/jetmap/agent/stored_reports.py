@@ -101,7 +101,7 @@ class StoredReports:
                     return  # One report tries whether there is room for all.
 
     async def _may_try(self) -> bool:
-        """Whether a report may try for room: not while records need the room kept for them."""
+        """Return whether a report may try for room: not while records need their reserve."""
         try:
             stream = subjects.job_stream(self._pool, "SPARE")
             info = await self._connection.api(f"STREAM.INFO.{stream}")

@@ -115,17 +115,17 @@ class WorkerProcess:
 
     @property
     def has_answered(self) -> bool:
-        """Whether a frame waits; the first one says whether the worker is ready."""
+        """Return whether a frame waits; the first one says whether the worker is ready."""
         return self._pipe.has_frames
 
     @property
     def is_warm(self) -> bool:
-        """Whether the worker is ready, and that frame has not been received yet."""
+        """Return whether the worker is ready, and that frame has not been received yet."""
         return self._pipe.next_kind == frames.READY and not self.is_dead
 
     @property
     def has_failed(self) -> bool:
-        """Whether the worker could not start, or died, and that has not been received yet."""
+        """Return whether an unreceived frame or death says that the worker could not start."""
         return self.has_answered and not self.is_warm
 
     @property

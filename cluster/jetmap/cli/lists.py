@@ -86,7 +86,7 @@ class Reader:
 
     @property
     def is_one_array(self) -> bool:
-        """Whether the only item is an array, which was probably meant as the list of items."""
+        """Return whether the only item is an array, probably meant as the list of items."""
         return self._count == 1 and self._first.startswith(b"[")
 
     def _read(self) -> None:

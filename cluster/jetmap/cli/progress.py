@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def is_one_terminal() -> bool:
-    """Whether stdout and stderr are one terminal, on which a bar and values would mix."""
+    """Return whether stdout and stderr are one terminal, on which a bar and values would mix."""
     try:
         out, err = os.fstat(1), os.fstat(2)
     except OSError:  # One of them is closed.

@@ -130,7 +130,7 @@ class StoreHealth:
         self._restarted = float("-inf")
 
     def wants_probe(self, free: int, now: float) -> bool:
-        """Whether the streams must be checked before ``decide``."""
+        """Return whether the streams must be checked before ``decide``."""
         if free < FULL_BYTES:
             self._is_suspect = True
         return self._is_suspect or now - self._probed >= PROBE_SECONDS

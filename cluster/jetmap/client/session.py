@@ -141,7 +141,7 @@ class Session:
 
     @property
     def is_embedded(self) -> bool:
-        """Whether a keeper of this user owns the server and all workers."""
+        """Return whether a keeper of this user owns the server and all workers."""
         return self._membership is not None
 
     async def bring(self, function: Function | None, name: str) -> FunctionRef | None:

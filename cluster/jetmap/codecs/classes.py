@@ -137,7 +137,7 @@ def _base_of(cls: type) -> type | None:
 
 
 def _is_simple(cls: type, base: type) -> bool:
-    """Whether an instance is its base's value and its own attributes, and nothing else."""
+    """Return whether an instance is its base's value and its own attributes, and nothing else."""
     fields = set(_fields(cls) or ())
     for each in cls.__mro__:
         if each in (base, object):

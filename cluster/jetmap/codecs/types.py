@@ -18,7 +18,7 @@ _CONSTRAINT_MODULES = frozenset(("pydantic", "pydantic_core", "annotated_types")
 
 
 def needs_pydantic(type: Any) -> bool:
-    """Whether a pydantic model, dataclass or constraint occurs anywhere in the type."""
+    """Return whether a pydantic model, dataclass or constraint occurs anywhere in the type."""
     return any(map(_is_pydantic, _parts(type, set())))
 
 

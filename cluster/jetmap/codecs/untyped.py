@@ -28,7 +28,7 @@ _RECORDS = (
 
 
 def is_untyped(type: Any) -> bool:
-    """Whether a type allows anything."""
+    """Return whether a type allows anything."""
     return type is Any or type is object
 
 
@@ -60,7 +60,7 @@ def _is_any(info: Any) -> bool:
 
 
 def _is_open(info: Any, seen: set[int]) -> bool:
-    """Whether a type has a part without an annotation; types may contain themselves."""
+    """Return whether a type has a part without an annotation; types may contain themselves."""
     if isinstance(info, (tuple, list)):
         return any(_is_open(part, seen) for part in info)
     if not isinstance(info, msgspec.Struct) or id(info) in seen:
@@ -72,7 +72,7 @@ def _is_open(info: Any, seen: set[int]) -> bool:
 
 
 def is_plain(values: list[Any]) -> bool:
-    """Whether MessagePack keeps the types of everything in these values.
+    """Return whether MessagePack keeps the types of everything in these values.
 
     Checks the types of a whole level at once, in a fraction of the time of a walk. Also False for
     values that are too deep, or contain themselves.

@@ -174,7 +174,7 @@ def _fit(value: Any) -> Any:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether MessagePack knows all parts of a value, however deep; without recursion."""
+    """Return whether MessagePack knows all parts of a value, however deep; without recursion."""
     waiting, seen = [value], set()
     while waiting:
         part = waiting.pop()

@@ -88,7 +88,7 @@ def prime_search(cores: int) -> Work:
 
 
 def _is_ours(path: Path, paths: dict[str, str]) -> bool:
-    """Whether a file belongs to this environment, not to another one with the same stdlib."""
+    """Return whether a file belongs to this environment, not to one with the same stdlib."""
     if not path.is_file():
         return False
     others = Path(paths["stdlib"], "site-packages")

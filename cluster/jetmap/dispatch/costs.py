@@ -42,7 +42,7 @@ class Cost:
 
     @property
     def is_steady(self) -> bool:
-        """Whether the items of the latest results, of any map, cost about the same."""
+        """Return whether the items of the latest results, of any map, cost about the same."""
         if self._reports < _STEADY_REPORTS:
             return False
         return self._squares * self._reports <= _STEADY_SPREAD * self._rates**2

@@ -54,7 +54,7 @@ class IntervalSet:
         return gaps
 
     def covers(self, start: int, end: int) -> bool:
-        """Whether the whole range is in the set."""
+        """Return whether the whole range is in the set."""
         at = bisect_right(self._ends, start)
         if at == len(self._starts):
             return start >= end

@@ -77,19 +77,19 @@ class Ledger:
         return self._seen.size
 
     def is_done_before(self, index: int) -> bool:
-        """Whether every item before this one has its outcome."""
+        """Return whether every item before this one has its outcome."""
         return self._seen.covers(0, index)
 
     @property
     def has_pieces(self) -> bool:
-        """Whether items wait that may be sent again now."""
+        """Return whether items wait that may be sent again now."""
         if self._pieces.count:
             return True
         return self._suspects.count > 0 and self._quarantine.is_free
 
     @property
     def has_returned(self) -> bool:
-        """Whether items wait to be sent again, now or when no other suspect is out."""
+        """Return whether items wait to be sent again, now or when no other suspect is out."""
         return self.returned_items > 0
 
     @property
@@ -171,7 +171,7 @@ class Ledger:
         return [Settlement(ended=flight) for flight in done]
 
     def is_begun(self, flight: Flight) -> bool:
-        """Whether some items of this chunk have their outcome."""
+        """Return whether some items of this chunk have their outcome."""
         start, end = flight.piece.start, flight.end
         return self._seen.missing(start, end) != [(start, end)]
 
@@ -300,7 +300,7 @@ class Ledger:
         self._return(replace(more, postponed=frozenset()))
 
     def _is_settled(self, flight: Flight, end: int) -> bool:
-        """Whether each item of a chunk, up to ``end``, has its outcome or waits elsewhere."""
+        """Return whether each item of a chunk before ``end`` has its outcome or waits elsewhere."""
         piece = flight.piece
         if self._seen.covers(piece.start, end):
             return True

@@ -95,7 +95,7 @@ class Memory:
 
     @property
     def is_full(self) -> bool:
-        """Whether maps are held up."""
+        """Return whether maps are held up."""
         return self.used >= self.limit and 4 * self.unread >= self.limit
 
     def read(self, size: int) -> None:
@@ -186,7 +186,7 @@ class OpenMap:
 
     @property
     def has_work(self) -> bool:
-        """Whether a chunk could be sent now, as far as this map is concerned."""
+        """Return whether a chunk could be sent now, as far as this map is concerned."""
         return self.ledger.has_pieces or (self._has_new_items and self.has_room)
 
     def take_turn(self) -> bool:
@@ -209,20 +209,20 @@ class OpenMap:
 
     @property
     def is_sent(self) -> bool:
-        """Whether each item has been taken, and none waits to be sent again."""
+        """Return whether each item has been taken, and none waits to be sent again."""
         total = self.source.total
         return total is not None and self.taken >= total and not self.ledger.has_returned
 
     @property
     def has_room(self) -> bool:
-        """Whether more results may come before those that are there are read."""
+        """Return whether more results may come before those that are there are read."""
         if self.memory.is_full and (self.buffered or self.ledger.flights):
             return False
         return self.buffered < self.max_buffer
 
     @property
     def is_complete(self) -> bool:
-        """Whether each item has its outcome.
+        """Return whether each item has its outcome.
 
         ``taken`` says nothing here: a job that goes on may have the outcomes of its last items
         already, and those are never taken.

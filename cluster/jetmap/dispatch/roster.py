@@ -181,7 +181,7 @@ class Roster:
         return cores
 
     def is_served(self, offer: str) -> bool:
-        """Whether an agent with this offer is there, even if it is draining."""
+        """Return whether an agent with this offer is there, even if it is draining."""
         return any(_has(p, offer) and not _has_failed(p) for p in self._agents.values())
 
     def broken(self, ref: FunctionRef | None) -> str | None:
@@ -192,7 +192,7 @@ class Roster:
         return next((p.broken[home] for p in self._agents.values() if home in p.broken), None)
 
     def has_local(self, offer: str, pickles: str = "") -> bool:
-        """Whether an agent is there that takes the chunks sealed for this offer."""
+        """Return whether an agent is there that takes the chunks sealed for this offer."""
         return any(_reads(p, pickles) for p in self.local_agents(offer))
 
     def local_agents(self, offer: str) -> list[Presence]:
@@ -233,7 +233,7 @@ def _abilities(presence: Presence) -> tuple[object, ...]:
 
 
 def is_able(presence: Presence) -> bool:
-    """Whether an agent takes chunks.
+    """Return whether an agent takes chunks.
 
     An agent whose workers cannot start does not: their source was broken.
     """
@@ -247,7 +247,7 @@ def idle_cores(presence: Presence) -> int:
 
 
 def is_understood(presence: Presence) -> bool:
-    """Whether this process and the agent can work together."""
+    """Return whether this process and the agent can work together."""
     return understands(presence.protocol, presence.oldest_protocol)
 
 
@@ -256,7 +256,7 @@ def _has(presence: Presence, offer: str) -> bool:
 
 
 def _reads(presence: Presence, pickles: str) -> bool:
-    """Whether the agent's workers read pickles of these versions.
+    """Return whether the agent's workers read pickles of these versions.
 
     Embedded workers run this process's own Python.
     """

@@ -94,7 +94,7 @@ class Scheduler:
 
     @property
     def has_waiting(self) -> bool:
-        """Whether a small map waits for a message to share."""
+        """Return whether a small map waits for a message to share."""
         return bool(self._small)
 
     def _next_small(self, cores: int) -> Turn | None:
@@ -163,7 +163,7 @@ class Scheduler:
         return map.pace.is_known or len(map.ledger.flights) < cores
 
     def _may_use_express(self, map: OpenMap, cores: int) -> bool:
-        """Whether a map may use the lane for short maps: its first chunks, up to one chunk
+        """Return whether a map may use the lane for short maps: its first chunks, up to one chunk
         duration.
 
         Chunks that are short because their items are large count as the shortest there are: this

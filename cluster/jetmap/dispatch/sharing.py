@@ -28,7 +28,7 @@ class Sharing:
         self.gathered: list[Sent] = []
 
     def has_idle_core(self, cores: int) -> bool:
-        """Whether a core may be without a parcel."""
+        """Return whether a core may be without a parcel."""
         return self._out < cores
 
     def add(self, map: OpenMap, flight: Flight) -> None:

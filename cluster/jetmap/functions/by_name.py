@@ -33,7 +33,7 @@ class OpenParts:
 
     @property
     def is_unknown(self) -> bool:
-        """Whether nothing is known of the function yet."""
+        """Return whether nothing is known of the function yet."""
         return not self._schema
 
     def check(self, values: list[Any]) -> None:

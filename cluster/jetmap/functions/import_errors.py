@@ -42,7 +42,7 @@ def _without_ours(described: traceback.TracebackException) -> None:
 
 
 def _is_ours(described: traceback.TracebackException) -> bool:
-    """Whether jetmap raised it on purpose, so that its message includes the cause."""
+    """Return whether jetmap raised it on purpose, so that its message includes the cause."""
     return bool(described.stack) and described.stack[-1].filename.startswith(f"{PACKAGE}/")
 
 

@@ -85,7 +85,7 @@ class _Schema:
         return f"it takes {', '.join(parts)}" if parts else "it takes no keyword parameters"
 
     def fits(self, value: Any, property: Any) -> bool:
-        """Whether the value may fit; False only if it certainly does not."""
+        """Return whether the value may fit; False only if it certainly does not."""
         schema = self._resolved(property)
         if "anyOf" in schema:
             return any(self.fits(value, branch) for branch in schema["anyOf"])

@@ -177,7 +177,7 @@ def reference(function: Function, *, far: bool = False, limit: int | None = None
 
 
 def is_resolved(ref: FunctionRef) -> bool:
-    """Whether ``resolve`` has nothing left to import."""
+    """Return whether ``resolve`` has nothing left to import."""
     return ref.value is not None or _key(ref) in (_resolved if ref.path is None else _carried)
 
 

@@ -43,7 +43,7 @@ def user_modules() -> dict[str, str]:
 
 
 def is_users(file: str) -> bool:
-    """Whether a source file is outside the standard library, installed packages and jetmap."""
+    """Return whether a file is outside the standard library, installed packages and jetmap."""
     if file.startswith(_NOT_USERS):
         return False
     return not any(f"{os.sep}{each}{os.sep}" in file for each in ("site-packages", "dist-packages"))

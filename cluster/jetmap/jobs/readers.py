@@ -213,7 +213,7 @@ class SharedReader:
 
     @property
     def may_grow(self) -> bool:
-        """Whether outcomes may arrive: the job has started and is not over."""
+        """Return whether outcomes may arrive: the job has started and is not over."""
         return not self.record.is_over and self.record.epoch > 0
 
     def on_stored(self, seq: int) -> None:

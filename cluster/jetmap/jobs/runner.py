@@ -98,7 +98,7 @@ class JobRunner:
 
     @property
     def _has_slot(self) -> bool:
-        """Whether one more job may run. Jobs that wait for workers do not count."""
+        """Return whether one more job may run. Jobs that wait for workers do not count."""
         return sum(not running.is_waiting for running in self._running.values()) < self._most
 
     def parked(self) -> list[tuple[str, int]]:

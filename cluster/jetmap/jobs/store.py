@@ -69,7 +69,7 @@ class Store:
 
     @property
     def takes_records(self) -> bool:
-        """Whether the last attempt to write a record found room on the disk."""
+        """Return whether the last attempt to write a record found room on the disk."""
         return self._jobs not in self._stuck
 
     # Records

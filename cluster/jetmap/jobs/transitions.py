@@ -28,7 +28,7 @@ def queued(record: Record, *, total: int, parts: int, size: int, digest: str, no
 
 
 def may_run(record: Record, known: Record, me: str) -> bool:
-    """Whether a dispatcher may take a job that it knew as ``known``: nobody was faster."""
+    """Return whether a dispatcher may take a job that it knew as ``known``: nobody was faster."""
     if record.state not in ("queued", "running"):
         return False
     return record.owner in (me, "", known.owner) and record.epoch == known.epoch

@@ -389,7 +389,7 @@ def _add(row: Row, function: FunctionActivity) -> None:
 
 
 def _is_newer(one: MapActivity, other: MapActivity) -> bool:
-    """Whether one of two announcements of a map is of its present owner: open, or further on."""
+    """Return whether an announcement of a map is of its present owner: open, or further on."""
     return (one.ended is None, one.done) > (other.ended is None, other.done)
 
 

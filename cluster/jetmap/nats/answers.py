@@ -44,7 +44,7 @@ def checked(answer: bytes) -> dict[str, Any]:
 
 
 def has_stored(answer: bytes) -> bool:
-    """Whether a stream has a message, by its answer to the publish; empty if no stream answers.
+    """Return whether a stream has a message, by its answer to the publish (empty: none answers).
 
     A message that is refused because the stream has one of its subject is where it belongs.
     """
@@ -58,7 +58,7 @@ def has_stored(answer: bytes) -> bool:
 
 
 def holds_subject(error: JetStreamError) -> bool:
-    """Whether the stream refuses a message because it has one of the same subject.
+    """Return whether the stream refuses a message because it has one of the same subject.
 
     The server's number for that is the one of a full stream; only its text differs.
     """
@@ -66,11 +66,13 @@ def holds_subject(error: JetStreamError) -> bool:
 
 
 def lacks_room(error: JetStreamError) -> bool:
-    """Whether the broker has no room for a message."""
+    """Return whether the broker has no room for a message."""
     return error.err_code in NO_ROOM or is_disk_full(error)
 
 
 def is_disk_full(error: JetStreamError) -> bool:
-    """Whether the disk, or the server's user's share of it, is full. The server passes on the
-    system's text under a number that says nothing of it."""
+    """Return whether the disk is full, or the share of it that the server's user has.
+
+    The server passes on the system's text under a number that says nothing of it.
+    """
     return "no space left" in error.description or "quota exceeded" in error.description

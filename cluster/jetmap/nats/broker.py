@@ -54,12 +54,12 @@ class Broker(Protocol):
 
     @property
     def connected(self) -> bool:
-        """Whether a server can be reached now."""
+        """Return whether a server can be reached now."""
         ...
 
     @property
     def clustered(self) -> bool:
-        """Whether several servers may hold the streams."""
+        """Return whether several servers may hold the streams."""
         ...
 
     @property

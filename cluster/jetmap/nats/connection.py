@@ -96,7 +96,7 @@ class Connection:
 
     @property
     def clustered(self) -> bool:
-        """Whether several servers may hold the streams: a cluster, or JetStream elsewhere."""
+        """Return whether several servers may hold the streams: a cluster, or one elsewhere."""
         return bool(self.domain or self._client._server_info.get("cluster"))
 
     @property

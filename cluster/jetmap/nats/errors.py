@@ -74,7 +74,7 @@ def advised(
 
 
 def is_passing(error: JetmapError, *, clustered: bool) -> bool:
-    """Whether the broker may answer soon, as when a cluster elects a leader."""
+    """Return whether the broker may answer soon, as when a cluster elects a leader."""
     if isinstance(error, JetStreamError):
         return error.err_code in PASSING
     if isinstance(error, NoResponders):
@@ -83,7 +83,7 @@ def is_passing(error: JetmapError, *, clustered: bool) -> bool:
 
 
 def is_lasting(error: JetmapError) -> bool:
-    """Whether somebody must change the broker's configuration before this can work."""
+    """Return whether somebody must change the broker's configuration before this can work."""
     if isinstance(error, JetStreamError):
         return error.err_code in ADVICE and error.err_code not in PASSING
     return isinstance(error, Forbidden)

@@ -446,7 +446,7 @@ def _as_json(stored: MemoryEntry) -> dict[str, Any]:
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether some subject fits both patterns."""
+    """Return whether some subject fits both patterns."""
     a, b = one.split("."), other.split(".")
     for x, y in zip(a, b, strict=False):
         if ">" in (x, y):

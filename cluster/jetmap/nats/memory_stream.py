@@ -27,7 +27,7 @@ class ApiError(Exception):
 
 
 def matches(pattern: str, subject: str) -> bool:
-    """Whether a subject fits a pattern with the wildcards ``*`` and ``>``."""
+    """Return whether a subject fits a pattern with the wildcards ``*`` and ``>``."""
     if pattern == subject or pattern == ">":
         return True
     wanted, tokens = pattern.split("."), subject.split(".")

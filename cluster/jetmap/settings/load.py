@@ -103,7 +103,7 @@ class Settings:
         return getattr(getattr(self, FIELDS[name].section), name)
 
     def was_given(self, name: str) -> bool:
-        """Whether a value stands in an option, a variable or the file."""
+        """Return whether a value stands in an option, a variable or the file."""
         return name in self.given
 
     def environment(self) -> dict[str, str]:

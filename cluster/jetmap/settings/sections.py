@@ -519,7 +519,7 @@ class GatewaySettings(Section):
 
     @property
     def listens_beyond_loopback(self) -> bool:
-        """Whether other hosts can reach the gateway's address."""
+        """Return whether other hosts can reach the gateway's address."""
         return not is_loopback(self.host)
 
     def read_token(self) -> str | None:
@@ -575,7 +575,7 @@ class LogSettings(Section):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a listener on ``host``."""
+    """Return whether only this machine reaches a listener on ``host``."""
     if host == "localhost":
         return True
     import ipaddress  # For those who ask, as it is slow to import.

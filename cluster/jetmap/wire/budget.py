@@ -20,7 +20,7 @@ class Budget(msgspec.Struct, frozen=True):
         return self.seconds + self.each * position
 
     def is_spent(self, position: int, elapsed: float) -> bool:
-        """Whether to give back the items from ``position`` on; never the first."""
+        """Return whether to give back the items from ``position`` on; never the first."""
         return position > 0 and elapsed >= self.until(position)
 
 

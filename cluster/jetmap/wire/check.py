@@ -33,7 +33,7 @@ def utf8_error(data: bytes) -> int | None:
 
 
 def deeper_than(data: bytes, limit: int) -> bool:
-    """Whether well-formed JSON (one value or several) nests deeper than ``limit``.
+    """Return whether well-formed JSON (one value or several) nests deeper than ``limit``.
 
     Leaves are removed in rounds, one level a round, which is far faster than a scan.
     """

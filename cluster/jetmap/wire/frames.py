@@ -179,7 +179,7 @@ class AgentPipe(BufferedProtocol):
 
     @property
     def has_frames(self) -> bool:
-        """Whether a frame waits to be received, or the worker is gone."""
+        """Return whether a frame waits to be received, or the worker is gone."""
         return bool(self._frames) or self._closed
 
     @property

@@ -273,7 +273,7 @@ Control = Ping | Withdraw
 
 
 def understands(protocol: int, oldest: int = OLDEST_PROTOCOL) -> bool:
-    """Whether this release works with one that speaks ``protocol`` and understands ``oldest``."""
+    """Return whether this release works with one of ``protocol`` that understands ``oldest``."""
     return protocol >= OLDEST_PROTOCOL and oldest <= PROTOCOL
 
 

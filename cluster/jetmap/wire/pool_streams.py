@@ -133,7 +133,7 @@ async def remember(
 
 
 async def known(c: Broker, pool: str, function: str) -> bool:
-    """Whether any offer of this pool ever had a function of this name."""
+    """Return whether any offer of this pool ever had a function of this name."""
     return await _revision(c, pool, _function_key(function)) is not None
 
 

@@ -70,7 +70,7 @@ class MarkedLines:
 
     @property
     def unfinished(self) -> bool:
-        """Whether ``finish`` has something to write."""
+        """Return whether ``finish`` has something to write."""
         return bool(self._parts or self._dropped_lines)
 
     def feed(self, data: bytes, mark: str, now: float) -> list[bytes]:

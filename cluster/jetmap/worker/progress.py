@@ -90,7 +90,7 @@ class Progress:
 
     @property
     def is_cold(self) -> bool:
-        """Whether the item in progress is its function's first in this worker.
+        """Return whether the item in progress is its function's first in this worker.
 
         Read it before ``item``: it is written false only between items.
         """

@@ -40,7 +40,7 @@ def ask(url: str, method: str, body: Any = None) -> tuple[int, Any]:
 
 
 def over(up: Up, job: Any) -> bool:
-    """Whether a job has succeeded; the broker may be away while it starts again."""
+    """Return whether a job has succeeded; the broker may be away while it starts again."""
     return bool(up.get(f"/jobs/{job['id']}")[1].get("state") == "succeeded")
 
 

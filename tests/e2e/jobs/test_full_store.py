@@ -144,7 +144,7 @@ async def test_jobs_expire_in_a_full_store(place: Site, monkeypatch: pytest.Monk
 
 
 async def _is_gone(cluster: Cluster, job: str) -> bool:
-    """Whether the broker has expired the job, or a sweep has removed it."""
+    """Return whether the broker has expired the job, or a sweep has removed it."""
     try:
         return (await cluster.jobs.get(job)).state == "expired"
     except UnknownJob:

@@ -106,7 +106,7 @@ WAIT = 1.5  # Seconds that such an item waits.
 
 
 def needs_another(item: Any, tries: int) -> bool:
-    """Whether the worker asks for one more try after ``tries`` earlier ones."""
+    """Return whether the worker asks for one more try after ``tries`` earlier ones."""
     return isinstance(item, int) and item % 5 == 0 and tries < item % 4
 
 
