@@ -1,42 +1,19 @@
-"""The last frames of a dead worker, and the processes that it had started."""
+"""Workers that cannot be started, or die while they start."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from jetmap.agent.descendants import end_marked
 from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.agent.output_relay import output_relay
-from jetmap.agent.worker_process import StartError, WorkerProcess
+from jetmap.agent.worker_process import StartError, WorkerProcess, failure_of
+from jetmap.agent.worker_state import Death
 from jetmap.settings import Settings
-from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
-
-VARIABLE = "TEST_DESCENDANTS"
-
-
-@pytest.fixture
-def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    child = subprocess.Popen(
-        ["sleep", "1000"], start_new_session=True, env={**os.environ, VARIABLE: "ours"}
-    )
-    yield child
-    child.kill()
-    child.wait()
-
-
-async def test_only_what_has_the_mark_is_ended(sleeper: subprocess.Popen[bytes]) -> None:
-    for other in ("our", "ours2", "", "other"):
-        end_marked(VARIABLE, other)
-    assert sleeper.poll() is None
-    end_marked(VARIABLE, "ours")
-    await wait_until(lambda: sleeper.poll() is not None, "it ends")
 
 
 async def test_what_cannot_be_started_leaves_nothing_open(tmp_path: Path) -> None:
@@ -51,3 +28,9 @@ async def test_what_cannot_be_started_leaves_nothing_open(tmp_path: Path) -> Non
         assert caught.value.failure.type == "FileNotFoundError"
         assert "gone" in caught.value.failure.message
     assert len(os.listdir("/dev/fd")) <= before  # noqa: PTH208
+
+
+def test_a_death_before_the_first_frame_is_a_failure_to_start() -> None:
+    failure = failure_of(Death(11, None, 0))
+    assert failure.type == "WorkerStartFailed"
+    assert failure.message == "the worker was killed by SIGSEGV while it started"
