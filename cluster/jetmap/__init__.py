@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jetmap.client.job import Job, JobStatus, JobStream
     from jetmap.client.stream import Stream
     from jetmap.dispatch.outcomes import Outcome
+    from jetmap.executor.executor import Executor
     from jetmap.functions.task import task
 
     from .errors import (
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         ClusterClosed,
         ConfigurationError,
         DuplicateFunction,
+        ExecutorBroken,
         Fault,
         ItemError,
         ItemInvalid,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
         Unencodable,
         UnknownFunction,
         UnknownJob,
+        Unpicklable,
         UploadLost,
         WorkerLost,
         WorkerStartFailed,
@@ -65,6 +68,8 @@ __all__ = [
     "ClusterClosed",
     "ConfigurationError",
     "DuplicateFunction",
+    "Executor",
+    "ExecutorBroken",
     "Fault",
     "ItemError",
     "ItemInvalid",
@@ -101,6 +106,7 @@ __all__ = [
     "Unencodable",
     "UnknownFunction",
     "UnknownJob",
+    "Unpicklable",
     "UploadLost",
     "WorkerLost",
     "WorkerStartFailed",
@@ -119,6 +125,7 @@ _HOMES = {
     "SyncJobStream": "client._sync.job",
     "SyncStream": "client._sync.stream",
     "Outcome": "dispatch.outcomes",
+    "Executor": "executor.executor",
 }
 
 

@@ -145,6 +145,16 @@ class Unencodable(ItemError, BadInput):
     kind = "unencodable"
 
 
+class Unpicklable(Fault, BrokenProcessPool):
+    """A call of an ``Executor``, or its result, raised while it was unpickled; others go on."""
+
+
+class ExecutorBroken(Fault, BrokenProcessPool):
+    """An ``Executor`` has no workers: they cannot start, its initializer raised, or they were
+    ended.
+    """
+
+
 ITEM_ERRORS: dict[str, type[ItemError]] = {
     cls.kind: cls for cls in (ItemRaised, ItemInvalid, ItemTimeout, WorkerLost, Unencodable)
 }

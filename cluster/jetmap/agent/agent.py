@@ -72,6 +72,7 @@ class Agent:
         )
         self._chunks = Chunks(connection, options, self.id, self._slots, self._state, self._renew)
         for number, cpu in enumerate(choose_cores(options.cores)):
+            cpu = cpu if options.pinned else None
             self._slots.append(
                 Slot(number, cpu, options, setup, self, self._chunks, start, self._warm_ups)
             )

@@ -68,13 +68,19 @@ class Session:
 
     @classmethod
     async def open(
-        cls, settings: Settings, *, share: bool, cores: int | str | None = None
+        cls,
+        settings: Settings,
+        *,
+        share: bool,
+        cores: int | str | None = None,
+        private: KeeperSpec | None = None,
     ) -> Session:
         """Join the pool of these settings; without an address, start or join a cluster here.
 
         Args:
             share: Join the `jetmap up` of this directory, or an embedded cluster of others.
             cores: Cores that the caller asked for; None: not asked.
+            private: Workers of the caller's own, on this machine, whatever the settings say.
 
         Raises:
             BrokerUnreachable: The server does not answer.
@@ -83,15 +89,19 @@ class Session:
         """
         async with AsyncExitStack() as parts:
             membership = up = joining = None
-            if settings.broker.nats_url is not None:
+            if private is None and settings.broker.nats_url is not None:
                 servers, auth = settings.broker.servers(), Auth.of(settings)
-            elif share and (running := up_to_join(settings, cores=cores)) is not None:
+            elif (
+                private is None
+                and share
+                and (running := up_to_join(settings, cores=cores)) is not None
+            ):
                 up = LocalUp(running, settings.workers.start_timeout)
                 settings = settings.replace(pool=running.pool)
                 servers, auth = [running.url], running.auth
             else:
                 timeout = settings.workers.start_timeout
-                joining = asyncio.create_task(join(_spec(settings, share), timeout))
+                joining = asyncio.create_task(join(private or _spec(settings, share), timeout))
                 await asyncio.sleep(0)  # A keeper starts while this process imports the rest.
             from jetmap.dispatch.dispatcher import Dispatcher, DispatchOptions
             from jetmap.jobs.service import Jobs

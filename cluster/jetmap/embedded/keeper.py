@@ -245,7 +245,9 @@ class Keeper:
             self._linger.cancel()
             self._linger = None
         if not self._users:
-            seconds = 0 if self._notice.failed else LINGER
+            # Nobody else can join a private keeper.
+            is_over = self._notice.failed or not self._startup.spec.share
+            seconds = 0 if is_over else LINGER
             loop = asyncio.get_running_loop()
             self._linger = loop.call_later(seconds, self._spawn_end)
 
@@ -323,6 +325,7 @@ def _make_agent(connection: Connection, start: KeeperStart) -> AgentLike:
         sys_path=tuple(start.sys_path),
         cwd=start.cwd,
         cores=spec.cores,
+        pinned=spec.pinned,
         embedded=True,
     )
     agent = Agent(connection, options)

@@ -13,7 +13,8 @@ class KeeperSpec(msgspec.Struct, frozen=True):
     """The choices that make an embedded cluster. Users with equal ones (except modules) share it.
 
     tasks: ``TASKS`` arguments. modules: dotted names to import as well. main: the path of a
-    script whose functions live in ``__main__``. settings: by the names in ``Settings``.
+    script whose functions live in ``__main__``. pinned: whether each worker keeps to one core.
+    settings: by the names in ``Settings``.
     """
 
     tasks: list[str] = []
@@ -21,6 +22,7 @@ class KeeperSpec(msgspec.Struct, frozen=True):
     main: str | None = None
     pool: str = "default"
     cores: str | int | None = None
+    pinned: bool = True
     share: bool = True
     settings: dict[str, Any] = {}
 

@@ -51,12 +51,14 @@ class Function:
         stamp: State of the file when the function was defined.
         by_value: Whether it was defined without a file (REPL, notebook, ``python -c``).
         local: Whether it was defined inside another function.
+        reports_each: Whether each value leaves the worker before the next item begins. The
+            callable says so by an attribute of this name.
     """
 
     __slots__ = (
         "__weakref__", "_codecs", "_hints", "_strong", "_untyped", "_weak", "attempts", "by_value",
-        "doc", "file", "local", "module", "name", "parameter", "qualname", "retry", "spec",
-        "stamp", "timeout",
+        "doc", "file", "local", "module", "name", "parameter", "qualname", "reports_each", "retry",
+        "spec", "stamp", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +83,7 @@ class Function:
         self.spec = scope.get("__spec__")
         self.by_value = has_no_file(callable, scope)
         self.local = "<locals>" in self.qualname
+        self.reports_each: bool = getattr(callable, "reports_each", False)
         file = scope.get("__file__")
         self.file: str | None = None if self.by_value or file is None else os.path.abspath(file)  # noqa: PTH100
         self.stamp = file_stamp(self.file)

@@ -40,7 +40,7 @@ class ProgressWriter(Protocol):
 
 
 class Limits:
-    """Bytes of one value and of one report; seconds between two reports of a chunk."""
+    """Bytes of a value and of a report; seconds between two reports (0: one for each item)."""
 
     def __init__(self, *, value: int, report: int, report_seconds: float = REPORT_SECONDS) -> None:
         self.value = value
@@ -71,7 +71,7 @@ def compute(
     if chunk.count > 1:
         progress.expect(due, budget.each)
     # In a large pool, chunks are longer; a report counts as much as a chunk there.
-    report_seconds = max(limits.report_seconds, chunk.budget)
+    report_seconds = limits.report_seconds and max(limits.report_seconds, chunk.budget)
     report_at = began + report_seconds
     timed = chunk.timeout is not None
     start, each = chunk.start, budget.each
@@ -79,6 +79,11 @@ def compute(
     values = part.values
     position = 0
     for position, item in enumerate(items):
+        if now > report_at or part.full:
+            part.flush(now - began, None)
+            values = part.values
+            began = now
+            report_at = now + report_seconds
         # Written before ``stopping`` is read: an agent that asks to stop and then reads the item
         # knows that the next one is not begun.
         enter(start + position, time.monotonic_ns() if timed else 0)
@@ -97,11 +102,6 @@ def compute(
         if aftermath.due and aftermath.settle(now - last):
             due += now - last  # Loading at a function's first call is not on the items' budget.
             progress.expect(due - position * each, each)
-        if now >= report_at or part.full:
-            part.flush(now - began, None)
-            values = part.values
-            began = now
-            report_at = now + report_seconds
     else:
         position = chunk.count
     progress.leave()

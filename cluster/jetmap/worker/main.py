@@ -31,6 +31,8 @@ STALE_EXIT = 77  # Exit code of a worker whose source has changed.
 # that import the same.
 in_worker = False
 in_item = False
+# Whether this worker has served as long as its functions want: it goes before its next chunk.
+is_spent = False
 
 
 def main(
@@ -78,6 +80,7 @@ class _Worker:
         self._functions = WorkerFunctions(self._send, self._end_if_forked)
         self._called: set[Function] = set()
         self._limits: Limits
+        self._at_once: Limits
         self._decode = msgspec.msgpack.Decoder(Chunk).decode
         self._encode = msgspec.msgpack.Encoder().encode
         self._output_fd = output_fd
@@ -96,7 +99,8 @@ class _Worker:
                     self._pipe.send(frames.SKIPPED, b"")
 
     def _start(self, setup: Setup) -> bool:
-        self._limits = Limits(value=setup.max_value, report=setup.max_report)
+        sizes = {"value": setup.max_value, "report": setup.max_report}
+        self._limits, self._at_once = Limits(**sizes), Limits(**sizes, report_seconds=0.0)
         types.may_import_classes = setup.trust
         self._output = Output(
             self._mark,
@@ -133,6 +137,8 @@ class _Worker:
         global in_item
         self._map = chunk.map
         try:
+            if is_spent:
+                raise StaleFunction
             function = self._find(chunk)
         except StaleFunction:
             # The source changed since it was imported; the agent starts a worker that has it.
@@ -151,8 +157,9 @@ class _Worker:
             warmed = (lambda seconds: self._warmed(function, seconds)) if cold else None
             self._aftermath.begin(warmed)
         in_item = True
+        limits = self._at_once if function.reports_each else self._limits
         try:
-            compute(chunk, function, self._progress, self._emit, self._limits, self._aftermath)
+            compute(chunk, function, self._progress, self._emit, limits, self._aftermath)
         finally:
             in_item = False
 

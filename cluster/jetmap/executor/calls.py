@@ -1,0 +1,383 @@
+"""Calls on their way: the sources of an executor's maps, which also take in the outcomes.
+
+Any thread adds calls and reads results; the engine's thread takes calls and brings outcomes.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from concurrent.futures.process import _RemoteTraceback
+from time import monotonic
+from typing import Any
+
+import msgspec
+
+from jetmap.dispatch.flight import Piece
+from jetmap.dispatch.outcomes import Batch, item_error
+from jetmap.errors import ExecutorBroken, Unpicklable
+from jetmap.wire.messages import ErrorRecord
+
+from .blobs import Blobs
+from .packing import blobs_of, pack_call, unpack
+from .remote import BROKEN, LOST, RAISED, VALUE, Plain
+
+_encode = msgspec.msgpack.Encoder().encode
+_values = msgspec.msgpack.Decoder(list[Plain]).decode
+_raised = msgspec.msgpack.Decoder(tuple[bytes, str]).decode
+_described = msgspec.msgpack.Decoder(tuple[str, str]).decode
+
+_NATIVE = frozenset((bool, float, int, type(None)))
+_END = object()
+
+Break = Callable[[ExecutorBroken], None]  # Called when an initializer has failed.
+
+
+class _Outcome:
+    """Loads packed results."""
+
+    def __init__(self, blobs: Blobs, on_broken: Break) -> None:
+        self._blobs = blobs
+        self._on_broken = on_broken
+
+    def load(self, value: Plain) -> Any:
+        """Return the value of a call, or raise its exception."""
+        if not isinstance(value, bytes):
+            return value
+        kind, data = value[:1], value[1:]
+        if kind == VALUE:
+            return self._unpacked(data, "result")
+        if kind == RAISED:
+            packed, text = _raised(data)
+            error = self._unpacked(packed, "exception", text)
+            error.__cause__ = _remote(text)
+            raise error
+        what, text = _described(data)
+        if kind == LOST:
+            raise Unpicklable(f"the call could not be unpickled in a worker: {what}") from _remote(
+                text
+            )
+        raise self._broken(what, text)
+
+    def check(self, values: Sequence[Plain]) -> None:
+        """Break the executor if its initializer has failed."""
+        for value in values:
+            if isinstance(value, bytes) and value[:1] == BROKEN:
+                self._on_broken(self._broken(*_described(value[1:])))
+                return
+
+    def _unpacked(self, data: bytes, what: str, text: str = "") -> Any:
+        try:
+            return unpack(data, self._blobs.take)
+        except (Exception, SystemExit) as error:
+            about = f":\n{text}" if text else ""
+            raise Unpicklable(
+                f"the {what} of the call could not be unpickled here: "
+                f"{type(error).__name__}: {error}{about}"
+            ) from error
+
+    def _broken(self, what: str, text: str) -> ExecutorBroken:
+        broken = ExecutorBroken(f"the initializer raised in a worker: {what}")
+        broken.__cause__ = _remote(text)
+        return broken
+
+
+class Pending:
+    """A call that waits for a worker: its future, its bytes, and the blobs that it needs."""
+
+    __slots__ = ("blobs", "data", "future")
+
+    def __init__(self, future: Future[Any], data: bytes, blobs: list[int]) -> None:
+        self.future = future
+        self.data = data
+        self.blobs = blobs
+
+
+class CallSource:
+    """The calls of ``submit``, whose end is not known before the executor's.
+
+    Args:
+        workers: Number of workers.
+        most: Calls in one chunk, at most; None: no limit.
+    """
+
+    wake: Callable[[], None] | None = None
+    fails_at_once = True
+    error: BaseException | None = None
+    is_ordered = False
+    name = "jetmap.executor"
+    function = b""
+
+    def __init__(self, workers: int, blobs: Blobs, on_broken: Break, most: int | None) -> None:
+        self._workers = workers
+        self._blobs = blobs
+        self._outcome = _Outcome(blobs, on_broken)
+        self._most = most
+        self._waiting: deque[Pending] = deque()
+        self._out: dict[int, Pending] = {}
+        self._taken = 0
+        self._is_closed = False
+
+    # From any thread
+
+    def add(self, call: Pending) -> None:
+        self._waiting.append(call)
+
+    def cancel(self) -> None:
+        """Cancel the calls that wait. While the workers start, the first of them count as begun."""
+        for call in list(self._waiting)[max(0, self._workers - self._taken) :]:
+            call.future.cancel()
+
+    # For the dispatcher
+
+    @property
+    def total(self) -> int | None:
+        return self._taken + len(self._waiting) if self._is_closed else None
+
+    @property
+    def remaining(self) -> int | None:
+        return len(self._waiting)
+
+    @property
+    def has_items(self) -> bool:
+        return bool(self._waiting)
+
+    def take(self, count: int, max_bytes: int) -> Piece | None:
+        start, taken, size = self._taken, list[bytes](), 5
+        waiting = self._waiting
+        count = min(count, self._most or count)
+        while waiting and len(taken) < count:
+            call = waiting[0]
+            if taken and size + len(call.data) > max_bytes:
+                break
+            waiting.popleft()
+            size += len(call.data) + 5
+            if call.future.set_running_or_notify_cancel():
+                self._out[start + len(taken)] = call
+                taken.append(call.data)
+            else:
+                self._blobs.release(call.blobs)
+        if not taken:
+            return None
+        self._taken += len(taken)
+        return Piece(start, len(taken), _encode(taken))
+
+    # For the engine
+
+    def close(self) -> None:
+        """Know that there will be no more calls."""
+        self._is_closed = True
+        if self.wake is not None:
+            self.wake()
+
+    def stop(self) -> None:
+        """Cancel the calls that wait, in the engine's thread."""
+        self.cancel()
+
+    def on_batch(self, batch: Batch) -> None:
+        values = _values(batch.values)
+        errors = {record.index: record for record in batch.errors}
+        for index, value in enumerate(values, batch.start):
+            call = self._out.pop(index)
+            if call.blobs:
+                self._blobs.release(call.blobs)
+            future = call.future
+            del call
+            if errors and (record := errors.get(index)) is not None:
+                future.set_exception(item_error(record))
+                continue
+            try:
+                result = self._outcome.load(value)
+            except BaseException as error:
+                future.set_exception(error)
+                self._outcome.check([value])
+            else:
+                future.set_result(result)
+                del result
+            del future
+
+    def on_end(self, error: BaseException | None) -> None:
+        """Fail the calls that have no outcome: their map has ended without it."""
+        lost = [*self._out.values(), *self._waiting]
+        self._out.clear()
+        self._waiting.clear()
+        for call in lost:
+            self._blobs.release(call.blobs)
+            if call.future.done() or error is None:
+                continue
+            if call.future.running() or call.future.set_running_or_notify_cancel():
+                call.future.set_exception(_broken_by(error))
+
+
+class ItemSource:
+    """The items of one ``Executor.map``, packed as they are taken, and its results in order.
+
+    Args:
+        name: The function's name; what its calls cost is remembered by it.
+        function: The packed function.
+        items: Tuples of arguments; with ``single``, the only argument of each call.
+        most: Items of one chunk, at most; None: no limit.
+    """
+
+    wake: Callable[[], None] | None = None
+    fails_at_once = True
+    error: BaseException | None = None
+    is_ordered = True
+
+    def __init__(
+        self,
+        name: str,
+        function: bytes,
+        items: Sequence[Any],
+        blobs: Blobs,
+        on_broken: Break,
+        most: int | None,
+        *,
+        single: bool,
+    ) -> None:
+        self.name = name
+        self.function = function
+        self._function_blobs = blobs_of(function)
+        self._items = items
+        self._single = single
+        self._blobs = blobs
+        self._outcome = _Outcome(blobs, on_broken)
+        self._most = most
+        self._taken = 0
+        self._last: int | None = None  # Number of items, if cut short.
+        self._held: dict[int, list[int]] = {}
+        self._refused: dict[int, BaseException] = {}
+        self._batches: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    # For the dispatcher
+
+    @property
+    def total(self) -> int:
+        return len(self._items) if self._last is None else self._last
+
+    @property
+    def remaining(self) -> int:
+        return max(0, self.total - self._taken)
+
+    @property
+    def has_items(self) -> bool:
+        return self._taken < self.total
+
+    def take(self, count: int, max_bytes: int) -> Piece | None:
+        start = self._taken
+        items = self._items[start : min(start + min(count, self._most or count), self.total)]
+        if not items:
+            return None
+        encoded = self._native(items)
+        if encoded is None or len(encoded) > max_bytes:
+            return self._packed(start, items, max_bytes)
+        self._taken += len(items)
+        return Piece(start, len(items), encoded)
+
+    def _native(self, items: Sequence[Any]) -> bytes | None:
+        """Encode items that are plain numbers, all at once; None if they are not."""
+        if not self._single or not _NATIVE.issuperset(map(type, items)):
+            return None
+        try:
+            return _encode(items)
+        except OverflowError:
+            return None
+
+    def _packed(self, start: int, items: Sequence[Any], max_bytes: int) -> Piece:
+        packed, size = list[bytes](), 5
+        for index, item in enumerate(items, start):
+            try:
+                data = pack_call((item,) if self._single else item, {}, self._blobs.put)
+            except Exception as error:
+                if packed:
+                    break
+                self._refused[index] = error
+                self._taken += 1
+                record = ErrorRecord(index, "unencodable", type(error).__name__, str(error))
+                return Piece(start, 1, b"", error=record)
+            blobs = blobs_of(data)
+            if packed and size + len(data) > max_bytes:
+                self._blobs.release(blobs)
+                break
+            if blobs:
+                self._held[index] = blobs
+            packed.append(data)
+            size += len(data) + 5
+        self._taken += len(packed)
+        return Piece(start, len(packed), _encode(packed))
+
+    # For the engine
+
+    def close(self) -> None:
+        """Do nothing: the number of items is known."""
+
+    def cancel(self) -> None:
+        """Take no more items."""
+        self._last = self._taken
+
+    def stop(self) -> None:
+        """Take no more items, in the engine's thread."""
+        self.cancel()
+        if self.wake is not None:
+            self.wake()
+
+    def on_batch(self, batch: Batch) -> None:
+        values = _values(batch.values)
+        for index in range(batch.start, batch.start + batch.count) if self._held else ():
+            self._blobs.release(self._held.pop(index, []))
+        self._outcome.check(values)
+        self._batches.put((batch.start, values, batch.errors))
+
+    def on_end(self, error: BaseException | None) -> None:
+        for blobs in (self._function_blobs, *self._held.values()):
+            self._blobs.release(blobs)
+        self._held.clear()
+        self._batches.put(_broken_by(error) if error is not None else _END)
+
+    # For the reader
+
+    def results(self, deadline: float | None, on_leave: Callable[[], None]) -> Iterator[Any]:
+        """Give the values in order; raise the first exception among them."""
+        try:
+            left = len(self._items)
+            while left:
+                start, values, errors = self._next(deadline)
+                records = {record.index: record for record in errors}
+                values.reverse()
+                left -= len(values)
+                while values:
+                    if records and (record := records.get(start)) is not None:
+                        raise self._refused.pop(start, None) or item_error(record)
+                    start += 1
+                    yield self._outcome.load(values.pop())
+        finally:
+            on_leave()
+
+    def _next(self, deadline: float | None) -> tuple[int, list[Plain], list[ErrorRecord]]:
+        try:
+            wait = None if deadline is None else max(0.0, deadline - monotonic())
+            found = self._batches.get(timeout=wait)
+        except queue.Empty:
+            raise TimeoutError from None
+        if found is _END:
+            raise CancelledError
+        if isinstance(found, BaseException):
+            raise found
+        batch: tuple[int, list[Plain], list[ErrorRecord]] = found
+        return batch
+
+
+def _broken_by(error: BaseException) -> BaseException:
+    if isinstance(error, ExecutorBroken):
+        return error
+    broken = ExecutorBroken(f"the executor's map ended: {error}")
+    broken.__cause__ = error
+    return broken
+
+
+def _remote(text: str) -> _RemoteTraceback:
+    """Make the cause of an exception: its traceback in the worker."""
+    formatted: Any = f'\n"""\n{text}"""'
+    return _RemoteTraceback(formatted)

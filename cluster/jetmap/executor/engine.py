@@ -1,0 +1,333 @@
+"""The engine of an executor: a thread with an event loop, and workers of its own.
+
+All calls of ``submit`` share one open map, and each call of ``map`` is one map. Calls are packed
+in the thread that makes them; this thread cuts them into chunks and resolves their futures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures.thread  # noqa: F401 - Cannot be imported once the program is ending.
+import contextlib
+import logging
+import multiprocessing
+import os
+import queue
+import secrets
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from jetmap.client.session import Session
+from jetmap.dispatch.open_map import MapSpec
+from jetmap.embedded.membership import KeeperSpec
+from jetmap.errors import ExecutorBroken
+from jetmap.functions.function import Function
+from jetmap.settings import Settings
+
+from . import remote
+from .blobs import Blobs
+from .calls import CallSource, ItemSource, Pending
+from .link import Link
+
+with contextlib.suppress(ImportError):
+    import uvloop  # noqa: F401 - As above.
+
+TERMINATE_SECONDS = 0.5  # Seconds that workers get to handle SIGTERM.
+
+logger = logging.getLogger(__name__)
+
+_submit = Function(remote.call, name="jetmap.submit", attempts=1)
+_map = Function(remote.call_of_map, name="jetmap.map", attempts=1)
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_is_exiting = False
+
+
+class Engine:
+    """Workers, and the calls that they run. The first call starts them.
+
+    Args:
+        workers: Number of workers.
+        pinned: Whether each worker keeps to one core.
+        calls: Calls that a worker runs before it is replaced; 0: any number.
+
+    Attributes:
+        blobs: Large parts of calls and results.
+        initializer: The packed initializer and its arguments; empty if there is none.
+        broken: The error of all further calls, once no worker can run them.
+    """
+
+    def __init__(self, workers: int, *, pinned: bool, calls: int) -> None:
+        self.blobs = Blobs()
+        self.broken: ExecutorBroken | None = None
+        self._id = secrets.token_hex(8)
+        self._workers = workers
+        self._pinned = pinned
+        self.initializer = b""
+        self._calls_each = calls
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._steps: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._is_woken = False
+        self._calls: CallSource | None = None
+        self._sources: set[CallSource | ItemSource] = set()  # Those that have not ended.
+        # In the engine's thread:
+        self._maps: dict[asyncio.Task[None], CallSource | ItemSource] = {}
+        self._session: Session | None = None
+        self._link: Link | None = None
+        self._is_ending = False
+        self._idle = asyncio.Event()
+
+    # From any thread
+
+    def submit(self, call: Pending) -> None:
+        """Queue a call of the shared map."""
+        with self._lock:
+            self.check()
+            if self._calls is None:
+                self._calls = CallSource(self._workers, self.blobs, self._break, self._most)
+                self._begin(self._calls)
+            self._calls.add(call)
+        self._wake()
+
+    def map(self, name: str, function: bytes, items: Sequence[Any], *, single: bool) -> ItemSource:
+        """Begin a map of its own; return its source, which also has its results."""
+        with self._lock:
+            self.check()
+            source = ItemSource(
+                name, function, items, self.blobs, self._break, self._most, single=single
+            )
+            self._begin(source)
+        self._wake()
+        return source
+
+    def close(self, *, cancel: bool = False) -> None:
+        """Take no more calls, and end when all are done; ``cancel``: when those begun are."""
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            self._is_closed = True
+            if cancel and self._calls is not None:
+                self._calls.cancel()
+        self.post(lambda: self._end(cancel))
+
+    def kill(self, signal: int | None = None) -> None:
+        """End the workers: now, or half a second after this signal."""
+        self.close(cancel=True)
+        self.post(lambda: self._kill(signal))
+
+    def join(self) -> None:
+        """Wait until everything has ended."""
+        thread = self._thread
+        if self._pid != os.getpid() or thread in (None, threading.current_thread()):
+            return
+        assert thread is not None
+        thread.join()
+
+    def post(self, step: Callable[[], object]) -> None:
+        """Have the engine's thread do this step, if it lives."""
+        self._steps.put(step)
+        self._wake()
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """Process ids of the workers that have run a call."""
+        return self._link.workers if self._link is not None else []
+
+    @property
+    def _most(self) -> int | None:
+        """Items of one chunk, at most: a worker can be replaced only between two chunks."""
+        return 1 if self._calls_each else None
+
+    def check(self) -> None:
+        """Raise unless calls can be submitted."""
+        if self._pid != os.getpid():
+            raise RuntimeError(
+                "this executor was made before this process was forked: make one here"
+            )
+        if _is_exiting:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        if self.broken is not None:
+            raise ExecutorBroken(str(self.broken)) from self.broken
+        if self._is_closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def _begin(self, source: CallSource | ItemSource) -> None:
+        self._sources.add(source)
+        self._steps.put(lambda: self._open(source))
+        if self._thread is None:
+            _engines.add(self)
+            self._thread = threading.Thread(target=self._run, name="jetmap executor", daemon=True)
+            self._thread.start()
+
+    def _wake(self) -> None:
+        loop = self._loop
+        if loop is not None and not self._is_woken:
+            self._is_woken = True
+            try:
+                loop.call_soon_threadsafe(self._on_woken)
+            except RuntimeError:  # It has just ended.
+                return
+
+    # In the engine's thread
+
+    def _run(self) -> None:
+        failure = ExecutorBroken("the executor's thread has ended")
+        try:
+            with asyncio.Runner(loop_factory=_new_loop) as runner:
+                runner.run(self._serve())
+        except Exception as error:
+            logger.exception("internal error: an executor ends")
+            failure.__cause__ = error
+            self.broken = self.broken or failure
+        for source in list(self._sources):
+            source.on_end(self.broken or failure)
+        self.blobs.close()
+
+    async def _serve(self) -> None:
+        try:
+            await self._start()
+        except Exception as error:
+            failure = ExecutorBroken(f"the workers cannot start: {error}")
+            failure.__cause__ = error
+            self._break(failure)
+        self._loop = asyncio.get_running_loop()
+        self._on_woken()
+        await self._idle.wait()
+        self._loop = None
+        if self._link is not None:
+            self._link.close()
+        if self._session is not None:
+            await self._session.close()
+
+    async def _start(self) -> None:
+        settings = Settings.load()
+        kept = settings.for_keeper()
+        if not settings.was_given("log_level"):
+            kept["log_level"] = "error"  # The future of a call that ends a worker says so.
+        spec = KeeperSpec(
+            pool=settings.broker.pool,
+            cores=self._workers,
+            pinned=self._pinned,
+            share=False,
+            settings=kept,
+        )
+        self._session = await Session.open(settings, share=False, private=spec)
+        self._link = Link(self.blobs)
+
+    def _on_woken(self) -> None:
+        self._is_woken = False
+        while True:
+            try:
+                step = self._steps.get_nowait()
+            except queue.Empty:
+                break
+            step()
+        if self._calls is not None and self._calls.wake is not None:
+            self._calls.wake()
+
+    def _open(self, source: CallSource | ItemSource) -> None:
+        task = asyncio.get_running_loop().create_task(self._read(source))
+        self._maps[task] = source
+        task.add_done_callback(self._on_read)
+
+    async def _read(self, source: CallSource | ItemSource) -> None:
+        """Run a map, and bring its outcomes to its source."""
+        try:
+            session = self._session
+            if self.broken is not None or session is None:
+                raise self.broken or ExecutorBroken("the workers are gone")
+            function = _map if source.function else _submit
+            spec = MapSpec(
+                function=source.name,
+                format="msgpack",
+                kwargs=function.kwargs.encode({"context": self._context(source)}, "msgpack"),
+                ref=await session.bring(function, source.name),
+                attempts=1,
+                ordered=source.is_ordered,
+            )
+            async with await session.dispatcher.open(spec, source) as running:
+                async for batch in running:
+                    source.on_batch(batch)
+            source.on_end(None)
+        except asyncio.CancelledError:
+            source.on_end(self.broken or ExecutorBroken("the workers were ended"))
+        except Exception as error:
+            source.on_end(error)
+
+    def _context(self, source: CallSource | ItemSource) -> bytes:
+        assert self._link is not None
+        shared = remote.Shared(
+            executor=self._id,
+            link=self._link.path,
+            authkey=bytes(multiprocessing.current_process().authkey),
+            initializer=self.initializer,
+            calls=self._calls_each,
+        )
+        return msgspec.msgpack.encode(remote.Context(shared, source.function))
+
+    def _on_read(self, task: asyncio.Task[None]) -> None:
+        self._sources.discard(self._maps.pop(task))
+        self._end_if_idle()
+
+    def _break(self, failure: ExecutorBroken) -> None:
+        """Fail all calls: no worker can run them."""
+        if self.broken is None:
+            self.broken = failure
+            self._is_ending = True
+            for task in self._maps:
+                task.cancel()
+            self._end_if_idle()
+
+    def _end(self, cancel: bool) -> None:
+        self._is_ending = True
+        for source in list(self._maps.values()):
+            if cancel:
+                source.stop()
+            source.close()
+        self._end_if_idle()
+
+    def _kill(self, signal: int | None) -> None:
+        for pid in self.worker_pids if signal is not None else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal or 0)
+        seconds = 0.0 if signal is None else TERMINATE_SECONDS
+        asyncio.get_running_loop().call_later(seconds, self._cancel_maps)
+
+    def _cancel_maps(self) -> None:
+        for task in self._maps:
+            task.cancel()
+
+    def _end_if_idle(self) -> None:
+        if self._is_ending and not self._maps:
+            self._idle.set()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def _finish() -> None:
+    """Finish the work of this program's executors, at its end."""
+    global _is_exiting
+    _is_exiting = True
+    engines = list(_engines)
+    for engine in engines:
+        engine.close()
+    for engine in engines:
+        engine.join()
+
+
+# As the standard library's executors do: before threads are joined, while they can still start.
+getattr(threading, "_register_atexit", atexit.register)(_finish)

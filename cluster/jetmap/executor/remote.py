@@ -1,0 +1,246 @@
+"""The worker's side of an executor: the functions that run its calls.
+
+They are ordinary functions of a map. Items are packed calls or, in ``Executor.map``, packed
+arguments; values are packed results. Plain numbers and None travel as they are.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import msgspec
+
+from .link import WorkerLink
+from .packing import pack, unpack
+
+Plain = bool | int | float | bytes | None
+
+# The first byte of a packed result: a value; an exception of the call, or in pickling its value;
+# an exception in unpickling the call; an exception of the initializer.
+VALUE, RAISED, LOST, BROKEN = b"v", b"e", b"u", b"i"
+_KEPT = 64  # Functions and contexts to keep.
+LEAST_INT, MOST_INT = -(1 << 63), (1 << 64) - 1  # Integers that MessagePack can carry.
+
+
+class Shared(msgspec.Struct, array_like=True):
+    """The part of a call that all calls of its executor share.
+
+    Attributes:
+        executor: Identifies the executor.
+        link: Address of its end of the link.
+        authkey: The caller's, with which its Managers' proxies connect.
+        initializer: The packed initializer and its arguments; empty if there is none.
+        calls: Number of calls after which a worker is replaced; 0: never.
+    """
+
+    executor: str
+    link: str
+    authkey: bytes
+    initializer: bytes
+    calls: int
+
+
+class Context(msgspec.Struct, array_like=True):
+    """The part of a call that all calls of its map share.
+
+    Attributes:
+        function: The packed function of ``Executor.map``; empty for ``submit``.
+    """
+
+    shared: Shared
+    function: bytes = b""
+
+
+class Call(msgspec.Struct, array_like=True):
+    """A packed call of ``Executor.submit``."""
+
+    function: bytes
+    arguments: bytes
+
+
+_context = msgspec.msgpack.Decoder(Context).decode
+_call = msgspec.msgpack.Decoder(Call).decode
+_encode = msgspec.msgpack.Encoder().encode
+_runs: dict[bytes, _Run] = {}
+_executors: dict[str, _Executor] = {}
+
+
+def call(item: Plain, *, context: bytes) -> Plain:
+    """Run a call of ``Executor.submit``, whose result leaves the worker at once."""
+    return call_of_map(item, context=context)
+
+
+call.reports_each = True  # type: ignore[attr-defined]
+
+
+def call_of_map(item: Plain, *, context: bytes) -> Plain:
+    """Run a call of ``Executor.map``, whose results leave the worker together."""
+    run = _runs.get(context)
+    if run is None:
+        if len(_runs) >= _KEPT:
+            del _runs[next(iter(_runs))]
+        run = _runs[context] = _Run(_context(context))
+    return run(item)
+
+
+class _Executor:
+    """This worker's share in an executor."""
+
+    def __init__(self, shared: Shared) -> None:
+        self.link = WorkerLink(shared.link)
+        self.pid = os.getpid()
+        self._left = shared.calls
+        self._functions: dict[bytes, Callable[..., Any]] = {}
+        _print_to(*self.link.streams())
+        multiprocessing.current_process().authkey = shared.authkey
+        self.failure: bytes | None = None
+        if shared.initializer:
+            try:
+                initializer, arguments = unpack(shared.initializer, self.link.get)
+                initializer(*arguments)
+            except BaseException as error:
+                self.failure = BROKEN + _encode(_described(error))
+
+    def function(self, packed: bytes) -> Callable[..., Any]:
+        found = self._functions.get(packed)
+        if found is None:
+            found = unpack(packed, self.link.get)
+            # Other callables, and what a closure holds, may change in a call: each gets its own.
+            if isinstance(found, FunctionType) and found.__closure__ is None:
+                if len(self._functions) >= _KEPT:
+                    del self._functions[next(iter(self._functions))]
+                self._functions[packed] = found
+        return found
+
+    def on_call(self) -> None:
+        """Count a call, after which the worker may have to go."""
+        if self._left:
+            self._left -= 1
+            if not self._left:
+                from jetmap.worker import main
+
+                main.is_spent = True
+
+
+class _Run:
+    """The calls of one map."""
+
+    def __init__(self, context: Context) -> None:
+        shared = context.shared
+        executor = _executors.get(shared.executor)
+        if executor is None:
+            executor = _executors[shared.executor] = _Executor(shared)
+        self._executor = executor
+        self._function = context.function
+        self._map: Callable[..., Any] | None = None
+
+    def __call__(self, item: Plain) -> Plain:
+        executor = self._executor
+        if executor.failure is not None:
+            return executor.failure
+        executor.on_call()
+        try:
+            value = self._call(item)
+            if value is None or value is True or value is False or type(value) is float:
+                return value
+            if type(value) is int and LEAST_INT <= value <= MOST_INT:
+                return value
+            return VALUE + pack(value, executor.link.put, home=True)
+        except _LostError as lost:
+            assert lost.__cause__ is not None
+            return LOST + _encode(_described(lost.__cause__))
+        except BaseException as error:
+            if os.getpid() != executor.pid:
+                raise  # A child that the call forked ends as it would without jetmap.
+            return RAISED + _packed_error(error, executor.link)
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                try:
+                    stream.flush()
+                except Exception:  # The call has replaced or closed it, or nobody reads it.
+                    continue
+
+    def _call(self, item: Plain) -> Any:
+        get = self._executor.link.get
+        if self._function:
+            try:
+                function = self._map or self._executor.function(self._function)
+                if isinstance(function, FunctionType):
+                    self._map = function
+                if type(item) is not bytes:
+                    args, kwargs = (item,), {}
+                else:
+                    args, kwargs = unpack(item, get)
+            except BaseException as error:
+                raise _LostError from error
+        else:
+            try:
+                assert isinstance(item, bytes)
+                packed = _call(item)
+                function = self._executor.function(packed.function)
+                args, kwargs = unpack(packed.arguments, get)
+            except BaseException as error:
+                raise _LostError from error
+        return function(*args, **kwargs)
+
+
+class _LostError(Exception):
+    """Carries the exception that unpickling a call raised."""
+
+
+def _packed_error(error: BaseException, link: WorkerLink) -> bytes:
+    """Pack an exception and its traceback; if it cannot be pickled, the one that says why."""
+    text = _traceback(error)
+    try:
+        return _encode((pack(error, link.put), text))
+    except Exception as failure:
+        failure.add_note(f"It was to carry this exception:\n{text}")
+        return _encode((pack(_plain(failure), link.put), _traceback(failure)))
+
+
+def _plain(error: Exception) -> Exception:
+    """Return an exception that can be pickled: this one, or one with its text."""
+    try:
+        pack(error, lambda buffer: 0)
+    except Exception:
+        return TypeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _described(error: BaseException) -> tuple[str, str]:
+    return f"{type(error).__name__}: {error}", _traceback(error)
+
+
+def _traceback(error: BaseException) -> str:
+    """Format a traceback from the user's own frame on."""
+    inner = error.__traceback__
+    while inner is not None and inner.tb_frame.f_globals.get("__name__") == __name__:
+        inner = inner.tb_next
+    try:
+        return "".join(traceback.format_exception(type(error), error, inner))
+    except Exception:  # Its own str() may raise.
+        return f"{type(error).__name__}\n"
+
+
+def _print_to(stdout: int, stderr: int) -> None:
+    """Print to these descriptors from now on; they are closed here."""
+    for fd, stream in ((1, stdout), (2, stderr)):
+        os.dup2(stream, fd)
+        os.close(stream)
+    sys.stdout = sys.__stdout__ = _text(1)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _text(2)  # type: ignore[misc]
+
+
+def _text(fd: int) -> io.TextIOWrapper:
+    raw = open(fd, "wb", buffering=0, closefd=False)  # noqa: SIM115
+    buffered = io.BufferedWriter(raw)
+    return io.TextIOWrapper(
+        buffered, encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )

@@ -1,0 +1,167 @@
+"""Functions and classes that executors call in tests."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+state: Any = None
+
+
+@dataclass
+class Point:
+    x: int
+    y: tuple[int, ...] = ()
+    seen: set[str] = field(default_factory=set)
+
+    def moved(self, by: int) -> Point:
+        self.x += by
+        return self
+
+    @classmethod
+    def at(cls, x: int) -> Point:
+        return cls(x)
+
+
+class Adder:
+    def __init__(self, by: int) -> None:
+        self.by = by
+
+    def __call__(self, n: int) -> int:
+        self.by += 1  # Of the worker's copy.
+        return n + self.by
+
+
+class NoPickle:
+    def __reduce__(self) -> Any:
+        raise pickle.PicklingError("not this one")
+
+
+def fail_to_load(*_: Any) -> Any:
+    raise pickle.UnpicklingError("no way in")
+
+
+class NoUnpickle:
+    def __reduce__(self) -> Any:
+        return fail_to_load, ()
+
+
+class Awkward(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def add(a: int, b: int = 0) -> int:
+    return a + b
+
+
+def give(value: Any) -> Any:
+    return value
+
+
+def pid(_: object = None) -> int:
+    return os.getpid()
+
+
+def wait_for_file(path: str) -> str:
+    """Compute until a file exists, at most half a minute."""
+    deadline = time.monotonic() + 30
+    while not Path(path).exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return path
+
+
+def meet(directory: str, number: int, parties: int) -> int:
+    """Wait until as many calls as there are parties run at the same time."""
+    here = Path(directory)
+    (here / str(number)).touch()
+    deadline = time.monotonic() + 30
+    while (there := len(list(here.iterdir()))) < parties and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return there
+
+
+def raise_value_error(n: int) -> None:
+    raise ValueError(f"no {n}")  # the line of the error
+
+
+def raise_awkward() -> None:
+    raise Awkward(1, 2)
+
+
+def fail_at(n: int, bad: int = 3) -> int:
+    if n == bad:
+        raise ZeroDivisionError(n)
+    return n
+
+
+def die(code: int = 3) -> None:
+    os._exit(code)
+
+
+def killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave() -> None:
+    sys.exit(4)
+
+
+def no_unpickle() -> NoUnpickle:
+    return NoUnpickle()
+
+
+def no_pickle() -> NoPickle:
+    return NoPickle()
+
+
+def total(array: np.ndarray[Any, Any]) -> float:
+    result = float(array.sum())
+    array[:1] = -1  # Only this call's copy changes.
+    return result
+
+
+def ones(count: int) -> np.ndarray[Any, Any]:
+    return np.ones(count)
+
+
+def set_state(value: Any) -> None:
+    global state
+    state = value
+
+
+def get_state() -> Any:
+    return state
+
+
+def fail_to_start(path: str = "") -> None:
+    raise LookupError("no model")
+
+
+def put_in(queue: Any, value: int) -> int:
+    queue.put(value)
+    return value
+
+
+def on_sigterm(ready: str, ended: str) -> None:
+    """Write a file when SIGTERM comes."""
+
+    def handle(*_: Any) -> None:
+        Path(ended).touch()
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, handle)
+    Path(ready).touch()
+    time.sleep(30)
+
+
+def get_state_of(_: object) -> Any:
+    return state

@@ -1,0 +1,183 @@
+"""Calls on their way: taken in order, cancelled until then, resolved one by one."""
+
+from __future__ import annotations
+
+from concurrent.futures import CancelledError, Future
+from typing import Any
+
+import msgspec
+import pytest
+
+import calls
+from jetmap.dispatch.outcomes import Batch
+from jetmap.errors import ExecutorBroken, Unpicklable, WorkerLost
+from jetmap.executor.blobs import Blobs
+from jetmap.executor.calls import CallSource, ItemSource, Pending
+from jetmap.executor.packing import pack
+from jetmap.executor.remote import BROKEN, LOST, RAISED, VALUE
+from jetmap.wire.messages import ErrorRecord
+
+encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
+
+
+def never(failure: ExecutorBroken) -> None:
+    raise failure
+
+
+def nowhere(buffer: memoryview) -> int:
+    raise AssertionError("no blobs here")
+
+
+def source_of(data: list[bytes], *, most: int | None = None) -> tuple[CallSource, list[Any]]:
+    source = CallSource(1, Blobs(), never, most)
+    futures: list[Future[Any]] = [Future() for _ in data]
+    for future, each in zip(futures, data, strict=True):
+        source.add(Pending(future, each, []))
+    return source, futures
+
+
+def batch(start: int, *values: Any, errors: list[ErrorRecord] | None = None) -> Batch:
+    return Batch(start, len(values), encode(values), errors or [])
+
+
+def test_calls_are_taken_in_order_within_their_bytes() -> None:
+    source, futures = source_of([b"a" * 10, b"b" * 10, b"c" * 100, b"d"])
+    assert (source.total, source.remaining, source.has_items) == (None, 4, True)
+    piece = source.take(10, 50)
+    assert piece is not None and (piece.start, piece.count) == (0, 2)
+    assert decode(piece.items) == [b"a" * 10, b"b" * 10]
+    piece = source.take(10, 50)
+    assert piece is not None and (piece.start, piece.count) == (2, 1)
+    assert futures[2].running() and not futures[3].running()
+    source.close()
+    assert source.total == 4
+
+
+def test_cancelled_calls_are_left_out() -> None:
+    source, futures = source_of([b"a", b"b", b"c"])
+    assert futures[1].cancel()
+    piece = source.take(10, 1000)
+    assert piece is not None and decode(piece.items) == [b"a", b"c"]
+    assert source.take(10, 1000) is None
+    source.close()
+    assert source.total == 2
+
+
+def test_cancelling_spares_the_calls_that_have_a_worker() -> None:
+    source, futures = source_of([b"a", b"b", b"c"])
+    source.cancel()
+    assert [future.cancelled() for future in futures] == [False, True, True]
+    source, futures = source_of([b"a", b"b", b"c"])
+    source.take(1, 1000)
+    source.cancel()
+    assert [future.cancelled() for future in futures] == [False, True, True]
+
+
+def test_one_call_a_chunk() -> None:
+    source, _ = source_of([b"a", b"b"], most=1)
+    piece = source.take(10, 1000)
+    assert piece is not None and piece.count == 1
+
+
+def test_futures_get_values_and_errors() -> None:
+    source, futures = source_of([b""] * 6)
+    source.take(10, 1000)
+    error = encode((pack(ValueError("x"), nowhere), "the traceback"))
+    odd = encode((pack(calls.NoUnpickle(), nowhere), "the traceback"))
+    lost = encode(("LookupError: y", "where"))
+    source.on_batch(batch(0, 7, VALUE + pack({1: (2,)}, nowhere), RAISED + error))
+    record = ErrorRecord(5, "lost", "WorkerLost", "it died")
+    source.on_batch(batch(3, LOST + lost, RAISED + odd, None, errors=[record]))
+    assert futures[0].result() == 7 and futures[1].result() == {1: (2,)}
+    raised = futures[2].exception()
+    assert isinstance(raised, ValueError) and "the traceback" in str(raised.__cause__)
+    for future, text in ((futures[3], "LookupError: y"), (futures[4], "no way in")):
+        with pytest.raises(Unpicklable, match=text):
+            future.result()
+    assert isinstance(futures[5].exception(), WorkerLost)
+
+
+def test_a_failed_initializer_breaks_the_executor() -> None:
+    broken: list[ExecutorBroken] = []
+    source = CallSource(1, Blobs(), broken.append, None)
+    future: Future[Any] = Future()
+    source.add(Pending(future, b"", []))
+    source.take(1, 100)
+    source.on_batch(batch(0, BROKEN + encode(("LookupError: no model", "where"))))
+    assert "no model" in str(broken[0]) and isinstance(future.exception(), ExecutorBroken)
+
+
+def test_what_has_no_outcome_fails_at_the_end() -> None:
+    source, futures = source_of([b"a", b"b", b"c"])
+    source.take(1, 100)
+    futures[2].cancel()
+    source.on_end(RuntimeError("gone"))
+    for future in futures[:2]:
+        with pytest.raises(ExecutorBroken, match="gone"):
+            future.result()
+    assert futures[2].cancelled()
+
+
+def items_of(items: list[Any], *, single: bool = True) -> ItemSource:
+    return ItemSource("f", b"\x80", items, Blobs(), never, None, single=single)
+
+
+@pytest.mark.parametrize(
+    ("items", "native"),
+    [
+        ([1, 2.5, None, True], True),
+        ([1 << 64], False),
+        (["a"], False),
+        ([b"a"], False),
+        ([(1,)], False),
+    ],
+)
+def test_numbers_travel_as_they_are(items: list[Any], native: bool) -> None:
+    piece = items_of(items).take(10, 1000)
+    assert piece is not None
+    assert (decode(piece.items) == items) is native
+
+
+def test_items_are_taken_within_their_bytes() -> None:
+    source = items_of(["a" * 30] * 3)
+    counts = []
+    while (piece := source.take(10, 100)) is not None:
+        counts.append(piece.count)
+    assert sum(counts) == 3 and len(counts) > 1 and not source.has_items
+
+
+def test_an_item_that_cannot_be_pickled_raises_in_its_place() -> None:
+    source = items_of([1, calls.NoPickle(), 3])
+    pieces = []
+    while (piece := source.take(10, 1000)) is not None:
+        pieces.append(piece)
+    assert [piece.count for piece in pieces] == [1, 1, 1] and source.total == 3
+    refused = pieces[1].error
+    assert refused is not None and refused.index == 1
+    source.on_batch(batch(0, 1))
+    source.on_batch(batch(1, None, errors=[refused]))
+    left: list[bool] = []
+    values = source.results(None, lambda: left.append(True))
+    assert next(values) == 1
+    with pytest.raises(Exception, match="not this one"):
+        next(values)
+    assert left == [True]
+
+
+def test_results_end_early() -> None:
+    source = items_of([1, 2, 3])
+    source.take(1, 100)
+    source.stop()
+    assert (source.total, source.has_items, source.remaining) == (1, False, 0)
+    source.on_batch(batch(0, 1))
+    source.on_end(None)
+    values = source.results(None, lambda: None)
+    assert next(values) == 1
+    with pytest.raises(CancelledError):
+        next(values)
+    with pytest.raises(TimeoutError):
+        next(items_of([1]).results(0.0, lambda: None))
+    source = items_of([1])
+    source.on_end(RuntimeError("gone"))
+    with pytest.raises(ExecutorBroken, match="gone"):
+        next(source.results(None, lambda: None))

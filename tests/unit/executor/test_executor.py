@@ -1,0 +1,34 @@
+"""An executor refuses at once, by name, what cannot work."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+
+import pytest
+
+import calls
+from jetmap import Executor
+
+
+def test_what_cannot_work_is_refused_by_name() -> None:
+    context = multiprocessing.get_context("spawn")
+    for wrong in ("fork", multiprocessing.get_context("fork")):
+        with pytest.raises(ValueError, match="'fork': jetmap's workers are spawned"):
+            Executor(mp_context=wrong)
+    Executor(mp_context=context)
+    for argument, name in (
+        (context.Lock(), "Lock"),
+        (context.Queue(), "Queue"),
+        (threading.Lock(), "lock"),
+    ):
+        with pytest.raises(TypeError, match=rf"initargs\[1\], a .*{name}, cannot travel"):
+            Executor(initializer=calls.set_state, initargs=(1, argument))
+    with pytest.raises(ValueError, match="max_workers must be greater than 0"):
+        Executor(0)
+    with pytest.raises(TypeError):
+        Executor("4")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_tasks_per_child"):
+        Executor(max_tasks_per_child=0)
+    with pytest.raises(TypeError, match="initializer must be a callable"):
+        Executor(initializer=1)  # type: ignore[arg-type]

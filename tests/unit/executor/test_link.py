@@ -1,0 +1,72 @@
+"""The link passes streams and blobs to a worker, and takes blobs of results."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from jetmap.executor.blobs import Blobs
+from jetmap.executor.link import Link, WorkerLink
+from waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+
+async def linked(use: Callable[[WorkerLink, Blobs], Any], kept: Blobs) -> Any:
+    """Run a worker's part in a thread, beside the executor's end."""
+    link = Link(kept)
+    try:
+        worker = await asyncio.to_thread(WorkerLink, link.path)
+        try:
+            return await asyncio.to_thread(use, worker, kept)
+        finally:
+            worker.close()
+    finally:
+        link.close()
+
+
+async def test_a_worker_gets_the_callers_streams() -> None:
+    def use(worker: WorkerLink, kept: Blobs) -> bool:
+        stdout, stderr = worker.streams()
+        same = os.path.samestat(os.fstat(stdout), os.fstat(1))
+        same &= os.path.samestat(os.fstat(stderr), os.fstat(2))
+        os.close(stdout)
+        os.close(stderr)
+        return same
+
+    assert await linked(use, Blobs())
+
+
+async def test_blobs_travel_both_ways() -> None:
+    kept = Blobs()
+    number = kept.put(memoryview(b"argument" * 100))
+
+    def use(worker: WorkerLink, kept: Blobs) -> tuple[bytes, int]:
+        return bytes(worker.get(number)), worker.put(memoryview(b"result"))
+
+    found, result = await linked(use, kept)
+    assert found == b"argument" * 100 and bytes(kept.take(result)) == b"result"
+
+
+async def test_a_blob_of_a_call_that_was_given_up() -> None:
+    with pytest.raises(LookupError, match="given this call up"):
+        await linked(lambda worker, kept: worker.get(99), Blobs())
+
+
+async def test_workers_are_known_until_they_leave() -> None:
+    link = Link(Blobs())
+    worker = await asyncio.to_thread(WorkerLink, link.path)
+    for fd in await asyncio.to_thread(worker.streams):
+        os.close(fd)
+    assert link.workers == [os.getpid()]
+    worker.close()
+    await wait_until(lambda: not link.workers, "the worker is forgotten")
+    worker = await asyncio.to_thread(WorkerLink, link.path)
+    link.close()
+    with pytest.raises(OSError):
+        await asyncio.to_thread(worker.streams)
+    worker.close()

@@ -1,0 +1,79 @@
+"""Packing: plain pickles, blobs for large buffers, code with its file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import calls
+from jetmap.executor.packing import BLOB_BYTES, blobs_of, pack, pack_call, unpack
+
+
+class Kept:
+    def __init__(self) -> None:
+        self.blobs: list[bytearray] = []
+
+    def put(self, buffer: memoryview) -> int:
+        self.blobs.append(bytearray(buffer))
+        return len(self.blobs) - 1
+
+    def get(self, number: int) -> memoryview:
+        return memoryview(self.blobs[number])
+
+
+@pytest.mark.parametrize(
+    ("value", "blobs"),
+    [
+        (1, 0),
+        ("x" * 1000, 0),
+        (b"x" * BLOB_BYTES, 1),
+        (["x" * BLOB_BYTES, 2], 1),
+        (np.ones(10), 0),
+        ({"a": np.ones(BLOB_BYTES), "b": np.zeros(BLOB_BYTES)}, 2),
+        (np.ones((1000, 1000))[:, ::2], 1),
+    ],
+    ids=str,
+)
+def test_large_parts_become_blobs(value: object, blobs: int) -> None:
+    kept = Kept()
+    packed = pack(value, kept.put)
+    assert len(kept.blobs) == blobs and blobs_of(packed) == list(range(blobs))
+    assert len(packed) < BLOB_BYTES
+    np.testing.assert_equal(unpack(packed, kept.get), value)
+
+
+def test_arguments_keep_their_types() -> None:
+    kept = Kept()
+    for args, kwargs in (((1, "a"), {}), (((1,), {2}), {"x": calls.Point(1)})):
+        assert unpack(pack_call(args, kwargs, kept.put), kept.get) == (args, kwargs)
+
+
+def test_code_that_travels_by_value_knows_its_file() -> None:
+    def local() -> int:
+        return 1
+
+    kept = Kept()
+    found = unpack(pack(local, kept.put), kept.get)
+    assert found is not local and found() == 1
+    assert found.__code__.co_filename == __file__
+
+
+def test_bound_methods_travel_by_name() -> None:
+    kept = Kept()
+    assert unpack(pack(calls.Point.at, kept.put), kept.get) == calls.Point.at
+    moved = unpack(pack(calls.Point(1).moved, kept.put), kept.get)
+    assert moved(2) == calls.Point(3)
+
+
+def test_functions_of_main_come_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    import __main__
+
+    def chosen() -> int:
+        return 1
+
+    chosen.__module__, chosen.__qualname__ = "__main__", "chosen"
+    kept = Kept()
+    packed = pack(chosen, kept.put, home=True)
+    assert unpack(packed, kept.get) is not chosen and unpack(packed, kept.get)() == 1
+    monkeypatch.setattr(__main__, "chosen", chosen, raising=False)
+    assert unpack(packed, kept.get) is chosen

@@ -1,0 +1,123 @@
+"""The worker's side: calls run, and what goes wrong says where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+import calls
+from jetmap.executor import remote
+from jetmap.executor.packing import pack, pack_call, unpack
+from jetmap.executor.remote import Call, Context, Plain, Shared
+
+encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
+
+
+def nowhere(buffer: Any) -> Any:
+    raise AssertionError("no blobs here")
+
+
+class FakeLink:
+    def __init__(self, path: str) -> None:
+        self.put = self.get = nowhere
+
+    def streams(self) -> tuple[int, int]:
+        return 1, 2
+
+
+@pytest.fixture(autouse=True)
+def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let this process be the worker of an executor, and forget it afterwards."""
+    monkeypatch.setattr(remote, "WorkerLink", FakeLink)
+    monkeypatch.setattr(remote, "_print_to", lambda stdout, stderr: None)
+    yield
+    remote._runs.clear()
+    remote._executors.clear()
+
+
+def context(function: bytes = b"", **shared: Any) -> bytes:
+    options = {"executor": "x", "link": "", "authkey": b"key", "initializer": b"", "calls": 0}
+    return encode(Context(Shared(**(options | shared)), function))
+
+
+def submitted(f: Any, *args: Any, **kwargs: Any) -> Plain:
+    call = Call(pack(f, nowhere), pack_call(args, kwargs, nowhere))
+    return remote.call(encode(call), context=context())
+
+
+def value_of(result: Plain) -> Any:
+    assert isinstance(result, bytes) and result[:1] == remote.VALUE
+    return unpack(result[1:], nowhere)
+
+
+def test_plain_values_travel_as_they_are() -> None:
+    for value in (None, True, 1, 2.5):
+        assert submitted(calls.give, value) == value
+    for large in (1 << 64, "x", b"y", (1,)):
+        assert value_of(submitted(calls.give, large)) == large
+
+
+def test_items_of_a_map() -> None:
+    one = context(pack(calls.add, nowhere))
+    assert remote.call_of_map(3, context=one) == 3
+    assert remote.call_of_map(pack_call((3, 4), {}, nowhere), context=one) == 7
+
+
+def test_a_function_is_kept_unless_a_call_may_change_it() -> None:
+    count = [0]
+
+    def counts() -> int:
+        count[0] += 1
+        return count[0]
+
+    assert [submitted(counts) for _ in range(2)] == [1, 1]
+    assert [submitted(calls.Adder(1), 1) for _ in range(2)] == [3, 3]
+    submitted(calls.add, 1)
+    (kept,) = remote._executors["x"]._functions.values()
+    assert kept is calls.add
+
+
+def test_exceptions_come_with_their_traceback() -> None:
+    result = submitted(calls.raise_value_error, 7)
+    assert isinstance(result, bytes) and result[:1] == remote.RAISED
+    packed, text = decode(result[1:])
+    assert repr(unpack(packed, nowhere)) == "ValueError('no 7')"
+    assert "# the line of the error" in text and "remote.py" not in text
+
+
+def test_a_result_that_cannot_be_pickled_raises_why() -> None:
+    result = submitted(calls.no_pickle)
+    assert isinstance(result, bytes) and result[:1] == remote.RAISED
+    assert "not this one" in str(unpack(decode(result[1:])[0], nowhere))
+
+
+def test_a_call_that_cannot_be_unpickled() -> None:
+    result = submitted(calls.give, calls.NoUnpickle())
+    assert isinstance(result, bytes) and result[:1] == remote.LOST
+    assert decode(result[1:])[0] == "UnpicklingError: no way in"
+
+
+def test_the_initializer_runs_before_the_first_call() -> None:
+    initializer = pack((calls.set_state, (5,)), nowhere)
+    ready = context(pack(calls.get_state_of, nowhere), initializer=initializer)
+    assert remote.call_of_map(0, context=ready) == 5
+    calls.set_state(None)
+    failing = context(executor="y", initializer=pack((calls.fail_to_start, ()), nowhere))
+    for _ in range(2):
+        result = remote.call(b"", context=failing)
+        assert isinstance(result, bytes) and result[:1] == remote.BROKEN
+        assert decode(result[1:])[0] == "LookupError: 'no model'" or b"no model" in result
+
+
+def test_a_worker_is_spent_after_its_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jetmap.worker import main
+
+    monkeypatch.setattr(main, "is_spent", False)
+    twice = context(pack(calls.add, nowhere), executor="z", calls=2)
+    remote.call_of_map(1, context=twice)
+    assert not main.is_spent
+    remote.call_of_map(1, context=twice)
+    assert main.is_spent
