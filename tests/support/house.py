@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 from contextlib import suppress
@@ -45,8 +47,8 @@ class House:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.runtime = directory / "run"
-        self.runtime.mkdir(mode=0o700)
+        # With a longer path it would not be used, but the user's own.
+        self.runtime = Path(tempfile.mkdtemp(prefix="jm-", dir="/tmp"))
         self.tasks = directory / "tasks.py"
         self.tasks.write_text(TASKS, encoding="utf-8")
         kept = {name: text for name, text in os.environ.items() if not name.startswith("JETMAP_")}
@@ -136,6 +138,7 @@ class House:
         for seen in self._seen:
             with suppress(psutil.NoSuchProcess):
                 seen.kill()
+        shutil.rmtree(self.runtime, ignore_errors=True)
 
 
 class Up:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from jetmap.client.local_up import this_python
-from jetmap.embedded.locks import remove, runtime_directory, sweep, take
+from jetmap.embedded.locks import remove, runtime_directory, sweep, take_new
 from jetmap.embedded.running import Registration, Running, all_running, already_runs, register_up
 from jetmap.errors import BrokerUnreachable, ConfigurationError
 from jetmap.machine import steady_heap
@@ -226,7 +226,7 @@ class Installation:
         """Return a directory for the server's files, which the next start removes if need be."""
         sweep(runtime_directory())
         path = runtime_directory() / f"server-{os.getpid()}-{secrets.token_hex(4)}.lock"
-        descriptor = take(path)
+        descriptor = take_new(path)
         assert descriptor is not None, path
         self._lock = path, descriptor
         return path.with_suffix(".nats")

@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import stat
+import time
 from pathlib import Path
 
 from jetmap.errors import ConfigurationError
@@ -62,6 +63,17 @@ def take(path: Path) -> int | None:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def take_new(path: Path, seconds: float = 1.0) -> int | None:
+    """Lock a file that no other process uses; wait for a sweep that found it before it was locked.
+
+    Returns None if it is still taken after this time.
+    """
+    deadline = time.monotonic() + seconds
+    while (descriptor := take(path)) is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return descriptor
 
 
 def is_held(path: Path) -> bool:

@@ -16,7 +16,7 @@ import msgspec
 
 from jetmap.nats.auth import Auth
 
-from .locks import is_held, remove, runtime_directory, take
+from .locks import is_held, remove, runtime_directory, take_new
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -93,7 +93,7 @@ def register_up(
     more: other fields of ``Running``.
     """
     lock = runtime_directory() / f"up-{_digest(cwd)}-{os.getpid()}.lock"
-    descriptor = take(lock)
+    descriptor = take_new(lock)
     if descriptor is None:
         raise RuntimeError("this process is registered for this directory already")
     running = Running(url, user, password, os.getpid(), pool, gateway, lock=str(lock), **more)

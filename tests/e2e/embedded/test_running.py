@@ -10,6 +10,8 @@ import pytest
 
 from jetmap.embedded.running import find_running
 
+pytestmark = pytest.mark.usefixtures("runtime")
+
 UP = """
 import sys
 from jetmap.embedded.running import register_up
@@ -17,11 +19,6 @@ registration = register_up(sys.argv[1], "nats://127.0.0.1:1", "user", "secret", 
 print("up", flush=True)
 sys.stdin.read()
 """
-
-
-@pytest.fixture(autouse=True)
-def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
 
 
 def test_the_one_of_the_pool_is_found_and_a_killed_one_is_not(tmp_path: Path) -> None:

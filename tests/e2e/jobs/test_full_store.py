@@ -13,9 +13,7 @@ from jetmap import Cluster
 from jetmap.errors import StoreFull, UnknownJob
 from jetmap.jobs import monitor
 from jetmap.jobs.record import Record
-from jetmap.nats.answers import lacks_room
-from jetmap.nats.connection import JetStreamError
-from jetmap.nats.server import NatsServer, room
+from jetmap.nats.server import NatsServer
 from jetmap.settings import Settings
 from jetmap_api import create_app
 from over_http import check_problem
@@ -228,22 +226,3 @@ async def test_the_limit_of_the_account_is_asked(tmp_path: Path) -> None:
         assert caught.value.limit < 8 << 20
         job = await submitted(cluster, 2)
         assert (await until_over(cluster, job, 40)).state == "succeeded"
-
-
-def test_the_limit_of_a_store_does_not_shrink_with_what_it_holds(disk: Path) -> None:
-    empty = room(disk / "store")
-    (disk / "store" / "block").write_bytes(bytes(12 << 20))
-    assert abs(room(disk / "store") - empty) < 1 << 16
-    assert empty <= DISK * 3 // 4
-
-
-@pytest.mark.parametrize(
-    ("code", "text", "lacks"),
-    [
-        *((code, "", True) for code in (10002, 10023, 10028, 10047, 10077)),
-        (10051, "write /x/1.blk: no space left on device", True),
-        *((code, "other", False) for code in (10051, 10059, 10071, 10005)),
-    ],
-)
-def test_refusals_for_want_of_room(code: int, text: str, lacks: bool) -> None:
-    assert lacks_room(JetStreamError(500, code, text)) is lacks

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from jetmap.embedded.locks import clear, is_held, remove, runtime_directory, sweep, take
+from jetmap.embedded import locks
+from jetmap.embedded.locks import (
+    clear,
+    is_held,
+    remove,
+    runtime_directory,
+    sweep,
+    take,
+    take_new,
+)
 from jetmap.errors import ConfigurationError
 
-
-@pytest.fixture(autouse=True)
-def own_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory with a short path: a long one is not used, and the user's own one is."""
-    with tempfile.TemporaryDirectory(prefix="jm-", dir="/tmp") as name:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", name)
-        yield Path(name)
+pytestmark = pytest.mark.usefixtures("runtime")
 
 
-def test_a_lock_is_held_once_and_survives_its_files_removal(own_directory: Path) -> None:
-    lock = own_directory / "x.lock"
+def test_a_lock_is_held_once_and_survives_its_files_removal(runtime: Path) -> None:
+    lock = runtime / "x.lock"
     first = take(lock)
     assert first is not None and take(lock) is None
     lock.unlink()
@@ -33,23 +34,23 @@ def test_a_lock_is_held_once_and_survives_its_files_removal(own_directory: Path)
     os.close(second)
 
 
-def test_a_runtime_directory_that_others_may_enter_is_refused(own_directory: Path) -> None:
+def test_a_runtime_directory_that_others_may_enter_is_refused(runtime: Path) -> None:
     runtime_directory().chmod(0o755)
     with pytest.raises(ConfigurationError, match="nobody else may enter"):
         runtime_directory()
 
 
 def test_a_runtime_directory_too_long_for_sockets_is_not_used(
-    own_directory: Path, monkeypatch: pytest.MonkeyPatch
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    long = own_directory / ("x" * 100)
+    long = runtime / ("x" * 100)
     long.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
     assert long not in runtime_directory().parents
 
 
-def test_a_lock_is_seen_by_others_until_it_is_let_go(own_directory: Path) -> None:
-    lock = own_directory / "x.lock"
+def test_a_lock_is_seen_by_others_until_it_is_let_go(runtime: Path) -> None:
+    lock = runtime / "x.lock"
     assert not is_held(lock)
     descriptor = take(lock)
     assert descriptor is not None and is_held(lock) and is_held(lock)
@@ -60,8 +61,8 @@ def test_a_lock_is_seen_by_others_until_it_is_let_go(own_directory: Path) -> Non
     assert not is_held(lock) and lock.exists()
 
 
-def test_only_what_nobody_holds_is_swept(own_directory: Path) -> None:
-    held, left = own_directory / "held.lock", own_directory / "left.lock"
+def test_only_what_nobody_holds_is_swept(runtime: Path) -> None:
+    held, left = runtime / "held.lock", runtime / "left.lock"
     descriptor = take(held)
     assert descriptor is not None
     left.touch()
@@ -69,12 +70,30 @@ def test_only_what_nobody_holds_is_swept(own_directory: Path) -> None:
         lock.with_suffix(".sock").touch()
         lock.with_suffix(".nats").mkdir()
         (lock.with_suffix(".nats") / "store").touch()
-    (own_directory / "other").touch()
-    sweep(own_directory)
-    names = sorted(path.name for path in own_directory.iterdir())
+    (runtime / "other").touch()
+    sweep(runtime)
+    names = sorted(path.name for path in runtime.iterdir())
     assert names == ["held.lock", "held.nats", "held.sock", "other"]
     clear(held)
-    assert sorted(path.name for path in own_directory.iterdir()) == ["held.lock", "other"]
+    assert sorted(path.name for path in runtime.iterdir()) == ["held.lock", "other"]
     remove(held)
     os.close(descriptor)
-    assert [path.name for path in own_directory.iterdir()] == ["other"]
+    assert [path.name for path in runtime.iterdir()] == ["other"]
+
+
+def test_a_new_lock_outlasts_a_sweep_that_was_faster(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = runtime / "x.lock"
+    sweeping = take(lock)
+    assert sweeping is not None
+    assert take_new(lock, 0.0) is None
+
+    def pass_time(seconds: float) -> None:
+        remove(lock)
+        os.close(sweeping)
+
+    monkeypatch.setattr(locks.time, "sleep", pass_time)
+    descriptor = take_new(lock)
+    assert descriptor is not None and is_held(lock)
+    os.close(descriptor)

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from jetmap.embedded.running import already_runs, find_running, read_running, register_up
 
-
-@pytest.fixture(autouse=True)
-def own_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A directory with a short path: a long one is not used, and the user's own one is."""
-    with tempfile.TemporaryDirectory(prefix="jm-", dir="/tmp") as name:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", name)
-        yield
+pytestmark = pytest.mark.usefixtures("runtime")
 
 
 def test_found_until_closed(tmp_path: Path) -> None:

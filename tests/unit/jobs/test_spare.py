@@ -1,0 +1,52 @@
+"""Room kept for records: filled while there is room, released when a record needs it."""
+
+from __future__ import annotations
+
+import pytest
+
+from jetmap.jobs import streams
+from jetmap.jobs.spare import PIECES, Spare
+from jetmap.jobs.store import Store
+from jetmap.nats.memory import MemoryBroker, MemoryConnection
+from jetmap.settings import JobSettings
+from jetmap.wire import subjects
+
+pytestmark = pytest.mark.anyio
+
+STREAM = subjects.job_stream("p", "SPARE")
+
+
+async def messages(connection: MemoryConnection) -> int:
+    info = await connection.api(f"STREAM.INFO.{STREAM}")
+    return int(info["state"]["messages"])
+
+
+async def test_it_is_filled_released_and_filled_again() -> None:
+    connection = MemoryBroker().connect()
+    spare = Spare(connection, "p")
+    await spare.ensure((1,))
+    assert await messages(connection) == PIECES and not spare.is_released
+    assert await spare.release() and spare.is_released
+    assert await messages(connection) == 0
+    assert not await spare.release(), "there was none"
+    assert await spare.fill() and not spare.is_released
+    assert await messages(connection) == PIECES
+
+
+async def test_without_its_stream_nothing_is_kept() -> None:
+    connection = MemoryBroker().connect()
+    spare = Spare(connection, "p")
+    assert not await spare.fill()
+    assert not await spare.release()
+
+
+async def test_whether_outcomes_have_room_is_tried_out() -> None:
+    connection = MemoryBroker().connect()
+    store = Store(connection, "p")
+    await streams.ensure(connection, store, JobSettings())
+    assert await store.spare.probe_room()
+    assert await messages(connection) == PIECES, "what it tried with is removed"
+    config = (await connection.api(f"STREAM.INFO.{STREAM}"))["config"]
+    await connection.api(f"STREAM.UPDATE.{STREAM}", config | {"max_bytes": store.spare.size // 2})
+    await store.spare.release()
+    assert not await store.spare.probe_room()

@@ -1,0 +1,148 @@
+"""One attempt to connect: refusals that last, refusals that pass, and the events afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import nats.errors
+import pytest
+
+from jetmap.errors import ConfigurationError
+from jetmap.nats import dialing
+from jetmap.nats.auth import Auth
+from jetmap.nats.dialing import dial, discard
+from jetmap.nats.errors import RefusedError
+
+pytestmark = pytest.mark.anyio
+
+
+class Client:
+    """A client that connects as a test says. error: raised, or given to the callback first."""
+
+    def __init__(self) -> None:
+        self.options: dict[str, Any] = {}
+        self.is_connected = False
+        self.closed = 0
+        self._server_info: dict[str, Any] = {"version": "2.12.0"}
+        self._pending: list[bytes] = []
+        self._pending_data_size = 0
+        self.error: BaseException | None = None
+        self.told: Exception | None = None
+
+    async def connect(self, servers: list[str], **options: Any) -> None:
+        self.options = options
+        if self.told is not None:
+            await options["error_cb"](self.told)
+        if self.error is not None:
+            raise self.error
+        self.is_connected = True
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+class Heard:
+    """A listener. events: names of what happened."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    async def client_lost(self, client: Any) -> None:
+        self.events.append("lost")
+
+    async def client_back(self, client: Any) -> None:
+        self.events.append("back")
+
+    async def client_closed(self, client: Any) -> None:
+        self.events.append("closed")
+
+    async def client_failed(self, client: Any, error: Exception) -> None:
+        self.events.append(str(error))
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Client:
+    made = Client()
+    monkeypatch.setattr(dialing, "QuickClient", lambda: made)
+    return made
+
+
+async def dialled(auth: Auth | None = None, url: str = "nats://u:secret@h:1") -> Heard:
+    heard = Heard()
+    await dial(
+        [url], name="n", auth=auth or Auth(), inbox_prefix="_I", timeout=5, listener=heard
+    )  # fmt: skip
+    return heard
+
+
+async def test_a_connected_client_reconnects_for_ever_and_tells_its_events(client: Client) -> None:
+    heard = await dialled()
+    assert client.options["allow_reconnect"] and client.options["max_reconnect_attempts"] == -1
+    for name in ("disconnected_cb", "reconnected_cb", "closed_cb"):
+        await client.options[name]()
+    await client.options["error_cb"](ValueError("odd"))
+    assert heard.events == ["lost", "back", "closed", "odd"]
+    assert client.closed == 0
+
+
+@pytest.mark.parametrize("version", ["2.10.26", "2.9.0", "1.4.1"])
+async def test_a_server_that_is_too_old_is_refused(client: Client, version: str) -> None:
+    client._server_info["version"] = version
+    with pytest.raises(RefusedError, match=rf"at nats://h:1 is version {version}; jetmap needs"):
+        await dialled()
+    assert client.closed == 1
+
+
+async def test_a_server_without_tls_is_refused_where_it_was_asked_for(client: Client) -> None:
+    with pytest.raises(RefusedError, match="does not offer TLS"):
+        await dialled(url="tls://h:1")
+    client._server_info["tls_required"] = True
+    await dialled(url="tls://h:1")
+
+
+async def test_why_it_could_not_connect(client: Client) -> None:
+    client.error = OSError("nobody listens")
+    with pytest.raises(OSError, match="nobody listens"):
+        await dialled()
+    # What the server said is the reason, not what the client made of it.
+    client.told = nats.errors.Error("nats: 'Authorization Violation'")
+    with pytest.raises(RefusedError, match="refuses the credentials") as caught:
+        await dialled()
+    assert "secret" not in str(caught.value)
+    client.told, client.error = None, ImportError("nkeys")
+    with pytest.raises(ConfigurationError, match="pip install nkeys"):
+        await dialled()
+
+
+async def test_a_cancellation_that_the_client_swallows_is_raised(client: Client) -> None:
+    swallowing = asyncio.Event()
+
+    async def connect(servers: list[str], **options: Any) -> None:
+        client.options = options
+        swallowing.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            client.is_connected = True
+
+    client.connect = connect  # type: ignore[method-assign]
+    task = asyncio.ensure_future(dialled())
+    await swallowing.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert client.closed == 1
+
+
+async def test_a_client_in_any_state_is_discarded(client: Client) -> None:
+    client._pending, client._pending_data_size = [b"x"], 1
+    for error in (None, OSError(), RuntimeError(), nats.errors.Error()):
+
+        async def close(error: Exception | None = error) -> None:
+            assert client._pending == [], "nothing is written to a lost transport"
+            if error is not None:
+                raise error
+
+        client.close = close  # type: ignore[method-assign]
+        await discard(client)  # type: ignore[arg-type]
