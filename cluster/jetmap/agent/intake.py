@@ -20,7 +20,12 @@ from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.nats.jetstream import PullEnd
 from jetmap.supervision import Backoff
 from jetmap.wire import subjects
-from jetmap.wire.timing import ANSWER_SECONDS, HEARTBEAT_SECONDS, PARK_SECONDS
+from jetmap.wire.timing import (
+    ANSWER_SECONDS,
+    CLUSTER_PARK_SECONDS,
+    HEARTBEAT_SECONDS,
+    PARK_SECONDS,
+)
 
 from .pulls import AgentLane, Pull, Pulls, Verdict
 
@@ -76,16 +81,8 @@ class Intake:
         self._subscriptions: list[Subscription] = []
         self._background = Background("intake")
         self._renewing: asyncio.Task[None] | None = None
-        self._bodies = {
-            True: msgspec.json.encode(
-                {
-                    "batch": 1,
-                    "expires": int(PARK_SECONDS * 1e9),
-                    "idle_heartbeat": int(HEARTBEAT_SECONDS * 1e9),
-                }
-            ),
-            False: msgspec.json.encode({"batch": 1, "no_wait": True}),
-        }
+        self._bodies = _bodies(clustered=False)
+        self._patience = PARK_SECONDS + 1  # Seconds of silence after which pulls count as lost.
         self.pending = 0
         self.stopped = False
 
@@ -105,6 +102,10 @@ class Intake:
 
     async def serve(self, offer: str, epoch: str) -> None:
         """Take the chunks of this offer from now on."""
+        clustered = self._connection.clustered
+        self._bodies = _bodies(clustered=clustered)
+        silence = max(ANSWER_SECONDS, 2 * HEARTBEAT_SECONDS) if clustered else PARK_SECONDS
+        self._patience = silence + 1
         for lane in self._lanes:
             name = subjects.consumer(self._local if lane == subjects.LOCAL else offer, lane, epoch)
             self._subjects[lane] = (
@@ -148,8 +149,7 @@ class Intake:
     async def check(self, now: float) -> None:
         """Send again, once a second, the pulls that the broker seems to have lost."""
         for lane in self._lanes:
-            patience = max(ANSWER_SECONDS, 2 * HEARTBEAT_SECONDS) + 1
-            if self._pulls.out(lane) and now - self._heard[lane] > patience:
+            if self._pulls.out(lane) and now - self._heard[lane] > self._patience:
                 self._pulls.forget(lane)
                 self._heard[lane] = now
         await self.pull()
@@ -249,6 +249,22 @@ class Intake:
             except JetmapError as error:
                 logger.debug("the work stream cannot be created yet: %s", error)
                 await asyncio.sleep(backoff.grow())
+
+
+def _bodies(*, clustered: bool) -> dict[bool, bytes]:
+    """Return the requests of pulls that wait, and of those that do not.
+
+    A lone server answers every pull that waits, with a chunk or at its end, or the connection is
+    lost with it. One of several may be killed while the connection to another goes on.
+    """
+    seconds = CLUSTER_PARK_SECONDS if clustered else PARK_SECONDS
+    waiting: dict[str, int] = {"batch": 1, "expires": int(seconds * 1e9)}
+    if clustered:
+        waiting["idle_heartbeat"] = int(HEARTBEAT_SECONDS * 1e9)
+    return {
+        True: msgspec.json.encode(waiting),
+        False: msgspec.json.encode({"batch": 1, "no_wait": True}),
+    }
 
 
 def _parse_ack(subject: str) -> tuple[int, int]:

@@ -28,7 +28,8 @@ class Profile:
         self.compute = self.wait = self.again = 0.0
         self.tail_since: float | None = None
         self.bins = LogBins()
-        self._slow: list[tuple[float, int, SlowItem]] = []
+        self._slow: list[tuple[float, int, int, SlowItem]] = []
+        self._reports = 0  # Number of the latest; a report may arrive twice.
         self._parallel: list[float] = []
         self._step = 0.0
         self._sampled: tuple[float, float] | None = None  # Time and compute of the last sample.
@@ -53,7 +54,8 @@ class Profile:
             attempt = flight.attempt if flight is not None else report.attempt
             item = SlowItem(report.start, seconds, host, report.count, attempt)
             push = heapq.heappush if len(self._slow) < MOST_SLOW else heapq.heapreplace
-            push(self._slow, (seconds, -report.start, item))
+            self._reports += 1
+            push(self._slow, (seconds, -report.start, self._reports, item))
 
     def sample(self, now: float, *, is_sent: bool) -> float:
         """Return the mean number of cores at work since the last sample, and keep it."""
@@ -79,7 +81,7 @@ class Profile:
         return cores
 
     def details(self, id: str, now: float) -> MapDetails:
-        slow = [item for _, _, item in sorted(self._slow, reverse=True)]
+        slow = [item for *_, item in sorted(self._slow, reverse=True)]
         tail = 0.0 if self.tail_since is None else now - self.tail_since
         return MapDetails(
             id,

@@ -151,6 +151,7 @@ class MemorySubscription:
         """End it and drop what is not handled yet. Twice is harmless."""
         if self in self.connection.subscriptions:
             self.connection.subscriptions.remove(self)
+            self.connection.forget_pulls(self.subject)
 
 
 class MemoryConnection:
@@ -210,6 +211,10 @@ class MemoryConnection:
             self._broker.jetstream.forget_pulls(s.subject for s in self.subscriptions)
             for callback in self._lost_callbacks:
                 self._background.spawn(self._guarded(callback()), "call back")
+
+    def forget_pulls(self, subject: str) -> None:
+        """Let the server forget the pulls that nobody would hear the answer of."""
+        self._broker.jetstream.forget_pulls([subject])
 
     def restore(self) -> None:
         """Connect again, and send what waited."""

@@ -37,8 +37,10 @@ RENEW_SECONDS = 3.0
 INACTIVE = 300.0
 
 # For which a pull waits at the broker for a chunk.
-PARK_SECONDS = 5.0
-# Between the broker's signs of life to a pull that waits.
+PARK_SECONDS = 30.0
+# The same where several servers hold the stream: a leader that changes forgets its pulls.
+CLUSTER_PARK_SECONDS = 5.0
+# Between a cluster's signs of life to a pull that waits; a lone server cannot lose one and live.
 HEARTBEAT_SECONDS = 2.0
 # For the broker's answer to a pull that does not wait.
 ANSWER_SECONDS = 2.0

@@ -88,3 +88,10 @@ def test_a_paused_or_restricted_map_sends_no_more_than_it_may() -> None:
     assert len(parts.send()) == 3 and not run.is_paused
     run.restrict(None)
     assert len(parts.send()) > 0
+
+
+def test_a_report_that_arrives_twice_is_no_error() -> None:
+    profile = Profile()
+    for _ in range(2 * MOST_SLOW):
+        profile.on_report(report(3, 1, 0.5), None, 1.0, "h")
+    assert [item.index for item in profile.details("m", 2.0).slow] == [3] * MOST_SLOW
