@@ -2,8 +2,9 @@
 
 The main path is every source file that runs for one warm ``POST /map``. To find it, start
 ``jetmap up`` with one task, warm it, and record in its gateway, agent and workers which files run
-any function while one JSON map of two items is answered, several times: what runs only in some of
-these recordings, such as a heartbeat, does not belong to the map::
+any function while one JSON map of two items is answered, several times. What runs only in some of
+these recordings, such as a heartbeat, does not belong to the map, and neither does what runs in
+each recording of an idle gateway, such as the clock of its server::
 
     python scripts/main_path.py [--list] [--functions] [CHECKOUT]
 
@@ -174,12 +175,13 @@ def record_one_map(root: Path) -> dict[Path, set[Function]]:
                 for _ in range(50):
                     _post(url)
                 ran = [_recorded(root, process, records, url) for _ in range(RECORDINGS)]
+                idle = [_recorded(root, process, records) for _ in range(RECORDINGS)]
             finally:
                 process.terminate()
                 process.wait()
     path: dict[Path, set[Function]] = {}
-    for file, *function in set.intersection(*ran):
-        path.setdefault(file, set()).add(tuple(function))
+    for file, first, last, name in set.intersection(*ran) - set.intersection(*idle):
+        path.setdefault(file, set()).add((first, last, name))
     return path
 
 
@@ -208,15 +210,16 @@ def _post(url: str) -> None:
 
 
 def _recorded(
-    root: Path, process: subprocess.Popen[str], records: Path, url: str
+    root: Path, process: subprocess.Popen[str], records: Path, url: str | None = None
 ) -> set[tuple[Path, int, int, str]]:
     # The supervisor is not on the path, only the processes that it started.
     ours = [p for p in psutil.Process(process.pid).children(recursive=True) if _is_python(p)]
     for child in ours:
         child.send_signal(signal.SIGUSR1)
     time.sleep(0.2)
-    _post(url)
-    time.sleep(0.4)  # Acknowledgements and confirmations follow the answer.
+    if url is not None:
+        _post(url)
+        time.sleep(0.4)  # Acknowledgements and confirmations follow the answer.
     for child in ours:
         child.send_signal(signal.SIGUSR2)
     deadline = time.monotonic() + 10

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from jetmap.dispatch.item_feed import ItemFeed
 from jetmap.dispatch.sources import RawItems, Source
+from jetmap.settings import LimitSettings
 
 from .admission import PASSING_BYTES, Admission, Reservation
 from .answers import ListAnswer, Map
@@ -36,7 +37,8 @@ class Maps:
     ) -> None:
         self._cluster = cluster
         self._admission = admission
-        self._limits = admission.limits
+        self._limits = self._fitted = admission.limits
+        self._max_item = 0  # Bytes of an item in ``_fitted``.
         self._debug = debug
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,7 +97,7 @@ class Maps:
         watcher: DisconnectWatcher,
     ) -> ListAnswer | None:
         """Run a body that is read and checked whole before anything runs."""
-        limits = self._limits.fitting(cluster.max_item)
+        limits = self._fitting(cluster.max_item)
         body = await read_body(receive, watcher, request.framing, limits, reservation)
         format = request.format
         split = json_elements if format == "json" else msgpack_elements
@@ -119,12 +121,18 @@ class Maps:
         reservation.add(PASSING_BYTES)
         feed = ItemFeed("json")
         run = await self._open(cluster, name, feed, request, reservation)
-        limits = self._limits.fitting(cluster.max_item)
+        limits = self._fitting(cluster.max_item)
         body = LinesBody(receive, request.framing, feed, watcher, limits, reservation)
         try:
             return await self._answer(run, request, reservation, body, send, watcher)
         finally:
             await body.aclose()
+
+    def _fitting(self, max_item: int) -> LimitSettings:
+        """Return the limits, with items that fit into the messages of the cluster's broker."""
+        if max_item != self._max_item:
+            self._max_item, self._fitted = max_item, self._limits.fitting(max_item)
+        return self._fitted
 
     async def _open(
         self,

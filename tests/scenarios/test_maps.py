@@ -238,7 +238,7 @@ async def test_many_maps_at_once(shared: Cluster) -> None:
 async def test_what_is_there(shared: Cluster) -> None:
     names = {status.info.name: status for status in shared.functions}
     assert names["is_prime"].alive and names["is_prime"].cores == len(os.sched_getaffinity(0))
-    assert names["is_prime"].info.doc == "Whether n is a prime number."
+    assert names["is_prime"].info.doc == "Return whether n is a prime number."
     assert names["is_prime"].info.item["type"] == "integer"
     # (The test before this one may have cost a worker.)
     await wait_until(

@@ -73,7 +73,7 @@ class Prefetch(Generic[S, W]):
 
     @property
     def is_ahead(self) -> bool:
-        """Whether a busy core has asked, so that a chunk may wait for it."""
+        """Return whether a busy core has asked, so that a chunk may wait for it."""
         return len(self.ahead) > len(self._waiting)
 
     def wait(self, chunks: W) -> None:

@@ -188,7 +188,8 @@ class EncodedCluster:
             ClusterClosed: The cluster is not started, or belongs to another loop or process.
         """
         self._check()
-        timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
+        if timeout is not None:
+            timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
         return await self._open(
             *(name, source),
             format=format,

@@ -1,4 +1,4 @@
-"""Admit maps: refuse those that cannot begin, and wait a little for a broker or a worker."""
+"""Admit maps that cannot begin at once: refuse them, or wait for a broker or a worker."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .open_map import MapSpec
 BROKER_SECONDS = 3.0  # Seconds a new map waits for a broker that is away.
 
 
-class Admission:
-    """Check a map before it is opened.
+class MapAdmission:
+    """Wait with a map until it may begin, or raise the error that prevents it.
 
     Args:
         announce_seconds: Seconds to wait for an announcement of its function.

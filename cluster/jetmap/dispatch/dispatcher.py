@@ -1,10 +1,10 @@
 """The dispatcher: the authority over the chunks of its maps, in the caller's process.
 
-It acts, and others decide: ``Admission`` whether a map may begin, ``Scheduler`` which chunk goes
+It acts, and others decide: ``MapAdmission`` whether a map may begin, ``Scheduler`` which chunk goes
 out next, each map's ``Ledger`` which outcomes are new and which items go out again, ``Recovery``
 which chunks are lost::
 
-    Dispatcher --> Admission, Recovery
+    Dispatcher --> MapAdmission, Recovery
         |
         +--> Sender --> Outbox --> the broker
                 |
@@ -33,7 +33,7 @@ from jetmap.wire.messages import Claim, ClaimAnswer, Delivery, encode
 from jetmap.wire.presence import Presence
 from jetmap.wire.seals import Sealer
 
-from .admission import Admission
+from .admission import MapAdmission
 from .agent_tracker import AgentTracker, start_failed
 from .costs import Cutting
 from .ledger import Ledger
@@ -97,7 +97,7 @@ class Dispatcher:
         )
         self._sender = Sender(maps, scheduler, self._outbox, roster, stats, background)
         self._recovery = Recovery(roster, time.monotonic())
-        self._admission = Admission(
+        self._admission = MapAdmission(
             connection, self.agents, settings.limits.max_open_maps, options.announce_seconds
         )
 
@@ -168,15 +168,8 @@ class Dispatcher:
 
         Raises UnknownFunction, NoWorkers, WorkerStartFailed, TooManyMaps, ClusterClosed.
         """
-        try:
-            if self._closed:
-                raise ClusterClosed("the cluster is closed")
-            open_maps = len(self._maps) - self._maps.jobs
-            await self._admission.admit(spec, open_maps if id is None else None)
-        except JetmapError as error:
-            if id is None:
-                self.stats.maps_refused[refusal_reason(error)] += 1
-            raise
+        if not self._may_begin(spec, is_job=id is not None):
+            await self._admit(spec, is_job=id is not None)
         spec = spec.completed(self.roster.offers(spec.function).info)
         settings = self._options.settings
         attempts = spec.attempts or settings.chunks.attempts
@@ -207,6 +200,29 @@ class Dispatcher:
             await self._end(run, "withdrawn")
             raise
         return run
+
+    def _may_begin(self, spec: MapSpec, *, is_job: bool) -> bool:
+        """Return whether a map may begin now: nothing has to be waited for, or refused."""
+        return (
+            not self._closed
+            and not spec.overhead
+            and (is_job or self.open_maps < self._options.settings.limits.max_open_maps)
+            and self._connection.connected
+            and spec.ref is None
+            and self.roster.offer(spec.function, None) is not None
+        )
+
+    async def _admit(self, spec: MapSpec, *, is_job: bool) -> None:
+        """Return when the map may begin; raise the error that prevents it."""
+        try:
+            if self._closed:
+                raise ClusterClosed("the cluster is closed")
+            open_maps = None if is_job else len(self._maps) - self._maps.jobs
+            await self._admission.admit(spec, open_maps)
+        except JetmapError as error:
+            if not is_job:
+                self.stats.maps_refused[refusal_reason(error)] += 1
+            raise
 
     async def cancel(self, run: OpenMap) -> None:
         """End a map on request of somebody who watches; its caller sees MapCancelled."""

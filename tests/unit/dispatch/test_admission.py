@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from dispatching import FUNCTION, presence
-from jetmap.dispatch.admission import BROKER_SECONDS, Admission
+from jetmap.dispatch.admission import BROKER_SECONDS, MapAdmission
 from jetmap.dispatch.agent_tracker import AgentTracker
 from jetmap.dispatch.open_map import MapSpec
 from jetmap.errors import (
@@ -34,7 +34,7 @@ class Door:
         broker = MemoryBroker()
         self.connection, self.other = broker.connect(), broker.connect()
         self.agents = AgentTracker(self.connection, "p", announced)
-        self.admission = Admission(self.connection, self.agents, max_open_maps, 5.0)
+        self.admission = MapAdmission(self.connection, self.agents, max_open_maps, 5.0)
         self.connection.on_reconnect(self._on_reconnect)
 
     async def _on_reconnect(self) -> None:
