@@ -43,6 +43,7 @@ class Roster:
         self._heard: dict[str, float] = {}
         self._offers: dict[str, FunctionOffers] = {}
         self._cores: dict[str, int] = {}
+        self._brought: dict[tuple[str, str, str], str | None] = {}
         self._all_cores: int | None = None
         self._round_trip = 0.0
         self.vanished: dict[str, float] = {}  # When each agent that said no goodbye was missed.
@@ -87,6 +88,7 @@ class Roster:
     def _changed(self) -> None:
         self._offers.clear()
         self._cores.clear()
+        self._brought.clear()
         self._all_cores = None
 
     @property
@@ -144,13 +146,22 @@ class Roster:
 
         ref: where workers that do not have it find it.
         """
-        if ref is not None and self.sealer is not None:
-            offer = self.sealer.offer
-            return offer if self.has_local(offer, ref.pickles) else None
-        newest = self.offers(function).newest
-        if newest is None and ref is not None:
-            return self.trusting(ref.pickles)
-        return newest
+        if ref is None:
+            return self.offers(function).newest
+        local = self.sealer.offer if self.sealer is not None else ""
+        key = function, ref.pickles, local
+        if key not in self._brought:
+            self._brought[key] = self._offer_for(function, ref.pickles, local)
+        return self._brought[key]
+
+    def _offer_for(self, function: str, pickles: str, local: str) -> str | None:
+        """Return the offer that runs a function which chunks name or bring.
+
+        local: the offer of sealed chunks, if the chunks are sealed.
+        """
+        if self.sealer is not None:
+            return local if self.has_local(local, pickles) else None
+        return self.offers(function).newest or self.trusting(pickles)
 
     def readers(self, ref: FunctionRef) -> list[Presence]:
         """Return the agents that would run a function that a chunk brings, could they read it."""
@@ -227,6 +238,8 @@ def _abilities(presence: Presence) -> tuple[object, ...]:
         presence.failure,
         presence.round_trip,
         presence.functions,
+        presence.embedded,
+        presence.trusts,
         presence.protocol,
         presence.oldest_protocol,
     )
