@@ -18,6 +18,7 @@ from .request import (
     number,
     parameters,
     read_kwargs,
+    read_tolerance,
     whole_number,
 )
 from .security import CALLER
@@ -25,7 +26,7 @@ from .signer import caller_of
 
 # Characters of an Idempotency-Key.
 MAX_KEY = 255
-PARAMETERS = ("timeout", "kwargs", "ttl", "reserve")
+PARAMETERS = ("timeout", "kwargs", "ttl", "reserve", "max_failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class JobRequest:
 
     framing: of its body. keywords: its keyword-only parameters, a JSON object. timeout: seconds for
     the whole job, from its start. ttl: seconds that it is kept after its end. reserve: bytes of the
-    store. caller, key: the owner, and its Idempotency-Key.
+    store. caller, key: the owner, and its Idempotency-Key. max_failed: items that may fail.
     """
 
     body: Body
@@ -45,6 +46,7 @@ class JobRequest:
     reserve: int | None = None
     caller: str = ""
     key: str | None = None
+    max_failed: str | None = None
 
     @property
     def format(self) -> Format:
@@ -76,6 +78,7 @@ def read_job_request(scope: Scope) -> JobRequest:
         whole_number("reserve", given["reserve"], bounds.SIZE) if "reserve" in given else None,
         caller,
         key,
+        read_tolerance(given["max_failed"]).text if "max_failed" in given else None,
     )
 
 
@@ -84,7 +87,13 @@ def job_of_map(request: MapRequest, scope: Scope) -> JobRequest:
     caller, key = identity(scope)
     options = request.options
     return JobRequest(
-        request.body, request.framing, options.kwargs, options.timeout, caller=caller, key=key
+        request.body,
+        request.framing,
+        options.kwargs,
+        options.timeout,
+        caller=caller,
+        key=key,
+        max_failed=options.max_failed.text if options.max_failed is not None else None,
     )
 
 

@@ -51,6 +51,7 @@ def describe(scope: Scope, record: Record) -> Job:
         seconds_left=None if left is None else round(left, 3),
         waiting_for=record.waiting_for,
         reason=record.reason,
+        max_failed=record.max_failed,
         links=JobLinks(
             self=job_path(scope, record.id),
             results=job_path(scope, record.id, "/results"),

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from jetmap.client.tolerant import TolerantMap
 from jetmap.dispatch.item_feed import ItemFeed
 from jetmap.dispatch.sources import RawItems, Source
 from jetmap.settings import LimitSettings
@@ -21,7 +22,7 @@ from .bodies import json_elements, msgpack_elements, read_body
 from .disconnect import DisconnectWatcher
 from .lines import LinesBody
 from .prefer import Preferred
-from .problems import answer_nobody, end_cancelled, problem_of, refuse
+from .problems import answer_nobody, bad_parameter, end_cancelled, problem_of, refuse
 from .request import MapRequest, check_kwargs, read_request
 from .streams import Events, Lines, StreamAnswer
 
@@ -118,6 +119,12 @@ class Maps:
         watcher: DisconnectWatcher,
     ) -> ListAnswer | None:
         """Run a body while it arrives."""
+        if request.options.max_failed is not None and request.options.max_failed.is_share:
+            raise bad_parameter(
+                "max_failed",
+                "max_failed is a share of a list, whose length is not known of JSON lines: send a "
+                "JSON array, or give a number",
+            )
         reservation.add(PASSING_BYTES)
         feed = ItemFeed("json")
         run = await self._open(cluster, name, feed, request, reservation)
@@ -161,6 +168,8 @@ class Maps:
             except BaseException:
                 await run.aclose()
                 raise
+        if request.options.max_failed is not None:
+            return TolerantMap(run, request.options.max_failed)
         return run
 
     async def _answer(

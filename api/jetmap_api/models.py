@@ -59,6 +59,9 @@ class Problem(BaseModel):
     )
     setting: Text = Field(None, description="the limit's setting")
     limit: int | SkipJsonSchema[None] = None
+    errors: list[ItemError] | SkipJsonSchema[None] = Field(
+        None, description="the first few of more than `max_failed`"
+    )
 
 
 class JobLinks(BaseModel):
@@ -77,7 +80,8 @@ class Job(BaseModel):
     function: str
     state: State = Field(
         description="`waiting`: it cannot go on until it has what `waiting_for` names. "
-        "`succeeded`: no item failed. `failed`: some did, or, if there is a `reason`, the job did.",
+        "`succeeded`: no item failed, or no more than `max_failed`. "
+        "`failed`: some did, or, if there is a `reason`, the job did.",
         json_schema_extra={"enum": list(STATES)},
     )
     total: Count | None
@@ -94,6 +98,9 @@ class Job(BaseModel):
         description="the kind of thing that a waiting job lacks, such as `workers`"
     )
     reason: str | None = Field(description="why it waits, or failed as a whole")
+    max_failed: str | None = Field(
+        None, description="items that may fail, or their share, such as `5%`"
+    )
     links: JobLinks
 
 

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from jetmap import bounds
+from jetmap.dispatch.tolerance import PATTERN
 from jetmap.wire.presence import FunctionInfo
 
 from .openapi_parts import NOT_OVER, refusal
@@ -65,6 +66,14 @@ SUBMIT_PARAMETERS: list[Schema] = [
         "schema": bounds.TIMEOUT.schema(),
     },
     {
+        "name": "max_failed",
+        "in": "query",
+        "description": "Items that may fail, or their share. One more fails the job, and drops the "
+        "rest.",
+        "schema": {"type": "string", "pattern": PATTERN},
+        "examples": {"number": {"value": "10"}, "share": {"value": "5%"}},
+    },
+    {
         "name": "ttl",
         "in": "query",
         "description": "Seconds that the job and its results are kept after its end.",
@@ -112,6 +121,14 @@ _PARAMETERS: list[Schema] = [
         "in": "query",
         "description": "Seconds for the whole map.",
         "schema": bounds.TIMEOUT.schema(),
+    },
+    {
+        "name": "max_failed",
+        "in": "query",
+        "description": "Items that may fail, or their share (not of JSON lines): errors are then "
+        "collected, and one more ends the map with a problem.",
+        "schema": {"type": "string", "pattern": PATTERN},
+        "examples": {"number": {"value": "10"}, "share": {"value": "5%"}},
     },
     PREFER,
 ]

@@ -167,7 +167,8 @@ class JobRun:
             done = event.done
             self._follower.news()
         record = self._follower.record
-        if done < (record.total or 0):
+        too_many = record.max_failed is not None and record.state == "failed"
+        if done < (record.total or 0) or too_many:
             if _ran_out_of_time(record):
                 raise MapTimeout(f"the map took longer than {record.timeout} s")
             raise incomplete(record, done)

@@ -33,6 +33,7 @@ ITEM_PROBLEMS: dict[str, tuple[int, str, str]] = {
 _REFUSALS: tuple[tuple[type[Exception], int, str, str], ...] = (
     (errors.MapTimeout, 504, "timeout", "The map did not end in time"),
     (errors.MapCancelled, 409, "map-cancelled", "The map was cancelled"),
+    (errors.TooManyFailed, 500, "too-many-failed", "More items failed than may"),
     (errors.UnknownFunction, 404, "unknown-function", "No such function"),
     (errors.NoWorkers, 503, "no-workers", "No worker has this function now"),
     (errors.WorkerStartFailed, 503, "workers-failed", "The workers cannot start"),
@@ -139,14 +140,16 @@ def item_problem(record: ErrorRecord, debug: bool) -> Problem:
     return Problem(status, slug, title, detail, error=error_record(record, debug))
 
 
+def _record_of(exc: errors.ItemError) -> ErrorRecord:
+    return ErrorRecord(exc.index, exc.kind, exc.type, exc.message, exc.traceback, exc.detail)
+
+
 def problem_of(exc: BaseException, debug: bool) -> Problem:
     """Make the refusal for an exception; an unexpected one is logged and a plain 500."""
     if isinstance(exc, Problem):
         return exc
     if isinstance(exc, errors.ItemError):
-        facts = (exc.index, exc.kind, exc.type, exc.message, exc.traceback, exc.detail)
-        record = ErrorRecord(*facts)
-        return item_problem(record, debug)
+        return item_problem(_record_of(exc), debug)
     if isinstance(exc, errors.JobEnded):
         return job_ended(exc.state, str(exc))
     for cls, status, slug, title in _REFUSALS:
@@ -157,7 +160,9 @@ def problem_of(exc: BaseException, debug: bool) -> Problem:
             headers: list[Header] = []
             if seconds is not None:
                 headers = [(b"retry-after", b"%d" % max(1, math.ceil(seconds)))]
-            return Problem(status, slug, title, _text(exc, debug), headers=headers, **_facts(exc))
+            return Problem(
+                status, slug, title, _text(exc, debug), headers=headers, **_facts(exc, debug)
+            )
     if isinstance(exc, errors.JetmapError):
         logger.error("a map failed: %s", exc)
         return Problem(500, "failed", "The map failed", _text(exc, debug))
@@ -227,13 +232,16 @@ def _text(exc: BaseException, debug: bool) -> str:
     return f"{head} {lines[-1].strip()}".strip()
 
 
-def _facts(exc: BaseException) -> dict[str, Any]:
+def _facts(exc: BaseException, debug: bool) -> dict[str, Any]:
     if isinstance(exc, errors.LimitExceeded):
         facts: dict[str, Any] = {"setting": exc.setting, "limit": exc.limit, "index": exc.index}
     elif isinstance(exc, errors.Malformed):
         facts = {"line": exc.line, "position": exc.position}
     elif isinstance(exc, errors.StoreFull):
         facts = {"limit": exc.limit, "used": exc.used, "wanted": exc.wanted}
+    elif isinstance(exc, errors.TooManyFailed):
+        first = [error_record(_record_of(error), debug) for error in exc.errors]
+        facts = {"failed": exc.failed, "done": exc.done, "total": exc.total, "errors": first}
     else:
         return {}
     return {name: fact for name, fact in facts.items() if fact is not None}

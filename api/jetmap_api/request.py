@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from jetmap import bounds
+from jetmap.dispatch.tolerance import Tolerance
 from jetmap.functions.kwargs import misfit
 from jetmap.wire.messages import Format
 
@@ -33,13 +34,14 @@ class Options:
     """The query of a map.
 
     errors: whether the first failing item ends the map. ordered: outcomes of a stream come in input
-    order. timeout: seconds for the map. kwargs: a JSON object.
+    order. timeout: seconds for the map. kwargs: a JSON object. max_failed: items that may fail.
     """
 
     errors: Errors = "fail"
     ordered: bool = False
     timeout: float | None = None
     kwargs: bytes = b""
+    max_failed: Tolerance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class MapRequest(msgspec.Struct, frozen=True):
     @property
     def fail(self) -> bool:
         """True if the first failing item ends the map."""
-        return self.options.errors == "fail"
+        return self.options.errors == "fail" and self.options.max_failed is None
 
 
 PLAIN = Options()
@@ -166,6 +168,7 @@ def read_options(query: bytes) -> Options:
     ordered = False
     timeout: float | None = None
     kwargs = b""
+    tolerance: Tolerance | None = None
     for name, value in _pairs(query):
         if name == "errors":
             errors = _errors(value)
@@ -177,11 +180,22 @@ def read_options(query: bytes) -> Options:
             timeout = number(name, value, bounds.TIMEOUT)
         elif name == "kwargs":
             kwargs = read_kwargs(value)
+        elif name == "max_failed":
+            tolerance = read_tolerance(value)
         else:
             raise bad_parameter(
-                name, f"unknown parameter {name!r}: use errors, order, timeout or kwargs"
+                name,
+                f"unknown parameter {name!r}: use errors, order, timeout, max_failed or kwargs",
             )
-    return Options(errors, ordered, timeout, kwargs)
+    return Options(errors, ordered, timeout, kwargs, tolerance)
+
+
+def read_tolerance(value: str) -> Tolerance:
+    """Read ``max_failed``. Raises Problem: 400."""
+    try:
+        return Tolerance(value)
+    except ValueError as exc:
+        raise bad_parameter("max_failed", str(exc)) from exc
 
 
 def parameters(query: bytes, known: tuple[str, ...]) -> dict[str, str]:

@@ -45,6 +45,7 @@ async def begin(cluster: Cluster, function: str, request: JobRequest) -> Upload:
         ttl=request.ttl,
         timeout=request.timeout,
         reserve=request.reserve,
+        max_failed=request.max_failed,
     )
     if not checked:  # Workers have come since.
         try:

@@ -170,6 +170,26 @@ class MapCancelled(Retryable):
     """Somebody who watches the pool cancelled the map."""
 
 
+class TooManyFailed(Fault):
+    """More items failed than ``max_failed`` allows; what was not done is withdrawn.
+
+    Attributes:
+        failed: Number of items that failed.
+        done: Number of items that had an outcome.
+        total: Number of items; None if unknown.
+        errors: The first few of the errors, in input order.
+    """
+
+    def __init__(
+        self, message: str, *, failed: int, done: int, total: int | None, errors: list[ItemError]
+    ) -> None:
+        super().__init__(message)
+        self.failed = failed
+        self.done = done
+        self.total = total
+        self.errors = errors
+
+
 class UnknownFunction(BadInput, LookupError):
     """No agent ever announced a function of this name to this cluster."""
 

@@ -173,6 +173,10 @@ class FakeRun:
     def total(self) -> int | None:
         return self._source.total
 
+    @property
+    def done(self) -> int:
+        return self.taken
+
     def __aiter__(self) -> Self:
         return self
 

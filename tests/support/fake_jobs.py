@@ -160,6 +160,7 @@ class FakeJobs:
         timeout: float | None = None,
         reserve: int | None = None,
         causes: bool = False,
+        max_failed: int | str | None = None,
     ) -> FakeUpload:
         self.store.answer()
         self.begun.append(

@@ -67,6 +67,7 @@ CODES: list[tuple[type[BaseException], Exit]] = [
     (errors.WorkerStartFailed, Exit.WORKERS),
     (errors.MapTimeout, Exit.TIMEOUT),
     (errors.MapCancelled, Exit.ITEMS_FAILED),
+    (errors.TooManyFailed, Exit.ITEMS_FAILED),
     (errors.JobEnded, Exit.ITEMS_FAILED),
     (errors.UnknownJob, Exit.USAGE),
     (errors.KeyReused, Exit.USAGE),

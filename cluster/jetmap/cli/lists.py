@@ -16,6 +16,7 @@ import msgspec
 import typer
 
 from jetmap.bounds import Bound, shown
+from jetmap.dispatch.tolerance import Tolerance
 from jetmap.errors import ConfigurationError, Malformed, TooLarge
 from jetmap.settings import LimitSettings
 from jetmap.wire.messages import ErrorRecord
@@ -147,13 +148,16 @@ class Failures:
             if self._debug and record.traceback:
                 bar.say(record.traceback)
 
-    def finish(self) -> Exit:
-        """Print the number of failed items. Returns the exit code."""
+    def finish(self, *, tolerated: bool = False) -> Exit:
+        """Print the number of failed items. Returns the exit code.
+
+        tolerated: whether that many items may fail.
+        """
         if self._count > SHOWN_ERRORS:
             say(f"and {self._count - SHOWN_ERRORS} more errors")
         if self._count:
             say(f"{self._count} item{'s' if self._count > 1 else ''} failed")
-        return Exit.ITEMS_FAILED if self._count else Exit.OK
+        return Exit.ITEMS_FAILED if self._count and not tolerated else Exit.OK
 
 
 def within(bound: Bound) -> Callable[[str], float]:
@@ -166,6 +170,14 @@ def within(bound: Bound) -> Callable[[str], float]:
         return found
 
     return parse
+
+
+def tolerance(text: str) -> Tolerance:
+    """Read the option --max-failed."""
+    try:
+        return Tolerance(text)
+    except ValueError as exc:
+        raise typer.BadParameter(str(exc)) from None
 
 
 def write_values(values: Sequence[bytes | msgspec.Raw]) -> None:

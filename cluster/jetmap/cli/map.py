@@ -11,7 +11,9 @@ import msgspec
 import typer
 
 from jetmap import bounds
+from jetmap.client.tolerant import TolerantMap
 from jetmap.dispatch.item_feed import ItemFeed
+from jetmap.dispatch.tolerance import Tolerance
 from jetmap.errors import ConfigurationError
 from jetmap.functions.kwargs import misfit
 from jetmap.settings import Settings
@@ -25,6 +27,7 @@ from .lists import (
     count_lines,
     kwargs_of,
     open_lines,
+    tolerance,
     within,
     write_values,
 )
@@ -66,10 +69,20 @@ def map(
             help="Limit for the whole map.",
         ),
     ] = None,
+    max_failed: Annotated[
+        Tolerance | None,
+        typer.Option(
+            "--max-failed",
+            metavar="N|N%",
+            parser=tolerance,
+            help="Items that may fail, or their share; one more ends the map.",
+        ),
+    ] = None,
 ) -> None:
     """Run a function over JSON lines and print the values in order, one a line.
 
-    For an item that fails the output has null; the error goes to stderr, and the exit code is 1.
+    For an item that fails the output has null; the error goes to stderr, and the exit code is 1,
+    unless --max-failed tolerates it.
     Without --nats the command uses the `jetmap up` of this directory; TASKS:NAME runs on this
     machine's cores, with nothing else to start.
 
@@ -83,7 +96,11 @@ def map(
         import uvloop
 
         total = count_lines(source)
-        work = _map(cluster, name, source, total, encoded, timeout, settings)
+        if max_failed is not None and max_failed.is_share and total is None:
+            raise ConfigurationError(
+                ["--max-failed is a share of the input, whose length is not known: give a number"]
+            )
+        work = _map(cluster, name, source, total, encoded, timeout, max_failed, settings)
         raise typer.Exit(run_cancellable(work, uvloop.new_event_loop))
 
 
@@ -120,6 +137,7 @@ async def _map(
     total: int | None,
     kwargs: bytes,
     timeout: float | None,
+    max_failed: Tolerance | None,
     settings: Settings,
 ) -> int:
     failures = Failures(settings.gateway.debug)
@@ -131,6 +149,8 @@ async def _map(
         opened = await cluster.open(
             name, feed, format="json", kwargs=kwargs, timeout=left, ordered=True
         )
+        if max_failed is not None:
+            opened = TolerantMap(opened, max_failed, total)
         with (
             Bar(name, total, beside_values=True) as bar,
             Reader(source, feed, settings.limits) as reader,
@@ -145,4 +165,4 @@ async def _map(
                         if record.kind == "invalid" and reader.is_one_array:
                             bar.say(f"jetmap: {ARRAY_HINT}")
                     bar.done(batch.count, feed.total or total)
-    return failures.finish()
+    return failures.finish(tolerated=max_failed is not None)

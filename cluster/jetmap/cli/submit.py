@@ -9,13 +9,14 @@ import typer
 
 from jetmap import bounds
 from jetmap.client.submit import abort
+from jetmap.dispatch.tolerance import Tolerance
 from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings
 from jetmap.wire.split import Elements
 
 from .clusters import attached
 from .exits import say
-from .lists import ARRAY_HINT, Reader, count_lines, kwargs_of, open_lines, within
+from .lists import ARRAY_HINT, Reader, count_lines, kwargs_of, open_lines, tolerance, within
 from .options import BROKER, takes
 from .progress import Bar
 from .signals import run_cancellable
@@ -69,6 +70,15 @@ def submit(
             help="A key of your choice: submitting again with it returns the same job.",
         ),
     ] = None,
+    max_failed: Annotated[
+        Tolerance | None,
+        typer.Option(
+            "--max-failed",
+            metavar="N|N%",
+            parser=tolerance,
+            help="Items that may fail, or their share; one more fails the job.",
+        ),
+    ] = None,
 ) -> None:
     """Submit JSON lines as a job and print its id once all of them are stored.
 
@@ -87,7 +97,9 @@ def submit(
         import uvloop
 
         total = count_lines(source)
-        work = _submit(cluster, function, source, total, encoded, ttl, timeout, key, settings)
+        work = _submit(
+            cluster, function, source, total, encoded, ttl, timeout, key, max_failed, settings
+        )
         record, is_new = run_cancellable(work, uvloop.new_event_loop)
     typer.echo(record.id)
     what = (
@@ -105,11 +117,19 @@ async def _submit(
     ttl: float | None,
     timeout: float | None,
     key: str | None,
+    max_failed: Tolerance | None,
     settings: Settings,
 ) -> tuple[Record, bool]:
     async with cluster:
         upload = await cluster.jobs.begin(
-            name, format="json", kwargs=kwargs, caller=CALLER, key=key, ttl=ttl, timeout=timeout
+            name,
+            format="json",
+            kwargs=kwargs,
+            caller=CALLER,
+            key=key,
+            ttl=ttl,
+            timeout=timeout,
+            max_failed=None if max_failed is None else max_failed.text,
         )
         try:
             most = settings.limits.fitting(cluster.max_item)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sized
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, overload
 
@@ -10,6 +10,7 @@ from jetmap import bounds
 from jetmap.dispatch.objects import AsyncObjects, Objects
 from jetmap.dispatch.outcomes import X, Y
 from jetmap.dispatch.roster import FunctionStatus
+from jetmap.dispatch.tolerance import Tolerance
 from jetmap.errors import ItemError
 from jetmap.functions.advice import MISSING, check_call
 from jetmap.functions.task import registered
@@ -20,13 +21,14 @@ from .encoded import EncodedCluster
 from .job import Job
 from .stream import RunningMap, Stream
 from .submit import EncodedItems, abort
+from .tolerant import TolerantMap
 
 if TYPE_CHECKING:
     from ._sync.cluster import SyncCluster
 
-MAP_OPTIONS = ("kwargs", "timeout", "return_exceptions")
-STREAM_OPTIONS = ("kwargs", "timeout", "ordered")
-SUBMIT_OPTIONS = ("kwargs", "ttl", "timeout", "key")
+MAP_OPTIONS = ("kwargs", "timeout", "return_exceptions", "max_failed")
+STREAM_OPTIONS = ("kwargs", "timeout", "ordered", "max_failed")
+SUBMIT_OPTIONS = ("kwargs", "ttl", "timeout", "key", "max_failed")
 
 
 class Cluster(EncodedCluster):
@@ -67,6 +69,7 @@ class Cluster(EncodedCluster):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         return_exceptions: Literal[False] = False,
+        max_failed: None = None,
     ) -> list[Y]: ...
     @overload
     async def map(
@@ -78,6 +81,7 @@ class Cluster(EncodedCluster):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         return_exceptions: Literal[False] = False,
+        max_failed: None = None,
     ) -> list[Y]: ...
     @overload
     async def map(
@@ -89,6 +93,7 @@ class Cluster(EncodedCluster):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         return_exceptions: bool,
+        max_failed: int | str | None = None,
     ) -> list[Y | ItemError]: ...
     @overload
     async def map(
@@ -100,6 +105,31 @@ class Cluster(EncodedCluster):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         return_exceptions: bool,
+        max_failed: int | str | None = None,
+    ) -> list[Y | ItemError]: ...
+    @overload
+    async def map(
+        self,
+        f: Callable[[X], Y],
+        items: Iterable[X] | AsyncIterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: Literal[False] = False,
+        max_failed: int | str,
+    ) -> list[Y | ItemError]: ...
+    @overload
+    async def map(
+        self,
+        f: Callable[Concatenate[X, ...], Y],
+        items: Iterable[X] | AsyncIterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: Literal[False] = False,
+        max_failed: int | str,
     ) -> list[Y | ItemError]: ...
     @overload
     async def map(
@@ -111,6 +141,7 @@ class Cluster(EncodedCluster):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         return_exceptions: bool = False,
+        max_failed: int | str | None = None,
     ) -> list[Any]: ...
     async def map(
         self,
@@ -121,6 +152,7 @@ class Cluster(EncodedCluster):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         return_exceptions: bool = False,
+        max_failed: int | str | None = None,
         **unknown: Any,
     ) -> list[Any]:
         """Run a function over every item of a list; return the values in input order.
@@ -132,11 +164,14 @@ class Cluster(EncodedCluster):
             timeout: Seconds for the whole map, from 0.001 to a hundred years; None: no limit.
             return_exceptions: Put an ``ItemError`` in the place of each failed item instead of
                 raising the first one.
+            max_failed: Items that may fail, each with its ``ItemError`` in its place: a number, or
+                a share such as "5%". None: none may.
 
         Returns:
             A list as long as the input; its element i is the value of item i.
 
         Raises:
+            TooManyFailed: More items failed than ``max_failed``; the rest is withdrawn.
             ItemError: An item failed. This is the first failed item's error, with its ``index``
                 and ``kind``; items that are not done are withdrawn.
             MapTimeout: The map did not end within ``timeout``.
@@ -149,24 +184,26 @@ class Cluster(EncodedCluster):
         check_call(isinstance(self, Cluster), "map", f, items, more, unknown, MAP_OPTIONS)
         self._check()
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
+        tolerance = Tolerance.of(max_failed)
+        keeps_errors = return_exceptions or tolerance is not None
         if isinstance(f, str):
             await self._until_announced(f)
         call = Call.of(f, kwargs, local=self._inline, info=self.info, trusted=self.trusts)
         items = await listed(items, self.settings.limits.max_list)
-        if not return_exceptions:
+        if not keeps_errors:
             items = await call.prepared(items)
-        source = call.source(
-            items, keep=False, max_item=self.max_item, prepared=not return_exceptions
-        )
+        source = call.source(items, keep=False, max_item=self.max_item, prepared=not keeps_errors)
         running = await self._open_call(call, source, timeout)
+        if tolerance is not None:
+            running = TolerantMap(running, tolerance, trusted=self.trusts)
         try:
-            batches = await running.collect(stop_at_error=not return_exceptions)
+            batches = await running.collect(stop_at_error=not keeps_errors)
         finally:
             await running.aclose()
         values: list[Any] = []
         for batch in batches:
             decoded = call.values(batch)
-            if not return_exceptions and (error := first_error(decoded)) is not None:
+            if not keeps_errors and (error := first_error(decoded)) is not None:
                 raise error
             values += decoded
         return values
@@ -181,6 +218,7 @@ class Cluster(EncodedCluster):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         ordered: bool = False,
+        max_failed: int | str | None = None,
     ) -> Stream[X, Y]: ...
     @overload
     def stream(
@@ -192,6 +230,7 @@ class Cluster(EncodedCluster):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         ordered: bool = False,
+        max_failed: int | str | None = None,
     ) -> Stream[X, Y]: ...
     @overload
     def stream(
@@ -203,6 +242,7 @@ class Cluster(EncodedCluster):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         ordered: bool = False,
+        max_failed: int | str | None = None,
     ) -> Stream[X, Any]: ...
     def stream(
         self,
@@ -213,6 +253,7 @@ class Cluster(EncodedCluster):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         ordered: bool = False,
+        max_failed: int | str | None = None,
         **unknown: Any,
     ) -> Stream[Any, Any]:
         """Run a function over items; give each outcome as soon as it is there.
@@ -227,6 +268,8 @@ class Cluster(EncodedCluster):
             kwargs: The function's keyword-only parameters.
             timeout: Seconds for the whole map, from 0.001 to a hundred years; None: no limit.
             ordered: Give the outcomes in input order.
+            max_failed: Items that may fail before the stream raises ``TooManyFailed``: a number, or
+                a share such as "5%" of items whose length is known. None: any number.
 
         Returns:
             An async iterator, and an async context manager, of ``Outcome``.
@@ -234,13 +277,19 @@ class Cluster(EncodedCluster):
         check_call(isinstance(self, Cluster), "stream", f, items, more, unknown, STREAM_OPTIONS)
         self._check()
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
+        tolerance = Tolerance.of(max_failed)
+        if tolerance is not None:
+            tolerance.check_length(len(items) if isinstance(items, Sized) else None)
         call = Call.of(f, kwargs, local=self._inline, info=self.info, trusted=self.trusts)
 
         async def open() -> tuple[RunningMap, Objects]:
             self._check()
             source = call.source(items, keep=True, max_item=self.max_item)
             try:
-                return await self._open_call(call, source, timeout, ordered, early=True), source
+                running = await self._open_call(call, source, timeout, ordered, early=True)
+                if tolerance is not None:
+                    running = TolerantMap(running, tolerance, trusted=call.trusted)
+                return running, source
             except BaseException:
                 if isinstance(source, AsyncObjects):
                     await source.aclose()
@@ -261,6 +310,7 @@ class Cluster(EncodedCluster):
         ttl: float | None = None,
         timeout: float | None = None,
         key: str | None = None,
+        max_failed: int | str | None = None,
     ) -> Job[X, Y]: ...
     @overload
     async def submit(
@@ -273,6 +323,7 @@ class Cluster(EncodedCluster):
         ttl: float | None = None,
         timeout: float | None = None,
         key: str | None = None,
+        max_failed: int | str | None = None,
     ) -> Job[X, Y]: ...
     @overload
     async def submit(
@@ -285,6 +336,7 @@ class Cluster(EncodedCluster):
         ttl: float | None = None,
         timeout: float | None = None,
         key: str | None = None,
+        max_failed: int | str | None = None,
     ) -> Job[Any, Any]: ...
     async def submit(
         self,
@@ -296,6 +348,7 @@ class Cluster(EncodedCluster):
         ttl: float | None = None,
         timeout: float | None = None,
         key: str | None = None,
+        max_failed: int | str | None = None,
         **unknown: Any,
     ) -> Job[Any, Any]:
         """Submit a map that goes on without this process; return once its input is stored.
@@ -309,6 +362,8 @@ class Cluster(EncodedCluster):
             timeout: Seconds for the whole job, from its start; None: no limit.
             key: An idempotency key. Submitting the same input with the same key again gives the
                 same job.
+            max_failed: Items that may fail before the job fails and the rest is dropped: a number,
+                or a share such as "5%". None: any number, but one makes it a failed job.
 
         Returns:
             The job.
@@ -325,7 +380,9 @@ class Cluster(EncodedCluster):
         check_call(isinstance(self, Cluster), "submit", f, items, more, unknown, SUBMIT_OPTIONS)
         await self._until_announced(f)
         call = Call.of(f, kwargs, info=self.info, trusted=self.trusts)
-        upload = await self._begin_upload(call, ttl=ttl, timeout=timeout, key=key)
+        upload = await self._begin_upload(
+            call, ttl=ttl, timeout=timeout, key=key, max_failed=max_failed
+        )
         try:
             async with EncodedItems(call, items, self.max_item) as encoded:
                 async for elements in encoded:

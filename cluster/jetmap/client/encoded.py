@@ -335,7 +335,13 @@ class EncodedCluster:
                 await self._session.dispatcher.agents.find(f, None, _ANNOUNCED_SECONDS)
 
     async def _begin_upload(
-        self, call: Call, *, ttl: float | None, timeout: float | None, key: str | None
+        self,
+        call: Call,
+        *,
+        ttl: float | None,
+        timeout: float | None,
+        key: str | None,
+        max_failed: int | str | None = None,
     ) -> Upload:
         """Begin the job's upload. Raises TypeError if the keyword parameters do not fit."""
         if call.function is None and not self._inline:
@@ -351,6 +357,7 @@ class EncodedCluster:
             ttl=ttl,
             timeout=timeout,
             causes=call.trusted,
+            max_failed=max_failed,
         )
 
     @property

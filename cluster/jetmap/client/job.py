@@ -43,6 +43,7 @@ class JobStatus:
         seconds_left: Estimate from ``rate``; None while unknown or waiting, 0 after the end.
         waiting_for: What a job in the state "waiting" lacks, such as "workers"; else None.
         reason: Why the job failed as a whole, or why it waits; else None.
+        max_failed: Items that may fail, or their share; None if none was given.
     """
 
     id: str
@@ -58,6 +59,7 @@ class JobStatus:
     seconds_left: float | None
     waiting_for: str | None
     reason: str | None
+    max_failed: str | None = None
 
     @classmethod
     def of(cls, record: Record) -> JobStatus:
@@ -76,6 +78,7 @@ class JobStatus:
             seconds_left=record.seconds_left,
             waiting_for=record.waiting_for,
             reason=record.reason,
+            max_failed=record.max_failed,
         )
 
     @property
@@ -130,14 +133,15 @@ class Job(Generic[X, Y]):
 
         Args:
             return_exceptions: Put an ``ItemError`` in the place of each failed item instead of
-                raising the first one.
+                raising the first one. A job with ``max_failed`` does so in any case.
 
         Returns:
             A list as long as the input; its element i is the value of item i.
 
         Raises:
             ItemError: An item failed. This is the first failed item's error.
-            JobEnded: The job ended without all its outcomes.
+            JobEnded: The job ended without all its outcomes, or with more failed items than its
+                ``max_failed``.
             TypeError: The job runs another function than the one given to ``Cluster.job``.
         """
         follower = self._follower()
@@ -146,7 +150,8 @@ class Job(Generic[X, Y]):
         async with aclosing(follower.ordered(0)) as batches:
             async for batch in batches:
                 decoded = self._call.values(batch, follower.format)
-                if not return_exceptions and (error := first_error(decoded)) is not None:
+                keeps_errors = return_exceptions or follower.tolerates
+                if not keeps_errors and (error := first_error(decoded)) is not None:
                     break
                 values += decoded
         if error is not None:

@@ -49,6 +49,12 @@ class JobFollower:
         assert self._record is not None
         return self._record.format
 
+    @property
+    def tolerates(self) -> bool:
+        """True if some of the job's items may fail; known once something was read."""
+        assert self._record is not None
+        return self._record.max_failed is not None
+
     async def records(self) -> AsyncGenerator[Record, None]:
         """Give the record now, and whenever it may have changed, until the job is over."""
         record = await self._ask(lambda: self._jobs().get(self.id))
@@ -90,7 +96,7 @@ class JobFollower:
         )
 
     async def check_complete(self) -> None:
-        """Raise JobEnded if a job that is over lacks outcomes."""
+        """Raise JobEnded if a job that is over lacks outcomes, or failed as too many items did."""
         try:
             await self._check_complete()
         finally:
@@ -103,7 +109,8 @@ class JobFollower:
         if record.state == "succeeded":
             return
         done, _ = await reader.outcomes.counts()
-        if record.total is None or done < record.total:
+        too_many = record.max_failed is not None and record.state == "failed"
+        if record.total is None or done < record.total or too_many:
             raise _ended(record, done)
 
     async def _read(

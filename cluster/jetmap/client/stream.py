@@ -30,7 +30,9 @@ class RunningMap(Protocol):
     """
 
     id: str
-    ended: bool
+
+    @property
+    def ended(self) -> bool: ...
 
     @property
     def total(self) -> int | None:

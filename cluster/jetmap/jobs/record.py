@@ -72,7 +72,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     record adds, not granted before it. waiting_for: what a job with an owner cannot continue
     without ("workers" or "room"), since ``waiting_since``; ``state`` stays "running", so that
     every version of jetmap can take the job over. waited: seconds spent waiting since ``started``.
-    causes: whether its submitter unpickles exceptions.
+    causes: whether its submitter unpickles exceptions. max_failed: items that may fail, or their
+    share, as ``Tolerance`` reads it; None: any number, but one makes it a failed job.
     """
 
     id: str
@@ -106,6 +107,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     waiting_since: float = 0.0
     waited: float = 0.0
     causes: bool = False
+    max_failed: str | None = None
     version: int = VERSION
 
     @property

@@ -12,6 +12,7 @@ from jetmap.background import Background
 from jetmap.dispatch.dispatcher import Dispatcher
 from jetmap.dispatch.open_map import MapSpec, OpenMap
 from jetmap.dispatch.outcomes import Batch
+from jetmap.dispatch.tolerance import FailureCount, Tolerance
 from jetmap.errors import (
     BrokerUnreachable,
     JetmapError,
@@ -196,10 +197,15 @@ class RunningJob:
         run = self._map
         assert run is not None
         progress = self._background.spawn(self._record_progress(run), "record progress")
+        failures = self._failures()
         async with run:
+            if failures is not None:
+                failures.add((), run.done)  # Its last owner may have died before it could end it.
             async for batch in run:
                 if batch.values:
                     await self._store_batch(run, batch)
+                if batch.errors and failures is not None:
+                    failures.add(batch.errors, run.done)
         # A write in flight must be answered before the last one.
         self._all_stored.set()
         await progress
@@ -207,6 +213,13 @@ class RunningJob:
             if self._stored(run) > self.record.reserved:
                 await self._reserve(self._stored(run))
             await self._finish(run)
+
+    def _failures(self) -> FailureCount | None:
+        """Return the count of failed items for a job that tolerates some; else None."""
+        tolerance = Tolerance.of(self.record.max_failed)
+        if tolerance is None:
+            return None
+        return FailureCount(tolerance, self.record.total, self._failed_before)
 
     async def close(self) -> None:
         """Stop recording progress, withdraw what is out, and stop reading the input."""
@@ -340,7 +353,7 @@ class RunningJob:
             outcomes = StoredOutcomes(self._store, self.record.id, self.record.format)
             await outcomes.complete()
             done, failed = outcomes.index.done, outcomes.index.failed
-        if failed:
+        if failed and self.record.max_failed is None:
             await self._end("failed", f"{failed} of {done} items failed", (done, failed))
         else:
             await self._end("succeeded", None, (done, failed))

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection
 
 from jetmap import bounds
 from jetmap.dispatch.dispatcher import Dispatcher
+from jetmap.dispatch.tolerance import Tolerance
 from jetmap.errors import (
     JetmapError,
     JobsUnavailable,
@@ -141,18 +142,21 @@ class Jobs:
         timeout: float | None = None,
         reserve: int | None = None,
         causes: bool = False,
+        max_failed: int | str | None = None,
     ) -> Upload:
         """Begin a job's upload.
 
         caller, key: the submitter, and its idempotency key. ttl: seconds that the job is kept
         after its end. timeout: seconds for the whole job. reserve: the most bytes of the store
         that its input and outcomes may take; None: what they need, while there is room. causes:
-        whether the submitter unpickles exceptions. Raises UnknownFunction, KeyBusy, StoreFull,
+        whether the submitter unpickles exceptions. max_failed: items that may fail, or their
+        share. Raises UnknownFunction, KeyBusy, StoreFull,
         JobsUnavailable, TooLarge, BrokerUnreachable.
         """
         ttl = bounds.TTL.check_optional("ttl", ttl)
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
         reserve = bounds.SIZE.check_optional("reserve", reserve)
+        tolerance = Tolerance.of(max_failed)
         self._dispatcher.check_overhead(len(kwargs))
         await self._ensure()
         await self._ask_limit()
@@ -175,6 +179,7 @@ class Jobs:
             reserved=reserve or FIRST_RESERVATION,
             is_fixed=reserve is not None,
             causes=causes,
+            max_failed=None if tolerance is None else tolerance.text,
         )
         await self._monitor.hold_lease()
         earlier, known = await self._keys.holder(digest) if digest else (None, 0)

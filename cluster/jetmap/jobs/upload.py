@@ -57,6 +57,8 @@ class Upload:
             msgspec.json.encode((record.function, record.format, record.timeout, record.ttl))
         )
         self._hash.update(record.kwargs)
+        if record.max_failed is not None:
+            self._hash.update(record.max_failed.encode())
         self._waiting: list[Element] = []
         self._waiting_bytes = 0
         self._total = 0

@@ -10,6 +10,8 @@ import functions
 from fake_jobs import read
 from jetmap import (
     Cluster,
+    ItemRaised,
+    JobEnded,
     UnknownFunction,
     UnknownJob,
 )
@@ -42,3 +44,27 @@ async def test_jobs_for_real(home: Site, home_cluster: Cluster, agent: AgentProc
     await job.delete()
     with pytest.raises(UnknownJob):
         await again.status()
+
+
+async def test_jobs_tolerate_some_failures(
+    home: Site, home_cluster: Cluster, agent: AgentProcess
+) -> None:
+    cluster = home_cluster
+    tolerant = await cluster.submit(functions.odd_only, range(100), max_failed="50%")
+    values = await tolerant
+    assert [isinstance(value, ItemRaised) for value in values] == [True, False] * 50
+    status = await tolerant.status()
+    assert (status.state, status.failed, status.max_failed) == ("succeeded", 50, "50%")
+    strict = await cluster.submit(functions.odd_only, iter(range(5000)), max_failed=20)
+    status = await strict.wait(20)
+    assert status.state == "failed" and status.failed > 20 and status.done < 5000
+    assert status.reason is not None and "max_failed is 20" in status.reason
+    assert "is even\n" in status.reason
+    with pytest.raises(JobEnded, match="max_failed is 20"):
+        await strict
+    at_the_end = await cluster.submit(functions.odd_only, [1, 3, 2], max_failed=0)
+    with pytest.raises(JobEnded, match="1 of 3 items failed"):
+        await at_the_end
+    for wrong in ("x", -1):
+        with pytest.raises(ValueError, match="max_failed must be"):
+            await cluster.submit(functions.odd_only, [1], max_failed=wrong)

@@ -59,7 +59,7 @@ async def test_the_status_document() -> None:
         document = await until_over(client, id)
     assert list(document) == [
         *("id", "function", "state", "total", "done", "failed", "created", "started"),
-        *("finished", "rate", "seconds_left", "waiting_for", "reason", "links"),
+        *("finished", "rate", "seconds_left", "waiting_for", "reason", "max_failed", "links"),
     ]
     assert (document["state"], document["total"], document["done"], document["failed"]) == (
         *("failed", 4, 4, 2),

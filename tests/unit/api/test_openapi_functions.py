@@ -47,6 +47,7 @@ def test_a_function_is_a_map_and_a_job() -> None:
         "kwargs",
         "timeout",
         "ttl",
+        "max_failed",
         "reserve",
         "Idempotency-Key",
     }

@@ -38,6 +38,7 @@ class SyncCluster(BlockingCluster):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         return_exceptions: Literal[False] = False,
+        max_failed: None = None,
     ) -> list[Y]: ...
 
     @overload
@@ -50,6 +51,7 @@ class SyncCluster(BlockingCluster):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         return_exceptions: Literal[False] = False,
+        max_failed: None = None,
     ) -> list[Y]: ...
 
     @overload
@@ -62,6 +64,7 @@ class SyncCluster(BlockingCluster):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         return_exceptions: bool,
+        max_failed: int | str | None = None,
     ) -> list[Y | ItemError]: ...
 
     @overload
@@ -74,6 +77,33 @@ class SyncCluster(BlockingCluster):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         return_exceptions: bool,
+        max_failed: int | str | None = None,
+    ) -> list[Y | ItemError]: ...
+
+    @overload
+    def map(
+        self,
+        f: Callable[[X], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: Literal[False] = False,
+        max_failed: int | str,
+    ) -> list[Y | ItemError]: ...
+
+    @overload
+    def map(
+        self,
+        f: Callable[Concatenate[X, ...], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: Literal[False] = False,
+        max_failed: int | str,
     ) -> list[Y | ItemError]: ...
 
     @overload
@@ -86,6 +116,7 @@ class SyncCluster(BlockingCluster):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         return_exceptions: bool = False,
+        max_failed: int | str | None = None,
     ) -> list[Any]: ...
 
     def map(
@@ -97,6 +128,7 @@ class SyncCluster(BlockingCluster):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         return_exceptions: bool = False,
+        max_failed: int | str | None = None,
         **unknown: Any,
     ) -> list[Any]:
         """Run a function over every item of a list; return the values in input order.
@@ -108,11 +140,14 @@ class SyncCluster(BlockingCluster):
             timeout: Seconds for the whole map, from 0.001 to a hundred years; None: no limit.
             return_exceptions: Put an ``ItemError`` in the place of each failed item instead of
                 raising the first one.
+            max_failed: Items that may fail, each with its ``ItemError`` in its place: a number, or
+                a share such as "5%". None: none may.
 
         Returns:
             A list as long as the input; its element i is the value of item i.
 
         Raises:
+            TooManyFailed: More items failed than ``max_failed``; the rest is withdrawn.
             ItemError: An item failed. This is the first failed item's error, with its ``index``
                 and ``kind``; items that are not done are withdrawn.
             MapTimeout: The map did not end within ``timeout``.
@@ -127,7 +162,12 @@ class SyncCluster(BlockingCluster):
         items = self._listed(items)
         return self._wait(
             self._cluster.map(
-                f, items, kwargs=kwargs, timeout=timeout, return_exceptions=return_exceptions
+                f,
+                items,
+                kwargs=kwargs,
+                timeout=timeout,
+                return_exceptions=return_exceptions,
+                max_failed=max_failed,
             )
         )
 
@@ -141,6 +181,7 @@ class SyncCluster(BlockingCluster):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         ordered: bool = False,
+        max_failed: int | str | None = None,
     ) -> SyncStream[X, Y]: ...
 
     @overload
@@ -153,6 +194,7 @@ class SyncCluster(BlockingCluster):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         ordered: bool = False,
+        max_failed: int | str | None = None,
     ) -> SyncStream[X, Y]: ...
 
     @overload
@@ -165,6 +207,7 @@ class SyncCluster(BlockingCluster):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         ordered: bool = False,
+        max_failed: int | str | None = None,
     ) -> SyncStream[X, Any]: ...
 
     def stream(
@@ -176,6 +219,7 @@ class SyncCluster(BlockingCluster):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         ordered: bool = False,
+        max_failed: int | str | None = None,
         **unknown: Any,
     ) -> SyncStream[Any, Any]:
         """Run a function over items; give each outcome as soon as it is there.
@@ -190,6 +234,8 @@ class SyncCluster(BlockingCluster):
             kwargs: The function's keyword-only parameters.
             timeout: Seconds for the whole map, from 0.001 to a hundred years; None: no limit.
             ordered: Give the outcomes in input order.
+            max_failed: Items that may fail before the stream raises ``TooManyFailed``: a number, or
+                a share such as "5%" of items whose length is known. None: any number.
 
         Returns:
             An iterator, and a context manager, of ``Outcome``.
@@ -198,7 +244,9 @@ class SyncCluster(BlockingCluster):
         check_not_async(items)
 
         async def start() -> Stream[Any, Any]:
-            return self._cluster.stream(f, items, kwargs=kwargs, timeout=timeout, ordered=ordered)
+            return self._cluster.stream(
+                f, items, kwargs=kwargs, timeout=timeout, ordered=ordered, max_failed=max_failed
+            )
 
         return SyncStream(self._wait, self._wait(start()))
 
@@ -213,6 +261,7 @@ class SyncCluster(BlockingCluster):
         ttl: float | None = None,
         timeout: float | None = None,
         key: str | None = None,
+        max_failed: int | str | None = None,
     ) -> SyncJob[X, Y]: ...
 
     @overload
@@ -226,6 +275,7 @@ class SyncCluster(BlockingCluster):
         ttl: float | None = None,
         timeout: float | None = None,
         key: str | None = None,
+        max_failed: int | str | None = None,
     ) -> SyncJob[X, Y]: ...
 
     @overload
@@ -239,6 +289,7 @@ class SyncCluster(BlockingCluster):
         ttl: float | None = None,
         timeout: float | None = None,
         key: str | None = None,
+        max_failed: int | str | None = None,
     ) -> SyncJob[Any, Any]: ...
 
     def submit(
@@ -251,6 +302,7 @@ class SyncCluster(BlockingCluster):
         ttl: float | None = None,
         timeout: float | None = None,
         key: str | None = None,
+        max_failed: int | str | None = None,
         **unknown: Any,
     ) -> SyncJob[Any, Any]:
         """Submit a map that goes on without this process; return once its input is stored.
@@ -264,6 +316,8 @@ class SyncCluster(BlockingCluster):
             timeout: Seconds for the whole job, from its start; None: no limit.
             key: An idempotency key. Submitting the same input with the same key again gives the
                 same job.
+            max_failed: Items that may fail before the job fails and the rest is dropped: a number,
+                or a share such as "5%". None: any number, but one makes it a failed job.
 
         Returns:
             The job.
@@ -281,7 +335,11 @@ class SyncCluster(BlockingCluster):
         check_not_async(items)
         self._wait(self._cluster._until_announced(f))
         call = Call.of(f, kwargs, info=self._cluster.info, trusted=self._cluster.trusts)
-        upload = self._wait(self._cluster._begin_upload(call, ttl=ttl, timeout=timeout, key=key))
+        upload = self._wait(
+            self._cluster._begin_upload(
+                call, ttl=ttl, timeout=timeout, key=key, max_failed=max_failed
+            )
+        )
         try:
             with EncodedItems(call, items, self._cluster.max_item) as encoded:
                 for elements in encoded:

@@ -55,14 +55,15 @@ class SyncJob(Generic[X, Y]):
 
         Args:
             return_exceptions: Put an ``ItemError`` in the place of each failed item instead of
-                raising the first one.
+                raising the first one. A job with ``max_failed`` does so in any case.
 
         Returns:
             A list as long as the input; its element i is the value of item i.
 
         Raises:
             ItemError: An item failed. This is the first failed item's error.
-            JobEnded: The job ended without all its outcomes.
+            JobEnded: The job ended without all its outcomes, or with more failed items than its
+                ``max_failed``.
             TypeError: The job runs another function than the one given to ``SyncCluster.job``.
         """
         return self._wait(self._job.results(return_exceptions))
