@@ -20,6 +20,7 @@ from . import functions, health, metrics, openapi
 from .access_log import AccessLog, Refusals, RequestLines, Requests
 from .admission import Admission
 from .asgi import App, Message, Receive, Scope, Send
+from .dashboard import Dashboard
 from .dependency import HINT, find_cluster
 from .front import Front, ShortWay, is_short
 from .handlers import exception_handlers
@@ -110,6 +111,9 @@ class Gateway(FastAPI):
             SignedAddresses(self._cluster, self._signer).route(),
             *self._jobs.routes(),
             *Login(token, self._signer, settings.gateway.session_ttl).routes(),
+            *Dashboard(
+                self._cluster, guarded=token is not None, debug=settings.gateway.debug
+            ).routes(),
             *Pages(self._functions, token is not None).routes(),
             *functions.router.routes,
             *health.router.routes,

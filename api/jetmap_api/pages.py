@@ -61,7 +61,7 @@ MOST_SHOWN = 100
 
 
 class Pages:
-    """``/``, ``/docs`` and ``/assets``.
+    """``/``, ``/commands``, ``/docs`` and ``/assets``.
 
     functions: returns those offered now. guarded: the gateway asks for a token.
     """
@@ -73,28 +73,32 @@ class Pages:
     def routes(self) -> list[BaseRoute]:
         return [
             Route("/", self._index, methods=["GET"], include_in_schema=False),
+            Route("/commands", self._commands, methods=["GET"], include_in_schema=False),
             Route("/docs", self._docs, methods=["GET"], include_in_schema=False),
             Route("/assets/{name:path}", asset, methods=["GET"], include_in_schema=False),
         ]
 
     async def _index(self, request: Request) -> Response:
-        """Show the functions, to people or as JSON."""
-        scope, statuses = request.scope, self._functions()
+        """Lead people to the dashboard; give programs an overview."""
+        scope = request.scope
+        headers = {"cache-control": "no-store", "vary": "accept"}
         if prefers_page(header(scope, b"accept")):
-            answer = page(
-                "index.html",
-                scope,
-                headers=PAGE_HEADERS,
-                functions=Markup("".join(self._card(scope, status) for status in statuses)),
-                empty=Markup("" if statuses else _template("empty.html").template),
-                logout=Markup("" if self._guarded else " hidden"),
-            )
-        else:
-            body = msgspec.json.encode(overview(scope, statuses))
-            headers = {"cache-control": "no-store"}
-            answer = Response(body, headers=headers, media_type="application/json")
-        answer.headers["vary"] = "accept"
-        return answer
+            headers["location"] = f"{root_of(scope)}/ui"
+            return Response(status_code=303, headers=headers)
+        body = msgspec.json.encode(overview(scope, self._functions()))
+        return Response(body, headers=headers, media_type="application/json")
+
+    async def _commands(self, request: Request) -> Response:
+        """Show a command to paste for each function."""
+        scope, statuses = request.scope, self._functions()
+        return page(
+            "index.html",
+            scope,
+            headers=PAGE_HEADERS,
+            functions=Markup("".join(self._card(scope, status) for status in statuses)),
+            empty=Markup("" if statuses else _template("empty.html").template),
+            logout=Markup("" if self._guarded else " hidden"),
+        )
 
     def _card(self, scope: Scope, status: FunctionStatus) -> str:
         info = status.info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import itertools
 import json
@@ -10,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from waiting import wait_until_sync
 
 # Names that Chromium is installed under.
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -96,3 +99,82 @@ class Browser:
             self._process.wait()
             os.close(self._commands)
             os.close(self._answers)
+
+
+WATCH = """
+window.refused = [];
+document.addEventListener("securitypolicyviolation", (event) =>
+  refused.push(`${event.blockedURI} ${event.violatedDirective}`));
+window.addEventListener("error", (e) => refused.push(String(e.message)), true);
+"""
+
+
+class Tab:
+    """A page in the browser, off the event loop that serves it."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        browser.call("Page.enable")
+        browser.call("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
+
+    def open(self, url: str) -> None:
+        self._browser.call("Page.navigate", url=url)
+        self.until("document.readyState === 'complete'")
+
+    def until(self, condition: str) -> Any:
+        def holds() -> Any:
+            try:
+                return self._browser.evaluate(condition)
+            except AssertionError:  # between two pages
+                return None
+
+        return wait_until_sync(holds, condition)
+
+    def do(self, script: str) -> Any:
+        return self._browser.evaluate(script)
+
+    def check_quiet(self, url: str) -> None:
+        """Nothing was refused by the page's policy, and nothing came from elsewhere."""
+        assert self.do("window.refused") == []
+        loaded = self.do("performance.getEntriesByType('resource').map((e) => e.name)")
+        assert loaded and all(name.startswith(f"{url}/") for name in loaded), loaded
+
+    def picture(self, path: Path, *, dark: bool = False, width: int = 1100) -> None:
+        features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self._browser.call("Emulation.setEmulatedMedia", features=features)
+        self._browser.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=900,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        data = self._browser.call("Page.captureScreenshot")["data"]
+        path.write_bytes(base64.b64decode(data))
+
+    def size(self, width: int, height: int = 900) -> None:
+        self._browser.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+
+    def press(self, *keys: str) -> None:
+        """Press keys as a person does: Enter also clicks the button that has the focus."""
+        for key in keys:
+            text = "\r" if key == "Enter" else key if len(key) == 1 else ""
+            code = {"Enter": 13, "Escape": 27, "Tab": 9}.get(key, 0)
+            given = {"key": key, "windowsVirtualKeyCode": code}
+            self._browser.call("Input.dispatchKeyEvent", type="keyDown", text=text, **given)
+            self._browser.call("Input.dispatchKeyEvent", type="keyUp", **given)
+
+    def click(self, selector: str) -> None:
+        found = self.until(f"document.querySelector({selector!r}) !== null")
+        assert found, selector
+        self.do(f"document.querySelector({selector!r}).click()")
+
+    def says(self, text: str) -> None:
+        """Wait until the page shows this text."""
+        self.until(f"document.body.innerText.includes({text!r})")

@@ -15,6 +15,7 @@ from typing import Any, Self, cast
 import httpx
 import msgspec
 
+from fake_watch import FakeWatch
 from jetmap.client.cluster import Cluster
 from jetmap.dispatch.open_map import Memory
 from jetmap.dispatch.outcomes import Batch
@@ -55,6 +56,8 @@ class FakeCluster:
         self.refuse: Exception | None = None
         self.runs: list[FakeRun] = []
         self.service: Any = None
+        self.watch = FakeWatch()
+        self.where = "nats://broker:4222"
         self._functions = {function.__name__: function for function in functions}
         self._chunk = chunk
         self._swap = swap

@@ -47,18 +47,18 @@ def api(settings: Settings) -> None:
 
         raise typer.Exit(
             run(
-                serve(settings, sock, inherited is None),
+                serve(settings, sock, "/docs" if inherited is None else ""),
                 uvloop.new_event_loop,
                 patience=settings.workers.grace + LEAVE_SECONDS,
             )
         )
 
 
-async def serve(settings: Settings, sock: socket.socket, announce: bool) -> int:
+async def serve(settings: Settings, sock: socket.socket, announce: str) -> int:
     """Answer requests until a signal. Returns the exit code.
 
     Args:
-        announce: Whether to print the address.
+        announce: Path of the address to print; empty: none.
     """
     from jetmap_api import create_app
     from jetmap_api.server import GatewayServer
@@ -81,7 +81,7 @@ async def serve(settings: Settings, sock: socket.socket, announce: bool) -> int:
             on_refusal=app.state.refusals,
         )
         if announce:
-            typer.echo(f"{url_of(sock)}/docs")
+            typer.echo(f"{url_of(sock)}{announce}")
         stopping = asyncio.ensure_future(_stop_server(stop, server))
         try:
             await server.serve(sockets=[sock])

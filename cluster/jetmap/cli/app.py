@@ -24,6 +24,7 @@ COMMANDS = {
     "jobs": "List jobs, the newest first.",
     "job": "Show a job's state, or do what an option says.",
     "status": "Show hosts, cores, functions, offers and maps in flight.",
+    "ui": "Serve the dashboard of a pool, and print its address.",
     "check": "Validate the configuration and the connection, and start nothing.",
 }
 CODES = " · ".join(f"{int(code)} {meaning}" for code, meaning in MEANING.items())

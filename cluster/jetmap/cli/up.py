@@ -76,6 +76,7 @@ def greeting(installation: Installation, settings: Settings) -> list[str]:
     """Return the lines to print once the gateway answers."""
     lines = [
         f"gateway   {installation.url}/map/FUNCTION",
+        f"dashboard {installation.url}/ui",
         f"docs      {installation.url}/docs",
         f"broker    {installation.nats_url}",
         f"store     {installation.store or 'none: no jobs'}",

@@ -276,6 +276,11 @@ class EncodedCluster:
         return self._session.watch
 
     @property
+    def where(self) -> str:
+        """The broker's address, without secrets; empty with ``inline=True``."""
+        return "" if self._inline else self._session.connection.where
+
+    @property
     def stats(self) -> Stats:
         """Counters of this process's maps."""
         return Stats() if self._inline else self._session.dispatcher.stats

@@ -123,7 +123,8 @@ class Session:
             jobs = Jobs(connection, dispatcher, settings, refusal=refusal)
             parts.push_async_callback(jobs.close)
             pool = settings.broker.pool
-            watch = PoolWatch(connection, dispatcher.roster, pool)
+            store = int(settings.jobs.job_store_bytes)
+            watch = PoolWatch(connection, dispatcher.roster, pool, store)
             parts.push_async_callback(watch.close)
             announcer = Announcer(connection, dispatcher, jobs, pool)
             parts.push_async_callback(announcer.close)

@@ -135,5 +135,7 @@ def program() -> str:
     """Return the name of this program, for people."""
     path = Path(sys.argv[0] or "python")
     name = path.stem if path.stem != "__main__" else path.parent.name
+    if path.parent.name == "cli" and path.stem == "__main__":
+        name = "jetmap"  # A child of `jetmap up`.
     words = [word for word in sys.argv[1:2] if word.isidentifier()]
     return " ".join([name or "python", *words])[:40]

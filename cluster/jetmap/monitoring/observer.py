@@ -21,6 +21,9 @@ from jetmap.wire.messages import encode
 RATE_BEATS = 5  # Beats over which rates are taken.
 MINUTE_BEATS = 30  # Beats of "the last minute".
 ENDED_SECONDS = 600.0  # Seconds for which an ended map stays in the announcement.
+LEAST_SECONDS = (
+    2.0  # Seconds that a map must have taken to be listed after its end, if all is well.
+)
 MOST_ENDED = 200
 MOST_FAILURES = 50
 MOST_BYTES = 256 << 10  # Bytes of an announcement.
@@ -229,6 +232,8 @@ class Observer:
     def _on_end(self, run: OpenMap, outcome: str) -> None:
         now = self._clock()
         seconds = now - run.opened
+        if seconds < LEAST_SECONDS and not run.ledger.failed:
+            return
         if outcome == "ok" and run.ledger.failed:
             outcome = "failed"
         ended = MapActivity(

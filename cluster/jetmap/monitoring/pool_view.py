@@ -148,8 +148,8 @@ class PoolView:
     # The document
 
     def snapshot(self) -> Document:
-        """Return the whole document as the latest ``advance`` left it."""
-        return {**self._document, "history": list(self._history)}
+        """Return the whole document as the latest ``advance`` left it; ``whole`` comes last."""
+        return {**self._document, "history": list(self._history), "whole": True}
 
     def advance(self, now: float) -> Document:
         """Make the document anew; return only what has changed since the last time.

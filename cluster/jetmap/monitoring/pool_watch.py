@@ -18,6 +18,7 @@ from jetmap.background import Background
 from jetmap.dispatch.roster import Roster
 from jetmap.errors import JetmapError
 from jetmap.nats.broker import Broker, Message, Subscription
+from jetmap.nats.errors import NoResponders
 from jetmap.wire import subjects
 from jetmap.wire.activity import Answer, Ask, read_activity, read_answer
 from jetmap.wire.messages import encode
@@ -38,12 +39,17 @@ STREAMS = ("WORK", "JOBS", "INPUT", "OUTCOMES")
 
 
 class PoolWatch:
-    """The view of a pool, kept while it is used."""
+    """The view of a pool, kept while it is used.
 
-    def __init__(self, connection: Broker, roster: Roster, pool: str) -> None:
+    Args:
+        store_bytes: Bytes that the pool's jobs may store together.
+    """
+
+    def __init__(self, connection: Broker, roster: Roster, pool: str, store_bytes: int = 0) -> None:
         self._connection = connection
         self._roster = roster
         self._pool = pool
+        self._store_bytes = store_bytes
         self._view: PoolView | None = None
         self._subscription: Subscription | None = None
         self._background = Background("pool watch")
@@ -93,9 +99,11 @@ class PoolWatch:
         inbox = view.owner_of(id)
         if inbox is None:
             return Answer(refusal=f"nobody has {id} any more")
-        data = await self._connection.request(
-            f"{inbox}.ask", encode(Ask(what, id, value)), ANSWER_SECONDS
-        )
+        question = encode(Ask(what, id, value))
+        try:
+            data = await self._connection.request(f"{inbox}.ask", question, ANSWER_SECONDS)
+        except NoResponders:
+            return Answer(refusal=f"the process that has {id} has just ended")
         return read_answer(data)
 
     # Inside
@@ -160,7 +168,10 @@ class PoolWatch:
                     streams.append(await self._stream(kind))
                 except (JetmapError, KeyError) as error:
                     logger.debug("stream %s cannot be looked at: %s", kind, error)
-            view.on_broker({"server": self._connection.server_name, "streams": streams})
+            stored = sum(s["bytes"] for s in streams if s["name"] != subjects.stream(self._pool))
+            jobs = {"bytes": stored, "quota": self._store_bytes if len(streams) > 1 else 0}
+            server = self._connection.server_name
+            view.on_broker({"server": server, "streams": streams, "store": jobs})
             await asyncio.sleep(BROKER_SECONDS)
 
     async def _stream(self, kind: str) -> dict[str, Any]:

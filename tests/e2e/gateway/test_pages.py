@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,7 +14,7 @@ import httpx
 import pytest
 
 import jetmap_api
-from browser import CHROMIUM, Browser
+from browser import CHROMIUM, Browser, Tab
 from fake_cluster import FakeCluster, gateway
 from jetmap.client.cluster import Cluster
 from jetmap.settings import Settings
@@ -24,7 +23,6 @@ from jobs_over_http import site
 from over_http import double
 from served import served
 from tools import need_tool
-from waiting import wait_until_sync
 
 pytestmark = pytest.mark.anyio
 
@@ -46,11 +44,13 @@ def power(n: int, *, exponent: int) -> int:
 
 async def test_the_first_page_for_people_and_for_programs() -> None:
     async with gateway(FakeCluster(double, odd), root_path="/a") as client:
-        html = await client.get("/", headers=HTML)
+        html = await client.get("/commands", headers=HTML)
+        leads = await client.get("/", headers=HTML)
         data = await client.get("/", headers={"accept": "application/json"})
         plain = await client.get("/", headers={"accept": "*/*"})
     assert html.headers["content-type"].startswith("text/html")
-    assert html.headers["vary"] == data.headers["vary"] == "accept"
+    assert (leads.status_code, leads.headers["location"]) == (303, "/a/ui")
+    assert leads.headers["vary"] == data.headers["vary"] == "accept"
     assert data.json() == plain.json()
     assert [f["name"] for f in data.json()["functions"]] == ["double", "odd"]
     assert data.json()["functions"][0]["jobs"] == "/a/jobs/double"
@@ -65,10 +65,10 @@ async def test_the_first_page_for_people_and_for_programs() -> None:
 async def test_the_first_page_behind_a_token() -> None:
     async with gateway(FakeCluster(double), token="x") as client:
         client.headers["authorization"] = "Bearer x"
-        guarded = (await client.get("/", headers=HTML)).text
+        guarded = (await client.get("/commands", headers=HTML)).text
     async with gateway(FakeCluster()) as client:
         empty = (await client.get("/", headers=HTML | {"host": 'localhost"><b>'})).status_code
-        nothing = (await client.get("/", headers=HTML)).text
+        nothing = (await client.get("/commands", headers=HTML)).text
     assert "Authorization: Bearer $JETMAP_TOKEN" in guarded and "logout" in guarded
     assert "jetmap worker" in nothing and 'logout" hidden' in nothing
     assert empty == 403
@@ -77,7 +77,7 @@ async def test_the_first_page_behind_a_token() -> None:
 async def test_an_odd_host_is_shown_as_text() -> None:
     options: dict[str, Any] = {"allowed_hosts": ["*"]}
     async with gateway(FakeCluster(double), **options) as client:
-        page = await client.get("/", headers=HTML | {"host": "a'\"><script>b"})
+        page = await client.get("/commands", headers=HTML | {"host": "a'\"><script>b"})
     assert "<script>b" not in page.text and "&lt;script&gt;b" in page.text
 
 
@@ -99,7 +99,7 @@ def test_browsers_prefer_pages(accept: str | None, page: bool) -> None:
 
 async def test_pages_need_nothing_from_elsewhere() -> None:
     async with gateway(FakeCluster(double), token="x") as client:
-        for path in ("/", "/docs", "/login"):
+        for path in ("/commands", "/docs", "/login"):
             headers = HTML | {"authorization": "Bearer x"} if path != "/login" else HTML
             page = await client.get(path, headers=headers)
             assert page.status_code == 200
@@ -159,58 +159,6 @@ async def shown(token: str | None = None, **settings: Any) -> AsyncIterator[str]
     cluster, _ = site(double, power)
     async with served(cast(Cluster, cluster), Settings(token=token, **settings)) as port:
         yield f"http://127.0.0.1:{port}"
-
-
-WATCH = """
-window.refused = [];
-document.addEventListener("securitypolicyviolation", (event) =>
-  refused.push(`${event.blockedURI} ${event.violatedDirective}`));
-window.addEventListener("error", (e) => refused.push(String(e.message)), true);
-"""
-
-
-class Tab:
-    """A page in the browser, off the event loop that serves it."""
-
-    def __init__(self, browser: Browser) -> None:
-        self._browser = browser
-        browser.call("Page.enable")
-        browser.call("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
-
-    def open(self, url: str) -> None:
-        self._browser.call("Page.navigate", url=url)
-        self.until("document.readyState === 'complete'")
-
-    def until(self, condition: str) -> Any:
-        def holds() -> Any:
-            try:
-                return self._browser.evaluate(condition)
-            except AssertionError:  # between two pages
-                return None
-
-        return wait_until_sync(holds, condition)
-
-    def do(self, script: str) -> Any:
-        return self._browser.evaluate(script)
-
-    def check_quiet(self, url: str) -> None:
-        """Nothing was refused by the page's policy, and nothing came from elsewhere."""
-        assert self.do("window.refused") == []
-        loaded = self.do("performance.getEntriesByType('resource').map((e) => e.name)")
-        assert loaded and all(name.startswith(f"{url}/") for name in loaded), loaded
-
-    def picture(self, path: Path, *, dark: bool = False, width: int = 1100) -> None:
-        features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self._browser.call("Emulation.setEmulatedMedia", features=features)
-        self._browser.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=900,
-            deviceScaleFactor=1,
-            mobile=False,
-        )
-        data = self._browser.call("Page.captureScreenshot")["data"]
-        path.write_bytes(base64.b64decode(data))
 
 
 async def aside(work: Callable[[], T]) -> T:

@@ -1,0 +1,191 @@
+"""The dashboard, ``/ui``: one page, a stream of changes in the pool, and actions on its maps.
+
+The page's scripts and styles are assets. Without scripts, the page is tables of the same figures,
+as they were when it was sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from .asgi import Receive, Scope, Send
+from .disconnect import DisconnectWatcher
+from .jobs import serve_watched
+from .jobstreams import write
+from .media import CONTENT_TYPES
+from .pages import PAGE_HEADERS, Markup, page
+from .problems import Problem
+from .security import CALLER, CROSS_SITE, is_same_origin
+from .streams import event
+from .tables import tables
+
+if TYPE_CHECKING:
+    from jetmap.client.cluster import Cluster
+    from jetmap.wire.activity import Answer
+
+# What may be done to an open map, by the last part of the address.
+ACTIONS = ("cancel", "pause", "resume", "limit")
+MOST_CORES = 1_000_000
+# Bytes of an action's body.
+MOST_BODY = 1024
+
+NOT_SHOWN = (
+    "tracebacks are shown to those who have logged in with the gateway's token, or if the gateway "
+    "was started with --debug"
+)
+
+_json = msgspec.json.Encoder().encode
+
+
+class Limit(msgspec.Struct):
+    """The body of ``limit``. cores: that a map may use at most; 0: no limit."""
+
+    cores: int
+
+
+_limit = msgspec.json.Decoder(Limit).decode
+
+
+class Dashboard:
+    """``/ui`` and all below it.
+
+    Args:
+        cluster: Finds the cluster of a request.
+        guarded: Whether the gateway asks for a token.
+        debug: Whether everybody sees tracebacks.
+    """
+
+    def __init__(self, cluster: Callable[[Scope], Cluster], *, guarded: bool, debug: bool) -> None:
+        self._cluster = cluster
+        self._guarded = guarded
+        self._debug = debug
+
+    def routes(self) -> list[BaseRoute]:
+        def route(path: str, endpoint: Any, method: str = "GET") -> Route:
+            return Route(path, endpoint, methods=[method], include_in_schema=False)
+
+        return [
+            route("/ui", self._page),
+            route("/ui/session", self._session),
+            Route("/ui/events", Events(self._cluster), methods=["GET"], include_in_schema=False),
+            route("/ui/maps/{id}", self._map),
+            route("/ui/failures/{key}", self._failure),
+            route("/ui/maps/{id}/{action}", self._act, "POST"),
+        ]
+
+    async def _page(self, request: Request) -> Response:
+        """Show the page; without scripts, its tables."""
+        cluster = self._cluster(request.scope)
+        watch = cluster.watch
+        snapshot = (await watch.view()).snapshot() if watch.is_watching else None
+        return page(
+            "ui/ui.html",
+            request.scope,
+            headers=PAGE_HEADERS,
+            tables=Markup(tables(snapshot, cluster.workers, cluster.functions)),
+            logout=Markup("" if self._guarded else " hidden"),
+            nats=cluster.where,
+        )
+
+    async def _session(self, request: Request) -> Response:
+        """Answer whoever asks whether the login session goes on; others get a 401 before."""
+        return Response(status_code=204, headers={"cache-control": "no-store"})
+
+    async def _map(self, request: Request) -> Response:
+        """Return where the time of one map goes."""
+        answer = await self._cluster(request.scope).watch.ask("map", request.path_params["id"])
+        return _answer(_checked(answer).map)
+
+    async def _failure(self, request: Request) -> Response:
+        """Return the first traceback of a cause of failures, to whoever may see it."""
+        if not (self._debug or CALLER in request.scope):
+            return _answer({"traceback": None, "note": NOT_SHOWN})
+        answer = await self._cluster(request.scope).watch.ask("failure", request.path_params["key"])
+        found = _checked(answer).failure
+        assert found is not None
+        note = "" if found.traceback else "this kind of failure has no traceback"
+        return _answer({"traceback": found.traceback, "note": note})
+
+    async def _act(self, request: Request) -> Response:
+        """Do something to an open map, for a page of this gateway only."""
+        if not is_same_origin(request.scope):
+            raise CROSS_SITE
+        action, id = request.path_params["action"], request.path_params["id"]
+        if action not in ACTIONS:
+            raise Problem(404, "not-found", "No such action", f"one of {', '.join(ACTIONS)}")
+        value = 0
+        if action == "limit":
+            value = await _cores(request)
+        _checked(await self._cluster(request.scope).watch.ask(action, id, value))
+        return Response(status_code=204, headers={"cache-control": "no-store"})
+
+
+class Events:
+    """``GET /ui/events``: a snapshot of the pool, and its differences once a second."""
+
+    def __init__(self, cluster: Callable[[Scope], Cluster]) -> None:
+        self._cluster = cluster
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def serve(send: Send, watcher: DisconnectWatcher) -> None:
+            changes = self._cluster(scope).watch.changes()
+            watcher.watch(receive)
+            await write(send, CONTENT_TYPES["sse"], framed(changes))
+
+        await serve_watched(serve, send, debug=False)
+
+
+async def framed(changes: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Turn whole views and differences into events; a whole one has maps and history."""
+    async with contextlib.aclosing(changes):
+        async for data in changes:
+            yield event("snapshot" if data.endswith(_WHOLE) else "change", data)
+
+
+# The end of a whole view, which a difference never has.
+_WHOLE = b'"whole":true}'
+
+
+async def _cores(request: Request) -> int:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MOST_BODY:
+            raise Problem(413, "limit-exceeded", "Over a limit", f"at most {MOST_BODY} bytes")
+    try:
+        cores = _limit(body).cores
+    except msgspec.DecodeError as error:
+        detail = f'send {{"cores": 4}}, or 0 for no limit: {error}'
+        raise Problem(400, "malformed-body", "The body is malformed", detail) from None
+    if not 0 <= cores <= MOST_CORES:
+        detail = f"cores is from 0, which is no limit, to {MOST_CORES:,}"
+        raise Problem(400, "bad-parameter", "A parameter is wrong", detail)
+    return cores
+
+
+def _checked(answer: Answer) -> Answer:
+    """Return the answer of a dispatcher. Raises Problem: 409, with its reason."""
+    if answer.refusal:
+        raise Problem(409, "map-gone", "It cannot be done", answer.refusal)
+    return answer
+
+
+def _answer(value: object) -> Response:
+    body = _json(msgspec.to_builtins(_named(value), str_keys=True))
+    return Response(body, headers={"cache-control": "no-store"}, media_type="application/json")
+
+
+def _named(value: object) -> object:
+    """Turn messages, which travel as arrays, into documents with names."""
+    if isinstance(value, msgspec.Struct):
+        return {name: _named(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, list):
+        return [_named(element) for element in value]
+    return value

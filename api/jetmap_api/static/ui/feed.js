@@ -1,0 +1,54 @@
+// One stream of changes for all tabs of a browser. Runs as a shared worker; where there are none, in the page.
+// Tabs that are hidden need none: when the last one hides, the connection ends.
+
+export class Feed {
+  constructor(root, tell) { Object.assign(this, { root, tell, document: null, source: null, since: null, wait: 1000, timer: 0 }) }
+  open() {
+    clearTimeout(this.timer)
+    if (this.source) return
+    const source = this.source = new EventSource(`${this.root}/ui/events`)
+    source.addEventListener('snapshot', e => { this.wait = 1000; this.since = null; this.document = JSON.parse(e.data); this.tell({ snapshot: this.document }) })
+    source.addEventListener('change', e => { const change = JSON.parse(e.data); if (this.document) apply(this.document, change); this.tell({ change }) })
+    source.onerror = () => this.lost(source)
+  }
+  close() { clearTimeout(this.timer); this.source?.close(); this.source = null; this.document = null }
+  async lost(source) {
+    if (source !== this.source) return
+    this.close()
+    this.since ??= Date.now()
+    this.tell({ lost: this.since })
+    try {
+      const answer = await fetch(`${this.root}/ui/session`, { headers: { accept: 'application/json' } })
+      if (answer.status === 401) return this.tell({ login: true })
+    } catch { /* the gateway is away */ }
+    this.timer = setTimeout(() => this.open(), this.wait)
+    this.wait = Math.min(5000, this.wait * 1.5)
+  }
+}
+
+const SECTIONS = new Set(['functions', 'hosts', 'cells', 'maps', 'failures', 'callers'])
+export function apply(document, change) {
+  for (const [key, value] of Object.entries(change)) {
+    if (!SECTIONS.has(key)) { document[key] = value; continue }
+    // Names are users': a function may be called __proto__.
+    const rows = document[key] = Object.assign(Object.create(null), document[key])
+    for (const [id, row] of Object.entries(value)) if (row === null) delete rows[id]; else rows[id] = row
+  }
+  if (change.totals || change.now) {
+    const t = document.totals, history = document.history ??= []
+    history.push([t.rate, t.p50, t.p99, t.refused])
+    if (history.length > 120) history.shift()
+  }
+}
+
+if (typeof SharedWorkerGlobalScope !== 'undefined' && self instanceof SharedWorkerGlobalScope) {
+  const root = self.location.pathname.replace(/\/assets\/ui\/feed\.js$/, '')
+  const shown = new Set()
+  const feed = new Feed(root, message => { for (const port of shown) port.postMessage(message) })
+  self.onconnect = ({ ports: [port] }) => {
+    port.onmessage = ({ data }) => {
+      if (data === 'show') { shown.add(port); if (feed.document) port.postMessage({ snapshot: feed.document }); feed.open() } else { shown.delete(port); if (!shown.size) feed.close() }
+    }
+    port.start()
+  }
+}

@@ -1,0 +1,260 @@
+// The views: each is one function from what is known to HTML.
+import { h, num, secs, about, bytes, pct, plural, three, quantile } from './dom.js'
+import { area, bars, histogram, spark, colours, IDLE, STARTING, FAILED, DRAINING, UNKNOWN, OTHER, MARKS } from './charts.js'
+
+export const charts = new Map()
+let world, ui
+export function see(w, u) { world = w; ui = u; charts.clear() }
+
+// ---- small parts -----------------------------------------------------------------------------------
+const clocks = new Intl.DateTimeFormat('en-GB', { hour: '2-digit', minute: '2-digit', second: '2-digit' })
+export const clock = t => clocks.format(new Date((t + world.document.epoch) * 1000))
+export const ago = t => { const s = Math.max(0, world.now - t); return s < 3 ? 'now' : `${about(s)} ago` }
+const since = s => s < 5 ? 'a few seconds' : about(s)
+function chart(key, label, cls, paint) {
+  charts.set(key, paint)
+  return h`<canvas class="${cls}" data-key="${key}" data-chart="${key}" ${label ? h`role="img" aria-label="${label}"` : h`role="presentation"`}></canvas>`
+}
+const panel = (title, note, body, cls = '') => { const id = 't-' + title.replace(/\W/g, ''); return h`<section class="panel ${cls}" data-key="${id}" aria-labelledby="${id}"><header><h2 id="${id}">${title}</h2>${note && h`<span class="quiet">${note}</span>`}</header>${body}</section>` }
+const share = x => num(x < 10 ? Math.round(x * 10) / 10 : Math.round(x))
+const fnOf = m => world.functionOf(m.function)
+const chip = f => h`<span class="chip f${f.colour}" aria-hidden="true">${f.mark}</span>`
+const fnName = (f, href) => href ? h`<a class="fn" href="${href}">${chip(f)}${f.name}</a>` : h`<span class="fn">${chip(f)}${f.name}</span>`
+const link = (view, id) => `#${view}/${encodeURIComponent(id)}`
+const bar = (parts, cls = 'bar') => { let x = 0; return h`<svg class="${cls}" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true">${parts.map(([w, c]) => { const r = h`<rect x="${x.toFixed(2)}" width="${Math.max(0, w * 100).toFixed(2)}" height="6" fill="${c}"/>`; x += w * 100; return r })}</svg>` }
+const stateMark = { running: '▶', waiting: '◷', paused: '‖', ok: '✓', withdrawn: '–', timeout: '✕', failed: '✕', up: '●', draining: '↓', starting: '◌', gone: '✕' }
+const words = { ok: 'done', failed: 'ended with failures', timeout: 'timed out', withdrawn: 'withdrawn', gone: 'silent' }
+const stateWord = (s, word = words[s] ?? s) => h`<span class="state ${s}"><span aria-hidden="true">${stateMark[s]}</span> ${word}</span>`
+export const away = () => world.away != null || ui.lost != null
+const off = () => away() ? h` disabled title="Nothing can be changed while the connection is away"` : ''
+const ask = (key, question, yes, field) => h`<div class="ask" data-key="ask" role="group" aria-label="${question}"><span>${question}</span>${field}<button class="${field ? 'go' : 'stop'}" data-act="yes" data-ask="${key}">${yes}</button><button data-act="no">${field ? 'Leave it' : 'Keep as it is'}</button></div>`
+const labels = m => Object.entries(m.labels).map(([k, v]) => h` <button class="label" data-act="find" data-text="${k}:${v}" aria-label="Filter by ${k}: ${v}">${k}: ${v}</button>`)
+const waitText = { cores: 'cores', 'a limit': 'its own limit', 'a pause': 'to be resumed', 'its reader': 'its slow reader', 'its input': 'more of its input', workers: 'a worker for it', room: 'room in the store' }
+const reasonText = { 'too-many-maps': 'over the limit of open maps', 'limit-exceeded': 'over a limit', 'unknown-function': 'for an unknown function', 'no-workers': 'without a worker', 'workers-cannot-start': 'because workers cannot start', 'broker-unreachable': 'without the broker', closed: 'while closing' }
+const open = { running: 0, waiting: 1, paused: 2 }
+export const isOpen = m => open[m.state] != null
+const crashes = x => Object.values(x.crashes).reduce((a, b) => a + b, 0)
+
+// ---- Now -------------------------------------------------------------------------------------------
+function attention() {
+  const list = [], versions = tallied(world.hosts.map(x => x.version)), usual = most(versions)
+  for (const x of world.hosts) {
+    if (x.state === 'failed') list.push([h`Workers on <b>${x.name}</b> cannot start: ${(x.failure.trim().split('\n').pop() || 'no reason is known').slice(0, 160)}`, '#hosts', 'See the host'])
+    else if (x.state === 'gone') list.push([h`<b>${x.name}</b> was last heard ${ago(x.seen)}. Its chunks run elsewhere.`, '#hosts', 'See the host'])
+    else if (x.kills) list.push([h`<b>${x.name}</b> lost ${plural(x.kills, 'worker')} to the memory limit since it started.${x.version !== usual && ' Its version differs from most.'}`, '#hosts', 'See the host'])
+  }
+  const worst = world.failures.filter(g => g.count >= 100 && world.now - g.last < 120).sort((a, b) => b.count - a.count)[0]
+  if (worst) list.push([h`<b>${worst.function}</b> fails with ${worst.type}, ${num(worst.count)} times since ${clock(worst.first)}${worst.hosts.length === 1 && world.hosts.length > 1 && h`, only on ${worst.hosts[0]}`}.`, '#failures', 'See the failures'])
+  const stuck = world.maps.filter(m => m.waits === 'workers')
+  if (stuck.length) list.push([h`<b>${plural(stuck.length, 'map')}</b> ${stuck.length === 1 ? 'waits' : 'wait'} for a worker that has ${stuck.length === 1 ? h`<b>${stuck[0].function}</b>` : 'the function'}.`, '#maps', 'See the maps'])
+  for (const s of [...world.broker.streams, ...world.broker.store?.quota > 0 ? [{ ...world.broker.store, name: 'of all jobs' }] : []]) if (s.quota > 0 && s.bytes / s.quota > 0.8) list.push([h`The stream <b>${s.name}</b> is ${pct(s.bytes / s.quota)} full. At 100 % it refuses more.`, '#hosts', 'See the broker'])
+  const t = world.totals
+  if (t.refused) list.push([h`<b>${plural(t.refused, 'map')}</b> refused in the last minute: ${Object.entries(t.reasons).map(([why, k]) => `${num(k)} ${reasonText[why] ?? why}`).join(', ')}.`, '#maps', 'See the maps'])
+  return list.length ? h`<ul class="attention" aria-label="What needs attention" data-key="attention">${list.slice(0, 5).map(([text, href, name]) => h`<li><span>${text}</span><a href="${href}">${name}</a></li>`)}</ul>` : ''
+}
+const tallied = list => list.reduce((m, x) => m.set(x, (m.get(x) ?? 0) + 1), new Map())
+const most = counts => [...counts].sort((a, b) => b[1] - a[1])[0]?.[0]
+
+function nowView() {
+  if (world.empty) return invite()
+  const t = world.counts, all = world.cells.length, totals = world.totals
+  const rate = world.curve(0), p50 = world.curve(1), p99 = world.curve(2), refused = world.curve(3)
+  const biggest = world.maps.filter(isOpen).sort((a, b) => b.cores - a.cores || (b.left ?? 0) - (a.left ?? 0)).slice(0, 6)
+  const top = panel('Biggest maps', h`<a href="#maps">All maps</a>`, biggest.length ? h`<ul class="top-maps">${biggest.map(m => h`<li data-key="${m.id}"><a class="fn" href="${link('map', m.id)}">${chip(fnOf(m))}${m.function}&nbsp;<small class="mono">${m.id.slice(-6)}</small></a>${bar([[m.total ? m.done / m.total : 0, 'var(--fill)']])}<span class="num">${m.total ? `${Math.floor(m.done / m.total * 100)} %` : num(m.done)}</span><span class="num quiet">${plural(m.cores, 'core')}</span><span class="num">${m.state === 'running' ? h`${about(m.left)} <small>left</small>` : h`<small>${m.state}</small>`}</span></li>`)}</ul>` : h`<p class="quiet">No map of more than a moment is open.</p>`, 'boxed')
+  const stat = (label, value, unit, key, paint, note) => h`<div><dt>${label}</dt><dd>${value}<span>${unit}</span>${note && h`<small>${note}</small>`}${paint && chart(key, '', '', paint)}</dd></div>`
+  const ms = s => s == null ? ['–', ''] : s < 1 ? [three(s * 1e3), ' ms'] : [three(s), ' s']
+  const others = world.functions.filter(f => f.slot >= OTHER)
+  return h`<h1 class="sr">Now</h1>${attention()}
+  <dl class="panel strip" data-key="strip">
+    ${stat('Cores busy', num(world.busy), ` of ${num(all)}`, '', null, bar([[world.busy / (all || 1), 'var(--fill)'], [(t[STARTING] + t[DRAINING]) / (all || 1), 'var(--info)'], [(t[FAILED] + t[UNKNOWN]) / (all || 1), 'var(--bad)']], 'bar in'))}
+    ${stat('Items a second', num(totals.rate), '', 's-rate', c => spark(c, rate))}
+    ${stat('Express wait, p50', ...ms(totals.p50), 's-50', c => spark(c, p50))}
+    ${stat('Express wait, p99', ...ms(totals.p99), 's-99', c => spark(c, p99, { bad: totals.p99 > 0.2 }))}
+    ${stat('Queue', totals.waiting ? about(totals.waiting_seconds) : 'none', '', '', null, totals.waiting ? `of work, ${plural(totals.waiting, 'item')}${totals.unknown ? `, ${num(totals.unknown)} of unknown cost` : ''}` : 'nothing waits')}
+    ${stat('Refused, last minute', num(totals.refused), '', totals.refused ? 's-ref' : '', totals.refused ? c => bars(c, refused.slice(-60), colours.bad) : null, '')}
+  </dl>
+  <div class="now" data-key="now"><div class="side">
+    <section class="panel" data-key="cores" aria-labelledby="t-cores"><header><h2 id="t-cores">Cores</h2><span class="quiet">${plural(world.hosts.length, 'host')}. ${ui.spot >= 0 ? h`Only ${spotName()}; <kbd>Esc</kbd> for all` : world.big ? 'A square is a host; its cores are sorted by what they do' : 'A cell is a core'}</span></header>
+      ${world.hosts.length ? h`<canvas class="cells" data-key="cells" data-cells tabindex="0" role="img" aria-label="${num(world.busy)} of ${num(all)} cores busy, ${t[IDLE]} idle, ${t[STARTING]} starting, ${t[DRAINING]} draining, ${t[FAILED]} failed, on ${plural(world.hosts.length, 'host')}. Arrow keys go from host to host."></canvas>` : h`<p class="quiet">No worker is here. <code>jetmap worker TASKS</code> on any host that reaches the broker brings its cores.</p>`}
+      <ul class="legend" aria-label="Functions">${world.functions.filter(f => f.slot < OTHER).map(f => h`<li data-key="f-${f.slot}"><button data-act="spot" data-i="${f.colour}" aria-pressed="${ui.spot === f.colour}">${chip(f)}${f.name} <small>${num(f.cores)}</small></button></li>`)}
+      ${others.length > 0 && h`<li data-key="f-other"><button data-act="spot" data-i="${OTHER}" aria-pressed="${ui.spot === OTHER}"><span class="chip f${OTHER}" aria-hidden="true">…</span>${plural(others.length, 'other function')} <small>${num(others.reduce((a, f) => a + f.cores, 0))}</small></button></li>`}
+      ${[[IDLE, 'idle'], [STARTING, 'starting'], [DRAINING, 'draining'], [FAILED, 'failed'], [UNKNOWN, 'silent']].filter(([k]) => t[k] || k === IDLE).map(([k, word]) => h`<li data-key="s-${word}"><button class="states" data-act="spot" data-i="${k}" aria-pressed="${ui.spot === k}"><span class="chip s-${word}" aria-hidden="true">${MARKS[k]}</span>${word} <small>${num(t[k])}</small></button></li>`)}</ul>
+    </section>
+    ${!world.big && top}</div>
+    <div class="side">
+      ${panel('Items a second', 'last 2 minutes', chart('rate', `Items a second over the last two minutes, now ${num(totals.rate)}`, 'h128', c => area(c, rate, { unit: v => num(v), x: ['2 min ago', 'now'], most: 120, least: 10 })))}
+      ${panel('Express wait', 'of short maps, less their computing', chart('wait', `Express wait over the last two minutes, p50 now ${secs(totals.p50)}, p99 ${secs(totals.p99)}`, 'h128', c => area(c, p99, { second: p50, names: ['p99', 'p50'], unit: v => secs(v), x: ['2 min ago', 'now'], most: 120, least: 0.01 })))}
+      ${world.big && top}${world.failures.length > 0 && panel('Latest failures', h`<a href="#failures">All failures</a>`, h`<ul class="latest">${[...world.failures].sort((a, b) => b.last - a.last).slice(0, 4).map(g => h`<li data-key="${g.key}"><b class="num bad">${num(g.count)}</b><span>${fnName(world.functionOf(g.function))} ${g.type}<small>${g.message}</small></span></li>`)}</ul>`)}
+    </div>
+  </div>`
+}
+const spotName = () => ui.spot < OTHER ? world.functions.find(f => f.colour === ui.spot)?.name ?? 'this' : ui.spot === OTHER ? 'the other functions' : { [IDLE]: 'idle cores', [STARTING]: 'starting cores', [DRAINING]: 'draining cores', [FAILED]: 'failed cores', [UNKNOWN]: 'silent cores' }[ui.spot]
+
+function invite() {
+  const copy = text => h`<div class="copy"><pre>${text}</pre><button data-act="copy" data-text="${text}" aria-label="Copy: ${text}">Copy</button></div>`
+  return h`<div class="invite"><canvas class="ghost" data-key="ghost" data-ghost role="presentation"></canvas><div><h1>The broker is up. It wants cores.</h1></div>
+  <p>Nobody has joined the pool <b>${world.document.pool}</b> yet. Start a worker on any host that reaches this broker, and its cores appear here within three seconds.</p>
+  <ol><li><h2>Add a host’s cores</h2><p>On each host, with the file that has your functions:</p>${copy(`jetmap worker tasks.py --nats ${ui.nats}${world.document.pool === 'default' ? '' : ` --pool ${world.document.pool}`}`)}</li>
+  <li><h2>Run a first map</h2><p>A thousand numbers, on every core:</p>${copy('seq 1000 | jetmap map FUNCTION')}</li></ol>
+  <p class="quiet" role="status">Waiting for the first worker. Leave this page open; it fills by itself.</p></div>`
+}
+
+// ---- Maps and jobs ---------------------------------------------------------------------------------
+function mapRows() {
+  const wanted = ui.find.toLowerCase().split(/\s+/).filter(Boolean)
+  return world.maps.filter(m => {
+    if (ui.state === 'ended' ? isOpen(m) : ui.state !== 'all' && m.state !== ui.state) return false
+    if (ui.fn && m.function !== ui.fn) return false
+    const text = `${m.function} ${m.id} ${m.owner} ${m.kind} ${m.state} ${Object.entries(m.labels).map(([k, v]) => `${k}:${v}`).join(' ')}`.toLowerCase()
+    return wanted.every(w => w.includes(':') ? text.split(' ').includes(w) : text.includes(w))
+  }).sort((a, b) => (open[a.state] ?? 3) - (open[b.state] ?? 3) || (b.ended ?? 0) - (a.ended ?? 0) || (b.left ?? 0) - (a.left ?? 0) || (b.total ?? 0) - (a.total ?? 0))
+}
+function mapActs(m) {
+  const key = m.id
+  if (ui.busy.has(key)) return h`<span class="quiet">${ui.busy.get(key)} …</span>`
+  if (ui.ask === `cancel:${key}`) return ask(ui.ask, `Cancel ${key.slice(-6)}? ${plural(m.done, 'outcome')} ${m.kind === 'job' ? 'stay' : 'went out already'}.`, `Cancel the ${m.kind}`)
+  if (ui.ask === `limit:${key}`) return ask(ui.ask, 'Cores at most', 'Set', h`<input type="number" min="1" max="100000" data-field="limit" value="${m.limit ?? ''}" placeholder="no limit" aria-label="Cores at most">`)
+  if (!isOpen(m)) return ''
+  const steers = m.state !== 'waiting' || m.waits !== 'workers'
+  return h`<div class="acts" data-key="acts">${steers && h`<button data-act="${m.state === 'paused' ? 'resume' : 'pause'}" data-id="${key}" aria-label="${m.state === 'paused' ? 'Resume' : 'Pause'} ${key}"${off()}>${m.state === 'paused' ? 'Resume' : 'Pause'}</button><button data-act="ask" data-ask="limit:${key}" aria-label="Limit the cores of ${key}"${off()}>Limit</button>`}<button data-act="ask" data-ask="cancel:${key}" aria-label="Cancel ${key}"${off()}>Cancel</button></div>`
+}
+const progress = m => m.total ? bar([[(m.done - m.failed) / m.total, isOpen(m) ? 'var(--fill)' : 'var(--edge)'], [Math.max(m.failed / m.total, m.failed ? 0.006 : 0), 'var(--bad)']]) : h`<svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true"><rect width="100" height="6" fill="var(--edge)" opacity=".5"/></svg>`
+function mapsView() {
+  const rows = mapRows(), limit = 60, counts = new Map([['all', world.maps.length]])
+  for (const m of world.maps) { const s = isOpen(m) ? m.state : 'ended'; counts.set(s, (counts.get(s) ?? 0) + 1) }
+  const wide = innerWidth >= 1900, picked = wide ? world.maps.find(m => m.id === ui.id) ?? rows[0] : null
+  ui.picked = picked?.id ?? ''
+  const list = h`<section class="panel flush" data-key="list" aria-label="Maps and jobs"><table class="maps"><thead><tr><th>Function, map</th><th>Progress</th><th class="num">Items a second</th><th class="num">Time left</th><th class="num">Cores</th><th>Waits for</th><th><span class="sr">Actions</span></th></tr></thead><tbody>
+  ${rows.slice(0, limit).map(m => h`<tr data-key="${m.id}" data-id="${m.id}"${picked === m && h` aria-selected="true"`} class="${ui.ask.endsWith(m.id) ? 'asking' : ''}">
+    <td><a class="fn" data-row href="${link('map', m.id)}">${chip(fnOf(m))}${m.function}</a> ${stateWord(m.state)}<small><span class="mono">${m.id.slice(-8)}</span> · ${m.kind} of ${m.owner}${labels(m)}</small></td>
+    <td>${progress(m)}<small>${num(m.done)} of ${m.total ? num(m.total) : 'a stream'}${m.total && m.state !== 'ok' ? ` · ${Math.floor(m.done / m.total * 100)} %` : ''}${m.failed > 0 && h` · <span class="bad fn">${num(m.failed)} failed</span>`}</small></td>
+    <td class="num" data-name="items/s">${num(m.rate)}</td>
+    <td class="num" data-name="left">${m.ended != null ? h`<span class="quiet">took ${about(m.seconds)}, ended ${ago(m.ended)}</span>` : about(m.left)}</td>
+    <td class="num" data-name="cores">${isOpen(m) ? h`${num(m.cores)}<small>${m.limit ? `at most ${m.limit}` : m.fair != null ? `fair ${share(m.fair)}` : ''}</small>` : '–'}</td>
+    <td data-name="waits for">${m.waits ? waitText[m.waits] ?? m.waits : ''}</td>
+    <td class="full">${mapActs(m)}</td></tr>`)}</tbody></table>
+  ${rows.length === 0 && h`<p class="more">${world.maps.length ? h`No map matches. <button data-act="clear">Show all</button>` : 'No map of more than a moment is open, or has ended in the last ten minutes.'}</p>`}${(rows.length > limit || world.document.more > 0) && h`<p class="more">${num(Math.max(0, rows.length - limit) + world.document.more)} more. Narrow them with the filter: a function, an owner, an id, or <code>customer:7</code>.</p>`}</section>`
+  return h`<div class="tools" data-key="tools"><h1>Maps and jobs</h1><div class="seg" role="group" aria-label="State">${['all', 'running', 'waiting', 'paused', 'ended'].map(s => h`<button data-act="state" data-s="${s}" aria-pressed="${ui.state === s}">${s[0].toUpperCase() + s.slice(1)} ${counts.get(s) ?? 0}</button>`)}</div>
+  <select data-act="fn" aria-label="Function"><option value="">Every function</option>${world.functions.map(f => h`<option${ui.fn === f.name && h` selected`}>${f.name}</option>`)}</select>${finder('Filter: name, owner, label:value')}</div>
+  ${picked ? h`<div class="maps-wide" data-key="split">${list}<div class="stack" data-key="detail">${mapDetail(picked)}</div></div>` : list}`
+}
+const finder = text => h`<div class="find"><input type="search" id="find" placeholder="${text}" aria-label="${text}" value="${ui.find}"><kbd aria-hidden="true">/</kbd></div>`
+
+// ---- One map ---------------------------------------------------------------------------------------
+const PHASES = [['waiting for a core, and on the way', 'var(--p0)'], ['computing', 'var(--p2)'], ['lost, and run again', 'var(--p4)']]
+export function advice(m, d) {
+  const f = fnOf(m), all = world.cells.length, spent = (m.ended ?? world.now) - m.started
+  if (m.waits === 'workers') return h`No worker that is up has <b>${f.name}</b>. Start one with the file that defines it; the ${m.kind} begins by itself.`
+  if (m.state === 'paused') return h`It is paused and holds no core once its ${plural(Math.ceil(m.cores), 'chunk')} under way ${m.cores > 1 ? 'end' : 'ends'}. Resume it when you like: ${plural(m.done, 'outcome')} are kept.`
+  if (!d || !(d.wait + d.compute + d.again)) return isOpen(m) ? h`Too little of it is done to say what holds it up.` : h`It was too short to say more.`
+  const sum = d.wait + d.compute + d.again, queue = d.wait / sum, again = d.again / sum, tail = d.tail / Math.max(spent, 0.1)
+  if (again > 0.08) return h`Workers die in it: ${pct(again)} of the time of its chunks was lost and computed again. Give each worker more memory, or limit the ${m.kind} to fewer cores.`
+  if (isOpen(m) && tail > 0.12 && d.tail > 2) return h`A few items take very long: for ${about(d.tail)} now only the last ones run, and none is left for other cores. Split the largest items, or give <b>${f.name}</b> a timeout.`
+  if (m.waits === 'a limit') return h`Its own limit of ${plural(m.limit, 'core')} holds it back.${m.left != null && m.fair > m.cores && m.cores > 0 ? ` At its fair share of ${share(m.fair)} it would need about ${about(m.left * m.cores / m.fair)} rather than ${about(m.left)}.` : ''}`
+  if (m.waits === 'its reader') return h`Whoever reads its results is slower than the cores: the next items wait until results are read. Read faster, or submit it as a job.`
+  if (m.waits === 'its input') return h`Its input comes more slowly than it is computed: nothing of it waits for a core.`
+  if (isOpen(m) && queue > 0.35) {
+    const rival = world.maps.filter(x => x !== m && x.state === 'running').sort((a, b) => b.cores - a.cores)[0], others = world.maps.filter(x => x !== m && isOpen(x)).reduce((a, x) => a + x.cores, 0)
+    if (others > 0.2 * all) return h`It mostly waits for cores, ${pct(queue)} of the time of its chunks: others hold ${num(others)} of ${num(all)}${rival && h`, <b>${rival.function}</b> alone ${num(rival.cores)}`}.`
+    return h`Its chunks wait or travel for ${pct(queue)} of their time, though cores are idle: they are short. An item computes for ${secs(quantile(d.bins, 0.5))} and brings ${bytes(f.in ?? 0)}.`
+  }
+  if (!isOpen(m)) return h`It took ${about(spent)}. Of the time of its chunks, ${pct(d.compute / sum)} was computing.`
+  return h`It is as fast as these cores allow: ${pct(d.compute / sum)} of the time of its chunks is computing.${m.left != null && m.left > 5 ? ` Twice the cores would nearly halve the ${about(m.left)} left.` : ''}`
+}
+function mapDetail(m) {
+  const f = fnOf(m), d = ui.details.get(m.id), spent = m.ended != null ? m.seconds : world.now - m.started, sum = d ? d.wait + d.compute + d.again : 0
+  const parts = d ? [d.wait, d.compute, d.again] : [], counted = d && Object.keys(d.bins).length > 0
+  return h`<div class="tools" data-key="head"><div><h1>${fnName(f, link('functions', f.name))} ${stateWord(m.state)}</h1><p class="quiet"><span class="mono">${m.id}</span> · ${m.kind} of ${m.owner} · since ${clock(m.started)}${labels(m)}</p></div><div class="right" data-key="acts">${mapActs(m)}</div></div>
+  <p class="advice" data-key="advice"><span>${advice(m, d)}</span></p>
+  <dl class="panel strip" data-key="strip">${[['Done', num(m.done), m.total ? ` of ${num(m.total)}` : ' of a stream'], ['Failed', num(m.failed), ''], ['Items a second', num(m.rate), ''], ['Time left', m.ended != null ? '–' : about(m.left), ''], [m.ended != null ? 'Took' : 'Running for', about(spent), ''], ['Cores', m.ended != null ? '–' : num(m.cores), m.fair != null ? `, fair ${share(m.fair)}` : '']].map(([k, v, u]) => h`<div><dt>${k}</dt><dd class="${k === 'Failed' && m.failed ? 'bad' : ''}">${v}<span>${u}</span></dd></div>`)}</dl>
+  ${sum > 0 && h`<section class="panel" data-key="why" aria-labelledby="t-why"><header><h2 id="t-why">Where the time of its chunks goes</h2><span class="quiet">${about(sum)}, of all cores together</span></header>${bar(parts.map((p, i) => [p / sum, PHASES[i][1]]), 'bar tall')}
+  <dl class="phases">${PHASES.map(([name, colour], i) => h`<div><dt><svg width="10" height="10" aria-hidden="true"><rect width="10" height="10" rx="2" fill="${colour}"/></svg>${name}</dt><dd>${pct(parts[i] / sum)} <small>${about(parts[i])}</small></dd></div>`)}${d.tail > 1 && isOpen(m) && h`<div><dt><svg width="10" height="10" aria-hidden="true"><rect width="10" height="10" rx="2" fill="var(--p3)"/></svg>only the last items run, since</dt><dd>${about(d.tail)}</dd></div>`}</dl></section>`}
+  ${d && (counted || d.parallel.length > 1) ? h`<div class="two" data-key="curves">${d.parallel.length > 1 && panel('Cores at work for it', m.fair != null ? 'dashed: its fair share' : '', chart('par', `Cores that worked for this map over time, now ${num(m.cores)}`, 'h160', c => area(c, d.parallel, { level: m.fair ?? undefined, unit: v => num(v), x: [clock(m.started), m.ended != null ? clock(m.ended) : 'now'], least: 1 })))}
+  ${counted && panel('What an item costs', 'seconds of computing; short items as the mean of their chunk', chart('cost', `Histogram of seconds an item: p50 ${secs(quantile(d.bins, 0.5))}, p95 ${secs(quantile(d.bins, 0.95))}, p99 ${secs(quantile(d.bins, 0.99))}`, 'h160', c => histogram(c, d.bins, secs)))}</div>` : ''}
+  ${d && d.slow.length > 0 ? h`<div class="two" data-key="items"><section class="panel flush" aria-labelledby="t-slow"><header><h2 id="t-slow">Slowest items</h2></header><table><thead><tr><th>Item</th><th class="num">Computed</th><th>Where</th><th class="num">Tries</th></tr></thead><tbody>${d.slow.map(s => h`<tr><td class="mono">${num(s.index)}${s.count > 1 && h`<small>mean of ${num(s.count)}</small>`}</td><td class="num" data-name="computed">${secs(s.seconds)} ${s.seconds > 1.5 * quantile(d.bins, 0.5) && h`<span class="quiet">${three(s.seconds / quantile(d.bins, 0.5))}× p50</span>`}</td><td>${s.host || 'a host that has left'}</td><td class="num" data-name="tries">${s.attempt}</td></tr>`)}</tbody></table></section>
+  <section class="panel flush" aria-labelledby="t-fail"><header><h2 id="t-fail">Its failures</h2><a class="quiet" href="#failures">All failures</a></header>${d.failures.length ? h`<table><tbody>${d.failures.slice(0, 6).map(g => h`<tr><td class="num bad">${num(g.count)}</td><td class="full"><b>${g.type}</b> <span class="quiet">${g.message}</span></td></tr>`)}</tbody></table>` : h`<p class="more">None so far.</p>`}</section></div>` : ''}`
+}
+function mapView() {
+  if (innerWidth >= 1900) return mapsView()
+  const m = world.maps.find(x => x.id === ui.id)
+  ui.picked = m?.id ?? ''
+  const back = h`<p class="crumb" data-key="crumb"><a href="#maps">Maps and jobs</a> / <span class="mono">${ui.id}</span></p>`
+  return m ? h`${back}${mapDetail(m)}` : h`${back}<section class="panel"><h1>This map is gone</h1><p class="quiet">Maps that took more than a moment stay here for ten minutes after their end. A job’s results are at <a href="${ui.root}/jobs/${encodeURIComponent(ui.id)}">its address</a> until it is deleted.</p></section>`
+}
+
+// ---- Failures --------------------------------------------------------------------------------------
+const kinds = { raised: 'raised', lost: 'worker lost', timeout: 'timed out', invalid: 'did not fit the type', unencodable: 'cannot travel' }
+function failuresView() {
+  const list = world.failures.filter(g => `${g.function} ${g.kind} ${g.type} ${g.message} ${g.hosts.join(' ')}`.toLowerCase().includes(ui.find.toLowerCase())).sort((a, b) => b.count - a.count)
+  const sum = list.reduce((a, g) => a + g.count, 0)
+  return h`<div class="tools" data-key="tools"><h1>Failures</h1><span class="quiet">${sum ? `${plural(sum, 'item')} in the last hour, ${plural(list.length, 'cause')}` : ''}</span>${finder('Filter: function, message, host')}</div>
+  ${list.length ? h`<section class="panel flush" data-key="list" aria-label="Failures, by cause"><ul class="groups">${list.slice(0, 40).map(g => {
+    const isShown = ui.open.has(g.key), found = ui.traces.get(g.key), where = g.hosts.length ? (g.hosts.length === 1 ? (world.hosts.length > 1 ? h`<span class="bad">only on ${g.hosts[0]}</span> · ` : h`on ${g.hosts[0]} · `) : `on ${g.hosts.length > 8 ? 'more than 8' : g.hosts.length} hosts · `) : ''
+    return h`<li class="group" data-key="${g.key}"><b class="n bad">${num(g.count)}</b><div><p>${fnName(world.functionOf(g.function), link('functions', g.function))} <span class="kind">${kinds[g.kind] ?? g.kind}</span></p><p><b>${g.type}</b> ${g.message}</p><p class="when">${where}first ${clock(g.first)} · last ${ago(g.last)}</p></div>${chart('b' + g.key, `${g.count} in the last hour`, '', c => bars(c, g.counts, colours.bad))}
+    <div class="acts"><button data-row data-act="open" data-id="${g.key}" aria-expanded="${isShown}">${isShown ? 'Hide' : 'Traceback'}</button></div>
+    ${isShown && h`<div class="wide stack">${found == null ? h`<p class="quiet">Asking who has it …</p>` : found.traceback ? h`<pre tabindex="0" aria-label="First traceback">${found.traceback}</pre>` : h`<p class="quiet">${found.note}</p>`}<p class="quiet">${g.indexes.length ? h`The first of them: ${g.indexes.length === 1 ? 'item' : 'items'} ${g.indexes.map(i => num(i)).join(', ')}${g.count > g.indexes.length && `, and ${num(g.count - g.indexes.length)} more`}. ` : ''}${g.job && h`Latest in the job <a class="mono" href="${ui.root}/jobs/${encodeURIComponent(g.job)}">${g.job}</a>.`}</p></div>`}</li>` })}</ul></section>`
+    : h`<section class="panel"><h2>Nothing failed in the last hour</h2><p class="quiet">Items that fail gather here by function, kind and message.</p></section>`}`
+}
+
+// ---- Functions -------------------------------------------------------------------------------------
+function functionsView() {
+  const list = world.functions.filter(f => `${f.name} ${f.module}`.toLowerCase().includes(ui.find.toLowerCase()))
+  if (!world.functions.length) return h`<h1>Functions</h1><section class="panel"><h2>None announced yet</h2><p class="quiet">A worker brings its functions with it. <a href="#now">Start one</a>.</p></section>`
+  const f = world.functions.find(x => x.name === ui.id) ?? list[0]
+  ui.fnShown = f?.name ?? ''
+  return h`<div class="tools" data-key="tools"><h1>Functions</h1><span class="quiet">${plural(list.length, 'function')}</span>${finder('Filter: name, module')}</div><div class="list-detail ${ui.id && 'picked'}" data-key="ld">
+  <section class="panel flush" aria-label="Functions" data-key="list"><table><thead><tr><th>Function</th><th class="num">Items a second</th><th class="num">Cores</th><th class="num">p50</th><th class="num">p95</th><th class="num">p99</th><th class="num">Errors</th><th class="num">Bytes in, out</th></tr></thead><tbody>${list.slice(0, 100).map(x => h`<tr data-key="${x.name}"${x === f && h` aria-selected="true"`}><td class="full"><a class="fn" data-row href="${link('functions', x.name)}">${chip(x)}${x.name}</a><small>${x.module}${!x.hosts && h` · <span class="bad">no worker has it now</span>`}${x.versions.length > 1 && h` · <span class="bad">${x.versions.length} versions</span>`}</small></td><td class="num" data-name="items/s">${num(x.rate)}</td><td class="num" data-name="cores">${num(x.cores)}</td><td class="num" data-name="p50">${secs(x.p50)}</td><td class="num" data-name="p95">${secs(x.p95)}</td><td class="num" data-name="p99">${secs(x.p99)}</td><td class="num ${x.errors > 0.003 ? 'bad' : ''}" data-name="errors">${x.items ? (x.errors ? pct(x.errors) : '0') : '–'}</td><td class="num" data-name="in, out">${x.items ? h`${bytes(x.in)}<small>${bytes(x.out)}</small>` : '–'}</td></tr>`)}</tbody></table></section>
+  ${f && functionDetail(f)}</div>`
+}
+const resolve = (s, defs) => { for (let i = 0; s?.$ref && i < 8; i++) s = defs[s.$ref.split('/').pop()] ?? {}; return s ?? {} }
+function typed(s, defs) {
+  s = resolve(s, defs)
+  const options = s.anyOf ?? s.oneOf
+  if (options) { const rest = options.map(o => resolve(o, defs)).filter(o => o.type !== 'null'); if (rest.length === 1) return { ...rest[0], default: s.default, description: s.description ?? rest[0].description, nullable: true } }
+  return s
+}
+function field(path, name, raw, defs, required) {
+  const s = typed(raw, defs), id = path, note = s.description && h` <span class="quiet">${s.description}</span>`, type = Array.isArray(s.type) ? s.type.find(t => t !== 'null') : s.type
+  if (type === 'boolean') return h`<label class="tick"><input type="checkbox" name="${id}" data-type="boolean"${s.default && h` checked`}><span>${name}${note}</span></label>`
+  const title = h`<span>${name}${required && h` <span class="quiet">required.</span>`}${note}</span>`
+  if (s.enum) return h`<label>${title}<select name="${id}" data-type="json">${!required && h`<option value=""></option>`}${s.enum.map(e => h`<option value="${JSON.stringify(e)}"${e === s.default && h` selected`}>${String(e)}</option>`)}</select></label>`
+  if (type === 'integer' || type === 'number') return h`<label>${title}<input type="number" name="${id}" data-type="number" value="${s.default ?? ''}"${s.minimum != null && h` min="${s.minimum}"`}${s.maximum != null && h` max="${s.maximum}"`} step="${type === 'integer' ? 1 : 'any'}"${required && h` required`}></label>`
+  if (type === 'string' && !s.format?.includes('binary')) return h`<label>${title}<input name="${id}" data-type="string" value="${s.default ?? ''}"${required && h` required`}></label>`
+  return h`<label>${title}<textarea name="${id}" data-type="json" rows="2" placeholder="${type === 'array' ? '[…]' : type === 'object' ? '{…}' : 'JSON'}"${required && h` required`}>${s.default === undefined ? '' : JSON.stringify(s.default)}</textarea></label>`
+}
+export function formOf(info) {
+  const item = typed(info.item, info.item.$defs ?? {}), defs = { ...info.item.$defs }, keyword = info.kwargs ?? {}, names = Object.entries(keyword.properties ?? {})
+  const fields = item.type === 'object' && item.properties ? Object.entries(item.properties).map(([k, s]) => field(`item.${k}`, k, s, defs, item.required?.includes(k))) : field('item', item.title ?? 'item', item, defs, true)
+  return h`<div class="fields">${fields}${names.length > 0 && h`<fieldset><legend>Keyword-only</legend>${names.map(([k, s]) => field(`kwargs.${k}`, k, s, keyword.$defs ?? {}, keyword.required?.includes(k)))}</fieldset>`}</div>`
+}
+function functionDetail(f) {
+  const r = ui.result?.fn === f.name ? ui.result : null, info = ui.schemas.get(f.name), counted = Object.keys(f.bins).length > 0
+  return h`<div class="stack" data-key="fd-${f.name}"><section class="panel" data-key="about" aria-labelledby="t-f"><header><h2 id="t-f">${fnName(f)}</h2></header><p class="quiet">${f.doc}</p>${counted ? chart('fh', `Histogram of seconds an item: p50 ${secs(f.p50)}, p95 ${secs(f.p95)}, p99 ${secs(f.p99)}`, 'h128', c => histogram(c, f.bins, secs)) : h`<p class="quiet">Nothing of it has been answered since the callers that are up now started.</p>`}</section>
+  ${f.versions.length > 0 && h`<section class="panel flush" data-key="versions" aria-labelledby="t-v"><header><h2 id="t-v">Versions</h2><span class="quiet">${f.versions.length > 1 ? 'they differ; new chunks go to the newest' : 'the same everywhere'}</span></header><table><tbody>${f.versions.map(([digest, k], i) => h`<tr><td class="mono">${digest}</td><td data-name="on">${plural(k, 'host')}</td><td class="num quiet">${f.versions.length > 1 && i === f.versions.length - 1 && 'newest'}</td></tr>`)}</tbody></table></section>`}
+  ${f.hosts > 0 && h`<section class="panel" data-key="run" aria-labelledby="t-run"><header><h2 id="t-run">Run one item</h2><span class="quiet">a form from its schema</span></header>${info ? h`<form data-run="${f.name}">${formOf(info)}<div class="acts"><button class="go"${off()}>Run ${f.name}</button></div></form>` : h`<p class="quiet">Asking for its schema …</p>`}
+  ${r && h`<div class="stack" role="status" data-key="result"><pre tabindex="0" aria-label="Its value" class="${r.bad ? 'bad' : ''}">${r.value}</pre><p class="quiet">${r.note}</p></div>`}</section>`}</div>`
+}
+
+// ---- Hosts and broker ------------------------------------------------------------------------------
+const meter = s => h`<span class="meter">${bar([[s.bytes / s.quota, s.bytes / s.quota > 0.8 ? 'var(--bad)' : 'var(--fill)']])}<span class="${s.bytes / s.quota > 0.8 ? 'bad' : 'quiet'}">${bytes(s.bytes)} of ${bytes(s.quota)}, ${s.bytes < s.quota / 100 ? 'under 1 %' : pct(s.bytes / s.quota)}</span></span>`
+function hostsView() {
+  const B = world.broker, usual = most(tallied(world.hosts.map(x => x.version))), python = most(tallied(world.hosts.map(x => x.python)))
+  const ranks = { gone: 0, failed: 1, starting: 2, draining: 2, up: 9 }, rank = x => Math.min(ranks[x.state], x.version !== usual || x.python !== python ? 3 : 9, crashes(x) || x.kills ? 4 : 9)
+  const list = world.hosts.filter(x => `${x.name} ${x.state} ${x.version} ${x.python} ${x.offer}`.toLowerCase().includes(ui.find.toLowerCase())).sort((a, b) => rank(a) - rank(b) || (a.name < b.name ? -1 : 1))
+  const odd = world.hosts.filter(x => rank(x) < 9).length, limit = 40
+  return h`<div class="tools" data-key="tools"><h1>Hosts and broker</h1><span class="quiet">${world.hosts.length ? h`${plural(world.hosts.length, 'host')}, ${plural(world.cells.length, 'core')}. ${odd ? `${odd} to look at, shown first` : 'All alike'}` : 'no host yet'}</span>${finder('Filter: name, state, version')}</div>
+  <section class="panel flush" data-key="broker" aria-labelledby="t-b"><header><h2 id="t-b">Broker</h2><span class="${away() ? 'bad' : 'quiet'}">${world.away != null ? `away since ${clock(world.away)}` : B.server && `connected to ${B.server}`}</span></header>
+  <table><thead><tr><th>Stream</th><th class="num">Messages</th><th>Store</th><th>Kept</th><th>Leader</th></tr></thead><tbody>${B.streams.map(s => h`<tr data-key="${s.name}"><td class="full"><b>${s.name}</b></td><td class="num" data-name="messages">${num(s.messages)}</td><td class="full">${s.quota > 0 ? meter(s) : bytes(s.bytes)}</td><td data-name="kept">in ${s.storage}${s.copies > 1 && `, ${s.copies} copies`}</td><td data-name="leader">${s.leader || (s.copies > 1 ? h`<span class="bad">none</span>` : 'one server')}${s.replicas.some(r => !r.current) && h` <span class="bad">${s.replicas.filter(r => !r.current).map(r => r.name).join(', ')} behind</span>`}</td></tr>`)}${B.store?.quota > 0 && h`<tr data-key="store"><td class="full"><b>Jobs together</b> <span class="quiet">new jobs are refused when it is full</span></td><td></td><td class="full">${meter(B.store)}</td><td></td><td></td></tr>`}</tbody></table>${!B.streams.length && h`<p class="more">Its streams are not known yet.</p>`}</section>
+  ${list.length > 0 && h`<section class="panel flush" data-key="hosts" aria-label="Hosts"><table><thead><tr><th>Host</th><th>Cores</th><th>Memory of the workers</th><th>jetmap, Python</th><th class="num">Last heard</th><th class="num">Crashes</th><th class="num">Memory kills</th></tr></thead><tbody>${list.slice(0, limit).map(x => {
+    const t = new Map(); for (let k = x.first; k < x.first + x.cores; k++) t.set(world.cells[k], (t.get(world.cells[k]) ?? 0) + 1)
+    return h`<tr data-key="${x.id}"><td class="full"><b>${x.name}</b> ${stateWord(x.state === 'failed' ? 'gone' : x.state, x.state === 'failed' ? 'cannot start' : words[x.state] ?? x.state)}<small>pid ${x.pid}${x.starts > 0 && `, ${plural(x.starts, 'failed start')}`}</small>${x.failure && h`<details><summary>Why</summary><pre tabindex="0">${x.failure}</pre></details>`}</td><td class="full">${bar([...t].filter(([k]) => k !== IDLE).sort((a, b) => a[0] - b[0]).map(([k, c]) => [c / x.cores, k < 32 ? `var(--f${k})` : k === FAILED || k === UNKNOWN ? 'var(--bad)' : 'var(--info)']))}<small>${x.state === 'gone' ? 'not known' : `${x.busy} of ${x.cores} busy`}${x.state !== 'gone' && t.get(FAILED) && h`, <span class="bad">${t.get(FAILED)} failed</span>`}</small></td><td class="full">${x.memory ? h`${bar([[x.memory / x.limit, x.memory / x.limit > 0.85 ? 'var(--bad)' : 'var(--edge)']])}<small>${bytes(x.memory)} of ${bytes(x.limit)}</small>` : '–'}</td><td class="${x.version !== usual ? 'bad' : ''}" data-name="jetmap">${x.version || 'unknown'}${x.version !== usual && ' differs'}<small class="${x.python !== python ? 'bad' : ''}">${x.python} · offer <span class="mono">${x.offer.slice(0, 6) || 'none'}</span></small></td><td class="num ${x.seen != null ? 'bad' : ''}" data-name="heard">${x.seen != null ? ago(x.seen) : 'now'}</td><td class="num ${crashes(x) > 9 ? 'bad' : ''}" data-name="crashes">${num(crashes(x))}<small>${Object.entries(x.crashes).map(([why, k]) => `${k} ${why}`).join(', ')}</small></td><td class="num ${x.kills ? 'bad' : ''}" data-name="memory kills">${num(x.kills)}</td></tr>` })}</tbody></table>${list.length > limit && h`<p class="more">${num(list.length - limit)} more. Find one by its name.</p>`}</section>`}`
+}
+
+export const views = { now: nowView, maps: mapsView, map: mapView, failures: failuresView, functions: functionsView, hosts: hostsView }
+export const titles = { now: 'Now', maps: 'Maps and jobs', map: 'One map', failures: 'Failures', functions: 'Functions', hosts: 'Hosts and broker' }
+export function hostText(i) {
+  const x = world.hosts[i], t = new Map()
+  for (let k = 0; k < x.cores; k++) { const s = world.cells[x.first + k], name = s < 32 ? world.functionAt(x, k)?.name ?? 'another function' : { [IDLE]: 'idle', [STARTING]: 'starting', [FAILED]: 'failed', [DRAINING]: 'draining', [UNKNOWN]: 'silent' }[s]; t.set(name, (t.get(name) ?? 0) + 1) }
+  return `${x.name}${x.state === 'up' ? '' : ', ' + (words[x.state] ?? x.state)}\n` + [...t].sort((a, b) => b[1] - a[1]).slice(0, 6).map(([name, c]) => `${c} ${name}`).join('\n')
+}
+export { since }
