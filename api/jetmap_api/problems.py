@@ -33,7 +33,6 @@ ITEM_PROBLEMS: dict[str, tuple[int, str, str]] = {
 _REFUSALS: tuple[tuple[type[Exception], int, str, str], ...] = (
     (errors.MapTimeout, 504, "timeout", "The map did not end in time"),
     (errors.MapCancelled, 409, "map-cancelled", "The map was cancelled"),
-    (errors.TooManyFailed, 500, "too-many-failed", "More items failed than may"),
     (errors.UnknownFunction, 404, "unknown-function", "No such function"),
     (errors.NoWorkers, 503, "no-workers", "No worker has this function now"),
     (errors.WorkerStartFailed, 503, "workers-failed", "The workers cannot start"),
@@ -150,6 +149,12 @@ def problem_of(exc: BaseException, debug: bool) -> Problem:
         return exc
     if isinstance(exc, errors.ItemError):
         return item_problem(_record_of(exc), debug)
+    if isinstance(exc, errors.TooManyFailed):
+        # As the first of them alone would be answered.
+        kind = exc.errors[0].kind if exc.errors else "raised"
+        status = ITEM_PROBLEMS.get(kind, ITEM_PROBLEMS["raised"])[0]
+        title = "More items failed than may"
+        return Problem(status, "too-many-failed", title, _text(exc, debug), **_facts(exc, debug))
     if isinstance(exc, errors.JobEnded):
         return job_ended(exc.state, str(exc))
     for cls, status, slug, title in _REFUSALS:
