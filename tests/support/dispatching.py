@@ -86,6 +86,19 @@ class Parts:
         return sent
 
 
+class StoredItems:
+    """Items of a job whose outcomes are in the store."""
+
+    def __init__(self, *ranges: tuple[int, int]) -> None:
+        self._ranges = list(ranges)
+
+    def ranges(self) -> list[tuple[int, int]]:
+        return self._ranges
+
+    async def read(self) -> list[tuple[int, int]]:
+        return self._ranges
+
+
 def report_of(run: OpenMap, flight: Flight, seconds: float = 0.001, **fields: Any) -> Report:
     """Make the report that ends a chunk, with a null for each item."""
     piece = flight.piece

@@ -18,7 +18,7 @@ import functools
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -36,7 +36,7 @@ from jetmap.wire.seals import Sealer
 from .admission import MapAdmission
 from .agent_tracker import AgentTracker, start_failed
 from .costs import Cutting
-from .ledger import Ledger
+from .ledger import Ledger, Seen
 from .maps import OpenMaps
 from .open_map import MapSpec, Memory, OpenMap
 from .outbox import Outbox
@@ -158,13 +158,13 @@ class Dispatcher:
         source: Source,
         *,
         id: str | None = None,
-        seen: Sequence[tuple[int, int]] = (),
+        seen: Seen | None = None,
     ) -> OpenMap:
         """Start a map.
 
         Args:
             id: Id of a job's map, which does not count towards max_open_maps.
-            seen: Ranges of the job's items that have their outcome already.
+            seen: The job's items that have their outcome in the store.
 
         Raises UnknownFunction, NoWorkers, WorkerStartFailed, TooManyMaps, ClusterClosed.
         """
@@ -340,7 +340,8 @@ class Dispatcher:
         await self._sender.send_again(actions.unconfirmed)
         await self._restore(actions)
         for run in actions.read_store:
-            self._background.spawn(self._restore_job(run), "read a job's store")
+            if (seen := run.ledger.seen) is not None:
+                self._background.spawn(self._restore_job(run, seen), "read a job's store")
         for run, failure in actions.give_up:
             self._maps.end(run, "failed", start_failed(failure))
         await self._sender.pump()
@@ -358,14 +359,14 @@ class Dispatcher:
         self.stats.chunks_again["silent"] += len(actions.silent)
         await self._sender.send_again(actions.silent)
 
-    async def _restore_job(self, run: OpenMap) -> None:
+    async def _restore_job(self, run: OpenMap, seen: Seen) -> None:
         """Restore the silent chunks of a job, but for the items whose outcomes are in the store.
 
         An agent that fell silent with a chunk may have stored some of its outcomes before.
         """
         try:
             async with asyncio.timeout(STORE_SECONDS):
-                stored = await run.stored() if run.stored is not None else []
+                stored = await seen.read()
             for settlement in run.ledger.mark_seen(stored):
                 self._maps.settle(run, settlement)
             self._maps.check_end(run)

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from heapq import heappop, heappush
+from typing import Protocol
 
 from jetmap.wire import arrays
 from jetmap.wire.messages import Crash, ErrorRecord, Format, Report
@@ -38,25 +39,42 @@ VANISHED_LIMIT = 2  # Agents that vanish with a chunk until it is cut into items
 _NOBODY: Mapping[str, float] = {}
 
 
+Ranges = list[tuple[int, int]]  # Ranges of items, each from its first to behind its last.
+
+
+class Seen(Protocol):
+    """The items of a job that have their outcome in the store."""
+
+    def ranges(self) -> Ranges:
+        """Return those that are known."""
+        ...
+
+    async def read(self) -> Ranges:
+        """Read the store, and return those that are there now."""
+        ...
+
+
 class Ledger:
     """The account of one map.
 
     Args:
         attempts: Workers that one item may kill.
-        seen: Ranges of items that have their outcome already.
 
     Attributes:
         repeats: Number of reports that repeated, at least in part, outcomes already known.
+        seen: Items of a job that have their outcome already, without a report to this process;
+            None for a map whose outcomes come by reports alone.
     """
 
     def __init__(
         self,
         format: Format,
         attempts: int,
-        seen: Iterable[tuple[int, int]] = (),
+        seen: Seen | None = None,
         quarantine: Quarantine | None = None,
     ) -> None:
         self.repeats = 0
+        self.seen = seen
         self.flights: dict[int, Flight] = {}
         self.failed = 0
         self._format: Format = format
@@ -65,7 +83,7 @@ class Ledger:
         self._suspects = Returned(format)
         self._quarantine = quarantine or Quarantine()
         self._seen = IntervalSet()
-        for start, end in seen:
+        for start, end in seen.ranges() if seen is not None else ():
             self._seen.add(start, end)
         self._crashes: dict[int, int] = {}
         self._number = 0

@@ -157,8 +157,6 @@ class OpenMap:
         self.profile: Profile | None = None  # From its second chunk on.
         self.timer: asyncio.TimerHandle | None = None
         self.next_try: asyncio.TimerHandle | None = None  # Runs while items wait for their time.
-        # Set for a job's map: reads which items have their outcomes in the store.
-        self.stored: Callable[[], Awaitable[list[tuple[int, int]]]] | None = None
         self._reorder = Reorder() if spec.ordered else None
         self._on_leave = on_leave
         self._on_room = on_room

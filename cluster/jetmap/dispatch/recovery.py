@@ -79,7 +79,7 @@ class Recovery:
                 if flight.offer and now - flight.heard < PATIENCE:
                     actions.unconfirmed.append((map, flight))
             silent = map.ledger.silent(now, PATIENCE)
-            if silent and map.stored is None:
+            if silent and map.ledger.seen is None:
                 self._recover(map, silent, now, actions)
             elif silent and map not in self._reading:
                 self._reading.add(map)

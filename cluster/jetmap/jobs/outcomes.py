@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from jetmap.dispatch.ledger import Ranges
 from jetmap.dispatch.outcomes import Batch
 from jetmap.errors import BrokerUnreachable
 from jetmap.wire import arrays, subjects
@@ -107,6 +108,15 @@ class StoredOutcomes:
         while await self._catch_up(None):
             pass
         return self.index.messages >= await self._stored()
+
+    def ranges(self) -> Ranges:
+        """Return the ranges of items whose outcomes are indexed."""
+        return self.index.ranges()
+
+    async def read(self) -> Ranges:
+        """Index what is stored now, and return the ranges of items with an outcome."""
+        await self.complete()
+        return self.index.ranges()
 
     async def counts(self) -> tuple[int, int]:
         """The number of items with an outcome, and of those that failed."""

@@ -175,21 +175,15 @@ class RunningJob:
             causes=record.causes,
         )
         id = subjects.job_map(record.id, record.epoch)
+        seen = StoredOutcomes(self._store, record.id, record.format, self._index)
         try:
-            run = await self._dispatcher.open(spec, source, id=id, seen=self._index.ranges())
+            run = await self._dispatcher.open(spec, source, id=id, seen=seen)
         except (NoWorkers, UnknownFunction, WorkerStartFailed) as error:
             logger.info("job %s waits: %s", record.id, error)
             await self._show_waiting(str(error))
             return False
         self._map = run
         await self._show_waiting(None)
-        reader = StoredOutcomes(self._store, record.id, record.format, self._index)
-
-        async def stored() -> list[tuple[int, int]]:
-            await reader.complete()
-            return reader.index.ranges()
-
-        run.stored = stored
         return True
 
     async def run(self) -> None:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from dispatching import StoredItems
 from hypotheses import examples
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.flight import Flight, Piece, Settlement
@@ -163,7 +164,7 @@ class Map(RuleBasedStateMachine):
             "map",
             MapSpec(function="f", format=format),
             source,
-            Ledger(format, attempts, self.seen.ranges()),
+            Ledger(format, attempts, StoredItems(*self.seen.ranges())),
             self.scheduler.cost("f"),
             max_buffer=1 << 20,
             memory=Memory(1 << 30),

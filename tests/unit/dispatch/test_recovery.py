@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatching import Parts, presence
+from dispatching import Parts, StoredItems, presence
 from hypotheses import examples
 from jetmap.dispatch import recovery
 from jetmap.dispatch.flight import Flight
 from jetmap.dispatch.open_map import OpenMap
 from jetmap.dispatch.recovery import HOPELESS_SECONDS, TICK, Actions, Recovery
 from jetmap.wire.timing import GONE_AFTER, PATIENCE, RECLAIM, UNCONFIRMED_SECONDS
-
-Stored = Callable[[], Awaitable[list[tuple[int, int]]]]
 
 
 class World(Parts):
@@ -27,10 +23,10 @@ class World(Parts):
         self.now = 0.0
         self.recovery = Recovery(self.roster, self.now)
 
-    def out(self, items: int = 1, id: str = "", stored: Stored | None = None) -> OpenMap:
+    def out(self, items: int = 1, id: str = "", seen: StoredItems | None = None) -> OpenMap:
         """Open a map and send its first chunk."""
         run = self.open(items, id)
-        run.stored = stored
+        run.ledger.seen = seen
         assert self.send(self.now)
         return run
 
@@ -129,12 +125,9 @@ def test_an_agent_that_is_silent_is_gone_once_and_its_chunk_waits_for_another() 
 
 
 def test_a_jobs_silent_chunks_wait_until_its_stored_outcomes_are_read() -> None:
-    async def stored() -> list[tuple[int, int]]:
-        return []
-
     world = World()
     world.scheduler.cost("f").learn(1000, 0.1, 0)
-    run = world.out(64, id="=job=1", stored=stored)
+    run = world.out(64, id="=job=1", seen=StoredItems())
     world.send()
     flights = list(run.ledger.flights.values())
     assert len(flights) > 1 and flights[0].piece.count > 1
@@ -152,11 +145,8 @@ def test_a_jobs_silent_chunks_wait_until_its_stored_outcomes_are_read() -> None:
 
 
 def test_a_map_that_ends_while_its_store_is_read_is_forgotten() -> None:
-    async def stored() -> list[tuple[int, int]]:
-        return []
-
     world = World()
-    run = world.out(id="=job=1", stored=stored)
+    run = world.out(id="=job=1", seen=StoredItems())
     while not world.check().read_store:
         pass
     world.maps.end(run, "withdrawn")
