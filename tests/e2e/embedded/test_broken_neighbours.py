@@ -49,6 +49,7 @@ def said(cluster, f):
 
 if __name__ == "__main__":
     with Cluster(start_timeout=float(sys.argv[1])).sync as cluster:
+        print("started", flush=True)
         for line in sys.stdin:
             print(json.dumps(said(cluster, eval(line))), flush=True)
 """
@@ -56,14 +57,20 @@ WAYS = {
     "raises": ("raise RuntimeError('the model is not there')", "the model is not there"),
     "exits": ("os._exit(9)", "exited with code 9 while it imported badly"),
     "is killed": ("os.kill(os.getpid(), 11)", "was killed by SIGSEGV while it imported badly"),
-    "hangs": ("time.sleep(1000)", "did not end within 2 s (start_timeout)"),
+    "hangs": ("time.sleep(1000)", "did not end within 8 s (start_timeout)"),
 }
+
+
+WAITS = (
+    "while not os.path.exists(os.path.join(os.path.dirname(__file__), 'gate')): time.sleep(0.05)"
+)
 
 
 class Program:
     """A program that maps the functions that it is given."""
 
     def __init__(self, directory: Path, *modules: str, timeout: float = 30) -> None:
+        self._is_started = False
         imports = "\n".join(f"from {module} import *" for module in modules)
         script = directory / f"program_{'_'.join(modules)}.py"
         script.write_text(PROGRAM.replace("{imports}", imports))
@@ -75,6 +82,13 @@ class Program:
             text=True,
         )
 
+    def until_started(self) -> None:
+        """Wait until its cluster has started."""
+        assert self._process.stdout is not None
+        if not self._is_started:
+            assert self._process.stdout.readline() == "started\n"
+            self._is_started = True
+
     def begin(self, function: str) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{function}\n")
@@ -82,6 +96,7 @@ class Program:
 
     def end(self) -> list[object]:
         assert self._process.stdout is not None
+        self.until_started()
         found: list[object] = json.loads(self._process.stdout.readline())
         return found
 
@@ -134,11 +149,9 @@ def test_only_maps_of_the_broken_module_fail(
     wrong, said = WAYS[way]
     (tmp_path / "well.py").write_text(GOOD)
     (tmp_path / "badly.py").write_text(BAD.replace("WRONG", wrong))
-    both = ("well", "badly"), 2.0
-    alone = ("well",), 30.0
-    order = [both, alone] if first == "the broken one" else [("well",), both]
-    if first == "the other":
-        order = [(("well",), 2.0), both]
+    timeout = 8.0 if way == "hangs" else 30.0
+    both, alone = (("well", "badly"), timeout), (("well",), timeout)
+    order = [both, alone] if first == "the broken one" else [alone, both]
     with programs(tmp_path, *order) as started:
         broken, other = started if first == "the broken one" else reversed(started)
         assert other.map("good") == list(range(1, 21))
@@ -163,8 +176,10 @@ def test_a_slow_import_of_one_keeps_no_other_from_starting(
 ) -> None:
     monkeypatch.setenv("JETMAP_CORES", "1")
     (tmp_path / "well.py").write_text(GOOD)
-    (tmp_path / "badly.py").write_text(BAD.replace("WRONG", "time.sleep(4)"))
-    with programs(tmp_path, (("badly",), 30.0), (("well",), 1.5)) as (slow, other):
+    (tmp_path / "badly.py").write_text(BAD.replace("WRONG", WAITS))
+    with programs(tmp_path, (("badly",), 50.0), (("well",), 30.0)) as (slow, other):
+        other.until_started()
+        (tmp_path / "gate").touch()
         assert other.map("good") == list(range(1, 21))
         assert slow.map("bad") == [2 * n for n in range(20)]
 

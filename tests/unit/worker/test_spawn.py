@@ -1,4 +1,4 @@
-"""What a worker process is started with."""
+"""The command, the environment and the descriptors of a worker process."""
 
 from __future__ import annotations
 
