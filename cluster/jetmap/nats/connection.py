@@ -19,7 +19,7 @@ from .answers import JetStreamError, checked
 from .auth import Auth, without_secrets
 from .broker import Callback, OnMessage
 from .client import QuickClient
-from .dialing import RETRY_SECONDS, dial, discard
+from .dialing import RETRY_SECONDS, check_cancelled, dial, discard
 from .errors import NoResponders, NotPermittedError, RefusedError, translated, typed
 from .subscription import NatsSubscription
 
@@ -209,6 +209,8 @@ class Connection:
         asking = self._asking.setdefault(key, set())
         if not asking:
             self._refused.discard(key)
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
         try:
             async with asyncio.timeout(None) as patience:
                 asking.add(patience)
@@ -219,6 +221,7 @@ class Connection:
             asking.discard(patience)
             if not asking and self._asking.get(key) is asking:
                 del self._asking[key]
+        check_cancelled(task, cancelled)
         return answer.data
 
     async def api(
@@ -246,21 +249,24 @@ class Connection:
 
     async def flush(self, timeout: float = 5) -> None:
         """Return when the server has taken everything that was published."""
-        try:
-            await self._client.flush(cast(int, timeout))
-            # The first PING may have overtaken publishes that were still pending.
-            await self._client.flush(cast(int, timeout))
-        except (nats.errors.Error, TimeoutError) as error:
-            raise self._translated(error, "PING", 0) from error
+        # The first PING may overtake publishes that are still pending.
+        for _ in range(2):
+            await self._ping(timeout)
 
     async def round_trip(self) -> float:
         """Return the seconds to the server and back."""
         began = time.monotonic()
+        await self._ping(5)
+        return time.monotonic() - began
+
+    async def _ping(self, timeout: float) -> None:
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
         try:
-            await self._client.flush(5)
+            await self._client.flush(cast(int, timeout))
         except (nats.errors.Error, TimeoutError) as error:
             raise self._translated(error, "PING", 0) from error
-        return time.monotonic() - began
+        check_cancelled(task, cancelled)
 
     async def close(self) -> None:
         """Send what was published, then close. Twice is harmless."""

@@ -80,14 +80,14 @@ async def dial(
     try:
         async with asyncio.timeout(timeout):
             await client.connect(list(servers), name=name, inbox_prefix=inbox_prefix, **options)
-        _check_cancelled(task, cancelled)
+        check_cancelled(task, cancelled)
         _check_tls(client, servers, auth, where)
         _check_version(client, where)
     except BaseException as error:
         await discard(client)
         if not isinstance(error, Exception):
             raise
-        _check_cancelled(task, cancelled)
+        check_cancelled(task, cancelled)
         if isinstance(error, ImportError):
             raise ConfigurationError(
                 ["a NATS credentials file needs another package: `pip install nkeys`"]
@@ -101,8 +101,12 @@ async def dial(
     return client
 
 
-def _check_cancelled(task: asyncio.Task[Any] | None, before: int) -> None:
-    """Raise CancelledError if the task was cancelled: nats-py swallows that while connecting."""
+def check_cancelled(task: asyncio.Task[Any] | None, before: int) -> None:
+    """Raise CancelledError if the task was cancelled: nats-py swallows that while connecting.
+
+    So does ``asyncio.wait_for``, which it uses for answers, when an answer comes at that moment
+    (before Python 3.12).
+    """
     if task is not None and task.cancelling() > before:
         raise asyncio.CancelledError
 

@@ -110,7 +110,7 @@ def test_tasks_that_are_not_there(here: House, argument: str, said: str) -> None
 
 
 def test_a_name_that_is_nearly_right(shared_up: Up) -> None:
-    done = shared_up.house.run("map", "duoble", input="1\n")
+    done = shared_up.house.call("map", "duoble", input="1\n")
     assert done.returncode == Exit.WORKERS
     assert "did you mean 'double'?" in done.stderr
 
@@ -139,7 +139,7 @@ def test_debug_shows_where_an_item_failed(house: House) -> None:
         timeout=40,
     )
     assert f'File "{house.directory / "more.py"}", line 10' in debug.stderr
-    assert "--debug" in house.run("submit", "--help").stdout
+    assert "--debug" in house.call("submit", "--help").stdout
 
 
 # Help
@@ -216,13 +216,13 @@ def _until_closed(descriptor: int) -> Iterator[bytes]:
 
 def test_a_second_up_is_refused(shared_up: Up) -> None:
     house = shared_up.house
-    done = house.run("up", "tasks.py", "--port", "0", "--nats-port", "0")
+    done = house.call("up", "tasks.py", "--port", "0", "--nats-port", "0")
     assert done.returncode == Exit.USAGE
     assert f"pid {shared_up.process.pid}, {shared_up.url}" in done.stderr
     for way in ("use that", "kill ", "jetmap worker", "--pool"):
         assert way in done.stderr
     assert house.running().pid == shared_up.process.pid
-    assert json.loads(house.run("status", "--json").stdout)["hosts"]
+    assert json.loads(house.call("status", "--json").stdout)["hosts"]
 
 
 def test_a_worker_beside_an_up_says_that_cores_count_twice(house: House) -> None:

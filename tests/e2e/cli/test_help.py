@@ -138,7 +138,7 @@ def test_refused_with_a_sentence(
 
 def test_a_wrong_password_is_the_brokers_refusal(shared_up: Up) -> None:
     running = shared_up.house.running()
-    done = shared_up.house.run(
+    done = shared_up.house.call(
         "status", "--nats", running.url, "--nats-user", "jetmap", JETMAP_NATS_PASSWORD="wrong"
     )
     assert done.returncode == Exit.BROKER
@@ -148,11 +148,11 @@ def test_a_wrong_password_is_the_brokers_refusal(shared_up: Up) -> None:
 
 def test_a_taken_port_is_named(shared_up: Up) -> None:
     port = shared_up.url.rpartition(":")[2]
-    done = shared_up.house.run("up", "tasks.py", "--port", port, "--pool", "b")
+    done = shared_up.house.call("up", "tasks.py", "--port", port, "--pool", "b")
     assert done.returncode == Exit.USAGE
     assert f"127.0.0.1:{port} is taken" in done.stderr
     nats_port = shared_up.house.running().url.rpartition(":")[2]
-    done = shared_up.house.run(
+    done = shared_up.house.call(
         *("up", "tasks.py", "--port", "0", "--nats-port", nats_port, "--pool", "b")
     )
     assert done.returncode == Exit.BROKER

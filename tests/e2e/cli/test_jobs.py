@@ -15,7 +15,7 @@ from waiting import wait_until_sync
 
 
 def submitted(house: House, *arguments: str, input: str) -> str:
-    done = house.run("submit", *arguments, input=input)
+    done = house.call("submit", *arguments, input=input)
     assert done.returncode == 0, done.stderr
     id = done.stdout.strip()
     assert f"jetmap job {id} --follow" in done.stderr
@@ -31,30 +31,31 @@ def lines(values: Any) -> str:
 
 def test_a_job_from_its_submission_to_its_results(shared_up: Up) -> None:
     house = shared_up.house
-    id = submitted(house, "double", "--kwargs", '{"plus": 1}', input=lines(range(100, 3000)))
+    done = house.run("submit", "double", "--kwargs", '{"plus": 1}', input=lines(range(100, 3000)))
+    id = done.stdout.strip()
     done = house.run("job", id, "--results")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == lines(2 * n + 1 for n in range(100, 3000))
-    done = house.run("job", id, "--follow", "--json")
+    done = house.call("job", id, "--follow", "--json")
     assert done.returncode == 0
     status = json.loads(done.stdout)
     assert (status["id"], status["function"], status["state"]) == (id, "double", "succeeded")
     assert (status["total"], status["done"], status["failed"]) == (2900, 2900, 0)
     assert status["created"] <= status["started"] <= status["finished"]
     assert status["finished"].endswith("Z")
-    said = house.run("job", id).stdout
+    said = house.call("job", id).stdout
     assert "succeeded" in said and "2,900 of 2,900 done, 0 failed" in said
 
 
 def test_failing_items_are_null_and_told(shared_up: Up) -> None:
     id = submitted(shared_up.house, "double", input='12\n13\n"x"\n14\n')
-    done = shared_up.house.run("job", id, "--results")
+    done = shared_up.house.call("job", id, "--results")
     assert (done.returncode, done.stdout) == (Exit.ITEMS_FAILED, "24\nnull\nnull\n28\n")
     assert "item 1: ValueError: unlucky" in done.stderr
     assert "2 items failed" in done.stderr
-    assert shared_up.house.run("job", id, "--follow").returncode == Exit.ITEMS_FAILED
-    assert shared_up.house.run("job", id).returncode == Exit.OK
-    done = shared_up.house.run("job", id, "--results", "--json")
+    assert shared_up.house.call("job", id, "--follow").returncode == Exit.ITEMS_FAILED
+    assert shared_up.house.call("job", id).returncode == Exit.OK
+    done = shared_up.house.call("job", id, "--results", "--json")
     outcomes = [json.loads(line) for line in done.stdout.splitlines()]
     assert outcomes[0] == {"index": 0, "value": 24}
     error = {"index": 1, "kind": "raised", "type": "ValueError", "message": "unlucky"}
@@ -64,7 +65,7 @@ def test_failing_items_are_null_and_told(shared_up: Up) -> None:
 def test_a_file_of_nothing_is_a_job(shared_up: Up) -> None:
     (shared_up.house.directory / "none").write_text("\n\n", encoding="utf-8")
     id = submitted(shared_up.house, "double", "none", input="")
-    done = shared_up.house.run("job", id, "--results")
+    done = shared_up.house.call("job", id, "--results")
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -73,19 +74,19 @@ def test_jobs_are_listed_cancelled_and_deleted(shared_up: Up) -> None:
     id = submitted(house, "slow", input="60\n60\n60\n")
     wait_until_sync(lambda: _state(house, id) == "running", "it runs")
     following = house.start("job", id, "--follow")
-    listed = json.loads(house.run("jobs", "--state", "running,queued", "--json").stdout)
+    listed = json.loads(house.call("jobs", "--state", "running,queued", "--json").stdout)
     assert [job["id"] for job in listed] == [id]
-    said = house.run("jobs", "--function", "slow").stdout
+    said = house.call("jobs", "--function", "slow").stdout
     assert id in said and "running" in said
-    done = house.run("job", id, "--cancel", "--json")
+    done = house.call("job", id, "--cancel", "--json")
     assert json.loads(done.stdout)["state"] == "cancelled"
     assert following.wait(20) == Exit.ITEMS_FAILED
-    done = house.run("job", id, "--results")
+    done = house.call("job", id, "--results")
     assert (done.returncode, done.stdout) == (Exit.ITEMS_FAILED, "")
     assert f"job {id} was cancelled: 0 of 3 items" in done.stderr
-    assert house.run("job", id, "--delete").returncode == 0
-    for action in ((), ("--results",), ("--cancel",)):
-        done = house.run("job", id, *action)
+    assert house.call("job", id, "--delete").returncode == 0
+    for action in ((), ("--results",), ("--follow",), ("--cancel",), ("--delete",)):
+        done = house.call("job", id, *action)
         assert done.returncode == Exit.USAGE
         assert f"no job '{id}'" in done.stderr
 
@@ -93,10 +94,10 @@ def test_jobs_are_listed_cancelled_and_deleted(shared_up: Up) -> None:
 def test_a_retry_with_its_key_is_the_same_job(shared_up: Up) -> None:
     house = shared_up.house
     id = submitted(house, "double", "--key", "k", input="1\n2\n")
-    done = house.run("submit", "double", "--key", "k", input="1\n2\n")
+    done = house.call("submit", "double", "--key", "k", input="1\n2\n")
     assert done.stdout.strip() == id
     assert "'k' has this job already" in done.stderr
-    done = house.run("submit", "double", "--key", "k", input="1\n3\n")
+    done = house.call("submit", "double", "--key", "k", input="1\n3\n")
     assert (done.returncode, done.stdout) == (Exit.USAGE, "")
     assert "key" in done.stderr
 
@@ -104,16 +105,16 @@ def test_a_retry_with_its_key_is_the_same_job(shared_up: Up) -> None:
 def test_submit_refuses_and_leaves_nothing(shared_up: Up) -> None:
     """Real commands for one mistake of each kind; the other messages are units."""
     house = shared_up.house
-    before = house.run("jobs", "--json", "--limit", "9999").stdout
+    before = house.call("jobs", "--json", "--limit", "9999").stdout
     for arguments, input, code, message in (
         (["double"], "1\n" + "[" * 100_000, Exit.USAGE, "line 2"),
         (["double"], '"' + "x" * 1_000_000 + '"\n', Exit.USAGE, "max_item_bytes"),
         (["nope"], "1\n", Exit.WORKERS, "'nope'"),
     ):
-        done = house.run("submit", *arguments, input=input)
+        done = house.call("submit", *arguments, input=input)
         assert (done.returncode, done.stdout) == (code, "")
         assert message in done.stderr
-    assert house.run("jobs", "--json", "--limit", "9999").stdout == before
+    assert house.call("jobs", "--json", "--limit", "9999").stdout == before
 
 
 def test_interrupting_submit_leaves_nothing_and_following_leaves_the_job(shared_up: Up) -> None:
@@ -133,8 +134,8 @@ def test_interrupting_submit_leaves_nothing_and_following_leaves_the_job(shared_
     following.send_signal(signal.SIGINT)
     assert following.wait(20) == Exit.INTERRUPTED
     assert _state(house, id) in ("queued", "running")
-    assert house.run("job", id, "--delete").returncode == 0
-    found = json.loads(house.run("jobs", "--state", "queued,running", "--json").stdout)
+    assert house.call("job", id, "--delete").returncode == 0
+    found = json.loads(house.call("jobs", "--state", "queued,running", "--json").stdout)
     assert found == []
 
 
@@ -144,12 +145,12 @@ def test_interrupting_submit_leaves_nothing_and_following_leaves_the_job(shared_
 def test_finished_and_unfinished_jobs_outlive_up(house: House) -> None:
     up = house.up()
     id = submitted(house, "double", input="1\n2\n")
-    assert house.run("job", id, "--follow").returncode == 0
+    assert house.call("job", id, "--follow").returncode == 0
     later = submitted(house, "slow", input="1\n1\n1\n1\n1\n1\n")
     assert up.stop(signal.SIGKILL) == -signal.SIGKILL
     up = house.up()
-    assert house.run("job", id, "--results").stdout == "2\n4\n"
-    assert len(house.run("job", later, "--results").stdout.split()) == 6
+    assert house.call("job", id, "--results").stdout == "2\n4\n"
+    assert len(house.call("job", later, "--results").stdout.split()) == 6
     [kept] = (house.directory / "state" / "jetmap").iterdir()
     assert f"{kept}\n" in _rest(up)
     assert stat.S_IMODE(kept.stat().st_mode) == 0o700
@@ -160,10 +161,10 @@ def test_finished_and_unfinished_jobs_outlive_up(house: House) -> None:
 
 def test_up_without_a_store_keeps_nothing_and_says_so(house: House) -> None:
     up = house.up("--store", "none")
-    done = house.run("submit", "double", input="1\n")
+    done = house.call("submit", "double", input="1\n")
     assert (done.returncode, done.stdout) == (Exit.STORE, "")
     assert "--store DIRECTORY" in done.stderr
-    assert house.run("jobs").returncode == Exit.STORE
+    assert house.call("jobs").returncode == Exit.STORE
     assert up.get("/map/double", "[5]") == (200, [10])
     assert "store     none: no jobs" in _rest(up)
     assert up.stop() == 0
@@ -174,9 +175,8 @@ def test_up_without_a_store_keeps_nothing_and_says_so(house: House) -> None:
 def test_a_store_belongs_to_one_up(house: House) -> None:
     up = house.up("--store", "mine")
     assert (house.directory / "mine" / "jetmap.lock").exists()
-    done = house.run(
-        *("up", "tasks.py", "--port", "0", "--nats-port", "0", "--store", "mine", "--pool", "b"),
-        timeout=20,
+    done = house.call(
+        *("up", "tasks.py", "--port", "0", "--nats-port", "0", "--store", "mine", "--pool", "b")
     )
     assert done.returncode == Exit.USAGE
     assert "mine is used by another `jetmap up`" in done.stderr
@@ -185,7 +185,7 @@ def test_a_store_belongs_to_one_up(house: House) -> None:
 
 
 def _state(house: House, id: str) -> str:
-    return str(json.loads(house.run("job", id, "--json").stdout)["state"])
+    return str(json.loads(house.call("job", id, "--json").stdout)["state"])
 
 
 def _connected(pid: int) -> bool:

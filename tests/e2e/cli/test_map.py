@@ -20,12 +20,12 @@ def test_map_keeps_the_order(shared_up: Up) -> None:
 
 def test_map_takes_a_file_without_a_last_newline_and_kwargs(shared_up: Up) -> None:
     (shared_up.house.directory / "numbers").write_text("1\n\n 2 \r\n3", encoding="utf-8")
-    done = shared_up.house.run("map", "double", "numbers", "--kwargs", '{"plus": 1}')
+    done = shared_up.house.call("map", "double", "numbers", "--kwargs", '{"plus": 1}')
     assert (done.returncode, done.stdout) == (0, "3\n5\n7\n")
 
 
 def test_failing_items_are_null_and_told(shared_up: Up) -> None:
-    done = shared_up.house.run("map", "double", input='12\n13\n"x"\n14\n')
+    done = shared_up.house.call("map", "double", input='12\n13\n"x"\n14\n')
     assert done.returncode == Exit.ITEMS_FAILED
     assert done.stdout == "24\nnull\nnull\n28\n"
     assert "item 1: ValueError: unlucky" in done.stderr
@@ -45,13 +45,13 @@ def test_failing_items_are_null_and_told(shared_up: Up) -> None:
 def test_map_refuses(
     shared_up: Up, arguments: list[str], input: str, code: Exit, message: str
 ) -> None:
-    done = shared_up.house.run(*arguments, input=input)
+    done = shared_up.house.call(*arguments, input=input)
     assert done.returncode == code
     assert message in done.stderr
 
 
 def test_map_of_nothing_is_nothing(shared_up: Up) -> None:
-    done = shared_up.house.run("map", "double", input="")
+    done = shared_up.house.call("map", "double", input="")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

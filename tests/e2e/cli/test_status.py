@@ -12,12 +12,14 @@ from waiting import wait_until_sync
 
 
 def test_status(shared_up: Up) -> None:
-    found = json.loads(shared_up.house.run("status", "--json").stdout)
+    done = shared_up.house.call("status", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
     assert (found["pool"], found["cores"], found["ready"]) == ("default", 2, 2)
     assert [function["name"] for function in found["functions"]] == ["double", "slow"]
     assert found["offers"][0]["functions"] == ["double", "slow"]
     assert found["hosts"][0]["host"] == socket.gethostname()
-    said = shared_up.house.run("status", "--here").stdout
+    said = shared_up.house.call("status", "--here").stdout
     assert "2 of 2 cores ready" in said
     assert "Twice as much." in said
 
