@@ -101,6 +101,7 @@ class Gateway(FastAPI):
         self._token = token
         self._signer = None if token is None else Signer(token)
         self.state.admission = Admission(settings.limits)
+        self.state.scale_seconds = settings.gateway.scale_seconds
         self.state.requests = Requests()
         self.state.lines = RequestLines(settings.gateway.access_log)
         self.state.refusals = Refusals(self.state.requests, self.state.lines)

@@ -19,7 +19,7 @@ from .security import take_signature
 OWN = frozenset(
     {
         *("map", "jobs", "functions", "workers", "healthz", "readyz", "metrics", "scale"),
-        *("docs", "openapi.json", "login", "logout", "assets", "ui"),
+        *("docs", "openapi.json", "login", "logout", "assets", "ui", "commands"),
     }
 )
 

@@ -1,12 +1,16 @@
-"""``GET /healthz`` and ``GET /readyz``: probes of the process, and of whether a map would run."""
+"""``GET /healthz``, ``/readyz`` and ``/scale``: for probes and scalers."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from fastapi import APIRouter, Request, Response
 
-from .dependency import find_cluster
-from .models import Health
-from .openapi_parts import RETRY_AFTER
+from jetmap.monitoring.scaling import scale_of
+
+from .dependency import cluster_of, find_cluster
+from .models import Health, Scale
+from .openapi_parts import NOT_CONNECTED, RETRY_AFTER
 
 router = APIRouter(tags=["health"])
 
@@ -48,7 +52,22 @@ async def readyz(request: Request) -> Response:
     return _answer(200, Health(status="ok"))
 
 
-def _answer(status: int, document: Health) -> Response:
+@router.get(
+    "/scale",
+    operation_id="scale",
+    summary="Get how much waits in the pool, and how many cores are wanted",
+    response_model=Scale,
+    response_description="The load. Every gateway of a pool answers the same.",
+    responses=NOT_CONNECTED,
+)
+async def scale(request: Request) -> Response:
+    cluster = cluster_of(request)
+    view = await cluster.watch.view()
+    found = scale_of(view, request.app.state.scale_seconds)
+    return _answer(200, Scale(**asdict(found)))
+
+
+def _answer(status: int, document: Health | Scale) -> Response:
     headers = {"cache-control": "no-store"}
     if status == 503:
         headers["retry-after"] = "1"

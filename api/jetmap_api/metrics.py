@@ -31,7 +31,9 @@ from .openapi_parts import NOT_CONNECTED
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
+    from jetmap.dispatch.costs import Cost
     from jetmap.dispatch.stats import Histogram
+    from jetmap.monitoring.pool_view import PoolView
 
 
 router = APIRouter(tags=["health"])
@@ -67,7 +69,8 @@ async def metrics(request: Request) -> Response:
 )
 async def pool_metrics(request: Request) -> Response:
     cluster = cluster_of(request)
-    return _exposed(request, PoolCollector(lambda: cluster))
+    view = await cluster.watch.view()
+    return _exposed(request, PoolCollector(lambda: cluster), _Watched(view))
 
 
 def _exposed(request: Request, *collectors: Collector) -> Response:
@@ -109,6 +112,56 @@ class PoolCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from _of_the_pool(self._cluster())
+
+
+class _Watched(Collector):
+    """Collects what all dispatchers of a pool announce."""
+
+    def __init__(self, view: PoolView) -> None:
+        self._view = view
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        document = self._view.snapshot()
+        totals, broker = document["totals"], document["broker"]
+        for name, text, value in (
+            ("callers", "Processes that run maps.", len(document["callers"])),
+            ("open_maps", "Maps and jobs that are open.", totals["open"]),
+            ("waiting_items", "Items that wait, in maps and jobs.", totals["waiting"]),
+            (
+                "waiting_seconds",
+                "Estimated compute time of the items that wait.",
+                totals["waiting_seconds"],
+            ),
+            ("unknown_items", "Waiting items whose cost nobody knows.", totals["unknown"]),
+            (
+                "oldest_wait_seconds",
+                "Time for which the oldest chunk that is out has waited for its answer.",
+                totals["oldest"],
+            ),
+        ):
+            yield GaugeMetricFamily(f"jetmap_pool_{name}", text, value)
+        text = "Maps refused in the last minute, by reason."
+        refused = GaugeMetricFamily("jetmap_pool_maps_refused_recently", text, labels=["reason"])
+        for reason, count in sorted((dict.fromkeys(REASONS, 0) | totals["reasons"]).items()):
+            refused.add_metric([reason], count)
+        yield refused
+        streams = broker.get("streams", [])
+        if not streams:
+            return  # Nobody has looked at the broker yet.
+        store = broker["store"]
+        for name, text, value in (
+            ("store_bytes", "Bytes that jobs take in the store.", store["bytes"]),
+            ("store_max_bytes", "The setting job_store_bytes; 0 without a store.", store["quota"]),
+            (
+                "streams_without_leader",
+                "Streams of several copies that have no leader.",
+                sum(s["copies"] > 1 and not s["leader"] for s in streams),
+            ),
+        ):
+            yield GaugeMetricFamily(f"jetmap_pool_{name}", text, value)
 
 
 class _Asked(Collector):
@@ -179,6 +232,7 @@ def _of_this_process(cluster: Cluster) -> Iterator[Metric]:
     )
     yield _counter("jetmap_agents_lost", "Agents that went silent.", stats.agents_lost)
     yield _counter("jetmap_compute_seconds", "Seconds that items computed.", stats.compute_seconds)
+    yield _item_seconds(cluster.costs)
     yield _histogram(
         "jetmap_queue_wait_seconds", "Seconds a chunk waited for a worker.", stats.queue_wait
     )
@@ -264,3 +318,29 @@ def _histogram(name: str, text: str, histogram: Histogram) -> HistogramMetricFam
         buckets.append((str(float(bound)), running))
     buckets.append(("+Inf", histogram.count))
     return HistogramMetricFamily(name, text, buckets=buckets, sum_value=histogram.sum)
+
+
+# Bins of seconds whose upper ends are buckets: two a decade, from 10 µs to an hour and more.
+_BUCKET_BINS = range(9, 96, 5)
+
+
+def _item_seconds(costs: Mapping[str, Cost]) -> HistogramMetricFamily:
+    text = "Seconds of compute of an item; short ones count as the mean of their chunk."
+    family = HistogramMetricFamily("jetmap_item_seconds", text, labels=["function"])
+    names = Names()
+    merged: dict[str, tuple[Counter[int], float]] = {}
+    for function, cost in costs.items():
+        name = names.of(function)
+        bins, seconds = merged.get(name, (Counter[int](), 0.0))
+        bins.update(cost.bins.counts)
+        merged[name] = bins, seconds + cost.seconds_done
+    for name, (bins, seconds) in sorted(merged.items()):
+        if not bins:
+            continue
+        buckets = [
+            (f"{10.0 ** ((last - 59) / 10):.3g}", sum(c for n, c in bins.items() if n <= last))
+            for last in _BUCKET_BINS
+        ]
+        buckets.append(("+Inf", sum(bins.values())))
+        family.add_metric([name], buckets, sum_value=seconds)
+    return family

@@ -164,6 +164,15 @@ class Health(BaseModel):
     missing: Text = None
 
 
+class Scale(BaseModel):
+    """The load of the pool: what waits, and how many cores would end it in time."""
+
+    backlog_seconds: float
+    unknown_items: int
+    cores: int
+    wanted_cores: int
+
+
 # Parameters
 
 

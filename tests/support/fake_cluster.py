@@ -57,6 +57,7 @@ class FakeCluster:
         self.runs: list[FakeRun] = []
         self.service: Any = None
         self.watch = FakeWatch()
+        self.costs: dict[str, Any] = {}
         self.where = "nats://broker:4222"
         self._functions = {function.__name__: function for function in functions}
         self._chunk = chunk

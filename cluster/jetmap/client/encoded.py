@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +27,7 @@ from .inline import InlineMap
 from .owner import process_id
 
 if TYPE_CHECKING:
+    from jetmap.dispatch.costs import Cost
     from jetmap.jobs.service import Jobs
     from jetmap.jobs.upload import Upload
     from jetmap.monitoring.pool_watch import PoolWatch
@@ -284,6 +285,11 @@ class EncodedCluster:
     def stats(self) -> Stats:
         """Counters of this process's maps."""
         return Stats() if self._inline else self._session.dispatcher.stats
+
+    @property
+    def costs(self) -> Mapping[str, Cost]:
+        """What this process has learnt of the cost of each function's items."""
+        return {} if self._inline else self._session.dispatcher.scheduler.costs
 
     @property
     def open_maps(self) -> int:

@@ -44,7 +44,7 @@ class LogBins:
         self.counts: dict[int, int] = {}
 
     def add(self, seconds: float, count: int = 1) -> None:
-        number = int(10.0 * math.log10(seconds)) + 60 if seconds > 1e-6 else 0
+        number = int(10.0 * math.log10(seconds) + 60.0) if seconds > 1e-6 else 0
         number = min(number, 110)
         self.counts[number] = self.counts.get(number, 0) + count
 

@@ -506,6 +506,11 @@ class GatewaySettings(Section):
     debug: bool = setting(
         False, "Put tracebacks into errors.", help="Put tracebacks into errors.", panel="More"
     )
+    scale_seconds: Seconds = setting(
+        30.0,
+        "Seconds in which all that waits should be done: by it `GET /scale` says how many cores "
+        "are wanted.",
+    )
     access_log: Lines = setting(
         20,
         "Lines a second in the log for requests (level info), one each: method, path, status, "

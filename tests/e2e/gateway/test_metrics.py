@@ -11,8 +11,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import functions
+from activities import activity, map_of
 from fake_cluster import FakeCluster, gateway
 from jetmap import NoWorkers, UnknownFunction
+from jetmap.dispatch.costs import Cost
 from jetmap.dispatch.roster import Roster
 from jetmap.dispatch.stats import Stats, refusal_reason
 from jetmap.errors import BrokerUnreachable, TooManyMaps
@@ -81,6 +83,10 @@ async def test_each_metric_is_of_one_place() -> None:
     """A gateway's own at /metrics, the pool's at /metrics/pool: sums over gateways are right."""
     cluster = FakeCluster(double)
     cluster.counts.heard("a", [("double", "ok", 3)], [("double", "SIGSEGV", 1)], 1, 1)
+    cluster.costs["double"] = Cost()
+    cluster.costs["double"].learn(3, 0.5, 10)
+    cluster.watch.hear(activity(maps=[map_of()], refused={"no-workers": 1}))
+    cluster.watch.pool.on_broker({"streams": [{"copies": 1}], "store": {"bytes": 1, "quota": 2}})
     async with gateway(cluster) as client:
         own = samples((await client.get("/metrics")).text)
         pool = samples((await client.get("/metrics/pool")).text)

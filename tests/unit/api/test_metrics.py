@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from activities import activity, map_of
 from fake_cluster import FakeCluster, gateway
+from jetmap.dispatch.costs import Cost
 from jetmap.dispatch.stats import Histogram
 from jetmap_api.metrics import _histogram
 from over_http import double
@@ -22,6 +24,46 @@ async def test_both_pages_are_text() -> None:
     assert 'jetmap_requests_total{code="200"} 1.0' in own.text
     assert "jetmap_pool_cores 2.0" in pool.text
     assert open.text.endswith("# EOF\n") and odd.status_code == 200
+
+
+async def test_the_pools_page_has_what_all_callers_announce() -> None:
+    cluster = FakeCluster(double)
+    cluster.watch.hear(
+        activity("d1", maps=[map_of("m1", oldest=7.0)], refused={"no-workers": 2}, waiting=5),
+        activity("d2", maps=[map_of("m2")], more=3, waiting_seconds=1.5),
+    )
+    cluster.watch.pool.on_broker(
+        {"streams": [{"copies": 3, "leader": ""}], "store": {"bytes": 9, "quota": 10}}
+    )
+    async with gateway(cluster) as client:
+        text = (await client.get("/metrics/pool")).text
+        own = (await client.get("/metrics")).text
+    for line in (
+        "jetmap_pool_callers 2.0",
+        "jetmap_pool_open_maps 5.0",
+        "jetmap_pool_waiting_items 5.0",
+        "jetmap_pool_waiting_seconds 1.5",
+        "jetmap_pool_oldest_wait_seconds 7.0",
+        'jetmap_pool_maps_refused_recently{reason="no-workers"} 2.0',
+        'jetmap_pool_maps_refused_recently{reason="closed"} 0.0',
+        "jetmap_pool_store_bytes 9.0",
+        "jetmap_pool_streams_without_leader 1.0",
+    ):
+        assert line in text, line
+    assert "m1" not in text and "jetmap_pool" not in own, "no map is a label"
+
+
+async def test_an_items_seconds_are_a_histogram_of_each_function() -> None:
+    cluster, cost = FakeCluster(double), Cost()
+    cost.learn(3, 0.06, 9)  # 20 ms each
+    cost.learn(1, 2.0, 9)
+    cluster.costs = {"double": cost, "idle": Cost()}
+    async with gateway(cluster) as client:
+        text = (await client.get("/metrics")).text
+    assert 'jetmap_item_seconds_bucket{function="double",le="0.0316"} 3.0' in text
+    assert 'jetmap_item_seconds_bucket{function="double",le="0.01"} 0.0' in text
+    assert 'jetmap_item_seconds_bucket{function="double",le="+Inf"} 4.0' in text
+    assert 'jetmap_item_seconds_sum{function="double"} 2.06' in text and "idle" not in text
 
 
 def test_buckets_become_running_sums() -> None:
