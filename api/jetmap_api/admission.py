@@ -47,13 +47,14 @@ class Admission:
 class Reservation:
     """The memory, items, files and place of one request."""
 
-    __slots__ = ("_admission", "_arriving", "_memory", "items", "size", "spooled")
+    __slots__ = ("_admission", "_arriving", "_held", "_memory", "items", "size", "spooled")
 
     def __init__(self, admission: Admission, memory: Memory) -> None:
         self.size = 0
         self.items = 0
         self.spooled = 0
         self._arriving = 0
+        self._held = 0  # Bytes of a large item of a passing body.
         self._admission = admission
         self._memory = memory
 
@@ -98,6 +99,18 @@ class Reservation:
         """Add bytes, even without room."""
         self._memory.used += size
         self.size += size
+
+    def hold(self, size: int) -> None:
+        """Count an item of a passing body that has arrived in part, as far as it is large.
+
+        It takes twice its bytes, because it is copied. Raises Problem: 503 or 413.
+        """
+        beyond = max(0, 2 * size - PASSING_BYTES)
+        if beyond > self._held:
+            self.add(beyond - self._held)
+        else:
+            self.give(self._held - beyond)
+        self._held = beyond
 
     def give(self, size: int) -> None:
         """Give bytes back."""
@@ -162,7 +175,7 @@ class Reservation:
         self._memory.used -= self.size
         self._admission.items -= self.items
         self._admission.spooled -= self.spooled
-        self.size = self.items = self.spooled = 0
+        self.size = self.items = self.spooled = self._held = 0
 
     def _full(self, size: int) -> Problem:
         limit = self._admission.memory_budget

@@ -179,7 +179,7 @@ class Submissions:
                 reservation.add(PASSING_BYTES)
                 upload = await begin(cluster, name, request)
                 limits = self._admission.limits.fitting(cluster.max_item)
-                record = await store(upload, request, receive, watcher, limits)
+                record = await store(upload, request, receive, watcher, limits, reservation)
             finally:
                 reservation.close()
             await accepted(send, scope, record)

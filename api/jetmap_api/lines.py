@@ -113,6 +113,7 @@ class LinesBody:
             while data is not None:
                 data = await self._pipe.get()
                 split.close() if data is None else split.feed(data)
+                self._reservation.hold(split.held)
                 while items := split.next_elements():
                     await self._feed.put(items)
             self._feed.close()

@@ -96,7 +96,8 @@ class Preferred:
         """Return the answer, or send 202."""
         loop = asyncio.get_running_loop()
         most = limits.fitting(self._cluster.max_item)
-        record = await store(self._upload, self._job, receive, watcher, most)
+        record = await store(self._upload, self._job, receive, watcher, most, self._reservation)
+        self._reservation.hold(0)
         self._reservation.give(PASSING_BYTES)
         begun = loop.time()
         kept = self._job.key is not None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from jetmap.settings import LimitSettings
 from jetmap.wire.split import splitter
 
+from .admission import Reservation
 from .asgi import Receive
 from .bodies import Arrival
 from .disconnect import DisconnectWatcher
@@ -62,6 +63,7 @@ async def store(
     receive: Receive,
     watcher: DisconnectWatcher,
     limits: LimitSettings,
+    reservation: Reservation,
 ) -> Record:
     """Store the whole body; return the job once all of it is durable.
 
@@ -70,7 +72,7 @@ async def store(
     the same Idempotency-Key.
     """
     try:
-        await _read(upload, request, receive, watcher, limits)
+        await _read(upload, request, receive, watcher, limits, reservation)
         return await upload.commit()
     except BaseException:
         await abort(upload)
@@ -94,6 +96,7 @@ async def _read(
     receive: Receive,
     watcher: DisconnectWatcher,
     limits: LimitSettings,
+    reservation: Reservation,
 ) -> None:
     split = splitter(request.body, limits, USE_JSON)
     arrival = Arrival(
@@ -113,5 +116,6 @@ async def _read(
         split.feed(data)
         if not arrival.more:
             split.close()
+        reservation.hold(split.held)
         while elements := split.next_elements():
             await upload.put(elements)

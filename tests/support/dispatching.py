@@ -14,7 +14,7 @@ from jetmap.dispatch.scheduler import Scheduler
 from jetmap.dispatch.sources import RawItems, Source
 from jetmap.dispatch.stats import Stats
 from jetmap.wire import arrays
-from jetmap.wire.messages import Final, Report
+from jetmap.wire.messages import PROTOCOL, Final, Report
 from jetmap.wire.presence import FunctionInfo, Presence
 
 FUNCTION = "f"
@@ -35,6 +35,7 @@ def presence(agent: str = "a", offer: str = "offer", **changes: Any) -> Presence
         "busy": 0,
         "draining": False,
         "gone": False,
+        "protocol": PROTOCOL,
         "functions": [FunctionInfo(FUNCTION)],
         "workers": [],
     }

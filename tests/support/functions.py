@@ -108,6 +108,13 @@ def zeros(size: int) -> bytes:
 
 
 @task
+def echo(data: bytes, *, seconds: float = 0.0) -> bytes:
+    """Return the item, after this time."""
+    time.sleep(seconds)
+    return data
+
+
+@task
 def gate(item: tuple[str, int]) -> bytes:
     """Return a value of this number of bytes, once the named file exists, if there is a name."""
     name, size = item

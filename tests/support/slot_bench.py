@@ -180,7 +180,9 @@ class Account:
     def on_recycled(self) -> None:
         self.renewed += 1
 
-    async def on_report(self, held: HeldChunk, report: bytes, last: bool) -> None:
+    async def on_report(
+        self, held: HeldChunk, report: bytes, last: bool, values: bytes = b""
+    ) -> None:
         assert not self.ends[id(held)], "it has ended"
         self.ends[id(held)] += last
 

@@ -15,14 +15,19 @@ from jetmap.errors import JetmapError
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.wire import subjects
 from jetmap.wire.messages import (
+    PARTS_PROTOCOL,
     AgentMail,
-    ChunkHead,
+    ArrivedHead,
+    Chunk,
     ChunkKey,
     ClaimAnswer,
     Crash,
     Final,
+    Report,
     ReportCounts,
+    ReportHead,
     Rest,
+    encode,
 )
 
 from .announcements import Announcements
@@ -30,8 +35,9 @@ from .claims import Claims
 from .holdings import HeldChunk, Holdings, Lease
 from .intake import NAK, Delivered, Intake
 from .options import AgentOptions
+from .parts import Parts
 from .prefetch import PATIENCE, Prefetch
-from .reports import Reports, too_large
+from .reports import Reports, too_large, without_values
 from .slot import Slot
 from .stored_reports import StoredReports
 
@@ -40,10 +46,14 @@ logger = logging.getLogger(__name__)
 FLUSH_SECONDS = 3.0  # Seconds a draining agent waits for confirmations.
 WITHDRAWN_KEPT = 1000  # Withdrawn maps to remember.
 ENVELOPE_BYTES = 4096  # Bytes of a message around its reports.
+# Bytes of large values on their way to dispatchers, above which cores wait for their next chunk.
+OPEN_BYTES = 64 << 20
 ACK, TERM, IN_PROGRESS = b"+ACK", b"+TERM", b"+WPI"
 
 _parcel = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
-_head = msgspec.msgpack.Decoder(ChunkHead).decode
+_head = msgspec.msgpack.Decoder(ArrivedHead).decode
+_chunk = msgspec.msgpack.Decoder(Chunk).decode
+_report = msgspec.msgpack.Decoder(Report).decode
 _counts = msgspec.msgpack.Decoder(ReportCounts).decode
 _mail = msgspec.msgpack.Decoder(AgentMail).decode
 
@@ -80,6 +90,9 @@ class Chunks:
         self._stored = StoredReports(connection, options.pool, inbox, self._reports)
         self._claims = Claims(self._held, agent, options.host, self._mail, self._send)
         self.prefetch: Prefetch[Slot, list[HeldChunk]] = Prefetch()
+        self._parts = Parts(connection, agent, inbox)
+        self._open_bytes = 0  # Of large values that are on their way.
+        self._held_back = 0  # Idle cores that wait for those.
         self._withdrawn: dict[str, None] = {}
         self._released = asyncio.Event()
         self._background = Background("agent's chunks")
@@ -91,6 +104,7 @@ class Chunks:
         )
         await self.intake.start()
         await self._stored.start()
+        await self._parts.start()
 
     async def drain(self, grace: float) -> None:
         """Take no more chunks; finish or hand back those held within ``grace`` seconds."""
@@ -99,7 +113,7 @@ class Chunks:
             slot.drain(grace)
         deadline = time.monotonic() + grace + FLUSH_SECONDS
         while len(self._held):
-            if not any(slot.held for slot in self._slots):
+            if not any(slot.held for slot in self._slots) and self._parts.is_idle:
                 # Only confirmations are missing: a dispatcher that lives sends them now.
                 if not self._connection.connected:
                     return
@@ -127,6 +141,7 @@ class Chunks:
             await self._subscription.unsubscribe()
         await self.intake.close()
         await self._stored.close()
+        await self._parts.close()
 
     # From the broker to a worker
 
@@ -138,12 +153,18 @@ class Chunks:
                     await self._start(waiting)
                 if not is_to_pull:
                     return
+            if self._open_bytes > OPEN_BYTES:
+                self._held_back += 1
+                return
             await self.intake.on_core_freed()
         except JetmapError as error:  # The pulls are sent again when they seem lost.
             logger.debug("not pulled: %s", error)
 
     def on_core_lost(self, slot: Slot) -> None:
-        self.intake.on_core_lost()
+        if self._held_back:
+            self._held_back -= 1
+        else:
+            self.intake.on_core_lost()
 
     async def _on_delivered(self, delivered: Delivered) -> None:
         """Take in a message for an idle core: one chunk, or several small ones."""
@@ -161,6 +182,8 @@ class Chunks:
                 continue
             sink = self._reports if subjects.job_of(head.map) is None else self._stored
             held = HeldChunk(head, [lease], data, delivered.pending, head.start, sink)
+            if head.is_elsewhere:
+                held.at = _chunk(data).at
             if self._held.add(held, now):
                 fresh.append(held)
         if not fresh:
@@ -182,6 +205,9 @@ class Chunks:
     async def _start(self, fresh: list[HeldChunk]) -> None:
         """Give chunks to an idle worker, but not those withdrawn since they arrived."""
         fresh = [held for held in fresh if not held.unwanted]
+        if any(held.at is not None and not held.items for held in fresh):
+            self._background.spawn(self._start_fetched(fresh), "fetch items")
+            return
         slot = next((slot for slot in self._slots if slot.is_idle), None)
         if fresh and slot is not None and not self.intake.stopped:
             slot.assign(fresh)
@@ -196,6 +222,17 @@ class Chunks:
         for held in fresh:
             await self._release(held, NAK)
         await self.intake.on_core_freed()
+
+    async def _start_fetched(self, fresh: list[HeldChunk]) -> None:
+        """Fetch the items that did not come with their chunks, and start those."""
+        for held in fresh:
+            if held.at is not None:
+                items = await self._parts.fetch(held, held.at)
+                if items is None:
+                    await self._withdraw(held)
+                else:
+                    held.items = items
+        await self._start(fresh)
 
     # Far from the broker
 
@@ -233,14 +270,23 @@ class Chunks:
 
     # From a worker to the dispatcher
 
-    async def on_report(self, held: HeldChunk, report: bytes, last: bool) -> None:
-        """Send outcomes on their way. last: the chunk has ended."""
+    async def on_report(
+        self, held: HeldChunk, report: bytes, last: bool, values: bytes = b""
+    ) -> None:
+        """Send outcomes on their way.
+
+        Args:
+            last: Whether the chunk has ended.
+            values: Its values, if they are large and not in the report.
+        """
         if held.unwanted:
             if last:
                 await self._release(held, TERM)
             return
         if len(report) > (limit := self._connection.max_payload - ENVELOPE_BYTES):
-            report = too_large(report, limit)
+            report, values = without_values(report)
+            if len(report) > limit:
+                report, values = too_large(report, limit), b""
         head = _counts(report)
         self._state.counts.outcomes(held.head.function, head.count, (e.kind for e in head.errors))
         held.end = head.start + head.count
@@ -249,9 +295,47 @@ class Chunks:
             seconds = time.monotonic() - held.begun
             self.prefetch.on_computed(held.head.function, held.end - held.head.start, seconds)
         self._released.set()
+        if values:
+            held.unsent += 1
+            self._open_bytes += len(values)
+            self._background.spawn(self._send_values(held, head, report, values), "send values")
+            return
         # A report without outcomes or tries leaves nothing to store.
         is_news = head.count or head.errors
         await (held.sink if is_news else self._reports).add(held, report)
+
+    async def _send_values(
+        self, held: HeldChunk, head: ReportHead, report: bytes, values: bytes
+    ) -> None:
+        """Send large values on their way, and then their report."""
+        try:
+            if held.sink is self._stored:
+                await self._stored.add_large(held, report, values)
+            elif _chunk(held.data).protocol < PARTS_PROTOCOL:
+                whole = _report(report)
+                whole.values, whole.size = values, 0
+                report = encode(whole)
+                if len(report) > (limit := self._connection.max_payload - ENVELOPE_BYTES):
+                    report = too_large(report, limit)
+                await self._reports.add(held, report)
+            elif await self._parts.push(held, head, values):
+                await self._reports.add(held, report)
+            else:
+                await self._withdraw(held)
+            held.unsent -= 1
+            await self._reports.flush()
+        finally:
+            self._open_bytes -= len(values)
+            await self._pull_held_back()
+
+    async def _pull_held_back(self) -> None:
+        """Pull for the cores that waited until large values were on their way."""
+        while self._held_back and self._open_bytes <= OPEN_BYTES:
+            self._held_back -= 1
+            try:
+                await self.intake.on_core_freed()
+            except JetmapError as error:
+                logger.debug("not pulled: %s", error)
 
     async def on_rest(self, held: HeldChunk, rest: Rest) -> None:
         """Report that a chunk goes on with the item in progress only; ``rest`` runs elsewhere."""
@@ -308,6 +392,7 @@ class Chunks:
         if held.unwanted:
             return
         held.unwanted = True
+        self._parts.check()
         if not any(slot.stop(held, self._grace) for slot in self._slots):
             self._claims.refuse(held)
             await self._release(held, TERM)

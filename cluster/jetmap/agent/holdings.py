@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from jetmap.wire.messages import ChunkHead, ChunkKey, ClaimEntry
+from jetmap.wire.messages import ChunkHead, ChunkKey, ClaimEntry, Place
 from jetmap.wire.timing import BEAT, GONE_KEPT, LOOK, SILENCE
 
 
@@ -46,6 +46,8 @@ class HeldChunk:
     pending: int  # Chunks that waited behind it in its lane when it was delivered.
     end: int  # Index of the first item that has not been reported.
     sink: ResultSink
+    at: Place | None = None  # Where its items are, if not in ``data``,
+    items: list[bytes] = field(default_factory=list)  # and those, once they have been fetched.
     finished: bool = False  # Its last report has been made.
     begun: float = 0.0  # Time at which its worker got it, far from the broker.
     unwanted: bool = False  # Its dispatcher has withdrawn it, or is gone.

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from jetmap.settings import Settings, WorkerSettings
+from jetmap.wire.messages import PART_BYTES
 from jetmap.wire.worker_start import Setup
 
 
@@ -42,6 +43,7 @@ def worker_setup(settings: Settings, **more: Any) -> Setup:
         memory_limit=settings.workers.worker_memory,
         max_value=settings.limits.max_item_bytes,
         max_report=settings.chunks.report_bytes,
+        inline=PART_BYTES,
         output_bytes=settings.workers.output_bytes,
         log_level=settings.logs.log_level,
         **more,
@@ -49,6 +51,6 @@ def worker_setup(settings: Settings, **more: Any) -> Setup:
 
 
 def within(room: int, setup: Setup) -> Setup:
-    """Limit the values and reports of workers to the bytes that the broker can carry."""
-    value, report = min(setup.max_value, room), min(setup.max_report, room)
-    return msgspec.structs.replace(setup, max_value=value, max_report=report)
+    """Limit reports, and the values in them, to the bytes that a message of the broker takes."""
+    report, inline = min(setup.max_report, room), min(setup.inline, room)
+    return msgspec.structs.replace(setup, max_report=report, inline=inline)

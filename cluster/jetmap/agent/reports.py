@@ -77,15 +77,26 @@ class Reports:
             await self._send(f"{sent.inbox}.result", sent.delivery)
 
 
+def without_values(report: bytes) -> tuple[bytes, bytes]:
+    """Split a report that the broker cannot carry into the report and its values.
+
+    The broker was replaced, after the worker started, by one with smaller messages.
+    """
+    decoded = _report(report)
+    values, decoded.values = decoded.values, b""
+    decoded.size = len(values)
+    return encode(decoded), values
+
+
 def too_large(report: bytes, limit: int) -> bytes:
     """Replace a report that the broker cannot carry by one that fails its items.
 
-    The broker was replaced, after the worker started, by one with a smaller largest message.
+    Its dispatcher takes no values in parts, or its errors alone are too large.
     """
     decoded = _report(report)
     message = (
         f"the result takes {len(report):,} bytes; the broker now takes {limit:,}: raise "
-        "max_payload on the NATS server, or restart the workers, which then learn the limit"
+        "max_payload on the NATS server, or upgrade jetmap where the map was called"
     )
     indices = range(decoded.start, decoded.start + decoded.count)
     decoded.errors = [ErrorRecord(i, "unencodable", "ValueError", message) for i in indices]

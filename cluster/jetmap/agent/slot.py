@@ -60,7 +60,9 @@ class ChunkOwner(Protocol):
 
     async def on_core_freed(self, slot: Slot) -> None: ...
     def on_core_lost(self, slot: Slot) -> None: ...
-    async def on_report(self, held: HeldChunk, report: bytes, last: bool) -> None: ...
+    async def on_report(
+        self, held: HeldChunk, report: bytes, last: bool, values: bytes
+    ) -> None: ...
     async def on_rest(self, held: HeldChunk, rest: Rest) -> None: ...
     async def on_chunk_ended(self, held: HeldChunk, crash: Crash | None) -> None: ...
     async def flush(self) -> None: ...
@@ -101,6 +103,7 @@ class Slot:
         self._failure: StartFailed | None = None
         self._import = ImportWatch(options.workers.start_timeout, partial(self.kill, STOPPED))
         self._ended = 0  # Chunks that the worker has computed.
+        self._values = b""  # Of its next report, if they came before it.
         self._handlers: dict[bytes, Callable[[bytes], Awaitable[None]]] = {
             frames.READY: self._on_ready,
             frames.FAILED: self._on_failed,
@@ -108,6 +111,7 @@ class Slot:
             frames.BROKEN: self._on_broken,
             frames.STALE: self._on_stale,
             frames.WARMED: self._on_warmed,
+            frames.VALUES: self._on_values,
             frames.PART: self._on_part,
             frames.LAST: self._on_result,
             frames.SKIPPED: self._on_skipped,
@@ -165,6 +169,10 @@ class Slot:
         """Give the idle worker chunks, to be computed one after the other."""
         self._enter(WorkerEvent.ASSIGNED)
         assert self._worker is not None
+        for held in chunks:
+            if held.items:
+                self._worker.send_items(held.items)
+                held.items = []
         self._queue.push(chunks, self._worker.send_chunk)
 
     def stop(self, held: HeldChunk, grace: float) -> bool:
@@ -213,7 +221,7 @@ class Slot:
     async def _serve_one(self) -> None:
         self._was_ready = self._is_stale = False
         self._queue = WorkerQueue(self, self._warm_ups)
-        self._ended = 0
+        self._ended, self._values = 0, b""
         self._kill_reason = self._failure = None
         successor = self._recycling.begin() if self._recycling is not None else None
         if successor is not None:
@@ -308,9 +316,13 @@ class Slot:
     async def _on_warmed(self, payload: bytes) -> None:
         self._warm_ups.on_warmed(*_warmed(payload))
 
+    async def _on_values(self, payload: bytes) -> None:
+        self._values = payload
+
     async def _on_part(self, payload: bytes) -> None:
+        values, self._values = self._values, b""
         if self.held is not None:
-            await self._chunks.on_report(self.held, payload, False)
+            await self._chunks.on_report(self.held, payload, False, values)
 
     async def _on_result(self, payload: bytes) -> None:
         """Report the end of a chunk, and go on to the next one.
@@ -348,10 +360,11 @@ class Slot:
                 await self._chunks.on_chunk_ended(entry.held, None)
 
     async def _report(self, entry: QueueEntry, report: bytes) -> None:
+        values, self._values = self._values, b""
         if entry.revoked:
             return
         try:
-            await self._chunks.on_report(entry.held, report, True)
+            await self._chunks.on_report(entry.held, report, True, values)
         except Exception:
             # The frame is bad: the worker will be replaced, and the items run elsewhere.
             await self._chunks.on_chunk_ended(entry.held, None)

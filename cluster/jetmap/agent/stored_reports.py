@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from collections import deque
 from dataclasses import dataclass
 
 import msgspec
@@ -13,7 +14,7 @@ from jetmap.errors import JetmapError
 from jetmap.nats.answers import JetStreamError, checked, lacks_room
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.wire import subjects
-from jetmap.wire.messages import Report, encode
+from jetmap.wire.messages import PART_BYTES, Report, encode
 
 from .holdings import HeldChunk
 from .reports import Reports
@@ -29,12 +30,30 @@ QUIET_SECONDS = 30.0  # Seconds between two warnings.
 _report = msgspec.msgpack.Decoder(Report).decode
 
 
+PARTS_OUT = 8  # Parts of one report's values that are being stored at once.
+
+
+@dataclass
+class _Large:
+    """A report whose values are stored in parts, before it."""
+
+    report: Report
+    values: memoryview
+    waiting: deque[int]  # Offsets of the parts that are not being stored yet.
+    stored: dict[int, int]  # Offset of each part that is stored, and its sequence number.
+    part_bytes: int
+    left: int  # Parts that are not stored yet.
+
+
 @dataclass
 class _Unstored:
     held: HeldChunk
     report: bytes
     at: float
     sends: int = 0  # Attempts without an answer.
+    large: _Large | None = None  # The report that this part belongs to,
+    offset: int = 0  # and the part's place.
+    size: int = 0  # Bytes of the values that are stored in parts before this report.
 
 
 class StoredReports:
@@ -76,8 +95,41 @@ class StoredReports:
     async def add(self, held: HeldChunk, report: bytes) -> None:
         """Store a report; it goes on to the dispatcher when that is done."""
         held.unsent += 1
+        await self._store(_Unstored(held, report, time.monotonic()))
+
+    async def add_large(self, held: HeldChunk, report: bytes, values: bytes) -> None:
+        """Store a report's values in parts, then the report, which names the parts."""
+        held.unsent += 1
+        part_bytes = min(PART_BYTES, self._connection.room)
+        offsets = deque(range(0, len(values), part_bytes))
+        large = _Large(_report(report), memoryview(values), offsets, {}, part_bytes, len(offsets))
+        for _ in range(min(PARTS_OUT, large.left)):
+            await self._store_part(held, large)
+
+    async def _store_part(self, held: HeldChunk, large: _Large) -> None:
+        """Store the next part of a report's values: as a report without outcomes."""
+        offset = large.waiting.popleft()
+        whole = large.report
+        part = bytes(large.values[offset : offset + large.part_bytes])
+        message = Report(whole.map, whole.number, whole.attempt, whole.start, 0, part, [], 0.0)
+        await self._store(
+            _Unstored(held, encode(message), time.monotonic(), large=large, offset=offset)
+        )
+
+    async def _on_part_stored(self, unstored: _Unstored, large: _Large, seq: int) -> None:
+        """Store the next part; or the report, if this was the last one."""
+        large.stored[unstored.offset] = seq
+        large.left -= 1
+        if large.waiting:
+            await self._store_part(unstored.held, large)
+        elif not large.left:
+            whole, size = large.report, len(large.values)
+            whole.parts, whole.size = [large.stored[at] for at in sorted(large.stored)], size
+            await self._store(_Unstored(unstored.held, encode(whole), time.monotonic(), size=size))
+
+    async def _store(self, unstored: _Unstored) -> None:
         number = next(self._numbers)
-        self._unstored[number] = _Unstored(held, report, time.monotonic())
+        self._unstored[number] = unstored
         if not self._holds_back:
             await self._append(number)
 
@@ -139,11 +191,16 @@ class StoredReports:
         if unstored is None:
             return
         held = unstored.held
+        if unstored.large is not None:
+            if not held.unwanted:
+                await self._on_part_stored(unstored, unstored.large, stored)
+            return
         held.unsent -= 1
         if held.unwanted:
             return
         report = _report(unstored.report)
-        report.stored, report.size, report.values = stored, len(report.values), b""
+        report.stored, report.size = stored, unstored.size or len(report.values)
+        report.values, report.parts = b"", []
         await self._reports.add(held, encode(report))
         await self._reports.flush()
 

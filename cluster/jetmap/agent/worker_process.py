@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 
 import msgspec
@@ -140,6 +140,10 @@ class WorkerProcess:
 
     def send_chunk(self, chunk: bytes) -> None:
         self._pipe.send(frames.CHUNK, chunk)
+
+    def send_items(self, parts: Sequence[bytes]) -> None:
+        """Send the items of the next chunk, which does not have them."""
+        self._pipe.send_parts(frames.ITEMS, parts)
 
     def receive(self) -> Awaitable[tuple[bytes, bytes] | None]:
         """Return the worker's next frame, or None when it is dead and all frames were read."""

@@ -304,8 +304,7 @@ class EncodedCluster:
     @property
     def max_item(self) -> int:
         """Bytes that one encoded item or value may have."""
-        limit = int(self.settings.limits.max_item_bytes)
-        return limit if self._opened is None else min(limit, self._opened.max_item)
+        return int(self.settings.limits.max_item_bytes)
 
     @property
     def trusts(self) -> bool:

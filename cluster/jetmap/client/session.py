@@ -146,11 +146,6 @@ class Session:
         await self._parts.aclose()
 
     @property
-    def max_item(self) -> int:
-        """Bytes of one item that fit into a message of the broker."""
-        return self.connection.room
-
-    @property
     def is_embedded(self) -> bool:
         """Return whether a keeper of this user owns the server and all workers."""
         return self._membership is not None

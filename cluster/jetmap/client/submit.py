@@ -117,7 +117,7 @@ class EncodedItems:
                     index,
                     "ValueError",
                     f"the item takes {size:,} bytes; the limit is {self._max_item:,} "
-                    "(setting max_item_bytes, within the broker's max_payload)",
+                    "(setting max_item_bytes)",
                 )
 
 

@@ -29,7 +29,7 @@ from jetmap.nats import jetstream
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.settings import Settings
 from jetmap.wire import pool_streams, subjects
-from jetmap.wire.messages import Claim, ClaimAnswer, Delivery, encode
+from jetmap.wire.messages import Claim, ClaimAnswer, Delivery, PartRequest, encode
 from jetmap.wire.presence import Presence
 from jetmap.wire.seals import Sealer
 
@@ -40,6 +40,7 @@ from .ledger import Ledger, Seen
 from .maps import OpenMaps
 from .open_map import MapSpec, Memory, OpenMap
 from .outbox import Outbox
+from .parts import UNWANTED, Parts
 from .recovery import TICK, Actions, Recovery
 from .roster import idle_cores
 from .scheduler import Scheduler
@@ -55,6 +56,7 @@ STORE_SECONDS = 3.0  # Seconds to read from the store which of a job's items are
 Parked = Callable[[], Iterable[tuple[str, int]]]
 
 _delivery = msgspec.msgpack.Decoder(Delivery).decode
+_part_request = msgspec.msgpack.Decoder(PartRequest).decode
 _claim = msgspec.msgpack.Decoder(Claim).decode
 
 
@@ -90,12 +92,13 @@ class Dispatcher:
         self._closed = False
         settings = options.settings
         self._cutting = cutting = Cutting.of(settings.chunks)
-        self._scheduler = self.scheduler = scheduler = Scheduler(cutting)
+        self._scheduler = self.scheduler = scheduler = Scheduler(cutting, self.memory.limit // 4)
         self._maps = self.maps = maps = OpenMaps(scheduler, roster, stats)
         self._outbox = Outbox(
             connection, settings, cutting, self._inbox, background, options.sealer
         )
         self._sender = Sender(maps, scheduler, self._outbox, roster, stats, background)
+        self._parts = Parts(maps, self.memory)
         self._recovery = Recovery(roster, time.monotonic())
         self._admission = MapAdmission(
             connection, self.agents, settings.limits.max_open_maps, options.announce_seconds
@@ -112,6 +115,8 @@ class Dispatcher:
             await subscribe(f"{self._inbox}.result", self._on_result, direct=True),
             await subscribe(f"{self._inbox}.claim", self._on_claim),
             await subscribe(f"{self._inbox}.ack.*", self._sender.on_ack, direct=True),
+            await subscribe(f"{self._inbox}.part", self._on_part_request),
+            await subscribe(f"{self._inbox}.values.>", self._on_values, direct=True),
             await self.agents.subscribe(),
         ]
         self._connection.on_reconnect(self._on_reconnect)
@@ -276,9 +281,33 @@ class Dispatcher:
         delivery = _delivery(message.data)
         now = time.monotonic()
         for report in delivery.reports:
+            if (
+                report.size
+                and not report.stored
+                and not self._parts.complete(delivery.agent, report)
+            ):
+                continue
             self._maps.accept(report, delivery.pending, now, delivery.agent)
         await self._outbox.confirm(delivery.inbox, delivery.token)
         await self._sender.pump()
+
+    async def _on_part_request(self, message: Message) -> None:
+        """Send an agent a part of a chunk's items; nothing of a chunk that has ended."""
+        part = self._parts.items(_part_request(message.data))
+        try:
+            await self._connection.publish(message.reply, part)
+        except JetmapError as error:
+            logger.debug("a part could not be sent, its agent asks again: %s", error)
+
+    async def _on_values(self, message: Message) -> None:
+        """Keep a part of a report's values, and say so."""
+        agent, map, number, attempt, start, offset = message.subject.rsplit(".", 6)[1:]
+        name = agent, map, int(number), int(attempt), int(start)
+        wanted = self._parts.add(name, int(offset), message.data)
+        try:
+            await self._connection.publish(message.reply, b"" if wanted else UNWANTED)
+        except JetmapError as error:
+            logger.debug("a part is not confirmed, its agent sends it again: %s", error)
 
     async def _on_claim(self, message: Message) -> None:
         """Tell an agent which of the chunks that it holds are no longer wanted."""
@@ -344,6 +373,7 @@ class Dispatcher:
                 self._background.spawn(self._restore_job(run, seen), "read a job's store")
         for run, failure in actions.give_up:
             self._maps.end(run, "failed", start_failed(failure))
+        self._parts.drop_ended()
         await self._sender.pump()
         self._measure()
 

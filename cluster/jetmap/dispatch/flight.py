@@ -72,6 +72,7 @@ class Flight:
     confirmed: bool = False  # The broker has it, or had it.
     host: str = ""  # Host of the agent that claimed it last.
     final: Final | None = None
+    is_inline: bool = False  # An older agent may take it: its items travel with it, however large.
     is_late: bool = False  # It has given back items behind one that takes too long.
 
     @property

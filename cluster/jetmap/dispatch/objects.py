@@ -105,7 +105,7 @@ class Objects:
             if alone:
                 message = (
                     f"the item takes {len(items):,} bytes; the limit is {self._max_item:,} "
-                    "(setting max_item_bytes, within the broker's max_payload)"
+                    "(setting max_item_bytes)"
                 )
                 return self._refused(ValueError(), message)
             objects = objects[: fewer(len(objects), len(items), max_bytes)]

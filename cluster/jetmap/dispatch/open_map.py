@@ -15,7 +15,7 @@ from typing import Self
 
 import msgspec
 
-from jetmap.wire.messages import Format, FunctionRef, Report
+from jetmap.wire.messages import PART_BYTES, Format, FunctionRef, Report
 from jetmap.wire.presence import FunctionInfo
 
 from .costs import Cost, Pace
@@ -114,7 +114,7 @@ class OpenMap:
         max_buffer: Bytes of unread results with which no further chunk is sent.
         memory: Account of all maps of this process; while it is full, a map is sent more only as
             its results are read.
-        room: Bytes that the items of one chunk may take.
+        room: Bytes of items that a message of the broker takes beside what each chunk carries.
         on_leave: Called when the reader leaves before the end.
         on_room: Called when the reader has made room for more results.
     """
@@ -143,6 +143,8 @@ class OpenMap:
         self.memory = memory
         self.max_buffer = max_buffer
         self.room = room
+        self.inline = min(room, PART_BYTES)  # Bytes of items above which they travel in parts.
+        self.is_large = False  # The last chunk that was cut was a large item.
         self.taken = 0  # Index behind the last item taken from the source.
         self.buffered = 0  # Bytes of unread results.
         self.stored_bytes = 0  # Bytes of a job's values that agents have stored.

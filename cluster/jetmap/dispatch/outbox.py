@@ -13,7 +13,15 @@ from jetmap.nats.answers import has_stored
 from jetmap.nats.broker import Broker
 from jetmap.settings import Settings
 from jetmap.wire import pool_streams, subjects
-from jetmap.wire.messages import PROTOCOL, Chunk, ChunkKey, Confirmation, Withdraw, encode
+from jetmap.wire.messages import (
+    PROTOCOL,
+    Chunk,
+    ChunkKey,
+    Confirmation,
+    Place,
+    Withdraw,
+    encode,
+)
 from jetmap.wire.seals import Sealer
 
 from .ack_sampler import AckSampler
@@ -105,11 +113,21 @@ class Outbox:
             await self._connection.publish(first.subject, encode(chunks), reply)
         except TooLarge as error:
             # Cut for a larger message: the broker has been replaced by one that takes less.
+            if self._shrink(parcel):
+                return await self.publish(parcel)
             return Unsendable(parcel, str(error))
         except JetmapError as error:
             # Not connected, and the buffer is full: recovery sends it again.
             logger.debug("%s not sent: %s", first.subject, error)
         return None
+
+    def _shrink(self, parcel: list[Sent]) -> bool:
+        """Let fewer items travel in messages; return whether that may help."""
+        before = [map.inline for map, _ in parcel]
+        for map, _ in parcel:
+            map.room = min(map.room, max(1, self._connection.room - map.overhead))
+            map.inline = min(map.inline, map.room)
+        return [map.inline for map, _ in parcel] != before
 
     async def publish_again(self, chunks: list[Sent]) -> list[Unsendable]:
         """Send chunks again that are still out; those that shared a message share one again."""
@@ -143,7 +161,9 @@ class Outbox:
             tries=piece.tries,
         )
         if map.spec.ref is not None and self._sealer is not None:
-            self._sealer.seal(chunk)
+            self._sealer.seal(chunk)  # Its items, too, wherever they are.
+        if len(piece.items) > map.inline and not flight.is_inline:
+            chunk.items, chunk.at = b"", Place(self._inbox, len(piece.items))
         return chunk
 
     def on_ack(self, subject: str, answer: bytes) -> Accepted | Refused:

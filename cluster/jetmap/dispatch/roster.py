@@ -195,6 +195,11 @@ class Roster:
         """Return whether an agent with this offer is there, even if it is draining."""
         return any(_has(p, offer) and not _has_failed(p) for p in self._agents.values())
 
+    def oldest(self, offer: str) -> Presence | None:
+        """Return the agent with the earliest protocol among those that take this offer's chunks."""
+        having = [p for p in self._agents.values() if _has(p, offer) and not p.draining]
+        return min(having, key=lambda p: p.protocol, default=None)
+
     def broken(self, ref: FunctionRef | None) -> str | None:
         """Return the reason why workers cannot import a referenced module, if an agent has one."""
         if ref is None or ref.value is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from jetmap.wire.messages import ErrorRecord, Lane
+from jetmap.wire.messages import PART_BYTES, Lane
 
 from .costs import Cost, Cutting
 from .fairness import DeficitRoundRobin
@@ -26,11 +26,17 @@ Turn = tuple[OpenMap, Piece]  # A map, and what is sent of it next.
 
 
 class Scheduler:
-    """Choose chunks among the open maps of one dispatcher."""
+    """Choose chunks among the open maps of one dispatcher.
 
-    def __init__(self, cutting: Cutting) -> None:
+    Args:
+        max_open_bytes: Bytes of large items that are out, above which no more of them are cut.
+    """
+
+    def __init__(self, cutting: Cutting, max_open_bytes: int = 1 << 30) -> None:
         self.cutting = cutting  # Fitted to the pool, as that changes.
         self.express_seconds = cutting.seconds  # Compute of a map that the express lane takes.
+        self._open_bytes = 0  # Of the large items that are out.
+        self._max_open_bytes = max_open_bytes
         self.window = Window()
         self.sharing = Sharing()
         self._maps: DeficitRoundRobin[OpenMap] = DeficitRoundRobin(cutting.seconds)
@@ -151,6 +157,8 @@ class Scheduler:
         return remaining is not None and 0 < remaining * map.cost.seconds <= SMALL_SECONDS
 
     def _landed(self, flight: Flight) -> None:
+        if len(flight.piece.items) > PART_BYTES:
+            self._open_bytes -= len(flight.piece.items)
         if flight.piece.lane == "main":
             self.window.on_ended()
         elif flight.parcel is not None:
@@ -158,6 +166,8 @@ class Scheduler:
 
     def _can_send(self, map: OpenMap, cores: int) -> bool:
         if not map.take_turn():
+            return False
+        if map.is_large and self._open_bytes > self._max_open_bytes:
             return False
         # While nothing is known of a function, single items find out: one for each core.
         return map.pace.is_known or len(map.ledger.flights) < cores
@@ -201,11 +211,13 @@ class Scheduler:
                 return None
             piece = taken
             map.taken = piece.start + piece.count
-            piece.error = piece.error or _too_large(map, piece)
             if piece.error is not None:
                 return map, piece
             map.cost.cut(piece.count, len(piece.items))
         self._busy.add(map)
+        map.is_large = len(piece.items) > PART_BYTES
+        if map.is_large:
+            self._open_bytes += len(piece.items)
         piece.lane = lane
         piece.seconds = seconds = piece.count * map.pace.seconds
         if lane == "express":
@@ -215,18 +227,3 @@ class Scheduler:
             self.window.on_sent()
             self._maps.charge(map, seconds)
         return map, piece
-
-
-def _too_large(map: OpenMap, piece: Piece) -> ErrorRecord | None:
-    """Return an error for an item that does not fit into a message."""
-    size = len(piece.items)
-    if size <= map.room:
-        return None
-    overhead = map.overhead
-    beside = f" beside the {overhead:,} of its keyword parameters" if overhead else ""
-    message = (
-        f"the item takes {size:,} bytes; the broker's largest message leaves room for "
-        f"{map.room:,}{beside}. Send a reference to large data instead, or raise max_payload on "
-        "the NATS server"
-    )
-    return ErrorRecord(piece.start, "unencodable", "ValueError", message)

@@ -7,8 +7,9 @@ import time
 
 from jetmap.background import Background
 from jetmap.nats.broker import Message
-from jetmap.wire.messages import ChunkKey
+from jetmap.wire.messages import PARTS_PROTOCOL, ChunkKey
 
+from .flight import Flight
 from .maps import OpenMaps
 from .open_map import OpenMap
 from .outbox import Accepted, Outbox, Unsendable
@@ -106,11 +107,30 @@ class Sender:
             self._maps.check_end(run)
         if not offer:
             return True  # Recovery takes it back when an offer has come.
+        if len(piece.items) > run.inline and not self._fits(run, flight):
+            return True
         if is_small(run, piece):
             self._sharing.add(run, flight)
         elif (event := await self._outbox.publish([(run, flight)])) is not None:
             self._maps.fail(event.chunks, event.message)
         return True
+
+    def _fits(self, run: OpenMap, flight: Flight) -> bool:
+        """Send items in their message if an older agent may take them; fail them if they are
+        too large for that."""
+        oldest = self._roster.oldest(flight.offer)
+        if oldest is None or oldest.protocol >= PARTS_PROTOCOL:
+            return True
+        size = len(flight.piece.items)
+        if size <= run.room:
+            flight.is_inline = True
+            return True
+        message = (
+            f"the item takes {size:,} bytes; the agent on host {oldest.host} runs an older jetmap, "
+            f"which takes at most {run.room:,}: upgrade jetmap there, or send less"
+        )
+        self._maps.fail([(run, flight)], message)
+        return False
 
     def _withdraw(self) -> None:
         while self._maps.to_withdraw:

@@ -14,7 +14,7 @@ import msgspec
 
 from jetmap.dispatch.ledger import Ranges
 from jetmap.dispatch.outcomes import Batch
-from jetmap.errors import BrokerUnreachable
+from jetmap.errors import BrokerUnreachable, JobEnded
 from jetmap.wire import arrays, subjects
 from jetmap.wire.messages import Format, Report
 
@@ -31,6 +31,8 @@ EVENT_BYTES = 1 << 20
 PAGE_BYTES = 16 << 20
 # Bytes of a page's first read; each further read is twice as large.
 FIRST_BYTES = 1 << 19
+# Parts of one value read together.
+PARTS_TOGETHER = 8
 # Messages read together.
 WINDOW_MESSAGES = 512
 # Seconds that a replica may lag behind the leader.
@@ -180,7 +182,7 @@ class StoredOutcomes:
                 report = _report(stored.data)
                 won = self.index.add(at, report)
                 if won and at > after:
-                    batches = self._cut(report, won)
+                    batches = self._cut(await self._whole(report), won)
                     yield OutcomeEvent(at, batches, *self.index.counts_at(at))
             if found:
                 deadline = 0.0
@@ -208,7 +210,7 @@ class StoredOutcomes:
         end = min(span.end, until)
         if self.index.won_until(span.seq) <= end:
             self._kept.drop(span.seq)  # Readers only move forward.
-        return self._cut(report, [(item, end)])[0]
+        return self._cut(await self._whole(report), [(item, end)])[0]
 
     async def _read(self, span: OutcomeRange, item: int, until: int) -> Report | None:
         """Read the message of a range, and keep nearby messages with the next items."""
@@ -278,6 +280,26 @@ class StoredOutcomes:
                 if time.monotonic() >= deadline:
                     raise
             await asyncio.sleep(RETRY_EVERY)
+
+    async def _whole(self, report: Report) -> Report:
+        """Return a report with its values, which are read if they were stored in parts."""
+        if not report.parts:
+            return report
+        parts: list[bytes] = []
+        for at in range(0, len(report.parts), PARTS_TOGETHER):
+            some = report.parts[at : at + PARTS_TOGETHER]
+            parts += await asyncio.gather(*(self._part(seq) for seq in some))
+        return msgspec.structs.replace(report, values=b"".join(parts), parts=[])
+
+    async def _part(self, seq: int) -> bytes:
+        """Read one part of a report's values."""
+        deadline = time.monotonic() + LAG_SECONDS
+        while time.monotonic() < deadline:
+            for stored in await self._fetch(seq - 1, 1):
+                if stored.seq == seq:
+                    return _report(stored.data).values
+            await asyncio.sleep(LAG_EVERY)  # This replica lags behind.
+        raise JobEnded("values of this job are not in the store any more", state="failed")
 
     def _cut(self, report: Report, ranges: list[tuple[int, int]]) -> list[Batch]:
         """Cut ranges of items out of a report, as batches."""

@@ -206,3 +206,14 @@ class InputPart(msgspec.Struct, array_like=True, frozen=True, gc=False):
     start: int
     count: int
     items: bytes
+
+
+class InputFragment(InputPart, frozen=True):
+    """A part of one item that is too large for a message, or (without a size) an `InputPart`.
+
+    items: ``size`` bytes in all the parts that begin at this item; those here are from ``offset``
+    on.
+    """
+
+    offset: int = 0
+    size: int = 0

@@ -15,7 +15,7 @@ from jetmap.dispatch.sources import ELEMENT_BYTES, Element
 from jetmap.errors import BrokerUnreachable, JobEnded
 from jetmap.wire import arrays, subjects
 
-from .record import InputPart, Record
+from .record import InputFragment, InputPart, Record
 from .store import Store
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ MISSING_SECONDS = 30.0
 
 _NONE: Mapping[int, tuple[int, float]] = {}
 
-_part = msgspec.msgpack.Decoder(InputPart).decode
+_part = msgspec.msgpack.Decoder(InputFragment).decode
 
 
 class StoredInput:
@@ -62,6 +62,7 @@ class StoredInput:
         self._tries = tries
         self._waiting: dict[int, asyncio.TimerHandle] = {}  # Items that wait for their next try.
         self._early: dict[int, InputPart] = {}
+        self._fragments: dict[int, dict[int, bytes]] = {}  # Of large items: by start, then offset.
         self._bytes = 0
         self._taken = 0  # The index after the last item taken or skipped.
         self._read = 0  # The index after the last item read.
@@ -145,7 +146,23 @@ class StoredInput:
                     self._room.clear()
                     await self._room.wait()
 
-    def _add(self, part: InputPart) -> None:
+    def _add(self, part: InputFragment) -> None:
+        if part.size:
+            if part.start >= self._read:
+                self._add_fragment(part)
+            return
+        self._add_part(part)
+
+    def _add_fragment(self, part: InputFragment) -> None:
+        """Keep a part of a large item; take that in if this is its last."""
+        fragments = self._fragments.setdefault(part.start, {})
+        fragments[part.offset] = part.items
+        if sum(map(len, fragments.values())) == part.size:
+            items = b"".join(fragments[at] for at in sorted(fragments))
+            del self._fragments[part.start]
+            self._add_part(InputPart(part.start, part.count, items))
+
+    def _add_part(self, part: InputPart) -> None:
         # Several parts are stored at once, so a part sent again may follow later ones, and appear
         # twice if only the reply to it was lost.
         if part.start >= self._read:

@@ -13,12 +13,14 @@ from jetmap.errors import JobEnded, KeyReused
 from jetmap.wire import arrays, subjects
 from jetmap.wire.messages import encode
 
-from .record import InputPart, Record
+from .record import InputFragment, InputPart, Record
 from .store import Store
 
 # Bytes and items of one part, at most.
 PART_BYTES = 256 << 10
 PART_ITEMS = 16_384
+# Bytes of one part of an item that is too large for a message.
+FRAGMENT_BYTES = 512 << 10
 # Parts in flight at once.
 IN_FLIGHT = 8
 
@@ -52,6 +54,7 @@ class Upload:
         self._grow = grow
         self._done = done
         self._drop = drop
+        self._room = room
         self._part_bytes = min(PART_BYTES, room)
         self._hash = hashlib.sha256(
             msgspec.json.encode((record.function, record.format, record.timeout, record.ttl))
@@ -122,11 +125,18 @@ class Upload:
 
     async def _send(self) -> None:
         items = arrays.join(self._waiting, self._record.format)
-        part = InputPart(self._total, len(self._waiting), items)
-        self._total += part.count
-        self._parts += 1
+        start, count, most = self._total, len(self._waiting), min(FRAGMENT_BYTES, self._room)
+        self._total += count
         self._waiting, self._waiting_bytes = [], 0
-        data = encode(part)
+        if len(items) <= self._room:
+            await self._append(encode(InputPart(start, count, items)))
+            return
+        for at in range(0, len(items), most):
+            fragment = InputFragment(start, count, items[at : at + most], at, len(items))
+            await self._append(encode(fragment))
+
+    async def _append(self, data: bytes) -> None:
+        self._parts += 1
         # The same items always make the same parts.
         self._hash.update(data)
         if self.earlier is not None:

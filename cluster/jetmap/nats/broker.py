@@ -97,7 +97,7 @@ class Broker(Protocol):
     async def publish(
         self,
         subject: str,
-        payload: bytes = b"",
+        payload: bytes | memoryview = b"",
         reply: str = "",
         headers: dict[str, str] | None = None,
     ) -> None:

@@ -407,12 +407,12 @@ class QuickClient(Client):
         self,
         subject: str,
         reply: str,
-        payload: bytes,
+        payload: bytes | memoryview,
         payload_size: int,
         headers: dict[str, Any] | None,
     ) -> None:
         if payload_size < LARGE_BYTES:
-            await super()._send_publish(subject, reply, payload, payload_size, headers)
+            await super()._send_publish(subject, reply, bytes(payload), payload_size, headers)
             return
         if headers is None:
             head = f"PUB {subject} {reply} {payload_size}\r\n"
@@ -422,7 +422,7 @@ class QuickClient(Client):
             head = f"HPUB {subject} {reply} {len(lines)} {len(lines) + payload_size}\r\n{lines}"
         self.stats["out_msgs"] += 1
         self.stats["out_bytes"] += payload_size
-        self._pending += (head.encode("ascii"), payload, b"\r\n")
+        self._pending += (head.encode("ascii"), cast(bytes, payload), b"\r\n")
         self._pending_data_size += len(head) + payload_size + 2
         await self._flush_pending(force_flush=self._pending_data_size > self._max_pending_size)
 

@@ -139,7 +139,7 @@ class Connection:
     async def publish(
         self,
         subject: str,
-        payload: bytes = b"",
+        payload: bytes | memoryview = b"",
         reply: str = "",
         headers: dict[str, str] | None = None,
     ) -> None:
@@ -149,6 +149,7 @@ class Connection:
         is over ``max_payload``.
         """
         client = self._client
+        payload = cast(bytes, payload)  # nats-py asks only for its length.
         try:
             if client.pending_data_size < CROWDED_BYTES:
                 await client.publish(subject, payload, reply, headers)

@@ -228,7 +228,7 @@ class MemoryConnection:
     async def publish(
         self,
         subject: str,
-        payload: bytes = b"",
+        payload: bytes | memoryview = b"",
         reply: str = "",
         headers: dict[str, str] | None = None,
     ) -> None:

@@ -344,8 +344,8 @@ class LimitSettings(Section):
         limit="items in one list: `413`, `TooLarge`; streams have no limit",
     )
     max_item_bytes: Size = setting(
-        900_000,
-        "Bytes of one item; with its chunk it must fit into the broker's largest message (1 MiB).",
+        256 << 20,
+        "Bytes of one encoded item or value. Above 512 KiB they travel in parts.",
         limit="one item: `413`; in Python, and for a value, that item's error",
         keeper="agree",
     )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     import asyncio
     from asyncio import BufferedProtocol
+    from collections.abc import Sequence
 else:
     BufferedProtocol = object  # ``_protocol`` adds asyncio's own.
 
@@ -29,6 +30,7 @@ LOOKS = 40  # Looks until the pipe is closed, whatever still arrives.
 
 # From agent to worker.
 SETUP, CHUNK = b"S", b"C"
+ITEMS = b"D"  # Before a chunk whose message does not have them.
 # From worker to agent.
 READY, FAILED, STALE = b"R", b"F", b"X"
 WARMED = b"W"  # A function's first call here, and the seconds it took.
@@ -37,6 +39,7 @@ IMPORTING, BROKEN = b"I", b"B"
 BAD = b"!"  # Not sent: something that is not a frame has arrived.
 # Each chunk is answered with any number of PARTs and one LAST, or with SKIPPED.
 PART, LAST, SKIPPED = b"P", b"L", b"K"
+VALUES = b"V"  # Before a PART or LAST whose values are large.
 
 
 def frame(kind: bytes, payload: bytes) -> bytes:
@@ -194,6 +197,12 @@ class AgentPipe(BufferedProtocol):
                 self._transport.write(frame(kind, payload))
             else:
                 self._transport.writelines((LENGTH.pack(len(payload) + 1) + kind, payload))
+
+    def send_parts(self, kind: bytes, parts: Sequence[bytes]) -> None:
+        """Queue a frame whose payload is in parts."""
+        if self._transport is not None and not self._transport.is_closing():
+            size = sum(map(len, parts))
+            self._transport.writelines((LENGTH.pack(size + 1) + kind, *parts))
 
     async def receive(self) -> tuple[bytes, bytes] | None:
         """Return the next frame, or None when the worker's end is closed."""

@@ -15,8 +15,13 @@ import msgspec
 # that the other side must know about; a new last field with a default is not one. Raise
 # OLDEST_PROTOCOL to drop support for older releases: their agents and dispatchers are then refused
 # by name. Announcements and chunks without a number have protocol 1, from before the number.
-PROTOCOL = 2
+PROTOCOL = 3
 OLDEST_PROTOCOL = 1
+# The protocol since which agents fetch large items, and dispatchers take large values, in parts.
+PARTS_PROTOCOL = 3
+# Bytes of one part, and of items or values that travel in their message; less if the broker's
+# messages are smaller.
+PART_BYTES = 512 << 10
 
 # python: MessagePack whose extensions keep the types of values without an annotation.
 Format = Literal["json", "msgpack", "python"]
@@ -46,6 +51,16 @@ class FunctionRef(WireMessage):
     pickles: str = ""
 
 
+class Place(WireMessage):
+    """The place of a chunk's items that do not travel with it.
+
+    inbox: of the dispatcher that holds them until the chunk ends. size: their bytes.
+    """
+
+    inbox: str
+    size: int
+
+
 class ChunkHead(WireMessage):
     """The part of a chunk that an agent reads: everything but its items.
 
@@ -66,6 +81,17 @@ class ChunkHead(WireMessage):
     budget: float
 
 
+class ArrivedHead(ChunkHead):
+    """The part that an agent reads of a chunk that arrives: its items stay encoded."""
+
+    items: msgspec.Raw
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the items are at the chunk's ``at``: an empty byte string takes two bytes."""
+        return len(self.items) == 2
+
+
 class Chunk(ChunkHead):
     """Consecutive items of one map.
 
@@ -73,7 +99,8 @@ class Chunk(ChunkHead):
     proof that ``ref`` comes from the user of a `jetmap up`, on its machine (see ``seals``). each:
     seconds that the budget grows with every item begun. protocol: what the dispatcher speaks.
     causes: whether the caller unpickles exceptions. tries: earlier tries of these items, which
-    all raised; -1: the dispatcher cannot send them once more.
+    all raised; -1: the dispatcher cannot send them once more. at: where the items are; then
+    ``items`` is empty.
     """
 
     items: bytes
@@ -84,6 +111,7 @@ class Chunk(ChunkHead):
     protocol: int = 1
     causes: bool = False
     tries: int = -1
+    at: Place | None = None
 
 
 class Cause(WireMessage):
@@ -178,8 +206,10 @@ class Report(ReportHead):
     values: one encoded array of ``count`` values, null where the item failed. errors: a
     record for each failed item. seconds: compute time of these items. final: set on the last
     report of a chunk. stored: for a job, the sequence number under which the agent has stored
-    the values, which are then omitted here; size: their bytes. rest: the items that the chunk
-    gives back while it goes on. tries: how many tries these outcomes took.
+    the values, which are then omitted here; size: their bytes. Values with a size that are not
+    stored came in parts, before. rest: the items that the chunk gives back while it goes on.
+    tries: how many tries these outcomes took. parts: in the store of jobs, the sequence numbers
+    of the values' parts.
     """
 
     values: bytes
@@ -190,6 +220,20 @@ class Report(ReportHead):
     size: int = 0
     rest: Rest | None = None
     tries: int = 1
+    parts: list[int] = []
+
+
+class PartRequest(WireMessage):
+    """A request of an agent for ``length`` bytes of a chunk's items, from ``offset`` on.
+
+    size: all bytes of the items, as the chunk's ``at`` says.
+    """
+
+    map: str
+    number: int
+    size: int
+    offset: int
+    length: int
 
 
 class Delivery(WireMessage):

@@ -9,8 +9,9 @@ One work stream a pool; one consumer a lane of an offer::
     jetmap.control.<pool>                              to every agent of the pool
     jetmap.dispatchers.<pool>.<dispatcher>             activity
     jetmap.look.<pool>                                 to every dispatcher of the pool
-    <inbox>.<dispatcher>.…                             results, claims, publish acks
-    <inbox>.<agent>.…                                  confirmations, pulls
+    <inbox>.<dispatcher>.…                             results, claims, publish acks, requests for
+                                                       parts of items, parts of values
+    <inbox>.<agent>.…                                  confirmations, pulls, answers about parts
 
 Jobs have three streams a pool::
 
@@ -99,6 +100,11 @@ def all_activity(pool: str) -> str:
 def look(pool: str) -> str:
     """The subject on which every dispatcher is asked to announce its activity now."""
     return f"jetmap.look.{pool}"
+
+
+def values_part(inbox: str, agent: str, map: str, number: int, attempt: int, start: int) -> str:
+    """The parts of one report's values, on their way to a dispatcher, but for their offset."""
+    return f"{inbox}.values.{agent}.{map}.{number}.{attempt}.{start}"
 
 
 # Jobs. A job's id is one subject token; so is the id of the map that an owner runs for it.

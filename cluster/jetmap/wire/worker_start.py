@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from .messages import PART_BYTES
 from .presence import FunctionInfo
 
 
@@ -13,8 +14,9 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     tasks: ``TASKS`` arguments. modules: dotted names. main: the path of a script whose
     functions live in ``__main__``. trust: whether chunks may name modules or carry pickles.
     grows: whether functions that chunks brought are offered by name from then on (embedded). key:
-    chunks sealed with it may name modules and carry pickles, too; empty: none may. output_bytes:
-    the most that it may print a second. log_level: for functions that configure no logging.
+    chunks sealed with it may name modules and carry pickles, too; empty: none may. inline: bytes
+    of values above which they go before their report, in a frame of their own. output_bytes: the
+    most that it may print a second. log_level: for functions that configure no logging.
     """
 
     tasks: list[str] = []
@@ -24,6 +26,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     memory_limit: int | None
     max_value: int
     max_report: int
+    inline: int = PART_BYTES
     grows: bool = False
     key: bytes = b""
     output_bytes: int

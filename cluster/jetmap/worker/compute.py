@@ -150,6 +150,7 @@ def _prepare(
     try:
         items = function.item.decode_list(chunk.items, chunk.format)
         if len(items) == chunk.count:
+            chunk.items = b""  # They may be large, and are not needed any more.
             return plain, items
     except Exception:
         # An item is bad: the loop below finds it, and the others keep their values.
@@ -234,7 +235,8 @@ class _Part:
         if not errors and self._function is not None:
             try:
                 encoded = self._function.value.encode_list(values, self._chunk.format)
-                if len(encoded) <= min(self._limits.report, self._limits.value):
+                most = self._limits.value if len(values) == 1 else self._limits.report
+                if len(encoded) <= min(most, self._limits.value):
                     self._report(len(values), encoded, errors, seconds, final)
                     return
             except Exception:
@@ -309,7 +311,7 @@ class _Part:
             return data, None
         message = (
             f"the value takes {len(data):,} bytes; the limit is {self._limits.value:,} (setting "
-            "max_item_bytes, within the broker's max_payload). Return less, or a reference to it"
+            "max_item_bytes of the workers). Return less, or a reference to it, or raise the limit"
         )
         return arrays.NULL[format], ErrorRecord(index, "unencodable", "ValueError", message)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import deque
 
 import msgspec
 
@@ -78,9 +79,11 @@ class _Worker:
         self._map = ""
         self._number = 0  # Number of the chunk; the agent counts them too.
         self._functions = WorkerFunctions(self._send, self._end_if_forked)
+        self._items: deque[bytes] = deque()  # Of the next chunks that do not have them.
         self._called: set[Function] = set()
         self._limits: Limits
         self._at_once: Limits
+        self._inline = 0  # Bytes of values above which they go before their report.
         self._decode = msgspec.msgpack.Decoder(Chunk).decode
         self._encode = msgspec.msgpack.Encoder().encode
         self._output_fd = output_fd
@@ -93,14 +96,21 @@ class _Worker:
         while (received := self._pipe.receive()) is not None:
             if received[0] == frames.CHUNK:
                 self._number += 1
-                if self._progress.begin(self._number):
-                    self._compute(self._decode(received[1]))
+                begins = self._progress.begin(self._number)
+                chunk = self._decode(received[1])
+                if chunk.at is not None:
+                    chunk.items, chunk.at = self._items.popleft(), None
+                if begins:
+                    self._compute(chunk)
                 else:
                     self._pipe.send(frames.SKIPPED, b"")
+            elif received[0] == frames.ITEMS:
+                self._items.append(received[1])
 
     def _start(self, setup: Setup) -> bool:
         sizes = {"value": setup.max_value, "report": setup.max_report}
         self._limits, self._at_once = Limits(**sizes), Limits(**sizes, report_seconds=0.0)
+        self._inline = setup.inline
         types.may_import_classes = setup.trust
         self._output = Output(
             self._mark,
@@ -202,6 +212,9 @@ class _Worker:
         return function
 
     def _emit(self, report: Report) -> None:
+        if len(report.values) > self._inline:
+            self._pipe.send(frames.VALUES, report.values)
+            report.size, report.values = len(report.values), b""
         kind = frames.PART if report.final is None else frames.LAST
         self._pipe.send(kind, self._encode(report))
 

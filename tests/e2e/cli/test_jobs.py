@@ -108,10 +108,10 @@ def test_submit_refuses_and_leaves_nothing(shared_up: Up) -> None:
     before = house.call("jobs", "--json", "--limit", "9999").stdout
     for arguments, input, code, message in (
         (["double"], "1\n" + "[" * 100_000, Exit.USAGE, "line 2"),
-        (["double"], '"' + "x" * 1_000_000 + '"\n', Exit.USAGE, "max_item_bytes"),
+        (["double"], '"' + "x" * 3_000_000 + '"\n', Exit.USAGE, "max_item_bytes"),
         (["nope"], "1\n", Exit.WORKERS, "'nope'"),
     ):
-        done = house.call("submit", *arguments, input=input)
+        done = house.call("submit", *arguments, input=input, JETMAP_MAX_ITEM_BYTES="2MB")
         assert (done.returncode, done.stdout) == (code, "")
         assert message in done.stderr
     assert house.call("jobs", "--json", "--limit", "9999").stdout == before

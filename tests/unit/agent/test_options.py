@@ -6,6 +6,7 @@ import pytest
 
 from jetmap.agent.options import within, worker_setup
 from jetmap.settings import Settings
+from jetmap.wire.messages import PART_BYTES
 
 
 def test_every_limit_of_a_worker_is_a_setting() -> None:
@@ -23,5 +24,6 @@ def test_every_limit_of_a_worker_is_a_setting() -> None:
 def test_a_smaller_broker_lowers_them(room: int) -> None:
     setup = worker_setup(Settings(max_item_bytes=900_000, report_bytes=5_000))
     found = within(room, setup)
-    assert (found.max_value, found.max_report) == (min(room, 900_000), min(room, 5_000))
+    assert (found.inline, found.max_report) == (min(room, PART_BYTES), min(room, 5_000))
+    assert found.max_value == 900_000, "values go in parts"
     assert found.output_bytes == setup.output_bytes

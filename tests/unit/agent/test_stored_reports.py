@@ -10,12 +10,14 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from jetmap.agent.stored_reports import OVERDUE, SILENT_SENDS, StoredReports
+from jetmap.agent.stored_reports import OVERDUE, PARTS_OUT, SILENT_SENDS, StoredReports
 from jetmap.errors import BrokerUnreachable
 from jetmap.wire import subjects
-from jetmap.wire.messages import Report, encode
+from jetmap.wire.messages import PART_BYTES, Report, encode
 
 pytestmark = pytest.mark.anyio
+
+_report = msgspec.msgpack.Decoder(Report).decode
 
 FULL = b'{"error": {"code": 503, "err_code": 10023, "description": "insufficient resources"}}'
 
@@ -25,6 +27,8 @@ class Broker:
 
     def __init__(self) -> None:
         self.sent: list[str] = []
+        self.data: dict[str, bytes] = {}
+        self.room = 1 << 20
         self.spare: int | None = 16  # Messages of filler; None: not for this account.
         self.answered: Callable[[Any], Awaitable[None]]
         self.reconnected: Callable[[], Awaitable[None]]
@@ -38,6 +42,7 @@ class Broker:
 
     async def publish(self, subject: str, data: bytes, reply: str) -> None:
         self.sent.append(reply)
+        self.data[reply] = data
 
     async def api(self, subject: str) -> dict[str, Any]:
         if self.spare is None:
@@ -154,3 +159,48 @@ async def test_a_refusal_of_another_kind_holds_nothing_back() -> None:
     for reply in agent.broker.taken():
         await agent.broker.answer(reply, other)
     assert len(await agent.beat()) == 3
+
+
+async def test_large_values_are_stored_in_parts_before_their_report() -> None:
+    agent = Agent()
+    await agent.storing.start()
+    agent.broker.room = 100
+    values, job = bytes(range(256)) * 10, subjects.job_map("j", 1)
+    held: Any = SimpleNamespace(unsent=0, unwanted=False, head=SimpleNamespace(map=job))
+    report = Report(job, 4, 1, 7, 1, b"", [], 0.5, size=len(values))
+    await agent.storing.add_large(held, encode(report), values)
+    seq, stored = 0, dict[int, Report]()
+    while replies := agent.broker.taken():
+        assert len(replies) <= PARTS_OUT
+        # In any order, each twice; the answer to the first one is lost.
+        for reply in [*replies[::-1], *replies]:
+            if seq or reply != replies[-1]:
+                seq += 1
+                stored.setdefault(seq, _report(agent.broker.data[reply]))
+                await agent.broker.answer(reply, b'{"seq": %d}' % seq)
+            else:
+                seq += 1
+        assert held.unsent == 1 or agent.told
+    parts = [part for part in stored.values() if not part.count]
+    whole = next(report for report in stored.values() if report.count)
+    assert b"".join(stored[at].values for at in whole.parts) == values
+    assert max(len(part.values) for part in parts) == 100
+    assert (whole.number, whole.start, whole.size, whole.values) == (4, 7, 2560, b"")
+    [told] = agent.told
+    assert told.stored and (told.size, told.values, told.parts) == (2560, b"", [])
+    assert held.unsent == 0
+
+
+async def test_parts_that_nobody_answers_for_are_stored_again() -> None:
+    agent = Agent()
+    await agent.storing.start()
+    job = subjects.job_map("j", 1)
+    held: Any = SimpleNamespace(unsent=0, unwanted=False, head=SimpleNamespace(map=job))
+    report = encode(Report(job, 4, 1, 7, 1, b"", [], 0.5))
+    await agent.storing.add_large(held, report, bytes(3 * PART_BYTES))
+    first = agent.broker.taken()
+    assert len(first) == 3 and await agent.beat() == first
+    held.unwanted = True
+    for reply in first:
+        await agent.broker.answer(reply, b'{"seq": 1}')
+    assert agent.broker.taken() == [] and not agent.told

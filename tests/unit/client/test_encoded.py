@@ -68,10 +68,10 @@ async def test_its_life(pool: SimulatedPool) -> None:
     await again.aclose()
 
 
-async def test_the_broker_limits_an_item(pool: SimulatedPool) -> None:
+async def test_a_setting_limits_an_item_and_the_broker_does_not(pool: SimulatedPool) -> None:
     settings = Settings(max_item_bytes=10**9, nats_url=URL)
     async with Cluster(settings=settings) as cluster:
-        assert cluster.max_item == cluster._session.max_item < 10**9
+        assert cluster.max_item == 10**9 > cluster._session.connection.max_payload
     async with Cluster(inline=True, settings=settings) as cluster:
         assert cluster.max_item == 10**9
 

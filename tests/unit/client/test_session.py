@@ -56,7 +56,6 @@ def joined(monkeypatch: pytest.MonkeyPatch, membership: FakeMembership) -> list[
 async def test_it_opens_and_closes_its_parts(pool: SimulatedPool) -> None:
     opened = await Session.open(Settings(nats_url=URL), share=True)
     assert opened.connection.connected
-    assert opened.max_item == opened.connection.room
     await opened.close()
     assert not opened.connection.connected
 

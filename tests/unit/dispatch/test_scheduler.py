@@ -18,7 +18,7 @@ from jetmap.dispatch.scheduler import Scheduler
 from jetmap.dispatch.sharing import PARCEL_BYTES, PARCEL_SECONDS, SMALL_SECONDS, is_small
 from jetmap.dispatch.sources import RawItems
 from jetmap.wire import arrays
-from jetmap.wire.messages import Final, Report
+from jetmap.wire.messages import PART_BYTES, Final, Report
 
 quick = examples(60)
 
@@ -206,19 +206,32 @@ def test_small_chunks_share_messages_but_leave_no_core_idle(
     assert len(parcels) >= min(len(chunks), cores) / 2
 
 
-def test_an_item_that_fits_into_no_message_is_refused() -> None:
-    world = World(2, Random(1))
-    world.scheduler.cost("f").learn(10, 1e-4, 0)
-    map = world.open(RawItems([b"1" * 50, b"2" * 200, b"3" * 50, b"4" * 40], "json"))
-    map.room = 100
-    pieces = world.send()
-    assert [(piece.start, piece.count, piece.error is None) for piece in pieces] == [
-        (0, 1, True),
-        (1, 1, False),
-        (2, 2, True),
-    ]
-    (refused,) = (piece.error for piece in pieces if piece.error is not None)
-    assert (refused.index, refused.kind) == (1, "unencodable") and "202 bytes" in refused.message
+def test_large_items_wait_while_others_take_the_memory() -> None:
+    world = World(8, Random(1))
+    size = 2 * PART_BYTES
+    world.scheduler._max_open_bytes = 3 * size + 100
+    world.scheduler.cost("f").learn(10, 1.0, 0)
+    large = world.open(RawItems([b"1" * size] * 20, "json"))
+    sent = world.send()
+    # Up to the limit, and the one that passes it; each that ends makes room for one.
+    assert len(sent) == 4 and all(piece.count == 1 for piece in sent)
+    small = world.open(3)
+    world.send()
+    assert small.is_sent and not large.is_sent
+    while world.out:
+        world.answer(f=0.1)
+        world.send()
+        held = [f for _, f in world.out if len(f.piece.items) > PART_BYTES]
+        assert len(held) <= 4
+    assert large.is_complete and small.is_complete and world.scheduler._open_bytes == 0
+
+
+def test_a_large_map_that_ends_early_frees_its_memory() -> None:
+    world = World(8, Random(1))
+    large = world.open(RawItems([b"1" * 2 * PART_BYTES] * 3, "json"))
+    assert world.send() and world.scheduler._open_bytes
+    world.scheduler.remove(large)
+    assert world.scheduler._open_bytes == 0
 
 
 @pytest.mark.parametrize(

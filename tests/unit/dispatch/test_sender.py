@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import msgspec
+import pytest
 
 from dispatching import Parts, presence, report_of
 from jetmap.background import Background
@@ -12,10 +13,11 @@ from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.outbox import Outbox
 from jetmap.dispatch.sender import REFUSED_SECONDS, Sender
 from jetmap.dispatch.sharing import SMALL_SECONDS
+from jetmap.dispatch.sources import RawItems
 from jetmap.nats.broker import Message
 from jetmap.nats.memory import MemoryBroker
 from jetmap.settings import Settings
-from jetmap.wire.messages import Chunk, Withdraw
+from jetmap.wire.messages import PART_BYTES, Chunk, Place, Withdraw
 from virtual_time import run as in_virtual_time
 
 _chunks = msgspec.msgpack.Decoder(list[Chunk]).decode
@@ -174,16 +176,56 @@ def test_maps_that_end_early_are_called_back() -> None:
     in_virtual_time(scenario())
 
 
-def test_an_item_that_cannot_travel_fails_and_the_next_is_sent() -> None:
+def test_a_large_item_stays_here_and_its_chunk_says_so() -> None:
     async def scenario() -> None:
-        desk = Desk(max_payload=4096)
+        desk = Desk()
         await desk.start()
-        run = desk.open(2)
-        run.room = 2
+        items = [b"1" * PART_BYTES, b"2" * 10]
+        run = desk.open(RawItems(items, "json"))
         await desk.sender.pump()
-        batches = [await anext(run), await anext(run)]
-        assert [batch.errors[0].index for batch in batches] == [0, 1]
-        assert run.ended
+        await desk.settle()
+        large, small = (chunk for message in desk.messages for chunk in message)
+        assert large.at == Place("inbox", PART_BYTES + 2) and large.items == b""
+        assert small.at is None and small.items == b"[2222222222]"
+        assert not run.ended
+
+    in_virtual_time(scenario())
+
+
+@pytest.mark.parametrize(("size", "fits"), [(600_000, True), (1_100_000, False)])
+def test_an_older_agent_gets_what_fits_into_a_message(size: int, fits: bool) -> None:
+    async def scenario() -> None:
+        desk = Desk()
+        desk.roster.on_presence(presence("old", protocol=2), 0.0)
+        await desk.start()
+        run = desk.open(RawItems([b"1" * size], "json"))
+        run.room = desk.connection.room
+        await desk.sender.pump()
+        await desk.settle()
+        if fits:
+            [[chunk]] = desk.messages
+            assert chunk.at is None and len(chunk.items) == size + 2
+            [flight] = run.ledger.flights.values()
+            await desk.sender.send_again([(run, flight)])
+            assert desk.messages[-1][0].at is None
+            return
+        assert not desk.messages
+        [error] = (await anext(run)).errors
+        assert error.kind == "unencodable" and "host host-old" in error.message
+        assert "1,100,002 bytes" in error.message and "upgrade" in error.message
+
+    in_virtual_time(scenario())
+
+
+def test_a_broker_with_smaller_messages_gets_what_fits() -> None:
+    async def scenario() -> None:
+        desk = Desk(max_payload=100_000)
+        await desk.start()
+        run = desk.open(RawItems([b"1" * 300_000], "json"))
+        await desk.sender.pump()
+        await desk.settle()
+        [[chunk]] = desk.messages
+        assert chunk.at == Place("inbox", 300_002) and run.inline <= 100_000
 
     in_virtual_time(scenario())
 

@@ -6,11 +6,18 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 
 from jetmap.jobs import outcomes as module
 from jetmap.jobs import streams
-from jetmap.jobs.outcomes import CACHE_BYTES, OutcomeEvent, OutcomeIndex, StoredOutcomes
+from jetmap.jobs.outcomes import (
+    CACHE_BYTES,
+    PARTS_TOGETHER,
+    OutcomeEvent,
+    OutcomeIndex,
+    StoredOutcomes,
+)
 from jetmap.jobs.store import FETCH_MESSAGES
 from jetmap.nats.memory import MemoryBroker
 from jetmap.settings import JobSettings
@@ -345,3 +352,22 @@ async def test_many_messages_are_read_in_batches_and_in_little_memory(
     assert (events, store.messages) == (300, 300)
     # An event reader, who may be slow, holds 1 MiB of what comes next.
     assert store.fetches <= 40
+
+
+async def test_values_in_parts_are_read_with_their_report(store: CountingStore) -> None:
+    first, second = report(0, 3), report(3, 2)
+    cut = [second.values[at : at + 5] for at in range(0, len(second.values), 5)]
+    assert len(cut) > PARTS_TOGETHER / 4
+    parts = [msgspec.structs.replace(second, count=0, values=part, final=None) for part in cut]
+    seqs = await append(store, parts[0], first, *parts[1:])
+    whole = msgspec.structs.replace(
+        second, values=b"", size=len(second.values), parts=[seqs[0], *seqs[2:]]
+    )
+    await append(store, whole)
+    expected = [(item, "a") for item in range(5)]
+    outcomes = StoredOutcomes(store, JOB, "json")
+    assert opened((await outcomes.page(0, 10, 5)).batches) == expected
+    assert await in_order(StoredOutcomes(store, JOB, "json"), 5) == expected
+    events = await all_events(StoredOutcomes(store, JOB, "json"), 5)
+    assert [event.done for event in events] == [3, 5]
+    assert opened(batch for event in events for batch in event.batches) == expected

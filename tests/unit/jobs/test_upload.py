@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from hypotheses import examples
 from jetmap.errors import JobEnded
 from jetmap.jobs.record import InputPart
-from jetmap.jobs.upload import IN_FLIGHT, PART_BYTES, PART_ITEMS
+from jetmap.jobs.stored_input import StoredInput
+from jetmap.jobs.upload import FRAGMENT_BYTES, IN_FLIGHT, PART_BYTES, PART_ITEMS
 from jetmap.wire import subjects
 from simulated_jobs import JobPool
 from simulated_pool import FUNCTION
 from virtual_time import run
+from waiting import wait_until
 
 _part = msgspec.msgpack.Decoder(InputPart).decode
 
@@ -71,3 +73,35 @@ def test_the_digest_is_of_the_request_and_not_of_how_it_arrived() -> None:
     assert run(uploaded([[3, 4, 5]], timeout=9.0))[1] != once
     assert run(uploaded([[3, 4, 5]], kwargs=b"{}"))[1] != once
     assert len(once) == len(hashlib.sha256().hexdigest())
+
+
+def test_an_item_larger_than_a_message_comes_back_whole() -> None:
+    async def scenario() -> None:
+        sizes = [10, 3 * FRAGMENT_BYTES, 1, FRAGMENT_BYTES - 1, 5 * FRAGMENT_BYTES + 7]
+        items = [b"1" * size for size in sizes]
+        async with JobPool() as pool:
+            await pool.agent(1)
+            jobs = await pool.gateway()
+            jobs._runner._closing = True
+            upload = await jobs.begin(FUNCTION, format="json")
+            await upload.put(items)
+            record = await upload.commit()
+            assert record.total == len(items) and record.parts > len(items)
+            subject = subjects.job_input(jobs.store.pool, record.id)
+            stored = await jobs.store.fetch("INPUT", subject, 0)
+            assert max(len(message.data) for message in stored) <= FRAGMENT_BYTES + 100
+            # A part whose answer was lost is stored twice, behind later ones.
+            await jobs.store.append(subject, stored[1].data)
+            source = StoredInput(jobs.store, record)
+            found: list[bytes] = []
+            while len(found) < len(items):
+                await wait_until(lambda: source.has_items, "more is read")
+                piece = source.take(1, 1 << 20)
+                assert piece is not None
+                assert piece.start == len(found)
+                found.append(piece.items)
+            assert found == [b"[" + item + b"]" for item in items]
+            assert not source._fragments
+            await source.aclose()
+
+    run(scenario())

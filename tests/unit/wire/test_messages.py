@@ -9,6 +9,7 @@ import pytest
 
 from jetmap.wire import messages, presence, worker_start
 from jetmap.wire.messages import (
+    ArrivedHead,
     Cause,
     Chunk,
     ChunkHead,
@@ -23,7 +24,9 @@ from jetmap.wire.messages import (
     Final,
     ForwardedDelivery,
     FunctionRef,
+    PartRequest,
     Ping,
+    Place,
     Report,
     ReportCounts,
     ReportHead,
@@ -42,6 +45,23 @@ GOLDEN: list[tuple[Any, str]] = [
         (
             "97a57461736b73a166a52f742e7079c40176a26431a52f6d2e7079bc507974686f6e2033"
             "2e31312c20636c6f75647069636b6c6520332e31"
+        ),
+    ),
+    (
+        Place("_INBOX.d1", 700_000),
+        "92a95f494e424f582e6431ce000aae60",
+    ),
+    (
+        PartRequest("m1", 2, 700_000, 524_288, 175_712),
+        "95a26d3102ce000aae60ce00080000ce0002ae60",
+    ),
+    (
+        ArrivedHead(
+            "m1", 2, 1, "f", "json", 10, 3, "_INBOX.d1", 5.0, 0.2, msgspec.Raw(b"\xc4\x00")
+        ),
+        (
+            "9ba26d310201a166a46a736f6e0a03a95f494e424f582e6431cb4014000000000000cb3f"
+            "c999999999999ac400"
         ),
     ),
     (
@@ -65,14 +85,15 @@ GOLDEN: list[tuple[Any, str]] = [
             FunctionRef("tasks", "f"),
             b"s",
             0.5,
-            2,
+            3,
             True,
             1,
+            Place("_INBOX.d1", 9),
         ),
         (
-            "dc0012a26d310201a166a46a736f6e0a03a95f494e424f582e6431c0cb3fc99999999999"
+            "dc0013a26d310201a166a46a736f6e0a03a95f494e424f582e6431c0cb3fc99999999999"
             "9ac4075b312c322c335dc4027b7d97a57461736b73a166c0c0a0c0a0c40173cb3fe00000"
-            "0000000002c301"
+            "0000000003c30192a95f494e424f582e643109"
         ),
     ),
     (
@@ -127,15 +148,15 @@ GOLDEN: list[tuple[Any, str]] = [
             2,
         ),
         (
-            "9da26d3102010a03c4075b312c322c335d91970ba46c6f7374aa576f726b65724c6f7374"
-            "a4676f6e65c0c0c0cb3fe0000000000000920dc00709920bcb3fe000000000000002"
+            "9ea26d3102010a03c4075b312c322c335d91970ba46c6f7374aa576f726b65724c6f7374"
+            "a4676f6e65c0c0c0cb3fe0000000000000920dc00709920bcb3fe00000000000000290"
         ),
     ),
     (
         Delivery("a1", "_INBOX.a1", 5, -1, [Report("m1", 2, 1, 10, 0, b"[]", [], 0.0)]),
         (
-            "95a26131a95f494e424f582e613105ff919da26d3102010a00c4025b5d90cb0000000000"
-            "000000c00000c001"
+            "95a26131a95f494e424f582e613105ff919ea26d3102010a00c4025b5d90cb0000000000"
+            "000000c00000c00190"
         ),
     ),
     (
@@ -254,10 +275,10 @@ GOLDEN: list[tuple[Any, str]] = [
             log_level="debug",
         ),
         (
-            "8ba57461736b7391a87461736b732e7079a76d6f64756c657391a16da46d61696ea82f6d"
+            "8ca57461736b7391a87461736b732e7079a76d6f64756c657391a16da46d61696ea82f6d"
             "61696e2e7079a57472757374c3ac6d656d6f72795f6c696d6974cd0400a96d61785f7661"
-            "6c756502aa6d61785f7265706f727403a567726f7773c3a36b6579c4016bac6f75747075"
-            "745f627974657305a96c6f675f6c6576656ca56465627567"
+            "6c756502aa6d61785f7265706f727403a6696e6c696e65ce00080000a567726f7773c3a3"
+            "6b6579c4016bac6f75747075745f627974657305a96c6f675f6c6576656ca56465627567"
         ),
     ),
     (

@@ -28,6 +28,10 @@ class JsonLines(Splitter):
         self._line = 1  # the number of the line that the tail begins
         self._index = 0  # of the next item
 
+    def _can_wait(self) -> bool:
+        # A caller may wait for the values of a line before it sends more.
+        return super()._can_wait() and b"\n" not in self._fed[-1]
+
     def _split(self, data: bytes) -> list[bytes]:
         if self._tail:
             data = self._tail + data

@@ -12,6 +12,9 @@ from jetmap.settings import LimitSettings
 
 Elements = Sequence[bytes | msgspec.Raw]
 
+# Bytes of an element that is copied a bounded number of times while it arrives.
+LARGE_BYTES = 256 * 1024
+
 # No element is complete: feed more bytes, or close.
 NEED_DATA: Elements = ()
 
@@ -38,6 +41,11 @@ class Splitter(ABC):
         self._fed.append(data)
         self._new += len(data)
 
+    @property
+    def held(self) -> int:
+        """Bytes that were fed and are not in a complete element yet."""
+        return len(self._tail) + self._new
+
     def close(self) -> None:
         """End the input: the bytes fed so far must be whole."""
         self._closed = True
@@ -49,12 +57,20 @@ class Splitter(ABC):
         Raises Malformed, with the position, or TooLarge for an element that is too large or
         too deep.
         """
-        if self._new < self.step:
+        if self._new < self.step or (
+            LARGE_BYTES < len(self._tail) > self._new and self._can_wait()
+        ):
             return NEED_DATA
         data = b"".join(self._fed)
         self._fed.clear()
         self._new = 0
         return self._split(data)
+
+    def _can_wait(self) -> bool:
+        """Whether to wait until as much is fed as the tail has: a large element is then copied a
+        bounded number of times."""
+        large = len(self._tail) + self._new > self._limits.max_item_bytes
+        return not self._closed and not large
 
     @abstractmethod
     def _split(self, data: bytes) -> Elements:

@@ -1,0 +1,138 @@
+"""Items and values of many megabytes: there and back, whoever is killed meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import functions
+from jetmap import Cluster
+from jetmap.settings import Settings
+from processes import HERE
+from real_jobs import kill_server, start_server
+from servers import CORES, AgentProcess, Site, outcomes, site
+from waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+MB = 1_000_000
+
+
+@pytest.fixture(scope="module")
+async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    """A server with a store, where two agents come and go."""
+    where = tmp_path_factory.mktemp("payloads")
+    async with site(where, store=where / "store") as there:
+        yield there
+
+
+@pytest.fixture
+async def cluster(place: Site) -> AsyncIterator[Cluster]:
+    async with Cluster(settings=Settings(nats_url=place.server.url)) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def agent(place: Site, cluster: Cluster) -> AsyncIterator[AgentProcess]:
+    agent = await place.agent(cluster)
+    yield agent
+    agent.kill_host()
+
+
+def payloads(*sizes: int) -> list[bytes]:
+    return [os.urandom(size) for size in sizes]
+
+
+async def test_maps_and_jobs_carry_many_megabytes(cluster: Cluster, agent: AgentProcess) -> None:
+    items = payloads(8 * MB, 10, 8 * MB, 64 * MB, 600_000, 1)
+    async with asyncio.timeout(120):
+        assert await cluster.map(functions.echo, items) == items
+        job = await cluster.submit(functions.echo, items)
+        assert await job == items
+
+
+async def test_a_worker_is_killed_with_payloads_in_flight(
+    cluster: Cluster, agent: AgentProcess
+) -> None:
+    items, killed = payloads(*[4 * MB] * 12), 0
+
+    def kill_a_worker() -> None:
+        nonlocal killed
+        if killed < 3:
+            killed += 1
+            for worker in agent.workers[:1]:
+                worker.kill()
+
+    async with asyncio.timeout(90):
+        stream = cluster.stream(functions.echo, items, kwargs={"seconds": 0.02})
+        found = await outcomes(stream, kill_a_worker)
+    assert [outcome.value for outcome in found] == items and killed == 3
+
+
+@pytest.mark.slow
+async def test_an_agent_is_killed_with_payloads_in_flight(
+    place: Site, cluster: Cluster, agent: AgentProcess
+) -> None:
+    other = await place.agent(cluster)
+    await place.ready(cluster, agent, other)
+    items, told = payloads(*[4 * MB] * 16), 0
+
+    def kill_the_other() -> None:
+        nonlocal told
+        told += 1
+        if told == 2:
+            other.kill_host()
+
+    async with asyncio.timeout(120):
+        stream = cluster.stream(functions.echo, items, kwargs={"seconds": 0.05})
+        found = await outcomes(stream, kill_the_other)
+    assert [outcome.value for outcome in found] == items and other.has_exited()
+
+
+async def test_a_killed_caller_leaves_the_agent_free(
+    place: Site, cluster: Cluster, agent: AgentProcess, tmp_path: Path
+) -> None:
+    """Its items are nowhere else, so what was being fetched is dropped."""
+    caller = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(HERE / "payload_caller.py")), stdin=subprocess.PIPE, cwd=tmp_path
+    )
+    assert caller.stdin is not None
+    caller.stdin.write(json.dumps([place.server.url, 40, 8 * MB]).encode())
+    caller.stdin.write_eof()
+    await place.until_busy(cluster, CORES, 60)
+    caller.kill()
+    await caller.wait()
+    await place.until_busy(cluster, 0, 40)
+    items = payloads(4 * MB, 4 * MB)
+    async with asyncio.timeout(60):
+        assert await cluster.map(functions.echo, items) == items
+    dispatcher = cluster._session.dispatcher
+    await wait_until(lambda: not dispatcher.memory.used, "no byte of a payload is kept")
+
+
+@pytest.mark.slow
+async def test_the_broker_restarts_with_payloads_in_flight(
+    place: Site, cluster: Cluster, agent: AgentProcess
+) -> None:
+    items, told, killed = payloads(*[4 * MB] * 12), 0, asyncio.Event()
+
+    def restart() -> None:
+        nonlocal told
+        told += 1
+        if told == 3:
+            killed.set()
+
+    async with asyncio.timeout(120):
+        stream = cluster.stream(functions.echo, items, kwargs={"seconds": 0.02})
+        found = asyncio.ensure_future(outcomes(stream, restart))
+        await killed.wait()
+        await kill_server(place)
+        await start_server(place)
+        assert [outcome.value for outcome in await found] == items
