@@ -88,7 +88,7 @@ class ArrivedHead(ChunkHead):
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether the items are at the chunk's ``at``: an empty byte string takes two bytes."""
+        """Return whether the items are at the chunk's ``at``: empty ones take two bytes."""
         return len(self.items) == 2
 
 

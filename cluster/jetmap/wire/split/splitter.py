@@ -67,8 +67,10 @@ class Splitter(ABC):
         return self._split(data)
 
     def _can_wait(self) -> bool:
-        """Whether to wait until as much is fed as the tail has: a large element is then copied a
-        bounded number of times."""
+        """Return whether to wait until as much is fed as the tail has.
+
+        A large element is then copied a bounded number of times.
+        """
         large = len(self._tail) + self._new > self._limits.max_item_bytes
         return not self._closed and not large
 
