@@ -24,6 +24,7 @@ COMMANDS = {
     "jobs": "List jobs, the newest first.",
     "job": "Show a job's state, or do what an option says.",
     "status": "Show hosts, cores, functions, offers and maps in flight.",
+    "top": "Show the cores, maps and failures of a pool, live, until Ctrl-C.",
     "ui": "Serve the dashboard of a pool, and print its address.",
     "check": "Validate the configuration and the connection, and start nothing.",
 }

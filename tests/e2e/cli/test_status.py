@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import urllib.request
 
 from house import House, Up
 from jetmap.cli.exits import Exit
@@ -53,5 +54,18 @@ def test_another_gateway_finds_the_running_up(shared_up: Up) -> None:
     other.url = url
     wait_until_sync(lambda: other.get("/readyz")[0] == 200, "ready")
     assert other.get("/map/double", "[1, 2]") == (200, [2, 4])
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+
+
+def test_top_prints_one_frame_into_a_pipe_and_ui_serves_the_dashboard(shared_up: Up) -> None:
+    shown = shared_up.house.run("top").stdout
+    assert "pool default" in shown and "of 2 cores busy" in shown and "D double" in shown
+    process = shared_up.house.start("ui")
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+    assert url.endswith("/ui")
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        assert b"data-root" in answer.read()
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0

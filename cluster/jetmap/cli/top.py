@@ -1,0 +1,184 @@
+"""``jetmap top``: the dashboard's views Now and Maps in a terminal, live."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from jetmap.settings import Settings
+
+from .clusters import attached
+from .options import BROKER, takes
+from .signals import run_cancellable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from jetmap.client.cluster import Cluster
+
+STEP_SECONDS = 1.0  # Seconds between two frames.
+MOST_HOSTS = 12  # Hosts whose cores are drawn one by one.
+NO_WORKERS = "no workers: start `jetmap worker TASKS` with the same --nats and --pool"
+
+# Colours of the first functions, in the order of their slots; the others are grey.
+COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "red", "bright_cyan", "bright_magenta")
+FIRST_SLOT = 0x100
+MARKS = {
+    ".": ("·", "dim"),
+    "~": ("~", "blue"),
+    "-": ("↓", "blue"),
+    "!": ("x", "bold red"),
+    "?": ("?", "red"),
+}
+
+
+@takes(*BROKER)
+def top(settings: Settings) -> None:
+    """Show the cores, maps and failures of a pool, live, until Ctrl-C.
+
+    Without --nats the command asks the `jetmap up` of this directory. If the output is not a
+    terminal, it prints them once.
+
+    Example: jetmap top --nats nats://broker:4222
+    """
+    try:
+        run_cancellable(_show(attached(settings), Console(soft_wrap=False)))
+    except KeyboardInterrupt:
+        pass  # The usual end.
+
+
+async def _show(cluster: Cluster, console: Console) -> None:
+    async with cluster:
+        view = await cluster.watch.view()
+        if not console.is_terminal:
+            console.print(screen(view.snapshot(), console.width, 10_000))
+            return
+        from rich.live import Live
+
+        with Live(console=console, screen=True, auto_refresh=False) as live:
+            while True:
+                view = await cluster.watch.view()
+                live.update(screen(view.snapshot(), console.width, console.height), refresh=True)
+                await asyncio.sleep(STEP_SECONDS)
+
+
+def screen(document: Mapping[str, Any], width: int, height: int) -> RenderableType:
+    """Make one frame of at most ``height`` lines."""
+    parts: list[RenderableType] = [_head(document)]
+    if document["away"] is not None:
+        parts.append(Text("the broker is away: this is the last that was known", "bold red"))
+    hosts = _hosts(document, width)
+    parts += hosts or [Text(NO_WORKERS)]
+    maps = [row for row in document["maps"].values() if row["ended"] is None]
+    maps.sort(key=lambda row: (-row["cores"], row["id"]))
+    failures = sorted(document["failures"].values(), key=lambda row: -row["last"])[:3]
+    room = max(1, height - len(parts) - len(failures) - 5)
+    if maps:
+        parts += [Text(), _maps(maps[:room])]
+        more = len(maps) - room + document["more"]
+        if len(maps) > room or document["more"]:
+            parts.append(Text(f"{more:,} more", "dim"))
+    else:
+        parts.append(Text("no map is open", "dim"))
+    if failures:
+        parts.append(Text())
+        parts += [_failure(row) for row in failures]
+    return Group(*parts)
+
+
+def _head(document: Mapping[str, Any]) -> Text:
+    totals = document["totals"]
+    text = Text(no_wrap=True, overflow="ellipsis")
+    text.append(f"pool {document['pool']}", "bold")
+    text.append(f"  {totals['busy']} of {totals['cores']} cores busy")
+    text.append(f"  {totals['rate']:,g} items/s")
+    if totals["p50"] is not None:
+        text.append(f"  express {seconds(totals['p50'])} p50, {seconds(totals['p99'])} p99")
+    if totals["waiting"]:
+        text.append(f"  queue {seconds(totals['waiting_seconds'])} ({totals['waiting']:,} items)")
+    if totals["refused"]:
+        text.append(f"  {totals['refused']} refused in the last minute", "red")
+    return text
+
+
+def _hosts(document: Mapping[str, Any], width: int) -> list[RenderableType]:
+    """Draw the cores of the first hosts, and the functions' marks."""
+    slots = {row["slot"]: name for name, row in document["functions"].items()}
+    rows: list[RenderableType] = []
+    names = [row["host"] for row in document["hosts"].values()]
+    wide = min(24, max(map(len, names), default=0))
+    for agent, host in list(document["hosts"].items())[:MOST_HOSTS]:
+        line = Text(no_wrap=True, overflow="ellipsis")
+        line.append(f"{host['host']:{wide}.{wide}} ", "" if host["state"] == "up" else "red")
+        for cell in document["cells"].get(agent, "")[: max(8, width - wide - 14)]:
+            line.append(*mark(cell, slots))
+        if host["state"] != "up":
+            line.append(f" {host['state']}", "red")
+        rows.append(line)
+    if len(names) > MOST_HOSTS:
+        rows.append(Text(f"{len(names) - MOST_HOSTS} more hosts", "dim"))
+    if rows and slots:
+        legend = Text(no_wrap=True, overflow="ellipsis")
+        for slot in sorted(slots):
+            legend.append(*mark(chr(FIRST_SLOT + slot), slots))
+            legend.append(f" {slots[slot]}  ")
+        rows.append(legend)
+    return rows
+
+
+def mark(cell: str, slots: Mapping[int, str]) -> tuple[str, str]:
+    """Return the character and the style of a core."""
+    if cell in MARKS:
+        return MARKS[cell]
+    slot = ord(cell) - FIRST_SLOT
+    name = slots.get(slot, "#")
+    return name[0].upper(), f"bold {COLOURS[slot]}" if slot < len(COLOURS) else "bold"
+
+
+def _maps(maps: list[Mapping[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for head in ("function", "map", "state"):
+        table.add_column(head, no_wrap=True)
+    for head in ("done", "total", "failed", "items/s", "left", "cores"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("waits for", no_wrap=True)
+    for row in maps:
+        total = "-" if row["total"] is None else f"{row['total']:,}"
+        table.add_row(
+            Text(row["function"]),
+            Text(row["id"][-8:]),
+            row["state"],
+            f"{row['done']:,}",
+            total,
+            Text(f"{row['failed']:,}", "red" if row["failed"] else ""),
+            f"{row['rate']:,g}",
+            "-" if row["left"] is None else seconds(row["left"]),
+            f"{row['cores']:g}",
+            row["waits"],
+        )
+    return table
+
+
+def _failure(row: Mapping[str, Any]) -> Text:
+    text = Text(no_wrap=True, overflow="ellipsis")
+    text.append(f"{row['count']:,} ", "red")
+    message = " ".join(row["message"].split())
+    return text.append(f"{row['function']} {row['type']}: {message}")
+
+
+def seconds(value: float) -> str:
+    """Return a time as people read it."""
+    if value < 0.001:
+        return f"{value * 1e6:.3g} µs"
+    if value < 1:
+        return f"{value * 1e3:.3g} ms"
+    if value < 60:
+        return f"{value:.3g} s"
+    if value < 3600:
+        return f"{value / 60:.0f} min"
+    return f"{value / 3600:.1f} h"

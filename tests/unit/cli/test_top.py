@@ -1,0 +1,72 @@
+"""`jetmap top`: one frame of a pool, within the terminal's lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from activities import activity, failure, map_of
+from announcements import presence
+from jetmap.cli.top import MOST_HOSTS, screen, seconds
+from jetmap.monitoring.pool_view import PoolView
+from jetmap.wire.presence import CoreStatus, FunctionInfo
+
+
+def frame(view: PoolView, width: int = 120, height: int = 40) -> list[str]:
+    view.advance(10.0)
+    console = Console(width=width, height=height)
+    with console.capture() as capture:
+        console.print(screen(view.snapshot(), width, height))
+    return capture.get().splitlines()
+
+
+def pool(maps: int = 2, hosts: int = 1, **fields: Any) -> PoolView:
+    view = PoolView("p")
+    cores = [CoreStatus(1, 0, "busy", "f"), CoreStatus(2, 1, "idle")]
+    view.on_agents(
+        [presence(f"a{n:02}", workers=cores, functions=[FunctionInfo("f")]) for n in range(hosts)],
+        10.0,
+    )
+    rows = [map_of(f"map-{n:04}", **fields) for n in range(maps)]
+    view.on_activity(activity(maps=rows, failures=[failure(message="no\nlines")]), 10.0)
+    return view
+
+
+def test_cores_maps_and_failures_are_shown() -> None:
+    shown = "\n".join(frame(pool()))
+    assert "pool p" in shown and "host-a00 F·" in shown and "F f" in shown
+    assert "map-0001" in shown and "cores" in shown and "18 s" in shown
+    assert "2 f E: no lines" in shown
+
+
+def test_a_frame_fits_the_terminal_and_says_what_it_leaves_out() -> None:
+    lines = frame(pool(maps=300, hosts=50), width=80, height=24)
+    assert len(lines) <= 24 and all(len(line) <= 80 for line in lines)
+    assert any("more hosts" in line for line in lines) and any(" more" in line for line in lines)
+    assert sum("host-a" in line for line in lines) == MOST_HOSTS
+
+
+def test_an_empty_pool_says_what_to_start() -> None:
+    shown = "\n".join(frame(PoolView("p")))
+    assert "jetmap worker" in shown and "no map is open" in shown
+
+
+def test_names_are_text_and_never_markup() -> None:
+    shown = "\n".join(frame(pool(function="[bold]x[/]")))
+    assert "[bold]x[/]" in shown
+
+
+def test_a_broker_that_is_away_is_named() -> None:
+    view = pool()
+    view.on_connection(False, 10.0)
+    assert "broker is away" in "\n".join(frame(view))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(5e-5, "50 µs"), (0.0271, "27.1 ms"), (18.0, "18 s"), (840.0, "14 min"), (7200.0, "2.0 h")],
+)
+def test_times_are_read_by_people(value: float, text: str) -> None:
+    assert seconds(value) == text
