@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from jetmap.errors import BrokerUnreachable, ConfigurationError, LimitExceeded
-from jetmap.nats.auth import without_secrets
-from jetmap.nats.connection import Auth, Connection, JetStreamError, NoResponders
+from jetmap.errors import BrokerUnreachable
+from jetmap.nats.connection import Auth, Connection
 from jetmap.nats.server import NatsServer
 
 pytestmark = pytest.mark.anyio
@@ -63,58 +62,6 @@ async def break_protocol(connection: Connection) -> None:
     await connection._client._flush_pending()
 
 
-async def test_publishes_and_receives_in_order(connection: Connection) -> None:
-    received = Received()
-    await connection.subscribe("a.*", received.take)
-    for n in range(100):
-        await connection.publish("a.b", b"%d" % n)
-    await received.reaches(100)
-    assert received.payloads == [b"%d" % n for n in range(100)]
-
-
-async def test_unsubscribed_gets_nothing_more(connection: Connection) -> None:
-    received, later = Received(), Received()
-    subscription = await connection.subscribe("a", received.take)
-    await connection.subscribe("a", later.take)
-    await subscription.unsubscribe()
-    await subscription.unsubscribe()
-    await connection.publish("a", b"x")
-    await later.reaches(1)
-    assert received.payloads == []
-
-
-async def test_request_is_answered(connection: Connection) -> None:
-    async def answer(msg: Any) -> None:
-        await connection.publish(msg.reply, msg.data.upper())
-
-    await connection.subscribe("shout", answer)
-    assert await connection.request("shout", b"hello") == b"HELLO"
-
-
-async def test_request_to_nobody_fails_at_once(connection: Connection) -> None:
-    with pytest.raises(NoResponders, match="nobody answers on nowhere"):
-        await connection.request("nowhere", b"", 30)
-
-
-async def test_request_without_an_answer_times_out(connection: Connection) -> None:
-    received = Received()
-    await connection.subscribe("silent", received.take)
-    with pytest.raises(BrokerUnreachable, match="no answer on silent in time"):
-        await connection.request("silent", b"", 0.05)
-
-
-async def test_jetstream_refusals_carry_their_number(connection: Connection) -> None:
-    with pytest.raises(JetStreamError) as caught:
-        await connection.api("STREAM.INFO.NOTHERE")
-    assert (caught.value.code, caught.value.err_code) == (404, 10059)
-
-
-async def test_too_large_a_message_names_the_limit(connection: Connection) -> None:
-    with pytest.raises(LimitExceeded) as caught:
-        await connection.publish("a", bytes(connection.max_payload + 1))
-    assert caught.value.limit == connection.max_payload
-
-
 @pytest.mark.parametrize("auth", [Auth(user="me", password="wrong"), Auth(), Auth(token="no")])
 async def test_wrong_credentials_are_refused_at_once(server: NatsServer, auth: Auth) -> None:
     with pytest.raises(BrokerUnreachable, match="refuses the credentials") as caught:
@@ -140,21 +87,6 @@ async def test_waits_for_a_server_that_starts_later(server: NatsServer) -> None:
         await connection.close()
     finally:
         await late.stop()
-
-
-async def test_a_server_without_tls_is_refused_when_tls_was_asked_for(server: NatsServer) -> None:
-    with pytest.raises(BrokerUnreachable, match="does not offer TLS"):
-        await Connection.open([f"tls://127.0.0.1:{server.port}"], name="test", auth=AUTH)
-
-
-async def test_missing_tls_files_are_a_configuration_error(server: NatsServer) -> None:
-    with pytest.raises(ConfigurationError, match="not-there"):
-        await Connection.open([server.url], name="test", auth=Auth(tls_ca="not-there.pem"))
-
-
-def test_addresses_are_shown_without_secrets() -> None:
-    assert without_secrets("nats://bob:secret@host:4222") == "nats://host:4222"
-    assert without_secrets("bob:secret@host:4222") == "nats://host:4222"
 
 
 async def test_a_restarted_server_is_found_again(

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import stat
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 
 from jetmap.errors import BrokerUnreachable
 from jetmap.nats.connection import Connection
-from jetmap.nats.server import NatsServer, find_binary
+from jetmap.nats.server import NatsServer
 from processes import alive
 from waiting import wait_until
 
@@ -102,8 +101,3 @@ async def test_dies_with_its_parent(tmp_path: Path, platform: str) -> None:
     parent.kill()
     await parent.wait()
     await wait_until(lambda: not alive(pid), "the server's end")
-
-
-def test_the_binary_is_real() -> None:
-    said = subprocess.run([find_binary(), "--version"], capture_output=True, text=True, check=True)
-    assert said.stdout.startswith("nats-server: v2.")
