@@ -153,16 +153,6 @@ async def test_small_messages(servers: Servers, kib: int) -> None:
         assert [len(value) for value in values] == [kib * 200] * 20
 
 
-async def test_an_item_beyond_small_messages_is_refused_by_name(servers: Servers) -> None:
-    """A job of one, too: it ends, and names the limit."""
-    url = servers.start(f"{JETSTREAM}\nmax_payload: 65536")
-    async with Deployment(settings(url)) as there:
-        job = await there.cluster.submit(functions.measure, ["x" * 10])
-        assert await job == [10]
-        with pytest.raises(Exception, match="limit"):
-            await (await there.cluster.submit(functions.measure, ["x" * 200_000]))
-
-
 def test_an_announcement_that_is_too_large_is_shortened() -> None:
     """Many schemas are more than a small message holds; names and times must arrive."""
     schema = {"type": "object", "description": "x" * 1000}
