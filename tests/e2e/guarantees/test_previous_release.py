@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from jetmap import Cluster, Job, WorkerLost
+from jetmap import Cluster, ItemError, Job, WorkerLost
 from nodes import free_ports
 from processes import end
 from servers import Site
@@ -52,6 +52,14 @@ def moody(n: int) -> int:
 @task
 def untyped(value):
     return value
+
+@task
+def length(text: str) -> int:
+    return len(text)
+
+@task
+def spaces(n: int) -> str:
+    return " " * n
 """
 
 
@@ -99,6 +107,38 @@ async def test_this_releases_jobs_run_on_the_previous_ones_agents(place: Site, t
     job: Job[int, int] = await cluster.submit("double", range(2000))
     async with asyncio.timeout(60):
         assert await job.results() == [2 * n for n in range(2000)]
+
+
+async def test_the_previous_ones_agents_get_items_that_fit_into_a_message(
+    place: Site, tasks: Path
+) -> None:
+    cluster = await cluster_of_old_agents(place, tasks)
+    sizes = [10, 700_000, 3_000_000, 20]
+    found = await cluster.map("length", ["x" * n for n in sizes], return_exceptions=True)
+    assert [v for i, v in enumerate(found) if i != 2] == [10, 700_000, 20]
+    assert isinstance(found[2], ItemError) and "upgrade jetmap there" in found[2].message
+    values = await cluster.map("spaces", sizes, return_exceptions=True)
+    assert [len(v) for i, v in enumerate(values) if i != 2] == [10, 700_000, 20]
+    assert isinstance(values[2], ItemError) and values[2].kind == "unencodable"
+
+
+async def test_the_previous_ones_callers_get_values_that_fit_into_a_message(
+    place: Site, tasks: Path
+) -> None:
+    cluster = await place.cluster()
+    await place.ready(cluster, place.start_agent(str(tasks)))
+    done = await asyncio.to_thread(
+        subprocess.run,
+        from_previous("map", "spaces", "-", place=place),
+        input="10\n700000\n3000000\n20\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=place.place,
+    )
+    sizes = [len(line) - 2 for line in done.stdout.splitlines() if line != "null"]
+    assert done.returncode == 1 and sizes == [10, 700_000, 20]
+    assert "3,000,0" in done.stderr and "upgrade jetmap where the map was called" in done.stderr
 
 
 async def test_the_previous_releases_maps_run_on_this_ones_agents(place: Site, tasks: Path) -> None:
