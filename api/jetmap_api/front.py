@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from jetmap.background import beside
 from jetmap.settings import ROOT_PATH
 
 from .asgi import HEAD, App, Message, Receive, Scope, Send, route_path
@@ -130,14 +131,8 @@ async def serve_head(app: App, scope: Scope, receive: Receive, send: Send) -> No
     async def receiving() -> Message:
         if over.is_set():
             return {"type": "http.disconnect"}
-        coming = asyncio.ensure_future(receive())
-        ended = asyncio.ensure_future(over.wait())
-        try:
+        async with beside(receive()) as [coming], beside(over.wait()) as [ended]:
             await asyncio.wait({coming, ended}, return_when=asyncio.FIRST_COMPLETED)
             return coming.result() if coming.done() else {"type": "http.disconnect"}
-        finally:
-            coming.cancel()
-            ended.cancel()
-            await asyncio.wait({coming, ended})
 
     await app({**scope, "method": "GET", HEAD: True}, receiving, heading)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from jetmap.background import Background
 from jetmap.settings import LimitSettings
 from jetmap.wire.split import JsonLines
 
@@ -56,8 +57,9 @@ class LinesBody:
         self._reservation = reservation
         self._pipe = SpooledPipe(limits, reservation, waits=True)
         self._dropping = False
-        self._reader = asyncio.create_task(self._read())
-        self._feeder = asyncio.create_task(self._parse())
+        self._background = Background("body of lines")
+        self._background.spawn(self._read(), "read")
+        self._feeder = self._background.spawn(self._parse(), "parse")
 
     def discard(self) -> None:
         """Drop the items: the map has ended."""
@@ -67,10 +69,8 @@ class LinesBody:
 
     async def aclose(self) -> None:
         """End both tasks."""
-        self._reader.cancel()
-        self._feeder.cancel()
         self._pipe.discard()
-        await asyncio.wait({self._reader, self._feeder})
+        await self._background.close()
 
     async def _read(self) -> None:
         try:

@@ -1,15 +1,31 @@
-"""The tasks of one owner: named, reported when they fail, awaited when the owner closes."""
+"""Tasks of one owner, or of one block: none outlives it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+@asynccontextmanager
+async def beside(*work: Awaitable[T]) -> AsyncIterator[list[asyncio.Task[T]]]:
+    """Run awaitables beside the block; at its end, cancel those that are left, and await them.
+
+    Unlike in a ``TaskGroup``, the block decides what their results and errors mean.
+    """
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Background:

@@ -7,7 +7,8 @@ import contextlib
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+
+from .background import beside
 
 
 class Backoff:
@@ -110,11 +111,9 @@ async def end_process(
     if process.returncode is not None:
         return True
     _signal(process, signal.SIGTERM)
-    ended = asyncio.ensure_future(process.wait())
-    waiting: list[asyncio.Task[Any]] = [ended]
-    if demanded is not None:
-        waiting.append(asyncio.ensure_future(demanded.wait()))
-    try:
+    events = [demanded] if demanded is not None else []
+    async with beside(process.wait(), *(event.wait() for event in events)) as waiting:
+        ended = waiting[0]
         await asyncio.wait(waiting, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         if demanded is not None and demanded.is_set() and not ended.done():
             _signal(process, signal.SIGTERM)
@@ -124,9 +123,6 @@ async def end_process(
         _signal(process, signal.SIGKILL)
         await ended
         return False
-    finally:
-        for task in waiting:
-            task.cancel()
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

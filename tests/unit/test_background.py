@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from jetmap.background import Background
+from jetmap.background import Background, beside
 
 pytestmark = pytest.mark.anyio
 
@@ -64,3 +64,26 @@ async def test_a_task_may_close_its_own_background() -> None:
     background.spawn(end(), "close")
     await closed.wait()
     assert other.cancelled()
+
+
+async def test_work_beside_a_block_ends_with_it() -> None:
+    never, ended = asyncio.Event(), []
+
+    async def wait() -> None:
+        try:
+            await never.wait()
+        finally:
+            ended.append("wait")
+
+    async def fail() -> None:
+        raise ValueError("not asked for")
+
+    async with beside(wait(), fail()) as tasks:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        assert [task.done() for task in tasks] == [False, True]
+    assert ended == ["wait"] and tasks[0].cancelled()
+    with pytest.raises(LookupError):
+        async with beside(wait()) as tasks:
+            await asyncio.sleep(0)
+            raise LookupError
+    assert ended == ["wait", "wait"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 import socket
@@ -10,6 +9,7 @@ import socket
 import typer
 import uvicorn
 
+from jetmap.background import beside
 from jetmap.errors import ConfigurationError
 from jetmap.machine import keep_heap
 from jetmap.settings import Settings
@@ -82,11 +82,8 @@ async def serve(settings: Settings, sock: socket.socket, announce: str) -> int:
         )
         if announce:
             typer.echo(f"{url_of(sock)}{announce}")
-        stopping = asyncio.ensure_future(_stop_server(stop, server))
-        try:
+        async with beside(_stop_server(stop, server)):
             await server.serve(sockets=[sock])
-        finally:
-            stopping.cancel()
     return Exit.OK
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 from rich.console import Console
 from rich.table import Table
 
+from jetmap.background import beside
 from jetmap.demo.http import DemoError, GatewayClient
 from jetmap.demo.work import Sample, Work, prime_search, sample, source_metrics
 from jetmap.machine import tethered
@@ -115,12 +116,11 @@ async def _work(settings: Settings, console: Console) -> None:
         began = time.perf_counter()
         await installation.start()
         until = asyncio.Event()
-        ready = asyncio.ensure_future(
-            installation.answers("/readyz", settings.workers.start_timeout)
-        )
-        ready.add_done_callback(lambda _: until.set())
-        await installation.until(until)
-        await ready
+        answers = installation.answers("/readyz", settings.workers.start_timeout)
+        async with beside(answers) as [ready]:
+            ready.add_done_callback(lambda _: until.set())
+            await installation.until(until)
+            await ready
         took = time.perf_counter() - began
         host, port = installation.address
         gateway = GatewayClient(host, port, settings.gateway.read_token() or "")

@@ -21,6 +21,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+from jetmap.background import beside
 from jetmap.client.local_up import this_python
 from jetmap.embedded.locks import remove, runtime_directory, sweep, take_new
 from jetmap.embedded.running import Registration, Running, all_running, already_runs, register_up
@@ -160,15 +161,11 @@ class Installation:
 
     async def until(self, stop: asyncio.Event) -> None:
         """Wait for ``stop``. Raises ChildFailed or BrokerUnreachable if a part cannot run."""
-        waiting = asyncio.ensure_future(stop.wait())
-        try:
-            done, _ = await asyncio.wait(
-                [waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in done - {waiting}:
-                task.result()
-        finally:
-            waiting.cancel()
+        async with beside(stop.wait()) as waiting:
+            await asyncio.wait([*waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in self._tasks:
+                if task.done():
+                    task.result()
 
     async def answers(self, path: str, timeout: float = 60) -> None:
         """Wait until the gateway answers 200 on this path. Raises TimeoutError."""

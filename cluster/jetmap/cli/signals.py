@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import typer
 
+from jetmap.background import beside
+
 from .exits import Exit, say
 
 T = TypeVar("T")
@@ -146,10 +148,6 @@ class Stop:
 
 async def wait_for_any(*events: asyncio.Event, timeout: float | None = None) -> bool:
     """Wait until one of the events is set. Returns False after ``timeout`` seconds."""
-    waiting = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
+    async with beside(*(event.wait() for event in events)) as waiting:
         await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in waiting:
-            task.cancel()
     return any(event.is_set() for event in events)

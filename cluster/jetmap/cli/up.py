@@ -6,6 +6,7 @@ import asyncio
 import shlex
 from pathlib import Path
 
+from jetmap.background import beside
 from jetmap.embedded.running import Running, already_runs, find_running
 from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings, is_loopback
@@ -55,11 +56,8 @@ async def serve(settings: Settings) -> None:
     installation = Installation(settings, register=True, store=store)
     try:
         await stop.cancel_on_request(installation.start())
-        greeting = asyncio.ensure_future(_greet(installation, settings))
-        try:
+        async with beside(_greet(installation, settings)):
             await installation.until(stop.requested)
-        finally:
-            greeting.cancel()
     except StopRequested:
         pass  # Whatever has started is stopped below.
     finally:

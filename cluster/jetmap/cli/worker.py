@@ -15,6 +15,7 @@ from jetmap.agent.agent import Agent
 from jetmap.agent.announcements import unready
 from jetmap.agent.chunks import FLUSH_SECONDS
 from jetmap.agent.options import AgentOptions, worker_setup
+from jetmap.background import beside
 from jetmap.errors import ConfigurationError, WorkerStartFailed
 from jetmap.machine import keep_heap
 from jetmap.nats.auth import Auth
@@ -113,16 +114,10 @@ async def _offer(agent: Agent, connection: Broker, settings: Settings, stop: Sto
 
 async def _drain(agent: Agent, grace: float, stop: Stop) -> None:
     """Drain the agent, until it is done or a second signal comes."""
-    draining = asyncio.ensure_future(agent.drain(grace))
-    forced = asyncio.ensure_future(stop.forced.wait())
-    try:
+    async with beside(agent.drain(grace)) as [draining], beside(stop.forced.wait()) as [forced]:
         await asyncio.wait({draining, forced}, return_when=asyncio.FIRST_COMPLETED)
         if draining.done():
             await draining
-    finally:
-        draining.cancel()
-        forced.cancel()
-        await asyncio.gather(draining, forced, return_exceptions=True)
 
 
 class FirstState:

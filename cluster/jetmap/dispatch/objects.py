@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sized
 from itertools import islice
 from typing import Any
 
+from jetmap.background import Background
 from jetmap.wire.messages import ErrorRecord
 
 from .flight import Piece
@@ -137,7 +138,8 @@ class AsyncObjects(Objects):
         self._ended = False
         self._read_ahead = read_ahead
         self._room = asyncio.Event()
-        self._reader = asyncio.get_running_loop().create_task(self._read(items))
+        self._background = Background("items")
+        self._background.spawn(self._read(items), "read")
 
     @property
     def has_items(self) -> bool:
@@ -145,8 +147,7 @@ class AsyncObjects(Objects):
 
     async def aclose(self) -> None:
         """Stop reading, and let the iterable clean up."""
-        self._reader.cancel()
-        await asyncio.gather(self._reader, return_exceptions=True)
+        await self._background.close()
 
     def _next(self, count: int) -> list[Any]:
         objects = [self._returned.popleft() for _ in range(min(count, len(self._returned)))]

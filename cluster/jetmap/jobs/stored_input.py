@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
+from jetmap.background import Background
 from jetmap.dispatch.flight import Piece
 from jetmap.dispatch.intervals import IntervalSet
 from jetmap.dispatch.sources import ELEMENT_BYTES, Element
@@ -67,7 +68,8 @@ class StoredInput:
         self._taken = 0  # The index after the last item taken or skipped.
         self._read = 0  # The index after the last item read.
         self._room = asyncio.Event()
-        self._reader = asyncio.get_running_loop().create_task(self._read_all())
+        self._background = Background(f"input of job {record.id}")
+        self._background.spawn(self._read_all(), "read")
 
     @property
     def total(self) -> int | None:
@@ -106,8 +108,7 @@ class StoredInput:
     async def aclose(self) -> None:
         for timer in self._waiting.values():
             timer.cancel()
-        self._reader.cancel()
-        await asyncio.gather(self._reader, return_exceptions=True)
+        await self._background.close()
 
     async def _read_all(self) -> None:
         try:
