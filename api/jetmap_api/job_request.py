@@ -18,6 +18,7 @@ from .request import (
     number,
     parameters,
     read_kwargs,
+    read_switch,
     read_tolerance,
     whole_number,
 )
@@ -26,7 +27,7 @@ from .signer import caller_of
 
 # Characters of an Idempotency-Key.
 MAX_KEY = 255
-PARAMETERS = ("timeout", "kwargs", "ttl", "reserve", "max_failed")
+PARAMETERS = ("timeout", "kwargs", "ttl", "reserve", "max_failed", "values")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class JobRequest:
     framing: of its body. keywords: its keyword-only parameters, a JSON object. timeout: seconds for
     the whole job, from its start. ttl: seconds that it is kept after its end. reserve: bytes of the
     store. caller, key: the owner, and its Idempotency-Key. max_failed: items that may fail.
+    values: whether the function's values are stored.
     """
 
     body: Body
@@ -47,6 +49,7 @@ class JobRequest:
     caller: str = ""
     key: str | None = None
     max_failed: str | None = None
+    values: bool = True
 
     @property
     def format(self) -> Format:
@@ -79,6 +82,7 @@ def read_job_request(scope: Scope) -> JobRequest:
         caller,
         key,
         read_tolerance(given["max_failed"]).text if "max_failed" in given else None,
+        read_switch("values", given.get("values", "true")),
     )
 
 
@@ -94,6 +98,7 @@ def job_of_map(request: MapRequest, scope: Scope) -> JobRequest:
         caller=caller,
         key=key,
         max_failed=options.max_failed.text if options.max_failed is not None else None,
+        values=options.values,
     )
 
 

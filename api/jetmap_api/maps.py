@@ -161,6 +161,7 @@ class Maps:
             timeout=request.options.timeout,
             ordered=request.options.ordered and is_stream,
             early=is_stream,
+            values=request.options.values,
         )
         if not checked:  # Workers have come since.
             try:

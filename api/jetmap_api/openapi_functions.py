@@ -74,6 +74,12 @@ SUBMIT_PARAMETERS: list[Schema] = [
         "examples": {"number": {"value": "10"}, "share": {"value": "5%"}},
     },
     {
+        "name": "values",
+        "in": "query",
+        "description": "`false`: only side effects count, and null stands for each value.",
+        "schema": {"type": "boolean", "default": True},
+    },
+    {
         "name": "ttl",
         "in": "query",
         "description": "Seconds that the job and its results are kept after its end.",
@@ -129,6 +135,12 @@ _PARAMETERS: list[Schema] = [
         "collected, and one more ends the map with a problem.",
         "schema": {"type": "string", "pattern": PATTERN},
         "examples": {"number": {"value": "10"}, "share": {"value": "5%"}},
+    },
+    {
+        "name": "values",
+        "in": "query",
+        "description": "`false`: only side effects count, and null stands for each value.",
+        "schema": {"type": "boolean", "default": True},
     },
     PREFER,
 ]

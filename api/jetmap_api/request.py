@@ -35,6 +35,7 @@ class Options:
 
     errors: whether the first failing item ends the map. ordered: outcomes of a stream come in input
     order. timeout: seconds for the map. kwargs: a JSON object. max_failed: items that may fail.
+    values: whether the function's values are wanted; else null stands for each.
     """
 
     errors: Errors = "fail"
@@ -42,6 +43,7 @@ class Options:
     timeout: float | None = None
     kwargs: bytes = b""
     max_failed: Tolerance | None = None
+    values: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,7 @@ def read_options(query: bytes) -> Options:
     timeout: float | None = None
     kwargs = b""
     tolerance: Tolerance | None = None
+    values = True
     for name, value in _pairs(query):
         if name == "errors":
             errors = _errors(value)
@@ -182,12 +185,22 @@ def read_options(query: bytes) -> Options:
             kwargs = read_kwargs(value)
         elif name == "max_failed":
             tolerance = read_tolerance(value)
+        elif name == "values":
+            values = read_switch(name, value)
         else:
             raise bad_parameter(
                 name,
-                f"unknown parameter {name!r}: use errors, order, timeout, max_failed or kwargs",
+                f"unknown parameter {name!r}: use errors, order, timeout, max_failed, values "
+                "or kwargs",
             )
-    return Options(errors, ordered, timeout, kwargs, tolerance)
+    return Options(errors, ordered, timeout, kwargs, tolerance, values)
+
+
+def read_switch(name: str, value: str) -> bool:
+    """Read ``true`` or ``false``. Raises Problem: 400."""
+    if value not in ("true", "false"):
+        raise bad_parameter(name, f"{name} is true or false")
+    return value == "true"
 
 
 def read_tolerance(value: str) -> Tolerance:

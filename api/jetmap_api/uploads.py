@@ -47,6 +47,7 @@ async def begin(cluster: Cluster, function: str, request: JobRequest) -> Upload:
         timeout=request.timeout,
         reserve=request.reserve,
         max_failed=request.max_failed,
+        values=request.values,
     )
     if not checked:  # Workers have come since.
         try:

@@ -90,6 +90,7 @@ class FakeCluster:
         timeout: float | None = None,
         ordered: bool = False,
         early: bool = False,
+        values: bool = True,
     ) -> FakeRun:
         if self.refuse is not None:
             raise self.refuse

@@ -161,6 +161,7 @@ class FakeJobs:
         reserve: int | None = None,
         causes: bool = False,
         max_failed: int | str | None = None,
+        values: bool = True,
     ) -> FakeUpload:
         self.store.answer()
         self.begun.append(

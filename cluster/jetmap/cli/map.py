@@ -78,6 +78,13 @@ def map(
             help="Items that may fail, or their share; one more ends the map.",
         ),
     ] = None,
+    values: Annotated[
+        bool,
+        typer.Option(
+            "--values/--no-values",
+            help="Print the values, or run the function for its side effects only.",
+        ),
+    ] = True,
 ) -> None:
     """Run a function over JSON lines and print the values in order, one a line.
 
@@ -100,7 +107,7 @@ def map(
             raise ConfigurationError(
                 ["--max-failed is a share of the input, whose length is not known: give a number"]
             )
-        work = _map(cluster, name, source, total, encoded, timeout, max_failed, settings)
+        work = _map(cluster, name, source, total, encoded, timeout, max_failed, values, settings)
         raise typer.Exit(run_cancellable(work, uvloop.new_event_loop))
 
 
@@ -138,6 +145,7 @@ async def _map(
     kwargs: bytes,
     timeout: float | None,
     max_failed: Tolerance | None,
+    wants_values: bool,
     settings: Settings,
 ) -> int:
     failures = Failures(settings.gateway.debug)
@@ -147,7 +155,13 @@ async def _map(
         feed = ItemFeed("json")
         left = None if deadline is None else max(0.001, deadline - time.monotonic())
         opened = await cluster.open(
-            name, feed, format="json", kwargs=kwargs, timeout=left, ordered=True
+            name,
+            feed,
+            format="json",
+            kwargs=kwargs,
+            timeout=left,
+            ordered=True,
+            values=wants_values,
         )
         if max_failed is not None:
             opened = TolerantMap(opened, max_failed, total)
@@ -157,9 +171,10 @@ async def _map(
         ):
             async with opened as batches:
                 async for batch in batches:
-                    values = arrays.split(batch.values, "json")
-                    # In a thread: the reader of stdout may be slow, and the map must go on.
-                    await asyncio.to_thread(write_values, values)
+                    if wants_values:
+                        values = arrays.split(batch.values, "json")
+                        # In a thread: the reader of stdout may be slow, and the map must go on.
+                        await asyncio.to_thread(write_values, values)
                     for record in batch.errors:
                         failures.add(record, bar)
                         if record.kind == "invalid" and reader.is_one_array:

@@ -79,6 +79,13 @@ def submit(
             help="Items that may fail, or their share; one more fails the job.",
         ),
     ] = None,
+    values: Annotated[
+        bool,
+        typer.Option(
+            "--values/--no-values",
+            help="Store the values, or run the function for its side effects only.",
+        ),
+    ] = True,
 ) -> None:
     """Submit JSON lines as a job and print its id once all of them are stored.
 
@@ -98,7 +105,17 @@ def submit(
 
         total = count_lines(source)
         work = _submit(
-            cluster, function, source, total, encoded, ttl, timeout, key, max_failed, settings
+            cluster,
+            function,
+            source,
+            total,
+            encoded,
+            ttl,
+            timeout,
+            key,
+            max_failed,
+            values,
+            settings,
         )
         record, is_new = run_cancellable(work, uvloop.new_event_loop)
     typer.echo(record.id)
@@ -118,6 +135,7 @@ async def _submit(
     timeout: float | None,
     key: str | None,
     max_failed: Tolerance | None,
+    values: bool,
     settings: Settings,
 ) -> tuple[Record, bool]:
     async with cluster:
@@ -130,6 +148,7 @@ async def _submit(
             ttl=ttl,
             timeout=timeout,
             max_failed=None if max_failed is None else max_failed.text,
+            values=values,
         )
         try:
             most = settings.limits.fitting(cluster.max_item)

@@ -44,6 +44,7 @@ class Call(msgspec.Struct, frozen=True):
         open_parts: Parts of an item without annotation, which are checked before the item
             travels; None if the format keeps all types.
         trusted: Whether pickles that come back may be loaded.
+        has_values: Whether the function's values come back; else each is None.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Call(msgspec.Struct, frozen=True):
     item_format: Format
     open_parts: OpenParts | None = None
     trusted: bool = False
+    has_values: bool = True
 
     @classmethod
     def of(
@@ -157,6 +159,10 @@ class Call(msgspec.Struct, frozen=True):
             trusted=trusted,
         )
 
+    def without_values(self) -> Call:
+        """Return the same call for its side effects only."""
+        return msgspec.structs.replace(self, has_values=False)
+
     def check(self, info: FunctionInfo | None) -> None:
         """Raise TypeError if keyword parameters of a function called by name do not fit it.
 
@@ -232,6 +238,8 @@ class Call(msgspec.Struct, frozen=True):
     def values(self, batch: Batch, format: Format | None = None) -> list[Any]:
         """Decode a batch's values, with an ItemError in the place of each failed item."""
         format = format or self.format
+        if not self.has_values:
+            return self._nothing(batch)
         if not batch.errors:
             try:
                 return self.value.decode_list(batch.values, format)
@@ -243,6 +251,13 @@ class Call(msgspec.Struct, frozen=True):
             errors.get(index) or self._value(index, bytes(raw), format)
             for index, raw in enumerate(arrays.split(batch.values, format), batch.start)
         ]
+
+    def _nothing(self, batch: Batch) -> list[Any]:
+        """Return None for each item of a batch, or its error."""
+        values: list[Any] = [None] * batch.count
+        for record in batch.errors:
+            values[record.index - batch.start] = item_error(record, trusted=self.trusted)
+        return values
 
     def _value(self, index: int, raw: bytes, format: Format) -> Any:
         try:

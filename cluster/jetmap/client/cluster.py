@@ -26,9 +26,9 @@ from .tolerant import TolerantMap
 if TYPE_CHECKING:
     from ._sync.cluster import SyncCluster
 
-MAP_OPTIONS = ("kwargs", "timeout", "return_exceptions", "max_failed")
-STREAM_OPTIONS = ("kwargs", "timeout", "ordered", "max_failed")
-SUBMIT_OPTIONS = ("kwargs", "ttl", "timeout", "key", "max_failed")
+MAP_OPTIONS = ("kwargs", "timeout", "return_exceptions", "max_failed", "values")
+STREAM_OPTIONS = ("kwargs", "timeout", "ordered", "max_failed", "values")
+SUBMIT_OPTIONS = ("kwargs", "ttl", "timeout", "key", "max_failed", "values")
 
 
 class Cluster(EncodedCluster):
@@ -70,6 +70,7 @@ class Cluster(EncodedCluster):
         timeout: float | None = None,
         return_exceptions: Literal[False] = False,
         max_failed: None = None,
+        values: Literal[True] = True,
     ) -> list[Y]: ...
     @overload
     async def map(
@@ -82,6 +83,7 @@ class Cluster(EncodedCluster):
         timeout: float | None = None,
         return_exceptions: Literal[False] = False,
         max_failed: None = None,
+        values: Literal[True] = True,
     ) -> list[Y]: ...
     @overload
     async def map(
@@ -94,6 +96,7 @@ class Cluster(EncodedCluster):
         timeout: float | None = None,
         return_exceptions: bool,
         max_failed: int | str | None = None,
+        values: Literal[True] = True,
     ) -> list[Y | ItemError]: ...
     @overload
     async def map(
@@ -106,6 +109,7 @@ class Cluster(EncodedCluster):
         timeout: float | None = None,
         return_exceptions: bool,
         max_failed: int | str | None = None,
+        values: Literal[True] = True,
     ) -> list[Y | ItemError]: ...
     @overload
     async def map(
@@ -118,6 +122,7 @@ class Cluster(EncodedCluster):
         timeout: float | None = None,
         return_exceptions: Literal[False] = False,
         max_failed: int | str,
+        values: Literal[True] = True,
     ) -> list[Y | ItemError]: ...
     @overload
     async def map(
@@ -130,7 +135,34 @@ class Cluster(EncodedCluster):
         timeout: float | None = None,
         return_exceptions: Literal[False] = False,
         max_failed: int | str,
+        values: Literal[True] = True,
     ) -> list[Y | ItemError]: ...
+    @overload
+    async def map(
+        self,
+        f: Callable[[X], Y],
+        items: Iterable[X] | AsyncIterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+        max_failed: int | str | None = None,
+        values: bool,
+    ) -> list[Y | ItemError | None]: ...
+    @overload
+    async def map(
+        self,
+        f: Callable[Concatenate[X, ...], Y],
+        items: Iterable[X] | AsyncIterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+        max_failed: int | str | None = None,
+        values: bool,
+    ) -> list[Y | ItemError | None]: ...
     @overload
     async def map(
         self,
@@ -142,6 +174,7 @@ class Cluster(EncodedCluster):
         timeout: float | None = None,
         return_exceptions: bool = False,
         max_failed: int | str | None = None,
+        values: bool = True,
     ) -> list[Any]: ...
     async def map(
         self,
@@ -153,6 +186,7 @@ class Cluster(EncodedCluster):
         timeout: float | None = None,
         return_exceptions: bool = False,
         max_failed: int | str | None = None,
+        values: bool = True,
         **unknown: Any,
     ) -> list[Any]:
         """Run a function over every item of a list; return the values in input order.
@@ -166,6 +200,8 @@ class Cluster(EncodedCluster):
                 raising the first one.
             max_failed: Items that may fail, each with its ``ItemError`` in its place: a number, or
                 a share such as "5%". None: none may.
+            values: Whether to return what the function returns. False: only its side effects
+                count, and each value is None.
 
         Returns:
             A list as long as the input; its element i is the value of item i.
@@ -188,7 +224,7 @@ class Cluster(EncodedCluster):
         keeps_errors = return_exceptions or tolerance is not None
         if isinstance(f, str):
             await self._until_announced(f)
-        call = Call.of(f, kwargs, local=self._inline, info=self.info, trusted=self.trusts)
+        call = self._call(f, kwargs, values, local=self._inline)
         items = await listed(items, self.settings.limits.max_list)
         if not keeps_errors:
             items = await call.prepared(items)
@@ -200,13 +236,13 @@ class Cluster(EncodedCluster):
             batches = await running.collect(stop_at_error=not keeps_errors)
         finally:
             await running.aclose()
-        values: list[Any] = []
+        found: list[Any] = []
         for batch in batches:
             decoded = call.values(batch)
             if not keeps_errors and (error := first_error(decoded)) is not None:
                 raise error
-            values += decoded
-        return values
+            found += decoded
+        return found
 
     @overload
     def stream(
@@ -219,6 +255,7 @@ class Cluster(EncodedCluster):
         timeout: float | None = None,
         ordered: bool = False,
         max_failed: int | str | None = None,
+        values: Literal[True] = True,
     ) -> Stream[X, Y]: ...
     @overload
     def stream(
@@ -231,7 +268,34 @@ class Cluster(EncodedCluster):
         timeout: float | None = None,
         ordered: bool = False,
         max_failed: int | str | None = None,
+        values: Literal[True] = True,
     ) -> Stream[X, Y]: ...
+    @overload
+    def stream(
+        self,
+        f: Callable[[X], Y],
+        items: Iterable[X] | AsyncIterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        ordered: bool = False,
+        max_failed: int | str | None = None,
+        values: bool,
+    ) -> Stream[X, Y | None]: ...
+    @overload
+    def stream(
+        self,
+        f: Callable[Concatenate[X, ...], Y],
+        items: Iterable[X] | AsyncIterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        ordered: bool = False,
+        max_failed: int | str | None = None,
+        values: bool,
+    ) -> Stream[X, Y | None]: ...
     @overload
     def stream(
         self,
@@ -243,6 +307,7 @@ class Cluster(EncodedCluster):
         timeout: float | None = None,
         ordered: bool = False,
         max_failed: int | str | None = None,
+        values: bool = True,
     ) -> Stream[X, Any]: ...
     def stream(
         self,
@@ -254,6 +319,7 @@ class Cluster(EncodedCluster):
         timeout: float | None = None,
         ordered: bool = False,
         max_failed: int | str | None = None,
+        values: bool = True,
         **unknown: Any,
     ) -> Stream[Any, Any]:
         """Run a function over items; give each outcome as soon as it is there.
@@ -270,6 +336,7 @@ class Cluster(EncodedCluster):
             ordered: Give the outcomes in input order.
             max_failed: Items that may fail before the stream raises ``TooManyFailed``: a number, or
                 a share such as "5%" of items whose length is known. None: any number.
+            values: As for ``map``.
 
         Returns:
             An async iterator, and an async context manager, of ``Outcome``.
@@ -280,7 +347,7 @@ class Cluster(EncodedCluster):
         tolerance = Tolerance.of(max_failed)
         if tolerance is not None:
             tolerance.check_length(len(items) if isinstance(items, Sized) else None)
-        call = Call.of(f, kwargs, local=self._inline, info=self.info, trusted=self.trusts)
+        call = self._call(f, kwargs, values, local=self._inline)
 
         async def open() -> tuple[RunningMap, Objects]:
             self._check()
@@ -311,6 +378,7 @@ class Cluster(EncodedCluster):
         timeout: float | None = None,
         key: str | None = None,
         max_failed: int | str | None = None,
+        values: Literal[True] = True,
     ) -> Job[X, Y]: ...
     @overload
     async def submit(
@@ -324,7 +392,36 @@ class Cluster(EncodedCluster):
         timeout: float | None = None,
         key: str | None = None,
         max_failed: int | str | None = None,
+        values: Literal[True] = True,
     ) -> Job[X, Y]: ...
+    @overload
+    async def submit(
+        self,
+        f: Callable[[X], Y],
+        items: Iterable[X] | AsyncIterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+        key: str | None = None,
+        max_failed: int | str | None = None,
+        values: bool,
+    ) -> Job[X, Y | None]: ...
+    @overload
+    async def submit(
+        self,
+        f: Callable[Concatenate[X, ...], Y],
+        items: Iterable[X] | AsyncIterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+        key: str | None = None,
+        max_failed: int | str | None = None,
+        values: bool,
+    ) -> Job[X, Y | None]: ...
     @overload
     async def submit(
         self,
@@ -337,6 +434,7 @@ class Cluster(EncodedCluster):
         timeout: float | None = None,
         key: str | None = None,
         max_failed: int | str | None = None,
+        values: bool = True,
     ) -> Job[Any, Any]: ...
     async def submit(
         self,
@@ -349,6 +447,7 @@ class Cluster(EncodedCluster):
         timeout: float | None = None,
         key: str | None = None,
         max_failed: int | str | None = None,
+        values: bool = True,
         **unknown: Any,
     ) -> Job[Any, Any]:
         """Submit a map that goes on without this process; return once its input is stored.
@@ -364,6 +463,7 @@ class Cluster(EncodedCluster):
                 same job.
             max_failed: Items that may fail before the job fails and the rest is dropped: a number,
                 or a share such as "5%". None: any number, but one makes it a failed job.
+            values: As for ``map``. False: the store keeps only the errors.
 
         Returns:
             The job.
@@ -379,7 +479,7 @@ class Cluster(EncodedCluster):
         """
         check_call(isinstance(self, Cluster), "submit", f, items, more, unknown, SUBMIT_OPTIONS)
         await self._until_announced(f)
-        call = Call.of(f, kwargs, info=self.info, trusted=self.trusts)
+        call = self._call(f, kwargs, values)
         upload = await self._begin_upload(
             call, ttl=ttl, timeout=timeout, key=key, max_failed=max_failed
         )
@@ -435,6 +535,17 @@ class Cluster(EncodedCluster):
         return SyncCluster(self)
 
     # Inside
+
+    def _call(
+        self,
+        f: Callable[..., Any] | str,
+        kwargs: Mapping[str, Any] | None,
+        values: bool,
+        *,
+        local: bool = False,
+    ) -> Call:
+        call = Call.of(f, kwargs, local=local, info=self.info, trusted=self.trusts)
+        return call if values else call.without_values()
 
     async def _open_call(
         self,

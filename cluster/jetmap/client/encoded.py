@@ -167,6 +167,7 @@ class EncodedCluster:
         timeout: float | None = None,
         ordered: bool = False,
         early: bool = False,
+        values: bool = True,
     ) -> RunningMap:
         """Open a map whose items and values stay encoded.
 
@@ -178,6 +179,7 @@ class EncodedCluster:
             timeout: Seconds for the whole map, from 0.001 to a hundred years; None: no limit.
             ordered: Give batches in input order.
             early: Begin with a short chunk, for a reader that shows the first values at once.
+            values: Whether the function's values come back; else null does.
 
         Returns:
             An async iterator of ``Batch``. Leaving its ``async with`` withdraws the map.
@@ -198,6 +200,7 @@ class EncodedCluster:
             timeout=timeout,
             ordered=ordered,
             early=early,
+            values=values,
         )
 
     async def _open(
@@ -210,10 +213,12 @@ class EncodedCluster:
         timeout: float | None,
         ordered: bool = False,
         early: bool = False,
+        values: bool = True,
         call: Call | None = None,
     ) -> RunningMap:
         if self._inline:
-            return self._open_inline(name, source, format, kwargs, timeout)
+            values = values and (call is None or call.has_values)
+            return self._open_inline(name, source, format, kwargs, timeout, values)
         function = call.function if call is not None else None
         if call is not None and function is None:
             call.check(self.info(name))
@@ -229,18 +234,31 @@ class EncodedCluster:
             item_timeout=function.timeout if function is not None else None,
             attempts=function.attempts if function is not None else None,
             causes=call is not None and call.trusted,
+            values=values if call is None else call.has_values,
         )
         return await session.dispatcher.open(spec, source)
 
     def _open_inline(
-        self, name: str, source: Source, format: Format, kwargs: bytes, timeout: float | None
+        self,
+        name: str,
+        source: Source,
+        format: Format,
+        kwargs: bytes,
+        timeout: float | None,
+        values: bool,
     ) -> InlineMap:
         function = find(name)
         if function is None:
             raise UnknownFunction(f"no function {name!r} is registered in this process")
         limits = Limits(value=self.max_item, report=self.settings.chunks.report_bytes)
         return InlineMap(
-            function, source, format=format, kwargs=kwargs, timeout=timeout, limits=limits
+            function,
+            source,
+            format=format,
+            kwargs=kwargs,
+            timeout=timeout,
+            limits=limits,
+            values=values,
         )
 
     @property
@@ -368,6 +386,7 @@ class EncodedCluster:
             timeout=timeout,
             causes=call.trusted,
             max_failed=max_failed,
+            values=call.has_values,
         )
 
     @property

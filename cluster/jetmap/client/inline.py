@@ -61,6 +61,7 @@ class InlineMap:
         kwargs: bytes,
         timeout: float | None,
         limits: Limits,
+        values: bool = True,
     ) -> None:
         self.id = new_id()
         self.done = 0
@@ -73,6 +74,7 @@ class InlineMap:
         self._timeout = timeout
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._limits = limits
+        self._values = values
         self._progress = _Progress()
         self._batches: list[Batch] = []
         self._cost = Cost()
@@ -205,6 +207,7 @@ class InlineMap:
             items=items,
             kwargs=self._kwargs,
             tries=tries,
+            values=self._values,
         )
         reports: list[Report] = []
         raised = _Raised()

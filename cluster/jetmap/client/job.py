@@ -149,7 +149,7 @@ class Job(Generic[X, Y]):
         error = None
         async with aclosing(follower.ordered(0)) as batches:
             async for batch in batches:
-                decoded = self._call.values(batch, follower.format)
+                decoded = follower.values(self._call, batch)
                 keeps_errors = return_exceptions or follower.tolerates
                 if not keeps_errors and (error := first_error(decoded)) is not None:
                     break
@@ -281,7 +281,7 @@ class JobStream(OutcomeStream[None, Y]):
             batches, end = part.batches, part.seq
         found: list[Outcome[None, Y]] = []
         for batch in batches:
-            values = self._call.values(batch, self._follower.format)
+            values = self._follower.values(self._call, batch)
             for index, value in enumerate(values, batch.start):
                 if isinstance(value, ItemError):
                     found.append(Outcome(index, None, None, value, batch.tries))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jetmap.dispatch.outcomes import Batch
 from jetmap.errors import BrokerUnreachable, JobEnded, UnknownJob
 from jetmap.jobs.record import Record, check_readable
 from jetmap.wire.messages import Format
+
+from .call import Call
 
 if TYPE_CHECKING:
     from jetmap.jobs.outcomes import OutcomeEvent, StoredOutcomes
@@ -54,6 +56,13 @@ class JobFollower:
         """True if some of the job's items may fail; known once something was read."""
         assert self._record is not None
         return self._record.max_failed is not None
+
+    def values(self, call: Call, batch: Batch) -> list[Any]:
+        """Decode a batch, with an ItemError in the place of each failed item."""
+        assert self._record is not None
+        if not self._record.values and call.has_values:
+            call = call.without_values()
+        return call.values(batch, self._record.format)
 
     async def records(self) -> AsyncGenerator[Record, None]:
         """Give the record now, and whenever it may have changed, until the job is over."""

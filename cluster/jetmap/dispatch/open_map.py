@@ -41,6 +41,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
         early: Whether the reader shows the first outcomes while others are computed.
         weight: Share of the cores beside other maps.
         causes: Whether the caller unpickles exceptions.
+        values: Whether the caller wants the function's values.
     """
 
     function: str
@@ -54,6 +55,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
     early: bool = False
     weight: float = 1.0
     causes: bool = False
+    values: bool = True
 
     @property
     def overhead(self) -> int:

@@ -159,6 +159,7 @@ class Outbox:
             protocol=PROTOCOL,
             causes=map.spec.causes,
             tries=piece.tries,
+            values=map.spec.values,
         )
         if map.spec.ref is not None and self._sealer is not None:
             self._sealer.seal(chunk)  # Its items, too, wherever they are.

@@ -73,7 +73,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     without ("workers" or "room"), since ``waiting_since``; ``state`` stays "running", so that
     every version of jetmap can take the job over. waited: seconds spent waiting since ``started``.
     causes: whether its submitter unpickles exceptions. max_failed: items that may fail, or their
-    share, as ``Tolerance`` reads it; None: any number, but one makes it a failed job.
+    share, as ``Tolerance`` reads it; None: any number, but one makes it a failed job. values:
+    whether the function's values are stored; else null is.
     """
 
     id: str
@@ -108,6 +109,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     waited: float = 0.0
     causes: bool = False
     max_failed: str | None = None
+    values: bool = True
     version: int = VERSION
 
     @property

@@ -173,6 +173,7 @@ class RunningJob:
             timeout=left,
             weight=self._weight,
             causes=record.causes,
+            values=record.values,
         )
         id = subjects.job_map(record.id, record.epoch)
         seen = StoredOutcomes(self._store, record.id, record.format, self._index)

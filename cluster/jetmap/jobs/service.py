@@ -143,6 +143,7 @@ class Jobs:
         reserve: int | None = None,
         causes: bool = False,
         max_failed: int | str | None = None,
+        values: bool = True,
     ) -> Upload:
         """Begin a job's upload.
 
@@ -150,8 +151,8 @@ class Jobs:
         after its end. timeout: seconds for the whole job. reserve: the most bytes of the store
         that its input and outcomes may take; None: what they need, while there is room. causes:
         whether the submitter unpickles exceptions. max_failed: items that may fail, or their
-        share. Raises UnknownFunction, KeyBusy, StoreFull,
-        JobsUnavailable, TooLarge, BrokerUnreachable.
+        share. values: whether the function's values are stored. Raises UnknownFunction, KeyBusy,
+        StoreFull, JobsUnavailable, TooLarge, BrokerUnreachable.
         """
         ttl = bounds.TTL.check_optional("ttl", ttl)
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
@@ -180,6 +181,7 @@ class Jobs:
             is_fixed=reserve is not None,
             causes=causes,
             max_failed=None if tolerance is None else tolerance.text,
+            values=values,
         )
         await self._monitor.hold_lease()
         earlier, known = await self._keys.holder(digest) if digest else (None, 0)

@@ -62,6 +62,8 @@ class Upload:
         self._hash.update(record.kwargs)
         if record.max_failed is not None:
             self._hash.update(record.max_failed.encode())
+        if not record.values:
+            self._hash.update(b"without values")
         self._waiting: list[Element] = []
         self._waiting_bytes = 0
         self._total = 0

@@ -100,7 +100,7 @@ class Chunk(ChunkHead):
     seconds that the budget grows with every item begun. protocol: what the dispatcher speaks.
     causes: whether the caller unpickles exceptions. tries: earlier tries of these items, which
     all raised; -1: the dispatcher cannot send them once more. at: where the items are; then
-    ``items`` is empty.
+    ``items`` is empty. values: whether the function's values are wanted; else null is reported.
     """
 
     items: bytes
@@ -112,6 +112,7 @@ class Chunk(ChunkHead):
     causes: bool = False
     tries: int = -1
     at: Place | None = None
+    values: bool = True
 
 
 class Cause(WireMessage):

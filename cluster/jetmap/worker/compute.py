@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from jetmap.functions.causes import cause_of
@@ -65,6 +66,8 @@ def compute(
     clock = time.monotonic
     part = _Part(chunk, function, emit, limits)
     call, items = _prepare(chunk, function, part)
+    if not chunk.values:
+        call = partial(_drop_value, call)
     budget = Budget(chunk.budget, chunk.each) if chunk.budget else NO_LIMIT
     began = now = clock()
     due = began + budget.until(1)
@@ -122,6 +125,11 @@ def refuse(
         if part.full:
             part.flush(0.0, None)
     part.flush(0.0, Final(chunk.start + chunk.count))
+
+
+def _drop_value(call: Callable[[Any], Any], item: Any) -> None:
+    """Call a function for its side effects only."""
+    call(item)
 
 
 class _Undecodable:
@@ -234,7 +242,10 @@ class _Part:
             return
         if not errors and self._function is not None:
             try:
-                encoded = self._function.value.encode_list(values, self._chunk.format)
+                if self._chunk.values:
+                    encoded = self._function.value.encode_list(values, self._chunk.format)
+                else:
+                    encoded = arrays.nulls(len(values), self._chunk.format)
                 most = self._limits.value if len(values) == 1 else self._limits.report
                 if len(encoded) <= min(most, self._limits.value):
                     self._report(len(values), encoded, errors, seconds, final)
@@ -274,7 +285,7 @@ class _Part:
             index = self._start + len(encoded)
             record = failed.get(index)
             data = arrays.NULL[format]
-            if record is None:
+            if record is None and self._chunk.values:
                 data, record = self._encode(index, value, format)
             if record is not None:
                 records.append(record)

@@ -106,3 +106,9 @@ def test_map_tolerates_some_failures(shared_up: Up) -> None:
     for wrong in ("25%", "x", "-1"):
         done = shared_up.house.run("map", "double", "--max-failed", wrong, input=numbers)
         assert done.returncode == Exit.USAGE
+
+
+def test_map_without_values_prints_errors_only(shared_up: Up) -> None:
+    done = shared_up.house.run("map", "double", "--no-values", input="12\n13\n")
+    assert (done.returncode, done.stdout) == (Exit.ITEMS_FAILED, "")
+    assert "item 1: ValueError: unlucky" in done.stderr

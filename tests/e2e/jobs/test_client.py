@@ -68,3 +68,14 @@ async def test_jobs_tolerate_some_failures(
     for wrong in ("x", -1):
         with pytest.raises(ValueError, match="max_failed must be"):
             await cluster.submit(functions.odd_only, [1], max_failed=wrong)
+
+
+async def test_a_job_without_values_stores_none(
+    home: Site, home_cluster: Cluster, agent: AgentProcess
+) -> None:
+    job = await home_cluster.submit(functions.odd_only, range(1, 400, 2), values=False)
+    assert await job == [None] * 200
+    # A reader of another process does not know how it was submitted.
+    other = await home.cluster()
+    assert await other.job(job.id, functions.odd_only) == [None] * 200
+    assert await read(other.job(job.id).stream("@198", ordered=True)) == [(198, None), (199, None)]

@@ -189,7 +189,7 @@ async def test_openapi_has_a_path_for_every_function_with_examples() -> None:
     }
     assert set(double_post["responses"]) == statuses
     names = [p["name"] for p in document["paths"]["/map/power"]["post"]["parameters"]]
-    assert names == ["errors", "order", "timeout", "max_failed", "Prefer", "kwargs"]
+    assert names == ["errors", "order", "timeout", "max_failed", "values", "Prefer", "kwargs"]
     assert set(references(document)) <= {
         f"#/components/schemas/{name}" for name in document["components"]["schemas"]
     }

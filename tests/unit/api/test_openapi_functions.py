@@ -48,6 +48,7 @@ def test_a_function_is_a_map_and_a_job() -> None:
         "timeout",
         "ttl",
         "max_failed",
+        "values",
         "reserve",
         "Idempotency-Key",
     }

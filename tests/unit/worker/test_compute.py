@@ -118,11 +118,11 @@ def decode(data: bytes, format: Format) -> Any:
     return msgspec.json.decode(data) if format == "json" else msgspec.msgpack.decode(data)
 
 
-def chunk_of(values: list[Any], format: Format, **options: Any) -> Chunk:
+def chunk_of(given: list[Any], format: Format, **options: Any) -> Chunk:
     fields: dict[str, Any] = {
         "map": "m", "number": 3, "attempt": 2, "function": "perform", "format": format,
-        "start": 1000, "count": len(values), "inbox": "", "timeout": None, "budget": 0.0,
-        "items": encode(values, format),
+        "start": 1000, "count": len(given), "inbox": "", "timeout": None, "budget": 0.0,
+        "items": encode(given, format),
     }  # fmt: skip
     return Chunk(**(fields | options))
 
@@ -370,3 +370,13 @@ def test_the_last_try_gives_the_outcome(tries: int) -> None:
 def test_a_dispatcher_that_cannot_repeat_gets_the_error() -> None:
     (report,) = flaky(["bad", "a"], -1)
     assert [record.kind for record in report.errors] == ["raised"] and report.tries == 1
+
+
+@both_formats
+def test_without_values_nothing_is_encoded(format: Format) -> None:
+    chunk = chunk_of(["a", "object", "huge", "raise", "nan"], format, values=False)
+    found = outcomes(chunk, run(chunk))
+    assert [getattr(each, "kind", each) for each in found] == [None, None, None, "raised", None]
+    plain = chunk_of(["a", "object", "nan"], format, values=False)
+    (report,) = run(plain)
+    assert decode(report.values, format) == [None] * 3 and not report.errors

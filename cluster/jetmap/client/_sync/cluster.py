@@ -8,7 +8,6 @@ from typing import Any, Concatenate, Literal, overload
 from jetmap.client._sync.job import SyncJob
 from jetmap.client._sync.stream import SyncStream
 from jetmap.client.blocking import BlockingCluster
-from jetmap.client.call import Call
 from jetmap.client.cluster import MAP_OPTIONS, STREAM_OPTIONS, SUBMIT_OPTIONS
 from jetmap.client.job import Job
 from jetmap.client.stream import Stream
@@ -39,6 +38,7 @@ class SyncCluster(BlockingCluster):
         timeout: float | None = None,
         return_exceptions: Literal[False] = False,
         max_failed: None = None,
+        values: Literal[True] = True,
     ) -> list[Y]: ...
 
     @overload
@@ -52,6 +52,7 @@ class SyncCluster(BlockingCluster):
         timeout: float | None = None,
         return_exceptions: Literal[False] = False,
         max_failed: None = None,
+        values: Literal[True] = True,
     ) -> list[Y]: ...
 
     @overload
@@ -65,6 +66,7 @@ class SyncCluster(BlockingCluster):
         timeout: float | None = None,
         return_exceptions: bool,
         max_failed: int | str | None = None,
+        values: Literal[True] = True,
     ) -> list[Y | ItemError]: ...
 
     @overload
@@ -78,6 +80,7 @@ class SyncCluster(BlockingCluster):
         timeout: float | None = None,
         return_exceptions: bool,
         max_failed: int | str | None = None,
+        values: Literal[True] = True,
     ) -> list[Y | ItemError]: ...
 
     @overload
@@ -91,6 +94,7 @@ class SyncCluster(BlockingCluster):
         timeout: float | None = None,
         return_exceptions: Literal[False] = False,
         max_failed: int | str,
+        values: Literal[True] = True,
     ) -> list[Y | ItemError]: ...
 
     @overload
@@ -104,7 +108,36 @@ class SyncCluster(BlockingCluster):
         timeout: float | None = None,
         return_exceptions: Literal[False] = False,
         max_failed: int | str,
+        values: Literal[True] = True,
     ) -> list[Y | ItemError]: ...
+
+    @overload
+    def map(
+        self,
+        f: Callable[[X], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+        max_failed: int | str | None = None,
+        values: bool,
+    ) -> list[Y | ItemError | None]: ...
+
+    @overload
+    def map(
+        self,
+        f: Callable[Concatenate[X, ...], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+        max_failed: int | str | None = None,
+        values: bool,
+    ) -> list[Y | ItemError | None]: ...
 
     @overload
     def map(
@@ -117,6 +150,7 @@ class SyncCluster(BlockingCluster):
         timeout: float | None = None,
         return_exceptions: bool = False,
         max_failed: int | str | None = None,
+        values: bool = True,
     ) -> list[Any]: ...
 
     def map(
@@ -129,6 +163,7 @@ class SyncCluster(BlockingCluster):
         timeout: float | None = None,
         return_exceptions: bool = False,
         max_failed: int | str | None = None,
+        values: bool = True,
         **unknown: Any,
     ) -> list[Any]:
         """Run a function over every item of a list; return the values in input order.
@@ -142,6 +177,8 @@ class SyncCluster(BlockingCluster):
                 raising the first one.
             max_failed: Items that may fail, each with its ``ItemError`` in its place: a number, or
                 a share such as "5%". None: none may.
+            values: Whether to return what the function returns. False: only its side effects
+                count, and each value is None.
 
         Returns:
             A list as long as the input; its element i is the value of item i.
@@ -168,6 +205,7 @@ class SyncCluster(BlockingCluster):
                 timeout=timeout,
                 return_exceptions=return_exceptions,
                 max_failed=max_failed,
+                values=values,
             )
         )
 
@@ -182,6 +220,7 @@ class SyncCluster(BlockingCluster):
         timeout: float | None = None,
         ordered: bool = False,
         max_failed: int | str | None = None,
+        values: Literal[True] = True,
     ) -> SyncStream[X, Y]: ...
 
     @overload
@@ -195,7 +234,36 @@ class SyncCluster(BlockingCluster):
         timeout: float | None = None,
         ordered: bool = False,
         max_failed: int | str | None = None,
+        values: Literal[True] = True,
     ) -> SyncStream[X, Y]: ...
+
+    @overload
+    def stream(
+        self,
+        f: Callable[[X], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        ordered: bool = False,
+        max_failed: int | str | None = None,
+        values: bool,
+    ) -> SyncStream[X, Y | None]: ...
+
+    @overload
+    def stream(
+        self,
+        f: Callable[Concatenate[X, ...], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        ordered: bool = False,
+        max_failed: int | str | None = None,
+        values: bool,
+    ) -> SyncStream[X, Y | None]: ...
 
     @overload
     def stream(
@@ -208,6 +276,7 @@ class SyncCluster(BlockingCluster):
         timeout: float | None = None,
         ordered: bool = False,
         max_failed: int | str | None = None,
+        values: bool = True,
     ) -> SyncStream[X, Any]: ...
 
     def stream(
@@ -220,6 +289,7 @@ class SyncCluster(BlockingCluster):
         timeout: float | None = None,
         ordered: bool = False,
         max_failed: int | str | None = None,
+        values: bool = True,
         **unknown: Any,
     ) -> SyncStream[Any, Any]:
         """Run a function over items; give each outcome as soon as it is there.
@@ -236,6 +306,7 @@ class SyncCluster(BlockingCluster):
             ordered: Give the outcomes in input order.
             max_failed: Items that may fail before the stream raises ``TooManyFailed``: a number, or
                 a share such as "5%" of items whose length is known. None: any number.
+            values: As for ``map``.
 
         Returns:
             An iterator, and a context manager, of ``Outcome``.
@@ -245,7 +316,13 @@ class SyncCluster(BlockingCluster):
 
         async def start() -> Stream[Any, Any]:
             return self._cluster.stream(
-                f, items, kwargs=kwargs, timeout=timeout, ordered=ordered, max_failed=max_failed
+                f,
+                items,
+                kwargs=kwargs,
+                timeout=timeout,
+                ordered=ordered,
+                max_failed=max_failed,
+                values=values,
             )
 
         return SyncStream(self._wait, self._wait(start()))
@@ -262,6 +339,7 @@ class SyncCluster(BlockingCluster):
         timeout: float | None = None,
         key: str | None = None,
         max_failed: int | str | None = None,
+        values: Literal[True] = True,
     ) -> SyncJob[X, Y]: ...
 
     @overload
@@ -276,7 +354,38 @@ class SyncCluster(BlockingCluster):
         timeout: float | None = None,
         key: str | None = None,
         max_failed: int | str | None = None,
+        values: Literal[True] = True,
     ) -> SyncJob[X, Y]: ...
+
+    @overload
+    def submit(
+        self,
+        f: Callable[[X], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+        key: str | None = None,
+        max_failed: int | str | None = None,
+        values: bool,
+    ) -> SyncJob[X, Y | None]: ...
+
+    @overload
+    def submit(
+        self,
+        f: Callable[Concatenate[X, ...], Y],
+        items: Iterable[X],
+        /,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+        key: str | None = None,
+        max_failed: int | str | None = None,
+        values: bool,
+    ) -> SyncJob[X, Y | None]: ...
 
     @overload
     def submit(
@@ -290,6 +399,7 @@ class SyncCluster(BlockingCluster):
         timeout: float | None = None,
         key: str | None = None,
         max_failed: int | str | None = None,
+        values: bool = True,
     ) -> SyncJob[Any, Any]: ...
 
     def submit(
@@ -303,6 +413,7 @@ class SyncCluster(BlockingCluster):
         timeout: float | None = None,
         key: str | None = None,
         max_failed: int | str | None = None,
+        values: bool = True,
         **unknown: Any,
     ) -> SyncJob[Any, Any]:
         """Submit a map that goes on without this process; return once its input is stored.
@@ -318,6 +429,7 @@ class SyncCluster(BlockingCluster):
                 same job.
             max_failed: Items that may fail before the job fails and the rest is dropped: a number,
                 or a share such as "5%". None: any number, but one makes it a failed job.
+            values: As for ``map``. False: the store keeps only the errors.
 
         Returns:
             The job.
@@ -334,7 +446,7 @@ class SyncCluster(BlockingCluster):
         check_call(isinstance(self, SyncCluster), "submit", f, items, more, unknown, SUBMIT_OPTIONS)
         check_not_async(items)
         self._wait(self._cluster._until_announced(f))
-        call = Call.of(f, kwargs, info=self._cluster.info, trusted=self._cluster.trusts)
+        call = self._cluster._call(f, kwargs, values)
         upload = self._wait(
             self._cluster._begin_upload(
                 call, ttl=ttl, timeout=timeout, key=key, max_failed=max_failed
