@@ -188,9 +188,9 @@ def test_four_uvicorn_workers_share_one_keeper_and_leave_nothing_when_killed() -
         assert list((app.runtime / "jetmap").iterdir()) == []
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    browser = Browser(need_tool(*CHROMIUM), tmp_path)
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    browser = Browser(need_tool(*CHROMIUM), tmp_path_factory.mktemp("browser"))
     yield browser
     browser.close()
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import socket
+from typing import TYPE_CHECKING
 
 import typer
-import uvicorn
 
 from jetmap.background import beside
 from jetmap.errors import ConfigurationError
@@ -20,6 +20,9 @@ from .exits import Exit
 from .listening import gateway_problems, listen, url_of
 from .options import BROKER, GATEWAY, takes
 from .signals import LEAVE_SECONDS, Stop, StopRequested, run
+
+if TYPE_CHECKING:
+    import uvicorn
 
 
 @takes(*BROKER, *GATEWAY, "grace")

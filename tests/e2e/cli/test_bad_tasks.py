@@ -25,6 +25,7 @@ def test_check(house: House, bad: str) -> None:
     assert "✗ broker: " in done.stdout  # What comes later is checked too.
 
 
+@pytest.mark.parametrize("bad", ["starts a cluster"], indirect=True)
 def test_map(house: House, bad: str) -> None:
     done = house.run("map", "bad.py:f", input="1\n")
     assert done.returncode == Exit.WORKERS, done.stderr

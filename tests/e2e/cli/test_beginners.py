@@ -19,7 +19,6 @@ from jetmap.cli.exits import Exit
 from jetmap.errors import ConfigurationError
 from jetmap.functions.locating import import_tasks
 from jetmap.settings import Settings
-from waiting import wait_until_sync
 
 PARAMETERS = """
 from jetmap import task
@@ -223,13 +222,3 @@ def test_a_second_up_is_refused(shared_up: Up) -> None:
         assert way in done.stderr
     assert house.running().pid == shared_up.process.pid
     assert json.loads(house.call("status", "--json").stdout)["hosts"]
-
-
-def test_a_worker_beside_an_up_says_that_cores_count_twice(house: House) -> None:
-    up = house.up()
-    worker = house.start("worker", "tasks.py")
-    wait_until_sync(lambda: up.ready == 4, "both are there")
-    if len(os.sched_getaffinity(0)) == 2:
-        assert "now counts twice" in house.said and "end one of the two" in house.said
-    worker.terminate()
-    assert worker.wait(20) == 0

@@ -155,7 +155,13 @@ def test_finished_and_unfinished_jobs_outlive_up(house: House) -> None:
     assert f"{kept}\n" in _rest(up)
     assert stat.S_IMODE(kept.stat().st_mode) == 0o700
     assert str(house.directory) in (kept / "README").read_text(encoding="utf-8")
+    # A store belongs to one `up`.
+    other = ("--port", "0", "--nats-port", "0", "--pool", "b")
+    done = house.call("up", "tasks.py", "--store", str(kept), *other)
+    assert done.returncode == Exit.USAGE
+    assert f"{kept} is used by another `jetmap up`" in done.stderr
     assert up.stop() == 0
+    assert not is_held(kept / "jetmap.lock")
     house.nothing_is_left()
 
 
@@ -170,18 +176,6 @@ def test_up_without_a_store_keeps_nothing_and_says_so(house: House) -> None:
     assert up.stop() == 0
     assert not (house.directory / "state").exists()
     house.nothing_is_left()
-
-
-def test_a_store_belongs_to_one_up(house: House) -> None:
-    up = house.up("--store", "mine")
-    assert (house.directory / "mine" / "jetmap.lock").exists()
-    done = house.call(
-        *("up", "tasks.py", "--port", "0", "--nats-port", "0", "--store", "mine", "--pool", "b")
-    )
-    assert done.returncode == Exit.USAGE
-    assert "mine is used by another `jetmap up`" in done.stderr
-    assert up.stop() == 0
-    assert not is_held(house.directory / "mine" / "jetmap.lock")
 
 
 def _state(house: House, id: str) -> str:

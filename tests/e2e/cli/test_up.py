@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import urllib.error
@@ -15,13 +16,6 @@ import pytest
 
 from house import TASKS, House, Up, runs
 from waiting import wait_until_sync
-
-
-def test_up_serves_and_leaves_nothing(house: House) -> None:
-    up = house.up()
-    assert up.get("/map/double", "[1, 2, 3]") == (200, [2, 4, 6])
-    assert up.stop() == 0
-    house.nothing_is_left()
 
 
 def test_secrets_are_on_no_command_line(shared_up: Up) -> None:
@@ -46,8 +40,8 @@ def test_everything_dies_with_up_however_it_dies(house: House) -> None:
     house.nothing_is_left()
 
 
-def test_up_starts_again_what_crashes(house: House) -> None:
-    up = house.up()
+def test_up_starts_again_what_crashes_and_loads_new_code(house: House) -> None:
+    up = house.up("--reload")
     for part in ("worker", "api", "nats-server"):
         before = up.child(part)
         before.kill()
@@ -57,16 +51,10 @@ def test_up_starts_again_what_crashes(house: House) -> None:
             lambda: up.get("/map/double", "[5]") == (200, [10]), f"maps without the first {part}"
         )
         assert up.child(part).pid != before.pid
-    assert up.stop() == 0
-    house.nothing_is_left()
-
-
-def test_up_reloads(house: House) -> None:
-    up = house.up("--reload")
-    assert up.get("/map/double", "[5]") == (200, [10])
     house.tasks.write_text(TASKS.replace("2 * n + plus", "3 * n + plus"), encoding="utf-8")
     wait_until_sync(lambda: up.get("/map/double", "[5]") == (200, [15]), "the new function")
     assert up.stop() == 0
+    house.nothing_is_left()
 
 
 def test_up_tells_other_hosts_how_to_join(house: House) -> None:
@@ -80,6 +68,8 @@ def test_up_tells_other_hosts_how_to_join(house: House) -> None:
     assert command[:3] == ["jetmap", "worker", "tasks.py"]
     worker = house.start(*command[1:])
     wait_until_sync(lambda: up.ready == 4, "the other host's cores joined")
+    if len(os.sched_getaffinity(0)) == 2:
+        assert "now counts twice" in house.said and "end one of the two" in house.said
     house.descendants(worker)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(20) == 0
