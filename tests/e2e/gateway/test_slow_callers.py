@@ -103,8 +103,8 @@ async def test_a_caller_that_the_broker_cuts_off(impatient: Site) -> None:
     cluster = await impatient.cluster()
     await impatient.agent(cluster, cores=4)
     # Else the system would keep for it what comes.
-    stream = cluster._session.connection._client._transport._io_writer
-    stream.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+    transport = cluster._session.connection._client._transport._writer
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
     await large_values(cluster, hold_until_then)
 
 
