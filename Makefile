@@ -10,6 +10,8 @@
 # make docs         the documentation site (site/); fails on a broken link
 # make soak         maps and jobs under faults, every item accounted for (SECONDS=600, SEED=)
 # make bench        jetmap beside ProcessPoolExecutor (about ten minutes)
+# make bench-peers  jetmap beside mpire, joblib, Ray, Dask and Celery, in an environment of its own
+# make bench-scale  pools of 1 to 1,000 agents, far hosts, long lists, many open maps
 #
 # ARGS= passes arguments on. Everything runs in .venv, which is created at the first use: with
 # jetmap alone for the demo, and with developer tools for the rest. PYTHON chooses the interpreter
@@ -25,12 +27,14 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
 DOCS := $(VENV)/.ready-docs
+PEERS := .venv-peers
 PYTEST := -m pytest -n 6 --dist loadfile --no-loadscope-reorder
 
 SECONDS := 600
 SEED :=
 
-.PHONY: demo test test-all test-matrix coverage settings check unasync format docs soak bench clean
+.PHONY: demo test test-all test-matrix coverage settings check unasync format docs soak bench bench-peers \
+	bench-scale clean
 
 demo: $(READY)
 	@$(BIN)/jetmap demo
@@ -75,6 +79,12 @@ soak: $(DEV)
 bench: $(DEV)
 	@$(BIN)/python -m bench $(ARGS)
 
+bench-peers: $(PEERS)/.ready
+	@$(PEERS)/bin/python -m bench.peers $(ARGS)
+
+bench-scale: $(DEV)
+	@$(BIN)/python -m bench.scale $(ARGS)
+
 clean:
 	rm -rf $(VENV) .venv-* site htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -89,6 +99,17 @@ $(READY): pyproject.toml
 $(DEV): $(READY)
 	@echo "adding developer tools"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+# Peers that cannot be had are left out.
+$(PEERS)/.ready: pyproject.toml bench/peers/requirements.txt
+	@echo "setting up $(PEERS) (once)"
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@while read peer; do \
+		$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check "$$peer" \
+			|| echo "$$peer cannot be had here"; \
+	done < bench/peers/requirements.txt
 	@touch $@
 
 $(DOCS): $(READY)

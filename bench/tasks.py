@@ -49,6 +49,24 @@ def heavy(turns: int) -> int:
 
 
 @task
+def short(turns: int) -> int:
+    """Items of 1 ms, in many short maps."""
+    return spin(turns)
+
+
+@task
+def increment(n: int) -> int:
+    """Items that cost next to nothing, in long lists."""
+    return n + 1
+
+
+@task
+def echo(data: bytes) -> bytes:
+    """Payloads there and back."""
+    return data
+
+
+@task
 def nothing(n: int) -> int:
     """Item that costs nothing, to measure the way there and back."""
     return n

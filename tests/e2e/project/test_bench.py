@@ -11,11 +11,16 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from statistics import mean
+from xml.etree import ElementTree
 
 import pytest
 from bench import wire
 from bench.measure import Measure, interleaved, median_ratio, quantile
 from bench.memory import _check
+from bench.peers.__main__ import Result
+from bench.peers.contender import Sample
+from bench.peers.rows import rows
+from bench.plot import chart
 from bench.table import Row, Target, markdown, seconds
 from bench.work import Work, primes
 
@@ -151,3 +156,48 @@ def test_bench_prints_its_table(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("\n| ") == 2 + len(rows)
     assert [row["name"] for row in json.loads(file.read_bytes())] == rows
+
+
+def test_a_chart_is_well_formed_and_has_every_point() -> None:
+    lines = {"a & b": [(1.0, 3.0), (10.0, 7.0)], "c": [(1.0, 1.0), (1000.0, 2.0)]}
+    drawn = ElementTree.fromstring(chart("title", "agents", "µs", lines, logarithmic=True))
+    names = [element.tag.rpartition("}")[2] for element in drawn.iter()]
+    assert names.count("circle") == 4
+    texts = [element.text for element in drawn.iter() if element.tag.endswith("text")]
+    assert "a & b" in texts and "10" in texts, "the largest value is on the axis"
+
+
+def test_peers_are_given_the_same_work_and_are_shown_alike() -> None:
+    known = rows(Work(1e6), shrink=50)
+    assert known["steady"].seconds == pytest.approx(0.0015 * len(known["steady"].items))
+    assert known["tiny-other"].prior and not known["tiny"].prior
+    samples = [Sample(0.2, 0.3), Sample(0.1, 0.3), Sample(0.3, 0.3)]
+    cell = Result("steady", "pool", samples).cell(known["steady"], 2)
+    assert cell == "0.15, 200 ms (100 ms to 300 ms), CPU 300 ms"
+    refusing = Result("steady", "pool", [*samples, Sample(refused="too large")])
+    assert refusing.cell(known["steady"], 2) == "none"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_peers_are_compared() -> None:
+    command = [sys.executable, "-m", "bench.peers", "steady", "one", "--quick", "--runs", "1"]
+    chosen = ["--no-http", "--contenders", "executor", "jetmap"]
+    result = subprocess.run([*command, *chosen], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "| work | executor | jetmap |" in result.stdout and "none" not in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_pools_are_measured_and_drawn(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.scale", "pools", "far", "--quick", "--agents", "1", "3"]
+    result = subprocess.run(
+        [*command, "--plots", str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "scale-idle.svg",
+        "scale-chunk.svg",
+        "scale-far.svg",
+    }

@@ -1,0 +1,312 @@
+"""``python -m bench.scale``: pools of 1 to 1,000 agents, far hosts, long lists, many open maps."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import perf_counter
+
+import msgspec
+import psutil
+import uvloop
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"))
+
+from bench.plot import chart
+from bench.table import seconds as shown
+from jetmap.dispatch.dispatcher import Dispatcher, DispatchOptions
+from jetmap.dispatch.open_map import MapSpec
+from jetmap.dispatch.sources import RawItems
+from jetmap.nats.connection import Connection
+from jetmap.nats.server import NatsServer
+from jetmap.settings import Settings
+from jetmap.wire.messages import encode
+from proxy import proxy
+
+FUNCTION = "double"  # The function of the timer workers.
+CHUNK_SECONDS = 0.05
+PARTIES = ("server", "dispatcher", "agents")
+
+
+class Size(msgspec.Struct, frozen=True):
+    """The extent of a run. rate: chunks a second, at most, which sets how long items take."""
+
+    agents: list[int]
+    cores: int
+    seconds: float
+    rate: float
+    items: list[int]
+    maps: list[int]
+    delays: list[float]
+
+
+FULL = Size(
+    [1, 10, 100, 300, 1000],
+    1,
+    10.0,
+    200.0,
+    [10_000, 100_000, 1_000_000, 10_000_000],
+    [1, 10, 100, 1000, 10_000],
+    [0.0, 0.005, 0.01, 0.02],
+)
+QUICK = Size([1, 10], 1, 1.0, 100.0, [1000, 10_000], [1, 10], [0.0, 0.01])
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """One measurement. at: the size of what was measured, in the row's unit."""
+
+    row: str
+    at: float
+    values: dict[str, float]
+
+
+class Bench:
+    """A server, agents and a dispatcher; this process is the dispatcher's."""
+
+    def __init__(self, server: NatsServer, dispatcher: Dispatcher, agents: int) -> None:
+        self.dispatcher = dispatcher
+        pids = (server.pid, os.getpid(), agents)
+        self._processes = [psutil.Process(pid) for pid in pids]
+
+    def cpu(self) -> dict[str, float]:
+        """Return the processor seconds of each party so far."""
+        times = [process.cpu_times() for process in self._processes]
+        used = [time.user + time.system for time in times]
+        return dict(zip(PARTIES, used, strict=True))
+
+    async def map(self, items: list[bytes]) -> float:
+        """Run a map; return its seconds until the first outcomes."""
+        began, first, count = perf_counter(), 0.0, 0
+        spec = MapSpec(function=FUNCTION, format="msgpack")
+        run = await self.dispatcher.open(spec, RawItems(items, "msgpack"))
+        async with run:
+            async for batch in run:
+                first = first or perf_counter() - began
+                count += batch.count
+        if count != len(items):
+            raise AssertionError(f"{count} outcomes for {len(items)} items")
+        return first
+
+
+@asynccontextmanager
+async def bench(agents: int, cores: int, delay: float = 0.0) -> AsyncIterator[Bench]:
+    """Start everything. delay: seconds from the agents to the server, one way."""
+    server = NatsServer()
+    await server.start()
+    try:
+        async with proxy(server.port, delay) as line:
+            url = line.url if delay else server.url
+            command = ["-m", "bench.scale.agents", url, str(agents), str(cores)]
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+            assert process.stdout is not None and process.stdin is not None
+            try:
+                if await process.stdout.readline() != b"ready\n":
+                    raise RuntimeError("the agents could not start")
+                connection = await Connection.open([server.url], name="dispatcher")
+                options = DispatchOptions(Settings(max_open_maps=100_000), announce_seconds=30.0)
+                dispatcher = Dispatcher(connection, options)
+                await dispatcher.start()
+                roster = dispatcher.roster
+                await dispatcher.agents.wait_for(
+                    lambda: sum(agent.ready for agent in roster.agents) == agents * cores, 120
+                )
+                yield Bench(server, dispatcher, process.pid)
+                await dispatcher.close()
+                await connection.close()
+            finally:
+                process.stdin.close()
+                await process.wait()
+    finally:
+        await server.stop()
+
+
+async def pools(size: Size) -> list[Figure]:
+    """Measure pools of growing size: idle, and with a steady number of chunks a second."""
+    figures = []
+    for agents in size.agents:
+        cores = agents * size.cores
+        async with bench(agents, size.cores) as there:
+            item = max(CHUNK_SECONDS, cores / size.rate)
+            await there.map([encode(int(item * 1e6))] * cores)
+            await asyncio.sleep(min(5.0, size.seconds))
+            began, before = perf_counter(), there.cpu()
+            await asyncio.sleep(size.seconds)
+            idle = _less(there.cpu(), before, perf_counter() - began)
+            figures.append(
+                Figure("idle", agents, {name: 100 * share for name, share in idle.items()})
+            )
+            count = max(cores, round(cores * size.seconds / item))
+            chunks = there.dispatcher.stats.chunks
+            began, before = perf_counter(), there.cpu()
+            first = await there.map([encode(int(item * 1e6))] * count)
+            took, used = perf_counter() - began, there.cpu()
+            chunks = there.dispatcher.stats.chunks - chunks
+            each = {
+                name: 1e6 * max(0.0, used[name] - before[name] - idle[name] * took) / chunks
+                for name in PARTIES
+            }
+            share = count * item / cores / took
+            more = {"chunks": float(chunks), "share": share, "first": first - item}
+            figures.append(Figure("chunk", agents, each | more))
+            _report(figures[-2:])
+    return figures
+
+
+async def lists(size: Size) -> list[Figure]:
+    """Measure long lists of items that take no time: what an item costs each party."""
+    figures = []
+    async with bench(2, 2) as there:
+        await there.map([encode(0)] * 1000)
+        for count in size.items:
+            began, before = perf_counter(), there.cpu()
+            await there.map([encode(0)] * count)
+            took, used = perf_counter() - began, there.cpu()
+            each = {name: 1e6 * (used[name] - before[name]) / count for name in PARTIES}
+            figures.append(Figure("items", count, each | {"seconds": took}))
+            _report(figures[-1:])
+    return figures
+
+
+async def open_maps(size: Size) -> list[Figure]:
+    """Measure many maps of ten items of 1 ms, open at once."""
+    figures = []
+    async with bench(4, 4) as there:
+        await there.map([encode(1000)] * 1000)
+        for count in size.maps:
+            began, before = perf_counter(), there.cpu()
+            await asyncio.gather(*[there.map([encode(1000)] * 10) for _ in range(count)])
+            took, used = perf_counter() - began, there.cpu()
+            each = {name: 1e6 * (used[name] - before[name]) / count for name in PARTIES}
+            figures.append(Figure("maps", count, each | {"seconds": took}))
+            _report(figures[-1:])
+    return figures
+
+
+async def far(size: Size) -> list[Figure]:
+    """Measure hosts behind a line that takes its time: their share of the ideal."""
+    figures = []
+    works = {"equal": [1500] * 2000, "tiny": [15] * 20_000, "single": [60_000] * 60}
+    for delay in size.delays:
+        shares = {}
+        for name, micros in works.items():
+            # Each in a pool of its own: timer workers do not give back what was cut by a bad guess.
+            async with bench(1, 2, delay) as there:
+                await asyncio.sleep(1.0)  # The agent measures its distance.
+                items = [encode(micro) for micro in micros]
+                await there.map(items)
+                began = perf_counter()
+                await there.map(items)
+                shares[name] = sum(micros) * 1e-6 / 2 / (perf_counter() - began)
+        figures.append(Figure("far", round(2000 * delay, 3), shares))
+        _report(figures[-1:])
+    return figures
+
+
+ROWS: dict[str, Callable[[Size], Awaitable[list[Figure]]]] = {
+    "pools": pools,
+    "lists": lists,
+    "maps": open_maps,
+    "far": far,
+}
+UNITS = {
+    "idle": ("agents", "per cent of a core while nothing runs"),
+    "chunk": ("agents", "µs of CPU a chunk, beside what idle agents cost"),
+    "items": ("items of a list", "µs of CPU an item"),
+    "maps": ("open maps", "µs of CPU a map of ten items"),
+    "far": ("ms of round trip", "share of the ideal"),
+}
+
+
+def _less(after: dict[str, float], before: dict[str, float], seconds: float) -> dict[str, float]:
+    return {name: (after[name] - before[name]) / seconds for name in PARTIES}
+
+
+def _report(figures: list[Figure]) -> None:
+    for figure in figures:
+        print(f"{figure.row} {figure.at:g}: {_cells(figure)}", file=sys.stderr, flush=True)
+
+
+def _cells(figure: Figure) -> str:
+    return ", ".join(
+        f"{name} {shown(value) if name in ('first', 'seconds') else f'{value:.3g}'}"
+        for name, value in figure.values.items()
+    )
+
+
+def markdown(figures: list[Figure]) -> str:
+    """Return a table for each row."""
+    tables = []
+    for row in dict.fromkeys(figure.row for figure in figures):
+        of = [figure for figure in figures if figure.row == row]
+        names = list(of[0].values)
+        unit, what = UNITS[row]
+        lines = [
+            f"{row}: {what}\n",
+            f"| {unit} | {' | '.join(names)} |",
+            f"| --- |{' --- |' * len(names)}",
+        ]
+        for figure in of:
+            cells = [f"{figure.values[name]:.3g}" for name in names]
+            lines.append(f"| {figure.at:g} | {' | '.join(cells)} |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def plot(figures: list[Figure], directory: Path) -> None:
+    """Write a chart for each row."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for row in dict.fromkeys(figure.row for figure in figures):
+        of = [figure for figure in figures if figure.row == row]
+        names = [name for name in of[0].values if row == "far" or name in PARTIES]
+        lines = {name: [(figure.at, figure.values[name]) for figure in of] for name in names}
+        unit, what = UNITS[row]
+        drawn = chart(row, unit, what, lines, logarithmic=row != "far")
+        (directory / f"scale-{row}.svg").write_text(drawn, encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; else all")
+    parser.add_argument("--quick", action="store_true", help="small sizes: tries the bench itself")
+    parser.add_argument("--agents", type=int, nargs="+", help="sizes of the pools")
+    parser.add_argument("--cores", type=int, help="cores of each agent (1)")
+    parser.add_argument("--seconds", type=float, help="of each measurement of a pool (10)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="draw charts there")
+    chosen = parser.parse_args()
+    if unknown := sorted(set(chosen.rows) - set(ROWS)):
+        parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}")
+    size = QUICK if chosen.quick else FULL
+    given = {name: getattr(chosen, name) for name in ("agents", "cores", "seconds")}
+    given = {name: value for name, value in given.items() if value is not None}
+    size = msgspec.structs.replace(size, **given)
+    figures: list[Figure] = []
+
+    async def measure() -> None:
+        for row in chosen.rows or ROWS:
+            figures.extend(await ROWS[row](size))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(measure())
+    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, timer workers\n")
+    print(markdown(figures))
+    if chosen.json:
+        chosen.json.write_bytes(msgspec.json.format(msgspec.json.encode(figures)))
+    if chosen.plots:
+        plot(figures, chosen.plots)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
