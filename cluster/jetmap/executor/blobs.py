@@ -106,7 +106,8 @@ class Blobs:
         """End a call's use of its blobs."""
         with self._lock:
             for number in numbers:
-                self._blobs[number].users -= 1
+                if (blob := self._blobs.get(number)) is not None:  # Else all are closed.
+                    blob.users -= 1
             unused = [number for number, blob in self._blobs.items() if not blob.users]
             size = sum(self._blobs[number].size for number in unused)
             while len(unused) > KEPT_BLOBS or (unused and size > KEPT_BYTES):

@@ -5,6 +5,7 @@ Any thread adds calls and reads results; the engine's thread takes calls and bri
 
 from __future__ import annotations
 
+import contextlib
 import queue
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -119,11 +120,15 @@ class CallSource:
         self._out: dict[int, Pending] = {}
         self._taken = 0
         self._is_closed = False
+        self._has_ended = False
+        self._failure: BaseException | None = None
 
     # From any thread
 
     def add(self, call: Pending) -> None:
         self._waiting.append(call)
+        if self._has_ended:  # Perhaps since the executor was last asked whether it takes calls.
+            self._fail_waiting()
 
     def cancel(self) -> None:
         """Cancel the calls that wait. While the workers start, the first of them count as begun."""
@@ -200,15 +205,26 @@ class CallSource:
 
     def on_end(self, error: BaseException | None) -> None:
         """Fail the calls that have no outcome: their map has ended without it."""
-        lost = [*self._out.values(), *self._waiting]
+        self._failure, self._has_ended = error, True
+        for call in self._out.values():
+            self._fail(call)
         self._out.clear()
-        self._waiting.clear()
-        for call in lost:
-            self._blobs.release(call.blobs)
-            if call.future.done() or error is None:
-                continue
-            if call.future.running() or call.future.set_running_or_notify_cancel():
-                call.future.set_exception(_broken_by(error))
+        self._fail_waiting()
+
+    # From any thread
+
+    def _fail_waiting(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._fail(self._waiting.popleft())
+
+    def _fail(self, call: Pending) -> None:
+        self._blobs.release(call.blobs)
+        future, error = call.future, self._failure
+        if future.done() or error is None:
+            return
+        if future.running() or future.set_running_or_notify_cancel():
+            future.set_exception(_broken_by(error))
 
 
 class ItemSource:

@@ -118,6 +118,18 @@ def test_what_has_no_outcome_fails_at_the_end() -> None:
     assert futures[2].cancelled()
 
 
+def test_a_call_that_comes_after_the_end_fails_at_once() -> None:
+    blobs = Blobs()
+    source = CallSource(1, blobs, never, None)
+    number = blobs.put(memoryview(b"x" * 100))
+    source.on_end(RuntimeError("gone"))
+    blobs.close()
+    future: Future[Any] = Future()
+    source.add(Pending(future, b"", [number]))
+    with pytest.raises(ExecutorBroken, match="gone"):
+        future.result(0)
+
+
 def items_of(items: list[Any], *, single: bool = True) -> ItemSource:
     return ItemSource("f", b"\x80", items, Blobs(), never, None, single=single)
 
