@@ -108,10 +108,11 @@ def _head(document: Mapping[str, Any]) -> Text:
 
 def _hosts(document: Mapping[str, Any], width: int) -> list[RenderableType]:
     """Draw the cores of the first hosts, and the functions' marks."""
-    slots = {row["slot"]: name for name, row in document["functions"].items()}
+    names = {row["slot"]: name for name, row in document["functions"].items()}
+    slots = letters(names)
     rows: list[RenderableType] = []
-    names = [row["host"] for row in document["hosts"].values()]
-    wide = min(24, max(map(len, names), default=0))
+    hosts = [row["host"] for row in document["hosts"].values()]
+    wide = min(24, max(map(len, hosts), default=0))
     for agent, host in list(document["hosts"].items())[:MOST_HOSTS]:
         line = Text(no_wrap=True, overflow="ellipsis")
         line.append(f"{host['host']:{wide}.{wide}} ", "" if host["state"] == "up" else "red")
@@ -120,24 +121,33 @@ def _hosts(document: Mapping[str, Any], width: int) -> list[RenderableType]:
         if host["state"] != "up":
             line.append(f" {host['state']}", "red")
         rows.append(line)
-    if len(names) > MOST_HOSTS:
-        rows.append(Text(f"{len(names) - MOST_HOSTS} more hosts", "dim"))
+    if len(hosts) > MOST_HOSTS:
+        rows.append(Text(f"{len(hosts) - MOST_HOSTS} more hosts", "dim"))
     if rows and slots:
         legend = Text(no_wrap=True, overflow="ellipsis")
         for slot in sorted(slots):
             legend.append(*mark(chr(FIRST_SLOT + slot), slots))
-            legend.append(f" {slots[slot]}  ")
+            legend.append(f" {names[slot]}  ")
         rows.append(legend)
     return rows
 
 
+def letters(names: Mapping[int, str]) -> dict[int, str]:
+    """Return a letter for each function: one that no earlier one has, while there are any."""
+    found: dict[int, str] = {}
+    for slot, name in sorted(names.items()):
+        own = [letter for letter in name.upper() if letter.isalnum()]
+        taken = set(found.values())
+        found[slot] = next((letter for letter in own if letter not in taken), (own or ["#"])[0])
+    return found
+
+
 def mark(cell: str, slots: Mapping[int, str]) -> tuple[str, str]:
-    """Return the character and the style of a core."""
+    """Return the character and the style of a core. slots: the letter of each function's slot."""
     if cell in MARKS:
         return MARKS[cell]
     slot = ord(cell) - FIRST_SLOT
-    name = slots.get(slot, "#")
-    return name[0].upper(), f"bold {COLOURS[slot]}" if slot < len(COLOURS) else "bold"
+    return slots.get(slot, "#"), f"bold {COLOURS[slot]}" if slot < len(COLOURS) else "bold"
 
 
 def _maps(maps: list[Mapping[str, Any]]) -> Table:

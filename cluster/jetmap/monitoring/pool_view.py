@@ -284,7 +284,8 @@ class PoolView:
                 _add(row, function)
         for name in [name for name in self._slots if name not in infos]:
             del self._slots[name]
-        for name in sorted(infos):
+        # The busiest of those that are new get the first free slots, which have colours.
+        for name in sorted(infos, key=lambda name: (-infos[name]["items"], name)):
             row = infos[name]
             row["slot"] = self._slot(name)
             row["rate"] = round(row["rate"], 1)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from activities import activity, failure, map_of
 from announcements import presence
-from jetmap.cli.top import MOST_HOSTS, screen, seconds
+from jetmap.cli.top import MOST_HOSTS, letters, screen, seconds
 from jetmap.monitoring.pool_view import PoolView
 from jetmap.wire.presence import CoreStatus, FunctionInfo
 
@@ -51,6 +51,11 @@ def test_a_frame_fits_the_terminal_and_says_what_it_leaves_out() -> None:
 def test_an_empty_pool_says_what_to_start() -> None:
     shown = "\n".join(frame(PoolView("p")))
     assert "jetmap worker" in shown and "no map is open" in shown
+
+
+def test_each_function_has_a_letter_of_its_own() -> None:
+    names = {0: "invoice", 1: "is_prime", 2: "i", 3: "__"}
+    assert letters(names) == {0: "I", 1: "S", 2: "I", 3: "#"}
 
 
 def test_names_are_text_and_never_markup() -> None:

@@ -161,6 +161,15 @@ def test_a_function_keeps_its_slot_for_as_long_as_it_is_there() -> None:
     assert slots("a", "constructor") == {"constructor": 2, "a": 0}
 
 
+def test_the_busiest_functions_get_the_first_slots() -> None:
+    view = PoolView("p")
+    rows = [FunctionActivity(n, k, 1.0, 1.0, 0, {50: k}, 1.0, 1.0) for k, n in enumerate("abc")]
+    view.on_activity(activity(functions=rows), 1.0)
+    functions = view.advance(1.0)["functions"]
+    assert {name: row["slot"] for name, row in functions.items()} == {"c": 0, "b": 1, "a": 2}
+    assert list(functions) == ["a", "b", "c"]
+
+
 def test_fair_shares_are_by_weight_over_the_whole_pool() -> None:
     view = PoolView("p")
     view.on_agents([presence("a", cores=12)], 1.0)

@@ -47,7 +47,7 @@ function attention() {
   if (worst) list.push([h`<b>${worst.function}</b> fails with ${worst.type}, ${num(worst.count)} times since ${clock(worst.first)}${worst.hosts.length === 1 && world.hosts.length > 1 && h`, only on ${worst.hosts[0]}`}.`, '#failures', 'See the failures'])
   const stuck = world.maps.filter(m => m.waits === 'workers')
   if (stuck.length) list.push([h`<b>${plural(stuck.length, 'map')}</b> ${stuck.length === 1 ? 'waits' : 'wait'} for a worker that has ${stuck.length === 1 ? h`<b>${stuck[0].function}</b>` : 'the function'}.`, '#maps', 'See the maps'])
-  for (const s of [...world.broker.streams, ...world.broker.store?.quota > 0 ? [{ ...world.broker.store, name: 'of all jobs' }] : []]) if (s.quota > 0 && s.bytes / s.quota > 0.8) list.push([h`The stream <b>${s.name}</b> is ${pct(s.bytes / s.quota)} full. At 100 % it refuses more.`, '#hosts', 'See the broker'])
+  for (const s of [...world.broker.streams, { ...world.broker.store, name: 'store of jobs' }]) if (s.quota > 0 && s.bytes / s.quota > 0.8) list.push([h`The <b>${s.name}</b> is ${pct(s.bytes / s.quota)} full. At 100 % it refuses more.`, '#hosts', 'See the broker'])
   const t = world.totals
   if (t.refused) list.push([h`<b>${plural(t.refused, 'map')}</b> refused in the last minute: ${Object.entries(t.reasons).map(([why, k]) => `${num(k)} ${reasonText[why] ?? why}`).join(', ')}.`, '#maps', 'See the maps'])
   return list.length ? h`<ul class="attention" aria-label="What needs attention" data-key="attention">${list.slice(0, 5).map(([text, href, name]) => h`<li><span>${text}</span><a href="${href}">${name}</a></li>`)}</ul>` : ''
