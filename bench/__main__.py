@@ -22,6 +22,7 @@ from .crashes import crashes
 from .fairness import fairness
 from .jobs import jobs
 from .memory import memory
+from .payloads import payloads
 from .pool import started_pool
 from .run import Run
 from .start import start
@@ -35,6 +36,7 @@ ROWS: dict[str, Callable[[Run], Awaitable[list[Row]]]] = {
     "prior": library.prior,
     "heavy": library.heavy,
     "one": library.one,
+    "payloads": payloads,
     "http-one": web.http_one,
     "http-16": web.http_16,
     "http-steady": web.http_steady,

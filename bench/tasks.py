@@ -72,6 +72,12 @@ def nothing(n: int) -> int:
     return n
 
 
+@task
+def same(data: bytes) -> bytes:
+    """Item that costs nothing, of any size, to measure the way of its bytes."""
+    return data
+
+
 RAISES, KILLS = -1, -2
 
 
