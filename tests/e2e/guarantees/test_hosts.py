@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 
 import pytest
 
@@ -162,3 +163,5 @@ async def test_agents_on_other_hosts(net: Net, wide: Site) -> None:
     for found in await wide.workers(cluster):
         assert sum(core.chunks for core in found.workers) > 0
     assert await cluster.map(functions.empty, range(20_000)) == list(range(20_000))
+    payloads = [os.urandom(size) for size in (8_000_000, 10, 3_000_000, 600_000, 3_000_000)]
+    assert await cluster.map(functions.echo, payloads) == payloads

@@ -12,10 +12,20 @@ from jetmap.background import Background
 from jetmap.dispatch.ack_sampler import EVERY
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.outbox import CONFIRM_BATCH, CONFIRM_SECONDS, Accepted, Outbox, Refused
+from jetmap.dispatch.sources import RawItems
 from jetmap.nats.memory import MemoryBroker
 from jetmap.settings import Settings
 from jetmap.wire import subjects
-from jetmap.wire.messages import PROTOCOL, Chunk, Confirmation, Withdraw
+from jetmap.wire.messages import (
+    PART_BYTES,
+    PROTOCOL,
+    Chunk,
+    Confirmation,
+    FunctionRef,
+    Place,
+    Withdraw,
+)
+from jetmap.wire.seals import Sealer, is_sealed, new_key
 from virtual_time import run as in_virtual_time
 
 _chunks = msgspec.msgpack.Decoder(list[Chunk]).decode
@@ -208,5 +218,29 @@ def test_confirmations_are_gathered_by_number_and_by_time() -> None:
         ]
         desk.outbox.close()
         assert not len(desk.background)
+
+    in_virtual_time(scenario())
+
+
+@pytest.mark.parametrize("fetched", [b"1" * 2 * PART_BYTES, b"2" * 2 * PART_BYTES])
+def test_a_seal_covers_items_that_travel_in_parts(fetched: bytes) -> None:
+    """Anyone who hears of the request may answer it, with other items for this user's function."""
+
+    async def scenario() -> None:
+        desk, key = Desk(), new_key()
+        await desk.start()
+        outbox = Outbox(
+            desk.connection, desk.settings, Cutting(), "inbox", desk.background, Sealer(key)
+        )
+        ref = FunctionRef("module", "f")
+        run = desk.open(RawItems([b"1" * 2 * PART_BYTES], "json"), ref=ref)
+        [(_, flight)] = desk.send()
+        await outbox.publish([(run, flight)])
+        await desk.settle()
+        [chunk] = _chunks(desk.sent[-1][1])
+        assert chunk.items == b"" and chunk.at == Place("inbox", 2 * PART_BYTES + 2)
+        # As the worker puts them together.
+        chunk.items, chunk.at = b"[" + fetched + b"]", None
+        assert is_sealed(chunk, key) == (fetched[:1] == b"1")
 
     in_virtual_time(scenario())
