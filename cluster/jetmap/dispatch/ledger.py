@@ -20,25 +20,22 @@ The states of an item::
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from heapq import heappop, heappush
 from typing import Protocol
 
 from jetmap.wire import arrays
-from jetmap.wire.messages import Crash, ErrorRecord, Format, Report
-from jetmap.wire.timing import ACK_WAIT, HELD
+from jetmap.wire.messages import ErrorRecord, Format, Report
+from jetmap.wire.timing import ACK_WAIT
 
+from .blame import VANISHED_LIMIT, Verdict, after_claim, after_crash, losses
 from .flight import Flight, Piece, Quarantine, Returned, Settlement
 from .intervals import IntervalSet
 from .outcomes import Batch
 
-VANISHED_LIMIT = 2  # Agents that vanish with a chunk until it is cut into items.
-
-
 _NOBODY: Mapping[str, float] = {}
-
-
 Ranges = list[tuple[int, int]]  # Ranges of items, each from its first to behind its last.
 
 
@@ -79,13 +76,13 @@ class Ledger:
         self.failed = 0
         self._format: Format = format
         self._attempts = attempts
+        self._crashes: Counter[int] = Counter()  # Workers that each item has cost.
         self._pieces = Returned(format)
         self._suspects = Returned(format)
         self._quarantine = quarantine or Quarantine()
         self._seen = IntervalSet()
         for start, end in seen.ranges() if seen is not None else ():
             self._seen.add(start, end)
-        self._crashes: dict[int, int] = {}
         self._number = 0
         self._waiting: list[tuple[float, int, Piece]] = []  # A heap: until when, and which item.
 
@@ -214,7 +211,8 @@ class Ledger:
             self._end(flight)
             settlement.ended = flight
             if final.crash is not None:
-                settlement.batches += self._crashed(flight, final.crash)
+                verdict = after_crash(flight.piece, final.crash, self._crashes, self._attempts)
+                settlement.batches += self._carry_out(verdict, flight.piece)
             elif final.end < flight.end:
                 self._return(flight.piece)
         elif self._is_settled(flight, flight.end):
@@ -245,9 +243,9 @@ class Ledger:
     ) -> Settlement | None:
         """Note that an agent holds a chunk. Returns None if the chunk is no longer wanted.
 
-        When a second agent has vanished with a chunk, its items become suspects. A suspect with
-        which too many agents vanish fails. (An agent that cannot reach this process may drop a
-        chunk silently and live on, or vanish later: then its claim is too old to count.)
+        The claim may show that too many agents have vanished with it. (An agent that cannot reach
+        this process may drop a chunk silently and live on, or vanish later: then its claim is too
+        old to count.)
 
         Args:
             deliveries: How often the broker has delivered the chunk.
@@ -264,25 +262,20 @@ class Ledger:
         flight.heard = now
         flight.confirmed = True
         flight.claims[agent] = now
-        losses, piece = self._losses(flight, vanished), flight.piece
-        if piece.suspect and losses >= max(VANISHED_LIMIT, self._attempts):
-            self._end(flight)
-            return Settlement(self._vanished_with(flight, losses), flight)
-        if not piece.suspect and losses >= VANISHED_LIMIT:
-            # One of the items may be guilty, or none.
-            self._end(flight)
-            self._return(replace(piece, losses=1, suspect=True), alone=True)
-            return Settlement(ended=flight)
-        flight.host = host
-        return Settlement()
+        if (verdict := after_claim(flight, vanished, self._attempts)) is None:
+            flight.host = host
+            return Settlement()
+        self._end(flight)
+        suspects = replace(flight.piece, losses=1, suspect=True)
+        return Settlement(self._carry_out(verdict, suspects), flight)
 
     def withdraw(self, flight: Flight, vanished: Mapping[str, float] = _NOBODY) -> None:
         """Take a chunk back: its items without an outcome are to be sent again."""
         self._end(flight)
-        losses = self._losses(flight, vanished)
+        lost = losses(flight, vanished)
         if not flight.piece.suspect:
-            losses = min(losses, VANISHED_LIMIT - 1)
-        self._return(replace(flight.piece, losses=losses))
+            lost = min(lost, VANISHED_LIMIT - 1)
+        self._return(replace(flight.piece, losses=lost))
 
     def silent(self, now: float, patience: float) -> list[Flight]:
         """Return the chunks without a sign of life for ``patience`` seconds."""
@@ -295,9 +288,7 @@ class Ledger:
         ]
 
     def credit(self, gap: float) -> None:
-        """Allow for ``gap`` seconds in which this process was frozen or cut off, and could hear
-        nothing.
-        """
+        """Allow for ``gap`` seconds in which this process could hear nothing."""
         for flight in self.flights.values():
             flight.heard += gap
             flight.claims = {agent: at + gap for agent, at in flight.claims.items()}
@@ -372,53 +363,12 @@ class Ledger:
         self.failed += 1
         return [Batch(index, 1, arrays.nulls(1, self._format), [error])]
 
-    def _crashed(self, flight: Flight, crash: Crash) -> list[Batch]:
-        piece = flight.piece
-        item = crash.item
-        if item is None or item < piece.start:
-            if crash.reason == "died" and piece.count == 1:
-                item = piece.start
-            else:
-                # The guilty item is not known. After a death, each item gets a chunk of its own.
-                self._return(piece, alone=crash.reason == "died")
-                return []
-        batches: list[Batch] = []
-        if crash.reason == "timeout":
-            batches = self._fail(item, ErrorRecord(item, "timeout", "TimeoutError", crash.message))
-        elif crash.reason == "died":
-            batches = self._died_in(item, crash)
-        self._return(piece, apart=item)
+    def _carry_out(self, verdict: Verdict, piece: Piece) -> list[Batch]:
+        """Fail the item that is given up, and send the others of its piece again."""
+        error = verdict.error
+        batches = self._fail(error.index, error) if error is not None else []
+        self._return(piece, apart=verdict.apart, alone=verdict.alone)
         return batches
-
-    def _died_in(self, item: int, crash: Crash) -> list[Batch]:
-        attempts = self._crashes[item] = self._crashes.get(item, 0) + 1
-        if attempts < self._attempts:
-            return []
-        detail = {
-            "signal": crash.signal,
-            "exit_code": crash.exit_code,
-            "peak_memory": crash.peak_memory,
-            "attempts": attempts,
-            "host": crash.host,
-        }
-        tried = f"{attempts} attempt" + ("s" if attempts > 1 else "")
-        message = f"{crash.message} ({tried})"
-        return self._fail(item, ErrorRecord(item, "lost", "WorkerLost", message, None, detail))
-
-    def _losses(self, flight: Flight, vanished: Mapping[str, float]) -> int:
-        """Count the agents that have vanished with this chunk, or with the one that it was cut
-        from.
-        """
-        gone = sum(
-            agent in vanished and vanished[agent] - at < HELD for agent, at in flight.claims.items()
-        )
-        return flight.piece.losses + gone + flight.unclaimed
-
-    def _vanished_with(self, flight: Flight, gone: int) -> list[Batch]:
-        index = flight.piece.start
-        message = f"{gone} agents vanished while they had this item, the last on host {flight.host}"
-        detail = {"attempts": gone, "host": flight.host}
-        return self._fail(index, ErrorRecord(index, "lost", "WorkerLost", message, None, detail))
 
     def _return(self, piece: Piece, *, apart: int | None = None, alone: bool = False) -> None:
         """Put the items that have no outcome back, to be sent again.

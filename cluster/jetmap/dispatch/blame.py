@@ -1,0 +1,94 @@
+"""Decide which items are to blame for lost workers and agents. No I/O and no clock."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jetmap.wire.messages import Crash, ErrorRecord
+from jetmap.wire.timing import HELD
+
+from .flight import Flight, Piece
+
+VANISHED_LIMIT = 2  # Agents that vanish with a chunk until it is cut into items.
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The consequences of a loss for the items that have no outcome.
+
+    Attributes:
+        error: Error of the item that is given up; None: none is.
+        apart: Item that goes into a chunk of its own.
+        alone: Whether each item goes into a chunk of its own.
+    """
+
+    error: ErrorRecord | None = None
+    apart: int | None = None
+    alone: bool = False
+
+
+def after_crash(piece: Piece, crash: Crash, crashes: Counter[int], attempts: int) -> Verdict:
+    """Blame an item for the death of the worker that had this piece.
+
+    Args:
+        crashes: Workers that each item of the map has cost so far; the guilty one is counted.
+        attempts: Workers that one item may cost.
+    """
+    item = crash.item
+    if item is None or item < piece.start:
+        if crash.reason != "died" or piece.count != 1:
+            # The guilty item is not known. After a death, each goes into a chunk of its own.
+            return Verdict(alone=crash.reason == "died")
+        item = piece.start
+    if crash.reason == "timeout":
+        return Verdict(ErrorRecord(item, "timeout", "TimeoutError", crash.message), item)
+    if crash.reason == "died":
+        return Verdict(_died_in(item, crash, crashes, attempts), item)
+    return Verdict(apart=item)
+
+
+def _died_in(item: int, crash: Crash, crashes: Counter[int], attempts: int) -> ErrorRecord | None:
+    crashes[item] += 1
+    cost = crashes[item]
+    if cost < attempts:
+        return None
+    detail = {
+        "signal": crash.signal,
+        "exit_code": crash.exit_code,
+        "peak_memory": crash.peak_memory,
+        "attempts": cost,
+        "host": crash.host,
+    }
+    tried = f"{cost} attempt" + ("s" if cost > 1 else "")
+    return ErrorRecord(item, "lost", "WorkerLost", f"{crash.message} ({tried})", None, detail)
+
+
+def after_claim(flight: Flight, vanished: Mapping[str, float], attempts: int) -> Verdict | None:
+    """Blame the items of a chunk with which agents have vanished; None: too few have.
+
+    When a second agent has vanished, the items become suspects. A suspect with which too many
+    agents vanish is given up.
+
+    Args:
+        vanished: When each agent that fell silent without a goodbye was missed.
+        attempts: Workers or agents that one item may cost.
+    """
+    gone, piece = losses(flight, vanished), flight.piece
+    if not piece.suspect:
+        # One of the items may be guilty, or none.
+        return Verdict(alone=True) if gone >= VANISHED_LIMIT else None
+    if gone < max(VANISHED_LIMIT, attempts):
+        return None
+    text = f"{gone} agents vanished while they had this item, the last on host {flight.host}"
+    detail = {"attempts": gone, "host": flight.host}
+    return Verdict(ErrorRecord(piece.start, "lost", "WorkerLost", text, None, detail))
+
+
+def losses(flight: Flight, vanished: Mapping[str, float]) -> int:
+    """Count the agents that have vanished with a chunk, or with the one that it was cut from."""
+    gone = sum(
+        agent in vanished and vanished[agent] - at < HELD for agent, at in flight.claims.items()
+    )
+    return flight.piece.losses + gone + flight.unclaimed

@@ -1,0 +1,61 @@
+"""Items that are to blame for a lost worker or agent."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from jetmap.dispatch.blame import VANISHED_LIMIT, Verdict, after_claim, after_crash
+from jetmap.dispatch.flight import Flight, Piece
+from jetmap.wire.messages import Crash
+
+PIECE = Piece(10, 3, b"[1,2,3]")
+
+
+def test_an_item_may_cost_as_many_workers_as_there_are_attempts() -> None:
+    crashes: Counter[int] = Counter()
+    crash = Crash(11, "died", "killed by SIGKILL", 9, None, 1000, "h1")
+    assert after_crash(PIECE, crash, crashes, 2) == Verdict(apart=11)
+    verdict = after_crash(PIECE, crash, crashes, 2)
+    assert verdict.apart == 11 and verdict.error is not None
+    assert (verdict.error.index, verdict.error.kind) == (11, "lost")
+    assert verdict.error.message == "killed by SIGKILL (2 attempts)"
+    assert verdict.error.detail is not None and verdict.error.detail["host"] == "h1"
+
+
+@pytest.mark.parametrize(
+    ("item", "reason", "verdict"),
+    [
+        (None, "died", Verdict(alone=True)),
+        (None, "stopped", Verdict()),
+        (9, "died", Verdict(alone=True)),
+        (12, "stopped", Verdict(apart=12)),
+    ],
+)
+def test_an_item_that_is_not_known_is_looked_for(
+    item: int | None, reason: str, verdict: Verdict
+) -> None:
+    crash = Crash(item, reason, "")  # type: ignore[arg-type]
+    assert after_crash(PIECE, crash, Counter(), 2) == verdict
+
+
+def test_a_single_item_is_guilty_and_a_timeout_is_an_error_at_once() -> None:
+    single = Piece(10, 1, b"[1]")
+    verdict = after_crash(single, Crash(None, "died", "segfault"), Counter(), 1)
+    assert verdict.error is not None and verdict.error.index == 10
+    verdict = after_crash(PIECE, Crash(11, "timeout", "took too long"), Counter(), 3)
+    assert verdict.error is not None and verdict.error.kind == "timeout" and verdict.apart == 11
+
+
+@pytest.mark.parametrize("suspect", [False, True])
+def test_agents_that_vanish_make_suspects_and_then_an_error(suspect: bool) -> None:
+    flight = Flight(1, Piece(10, 1, b"[1]", suspect=suspect), "offer", 0.0, 0.0, 0.0)
+    gone: dict[str, float] = {}
+    limit = 3 if suspect else VANISHED_LIMIT
+    for number in range(limit):
+        assert after_claim(flight, gone, 3) is None
+        flight.claims[f"a{number}"] = gone[f"a{number}"] = float(number)
+    verdict = after_claim(flight, gone, 3)
+    assert verdict is not None and verdict.alone != suspect
+    assert (verdict.error is not None) == suspect
