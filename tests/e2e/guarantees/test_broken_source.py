@@ -28,6 +28,7 @@ USES_HELPER = GOOD.replace("import time", "import time\nfrom helper_of_broken_la
 USES_HELPER = USES_HELPER.replace('"version {version}"', 'f"version {version}"')
 
 
+@pytest.mark.timeout(180)
 async def test_the_last_good_version_serves_until_the_source_is_mended(
     place: Site, tmp_path: Path
 ) -> None:
