@@ -32,6 +32,7 @@ def test_demo_runs_whole_and_leaves_nothing(
     assert not (house.directory / "state").exists()
     said = capsys.readouterr().out
     assert re.search(r"workers on 2 cores: ready in \d+\.\d s", said)
+    assert re.search(r"dashboard: http://127.0.0.1:\d+/ui, its token: \S+", said)
     assert "the largest found is 100,039,000," in said
     for title in ("source metrics", "prime search"):
         assert re.search(rf"{title} +\d+\.\d\d s +\d+\.\d\d s +\d+\.\d\d +\d+%", said), said

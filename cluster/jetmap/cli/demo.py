@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import secrets
 import sys
@@ -11,8 +12,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -72,24 +74,35 @@ class Serial:
 
 
 @takes("cores")
-def demo(settings: Settings) -> None:
+def demo(
+    settings: Settings,
+    stay: Annotated[
+        bool,
+        typer.Option(
+            "--stay", help="Keep the cluster and its work until Ctrl-C, for looking round."
+        ),
+    ] = False,
+) -> None:
     """Run real maps over HTTP on this machine, with live progress.
 
-    Starts a NATS server, a worker per core and a gateway on free ports. Measures every Python file
-    of this installation and searches for primes, showing results as they arrive; then does the same
-    on one core to compare. Takes about a minute and leaves nothing behind.
+    Starts a NATS server, a worker per core and a gateway on free ports, and prints the address of
+    its dashboard. Measures every Python file of this installation and searches for primes, showing
+    results as they arrive; then does the same on one core to compare. Takes about a minute and
+    leaves nothing behind; with --stay, its work goes on until Ctrl-C.
     """
-    run(_demonstrate(settings), patience=2 * FAREWELL + LEAVE_SECONDS)
+    run(_demonstrate(settings, stay), patience=2 * FAREWELL + LEAVE_SECONDS)
 
 
-async def _demonstrate(settings: Settings) -> None:
+async def _demonstrate(settings: Settings, stay: bool) -> None:
     stop = Stop()
     console = Console(soft_wrap=True, highlight=False)
+    reported = asyncio.Event()
     try:
         # When it is cancelled, it stops what it has started before it ends.
-        await stop.cancel_on_request(_work(own(settings), console))
+        await stop.cancel_on_request(_work(own(settings), console, reported if stay else None))
     except StopRequested:
-        raise KeyboardInterrupt from None
+        if not (stay and reported.is_set()):
+            raise KeyboardInterrupt from None
 
 
 def own(settings: Settings) -> Settings:
@@ -109,7 +122,10 @@ def own(settings: Settings) -> Settings:
     )
 
 
-async def _work(settings: Settings, console: Console) -> None:
+async def _work(
+    settings: Settings, console: Console, reported: asyncio.Event | None = None
+) -> None:
+    """Show everything. reported: set after the report, and the work goes on; None: it ends."""
     compared: list[tuple[Run, Serial]] = []
     installation = Installation(settings, register=False)
     try:
@@ -126,18 +142,37 @@ async def _work(settings: Settings, console: Console) -> None:
         gateway = GatewayClient(host, port, settings.gateway.read_token() or "")
         try:
             cores = sum(agent["cores"] for agent in await in_thread(gateway.workers))
-            console.print(f"NATS, a gateway and workers on {cores} cores: ready in {took:.1f} s\n")
+            console.print(f"NATS, a gateway and workers on {cores} cores: ready in {took:.1f} s")
+            token = settings.gateway.read_token()
+            console.print(f"dashboard: {installation.url}/ui, its token: {token}\n")
             console.print("looking for the Python files of this installation …", style="dim")
             for work in (await in_thread(source_metrics), prime_search(cores)):
                 run = await in_thread(partial(_map, gateway, work, console))
                 console.print(*(f"  {note}\n" for note in run.notes), sep="")
                 # Right after the map, as other load on this machine changes with time.
                 compared.append((run, await _serial(run, cores, console)))
+            if reported is not None:
+                _report(compared, cores, console)
+                reported.set()
+                await _go_on(gateway, [run.work for run, _ in compared], console)
         finally:
             gateway.close()
     finally:
         await asyncio.shield(installation.stop(asyncio.Event()))
     _report(compared, cores, console)
+
+
+async def _go_on(gateway: GatewayClient, works: list[Work], console: Console) -> None:
+    """Repeat the work, for as long as somebody looks round."""
+    console.print("\nthe cluster stays and its work goes on, until Ctrl-C", style="bold")
+    for work in itertools.cycle(works):
+        await in_thread(partial(_repeat, gateway, work))
+
+
+def _repeat(gateway: GatewayClient, work: Work) -> None:
+    """Run one map and drop its results. Blocks, so it is called in a thread."""
+    for _ in gateway.map(work.function, work.items):
+        pass
 
 
 def _map(gateway: GatewayClient, work: Work, console: Console) -> Run:

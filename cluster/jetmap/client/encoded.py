@@ -306,7 +306,7 @@ class EncodedCluster:
 
     @property
     def costs(self) -> Mapping[str, Cost]:
-        """What this process has learnt of the cost of each function's items."""
+        """Costs of each function's items, as this process has learnt them."""
         return {} if self._inline else self._session.dispatcher.scheduler.costs
 
     @property

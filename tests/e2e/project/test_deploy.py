@@ -1,4 +1,4 @@
-"""What is in `deploy/`: Prometheus accepts it, and it names only metrics that exist."""
+"""Files in `deploy/`: Prometheus accepts them, and they name only metrics that exist."""
 
 from __future__ import annotations
 

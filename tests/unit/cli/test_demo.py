@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
+from typing import cast
+
 import pytest
 from rich.console import Console
 
 from jetmap.cli import demo
 from jetmap.cli.demo import Run, Serial
+from jetmap.demo.http import GatewayClient
 from jetmap.demo.work import Sample, prime_search
 from jetmap.settings import Settings
+from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -53,3 +59,19 @@ async def test_a_blocking_function_runs_in_a_thread() -> None:
     assert await demo.in_thread(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
         await demo.in_thread(lambda: 1 / 0)
+
+
+async def test_with_stay_the_work_goes_on_until_it_is_cancelled() -> None:
+    runs: list[str] = []
+
+    class Gateway:
+        def map(self, function: str, items: list[int]) -> list[object]:
+            runs.append(function)
+            return []
+
+    works = [prime_search(1), prime_search(2)]
+    gateway = cast(GatewayClient, Gateway())
+    task = asyncio.ensure_future(demo._go_on(gateway, works, Console(file=io.StringIO())))
+    await wait_until(lambda: len(runs) > 4, "the works have been repeated")
+    task.cancel()
+    assert set(runs) == {works[0].function}
