@@ -40,7 +40,8 @@ async def payloads(run: Run) -> list[Row]:
 
 
 async def _row(run: Run, cluster: Cluster, name: str, size: int, count: int, wanted: float) -> Row:
-    items = [os.urandom(size) for _ in range(count)]
+    # In a thread: whoever holds a chunk of this caller must hear from it every few seconds.
+    items = await asyncio.to_thread(lambda: [os.urandom(size) for _ in range(count)])
     chunksize = max(1, count // (run.cores * CHUNKS))
     spent: dict[str, list[float]] = {"pool": [], "jetmap": []}
 
