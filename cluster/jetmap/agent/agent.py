@@ -94,15 +94,18 @@ class Agent:
         self._connection.on_lost(self._chunks.on_lost)
         for slot in self._slots:
             self._cores.spawn(slot.run(), f"core {slot.number}")
-        for seconds, step in (
+        steps: list[tuple[float, Callable[[], Awaitable[None]]]] = [
             (BEAT, self._beat),
             (RENEW_SECONDS, self._chunks.renew_leases),
             (TICK_SECONDS, self._chunks.check),
-            (TICK_SECONDS, self._recycle),
-            (TICK_SECONDS, self._reload_source),
             (WRITE_SECONDS, self._keep_written),
             (MEASURE_SECONDS, self._measure),
-        ):
+        ]
+        if any(slot.recycles for slot in self._slots):
+            steps.append((TICK_SECONDS, self._recycle))
+        if self._options.embedded or self._options.workers.reload:
+            steps.append((TICK_SECONDS, self._reload_source))
+        for seconds, step in steps:
             self._background.spawn(self._every(seconds, step), step.__name__)
         self._background.spawn(self._measure(), "measure")
         await self.announce()
@@ -246,8 +249,6 @@ class Agent:
 
     async def _reload_source(self) -> None:
         """Replace the workers if their source has changed and can be imported."""
-        if not (self._options.embedded or self._options.workers.reload):
-            return
         is_serving = any(slot.is_ready for slot in self._slots)
         if await self._reload.check(is_serving=is_serving):
             self._imports.on_changed()

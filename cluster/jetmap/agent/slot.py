@@ -123,6 +123,11 @@ class Slot:
         return self._state is State.IDLE or self._state is State.BUSY
 
     @property
+    def recycles(self) -> bool:
+        """Return whether its workers are replaced when they have served long enough."""
+        return self._recycling is not None
+
+    @property
     def is_idle(self) -> bool:
         return self._state is State.IDLE
 
