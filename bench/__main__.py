@@ -19,6 +19,7 @@ import uvloop
 
 from . import library, web
 from .crashes import crashes
+from .executor import executor
 from .fairness import fairness
 from .jobs import jobs
 from .memory import memory
@@ -46,6 +47,7 @@ ROWS: dict[str, Callable[[Run], Awaitable[list[Row]]]] = {
     "memory": memory,
     "fairness": fairness,
     "jobs": jobs,
+    "executor": executor,
 }
 QUICK = 20
 BUSY = 5.0  # per cent

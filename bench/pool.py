@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import Executor, ProcessPoolExecutor, wait
 from statistics import median
 from time import perf_counter, sleep
 
@@ -30,7 +30,7 @@ def serially(f: Function, items: Sequence[int]) -> float:
     return perf_counter() - began
 
 
-def time_map(pool: ProcessPoolExecutor, f: Function, items: Sequence[int], chunksize: int) -> float:
+def time_map(pool: Executor, f: Function, items: Sequence[int], chunksize: int) -> float:
     """Time a map, from the list to the list of values, in seconds."""
     began = perf_counter()
     values = list(pool.map(f, items, chunksize=chunksize))
@@ -40,7 +40,7 @@ def time_map(pool: ProcessPoolExecutor, f: Function, items: Sequence[int], chunk
     return took
 
 
-def time_single(pool: ProcessPoolExecutor, f: Function, calls: int) -> float:
+def time_single(pool: Executor, f: Function, calls: int) -> float:
     """The median of ``calls`` calls with one item each, one after the other, in seconds."""
     times = []
     for n in range(calls):

@@ -6,6 +6,7 @@ There is one function for each kind of work, because jetmap learns costs by func
 from __future__ import annotations
 
 import os
+import time
 
 from jetmap import task
 
@@ -34,6 +35,16 @@ def uneven(turns: int) -> int:
 def tiny(turns: int) -> int:
     """Items that cost less than sending them singly, about 15 µs."""
     return spin(turns)
+
+
+def submitted(turns: int) -> int:
+    """Run a call of ``Executor.submit``, which need not be a task."""
+    return spin(turns)
+
+
+def wait(seconds: float) -> None:
+    """Occupy a worker."""
+    time.sleep(seconds)
 
 
 @task

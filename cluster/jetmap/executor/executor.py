@@ -14,7 +14,7 @@ from concurrent.futures import Executor as _Executor
 from concurrent.futures import Future
 from multiprocessing.context import BaseContext
 from time import monotonic
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar, overload
 
 import msgspec
 import psutil
@@ -27,6 +27,8 @@ from .packing import blobs_of, pack, pack_call
 from .remote import Call
 
 P = ParamSpec("P")
+A = TypeVar("A")
+B = TypeVar("B")
 T = TypeVar("T")
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -111,6 +113,42 @@ class Executor(_Executor):
         self._engine.submit(Pending(future, _encode(Call(function, arguments)), blobs))
         return future
 
+    @overload  # type: ignore[override]
+    def map(
+        self,
+        fn: Callable[[A], T],
+        first: Iterable[A],
+        /,
+        *,
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[[A, B], T],
+        first: Iterable[A],
+        second: Iterable[B],
+        /,
+        *,
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[..., T],
+        first: Iterable[Any],
+        second: Iterable[Any],
+        third: Iterable[Any],
+        /,
+        *more: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]: ...
     def map(
         self,
         fn: Callable[..., T],

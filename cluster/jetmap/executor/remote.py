@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import pickle
 import sys
 import traceback
 from collections.abc import Callable
@@ -88,6 +89,14 @@ def call_of_map(item: Plain, *, context: bytes) -> Plain:
             del _runs[next(iter(_runs))]
         run = _runs[context] = _Run(_context(context))
     return run(item)
+
+
+def start_in(environment: dict[str, str], packed: bytes) -> None:
+    """Initialize a worker: set variables, then call the pickled initializer, if there is one."""
+    os.environ.update(environment)
+    if packed:
+        initializer, arguments = pickle.loads(packed)
+        initializer(*arguments)
 
 
 class _Executor:

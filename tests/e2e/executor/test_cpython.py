@@ -23,8 +23,6 @@ _LOCK = "passes a semaphore as an argument, which no pool can, and counts proces
 
 # Tests that fail, each with the reason.
 KNOWN = {
-    "test_deadlock.ProcessPoolSpawnExecutorDeadlockTest."
-    "test_gh105829_should_not_deadlock_if_wakeup_pipe_full": _INTERNALS,
     "test_deadlock.ProcessPoolSpawnExecutorDeadlockTest.test_shutdown_deadlock_pickle": _INTERNALS,
     "test_init.FailingInitializerResourcesTest.test_spawn": _QUEUE,
     "test_init.ProcessPoolSpawnFailingInitializerTest.test_initializer": _QUEUE,
@@ -40,7 +38,7 @@ KNOWN = {
     "test_shutdown.ProcessPoolSpawnProcessPoolShutdownTest.test_processes_terminate": _LOCK,
     "test_shutdown.ProcessPoolSpawnProcessPoolShutdownTest.test_shutdown_no_wait": _INTERNALS,
 }
-PASSING = 50  # Of the 63 in CPython 3.13, at least.
+PASSING = 50  # Tests of the 63 in CPython 3.13, at least.
 
 
 @pytest.mark.slow

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent import futures
 from typing import Any, TypeVar, assert_type, overload
 
 from jetmap import (
     BadInput,
     Cluster,
+    Executor,
     Fault,
     ItemError,
     Job,
@@ -175,3 +177,16 @@ def decorated() -> None:
 
 def brokers(real: Connection, memory: MemoryConnection) -> list[Broker]:
     return [real, memory]
+
+
+def executors(pool: Executor, many: list[int], words: list[str]) -> None:
+    assert_type(list(pool.map(is_prime, many)), list[bool])
+    assert_type(list(pool.map(len, words)), list[int])
+    assert_type(list(pool.map(lambda n: str(n), many)), list[str])
+    assert_type(list(pool.map(functools.partial(scaled, by=3.0), many, timeout=5)), list[float])
+    assert_type(list(pool.map(divmod, many, many)), list[tuple[int, int]])
+    assert_type(list(pool.map(str.replace, words, words, words)), list[str])
+    assert_type(pool.submit(is_prime, 7).result(), bool)
+    assert_type(pool.submit(power, 7, exponent=2).result(), int)
+    general: futures.Executor = pool
+    assert_type(list(general.map(is_prime, many)), list[bool])

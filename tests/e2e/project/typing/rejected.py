@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator
 
-from jetmap import Cluster, SyncCluster, task
+from jetmap import Cluster, Executor, SyncCluster, task
 
 
 @task
@@ -65,3 +65,12 @@ def blocking(cluster: SyncCluster) -> None:
     cluster.map(is_prime, words())  # rejected
     cluster.stream(is_prime, ["x"])  # rejected
     cluster.submit(is_prime, ["x"])  # rejected
+
+
+def executors(pool: Executor) -> None:
+    pool.map(is_prime, ["x"])  # rejected
+    pool.map(pow, [1])  # rejected
+    pool.map(is_prime, [1], [2])  # rejected
+    pool.submit(is_prime, "x")  # rejected
+    pool.submit(power, 1)  # rejected
+    Executor("4")  # rejected
