@@ -5,8 +5,8 @@ Any thread adds calls and reads results; the engine's thread takes calls and bri
 
 from __future__ import annotations
 
-import contextlib
 import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
@@ -120,15 +120,19 @@ class CallSource:
         self._out: dict[int, Pending] = {}
         self._taken = 0
         self._is_closed = False
-        self._has_ended = False
-        self._failure: BaseException | None = None
+        self._lock = threading.Lock()
+        self._ended: BaseException | None = None
 
     # From any thread
 
     def add(self, call: Pending) -> None:
-        self._waiting.append(call)
-        if self._has_ended:  # Perhaps since the executor was last asked whether it takes calls.
-            self._fail_waiting()
+        """Queue a call; fail it if the map has ended meanwhile."""
+        with self._lock:
+            ended = self._ended
+            if ended is None:
+                self._waiting.append(call)
+        if ended is not None:
+            self._fail(call, ended)
 
     def cancel(self) -> None:
         """Cancel the calls that wait. While the workers start, the first of them count as begun."""
@@ -205,26 +209,19 @@ class CallSource:
 
     def on_end(self, error: BaseException | None) -> None:
         """Fail the calls that have no outcome: their map has ended without it."""
-        self._failure, self._has_ended = error, True
-        for call in self._out.values():
-            self._fail(call)
-        self._out.clear()
-        self._fail_waiting()
+        failure = _broken_by(error or ExecutorBroken("the executor was shut down"))
+        with self._lock:
+            self._ended = self._ended or failure
+            lost = [*self._out.values(), *self._waiting]
+            self._out.clear()
+            self._waiting.clear()
+        for call in lost:
+            self._fail(call, failure)
 
-    # From any thread
-
-    def _fail_waiting(self) -> None:
-        with contextlib.suppress(IndexError):
-            while True:
-                self._fail(self._waiting.popleft())
-
-    def _fail(self, call: Pending) -> None:
+    def _fail(self, call: Pending, error: BaseException) -> None:
         self._blobs.release(call.blobs)
-        future, error = call.future, self._failure
-        if future.done() or error is None:
-            return
-        if future.running() or future.set_running_or_notify_cancel():
-            future.set_exception(_broken_by(error))
+        if call.future.running() or call.future.set_running_or_notify_cancel():
+            call.future.set_exception(error)
 
 
 class ItemSource:

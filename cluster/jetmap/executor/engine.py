@@ -200,6 +200,7 @@ class Engine:
             self._break(failure)
         self._loop = asyncio.get_running_loop()
         self._on_woken()
+        self._end_if_idle()
         await self._idle.wait()
         self._loop = None
         if self._link is not None:
@@ -274,7 +275,9 @@ class Engine:
         return msgspec.msgpack.encode(remote.Context(shared, source.function))
 
     def _on_read(self, task: asyncio.Task[None]) -> None:
-        self._sources.discard(self._maps.pop(task))
+        self._sources.discard(source := self._maps.pop(task))
+        if task.cancelled():  # Before it began.
+            source.on_end(self.broken or ExecutorBroken("the workers were ended"))
         self._end_if_idle()
 
     def _break(self, failure: ExecutorBroken) -> None:
@@ -306,7 +309,7 @@ class Engine:
             task.cancel()
 
     def _end_if_idle(self) -> None:
-        if self._is_ending and not self._maps:
+        if self._is_ending and not self._maps and self._loop is not None:
             self._idle.set()
 
 
