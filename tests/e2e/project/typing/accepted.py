@@ -46,6 +46,11 @@ def scaled(n: float, *, by: float = 2.0) -> float:
     return n * by
 
 
+@task(retries=3, retry_on=(OSError, TimeoutError), no_retry_on=FileNotFoundError, backoff=0.5)
+def fetched(url: str) -> bytes:
+    return url.encode()
+
+
 @task
 def same(x: T) -> T:
     return x
@@ -100,6 +105,16 @@ async def maps(cluster: Cluster) -> None:
         list[int | ItemError],
     )
     assert_type(await cluster.map("is_prime", [1], return_exceptions=True), list[Any])
+    assert_type(await cluster.map(fetched, ["a"]), list[bytes])
+    assert_type(await cluster.map(is_prime, [1], max_failed=10), list[bool | ItemError])
+    assert_type(await cluster.map(power, [1], max_failed="5%"), list[int | ItemError])
+    assert_type(
+        await cluster.map(is_prime, [1], return_exceptions=True, max_failed=0),
+        list[bool | ItemError],
+    )
+    assert_type(await cluster.map(is_prime, [1], values=True), list[bool])
+    assert_type(await cluster.map(is_prime, [1], values=False), list[bool | ItemError | None])
+    assert_type(await cluster.map(power, [1], values=False), list[int | ItemError | None])
     await cluster.map(same, ["a"])
     await cluster.map(untyped, [object()])
 
@@ -113,8 +128,34 @@ async def callables(cluster: Cluster, function: Callable[[int], str]) -> None:
     assert_type(await cluster.map(Model(), [1]), list[bytes])
     assert_type(await cluster.map(Model.static, [1]), list[bytes])
     assert_type(await cluster.map(functools.partial(power, exponent=2), [1]), list[int])
+    assert_type(await cluster.map(lambda n: n + 1, [1], max_failed=1), list[int | ItemError])
     await cluster.map(str, [1])
     await cluster.map(either, [1])
+
+
+async def other_callables(cluster: Cluster, sync: SyncCluster) -> None:
+    """Each kind of callable, for each method."""
+    assert_type(cluster.stream(len, ["a"]), Stream[str, int])
+    assert_type(cluster.stream(Model().predict, [1.5]), Stream[float, str])
+    assert_type(cluster.stream(Model(), [1]), Stream[int, bytes])
+    cluster.stream(functools.partial(power, exponent=2), [1])
+    cluster.stream(same, ["a"])
+    cluster.stream(either, [1])
+    assert_type(await cluster.submit(lambda n: str(n), [1]), Job[int, str])
+    assert_type(await cluster.submit(len, ["a"]), Job[str, int])
+    assert_type(await cluster.submit(Model().predict, [1.5]), Job[float, str])
+    await cluster.submit(functools.partial(power, exponent=2), [1])
+    await cluster.submit(same, ["a"])
+    await cluster.submit(either, [1])
+    assert_type(sync.map(len, ["a"]), list[int])
+    assert_type(sync.map(Model().predict, [1.5]), list[str])
+    assert_type(sync.map(functools.partial(power, exponent=2), [1]), list[int])
+    sync.map(same, ["a"])
+    sync.map(either, [1])
+    assert_type(sync.stream(lambda n: str(n), [1]), SyncStream[int, str])
+    assert_type(sync.stream(Model(), [1]), SyncStream[int, bytes])
+    assert_type(sync.submit(lambda n: str(n), [1]), SyncJob[int, str])
+    assert_type(sync.submit(len, ["a"]), SyncJob[str, int])
 
 
 async def streams(cluster: Cluster) -> None:
@@ -122,11 +163,14 @@ async def streams(cluster: Cluster) -> None:
     assert_type(cluster.stream(power, [1], kwargs={"exponent": 2}, ordered=True), Stream[int, int])
     assert_type(cluster.stream("is_prime", ["a"]), Stream[str, Any])
     assert_type(cluster.stream(lambda n: str(n), [1]), Stream[int, str])
+    assert_type(cluster.stream(is_prime, [1], max_failed=3), Stream[int, bool])
+    assert_type(cluster.stream(is_prime, [1], values=False), Stream[int, bool | None])
     async with cluster.stream(is_prime, numbers()) as stream:
         async for outcome in stream:
             assert_type(outcome, Outcome[int, bool])
             assert_type(outcome.item, int)
             assert_type(outcome.value, bool)
+            assert_type(outcome.tries, int)
 
 
 async def jobs(cluster: Cluster) -> None:
@@ -135,6 +179,8 @@ async def jobs(cluster: Cluster) -> None:
     assert_type(await job, list[bool])
     assert_type(await cluster.submit(power, [1], kwargs={"exponent": 2}), Job[int, int])
     assert_type(await cluster.submit("is_prime", [1]), Job[Any, Any])
+    assert_type(await cluster.submit(is_prime, [1], max_failed="5%"), Job[int, bool])
+    assert_type(await cluster.submit(is_prime, [1], values=False), Job[int, bool | None])
     assert_type(cluster.job("id", is_prime), Job[Any, bool])
     assert_type(cluster.job("id"), Job[Any, Any])
 
@@ -144,6 +190,9 @@ def blocking(cluster: SyncCluster) -> None:
     assert_type(cluster.map(power, [1], kwargs={"exponent": 2}), list[int])
     assert_type(cluster.map(is_prime, [1], return_exceptions=True), list[bool | ItemError])
     assert_type(cluster.map("is_prime", [1]), list[Any])
+    assert_type(cluster.map(is_prime, [1], max_failed=1), list[bool | ItemError])
+    assert_type(cluster.map(is_prime, [1], values=False), list[bool | ItemError | None])
+    assert_type(cluster.stream(is_prime, [1], max_failed=1), SyncStream[int, bool])
     assert_type(cluster.map(lambda n: n + 1, [1]), list[int])
     assert_type(cluster.stream(is_prime, [1]), SyncStream[int, bool])
     assert_type(cluster.stream(power, [1]), SyncStream[int, int])

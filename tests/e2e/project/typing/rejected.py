@@ -26,6 +26,16 @@ class Model:
         return str(x)
 
 
+@task(retries=1, retry_on=(int,))  # rejected
+def wrong_class(n: int) -> int:
+    return n
+
+
+@task(retries="3")  # rejected
+def wrong_count(n: int) -> int:
+    return n
+
+
 async def words() -> AsyncIterator[str]:
     yield "a"
 
@@ -39,6 +49,9 @@ async def maps(cluster: Cluster) -> None:
     await cluster.map(power, ["x"], kwargs={"exponent": 2})  # rejected
     await cluster.map(power, [1], exponent=2)  # rejected
     await cluster.map(is_prime, ["x"], return_exceptions=True)  # rejected
+    await cluster.map(is_prime, ["x"], max_failed=5)  # rejected
+    await cluster.map(is_prime, ["x"], values=False)  # rejected
+    await cluster.map(is_prime, [1], max_failed=0.05)  # rejected
     await cluster.map(len, [1])  # rejected
     await cluster.map(Model().predict, ["x"])  # rejected
     await cluster.map(functools.partial(power, exponent=2), ["x"])  # rejected by pyright
@@ -52,15 +65,22 @@ async def maps(cluster: Cluster) -> None:
 async def others(cluster: Cluster) -> None:
     cluster.stream(is_prime, ["x"])  # rejected
     cluster.stream(power, ["x"])  # rejected
+    cluster.stream(is_prime, ["x"], max_failed=5)  # rejected
+    cluster.stream(len, [1])  # rejected
+    cluster.stream(Model().predict, ["x"])  # rejected
     cluster.stream(is_prime, words())  # rejected
     await cluster.submit(is_prime, ["x"])  # rejected
     await cluster.submit(power, ["x"])  # rejected
+    await cluster.submit(is_prime, ["x"], values=False)  # rejected
+    await cluster.submit(len, [1])  # rejected
     for value in cluster.map(is_prime, [1]):  # rejected
         print(value)
 
 
 def blocking(cluster: SyncCluster) -> None:
     cluster.map(is_prime, ["x"])  # rejected
+    cluster.map(is_prime, ["x"], max_failed=5)  # rejected
+    cluster.map(len, [1])  # rejected
     cluster.map(power, ["x"])  # rejected
     cluster.map(is_prime, words())  # rejected
     cluster.stream(is_prime, ["x"])  # rejected
