@@ -77,6 +77,7 @@ def describe(status: FunctionStatus) -> dict[str, Any]:
         "timeout": info.timeout,
         "attempts": info.attempts,
         "retries": info.retries,
+        "refusal": info.refusal or None,
         "module": info.module,
         "alive": status.alive,
         "cores": status.cores,

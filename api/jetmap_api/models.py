@@ -138,6 +138,9 @@ class Function(BaseModel):
     timeout: float | None = None
     attempts: Count | None = None
     retries: Count = 0
+    refusal: str | None = Field(
+        None, description="why it cannot be called, if a type cannot travel"
+    )
     module: str = ""
     alive: bool = Field(description="whether a worker offers it now")
     cores: Count

@@ -64,6 +64,9 @@ class Offer:
         version = self._options.workers.version or ready.source
         renamed = not self.name or (version != self.version and not self._options.embedded)
         known = len(self.functions)
+        for function in ready.functions:
+            if function.refusal and function != self.functions.get(function.name):
+                logger.warning("%s cannot be called: %s", function.name, function.refusal)
         self.functions = functions if renamed else self.functions | functions
         if renamed:
             self.version = version

@@ -519,7 +519,7 @@ class Cluster(EncodedCluster):
     def functions(self) -> list[FunctionStatus]:
         """Functions that agents of the pool offer now."""
         if self._inline:
-            return [FunctionStatus(f.info(), ["inline"], 1, True) for f in registered()]
+            return [FunctionStatus(f.announced(), ["inline"], 1, True) for f in registered()]
         return self._session.dispatcher.roster.functions()
 
     @property

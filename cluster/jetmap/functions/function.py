@@ -155,6 +155,27 @@ class Function:
             untyped=self.untyped,
         )
 
+    def announced(self) -> FunctionInfo:
+        """Describe it as ``info`` does; with a reason if a type of it cannot travel.
+
+        One such function must not cost the others of its file.
+        """
+        from jetmap.wire.presence import FunctionInfo
+
+        try:
+            return self.info()
+        except TypeError as exc:
+            code = getattr(innermost(self.callable), "__code__", None)
+            place = f"{self.file or self.module}:{code.co_firstlineno}" if code else self.module
+            return FunctionInfo(
+                name=self.name,
+                doc=self.doc.strip(),
+                timeout=self.timeout,
+                attempts=self.attempts,
+                module=self.module,
+                refusal=f"{place}: {exc}",
+            )
+
     @property
     def untyped(self) -> list[str]:
         """The names among item, value and kwargs of those with a part without an annotation."""

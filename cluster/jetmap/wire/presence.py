@@ -14,7 +14,8 @@ class FunctionInfo(msgspec.Struct, frozen=True):
 
     untyped: which of item, value and kwargs have a part without an annotation; for these the
     workers understand the format "python". retries: calls for an item after the first one, while
-    the function raises.
+    the function raises. refusal: where it was decorated, and why it cannot be called: it has a type
+    that cannot travel, and no schemas; empty: it can.
     """
 
     name: str
@@ -27,6 +28,7 @@ class FunctionInfo(msgspec.Struct, frozen=True):
     module: str = ""
     untyped: list[str] = []
     retries: int = 0
+    refusal: str = ""
 
 
 class CoreStatus(msgspec.Struct, frozen=True):

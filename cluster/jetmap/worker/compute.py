@@ -156,7 +156,11 @@ def _prepare(
         return part.refuse, [refusal] * chunk.count
     plain: Callable[[Any], Any] = f if not kwargs else lambda item: f(item, **kwargs)
     try:
-        items = function.item.decode_list(chunk.items, chunk.format)
+        codec = function.item
+    except TypeError as error:  # One of its types cannot travel.
+        return part.refuse, [_Undecodable(error)] * chunk.count
+    try:
+        items = codec.decode_list(chunk.items, chunk.format)
         if len(items) == chunk.count:
             chunk.items = b""  # They may be large, and are not needed any more.
             return plain, items
@@ -172,7 +176,7 @@ def _prepare(
         return part.refuse, [_Undecodable(error)] * chunk.count
     for raw in elements:
         try:
-            items.append(function.item.decode(bytes(raw), chunk.format))
+            items.append(codec.decode(bytes(raw), chunk.format))
         except Exception as error:
             items.append(_Undecodable(error))
 

@@ -58,6 +58,8 @@ class WorkerFunctions:
         self.trust, self._grows, self._key = setup.trust, setup.grows, setup.key
         loaded = load(setup.tasks, main=setup.main)
         self.by_name = {function.name: function for function in loaded}
+        if loaded and all(function.announced().refusal for function in loaded):
+            loaded[0].info()  # Raises TypeError: there is nothing to offer.
         self._announce(more=bool(setup.modules))
 
     def load_early(self, modules: list[str]) -> None:
@@ -144,7 +146,7 @@ class WorkerFunctions:
     def _announce(self, *, more: bool = False) -> None:
         functions, files = list(self.by_name.values()), source_files()
         ready = Ready(
-            [function.info() for function in functions],
+            [function.announced() for function in functions],
             source_digest(functions),
             files,
             [file_digest(file) for file in files],

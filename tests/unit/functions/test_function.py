@@ -66,3 +66,22 @@ def test_a_weakly_held_function_goes_with_its_scope() -> None:
     assert not function.alive and forgotten == [1]
     with pytest.raises(ReferenceError, match="no longer exists"):
         _ = function.callable
+
+
+class Alien:
+    """It cannot travel."""
+
+
+def meet(alien: Alien) -> int:
+    """Meet one."""
+    return 1
+
+
+def test_a_type_that_cannot_travel_is_announced_as_a_reason() -> None:
+    info = Function(meet, timeout=3).announced()
+    assert (info.name, info.doc, info.timeout, info.item) == ("meet", "Meet one.", 3, {})
+    line = meet.__code__.co_firstlineno
+    assert info.refusal.startswith(f"{__file__}:{line}: ")
+    assert "meet (alien: " in info.refusal and "Alien cannot travel" in info.refusal
+    assert Function(double).announced() == Function(double).info()
+    assert Function(double).announced().refusal == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from typing import Any
 
@@ -380,3 +381,18 @@ def test_without_values_nothing_is_encoded(format: Format) -> None:
     plain = chunk_of(["a", "object", "nan"], format, values=False)
     (report,) = run(plain)
     assert decode(report.values, format) == [None] * 3 and not report.errors
+
+
+def _with_object(item: threading.Lock) -> int:
+    return 1
+
+
+@both_formats
+def test_a_function_whose_type_cannot_travel_refuses_each_item(format: Format) -> None:
+    reports: list[Report] = []
+    chunk = chunk_of(["a", "b"], format)
+    limits = Limits(value=VALUE, report=REPORT)
+    compute(chunk, Function(_with_object), FakeProgress(), reports.append, limits)
+    found = outcomes(chunk, reports)
+    assert [record.kind for record in found] == ["invalid"] * 2
+    assert all("_with_object (item: " in record.message for record in found)
