@@ -113,6 +113,9 @@ class Mpire(Contender):
     def map(self, f: Function, items: Sequence[Any]) -> list[Any]:
         return list(self._pool.map(f, items))
 
+    def many(self, f: Function, lists: Sequence[Sequence[Any]]) -> list[list[Any]]:
+        return [self.map(f, items) for items in lists]  # One map at a time is all it allows.
+
 
 class Joblib(Contender):
     needs = "joblib"
@@ -195,6 +198,7 @@ class Celery(Contender):
         self._directory = tempfile.mkdtemp(prefix="bench-celery-")
         port = free_port()
         os.environ["BENCH_REDIS"] = f"redis://127.0.0.1:{port}/0"
+        os.environ["C_FORCE_ROOT"] = "1"  # Its workers refuse pickles where root runs them.
         server = ["redis-server", "--port", str(port), "--save", "", "--dir", self._directory]
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self._redis = subprocess.Popen([*server, "--bind", "127.0.0.1"], **quiet)
