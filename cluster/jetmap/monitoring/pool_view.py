@@ -60,6 +60,7 @@ class PoolView:
         self._silent: dict[str, float] = {}  # When each silent agent was heard last.
         self._slots: dict[str, int] = {}
         self._cells: dict[str, tuple[Presence, str]] = {}
+        self._rows: dict[str, tuple[Presence, Row]] = {}
         self._broker: Row = {}
         self._away: float | None = None
         self._history: deque[list[float]] = deque(maxlen=HISTORY)
@@ -87,7 +88,7 @@ class PoolView:
             if self._agents[agent].draining:
                 del self._agents[agent]
             else:
-                self._silent.setdefault(agent, now - GONE_AFTER)
+                self._silent.setdefault(agent, round(now - GONE_AFTER, 1))
         for agent in present:
             self._silent.pop(agent, None)
         self._agents.update(present)
@@ -112,6 +113,9 @@ class PoolView:
         for agent in [a for a, at in self._silent.items() if now - at > GONE_KEPT]:
             del self._silent[agent]
             self._agents.pop(agent, None)
+        for agent in [agent for agent in self._rows if agent not in self._agents]:
+            del self._rows[agent]
+            self._cells.pop(agent, None)
 
     # Asking
 
@@ -176,8 +180,9 @@ class PoolView:
 
     def _make(self, now: float) -> Document:
         functions = self._functions()
-        hosts = {agent: self._host(presence, now) for agent, presence in self._sorted_agents()}
-        cells = {agent: self._cells_of(presence) for agent, presence in self._sorted_agents()}
+        agents = self._sorted_agents()
+        hosts = {agent: self._host(presence) for agent, presence in agents}
+        cells = {agent: self._cells_of(presence) for agent, presence in agents}
         maps, more = self._maps(sum(p.cores for p in self.agents if not p.draining))
         return {
             "version": self._version,
@@ -210,8 +215,16 @@ class PoolView:
             self._slots[function] = next(free, OUTER_SLOTS)
         return self._slots[function]
 
-    def _host(self, presence: Presence, now: float) -> Row:
+    def _host(self, presence: Presence) -> Row:
         silent = self._silent.get(presence.agent)
+        known = self._rows.get(presence.agent)
+        if known is not None and known[0] is presence and known[1]["seen"] == silent:
+            return known[1]
+        row = self._new_host(presence, silent)
+        self._rows[presence.agent] = presence, row
+        return row
+
+    def _new_host(self, presence: Presence, silent: float | None) -> Row:
         state = "up"
         if silent is not None:
             state = "gone"
@@ -231,14 +244,13 @@ class PoolView:
             "version": presence.packages.get("jetmap", ""),
             "code": presence.version,
             "python": presence.python,
-            "seen": None if silent is None else round(silent, 1),
+            "seen": silent,
             "memory": _rounded(presence.memory),
             "limit": presence.memory_limit,
             "crashes": dict(crashes),
             "kills": presence.memory_kills,
             "starts": presence.start_failures,
             "failure": (presence.failure or "")[-600:],
-            "functions": sorted(f.name for f in presence.functions),
         }
 
     def _cells_of(self, presence: Presence) -> str:
@@ -266,18 +278,21 @@ class PoolView:
 
     def _functions(self) -> Row:
         infos: dict[str, Row] = {}
-        for presence in sorted(self.agents, key=lambda p: p.rank):
-            for info in presence.functions:
+        # Agents of one offer have the same functions; without an offer, each may have its own.
+        offers = Counter((p.offer or p.agent, p.version, p.rank) for p in self.agents)
+        examples = {(p.offer or p.agent, p.version, p.rank): p for p in self.agents}
+        for key, hosts in sorted(offers.items(), key=lambda item: item[0][2]):
+            _, version, rank = key
+            for info in examples[key].functions:
                 row = infos.setdefault(info.name, _new_function(info.name))
                 row["doc"] = info.doc.strip().partition("\n")[0]
                 row["module"] = info.module
-                row["hosts"] += 1
-                versions = row["versions"]
-                known = next((v for v in versions if v[0] == presence.version), None)
+                row["hosts"] += hosts
+                known = next((v for v in row["versions"] if v[0] == version), None)
                 if known is None:
-                    versions.append([presence.version, 1, presence.rank])
+                    row["versions"].append([version, hosts, rank])
                 else:
-                    known[1] += 1
+                    known[1] += hosts
         for activity in self.activities:
             for function in activity.functions:
                 row = infos.setdefault(function.name, _new_function(function.name))

@@ -103,6 +103,22 @@ def test_hosts_have_a_state_and_a_character_for_each_core() -> None:
     assert document["hosts"]["a"]["state"] == "up" and document["hosts"]["a"]["kills"] == 2
 
 
+def test_versions_of_a_function_are_counted_by_host_also_without_an_offer() -> None:
+    view = PoolView("p")
+    view.on_agents(
+        [
+            presence("a", version="1", rank=1),
+            presence("b", version="1", rank=1),
+            presence("c", version="2", rank=2, offer="o2"),
+            presence("d", version="2", rank=2, offer=""),
+            presence("e", version="2", rank=2, offer="", functions=[]),
+        ],
+        1.0,
+    )
+    row = view.advance(1.0)["functions"]["f"]
+    assert row["hosts"] == 4 and row["versions"] == [["1", 2, 1], ["2", 2, 2]]
+
+
 def test_an_agent_that_falls_silent_is_shown_as_gone_and_one_that_left_is_not() -> None:
     view = PoolView("p")
     view.on_agents([presence("a"), presence("b", draining=True)], 100.0)
