@@ -13,7 +13,7 @@ HIDDEN: frozenset[State] = frozenset(("uploading", "deleted"))
 
 
 class Catalogue:
-    """A job's newest known record, by its id.
+    """The newest known records of jobs, by their ids.
 
     changed: called with each record that is newer than the one before.
     """
@@ -50,7 +50,7 @@ class Catalogue:
         self._records.clear()
 
     def reserved(self, job: str, before: int | None = None) -> int:
-        """Bytes of the store that are reserved for other jobs.
+        """Return the bytes of the store that are reserved for other jobs.
 
         before: ignore what was claimed after this sequence number.
         """
@@ -65,10 +65,10 @@ class Catalogue:
     def page(
         self, states: Collection[State], function: str | None, limit: int, after: str | None
     ) -> tuple[list[Record], str | None]:
-        """A page of jobs, newest first, and the ``after`` of the next page, or None.
+        """Return a page of jobs, newest first, and the ``after`` of the next page, if there is one.
 
         ``after`` names a position in the order, so it stays valid when the job there is removed.
-        Raises ValueError: ``after`` is not valid.
+        Raises ValueError if ``after`` is not valid.
         """
         behind = None if after is None else _place(after)
         found = [
@@ -86,7 +86,7 @@ class Catalogue:
 
 
 def is_adoptable(record: Record, me: str, alive: Collection[str]) -> bool:
-    """Tell whether dispatcher ``me`` should take over an unfinished job whose owner is gone.
+    """Return whether dispatcher ``me`` should take over an unfinished job whose owner is gone.
 
     alive: dispatchers that hold a lease.
     """
@@ -96,7 +96,7 @@ def is_adoptable(record: Record, me: str, alive: Collection[str]) -> bool:
 
 
 def is_abandoned(record: Record, me: str, alive: Collection[str], uploads: Collection[str]) -> bool:
-    """Tell whether the upload of a job's input has stopped. uploads: jobs that ``me`` uploads."""
+    """Return whether the upload of a job's input has stopped. uploads: jobs that ``me`` uploads."""
     if record.state != "uploading":
         return False
     return record.id not in uploads if record.owner == me else record.owner not in alive

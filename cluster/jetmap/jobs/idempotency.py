@@ -34,9 +34,9 @@ class Keys:
         self._uploads = uploads
 
     async def holder(self, key: str) -> tuple[Record | None, int]:
-        """The job that the key belongs to, and the key record's sequence number.
+        """Return the job that the key belongs to, and the key record's sequence number.
 
-        Raises KeyBusy: that job's input is still being uploaded.
+        Raises KeyBusy while that job's input is being uploaded.
         """
         while True:
             known, seq = await self._store.read_key(key)

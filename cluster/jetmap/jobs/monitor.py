@@ -38,7 +38,7 @@ LAG_EVERY = 0.02
 
 
 class JobMonitor:
-    """Watches the records of one pool's jobs.
+    """Watch the records of one pool's jobs.
 
     uploads: jobs whose input this process is storing.
     """
@@ -98,7 +98,7 @@ class JobMonitor:
         """Read records whose notification may have been lost.
 
         until: the sequence number of a stored record; every record up to it is read.
-        Raises BrokerUnreachable: a replica lags too far behind.
+        Raises BrokerUnreachable if a replica lags too far behind.
         """
         deadline = time.monotonic() + LAG_SECONDS
         while self.is_loaded:
@@ -126,7 +126,7 @@ class JobMonitor:
     # Inside
 
     async def _read(self) -> bool:
-        """Read the next records. False: there are no more."""
+        """Read the next records; return False if there are no more."""
         wanted = subjects.job_state(self._store.pool, "*")
         found = await self._store.fetch("JOBS", wanted, self._read_to, messages=READ_AT_ONCE)
         for stored in found:

@@ -104,7 +104,7 @@ class OutcomeIndex:
         return won
 
     def won(self, seq: int) -> list[tuple[int, int]]:
-        """The ranges of items that a message has won, in order."""
+        """Return the ranges of items that a message has won, in order."""
         owner = self._position(seq)
         if owner is None:
             return []
@@ -115,32 +115,32 @@ class OutcomeIndex:
         ]
 
     def won_until(self, seq: int) -> int:
-        """The end of the last range that a message has won; 0 if it has won none."""
+        """Return the end of the last range that a message has won; 0 if it has won none."""
         owner = self._position(seq)
         return 0 if owner is None else self._to[owner]
 
     def counts_at(self, seq: int) -> tuple[int, int]:
-        """``done`` and ``failed`` after this message."""
+        """Return ``done`` and ``failed`` after this message."""
         at = bisect_right(self._seqs, seq) - 1
         return (self._done[at], self._failed[at]) if at >= 0 else (0, 0)
 
     def at(self, item: int) -> OutcomeRange | None:
-        """The range and message with an item's outcome; None if it has no outcome yet."""
+        """Return the range and message with an item's outcome; None if it has none yet."""
         at = bisect_right(self._starts, item) - 1
         if at < 0 or self._ends[at] <= item:
             return None
         return OutcomeRange(self._starts[at], self._ends[at], self._seqs[self._owners[at]])
 
     def ranges(self) -> list[tuple[int, int]]:
-        """Ranges of items that have an outcome."""
+        """Return the ranges of items that have an outcome."""
         return self._items.ranges()
 
     def missing(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Ranges within ``[start, end)`` that have no outcome."""
+        """Return the ranges within ``[start, end)`` that have no outcome."""
         return self._items.missing(start, end)
 
     def covers(self, start: int, end: int) -> bool:
-        """Tell whether every item of ``[start, end)`` has an outcome."""
+        """Return whether every item of ``[start, end)`` has an outcome."""
         return self._items.covers(start, end)
 
     def window(
@@ -171,7 +171,7 @@ class OutcomeIndex:
         low = high = own
 
         def worth(low: int, high: int, before: int, behind: int) -> bool:
-            """Tell whether the run from low to high is small, and little of it is unwanted."""
+            """Return whether the run from low to high is small and mostly wanted."""
             if high - low >= max_messages or self._size(low, high) > max_bytes:
                 return False
             return self._size(before + 1, behind - 1) <= max_bytes // 8
@@ -187,7 +187,7 @@ class OutcomeIndex:
         return self._seqs[low], high - low + 1
 
     def _size(self, first: int, last: int) -> int:
-        """Bytes of the messages from position ``first`` to ``last``, both included."""
+        """Return the bytes of the messages from position ``first`` to ``last``, both included."""
         return self._bytes[last + 1] - self._bytes[first]
 
     def _position(self, seq: int) -> int | None:
@@ -215,7 +215,7 @@ class OutcomeIndexes:
         return sum(index.memory for index in self._indexes.values())
 
     def get(self, job: str) -> OutcomeIndex:
-        """The index of a job, which its readers share and extend."""
+        """Return the index of a job, which its readers share and extend."""
         index = self._indexes.pop(job, None) or OutcomeIndex()
         self._indexes[job] = index
         size = self.size

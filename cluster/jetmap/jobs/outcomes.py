@@ -83,7 +83,7 @@ class Messages(Protocol):
 
 
 class StoredOutcomes:
-    """Reads one job's outcomes.
+    """Read one job's outcomes.
 
     index: extended while reading, and shared by readers of the same job. Besides it, at most
     8 MiB of messages are kept. Every method raises BrokerUnreachable when the store does not
@@ -106,7 +106,7 @@ class StoredOutcomes:
         return self.index
 
     async def complete(self) -> bool:
-        """Index everything the leader has. False: a replica still lags after five seconds."""
+        """Index everything the leader has; return False if a replica lags for five seconds."""
         while await self._catch_up(None):
             pass
         return self.index.messages >= await self._stored()
@@ -121,12 +121,12 @@ class StoredOutcomes:
         return self.index.ranges()
 
     async def counts(self) -> tuple[int, int]:
-        """The number of items with an outcome, and of those that failed."""
+        """Return the number of items with an outcome, and of those that failed."""
         index = await self.refresh()
         return index.done, index.failed
 
     async def page(self, start: int, limit: int, total: int | None) -> Page:
-        """Outcomes of at most ``limit`` items, up to the first gap.
+        """Return the outcomes of at most ``limit`` items, up to the first gap.
 
         A page ends early at some 16 MiB. total: the job's number of items, if known. The page's
         ``next`` is ``start`` when it is empty because nothing is there yet.
@@ -147,7 +147,7 @@ class StoredOutcomes:
         return Page(start, batches, None if total is not None and at >= total else at)
 
     async def ordered(self, start: int = 0, *, more: More) -> AsyncIterator[Batch]:
-        """Outcomes in input order, without a gap.
+        """Yield outcomes in input order, without a gap.
 
         When the next outcome is missing, ``more`` is awaited. It returns when something may have
         arrived: the job's number of items if the job is over, else None. Ends after the last item,
@@ -167,7 +167,7 @@ class StoredOutcomes:
                 total = await more()
 
     async def events(self, after: int = 0, *, more: More) -> AsyncIterator[OutcomeEvent]:
-        """The outcomes that each message after sequence number ``after`` has won, in stream order.
+        """Yield what each message after sequence number ``after`` has won, in stream order.
 
         more: as for ``ordered``. Ends when the job is over and everything was read.
         """
@@ -200,7 +200,7 @@ class StoredOutcomes:
     # Inside
 
     async def _next(self, item: int, until: int) -> Batch | None:
-        """Outcomes from ``item`` on, of one message. None: not indexed, or removed."""
+        """Return one message's outcomes from ``item`` on; None if not indexed, or removed."""
         span = self.index.at(item)
         if span is None:
             return None
@@ -240,7 +240,7 @@ class StoredOutcomes:
             await asyncio.sleep(LAG_EVERY)
 
     async def _index_more(self, item: int | None, max_bytes: int = FETCH_BYTES) -> bool:
-        """Index the next messages. False: there are no more.
+        """Index the next messages; return False if there are no more.
 
         item: outcomes from this item on are needed soon, and are kept while there is room.
         """
@@ -254,7 +254,7 @@ class StoredOutcomes:
         return bool(found)
 
     async def _catch_up(self, item: int | None) -> bool:
-        """Index the next messages; wait for a replica that lags. False: everything is indexed."""
+        """Index more, waiting for a replica that lags; return False once all is indexed."""
         deadline = time.monotonic() + LAG_SECONDS
         while not await self._index_more(item):
             if self.index.messages >= await self._stored() or time.monotonic() >= deadline:
@@ -263,7 +263,7 @@ class StoredOutcomes:
         return True
 
     async def _stored(self) -> int:
-        """The number of messages that the leader has."""
+        """Return the number of messages that the leader has."""
         return (await self._store.size("OUTCOMES", self._subject))[0]
 
     async def _fetch(

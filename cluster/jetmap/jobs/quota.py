@@ -29,7 +29,7 @@ class Uploading:
 
 
 class Quota:
-    """Grants reservations.
+    """Grant reservations.
 
     A reservation is written first. Then all earlier reservations are added up, in stream order,
     so that of two made at once the first one fits. limit: bytes. catch_up: reads the records up
@@ -49,7 +49,7 @@ class Quota:
         self._catch_up = catch_up
 
     def cap(self, room: int) -> None:
-        """Promise no more than the broker's account may store, less a tenth for all else."""
+        """Promise at most nine tenths of what the broker's account may store."""
         self._limit = min(self._limit, room * 9 // 10)
 
     async def reserve(self, uploading: Uploading, wanted: int) -> None:
@@ -106,7 +106,7 @@ class Quota:
 
 
 def lost() -> UploadLost:
-    """The error of an upload whose record somebody else has written."""
+    """Make the error for an upload whose record somebody else has written."""
     return UploadLost(
         "this upload was given up because nothing arrived for too long: send the request again"
     )

@@ -48,7 +48,7 @@ class OutcomeSource(Messages, Protocol):
     """The part of the store that readers need."""
 
     async def last_outcome(self) -> int:
-        """The sequence number of the newest outcome of any job."""
+        """Return the sequence number of the newest outcome of any job."""
         ...
 
     async def listen(self, job: str, on_stored: Callable[[int], None]) -> Listening:
@@ -91,7 +91,7 @@ class Readers:
         return sum(shared.waiting for shared in self._shared.values())
 
     def open(self, record: Record) -> JobReader:
-        """Open a reader of a job. Close it."""
+        """Open a reader of a job, which the caller must close."""
         shared = self._shared.get(record.id)
         if shared is None:
             newest = self._known(record.id) or record
@@ -228,7 +228,7 @@ class SharedReader:
             self.wake()
 
     def fail(self, error: JetmapError) -> None:
-        """Raise the error in every waiting reader."""
+        """Raise an error in every waiting reader."""
         if self.waiting:
             self.wake()
             self._error = self.version, error
@@ -351,7 +351,7 @@ class JobReader:
     async def changed(self, timeout: float | None = None) -> Record:
         """Wait until the record or the outcomes may have changed since this was called last.
 
-        Raises UnknownJob: the job was deleted. BrokerUnreachable: the broker was away too long.
+        Raises UnknownJob if the job was deleted, BrokerUnreachable if the broker was away too long.
         """
         shared = self._shared
         if shared.listening is None:

@@ -19,7 +19,7 @@ TOMBSTONE_SECONDS = 60.0
 
 
 class Removal:
-    """Removes jobs and uploads, with everything stored for them."""
+    """Remove jobs and uploads, with everything stored for them."""
 
     def __init__(self, store: Store, catalogue: Catalogue) -> None:
         self._store = store
@@ -28,7 +28,7 @@ class Removal:
     async def tombstone(self, record: Record, seq: int) -> bool:
         """Replace a job's record with a tombstone, and remove its data.
 
-        False: the record was written since sequence number ``seq``, and nothing is removed. A
+        Returns False, and removes nothing, if it was written since sequence number ``seq``. A
         sweep removes what arrives later, such as outcomes in flight.
         """
         gone = transitions.deleted(record, ttl=TOMBSTONE_SECONDS, now=time.time())

@@ -102,7 +102,7 @@ class JobRunner:
         return sum(not running.is_waiting for running in self._running.values()) < self._most
 
     def parked(self) -> list[tuple[str, int]]:
-        """Function and unfinished items of each job here that has no open map."""
+        """Return function and unfinished items of each job here that has no open map."""
         return [(r.function, r.total - r.done) for r in self.waiting() if r.total is not None]
 
     def waiting(self) -> list[Record]:

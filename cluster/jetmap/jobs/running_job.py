@@ -130,7 +130,7 @@ class RunningJob:
     # Running
 
     async def own(self) -> bool:
-        """Make this dispatcher the owner, under a new epoch. False: somebody else was faster."""
+        """Make this dispatcher the owner, under a new epoch, unless another was faster."""
         before, seq = await self._store.read(self.record.id)
         me = self._dispatcher.id
         if before is None or not transitions.may_run(before, self.record, me):
@@ -161,7 +161,7 @@ class RunningJob:
         return True
 
     async def open(self) -> bool:
-        """Open the job's map. False: no worker can run it yet."""
+        """Open the job's map; return False if no worker can run it yet."""
         record, source, left = self.record, self._source, self.seconds_left
         assert source is not None
         if left is not None and left <= 0:
@@ -250,7 +250,7 @@ class RunningJob:
     # Waiting
 
     async def _check_room(self, run: OpenMap) -> str | None:
-        """Check why outcomes cannot be stored, once none arrived for a while; None: they can."""
+        """Return why outcomes cannot be stored, once none came for a while; None if they can."""
         now = time.monotonic()
         if run.done != self._looked_done:
             self._looked_done, self._looked_at = run.done, now
@@ -273,7 +273,7 @@ class RunningJob:
     # Recording
 
     def _stored(self, run: OpenMap) -> int:
-        """Bytes of the store that the job takes."""
+        """Return the bytes of the store that the job takes."""
         return self._base + run.stored_bytes
 
     def _failed(self, run: OpenMap) -> int:
@@ -379,7 +379,7 @@ class RunningJob:
     async def _write(self, record: Record, after: int) -> None:
         """Store the record, even if the reply to an own earlier write was lost.
 
-        Raises Conflict: somebody else has decided on the job meanwhile.
+        Raises Conflict if somebody else has decided on the job meanwhile.
         """
         ttl = record.ttl if record.is_over else None
         self._writing = record

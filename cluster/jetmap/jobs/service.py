@@ -284,9 +284,9 @@ class Jobs:
         limit: int = 100,
         after: str | None = None,
     ) -> tuple[list[Record], str | None]:
-        """A page of jobs, newest first, and the ``after`` of the next page, or None.
+        """Return a page of jobs, newest first, and the ``after`` of the next page, if there is one.
 
-        Raises ValueError: ``after`` is not valid.
+        Raises ValueError if ``after`` is not valid.
         """
         self._check()
         await self._monitor.catch_up()
@@ -294,11 +294,11 @@ class Jobs:
         return [self._shown(record) for record in records], token
 
     def outcomes(self, record: Record) -> StoredOutcomes:
-        """A reader of a job's stored outcomes."""
+        """Return a reader of a job's stored outcomes."""
         return StoredOutcomes(self.store, record.id, record.format, self._indexes.get(record.id))
 
     def reader(self, record: Record) -> JobReader:
-        """A reader of a job's record and outcomes that shares its work with others. Close it."""
+        """Return a reader that shares its work with the job's others; the caller closes it."""
         return self._readers.open(record)
 
     # Ending
@@ -325,7 +325,7 @@ class Jobs:
     # Inside
 
     def _shown(self, record: Record) -> Record:
-        """The record for callers: a running job waits for room if records cannot be written."""
+        """Return the record for callers: a job waits for room if records cannot be written."""
         if self.store.takes_records or record.state != "running" or record.waiting_for:
             return record
         return transitions.as_waiting(record, transitions.ROOM, FULL, record.updated)

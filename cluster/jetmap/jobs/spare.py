@@ -55,11 +55,11 @@ class Spare:
 
     @property
     def size(self) -> int:
-        """Bytes that the filler takes."""
+        """Return the bytes that the filler takes."""
         return PIECES * PIECE_BYTES
 
     async def fill(self) -> bool:
-        """Add missing filler. False: there is no room, or the stream does not exist."""
+        """Add missing filler; return False without room for it, or without its stream."""
         if await jetstream.write_error(self._connection, self._stream) is not None:
             return False
         try:
@@ -74,7 +74,7 @@ class Spare:
         return True
 
     async def release(self) -> bool:
-        """Purge the filler to make room for a record. False: there was none."""
+        """Purge the filler to make room for a record; return False if there was none."""
         self.is_released = True
         try:
             answer = await self._connection.api(f"STREAM.PURGE.{self._stream}")

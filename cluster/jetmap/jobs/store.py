@@ -54,7 +54,7 @@ class StoredMessage:
 
 
 class Conflict(JetmapError):  # noqa: N818  # it is not a fault
-    """Somebody else wrote the record first."""
+    """The error for a record that somebody else wrote first."""
 
 
 class Store:
@@ -75,7 +75,7 @@ class Store:
     # Records
 
     async def read(self, job: str) -> tuple[Record | None, int]:
-        """A job's record and its sequence number, read from the leader; None: it does not exist."""
+        """Read a job's record, or None, and its sequence number from the leader."""
         found = await self._last(subjects.job_state(self.pool, job))
         if found is None:
             return None, 0
@@ -148,7 +148,7 @@ class Store:
         messages: int = FETCH_MESSAGES,
         max_bytes: int = FETCH_BYTES,
     ) -> list[StoredMessage]:
-        """The next messages on a subject after sequence number ``after``; empty at the end.
+        """Read the next messages on a subject after number ``after``; empty at the end.
 
         Any replica may answer (batched direct get, ADR-31), so the newest messages may be missing.
         """
@@ -194,7 +194,7 @@ class Store:
         return found
 
     async def size(self, kind: str, subject: str) -> tuple[int, int]:
-        """The number of messages on a subject, as the leader has it, and the stream's bytes."""
+        """Ask the leader for the number of messages on a subject, and the stream's bytes."""
         stream = subjects.job_stream(self.pool, kind)
         info = await self._patiently(
             lambda: self.connection.api(f"STREAM.INFO.{stream}", {"subjects_filter": subject})
@@ -203,7 +203,7 @@ class Store:
         return sum((state.get("subjects") or {}).values()), int(state["bytes"])
 
     async def last_outcome(self) -> int:
-        """The sequence number of the newest outcome of any job."""
+        """Return the sequence number of the newest outcome of any job."""
         stream = subjects.job_stream(self.pool, "OUTCOMES")
         info = await self.connection.api(f"STREAM.INFO.{stream}")
         return int(info["state"]["last_seq"])
@@ -218,7 +218,7 @@ class Store:
         return await self.connection.subscribe(subject, receive, direct=True)
 
     async def jobs_in(self, kind: str) -> set[str]:
-        """The jobs that have messages in a stream."""
+        """Return the jobs that have messages in a stream."""
         stream = subjects.job_stream(self.pool, kind)
         found: set[str] = set()
         while True:
@@ -255,7 +255,7 @@ class Store:
     # Inside
 
     async def _last(self, subject: str) -> tuple[bytes, int] | None:
-        """The last message on a subject; empty if it has expired."""
+        """Return the last message on a subject; empty if it has expired."""
         try:
             answer = await self._patiently(
                 lambda: self.connection.api(
@@ -355,7 +355,7 @@ class Store:
     async def _purge(self, kind: str, subject: str, until: int | None = None) -> int:
         """Remove messages, and return their number. until: the last sequence number to remove.
 
-        Raises NoRoom: the disk is full.
+        Raises NoRoom if the disk is full.
         """
         stream = subjects.job_stream(self.pool, kind)
         request: dict[str, Any] = {"filter": subject}

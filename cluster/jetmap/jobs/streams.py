@@ -21,7 +21,7 @@ MARKER_SECONDS = 3600
 
 
 async def last(c: Broker, pool: str) -> int | None:
-    """The sequence number of the newest record; None: the streams do not exist."""
+    """Return the sequence number of the newest record; None without the streams."""
     try:
         info = await c.api(f"STREAM.INFO.{subjects.job_stream(pool, 'JOBS')}")
     except JetStreamError as error:
@@ -43,7 +43,7 @@ async def ensure(c: Broker, store: Store, options: JobSettings) -> None:
 def wishes(
     pool: str, options: JobSettings, copies: Sequence[int]
 ) -> list[tuple[Wish, dict[str, Any]]]:
-    """Each stream's configuration if it is created, and what an existing one must have."""
+    """Return how each stream is created, and what an existing one must have."""
     return [
         (
             Wish(

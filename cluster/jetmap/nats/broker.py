@@ -36,7 +36,7 @@ class Subscription(Protocol):
         ...
 
     async def unsubscribe(self) -> None:
-        """End it and drop what is not handled yet. Twice is harmless."""
+        """End it and drop what is not handled yet. A second call does nothing."""
         ...
 
 
@@ -83,7 +83,7 @@ class Broker(Protocol):
         ...
 
     def inbox(self, name: str) -> str:
-        """The subject prefix on which ``name`` (one token) is answered."""
+        """Return the subject prefix on which ``name`` (one token) is answered."""
         ...
 
     def on_reconnect(self, callback: Callback) -> None:
@@ -163,5 +163,5 @@ class Broker(Protocol):
         ...
 
     async def close(self) -> None:
-        """Send what was published, then close. Twice is harmless."""
+        """Send what was published, then close. A second call does nothing."""
         ...

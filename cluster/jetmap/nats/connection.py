@@ -109,7 +109,7 @@ class Connection:
         return str(self._client._server_info.get("server_name", ""))
 
     def inbox(self, name: str) -> str:
-        """The subject prefix on which ``name`` (one token) is answered."""
+        """Return the subject prefix on which ``name`` (one token) is answered."""
         return f"{self.inbox_prefix}.{name}"
 
     def on_reconnect(self, callback: Callback) -> None:
@@ -270,7 +270,7 @@ class Connection:
         check_cancelled(task, cancelled)
 
     async def close(self) -> None:
-        """Send what was published, then close. Twice is harmless."""
+        """Send what was published, then close. A second call does nothing."""
         if self._closing:
             return
         if self.connected:
@@ -331,7 +331,7 @@ class Connection:
         self._is_back()
 
     def _guarded(self, subject: str, callback: OnMessage) -> OnMessage:
-        """Wrap a callback so that no exception of it ends the subscription.
+        """Wrap a callback so that its exceptions do not end the subscription.
 
         (nats-py silently ends it when the callback awaits a cancelled future.)
         """

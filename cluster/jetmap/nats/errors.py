@@ -45,11 +45,11 @@ ADVICE = {
 
 
 class NoResponders(BrokerUnreachable):
-    """Nobody listens on the subject of a request."""
+    """The error for a request on whose subject nobody listens."""
 
 
 class Forbidden(BrokerUnreachable):
-    """The server does not let this account use a subject."""
+    """The error for a subject that the server does not let this account use."""
 
 
 class RefusedError(Exception):
@@ -112,7 +112,7 @@ def refusal(error: Exception, where: str) -> RefusedError | None:
 
 
 class NotPermittedError(Exception):
-    """The server does not let this account use a subject.
+    """The client's error for a subject that this account may not use.
 
     Attributes:
         subject: The subject of a publish, in lower case, as nats-py passes it on; empty for a

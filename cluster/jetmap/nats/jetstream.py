@@ -107,7 +107,7 @@ async def purge(c: Broker, stream: str, subject: str) -> int:
 
 
 async def write_error(c: Broker, stream: str) -> JetStreamError | None:
-    """The want of room for which a stream takes no writes until its server starts again, or None.
+    """Return the lack of room for which a stream takes no writes until a restart, or None.
 
     Such a stream leaves messages without an answer, and refuses even a purge that matches nothing;
     to other streams that purge does nothing. None, too, where this account may not ask.
@@ -122,7 +122,7 @@ async def write_error(c: Broker, stream: str) -> JetStreamError | None:
 
 
 async def names(c: Broker) -> set[str]:
-    """The names of all streams of this account."""
+    """Return the names of all streams of this account."""
     found: set[str] = set()
     while True:
         page = await c.api("STREAM.NAMES", {"offset": len(found)})

@@ -148,7 +148,7 @@ class MemorySubscription:
         self.pending_msgs = 0
 
     async def unsubscribe(self) -> None:
-        """End it and drop what is not handled yet. Twice is harmless."""
+        """End it and drop what is not handled yet. A second call does nothing."""
         if self in self.connection.subscriptions:
             self.connection.subscriptions.remove(self)
             self.connection.forget_pulls(self.subject)
@@ -213,7 +213,7 @@ class MemoryConnection:
                 self._background.spawn(self._guarded(callback()), "call back")
 
     def forget_pulls(self, subject: str) -> None:
-        """Let the server forget the pulls that nobody would hear the answer of."""
+        """Let the server forget the pulls whose answers nobody would receive."""
         self._broker.jetstream.forget_pulls([subject])
 
     def restore(self) -> None:

@@ -23,7 +23,7 @@ TEMPORARY = "jetmap-temporary"
 
 
 class PortTaken(BrokerUnreachable):
-    """Another program listens on the port that a server was to use."""
+    """The error for a port on which another program listens."""
 
 
 def find_binary() -> str:
@@ -150,7 +150,7 @@ class NatsServer:
         return await self._process.wait()
 
     async def stop(self, grace: float = 5) -> None:
-        """End it, by force after ``grace`` seconds, and remove its files. Twice is harmless."""
+        """End it, by force after ``grace`` seconds, and remove its files; idempotent."""
         await self.end(grace)
         for made in self._made:
             await asyncio.to_thread(shutil.rmtree, made, ignore_errors=True)
@@ -233,7 +233,7 @@ def room(directory: Path) -> int:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Write a file that other users cannot read, at any moment."""
+    """Write a file that other users can at no moment read."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:

@@ -35,7 +35,7 @@ class NatsSubscription:
         return self._inner.pending_msgs if self._inner else 0
 
     async def unsubscribe(self) -> None:
-        """End it and drop messages not yet handled. Twice is harmless."""
+        """End it and drop messages not yet handled. A second call does nothing."""
         self._forget(self)
         inner, self._inner = self._inner, None
         if inner is not None and self._client is not None:
