@@ -138,6 +138,13 @@ def set_state(value: Any) -> None:
     state = value
 
 
+def call_in_a_call(n: int) -> int:
+    from jetmap import Executor
+
+    with Executor(1) as executor:
+        return executor.submit(add, n, 1).result()
+
+
 def get_state() -> Any:
     return state
 

@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import queue
 import secrets
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -154,6 +155,12 @@ class Engine:
             )
         if _is_exiting:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        worker = sys.modules.get("jetmap.worker.main")
+        if worker is not None and worker.in_worker and (remote.is_loading or not worker.in_item):
+            raise RuntimeError(
+                "a worker that imports this module would start workers in turn: put what uses an "
+                'Executor under if __name__ == "__main__":, or into a function'
+            )
         if self.broken is not None:
             raise ExecutorBroken(str(self.broken)) from self.broken
         if self._is_closed:

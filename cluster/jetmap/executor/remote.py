@@ -69,6 +69,8 @@ class Call(msgspec.Struct, array_like=True):
 _context = msgspec.msgpack.Decoder(Context).decode
 _call = msgspec.msgpack.Decoder(Call).decode
 _encode = msgspec.msgpack.Encoder().encode
+# Whether a call is being unpickled, which may import modules.
+is_loading = False
 _runs: dict[bytes, _Run] = {}
 _executors: dict[str, _Executor] = {}
 
@@ -177,27 +179,29 @@ class _Run:
                     continue
 
     def _call(self, item: Plain) -> Any:
-        get = self._executor.link.get
-        if self._function:
-            try:
-                function = self._map or self._executor.function(self._function)
-                if isinstance(function, FunctionType):
-                    self._map = function
-                if type(item) is not bytes:
-                    args, kwargs = (item,), {}
-                else:
-                    args, kwargs = unpack(item, get)
-            except BaseException as error:
-                raise _LostError from error
-        else:
-            try:
-                assert isinstance(item, bytes)
-                packed = _call(item)
-                function = self._executor.function(packed.function)
-                args, kwargs = unpack(packed.arguments, get)
-            except BaseException as error:
-                raise _LostError from error
+        global is_loading
+        is_loading = True
+        try:
+            function, args, kwargs = self._load(item)
+        except BaseException as error:
+            raise _LostError from error
+        finally:
+            is_loading = False
         return function(*args, **kwargs)
+
+    def _load(self, item: Plain) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        executor = self._executor
+        if not self._function:
+            assert isinstance(item, bytes)
+            packed = _call(item)
+            function = executor.function(packed.function)
+            return function, *unpack(packed.arguments, executor.link.get)
+        function = self._map or executor.function(self._function)
+        if isinstance(function, FunctionType):
+            self._map = function
+        if type(item) is not bytes:
+            return function, (item,), {}
+        return function, *unpack(item, executor.link.get)
 
 
 class _LostError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import importlib
 import math
 import multiprocessing
 import os
@@ -361,6 +362,16 @@ def test_workers_are_terminated(tmp_path: Path) -> None:
 
 
 # Refusals
+
+
+def test_a_call_may_have_an_executor_of_its_own(pool: Executor) -> None:
+    assert pool.submit(calls.call_in_a_call, 4).result() == 5
+
+
+def test_a_worker_does_not_start_workers_by_importing(pool: Executor) -> None:
+    assert importlib.import_module("eager_calls").result() == 3
+    with pytest.raises(Unpicklable, match="a worker that imports this module would start workers"):
+        pool.submit(importlib.import_module("eager_calls").result).result()
 
 
 def test_a_forked_child_is_refused(pool: Executor) -> None:
