@@ -59,23 +59,12 @@ def run(*arguments: str) -> Result:
         (["map", "./tasks", "lines"], "name the function too"),
         (["map", "tasks.py:", "lines"], "name the function after the colon: tasks.py:FUNCTION"),
         (["map", ":double", "lines"], "as in tasks.py:double, or leave the colon out"),
-        (["map", "double", "lines"], "start `jetmap up TASKS` here first"),
         (["map", "tasks.py:double", "nowhere"], "nowhere cannot be read"),
         (["map", "tasks.py:double", "."], ". cannot be read: Is a directory"),
         (["map", "tasks.py:double", "lines", "--kwargs", "{x: 1}"], "such as '{\"n\": 3}'"),
-        (["map", "double", "--nats", "localhost"], "as in nats://broker:4222, not 'localhost'"),
         (["map", "double", "--nats", "http://x"], "not 'http://x'"),
         (["map", "double", "--nats", "me:secret@x"], "not '…@x'"),
-        (["map", "double", "--config", "nowhere"], "names nowhere, which is not a file"),
-        (["up"], "jetmap up tasks.py"),
-        (["up", "tasks.py", "--cores", "0"], "--cores"),
-        (["up", "tasks.py", "--port", "http"], "--port"),
         (["up", "tasks.py", "--store", "tasks.py"], "is a file: name a directory"),
-        (["worker"], "jetmap worker tasks.py --nats URL"),
-        (["worker", "tasks.py"], "give --nats URL"),
-        (["api"], "give --nats URL"),
-        (["status"], "give --nats URL"),
-        (["submit", "tasks.py:double", "lines"], "start `jetmap up TASKS`"),
     ],
 )
 def test_mistakes_that_end_before_anything_starts(
@@ -83,12 +72,6 @@ def test_mistakes_that_end_before_anything_starts(
 ) -> None:
     done = run(*arguments)
     assert (done.exit_code, said in done.output) == (Exit.USAGE, True), done.output
-
-
-@pytest.mark.parametrize("named", ["tasks.py", "tasks.py:double"])
-def test_a_file_in_the_place_of_a_command(named: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"`jetmap up tasks\.py` serves its functions"):
-        build([named])
 
 
 @pytest.mark.parametrize(
@@ -150,19 +133,6 @@ def test_help_has_groups_and_defaults(here: House) -> None:
         assert f"─ {group} ─" in said
     assert "JETMAP_START_TIMEOUT; default 60" in re.sub(r"[\s│]+", " ", said)
     assert f"default {Settings().gateway.port}" in said
-
-
-def test_completion_can_be_installed(here: House) -> None:
-    assert "--install-completion" in run("--help").stdout
-    done = subprocess.run(
-        [sys.executable, "-m", "jetmap.cli"],
-        env=here.environment
-        | {"_JETMAP_COMPLETE": "complete_bash", "COMP_WORDS": "jetmap wo", "COMP_CWORD": "1"},
-        capture_output=True,
-        text=True,
-        timeout=40,
-    )
-    assert "worker" in done.stdout.split()
 
 
 # A terminal

@@ -53,6 +53,10 @@ def test_the_version() -> None:
     assert (done.exit_code, done.stdout) == (0, f"jetmap {__version__}\n")
 
 
+def test_the_help_shows_how_to_install_completion() -> None:
+    assert "--install-completion" in CliRunner().invoke(build(["--help"]), ["--help"]).stdout
+
+
 @pytest.mark.parametrize("named", ["tasks.py", "app/tasks.py:f"])
 def test_a_file_instead_of_a_command(named: str) -> None:
     file = named.partition(":")[0]
