@@ -124,7 +124,7 @@ async def test_subjects_that_are_another_streams(place: Site, cluster: Cluster) 
 
 
 async def test_no_worker_and_no_function(place: Site, cluster: Cluster) -> None:
-    with pytest.raises(UnknownFunction, match="functions that are offered now: add, empty"):
+    with pytest.raises(UnknownFunction, match="functions that are offered now: add, echo, empty"):
         await cluster.map("nobody_has_this", [1])
     async with Cluster(settings=settings(place, pool="deserted")) as deserted:
         with pytest.raises(UnknownFunction, match="'deserted'; functions that are offered now: n"):
