@@ -85,6 +85,7 @@ async def test_a_full_store_is_emptied_and_the_job_goes_on(place: Site, disk: Pa
         await place.server.start()
         await wait_for(lambda: _answers(cluster), "the broker is back", 20)
         await refused()
+        await until_full(cluster, running)  # It may have tried again with the new server.
         listed = (await client.get("/jobs")).json()["jobs"]
         assert {job["id"]: job["state"] for job in listed} == {old: "succeeded", running: "waiting"}
         assert (await client.delete(f"/jobs/{old}")).status_code == 204
