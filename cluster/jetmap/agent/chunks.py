@@ -205,7 +205,7 @@ class Chunks:
     async def _start(self, fresh: list[HeldChunk]) -> None:
         """Give chunks to an idle worker, but not those withdrawn since they arrived."""
         fresh = [held for held in fresh if not held.unwanted]
-        if any(held.at is not None and not held.items for held in fresh):
+        if fresh and fresh[0].at is not None and not fresh[0].items:  # Such a chunk comes alone.
             self._background.spawn(self._start_fetched(fresh), "fetch items")
             return
         slot = next((slot for slot in self._slots if slot.is_idle), None)
