@@ -21,7 +21,7 @@ UNEVEN = [_random.lognormvariate(-5.6, 0.8) for _ in range(400)]
 LISTS: dict[str, tuple[Callable[[int], float], int]] = {
     "equal": (lambda item: 0.0015, 2000),
     "uneven": (lambda item: UNEVEN[item], 400),
-    "tiny": (lambda item: 1e-4, 8_000),
+    "short": (lambda item: 5e-4, 1_600),
     "long": (lambda item: 0.1, 100),
 }
 
