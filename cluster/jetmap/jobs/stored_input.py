@@ -73,8 +73,14 @@ class StoredInput:
 
     @property
     def total(self) -> int | None:
-        """The number of items, but None until all can be taken: a map must not end early."""
-        return self._count if self._read >= self._count and not self._waiting else None
+        """The number of items, but None until all can be taken: a map must not end early.
+
+        Items that waited are taken out of order. Until the last one is, what was taken last does
+        not show whether all were.
+        """
+        if self._read < self._count or self._waiting or (self._tries and self._parts):
+            return None
+        return self._count
 
     @property
     def remaining(self) -> int:

@@ -90,3 +90,21 @@ async def test_closing_ends_the_waits() -> None:
     await wait_until(lambda: source.has_items, "it is read")
     await source.aclose()
     assert source.take(EACH, 1 << 20) is not None
+
+
+async def test_an_earlier_item_may_be_the_last_to_be_taken() -> None:
+    """Its map must not take the number of items for a sign that each of them was taken."""
+    record = Record(id="j", function="f", format="json", total=EACH)
+    tries = {3: (1, 0.02), EACH - 1: (1, 0.0)}
+    source = StoredInput(Parts(1), record, (), tries)  # type: ignore[arg-type]
+    order: list[int] = []
+    try:
+        while len(order) < EACH:
+            await wait_until(lambda: source.has_items, "there are items")
+            assert source.total is None
+            piece = source.take(EACH, 1 << 20)
+            assert piece is not None
+            order += range(piece.start, piece.start + piece.count)
+        assert order[-1] == 3 and source.total == EACH
+    finally:
+        await source.aclose()
