@@ -5,6 +5,7 @@ finds the values; ``render`` writes ``config/jetmap.toml`` and the README's tabl
 """
 
 from .kinds import ROOT_PATH, Secret, without_password
+from .limits import LimitSettings
 from .load import (
     CONFIG_VARIABLE,
     FIELDS,
@@ -15,15 +16,14 @@ from .load import (
     config_file,
     unknown_variables,
 )
+from .metadata import Section
 from .sections import (
     KEEPER_LOG_LEVEL,
     BrokerSettings,
     ChunkSettings,
     GatewaySettings,
     JobSettings,
-    LimitSettings,
     LogSettings,
-    Section,
     ServerSettings,
     StreamSettings,
     WorkerSettings,

@@ -17,15 +17,14 @@ from typing import Any, get_type_hints
 from jetmap.errors import ConfigurationError
 
 from .kinds import Read, Secret, readers_of, size
-from .metadata import KEY, Setting
+from .limits import LimitSettings
+from .metadata import KEY, Section, Setting
 from .sections import (
     BrokerSettings,
     ChunkSettings,
     GatewaySettings,
     JobSettings,
-    LimitSettings,
     LogSettings,
-    Section,
     ServerSettings,
     StreamSettings,
     WorkerSettings,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Self
 
 KEY = "setting"  # Key of a field's metadata.
 
@@ -47,3 +48,18 @@ def setting(default: Any, comment: str = "", **more: Any) -> Any:
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+class Section:
+    """A group of settings. title: in ``config/jetmap.toml``; panel: in ``--help``."""
+
+    title: ClassVar[str] = ""
+    panel: ClassVar[str] = "More"
+
+    def conflicts(self) -> Iterator[str]:
+        """Yield what is wrong between settings of this section."""
+        yield from ()
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with other values. They are not checked."""
+        return replace(self, **changes)  # type: ignore[type-var]

@@ -45,7 +45,7 @@ KEYWORDS = json.dumps({"exponent": 2})
 
 
 def promises() -> list[Any]:
-    """What the document promises, for any request."""
+    """Return the checks of what the document promises for any request."""
     from schemathesis.checks import not_a_server_error  # Slow to import, for every collection.
     from schemathesis.specs.openapi import checks
 

@@ -66,7 +66,7 @@ class Client:
 
 
 class Dialing:
-    """What connects. errors: of the next attempts."""
+    """A dialer that fails with these errors first."""
 
     def __init__(self) -> None:
         self.clients: list[Client] = []

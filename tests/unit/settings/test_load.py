@@ -87,9 +87,9 @@ assert one.to_settings().limits.max_naps == 1
 def test_a_new_setting_is_declared_in_one_place(elsewhere: Path) -> None:
     """The declaration yields a key, a variable, an option, a row and a part of the keeper's key."""
     copy = shutil.copytree(Path(jetmap.__file__).parent, elsewhere / "jetmap")
-    sections = copy / "settings" / "sections.py"
-    before, heading, after = sections.read_text(encoding="utf-8").partition('= "Limits"\n')
-    sections.write_text(before + heading + NEW_SETTING + after, encoding="utf-8")
+    limits = copy / "settings" / "limits.py"
+    before, heading, after = limits.read_text(encoding="utf-8").partition('= "Limits"\n')
+    limits.write_text(before + heading + NEW_SETTING + after, encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": str(elsewhere)}
     subprocess.run([sys.executable, "-c", USES_IT], check=True, env=environment)
 
