@@ -7,6 +7,8 @@ as they were when it was sent.
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 # What may be done to an open map, by the last part of the address.
 ACTIONS = ("cancel", "pause", "resume", "limit")
 MOST_CORES = 1_000_000
+# Seconds of one stream. The page opens the next one, for which it must still be logged in.
+STREAM_SECONDS = 300.0
 # Bytes of an action's body.
 MOST_BODY = 1024
 
@@ -137,16 +141,21 @@ class Events:
         async def serve(send: Send, watcher: DisconnectWatcher) -> None:
             changes = self._cluster(scope).watch.changes()
             watcher.watch(receive)
-            await write(send, CONTENT_TYPES["sse"], framed(changes))
+            until = time.monotonic() + STREAM_SECONDS
+            await write(send, CONTENT_TYPES["sse"], framed(changes, until))
 
         await serve_watched(serve, send, debug=False)
 
 
-async def framed(changes: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """Turn whole views and differences into events; a whole one has maps and history."""
+async def framed(
+    changes: AsyncGenerator[bytes, None], until: float = math.inf
+) -> AsyncGenerator[bytes, None]:
+    """Turn whole views and differences into events, until this time of the monotonic clock."""
     async with contextlib.aclosing(changes):
         async for data in changes:
             yield event("snapshot" if data.endswith(_WHOLE) else "change", data)
+            if time.monotonic() >= until:
+                return
 
 
 # The end of a whole view, which a difference never has.

@@ -55,6 +55,15 @@ async def test_the_stream_begins_with_all_and_goes_on_with_changes() -> None:
     assert document["maps"]["m1"]["function"] == "constructor"
 
 
+async def test_a_stream_ends_now_and_then_so_that_the_login_is_checked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jetmap_api.dashboard.STREAM_SECONDS", 0.0)
+    async with gateway(FakeCluster()) as client:
+        answer = await client.get("/ui/events")
+    assert answer.text.count("event: ") == 1
+
+
 async def test_only_a_whole_view_is_a_snapshot() -> None:
     async def changes() -> Any:
         yield b'{"maps":{},"whole":true}'

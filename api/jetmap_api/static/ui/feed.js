@@ -2,25 +2,29 @@
 // Tabs that are hidden need none: when the last one hides, the connection ends.
 
 export class Feed {
-  constructor(root, tell) { Object.assign(this, { root, tell, document: null, source: null, since: null, wait: 1000, timer: 0 }) }
+  constructor(root, tell) { Object.assign(this, { root, tell, document: null, source: null, since: null, fine: false, wait: 1000, timer: 0 }) }
   open() {
     clearTimeout(this.timer)
     if (this.source) return
     const source = this.source = new EventSource(`${this.root}/ui/events`)
-    source.addEventListener('snapshot', e => { this.wait = 1000; this.since = null; this.document = JSON.parse(e.data); this.tell({ snapshot: this.document }) })
+    source.addEventListener('snapshot', e => { this.wait = 1000; this.since = null; this.fine = true; this.document = JSON.parse(e.data); this.tell({ snapshot: this.document }) })
     source.addEventListener('change', e => { const change = JSON.parse(e.data); if (this.document) apply(this.document, change); this.tell({ change }) })
     source.onerror = () => this.lost(source)
   }
   close() { clearTimeout(this.timer); this.source?.close(); this.source = null; this.document = null }
   async lost(source) {
     if (source !== this.source) return
+    const began = Date.now(), wasFine = this.fine
     this.close()
-    this.since ??= Date.now()
-    this.tell({ lost: this.since })
+    this.fine = false
+    const lost = () => { this.since ??= began; this.tell({ lost: this.since }) }, late = setTimeout(lost, 1000)
     try {
+      // A stream ends now and then, so that the login session is asked for again.
       const answer = await fetch(`${this.root}/ui/session`, { headers: { accept: 'application/json' } })
       if (answer.status === 401) return this.tell({ login: true })
-    } catch { /* the gateway is away */ }
+      if (answer.ok && wasFine) return this.open()
+    } catch { /* the gateway is away */ } finally { clearTimeout(late) }
+    lost()
     this.timer = setTimeout(() => this.open(), this.wait)
     this.wait = Math.min(5000, this.wait * 1.5)
   }
