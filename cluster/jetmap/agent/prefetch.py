@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Generic, TypeVar
 
-FAR_SECONDS = 0.003  # Round trip from which on cores ask ahead.
+FAR_SECONDS = 0.005  # Round trip from which on cores ask ahead.
 # Round trips by which a core asks ahead: one for the chunk to come, and half of one because cores
 # come free earlier than expected, or later.
 AHEAD = 1.5
