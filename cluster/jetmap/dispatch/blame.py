@@ -15,7 +15,7 @@ VANISHED_LIMIT = 2  # Agents that vanish with a chunk until it is cut into items
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Blame:
     """The consequences of a loss for the items that have no outcome.
 
     Attributes:
@@ -29,7 +29,7 @@ class Verdict:
     alone: bool = False
 
 
-def after_crash(piece: Piece, crash: Crash, crashes: Counter[int], attempts: int) -> Verdict:
+def after_crash(piece: Piece, crash: Crash, crashes: Counter[int], attempts: int) -> Blame:
     """Blame an item for the death of the worker that had this piece.
 
     Args:
@@ -40,13 +40,13 @@ def after_crash(piece: Piece, crash: Crash, crashes: Counter[int], attempts: int
     if item is None or item < piece.start:
         if crash.reason != "died" or piece.count != 1:
             # The guilty item is not known. After a death, each goes into a chunk of its own.
-            return Verdict(alone=crash.reason == "died")
+            return Blame(alone=crash.reason == "died")
         item = piece.start
     if crash.reason == "timeout":
-        return Verdict(ErrorRecord(item, "timeout", "TimeoutError", crash.message), item)
+        return Blame(ErrorRecord(item, "timeout", "TimeoutError", crash.message), item)
     if crash.reason == "died":
-        return Verdict(_died_in(item, crash, crashes, attempts), item)
-    return Verdict(apart=item)
+        return Blame(_died_in(item, crash, crashes, attempts), item)
+    return Blame(apart=item)
 
 
 def _died_in(item: int, crash: Crash, crashes: Counter[int], attempts: int) -> ErrorRecord | None:
@@ -65,7 +65,7 @@ def _died_in(item: int, crash: Crash, crashes: Counter[int], attempts: int) -> E
     return ErrorRecord(item, "lost", "WorkerLost", f"{crash.message} ({tried})", None, detail)
 
 
-def after_claim(flight: Flight, vanished: Mapping[str, float], attempts: int) -> Verdict | None:
+def after_claim(flight: Flight, vanished: Mapping[str, float], attempts: int) -> Blame | None:
     """Blame the items of a chunk with which agents have vanished; None: too few have.
 
     When a second agent has vanished, the items become suspects. A suspect with which too many
@@ -78,12 +78,12 @@ def after_claim(flight: Flight, vanished: Mapping[str, float], attempts: int) ->
     gone, piece = losses(flight, vanished), flight.piece
     if not piece.suspect:
         # One of the items may be guilty, or none.
-        return Verdict(alone=True) if gone >= VANISHED_LIMIT else None
+        return Blame(alone=True) if gone >= VANISHED_LIMIT else None
     if gone < max(VANISHED_LIMIT, attempts):
         return None
     text = f"{gone} agents vanished while they had this item, the last on host {flight.host}"
     detail = {"attempts": gone, "host": flight.host}
-    return Verdict(ErrorRecord(piece.start, "lost", "WorkerLost", text, None, detail))
+    return Blame(ErrorRecord(piece.start, "lost", "WorkerLost", text, None, detail))
 
 
 def losses(flight: Flight, vanished: Mapping[str, float]) -> int:

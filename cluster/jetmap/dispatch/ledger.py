@@ -30,7 +30,7 @@ from jetmap.wire import arrays
 from jetmap.wire.messages import ErrorRecord, Format, Report
 from jetmap.wire.timing import ACK_WAIT
 
-from .blame import VANISHED_LIMIT, Verdict, after_claim, after_crash, losses
+from .blame import VANISHED_LIMIT, Blame, after_claim, after_crash, losses
 from .flight import Flight, Piece, Quarantine, Returned, Settlement
 from .intervals import IntervalSet
 from .outcomes import Batch
@@ -211,8 +211,8 @@ class Ledger:
             self._end(flight)
             settlement.ended = flight
             if final.crash is not None:
-                verdict = after_crash(flight.piece, final.crash, self._crashes, self._attempts)
-                settlement.batches += self._carry_out(verdict, flight.piece)
+                blame = after_crash(flight.piece, final.crash, self._crashes, self._attempts)
+                settlement.batches += self._carry_out(blame, flight.piece)
             elif final.end < flight.end:
                 self._return(flight.piece)
         elif self._is_settled(flight, flight.end):
@@ -262,12 +262,12 @@ class Ledger:
         flight.heard = now
         flight.confirmed = True
         flight.claims[agent] = now
-        if (verdict := after_claim(flight, vanished, self._attempts)) is None:
+        if (blame := after_claim(flight, vanished, self._attempts)) is None:
             flight.host = host
             return Settlement()
         self._end(flight)
         suspects = replace(flight.piece, losses=1, suspect=True)
-        return Settlement(self._carry_out(verdict, suspects), flight)
+        return Settlement(self._carry_out(blame, suspects), flight)
 
     def withdraw(self, flight: Flight, vanished: Mapping[str, float] = _NOBODY) -> None:
         """Take a chunk back: its items without an outcome are to be sent again."""
@@ -363,11 +363,11 @@ class Ledger:
         self.failed += 1
         return [Batch(index, 1, arrays.nulls(1, self._format), [error])]
 
-    def _carry_out(self, verdict: Verdict, piece: Piece) -> list[Batch]:
+    def _carry_out(self, blame: Blame, piece: Piece) -> list[Batch]:
         """Fail the item that is given up, and send the others of its piece again."""
-        error = verdict.error
+        error = blame.error
         batches = self._fail(error.index, error) if error is not None else []
-        self._return(piece, apart=verdict.apart, alone=verdict.alone)
+        self._return(piece, apart=blame.apart, alone=blame.alone)
         return batches
 
     def _return(self, piece: Piece, *, apart: int | None = None, alone: bool = False) -> None:

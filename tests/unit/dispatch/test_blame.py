@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from jetmap.dispatch.blame import VANISHED_LIMIT, Verdict, after_claim, after_crash
+from jetmap.dispatch.blame import VANISHED_LIMIT, Blame, after_claim, after_crash
 from jetmap.dispatch.flight import Flight, Piece
 from jetmap.wire.messages import Crash
 
@@ -16,36 +16,36 @@ PIECE = Piece(10, 3, b"[1,2,3]")
 def test_an_item_may_cost_as_many_workers_as_there_are_attempts() -> None:
     crashes: Counter[int] = Counter()
     crash = Crash(11, "died", "killed by SIGKILL", 9, None, 1000, "h1")
-    assert after_crash(PIECE, crash, crashes, 2) == Verdict(apart=11)
-    verdict = after_crash(PIECE, crash, crashes, 2)
-    assert verdict.apart == 11 and verdict.error is not None
-    assert (verdict.error.index, verdict.error.kind) == (11, "lost")
-    assert verdict.error.message == "killed by SIGKILL (2 attempts)"
-    assert verdict.error.detail is not None and verdict.error.detail["host"] == "h1"
+    assert after_crash(PIECE, crash, crashes, 2) == Blame(apart=11)
+    blame = after_crash(PIECE, crash, crashes, 2)
+    assert blame.apart == 11 and blame.error is not None
+    assert (blame.error.index, blame.error.kind) == (11, "lost")
+    assert blame.error.message == "killed by SIGKILL (2 attempts)"
+    assert blame.error.detail is not None and blame.error.detail["host"] == "h1"
 
 
 @pytest.mark.parametrize(
-    ("item", "reason", "verdict"),
+    ("item", "reason", "blame"),
     [
-        (None, "died", Verdict(alone=True)),
-        (None, "stopped", Verdict()),
-        (9, "died", Verdict(alone=True)),
-        (12, "stopped", Verdict(apart=12)),
+        (None, "died", Blame(alone=True)),
+        (None, "stopped", Blame()),
+        (9, "died", Blame(alone=True)),
+        (12, "stopped", Blame(apart=12)),
     ],
 )
 def test_an_item_that_is_not_known_is_looked_for(
-    item: int | None, reason: str, verdict: Verdict
+    item: int | None, reason: str, blame: Blame
 ) -> None:
     crash = Crash(item, reason, "")  # type: ignore[arg-type]
-    assert after_crash(PIECE, crash, Counter(), 2) == verdict
+    assert after_crash(PIECE, crash, Counter(), 2) == blame
 
 
 def test_a_single_item_is_guilty_and_a_timeout_is_an_error_at_once() -> None:
     single = Piece(10, 1, b"[1]")
-    verdict = after_crash(single, Crash(None, "died", "segfault"), Counter(), 1)
-    assert verdict.error is not None and verdict.error.index == 10
-    verdict = after_crash(PIECE, Crash(11, "timeout", "took too long"), Counter(), 3)
-    assert verdict.error is not None and verdict.error.kind == "timeout" and verdict.apart == 11
+    blame = after_crash(single, Crash(None, "died", "segfault"), Counter(), 1)
+    assert blame.error is not None and blame.error.index == 10
+    blame = after_crash(PIECE, Crash(11, "timeout", "took too long"), Counter(), 3)
+    assert blame.error is not None and blame.error.kind == "timeout" and blame.apart == 11
 
 
 @pytest.mark.parametrize("suspect", [False, True])
@@ -56,6 +56,6 @@ def test_agents_that_vanish_make_suspects_and_then_an_error(suspect: bool) -> No
     for number in range(limit):
         assert after_claim(flight, gone, 3) is None
         flight.claims[f"a{number}"] = gone[f"a{number}"] = float(number)
-    verdict = after_claim(flight, gone, 3)
-    assert verdict is not None and verdict.alone != suspect
-    assert (verdict.error is not None) == suspect
+    blame = after_claim(flight, gone, 3)
+    assert blame is not None and blame.alone != suspect
+    assert (blame.error is not None) == suspect
