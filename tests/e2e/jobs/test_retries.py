@@ -9,9 +9,10 @@ import pytest
 
 import flaky_functions
 from flaky_functions import calls, handed
+from jetmap.jobs.outcomes import StoredOutcomes
 from real_jobs import until_over
 from servers import Site, outcomes, site
-from waiting import wait_until
+from waiting import wait_for
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +32,12 @@ async def test_waiting_items_survive_their_owner(place: Site, tmp_path: Path) ->
     log.mkdir()
     owner = await place.cluster()
     submitted = await owner.submit(handed, ITEMS, kwargs={"log": str(log)})
-    await wait_until(lambda: all(calls(log, item) for item in ITEMS), "each is called once")
+    stored = StoredOutcomes(cluster.jobs.store, submitted.id, "msgpack")
+
+    async def all_tried() -> bool:
+        return set((await stored.refresh()).tries) == set(range(1, 24, 2))
+
+    await wait_for(all_tried, "the first tries are stored", 20)
     await owner.aclose()
     record = await until_over(cluster, submitted.id)
     assert (record.state, record.done, record.failed) == ("succeeded", len(ITEMS), 0)
