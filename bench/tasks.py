@@ -72,7 +72,7 @@ def increment(n: int) -> int:
 
 
 @task
-def echo(data: bytes) -> bytes:
+def there_and_back(data: bytes) -> bytes:
     """Payloads there and back."""
     return data
 
