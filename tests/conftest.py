@@ -7,6 +7,7 @@ Embedded clusters: ``shared`` and ``inline``. The command line: ``house`` and ``
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -48,13 +49,15 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.
 def unchanged_process() -> Iterator[None]:
     """Change back what a test leaves behind for the others and for the programs that they start.
 
-    A command that runs in this process ends with its signals ignored, and hypothesis may leave a
-    higher limit of recursion.
+    A command that runs in this process ends with its signals ignored and another log level, and
+    hypothesis may leave a higher limit of recursion.
     """
     limit, directory = sys.getrecursionlimit(), Path.cwd()
+    level = logging.getLogger().level
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     yield
     sys.setrecursionlimit(limit)
+    logging.getLogger().setLevel(level)
     os.chdir(directory)
     for number, handler in handlers.items():
         if signal.getsignal(number) != handler:

@@ -157,7 +157,8 @@ def test_the_lane_for_short_maps_is_not_for_long_ones(cores: int, each: float, i
     assert map.express_seconds <= 2 * cutting.seconds + each
     if map.express_chunks > 1:
         assert map.express_chunks <= cutting.seconds / cutting.least + 1
-    if items * each <= cutting.seconds:
+    # Items that are sent one by one, because their costs may differ, reach the limit of chunks.
+    if items * each <= cutting.seconds and map.express_chunks < cutting.seconds / cutting.least:
         assert map.express_seconds == pytest.approx(items * each), "all of a short map goes there"
     assert (map.express_chunks > 0) == (each <= 10 * cutting.seconds)
 
