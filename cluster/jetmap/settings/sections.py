@@ -111,7 +111,7 @@ class BrokerSettings(Section):
     )
     join_up: bool = setting(
         True,
-        "Whether Cluster() without an address joins the `jetmap up` that this user runs in the "
+        "Let Cluster() without an address join the `jetmap up` that this user runs in the "
         "same directory. false: it starts workers of its own, as Cluster(share=False) does.",
     )
 
