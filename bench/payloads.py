@@ -46,13 +46,13 @@ async def _row(run: Run, cluster: Cluster, name: str, size: int, count: int, wan
     spent: dict[str, list[float]] = {"pool": [], "jetmap": []}
 
     def pooled() -> list[bytes]:
-        return list(run.pool.map(tasks.same, items, chunksize=chunksize))
+        return list(run.pool.map(tasks.send_back, items, chunksize=chunksize))
 
     async def pool() -> list[bytes]:
         return await asyncio.to_thread(pooled)
 
     async def jetmap() -> list[bytes]:
-        return await cluster.map(tasks.same, items)
+        return await cluster.map(tasks.send_back, items)
 
     def timed(who: str, act: Callable[[], Awaitable[list[bytes]]]) -> Measure:
         async def measure() -> float:

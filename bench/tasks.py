@@ -72,7 +72,7 @@ def increment(n: int) -> int:
 
 
 @task
-def there_and_back(data: bytes) -> bytes:
+def send_back(data: bytes) -> bytes:
     """Payloads there and back."""
     return data
 
@@ -81,12 +81,6 @@ def there_and_back(data: bytes) -> bytes:
 def nothing(n: int) -> int:
     """Item that costs nothing, to measure the way there and back."""
     return n
-
-
-@task
-def same(data: bytes) -> bytes:
-    """Item that costs nothing, of any size, to measure the way of its bytes."""
-    return data
 
 
 RAISES, KILLS = -1, -2

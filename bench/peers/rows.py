@@ -77,6 +77,6 @@ def rows(load: Work, shrink: int = 1) -> dict[str, PeerRow]:
     for name, (items, size) in payloads.items():
         data = [bytes([n % 256]) * size for n in range(count(items))]
         found[f"bytes-{name.replace(' ', '')}"] = PeerRow(
-            f"{items:,} of {name} there and back", "list", tasks.there_and_back, data
+            f"{items:,} of {name} there and back", "list", tasks.send_back, data
         )
     return found
