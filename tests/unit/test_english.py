@@ -8,6 +8,7 @@ import pytest
 from scripts import english
 
 
+@pytest.mark.slow
 def test_the_prose_follows_the_rules() -> None:
     breaches = [
         f"{path.relative_to(english.ROOT)}:{line}: {what}"

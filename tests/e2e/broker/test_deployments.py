@@ -262,7 +262,8 @@ def test_both_kinds_of_identity(tmp_path: Path) -> None:
          "jetstream: { max_mem: 1MB, max_file: 1MB } } }",
          {"nats_user": "u"}, "raise max_memory_store"),
         (JETSTREAM, {"work_replicas": 3}, "set work_replicas to 1"),
-        (JETSTREAM, {"nats_js_domain": "elsewhere"}, "no JetStream of domain 'elsewhere'"),
+        pytest.param(JETSTREAM, {"nats_js_domain": "elsewhere"},
+                     "no JetStream of domain 'elsewhere'", marks=pytest.mark.slow),
         (f"{JETSTREAM}\naccounts {{ A {{ users: [ {{ user: u, password: p }} ], "
          "jetstream: { max_streams: 5, max_consumers: 1 } } }",
          {"nats_user": "u"}, "raise its max_consumers"),

@@ -118,7 +118,7 @@ def test_the_first_ctrl_c_finishes_what_was_asked_for(house: House) -> None:
     house.nothing_is_left()
 
 
-@pytest.mark.parametrize("signals", [1, 2])
+@pytest.mark.parametrize("signals", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_what_takes_longer_than_the_grace_is_an_error(house: House, signals: int) -> None:
     """The second signal does not wait for the grace, either."""
     up = house.up("--grace", "2" if signals == 1 else "60")

@@ -154,7 +154,8 @@ async def test_any_json_comes_back(site: Site) -> None:
         ("crash", [1, 2, 3], 500, "lost", 1),
         ("nan", [0, 1, 2], 500, "unencodable", 1),
         # Longer than a first call in a worker may take, which is start_timeout more.
-        ("hasty", [0.01, 50, 0.01], 504, "timeout", 1),
+        # The first item of a worker has the start timeout more.
+        pytest.param("hasty", [0.01, 50, 0.01], 504, "timeout", 1, marks=pytest.mark.slow),
     ],
 )
 async def test_an_items_error_is_the_lists_problem(

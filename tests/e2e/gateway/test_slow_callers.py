@@ -66,6 +66,7 @@ def hold() -> None:
     time.sleep(5)  # The fault: user's code that does not let the event loop run.
 
 
+@pytest.mark.slow
 async def test_large_results_while_the_loop_is_held(place: Site, own: Cluster) -> None:
     await place.agent(own, cores=4)
     await large_values(own, hold)

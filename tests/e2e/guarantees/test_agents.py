@@ -93,6 +93,7 @@ async def test_an_item_that_kills_its_hosts_does_not_tour_them(
     assert executions(log)[poison] <= 3
 
 
+@pytest.mark.slow
 async def test_an_item_that_its_host_paused_in_is_not_to_blame(
     home_cluster: Cluster, agent: AgentProcess
 ) -> None:

@@ -81,6 +81,7 @@ async def kill(place: Site) -> None:
     await place.server.wait()
 
 
+@pytest.mark.slow
 async def test_the_broker_is_killed_and_comes_back_late(
     home: Site, home_cluster: Cluster, agent: AgentProcess
 ) -> None:

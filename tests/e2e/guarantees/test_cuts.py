@@ -51,6 +51,7 @@ async def test_an_agents_host_for_a_minute(net: Net, wide: Site) -> None:
     assert await cluster.map(functions.hurt, items) == list(range(600))
 
 
+@pytest.mark.slow
 async def test_a_callers_host_for_a_moment(net: Net, wide: Site, tmp_path: Path) -> None:
     cluster = await wide.cluster()
     await wide.agent(cluster)

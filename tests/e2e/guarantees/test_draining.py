@@ -105,7 +105,7 @@ async def test_a_second_signal_means_now(place: Site, own: Cluster, tmp_path: Pa
     ("how", "seconds"),
     [
         ("gone", 30),
-        ("frozen", 0.01),
+        pytest.param("frozen", 0.01, marks=pytest.mark.slow),
         pytest.param("gone", 0.01, marks=pytest.mark.slow),
         pytest.param("frozen", 30, marks=pytest.mark.slow),
     ],

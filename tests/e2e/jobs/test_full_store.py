@@ -154,6 +154,7 @@ async def _answers(cluster: Cluster) -> bool:
     return cluster.connected and bool(await cluster.jobs.list())
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 async def test_what_runs_in_a_full_store_is_cancelled_and_deleted(place: Site) -> None:
     one, other = await place.cluster(), await place.cluster()
