@@ -338,7 +338,7 @@ def test_a_forked_child_does_not_hold_the_keeper(house: House) -> None:
     user.does("fork")
     user.does("leave")
     user.process.wait(10)
-    wait_until_sync(lambda: not keeper.is_running(), "the keeper's end", 4)
+    wait_until_sync(lambda: not keeper.is_running(), "the keeper's end", 20)
     for child in processes_in(house.place):
         child.kill()
 
