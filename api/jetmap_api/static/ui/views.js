@@ -155,7 +155,7 @@ export function advice(m, d) {
   if (m.waits === 'its input') return h`Its input comes more slowly than it is computed: nothing of it waits for a core.`
   if (isOpen(m) && queue > 0.35) {
     const rival = world.maps.filter(x => x !== m && x.state === 'running').sort((a, b) => b.cores - a.cores)[0], others = world.maps.filter(x => x !== m && isOpen(x)).reduce((a, x) => a + x.cores, 0)
-    if (others > 0.2 * all) return h`It mostly waits for cores, ${pct(queue)} of the time of its chunks: others hold ${num(others)} of ${num(all)}${rival && h`, <b>${rival.function}</b> alone ${num(rival.cores)}`}.`
+    if (others > 0.2 * all) return h`It waits for cores during ${pct(queue)} of the time of its chunks: others hold ${num(others)} of ${num(all)}${rival && h`, <b>${rival.function}</b> alone ${num(rival.cores)}`}.`
     return h`Its chunks wait or travel for ${pct(queue)} of their time, though cores are idle: they are short. An item computes for ${secs(quantile(d.bins, 0.5))} and brings ${bytes(f.in ?? 0)}.`
   }
   if (!isOpen(m)) return h`It took ${about(spent)}. Of the time of its chunks, ${pct(d.compute / sum)} was computing.`
