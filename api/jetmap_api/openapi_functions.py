@@ -58,6 +58,24 @@ KEY: Schema = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
 
+VALUES: Schema = {
+    "name": "values",
+    "in": "query",
+    "description": "`false`: only side effects count, and null stands for each value.",
+    "schema": {"type": "boolean", "default": True},
+}
+
+
+def _max_failed(description: str) -> Schema:
+    return {
+        "name": "max_failed",
+        "in": "query",
+        "description": description,
+        "schema": {"type": "string", "pattern": PATTERN},
+        "examples": {"number": {"value": "10"}, "share": {"value": "5%"}},
+    }
+
+
 SUBMIT_PARAMETERS: list[Schema] = [
     {
         "name": "timeout",
@@ -65,20 +83,8 @@ SUBMIT_PARAMETERS: list[Schema] = [
         "description": "Seconds for the whole job, from its start.",
         "schema": bounds.TIMEOUT.schema(),
     },
-    {
-        "name": "max_failed",
-        "in": "query",
-        "description": "Items that may fail, or their share. One more fails the job, and drops the "
-        "rest.",
-        "schema": {"type": "string", "pattern": PATTERN},
-        "examples": {"number": {"value": "10"}, "share": {"value": "5%"}},
-    },
-    {
-        "name": "values",
-        "in": "query",
-        "description": "`false`: only side effects count, and null stands for each value.",
-        "schema": {"type": "boolean", "default": True},
-    },
+    _max_failed("Items that may fail, or their share. One more fails the job, and drops the rest."),
+    VALUES,
     {
         "name": "ttl",
         "in": "query",
@@ -128,20 +134,11 @@ _PARAMETERS: list[Schema] = [
         "description": "Seconds for the whole map.",
         "schema": bounds.TIMEOUT.schema(),
     },
-    {
-        "name": "max_failed",
-        "in": "query",
-        "description": "Items that may fail, or their share (not of JSON lines): errors are then "
-        "collected, and one more ends the map with a problem.",
-        "schema": {"type": "string", "pattern": PATTERN},
-        "examples": {"number": {"value": "10"}, "share": {"value": "5%"}},
-    },
-    {
-        "name": "values",
-        "in": "query",
-        "description": "`false`: only side effects count, and null stands for each value.",
-        "schema": {"type": "boolean", "default": True},
-    },
+    _max_failed(
+        "Items that may fail, or their share (not of JSON lines): errors are then collected, and "
+        "one more ends the map with a problem."
+    ),
+    VALUES,
     PREFER,
 ]
 
