@@ -223,7 +223,7 @@ def _of_this_process(cluster: Cluster) -> Iterator[Metric]:
     yield _counter("jetmap_chunks", "Chunks that workers have answered.", stats.chunks)
     text = (
         "Chunks sent once more: lost (taken back from workers that are gone), refused (the work "
-        "stream was full), silent (nothing was heard of them), or raised (an item is tried again)."
+        "stream was full), silent (there was no sign of them), or raised (an item is tried again)."
     )
     again = dict.fromkeys(("lost", "refused", "silent", "raised"), 0) | stats.chunks_again
     yield _labelled("jetmap_chunks_retried", text, "reason", again)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from decimal import Decimal
 
 from jetmap import bounds
 from jetmap.errors import TooManyFailed
@@ -29,13 +30,13 @@ class Tolerance:
     """
 
     def __init__(self, value: int | str) -> None:
-        self._share: float | None = None
+        self._share: Decimal | None = None  # Per cent.
         self._most = 0
         if isinstance(value, str):
             if not re.fullmatch(PATTERN, value):
                 raise ValueError(f"max_failed must be {_SYNTAX}, not {bounds.shown(value)}")
             if value.endswith("%"):
-                self._share = float(value[:-1])
+                self._share = Decimal(value[:-1])
             else:
                 self._most = int(value)
             self.text = value

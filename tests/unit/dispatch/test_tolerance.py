@@ -90,6 +90,11 @@ def test_other_types_are_refused(wrong: Any) -> None:
     assert Tolerance.of(None) is None
 
 
+def test_a_share_is_exact() -> None:
+    # As binary fractions, 0.57 % of ten thousand would be rounded down to 56.
+    assert [Tolerance(f"0.{n:02}%").limit(10_000) for n in range(100)] == list(range(100))
+
+
 def test_a_share_needs_a_length() -> None:
     Tolerance("5%").check_length(0)
     Tolerance(5).check_length(None)
