@@ -28,20 +28,19 @@ async def three_agents(place: Site, own: Cluster, *options: str) -> list[AgentPr
 
 async def test_a_signal_drains(place: Site, own: Cluster, tmp_path: Path) -> None:
     """SIGTERM, and Ctrl-C."""
-    *asked, _ = await three_agents(place, own)
+    # With a grace of a minute, one that waited for it would not exit in time.
+    *asked, _ = await three_agents(place, own, "--grace", "60")
     log = tmp_path / "log"
     running = asyncio.ensure_future(
         own.map(functions.logged, [(n, 0.02) for n in range(400)], kwargs={"log": str(log)})
     )
     await wait_until(lambda: own.stats.items_done > 40, "the map runs")
-    began = time.monotonic()
     for agent, number in zip(asked, (signal.SIGTERM, signal.SIGINT), strict=True):
         agent.signal(number)
     for agent in asked:
-        await wait_until(agent.has_exited, "the agent exits", 12, lambda a=agent: a.said)
+        await wait_until(agent.has_exited, "the agent exits", 20, lambda a=agent: a.said)
         assert agent.process.returncode == 0, agent.said
         assert presence(own, agent) is None
-    assert time.monotonic() - began < 9, "it waited for its grace"
     assert await running == list(range(400))
     # What they had not begun was handed back, and nothing ran twice.
     assert executions(log) == dict.fromkeys(range(400), 1)
