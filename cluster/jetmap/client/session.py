@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from jetmap.monitoring.pool_watch import PoolWatch
     from jetmap.nats.connection import Connection
 
-ARRIVAL_SECONDS = 0.25  # Seconds for agents that are there already to announce themselves.
+ARRIVAL_SECONDS = 0.25  # Seconds for the first agent that is there already to announce itself.
+ANNOUNCE_SECONDS = 1.0  # Seconds for one that can run a function, after it was asked.
 
 _NO_STORE = (
     "an embedded cluster keeps nothing when its users are gone, and jobs outlive them: start "
@@ -162,6 +163,8 @@ class Session:
         """
         if function is not None and self._up is not None:
             return await self._up.reference(function, self)
+        if function is not None and self._membership is None:
+            await self.dispatcher.agents.meet(function.name, ANNOUNCE_SECONDS)
         unknown = function is None and self.dispatcher.roster.offers(name).newest is None
         if unknown and self._membership is not None:
             # An embedded worker has not imported it yet, or could not.

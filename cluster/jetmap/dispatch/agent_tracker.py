@@ -142,6 +142,20 @@ class AgentTracker:
             return None
         return WorkerStartFailed(f"no worker can import {ref.path or ref.module}:\n{text}")
 
+    async def meet(self, function: str, patience: float) -> None:
+        """Wait up to ``patience`` seconds for an agent that can run a function of this process.
+
+        That is one which has a function of this name, or which runs pickled functions. A process
+        that is new has heard some agents only: the one that it needs may announce itself last.
+        """
+
+        def met() -> bool:
+            return bool(self.roster.offers(function).newest or self.roster.trusting_agents)
+
+        if not met():
+            await self.ping()
+            await self.wait_for(met, patience)
+
     async def find(self, function: str, ref: FunctionRef | None, patience: float) -> None:
         """Wait up to ``patience`` seconds for an offer; raise the error that its absence means."""
         if (failed := self.broken(ref)) is not None:

@@ -7,7 +7,8 @@ import pytest
 
 from jetmap.dispatch import agent_tracker
 from jetmap.dispatch.agent_tracker import AgentTracker
-from jetmap.errors import NoWorkers
+from jetmap.errors import NoWorkers, UnknownFunction
+from jetmap.nats.broker import Message
 from jetmap.nats.memory import MemoryBroker
 from jetmap.wire import messages, subjects
 from jetmap.wire.messages import encode
@@ -38,11 +39,11 @@ def agent(host: str, protocol: int, oldest: int) -> Presence:
     )
 
 
-async def hearing(*announcements: bytes) -> AgentTracker:
+async def hearing(*announcements: bytes, broker: MemoryBroker | None = None) -> AgentTracker:
     async def announced(presence: Presence) -> None:
         pass
 
-    broker = MemoryBroker()
+    broker = broker or MemoryBroker()
     here, there = broker.connect(), broker.connect()
     tracker = AgentTracker(here, "p", announced)
     await tracker.subscribe()
@@ -95,3 +96,37 @@ async def test_an_announcement_of_another_shape_is_refused_by_name_too() -> None
     fields = msgspec.msgpack.decode(encode(agent("h", 9, 6)))
     tracker = await hearing(msgspec.msgpack.encode(fields | {"functions": {"f": 1}}))
     assert "h runs jetmap 0.9.0" in str(tracker.no_workers("f"))
+
+
+async def answering(*, heard: Presence, asked: Presence) -> AgentTracker:
+    """Return a tracker that has heard of one agent; the other announces itself when asked."""
+    broker = MemoryBroker()
+    there = broker.connect()
+
+    async def on_ping(_message: Message) -> None:
+        await there.publish(subjects.presence("p", "b"), encode(asked))
+
+    await there.subscribe(subjects.control("p"), on_ping)
+    return await hearing(encode(heard), broker=broker)
+
+
+@pytest.mark.parametrize("trusts", [True, False])
+async def test_an_agent_that_is_heard_second_is_met(trusts: bool) -> None:
+    first = msgspec.structs.replace(agent("first", 5, 3), functions=[FunctionInfo("other")])
+    second = msgspec.structs.replace(
+        agent("second", 5, 3),
+        agent="b",
+        trusts=trusts,
+        functions=[] if trusts else [FunctionInfo("f")],
+    )
+    tracker = await answering(heard=first, asked=second)
+    await tracker.meet("f", 60)
+    assert [p.host for p in tracker.roster.agents] == ["first", "second"]
+
+
+async def test_nobody_who_could_run_a_function_is_waited_for_no_longer_than_asked() -> None:
+    first = msgspec.structs.replace(agent("first", 5, 3), functions=[FunctionInfo("other")])
+    tracker = await answering(heard=first, asked=first)
+    await tracker.meet("f", 0)
+    with pytest.raises(UnknownFunction):
+        await tracker.find("f", None, 0)
