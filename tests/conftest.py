@@ -7,6 +7,7 @@ Embedded clusters: ``shared`` and ``inline``. The command line: ``house`` and ``
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -40,6 +41,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files of few tests first: those take long, and whoever runs one last runs it alone."""
     tests = Counter(item.path for item in items)
     items.sort(key=lambda item: tests[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what is imported and collected: a test that collects
+    looks at its own objects only, not for seconds at those of all tests."""
+    gc.collect()
+    gc.freeze()
 
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE)

@@ -48,7 +48,7 @@ async def gateway(place: Site, url: str | None = None) -> Gateway:
             except httpx.TransportError:
                 return False  # It does not listen yet.
 
-        await wait_for(ready, "the gateway is ready", 20)
+        await wait_for(ready, "the gateway is ready")
     return found
 
 

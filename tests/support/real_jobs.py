@@ -122,7 +122,7 @@ def jobs_items(count: int, seconds: float) -> list[tuple[int, float]]:
 
 
 async def until_started(log: Path, count: int) -> None:
-    await wait_until(lambda: len(starts(log)) >= count, "the job runs", 20)
+    await wait_until(lambda: len(starts(log)) >= count, "the job runs")
 
 
 async def kill_server(place: Site) -> None:

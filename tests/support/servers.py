@@ -107,7 +107,7 @@ class Site:
 
         await wait_for(there, "the agent is ready", show=lambda: agent.said)
 
-    async def until_busy(self, cluster: Cluster, cores: int, seconds: float = 10) -> None:
+    async def until_busy(self, cluster: Cluster, cores: int, seconds: float = 30) -> None:
         """Wait until this number of cores compute."""
 
         async def compute() -> bool:

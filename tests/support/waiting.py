@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 async def wait_until(
-    predicate: Callable[[], Any], what: str, timeout: float = 10, show: Callable[[], Any] = str
+    predicate: Callable[[], Any], what: str, timeout: float = 30, show: Callable[[], Any] = str
 ) -> None:
     """Poll until the predicate holds. show: text to add to the failure's message."""
     deadline = time.monotonic() + timeout
@@ -28,7 +28,7 @@ async def wait_until(
 async def wait_for(
     ask: Callable[[], Awaitable[T]],
     what: str,
-    timeout: float = 10,
+    timeout: float = 30,
     show: Callable[[], Any] = str,
 ) -> T:
     """Poll an asynchronous question until it has an answer, and return that."""

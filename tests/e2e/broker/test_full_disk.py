@@ -71,7 +71,7 @@ def test_a_job_outlives_a_full_disk(house: House, disk: Path) -> None:
     status, problem = ask(f"{up.url}/jobs/zeros", "POST", [1] * 9000)
     assert (status, problem.get("type")) == (507, "urn:jetmap:store-full"), problem
     assert "room" in problem["detail"]
-    wait_until_sync(lambda: "is full" in house.said, "the log says so", 20)
+    wait_until_sync(lambda: "is full" in house.said, "the log says so")
     status, problem = ask(f"{up.url}/jobs/{old['id']}", "DELETE")
     assert status in (204, 507), problem
     assert up.get("/readyz")[0] == 200

@@ -55,7 +55,7 @@ def leader(nodes: list[Node], stream: str) -> Node | None:
 
 
 async def kill_leader(nodes: list[Node], stream: str) -> Node:
-    await wait_until(lambda: leader(nodes, stream) is not None, "somebody leads", 20)
+    await wait_until(lambda: leader(nodes, stream) is not None, "somebody leads")
     led = leader(nodes, stream)
     assert led is not None
     led.process.send_signal(signal.SIGKILL)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -80,10 +79,8 @@ async def test_no_broker() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # Nobody listens on it.
         url = f"nats://127.0.0.1:{taken.getsockname()[1]}"
-        began = time.monotonic()
         with pytest.raises(BrokerUnreachable, match="no NATS server answers at nats://127"):
             await Cluster.start(url)
-        assert time.monotonic() - began < 8
 
 
 async def test_a_wrong_password(place: Site, cluster: Cluster) -> None:

@@ -247,7 +247,7 @@ async def test_it_ends_and_another_follows(house: House, monkeypatch: pytest.Mon
             except BrokerUnreachable:
                 return False
 
-        await wait_for(works_again, "it has found the new one", 30)
+        await wait_for(works_again, "it has found the new one")
         assert await running == list(range(3000))
 
 

@@ -180,7 +180,7 @@ def house() -> Iterator[House]:
             user.close()
         for keeper in house.keepers:
             keeper.terminate()  # sooner than after its two seconds
-        wait_until_sync(house.is_empty, "the last keeper's end", 5)
+        wait_until_sync(house.is_empty, "the last keeper's end")
     finally:
         for user in house.users:
             user.close()
@@ -226,7 +226,7 @@ def test_four_that_start_at_once_share_one_keeper_and_leave_nothing_when_killed(
     for user in users:
         user.process.kill()
     killed = time.monotonic()
-    wait_until_sync(house.is_empty, "the end of keeper, server and files", 4)
+    wait_until_sync(house.is_empty, "the end of keeper, server and files")
     assert time.monotonic() - killed > 1.5
 
 
@@ -237,7 +237,7 @@ def test_a_killed_keeper_is_replaced_on_the_same_port_with_the_same_password(
     facts = [user.hears() for user in users]
     (server,) = house.servers
     os.kill(facts[0]["keeper"], signal.SIGKILL)
-    wait_until_sync(lambda: server not in house.servers, "the server's end", 10)
+    wait_until_sync(lambda: server not in house.servers, "the server's end")
     # Their clients reconnect without knowing any of it, sooner or later than their memberships.
     heard = [sorted((user.hears(), user.hears()), key=lambda h: h["event"]) for user in users]
     assert [first for first, _ in heard] == [{"event": "reconnected"}] * 2
@@ -256,7 +256,7 @@ def test_a_killed_server_is_started_again_by_its_keeper(house: House) -> None:
     user.hears()
     (server,) = house.servers
     server.kill()
-    wait_until_sync(lambda: house.servers not in ([], [server]), "another server", 10)
+    wait_until_sync(lambda: house.servers not in ([], [server]), "another server")
     assert user.hears() == {"event": "reconnected"}
     user.does("say again")
     assert user.hears() == {"event": "heard", "data": "again"}
@@ -265,10 +265,10 @@ def test_a_killed_server_is_started_again_by_its_keeper(house: House) -> None:
 def test_a_server_that_dies_while_the_agent_starts_is_started_again(house: House) -> None:
     user = house.user("stand_in:starting")
     user.hears()
-    wait_until_sync((house.place / "starting").exists, "the start of the agent", 10)
+    wait_until_sync((house.place / "starting").exists, "the start of the agent")
     (server,) = house.servers
     server.kill()
-    wait_until_sync(lambda: house.servers not in ([], [server]), "another server", 10)
+    wait_until_sync(lambda: house.servers not in ([], [server]), "another server")
     assert user.hears() == {"event": "reconnected"}
 
 
@@ -283,7 +283,7 @@ def test_the_keeper_outlives_its_starter_while_it_is_used(house: House) -> None:
         second.process.wait(2.5)
     assert len(house.keepers) == 1
     second.leaves()
-    wait_until_sync(house.is_empty, "the end of keeper, server and files", 4)
+    wait_until_sync(house.is_empty, "the end of keeper, server and files")
 
 
 def test_a_captured_script_does_not_wait_for_the_keeper(house: House) -> None:
@@ -311,15 +311,15 @@ def test_what_workers_print_goes_to_a_user_that_is_there(house: House) -> None:
         rest = log_b if log_a.read_text() else log_a
         (server,) = house.servers
         server.kill()
-        wait_until_sync(lambda: "starting it again" in rest.read_text(), "the keeper's warning", 10)
+        wait_until_sync(lambda: "starting it again" in rest.read_text(), "the keeper's warning")
 
 
 def test_sigterm_drains_the_agent(house: House) -> None:
     user = house.user()
     keeper = user.hears()["keeper"]
-    wait_until_sync((house.place / "started").exists, "the agent's start", 10)
+    wait_until_sync((house.place / "started").exists, "the agent's start")
     os.kill(keeper, signal.SIGTERM)
-    wait_until_sync((house.place / "drained").exists, "the drain", 10)
+    wait_until_sync((house.place / "drained").exists, "the drain")
     while (heard := user.hears())["event"] != "renewed":
         pass
     assert heard["keeper"] != keeper  # who is still there gets another
@@ -338,7 +338,7 @@ def test_a_forked_child_does_not_hold_the_keeper(house: House) -> None:
     user.does("fork")
     user.does("leave")
     user.process.wait(10)
-    wait_until_sync(lambda: not keeper.is_running(), "the keeper's end", 20)
+    wait_until_sync(lambda: not keeper.is_running(), "the keeper's end")
     for child in processes_in(house.place):
         child.kill()
 
@@ -348,7 +348,7 @@ def test_what_killed_keepers_left_is_swept(house: House) -> None:
     keeper = user.hears()["keeper"]
     user.process.kill()
     os.kill(keeper, signal.SIGKILL)
-    wait_until_sync(lambda: not processes_in(house.place), "the server's end", 10)
+    wait_until_sync(lambda: not processes_in(house.place), "the server's end")
     left = house.files
     assert left
     house.user().hears()

@@ -48,7 +48,7 @@ async def test_a_private_one(shared: Cluster, mark: str) -> None:
         assert {p.agent for p in cluster.workers}.isdisjoint({p.agent for p in shared.workers})
         assert await cluster.map(functions.is_prime, [7]) == [True]
         assert len(marked(mark)) > before
-    await wait_until(lambda: len(marked(mark)) <= before, "the private keeper ends", 6)
+    await wait_until(lambda: len(marked(mark)) <= before, "the private keeper ends")
 
 
 async def test_nothing_is_left_when_the_user_is_killed(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ async def test_nothing_is_left_when_the_user_is_killed(tmp_path: Path) -> None:
         assert len(marked(mark)) >= 4
         user.kill()
         await user.wait()
-        await wait_until(lambda: not marked(mark), "nothing is left", 6)
+        await wait_until(lambda: not marked(mark), "nothing is left")
         runtime = Path(os.environ["XDG_RUNTIME_DIR"]) / "jetmap"
         assert [p.name for p in runtime.iterdir() if p.suffix != ".lock"] == []
 

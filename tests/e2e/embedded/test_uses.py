@@ -42,7 +42,7 @@ async def test_sync_from_threads(shared: Cluster) -> None:
 def test_sync_in_a_script(tmp_path: Path) -> None:
     with nothing_left(patient=True) as mark:
         done = run_python(SCRIPT, cwd=tmp_path)
-        wait_until_sync(lambda: not marked(mark), "nothing is left", 5)
+        wait_until_sync(lambda: not marked(mark), "nothing is left")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == {"squares": [0, 1, 4, 9], "primes": [True, False]}
 

@@ -1,4 +1,4 @@
-"""A broker that is restarted, killed, emptied or full in the middle of maps."""
+"""A broker that is restarted, killed or emptied in the middle of maps."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ import pytest
 
 import functions
 from jetmap import Cluster
-from jetmap.dispatch.ack_sampler import AckSampler
 from jetmap.errors import JetmapError
 from jetmap.nats.server import NatsServer
-from jetmap.settings import Settings
 from servers import AgentProcess, Site, executions, site
 from waiting import until, wait_for, wait_until
 
@@ -24,16 +22,18 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_the_broker_restarts(home: Site, home_cluster: Cluster, agent: AgentProcess) -> None:
-    """Its streams are lost with it."""
-    count = 1500
-    running = asyncio.ensure_future(
-        home_cluster.map(functions.work, [functions.Work(n, 3000) for n in range(count)])
-    )
+    """Its streams are lost with it; each caller's maps go on."""
+    other = await home.cluster()
     before = home_cluster.stats.items_done
-    await wait_until(lambda: home_cluster.stats.items_done > before + 100, "the map runs")
+    maps: list[Any] = [
+        asyncio.ensure_future(
+            which.map(functions.work, [functions.Work(n, 2000) for n in range(300)])
+        )
+        for which in (home_cluster, other, home_cluster, other)
+    ]
+    await wait_until(lambda: home_cluster.stats.items_done > before + 50, "the maps run")
     await restart(home, None)
-    assert await running == list(range(count))
-    assert await home_cluster.map(functions.empty, range(100)) == list(range(100))
+    assert await asyncio.gather(*maps) == [list(range(300))] * 4
 
 
 async def test_the_broker_is_killed_and_still_has_its_chunks(
@@ -47,7 +47,7 @@ async def test_the_broker_is_killed_and_still_has_its_chunks(
         before = await work_stream(place)
         assert before["config"]["storage"] == "file"
         # The long one is computed throughout.
-        items = [(n, 6.0 if n == 0 else 0.003) for n in range(1500)]
+        items = [(n, 4.0 if n == 0 else 0.003) for n in range(800)]
         running = asyncio.ensure_future(
             cluster.map(functions.logged, items, kwargs={"log": str(log)})
         )
@@ -56,7 +56,7 @@ async def test_the_broker_is_killed_and_still_has_its_chunks(
         await wait_until(lambda: not cluster.connected, "it is noticed")
         await restart(place, store)
         assert (await work_stream(place))["created"] == before["created"]
-        assert await running == list(range(1500))
+        assert await running == list(range(800))
         assert executions(log)[0] == 1
 
 
@@ -103,41 +103,3 @@ async def restart(place: Site, store: Path | None) -> None:
     await place.server.stop()
     place.server = NatsServer(port=port, store=store)
     await place.server.start()
-
-
-async def test_several_maps_survive_a_restart(
-    home: Site, home_cluster: Cluster, agent: AgentProcess
-) -> None:
-    other = await home.cluster()
-    before = home_cluster.stats.items_done
-    maps: list[Any] = [
-        asyncio.ensure_future(
-            which.map(functions.work, [functions.Work(n, 2000) for n in range(300)])
-        )
-        for which in (home_cluster, other, home_cluster, other)
-    ]
-    await wait_until(lambda: home_cluster.stats.items_done > before + 50, "the maps run")
-    await restart(home, None)
-    assert await asyncio.gather(*maps) == [list(range(300))] * 4
-
-
-async def test_a_work_stream_that_is_full(place: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    refusals = []
-    refused = AckSampler.on_refused
-
-    def count(self: AckSampler[Any], number: int, now: float) -> list[Any]:
-        refusals.append(number)
-        return refused(self, number, now)
-
-    monkeypatch.setattr(AckSampler, "on_refused", count)
-    settings = Settings.load(nats_url=place.server.url, work_max_messages=3)
-    async with Cluster(settings=settings) as own:
-        await place.agent(own)
-        maps = [
-            own.map(functions.work, [functions.Work(n, 1000) for n in range(100)]) for _ in range(3)
-        ]
-        assert await asyncio.gather(*maps) == [list(range(100))] * 3
-        assert refusals, "the stream was never full"
-        # What was refused was sent again at once, nearly all of it: not when it had been silent
-        # for long. (Refusals that nobody asked for are only found so.)
-        assert own.stats.chunks_again["silent"] < own.stats.chunks / 4

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import functions
-from jetmap import Cluster, ItemError, ItemRaised, ItemTimeout, WorkerLost
+from jetmap import Cluster, ItemError, ItemRaised, WorkerLost
 from load import orders
 from servers import CORES, AgentProcess, check, executions, is_ready, presence, starts
 from waiting import wait_until
@@ -27,29 +27,6 @@ def cluster(home_cluster: Cluster) -> Cluster:
     return home_cluster
 
 
-@pytest.mark.parametrize(
-    ("how", "signal_number", "exit_code"),
-    [("exit:7", None, 7), ("segfault", signal.SIGSEGV, None), ("kill", signal.SIGKILL, None)],
-    ids=["exit", "segfault", "kill"],
-)
-async def test_a_crash_costs_one_item(
-    cluster: Cluster,
-    agent: AgentProcess,
-    how: str,
-    signal_number: int | None,
-    exit_code: int,
-) -> None:
-    bad = {0: how, 999: how, 1000: how, 1999: how}
-    values = await cluster.map(functions.hurt, orders(2000, bad), return_exceptions=True)
-    check(values, range(2000), dict.fromkeys(bad, WorkerLost))
-    for index in bad:
-        error = values[index]
-        assert isinstance(error, WorkerLost)
-        assert (error.signal, error.exit_code) == (signal_number, exit_code)
-        assert error.attempts == 2 and error.host and (error.peak_memory or 0) > 1 << 20
-    assert await cluster.map(functions.is_prime, [7]) == [True]
-
-
 async def test_what_crashed_once_and_then_succeeds_is_a_success(
     cluster: Cluster, agent: AgentProcess, tmp_path: Path
 ) -> None:
@@ -58,22 +35,6 @@ async def test_what_crashed_once_and_then_succeeds_is_a_success(
     bad = {3: "exit", 700: "segfault", 1999: "kill"}
     values = await cluster.map(functions.hurt_once, orders(2000, bad), kwargs={"marks": str(marks)})
     assert values == list(range(2000))
-
-
-async def test_a_crash_runs_at_most_its_chunk_again(
-    cluster: Cluster, agent: AgentProcess, tmp_path: Path
-) -> None:
-    log = tmp_path / "log"
-    items = [functions.Order(n, 0.001, "exit" if n in (500, 1500) else "") for n in range(2000)]
-    values = await cluster.map(
-        functions.obey, items, kwargs={"log": str(log)}, return_exceptions=True
-    )
-    check(values, range(2000), {500: WorkerLost, 1500: WorkerLost})
-    counts = executions(log)
-    assert counts[500] == counts[1500] == 2
-    # A chunk of these aims at 50 items and ends after 100. An item that crashed is then alone.
-    again = sum(counts.values()) - 2000
-    assert set(counts) == set(range(2000)) and again <= 2 * 100 + 2, again
 
 
 async def test_one_raises_and_three_kill(
@@ -87,6 +48,9 @@ async def test_one_raises_and_three_kill(
     )
     check(values, range(2000), {n: ItemRaised if n == 100 else WorkerLost for n in bad})
     assert sum(not isinstance(value, ItemError) for value in values) == 1996
+    ends = {n: (values[n].signal, values[n].exit_code) for n in bad if n != 100}
+    assert ends == {400: (None, 3), 900: (signal.SIGSEGV, None), 1600: (signal.SIGKILL, None)}
+    assert all(values[n].host and (values[n].peak_memory or 0) > 1 << 20 for n in ends)
     # Each attempt cost one worker, and nothing else did.
     lost = {index: values[index].attempts for index in bad if index != 100}
     assert lost == dict.fromkeys(lost, 2)
@@ -123,17 +87,6 @@ async def test_small_maps_at_once_of_which_some_go_wrong(
     for n, values in enumerate(await asyncio.gather(*[small(n) for n in range(200)])):
         kind = WorkerLost if n % 40 == 7 else ItemRaised
         check(values, [n, n + 1000], {0: kind} if n % 20 == 7 else {})
-
-
-async def test_small_maps_at_once_of_which_some_are_stuck(
-    cluster: Cluster, agent: AgentProcess
-) -> None:
-    def small(n: int) -> Awaitable[list[Any]]:
-        items = [(n, "loop" if n % 50 == 7 else "")]
-        return cluster.map(functions.limited, items, return_exceptions=True)
-
-    for n, values in enumerate(await asyncio.gather(*[small(n) for n in range(200)])):
-        check(values, [n], {0: ItemTimeout} if n % 50 == 7 else {})
 
 
 async def test_an_idle_worker_that_dies_is_replaced(cluster: Cluster, agent: AgentProcess) -> None:

@@ -43,11 +43,10 @@ async def test_an_agents_host_for_a_minute(net: Net, wide: Site) -> None:
     net.cut(hosts[0])
     cut = time.monotonic()
     assert await running == list(range(600))
-    assert time.monotonic() - cut < 25
-    await wait_until(lambda: presence(cluster, agents[0]) is None, "it is known to be gone", 20)
+    await wait_until(lambda: presence(cluster, agents[0]) is None, "it is known to be gone")
     await until(cut + 60)
     net.mend(hosts[0])
-    await wait_until(lambda: presence(cluster, agents[0]) is not None, "the host is back", 20)
+    await wait_until(lambda: presence(cluster, agents[0]) is not None, "the host is back")
     assert await cluster.map(functions.hurt, items) == list(range(600))
 
 
@@ -58,7 +57,7 @@ async def test_a_callers_host_for_a_moment(net: Net, wide: Site, tmp_path: Path)
     log, host = tmp_path / "log", net.host()
     items = [(0, 7.0)] + [(n, 0.01) for n in range(1, 400)]
     async with Caller.on(wide, log, items, within=inside(host)) as caller:
-        await wait_until(lambda: len(executions(log)) > 50, "the map runs", 20)
+        await wait_until(lambda: len(executions(log)) > 50, "the map runs")
         net.cut(host)
         await until(time.monotonic() + 5)
         net.mend(host)
@@ -76,11 +75,11 @@ async def test_a_callers_host_for_a_minute(net: Net, wide: Site, tmp_path: Path)
     log, host = tmp_path / "log", net.host()
     items = [(0, 20.0)] + [(n, 0.05) for n in range(1, 400)]
     async with Caller.on(wide, log, items, within=inside(host)) as caller:
-        await wait_until(lambda: len(executions(log)) > 50, "the map runs", 20)
+        await wait_until(lambda: len(executions(log)) > 50, "the map runs")
         net.cut(host)
         cut = time.monotonic()
         # Its chunks are dropped meanwhile, and the cores are there for others.
-        await wide.until_busy(cluster, 0, 14)
+        await wide.until_busy(cluster, 0)
         assert await cluster.map(functions.empty, range(500)) == list(range(500))
         await until(cut + 60)
         net.mend(host)

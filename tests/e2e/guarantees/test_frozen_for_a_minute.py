@@ -30,7 +30,7 @@ async def test_an_agent(place: Site, own: Cluster) -> None:
         await place.until_busy(own, 4)
         first.signal(signal.SIGSTOP)
         frozen = time.monotonic()
-        await wait_until(lambda: presence(own, first) is None, "it is known to be gone", 20)
+        await wait_until(lambda: presence(own, first) is None, "it is known to be gone")
         repeats = account(own).repeats
         await load.goes_on()
         await until(frozen + MINUTE)
@@ -38,18 +38,18 @@ async def test_an_agent(place: Site, own: Cluster) -> None:
         await wait_until(lambda: account(own).repeats > repeats, "its late result comes")
         await place.until_ready(own, first)
         await load.goes_on()
-    await place.until_busy(own, 0, 2)
+    await place.until_busy(own, 0)
 
 
 async def test_a_caller(place: Site, own: Cluster, tmp_path: Path) -> None:
     await place.agent(own)
     log = tmp_path / "log"
     async with Caller.on(place, log, [(n, 0.02) for n in range(1000)]) as caller:
-        await wait_until(lambda: len(executions(log)) > 100, "the map runs", 20)
+        await wait_until(lambda: len(executions(log)) > 100, "the map runs")
         caller.freeze()
         frozen = time.monotonic()
         # Its chunks are dropped meanwhile, and the cores are there for others.
-        await place.until_busy(own, 0, 14)
+        await place.until_busy(own, 0)
         assert await own.map(functions.empty, range(500)) == list(range(500))
         begun = sum(executions(log).values())
         await until(frozen + MINUTE)

@@ -9,22 +9,12 @@ import os
 import pytest
 
 import functions
-from jetmap import Cluster, UnknownFunction
-from jetmap.wire.presence import Presence
+from jetmap import UnknownFunction
 from net import Net, inside
-from proxy import proxy
-from servers import AgentProcess, Site, presence
+from servers import Site, presence
 from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
-
-DELAY = 0.02  # Seconds to a far agent, one way.
-
-
-def found(cluster: Cluster, agent: AgentProcess) -> Presence:
-    there = presence(cluster, agent)
-    assert there is not None
-    return there
 
 
 def tasks_file(place: Site, name: str, functions: dict[str, str]) -> str:
@@ -57,54 +47,6 @@ async def test_hosts_with_different_functions_share_a_pool(place: Site) -> None:
     assert alive == {"here": 1, "there": 1, "both": 2}
     with pytest.raises(UnknownFunction):
         await cluster.map("nowhere", [1])
-
-
-async def test_hosts_with_the_same_functions_share_the_work(place: Site) -> None:
-    cluster = await place.cluster()
-    agents = [place.start_agent(cores=1) for _ in range(3)]
-    await place.ready(cluster, *agents)
-    assert len({p.offer for p in cluster.workers}) == 1
-    values = await cluster.map(functions.where, range(50))
-    assert len(values) == 50
-    naps = await cluster.map(functions.nap, [0.01] * 200)
-    assert naps == [0.01] * 200
-    counts = [sum(core.chunks for core in p.workers) for p in await place.workers(cluster)]
-    assert len(counts) == 3 and min(counts) > 0
-
-
-async def test_an_agent_that_joins_a_map_of_long_items_has_work_at_once(place: Site) -> None:
-    cluster = await place.cluster()
-    await place.ready(cluster, place.start_agent(cores=2))
-    running = asyncio.ensure_future(cluster.map(functions.nap, [60.0] * 20))
-    await place.until_busy(cluster, 2)
-    await place.ready(cluster, place.start_agent(cores=4))
-    await place.until_busy(cluster, 6)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-
-
-async def test_a_far_agents_cores_ask_ahead(place: Site) -> None:
-    """Without that, they would wait a whole round trip, at least, between two chunks."""
-    cluster = await place.cluster()
-    port = int(place.server.url.rpartition(":")[2])
-    async with proxy(port, delay=DELAY) as line:
-        agent = place.start_agent(url=line.url)
-        await place.ready(cluster, agent)
-        await wait_until(lambda: found(cluster, agent).round_trip >= 2 * DELAY, "it has measured")
-        await cluster.map(functions.nap, [0.005] * 40)
-        chunks = cluster.stats.chunks
-        runs = await cluster.map(functions.observed, [0.005] * 600)
-        chunks = cluster.stats.chunks - chunks
-        runs.sort(key=lambda run: run[1])
-        waits = [
-            began - before[2]
-            for number, (pid, began, _) in enumerate(runs)
-            for before in [next((r for r in reversed(runs[:number]) if r[0] == pid), None)]
-            if before is not None and began - before[2] >= 2 * DELAY * 1e9
-        ]
-        assert len(waits) < chunks / 2, (chunks, waits)
-        agent.process.terminate()
-        await wait_until(agent.has_exited, "it has ended")
 
 
 async def test_two_versions_side_by_side(place: Site) -> None:

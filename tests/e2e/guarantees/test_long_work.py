@@ -38,7 +38,7 @@ async def test_a_minute_runs_once(
 
 # Ten minutes outlast the broker's lease, of ten seconds, and its memory of an offer that nobody
 # pulls for, of five minutes. Here both are shorter, and so the item may be.
-LEASE, INACTIVE, LONG = 1.0, 2.0, 9.0
+LEASE, INACTIVE, LONG = 1.0, 2.0, 5.0
 
 
 @pytest.fixture

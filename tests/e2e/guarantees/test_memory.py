@@ -78,7 +78,7 @@ def group() -> Iterator[ControlGroup]:
     except OSError as error:
         skip_or_fail(
             f"a control group with a limit of memory cannot be made here ({error}); what its "
-            "kernel does, SIGKILL, test_a_crash_costs_one_item does too"
+            "kernel does, SIGKILL, test_one_raises_and_three_kill does too"
         )
     yield made
     made.remove()

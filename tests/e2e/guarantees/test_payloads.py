@@ -76,26 +76,6 @@ async def test_a_worker_is_killed_with_payloads_in_flight(
     assert [outcome.value for outcome in found] == items and killed == 3
 
 
-@pytest.mark.slow
-async def test_an_agent_is_killed_with_payloads_in_flight(
-    place: Site, cluster: Cluster, agent: AgentProcess
-) -> None:
-    other = await place.agent(cluster)
-    await place.ready(cluster, agent, other)
-    items, told = payloads(*[4 * MB] * 16), 0
-
-    def kill_the_other() -> None:
-        nonlocal told
-        told += 1
-        if told == 2:
-            other.kill_host()
-
-    async with asyncio.timeout(120):
-        stream = cluster.stream(functions.echo, items, kwargs={"seconds": 0.05})
-        found = await outcomes(stream, kill_the_other)
-    assert [outcome.value for outcome in found] == items and other.has_exited()
-
-
 async def test_a_killed_caller_leaves_the_agent_free(
     place: Site, cluster: Cluster, agent: AgentProcess, tmp_path: Path
 ) -> None:

@@ -174,7 +174,7 @@ async def test_the_previous_releases_gateway_uses_this_ones_agents(
                 except httpx.TransportError:
                     return False
 
-            await wait_for(is_there, "the gateway is ready", 30)
+            await wait_for(is_there, "the gateway is ready")
             answer = await client.post("/map/double", json=list(range(5000)))
             assert answer.json() == [2 * n for n in range(5000)]
             answer = await client.post(

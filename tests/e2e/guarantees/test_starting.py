@@ -52,8 +52,8 @@ async def test_a_worn_worker_stays_until_another_is_warm(
         assert await own.map("same", [1]) == [1]
         return not alive(worker.pid)
 
-    await wait_for(map_on, "a warm one takes over", 20, lambda: agent.said)
-    await wait_until(lambda: not failure(own, agent), "nothing is wrong any more", 20)
+    await wait_for(map_on, "a warm one takes over", 30, lambda: agent.said)
+    await wait_until(lambda: not failure(own, agent), "nothing is wrong any more")
 
 
 async def test_a_directory_that_comes_back(place: Site, own: Cluster, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ async def test_a_directory_that_comes_back(place: Site, own: Cluster, tmp_path: 
     shutil.rmtree(directory)
     (worker,) = agent.workers
     worker.kill()
-    await wait_until(lambda: "cannot be started" in failure(own, agent), "it is told", 10)
+    await wait_until(lambda: "cannot be started" in failure(own, agent), "it is told")
     directory.mkdir()
     tasks.write_text(SOURCE)
     await wait_until(

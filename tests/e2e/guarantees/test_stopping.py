@@ -24,7 +24,7 @@ async def test_who_stops_waits_for_the_workers_though_the_drain_is_cut_short(pla
     )
     agent = Agent(await place.connection(), options)
     await agent.start()
-    await wait_until(lambda: agent.was_ready, "a worker is ready", 20)
+    await wait_until(lambda: agent.was_ready, "a worker is ready")
     workers = psutil.Process(os.getpid()).children()
     draining = asyncio.ensure_future(agent.drain(5))
     await wait_until(lambda: agent._stopping is not None, "it has nothing to finish, and stops")

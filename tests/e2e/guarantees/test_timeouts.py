@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 import functions
 from jetmap import Cluster, ItemTimeout, MapTimeout
 from load import orders
-from servers import AgentProcess, Site, check
+from servers import Site, check
 
 pytestmark = pytest.mark.anyio
 
@@ -19,20 +17,17 @@ def cluster(home_cluster: Cluster) -> Cluster:
     return home_cluster
 
 
-@pytest.mark.parametrize("how", ["loop", "hold:60"])
-async def test_an_items_timeout(cluster: Cluster, agent: AgentProcess, how: str) -> None:
-    bad = {0: how, 150: how, 299: how}
-    began = time.monotonic()
+async def test_an_items_timeout(home: Site, cluster: Cluster) -> None:
+    # A function's first call in a worker may take this longer.
+    await home.agent(cluster, functions.__file__, "--start-timeout", "2")
+    bad = {0: "hold:60", 150: "loop", 299: "hold:60"}
     values = await cluster.map(functions.limited, orders(300, bad), return_exceptions=True)
     check(values, range(300), dict.fromkeys(bad, ItemTimeout))
     assert "timeout of 0.4 s" in values[0].message
-    assert time.monotonic() - began < 25
 
 
-async def test_a_maps_timeout_stops_what_holds_the_gil(
-    home: Site, cluster: Cluster, agent: AgentProcess
-) -> None:
+async def test_a_maps_timeout_stops_what_holds_the_gil(home: Site, cluster: Cluster) -> None:
     with pytest.raises(MapTimeout):
         await cluster.map(functions.hurt, orders(10, {0: "hold:60", 1: "loop"}), timeout=0.5)
-    await home.until_busy(cluster, 0, 1)
+    await home.until_busy(cluster, 0)
     assert await cluster.map(functions.empty, range(100)) == list(range(100))

@@ -111,7 +111,7 @@ async def with_a_waiting_chunk(pool: SimulatedPool) -> tuple[Agent, asyncio.Task
     dispatcher = await pool.dispatcher()
     await mapped(dispatcher, list(range(100)))
     running = asyncio.ensure_future(mapped(dispatcher, list(range(300))))
-    await wait_until(lambda: waiting(agent) > 0, "a chunk came too early", 20)
+    await wait_until(lambda: waiting(agent) > 0, "a chunk came too early")
     return agent, running
 
 

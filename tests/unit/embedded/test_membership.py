@@ -124,9 +124,9 @@ async def test_the_next_keeper_is_joined_when_one_is_gone(
 
     monkeypatch.setattr(Membership, "_start_keeper", start_keeper)
     await keeper.die()
-    await wait_until(lambda: not starts, "it tries again after a failure", 20)
+    await wait_until(lambda: not starts, "it tries again after a failure")
     successor = await FakeKeeper(notice(4002)).start()
-    await wait_until(lambda: len(events) == 2, "it joins the next one", 20)
+    await wait_until(lambda: len(events) == 2, "it joins the next one")
     assert events == ["lost", "nats://127.0.0.1:4002"]
     await joined.leave()
     await successor.die()
