@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 from typing import Any
@@ -11,14 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exchange import Exchange
+from fake_cluster import FakeCluster
 from hypotheses import examples
 from jetmap.errors import JetmapError, LimitExceeded, Malformed
 from jetmap.settings import LimitSettings
 from jetmap.wire import check
 from jetmap.wire.split import JsonLines, msgpack_array
 from jetmap_api import bodies
-from jetmap_api.bodies import json_elements, msgpack_elements
+from jetmap_api.bodies import ALLOWANCE, BodyPace, json_elements, msgpack_elements
 from jetmap_api.problems import Problem, problem_of
+from over_http import double
 from raw_bodies import LIMITS, close, feed, held, run, values
 
 
@@ -285,3 +289,66 @@ def test_no_large_json_body_is_split_in_one_step() -> None:
             break
         steps += 1
     assert steps >= len(body) // bodies.PIECE
+
+
+# Bodies that stall
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("media", ["application/json", "application/jsonl", "application/msgpack"])
+async def test_a_map_whose_body_stalls_is_given_up(media: str) -> None:
+    cluster = FakeCluster(double)
+    exchange = Exchange(cluster, "/map/double", media, body_idle_timeout=0.05)
+    await exchange.write(b"")
+    await asyncio.wait_for(exchange.task, 20)
+    assert exchange.status == 408
+    [problem] = exchange.lines
+    assert problem["setting"] == "body_idle_timeout" and "0.05" in problem["detail"]
+    assert (cluster.memory.used, cluster.open_maps) == (0, 0)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("headers", [{}, {"x-jetmap-answer": "after-body"}])
+async def test_a_streamed_answer_says_that_its_body_stalls(headers: dict[str, str]) -> None:
+    lines = "application/jsonl"
+    exchange = Exchange(
+        FakeCluster(double), "/map/double", lines, lines, headers=headers, body_idle_timeout=0.2
+    )
+    await exchange.write(b"1\n")
+    await asyncio.wait_for(exchange.task, 20)
+    assert exchange.lines[0] == {"index": 0, "value": 2}
+    assert exchange.lines[-1]["problem"]["status"] == 408
+
+
+def test_a_body_that_drips_is_given_up() -> None:
+    pace = BodyPace(idle=10, rate=100)
+    assert pace.patience == 10
+    waited = 0
+    while pace.patience > 0:
+        pace.came(1, 1.0)
+        waited += 1
+    assert waited == ALLOWANCE + 1
+    assert pace.refusal("body_idle_timeout").members["setting"] == "min_body_rate"
+
+
+def test_a_body_that_comes_steadily_is_not() -> None:
+    pace = BodyPace(idle=10, rate=100)
+    for _ in range(10_000):
+        pace.came(200, 1.0)
+        assert pace.patience > 0
+    dripping = BodyPace(idle=10, rate=0)
+    for _ in range(10_000):
+        dripping.came(1, 9.0)
+        assert dripping.patience == 10
+    lines = BodyPace(idle=10, rate=100)
+    for _ in range(10_000):
+        lines.came(1, 9.0)
+        lines.restart()
+        assert lines.patience > 0
+
+
+def test_pieces_without_bytes_are_silence() -> None:
+    pace = BodyPace(idle=10, rate=0)
+    for _ in range(10):
+        pace.came(0, 1.0)
+    assert pace.patience <= 0

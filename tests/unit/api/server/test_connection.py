@@ -123,21 +123,66 @@ async def test_an_offer_to_upgrade_is_ignored_and_the_body_kept() -> None:
     server.leave()
 
 
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
 @pytest.mark.parametrize(
     ("data", "slug"),
     [
         (b"nonsense\r\n\r\n", "not-http"),
+        (b"\x16\x03\x01\x02\x00\x01\x00", "not-http"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "not-http"),
+        (b"GET / HTTP/3.0\r\n\r\n", "not-http"),
+        (b"GET \xff HTTP/1.1\r\n\r\n", "not-http"),
+        (b"GET / HTTP/1.1\r\na b: c\r\n\r\n", "not-http"),
+        (b"GET / HTTP/1.1\r\na: b\0c\r\n\r\n", "not-http"),
+        (b"G" + b"E" * 4096, "not-http"),
         (b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n", "method-not-allowed"),
         (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * (MAX_HEADERS + 1) + b"\r\n", "too-many-headers"),
         (b"GET / HTTP/1.1\r\nx: " + b"y" * 3000, "head-too-large"),
+        (b"GET / HTTP/1.1\r\n" + b"y" * 3000, "head-too-large"),
+        (b"\r\n" * 2048, "head-too-large"),
         (b"GET /" + b"y" * 3000, "uri-too-long"),
+        (b"GET /?" + b"x=1&" * 1024, "uri-too-long"),
+        (CHUNKED + b"0\r\n" + b"x: y\r\n" * 2000, "malformed-body"),
+        (CHUNKED + b"0\r\nx: " + b"y" * 4096, "malformed-body"),
+        (CHUNKED + b"1;x=" + b"y" * 4096, "malformed-body"),
+        (CHUNKED + (b"1;x=" + b"y" * 1000 + b"\r\nz\r\n") * 9, "malformed-body"),
     ],
 )
 async def test_refusals_close_the_connection(data: bytes, slug: str) -> None:
-    server = Server(max_header_bytes=2048 if slug != "too-many-headers" else 65536)
-    output = await server.feed(data)
-    assert server.refused == [slug] and b"application/problem+json" in output
-    assert b"connection: close" in output and server.transport.ended
+    """In large pieces and in small ones."""
+    for step in (1000, 50):
+        server = Server(max_header_bytes=2048 if slug != "too-many-headers" else 65536)
+        pieces = [data[at : at + step] for at in range(0, len(data), step)]
+        for piece in pieces:
+            if not server.refused:
+                server.connection.data_received(piece)
+                await asyncio.sleep(0)
+        output = server.transport.output
+        assert server.refused == [slug] and b"application/problem+json" in output
+        assert b"connection: close" in output and server.transport.ended
+        server.leave()
+        await server.feed()
+
+
+async def test_what_is_within_the_limits_is_answered() -> None:
+    head = b"GET / HTTP/1.1\r\nHost: x\r\n"
+    many = head + b"".join(b"x%d: y\r\n" % n for n in range(MAX_HEADERS - 5)) + b"\r\n"
+    long = head + b"x: " + b"y" * 1900 + b"\r\n\r\n"
+    body = b"".join(b"1\r\nx\r\n" for _ in range(5_000)) + b"0\r\nx-sum: 1\r\n\r\n"
+    for data, limit in ((many, 65536), (long, 2048), (CHUNKED + body, 2048)):
+        server = Server(max_header_bytes=limit)
+        pieces = [data[at : at + 50] for at in range(0, len(data), 50)]
+        assert (await server.feed(*pieces)).startswith(b"HTTP/1.1 200 OK"), data[:50]
+        server.leave()
+
+
+async def test_bytes_behind_the_last_request_are_not_its_fault() -> None:
+    server = Server()
+    last = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    output = await server.feed(last + b"x" * 1000)
+    assert output.startswith(b"HTTP/1.1 200") and output.count(b"HTTP/1.1") == 1
     server.leave()
 
 
