@@ -211,15 +211,6 @@ def test_map_raises_where_a_call_did(pool: Executor) -> None:
     assert list(pool.map(calls.add, range(3))) == [0, 1, 2]
 
 
-def test_map_has_a_timeout(pool: Executor, tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    values = pool.map(calls.wait_for_file, [str(tmp_path), str(gate)], timeout=2)
-    assert next(values) == str(tmp_path)
-    with pytest.raises(TimeoutError):
-        next(values)
-    gate.touch()
-
-
 def test_map_with_a_buffer_reads_no_further(pool: Executor) -> None:
     read: list[int] = []
 

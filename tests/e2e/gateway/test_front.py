@@ -9,7 +9,6 @@ import pytest
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from exchange import Exchange
 from fake_cluster import FakeCluster, gateway
 from jetmap.client.cluster import Cluster
 from jetmap.errors import ConfigurationError, TooManyMaps
@@ -113,13 +112,6 @@ async def test_a_wrong_method_is_told_all_methods() -> None:
                 response = await client.request(method, path)
                 check_problem(response, 405, "method-not-allowed")
                 assert response.headers["allow"] == methods, path
-
-
-async def test_options_of_everything() -> None:
-    exchange = Exchange(FakeCluster(double), "*", method="OPTIONS")
-    await exchange.task
-    assert exchange.status == 204
-    assert exchange.headers["allow"] == "GET, HEAD, POST, DELETE, OPTIONS"
 
 
 async def test_a_preflight_reaches_the_users_own_middleware() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from pathlib import Path
 
 import msgspec
@@ -13,12 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 import functions
 from activities import activity, map_of
 from fake_cluster import FakeCluster, gateway
-from jetmap import NoWorkers, UnknownFunction
 from jetmap.dispatch.costs import Cost
 from jetmap.dispatch.roster import Roster
-from jetmap.dispatch.stats import Stats, refusal_reason
-from jetmap.errors import BrokerUnreachable, TooManyMaps
-from jetmap.wire.messages import Crash, encode
+from jetmap.wire.messages import encode
 from jetmap.wire.presence import Presence
 from servers import AgentProcess, Cluster, Site
 from tools import need_tool
@@ -53,27 +49,6 @@ def test_an_announcement_of_an_earlier_version_has_no_counters() -> None:
         fields.pop(name, None)
     roster.on_presence(msgspec.convert(fields, Presence), 0.0)
     assert roster.counts.items == {}
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (NoWorkers("x"), "no-workers"),
-        (UnknownFunction("x"), "unknown-function"),
-        (TooManyMaps("x", setting="s", limit=1), "too-many-maps"),
-        (BrokerUnreachable("x"), "broker-unreachable"),
-        (ValueError("x"), "other"),
-    ],
-)
-def test_refusals_have_few_reasons(error: Exception, reason: str) -> None:
-    assert refusal_reason(error) == reason
-
-
-def test_workers_that_we_stop_are_no_crashes() -> None:
-    stats = Stats()
-    for reason in ("died", "timeout", "stopped"):
-        stats.count_crash("f", Crash(0, reason, "m"))  # type: ignore[arg-type]
-    assert stats.crashes == {("f", "died"): 1, ("f", "timeout"): 1}
 
 
 # Over HTTP
@@ -169,25 +144,3 @@ async def test_a_crash_is_counted_and_logged(
 
     line = await wait_for(said, "the agent logs it")
     assert "hurt, item 0 of map" in line and "SIGSEGV" in line and "MiB" in line
-
-
-async def test_refused_maps_are_counted(place: Site) -> None:
-    """An autoscaler sees the maps that found no worker."""
-    cluster = await place.cluster()
-    agent = await place.agent(cluster)
-    agent.signal(signal.SIGTERM)
-    await wait_until(agent.has_exited, "it has left", 20)
-    await wait_until(lambda: not cluster.workers, "it has said so")
-    with pytest.raises(NoWorkers):
-        await cluster.map(functions.odd_only, [1])
-    assert cluster.stats.maps_refused == {"no-workers": 1}
-
-
-async def test_an_agent_that_goes_silent_is_logged(
-    place: Site, caplog: pytest.LogCaptureFixture
-) -> None:
-    cluster = await place.cluster()
-    agent = await place.agent(cluster)
-    agent.kill_host()
-    await wait_until(lambda: cluster.stats.agents_lost == 1, "it is missed", 20)
-    assert any("has gone silent" in record.message for record in caplog.records)

@@ -72,6 +72,7 @@ async def test_large_results_while_the_loop_is_held(place: Site, own: Cluster) -
     await large_values(own, hold)
 
 
+@pytest.mark.slow
 async def test_results_that_the_client_drops(place: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     # As where a subscription's queue is short: what comes while the loop is held is lost.
     subscribe = Connection.subscribe

@@ -36,7 +36,7 @@ from real_jobs import (
     until_started,
 )
 from servers import AgentProcess, Site, starts
-from waiting import wait_for
+from waiting import wait_for, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -204,16 +204,24 @@ async def test_a_store_that_was_lost(place: Site, tmp_path: Path) -> None:
 # Beside an agent that the tests share
 
 
-async def test_agents_are_killed(
-    home: Site, home_cluster: Cluster, agent: AgentProcess, tmp_path: Path
+async def test_an_agent_and_the_broker_are_killed(
+    home: Site,
+    home_cluster: Cluster,
+    agent: AgentProcess,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     other = await home.agent(home_cluster)
     log = tmp_path / "log"
-    record = await submit(home_cluster, "logged", jobs_items(500, 0.01), {"log": str(log)})
+    record = await submit(home_cluster, "logged", jobs_items(600, 0.01), {"log": str(log)})
     await until_started(log, 100)
     other.kill_host()
-    record = await until_over(home_cluster, record.id, 40)
-    await check(home_cluster, record, list(range(500)))
+    await kill_server(home)
+    await start_server(home)
+    record = await until_over(home_cluster, record.id, 60)
+    await check(home_cluster, record, list(range(600)))
+    await wait_until(lambda: home_cluster.stats.agents_lost == 1, "the agent is missed", 20)
+    assert any("has gone silent" in record.message for record in caplog.records)
 
 
 async def test_items_that_fail_and_crash(home_cluster: Cluster, agent: AgentProcess) -> None:
@@ -225,18 +233,6 @@ async def test_items_that_fail_and_crash(home_cluster: Cluster, agent: AgentProc
     values, errors = await read(home_cluster, record)
     assert errors == {7: "raised", 33: "lost", 90: "lost"}
     assert values == [None if n in bad else n for n in range(200)]
-
-
-async def test_the_broker_is_killed(
-    home: Site, home_cluster: Cluster, agent: AgentProcess, tmp_path: Path
-) -> None:
-    log = tmp_path / "log"
-    record = await submit(home_cluster, "logged", jobs_items(800, 0.01), {"log": str(log)})
-    await until_started(log, 100)
-    await kill_server(home)
-    await start_server(home)
-    record = await until_over(home_cluster, record.id, 60)
-    await check(home_cluster, record, list(range(800)))
 
 
 async def test_cancelled_and_removed(

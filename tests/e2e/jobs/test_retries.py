@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import flaky_functions
 from flaky_functions import calls, handed
 from jetmap.jobs.outcomes import StoredOutcomes
 from real_jobs import until_over
-from servers import Site, outcomes, site
+from servers import Site, outcomes
 from waiting import wait_for
 
 pytestmark = pytest.mark.anyio
@@ -19,19 +18,14 @@ pytestmark = pytest.mark.anyio
 ITEMS = [n * 10 + n % 2 for n in range(24)]  # Every other one raises at its first call.
 
 
-@pytest.fixture
-async def place(tmp_path: Path) -> AsyncIterator[Site]:
-    async with site(tmp_path, store=tmp_path / "store") as there:
-        yield there
-
-
 async def test_waiting_items_survive_their_owner(place: Site, tmp_path: Path) -> None:
+    """And the last try of an item fails it."""
     cluster = await place.cluster()
     await place.agent(cluster, flaky_functions.__file__)
-    log = tmp_path / "log"
-    log.mkdir()
+    (tmp_path / "log").mkdir()
+    thrice = await cluster.submit("flaky.thrice", [1, 5, -2], kwargs={"log": str(tmp_path)})
     owner = await place.cluster()
-    submitted = await owner.submit(handed, ITEMS, kwargs={"log": str(log)})
+    submitted = await owner.submit(handed, ITEMS, kwargs={"log": str(tmp_path / "log")})
     stored = StoredOutcomes(cluster.jobs.store, submitted.id, "msgpack")
 
     async def all_tried() -> bool:
@@ -46,14 +40,8 @@ async def test_waiting_items_survive_their_owner(place: Site, tmp_path: Path) ->
     # An item whose outcome was not stored yet may have run again, with as many tries.
     assert [outcome.tries for outcome in found] == [1 + n % 2 for n in range(24)]
     assert record.epoch == 2
-
-
-async def test_the_last_try_of_a_job_fails_its_item(place: Site, tmp_path: Path) -> None:
-    cluster = await place.cluster()
-    await place.agent(cluster, flaky_functions.__file__)
-    job = await cluster.submit("flaky.thrice", [1, 5, -2], kwargs={"log": str(tmp_path)})
-    found = await outcomes(job.stream(ordered=True))
+    found = await outcomes(thrice.stream(ordered=True))
     assert [(outcome.ok, outcome.tries) for outcome in found] == [(True, 2), (False, 3), (False, 1)]
-    status = await job.status()
+    status = await thrice.status()
     assert (status.state, status.done, status.failed) == ("failed", 3, 2)
     assert calls(tmp_path, 5) == 3

@@ -92,6 +92,7 @@ async def test_families_say_what_to_do(pool: SimulatedPool) -> None:
         await wait_until(lambda: pool.work.runs[1], "the item runs")
         with pytest.raises(Retryable):
             await cluster.map("double", [1])
+        assert cluster.stats.maps_refused == {"unknown-function": 1, "too-many-maps": 1}
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
