@@ -60,11 +60,11 @@ class SyncJobStream(BlockingStream[None, Y]):
 ''',
 }
 IMPORTS = """
+from collections.abc import Iterable
 from typing import Generic
 from jetmap.client._sync.job import SyncJob, SyncJobStream
 from jetmap.client._sync.stream import SyncStream
 from jetmap.client.blocking import BlockingCluster, BlockingStream, Wait
-from jetmap.client.cluster import MAP_OPTIONS, STREAM_OPTIONS, SUBMIT_OPTIONS
 from jetmap.client.job import Job, JobStatus, JobStream
 from jetmap.client.stream import Stream
 from jetmap.functions.advice import check_not_async
@@ -74,6 +74,7 @@ from jetmap.functions.advice import check_not_async
 INNER = {"Cluster": "_cluster", "Stream": "_stream", "Job": "_job", "JobStream": "_stream"}
 
 LEFT_OUT = {"sync", "aclose"}  # Public members with a counterpart in blocking.py, or with none.
+COPIED = {"__repr__", "__len__", "__bool__"}  # They use nothing but public members.
 LISTED = {"map"}  # Methods whose items are taken in the caller's thread, before the call.
 TRANSLATED = {"submit"}  # Methods whose body runs in the caller's thread, taking items there.
 
@@ -109,7 +110,7 @@ def _member(node: ast.stmt, original: str) -> ast.FunctionDef | None:
     """Return the blocking form of a class's member; None for a private one."""
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.name in LEFT_OUT:
         return None
-    if node.name == "__repr__" and isinstance(node, ast.FunctionDef):
+    if node.name in COPIED and isinstance(node, ast.FunctionDef):
         return node
     if node.name.startswith("_"):
         return None
@@ -161,7 +162,8 @@ class Renamed(ast.NodeTransformer):
     """Puts blocking classes in place of their originals, and leaves out async iterables."""
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
-        return ast.Name(CLASSES.get(node.id, node.id), node.ctx)
+        name = "Iterable" if node.id == "Items" else CLASSES.get(node.id, node.id)
+        return ast.Name(name, node.ctx)
 
     def visit_BinOp(self, node: ast.BinOp) -> Any:
         is_async = ast.unparse(node.right).startswith("AsyncIterable[")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jetmap.client._sync.stream import SyncStream
     from jetmap.client.cluster import Cluster
     from jetmap.client.job import Job, JobStatus, JobStream
+    from jetmap.client.progress import Progress
     from jetmap.client.stream import Stream
     from jetmap.dispatch.outcomes import Outcome
     from jetmap.executor.executor import Executor
@@ -94,6 +95,7 @@ __all__ = [
     "NoWorkers",
     "NotImportable",
     "Outcome",
+    "Progress",
     "Retryable",
     "StoreFull",
     "Stream",
@@ -121,6 +123,7 @@ _HOMES = {
     "Job": "client.job",
     "JobStatus": "client.job",
     "JobStream": "client.job",
+    "Progress": "client.progress",
     "Stream": "client.stream",
     "SyncCluster": "client._sync.cluster",
     "SyncJob": "client._sync.job",

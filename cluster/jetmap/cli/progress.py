@@ -40,7 +40,9 @@ class Bar:
         self._progress: Progress | None = None
         is_shown = console.is_terminal if console is not None else sys.stderr.isatty()
         if is_shown and not (beside_values and is_one_terminal()):
-            self._progress = _progress(console)
+            from jetmap.client.progress import rich_progress
+
+            self._progress = rich_progress(console)
             self._task = self._progress.add_task(name, total=total)
 
     def __enter__(self) -> Bar:
@@ -63,35 +65,3 @@ class Bar:
             self._progress.console.print(text, markup=False, highlight=False)
         else:
             print(text, file=sys.stderr)  # noqa: T201
-
-
-def _progress(console: Console | None) -> Progress:
-    """Make the bar. Only terminals need rich, which is slow to import."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeElapsedColumn,
-    )
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        """A column with the items a second over the whole map."""
-
-        def render(self, task: Task) -> Text:
-            speed = task.completed / task.elapsed if task.elapsed else 0.0
-            return Text(f"{speed:,.0f}/s", style="progress.data.speed")
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeElapsedColumn(),
-        console=console or Console(stderr=True, soft_wrap=True),
-        expand=True,
-    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sized
+from collections.abc import Callable, Mapping, Sized
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from jetmap import bounds
 from jetmap.dispatch.objects import AsyncObjects, Objects
@@ -19,16 +19,28 @@ from jetmap.wire.presence import Presence
 from .call import Call, first_error, listed
 from .encoded import EncodedCluster
 from .job import Job
+from .options import (
+    EffectOptions,
+    ErrorOptions,
+    Items,
+    KeywordFunction,
+    MapOptions,
+    NamedOptions,
+    StreamEffectOptions,
+    StreamNamedOptions,
+    StreamOptions,
+    SubmitEffectOptions,
+    SubmitNamedOptions,
+    SubmitOptions,
+    ToleranceOptions,
+)
+from .progress import MeteredMap, Progress, check_progress
 from .stream import RunningMap, Stream
 from .submit import EncodedItems, abort
 from .tolerant import TolerantMap
 
 if TYPE_CHECKING:
     from ._sync.cluster import SyncCluster
-
-MAP_OPTIONS = ("kwargs", "timeout", "return_exceptions", "max_failed", "values")
-STREAM_OPTIONS = ("kwargs", "timeout", "ordered", "max_failed", "values")
-SUBMIT_OPTIONS = ("kwargs", "ttl", "timeout", "key", "max_failed", "values")
 
 
 class Cluster(EncodedCluster):
@@ -61,125 +73,44 @@ class Cluster(EncodedCluster):
 
     @overload
     async def map(
-        self,
-        f: Callable[[X], Y],
-        items: Iterable[X] | AsyncIterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        return_exceptions: Literal[False] = False,
-        max_failed: None = None,
-        values: Literal[True] = True,
+        self, f: Callable[[X], Y], items: Items[X], /, **options: Unpack[MapOptions]
     ) -> list[Y]: ...
     @overload
     async def map(
-        self,
-        f: Callable[Concatenate[X, ...], Y],
-        items: Iterable[X] | AsyncIterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        return_exceptions: Literal[False] = False,
-        max_failed: None = None,
-        values: Literal[True] = True,
+        self, f: KeywordFunction[X, Y], items: Items[X], /, **options: Unpack[MapOptions]
     ) -> list[Y]: ...
     @overload
     async def map(
-        self,
-        f: Callable[[X], Y],
-        items: Iterable[X] | AsyncIterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        return_exceptions: bool,
-        max_failed: int | str | None = None,
-        values: Literal[True] = True,
+        self, f: Callable[[X], Y], items: Items[X], /, **options: Unpack[ErrorOptions]
     ) -> list[Y | ItemError]: ...
     @overload
     async def map(
-        self,
-        f: Callable[Concatenate[X, ...], Y],
-        items: Iterable[X] | AsyncIterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        return_exceptions: bool,
-        max_failed: int | str | None = None,
-        values: Literal[True] = True,
+        self, f: KeywordFunction[X, Y], items: Items[X], /, **options: Unpack[ErrorOptions]
     ) -> list[Y | ItemError]: ...
     @overload
     async def map(
-        self,
-        f: Callable[[X], Y],
-        items: Iterable[X] | AsyncIterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        return_exceptions: Literal[False] = False,
-        max_failed: int | str,
-        values: Literal[True] = True,
+        self, f: Callable[[X], Y], items: Items[X], /, **options: Unpack[ToleranceOptions]
     ) -> list[Y | ItemError]: ...
     @overload
     async def map(
-        self,
-        f: Callable[Concatenate[X, ...], Y],
-        items: Iterable[X] | AsyncIterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        return_exceptions: Literal[False] = False,
-        max_failed: int | str,
-        values: Literal[True] = True,
+        self, f: KeywordFunction[X, Y], items: Items[X], /, **options: Unpack[ToleranceOptions]
     ) -> list[Y | ItemError]: ...
     @overload
     async def map(
-        self,
-        f: Callable[[X], Y],
-        items: Iterable[X] | AsyncIterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        return_exceptions: bool = False,
-        max_failed: int | str | None = None,
-        values: bool,
+        self, f: Callable[[X], Y], items: Items[X], /, **options: Unpack[EffectOptions]
     ) -> list[Y | ItemError | None]: ...
     @overload
     async def map(
-        self,
-        f: Callable[Concatenate[X, ...], Y],
-        items: Iterable[X] | AsyncIterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        return_exceptions: bool = False,
-        max_failed: int | str | None = None,
-        values: bool,
+        self, f: KeywordFunction[X, Y], items: Items[X], /, **options: Unpack[EffectOptions]
     ) -> list[Y | ItemError | None]: ...
     @overload
     async def map(
-        self,
-        f: str,
-        items: Iterable[Any] | AsyncIterable[Any],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        return_exceptions: bool = False,
-        max_failed: int | str | None = None,
-        values: bool = True,
+        self, f: str, items: Items[Any], /, **options: Unpack[NamedOptions]
     ) -> list[Any]: ...
     async def map(
         self,
         f: Callable[..., Any] | str,
-        items: Iterable[Any] | AsyncIterable[Any] = MISSING,
+        items: Items[Any] = MISSING,
         /,
         *more: Any,
         kwargs: Mapping[str, Any] | None = None,
@@ -187,6 +118,7 @@ class Cluster(EncodedCluster):
         return_exceptions: bool = False,
         max_failed: int | str | None = None,
         values: bool = True,
+        progress: bool | Callable[[Progress], object] = False,
         **unknown: Any,
     ) -> list[Any]:
         """Run a function over every item of a list; return the values in input order.
@@ -202,6 +134,9 @@ class Cluster(EncodedCluster):
                 a share such as "5%". None: none may.
             values: Whether to return what the function returns. False: only its side effects
                 count, and each value is None.
+            progress: True shows a bar on stderr, or below a notebook's cell. A function is called
+                with a ``Progress`` at the start and after each batch of outcomes, in the event
+                loop's thread; what it raises ends the map.
 
         Returns:
             A list as long as the input; its element i is the value of item i.
@@ -217,10 +152,11 @@ class Cluster(EncodedCluster):
             TooLarge: The list has more than ``max_list`` items.
             NotImportable: Workers cannot import the function from where it is defined.
         """
-        check_call(isinstance(self, Cluster), "map", f, items, more, unknown, MAP_OPTIONS)
+        check_call(Cluster.map, self, f, items, more, unknown)
         self._check()
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
         tolerance = Tolerance.of(max_failed)
+        check_progress(progress)
         keeps_errors = return_exceptions or tolerance is not None
         if isinstance(f, str):
             await self._until_announced(f)
@@ -229,9 +165,7 @@ class Cluster(EncodedCluster):
         if not keeps_errors:
             items = await call.prepared(items)
         source = call.source(items, keep=False, max_item=self.max_item, prepared=not keeps_errors)
-        running = await self._open_call(call, source, timeout)
-        if tolerance is not None:
-            running = TolerantMap(running, tolerance, trusted=self.trusts)
+        running = await self._open_call(call, source, timeout, tolerance, progress)
         try:
             batches = await running.collect(stop_at_error=not keeps_errors)
         finally:
@@ -246,73 +180,28 @@ class Cluster(EncodedCluster):
 
     @overload
     def stream(
-        self,
-        f: Callable[[X], Y],
-        items: Iterable[X] | AsyncIterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        ordered: bool = False,
-        max_failed: int | str | None = None,
-        values: Literal[True] = True,
+        self, f: Callable[[X], Y], items: Items[X], /, **options: Unpack[StreamOptions]
     ) -> Stream[X, Y]: ...
     @overload
     def stream(
-        self,
-        f: Callable[Concatenate[X, ...], Y],
-        items: Iterable[X] | AsyncIterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        ordered: bool = False,
-        max_failed: int | str | None = None,
-        values: Literal[True] = True,
+        self, f: KeywordFunction[X, Y], items: Items[X], /, **options: Unpack[StreamOptions]
     ) -> Stream[X, Y]: ...
     @overload
     def stream(
-        self,
-        f: Callable[[X], Y],
-        items: Iterable[X] | AsyncIterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        ordered: bool = False,
-        max_failed: int | str | None = None,
-        values: bool,
+        self, f: Callable[[X], Y], items: Items[X], /, **options: Unpack[StreamEffectOptions]
     ) -> Stream[X, Y | None]: ...
     @overload
     def stream(
-        self,
-        f: Callable[Concatenate[X, ...], Y],
-        items: Iterable[X] | AsyncIterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        ordered: bool = False,
-        max_failed: int | str | None = None,
-        values: bool,
+        self, f: KeywordFunction[X, Y], items: Items[X], /, **options: Unpack[StreamEffectOptions]
     ) -> Stream[X, Y | None]: ...
     @overload
     def stream(
-        self,
-        f: str,
-        items: Iterable[X] | AsyncIterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        ordered: bool = False,
-        max_failed: int | str | None = None,
-        values: bool = True,
+        self, f: str, items: Items[X], /, **options: Unpack[StreamNamedOptions]
     ) -> Stream[X, Any]: ...
     def stream(
         self,
         f: Callable[..., Any] | str,
-        items: Iterable[Any] | AsyncIterable[Any] = MISSING,
+        items: Items[Any] = MISSING,
         /,
         *more: Any,
         kwargs: Mapping[str, Any] | None = None,
@@ -320,6 +209,7 @@ class Cluster(EncodedCluster):
         ordered: bool = False,
         max_failed: int | str | None = None,
         values: bool = True,
+        progress: bool | Callable[[Progress], object] = False,
         **unknown: Any,
     ) -> Stream[Any, Any]:
         """Run a function over items; give each outcome as soon as it is there.
@@ -337,109 +227,62 @@ class Cluster(EncodedCluster):
             max_failed: Items that may fail before the stream raises ``TooManyFailed``: a number, or
                 a share such as "5%" of items whose length is known. None: any number.
             values: As for ``map``.
+            progress: As for ``map``.
 
         Returns:
             An async iterator, and an async context manager, of ``Outcome``.
         """
-        check_call(isinstance(self, Cluster), "stream", f, items, more, unknown, STREAM_OPTIONS)
+        check_call(Cluster.stream, self, f, items, more, unknown)
         self._check()
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
+        check_progress(progress)
         tolerance = Tolerance.of(max_failed)
+        length = len(items) if isinstance(items, Sized) else None
         if tolerance is not None:
-            tolerance.check_length(len(items) if isinstance(items, Sized) else None)
+            tolerance.check_length(length)
         call = self._call(f, kwargs, values, local=self._inline)
 
         async def open() -> tuple[RunningMap, Objects]:
             self._check()
             source = call.source(items, keep=True, max_item=self.max_item)
             try:
-                running = await self._open_call(call, source, timeout, ordered, early=True)
-                if tolerance is not None:
-                    running = TolerantMap(running, tolerance, trusted=call.trusted)
+                running = await self._open_call(
+                    call, source, timeout, tolerance, progress, ordered=ordered, early=True
+                )
                 return running, source
             except BaseException:
                 if isinstance(source, AsyncObjects):
                     await source.aclose()
                 raise
 
-        return Stream(open, call)
+        return Stream(open, call, length)
 
     # Jobs
 
     @overload
     async def submit(
-        self,
-        f: Callable[[X], Y],
-        items: Iterable[X] | AsyncIterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        ttl: float | None = None,
-        timeout: float | None = None,
-        key: str | None = None,
-        max_failed: int | str | None = None,
-        values: Literal[True] = True,
+        self, f: Callable[[X], Y], items: Items[X], /, **options: Unpack[SubmitOptions]
     ) -> Job[X, Y]: ...
     @overload
     async def submit(
-        self,
-        f: Callable[Concatenate[X, ...], Y],
-        items: Iterable[X] | AsyncIterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        ttl: float | None = None,
-        timeout: float | None = None,
-        key: str | None = None,
-        max_failed: int | str | None = None,
-        values: Literal[True] = True,
+        self, f: KeywordFunction[X, Y], items: Items[X], /, **options: Unpack[SubmitOptions]
     ) -> Job[X, Y]: ...
     @overload
     async def submit(
-        self,
-        f: Callable[[X], Y],
-        items: Iterable[X] | AsyncIterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        ttl: float | None = None,
-        timeout: float | None = None,
-        key: str | None = None,
-        max_failed: int | str | None = None,
-        values: bool,
+        self, f: Callable[[X], Y], items: Items[X], /, **options: Unpack[SubmitEffectOptions]
     ) -> Job[X, Y | None]: ...
     @overload
     async def submit(
-        self,
-        f: Callable[Concatenate[X, ...], Y],
-        items: Iterable[X] | AsyncIterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        ttl: float | None = None,
-        timeout: float | None = None,
-        key: str | None = None,
-        max_failed: int | str | None = None,
-        values: bool,
+        self, f: KeywordFunction[X, Y], items: Items[X], /, **options: Unpack[SubmitEffectOptions]
     ) -> Job[X, Y | None]: ...
     @overload
     async def submit(
-        self,
-        f: str,
-        items: Iterable[Any] | AsyncIterable[Any],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        ttl: float | None = None,
-        timeout: float | None = None,
-        key: str | None = None,
-        max_failed: int | str | None = None,
-        values: bool = True,
+        self, f: str, items: Items[Any], /, **options: Unpack[SubmitNamedOptions]
     ) -> Job[Any, Any]: ...
     async def submit(
         self,
         f: Callable[..., Any] | str,
-        items: Iterable[Any] | AsyncIterable[Any] = MISSING,
+        items: Items[Any] = MISSING,
         /,
         *more: Any,
         kwargs: Mapping[str, Any] | None = None,
@@ -477,7 +320,7 @@ class Cluster(EncodedCluster):
             KeyBusy: The first job with this key is still being uploaded.
             KeyReused: The key was used for another input, function or parameters.
         """
-        check_call(isinstance(self, Cluster), "submit", f, items, more, unknown, SUBMIT_OPTIONS)
+        check_call(Cluster.submit, self, f, items, more, unknown)
         await self._until_announced(f)
         call = self._call(f, kwargs, values)
         upload = await self._begin_upload(
@@ -552,11 +395,13 @@ class Cluster(EncodedCluster):
         call: Call,
         source: Objects,
         timeout: float | None,
-        ordered: bool = False,
+        tolerance: Tolerance | None,
+        progress: bool | Callable[[Progress], object],
         *,
+        ordered: bool = False,
         early: bool = False,
     ) -> RunningMap:
-        return await self._open(
+        running = await self._open(
             call.name,
             source,
             format=call.format,
@@ -566,6 +411,11 @@ class Cluster(EncodedCluster):
             early=early,
             call=call,
         )
+        if progress:
+            running = MeteredMap(running, call.name, progress)
+        if tolerance is not None:
+            running = TolerantMap(running, tolerance, trusted=call.trusted)
+        return running
 
     def _job(self, id: str, call: Call) -> Job[Any, Any]:
         return Job(id, lambda: self.jobs, call)

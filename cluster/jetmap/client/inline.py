@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from heapq import heappop, heappush
 from types import TracebackType
 from typing import Self
@@ -97,11 +98,15 @@ class InlineMap:
             await self._more()
         return self._batches.pop(0)
 
-    async def collect(self, *, stop_at_error: bool) -> list[Batch]:
+    async def collect(
+        self, *, stop_at_error: bool, on_batch: Callable[[Batch], object] | None = None
+    ) -> list[Batch]:
         """Return all batches in order, or those up to the first error with ``stop_at_error``."""
         batches = []
         async for batch in self:
             batches.append(batch)
+            if on_batch is not None:
+                on_batch(batch)
             if batch.errors and stop_at_error:
                 break
         return batches

@@ -57,8 +57,54 @@ class RunningMap(Protocol):
     async def aclose(self) -> None:
         """Withdraw what is not done. A second call does nothing."""
 
-    async def collect(self, *, stop_at_error: bool) -> list[Batch]:
-        """Return all batches in input order, or those up to the first error."""
+    async def collect(
+        self, *, stop_at_error: bool, on_batch: Callable[[Batch], object] | None = None
+    ) -> list[Batch]:
+        """Return all batches in input order, or those up to the first error.
+
+        Args:
+            on_batch: Called with each batch as it arrives.
+        """
+
+
+class WrappedMap:
+    """A running map around another one, which subclasses observe or end."""
+
+    def __init__(self, run: RunningMap) -> None:
+        self.id = run.id
+        self._run = run
+
+    @property
+    def ended(self) -> bool:
+        return self._run.ended
+
+    @property
+    def total(self) -> int | None:
+        return self._run.total
+
+    @property
+    def done(self) -> int:
+        return self._run.done
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def stop(self) -> None:
+        self._run.stop()
+
+    async def aclose(self) -> None:
+        await self._run.aclose()
 
 
 class OutcomeStream(ABC, Generic[X, Y]):
@@ -134,9 +180,13 @@ class Stream(OutcomeStream[X, Y]):
     """
 
     def __init__(
-        self, open: Callable[[], Awaitable[tuple[RunningMap, Objects]]], call: Call
+        self,
+        open: Callable[[], Awaitable[tuple[RunningMap, Objects]]],
+        call: Call,
+        length: int | None = None,
     ) -> None:
         super().__init__()
+        self._length = length
         self._open = open
         self._call = call
         self._running: RunningMap | None = None
@@ -148,12 +198,23 @@ class Stream(OutcomeStream[X, Y]):
     @property
     def total(self) -> int | None:
         """Number of items; None until it is known."""
-        return self._running.total if self._running else None
+        return self._running.total if self._running else self._length
 
     @property
     def done(self) -> int:
         """Number of items that have an outcome, whether it was read or not."""
         return self._running.done if self._running else 0
+
+    def __len__(self) -> int:
+        """Number of items. Raises TypeError while it is not known."""
+        total = self.total
+        if total is None:
+            raise TypeError("the number of items is not known yet: see the stream's total")
+        return total
+
+    def __bool__(self) -> bool:
+        """Return True: a stream without items is a stream."""
+        return True
 
     async def aclose(self) -> None:
         """Withdraw what is not done. A second call does nothing."""

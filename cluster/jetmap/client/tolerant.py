@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable
 
 from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.tolerance import FailureCount, Tolerance
 
-from .stream import RunningMap
+from .stream import RunningMap, WrappedMap
 
 
-class TolerantMap:
+class TolerantMap(WrappedMap):
     """Pass a map's batches on; raise TooManyFailed, and withdraw the rest, when too many failed.
 
     Args:
@@ -28,25 +27,9 @@ class TolerantMap:
         *,
         trusted: bool = False,
     ) -> None:
-        self.id = run.id
-        self._run = run
+        super().__init__(run)
         total = run.total if total is None else total
         self._failures = FailureCount(tolerance, total, trusted=trusted)
-
-    @property
-    def ended(self) -> bool:
-        return self._run.ended
-
-    @property
-    def total(self) -> int | None:
-        return self._run.total
-
-    @property
-    def done(self) -> int:
-        return self._run.done
-
-    def __aiter__(self) -> Self:
-        return self
 
     async def __anext__(self) -> Batch:
         batch = await self._run.__anext__()
@@ -58,24 +41,13 @@ class TolerantMap:
                 raise
         return batch
 
-    async def collect(self, *, stop_at_error: bool = False) -> list[Batch]:
-        batches = [batch async for batch in self]
+    async def collect(
+        self, *, stop_at_error: bool = False, on_batch: Callable[[Batch], object] | None = None
+    ) -> list[Batch]:
+        batches = []
+        async for batch in self:
+            batches.append(batch)
+            if on_batch is not None:
+                on_batch(batch)
         batches.sort(key=lambda batch: batch.start)
         return batches
-
-    def stop(self) -> None:
-        self._run.stop()
-
-    async def aclose(self) -> None:
-        await self._run.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()

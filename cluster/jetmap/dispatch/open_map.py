@@ -311,16 +311,22 @@ class OpenMap:
         self.stopped = True
         self._wake()
 
-    async def collect(self, *, stop_at_error: bool) -> list[Batch]:
+    async def collect(
+        self, *, stop_at_error: bool, on_batch: Callable[[Batch], object] | None = None
+    ) -> list[Batch]:
         """Read every batch and return them in input order.
 
-        stop_at_error: wait for nothing behind the first item, in input order, that failed: the
-        caller sees the error that a loop over the items would have met.
+        Args:
+            stop_at_error: Wait for nothing behind the first item, in input order, that failed: the
+                caller sees the error that a loop over the items would have met.
+            on_batch: Called with each batch as it arrives.
         """
         batches: list[Batch] = []
         first: int | None = None
         async for batch in self:
             batches.append(batch)
+            if on_batch is not None:
+                on_batch(batch)
             if batch.errors and stop_at_error:
                 index = batch.errors[0].index
                 first = index if first is None else min(first, index)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import Any
 
 # The default of a parameter that must be given.
@@ -27,39 +27,40 @@ _ELSEWHERE = {
 
 
 def check_call(
-    is_bound: bool,
-    method: str,
+    method: Callable[..., Any],
+    owner: object,
     f: object,
     items: object,
     more: tuple[Any, ...],
     unknown: Mapping[str, Any],
-    options: Iterable[str],
 ) -> None:
     """Raise TypeError for arguments of ``map``, ``stream`` or ``submit`` that make no sense.
 
     Args:
-        is_bound: False if the method was called on its class, so that ``f`` is missing.
+        method: The function, as its class has it.
+        owner: Its first argument; the user's function if it was called on the class.
     """
     if type(items) in _LISTS and not more and not unknown:
         return
+    name = method.__name__
     if more:
         raise TypeError(
-            f"{method}() takes one list of items; put several together, cluster.{method}(f, "
+            f"{name}() takes one list of items; put several together, cluster.{name}(f, "
             "list(zip(a, b))), and write def f(pair)"
         )
     if unknown:
-        raise TypeError(_unknown(method, f, unknown, options))
+        raise TypeError(_unknown(method, f, unknown))
     if items is MISSING:
-        if not is_bound:
+        if not hasattr(owner, name):
             raise TypeError(
-                f"{method}() was called on the class; start a cluster first: async with Cluster() "
-                f"as cluster: await cluster.{method}(f, items), or outside async code: with "
-                f"Cluster().sync as cluster: cluster.{method}(f, items)"
+                f"{name}() was called on the class; start a cluster first: async with Cluster() "
+                f"as cluster: await cluster.{name}(f, items), or outside async code: with "
+                f"Cluster().sync as cluster: cluster.{name}(f, items)"
             )
-        raise TypeError(f"{method}() needs the items too: cluster.{method}(f, items)")
+        raise TypeError(f"{name}() needs the items too: cluster.{name}(f, items)")
     if callable(items) and not callable(f) and not isinstance(f, str):
         raise TypeError(not_a_task(f))
-    check_items(method, items)
+    check_items(name, items)
 
 
 def check_items(method: str, items: object) -> None:
@@ -96,17 +97,18 @@ def check_kwargs(kwargs: object) -> None:
     )
 
 
-def _unknown(method: str, f: object, unknown: Mapping[str, Any], options: Iterable[str]) -> str:
+def _unknown(method: Callable[..., Any], f: object, unknown: Mapping[str, Any]) -> str:
     name = next(iter(unknown))
     if name in _ELSEWHERE and not _has_parameter(f, name):
-        return f"{method}() has no option {name!r}: {_ELSEWHERE[name]}"
-    known = [*options]
+        return f"{method.__name__}() has no option {name!r}: {_ELSEWHERE[name]}"
+    parameters = inspect.signature(method).parameters.values()
+    known = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
     close = difflib.get_close_matches(name, known, 1)
     if close and not _has_parameter(f, name):
-        return f"{method}() has no option {name!r}; is it {close[0]!r}?"
+        return f"{method.__name__}() has no option {name!r}; is it {close[0]!r}?"
     return (
-        f"{method}() has no option {name!r}; parameters of the function go into kwargs: "
-        f"cluster.{method}(f, items, kwargs={{{_members(unknown)}}}). "
+        f"{method.__name__}() has no option {name!r}; parameters of the function go into kwargs: "
+        f"cluster.{method.__name__}(f, items, kwargs={{{_members(unknown)}}}). "
         f"Its own options: {', '.join(known)}"
     )
 

@@ -46,7 +46,7 @@ def sync() -> Iterator[Any]:
 def test_a_map_and_a_stream(sync: Any) -> None:
     assert sync.map(text, range(100)) == [str(n) for n in range(100)]
     with sync.stream(text, range(100), ordered=True) as stream:
-        assert (stream.total, stream.done) == (None, 0)
+        assert (len(stream), stream.done) == (100, 0)
         assert [outcome.value for outcome in stream] == [str(n) for n in range(100)]
         assert (stream.total, stream.done) == (100, 100)
     assert list(stream) == []

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Concatenate, Literal, overload
+from typing import Any, Unpack, overload
 
 from jetmap.client._sync.job import SyncJob
 from jetmap.client._sync.stream import SyncStream
 from jetmap.client.blocking import BlockingCluster
-from jetmap.client.cluster import MAP_OPTIONS, STREAM_OPTIONS, SUBMIT_OPTIONS
 from jetmap.client.job import Job
+from jetmap.client.options import (
+    EffectOptions,
+    ErrorOptions,
+    KeywordFunction,
+    MapOptions,
+    NamedOptions,
+    StreamEffectOptions,
+    StreamNamedOptions,
+    StreamOptions,
+    SubmitEffectOptions,
+    SubmitNamedOptions,
+    SubmitOptions,
+    ToleranceOptions,
+)
+from jetmap.client.progress import Progress
 from jetmap.client.stream import Stream
 from jetmap.client.submit import EncodedItems, abort
 from jetmap.dispatch.outcomes import X, Y
@@ -29,128 +43,47 @@ class SyncCluster(BlockingCluster):
 
     @overload
     def map(
-        self,
-        f: Callable[[X], Y],
-        items: Iterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        return_exceptions: Literal[False] = False,
-        max_failed: None = None,
-        values: Literal[True] = True,
+        self, f: Callable[[X], Y], items: Iterable[X], /, **options: Unpack[MapOptions]
     ) -> list[Y]: ...
 
     @overload
     def map(
-        self,
-        f: Callable[Concatenate[X, ...], Y],
-        items: Iterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        return_exceptions: Literal[False] = False,
-        max_failed: None = None,
-        values: Literal[True] = True,
+        self, f: KeywordFunction[X, Y], items: Iterable[X], /, **options: Unpack[MapOptions]
     ) -> list[Y]: ...
 
     @overload
     def map(
-        self,
-        f: Callable[[X], Y],
-        items: Iterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        return_exceptions: bool,
-        max_failed: int | str | None = None,
-        values: Literal[True] = True,
+        self, f: Callable[[X], Y], items: Iterable[X], /, **options: Unpack[ErrorOptions]
     ) -> list[Y | ItemError]: ...
 
     @overload
     def map(
-        self,
-        f: Callable[Concatenate[X, ...], Y],
-        items: Iterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        return_exceptions: bool,
-        max_failed: int | str | None = None,
-        values: Literal[True] = True,
+        self, f: KeywordFunction[X, Y], items: Iterable[X], /, **options: Unpack[ErrorOptions]
     ) -> list[Y | ItemError]: ...
 
     @overload
     def map(
-        self,
-        f: Callable[[X], Y],
-        items: Iterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        return_exceptions: Literal[False] = False,
-        max_failed: int | str,
-        values: Literal[True] = True,
+        self, f: Callable[[X], Y], items: Iterable[X], /, **options: Unpack[ToleranceOptions]
     ) -> list[Y | ItemError]: ...
 
     @overload
     def map(
-        self,
-        f: Callable[Concatenate[X, ...], Y],
-        items: Iterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        return_exceptions: Literal[False] = False,
-        max_failed: int | str,
-        values: Literal[True] = True,
+        self, f: KeywordFunction[X, Y], items: Iterable[X], /, **options: Unpack[ToleranceOptions]
     ) -> list[Y | ItemError]: ...
 
     @overload
     def map(
-        self,
-        f: Callable[[X], Y],
-        items: Iterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        return_exceptions: bool = False,
-        max_failed: int | str | None = None,
-        values: bool,
+        self, f: Callable[[X], Y], items: Iterable[X], /, **options: Unpack[EffectOptions]
     ) -> list[Y | ItemError | None]: ...
 
     @overload
     def map(
-        self,
-        f: Callable[Concatenate[X, ...], Y],
-        items: Iterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        return_exceptions: bool = False,
-        max_failed: int | str | None = None,
-        values: bool,
+        self, f: KeywordFunction[X, Y], items: Iterable[X], /, **options: Unpack[EffectOptions]
     ) -> list[Y | ItemError | None]: ...
 
     @overload
     def map(
-        self,
-        f: str,
-        items: Iterable[Any],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        return_exceptions: bool = False,
-        max_failed: int | str | None = None,
-        values: bool = True,
+        self, f: str, items: Iterable[Any], /, **options: Unpack[NamedOptions]
     ) -> list[Any]: ...
 
     def map(
@@ -164,6 +97,7 @@ class SyncCluster(BlockingCluster):
         return_exceptions: bool = False,
         max_failed: int | str | None = None,
         values: bool = True,
+        progress: bool | Callable[[Progress], object] = False,
         **unknown: Any,
     ) -> list[Any]:
         """Run a function over every item of a list; return the values in input order.
@@ -179,6 +113,9 @@ class SyncCluster(BlockingCluster):
                 a share such as "5%". None: none may.
             values: Whether to return what the function returns. False: only its side effects
                 count, and each value is None.
+            progress: True shows a bar on stderr, or below a notebook's cell. A function is called
+                with a ``Progress`` at the start and after each batch of outcomes, in the event
+                loop's thread; what it raises ends the map.
 
         Returns:
             A list as long as the input; its element i is the value of item i.
@@ -194,7 +131,7 @@ class SyncCluster(BlockingCluster):
             TooLarge: The list has more than ``max_list`` items.
             NotImportable: Workers cannot import the function from where it is defined.
         """
-        check_call(isinstance(self, SyncCluster), "map", f, items, more, unknown, MAP_OPTIONS)
+        check_call(SyncCluster.map, self, f, items, more, unknown)
         check_not_async(items)
         items = self._listed(items)
         return self._wait(
@@ -206,77 +143,37 @@ class SyncCluster(BlockingCluster):
                 return_exceptions=return_exceptions,
                 max_failed=max_failed,
                 values=values,
+                progress=progress,
             )
         )
 
     @overload
     def stream(
-        self,
-        f: Callable[[X], Y],
-        items: Iterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        ordered: bool = False,
-        max_failed: int | str | None = None,
-        values: Literal[True] = True,
+        self, f: Callable[[X], Y], items: Iterable[X], /, **options: Unpack[StreamOptions]
     ) -> SyncStream[X, Y]: ...
 
     @overload
     def stream(
-        self,
-        f: Callable[Concatenate[X, ...], Y],
-        items: Iterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        ordered: bool = False,
-        max_failed: int | str | None = None,
-        values: Literal[True] = True,
+        self, f: KeywordFunction[X, Y], items: Iterable[X], /, **options: Unpack[StreamOptions]
     ) -> SyncStream[X, Y]: ...
 
     @overload
     def stream(
-        self,
-        f: Callable[[X], Y],
-        items: Iterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        ordered: bool = False,
-        max_failed: int | str | None = None,
-        values: bool,
+        self, f: Callable[[X], Y], items: Iterable[X], /, **options: Unpack[StreamEffectOptions]
     ) -> SyncStream[X, Y | None]: ...
 
     @overload
     def stream(
         self,
-        f: Callable[Concatenate[X, ...], Y],
+        f: KeywordFunction[X, Y],
         items: Iterable[X],
         /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        ordered: bool = False,
-        max_failed: int | str | None = None,
-        values: bool,
+        **options: Unpack[StreamEffectOptions],
     ) -> SyncStream[X, Y | None]: ...
 
     @overload
     def stream(
-        self,
-        f: str,
-        items: Iterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        ordered: bool = False,
-        max_failed: int | str | None = None,
-        values: bool = True,
+        self, f: str, items: Iterable[X], /, **options: Unpack[StreamNamedOptions]
     ) -> SyncStream[X, Any]: ...
 
     def stream(
@@ -290,6 +187,7 @@ class SyncCluster(BlockingCluster):
         ordered: bool = False,
         max_failed: int | str | None = None,
         values: bool = True,
+        progress: bool | Callable[[Progress], object] = False,
         **unknown: Any,
     ) -> SyncStream[Any, Any]:
         """Run a function over items; give each outcome as soon as it is there.
@@ -307,11 +205,12 @@ class SyncCluster(BlockingCluster):
             max_failed: Items that may fail before the stream raises ``TooManyFailed``: a number, or
                 a share such as "5%" of items whose length is known. None: any number.
             values: As for ``map``.
+            progress: As for ``map``.
 
         Returns:
             An iterator, and a context manager, of ``Outcome``.
         """
-        check_call(isinstance(self, SyncCluster), "stream", f, items, more, unknown, STREAM_OPTIONS)
+        check_call(SyncCluster.stream, self, f, items, more, unknown)
         check_not_async(items)
 
         async def start() -> Stream[Any, Any]:
@@ -323,83 +222,38 @@ class SyncCluster(BlockingCluster):
                 ordered=ordered,
                 max_failed=max_failed,
                 values=values,
+                progress=progress,
             )
 
         return SyncStream(self._wait, self._wait(start()))
 
     @overload
     def submit(
-        self,
-        f: Callable[[X], Y],
-        items: Iterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        ttl: float | None = None,
-        timeout: float | None = None,
-        key: str | None = None,
-        max_failed: int | str | None = None,
-        values: Literal[True] = True,
+        self, f: Callable[[X], Y], items: Iterable[X], /, **options: Unpack[SubmitOptions]
     ) -> SyncJob[X, Y]: ...
 
     @overload
     def submit(
-        self,
-        f: Callable[Concatenate[X, ...], Y],
-        items: Iterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        ttl: float | None = None,
-        timeout: float | None = None,
-        key: str | None = None,
-        max_failed: int | str | None = None,
-        values: Literal[True] = True,
+        self, f: KeywordFunction[X, Y], items: Iterable[X], /, **options: Unpack[SubmitOptions]
     ) -> SyncJob[X, Y]: ...
 
     @overload
     def submit(
-        self,
-        f: Callable[[X], Y],
-        items: Iterable[X],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        ttl: float | None = None,
-        timeout: float | None = None,
-        key: str | None = None,
-        max_failed: int | str | None = None,
-        values: bool,
+        self, f: Callable[[X], Y], items: Iterable[X], /, **options: Unpack[SubmitEffectOptions]
     ) -> SyncJob[X, Y | None]: ...
 
     @overload
     def submit(
         self,
-        f: Callable[Concatenate[X, ...], Y],
+        f: KeywordFunction[X, Y],
         items: Iterable[X],
         /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        ttl: float | None = None,
-        timeout: float | None = None,
-        key: str | None = None,
-        max_failed: int | str | None = None,
-        values: bool,
+        **options: Unpack[SubmitEffectOptions],
     ) -> SyncJob[X, Y | None]: ...
 
     @overload
     def submit(
-        self,
-        f: str,
-        items: Iterable[Any],
-        /,
-        *,
-        kwargs: Mapping[str, Any] | None = None,
-        ttl: float | None = None,
-        timeout: float | None = None,
-        key: str | None = None,
-        max_failed: int | str | None = None,
-        values: bool = True,
+        self, f: str, items: Iterable[Any], /, **options: Unpack[SubmitNamedOptions]
     ) -> SyncJob[Any, Any]: ...
 
     def submit(
@@ -443,7 +297,7 @@ class SyncCluster(BlockingCluster):
             KeyBusy: The first job with this key is still being uploaded.
             KeyReused: The key was used for another input, function or parameters.
         """
-        check_call(isinstance(self, SyncCluster), "submit", f, items, more, unknown, SUBMIT_OPTIONS)
+        check_call(SyncCluster.submit, self, f, items, more, unknown)
         check_not_async(items)
         self._wait(self._cluster._until_announced(f))
         call = self._cluster._call(f, kwargs, values)

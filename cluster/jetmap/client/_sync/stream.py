@@ -30,3 +30,14 @@ class SyncStream(BlockingStream[X, Y]):
     def done(self) -> int:
         """Number of items that have an outcome, whether it was read or not."""
         return self._stream.done
+
+    def __len__(self) -> int:
+        """Number of items. Raises TypeError while it is not known."""
+        total = self.total
+        if total is None:
+            raise TypeError("the number of items is not known yet: see the stream's total")
+        return total
+
+    def __bool__(self) -> bool:
+        """Return True: a stream without items is a stream."""
+        return True

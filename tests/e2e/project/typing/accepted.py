@@ -16,6 +16,7 @@ from jetmap import (
     Job,
     JobStatus,
     Outcome,
+    Progress,
     Retryable,
     Stream,
     SyncCluster,
@@ -115,6 +116,8 @@ async def maps(cluster: Cluster) -> None:
     assert_type(await cluster.map(is_prime, [1], values=True), list[bool])
     assert_type(await cluster.map(is_prime, [1], values=False), list[bool | ItemError | None])
     assert_type(await cluster.map(power, [1], values=False), list[int | ItemError | None])
+    assert_type(await cluster.map(is_prime, [1], progress=True), list[bool])
+    assert_type(await cluster.map("is_prime", [1], progress=lambda p: p.done), list[Any])
     await cluster.map(same, ["a"])
     await cluster.map(untyped, [object()])
 
@@ -158,7 +161,12 @@ async def other_callables(cluster: Cluster, sync: SyncCluster) -> None:
     assert_type(sync.submit(len, ["a"]), SyncJob[str, int])
 
 
+def report(progress: Progress) -> None:
+    assert_type(progress.total, int | None)
+
+
 async def streams(cluster: Cluster) -> None:
+    assert_type(cluster.stream(power, [1], progress=report), Stream[int, int])
     assert_type(cluster.stream(is_prime, [1]), Stream[int, bool])
     assert_type(cluster.stream(power, [1], kwargs={"exponent": 2}, ordered=True), Stream[int, int])
     assert_type(cluster.stream("is_prime", ["a"]), Stream[str, Any])
@@ -206,7 +214,9 @@ def blocking(cluster: SyncCluster) -> None:
     assert_type(job.results(return_exceptions=True), list[bool | ItemError])
     assert_type(job.wait(), JobStatus)
     assert_type(job.stream(), SyncJobStream[bool])
-    with cluster.stream(is_prime, [1]) as stream:
+    assert_type(cluster.map(is_prime, [1], progress=report), list[bool])
+    with cluster.stream(is_prime, [1], progress=True) as stream:
+        assert_type(len(stream), int)
         assert_type(stream.total, int | None)
         for outcome in stream:
             assert_type(outcome, Outcome[int, bool])

@@ -52,6 +52,8 @@ async def maps(cluster: Cluster) -> None:
     await cluster.map(is_prime, ["x"], max_failed=5)  # rejected
     await cluster.map(is_prime, ["x"], values=False)  # rejected
     await cluster.map(is_prime, [1], max_failed=0.05)  # rejected
+    await cluster.map(is_prime, [1], progress=7)  # rejected
+    await cluster.map(is_prime, [1], progress=len)  # rejected
     await cluster.map(len, [1])  # rejected
     await cluster.map(Model().predict, ["x"])  # rejected
     await cluster.map(functools.partial(power, exponent=2), ["x"])  # rejected by pyright
