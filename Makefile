@@ -4,7 +4,8 @@
 # make test-matrix  the tests on each Python found here, with the oldest and the newest NATS
 # make coverage     the tests with a coverage report (htmlcov/)
 # make settings     config/jetmap.toml and the README's table, from the declared settings
-# make check        formatting, lint, types, layers, the generated client, and the prose
+# make check        formatting, lint, types (of calls that must fail, and of the docs, too), layers,
+#                   the generated client, and the prose
 # make format       mend formatting and what lint can mend
 # make unasync      the blocking client, from the asynchronous one
 # make docs         the documentation site (site/); fails on a broken link
@@ -59,6 +60,11 @@ check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/mypy --config-file tests/mypy.ini tests
+	$(BIN)/python scripts/typed_docs.py typing_tests/docs
+	$(BIN)/mypy --config-file typing_tests/mypy.ini typing_tests
+	@if $(BIN)/pyright --version >/dev/null 2>&1; \
+		then $(BIN)/pyright -p typing_tests --pythonpath $(BIN)/python; \
+		else echo "pyright, which fetches itself from npm, cannot be had here"; fi
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest -q -m "" tests/unit/test_english.py
 	$(BIN)/python scripts/unasync.py --check

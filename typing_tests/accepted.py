@@ -1,4 +1,5 @@
 """Calls that type checkers accept, with the type that they find. Checked, never run."""
+# pyright: reportUnnecessaryTypeIgnoreComment=false
 
 from __future__ import annotations
 
