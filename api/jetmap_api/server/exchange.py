@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 VERSION = b"HTTP/1.1 "
 # Leading zeros of a chunk's size that may be sent ahead of it; parsers take sixteen digits.
 MOST_ZEROS = 8
+# Bytes of a piece of body that is joined with the head; larger ones are not copied.
+JOINED_BYTES = 16_384
 
 _BAD_NAME = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\[\]={} \t\\"]')
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -105,6 +107,7 @@ class Exchange:
         "_event",
         "_expects_continue",
         "_framing",
+        "_head",
         "_parts",
         "_remaining",
         "_zeros",
@@ -135,6 +138,7 @@ class Exchange:
         self._ahead = 0  # bytes of the status line that are sent already
         self._zeros = 0  # leading zeros of the next chunk's size that are sent already
         self._framing: Framing = "none"
+        self._head = b""  # of the answer, until the first bytes of its body are sent with it
         self._remaining = 0  # bytes to come of an answer of known length
 
     async def run(self, app: App) -> None:
@@ -148,6 +152,8 @@ class Exchange:
                 logger.error("the application returned without an answer")
         if self.complete or self.left:
             return
+        if self._head:  # None of the answer is sent.
+            self._head, self.started = b"", False
         if self.started:  # The answer must not look whole.
             self._connection.cut(self._framing == "close")
             return
@@ -263,7 +269,11 @@ class Exchange:
             content.append(b"connection: close\r\n")
         content.append(b"\r\n")
         self.started = True
-        self._connection.write(b"".join(content)[self._ahead :])
+        head = b"".join(content)[self._ahead :]
+        if framing == "length" and self._remaining:
+            self._head = head
+        else:
+            self._connection.write(head)
 
     def _send_body(self, body: bytes, more: bool) -> None:
         if self._framing == "chunked":
@@ -276,6 +286,13 @@ class Exchange:
             self._remaining -= len(body)
             if self._remaining < 0 or (self._remaining and not more):
                 raise RuntimeError("the answer is not as long as its Content-Length")
+            if self._head and body:
+                # One write for both: each is a system call.
+                if len(body) <= JOINED_BYTES:
+                    body = self._head + body
+                else:
+                    self._connection.write(self._head)
+                self._head = b""
             self._connection.write(body)
         elif self._framing == "close" and body:
             self._connection.write(body)

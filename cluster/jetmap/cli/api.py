@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import socket
 from typing import TYPE_CHECKING
@@ -85,6 +86,7 @@ async def serve(settings: Settings, sock: socket.socket, announce: str) -> int:
         )
         if announce:
             typer.echo(f"{url_of(sock)}{announce}")
+        gc.freeze()  # The collector need not visit again what the start made: it stays.
         async with beside(_stop_server(stop, server)):
             await server.serve(sockets=[sock])
     return Exit.OK

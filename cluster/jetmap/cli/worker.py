@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 from dataclasses import replace
@@ -100,6 +101,7 @@ async def _offer(agent: Agent, connection: Broker, settings: Settings, stop: Sto
         if state.ready:
             names = ", ".join(sorted(state.functions))
             logger.info("%d cores of pool %s run: %s", state.cores, settings.broker.pool, names)
+        gc.freeze()  # The collector need not visit again what the start made: it stays.
         await stop.requested.wait()
         if stop.by is not None:
             logger.info("%s: finishing within %g s", stop.by.name, settings.workers.grace)

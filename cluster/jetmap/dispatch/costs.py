@@ -209,7 +209,7 @@ class Cutting:
 
     def count(self, cost: Cost | Pace, remaining: int | None, cores: float) -> int:
         """Return the number of items of the next chunk: one, while their cost is not known."""
-        if not cost.is_known:
+        if remaining == 1 or not cost.is_known:
             return 1
         seconds = max(cost.seconds, 1e-7)
         count = max(1, round(self.duration(cost, remaining, cores) / seconds))
