@@ -240,29 +240,6 @@ def test_page_tells_what_is_wrong(app: App, browser: Browser) -> None:
     assert shown["detail"]
 
 
-def test_page_logs_in_where_the_gateway_asks_for_a_token(browser: Browser) -> None:
-    with serving(JETMAP_TOKEN="s3cret") as app:
-        browser.call("Page.navigate", url=f"{app.url}/?gateway=/jetmap#a=b")
-
-        def at_login() -> bool:
-            place = browser.evaluate("location.pathname + document.readyState")
-            return bool(place == "/jetmap/logincomplete")
-
-        wait_until_sync(at_login, "the page leads to the login")
-        browser.evaluate(
-            "document.querySelector('[name=token]').value = 's3cret';"
-            "document.querySelector('form button').click()"
-        )
-
-        def back() -> bool:
-            place = browser.evaluate("location.pathname + location.search + location.hash")
-            ready = browser.evaluate("document.readyState + document.body?.dataset.state")
-            return bool(place == "/?gateway=/jetmap#a=b" and ready == "completeidle")
-
-        wait_until_sync(back, "the login leads back")
-        assert browser.evaluate(WATCH % (10**12, 100))["state"] == "done"
-
-
 def choose(browser: Browser, kind: str) -> None:
     browser.evaluate(f'document.querySelector("[name=kind][value={kind}]").click()')
 
@@ -411,9 +388,26 @@ def test_page_follows_a_job_over_a_reload_and_a_gateways_death(
 
 
 @pytest.mark.timeout(120)
-def test_page_cancels_a_job(lasting: dict[str, str], browser: Browser) -> None:
-    with serving(**lasting) as gateway:
-        opened(browser, gateway.url)
+def test_page_logs_in_and_cancels_a_job(lasting: dict[str, str], browser: Browser) -> None:
+    with serving(JETMAP_TOKEN="s3cret", **lasting) as gateway:
+        browser.call("Page.navigate", url=f"{gateway.url}/?gateway=/jetmap#a=b")
+
+        def at_login() -> bool:
+            place = browser.evaluate("location.pathname + document.readyState")
+            return bool(place == "/jetmap/logincomplete")
+
+        wait_until_sync(at_login, "the page leads to the login")
+        browser.evaluate(
+            "document.querySelector('[name=token]').value = 's3cret';"
+            "document.querySelector('form button').click()"
+        )
+
+        def back() -> bool:
+            place = browser.evaluate("location.pathname + location.search + location.hash")
+            ready = browser.evaluate("document.readyState + document.body?.dataset.state")
+            return bool(place == "/?gateway=/jetmap#a=b" and ready == "completeidle")
+
+        wait_until_sync(back, "the login leads back")
         begin(browser, 10**12, 200_000)
         wait_until_sync(lambda: number(shown(browser)["#done"]) > 0, "the job makes progress", 20)
         browser.evaluate('document.querySelector("#run").click()')
@@ -421,6 +415,7 @@ def test_page_cancels_a_job(lasting: dict[str, str], browser: Browser) -> None:
         end = shown(browser)
         assert end["state"] == "stopped"
         [job] = re.findall(r"job=([\w-]+)", end["hash"])
-        status = httpx.get(f"{gateway.url}/jetmap/jobs/{job}").json()
+        token = {"authorization": "Bearer s3cret"}
+        status = httpx.get(f"{gateway.url}/jetmap/jobs/{job}", headers=token).json()
         assert status["state"] == "cancelled"
         assert status["done"] < status["total"]
