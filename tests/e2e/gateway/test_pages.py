@@ -18,7 +18,6 @@ from browser import CHROMIUM, Browser, Tab
 from fake_cluster import FakeCluster, gateway
 from jetmap.client.cluster import Cluster
 from jetmap.settings import Settings
-from jetmap_api.pages import prefers_page
 from jobs_over_http import site
 from over_http import double
 from served import served
@@ -79,22 +78,6 @@ async def test_an_odd_host_is_shown_as_text() -> None:
     async with gateway(FakeCluster(double), **options) as client:
         page = await client.get("/commands", headers=HTML | {"host": "a'\"><script>b"})
     assert "<script>b" not in page.text and "&lt;script&gt;b" in page.text
-
-
-@pytest.mark.parametrize(
-    ("accept", "page"),
-    [
-        (None, False),
-        ("*/*", False),
-        ("application/json", False),
-        ("text/html", True),
-        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", True),
-        ("application/json, text/html", False),
-        ("text/html;q=0.9, application/json;q=0.1", True),
-    ],
-)
-def test_browsers_prefer_pages(accept: str | None, page: bool) -> None:
-    assert prefers_page(None if accept is None else accept.encode()) is page
 
 
 async def test_pages_need_nothing_from_elsewhere() -> None:

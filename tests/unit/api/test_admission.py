@@ -10,10 +10,8 @@ import pytest
 from exchange import Exchange
 from fake_cluster import FakeCluster, gateway
 from jetmap.dispatch.open_map import Memory
-from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.sources import ELEMENT_BYTES
 from jetmap_api.admission import PASSING_BYTES, Admission, Reservation
-from jetmap_api.answers import Gathered
 from jetmap_api.problems import Problem
 from jetmap_api.spool import SpooledPipe
 from raw_bodies import LIMITS
@@ -62,7 +60,7 @@ async def refused_unread(cluster: FakeCluster, length: int = 0, **settings: Any)
     """A request that is refused although nothing of its body was sent."""
     headers = {"content-length": str(length)} if length else {}
     exchange = Exchange(cluster, "/map/echo", headers=headers, **settings)
-    await asyncio.wait_for(exchange.task, 1)
+    await asyncio.wait_for(exchange.task, 20)
     assert exchange.asked == 0
     return exchange
 
@@ -78,10 +76,10 @@ async def test_a_map_too_many_is_refused_before_its_body_is_read() -> None:
     exchange = await refused_unread(cluster, max_open_maps=1)
     refusal(exchange, 429, "too-many-maps", "max_open_maps")
     await running.leave()
-    await asyncio.wait_for(running.task, 1)
+    await asyncio.wait_for(running.task, 20)
     again = Exchange(cluster, "/map/echo", max_open_maps=1)
     await again.write(b"[1]", more=False)
-    await asyncio.wait_for(again.task, 1)
+    await asyncio.wait_for(again.task, 20)
     assert again.output == b"[1]"
 
 
@@ -113,17 +111,17 @@ async def test_items_of_all_lists_together(media: str, five: bytes) -> None:
     await wait_until(lambda: cluster.open_maps == 1, "five are open")
     second = app.beside("/map/echo", media)
     await second.write(five, more=False)
-    await asyncio.wait_for(second.task, 1)
+    await asyncio.wait_for(second.task, 20)
     refusal(second, 429, "too-many-items", "max_items")
     await app.leave()
-    await asyncio.wait_for(app.task, 1)
+    await asyncio.wait_for(app.task, 20)
     third = app.beside("/map/echo", media)
     await third.write(five, more=False)
-    await asyncio.wait_for(third.task, 1)
+    await asyncio.wait_for(third.task, 20)
     assert third.status == 200
     alone = app.beside("/map/echo", JSON)
     await alone.write(b"[1,2,3,4,5,6,7,8,9]", more=False)
-    await asyncio.wait_for(alone.task, 1)
+    await asyncio.wait_for(alone.task, 20)
     refusal(alone, 413, "limit-exceeded", "max_items")
     assert cluster.memory.used == 0
 
@@ -132,7 +130,7 @@ async def test_a_messagepack_list_is_counted_before_it_is_split() -> None:
     cluster = FakeCluster(echo)
     exchange = Exchange(cluster, "/map/echo", MSGPACK, max_list=1000)
     await exchange.write(b"\xdd\0\0\x10\0" + b"\1" * 4096, more=False)
-    await asyncio.wait_for(exchange.task, 1)
+    await asyncio.wait_for(exchange.task, 20)
     refusal(exchange, 413, "limit-exceeded", "max_list")
 
 
@@ -152,7 +150,7 @@ async def test_memory_is_taken_before_the_body_is_read() -> None:
     exchange = await refused_unread(cluster, 10_001, max_memory_bytes=10_000)
     refusal(exchange, 413, "limit-exceeded", "max_memory_bytes")
     await first.leave()
-    await asyncio.wait_for(first.task, 1)
+    await asyncio.wait_for(first.task, 20)
     assert cluster.memory.used == 0
 
 
@@ -163,7 +161,7 @@ async def test_a_body_of_unknown_length_takes_memory_as_it_arrives() -> None:
     await wait_until(lambda: cluster.memory.used == 4001, "the first part counts")
     cluster.memory.used += 4000  # somebody else's
     await exchange.write(b" " * 4000)
-    await asyncio.wait_for(exchange.task, 1)
+    await asyncio.wait_for(exchange.task, 20)
     refusal(exchange, 503, "memory-full", "max_memory_bytes")
     assert cluster.memory.used == 4000
 
@@ -175,7 +173,7 @@ async def test_the_items_of_a_list_take_memory_beside_their_bytes(body: bytes) -
     cluster = FakeCluster(echo)
     exchange = Exchange(cluster, "/map/echo", max_memory_bytes=600_000 * ELEMENT_BYTES)
     await exchange.write(body, more=False)
-    await asyncio.wait_for(exchange.task, 10)
+    await asyncio.wait_for(exchange.task, 20)
     refusal(exchange, 413, "limit-exceeded", "max_memory_bytes")
     assert cluster.memory.used == 0
 
@@ -185,31 +183,9 @@ async def test_json_lines_and_jobs_take_what_is_held_of_them() -> None:
         cluster = FakeCluster(echo)
         cluster.memory.used = 1
         exchange = Exchange(cluster, path, LINES, max_memory_bytes=PASSING_BYTES)
-        await asyncio.wait_for(exchange.task, 1)
+        await asyncio.wait_for(exchange.task, 20)
         refusal(exchange, 503, "memory-full", "max_memory_bytes")
         assert cluster.memory.used == 1
-
-
-async def test_results_that_do_not_fit_into_memory_go_to_a_file() -> None:
-    books = Books(max_memory_bytes=100)
-    hold = books.hold()
-    gathered = Gathered("json", LIMITS, hold)
-    pipe = SpooledPipe(LIMITS, hold)
-    pipe.put(b"x" * 60)
-    gathered.add(Batch(0, 1, b"[%b]" % (b"1" * 50), []))
-    pipe.put(b"y" * 60)
-    assert gathered.is_spooled
-    assert books.taken == (0, 0, 112, 60)
-    pipe.put(b"z" * 10)
-    pipe.end(b"!")
-    out = b""
-    while (data := await pipe.get()) is not None:
-        out += data
-    assert out == b"x" * 60 + b"y" * 60 + b"z" * 10 + b"!"
-    assert books.taken == (0, 0, 52, 0)
-    gathered.close()
-    hold.close()
-    assert books.taken == (0, 0, 0, 0)
 
 
 async def test_the_answer_is_held_until_it_is_read() -> None:
@@ -221,7 +197,7 @@ async def test_the_answer_is_held_until_it_is_read() -> None:
     await turns(5)
     assert len(exchange.output) < 800_000 and cluster.memory.used > 800_000
     exchange.reading.set()
-    await asyncio.wait_for(exchange.task, 1)
+    await asyncio.wait_for(exchange.task, 20)
     assert exchange.output == b'["%b"]' % (b"x" * 800_000)
     assert cluster.memory.used == 0
 
@@ -261,18 +237,3 @@ async def test_a_body_waits_while_all_files_are_full() -> None:
 
 
 # What operators see
-
-
-async def test_metrics_show_what_is_taken() -> None:
-    cluster = FakeCluster(never)
-    cluster.memory.used = 7
-    async with gateway(cluster, max_memory_bytes=9) as client:
-        text = (await client.get("/metrics")).text
-    for line in (
-        "jetmap_memory_bytes 7.0",
-        "jetmap_max_memory_bytes 9.0",
-        "jetmap_items_open 0.0",
-        "jetmap_spool_bytes 0.0",
-        "jetmap_maps_arriving 0.0",
-    ):
-        assert f"\n{line}\n" in text

@@ -15,7 +15,6 @@ from jetmap.dispatch.outcomes import Batch
 from jetmap.settings import LimitSettings
 from jetmap.wire.messages import ErrorRecord
 from jetmap_api.answers import Gathered, ListAnswer
-from jetmap_api.outcomes import translate
 from jetmap_api.problems import Problem
 from jetmap_api.spool import SpooledPipe
 from raw_bodies import LIMITS, held
@@ -50,16 +49,6 @@ def test_the_pipe_keeps_bytes_in_order(steps: list[tuple[bool, int]], buffer: in
             pipe.discard()
 
     asyncio.run(go())
-
-
-async def test_a_full_pipe_says_so() -> None:
-    pipe = SpooledPipe(spool_limits(10, 20), held())
-    for _ in range(3):
-        pipe.put(b"x" * 10)
-    with pytest.raises(Problem, match="max_spool_bytes"):
-        pipe.put(b"y")
-    pipe.end(b"the last words fit")
-    pipe.discard()
 
 
 @given(st.lists(st.integers(0, 5), min_size=1), st.randoms(), st.sampled_from([1, 50, 10_000]))
@@ -131,11 +120,3 @@ def test_the_first_failure_is_that_of_a_loop(shape: list[tuple[int, int]], rando
         assert taken[-1] in needed  # nothing later was waited for
     assert run.stopped == bool(failing)
     assert run.closed
-
-
-def test_what_an_encoding_cannot_hold_is_its_items_error() -> None:
-    values = [1, 2**70, "x"]
-    batch = Batch(5, 3, msgspec.json.encode(values), [])
-    packed = translate(batch, "json", "msgpack")
-    assert msgspec.msgpack.decode(packed.values) == [1, None, "x"]
-    assert [(e.index, e.kind) for e in packed.errors] == [(6, "unencodable")]

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from exchange import Exchange
 from fake_cluster import FakeCluster
 from hypotheses import examples
-from jetmap.errors import JetmapError, LimitExceeded, Malformed
+from jetmap.errors import JetmapError
 from jetmap.settings import LimitSettings
-from jetmap.wire import check
 from jetmap.wire.split import JsonLines, msgpack_array
 from jetmap_api import bodies
 from jetmap_api.bodies import ALLOWANCE, BodyPace, json_elements, msgpack_elements
@@ -123,33 +122,6 @@ def test_nesting_up_to_the_limit_passes() -> None:
     assert elements(b"[" + b",".join([item] * 20) + b"]") == [item] * 20
 
 
-def test_100_000_brackets_alone_are_refused() -> None:
-    assert refused(b"[" * 100_000).status == 400
-
-
-@given(values)
-def test_the_quick_depth_is_the_real_one(value: Any) -> None:
-    def depth(part: Any) -> int:
-        if isinstance(part, dict):
-            part = list(part.values())
-        return 1 + max(map(depth, part), default=0) if isinstance(part, list) else 0
-
-    body = json.dumps(value).encode()
-    real = depth(value)
-    assert not check.deeper_than(body, real)
-    assert real == 0 or check.deeper_than(body, real - 1)
-
-
-@given(st.text('[]{}"\\a', max_size=30), st.integers(20, 40))
-def test_brackets_in_strings_are_no_depth(text: str, depth: int) -> None:
-    body = json.dumps([[text], text]).encode()
-    deep = b"[" * depth + json.dumps(text).encode() + b"]" * depth
-    assert not check.deeper_than(body, 2)
-    assert not check.deeper_than(deep, depth)
-    assert check.deeper_than(deep, depth - 1)
-    assert check.depth_error(deep, depth - 1) == depth - 1
-
-
 def test_limits_of_list_and_item() -> None:
     small = limits(max_list=3, max_item_bytes=5)
     assert elements(b"[1,2,3]", small) == [b"1", b"2", b"3"]
@@ -195,56 +167,6 @@ def lines(body: bytes, cuts: list[int]) -> list[bytes]:
     for start, end in itertools.pairwise(edges):
         found += feed(split, body[start:end])
     return found + close(split)
-
-
-@given(
-    st.lists(values, max_size=10),
-    st.lists(st.integers(0, 300), max_size=8),
-    st.sampled_from(["\n", "\r\n", "\n\n", " \n\t\n"]),
-    st.booleans(),
-)
-def test_any_lines_arrive_unchanged_however_they_are_cut(
-    items: list[Any], cuts: list[int], newline: str, final: bool
-) -> None:
-    texts = [json.dumps(item, ensure_ascii=False) for item in items]
-    body = (newline.join(texts) + (newline if final else "")).encode()
-    found = lines(body, [min(cut, len(body)) for cut in cuts])
-    assert [msgspec.json.decode(item) for item in found] == [
-        msgspec.json.decode(text) for text in texts
-    ]
-
-
-@pytest.mark.parametrize(
-    ("body", "line", "position"),
-    [
-        (b"1\n\n2\n3x\n4", 4, 1),
-        (b"1\n[1\n,2]\n", 2, 2),
-        (b"1 2\n", 1, 2),
-        (b"1,2\n[3\n4]", 1, 1),
-        (b'1\n2\n  {"a":}\n', 3, 7),
-        (b'1\n"\xff"\n', 2, 1),
-        (b"1\n" + b"[" * 501 + b"]" * 501, 2, 500),
-        (b"1\n" + b"[" * 100_000, 2, 500),
-        (b"1\n2\n[1,", 3, 3),
-    ],
-)
-def test_a_malformed_line_is_refused_with_its_number(body: bytes, line: int, position: int) -> None:
-    for cuts in ([], [1], [2, 4], list(range(min(len(body), 12)))):
-        with pytest.raises(Malformed, match=f"line {line}") as caught:
-            lines(body, cuts)
-        problem = problem_of(caught.value, False)
-        assert (problem.status, problem.slug) == (400, "malformed-body")
-        assert problem.members == {"line": line, "position": position}
-
-
-def test_a_long_line_is_refused_before_it_ends() -> None:
-    split = JsonLines(LIMITS.replace(max_item_bytes=100))
-    assert feed(split, b'1\n"' + b"x" * 90) == [b"1"]
-    with pytest.raises(LimitExceeded, match="line 2") as caught:
-        feed(split, b"x" * 20)
-    problem = problem_of(caught.value, False)
-    assert problem.status == 413
-    assert problem.members == {"setting": "max_item_bytes", "limit": 100, "index": 1}
 
 
 def test_no_large_messagepack_body_is_split_in_one_step() -> None:

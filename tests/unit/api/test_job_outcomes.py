@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -17,10 +16,9 @@ from exchange import Exchange
 from fake_cluster import FakeCluster, gateway
 from fake_jobs import FakeJobs
 from jetmap.jobs import readers
-from jetmap_api import heartbeats
 from jobs_over_http import MSGPACK, events_of, site, submit, until_over, values_of
 from over_http import JSONL, SSE, check_problem
-from waiting import turns, wait_until
+from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -104,23 +102,6 @@ async def test_pages_skip_what_a_cancelled_job_has_no_outcome_of() -> None:
             seen |= dict(enumerate(page["values"], page["start"]))
             start = page["next"]
     assert seen == {0: 0, 1: 1, 5: 5, 6: 6}
-
-
-async def test_messagepack_jobs_in_json() -> None:
-    cluster, _ = site()
-    body = msgspec.msgpack.encode([1.5, math.nan, b"abc"])
-    async with gateway(cluster) as client:
-        response = await client.post(
-            "/jobs/echo", content=body, headers={"content-type": "application/msgpack"}
-        )
-        links = response.json()["links"]
-        await until_over(client, response.json()["id"])
-        page = (await client.get(links["results"])).json()
-        packed = await client.get(links["results"], headers=MSGPACK)
-    assert page["values"] == [1.5, None, "YWJj"]
-    assert [(e["index"], e["kind"]) for e in page["errors"]] == [(1, "unencodable")]
-    values = msgspec.msgpack.decode(packed.content)["values"]
-    assert values[0] == 1.5 and math.isnan(values[1]) and values[2] == b"abc"
 
 
 # Results: the whole
@@ -397,21 +378,6 @@ async def test_events_break_off_while_the_broker_is_away(monkeypatch: pytest.Mon
     assert events_of(exchange.output.decode())[-1].name == "results"
 
 
-async def test_a_comment_keeps_events_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeats, "HEARTBEAT", 0.02)
-    monkeypatch.setattr(heartbeats, "TICK", 0.01)
-    cluster, jobs = site(hold=True)
-    async with gateway(cluster) as client:
-        job = await submit(client, "echo", [1])
-    exchange = Exchange(cluster, job["links"]["events"], method="GET")
-    await exchange.write(b"", more=False)
-    await wait_until(lambda: exchange.output.count(b": still running\n\n") > 2, "comments")
-    jobs.put(job["id"], 0, 1)
-    jobs.end(job["id"])
-    await exchange.task
-    assert [e.name for e in events_of(exchange.output.decode())] == ["start", "results", "done"]
-
-
 @pytest.mark.parametrize("kind", ["events", "results", "lines", "msgpack"])
 async def test_a_client_that_leaves_ends_the_reading(kind: str) -> None:
     cluster, jobs = site(hold=True)
@@ -425,26 +391,7 @@ async def test_a_client_that_leaves_ends_the_reading(kind: str) -> None:
     await exchange.write(b"", more=False)
     await wait_until(lambda: jobs.waiters > 0, "it waits")
     await exchange.leave()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await exchange.task
     assert jobs.waiters == 0
     assert exchange.ended == (exchange.status == 499), "an answer that has begun has no end"
-
-
-async def test_a_slow_reader_holds_the_reading_up() -> None:
-    cluster, jobs = site(hold=True)
-    async with gateway(cluster) as client:
-        job = await submit(client, "echo", list(range(2000)))
-    for start in range(0, 2000, 10):
-        jobs.put(job["id"], start, *(["x" * 100] * 10))
-    jobs.end(job["id"])
-    exchange = Exchange(cluster, job["links"]["events"], method="GET")
-    exchange.reading.clear()
-    exchange.unread = 5000
-    await exchange.write(b"", more=False)
-    await wait_until(lambda: len(exchange.output) > 5000, "the first")
-    await turns(50)
-    assert len(exchange.output) < 10_000
-    exchange.reading.set()
-    await exchange.task
-    assert sorted(values_of(events_of(exchange.output.decode()))) == list(range(2000))

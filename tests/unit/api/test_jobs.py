@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, cast
 
-import httpx
 import msgspec
 import pytest
-from fastapi import FastAPI
 
 from exchange import Exchange
 from fake_cluster import gateway
-from jetmap.client.cluster import Cluster
 from jetmap.errors import BrokerUnreachable, JobsUnavailable, KeyBusy, StoreFull
-from jetmap.settings import Settings
-from jetmap_api import create_app
 from jobs_over_http import site, submit, until_over
 from over_http import check_problem
-from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -98,18 +91,6 @@ async def test_parameters_reach_the_job() -> None:
     }
     assert packed.status_code == 202
     assert jobs.records[packed.json()["id"]].kwargs == msgspec.msgpack.encode({"more": 5})
-
-
-@pytest.mark.parametrize(
-    "query",
-    ["ttl=0", "ttl=x", "ttl=inf", "timeout=-1", "kwargs=[]", "errors=fail", "reserve=-5", "a=b"],
-)
-async def test_wrong_parameters_are_refused_before_the_body_is_read(query: str) -> None:
-    cluster, jobs = site()
-    async with gateway(cluster) as client:
-        response = await client.post(f"/jobs/double?{query}", json=[1])
-    check_problem(response, 400, "bad-parameter")
-    assert not jobs.begun
 
 
 async def test_refusals() -> None:
@@ -241,36 +222,6 @@ async def test_an_idempotency_key_gives_the_same_job() -> None:
     assert {begun["caller"] for begun in jobs.begun} == {"anonymous"}
 
 
-async def test_a_key_whose_first_request_still_uploads_is_409() -> None:
-    cluster, jobs = site()
-    key = {"idempotency-key": "k"}
-    exchange = Exchange(cluster, "/jobs/double", headers=key)
-    await exchange.write(b"[1,")
-    await wait_until(lambda: bool(jobs.uploads), "begun")
-    async with gateway(cluster) as client:
-        response = await client.post("/jobs/double", json=[1], headers=key)
-        check_problem(response, 409, "key-busy")
-        assert response.headers["retry-after"] == "2"
-    await exchange.leave()
-    await exchange.task
-
-
-async def test_keys_are_the_callers_own(tmp_path: Any) -> None:
-    cluster, jobs = site()
-    (tmp_path / "token").write_text("secret")
-    app = create_app(cast(Cluster, cluster), Settings(token_file=str(tmp_path / "token")))
-    transport = httpx.ASGITransport(app)
-    headers = {"authorization": "Bearer secret"}
-    async with httpx.AsyncClient(
-        transport=transport, base_url="http://localhost", headers=headers
-    ) as client:
-        await submit(client, "double", [1], **{"idempotency-key": "k"})
-        assert (await client.get("/jobs", headers={"authorization": ""})).status_code == 401
-    caller = jobs.begun[0]["caller"]
-    assert caller not in ("", "anonymous", "secret")
-    assert "secret" not in caller
-
-
 # Looking and ending
 
 
@@ -341,20 +292,6 @@ async def test_an_expired_jobs_results_are_gone() -> None:
             check_problem(await client.get(job["links"][kind]), 410, "job-expired")
 
 
-async def test_links_follow_the_mount() -> None:
-    cluster, _ = site()
-    app = FastAPI()
-    app.mount("/jetmap", create_app(cast(Cluster, cluster), Settings()))
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-        response = await client.post("/jetmap/jobs/double", json=[1, 2])
-        path = response.headers["location"]
-        assert path.startswith("/jetmap/jobs/")
-        document = (await client.get(path)).json()
-        page = await client.get(document["links"]["results"] + "?limit=1&wait=5")
-        assert page.links["next"]["url"] == f"{path}/results?limit=1&wait=5&start=1"
-
-
 async def test_a_page_elsewhere_may_use_jobs() -> None:
     cluster, _ = site()
     origin = {"origin": "https://example.org"}
@@ -372,22 +309,3 @@ async def test_a_page_elsewhere_may_use_jobs() -> None:
 
 
 # OpenAPI
-
-
-async def test_jobs_are_described() -> None:
-    cluster, _ = site()
-    async with gateway(cluster) as client:
-        document = (await client.get("/openapi.json")).json()
-    paths = document["paths"]
-    assert set(paths["/jobs/{id}"]) == {"get", "delete"}
-    assert set(paths["/jobs/double"]) == {"post"}
-    assert set(paths["/jobs"]) == {"get"}
-    for rest in ("results", "events"):
-        assert set(paths[f"/jobs/{{id}}/{rest}"]) == {"get"}
-    assert set(paths["/jobs/{id}/cancel"]) == {"post"}
-    names = {p["name"] for p in paths["/jobs/double"]["post"]["parameters"]}
-    assert {"ttl", "timeout", "reserve", "Idempotency-Key"} <= names
-    assert "Job" in document["components"]["schemas"]
-    assert "202" in paths["/map/double"]["post"]["responses"]
-    ids = [op["operationId"] for path in paths.values() for op in path.values()]
-    assert len(ids) == len(set(ids))

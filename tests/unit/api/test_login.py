@@ -14,7 +14,6 @@ from jetmap.settings import Settings
 from jetmap_api import create_app
 from jetmap_api.login import MOST_FORM, address_of, place_of
 from jetmap_api.security import cookie, is_same_origin, login_address, take_signature
-from jetmap_api.signer import Signer
 from jobs_over_http import site, submit, until_over
 from over_http import check_problem, double
 
@@ -255,29 +254,6 @@ async def test_a_signed_address_opens_one_jobs_events() -> None:
         check_problem(
             await client.post(f"{job['links']['self']}/events/address"), 401, "unauthorized"
         )
-
-
-async def test_a_signed_address_is_short_lived() -> None:
-    cluster, _ = site()
-    async with gateway(cluster, token=TOKEN) as client:
-        job = await submit(client, "double", [1], **BEARER)
-        over = Signer(TOKEN).events(job["id"], 1)
-        response = await client.get(f"{job['links']['events']}?signature={over}")
-        assert "time is over" in check_problem(response, 401, "unauthorized")["detail"]
-        client.headers.update(BEARER)
-        for ttl in ("0", "3601", "1e3", "x", "-1"):
-            bad = await client.post(f"{job['links']['self']}/events/address?ttl={ttl}")
-            check_problem(bad, 400, "bad-parameter")
-        check_problem(await client.post("/jobs/none/events/address"), 404, "unknown-job")
-
-
-async def test_without_a_token_the_plain_address_will_do() -> None:
-    cluster, _ = site()
-    async with gateway(cluster) as client:
-        job = await submit(client, "double", [1])
-        made = await client.post(f"{job['links']['self']}/events/address")
-        assert made.json() == {"url": job["links"]["events"], "expires": None}
-        assert (await client.get(f"{made.json()['url']}?signature=x")).status_code == 200
 
 
 def test_a_servers_access_log_does_not_show_signatures() -> None:

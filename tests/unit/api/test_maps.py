@@ -71,7 +71,7 @@ async def test_the_first_failing_item_in_input_order_is_the_lists_problem() -> N
         "type": "ValueError",
         "message": "no 1",
     }
-    await asyncio.wait_for(cluster.runs[0].withdrawn.wait(), 1)
+    await asyncio.wait_for(cluster.runs[0].withdrawn.wait(), 20)
 
 
 async def test_an_item_of_another_type_is_422() -> None:

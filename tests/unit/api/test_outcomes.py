@@ -33,3 +33,9 @@ def test_a_number_that_json_lacks_is_its_items_error(value: object) -> None:
 
 def test_bytes_become_base64() -> None:
     assert translate(packed(b"\x00"), "msgpack", "json").values == b'["AA=="]'
+
+
+def test_an_integer_that_messagepack_lacks_is_its_items_error() -> None:
+    found = translate(Translated(5, 3, msgspec.json.encode([1, 2**70, "x"]), []), "json", "msgpack")
+    assert msgspec.msgpack.decode(found.values) == [1, None, "x"]
+    assert [(error.index, error.kind) for error in found.errors] == [(6, "unencodable")]
