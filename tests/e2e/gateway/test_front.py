@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from fake_cluster import FakeCluster, gateway
@@ -14,7 +13,7 @@ from jetmap.client.cluster import Cluster
 from jetmap.errors import ConfigurationError, TooManyMaps
 from jetmap.settings import Settings
 from jetmap_api import create_app
-from jetmap_api.front import forwarded_prefix, under
+from jetmap_api.front import under
 from jobs_over_http import site, submit, until_over
 from over_http import check_problem, double
 from served import Signing
@@ -160,45 +159,6 @@ async def test_addresses_start_with_the_proxys_prefix(by: str, stripped: bool) -
         assert index.json()["functions"][0]["map"] == "/a/jetmap/map/double"
 
 
-async def test_a_prefix_goes_before_the_place_where_the_gateway_is_mounted() -> None:
-    cluster, _ = site()
-    outer = FastAPI()
-    outer.mount("/inner", create_app(cast(Cluster, cluster), Settings()))
-    transport = httpx.ASGITransport(outer)
-    headers = {"x-forwarded-prefix": "/outer"}
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-        response = await client.post("/inner/jobs/double", json=[1], headers=headers)
-        home = await client.get("/inner/", headers=headers)
-    assert response.headers["location"].startswith("/outer/inner/jobs/")
-    assert home.json()["links"]["jobs"] == "/outer/inner/jobs"
-
-
-@pytest.mark.parametrize(
-    ("sent", "prefix"),
-    [
-        ("/a", "/a"),
-        ("/a/", "/a"),
-        ("/a/b.c~d_e-f", "/a/b.c~d_e-f"),
-        ("/a, /b", "/a/b"),
-        ("", ""),
-        ("/", ""),
-        ("a", ""),
-        ("//evil.example", ""),
-        ("https://evil.example", ""),
-        ("/../x", ""),
-        ("/a/../b", ""),
-        ("/a?b", ""),
-        ('/"><script>', ""),
-        ("/\\evil", ""),
-        ("/a\r\nx: y", ""),
-        ("/" + "a" * 300, ""),
-        ("/é", ""),
-    ],
-)
-def test_only_a_plain_path_is_a_prefix(sent: str, prefix: str) -> None:
-    assert forwarded_prefix({"headers": [(b"x-forwarded-prefix", sent.encode())]}) == prefix
-
-
 @pytest.mark.parametrize(
     ("prefix", "root", "path", "expected"),
     [
@@ -225,18 +185,6 @@ def test_a_prefix_that_is_none_is_refused(value: str) -> None:
 
 
 # Trailing slashes
-
-
-async def test_a_trailing_slash_changes_nothing() -> None:
-    cluster, _ = site()
-    async with gateway(cluster) as client:
-        assert (await client.post("/map/double/", json=[1, 2])).json() == [2, 4]
-        job = (await client.post("/jobs/double/?timeout=60", json=[1])).json()
-        for path in ("/functions", "/functions/double", "/jobs", "/docs", f"/jobs/{job['id']}"):
-            response = await client.get(f"{path}/")
-            assert response.status_code == 200, path
-        for path in ("/functions//", "/map//", "/map/double//"):
-            assert (await client.get(path)).status_code == 404, path
 
 
 # CORS

@@ -10,9 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import functions
-from activities import activity, map_of
 from fake_cluster import FakeCluster, gateway
-from jetmap.dispatch.costs import Cost
 from jetmap.dispatch.roster import Roster
 from jetmap.wire.messages import encode
 from jetmap.wire.presence import Presence
@@ -52,26 +50,6 @@ def test_an_announcement_of_an_earlier_version_has_no_counters() -> None:
 
 
 # Over HTTP
-
-
-async def test_each_metric_is_of_one_place() -> None:
-    """A gateway's own at /metrics, the pool's at /metrics/pool: sums over gateways are right."""
-    cluster = FakeCluster(double)
-    cluster.counts.heard("a", [("double", "ok", 3)], [("double", "SIGSEGV", 1)], 1, 1)
-    cluster.costs["double"] = Cost()
-    cluster.costs["double"].learn(3, 0.5, 10)
-    cluster.watch.hear(activity(maps=[map_of()], refused={"no-workers": 1}))
-    cluster.watch.pool.on_broker({"streams": [{"copies": 1}], "store": {"bytes": 1, "quota": 2}})
-    async with gateway(cluster) as client:
-        own = samples((await client.get("/metrics")).text)
-        pool = samples((await client.get("/metrics/pool")).text)
-    assert not {name for name, *_ in own} & {name for name, *_ in pool}
-    assert not any(name.startswith("jetmap_pool") or "_cores" in name for name, *_ in own)
-    assert pool["jetmap_pool_cores",] == 2 and pool["jetmap_pool_busy_cores",] == 1
-    assert pool["jetmap_pool_function_cores", "double"] == 2
-    assert pool["jetmap_pool_items_total", "double", "ok"] == 3
-    assert pool["jetmap_pool_crashes_total", "double", "SIGSEGV"] == 1
-    assert pool["jetmap_pool_workers_recycled_total",] == 1
 
 
 async def test_no_client_makes_series() -> None:

@@ -7,13 +7,9 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given
-from hypothesis import strategies as st
 
-from hypotheses import examples
 from jetmap import Cluster
 from served import served
 from waiting import wait_until
@@ -120,32 +116,6 @@ async def test_every_answer_of_a_map(site: Site) -> None:
     assert empty.json() == []
 
 
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
-    max_leaves=6,
-)
-
-
-async def test_any_json_comes_back(site: Site) -> None:
-    loop = asyncio.get_running_loop()
-
-    @examples(60, suppress_health_check=[HealthCheck.too_slow])
-    @given(st.lists(json_values, max_size=40))
-    def check(items: list[Any]) -> None:
-        body = msgspec.json.encode(items)
-        headers = {"content-type": "application/json"}
-        echoed = client.post("/map/anything", content=body, headers=headers)
-        assert msgspec.json.decode(echoed.content) == items
-
-    with httpx.Client(base_url=site.url) as client:
-        await loop.run_in_executor(None, check)
-
-
 @pytest.mark.parametrize(
     ("function", "items", "status", "kind", "index"),
     [
@@ -209,19 +179,6 @@ async def test_what_it_tells_about_itself(site: Site) -> None:
     assert ready.status_code == 200
 
 
-async def test_one_connection_serves_many_maps(site: Site) -> None:
-    async with site.connection() as (reader, writer):
-        for number in range(20):
-            writer.write(request("/map/double", b"[%d]" % number))
-            head = await reader.readuntil(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 200")
-            expected = b"[%d]" % (number * 2)
-            assert await reader.readexactly(len(expected)) == expected
-        writer.write(request("/map/double", b"[1]") + request("/map/double", b"[2]"))
-        assert (await reader.readuntil(b"[2]")).endswith(b"\r\n\r\n[2]")
-        assert (await reader.readuntil(b"[4]")).endswith(b"\r\n\r\n[4]")
-
-
 # Both ways at once
 
 
@@ -273,14 +230,3 @@ async def test_a_map_takes_no_more_after_an_item_that_failed(site: Site) -> None
             await reader.readuntil(b'"error":{"index":1,"kind":"invalid"')
         assert stats.items_done - before < 10_000
         await wait_until(lambda: stats.maps_open == 0, "the map is over")
-
-
-async def test_a_bad_line_ends_the_map_in_band(site: Site) -> None:
-    async with site.connection() as (reader, writer):
-        writer.write(request("/map/double", b"", "application/jsonl", "application/jsonl"))
-        writer.write(chunk(b"1\n"))
-        await reader.readuntil(b'{"index":0,"value":2}\n')
-        writer.write(chunk(b"\n2x\n"))
-        last = await reader.readuntil(b"}\n")
-    problem = json.loads(last.partition(b"\r\n")[2].partition(b"\r\n")[2] or b"null")
-    assert (problem["problem"]["status"], problem["problem"]["line"]) == (400, 3)

@@ -79,24 +79,3 @@ async def test_events_go_on_at_the_other_gateway_when_one_is_killed(
     assert await reader.read(second.url) == 204
     assert len(starts(log)) - COUNT <= 2 * 20
     await whole(second, job)
-
-
-@pytest.mark.slow
-async def test_every_gateway_is_killed(place: Site, tmp_path: Path) -> None:
-    cluster = await place.cluster()
-    await place.agent(cluster)
-    await cluster.aclose()  # So that nobody else carries it.
-    gateways = [await gateway(place) for _ in range(2)]
-    log = tmp_path / "log"
-    job = await submitted(gateways[0], log)
-    await wait_until(lambda: len(starts(log)) > 100, "the job runs", 20)
-    for one in gateways:
-        one.process.kill()
-    for one in gateways:
-        await one.process.wait()
-    again = await gateway(place)
-    reader = Reader(f"{job}/events")
-    while not reader.ended:
-        await reader.read(again.url)
-    assert reader.values == {n: n for n in range(COUNT)}
-    await whole(again, job)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,9 +11,6 @@ import httpx
 import pytest
 
 from gateways import Gateway, gateway
-from jetmap.errors import KeyBusy
-from jetmap.jobs.record import Record
-from real_jobs import until_over, upload
 from servers import Site
 from waiting import wait_for
 
@@ -81,41 +75,3 @@ async def test_an_uploader_that_slept_leaves_the_key_to_whose_it_is(place: Site)
             )
     listed, _ = await cluster.jobs.list()
     assert len(listed) == 1
-
-
-async def test_an_upload_that_died_is_taken_over(place: Site) -> None:
-    cluster = await place.cluster()
-    await place.agent(cluster)
-    code = (
-        "import asyncio, sys\n"
-        "from jetmap import Cluster\n"
-        "async def main():\n"
-        "    async with Cluster(sys.argv[1]) as cluster:\n"
-        "        upload = await cluster.jobs.begin('empty', format='json', key='died')\n"
-        "        await upload.put([b'1'] * 50_000)\n"
-        "        print(upload.id, flush=True)\n"
-        "        await asyncio.Event().wait()\n"
-        "asyncio.run(main())\n"
-    )
-    uploader = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", code, place.server.url), stdout=subprocess.PIPE
-    )
-    assert uploader.stdout is not None
-    dead = (await uploader.stdout.readline()).decode().strip()
-    uploader.kill()
-    await uploader.wait()
-    deadline = time.monotonic() + 40
-
-    async def taken_over() -> Record | None:
-        try:
-            return await (await upload(cluster, [1, 2], key="died")).commit()
-        except KeyBusy:
-            return None
-
-    async def removed() -> bool:
-        return dead not in await cluster.jobs.store.jobs_in("INPUT")
-
-    second = await wait_for(taken_over, "the key is free", 20)
-    assert second is not None and second.id != dead
-    assert (await until_over(cluster, second.id)).total == 2
-    await wait_for(removed, "the dead one's input is removed", deadline - time.monotonic())

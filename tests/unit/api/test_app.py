@@ -93,6 +93,9 @@ async def test_openapi_has_a_path_for_every_function_with_examples() -> None:
     assert schema == {"type": "array", "items": {"type": "integer"}}
     statuses = (200, 202, 400, 401, 403, 404, 406, 413, 415, 422, 429, 500, 503, 504)
     assert set(double_post["responses"]) == set(map(str, statuses))
+    assert "WWW-Authenticate" in double_post["responses"]["401"]["headers"]
+    ids = [op["operationId"] for path in document["paths"].values() for op in path.values()]
+    assert len(ids) == len(set(ids)) and all(id.isidentifier() for id in ids)
     names = [p["name"] for p in document["paths"]["/map/power"]["post"]["parameters"]]
     assert names == ["errors", "order", "timeout", "max_failed", "values", "Prefer", "kwargs"]
     assert set(references(document)) <= {
@@ -154,7 +157,7 @@ async def test_origins_are_allowed_by_setting(tmp_path: Path) -> None:
     preflight = {
         "origin": "https://page.example",
         "access-control-request-method": "POST",
-        "access-control-request-headers": "content-type, authorization",
+        "access-control-request-headers": "authorization, content-type, idempotency-key, prefer",
     }
     options: dict[str, Any] = {"cors_origins": ["https://page.example"], "token_file": str(file)}
     async with gateway(FakeCluster(double), **options) as client:
@@ -174,6 +177,8 @@ async def test_origins_are_allowed_by_setting(tmp_path: Path) -> None:
     assert refused.status_code == 400
     for response in (asked, post, unauthorized):
         assert response.headers["access-control-allow-origin"] == "https://page.example"
+    exposed = post.headers["access-control-expose-headers"].lower()
+    assert all(n in exposed for n in ("location", "preference-applied", "retry-after", "link"))
     async with gateway(FakeCluster(double)) as client:
         silent = await client.options("/map/double", headers=preflight)
     assert "access-control-allow-origin" not in silent.headers

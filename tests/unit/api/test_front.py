@@ -62,10 +62,15 @@ async def test_a_prefix_becomes_the_root_path() -> None:
     ]
 
 
-def test_prefixes_of_a_chain_are_joined_and_odd_ones_ignored() -> None:
-    assert forwarded_prefix(scope("/", x_forwarded_prefix="/a, /b/")) == "/a/b"
-    assert forwarded_prefix(scope("/", x_forwarded_prefix="//evil.example")) == ""
-    assert forwarded_prefix(scope("/")) == ""
+def test_only_plain_paths_are_prefixes_and_those_of_a_chain_are_joined() -> None:
+    def prefix(sent: str) -> str:
+        return forwarded_prefix(scope("/", x_forwarded_prefix=sent))
+
+    for plain in ("/a", "/a/", "/a, /b", "/a/b.c~d_e-f"):
+        assert prefix(plain) == plain.replace(", ", "").rstrip("/")
+    odd = ["", "/", "a", "//evil.example", "https://evil.example", "/../x", "/a/../b", "/a?b"]
+    odd += ['/"><script>', "/\\evil", "/a\r\nx: y", "/" + "a" * 300, "/é"]
+    assert {prefix(sent) for sent in odd} == {""} and forwarded_prefix(scope("/")) == ""
 
 
 async def test_head_is_served_as_get_without_a_body() -> None:

@@ -77,18 +77,6 @@ async def test_a_page_of_a_running_job_is_what_is_there() -> None:
         assert short["next"] is None
 
 
-async def test_waiting_for_a_page_ends_with_the_job() -> None:
-    cluster, jobs = site(hold=True)
-    async with gateway(cluster) as client:
-        job = await submit(client, "echo", [1, 2])
-        waiting = asyncio.create_task(client.get(job["links"]["results"] + "?wait=30"))
-        await wait_until(lambda: jobs.waiters > 0, "it waits")
-        await jobs.cancel(job["id"])
-        assert (await waiting).json() == {"start": 0, "values": [], "errors": [], "next": None}
-        nothing = await client.get(job["links"]["results"] + "?wait=0.02&start=1")
-        assert nothing.json()["next"] is None
-
-
 async def test_pages_skip_what_a_cancelled_job_has_no_outcome_of() -> None:
     cluster, jobs = site(hold=True)
     async with gateway(cluster) as client:
@@ -349,18 +337,6 @@ async def test_events_of_a_job_that_ends_early() -> None:
         jobs.end(empty["id"])
         nothing = events_of((await client.get(empty["links"]["events"])).text)
         assert [(e.name, e.id) for e in nothing] == [("start", None), ("done", "0-end")]
-
-
-async def test_events_of_a_job_that_is_deleted_end() -> None:
-    async with overlapping() as (cluster, jobs, _, id):
-        exchange = Exchange(cluster, f"/jobs/{id}/events", method="GET")
-        await exchange.write(b"", more=False)
-        await wait_until(lambda: jobs.waiters > 0, "it waits")
-        await jobs.delete(id)
-        await exchange.task
-    last = events_of(exchange.output.decode())[-1]
-    assert (last.name, last.data["type"]) == ("failed", "urn:jetmap:unknown-job")
-    assert str(last.id).endswith("-end")
 
 
 async def test_events_break_off_while_the_broker_is_away(monkeypatch: pytest.MonkeyPatch) -> None:

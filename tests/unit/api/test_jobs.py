@@ -292,20 +292,4 @@ async def test_an_expired_jobs_results_are_gone() -> None:
             check_problem(await client.get(job["links"][kind]), 410, "job-expired")
 
 
-async def test_a_page_elsewhere_may_use_jobs() -> None:
-    cluster, _ = site()
-    origin = {"origin": "https://example.org"}
-    async with gateway(cluster, cors_origins=["https://example.org"]) as client:
-        asked = {
-            "access-control-request-method": "POST",
-            "access-control-request-headers": "idempotency-key,prefer,last-event-id,content-type",
-        }
-        preflight = await client.options("/jobs/double", headers=origin | asked)
-        assert preflight.status_code == 200
-        response = await client.post("/jobs/double", json=[1], headers=origin)
-    exposed = response.headers["access-control-expose-headers"].lower()
-    for name in ("location", "preference-applied", "retry-after", "link"):
-        assert name in exposed
-
-
 # OpenAPI

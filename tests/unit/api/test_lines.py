@@ -67,16 +67,6 @@ async def test_an_invalid_item_before_the_first_line_is_422() -> None:
     assert check_problem(response, 422, "item-invalid")["error"]["index"] == 1
 
 
-async def test_lines_in_and_out() -> None:
-    async with gateway(FakeCluster(double)) as client:
-        response = await client.post(
-            "/map/double",
-            content=b"1\n\n 2\r\n3",
-            headers=JSONL | {"content-type": "application/x-ndjson"},
-        )
-    assert lines_of(response)[-1] == {"done": 3, "failed": 0}
-
-
 async def test_a_bad_line_before_the_first_byte_is_400_and_in_band_after_it() -> None:
     lines = "application/jsonl"
     async with gateway(FakeCluster(double)) as client:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 
 from fake_cluster import FakeCluster, gateway
-from jetmap.client.cluster import Cluster
-from jetmap.settings import Settings
-from jetmap_api import create_app
 from jetmap_api.login import MOST_FORM, address_of, place_of
 from jetmap_api.security import cookie, is_same_origin, login_address, take_signature
 from jobs_over_http import site, submit, until_over
@@ -260,14 +257,3 @@ def test_a_servers_access_log_does_not_show_signatures() -> None:
     scope: dict[str, Any] = {"query_string": b"a=1&signature=secret&b=2&signature=more"}
     take_signature(scope)
     assert scope["query_string"] == b"a=1&b=2"
-
-
-async def test_a_user_of_the_application_is_the_caller_where_it_asks_for_the_token() -> None:
-    """A gateway without a token, behind an application that has its own."""
-    cluster, jobs = site()
-    app = create_app(cast(Cluster, cluster), Settings())
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-        await submit(client, "double", [1], authorization="Bearer a")
-        await submit(client, "double", [1], authorization="Bearer b")
-    assert len({begun["caller"] for begun in jobs.begun}) == 2

@@ -51,6 +51,11 @@ async def test_the_pools_page_has_what_all_callers_announce() -> None:
     ):
         assert line in text, line
     assert "m1" not in text and "jetmap_pool" not in own, "no map is a label"
+    names = [
+        {line.split("{")[0].split()[0] for line in page.splitlines() if line[0] != "#"}
+        for page in (text, own)
+    ]
+    assert not names[0] & names[1], "each is on one page, so that sums over gateways are right"
 
 
 async def test_an_items_seconds_are_a_histogram_of_each_function() -> None:

@@ -53,17 +53,6 @@ async def test_the_token_names_the_caller_and_its_lack_is_refused() -> None:
     assert "served" not in wrong and sent[0]["status"] == 401
 
 
-@pytest.mark.anyio
-async def test_a_browser_is_sent_to_the_login_page() -> None:
-    sent: list[Any] = []
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await TokenCheck(app, "t", Signer("t"))(scope("/docs", accept="text/html"), None, send)  # type: ignore[arg-type]
-    assert sent[0]["status"] == 303 and (b"location", b"/login?next=/docs") in sent[0]["headers"]
-
-
 def test_questions_about_a_request() -> None:
     assert is_open(scope("/healthz")) and is_open(scope(method="OPTIONS")) and not is_open(scope())
     assert is_secure(scope(x_forwarded_proto="https, http")) and not is_secure(scope())

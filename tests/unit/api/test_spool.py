@@ -20,20 +20,6 @@ def reservation() -> Reservation:
     return Reservation(Admission(SMALL), Memory(SMALL.memory_budget()))
 
 
-async def test_a_pipe_goes_through_files_in_order() -> None:
-    held = reservation()
-    pipe = SpooledPipe(SMALL, held)
-    for piece in (b"a" * 8, b"b" * 8, b"c" * 8):
-        pipe.put(piece)
-    assert pipe.size == 24 and held.spooled == 16
-    pipe.end(b"d")
-    found = b""
-    while (some := await pipe.get()) is not None:
-        found += some
-    assert found == b"a" * 8 + b"b" * 8 + b"c" * 8 + b"d"
-    assert held.spooled == 0 and held.size == 0
-
-
 async def test_a_reader_waits_for_bytes_and_a_writer_for_room() -> None:
     pipe = SpooledPipe(SMALL, reservation())
     reader = asyncio.create_task(pipe.get())

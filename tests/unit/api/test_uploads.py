@@ -19,7 +19,7 @@ from jetmap.wire.split import JsonArray, MsgpackArray, json_array, splitter
 from jetmap_api.bodies import json_elements, msgpack_elements
 from jetmap_api.media import Body
 from jetmap_api.problems import Problem, problem_of
-from raw_bodies import LIMITS, close, feed, held, run, values
+from raw_bodies import LIMITS, close, feed, held, run
 
 cuts = st.lists(st.integers(0, 400), max_size=10)
 gather = st.sampled_from([0, 1, 7, 40, 1000])
@@ -112,49 +112,6 @@ def test_what_is_no_json_list_is_refused_however_it_is_cut(
         assert [element.strip() for element in found] == expected
 
 
-@examples(300)
-@given(st.lists(values, min_size=1, max_size=6), st.data())
-def test_a_damaged_json_list_is_refused(items: list[Any], data: st.DataObject) -> None:
-    body = bytearray(json.dumps(items, ensure_ascii=False).encode())
-    for _ in range(data.draw(st.integers(1, 2))):
-        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
-    expected = whole_body("json", bytes(body))
-    parts = pieces(bytes(body), data.draw(cuts))
-    if isinstance(expected, Problem):
-        assert refused("json", parts).status == 400
-    else:
-        assert [element.strip() for element in split("json", parts)] == expected
-
-
-@examples(300)
-@given(st.lists(values | st.binary(max_size=40), min_size=1, max_size=6), st.data())
-def test_a_damaged_messagepack_list_is_refused(items: list[Any], data: st.DataObject) -> None:
-    body = bytearray(msgspec.msgpack.encode(items))
-    for _ in range(data.draw(st.integers(1, 2))):
-        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
-    body = body[: data.draw(st.integers(0, len(body)))]
-    expected = whole_body("msgpack", bytes(body))
-    parts = pieces(bytes(body), data.draw(cuts))
-    if isinstance(expected, Problem):
-        problem = refused("msgpack", parts)
-        # a length that is over the limit is refused before the body proves to be short
-        assert problem.status in (400, 413)
-    else:
-        assert split("msgpack", parts) == expected
-
-
-@pytest.mark.parametrize("depth", [501, 2_000, 100_000])
-@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
-@pytest.mark.parametrize("step", [997, 1 << 20])
-def test_deep_nesting_is_refused(depth: int, opening: bytes, closing: bytes, step: int) -> None:
-    body = b"[1," + opening * depth + b"1" + closing * depth + b"]"
-    parts = [body[i : i + step] for i in range(0, len(body), step)]
-    problem = refused("json", parts, size=JsonArray.step)
-    assert problem.status == 400
-    assert problem.members["position"] == 3 + 500 * len(opening)
-    assert "deeper than 500" in problem.detail
-
-
 def test_nesting_up_to_the_limit_passes() -> None:
     item = b"[" * 500 + b"]" * 500
     body = b"[" + b",".join([item] * 20) + b"]"
@@ -177,7 +134,7 @@ def test_the_length_of_the_list_is_not_limited() -> None:
 @pytest.mark.parametrize("media", ["json", "msgpack", "jsonl"])
 def test_a_long_body_takes_little_memory(media: Body) -> None:
     item = {"name": "some [text]", "values": [1, 2, {"a": "\\"}]}
-    count = 120_000
+    count = 60_000
     if media == "msgpack":
         head, element, last = b"\xdd" + count.to_bytes(4, "big"), msgspec.msgpack.encode(item), b""
     else:

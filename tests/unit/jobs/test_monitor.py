@@ -45,22 +45,6 @@ def test_a_dead_uploaders_job_is_removed() -> None:
     run(scenario())
 
 
-def test_a_job_expires_with_its_outcomes() -> None:
-    async def scenario() -> None:
-        async with JobPool() as pool:
-            await pool.agent(1)
-            jobs = await pool.gateway()
-            id = (await submitted(jobs, [1, 2], ttl=30.0)).id
-            assert (await ended(jobs, id)).state == "succeeded"
-            assert id in await jobs.store.jobs_in("OUTCOMES")
-            await asyncio.sleep(31 + SWEEP_SECONDS)
-            assert (await jobs.get(id)).state == "expired"
-            assert id not in await jobs.store.jobs_in("OUTCOMES")
-            assert (await jobs.list())[0] == []
-
-    run(scenario())
-
-
 def test_records_whose_notices_were_lost_are_found() -> None:
     async def scenario() -> None:
         async with JobPool() as pool:

@@ -83,22 +83,6 @@ async def test_idle_readers_ask_nothing_but_one_question_for_all(quick: None) ->
     assert jobs.store.asked["last"] == looked, "nothing looks when nobody reads"
 
 
-async def test_readers_at_different_places() -> None:
-    jobs = FakeJobs()
-    record = jobs.add("a", 40)
-    seqs = [jobs.put("a", start, start, start + 1) for start in range(0, 20, 2)]
-    crowds = {seq: Crowd(jobs, record, 30, str(seq)) for seq in seqs}
-    await wait_until(lambda: jobs.waiters == 300, "they wait")
-    for start in range(20, 40, 2):
-        jobs.put("a", start, start, start + 1)
-        await turns(3)
-    jobs.end("a", "succeeded")
-    for place, (seq, crowd) in enumerate(crowds.items(), 1):
-        await asyncio.gather(*crowd.tasks)
-        assert crowd.values() == [{n: n for n in range(2 * place, 40)}] * 30, seq
-    assert jobs.store.asked["fetch"] < 120
-
-
 async def test_a_slow_reader_holds_up_nobody_and_keeps_little(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
