@@ -10,8 +10,10 @@ import pytest
 from exchange import Exchange
 from fake_cluster import FakeCluster, gateway
 from jetmap.dispatch.open_map import Memory
+from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.sources import ELEMENT_BYTES
 from jetmap_api.admission import PASSING_BYTES, Admission, Reservation
+from jetmap_api.answers import Gathered
 from jetmap_api.problems import Problem
 from jetmap_api.spool import SpooledPipe
 from raw_bodies import LIMITS
@@ -186,6 +188,28 @@ async def test_json_lines_and_jobs_take_what_is_held_of_them() -> None:
         await asyncio.wait_for(exchange.task, 20)
         refusal(exchange, 503, "memory-full", "max_memory_bytes")
         assert cluster.memory.used == 1
+
+
+async def test_results_that_do_not_fit_into_memory_go_to_a_file() -> None:
+    books = Books(max_memory_bytes=100)
+    hold = books.hold()
+    gathered = Gathered("json", LIMITS, hold)
+    pipe = SpooledPipe(LIMITS, hold)
+    pipe.put(b"x" * 60)
+    gathered.add(Batch(0, 1, b"[%b]" % (b"1" * 50), []))
+    pipe.put(b"y" * 60)
+    assert gathered.is_spooled
+    assert books.taken == (0, 0, 112, 60)
+    pipe.put(b"z" * 10)
+    pipe.end(b"!")
+    out = b""
+    while (data := await pipe.get()) is not None:
+        out += data
+    assert out == b"x" * 60 + b"y" * 60 + b"z" * 10 + b"!"
+    assert books.taken == (0, 0, 52, 0)
+    gathered.close()
+    hold.close()
+    assert books.taken == (0, 0, 0, 0)
 
 
 async def test_the_answer_is_held_until_it_is_read() -> None:

@@ -78,3 +78,10 @@ async def test_the_total_is_null_while_the_body_arrives() -> None:
     assert events[0][1]["total"] is None
     assert next(e["total"] for name, e in events if name == "results") is None
     assert events[-1] == ("done", events[-1][1])
+
+
+async def test_silence_is_filled_with_comments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jetmap_api.streams.HEARTBEAT", 0.02)
+    async with gateway(FakeCluster(never)) as client:
+        response = await client.post("/map/never?timeout=0.2", json=[1], headers=SSE)
+    assert ": still running\n\n" in response.text and "event: failed" in response.text

@@ -18,7 +18,14 @@ def scope(**headers: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("accept", "page"),
-    [(None, False), (b"*/*", False), (b"text/html,*/*", True), (b"application/json", False)],
+    [
+        (None, False),
+        (b"*/*", False),
+        (b"text/html,*/*", True),
+        (b"application/json", False),
+        (b"application/json, text/html", False),
+        (b"text/html;q=0.9, application/json;q=0.1", True),
+    ],
 )
 def test_browsers_get_pages(accept: bytes | None, page: bool) -> None:
     assert prefers_page(accept) == page

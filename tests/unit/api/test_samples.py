@@ -71,7 +71,8 @@ def test_bounds_and_choices_are_kept() -> None:
         assert 5 <= sample({"type": "integer", "minimum": 5, "maximum": 6}, {}, variant) <= 6
         assert sample({"enum": ["a", "b"]}, {}, variant) in ("a", "b")
         assert len(sample({"type": "string", "minLength": 9}, {}, variant)) >= 9
-    assert sample({"const": 3}, {}) == 3
+    assert sample({"const": 3}, {}) == 3 and sample({"type": ["null", "integer"]}, {}) is not None
+    assert sample(True, {}) is None
     assert sample({"examples": [7, 8]}, {}, 1) == 8
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import tracemalloc
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -118,6 +118,11 @@ def test_nesting_up_to_the_limit_passes() -> None:
     assert split("json", pieces(body, [700, 5000, 5001])) == [item] * 20
     item = b"\x91" * 499 + b"\x90"
     assert split("msgpack", [b"\x92", item, item]) == [item] * 2
+
+
+def test_deep_nesting_is_refused() -> None:
+    for media, body in (("jsonl", b"1\n" + b"[" * 100_000), ("json", b"[" * 100_000)):
+        assert "deeper than 500" in refused(cast(Body, media), [body]).detail
 
 
 def test_a_malformed_item_is_not_called_too_large() -> None:

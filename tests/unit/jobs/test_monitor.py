@@ -8,76 +8,60 @@ import pytest
 
 from jetmap.errors import UnknownJob
 from jetmap.jobs.monitor import SWEEP_SECONDS
+from jetmap.jobs.service import Jobs
 from jetmap.wire.timing import JOB_LEASE_SECONDS
-from simulated_jobs import JobPool, ended, submitted
-from simulated_pool import FUNCTION, Work
-from virtual_time import run
+from simulated_jobs import JobPool, ended, in_a_pool, submitted
+from simulated_pool import FUNCTION
 
 
-def test_an_owner_keeps_its_lease_while_its_jobs_run() -> None:
-    async def scenario() -> None:
-        async with JobPool(work=Work(seconds=lambda item: 1.0)) as pool:
-            await pool.agent(1)
-            jobs, other = await pool.gateway(), await pool.gateway()
-            record = await submitted(jobs, [1] * 40)
-            for _ in range(6):
-                await asyncio.sleep(JOB_LEASE_SECONDS / 2)
-                assert await other.store.has_lease(record.owner)
-                assert (await other.get(record.id)).owner == record.owner
-
-    run(scenario())
+@in_a_pool(gateways=2, seconds=1.0)
+async def test_an_owner_keeps_its_lease_while_its_jobs_run(
+    pool: JobPool, jobs: Jobs, other: Jobs
+) -> None:
+    record = await submitted(jobs, [1] * 40)
+    for _ in range(6):
+        await asyncio.sleep(JOB_LEASE_SECONDS / 2)
+        assert await other.store.has_lease(record.owner)
+        assert (await other.get(record.id)).owner == record.owner
 
 
-def test_a_dead_uploaders_job_is_removed() -> None:
-    async def scenario() -> None:
-        async with JobPool() as pool:
-            await pool.agent(1)
-            jobs, other = await pool.gateway(), await pool.gateway()
-            await ended(other, (await submitted(other, [1])).id)
-            upload = await jobs.begin(FUNCTION, format="json")
-            await upload.put([b"1"])
-            await pool.crash(jobs)
-            await asyncio.sleep(2 * JOB_LEASE_SECONDS)
-            record, _ = await other.store.read(upload.id)
-            assert record is None or record.state == "deleted"
-            assert upload.id not in await other.store.jobs_in("INPUT")
-
-    run(scenario())
+@in_a_pool(gateways=2)
+async def test_a_dead_uploaders_job_is_removed(pool: JobPool, jobs: Jobs, other: Jobs) -> None:
+    await ended(other, (await submitted(other, [1])).id)
+    upload = await jobs.begin(FUNCTION, format="json")
+    await upload.put([b"1"])
+    await pool.crash(jobs)
+    await asyncio.sleep(2 * JOB_LEASE_SECONDS)
+    record, _ = await other.store.read(upload.id)
+    assert record is None or record.state == "deleted"
+    assert upload.id not in await other.store.jobs_in("INPUT")
 
 
-def test_records_whose_notices_were_lost_are_found() -> None:
-    async def scenario() -> None:
-        async with JobPool() as pool:
-            await pool.agent(1)
-            jobs, other = await pool.gateway(), await pool.gateway()
-            await ended(other, (await submitted(other, [1])).id)
-            connection = other.store.connection
-            connection.lose()  # type: ignore[attr-defined]
-            ids = [(await submitted(jobs, [n])).id for n in range(3)]
-            for id in ids:
-                await ended(jobs, id)
-            connection.restore()  # type: ignore[attr-defined]
-            records, _ = await other.list()
-            assert set(ids) <= {record.id for record in records}
-
-    run(scenario())
+@in_a_pool(gateways=2)
+async def test_records_whose_notices_were_lost_are_found(
+    pool: JobPool, jobs: Jobs, other: Jobs
+) -> None:
+    await ended(other, (await submitted(other, [1])).id)
+    connection = other.store.connection
+    connection.lose()  # type: ignore[attr-defined]
+    ids = [(await submitted(jobs, [n])).id for n in range(3)]
+    for id in ids:
+        await ended(jobs, id)
+    connection.restore()  # type: ignore[attr-defined]
+    records, _ = await other.list()
+    assert set(ids) <= {record.id for record in records}
 
 
-def test_what_a_removed_job_left_behind_is_swept_up() -> None:
-    async def scenario() -> None:
-        async with JobPool() as pool:
-            await pool.agent(1)
-            jobs = await pool.gateway()
-            record = await ended(jobs, (await submitted(jobs, [1])).id)
-            stored = await jobs.store.fetch("OUTCOMES", "jetmap.>", 0)
-            await jobs.delete(record.id)
-            with pytest.raises(UnknownJob):
-                await jobs.get(record.id)
-            # An outcome that was in flight arrives behind the tombstone.
-            for message in stored:
-                await jobs.store.append(message.subject, message.data)
-            assert record.id in await jobs.store.jobs_in("OUTCOMES")
-            await asyncio.sleep(2 * SWEEP_SECONDS)
-            assert record.id not in await jobs.store.jobs_in("OUTCOMES")
-
-    run(scenario())
+@in_a_pool()
+async def test_what_a_removed_job_left_behind_is_swept_up(pool: JobPool, jobs: Jobs) -> None:
+    record = await ended(jobs, (await submitted(jobs, [1])).id)
+    stored = await jobs.store.fetch("OUTCOMES", "jetmap.>", 0)
+    await jobs.delete(record.id)
+    with pytest.raises(UnknownJob):
+        await jobs.get(record.id)
+    # An outcome that was in flight arrives behind the tombstone.
+    for message in stored:
+        await jobs.store.append(message.subject, message.data)
+    assert record.id in await jobs.store.jobs_in("OUTCOMES")
+    await asyncio.sleep(2 * SWEEP_SECONDS)
+    assert record.id not in await jobs.store.jobs_in("OUTCOMES")

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import asyncio
 
-from simulated_jobs import JobPool, ended, submitted
-from simulated_pool import Work
+from jetmap.jobs.service import Jobs
+from simulated_jobs import JobPool, ended, in_a_pool, submitted
 from virtual_time import run
 
 
-def test_jobs_beyond_the_limit_wait_in_order() -> None:
-    async def scenario() -> None:
-        work = Work(seconds=lambda item: 0.5)
-        async with JobPool(work=work) as pool:
-            await pool.agent(2)
-            jobs = await pool.gateway(max_running_jobs=1)
-            ids = [(await submitted(jobs, [1, 2, 3, 4])).id for _ in range(3)]
-            finished = []
-            while len(finished) < 3:
-                await asyncio.sleep(0.1)
-                records = [await jobs.get(id) for id in ids]
-                assert sum(r.state == "running" for r in records) <= 1
-                finished += [r.id for r in records if r.is_over and r.id not in finished]
-            assert finished == ids
-
-    run(scenario())
+@in_a_pool(cores=2, seconds=0.5, max_running_jobs=1)
+async def test_jobs_beyond_the_limit_wait_in_order(pool: JobPool, jobs: Jobs) -> None:
+    ids = [(await submitted(jobs, [1, 2, 3, 4])).id for _ in range(3)]
+    finished = []
+    while len(finished) < 3:
+        await asyncio.sleep(0.1)
+        records = [await jobs.get(id) for id in ids]
+        assert sum(r.state == "running" for r in records) <= 1
+        finished += [r.id for r in records if r.is_over and r.id not in finished]
+    assert finished == ids
 
 
 def test_work_that_waits_is_counted_as_backlog() -> None:

@@ -13,7 +13,7 @@ from hypotheses import examples
 from jetmap.jobs.record import Record
 from jetmap.jobs.service import Jobs
 from jetmap.nats.memory import MemoryBroker
-from simulated_jobs import JobPool, ended, submitted
+from simulated_jobs import JobPool, ended, in_a_pool, submitted
 from simulated_pool import Work
 from virtual_time import run
 
@@ -54,24 +54,20 @@ def test_a_job_stores_each_outcome_once_and_removes_its_input() -> None:
 
 @given(st.floats(0, 6), st.booleans())
 @examples(16)
-def test_a_job_goes_on_elsewhere_when_its_owner_dies(after: float, released: bool) -> None:
-    async def scenario() -> None:
-        work = Work(seconds=lambda item: 0.2)
-        async with JobPool(work=work) as pool:
-            await pool.agent(2)
-            owner, other = await pool.gateway(), await pool.gateway()
-            id = (await submitted(owner, ITEMS)).id
-            await asyncio.sleep(after)
-            if released:
-                pool._gateways.remove(owner)
-                await owner.close()
-            else:
-                await pool.crash(owner)
-            record = await ended(other, id)
-            assert (record.state, record.done) == ("succeeded", 60)
-            assert await values(other, record) == DOUBLED
-
-    run(scenario())
+@in_a_pool(cores=2, gateways=2, seconds=0.2)
+async def test_a_job_goes_on_elsewhere_when_its_owner_dies(
+    pool: JobPool, owner: Jobs, other: Jobs, after: float, released: bool
+) -> None:
+    id = (await submitted(owner, ITEMS)).id
+    await asyncio.sleep(after)
+    if released:
+        pool._gateways.remove(owner)
+        await owner.close()
+    else:
+        await pool.crash(owner)
+    record = await ended(other, id)
+    assert (record.state, record.done) == ("succeeded", 60)
+    assert await values(other, record) == DOUBLED
 
 
 def test_a_job_without_workers_waits_and_says_so() -> None:
@@ -95,18 +91,12 @@ def test_a_job_without_workers_waits_and_says_so() -> None:
     run(scenario())
 
 
-def test_a_job_fails_at_its_timeout_with_what_it_has() -> None:
-    async def scenario() -> None:
-        work = Work(seconds=lambda item: 0.5)
-        async with JobPool(work=work) as pool:
-            await pool.agent(1)
-            jobs = await pool.gateway()
-            record = await ended(jobs, (await submitted(jobs, ITEMS, timeout=4.0)).id)
-            assert record.state == "failed" and 0 < record.done < 60
-            assert record.reason is not None
-            assert record.reason.startswith("the job did not end within its timeout of 4 s")
-
-    run(scenario())
+@in_a_pool(seconds=0.5)
+async def test_a_job_fails_at_its_timeout_with_what_it_has(pool: JobPool, jobs: Jobs) -> None:
+    record = await ended(jobs, (await submitted(jobs, ITEMS, timeout=4.0)).id)
+    assert record.state == "failed" and 0 < record.done < 60
+    assert record.reason is not None
+    assert record.reason.startswith("the job did not end within its timeout of 4 s")
 
 
 def test_a_job_whose_items_kill_their_workers_fails_with_their_number() -> None:

@@ -141,6 +141,7 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
         (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * (MAX_HEADERS + 1) + b"\r\n", "too-many-headers"),
         (b"GET / HTTP/1.1\r\nx: " + b"y" * 3000, "head-too-large"),
         (b"GET / HTTP/1.1\r\n" + b"y" * 3000, "head-too-large"),
+        (b"GET / HTTP/1.1\r\nx: " + b"y" * 2100 + b"\r\n\r\n", "head-too-large"),
         (b"\r\n" * 2048, "head-too-large"),
         (b"GET /" + b"y" * 3000, "uri-too-long"),
         (b"GET /?" + b"x=1&" * 1024, "uri-too-long"),
@@ -152,7 +153,7 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
 async def test_refusals_close_the_connection(data: bytes, slug: str) -> None:
     """In large pieces and in small ones."""
-    for step in (1000, 50):
+    for step in (1000 if data.startswith(CHUNKED) else len(data), 1000, 50):
         server = Server(max_header_bytes=2048 if slug != "too-many-headers" else 65536)
         pieces = [data[at : at + step] for at in range(0, len(data), step)]
         for piece in pieces:
@@ -203,3 +204,16 @@ async def test_a_body_that_ends_too_early_is_refused() -> None:
     assert server.refused == ["malformed-body"]
     server.leave()
     await server.feed()
+
+
+async def test_a_client_that_reads_again_is_not_cut_off() -> None:
+    server = Server()
+    unread = server.connection._waiting.unread
+    server.connection.pause_writing()
+    assert server.connection in unread
+    server.connection.resume_writing()
+    assert server.connection not in unread and not server.transport.closed
+    for hard in (False, True):
+        server.connection.cut(hard)
+        assert server.transport.closed
+    server.leave()
