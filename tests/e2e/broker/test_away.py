@@ -30,10 +30,11 @@ async def test_a_new_map_is_refused_and_an_open_one_goes_on(place: Site) -> None
 
     transport = httpx.ASGITransport(create_app(cluster=cluster))
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        asked = asyncio.ensure_future(client.post("/map/empty", json=[1, 2, 3]))
         with pytest.raises(BrokerUnreachable, match=f"127.0.0.1:{port} has been lost") as caught:
             await cluster.map(functions.empty, [1, 2, 3])
         assert "continue when it is back" in str(caught.value)
-        answer = await client.post("/map/empty", json=[1, 2, 3])
+        answer = await asked
         check_problem(answer, 503, "no-broker")
         assert int(answer.headers["retry-after"]) > 0
 

@@ -63,12 +63,6 @@ async def test_a_single_server(servers: Servers, config: str, made: tuple[str, i
 @pytest.mark.parametrize(
     "limits",
     [
-        pytest.param("max_mem: 100MB, max_file: 1GB", marks=pytest.mark.slow),
-        pytest.param("max_mem: 0, max_file: 1GB", marks=pytest.mark.slow),
-        pytest.param(
-            "max_mem: 1GB, max_file: 2GB, max_bytes_required: true", marks=pytest.mark.slow
-        ),
-        pytest.param("max_ack_pending: 100", marks=pytest.mark.slow),
         "memory_max_stream_bytes: 20MB, disk_max_stream_bytes: 100MB, max_bytes_required: true",
         "max_streams: 5, max_consumers: 2",
     ],
@@ -82,15 +76,6 @@ async def test_an_account_with_limits(servers: Servers, limits: str) -> None:
     async with Deployment(settings(url, **auth)) as there:
         await there.maps()
         await there.runs_jobs()
-
-
-async def test_two_servers_hold_one_copy(servers: Servers) -> None:
-    url, _ = servers.cluster(2)
-    async with Deployment(settings(url)) as there:
-        await there.maps()
-        assert (await there.stream())["num_replicas"] == 1
-        await there.runs_jobs()
-        assert (await there.stream("JETMAP_JOBS_default"))["num_replicas"] == 1
 
 
 @pytest.mark.slow

@@ -41,13 +41,6 @@ def freeze(place: Site, seconds: float) -> None:
     asyncio.get_running_loop().call_later(seconds, os.kill, pid, signal.SIGCONT)
 
 
-async def test_the_stream_is_asked_for_until_the_broker_answers(
-    place: Site, connection: Connection
-) -> None:
-    freeze(place, 6)
-    assert await pool_streams.ensure_stream(connection, "default", patience=15)
-
-
 async def test_a_flush_that_gave_up_harms_nothing(place: Site, connection: Connection) -> None:
     freeze(place, 1.5)
     with pytest.raises(BrokerUnreachable):

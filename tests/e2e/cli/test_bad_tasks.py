@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
-
 from bad_tasks import FILES, TWICE, is_to_the_point
 from house import House
 from jetmap.cli.exits import Exit
 
 
-@pytest.fixture(params=["syntax", "nested", "starts a cluster"])
-def bad(request: pytest.FixtureRequest, house: House) -> str:
-    """Write a bad file of each kind; tests/unit/functions/test_import_errors.py has them all."""
-    name: str = request.param
+def test_map(house: House) -> None:
+    """tests/unit/functions/test_import_errors.py has each kind."""
+    name = "starts a cluster"
     (house.directory / "bad.py").write_text(FILES[name][0], encoding="utf-8")
-    return name
-
-
-def test_check(house: House, bad: str) -> None:
-    done = house.run("check", "bad.py", "--nats", "nats://127.0.0.1:1")
-    assert done.returncode == Exit.USAGE, done.stdout
-    is_to_the_point(house.directory, done.stdout, bad)
-    assert "a fault in jetmap" not in done.stdout + done.stderr
-    assert "✗ broker: " in done.stdout  # What comes later is checked too.
-
-
-@pytest.mark.parametrize("bad", ["starts a cluster"], indirect=True)
-def test_map(house: House, bad: str) -> None:
     done = house.run("map", "bad.py:f", input="1\n")
     assert done.returncode == Exit.WORKERS, done.stderr
-    is_to_the_point(house.directory, done.stderr, bad)
+    is_to_the_point(house.directory, done.stderr, name)
 
 
 def test_check_of_several(house: House) -> None:

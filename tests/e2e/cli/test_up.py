@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from house import TASKS, House, Up, runs
+from house import House, Up, runs
 from waiting import wait_until_sync
 
 
@@ -40,8 +40,8 @@ def test_everything_dies_with_up_however_it_dies(house: House) -> None:
     house.nothing_is_left()
 
 
-def test_up_starts_again_what_crashes_and_loads_new_code(house: House) -> None:
-    up = house.up("--reload")
+def test_up_starts_again_what_crashes(house: House) -> None:
+    up = house.up()
     for part in ("worker", "api", "nats-server"):
         before = up.child(part)
         before.kill()
@@ -51,8 +51,6 @@ def test_up_starts_again_what_crashes_and_loads_new_code(house: House) -> None:
             lambda: up.get("/map/double", "[5]") == (200, [10]), f"maps without the first {part}"
         )
         assert up.child(part).pid != before.pid
-    house.tasks.write_text(TASKS.replace("2 * n + plus", "3 * n + plus"), encoding="utf-8")
-    wait_until_sync(lambda: up.get("/map/double", "[5]") == (200, [15]), "the new function")
     assert up.stop() == 0
     house.nothing_is_left()
 
@@ -102,7 +100,7 @@ def test_a_worker_finishes_on_the_first_signal_and_ends_on_the_second(house: Hou
     worker, _ = stopped_in_an_item(40, "--grace", "60")
     wait_until_sync(lambda: "SIGTERM: finishing within 60 s" in house.said, "it drains")
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(10) == 0
+    assert worker.wait(30) == 0
 
 
 def test_the_first_ctrl_c_finishes_what_was_asked_for(house: House) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -75,14 +74,6 @@ async def cluster(
 # What cannot be reached
 
 
-async def test_no_broker() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # Nobody listens on it.
-        url = f"nats://127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(BrokerUnreachable, match="no NATS server answers at nats://127"):
-            await Cluster.start(url)
-
-
 async def test_a_wrong_password(place: Site, cluster: Cluster) -> None:
     with pytest.raises(BrokerUnreachable) as caught:
         await Cluster.start(settings=settings(place, "secret-but-wrong"))
@@ -120,12 +111,9 @@ async def test_subjects_that_are_another_streams(place: Site, cluster: Cluster) 
     await admin.close()
 
 
-async def test_no_worker_and_no_function(place: Site, cluster: Cluster) -> None:
+async def test_no_function(place: Site, cluster: Cluster) -> None:
     with pytest.raises(UnknownFunction, match="functions that are offered now: add, echo, empty"):
         await cluster.map("nobody_has_this", [1])
-    async with Cluster(settings=settings(place, pool="deserted")) as deserted:
-        with pytest.raises(UnknownFunction, match="'deserted'; functions that are offered now: n"):
-            await deserted.map(functions.empty, [1])
 
 
 async def test_known_but_no_worker(place: Site) -> None:
@@ -282,7 +270,7 @@ async def test_an_async_iterable_that_never_goes_on(cluster: Cluster) -> None:
         async with cluster.stream(functions.empty, items(), timeout=0.3) as stream:
             async for outcome in stream:
                 assert outcome.value == 1
-    await asyncio.wait_for(closed.wait(), 5)
+    await asyncio.wait_for(closed.wait(), 30)
 
 
 async def test_what_is_no_list(cluster: Cluster) -> None:

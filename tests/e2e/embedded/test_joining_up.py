@@ -232,9 +232,9 @@ async def test_it_ends_and_another_follows(house: House, monkeypatch: pytest.Mon
     _enter(house, monkeypatch)
     async with Cluster() as cluster:
         assert await cluster.map(functions.is_prime, [7, 8]) == [True, False]
-        works = [functions.Work(n, 2000) for n in range(3000)]
+        works = [functions.Work(n, 2000) for n in range(600)]
         running = asyncio.ensure_future(cluster.map(functions.work, works))
-        await wait_until(lambda: cluster.stats.items_done > 20, "the map runs")
+        await wait_until(lambda: cluster.stats.items_done > 5, "the map runs")
         assert up.stop(signal.SIGKILL) == -signal.SIGKILL
         await wait_until(lambda: not cluster.connected, "its server is gone")
         with pytest.raises(BrokerUnreachable, match=r"has ended: start it again there \(jetmap up"):
@@ -248,7 +248,7 @@ async def test_it_ends_and_another_follows(house: House, monkeypatch: pytest.Mon
                 return False
 
         await wait_for(works_again, "it has found the new one")
-        assert await running == list(range(3000))
+        assert await running == list(range(600))
 
 
 async def test_open_maps_end_when_none_follows(

