@@ -11,11 +11,13 @@ of nats-py: see decisions 0100 and 0310.
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import json
 import ssl
+import types
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import Any, cast
 from urllib.parse import ParseResult
 
@@ -49,6 +51,7 @@ class Inbound:
     Attributes:
         found: Messages and control lines, in order of arrival.
         size: Bytes of the payloads in ``found``.
+        parses: True once ``parse`` was called.
     """
 
     def __init__(self) -> None:
@@ -57,7 +60,7 @@ class Inbound:
         self._data = bytearray(READ_BYTES)
         self._view = memoryview(self._data)
         self._start = self._end = 0  # Of what is not parsed yet.
-        self._parses = False
+        self.parses = False
         self._head: Head | None = None  # Of the message whose payload has not arrived.
         self._large: io.BytesIO | None = None  # Its payload, if that is large.
         self._room: memoryview | None = None  # The part of that buffer which is still missing.
@@ -86,7 +89,7 @@ class Inbound:
         """
         if self._room is None:
             self._end += count
-            if self._parses:
+            if self.parses:
                 self.parse()
         elif count < len(self._room):
             self._room = self._room[count:]
@@ -109,7 +112,7 @@ class Inbound:
 
     def parse(self) -> None:
         """Parse what has arrived, and from now on what arrives."""
-        self._parses = True
+        self.parses = True
         if self._room is not None:
             return
         # Parts of bytes cost less than parts of a view, and a line less than a large payload.
@@ -177,12 +180,44 @@ def buffer_of(size: int) -> io.BytesIO:
     return buffer
 
 
-class Socket(asyncio.BufferedProtocol):
-    """The event loop's side of one connection: what was read, and whether it takes more."""
+def started(coroutine: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
+    """Run a coroutine until it ends, or waits; return the rest of it for a task, or None."""
+    try:
+        waits_for = coroutine.send(None)
+    except StopIteration:
+        return None
+    return _rest(coroutine, waits_for)
 
-    def __init__(self) -> None:
+
+@types.coroutine
+def _rest(coroutine: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+    """Go on with a coroutine that waits for a future, as ``await`` does."""
+    while True:
+        try:
+            arrived = yield waits_for
+        except GeneratorExit:
+            coroutine.close()
+            raise
+        except BaseException as error:
+            step: Callable[[], Any] = functools.partial(coroutine.throw, error)
+        else:
+            step = functools.partial(coroutine.send, arrived)
+        try:
+            waits_for = step()
+        except StopIteration:
+            return
+
+
+class Socket(asyncio.BufferedProtocol):
+    """The event loop's side of one connection: what was read, and whether it takes more.
+
+    handle_now: handles what has arrived; returns False if a task has to go on with it.
+    """
+
+    def __init__(self, handle_now: Callable[[], bool]) -> None:
         self.transport: asyncio.Transport | None = None
         self.inbound = Inbound()
+        self._handle_now = handle_now
         self.is_lost = False
         self.is_closed = asyncio.get_running_loop().create_future()
         self._error: Exception | None = None
@@ -237,6 +272,9 @@ class Socket(asyncio.BufferedProtocol):
         if self.inbound.size > WAITING_BYTES and not self._is_paused and self.transport is not None:
             self._is_paused = True
             self.transport.pause_reading()
+        is_waiting = self._waiter is not None and not self._waiter.done()
+        if is_waiting and self.inbound.parses and self._error is None and self._handle_now():
+            return
         self._wake()
 
     def eof_received(self) -> bool:
@@ -275,6 +313,10 @@ class TcpTransport(Transport):
     def __init__(self, client: QuickClient) -> None:
         self._client = client
         self._socket: Socket | None = None
+        self._begun: Awaitable[None] | None = None  # A callback that waits for something.
+
+    def _new_socket(self) -> Socket:
+        return Socket(self._handle_now)
 
     @property
     def _open(self) -> Socket:
@@ -291,7 +333,7 @@ class TcpTransport(Transport):
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(connect_timeout):
             _, self._socket = await loop.create_connection(
-                Socket, cast(str, uri.hostname), cast(int, uri.port)
+                self._new_socket, cast(str, uri.hostname), cast(int, uri.port)
             )
 
     async def connect_tls(
@@ -302,7 +344,7 @@ class TcpTransport(Transport):
         connect_timeout: int,
     ) -> None:
         name = uri if isinstance(uri, str) else uri.hostname
-        loop, plain, secure = asyncio.get_running_loop(), self._open, Socket()
+        loop, plain, secure = asyncio.get_running_loop(), self._open, self._new_socket()
         try:
             async with asyncio.timeout(connect_timeout):
                 secure.transport = await loop.start_tls(
@@ -340,6 +382,9 @@ class TcpTransport(Transport):
     async def parse(self, data: bytes) -> None:
         """Handle what has arrived."""
         socket, client = self._open, self._client
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            await begun
         found = socket.inbound.found
         while found:
             one = found.popleft()
@@ -351,6 +396,28 @@ class TcpTransport(Transport):
                 payload = payload.getvalue()
             await client._process_msg(sid, subject, reply, payload, headers)
         socket.on_handled()
+
+    def _handle_now(self) -> bool:
+        """Run the callbacks of what has arrived, where the reader may, without waking its task.
+
+        Returns False at the first message that is not for such a callback, or whose callback has
+        to wait for something. ``parse`` then goes on from there.
+        """
+        socket, client = self._open, self._client
+        found = socket.inbound.found
+        while found:
+            one = found[0]
+            if isinstance(one, bytes) or one[0] not in client.direct:
+                return False
+            found.popleft()
+            sid, subject, reply, payload, headers = one
+            if not isinstance(payload, bytes):
+                payload = payload.getvalue()
+            self._begun = started(client._process_msg(sid, subject, reply, payload, headers))
+            if self._begun is not None:
+                return False
+        socket.on_handled()
+        return True
 
     def reset(self) -> None:
         """Drop what has arrived on a connection that is given up."""

@@ -177,7 +177,8 @@ class Connection:
 
         pending_msgs, pending_bytes: limits on messages that wait to be handled; further ones are
         dropped, logged and counted. direct: run the callback in the reader itself, which is faster
-        but reads nothing else meanwhile, so it must not wait for anything on this connection.
+        but reads nothing else meanwhile, so it must not wait for anything on this connection; nor
+        use asyncio.timeout, because it begins outside of any task.
         """
         options = {
             "cb": self._guarded(subject, callback),
@@ -341,7 +342,7 @@ class Connection:
                 await callback(msg)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
-                if task is None or task.cancelling():
+                if task is not None and task.cancelling():
                     raise
                 self._callback_failed(subject)
             except Exception:

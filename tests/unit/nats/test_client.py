@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 import io
 import itertools
+from collections.abc import AsyncIterator
 from urllib.parse import urlparse
 
 import nats.errors
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nats.aio.msg import Msg
 
 from hypotheses import examples
 from jetmap.nats.client import LARGE_BYTES, READ_BYTES, Inbound, QuickClient, TcpTransport
-from waiting import wait_until
+from waiting import turns, wait_until
 
 sizes = st.one_of(
     st.integers(0, 40),
@@ -163,6 +165,91 @@ async def test_a_large_payload_is_sent_as_it_is(headers: dict[str, str] | None) 
     assert client._pending_data_size == sum(len(piece) for c in commands for piece in c)
 
 
+async def read_on(transport: TcpTransport) -> None:
+    while True:
+        await transport.parse(await transport.read(0))
+
+
+class Link:
+    """A transport whose server's messages are written by the test: ``7`` is handled directly."""
+
+    def __init__(self) -> None:
+        self.client = QuickClient()
+        self.transport = TcpTransport(self.client)
+        self.socket = self.transport._socket = self.transport._new_socket()
+        self.reading: asyncio.Task[None]
+        self.got: list[bytes] = []
+        self.gates: dict[bytes, asyncio.Event] = {}
+        self.client.direct[7], self.client._subs[7] = self.take, None  # type: ignore[assignment]
+
+    async def take(self, message: Msg) -> None:
+        if gate := self.gates.get(message.data):
+            await gate.wait()
+        self.got.append(message.data)
+
+    async def on_control(self, line: bytes) -> None:
+        self.got.append(line)
+
+    def arrive(self, *payloads: bytes) -> None:
+        """Have messages arrive in one read, or control lines."""
+        data = b"".join(
+            one + b"\r\n" if one == b"PING" else b"MSG s 7 %d\r\n%b\r\n" % (len(one), one)
+            for one in payloads
+        )
+        self.socket.get_buffer(-1)[: len(data)] = data
+        self.socket.buffer_updated(len(data))
+
+
+@pytest.fixture
+async def link(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Link]:
+    link = Link()
+    monkeypatch.setattr(link.client, "on_control", link.on_control)
+    link.reading = asyncio.create_task(read_on(link.transport))
+    await turns(3)
+    yield link
+    link.reading.cancel()
+
+
+@pytest.mark.anyio
+async def test_a_direct_callback_runs_where_its_message_is_read(link: Link) -> None:
+    link.arrive(b"1", b"2")
+    assert link.got == [b"1", b"2"]
+
+
+@pytest.mark.anyio
+async def test_a_callback_that_waits_holds_up_what_follows_it(link: Link) -> None:
+    gate = link.gates[b"2"] = asyncio.Event()
+    link.arrive(b"1", b"2", b"3")
+    await turns(5)
+    link.arrive(b"PING", b"4")
+    await turns(5)
+    assert link.got == [b"1"]
+    gate.set()
+    await turns(5)
+    assert link.got == [b"1", b"2", b"3", b"PING", b"4"]
+    link.arrive(b"5")
+    assert link.got[-1] == b"5"
+
+
+@pytest.mark.anyio
+async def test_what_is_not_direct_is_handled_in_its_turn(link: Link) -> None:
+    link.arrive(b"1", b"PING", b"2")
+    assert link.got == [b"1"]
+    await turns(5)
+    assert link.got == [b"1", b"PING", b"2"]
+
+
+@pytest.mark.anyio
+async def test_a_callback_is_cancelled_with_the_reader_that_it_waits_in(link: Link) -> None:
+    link.gates[b"1"] = asyncio.Event()
+    link.arrive(b"1")
+    await turns(5)
+    with pytest.raises(asyncio.CancelledError):
+        link.reading.cancel()
+        await link.reading
+    assert link.got == []
+
+
 @pytest.mark.anyio
 async def test_reading_pauses_while_messages_wait() -> None:
     client = QuickClient()
@@ -187,11 +274,12 @@ async def test_reading_pauses_while_messages_wait() -> None:
         client.direct[7], client._subs[7] = take, None  # type: ignore[assignment]
         socket = transport._socket
         assert socket is not None
-        await transport.read(0)
+        socket.inbound.parse()
         await wait_until(lambda: socket._is_paused, "reading pauses")
         assert 0 < len(socket.inbound.found) < 16
-        while len(received) < 16:
-            await transport.parse(await transport.read(0))
+        reading = asyncio.create_task(read_on(transport))
+        await wait_until(lambda: len(received) == 16, "everything is handled")
+        reading.cancel()
         assert received == [1_000_000] * 16 and not socket._is_paused
         transport.close()
         await transport.wait_closed()
