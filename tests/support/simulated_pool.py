@@ -110,6 +110,8 @@ class SimulatedWorker:
     def kill(self) -> None:
         self._die(Death(9, None, 0))
 
+    dismiss = kill
+
     def close(self, mark: str = "") -> None:
         self.progress.close()
 

@@ -135,6 +135,8 @@ class FakeWorker:
         if self.lives and not self.killed:
             self.killed, self.at_kill = True, self.is_in
 
+    dismiss = kill
+
     def mark_output(self, mark: Any) -> None: ...
 
     def describe(self) -> str:

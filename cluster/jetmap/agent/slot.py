@@ -199,18 +199,21 @@ class Slot:
         if self._recycling is not None:
             await self._recycling.drop()
         if self.is_idle:
-            self.kill(STOPPED)
+            self._dismiss()
 
     async def recycle(self) -> None:
         """Start a successor for a worker that has served long enough; replace it by a ready one."""
         if self._recycling is not None:
             await self._recycling.check(self._worker if self.is_ready else None, self._ended)
             if self._recycling.is_warm and self.is_idle:
-                self.kill(STOPPED)
+                self._dismiss()
 
     def close(self) -> None:
         """End the worker for good; ``run`` then returns."""
-        self.kill(STOPPED)
+        if self.is_idle:
+            self._dismiss()
+        else:
+            self.kill(STOPPED)
         self._enter(WorkerEvent.CLOSED)
         self._supervisor.stop()
 
@@ -316,7 +319,7 @@ class Slot:
         await self._owner.on_import_failed(_broken(payload), fatal=False)
 
     async def _on_stale(self, payload: bytes) -> None:
-        self._condemn(STOPPED)
+        self._dismiss()
 
     async def _on_warmed(self, payload: bytes) -> None:
         self._warm_ups.on_warmed(*_warmed(payload))
@@ -386,7 +389,7 @@ class Slot:
         """Free the core, unless its worker is dead, or is to be replaced now."""
         assert self._worker is not None
         if self._is_stale or (self._recycling is not None and self._recycling.is_warm):
-            self.kill(STOPPED)
+            self._dismiss()
         elif self._worker.is_dead:
             self._enter(WorkerEvent.CONDEMNED)
         self._enter(event)
@@ -400,6 +403,12 @@ class Slot:
         if self._worker is not None:
             self._condemn(reason)
             self._worker.kill()
+
+    def _dismiss(self) -> None:
+        """Let the worker, which is in no chunk, end in good order."""
+        if self._worker is not None:
+            self._condemn(STOPPED)
+            self._worker.dismiss()
 
     def hand_back(self, entries: list[QueueEntry]) -> None:
         """Report chunks that were not begun."""

@@ -25,6 +25,9 @@ from .options import AgentOptions
 from .output_relay import WorkerOutput, output_relay
 from .worker_state import Death
 
+# Seconds for a worker's ``atexit`` functions when it is dismissed.
+DISMISS_SECONDS = 5.0
+
 _failed = msgspec.msgpack.Decoder(StartFailed).decode
 
 
@@ -42,7 +45,7 @@ class StartError(Exception):
 
 
 class WorkerProcess:
-    """One process on one core, made by ``start``; it ends by ``kill`` or by itself.
+    """One process on one core, made by ``start``; it ends by ``kill``, ``dismiss``, or itself.
 
     Either way, the processes that its functions started die with it, the frames that it had sent
     can still be received, and then the pipe is closed. ``gone`` waits for all of that.
@@ -170,6 +173,13 @@ class WorkerProcess:
         self.kill()
         await self.gone()
         self.close()
+
+    def dismiss(self) -> None:
+        """Let an idle worker end as programs do: its ``atexit`` functions run, within a limit."""
+        if not self._death.done():
+            self._pipe.send_end()
+            limit = self._loop.call_later(DISMISS_SECONDS, self.kill)
+            self._death.add_done_callback(lambda death: limit.cancel())
 
     def kill(self) -> None:
         """Kill the worker and its process group; the rest follows from its death."""

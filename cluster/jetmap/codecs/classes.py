@@ -2,6 +2,9 @@
 
 They travel with the name of their class, which both sides must have imported: nothing is imported
 for a value unless a worker trusts its callers. Constructors of records are not called.
+
+The module of a script's class is ``__main__:`` and the path of the script, because one process may
+meet the classes of several scripts.
 """
 
 from __future__ import annotations
@@ -9,7 +12,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 import importlib
+import os
 import sys
+from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -19,6 +25,7 @@ from jetmap.machine import MAIN
 from . import types
 from .walk import Kind, items_of, refusal, register, tag
 
+_SCRIPT = "__main__:"
 # The bit in a class's __flags__ of those defined in Python.
 _HEAP = 1 << 9
 _OWN_STATE = (
@@ -33,7 +40,7 @@ def class_kind(value: Any) -> Kind | None:
     kind = _kind_of_class(cls)
     if kind is None:
         return None
-    if _find(cls.__qualname__, sys.modules.get(cls.__module__)) is not cls or _in_session(cls):
+    if _find(cls.__qualname__, _module_of(cls)) is not cls or _in_session(cls):
         raise TypeError(
             refusal(
                 value,
@@ -56,18 +63,46 @@ def _kind_of_class(cls: type) -> Kind | None:
     return _RECORD if _fields(cls) is not None and _is_simple(cls, object) else None
 
 
-def _home(cls: type) -> list[Any]:
+def _home(cls: type[Any]) -> tuple[str, str]:
     """Return the module and name by which the other side finds a class."""
-    module = cls.__module__
-    if module in MAIN:
-        spec = getattr(sys.modules.get(module), "__spec__", None)
-        module = spec.name if spec is not None and spec.name not in MAIN else "__main__"
-    return [module, cls.__qualname__]
+    return _cached_home(cls)  # type: ignore[arg-type]  # Classes can be hashed.
+
+
+@lru_cache(maxsize=256)
+def _cached_home(cls: Any) -> tuple[str, str]:
+    name = cls.__module__
+    if name in MAIN:
+        module = _module_of(cls)
+        spec = getattr(module, "__spec__", None)
+        if spec is not None and spec.name not in MAIN:
+            name = spec.name
+        else:
+            name = _SCRIPT + os.path.realpath(getattr(module, "__file__", None) or "")
+    return name, cls.__qualname__
+
+
+def _module_of(cls: type) -> ModuleType | None:
+    """Return the module where a class should be; for a script's class, that of the script."""
+    module = sys.modules.get(cls.__module__)
+    if cls.__module__ in MAIN and _find(cls.__qualname__, module) is not cls:
+        for script in types.scripts.values():
+            if _find(cls.__qualname__, script) is cls:
+                return script
+    return module
 
 
 def _in_session(cls: type) -> bool:
-    module = sys.modules.get(cls.__module__)
-    return cls.__module__ in MAIN and getattr(module, "__file__", None) is None
+    return cls.__module__ in MAIN and getattr(_module_of(cls), "__file__", None) is None
+
+
+def _script(path: str) -> ModuleType | None:
+    """Return the module of a script that runs or was run here; run it if that is allowed."""
+    main = sys.modules.get("__main__")
+    if os.path.realpath(getattr(main, "__file__", None) or "") == path:
+        return main
+    if types.may_import_classes and types.run_script is not None:
+        return types.run_script(path)
+    return types.scripts.get(path)
 
 
 def _find(qualname: str, module: Any) -> Any:
@@ -85,7 +120,10 @@ def _class(kind: Kind, module: str, qualname: str) -> Any:
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     home = main if spec is not None and spec.name == module else sys.modules.get(module)
-    if home is None and types.may_import_classes:
+    if module.startswith(_SCRIPT):
+        home = _script(module.removeprefix(_SCRIPT))
+        module = "__main__"
+    elif home is None and types.may_import_classes:
         home = importlib.import_module(module)
     cls = _find(qualname, home)
     if not isinstance(cls, type) or _kind_of_class(cls) is not kind:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
 # Whether a value may import its class's module, as in workers that trust their callers.
 may_import_classes = False
+
+# The scripts that this process has run as ``__mp_main__``, by path, and how it runs another one.
+scripts: dict[str, types.ModuleType] = {}
+run_script: Callable[[str], types.ModuleType] | None = None
 
 SIMPLE = frozenset((bool, int, float, str, bytes, bytearray, type(None)))
 _MARKS = ("__get_pydantic_core_schema__", "__pydantic_core_schema__", "__pydantic_validator__")

@@ -36,7 +36,7 @@ _KEPT_VALUES = 64
 
 _resolved: dict[tuple[str, str, str], Function] = {}
 _carried: dict[tuple[str, str, str], Function] = {}  # Came by value, or in a script.
-_main_digest = ""  # The digest of the script that was run as ``__mp_main__``.
+_digests: dict[str, str] = {}  # Digests of the scripts that were run as ``__mp_main__``.
 
 
 class StaleFunction(Exception):  # noqa: N818
@@ -97,22 +97,22 @@ def import_tasks(argument: str) -> types.ModuleType:
 
 
 def import_main(path: str, *, again: bool = False) -> types.ModuleType:
-    """Run a script as ``__mp_main__``, as ``multiprocessing`` does, once in a process.
+    """Run a script as ``__mp_main__``, as ``multiprocessing`` does; keep it.
 
     Args:
         again: Run it once more if it has changed.
     """
-    global _main_digest
+    from jetmap.codecs.types import scripts
+
     file = str(Path(path).resolve())
-    loaded = sys.modules.get("__mp_main__")
-    is_loaded = loaded is not None and getattr(loaded, "__file__", None) == file
-    if loaded is not None and is_loaded and not again:
+    loaded = scripts.get(file)
+    if loaded is not None and not again:
         return loaded
     try:
         source = Path(file).read_bytes()
     except OSError as exc:
         raise _wrong(f"{path}: {exc.strerror}") from exc
-    if loaded is not None and is_loaded and digest(source) == _main_digest:
+    if loaded is not None and digest(source) == _digests[file]:
         return loaded
     _put_on_path(str(Path(file).parent))
     module = types.ModuleType("__mp_main__")
@@ -133,7 +133,9 @@ def import_main(path: str, *, again: bool = False) -> types.ModuleType:
             f"{path} exits when workers import it; put what it runs under "
             'if __name__ == "__main__":'
         ) from exc
-    _main_digest = digest(source)
+    scripts[file], _digests[file] = module, digest(source)
+    for old in list(scripts)[:-_KEPT_VALUES]:
+        del scripts[old], _digests[old]
     return module
 
 

@@ -204,6 +204,11 @@ class AgentPipe(BufferedProtocol):
             size = sum(map(len, parts))
             self._transport.writelines((LENGTH.pack(size + 1) + kind, *parts))
 
+    def send_end(self) -> None:
+        """Queue the end: the worker reads it behind all frames."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write_eof()
+
     async def receive(self) -> tuple[bytes, bytes] | None:
         """Return the next frame, or None when the worker's end is closed."""
         while not self._frames:

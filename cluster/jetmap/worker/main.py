@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
+import sys
 from collections import deque
+from typing import NoReturn
 
 import msgspec
 
 from jetmap import machine
 from jetmap.codecs import types
 from jetmap.functions.function import Function
-from jetmap.functions.locating import StaleFunction, broken_files
+from jetmap.functions.locating import StaleFunction, broken_files, import_main
 from jetmap.wire import frames
 from jetmap.wire.messages import OLDEST_PROTOCOL, PROTOCOL, Chunk, Report, understands
 from jetmap.wire.worker_start import Setup, StartFailed
@@ -42,6 +45,7 @@ def main(
     """Serve chunks until the agent closes the pipe; called by the agent's spawn."""
     global in_worker
     in_worker = True
+    started_as = os.getpid()
     aftermath = WorkerAftermath()
     dispositions = Dispositions(aftermath.needed)
     dispositions.take()
@@ -61,6 +65,18 @@ def main(
         worker.run()
     except ConnectionError:
         pass  # The agent was killed: a pipe shows that by an end of file, or by this error.
+    if os.getpid() == started_as:
+        _end_as_programs_do()
+
+
+def _end_as_programs_do(code: int = 0) -> NoReturn:
+    """End this process: ``atexit`` functions run, as coverage needs; threads are not waited for."""
+    try:
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    finally:
+        os._exit(code)
 
 
 class _Worker:
@@ -111,7 +127,7 @@ class _Worker:
         sizes = {"value": setup.max_value, "report": setup.max_report}
         self._limits, self._at_once = Limits(**sizes), Limits(**sizes, report_seconds=0.0)
         self._inline = setup.inline
-        types.may_import_classes = setup.trust
+        types.may_import_classes, types.run_script = setup.trust, import_main
         self._output = Output(
             self._mark,
             self._output_fd,
@@ -153,7 +169,7 @@ class _Worker:
         except StaleFunction:
             # The source changed since it was imported; the agent starts a worker that has it.
             self._pipe.send(frames.STALE, b"")
-            os._exit(STALE_EXIT)
+            _end_as_programs_do(STALE_EXIT)
         except BrokenHome:
             self._pipe.send(frames.SKIPPED, b"")
             return

@@ -44,17 +44,23 @@ def test_sync_in_a_script(tmp_path: Path) -> None:
         done = run_python(SCRIPT, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == {"squares": [0, 1, 4, 9], "primes": [True, False]}
+    # What workers register with atexit is called, as coverage needs.
+    began, ended = ({p.name[5:] for p in tmp_path.glob(f"{n}-*")} for n in ("began", "ended"))
+    assert began and began < ended
 
 
 SCRIPT = """
-import json
+import atexit, json, os
+from pathlib import Path
 from jetmap import Cluster, task
 from functions import is_prime
 
 @task
 def square(n: int) -> int:
+    Path(f"began-{os.getpid()}").touch()
     return n * n
 
+atexit.register(lambda: Path(f"ended-{os.getpid()}").touch())
 if __name__ == "__main__":
     with Cluster().sync as cluster:
         squares = cluster.map(square, range(4))

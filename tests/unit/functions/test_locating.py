@@ -13,6 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from jetmap.codecs import types
+from jetmap.codecs.walk import restore, tag
 from jetmap.errors import ConfigurationError, NotImportable
 from jetmap.functions import locating
 from jetmap.functions import task as task_module
@@ -364,3 +366,30 @@ def test_the_source_digest_does_not_depend_on_the_place(tmp_path: Path) -> None:
 def test_import_tasks_twice_is_one_import(write: Write) -> None:
     write("tasks_e.py", ONE)
     assert import_tasks("tasks_e.py") is import_tasks("tasks_e")
+
+
+def test_two_scripts_may_name_a_class_alike(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An instance travels with the path of its class's script, whichever was run last."""
+    source = """
+        import dataclasses
+        @dataclasses.dataclass
+        class Point:
+            {}: int
+    """
+    paths = [write(f"{name}.py", source.format(name)) for name in ("one", "two")]
+    monkeypatch.setattr(types, "scripts", {})
+    first, second = (import_main(str(path)).Point for path in paths)
+    assert import_main(str(paths[0])).Point is first
+    encode = msgspec.msgpack.Encoder().encode
+    sent = [encode([tag(first(1))]), encode([tag(second(2))])]
+    decode = msgspec.msgpack.Decoder(ext_hook=restore).decode
+    assert [decode(each) for each in sent] == [[first(1)], [second(2)]]
+    # Elsewhere it is imported only for callers that are trusted.
+    types.scripts.clear()
+    monkeypatch.setitem(sys.modules, "__main__", sys)
+    with pytest.raises(ValueError, match=r"has not imported the class __main__\.Point of a value"):
+        decode(sent[0])
+    monkeypatch.setattr(types, "may_import_classes", True)
+    monkeypatch.setattr(types, "run_script", import_main)
+    [point] = decode(sent[0])
+    assert vars(point) == {"one": 1}
