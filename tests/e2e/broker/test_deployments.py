@@ -16,7 +16,6 @@ import pytest
 import functions
 from deployments import JETSTREAM, Deployment, Servers, credentials, deployed, jwt, key, settings
 from house import House
-from jetmap.agent.announcements import brief
 from jetmap.cli import check
 from jetmap.cli.exits import Exit, code_of
 from jetmap.errors import ConfigurationError, JetmapError, JobsUnavailable
@@ -24,8 +23,6 @@ from jetmap.nats.auth import Auth
 from jetmap.nats.connection import Connection
 from jetmap.settings import Settings
 from jetmap.wire import pool_streams
-from jetmap.wire.messages import encode
-from jetmap.wire.presence import FunctionInfo, Presence
 from nodes import free_ports
 
 pytestmark = pytest.mark.anyio
@@ -136,26 +133,6 @@ async def test_small_messages(servers: Servers, kib: int) -> None:
         assert [len(value) for value in values] == sizes
         values = await (await there.cluster.submit(functions.zeros, [kib * 200] * 20))
         assert [len(value) for value in values] == [kib * 200] * 20
-
-
-def test_an_announcement_that_is_too_large_is_shortened() -> None:
-    """Many schemas are more than a small message holds; names and times must arrive."""
-    schema = {"type": "object", "description": "x" * 1000}
-    functions = [FunctionInfo(f"f{n}", "doc", schema, schema, schema, 3.0) for n in range(50)]
-    full = presence(functions=functions, failure="y" * 70_000)
-    short = brief(full)
-    assert len(encode(full)) > 65_536 > len(encode(short)) * 4
-    assert [f.name for f in short.functions] == [f.name for f in functions]
-    assert short.functions[0].timeout == 3.0
-    assert short.failure == "y" * 1000
-
-
-def presence(**facts: Any) -> Presence:
-    return Presence(
-        *("a", "h", 1, "default", "o", "v", 1, 2, 2, 0, False, False),
-        workers=[],
-        **facts,
-    )
 
 
 # Who we are

@@ -14,8 +14,6 @@ from servers import Site, site
 
 pytestmark = pytest.mark.anyio
 
-SMALL = 128 << 10  # max_payload of a server that somebody else has set up
-
 
 async def test_large_items_of_many_maps_at_once(shared: Cluster) -> None:
     """Small chunks share a message, as far as their bytes fit into one."""
@@ -39,28 +37,6 @@ async def test_what_travels_with_each_chunk_is_limited(shared: Cluster) -> None:
             kwargs=kwargs,
         )
     assert found == [650_000, 1_250_000, *[490_000] * 30]
-
-
-async def test_a_server_with_small_messages(tmp_path: Path) -> None:
-    async with site(tmp_path, max_payload=SMALL) as place:
-        cluster = await place.cluster()
-        await place.agent(cluster)
-        await values_within(cluster)
-        await items_within(cluster)
-
-
-async def values_within(cluster: Cluster) -> None:
-    """One value that is larger than a message; and many that are not, singly."""
-    sizes = [200_000, *[10_000] * 200]
-    async with asyncio.timeout(30):
-        found = await cluster.map(functions.zeros, sizes)
-    assert [len(value) for value in found] == sizes
-
-
-async def items_within(cluster: Cluster) -> None:
-    sizes = [200_000, *[1000] * 5000]
-    async with asyncio.timeout(30):
-        assert await cluster.map(functions.measure, ["x" * size for size in sizes]) == sizes
 
 
 async def test_the_limits_are_the_settings_and_not_the_brokers(

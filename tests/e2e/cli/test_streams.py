@@ -9,21 +9,14 @@ import zipapp
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from house import House, Up
-from hypotheses import examples
 from jetmap.cli.exits import Exit
 from jetmap.errors import ConfigurationError
-from jetmap.settings import LimitSettings, Settings
-from jetmap.wire.split import JsonLines
+from jetmap.settings import Settings
 from jetmap.wire.split.json_lines import BOM
 from processes import HERE, nothing_left
-from raw_bodies import close, feed
 from tools import need_root, need_tool
-
-quick = examples(100)
 
 
 def shell(
@@ -193,24 +186,6 @@ def test_items_in_utf_16_are_refused(shared_up: Up, tmp_path: Path) -> None:
     (tmp_path / "numbers").write_bytes("1\n2\n".encode("utf-16"))
     done = shared_up.house.call("map", "double", str(tmp_path / "numbers"))
     assert done.returncode == Exit.USAGE and "encode the input as UTF-8" in done.stderr
-
-
-@quick
-@given(st.lists(st.integers(0, 20), min_size=1, max_size=10), st.integers(1, 8))
-def test_a_mark_however_it_is_cut(numbers: list[int], size: int) -> None:
-    data = BOM + "".join(f"{number}\n" for number in numbers).encode()
-    split = JsonLines(LimitSettings())
-    items = []
-    for start in range(0, len(data), size):
-        items += feed(split, data[start : start + size])
-    items += close(split)
-    assert [int(item) for item in items] == numbers
-
-
-@pytest.mark.parametrize("data", [b"1\n" + BOM + b"2\n", BOM + BOM + b"1\n"])
-def test_a_mark_elsewhere_is_malformed(data: bytes) -> None:
-    with pytest.raises(Exception, match="malformed"):
-        feed(JsonLines(LimitSettings()), data)
 
 
 def test_a_mark_before_settings_and_secrets(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -180,16 +180,6 @@ async def test_values_that_cannot_be_encoded(cluster: Cluster) -> None:
     assert "cannot be encoded" in str(values[5])
 
 
-async def test_values_larger_than_a_message(cluster: Cluster) -> None:
-    sizes = [10, 800_000, 2_000_000, 899_000, 50_000_000, 10]
-    assert await cluster.map(functions.zeros, sizes) == [bytes(n) for n in sizes]
-
-
-async def test_items_larger_than_a_message(cluster: Cluster) -> None:
-    items = ["a", "b" * 800_000, "c" * 20_000_000, "d"]
-    assert await cluster.map(functions.measure, items) == [len(item) for item in items]
-
-
 async def test_items_at_the_edges_of_parts_and_messages(cluster: Cluster) -> None:
     part, room = 524_288, (1 << 20) - 32_768
     sizes = [edge + d for edge in (262_144, part, room, 2 * part) for d in (-6, -5, -4, -1, 0, 1)]
@@ -210,50 +200,6 @@ async def test_deep_and_cyclic_items(cluster: Cluster) -> None:
 
 
 # Iterables
-
-
-class BadIterableError(Exception):
-    pass
-
-
-async def test_an_iterable_that_raises_midway(cluster: Cluster) -> None:
-    def items() -> Iterator[float]:
-        yield from [0.002] * 200
-        raise BadIterableError("after 200")
-
-    with pytest.raises(BadIterableError, match="after 200"):
-        await cluster.map(functions.spin, items())
-    with pytest.raises(BadIterableError, match="after 200"):
-        seen = []
-        async with cluster.stream(functions.spin, items()) as stream:
-            async for outcome in stream:
-                assert outcome.ok
-                seen.append(outcome.index)
-    assert sorted(seen) == list(range(200))
-
-
-async def test_an_async_iterable_that_raises_midway(cluster: Cluster) -> None:
-    closed = False
-
-    async def items() -> AsyncIterator[float]:
-        nonlocal closed
-        try:
-            for _ in range(50):
-                yield 0.002
-            raise BadIterableError("after 50")
-        finally:
-            closed = True
-
-    with pytest.raises(BadIterableError, match="after 50"):
-        await cluster.map(functions.spin, items())
-    closed = False
-    with pytest.raises(BadIterableError, match="after 50"):
-        seen = []
-        async with cluster.stream(functions.spin, items()) as stream:
-            async for outcome in stream:
-                seen.append(outcome.index)
-    assert closed
-    assert sorted(seen) == list(range(50))
 
 
 async def test_an_async_iterable_that_never_goes_on(cluster: Cluster) -> None:

@@ -71,26 +71,6 @@ def test_types_of_the_session(tmp_path: Path, future: str) -> None:
     assert done.stdout.splitlines() == expected
 
 
-def test_redefined_type(tmp_path: Path) -> None:
-    cell = """
-@dataclass
-class T:
-    x: int
-    y: int = {default}
-
-@task
-def f(t: T) -> int:
-    return t.x + t.y
-
-print(cluster.map(f, [T(10)]))
-"""
-    code = "from dataclasses import dataclass\nfrom jetmap import Cluster, task\n"
-    code += "cluster = Cluster().sync.__enter__()\n"
-    code += cell.format(default=1) + cell.format(default=2) + "cluster.close()\n"
-    done = run_python(code, cwd=tmp_path, file=False)
-    assert (done.stdout.splitlines(), done.stderr) == (["[11]", "[12]"], "")
-
-
 def test_struct_of_the_session_is_refused(tmp_path: Path) -> None:
     code = """
     import msgspec

@@ -32,11 +32,8 @@ PROGRAM = """
 """
 
 
-@pytest.mark.parametrize("start", ["script", "-m", "session"])
+@pytest.mark.parametrize("start", ["script", "session"])
 def test_classes_of_a_program_keep_their_identity(tmp_path: Path, start: str) -> None:
     code = textwrap.dedent(PROGRAM)
-    if start == "-m":
-        (tmp_path / "program.py").write_text(code)
-        code = "import runpy; runpy.run_module('program', run_name='__main__', alter_sys=True)"
     done = run_python(code, cwd=tmp_path, file=start == "script")
     assert (done.stdout.splitlines(), done.stderr) == (["True 7 7 home", "True"], "")

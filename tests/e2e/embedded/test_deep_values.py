@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-from fake_cluster import gateway
 from jetmap import Cluster, Unencodable, task
-from over_http import MSGPACK, check_problem
 
 pytestmark = pytest.mark.anyio
 
@@ -32,14 +30,3 @@ async def test_in_python(inline: Cluster) -> None:
         assert isinstance(error, Unencodable)
         assert (error.index, error.type) == (index, "RecursionError")
         assert all(words in error.message for words in TOLD)
-
-
-@pytest.mark.parametrize("headers", [{}, MSGPACK])
-async def test_over_http(inline: Cluster, headers: dict[str, str]) -> None:
-    body = b"\x92\x02\xcd\x13\x88" if headers else b"[2, 5000]"
-    headers = {"content-type": "application/json", **headers}
-    async with gateway(inline) as client:  # type: ignore[arg-type]
-        response = await client.post("/map/nested", content=body, headers=headers)
-    problem = check_problem(response, 500, "item-unencodable")
-    assert problem["error"]["index"] == 1
-    assert all(words in problem["detail"] for words in TOLD)

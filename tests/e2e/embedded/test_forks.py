@@ -61,19 +61,6 @@ if __name__ == "__main__":
         print(json.dumps([said, cluster.map(is_prime, [7]), len(list(stream))]))
 """
 )
-OF_ASYNC = (
-    CHILD
-    + """
-import asyncio
-from jetmap import Cluster
-async def main():
-    async with Cluster() as cluster:
-        said = await asyncio.to_thread(in_child, lambda: cluster.sync.map(is_prime, [7]))
-        print(json.dumps([said, await cluster.map(is_prime, [7])]))
-if __name__ == "__main__":
-    asyncio.run(main())
-"""
-)
 FORKED = "ClusterClosed: this cluster was started before this process was forked; start one here"
 
 
@@ -85,13 +72,6 @@ def test_sync_after_a_fork(tmp_path: Path) -> None:
     ended = "returned None"  # What is the parent's goes on there.
     assert said == [FORKED, FORKED, FORKED, FORKED, ended, ended, FORKED]
     assert (values, left) == ([True], 99)
-
-
-def test_sync_of_an_async_cluster_after_a_fork(tmp_path: Path) -> None:
-    with nothing_left():
-        done = run_python(OF_ASYNC, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout) == [[FORKED], [True]]
 
 
 async def test_an_open_stream_after_a_fork(cluster: Cluster) -> None:

@@ -2,69 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
-import msgspec
 import pytest
 
 import functions
-from fake_cluster import FakeCluster, gateway
+from fake_cluster import gateway
 from jetmap import Cluster, UnknownFunction
-from jobs_over_http import site
-from over_http import JSONL, MSGPACK, SSE, check_problem
+from over_http import check_problem
 
 pytestmark = pytest.mark.anyio
-
-
-def scaled(n: int, *, by: int) -> int:
-    return n * by
-
-
-@pytest.mark.parametrize(
-    ("headers", "query", "keyword", "items"),
-    [
-        ({}, "", "by", []),
-        (JSONL, '?kwargs={"bye":1}', "bye", [1, 2]),
-        (SSE, '?kwargs={"by":"1"}', "by", [1, 2]),
-        (MSGPACK, "?kwargs={}", "by", [1, 2]),
-        ({"prefer": "respond-async"}, "", "by", [1, 2]),
-    ],
-)
-async def test_map_over_http(
-    headers: dict[str, str], query: str, keyword: str, items: list[int]
-) -> None:
-    cluster, jobs = site(scaled)
-    cluster.service = jobs
-    body = msgspec.msgpack.encode(items) if headers is MSGPACK else json.dumps(items).encode()
-    headers = {"content-type": "application/json", **headers}
-    async with gateway(cluster) as client:
-        response = await client.post(f"/map/scaled{query}", content=body, headers=headers)
-    problem = check_problem(response, 400, "bad-parameter")
-    assert (problem["parameter"], problem["keyword"]) == ("kwargs", keyword)
-    assert "it takes by (integer)" in problem["detail"]
-    assert not cluster.runs and not jobs.begun
-
-
-async def test_map_that_waited_for_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster = FakeCluster(scaled)
-    told = iter([None, cluster.info("scaled")])
-    monkeypatch.setattr(cluster, "info", lambda name: next(told))
-    async with gateway(cluster) as client:
-        check_problem(await client.post("/map/scaled", json=[1]), 400, "bad-parameter")
-    assert cluster.runs[0].withdrawn.is_set()
-
-
-async def test_job_over_http(monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster, jobs = site(scaled)
-    async with gateway(cluster) as client:
-        response = await client.post('/jobs/scaled?kwargs={"by":1,"x":2}', json=[1])
-        problem = check_problem(response, 400, "bad-parameter")
-        assert (problem["parameter"], problem["keyword"]) == ("kwargs", "x")
-        assert not jobs.begun
-        told = iter([None, cluster.info("scaled")])
-        monkeypatch.setattr(cluster, "info", lambda name: next(told))
-        check_problem(await client.post("/jobs/scaled", json=[1]), 400, "bad-parameter")
-    assert all(record.state == "deleted" for record in jobs.records.values())
 
 
 async def test_real_functions(inline: Cluster) -> None:

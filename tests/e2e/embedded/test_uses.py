@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -121,25 +120,6 @@ async def test_another_event_loop(cluster: Cluster) -> None:
     with pytest.raises(ClusterClosed, match="another event loop"):
         await asyncio.to_thread(asyncio.run, use())
     assert await use() == [True]
-
-
-async def test_after_a_fork(shared: Cluster) -> None:
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if not pid:
-        said = "nothing"
-        try:
-            shared.stream(functions.is_prime, [7])
-        except BaseException as error:
-            said = f"{type(error).__name__}: {error}"
-        os.write(writing, said.encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        said = await asyncio.to_thread(pipe.read)
-    await asyncio.to_thread(os.waitpid, pid, 0)
-    assert said.startswith("ClusterClosed: this cluster was started before")
-    assert await shared.map(functions.is_prime, [7]) == [True]
 
 
 async def test_inside_a_worker(shared: Cluster) -> None:

@@ -22,7 +22,7 @@ import untyped_functions as untyped
 from alike import alike
 from fake_cluster import gateway
 from hypotheses import examples
-from jetmap import Cluster, ItemInvalid, ItemRaised, Unencodable, task
+from jetmap import Cluster, Unencodable
 from jetmap.client.call import Call
 from jetmap.codecs import codec_for
 from jetmap.codecs.walk import CODE, KINDS, decode_plainly
@@ -459,21 +459,3 @@ async def test_a_job(with_workers: tuple[Site, Cluster]) -> None:
         ).text
         assert '"value":[1,[2]]' in lines and '"value":"b"' in lines and '{"1":2}' in lines
         assert str(2**70) in lines and '"unencodable"' in lines
-
-
-async def test_a_far_worker_that_trusts_nobody(with_workers: tuple[Site, Cluster]) -> None:
-    _, cluster = with_workers
-    assert alike(await cluster.map(untyped.same, VALUES), VALUES)
-    assert alike(await cluster.map("same", VALUES), VALUES)
-
-
-@task(name="values.raises")
-def raises(x: Any) -> Any:
-    raise ValueError(x)
-
-
-async def test_errors_and_values_side_by_side(inline: Cluster) -> None:
-    found = await inline.map(raises, [(1,)], return_exceptions=True)
-    assert isinstance(found[0], ItemRaised) and found[0].message == "(1,)"
-    found = await inline.map(untyped.lists, [[(1,)], 7], return_exceptions=True)
-    assert found[0] == [(1,)] and isinstance(found[1], ItemInvalid)

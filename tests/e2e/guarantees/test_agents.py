@@ -49,21 +49,6 @@ async def test_an_agent_is_frozen(place: Site, own: Cluster, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-async def test_an_agent_is_frozen_until_after_the_map(place: Site, own: Cluster) -> None:
-    first, _ = await place.two_agents(own)
-    running = asyncio.ensure_future(
-        own.map(functions.work, [functions.Work(n, 10_000) for n in range(300)])
-    )
-    await wait_until(lambda: own.stats.items_done > 50, "the map runs")
-    first.signal(signal.SIGSTOP)
-    assert await running == list(range(300))
-    first.signal(signal.SIGCONT)
-    await wait_until(lambda: presence(own, first) is not None, "it is back")
-    assert await own.map(functions.empty, range(500)) == list(range(500))
-    await place.until_busy(own, 0)
-
-
-@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_an_item_that_kills_its_hosts_does_not_tour_them(
     place: Site, own: Cluster, tmp_path: Path

@@ -11,7 +11,7 @@ import pytest
 import functions
 from callers import Caller
 from net import Net, inside
-from servers import Site, executions, presence
+from servers import Site, executions
 from waiting import until, wait_until
 
 pytestmark = pytest.mark.anyio
@@ -28,43 +28,6 @@ async def test_an_agents_host_for_a_moment(net: Net, wide: Site) -> None:
     await until(time.monotonic() + 5)
     net.mend(hosts[0])
     assert await running == list(range(1200))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(150)
-async def test_an_agents_host_for_a_minute(net: Net, wide: Site) -> None:
-    cluster = await wide.cluster()
-    hosts = [net.host(), net.host()]
-    agents = [wide.start_agent(cores=1, within=inside(host)) for host in hosts]
-    await wide.ready(cluster, *agents)
-    items = [(n, "sleep:0.01") for n in range(600)]
-    running = asyncio.ensure_future(cluster.map(functions.hurt, items))
-    await wait_until(lambda: cluster.stats.items_done > 50, "the map runs")
-    net.cut(hosts[0])
-    cut = time.monotonic()
-    assert await running == list(range(600))
-    await wait_until(lambda: presence(cluster, agents[0]) is None, "it is known to be gone")
-    await until(cut + 60)
-    net.mend(hosts[0])
-    await wait_until(lambda: presence(cluster, agents[0]) is not None, "the host is back")
-    assert await cluster.map(functions.hurt, items) == list(range(600))
-
-
-@pytest.mark.slow
-async def test_a_callers_host_for_a_moment(net: Net, wide: Site, tmp_path: Path) -> None:
-    cluster = await wide.cluster()
-    await wide.agent(cluster)
-    log, host = tmp_path / "log", net.host()
-    items = [(0, 7.0)] + [(n, 0.01) for n in range(1, 400)]
-    async with Caller.on(wide, log, items, within=inside(host)) as caller:
-        await wait_until(lambda: len(executions(log)) > 50, "the map runs")
-        net.cut(host)
-        await until(time.monotonic() + 5)
-        net.mend(host)
-        said = await caller.said()
-    assert said.values == list(range(400))
-    # It was shorter than what an agent takes for a caller's death.
-    assert executions(log)[0] == 1
 
 
 @pytest.mark.slow

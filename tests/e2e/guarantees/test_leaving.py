@@ -85,24 +85,6 @@ async def test_leaving_stops_what_does_not_end_by_itself(
 
 
 @pytest.mark.slow
-async def test_a_killed_caller(
-    home: Site, cluster: Cluster, agent: AgentProcess, tmp_path: Path
-) -> None:
-    log = tmp_path / "log"
-    async with Caller.on(home, log, [(n, 0.02) for n in range(100_000)]) as caller:
-        await wait_until(lambda: len(starts(log)) > 20, "the map runs")
-        other = asyncio.ensure_future(cluster.map(functions.empty, range(1000)))
-        await caller.kill()
-        killed = time.monotonic()
-    await wait_until(
-        lambda: time.monotonic() - starts(log)[-1].at > 2, "nothing of it runs any more", 14
-    )
-    assert starts(log)[-1].at < killed + 10
-    assert await other == list(range(1000))
-    await home.until_busy(cluster, 0)
-
-
-@pytest.mark.slow
 async def test_a_frozen_caller_loses_nothing(
     home: Site, agent: AgentProcess, tmp_path: Path
 ) -> None:

@@ -27,33 +27,6 @@ def known(cores: int, each: float) -> Simulation:
 # Cores that come later
 
 
-@examples(60)
-@given(
-    st.integers(1, 32), st.integers(1, 32), st.floats(20, 300), st.booleans(), st.integers(0, 99)
-)
-def test_cores_that_join_a_map_of_long_items_have_work_at_once(
-    cores: int, joining: int, each: float, is_known: bool, seed: int
-) -> None:
-    random = Random(seed)
-    simulation = known(cores, each) if is_known else Simulation(cores, hop=HOP)
-    items = 3 * (cores + joining)
-    simulation.open([each * random.uniform(0.5, 1.5) for _ in range(items)])
-    simulation.join(joining, at=each / 3)
-    simulation.run()
-    for core in range(cores, cores + joining):
-        assert simulation.starts[core][0] <= each / 3 + 1.0
-
-
-def test_cores_that_join_one_after_the_other_each_have_work_at_once() -> None:
-    simulation = known(1, 60.0)
-    simulation.open([60.0] * 100)
-    for second in range(1, 20):
-        simulation.join(1, at=float(second))
-    simulation.run()
-    for core in range(1, 20):
-        assert simulation.starts[core][0] <= core + 1.0
-
-
 def test_cores_that_idle_without_work_for_them_open_nothing() -> None:
     simulation = known(2, 60.0)
     simulation.open([60.0] * 100)

@@ -39,18 +39,6 @@ class Unreliable:
         return (0.0,)
 
 
-def test_a_map_runs_each_item_once() -> None:
-    work = Work()
-
-    async def scenario() -> None:
-        async with SimulatedPool(work=work) as pool:
-            await pool.agent(2)
-            assert await mapped(await pool.dispatcher(), ITEMS) == DOUBLED
-
-    run(scenario())
-    assert set(work.runs.values()) == {1}
-
-
 @given(FATES, FATES)
 @example([()] * 30, [()] * 30)
 @examples(60)

@@ -14,12 +14,9 @@ from hypothesis import strategies as st
 
 from hypotheses import examples
 from jetmap.dispatch.objects import AsyncObjects, Objects
-from jetmap.wire.messages import Format
 from waiting import turns, wait_until
 
 quick = examples(100)
-
-FORMATS: list[Format] = ["json", "msgpack"]
 MAX_ITEM = 500
 TOO_LARGE = "x" * 600
 BAD = object()

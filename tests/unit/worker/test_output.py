@@ -12,14 +12,11 @@ from typing import Any
 
 import pytest
 
-from hypotheses import examples
 from jetmap.worker import lines as module
 from jetmap.worker.lines import (
     ATOMIC,
 )
 from jetmap.worker.output import Output
-
-quick = examples(200)
 
 PLENTY = 1 << 30
 
