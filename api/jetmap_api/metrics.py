@@ -6,22 +6,16 @@ Labels have few values: functions that agents offer (at most 200), kinds, reason
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.responses import PlainTextResponse
 
 from jetmap.dispatch.stats import REASONS
+from jetmap.monitoring.families import by_function, counter, exposed, item_seconds, labelled
 from jetmap.wire.counts import Names
 
 from .access_log import Requests
@@ -31,7 +25,6 @@ from .openapi_parts import NOT_CONNECTED
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
-    from jetmap.dispatch.costs import Cost
     from jetmap.dispatch.stats import Histogram
     from jetmap.monitoring.pool_view import PoolView
 
@@ -74,14 +67,8 @@ async def pool_metrics(request: Request) -> Response:
 
 
 def _exposed(request: Request, *collectors: Collector) -> Response:
-    registry = CollectorRegistry(auto_describe=False)
-    for collector in collectors:
-        registry.register(collector)
-    try:
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
-    except (TypeError, ValueError):  # An Accept that names a version which is not a number.
-        encode, content_type = choose_encoder("")
-    return Response(encode(registry), headers={"content-type": content_type})
+    text, content_type = exposed(request.headers.get("accept", ""), *collectors)
+    return Response(text, headers={"content-type": content_type})
 
 
 class ClusterCollector(Collector):
@@ -175,10 +162,10 @@ class _Asked(Collector):
 
     def collect(self) -> Iterator[Metric]:
         answered = {str(code): count for code, count in self._requests.answered.items() if code}
-        yield _labelled("jetmap_requests", "Requests answered, by status.", "code", answered)
+        yield labelled("jetmap_requests", "Requests answered, by status.", "code", answered)
         text = "Requests refused, by the end of the problem's type."
         refused = {"no-workers": 0, "too-many-maps": 0} | self._requests.refused
-        yield _labelled("jetmap_requests_refused", text, "reason", refused)
+        yield labelled("jetmap_requests_refused", text, "reason", refused)
 
 
 class _Admitted(Collector):
@@ -206,33 +193,38 @@ class _Admitted(Collector):
 
 def _of_this_process(cluster: Cluster) -> Iterator[Metric]:
     stats = cluster.stats
-    yield _counter("jetmap_maps_started", "Maps begun here.", stats.maps_started)
+    yield counter("jetmap_maps_started", "Maps begun here.", stats.maps_started)
     outcomes = dict.fromkeys(("ok", "failed", "withdrawn", "timeout"), 0) | stats.maps_ended
-    yield _labelled("jetmap_maps_ended", "Maps ended here.", "outcome", outcomes)
+    yield labelled("jetmap_maps_ended", "Maps ended here.", "outcome", outcomes)
     text = "Maps that could not begin here; jobs wait instead, and are in the backlog."
     refused = dict.fromkeys(REASONS, 0) | stats.maps_refused
-    yield _labelled("jetmap_maps_refused", text, "reason", refused)
+    yield labelled("jetmap_maps_refused", text, "reason", refused)
     yield GaugeMetricFamily("jetmap_maps_open", "Maps open here.", stats.maps_open)
     memory = "Bytes that are held for maps: bodies, lists, unread results."
     yield GaugeMetricFamily("jetmap_memory_bytes", memory, cluster.memory.used)
-    yield _counter("jetmap_items", "Items that have an outcome.", stats.items_done)
+    yield counter("jetmap_items", "Items that have an outcome.", stats.items_done)
     kinds = ("raised", "invalid", "timeout", "lost", "unencodable")
     failed = dict.fromkeys(kinds, 0) | stats.errors
-    yield _labelled("jetmap_item_errors", "Items that failed.", "kind", failed)
-    yield _counter("jetmap_chunks_sent", "Chunks cut here and sent once.", stats.chunks_sent)
-    yield _counter("jetmap_chunks", "Chunks that workers have answered.", stats.chunks)
+    yield labelled("jetmap_item_errors", "Items that failed.", "kind", failed)
+    yield counter("jetmap_chunks_sent", "Chunks cut here and sent once.", stats.chunks_sent)
+    yield counter("jetmap_chunks", "Chunks that workers have answered.", stats.chunks)
     text = (
         "Chunks sent once more: lost (taken back from workers that are gone), refused (the work "
         "stream was full), silent (there was no sign of them), or raised (an item is tried again)."
     )
     again = dict.fromkeys(("lost", "refused", "silent", "raised"), 0) | stats.chunks_again
-    yield _labelled("jetmap_chunks_retried", text, "reason", again)
-    yield _by_function(
-        "jetmap_crashes", "Workers that died with an item of a map of this process.", stats.crashes
+    yield labelled("jetmap_chunks_retried", text, "reason", again)
+    yield by_function(
+        "jetmap_crashes",
+        "Workers that died with an item of a map of this process, by signal or cause.",
+        stats.crashes,
     )
-    yield _counter("jetmap_agents_lost", "Agents that went silent.", stats.agents_lost)
-    yield _counter("jetmap_compute_seconds", "Seconds that items computed.", stats.compute_seconds)
-    yield _item_seconds(cluster.costs)
+    yield counter("jetmap_agents_lost", "Agents that went silent.", stats.agents_lost)
+    yield counter("jetmap_compute_seconds", "Seconds that items computed.", stats.compute_seconds)
+    yield item_seconds(
+        "jetmap_item_seconds",
+        ((name, cost.bins, cost.seconds_done) for name, cost in cluster.costs.items()),
+    )
     yield _histogram(
         "jetmap_queue_wait_seconds", "Seconds a chunk waited for a worker.", stats.queue_wait
     )
@@ -272,41 +264,21 @@ def _of_the_pool(cluster: Cluster) -> Iterator[Metric]:
     text = "Cores that take chunks of a function."
     cores = GaugeMetricFamily("jetmap_pool_function_cores", text, labels=["function"])
     names = Names()
-    by_function: Counter[str] = Counter()
+    cores_of: Counter[str] = Counter()
     for status in cluster.functions:
-        by_function[names.of(status.info.name)] += status.cores
-    for name, count in by_function.items():
+        cores_of[names.of(status.info.name)] += status.cores
+    for name, count in cores_of.items():
         cores.add_metric([name], count)
     yield cores
     counts = cluster.pool_counts
     text = "Items computed for any caller, by outcome: ok, or the kind of the error."
-    yield _by_function("jetmap_pool_items", text, counts.items)
+    yield by_function("jetmap_pool_items", text, counts.items)
     text = "Workers that died with an item, by signal or cause."
-    yield _by_function("jetmap_pool_crashes", text, counts.crashes)
+    yield by_function("jetmap_pool_crashes", text, counts.crashes)
     recycled = counts.workers["recycled"]
-    yield _counter("jetmap_pool_workers_recycled", "Worn workers replaced.", recycled)
+    yield counter("jetmap_pool_workers_recycled", "Worn workers replaced.", recycled)
     text = "Starts of workers that failed."
-    yield _counter("jetmap_pool_worker_start_failures", text, counts.workers["start_failures"])
-
-
-def _labelled(name: str, text: str, label: str, counts: Mapping[str, float]) -> CounterMetricFamily:
-    family = CounterMetricFamily(name, text, labels=[label])
-    for value, count in sorted(counts.items()):
-        family.add_metric([value], count)
-    return family
-
-
-def _by_function(
-    name: str, text: str, counts: Mapping[tuple[str, str], float]
-) -> CounterMetricFamily:
-    family = CounterMetricFamily(name, text, labels=["function", "kind"])
-    for (function, kind), count in sorted(counts.items()):
-        family.add_metric([function, kind], count)
-    return family
-
-
-def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
-    return CounterMetricFamily(name, text, value=value)
+    yield counter("jetmap_pool_worker_start_failures", text, counts.workers["start_failures"])
 
 
 def _histogram(name: str, text: str, histogram: Histogram) -> HistogramMetricFamily:
@@ -318,29 +290,3 @@ def _histogram(name: str, text: str, histogram: Histogram) -> HistogramMetricFam
         buckets.append((str(float(bound)), running))
     buckets.append(("+Inf", histogram.count))
     return HistogramMetricFamily(name, text, buckets=buckets, sum_value=histogram.sum)
-
-
-# Bins of seconds whose upper ends are buckets: two a decade, from 10 µs to an hour and more.
-_BUCKET_BINS = range(9, 96, 5)
-
-
-def _item_seconds(costs: Mapping[str, Cost]) -> HistogramMetricFamily:
-    text = "Seconds of compute of an item; short ones count as the mean of their chunk."
-    family = HistogramMetricFamily("jetmap_item_seconds", text, labels=["function"])
-    names = Names()
-    merged: dict[str, tuple[Counter[int], float]] = {}
-    for function, cost in costs.items():
-        name = names.of(function)
-        bins, seconds = merged.get(name, (Counter[int](), 0.0))
-        bins.update(cost.bins.counts)
-        merged[name] = bins, seconds + cost.seconds_done
-    for name, (bins, seconds) in sorted(merged.items()):
-        if not bins:
-            continue
-        buckets = [
-            (f"{10.0 ** ((last - 59) / 10):.3g}", sum(c for n, c in bins.items() if n <= last))
-            for last in _BUCKET_BINS
-        ]
-        buckets.append(("+Inf", sum(bins.values())))
-        family.add_metric([name], buckets, sum_value=seconds)
-    return family

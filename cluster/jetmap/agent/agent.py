@@ -21,7 +21,9 @@ from jetmap.nats.answers import JetStreamError
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.nats.errors import Forbidden, is_lasting
 from jetmap.wire import subjects
+from jetmap.wire.counts import AgentCounts
 from jetmap.wire.messages import Control, Ping
+from jetmap.wire.presence import Presence
 from jetmap.wire.timing import BEAT, RENEW_SECONDS
 from jetmap.wire.worker_start import Broken, Ready, StartFailed
 
@@ -181,6 +183,19 @@ class Agent:
 
     def on_recycled(self) -> None:
         self._state.counts.recycled += 1
+
+    @property
+    def counts(self) -> AgentCounts:
+        return self._state.counts
+
+    @property
+    def presence(self) -> Presence:
+        """The state of this agent, as it would announce it now."""
+        return self._state.presence(self._chunks.intake.pending)
+
+    @property
+    def connected(self) -> bool:
+        return self._connection.connected
 
     async def _renew(self) -> None:
         """Create what is missing at the broker, and pull there."""

@@ -25,7 +25,6 @@ from .offer import Offer
 from .options import AgentOptions
 from .reload import Reload
 from .slot import Slot
-from .worker_state import signal_name
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +103,7 @@ class Announcements:
 
     def on_crash(self, head: ChunkHead, crash: Crash) -> None:
         """Count and log the death of a worker with an item."""
-        cause = crash.reason if crash.signal is None else signal_name(crash.signal)
+        cause = counts.crash_cause(crash)
         self.counts.crash(head.function, cause)
         if cause == "SIGKILL" and (kills := memory_kills()) > self._kills:
             self._kills = kills
@@ -119,11 +118,12 @@ class Announcements:
 
         pending: backlog of the main lane.
         """
-        presence = self._presence(pending)
+        presence = self.presence(pending)
         message = encode(presence)
         return message if len(message) <= limit else encode(brief(presence))
 
-    def _presence(self, pending: int) -> Presence:
+    def presence(self, pending: int) -> Presence:
+        """Return the announcement, whole. pending: backlog of the main lane."""
         options, offer, slots = self._options, self._offer, self._slots
         return Presence(
             agent=self._agent,

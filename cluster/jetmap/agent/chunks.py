@@ -291,7 +291,8 @@ class Chunks:
             if len(report) > limit:
                 report, values = too_large(report, limit), b""
         head = _counts(report)
-        self._state.counts.outcomes(held.head.function, head.count, (e.kind for e in head.errors))
+        kinds = (error.kind for error in head.errors)
+        self._state.counts.outcomes(held.head.function, head.count, kinds, head.seconds)
         held.end = head.start + head.count
         held.finished = last
         if last and held.begun:

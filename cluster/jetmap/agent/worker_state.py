@@ -18,9 +18,10 @@ starts is started again after pauses that grow until its source changes.
 
 from __future__ import annotations
 
-import signal
 from dataclasses import dataclass
 from enum import Enum
+
+from jetmap.wire.counts import signal_name
 
 
 class State(Enum):
@@ -79,11 +80,3 @@ class Death:
         if self.signal is not None:
             return f"was killed by {signal_name(self.signal)}"
         return f"exited with code {self.exit_code}"
-
-
-def signal_name(number: int) -> str:
-    """Return ``SIGSEGV`` or the like, or the number of an unknown signal."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

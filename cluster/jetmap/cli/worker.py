@@ -6,6 +6,8 @@ import asyncio
 import gc
 import logging
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,9 +81,27 @@ async def serve(settings: Settings) -> int:
             if chosen.warning is not None:
                 logger.warning("%s", chosen.warning)
             options = replace(options, cores=chosen.cores)
-        return await _offer(Agent(connection, options), connection, settings, stop)
+        agent = Agent(connection, options)
+        async with _metrics(agent, settings):
+            return await _offer(agent, connection, settings, stop)
     finally:
         await connection.close()
+
+
+@asynccontextmanager
+async def _metrics(agent: Agent, settings: Settings) -> AsyncIterator[None]:
+    """Serve the agent's own metrics, if the settings say where."""
+    if settings.workers.metrics_port is None:
+        yield
+        return
+    from jetmap.monitoring.agent_metrics import AgentCollector, MetricsServer
+
+    server = MetricsServer(AgentCollector(agent))
+    await server.start(settings.workers.metrics_host, settings.workers.metrics_port)
+    try:
+        yield
+    finally:
+        await server.close()
 
 
 async def _offer(agent: Agent, connection: Broker, settings: Settings, stop: Stop) -> int:

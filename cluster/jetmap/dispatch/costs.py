@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 from jetmap.settings import ChunkSettings
 from jetmap.wire.budget import Budget
-
-from .stats import LogBins
+from jetmap.wire.counts import LogBins
 
 _DECAY = 0.9  # Factor by which each result reduces the weight of those before it.
 # Chunk durations that a map may take beyond 1.1 times the time of single items, handed out in order

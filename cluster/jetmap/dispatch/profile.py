@@ -5,10 +5,10 @@ from __future__ import annotations
 import heapq
 
 from jetmap.wire.activity import MapDetails, SlowItem
+from jetmap.wire.counts import LogBins
 from jetmap.wire.messages import Report
 
 from .flight import Flight
-from .stats import LogBins
 
 MOST_SLOW = 6  # Slowest items that are kept.
 MOST_STEPS = 90  # Points of the curve of cores; then two neighbours become one.

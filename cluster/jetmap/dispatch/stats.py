@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 
 from jetmap import errors
-from jetmap.wire.counts import Names
+from jetmap.wire.counts import LogBins, Names, crash_cause
 from jetmap.wire.messages import Crash
 
 WAIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -30,23 +29,6 @@ class Histogram:
         self.counts[bisect_left(self.buckets, value)] += 1
         self.sum += value
         self.count += 1
-
-
-class LogBins:
-    """Seconds counted in bins of equal ratio, ten a decade, so that those of many can be added.
-
-    Bin 0 ends at 1 µs, the last one begins at 10^5 s.
-    """
-
-    __slots__ = ("counts",)
-
-    def __init__(self) -> None:
-        self.counts: dict[int, int] = {}
-
-    def add(self, seconds: float, count: int = 1) -> None:
-        number = int(10.0 * math.log10(seconds) + 60.0) if seconds > 1e-6 else 0
-        number = min(number, 110)
-        self.counts[number] = self.counts.get(number, 0) + count
 
 
 @dataclass
@@ -76,7 +58,7 @@ class Stats:
     def count_crash(self, function: str, crash: Crash) -> None:
         """Count the death of a worker, unless its agent stopped it."""
         if crash.reason != "stopped":
-            self.crashes[self._names.of(function), crash.reason] += 1
+            self.crashes[self._names.of(function), crash_cause(crash)] += 1
 
 
 REFUSALS: list[tuple[type[BaseException], str]] = [

@@ -227,6 +227,19 @@ class WorkerSettings(Section):
         help="Run pickled functions sent by callers. Anyone who can reach the broker can then run "
         "code here.",
     )
+    metrics_port: Port | None = setting(
+        None,
+        "Serve metrics of this host's agent at http://metrics_host:metrics_port/metrics. Port 0: "
+        "any free port, which the log names. They name functions, and ask for no token: keep "
+        "others away. Not set: not served.",
+        help="Port on which the agent serves its own /metrics; 0: any free port.",
+        metavar="PORT",
+    )
+    metrics_host: str = setting(
+        "127.0.0.1",
+        help="Address on which the agent serves its /metrics.",
+        metavar="ADDRESS",
+    )
     reload: bool = setting(
         False,
         "Replace the workers when a task file changes. While the new source cannot be imported, "

@@ -11,7 +11,7 @@ import msgspec
 
 from .messages import WireMessage
 
-# Counts by the bins of ``jetmap.dispatch.stats.LogBins``.
+# Counts by the bins of ``jetmap.wire.counts.LogBins``.
 Bins = dict[int, int]
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import signal
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
+
+from .messages import Crash
 
 # Functions that are counted by name; further ones are counted together, as OTHER.
 FUNCTIONS = 200
@@ -34,24 +38,61 @@ class Names:
         return name
 
 
+class LogBins:
+    """Seconds counted in bins of equal ratio, ten a decade, so that those of many can be added.
+
+    Bin 0 ends at 1 µs, the last one begins at 10^5 s.
+    """
+
+    __slots__ = ("counts",)
+
+    def __init__(self) -> None:
+        self.counts: dict[int, int] = {}
+
+    def add(self, seconds: float, count: int = 1) -> None:
+        number = int(10.0 * math.log10(seconds) + 60.0) if seconds > 1e-6 else 0
+        number = min(number, 110)
+        self.counts[number] = self.counts.get(number, 0) + count
+
+
+def signal_name(number: int) -> str:
+    """Return ``SIGSEGV`` or the like, or the number of an unknown signal."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def crash_cause(crash: Crash) -> str:
+    """Return the label of a worker's death: its signal's name, else the reason."""
+    return crash.reason if crash.signal is None else signal_name(crash.signal)
+
+
 class AgentCounts:
     """Counters of one agent since it started.
 
-    items: outcomes by function and kind. crashes: workers that died with an item, by function and
-    cause. recycled: workers replaced after long service. start_failures: workers that
+    items: outcomes by function and kind. seconds: compute of an item and its sum, by function;
+    items of one report count as their mean. crashes: workers that died with an item, by function
+    and cause. recycled: workers replaced after long service. start_failures: workers that
     could not start. memory_kills: workers that the kernel killed for want of memory.
     """
 
     def __init__(self) -> None:
         self.items: Counter[CountKey] = Counter()
+        self.seconds: dict[str, tuple[LogBins, float]] = {}
         self.crashes: Counter[CountKey] = Counter()
         self.recycled = 0
         self.start_failures = 0
         self.memory_kills = 0
         self._names = Names()
 
-    def outcomes(self, function: str, count: int, kinds: Iterable[str]) -> None:
-        """Count ``count`` outcomes; ``kinds``: one error kind for each that failed."""
+    def outcomes(
+        self, function: str, count: int, kinds: Iterable[str], seconds: float = 0.0
+    ) -> None:
+        """Count ``count`` outcomes that took ``seconds`` of compute.
+
+        kinds: one error kind for each outcome that failed.
+        """
         name = self._names.of(function)
         failed = 0
         for kind in kinds:
@@ -59,6 +100,10 @@ class AgentCounts:
             self.items[name, kind] += 1
         if count > failed:
             self.items[name, "ok"] += count - failed
+        if count:
+            bins, total = self.seconds.get(name) or (LogBins(), 0.0)
+            bins.add(seconds / count, count)
+            self.seconds[name] = bins, total + seconds
 
     def crash(self, function: str, cause: str) -> None:
         self.crashes[self._names.of(function), cause] += 1

@@ -199,6 +199,7 @@ class ReportCounts(ReportHead):
 
     values: msgspec.Raw
     errors: list[ErrorKind]
+    seconds: float
 
 
 class Report(ReportHead):

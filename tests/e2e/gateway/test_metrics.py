@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,7 +16,7 @@ from fake_cluster import FakeCluster, gateway
 from jetmap.dispatch.roster import Roster
 from jetmap.wire.messages import encode
 from jetmap.wire.presence import Presence
-from servers import AgentProcess, Cluster, Site
+from servers import CORES, FUNCTIONS, AgentProcess, Cluster, Site
 from tools import need_tool
 from waiting import wait_for, wait_until
 
@@ -114,7 +116,7 @@ async def test_a_crash_is_counted_and_logged(
     await home_cluster.map(functions.hurt, [(1, "segfault"), (2, "")], return_exceptions=True)
     pool = home_cluster.pool_counts
     await wait_until(lambda: pool.crashes["hurt", "SIGSEGV"] >= 1, "the agent tells of it")
-    assert home_cluster.stats.crashes["hurt", "died"] >= 1
+    assert home_cluster.stats.crashes["hurt", "SIGSEGV"] >= 1
 
     async def said() -> str:
         lines = [line for line in agent.said.splitlines() if "WARNING" in line and "hurt" in line]
@@ -122,3 +124,12 @@ async def test_a_crash_is_counted_and_logged(
 
     line = await wait_for(said, "the agent logs it")
     assert "hurt, item 0 of map" in line and "SIGSEGV" in line and "MiB" in line
+
+
+async def test_an_agent_serves_its_own_metrics(home: Site, home_cluster: Cluster) -> None:
+    agent = await home.agent(home_cluster, FUNCTIONS, "--metrics-port", "0")
+    (url,) = re.findall(r"metrics of this agent: (http://127.0.0.1:\d+/metrics)", agent.said)
+    async with httpx.AsyncClient() as client:
+        own = samples((await client.get(url)).text)
+    assert own["jetmap_agent_serving",] == own["jetmap_agent_broker_connected",] == 1
+    assert sum(own["jetmap_agent_cores", kind] for kind in ("idle", "busy")) == CORES

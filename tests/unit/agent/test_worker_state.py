@@ -6,7 +6,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from jetmap.agent.worker_state import Death, State, WorkerEvent, after, signal_name
+from jetmap.agent.worker_state import Death, State, WorkerEvent, after
+from jetmap.wire.counts import signal_name
 
 SERVES = (State.IDLE, State.BUSY)
 

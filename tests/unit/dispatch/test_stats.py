@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypotheses import examples
-from jetmap.dispatch.stats import REASONS, WAIT_BUCKETS, Histogram, LogBins, Stats, refusal_reason
+from jetmap.dispatch.stats import REASONS, WAIT_BUCKETS, Histogram, Stats, refusal_reason
 from jetmap.errors import JetmapError, TooLarge, TooManyMaps, UnknownFunction
 from jetmap.wire.messages import Crash
 
@@ -31,7 +31,8 @@ def test_crashes_are_counted_unless_the_agent_meant_them() -> None:
     stats = Stats()
     for reason in ("died", "timeout", "stopped", "died"):
         stats.count_crash("f", Crash(0, reason, ""))  # type: ignore[arg-type]
-    assert stats.crashes == {("f", "died"): 2, ("f", "timeout"): 1}
+    stats.count_crash("f", Crash(0, "died", "", signal=11))
+    assert stats.crashes == {("f", "died"): 2, ("f", "timeout"): 1, ("f", "SIGSEGV"): 1}
 
 
 @pytest.mark.parametrize(
@@ -46,16 +47,3 @@ def test_crashes_are_counted_unless_the_agent_meant_them() -> None:
 def test_refusals_are_labelled_by_the_most_exact_reason(error: JetmapError, reason: str) -> None:
     assert refusal_reason(error) == reason
     assert reason in (*REASONS, "other")
-
-
-def test_bins_of_seconds_are_of_equal_ratio() -> None:
-    bins = LogBins()
-    for seconds in (0.0, 1e-6, 0.0199, 0.02, 0.99, 1.0, 1.25, 1.26, 1e9):
-        bins.add(seconds)
-    bins.add(0.02, 4)
-    assert bins.counts == {0: 2, 42: 1, 43: 5, 59: 1, 60: 2, 61: 1, 110: 1}
-    for number in bins.counts:
-        if 0 < number < 110:
-            middle = LogBins()
-            middle.add(10 ** ((number - 60 + 0.5) / 10))
-            assert middle.counts == {number: 1}

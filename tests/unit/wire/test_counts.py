@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from jetmap.wire.counts import OTHER, AgentCounts, Names, PoolCounts, rows
+from jetmap.wire.counts import OTHER, AgentCounts, LogBins, Names, PoolCounts, rows
 from jetmap.wire.messages import ErrorRecord, Report, ReportCounts, encode
 
 
@@ -15,7 +15,7 @@ def test_names_are_bounded() -> None:
 
 def test_an_agent_counts_outcomes_and_crashes() -> None:
     counts = AgentCounts()
-    counts.outcomes("f", 10, ["raised", "raised", "invalid"])
+    counts.outcomes("f", 10, ["raised", "raised", "invalid"], 0.2)
     counts.outcomes("f", 1, ["timeout"])
     counts.crash("f", "SIGSEGV")
     assert counts.items == {
@@ -24,6 +24,8 @@ def test_an_agent_counts_outcomes_and_crashes() -> None:
         ("f", "invalid"): 1,
         ("f", "timeout"): 1,
     }
+    bins, total = counts.seconds["f"]
+    assert (bins.counts, total) == ({43: 10, 0: 1}, 0.2)
     assert rows(counts.crashes) == [("f", "SIGSEGV", 1)]
     for number in range(5000):
         counts.outcomes(f"name-{number}", 1, [])
@@ -53,4 +55,21 @@ def test_an_agent_reads_the_kinds_of_a_report() -> None:
     errors = [ErrorRecord(1, "raised", "E", "m"), ErrorRecord(2, "invalid", "E", "m", "trace")]
     report = Report("m", 1, 1, 0, 3, b"[1,null,null]", errors, 0.5)
     read = msgspec.msgpack.decode(encode(report), type=ReportCounts)
-    assert (read.count, [error.kind for error in read.errors]) == (3, ["raised", "invalid"])
+    assert (read.seconds, read.count, [error.kind for error in read.errors]) == (
+        0.5,
+        3,
+        ["raised", "invalid"],
+    )
+
+
+def test_bins_of_seconds_are_of_equal_ratio() -> None:
+    bins = LogBins()
+    for seconds in (0.0, 1e-6, 0.0199, 0.02, 0.99, 1.0, 1.25, 1.26, 1e9):
+        bins.add(seconds)
+    bins.add(0.02, 4)
+    assert bins.counts == {0: 2, 42: 1, 43: 5, 59: 1, 60: 2, 61: 1, 110: 1}
+    for number in bins.counts:
+        if 0 < number < 110:
+            middle = LogBins()
+            middle.add(10 ** ((number - 60 + 0.5) / 10))
+            assert middle.counts == {number: 1}

@@ -129,8 +129,8 @@ GOLDEN: list[tuple[Any, str]] = [
         "9203a6726169736564",
     ),
     (
-        ReportCounts("m1", 2, 1, 10, 3, msgspec.Raw(b"\xc4\x02[]"), [ErrorKind(3, "lost")]),
-        "97a26d3102010a03c4025b5d919203a46c6f7374",
+        ReportCounts("m1", 2, 1, 10, 3, msgspec.Raw(b"\xc4\x02[]"), [ErrorKind(3, "lost")], 0.5),
+        "98a26d3102010a03c4025b5d919203a46c6f7374cb3fe0000000000000",
     ),
     (
         Report(
