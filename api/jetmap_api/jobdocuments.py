@@ -52,11 +52,13 @@ def describe(scope: Scope, record: Record) -> Job:
         waiting_for=record.waiting_for,
         reason=record.reason,
         max_failed=record.max_failed,
+        run=record.run,
         links=JobLinks(
             self=job_path(scope, record.id),
             results=job_path(scope, record.id, "/results"),
             events=job_path(scope, record.id, "/events"),
             cancel=job_path(scope, record.id, "/cancel"),
+            retry=job_path(scope, record.id, "/retry"),
         ),
     )
 

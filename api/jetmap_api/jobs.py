@@ -10,10 +10,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 from fastapi import Depends, Header, Query, Request, Response
 from fastapi.routing import APIRoute
 from pydantic.json_schema import SkipJsonSchema
 from starlette.routing import BaseRoute, Route
+
+from jetmap.jobs.record import Record, find_run
 
 from . import asgi
 from .admission import PASSING_BYTES, Admission, Reservation
@@ -32,7 +35,16 @@ from .jobdocuments import (
     states_of,
     status_answer,
 )
-from .jobstreams import EventId, check_kept, events, lines, packed, page, write
+from .jobstreams import (
+    EventId,
+    check_kept,
+    events,
+    failed_lines,
+    lines,
+    packed,
+    page,
+    write,
+)
 from .media import CONTENT_TYPES, Answer, answer_type
 from .models import (
     EventIdText,
@@ -44,8 +56,16 @@ from .models import (
     NoParameters,
     ResultsParameters,
 )
-from .openapi_parts import NOT_OVER, refusals
-from .problems import Problem, answer_nobody, bad_parameter, end_cancelled, problem_of, refuse
+from .openapi_parts import NOT_OVER, refusal, refusals
+from .problems import (
+    Problem,
+    answer_nobody,
+    bad_parameter,
+    end_cancelled,
+    error_record,
+    problem_of,
+    refuse,
+)
 from .request import check_query, parameters
 from .uploads import begin, store
 
@@ -113,8 +133,8 @@ async def accepted_answer(request: Request) -> Answer:
             "No such answer",
             "accept JSON, JSON lines or MessagePack; events are at …/events",
         )
-    if chosen != "json":  # Only JSON comes by page.
-        parameters(request.scope["query_string"], ("start", "wait"))
+    if chosen != "json" and "only" not in request.query_params:  # Only JSON comes by page.
+        parameters(request.scope["query_string"], ("start", "wait", "run"))
     return chosen
 
 
@@ -266,6 +286,21 @@ class JobsEndpoints:
                 responses=refusals(404, 501),
             ),
             job_route(
+                "POST",
+                "/jobs/{id}/retry",
+                self._retry,
+                "retry_job",
+                "Run the failed items again, and those without an outcome, as the next run",
+                status_code=202,
+                response_model=Job,
+                response_description="The job, in its next run. All other items keep their "
+                "outcomes.",
+                responses={
+                    409: refusal("It is not over, has no failed items, or has no input any more."),
+                    **refusals(404, 410, 501),
+                },
+            ),
+            job_route(
                 "GET",
                 "/jobs",
                 self._list,
@@ -286,6 +321,11 @@ class JobsEndpoints:
         self, id: str, request: Request, query: Annotated[NoParameters, Query()]
     ) -> Response:
         return status_answer(request.scope, await self._jobs(request).cancel(id), 202)
+
+    async def _retry(
+        self, id: str, request: Request, query: Annotated[NoParameters, Query()]
+    ) -> Response:
+        return status_answer(request.scope, await self._jobs(request).retry(id), 202)
 
     async def _delete(
         self, id: str, request: Request, query: Annotated[NoParameters, Query()]
@@ -324,9 +364,13 @@ class JobsEndpoints:
         # To HEAD, the headers are the same whatever comes later.
         start, wait = query.start, 0.0 if HEAD in request.scope else query.wait
         jobs = self._jobs(request)
-        record = await jobs.get(id)
+        record = find_run(await jobs.get(id), query.run)
         check_kept(record)
         _watch(request)
+        if query.only:
+            if query.only != "failed":
+                raise bad_parameter("only", "only is failed, or left out")
+            return await self._failures(request, media, record, query)
         if media == "jsonl":
             return StreamedAnswer(media, lines(jobs, record, start, wait, self._debug))
         if media == "msgpack":
@@ -334,13 +378,30 @@ class JobsEndpoints:
             pieces = packed(jobs, record, start, wait, self._limits, reservation, self._debug)
             return StreamedAnswer(media, pieces, reservation=reservation)
         found = await page(jobs, record, start, query.limit, wait, self._debug)
-        headers: list[asgi.Header] = []
-        if found.next is not None:
-            given = {**request.query_params, "start": str(found.next)}
-            headers.append(next_link(link_to(job_path(request.scope, id, "/results"), given)))
-            if found.next == start:
-                headers += retry_after(record)
+        headers = _next_page(request, record, found.next)
+        if found.next == start:
+            headers += retry_after(record)
         return answer(found.body, headers=headers)
+
+    async def _failures(
+        self, request: Request, media: Answer, record: Record, query: ResultsParameters
+    ) -> Response:
+        """Answer with the errors of the failed items alone: by page, or as JSON lines all."""
+        outcomes = self._jobs(request).outcomes(record)
+        if media == "jsonl":
+            return StreamedAnswer(media, failed_lines(outcomes, query.start, self._debug))
+        found, following = await outcomes.failures(query.start, query.limit)
+        errors = [error_record(error, self._debug) for error in found]
+        document = {"start": query.start, "values": [], "errors": errors, "next": following}
+        if record.run > 1:
+            document["run"] = record.run
+        headers = _next_page(request, record, following)
+        if media == "msgpack":
+            body = msgspec.msgpack.encode(document)
+            return Response(
+                body, headers={"cache-control": "no-store"}, media_type="application/msgpack"
+            )
+        return answer(msgspec.json.encode(document), headers=headers)
 
     async def _events(
         self,
@@ -355,9 +416,12 @@ class JobsEndpoints:
         text = query.last_event_id if last_event_id is None else last_event_id
         last = EventId.read(text or "")
         jobs = self._jobs(request)
+        if last.run and query.run not in (None, last.run):
+            detail = f"run is {last.run}, as in the last event's id, or left out"
+            raise bad_parameter("run", detail)
         if last.end:  # 204 tells a browser to stay away.
             return Response(status_code=204, headers={"cache-control": "no-store"})
-        record = await jobs.get(id)
+        record = find_run(await jobs.get(id), last.run or query.run)
         check_kept(record)
         _watch(request)
         pieces = events(jobs, record, last, self._debug)
@@ -375,6 +439,16 @@ def job_route(
     return JobRoute(
         path, endpoint, methods=[method], operation_id=id, summary=summary, tags=["jobs"], **more
     )
+
+
+def _next_page(request: Request, record: Record, following: int | None) -> list[asgi.Header]:
+    """Link to the next page, of the same run."""
+    if following is None:
+        return []
+    given = {**request.query_params, "start": str(following)}
+    if record.run > 1:
+        given["run"] = str(record.run)
+    return [next_link(link_to(job_path(request.scope, record.id, "/results"), given))]
 
 
 def _watch(request: Request) -> None:

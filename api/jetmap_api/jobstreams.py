@@ -39,6 +39,10 @@ _msgpack = msgspec.msgpack.Encoder().encode
 _EVENT_ID = re.compile(EVENT_ID)
 
 
+# Errors of failed items that are read together.
+FAILURES_AT_ONCE = 500
+
+
 class Enough(Exception):  # noqa: N818 - it is not a fault
     """Nothing came for as long as the client wants to wait."""
 
@@ -145,15 +149,18 @@ async def _page(follower: Follower, start: int, limit: int, debug: bool) -> Page
         except Enough:
             break
     outcomes = [_in_json(batch, record.format) for batch in found.batches]
-    return _page_body(start, outcomes, following, debug)
+    return _page_body(start, outcomes, following, debug, record.run)
 
 
-def _page_body(start: int, batches: list[Outcomes], next: int | None, debug: bool) -> PageBody:
+def _page_body(
+    start: int, batches: list[Outcomes], next: int | None, debug: bool, run: int
+) -> PageBody:
     count = sum(batch.count for batch in batches)
     values = arrays.concatenate([batch.values for batch in batches], count, "json")
     errors = _json([error_record(e, debug) for batch in batches for e in batch.errors])
-    body = b'{"start":%d,"values":%b,"errors":%b,"next":%b}'
-    return PageBody(body % (start, values, errors, _json(next)), next)
+    body = b'{"start":%d,"values":%b,"errors":%b,"next":%b%b}'
+    of_run = b',"run":%d' % run if run > 1 else b""
+    return PageBody(body % (start, values, errors, _json(next), of_run), next)
 
 
 async def _behind_gap(reader: StoredOutcomes, item: int) -> int | None:
@@ -203,6 +210,22 @@ async def lines(
         yield style.problem(incomplete(record, done))
     else:
         yield style.done(done, failed, 0)
+
+
+async def failed_lines(
+    outcomes: StoredOutcomes, start: int, debug: bool
+) -> AsyncGenerator[bytes, None]:
+    """Write the errors of the items that failed so far as JSON lines, and their number."""
+    at: int | None = start
+    failed = 0
+    while at is not None:
+        found, at = await outcomes.failures(at, FAILURES_AT_ONCE)
+        failed += len(found)
+        yield b"".join(
+            b'{"index":%d,"error":%b}\n' % (error.index, _json(error_record(error, debug)))
+            for error in found
+        )
+    yield b'{"failed":%d}\n' % failed
 
 
 async def packed(
@@ -288,12 +311,13 @@ class EventId:
     """The position of a reader of events.
 
     seq: the last message it read. part: if not 0, the events of that message that it read. end: it
-    read the last event.
+    read the last event. run: the run that it reads; 0: the latest.
     """
 
     seq: int = 0
     part: int = 0
     end: bool = False
+    run: int = 0
 
     @classmethod
     def read(cls, text: str) -> EventId:
@@ -306,7 +330,8 @@ class EventId:
                 "Last-Event-ID",
                 f"{text!r} is not an id of a job's events: send the last one received",
             )
-        return cls(int(found[1]), int(found[2] or 0), found[3] is not None)
+        run, seq, part, end = found.groups()
+        return cls(int(seq), int(part or 0), end is not None, max(1, int(run or 1)))
 
 
 async def events(
@@ -319,7 +344,12 @@ async def events(
     """
     seen = last.seq if not last.part else last.seq - 1
     done = failed = 0
-    yield event("start", _json({"job": record.id, "total": record.total}))
+    begun = {"job": record.id, "total": record.total}
+    prefix = b""
+    if record.run > 1:
+        begun["run"] = record.run
+        prefix = b"%d/" % record.run
+    yield event("start", _json(begun))
     follower = Follower(jobs, record)
     try:
         reader = follower.outcomes
@@ -332,12 +362,13 @@ async def events(
                 outcomes = _in_json(batch, record.format)
                 records = [error_record(error, debug) for error in outcomes.errors]
                 id = b"%d" % found.seq if not left else b"%d.%d" % (found.seq, part)
-                yield results_event(outcomes, records, found.done - left, record.total, id)
+                done_so_far = found.done - left
+                yield results_event(outcomes, records, done_so_far, record.total, prefix + id)
             seen = found.seq
             follower.news()
         done, failed = reader.index.done, reader.index.failed
     except JobError as exc:
-        yield event("failed", problem_of(exc, debug).encode(), b"%d-end" % seen)
+        yield event("failed", problem_of(exc, debug).encode(), b"%b%d-end" % (prefix, seen))
         return
     except JetmapError as exc:
         logger.info("events of job %s break off: %s", record.id, exc)
@@ -345,7 +376,7 @@ async def events(
     finally:
         follower.close()
     record = follower.record
-    id = b"%d-end" % seen
+    id = b"%b%d-end" % (prefix, seen)
     if done < (record.total or 0):
         yield event("failed", incomplete(record, done).encode(), id)
     else:

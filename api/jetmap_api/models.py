@@ -15,7 +15,7 @@ from .request import out_of_bounds, unknown_parameter
 
 STATES: tuple[State, ...] = tuple(s for s in get_args(State) if s not in ("uploading", "deleted"))
 # The pattern of an id of a job's events.
-EVENT_ID = r"^([0-9]{1,18})(?:\.([0-9]{1,9}))?(-end)?$"
+EVENT_ID = r"^(?:([0-9]{1,3})/)?([0-9]{1,18})(?:\.([0-9]{1,9}))?(-end)?$"
 LISTED = tuple(s for s in STATES if s != "expired")  # An expired job is only found by its id.
 
 Count = Annotated[int, Field(ge=0)]
@@ -71,6 +71,7 @@ class JobLinks(BaseModel):
     results: str
     events: str
     cancel: str
+    retry: str
 
 
 class Job(BaseModel):
@@ -101,6 +102,7 @@ class Job(BaseModel):
     max_failed: str | None = Field(
         None, description="items that may fail, or their share, such as `5%`"
     )
+    run: Count = Field(1, description="the latest; `retry` starts the next")
     links: JobLinks
 
 
@@ -118,6 +120,7 @@ class JobPage(BaseModel):
     values: list[Any] = Field(description="null where an item failed")
     errors: list[ItemError]
     next: Count | None = Field(description="the next page's start")
+    run: Count | SkipJsonSchema[None] = Field(None, description="the run, if it is not the first")
 
 
 class EventsAddress(BaseModel):
@@ -222,6 +225,9 @@ _STATES = f"^({'|'.join(LISTED)})(,({'|'.join(LISTED)}))*$"
 EventIdText = Annotated[str, WithJsonSchema({"type": "string", "pattern": EVENT_ID})]
 
 
+Run = Annotated[int | SkipJsonSchema[None], Within(bounds.RUN)]
+
+
 class NoParameters(Parameters):
     """The query of an endpoint that has no parameters."""
 
@@ -247,6 +253,10 @@ class ResultsParameters(Parameters):
     wait: Annotated[float, Within(bounds.POLL)] = Field(
         0, description="Seconds to wait if there is nothing yet."
     )
+    run: Run = Field(None, description="A run of the job; the latest if there is none given.")
+    only: Annotated[Text, Field(json_schema_extra={"enum": ["failed"]})] = Field(
+        None, description="`failed`: only the errors of the items that failed so far."
+    )
 
 
 class EventsParameters(Parameters):
@@ -254,4 +264,7 @@ class EventsParameters(Parameters):
 
     last_event_id: EventIdText | SkipJsonSchema[None] = Field(
         None, description="For clients that cannot send the header."
+    )
+    run: Run = Field(
+        None, description="A run of the job; that of the last event, or the latest, if not given."
     )

@@ -48,6 +48,7 @@ _REFUSALS: tuple[tuple[type[Exception], int, str, str], ...] = (
     (errors.UploadLost, 409, "upload-lost", "The upload was given up"),
     (errors.KeyBusy, 409, "key-busy", "The first request of this key is not over"),
     (errors.JobUnreadable, 409, "job-unreadable", "The job is of another version of jetmap"),
+    (errors.JobNotRetryable, 409, "job-not-retryable", "The job cannot be run again"),
     (errors.KeyReused, 422, "key-reused", "The key was used for another job"),
 )
 

@@ -127,6 +127,7 @@ COUNT = Whole(1, (1 << 53) - 1)  # All integers up to here are exact in JSON.
 ATTEMPTS = Whole(1, 1000)
 RETRIES = Whole(0, 1000)
 WORKERS = Whole(1, 4096)
+RUN = Whole(1, 100)  # Number of a run of a job.
 START = Whole(0, (1 << 53) - 1)  # Index of a page's first item.
 PAGE_ITEMS = Whole(1, 10_000)
 PAGE_JOBS = Whole(1, 1000)

@@ -342,6 +342,10 @@ class KeyReused(JobError, BadInput):
     """The idempotency key was used for another body, function or parameters."""
 
 
+class JobNotRetryable(JobError, BadInput):
+    """The failed items cannot run again: the job is not over, has none, or its input is gone."""
+
+
 class JobUnreadable(JobError, Fault):
     """Another version of jetmap wrote the job, or its record is damaged. It can be deleted."""
 

@@ -32,6 +32,16 @@ async def _nothing(self: JobMonitor, *_: Any) -> None:
     pass
 
 
+async def begin(jobs: service.Jobs, function: str, items: list[Any], kwargs: Any) -> str:
+    """Submit a job; without a function, run the failed items of the job in ``items`` again."""
+    if not function:
+        return (await jobs.retry(items[0])).id
+    encoded = msgspec.json.encode(kwargs) if kwargs else b""
+    upload = await jobs.begin(function, format="json", kwargs=encoded)
+    await upload.put([msgspec.json.encode(item) for item in items])
+    return (await upload.commit()).id
+
+
 async def main(url: str, submitted: list[Any] | None, deaf: bool) -> None:
     """deaf: it hears nothing of what others write, and seldom writes itself."""
     service.Store = Telling  # type: ignore[misc]
@@ -41,12 +51,7 @@ async def main(url: str, submitted: list[Any] | None, deaf: bool) -> None:
     async with Cluster(url) as cluster:
         job = ""
         if submitted is not None:
-            function, items, kwargs = submitted
-            upload = await cluster.jobs.begin(
-                function, format="json", kwargs=msgspec.json.encode(kwargs) if kwargs else b""
-            )
-            await upload.put([msgspec.json.encode(item) for item in items])
-            job = (await upload.commit()).id
+            job = await begin(cluster.jobs, *submitted)
         print(json.dumps(job), flush=True)
         await asyncio.Event().wait()
 

@@ -20,12 +20,14 @@ from fake_cluster import DECODE, ENCODE, FakeCluster
 from jetmap import Cluster, JobsUnavailable
 from jetmap.errors import (
     BrokerUnreachable,
+    JobNotRetryable,
     KeyBusy,
     KeyReused,
     StoreFull,
     UnknownFunction,
     UnknownJob,
 )
+from jetmap.jobs import transitions
 from jetmap.jobs.outcome_index import OutcomeIndex
 from jetmap.jobs.outcomes import StoredOutcomes
 from jetmap.jobs.readers import JobReader, Readers
@@ -142,7 +144,7 @@ class FakeJobs:
         self.keys: dict[tuple[str, str], FakeUpload] = {}
         self.deleted: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
-        self._indexes: dict[str, OutcomeIndex] = {}
+        self._indexes: dict[tuple[str, int], OutcomeIndex] = {}
         self._numbers = itertools.count(1)
         self.readers = Readers(self.store, self.get, lambda id: self.records.get(id), self._index)
 
@@ -212,6 +214,16 @@ class FakeJobs:
             found = found[[r.id for r in found].index(after) + 1 :]
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
+    async def retry(self, id: str) -> Record:
+        record = await self.get(id)
+        if (refusal := transitions.retry_refusal(record)) is not None:
+            raise JobNotRetryable(refusal)
+        index = self._index(record)
+        counts = {"last": index.last, "done": index.done, "failed": index.failed}
+        self.records[id] = transitions.retried(record, "", now=time.time(), **counts)
+        self.readers.on_record(self.records[id])
+        return self.records[id]
+
     async def cancel(self, id: str) -> Record:
         record = await self.get(id)
         if not record.is_over:
@@ -224,10 +236,11 @@ class FakeJobs:
         self.deleted.append(id)
 
     def outcomes(self, record: Record) -> StoredOutcomes:
-        return StoredOutcomes(self.store, record.id, record.format, self._index(record.id))
+        return StoredOutcomes(self.store, record.id, record.format, self._index(record))
 
-    def _index(self, id: str) -> OutcomeIndex:
-        return self._indexes.setdefault(id, OutcomeIndex())
+    def _index(self, record: Record) -> OutcomeIndex:
+        index = OutcomeIndex(record.run, record.ends)
+        return self._indexes.setdefault((record.id, record.run), index)
 
     def reader(self, record: Record) -> JobReader:
         return self.readers.open(record)
@@ -243,7 +256,7 @@ class FakeJobs:
         facts = {"function": "double", "format": "msgpack", "state": "running"} | facts
         self.records[id] = Record(id=id, total=total, created=1e9, **facts)
         self.store.streams.pop(subjects.job_outcomes(self.store.pool, id), None)
-        self._indexes.pop(id, None)
+        self._indexes.pop((id, 1), None)
         return self.records[id]
 
     def put(self, id: str, start: int, *values: Any, failed: Sequence[int] = ()) -> int:
@@ -253,8 +266,9 @@ class FakeJobs:
         kept = [None if i in failed else value for i, value in enumerate(values, start)]
         encoded = [ENCODE[record.format](value) for value in kept]
         errors = [ErrorRecord(i, "raised", "ValueError", f"no {i}") for i in failed]
+        map = subjects.job_map(id, 1, record.run)
         report = Report(
-            id, 0, 0, start, len(values), arrays.join(encoded, record.format), errors, 0.1
+            map, 0, 0, start, len(values), arrays.join(encoded, record.format), errors, 0.1
         )
         seq = self.store.add(subjects.job_outcomes(self.store.pool, id), encode(report))
         done, bad = self._counts(id)
@@ -269,7 +283,8 @@ class FakeJobs:
         record = self.records[id]
         assert record.state not in OVER
         state = state or ("failed" if record.failed else "succeeded")
-        self.change(id, state=state, finished=time.time(), reason=reason)
+        kept = state != "cancelled" and (record.failed > 0 or record.done != record.total)
+        self.change(id, state=state, finished=time.time(), reason=reason, keeps_input=kept)
 
     def change(self, id: str, **facts: Any) -> None:
         """Write a job's record anew."""
@@ -322,7 +337,7 @@ class FakeJobs:
 
     def _counts(self, id: str) -> tuple[int, int]:
         """Items that have an outcome, and those of them that failed."""
-        index = self._indexes.setdefault(id, OutcomeIndex())
+        index = self._index(self.records[id])
         for stored in self.store.streams[subjects.job_outcomes(self.store.pool, id)]:
             if stored.seq > index.last:
                 index.add(stored.seq, _report(stored.data))

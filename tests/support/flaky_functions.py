@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from jetmap import task
@@ -30,6 +31,13 @@ def _raise_at_first(item: int, log: str) -> int:
 @task(name="flaky.thrice", retries=2, retry_on=Busy, backoff=0.02)
 def thrice(item: int, *, log: str) -> int:
     """Succeed at the third call at the latest, if the item ends with 0, 1 or 2."""
+    return _raise_at_first(item, log)
+
+
+@task(name="flaky.counted")
+def counted(item: int, *, log: str) -> int:
+    """Fail at the first calls, as many as the item's last digit, each after a moment."""
+    time.sleep(0.1)
     return _raise_at_first(item, log)
 
 

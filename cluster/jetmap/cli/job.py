@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from jetmap import bounds
 from jetmap.client.job import JobStatus
 from jetmap.client.job_follower import JobFollower
 from jetmap.codecs import codec_for
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
 
 
+FAILURES_AT_ONCE = 500  # Errors that are read and printed together.
+
+
 @takes(*BROKER, "debug")
 def job(
     settings: Settings,
@@ -50,6 +54,23 @@ def job(
     cancel: Annotated[
         bool, typer.Option("--cancel", help="End the job; its outcomes stay.")
     ] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Print the errors of its failed items, one a line.")
+    ] = False,
+    retry: Annotated[
+        bool,
+        typer.Option("--retry", help="Run its failed items again; all others keep their outcomes."),
+    ] = False,
+    run: Annotated[
+        int | None,
+        typer.Option(
+            "--run",
+            metavar="N",
+            min=bounds.RUN.least,
+            max=bounds.RUN.most,
+            help="With --results or --failed: those of this run; the latest if not given.",
+        ),
+    ] = None,
     delete: Annotated[
         bool, typer.Option("--delete", help="End the job and remove all of it.")
     ] = False,
@@ -63,18 +84,30 @@ def job(
     """Show a job's state, or do what an option says.
 
     Following and reading do not affect the job: Ctrl-C ends only this command. With --results a
-    failed item is null in the output, and its error goes to stderr. With --follow and --results
+    failed item is null in the output, and its error goes to stderr; --failed prints only the
+    errors. --retry starts the job's next run, which --follow can watch. With --follow and --results
     the exit code is 1 if items failed or the job ended without all outcomes.
 
     Examples: jetmap job 3fQ2 --follow · jetmap job 3fQ2 --results > primes.jsonl
     """
-    chosen = {"--follow": follow, "--results": results, "--cancel": cancel, "--delete": delete}
+    chosen = {
+        "--follow": follow,
+        "--results": results,
+        "--failed": failed,
+        "--cancel": cancel,
+        "--retry": retry,
+        "--delete": delete,
+    }
     given = [name for name, is_given in chosen.items() if is_given]
     if len(given) > 1:
         raise ConfigurationError([f"{' and '.join(given)} exclude each other: give one of them"])
+    if run is not None and not (results or failed):
+        raise ConfigurationError(["--run: give --results or --failed with it"])
     cluster = attached(settings)
     if results:
-        work = _results(cluster, id, as_json, settings)
+        work = _results(cluster, id, as_json, settings, run)
+    elif failed:
+        work = _failed(cluster, id, settings.gateway.debug, run)
     else:
         work = _state(cluster, id, given[0] if given else "", as_json)
     import uvloop
@@ -91,6 +124,8 @@ async def _state(cluster: Cluster, id: str, action: str, as_json: bool) -> int:
             return Exit.OK
         if action == "--cancel":
             status = await job.cancel()
+        elif action == "--retry":
+            status = await job.retry()
         elif action == "--follow":
             status = await _followed(cluster, id)
         else:
@@ -127,10 +162,30 @@ async def _followed(cluster: Cluster, id: str) -> JobStatus:
     return JobStatus.of(record)
 
 
-async def _results(cluster: Cluster, id: str, as_json: bool, settings: Settings) -> int:
+async def _failed(cluster: Cluster, id: str, debug: bool, run: int | None) -> int:
+    """Print a JSON object for each failed item."""
+    async with cluster:
+        follower = JobFollower(id, lambda: cluster.jobs, run=run)
+        at: int | None = 0
+        while at is not None:
+            found, at = await follower.failures(at, FAILURES_AT_ONCE)
+            lines: list[bytes | msgspec.Raw] = [
+                msgspec.json.encode(
+                    {"index": e.index, "kind": e.kind, "type": e.type, "message": e.message}
+                    | ({"traceback": e.traceback} if debug and e.traceback else {})
+                )
+                for e in found
+            ]
+            await asyncio.to_thread(write_values, lines)
+    return Exit.OK
+
+
+async def _results(
+    cluster: Cluster, id: str, as_json: bool, settings: Settings, run: int | None
+) -> int:
     failures = Failures(settings.gateway.debug)
     async with cluster:
-        follower = JobFollower(id, lambda: cluster.jobs)
+        follower = JobFollower(id, lambda: cluster.jobs, run=run)
         status = await cluster.job(id).status()
         with Bar(status.function, status.total) as bar:
             async with aclosing(follower.ordered(0)) as batches:
@@ -193,6 +248,8 @@ def _show(status: JobStatus) -> None:
     line("function", status.function)
     line("state", status.state + (f": {status.reason}" if status.reason else ""))
     total = "an unknown number" if status.total is None else f"{status.total:,}"
+    if status.run > 1:
+        line("run", f"{status.run}")
     line("items", f"{status.done:,} of {total} done, {status.failed:,} failed")
     for name, moment in (
         ("created", status.created),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
 from jetmap import bounds
-from jetmap.dispatch.outcomes import Batch, Outcome, X, Y
+from jetmap.dispatch.outcomes import Batch, Outcome, X, Y, item_error
 from jetmap.errors import ItemError
 from jetmap.jobs.record import OVER, Record, State
 
@@ -44,6 +45,7 @@ class JobStatus:
         waiting_for: What a job in the state "waiting" lacks, such as "workers"; else None.
         reason: Why the job failed as a whole, or why it waits; else None.
         max_failed: Items that may fail, or their share; None if none was given.
+        run: Number of its latest run, from 1; ``Job.retry`` starts the next.
     """
 
     id: str
@@ -60,6 +62,7 @@ class JobStatus:
     waiting_for: str | None
     reason: str | None
     max_failed: str | None = None
+    run: int = 1
 
     @classmethod
     def of(cls, record: Record) -> JobStatus:
@@ -79,6 +82,7 @@ class JobStatus:
             waiting_for=record.waiting_for,
             reason=record.reason,
             max_failed=record.max_failed,
+            run=record.run,
         )
 
     @property
@@ -125,15 +129,22 @@ class Job(Generic[X, Y]):
             return JobStatus.of(await self._follower().until_over())
 
     @overload
-    async def results(self, return_exceptions: Literal[False] = False) -> list[Y]: ...
+    async def results(
+        self, return_exceptions: Literal[False] = False, *, run: int | None = None
+    ) -> list[Y]: ...
     @overload
-    async def results(self, return_exceptions: bool) -> list[Y | ItemError]: ...
-    async def results(self, return_exceptions: bool = False) -> list[Any]:
+    async def results(
+        self, return_exceptions: bool, *, run: int | None = None
+    ) -> list[Y | ItemError]: ...
+    async def results(
+        self, return_exceptions: bool = False, *, run: int | None = None
+    ) -> list[Any]:
         """Wait until the job is over; return the values in input order.
 
         Args:
             return_exceptions: Put an ``ItemError`` in the place of each failed item instead of
                 raising the first one. A job with ``max_failed`` does so in any case.
+            run: The run whose outcomes are wanted; None: the latest when this is called.
 
         Returns:
             A list as long as the input; its element i is the value of item i.
@@ -144,7 +155,7 @@ class Job(Generic[X, Y]):
                 ``max_failed``.
             TypeError: The job runs another function than the one given to ``Cluster.job``.
         """
-        follower = self._follower()
+        follower = self._follower(run)
         values: list[Any] = []
         error = None
         async with aclosing(follower.ordered(0)) as batches:
@@ -156,13 +167,44 @@ class Job(Generic[X, Y]):
                 values += decoded
         if error is not None:
             # The outcomes behind the error were not read, but the job must be over.
-            last = self._follower()
+            last = self._follower(follower.run)
             await last.until_over()
             await last.check_complete()
             raise error
         return values
 
-    def stream(self, after: str | int | None = None, ordered: bool = False) -> JobStream[Y]:
+    async def failures(
+        self, limit: int | None = None, *, run: int | None = None
+    ) -> list[ItemError]:
+        """Return the errors of the items that have failed so far, in input order.
+
+        Args:
+            limit: Return at most the first so many; None: all.
+            run: The run whose outcomes are wanted; None: the latest.
+
+        Returns:
+            An ``ItemError`` for each; its ``index`` is the item's position in the input.
+        """
+        most = sys.maxsize if limit is None else bounds.START.check("limit", limit)
+        found, _ = await self._follower(run).failures(0, most)
+        return [item_error(record, trusted=self._call.trusted) for record in found]
+
+    async def retry(self) -> JobStatus:
+        """Run the failed items again, and those without an outcome, as the job's next run.
+
+        All others keep their outcomes. Who reads an earlier run still sees what it saw.
+
+        Returns:
+            The job's status after that.
+
+        Raises:
+            JobNotRetryable: The job is not over, has no failed items, or was cancelled.
+        """
+        return JobStatus.of(await self._jobs().retry(self.id))
+
+    def stream(
+        self, after: str | int | None = None, ordered: bool = False, *, run: int | None = None
+    ) -> JobStream[Y]:
         """Read outcomes: those that are there, then the others as they come.
 
         Args:
@@ -170,14 +212,19 @@ class Job(Generic[X, Y]):
                 stream goes on behind it without a gap or a repeat.
             ordered: Give the outcomes in input order. The positions of ordered streams are of
                 another kind.
+            run: The run whose outcomes are wanted; None: that of ``after``, or the latest.
 
         Returns:
             An async iterator, and an async context manager, of ``Outcome``.
 
         Raises:
-            ValueError: ``after`` is not a position of such a stream.
+            ValueError: ``after`` is not a position of such a stream, or of another run.
         """
-        return JobStream(self._follower(), self._call, after, ordered)
+        pinned, at, given = _parsed(after, ordered)
+        if run is not None and pinned is not None and run != pinned:
+            raise ValueError(f"{after!r} is a position in run {pinned}, not in run {run}")
+        follower = self._follower(pinned if run is None else run)
+        return JobStream(follower, self._call, at, given, ordered)
 
     async def cancel(self) -> JobStatus:
         """End the job and keep the outcomes that are there. Does nothing if it is over.
@@ -197,9 +244,9 @@ class Job(Generic[X, Y]):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.id!r})"
 
-    def _follower(self) -> JobFollower:
+    def _follower(self, run: int | None = None) -> JobFollower:
         name = self._call.function.name if self._call.function is not None else ""
-        return JobFollower(self.id, self._jobs, name)
+        return JobFollower(self.id, self._jobs, name, run)
 
 
 class JobStream(OutcomeStream[None, Y]):
@@ -213,14 +260,14 @@ class JobStream(OutcomeStream[None, Y]):
     """
 
     def __init__(
-        self, follower: JobFollower, call: Call, after: str | int | None, ordered: bool
+        self, follower: JobFollower, call: Call, at: int, given: int, ordered: bool
     ) -> None:
         super().__init__()
         self._follower = follower
         self._call = call
         self._ordered = ordered
         # Everything up to _at was given before, and _given more outcomes of the part that follows.
-        self._at, self._given = _parsed(after, ordered)
+        self._at, self._given = at, given
         # End and length of that part, once it was read.
         self._part: tuple[int, int] | None = None
         self._parts: AsyncGenerator[Any, None] | None = None
@@ -232,11 +279,14 @@ class JobStream(OutcomeStream[None, Y]):
 
         Unless the stream is ordered, it is the number of the last event that was read whole, like
         the gateway's ``Last-Event-ID``, and after a colon the number of outcomes of the next one.
+        Before it stands the run, as in ``2/17:3``, unless that is the first.
         """
         at, given = self._place()
+        run = self._follower.run
+        pinned = f"{run}/" if run is not None and run > 1 else ""
         if self._ordered:
-            return f"@{at + given}"
-        return f"{at}:{given}" if given else str(at)
+            return f"{pinned}@{at + given}"
+        return f"{pinned}{at}:{given}" if given else f"{pinned}{at}"
 
     async def aclose(self) -> None:
         """Stop reading. A second call does nothing."""
@@ -291,16 +341,16 @@ class JobStream(OutcomeStream[None, Y]):
         self.ready.extend(found[self._given :])
 
 
-def _parsed(after: str | int | None, ordered: bool) -> tuple[int, int]:
-    """Return where to begin, and how many outcomes from there to leave out."""
+def _parsed(after: str | int | None, ordered: bool) -> tuple[int | None, int, int]:
+    """Return the run, where to begin, and how many outcomes from there to leave out."""
     if after is None:
-        return 0, 0
-    pattern = r"@(\d+)()" if ordered else r"(\d+)(?::(\d+))?"
+        return None, 0, 0
+    pattern = r"(?:(\d+)/)?" + (r"@(\d+)()" if ordered else r"(\d+)(?::(\d+))?")
     found = re.fullmatch(pattern, str(after), re.ASCII)
     if found is None:
         kind = "an ordered" if ordered else "an unordered"
         raise ValueError(f"{after!r} is not a position of {kind} stream")
-    return int(found[1]), int(found[2] or 0)
+    return int(found[1] or 1), int(found[2]), int(found[3] or 0)
 
 
 def _utc(seconds: float | None) -> datetime | None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jetmap.dispatch.outcomes import Batch
 from jetmap.errors import BrokerUnreachable, JobEnded, UnknownJob
-from jetmap.jobs.record import Record, check_readable
-from jetmap.wire.messages import Format
+from jetmap.jobs.record import Record, check_readable, find_run
+from jetmap.wire.messages import ErrorRecord, Format
 
 from .call import Call
 
@@ -31,11 +31,15 @@ class JobFollower:
     Args:
         jobs: Returns the service, or raises ClusterClosed where it may not be used.
         function: Name that the job's function must have; empty: any.
+        run: The run to follow; None: the latest, once something was read.
     """
 
-    def __init__(self, id: str, jobs: Callable[[], Jobs], function: str = "") -> None:
+    def __init__(
+        self, id: str, jobs: Callable[[], Jobs], function: str = "", run: int | None = None
+    ) -> None:
         self.id = id
         self._jobs = jobs
+        self.run = run
         self._function = function
         self._record: Record | None = None
         self._reader: JobReader | None = None
@@ -66,7 +70,7 @@ class JobFollower:
 
     async def records(self) -> AsyncGenerator[Record, None]:
         """Give the record now, and whenever it may have changed, until the job is over."""
-        record = await self._ask(lambda: self._jobs().get(self.id))
+        record = await self._ask(self._get)
         reader = self._jobs().reader(record)
         try:
             while True:
@@ -103,6 +107,14 @@ class JobFollower:
             lambda outcomes, at: outcomes.ordered(at, more=self._more),
             lambda batch: batch.start + batch.count,
         )
+
+    async def failures(self, start: int, limit: int) -> tuple[list[ErrorRecord], int | None]:
+        """Return the errors of at most ``limit`` items, and the item to go on from."""
+        try:
+            _, reader = await self._ask(self._begin)
+            return await reader.outcomes.failures(start, limit)
+        finally:
+            self._close()
 
     async def check_complete(self) -> None:
         """Raise JobEnded if a job that is over lacks outcomes, or failed as too many items did."""
@@ -152,7 +164,7 @@ class JobFollower:
 
     async def _begin(self) -> tuple[Record, JobReader]:
         if self._record is None:
-            self._record = await self._jobs().get(self.id)
+            self._record = await self._get()
         record = self._record
         if record.state == "deleted":
             raise UnknownJob(f"job {self.id} does not exist any more: it was deleted")
@@ -164,6 +176,12 @@ class JobFollower:
         if self._reader is None:
             self._reader = self._jobs().reader(record)
         return record, self._reader
+
+    async def _get(self) -> Record:
+        """Read the record, as of the run that is followed from now on."""
+        record = find_run(await self._jobs().get(self.id), self.run)
+        self.run = record.run
+        return record
 
     def _close(self) -> None:
         reader, self._reader = self._reader, None

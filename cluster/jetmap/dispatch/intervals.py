@@ -13,6 +13,10 @@ class IntervalSet:
         self._ends: list[int] = []
         self.size = 0
 
+    def __len__(self) -> int:
+        """Number of ranges."""
+        return len(self._starts)
+
     def add(self, start: int, end: int) -> list[tuple[int, int]]:
         """Add a range. Returns the parts of it that were not in the set."""
         if start >= end:

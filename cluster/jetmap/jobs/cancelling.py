@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from jetmap.background import Background
 from jetmap.dispatch.dispatcher import Dispatcher
 from jetmap.errors import JetmapError, NoRoom
-from jetmap.wire import subjects
 
 from . import transitions
 from .catalogue import Catalogue
@@ -74,7 +73,7 @@ class Cancelling:
                 continue
             self._catalogue.on_record(cancelled, seq)
             if record.epoch:
-                await self._dispatcher.recall(subjects.job_map(id, record.epoch))
+                await self._dispatcher.recall(transitions.last_map(record))
             await self._store.remove_input(id)
             return cancelled, seq
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from jetmap.dispatch.intervals import IntervalSet
+from jetmap.wire import subjects
 from jetmap.wire.messages import Report
 
 # Ranges ahead that are considered for reading together.
@@ -32,15 +33,30 @@ class OutcomeIndex:
 
     Every message of the job must be added in stream order; every reader then has the same index.
     A message takes some 70 bytes. last: the highest sequence number added. done: items with an
-    outcome. failed: items whose outcome is an error. tries: of each item that was to be sent once
+    outcome. failures: those whose outcome is an error. tries: of each item that was to be sent once
     more, how often it was tried, and for how many seconds it was to wait then.
+
+    An item that failed in one run has no outcome in the next until it has run there; all others
+    keep theirs. So every item has one outcome in each run.
+
+    Args:
+        run: The run of the job that is indexed.
+        ends: The sequence number of the last outcome of each run before it.
+
+    Attributes:
+        until: The last sequence number that counts, once a later run has begun; None: all count.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, run: int = 1, ends: Sequence[int] = ()) -> None:
         self.last = 0
-        self.failed = 0
+        self.until: int | None = None
+        self.failures = IntervalSet()
         self.tries: dict[int, tuple[int, float]] = {}
+        self._run = run
+        self._run_ends = ends
         self._items = IntervalSet()
+        self._adding = 1  # The run of the messages that are added now.
+        self._passed = IntervalSet()  # Items that failed in that run, if it is an earlier one.
         # By message, in stream order. _bytes has one more: those of all before it.
         self._seqs = array("q")
         self._from = array("q")
@@ -58,6 +74,11 @@ class OutcomeIndex:
         return self._items.size
 
     @property
+    def failed(self) -> int:
+        """Items whose outcome is an error."""
+        return self.failures.size
+
+    @property
     def messages(self) -> int:
         """Messages added."""
         return len(self._seqs)
@@ -71,7 +92,7 @@ class OutcomeIndex:
     def memory(self) -> int:
         """Bytes of memory that the index takes, roughly."""
         ours = 48 * len(self._seqs) + 24 * len(self._starts) + 200 * len(self.tries)
-        return INDEX_BYTES + ours
+        return INDEX_BYTES + ours + 64 * len(self.failures)
 
     def add(self, seq: int, report: Report) -> list[tuple[int, int]]:
         """Add a message, and return the ranges of items that it wins.
@@ -80,8 +101,13 @@ class OutcomeIndex:
         """
         if seq <= self.last:
             return self.won(seq)
-        end = report.start + report.count
-        won = self._items.add(report.start, end)
+        if self.until is not None and seq > self.until:
+            return []
+        run = subjects.run_of(report.map)
+        if run == self._run:
+            won = self._items.add(report.start, report.start + report.count)
+        else:
+            won = self._carried(seq, run, report)
         owner = len(self._seqs)
         for a, b in won:
             at = bisect_left(self._starts, a)
@@ -91,8 +117,10 @@ class OutcomeIndex:
         size = len(report.values)
         for error in report.errors:
             if not report.count and error.detail:  # Not an outcome: see ``ErrorRecord``.
-                self.tries[error.index] = (error.detail["tries"], error.detail["wait"])
-            self.failed += any(a <= error.index < b for a, b in won)
+                if run == self._run:
+                    self.tries[error.index] = (error.detail["tries"], error.detail["wait"])
+            elif any(a <= error.index < b for a, b in won):
+                self.failures.add(error.index, error.index + 1)
             size += ERROR_BYTES + len(error.message) + len(error.traceback or "")
         self.last = seq
         self._seqs.append(seq)
@@ -101,6 +129,27 @@ class OutcomeIndex:
         self._done.append(self.done)
         self._failed.append(self.failed)
         self._bytes.append(self._bytes[-1] + size)
+        return won
+
+    def _carried(self, seq: int, run: int, report: Report) -> list[tuple[int, int]]:
+        """Return the ranges that a message of another run wins: of an earlier one, its values."""
+        if run > self._run or run < self._adding or seq > self._run_ends[run - 1]:
+            return []
+        if run > self._adding:
+            self._adding, self._passed = run, IntervalSet()
+        failed = sorted({error.index for error in report.errors})
+        won: list[tuple[int, int]] = []
+        for start, end in self._items.missing(report.start, report.start + report.count):
+            for a, b in self._passed.missing(start, end):
+                for index in failed[bisect_left(failed, a) : bisect_left(failed, b)]:
+                    self._passed.add(index, index + 1)
+                    if a < index:
+                        won.append((a, index))
+                    a = index + 1
+                if a < b:
+                    won.append((a, b))
+        for a, b in won:
+            self._items.add(a, b)
         return won
 
     def won(self, seq: int) -> list[tuple[int, int]]:
@@ -204,20 +253,20 @@ class OutcomeIndexes:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._indexes: OrderedDict[str, OutcomeIndex] = OrderedDict()
+        self._indexes: OrderedDict[tuple[str, int], OutcomeIndex] = OrderedDict()
 
     def __contains__(self, job: str) -> bool:
-        return job in self._indexes
+        return any(name == job for name, _ in self._indexes)
 
     @property
     def size(self) -> int:
         """Bytes in memory."""
         return sum(index.memory for index in self._indexes.values())
 
-    def get(self, job: str) -> OutcomeIndex:
-        """Return the index of a job, which its readers share and extend."""
-        index = self._indexes.pop(job, None) or OutcomeIndex()
-        self._indexes[job] = index
+    def get(self, job: str, run: int = 1, ends: Sequence[int] = ()) -> OutcomeIndex:
+        """Return the index of a run of a job, which its readers share and extend."""
+        index = self._indexes.pop((job, run), None) or OutcomeIndex(run, ends)
+        self._indexes[job, run] = index
         size = self.size
         while size > self._max_bytes and len(self._indexes) > 1:
             _, oldest = self._indexes.popitem(last=False)
@@ -225,4 +274,5 @@ class OutcomeIndexes:
         return index
 
     def drop(self, job: str) -> None:
-        self._indexes.pop(job, None)
+        for key in [key for key in self._indexes if key[0] == job]:
+            del self._indexes[key]

@@ -16,7 +16,7 @@ from jetmap.dispatch.ledger import Ranges
 from jetmap.dispatch.outcomes import Batch
 from jetmap.errors import BrokerUnreachable, JobEnded
 from jetmap.wire import arrays, subjects
-from jetmap.wire.messages import Format, Report
+from jetmap.wire.messages import ErrorRecord, Format, Report
 
 from .outcome_index import OutcomeIndex, OutcomeRange
 from .store import FETCH_BYTES, FETCH_MESSAGES, RETRY_EVERY, RETRY_FOR, StoredMessage
@@ -146,6 +146,26 @@ class StoredOutcomes:
                 max_bytes = min(2 * max_bytes, FETCH_BYTES)
         return Page(start, batches, None if total is not None and at >= total else at)
 
+    async def failures(self, start: int, limit: int) -> tuple[list[ErrorRecord], int | None]:
+        """Return the errors of at most ``limit`` failed items from ``start`` on, in input order.
+
+        Also returns the item to go on from; None: behind these, no item has failed so far.
+        """
+        await self.refresh()
+        found: list[ErrorRecord] = []
+        at = start
+        for first, end in self.index.failures.ranges():
+            at = max(at, first)
+            while at < end:
+                if len(found) >= limit:
+                    return found, at
+                batch = await self._next(at, min(end, at + limit - len(found)))
+                if batch is None:
+                    raise JobEnded("outcomes of this job were removed meanwhile", state="deleted")
+                found += batch.errors
+                at = batch.start + batch.count
+        return found, None
+
     async def ordered(self, start: int = 0, *, more: More) -> AsyncIterator[Batch]:
         """Yield outcomes in input order, without a gap.
 
@@ -263,13 +283,17 @@ class StoredOutcomes:
         return True
 
     async def _stored(self) -> int:
-        """Return the number of messages that the leader has."""
+        """Return the number of messages that the leader has; of an earlier run, that count."""
+        if (until := self.index.until) is not None:
+            return self.index.messages + (self.index.last < until)
         return (await self._store.size("OUTCOMES", self._subject))[0]
 
     async def _fetch(
         self, after: int, messages: int = FETCH_MESSAGES, max_bytes: int = FETCH_BYTES
     ) -> list[StoredMessage]:
         """Read the next messages; retry while the broker is away or elects a leader."""
+        if self.index.until is not None and after >= self.index.until:
+            return []
         deadline = time.monotonic() + RETRY_FOR
         while True:
             try:

@@ -60,7 +60,7 @@ class Readers:
     """All readers of this process.
 
     get: reads a job's record from the leader; raises UnknownJob. known: the newest known record.
-    index: the index of a job's outcomes, which its readers share.
+    index: the index of the outcomes of a record's run, which its readers share.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Readers:
         source: OutcomeSource,
         get: Callable[[str], Awaitable[Record]],
         known: Callable[[str], Record | None],
-        index: Callable[[str], OutcomeIndex],
+        index: Callable[[Record], OutcomeIndex],
     ) -> None:
         self.source = source
         self._get = get
@@ -91,13 +91,14 @@ class Readers:
         return sum(shared.waiting for shared in self._shared.values())
 
     def open(self, record: Record) -> JobReader:
-        """Open a reader of a job, which the caller must close."""
+        """Open a reader of the record's run of a job, which the caller must close."""
         shared = self._shared.get(record.id)
         if shared is None:
-            newest = self._known(record.id) or record
+            known = self._known(record.id)
+            newest = record if known is None or known.run < record.run else known
             shared = self._shared[record.id] = SharedReader(newest, self.source, self._cache)
         shared.users += 1
-        return JobReader(self, shared, record, self._index(record.id))
+        return JobReader(self, shared, record, self._index(record))
 
     def close_one(self, shared: SharedReader) -> None:
         """Release one reader of a job, and with the last one everything they share."""
@@ -335,7 +336,10 @@ class SharedReader:
 
 
 class JobReader:
-    """One reader of one job. outcomes: reads the stored outcomes. record: the last one seen."""
+    """One reader of one run of a job.
+
+    outcomes: reads the stored outcomes. record: the last one seen, as of that run.
+    """
 
     def __init__(
         self, readers: Readers, shared: SharedReader, record: Record, index: OutcomeIndex
@@ -347,6 +351,7 @@ class JobReader:
         # Changes since the record was read are not announced again.
         self._seen = shared.version if shared.record == record else -1
         self._is_open = True
+        self._limit(shared.record)
 
     async def changed(self, timeout: float | None = None) -> Record:
         """Wait until the record or the outcomes may have changed since this was called last.
@@ -362,8 +367,15 @@ class JobReader:
         record = shared.record
         if record.state == "deleted":
             raise UnknownJob(f"there is no job {record.id!r}, or no longer")
-        self.record = record
-        return record
+        self._limit(record)
+        self.record = record.as_of(self.record.run)
+        return self.record
+
+    def _limit(self, newest: Record) -> None:
+        """Read no further than this run's end, once a later run has begun."""
+        index, run = self.outcomes.index, self.record.run
+        if index.until is None and run < newest.run and newest.past:
+            index.until = newest.past[run - 1].last
 
     def close(self) -> None:
         """Release the reader. Closing it again is harmless."""

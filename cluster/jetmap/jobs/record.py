@@ -18,6 +18,9 @@ All times are seconds since 1970, by the clock of the process that wrote them.
                                                v
                                             expired (reported for an hour, then unknown)
 
+A retry of a failed or succeeded job with failed items, or without the outcomes of some, makes it
+"queued" again, as its next run.
+
 "waiting" is how callers see a "running" record with ``waiting_for`` set. A running job whose owner
 releases it or loses its lease stays "running", and another dispatcher takes it over under the next
 epoch. A job in any state can be deleted. "unreadable" is a record that this version of jetmap
@@ -31,7 +34,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from jetmap import bounds
-from jetmap.errors import JobUnreadable
+from jetmap.errors import JobUnreadable, UnknownJob
 from jetmap.wire.messages import Format
 
 State = Literal[
@@ -51,11 +54,31 @@ OVER: frozenset[State] = frozenset(
 )
 
 
-# Version of records; a later one may contain what this version of jetmap does not know.
-VERSION = 1
+# Version of records that have runs before the present one.
+RUNS_VERSION = 2
+# Newest version of records; a later one may contain what this version of jetmap does not know.
+VERSION = 2
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 Moment = Annotated[float, msgspec.Meta(ge=0, lt=253_402_300_800)]  # Until the year 9999.
+
+
+class PastRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A run of a job before the present one, as it ended.
+
+    last: the sequence number of its last stored outcome; later ones of this run do not carry over
+    to the next run.
+    """
+
+    state: State
+    last: Natural
+    done: Natural
+    failed: Natural
+    reason: str | None = None
+    started: Moment | None = None
+    finished: Moment | None = None
+    waited: float = 0.0
+    carried: Natural = 0
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -74,7 +97,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     every version of jetmap can take the job over. waited: seconds spent waiting since ``started``.
     causes: whether its submitter unpickles exceptions. max_failed: items that may fail, or their
     share, as ``Tolerance`` reads it; None: any number, but one makes it a failed job. values:
-    whether the function's values are stored; else null is.
+    whether the function's values are stored; else null is. run: number of the present run, from
+    1. past: the runs before it. carried: items whose outcome it has from them. keeps_input: whether
+    the input of a job that is over is still stored, for its next run.
     """
 
     id: str
@@ -110,7 +135,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     causes: bool = False
     max_failed: str | None = None
     values: bool = True
-    version: int = VERSION
+    version: int = 1
+    run: Annotated[int, msgspec.Meta(ge=1)] = 1
+    past: list[PastRun] = []
+    carried: Natural = 0
+    keeps_input: bool = False
 
     @property
     def public_state(self) -> State:
@@ -125,12 +154,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def rate(self) -> float | None:
         """Items per second, without the time spent waiting; None before the first item."""
-        if self.started is None or not self.done:
+        if self.started is None or self.done <= self.carried:
             return None
         until = self.finished if self.finished is not None else self.updated
         if self.public_state == "waiting":
             until = self.waiting_since
-        return self.done / max(1e-3, until - self.started - self.waited)
+        return (self.done - self.carried) / max(1e-3, until - self.started - self.waited)
 
     @property
     def seconds_left(self) -> float | None:
@@ -141,6 +170,35 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if rate is None or self.total is None or self.state != "running" or self.waiting_for:
             return None
         return (self.total - self.done) / rate
+
+    @property
+    def ends(self) -> list[int]:
+        """The last outcome of each earlier run."""
+        return [past.last for past in self.past]
+
+    def as_of(self, run: int) -> Record:
+        """Return the record as it was at the end of an earlier run; of the present run, as it is.
+
+        A job that has expired or was deleted has no runs.
+        """
+        if run >= self.run or self.state in ("expired", "deleted", "unreadable"):
+            return self
+        past = self.past[run - 1]
+        return msgspec.structs.replace(
+            self,
+            run=run,
+            past=self.past[: run - 1],
+            state=past.state,
+            reason=past.reason,
+            done=past.done,
+            failed=past.failed,
+            started=past.started,
+            finished=past.finished,
+            waited=past.waited,
+            carried=past.carried,
+            waiting_for=None,
+            keeps_input=False,
+        )
 
 
 def read_record(data: bytes, id: str) -> Record:
@@ -159,6 +217,16 @@ def read_record(data: bytes, id: str) -> Record:
         return _unreadable(data, id, reason)
     ttl = bounds.finite(record.ttl, bounds.TTL) if record.ttl else record.ttl
     return record if ttl == record.ttl else msgspec.structs.replace(record, ttl=ttl)
+
+
+def find_run(record: Record, run: int | None) -> Record:
+    """Return the record of one run; None: the latest. Raises UnknownJob."""
+    if run is None:
+        return record
+    if not 1 <= run <= record.run:
+        runs = "1 run" if record.run == 1 else f"{record.run} runs"
+        raise UnknownJob(f"job {record.id!r} has no run {run}: it has had {runs}")
+    return record.as_of(run)
 
 
 def check_readable(record: Record) -> None:

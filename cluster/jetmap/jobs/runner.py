@@ -142,9 +142,9 @@ class JobRunner:
             logger.info("job %s: %s; it will be resumed", job, error)
             self._ready.setdefault(job)
         except MapTimeout:
-            await running.fail(transitions.timeout_message(running.record))
+            await running.fail(MapTimeout(transitions.timeout_message(running.record)))
         except JetmapError as error:
-            await running.fail(str(error))
+            await running.fail(error)
         finally:
             del self._running[job]
             if not self._closing:

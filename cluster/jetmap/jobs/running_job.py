@@ -19,6 +19,7 @@ from jetmap.errors import (
     MapTimeout,
     NoRoom,
     NoWorkers,
+    StoreFull,
     UnknownFunction,
     WorkerStartFailed,
 )
@@ -150,11 +151,14 @@ class RunningJob:
             self.record = transitions.as_running(self.record, now)
         await self._write(self.record, seq)
         if self._took_over:
-            was = f"was running on {before.owner}" if before.owner else "was released"
-            logger.warning(
-                "job %s of %s is taken over here; it %s", before.id, before.function, was
-            )
-            await self._dispatcher.recall(subjects.job_map(before.id, before.epoch))
+            if before.state == "queued":
+                logger.info("job %s of %s begins run %d", before.id, before.function, before.run)
+            else:
+                was = f"was running on {before.owner}" if before.owner else "was released"
+                logger.warning(
+                    "job %s of %s is taken over here; it %s", before.id, before.function, was
+                )
+            await self._dispatcher.recall(transitions.last_map(before))
             await self._read_outcomes()
         index = self._index
         self._source = StoredInput(self._store, self.record, index.ranges(), index.tries)
@@ -175,7 +179,7 @@ class RunningJob:
             causes=record.causes,
             values=record.values,
         )
-        id = subjects.job_map(record.id, record.epoch)
+        id = subjects.job_map(record.id, record.epoch, record.run)
         seen = StoredOutcomes(self._store, record.id, record.format, self._index)
         try:
             run = await self._dispatcher.open(spec, source, id=id, seen=seen)
@@ -224,13 +228,13 @@ class RunningJob:
         if self._source is not None:
             await self._source.aclose()
 
-    async def fail(self, reason: str) -> None:
-        """End the job as failed."""
-        await self._end("failed", reason)
+    async def fail(self, error: JetmapError) -> None:
+        """End the job as failed. A full store needs the room that its input takes."""
+        await self._end("failed", str(error), keeps_input=not isinstance(error, StoreFull))
 
     async def _read_outcomes(self) -> None:
         """Read which items have their outcome from earlier owners."""
-        outcomes = StoredOutcomes(self._store, self.record.id, self.record.format)
+        outcomes = self._outcomes()
         if not await outcomes.complete():
             logger.info(
                 "job %s: outcomes that a replica still lacks are computed again", self.record.id
@@ -295,7 +299,7 @@ class RunningJob:
                 self.stop()
             except JetmapError as error:
                 with contextlib.suppress(Conflict):
-                    await self.fail(str(error))
+                    await self.fail(error)
                 self.stop()
 
     async def _record_waiting(self, run: OpenMap) -> None:
@@ -345,7 +349,7 @@ class RunningJob:
         """End a job whose outcomes are all stored. Count again where an item may have two."""
         done, failed = run.done, self._failed(run)
         if self._took_over or run.ledger.repeats:
-            outcomes = StoredOutcomes(self._store, self.record.id, self.record.format)
+            outcomes = self._outcomes()
             await outcomes.complete()
             done, failed = outcomes.index.done, outcomes.index.failed
         if failed and self.record.max_failed is None:
@@ -353,10 +357,24 @@ class RunningJob:
         else:
             await self._end("succeeded", None, (done, failed))
 
+    def _outcomes(self) -> StoredOutcomes:
+        """Return a reader of the outcomes of this run, which has read nothing yet."""
+        index = OutcomeIndex(self.record.run, self.record.ends)
+        return StoredOutcomes(self._store, self.record.id, self.record.format, index)
+
     async def _end(
-        self, state: State, reason: str | None, counts: tuple[int, int] | None = None
+        self,
+        state: State,
+        reason: str | None,
+        counts: tuple[int, int] | None = None,
+        *,
+        keeps_input: bool = True,
     ) -> None:
-        """Record the end. counts: items done and failed, if they were counted again."""
+        """Record the end.
+
+        counts: items done and failed, if they were counted again. keeps_input: whether items that
+        failed, or have no outcome, may be run again.
+        """
         record, run = self.record, self._map
         if counts is None:
             known = (record.done, record.failed)
@@ -369,12 +387,14 @@ class RunningJob:
             failed=counts[1],
             stored=self._base if run is None else self._stored(run),
             now=time.time(),
+            keeps_input=keeps_input and (counts[1] > 0 or counts[0] != record.total),
         )
         await self._write(over, self._seq)
         log = logger.info if state == "succeeded" else logger.warning
         why = f": {reason}" if reason else ""
         log("job %s of %s has %s%s", record.id, record.function, state, why)
-        await self._store.remove_input(record.id)
+        if not over.keeps_input:
+            await self._store.remove_input(record.id)
 
     async def _write(self, record: Record, after: int) -> None:
         """Store the record, even if the reply to an own earlier write was lost.

@@ -29,12 +29,13 @@ from . import idempotency, streams, transitions
 from .cancelling import Cancelling
 from .catalogue import Catalogue
 from .monitor import JobMonitor
-from .outcome_index import OutcomeIndexes
+from .outcome_index import OutcomeIndex, OutcomeIndexes
 from .outcomes import StoredOutcomes
 from .quota import FIRST_RESERVATION, Quota, Uploading, lost
 from .readers import JobReader, Readers
 from .record import Record, State
 from .removal import Removal
+from .retrying import Retrying
 from .runner import JobRunner
 from .running_job import FULL
 from .store import Conflict, Store
@@ -99,7 +100,10 @@ class Jobs:
             get=self.get,
             outcomes=self.outcomes,
         )
-        self._readers = Readers(self.store, self.get, self._catalogue.get, self._indexes.get)
+        self._retrying = Retrying(
+            self.store, self._catalogue, dispatcher.id, get=self.get, outcomes=self.outcomes
+        )
+        self._readers = Readers(self.store, self.get, self._catalogue.get, self._index)
 
     async def start(self) -> None:
         """Run the pool's jobs, present and future. Raises only BrokerUnreachable."""
@@ -294,14 +298,25 @@ class Jobs:
         return [self._shown(record) for record in records], token
 
     def outcomes(self, record: Record) -> StoredOutcomes:
-        """Return a reader of a job's stored outcomes."""
-        return StoredOutcomes(self.store, record.id, record.format, self._indexes.get(record.id))
+        """Return a reader of the stored outcomes of the record's run."""
+        return StoredOutcomes(self.store, record.id, record.format, self._index(record))
 
     def reader(self, record: Record) -> JobReader:
         """Return a reader that shares its work with the job's others; the caller closes it."""
         return self._readers.open(record)
 
-    # Ending
+    def _index(self, record: Record) -> OutcomeIndex:
+        return self._indexes.get(record.id, record.run, record.ends)
+
+    # Running again, ending
+
+    async def retry(self, id: str) -> Record:
+        """Start the next run of a job that is over: of its items that failed or have no outcome.
+
+        Raises UnknownJob, JobNotRetryable, JobEnded if it has expired, JobUnreadable.
+        """
+        await self._monitor.hold_lease()
+        return await self._retrying.retry(id)
 
     async def cancel(self, id: str) -> Record:
         """End a job and free its cores at once. A finished job stays as it is."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
-from .record import Record, State
+from jetmap.wire import subjects
+
+from .record import RUNS_VERSION, PastRun, Record, State
 
 # Values of ``Record.waiting_for``.
 WORKERS = "workers"
 ROOM = "room"
+# Most runs of one job: each adds to the record.
+MOST_RUNS = 100
 
 replace = msgspec.structs.replace
 
@@ -119,24 +123,81 @@ def ended(
     failed: int,
     stored: int,
     now: float,
+    keeps_input: bool = False,
 ) -> Record:
-    """End a job, whose input is then removed. stored: bytes that it takes, with its input."""
+    """End a job. stored: bytes that it takes, with its input.
+
+    keeps_input: whether its input stays, for items that failed; else it is then removed.
+    """
     if record.started is not None:
         record = as_running(record, now)
-    outcomes = stored - record.input_bytes
+    left = stored if keeps_input else stored - record.input_bytes
     return replace(
         record,
         state=state,
         reason=reason,
         done=done,
         failed=failed,
-        stored=outcomes,
-        reserved=outcomes,
+        stored=left,
+        reserved=left,
         claimed=0,
         finished=now,
         updated=now,
         owner="",
         waiting_for=None,
+        keeps_input=keeps_input,
+    )
+
+
+def retry_refusal(record: Record) -> str | None:
+    """Return why the failed items of a job cannot be run again; None if they can."""
+    if not record.is_over:
+        return f"job {record.id} is {record.public_state}: wait until it is over, or cancel it"
+    if record.state == "cancelled":
+        return f"job {record.id} was cancelled, and its input removed: submit its items again"
+    if not record.failed and record.done == record.total:
+        return f"job {record.id} has no failed items"
+    if not record.keeps_input:
+        return f"the input of job {record.id} is no longer stored: submit its items again"
+    if record.run >= MOST_RUNS:
+        return f"job {record.id} has had {MOST_RUNS} runs, the most of one job"
+    return None
+
+
+def retried(record: Record, owner: str, *, last: int, done: int, failed: int, now: float) -> Record:
+    """Queue the next run of a job: of its items that failed, or that have no outcome.
+
+    last: the sequence number of its last outcome. done, failed: its items, up to that one.
+    """
+    past = PastRun(
+        state=record.state,
+        last=last,
+        done=done,
+        failed=failed,
+        reason=record.reason,
+        started=record.started,
+        finished=record.finished,
+        waited=record.waited,
+        carried=record.carried,
+    )
+    return replace(
+        record,
+        owner=owner,
+        state="queued",
+        run=record.run + 1,
+        past=[*record.past, past],
+        carried=done - failed,
+        done=done - failed,
+        failed=0,
+        started=None,
+        finished=None,
+        elapsed=0.0,
+        waited=0.0,
+        reason=None,
+        is_fixed=False,
+        keeps_input=False,
+        updated=now,
+        version=RUNS_VERSION,
     )
 
 
@@ -167,6 +228,12 @@ def deleted(record: Record, *, ttl: float, now: float) -> Record:
     return replace(
         record, state="deleted", owner="", reserved=0, claimed=0, kwargs=b"", updated=now, ttl=ttl
     )
+
+
+def last_map(record: Record) -> str:
+    """Return the id of the map that the job's last owner ran, which may be of the run before."""
+    run = record.run - (record.state == "queued" and record.run > 1)
+    return subjects.job_map(record.id, record.epoch, run)
 
 
 def timeout_message(record: Record) -> str:

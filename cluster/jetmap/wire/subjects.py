@@ -161,11 +161,17 @@ def job_stream(pool: str, kind: str) -> str:
     return f"JETMAP_{kind}_{pool}"
 
 
-def job_map(job: str, epoch: int) -> str:
+def job_map(job: str, epoch: int, run: int = 1) -> str:
     """The id of the map that runs a job under one owner; no other map's id has a '='."""
-    return f"={job}={epoch}"
+    return f"={job}={epoch}" if run == 1 else f"={job}={epoch}={run}"
 
 
 def job_of(map: str) -> str | None:
     """The job that a map runs, or None."""
     return map.split("=")[1] if map.startswith("=") else None
+
+
+def run_of(map: str) -> int:
+    """The run of its job that a map belongs to."""
+    parts = map.split("=")
+    return int(parts[3]) if len(parts) == 4 else 1

@@ -52,7 +52,8 @@ async def test_the_status_document() -> None:
         document = await until_over(client, id)
     assert list(document) == [
         *("id", "function", "state", "total", "done", "failed", "created", "started"),
-        *("finished", "rate", "seconds_left", "waiting_for", "reason", "max_failed", "links"),
+        *("finished", "rate", "seconds_left", "waiting_for", "reason", "max_failed"),
+        *("run", "links"),
     ]
     assert (document["state"], document["total"], document["done"], document["failed"]) == (
         *("failed", 4, 4, 2),
@@ -66,6 +67,7 @@ async def test_the_status_document() -> None:
         "results": f"/jobs/{id}/results",
         "events": f"/jobs/{id}/events",
         "cancel": f"/jobs/{id}/cancel",
+        "retry": f"/jobs/{id}/retry",
     }
 
 
@@ -292,4 +294,49 @@ async def test_an_expired_jobs_results_are_gone() -> None:
             check_problem(await client.get(job["links"][kind]), 410, "job-expired")
 
 
-# OpenAPI
+async def test_failed_items_are_listed_and_run_again() -> None:
+    cluster, jobs = site()
+    jobs.hold = True
+    async with gateway(cluster) as client:
+        id = (await submit(client, "picky", [1, -1, 2, -2]))["id"]
+        path = f"/jobs/{id}"
+        check_problem(await client.post(f"{path}/retry"), 409, "job-not-retryable")
+        jobs.put(id, 0, 1, -1, 2, -2, failed=[1, 3])
+        jobs.end(id)
+        failed = {"only": "failed", "limit": 1}
+        page = await client.get(f"{path}/results", params=failed)
+        assert [page.json()[name] for name in ("start", "values", "next")] == [0, [], 3]
+        assert [error["index"] for error in page.json()["errors"]] == [1]
+        first_events = (await client.get(f"{path}/events")).text
+        again = await client.post(f"{path}/retry")
+        assert (again.status_code, again.json()["run"], again.json()["done"]) == (202, 2, 2)
+        jobs.put(id, 1, 11)
+        jobs.put(id, 3, -2, failed=[3])
+        jobs.end(id)
+        follow = await client.get(page.links["next"]["url"])
+        assert [error["index"] for error in follow.json()["errors"]] == [3]
+        packed = await client.get(
+            f"{path}/results?only=failed", headers={"accept": "application/msgpack"}
+        )
+        assert msgspec.msgpack.decode(packed.content)["run"] == 2
+        lines = await client.get(
+            f"{path}/results?only=failed&run=1", headers={"accept": "application/jsonl"}
+        )
+        assert [json.loads(line).get("index") for line in lines.text.splitlines()] == [1, 3, None]
+        limited = await client.get(f"{path}/results?limit=2")
+        assert limited.json()["values"] == [1, 11] and "run=2" in limited.links["next"]["url"]
+        assert (await client.get(f"{path}/results?run=1")).json()["values"] == [1, None, 2, None]
+        check_problem(await client.get(f"{path}/results?run=3"), 404, "unknown-job")
+        check_problem(await client.get(f"{path}/results?only=x"), 400, "bad-parameter")
+        # Events of the first run stay as they were; those of the second carry its number.
+        assert (await client.get(f"{path}/events?run=1")).text == first_events
+        second = (await client.get(f"{path}/events")).text
+        ids = [line[4:] for line in second.splitlines() if line.startswith("id: ")]
+        assert ids and all(found.startswith("2/") for found in ids)
+        rest = await client.get(f"{path}/events", headers={"last-event-id": ids[0]})
+        assert second.endswith(rest.text.split("\n\n", 1)[1])
+        headers = {"last-event-id": ids[-1]}
+        assert (await client.get(f"{path}/events", headers=headers)).status_code == 204
+        check_problem(
+            await client.get(f"{path}/events?run=1", headers=headers), 400, "bad-parameter"
+        )

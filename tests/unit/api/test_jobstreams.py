@@ -21,10 +21,10 @@ def record(state: Any, **more: Any) -> Record:
     ("text", "expected"),
     [
         ("", EventId()),
-        ("7", EventId(7)),
-        ("7.2", EventId(7, 2)),
-        ("7-end", EventId(7, 0, True)),
-        ("7.2-end", EventId(7, 2, True)),
+        ("7", EventId(7, run=1)),
+        ("7.2", EventId(7, 2, run=1)),
+        ("7-end", EventId(7, 0, True, 1)),
+        ("3/7.2-end", EventId(7, 2, True, 3)),
     ],
 )
 def test_ids_of_events(text: str, expected: EventId) -> None:

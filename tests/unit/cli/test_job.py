@@ -56,3 +56,18 @@ def test_the_bar_is_shown_on_a_terminal(
     jobs.end("j", "succeeded")
     assert invoke("job", "j", "--follow").exit_code == 0
     assert "4/4" in console.export_text()
+
+
+def test_failed_items_are_listed_and_run_again(jobs: FakeJobs, invoke: Invoke) -> None:
+    jobs.add("j", 2)
+    assert "is running: wait" in invoke("job", "j", "--retry").stderr
+    jobs.put("j", 0, 1, 2, failed=[1])
+    jobs.end("j")
+    expected = '{"index":1,"kind":"raised","type":"ValueError","message":"no 1"}\n'
+    assert invoke("job", "j", "--failed").stdout == expected
+    done = invoke("job", "j", "--retry")
+    assert done.exit_code == 0 and "queued" in done.stdout and "run       2" in done.stdout
+    assert invoke("job", "j", "--failed").stdout == ""
+    assert invoke("job", "j", "--failed", "--run", "1").stdout == expected
+    assert "has no run 3" in invoke("job", "j", "--failed", "--run", "3").stderr
+    assert "--run: give" in invoke("job", "j", "--run", "1").stderr

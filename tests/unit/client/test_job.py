@@ -14,6 +14,7 @@ from jetmap import (
     BrokerUnreachable,
     ItemRaised,
     JobEnded,
+    JobNotRetryable,
     Unencodable,
     UnknownJob,
     task,
@@ -230,3 +231,40 @@ async def test_leaving_a_stream_leaves_the_job(cluster: JobCluster, jobs: FakeJo
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
     assert jobs.records["j"].state == "running"
+
+
+async def test_a_reader_of_a_run_sees_what_it_saw(cluster: JobCluster, jobs: FakeJobs) -> None:
+    arrange(jobs)
+    job = cluster.job("j")
+    with pytest.raises(JobNotRetryable, match="is running"):
+        jobs.change("j", state="running")
+        await job.retry()
+    jobs.change("j", state="failed")
+    stream, ordered = job.stream(), job.stream(ordered=True)
+    before = await read(job.stream())
+    begun = await read(stream, 4), await read(ordered, 4)
+    assert [error.index for error in await job.failures()] == [4]
+    assert await job.failures(0) == [] and len(await job.failures(1)) == 1
+    assert (await job.retry()).run == 2
+    assert await job.failures() == [] and (await job.status()).done == 8
+    waiting = asyncio.ensure_future(job.results())
+    jobs.put("j", 4, 44)
+    await wait_until(lambda: jobs.waiters, "it waits for the end of the run")
+    assert not waiting.done()
+    jobs.end("j")
+    assert (await waiting)[4] == 44 == (await job.results(run=2))[4]
+    assert [str(error) for error in await job.failures(run=1)] == [dict(before)[4]]
+    with pytest.raises(ItemRaised):
+        await job.results(run=1)
+    with pytest.raises(UnknownJob, match="has no run 3"):
+        await job.failures(run=3)
+    # Those that began in the first run go on there, here and in another process.
+    assert begun[0] + await read(job.stream(stream.position)) == before
+    assert begun[0] + await read(stream) == before
+    assert begun[1] + await read(job.stream(ordered.position, ordered=True)) == sorted(before)
+    later = job.stream()
+    some = await read(later, 8)
+    assert later.position.startswith("2/")
+    assert dict(some + await read(job.stream(later.position))) == dict(before) | {4: 44}
+    with pytest.raises(ValueError, match="is a position in run 2, not in run 1"):
+        job.stream(later.position, run=1)

@@ -45,17 +45,22 @@ class SyncJob(Generic[X, Y]):
         return self._wait(self._job.wait(timeout))
 
     @overload
-    def results(self, return_exceptions: Literal[False] = False) -> list[Y]: ...
+    def results(
+        self, return_exceptions: Literal[False] = False, *, run: int | None = None
+    ) -> list[Y]: ...
 
     @overload
-    def results(self, return_exceptions: bool) -> list[Y | ItemError]: ...
+    def results(
+        self, return_exceptions: bool, *, run: int | None = None
+    ) -> list[Y | ItemError]: ...
 
-    def results(self, return_exceptions: bool = False) -> list[Any]:
+    def results(self, return_exceptions: bool = False, *, run: int | None = None) -> list[Any]:
         """Wait until the job is over; return the values in input order.
 
         Args:
             return_exceptions: Put an ``ItemError`` in the place of each failed item instead of
                 raising the first one. A job with ``max_failed`` does so in any case.
+            run: The run whose outcomes are wanted; None: the latest when this is called.
 
         Returns:
             A list as long as the input; its element i is the value of item i.
@@ -66,9 +71,36 @@ class SyncJob(Generic[X, Y]):
                 ``max_failed``.
             TypeError: The job runs another function than the one given to ``SyncCluster.job``.
         """
-        return self._wait(self._job.results(return_exceptions))
+        return self._wait(self._job.results(return_exceptions, run=run))
 
-    def stream(self, after: str | int | None = None, ordered: bool = False) -> SyncJobStream[Y]:
+    def failures(self, limit: int | None = None, *, run: int | None = None) -> list[ItemError]:
+        """Return the errors of the items that have failed so far, in input order.
+
+        Args:
+            limit: Return at most the first so many; None: all.
+            run: The run whose outcomes are wanted; None: the latest.
+
+        Returns:
+            An ``ItemError`` for each; its ``index`` is the item's position in the input.
+        """
+        return self._wait(self._job.failures(limit, run=run))
+
+    def retry(self) -> JobStatus:
+        """Run the failed items again, and those without an outcome, as the job's next run.
+
+        All others keep their outcomes. Who reads an earlier run still sees what it saw.
+
+        Returns:
+            The job's status after that.
+
+        Raises:
+            JobNotRetryable: The job is not over, has no failed items, or was cancelled.
+        """
+        return self._wait(self._job.retry())
+
+    def stream(
+        self, after: str | int | None = None, ordered: bool = False, *, run: int | None = None
+    ) -> SyncJobStream[Y]:
         """Read outcomes: those that are there, then the others as they come.
 
         Args:
@@ -76,16 +108,17 @@ class SyncJob(Generic[X, Y]):
                 stream goes on behind it without a gap or a repeat.
             ordered: Give the outcomes in input order. The positions of ordered streams are of
                 another kind.
+            run: The run whose outcomes are wanted; None: that of ``after``, or the latest.
 
         Returns:
             An iterator, and a context manager, of ``Outcome``.
 
         Raises:
-            ValueError: ``after`` is not a position of such a stream.
+            ValueError: ``after`` is not a position of such a stream, or of another run.
         """
 
         async def start() -> JobStream[Y]:
-            return self._job.stream(after, ordered)
+            return self._job.stream(after, ordered, run=run)
 
         return SyncJobStream(self._wait, self._wait(start()))
 
@@ -123,5 +156,6 @@ class SyncJobStream(BlockingStream[None, Y]):
 
         Unless the stream is ordered, it is the number of the last event that was read whole, like
         the gateway's ``Last-Event-ID``, and after a colon the number of outcomes of the next one.
+        Before it stands the run, as in ``2/17:3``, unless that is the first.
         """
         return self._stream.position
