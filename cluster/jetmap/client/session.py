@@ -103,6 +103,7 @@ class Session:
             else:
                 timeout = settings.workers.start_timeout
                 joining = asyncio.create_task(join(private or _spec(settings, share), timeout))
+                parts.callback(joining.cancel)
                 await asyncio.sleep(0)  # A keeper starts while this process imports the rest.
             from jetmap.dispatch.dispatcher import Dispatcher, DispatchOptions
             from jetmap.jobs.service import Jobs

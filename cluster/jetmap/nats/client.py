@@ -280,6 +280,11 @@ class TcpTransport(Transport):
         if self._socket is not None:
             self._writer.close()
 
+    def abort(self) -> None:
+        """Close the socket at once, whatever waits to be sent."""
+        if self._socket is not None:
+            self._writer.abort()
+
     async def wait_closed(self) -> None:
         if self._socket is not None:
             await asyncio.shield(self._socket.is_closed)
@@ -310,6 +315,11 @@ class QuickClient(Client):
             await transport.connect(s.uri, 0, self.options["connect_timeout"])
             return
         await super()._connect_to_server(s)
+
+    def abort(self) -> None:
+        """Close the socket at once, whatever waits to be sent."""
+        if isinstance(self._transport, TcpTransport):
+            self._transport.abort()
 
     async def on_control(self, line: bytes) -> None:
         """Handle a line that is not a message."""

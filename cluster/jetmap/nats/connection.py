@@ -274,14 +274,15 @@ class Connection:
         """Send what was published, then close. A second call does nothing."""
         if self._closing:
             return
-        if self.connected:
-            try:
+        try:
+            if self.connected:
                 await self.flush(1)
-            except BrokerUnreachable:
-                logger.info("the broker went away before everything was sent")
-        self._closing = True
-        await self._background.close()
-        await discard(self._client)
+        except BrokerUnreachable:
+            logger.info("the broker went away before everything was sent")
+        finally:
+            self._closing = True
+            await self._background.close()
+            await discard(self._client)
 
     # Making and remaking the client
 

@@ -121,6 +121,9 @@ async def discard(client: QuickClient) -> None:
             await client.close()
     except (OSError, RuntimeError, nats.errors.Error, TimeoutError, AssertionError) as error:
         logger.debug("closing the NATS client: %r", error)
+    finally:
+        # nats-py waits for the server before it closes the socket, for as long as it may.
+        client.abort()
 
 
 def _options(auth: Auth) -> dict[str, Any]:

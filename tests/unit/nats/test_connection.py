@@ -61,6 +61,9 @@ class Client:
     async def close(self) -> None:
         self.is_connected = False
 
+    def abort(self) -> None:
+        pass
+
     def set_server_pool(self, servers: list[str]) -> None:
         self.pool = servers
 

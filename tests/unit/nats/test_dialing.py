@@ -23,7 +23,7 @@ class Client:
     def __init__(self) -> None:
         self.options: dict[str, Any] = {}
         self.is_connected = False
-        self.closed = 0
+        self.closed = self.aborted = 0
         self._server_info: dict[str, Any] = {"version": "2.12.0"}
         self._pending: list[bytes] = []
         self._pending_data_size = 0
@@ -40,6 +40,9 @@ class Client:
 
     async def close(self) -> None:
         self.closed += 1
+
+    def abort(self) -> None:
+        self.aborted += 1
 
 
 class Heard:
@@ -137,7 +140,8 @@ async def test_a_cancellation_that_the_client_swallows_is_raised(client: Client)
 
 async def test_a_client_in_any_state_is_discarded(client: Client) -> None:
     client._pending, client._pending_data_size = [b"x"], 1
-    for error in (None, OSError(), RuntimeError(), nats.errors.Error()):
+    errors = (None, OSError(), RuntimeError(), nats.errors.Error(), TimeoutError())
+    for number, error in enumerate(errors, 1):
 
         async def close(error: Exception | None = error) -> None:
             assert client._pending == [], "nothing is written to a lost transport"
@@ -146,3 +150,4 @@ async def test_a_client_in_any_state_is_discarded(client: Client) -> None:
 
         client.close = close  # type: ignore[method-assign]
         await discard(client)  # type: ignore[arg-type]
+        assert client.aborted == number, "its socket may be open still"
