@@ -11,16 +11,19 @@ from pathlib import Path
 PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
 EXAMPLE = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
+OPTIONS = ["-p", "no:cacheprovider", "-p", "no:schemathesis", "-W", "error"]
+OPTIONS += ["-o", "asyncio_default_fixture_loop_scope=function"]
+
 
 def test_examples(tmp_path: Path) -> None:
     examples = EXAMPLE.findall(PAGE.read_text(encoding="utf-8"))
     for name, code in examples:
         (tmp_path / name).write_text(code, encoding="utf-8")
     tests = [name for name, _ in examples if name.startswith("test_")]
-    assert len(tests) == 5
+    assert len(tests) == 6
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", *tests],
+        [sys.executable, "-m", "pytest", "-q", *OPTIONS, *tests],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -28,4 +31,4 @@ def test_examples(tmp_path: Path) -> None:
         timeout=50,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 passed" in done.stdout
+    assert "9 passed" in done.stdout

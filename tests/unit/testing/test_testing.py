@@ -1,0 +1,14 @@
+"""What users import from ``jetmap.testing`` is loaded when it is used."""
+
+from __future__ import annotations
+
+import pytest
+
+from jetmap import testing
+
+
+def test_names_lead_to_their_modules() -> None:
+    assert testing.MemoryBroker.__module__ == "jetmap.nats.memory"
+    assert testing.ManualClock.__module__ == "jetmap.nats.clock"
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        _ = testing.Nothing
