@@ -20,5 +20,6 @@ def _entry(record: Path) -> str:
     title, *rest = record.read_text(encoding="utf-8").splitlines()
     number, _, name = title.removeprefix("# ").partition(": ")
     status = next((line for line in rest if line.startswith("Date:")), "").partition("Status: ")[2]
+    status = status.replace("](", "](decisions/")
     note = "" if status in ("accepted", "") else f" ({status})"
     return f"- [{number}](decisions/{record.name}): {name}{note}"

@@ -1,8 +1,9 @@
-"""The examples of docs/executor.md and docs/joblib.md run as they stand."""
+"""The examples of docs/executor.md, docs/joblib.md and docs/notebook.md run as they stand."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -38,3 +39,34 @@ def test_examples(page: str, tmp_path: Path) -> None:
             timeout=50,
         )
         assert (done.stdout, done.stderr, done.returncode) == (expected, "", 0), name
+
+
+CELL = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
+
+# Runs cells as notebooks do: in one event loop, in a __main__ without a file.
+KERNEL = """
+import ast, asyncio, inspect, json, sys
+async def main(cells):
+    for number, cell in enumerate(cells, 1):
+        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        running = eval(compile(cell, f"<cell {number}>", "exec", flags=flags), globals())
+        if inspect.isawaitable(running):
+            await running
+        print("--")
+asyncio.run(main(json.load(sys.stdin)))
+"""
+
+
+def test_a_notebook(tmp_path: Path) -> None:
+    cells = CELL.findall((DOCS / "notebook.md").read_text(encoding="utf-8"))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", KERNEL],
+        input=json.dumps([code for code, _ in cells]),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "".join(f"{printed}--\n" for _, printed in cells)
+    assert re.fullmatch(r"collatz: 4,999 of 4,999 items done, [\d.]+ s\n", done.stderr)

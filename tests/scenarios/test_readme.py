@@ -1,6 +1,7 @@
-"""README.md is executed: each snippet is a file or a terminal, from the top to the bottom.
+"""README.md and docs/celery.md are executed, each from the top to the bottom.
 
-A Python snippet is the file that its first line names. In a console snippet, lines that start
+A snippet is a file or a terminal. A Python snippet is the file that its first line names. In a
+console snippet, lines that start
 with ``$ `` are commands and the others are what they print, where ``…`` stands for anything, on
 a line of its own for any lines. A command that does not end by itself is left running when it
 has printed what is expected of it, until the next ``jetmap up`` or ``uvicorn``.
@@ -45,8 +46,8 @@ class Snippet:
             yield command, output
 
 
-def snippets() -> list[Snippet]:
-    text = README.read_text(encoding="utf-8")
+def snippets(page: Path = README) -> list[Snippet]:
+    text = page.read_text(encoding="utf-8")
     return [
         Snippet(text.count("\n", 0, found.start()) + 1, found[1], found[2])
         for found in FENCE.finditer(text)
@@ -199,14 +200,15 @@ class Reader:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize("page", [README, ROOT / "docs" / "celery.md"], ids=lambda page: page.name)
 def test_every_snippet_does_what_it_says(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    page: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     for tool in ("bash", "curl", "make", "openssl", "seq"):
         assert shutil.which(tool), f"README.md uses {tool}, which is not installed"
     reader = Reader(tmp_path, tmp_path_factory.mktemp("run"))
     try:
-        for snippet in snippets():
+        for snippet in snippets(page):
             reader.does(snippet)
     finally:
         reader.leaves()
