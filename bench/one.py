@@ -2,7 +2,7 @@
 
 Its way is measured piece by piece beside the whole: a byte through a socket and back, a request
 through a NATS server and back, a chunk through JetStream to a waiting pull, one ``cluster.map``,
-one HTTP request. Then the CPU of each process for one HTTP request, with one connection and with 16.
+one HTTP request. Then the CPU of each process for an HTTP request, with one connection and with 16.
 """
 
 from __future__ import annotations
