@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent import futures
-from typing import Any, TypeVar, assert_type, overload
+from typing import Annotated, Any, TypeVar, assert_type, overload
 
 from jetmap import (
     BadInput,
@@ -24,6 +24,7 @@ from jetmap import (
     SyncJob,
     SyncJobStream,
     SyncStream,
+    per_worker,
     task,
 )
 from jetmap.nats.broker import Broker
@@ -36,6 +37,15 @@ T = TypeVar("T")
 @task
 def is_prime(n: int) -> bool:
     return n > 1
+
+
+def load_model() -> dict[str, int]:
+    return {}
+
+
+@task
+def embed(text: str, *, model: Annotated[dict[str, int], per_worker(load_model)]) -> int:
+    return model[text]
 
 
 @task(timeout=5)
@@ -99,6 +109,7 @@ async def maps(cluster: Cluster) -> None:
     assert_type(await cluster.map(is_prime, numbers()), list[bool])
     assert_type(await cluster.map(is_prime, (1, True)), list[bool])
     assert_type(await cluster.map(power, [1], kwargs={"exponent": 2}), list[int])
+    assert_type(await cluster.map(embed, ["a"]), list[int])
     assert_type(await cluster.map(scaled, [1.5, 2]), list[float])
     assert_type(await cluster.map("is_prime", ["anything"]), list[Any])
     assert_type(await cluster.map(is_prime, [1], return_exceptions=True), list[bool | ItemError])

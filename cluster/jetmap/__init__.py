@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jetmap.client.stream import Stream
     from jetmap.dispatch.outcomes import Outcome
     from jetmap.executor.executor import Executor
+    from jetmap.functions.per_worker import per_worker
     from jetmap.functions.task import task
 
     from .errors import (
@@ -116,10 +117,12 @@ __all__ = [
     "UploadLost",
     "WorkerLost",
     "WorkerStartFailed",
+    "per_worker",
     "task",
 ]
 
 _HOMES = {
+    "per_worker": "functions.per_worker",
     "task": "functions.task",
     "Cluster": "client.cluster",
     "Job": "client.job",

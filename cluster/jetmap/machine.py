@@ -147,6 +147,21 @@ def pin(cpu: int | None) -> None:
             return
 
 
+def pin_process(pid: int, cpu: int | None) -> None:
+    """Pin all threads of another process to one core, if the system can."""
+    if cpu is None or not hasattr(os, "sched_setaffinity"):
+        return
+    try:
+        threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208
+    except OSError:
+        threads = [pid]
+    for thread in threads:
+        try:
+            os.sched_setaffinity(thread, {cpu})
+        except OSError:
+            continue  # It has ended, or the mask has shrunk.
+
+
 def allowed_cpus() -> list[int]:
     """List the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -185,6 +200,23 @@ def memory() -> int:
         except (OSError, ValueError):
             continue  # No such controller, or "max".
     return min(limits)
+
+
+def free_memory() -> int:
+    """Return the bytes that new processes may take on this machine, or in its cgroup (v2)."""
+    import psutil
+
+    free = [int(psutil.virtual_memory().available)]
+    for directory in _cgroup_directories():
+        try:
+            limit = int((directory / "memory.max").read_text())
+            used = int((directory / "memory.current").read_text())
+            lines = (directory / "memory.stat").read_text().splitlines()
+        except (OSError, ValueError):
+            continue  # No such controller, or "max".
+        counts = dict(line.split() for line in lines)
+        free.append(limit - used + int(counts.get("inactive_file", 0)))
+    return min(free)
 
 
 def memory_kills() -> int:

@@ -14,7 +14,7 @@ from jetmap.agent.worker_state import Death
 from jetmap.settings import Settings
 from jetmap.wire import frames
 from jetmap.wire.messages import ChunkHead, Crash, Rest, encode
-from jetmap.wire.worker_start import Ready, StartFailed
+from jetmap.wire.worker_start import Broken, Loaded, Ready, StartFailed
 from jetmap.worker.progress import Progress
 from waiting import turns
 
@@ -161,6 +161,7 @@ class Account:
         self.rests: list[tuple[HeldChunk, int]] = []
         self.renewed = 0
         self.failures = 0
+        self.broken: list[Broken] = []
         self.worker: FakeWorker | None = None
 
     async def on_worker_ready(self, slot: Slot, ready: Ready) -> None: ...
@@ -169,6 +170,15 @@ class Account:
 
     async def on_worker_failed(self, slot: Slot, failure: StartFailed) -> None:
         self.failures += 1
+
+    async def on_load_failed(self, broken: Broken) -> None:
+        self.broken.append(broken)
+
+    async def on_import_failed(self, broken: Broken, *, fatal: bool) -> None:
+        self.broken.append(broken)
+
+    async def on_loaded(self, loaded: Loaded) -> None: ...
+    async def on_stale(self) -> None: ...
 
     async def on_core_freed(self, slot: Slot) -> None:
         self.idle += 1
@@ -219,6 +229,7 @@ class Bench:
         self.workers: list[FakeWorker] = []
         self.chunks: dict[bytes, HeldChunk] = {}
         self.refusals = 0
+        self.spares: list[Any] = []
         self.slot = Slot(
             0,
             None,
@@ -227,6 +238,7 @@ class Bench:
             self.account,
             self.account,
             self.start,  # type: ignore[arg-type]
+            take_spare=lambda cpu: self.spares.pop() if self.spares else None,
         )
         self.running = self.loop.create_task(self.slot.run())
         self.settle()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -25,7 +26,7 @@ from jetmap.wire.counts import AgentCounts
 from jetmap.wire.messages import Control, Ping
 from jetmap.wire.presence import Presence
 from jetmap.wire.timing import BEAT, RENEW_SECONDS
-from jetmap.wire.worker_start import Broken, Ready, StartFailed
+from jetmap.wire.worker_start import Broken, Loaded, Ready, StartFailed
 
 from .announcements import Announcements
 from .chunks import Chunks
@@ -34,6 +35,7 @@ from .offer import Offer
 from .options import AgentOptions, within
 from .reload import Reload
 from .slot import Slot, StartWorker
+from .spare import Spare
 from .warm_ups import WarmUps
 from .worker_process import WorkerProcess
 
@@ -63,11 +65,12 @@ class Agent:
         self._options = options = replace(options, host=options.host or socket.gethostname())
         setup = within(connection.room, options.setup)
         self._offer = Offer(connection, options)
-        self._imports = Imports(setup.modules)
+        self._imports = Imports(setup)
         self._warm_ups = WarmUps(options.workers.start_timeout)
         # Callers of an embedded agent never get older code than their own.
         tries = options.workers.reload and not options.embedded
         self._reload = Reload((lambda: start(options, None, setup)) if tries else None)
+        self._spare = Spare(lambda: start(options, None, setup), wanted=options.workers.warm_spare)
         self._slots: list[Slot] = []
         self._state = Announcements(
             self.id, options, self._slots, self._offer, self._imports, self._reload
@@ -76,7 +79,17 @@ class Agent:
         for number, cpu in enumerate(choose_cores(options.cores)):
             cpu = cpu if options.pinned else None
             self._slots.append(
-                Slot(number, cpu, options, setup, self, self._chunks, start, self._warm_ups)
+                Slot(
+                    number,
+                    cpu,
+                    options,
+                    setup,
+                    self,
+                    self._chunks,
+                    start,
+                    self._warm_ups,
+                    self._spare.take,
+                )
             )
         self._control: Subscription | None = None
         self._cores = Background("agent's cores")
@@ -100,6 +113,7 @@ class Agent:
             (BEAT, self._beat),
             (RENEW_SECONDS, self._chunks.renew_leases),
             (TICK_SECONDS, self._chunks.check),
+            (TICK_SECONDS, self._check_spare),
             (WRITE_SECONDS, self._keep_written),
             (MEASURE_SECONDS, self._measure),
         ]
@@ -137,6 +151,7 @@ class Agent:
         for slot in self._slots:
             slot.close()
         await self._background.close()
+        await self._spare.drop()
         await self._cores.finish()
         await self._reload.close()
         await self.announce()
@@ -163,6 +178,8 @@ class Agent:
 
     async def on_worker_ready(self, slot: Slot, ready: Ready) -> None:
         self._state.on_ready(slot.number, ready)
+        self._imports.on_ready(ready.loads)
+        self._spare.on_ready(ready)
         if self._offer.update(ready):
             try:
                 await self._renew()
@@ -175,11 +192,32 @@ class Agent:
 
     async def on_worker_failed(self, slot: Slot, failure: StartFailed) -> None:
         self._state.on_worker_failed(failure)
+        self._imports.on_start_failed(time.monotonic())
         await self.announce()
 
     async def on_import_failed(self, broken: Broken, *, fatal: bool) -> None:
         self._state.on_import_failed(broken, fatal=fatal)
         await self.announce()
+
+    async def on_load_failed(self, broken: Broken) -> None:
+        """Take in that a loader has ended a worker that was not ready yet.
+
+        A loader that worked elsewhere is called again by the next worker; for want of memory, for
+        example, another one may have failed.
+        """
+        if self._imports.is_proven(broken.loader):
+            self._state.on_worker_failed(StartFailed("WorkerStartFailed", broken.text, ""))
+        else:
+            self._state.on_import_failed(broken, fatal=True)
+        await self.announce()
+
+    async def on_loaded(self, loaded: Loaded) -> None:
+        self._imports.on_loaded(loaded)
+        self._spare.on_ready(loaded)
+        await self._spare.drop()  # It has not loaded this.
+
+    async def on_stale(self) -> None:
+        await self._spare.drop()
 
     def on_recycled(self) -> None:
         self._state.counts.recycled += 1
@@ -268,9 +306,18 @@ class Agent:
         if await self._reload.check(is_serving=is_serving):
             self._imports.on_changed()
             self._warm_ups.forget()
+            self._spare.forget()
+            await self._spare.drop()
             for slot in self._slots:
                 await slot.replace()
             await self.announce()
+
+    async def _check_spare(self) -> None:
+        """Keep a spare worker where loading takes long."""
+        if not self._state.draining:
+            settled = all(slot.is_ready for slot in self._slots)
+            largest = lambda: max(slot.memory() for slot in self._slots)  # noqa: E731
+            await self._spare.check(settled=settled, size=largest)
 
     async def _recycle(self) -> None:
         """Replace workers that have served long enough."""

@@ -92,7 +92,10 @@ class Announcements:
         if self._imports.on_failed(broken, time.monotonic(), fatal=fatal):
             # The user of an embedded agent sees it as an exception.
             log = logger.info if self._options.embedded else logger.warning
-            log("%s cannot be imported: %s", broken.home, broken.text)
+            if broken.loader:
+                log("%s cannot be called: %s", broken.home.rpartition(":")[2], broken.text)
+            else:
+                log("%s cannot be imported: %s", broken.home, broken.text)
         self._reload.watch(broken.files)
 
     def on_refused(self, error: Forbidden | JetStreamError) -> None:
@@ -160,6 +163,7 @@ class Announcements:
             memory_limit=self._memory_limit,
             memory_kills=self.counts.memory_kills,
             round_trip=self.round_trip,
+            loading=next((slot.loader for slot in self._slots if slot.loader), ""),
         )
 
     def _used_memory(self) -> int:

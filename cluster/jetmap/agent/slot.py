@@ -19,7 +19,7 @@ from jetmap.supervision import Backoff, Supervisor
 from jetmap.wire import frames
 from jetmap.wire.messages import Crash, Rest
 from jetmap.wire.presence import CoreStatus
-from jetmap.wire.worker_start import Broken, Importing, Ready, Setup, StartFailed
+from jetmap.wire.worker_start import Broken, Importing, Loaded, Ready, Setup, StartFailed
 
 from .holdings import HeldChunk
 from .options import AgentOptions
@@ -42,6 +42,7 @@ _ready = msgspec.msgpack.Decoder(Ready).decode
 _failed = msgspec.msgpack.Decoder(StartFailed).decode
 _warmed = msgspec.msgpack.Decoder(tuple[str, float]).decode
 _importing = msgspec.msgpack.Decoder(Importing).decode
+_loaded = msgspec.msgpack.Decoder(Loaded).decode
 _broken = msgspec.msgpack.Decoder(Broken).decode
 
 
@@ -52,6 +53,9 @@ class SlotOwner(Protocol):
     async def announce(self) -> None: ...
     async def on_worker_failed(self, slot: Slot, failure: StartFailed) -> None: ...
     async def on_import_failed(self, broken: Broken, *, fatal: bool) -> None: ...
+    async def on_load_failed(self, broken: Broken) -> None: ...
+    async def on_loaded(self, loaded: Loaded) -> None: ...
+    async def on_stale(self) -> None: ...
     def on_recycled(self) -> None: ...
 
 
@@ -81,6 +85,7 @@ class Slot:
         chunks: ChunkOwner,
         start: StartWorker = WorkerProcess.start,
         warm_ups: WarmUps | None = None,
+        take_spare: Callable[[int | None], WorkerProcess | None] = lambda cpu: None,
     ) -> None:
         self.number = number
         self.cpu = cpu
@@ -88,6 +93,7 @@ class Slot:
         self._owner = owner
         self._chunks = chunks
         self._warm_ups = warm_ups or WarmUps(options.workers.start_timeout)
+        self._take_spare = take_spare
         self._start = partial(start, options, cpu, setup)
         self._recycling = Recycling.wanted(options, self._start, self._on_start_failed)
         self._state = State.STARTING
@@ -105,7 +111,9 @@ class Slot:
         self._ended = 0  # Chunks that the worker has computed.
         self._values = b""  # Of its next report, if they came before it.
         self._handlers: dict[bytes, Callable[[bytes], Awaitable[None]]] = {
+            frames.EARLY: self._on_early,
             frames.READY: self._on_ready,
+            frames.LOADED: self._on_loaded,
             frames.FAILED: self._on_failed,
             frames.IMPORTING: self._on_importing,
             frames.BROKEN: self._on_broken,
@@ -130,6 +138,11 @@ class Slot:
     @property
     def is_idle(self) -> bool:
         return self._state is State.IDLE
+
+    @property
+    def loader(self) -> str:
+        """The ``per_worker`` loader that the worker is in, or empty."""
+        return self._import.loader
 
     @property
     def held(self) -> HeldChunk | None:
@@ -236,7 +249,8 @@ class Slot:
             logger.info("core %d: a worn worker is replaced by a fresh one", self.number)
             self._owner.on_recycled()
         try:
-            worker = self._worker = successor or await self._start()
+            ready = successor or self._take_spare(self.cpu)
+            worker = self._worker = ready or await self._start()
         except StartError as error:
             await self._on_start_failed(error.failure)
             return
@@ -285,7 +299,10 @@ class Slot:
             if crash is not None:
                 crash.host, crash.start_seconds = self._options.host, worker.start_seconds
             await self._chunks.on_chunk_ended(held, crash)
-        if broken is not None:
+        if broken is not None and broken.loader and not self._was_ready:
+            self._start_failed = True
+            await self._owner.on_load_failed(broken)
+        elif broken is not None:
             await self._owner.on_import_failed(broken, fatal=True)
         elif lost or self._state is State.CLOSED:
             return
@@ -300,10 +317,14 @@ class Slot:
 
     # Frames of the worker
 
+    async def _on_early(self, payload: bytes) -> None:
+        await self._owner.on_worker_ready(self, _ready(payload))
+        await self._owner.announce()
+
     async def _on_ready(self, payload: bytes) -> None:
         ready = _ready(payload)
         await self._owner.on_worker_ready(self, ready)
-        if not self._was_ready and not ready.more:
+        if not self._was_ready:
             self._was_ready, self._start_failed = True, False
             self._queue.since = time.monotonic()
             await self._free_core(WorkerEvent.READY)
@@ -318,8 +339,12 @@ class Slot:
     async def _on_broken(self, payload: bytes) -> None:
         await self._owner.on_import_failed(_broken(payload), fatal=False)
 
+    async def _on_loaded(self, payload: bytes) -> None:
+        await self._owner.on_loaded(_loaded(payload))
+
     async def _on_stale(self, payload: bytes) -> None:
         self._dismiss()
+        await self._owner.on_stale()
 
     async def _on_warmed(self, payload: bytes) -> None:
         self._warm_ups.on_warmed(*_warmed(payload))
@@ -399,7 +424,13 @@ class Slot:
     # What the queue of the worker asks
 
     def kill(self, reason: KillReason) -> None:
-        """Kill the worker, if there is one."""
+        """Kill the worker, if there is one.
+
+        One that is in a loader goes on when the caller of its chunk has left: the next caller of
+        the function needs what it loads.
+        """
+        if self._was_ready and self._import.loader and reason is not STOPPED:
+            return
         if self._worker is not None:
             self._condemn(reason)
             self._worker.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ from .worker_state import Death
 JAM_SECONDS = 0.05
 AGAIN_SECONDS = 0.005  # Seconds between two looks at a chunk's budget, at least.
 LOOK_SECONDS = 0.5  # Seconds between two looks at an item, at most.
+LOADER_SECONDS = 5.0  # Seconds after its time when a loader is ended from outside, at last.
 FROZEN_SECONDS = 0.5  # Seconds by which a look is late if this process was frozen.
 
 
@@ -153,8 +155,21 @@ class Jam(Watch):
         return 0
 
 
+def load_failure(importing: Importing, death: Death, *, is_late: bool = False) -> str:
+    """Describe the death of a worker in a loader."""
+    loader, home = importing.loader, importing.home.rpartition(":")[2]
+    if is_late or death.signal == signal.SIGALRM:
+        return (
+            f"{loader}, which loads what {home} needs, did not end within {importing.seconds:g} s; "
+            "the worker's output shows where it was. Raise the setting load_timeout, or the "
+            "timeout in per_worker(…)"
+        )
+    hint = "; perhaps it ran out of memory" if death.signal == signal.SIGKILL else ""
+    return f"the worker {death} in {loader}, which loads what {home} needs{hint}"
+
+
 class ImportWatch:
-    """Limit the time for which the import of a caller's module may hold up a core.
+    """Limit the time for which the import of a caller's module, or a loader, may hold up a core.
 
     Args:
         patience: Seconds that an import may take.
@@ -172,22 +187,33 @@ class ImportWatch:
     def is_importing(self) -> bool:
         return bool(self._importing.home)
 
+    @property
+    def loader(self) -> str:
+        """The ``per_worker`` loader in progress, or empty."""
+        return self._importing.loader
+
     def on_importing(self, importing: Importing) -> None:
-        """Take in that an import begins or, without a name, has ended."""
+        """Take in that an import or a loader begins or, without a name, has ended."""
         self._importing, self._has_expired = importing, False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if importing.home:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._patience, self._expire)
+            # The kernel ends a worker whose loader takes too long; this one is for a loader that
+            # has prevented that.
+            seconds = importing.seconds + LOADER_SECONDS if importing.loader else self._patience
+            self._timer = loop.call_later(seconds, self._expire)
 
     def on_death(self, death: Death, *, was_killed: bool) -> Broken | None:
-        """End the watch; return the module, if its import has killed the worker."""
+        """End the watch; return the module or loader, if that has killed the worker."""
         importing, has_expired = self._importing, self._has_expired
         self.on_importing(Importing())
         if not importing.home or (was_killed and not has_expired):
             return None
+        if importing.loader:
+            text = load_failure(importing, death, is_late=has_expired)
+            return Broken(importing.home, text, [], importing.loader)
         why = f"the worker {death} while it imported {importing.home}"
         if has_expired:
             why = (

@@ -16,18 +16,20 @@ import msgspec
 
 from jetmap.wire import frames
 from jetmap.wire.messages import encode
-from jetmap.wire.worker_start import Setup, StartFailed
+from jetmap.wire.worker_start import Importing, Setup, StartFailed
 from jetmap.worker.progress import Progress
 from jetmap.worker.spawn import MARK, spawn_worker
 
 from .descendants import end_marked
 from .options import AgentOptions
 from .output_relay import WorkerOutput, output_relay
+from .watchdogs import load_failure
 from .worker_state import Death
 
 # Seconds for a worker's ``atexit`` functions when it is dismissed.
 DISMISS_SECONDS = 5.0
 
+_importing = msgspec.msgpack.Decoder(Importing).decode
 _failed = msgspec.msgpack.Decoder(StartFailed).decode
 
 
@@ -124,12 +126,12 @@ class WorkerProcess:
     @property
     def is_warm(self) -> bool:
         """Return whether the worker is ready, and that frame has not been received yet."""
-        return self._pipe.next_kind == frames.READY and not self.is_dead
+        return self._pipe.has(frames.READY) and not self.is_dead
 
     @property
     def has_failed(self) -> bool:
         """Return whether an unreceived frame or death says that the worker could not start."""
-        return self.has_answered and not self.is_warm
+        return self._pipe.is_closed or self._pipe.has(frames.FAILED) or self.is_dead
 
     @property
     def is_dead(self) -> bool:
@@ -157,10 +159,13 @@ class WorkerProcess:
 
     async def failure(self) -> StartFailed:
         """Return the reason why a worker that ``has_failed`` cannot start."""
+        importing = Importing()
         while (received := await self.receive()) is not None:
             if received[0] == frames.FAILED:
                 return _failed(received[1])
-        return failure_of(await self.death())
+            if received[0] == frames.IMPORTING:
+                importing = _importing(received[1])
+        return failure_of(await self.death(), importing)
 
     async def gone(self) -> None:
         """Wait until it is dead, with all processes that its functions started."""
@@ -218,9 +223,12 @@ class WorkerProcess:
             return 0
 
 
-def failure_of(death: Death) -> StartFailed:
+def failure_of(death: Death, importing: Importing | None = None) -> StartFailed:
     """Describe the death of a worker that was not ready yet."""
-    return StartFailed("WorkerStartFailed", f"the worker {death} while it started", "")
+    text = f"the worker {death} while it started"
+    if importing is not None and importing.loader:
+        text = load_failure(importing, death)
+    return StartFailed("WorkerStartFailed", text, "")
 
 
 def _kill_group(pid: int) -> None:

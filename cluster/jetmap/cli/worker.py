@@ -58,6 +58,9 @@ def worker(settings: Settings) -> None:
     raise typer.Exit(run(serve(settings), uvloop.new_event_loop, patience=patience))
 
 
+LOADING_SECONDS = 1.0  # Seconds between two looks whether a worker that loads is ready.
+
+
 async def serve(settings: Settings) -> int:
     """Run an agent until a signal. Returns the exit code."""
     stop = Stop()
@@ -114,6 +117,9 @@ async def _offer(agent: Agent, connection: Broker, settings: Settings, stop: Sto
     try:
         await stop.cancel_on_request(agent.start())
         await wait_for_any(state.decided, stop.requested, timeout=settings.workers.start_timeout)
+        while state.loading and not state.decided.is_set() and not stop.requested.is_set():
+            # A loader has a time limit of its own.
+            await wait_for_any(state.decided, stop.requested, timeout=LOADING_SECONDS)
         if agent.refused is not None:
             raise agent.refused
         if not stop.requested.is_set() and not settings.workers.reload:
@@ -152,10 +158,12 @@ class FirstState:
         self.cores = 0
         self.functions: list[str] = []
         self.failure: str | None = None
+        self.loading = ""  # The per_worker loader in progress.
 
     async def on_message(self, message: Message) -> None:
         found = msgspec.msgpack.decode(message.data, type=Presence)
         self.ready, self.cores, self.failure = found.ready, found.cores, found.failure
+        self.loading = found.loading
         self.functions = [function.name for function in found.functions]
         self.was_ready = self.was_ready or self.ready > 0
         if self.ready or self.failure:

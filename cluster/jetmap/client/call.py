@@ -316,6 +316,12 @@ def first_error(values: Iterable[Any]) -> ItemError | None:
 
 
 def _encode(function: Function, kwargs: Mapping[str, Any], format: Format) -> bytes:
+    for name, mark in function.per_worker.items():
+        if name in kwargs:
+            raise TypeError(
+                f"{name!r} of {function.name}() is made by each worker, by {mark!r}: leave it out "
+                "of kwargs"
+            )
     try:
         encoded = function.kwargs.encode(dict(kwargs), format) if kwargs else b""
         function.kwargs.decode(encoded, format)

@@ -22,6 +22,7 @@ from jetmap.wire.counts import PoolCounts
 from jetmap.wire.messages import Format
 from jetmap.wire.presence import FunctionInfo
 from jetmap.worker.compute import Limits
+from jetmap.worker.state import WorkerState
 
 from .inline import InlineMap
 from .owner import process_id
@@ -82,6 +83,7 @@ class EncodedCluster:
         self._settings = None if self._given else settings
         self._share = share
         self._inline = inline
+        self._state = WorkerState()  # Of an inline cluster.
         self._trust_pickle = bool(trust_pickle)
         self._opened: Session | None = None
         self._inline_memory = Memory(1 << 62)
@@ -130,6 +132,8 @@ class EncodedCluster:
         if self._loop is None or self._pid != process_id():
             return
         self._loop = None
+        if self._inline:
+            await asyncio.to_thread(self._state.close)
         session, self._opened = self._opened, None
         if session is not None:
             await session.close()
@@ -259,6 +263,7 @@ class EncodedCluster:
             timeout=timeout,
             limits=limits,
             values=values,
+            state=self._state,
         )
 
     @property

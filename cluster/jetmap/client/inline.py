@@ -14,7 +14,7 @@ import msgspec
 from jetmap.dispatch.costs import Cost, Cutting
 from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.sources import Source
-from jetmap.errors import MapTimeout
+from jetmap.errors import MapTimeout, WorkerStartFailed
 from jetmap.functions.causes import HeldCause
 from jetmap.functions.function import Function
 from jetmap.wire import arrays
@@ -22,6 +22,7 @@ from jetmap.wire.messages import Chunk, Format, Report
 from jetmap.wire.subjects import new_id
 from jetmap.worker.aftermath import Aftermath
 from jetmap.worker.compute import AGAIN, Limits, compute
+from jetmap.worker.state import LoadFailed, WorkerState
 
 
 class _Progress:
@@ -63,6 +64,7 @@ class InlineMap:
         timeout: float | None,
         limits: Limits,
         values: bool = True,
+        state: WorkerState | None = None,
     ) -> None:
         self.id = new_id()
         self.done = 0
@@ -76,6 +78,7 @@ class InlineMap:
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._limits = limits
         self._values = values
+        self._state = state or WorkerState()
         self._progress = _Progress()
         self._batches: list[Batch] = []
         self._cost = Cost()
@@ -216,9 +219,7 @@ class InlineMap:
         )
         reports: list[Report] = []
         raised = _Raised()
-        await asyncio.to_thread(
-            compute, chunk, self._function, self._progress, reports.append, self._limits, raised
-        )
+        await asyncio.to_thread(self._compute_chunk, chunk, reports.append, raised)
         called = [
             record
             for report in reports
@@ -229,6 +230,15 @@ class InlineMap:
         for record, error in zip(called, raised.errors, strict=True):
             record.cause = HeldCause([], error=error)
         return reports
+
+    def _compute_chunk(self, chunk: Chunk, emit: Callable[[Report], None], raised: _Raised) -> None:
+        """Compute a chunk in this thread. Raises WorkerStartFailed if a loader fails."""
+        function = self._function
+        try:
+            state = self._state.values(function) if function.per_worker else None
+        except LoadFailed as error:
+            raise WorkerStartFailed(str(error)) from error.__cause__
+        compute(chunk, function, self._progress, emit, self._limits, raised, state)
 
     def _left(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())

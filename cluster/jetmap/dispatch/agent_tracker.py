@@ -136,11 +136,14 @@ class AgentTracker:
             "jetmap worker TASKS --nats URL"
         )
 
-    def broken(self, ref: FunctionRef | None) -> WorkerStartFailed | None:
-        """Return an error if workers cannot import the module of a function."""
-        if ref is None or (text := self.roster.broken(ref)) is None:
+    def broken(self, function: str, ref: FunctionRef | None) -> WorkerStartFailed | None:
+        """Return an error if workers cannot import the module of a function, or load its state."""
+        broken = self.roster.broken(function, ref)
+        if broken is None:
             return None
-        return WorkerStartFailed(f"no worker can import {ref.path or ref.module}:\n{text}")
+        home, reason = broken
+        what = f"call {function}()" if home.endswith("()") else f"import {home}"
+        return WorkerStartFailed(f"no worker can {what}:\n{reason}")
 
     async def meet(self, function: str, patience: float) -> None:
         """Wait up to ``patience`` seconds for an agent that can run a function of this process.
@@ -158,7 +161,7 @@ class AgentTracker:
 
     async def find(self, function: str, ref: FunctionRef | None, patience: float) -> None:
         """Wait up to ``patience`` seconds for an offer; raise the error that its absence means."""
-        if (failed := self.broken(ref)) is not None:
+        if (failed := self.broken(function, ref)) is not None:
             raise failed
         if self.roster.offer(function, ref) is not None:
             return

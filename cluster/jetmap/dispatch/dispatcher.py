@@ -321,10 +321,10 @@ class Dispatcher:
         await self._sender.pump()
 
     async def _on_presence(self, presence: Presence) -> None:
-        """End the maps whose module an agent cannot import; send what idle cores can take."""
+        """End the maps whose function cannot be imported or loaded; send what idle cores take."""
         if presence.broken:
             for run in self._maps:
-                if (failed := self.agents.broken(run.spec.ref)) is not None:
+                if (failed := self.agents.broken(run.spec.function, run.spec.ref)) is not None:
                     self._maps.end(run, "failed", failed)
         fitted = self._cutting.fitted(self.roster.all_cores, self.roster.round_trip)
         self._scheduler.cutting = self._outbox.cutting = fitted

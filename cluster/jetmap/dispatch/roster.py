@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from jetmap.wire.counts import PoolCounts
 from jetmap.wire.messages import FunctionRef, understands
-from jetmap.wire.presence import FunctionInfo, Presence
+from jetmap.wire.presence import FunctionInfo, Presence, loader_home
 from jetmap.wire.seals import Sealer
 from jetmap.wire.timing import GONE_AFTER
 from jetmap.wire.versions import pickles_of
@@ -200,12 +200,20 @@ class Roster:
         having = [p for p in self._agents.values() if _has(p, offer) and not p.draining]
         return min(having, key=lambda p: p.protocol, default=None)
 
-    def broken(self, ref: FunctionRef | None) -> str | None:
-        """Return the reason why workers cannot import a referenced module, if an agent has one."""
-        if ref is None or ref.value is not None:
-            return None
-        home = ref.path or ref.module
-        return next((p.broken[home] for p in self._agents.values() if home in p.broken), None)
+    def broken(self, function: str, ref: FunctionRef | None) -> tuple[str, str] | None:
+        """Return what workers cannot import or load for a function, and the reason, or None.
+
+        One agent's reason is enough for a function that callers bring; otherwise all that offer it
+        must have one.
+        """
+        if ref is None:
+            offers = self.offers(function)
+            return offers.broken if offers.newest is None else None
+        homes = [loader_home(function, ref)]
+        if ref.value is None:
+            homes.append(ref.path or ref.module)
+        agents = self._agents.values()
+        return next(((h, p.broken[h]) for p in agents for h in homes if h in p.broken), None)
 
     def has_local(self, offer: str, pickles: str = "") -> bool:
         """Return whether an agent is there that takes the chunks sealed for this offer."""
@@ -245,6 +253,7 @@ def _abilities(presence: Presence) -> tuple[object, ...]:
         presence.functions,
         presence.embedded,
         presence.trusts,
+        presence.broken,
         presence.protocol,
         presence.oldest_protocol,
     )
@@ -300,15 +309,23 @@ class FunctionOffers:
     Attributes:
         newest: The newest live offer that has the function, or None.
         info: The function as that offer describes it.
+        broken: What an agent that offers it cannot load, and the reason, or None.
     """
 
     def __init__(self, agents: Iterable[Presence], function: str) -> None:
         self.newest: str | None = None
         self.info: FunctionInfo | None = None
+        self.broken: tuple[str, str] | None = None
         rank = -1
         for presence in agents:
             if not is_able(presence) or presence.rank < rank:
                 continue
             for info in presence.functions:
-                if info.name == function:
+                if info.name != function:
+                    continue
+                home = loader_home(function, None, info.module)
+                if home in presence.broken:
+                    self.broken = home, presence.broken[home]
+                    self.info = self.info or info
+                else:
                     self.newest, self.info, rank = presence.offer, info, presence.rank

@@ -1,9 +1,9 @@
 """Pickle functions that were defined without a file (REPL, notebook).
 
-cloudpickle includes what a function uses, such as the classes of its session. Three details are
+cloudpickle includes what a function uses, such as the classes of its session. Four details are
 handled here: msgspec's cache on a class is left out; the markers of dataclasses, which are compared
-by identity, are sent by name; and annotations that are text are replaced by their types, because a
-worker has no session in which to look their names up.
+by identity, are sent by name; annotations that are text are replaced by their types, because a
+worker has no session in which to look their names up; and loaders are pickled apart.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import pickle
+import secrets
 import sys
 from collections.abc import Iterator
 from types import CodeType
@@ -22,10 +23,13 @@ import msgspec
 from jetmap.errors import NotImportable
 
 from .function import Function
+from .per_worker import PerWorker
 from .signatures import evaluate, innermost
 
 _CACHE = "__msgspec_cache__"
 _ANNOTATIONS = "__annotations__"
+_OWNER = secrets.token_hex(8)  # Names this process to the workers that get its loaders.
+_KEPT_LOADERS = 64
 _MARKS = {
     id(value): name
     for name, value in vars(dataclasses).items()
@@ -140,6 +144,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         mark = _MARKS.get(id(obj))
         if mark is not None:
             return mark
+        if isinstance(obj, PerWorker):
+            return _restored_mark, (_loader_pickled(obj), obj.timeout, obj.owner or _OWNER)
         reduced = super().reducer_override(obj)
         # A class that travels by value: how it is made, then its dict and its slots.
         if isinstance(obj, type) and isinstance(reduced, tuple) and len(reduced) > 2:
@@ -151,6 +157,26 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             make, arguments, (members, slots), *rest = reduced
             return make, arguments, (_portable(obj, members), slots), *rest
         return reduced
+
+
+def _loader_pickled(mark: PerWorker) -> bytes:
+    """Pickle a loader apart from the functions that name it, which share what it loads."""
+    file = io.BytesIO()
+    Pickler(file).dump(mark.load)
+    return file.getvalue()
+
+
+# The loaders that came by value, and their pickles.
+_loaders: dict[bytes, Any] = {}
+
+
+def _restored_mark(data: bytes, timeout: float | None, owner: str) -> PerWorker:
+    """Load a mark; equal pickles are one loader."""
+    if data not in _loaders:
+        if len(_loaders) >= _KEPT_LOADERS:
+            del _loaders[next(iter(_loaders))]
+        _loaders[data] = pickle.loads(data)
+    return PerWorker(_loaders[data], timeout, owner)
 
 
 def _portable(cls: type, members: dict[str, Any]) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import typing
 import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from jetmap import bounds
 
+from .per_worker import PerWorker, marks_of
 from .signatures import (
     REQUIRED,
     annotations_of,
@@ -56,9 +58,9 @@ class Function:
     """
 
     __slots__ = (
-        "__weakref__", "_codecs", "_hints", "_strong", "_untyped", "_weak", "attempts", "by_value",
-        "doc", "file", "local", "module", "name", "parameter", "qualname", "reports_each", "retry",
-        "spec", "stamp", "timeout",
+        "__weakref__", "_codecs", "_hints", "_marks", "_strong", "_untyped", "_weak", "attempts",
+        "by_value", "doc", "file", "local", "module", "name", "parameter", "qualname",
+        "reports_each", "retry", "spec", "stamp", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +92,7 @@ class Function:
         self._codecs: dict[str, Codec] = {}
         self._untyped: list[str] | None = None  # None: not yet known.
         self._hints: dict[str, Any] = dict(hints or {})
+        self._marks: dict[str, PerWorker] | None = None  # None: not yet known.
         self._strong: Callable[..., Any] | None = callable
         self._weak: weakref.ref[Callable[..., Any]] | None = None
 
@@ -133,6 +136,16 @@ class Function:
         if codec is None:
             codec = self._codecs["kwargs"] = self._kwargs_codec()
         return codec
+
+    @property
+    def per_worker(self) -> dict[str, PerWorker]:
+        """The parameters that workers pass themselves. Raises TypeError if one is wrong."""
+        if self._marks is None:
+            try:
+                self._marks = marks_of(self.callable, self.scope, self._hints)
+            except NameError as exc:
+                raise TypeError(f"{self.module}.{self.qualname}: per_worker: {exc}") from exc
+        return self._marks
 
     def info(self) -> FunctionInfo:
         """Describe it as workers announce it: name, documentation and JSON schemas."""
@@ -191,7 +204,9 @@ class Function:
         """
         hints = {}
         for parameter, annotation in annotations_of(self.callable).items():
-            if isinstance(annotation, str) or parameter in self._hints:
+            if (mark := self.per_worker.get(parameter)) is not None:
+                hints[parameter] = Annotated[Any, mark]
+            elif isinstance(annotation, str) or parameter in self._hints:
                 try:
                     hints[parameter] = self._hint(parameter)
                 except TypeError:  # It is refused at the parameter's first use.
@@ -205,6 +220,7 @@ class Function:
         """
         if not self.by_value or self.local:
             return
+        self._marks = self._renewed_marks()
         for parameter, annotation in annotations_of(self.callable).items():
             try:
                 hint = renewed(evaluate(annotation, self.scope, {}), self.scope)
@@ -228,6 +244,19 @@ class Function:
             return
         self._strong = None
 
+    def find_marks(self, frame: FrameType) -> None:
+        """Find the parameters that workers pass themselves, and refuse those that are wrong.
+
+        A loader that is defined later is looked up at the function's first use.
+        """
+        try:
+            self._marks = marks_of(self.callable, self.scope, self._hints)
+        except NameError:
+            if self.local:
+                with contextlib.suppress(NameError):
+                    names = frame.f_locals
+                    self._marks = marks_of(self.callable, self.scope, self._hints, names)
+
     def resolve_now(self, frame: FrameType) -> None:
         """Resolve the annotations that need local names of the defining frame."""
         for parameter, annotation in annotations_of(self.callable).items():
@@ -242,6 +271,19 @@ class Function:
                     self._hints[parameter] = evaluate(annotation, self.scope, frame.f_locals)
                 except Exception:  # A forward reference is resolved, or refused, at its first use.
                     continue
+
+    def _renewed_marks(self) -> dict[str, PerWorker]:
+        """Look the loaders' names up again, in case they were redefined."""
+        self._marks = None
+        scope = self.scope
+        marks = {}
+        for parameter, mark in self.per_worker.items():
+            load = mark.load
+            current = scope.get(getattr(load, "__qualname__", ""))
+            if type(current) is type(load) and current.__module__ == load.__module__:
+                mark = PerWorker(current, mark.timeout)
+            marks[parameter] = mark
+        return marks
 
     def _peek(self) -> Callable[..., Any] | None:
         if self._strong is not None:
@@ -270,6 +312,8 @@ class Function:
         inner = innermost(self.callable)
         parameters = []
         for name, default in keyword_only(inner).items():
+            if name in self.per_worker:
+                continue
             hint = self._hint(name)
             try:
                 codec_for(hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
-from jetmap.errors import ConfigurationError
+from jetmap.errors import ConfigurationError, WorkerStartFailed
 
 PACKAGE = str(Path(__file__).parent.parent)
 HEADER = "Traceback (most recent call last):"
@@ -14,7 +14,7 @@ IMPORTLIB = ("<frozen importlib", "<frozen runpy")
 
 def format_import_error(error: BaseException) -> str:
     """Return jetmap's own sentence if there is one, else the traceback without jetmap's frames."""
-    if isinstance(error, ConfigurationError):
+    if isinstance(error, (ConfigurationError, WorkerStartFailed)):
         return str(error)
     described = traceback.TracebackException.from_exception(error)
     is_a_sentence = _is_ours(described) and all(map(_is_machinery, described.stack))

@@ -73,7 +73,7 @@ def task(
     Args:
         f: A function with one required positional parameter, the item, and any number of
             keyword-only parameters, which calls pass as ``kwargs``. Annotations say how items and
-            values are decoded.
+            values are decoded. Parameters marked by ``per_worker`` are passed by each worker.
         name: Name in calls and URLs: letters, digits, ``_``, ``.`` and ``-``, beginning with a
             letter or ``_``. The default is the function's ``__name__``.
         timeout: Seconds that one item may compute before its worker is killed. The default is
@@ -91,7 +91,8 @@ def task(
         ``f`` itself, or a decorator if only options are given.
 
     Raises:
-        TypeError: ``f`` has another signature, or ``retry_on`` names what is not an exception.
+        TypeError: ``f`` has another signature, ``retry_on`` names what is not an exception, or a
+            ``per_worker`` is misplaced, or its loader makes something else than its parameter is.
         ValueError: An option is out of bounds, or the name has other characters.
         DuplicateFunction: Another function of this process has the name.
     """
@@ -158,6 +159,7 @@ def _register(
     retry: RetryPolicy | None,
 ) -> F:
     function = Function(f, name=name, timeout=timeout, attempts=attempts, retry=retry)
+    function.find_marks(sys._getframe(2))
     earlier = _names.get(function.name)
     if earlier is not None:
         if _guests and earlier.alive and not _may_replace(earlier, function):

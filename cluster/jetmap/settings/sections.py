@@ -166,6 +166,21 @@ class WorkerSettings(Section):
         metavar="SECONDS",
         keeper="starter",
     )
+    load_timeout: Timeout = setting(
+        300.0,
+        "Seconds that each per_worker loader may take before a worker is ready.",
+        help="Time that a per_worker loader may take.",
+        limit="one `per_worker` loader in a worker that starts: `WorkerStartFailed`",
+        metavar="SECONDS",
+        keeper="agree",
+    )
+    warm_spare: bool = setting(
+        True,
+        "Where loaders take over a second, keep one more worker ready for when another one dies, "
+        "if there is memory for it.",
+        help="Keep one more worker ready where loading takes long.",
+        keeper="agree",
+    )
     version: str | None = setting(
         None,
         "A name for this version of the tasks. Not set: derived from the source files.",

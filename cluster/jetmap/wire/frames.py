@@ -33,6 +33,8 @@ SETUP, CHUNK = b"S", b"C"
 ITEMS = b"D"  # Before a chunk whose message does not have them.
 # From worker to agent.
 READY, FAILED, STALE = b"R", b"F", b"X"
+EARLY = b"E"  # As READY, of a worker that is not ready yet: it still imports, or loads.
+LOADED = b"O"  # A function that a caller brought has what it needs.
 WARMED = b"W"  # A function's first call here, and the seconds it took.
 # A module's import begins (or, without a name, has ended), and has failed.
 IMPORTING, BROKEN = b"I", b"B"
@@ -64,10 +66,9 @@ class Frames:
     def __len__(self) -> int:
         return len(self._frames)
 
-    @property
-    def next_kind(self) -> bytes | None:
-        """The kind of the frame that ``pop`` returns next."""
-        return self._frames[0][0] if self._frames else None
+    def has(self, kind: bytes) -> bool:
+        """Return whether a frame of this kind waits."""
+        return any(kind == each for each, _ in self._frames)
 
     def pop(self) -> tuple[bytes, bytes]:
         """Remove the first frame; return its kind and payload."""
@@ -186,9 +187,13 @@ class AgentPipe(BufferedProtocol):
         return bool(self._frames) or self._closed
 
     @property
-    def next_kind(self) -> bytes | None:
-        """The kind of the frame that waits to be received."""
-        return self._frames.next_kind
+    def is_closed(self) -> bool:
+        """Return whether the worker's end is closed; frames may still wait."""
+        return self._closed
+
+    def has(self, kind: bytes) -> bool:
+        """Return whether a frame of this kind waits to be received."""
+        return self._frames.has(kind)
 
     def send(self, kind: bytes, payload: bytes) -> None:
         """Queue a frame. A frame to a dead worker is dropped; its death is reported."""

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from .messages import understands
+from .messages import FunctionRef, understands
 
 
 class FunctionInfo(msgspec.Struct, frozen=True):
@@ -54,12 +54,14 @@ class Presence(msgspec.Struct, frozen=True):
     main lane. failure: why the workers cannot start, or None. trusts: whether chunks may name a
     function by its location, or carry it. local: the offer whose chunks may do so if they carry
     the seal of this agent's user; empty: none. broken: callers' modules and scripts that the
-    workers cannot import, each with the reason. python, packages: the workers' versions; empty in
+    workers cannot import, and functions whose loaders fail (``loader_home``), each with the reason.
+    python, packages: the workers' versions; empty in
     announcements of older agents. items, crashes, recycled, start_failures: counters since the
     agent started, see ``jetmap.wire.counts``. machine: the boot id of its host. protocol,
     oldest_protocol: the protocol that the agent speaks, and the oldest that it understands.
     memory, memory_limit: bytes that its workers use, and those of the host or its cgroup; 0:
-    unknown. memory_kills: workers that the kernel killed for want of memory.
+    unknown. loading: the ``per_worker`` loader that a worker is in before it is ready, or empty.
+    memory_kills: workers that the kernel killed for want of memory.
     round_trip: seconds from the agent to its broker and back; 0: not measured.
     """
 
@@ -96,6 +98,7 @@ class Presence(msgspec.Struct, frozen=True):
     memory_limit: int = 0
     memory_kills: int = 0
     round_trip: float = 0.0
+    loading: str = ""
 
 
 class PresenceHead(msgspec.Struct, frozen=True):
@@ -107,6 +110,16 @@ class PresenceHead(msgspec.Struct, frozen=True):
     oldest_protocol: int = 1
     packages: dict[str, str] = {}
     gone: bool = False
+
+
+def loader_home(function: str, ref: FunctionRef | None, module: str = "") -> str:
+    """Name a function in ``Presence.broken``, where its loaders fail.
+
+    ref: where workers find it, if a caller brings it. module: its module, if workers offer it.
+    """
+    if ref is not None:
+        module = ref.digest if ref.value is not None else ref.path or ref.module
+    return f"{module}:{function}()"
 
 
 _presence = msgspec.msgpack.Decoder(Presence).decode

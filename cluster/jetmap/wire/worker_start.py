@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
-from .messages import PART_BYTES
+from .messages import PART_BYTES, FunctionRef
 from .presence import FunctionInfo
+
+
+class Brought(msgspec.Struct, frozen=True):
+    """A function that a caller brought, by the name of its calls."""
+
+    name: str
+    ref: FunctionRef
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,6 +24,10 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     chunks sealed with it may name modules and carry pickles, too; empty: none may. inline: bytes
     of values above which they go before their report, in a frame of their own. output_bytes: the
     most that it may print a second. log_level: for functions that configure no logging.
+    load_timeout: seconds for each ``per_worker`` loader. unloadable: loaders that an earlier worker
+    died of, and how; they are not called at the start. proven: loaders that worked in an earlier
+    worker; one that fails now does so for a passing reason. brought: functions that callers brought
+    and whose loaders are slow: the worker loads them as it starts.
     """
 
     tasks: list[str] = []
@@ -31,38 +42,56 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     key: bytes = b""
     output_bytes: int
     log_level: str
+    load_timeout: float = 300.0
+    unloadable: dict[str, str] = {}
+    proven: list[str] = []
+    brought: list[Brought] = []
 
 
 class Ready(msgspec.Struct, frozen=True):
     """A worker's answer to ``Setup``, again when it has imported more.
 
     source: digest of the source files that it loaded; files: their paths, to watch; digests: one
-    for each file. more: it takes no chunks yet, because it is still importing ``modules``.
+    for each file. loads: the loaders that it called so far, and the seconds of each.
     """
 
     functions: list[FunctionInfo]
     source: str
     files: list[str]
     digests: list[str] = []
-    more: bool = False
+    loads: dict[str, float] = {}
 
 
 class Importing(msgspec.Struct, frozen=True):
     """Notice that a worker imports a module (by name) or a script (by path) for its callers.
 
-    home: empty once it has done so. file: its path, if known.
+    home: empty once it has done so. file: its path, if known. loader: the ``per_worker`` loader
+    that it calls instead, for the function ``home``; seconds: those that it may take.
     """
 
     home: str = ""
     file: str = ""
+    loader: str = ""
+    seconds: float = 0.0
 
 
 class Broken(msgspec.Struct, frozen=True):
-    """A module or script that a worker cannot import, and why. files: to watch for changes."""
+    """A module or script that a worker cannot import, and why. files: to watch for changes.
+
+    loader: the ``per_worker`` loader that fails instead, for the function ``home``.
+    """
 
     home: str
     text: str
     files: list[str] = []
+    loader: str = ""
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """A function that a caller brought and whose loaders have worked, in these seconds."""
+
+    brought: Brought
+    loads: dict[str, float]
 
 
 class StartFailed(msgspec.Struct, frozen=True):

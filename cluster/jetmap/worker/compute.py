@@ -9,7 +9,7 @@ import random
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -56,16 +56,18 @@ def compute(
     emit: Callable[[Report], None],
     limits: Limits,
     aftermath: Aftermath = NO_AFTERMATH,
+    state: Mapping[str, Any] | None = None,
 ) -> None:
     """Call the function for each item of a chunk; the last report carries ``final``.
 
     The chunk ends early, before an item, when ``progress`` says stop or its budget of seconds is
     spent: items that were not begun are not in the reports. ``aftermath`` is settled after each
-    item that leaves work. Errors of the function and of the data are reported, not raised.
+    item that leaves work. ``state`` has the parameters that the worker passes. Errors of the
+    function and of the data are reported, not raised.
     """
     clock = time.monotonic
     part = _Part(chunk, function, emit, limits)
-    call, items = _prepare(chunk, function, part)
+    call, items = _prepare(chunk, function, part, state)
     if not chunk.values:
         call = partial(_drop_value, call)
     budget = Budget(chunk.budget, chunk.each) if chunk.budget else NO_LIMIT
@@ -142,7 +144,7 @@ class _Undecodable:
 
 
 def _prepare(
-    chunk: Chunk, function: Function, part: _Part
+    chunk: Chunk, function: Function, part: _Part, state: Mapping[str, Any] | None
 ) -> tuple[Callable[[Any], Any], list[Any]]:
     """Return the function to call for each item, and the items.
 
@@ -154,6 +156,8 @@ def _prepare(
     except Exception as error:
         refusal = _Undecodable(ValueError(f"keyword parameters: {error}"))
         return part.refuse, [refusal] * chunk.count
+    if state:
+        kwargs = {**kwargs, **state}
     plain: Callable[[Any], Any] = f if not kwargs else lambda item: f(item, **kwargs)
     try:
         codec = function.item

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import faulthandler
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from signal import setitimer  # Before ``Dispositions`` watches it.
+from typing import Any
 
 from jetmap.codecs import types
 from jetmap.functions.locating import (
@@ -16,16 +21,22 @@ from jetmap.functions.locating import (
     source_digest,
     source_files,
 )
+from jetmap.functions.per_worker import PerWorker
 from jetmap.functions.source_files import changed_sources, file_digest, note_sources
 from jetmap.functions.task import Function, guests, registered
 from jetmap.wire import frames
 from jetmap.wire.messages import Chunk, FunctionRef
+from jetmap.wire.presence import loader_home
 from jetmap.wire.seals import is_sealed
-from jetmap.wire.worker_start import Broken, Importing, Ready, Setup
+from jetmap.wire.worker_start import Broken, Brought, Importing, Loaded, Ready, Setup
+
+from .state import LoadFailed, WorkerState
+
+STACK_SECONDS = 0.2  # Seconds in which the stack of a loader that takes too long is printed.
 
 
 class BrokenHome(Exception):  # noqa: N818
-    """The module of a chunk's function cannot be imported here."""
+    """The module of a chunk's function cannot be imported here, or a loader of it fails."""
 
 
 class WorkerFunctions:
@@ -52,21 +63,37 @@ class WorkerFunctions:
         self._grows = False
         self._key = b""
         self._checked = ""  # The last map for which the sources were compared.
+        self._state = WorkerState(self._guard)
+        self._load_timeout = 0.0
 
     def load(self, setup: Setup) -> None:
-        """Import the tasks, and announce their functions."""
+        """Import the tasks, call their loaders, and announce the functions.
+
+        Raises whatever keeps all of them from being called.
+        """
         self.trust, self._grows, self._key = setup.trust, setup.grows, setup.key
+        self._load_timeout = setup.load_timeout
         loaded = load(setup.tasks, main=setup.main)
         self.by_name = {function.name: function for function in loaded}
         if loaded and all(function.announced().refusal for function in loaded):
             loaded[0].info()  # Raises TypeError: there is nothing to offer.
-        self._announce(more=bool(setup.modules))
+        if self._grows and (setup.modules or setup.brought or any(map(_marks, loaded))):
+            self._announce(frames.EARLY)
+        self._import_early(setup.modules)
+        self._state.unloadable = setup.unloadable
+        self._load_states(list(self.by_name.values()), setup)
+        for brought in setup.brought:
+            self._load_brought(brought)
+        self._state.unloadable = {}  # A chunk's function is worth another try.
+        self._announce(frames.READY)
 
-    def load_early(self, modules: list[str]) -> None:
+    def _import_early(self, modules: list[str]) -> None:
         """Import the modules of the program that started the keeper.
 
         Another program may share the keeper, and must not suffer if they are broken.
         """
+        if not modules:
+            return
         for name in modules:
             self._importing(name)
             try:
@@ -77,7 +104,66 @@ class WorkerFunctions:
                 self._say_broken(name, error)
         self._importing("")
         self.by_name |= {function.name: function for function in registered()}
-        self._announce()
+
+    def _load_states(self, functions: list[Function], setup: Setup) -> None:
+        """Call the loaders of the functions that are offered; report each that fails."""
+        failures: list[LoadFailed] = []
+        for function in functions:
+            home = loader_home(function.name, None, function.module)
+            try:
+                if _marks(function):
+                    self._state.values(function, home)
+            except LoadFailed as error:
+                self._end_if_forked(error)
+                if error.loader in setup.proven:
+                    raise  # The next worker may have more luck.
+                failures.append(error)
+                self._say_unloadable(home, error)
+        if failures and len(failures) == len(functions) and not self._grows:
+            raise failures[0]
+
+    def _load_brought(self, brought: Brought) -> None:
+        """Prepare for a function that an earlier worker was brought."""
+        types.may_import_classes = True
+        try:
+            with guests():
+                function = resolve(brought.ref)
+            self._state.values(function, loader_home(brought.name, brought.ref))
+        except BaseException as error:  # It is reported if a chunk still needs it.
+            self._end_if_forked(error)
+            return
+        if self._grows:
+            self.by_name[brought.name] = function
+
+    def state_of(self, chunk: Chunk, function: Function) -> dict[str, Any] | None:
+        """Return the parameters that this worker passes to a chunk's function; None: it has none.
+
+        Raises BrokenHome if a loader fails.
+        """
+        if not function.per_worker:
+            return None
+        before = len(self._state.seconds)
+        home = loader_home(chunk.function, chunk.ref, function.module)
+        try:
+            values = self._state.values(function, home)
+        except LoadFailed as error:
+            self._end_if_forked(error)
+            self._say_unloadable(home, error)
+            raise BrokenHome from error
+        if len(self._state.seconds) == before:
+            return values
+        if chunk.ref is None:
+            self._announce()
+        else:
+            names = [mark.name for mark in function.per_worker.values()]
+            loads = {name: self._state.seconds[name] for name in names}
+            brought = Brought(chunk.function, chunk.ref)
+            self._send(frames.LOADED, Loaded(brought, loads))
+        return values
+
+    def close(self) -> None:
+        """Tear down what loaders have made."""
+        self._state.close()
 
     def find(self, chunk: Chunk, ref: FunctionRef) -> Function:
         """Return the function that a chunk names or brings, imported if need be.
@@ -137,21 +223,52 @@ class WorkerFunctions:
         file = (file_of(home) if file is None else file) if home else ""
         self._send(frames.IMPORTING, Importing(home, file))
 
+    @contextmanager
+    def _guard(self, home: str, mark: PerWorker) -> Iterator[None]:
+        """Report that a loader begins; have the kernel end this process if it takes too long.
+
+        That also ends one that keeps the interpreter to itself. Its stack is printed before.
+        """
+        seconds = mark.timeout or self._load_timeout
+        self._send(frames.IMPORTING, Importing(home, "", mark.name, seconds))
+        handler = signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        faulthandler.dump_traceback_later(seconds, file=2)
+        setitimer(signal.ITIMER_REAL, seconds + STACK_SECONDS)
+        try:
+            yield
+        finally:
+            setitimer(signal.ITIMER_REAL, 0)
+            faulthandler.cancel_dump_traceback_later()
+            signal.signal(signal.SIGALRM, handler)
+            self._send(frames.IMPORTING, Importing())
+
+    def _say_unloadable(self, home: str, error: LoadFailed) -> None:
+        files = broken_files(error, home.partition(":")[0])
+        self._send(frames.BROKEN, Broken(home, str(error), files, error.loader))
+
     def _say_broken(self, home: str, error: BaseException) -> None:
         from jetmap.functions.import_errors import format_import_error
 
         broken = Broken(home, format_import_error(error), broken_files(error, home))
         self._send(frames.BROKEN, broken)
 
-    def _announce(self, *, more: bool = False) -> None:
+    def _announce(self, kind: bytes = frames.READY) -> None:
         functions, files = list(self.by_name.values()), source_files()
         ready = Ready(
             [function.announced() for function in functions],
             source_digest(functions),
             files,
             [file_digest(file) for file in files],
-            more,
+            self._state.seconds,
         )
         if self._key:
             note_sources()
-        self._send(frames.READY, ready)
+        self._send(kind, ready)
+
+
+def _marks(function: Function) -> list[PerWorker]:
+    """Return the marks of a function; none if it cannot be called, which is announced."""
+    try:
+        return list(function.per_worker.values())
+    except TypeError:
+        return []

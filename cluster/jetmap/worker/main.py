@@ -152,8 +152,7 @@ class _Worker:
             )
             self._send(frames.FAILED, failure)
             return False
-        if setup.modules:
-            self._functions.load_early(setup.modules)
+        atexit.register(self._functions.close)  # Before what modules have registered.
         self._dispositions.watch()
         self._aftermath.steps = [self._output.finish, self._dispositions.restore]
         self._aftermath.needed()
@@ -166,6 +165,7 @@ class _Worker:
             if is_spent:
                 raise StaleFunction
             function = self._find(chunk)
+            state = self._functions.state_of(chunk, function)
         except StaleFunction:
             # The source changed since it was imported; the agent starts a worker that has it.
             self._pipe.send(frames.STALE, b"")
@@ -185,7 +185,7 @@ class _Worker:
         in_item = True
         limits = self._at_once if function.reports_each else self._limits
         try:
-            compute(chunk, function, self._progress, self._emit, limits, self._aftermath)
+            compute(chunk, function, self._progress, self._emit, limits, self._aftermath, state)
         finally:
             in_item = False
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from jetmap.agent.imports import RETRY_SECONDS, Imports
+from jetmap.agent.options import worker_setup
+from jetmap.settings import Settings
 from jetmap.wire.worker_start import Broken
 from processes import KEEPER, cmdline, marked, nothing_left
 from waiting import wait_until_sync
@@ -161,7 +163,7 @@ def test_a_slow_import_of_one_keeps_no_other_from_starting(
 
 def test_what_is_imported_again_and_when() -> None:
     modules = ["a", "b"]
-    imports = Imports(modules)
+    imports = Imports(worker_setup(Settings(), modules=modules))
     assert imports.on_failed(Broken("a", "killed"), 1.0, fatal=True)
     assert not imports.on_failed(Broken("a", "killed"), 2.0, fatal=True)
     assert imports.on_failed(Broken("b", "raises"), 3.0, fatal=False)

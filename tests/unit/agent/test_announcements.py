@@ -31,12 +31,14 @@ def state(*, embedded: bool = False, **more: Any) -> Announcements:
         held=None,
         status=lambda: CoreStatus(1, 0, "idle", None, None, 0.0, 3),
         memory=lambda: 1 << 20,
+        loader="",
     )
     function = FunctionInfo("f", doc="long " * 1_000)
     offer: Any = SimpleNamespace(
         **({"name": "o", "version": "1", "rank": 2, "functions": {"f": function}} | more)
     )
-    return Announcements("a", options, [slot, slot], offer, Imports([]), Reload(None))
+    imports = Imports(options.setup)
+    return Announcements("a", options, [slot, slot], offer, imports, Reload(None))
 
 
 def announced(announcements: Announcements, limit: int = LARGE) -> Presence:

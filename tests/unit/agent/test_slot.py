@@ -15,7 +15,7 @@ from jetmap.agent.watchdogs import JAM_SECONDS
 from jetmap.agent.worker_queue import SKIP_SECONDS
 from jetmap.wire import frames
 from jetmap.wire.messages import encode
-from jetmap.wire.worker_start import Ready, StartFailed
+from jetmap.wire.worker_start import Importing, Ready, StartFailed
 from slot_bench import LONG_AGO, TIMEOUT, Bench, FakeWorker
 
 
@@ -407,3 +407,46 @@ def test_a_source_that_changes_while_a_worker_starts_costs_that_start(bench: Ben
     assert bench.worker is not first and not bench.account.failures
     bench.get_ready()
     assert bench.slot.is_idle
+
+
+def send(bench: Bench, kind: bytes, message: Any) -> None:
+    bench.worker.on_the_way.append((kind, encode(message)))
+    bench.worker.deliver()
+    bench.settle()
+
+
+def test_a_spare_takes_the_place_of_a_worker_that_died(bench: Bench) -> None:
+    bench.get_ready()
+    spare = bench.loop.run_until_complete(bench.start())
+    bench.spares.append(spare)
+    bench.worker.die(9, None, 0)
+    bench.settle()
+    assert bench.worker is spare and len(bench.workers) == 2
+    bench.get_ready()
+    assert bench.slot.is_idle and bench.account.idle == 1
+
+
+def test_a_worker_that_loads_takes_no_chunk_and_its_loader_is_named(bench: Bench) -> None:
+    send(bench, frames.EARLY, Ready([], "d", []))
+    send(bench, frames.IMPORTING, Importing("m:f()", "", "m.load", 5.0))
+    assert bench.slot.loader == "m.load" and not bench.slot.is_ready
+    bench.worker.die(11, None, 0)
+    bench.settle()
+    (broken,) = bench.account.broken
+    assert (broken.home, broken.loader) == ("m:f()", "m.load") and "SIGSEGV" in broken.text
+    assert not bench.account.failures and bench.slot.status().state == "failed"
+
+
+def test_a_caller_that_leaves_does_not_end_a_loader(bench: Bench) -> None:
+    bench.get_ready()
+    (held,) = bench.assign(1)
+    send(bench, frames.IMPORTING, Importing("m:f()", "", "m.load", 5.0))
+    bench.do(lambda: bench.slot.stop(held, 0.5))
+    bench.pass_time(1.0)
+    assert not bench.worker.killed
+    send(bench, frames.IMPORTING, Importing())
+    bench.worker.come_to_next()
+    bench.worker.finish()
+    bench.worker.deliver()
+    bench.settle()
+    assert bench.slot.is_idle, "it passes over the items"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import signal
 
 import pytest
 
@@ -165,3 +167,24 @@ def test_an_import_that_hangs_is_named_with_the_setting() -> None:
     assert broken == Broken(
         "stuck", "the import of stuck did not end within 5 s (start_timeout)", []
     )
+
+
+@pytest.mark.parametrize(
+    ("death", "seconds", "said"),
+    [
+        (Death(signal.SIGALRM, None, 0), 0.0, "m.load, which loads what f() needs, did not end"),
+        (Death(signal.SIGKILL, None, 0), 10.1, "did not end within 5 s"),
+        (Death(signal.SIGKILL, None, 0), 0.0, "was killed by SIGKILL in m.load.*ran out of memory"),
+        (Death(None, 3, 0), 0.0, "exited with code 3 in m.load, which loads what f"),
+    ],
+)
+def test_a_loader_that_hangs_or_dies_is_named(death: Death, seconds: float, said: str) -> None:
+    async def scenario() -> Broken | None:
+        watch = ImportWatch(60.0, lambda: None)
+        watch.on_importing(Importing("m:f()", "", "m.load", 5.0))
+        await asyncio.sleep(seconds)
+        return watch.on_death(death, was_killed=seconds > 0)
+
+    broken = virtual_time.run(scenario())
+    assert broken is not None and broken.home == "m:f()" and broken.loader == "m.load"
+    assert re.search(said.replace("()", r"\(\)"), broken.text)

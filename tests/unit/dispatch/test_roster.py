@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from announcements import presence
 from hypotheses import examples
 from jetmap.dispatch.roster import Roster
+from jetmap.wire.messages import FunctionRef
 from jetmap.wire.presence import FunctionInfo, Presence
 from jetmap.wire.timing import GONE_AFTER
 
@@ -94,3 +97,20 @@ def test_a_failure_counts_only_while_nobody_is_ready() -> None:
     assert roster.failure == "SyntaxError"
     roster.on_presence(presence("b", ready=1), 0.0)
     assert roster.failure is None
+
+
+def test_a_function_that_an_agent_cannot_load_runs_elsewhere_or_is_refused() -> None:
+    roster = Roster()
+    info = FunctionInfo("f", module="m")
+    offer: dict[str, Any] = {"offer": "o1", "rank": 1, "functions": [info, FunctionInfo("g")]}
+    roster.on_presence(presence("a", **offer, broken={"m:f()": "no weights"}), 0.0)
+    assert roster.offer("f", None) is None and roster.offer("g", None) == "o1"
+    assert roster.broken("f", None) == ("m:f()", "no weights")
+    assert roster.offers("f").info == info, "its schemas are known"
+    assert roster.broken("f", FunctionRef("m", "f")) == ("m:f()", "no weights")
+    assert roster.broken("f", FunctionRef("m", "f", value=b"x", digest="d")) is None
+    roster.on_presence(presence("b", **(offer | {"offer": "o2", "rank": 2})), 0.0)
+    assert roster.offer("f", None) == "o2" and roster.broken("f", None) is None
+    roster.on_presence(presence("b", **offer, gone=True), 0.0)
+    roster.on_presence(presence("a", **offer), 0.0)
+    assert roster.offer("f", None) == "o1", "it is tried again"

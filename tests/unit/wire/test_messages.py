@@ -36,7 +36,7 @@ from jetmap.wire.messages import (
     understands,
 )
 from jetmap.wire.presence import CoreStatus, FunctionInfo, Presence, PresenceHead, read_presence
-from jetmap.wire.worker_start import Broken, Importing, Ready, Setup, StartFailed
+from jetmap.wire.worker_start import Broken, Brought, Importing, Loaded, Ready, Setup, StartFailed
 
 # A changed line here is a change of the protocol: see ``PROTOCOL``.
 GOLDEN: list[tuple[Any, str]] = [
@@ -240,7 +240,7 @@ GOLDEN: list[tuple[Any, str]] = [
             1,
         ),
         (
-            "de0021a56167656e74a26131a4686f7374a26831a370696407a4706f6f6ca76465666175"
+            "de0022a56167656e74a26131a4686f7374a26831a370696407a4706f6f6ca76465666175"
             "6c74a56f66666572ac303132333435363738396162a776657273696f6ea27631a472616e"
             "6b03a5636f72657302a5726561647902a46275737901a8647261696e696e67c2a4676f6e"
             "65c2a966756e6374696f6e7390a7776f726b65727390a770656e64696e6701a8656d6265"
@@ -250,7 +250,7 @@ GOLDEN: list[tuple[Any, str]] = [
             "66a46469656401a872656379636c656401ae73746172745f6661696c7572657302a76d61"
             "6368696e65a26231a870726f746f636f6c02af6f6c646573745f70726f746f636f6c01a6"
             "6d656d6f7279cd1000ac6d656d6f72795f6c696d6974ce00010000ac6d656d6f72795f6b"
-            "696c6c7301aa726f756e645f74726970cb0000000000000000"
+            "696c6c7301aa726f756e645f74726970cb0000000000000000a76c6f6164696e67a0"
         ),
     ),
     (
@@ -276,28 +276,48 @@ GOLDEN: list[tuple[Any, str]] = [
             log_level="debug",
         ),
         (
-            "8ca57461736b7391a87461736b732e7079a76d6f64756c657391a16da46d61696ea82f6d"
-            "61696e2e7079a57472757374c3ac6d656d6f72795f6c696d6974cd0400a96d61785f7661"
-            "6c756502aa6d61785f7265706f727403a6696e6c696e65ce00080000a567726f7773c3a3"
-            "6b6579c4016bac6f75747075745f627974657305a96c6f675f6c6576656ca56465627567"
+            "de0010a57461736b7391a87461736b732e7079a76d6f64756c657391a16da46d61696ea8"
+            "2f6d61696e2e7079a57472757374c3ac6d656d6f72795f6c696d6974cd0400a96d61785f"
+            "76616c756502aa6d61785f7265706f727403a6696e6c696e65ce00080000a567726f7773"
+            "c3a36b6579c4016bac6f75747075745f627974657305a96c6f675f6c6576656ca5646562"
+            "7567ac6c6f61645f74696d656f7574cb4072c00000000000aa756e6c6f616461626c6580"
+            "a670726f76656e90a762726f7567687490"
         ),
     ),
     (
-        Ready([FunctionInfo("f")], "s1", ["/t.py"], ["d1"], True),
+        Ready([FunctionInfo("f")], "s1", ["/t.py"], ["d1"], {"m.load": 1.5}),
         (
             "85a966756e6374696f6e73918ba46e616d65a166a3646f63a0a46974656d80a576616c75"
             "6580a66b776172677380a774696d656f7574c0a8617474656d707473c0a66d6f64756c65"
             "a0a7756e747970656490a77265747269657300a77265667573616ca0a6736f75726365a2"
-            "7331a566696c657391a52f742e7079a76469676573747391a26431a46d6f7265c3"
+            "7331a566696c657391a52f742e7079a76469676573747391a26431a56c6f61647381a66d"
+            "2e6c6f6164cb3ff8000000000000"
         ),
     ),
     (
-        Importing("m", "/m.py"),
-        "82a4686f6d65a16da466696c65a52f6d2e7079",
+        Importing("m:f()", "/m.py", "m.load", 300.0),
+        (
+            "84a4686f6d65a56d3a662829a466696c65a52f6d2e7079a66c6f61646572a66d2e6c6f61"
+            "64a77365636f6e6473cb4072c00000000000"
+        ),
     ),
     (
-        Broken("m", "no", ["/m.py"]),
-        "83a4686f6d65a16da474657874a26e6fa566696c657391a52f6d2e7079",
+        Broken("m:f()", "no", ["/m.py"], "m.load"),
+        (
+            "84a4686f6d65a56d3a662829a474657874a26e6fa566696c657391a52f6d2e7079a66c6f"
+            "61646572a66d2e6c6f6164"
+        ),
+    ),
+    (
+        Brought("f", FunctionRef("m", "f")),
+        ("82a46e616d65a166a372656697a16da166c0c0a0c0a0"),
+    ),
+    (
+        Loaded(Brought("f", FunctionRef("m", "f")), {"m.load": 1.5}),
+        (
+            "82a762726f7567687482a46e616d65a166a372656697a16da166c0c0a0c0a0a56c6f6164"
+            "7381a66d2e6c6f6164cb3ff8000000000000"
+        ),
     ),
     (
         StartFailed("ImportError", "no", "Traceback", ["/m.py"]),

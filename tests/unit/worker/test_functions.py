@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from jetmap.codecs import types
+from jetmap.errors import WorkerStartFailed
 from jetmap.functions import locating
 from jetmap.functions import task as task_module
 from jetmap.wire import frames
@@ -35,6 +36,7 @@ def own_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own_tasks.py").write_text(SOURCE.format(name="own"))
     (tmp_path / "brought.py").write_text(SOURCE.format(name="guest"))
+    (tmp_path / "stateful.py").write_text(STATE)
     (tmp_path / "broken_home.py").write_text("1 / 0\n")
     importlib.invalidate_caches()
     before = dict(sys.modules)
@@ -43,15 +45,47 @@ def own_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
         del sys.modules[name]
 
 
+STATE = """
+from __future__ import annotations
+from typing import TYPE_CHECKING, Annotated
+from jetmap import per_worker, task
+
+if TYPE_CHECKING:
+    from nowhere import Model
+
+def load_model() -> Model:
+    return "a model"
+
+def load_badly():
+    raise OSError("no weights")
+
+@task
+def embed(text: str, *, model: Annotated[Model, per_worker(load_model)]) -> str:
+    return model
+
+@task
+def classify(text: str, *, it: Annotated[Model, per_worker(load_model)]) -> str:
+    return it
+
+@task
+def plain(text: str) -> str:
+    return text
+
+@task
+def fail(text: str, *, it: Annotated[Model, per_worker(load_badly)]) -> str:
+    return it
+"""
+
+
 class Worker:
     """The functions of a worker, and the frames that it has sent."""
 
-    def __init__(self, **setup: Any) -> None:
+    def __init__(self, tasks: str = "own_tasks.py", **setup: Any) -> None:
         self.sent: list[tuple[bytes, Any]] = []
         self.functions = WorkerFunctions(lambda *frame: self.sent.append(frame), lambda error: None)
         limits: dict[str, Any] = {"memory_limit": None, "max_value": 1, "max_report": 1}
         limits |= {"output_bytes": 1, "log_level": "info"}
-        self.functions.load(Setup(tasks=["own_tasks.py"], **limits, **setup))
+        self.functions.load(Setup(tasks=[tasks], **limits, **setup))
 
     @property
     def announced(self) -> list[list[str]]:
@@ -91,8 +125,8 @@ def test_a_module_that_raises_is_reported_as_broken() -> None:
 
 
 def test_modules_of_the_program_are_announced_even_if_one_is_broken() -> None:
-    worker = Worker(modules=["broken_home", "brought"])
-    worker.functions.load_early(["broken_home", "brought"])
+    worker = Worker(modules=["broken_home", "brought"], grows=True)
+    assert worker.sent[0][0] == frames.EARLY
     assert worker.announced[-1] == ["own", "guest"]
     assert [kind for kind, _ in worker.sent].count(frames.BROKEN) == 1
 
@@ -109,3 +143,69 @@ def test_only_a_seal_that_fits_lets_a_chunk_bring_its_function() -> None:
     sealed.seal = b"another"
     with pytest.raises(PermissionError, match="the seal does not fit"):
         worker.functions.find(sealed, GUEST)
+
+
+def function(worker: Worker, name: str) -> Any:
+    return worker.functions.by_name[name]
+
+
+def test_loaders_are_called_once_before_a_worker_is_ready() -> None:
+    worker = Worker("stateful.py")
+    *before, (kind, ready) = worker.sent
+    assert kind == frames.READY and list(ready.loads) == ["stateful.load_model"]
+    calls = [frame.loader for kind, frame in before if kind == frames.IMPORTING and frame.loader]
+    assert calls == ["stateful.load_model", "stateful.load_badly"]
+    assert {each.name: list(each.kwargs["properties"]) for each in ready.functions} == {
+        "classify": [],
+        "embed": [],
+        "fail": [],
+        "plain": [],
+    }
+    state = worker.functions.state_of(chunk(), function(worker, "embed"))
+    assert state == {"model": "a model"}
+    assert worker.functions.state_of(chunk(), function(worker, "classify")) == {"it": "a model"}
+
+
+def test_a_loader_that_raises_costs_its_own_functions_only() -> None:
+    worker = Worker("stateful.py")
+    broken = [frame for kind, frame in worker.sent if kind == frames.BROKEN]
+    assert [frame.home for frame in broken] == ["stateful:fail()"]
+    assert "no weights" in broken[0].text and "stateful.load_badly" in broken[0].text
+    assert broken[0].loader == "stateful.load_badly" and broken[0].files
+    # Each chunk tries again, for a reason that may pass.
+    with pytest.raises(BrokenHome):
+        worker.functions.state_of(chunk(), function(worker, "fail"))
+    assert [kind for kind, _ in worker.sent].count(frames.BROKEN) == 2
+
+
+def test_a_loader_that_killed_a_worker_is_not_called_by_the_next_one_as_it_starts() -> None:
+    worker = Worker("stateful.py", unloadable={"stateful.load_model": "it was killed"})
+    broken = {frame.home: frame.text for kind, frame in worker.sent if kind == frames.BROKEN}
+    assert broken["stateful:embed()"] == broken["stateful:classify()"] == "it was killed"
+    state = worker.functions.state_of(chunk(), function(worker, "embed"))
+    assert state == {"model": "a model"}
+
+
+def test_a_worker_does_not_start_if_a_loader_fails_that_worked_elsewhere() -> None:
+    with pytest.raises(WorkerStartFailed, match="no weights"):
+        Worker("stateful.py", proven=["stateful.load_badly"])
+
+
+def test_a_worker_does_not_start_if_it_could_call_nothing(tmp_path: Path) -> None:
+    source = STATE.replace('return "a model"', "raise OSError('no file')")
+    source = source.replace("@task\ndef plain", "def plain")
+    (tmp_path / "only.py").write_text(source)
+    with pytest.raises(WorkerStartFailed, match="no file"):
+        Worker("only.py")
+
+
+def test_what_a_caller_brings_is_loaded_before_its_chunk_and_by_later_workers() -> None:
+    worker = Worker(trust=True, grows=True)
+    ref = FunctionRef("stateful", "embed")
+    mine = chunk(ref=ref)
+    worker.functions.state_of(mine, worker.functions.find(mine, ref))
+    kind, loaded = worker.sent[-1]
+    assert kind == frames.LOADED and list(loaded.loads) == ["stateful.load_model"]
+    later = Worker(trust=True, grows=True, brought=[loaded.brought])
+    assert later.sent[-1][0] == frames.READY and "guest" in later.functions.by_name
+    assert list(later.sent[-1][1].loads) == ["stateful.load_model"]
