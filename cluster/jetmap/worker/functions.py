@@ -135,13 +135,11 @@ class WorkerFunctions:
         if self._grows:
             self.by_name[brought.name] = function
 
-    def state_of(self, chunk: Chunk, function: Function) -> dict[str, Any] | None:
-        """Return the parameters that this worker passes to a chunk's function; None: it has none.
+    def state_of(self, chunk: Chunk, function: Function) -> dict[str, Any]:
+        """Return the parameters that this worker passes to a chunk's function.
 
         Raises BrokenHome if a loader fails.
         """
-        if not function.per_worker:
-            return None
         before = len(self._state.seconds)
         home = loader_home(chunk.function, chunk.ref, function.module)
         try:

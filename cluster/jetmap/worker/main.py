@@ -165,7 +165,7 @@ class _Worker:
             if is_spent:
                 raise StaleFunction
             function = self._find(chunk)
-            state = self._functions.state_of(chunk, function)
+            state = self._functions.state_of(chunk, function) if function.per_worker else None
         except StaleFunction:
             # The source changed since it was imported; the agent starts a worker that has it.
             self._pipe.send(frames.STALE, b"")
