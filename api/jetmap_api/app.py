@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 import jetmap
+from jetmap import tracing
 from jetmap.client.cluster import Cluster
 from jetmap.errors import ClusterClosed, ConfigurationError
 from jetmap.settings import Settings
@@ -97,6 +98,7 @@ class Gateway(FastAPI):
         )
         self.state.cluster = cluster
         self.adopts = cluster is None  # until its own lifespan starts one
+        self._has_short_way = False  # Until its layers are built.
         self._settings = settings
         self._token = token
         self._signer = None if token is None else Signer(token)
@@ -125,7 +127,7 @@ class Gateway(FastAPI):
         if self.adopts and scope["type"] != "lifespan":
             self.state.cluster = find_cluster(scope)
         stack = self.middleware_stack
-        if stack is not None and not self.user_middleware and is_short(scope):
+        if stack is not None and self._has_short_way and is_short(scope):
             # FastAPI would read the environment for telemetry on each request.
             scope["app"] = self
             await stack(scope, receive, send)
@@ -135,12 +137,14 @@ class Gateway(FastAPI):
     def build_middleware_stack(self) -> App:
         """Put the framework's layers after the short way of maps.
 
-        If the user has added middleware, maps pass through it as well.
+        If the user has added middleware, or traces requests, maps pass through that as well.
         """
         limits = self.state.admission.limits
+        # FastAPI makes the span of a request, on the way that it knows.
+        self._has_short_way = not self.user_middleware and not tracing.is_configured()
         app: App = super().build_middleware_stack()
         app = SmallBodies(app, idle=limits.body_idle_timeout, rate=limits.min_body_rate)
-        if not self.user_middleware:
+        if self._has_short_way:
             app = ShortWay({"/map/": self._maps.serve, "/jobs/": self._jobs.submit.serve}, app)
         if self._token is not None and self._signer is not None:
             app = TokenCheck(app, self._token, self._signer)

@@ -1,4 +1,4 @@
-"""The examples of the pages that begin with what readers have run as they stand."""
+"""The examples of pages that begin with what readers have, and of traces, run as they stand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IMPORTED = {"tasks.py"}  # By the examples behind it.
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("page", ["executor.md", "joblib.md", "model.md"])
+@pytest.mark.parametrize("page", ["executor.md", "joblib.md", "model.md", "traces.md"])
 def test_examples(page: str, tmp_path: Path) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     for name, code in EXAMPLE.findall(text):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
+import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,10 @@ async def serve(settings: Settings, sock: socket.socket, announce: str) -> int:
     from jetmap_api.server.guard import raise_descriptor_limit
 
     raise_descriptor_limit()
+    if any(variable.startswith("OTEL_") for variable in os.environ):
+        from jetmap import tracing
+
+        tracing.configure()
     stop = Stop()
     # Started here and not in the application's lifespan, where a fault would print a traceback.
     async with contextlib.AsyncExitStack() as stack:

@@ -121,6 +121,11 @@ class Session:
             sealer = up.sealer if up is not None else None
             dispatcher = Dispatcher(connection, DispatchOptions(settings, sealer))
             parts.push_async_callback(dispatcher.close)
+            if "opentelemetry.trace" in sys.modules:
+                from jetmap import tracing
+
+                if tracing.is_configured():
+                    dispatcher.traces = tracing.MapTraces(settings.broker.pool)
             refusal = _refusal(connection, membership)
             jobs = Jobs(connection, dispatcher, settings, refusal=refusal)
             parts.push_async_callback(jobs.close)

@@ -20,6 +20,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -47,6 +48,9 @@ from .scheduler import Scheduler
 from .sender import Sender
 from .sources import Source
 from .stats import Stats, refusal_reason
+
+if TYPE_CHECKING:
+    from jetmap.tracing import MapTraces
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +83,7 @@ class Dispatcher:
     def __init__(self, connection: Broker, options: DispatchOptions) -> None:
         self.id = subjects.new_id()
         self.stats = stats = Stats()
+        self.traces: MapTraces | None = None  # If this process has a tracer provider.
         self.memory = Memory(options.settings.limits.memory_budget())
         self.agents = AgentTracker(connection, options.pool, self._on_presence, options.sealer)
         self.roster = roster = self.agents.roster
@@ -191,6 +196,9 @@ class Dispatcher:
             on_room=self._sender.pump_soon,
         )
         run.opened = time.monotonic()
+        if self.traces is not None:
+            submitted = None if id is None else spec.submitted
+            run.span = self.traces.begin(run.id, spec.function, source.total, submitted)
         self._maps.add(run)
         source.wake = functools.partial(self._on_source_woke, run)
         if spec.timeout is not None:

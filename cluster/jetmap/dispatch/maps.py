@@ -145,6 +145,8 @@ class OpenMaps:
                 # The core was useless until its next worker was ready: its map pays for that.
                 seconds += max(CRASH_SECONDS, final.crash.start_seconds)
                 stats.count_crash(run.spec.function, final.crash)
+                if run.span is not None:
+                    run.span.on_crash(final.crash.message, final.crash.item)
         self.settle(run, run.ledger.accept(report), seconds)
         if report.rest is not None:
             self._scheduler.requeue(run)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -24,6 +24,9 @@ from .ledger import Ledger
 from .outcomes import Batch, Reorder
 from .profile import Profile
 from .sources import Source
+
+if TYPE_CHECKING:
+    from jetmap.tracing import MapSpan
 
 
 class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +45,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
         weight: Share of the cores beside other maps.
         causes: Whether the caller unpickles exceptions.
         values: Whether the caller wants the function's values.
+        submitted: The span in which a job was submitted, as ``traceparent`` names it.
     """
 
     function: str
@@ -56,6 +60,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
     weight: float = 1.0
     causes: bool = False
     values: bool = True
+    submitted: str = ""
 
     @property
     def overhead(self) -> int:
@@ -157,6 +162,7 @@ class OpenMap:
         self.ended = False
         self.limit: int | None = None  # Chunks that may be out at once; 0: the map is paused.
         self.max_parallel: int | None = None  # The limit when it is not paused.
+        self.span: MapSpan | None = None  # If it is traced.
         self.opened = 0.0  # Time of its start.
         self.profile: Profile | None = None  # From its second chunk on.
         self.timer: asyncio.TimerHandle | None = None
@@ -276,6 +282,8 @@ class OpenMap:
             return
         self.ended = True
         self._error = error
+        if self.span is not None:
+            self.span.end(error, self.done, failed=bool(self.ledger.failed))
         for timer in (self.timer, self.next_try):
             if timer is not None:
                 timer.cancel()

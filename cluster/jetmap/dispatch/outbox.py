@@ -160,6 +160,7 @@ class Outbox:
             causes=map.spec.causes,
             tries=piece.tries,
             values=map.spec.values,
+            traceparent="" if map.span is None else map.span.parent_of(flight.number),
         )
         if map.spec.ref is not None and self._sealer is not None:
             self._sealer.seal(chunk)  # Its items, too, wherever they are.

@@ -99,7 +99,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     share, as ``Tolerance`` reads it; None: any number, but one makes it a failed job. values:
     whether the function's values are stored; else null is. run: number of the present run, from
     1. past: the runs before it. carried: items whose outcome it has from them. keeps_input: whether
-    the input of a job that is over is still stored, for its next run.
+    the input of a job that is over is still stored, for its next run. submitted: the span in which
+    it was submitted, as ``traceparent`` names it.
     """
 
     id: str
@@ -140,6 +141,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     past: list[PastRun] = []
     carried: Natural = 0
     keeps_input: bool = False
+    submitted: str = ""
 
     @property
     def public_state(self) -> State:

@@ -178,6 +178,7 @@ class RunningJob:
             weight=self._weight,
             causes=record.causes,
             values=record.values,
+            submitted=record.submitted,
         )
         id = subjects.job_map(record.id, record.epoch, record.run)
         seen = StoredOutcomes(self._store, record.id, record.format, self._index)

@@ -186,6 +186,7 @@ class Jobs:
             causes=causes,
             max_failed=None if tolerance is None else tolerance.text,
             values=values,
+            submitted="" if self._dispatcher.traces is None else self._dispatcher.traces.current(),
         )
         await self._monitor.hold_lease()
         earlier, known = await self._keys.holder(digest) if digest else (None, 0)

@@ -101,6 +101,7 @@ class Chunk(ChunkHead):
     causes: whether the caller unpickles exceptions. tries: earlier tries of these items, which
     all raised; -1: the dispatcher cannot send them once more. at: where the items are; then
     ``items`` is empty. values: whether the function's values are wanted; else null is reported.
+    traceparent: the span that the chunk belongs to, as W3C Trace Context writes it; empty: none.
     """
 
     items: bytes
@@ -113,6 +114,7 @@ class Chunk(ChunkHead):
     tries: int = -1
     at: Place | None = None
     values: bool = True
+    traceparent: str = ""
 
 
 class Cause(WireMessage):

@@ -7,7 +7,8 @@ import os
 import socket
 import sys
 from collections import deque
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -185,9 +186,26 @@ class _Worker:
         in_item = True
         limits = self._at_once if function.reports_each else self._limits
         try:
-            compute(chunk, function, self._progress, self._emit, limits, self._aftermath, state)
+            if chunk.traceparent:
+                self._compute_traced(chunk, function, limits, state)
+            else:
+                compute(chunk, function, self._progress, self._emit, limits, self._aftermath, state)
         finally:
             in_item = False
+
+    def _compute_traced(
+        self, chunk: Chunk, function: Function, limits: Limits, state: Mapping[str, Any] | None
+    ) -> None:
+        from jetmap import tracing
+
+        name = chunk.traceparent, chunk.function, chunk.map, chunk.number, chunk.attempt
+        with tracing.computing(*name, chunk.count) as span:
+
+            def emit(report: Report) -> None:
+                tracing.count_failed(span, [error.kind for error in report.errors])
+                self._emit(report)
+
+            compute(chunk, function, self._progress, emit, limits, self._aftermath, state)
 
     def _warmed(self, function: Function, seconds: float) -> None:
         """Report that a function's first call here has ended."""
