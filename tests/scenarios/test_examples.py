@@ -91,7 +91,7 @@ def serving(*options: str, port: int | None = None, **variables: str) -> Iterato
                 process.kill()
                 process.wait()
             try:
-                wait_until_sync(lambda: not marked(mark), "all its processes are gone", 20)
+                wait_until_sync(lambda: not marked(mark), "all its processes are gone")
             finally:
                 for left in marked(mark):  # a test that fails leaves nothing either
                     with suppress(psutil.Error):
@@ -184,7 +184,7 @@ def test_four_uvicorn_workers_share_one_keeper_and_leave_nothing_when_killed() -
         for process in [supervisor, *supervisor.children()]:
             process.kill()
         app.process.wait()
-        wait_until_sync(lambda: not marked(app.mark), "keeper, broker and workers are gone", 20)
+        wait_until_sync(lambda: not marked(app.mark), "keeper, broker and workers are gone")
         assert list((app.runtime / "jetmap").iterdir()) == []
 
 
@@ -273,9 +273,9 @@ def test_page_shows_nothing_of_what_was_chosen_before(app: App, browser: Browser
         """document.querySelector("#form").count.value = 100000;
            document.querySelector("#run").click()"""
     )
-    wait_until_sync(lambda: number(shown(browser)["#done"]) > 0, "the map makes progress", 20)
+    wait_until_sync(lambda: number(shown(browser)["#done"]) > 0, "the map makes progress")
     choose(browser, "sources")
-    wait_until_sync(lambda: shown(browser)["state"] == "stopped", "the map is stopped", 20)
+    wait_until_sync(lambda: shown(browser)["state"] == "stopped", "the map is stopped")
     assert browser.evaluate(CLEARED) == {**nothing, "total": NONE}
 
 
@@ -365,10 +365,10 @@ def test_page_follows_a_job_over_a_reload_and_a_gateways_death(
         for process in marked(gateway.mark):
             process.kill()
         gateway.process.wait()
-        wait_until_sync(lambda: shown(browser)["link"] == "lost", "the page misses the gateway", 20)
+        wait_until_sync(lambda: shown(browser)["link"] == "lost", "the page misses the gateway")
         assert "away" in shown(browser)["#state"]
     with serving(port=port, **lasting) as gateway:
-        wait_until_sync(lambda: shown(browser)["link"] == "open", "the page is connected again", 20)
+        wait_until_sync(lambda: shown(browser)["link"] == "open", "the page is connected again")
         assert "behind event" in shown(browser)["#state"]
         wait_until_sync(
             lambda: shown(browser)["state"] != "running", "the job is over", timeout=120
@@ -409,9 +409,9 @@ def test_page_logs_in_and_cancels_a_job(lasting: dict[str, str], browser: Browse
 
         wait_until_sync(back, "the login leads back")
         begin(browser, 10**12, 200_000)
-        wait_until_sync(lambda: number(shown(browser)["#done"]) > 0, "the job makes progress", 20)
+        wait_until_sync(lambda: number(shown(browser)["#done"]) > 0, "the job makes progress")
         browser.evaluate('document.querySelector("#run").click()')
-        wait_until_sync(lambda: shown(browser)["state"] != "running", "the page has stopped", 20)
+        wait_until_sync(lambda: shown(browser)["state"] != "running", "the page has stopped")
         end = shown(browser)
         assert end["state"] == "stopped"
         [job] = re.findall(r"job=([\w-]+)", end["hash"])

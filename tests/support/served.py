@@ -75,6 +75,8 @@ async def listening(server: uvicorn.Server) -> AsyncIterator[int]:
         listener.bind(("127.0.0.1", 0))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await wait_until(lambda: server.started, "the server listens")
-        yield listener.getsockname()[1]
-        server.should_exit = True
-        await asyncio.wait_for(serving, 10)
+        try:
+            yield listener.getsockname()[1]
+        finally:  # Or uvloop would wait for ever for the sockets of a test that fails.
+            server.should_exit = True
+            await asyncio.wait_for(serving, 30)

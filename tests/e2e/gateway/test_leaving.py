@@ -54,13 +54,13 @@ async def runs(site: Site, log: Path) -> None:
 async def nothing_runs(site: Site, before: int, log: Path | None = None) -> None:
     """Wait until the map is withdrawn and the cores are free; none of its items begins later."""
     stats = site.cluster.stats
-    await wait_until(lambda: stats.maps_open == 0, "the map is withdrawn", 20)
+    await wait_until(lambda: stats.maps_open == 0, "the map is withdrawn")
     assert stats.maps_ended["withdrawn"] == before + 1
 
     async def idle() -> bool:
         return sum(agent.busy for agent in site.cluster.workers) == 0
 
-    await wait_for(idle, "the cores are free", 20)
+    await wait_for(idle, "the cores are free")
     begun = executions(log) if log is not None else {}
     # What the agent still held would run before this.
     assert await asyncio.wait_for(site.cluster.map("empty", list(range(200))), 20) == [*range(200)]
@@ -106,7 +106,7 @@ async def test_a_client_that_leaves_before_its_body_leaves_nothing(site: Site, m
         return not await there("maps_arriving") and site.cluster.stats.maps_open == 0
 
     await wait_for(gone, "nothing is left of it")
-    assert await asyncio.wait_for(site.cluster.map("empty", [1, 2, 3]), 20) == [1, 2, 3]
+    assert await asyncio.wait_for(site.cluster.map("empty", [1, 2, 3]), 30) == [1, 2, 3]
 
 
 async def test_a_client_that_leaves_behind_a_long_body_withdraws_its_map(

@@ -193,7 +193,7 @@ def test_a_request_that_outlives_the_grace_is_told_to_come_again(house: House) -
     port = int(up.url.rsplit(":", 1)[1])
 
     def is_amidst() -> bool:
-        with urllib.request.urlopen(f"{up.url}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"{up.url}/metrics", timeout=30) as answer:
             return up.busy == 2 and b"\njetmap_maps_arriving 1.0" in answer.read()
 
     async def go() -> list[Any]:

@@ -280,7 +280,7 @@ async def test_odd_request_lines_on_a_socket() -> None:
             writer.write(
                 b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
             )
-            answer = await asyncio.wait_for(reader.read(), 20)
+            answer = await asyncio.wait_for(reader.read(), 30)
             writer.close()
             status = int(answer.split(b" ", 2)[1])
             assert status < 500 or status == 501, target  # 501: there is no store of jobs

@@ -66,7 +66,7 @@ def hasty(seconds: float) -> float:
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     tasks = tmp_path_factory.mktemp("tasks") / "api_real_tasks.py"
     tasks.write_text(TASKS)
-    cluster = Cluster(tasks=str(tasks), share=False, cores=2, start_timeout=15)
+    cluster = Cluster(tasks=str(tasks), share=False, cores=2, start_timeout=30)
     async with cluster, served(cluster) as port:
         yield Site(cluster, "127.0.0.1", port)
 
@@ -224,7 +224,7 @@ async def test_a_map_takes_no_more_after_an_item_that_failed(site: Site) -> None
                 writer.write(chunk(b"0.0010000\n" * 10_000))
                 await writer.drain()
             writer.write(b"0\r\n\r\n")
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 40)
             if b" 200 " in head:  # the first item was quick
                 await reader.readuntil(b'{"problem":')
             await reader.readuntil(b'"error":{"index":1,"kind":"invalid"')

@@ -81,7 +81,7 @@ async def raw(port: int, data: bytes, *, end: bool = False) -> bytes:
         writer.write(data)
         if end:
             writer.write_eof()
-        return await asyncio.wait_for(reader.read(), 20)
+        return await asyncio.wait_for(reader.read(), 30)
     finally:
         writer.close()
 
@@ -139,7 +139,7 @@ async def test_an_offer_to_upgrade_is_ignored(port: int, offer: tuple[str, ...])
         writer.write(data[:at])
         await writer.drain()
         writer.write(data[at:])
-        answers = await asyncio.wait_for(reader.read(), 20)
+        answers = await asyncio.wait_for(reader.read(), 30)
         writer.close()
         assert answers.count(b"HTTP/1.1 200 OK") == 2, at
         assert b"[0,2,4,6" in answers.replace(b" ", b"")
@@ -172,10 +172,10 @@ async def test_lines_that_break_off_within_a_stream_have_no_last_line(port: int)
     start = head("Content-Length: 100", "Accept: application/jsonl", media="application/jsonl")
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(start + b"1\n")
-    begun = await asyncio.wait_for(reader.readuntil(b"}\n"), 20)  # the first outcome
+    begun = await asyncio.wait_for(reader.readuntil(b"}\n"), 30)  # the first outcome
     writer.write_eof()
     with pytest.raises(ConnectionResetError):
-        begun += await asyncio.wait_for(reader.read(), 20)
+        begun += await asyncio.wait_for(reader.read(), 30)
         raise ConnectionResetError if not begun.endswith(b"0\r\n\r\n") else AssertionError(begun)
     writer.close()
     assert b"done" not in begun
@@ -208,7 +208,7 @@ async def test_100_continue_is_sent_once_the_body_is_wanted(port: int) -> None:
     writer.write(head("Content-Length: 3", "Expect: 100-continue", "Connection: close"))
     assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
     writer.write(b"[1]")
-    assert (await asyncio.wait_for(reader.read(), 20)).startswith(b"HTTP/1.1 200 OK")
+    assert (await asyncio.wait_for(reader.read(), 30)).startswith(b"HTTP/1.1 200 OK")
     writer.close()
 
 
@@ -251,7 +251,7 @@ async def test_under_httptools_a_lost_body_is_no_success(middleware: bool) -> No
                 for framing, sent in framings.items():
                     reader, writer = await asyncio.open_connection("127.0.0.1", port)
                     writer.write(head(*H2C, framing, path=path, media=media) + sent)
-                    answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+                    answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
                     writer.close()
                     assert answer.startswith(b"HTTP/1.1 400"), (path, media, framing, answer)
     assert all(upload.state == "aborted" for upload in jobs.uploads)

@@ -62,7 +62,7 @@ async def test_what_was_told_during_a_cut_is_read_afterwards(place: Site) -> Non
             await wait_until(lambda: not cut_off.connected, "it is noticed")
             await wait_until(lambda n=stored: stored > n + 20, "more is stored meanwhile")
             await line.mend()
-            await wait_until(lambda: cut_off.connected, "it is connected again", 20)
+            await wait_until(lambda: cut_off.connected, "it is connected again")
             await wait_until(lambda n=stored: stored > n + 20, "and afterwards")
         going_on = False
         await writing
@@ -81,7 +81,7 @@ async def test_a_gateway_that_is_cut_off_from_its_job(place: Site, tmp_path: Pat
         first, second = await gateway(place, line.url), await gateway(place)
         log = tmp_path / "log"
         job = await submitted(first, log)
-        await wait_until(lambda: len(starts(log)) > 100, "the job runs", 20)
+        await wait_until(lambda: len(starts(log)) > 100, "the job runs")
         await line.cut()
 
         async def over() -> bool:
@@ -96,6 +96,6 @@ async def test_a_gateway_that_is_cut_off_from_its_job(place: Site, tmp_path: Pat
         async def back() -> bool:
             return (await client.get(first.url + job)).status_code == 200
 
-        await wait_for(back, "the first one is there again", 20)
+        await wait_for(back, "the first one is there again")
         await whole(first, job)
         await whole(second, job)

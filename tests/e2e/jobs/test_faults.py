@@ -120,7 +120,7 @@ async def test_two_owners_that_both_believe_it(place: Site, tmp_path: Path) -> N
     await check(cluster, record, expected)
     assert record.epoch == 2
     assert owner.process.stdout is not None
-    line = await asyncio.wait_for(owner.process.stdout.readline(), 12)
+    line = await asyncio.wait_for(owner.process.stdout.readline(), 30)
     assert json.loads(line) == "conflict"
     reports = await second()
     assert max(r.count for r in reports) > 3, "both have cut alike"
@@ -170,7 +170,7 @@ async def test_what_was_stored_before_a_takeover_counts(place: Site) -> None:
         done, _ = await outcomes.counts()
         return done >= (await cluster.jobs.get(owner.job)).done + 100
 
-    await wait_for(more_than_it_wrote, "outcomes are stored", 20)
+    await wait_for(more_than_it_wrote, "outcomes are stored")
     await owner.kill()
     record = await until_over(cluster, owner.job, 40)
     assert (record.state, record.done, record.epoch) == ("succeeded", 600, 2)
@@ -220,7 +220,7 @@ async def test_an_agent_and_the_broker_are_killed(
     await start_server(home)
     record = await until_over(home_cluster, record.id, 60)
     await check(home_cluster, record, list(range(600)))
-    await wait_until(lambda: home_cluster.stats.agents_lost == 1, "the agent is missed", 20)
+    await wait_until(lambda: home_cluster.stats.agents_lost >= 1, "the agent is missed")
     assert any("has gone silent" in record.message for record in caplog.records)
 
 
@@ -270,5 +270,5 @@ async def test_it_expires(home_cluster: Cluster, agent: AgentProcess) -> None:
     async def removed() -> bool:
         return record.id not in await home_cluster.jobs.store.jobs_in("OUTCOMES")
 
-    await wait_for(expired, "it expires", 20)
-    await wait_for(removed, "its outcomes are removed", 20)
+    await wait_for(expired, "it expires")
+    await wait_for(removed, "its outcomes are removed")

@@ -83,7 +83,7 @@ async def test_a_full_store_is_emptied_and_the_job_goes_on(place: Site, disk: Pa
         await place.server.stop()
         place.server = NatsServer(port=port, store=disk / "store")
         await place.server.start()
-        await wait_for(lambda: _answers(cluster), "the broker is back", 20)
+        await wait_for(lambda: _answers(cluster), "the broker is back")
         await refused()
         await until_full(cluster, running)  # It may have tried again with the new server.
         listed = (await client.get("/jobs")).json()["jobs"]

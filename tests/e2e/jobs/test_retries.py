@@ -31,7 +31,7 @@ async def test_waiting_items_survive_their_owner(place: Site, tmp_path: Path) ->
     async def all_tried() -> bool:
         return set((await stored.refresh()).tries) == set(range(1, 24, 2))
 
-    await wait_for(all_tried, "the first tries are stored", 20)
+    await wait_for(all_tried, "the first tries are stored")
     await owner.aclose()
     record = await until_over(cluster, submitted.id)
     assert (record.state, record.done, record.failed) == ("succeeded", len(ITEMS), 0)

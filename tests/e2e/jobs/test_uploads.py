@@ -57,7 +57,7 @@ async def test_an_uploader_that_slept_leaves_the_key_to_whose_it_is(place: Site)
         async def stored() -> bool:
             return bool(await cluster.jobs.store.jobs_in("INPUT"))
 
-        await wait_for(stored, "a part of it is stored", 20)
+        await wait_for(stored, "a part of it is stored")
         await wait_for(busy, "the first uploads")
         first.process.send_signal(signal.SIGSTOP)
         accepted = await wait_for(taken_over, "the key is taken over", 30)

@@ -40,15 +40,15 @@ async def test_from_zero_workers_through_broken_ones_and_back_to_zero(place: Sit
 
     agent = await place.agent(cluster)
     agent.signal(signal.SIGTERM)
-    await wait_until(agent.has_exited, "the agent has left", 20)
+    await wait_until(agent.has_exited, "the agent has left")
     await wait_until(lambda: not cluster.workers, "it has said so")
     assert await wanted(False), "nothing waits"
     job = await submit(cluster, "odd_only", [1, 3, 5])
-    record = cast(Record, await wait_for(lambda: waits(job.id, "'odd_only'"), "it waits", 20))
+    record = cast(Record, await wait_for(lambda: waits(job.id, "'odd_only'"), "it waits"))
     assert (record.waiting_for, record.started, record.seconds_left) == ("workers", None, None)
-    await wait_until(lambda: cluster.stats.backlog_items == 3, "three items are backlog", 20)
+    await wait_until(lambda: cluster.stats.backlog_items == 3, "three items are backlog")
     assert cluster.stats.backlog_seconds > 0 and other.stats.backlog_items == 0
-    found = await wait_for(lambda: wanted(True), "a core is wanted", 20)
+    found = await wait_for(lambda: wanted(True), "a core is wanted")
     assert found is not None and found["cores"] == 0 and found["backlog_seconds"] > 0
 
     broken = place.place / "broken_tasks.py"
@@ -60,8 +60,8 @@ async def test_from_zero_workers_through_broken_ones_and_back_to_zero(place: Sit
     scaled = await place.agent(cluster, FUNCTIONS)
     done = await until_over(cluster, job.id)
     assert (done.state, done.waiting_for, done.reason) == ("succeeded", None, None)
-    await wait_until(lambda: cluster.stats.backlog_items == 0, "nothing waits", 20)
-    await wait_for(lambda: wanted(False), "no core is wanted any more", 20)
+    await wait_until(lambda: cluster.stats.backlog_items == 0, "nothing waits")
+    await wait_for(lambda: wanted(False), "no core is wanted any more")
     scaled.signal(signal.SIGTERM)
-    await wait_until(scaled.has_exited, "it has left", 20)
+    await wait_until(scaled.has_exited, "it has left")
     await client.aclose()

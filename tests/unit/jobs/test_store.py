@@ -109,5 +109,5 @@ async def test_records_are_watched(store: Store) -> None:
 
     await store.watch(on_stored)
     await store.write(RECORD, 0)
-    await asyncio.wait_for(came.wait(), 5)
+    await asyncio.wait_for(came.wait(), 20)
     assert b'"id":"j"' in bytes(seen[0].data)
