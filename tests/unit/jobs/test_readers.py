@@ -10,7 +10,6 @@ import pytest
 
 from exchange import Exchange
 from fake_jobs import FakeJobs
-from jetmap.client.job_follower import JobFollower
 from jetmap.errors import BrokerUnreachable, UnknownJob
 from jetmap.jobs import readers
 from jetmap.jobs.record import Record
@@ -186,27 +185,6 @@ async def test_results_that_are_waited_for_share_too(accept: str) -> None:
     await asyncio.gather(*(exchange.task for exchange in exchanges))
     assert jobs.store.asked.total() - before <= 12
     assert {bytes(exchange.output) for exchange in exchanges} == {bytes(exchanges[0].output)}
-    assert len(jobs.readers) == 0
-
-
-async def test_python_readers_of_a_process_share() -> None:
-    jobs = FakeJobs()
-    jobs.add("a", 3)
-    followers = [JobFollower("a", lambda: jobs) for _ in range(100)]  # type: ignore[arg-type,return-value]
-    tasks = [asyncio.create_task(follower.until_over()) for follower in followers[:50]]
-
-    async def all_events(follower: JobFollower) -> int:
-        return len([event async for event in follower.events(0)])
-
-    streams = [asyncio.create_task(all_events(follower)) for follower in followers[50:]]
-    await wait_until(lambda: jobs.waiters == 100, "they wait")
-    before = jobs.store.asked.total()
-    jobs.put("a", 0, 1, 2, 3)
-    await turns(20)
-    jobs.end("a")
-    assert {record.state for record in await asyncio.gather(*tasks)} == {"succeeded"}
-    assert await asyncio.gather(*streams) == [1] * 50
-    assert jobs.store.asked.total() - before <= 12
     assert len(jobs.readers) == 0
 
 
