@@ -39,7 +39,9 @@ async def trusting(home: Site, cluster: Cluster) -> AgentProcess:
     return await home.agent(cluster, functions.__file__, "--trust-pickle", cores=1)
 
 
-async def test_a_worker_that_was_not_told_to(cluster: Cluster, tmp_path: Path) -> None:
+async def test_a_worker_that_was_not_told_to(place: Site, own: Cluster, tmp_path: Path) -> None:
+    cluster = own
+    await place.agent(cluster, functions.__file__, cores=1)
     assert not cluster.workers[0].trusts
 
     with pytest.raises(UnknownFunction):
