@@ -117,8 +117,10 @@ def reads_a_number(field: Field) -> bool:
 NUMERIC = [name for name, field in FIELDS.items() if reads_a_number(field)]
 
 
-@pytest.mark.parametrize("name", NUMERIC)
-@pytest.mark.parametrize("source", ["option", "variable", "file"])
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [*((name, "option") for name in NUMERIC), ("port", "variable"), ("port", "file")],
+)
 def test_each_setting_is_bounded(
     name: str, source: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
