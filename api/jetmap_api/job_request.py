@@ -18,6 +18,7 @@ from .request import (
     number,
     parameters,
     read_kwargs,
+    read_labels,
     read_switch,
     read_tolerance,
     whole_number,
@@ -27,7 +28,16 @@ from .signer import caller_of
 
 # Characters of an Idempotency-Key.
 MAX_KEY = 255
-PARAMETERS = ("timeout", "kwargs", "ttl", "reserve", "max_failed", "values")
+PARAMETERS = (
+    "timeout",
+    "kwargs",
+    "ttl",
+    "reserve",
+    "max_failed",
+    "values",
+    "labels",
+    "max_parallel",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +47,8 @@ class JobRequest:
     framing: of its body. keywords: its keyword-only parameters, a JSON object. timeout: seconds for
     the whole job, from its start. ttl: seconds that it is kept after its end. reserve: bytes of the
     store. caller, key: the owner, and its Idempotency-Key. max_failed: items that may fail.
-    values: whether the function's values are stored.
+    values: whether the function's values are stored. labels: names and values by which people find
+    it. max_parallel: cores that it may use at most.
     """
 
     body: Body
@@ -50,6 +61,8 @@ class JobRequest:
     key: str | None = None
     max_failed: str | None = None
     values: bool = True
+    labels: dict[str, str] | None = None
+    max_parallel: int | None = None
 
     @property
     def format(self) -> Format:
@@ -83,6 +96,10 @@ def read_job_request(scope: Scope) -> JobRequest:
         key,
         read_tolerance(given["max_failed"]).text if "max_failed" in given else None,
         read_switch("values", given.get("values", "true")),
+        read_labels(given["labels"]) if "labels" in given else None,
+        whole_number("max_parallel", given["max_parallel"], bounds.PARALLEL)
+        if "max_parallel" in given
+        else None,
     )
 
 
@@ -99,6 +116,8 @@ def job_of_map(request: MapRequest, scope: Scope) -> JobRequest:
         key=key,
         max_failed=options.max_failed.text if options.max_failed is not None else None,
         values=options.values,
+        labels=options.labels,
+        max_parallel=options.max_parallel,
     )
 
 

@@ -53,6 +53,8 @@ def describe(scope: Scope, record: Record) -> Job:
         reason=record.reason,
         max_failed=record.max_failed,
         run=record.run,
+        labels=record.labels,
+        max_parallel=record.max_parallel,
         links=JobLinks(
             self=job_path(scope, record.id),
             results=job_path(scope, record.id, "/results"),

@@ -66,7 +66,7 @@ from .problems import (
     problem_of,
     refuse,
 )
-from .request import check_query, parameters
+from .request import check_query, parameters, read_labels
 from .uploads import begin, store
 
 if TYPE_CHECKING:
@@ -335,12 +335,14 @@ class JobsEndpoints:
 
     async def _list(self, request: Request, query: Annotated[ListParameters, Query()]) -> Response:
         states = states_of(query.state or "")
+        labels = read_labels(query.labels or "")
         try:
             records, after = await self._jobs(request).list(
                 states=states,
                 function=query.function or None,
                 limit=query.limit,
                 after=query.after or None,
+                labels=labels,
             )
         except ValueError:
             detail = "after is where the page before ended: follow its next"

@@ -162,6 +162,8 @@ class Maps:
             ordered=request.options.ordered and is_stream,
             early=is_stream,
             values=request.options.values,
+            labels=request.options.labels,
+            max_parallel=request.options.max_parallel,
         )
         if not checked:  # Workers have come since.
             try:

@@ -103,6 +103,8 @@ class Job(BaseModel):
         None, description="items that may fail, or their share, such as `5%`"
     )
     run: Count = Field(1, description="the latest; `retry` starts the next")
+    labels: dict[str, str] = Field(default_factory=dict, description="as it was submitted with")
+    max_parallel: Count | None = Field(None, description="cores that it may use at most")
     links: JobLinks
 
 
@@ -239,6 +241,9 @@ class ListParameters(Parameters):
         None, description=f"One or more of {', '.join(LISTED)}, separated by commas."
     )
     function: Text = Field(None, description="List only jobs of this function.")
+    labels: Annotated[Text, Field(json_schema_extra={"pattern": bounds.LABELS_PATTERN})] = Field(
+        None, description="List only jobs that have these labels, such as `customer=7,team=a`."
+    )
     limit: Annotated[int, Within(bounds.PAGE_JOBS)] = Field(100, description="Jobs of a page.")
     after: Text = Field(None, description="Where the page before ended; see its `next`.")
 

@@ -66,6 +66,22 @@ VALUES: Schema = {
 }
 
 
+LABELS: Schema = {
+    "name": "labels",
+    "in": "query",
+    "description": f"Names and values by which people find it: {bounds.LABELS}.",
+    "schema": {"type": "string", "pattern": bounds.LABELS_PATTERN},
+    "examples": {"two": {"value": "customer=7,team=a"}},
+}
+
+MAX_PARALLEL: Schema = {
+    "name": "max_parallel",
+    "in": "query",
+    "description": "Cores that it may use at most, over the whole pool.",
+    "schema": bounds.PARALLEL.schema(),
+}
+
+
 def _max_failed(description: str) -> Schema:
     return {
         "name": "max_failed",
@@ -85,6 +101,8 @@ SUBMIT_PARAMETERS: list[Schema] = [
     },
     _max_failed("Items that may fail, or their share. One more fails the job, and drops the rest."),
     VALUES,
+    LABELS,
+    MAX_PARALLEL,
     {
         "name": "ttl",
         "in": "query",
@@ -139,6 +157,8 @@ _PARAMETERS: list[Schema] = [
         "one more ends the map with a problem."
     ),
     VALUES,
+    LABELS,
+    MAX_PARALLEL,
     PREFER,
 ]
 

@@ -35,7 +35,8 @@ class Options:
 
     errors: whether the first failing item ends the map. ordered: outcomes of a stream come in input
     order. timeout: seconds for the map. kwargs: a JSON object. max_failed: items that may fail.
-    values: whether the function's values are wanted; else null stands for each.
+    values: whether the function's values are wanted; else null stands for each. labels: names and
+    values by which people find the map. max_parallel: cores that it may use at most.
     """
 
     errors: Errors = "fail"
@@ -44,6 +45,8 @@ class Options:
     kwargs: bytes = b""
     max_failed: Tolerance | None = None
     values: bool = True
+    labels: dict[str, str] | None = None
+    max_parallel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +175,8 @@ def read_options(query: bytes) -> Options:
     kwargs = b""
     tolerance: Tolerance | None = None
     values = True
+    labels: dict[str, str] | None = None
+    max_parallel: int | None = None
     for name, value in _pairs(query):
         if name == "errors":
             errors = _errors(value)
@@ -187,13 +192,17 @@ def read_options(query: bytes) -> Options:
             tolerance = read_tolerance(value)
         elif name == "values":
             values = read_switch(name, value)
+        elif name == "labels":
+            labels = read_labels(value)
+        elif name == "max_parallel":
+            max_parallel = whole_number(name, value, bounds.PARALLEL)
         else:
             raise bad_parameter(
                 name,
-                f"unknown parameter {name!r}: use errors, order, timeout, max_failed, values "
-                "or kwargs",
+                f"unknown parameter {name!r}: use errors, order, timeout, max_failed, values, "
+                "labels, max_parallel or kwargs",
             )
-    return Options(errors, ordered, timeout, kwargs, tolerance, values)
+    return Options(errors, ordered, timeout, kwargs, tolerance, values, labels, max_parallel)
 
 
 def read_switch(name: str, value: str) -> bool:
@@ -201,6 +210,14 @@ def read_switch(name: str, value: str) -> bool:
     if value not in ("true", "false"):
         raise bad_parameter(name, f"{name} is true or false")
     return value == "true"
+
+
+def read_labels(value: str) -> dict[str, str]:
+    """Read labels such as ``customer=7,team=a``. Raises Problem: 400."""
+    try:
+        return bounds.parse_labels(value)
+    except ValueError as exc:
+        raise bad_parameter("labels", str(exc)) from exc
 
 
 def read_tolerance(value: str) -> Tolerance:

@@ -48,6 +48,8 @@ async def begin(cluster: Cluster, function: str, request: JobRequest) -> Upload:
         reserve=request.reserve,
         max_failed=request.max_failed,
         values=request.values,
+        labels=request.labels,
+        max_parallel=request.max_parallel,
     )
     if not checked:  # Workers have come since.
         try:

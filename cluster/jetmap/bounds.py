@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -127,6 +128,7 @@ COUNT = Whole(1, (1 << 53) - 1)  # All integers up to here are exact in JSON.
 ATTEMPTS = Whole(1, 1000)
 RETRIES = Whole(0, 1000)
 WORKERS = Whole(1, 4096)
+PARALLEL = Whole(1, 1_000_000, "a number of cores")  # Cores that a map, job or function may use.
 RUN = Whole(1, 100)  # Number of a run of a job.
 START = Whole(0, (1 << 53) - 1)  # Index of a page's first item.
 PAGE_ITEMS = Whole(1, 10_000)
@@ -148,3 +150,56 @@ WEIGHT = Bound(0.001, 100, "a number")
 def finite(value: float, bound: Bound) -> float:
     """Clamp a value to its bound, for records that an earlier version accepted."""
     return bound.most if math.isnan(value) else min(max(value, bound.least), bound.most)
+
+
+# Labels of one map or job, and the form of their names and values.
+MOST_LABELS = 8
+_LABEL = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+_LABEL_VALUE = re.compile(r"[^,\x00-\x1f\x7f]{0,100}")
+_ONE = rf"{_LABEL.pattern}={_LABEL_VALUE.pattern}".replace(
+    "\\x00-\\x1f\\x7f", r"\u0000-\u001f\u007f"
+)
+LABELS_PATTERN = rf"^({_ONE}(,{_ONE}){{0,{MOST_LABELS - 1}}})?$"
+LABELS = (
+    f"at most {MOST_LABELS} labels; a name has 1 to 40 letters, digits, dots, dashes and "
+    "underscores, a value at most 100 characters without a comma"
+)
+
+
+def check_labels(labels: object) -> dict[str, str]:
+    """Return the labels of a map or job as a dictionary of their own; None: there are none.
+
+    Raises:
+        TypeError: They are not a mapping from text to text.
+        ValueError: There are too many, or one is malformed.
+    """
+    if labels is None:
+        return {}
+    if not isinstance(labels, Mapping):
+        raise TypeError(
+            f'labels must be a mapping such as {{"customer": "7"}}, not {shown(labels)}'
+        )
+    found = dict(labels)
+    for name, value in found.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"labels must be text: not {shown(name)} with {shown(value)}")
+        if not _LABEL.fullmatch(name):
+            raise ValueError(f"the label {shown(name)} is malformed: {LABELS}")
+        if not _LABEL_VALUE.fullmatch(value):
+            raise ValueError(f"the value {shown(value)} of label {name} is malformed: {LABELS}")
+    if len(found) > MOST_LABELS:
+        raise ValueError(f"{len(found)} labels are too many: {LABELS}")
+    return found
+
+
+def parse_labels(text: str) -> dict[str, str]:
+    """Read labels such as ``customer=7,team=a``. Raises ValueError."""
+    found: dict[str, str] = {}
+    for part in filter(None, text.split(",")):
+        name, separator, value = part.partition("=")
+        if not separator:
+            raise ValueError(f"{shown(part)} is not a label: write NAME=VALUE")
+        if name in found:
+            raise ValueError(f"the label {name} is given twice")
+        found[name] = value
+    return check_labels(found)

@@ -91,6 +91,8 @@ class FakeCluster:
         ordered: bool = False,
         early: bool = False,
         values: bool = True,
+        labels: dict[str, str] | None = None,
+        max_parallel: int | None = None,
     ) -> FakeRun:
         if self.refuse is not None:
             raise self.refuse

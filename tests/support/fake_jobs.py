@@ -11,7 +11,7 @@ import inspect
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -28,6 +28,7 @@ from jetmap.errors import (
     UnknownJob,
 )
 from jetmap.jobs import transitions
+from jetmap.jobs.catalogue import NO_LABELS
 from jetmap.jobs.outcome_index import OutcomeIndex
 from jetmap.jobs.outcomes import StoredOutcomes
 from jetmap.jobs.readers import JobReader, Readers
@@ -164,6 +165,8 @@ class FakeJobs:
         causes: bool = False,
         max_failed: int | str | None = None,
         values: bool = True,
+        labels: dict[str, str] | None = None,
+        max_parallel: int | None = None,
     ) -> FakeUpload:
         self.store.answer()
         self.begun.append(
@@ -183,6 +186,8 @@ class FakeJobs:
             kwargs=kwargs,
             created=time.time(),
             timeout=timeout,
+            labels=labels or {},
+            max_parallel=max_parallel,
         )
         upload = FakeUpload(self, record, earlier)
         self.uploads.append(upload)
@@ -203,12 +208,14 @@ class FakeJobs:
         function: str | None = None,
         limit: int = 100,
         after: str | None = None,
+        labels: Mapping[str, str] = NO_LABELS,
     ) -> tuple[list[Record], str | None]:
         found = [
             r
             for r in reversed(self.records.values())
             if (not states or r.public_state in states)
             and (function is None or r.function == function)
+            and labels.items() <= r.labels.items()
         ]
         if after is not None:
             found = found[[r.id for r in found].index(after) + 1 :]

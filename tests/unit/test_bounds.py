@@ -337,3 +337,27 @@ def test_what_is_kept_of_it() -> None:
 def test_a_time_that_an_earlier_version_let_in_is_bounded(ttl: float, kept: float) -> None:
     record = read_record(stored(ttl=ttl), "a")
     assert isinstance(record, Record) and (record.state, record.ttl) == ("running", kept)
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        (7, TypeError, "labels must be a mapping such as"),
+        ({"a": 7}, TypeError, "labels must be text"),
+        ({"a b": "c"}, ValueError, "the label 'a b' is malformed: at most 8 labels"),
+        ({"a": "b,c"}, ValueError, "the value 'b,c' of label a is malformed"),
+        ({"a": "x" * 101}, ValueError, "of label a is malformed"),
+        (dict.fromkeys("abcdefghi", ""), ValueError, "9 labels are too many"),
+    ],
+)
+def test_labels_are_bounded(labels: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        bounds.check_labels(labels)
+
+
+def test_labels_as_text() -> None:
+    assert bounds.parse_labels("customer=7,team=a=b") == {"customer": "7", "team": "a=b"}
+    assert bounds.parse_labels("") == bounds.check_labels(None) == {}
+    for wrong in ("x", "a=1,a=2"):
+        with pytest.raises(ValueError, match=r"NAME=VALUE|twice"):
+            bounds.parse_labels(wrong)

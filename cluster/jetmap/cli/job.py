@@ -27,7 +27,7 @@ from .clusters import attached
 from .exits import Exit, say
 from .jobs import described, duration
 from .lists import Failures, write_values
-from .options import BROKER, takes
+from .options import BROKER, shown_labels, takes
 from .progress import Bar
 from .signals import run_cancellable
 
@@ -248,6 +248,8 @@ def _show(status: JobStatus) -> None:
     line("function", status.function)
     line("state", status.state + (f": {status.reason}" if status.reason else ""))
     total = "an unknown number" if status.total is None else f"{status.total:,}"
+    if status.labels:
+        line("labels", shown_labels(status.labels))
     if status.run > 1:
         line("run", f"{status.run}")
     line("items", f"{status.done:,} of {total} done, {status.failed:,} failed")

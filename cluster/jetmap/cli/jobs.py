@@ -17,7 +17,7 @@ from jetmap.jobs.record import State
 from jetmap.settings import Settings
 
 from .clusters import attached
-from .options import BROKER, takes
+from .options import BROKER, LabelOptions, labels_of, shown_labels, takes
 from .signals import run_cancellable
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def jobs(
         str | None,
         typer.Option("--function", metavar="NAME", help="List jobs of this function only."),
     ] = None,
+    label: LabelOptions = None,
     limit: Annotated[
         int,
         typer.Option(
@@ -62,7 +63,9 @@ def jobs(
         raise ConfigurationError(
             [f"--state {unknown[0]}: unknown state, use one of {', '.join(STATES)}"]
         )
-    found, more = run_cancellable(_list(attached(settings), wanted, function, limit))
+    found, more = run_cancellable(
+        _list(attached(settings), wanted, function, limit, labels_of(label))
+    )
     if as_json:
         json.dump([described(status) for status in found], sys.stdout, indent=2)
         sys.stdout.write("\n")
@@ -89,14 +92,22 @@ def duration(seconds: float | None) -> str:
 
 
 async def _list(
-    cluster: Cluster, states: list[Any], function: str | None, limit: int
+    cluster: Cluster,
+    states: list[Any],
+    function: str | None,
+    limit: int,
+    labels: dict[str, str],
 ) -> tuple[list[JobStatus], bool]:
     found: list[JobStatus] = []
     after: str | None = None
     async with cluster:
         while True:
             page, after = await cluster.jobs.list(
-                states=states, function=function, limit=min(1000, limit - len(found)), after=after
+                states=states,
+                function=function,
+                limit=min(1000, limit - len(found)),
+                after=after,
+                labels=labels,
             )
             found += [JobStatus.of(record) for record in page]
             if after is None or len(found) >= limit:
@@ -112,8 +123,8 @@ def _show(found: list[JobStatus], more: bool) -> None:
         console.print("no jobs")
         return
     table = Table(box=None, pad_edge=False)
-    for name in ("job", "function", "state", "done", "of", "failed", "age", "left"):
-        numeric = name not in ("job", "function", "state")
+    for name in ("job", "function", "state", "done", "of", "failed", "age", "left", "labels"):
+        numeric = name not in ("job", "function", "state", "labels")
         table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
     now = datetime.now(UTC)
     for status in found:
@@ -127,6 +138,7 @@ def _show(found: list[JobStatus], more: bool) -> None:
             f"{status.failed:,}",
             duration(age),
             "" if status.is_over else duration(status.seconds_left),
+            shown_labels(status.labels),
         )
     console.print(table)
     if more:

@@ -31,7 +31,7 @@ from .lists import (
     within,
     write_values,
 )
-from .options import BROKER, WORKER, takes
+from .options import BROKER, WORKER, LabelOptions, labels_of, takes
 from .progress import Bar
 from .signals import run_cancellable
 from .streams import require_stdout
@@ -69,6 +69,17 @@ def map(
             help="Limit for the whole map.",
         ),
     ] = None,
+    label: LabelOptions = None,
+    max_parallel: Annotated[
+        int | None,
+        typer.Option(
+            "--max-parallel",
+            metavar="N",
+            min=bounds.PARALLEL.least,
+            max=bounds.PARALLEL.most,
+            help="Cores that the map may use at most.",
+        ),
+    ] = None,
     max_failed: Annotated[
         Tolerance | None,
         typer.Option(
@@ -96,6 +107,7 @@ def map(
     Examples: jetmap map is_prime numbers.jsonl · seq 9 | jetmap map tasks.py:is_prime
     """
     encoded = kwargs_of(kwargs) if kwargs else b""
+    labels = labels_of(label)
     tasks, name = parts_of(function)
     require_stdout("the values")
     cluster = embedded(settings, tasks) if tasks else attached(settings)
@@ -107,7 +119,19 @@ def map(
             raise ConfigurationError(
                 ["--max-failed is a share of the input, whose length is not known: give a number"]
             )
-        work = _map(cluster, name, source, total, encoded, timeout, max_failed, values, settings)
+        work = _map(
+            cluster,
+            name,
+            source,
+            total,
+            encoded,
+            timeout,
+            labels,
+            max_parallel,
+            max_failed,
+            values,
+            settings,
+        )
         raise typer.Exit(run_cancellable(work, uvloop.new_event_loop))
 
 
@@ -144,6 +168,8 @@ async def _map(
     total: int | None,
     kwargs: bytes,
     timeout: float | None,
+    labels: dict[str, str],
+    max_parallel: int | None,
     max_failed: Tolerance | None,
     wants_values: bool,
     settings: Settings,
@@ -162,6 +188,8 @@ async def _map(
             timeout=left,
             ordered=True,
             values=wants_values,
+            labels=labels,
+            max_parallel=max_parallel,
         )
         if max_failed is not None:
             opened = TolerantMap(opened, max_failed, total)

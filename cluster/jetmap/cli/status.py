@@ -19,7 +19,7 @@ from jetmap.wire.presence import Presence
 from jetmap.wire.versions import differences
 
 from .clusters import attached
-from .options import BROKER, takes
+from .options import BROKER, LabelOptions, labels_of, shown_labels, takes
 from .signals import run_cancellable
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def status(
             "--here", help="Show this host only; exit with 4 if none of its cores is ready."
         ),
     ] = False,
+    label: LabelOptions = None,
 ) -> None:
     """Show hosts, cores, functions, offers and maps in flight.
 
@@ -48,10 +49,14 @@ def status(
 
     Example: jetmap status --nats nats://broker:4222
     """
+    labels = labels_of(label)
     agents, maps = run_cancellable(_ask(attached(settings)))
     if here:
         agents = [agent for agent in agents if agent.host == socket.gethostname()]
     found = summary(settings.broker.pool, agents, maps)
+    if labels:  # Those that nobody announces have none.
+        rows = found["maps"]
+        found["maps"] = [row for row in rows if labels.items() <= (row["labels"] or {}).items()]
     if as_json:
         json.dump(found, sys.stdout, indent=2)
         sys.stdout.write("\n")
@@ -105,7 +110,7 @@ def show(found: dict[str, Any], console: Console) -> None:
         for line in found["version_differences"]:
             console.print(f"  {line}", markup=False, highlight=False)
     _table(console, "functions", found["functions"], "name doc cores hosts offers")
-    columns = "map function kind state done total failed rate left cores waits"
+    columns = "map function kind state done total failed rate left cores waits labels"
     _table(console, "maps in flight", found["maps"], columns)
     for host in found["hosts"]:
         if host["failure"]:
@@ -226,4 +231,6 @@ def _table(console: Console, title: str, rows: list[dict[str, Any]], columns: st
 def _cell(value: object) -> str:
     if value is None:
         return "-"
+    if isinstance(value, dict):
+        return shown_labels(value)
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -17,7 +17,7 @@ from jetmap.wire.split import Elements
 from .clusters import attached
 from .exits import say
 from .lists import ARRAY_HINT, Reader, count_lines, kwargs_of, open_lines, tolerance, within
-from .options import BROKER, takes
+from .options import BROKER, LabelOptions, labels_of, takes
 from .progress import Bar
 from .signals import run_cancellable
 
@@ -70,6 +70,17 @@ def submit(
             help="A key of your choice: submitting again with it returns the same job.",
         ),
     ] = None,
+    label: LabelOptions = None,
+    max_parallel: Annotated[
+        int | None,
+        typer.Option(
+            "--max-parallel",
+            metavar="N",
+            min=bounds.PARALLEL.least,
+            max=bounds.PARALLEL.most,
+            help="Cores that the job may use at most.",
+        ),
+    ] = None,
     max_failed: Annotated[
         Tolerance | None,
         typer.Option(
@@ -94,6 +105,7 @@ def submit(
     Examples: jetmap submit is_prime numbers.jsonl · jetmap job $(seq 9 | jetmap submit is_prime)
     """
     encoded = kwargs_of(kwargs) if kwargs else b""
+    labels = labels_of(label)
     if ":" in function:
         name = function.rpartition(":")[2]
         raise ConfigurationError(
@@ -113,6 +125,8 @@ def submit(
             ttl,
             timeout,
             key,
+            labels,
+            max_parallel,
             max_failed,
             values,
             settings,
@@ -134,6 +148,8 @@ async def _submit(
     ttl: float | None,
     timeout: float | None,
     key: str | None,
+    labels: dict[str, str],
+    max_parallel: int | None,
     max_failed: Tolerance | None,
     values: bool,
     settings: Settings,
@@ -149,6 +165,8 @@ async def _submit(
             timeout=timeout,
             max_failed=None if max_failed is None else max_failed.text,
             values=values,
+            labels=labels,
+            max_parallel=max_parallel,
         )
         try:
             most = settings.limits.fitting(cluster.max_item)

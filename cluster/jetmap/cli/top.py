@@ -13,7 +13,7 @@ from rich.text import Text
 from jetmap.settings import Settings
 
 from .clusters import attached
-from .options import BROKER, takes
+from .options import BROKER, shown_labels, takes
 from .signals import run_cancellable
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ def _maps(maps: list[Mapping[str, Any]]) -> Table:
     for head in ("done", "total", "failed", "items/s", "left", "cores"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("waits for", no_wrap=True)
+    table.add_column("labels", no_wrap=True)
     for row in maps:
         total = "-" if row["total"] is None else f"{row['total']:,}"
         table.add_row(
@@ -170,6 +171,7 @@ def _maps(maps: list[Mapping[str, Any]]) -> Table:
             "-" if row["left"] is None else seconds(row["left"]),
             f"{row['cores']:g}",
             row["waits"],
+            Text(shown_labels(row["labels"])),
         )
     return table
 

@@ -118,6 +118,8 @@ class Cluster(EncodedCluster):
         return_exceptions: bool = False,
         max_failed: int | str | None = None,
         values: bool = True,
+        labels: Mapping[str, str] | None = None,
+        max_parallel: int | None = None,
         progress: bool | Callable[[Progress], object] = False,
         **unknown: Any,
     ) -> list[Any]:
@@ -134,6 +136,9 @@ class Cluster(EncodedCluster):
                 a share such as "5%". None: none may.
             values: Whether to return what the function returns. False: only its side effects
                 count, and each value is None.
+            labels: Names and values, such as ``{"customer": "7"}``, by which people find the map
+                in ``jetmap top`` and on the dashboard: at most eight.
+            max_parallel: Cores that the map may use at most, over the whole pool; None: any number.
             progress: True shows a bar on stderr, or below a notebook's cell. A function is called
                 with a ``Progress`` at the start and after each batch of outcomes, in the event
                 loop's thread; what it raises ends the map.
@@ -156,6 +161,8 @@ class Cluster(EncodedCluster):
         self._check()
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
         tolerance = Tolerance.of(max_failed)
+        if labels is not None or max_parallel is not None:
+            labels, max_parallel = _checked(labels, max_parallel)
         check_progress(progress)
         keeps_errors = return_exceptions or tolerance is not None
         if isinstance(f, str):
@@ -165,7 +172,9 @@ class Cluster(EncodedCluster):
         if not keeps_errors:
             items = await call.prepared(items)
         source = call.source(items, keep=False, max_item=self.max_item, prepared=not keeps_errors)
-        running = await self._open_call(call, source, timeout, tolerance, progress)
+        running = await self._open_call(
+            call, source, timeout, tolerance, progress, labels=labels, max_parallel=max_parallel
+        )
         try:
             batches = await running.collect(stop_at_error=not keeps_errors)
         finally:
@@ -209,6 +218,8 @@ class Cluster(EncodedCluster):
         ordered: bool = False,
         max_failed: int | str | None = None,
         values: bool = True,
+        labels: Mapping[str, str] | None = None,
+        max_parallel: int | None = None,
         progress: bool | Callable[[Progress], object] = False,
         **unknown: Any,
     ) -> Stream[Any, Any]:
@@ -227,6 +238,8 @@ class Cluster(EncodedCluster):
             max_failed: Items that may fail before the stream raises ``TooManyFailed``: a number, or
                 a share such as "5%" of items whose length is known. None: any number.
             values: As for ``map``.
+            labels: As for ``map``.
+            max_parallel: As for ``map``.
             progress: As for ``map``.
 
         Returns:
@@ -236,6 +249,8 @@ class Cluster(EncodedCluster):
         self._check()
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
         check_progress(progress)
+        if labels is not None or max_parallel is not None:
+            labels, max_parallel = _checked(labels, max_parallel)
         tolerance = Tolerance.of(max_failed)
         length = len(items) if isinstance(items, Sized) else None
         if tolerance is not None:
@@ -247,7 +262,15 @@ class Cluster(EncodedCluster):
             source = call.source(items, keep=True, max_item=self.max_item)
             try:
                 running = await self._open_call(
-                    call, source, timeout, tolerance, progress, ordered=ordered, early=True
+                    call,
+                    source,
+                    timeout,
+                    tolerance,
+                    progress,
+                    ordered=ordered,
+                    early=True,
+                    labels=labels,
+                    max_parallel=max_parallel,
                 )
                 return running, source
             except BaseException:
@@ -291,6 +314,8 @@ class Cluster(EncodedCluster):
         key: str | None = None,
         max_failed: int | str | None = None,
         values: bool = True,
+        labels: Mapping[str, str] | None = None,
+        max_parallel: int | None = None,
         **unknown: Any,
     ) -> Job[Any, Any]:
         """Submit a map that goes on without this process; return once its input is stored.
@@ -307,6 +332,8 @@ class Cluster(EncodedCluster):
             max_failed: Items that may fail before the job fails and the rest is dropped: a number,
                 or a share such as "5%". None: any number, but one makes it a failed job.
             values: As for ``map``. False: the store keeps only the errors.
+            labels: As for ``map``; ``GET /jobs`` and ``jetmap jobs`` filter by them.
+            max_parallel: As for ``map``.
 
         Returns:
             The job.
@@ -324,7 +351,13 @@ class Cluster(EncodedCluster):
         await self._until_announced(f)
         call = self._call(f, kwargs, values)
         upload = await self._begin_upload(
-            call, ttl=ttl, timeout=timeout, key=key, max_failed=max_failed
+            call,
+            ttl=ttl,
+            timeout=timeout,
+            key=key,
+            max_failed=max_failed,
+            labels=labels,
+            max_parallel=max_parallel,
         )
         try:
             async with EncodedItems(call, items, self.max_item) as encoded:
@@ -400,6 +433,8 @@ class Cluster(EncodedCluster):
         *,
         ordered: bool = False,
         early: bool = False,
+        labels: Mapping[str, str] | None = None,
+        max_parallel: int | None = None,
     ) -> RunningMap:
         running = await self._open(
             call.name,
@@ -410,6 +445,8 @@ class Cluster(EncodedCluster):
             ordered=ordered,
             early=early,
             call=call,
+            labels=labels,
+            max_parallel=max_parallel,
         )
         if progress:
             running = MeteredMap(running, call.name, progress)
@@ -419,3 +456,11 @@ class Cluster(EncodedCluster):
 
     def _job(self, id: str, call: Call) -> Job[Any, Any]:
         return Job(id, lambda: self.jobs, call)
+
+
+def _checked(
+    labels: Mapping[str, str] | None, max_parallel: int | None
+) -> tuple[dict[str, str] | None, int | None]:
+    """Check how a map is marked and limited, and return both."""
+    parallel = bounds.PARALLEL.check_optional("max_parallel", max_parallel)
+    return bounds.check_labels(labels), parallel

@@ -172,6 +172,8 @@ class EncodedCluster:
         ordered: bool = False,
         early: bool = False,
         values: bool = True,
+        labels: Mapping[str, str] | None = None,
+        max_parallel: int | None = None,
     ) -> RunningMap:
         """Open a map whose items and values stay encoded.
 
@@ -184,6 +186,8 @@ class EncodedCluster:
             ordered: Give batches in input order.
             early: Begin with a short chunk, for a reader that shows the first values at once.
             values: Whether the function's values come back; else null does.
+            labels: Names and values by which people find the map.
+            max_parallel: Cores that the map may use at most; None: any number.
 
         Returns:
             An async iterator of ``Batch``. Leaving its ``async with`` withdraws the map.
@@ -205,6 +209,8 @@ class EncodedCluster:
             ordered=ordered,
             early=early,
             values=values,
+            labels=labels,
+            max_parallel=max_parallel,
         )
 
     async def _open(
@@ -219,6 +225,8 @@ class EncodedCluster:
         early: bool = False,
         values: bool = True,
         call: Call | None = None,
+        labels: Mapping[str, str] | None = None,
+        max_parallel: int | None = None,
     ) -> RunningMap:
         if self._inline:
             values = values and (call is None or call.has_values)
@@ -239,6 +247,8 @@ class EncodedCluster:
             attempts=function.attempts if function is not None else None,
             causes=call is not None and call.trusted,
             values=values if call is None else call.has_values,
+            labels=dict(labels) if labels else None,
+            max_parallel=max_parallel,
         )
         return await session.dispatcher.open(spec, source)
 
@@ -375,6 +385,8 @@ class EncodedCluster:
         timeout: float | None,
         key: str | None,
         max_failed: int | str | None = None,
+        labels: Mapping[str, str] | None = None,
+        max_parallel: int | None = None,
     ) -> Upload:
         """Begin the job's upload. Raises TypeError if the keyword parameters do not fit."""
         if call.function is None and not self._inline:
@@ -391,6 +403,8 @@ class EncodedCluster:
             timeout=timeout,
             causes=call.trusted,
             max_failed=max_failed,
+            labels=bounds.check_labels(labels),
+            max_parallel=bounds.PARALLEL.check_optional("max_parallel", max_parallel),
             values=call.has_values,
         )
 

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
@@ -46,6 +46,8 @@ class JobStatus:
         reason: Why the job failed as a whole, or why it waits; else None.
         max_failed: Items that may fail, or their share; None if none was given.
         run: Number of its latest run, from 1; ``Job.retry`` starts the next.
+        labels: Names and values that it was submitted with.
+        max_parallel: Cores that it may use at most; None: any number.
     """
 
     id: str
@@ -63,6 +65,8 @@ class JobStatus:
     reason: str | None
     max_failed: str | None = None
     run: int = 1
+    labels: dict[str, str] = field(default_factory=dict)
+    max_parallel: int | None = None
 
     @classmethod
     def of(cls, record: Record) -> JobStatus:
@@ -83,6 +87,8 @@ class JobStatus:
             reason=record.reason,
             max_failed=record.max_failed,
             run=record.run,
+            labels=record.labels,
+            max_parallel=record.max_parallel,
         )
 
     @property

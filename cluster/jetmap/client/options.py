@@ -19,6 +19,8 @@ class CommonOptions(TypedDict, total=False):
 
     kwargs: Mapping[str, Any] | None
     timeout: float | None
+    labels: Mapping[str, str] | None
+    max_parallel: int | None
     progress: bool | Callable[[Progress], object]
 
 
@@ -90,6 +92,8 @@ class _Submit(TypedDict, total=False):
     ttl: float | None
     timeout: float | None
     key: str | None
+    labels: Mapping[str, str] | None
+    max_parallel: int | None
     max_failed: int | str | None
 
 

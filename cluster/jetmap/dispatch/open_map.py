@@ -46,6 +46,8 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
         causes: Whether the caller unpickles exceptions.
         values: Whether the caller wants the function's values.
         submitted: The span in which a job was submitted, as ``traceparent`` names it.
+        labels: Names and values by which people find the map.
+        max_parallel: Cores that it may use at most, over the whole pool; None: any number.
     """
 
     function: str
@@ -61,6 +63,8 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
     causes: bool = False
     values: bool = True
     submitted: str = ""
+    labels: dict[str, str] | None = None
+    max_parallel: int | None = None
 
     @property
     def overhead(self) -> int:
@@ -160,9 +164,10 @@ class OpenMap:
         self.stopped = False  # Nothing new is sent; chunks that are out go on.
         self.stalled = False  # Only unread results keep the next chunk back.
         self.ended = False
-        self.limit: int | None = None  # Chunks that may be out at once; 0: the map is paused.
-        self.max_parallel: int | None = None  # The limit when it is not paused.
         self.span: MapSpan | None = None  # If it is traced.
+        # Chunks that may be out at once; 0: the map is paused.
+        self.limit: int | None = spec.max_parallel
+        self.max_parallel = spec.max_parallel  # The limit when it is not paused.
         self.opened = 0.0  # Time of its start.
         self.profile: Profile | None = None  # From its second chunk on.
         self.timer: asyncio.TimerHandle | None = None

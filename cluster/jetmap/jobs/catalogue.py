@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from types import MappingProxyType
 
 import msgspec
 
 from .record import Record, State
 
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
 HIDDEN: frozenset[State] = frozenset(("uploading", "deleted"))
 
 
@@ -63,7 +65,12 @@ class Catalogue:
         return total
 
     def page(
-        self, states: Collection[State], function: str | None, limit: int, after: str | None
+        self,
+        states: Collection[State],
+        function: str | None,
+        limit: int,
+        after: str | None,
+        labels: Mapping[str, str] = NO_LABELS,
     ) -> tuple[list[Record], str | None]:
         """Return a page of jobs, newest first, and the ``after`` of the next page, if there is one.
 
@@ -77,6 +84,7 @@ class Catalogue:
             if record.state not in HIDDEN
             and (not states or record.public_state in states)
             and (function is None or record.function == function)
+            and labels.items() <= record.labels.items()
         ]
         found.sort(key=_age, reverse=True)
         if behind is not None:

@@ -100,7 +100,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     whether the function's values are stored; else null is. run: number of the present run, from
     1. past: the runs before it. carried: items whose outcome it has from them. keeps_input: whether
     the input of a job that is over is still stored, for its next run. submitted: the span in which
-    it was submitted, as ``traceparent`` names it.
+    it was submitted, as ``traceparent`` names it. labels: names and values by
+    which people find it. max_parallel: cores that it may use at most.
     """
 
     id: str
@@ -142,6 +143,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     carried: Natural = 0
     keeps_input: bool = False
     submitted: str = ""
+    labels: dict[str, str] = {}
+    max_parallel: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
     @property
     def public_state(self) -> State:

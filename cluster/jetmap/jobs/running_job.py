@@ -179,6 +179,8 @@ class RunningJob:
             causes=record.causes,
             values=record.values,
             submitted=record.submitted,
+            labels=record.labels,
+            max_parallel=record.max_parallel,
         )
         id = subjects.job_map(record.id, record.epoch, record.run)
         seen = StoredOutcomes(self._store, record.id, record.format, self._index)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from jetmap import bounds
 from jetmap.dispatch.dispatcher import Dispatcher
@@ -27,7 +27,7 @@ from jetmap.wire.messages import Format
 
 from . import idempotency, streams, transitions
 from .cancelling import Cancelling
-from .catalogue import Catalogue
+from .catalogue import NO_LABELS, Catalogue
 from .monitor import JobMonitor
 from .outcome_index import OutcomeIndex, OutcomeIndexes
 from .outcomes import StoredOutcomes
@@ -148,6 +148,8 @@ class Jobs:
         causes: bool = False,
         max_failed: int | str | None = None,
         values: bool = True,
+        labels: dict[str, str] | None = None,
+        max_parallel: int | None = None,
     ) -> Upload:
         """Begin a job's upload.
 
@@ -155,8 +157,9 @@ class Jobs:
         after its end. timeout: seconds for the whole job. reserve: the most bytes of the store
         that its input and outcomes may take; None: what they need, while there is room. causes:
         whether the submitter unpickles exceptions. max_failed: items that may fail, or their
-        share. values: whether the function's values are stored. Raises UnknownFunction, KeyBusy,
-        StoreFull, JobsUnavailable, TooLarge, BrokerUnreachable.
+        share. values: whether the function's values are stored. labels: checked ones, by which
+        people find it. max_parallel: cores that it may use at most. Raises UnknownFunction,
+        KeyBusy, StoreFull, JobsUnavailable, TooLarge, BrokerUnreachable.
         """
         ttl = bounds.TTL.check_optional("ttl", ttl)
         timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
@@ -187,6 +190,8 @@ class Jobs:
             max_failed=None if tolerance is None else tolerance.text,
             values=values,
             submitted="" if self._dispatcher.traces is None else self._dispatcher.traces.current(),
+            labels=labels or {},
+            max_parallel=max_parallel,
         )
         await self._monitor.hold_lease()
         earlier, known = await self._keys.holder(digest) if digest else (None, 0)
@@ -288,14 +293,17 @@ class Jobs:
         function: str | None = None,
         limit: int = 100,
         after: str | None = None,
+        labels: Mapping[str, str] = NO_LABELS,
     ) -> tuple[list[Record], str | None]:
         """Return a page of jobs, newest first, and the ``after`` of the next page, if there is one.
+
+        labels: those that each has.
 
         Raises ValueError if ``after`` is not valid.
         """
         self._check()
         await self._monitor.catch_up()
-        records, token = self._catalogue.page(states, function, limit, after)
+        records, token = self._catalogue.page(states, function, limit, after, labels)
         return [self._shown(record) for record in records], token
 
     def outcomes(self, record: Record) -> StoredOutcomes:

@@ -207,6 +207,7 @@ class Observer:
             waits,
             now - run.opened,
             now - oldest,
+            run.spec.labels or {},
         )
 
     def _parked(self, record: Record) -> MapActivity:
@@ -227,6 +228,7 @@ class Observer:
             waits,
             0.0,
             0.0,
+            record.labels,
         )
 
     def _on_end(self, run: OpenMap, outcome: str) -> None:
@@ -252,7 +254,7 @@ class Observer:
             "",
             seconds,
             0.0,
-            {},
+            run.spec.labels or {},
             0.0,
             outcome,
             seconds,

@@ -98,7 +98,8 @@ async def test_openapi_has_a_path_for_every_function_with_examples() -> None:
     ids = [op["operationId"] for path in document["paths"].values() for op in path.values()]
     assert len(ids) == len(set(ids)) and all(id.isidentifier() for id in ids)
     names = [p["name"] for p in document["paths"]["/map/power"]["post"]["parameters"]]
-    assert names == ["errors", "order", "timeout", "max_failed", "values", "Prefer", "kwargs"]
+    more = ["labels", "max_parallel", "Prefer", "kwargs"]
+    assert names == ["errors", "order", "timeout", "max_failed", "values", *more]
     assert set(references(document)) <= {
         f"#/components/schemas/{name}" for name in document["components"]["schemas"]
     }

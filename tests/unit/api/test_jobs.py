@@ -53,7 +53,7 @@ async def test_the_status_document() -> None:
     assert list(document) == [
         *("id", "function", "state", "total", "done", "failed", "created", "started"),
         *("finished", "rate", "seconds_left", "waiting_for", "reason", "max_failed"),
-        *("run", "links"),
+        *("run", "labels", "max_parallel", "links"),
     ]
     assert (document["state"], document["total"], document["done"], document["failed"]) == (
         *("failed", 4, 4, 2),
@@ -340,3 +340,23 @@ async def test_failed_items_are_listed_and_run_again() -> None:
         check_problem(
             await client.get(f"{path}/events?run=1", headers=headers), 400, "bad-parameter"
         )
+
+
+async def test_labels_are_shown_and_filter() -> None:
+    cluster, jobs = site()
+    jobs.hold = True
+    async with gateway(cluster) as client:
+        ids = []
+        for query in ("labels=customer=7,team=a&max_parallel=2", "labels=customer=8", ""):
+            response = await client.post(f"/jobs/double?{query}", json=[1])
+            ids.append(response.json()["id"])
+        first = (await client.get(f"/jobs/{ids[0]}")).json()
+        assert first["labels"] == {"customer": "7", "team": "a"} and first["max_parallel"] == 2
+        for query, expected in (("customer=7", ids[:1]), ("team=a,customer=8", []), ("", ids)):
+            listed = (await client.get("/jobs", params={"labels": query})).json()["jobs"]
+            assert [job["id"] for job in listed] == expected[::-1]
+        for path in ("/jobs/double", "/map/double"):
+            for wrong in ("labels=x", "labels=a=1,a=2", "max_parallel=0", "labels=ü=1"):
+                refused = await client.post(f"{path}?{wrong}", json=[1])
+                check_problem(refused, 400, "bad-parameter")
+        check_problem(await client.get("/jobs?labels=x"), 400, "bad-parameter")

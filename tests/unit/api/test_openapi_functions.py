@@ -49,6 +49,8 @@ def test_a_function_is_a_map_and_a_job() -> None:
         "ttl",
         "max_failed",
         "values",
+        "labels",
+        "max_parallel",
         "reserve",
         "Idempotency-Key",
     }

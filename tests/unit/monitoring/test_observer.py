@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
+import msgspec
 import pytest
 
 from dispatching import FUNCTION, Parts, report_of
@@ -93,6 +94,17 @@ def test_a_map_says_what_it_waits_for() -> None:
     run.max_buffer = 1 << 20
     parts.roster.expire(parts.now + 1_000)
     assert waits() == "workers" and parts.observer.activity().maps[0].state == "waiting"
+
+
+def test_a_map_is_announced_with_its_labels_and_its_limit() -> None:
+    parts = Watched()
+    run = parts.open(8)
+    run.spec = msgspec.structs.replace(run.spec, labels={"customer": "7"})
+    run.restrict(1)
+    parts.send(parts.now)
+    (found,) = parts.observer.activity().maps
+    assert (found.labels, found.limit, found.waits) == ({"customer": "7"}, 1, "a limit")
+    assert len(run.ledger.flights) == 1
 
 
 def test_a_map_whose_body_arrives_waits_for_its_input() -> None:

@@ -97,6 +97,8 @@ class SyncCluster(BlockingCluster):
         return_exceptions: bool = False,
         max_failed: int | str | None = None,
         values: bool = True,
+        labels: Mapping[str, str] | None = None,
+        max_parallel: int | None = None,
         progress: bool | Callable[[Progress], object] = False,
         **unknown: Any,
     ) -> list[Any]:
@@ -113,6 +115,9 @@ class SyncCluster(BlockingCluster):
                 a share such as "5%". None: none may.
             values: Whether to return what the function returns. False: only its side effects
                 count, and each value is None.
+            labels: Names and values, such as ``{"customer": "7"}``, by which people find the map
+                in ``jetmap top`` and on the dashboard: at most eight.
+            max_parallel: Cores that the map may use at most, over the whole pool; None: any number.
             progress: True shows a bar on stderr, or below a notebook's cell. A function is called
                 with a ``Progress`` at the start and after each batch of outcomes, in the event
                 loop's thread; what it raises ends the map.
@@ -143,6 +148,8 @@ class SyncCluster(BlockingCluster):
                 return_exceptions=return_exceptions,
                 max_failed=max_failed,
                 values=values,
+                labels=labels,
+                max_parallel=max_parallel,
                 progress=progress,
             )
         )
@@ -187,6 +194,8 @@ class SyncCluster(BlockingCluster):
         ordered: bool = False,
         max_failed: int | str | None = None,
         values: bool = True,
+        labels: Mapping[str, str] | None = None,
+        max_parallel: int | None = None,
         progress: bool | Callable[[Progress], object] = False,
         **unknown: Any,
     ) -> SyncStream[Any, Any]:
@@ -205,6 +214,8 @@ class SyncCluster(BlockingCluster):
             max_failed: Items that may fail before the stream raises ``TooManyFailed``: a number, or
                 a share such as "5%" of items whose length is known. None: any number.
             values: As for ``map``.
+            labels: As for ``map``.
+            max_parallel: As for ``map``.
             progress: As for ``map``.
 
         Returns:
@@ -222,6 +233,8 @@ class SyncCluster(BlockingCluster):
                 ordered=ordered,
                 max_failed=max_failed,
                 values=values,
+                labels=labels,
+                max_parallel=max_parallel,
                 progress=progress,
             )
 
@@ -268,6 +281,8 @@ class SyncCluster(BlockingCluster):
         key: str | None = None,
         max_failed: int | str | None = None,
         values: bool = True,
+        labels: Mapping[str, str] | None = None,
+        max_parallel: int | None = None,
         **unknown: Any,
     ) -> SyncJob[Any, Any]:
         """Submit a map that goes on without this process; return once its input is stored.
@@ -284,6 +299,8 @@ class SyncCluster(BlockingCluster):
             max_failed: Items that may fail before the job fails and the rest is dropped: a number,
                 or a share such as "5%". None: any number, but one makes it a failed job.
             values: As for ``map``. False: the store keeps only the errors.
+            labels: As for ``map``; ``GET /jobs`` and ``jetmap jobs`` filter by them.
+            max_parallel: As for ``map``.
 
         Returns:
             The job.
@@ -303,7 +320,13 @@ class SyncCluster(BlockingCluster):
         call = self._cluster._call(f, kwargs, values)
         upload = self._wait(
             self._cluster._begin_upload(
-                call, ttl=ttl, timeout=timeout, key=key, max_failed=max_failed
+                call,
+                ttl=ttl,
+                timeout=timeout,
+                key=key,
+                max_failed=max_failed,
+                labels=labels,
+                max_parallel=max_parallel,
             )
         )
         try:
