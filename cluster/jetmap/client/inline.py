@@ -119,8 +119,9 @@ class InlineMap:
         self._stopped = True
 
     async def aclose(self) -> None:
-        """Stop before the next item."""
+        """Stop before the next item, and drop the outcomes that were not read."""
         self.ended = True
+        self._batches.clear()
         self._progress.stopping = True
 
     async def __aenter__(self) -> Self:
