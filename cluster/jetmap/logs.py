@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
 
 # Control characters: C0 except newline and tab, DEL, C1, line separators, direction marks.
 _CONTROL = re.compile(
@@ -25,6 +28,26 @@ class Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return harmless(super().format(record), lines=True).replace("\n", f"\n{INDENT}")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a record, in one line of ASCII."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {"message": record.getMessage()}
+        for name in ("map", "item", "trace"):
+            if (value := getattr(record, f"jetmap_{name}", None)) not in (None, ""):
+                fields[name] = value
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json_line(record.levelname, record.name, fields, record.created)
+
+
+def json_line(level: str, logger: str, fields: dict[str, Any], at: float | None = None) -> str:
+    """Write one event as JSON, without a newline. at: seconds since 1970; None: now."""
+    moment = datetime.fromtimestamp(time.time() if at is None else at, UTC)
+    found = {"time": moment.isoformat(timespec="milliseconds"), "level": level, "logger": logger}
+    return json.dumps(found | fields, default=str)
 
 
 class Flood:

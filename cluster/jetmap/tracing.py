@@ -87,6 +87,12 @@ def context_of(traceparent: str) -> SpanContext | None:
     return context if context.is_valid else None
 
 
+def trace_id() -> str:
+    """Return the id of the trace in progress; empty: there is none."""
+    context = trace.get_current_span().get_span_context()
+    return f"{context.trace_id:032x}" if context.is_valid else ""
+
+
 class MapSpan:
     """The span of one open map, the parent of its chunks."""
 

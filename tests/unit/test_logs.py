@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
 
-from jetmap.logs import Flood, Formatter, Limited, harmless
+from jetmap.logs import Flood, Formatter, JsonFormatter, Limited, harmless
 
 
 @pytest.mark.parametrize(
@@ -74,3 +75,25 @@ def test_a_level_that_is_off_costs_nothing() -> None:
     limited = Limited(logging.getLogger("limited"), "requests", rate=1, burst=1)
     assert not limited.passes(logging.DEBUG)
     assert limited.passes(logging.WARNING)
+
+
+def test_a_record_is_one_line_of_json() -> None:
+    try:
+        raise ValueError("\x1b[31m\nü")
+    except ValueError as error:
+        exc_info = (ValueError, error, error.__traceback__)
+    record = logging.LogRecord("n", logging.ERROR, "", 1, "a\n%s", ("b\x1b",), exc_info)
+    record.created = 1_800_000_000.5
+    record.jetmap_map, record.jetmap_item, record.jetmap_trace = "m1", 0, ""
+    line = JsonFormatter().format(record)
+    assert line.isascii() and line.isprintable()
+    found = json.loads(line)
+    assert "ValueError" in found.pop("exception")
+    assert found == {
+        "time": "2027-01-15T08:00:00.500+00:00",
+        "level": "ERROR",
+        "logger": "n",
+        "message": "a\nb\x1b",
+        "map": "m1",
+        "item": 0,
+    }

@@ -46,6 +46,7 @@ def worker_setup(settings: Settings, **more: Any) -> Setup:
         inline=PART_BYTES,
         output_bytes=settings.workers.output_bytes,
         log_level=settings.logs.log_level,
+        log_format=settings.logs.log_format,
         load_timeout=settings.workers.load_timeout,
         **more,
     )

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from jetmap.worker.lines import SHOW_SECONDS, MarkedLines, OutputBudget
+from jetmap.worker.lines import SHOW_SECONDS, MarkedLines, OutputBudget, renderer
 from jetmap.worker.output import write_all
 
 READ_BYTES = 65_536  # Bytes to read at once.
@@ -30,11 +30,11 @@ class WorkerOutput:
         mark: Called for the mark of output that arrives.
     """
 
-    def __init__(self, relay: OutputRelay, rate: int) -> None:
+    def __init__(self, relay: OutputRelay, rate: int, form: str) -> None:
         self.source, self.sink = os.pipe()
         os.set_blocking(self.source, False)
         self.mark: Callable[[], str] = lambda: "[worker]"
-        self.lines = MarkedLines(OutputBudget(rate))
+        self.lines = MarkedLines(OutputBudget(rate), render=renderer(form))
         self.last_at = 0.0
         self._relay = relay
 
@@ -67,9 +67,12 @@ class OutputRelay:
         self._selector.register(self._source, selectors.EVENT_READ)
         threading.Thread(target=self._run, name="worker-output", daemon=True).start()
 
-    def open(self, rate: int) -> WorkerOutput:
-        """Make a pipe for one worker, which may print ``rate`` bytes a second."""
-        return WorkerOutput(self, rate)
+    def open(self, rate: int, form: str = "text") -> WorkerOutput:
+        """Make a pipe for one worker, which may print ``rate`` bytes a second.
+
+        form: "text" or "json".
+        """
+        return WorkerOutput(self, rate, form)
 
     def submit(self, call: Callable[[], None]) -> None:
         """Have the relay's thread make this call; any thread may submit one."""

@@ -94,7 +94,7 @@ class WorkerProcess:
                 undo.callback(progress.close)
                 mark = secrets.token_hex(8)
                 relay = output_relay()
-                output = relay.open(setup.output_bytes)
+                output = relay.open(setup.output_bytes, setup.log_format)
                 undo.callback(output.discard)
                 process = spawn_worker(
                     sys_path=options.sys_path,

@@ -20,7 +20,7 @@ import typer
 
 from jetmap import bounds
 from jetmap.errors import ConfigurationError
-from jetmap.logs import Formatter
+from jetmap.logs import Formatter, JsonFormatter
 from jetmap.settings import (
     CONFIG_VARIABLE,
     FIELDS,
@@ -159,7 +159,7 @@ CONFIG = inspect.Parameter(
 
 def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command these options; it receives validated ``Settings`` as its first argument."""
-    unique = list(dict.fromkeys([*names, "log_level"]))
+    unique = list(dict.fromkeys([*names, "log_level", "log_format"]))
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(function, eval_str=True)
@@ -174,7 +174,7 @@ def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
                 settings = load(given)
                 if settings.gateway.debug:
                     os.environ[f"{PREFIX}DEBUG"] = "true"  # For ``exits``, if the command fails.
-                log_to_stderr(settings.logs.log_level)
+                log_to_stderr(settings.logs.log_level, settings.logs.log_format)
                 function(settings, **values)
 
         added = [OPTIONS[name].parameter() for name in unique]
@@ -207,11 +207,12 @@ def load(given: dict[str, Any]) -> Settings:
         raise ConfigurationError([_spelt(problem) for problem in exc.problems]) from exc
 
 
-def log_to_stderr(level: str) -> None:
-    """Log to stderr, one line a record."""
+def log_to_stderr(level: str, form: str = "text") -> None:
+    """Log to stderr, one line a record. form: "text" or "json"."""
     handler = logging.StreamHandler()
     line = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    handler.setFormatter(Formatter(line, datefmt="%H:%M:%S"))
+    text = Formatter(line, datefmt="%H:%M:%S")
+    handler.setFormatter(JsonFormatter() if form == "json" else text)
     logging.basicConfig(level=level.upper(), handlers=[handler])
     # jetmap reports the same events itself, or they come with every request.
     for noisy in ("nats", "nats.aio.client", "uvicorn.error", "asyncio"):

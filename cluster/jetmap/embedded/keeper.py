@@ -29,7 +29,7 @@ import msgspec
 
 from jetmap.background import Background
 from jetmap.errors import BrokerUnreachable
-from jetmap.logs import Formatter
+from jetmap.logs import Formatter, JsonFormatter
 from jetmap.nats.server import NatsServer
 from jetmap.supervision import Backoff, Supervisor
 
@@ -59,8 +59,10 @@ class AgentLike(Protocol):
 def main(start: dict[str, Any]) -> None:
     """Run a keeper to its end, in the new process that ``membership`` starts for it."""
     handler = logging.StreamHandler()
-    handler.setFormatter(Formatter("jetmap keeper: %(levelname)s: %(message)s"))
     startup = msgspec.convert(start, KeeperStart)
+    is_json = startup.spec.settings.get("log_format") == "json"
+    text = Formatter("jetmap keeper: %(levelname)s: %(message)s")
+    handler.setFormatter(JsonFormatter() if is_json else text)
     logging.basicConfig(level=startup.spec.log_level.upper(), handlers=[handler])
     keeper = Keeper(startup)
     try:

@@ -470,6 +470,14 @@ class LogSettings(Section):
         metavar="LEVEL",
         keeper="starter",
     )
+    log_format: Literal["text", "json"] = setting(
+        "text",
+        '"text", or "json": each line is an object with time, level, logger and message, and map, '
+        "item and trace where it belongs to an item. What functions print is wrapped, too.",
+        help="text or json.",
+        metavar="FORMAT",
+        keeper="starter",
+    )
 
 
 def is_loopback(host: str) -> bool:

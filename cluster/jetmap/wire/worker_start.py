@@ -24,6 +24,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     chunks sealed with it may name modules and carry pickles, too; empty: none may. inline: bytes
     of values above which they go before their report, in a frame of their own. output_bytes: the
     most that it may print a second. log_level: for functions that configure no logging.
+    log_format: of these records, and of lines that are printed.
     load_timeout: seconds for each ``per_worker`` loader. unloadable: loaders that an earlier worker
     died of, and how; they are not called at the start. proven: loaders that worked in an earlier
     worker; one that fails now does so for a passing reason. brought: functions that callers brought
@@ -42,6 +43,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     key: bytes = b""
     output_bytes: int
     log_level: str
+    log_format: str = "text"
     load_timeout: float = 300.0
     unloadable: dict[str, str] = {}
     proven: list[str] = []

@@ -1,14 +1,22 @@
-"""Cut the output of functions into marked lines: bytes in, bytes out. No I/O and no clock."""
+"""Cut the output of functions into marked lines: bytes in, bytes out. No I/O."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from jetmap.logs import json_line
 
 MAX_LINE = 65_536  # Bytes of a line; a longer one is cut.
 ATOMIC = 4_096  # Bytes that one write to a pipe never mixes with another's (PIPE_BUF on Linux).
 SHOW_SECONDS = 5.0  # Seconds between two states of a progress bar that rewrites its line.
 BURST_SECONDS = 4.0  # Seconds of its rate that a worker may print at once.
+
+Render = Callable[[str, bytes], bytes]  # Of a mark, and a line without its newline.
+RECORD = "\x1e"  # Begins a line that is a record in JSON already (RFC 7464).
 
 # Control characters but the tab: C0, DEL, and C1 as UTF-8 encodes it. Each could drive a terminal.
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\xc2[\x80-\x9f]")
@@ -19,6 +27,29 @@ def clean(line: bytes) -> bytes:
     if not line.isascii():
         line = line.decode("utf-8", "backslashreplace").encode()
     return _CONTROL.sub(lambda found: b"\\x%02x" % found[0][-1], line)
+
+
+def marked(mark: str, line: bytes) -> bytes:
+    """Write a line behind its mark."""
+    return b"%s %s\n" % (mark.encode(), clean(line))
+
+
+def as_json(mark: str, line: bytes) -> bytes:
+    """Write a line as JSON, with the map and item of its mark; one that is a record as it is."""
+    text = clean(line.removeprefix(RECORD.encode()))
+    if line.startswith(RECORD.encode()):
+        with contextlib.suppress(ValueError):  # Of a function, which may print anything.
+            json.loads(text)
+            return text + b"\n"
+    fields: dict[str, Any] = {"message": text.decode()}
+    map, found, item = mark.strip("[]").partition(" item ")
+    fields |= {"map": map, "item": int(item)} if found else {"worker": map}
+    return json_line("INFO", "output", fields).encode() + b"\n"
+
+
+def renderer(form: str) -> Render:
+    """Return how lines are written in this log format."""
+    return as_json if form == "json" else marked
 
 
 class OutputBudget:
@@ -57,8 +88,11 @@ class MarkedLines:
     bounded number of times.
     """
 
-    def __init__(self, budget: OutputBudget, keep: Keep | None = None) -> None:
+    def __init__(
+        self, budget: OutputBudget, keep: Keep | None = None, render: Render = marked
+    ) -> None:
         self._budget = budget
+        self._render = render
         self._keep = keep
         self._parts: list[bytes] = []
         self._size = 0
@@ -167,7 +201,7 @@ class MarkedLines:
             self._drop(1, len(line) + 1)
             return
         self._say_dropped()
-        self._out.append(b"%s %s\n" % (self._mark.encode(), clean(line)))
+        self._out.append(self._render(self._mark, line))
 
     def _drop(self, lines: int, size: int) -> None:
         self._dropped_lines += lines
@@ -176,11 +210,11 @@ class MarkedLines:
     def _say_dropped(self) -> None:
         if self._dropped_lines:
             text = (
-                f"{self._mark} ... {self._dropped_lines:,} lines ({self._dropped_bytes:,} bytes) "
+                f"... {self._dropped_lines:,} lines ({self._dropped_bytes:,} bytes) "
                 f"dropped: a worker may print {self._budget.rate:,} bytes a second "
-                "(setting output_bytes)\n"
+                "(setting output_bytes)"
             )
-            self._out.append(text.encode())
+            self._out.append(self._render(self._mark, text.encode()))
             self._dropped_lines = self._dropped_bytes = 0
 
     def _written(self) -> list[bytes]:

@@ -25,7 +25,8 @@ from .aftermath import WorkerAftermath
 from .compute import Limits, compute, refuse
 from .dispositions import Dispositions
 from .functions import BrokenHome, WorkerFunctions
-from .logs import show_logs
+from .lines import renderer
+from .logs import mark_records, show_logs
 from .output import Output
 from .progress import Progress
 
@@ -135,9 +136,11 @@ class _Worker:
             setup.output_bytes,
             self._aftermath.needed,
             self._progress.last_words,
+            renderer(setup.log_format),
         )
         self._output.redirect()
-        show_logs(setup.log_level)
+        show_logs(setup.log_level, setup.log_format)
+        mark_records(lambda: self._map, lambda: self._progress.item)
         try:
             machine.limit_memory(setup.memory_limit)
             self._functions.load(setup)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .lines import Keep, MarkedLines, OutputBudget
+from .lines import Keep, MarkedLines, OutputBudget, Render, marked
 
 
 class MarkedBuffer(io.BufferedIOBase):
@@ -70,6 +70,7 @@ class Output:
         rate: Bytes a second that may be printed.
         needed: Called when ``finish`` has something to do.
         keeps: Place to keep the unfinished line of each stream.
+        render: How a line is written.
     """
 
     def __init__(
@@ -79,13 +80,14 @@ class Output:
         rate: int,
         needed: Callable[[], None],
         keeps: Sequence[Keep | None] = (None, None),
+        render: Render = marked,
     ) -> None:
         self._mark = mark
         self._fd = fd
         self._needed = needed
         self._lock = threading.RLock()  # Reentrant: a signal handler may print during a print.
         budget = OutputBudget(rate)
-        self._lines = [MarkedLines(budget, keep) for keep in keeps]
+        self._lines = [MarkedLines(budget, keep, render) for keep in keeps]
         self.stdout = _text(MarkedBuffer(self, self._lines[0], 1, "<stdout>"))
         self.stderr = _text(MarkedBuffer(self, self._lines[1], 2, "<stderr>"))
 

@@ -27,7 +27,7 @@ def test_names_and_defaults_come_from_the_setting() -> None:
 
 def test_a_command_gets_checked_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
-    monkeypatch.setattr(options, "log_to_stderr", lambda level: None)
+    monkeypatch.setattr(options, "log_to_stderr", lambda level, form: None)
     seen = []
 
     @takes("tasks", "port")
@@ -35,8 +35,10 @@ def test_a_command_gets_checked_settings(monkeypatch: pytest.MonkeyPatch) -> Non
         seen.append((settings.workers.tasks, settings.gateway.port, own))
 
     names = [*inspect.signature(command).parameters]
-    assert names == ["tasks", "own", "port", "log_level", "config"]
-    command(tasks=["tasks.py"], port="9000", log_level=None, config=os.devnull, own=2)
+    assert names == ["tasks", "own", "port", "log_level", "log_format", "config"]
+    command(
+        tasks=["tasks.py"], port="9000", log_level=None, log_format=None, config=os.devnull, own=2
+    )
     assert seen == [(["tasks.py"], 9000, 2)]
     assert os.environ.pop(CONFIG_VARIABLE) == os.devnull
 
