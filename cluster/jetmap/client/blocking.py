@@ -7,6 +7,7 @@ that loop, and wait for its result.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 from collections.abc import Coroutine, Iterable, Sequence
 from itertools import islice
@@ -40,11 +41,32 @@ class BlockingCluster:
         self._cluster = cluster
         self._thread: threading.Thread | None = None
         self._own_loop: asyncio.AbstractEventLoop | None = None
+        self._starting = threading.Lock()
+
+    def start(self) -> Self:
+        """Start the cluster in a thread of its own, unless it is started. Any thread may call this.
+
+        A server that forks calls it in each request, as in ``cluster.start().map(f, items)``: the
+        first request of a process starts the cluster, and it ends with the process, or by
+        ``close``.
+
+        Returns:
+            This cluster.
+        """
+        with self._starting:
+            if not self._cluster.is_started:
+                self._start()
+                atexit.register(self.close)
+        return self
 
     def __enter__(self) -> Self:
-        refuse_in_worker(starting=True)
         if self._cluster.is_started:
             raise ClusterClosed("this cluster is started already: use cluster.sync as it is")
+        self._start()
+        return self
+
+    def _start(self) -> None:
+        refuse_in_worker(starting=True)
         loop = asyncio.new_event_loop()
         self._own_loop = loop
         self._thread = threading.Thread(target=_run, args=(loop,), name="jetmap", daemon=True)
@@ -54,7 +76,6 @@ class BlockingCluster:
         except BaseException:
             self._end_thread()
             raise
-        return self
 
     def __exit__(
         self,
@@ -68,9 +89,10 @@ class BlockingCluster:
         __aenter__ = __aexit__ = refusing(f"cluster.sync is for code that is not async: {START}")
 
     def close(self) -> None:
-        """Close the cluster, if ``with`` has started it. A second call does nothing."""
+        """Close the cluster, if ``with`` or ``start`` started it. A second call does nothing."""
         if self._own_loop is None:
             return
+        atexit.unregister(self.close)
         if self._cluster.is_foreign:
             # The loop, its thread and the cluster belong to the parent process.
             self._own_loop = self._thread = None

@@ -7,6 +7,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -41,6 +42,20 @@ def text(n: int) -> str:
 def sync() -> Iterator[Any]:
     with Cluster(inline=True).sync as cluster:
         yield cluster
+
+
+def test_a_start_without_a_block() -> None:
+    """As in a server: threads start it, once, and it may be started again."""
+    cluster = Cluster(inline=True).sync
+    for _ in range(2):
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda n: cluster.start().map(text, [n]), range(8)))
+        assert found == [[str(n)] for n in range(8)]
+        assert [t.name for t in threading.enumerate()].count("jetmap") == 1
+        cluster.close()
+        cluster.close()
+    with pytest.raises(ClusterClosed, match="not started"):
+        cluster.map(text, [1])
 
 
 def test_a_map_and_a_stream(sync: Any) -> None:
