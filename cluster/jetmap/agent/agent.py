@@ -180,7 +180,7 @@ class Agent:
         self._state.on_ready(slot.number, ready)
         self._imports.on_ready(ready.loads)
         self._spare.on_ready(ready)
-        if self._offer.update(ready):
+        if self._offer.update(ready, self._imports.broken(time.monotonic())):
             try:
                 await self._renew()
             except JetmapError as error:

@@ -78,11 +78,13 @@ class Imports:
 
     def on_loaded(self, loaded: Loaded) -> None:
         """Have new workers prepare for a function that a caller brought."""
+        self.on_ready(loaded.loads)
+        if loaded.brought is None:
+            return
         brought = self._setup.brought
         place = _place(loaded.brought)
         brought[:] = [each for each in brought if _place(each) != place][1 - KEPT_BROUGHT :]
         brought.append(loaded.brought)
-        self.on_ready(loaded.loads)
 
     def on_changed(self) -> None:
         """Try every module and loader again: a file has changed."""

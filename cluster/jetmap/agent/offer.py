@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections.abc import Iterable
 
 import msgspec
 
@@ -55,10 +56,14 @@ class Offer:
         if local:
             await pool_streams.ensure_local_consumer(self._connection, pool, local, self.epoch)
 
-    def update(self, ready: Ready) -> bool:
+    def update(self, ready: Ready, broken: Iterable[str] = ()) -> bool:
         """Take in the functions of a worker. Returns whether the offer has a new name.
 
         An embedded offer grows under one name; elsewhere a new version is another offer.
+
+        Args:
+            broken: What workers of this host cannot load. It makes another offer, so that chunks
+                for hosts that can do not come here.
         """
         functions = {function.name: function for function in ready.functions}
         version = self._options.workers.version or ready.source
@@ -70,7 +75,7 @@ class Offer:
         self.functions = functions if renamed else self.functions | functions
         if renamed:
             self.version = version
-            self.name = self._digest()
+            self.name = self._digest(sorted(broken))
         if renamed or len(self.functions) != known:
             self._written = ("", "")
         return renamed
@@ -83,11 +88,13 @@ class Offer:
             await self._write()
         return True
 
-    def _digest(self) -> str:
+    def _digest(self, broken: list[str]) -> str:
         if self._options.embedded:
             return "local"
         schemas = [self.functions[name] for name in sorted(self.functions)]
         content = msgspec.json.encode([self.version, schemas], order="sorted")
+        if broken:
+            content += msgspec.json.encode(broken)
         if self._options.setup.trust:
             # Chunks that bring their function must reach only agents that trust it, of this Python.
             content += b"trusts" + pickles().encode()

@@ -168,7 +168,7 @@ def evaluated(annotation: Any, scope: dict[str, Any], names: Mapping[str, Any]) 
         if isinstance(annotation, typing.ForwardRef):
             annotation = annotation.__forward_arg__
         if not isinstance(annotation, str):
-            return annotation
+            return _unaliased(annotation)
         try:
             annotation = eval(annotation, scope, _Names(scope, names))
         except Exception as error:
@@ -176,6 +176,14 @@ def evaluated(annotation: Any, scope: dict[str, Any], names: Mapping[str, Any]) 
                 raise
             return None  # The type's own codec says more.
     return None
+
+
+def _unaliased(hint: Any) -> Any:
+    """Return what an alias made by a ``type`` statement stands for."""
+    try:
+        return hint.__value__ if type(hint).__name__ == "TypeAliasType" else hint
+    except NameError:  # It names a class that only type checkers know.
+        return hint
 
 
 def _is_refusal(error: BaseException) -> bool:

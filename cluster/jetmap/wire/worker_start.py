@@ -90,10 +90,13 @@ class Broken(msgspec.Struct, frozen=True):
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """A function that a caller brought and whose loaders have worked, in these seconds."""
+    """Loaders that have worked after the start, and the seconds of each.
 
-    brought: Brought
+    brought: the function that needs them, if a caller brought it.
+    """
+
     loads: dict[str, float]
+    brought: Brought | None = None
 
 
 class StartFailed(msgspec.Struct, frozen=True):

@@ -150,13 +150,10 @@ class WorkerFunctions:
             raise BrokenHome from error
         if len(self._state.seconds) == before:
             return values
-        if chunk.ref is None:
-            self._announce()
-        else:
-            names = [mark.name for mark in function.per_worker.values()]
-            loads = {name: self._state.seconds[name] for name in names}
-            brought = Brought(chunk.function, chunk.ref)
-            self._send(frames.LOADED, Loaded(brought, loads))
+        names = [mark.name for mark in function.per_worker.values()]
+        loads = {name: self._state.seconds[name] for name in names}
+        brought = None if chunk.ref is None else Brought(chunk.function, chunk.ref)
+        self._send(frames.LOADED, Loaded(loads, brought))
         return values
 
     def close(self) -> None:
@@ -237,7 +234,7 @@ class WorkerFunctions:
         finally:
             setitimer(signal.ITIMER_REAL, 0)
             faulthandler.cancel_dump_traceback_later()
-            signal.signal(signal.SIGALRM, handler)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL if handler is None else handler)
             self._send(frames.IMPORTING, Importing())
 
     def _say_unloadable(self, home: str, error: LoadFailed) -> None:

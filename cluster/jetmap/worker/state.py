@@ -20,6 +20,7 @@ from jetmap.functions.function import Function
 from jetmap.functions.per_worker import PerWorker
 from jetmap.machine import MAIN
 
+TEXT_LIMIT = 4_096  # Characters of a traceback: each announcement of the agent holds it.
 KEPT_OWNERS = 4  # Callers whose objects are kept, of those that sent loaders by value.
 
 # Guards one call of a loader, made for the function named by the first argument.
@@ -101,7 +102,7 @@ class WorkerState:
         """Tear down an object whose loader was redefined, and those of the oldest callers."""
         if type(mark.load) is FunctionType and _is_brought(mark) and "<" not in mark.name:
             for key, held in list(self._held.items()):
-                if (held.mark.owner, held.mark.name) == (mark.owner, mark.name):
+                if _is_successor(mark, held.mark):
                     _tear_down(self._held.pop(key))
         owners = dict.fromkeys(held.mark.owner for held in self._held.values() if held.mark.owner)
         if mark.owner and mark.owner not in owners and len(owners) >= KEPT_OWNERS:
@@ -109,6 +110,16 @@ class WorkerState:
             for key, held in reversed(list(self._held.items())):
                 if held.mark.owner == oldest:
                     _tear_down(self._held.pop(key))
+
+
+def _is_successor(new: PerWorker, old: PerWorker) -> bool:
+    """Return whether a loader was defined in the place of another one."""
+    if (new.owner, new.name) != (old.owner, old.name):
+        return False
+    # Scripts of one directory share workers. (Each cell of a notebook is a file of its own.)
+    files = [getattr(mark.load, "__code__", None) for mark in (new, old)]
+    paths = [code.co_filename if code is not None else "" for code in files]
+    return bool(new.owner) or paths[0] == paths[1]
 
 
 def _is_brought(mark: PerWorker) -> bool:
@@ -149,4 +160,5 @@ def _traceback(error: BaseException) -> str:
     inner = error.__traceback__
     while inner is not None and inner.tb_frame.f_globals.get("__name__") == __name__:
         inner = inner.tb_next
-    return "".join(traceback.format_exception(type(error), error, inner)).rstrip()
+    text = "".join(traceback.format_exception(type(error), error, inner)).rstrip()
+    return text if len(text) <= TEXT_LIMIT else f"…{text[-TEXT_LIMIT:]}"

@@ -52,9 +52,10 @@ def test_new_workers_prepare_for_the_latest_functions_of_callers() -> None:
     imports = Imports(setup)
     for number in range(KEPT_BROUGHT + 1):
         brought = Brought("f", FunctionRef("m", f"f{number}"))
-        imports.on_loaded(Loaded(brought, {"m.load": 2.0}))
+        imports.on_loaded(Loaded({"m.load": 2.0}, brought))
     again = Brought("f", FunctionRef("m", "f1", value=b"new", digest="new"))
-    imports.on_loaded(Loaded(again, {"m.load": 2.0}))
+    imports.on_loaded(Loaded({"m.load": 2.0}, again))
+    imports.on_loaded(Loaded({"m.load": 2.0}))
     assert len(setup.brought) == KEPT_BROUGHT and setup.brought[-1] is again
     assert [each.ref.qualname for each in setup.brought].count("f1") == 1
     assert imports.is_proven("m.load") and not imports.is_proven("m.other")

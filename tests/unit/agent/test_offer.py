@@ -37,6 +37,9 @@ def test_equal_functions_of_one_version_are_one_offer() -> None:
         another = offer()
         another.update(other)
         assert another.name != first.name
+    lacking = offer()
+    lacking.update(ready("f", "g"), ["m:f()"])
+    assert lacking.name != first.name, "chunks of the others' f must not come here"
     trusting = offer(trust=True)
     trusting.update(ready("f", "g"))
     assert trusting.name != first.name

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import msgspec
 import pytest
 
-from jetmap import MapTimeout, task
+from jetmap import Cluster, MapTimeout, WorkerStartFailed, per_worker, task
 from jetmap.client.inline import InlineMap
 from jetmap.dispatch.item_feed import ItemFeed
 from jetmap.dispatch.objects import Objects
@@ -106,3 +107,32 @@ async def test_the_sources_error_ends_it() -> None:
     feed.fail(OSError("unplugged"))
     with pytest.raises(OSError, match="unplugged"):
         await anext(opened(half, feed))
+
+
+async def test_loaders_are_called_once_and_torn_down_with_the_cluster() -> None:
+    log: list[str] = []
+
+    def load() -> Iterator[str]:
+        log.append("loaded")
+        yield "a model"
+        log.append("torn down")
+
+    def load_badly() -> str:
+        raise OSError("no weights")
+
+    @task(name="inline.loads")
+    def loads(n: int, *, model: Annotated[str, per_worker(load)]) -> str:
+        return model
+
+    @task(name="inline.fails")
+    def fails(n: int, *, model: Annotated[str, per_worker(load_badly)]) -> str:
+        return model
+
+    async with Cluster(inline=True) as cluster:
+        assert await cluster.map(loads, [1, 2]) == ["a model"] * 2
+        assert await cluster.map(loads, [3]) == ["a model"]
+        with pytest.raises(WorkerStartFailed, match="load_badly, which makes 'model'") as raised:
+            await cluster.map(fails, [1])
+        assert isinstance(raised.value.__cause__, OSError)
+        assert log == ["loaded"]
+    assert log == ["loaded", "torn down"]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
+from typing_extensions import TypeAliasType
 
 from jetmap import per_worker, task
 from jetmap.client.call import Call
@@ -88,6 +89,18 @@ def test_a_mark_that_is_wrong_is_refused_at_the_decorator(
 def test_a_mark_belongs_to_a_keyword_only_parameter() -> None:
     with pytest.raises(TypeError, match="not the item"):
         define("Annotated[Dog, per_worker(Dog)]", "item: {}")
+
+
+def test_an_alias_may_hold_the_mark() -> None:
+    def f(item: int, *, it: Any) -> None: ...
+
+    f.__annotations__["it"] = TypeAliasType("It", Annotated[Dog, per_worker(Dog)])
+    assert list(Function(f).per_worker) == ["it"]
+    f.__annotations__["it"] = "ItsAlias"
+    assert list(Function(f).per_worker) == ["it"]
+
+
+ItsAlias = Annotated[Dog, per_worker(Dog)]
 
 
 def test_an_async_loader_is_refused() -> None:

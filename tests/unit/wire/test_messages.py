@@ -314,10 +314,10 @@ GOLDEN: list[tuple[Any, str]] = [
         ("82a46e616d65a166a372656697a16da166c0c0a0c0a0"),
     ),
     (
-        Loaded(Brought("f", FunctionRef("m", "f")), {"m.load": 1.5}),
+        Loaded({"m.load": 1.5}, Brought("f", FunctionRef("m", "f"))),
         (
-            "82a762726f7567687482a46e616d65a166a372656697a16da166c0c0a0c0a0a56c6f6164"
-            "7381a66d2e6c6f6164cb3ff8000000000000"
+            "82a56c6f61647381a66d2e6c6f6164cb3ff8000000000000a762726f7567687482a46e61"
+            "6d65a166a372656697a16da166c0c0a0c0a0"
         ),
     ),
     (

@@ -11,7 +11,7 @@ import pytest
 
 from jetmap.functions.function import Function
 from jetmap.functions.per_worker import PerWorker, per_worker
-from jetmap.worker.state import KEPT_OWNERS, LoadFailed, WorkerState
+from jetmap.worker.state import KEPT_OWNERS, TEXT_LIMIT, LoadFailed, WorkerState
 
 
 class Log(list[str]):
@@ -125,3 +125,22 @@ def test_the_objects_of_callers_that_came_first_make_room() -> None:
     for number in range(KEPT_OWNERS + 1):
         state.values(function(brought(log.loader(str(number)), f"caller {number}")))
     assert [entry for entry in log if entry.startswith("-")] == ["-0"]
+
+
+def test_scripts_that_share_workers_keep_their_objects_apart() -> None:
+    made, state = [], WorkerState()
+    for path in ("one.py", "two.py", "one.py"):
+        names: dict[str, Any] = {"__name__": "__main__", "made": made}
+        source = f"def load():\n    made.append({path!r})\n    yield\n    made.append('-{path}')"
+        exec(compile(source, path, "exec"), names)
+        state.values(function(per_worker(names["load"])))
+    assert made == ["one.py", "two.py", "-one.py", "one.py"]
+
+
+def test_a_long_traceback_is_cut() -> None:
+    def load() -> None:
+        raise OSError("x" * 2 * TEXT_LIMIT)
+
+    with pytest.raises(LoadFailed) as raised:
+        WorkerState().values(function(per_worker(load)))
+    assert len(str(raised.value)) < 1.1 * TEXT_LIMIT
