@@ -116,11 +116,11 @@ class WorkerFunctions:
             except LoadFailed as error:
                 self._end_if_forked(error)
                 if error.loader in setup.proven:
-                    raise  # The next worker may have more luck.
+                    raise _start_failed(error) from error  # The next worker may have more luck.
                 failures.append(error)
                 self._say_unloadable(home, error)
         if failures and len(failures) == len(functions) and not self._grows:
-            raise failures[0]
+            raise _start_failed(failures[0]) from failures[0]
 
     def _load_brought(self, brought: Brought) -> None:
         """Prepare for a function that an earlier worker was brought."""
@@ -259,6 +259,12 @@ class WorkerFunctions:
         if self._key:
             note_sources()
         self._send(kind, ready)
+
+
+def _start_failed(error: LoadFailed) -> Exception:
+    from jetmap.errors import WorkerStartFailed
+
+    return WorkerStartFailed(str(error))
 
 
 def _marks(function: Function) -> list[PerWorker]:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from types import FunctionType, GeneratorType
 from typing import Any
 
-from jetmap.errors import WorkerStartFailed
 from jetmap.functions.function import Function
 from jetmap.functions.per_worker import PerWorker
 from jetmap.machine import MAIN
@@ -27,8 +26,8 @@ KEPT_OWNERS = 4  # Callers whose objects are kept, of those that sent loaders by
 Guard = Callable[[str, PerWorker], AbstractContextManager[None]]
 
 
-class LoadFailed(WorkerStartFailed):
-    """A loader that raised.
+class LoadFailed(Exception):  # noqa: N818
+    """A loader that raised. Users meet it as a WorkerStartFailed.
 
     Attributes:
         loader: Its name.
