@@ -31,9 +31,9 @@ def lines(values: Any) -> str:
 
 def test_a_job_from_its_submission_to_its_results(shared_up: Up) -> None:
     house = shared_up.house
-    done = house.run("submit", "double", "--kwargs", '{"plus": 1}', input=lines(range(100, 3000)))
+    done = house.call("submit", "double", "--kwargs", '{"plus": 1}', input=lines(range(100, 3000)))
     id = done.stdout.strip()
-    done = house.run("job", id, "--results")
+    done = house.call("job", id, "--results")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == lines(2 * n + 1 for n in range(100, 3000))
     done = house.call("job", id, "--follow", "--json")

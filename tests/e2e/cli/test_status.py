@@ -59,7 +59,7 @@ def test_another_gateway_finds_the_running_up(shared_up: Up) -> None:
 
 
 def test_top_prints_one_frame_into_a_pipe_and_ui_serves_the_dashboard(shared_up: Up) -> None:
-    shown = shared_up.house.run("top").stdout
+    shown = shared_up.house.call("top").stdout
     assert "pool default" in shown and "of 2 cores busy" in shown and "D double" in shown
     process = shared_up.house.start("ui")
     assert process.stdout is not None
