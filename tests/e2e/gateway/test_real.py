@@ -182,17 +182,6 @@ async def test_what_it_tells_about_itself(site: Site) -> None:
 # Both ways at once
 
 
-async def test_results_come_while_the_body_is_sent(site: Site) -> None:
-    async with site.connection() as (reader, writer):
-        writer.write(request("/map/double", b"", "application/jsonl", "application/jsonl"))
-        writer.write(chunk(b"1\n"))
-        assert (await reader.readuntil(b'{"index":0,"value":2}\n')).startswith(b"HTTP/1.1 200")
-        writer.write(chunk(b"2\n"))
-        await reader.readuntil(b'{"index":1,"value":4}\n')
-        writer.write(b"0\r\n\r\n")
-        await reader.readuntil(b'{"done":2,"failed":0}\n')
-
-
 async def test_a_client_that_sends_everything_first_gets_everything(site: Site) -> None:
     count = 100_000
     line = b'"' + b"x" * 190 + b'"\n'

@@ -32,17 +32,6 @@ async def test_lines_out_as_items_finish_or_in_input_order() -> None:
     assert lines_of(ordered) == [{"index": n, "value": n * 2} for n in range(8)] + [last]
 
 
-async def test_lines_hold_errors_in_the_place_of_values() -> None:
-    url = '/map/picky?errors=collect&kwargs={"bad":[2]}'
-    async with gateway(FakeCluster(picky)) as client:
-        response = await client.post(url, json=[1, 2, "x"], headers=JSONL)
-    first, second, third, last = lines_of(response)
-    assert first == {"index": 0, "value": 1}
-    assert (second["index"], second["error"]["kind"]) == (1, "raised")
-    assert (third["index"], third["error"]["kind"]) == (2, "invalid")
-    assert last == {"done": 3, "failed": 2}
-
-
 @pytest.mark.parametrize("errors", ["", "errors=fail&"])
 async def test_lines_end_with_the_first_failing_item(errors: str) -> None:
     url = f'/map/picky?{errors}kwargs={{"bad":[4,7]}}'

@@ -92,24 +92,6 @@ async def test_tracebacks_are_shown_with_debug_only() -> None:
     assert debug["errors"][0]["traceback"].startswith("Traceback")
 
 
-async def test_collect_gives_values_and_errors_in_both_encodings() -> None:
-    url = '/map/picky?errors=collect&kwargs={"bad":[4,1]}'
-    async with gateway(FakeCluster(picky, chunk=2, swap=True)) as client:
-        document = (await client.post(url, json=[0, 1, "2", 3, 4])).json()
-        packed = await client.post(
-            url, content=msgspec.msgpack.encode([0, 1, "2", 3, 4]), headers=MSGPACK
-        )
-    assert document["values"] == [0, None, None, 3, None]
-    assert [(e["index"], e["kind"]) for e in document["errors"]] == [
-        (1, "raised"),
-        (2, "invalid"),
-        (4, "raised"),
-    ]
-    unpacked = msgspec.msgpack.decode(packed.content)
-    assert unpacked["values"] == document["values"]
-    assert [e["index"] for e in unpacked["errors"]] == [1, 2, 4]
-
-
 async def test_a_map_over_its_time_is_504() -> None:
     cluster = FakeCluster(never)
     async with gateway(cluster) as client:

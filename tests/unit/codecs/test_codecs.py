@@ -27,7 +27,7 @@ def test_msgspec_decodes_what_it_knows_and_pydantic_the_rest() -> None:
     assert not isinstance(kwargs_codec("f", [Parameter("m", Model)]), NativeKwargs)
 
 
-@pytest.mark.parametrize("type", [Alien, list[Alien], dict[str, Alien]])
+@pytest.mark.parametrize("type", [Alien, list[Alien], str | bytes, Alien | int, dict[str, Alien]])
 def test_types_that_nothing_decodes(type: Any) -> None:
-    with pytest.raises(TypeError, match="Alien"):
+    with pytest.raises(TypeError, match=r"Alien|str"):
         codec_for(type)

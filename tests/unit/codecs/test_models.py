@@ -9,8 +9,7 @@ import annotated_types
 import pydantic
 import pytest
 
-from jetmap.codecs import Parameter
-from jetmap.codecs.models import MisfitError, ModelCodec, ModelKwargs
+from jetmap.codecs.models import MisfitError, ModelCodec
 
 Positive = Annotated[int, annotated_types.Gt(0)]
 
@@ -36,14 +35,6 @@ def test_constraints_are_checked_and_named() -> None:
     with pytest.raises(MisfitError, match="greater than 0"):
         codec.decode(b"-7", "json")
     assert codec.schema() == {"exclusiveMinimum": 0, "type": "integer"}
-
-
-def test_keyword_parameters() -> None:
-    codec = ModelKwargs("f", [Parameter("n", Positive), Parameter("m", Model, True)])
-    assert codec.decode(b'{"n": 7}', "json") == {"n": 7}
-    for wrong in (b'{"n": 0}', b"{}", b'{"n": 7, "x": 1}'):
-        with pytest.raises(ValueError):
-            codec.decode(wrong, "json")
 
 
 def test_a_long_list_of_errors_is_cut() -> None:

@@ -14,7 +14,6 @@ from jetmap.codecs.native import (
     NativeCodec,
     NativeKwargs,
     check_names,
-    encode,
     encode_other,
     inlined,
 )
@@ -65,12 +64,6 @@ def test_keyword_parameters_are_checked_as_in_a_call() -> None:
     ):
         with pytest.raises(TypeError, match=said):
             check_names("power", parameters, kwargs)
-
-
-def test_json_refuses_nan_and_messagepack_keeps_it() -> None:
-    with pytest.raises(ValueError, match="NaN"):
-        encode(float("nan"), "json")
-    assert encode(float("nan"), "msgpack")
 
 
 def test_a_schema_that_is_one_definition_is_that_definition() -> None:

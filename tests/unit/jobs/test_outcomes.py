@@ -38,6 +38,12 @@ from stored_outcomes import (
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LAG_EVERY", 0.002)
+    monkeypatch.setattr(module, "RETRY_EVERY", 0.01)
+
+
 @pytest.fixture
 async def store() -> CountingStore:
     connection = MemoryBroker().connect()

@@ -38,13 +38,6 @@ async def test_a_running_job_is_ended_and_removed_on_every_gateway(
 
 
 @in_a_pool()
-async def test_an_upload_that_was_queued_meanwhile_stays(pool: JobPool, jobs: Jobs) -> None:
-    record = await submitted(jobs, [1, 2])
-    await jobs._removal.drop(record)
-    assert (await ended(jobs, record.id)).state == "succeeded"
-
-
-@in_a_pool()
 async def test_an_aborted_upload_leaves_nothing(pool: JobPool, jobs: Jobs) -> None:
     upload = await jobs.begin(FUNCTION, format="json")
     await upload.put([b"1"] * 16_384 * 12)
