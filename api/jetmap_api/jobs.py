@@ -38,6 +38,7 @@ from .jobdocuments import (
 from .jobstreams import (
     EventId,
     check_kept,
+    check_shown,
     events,
     failed_lines,
     lines,
@@ -258,7 +259,7 @@ class JobsEndpoints:
                 "with `next` if there will be more.",
                 responses={
                     200: {"content": {name: {"schema": schema} for name, schema in media.items()}},
-                    **refusals(404, 410, 501),
+                    **refusals(404, 406, 410, 501),
                 },
             ),
             job_route(
@@ -271,7 +272,7 @@ class JobsEndpoints:
                 response_description="`start`, `results`, and `done` or `failed`.",
                 responses={
                     204: {"description": "Everything was read; do not connect again."},
-                    **refusals(404, 410, 501),
+                    **refusals(404, 406, 410, 501),
                 },
             ),
             job_route(
@@ -373,6 +374,7 @@ class JobsEndpoints:
             if query.only != "failed":
                 raise bad_parameter("only", "only is failed, or left out")
             return await self._failures(request, media, record, query)
+        check_shown(record)
         if media == "jsonl":
             return StreamedAnswer(media, lines(jobs, record, start, wait, self._debug))
         if media == "msgpack":
@@ -424,7 +426,7 @@ class JobsEndpoints:
         if last.end:  # 204 tells a browser to stay away.
             return Response(status_code=204, headers={"cache-control": "no-store"})
         record = find_run(await jobs.get(id), last.run or query.run)
-        check_kept(record)
+        check_shown(record)
         _watch(request)
         pieces = events(jobs, record, last, self._debug)
         return StreamedAnswer("sse", pieces, heartbeats=self._heartbeats)

@@ -97,6 +97,22 @@ def check_kept(record: Record) -> None:
         raise JobEnded(f"job {record.id} has {record.state}, with its results", state=record.state)
 
 
+def check_shown(record: Record) -> None:
+    """Check that a job's outcomes are there, and can be shown. Raises Problem: 406, as well."""
+    check_kept(record)
+    if record.format == "pickle" and record.values:
+        raise Problem(
+            406,
+            "pickled-values",
+            "The values are pickled",
+            f"job {record.id} was submitted by a Python program that trusts its workers, and a "
+            f"gateway loads no pickles: annotate what {record.function} returns, as in "
+            f"def {record.function}(item) -> dict[str, int], and submit it again; or read the job "
+            "in Python",
+            job=record.id,
+        )
+
+
 def incomplete(record: Record, done: int) -> Problem:
     """Make the problem that takes the place of outcomes that never come."""
     total = record.total or 0

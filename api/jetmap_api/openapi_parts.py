@@ -21,6 +21,7 @@ CHALLENGE = {"WWW-Authenticate": {"schema": {"type": "string", "examples": ["Bea
 
 _REFUSALS = {
     404: "There is no such job.",
+    406: "No answer of these media types, or the values are pickled.",
     410: "The job has expired, with its results.",
     501: "This gateway's broker has no store that lasts.",
 }

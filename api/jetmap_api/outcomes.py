@@ -17,6 +17,7 @@ _decode: dict[Format, Callable[[bytes], Any]] = {
     "json": msgspec.json.Decoder().decode,
     "msgpack": msgspec.msgpack.Decoder().decode,
     "python": decode_plainly,
+    "pickle": msgspec.msgpack.Decoder().decode,  # Only of jobs without values.
 }
 _encode = {"json": msgspec.json.Encoder().encode, "msgpack": msgspec.msgpack.Encoder().encode}
 

@@ -14,7 +14,7 @@ from jetmap import bounds
 from .asgi import Scope
 from .jobdocuments import answer, job_path, timestamp
 from .jobs import JobRoute, job_route
-from .jobstreams import check_kept
+from .jobstreams import check_shown
 from .models import EventsAddress, Parameters, Within
 from .openapi_parts import refusals
 from .signer import Signer
@@ -54,14 +54,14 @@ class SignedAddresses:
             "Make a short-lived address of the job's events, which needs no token",
             response_model=EventsAddress,
             response_description="The address.",
-            responses=refusals(404, 410, 501),
+            responses=refusals(404, 406, 410, 501),
         )
 
     async def _sign(
         self, id: str, request: Request, query: Annotated[AddressParameters, Query()]
     ) -> Response:
         record = await self._cluster(request.scope).jobs.get(id)
-        check_kept(record)
+        check_shown(record)
         url, expires = job_path(request.scope, record.id, "/events"), None
         if self._signer is not None:
             until = int(self._now()) + query.ttl

@@ -54,6 +54,16 @@ class Box:
     more: list[Any] = dataclasses.field(default_factory=list)
 
 
+class Unloadable:
+    """Raises where it is loaded, not where it is pickled."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        raise OSError(f"no {state['n']} here")
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Frozen:
     inside: Any
@@ -140,6 +150,12 @@ def seen(x):  # type: ignore[no-untyped-def]
 @task
 def one_of_each(n: int):  # type: ignore[no-untyped-def]
     return VALUES[n]
+
+
+@task
+def opened(n: int):  # type: ignore[no-untyped-def]
+    """Return a value that its caller cannot load, for 2."""
+    return Unloadable(n) if n == 2 else (n,)
 
 
 @task

@@ -232,6 +232,11 @@ def _as_json(batch: Batch, format: Format, errors: dict[int, ErrorRecord]) -> It
         if format == "json":
             yield bytes(raw)
             continue
+        if format == "pickle" and index not in errors:
+            message = "a pickled value: read the job in Python, with Cluster(trust_pickle=True)"
+            errors[index] = ErrorRecord(index, "unencodable", "PermissionError", message)
+            yield b"null"
+            continue
         try:
             yield anything.encode(decode_plainly(bytes(raw)), "json")
         except Exception as error:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -24,6 +24,8 @@ from jetmap.wire import arrays
 from jetmap.wire.messages import Format
 from jetmap.wire.presence import FunctionInfo
 
+# Where pickled values go: to workers that have this process's script, or to other hosts.
+Pickles = Literal["near", "far"]
 # Items of a list to prepare before other tasks get a turn.
 _PREPARED_AT_ONCE = 2048
 
@@ -37,8 +39,8 @@ class Call(msgspec.Struct, frozen=True):
         item: Codec of items.
         value: Codec of values.
         kwargs: Encoded keyword parameters; empty if there are none.
-        format: Encoding of items, keyword parameters and values: "python" if a part of them has no
-            annotation, else "msgpack".
+        format: Encoding of items, keyword parameters and values: "msgpack" if all of them are
+            annotated, else "pickle" between those who trust each other, else "python".
         item_format: Encoding in which items are written. It may be simpler than ``format`` if the
             function is called by name.
         open_parts: Parts of an item without annotation, which are checked before the item
@@ -67,6 +69,7 @@ class Call(msgspec.Struct, frozen=True):
         local: bool = False,
         info: Callable[[str], FunctionInfo | None] = lambda name: None,
         trusted: bool = False,
+        pickles: Callable[[str], Pickles | None] = lambda name: None,
     ) -> Call:
         """Make the call of a function. If it is called by name, values decode to built-in types.
 
@@ -74,6 +77,7 @@ class Call(msgspec.Struct, frozen=True):
             local: A name must be a function of this process.
             info: Returns how workers describe the function of a name.
             trusted: Whether pickles that come back may be loaded.
+            pickles: Returns where pickled values of a function go; None: nowhere.
 
         Raises:
             TypeError: ``f`` is not a @task, or the keyword parameters do not fit it.
@@ -84,16 +88,23 @@ class Call(msgspec.Struct, frozen=True):
         if isinstance(f, str):
             if function is None and local:
                 raise UnknownFunction(f"no function {f!r} is registered in this process")
-            return cls._by_name(f, function if local else None, kwargs or {}, info(f), trusted)
+            call = cls._by_name(f, function if local else None, kwargs or {}, info(f), trusted)
+            is_open = call.format == "python" and pickles(f) is not None
+            return call._pickling_by_name() if is_open else call
         assert function is not None
         function.refresh()
-        format: Format = "python" if function.untyped else "msgpack"
+        format: Format = "msgpack"
+        typed = function
+        if function.untyped:
+            format = "python"
+            if (where := pickles(function.name)) is not None:
+                format, typed = "pickle", function.pickling(far=where == "far")
         return cls(
             function.name,
             function,
-            function.item,
-            function.value,
-            _encode(function, kwargs or {}, format),
+            typed.item,
+            typed.value,
+            _encode(typed, kwargs or {}, format),
             format,
             format,
             trusted=trusted,
@@ -141,23 +152,32 @@ class Call(msgspec.Struct, frozen=True):
         Raises:
             TypeError: ``f`` is not a @task.
         """
-        anything = codec_for(Any)
         if f is None or isinstance(f, str):
+            anything = anything_pickled() if trusted else codec_for(Any)
             return cls(f or "", None, anything, anything, b"", "python", "python", trusted=trusted)
         function = find(f)
         assert function is not None
         function.refresh()
         format: Format = "python" if function.untyped else "msgpack"
+        typed = function.pickling(far=True) if trusted and function.untyped else function
         return cls(
             function.name,
             function,
-            function.item,
-            function.value,
+            typed.item,
+            typed.value,
             b"",
             format,
             format,
             trusted=trusted,
         )
+
+    def _pickling_by_name(self) -> Call:
+        """Return the same call with the format "pickle", where the item allows it."""
+        anything = anything_pickled()
+        changes: dict[str, Any] = {"value": anything, "format": "pickle"}
+        if self.item_format == "python":
+            changes |= {"item": anything, "item_format": "pickle"}
+        return msgspec.structs.replace(self, **changes)
 
     def without_values(self) -> Call:
         """Return the same call for its side effects only."""
@@ -171,7 +191,7 @@ class Call(msgspec.Struct, frozen=True):
         """
         if info is None:
             return
-        kwargs = self.item.decode(self.kwargs, self.format) if self.kwargs else {}
+        kwargs = self.value.decode(self.kwargs, self.format) if self.kwargs else {}
         found = misfit(info, kwargs, names_only=True)
         if found is not None:
             raise TypeError(f"keyword parameters of {self.name}: {found.message}")
@@ -181,7 +201,7 @@ class Call(msgspec.Struct, frozen=True):
 
         Raises Unencodable, with the index of the item that cannot travel.
         """
-        keeps = self.item_format != "python" or not self.item.is_open
+        keeps = self.item_format == "msgpack" or not self.item.is_open
         # Items of an unknown function pass: opening the map raises UnknownFunction.
         if keeps and (self.open_parts is None or self.open_parts.is_unknown):
             return items
@@ -212,6 +232,9 @@ class Call(msgspec.Struct, frozen=True):
     def _encode_list(self, items: list[Any], format: Format) -> bytes:
         return self.item.encode_prepared(self._checked(items), format)
 
+    def _encode_apart(self, items: list[Any], format: Format) -> bytes:
+        return arrays.join([self.item.encode(item, format) for item in items], format)
+
     def source(
         self,
         items: Iterable[Any] | AsyncIterable[Any],
@@ -219,6 +242,7 @@ class Call(msgspec.Struct, frozen=True):
         keep: bool,
         max_item: int,
         prepared: bool = False,
+        apart: bool = False,
     ) -> Objects:
         """Make the source of a map's items.
 
@@ -226,9 +250,12 @@ class Call(msgspec.Struct, frozen=True):
             keep: Keep the items for their outcomes.
             max_item: Bytes of one encoded item, at most.
             prepared: The items come from ``prepared``.
+            apart: Encode each item for itself, so that it can be stored alone.
         """
         whole = self.item.encode_list if self.open_parts is None else self._encode_list
         is_checked = self.open_parts is None or not self.open_parts.is_unknown
+        if apart and self.item_format == "pickle":
+            whole = self._encode_apart
         encode = self.item.encode_prepared if prepared and is_checked else whole
         encode = partial(encode, format=self.item_format)
         if isinstance(items, AsyncIterable):
@@ -240,6 +267,8 @@ class Call(msgspec.Struct, frozen=True):
         format = format or self.format
         if not self.has_values:
             return self._nothing(batch)
+        if format == "pickle" and not self.trusted:
+            return self._nothing(batch, self._unreadable)
         if not batch.errors:
             try:
                 return self.value.decode_list(batch.values, format)
@@ -252,12 +281,20 @@ class Call(msgspec.Struct, frozen=True):
             for index, raw in enumerate(arrays.split(batch.values, format), batch.start)
         ]
 
-    def _nothing(self, batch: Batch) -> list[Any]:
-        """Return None for each item of a batch, or its error."""
-        values: list[Any] = [None] * batch.count
+    def _nothing(self, batch: Batch, make: Callable[[int], Any] = lambda index: None) -> list[Any]:
+        """Return what ``make`` makes for each item of a batch, or its error."""
+        values = list(map(make, range(batch.start, batch.start + batch.count)))
         for record in batch.errors:
             values[record.index - batch.start] = item_error(record, trusted=self.trusted)
         return values
+
+    def _unreadable(self, index: int) -> Unencodable:
+        message = (
+            f"{self.name or 'the function'} returned a pickled value, and this process does not "
+            "load pickles; use Cluster(trust_pickle=True) if you trust all who may write them, or "
+            "annotate what the function returns"
+        )
+        return Unencodable(index, "PermissionError", message)
 
     def _value(self, index: int, raw: bytes, format: Format) -> Any:
         try:
@@ -266,6 +303,13 @@ class Call(msgspec.Struct, frozen=True):
             what = "cannot be read here" if self.value.is_open else "does not fit its annotation"
             message = f"{self.name} returned a value that {what}: {error}"
             return Unencodable(index, type(error).__name__, message)
+
+
+def anything_pickled() -> Codec:
+    """Return the codec of the format "pickle" for values of an unknown type."""
+    from jetmap.functions.pickled import Home, PickledCodec
+
+    return PickledCodec(Home())
 
 
 def _check_parts(
@@ -325,6 +369,6 @@ def _encode(function: Function, kwargs: Mapping[str, Any], format: Format) -> by
     try:
         encoded = function.kwargs.encode(dict(kwargs), format) if kwargs else b""
         function.kwargs.decode(encoded, format)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+    except Exception as error:  # Of any kind, if a pickle is loaded.
         raise TypeError(f"keyword parameters of {function.name}: {error}") from error
     return encoded

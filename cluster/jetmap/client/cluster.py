@@ -16,7 +16,7 @@ from jetmap.functions.advice import MISSING, check_call
 from jetmap.functions.task import registered
 from jetmap.wire.presence import Presence
 
-from .call import Call, first_error, listed
+from .call import Call, Pickles, first_error, listed
 from .encoded import EncodedCluster
 from .job import Job
 from .options import (
@@ -59,9 +59,10 @@ class Cluster(EncodedCluster):
         start_timeout: Seconds in which the embedded workers must start.
         share: Use an embedded cluster together with other processes; False makes a private one.
         inline: Run functions in this process, without workers or a server.
-        trust_pickle: Load pickles that workers send back, such as the exceptions of functions.
-            Whoever may answer on the broker can then run code in this process. Those of an embedded
-            cluster are always loaded.
+        trust_pickle: Load pickles that workers send back: the exceptions of functions and, where
+            workers trust their callers too, values without an annotation. Whoever may answer on the
+            broker can then run code in this process. None: the setting ``trust_pickle``. Those of
+            an embedded cluster are always loaded.
         settings: Settings to use instead of those that ``Settings.load`` finds. What is given here
             replaces theirs.
 
@@ -420,8 +421,23 @@ class Cluster(EncodedCluster):
         *,
         local: bool = False,
     ) -> Call:
-        call = Call.of(f, kwargs, local=local, info=self.info, trusted=self.trusts)
+        call = Call.of(
+            f,
+            kwargs,
+            local=local,
+            info=self.info,
+            trusted=self.trusts,
+            pickles=self._pickles,
+        )
         return call if values else call.without_values()
+
+    def _pickles(self, name: str) -> Pickles | None:
+        """Return where pickled values of a function would go, if both sides trust each other."""
+        if self._inline:
+            return "near"
+        if not self.trusts or not self._session.loads_pickles(name):
+            return None
+        return "near" if self._session.is_embedded else "far"
 
     async def _open_call(
         self,

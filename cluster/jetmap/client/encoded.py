@@ -62,7 +62,7 @@ class EncodedCluster:
         start_timeout: float | None = None,
         share: bool = True,
         inline: bool = False,
-        trust_pickle: bool = False,
+        trust_pickle: bool | None = None,
         settings: Settings | None = None,
     ) -> None:
         refuse_in_worker()
@@ -84,7 +84,7 @@ class EncodedCluster:
         self._share = share
         self._inline = inline
         self._state = WorkerState()  # Of an inline cluster.
-        self._trust_pickle = bool(trust_pickle)
+        self._trust_pickle = trust_pickle
         self._opened: Session | None = None
         self._inline_memory = Memory(1 << 62)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -235,6 +235,9 @@ class EncodedCluster:
         if call is not None and function is None:
             call.check(self.info(name))
         session = self._session
+        ref = await session.bring(function, name)
+        if format == "pickle":
+            ref = session.read_by_trusting(ref)
         spec = MapSpec(
             function=name,
             format=format,
@@ -242,7 +245,7 @@ class EncodedCluster:
             timeout=timeout,
             ordered=ordered,
             early=early,
-            ref=await session.bring(function, name),
+            ref=ref,
             item_timeout=function.timeout if function is not None else None,
             attempts=function.attempts if function is not None else None,
             causes=call is not None and call.trusted,
@@ -264,6 +267,8 @@ class EncodedCluster:
         function = find(name)
         if function is None:
             raise UnknownFunction(f"no function {name!r} is registered in this process")
+        if format == "pickle":
+            function = function.pickling()
         limits = Limits(value=self.max_item, report=self.settings.chunks.report_bytes)
         return InlineMap(
             function,
@@ -341,10 +346,13 @@ class EncodedCluster:
 
     @property
     def trusts(self) -> bool:
-        """True if pickles that workers send back are loaded."""
-        if self._inline or self._trust_pickle:
+        """True if pickles that workers send back are loaded. A gateway loads none all the same."""
+        if self._inline:
             return True
-        return self._opened is not None and self._opened.is_embedded
+        if self._opened is not None and self._opened.is_embedded:
+            return True
+        trusted = self._trust_pickle
+        return self.settings.workers.trust_pickle if trusted is None else bool(trusted)
 
     @property
     def connected(self) -> bool:

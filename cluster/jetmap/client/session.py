@@ -12,6 +12,8 @@ from contextlib import AsyncExitStack
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from jetmap.embedded.membership import KeeperSpec, Membership, join
 from jetmap.errors import WorkerStartFailed
 from jetmap.functions.function import Function
@@ -22,6 +24,7 @@ from jetmap.nats.auth import Auth
 from jetmap.nats.server import TEMPORARY
 from jetmap.settings import Settings
 from jetmap.wire.messages import FunctionRef
+from jetmap.wire.versions import pickles
 
 from .local_up import LocalUp, up_to_join
 
@@ -176,6 +179,21 @@ class Session:
             # An embedded worker has not imported it yet, or could not.
             function = find(name)
         return self.reference(function)
+
+    def loads_pickles(self, name: str) -> bool:
+        """Return whether all workers that would run a function load pickles from this process.
+
+        Those of a `jetmap up` that this process has joined count as workers that do not.
+        """
+        if self._membership is not None:
+            return True
+        return self._up is None and self.dispatcher.roster.reads_pickles(name, pickles())
+
+    def read_by_trusting(self, ref: FunctionRef | None) -> FunctionRef | None:
+        """Add to a reference that only workers which load this process's pickles may get it."""
+        if self._membership is not None:
+            return ref
+        return msgspec.structs.replace(ref or FunctionRef("", ""), pickles=pickles())
 
     async def require_offered(self, function: Function | None) -> None:
         """Raise NotImportable for a function that cannot be called by its name alone."""

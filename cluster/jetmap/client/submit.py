@@ -40,7 +40,7 @@ class EncodedItems:
     def __init__(
         self, call: Call, items: Iterable[Any] | AsyncIterable[Any], max_item: int
     ) -> None:
-        self._source = call.source(items, keep=False, max_item=max_item)
+        self._source = call.source(items, keep=False, max_item=max_item, apart=True)
         self._max_item = max_item
         self._count = 64
         self._taken = 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from .native import NativeCodec, NativeKwargs
+from .native import NativeCodec, NativeKwargs, Tags
 from .types import needs_pydantic, unknown_class
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from jetmap.wire.messages import Format
 
-__all__ = ["Codec", "Parameter", "codec_for", "kwargs_codec"]
+__all__ = ["Codec", "Parameter", "Tags", "codec_for", "kwargs_codec"]
 
 
 class Codec(Protocol):
@@ -65,11 +65,12 @@ class Parameter(msgspec.Struct, frozen=True):
     default: Any = None
 
 
-def codec_for(type: Any, *, output: bool = False) -> Codec:
+def codec_for(type: Any, *, output: bool = False, tags: Tags | None = None) -> Codec:
     """Make the codec of a type.
 
     Args:
         output: Whether its schema describes encoded values; otherwise values to be decoded.
+        tags: A way to travel for parts without an annotation; None: by a walk.
 
     Raises:
         TypeError: Neither msgspec nor pydantic can decode the type.
@@ -78,7 +79,7 @@ def codec_for(type: Any, *, output: bool = False) -> Codec:
         from .models import ModelCodec
 
         return ModelCodec(type, output=output)
-    codec = NativeCodec(type)
+    codec = NativeCodec(type, tags)
     unknown = unknown_class(type)
     if unknown is None:
         return codec
@@ -94,7 +95,7 @@ def codec_for(type: Any, *, output: bool = False) -> Codec:
         ) from None
 
 
-def kwargs_codec(name: str, parameters: Sequence[Parameter]) -> Codec:
+def kwargs_codec(name: str, parameters: Sequence[Parameter], tags: Tags | None = None) -> Codec:
     """Make the codec of an object with exactly these members; its values are dicts.
 
     Empty bytes decode as an empty object. Raises TypeError as ``codec_for`` does.
@@ -104,4 +105,4 @@ def kwargs_codec(name: str, parameters: Sequence[Parameter]) -> Codec:
         from .models import ModelKwargs
 
         return ModelKwargs(name, parameters)
-    return NativeKwargs(name, parameters)
+    return NativeKwargs(name, parameters, tags)

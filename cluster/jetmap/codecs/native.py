@@ -6,13 +6,14 @@ import datetime as dt
 import decimal
 import sys
 import uuid
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
 from .finite import refuse_nan
 from .types import is_numpy_scalar
-from .untyped import SCALARS, is_plain, is_untyped, tagger_for, walk
+from .untyped import SCALARS, Tagger, is_plain, is_untyped, tag_walked, tagger_for, walk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -138,14 +139,27 @@ def encode(value: Any, format: Format) -> bytes:
     return encoded
 
 
+class Tags(NamedTuple):
+    """A way for values without an annotation to travel in the format "python".
+
+    Attributes:
+        tag: Replaces such a value by what MessagePack knows.
+        restore: Makes the value of an extension again.
+    """
+
+    tag: Tagger
+    restore: Callable[[int, memoryview], Any]
+
+
 class NativeCodec:
     """A ``Codec`` that uses msgspec."""
 
-    def __init__(self, type: Any) -> None:
+    def __init__(self, type: Any, tags: Tags | None = None) -> None:
         self._type = type
-        self._lists = _decoders(list[type])
+        self._tags = tags or WALKED
+        self._lists = _decoders(list[type], self._tags)
         self._items: dict[str, Any] = {}
-        self._tag = tagger_for(type)
+        self._tag = tagger_for(type, self._tags.tag)
         self.is_open = self._tag is not None
 
     def decode_list(self, data: bytes, format: Format) -> list[Any]:
@@ -153,7 +167,7 @@ class NativeCodec:
 
     def decode(self, data: bytes, format: Format) -> Any:
         if not self._items:
-            self._items = _decoders(self._type)
+            self._items = _decoders(self._type, self._tags)
         return self._items[format].decode(data)
 
     def prepare(self, values: list[Any], format: Format) -> list[Any]:
@@ -191,14 +205,17 @@ class NativeCodec:
 class NativeKwargs:
     """A ``Codec`` of dicts of keyword arguments that uses msgspec."""
 
-    def __init__(self, name: str, parameters: Sequence[Parameter]) -> None:
+    def __init__(
+        self, name: str, parameters: Sequence[Parameter], tags: Tags | None = None
+    ) -> None:
+        tags = tags or WALKED
         self._struct = msgspec.defstruct(
             name, [_field(p) for p in parameters], kw_only=True, forbid_unknown_fields=True
         )
         self._name, self._parameters = name, parameters
-        self._lists = _decoders(list[self._struct])  # type: ignore[name-defined]
-        self._items = _decoders(self._struct)
-        taggers = {parameter.name: tagger_for(parameter.type) for parameter in parameters}
+        self._lists = _decoders(list[self._struct], tags)  # type: ignore[name-defined]
+        self._items = _decoders(self._struct, tags)
+        taggers = {each.name: tagger_for(each.type, tags.tag) for each in parameters}
         self._taggers = {name: tagger for name, tagger in taggers.items() if tagger is not None}
         self.is_open = bool(self._taggers)
 
@@ -291,8 +308,8 @@ def _given(struct: Any) -> dict[str, Any]:
     return {k: v for k, v in msgspec.structs.asdict(struct).items() if v is not msgspec.UNSET}
 
 
-def _decoders(type: Any) -> dict[str, Any]:
-    packed = msgspec.msgpack.Decoder(type, dec_hook=decode_other, ext_hook=_restore)
+def _decoders(type: Any, tags: Tags) -> dict[str, Any]:
+    packed = msgspec.msgpack.Decoder(type, dec_hook=decode_other, ext_hook=tags.restore)
     return {
         "json": msgspec.json.Decoder(type, dec_hook=decode_other),
         "msgpack": msgspec.msgpack.Decoder(type, dec_hook=decode_other),
@@ -300,8 +317,12 @@ def _decoders(type: Any) -> dict[str, Any]:
     }
 
 
-def _restore(code: int, data: memoryview) -> Any:
+def restore_walked(code: int, data: memoryview) -> Any:
+    """Make a value again that a walk has tagged."""
     return walk().restore(code, data)
+
+
+WALKED = Tags(tag_walked, restore_walked)
 
 
 def _schema_of_other(type: Any) -> dict[str, Any]:

@@ -18,6 +18,8 @@ def scientific_kind(value: Any) -> Kind | None:
         return _numpy_kind(value)
     if package == "pandas":
         return _pandas_kind(value)
+    if package == "pyarrow":
+        return _table_kind(value)
     return None
 
 
@@ -50,14 +52,21 @@ def _pandas_kind(value: Any) -> Kind:
         return _TIMEDELTA
     if value is getattr(pandas, "NA", None):
         return _NA
-    name = type(value).__name__
-    do = "send its columns as arrays: {name: frame[name].to_numpy() for name in frame}"
-    if name != "DataFrame":
+    kind = _table_kind(value)
+    if kind is None:
         do = "send value.to_numpy() or value.tolist()" if hasattr(value, "to_numpy") else ""
-    raise TypeError(refusal(value, do))
+        raise TypeError(refusal(value, do))
+    return kind
 
 
-def _library(name: str) -> Any:
+def _table_kind(value: Any) -> Kind | None:
+    from .tables import table_kind  # After the walk's kinds, which it needs.
+
+    return table_kind(value)
+
+
+def library(name: str) -> Any:
+    """Import a library for a value that arrived. Raises ValueError if it is not installed."""
     library = sys.modules.get(name)
     if library is None:
         try:
@@ -77,7 +86,7 @@ def _take_array(value: Any) -> list[Any]:
 
 
 def _make_array(descr: Any, shape: list[int], order: Any, data: bytes) -> Any:
-    numpy = _library("numpy")
+    numpy = library("numpy")
     dtype = numpy.lib.format.descr_to_dtype(descr)
     if dtype.hasobject:
         raise ValueError("an array of objects")
@@ -94,7 +103,7 @@ def _take_text(value: Any) -> list[Any]:
 
 
 def _make_text(content: str | bytes) -> Any:
-    numpy = _library("numpy")
+    numpy = library("numpy")
     return numpy.str_(content) if isinstance(content, str) else numpy.bytes_(content)
 
 
@@ -104,7 +113,7 @@ def _take_timestamp(value: Any) -> list[Any]:
 
 
 def _make_timestamp(count: int, unit: str, zone: Any, fold: int) -> Any:
-    pandas, numpy = _library("pandas"), _library("numpy")
+    pandas, numpy = library("pandas"), library("numpy")
     moment = pandas.Timestamp(numpy.datetime64(count, unit)).as_unit(unit)
     if zone is not None:
         return moment.tz_localize("UTC").tz_convert(zone)
@@ -116,7 +125,7 @@ def _take_timedelta(value: Any) -> list[Any]:
 
 
 def _make_timedelta(count: int, unit: str) -> Any:
-    pandas, numpy = _library("pandas"), _library("numpy")
+    pandas, numpy = library("pandas"), library("numpy")
     return pandas.Timedelta(numpy.timedelta64(count, unit)).as_unit(unit)
 
 
@@ -139,7 +148,7 @@ _SCALAR = Kind(
 _TEXT = Kind("numpy text", _take_text, _make_text, lambda content: content)
 _TIMESTAMP = Kind("Timestamp", _take_timestamp, _make_timestamp, _plain_moment)
 _TIMEDELTA = Kind("Timedelta", _take_timedelta, _make_timedelta, _plain_duration)
-_NAT = Kind("NaT", lambda value: [], lambda: _library("pandas").NaT, lambda: None)
-_NA = Kind("NA", lambda value: [], lambda: _library("pandas").NA, lambda: None)
+_NAT = Kind("NaT", lambda value: [], lambda: library("pandas").NaT, lambda: None)
+_NA = Kind("NA", lambda value: [], lambda: library("pandas").NA, lambda: None)
 for _kind in (_ARRAY, _SCALAR, _TEXT, _TIMESTAMP, _TIMEDELTA, _NAT, _NA):
     register(_kind)

@@ -32,15 +32,19 @@ def is_untyped(type: Any) -> bool:
     return type is Any or type is object
 
 
-def tagger_for(type: Any) -> Tagger | None:
+def tagger_for(type: Any, leaf: Tagger | None = None) -> Tagger | None:
     """Make a function that tags a value's parts without an annotation; None if there are none.
 
     msgspec must be able to decode the type.
+
+    Args:
+        leaf: Tags one such part; None: by a walk.
     """
+    leaf = leaf or tag_walked
     if is_untyped(type):
-        return _walk_all
+        return leaf
     info = inspect.type_info(type)
-    return _Taggers().find(info) if _is_open(info, set()) else None
+    return _Taggers(leaf).find(info) if _is_open(info, set()) else None
 
 
 @cache
@@ -49,7 +53,8 @@ def walk() -> Any:
     return importlib.import_module(".walk", __package__)
 
 
-def _walk_all(value: Any) -> Any:
+def tag_walked(value: Any) -> Any:
+    """Tag a value by a walk over all that it holds."""
     return walk().tag_outermost(value)
 
 
@@ -100,13 +105,14 @@ def is_plain(values: list[Any]) -> bool:
 class _Taggers:
     """Taggers for the parts of a type, each made once, because records may contain themselves."""
 
-    def __init__(self) -> None:
+    def __init__(self, leaf: Tagger) -> None:
+        self._leaf = leaf
         self._known: dict[int, Tagger] = {}
 
     def find(self, info: Any) -> Tagger | None:
         """Return a part's tagger; None if it is annotated throughout."""
         if _is_any(info):
-            return _walk_all
+            return self._leaf
         if not _is_open(info, set()):
             return None
         known = self._known.get(id(info))
@@ -140,7 +146,7 @@ class _Taggers:
         item = self.find(info.item_type)
         if item is None:
             return None
-        if item is _walk_all:
+        if item is tag_walked:
             return lambda value: walk().tag_list(list(value)) if _iterable(value) else value
         return lambda value: [item(part) for part in value] if _iterable(value) else value
 
@@ -198,7 +204,7 @@ class _Taggers:
     def _union(self, info: inspect.UnionType) -> Tagger:
         """Make a tagger that chooses the branch by a value's class."""
         if any(_is_any(part) for part in info.types):
-            return _walk_all
+            return self._leaf
         branches = [(_classes(part), self.find(part) or _as_it_is) for part in info.types]
 
         def tag(value: Any) -> Any:

@@ -205,5 +205,6 @@ register(Kind("dict", lambda value: [items_of(value.items())], dict))
 
 # Each module registers its kinds here.
 from . import standard as standard  # noqa: E402
+from . import tables as tables  # noqa: E402
 from .classes import class_kind  # noqa: E402
 from .scientific import scientific_kind  # noqa: E402

@@ -75,7 +75,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     def completed(self, info: FunctionInfo | None) -> MapSpec:
         """Fill in what the function's announcement says and the caller left open."""
-        if info is None or self.ref is not None:
+        if info is None or (self.ref is not None and self.ref.module):
             return self
         if info.timeout is self.item_timeout and info.attempts is self.attempts:
             return self

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jetmap.wire.counts import PoolCounts
-from jetmap.wire.messages import FunctionRef, understands
+from jetmap.wire.messages import PICKLES_PROTOCOL, FunctionRef, understands
 from jetmap.wire.presence import FunctionInfo, Presence, loader_home
 from jetmap.wire.seals import Sealer
 from jetmap.wire.timing import GONE_AFTER
@@ -43,7 +43,7 @@ class Roster:
         self._heard: dict[str, float] = {}
         self._offers: dict[str, FunctionOffers] = {}
         self._cores: dict[str, int] = {}
-        self._brought: dict[tuple[str, str, str], str | None] = {}
+        self._brought: dict[tuple[str, str, str, bool], str | None] = {}
         self._all_cores: int | None = None
         self._round_trip = 0.0
         self.vanished: dict[str, float] = {}  # When each agent that said no goodbye was missed.
@@ -149,19 +149,35 @@ class Roster:
         if ref is None:
             return self.offers(function).newest
         local = self.sealer.offer if self.sealer is not None else ""
-        key = function, ref.pickles, local
+        key = function, ref.pickles, local, bool(ref.module)
         if key not in self._brought:
-            self._brought[key] = self._offer_for(function, ref.pickles, local)
+            self._brought[key] = self._offer_for(*key)
         return self._brought[key]
 
-    def _offer_for(self, function: str, pickles: str, local: str) -> str | None:
+    def _offer_for(self, function: str, pickles: str, local: str, is_brought: bool) -> str | None:
         """Return the offer that runs a function which chunks name or bring.
 
-        local: the offer of sealed chunks, if the chunks are sealed.
+        local: the offer of sealed chunks, if the chunks are sealed. is_brought: whether it also
+        runs where nobody offers it.
         """
-        if self.sealer is not None:
+        if self.sealer is not None and is_brought:
             return local if self.has_local(local, pickles) else None
-        return self.offers(function).newest or self.trusting(pickles)
+        newest = self._reading(function, pickles) if pickles else self.offers(function).newest
+        return newest or (self.trusting(pickles) if is_brought else None)
+
+    def _reading(self, function: str, pickles: str) -> str | None:
+        """Return the newest live offer of a function whose workers load these pickles."""
+        able = [p for p in self.trusting_agents if _reads(p, pickles)]
+        return FunctionOffers(able, function).newest
+
+    def reads_pickles(self, function: str, pickles: str) -> bool:
+        """Return whether the workers that would run a function load pickles of these versions."""
+        trusting = self.trusting_agents
+        if not all(p.protocol >= PICKLES_PROTOCOL for p in trusting):
+            return False
+        newest = self.offers(function).newest
+        able = {p.offer for p in trusting if _reads(p, pickles)}
+        return newest in able if newest is not None else bool(able)
 
     def readers(self, ref: FunctionRef) -> list[Presence]:
         """Return the agents that would run a function that a chunk brings, could they read it."""
@@ -206,7 +222,7 @@ class Roster:
         One agent's reason is enough for a function that callers bring; otherwise all that offer it
         must have one.
         """
-        if ref is None:
+        if ref is None or not ref.module:
             offers = self.offers(function)
             return offers.broken if offers.newest is None else None
         homes = [loader_home(function, ref)]

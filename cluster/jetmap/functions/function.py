@@ -7,7 +7,7 @@ import os
 import re
 import typing
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from jetmap import bounds
@@ -29,7 +29,7 @@ from .signatures import (
 if TYPE_CHECKING:
     from types import FrameType
 
-    from jetmap.codecs import Codec
+    from jetmap.codecs import Codec, Parameter
     from jetmap.wire.presence import FunctionInfo
 
     from .retries import RetryPolicy
@@ -58,8 +58,8 @@ class Function:
     """
 
     __slots__ = (
-        "__weakref__", "_codecs", "_hints", "_marks", "_strong", "_untyped", "_weak", "attempts",
-        "by_value", "doc", "file", "local", "module", "name", "parameter", "qualname",
+        "__weakref__", "_codecs", "_hints", "_marks", "_pickling", "_strong", "_untyped", "_weak",
+        "attempts", "by_value", "doc", "file", "local", "module", "name", "parameter", "qualname",
         "reports_each", "retry", "spec", "stamp", "timeout",
     )  # fmt: skip
 
@@ -90,6 +90,7 @@ class Function:
         self.file: str | None = None if self.by_value or file is None else os.path.abspath(file)  # noqa: PTH100
         self.stamp = file_stamp(self.file)
         self._codecs: dict[str, Codec] = {}
+        self._pickling: dict[bool, Function] = {}
         self._untyped: list[str] | None = None  # None: not yet known.
         self._hints: dict[str, Any] = dict(hints or {})
         self._marks: dict[str, PerWorker] | None = None  # None: not yet known.
@@ -146,6 +147,19 @@ class Function:
             except NameError as exc:
                 raise TypeError(f"{self.module}.{self.qualname}: per_worker: {exc}") from exc
         return self._marks
+
+    def pickling(self, *, far: bool = False) -> Function:
+        """Return this function with codecs for the format "pickle".
+
+        Args:
+            far: Whether the workers are on other hosts, without this process's script.
+        """
+        found = self._pickling.get(far)
+        if found is None:
+            from .pickled import PicklingFunction
+
+            found = self._pickling[far] = PicklingFunction(self, far=far)
+        return found
 
     def info(self) -> FunctionInfo:
         """Describe it as workers announce it: name, documentation and JSON schemas."""
@@ -229,6 +243,7 @@ class Function:
             if hint != self._hints.get(parameter, annotation):
                 self._hints[parameter] = hint
                 self._codecs.clear()
+                self._pickling.clear()
                 self._untyped = None
 
     def is_of(self, f: object) -> bool:
@@ -296,18 +311,16 @@ class Function:
     def _codec(self, face: str, parameter: str, *, output: bool) -> Codec:
         codec = self._codecs.get(face)
         if codec is None:
-            from jetmap.codecs import codec_for
-
             hint = self._hint(parameter)
             try:
-                codec = codec_for(hint, output=output)
+                codec = self._codec_for(hint, output=output)
             except TypeError as exc:
                 raise self._bad_type(parameter, hint, exc) from exc
             self._codecs[face] = codec
         return codec
 
     def _kwargs_codec(self) -> Codec:
-        from jetmap.codecs import Parameter, codec_for, kwargs_codec
+        from jetmap.codecs import Parameter, codec_for
 
         inner = innermost(self.callable)
         parameters = []
@@ -320,6 +333,16 @@ class Function:
             except TypeError as exc:
                 raise self._bad_type(name, hint, exc) from exc
             parameters.append(Parameter(name, hint, default is not REQUIRED, default))
+        return self._kwargs_codec_for(parameters)
+
+    def _codec_for(self, hint: Any, *, output: bool) -> Codec:
+        from jetmap.codecs import codec_for
+
+        return codec_for(hint, output=output)
+
+    def _kwargs_codec_for(self, parameters: Sequence[Parameter]) -> Codec:
+        from jetmap.codecs import kwargs_codec
+
         return kwargs_codec(self.name, parameters)
 
     def _hint(self, parameter: str) -> Any:

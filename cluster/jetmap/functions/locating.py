@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from jetmap.wire.messages import FunctionRef
 
 __all__ = [
-    "StaleFunction", "broken_files", "file_of", "import_main", "import_tasks", "is_resolved",
-    "load", "reference", "resolve", "running_main", "source_digest", "source_files",
+    "StaleFunction", "broken_files", "check_pickles", "file_of", "import_main", "import_tasks",
+    "is_resolved", "load", "reference", "resolve", "running_main", "source_digest", "source_files",
 ]  # fmt: skip
 
 # Functions kept that came by value or in a script.
@@ -224,7 +224,7 @@ def resolve(ref: FunctionRef) -> Function:
         if ref.value is None:
             function = _imported(ref)
         else:
-            _check_pickles(ref)
+            check_pickles(ref, ref.qualname)
             function = _unpickled(ref.value, ref.qualname)
         found[key] = function
         for old in list(_carried)[:-_KEPT_VALUES]:
@@ -400,15 +400,15 @@ def _unpickled(value: bytes, qualname: str) -> Function:
     return unpickled(value, qualname)
 
 
-def _check_pickles(ref: FunctionRef) -> None:
+def check_pickles(ref: FunctionRef | None, what: str) -> None:
     """Raise NotImportable for a pickle of another Python, which would crash this process."""
     from jetmap.wire.versions import pickles
 
-    if ref.pickles and ref.pickles != pickles():
+    if ref is not None and ref.pickles and ref.pickles != pickles():
         from jetmap.errors import NotImportable
 
         raise NotImportable(
-            f"{ref.qualname} was pickled by {ref.pickles}; this worker has {pickles()}: use the "
+            f"{what} was pickled by {ref.pickles}; this worker has {pickles()}: use the "
             "same versions on both sides, or move the function to a module that workers import"
         )
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import io
 import pickle
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from jetmap.machine import MAIN
 
 Reducer = Callable[[Any], Any]
+_names = threading.local()  # ``scope`` and ``called``: see ``loading``.
 
 
 def dumps(value: Any, reduce: Reducer) -> bytes:
@@ -34,9 +37,51 @@ def dumps(value: Any, reduce: Reducer) -> bytes:
         return _dump(Pickler, value, reduce)
 
 
-def loads(data: bytes) -> Any:
-    """Load a pickle, which runs any code that its sender chose. Raises whatever that raises."""
-    return _Unpickler(io.BytesIO(data)).load()
+def loads(data: bytes | memoryview, buffers: Iterable[Any] = ()) -> Any:
+    """Load a pickle, which runs any code that its sender chose. Raises whatever that raises.
+
+    Args:
+        buffers: Those that the pickle leaves out.
+    """
+    return _Unpickler(io.BytesIO(data), buffers=buffers).load()
+
+
+@contextmanager
+def loading(scope: dict[str, Any] | None, called: dict[str, Any] | None = None) -> Iterator[None]:
+    """Find the names of a script in these globals while pickles are loaded.
+
+    Args:
+        scope: The script's; None: those of this process's ``__main__``.
+        called: Those of the function that is called.
+    """
+    before = getattr(_names, "scope", None), getattr(_names, "called", None)
+    _names.scope, _names.called = scope, called
+    try:
+        yield
+    finally:
+        _names.scope, _names.called = before
+
+
+def called_globals() -> dict[str, Any]:
+    """Return the globals of the function whose items are loaded."""
+    return getattr(_names, "called", None) or {}
+
+
+def named(qualname: str) -> Any:
+    """Find a class or function of the script. Raises AttributeError if there is none.
+
+    Two scripts may run in one worker, so it is not always that of ``__main__``.
+    """
+    scope = getattr(_names, "scope", None)
+    if scope is None:
+        scope = vars(sys.modules["__main__"])
+    first, *rest = qualname.split(".")
+    found = scope.get(first)
+    for part in rest:
+        found = getattr(found, part, None)
+    if found is None:
+        raise AttributeError(f"the script {scope.get('__file__', '')} has no {qualname}")
+    return found
 
 
 def find_class(module: str, qualname: str) -> Any:

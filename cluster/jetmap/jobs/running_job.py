@@ -24,7 +24,8 @@ from jetmap.errors import (
     WorkerStartFailed,
 )
 from jetmap.wire import subjects
-from jetmap.wire.messages import Report, encode
+from jetmap.wire.messages import FunctionRef, Report, encode
+from jetmap.wire.versions import pickles
 
 from . import transitions
 from .catalogue import Catalogue
@@ -181,6 +182,7 @@ class RunningJob:
             submitted=record.submitted,
             labels=record.labels,
             max_parallel=record.max_parallel,
+            ref=FunctionRef("", "", pickles=pickles()) if record.format == "pickle" else None,
         )
         id = subjects.job_map(record.id, record.epoch, record.run)
         seen = StoredOutcomes(self._store, record.id, record.format, self._index)

@@ -238,7 +238,9 @@ class WorkerSettings(Section):
         False,
         "Run functions that no worker offers, sent by Python callers: named by module, or pickled "
         "(from a script or notebook). Anyone who can reach the broker can then run any code here. "
-        "Workers of the same tasks should agree: those that trust form an offer of their own.",
+        "Workers of the same tasks should agree: those that trust form an offer of their own. In a "
+        "Python caller (also Cluster(trust_pickle=True)): load pickled values and exceptions that "
+        "workers send back, from whoever can answer on the broker. Gateways load none.",
         help="Run pickled functions sent by callers. Anyone who can reach the broker can then run "
         "code here.",
     )

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import repeat
+from typing import cast
 
 import msgspec
 
+from . import runs
 from .messages import Format
 
 _split_json = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _split_msgpack = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 
-NULL: dict[Format, bytes] = {"json": b"null", "msgpack": b"\xc0", "python": b"\xc0"}
+NULL: dict[Format, bytes] = {
+    "json": b"null", "msgpack": b"\xc0", "python": b"\xc0", "pickle": b"\xc0",
+}  # fmt: skip
 
 
 def split(array: bytes, format: Format) -> list[msgspec.Raw]:
-    """Return the elements of one encoded array, each still encoded."""
-    return _split_json(array) if format == "json" else _split_msgpack(array)
+    """Return the elements of one encoded array, each still encoded.
+
+    Those of the format "pickle" may be slices of runs, which ``join`` and ``bytes`` take, too.
+    """
+    if format == "json":
+        return _split_json(array)
+    elements = _split_msgpack(array)
+    return elements if format != "pickle" else cast("list[msgspec.Raw]", runs.split(elements))
 
 
 def join(elements: Sequence[bytes | msgspec.Raw], format: Format) -> bytes:
     """Join encoded elements to one encoded array."""
     if format == "json":
         return b"[" + b",".join(elements) + b"]"
+    if format == "pickle":
+        elements = runs.merge(elements)
     return header(len(elements)) + b"".join(elements)
 
 

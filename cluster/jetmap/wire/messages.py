@@ -15,16 +15,20 @@ import msgspec
 # that the other side must know about; a new last field with a default is not one. Raise
 # OLDEST_PROTOCOL to drop support for older releases: their agents and dispatchers are then refused
 # by name. Announcements and chunks without a number have protocol 1, from before the number.
-PROTOCOL = 3
+PROTOCOL = 4
 OLDEST_PROTOCOL = 1
 # The protocol since which agents fetch large items, and dispatchers take large values, in parts.
 PARTS_PROTOCOL = 3
+# The protocol since which trusting workers read the format "pickle".
+PICKLES_PROTOCOL = 4
 # Bytes of one part, and of items or values that travel in their message; less if the broker's
 # messages are smaller.
 PART_BYTES = 512 << 10
 
 # python: MessagePack whose extensions keep the types of values without an annotation.
-Format = Literal["json", "msgpack", "python"]
+# pickle: MessagePack in which values without an annotation are pickled (see ``runs``), between a
+# caller and workers that trust each other.
+Format = Literal["json", "msgpack", "python", "pickle"]
 Lane = Literal["express", "main"]
 
 
@@ -39,7 +43,8 @@ class FunctionRef(WireMessage):
     worker has no file of it. digest: of the source (or of the value); a worker that loaded another
     one is replaced before it computes. file: the module's file, if the worker may have another
     module of that name, or a path that does not lead to it. pickles: the versions that can read
-    the value.
+    the value, and pickled items. An empty module says no more than that: the worker has the
+    function by its name.
     """
 
     module: str

@@ -13,6 +13,7 @@ from jetmap.codecs import types
 from jetmap.functions.locating import (
     StaleFunction,
     broken_files,
+    check_pickles,
     file_of,
     import_tasks,
     is_resolved,
@@ -177,6 +178,18 @@ class WorkerFunctions:
     def takes(self, chunk: Chunk) -> bool:
         """Return whether a chunk may name its function's module, or bring its function."""
         return self.trust or bool(chunk.seal and self._key)
+
+    def pickling(self, chunk: Chunk, function: Function) -> Function:
+        """Return a function that reads and writes pickles. Raises PermissionError without trust."""
+        if not self.trust:
+            raise PermissionError(
+                f"the items for {chunk.function} are pickled, and this worker does not load "
+                "pickles (--trust-pickle)"
+            )
+        check_pickles(chunk.ref, f"an item of {chunk.function}")
+        if chunk.ref is not None and not chunk.ref.module:
+            chunk.ref = None  # It said no more than that.
+        return function.pickling()
 
     def _find_sealed(self, chunk: Chunk, ref: FunctionRef) -> Function:
         """Return a function of this user's, which no other user may call."""

@@ -241,12 +241,13 @@ class _Worker:
             )
         functions = self._functions
         types.may_import_classes = functions.trust  # For the values of this chunk.
-        if chunk.ref is not None and functions.takes(chunk):
-            return functions.find(chunk, chunk.ref)
-        function = functions.by_name.get(chunk.function)
-        if function is None:
+        if chunk.ref is not None and chunk.ref.module and functions.takes(chunk):
+            function = functions.find(chunk, chunk.ref)
+        elif (found := functions.by_name.get(chunk.function)) is not None:
+            function = found
+        else:
             raise LookupError(f"this worker has no function {chunk.function!r}")
-        return function
+        return function if chunk.format != "pickle" else functions.pickling(chunk, function)
 
     def _emit(self, report: Report) -> None:
         if len(report.values) > self._inline:

@@ -22,15 +22,16 @@ import untyped_functions as untyped
 from alike import alike
 from fake_cluster import gateway
 from hypotheses import examples
-from jetmap import Cluster, Unencodable
+from jetmap import Cluster, ItemInvalid, Unencodable
 from jetmap.client.call import Call
 from jetmap.codecs import codec_for
 from jetmap.codecs.walk import CODE, KINDS, decode_plainly
 from jetmap.dispatch.sources import RawItems
 from jetmap.functions.by_name import OpenParts
+from processes import run_python
 from servers import Site, outcomes, site
 from tools import skip_or_fail
-from untyped_functions import PARTLY, VALUES, Box, Color, Model, Pair
+from untyped_functions import PARTLY, VALUES, Box, Color, Model, Pair, Unloadable
 
 pytestmark = pytest.mark.anyio
 anything = codec_for(Any)
@@ -52,7 +53,8 @@ def test_each_kind(value: Any) -> None:
 def test_every_kind_has_a_value_above() -> None:
     names = {name for value in VALUES for name in _kinds(anything.encode(value, "python"))}
     moments = {"Timestamp", "Timedelta", "NaT", "NA"}  # Below.
-    assert KINDS.keys() - names == moments
+    tables = {"DataFrame", "Series", "Index", "Table", "RecordBatch"}  # In their own test.
+    assert KINDS.keys() - names - tables == moments
 
 
 def _kinds(encoded: bytes) -> Iterator[str]:
@@ -212,7 +214,10 @@ async def test_the_part_without_an_annotation(cluster: Cluster, case: Any) -> No
 
 
 class Alien:
-    pass
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Alien
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def refused() -> dict[str, tuple[Any, str]]:
@@ -235,8 +240,43 @@ def refused() -> dict[str, tuple[Any, str]]:
 
 
 @pytest.mark.parametrize("name", refused())
-async def test_refused_before_anything_runs(cluster: Cluster, name: str, tmp_path: Path) -> None:
+async def test_refused_without_trust(name: str) -> None:
     value, message = refused()[name]
+    call = Call.of(untyped.same, None)
+    with pytest.raises(Unencodable, match=message) as caught:
+        await call.prepared([*range(3000), value, 1])
+    assert caught.value.index == 3000
+    with pytest.raises(TypeError, match=message):
+        Call.of(untyped.option, {"x": value})
+
+
+@pytest.mark.parametrize("name", [name for name in refused() if name != "lock"])
+async def test_trusted_values_are_pickled(cluster: Cluster, name: str) -> None:
+    value, _ = refused()[name]
+    found = (await cluster.map(untyped.same, [1, value]))[1]
+    assert type(found) is type(value)
+    if name != "iterator":
+        assert repr(found) == repr(value) or found == value
+
+
+async def test_an_item_that_cannot_be_loaded_costs_itself(cluster: Cluster) -> None:
+    items = [1, Unloadable(7), (2,), [Unloadable(8)], {3}]
+    found = await cluster.map(untyped.same, items, return_exceptions=True)
+    assert found[::2] == items[::2]
+    for error, n in zip(found[1::2], "78", strict=True):
+        assert isinstance(error, ItemInvalid) and f"no {n} here" in error.message
+    values = await cluster.map(untyped.opened, [1, 2, 3], return_exceptions=True)
+    assert values[::2] == [(1,), (3,)]
+    assert isinstance(values[1], Unencodable) and "no 2 here" in values[1].message
+
+
+@pytest.mark.parametrize("name", ["lock", "generator", "file"])
+async def test_refused_before_anything_runs(cluster: Cluster, name: str) -> None:
+    value = {"lock": threading.Lock(), "generator": (n for n in "a"), "file": sys.__stdin__}[name]
+    await _is_refused(cluster, value, "cannot travel; it cannot be pickled")
+
+
+async def _is_refused(cluster: Cluster, value: Any, message: str) -> None:
     before = cluster.stats.chunks_sent if hasattr(cluster.stats, "chunks_sent") else None
     with pytest.raises(Unencodable, match=message) as caught:
         await cluster.map(untyped.same, [*range(3000), value, 1])
@@ -253,8 +293,10 @@ async def test_refused_before_anything_runs(cluster: Cluster, name: str, tmp_pat
 async def test_a_list_that_holds_itself(cluster: Cluster) -> None:
     endless: list[Any] = [(1,)]
     endless.append(endless)
+    (found,) = await cluster.map(untyped.same, [endless])
+    assert found[0] == (1,) and found[1] is found
     with pytest.raises(Unencodable, match="recursion"):
-        await cluster.map(untyped.same, [endless])
+        await Call.of(untyped.same, None).prepared([endless])
 
 
 def test_flat_and_deep_lists_are_not_walked() -> None:
@@ -283,6 +325,46 @@ def test_annotated_functions_are_not_walked(monkeypatch: pytest.MonkeyPatch) -> 
 async def test_a_model_refuses_what_json_would_change(inline: Cluster, inside: Any) -> None:
     with pytest.raises(Unencodable, match=r"annotated Any .* at `\$.inside"):
         await inline.map(untyped.models, [Model(inside=inside)])
+
+
+SCRIPT = """
+import enum
+from jetmap import Cluster, task
+import untyped_functions
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+class Color(enum.Enum):
+    RED = 1
+
+def helper(n):
+    return n + 1
+
+MINE = [Point, Color.RED, helper]
+
+@task
+def known(x):
+    return type(x) is Point or [x is mine for mine in MINE].count(True) == 1
+
+@task
+def make(n):
+    return Point(n), MINE
+
+if __name__ == "__main__":
+    with Cluster(cores=1).sync as cluster:
+        assert cluster.map(known, [*MINE, Point(1), 5]) == [True] * 4 + [False]
+        point, mine = cluster.map(make, [3])[0]
+        assert type(point) is Point and point.x == 3 and mine == MINE
+        point, *mine = cluster.map(untyped_functions.same, [Point(1), *MINE])
+        assert type(point) is Point and mine == MINE
+"""
+
+
+def test_classes_and_functions_of_a_script_keep_their_identity(tmp_path: Path) -> None:
+    done = run_python(SCRIPT, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # Unknown classes
@@ -393,10 +475,6 @@ def test_moments_of_pandas() -> None:
         assert (type(back), back, back.unit) == (type(value), value, value.unit)
         assert getattr(back, "tz", None) == getattr(value, "tz", None)
     assert there_and_back(pd.NaT) is pd.NaT and there_and_back(pd.NA) is pd.NA
-    with pytest.raises(TypeError, match=r"send its columns as arrays"):
-        there_and_back(pd.DataFrame({"a": [1]}))
-    with pytest.raises(TypeError, match=r"to_numpy\(\)"):
-        there_and_back(pd.Series([1]))
     # By an annotation it becomes a datetime, if it is one.
     codec = codec_for(dt.datetime)
     at = pd.Timestamp("2020-01-02 03:04:05", tz="UTC")
@@ -459,3 +537,31 @@ async def test_a_job(with_workers: tuple[Site, Cluster]) -> None:
         ).text
         assert '"value":[1,[2]]' in lines and '"value":"b"' in lines and '{"1":2}' in lines
         assert str(2**70) in lines and '"unencodable"' in lines
+
+
+async def test_a_far_worker_that_trusts_its_caller(with_workers: tuple[Site, Cluster]) -> None:
+    """Both sides must trust: neither alone makes a pickle of anything."""
+    there, careful = with_workers
+    agent = await there.agent(careful, untyped.__file__, "--trust-pickle", cores=1)
+    both = await there.cluster(trust_pickle=True)
+    await there.ready(both, agent)
+    assert careful._call(untyped.same, None, True).format == "python"
+    with pytest.raises(Unencodable, match="Alien cannot travel"):
+        await careful.map(untyped.same, [Alien()])
+    assert both._call(untyped.same, None, True).format == "pickle"
+    items = [*VALUES, np.array([None]), re.compile("x"), np.arange(100_000.0)]
+    assert alike(await both.map(untyped.same, items), items)
+    assert alike(await both.map("same", items), items)
+    found = await outcomes(both.stream(untyped.same, items))
+    assert alike([outcome.value for outcome in found], items)
+    # A job of pickles: for those who load them.
+    job = await both.submit(untyped.same, [np.array([None]), (1,), *range(500)])
+    assert alike(await job.results(), [np.array([None]), (1,), *range(500)])
+    assert (await both.job(job.id).results())[1:3] == [(1,), 0]
+    with pytest.raises(Unencodable, match="annotate what the function returns"):
+        await careful.job(job.id, untyped.same).results()
+    async with gateway(careful) as client:  # type: ignore[arg-type]
+        for path in ("results", "events"):
+            refusal = await client.get(f"/jobs/{job.id}/{path}")
+            assert refusal.status_code == 406
+            assert "annotate what same returns" in refusal.json()["detail"]

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from announcements import presence
 from hypotheses import examples
 from jetmap.dispatch.roster import Roster
-from jetmap.wire.messages import FunctionRef
+from jetmap.wire.messages import PICKLES_PROTOCOL, PROTOCOL, FunctionRef
 from jetmap.wire.presence import FunctionInfo, Presence
 from jetmap.wire.timing import GONE_AFTER
+from jetmap.wire.versions import package_versions, pickles, python_version
 
 quick = examples(100)
 NAMES = ["f", "g"]
@@ -114,3 +115,29 @@ def test_a_function_that_an_agent_cannot_load_runs_elsewhere_or_is_refused() -> 
     roster.on_presence(presence("b", **offer, gone=True), 0.0)
     roster.on_presence(presence("a", **offer), 0.0)
     assert roster.offer("f", None) == "o1", "it is tried again"
+
+
+def test_pickled_items_go_to_workers_that_load_them() -> None:
+    roster = Roster()
+    mine = pickles()
+    here = {"python": python_version(), "packages": package_versions(), "protocol": PROTOCOL}
+    by_name = FunctionRef("", "", pickles=mine)
+    roster.on_presence(presence("a", offer="o1", rank=1, **here), 0.0)
+    assert not roster.reads_pickles("f", mine) and roster.offer("f", by_name) is None
+    # One that trusts its callers, with an older offer: new items are tagged.
+    roster.on_presence(presence("b", offer="o0", rank=0, trusts=True, **here), 0.0)
+    assert not roster.reads_pickles("f", mine) and roster.offer("f", by_name) == "o0"
+    # With the newest: they are pickled, and stay with it when a newer offer comes.
+    roster.on_presence(presence("b", offer="o2", rank=2, trusts=True, **here), 0.0)
+    assert roster.reads_pickles("f", mine) and roster.offer("f", by_name) == "o2"
+    roster.on_presence(presence("c", offer="o3", rank=3, **here), 0.0)
+    assert not roster.reads_pickles("f", mine) and roster.offer("f", by_name) == "o2"
+    assert roster.offer("f", None) == "o3"
+    # A function that nobody offers is brought; one that is called by its name is not.
+    assert roster.reads_pickles("g", mine) and roster.offer("g", by_name) is None
+    assert roster.offer("g", FunctionRef("m", "g", pickles=mine)) == "o2"
+    # Not those of other versions, nor older releases.
+    assert not roster.reads_pickles("g", "Python 2.7, cloudpickle 0.1")
+    older = {**here, "protocol": PICKLES_PROTOCOL - 1}
+    roster.on_presence(presence("d", offer="o4", rank=4, trusts=True, **older), 0.0)
+    assert not roster.reads_pickles("g", mine)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from jetmap.codecs import types
-from jetmap.errors import WorkerStartFailed
+from jetmap.errors import NotImportable, WorkerStartFailed
 from jetmap.functions import locating
 from jetmap.functions import task as task_module
 from jetmap.wire import frames
@@ -209,3 +209,15 @@ def test_what_a_caller_brings_is_loaded_before_its_chunk_and_by_later_workers() 
     later = Worker(trust=True, grows=True, brought=[loaded.brought])
     assert later.sent[-1][0] == frames.READY and "guest" in later.functions.by_name
     assert list(later.sent[-1][1].loads) == ["stateful.load_model"]
+
+
+def test_pickled_items_need_trust() -> None:
+    worker = Worker()
+    function = worker.functions.by_name["own"]
+    with pytest.raises(PermissionError, match="does not load pickles"):
+        worker.functions.pickling(chunk(), function)
+    worker = Worker(trust=True)
+    assert worker.functions.pickling(chunk(), function) is function.pickling()
+    others = FunctionRef("", "", pickles="Python 2.7, cloudpickle 0.1")
+    with pytest.raises(NotImportable, match=r"an item of guest was pickled by Python 2\.7"):
+        worker.functions.pickling(chunk(ref=others), function)

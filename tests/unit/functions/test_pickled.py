@@ -1,0 +1,214 @@
+"""The format "pickle": equal in value and type, or refused by name; one bad item costs itself."""
+
+from __future__ import annotations
+
+import copy
+import io
+import sys
+import threading
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import untyped_functions as untyped
+from alike import alike
+from hypotheses import examples
+from jetmap.codecs.walk import CODE
+from jetmap.functions.pickled import Home, PickledCodec, PicklingFunction
+from jetmap.functions.task import find
+from jetmap.wire import arrays
+from untyped_functions import PARTLY, VALUES, Unloadable
+
+quick = examples(100)
+
+
+def function(f: Any) -> PicklingFunction:
+    known = find(f)
+    assert known is not None
+    made = known.pickling()
+    assert isinstance(made, PicklingFunction) and known.pickling() is made
+    return made
+
+
+def there_and_back(items: list[Any]) -> list[Any]:
+    codec = PickledCodec(Home())
+    return codec.decode_list(codec.encode_list(items, "pickle"), "pickle")
+
+
+some = st.lists(st.sampled_from(VALUES), max_size=3)
+values = st.recursive(
+    st.sampled_from(VALUES) | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(st.text() | st.tuples(st.integers()), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@quick
+@given(st.lists(values, max_size=40), st.integers(0, 40), st.integers(0, 40))
+def test_lists_and_their_parts(items: list[Any], a: int, b: int) -> None:
+    codec = PickledCodec(Home())
+    encoded = codec.encode_list(items, "pickle")
+    assert alike(codec.decode_list(encoded, "pickle"), items)
+    prepared = codec.prepare(items, "pickle")
+    assert alike(
+        codec.decode_list(codec.encode_prepared(prepared[a:b], "pickle"), "pickle"), items[a:b]
+    )
+    each = arrays.split(encoded, "pickle")
+    assert alike([codec.decode(bytes(element), "pickle") for element in each], items)
+
+
+def test_builtins_share_a_pickle_and_others_travel_alone() -> None:
+    codec = PickledCodec(Home())
+    dicts = [{"id": n, "name": f"item {n}"} for n in range(5000)]
+    first, second = codec.encode_list(dicts, "pickle"), codec.encode_list(dicts, "pickle")
+    assert len(second) <= len(first) < 5000 * 25
+    assert 5000 / 256 <= arrays.length(second) < 60
+    assert arrays.length(codec.encode_list([1, np.arange(3), "a"], "pickle")) == 3
+    # A few large ones do not share one either, since a chunk may need only some of them.
+    assert arrays.length(codec.encode_list(["a" * 40_000] * 4, "pickle")) == 4
+
+
+def test_buffers_are_out_of_band_and_writable() -> None:
+    (found,) = there_and_back([np.arange(10_000.0)])
+    found += 1
+    assert found[0] == 1 and found.flags.writeable
+    frozen = np.arange(10_000.0)
+    frozen.flags.writeable = False
+    assert not there_and_back([frozen])[0].flags.writeable
+    strided = np.arange(20_000.0)[::2]
+    assert alike(there_and_back([strided]), [strided])
+
+
+@pytest.mark.parametrize("bad", [threading.Lock(), io.StringIO, sys.__stdout__, (n for n in "a")])
+def test_what_cannot_travel_is_refused_by_name(bad: Any) -> None:
+    if bad is io.StringIO:
+        assert there_and_back([bad]) == [bad]
+        return
+    codec = PickledCodec(Home())
+    for refuse in (codec.encode_list, codec.prepare):
+        with pytest.raises(TypeError, match=rf"{type(bad).__qualname__} cannot travel; it cannot"):
+            refuse([1, bad], "pickle")
+    with pytest.raises(TypeError, match="cannot travel; it cannot be pickled"):
+        function(untyped.option).kwargs.encode({"x": [bad]}, "pickle")
+
+
+def test_too_deep() -> None:
+    deep: list[Any] = []
+    for _ in range(400):
+        deep = [deep]
+    assert there_and_back([deep]) == [deep]
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(RecursionError):
+        there_and_back([deep])
+
+
+def test_one_that_cannot_be_loaded() -> None:
+    codec = PickledCodec(Home())
+    encoded = codec.encode_list([1, Unloadable(5), 2], "pickle")
+    with pytest.raises(OSError, match="no 5 here"):
+        codec.decode_list(encoded, "pickle")
+    first, _, last = arrays.split(encoded, "pickle")
+    assert [codec.decode(bytes(each), "pickle") for each in (first, last)] == [1, 2]
+
+
+@pytest.mark.parametrize("case", PARTLY, ids=lambda case: case[0].__name__)
+def test_annotated_in_part(case: Any) -> None:
+    f, value = case
+    typed = function(f)
+    encoded = typed.item.encode_list([value, value], "pickle")
+    assert alike(typed.item.decode_list(encoded, "pickle"), [value, value])
+    assert alike(typed.item.decode(typed.item.encode(value, "pickle"), "pickle"), value)
+
+
+def test_open_parts_take_any_object_and_annotated_ones_their_type() -> None:
+    typed = function(untyped.lists)
+    odd = [np.array([None]), {untyped.Color}]
+    encoded = typed.item.encode(odd, "pickle")
+    assert alike(repr(typed.item.decode(encoded, "pickle")), repr(odd))
+    with pytest.raises(ValueError, match="Expected `array`"):
+        typed.item.decode_list(function(untyped.same).item.encode_list([7], "msgpack"), "pickle")
+
+
+def test_other_formats_are_as_ever() -> None:
+    codec = PickledCodec(Home())
+    for format in ("json", "msgpack", "python"):
+        items = [1, [2, "a"], {"b": None}]
+        encoded = codec.encode_list(items, format)  # type: ignore[arg-type]
+        assert codec.decode_list(encoded, format) == items  # type: ignore[arg-type]
+        assert codec.decode(codec.encode(5, format), format) == 5  # type: ignore[arg-type]
+        assert codec.prepare(items, format) == items  # type: ignore[arg-type]
+    assert bytes([CODE]) in codec.encode((1,), "python") and codec.schema() == {}
+
+
+# Scripts
+
+SCRIPT = """
+class Point:
+    def __init__(self, x):
+        self.x = x
+def helper(n):
+    return n + 1
+def same(x):
+    return x
+"""
+
+
+def script(name: str) -> types.ModuleType:
+    module = types.ModuleType(name)
+    exec(SCRIPT, module.__dict__)
+    return module
+
+
+def crossed(value: Any, there: Home, here: Home) -> Any:
+    return PickledCodec(here).decode(PickledCodec(there).encode(value, "pickle"), "pickle")
+
+
+def test_names_of_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caller and worker have their own copies; and another script with the same names ran since."""
+    main, theirs, other = script("__main__"), script("__mp_main__"), script("__mp_main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setitem(sys.modules, "__mp_main__", other)
+    caller, worker = Home(vars(main), vars(main)), Home(vars(theirs), vars(theirs))
+    value = [main.Point(1), main.Point, main.helper, {main.Point: (main.helper,)}]
+    arrived = crossed(value, caller, worker)
+    assert type(arrived[0]) is theirs.Point and arrived[1:3] == [theirs.Point, theirs.helper]
+    back = crossed(arrived, worker, caller)
+    assert type(back[0]) is main.Point and back[1:] == value[1:]
+    with pytest.raises(AttributeError, match="has no Point"):
+        del theirs.Point
+        crossed(value[1], caller, worker)
+
+
+def test_names_of_a_program_in_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By ``python -m`` a class is in ``__main__`` here, and in its module there."""
+    main = script("__main__")
+    main.__spec__ = types.SimpleNamespace(name="program")  # type: ignore[assignment]
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    assert crossed([main.Point, main.helper], Home(), Home()) == [main.Point, main.helper]
+
+
+def test_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = script("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    caller = Home(None, vars(main))
+    assert crossed(main.Point, caller, caller) is main.Point
+    assert crossed(main.helper, caller, caller) is main.helper
+    # The function that came by value, with the globals that it uses.
+    theirs = dict(vars(main))
+    theirs["helper"] = types.FunctionType(main.helper.__code__, theirs, "helper")
+    worker = Home(None, theirs)
+    arrived = crossed(main.helper, caller, worker)
+    assert arrived is theirs["helper"]
+    assert crossed(arrived, worker, caller) is main.helper
+    changed = copy.copy(main.helper)
+    changed.__code__ = main.same.__code__
+    assert crossed(main.same, caller, Home(None, {"same": changed}))(5) == 5
