@@ -44,8 +44,16 @@ def in_child(*uses):
 OWN = (
     CHILD
     + """
+import multiprocessing
 from jetmap import Cluster
+
+def own(queue):
+    signal.alarm(30)
+    with Cluster().sync as cluster:
+        queue.put(cluster.map(is_prime, [8]))
+
 if __name__ == "__main__":
+    forking = multiprocessing.get_context("fork")
     with Cluster().sync as cluster:
         stream = cluster.stream(is_prime, [7] * 100, ordered=True)
         next(stream)
@@ -58,7 +66,12 @@ if __name__ == "__main__":
             cluster.close,
             lambda: cluster.map(is_prime, [7]),
         )
-        print(json.dumps([said, cluster.map(is_prime, [7]), len(list(stream))]))
+        queue = forking.SimpleQueue()
+        child = forking.Process(target=own, args=(queue,), daemon=True)
+        child.start()
+        child.join()
+        own = [child.exitcode, None if queue.empty() else queue.get()]
+        print(json.dumps([said, own, cluster.map(is_prime, [7]), len(list(stream))]))
 """
 )
 FORKED = "ClusterClosed: this cluster was started before this process was forked; start one here"
@@ -68,9 +81,10 @@ def test_sync_after_a_fork(tmp_path: Path) -> None:
     with nothing_left():
         done = run_python(OWN, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    said, values, left = json.loads(done.stdout)
+    said, own, values, left = json.loads(done.stdout)
     ended = "returned None"  # What is the parent's goes on there.
     assert said == [FORKED, FORKED, FORKED, FORKED, ended, ended, FORKED]
+    assert own == [0, [False]]  # A cluster of the child's own works.
     assert (values, left) == ([True], 99)
 
 
