@@ -355,6 +355,11 @@ class EncodedCluster:
         return self.settings.workers.trust_pickle if trusted is None else bool(trusted)
 
     @property
+    def keeper_pid(self) -> int | None:
+        """Process id of the keeper of an embedded cluster; None for any other."""
+        return self._opened.keeper_pid if self._opened is not None else None
+
+    @property
     def connected(self) -> bool:
         """True while the broker is reachable; always, with ``inline=True``."""
         return self._inline or (self._opened is not None and self._opened.connection.connected)

@@ -160,6 +160,11 @@ class Session:
         """Return whether a keeper of this user owns the server and all workers."""
         return self._membership is not None
 
+    @property
+    def keeper_pid(self) -> int | None:
+        """Process id of the keeper, if the cluster is embedded."""
+        return self._membership.keeper_pid if self._membership is not None else None
+
     async def bring(self, function: Function | None, name: str) -> FunctionRef | None:
         """Return what a call must carry for workers to find its function; None: its name is enough.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import AsyncIterator, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,9 @@ import pytest
 
 if TYPE_CHECKING:
     from jetmap import Cluster, SyncCluster
+
+# Seconds to wait at the end of a measured session for the workers, which others may be using.
+MEASURED_SECONDS = 30.0
 
 
 @pytest.fixture(scope="session")
@@ -58,8 +63,15 @@ def jetmap_inline_sync() -> Iterator[SyncCluster]:
 @pytest.fixture(scope="session")
 def _jetmap_session(jetmap_options: dict[str, Any]) -> Iterator[None]:
     """Keep the embedded cluster from ending between two tests."""
-    with _cluster(jetmap_options).sync:
+    import psutil
+
+    with _cluster(jetmap_options).sync as cluster:
+        keeper = cluster._cluster.keeper_pid
         yield
+    if keeper is not None and {"COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"} & {*os.environ}:
+        # The workers write what coverage measured when they end, and pytest-cov reads it next.
+        with contextlib.suppress(psutil.Error):
+            psutil.Process(keeper).wait(MEASURED_SECONDS)
 
 
 def _of_plugin(fixture: Any) -> tuple[Any, Any]:
