@@ -14,7 +14,7 @@ import pickle
 import sys
 import uuid
 from collections.abc import Iterator
-from itertools import groupby, repeat
+from itertools import chain, groupby, repeat
 from operator import itemgetter
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -193,13 +193,19 @@ class PickledCodec:
     def decode_list(self, data: bytes, format: Format) -> list[Any]:
         if format != "pickle":
             return self._plain.decode_list(data, format)
-        values: list[Any] = []
         with loading(self._home.scope, self._home.globals):
-            for part in _decode_list(data):
-                if type(part) is _Loaded:
-                    values += part
-                else:
-                    values.append(part)
+            parts = _decode_list(data)
+        kinds = set(map(type, parts))
+        if _Loaded not in kinds:
+            return parts
+        if len(kinds) == 1:
+            return list(chain.from_iterable(parts))
+        values: list[Any] = []
+        for part in parts:
+            if type(part) is _Loaded:
+                values += part
+            else:
+                values.append(part)
         return values
 
     def decode(self, data: bytes, format: Format) -> Any:
@@ -213,9 +219,11 @@ class PickledCodec:
         return value
 
     def prepare(self, values: list[Any], format: Format) -> list[Any]:
-        """Pickle all values; return each with the run that it is in."""
+        """Pickle all values; return each with the run that it is in. Scalars stay as they are."""
         if format != "pickle":
             return self._plain.prepare(values, format)
+        if SCALARS.issuperset(map(type, values)):
+            return values
         prepared: list[Any] = []
         for some, encoded in self._runs(values):
             kept = encoded if len(encoded) <= _KEPT_BYTES else b""
@@ -225,6 +233,11 @@ class PickledCodec:
     def encode_prepared(self, values: list[Any], format: Format) -> bytes:
         if format != "pickle":
             return self._plain.encode_prepared(values, format)
+        kinds = set(map(type, values))
+        if tuple not in kinds:
+            return self.encode_list(values, format)
+        if len(kinds) > 1:
+            values = [each if type(each) is tuple else (([each], b""), 0) for each in values]
         elements: list[bytes] = []
         for _, group in groupby(values, lambda pair: id(pair[0])):
             members = list(group)
@@ -239,6 +252,11 @@ class PickledCodec:
     def encode_list(self, values: list[Any], format: Format) -> bytes:
         if format != "pickle":
             return self._plain.encode_list(values, format)
+        if SCALARS.issuperset(map(type, values)):
+            try:
+                return _encode(values)
+            except (OverflowError, UnicodeEncodeError):
+                pass  # An integer over 64 bits, or text that is not Unicode.
         return _array([encoded for _, encoded in self._runs(values)])
 
     def encode(self, value: Any, format: Format) -> bytes:
@@ -373,6 +391,7 @@ def _load(run: runs.Run) -> Any:
     return loads(run.pickle, [bytearray(buffer) for buffer in run.buffers])
 
 
+_encode = msgspec.msgpack.Encoder().encode
 _decode_run = msgspec.msgpack.Decoder().decode
 _decode = msgspec.msgpack.Decoder(ext_hook=_restore).decode
 _decode_list = msgspec.msgpack.Decoder(list[Any], ext_hook=_restore).decode
@@ -410,7 +429,7 @@ def _dump(value: Any, home: Home) -> _Dumped:
 def _array(elements: list[bytes]) -> bytes:
     from jetmap.wire.arrays import header
 
-    return header(len(elements)) + b"".join(elements)
+    return b"".join((header(len(elements)), *elements))
 
 
 def _without_runs(format: Format) -> Format:
