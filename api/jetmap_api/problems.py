@@ -137,6 +137,8 @@ def item_problem(record: ErrorRecord, debug: bool) -> Problem:
     """Make the answer of a map that ends with its first failing item."""
     status, slug, title = ITEM_PROBLEMS.get(record.kind, ITEM_PROBLEMS["raised"])
     detail = f"item {record.index}: {record.type}: {record.message}"
+    if record.detail and record.detail.get("untyped"):  # Only a pickle could carry its value.
+        status, slug, title = 406, "pickled-values", "Only a pickle could carry the value"
     return Problem(status, slug, title, detail, error=error_record(record, debug))
 
 

@@ -325,6 +325,13 @@ class _Part:
         except Exception as error:
             record = _record(index, "unencodable", error, None)
             record.message = f"the value cannot be encoded: {record.message}"
+            is_foreign = format in ("json", "msgpack") and isinstance(error, TypeError)
+            if is_foreign and self._function.value.is_open:
+                record.message += (
+                    f"; annotate what {self._function.name} returns with a type that JSON has, as "
+                    "in -> dict[str, int]"
+                )
+                record.detail = {"untyped": True}
             return arrays.NULL[format], record
         if len(data) <= self._limits.value:
             return data, None

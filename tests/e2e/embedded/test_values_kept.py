@@ -565,3 +565,6 @@ async def test_a_far_worker_that_trusts_its_caller(with_workers: tuple[Site, Clu
             refusal = await client.get(f"/jobs/{job.id}/{path}")
             assert refusal.status_code == 406
             assert "annotate what same returns" in refusal.json()["detail"]
+        refusal = await client.post("/map/opened", json=[1, 2])
+        assert refusal.status_code == 406
+        assert "annotate what opened returns" in refusal.json()["detail"]

@@ -57,6 +57,11 @@ async def test_a_body_over_its_limit_is_413_before_it_is_read() -> None:
         (errors.ItemTimeout(3, "ItemTimeout", "slow"), 504, "item-timeout"),
         (errors.WorkerLost(3, "SIGSEGV", "died"), 500, "worker-lost"),
         (errors.Unencodable(3, "ValueError", "NaN"), 500, "item-unencodable"),
+        (
+            errors.Unencodable(3, "TypeError", "annotate f", detail={"untyped": True}),
+            406,
+            "pickled-values",
+        ),
         (errors.JobUnreadable("job j: delete the job"), 409, "job-unreadable"),
         (RuntimeError("secret"), 500, "internal"),
     ],

@@ -398,3 +398,17 @@ def test_a_function_whose_type_cannot_travel_refuses_each_item(format: Format) -
     found = outcomes(chunk, reports)
     assert [record.kind for record in found] == ["invalid"] * 2
     assert all("_with_object (item: " in record.message for record in found)
+
+
+def _untyped(item):  # type: ignore[no-untyped-def]
+    return threading.Lock() if item == "lock" else item
+
+
+@both_formats
+def test_a_value_that_only_an_annotation_could_show_names_it(format: Format) -> None:
+    reports: list[Report] = []
+    chunk = chunk_of(["a", "lock"], format)
+    compute(chunk, Function(_untyped), FakeProgress(), reports.append, Limits(value=99, report=99))
+    value, record = outcomes(chunk, reports)
+    assert value == "a" and record.kind == "unencodable"
+    assert "annotate what _untyped returns" in record.message and record.detail == {"untyped": True}
