@@ -55,6 +55,7 @@ def describe(scope: Scope, record: Record) -> Job:
         run=record.run,
         labels=record.labels,
         max_parallel=record.max_parallel,
+        paused=record.paused,
         links=JobLinks(
             self=job_path(scope, record.id),
             results=job_path(scope, record.id, "/results"),

@@ -53,6 +53,7 @@ from .models import (
     Job,
     JobList,
     JobPage,
+    LimitParameters,
     ListParameters,
     NoParameters,
     ResultsParameters,
@@ -286,6 +287,24 @@ class JobsEndpoints:
                 response_description="The job.",
                 responses=refusals(404, 501),
             ),
+            *(
+                job_route(
+                    "POST",
+                    f"/jobs/{{id}}/{action}",
+                    endpoint,
+                    f"{action}_job",
+                    summary,
+                    status_code=202,
+                    response_model=Job,
+                    response_description="The job.",
+                    responses=refusals(404, 501),
+                )
+                for action, endpoint, summary in (
+                    ("pause", self._pause, "Send nothing more of a job until it is resumed"),
+                    ("resume", self._resume, "Let a paused job go on"),
+                    ("limit", self._limit, "Limit the cores of a job, also while it runs"),
+                )
+            ),
             job_route(
                 "POST",
                 "/jobs/{id}/retry",
@@ -322,6 +341,24 @@ class JobsEndpoints:
         self, id: str, request: Request, query: Annotated[NoParameters, Query()]
     ) -> Response:
         return status_answer(request.scope, await self._jobs(request).cancel(id), 202)
+
+    async def _pause(
+        self, id: str, request: Request, query: Annotated[NoParameters, Query()]
+    ) -> Response:
+        record = await self._jobs(request).steer(id, paused=True)
+        return status_answer(request.scope, record, 202)
+
+    async def _resume(
+        self, id: str, request: Request, query: Annotated[NoParameters, Query()]
+    ) -> Response:
+        record = await self._jobs(request).steer(id, paused=False)
+        return status_answer(request.scope, record, 202)
+
+    async def _limit(
+        self, id: str, request: Request, query: Annotated[LimitParameters, Query()]
+    ) -> Response:
+        record = await self._jobs(request).steer(id, max_parallel=query.max_parallel)
+        return status_answer(request.scope, record, 202)
 
     async def _retry(
         self, id: str, request: Request, query: Annotated[NoParameters, Query()]

@@ -105,6 +105,7 @@ class Job(BaseModel):
     run: Count = Field(1, description="the latest; `retry` starts the next")
     labels: dict[str, str] = Field(default_factory=dict, description="as it was submitted with")
     max_parallel: Count | None = Field(None, description="cores that it may use at most")
+    paused: bool = Field(False, description="whether nothing more of it is sent")
     links: JobLinks
 
 
@@ -232,6 +233,15 @@ Run = Annotated[int | SkipJsonSchema[None], Within(bounds.RUN)]
 
 class NoParameters(Parameters):
     """The query of an endpoint that has no parameters."""
+
+
+class LimitParameters(Parameters):
+    """The query of a limit."""
+
+    max_parallel: Annotated[int | SkipJsonSchema[None], Within(bounds.PARALLEL)] = Field(
+        None,
+        description="Cores that it may use at most, over the whole pool; left out: any number.",
+    )
 
 
 class ListParameters(Parameters):

@@ -33,6 +33,7 @@ from jetmap.jobs.outcome_index import OutcomeIndex
 from jetmap.jobs.outcomes import StoredOutcomes
 from jetmap.jobs.readers import JobReader, Readers
 from jetmap.jobs.record import OVER, Record, State
+from jetmap.jobs.service import KEEP
 from jetmap.jobs.store import Store, StoredMessage
 from jetmap.nats.connection import JetStreamError
 from jetmap.wire import arrays, subjects
@@ -229,6 +230,16 @@ class FakeJobs:
         counts = {"last": index.last, "done": index.done, "failed": index.failed}
         self.records[id] = transitions.retried(record, "", now=time.time(), **counts)
         self.readers.on_record(self.records[id])
+        return self.records[id]
+
+    async def steer(
+        self, id: str, *, paused: bool | None = None, max_parallel: int | None = KEEP
+    ) -> Record:
+        record = await self.get(id)
+        if not record.is_over:
+            pausing = record.paused if paused is None else paused
+            cores = record.max_parallel if max_parallel == KEEP else max_parallel
+            self.change(id, paused=pausing, max_parallel=cores)
         return self.records[id]
 
     async def cancel(self, id: str) -> Record:

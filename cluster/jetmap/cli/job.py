@@ -61,6 +61,20 @@ def job(
         bool,
         typer.Option("--retry", help="Run its failed items again; all others keep their outcomes."),
     ] = False,
+    pause: Annotated[
+        bool, typer.Option("--pause", help="Send nothing more of it until --resume.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Let a paused job go on.")] = False,
+    max_parallel: Annotated[
+        int | None,
+        typer.Option(
+            "--max-parallel",
+            metavar="N",
+            min=0,
+            max=bounds.PARALLEL.most,
+            help="Cores that it may use at most; 0: any number.",
+        ),
+    ] = None,
     run: Annotated[
         int | None,
         typer.Option(
@@ -96,6 +110,9 @@ def job(
         "--failed": failed,
         "--cancel": cancel,
         "--retry": retry,
+        "--pause": pause,
+        "--resume": resume,
+        "--max-parallel": max_parallel is not None,
         "--delete": delete,
     }
     given = [name for name, is_given in chosen.items() if is_given]
@@ -109,13 +126,15 @@ def job(
     elif failed:
         work = _failed(cluster, id, settings.gateway.debug, run)
     else:
-        work = _state(cluster, id, given[0] if given else "", as_json)
+        work = _state(cluster, id, given[0] if given else "", as_json, max_parallel or None)
     import uvloop
 
     raise typer.Exit(run_cancellable(work, uvloop.new_event_loop))
 
 
-async def _state(cluster: Cluster, id: str, action: str, as_json: bool) -> int:
+async def _state(
+    cluster: Cluster, id: str, action: str, as_json: bool, max_parallel: int | None
+) -> int:
     async with cluster:
         job = cluster.job(id)
         if action == "--delete":
@@ -126,6 +145,12 @@ async def _state(cluster: Cluster, id: str, action: str, as_json: bool) -> int:
             status = await job.cancel()
         elif action == "--retry":
             status = await job.retry()
+        elif action == "--pause":
+            status = await job.pause()
+        elif action == "--resume":
+            status = await job.resume()
+        elif action == "--max-parallel":
+            status = await job.limit(max_parallel)
         elif action == "--follow":
             status = await _followed(cluster, id)
         else:
@@ -255,6 +280,10 @@ def _show(status: JobStatus) -> None:
     total = "an unknown number" if status.total is None else f"{status.total:,}"
     if status.labels:
         line("labels", shown_labels(status.labels))
+    if status.max_parallel:
+        line("limit", f"{status.max_parallel} cores")
+    if status.paused:
+        line("paused", "until jetmap job ID --resume")
     if status.run > 1:
         line("run", f"{status.run}")
     line("items", f"{status.done:,} of {total} done, {status.failed:,} failed")

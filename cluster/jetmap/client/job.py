@@ -48,6 +48,7 @@ class JobStatus:
         run: Number of its latest run, from 1; ``Job.retry`` starts the next.
         labels: Names and values that it was submitted with.
         max_parallel: Cores that it may use at most; None: any number.
+        paused: Whether the job is paused.
     """
 
     id: str
@@ -67,6 +68,7 @@ class JobStatus:
     run: int = 1
     labels: dict[str, str] = field(default_factory=dict)
     max_parallel: int | None = None
+    paused: bool = False
 
     @classmethod
     def of(cls, record: Record) -> JobStatus:
@@ -89,6 +91,7 @@ class JobStatus:
             run=record.run,
             labels=record.labels,
             max_parallel=record.max_parallel,
+            paused=record.paused,
         )
 
     @property
@@ -231,6 +234,36 @@ class Job(Generic[X, Y]):
             raise ValueError(f"{after!r} is a position in run {pinned}, not in run {run}")
         follower = self._follower(pinned if run is None else run)
         return JobStream(follower, self._call, at, given, ordered)
+
+    async def pause(self) -> JobStatus:
+        """Send nothing more of the job until ``resume``, whoever runs it; chunks under way end.
+
+        Its timeout goes on. Does nothing if the job is over.
+
+        Returns:
+            The job's status after that.
+        """
+        return JobStatus.of(await self._jobs().steer(self.id, paused=True))
+
+    async def resume(self) -> JobStatus:
+        """Let a paused job go on.
+
+        Returns:
+            The job's status after that.
+        """
+        return JobStatus.of(await self._jobs().steer(self.id, paused=False))
+
+    async def limit(self, max_parallel: int | None) -> JobStatus:
+        """Change the cores that the job may use at most, also while it runs.
+
+        Args:
+            max_parallel: Cores, over the whole pool; None: any number.
+
+        Returns:
+            The job's status after that.
+        """
+        cores = bounds.PARALLEL.check_optional("max_parallel", max_parallel)
+        return JobStatus.of(await self._jobs().steer(self.id, max_parallel=cores))
 
     async def cancel(self) -> JobStatus:
         """End the job and keep the outcomes that are there. Does nothing if it is over.

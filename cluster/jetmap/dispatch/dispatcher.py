@@ -242,8 +242,9 @@ class Dispatcher:
         error = MapCancelled(f"the map was cancelled after {run.done} of its items were done")
         await self._end(run, "withdrawn", error)
 
-    def pump_soon(self) -> None:
-        """Send what may be sent, since a map may be sent more of."""
+    def steered(self, run: OpenMap) -> None:
+        """Take in that a map was paused, resumed or limited."""
+        self.scheduler.on_limited(run)
         self._sender.pump_soon()
 
     @property

@@ -64,7 +64,7 @@ class Scheduler:
     def add(self, map: OpenMap) -> None:
         weight = map.spec.weight
         self._weights[weight] = self._weights.get(weight, 0) + 1
-        if map.cost.is_known and self._is_small(map):
+        if map.limit is None and map.cost.is_known and self._is_small(map):
             self._small[map] = None
         else:
             self._newcomers[map] = None
@@ -146,6 +146,12 @@ class Scheduler:
             return
         if any(takes(map) and map.has_work for map in self._maps):
             self.window.on_idle(cores)
+
+    def on_limited(self, map: OpenMap) -> None:
+        """Take in that a map has a limit now, which small maps are sent without asking for."""
+        if map in self._small:
+            del self._small[map]
+            self._newcomers[map] = None
 
     def requeue(self, map: OpenMap) -> None:
         """Give a map turns again if some of its items have returned, to be sent again."""

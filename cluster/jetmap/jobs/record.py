@@ -100,8 +100,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     whether the function's values are stored; else null is. run: number of the present run, from
     1. past: the runs before it. carried: items whose outcome it has from them. keeps_input: whether
     the input of a job that is over is still stored, for its next run. submitted: the span in which
-    it was submitted, as ``traceparent`` names it. labels: names and values by
-    which people find it. max_parallel: cores that it may use at most.
+    it was submitted, as ``traceparent`` names it. labels: names and values by which people find
+    it. max_parallel: cores that it may use at most. paused: whether nothing more of it is sent
+    until it is resumed.
     """
 
     id: str
@@ -145,6 +146,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     submitted: str = ""
     labels: dict[str, str] = {}
     max_parallel: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    paused: bool = False
 
     @property
     def public_state(self) -> State:

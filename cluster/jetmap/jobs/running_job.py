@@ -34,7 +34,7 @@ from .outcomes import StoredOutcomes
 from .record import Record, State
 from .store import Conflict, Store
 from .stored_input import StoredInput
-from .transitions import ROOM, WORKERS
+from .transitions import PAUSE, PAUSED, ROOM, WORKERS
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +121,18 @@ class RunningJob:
             return
         if record.is_over or record.owner != me or record.epoch != self.record.epoch:
             self.stop()
+        elif (steered := transitions.as_steered(self.record, record)) is not self.record:
+            self.record = steered
+            self._steer()
+
+    def _steer(self) -> None:
+        """Let the open map do what the record says."""
+        run, record = self._map, self.record
+        if run is None or (run.is_paused, run.max_parallel) == (record.paused, record.max_parallel):
+            return
+        run.restrict(record.max_parallel)
+        run.pause() if record.paused else run.resume()
+        self._dispatcher.steered(run)
 
     def stop(self) -> None:
         """Stop running the job and write nothing more: somebody else decides on it now."""
@@ -171,6 +183,9 @@ class RunningJob:
         assert source is not None
         if left is not None and left <= 0:
             raise MapTimeout(transitions.timeout_message(record))
+        if record.paused:
+            await self._show_waiting(PAUSED, PAUSE)
+            return False
         spec = MapSpec(
             function=record.function,
             format=record.format,
@@ -193,6 +208,7 @@ class RunningJob:
             await self._show_waiting(str(error))
             return False
         self._map = run
+        self._steer()  # It may have been steered meanwhile.
         await self._show_waiting(None)
         return True
 
@@ -310,7 +326,9 @@ class RunningJob:
     async def _record_waiting(self, run: OpenMap) -> None:
         try:
             what, lack = WORKERS, self._dispatcher.agents.lack(self.record.function)
-            if lack is None:
+            if self.record.paused:
+                what, lack = PAUSE, PAUSED
+            elif lack is None:
                 what, lack = ROOM, await self._check_room(run)
             await self._show_waiting(lack, what)
         except BrokerUnreachable as error:
@@ -411,7 +429,7 @@ class RunningJob:
         while True:
             try:
                 self._seq = await _until_room(
-                    lambda after=after: self._store.write(record, after, ttl=ttl)  # type: ignore[misc]
+                    lambda record=record, after=after: self._store.write(record, after, ttl=ttl)  # type: ignore[misc]
                 )
                 break
             except Conflict:
@@ -419,8 +437,10 @@ class RunningJob:
                 ours = (self._dispatcher.id, record.epoch)
                 if there is None or there.is_over or (there.owner, there.epoch) != ours:
                     raise
+                record = self._writing = transitions.as_steered(record, there)
         self.record = record
         self._catalogue.on_record(record, self._seq)
+        self._steer()
 
 
 async def _until_room(ask: Callable[[], Awaitable[int]]) -> int:

@@ -33,7 +33,7 @@ from .outcome_index import OutcomeIndex, OutcomeIndexes
 from .outcomes import StoredOutcomes
 from .quota import FIRST_RESERVATION, Quota, Uploading, lost
 from .readers import JobReader, Readers
-from .record import Record, State
+from .record import Record, State, check_readable
 from .removal import Removal
 from .retrying import Retrying
 from .runner import JobRunner
@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 CLOSE_SECONDS = 2.0
 # Seconds for removing an upload that could not begin; later, the monitor removes it.
 DROP_SECONDS = 5.0
+# For ``steer``: a limit that stays as it is.
+KEEP = -1
 # Bytes of outcome indexes kept between requests.
 INDEX_BYTES = 64 << 20
 
@@ -326,6 +328,32 @@ class Jobs:
         """
         await self._monitor.hold_lease()
         return await self._retrying.retry(id)
+
+    async def steer(
+        self, id: str, *, paused: bool | None = None, max_parallel: int | None = KEEP
+    ) -> Record:
+        """Pause or resume a job, or limit its cores. A finished job stays as it is.
+
+        paused: None: as it is. max_parallel: None: no limit; KEEP: as it is.
+        """
+        while True:
+            check_readable(await self.get(id))
+            record, seq = await self.store.read(id)
+            if record is None or record.is_over:
+                return await self.get(id)
+            steered = transitions.steered(
+                record,
+                paused=record.paused if paused is None else paused,
+                max_parallel=record.max_parallel if max_parallel == KEEP else max_parallel,
+            )
+            if steered is record:
+                return self._shown(record)
+            try:
+                seq = await self.store.write(steered, seq)
+            except Conflict:
+                continue
+            self._catalogue.on_record(steered, seq)
+            return self._shown(steered)
 
     async def cancel(self, id: str) -> Record:
         """End a job and free its cores at once. A finished job stays as it is."""

@@ -11,6 +11,8 @@ from .record import RUNS_VERSION, PastRun, Record, State
 # Values of ``Record.waiting_for``.
 WORKERS = "workers"
 ROOM = "room"
+PAUSE = "a pause"
+PAUSED = "the job is paused; it goes on when it is resumed"
 # Most runs of one job: each adds to the record.
 MOST_RUNS = 100
 
@@ -147,6 +149,18 @@ def ended(
         waiting_for=None,
         keeps_input=keeps_input,
     )
+
+
+def steered(record: Record, *, paused: bool, max_parallel: int | None) -> Record:
+    """Pause or resume a job, and limit its cores."""
+    if (record.paused, record.max_parallel) == (paused, max_parallel):
+        return record
+    return replace(record, paused=paused, max_parallel=max_parallel)
+
+
+def as_steered(record: Record, newest: Record) -> Record:
+    """Return what an owner writes over a record that was steered meanwhile."""
+    return steered(record, paused=newest.paused, max_parallel=newest.max_parallel)
 
 
 def retry_refusal(record: Record) -> str | None:

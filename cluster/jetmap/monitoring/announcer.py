@@ -119,6 +119,8 @@ class Announcer:
                 return Answer(refusal="a job is cancelled by its own address, not as a map")
             logger.info("map %s is cancelled on request", ask.id)
             await self._dispatcher.cancel(run)
+        elif kind_of(run.id) == "job" and ask.what in ("pause", "resume", "limit"):
+            return Answer(refusal="a job is steered by its own address, not as a map")
         elif ask.what == "pause":
             run.pause()
         elif ask.what == "resume":
@@ -127,7 +129,7 @@ class Announcer:
             run.restrict(ask.value or None)
         else:
             return Answer(refusal=f"this version of jetmap cannot {ask.what} a map")
-        self._dispatcher.pump_soon()
+        self._dispatcher.steered(run)
         return Answer()
 
 

@@ -211,12 +211,12 @@ class Observer:
         )
 
     def _parked(self, record: Record) -> MapActivity:
-        waits = record.waiting_for or "workers"
+        waits = "a pause" if record.paused else record.waiting_for or "workers"
         return MapActivity(
             record.id,
             record.function,
             "job",
-            "waiting",
+            "paused" if record.paused else "waiting",
             record.total,
             record.done,
             record.failed,

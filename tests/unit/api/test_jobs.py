@@ -53,7 +53,7 @@ async def test_the_status_document() -> None:
     assert list(document) == [
         *("id", "function", "state", "total", "done", "failed", "created", "started"),
         *("finished", "rate", "seconds_left", "waiting_for", "reason", "max_failed"),
-        *("run", "labels", "max_parallel", "links"),
+        *("run", "labels", "max_parallel", "paused", "links"),
     ]
     assert (document["state"], document["total"], document["done"], document["failed"]) == (
         *("failed", 4, 4, 2),
@@ -360,3 +360,21 @@ async def test_labels_are_shown_and_filter() -> None:
                 refused = await client.post(f"{path}?{wrong}", json=[1])
                 check_problem(refused, 400, "bad-parameter")
         check_problem(await client.get("/jobs?labels=x"), 400, "bad-parameter")
+
+
+async def test_a_job_is_paused_limited_and_resumed() -> None:
+    cluster, jobs = site()
+    jobs.hold = True
+    async with gateway(cluster) as client:
+        path = f"/jobs/{(await submit(client, 'double', [1]))['id']}"
+        for action, paused, limit in (
+            ("pause", True, None),
+            ("limit?max_parallel=3", True, 3),
+            ("resume", False, 3),
+            ("limit", False, None),
+        ):
+            answer = await client.post(f"{path}/{action}")
+            assert answer.status_code == 202
+            assert (answer.json()["paused"], answer.json()["max_parallel"]) == (paused, limit)
+        check_problem(await client.post(f"{path}/limit?max_parallel=0"), 400, "bad-parameter")
+        check_problem(await client.post("/jobs/nobody/pause"), 404, "unknown-job")

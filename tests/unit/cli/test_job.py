@@ -71,3 +71,11 @@ def test_failed_items_are_listed_and_run_again(jobs: FakeJobs, invoke: Invoke) -
     assert invoke("job", "j", "--failed", "--run", "1").stdout == expected
     assert "has no run 3" in invoke("job", "j", "--failed", "--run", "3").stderr
     assert "--run: give" in invoke("job", "j", "--run", "1").stderr
+
+
+def test_a_job_is_paused_limited_and_resumed(jobs: FakeJobs, invoke: Invoke) -> None:
+    jobs.add("j", 2)
+    assert "paused    until" in invoke("job", "j", "--pause").stdout
+    assert "limit     3 cores" in invoke("job", "j", "--max-parallel", "3").stdout
+    assert "limit" not in invoke("job", "j", "--max-parallel", "0").stdout
+    assert "paused" not in invoke("job", "j", "--resume").stdout

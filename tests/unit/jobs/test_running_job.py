@@ -127,3 +127,38 @@ def test_a_restarted_broker_ends_no_job() -> None:
             assert await values(jobs, record) == DOUBLED
 
     run(scenario())
+
+
+def test_a_paused_job_waits_across_owners_and_keeps_its_limit() -> None:
+    async def scenario() -> None:
+        work = Work(seconds=lambda item: 0.2)
+        async with JobPool(work=work) as pool:
+            await pool.agent(4)
+            owner, other = await pool.gateway(), await pool.gateway()
+            id = (await submitted(owner, ITEMS, max_parallel=1)).id
+            await asyncio.sleep(2)
+            (run,) = owner._dispatcher.maps
+            assert len(run.ledger.flights) == 1
+            await other.steer(id, max_parallel=2)
+            await asyncio.sleep(2)
+            assert len(run.ledger.flights) == 2
+            await other.steer(id, paused=True)
+            await asyncio.sleep(3)
+            record = await other.get(id)
+            assert (record.public_state, record.waiting_for) == ("waiting", "a pause")
+            begun = work.runs.total()
+            await pool.crash(owner)
+            await asyncio.sleep(30)
+            record = await other.get(id)
+            assert (record.epoch, record.waiting_for) == (2, "a pause")
+            assert work.runs.total() == begun and not list(other._dispatcher.maps)
+            await other.steer(id, paused=False)
+            await asyncio.sleep(3)
+            (run,) = other._dispatcher.maps
+            assert len(run.ledger.flights) == 2
+            record = await ended(other, id)
+            assert (record.state, record.done, record.max_parallel) == ("succeeded", 60, 2)
+            assert await values(other, record) == DOUBLED
+            assert (await other.steer(id, paused=True)).paused is False  # It is over.
+
+    run(scenario())

@@ -106,13 +106,15 @@ async function act(id, word, path, body, text) {
   setTimeout(() => { ui.busy.delete(id); render() }, 1200)
 }
 function yes(key, box) {
-  const at = key.indexOf(':'), what = key.slice(0, at), id = key.slice(at + 1), m = world.maps.find(x => x.id === id), path = `/ui/maps/${encodeURIComponent(id)}`
-  if (what === 'cancel') act(id, 'Cancelling', m?.kind === 'job' ? `/jobs/${encodeURIComponent(id)}/cancel` : `${path}/cancel`, undefined, `Cancelled ${id.slice(-6)}. Its cores are free.`)
-  if (what === 'limit') { const v = Math.max(0, Math.floor(Number($('[data-field=limit]', box).value) || 0)); act(id, 'Setting', `${path}/limit`, { cores: v }, v ? `${id.slice(-6)} takes at most ${plural(v, 'core')}.` : `${id.slice(-6)} has no limit.`) }
+  const at = key.indexOf(':'), what = key.slice(0, at), id = key.slice(at + 1), m = world.maps.find(x => x.id === id), path = pathOf(m, id)
+  if (what === 'retry') act(id, 'Starting', `/jobs/${encodeURIComponent(id)}/retry`, undefined, `The failed items of ${id.slice(-6)} run again.`)
+  if (what === 'cancel') act(id, 'Cancelling', `${path}/cancel`, undefined, `Cancelled ${id.slice(-6)}. Its cores are free.`)
+  if (what === 'limit') { const v = Math.max(0, Math.floor(Number($('[data-field=limit]', box).value) || 0)); act(id, 'Setting', m?.kind === 'job' ? `${path}/limit${v ? `?max_parallel=${v}` : ''}` : `${path}/limit`, m?.kind === 'job' ? undefined : { cores: v }, v ? `${id.slice(-6)} takes at most ${plural(v, 'core')}.` : `${id.slice(-6)} has no limit.`) }
 }
+function pathOf(m, id) { return `${m?.kind === 'job' ? '/jobs' : '/ui/maps'}/${encodeURIComponent(id)}` }
 function setPause(id, on) {
   const m = world.maps.find(x => x.id === id)
-  if (m && isOpen(m) && !away()) act(id, on ? 'Pausing' : 'Resuming', `/ui/maps/${encodeURIComponent(id)}/${on ? 'pause' : 'resume'}`, undefined, on ? `Paused ${id.slice(-6)}. Chunks under way finish.` : `Resumed ${id.slice(-6)}.`)
+  if (m && isOpen(m) && !away()) act(id, on ? 'Pausing' : 'Resuming', `${pathOf(m, id)}/${on ? 'pause' : 'resume'}`, undefined, on ? `Paused ${id.slice(-6)}. Chunks under way finish.` : `Resumed ${id.slice(-6)}.`)
 }
 let before = null
 function startAsk(key) {

@@ -109,13 +109,15 @@ function mapRows() {
     return wanted.every(w => w.includes(':') ? text.split(' ').includes(w) : text.includes(w))
   }).sort((a, b) => (open[a.state] ?? 3) - (open[b.state] ?? 3) || (b.ended ?? 0) - (a.ended ?? 0) || (b.left ?? 0) - (a.left ?? 0) || (b.total ?? 0) - (a.total ?? 0))
 }
+const askAgain = id => ask(`retry:${id}`, `Run the failed items of ${id.slice(-6)} again? All others keep their outcomes.`, 'Run them again')
 function mapActs(m) {
   const key = m.id
   if (ui.busy.has(key)) return h`<span class="quiet">${ui.busy.get(key)} …</span>`
   if (ui.ask === `cancel:${key}`) return ask(ui.ask, `Cancel ${key.slice(-6)}? ${plural(m.done, 'outcome')} ${m.kind === 'job' ? 'stay' : 'went out already'}.`, `Cancel the ${m.kind}`)
   if (ui.ask === `limit:${key}`) return ask(ui.ask, 'Cores at most', 'Set', h`<input type="number" min="1" max="100000" data-field="limit" value="${m.limit ?? ''}" placeholder="no limit" aria-label="Cores at most">`)
-  if (!isOpen(m)) return ''
-  const steers = m.state !== 'waiting' || m.waits !== 'workers'
+  if (ui.ask === `retry:${key}`) return askAgain(key)
+  if (!isOpen(m)) return m.kind === 'job' && m.failed && m.state !== 'withdrawn' ? h`<div class="acts" data-key="acts"><button data-act="ask" data-ask="retry:${key}" aria-label="Run the failed items of ${key} again"${off()}>Run failed again</button></div>` : ''
+  const steers = m.kind === 'job' || m.state !== 'waiting' || m.waits !== 'workers'
   return h`<div class="acts" data-key="acts">${steers && h`<button data-act="${m.state === 'paused' ? 'resume' : 'pause'}" data-id="${key}" aria-label="${m.state === 'paused' ? 'Resume' : 'Pause'} ${key}"${off()}>${m.state === 'paused' ? 'Resume' : 'Pause'}</button><button data-act="ask" data-ask="limit:${key}" aria-label="Limit the cores of ${key}"${off()}>Limit</button>`}<button data-act="ask" data-ask="cancel:${key}" aria-label="Cancel ${key}"${off()}>Cancel</button></div>`
 }
 const progress = m => m.total ? bar([[(m.done - m.failed) / m.total, isOpen(m) ? 'var(--fill)' : 'var(--edge)'], [Math.max(m.failed / m.total, m.failed ? 0.006 : 0), 'var(--bad)']]) : h`<svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true"><rect width="100" height="6" fill="var(--edge)" opacity=".5"/></svg>`
@@ -192,7 +194,7 @@ function failuresView() {
     const isShown = ui.open.has(g.key), found = ui.traces.get(g.key), where = g.hosts.length ? (g.hosts.length === 1 ? (world.hosts.length > 1 ? h`<span class="bad">only on ${g.hosts[0]}</span> · ` : h`on ${g.hosts[0]} · `) : `on ${g.hosts.length > 8 ? 'more than 8' : g.hosts.length} hosts · `) : ''
     return h`<li class="group" data-key="${g.key}"><b class="n bad">${num(g.count)}</b><div><p>${fnName(world.functionOf(g.function), link('functions', g.function))} <span class="kind">${kinds[g.kind] ?? g.kind}</span></p><p><b>${g.type}</b> ${g.message}</p><p class="when">${where}first ${clock(g.first)} · last ${ago(g.last)}</p></div>${chart('b' + g.key, `${g.count} in the last hour`, '', c => bars(c, g.counts, colours.bad))}
     <div class="acts"><button data-row data-act="open" data-id="${g.key}" aria-expanded="${isShown}">${isShown ? 'Hide' : 'Traceback'}</button></div>
-    ${isShown && h`<div class="wide stack">${found == null ? h`<p class="quiet">Asking who has it …</p>` : found.traceback ? h`<pre tabindex="0" aria-label="First traceback">${found.traceback}</pre>` : h`<p class="quiet">${found.note}</p>`}<p class="quiet">${g.indexes.length ? h`The first of them: ${g.indexes.length === 1 ? 'item' : 'items'} ${g.indexes.map(i => num(i)).join(', ')}${g.count > g.indexes.length && `, and ${num(g.count - g.indexes.length)} more`}. ` : ''}${g.job && h`Latest in the job <a class="mono" href="${ui.root}/jobs/${encodeURIComponent(g.job)}">${g.job}</a>.`}</p></div>`}</li>` })}</ul></section>`
+    ${isShown && h`<div class="wide stack">${found == null ? h`<p class="quiet">Asking who has it …</p>` : found.traceback ? h`<pre tabindex="0" aria-label="First traceback">${found.traceback}</pre>` : h`<p class="quiet">${found.note}</p>`}<p class="quiet">${g.indexes.length ? h`The first of them: ${g.indexes.length === 1 ? 'item' : 'items'} ${g.indexes.map(i => num(i)).join(', ')}${g.count > g.indexes.length && `, and ${num(g.count - g.indexes.length)} more`}. ` : ''}${g.job && h`Latest in the job <a class="mono" href="${ui.root}/jobs/${encodeURIComponent(g.job)}">${g.job}</a>.`}</p>${g.job && (ui.busy.has(g.job) ? h`<p class="quiet">${ui.busy.get(g.job)} …</p>` : ui.ask === `retry:${g.job}` ? askAgain(g.job) : h`<div class="acts"><button data-act="ask" data-ask="retry:${g.job}"${off()}>Run these again</button></div>`)}</div>`}</li>` })}</ul></section>`
     : h`<section class="panel"><h2>Nothing failed in the last hour</h2><p class="quiet">Items that fail gather here by function, kind and message.</p></section>`}`
 }
 

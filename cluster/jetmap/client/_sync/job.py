@@ -122,6 +122,35 @@ class SyncJob(Generic[X, Y]):
 
         return SyncJobStream(self._wait, self._wait(start()))
 
+    def pause(self) -> JobStatus:
+        """Send nothing more of the job until ``resume``, whoever runs it; chunks under way end.
+
+        Its timeout goes on. Does nothing if the job is over.
+
+        Returns:
+            The job's status after that.
+        """
+        return self._wait(self._job.pause())
+
+    def resume(self) -> JobStatus:
+        """Let a paused job go on.
+
+        Returns:
+            The job's status after that.
+        """
+        return self._wait(self._job.resume())
+
+    def limit(self, max_parallel: int | None) -> JobStatus:
+        """Change the cores that the job may use at most, also while it runs.
+
+        Args:
+            max_parallel: Cores, over the whole pool; None: any number.
+
+        Returns:
+            The job's status after that.
+        """
+        return self._wait(self._job.limit(max_parallel))
+
     def cancel(self) -> JobStatus:
         """End the job and keep the outcomes that are there. Does nothing if it is over.
 
