@@ -281,5 +281,5 @@ class EventsParameters(Parameters):
         None, description="For clients that cannot send the header."
     )
     run: Run = Field(
-        None, description="A run of the job; that of the last event, or the latest, if not given."
+        None, description="A run of the job; by default the latest. An event's id names its own."
     )
