@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import itertools
 import json
 import secrets
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Self, TypeVar, cast
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from jetmap.background import beside
 from jetmap.demo.http import DemoError, GatewayClient
+from jetmap.demo.live import Reading, figures
 from jetmap.demo.work import Sample, Work, prime_search, sample, source_metrics
 from jetmap.machine import tethered
 from jetmap.settings import Secret, Settings
@@ -30,6 +35,9 @@ from .progress import Bar
 from .signals import LEAVE_SECONDS, Stop, StopRequested, run
 
 TASKS = "jetmap.demo.tasks"
+LOOK_SECONDS = 0.5  # Seconds between two looks at the gateway, on a terminal.
+READINGS = 6  # Looks whose first and last give the figures on a terminal.
+LINE_SECONDS = 5.0  # Seconds between two lines in a pipe.
 NOTABLE = 0.1  # Share of a core's time used by other programs that is worth a line.
 NEXT = """
 your own functions: write tasks.py
@@ -166,13 +174,67 @@ async def _go_on(gateway: GatewayClient, works: list[Work], console: Console) ->
     """Repeat the work, for as long as somebody looks round."""
     console.print("\nthe cluster stays and its work goes on, until Ctrl-C", style="bold")
     for work in itertools.cycle(works):
-        await in_thread(partial(_repeat, gateway, work))
+        await in_thread(partial(_repeat, gateway, work, console))
 
 
-def _repeat(gateway: GatewayClient, work: Work) -> None:
+def _repeat(gateway: GatewayClient, work: Work, console: Console) -> None:
     """Run one map and drop its results. Blocks, so it is called in a thread."""
-    for _ in gateway.map(work.function, work.items):
-        pass
+    with LiveView(f"POST /map/{work.function}", len(work.items), gateway, console) as view:
+        for part in gateway.map(work.function, work.items):
+            view.done(len(part.values))
+
+
+class LiveView:
+    """The progress of a map, and what the cores do: redrawn on a terminal, else lines."""
+
+    def __init__(self, name: str, total: int, gateway: GatewayClient, console: Console) -> None:
+        from jetmap.client.progress import rich_progress
+
+        self._console = console
+        self._gateway = gateway.another()
+        self._progress = rich_progress(console)
+        self._task = self._progress.add_task(name, total=total)
+        self._figures = Text("")
+        self._live = Live(console=console, get_renderable=self._draw, transient=False)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="demo-view", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._live.stop()
+
+    def done(self, count: int) -> None:
+        """Add ``count`` items that are done."""
+        self._progress.update(self._task, advance=count)
+
+    def _draw(self) -> Group:
+        return Group(self._progress, self._figures)
+
+    def _watch(self) -> None:
+        """Read the gateway until the map is over, in a thread: the map's own thread is blocked."""
+        is_terminal = self._console.is_terminal
+        readings: deque[Reading] = deque(maxlen=READINGS)
+        try:
+            readings.append(self._gateway.reading())
+            while not self._over.wait(LOOK_SECONDS if is_terminal else LINE_SECONDS):
+                readings.append(self._gateway.reading())
+                # The last seconds on a terminal, the whole time since the last line elsewhere.
+                text = figures(readings[0 if is_terminal else -2], readings[-1])
+                if is_terminal:
+                    self._figures = Text(f"  {text}", style="cyan")
+                else:
+                    self._console.print(f"  {text}", style="dim")
+        except (OSError, http.client.HTTPException, ValueError):
+            pass  # The gateway stops; the map says so.
+        finally:
+            self._gateway.close()
 
 
 def _map(gateway: GatewayClient, work: Work, console: Console) -> Run:
@@ -180,13 +242,13 @@ def _map(gateway: GatewayClient, work: Work, console: Console) -> Run:
     values: list[Any] = [None] * len(work.items)
     failed, first = 0, 0.0
     console.print(f"[bold]{work.title}[/bold]: {work.what}")
-    with Bar(f"POST /map/{work.function}", len(work.items), console) as bar:
+    with LiveView(f"POST /map/{work.function}", len(work.items), gateway, console) as view:
         began = time.perf_counter()
         for part in gateway.map(work.function, work.items):
             first = first or time.perf_counter() - began
             values[part.start : part.start + len(part.values)] = part.values
             failed += len(part.errors)
-            bar.done(len(part.values), len(work.items))
+            view.done(len(part.values))
         seconds = time.perf_counter() - began
     return Run(work, seconds, first, work.summarize(values, failed))
 

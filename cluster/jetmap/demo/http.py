@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jetmap.errors import JetmapError
+
+from .live import Reading
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class GatewayClient:
     """A connection to a gateway, with the bearer token that it requires."""
 
     def __init__(self, host: str, port: int, token: str) -> None:
+        self._address = host, port, token
         self._connection = http.client.HTTPConnection(host, port)
         self._headers = {"Authorization": f"Bearer {token}"}
 
@@ -39,6 +43,17 @@ class GatewayClient:
         """Return the answer of ``GET /workers``."""
         self._connection.request("GET", "/workers", headers=self._headers)
         return json.load(self._connection.getresponse())
+
+    def another(self) -> GatewayClient:
+        """Return a connection of its own to the same gateway."""
+        return GatewayClient(*self._address)
+
+    def reading(self) -> Reading:
+        """Read what the gateway and its workers do now."""
+        workers = self.workers()
+        self._connection.request("GET", "/metrics", headers=self._headers)
+        metrics = self._connection.getresponse().read().decode()
+        return Reading.of(time.monotonic(), workers, metrics)
 
     def map(self, function: str, items: Sequence[Any]) -> Iterator[ResultPart]:
         """Yield results as they arrive. Raises DemoError."""

@@ -12,6 +12,7 @@ from rich.console import Console
 from jetmap.cli import demo
 from jetmap.cli.demo import Run, Serial
 from jetmap.demo.http import GatewayClient
+from jetmap.demo.live import Reading
 from jetmap.demo.work import Sample, prime_search
 from jetmap.settings import Settings
 from waiting import wait_until
@@ -68,6 +69,15 @@ async def test_with_stay_the_work_goes_on_until_it_is_cancelled() -> None:
         def map(self, function: str, items: list[int]) -> list[object]:
             runs.append(function)
             return []
+
+        def another(self) -> Gateway:
+            return self
+
+        def reading(self) -> Reading:
+            return Reading(0.0, (True,), 0, 0)
+
+        def close(self) -> None:
+            pass
 
     works = [prime_search(1), prime_search(2)]
     gateway = cast(GatewayClient, Gateway())
