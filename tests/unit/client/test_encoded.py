@@ -106,6 +106,18 @@ def test_parameters_beat_settings(tmp_path: Any, monkeypatch: pytest.MonkeyPatch
         Cluster(start_timeout=-1)
 
 
+@pytest.mark.parametrize(
+    ("argument", "setting", "expected"),
+    [(None, False, False), (True, False, True), (None, True, True), (False, True, False)],
+)
+def test_a_caller_trusts_by_its_argument_or_setting(
+    argument: bool | None, setting: bool, expected: bool
+) -> None:
+    settings = Settings(trust_pickle=setting)
+    assert Cluster("nats://h:1", trust_pickle=argument, settings=settings).trusts is expected
+    assert Cluster(inline=True, settings=settings).trusts, "it is its own worker"
+
+
 async def test_only_in_its_own_event_loop() -> None:
     async with Cluster(inline=True) as cluster:
 
