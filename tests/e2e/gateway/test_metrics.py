@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 from pathlib import Path
 
 import httpx
@@ -133,3 +134,6 @@ async def test_an_agent_serves_its_own_metrics(home: Site, home_cluster: Cluster
         own = samples((await client.get(url)).text)
     assert own["jetmap_agent_serving",] == own["jetmap_agent_broker_connected",] == 1
     assert sum(own["jetmap_agent_cores", kind] for kind in ("idle", "busy")) == CORES
+    # The tests that share the server find one agent.
+    agent.signal(signal.SIGTERM)
+    await wait_until(agent.has_exited, "it has left")

@@ -74,6 +74,17 @@ async def test_leaving_withdraws_the_map_at_once(body: str, accept: str) -> None
     assert exchange.status in ((200, 499) if accept == SSE else (499,))
 
 
+@pytest.mark.parametrize("accept", [JSON, LINES, SSE])
+async def test_leaving_in_the_middle_of_the_body_withdraws_the_map(accept: str) -> None:
+    cluster = FakeCluster(echo)
+    exchange = Exchange(cluster, "/map/echo", LINES, accept)
+    await exchange.write(b"1\n2\n")
+    await wait_until(lambda: bool(cluster.runs) and cluster.runs[0].taken == 2, "items run")
+    await exchange.leave()
+    await asyncio.wait_for(exchange.task, 20)
+    assert cluster.runs[0].withdrawn.is_set()
+
+
 async def test_leaving_in_the_middle_of_an_array_opens_no_map() -> None:
     cluster = FakeCluster(echo)
     exchange = Exchange(cluster, "/map/echo", JSON, JSON)

@@ -50,6 +50,13 @@ async def test_an_aborted_upload_leaves_nothing(pool: JobPool, jobs: Jobs) -> No
 
 
 @in_a_pool()
+async def test_an_upload_that_was_queued_meanwhile_stays(pool: JobPool, jobs: Jobs) -> None:
+    record = await submitted(jobs, [1, 2])
+    await jobs._removal.drop(record)
+    assert (await ended(jobs, record.id)).state == "succeeded"
+
+
+@in_a_pool()
 async def test_a_tombstone_is_not_laid_over_a_newer_record(pool: JobPool, jobs: Jobs) -> None:
     record = await submitted(jobs, [1, 2])
     _, seq = await jobs.store.read(record.id)

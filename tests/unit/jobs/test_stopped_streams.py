@@ -111,6 +111,12 @@ async def test_whether_there_is_room_for_outcomes() -> None:
     assert not await Spare(cast(Any, Broker("SPARE")), "p").probe_room()
 
 
+async def test_removing_says_why_it_cannot() -> None:
+    removal = Removal(store(Broker("JOBS", "SPARE")), Catalogue(lambda record: None))
+    with pytest.raises(NoRoom):
+        await removal.tombstone(RECORD, 3)
+
+
 async def test_a_removed_job_stays_removed_where_its_outcomes_cannot_be() -> None:
     broker = Broker("OUTCOMES")
     catalogue = Catalogue(lambda record: None)
