@@ -193,13 +193,11 @@ def check_labels(labels: object) -> dict[str, str]:
 
 
 def parse_labels(text: str) -> dict[str, str]:
-    """Read labels such as ``customer=7,team=a``. Raises ValueError."""
+    """Read labels such as ``customer=7,team=a``; the last of a name counts. Raises ValueError."""
     found: dict[str, str] = {}
     for part in filter(None, text.split(",")):
         name, separator, value = part.partition("=")
         if not separator:
             raise ValueError(f"{shown(part)} is not a label: write NAME=VALUE")
-        if name in found:
-            raise ValueError(f"the label {name} is given twice")
         found[name] = value
     return check_labels(found)

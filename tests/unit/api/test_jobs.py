@@ -355,7 +355,7 @@ async def test_labels_are_shown_and_filter() -> None:
             listed = (await client.get("/jobs", params={"labels": query})).json()["jobs"]
             assert [job["id"] for job in listed] == expected[::-1]
         for path in ("/jobs/double", "/map/double"):
-            for wrong in ("labels=x", "labels=a=1,a=2", "max_parallel=0", "labels=ü=1"):
+            for wrong in ("labels=x", "max_parallel=0", "labels=ü=1"):
                 refused = await client.post(f"{path}?{wrong}", json=[1])
                 check_problem(refused, 400, "bad-parameter")
         check_problem(await client.get("/jobs?labels=x"), 400, "bad-parameter")
