@@ -28,6 +28,7 @@ from .pool import started_pool
 from .run import Run
 from .start import start
 from .table import Row, markdown
+from .watching import watching
 from .work import Work, turns_per_second
 
 ROWS: dict[str, Callable[[Run], Awaitable[list[Row]]]] = {
@@ -48,6 +49,7 @@ ROWS: dict[str, Callable[[Run], Awaitable[list[Row]]]] = {
     "fairness": fairness,
     "jobs": jobs,
     "executor": executor,
+    "watching": watching,
 }
 QUICK = 20
 BUSY = 5.0  # per cent

@@ -59,19 +59,22 @@ async def pool_server(cores: int) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def gateway_server(directory: Path = ROOT) -> AsyncIterator[Server]:
+async def gateway_server(
+    directory: Path = ROOT, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Server]:
     """``jetmap up bench/tasks.py``: broker, workers and gateway.
 
     directory: where it runs; ``config/jetmap.toml`` there is its configuration.
+    environment: variables besides those of this process.
     """
     port, nats_port = free_port(), free_port()
     command = [sys.executable, "-c", "from jetmap.cli import main; main()", "up"]
     command.append(str(ROOT / "bench/tasks.py"))
-    environment = {"JETMAP_PORT": str(port), "JETMAP_NATS_PORT": str(nats_port)}
+    variables = {"JETMAP_PORT": str(port), "JETMAP_NATS_PORT": str(nats_port)}
     with tempfile.TemporaryDirectory() as store:  # nothing is left of the run before
-        environment["JETMAP_STORE"] = store
+        variables |= {"JETMAP_STORE": store, **(environment or {})}
         async with _served(
-            command, port, environment, ready="/readyz", directory=directory
+            command, port, variables, ready="/readyz", directory=directory
         ) as server:
             yield server
 

@@ -22,6 +22,7 @@ from bench.peers.contender import Sample
 from bench.peers.rows import rows
 from bench.plot import chart
 from bench.table import Row, Target, markdown, seconds
+from bench.watching import PAIRS, _row
 from bench.work import Work, primes
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -53,6 +54,14 @@ async def test_contenders_take_turns_and_the_first_one_changes() -> None:
     samples = await interleaved(2, {name: measuring(name) for name in "abc"})
     assert "".join(order) == "abcbca"
     assert samples == {"a": [1, 6], "b": [2, 4], "c": [3, 5]}
+
+
+def test_the_cost_of_watching_is_met_by_the_upper_end_of_its_interval() -> None:
+    steady = {"alone": [1.0] * PAIRS, "watched": [1.004, 1.006] * (PAIRS // 2)}
+    row = _row("dashboards", steady, "watched", PAIRS)
+    assert 0.5 < row.figure < 0.6 and row.is_met
+    noisy = {"alone": [1.0] * PAIRS, "watched": [0.9, 1.1] * (PAIRS // 2)}
+    assert not _row("dashboards", noisy, "watched", PAIRS).is_met, "it says nothing"
 
 
 def test_work_is_the_same_in_every_run_and_of_the_mean_asked_for() -> None:
