@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import io
+import math
 import pickle
 import sys
 import uuid
@@ -176,6 +177,10 @@ class _Dumped(msgspec.Struct):
     pickle: bytes
     buffers: list[memoryview]
 
+    @property
+    def size(self) -> int:
+        return len(self.pickle) + sum(buffer.nbytes for buffer in self.buffers)
+
     def encode(self) -> bytes:
         return runs.write(0, self.count, self.pickle, self.buffers)
 
@@ -225,9 +230,8 @@ class PickledCodec:
         if SCALARS.issuperset(map(type, values)):
             return values
         prepared: list[Any] = []
-        for some, encoded in self._runs(values):
-            kept = encoded if len(encoded) <= _KEPT_BYTES else b""
-            prepared += zip(repeat((some, kept)), range(len(some)))
+        for run in self._runs(values, _KEPT_BYTES):
+            prepared += zip(repeat(run), range(len(run[0])))
         return prepared
 
     def encode_prepared(self, values: list[Any], format: Format) -> bytes:
@@ -267,8 +271,11 @@ class PickledCodec:
     def schema(self) -> dict[str, Any]:
         return {}
 
-    def _runs(self, values: list[Any]) -> Iterator[tuple[list[Any], bytes]]:
-        """Yield some of the values at a time, and their element of an array."""
+    def _runs(self, values: list[Any], most: float = math.inf) -> Iterator[tuple[list[Any], bytes]]:
+        """Yield some of the values at a time, and their element of an array.
+
+        That is empty if their pickle has more than ``most`` bytes.
+        """
         at = 0
         while at < len(values):
             some = values[at : at + self._count]
@@ -278,18 +285,19 @@ class PickledCodec:
                 _Builtins(file, PROTOCOL).dump(some)
             except (_ApartError, RecursionError):
                 for value in some:
-                    yield [value], self._alone(value)
+                    yield [value], self._alone(value, most)
                 continue
             size = file.tell()
             self._count = min(RUN_ITEMS, max(1, RUN_BYTES * len(some) // size))
             if size > 2 * RUN_BYTES and len(some) > 1:
                 at -= len(some)
                 continue
-            yield some, runs.write(0, len(some), file.getbuffer(), [])
+            yield some, runs.write(0, len(some), file.getbuffer(), []) if size <= most else b""
 
-    def _alone(self, value: Any) -> bytes:
+    def _alone(self, value: Any, most: float = math.inf) -> bytes:
         try:
-            return _dump([value], self._home).encode()
+            dumped = _dump([value], self._home)
+            return dumped.encode() if dumped.size <= most else b""
         except Exception as error:
             tagged: bytes = _walked(value, error, lambda value: self._plain.encode(value, "python"))
             return tagged

@@ -83,6 +83,9 @@ def test_buffers_are_out_of_band_and_writable() -> None:
     frozen = np.arange(10_000.0)
     frozen.flags.writeable = False
     assert not there_and_back([frozen])[0].flags.writeable
+    codec = PickledCodec(Home())
+    (((_, kept), _),) = codec.prepare([np.arange(100_000.0)], "pickle")
+    assert kept == b"", "it is copied once, when it is sent"
     strided = np.arange(20_000.0)[::2]
     assert alike(there_and_back([strided]), [strided])
 
