@@ -93,7 +93,7 @@ class Browser:
     def close(self) -> None:
         self.call("Browser.close")
         try:
-            self._process.wait(10)
+            self._process.wait(30)
         finally:
             self._process.kill()
             self._process.wait()

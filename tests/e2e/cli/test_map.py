@@ -63,7 +63,7 @@ def test_map_streams_while_the_input_goes_on(shared_up: Up) -> None:
         process.stdin.flush()
         assert process.stdout.readline() == f"{2 * number}\n"
     process.stdin.close()
-    assert process.wait(10) == 0
+    assert process.wait(30) == 0
 
 
 def test_map_ends_quietly_when_nobody_reads(shared_up: Up) -> None:
@@ -83,7 +83,7 @@ def test_interrupting_map_withdraws_it(shared_up: Up) -> None:
     process.stdin.flush()
     wait_until_sync(lambda: shared_up.busy == 1, "the item runs")
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == Exit.INTERRUPTED
+    assert process.wait(30) == Exit.INTERRUPTED
     wait_until_sync(lambda: shared_up.busy == 0, "its worker is free again")
 
 

@@ -55,7 +55,7 @@ def test_another_gateway_finds_the_running_up(shared_up: Up) -> None:
     wait_until_sync(lambda: other.get("/readyz")[0] == 200, "ready")
     assert other.get("/map/double", "[1, 2]") == (200, [2, 4])
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 0
+    assert process.wait(30) == 0
 
 
 def test_top_prints_one_frame_into_a_pipe_and_ui_serves_the_dashboard(shared_up: Up) -> None:
@@ -68,4 +68,4 @@ def test_top_prints_one_frame_into_a_pipe_and_ui_serves_the_dashboard(shared_up:
     with urllib.request.urlopen(url, timeout=20) as answer:
         assert b"data-root" in answer.read()
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 0
+    assert process.wait(30) == 0

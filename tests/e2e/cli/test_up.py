@@ -128,7 +128,7 @@ def test_what_takes_longer_than_the_grace_is_an_error(house: House, signals: int
             wait_until_sync(lambda: status(up, "/healthz", timeout=0.5) == 0, "it takes no more")
             up.interrupt()
         assert up.process.wait(20) == 0
-        assert answer.result(10) != 200
+        assert answer.result(30) != 200
     house.nothing_is_left()
     assert "Traceback" not in house.said
 

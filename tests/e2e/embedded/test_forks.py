@@ -26,7 +26,7 @@ def in_child(*uses):
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
-        signal.alarm(8)
+        signal.alarm(30)
         said = []
         for use in uses:
             try:

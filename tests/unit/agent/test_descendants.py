@@ -22,7 +22,7 @@ def test_only_what_has_the_mark_is_ended() -> None:
             end_marked(VARIABLE, other)
         assert child.poll() is None
         end_marked(VARIABLE, "ours")
-        assert child.wait(10) == -9
+        assert child.wait(30) == -9
     finally:
         child.kill()
         child.wait()

@@ -170,7 +170,7 @@ async def drain_async(source: AsyncObjects, count: int) -> list[Any]:
     woken = asyncio.Event()
     source.wake = woken.set
     seen: list[Any] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while source.has_items or (source.total is None and source.error is None):
             if (taken := source.take(count, 60)) is None:
                 await woken.wait()
