@@ -17,7 +17,7 @@ from jetmap.client.cluster import Cluster
 from jetmap.errors import ClusterClosed, ConfigurationError
 from jetmap.settings import Settings
 
-from . import functions, health, metrics, openapi
+from . import functions, health, metrics, open_maps, openapi
 from .access_log import AccessLog, Refusals, RequestLines, Requests
 from .admission import Admission
 from .asgi import App, Message, Receive, Scope, Send
@@ -119,6 +119,7 @@ class Gateway(FastAPI):
             ).routes(),
             *Pages(self._functions, token is not None).routes(),
             *functions.router.routes,
+            *open_maps.router.routes,
             *health.router.routes,
             *metrics.router.routes,
         ]

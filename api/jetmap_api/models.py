@@ -166,6 +166,25 @@ class Agent(BaseModel):
     functions: list[str]
 
 
+class PoolMap(BaseModel):
+    """An open map or job."""
+
+    id: str
+    function: str
+    kind: str = Field(description="`map` or `job`")
+    owner: str = Field(description="who runs it: program and host")
+    labels: dict[str, str]
+    state: str = Field(description="`running`, `waiting` or `paused`")
+    total: Count | None
+    done: Count
+    failed: Count
+    rate: float = Field(description="items a second")
+    left: float | None = Field(description="seconds to its end, an estimate")
+    cores: float = Field(description="cores at work for it")
+    limit: Count | None = Field(description="cores that it may use at most")
+    waits: str = Field(description="why it does not go faster, such as `workers` or `a pause`")
+
+
 class Health(BaseModel):
     """The state of the gateway, and what is missing if a map would not run."""
 
@@ -256,6 +275,15 @@ class ListParameters(Parameters):
     )
     limit: Annotated[int, Within(bounds.PAGE_JOBS)] = Field(100, description="Jobs of a page.")
     after: Text = Field(None, description="Where the page before ended; see its `next`.")
+
+
+class MapsParameters(Parameters):
+    """The query of the list of open maps."""
+
+    function: Text = Field(None, description="List only maps of this function.")
+    labels: Annotated[Text, Field(json_schema_extra={"pattern": bounds.LABELS_PATTERN})] = Field(
+        None, description="List only maps that have these labels, such as `customer=7,team=a`."
+    )
 
 
 class ResultsParameters(Parameters):

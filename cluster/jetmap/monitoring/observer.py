@@ -152,7 +152,7 @@ class Observer:
         for run in self._maps:
             if public_id(run.id) == id:
                 return self._details(run)
-        for _, ended, details in self._ended:
+        for _, ended, details in reversed(self._ended):  # A job may have ended more than once.
             if ended.id == id and details is not None:
                 return details
         return None

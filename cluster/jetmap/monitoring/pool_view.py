@@ -405,8 +405,12 @@ def _add(row: Row, function: FunctionActivity) -> None:
 
 
 def _is_newer(one: MapActivity, other: MapActivity) -> bool:
-    """Return whether an announcement of a map is of its present owner: open, or further on."""
-    return (one.ended is None, one.done) > (other.ended is None, other.done)
+    """Return whether an announcement of a map is newer: open, ended later, or further on."""
+    return _progress(one) > _progress(other)
+
+
+def _progress(activity: MapActivity) -> tuple[bool, float, int]:
+    return activity.ended is None, -(activity.ended or 0.0), activity.done
 
 
 def _map_row(activity: MapActivity, caller: _Caller, cores: int, weights: float) -> Row:

@@ -1,0 +1,116 @@
+"""``/maps``: the open maps of the pool, whoever runs them, and what may be done to one of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Request, Response
+
+from jetmap.wire.activity import Answer
+
+from .dependency import cluster_of
+from .models import LimitParameters, MapsParameters, NoParameters, PoolMap
+from .openapi_parts import NOT_CONNECTED, refusal
+from .problems import Problem
+from .request import read_labels
+
+router = APIRouter()
+
+GONE: dict[int | str, dict[str, Any]] = {
+    409: refusal("It is not open any more, or it is a job, which has addresses of its own."),
+    **NOT_CONNECTED,
+}
+
+
+@router.get(
+    "/maps",
+    tags=["map"],
+    operation_id="list_maps",
+    summary="List the open maps and jobs of the pool, as those who run them announce",
+    response_model=list[PoolMap],
+    response_description="Every one that has these labels and this function.",
+    responses=NOT_CONNECTED,
+)
+async def list_maps(request: Request, query: Annotated[MapsParameters, Query()]) -> Response:
+    labels = read_labels(query.labels or "")
+    view = await cluster_of(request).watch.view()
+    found = [
+        {name: row[name] for name in PoolMap.model_fields}
+        for row in view.snapshot()["maps"].values()
+        if row["ended"] is None
+        and labels.items() <= row["labels"].items()
+        and query.function in (None, "", row["function"])
+    ]
+    headers = {"cache-control": "no-store"}
+    return Response(msgspec.json.encode(found), headers=headers, media_type="application/json")
+
+
+@router.post(
+    "/maps/{id}/cancel",
+    tags=["map"],
+    operation_id="cancel_map",
+    summary="End an open map; its caller gets `map-cancelled`",
+    status_code=204,
+    response_class=Response,
+    response_description="It is cancelled.",
+    responses=GONE,
+)
+async def cancel_map(
+    id: str, request: Request, query: Annotated[NoParameters, Query()]
+) -> Response:
+    return await _steer(request, "cancel", id)
+
+
+@router.post(
+    "/maps/{id}/pause",
+    tags=["map"],
+    operation_id="pause_map",
+    summary="Send nothing more of an open map until it is resumed; its timeout goes on",
+    status_code=204,
+    response_class=Response,
+    response_description="It is paused.",
+    responses=GONE,
+)
+async def pause_map(id: str, request: Request, query: Annotated[NoParameters, Query()]) -> Response:
+    return await _steer(request, "pause", id)
+
+
+@router.post(
+    "/maps/{id}/resume",
+    tags=["map"],
+    operation_id="resume_map",
+    summary="Let a paused map go on",
+    status_code=204,
+    response_class=Response,
+    response_description="It goes on.",
+    responses=GONE,
+)
+async def resume_map(
+    id: str, request: Request, query: Annotated[NoParameters, Query()]
+) -> Response:
+    return await _steer(request, "resume", id)
+
+
+@router.post(
+    "/maps/{id}/limit",
+    tags=["map"],
+    operation_id="limit_map",
+    summary="Limit the cores of an open map",
+    status_code=204,
+    response_class=Response,
+    response_description="It has this limit.",
+    responses=GONE,
+)
+async def limit_map(
+    id: str, request: Request, query: Annotated[LimitParameters, Query()]
+) -> Response:
+    return await _steer(request, "limit", id, query.max_parallel or 0)
+
+
+async def _steer(request: Request, what: str, id: str, value: int = 0) -> Response:
+    """Ask the process that runs the map. Raises Problem: 409, with its reason."""
+    answer: Answer = await cluster_of(request).watch.ask(what, id, value)
+    if answer.refusal:
+        raise Problem(409, "map-gone", "It cannot be done", answer.refusal)
+    return Response(status_code=204, headers={"cache-control": "no-store"})
