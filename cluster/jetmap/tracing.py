@@ -148,7 +148,7 @@ class MapTraces:
     def begin(self, map: str, function: str, items: int | None, submitted: str | None) -> MapSpan:
         """Begin the span of a map: below the caller's, or for a job linked with its submitter's.
 
-        submitted: the header of the request that submitted the job; None: it is no job's map.
+        submitted: the header of the request that submitted the job; None: the map is not a job's.
         """
         attributes: dict[str, Any] = {
             **self._destination,

@@ -18,7 +18,7 @@ RUN = re.compile(r"^\$ python (\w+\.py)\n((?:(?!\$|```).*\n)*)", re.MULTILINE)
 
 # Examples that need a package that is not among those for development.
 NEEDS = {"search.py": "sklearn", "graph.py": "dask"}
-IMPORTED = {"tasks.py"}  # By the examples behind it.
+IMPORTED = {"tasks.py"}  # Files that the examples behind them import.
 
 
 @pytest.mark.timeout(120)

@@ -32,7 +32,7 @@ class Spare:
     Args:
         start: Starts a worker that is not pinned.
         wanted: Whether there may be a spare at all (setting ``warm_spare``).
-        has_room: Whether there is memory for one more worker of so many bytes.
+        has_room: Whether there is memory for one more worker of a number of bytes.
     """
 
     def __init__(

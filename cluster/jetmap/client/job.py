@@ -188,7 +188,7 @@ class Job(Generic[X, Y]):
         """Return the errors of the items that have failed so far, in input order.
 
         Args:
-            limit: Return at most the first so many; None: all.
+            limit: Return at most this number of them; None: all.
             run: The run whose outcomes are wanted; None: the latest.
 
         Returns:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from jetmap.wire.messages import Format
 
 PROTOCOL = 5
-PART_CODE = 76  # Of the extension that holds one pickled part of an annotated value.
+PART_CODE = 76  # Code of the extension that holds one pickled part of an annotated value.
 RUN_ITEMS = 256  # Items of a run, at most.
 RUN_BYTES = 16 << 10  # Bytes of a run of more than one item, about.
 _BUFFER_BYTES = 4 << 10  # Bytes of a buffer that stays out of its pickle, at least.
@@ -100,7 +100,7 @@ class _ByValueError(Exception):
 
 
 class _Builtins(pickle.Pickler):
-    """Pickle builtins only: all of it that is no builtin container or scalar comes here."""
+    """Pickle builtins only: everything but builtin containers and scalars comes here."""
 
     def reducer_override(self, obj: Any) -> Any:
         cls = type(obj)

@@ -33,7 +33,7 @@ SETUP, CHUNK = b"S", b"C"
 ITEMS = b"D"  # Before a chunk whose message does not have them.
 # From worker to agent.
 READY, FAILED, STALE = b"R", b"F", b"X"
-EARLY = b"E"  # As READY, of a worker that is not ready yet: it still imports, or loads.
+EARLY = b"E"  # Like READY, but the worker is not ready yet: it still imports, or loads.
 LOADED = b"O"  # A function that a caller brought has what it needs.
 WARMED = b"W"  # A function's first call here, and the seconds it took.
 # A module's import begins (or, without a name, has ended), and has failed.

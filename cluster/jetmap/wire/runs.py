@@ -11,12 +11,12 @@ from typing import cast
 
 import msgspec
 
-CODE = 75  # Of the extension type.
+CODE = 75  # Code of the extension type.
 _EXTENSIONS = frozenset((*range(0xC7, 0xCA), *range(0xD4, 0xD9)))  # First bytes of extensions.
 
 
 class Run(msgspec.Struct, array_like=True):
-    """A pickled list, of which the elements from ``start`` to ``stop`` count.
+    """A pickled list whose elements from ``start`` to ``stop`` count.
 
     buffers: those that the pickle leaves out.
     """

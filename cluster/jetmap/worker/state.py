@@ -40,7 +40,7 @@ class LoadFailed(Exception):  # noqa: N818
 
 @dataclass
 class _Held:
-    """What a loader has made."""
+    """The object that a loader has made."""
 
     mark: PerWorker
     value: Any

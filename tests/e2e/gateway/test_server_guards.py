@@ -168,7 +168,7 @@ async def drip(writer: asyncio.StreamWriter, data: bytes) -> None:
 
 
 async def test_who_does_not_end_its_head_is_cut_off() -> None:
-    """Whether it says nothing, stops, drips, or does so after a request of its connection."""
+    """It says nothing, stops, drips, or does so after a request of its connection."""
     async with site(header_timeout=1.0, keep_alive=60) as it:
         nothing, stopped, second = await asyncio.gather(
             *(it.ask(data) for data in (b"", GET + b"X: y", GET + b"\r\n" + GET))

@@ -45,7 +45,7 @@ def sync() -> Iterator[Any]:
 
 
 def test_a_start_without_a_block() -> None:
-    """As in a server: threads start it, once, and it may be started again."""
+    """Threads start it, once, as in a server; it may be started again."""
     cluster = Cluster(inline=True).sync
     for _ in range(2):
         with ThreadPoolExecutor(4) as threads:

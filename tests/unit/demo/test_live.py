@@ -1,4 +1,4 @@
-"""What the demo shows of a running gateway."""
+"""The demo's live view of a running gateway."""
 
 from __future__ import annotations
 

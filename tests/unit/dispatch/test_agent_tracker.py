@@ -99,7 +99,7 @@ async def test_an_announcement_of_another_shape_is_refused_by_name_too() -> None
 
 
 async def answering(*, heard: Presence, asked: Presence) -> AgentTracker:
-    """Return a tracker that has heard of one agent; the other announces itself when asked."""
+    """Return a tracker that knows one agent; the other announces itself when asked."""
     broker = MemoryBroker()
     there = broker.connect()
 

@@ -1,4 +1,4 @@
-"""What a loader returns, compared with the parameter that it is for."""
+"""A loader's return annotation, compared with the parameter that it is for."""
 
 from __future__ import annotations
 

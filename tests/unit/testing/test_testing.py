@@ -1,4 +1,4 @@
-"""What users import from ``jetmap.testing`` is loaded when it is used."""
+"""Names of ``jetmap.testing`` are loaded when they are used."""
 
 from __future__ import annotations
 

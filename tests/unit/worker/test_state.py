@@ -1,4 +1,4 @@
-"""What loaders make: once for all functions that name one, torn down in reverse order."""
+"""Objects of loaders: made once for all functions that name one, torn down in reverse order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jetmap.worker.state import KEPT_OWNERS, TEXT_LIMIT, LoadFailed, WorkerState
 
 
 class Log(list[str]):
-    """What loaders did, in order."""
+    """Calls of loaders and their ends, in order."""
 
     def loader(self, name: str, *, fails: bool = False) -> Callable[[], Iterator[str]]:
         def load() -> Iterator[str]:

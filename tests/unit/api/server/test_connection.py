@@ -152,7 +152,7 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     ],
 )
 async def test_refusals_close_the_connection(data: bytes, slug: str) -> None:
-    """In large pieces and in small ones."""
+    """Large pieces and small ones give the same."""
     for step in (1000 if data.startswith(CHUNKED) else len(data), 1000, 50):
         server = Server(max_header_bytes=2048 if slug != "too-many-headers" else 65536)
         pieces = [data[at : at + step] for at in range(0, len(data), step)]
