@@ -192,7 +192,7 @@ def test_names_of_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_of_a_program_in_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With ``python -m`` a class is in ``__main__`` here, and in its module there."""
+    """A class of ``python -m`` is in ``__main__`` here, and in its module there."""
     main = script("__main__")
     main.__spec__ = types.SimpleNamespace(name="program")  # type: ignore[assignment]
     monkeypatch.setitem(sys.modules, "__main__", main)
