@@ -31,6 +31,7 @@ from jetmap.wire.worker_start import Broken, Loaded, Ready, StartFailed
 from .announcements import Announcements
 from .chunks import Chunks
 from .imports import Imports
+from .neighbours import Neighbours
 from .offer import Offer
 from .options import AgentOptions, within
 from .reload import Reload
@@ -72,11 +73,16 @@ class Agent:
         self._reload = Reload((lambda: start(options, None, setup)) if tries else None)
         self._spare = Spare(lambda: start(options, None, setup), wanted=options.workers.warm_spare)
         self._slots: list[Slot] = []
+        cores = choose_cores(options.cores)
+        share = options.settings.chunks.arena(processes=len(cores))
+        self._neighbours = neighbours = Neighbours(f"jetmap-{self.id}", share)
         self._state = Announcements(
-            self.id, options, self._slots, self._offer, self._imports, self._reload
+            self.id, options, self._slots, self._offer, self._imports, self._reload, neighbours
         )
-        self._chunks = Chunks(connection, options, self.id, self._slots, self._state, self._renew)
-        for number, cpu in enumerate(choose_cores(options.cores)):
+        self._chunks = Chunks(
+            connection, options, self.id, self._slots, self._state, self._renew, neighbours
+        )
+        for number, cpu in enumerate(cores):
             cpu = cpu if options.pinned else None
             self._slots.append(
                 Slot(
@@ -89,6 +95,7 @@ class Agent:
                     start,
                     self._warm_ups,
                     self._spare.take,
+                    neighbours,
                 )
             )
         self._control: Subscription | None = None
@@ -105,6 +112,7 @@ class Agent:
             subjects.control(self._options.pool), self._on_control
         )
         await self._chunks.start()
+        self._neighbours.start()
         self._connection.on_reconnect(self._on_reconnect)
         self._connection.on_lost(self._chunks.on_lost)
         for slot in self._slots:
@@ -153,6 +161,7 @@ class Agent:
         await self._background.close()
         await self._spare.drop()
         await self._cores.finish()
+        self._neighbours.stop()
         await self._reload.close()
         await self.announce()
         if self._control is not None:

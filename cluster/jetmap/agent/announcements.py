@@ -21,6 +21,7 @@ from jetmap.wire.worker_start import Broken, Ready, StartFailed
 
 from .code import CodeFile
 from .imports import Imports
+from .neighbours import Neighbours
 from .offer import Offer
 from .options import AgentOptions
 from .reload import Reload
@@ -56,6 +57,7 @@ class Announcements:
         offer: Offer,
         imports: Imports,
         reload: Reload,
+        neighbours: Neighbours,
     ) -> None:
         self.counts = counts.AgentCounts()
         self.failed: str | None = None
@@ -69,6 +71,7 @@ class Announcements:
         self._offer = offer
         self._imports = imports
         self._reload = reload
+        self._neighbours = neighbours
         self._code = CodeFile(options.code)
         self._machine = boot_id()
         self._memory, self._memory_limit, self._memory_at = 0, memory(), -MEMORY_SECONDS
@@ -164,6 +167,7 @@ class Announcements:
             memory_kills=self.counts.memory_kills,
             round_trip=self.round_trip,
             loading=next((slot.loader for slot in self._slots if slot.loader), ""),
+            memory_socket=self._neighbours.name,
         )
 
     def _used_memory(self) -> int:

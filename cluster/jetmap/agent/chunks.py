@@ -34,6 +34,7 @@ from .announcements import Announcements
 from .claims import Claims
 from .holdings import HeldChunk, Holdings, Lease
 from .intake import NAK, Delivered, Intake
+from .neighbours import Neighbours
 from .options import AgentOptions
 from .parts import Parts
 from .prefetch import PATIENCE, Prefetch
@@ -75,6 +76,7 @@ class Chunks:
         slots: Sequence[Slot],
         state: Announcements,
         renew: Callable[[], Awaitable[None]],
+        neighbours: Neighbours,
     ) -> None:
         self._connection = connection
         self._grace = options.settings.chunks.withdraw_grace
@@ -92,6 +94,7 @@ class Chunks:
         self._claims = Claims(self._held, agent, options.host, self._mail, self._send)
         self.prefetch: Prefetch[Slot, list[HeldChunk]] = Prefetch()
         self._parts = Parts(connection, agent, inbox)
+        self._neighbours = neighbours
         self._open_bytes = 0  # Of large values that are on their way.
         self._held_back = 0  # Idle cores that wait for those.
         self._withdrawn: dict[str, None] = {}
@@ -206,7 +209,7 @@ class Chunks:
     async def _start(self, fresh: list[HeldChunk]) -> None:
         """Give chunks to an idle worker, but not those withdrawn since they arrived."""
         fresh = [held for held in fresh if not held.unwanted]
-        if fresh and fresh[0].at is not None and not fresh[0].items:  # Such a chunk comes alone.
+        if fresh and any(self._is_to_fetch(held) for held in fresh):
             self._background.spawn(self._start_fetched(fresh), "fetch items")
             return
         slot = next((slot for slot in self._slots if slot.is_idle), None)
@@ -224,10 +227,16 @@ class Chunks:
             await self._release(held, NAK)
         await self.intake.on_core_freed()
 
+    def _is_to_fetch(self, held: HeldChunk) -> bool:
+        """Return whether a chunk's items are elsewhere, where its worker cannot read them."""
+        if held.at is None or held.items:
+            return False
+        return held.at.region is None or held.head.inbox not in self._neighbours
+
     async def _start_fetched(self, fresh: list[HeldChunk]) -> None:
         """Fetch the items that did not come with their chunks, and start those."""
         for held in fresh:
-            if held.at is not None:
+            if held.at is not None and not held.items:
                 items = await self._parts.fetch(held, held.at)
                 if items is None:
                     await self._withdraw(held)
@@ -439,6 +448,8 @@ class Chunks:
         for held in self._held.take_abandoned(now):
             logger.warning("map %s: its caller is gone; its chunk is dropped", held.head.map)
             await self._withdraw(held)
+        for slot in self._slots:
+            slot.rest()
         await self.intake.check(now)
 
     # The connection

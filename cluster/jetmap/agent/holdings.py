@@ -29,6 +29,12 @@ class Lease:
         return self.left <= 0
 
 
+class Loan(Protocol):
+    """Something that a chunk holds until it is confirmed or dropped."""
+
+    def end(self) -> None: ...
+
+
 class ResultSink(Protocol):
     """A way of results to their dispatcher; each chunk has one, chosen when it arrives."""
 
@@ -53,6 +59,7 @@ class HeldChunk:
     unwanted: bool = False  # Its dispatcher has withdrawn it, or is gone.
     unsent: int = 0  # Reports that are not on their way to the dispatcher yet.
     unconfirmed: set[int] = field(default_factory=set)  # Tokens of deliveries with its reports.
+    loans: list[Loan] = field(default_factory=list)  # Shared memory with values of its reports.
 
     @property
     def key(self) -> ChunkKey:
@@ -146,6 +153,9 @@ class Holdings:
             if not sent.chunks:
                 del self._sent[token]
         held.unconfirmed.clear()
+        for loan in held.loans:
+            loan.end()
+        held.loans.clear()
         if not any(h.head.inbox == held.head.inbox for h in self._held.values()):
             self._heard.pop(held.head.inbox, None)
 

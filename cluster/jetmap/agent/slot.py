@@ -22,6 +22,7 @@ from jetmap.wire.presence import CoreStatus
 from jetmap.wire.worker_start import Broken, Importing, Loaded, Ready, Setup, StartFailed
 
 from .holdings import HeldChunk
+from .neighbours import Loan, Neighbours
 from .options import AgentOptions
 from .recycling import RESTART_PAUSES, Recycling
 from .warm_ups import WarmUps
@@ -86,6 +87,7 @@ class Slot:
         start: StartWorker = WorkerProcess.start,
         warm_ups: WarmUps | None = None,
         take_spare: Callable[[int | None], WorkerProcess | None] = lambda cpu: None,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self.number = number
         self.cpu = cpu
@@ -94,6 +96,7 @@ class Slot:
         self._chunks = chunks
         self._warm_ups = warm_ups or WarmUps(options.workers.start_timeout)
         self._take_spare = take_spare
+        self._neighbours = neighbours or Neighbours("", 0)
         self._start = partial(start, options, cpu, setup)
         self._recycling = Recycling.wanted(options, self._start, self._on_start_failed)
         self._state = State.STARTING
@@ -109,7 +112,8 @@ class Slot:
         self._failure: StartFailed | None = None
         self._import = ImportWatch(options.workers.start_timeout, partial(self.kill, STOPPED))
         self._ended = 0  # Chunks that the worker has computed.
-        self._values = b""  # Of its next report, if they came before it.
+        self._values = b""  # Of its next report, if they came before it,
+        self._loan: Loan | None = None  # or the region that has them.
         self._handlers: dict[bytes, Callable[[bytes], Awaitable[None]]] = {
             frames.EARLY: self._on_early,
             frames.READY: self._on_ready,
@@ -120,6 +124,8 @@ class Slot:
             frames.STALE: self._on_stale,
             frames.WARMED: self._on_warmed,
             frames.VALUES: self._on_values,
+            frames.REGION: self._on_region,
+            frames.UNSHARED: self._on_unshared,
             frames.PART: self._on_part,
             frames.LAST: self._on_result,
             frames.SKIPPED: self._on_skipped,
@@ -169,6 +175,11 @@ class Slot:
             seconds=round(time.monotonic() - self._queue.since, 3),
             chunks=self._ended,
         )
+
+    def rest(self) -> None:
+        """Give shared memory back that an idle worker does not use."""
+        if self.is_idle and self._worker is not None:
+            self._neighbours.rest(self._worker)
 
     def memory(self) -> int:
         """Return the resident bytes of the worker; 0 while there is none."""
@@ -242,7 +253,7 @@ class Slot:
     async def _serve_one(self) -> None:
         self._was_ready = self._is_stale = False
         self._queue = WorkerQueue(self, self._warm_ups)
-        self._ended, self._values = 0, b""
+        self._ended, self._values, self._loan = 0, b"", None
         self._kill_reason = self._failure = None
         successor = self._recycling.begin() if self._recycling is not None else None
         if successor is not None:
@@ -258,6 +269,7 @@ class Slot:
         worker.mark_output(lambda: queue.mark() or worker.describe())
         if self._state is State.CLOSED:
             self.kill(STOPPED)
+        self._neighbours.add(worker)
         try:
             while (received := await worker.receive()) is not None:
                 kind, payload = received
@@ -293,6 +305,7 @@ class Slot:
         mark = self._queue.mark(late=False)
         lost = self._queue.lose(None if is_importing else partial(crash_of, death, killed))
         worker.close(mark)
+        self._neighbours.remove(worker)
         self._worker = None
         self._background.spawn(worker.gone(), "sweep")
         for held, crash in lost:
@@ -352,8 +365,26 @@ class Slot:
     async def _on_values(self, payload: bytes) -> None:
         self._values = payload
 
+    async def _on_region(self, payload: bytes) -> None:
+        if self._worker is not None:
+            self._loan = self._neighbours.lend(self._worker, payload)
+
+    async def _on_unshared(self, payload: bytes) -> None:
+        logger.warning("a worker cannot share memory: %s", payload.decode())
+        self._neighbours.stop()
+
+    def _take_loan(self, held: HeldChunk | None) -> None:
+        """Let the region of a report's values be used again when its chunk is confirmed."""
+        if self._loan is not None:
+            if held is None:
+                self._loan.end()
+            else:
+                held.loans.append(self._loan)
+            self._loan = None
+
     async def _on_part(self, payload: bytes) -> None:
         values, self._values = self._values, b""
+        self._take_loan(self.held)
         if self.held is not None:
             await self._chunks.on_report(self.held, payload, False, values)
 
@@ -394,6 +425,7 @@ class Slot:
 
     async def _report(self, entry: QueueEntry, report: bytes) -> None:
         values, self._values = self._values, b""
+        self._take_loan(None if entry.revoked else entry.held)
         if entry.revoked:
             return
         try:

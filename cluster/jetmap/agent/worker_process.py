@@ -143,6 +143,9 @@ class WorkerProcess:
         first = self._pipe.first_at
         return first - self._started_at if first is not None else 0.0
 
+    def send(self, kind: bytes, payload: bytes) -> None:
+        self._pipe.send(kind, payload)
+
     def send_chunk(self, chunk: bytes) -> None:
         self._pipe.send(frames.CHUNK, chunk)
 

@@ -19,7 +19,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -30,7 +30,16 @@ from jetmap.nats import jetstream
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.settings import Settings
 from jetmap.wire import pool_streams, subjects
-from jetmap.wire.messages import Claim, ClaimAnswer, Delivery, PartRequest, encode
+from jetmap.wire.messages import (
+    SHARE_BYTES,
+    SHARED_FACTOR,
+    Claim,
+    ClaimAnswer,
+    Delivery,
+    PartRequest,
+    Report,
+    encode,
+)
 from jetmap.wire.presence import Presence
 from jetmap.wire.seals import Sealer
 
@@ -39,6 +48,7 @@ from .agent_tracker import AgentTracker, start_failed
 from .costs import Cutting
 from .ledger import Ledger, Seen
 from .maps import OpenMaps
+from .neighbours import Neighbours
 from .open_map import MapSpec, Memory, OpenMap
 from .outbox import Outbox
 from .parts import UNWANTED, Parts
@@ -54,6 +64,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+CONFIRM_BYTES = 8 << 20  # Bytes of values in workers' memory that are confirmed at once.
 STORE_SECONDS = 3.0  # Seconds to read from the store which of a job's items are done.
 
 # Function and number of items of each piece of work that waits outside of open maps.
@@ -99,10 +110,15 @@ class Dispatcher:
         self._cutting = cutting = Cutting.of(settings.chunks)
         self._scheduler = self.scheduler = scheduler = Scheduler(cutting, self.memory.limit // 4)
         self._maps = self.maps = maps = OpenMaps(scheduler, roster, stats)
+        self._neighbours = neighbours = Neighbours(
+            self._inbox, settings.chunks.arena(), self._on_neighbours
+        )
+        self._large = neighbours.least
+        scheduler.shared = neighbours
         self._outbox = Outbox(
             connection, settings, cutting, self._inbox, background, options.sealer
         )
-        self._sender = Sender(maps, scheduler, self._outbox, roster, stats, background)
+        self._sender = Sender(maps, scheduler, self._outbox, roster, stats, background, neighbours)
         self._parts = Parts(maps, self.memory)
         self._recovery = Recovery(roster, time.monotonic())
         self._admission = MapAdmission(
@@ -148,6 +164,7 @@ class Dispatcher:
         await self._background.close()
         for subscription in self._subscriptions:
             await subscription.unsubscribe()
+        self._neighbours.leave()
 
     async def end_all(self, error: JetmapError) -> None:
         """End every open map of a caller with this error. Jobs stay open: they survive it."""
@@ -192,6 +209,7 @@ class Dispatcher:
             memory=self.memory,
             max_buffer=settings.limits.max_buffer_bytes,
             room=self._connection.room - spec.overhead,
+            large=self._large,
             on_leave=self._on_reader_left,
             on_room=self._sender.pump_soon,
         )
@@ -289,16 +307,34 @@ class Dispatcher:
         """Take in reports, and confirm them."""
         delivery = _delivery(message.data)
         now = time.monotonic()
+        if len(message.data) > SHARE_BYTES:
+            self._neighbours.begin(self.roster.agents)
         for report in delivery.reports:
-            if (
-                report.size
-                and not report.stored
-                and not self._parts.complete(delivery.agent, report)
-            ):
+            if report.size and not report.stored and not self._complete(delivery.agent, report):
                 continue
             self._maps.accept(report, delivery.pending, now, delivery.agent)
         await self._outbox.confirm(delivery.inbox, delivery.token)
+        if self._neighbours.unconfirmed > CONFIRM_BYTES:
+            self._neighbours.unconfirmed = 0
+            await self._outbox.confirm_now()
         await self._sender.pump()
+
+    def _complete(self, agent: str, report: Report) -> bool:
+        """Put large values into their report; return whether it is to be taken in."""
+        if report.at is None:
+            self._neighbours.begin(self.roster.agents)
+            return self._parts.complete(agent, report)
+        values = self._neighbours.read(agent, report.at)
+        if values is not None:
+            report.values = values
+            return True
+        chunk = self._maps.out([(report.map, report.number)])
+        if all(run.ledger.are_done(report.start, report.count) for run, _ in chunk):
+            return True  # The report is a repetition.
+        for run, flight in chunk:
+            logger.info("map %s: the values of a chunk are lost; it runs again", run.id)
+            self._maps.take_back(run, flight)
+        return False
 
     async def _on_part_request(self, message: Message) -> None:
         """Send an agent a part of a chunk's items; nothing of a chunk that has ended."""
@@ -335,14 +371,25 @@ class Dispatcher:
             for run in self._maps:
                 if (failed := self.agents.broken(run.spec.function, run.spec.ref)) is not None:
                     self._maps.end(run, "failed", failed)
-        fitted = self._cutting.fitted(self.roster.all_cores, self.roster.round_trip)
-        self._scheduler.cutting = self._outbox.cutting = fitted
+        self._neighbours.meet(presence)
+        self._fit()
         if (idle := idle_cores(presence)) > 0:
             offers, offer = (presence.offer, presence.local), self.roster.offer
             self._scheduler.on_idle(
                 idle, lambda run: offer(run.spec.function, run.spec.ref) in offers
             )
         await self._sender.pump()
+
+    def _fit(self) -> None:
+        """Fit the size of chunks to the pool, and to the way of their items."""
+        fitted = self._cutting.fitted(self.roster.all_cores, self.roster.round_trip)
+        if self._neighbours.has_any and self._neighbours.are_all(self.roster.agents):
+            fitted = replace(fitted, max_bytes=SHARED_FACTOR * fitted.max_bytes)
+        self._scheduler.cutting = self._outbox.cutting = fitted
+
+    def _on_neighbours(self) -> None:
+        self._fit()
+        self._sender.pump_soon()
 
     async def _on_reconnect(self) -> None:
         self._admission.on_reconnect()
@@ -357,6 +404,7 @@ class Dispatcher:
         while True:
             await asyncio.sleep(TICK)
             try:
+                self._neighbours.rest()
                 now, connected = time.monotonic(), self._connection.connected
                 actions = self._recovery.check(self._maps, now, connected=connected)
                 if actions is not None:

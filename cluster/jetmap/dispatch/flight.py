@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from jetmap.wire import arrays
-from jetmap.wire.messages import ErrorRecord, Final, Format, Lane
+from jetmap.wire.messages import ErrorRecord, Final, Format, Lane, Region
 from jetmap.wire.timing import SUSPECT_SECONDS
 
 from .outcomes import Batch
@@ -73,6 +73,7 @@ class Flight:
     host: str = ""  # Host of the agent that claimed it last.
     final: Final | None = None
     is_inline: bool = False  # An older agent may take it: its items travel with it, however large.
+    region: Region | None = None  # The shared memory with the items that it was sent with.
     is_late: bool = False  # It has given back items behind one that takes too long.
 
     @property

@@ -95,6 +95,10 @@ class Ledger:
         """Return whether every item before this one has its outcome."""
         return self._seen.covers(0, index)
 
+    def are_done(self, start: int, count: int) -> bool:
+        """Return whether each of ``count`` items has its outcome."""
+        return self._seen.covers(start, start + count)
+
     @property
     def has_pieces(self) -> bool:
         """Return whether items wait that may be sent again now."""

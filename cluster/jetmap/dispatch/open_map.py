@@ -126,6 +126,7 @@ class OpenMap:
         memory: Account of all maps of this process; while it is full, a map is sent more only as
             its results are read.
         room: Bytes of items that a message of the broker takes beside what each chunk carries.
+        large: Bytes of items above which they may be elsewhere than in their message.
         on_leave: Called when the reader leaves before the end.
         on_room: Called when the reader has made room for more results.
     """
@@ -141,6 +142,7 @@ class OpenMap:
         memory: Memory,
         max_buffer: int,
         room: int = 1 << 20,
+        large: int = PART_BYTES,
         on_leave: Callable[[OpenMap], Awaitable[None]] | None = None,
         on_room: Callable[[], None] | None = None,
     ) -> None:
@@ -155,6 +157,7 @@ class OpenMap:
         self.max_buffer = max_buffer
         self.room = room
         self.inline = min(room, PART_BYTES)  # Bytes of items above which they travel in parts.
+        self.large = min(self.inline, large)
         self.is_large = False  # The last chunk that was cut was a large item.
         self.taken = 0  # Index behind the last item taken from the source.
         self.buffered = 0  # Bytes of unread results.

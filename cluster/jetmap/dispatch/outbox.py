@@ -127,6 +127,7 @@ class Outbox:
         for map, _ in parcel:
             map.room = min(map.room, max(1, self._connection.room - map.overhead))
             map.inline = min(map.inline, map.room)
+            map.large = min(map.large, map.inline)
         return [map.inline for map, _ in parcel] != before
 
     async def publish_again(self, chunks: list[Sent]) -> list[Unsendable]:
@@ -164,8 +165,12 @@ class Outbox:
         )
         if map.spec.ref is not None and self._sealer is not None:
             self._sealer.seal(chunk)  # Its items, too, wherever they are.
-        if len(piece.items) > map.inline and not flight.is_inline:
-            chunk.items, chunk.at = b"", Place(self._inbox, len(piece.items))
+        if (size := len(piece.items)) > map.large and not flight.is_inline:
+            region = flight.region
+            if region is not None and region.size != size:
+                region = None  # It goes out again, and has given back some items meanwhile.
+            if region is not None or size > map.inline:
+                chunk.items, chunk.at = b"", Place(self._inbox, size, region)
         return chunk
 
     def on_ack(self, subject: str, answer: bytes) -> Accepted | Refused:

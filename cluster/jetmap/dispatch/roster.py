@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from jetmap.wire.counts import PoolCounts
@@ -213,8 +213,11 @@ class Roster:
 
     def oldest(self, offer: str) -> Presence | None:
         """Return the agent with the earliest protocol among those that take this offer's chunks."""
-        having = [p for p in self._agents.values() if _has(p, offer) and not p.draining]
-        return min(having, key=lambda p: p.protocol, default=None)
+        return min(self.takers(offer), key=lambda p: p.protocol, default=None)
+
+    def takers(self, offer: str) -> Iterator[Presence]:
+        """Iterate over the agents that take this offer's chunks."""
+        return (p for p in self._agents.values() if _has(p, offer) and not p.draining)
 
     def broken(self, function: str, ref: FunctionRef | None) -> tuple[str, str] | None:
         """Return what workers cannot import or load for a function, and the reason, or None.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Protocol
 
 from jetmap.wire.messages import PART_BYTES, Lane
 
@@ -25,11 +26,22 @@ FEW_ITEMS = 16
 Turn = tuple[OpenMap, Piece]  # A map, and what is sent of it next.
 
 
+class SharedItems(Protocol):
+    """The memory shared with workers, as ``neighbours.py`` describes it."""
+
+    @property
+    def is_crowded(self) -> bool: ...
+    def free(self, flight: Flight) -> None: ...
+
+
 class Scheduler:
     """Choose chunks among the open maps of one dispatcher.
 
     Args:
         max_open_bytes: Bytes of large items that are out, above which no more of them are cut.
+
+    Attributes:
+        shared: The memory that has large items; None: none.
     """
 
     def __init__(self, cutting: Cutting, max_open_bytes: int = 1 << 30) -> None:
@@ -37,6 +49,7 @@ class Scheduler:
         self.express_seconds = cutting.seconds  # Compute of a map that the express lane takes.
         self._open_bytes = 0  # Of the large items that are out.
         self._max_open_bytes = max_open_bytes
+        self.shared: SharedItems | None = None
         self.window = Window()
         self.sharing = Sharing()
         self._maps: DeficitRoundRobin[OpenMap] = DeficitRoundRobin(cutting.seconds)
@@ -163,6 +176,8 @@ class Scheduler:
         return remaining is not None and 0 < remaining * map.cost.seconds <= SMALL_SECONDS
 
     def _landed(self, flight: Flight) -> None:
+        if flight.region is not None and self.shared is not None:
+            self.shared.free(flight)
         if len(flight.piece.items) > PART_BYTES:
             self._open_bytes -= len(flight.piece.items)
         if flight.piece.lane == "main":
@@ -173,10 +188,14 @@ class Scheduler:
     def _can_send(self, map: OpenMap, cores: int) -> bool:
         if not map.take_turn():
             return False
-        if map.is_large and self._open_bytes > self._max_open_bytes:
+        if map.is_large and (self._open_bytes > self._max_open_bytes or self._is_crowded):
             return False
         # While nothing is known of a function, single items find out: one for each core.
         return map.pace.is_known or len(map.ledger.flights) < cores
+
+    @property
+    def _is_crowded(self) -> bool:
+        return self.shared is not None and self.shared.is_crowded
 
     def _may_use_express(self, map: OpenMap, cores: int) -> bool:
         """Return whether a map may use the lane for short maps: its first chunks, up to one chunk

@@ -11,6 +11,7 @@ from jetmap.wire.messages import PARTS_PROTOCOL, ChunkKey
 
 from .flight import Flight
 from .maps import OpenMaps
+from .neighbours import Neighbours
 from .open_map import OpenMap
 from .outbox import Accepted, Outbox, Unsendable
 from .roster import Roster
@@ -32,6 +33,7 @@ class Sender:
         roster: Roster,
         stats: Stats,
         background: Background,
+        neighbours: Neighbours,
     ) -> None:
         self._maps = maps
         self._scheduler = scheduler
@@ -40,6 +42,7 @@ class Sender:
         self._roster = roster
         self._stats = stats
         self._background = background
+        self._neighbours = neighbours
         self._timer: asyncio.TimerHandle | None = None
         self._pumping = self._again = self._scheduled = self._gathering = self._closed = False
 
@@ -107,13 +110,24 @@ class Sender:
             self._maps.check_end(run)
         if not offer:
             return True  # Recovery takes it back when an offer has come.
-        if len(piece.items) > run.inline and not self._fits(run, flight):
+        if len(piece.items) > run.large and not self._place(run, flight):
             return True
         if is_small(run, piece):
             self._sharing.add(run, flight)
         elif (event := await self._outbox.publish([(run, flight)])) is not None:
             self._maps.fail(event.chunks, event.message)
         return True
+
+    def _place(self, run: OpenMap, flight: Flight) -> bool:
+        """Put items into shared memory if all agents that may take them can read it there.
+
+        Return whether the chunk can travel.
+        """
+        self._neighbours.begin(self._roster.agents)
+        if self._neighbours.are_all(self._roster.takers(flight.offer)):
+            self._neighbours.put(flight)
+            return True
+        return len(flight.piece.items) <= run.inline or self._fits(run, flight)
 
     def _fits(self, run: OpenMap, flight: Flight) -> bool:
         """Send items in their message if an older agent may take them; fail them if they are

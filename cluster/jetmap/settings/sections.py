@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from jetmap.errors import ConfigurationError
+from jetmap.machine import memory
 
 from .kinds import (
     Addresses,
@@ -295,6 +296,9 @@ class StreamSettings(Section):
     work_max_bytes: Size = setting(1 << 30, keeper="agree")
 
 
+LEAST_ARENA = 1 << 20  # Bytes of shared memory below which sharing is not worth its cost.
+
+
 @dataclass(frozen=True)
 class ChunkSettings(Section):
     """The size of chunks, and the attempts at items."""
@@ -309,12 +313,25 @@ class ChunkSettings(Section):
         256 << 10, "Bytes of items in a chunk, and of values in one report of its results."
     )
     report_bytes: Size = setting(256 << 10, keeper="agree")
+    arena_bytes: Size = setting(
+        64 << 20,
+        "Memory that a caller, and each worker of its host and user, may use for large items and "
+        "values on their way between them, while there are any. Less than 1MiB: none.",
+        keeper="agree",
+    )
     attempts: Attempts = setting(2, "Attempts at an item whose worker dies.")
     withdraw_grace: Grace = setting(
         0.5,
         "Seconds that a worker has to return from an item that nobody wants any more.",
         keeper="agree",
     )
+
+    def arena(self, *, processes: int = 1) -> int:
+        """Return ``arena_bytes``, but at most a sixteenth of the memory for all processes; 0 if
+        that is too little to be of use.
+        """
+        size = min(self.arena_bytes, memory() // 16 // max(1, processes))
+        return size if size >= LEAST_ARENA else 0
 
     def conflicts(self) -> Iterator[str]:
         if self.chunk_min_seconds > self.chunk_seconds:

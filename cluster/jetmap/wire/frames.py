@@ -31,6 +31,7 @@ LOOKS = 40  # Looks until the pipe is closed, whatever still arrives.
 # From agent to worker.
 SETUP, CHUNK = b"S", b"C"
 ITEMS = b"D"  # Before a chunk whose message does not have them.
+JOINED, LEFT = b"J", b"G"  # A dispatcher shares memory with this worker from now on, or no longer.
 # From worker to agent.
 READY, FAILED, STALE = b"R", b"F", b"X"
 EARLY = b"E"  # Like READY, but the worker is not ready yet: it still imports, or loads.
@@ -41,7 +42,9 @@ IMPORTING, BROKEN = b"I", b"B"
 BAD = b"!"  # Not sent: something that is not a frame has arrived.
 # Each chunk is answered with any number of PARTs and one LAST, or with SKIPPED.
 PART, LAST, SKIPPED = b"P", b"L", b"K"
-VALUES = b"V"  # Before a PART or LAST whose values are large.
+VALUES = b"V"  # Before a PART or LAST whose values are large,
+REGION = b"A"  # or in shared memory.
+UNSHARED = b"U"  # The memory of a JOINED cannot be mapped.
 
 
 def frame(kind: bytes, payload: bytes) -> bytes:

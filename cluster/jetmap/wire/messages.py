@@ -24,6 +24,10 @@ PICKLES_PROTOCOL = 4
 # Bytes of one part, and of items or values that travel in their message; less if the broker's
 # messages are smaller.
 PART_BYTES = 512 << 10
+# Bytes of items or values above which they go through shared memory, within one host; below, the
+# bookkeeping costs more than the copies. Chunks and reports are larger there, by the factor.
+SHARE_BYTES = 32 << 10
+SHARED_FACTOR = 4
 
 # python: MessagePack whose extensions keep the types of values without an annotation.
 # pickle: MessagePack in which values without an annotation are pickled (see ``runs``), between a
@@ -56,14 +60,34 @@ class FunctionRef(WireMessage):
     pickles: str = ""
 
 
+class Region(WireMessage):
+    """A region of memory that processes of one host share.
+
+    generation: the number at its start, for as long as it is this one.
+    """
+
+    offset: int
+    size: int
+    generation: int
+
+
 class Place(WireMessage):
     """The place of a chunk's items that do not travel with it.
 
-    inbox: of the dispatcher that holds them until the chunk ends. size: their bytes.
+    inbox: of the dispatcher that holds them until the chunk ends. size: their bytes. region: in
+    the memory of that dispatcher, for workers of its host.
     """
 
     inbox: str
     size: int
+    region: Region | None = None
+
+
+class ValuesPlace(WireMessage):
+    """The region of a report's values in one of its agent's arenas."""
+
+    arena: int
+    region: Region
 
 
 class ChunkHead(WireMessage):
@@ -218,7 +242,7 @@ class Report(ReportHead):
     the values, which are then omitted here; size: their bytes. Values with a size that are not
     stored came in parts, before. rest: the items that the chunk gives back while it goes on.
     tries: how many tries these outcomes took. parts: in the store of jobs, the sequence numbers
-    of the values' parts.
+    of the values' parts. at: where the values are, if in memory that the dispatcher shares.
     """
 
     values: bytes
@@ -230,6 +254,7 @@ class Report(ReportHead):
     rest: Rest | None = None
     tries: int = 1
     parts: list[int] = []
+    at: ValuesPlace | None = None
 
 
 class PartRequest(WireMessage):

@@ -62,7 +62,8 @@ class Presence(msgspec.Struct, frozen=True):
     memory, memory_limit: bytes that its workers use, and those of the host or its cgroup; 0:
     unknown. loading: the ``per_worker`` loader that a worker is in before it is ready, or empty.
     memory_kills: workers that the kernel killed for want of memory.
-    round_trip: seconds from the agent to its broker and back; 0: not measured.
+    round_trip: seconds from the agent to its broker and back; 0: not measured. memory_socket: the
+    abstract socket where dispatchers of its host introduce themselves; empty: it shares no memory.
     """
 
     agent: str
@@ -99,6 +100,7 @@ class Presence(msgspec.Struct, frozen=True):
     memory_kills: int = 0
     round_trip: float = 0.0
     loading: str = ""
+    memory_socket: str = ""
 
 
 class PresenceHead(msgspec.Struct, frozen=True):

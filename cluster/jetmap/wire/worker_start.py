@@ -64,6 +64,19 @@ class Ready(msgspec.Struct, frozen=True):
     loads: dict[str, float] = {}
 
 
+class Joined(msgspec.Struct, frozen=True):
+    """Notice that a dispatcher shares memory with a worker.
+
+    items, values: descriptors in the agent, of the dispatcher's items and of this worker's values.
+    arena: number of the latter.
+    """
+
+    inbox: str
+    items: int
+    values: int
+    arena: int
+
+
 class Importing(msgspec.Struct, frozen=True):
     """Notice that a worker imports a module (by name) or a script (by path) for its callers.
 

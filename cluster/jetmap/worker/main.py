@@ -8,7 +8,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -17,8 +17,17 @@ from jetmap.codecs import types
 from jetmap.functions.function import Function
 from jetmap.functions.locating import StaleFunction, broken_files, import_main
 from jetmap.wire import frames
-from jetmap.wire.messages import OLDEST_PROTOCOL, PROTOCOL, Chunk, Report, understands
-from jetmap.wire.worker_start import Setup, StartFailed
+from jetmap.wire.messages import (
+    OLDEST_PROTOCOL,
+    PROTOCOL,
+    SHARE_BYTES,
+    SHARED_FACTOR,
+    Chunk,
+    Report,
+    understands,
+)
+from jetmap.wire.subjects import job_of
+from jetmap.wire.worker_start import Joined, Setup, StartFailed
 
 from . import forks
 from .aftermath import WorkerAftermath
@@ -29,6 +38,9 @@ from .lines import renderer
 from .logs import mark_records, show_logs
 from .output import Output
 from .progress import Progress
+
+if TYPE_CHECKING:
+    from .neighbours import Neighbours
 
 STALE_EXIT = 77  # Exit code of a worker whose source has changed.
 
@@ -102,6 +114,9 @@ class _Worker:
         self._limits: Limits
         self._at_once: Limits
         self._inline = 0  # Bytes of values above which they go before their report.
+        self._large = 0  # Bytes of values above which they do not go with their report.
+        self._neighbours: Neighbours | None = None  # None until a dispatcher shares memory.
+        self._is_shared = False  # The chunk's dispatcher does.
         self._decode = msgspec.msgpack.Decoder(Chunk).decode
         self._encode = msgspec.msgpack.Encoder().encode
         self._output_fd = output_fd
@@ -116,19 +131,51 @@ class _Worker:
                 self._number += 1
                 begins = self._progress.begin(self._number)
                 chunk = self._decode(received[1])
-                if chunk.at is not None:
-                    chunk.items, chunk.at = self._items.popleft(), None
+                if chunk.at is not None and not self._has_items(chunk):
+                    begins = False  # The chunk has ended, or its dispatcher: they are gone.
                 if begins:
                     self._compute(chunk)
                 else:
                     self._pipe.send(frames.SKIPPED, b"")
             elif received[0] == frames.ITEMS:
                 self._items.append(received[1])
+            elif received[0] == frames.JOINED:
+                self._join(received[1])
+            elif received[0] == frames.LEFT and self._neighbours is not None:
+                self._neighbours.leave(received[1].decode())
+
+    def _has_items(self, chunk: Chunk) -> bool:
+        """Put the items into a chunk that came without; return whether they are still there."""
+        if self._items:  # Those of all chunks that came together, or of none.
+            items: bytes | None = self._items.popleft()
+        else:
+            items = self._neighbours.items(chunk) if self._neighbours is not None else None
+        chunk.items, chunk.at = items or b"", None
+        return items is not None
+
+    def _join(self, payload: bytes) -> None:
+        """Share memory with a dispatcher; few workers ever do."""
+        from .neighbours import Neighbours
+
+        if self._neighbours is None:
+            self._neighbours = Neighbours(os.getppid())
+        try:
+            self._neighbours.join(msgspec.msgpack.decode(payload, type=Joined))
+        except (OSError, ValueError) as error:
+            self._send(frames.UNSHARED, str(error))
+
+    def _share(self, chunk: Chunk) -> Limits:
+        """Let a chunk's values go into shared memory, if its dispatcher reads them there."""
+        shared = self._neighbours
+        self._is_shared = shared is not None and chunk.inbox in shared and not job_of(chunk.map)
+        self._large = min(SHARE_BYTES, self._inline) if self._is_shared else self._inline
+        return self._shared if self._is_shared else self._limits
 
     def _start(self, setup: Setup) -> bool:
         sizes = {"value": setup.max_value, "report": setup.max_report}
         self._limits, self._at_once = Limits(**sizes), Limits(**sizes, report_seconds=0.0)
-        self._inline = setup.inline
+        self._shared = Limits(value=setup.max_value, report=SHARED_FACTOR * setup.max_report)
+        self._large = self._inline = setup.inline
         types.may_import_classes, types.run_script = setup.trust, import_main
         self._output = Output(
             self._mark,
@@ -187,7 +234,9 @@ class _Worker:
             warmed = (lambda seconds: self._warmed(function, seconds)) if cold else None
             self._aftermath.begin(warmed)
         in_item = True
-        limits = self._at_once if function.reports_each else self._limits
+        limits = self._limits if self._neighbours is None else self._share(chunk)
+        if function.reports_each:
+            limits = self._at_once
         try:
             if chunk.traceparent:
                 self._compute_traced(chunk, function, limits, state)
@@ -222,6 +271,8 @@ class _Worker:
         self._pipe.close()
         self._pipe = forks.NoPipe()
         self._progress.leave_to_parent()
+        if self._neighbours is not None:
+            self._neighbours.close()
         self._aftermath.end_with(forks.end)
         if self._output is not None:
             self._output.after_fork()
@@ -250,11 +301,23 @@ class _Worker:
         return function if chunk.format != "pickle" else functions.pickling(chunk, function)
 
     def _emit(self, report: Report) -> None:
-        if len(report.values) > self._inline:
-            self._pipe.send(frames.VALUES, report.values)
-            report.size, report.values = len(report.values), b""
+        if len(report.values) > self._large:
+            self._send_values(report)
         kind = frames.PART if report.final is None else frames.LAST
         self._pipe.send(kind, self._encode(report))
+
+    def _send_values(self, report: Report) -> None:
+        """Send large values before their report: in shared memory, else in a frame."""
+        size = len(report.values)
+        if self._is_shared and self._neighbours is not None:
+            report.at = self._neighbours.put(report.values)
+        if report.at is not None:
+            self._send(frames.REGION, report.at)
+        elif size > self._inline:
+            self._pipe.send(frames.VALUES, report.values)
+        else:
+            return
+        report.size, report.values = size, b""
 
     def _send(self, kind: bytes, message: object) -> None:
         self._pipe.send(kind, self._encode(message))

@@ -46,6 +46,22 @@ async def agent(place: Site, cluster: Cluster) -> AsyncIterator[AgentProcess]:
     agent.kill_host()
 
 
+def segments(*pids: int, own: bool = False) -> set[str]:
+    """The inodes of shared memory that these processes use, or only of what they write to."""
+    found = set()
+    for pid in pids:
+        try:
+            for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+                if "memfd:jetmap-arena" in line and (not own or " rw-s " in line):
+                    found.add(line.split()[4])
+            for fd in Path(f"/proc/{pid}/fd").iterdir() if not own else ():
+                if "memfd:jetmap-arena" in str(fd.readlink()):
+                    found.add(str(fd.stat().st_ino))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # It has ended, or closed the file just now.
+    return found
+
+
 def payloads(*sizes: int) -> list[bytes]:
     return [os.urandom(size) for size in sizes]
 
@@ -58,10 +74,11 @@ async def test_maps_and_jobs_carry_many_megabytes(cluster: Cluster, agent: Agent
         assert await job == items
 
 
-async def test_a_worker_is_killed_with_payloads_in_flight(
+async def test_workers_and_their_agent_are_killed_with_payloads_in_flight(
     cluster: Cluster, agent: AgentProcess
 ) -> None:
     items, killed = payloads(*[4 * MB] * 12), 0
+    views = cluster._session.dispatcher._neighbours._views
 
     def kill_a_worker() -> None:
         nonlocal killed
@@ -73,7 +90,12 @@ async def test_a_worker_is_killed_with_payloads_in_flight(
     async with asyncio.timeout(90):
         stream = cluster.stream(functions.echo, items, kwargs={"seconds": 0.02})
         found = await outcomes(stream, kill_a_worker)
-    assert [outcome.value for outcome in found] == items and killed == 3
+        assert [outcome.value for outcome in found] == items and killed == 3
+        if sys.platform == "linux":
+            await wait_until(lambda: len(views) == len(agent.workers) > 0, "they share memory")
+            assert segments(os.getpid(), own=True) & segments(agent.pid)
+        agent.kill_host()
+        await wait_until(lambda: not views, "the memory of the agent's workers is dropped")
 
 
 async def test_a_killed_caller_leaves_the_agent_free(
@@ -87,9 +109,13 @@ async def test_a_killed_caller_leaves_the_agent_free(
     caller.stdin.write(json.dumps([place.server.url, 40, 8 * MB]).encode())
     caller.stdin.write_eof()
     await place.until_busy(cluster, CORES, 60)
+    theirs = segments(caller.pid, own=True)
+    assert theirs or sys.platform != "linux"
     caller.kill()
     await caller.wait()
     await place.until_busy(cluster, 0, 40)
+    there = [agent.pid, *(worker.pid for worker in agent.workers)]
+    await wait_until(lambda: not theirs & segments(*there), "nobody keeps the memory of its items")
     items = payloads(4 * MB, 4 * MB)
     async with asyncio.timeout(60):
         assert await cluster.map(functions.echo, items) == items

@@ -11,6 +11,7 @@ import pytest
 
 from jetmap.agent.announcements import Announcements
 from jetmap.agent.imports import Imports
+from jetmap.agent.neighbours import Neighbours
 from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.agent.reload import Reload
 from jetmap.nats.answers import JetStreamError
@@ -38,7 +39,9 @@ def state(*, embedded: bool = False, **more: Any) -> Announcements:
         **({"name": "o", "version": "1", "rank": 2, "functions": {"f": function}} | more)
     )
     imports = Imports(options.setup)
-    return Announcements("a", options, [slot, slot], offer, imports, Reload(None))
+    return Announcements(
+        "a", options, [slot, slot], offer, imports, Reload(None), Neighbours("", 0)
+    )
 
 
 def announced(announcements: Announcements, limit: int = LARGE) -> Presence:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 import msgspec
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from dispatching import Parts, presence, report_of
 from jetmap.background import Background
 from jetmap.dispatch.costs import Cutting
+from jetmap.dispatch.flight import Flight
+from jetmap.dispatch.neighbours import Neighbours
 from jetmap.dispatch.outbox import Outbox
 from jetmap.dispatch.sender import REFUSED_SECONDS, Sender
 from jetmap.dispatch.sharing import SMALL_SECONDS
@@ -17,7 +20,8 @@ from jetmap.dispatch.sources import RawItems
 from jetmap.nats.broker import Message
 from jetmap.nats.memory import MemoryBroker
 from jetmap.settings import Settings
-from jetmap.wire.messages import PART_BYTES, Chunk, Place, Withdraw
+from jetmap.wire.messages import PART_BYTES, SHARE_BYTES, Chunk, Place, Region, Withdraw
+from jetmap.wire.presence import Presence
 from virtual_time import run as in_virtual_time
 
 _chunks = msgspec.msgpack.Decoder(list[Chunk]).decode
@@ -34,7 +38,13 @@ class Desk(Parts):
         cutting = Cutting()
         self.outbox = Outbox(self.connection, Settings(), cutting, "inbox", self.background, None)
         self.sender = Sender(
-            self.maps, self.scheduler, self.outbox, self.roster, self.stats, self.background
+            self.maps,
+            self.scheduler,
+            self.outbox,
+            self.roster,
+            self.stats,
+            self.background,
+            Neighbours("inbox", 0, lambda: None),
         )
         self.messages: list[list[Chunk]] = []
         self.withdrawn: list[str] = []
@@ -188,6 +198,50 @@ def test_a_large_item_stays_here_and_its_chunk_says_so() -> None:
         assert large.at == Place("inbox", PART_BYTES + 2) and large.items == b""
         assert small.at is None and small.items == b"[2222222222]"
         assert not run.ended
+
+    in_virtual_time(scenario())
+
+
+def test_items_go_to_shared_memory_while_there_is_room_and_every_agent_reads_it() -> None:
+    class Shared(Neighbours):
+        regions = [Region(4096, 40_002, 7)]
+
+        def are_all(self, agents: Iterable[Presence]) -> bool:
+            return len(list(agents)) == 1
+
+        def put(self, flight: Flight) -> None:
+            flight.region = self.regions.pop() if self.regions else None
+
+        def free(self, flight: Flight) -> None:
+            assert flight.region is not None
+            self.regions.append(flight.region)
+            flight.region = None
+
+    async def scenario() -> None:
+        desk = Desk(cores=4)
+        desk.sender._neighbours = desk.scheduler.shared = shared = Shared("inbox", 0, lambda: None)
+        await desk.start()
+        run = desk.open(RawItems([b"1" * 40_000, b"2" * 40_000, b"3" * PART_BYTES], "json"))
+        run.large = SHARE_BYTES
+        await desk.sender.pump()
+        await desk.settle()
+        first, second, third = (chunk for message in desk.messages for chunk in message)
+        assert first.items == b"" and first.at == Place("inbox", 40_002, Region(4096, 40_002, 7))
+        assert second.at is None and len(second.items) == 40_002, "the memory is full"
+        assert third.at == Place("inbox", PART_BYTES + 2)
+        [flight, *_] = run.ledger.flights.values()
+        assert desk.outbox._chunk(run, flight).at == first.at, "it is sent again"
+        items, flight.piece.items = flight.piece.items, bytes(SHARE_BYTES + 1)
+        assert desk.outbox._chunk(run, flight).at is None, "it has given back other items"
+        flight.piece.items = items
+        desk.maps.accept(report_of(run, flight), 0, 1.0)
+        assert len(shared.regions) == 1 and flight.region is None
+        desk.roster.on_presence(presence("far"), 0.0)
+        desk.open(RawItems([b"4" * 40_000], "json")).large = SHARE_BYTES
+        await desk.sender.pump()
+        await desk.settle()
+        [[far]] = desk.messages[3:]
+        assert far.at is None and len(shared.regions) == 1
 
     in_virtual_time(scenario())
 

@@ -27,16 +27,27 @@ from jetmap.wire.messages import (
     PartRequest,
     Ping,
     Place,
+    Region,
     Report,
     ReportCounts,
     ReportHead,
     Rest,
+    ValuesPlace,
     Withdraw,
     encode,
     understands,
 )
 from jetmap.wire.presence import CoreStatus, FunctionInfo, Presence, PresenceHead, read_presence
-from jetmap.wire.worker_start import Broken, Brought, Importing, Loaded, Ready, Setup, StartFailed
+from jetmap.wire.worker_start import (
+    Broken,
+    Brought,
+    Importing,
+    Joined,
+    Loaded,
+    Ready,
+    Setup,
+    StartFailed,
+)
 
 # A changed line here is a change of the protocol: see ``PROTOCOL``.
 GOLDEN: list[tuple[Any, str]] = [
@@ -47,9 +58,11 @@ GOLDEN: list[tuple[Any, str]] = [
             "2e31312c20636c6f75647069636b6c6520332e31"
         ),
     ),
+    (Region(4096, 700_000, 7), "93cd1000ce000aae6007"),
+    (ValuesPlace(3, Region(4096, 700_000, 7)), "920393cd1000ce000aae6007"),
     (
         Place("_INBOX.d1", 700_000),
-        "92a95f494e424f582e6431ce000aae60",
+        "93a95f494e424f582e6431ce000aae60c0",
     ),
     (
         PartRequest("m1", 2, 700_000, 524_288, 175_712),
@@ -95,7 +108,7 @@ GOLDEN: list[tuple[Any, str]] = [
         (
             "dc0015a26d310201a166a46a736f6e0a03a95f494e424f582e6431c0cb3fc99999999999"
             "9ac4075b312c322c335dc4027b7d97a57461736b73a166c0c0a0c0a0c40173cb3fe00000"
-            "0000000003c30192a95f494e424f582e643109c2ab30302d30612d30622d3031"
+            "0000000003c30193a95f494e424f582e643109c0c2ab30302d30612d30622d3031"
         ),
     ),
     (
@@ -150,15 +163,15 @@ GOLDEN: list[tuple[Any, str]] = [
             2,
         ),
         (
-            "9ea26d3102010a03c4075b312c322c335d91970ba46c6f7374aa576f726b65724c6f7374"
-            "a4676f6e65c0c0c0cb3fe0000000000000920dc00709920bcb3fe00000000000000290"
+            "9fa26d3102010a03c4075b312c322c335d91970ba46c6f7374aa576f726b65724c6f7374"
+            "a4676f6e65c0c0c0cb3fe0000000000000920dc00709920bcb3fe00000000000000290c0"
         ),
     ),
     (
         Delivery("a1", "_INBOX.a1", 5, -1, [Report("m1", 2, 1, 10, 0, b"[]", [], 0.0)]),
         (
-            "95a26131a95f494e424f582e613105ff919ea26d3102010a00c4025b5d90cb0000000000"
-            "000000c00000c00190"
+            "95a26131a95f494e424f582e613105ff919fa26d3102010a00c4025b5d90cb0000000000"
+            "000000c00000c00190c0"
         ),
     ),
     (
@@ -241,7 +254,7 @@ GOLDEN: list[tuple[Any, str]] = [
             1,
         ),
         (
-            "de0022a56167656e74a26131a4686f7374a26831a370696407a4706f6f6ca76465666175"
+            "de0023a56167656e74a26131a4686f7374a26831a370696407a4706f6f6ca76465666175"
             "6c74a56f66666572ac303132333435363738396162a776657273696f6ea27631a472616e"
             "6b03a5636f72657302a5726561647902a46275737901a8647261696e696e67c2a4676f6e"
             "65c2a966756e6374696f6e7390a7776f726b65727390a770656e64696e6701a8656d6265"
@@ -251,7 +264,8 @@ GOLDEN: list[tuple[Any, str]] = [
             "66a46469656401a872656379636c656401ae73746172745f6661696c7572657302a76d61"
             "6368696e65a26231a870726f746f636f6c02af6f6c646573745f70726f746f636f6c01a6"
             "6d656d6f7279cd1000ac6d656d6f72795f6c696d6974ce00010000ac6d656d6f72795f6b"
-            "696c6c7301aa726f756e645f74726970cb0000000000000000a76c6f6164696e67a0"
+            "696c6c7301aa726f756e645f74726970cb0000000000000000a76c6f6164696e67a0ad6d"
+            "656d6f72795f736f636b6574a0"
         ),
     ),
     (
@@ -319,6 +333,10 @@ GOLDEN: list[tuple[Any, str]] = [
             "82a56c6f61647381a66d2e6c6f6164cb3ff8000000000000a762726f7567687482a46e61"
             "6d65a166a372656697a16da166c0c0a0c0a0"
         ),
+    ),
+    (
+        Joined("_INBOX.d1", 8, 9, 3),
+        "84a5696e626f78a95f494e424f582e6431a56974656d7308a676616c75657309a56172656e6103",
     ),
     (
         StartFailed("ImportError", "no", "Traceback", ["/m.py"]),

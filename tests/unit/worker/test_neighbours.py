@@ -1,0 +1,54 @@
+"""A worker that reads items in its dispatcher's memory, and writes its values to its own."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jetmap.wire import shared_memory
+from jetmap.wire.messages import Place, Region
+from jetmap.wire.shared_memory import Segment, Writer
+from jetmap.wire.worker_start import Joined
+from jetmap.worker.neighbours import Neighbours
+
+pytestmark = pytest.mark.skipif(not shared_memory.is_available(), reason="no memory files here")
+
+
+def chunk(inbox: str, region: Region | None) -> Any:
+    return SimpleNamespace(inbox=inbox, at=Place(inbox, 5, region))
+
+
+def test_items_and_values_are_shared_from_joining_to_leaving() -> None:
+    items, values = Writer(Segment.create(1 << 20)), Segment.create(1 << 20)
+    region = items.put(b"items")
+    worker = Neighbours(os.getpid())
+    worker.join(Joined("d1", items.segment.fd, values.fd, 3))
+    assert "d1" in worker and "d2" not in worker
+    assert worker.items(chunk("d1", region)) == b"items"
+    assert worker.items(chunk("d1", None)) is None and worker.items(chunk("d2", region)) is None
+    places = [worker.put(b"x" * 200_000) for _ in range(6)]
+    kept = [place for place in places if place is not None]
+    assert len(kept) == 5 and kept[0].arena == 3, "it is full, and does not wait"
+    values.erase(kept[0].region.offset)
+    again = worker.put(b"y")
+    assert again is not None and again.region.offset == kept[0].region.offset
+    worker.leave("d1")
+    assert "d1" not in worker and worker.items(chunk("d1", region)) is None
+    worker.close()
+    items.segment.close()
+    values.close()
+
+
+def test_memory_that_is_no_segment_is_refused() -> None:
+    values = Segment.create(1 << 20)
+    worker = Neighbours(os.getpid())
+    with open("/dev/null", "rb") as file, pytest.raises((OSError, ValueError)):  # noqa: PTH123
+        worker.join(Joined("d1", file.fileno(), values.fd, 1))
+    assert "d1" not in worker
+    with pytest.raises(OSError):
+        worker.join(Joined("d1", 1 << 20, values.fd, 1))
+    worker.close()
+    values.close()
