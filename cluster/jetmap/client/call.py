@@ -307,7 +307,8 @@ class Call(msgspec.Struct, frozen=True):
 
 def anything_pickled() -> Codec:
     """Return the codec of the format "pickle" for values of an unknown type."""
-    from jetmap.functions.pickled import Home, PickledCodec
+    from jetmap.functions.pickled import PickledCodec
+    from jetmap.functions.picklers import Home
 
     return PickledCodec(Home())
 

@@ -25,7 +25,8 @@ import pytest
 
 from alike import alike
 from jetmap.codecs import codec_for
-from jetmap.functions.pickled import Home, PickledCodec
+from jetmap.functions.pickled import PickledCodec
+from jetmap.functions.picklers import Home
 
 PAGE = pathlib.Path(__file__).resolve().parents[3] / "docs" / "types.md"
 ROW = re.compile(r"\| ([^|`]+) \| `(.+?)` \| (kept|refused) \| (kept|refused) \| (.+) \|")
