@@ -24,7 +24,7 @@ from .messages import Region
 STEP = 8 << 20  # Bytes that are reserved at once.
 HEADER = 8  # Bytes of a region's generation.
 ALIGN = 64  # Regions begin at multiples of this.
-DATA = mmap.PAGESIZE  # Where regions begin: the first page has one word, the bytes reserved.
+DATA = mmap.PAGESIZE  # Bytes before the regions: a page with one word, the bytes reserved.
 # Of <linux/fcntl.h>: F_ADD_SEALS, F_GET_SEALS; no further seals, no other size.
 _ADD_SEALS, _GET_SEALS, _SEALS = 1033, 1034, 0x1 | 0x2 | 0x4
 _CREDENTIALS = struct.Struct("3i")  # Process, user and group of a peer.
