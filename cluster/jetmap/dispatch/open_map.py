@@ -237,6 +237,12 @@ class OpenMap:
         return self.buffered < self.max_buffer
 
     @property
+    def is_far_ahead(self) -> bool:
+        """Return whether what is out may leave twice the bytes unread that its reader may."""
+        out = (self.taken - self.ledger.done) * self.cost.value_bytes
+        return self.buffered + out >= 2 * self.max_buffer
+
+    @property
     def is_complete(self) -> bool:
         """Return whether each item has its outcome.
 

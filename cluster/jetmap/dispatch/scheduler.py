@@ -190,8 +190,12 @@ class Scheduler:
             return False
         if map.is_large and (self._open_bytes > self._max_open_bytes or self._is_crowded):
             return False
+        out = len(map.ledger.flights)
         # While nothing is known of a function, single items find out: one for each core.
-        return map.pace.is_known or len(map.ledger.flights) < cores
+        if not map.pace.is_known:
+            return out < cores
+        # Each core has a chunk and the next one, however large their values.
+        return out < 2 * cores or not map.is_far_ahead
 
     @property
     def _is_crowded(self) -> bool:

@@ -326,3 +326,14 @@ def test_a_small_map_whose_items_come_later_is_not_forgotten() -> None:
     assert world.send() == []
     late.arrived, late.total = True, 3
     assert sum(piece.count for piece in world.send()) == 3
+
+
+def test_what_is_out_of_a_map_leaves_no_more_unread_than_twice_what_its_reader_may() -> None:
+    world = World(cores=2, random=Random(0))
+    world.scheduler.cost("f").learn(10, 0.1, 10 * 300_000)  # Values of 300 kB; 1 MiB may be unread.
+    world.scheduler.cost("large").learn(2, 0.02, 2 * 8_000_000)
+    world.scheduler.window.size = 100
+    map, large = world.open(1000), world.open(1000, "large")
+    world.send()
+    assert len(map.ledger.flights) >= 4 and (map.taken - 1) * 300_000 < 2 << 20
+    assert len(large.ledger.flights) == 4  # Each core has one and the next one.
