@@ -22,7 +22,7 @@ import msgspec
 from jetmap.wire import frames, shared_memory
 from jetmap.wire.messages import Region, ValuesPlace, encode
 from jetmap.wire.shared_memory import ARENA, RETIRED, WELCOME, Introduction, Segment, View
-from jetmap.wire.worker_start import Joined
+from jetmap.wire.worker_start import Joined, Unshared
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +148,17 @@ class Neighbours:
         if not values.was_used:
             values.segment.give_back()
         values.was_used = False
+
+    def on_unshared(self, notice: Unshared) -> None:
+        """Share nothing any more if a worker cannot map the memory of a dispatcher that is there.
+
+        A worker that was busy may have looked for it when the dispatcher had left.
+        """
+        neighbour = self._by_inbox.get(notice.inbox)
+        if neighbour is None or neighbour.items != notice.items:
+            return
+        logger.warning("workers cannot share memory with dispatchers: %s", notice.message)
+        self.stop()
 
     def lend(self, worker: Worker, place: bytes) -> Loan | None:
         """Note that a worker's next report has its values in a region; None if it is dead."""

@@ -19,7 +19,7 @@ from jetmap.supervision import Backoff, Supervisor
 from jetmap.wire import frames
 from jetmap.wire.messages import Crash, Rest
 from jetmap.wire.presence import CoreStatus
-from jetmap.wire.worker_start import Broken, Importing, Loaded, Ready, Setup, StartFailed
+from jetmap.wire.worker_start import Broken, Importing, Loaded, Ready, Setup, StartFailed, Unshared
 
 from .holdings import HeldChunk
 from .neighbours import Loan, Neighbours
@@ -43,6 +43,7 @@ _ready = msgspec.msgpack.Decoder(Ready).decode
 _failed = msgspec.msgpack.Decoder(StartFailed).decode
 _warmed = msgspec.msgpack.Decoder(tuple[str, float]).decode
 _importing = msgspec.msgpack.Decoder(Importing).decode
+_unshared = msgspec.msgpack.Decoder(Unshared).decode
 _loaded = msgspec.msgpack.Decoder(Loaded).decode
 _broken = msgspec.msgpack.Decoder(Broken).decode
 
@@ -370,8 +371,7 @@ class Slot:
             self._loan = self._neighbours.lend(self._worker, payload)
 
     async def _on_unshared(self, payload: bytes) -> None:
-        logger.warning("a worker cannot share memory: %s", payload.decode())
-        self._neighbours.stop()
+        self._neighbours.on_unshared(_unshared(payload))
 
     def _take_loan(self, held: HeldChunk | None) -> None:
         """Let the region of a report's values be used again when its chunk is confirmed."""

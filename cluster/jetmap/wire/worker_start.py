@@ -77,6 +77,14 @@ class Joined(msgspec.Struct, frozen=True):
     arena: int
 
 
+class Unshared(msgspec.Struct, frozen=True):
+    """Notice that a worker cannot map the memory of a ``Joined``. items: as there."""
+
+    inbox: str
+    items: int
+    message: str
+
+
 class Importing(msgspec.Struct, frozen=True):
     """Notice that a worker imports a module (by name) or a script (by path) for its callers.
 

@@ -27,7 +27,7 @@ from jetmap.wire.messages import (
     understands,
 )
 from jetmap.wire.subjects import job_of
-from jetmap.wire.worker_start import Joined, Setup, StartFailed
+from jetmap.wire.worker_start import Joined, Setup, StartFailed, Unshared
 
 from . import forks
 from .aftermath import WorkerAftermath
@@ -159,10 +159,11 @@ class _Worker:
 
         if self._neighbours is None:
             self._neighbours = Neighbours(os.getppid())
+        joined = msgspec.msgpack.decode(payload, type=Joined)
         try:
-            self._neighbours.join(msgspec.msgpack.decode(payload, type=Joined))
+            self._neighbours.join(joined)
         except (OSError, ValueError) as error:
-            self._send(frames.UNSHARED, str(error))
+            self._send(frames.UNSHARED, Unshared(joined.inbox, joined.items, str(error)))
 
     def _share(self, chunk: Chunk) -> Limits:
         """Let a chunk's values go into shared memory, if its dispatcher reads them there."""

@@ -19,7 +19,7 @@ from jetmap.wire import frames, shared_memory
 from jetmap.wire.messages import Place, encode
 from jetmap.wire.presence import Presence
 from jetmap.wire.subjects import new_id
-from jetmap.wire.worker_start import Joined
+from jetmap.wire.worker_start import Joined, Unshared
 from jetmap.worker.neighbours import Neighbours as WorkerSide
 from waiting import wait_until
 
@@ -151,6 +151,20 @@ async def test_workers_let_go_of_a_dispatcher_that_is_gone(host: Host) -> None:
     sent = flight(b"more")
     second.put(sent)
     assert host.worker.read(sent, "d2") == b"more"
+
+
+async def test_only_a_worker_that_cannot_map_what_is_there_ends_the_sharing(host: Host) -> None:
+    await host.meet()
+    sent = flight(b"items")
+    host.dispatcher.put(sent)
+    (neighbour,) = host.agent._met
+    items = neighbour.items
+    assert items is not None
+    host.agent.on_unshared(Unshared("d2", items, "it has left"))
+    host.agent.on_unshared(Unshared("d1", items + 1, "it has come again"))
+    assert host.worker.read(sent) == b"items" and "d1" in host.agent
+    host.agent.on_unshared(Unshared("d1", items, "permission denied"))
+    assert host.worker.left == ["d1"] and "d1" not in host.agent and not host.agent.name
 
 
 async def test_values_of_an_agent_that_is_gone_are_read_for_a_while(

@@ -47,6 +47,7 @@ from jetmap.wire.worker_start import (
     Ready,
     Setup,
     StartFailed,
+    Unshared,
 )
 
 # A changed line here is a change of the protocol: see ``PROTOCOL``.
@@ -337,6 +338,10 @@ GOLDEN: list[tuple[Any, str]] = [
     (
         Joined("_INBOX.d1", 8, 9, 3),
         "84a5696e626f78a95f494e424f582e6431a56974656d7308a676616c75657309a56172656e6103",
+    ),
+    (
+        Unshared("_INBOX.d1", 8, "no"),
+        "83a5696e626f78a95f494e424f582e6431a56974656d7308a76d657373616765a26e6f",
     ),
     (
         StartFailed("ImportError", "no", "Traceback", ["/m.py"]),
