@@ -35,7 +35,8 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]
 
 @pytest.fixture
 async def cluster(place: Site) -> AsyncIterator[Cluster]:
-    async with Cluster(settings=Settings(nats_url=place.server.url)) as cluster:
+    # An item may be the victim of each of three kills.
+    async with Cluster(settings=Settings(nats_url=place.server.url, attempts=5)) as cluster:
         yield cluster
 
 
