@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -46,62 +47,44 @@ async def list_maps(request: Request, query: Annotated[MapsParameters, Query()])
     return Response(msgspec.json.encode(found), headers=headers, media_type="application/json")
 
 
-@router.post(
-    "/maps/{id}/cancel",
-    tags=["map"],
-    operation_id="cancel_map",
-    summary="End an open map; its caller gets `map-cancelled`",
-    status_code=204,
-    response_class=Response,
-    response_description="It is cancelled.",
-    responses=GONE,
-)
+def _steering(what: str, summary: str, done: str) -> Callable[..., Any]:
+    """Return a decorator for the endpoint that does this to a map."""
+    return router.post(
+        f"/maps/{{id}}/{what}",
+        tags=["map"],
+        operation_id=f"{what}_map",
+        summary=summary,
+        status_code=204,
+        response_class=Response,
+        response_description=done,
+        responses=GONE,
+    )
+
+
+@_steering("cancel", "End an open map; its caller gets `map-cancelled`", "It is cancelled.")
 async def cancel_map(
     id: str, request: Request, query: Annotated[NoParameters, Query()]
 ) -> Response:
     return await _steer(request, "cancel", id)
 
 
-@router.post(
-    "/maps/{id}/pause",
-    tags=["map"],
-    operation_id="pause_map",
-    summary="Send nothing more of an open map until it is resumed; its timeout goes on",
-    status_code=204,
-    response_class=Response,
-    response_description="It is paused.",
-    responses=GONE,
+@_steering(
+    "pause",
+    "Send nothing more of an open map until it is resumed; its timeout goes on",
+    "It is paused.",
 )
 async def pause_map(id: str, request: Request, query: Annotated[NoParameters, Query()]) -> Response:
     return await _steer(request, "pause", id)
 
 
-@router.post(
-    "/maps/{id}/resume",
-    tags=["map"],
-    operation_id="resume_map",
-    summary="Let a paused map go on",
-    status_code=204,
-    response_class=Response,
-    response_description="It goes on.",
-    responses=GONE,
-)
+@_steering("resume", "Let a paused map go on", "It goes on.")
 async def resume_map(
     id: str, request: Request, query: Annotated[NoParameters, Query()]
 ) -> Response:
     return await _steer(request, "resume", id)
 
 
-@router.post(
-    "/maps/{id}/limit",
-    tags=["map"],
-    operation_id="limit_map",
-    summary="Limit the cores of an open map",
-    status_code=204,
-    response_class=Response,
-    response_description="It has this limit.",
-    responses=GONE,
-)
+@_steering("limit", "Limit the cores of an open map", "It has this limit.")
 async def limit_map(
     id: str, request: Request, query: Annotated[LimitParameters, Query()]
 ) -> Response:

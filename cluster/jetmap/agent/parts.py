@@ -178,7 +178,7 @@ class Parts:
                     async with asyncio.timeout(AGAIN_SECONDS):
                         await running.changed.wait()
                 except TimeoutError:
-                    pass
+                    pass  # Ask again for what has not arrived.
                 if held.unwanted or running.refused:
                     return None
             return running

@@ -31,7 +31,7 @@ from .lists import (
     within,
     write_values,
 )
-from .options import BROKER, WORKER, LabelOptions, labels_of, takes
+from .options import BROKER, WORKER, LabelOptions, ParallelOption, labels_of, takes
 from .progress import Bar
 from .signals import run_cancellable
 from .streams import require_stdout
@@ -70,16 +70,7 @@ def map(
         ),
     ] = None,
     label: LabelOptions = None,
-    max_parallel: Annotated[
-        int | None,
-        typer.Option(
-            "--max-parallel",
-            metavar="N",
-            min=bounds.PARALLEL.least,
-            max=bounds.PARALLEL.most,
-            help="Cores that the map may use at most.",
-        ),
-    ] = None,
+    max_parallel: ParallelOption = None,
     max_failed: Annotated[
         Tolerance | None,
         typer.Option(

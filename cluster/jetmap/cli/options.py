@@ -106,6 +106,18 @@ LabelOptions = Annotated[
 ]
 
 
+ParallelOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-parallel",
+        metavar="N",
+        min=bounds.PARALLEL.least,
+        max=bounds.PARALLEL.most,
+        help="Cores that the map or job may use at most.",
+    ),
+]
+
+
 def labels_of(given: list[str] | None) -> dict[str, str]:
     """Read the labels of a command."""
     if any("," in text for text in given or ()):

@@ -17,7 +17,7 @@ from jetmap.wire.split import Elements
 from .clusters import attached
 from .exits import say
 from .lists import ARRAY_HINT, Reader, count_lines, kwargs_of, open_lines, tolerance, within
-from .options import BROKER, LabelOptions, labels_of, takes
+from .options import BROKER, LabelOptions, ParallelOption, labels_of, takes
 from .progress import Bar
 from .signals import run_cancellable
 
@@ -71,16 +71,7 @@ def submit(
         ),
     ] = None,
     label: LabelOptions = None,
-    max_parallel: Annotated[
-        int | None,
-        typer.Option(
-            "--max-parallel",
-            metavar="N",
-            min=bounds.PARALLEL.least,
-            max=bounds.PARALLEL.most,
-            help="Cores that the job may use at most.",
-        ),
-    ] = None,
+    max_parallel: ParallelOption = None,
     max_failed: Annotated[
         Tolerance | None,
         typer.Option(

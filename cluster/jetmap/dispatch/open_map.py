@@ -91,9 +91,8 @@ class Memory:
     """An account of bytes.
 
     Beyond ``limit``, gateways refuse bodies, and spool. If unread results are a quarter of it or
-    more
-    (slow uploads must hold up no map), a map gets its next chunk only when all chunks before it are
-    done and read. Results on their way then come on top.
+    more (slow uploads must hold up no map), a map gets its next chunk only when all chunks before
+    it are done and read. Results on their way then come on top.
 
     Attributes:
         used: Bytes held, including those of a gateway.

@@ -39,7 +39,7 @@ async def test_a_worn_worker_stays_until_another_is_warm(
 
     for n in range(10):
         assert await own.map("same", [n]) == [n]
-    await wait_until(lambda: "broken by a deploy" in failure(own, agent), "it is told")
+    await wait_until(lambda: "broken by a deploy" in failure(own, agent), "it is announced")
     for n in range(10):
         assert await own.map("same", [n]) == [n]
     assert worker.pid in {w.pid for w in agent.workers}
@@ -66,7 +66,7 @@ async def test_a_directory_that_comes_back(place: Site, own: Cluster, tmp_path: 
     shutil.rmtree(directory)
     (worker,) = agent.workers
     worker.kill()
-    await wait_until(lambda: "cannot be started" in failure(own, agent), "it is told")
+    await wait_until(lambda: "cannot be started" in failure(own, agent), "it is announced")
     directory.mkdir()
     tasks.write_text(SOURCE)
     await wait_until(
