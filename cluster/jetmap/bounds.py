@@ -125,6 +125,7 @@ BACKOFF = Bound(0, CENTURY)  # Time between two tries of an item.
 
 # Counts.
 COUNT = Whole(1, (1 << 53) - 1)  # All integers up to here are exact in JSON.
+COUNT_OR_ZERO = Whole(0, (1 << 53) - 1)
 ATTEMPTS = Whole(1, 1000)
 RETRIES = Whole(0, 1000)
 WORKERS = Whole(1, 4096)
@@ -142,6 +143,7 @@ PORT = Whole(0, 65535)
 
 # Sizes and shares.
 SIZE = Whole(1, 1 << 50, "a number of bytes")
+SIZE_OR_ZERO = Whole(0, 1 << 50, "a number of bytes")
 HEAD = Whole(1 << 10, 16 << 20, "a number of bytes")  # Size of a request without its body.
 RATE = Whole(0, 1 << 30, "a number of bytes a second")
 WEIGHT = Bound(0.001, 100, "a number")

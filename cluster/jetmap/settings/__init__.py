@@ -1,9 +1,13 @@
 """Settings in sections, checked at once.
 
-``sections`` declares each setting with its default and texts, ``kinds`` its types; ``load``
-finds the values; ``render`` writes ``config/jetmap.toml`` and the README's table.
+``broker``, ``workers``, ``limits``, ``jobs``, ``gateway`` and ``logs`` declare each setting with
+its default and texts, ``kinds`` their types; ``load`` finds the values; ``render`` writes
+``config/jetmap.toml`` and the README's table.
 """
 
+from .broker import BrokerSettings, ServerSettings, StreamSettings
+from .gateway import GatewaySettings, is_loopback
+from .jobs import JobSettings
 from .kinds import ROOT_PATH, Secret, without_password
 from .limits import LimitSettings
 from .load import (
@@ -16,19 +20,9 @@ from .load import (
     config_file,
     unknown_variables,
 )
+from .logs import KEEPER_LOG_LEVEL, LogSettings
 from .metadata import Section
-from .sections import (
-    KEEPER_LOG_LEVEL,
-    BrokerSettings,
-    ChunkSettings,
-    GatewaySettings,
-    JobSettings,
-    LogSettings,
-    ServerSettings,
-    StreamSettings,
-    WorkerSettings,
-    is_loopback,
-)
+from .workers import ChunkSettings, WorkerSettings
 
 __all__ = [
     "CONFIG_VARIABLE",

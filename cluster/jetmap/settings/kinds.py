@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from jetmap import bounds
+from jetmap.errors import ConfigurationError
 
 Read = Callable[[Any], Any]
 
@@ -45,6 +46,21 @@ class Secret:
 
     def __repr__(self) -> str:
         return "Secret('…')"
+
+
+def read_secret(value: Secret | None, path: str | None) -> str | None:
+    """Return a secret, from the setting or its file."""
+    if value is not None:
+        return value.reveal()
+    if path is None:
+        return None
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError([f"cannot read a secret from {path}: {exc}"]) from exc
+    if not text:
+        raise ConfigurationError([f"{path} is empty: write the secret into it"])
+    return text
 
 
 def readers_of(annotation: Any) -> tuple[list[Read], bool]:
@@ -162,11 +178,25 @@ def file(value: str) -> str:
 
 def size(value: object) -> int:
     """Read bytes, or a text such as "64KiB", "1.5GB"."""
+    return _size(value, bounds.SIZE)
+
+
+def size_or_zero(value: object) -> int:
+    """Read a size that may be 0."""
+    return _size(value, bounds.SIZE_OR_ZERO)
+
+
+def none_if_zero(value: float) -> float | None:
+    """Read 0 as 'not set', for settings that are off unless they are set."""
+    return value or None
+
+
+def _size(value: object, bound: bounds.Whole) -> int:
     found = value
     if isinstance(value, str):
         match = SIZE.fullmatch(value.strip().replace("_", "")) if len(value) < 40 else None
         if match is None:
-            raise _out_of_bounds(bounds.SIZE, value)
+            raise _out_of_bounds(bound, value)
         number, prefix, binary, unit = match.groups()
         factor = (1024 if binary else 1000) ** (" kmgtpe".index((prefix or " ").lower()))
         found = int(float(number) * factor) if prefix or "." in number else int(number)
@@ -174,9 +204,9 @@ def size(value: object) -> int:
     elif isinstance(value, float) and value.is_integer():
         found = int(value)
     try:
-        return int(bounds.SIZE.check("", found))
+        return bound.check("", found)
     except (TypeError, ValueError):
-        raise _out_of_bounds(bounds.SIZE, value) from None
+        raise _out_of_bounds(bound, value) from None
 
 
 def within(bound: bounds.Bound) -> Read:
@@ -208,6 +238,11 @@ Weight = Annotated[float, within(bounds.WEIGHT)]
 Count = Annotated[int, within(bounds.COUNT)]
 Replicas = Annotated[int, within(bounds.REPLICAS)]
 Size = Annotated[int, size]
+SizeOrZero = Annotated[int, size_or_zero]
+# Off unless set, and with 0.
+SizeOrOff = Annotated[int, size_or_zero, none_if_zero]
+CountOrOff = Annotated[int, within(bounds.COUNT_OR_ZERO), none_if_zero]
+SecondsOrOff = Annotated[float, within(bounds.BACKOFF), none_if_zero]
 Cores = Annotated[str, cores]
 Port = Annotated[int, within(bounds.PORT)]
 Patience = Annotated[float, within(bounds.CONNECTION)]

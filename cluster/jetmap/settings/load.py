@@ -16,19 +16,14 @@ from typing import Any, get_type_hints
 
 from jetmap.errors import ConfigurationError
 
-from .kinds import Read, Secret, readers_of, size
+from .broker import BrokerSettings, ServerSettings, StreamSettings
+from .gateway import GatewaySettings
+from .jobs import JobSettings
+from .kinds import Read, Secret, readers_of, size, size_or_zero
 from .limits import LimitSettings
+from .logs import LogSettings
 from .metadata import KEY, Section, Setting
-from .sections import (
-    BrokerSettings,
-    ChunkSettings,
-    GatewaySettings,
-    JobSettings,
-    LogSettings,
-    ServerSettings,
-    StreamSettings,
-    WorkerSettings,
-)
+from .workers import ChunkSettings, WorkerSettings
 
 PREFIX = "JETMAP_"
 CONFIG_VARIABLE = "JETMAP_CONFIG"
@@ -168,7 +163,7 @@ class Field:
 
     @property
     def is_size(self) -> bool:
-        return size in self.readers
+        return size in self.readers or size_or_zero in self.readers
 
     def read(self, value: Any) -> Any:
         """Return the checked value. Raises ValueError with the end of a sentence."""

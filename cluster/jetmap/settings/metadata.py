@@ -63,3 +63,8 @@ class Section:
     def replace(self, **changes: Any) -> Self:
         """Return a copy with other values. They are not checked."""
         return replace(self, **changes)  # type: ignore[type-var]
+
+
+def both(name: str, other: str) -> str:
+    """Say that two settings exclude each other."""
+    return f"{name} and {other} are both set: keep one of them"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,6 @@ from jetmap.settings import (
     SECTIONS,
     LimitSettings,
     Settings,
-    is_loopback,
     render,
     unknown_variables,
 )
@@ -263,14 +263,22 @@ def test_settings_are_frozen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "loopback"),
+    ("given", "said"),
     [
-        *((host, True) for host in ("127.0.0.1", "::1", "[::1]", "localhost")),
-        *((host, False) for host in ("0.0.0.0", "::", "192.0.2.1", "host.example")),
+        ({"nats_password": "a", "nats_password_file": __file__}, "are both set: keep one"),
+        ({"nats_tls_cert": __file__}, "go together: set both or neither"),
+        ({"chunk_min_seconds": 1, "chunk_seconds": 0.5}, "larger than chunk_seconds"),
+        ({"token": "a", "token_file": __file__}, "token and token_file are both set"),
     ],
 )
-def test_loopback(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback
+def test_settings_that_exclude_each_other(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        Settings.load(**given)
+
+
+def test_no_name_is_in_two_sections() -> None:
+    names = [name for section in SECTIONS.values() for name in vars(section())]
+    assert len(names) == len(set(names)) == len(FIELDS)
 
 
 @pytest.mark.parametrize("module", ["jetmap", "jetmap.worker.main"])
