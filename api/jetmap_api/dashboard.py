@@ -19,14 +19,14 @@ from starlette.routing import BaseRoute, Route
 
 from .asgi import Receive, Scope, Send
 from .disconnect import DisconnectWatcher
-from .jobs import serve_watched
-from .jobstreams import write
 from .media import CONTENT_TYPES
 from .pages import PAGE_HEADERS, Markup, page
 from .problems import Problem
 from .security import CALLER, CROSS_SITE, is_same_origin
+from .streamed import write
 from .streams import event
 from .tables import tables
+from .watched import serve_watched
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster

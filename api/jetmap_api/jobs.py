@@ -6,26 +6,21 @@ FastAPI's, which reads their parameters into models and describes them.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from fastapi import Depends, Header, Query, Request, Response
-from fastapi.routing import APIRoute
 from pydantic.json_schema import SkipJsonSchema
 from starlette.routing import BaseRoute, Route
 
 from jetmap.jobs.record import Record, find_run
 
 from . import asgi
-from .admission import PASSING_BYTES, Admission, Reservation
-from .asgi import HEAD, Receive, Scope, Send, header
-from .disconnect import DisconnectWatcher
+from .admission import Admission
+from .asgi import HEAD, Scope, header
 from .heartbeats import Heartbeats
-from .job_request import read_job_request
-from .jobdocuments import (
-    accepted,
+from .job_documents import (
     answer,
     describe,
     job_path,
@@ -35,18 +30,10 @@ from .jobdocuments import (
     states_of,
     status_answer,
 )
-from .jobstreams import (
-    EventId,
-    check_kept,
-    check_shown,
-    events,
-    failed_lines,
-    lines,
-    packed,
-    page,
-    write,
-)
-from .media import CONTENT_TYPES, Answer, answer_type
+from .job_events import EventId, events
+from .job_follower import check_kept, check_shown
+from .job_results import failed_lines, lines, packed, page
+from .media import Answer, answer_type
 from .models import (
     EventIdText,
     EventsParameters,
@@ -59,70 +46,15 @@ from .models import (
     ResultsParameters,
 )
 from .openapi_parts import NOT_OVER, refusal, refusals
-from .problems import (
-    Problem,
-    answer_nobody,
-    bad_parameter,
-    end_cancelled,
-    error_record,
-    problem_of,
-    refuse,
-)
-from .request import check_query, parameters, read_labels
-from .uploads import begin, store
+from .problems import Problem, bad_parameter, error_record
+from .request import parameters, read_labels
+from .streamed import EventStream, StreamedAnswer
+from .uploads import Submissions
+from .watched import WatchedRoute, watch
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
     from jetmap.jobs.service import Jobs
-
-WATCHER = "jetmap.watcher"
-
-
-class JobRoute(APIRoute):
-    """A route of FastAPI that ends when the client leaves."""
-
-    debug = False
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] not in (self.methods or ()):
-            await super().handle(scope, receive, send)  # 405
-            return
-
-        async def serve(send: Send, watcher: DisconnectWatcher) -> None:
-            check_query(scope["query_string"])
-            scope[WATCHER] = watcher
-            await super(JobRoute, self).handle(scope, receive, send)
-
-        await serve_watched(serve, send, self.debug)
-
-
-async def serve_watched(
-    serve: Callable[[Send, DisconnectWatcher], Awaitable[None]], send: Send, debug: bool
-) -> None:
-    """Serve one request: refusals become problems, and a client that leaves ends it."""
-    watcher = DisconnectWatcher()
-    started = False
-
-    async def sending(message: Any) -> None:
-        nonlocal started
-        started = True
-        await send(message)
-
-    try:
-        with watcher:
-            await serve(sending, watcher)
-    except asyncio.CancelledError:
-        await end_cancelled(send, answering=started or watcher.left)
-    except Exception as exc:
-        if started:  # The answer breaks off, which the client sees.
-            raise
-        if not watcher.left:
-            await refuse(send, problem_of(exc, debug))
-    if watcher.left and not started:
-        await answer_nobody(send)
-
-
-# Parameters
 
 
 async def accepted_answer(request: Request) -> Answer:
@@ -138,75 +70,6 @@ async def accepted_answer(request: Request) -> Answer:
     if chosen != "json" and "only" not in request.query_params:  # Only JSON comes by page.
         parameters(request.scope["query_string"], ("start", "wait", "run"))
     return chosen
-
-
-# Endpoints
-
-
-class StreamedAnswer(Response):
-    """Pieces that are sent as they come."""
-
-    def __init__(
-        self,
-        media: str,
-        pieces: AsyncGenerator[bytes, None],
-        *,
-        heartbeats: Heartbeats | None = None,
-        reservation: Reservation | None = None,
-    ) -> None:
-        super().__init__()
-        self._media = CONTENT_TYPES[media]
-        self._pieces = pieces
-        self._heartbeats = heartbeats
-        self._reservation = reservation
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await write(send, self._media, self._pieces, heartbeats=self._heartbeats)
-        finally:
-            if self._reservation is not None:
-                self._reservation.close()
-
-
-class EventStream(Response):
-    """Names the media type of events in the OpenAPI document."""
-
-    media_type = "text/event-stream"
-
-
-class Submissions:
-    """``POST /jobs/{function}``, a plain ASGI application.
-
-    cluster: finds the cluster of a request.
-    """
-
-    def __init__(
-        self, cluster: Callable[[Scope], Cluster], admission: Admission, debug: bool
-    ) -> None:
-        self._cluster = cluster
-        self._admission = admission
-        self._debug = debug
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.serve(scope["path_params"]["function"], scope, receive, send)
-
-    async def serve(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 202 once the whole body is durable."""
-
-        async def submit(send: Send, watcher: DisconnectWatcher) -> None:
-            request = read_job_request(scope)
-            cluster = self._cluster(scope)
-            reservation = self._admission.reserve(cluster)
-            try:
-                reservation.add(PASSING_BYTES)
-                upload = await begin(cluster, name, request)
-                limits = self._admission.limits.fitting(cluster.max_item)
-                record = await store(upload, request, receive, watcher, limits, reservation)
-            finally:
-                reservation.close()
-            await accepted(send, scope, record)
-
-        await serve_watched(submit, send, self._debug)
 
 
 class JobsEndpoints:
@@ -406,7 +269,7 @@ class JobsEndpoints:
         jobs = self._jobs(request)
         record = find_run(await jobs.get(id), query.run)
         check_kept(record)
-        _watch(request)
+        watch(request)
         if query.only:
             if query.only != "failed":
                 raise bad_parameter("only", "only is failed, or left out")
@@ -461,7 +324,7 @@ class JobsEndpoints:
             return Response(status_code=204, headers={"cache-control": "no-store"})
         record = find_run(await jobs.get(id), last.run or query.run)
         check_shown(record)
-        _watch(request)
+        watch(request)
         pieces = events(jobs, record, last, self._debug)
         return StreamedAnswer("sse", pieces, heartbeats=self._heartbeats)
 
@@ -472,9 +335,9 @@ class JobsEndpoints:
 
 def job_route(
     method: str, path: str, endpoint: Callable[..., Any], id: str, summary: str, **more: Any
-) -> JobRoute:
+) -> WatchedRoute:
     """Make a route whose description is complete."""
-    return JobRoute(
+    return WatchedRoute(
         path, endpoint, methods=[method], operation_id=id, summary=summary, tags=["jobs"], **more
     )
 
@@ -487,9 +350,3 @@ def _next_page(request: Request, record: Record, following: int | None) -> list[
     if record.run > 1:
         given["run"] = str(record.run)
     return [next_link(link_to(job_path(request.scope, record.id, "/results"), given))]
-
-
-def _watch(request: Request) -> None:
-    """End the request when its client leaves from now on."""
-    watcher: DisconnectWatcher = request.scope[WATCHER]
-    watcher.watch(request.receive)

@@ -21,9 +21,9 @@ from .admission import PASSING_BYTES, Reservation
 from .answers import ListAnswer
 from .asgi import Receive, Scope, Send
 from .disconnect import DisconnectWatcher
+from .job_documents import accepted, as_format
+from .job_follower import Follower, incomplete
 from .job_request import JobRequest, job_of_map
-from .jobdocuments import accepted, as_format
-from .jobstreams import Follower, incomplete
 from .outcomes import Outcomes
 from .request import MapRequest, Preference
 from .uploads import begin, store

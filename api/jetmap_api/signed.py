@@ -12,12 +12,13 @@ from pydantic import Field
 from jetmap import bounds
 
 from .asgi import Scope
-from .jobdocuments import answer, job_path, timestamp
-from .jobs import JobRoute, job_route
-from .jobstreams import check_shown
+from .job_documents import answer, job_path, timestamp
+from .job_follower import check_shown
+from .jobs import job_route
 from .models import EventsAddress, Parameters, Within
 from .openapi_parts import refusals
 from .signer import Signer
+from .watched import WatchedRoute
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
@@ -45,7 +46,7 @@ class SignedAddresses:
         self._signer = signer
         self._now = now
 
-    def route(self) -> JobRoute:
+    def route(self) -> WatchedRoute:
         return job_route(
             "POST",
             "/jobs/{id}/events/address",

@@ -1,4 +1,4 @@
-"""Store the bodies of jobs as they arrive.
+"""Submit jobs: store their bodies as they arrive.
 
 Their size and number of items are limited by the store, not by this process (``max_body_bytes`` and
 ``max_list`` are for maps).
@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jetmap.settings import LimitSettings
 from jetmap.wire.split import splitter
 
-from .admission import Reservation
-from .asgi import Receive
+from .admission import PASSING_BYTES, Admission, Reservation
+from .asgi import Receive, Scope, Send
 from .bodies import Arrival
 from .disconnect import DisconnectWatcher
-from .job_request import JobRequest
+from .job_documents import accepted
+from .job_request import JobRequest, read_job_request
 from .media import USE_JSON
 from .request import check_kwargs
+from .watched import serve_watched
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
@@ -29,6 +32,41 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ABORT_SECONDS = 5.0
+
+
+class Submissions:
+    """``POST /jobs/{function}``, a plain ASGI application.
+
+    cluster: finds the cluster of a request.
+    """
+
+    def __init__(
+        self, cluster: Callable[[Scope], Cluster], admission: Admission, debug: bool
+    ) -> None:
+        self._cluster = cluster
+        self._admission = admission
+        self._debug = debug
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.serve(scope["path_params"]["function"], scope, receive, send)
+
+    async def serve(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 202 once the whole body is durable."""
+
+        async def submit(send: Send, watcher: DisconnectWatcher) -> None:
+            request = read_job_request(scope)
+            cluster = self._cluster(scope)
+            reservation = self._admission.reserve(cluster)
+            try:
+                reservation.add(PASSING_BYTES)
+                upload = await begin(cluster, name, request)
+                limits = self._admission.limits.fitting(cluster.max_item)
+                record = await store(upload, request, receive, watcher, limits, reservation)
+            finally:
+                reservation.close()
+            await accepted(send, scope, record)
+
+        await serve_watched(submit, send, self._debug)
 
 
 async def begin(cluster: Cluster, function: str, request: JobRequest) -> Upload:

@@ -11,7 +11,7 @@ from jetmap.jobs.catalogue import Catalogue
 from jetmap.jobs.outcome_index import OutcomeIndex, OutcomeIndexes
 from jetmap.jobs.record import Record, State
 from jetmap.wire.messages import Report
-from jetmap_api.jobdocuments import states_of
+from jetmap_api.job_documents import states_of
 from jetmap_api.problems import Problem
 from jobs_over_http import site
 from over_http import check_problem

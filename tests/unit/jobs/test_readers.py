@@ -13,7 +13,7 @@ from fake_jobs import FakeJobs
 from jetmap.errors import BrokerUnreachable, UnknownJob
 from jetmap.jobs import readers
 from jetmap.jobs.record import Record
-from jetmap_api.jobstreams import EventId, events
+from jetmap_api.job_events import EventId, events
 from jobs_over_http import events_of, site, values_of
 from waiting import turns, wait_until
 

@@ -16,7 +16,7 @@ from jetmap.dispatch.sources import RawItems
 from jetmap.jobs.catalogue import Catalogue
 from jetmap.jobs.record import Record
 from jetmap.jobs.transitions import as_waiting
-from jetmap_api.jobdocuments import describe
+from jetmap_api.job_documents import describe
 
 pytestmark = pytest.mark.anyio
 

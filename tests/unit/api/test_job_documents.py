@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jetmap.jobs.record import Record
-from jetmap_api.jobdocuments import (
+from jetmap_api.job_documents import (
     answer,
     as_format,
     describe,
