@@ -175,7 +175,7 @@ class Chunks:
         parcel = _parcel(delivered.data)
         lease = Lease(delivered.ack, len(parcel), delivered.deliveries)
         now = time.monotonic()
-        fresh = []
+        fresh, is_again = [], delivered.deliveries > 1
         for raw in parcel:
             data = bytes(raw)
             head = _head(data)
@@ -190,9 +190,10 @@ class Chunks:
                 held.at = _chunk(data).at
             if self._held.add(held, now):
                 fresh.append(held)
+                is_again = is_again or head.attempt > 1
         if not fresh:
             await self.intake.on_core_freed()
-        elif delivered.deliveries > 1 or any(held.head.attempt > 1 for held in fresh):
+        elif is_again:
             self._background.spawn(self._start_wanted(fresh), "claim")
         else:
             await self._start(fresh)
@@ -209,7 +210,7 @@ class Chunks:
     async def _start(self, fresh: list[HeldChunk]) -> None:
         """Give chunks to an idle worker, but not those withdrawn since they arrived."""
         fresh = [held for held in fresh if not held.unwanted]
-        if fresh and any(self._is_to_fetch(held) for held in fresh):
+        if any([held.at for held in fresh]) and any(map(self._is_to_fetch, fresh)):
             self._background.spawn(self._start_fetched(fresh), "fetch items")
             return
         slot = next((slot for slot in self._slots if slot.is_idle), None)
@@ -300,7 +301,7 @@ class Chunks:
             if len(report) > limit:
                 report, values = too_large(report, limit), b""
         head = _counts(report)
-        kinds = (error.kind for error in head.errors)
+        kinds = [error.kind for error in head.errors] if head.errors else ()
         self._state.counts.outcomes(held.head.function, head.count, kinds, head.seconds)
         held.end = head.start + head.count
         held.finished = last

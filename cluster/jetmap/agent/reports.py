@@ -43,7 +43,7 @@ class Reports:
     async def add(self, held: HeldChunk, report: bytes) -> None:
         """Queue a report, to go out by ``flush`` with others for the same dispatcher."""
         held.unsent += 1
-        if self._bytes + len(report) > min(DELIVERY_BYTES, self._room()):
+        if self._bytes and self._bytes + len(report) > min(DELIVERY_BYTES, self._room()):
             await self.flush()
         self._gathered.setdefault((held.head.inbox, held.pending), []).append((held, report))
         self._bytes += len(report)

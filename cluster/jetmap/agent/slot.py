@@ -375,16 +375,17 @@ class Slot:
 
     def _take_loan(self, held: HeldChunk | None) -> None:
         """Let the region of a report's values be used again when its chunk is confirmed."""
-        if self._loan is not None:
-            if held is None:
-                self._loan.end()
-            else:
-                held.loans.append(self._loan)
-            self._loan = None
+        assert self._loan is not None
+        if held is None:
+            self._loan.end()
+        else:
+            held.loans.append(self._loan)
+        self._loan = None
 
     async def _on_part(self, payload: bytes) -> None:
         values, self._values = self._values, b""
-        self._take_loan(self.held)
+        if self._loan is not None:
+            self._take_loan(self.held)
         if self.held is not None:
             await self._chunks.on_report(self.held, payload, False, values)
 
@@ -425,7 +426,8 @@ class Slot:
 
     async def _report(self, entry: QueueEntry, report: bytes) -> None:
         values, self._values = self._values, b""
-        self._take_loan(None if entry.revoked else entry.held)
+        if self._loan is not None:
+            self._take_loan(None if entry.revoked else entry.held)
         if entry.revoked:
             return
         try:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+import msgspec
+
 from jetmap.wire.messages import Crash, Rest
 from jetmap.worker.progress import Progress
 
@@ -21,8 +23,7 @@ from .worker_state import Death
 SKIP_SECONDS = 1.0  # Seconds for a worker to pass over a chunk, which takes microseconds.
 
 
-@dataclass(eq=False)
-class QueueEntry:
+class QueueEntry(msgspec.Struct, eq=False):
     """A place in a worker's queue."""
 
     number: int  # Worker and agent both count the chunks of a worker, from 1 on.

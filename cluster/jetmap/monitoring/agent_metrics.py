@@ -74,7 +74,8 @@ class AgentCollector(Collector):
         text = "Items computed here, by outcome: ok, or the kind of the error."
         yield by_function("jetmap_agent_items", text, counts.items)
         yield item_seconds(
-            "jetmap_agent_item_seconds", ((name, *found) for name, found in counts.seconds.items())
+            "jetmap_agent_item_seconds",
+            ((name, found.bins, found.seconds) for name, found in counts.functions.items()),
         )
         text = "Workers that died with an item, by signal or cause."
         yield by_function("jetmap_agent_crashes", text, counts.crashes)

@@ -92,7 +92,8 @@ class Connection:
     @property
     def room(self) -> int:
         """Bytes that items or values may have in one message, beside its envelope."""
-        return self.max_payload - min(ENVELOPE_BYTES, self.max_payload // 2)
+        most = self._client.max_payload
+        return most - min(ENVELOPE_BYTES, most // 2)
 
     @property
     def clustered(self) -> bool:
@@ -149,6 +150,8 @@ class Connection:
         is over ``max_payload``.
         """
         client = self._client
+        if headers is None and client.publish_soon(subject, payload, reply):
+            return
         payload = cast(bytes, payload)  # nats-py asks only for its length.
         try:
             if client.pending_data_size < CROWDED_BYTES:

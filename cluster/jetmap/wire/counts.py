@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import signal
-from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from .messages import Crash
 
@@ -38,21 +39,23 @@ class Names:
         return name
 
 
+# Seconds at which the bins of ``LogBins`` begin, from bin 1 on.
+_BOUNDS = [10 ** (number / 10 - 6) for number in range(1, 111)]
+
+
 class LogBins:
     """Seconds counted in bins of equal ratio, ten a decade, so that those of many can be added.
 
-    Bin 0 ends at 1 µs, the last one begins at 10^5 s.
+    Bin 0 is of all below 1.26 µs, the last one begins at 10^5 s.
     """
 
     __slots__ = ("counts",)
 
     def __init__(self) -> None:
-        self.counts: dict[int, int] = {}
+        self.counts: dict[int, int] = defaultdict(int)
 
     def add(self, seconds: float, count: int = 1) -> None:
-        number = int(10.0 * math.log10(seconds) + 60.0) if seconds > 1e-6 else 0
-        number = min(number, 110)
-        self.counts[number] = self.counts.get(number, 0) + count
+        self.counts[bisect_right(_BOUNDS, seconds)] += count
 
 
 def signal_name(number: int) -> str:
@@ -68,42 +71,64 @@ def crash_cause(crash: Crash) -> str:
     return crash.reason if crash.signal is None else signal_name(crash.signal)
 
 
+@dataclass(slots=True)
+class FunctionCounts:
+    """Counters of one function at an agent.
+
+    seconds: compute; bins: of an item, those of one report counting as their mean.
+    """
+
+    ok: int = 0
+    failed: Counter[str] = field(default_factory=Counter)  # By kind.
+    seconds: float = 0.0
+    bins: LogBins = field(default_factory=LogBins)
+
+
 class AgentCounts:
     """Counters of one agent since it started.
 
-    items: outcomes by function and kind. seconds: compute of an item and its sum, by function;
-    items of one report count as their mean. crashes: workers that died with an item, by function
-    and cause. recycled: workers replaced after long service. start_failures: workers that
+    functions: outcomes and compute by function. crashes: workers that died with an item, by
+    function and cause. recycled: workers replaced after long service. start_failures: workers that
     could not start. memory_kills: workers that the kernel killed for want of memory.
     """
 
     def __init__(self) -> None:
-        self.items: Counter[CountKey] = Counter()
-        self.seconds: dict[str, tuple[LogBins, float]] = {}
+        self.functions: dict[str, FunctionCounts] = {}
         self.crashes: Counter[CountKey] = Counter()
         self.recycled = 0
         self.start_failures = 0
         self.memory_kills = 0
         self._names = Names()
 
+    @property
+    def items(self) -> Counter[CountKey]:
+        """Outcomes by function and kind."""
+        items: Counter[CountKey] = Counter()
+        for name, function in self.functions.items():
+            if function.ok:
+                items[name, "ok"] = function.ok
+            for kind, count in function.failed.items():
+                items[name, kind] = count
+        return items
+
     def outcomes(
-        self, function: str, count: int, kinds: Iterable[str], seconds: float = 0.0
+        self, function: str, count: int, failed: Sequence[str], seconds: float = 0.0
     ) -> None:
         """Count ``count`` outcomes that took ``seconds`` of compute.
 
-        kinds: one error kind for each outcome that failed.
+        failed: one error kind for each outcome that failed.
         """
-        name = self._names.of(function)
-        failed = 0
-        for kind in kinds:
-            failed += 1
-            self.items[name, kind] += 1
-        if count > failed:
-            self.items[name, "ok"] += count - failed
+        counts = self.functions.get(function) or self._counts_of(function)
+        if failed:
+            counts.failed.update(failed)
         if count:
-            bins, total = self.seconds.get(name) or (LogBins(), 0.0)
-            bins.add(seconds / count, count)
-            self.seconds[name] = bins, total + seconds
+            # (A report of tries that failed has records without outcomes.)
+            counts.ok += count - len(failed)
+            counts.seconds += seconds
+            counts.bins.add(seconds / count, count)
+
+    def _counts_of(self, function: str) -> FunctionCounts:
+        return self.functions.setdefault(self._names.of(function), FunctionCounts())
 
     def crash(self, function: str, cause: str) -> None:
         self.crashes[self._names.of(function), cause] += 1

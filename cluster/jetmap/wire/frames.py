@@ -55,10 +55,13 @@ class Frames:
     """Cut what arrives into frames. A large payload is read into a buffer of its own.
 
     Bytes are written into ``buffer()``, and ``on_read`` then takes them in.
+
+    Attributes:
+        waiting: The frames that have arrived, to be removed by ``pop``.
     """
 
     def __init__(self) -> None:
-        self._frames: deque[tuple[bytes, bytes | io.BytesIO]] = deque()
+        self.waiting: deque[tuple[bytes, bytes | io.BytesIO]] = deque()
         self._data = bytearray(READ_AHEAD)
         self._view = memoryview(self._data)
         self._start = self._end = 0  # Of what is not cut yet.
@@ -66,16 +69,13 @@ class Frames:
         self._large = io.BytesIO()  # its payload,
         self._room: memoryview | None = None  # and the part of that which is still missing.
 
-    def __len__(self) -> int:
-        return len(self._frames)
-
     def has(self, kind: bytes) -> bool:
         """Return whether a frame of this kind waits."""
-        return any(kind == each for each, _ in self._frames)
+        return any(kind == each for each, _ in self.waiting)
 
     def pop(self) -> tuple[bytes, bytes]:
         """Remove the first frame; return its kind and payload."""
-        kind, payload = self._frames.popleft()
+        kind, payload = self.waiting.popleft()
         # Only here: while a view of it lives, as in ``on_read``, a buffer would be copied.
         return kind, payload if isinstance(payload, bytes) else payload.getvalue()
 
@@ -97,7 +97,7 @@ class Frames:
             if len(self._room):
                 return
             self._room = None
-            self._frames.append((self._kind, self._large))
+            self.waiting.append((self._kind, self._large))
             self._large = io.BytesIO()
             return
         self._end += count
@@ -108,12 +108,12 @@ class Frames:
             kind = bytes(view[payload - 1 : payload])
             if size > MOST or size < 0:
                 # It was not written by the worker; what follows makes no sense, either.
-                self._frames.append((BAD, b""))
+                self.waiting.append((BAD, b""))
                 start = self._end
                 break
             if have >= HEAD + size:
                 start = payload + size
-                self._frames.append((kind, bytes(view[payload:start])))
+                self.waiting.append((kind, bytes(view[payload:start])))
                 continue
             if size >= LARGE:
                 self._kind, self._large = kind, _buffer_of(size)
@@ -149,7 +149,7 @@ class BlockingPipe:
 
     def receive(self) -> tuple[bytes, bytes] | None:
         """Return the next frame, or None if the agent is gone."""
-        while not self._frames:
+        while not self._frames.waiting:
             count = self._sock.recv_into(self._frames.buffer())
             if not count:
                 return None
@@ -187,7 +187,7 @@ class AgentPipe(BufferedProtocol):
     @property
     def has_frames(self) -> bool:
         """Return whether a frame waits to be received, or the worker is gone."""
-        return bool(self._frames) or self._closed
+        return bool(self._frames.waiting) or self._closed
 
     @property
     def is_closed(self) -> bool:
@@ -219,7 +219,7 @@ class AgentPipe(BufferedProtocol):
 
     async def receive(self) -> tuple[bytes, bytes] | None:
         """Return the next frame, or None when the worker's end is closed."""
-        while not self._frames:
+        while not self._frames.waiting:
             if self._closed:
                 return None
             self._waiter = self._loop.create_future()
@@ -259,7 +259,7 @@ class AgentPipe(BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._has_heard = True
         self._frames.on_read(nbytes)
-        if self._frames:
+        if self._frames.waiting:
             if self.first_at is None:
                 self.first_at = self._loop.time()
             self._wake()

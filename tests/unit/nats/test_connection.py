@@ -51,6 +51,9 @@ class Client:
         self.subscribed.append(Inner(subject, cb))
         return self.subscribed[-1]
 
+    def publish_soon(self, subject: str, payload: bytes, reply: str) -> bool:
+        return False
+
     async def publish(self, subject: str, payload: bytes, reply: str, headers: Any) -> None:
         if self.raising is not None:
             raise self.raising

@@ -18,11 +18,13 @@ from jetmap.nats.connection import Connection
 
 ATTRIBUTES = {
     "_pending": list,
+    "_max_payload": int,
     "_max_pending_size": int,
     "_pending_data_size": int,
     "_pongs": list,
     "_ps": Parser,
     "_server_info": dict,
+    "_status": int,
     "_subs": dict,
     "_transport": type(None),
 }

@@ -24,8 +24,10 @@ def test_an_agent_counts_outcomes_and_crashes() -> None:
         ("f", "invalid"): 1,
         ("f", "timeout"): 1,
     }
-    bins, total = counts.seconds["f"]
-    assert (bins.counts, total) == ({43: 10, 0: 1}, 0.2)
+    found = counts.functions["f"]
+    assert (found.bins.counts, found.seconds) == ({43: 10, 0: 1}, 0.2)
+    counts.outcomes("f", 0, ["again"])
+    assert (counts.items["f", "again"], counts.items["f", "ok"]) == (1, 7)
     assert rows(counts.crashes) == [("f", "SIGSEGV", 1)]
     for number in range(5000):
         counts.outcomes(f"name-{number}", 1, [])

@@ -54,12 +54,12 @@ def test_frames_survive_any_fragmentation(
     arriving = Frames()
     received = []
     feed(arriving, b"".join(itertools.starmap(frame, sent)), sizes)
-    while arriving:
+    while arriving.waiting:
         assert any(arriving.has(kind) for kind in KINDS)
         received.append(arriving.pop())
     # The beginning of a frame is not a frame.
     feed(arriving, frame(frames.LAST, b"half")[:-1], sizes)
-    assert not arriving and not any(arriving.has(kind) for kind in KINDS)
+    assert not arriving.waiting and not any(arriving.has(kind) for kind in KINDS)
     assert received == sent
 
 
@@ -69,7 +69,7 @@ def test_a_large_frame_is_read_into_a_buffer_of_its_own() -> None:
     data = frame(frames.LAST, bytes(size))
     # Its beginning arrives with what was before it; the rest may be read at once.
     assert feed(arriving, data + frame(frames.PART, b"x"), [READ_AHEAD, 1 << 30]) == 3
-    _, payload = arriving._frames[0]
+    _, payload = arriving.waiting[0]
     assert isinstance(payload, io.BytesIO) and payload.getvalue() is payload.getvalue()
     kind, value = arriving.pop()
     assert kind == frames.LAST and type(value) is bytes and len(value) == size
@@ -80,7 +80,7 @@ def test_what_is_not_a_frame_is_bad_and_takes_no_memory() -> None:
     for rubbish in (b"\xff" * 100, bytes(100)):
         arriving = Frames()
         feed(arriving, rubbish, [1000])
-        assert arriving.pop() == (frames.BAD, b"") and not arriving
+        assert arriving.pop() == (frames.BAD, b"") and not arriving.waiting
 
 
 @pytest.mark.anyio
