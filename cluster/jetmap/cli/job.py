@@ -27,7 +27,8 @@ from .clusters import attached
 from .exits import Exit, say
 from .jobs import described, duration
 from .lists import Failures, write_values
-from .options import BROKER, shown_labels, takes
+from .map_options import ParallelOption, shown_labels
+from .options import BROKER, takes
 from .progress import Bar
 from .signals import run_cancellable
 
@@ -65,16 +66,7 @@ def job(
         bool, typer.Option("--pause", help="Send nothing more of it until --resume.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Let a paused job go on.")] = False,
-    max_parallel: Annotated[
-        int | None,
-        typer.Option(
-            "--max-parallel",
-            metavar="N",
-            min=0,
-            max=bounds.PARALLEL.most,
-            help="Cores that it may use at most; 0: any number.",
-        ),
-    ] = None,
+    max_parallel: ParallelOption = None,
     run: Annotated[
         int | None,
         typer.Option(

@@ -17,7 +17,8 @@ from jetmap.jobs.record import State
 from jetmap.settings import Settings
 
 from .clusters import attached
-from .options import BROKER, LabelOptions, labels_of, shown_labels, takes
+from .map_options import LabelOptions, labels_of, shown_labels
+from .options import BROKER, takes
 from .signals import run_cancellable
 
 if TYPE_CHECKING:

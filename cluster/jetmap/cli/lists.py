@@ -7,16 +7,13 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import CancelledError as FutureCancelled
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import msgspec
-import typer
 
-from jetmap.bounds import Bound, shown
-from jetmap.dispatch.tolerance import Tolerance
 from jetmap.errors import ConfigurationError, Malformed, TooLarge
 from jetmap.settings import LimitSettings
 from jetmap.wire.messages import ErrorRecord
@@ -129,7 +126,7 @@ class Reader:
             self._feed.close()
 
 
-# Parameters, values and errors
+# Values and errors
 
 
 class Failures:
@@ -160,26 +157,6 @@ class Failures:
         return Exit.ITEMS_FAILED if self._count and not tolerated else Exit.OK
 
 
-def within(bound: Bound) -> Callable[[str], float]:
-    """Return a parser for an option's number; click's own ranges accept NaN."""
-
-    def parse(text: str) -> float:
-        found = bound.parse(text.strip())
-        if found is None:
-            raise typer.BadParameter(f"must be {bound}, not {shown(text)}")
-        return found
-
-    return parse
-
-
-def tolerance(text: str) -> Tolerance:
-    """Read the option --max-failed."""
-    try:
-        return Tolerance(text)
-    except ValueError as exc:
-        raise typer.BadParameter(str(exc)) from None
-
-
 def write_values(values: Sequence[bytes | msgspec.Raw]) -> None:
     """Write JSON values to stdout, one a line."""
     sys.stdout.buffer.write(b"".join(part for value in values for part in (value, b"\n")))
@@ -198,14 +175,3 @@ def open_lines(file: str) -> BinaryIO:
         return Path(file).open("rb")
     except OSError as exc:
         raise ConfigurationError([f"{file} cannot be read: {exc.strerror}"]) from exc
-
-
-def kwargs_of(text: str) -> bytes:
-    """Encode keyword-only parameters. Raises ConfigurationError for anything but a JSON object."""
-    try:
-        msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-    except msgspec.MsgspecError as exc:
-        raise ConfigurationError(
-            [f"--kwargs must be a JSON object such as '{{\"n\": 3}}': {exc}"]
-        ) from exc
-    return text.encode()

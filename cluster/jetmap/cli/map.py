@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import msgspec
 import typer
 
-from jetmap import bounds
 from jetmap.client.tolerant import TolerantMap
 from jetmap.dispatch.item_feed import ItemFeed
 from jetmap.dispatch.tolerance import Tolerance
@@ -25,13 +24,20 @@ from .lists import (
     Failures,
     Reader,
     count_lines,
-    kwargs_of,
     open_lines,
-    tolerance,
-    within,
     write_values,
 )
-from .options import BROKER, WORKER, LabelOptions, ParallelOption, labels_of, takes
+from .map_options import (
+    FailedOption,
+    KwargsOption,
+    LabelOptions,
+    LinesArgument,
+    ParallelOption,
+    TimeoutOption,
+    kwargs_of,
+    labels_of,
+)
+from .options import BROKER, WORKER, takes
 from .progress import Bar
 from .signals import run_cancellable
 from .streams import require_stdout
@@ -49,37 +55,12 @@ def map(
             metavar="FUNCTION", help="Name of the function, or TASKS:NAME as in tasks.py:f."
         ),
     ],
-    file: Annotated[
-        str, typer.Argument(metavar="[FILE|-]", help="JSON lines, one item a line; - is stdin.")
-    ] = "-",
-    kwargs: Annotated[
-        str | None,
-        typer.Option(
-            "--kwargs",
-            metavar="JSON",
-            help="Keyword-only parameters of the function, as a JSON object.",
-        ),
-    ] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            "--timeout",
-            metavar="SECONDS",
-            parser=within(bounds.TIMEOUT),
-            help="Limit for the whole map.",
-        ),
-    ] = None,
+    file: LinesArgument = "-",
+    kwargs: KwargsOption = None,
+    timeout: TimeoutOption = None,
     label: LabelOptions = None,
     max_parallel: ParallelOption = None,
-    max_failed: Annotated[
-        Tolerance | None,
-        typer.Option(
-            "--max-failed",
-            metavar="N|N%",
-            parser=tolerance,
-            help="Items that may fail, or their share; one more ends the map.",
-        ),
-    ] = None,
+    max_failed: FailedOption = None,
     values: Annotated[
         bool,
         typer.Option(
@@ -118,7 +99,7 @@ def map(
             encoded,
             timeout,
             labels,
-            max_parallel,
+            max_parallel or None,
             max_failed,
             values,
             settings,

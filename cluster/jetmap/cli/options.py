@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 import typer
 
-from jetmap import bounds
 from jetmap.errors import ConfigurationError
 from jetmap.logs import Formatter, JsonFormatter
 from jetmap.settings import (
@@ -96,41 +95,6 @@ class Option:
 
 TABLE = [Option(name) for name, field in FIELDS.items() if field.setting.help]
 OPTIONS = {option.setting: option for option in TABLE}
-
-
-LabelOptions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--label", metavar="NAME=VALUE", help="A label of the map or job; may be given repeatedly."
-    ),
-]
-
-
-ParallelOption = Annotated[
-    int | None,
-    typer.Option(
-        "--max-parallel",
-        metavar="N",
-        min=bounds.PARALLEL.least,
-        max=bounds.PARALLEL.most,
-        help="Cores that the map or job may use at most.",
-    ),
-]
-
-
-def labels_of(given: list[str] | None) -> dict[str, str]:
-    """Read the labels of a command."""
-    if any("," in text for text in given or ()):
-        raise ConfigurationError([f"--label {','.join(given or ())}: no comma; repeat --label"])
-    try:
-        return bounds.parse_labels(",".join(given or ()))
-    except ValueError as error:
-        raise ConfigurationError([f"--label: {error}"]) from error
-
-
-def shown_labels(labels: dict[str, str]) -> str:
-    """Format labels for people."""
-    return " ".join(f"{name}={value}" for name, value in labels.items())
 
 
 def _options_of(*sections: type[Section]) -> tuple[str, ...]:

@@ -19,7 +19,8 @@ from jetmap.wire.presence import Presence
 from jetmap.wire.versions import differences
 
 from .clusters import attached
-from .options import BROKER, LabelOptions, labels_of, shown_labels, takes
+from .map_options import LabelOptions, labels_of, shown_labels
+from .options import BROKER, takes
 from .signals import run_cancellable
 
 if TYPE_CHECKING:

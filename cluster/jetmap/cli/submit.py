@@ -16,8 +16,19 @@ from jetmap.wire.split import Elements
 
 from .clusters import attached
 from .exits import say
-from .lists import ARRAY_HINT, Reader, count_lines, kwargs_of, open_lines, tolerance, within
-from .options import BROKER, LabelOptions, ParallelOption, labels_of, takes
+from .lists import ARRAY_HINT, Reader, count_lines, open_lines
+from .map_options import (
+    FailedOption,
+    KwargsOption,
+    LabelOptions,
+    LinesArgument,
+    ParallelOption,
+    TimeoutOption,
+    kwargs_of,
+    labels_of,
+    within,
+)
+from .options import BROKER, takes
 from .progress import Bar
 from .signals import run_cancellable
 
@@ -33,17 +44,8 @@ CALLER = "cli"  # Name of the command line among callers; keys belong to their c
 def submit(
     settings: Settings,
     function: Annotated[str, typer.Argument(metavar="FUNCTION", help="Name of the function.")],
-    file: Annotated[
-        str, typer.Argument(metavar="[FILE|-]", help="JSON lines, one item a line; - is stdin.")
-    ] = "-",
-    kwargs: Annotated[
-        str | None,
-        typer.Option(
-            "--kwargs",
-            metavar="JSON",
-            help="Keyword-only parameters of the function, as a JSON object.",
-        ),
-    ] = None,
+    file: LinesArgument = "-",
+    kwargs: KwargsOption = None,
     ttl: Annotated[
         float | None,
         typer.Option(
@@ -53,15 +55,7 @@ def submit(
             help="Time to keep the job after its end (JETMAP_JOB_TTL).",
         ),
     ] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            "--timeout",
-            metavar="SECONDS",
-            parser=within(bounds.TIMEOUT),
-            help="Limit for the whole job.",
-        ),
-    ] = None,
+    timeout: TimeoutOption = None,
     key: Annotated[
         str | None,
         typer.Option(
@@ -72,15 +66,7 @@ def submit(
     ] = None,
     label: LabelOptions = None,
     max_parallel: ParallelOption = None,
-    max_failed: Annotated[
-        Tolerance | None,
-        typer.Option(
-            "--max-failed",
-            metavar="N|N%",
-            parser=tolerance,
-            help="Items that may fail, or their share; one more fails the job.",
-        ),
-    ] = None,
+    max_failed: FailedOption = None,
     values: Annotated[
         bool,
         typer.Option(
@@ -117,7 +103,7 @@ def submit(
             timeout,
             key,
             labels,
-            max_parallel,
+            max_parallel or None,
             max_failed,
             values,
             settings,

@@ -13,7 +13,8 @@ from rich.text import Text
 from jetmap.settings import Settings
 
 from .clusters import attached
-from .options import BROKER, shown_labels, takes
+from .map_options import shown_labels
+from .options import BROKER, takes
 from .signals import run_cancellable
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ import atexit
 import threading
 from collections.abc import Coroutine, Iterable, Sequence
 from itertools import islice
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from jetmap.dispatch.outcomes import Outcome, X, Y
@@ -77,12 +76,7 @@ class BlockingCluster:
             self._end_thread()
             raise
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     if not TYPE_CHECKING:  # Checkers reject these by themselves.
@@ -169,12 +163,7 @@ class BlockingStream(Generic[X, Y]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     if not TYPE_CHECKING:

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from heapq import heappop, heappush
-from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -127,12 +126,7 @@ class InlineMap:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
     async def _more(self) -> None:

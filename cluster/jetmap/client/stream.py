@@ -6,7 +6,6 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self
 
 from jetmap.background import Background
@@ -45,12 +44,7 @@ class RunningMap(Protocol):
     def __aiter__(self) -> Self: ...
     async def __anext__(self) -> Batch: ...
     async def __aenter__(self) -> Self: ...
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
+    async def __aexit__(self, *exc_info: object) -> None: ...
     def stop(self) -> None:
         """Take no more items; the iteration ends after the outcomes of those taken."""
 
@@ -92,12 +86,7 @@ class WrappedMap:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
     def stop(self) -> None:
@@ -129,12 +118,7 @@ class OutcomeStream(ABC, Generic[X, Y]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
     async def next_batch(self) -> list[Outcome[X, Y]]:

@@ -8,18 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from jetmap import bounds
 from jetmap.cli.exits import Exit
 from jetmap.cli.lists import (
     SHOWN_ERRORS,
     Failures,
     Reader,
     count_lines,
-    kwargs_of,
     open_lines,
-    within,
 )
 from jetmap.cli.progress import Bar
 from jetmap.errors import ConfigurationError
@@ -120,17 +116,3 @@ def test_a_limited_number_of_errors_is_printed(capsys: pytest.CaptureFixture[str
 def test_without_errors_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert Failures(debug=True).finish() == Exit.OK
     assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize("text", ["nan", "-1", "1e400", "soon", ""])
-def test_numbers_out_of_bounds_are_refused(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="must be a number of seconds from"):
-        within(bounds.TIMEOUT)(text)
-    assert within(bounds.TIMEOUT)(" 2.5 ") == 2.5
-
-
-@pytest.mark.parametrize("text", ["[1]", "1", "{", '{"a": }'])
-def test_parameters_are_a_json_object(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="--kwargs must be a JSON object"):
-        kwargs_of(text)
-    assert kwargs_of('{"a": 1}') == b'{"a": 1}'

@@ -1,0 +1,24 @@
+"""Options of maps and jobs."""
+
+from __future__ import annotations
+
+import pytest
+import typer
+
+from jetmap import bounds
+from jetmap.cli.map_options import kwargs_of, within
+from jetmap.errors import ConfigurationError
+
+
+@pytest.mark.parametrize("text", ["nan", "-1", "1e400", "soon", ""])
+def test_numbers_out_of_bounds_are_refused(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="must be a number of seconds from"):
+        within(bounds.TIMEOUT)(text)
+    assert within(bounds.TIMEOUT)(" 2.5 ") == 2.5
+
+
+@pytest.mark.parametrize("text", ["[1]", "1", "{", '{"a": }'])
+def test_parameters_are_a_json_object(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="--kwargs must be a JSON object"):
+        kwargs_of(text)
+    assert kwargs_of('{"a": 1}') == b'{"a": 1}'
