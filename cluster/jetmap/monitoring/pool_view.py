@@ -8,40 +8,35 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
-from jetmap.wire.activity import Activity, FailureActivity, FunctionActivity, MapActivity
+from jetmap.wire.activity import Activity, MapActivity
 from jetmap.wire.presence import CoreStatus, Presence
 from jetmap.wire.timing import GONE_AFTER
+
+from .pool_rows import (
+    Caller,
+    Row,
+    add,
+    failure_row,
+    is_newer,
+    map_row,
+    merged,
+    new_function,
+    quantile,
+    rounded,
+)
 
 HISTORY = 120  # Points of each curve.
 MOST_MAPS = 1000  # Maps that a view lists; the others are counted.
 GONE_KEPT = 600.0  # Seconds for which an agent that fell silent stays in the view.
-JITTER = 1.5  # Seconds by which an age may shift between announcements and mean the same moment.
 OUTER_SLOTS = 400  # Functions that have a mark of their own in the cells.
 
 IDLE, STARTING, FAILED, DRAINING, UNKNOWN = ".", "~", "!", "-", "?"
 FIRST_SLOT = 0x100  # A busy core is the character of its function's slot.
 
-Row = dict[str, Any]
 Document = dict[str, Any]
 SECTIONS = ("functions", "hosts", "cells", "maps", "failures", "callers")
-
-
-@dataclass
-class _Caller:
-    activity: Activity
-    heard: float
-    moments: dict[str, float] = field(default_factory=dict)  # Times that its ages mean, by what.
-
-    def at(self, key: str, age: float) -> float:
-        """Return the time that an age means, the same one as long as it hardly shifts."""
-        at = self.heard - age
-        known = self.moments.get(key)
-        if known is None or abs(known - at) > JITTER:
-            known = self.moments[key] = round(at, 1)
-        return known
 
 
 class PoolView:
@@ -55,7 +50,7 @@ class PoolView:
     def __init__(self, pool: str, epoch: float = 0.0) -> None:
         self.pool = pool
         self._epoch = epoch
-        self._callers: dict[str, _Caller] = {}
+        self._callers: dict[str, Caller] = {}
         self._agents: dict[str, Presence] = {}
         self._silent: dict[str, float] = {}  # When each silent agent was heard last.
         self._slots: dict[str, int] = {}
@@ -75,7 +70,7 @@ class PoolView:
         if activity.gone:
             self._callers.pop(activity.dispatcher, None)
         elif known is None:
-            self._callers[activity.dispatcher] = _Caller(activity, now)
+            self._callers[activity.dispatcher] = Caller(activity, now)
         elif activity.sequence > known.activity.sequence:
             known.activity, known.heard = activity, now
 
@@ -179,6 +174,8 @@ class PoolView:
         return changes
 
     def _make(self, now: float) -> Document:
+        for caller in self._callers.values():
+            caller.begin_document()
         functions = self._functions()
         agents = self._sorted_agents()
         hosts = {agent: self._host(presence) for agent, presence in agents}
@@ -245,7 +242,7 @@ class PoolView:
             "code": presence.version,
             "python": presence.python,
             "seen": silent,
-            "memory": _rounded(presence.memory),
+            "memory": rounded(presence.memory),
             "limit": presence.memory_limit,
             "crashes": dict(crashes),
             "kills": presence.memory_kills,
@@ -284,7 +281,7 @@ class PoolView:
         for key, hosts in sorted(offers.items(), key=lambda item: item[0][2]):
             _, version, rank = key
             for info in examples[key].functions:
-                row = infos.setdefault(info.name, _new_function(info.name))
+                row = infos.setdefault(info.name, new_function(info.name))
                 row["doc"] = info.doc.strip().partition("\n")[0]
                 row["module"] = info.module
                 row["hosts"] += hosts
@@ -295,8 +292,8 @@ class PoolView:
                     known[1] += hosts
         for activity in self.activities:
             for function in activity.functions:
-                row = infos.setdefault(function.name, _new_function(function.name))
-                _add(row, function)
+                row = infos.setdefault(function.name, new_function(function.name))
+                add(row, function)
         for name in [name for name in self._slots if name not in infos]:
             del self._slots[name]
         # The busiest of those that are new get the first free slots, which have colours.
@@ -311,18 +308,18 @@ class PoolView:
         return {name: infos[name] for name in sorted(infos)}
 
     def _maps(self, cores: int) -> tuple[Row, int]:
-        found: dict[str, tuple[MapActivity, _Caller]] = {}
+        found: dict[str, tuple[MapActivity, Caller]] = {}
         more = 0
         for caller in self._callers.values():
             more += caller.activity.more
             for activity in caller.activity.maps:
                 known = found.get(activity.id)
-                if known is None or _is_newer(activity, known[0]):
+                if known is None or is_newer(activity, known[0]):
                     found[activity.id] = activity, caller
         weights = sum(m.weight for m, _ in found.values() if m.state == "running")
         listed = sorted(found.values(), key=lambda pair: (pair[0].ended is not None, pair[0].age))
         rows = {
-            activity.id: _map_row(activity, caller, cores, weights)
+            activity.id: map_row(activity, caller, cores, weights)
             for activity, caller in listed[:MOST_MAPS]
         }
         return rows, more + max(0, len(listed) - MOST_MAPS)
@@ -331,9 +328,9 @@ class PoolView:
         groups: dict[str, Row] = {}
         for caller in self._callers.values():
             for failure in caller.activity.failures:
-                row = _failure_row(failure, caller)
+                row = failure_row(failure, caller)
                 known = groups.get(failure.key)
-                groups[failure.key] = row if known is None else _merged(known, row)
+                groups[failure.key] = row if known is None else merged(known, row)
         return dict(sorted(groups.items(), key=lambda item: -item[1]["count"]))
 
     def _totals(self) -> Row:
@@ -360,112 +357,3 @@ class PoolView:
             "refused": sum(refused.values()),
             "reasons": dict(refused),
         }
-
-
-def quantile(bins: dict[int, int] | Counter[int], part: float) -> float | None:
-    """Return the seconds below which ``part`` of the counts lie; None: nothing was counted."""
-    total = sum(bins.values())
-    if not total:
-        return None
-    below = 0
-    for number in sorted(bins):
-        count = bins[number]
-        if below + count >= part * total:
-            # The counts of a bin are spread over it evenly, on its logarithmic scale.
-            inside = (part * total - below) / count
-            return float(f"{10.0 ** ((number - 60 + inside) / 10):.3g}")
-        below += count
-    return None
-
-
-def _rounded(size: int) -> int:
-    """Round to two digits: what hardly changes is not sent again."""
-    return int(float(f"{size:.2g}"))
-
-
-def _new_function(name: str) -> Row:
-    return {
-        "name": name, "doc": "", "module": "", "hosts": 0, "versions": [], "items": 0,
-        "seconds": 0.0, "rate": 0.0, "failed": 0, "bins": {}, "in": 0.0, "out": 0.0,
-        "waiting": 0, "waiting_seconds": 0.0,
-    }  # fmt: skip
-
-
-def _add(row: Row, function: FunctionActivity) -> None:
-    row["items"] += function.items
-    row["seconds"] = round(row["seconds"] + function.seconds, 3)
-    row["rate"] += function.rate
-    row["failed"] += function.failed
-    row["waiting"] += function.waiting
-    row["waiting_seconds"] = round(row["waiting_seconds"] + function.waiting_seconds, 2)
-    row["in"] += function.item_bytes * function.items
-    row["out"] += function.value_bytes * function.items
-    for number, count in function.bins.items():
-        row["bins"][number] = row["bins"].get(number, 0) + count
-
-
-def _is_newer(one: MapActivity, other: MapActivity) -> bool:
-    """Return whether an announcement of a map is newer: open, ended later, or further on."""
-    return _progress(one) > _progress(other)
-
-
-def _progress(activity: MapActivity) -> tuple[bool, float, int]:
-    return activity.ended is None, -(activity.ended or 0.0), activity.done
-
-
-def _map_row(activity: MapActivity, caller: _Caller, cores: int, weights: float) -> Row:
-    is_running = activity.state == "running"
-    ended = None
-    if activity.ended is not None:
-        ended = caller.at(f"end {activity.id}", activity.ended)
-    return {
-        "id": activity.id,
-        "function": activity.function,
-        "kind": activity.kind,
-        "owner": caller.activity.owner,
-        "labels": activity.labels,
-        "state": activity.outcome if activity.ended is not None else activity.state,
-        "total": activity.total,
-        "done": activity.done,
-        "failed": activity.failed,
-        "rate": round(activity.rate, 1),
-        "left": None if activity.left is None else float(f"{activity.left:.3g}"),
-        "cores": round(activity.cores, 1),
-        "fair": round(cores * activity.weight / weights, 1) if is_running and weights else None,
-        "weight": activity.weight,
-        "limit": activity.limit,
-        "waits": activity.waits,
-        "started": caller.at(activity.id, activity.age),
-        "ended": ended,
-        "seconds": round(activity.seconds, 2),
-    }
-
-
-def _failure_row(failure: FailureActivity, caller: _Caller) -> Row:
-    return {
-        "key": failure.key,
-        "function": failure.function,
-        "kind": failure.kind,
-        "type": failure.type,
-        "message": failure.message,
-        "count": failure.count,
-        "first": caller.at(f"first {failure.key}", failure.first),
-        "last": caller.at(f"last {failure.key}", failure.last),
-        "counts": failure.counts,
-        "hosts": failure.hosts,
-        "indexes": failure.indexes,
-        "job": failure.job,
-    }
-
-
-def _merged(one: Row, other: Row) -> Row:
-    """Add up two callers' failures of one cause."""
-    return {
-        **one,
-        "count": one["count"] + other["count"],
-        "first": min(one["first"], other["first"]),
-        "last": max(one["last"], other["last"]),
-        "counts": [a + b for a, b in zip(one["counts"], other["counts"], strict=True)],
-        "hosts": sorted({*one["hosts"], *other["hosts"]})[:9],
-        "job": one["job"] or other["job"],
-    }
