@@ -85,9 +85,15 @@ async def test_a_full_store_is_emptied_and_the_job_goes_on(place: Site, disk: Pa
         await place.server.start()
         await wait_for(lambda: _answers(cluster), "the broker is back")
         await refused()
-        await until_full(cluster, running)  # It may have tried again with the new server.
-        listed = (await client.get("/jobs")).json()["jobs"]
-        assert {job["id"]: job["state"] for job in listed} == {old: "succeeded", running: "waiting"}
+        states: list[dict[str, str]] = []
+
+        async def shown() -> bool:
+            listed = (await client.get("/jobs")).json()["jobs"]
+            states[:] = [{job["id"]: job["state"] for job in listed}]
+            return states == [{old: "succeeded", running: "waiting"}]
+
+        # The job tries again with the new server, and is shown as running meanwhile.
+        await wait_for(shown, "the job waits again", 90, lambda: str(states))
         assert (await client.delete(f"/jobs/{old}")).status_code == 204
         check_problem(await client.get(f"/jobs/{old}"), 404, "unknown-job")
     record = await until_over(cluster, running, 60)
