@@ -129,7 +129,7 @@ class Neighbours:
     def add(self, worker: Worker) -> None:
         """Let a new worker share memory with the dispatchers that do, and will."""
         self._workers[worker] = None
-        for neighbour in self._by_inbox.values():
+        for neighbour in list(self._by_inbox.values()):  # One that has gone is dropped.
             self._join(worker, neighbour)
 
     def remove(self, worker: Worker) -> None:

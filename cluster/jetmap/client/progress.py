@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import sys
 import threading
@@ -70,6 +71,8 @@ class MeteredMap(WrappedMap):
             self._begin()
             batch = await self._run.__anext__()
             self._on_batch(batch)
+        except asyncio.CancelledError:  # The reader has stopped waiting, and may come again.
+            raise
         except BaseException as error:
             self._close_bar()
             if not isinstance(error, StopAsyncIteration):

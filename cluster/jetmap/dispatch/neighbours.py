@@ -210,6 +210,8 @@ class Neighbours:
         sock.close()
         del self._sockets[agent]
         self._connected.discard(agent)
+        if (former := self._timers.get(agent)) is not None:
+            former.cancel()
         self._timers[agent] = loop.call_later(LINGER, self._forget, agent)
         self._on_change()
 

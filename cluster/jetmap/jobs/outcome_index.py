@@ -6,6 +6,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Container, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from jetmap.dispatch.intervals import IntervalSet
@@ -119,7 +120,7 @@ class OutcomeIndex:
             if not report.count and error.detail:  # Not an outcome: see ``ErrorRecord``.
                 if run == self._run:
                     self.tries[error.index] = (error.detail["tries"], error.detail["wait"])
-            elif any(a <= error.index < b for a, b in won):
+            elif _holds(won, error.index):
                 self.failures.add(error.index, error.index + 1)
             size += ERROR_BYTES + len(error.message) + len(error.traceback or "")
         self.last = seq
@@ -210,9 +211,8 @@ class OutcomeIndex:
             other = self._owners[i]
             if other not in near and self._seqs[other] not in have:
                 size += self._size(other, other)
-                if (
-                    size > max_bytes
-                ):  # Messages read too early would be dropped before they are needed.
+                # Messages read too early would be dropped before they are needed.
+                if size > max_bytes:
                     break
                 near.add(other)
         wanted = sorted(near - {own})
@@ -242,6 +242,12 @@ class OutcomeIndex:
     def _position(self, seq: int) -> int | None:
         at = bisect_left(self._seqs, seq)
         return at if at < len(self._seqs) and self._seqs[at] == seq else None
+
+
+def _holds(ranges: list[tuple[int, int]], item: int) -> bool:
+    """Return whether one of these ranges, which are in order, holds an item."""
+    at = bisect_right(ranges, item, key=itemgetter(0)) - 1
+    return at >= 0 and item < ranges[at][1]
 
 
 class OutcomeIndexes:

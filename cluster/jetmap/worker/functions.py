@@ -141,7 +141,7 @@ class WorkerFunctions:
 
         Raises BrokenHome if a loader fails.
         """
-        before = len(self._state.seconds)
+        before = self._state.calls
         home = loader_home(chunk.function, chunk.ref, function.module)
         try:
             values = self._state.values(function, home)
@@ -149,7 +149,7 @@ class WorkerFunctions:
             self._end_if_forked(error)
             self._say_unloadable(home, error)
             raise BrokenHome from error
-        if len(self._state.seconds) == before:
+        if self._state.calls == before:
             return values
         names = [mark.name for mark in function.per_worker.values()]
         loads = {name: self._state.seconds[name] for name in names}

@@ -52,11 +52,13 @@ class WorkerState:
 
     Attributes:
         seconds: The loaders that were called, by name, and the seconds that each took.
+        calls: Calls of loaders that made something.
         unloadable: Loaders that are not to be called, by name, and why.
     """
 
     def __init__(self, guard: Guard = lambda home, mark: nullcontext()) -> None:
         self.seconds: dict[str, float] = {}
+        self.calls = 0
         self.unloadable: dict[str, str] = {}
         self._guard = guard
         self._held: dict[Hashable, _Held] = {}  # In the order of loading.
@@ -94,6 +96,7 @@ class WorkerState:
         except BaseException as error:
             raise LoadFailed(mark.name, f"{subject} raised:\n{_traceback(error)}") from error
         self.seconds[mark.name] = time.monotonic() - began
+        self.calls += 1
         self._held[mark.key] = _Held(mark, value, generator)
         return value
 
@@ -130,7 +133,8 @@ def _load(mark: PerWorker) -> tuple[Any, Iterator[Any] | None]:
     """Call a loader; return what it makes, and its generator if it has something to tear down."""
     made = mark.load()
     if isinstance(made, AbstractContextManager):
-        made = getattr(made, "gen", made)  # Of a generator under @contextmanager.
+        inner = getattr(made, "gen", None)  # Of a generator under @contextmanager.
+        made = inner if isinstance(inner, GeneratorType) else made
     if isinstance(made, GeneratorType):
         try:
             return next(made), made

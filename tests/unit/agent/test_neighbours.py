@@ -153,6 +153,13 @@ async def test_workers_let_go_of_a_dispatcher_that_is_gone(host: Host) -> None:
     assert host.worker.read(sent, "d2") == b"more"
 
 
+async def test_a_new_worker_finds_out_that_a_dispatcher_is_gone(host: Host) -> None:
+    await host.meet()
+    host.dispatcher.leave()
+    host.agent.add(Worker())  # Before the event loop has told the agent.
+    assert "d1" not in host.agent and host.worker.left == ["d1"]
+
+
 async def test_only_a_worker_that_cannot_map_what_is_there_ends_the_sharing(host: Host) -> None:
     await host.meet()
     sent = flight(b"items")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 import sys
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from jetmap import Cluster, ItemRaised, Progress, task
 from jetmap.client import progress as bars
-from jetmap.client.progress import Lines, NotebookBar, TerminalBar, describe
+from jetmap.client.progress import Lines, MeteredMap, NotebookBar, TerminalBar, describe
 
 pytestmark = pytest.mark.anyio
 
@@ -54,6 +55,29 @@ async def test_what_the_function_raises_ends_the_map() -> None:
             with pytest.raises(KeyError):
                 await anext(stream)
             assert stream._running is not None and stream._running.ended
+
+
+async def test_a_reader_that_stops_waiting_may_come_again() -> None:
+    class Run:
+        id, ended, total, done = "m", False, 1, 0
+        batch: asyncio.Future[Any]
+
+        async def __anext__(self) -> Any:
+            return await asyncio.shield(self.batch)
+
+        async def aclose(self) -> None:
+            self.ended = True
+
+    run: Any = Run()
+    run.batch = asyncio.get_running_loop().create_future()
+    seen: list[Progress] = []
+    metered_map = MeteredMap(run, "f", seen.append)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(anext(metered_map), 0)
+    assert not run.ended
+    run.batch.set_result(SimpleNamespace(count=1, errors=[]))
+    await anext(metered_map)
+    assert seen == [Progress(0, 0, 1), Progress(1, 0, 1)]
 
 
 async def test_what_is_no_function() -> None:

@@ -79,6 +79,17 @@ def test_a_context_manager_is_entered_and_left() -> None:
     assert log == ["a", "-a"]
 
 
+def test_an_object_that_can_be_entered_is_passed_as_it_is() -> None:
+    class Connection:
+        gen = "its generation"
+
+        def __enter__(self) -> None: ...
+        def __exit__(self, *exc_info: object) -> None: ...
+
+    value = WorkerState().values(function(per_worker(Connection)))["a"]
+    assert type(value) is Connection
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [("raise OSError('no file')", "no file"), ("raise SystemExit(3)", "SystemExit: 3")],
@@ -118,6 +129,7 @@ def test_a_loader_that_was_redefined_replaces_what_its_predecessor_made() -> Non
         load.__qualname__ = "load"
         state.values(function(brought(load, "notebook")))
     assert log == ["old", "-old", "new"]
+    assert state.calls == 2 and len(state.seconds) == 1
 
 
 def test_the_objects_of_callers_that_came_first_make_room() -> None:
