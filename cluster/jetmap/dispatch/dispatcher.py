@@ -328,13 +328,7 @@ class Dispatcher:
         if values is not None:
             report.values = values
             return True
-        chunk = self._maps.out([(report.map, report.number)])
-        if all(run.ledger.are_done(report.start, report.count) for run, _ in chunk):
-            return True  # The report is a repetition.
-        for run, flight in chunk:
-            logger.info("map %s: the values of a chunk are lost; it runs again", run.id)
-            self._maps.take_back(run, flight)
-        return False
+        return self._maps.on_values_lost(report)
 
     async def _on_part_request(self, message: Message) -> None:
         """Send an agent a part of a chunk's items; nothing of a chunk that has ended."""

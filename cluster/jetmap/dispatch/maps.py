@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 
 from jetmap.wire import subjects
@@ -15,6 +16,8 @@ from .roster import Roster
 from .scheduler import Scheduler
 from .sharing import Sent
 from .stats import Stats
+
+logger = logging.getLogger(__name__)
 
 CRASH_SECONDS = 0.1  # Seconds of compute, at least, that a crash costs its map in fair sharing.
 
@@ -150,6 +153,19 @@ class OpenMaps:
         self.settle(run, run.ledger.accept(report), seconds)
         if report.rest is not None:
             self._scheduler.requeue(run)
+
+    def on_values_lost(self, report: Report) -> bool:
+        """Send a chunk again whose values are gone; return whether its outcomes are known anyway.
+
+        If it is not out any more, its items are or were sent again already.
+        """
+        run = self._maps.get(report.map)
+        if run is None or run.ledger.are_done(report.start, report.count):
+            return True
+        if (flight := run.ledger.flights.get(report.number)) is not None:
+            logger.info("map %s: the values of a chunk are lost; it runs again", run.id)
+            self.take_back(run, flight)
+        return False
 
     def _postpone(self, run: OpenMap, report: Report, now: float) -> None:
         """Keep the items that are to be tried once more until their time."""

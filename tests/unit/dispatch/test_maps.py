@@ -94,6 +94,19 @@ def test_a_claim_names_what_is_no_longer_wanted() -> None:
     assert (sent[wanted].heard, sent[wanted].host) == (3.0, "host")
 
 
+def test_a_report_whose_values_are_lost_counts_only_if_they_are_known() -> None:
+    parts = Parts()
+    run = parts.open(2)
+    [(_, flight)] = parts.send()
+    lost = report_of(run, flight)
+    assert not parts.maps.on_values_lost(lost)
+    assert not run.ledger.flights and run.ledger.has_returned
+    assert not parts.maps.on_values_lost(lost), "it is not out, and nothing is known yet"
+    for _, again in parts.send():
+        parts.maps.accept(report_of(run, again), 0, 1.0)
+    assert parts.maps.on_values_lost(lost)
+
+
 async def test_a_body_that_fails_ends_its_map_at_once() -> None:
     parts = Parts()
     feed = ItemFeed("json")
