@@ -340,7 +340,6 @@ def number(text: str) -> int:
     return int(text.replace(",", ""))
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.slow
 def test_page_follows_a_job_over_a_reload_and_a_gateways_death(
     lasting: dict[str, str], browser: Browser
@@ -387,7 +386,6 @@ def test_page_follows_a_job_over_a_reload_and_a_gateways_death(
         assert "succeeded" in end["#state"]
 
 
-@pytest.mark.timeout(120)
 def test_page_logs_in_and_cancels_a_job(lasting: dict[str, str], browser: Browser) -> None:
     with serving(JETMAP_TOKEN="s3cret", **lasting) as gateway:
         browser.call("Page.navigate", url=f"{gateway.url}/?gateway=/jetmap#a=b")

@@ -45,7 +45,6 @@ def over(up: Up, job: Any) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 def test_a_job_outlives_a_full_disk(house: House, disk: Path) -> None:
     house.tasks.write_text(TASKS, encoding="utf-8")
     up = house.up("--store", str(disk / "store"))

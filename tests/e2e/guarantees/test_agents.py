@@ -49,7 +49,6 @@ async def test_an_agent_is_frozen(place: Site, own: Cluster, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 async def test_an_item_that_kills_its_hosts_does_not_tour_them(
     place: Site, own: Cluster, tmp_path: Path
 ) -> None:

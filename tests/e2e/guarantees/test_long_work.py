@@ -25,7 +25,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(150)
 async def test_a_minute_runs_once(
     home_cluster: Cluster, agent: AgentProcess, tmp_path: Path
 ) -> None:

@@ -28,7 +28,6 @@ PREVIOUS = os.environ.get(VARIABLE, "")
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.slow,
-    pytest.mark.timeout(120),
     pytest.mark.skipif(not PREVIOUS, reason=f"{VARIABLE} names no Python with that release"),
 ]
 

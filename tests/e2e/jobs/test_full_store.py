@@ -60,7 +60,6 @@ def gateway(cluster: Cluster) -> AsyncClient:
     return AsyncClient(transport=ASGITransport(app), base_url="http://localhost")
 
 
-@pytest.mark.timeout(180)
 async def test_a_full_store_is_emptied_and_the_job_goes_on(place: Site, disk: Path) -> None:
     cluster = await place.cluster()
     await place.agent(cluster)
@@ -104,7 +103,6 @@ async def test_a_full_store_is_emptied_and_the_job_goes_on(place: Site, disk: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 async def test_a_job_in_a_full_store_is_taken_over(place: Site) -> None:
     heir = await place.cluster()
     await place.agent(heir)
@@ -126,7 +124,6 @@ async def test_a_job_in_a_full_store_is_taken_over(place: Site) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 async def test_jobs_expire_in_a_full_store(place: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(monitor, "EXPIRY_GRACE", 3.0)
     monkeypatch.setattr(monitor, "SWEEP_SECONDS", 4.0)
@@ -161,7 +158,6 @@ async def _answers(cluster: Cluster) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 async def test_what_runs_in_a_full_store_is_cancelled_and_deleted(place: Site) -> None:
     one, other = await place.cluster(), await place.cluster()
     await place.agent(one)

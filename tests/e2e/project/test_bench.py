@@ -156,7 +156,6 @@ def test_lost_and_doubled_lines_are_noticed() -> None:
             _check(2, iter(bad))
 
 
-@pytest.mark.timeout(120)
 def test_bench_prints_its_table(tmp_path: Path) -> None:
     rows = ["http-one"]
     file = tmp_path / "bench.json"
@@ -188,7 +187,6 @@ def test_peers_are_given_the_same_work_and_are_shown_alike() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 def test_peers_are_compared() -> None:
     command = [sys.executable, "-m", "bench.peers", "steady", "one", "--quick", "--runs", "1"]
     chosen = ["--no-http", "--contenders", "executor", "jetmap"]
@@ -198,7 +196,6 @@ def test_peers_are_compared() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 def test_pools_are_measured_and_drawn(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench.scale", "pools", "far", "--quick", "--agents", "1", "3"]
     result = subprocess.run(
