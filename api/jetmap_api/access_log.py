@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from collections.abc import Awaitable
 from http import HTTPStatus
 
 from jetmap.logs import Limited, harmless
@@ -42,12 +43,12 @@ class AccessLog:
         began = time.perf_counter()
         status, reason = 0, ""
 
-        async def noting(message: Message) -> None:
+        def noting(message: Message) -> Awaitable[None]:
             nonlocal status, reason
             if message["type"] == "http.response.start":
                 status = message["status"]
                 reason = message.pop(REASON, "")
-            await send(message)
+            return send(message)
 
         try:
             await self._app(scope, receive, noting)

@@ -32,10 +32,10 @@ class Front:
         self._app = app
         self._root_path = root_path
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        # (Not a coroutine, as the other layers of the short way: each would be resumed each time.)
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         if b"signature=" in scope["query_string"]:
             take_signature(scope)
         prefix = self._root_path or forwarded_prefix(scope)
@@ -49,9 +49,8 @@ class Front:
             elif len(route) > 1 and route[-1] == "/" and route[-2] != "/":
                 scope = {**scope, "path": path[:-1]}
         if scope["method"] == "HEAD":
-            await serve_head(self._app, scope, receive, send)
-        else:
-            await self._app(scope, receive, send)
+            return serve_head(self._app, scope, receive, send)
+        return self._app(scope, receive, send)
 
 
 def is_short(scope: Scope) -> bool:
@@ -73,16 +72,15 @@ class ShortWay:
         self._serve = serve
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http" and scope["method"] == "POST":
             path = route_path(scope)
             for beginning, serve in self._serve.items():
                 if path.startswith(beginning):
                     name = path[len(beginning) :]
                     if name and "/" not in name:
-                        await serve(name, scope, receive, send)
-                        return
-        await self._app(scope, receive, send)
+                        return serve(name, scope, receive, send)
+        return self._app(scope, receive, send)
 
 
 def forwarded_prefix(scope: Scope) -> str:

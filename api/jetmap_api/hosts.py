@@ -7,7 +7,7 @@ rebinding) is not an allowed ``Host``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 
 from jetmap.settings import is_loopback
 
@@ -26,16 +26,15 @@ class HostCheck:
         self._allowed = {host.lower().rstrip(".") for host in allowed}
         self._known: set[bytes] = set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == "http":
             host = header(scope, b"host") or b""
             if host not in self._known and not is_open(scope):
                 if not self.allows(host):
-                    await refuse(send, _unknown_host(host))
-                    return
+                    return refuse(send, _unknown_host(host))
                 if len(self._known) < 256:
                     self._known.add(host)
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
     def allows(self, header: bytes) -> bool:
         """Return True if a Host header names one of the hosts, at any port."""

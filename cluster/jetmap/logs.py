@@ -62,13 +62,18 @@ class Flood:
         self._burst = burst
         self._tokens = burst
         self._at: float | None = None
+        self._again_at = 0.0  # Time of the next token; nothing passes before it.
 
     def lets_through(self, now: float) -> bool:
         """Return whether the next event may pass; if not, count it in ``left_out``."""
+        if now < self._again_at:
+            self.left_out += 1
+            return False
         if self._at is not None:
             self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
         if self._tokens < 1:
+            self._again_at = now + (1 - self._tokens) / self._rate
             self.left_out += 1
             return False
         self._tokens -= 1

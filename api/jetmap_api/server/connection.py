@@ -13,6 +13,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, cast
 
 import httptools
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from jetmap_api.asgi import Header
 from jetmap_api.problems import Problem
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 HIGH_WATER = 64 << 10
 # Headers of one request.
 MAX_HEADERS = 256
+# Headers that uvicorn's middleware reads, which a request without them need not pass.
+FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto"})
 # Requests that wait for the answers before them; reading pauses after the first.
 MAX_PIPELINE = 1024
 # Bytes dropped of a refused client, so that it reads the refusal.
@@ -62,7 +65,9 @@ class HttpConnection(asyncio.Protocol):
         self._guard = guard
         self._waiting = guard.waiting
         self._limits = guard.limits
-        self._app = config.loaded_app
+        self._app = self._direct = config.loaded_app
+        if isinstance(self._app, ProxyHeadersMiddleware):
+            self._direct = self._app.app
         self._root_path = config.root_path
         self._state = server_state
         self._app_state: dict[str, Any] = app_state
@@ -97,6 +102,7 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def default_headers(self) -> list[Header]:
+        """The headers of every answer; uvicorn makes a new list each second."""
         return self._state.default_headers
 
     # From the transport
@@ -225,11 +231,13 @@ class HttpConnection(asyncio.Protocol):
         scope = read_scope(parser, self._url, headers, self._root_path)
         scope.update(server=server, client=client, state=self._app_state.copy())
         is_new = scope["http_version"] == "1.1"
+        found = dict(headers)
         exchange = Exchange(
             self,
+            self._direct if FORWARDED.isdisjoint(found) else self._app,
             scope,
             keep_alive=is_new and parser.should_keep_alive(),
-            expects_continue=is_new and _expects_continue(headers),
+            expects_continue=is_new and found.get(b"expect", b"").lower() == b"100-continue",
         )
         self._last = exchange
         if self._current is None:
@@ -369,7 +377,7 @@ class HttpConnection(asyncio.Protocol):
         # uvicorn's server owns these tasks: it waits for them when it stops.
         tasks: set[Any] = self._state.tasks
         running: Awaitable[None]
-        running = self._loop.create_task(exchange.run(self._app))
+        running = self._loop.create_task(exchange.run())
         running.add_done_callback(tasks.discard)
         tasks.add(running)
 
@@ -464,10 +472,6 @@ class HttpConnection(asyncio.Protocol):
         if self._drained is not None:
             self._drained.set()
             self._drained = None
-
-
-def _expects_continue(headers: list[Header]) -> bool:
-    return dict(headers).get(b"expect", b"").lower() == b"100-continue"
 
 
 def _address(transport: asyncio.Transport, which: str) -> tuple[str, int] | None:

@@ -57,6 +57,7 @@ def _header_line(name: bytes, value: bytes) -> tuple[bytes, bytes]:
     return name, b"%b: %b\r\n" % (name, value)
 
 
+_FIELD = b"%b: %b\r\n".__mod__
 STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}
 
 
@@ -102,6 +103,7 @@ class Exchange:
 
     __slots__ = (
         "_ahead",
+        "_app",
         "_connection",
         "_delivered",
         "_event",
@@ -121,7 +123,13 @@ class Exchange:
     )
 
     def __init__(
-        self, connection: HttpConnection, scope: Scope, *, keep_alive: bool, expects_continue: bool
+        self,
+        connection: HttpConnection,
+        app: App,
+        scope: Scope,
+        *,
+        keep_alive: bool,
+        expects_continue: bool,
     ) -> None:
         self.scope = scope
         self.keep_alive = keep_alive
@@ -131,6 +139,7 @@ class Exchange:
         self.complete = False
         self.buffered = 0  # bytes of the body that the application has not received
         self._connection = connection
+        self._app = app
         self._expects_continue = expects_continue
         self._parts: list[bytes] = []
         self._delivered = False  # whether the body's end was received
@@ -141,10 +150,10 @@ class Exchange:
         self._head = b""  # of the answer, until the first bytes of its body are sent with it
         self._remaining = 0  # bytes to come of an answer of known length
 
-    async def run(self, app: App) -> None:
+    async def run(self) -> None:
         """Have the application answer. Whatever it does, the client gets an answer or a cut."""
         try:
-            await app(self.scope, self.receive, self.send)
+            await self._app(self.scope, self.receive, self.send)
         except BaseException as exc:
             logger.error("the application failed", exc_info=exc)
         else:
@@ -240,9 +249,7 @@ class Exchange:
         return True
 
     def _send_head(self, status: int, headers: Iterable[Header]) -> None:
-        content = [STATUS_LINES[status]]
-        for name, value in self._connection.default_headers:
-            content += (name, b": ", value, b"\r\n")
+        content = [STATUS_LINES[status], *map(_FIELD, self._connection.default_headers)]
         closes = False
         # For HTTP/1.0, the end of the connection is the end of the answer.
         framing: Framing = "close" if self.scope["http_version"] == "1.0" else "chunked"

@@ -23,8 +23,8 @@ from jetmap.wire.presence import FunctionInfo
 from jetmap.worker.compute import Limits
 from jetmap.worker.state import WorkerState
 
+from . import owner
 from .inline import InlineMap
-from .owner import process_id
 
 if TYPE_CHECKING:
     from jetmap.dispatch.costs import Cost
@@ -123,7 +123,7 @@ class EncodedCluster:
 
     async def aclose(self) -> None:
         """Withdraw every open map and leave the cluster. A second call does nothing."""
-        if self._loop is None or self._pid != process_id():
+        if self._loop is None or self._pid != owner.pid:
             return
         self._loop = None
         if self._inline:
@@ -137,7 +137,7 @@ class EncodedCluster:
         if self._loop is not None:
             raise ClusterClosed("this cluster is started already")
         self._loop = asyncio.get_running_loop()
-        self._pid = process_id()
+        self._pid = owner.pid
         try:
             if self._inline:
                 for argument in self._given.get("tasks", ()):
@@ -366,7 +366,8 @@ class EncodedCluster:
     @property
     def is_foreign(self) -> bool:
         """True if the cluster was started before this process was forked: its parent owns it."""
-        return self._loop is not None and self._pid != process_id()
+        # (Asked five times a map.)
+        return self._pid != owner.pid and self._loop is not None
 
     @property
     def settings(self) -> Settings:
@@ -417,10 +418,8 @@ class EncodedCluster:
 
     @property
     def _session(self) -> Session:
-        if self.is_foreign:
-            raise ClusterClosed(FORKED)
-        if self._opened is None:
-            raise ClusterClosed(_NOT_STARTED)
+        if self._opened is None or self.is_foreign:
+            raise ClusterClosed(FORKED if self.is_foreign else _NOT_STARTED)
         return self._opened
 
     def _check(self) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 
-_pid = os.getpid()
+pid = os.getpid()
 
 
 def process_id() -> int:
     """Return ``os.getpid()``."""
-    return _pid
+    return pid
 
 
 def _after_fork() -> None:
-    global _pid
-    _pid = os.getpid()
+    global pid
+    pid = os.getpid()
 
 
 if hasattr(os, "register_at_fork"):

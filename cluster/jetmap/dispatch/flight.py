@@ -21,7 +21,9 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from jetmap.wire import arrays
 from jetmap.wire.messages import ErrorRecord, Final, Format, Lane, Region
@@ -30,8 +32,7 @@ from jetmap.wire.timing import SUSPECT_SECONDS
 from .outcomes import Batch
 
 
-@dataclass
-class Piece:
+class Piece(msgspec.Struct):
     """Consecutive items that are to be sent, or sent again."""
 
     start: int
@@ -46,15 +47,13 @@ class Piece:
     postponed: frozenset[int] = frozenset()  # Items that wait for their next try elsewhere.
 
 
-@dataclass
-class Parcel:
+class Parcel(msgspec.Struct):
     """Small chunks that travel in one message."""
 
     left: int  # Chunks that are still out.
 
 
-@dataclass
-class Flight:
+class Flight(msgspec.Struct, eq=False):
     """A chunk that is out."""
 
     number: int
@@ -67,7 +66,7 @@ class Flight:
     subject: str = ""  # Subject of the message that carries it.
     parcel: Parcel | None = None
     first: float = 0.0  # Time of the first publish.
-    claims: dict[str, float] = field(default_factory=dict)  # Time of each agent's last claim.
+    claims: dict[str, float] = {}  # Time of each agent's last claim.
     unclaimed: bool = False  # An agent vanished with it before it could claim it.
     confirmed: bool = False  # The broker has it, or had it.
     host: str = ""  # Host of the agent that claimed it last.
@@ -82,16 +81,14 @@ class Flight:
         return self.piece.start + self.piece.count
 
 
-@dataclass
-class Settlement:
+class Settlement(msgspec.Struct):
     """The consequences of a message for a map."""
 
-    batches: list[Batch] = field(default_factory=list)  # Outcomes that are new.
+    batches: list[Batch] = []  # Outcomes that are new.
     ended: Flight | None = None  # The chunk that has ended with it.
 
 
-@dataclass(eq=False)
-class _Entry:
+class _Entry(msgspec.Struct, eq=False):
     """A piece that waits."""
 
     piece: Piece  # Its ``items`` are those that it had when it came back.

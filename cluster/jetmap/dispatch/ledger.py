@@ -22,9 +22,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from heapq import heappop, heappush
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from jetmap.wire import arrays
 from jetmap.wire.messages import ErrorRecord, Format, Report
@@ -358,7 +359,8 @@ class Ledger:
                 )
                 for (a, b), values in zip(new, parts, strict=True)
             ]
-        self.failed += sum(len(batch.errors) for batch in batches)
+        if report.errors:
+            self.failed += sum(len(batch.errors) for batch in batches)
         return batches
 
     def _fail(self, index: int, error: ErrorRecord) -> list[Batch]:

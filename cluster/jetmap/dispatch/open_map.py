@@ -296,9 +296,10 @@ class OpenMap:
         self._error = error
         if self.span is not None:
             self.span.end(error, self.done, failed=bool(self.ledger.failed))
-        for timer in (self.timer, self.next_try):
-            if timer is not None:
-                timer.cancel()
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.next_try is not None:
+            self.next_try.cancel()
         self._wake()
 
     # Steering
@@ -369,9 +370,10 @@ class OpenMap:
         self._drop()
 
     def _drop(self) -> None:
-        self._batches.clear()
-        self.memory.read(self.buffered)
-        self.buffered = 0
+        if self.buffered:
+            self._batches.clear()
+            self.memory.read(self.buffered)
+            self.buffered = 0
 
     def __aiter__(self) -> Self:
         return self

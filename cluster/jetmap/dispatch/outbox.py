@@ -140,30 +140,30 @@ class Outbox:
         return [event for event in events if event is not None]
 
     def _chunk(self, map: OpenMap, flight: Flight) -> Chunk:
-        piece = flight.piece
+        piece, spec = flight.piece, map.spec
         budget = self.cutting.budget(flight.seconds, piece.count, is_sure=map.pace.is_sure)
         chunk = Chunk(
             map=map.id,
             number=flight.number,
             attempt=flight.attempt,
-            function=map.spec.function,
-            format=map.spec.format,
+            function=spec.function,
+            format=spec.format,
             start=piece.start,
             count=piece.count,
             inbox=self._inbox,
-            timeout=map.spec.item_timeout,
+            timeout=spec.item_timeout,
             budget=budget.seconds,
             items=piece.items,
-            kwargs=map.spec.kwargs,
-            ref=map.spec.ref,
+            kwargs=spec.kwargs,
+            ref=spec.ref,
             each=budget.each,
             protocol=PROTOCOL,
-            causes=map.spec.causes,
+            causes=spec.causes,
             tries=piece.tries,
-            values=map.spec.values,
+            values=spec.values,
             traceparent="" if map.span is None else map.span.parent_of(flight.number),
         )
-        if map.spec.ref is not None and self._sealer is not None:
+        if spec.ref is not None and self._sealer is not None:
             self._sealer.seal(chunk)  # Its items, too, wherever they are.
         if (size := len(piece.items)) > map.large and not flight.is_inline:
             region = flight.region

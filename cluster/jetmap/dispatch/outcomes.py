@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from jetmap.errors import ITEM_ERRORS, ItemError
 from jetmap.functions.causes import exception_of
@@ -15,8 +16,7 @@ X = TypeVar("X")
 Y = TypeVar("Y")
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """Outcomes of ``count`` consecutive items from ``start`` on.
 
     Attributes:
@@ -28,7 +28,7 @@ class Batch:
     start: int
     count: int
     values: bytes
-    errors: list[ErrorRecord] = field(default_factory=list)
+    errors: list[ErrorRecord] = []
     tries: int = 1
 
     @property

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from jetmap.settings import LimitSettings
 from jetmap_api.asgi import respond
@@ -69,7 +70,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 class Server:
     """A connection, its transport, and the tasks that answer."""
 
-    def __init__(self, **limits: Any) -> None:
+    def __init__(self, app: Any = app, **limits: Any) -> None:
         self.refused: list[str] = []
         guard = Guard(
             LimitSettings(**limits), 10, lambda client, problem: self.refused.append(problem.slug)
@@ -120,6 +121,21 @@ async def test_an_offer_to_upgrade_is_ignored_and_the_body_kept() -> None:
     offer = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
     head = b"POST /u HTTP/1.1\r\nHost: x\r\n" + offer + b"Content-Length: 3\r\n\r\n"
     assert (await server.feed(head + b"abc")).endswith(b"POST /u abc")
+    server.leave()
+
+
+async def test_only_headers_of_a_proxy_go_through_uvicorns_layer_for_them() -> None:
+    async def shows(scope: Any, receive: Any, send: Any) -> None:
+        await respond(send, 200, b"text/plain", f"{scope['scheme']} {scope['client']}".encode())
+
+    server = Server(ProxyHeadersMiddleware(shows, "127.0.0.1"))
+    for headers, shown in (
+        (b"", b"http ('127.0.0.1', 1)"),
+        (b"X-Forwarded-For: 1.2.3.4\r\n", b"http ('1.2.3.4', 0)"),
+        (b"X-Forwarded-Proto: https\r\n", b"https ('127.0.0.1', 1)"),
+    ):
+        output = await server.feed(b"GET / HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n")
+        assert output.endswith(shown)
     server.leave()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from jetmap_api.asgi import App
 from jetmap_api.problems import Problem
 from jetmap_api.server.exchange import VERSION, Exchange, read_scope
 
@@ -35,11 +36,17 @@ class HttpConnection:
         pass
 
 
-def made(method: str = "GET", version: str = "1.1", **more: Any) -> tuple[Exchange, Any]:
+async def never(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError
+
+
+def made(
+    method: str = "GET", version: str = "1.1", app: App = never, **more: Any
+) -> tuple[Exchange, Any]:
     connection: Any = HttpConnection()
     scope = {"method": method, "http_version": version}
     options = {"keep_alive": True, "expects_continue": False} | more
-    return Exchange(connection, scope, **options), connection
+    return Exchange(connection, app, scope, **options), connection
 
 
 async def head(exchange: Exchange, *headers: tuple[bytes, bytes], status: int = 200) -> None:
@@ -133,11 +140,11 @@ async def test_a_failing_application_is_a_500_or_a_cut(caplog: pytest.LogCapture
     async def begins(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    exchange, connection = made()
-    await exchange.run(fails)
+    exchange, connection = made(app=fails)
+    await exchange.run()
     assert connection.output.startswith(b"HTTP/1.1 500") and not exchange.keep_alive
-    exchange, connection = made()
-    await exchange.run(begins)
+    exchange, connection = made(app=begins)
+    await exchange.run()
     assert connection.cuts == [False]
 
 
