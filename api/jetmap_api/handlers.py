@@ -27,12 +27,18 @@ def exception_handlers(debug: bool) -> dict[Any, Callable[[Request, Any], Any]]:
         headers: list[Header] = [
             (name.lower().encode(), value.encode()) for name, value in (exc.headers or {}).items()
         ]
+        detail = exc.detail
         if exc.status_code == 405 or request.method == "OPTIONS":
             methods = methods_of(request.app.router.routes, request.scope)
             if methods and request.method == "OPTIONS":
                 return Response(status_code=204, headers=options_headers(request.scope, methods))
             headers = [allow(methods)] if methods else headers
-        return _answer(status_problem(exc.status_code, exc.detail, headers))
+            if methods:
+                useful = [method for method in methods if method not in ("HEAD", "OPTIONS")]
+                detail = f"{request.method} does nothing here: use {' or '.join(useful)}"
+        elif exc.status_code == 404 and detail == "Not Found":
+            detail = "POST /map/FUNCTION runs a function; /docs lists all addresses"
+        return _answer(status_problem(exc.status_code, detail, headers))
 
     async def of_parameters(request: Request, exc: RequestValidationError) -> Response:
         detail = "; ".join(

@@ -130,6 +130,7 @@ ATTEMPTS = Whole(1, 1000)
 RETRIES = Whole(0, 1000)
 WORKERS = Whole(1, 4096)
 PARALLEL = Whole(1, 1_000_000, "a number of cores")  # Cores that a map, job or function may use.
+PARALLEL_OR_ANY = Whole(0, PARALLEL.most, PARALLEL.unit)  # 0: any number.
 RUN = Whole(1, 100)  # Number of a run of a job.
 START = Whole(0, (1 << 53) - 1)  # Index of a page's first item.
 PAGE_ITEMS = Whole(1, 10_000)

@@ -304,6 +304,38 @@ def boot_id() -> str:
         return ""
 
 
+def working_directory() -> Path:
+    """Return the current directory.
+
+    Raises ConfigurationError if it was removed, or if its name cannot be sent as text.
+    """
+    from .errors import ConfigurationError
+
+    try:
+        path = Path.cwd()
+    except FileNotFoundError:
+        raise ConfigurationError(
+            ["the current directory was removed: change into one that exists (cd)"]
+        ) from None
+    check_text("the current directory", str(path))
+    return path
+
+
+def check_text(what: str, path: str) -> None:
+    """Raise ConfigurationError if a path is not UTF-8, as messages to workers are."""
+    from .errors import ConfigurationError
+
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            [
+                f"the name of {what} is not UTF-8: {path!a}; rename it, or set PYTHONUTF8=1 if it "
+                "is, and only the locale has another encoding"
+            ]
+        ) from None
+
+
 def temporary_directory() -> str:
     """Return the directory for temporary files; on a read-only system one in memory.
 

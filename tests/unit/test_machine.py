@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypotheses import examples
 from jetmap import machine
 from jetmap.errors import ConfigurationError
+from jetmap.machine import working_directory
 
 quick = examples(100)
 
@@ -117,6 +118,21 @@ def test_a_list_names_exactly_these_cores(
 def test_what_is_no_list_is_said_so(text: str) -> None:
     with pytest.raises(ConfigurationError, match="neither a count"):
         choose(text, [0, 1], None)
+
+
+def test_a_directory_that_is_gone_or_not_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    odd.mkdir()
+    monkeypatch.chdir(odd)
+    with pytest.raises(ConfigurationError, match=r"not UTF-8: '.*\\udcff'; rename it, or set"):
+        working_directory()
+    odd.rmdir()
+    with pytest.raises(ConfigurationError, match="the current directory was removed"):
+        working_directory()
+    monkeypatch.chdir(tmp_path)
+    assert working_directory() == tmp_path
 
 
 def test_numeric_libraries_get_one_thread() -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
     """Run the command that ``sys.argv`` names, and exit."""
+    try:
+        _run()
+    except KeyboardInterrupt:  # While this is imported; ``exits`` has handled the others.
+        sys.exit(130)
+
+
+def _run() -> None:
     from . import streams
 
     streams.prepare()
-    import sys
-
     import typer
 
     from .app import build

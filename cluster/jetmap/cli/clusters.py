@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jetmap.embedded.running import find_running
 from jetmap.errors import ConfigurationError
+from jetmap.machine import working_directory
 from jetmap.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def with_broker(settings: Settings) -> Settings:
         where = f"of pool {settings.broker.pool} " if settings.was_given("pool") else ""
         raise ConfigurationError(
             [
-                f"no broker is named, and no `jetmap up` {where}runs in {Path.cwd()}: give "
-                "--nats URL (or JETMAP_NATS_URL), or start `jetmap up TASKS` here first"
+                f"no broker is named, and no `jetmap up` {where}runs in {working_directory()}: "
+                "give --nats URL (or JETMAP_NATS_URL), or start `jetmap up TASKS` here first"
             ]
         )
     return found
@@ -44,7 +44,7 @@ def with_broker(settings: Settings) -> Settings:
 def running_up(settings: Settings) -> Settings | None:
     """Return settings that name the running ``up`` of this directory, or None."""
     pool = settings.broker.pool if settings.was_given("pool") else None
-    up = find_running(Path.cwd(), pool)
+    up = find_running(working_directory(), pool)
     if up is None:
         return None
     return settings.at(up.url, up.user, up.password).replace(pool=up.pool)

@@ -26,7 +26,7 @@ from jetmap.client.local_up import this_python
 from jetmap.embedded.locks import remove, runtime_directory, sweep, take_new
 from jetmap.embedded.running import Registration, Running, all_running, already_runs, register_up
 from jetmap.errors import BrokerUnreachable, ConfigurationError
-from jetmap.machine import steady_heap
+from jetmap.machine import steady_heap, working_directory
 from jetmap.nats.auth import Auth
 from jetmap.nats.server import TEMPORARY, NatsServer, PortTaken
 from jetmap.settings import Settings
@@ -128,7 +128,7 @@ class Installation:
         environment, local = inner.environment(), {}
         if self._register:
             self._registration = register_up(
-                Path.cwd(),
+                working_directory(),
                 self.nats_url,
                 self.nats_user,
                 password,
@@ -142,7 +142,7 @@ class Installation:
                 version=__version__,
             )
             # If two are started at once, the later one gives way.
-            first = all_running(Path.cwd(), settings.broker.pool)[0]
+            first = all_running(working_directory(), settings.broker.pool)[0]
             if first.pid != os.getpid():
                 raise ConfigurationError([already_runs(first)])
             # For the agent only: a request over HTTP must never pass for a program of this user.

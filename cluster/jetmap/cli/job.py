@@ -27,7 +27,7 @@ from .clusters import attached
 from .exits import Exit, say
 from .jobs import described, duration
 from .lists import Failures, write_values
-from .map_options import ParallelOption, shown_labels
+from .map_options import ParallelOption, shown_labels, within
 from .options import BROKER, takes
 from .progress import Bar
 from .signals import run_cancellable
@@ -72,8 +72,7 @@ def job(
         typer.Option(
             "--run",
             metavar="N",
-            min=bounds.RUN.least,
-            max=bounds.RUN.most,
+            parser=within(bounds.RUN),
             help="With --results or --failed: those of this run; the latest if not given.",
         ),
     ] = None,

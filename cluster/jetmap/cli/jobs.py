@@ -17,7 +17,7 @@ from jetmap.jobs.record import State
 from jetmap.settings import Settings
 
 from .clusters import attached
-from .map_options import LabelOptions, labels_of, shown_labels
+from .map_options import LabelOptions, labels_of, shown_labels, within
 from .options import BROKER, takes
 from .signals import run_cancellable
 
@@ -46,8 +46,7 @@ def jobs(
         typer.Option(
             "--limit",
             metavar="N",
-            min=bounds.LISTED_JOBS.least,
-            max=bounds.LISTED_JOBS.most,
+            parser=within(bounds.LISTED_JOBS),
             help="Number of jobs to list.",
         ),
     ] = 100,

@@ -24,6 +24,10 @@ from .progress import Bar
 
 SHOWN_ERRORS = 100  # Errors of items to print; the others are only counted.
 BLOCK = 1 << 16
+LINE_HINT = (
+    "each line must be one JSON value: `jq -c . FILE` makes lines of JSON values, and "
+    "`jq -R . FILE` puts lines of text into quotes"
+)
 ARRAY_HINT = (
     "the input begins like a JSON array, but each line is an item: `jq -c '.[]' FILE` prints the "
     "elements of an array as lines"
@@ -119,7 +123,9 @@ class Reader:
         except (Malformed, TooLarge) as exc:
             self._left = True
             starts = self._start.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-            hint = f"; {ARRAY_HINT}" if starts == b"[" and not self._count else ""
+            hint = ""
+            if isinstance(exc, Malformed):
+                hint = f"; {ARRAY_HINT if starts == b'[' and not self._count else LINE_HINT}"
             self._feed.fail(ConfigurationError([f"the input: {exc}{hint}"]))
             return
         if not block:

@@ -17,10 +17,10 @@ from jetmap.errors import ConfigurationError
 def within(bound: Bound) -> Callable[[str], float]:
     """Return a parser for an option's number; click's own ranges accept NaN."""
 
-    def parse(text: str) -> float:
-        found = bound.parse(text.strip())
+    def parse(text: str | float) -> float:  # A default comes as a number.
+        found = bound.parse(str(text).strip())
         if found is None:
-            raise typer.BadParameter(f"must be {bound}, not {shown(text)}")
+            raise typer.BadParameter(f"must be {bound}, not {shown(str(text))}")
         return found
 
     return parse
@@ -100,8 +100,7 @@ ParallelOption = Annotated[
     typer.Option(
         "--max-parallel",
         metavar="N",
-        min=0,
-        max=bounds.PARALLEL.most,
+        parser=within(bounds.PARALLEL_OR_ANY),
         help="Cores that the map or job may use at most; 0: any number.",
     ),
 ]

@@ -10,9 +10,9 @@ import functools
 import inspect
 import logging
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -146,6 +146,8 @@ def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
             with exits():
                 given = {name: values.pop(name) for name in unique}
                 if config := values.pop("config"):
+                    if not Path(config).is_file() and config != os.devnull:
+                        raise ConfigurationError([f"--config names {config}, which is not a file"])
                     os.environ[CONFIG_VARIABLE] = config
                 settings = load(given)
                 if settings.gateway.debug:
@@ -177,10 +179,7 @@ def load(given: dict[str, Any]) -> Settings:
             ]
         )
     given = {name: None if value in ("", []) else value for name, value in given.items()}
-    try:
-        return Settings.load(**given)
-    except ConfigurationError as exc:
-        raise ConfigurationError([_spelt(problem) for problem in exc.problems]) from exc
+    return Settings.load(lambda name: Option(name).name, **given)
 
 
 def log_to_stderr(level: str, form: str = "text") -> None:
@@ -193,11 +192,3 @@ def log_to_stderr(level: str, form: str = "text") -> None:
     # jetmap reports the same events itself, or they come with every request.
     for noisy in ("nats", "nats.aio.client", "uvicorn.error", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-
-
-def _spelt(problem: str) -> str:
-    for option in TABLE:
-        plain = f"--{option.setting.replace('_', '-')}"
-        if option.name != plain:
-            problem = re.sub(rf"{plain}\b", option.name, problem)
-    return problem

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from jetmap.embedded.locks import take
 from jetmap.errors import ConfigurationError, JetmapError
+from jetmap.machine import working_directory
 from jetmap.nats.auth import Auth
 from jetmap.settings import Settings
 
@@ -60,7 +61,7 @@ def hold_store(settings: Settings) -> HeldStore | None:
     if settings.server.store is not None:
         return _held(Path(settings.server.store).absolute(), RELEASE_SECONDS)
     try:
-        directory = default_store(Path.cwd(), settings.broker.pool)
+        directory = default_store(working_directory(), settings.broker.pool)
         found = _held(directory, RELEASE_SECONDS)
         _note(directory, settings.broker.pool)
     except ConfigurationError as error:
@@ -103,7 +104,7 @@ def _held(directory: Path, patience: float) -> HeldStore:
 
 def _note(directory: Path, pool: str) -> None:
     """Leave a note for people who find the directory."""
-    text = f"Jobs of `jetmap up` in {Path.cwd()}, pool {pool}. Remove it to delete them.\n"
+    text = f"Jobs of `jetmap up` in {working_directory()}, pool {pool}. Remove it to delete them.\n"
     with contextlib.suppress(OSError):
         (directory / "README").write_text(text, encoding="utf-8", errors="replace")
 

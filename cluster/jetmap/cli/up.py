@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from pathlib import Path
 
 from jetmap.background import beside
 from jetmap.embedded.running import Running, already_runs, find_running
 from jetmap.errors import ConfigurationError
+from jetmap.machine import working_directory
 from jetmap.settings import Settings, is_loopback
 
 from .installation import FAREWELL, Installation
@@ -44,7 +44,7 @@ def up(settings: Settings) -> None:
 
 def second_up_problems(settings: Settings) -> list[str]:
     """List why a second one must not start: commands would find it instead of the first."""
-    if (first := find_running(Path.cwd(), settings.broker.pool)) is None:
+    if (first := find_running(working_directory(), settings.broker.pool)) is None:
         return []
     return [already_runs(first)]
 

@@ -9,7 +9,6 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 import typer
@@ -20,7 +19,7 @@ from jetmap.agent.chunks import FLUSH_SECONDS
 from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.background import beside
 from jetmap.errors import ConfigurationError, WorkerStartFailed
-from jetmap.machine import keep_heap
+from jetmap.machine import check_text, keep_heap, working_directory
 from jetmap.nats.auth import Auth
 from jetmap.nats.broker import Broker, Message
 from jetmap.nats.connection import Connection
@@ -183,7 +182,9 @@ class FirstState:
 
 def agent_options(settings: Settings) -> AgentOptions:
     """Build the options of an agent in this process."""
-    cwd = str(Path.cwd())
+    cwd = str(working_directory())
+    for entry in sys.path:
+        check_text("a directory of sys.path", entry)
     up = local_up()
     key = bytes.fromhex(up.key) if up is not None else b""
     setup = worker_setup(

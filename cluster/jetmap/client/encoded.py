@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from jetmap import bounds
@@ -13,10 +13,10 @@ from jetmap.dispatch.open_map import MapSpec, Memory
 from jetmap.dispatch.sources import Source
 from jetmap.dispatch.stats import Stats
 from jetmap.errors import ClusterClosed, JetmapError, JobsUnavailable, UnknownFunction
-from jetmap.functions.advice import START, refusing
+from jetmap.functions.advice import START, check_options, refusing
 from jetmap.functions.locating import import_tasks
 from jetmap.functions.task import find
-from jetmap.settings import Settings
+from jetmap.settings import FIELDS, Settings
 from jetmap.wire.counts import PoolCounts
 from jetmap.wire.messages import Format
 from jetmap.wire.presence import FunctionInfo
@@ -51,6 +51,14 @@ _ANNOUNCED_SECONDS = 1.0  # Seconds for workers to announce a function that is c
 class EncodedCluster:
     """The half of a ``Cluster`` that gateways use; see there for the parameters."""
 
+    if not TYPE_CHECKING:  # Checkers find wrong parameters by themselves.
+
+        def __new__(cls, *args: Any, **options: Any) -> Self:
+            if cls.__init__ is EncodedCluster.__init__:
+                known = ("url", *cls.__init__.__kwdefaults__)
+                check_options("Cluster", known, options, FIELDS)
+            return super().__new__(cls)
+
     def __init__(
         self,
         url: str | None = None,
@@ -69,6 +77,11 @@ class EncodedCluster:
             raise TypeError(
                 f"the first argument of Cluster() is the URL of a NATS server, not {url!r:.60}; "
                 "name the others: Cluster(cores=4), Cluster(tasks=['tasks.py'])"
+            )
+        if not isinstance(tasks, Iterable):
+            raise TypeError(
+                f"tasks must be a list of files or modules, not {tasks!r:.60}: "
+                "Cluster(tasks=['tasks.py'])"
             )
         given: dict[str, Any] = {
             "nats_url": url,
@@ -373,7 +386,8 @@ class EncodedCluster:
     def settings(self) -> Settings:
         """The settings in use; loaded at the first access."""
         if self._settings is None:
-            self._settings = Settings.load(**self._given)
+            spelled = {"nats_url": "url"}
+            self._settings = Settings.load(lambda name: spelled.get(name, name), **self._given)
             if self._base is not None:
                 checked = {name: self._settings.get(name) for name in self._given}
                 self._settings = self._base.replace(**checked)

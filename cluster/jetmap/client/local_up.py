@@ -26,6 +26,7 @@ from jetmap.embedded.running import Running, find_running
 from jetmap.errors import BrokerUnreachable, ConfigurationError, NotImportable
 from jetmap.functions.locating import reference
 from jetmap.functions.source_files import file_digest
+from jetmap.machine import working_directory
 from jetmap.wire.seals import Sealer
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def up_to_join(settings: Settings, *, cores: int | str | None = None) -> Running
     if not settings.broker.join_up:
         return None
     pool = settings.broker.pool if settings.was_given("pool") else None
-    running = find_running(Path.cwd(), pool)
+    running = find_running(working_directory(), pool)
     if running is None:
         return None
     if (why := _difference(running, settings.workers.tasks, cores)) is not None:
@@ -124,7 +125,7 @@ class LocalUp:
         self.running = running
         self.sealer = Sealer(bytes.fromhex(running.key))
         self._timeout = timeout
-        self._cwd = Path.cwd()
+        self._cwd = working_directory()
         self._background = Background("the joined `jetmap up`")
         self._code: tuple[int, Code | None] = (0, None)
 

@@ -133,7 +133,13 @@ _msgpack = msgspec.msgpack.Encoder(enc_hook=encode_other)
 def encode(value: Any, format: Format) -> bytes:
     """Encode a value of types that msgspec knows. Raises the errors of ``Codec``."""
     if format != "json":
-        return _msgpack.encode(value)
+        try:
+            return _msgpack.encode(value)
+        except OverflowError:
+            raise OverflowError(
+                "an integer of over 64 bits travels only where there is no annotation: leave it "
+                "out, or use text"
+            ) from None
     encoded = _json.encode(value)
     refuse_nan(encoded, value, encode_other)
     return encoded

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 def _suggestion(function: str, names: list[str]) -> str:
     near = difflib.get_close_matches(function, names, 1)
-    return f": did you mean {near[0]!r}?" if near else ""
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def mismatch(function: str, pool: str, strangers: Iterable[Presence]) -> str:

@@ -18,7 +18,7 @@ import msgspec
 
 from jetmap.background import Background
 from jetmap.errors import BrokerUnreachable, ConfigurationError
-from jetmap.machine import steady_heap
+from jetmap.machine import check_text, steady_heap, working_directory
 from jetmap.nats.auth import Auth
 from jetmap.nats.broker import Callback
 from jetmap.settings import FIELDS
@@ -84,8 +84,10 @@ class Membership:
         self.failed: str | None = None
         self._spec = spec
         self._agent = agent
-        self._cwd = str(Path.cwd())
+        self._cwd = str(working_directory())
         self._sys_path = [entry or self._cwd for entry in sys.path]
+        for entry in self._sys_path:
+            check_text("a directory of sys.path", entry)
         self._lock = runtime_directory() / f"{_key(spec, self._cwd)}.lock"
         self._address: Address | None = None
         self._socket: socket.socket | None = None

@@ -14,11 +14,12 @@ from concurrent.futures import Executor as _Executor
 from concurrent.futures import Future
 from multiprocessing.context import BaseContext
 from time import monotonic
-from typing import Any, NoReturn, ParamSpec, TypeVar, overload
+from typing import Any, NoReturn, ParamSpec, SupportsIndex, TypeVar, overload
 
 import msgspec
 import psutil
 
+from jetmap import bounds
 from jetmap.machine import choose_cores
 
 from .calls import Pending
@@ -62,8 +63,15 @@ class Executor(_Executor):
         *,
         max_tasks_per_child: int | None = None,
     ) -> None:
-        if max_workers is not None and operator.index(max_workers) <= 0:
-            raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
+        if max_workers is not None:
+            if not isinstance(max_workers, SupportsIndex):
+                raise TypeError(f"max_workers must be a whole number, not {max_workers!r:.60}")
+            if operator.index(max_workers) <= 0:
+                raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
+            if operator.index(max_workers) > bounds.WORKERS.most:
+                raise ValueError(
+                    f"max_workers must be at most {bounds.WORKERS.most:,}, not {max_workers}"
+                )
         if max_tasks_per_child is not None:
             if not isinstance(max_tasks_per_child, int):
                 raise TypeError(f"max_tasks_per_child must be an integer: {max_tasks_per_child!r}")
@@ -71,6 +79,11 @@ class Executor(_Executor):
                 raise ValueError(f"max_tasks_per_child must be >= 1, not {max_tasks_per_child}")
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be a callable, not {initializer!r:.60}")
+        if isinstance(initargs, str | bytes) or not isinstance(initargs, Iterable):
+            raise TypeError(
+                f"initargs must be a tuple of arguments, not {initargs!r:.60}; for one, write "
+                "(value,)"
+            )
         _check_context(mp_context)
         # Programs written for the standard library's pool read these two, and ``_processes``.
         self._max_workers = max_workers or len(choose_cores(None))
@@ -241,6 +254,10 @@ class Executor(_Executor):
 def _check_context(context: BaseContext | str | None) -> None:
     if context is None:
         return
+    if not isinstance(context, str | BaseContext):
+        raise TypeError(
+            f"mp_context must be a context of multiprocessing, not {context!r:.60}; leave it out"
+        )
     name = context if isinstance(context, str) else context.get_start_method()
     if name == "fork":
         raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping
 from typing import Any
 
 # The default of a parameter that must be given.
@@ -13,6 +13,9 @@ MISSING: Any = object()
 
 # Types of items that are right without another look.
 _LISTS = (list, tuple, range)
+
+# What other libraries call the number of workers.
+_CORES = ("max_workers", "n_jobs", "n_workers", "processes", "workers")
 
 # Options of other libraries' `map`, and why they are not needed.
 _ELSEWHERE = {
@@ -63,6 +66,35 @@ def check_call(
     check_items(name, items)
 
 
+def check_options(
+    owner: str, known: Collection[str], given: Collection[str], settings: Collection[str]
+) -> None:
+    """Raise TypeError for a parameter that a class does not have.
+
+    Args:
+        owner: Name of the class.
+        known: Its parameters.
+        given: What it was called with.
+        settings: Names of settings, which belong elsewhere.
+    """
+    for name in given:
+        if name in known:
+            continue
+        close = difflib.get_close_matches(name, known, 1)
+        if name in _CORES:
+            advice = ": the number of workers is cores="
+        elif name in settings:
+            advice = (
+                f": it is a setting; write it into jetmap.toml, set JETMAP_{name.upper()}, or pass "
+                f"settings=jetmap.settings.Settings.load({name}=…)"
+            )
+        elif close:
+            advice = f"; is it {close[0]!r}?"
+        else:
+            advice = f". Its options: {', '.join(known)}"
+        raise TypeError(f"{owner}() has no option {name!r}{advice}")
+
+
 def check_items(method: str, items: object) -> None:
     """Raise TypeError for items that are neither a list nor another iterable."""
     if isinstance(items, type) or inspect.isroutine(items):
@@ -90,10 +122,9 @@ def check_kwargs(kwargs: object) -> None:
     """Raise TypeError for keyword parameters that are not a dict with names as keys."""
     if kwargs is None or (isinstance(kwargs, Mapping) and all(isinstance(k, str) for k in kwargs)):
         return
-    what = "with keys that are not names" if isinstance(kwargs, Mapping) else "not a dict"
+    what = "has keys that are not names" if isinstance(kwargs, Mapping) else "is not a dict"
     raise TypeError(
-        f"kwargs is {what}: {_short(kwargs)}; name the keyword-only parameters: "
-        "kwargs={'name': 1}"
+        f"kwargs {what}: {_short(kwargs)}; name the keyword-only parameters: kwargs={{'name': 1}}"
     )
 
 

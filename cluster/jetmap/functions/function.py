@@ -373,6 +373,8 @@ def file_stamp(path: str | None) -> tuple[int, int] | None:
 
 
 def _check_name(name: str, qualname: str) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"{qualname}: name must be a text, not {name!r:.60}")
     if NAME.fullmatch(name):
         return name
     if name == "<lambda>":

@@ -15,7 +15,7 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jetmap.machine import MAIN
+from jetmap.machine import MAIN, working_directory
 
 from .function import Function
 from .source_files import digest, file_digest, is_users, loaded_digest, source_files, user_modules
@@ -92,7 +92,7 @@ def import_tasks(argument: str) -> types.ModuleType:
         if Path(argument).is_dir():
             raise _wrong(f"{argument!r} is a directory: name its files, as in {argument}/tasks.py")
         raise _wrong(f"{argument!r} is not a module's name; a file's name ends in .py")
-    _put_on_path(str(Path.cwd()))
+    _put_on_path(str(working_directory()))
     return _import_module(argument, argument)
 
 
@@ -295,7 +295,7 @@ def _no_such_file(argument: str) -> str:
     there = sorted(str(each) for each in path.parent.glob("*.py"))
     near = difflib.get_close_matches(str(path), there, 1, 0.5)
     hint = f"; did you mean {near[0]}?" if near else ""
-    return f"{argument}: no such file in {Path.cwd()}{hint}"
+    return f"{argument}: no such file in {working_directory()}{hint}"
 
 
 def _import_module(name: str, argument: str) -> types.ModuleType:
@@ -311,7 +311,7 @@ def _import_module(name: str, argument: str) -> types.ModuleType:
 
 
 def _put_on_path(directory: str) -> None:
-    if directory not in sys.path and not (directory == str(Path.cwd()) and "" in sys.path):
+    if directory not in sys.path and not (directory == str(working_directory()) and "" in sys.path):
         sys.path.insert(0, directory)
 
 

@@ -44,6 +44,13 @@ class RetryPolicy:
         self.backoff = bounds.BACKOFF.check("backoff", backoff)
         self.max_backoff = bounds.BACKOFF.check("max_backoff", max_backoff)
 
+    @property
+    def is_default(self) -> bool:
+        """Whether nothing was chosen but, perhaps, the number of retries."""
+        plain = RetryPolicy(0)
+        names = [name for name in self.__slots__ if name != "retries"]
+        return all(getattr(self, name) == getattr(plain, name) for name in names)
+
     def wait(self, error: BaseException, tries: int, share: float) -> float | None:
         """Return the seconds until the next try; None if this one was the last.
 

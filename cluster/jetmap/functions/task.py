@@ -34,7 +34,7 @@ def task(
     name: str | None = None,
     timeout: float | None = None,
     attempts: int | None = None,
-    retries: int = 0,
+    retries: int | None = None,
     retry_on: Classes = (Exception,),
     no_retry_on: Classes = (),
     backoff: float = 1.0,
@@ -46,7 +46,7 @@ def task(
     name: str | None = None,
     timeout: float | None = None,
     attempts: int | None = None,
-    retries: int = 0,
+    retries: int | None = None,
     retry_on: Classes = (Exception,),
     no_retry_on: Classes = (),
     backoff: float = 1.0,
@@ -59,7 +59,7 @@ def task(
     name: str | None = None,
     timeout: float | None = None,
     attempts: int | None = None,
-    retries: int = 0,
+    retries: int | None = None,
     retry_on: Classes = (Exception,),
     no_retry_on: Classes = (),
     backoff: float = 1.0,
@@ -81,6 +81,7 @@ def task(
         attempts: Attempts at an item that kills its worker, 1 to 1,000. The default is the setting
             ``attempts`` (2).
         retries: Calls for an item after the first one, while the function raises: 0 to 1,000.
+            The default is none.
         retry_on: Exceptions after which the function is called again: a class, or several.
         no_retry_on: Exceptions among these after which it is not.
         backoff: Seconds that the first wait takes at most; each further one takes twice as long.
@@ -91,12 +92,18 @@ def task(
         ``f`` itself, or a decorator if only options are given.
 
     Raises:
-        TypeError: ``f`` has another signature, ``retry_on`` names what is not an exception, or a
+        TypeError: ``f`` has another signature, ``retry_on`` names what is not an exception or
+            stands without ``retries``, or a
             ``per_worker`` is misplaced, or its loader makes something else than its parameter is.
         ValueError: An option is out of bounds, or the name has other characters.
         DuplicateFunction: Another function of this process has the name.
     """
-    policy = RetryPolicy(retries, retry_on, no_retry_on, backoff, max_backoff)
+    policy = RetryPolicy(retries or 0, retry_on, no_retry_on, backoff, max_backoff)
+    if retries is None and not policy.is_default:
+        raise TypeError(
+            "retry_on, no_retry_on, backoff and max_backoff need the number of retries: "
+            "@task(retries=3, …)"
+        )
     retry = policy if policy.retries else None
     if f is None:
         return lambda f: _register(f, name, timeout, attempts, retry)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
+from urllib.parse import urlsplit
 
 from jetmap import bounds
 from jetmap.errors import ConfigurationError
@@ -126,14 +127,14 @@ def cores(value: object) -> str:
     ):
         raise ValueError(
             f'must be a number of cores up to {bounds.WORKERS.most:,} ("4") '
-            'or a list of cores ("0,2-3")'
+            f'or a list of cores ("0,2-3"), not {bounds.shown(value)}'
         )
     return value
 
 
 def pool(value: str) -> str:
     if not POOL.fullmatch(value):
-        raise ValueError("must be 1 to 64 letters, digits, - and _")
+        raise ValueError(f"must be 1 to 64 letters, digits, - and _, not {bounds.shown(value)}")
     return value
 
 
@@ -157,9 +158,17 @@ def without_password(url: str) -> str:
     return re.sub(r"//[^/@]*@", "//…@", url) if "//" in url else re.sub(r"^[^@]*@", "…@", url)
 
 
+def _has_port(url: str) -> bool:
+    """Return whether an address has a possible port, or none."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
 def urls(value: str) -> str:
     for url in value.split(","):
-        if not re.match(r"(nats|tls)://[^/\s]+", url.strip()):
+        if not re.match(r"(nats|tls)://[^/\s]+", url.strip()) or not _has_port(url.strip()):
             raise ValueError(
                 "must be a comma-separated list of nats:// or tls:// addresses, as in "
                 f"nats://broker:4222, not {without_password(url.strip())!r}"

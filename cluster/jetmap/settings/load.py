@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -51,25 +51,29 @@ class Settings:
         Raises:
             ConfigurationError: It lists every problem, and where each value came from.
         """
-        self._read(_file_values() | _variables() | values, values)
+        self._read(_file_values() | _variables() | values, values, str)
 
     @classmethod
-    def load(cls, **options: Any) -> Settings:
+    def load(cls, spelled: Callable[[str], str] = str, /, **options: Any) -> Settings:
         """Load settings from options, the environment and the file.
 
         Args:
+            spelled: Returns what an error calls an option, by its flat name.
             options: By flat name, as in ``port=8000``; None: not given.
 
         Raises:
             ConfigurationError: It lists every problem, and where each value came from.
         """
-        return cls(**{name: value for name, value in options.items() if value is not None})
+        values = {name: value for name, value in options.items() if value is not None}
+        made = cls.__new__(cls)
+        made._read(_file_values() | _variables() | values, values, spelled)
+        return made
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Settings:
         """Build settings from these values and defaults alone."""
         made = cls.__new__(cls)
-        made._read(values, {})
+        made._read(values, {}, str)
         return made
 
     def replace(self, **changes: Any) -> Settings:
@@ -119,7 +123,12 @@ class Settings:
         """Return the settings that the keeper of an embedded cluster needs, by flat name."""
         return {name: self.get(name) for name, field in FIELDS.items() if field.setting.keeper}
 
-    def _read(self, found: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    def _read(
+        self,
+        found: Mapping[str, Any],
+        options: Mapping[str, Any],
+        spelled: Callable[[str], str],
+    ) -> None:
         """Check all values together, so that all problems are reported at once."""
         given = {name: value for name, value in found.items() if value != ""}
         values: dict[str, Any] = {}
@@ -129,10 +138,10 @@ class Settings:
                 try:
                     values[name] = field.read(given[name])
                 except ValueError as exc:
-                    problems.append(f"{_origin(name, options)} {exc}")
+                    problems.append(f"{_origin(name, options, spelled)} {exc}")
         for name in given:
             if name not in FIELDS:
-                problems.append(_unknown(_origin(name, options), name, FIELDS))
+                problems.append(_unknown(_origin(name, options, spelled), name, FIELDS))
         sections = {
             name: section(**{key: values[key] for key in values if FIELDS[key].section == name})
             for name, section in SECTIONS.items()
@@ -199,11 +208,23 @@ def _file_values() -> dict[str, Any]:
 
     try:
         # A file may begin with a byte order mark, as some editors write it.
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as exc:
         raise ConfigurationError([f"{path} is not UTF-8: save it as UTF-8"]) from exc
     except tomllib.TOMLDecodeError as exc:
         raise ConfigurationError([f"{path} is not valid TOML: {exc}"]) from exc
+    except OSError as exc:
+        raise ConfigurationError([f"{path} cannot be read: {exc.strerror}"]) from exc
+    tables = [name for name, value in values.items() if isinstance(value, dict | list)]
+    if tables := [name for name in tables if name not in FIELDS]:
+        raise ConfigurationError(
+            [
+                f"[{name}] in {path}: settings are not in tables; write them at the top of the "
+                "file, as in cores = 4"
+                for name in tables
+            ]
+        )
+    return values
 
 
 def config_file() -> Path | None:
@@ -238,10 +259,10 @@ def _unknown(shown: str, name: str, known: Iterable[str]) -> str:
     return f"unknown setting {shown}" + (f": did you mean {near[0]}?" if near else "")
 
 
-def _origin(name: str, options: Mapping[str, Any]) -> str:
+def _origin(name: str, options: Mapping[str, Any], spelled: Callable[[str], str]) -> str:
     variable = f"{PREFIX}{name.upper()}"
     if name in options:
-        return f"--{name.replace('_', '-')}"
+        return spelled(name)
     if os.environ.get(variable):
         return variable
     path = config_file()

@@ -49,7 +49,9 @@ def test_headers_of_options() -> None:
 @pytest.mark.anyio
 async def test_the_frameworks_refusals_are_problems() -> None:
     async with gateway(FakeCluster(double)) as client:
-        check_problem(await client.get("/nothing/here"), 404, "not-found")
+        unknown = check_problem(await client.get("/nothing/here"), 404, "not-found")
+        assert "/docs lists all" in unknown["detail"]
         wrong = await client.put("/jobs/x")
-        check_problem(wrong, 405, "method-not-allowed")
+        problem = check_problem(wrong, 405, "method-not-allowed")
+        assert problem["detail"] == "PUT does nothing here: use GET or POST or DELETE"
         assert wrong.headers["allow"] == "GET, HEAD, POST, DELETE, OPTIONS"

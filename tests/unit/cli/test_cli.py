@@ -11,6 +11,16 @@ from jetmap.cli import streams
 from jetmap.cli.exits import Exit
 
 
+def test_ctrl_c_while_the_command_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(streams, "prepare", interrupt)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == Exit.INTERRUPTED
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"), [(["--version"], Exit.OK), (["tasks.py"], Exit.USAGE)]
 )

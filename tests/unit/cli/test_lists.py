@@ -68,6 +68,9 @@ async def test_malformed_items_are_explained(tmp_path: Path) -> None:
     file.write_text("[1,\n2]\n")
     with pytest.raises(ConfigurationError, match="begins like a JSON array"):
         await read(file)
+    file.write_text('"a"\nfoo\n')
+    with pytest.raises(ConfigurationError, match=r"line 2, .*; each line must be one JSON"):
+        await read(file)
 
 
 async def test_a_source_that_cannot_be_read(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 from typing import get_args
 
 import pytest
+import typer
 
 from jetmap.cli import options
 from jetmap.cli.options import OPTIONS, load, takes
@@ -46,6 +47,18 @@ def test_a_command_gets_checked_settings(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_problems_name_options_as_they_are_spelt() -> None:
     with pytest.raises(ConfigurationError, match="--nats must be a comma-separated list"):
         load({"nats_url": "http://broker"})
+
+
+def test_a_file_that_is_not_there_is_named_as_it_was_given(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    @takes()
+    def command(settings: Settings) -> None:
+        raise AssertionError("not called")
+
+    with pytest.raises(typer.Exit):
+        command(log_level=None, log_format=None, config="/nowhere.toml")
+    assert "--config names /nowhere.toml, which is not a file" in capsys.readouterr().err
 
 
 def test_a_password_is_refused_on_the_command_line() -> None:

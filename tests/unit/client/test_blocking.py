@@ -38,6 +38,33 @@ def text(n: int) -> str:
     return str(n)
 
 
+def test_an_interrupted_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the cluster starts: its tasks are cancelled before their loop is closed."""
+    cluster = Cluster(inline=True)
+    begun, ended = threading.Event(), threading.Event()
+
+    async def start() -> None:
+        async def another() -> None:
+            try:
+                begun.set()
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        monkeypatch.setattr(cluster, "task", asyncio.create_task(another()), raising=False)
+        await asyncio.Event().wait()
+
+    def interrupted(future: Any) -> None:
+        begun.wait()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cluster, "_start", start)
+    monkeypatch.setattr("concurrent.futures.Future.result", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cluster.sync.__enter__()
+    assert ended.is_set()
+
+
 @pytest.fixture
 def sync() -> Iterator[Any]:
     with Cluster(inline=True).sync as cluster:

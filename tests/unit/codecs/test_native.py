@@ -27,6 +27,11 @@ def test_lists_travel_in_one_call(format: Any) -> None:
     assert codec.decode(codec.encode([4], format), format) == [4]
 
 
+def test_an_integer_that_cannot_travel() -> None:
+    with pytest.raises(OverflowError, match="over 64 bits travels only where there is no annot"):
+        NativeCodec(int).encode(2**64, "msgpack")
+
+
 @pytest.mark.parametrize(
     ("value", "plain"),
     [

@@ -26,8 +26,15 @@ def test_what_cannot_work_is_refused_by_name() -> None:
             Executor(initializer=calls.set_state, initargs=(1, argument))
     with pytest.raises(ValueError, match="max_workers must be greater than 0"):
         Executor(0)
-    with pytest.raises(TypeError):
+    with pytest.raises(ValueError, match="max_workers must be at most 4,096"):
+        Executor(10**6)
+    with pytest.raises(TypeError, match="max_workers must be a whole number, not '4'"):
         Executor("4")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="mp_context must be a context"):
+        Executor(mp_context=5)  # type: ignore[arg-type]
+    for initargs in (5, "ab"):
+        with pytest.raises(TypeError, match="initargs must be a tuple"):
+            Executor(initializer=calls.set_state, initargs=initargs)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="max_tasks_per_child"):
         Executor(max_tasks_per_child=0)
     with pytest.raises(TypeError, match="initializer must be a callable"):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jetmap import Cluster, ClusterClosed, LimitExceeded, task
+from jetmap import Cluster, ClusterClosed, ConfigurationError, LimitExceeded, task
 from jetmap.functions.advice import not_a_task
 from jetmap.settings import Settings
 
@@ -118,7 +118,10 @@ ARGUMENTS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "number": (lambda map: map(f, 7), "items is of type int; pass a list"),
     "function": (lambda map: map(f, itertools.count), "items is itertools.count; call it"),
     "kwargs": (lambda map: map(g, [1], kwargs=[("k", 1)]), "kwargs is not a dict"),
-    "kwargs by number": (lambda map: map(g, [1], kwargs={1: 2}), "keys that are not names"),
+    "kwargs by number": (
+        lambda map: map(g, [1], kwargs={1: 2}),
+        "has keys that are not names",
+    ),
 }
 
 
@@ -138,6 +141,24 @@ async def test_arguments(inline: Cluster, case: tuple[Callable[[Any], Any], str]
             call(inline.sync.map)
 
     await asyncio.to_thread(blocking)
+
+
+@pytest.mark.parametrize(
+    ("option", "advice"),
+    [
+        ("max_workers", "the number of workers is cores="),
+        ("max_list", "it is a setting; .* set JETMAP_MAX_LIST, or .*load\\(max_list=…\\)"),
+        ("core", "is it 'cores'?"),
+        ("zzz", "Its options: url, tasks, pool, "),
+    ],
+)
+def test_a_parameter_that_a_cluster_does_not_have(option: str, advice: str) -> None:
+    with pytest.raises(TypeError, match=f"^Cluster\\(\\) has no option '{option}'.*{advice}"):
+        Cluster(**{option: 1})
+    with pytest.raises(TypeError, match="tasks must be a list of files or modules, not 5"):
+        Cluster(tasks=5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"^cores must be .*, not 1\.5"):
+        Cluster(cores=1.5).settings  # type: ignore[arg-type]  # noqa: B018
 
 
 async def test_items_that_are_coroutines(inline: Cluster) -> None:

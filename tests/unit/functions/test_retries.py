@@ -92,6 +92,15 @@ def test_numbers_are_checked_there_too(wrong: Any, error: type[Exception]) -> No
         task(lambda n: n, name="retries.number", **wrong)
 
 
+@pytest.mark.parametrize(
+    "options", [{"retry_on": ValueError}, {"no_retry_on": OSError}, {"backoff": 2}]
+)
+def test_how_to_retry_needs_how_often(options: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="need the number of retries"):
+        task(**options)
+    assert task(retries=0, **options) is not None  # As from a configuration.
+
+
 def test_a_function_keeps_its_policy() -> None:
     @task(name="retries.keeps", retries=2, retry_on=OSError, backoff=0.5)
     def keeps(n: int) -> int:
@@ -104,7 +113,7 @@ def test_a_function_keeps_its_policy() -> None:
         0.5, 60.0, (), 2, (OSError,)
     ]  # fmt: skip
 
-    @task(name="retries.none", retry_on=OSError)
+    @task(name="retries.none", retries=0, retry_on=OSError)
     def none(n: int) -> int:
         return n
 

@@ -41,7 +41,11 @@ def test_read(name: str, value: Any, read: Any) -> None:
     [
         ("cores", "0", "must be a number of cores"),
         ("cores", "1-", "must be a number of cores"),
-        ("pool", "a.b", "1 to 64 letters"),
+        ("cores", "1-", "not '1-'"),
+        ("pool", "a.b", "1 to 64 letters, digits, - and _, not 'a.b'"),
+        ("nats_url", "nats://a:99999", "as in nats://broker:4222"),
+        ("nats_url", "nats://a:b", "as in nats://broker:4222"),
+        ("arena_bytes", False, "number of bytes"),
         ("root_path", "jetmap", "must be a path"),
         ("nats_url", "http://u:p@host", "not 'http://…@host'"),
         ("nats_js_domain", "a.b", "one word without dots"),

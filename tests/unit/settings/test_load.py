@@ -190,8 +190,9 @@ def test_all_problems_at_once_with_their_origin(
     assert "unknown setting prot in jetmap.toml: did you mean port?" in problems
     assert "work_storage in jetmap.toml must be 'memory' or 'file', not 'disk'" in problems
     assert "JETMAP_GRACE must be " in problems
-    assert "--cores must be a number of cores" in problems
-    assert "--port must be " in problems
+    assert "--" not in problems
+    assert "cores must be a number of cores up to 4,096" in problems
+    assert "port must be " in problems
 
 
 @pytest.mark.parametrize(
@@ -223,6 +224,9 @@ def test_refused(option: str, value: object) -> None:
 def test_broken_or_missing_files(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (elsewhere / "jetmap.toml").write_text("port = \n", encoding="utf-8")
     with pytest.raises(ConfigurationError, match=r"jetmap\.toml is not valid TOML.*line 1"):
+        Settings.load()
+    (elsewhere / "jetmap.toml").write_text("[workers]\ncores = 2\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"^\[workers\] in jetmap\.toml: settings are not"):
         Settings.load()
     monkeypatch.setenv("JETMAP_CONFIG", "nowhere.toml")
     with pytest.raises(ConfigurationError, match=r"nowhere\.toml, which is not a file"):
