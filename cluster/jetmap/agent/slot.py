@@ -306,6 +306,8 @@ class Slot:
         mark = self._queue.mark(late=False)
         lost = self._queue.lose(None if is_importing else partial(crash_of, death, killed))
         worker.close(mark)
+        if self._loan is not None:  # Its report never came.
+            self._take_loan(None)
         self._neighbours.remove(worker)
         self._worker = None
         self._background.spawn(worker.gone(), "sweep")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from hypotheses import examples
 from jetmap.agent.holdings import HeldChunk
+from jetmap.agent.neighbours import Values
 from jetmap.agent.watchdogs import JAM_SECONDS
 from jetmap.agent.worker_queue import SKIP_SECONDS
 from jetmap.wire import frames
-from jetmap.wire.messages import encode
+from jetmap.wire.messages import Region, ValuesPlace, encode
 from jetmap.wire.worker_start import Importing, Ready, StartFailed
 from slot_bench import LONG_AGO, TIMEOUT, Bench, FakeWorker
 
@@ -296,6 +298,21 @@ def test_what_has_begun_meanwhile_is_not_handed_back(bench: Bench) -> None:
         worker.deliver()
     bench.settle()
     assert bench.slot.is_idle and not bench.account.crashes
+
+
+def test_memory_with_values_whose_report_never_came_is_not_lent_any_more(bench: Bench) -> None:
+    bench.get_ready()
+    segment: Any = SimpleNamespace(erase=lambda offset: None, close=lambda: None)
+    values = Values(1, segment)
+    worker: Any = bench.worker
+    bench.slot._neighbours._workers[worker] = values
+    worker.on_the_way.append((frames.REGION, encode(ValuesPlace(1, Region(4096, 5, 1)))))
+    worker.deliver()
+    bench.settle()
+    assert values.lent == 1
+    worker.die(9, None, 0)
+    bench.settle()
+    assert values.lent == 0 and values.is_closed
 
 
 def test_a_successor_that_cannot_start_costs_no_worker() -> None:
