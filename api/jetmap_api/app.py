@@ -17,7 +17,7 @@ from jetmap.client.cluster import Cluster
 from jetmap.errors import ClusterClosed, ConfigurationError
 from jetmap.settings import Settings
 
-from . import functions, health, metrics, open_maps, openapi
+from . import controls, functions, health, metrics, open_maps, openapi
 from .access_log import AccessLog, Refusals, RequestLines, Requests
 from .admission import Admission
 from .asgi import App, Message, Receive, Scope, Send
@@ -120,6 +120,7 @@ class Gateway(FastAPI):
             *Pages(self._functions, token is not None).routes(),
             *functions.router.routes,
             *open_maps.router.routes,
+            *controls.router.routes,
             *health.router.routes,
             *metrics.router.routes,
         ]

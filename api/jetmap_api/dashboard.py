@@ -1,4 +1,4 @@
-"""The dashboard, ``/ui``: one page, a stream of changes in the pool, and actions on its maps.
+"""The dashboard, ``/ui``: one page, a stream of changes in the pool, and actions.
 
 The page's scripts and styles are assets. Without scripts, the page is tables of the same figures,
 as they were when it was sent.
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
     from jetmap.wire.activity import Answer
 
-# What may be done to an open map, by the last part of the address.
+# What may be done to an open map, to a function and to the pool, by the last part of the address.
 ACTIONS = ("cancel", "pause", "resume", "limit")
+OF_FUNCTIONS = ("pause", "resume", "limit")
+OF_POOL = ("pause", "resume")
 MOST_CORES = 1_000_000
 # Seconds of one stream. The page opens the next one, for which it must still be logged in.
 STREAM_SECONDS = 300.0
@@ -49,7 +51,7 @@ _json = msgspec.json.Encoder().encode
 
 
 class Limit(msgspec.Struct):
-    """The body of ``limit``. cores: that a map may use at most; 0: no limit."""
+    """The body of ``limit``. cores: that a map or function may use at most; 0: no limit."""
 
     cores: int
 
@@ -82,6 +84,8 @@ class Dashboard:
             route("/ui/maps/{id}", self._map),
             route("/ui/failures/{key}", self._failure),
             route("/ui/maps/{id}/{action}", self._act, "POST"),
+            route("/ui/functions/{function}/{action}", self._steer, "POST"),
+            route("/ui/pool/{action}", self._steer, "POST"),
         ]
 
     async def _page(self, request: Request) -> Response:
@@ -119,15 +123,22 @@ class Dashboard:
 
     async def _act(self, request: Request) -> Response:
         """Do something to an open map, for a page of this gateway only."""
-        if not is_same_origin(request.scope):
-            raise CROSS_SITE
-        action, id = request.path_params["action"], request.path_params["id"]
-        if action not in ACTIONS:
-            raise Problem(404, "not-found", "No such action", f"one of {', '.join(ACTIONS)}")
+        action, id = _action(request, ACTIONS), request.path_params["id"]
         value = 0
         if action == "limit":
             value = await _cores(request)
         _checked(await self._cluster(request.scope).watch.ask(action, id, value))
+        return Response(status_code=204, headers={"cache-control": "no-store"})
+
+    async def _steer(self, request: Request) -> Response:
+        """Pause, resume or limit a function, or the pool, for a page of this gateway only."""
+        function = request.path_params.get("function")
+        action = _action(request, OF_POOL if function is None else OF_FUNCTIONS)
+        cluster = self._cluster(request.scope)
+        if action == "limit":
+            await cluster.steer(function, max_parallel=await _cores(request) or None)
+        else:
+            await cluster.steer(function, paused=action == "pause")
         return Response(status_code=204, headers={"cache-control": "no-store"})
 
 
@@ -160,6 +171,16 @@ async def framed(
 
 # The end of a whole view, which a difference never has.
 _WHOLE = b'"whole":true}'
+
+
+def _action(request: Request, known: tuple[str, ...]) -> str:
+    """Return what a page of this gateway asks for. Raises Problem."""
+    if not is_same_origin(request.scope):
+        raise CROSS_SITE
+    action: str = request.path_params["action"]
+    if action not in known:
+        raise Problem(404, "not-found", "No such action", f"one of {', '.join(known)}")
+    return action
 
 
 async def _cores(request: Request) -> int:

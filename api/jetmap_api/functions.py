@@ -8,6 +8,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from jetmap.errors import UnknownFunction
+from jetmap.wire.controls import FREE, FunctionControl
 
 from .dependency import cluster_of
 from .models import Agent, Function
@@ -31,7 +32,8 @@ router = APIRouter()
     responses=NOT_CONNECTED,
 )
 async def list_functions(request: Request) -> Response:
-    return _json([describe(status) for status in cluster_of(request).functions])
+    cluster = cluster_of(request)
+    return _json([describe(s, cluster.control.of(s.info.name)) for s in cluster.functions])
 
 
 @router.get(
@@ -44,10 +46,11 @@ async def list_functions(request: Request) -> Response:
     responses={404: refusal("No worker offers it now."), **NOT_CONNECTED},
 )
 async def get_function(name: str, request: Request) -> Response:
-    statuses = cluster_of(request).functions
+    cluster = cluster_of(request)
+    statuses = cluster.functions
     for status in statuses:
         if status.info.name == name:
-            return _json(describe(status))
+            return _json(describe(status, cluster.control.of(name)))
     known = ", ".join(status.info.name for status in statuses) or "none"
     raise UnknownFunction(f"no worker offers a function {name!r} now; offered: {known}")
 
@@ -65,7 +68,7 @@ async def list_workers(request: Request) -> Response:
     return _json([_agent(presence) for presence in cluster_of(request).workers])
 
 
-def describe(status: FunctionStatus) -> dict[str, Any]:
+def describe(status: FunctionStatus, control: FunctionControl = FREE) -> dict[str, Any]:
     """Make a function's document."""
     info = status.info
     return {
@@ -82,6 +85,8 @@ def describe(status: FunctionStatus) -> dict[str, Any]:
         "alive": status.alive,
         "cores": status.cores,
         "agents": status.agents,
+        "paused": control.paused,
+        "max_parallel": control.max_parallel,
     }
 
 

@@ -151,6 +151,28 @@ class Function(BaseModel):
     alive: bool = Field(description="whether a worker offers it now")
     cores: Count
     agents: list[str]
+    paused: bool = Field(False, description="whether nothing new of it is sent")
+    max_parallel: Count | None = Field(
+        None, description="cores that it may use at most, over the whole pool"
+    )
+
+
+class SteeredFunction(BaseModel):
+    """A function, as people have paused or limited it."""
+
+    name: str
+    paused: bool = Field(description="whether nothing new of it is sent")
+    max_parallel: Count | None = Field(
+        description="cores that it may use at most, over the whole pool; null: any number"
+    )
+
+
+class SteeredPool(BaseModel):
+    """The pool, as people have paused it."""
+
+    pool: str
+    paused: bool = Field(description="whether nothing new of any function is sent")
+    functions: list[SteeredFunction] = Field(description="those that are paused or limited")
 
 
 class Agent(BaseModel):
@@ -182,7 +204,9 @@ class PoolMap(BaseModel):
     left: float | None = Field(description="seconds to its end, an estimate")
     cores: float = Field(description="cores at work for it")
     limit: Count | None = Field(description="cores that it may use at most")
-    waits: str = Field(description="why it does not go faster, such as `workers` or `a pause`")
+    waits: str = Field(
+        description="why it does not go faster, such as `workers` or `a pause of its function`"
+    )
 
 
 class Health(BaseModel):

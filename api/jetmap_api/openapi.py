@@ -20,6 +20,7 @@ TAGS = (
     ("jobs", "The same, durably: submit, look, read the outcomes, cancel."),
     ("functions", "What the workers offer."),
     ("workers", "Who computes."),
+    ("pool", "Pause all of it."),
     ("health", "For probes and Prometheus. HEAD works as GET, here and everywhere."),
 )
 # Refusals that each operation may answer with, unless it documents the status itself.

@@ -25,6 +25,7 @@ from jetmap.dispatch.stats import Stats
 from jetmap.errors import JobsUnavailable, MapTimeout, UnknownFunction
 from jetmap.settings import Settings
 from jetmap.wire import arrays, subjects
+from jetmap.wire.controls import PoolControl
 from jetmap.wire.counts import PoolCounts
 from jetmap.wire.messages import ErrorRecord, Format
 from jetmap.wire.presence import CoreStatus, FunctionInfo, Presence
@@ -59,6 +60,8 @@ class FakeCluster:
         self.watch = FakeWatch()
         self.costs: dict[str, Any] = {}
         self.where = "nats://broker:4222"
+        self.control = PoolControl()
+        self.settings = Settings()
         self._functions = {function.__name__: function for function in functions}
         self._chunk = chunk
         self._swap = swap
@@ -79,6 +82,12 @@ class FakeCluster:
 
     def add(self, function: Callable[..., Any]) -> None:
         self._functions[function.__name__] = function
+
+    async def steer(self, function: str | None, **wishes: Any) -> PoolControl:
+        if function is not None and function not in self._functions:
+            raise UnknownFunction(f"no worker ever announced a function {function!r}")
+        self.control = self.control.steered(function, **wishes)
+        return self.control
 
     async def open(
         self,

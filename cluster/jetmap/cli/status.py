@@ -15,6 +15,7 @@ import typer
 from jetmap.errors import NoWorkers
 from jetmap.settings import Settings
 from jetmap.wire import subjects
+from jetmap.wire.controls import PoolControl
 from jetmap.wire.presence import Presence
 from jetmap.wire.versions import differences
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from jetmap.client.cluster import Cluster
 
+FREE_POOL = PoolControl()
 # Columns of a map that its dispatcher announces.
 SHOWN = ("kind", "state", "done", "total", "failed", "rate", "left", "waits", "owner", "labels")
 
@@ -51,10 +53,10 @@ def status(
     Example: jetmap status --nats nats://broker:4222
     """
     labels = labels_of(label)
-    agents, maps = run_cancellable(_ask(attached(settings)))
+    agents, maps, control = run_cancellable(_ask(attached(settings)))
     if here:
         agents = [agent for agent in agents if agent.host == socket.gethostname()]
-    found = summary(settings.broker.pool, agents, maps)
+    found = summary(settings.broker.pool, agents, maps, control)
     if labels:  # Those that nobody announces have none.
         rows = found["maps"]
         found["maps"] = [row for row in rows if labels.items() <= (row["labels"] or {}).items()]
@@ -69,25 +71,34 @@ def status(
         raise NoWorkers("no core of this host is ready")
 
 
-async def _ask(cluster: Cluster) -> tuple[list[Presence], list[dict[str, Any]]]:
+async def _ask(cluster: Cluster) -> tuple[list[Presence], list[dict[str, Any]], PoolControl]:
     async with cluster:
         view = await cluster.watch.view()
-        return cluster.workers, list(view.snapshot()["maps"].values())
+        return cluster.workers, list(view.snapshot()["maps"].values()), cluster.control
 
 
 def summary(
-    pool: str, agents: list[Presence], maps: Sequence[Mapping[str, Any]] = ()
+    pool: str,
+    agents: list[Presence],
+    maps: Sequence[Mapping[str, Any]] = (),
+    control: PoolControl = FREE_POOL,
 ) -> dict[str, Any]:
-    """Return everything to show, as plain values. maps: the open ones, as dispatchers say."""
+    """Return everything to show, as plain values.
+
+    Args:
+        maps: The open ones, as dispatchers say.
+        control: What is paused or limited.
+    """
     return {
         "pool": pool,
+        "paused": control.paused,
         "cores": sum(agent.cores for agent in agents),
         "ready": sum(agent.ready for agent in agents),
         "busy": sum(agent.busy for agent in agents),
         "waiting_chunks": sum(_waiting(agents).values()),
         "hosts": [_host(agent) for agent in agents],
         "offers": _offers(agents),
-        "functions": _functions(agents),
+        "functions": _functions(agents, control),
         "maps": _maps(agents, maps),
         "version_differences": differences(agents),
     }
@@ -100,6 +111,13 @@ def show(found: dict[str, Any], console: Console) -> None:
         f"{found['busy']} busy, {found['waiting_chunks']} chunks waiting",
         highlight=False,
     )
+    if found["paused"]:
+        console.print("the pool is paused: `jetmap pool --resume` lets it go on", style="yellow")
+    for row in found["functions"]:
+        if row["paused"] or row["max_parallel"] is not None:
+            limit = "" if row["max_parallel"] is None else f"at most {row['max_parallel']} cores"
+            what = ", ".join(filter(None, ["paused" if row["paused"] else "", limit]))
+            console.print(f"function {row['name']}: {what}", style="yellow", markup=False)
     if not found["hosts"]:
         console.print("no workers: start `jetmap worker TASKS` with the same --nats and --pool")
     _table(console, "hosts", found["hosts"], "host pid cores ready busy offer version state python")
@@ -172,17 +190,21 @@ def _offers(agents: list[Presence]) -> list[dict[str, Any]]:
     ]
 
 
-def _functions(agents: list[Presence]) -> list[dict[str, Any]]:
+def _functions(agents: list[Presence], control: PoolControl) -> list[dict[str, Any]]:
     having: dict[str, list[Presence]] = defaultdict(list)
     docs: dict[str, str] = {}
     for agent in agents:
         for function in agent.functions:
             having[function.name].append(agent)
             docs[function.name] = function.doc.partition("\n")[0]
+    for name in control.functions:  # Also one that no worker has now.
+        having[name] += []
     return [
         {
             "name": name,
-            "doc": docs[name],
+            "doc": docs.get(name, ""),
+            "paused": control.of(name).paused,
+            "max_parallel": control.of(name).max_parallel,
             "cores": sum(agent.cores for agent in serving if not agent.draining),
             "hosts": sorted({agent.host for agent in serving}),
             "offers": sorted({agent.offer for agent in serving}),

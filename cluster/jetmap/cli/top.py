@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -13,7 +14,7 @@ from rich.text import Text
 from jetmap.settings import Settings
 
 from .clusters import attached
-from .map_options import shown_labels
+from .map_options import LabelOptions, labels_of, shown_labels
 from .options import BROKER, takes
 from .signals import run_cancellable
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from jetmap.client.cluster import Cluster
+
+Wanted = Callable[[Mapping[str, Any]], bool]
 
 STEP_SECONDS = 1.0  # Seconds between two frames.
 MOST_HOSTS = 12  # Hosts whose cores are drawn one by one.
@@ -39,48 +42,67 @@ MARKS = {
 
 
 @takes(*BROKER)
-def top(settings: Settings) -> None:
+def top(
+    settings: Settings,
+    function: Annotated[
+        str | None,
+        typer.Option("--function", metavar="NAME", help="Show maps of this function only."),
+    ] = None,
+    label: LabelOptions = None,
+) -> None:
     """Show the cores, maps and failures of a pool, live, until Ctrl-C.
 
     Without --nats the command asks the `jetmap up` of this directory. If the output is not a
     terminal, it prints them once.
 
-    Example: jetmap top --nats nats://broker:4222
+    Examples: jetmap top --nats nats://broker:4222 · jetmap top --label customer=7
     """
+    labels = labels_of(label)
+
+    def is_wanted(row: Mapping[str, Any]) -> bool:
+        return labels.items() <= row["labels"].items() and function in (None, row["function"])
+
     try:
-        run_cancellable(_show(attached(settings), Console(soft_wrap=False)))
+        run_cancellable(_show(attached(settings), Console(soft_wrap=False), is_wanted))
     except KeyboardInterrupt:
         pass  # The usual end.
 
 
-async def _show(cluster: Cluster, console: Console) -> None:
+async def _show(cluster: Cluster, console: Console, is_wanted: Wanted) -> None:
     async with cluster:
         view = await cluster.watch.view()
         if not console.is_terminal:
-            console.print(screen(view.snapshot(), console.width, 10_000))
+            console.print(screen(view.snapshot(), console.width, 10_000, is_wanted))
             return
         from rich.live import Live
 
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
                 view = await cluster.watch.view()
-                live.update(screen(view.snapshot(), console.width, console.height), refresh=True)
+                frame = screen(view.snapshot(), console.width, console.height, is_wanted)
+                live.update(frame, refresh=True)
                 await asyncio.sleep(STEP_SECONDS)
 
 
-def screen(document: Mapping[str, Any], width: int, height: int) -> RenderableType:
-    """Make one frame of at most ``height`` lines."""
-    parts: list[RenderableType] = [_head(document)]
+def screen(
+    document: Mapping[str, Any], width: int, height: int, is_wanted: Wanted = lambda row: True
+) -> RenderableType:
+    """Make one frame of at most ``height`` lines.
+
+    Args:
+        is_wanted: Whether to show a map.
+    """
+    parts: list[RenderableType] = [_head(document), *_steered(document)]
     if document["away"] is not None:
         parts.append(Text("the broker is away: this is the last that was known", "bold red"))
     hosts = _hosts(document, width)
     parts += hosts or [Text(NO_WORKERS)]
-    maps = [row for row in document["maps"].values() if row["ended"] is None]
+    maps = [row for row in document["maps"].values() if row["ended"] is None and is_wanted(row)]
     maps.sort(key=lambda row: (-row["cores"], row["id"]))
     failures = sorted(document["failures"].values(), key=lambda row: -row["last"])[:3]
     room = max(1, height - len(parts) - len(failures) - 5)
     if maps:
-        parts += [Text(), _maps(maps[:room])]
+        parts += [Text(), maps_table(maps[:room])]
         more = len(maps) - room + document["more"]
         if len(maps) > room or document["more"]:
             parts.append(Text(f"{more:,} more", "dim"))
@@ -105,6 +127,17 @@ def _head(document: Mapping[str, Any]) -> Text:
     if totals["refused"]:
         text.append(f"  {totals['refused']} refused in the last minute", "red")
     return text
+
+
+def _steered(document: Mapping[str, Any]) -> list[Text]:
+    """Say what is paused or limited, in one line."""
+    found = ["the pool is paused"] if document["paused"] else []
+    for row in document["functions"].values():
+        if row["paused"]:
+            found.append(f"{row['name']} is paused")
+        if row["limit"] is not None:
+            found.append(f"{row['name']} has at most {row['limit']} cores")
+    return [Text(", ".join(found), "yellow", no_wrap=True, overflow="ellipsis")] if found else []
 
 
 def _hosts(document: Mapping[str, Any], width: int) -> list[RenderableType]:
@@ -151,7 +184,8 @@ def mark(cell: str, slots: Mapping[int, str]) -> tuple[str, str]:
     return slots.get(slot, "#"), f"bold {COLOURS[slot]}" if slot < len(COLOURS) else "bold"
 
 
-def _maps(maps: list[Mapping[str, Any]]) -> Table:
+def maps_table(maps: Sequence[Mapping[str, Any]]) -> Table:
+    """Make the table of maps."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for head in ("function", "map", "state"):
         table.add_column(head, no_wrap=True)

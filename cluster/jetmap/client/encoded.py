@@ -17,6 +17,7 @@ from jetmap.functions.advice import START, check_options, refusing
 from jetmap.functions.locating import import_tasks
 from jetmap.functions.task import find
 from jetmap.settings import FIELDS, Settings
+from jetmap.wire.controls import KEEP, PoolControl
 from jetmap.wire.counts import PoolCounts
 from jetmap.wire.messages import Format
 from jetmap.wire.presence import FunctionInfo
@@ -320,6 +321,37 @@ class EncodedCluster:
         if self._inline:
             raise ClusterClosed("inline=True runs functions in this process; there is no pool")
         return self._session.watch
+
+    @property
+    def control(self) -> PoolControl:
+        """The functions, and the pool, that people have paused or limited."""
+        return PoolControl() if self._inline else self._session.dispatcher.steering.control
+
+    async def steer(
+        self, function: str | None, *, paused: bool | None = None, max_parallel: int | None = KEEP
+    ) -> PoolControl:
+        """Pause, resume or limit a function, or pause or resume the pool, for all its callers.
+
+        Args:
+            function: None: the whole pool.
+            paused: None: as it is.
+            max_parallel: Cores that the function may use at most, over the whole pool; None: any
+                number; KEEP: as it is.
+
+        Returns:
+            Everything that is paused or limited now.
+
+        Raises:
+            UnknownFunction: No worker ever announced this function.
+            BrokerUnreachable: The broker does not answer, or does not allow it.
+        """
+        self._check()
+        if self._inline:
+            raise ClusterClosed("inline=True runs functions in this process; there is no pool")
+        dispatcher = self._session.dispatcher
+        if function is not None and function not in dispatcher.steering.control.functions:
+            await dispatcher.agents.require_known(function)
+        return await dispatcher.steering.change(function, paused=paused, max_parallel=max_parallel)
 
     @property
     def where(self) -> str:

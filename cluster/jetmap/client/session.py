@@ -134,7 +134,8 @@ class Session:
             parts.push_async_callback(jobs.close)
             pool = settings.broker.pool
             store = int(settings.jobs.job_store_bytes)
-            watch = PoolWatch(connection, dispatcher.roster, pool, store)
+            steering = dispatcher.steering
+            watch = PoolWatch(connection, dispatcher.roster, pool, store, lambda: steering.control)
             parts.push_async_callback(watch.close)
             announcer = Announcer(connection, dispatcher, jobs, pool)
             parts.push_async_callback(announcer.close)

@@ -172,10 +172,15 @@ class AgentTracker:
             raise failed
         if (misfit := self.misfit(ref)) is not None:
             raise misfit
+        if ref is None:
+            await self.require_known(function)
+        raise self.no_workers(function)
+
+    async def require_known(self, function: str) -> None:
+        """Raise UnknownFunction unless a worker of this pool has ever announced the function."""
         names = [status.info.name for status in self.roster.functions()]
-        known = ref is not None or function in names
-        if known or await pool_streams.known(self._connection, self._pool, function):
-            raise self.no_workers(function)
+        if function in names or await pool_streams.known(self._connection, self._pool, function):
+            return
         raise UnknownFunction(
             f"no worker ever announced a function {function!r} in pool {self._pool!r}"
             f"{_suggestion(function, names)}; functions that are offered now: "

@@ -58,6 +58,7 @@ from .scheduler import Scheduler
 from .sender import Sender
 from .sources import Source
 from .stats import Stats, refusal_reason
+from .steering import Steering
 
 if TYPE_CHECKING:
     from jetmap.tracing import MapTraces
@@ -120,6 +121,14 @@ class Dispatcher:
         )
         self._sender = Sender(maps, scheduler, self._outbox, roster, stats, background, neighbours)
         self._parts = Parts(maps, self.memory)
+        self.steering = Steering(
+            connection,
+            options.pool,
+            self.id,
+            maps,
+            on_limited=scheduler.on_limited,
+            on_change=self._sender.pump_soon,
+        )
         self._recovery = Recovery(roster, time.monotonic())
         self._admission = MapAdmission(
             connection, self.agents, settings.limits.max_open_maps, options.announce_seconds
@@ -145,6 +154,7 @@ class Dispatcher:
         await pool_streams.ensure_stream(
             self._connection, options.pool, options.settings.stream, patience=jetstream.PATIENCE
         )
+        await self.steering.start()
         await self.agents.ping()
         self._background.spawn(self._recover_lost(), "recover lost chunks")
 
@@ -157,6 +167,7 @@ class Dispatcher:
         for run in self._maps:
             self._maps.end(run, "withdrawn", ClusterClosed("the cluster was closed"))
         await self._sender.pump()
+        await self.steering.close()
         if self._connection.connected:
             await self._outbox.confirm_now()
             await self._background.wait("withdraw", 2)
@@ -213,6 +224,8 @@ class Dispatcher:
             on_leave=self._on_reader_left,
             on_room=self._sender.pump_soon,
         )
+        if self.steering.is_active:
+            run.gate = self.steering.gate(spec.function)
         run.opened = time.monotonic()
         if self.traces is not None:
             submitted = None if id is None else spec.submitted
@@ -292,10 +305,18 @@ class Dispatcher:
         total = run.total if run.total is not None else "an unknown number of"
         error = MapTimeout(
             f"the map did not end within its timeout of {timeout:g} s: "
-            f"{run.done} of {total} items were done"
+            f"{run.done} of {total} items were done{self._held_by(run)}"
         )
         self._maps.end(run, "timeout", error)
         self._sender.pump_soon()
+
+    def _held_by(self, run: OpenMap) -> str:
+        """Say what held a map up until its timeout; empty: nothing did."""
+        if run.is_paused:
+            return "; the map is paused"
+        if run.gate is None or run.gate.is_open:
+            return ""
+        return f"; {run.gate.reason}"
 
     def _on_source_woke(self, run: OpenMap) -> None:
         self._maps.check_end(run)

@@ -27,6 +27,10 @@ from .sources import Source
 if TYPE_CHECKING:
     from jetmap.tracing import MapSpan
 
+    from .steering import Gate
+
+MANY = 1 << 20  # Chunks of a map whose length is not known.
+
 
 class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One call of ``map``: everything about it but its items.
@@ -169,6 +173,7 @@ class OpenMap:
         # Chunks that may be out at once; 0: the map is paused.
         self.limit: int | None = spec.max_parallel
         self.max_parallel = spec.max_parallel  # The limit when it is not paused.
+        self.gate: Gate | None = None  # If its function or the pool is paused or limited.
         self.opened = 0.0  # Time of its start.
         self.profile: Profile | None = None  # From its second chunk on.
         self.timer: asyncio.TimerHandle | None = None
@@ -209,6 +214,8 @@ class OpenMap:
         A stalled map calls ``on_room`` once its reader has made room.
         """
         if self.limit is not None and len(self.ledger.flights) >= self.limit:
+            return False
+        if self.gate is not None and not self.gate.is_open:
             return False
         if self.ledger.has_pieces:
             return True
@@ -262,6 +269,14 @@ class OpenMap:
             waiting += sum(flight.piece.count for flight in self.ledger.flights.values())
         return waiting
 
+    @property
+    def useful_chunks(self) -> int:
+        """Most chunks that it could have out; one for each item, as their size is not known."""
+        out, rest = len(self.ledger.flights), self.rest
+        if rest is None:
+            rest = MANY if self.source.has_items else self.ledger.returned_items
+        return out + rest if self.limit is None else max(out, min(out + rest, self.limit))
+
     # For the dispatcher
 
     def learn(self, report: Report, flight: Flight | None) -> None:
@@ -307,6 +322,11 @@ class OpenMap:
     @property
     def is_paused(self) -> bool:
         return self.limit == 0
+
+    @property
+    def is_held(self) -> bool:
+        """Return whether it, its function or the pool is paused."""
+        return self.limit == 0 or (self.gate is not None and self.gate.is_paused)
 
     def pause(self) -> None:
         """Send nothing more until ``resume``; chunks that are out go on."""

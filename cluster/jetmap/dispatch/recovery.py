@@ -111,9 +111,12 @@ class Recovery:
         """Publish silent chunks again.
 
         If a chunk is still in the stream, the broker refuses the second one, which does no harm.
+        Those of a map that is held go back to it: no agent has begun them.
         """
         for flight in silent:
-            if flight.offer and self._roster.is_served(flight.offer):
+            if map.is_held:
+                actions.take_back.append((map, flight))
+            elif flight.offer and self._roster.is_served(flight.offer):
                 actions.silent.append((map, flight))
             elif self._roster.offer(map.spec.function, map.spec.ref) is not None:
                 actions.take_back.append((map, flight))

@@ -77,7 +77,8 @@ class Scheduler:
     def add(self, map: OpenMap) -> None:
         weight = map.spec.weight
         self._weights[weight] = self._weights.get(weight, 0) + 1
-        if map.limit is None and map.cost.is_known and self._is_small(map):
+        is_free = map.limit is None and map.gate is None
+        if is_free and map.cost.is_known and self._is_small(map):
             self._small[map] = None
         else:
             self._newcomers[map] = None
@@ -92,7 +93,7 @@ class Scheduler:
         map.ledger.close()
         self._busy.discard(map)
         for flight in map.ledger.flights.values():
-            self._landed(flight)
+            self._landed(map, flight)
 
     def next(self, cores: int) -> Turn | None:
         """Return the next chunk to send, which counts as sent; None until something comes back.
@@ -143,7 +144,7 @@ class Scheduler:
 
     def on_landed(self, map: OpenMap, flight: Flight, seconds: float) -> None:
         """Take in that a chunk ended after ``seconds`` of compute."""
-        self._landed(flight)
+        self._landed(map, flight)
         if not map.ledger.flights:
             self._busy.discard(map)
         if map.ledger.has_returned:
@@ -161,7 +162,7 @@ class Scheduler:
             self.window.on_idle(cores)
 
     def on_limited(self, map: OpenMap) -> None:
-        """Take in that a map has a limit now, which small maps are sent without asking for."""
+        """Take in that a map has a limit or a gate now: small maps are sent without asking."""
         if map in self._small:
             del self._small[map]
             self._newcomers[map] = None
@@ -175,7 +176,9 @@ class Scheduler:
         remaining = map.source.remaining
         return remaining is not None and 0 < remaining * map.cost.seconds <= SMALL_SECONDS
 
-    def _landed(self, flight: Flight) -> None:
+    def _landed(self, map: OpenMap, flight: Flight) -> None:
+        if map.gate is not None:
+            map.gate.on_landed()
         if flight.region is not None and self.shared is not None:
             self.shared.free(flight)
         if len(flight.piece.items) > PART_BYTES:
@@ -244,6 +247,8 @@ class Scheduler:
                 return map, piece
             map.cost.cut(piece.count, len(piece.items))
         self._busy.add(map)
+        if map.gate is not None:
+            map.gate.out += 1
         map.is_large = len(piece.items) > PART_BYTES
         if map.is_large:
             self._open_bytes += len(piece.items)

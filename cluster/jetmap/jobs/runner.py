@@ -26,7 +26,7 @@ class JobRunner:
 
     Args:
         weight: One job's share of the cores, where a map has 1.
-        most: Jobs that run at once; those that wait for workers do not count.
+        most: Jobs that run at once; those that wait for workers, or are paused, do not count.
         grant_room: Enlarges a job's reservation in the store.
     """
 
@@ -98,8 +98,8 @@ class JobRunner:
 
     @property
     def _has_slot(self) -> bool:
-        """Return whether one more job may run. Jobs that wait for workers do not count."""
-        return sum(not running.is_waiting for running in self._running.values()) < self._most
+        """Return whether one more job may run. Jobs that wait or are paused do not count."""
+        return sum(not running.is_held for running in self._running.values()) < self._most
 
     def parked(self) -> list[tuple[str, int]]:
         """Return function and unfinished items of each job here that has no open map."""

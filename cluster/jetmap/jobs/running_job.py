@@ -106,6 +106,13 @@ class RunningJob:
         return self._map is not None
 
     @property
+    def is_held(self) -> bool:
+        """Return whether others may run meanwhile: it waits for workers, or is paused."""
+        if self.is_waiting or self.record.paused:
+            return True
+        return self._dispatcher.steering.hold(self.record.function) is not None
+
+    @property
     def elapsed(self) -> float:
         """Seconds for which the job has run, on all its owners."""
         return self._elapsed_before + time.monotonic() - self._began
@@ -183,8 +190,9 @@ class RunningJob:
         assert source is not None
         if left is not None and left <= 0:
             raise MapTimeout(transitions.timeout_message(record))
-        if record.paused:
-            await self._show_waiting(PAUSED, PAUSE)
+        held = PAUSED if record.paused else self._dispatcher.steering.hold(record.function)
+        if held is not None:
+            await self._show_waiting(held, PAUSE)
             return False
         spec = MapSpec(
             function=record.function,
@@ -326,8 +334,9 @@ class RunningJob:
     async def _record_waiting(self, run: OpenMap) -> None:
         try:
             what, lack = WORKERS, self._dispatcher.agents.lack(self.record.function)
-            if self.record.paused:
-                what, lack = PAUSE, PAUSED
+            held = self._dispatcher.steering.hold(self.record.function)
+            if self.record.paused or held is not None:
+                what, lack = PAUSE, PAUSED if self.record.paused else held
             elif lack is None:
                 what, lack = ROOM, await self._check_room(run)
             await self._show_waiting(lack, what)

@@ -252,7 +252,8 @@ def last_map(record: Record) -> str:
 
 def timeout_message(record: Record) -> str:
     """Explain that a job failed because it exceeded its timeout."""
+    why = f"; {record.reason}" if record.waiting_for and record.reason else ""
     return (
         f"the job did not end within its timeout of {record.timeout:g} s: "
-        f"{record.done} of {record.total} items were done when progress was last recorded"
+        f"{record.done} of {record.total} items were done when progress was last recorded{why}"
     )

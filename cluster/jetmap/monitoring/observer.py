@@ -184,7 +184,7 @@ class Observer:
         flights = run.ledger.flights.values()
         oldest = min((flight.first for flight in flights), default=now)
         state = "running"
-        if run.is_paused:
+        if run.is_held:
             state = "paused"
         elif waits == "workers" or not (flights or run.done):
             state = "waiting"
@@ -310,10 +310,14 @@ def waits_for(run: OpenMap, *, has_workers: bool) -> str:
     """Return what a map waits for; empty: nothing, all its items are out."""
     if run.is_paused:
         return "a pause"
+    if (gate := run.gate) is not None and gate.is_paused:
+        return "a pause of the pool" if gate.pool_paused else "a pause of its function"
     if not has_workers:
         return "workers"
     if run.limit is not None and len(run.ledger.flights) >= run.limit:
         return "a limit"
+    if gate is not None and not gate.is_open:
+        return "a limit of its function"
     if run.stalled or not run.has_room:
         return "its reader"
     if run.source.total is None and not run.source.has_items and not run.ledger.has_returned:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from jetmap.wire.activity import Activity, MapActivity
+from jetmap.wire.controls import PoolControl
 from jetmap.wire.presence import CoreStatus, Presence
 from jetmap.wire.timing import GONE_AFTER
 
@@ -45,6 +46,9 @@ class PoolView:
     Args:
         pool: Name of the pool.
         epoch: Seconds since 1970 at time 0 of the clock, for showing times of day.
+
+    Attributes:
+        control: What is paused or limited.
     """
 
     def __init__(self, pool: str, epoch: float = 0.0) -> None:
@@ -57,6 +61,7 @@ class PoolView:
         self._cells: dict[str, tuple[Presence, str]] = {}
         self._rows: dict[str, tuple[Presence, Row]] = {}
         self._broker: Row = {}
+        self.control = PoolControl()
         self._away: float | None = None
         self._history: deque[list[float]] = deque(maxlen=HISTORY)
         self._document: Document = {}
@@ -187,6 +192,7 @@ class PoolView:
             "epoch": self._epoch,
             "pool": self.pool,
             "away": self._away,
+            "paused": self.control.paused,
             "functions": functions,
             "hosts": hosts,
             "cells": cells,
@@ -294,6 +300,9 @@ class PoolView:
             for function in activity.functions:
                 row = infos.setdefault(function.name, new_function(function.name))
                 add(row, function)
+        for name, control in self.control.functions.items():
+            row = infos.setdefault(name, new_function(name))
+            row["paused"], row["limit"] = control.paused, control.max_parallel
         for name in [name for name in self._slots if name not in infos]:
             del self._slots[name]
         # The busiest of those that are new get the first free slots, which have colours.

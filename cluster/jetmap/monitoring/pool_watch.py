@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.nats.errors import NoResponders
 from jetmap.wire import subjects
 from jetmap.wire.activity import Answer, Ask, read_activity, read_answer
+from jetmap.wire.controls import PoolControl
 from jetmap.wire.messages import encode
 
 from .pool_view import PoolView
@@ -43,13 +44,22 @@ class PoolWatch:
 
     Args:
         store_bytes: Bytes that the pool's jobs may store together.
+        control: Returns what is paused or limited.
     """
 
-    def __init__(self, connection: Broker, roster: Roster, pool: str, store_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        connection: Broker,
+        roster: Roster,
+        pool: str,
+        store_bytes: int = 0,
+        control: Callable[[], PoolControl] = PoolControl,
+    ) -> None:
         self._connection = connection
         self._roster = roster
         self._pool = pool
         self._store_bytes = store_bytes
+        self._control = control
         self._view: PoolView | None = None
         self._subscription: Subscription | None = None
         self._background = Background("pool watch")
@@ -158,6 +168,7 @@ class PoolWatch:
         view.on_connection(self._connection.connected, now)
         if self._connection.connected:
             view.on_agents(self._roster.agents, now)
+        view.control = self._control()
         return view.advance(now)
 
     async def _look_at_broker(self, view: PoolView) -> None:

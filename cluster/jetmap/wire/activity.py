@@ -26,8 +26,9 @@ class MapActivity(WireMessage):
         cores: Cores at work for it.
         weight: Share of the cores beside other maps.
         limit: Cores that it may use at most.
-        waits: Why it does not go faster: "workers", "a limit", "a pause", "its reader", "room",
-            "cores" or "".
+        waits: Why it does not go faster: "workers", "a limit", "a limit of its function",
+            "a pause", "a pause of its function", "a pause of the pool", "its reader", "its input",
+            "room", "cores" or "".
         age: Seconds since its start.
         oldest: Seconds that its oldest unanswered chunk has waited.
         ended: Seconds since its end; None while it is open.

@@ -9,6 +9,7 @@ gone (``ensure_consumers``).
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ import msgspec
 from jetmap.nats import jetstream
 from jetmap.nats.answers import JetStreamError, checked
 from jetmap.nats.broker import Broker
+from jetmap.nats.errors import NoResponders
 from jetmap.nats.jetstream import parsed_time
 from jetmap.nats.provision import STREAM_NOT_FOUND, Wish, copies, halves
 from jetmap.settings import StreamSettings
@@ -137,6 +139,40 @@ async def known(c: Broker, pool: str, function: str) -> bool:
     return await _revision(c, pool, _function_key(function)) is not None
 
 
+async def read_key(c: Broker, pool: str, key: str) -> tuple[bytes, int]:
+    """Return a key's value and its revision; empty and 0 if there is none."""
+    message = await _last(c, pool, key)
+    if message is None:
+        return b"", 0
+    return base64.b64decode(message.get("data", "")), int(message["seq"])
+
+
+async def write_key(c: Broker, pool: str, key: str, value: bytes, after: int) -> int | None:
+    """Write a key whose revision is ``after``; return the next one.
+
+    None: somebody else was faster. after: 0: the key does not exist yet.
+    """
+    headers = {"Nats-Expected-Last-Subject-Sequence": str(after)}
+    # The prefix leads there from a leaf node, too, which does not pass $KV on.
+    subject = c.kv_prefix + _kv_subject(pool, key)
+    try:
+        try:
+            answer = await c.request(subject, value, headers=headers)
+        except NoResponders:
+            await _ensure_bucket(c, pool)
+            answer = await c.request(subject, value, headers=headers)
+        return int(checked(answer)["seq"])
+    except JetStreamError as error:
+        if error.err_code == jetstream.WRONG_LAST_SEQUENCE:
+            return None
+        raise
+
+
+def seats_key(function: str) -> str:
+    """Return the key that says how a function's cores are shared."""
+    return "seats." + _token(function)
+
+
 async def purge(c: Broker, pool: str, subject: str) -> int:
     """Remove the waiting chunks on a subject (wildcards allowed); return how many."""
     return await jetstream.purge(c, subjects.stream(pool), subject)
@@ -199,8 +235,12 @@ def _kv_subject(pool: str, key: str) -> str:
 
 
 def _function_key(name: str) -> str:
-    """Make a key of a name: characters that a subject token may not have become =XX."""
-    return "fn." + quote(name, safe="").replace(".", "%2E").replace("%", "=")
+    return f"fn.{_token(name)}"
+
+
+def _token(name: str) -> str:
+    """Make a subject token of a name: characters that one may not have become =XX."""
+    return quote(name, safe="").replace(".", "%2E").replace("%", "=")
 
 
 async def _ensure_bucket(c: Broker, pool: str) -> None:
@@ -239,18 +279,18 @@ async def _create_key(c: Broker, pool: str, key: str, value: bytes) -> int:
         revision = await _revision(c, pool, key)
         if revision is not None:
             return revision
-        headers = {"Nats-Expected-Last-Subject-Sequence": "0"}
-        try:
-            # The prefix leads there from a leaf node, too, which does not pass $KV on.
-            subject = c.kv_prefix + _kv_subject(pool, key)
-            answer = await c.request(subject, value, headers=headers)
-            return int(checked(answer)["seq"])
-        except JetStreamError as error:
-            if error.err_code != jetstream.WRONG_LAST_SEQUENCE:  # Else another process was faster.
-                raise
+        revision = await write_key(c, pool, key, value, 0)
+        if revision is not None:
+            return revision
 
 
 async def _revision(c: Broker, pool: str, key: str) -> int | None:
+    message = await _last(c, pool, key)
+    return None if message is None else int(message["seq"])
+
+
+async def _last(c: Broker, pool: str, key: str) -> dict[str, Any] | None:
+    """Return the stored message of a key, from the leader."""
     try:
         answer = await c.api(
             f"STREAM.MSG.GET.{_kv_stream(pool)}", {"last_by_subj": _kv_subject(pool, key)}
@@ -259,4 +299,5 @@ async def _revision(c: Broker, pool: str, key: str) -> int | None:
         if error.err_code in (jetstream.NO_MESSAGE, STREAM_NOT_FOUND):
             return None
         raise
-    return int(answer["message"]["seq"])
+    message: dict[str, Any] = answer["message"]
+    return message

@@ -9,6 +9,7 @@ One work stream a pool; one consumer a lane of an offer::
     jetmap.control.<pool>                              to every agent of the pool
     jetmap.dispatchers.<pool>.<dispatcher>             activity
     jetmap.look.<pool>                                 to every dispatcher of the pool
+    jetmap.steer.<pool>                                the same: somebody has paused or limited
     <inbox>.<dispatcher>.…                             results, claims, publish acks, requests for
                                                        parts of items, parts of values
     <inbox>.<agent>.…                                  confirmations, pulls, answers about parts
@@ -100,6 +101,11 @@ def all_activity(pool: str) -> str:
 def look(pool: str) -> str:
     """The subject on which every dispatcher is asked to announce its activity now."""
     return f"jetmap.look.{pool}"
+
+
+def steer(pool: str) -> str:
+    """The subject on which every dispatcher hears that a control has changed."""
+    return f"jetmap.steer.{pool}"
 
 
 def values_part(inbox: str, agent: str, map: str, number: int, attempt: int, start: int) -> str:

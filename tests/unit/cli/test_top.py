@@ -11,6 +11,7 @@ from activities import activity, failure, map_of
 from announcements import presence
 from jetmap.cli.top import MOST_HOSTS, letters, screen, seconds
 from jetmap.monitoring.pool_view import PoolView
+from jetmap.wire.controls import FunctionControl, PoolControl
 from jetmap.wire.presence import CoreStatus, FunctionInfo
 
 
@@ -39,6 +40,17 @@ def test_cores_maps_and_failures_are_shown() -> None:
     assert "pool p" in shown and "host-a00 F·" in shown and "F f" in shown
     assert "map-0001" in shown and "cores" in shown and "18 s" in shown
     assert "2 f E: no lines" in shown
+
+
+def test_what_is_paused_or_limited_is_said_and_maps_are_chosen() -> None:
+    view = pool()
+    view.control = PoolControl(True, {"f": FunctionControl(True, 3)})
+    shown = "\n".join(frame(view))
+    assert "the pool is paused, f is paused, f has at most 3 cores" in shown
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(screen(view.snapshot(), 120, 40, lambda row: row["id"] == "map-0001"))
+    assert "map-0001" in capture.get() and "map-0000" not in capture.get()
 
 
 def test_a_frame_fits_the_terminal_and_says_what_it_leaves_out() -> None:

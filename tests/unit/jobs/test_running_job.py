@@ -14,7 +14,7 @@ from jetmap.jobs.record import Record
 from jetmap.jobs.service import Jobs
 from jetmap.nats.memory import MemoryBroker
 from simulated_jobs import JobPool, ended, in_a_pool, submitted
-from simulated_pool import Work
+from simulated_pool import FUNCTION, Work
 from virtual_time import run
 
 ITEMS = list(range(60))
@@ -125,6 +125,35 @@ def test_a_restarted_broker_ends_no_job() -> None:
             record = await ended(jobs, id)
             assert (record.state, record.done) == ("succeeded", 60)
             assert await values(jobs, record) == DOUBLED
+
+    run(scenario())
+
+
+def test_jobs_of_a_paused_function_wait_and_say_so_and_let_others_run() -> None:
+    async def scenario() -> None:
+        work = Work(seconds=lambda item: 0.2)
+        async with JobPool(work=work) as pool:
+            await pool.agent(2)
+            owner, other = await pool.gateway(), await pool.gateway()
+            running = (await submitted(owner, ITEMS)).id
+            await asyncio.sleep(2)
+            steering = other._dispatcher.steering
+            await steering.change(FUNCTION, paused=True)
+            late = (await submitted(owner, ITEMS, timeout=20.0)).id
+            await asyncio.sleep(3)
+            begun = work.runs.total()
+            for id in (running, late):
+                record = await other.get(id)
+                assert (record.public_state, record.waiting_for) == ("waiting", "a pause")
+                assert record.reason == steering.hold(FUNCTION)
+            assert all(job.is_held for job in owner._runner._running.values())
+            await asyncio.sleep(30)
+            record = await ended(other, late)
+            assert record.state == "failed" and record.reason is not None
+            assert "its timeout of 20 s" in record.reason and "is paused" in record.reason
+            assert work.runs.total() == begun
+            await steering.change(FUNCTION, paused=False)
+            assert await values(other, await ended(other, running)) == DOUBLED
 
     run(scenario())
 

@@ -10,6 +10,7 @@ import pytest
 
 from dispatching import FUNCTION, Parts, report_of
 from jetmap.dispatch.item_feed import ItemFeed
+from jetmap.dispatch.steering import Gate
 from jetmap.jobs.record import Record
 from jetmap.monitoring.observer import (
     ENDED_SECONDS,
@@ -20,6 +21,7 @@ from jetmap.monitoring.observer import (
     fitted,
 )
 from jetmap.wire.activity import FailureActivity, MapActivity, read_activity
+from jetmap.wire.controls import FunctionControl
 from jetmap.wire.messages import ErrorRecord
 
 
@@ -89,6 +91,15 @@ def test_a_map_says_what_it_waits_for() -> None:
     assert waits() == "a pause" and parts.observer.activity().maps[0].state == "paused"
     run.resume()
     run.restrict(None)
+    run.gate = Gate("f", lambda: None)
+    run.gate.control = FunctionControl(max_parallel=1)
+    assert waits() == "a limit of its function"
+    run.gate.control = FunctionControl(paused=True)
+    assert waits() == "a pause of its function"
+    assert parts.observer.activity().maps[0].state == "paused"
+    run.gate.pool_paused = True
+    assert waits() == "a pause of the pool"
+    run.gate = None
     run.max_buffer = 0
     assert waits() == "its reader"
     run.max_buffer = 1 << 20

@@ -11,6 +11,7 @@ from activities import activity, failure, map_of
 from announcements import presence
 from jetmap.monitoring.pool_view import SECTIONS, Document, PoolView
 from jetmap.wire.activity import Activity, FunctionActivity
+from jetmap.wire.controls import FunctionControl, PoolControl
 from jetmap.wire.presence import CoreStatus, FunctionInfo, Presence
 
 
@@ -183,6 +184,17 @@ def test_the_busiest_functions_get_the_first_slots() -> None:
     functions = view.advance(1.0)["functions"]
     assert {name: row["slot"] for name, row in functions.items()} == {"c": 0, "b": 1, "a": 2}
     assert list(functions) == ["a", "b", "c"]
+
+
+def test_what_is_paused_or_limited_is_shown_also_of_functions_that_nobody_has() -> None:
+    view = PoolView("p")
+    view.control = PoolControl(True, {"gone": FunctionControl(True, 2)})
+    document = apply({}, view.advance(1.0))
+    assert document["paused"] is True
+    row = document["functions"]["gone"]
+    assert (row["paused"], row["limit"], row["hosts"]) == (True, 2, 0)
+    view.control = PoolControl()
+    assert apply(document, view.advance(2.0))["functions"] == {}
 
 
 def test_fair_shares_are_by_weight_over_the_whole_pool() -> None:

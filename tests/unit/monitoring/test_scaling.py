@@ -6,7 +6,8 @@ from activities import activity
 from announcements import presence
 from jetmap.monitoring.pool_view import PoolView
 from jetmap.monitoring.scaling import Scale, scale_of
-from jetmap.wire.activity import Activity
+from jetmap.wire.activity import Activity, FunctionActivity
+from jetmap.wire.controls import FunctionControl, PoolControl
 from jetmap.wire.presence import Presence
 
 
@@ -38,6 +39,22 @@ def test_a_backlog_wants_the_cores_that_end_it_in_time() -> None:
         agents=(busy,),
     )
     assert found == Scale(330.0, 0, 4, 4 + 11)
+
+
+def test_what_is_paused_wants_nothing_and_what_is_limited_only_so_much() -> None:
+    view = PoolView("p")
+    fixed = (0, 0.0, 0.0, 0, {}, 0.0, 0.0, 100, 300.0)
+    functions = [FunctionActivity("f", *fixed), FunctionActivity("g", *fixed, is_known=False)]
+    view.on_activity(
+        activity(waiting=200, waiting_seconds=600.0, unknown=100, functions=functions), 1.0
+    )
+    assert scale_of(view, 30.0) == Scale(600.0, 100, 0, 20 + 1)
+    view.control = PoolControl(functions={"f": FunctionControl(max_parallel=2)})
+    assert scale_of(view, 30.0).wanted_cores == 2 + 10 + 1
+    view.control = PoolControl(functions={"g": FunctionControl(paused=True)})
+    assert scale_of(view, 30.0) == Scale(300.0, 0, 0, 10)
+    view.control = PoolControl(paused=True)
+    assert scale_of(view, 30.0) == Scale(0.0, 0, 0, 0)
 
 
 def test_items_of_unknown_cost_at_most_double_the_pool() -> None:

@@ -1,0 +1,98 @@
+"""``jetmap function``: show, pause, resume or limit a function."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jetmap import bounds
+from jetmap.errors import ConfigurationError
+from jetmap.settings import Settings
+from jetmap.wire.controls import PoolControl
+
+from .clusters import attached
+from .options import BROKER, takes
+from .signals import run_cancellable
+
+if TYPE_CHECKING:
+    from jetmap.client.cluster import Cluster
+
+
+@takes(*BROKER)
+def function(
+    settings: Settings,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the function.")],
+    pause: Annotated[
+        bool, typer.Option("--pause", help="Send nothing more of it until --resume.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Let a paused function go on.")] = False,
+    max_parallel: Annotated[
+        int | None,
+        typer.Option(
+            "--max-parallel",
+            metavar="N",
+            min=0,
+            max=bounds.PARALLEL.most,
+            help="Cores that it may use at most, over the whole pool; 0: any number.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Show a function, or pause, resume or limit it in the whole pool.
+
+    A pause and a limit stay until somebody ends them, whatever restarts. Items that are being
+    computed end; maps of a paused function wait until their timeout.
+
+    Example: jetmap function is_prime --pause
+    """
+    only_one({"--pause": pause, "--resume": resume, "--max-parallel": max_parallel is not None})
+    wishes: dict[str, Any] = {}
+    if pause or resume:
+        wishes["paused"] = pause
+    if max_parallel is not None:
+        wishes["max_parallel"] = max_parallel or None
+    control, cores = run_cancellable(_steer(attached(settings), name, wishes))
+    found = {
+        "name": name,
+        "cores": cores,
+        "paused": control.of(name).paused,
+        "max_parallel": control.of(name).max_parallel,
+        "pool_paused": control.paused,
+    }
+    if as_json:
+        json.dump(found, sys.stdout, indent=2)
+        sys.stdout.write("\n")
+        return
+    typer.echo(f"function  {name}")
+    typer.echo(f"cores     {cores} have it" if cores else "cores     no worker has it now")
+    for line in said(name, control):
+        typer.echo(line)
+
+
+def only_one(options: dict[str, bool]) -> None:
+    """Refuse options that exclude each other."""
+    given = [name for name, is_given in options.items() if is_given]
+    if len(given) > 1:
+        raise ConfigurationError([f"{' and '.join(given)} exclude each other: give one of them"])
+
+
+def said(name: str, control: PoolControl) -> list[str]:
+    """Say what holds for a function."""
+    lines = []
+    if limit := control.of(name).max_parallel:
+        lines.append(f"limit     {limit} cores")
+    if control.of(name).paused:
+        lines.append(f"paused    until jetmap function {name} --resume")
+    if control.paused:
+        lines.append("paused    the whole pool, until jetmap pool --resume")
+    return lines
+
+
+async def _steer(cluster: Cluster, name: str, wishes: dict[str, Any]) -> tuple[PoolControl, int]:
+    async with cluster:
+        control = await cluster.steer(name, **wishes)
+        offered = [status.cores for status in cluster.functions if status.info.name == name]
+        return control, sum(offered)

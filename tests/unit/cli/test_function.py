@@ -1,0 +1,31 @@
+"""`jetmap function` without a broker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from typer.testing import Result
+
+from fake_cluster import FakeCluster
+from jetmap.cli.exits import Exit
+from jetmap.wire.controls import FunctionControl, PoolControl
+
+Invoke = Callable[..., Result]
+
+
+def test_a_function_is_shown_and_steered(cluster: FakeCluster, invoke: Invoke) -> None:
+    assert "2 have it" in invoke("function", "double").stdout
+    assert "paused    until jetmap function double --resume" in (
+        invoke("function", "double", "--pause").stdout
+    )
+    assert "limit     3 cores" in invoke("function", "double", "--max-parallel", "3").stdout
+    assert cluster.control == PoolControl(functions={"double": FunctionControl(True, 3)})
+    shown = json.loads(invoke("function", "double", "--resume", "--json").stdout)
+    assert (shown["paused"], shown["max_parallel"], shown["cores"]) == (False, 3, 2)
+    invoke("function", "double", "--max-parallel", "0")
+    assert cluster.control == PoolControl()
+    assert invoke("function", "none", "--pause").exit_code == Exit.WORKERS
+    both = invoke("function", "double", "--pause", "--resume")
+    assert both.exit_code == Exit.USAGE and "exclude each other" in both.output
+    assert invoke("function", "double", "--max-parallel", "-1").exit_code == Exit.USAGE
