@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 router = APIRouter()
 
+# Fields of an announcement that others stand for, or that only mean something to its reader.
+WIRE_ONLY = ("listed", "counted", "running", "cells", "details", "digest", "now")
+
 
 @router.get(
     "/functions",
@@ -91,8 +94,11 @@ def describe(status: FunctionStatus, control: FunctionControl = FREE) -> dict[st
 
 
 def _agent(presence: Presence) -> dict[str, Any]:
-    shown: dict[str, Any] = msgspec.to_builtins(presence)
+    shown = {name: getattr(presence, name) for name in presence.__struct_fields__}
+    for name in WIRE_ONLY:
+        del shown[name]
     shown["functions"] = [info.name for info in presence.functions]
+    shown["workers"], shown["items"] = presence.workers, presence.items
     return shown
 
 

@@ -37,7 +37,7 @@ def presence(agent: str = "a", offer: str = "offer", **changes: Any) -> Presence
         "gone": False,
         "protocol": PROTOCOL,
         "functions": [FunctionInfo(FUNCTION)],
-        "workers": [],
+        "listed": [],
     }
     return Presence(**(fields | changes))
 

@@ -23,7 +23,7 @@ from jetmap.dispatch.ledger import Ledger
 from jetmap.nats.connection import Auth, Connection
 from jetmap.nats.server import NatsServer
 from jetmap.wire import subjects
-from jetmap.wire.messages import Ping, encode
+from jetmap.wire.messages import PROTOCOL, Ping, encode
 from jetmap.wire.presence import Presence
 from processes import HERE, cmdline, end, kill_if_there, nothing_left
 from waiting import wait_for, wait_until
@@ -90,11 +90,12 @@ class Site:
 
     async def workers(self, cluster: Cluster) -> list[Presence]:
         """Return ``cluster.workers`` as announced after this call."""
-        known = {p.agent: p for p in cluster.workers}
-        ping = (subjects.control("default"), encode(Ping()))
+        known = {p.agent: (id(p), p.now) for p in cluster.workers}
+        ping = (subjects.control("default"), encode(Ping(PROTOCOL)))
         await (await self.connection()).publish(*ping)
         await wait_until(
-            lambda: all(p is not known.get(p.agent) for p in cluster.workers), "agents announce"
+            lambda: all((id(p), p.now) != known.get(p.agent) for p in cluster.workers),
+            "agents announce",
         )
         return cluster.workers
 

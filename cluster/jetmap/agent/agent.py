@@ -274,7 +274,8 @@ class Agent:
     async def _on_control(self, message: Message) -> None:
         control = _control(message.data)
         if isinstance(control, Ping):
-            await self.announce()
+            if self._state.on_ping(control):
+                await self.announce()
         else:
             await self._chunks.withdraw_map(control.map)
 

@@ -14,8 +14,17 @@ from jetmap.machine import boot_id, memory, memory_kills
 from jetmap.nats.answers import JetStreamError
 from jetmap.nats.errors import Forbidden
 from jetmap.wire import counts
-from jetmap.wire.messages import OLDEST_PROTOCOL, PROTOCOL, ChunkHead, Crash, encode
-from jetmap.wire.presence import Presence
+from jetmap.wire.messages import (
+    ANNOUNCEMENT_BYTES,
+    DIGEST_PROTOCOL,
+    OLDEST_PROTOCOL,
+    PROTOCOL,
+    ChunkHead,
+    Crash,
+    Ping,
+    encode,
+)
+from jetmap.wire.presence import EMPTY, Presence, pack_cells
 from jetmap.wire.versions import package_versions, python_version
 from jetmap.wire.worker_start import Broken, Ready, StartFailed
 
@@ -30,6 +39,8 @@ from .slot import Slot
 logger = logging.getLogger(__name__)
 
 MEMORY_SECONDS = 10.0  # Seconds between two looks at the workers' memory.
+# Characters of a reason, and number of broken imports, in an announcement that must be short.
+BRIEF_REASON, BRIEF_BROKEN = 1000, 100
 
 # Limited: each crash costs a worker's start, but there may be a hundred cores.
 crashes = Limited(logger, "crashes", rate=5, burst=20)
@@ -76,6 +87,8 @@ class Announcements:
         self._machine = boot_id()
         self._memory, self._memory_limit, self._memory_at = 0, memory(), -MEMORY_SECONDS
         self._kills = memory_kills()
+        self._announced = ""  # Digest of the functions that were announced last.
+        self._has_older_readers = False
 
     def on_ready(self, slot: int, ready: Ready) -> None:
         """Take in what the worker of this slot has loaded."""
@@ -119,18 +132,42 @@ class Announcements:
         text = "%s, %s of map %s: %s%s"
         crashes.log(logging.WARNING, text, head.function, item, head.map, crash.message, hint)
 
+    def on_ping(self, ping: Ping) -> bool:
+        """Take in that a dispatcher asks for an announcement. Returns whether this agent is meant.
+
+        One of an older release knows functions and cores only as each announcement lists them, and
+        nobody says when the last such dispatcher has gone: it is so until this agent ends.
+        """
+        if ping.protocol < DIGEST_PROTOCOL:
+            self._has_older_readers = True
+        if ping.agent == self._agent:
+            self._announced = ""
+        return ping.agent in ("", self._agent)
+
     def message(self, pending: int, limit: int) -> bytes:
         """Return the announcement, of at most ``limit`` bytes if that is possible.
 
-        pending: backlog of the main lane.
+        It has functions if those have changed, or somebody has asked. pending: backlog of the main
+        lane.
         """
         presence = self.presence(pending)
+        if self._has_older_readers:
+            presence.listed, presence.details = presence.workers, EMPTY
+        elif presence.digest == self._announced:
+            presence.functions = []
+            limit = min(limit, ANNOUNCEMENT_BYTES)
+        self._announced = presence.digest
         message = encode(presence)
-        return message if len(message) <= limit else encode(brief(presence))
+        for shorten in (omit_cores, shorten_texts):
+            if len(message) > limit:
+                shorten(presence)
+                message = encode(presence)
+        return message
 
     def presence(self, pending: int) -> Presence:
         """Return the announcement, whole. pending: backlog of the main lane."""
         options, offer, slots = self._options, self._offer, self._slots
+        running, cells = pack_cells(slot.state for slot in slots)
         return Presence(
             agent=self._agent,
             host=options.host,
@@ -146,12 +183,12 @@ class Announcements:
             draining=self.draining,
             gone=self.gone,
             functions=list(offer.functions.values()),
-            workers=[slot.status() for slot in slots],
+            listed=[],
             pending=max(0, pending),
             embedded=options.embedded,
             failure=self.failed or (str(self.refused) if self.refused else self._reload.failure),
             trusts=options.setup.trust,
-            items=counts.rows(self.counts.items),
+            counted=msgspec.Raw(encode(counts.rows(self.counts.items))),
             crashes=counts.rows(self.counts.crashes),
             recycled=self.counts.recycled,
             start_failures=self.counts.start_failures,
@@ -168,6 +205,11 @@ class Announcements:
             round_trip=self.round_trip,
             loading=next((slot.loader for slot in self._slots if slot.loader), ""),
             memory_socket=self._neighbours.name,
+            digest=offer.digest,
+            running=running,
+            cells=cells,
+            details=msgspec.Raw(encode([slot.detail() for slot in slots])),
+            now=time.monotonic(),
         )
 
     def _used_memory(self) -> int:
@@ -179,13 +221,18 @@ class Announcements:
         return self._memory
 
 
-def brief(presence: Presence) -> Presence:
-    """Shorten an announcement for a broker with small messages: no documents, no schemas."""
-    functions = [
+def omit_cores(presence: Presence) -> None:
+    """Leave only the state and function of each core in an announcement."""
+    presence.listed, presence.details = [], EMPTY
+
+
+def shorten_texts(presence: Presence) -> None:
+    """Shorten an announcement for a broker with small messages: no docs, schemas or counters."""
+    presence.functions = [
         msgspec.structs.replace(f, doc="", item={}, value={}, kwargs={}, untyped=[])
         for f in presence.functions
     ]
-    failure = presence.failure[-1000:] if presence.failure else None
-    return msgspec.structs.replace(
-        presence, functions=functions, failure=failure, items=[], crashes=[]
-    )
+    presence.failure = presence.failure[-BRIEF_REASON:] if presence.failure else None
+    broken = list(presence.broken.items())[:BRIEF_BROKEN]
+    presence.broken = {home: reason[-BRIEF_REASON:] for home, reason in broken}
+    presence.counted, presence.crashes = EMPTY, []

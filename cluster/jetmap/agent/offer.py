@@ -12,7 +12,7 @@ import msgspec
 from jetmap.errors import JetmapError
 from jetmap.nats.broker import Broker
 from jetmap.wire import pool_streams
-from jetmap.wire.presence import FunctionInfo
+from jetmap.wire.presence import FunctionInfo, digest_of
 from jetmap.wire.versions import pickles
 from jetmap.wire.worker_start import Ready
 
@@ -28,6 +28,7 @@ class Offer:
         name: Digest that names the queue group; empty until a worker is ready.
         rank: Order of offers by age.
         epoch: Epoch of the work stream.
+        digest: Digest of the functions, for announcements.
     """
 
     def __init__(self, connection: Broker, options: AgentOptions) -> None:
@@ -36,6 +37,7 @@ class Offer:
         self.epoch = ""
         self.version = options.workers.version or ""
         self.functions: dict[str, FunctionInfo] = {}
+        self.digest = ""
         self._connection = connection
         self._options = options
         self._written = ("", "")  # Name and epoch as last written to the bucket.
@@ -73,6 +75,7 @@ class Offer:
             if function.refusal and function != self.functions.get(function.name):
                 logger.warning("%s cannot be called: %s", function.name, function.refusal)
         self.functions = functions if renamed else self.functions | functions
+        self.digest = digest_of(self.functions)
         if renamed:
             self.version = version
             self.name = self._digest(sorted(broken))

@@ -18,7 +18,7 @@ from jetmap.background import Background
 from jetmap.supervision import Backoff, Supervisor
 from jetmap.wire import frames
 from jetmap.wire.messages import Crash, Rest
-from jetmap.wire.presence import CoreStatus
+from jetmap.wire.presence import CoreDetail, CoreState
 from jetmap.wire.worker_start import Broken, Importing, Loaded, Ready, Setup, StartFailed, Unshared
 
 from .holdings import HeldChunk
@@ -161,19 +161,22 @@ class Slot:
         """The item in progress."""
         return self._queue.item
 
-    def status(self) -> CoreStatus:
+    @property
+    def state(self) -> tuple[CoreState, str | None]:
+        """The state of this core, and the function that it computes."""
+        if self.held is not None:
+            return "busy", self.held.head.function
+        if self.is_ready:
+            return "idle", None
+        return "failed" if self._start_failed else "starting", None
+
+    def detail(self) -> CoreDetail:
         """Describe this core for ``jetmap status``."""
-        held = self.held
-        state = "busy" if held else "idle" if self.is_ready else "starting"
-        if self._start_failed and not self.is_ready:
-            state = "failed"
-        return CoreStatus(
+        return CoreDetail(
             pid=self._worker.pid if self._worker else None,
             cpu=self.cpu,
-            state=state,  # type: ignore[arg-type]
-            function=held.head.function if held else None,
-            map=held.head.map if held else None,
-            seconds=round(time.monotonic() - self._queue.since, 3),
+            map=self.held.head.map if self.held else None,
+            since=self._queue.since,
             chunks=self._ended,
         )
 

@@ -9,13 +9,11 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-import msgspec
-
 from jetmap.machine import allowed_cpus, boot_id, choose_cores
 from jetmap.nats.broker import Broker, Message
 from jetmap.wire import subjects
-from jetmap.wire.messages import Ping, encode
-from jetmap.wire.presence import Presence
+from jetmap.wire.messages import PROTOCOL, Ping, encode
+from jetmap.wire.presence import Presence, read_presence
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +33,12 @@ async def taken_cores(connection: Broker, pool: str) -> dict[int, int]:
     found: dict[str, Presence] = {}
 
     async def on_presence(message: Message) -> None:
-        presence = msgspec.msgpack.decode(message.data, type=Presence)
+        presence = read_presence(message.data)
         found[presence.agent] = presence
 
     subscription = await connection.subscribe(subjects.all_presence(pool), on_presence)
     try:
-        await connection.publish(subjects.control(pool), encode(Ping()))
+        await connection.publish(subjects.control(pool), encode(Ping(PROTOCOL)))
         await asyncio.sleep(PATIENCE)
     finally:
         await subscription.unsubscribe()

@@ -163,7 +163,7 @@ class FirstState:
         found = msgspec.msgpack.decode(message.data, type=Presence)
         self.ready, self.cores, self.failure = found.ready, found.cores, found.failure
         self.loading = found.loading
-        self.functions = [function.name for function in found.functions]
+        self.functions = [f.name for f in found.functions] or self.functions
         self.was_ready = self.was_ready or self.ready > 0
         if self.ready or self.failure:
             self.decided.set()

@@ -12,13 +12,17 @@ from jetmap.errors import JetmapError, NotImportable, NoWorkers, UnknownFunction
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import OLDEST_PROTOCOL, PROTOCOL, FunctionRef, Ping, encode
-from jetmap.wire.presence import Presence, read_presence
+from jetmap.wire.presence import FunctionInfo, Presence, read_presence
 from jetmap.wire.seals import Sealer
+from jetmap.wire.timing import GONE_AFTER
 from jetmap.wire.versions import described, package_versions, python_version
 
-from .roster import Roster
+from .roster import Roster, is_understood
 
 logger = logging.getLogger(__name__)
+
+ASK_SECONDS = 1.0  # Seconds until another agent is asked for functions, if one has not answered.
+MOST_DIGESTS = 64  # Sets of functions that are remembered; above, only those offered now.
 
 
 def _suggestion(function: str, names: list[str]) -> str:
@@ -54,6 +58,59 @@ def _release(packages: Mapping[str, str]) -> str:
     return f"jetmap {version}" if version else "an older jetmap"
 
 
+class Digests:
+    """Complete announcements that name their functions by a digest. No I/O.
+
+    An agent is not there for anybody before its functions are known.
+    """
+
+    def __init__(self) -> None:
+        self._functions: dict[str, list[FunctionInfo]] = {}
+        self._waiting: dict[str, tuple[Presence, bytes, float]] = {}  # By agent.
+        self._asked: dict[str, float] = {}  # When somebody was asked, by digest.
+
+    def complete(self, presence: Presence, data: bytes, now: float) -> list[tuple[Presence, bytes]]:
+        """Return the announcements whose functions are known, now that this one has come."""
+        self._waiting.pop(presence.agent, None)
+        digest = presence.digest
+        if not digest or presence.gone or not is_understood(presence):
+            return [(presence, data)]
+        known = self._functions.get(digest)
+        if known is None and not presence.functions:
+            self._waiting[presence.agent] = presence, data, now
+            return []
+        found = [(presence, data)]
+        if known is None:
+            known = self._functions[digest] = presence.functions
+            self._asked.pop(digest, None)
+            for agent, (other, its_data, at) in list(self._waiting.items()):
+                if other.digest == digest:
+                    del self._waiting[agent]
+                    if now - at < GONE_AFTER:
+                        found.append((other, its_data))
+        for complete, _ in found:
+            complete.functions = known
+        return found
+
+    def is_to_be_asked(self, digest: str, now: float) -> bool:
+        """Return whether to ask an agent for its functions: nobody else has just been asked."""
+        if digest in self._functions or now - self._asked.get(digest, -ASK_SECONDS) < ASK_SECONDS:
+            return False
+        self._asked[digest] = now
+        return True
+
+    def forget(self, offered: set[str], now: float) -> None:
+        """Forget functions that nobody offers, and agents that have fallen silent."""
+        self._functions = {d: f for d, f in self._functions.items() if d in offered}
+        self._waiting = {a: w for a, w in self._waiting.items() if now - w[2] < GONE_AFTER}
+        self._asked = {d: at for d, at in self._asked.items() if now - at < GONE_AFTER}
+
+    @property
+    def count(self) -> int:
+        """Number of sets of functions that are known or wanted."""
+        return len(self._functions) + len(self._asked)
+
+
 class AgentTracker:
     """Keep the roster up to date, and explain why a function cannot run.
 
@@ -74,16 +131,18 @@ class AgentTracker:
         self._pool = pool
         self._after_presence = on_presence
         self._announced = asyncio.Event()
+        self._digests = Digests()
 
     async def subscribe(self) -> Subscription:
         return await self._connection.subscribe(
             subjects.all_presence(self._pool), self._on_presence
         )
 
-    async def ping(self) -> None:
-        """Ask all agents to announce themselves."""
+    async def ping(self, agent: str = "") -> None:
+        """Ask all agents to announce themselves; or one, for its functions, too."""
         try:
-            await self._connection.publish(subjects.control(self._pool), encode(Ping()))
+            ping = encode(Ping(PROTOCOL, agent))
+            await self._connection.publish(subjects.control(self._pool), ping)
         except JetmapError as error:
             logger.debug("agents could not be asked to announce themselves: %s", error)
 
@@ -188,7 +247,19 @@ class AgentTracker:
         )
 
     async def _on_presence(self, message: Message) -> None:
-        presence = read_presence(message.data)
-        self.roster.on_presence(presence, time.monotonic())
-        self._announced.set()
-        await self._after_presence(presence)
+        now, data, digests = time.monotonic(), message.data, self._digests
+        presence = self.roster.on_repeated(message.subject.rpartition(".")[2], data, now)
+        if presence is not None:
+            self._announced.set()
+            await self._after_presence(presence)
+            return
+        presence = read_presence(data)
+        if digests.count >= MOST_DIGESTS:
+            digests.forget({*self.roster.digests, presence.digest}, now)
+        complete = digests.complete(presence, data, now)
+        if not complete and digests.is_to_be_asked(presence.digest, now):
+            await self.ping(presence.agent)
+        for announced, its_data in complete:
+            self.roster.on_presence(announced, now, its_data)
+            self._announced.set()
+            await self._after_presence(announced)

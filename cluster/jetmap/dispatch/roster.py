@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from jetmap.wire.counts import PoolCounts
 from jetmap.wire.messages import PICKLES_PROTOCOL, FunctionRef, understands
-from jetmap.wire.presence import FunctionInfo, Presence, loader_home
+from jetmap.wire.presence import FunctionInfo, Presence, differ_in_time, loader_home, time_of
 from jetmap.wire.seals import Sealer
 from jetmap.wire.timing import GONE_AFTER
 from jetmap.wire.versions import pickles_of
@@ -41,32 +41,64 @@ class Roster:
         self.sealer = sealer
         self._agents: dict[str, Presence] = {}
         self._heard: dict[str, float] = {}
+        self._data: dict[str, bytes] = {}  # The latest announcements that end with a time.
         self._offers: dict[str, FunctionOffers] = {}
         self._cores: dict[str, int] = {}
         self._brought: dict[tuple[str, str, str, bool], str | None] = {}
         self._all_cores: int | None = None
         self._round_trip = 0.0
         self.vanished: dict[str, float] = {}  # When each agent that said no goodbye was missed.
-        self.counts = PoolCounts()
+        self._counts = PoolCounts()
 
-    def on_presence(self, presence: Presence, now: float) -> None:
-        self.counts.heard(
+    def on_presence(self, presence: Presence, now: float, data: bytes = b"") -> None:
+        """Take in an announcement. data: the message that it was, if others may differ in time."""
+        agent = presence.agent
+        known = self._agents.get(agent)
+        if presence.gone:
+            self._count(presence)
+            self._forget(agent)
+        else:
+            self._agents[agent] = presence
+            self.vanished.pop(agent, None)
+            self._heard[agent] = now
+            if presence.now:
+                self._data[agent] = data
+        if known is None or presence.gone or _abilities(known) != _abilities(presence):
+            self._changed()
+
+    def on_repeated(self, agent: str, data: bytes, now: float) -> Presence | None:
+        """Take in an announcement that says what the agent's latest did, but at a later time.
+
+        Returns None if it says something else: it must be read.
+        """
+        last = self._data.get(agent)
+        if last is None or not differ_in_time(data, last):
+            return None
+        presence = self._agents[agent]
+        presence.now = time_of(data)
+        self._heard[agent] = now
+        return presence
+
+    @property
+    def counts(self) -> PoolCounts:
+        """Sums over every agent so far."""
+        for presence in self._agents.values():
+            self._count(presence)
+        return self._counts
+
+    def _count(self, presence: Presence) -> None:
+        self._counts.heard(
             presence.agent,
             presence.items,
             presence.crashes,
             presence.recycled,
             presence.start_failures,
         )
-        known = self._agents.get(presence.agent)
-        if presence.gone:
-            self._agents.pop(presence.agent, None)
-            self._heard.pop(presence.agent, None)
-        else:
-            self._agents[presence.agent] = presence
-            self.vanished.pop(presence.agent, None)
-            self._heard[presence.agent] = now
-        if known is None or presence.gone or _abilities(known) != _abilities(presence):
-            self._changed()
+
+    def _forget(self, agent: str) -> None:
+        self._agents.pop(agent, None)
+        self._heard.pop(agent, None)
+        self._data.pop(agent, None)
 
     def expire(self, now: float) -> list[Presence]:
         """Remove agents that have been silent for too long, and return them."""
@@ -74,7 +106,8 @@ class Roster:
         for agent, at in list(self._heard.items()):
             if now - at > GONE_AFTER:
                 gone.append(self._agents[agent])
-                del self._agents[agent], self._heard[agent]
+                self._count(self._agents[agent])
+                self._forget(agent)
                 self.vanished[agent] = now
                 self._changed()
         for agent in [a for a, at in self.vanished.items() if now - at > VANISHED_KEPT]:
@@ -84,6 +117,11 @@ class Roster:
     def credit(self, gap: float) -> None:
         """Allow for ``gap`` seconds in which this process was frozen."""
         self._heard = {agent: at + gap for agent, at in self._heard.items()}
+
+    @property
+    def digests(self) -> set[str]:
+        """Digests of the functions that agents offer."""
+        return {presence.digest for presence in self._agents.values()}
 
     def _changed(self) -> None:
         self._offers.clear()
@@ -269,7 +307,7 @@ def _abilities(presence: Presence) -> tuple[object, ...]:
         presence.ready > 0,
         presence.failure,
         presence.round_trip,
-        presence.functions,
+        presence.digest or presence.functions,
         presence.embedded,
         presence.trusts,
         presence.broken,

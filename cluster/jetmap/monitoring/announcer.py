@@ -17,10 +17,10 @@ from jetmap.jobs.service import Jobs
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.wire import subjects
 from jetmap.wire.activity import Answer, Ask, read_ask
-from jetmap.wire.messages import encode
+from jetmap.wire.messages import ANNOUNCEMENT_BYTES, encode
 from jetmap.wire.timing import BEAT
 
-from .observer import MOST_BYTES, Identity, Observer, fitted, kind_of
+from .observer import Identity, Observer, fitted, kind_of
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class Announcer:
         if not self._connection.connected:
             return
         self._last = time.monotonic()
-        limit = min(MOST_BYTES, self._connection.max_payload)
+        limit = min(ANNOUNCEMENT_BYTES, self._connection.max_payload)
         data = fitted(self.observer.activity(gone=gone), limit)
         try:
             await self._connection.publish(subjects.activity(self._pool, self._dispatcher.id), data)

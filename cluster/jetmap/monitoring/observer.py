@@ -16,7 +16,7 @@ from jetmap.dispatch.stats import Stats
 from jetmap.jobs.record import Record
 from jetmap.wire import subjects
 from jetmap.wire.activity import Activity, FunctionActivity, MapActivity, MapDetails
-from jetmap.wire.messages import encode
+from jetmap.wire.messages import ANNOUNCEMENT_BYTES, encode
 
 RATE_BEATS = 5  # Beats over which rates are taken.
 MINUTE_BEATS = 30  # Beats of "the last minute".
@@ -26,7 +26,6 @@ LEAST_SECONDS = (
 )
 MOST_ENDED = 200
 MOST_FAILURES = 50
-MOST_BYTES = 256 << 10  # Bytes of an announcement.
 
 
 class Rate:
@@ -334,7 +333,7 @@ def kind_of(map: str) -> str:
     return "map" if subjects.job_of(map) is None else "job"
 
 
-def fitted(activity: Activity, limit: int = MOST_BYTES) -> bytes:
+def fitted(activity: Activity, limit: int = ANNOUNCEMENT_BYTES) -> bytes:
     """Encode an announcement in at most ``limit`` bytes: what is too much becomes sums.
 
     Ended maps go first, then the open ones with the fewest items left, then functions and causes.

@@ -12,7 +12,7 @@ from typing import Any
 
 from jetmap.wire.activity import Activity, MapActivity
 from jetmap.wire.controls import PoolControl
-from jetmap.wire.presence import CoreStatus, Presence
+from jetmap.wire.presence import RESTING, Presence
 from jetmap.wire.timing import GONE_AFTER
 
 from .pool_rows import (
@@ -34,6 +34,8 @@ GONE_KEPT = 600.0  # Seconds for which an agent that fell silent stays in the vi
 OUTER_SLOTS = 400  # Functions that have a mark of their own in the cells.
 
 IDLE, STARTING, FAILED, DRAINING, UNKNOWN = ".", "~", "!", "-", "?"
+MARKS = [{"starting": STARTING, "idle": IDLE, "failed": FAILED}[state] for state in RESTING]
+DRAINING_MARKS = [mark if mark == FAILED else DRAINING for mark in MARKS]
 FIRST_SLOT = 0x100  # A busy core is the character of its function's slot.
 
 Document = dict[str, Any]
@@ -263,21 +265,11 @@ class PoolView:
         known = self._cells.get(presence.agent)
         if known is not None and known[0] is presence:
             return known[1]
-        cells = "".join(self._cell(presence, core) for core in presence.workers)
-        if not presence.workers:  # Announced without its cores.
-            busy, idle = presence.busy, presence.ready - presence.busy
-            cells = UNKNOWN * busy + IDLE * idle + STARTING * (presence.cores - busy - idle)
+        resting = DRAINING_MARKS if presence.draining else MARKS
+        slots = [chr(FIRST_SLOT + self._slot(function)) for function in presence.running]
+        cells = presence.cells.decode("latin-1").translate([*resting, *slots])
         self._cells[presence.agent] = presence, cells
         return cells
-
-    def _cell(self, presence: Presence, core: CoreStatus) -> str:
-        if core.state == "busy":
-            return chr(FIRST_SLOT + self._slot(core.function or ""))
-        if core.state == "failed":
-            return FAILED
-        if presence.draining:
-            return DRAINING
-        return IDLE if core.state == "idle" else STARTING
 
     def _functions(self) -> Row:
         infos: dict[str, Row] = {}

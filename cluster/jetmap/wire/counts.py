@@ -14,7 +14,7 @@ from .messages import Crash
 FUNCTIONS = 200
 OTHER = "(other)"
 # Agents whose last counters are remembered, for their next announcement.
-AGENTS_KEPT = 1000
+AGENTS_KEPT = 10_000
 
 # Function and kind: "ok" or an item error's kind for items; "died", "timeout" and the like, or
 # a signal's name, for crashes.
@@ -146,26 +146,40 @@ class PoolCounts:
         self.items: Counter[CountKey] = Counter()
         self.crashes: Counter[CountKey] = Counter()
         self.workers: Counter[str] = Counter()  # recycled, start_failures
-        self._last: OrderedDict[str, Counter[tuple[str, str, str]]] = OrderedDict()
+        self._last: OrderedDict[str, _Seen] = OrderedDict()
         self._names = Names()
 
     def heard(
         self, agent: str, items: Rows, crashes: Rows, recycled: int, start_failures: int
     ) -> None:
         """Add an agent's announced counters. Announcements may come late and out of order."""
-        now: Counter[tuple[str, str, str]] = Counter()
-        for what, counted in (("items", items), ("crashes", crashes)):
-            for function, kind, count in counted:
-                now[what, function, kind] = count
-        now["workers", "", "recycled"] = recycled
-        now["workers", "", "start_failures"] = start_failures
-        last = self._last.pop(agent, Counter())
-        for (what, function, kind), count in (now - last).items():
-            if what == "workers":
-                self.workers[kind] += count
-            else:
-                sums = self.items if what == "items" else self.crashes
-                sums[self._names.of(function), kind] += count
-        self._last[agent] = now | last
+        seen = self._last.pop(agent, None) or _Seen()
+        self._last[agent] = seen
+        self._add(items, seen.items, self.items)
+        self._add(crashes, seen.crashes, self.crashes)
+        for kind, count in (("recycled", recycled), ("start_failures", start_failures)):
+            before = seen.workers.get(kind, 0)
+            if count > before:
+                seen.workers[kind] = count
+                self.workers[kind] += count - before
         if len(self._last) > AGENTS_KEPT:
             self._last.popitem(last=False)
+
+    def _add(self, rows: Rows, seen: dict[CountKey, int], sums: Counter[CountKey]) -> None:
+        for function, kind, count in rows:
+            key = function, kind
+            before = seen.get(key, 0)
+            if count > before:
+                seen[key] = count
+                sums[self._names.of(function), kind] += count - before
+
+
+class _Seen:
+    """The largest counters that one agent has announced."""
+
+    __slots__ = ("crashes", "items", "workers")
+
+    def __init__(self) -> None:
+        self.items: dict[CountKey, int] = {}
+        self.crashes: dict[CountKey, int] = {}
+        self.workers: dict[str, int] = {}

@@ -15,12 +15,16 @@ import msgspec
 # that the other side must know about; a new last field with a default is not one. Raise
 # OLDEST_PROTOCOL to drop support for older releases: their agents and dispatchers are then refused
 # by name. Announcements and chunks without a number have protocol 1, from before the number.
-PROTOCOL = 4
+PROTOCOL = 5
 OLDEST_PROTOCOL = 1
 # The protocol since which agents fetch large items, and dispatchers take large values, in parts.
 PARTS_PROTOCOL = 3
 # The protocol since which trusting workers read the format "pickle".
 PICKLES_PROTOCOL = 4
+# The protocol since which dispatchers know functions by their digest and read cores undecoded.
+DIGEST_PROTOCOL = 5
+# Bytes of an announcement without functions, of an agent or a dispatcher; beyond that, sums.
+ANNOUNCEMENT_BYTES = 256 << 10
 # Bytes of one part, and of items or values that travel in their message; less if the broker's
 # messages are smaller.
 PART_BYTES = 512 << 10
@@ -338,7 +342,13 @@ AgentMail = ClaimAnswer | Confirmation
 
 
 class Ping(WireMessage, tag_field="kind", tag="ping"):
-    """A request to every agent of the pool to announce itself now."""
+    """A request to every agent of the pool to announce itself now.
+
+    protocol: the sender's. agent: the only one that is asked, for its functions, too; empty: all.
+    """
+
+    protocol: int = 1
+    agent: str = ""
 
 
 class Withdraw(WireMessage, tag_field="kind", tag="withdraw"):

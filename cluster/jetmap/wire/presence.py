@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import msgspec
 
-from .messages import FunctionRef, understands
+from .messages import FunctionRef, WireMessage, understands
+
+CoreState = Literal["starting", "idle", "busy", "failed"]
+Counts = list[tuple[str, str, int]]
+
+# Bytes of ``Presence.cells``: the state of a core that does not compute, else FIRST_RUNNING and the
+# number of its function in ``Presence.running``; LAST_RUNNING stands for all functions beyond it.
+RESTING: tuple[CoreState, ...] = ("starting", "idle", "failed")
+FIRST_RUNNING = len(RESTING)
+LAST_RUNNING = 255
+# MessagePack of an empty list, and bytes of the last field of an announcement, its time.
+EMPTY = msgspec.Raw(b"\x90")
+TIME_BYTES = 8
 
 
 class FunctionInfo(msgspec.Struct, frozen=True):
@@ -39,15 +54,28 @@ class CoreStatus(msgspec.Struct, frozen=True):
 
     pid: int | None
     cpu: int | None
-    state: Literal["starting", "idle", "busy", "failed"]
+    state: CoreState
     function: str | None = None
     map: str | None = None
     seconds: float = 0.0
     chunks: int = 0
 
 
-class Presence(msgspec.Struct, frozen=True):
+class CoreDetail(WireMessage):
+    """What ``Presence.cells`` leaves out of a core. since: when its state began, by ``now``."""
+
+    pid: int | None
+    cpu: int | None
+    map: str | None
+    since: float
+    chunks: int
+
+
+class Presence(msgspec.Struct, omit_defaults=True):
     """An agent's announcement, every two seconds and when something changes.
+
+    What only some readers want stays undecoded until they ask: ``workers`` and ``items``. Functions
+    are announced when they change and when a ``Ping`` asks for them; otherwise by their digest.
 
     offer: the digest that names the queue group; empty: it takes no chunks. rank: the broker's
     revision of the offer, which orders versions without a clock. pending: chunks that wait in the
@@ -56,7 +84,7 @@ class Presence(msgspec.Struct, frozen=True):
     the seal of this agent's user; empty: none. broken: callers' modules and scripts that the
     workers cannot import, and functions whose loaders fail (``loader_home``), each with the reason.
     python, packages: the workers' versions; empty in
-    announcements of older agents. items, crashes, recycled, start_failures: counters since the
+    announcements of older agents. crashes, recycled, start_failures: counters since the
     agent started, see ``jetmap.wire.counts``. machine: the boot id of its host. protocol,
     oldest_protocol: the protocol that the agent speaks, and the oldest that it understands.
     memory, memory_limit: bytes that its workers use, and those of the host or its cgroup; 0:
@@ -64,6 +92,11 @@ class Presence(msgspec.Struct, frozen=True):
     memory_kills: workers that the kernel killed for want of memory.
     round_trip: seconds from the agent to its broker and back; 0: not measured. memory_socket: the
     abstract socket where dispatchers of its host introduce themselves; empty: it shares no memory.
+
+    functions: may be empty where ``digest`` names them. listed: the cores, for and from releases
+    before DIGEST_PROTOCOL. running: functions that cores compute now. cells: one byte a core, its
+    state or function. details: a ``CoreDetail`` for each core; empty if it would be too large.
+    now: the agent's own clock, which counts from anywhere.
     """
 
     agent: str
@@ -79,7 +112,7 @@ class Presence(msgspec.Struct, frozen=True):
     draining: bool
     gone: bool
     functions: list[FunctionInfo]
-    workers: list[CoreStatus]
+    listed: list[CoreStatus] = msgspec.field(name="workers")
     pending: int = 0
     embedded: bool = False
     failure: str | None = None
@@ -88,8 +121,8 @@ class Presence(msgspec.Struct, frozen=True):
     broken: dict[str, str] = {}
     python: str = ""
     packages: dict[str, str] = {}
-    items: list[tuple[str, str, int]] = []
-    crashes: list[tuple[str, str, int]] = []
+    counted: msgspec.Raw = msgspec.field(name="items", default=EMPTY)
+    crashes: Counts = []
     recycled: int = 0
     start_failures: int = 0
     machine: str = ""
@@ -101,6 +134,40 @@ class Presence(msgspec.Struct, frozen=True):
     round_trip: float = 0.0
     loading: str = ""
     memory_socket: str = ""
+    digest: str = ""
+    running: list[str] = []
+    cells: bytes = b""
+    details: msgspec.Raw = EMPTY
+    now: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.listed and not self.cells:
+            cores = ((core.state, core.function) for core in self.listed)
+            self.running, self.cells = pack_cells(cores)
+
+    @property
+    def items(self) -> Counts:
+        """Outcomes since the agent started, by function and kind."""
+        return _counts(self.counted)
+
+    @property
+    def workers(self) -> list[CoreStatus]:
+        """Each core; nothing of an agent with so many that they do not fit into a message."""
+        if self.listed:
+            return self.listed
+        found = []
+        for cell, core in zip(self.cells, _details(self.details), strict=False):
+            function = None
+            state: CoreState = "busy"
+            if cell < FIRST_RUNNING:
+                state = RESTING[cell]
+            else:
+                function = self.running[cell - FIRST_RUNNING]
+            seconds = round(max(0.0, self.now - core.since), 3)
+            found.append(
+                CoreStatus(core.pid, core.cpu, state, function, core.map, seconds, core.chunks)
+            )
+        return found
 
 
 class PresenceHead(msgspec.Struct, frozen=True):
@@ -124,6 +191,41 @@ def loader_home(function: str, ref: FunctionRef | None, module: str = "") -> str
     return f"{module}:{function}()"
 
 
+def pack_cells(cores: Iterable[tuple[CoreState, str | None]]) -> tuple[list[str], bytes]:
+    """Return ``Presence.running`` and ``Presence.cells`` for cores: states and functions."""
+    numbers: dict[str, int] = {}
+    cells = bytearray()
+    for state, function in cores:
+        if state == "busy":
+            number = numbers.setdefault(function or "", FIRST_RUNNING + len(numbers))
+            cells.append(min(number, LAST_RUNNING))
+        else:
+            cells.append(RESTING.index(state))
+    return list(numbers)[: LAST_RUNNING - FIRST_RUNNING + 1], bytes(cells)
+
+
+def digest_of(functions: Mapping[str, FunctionInfo]) -> str:
+    """Return the digest that stands for functions in announcements; empty for none."""
+    if not functions:
+        return ""
+    content = msgspec.msgpack.encode([functions[name] for name in sorted(functions)])
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def differ_in_time(data: bytes, last: bytes) -> bool:
+    """Return whether two announcements with a time at their end are the same otherwise."""
+    return data[:-TIME_BYTES] == last[:-TIME_BYTES]
+
+
+def time_of(data: bytes) -> float:
+    """Return the time at the end of an announcement."""
+    (now,) = _time.unpack_from(data, len(data) - TIME_BYTES)
+    return float(now)
+
+
+_time = struct.Struct(">d")
+_counts = msgspec.msgpack.Decoder(Counts).decode
+_details = msgspec.msgpack.Decoder(list[CoreDetail]).decode
 _presence = msgspec.msgpack.Decoder(Presence).decode
 _presence_head = msgspec.msgpack.Decoder(PresenceHead).decode
 
@@ -153,7 +255,7 @@ def read_presence(data: bytes) -> Presence:
             draining=False,
             gone=head.gone,
             functions=[],
-            workers=[],
+            listed=[],
             packages=head.packages,
             protocol=head.protocol,
             oldest_protocol=head.oldest_protocol,

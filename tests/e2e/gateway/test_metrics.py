@@ -115,8 +115,9 @@ async def test_a_crash_is_counted_and_logged(
 ) -> None:
     """The log has function, item, signal and memory; every process's metrics count it."""
     await home_cluster.map(functions.hurt, [(1, "segfault"), (2, "")], return_exceptions=True)
-    pool = home_cluster.pool_counts
-    await wait_until(lambda: pool.crashes["hurt", "SIGSEGV"] >= 1, "the agent tells of it")
+    await wait_until(
+        lambda: home_cluster.pool_counts.crashes["hurt", "SIGSEGV"] >= 1, "the agent tells of it"
+    )
     assert home_cluster.stats.crashes["hurt", "SIGSEGV"] >= 1
 
     async def said() -> str:

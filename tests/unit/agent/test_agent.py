@@ -10,7 +10,7 @@ import pytest
 
 from jetmap.agent.agent import Agent
 from jetmap.wire import subjects
-from jetmap.wire.messages import Ping, encode
+from jetmap.wire.messages import PROTOCOL, Ping, encode
 from jetmap.wire.presence import Presence
 from simulated_pool import SimulatedPool
 from virtual_time import run
@@ -42,7 +42,7 @@ def test_an_agent_announces_itself_until_it_is_gone() -> None:
             latest = listener.heard[-1]
             assert (latest.cores, latest.ready, bool(latest.offer)) == (2, 2, True)
             heard = len(listener.heard)
-            await listener.connection.publish(subjects.control("default"), encode(Ping()))
+            await listener.connection.publish(subjects.control("default"), encode(Ping(PROTOCOL)))
             await asyncio.sleep(0.01)
             assert len(listener.heard) == heard + 1
             await agent.drain(5.0)
@@ -66,7 +66,7 @@ def test_a_stop_cuts_a_drain_short_and_both_wait_for_the_workers() -> None:
             await asyncio.sleep(0)
             await agent.stop()
             await draining
-            assert all(slot.status().pid is None for slot in agent._slots)
+            assert all(slot.detail().pid is None for slot in agent._slots)
 
     run(scenario())
 

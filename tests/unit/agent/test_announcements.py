@@ -16,21 +16,30 @@ from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.agent.reload import Reload
 from jetmap.nats.answers import JetStreamError
 from jetmap.settings import Settings
-from jetmap.wire.messages import ChunkHead, Crash
-from jetmap.wire.presence import CoreStatus, FunctionInfo, Presence
+from jetmap.wire.messages import ANNOUNCEMENT_BYTES, PROTOCOL, ChunkHead, Crash, Ping
+from jetmap.wire.presence import (
+    CoreDetail,
+    FunctionInfo,
+    Presence,
+    differ_in_time,
+    digest_of,
+    read_presence,
+    time_of,
+)
 from jetmap.wire.worker_start import Broken, Ready, StartFailed
 
 LARGE = 1 << 20
 
 
-def state(*, embedded: bool = False, **more: Any) -> Announcements:
+def state(*, embedded: bool = False, cores: int = 2, **more: Any) -> Announcements:
     options = AgentOptions(
         Settings(pool="p"), worker_setup(Settings()), (), "/", embedded=embedded, host="h"
     )
     slot: Any = SimpleNamespace(
         is_ready=True,
         held=None,
-        status=lambda: CoreStatus(1, 0, "idle", None, None, 0.0, 3),
+        state=("idle", None),
+        detail=lambda: CoreDetail(1, 0, None, 5.0, 3),
         memory=lambda: 1 << 20,
         loader="",
     )
@@ -38,9 +47,10 @@ def state(*, embedded: bool = False, **more: Any) -> Announcements:
     offer: Any = SimpleNamespace(
         **({"name": "o", "version": "1", "rank": 2, "functions": {"f": function}} | more)
     )
+    offer.digest = digest_of(offer.functions)
     imports = Imports(options.setup)
     return Announcements(
-        "a", options, [slot, slot], offer, imports, Reload(None), Neighbours("", 0)
+        "a", options, [slot] * cores, offer, imports, Reload(None), Neighbours("", 0)
     )
 
 
@@ -79,11 +89,58 @@ def test_an_announcement_fits_into_a_small_message() -> None:
     announcements = state()
     announcements.counts.outcomes("f", 3, ["raised"])
     announcements.failed = "x" * 5_000
+    announcements.on_import_failed(Broken("m", "y" * 5_000, []), fatal=False)
     whole = announced(announcements)
-    assert whole.functions[0].doc and len(whole.items) == 2
+    assert whole.functions[0].doc and len(whole.items) == 2 and len(whole.workers) == 2
+    announcements.on_ping(Ping(PROTOCOL, "a"))
     small = announced(announcements, limit=4_000)
     assert not small.functions[0].doc and small.items == [] and len(small.failure or "") == 1_000
-    assert small.functions[0].name == "f"
+    assert small.functions[0].name == "f" and small.workers == [] and small.cells == b"\1\1"
+    assert len(small.broken["m"]) == 1_000
+
+
+def test_an_agent_of_very_many_cores_announces_their_states_only() -> None:
+    announcements = state(cores=20_000)
+    announced(announcements)
+    beat = announcements.message(4, LARGE)
+    presence = read_presence(beat)
+    assert len(beat) < ANNOUNCEMENT_BYTES and presence.workers == []
+    assert (len(presence.cells), presence.cores) == (20_000, 20_000)
+
+
+def test_functions_are_announced_when_they_change_and_when_somebody_asks() -> None:
+    announcements = state()
+    offer: Any = announcements._offer
+
+    def told() -> list[str]:
+        return [function.name for function in announced(announcements).functions]
+
+    assert (told(), told()) == (["f"], [])
+    offer.functions = {"f": FunctionInfo("f"), "g": FunctionInfo("g")}
+    offer.digest = digest_of(offer.functions)
+    assert (told(), told()) == (["f", "g"], [])
+    assert announcements.on_ping(Ping(PROTOCOL)) and told() == [], "they know the digest"
+    assert announcements.on_ping(Ping(PROTOCOL, "a"))
+    assert not announcements.on_ping(Ping(PROTOCOL, "b"))
+    assert (told(), told()) == (["f", "g"], [])
+
+
+def test_what_does_not_change_has_the_same_bytes_but_for_the_time() -> None:
+    announcements = state()
+    announced(announcements)
+    first, second = (announcements.message(4, LARGE) for _ in range(2))
+    assert differ_in_time(first, second) and time_of(first) <= time_of(second)
+
+
+def test_dispatchers_of_older_releases_find_everything_in_each_announcement() -> None:
+    announcements = state()
+    announced(announcements)
+    assert announcements.on_ping(msgspec.msgpack.decode(b"\x91\xa4ping", type=Ping))
+    for _ in range(2):
+        fields = msgspec.msgpack.decode(announcements.message(4, LARGE))
+        assert [function["name"] for function in fields["functions"]] == ["f"]
+        assert [(core["pid"], core["state"]) for core in fields["workers"]] == [(1, "idle")] * 2
+        assert "details" not in fields
 
 
 def test_failures_are_logged_once_and_end_with_a_worker(caplog: pytest.LogCaptureFixture) -> None:

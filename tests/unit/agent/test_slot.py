@@ -358,7 +358,7 @@ def test_a_worker_that_the_system_cannot_start_is_told_of(bench: Bench) -> None:
     bench.refusals = 1
     bench.worker.die(None, 3, 0)
     bench.settle()
-    assert bench.account.failures == 1 and bench.slot.status().state == "failed"
+    assert bench.account.failures == 1 and bench.slot.state == ("failed", None)
     bench.pass_time(1)
     bench.get_ready()
     assert bench.slot.is_idle
@@ -451,7 +451,7 @@ def test_a_worker_that_loads_takes_no_chunk_and_its_loader_is_named(bench: Bench
     bench.settle()
     (broken,) = bench.account.broken
     assert (broken.home, broken.loader) == ("m:f()", "m.load") and "SIGSEGV" in broken.text
-    assert not bench.account.failures and bench.slot.status().state == "failed"
+    assert not bench.account.failures and bench.slot.state == ("failed", None)
 
 
 def test_a_caller_that_leaves_does_not_end_a_loader(bench: Bench) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import msgspec
 import pytest
 
 from jetmap.dispatch import agent_tracker
-from jetmap.dispatch.agent_tracker import AgentTracker
+from jetmap.dispatch.agent_tracker import AgentTracker, Digests
 from jetmap.errors import NoWorkers, UnknownFunction
 from jetmap.nats.broker import Message
 from jetmap.nats.memory import MemoryBroker
 from jetmap.wire import messages, subjects
-from jetmap.wire.messages import encode
+from jetmap.wire.messages import Ping, encode
 from jetmap.wire.presence import FunctionInfo, Presence
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +35,7 @@ def agent(host: str, protocol: int, oldest: int) -> Presence:
         draining=False,
         gone=False,
         functions=[FunctionInfo("f")],
-        workers=[],
+        listed=[],
         packages={"jetmap": f"0.{protocol}.0"},
         protocol=protocol,
         oldest_protocol=oldest,
@@ -130,3 +133,105 @@ async def test_nobody_who_could_run_a_function_is_waited_for_no_longer_than_aske
     await tracker.meet("f", 0)
     with pytest.raises(UnknownFunction):
         await tracker.find("f", None, 0)
+
+
+# Functions by digest
+
+
+class Agents:
+    """Agents that announce functions by a digest, and in full if they are asked."""
+
+    def __init__(self, broker: MemoryBroker, *names: str) -> None:
+        self.connection = broker.connect()
+        self.names = names
+        self.asked: list[str] = []
+
+    async def start(self) -> None:
+        await self.connection.subscribe(subjects.control("p"), self._on_ping)
+        await self.announce()
+
+    async def announce(self, *, functions: bool = False, names: Sequence[str] = ()) -> None:
+        for name in names or self.names:
+            infos = [FunctionInfo("f")] if functions else []
+            found = msgspec.structs.replace(agent(name, 5, 1), functions=infos, digest="d1")
+            found.now = 1.0 + len(self.asked)
+            await self.connection.publish(subjects.presence("p", name), encode(found))
+
+    async def _on_ping(self, message: Message) -> None:
+        ping = msgspec.msgpack.decode(message.data, type=Ping)
+        self.asked.append(ping.agent)
+        await self.announce(functions=bool(ping.agent), names=[ping.agent] if ping.agent else [])
+
+
+async def test_one_agent_is_asked_for_the_functions_of_all_with_its_digest() -> None:
+    broker = MemoryBroker()
+    tracker = await hearing(broker=broker)
+    agents = Agents(broker, "a", "b", "c")
+    await agents.start()
+    await tracker.find("f", None, 1.0)
+    assert await tracker.wait_for(lambda: tracker.roster.all_cores == 6, 1.0)
+    assert [asked for asked in agents.asked if asked] == ["a"]
+    lists = [id(presence.functions) for presence in tracker.roster.agents]
+    assert len(lists) == 3 and len(set(lists)) == 1, "they share one list"
+    await agents.announce()
+    assert tracker.roster.offers("f").newest == "o"
+
+
+async def test_an_announcement_that_says_nothing_new_is_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tracker = await hearing()
+    there = msgspec.structs.replace(agent("a", 5, 1), digest="d1", now=1.0)
+    (broker,) = {tracker._connection._broker}  # type: ignore[attr-defined]
+    connection = broker.connect()
+
+    async def announce(**changes: Any) -> Presence:
+        data = encode(msgspec.structs.replace(there, **changes))
+        await connection.publish(subjects.presence("p", "a"), data)
+        await tracker._connection.settle()  # type: ignore[attr-defined]
+        (found,) = tracker.roster.agents
+        return found
+
+    first = await announce()
+    monkeypatch.setattr(agent_tracker, "read_presence", None)
+    again = await announce(now=3.0)
+    assert again is first and again.now == 3.0
+    monkeypatch.undo()
+    changed = await announce(now=5.0, busy=1)
+    assert changed is not first and changed.busy == 1
+
+
+def by_digest(name: str, digest: str, *functions: str, **more: Any) -> Presence:
+    infos = [FunctionInfo(function) for function in functions]
+    return msgspec.structs.replace(agent(name, 5, 1), digest=digest, functions=infos, **more)
+
+
+def test_agents_wait_until_their_functions_are_known() -> None:
+    digests = Digests()
+
+    def heard(presence: Presence, now: float = 1.0) -> list[str]:
+        complete = digests.complete(presence, b"", now)
+        assert all(found.functions or not found.digest or found.gone for found, _ in complete)
+        return [found.host for found, _ in complete]
+
+    assert heard(by_digest("a", "d1")) == []
+    assert digests.is_to_be_asked("d1", 1.0) and not digests.is_to_be_asked("d1", 1.5)
+    assert heard(by_digest("b", "d1"), 1.5) == []
+    assert digests.is_to_be_asked("d1", 2.5), "the first did not answer"
+    assert heard(by_digest("c", "d1"), 2.5) == [] and heard(by_digest("x", "d1")) == []
+    assert heard(by_digest("x", "d1", gone=True)) == ["x"], "it waits no longer"
+    assert heard(by_digest("y", "d1")) == [] and heard(by_digest("y", "", "f")) == ["y"]
+    assert heard(by_digest("b", "d1", "f"), 2.5) == ["b", "a", "c"]
+    assert not digests.is_to_be_asked("d1", 9.0)
+    assert heard(by_digest("d", "d1"), 9.0) == ["d"]
+    assert heard(by_digest("e", "d2"), 10.0) == []
+    assert heard(by_digest("f", "d2", "g"), 20.0) == ["f"], "e has fallen silent"
+    strange = msgspec.structs.replace(by_digest("g", "d3"), protocol=9, oldest_protocol=9)
+    assert heard_strange(digests, strange) == ["g"]
+    assert digests.count == 2
+    digests.forget({"d2"}, 20.0)
+    assert heard(by_digest("a", "d1"), 21.0) == [] and heard(by_digest("h", "d2"), 21.0) == ["h"]
+
+
+def heard_strange(digests: Digests, presence: Presence) -> list[str]:
+    return [found.host for found, _ in digests.complete(presence, b"", 20.0)]

@@ -14,7 +14,6 @@ from jetmap.dispatch.steering import Gate
 from jetmap.jobs.record import Record
 from jetmap.monitoring.observer import (
     ENDED_SECONDS,
-    MOST_BYTES,
     MOST_ENDED,
     Identity,
     Observer,
@@ -22,7 +21,7 @@ from jetmap.monitoring.observer import (
 )
 from jetmap.wire.activity import FailureActivity, MapActivity, read_activity
 from jetmap.wire.controls import FunctionControl
-from jetmap.wire.messages import ErrorRecord
+from jetmap.wire.messages import ANNOUNCEMENT_BYTES, ErrorRecord
 
 
 class Watched(Parts):
@@ -209,7 +208,7 @@ def test_an_announcement_stays_under_its_limit_and_says_what_it_left_out() -> No
     totals = sum(m.total or 0 for m in activity.maps)
     data = fitted(activity)
     read = read_activity(data)
-    assert len(data) <= MOST_BYTES
+    assert len(data) <= ANNOUNCEMENT_BYTES
     assert len(read.maps) + read.more == 2_000 and read.more > 0
     assert sum(m.total or 0 for m in read.maps) + read.more_total == totals
     assert min(m.total or 0 for m in read.maps) > 10_000, "the largest are listed"
