@@ -140,7 +140,7 @@ def _tasks(settings: Settings) -> Fact:
 
 def _import_problems(argument: str) -> list[str]:
     from jetmap.functions.import_errors import format_import_error
-    from jetmap.functions.locating import load
+    from jetmap.functions.importing import load
 
     try:
         load(tasks=[argument])

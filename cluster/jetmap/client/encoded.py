@@ -14,7 +14,7 @@ from jetmap.dispatch.sources import Source
 from jetmap.dispatch.stats import Stats
 from jetmap.errors import ClusterClosed, JetmapError, JobsUnavailable, UnknownFunction
 from jetmap.functions.advice import START, check_options, refusing
-from jetmap.functions.locating import import_tasks
+from jetmap.functions.importing import import_tasks
 from jetmap.functions.task import find
 from jetmap.settings import FIELDS, Settings
 from jetmap.wire.controls import KEEP, PoolControl

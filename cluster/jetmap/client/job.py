@@ -201,7 +201,7 @@ class Job(Generic[X, Y]):
     async def retry(self) -> JobStatus:
         """Run the failed items again, and those without an outcome, as the job's next run.
 
-        All others keep their outcomes. Who reads an earlier run still sees what it saw.
+        All others keep their outcomes. Readers of an earlier run still see what it had.
 
         Returns:
             The job's status after that.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from jetmap.machine import MAIN
@@ -40,6 +41,20 @@ def user_modules() -> dict[str, str]:
             continue
         found["__main__" if name in MAIN else name] = file
     return found
+
+
+def source_digest(functions: Iterable[Function]) -> str:
+    """Return a digest of the user's imported modules and of functions without a file.
+
+    It is equal on hosts that have the same code, at whatever path.
+    """
+    parts = {f"{name}={file_digest(path)}" for name, path in user_modules().items()}
+    by_value = [function for function in functions if function.by_value]
+    if by_value:
+        from .by_value import pickled  # It imports cloudpickle, which few need.
+
+        parts |= {f"{function.name}={digest(pickled(function))}" for function in by_value}
+    return digest("\n".join(sorted(parts)).encode())
 
 
 def is_users(file: str) -> bool:

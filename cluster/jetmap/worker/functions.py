@@ -10,20 +10,16 @@ from signal import setitimer  # Before ``Dispositions`` watches it.
 from typing import Any
 
 from jetmap.codecs import types
-from jetmap.functions.locating import (
-    StaleFunction,
-    broken_files,
-    check_pickles,
-    file_of,
-    import_tasks,
-    is_resolved,
-    load,
-    resolve,
+from jetmap.functions.importing import broken_files, file_of, import_tasks, load
+from jetmap.functions.locating import StaleFunction, check_pickles, is_resolved, resolve
+from jetmap.functions.per_worker import PerWorker
+from jetmap.functions.source_files import (
+    changed_sources,
+    file_digest,
+    note_sources,
     source_digest,
     source_files,
 )
-from jetmap.functions.per_worker import PerWorker
-from jetmap.functions.source_files import changed_sources, file_digest, note_sources
 from jetmap.functions.task import Function, guests, registered
 from jetmap.wire import frames
 from jetmap.wire.messages import Chunk, FunctionRef

@@ -15,7 +15,8 @@ import msgspec
 from jetmap import machine
 from jetmap.codecs import types
 from jetmap.functions.function import Function
-from jetmap.functions.locating import StaleFunction, broken_files, import_main
+from jetmap.functions.importing import broken_files, import_main
+from jetmap.functions.locating import StaleFunction
 from jetmap.wire import frames
 from jetmap.wire.messages import (
     OLDEST_PROTOCOL,

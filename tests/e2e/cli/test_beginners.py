@@ -17,7 +17,7 @@ from house import House, Up
 from jetmap.cli.app import build
 from jetmap.cli.exits import Exit
 from jetmap.errors import ConfigurationError
-from jetmap.functions.locating import import_tasks
+from jetmap.functions.importing import import_tasks
 from jetmap.settings import Settings
 
 PARAMETERS = """

@@ -12,7 +12,7 @@ from bad_tasks import FILES, is_to_the_point
 from jetmap.errors import ConfigurationError
 from jetmap.functions import task as task_module
 from jetmap.functions.import_errors import format_import_error, format_syntax_error
-from jetmap.functions.locating import import_tasks, load
+from jetmap.functions.importing import import_tasks, load
 
 
 def failure_of(source: str, directory: Path, name: str) -> BaseException:

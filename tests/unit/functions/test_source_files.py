@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jetmap.functions import source_files
-from jetmap.functions.locating import import_tasks
+from jetmap.functions.importing import import_tasks
 
 
 def test_only_users_files_count(tmp_path: Path) -> None:
