@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
     from jetmap.client.job import Job, JobStatus, JobStream
     from jetmap.client.progress import Progress
+    from jetmap.client.refs import Ref
     from jetmap.client.stream import Stream
     from jetmap.dispatch.outcomes import Outcome
     from jetmap.executor.executor import Executor
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         DuplicateFunction,
         ExecutorBroken,
         Fault,
+        HostsFull,
         ItemError,
         ItemInvalid,
         ItemRaised,
@@ -75,6 +77,7 @@ __all__ = [
     "Executor",
     "ExecutorBroken",
     "Fault",
+    "HostsFull",
     "ItemError",
     "ItemInvalid",
     "ItemRaised",
@@ -99,6 +102,7 @@ __all__ = [
     "NotImportable",
     "Outcome",
     "Progress",
+    "Ref",
     "Retryable",
     "StoreFull",
     "Stream",
@@ -129,6 +133,7 @@ _HOMES = {
     "JobStatus": "client.job",
     "JobStream": "client.job",
     "Progress": "client.progress",
+    "Ref": "client.refs",
     "Stream": "client.stream",
     "SyncCluster": "client._sync.cluster",
     "SyncJob": "client._sync.job",

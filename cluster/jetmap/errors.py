@@ -326,6 +326,20 @@ class NoRoom(StoreFull):
     """The broker, or its disk, has no room. ``limit`` equals ``used`` where it is not known."""
 
 
+class HostsFull(Retryable):
+    """No host of the pool has room for a value that was to be put.
+
+    Attributes:
+        size: Bytes of the value.
+        room: Bytes for which the host with the most room has any.
+    """
+
+    def __init__(self, message: str, *, size: int, room: int) -> None:
+        super().__init__(message)
+        self.size = size
+        self.room = room
+
+
 class KeyBusy(JobError, Retryable):
     """The first job with this idempotency key is still being uploaded."""
 

@@ -21,7 +21,7 @@ NEEDS = {"search.py": "sklearn", "graph.py": "dask"}
 IMPORTED = {"tasks.py"}  # Files that the examples behind them import.
 
 
-@pytest.mark.parametrize("page", ["executor.md", "joblib.md", "model.md", "traces.md"])
+@pytest.mark.parametrize("page", ["executor.md", "joblib.md", "model.md", "put.md", "traces.md"])
 def test_examples(page: str, tmp_path: Path) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     for name, code in EXAMPLE.findall(text):

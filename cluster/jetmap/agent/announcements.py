@@ -14,6 +14,7 @@ from jetmap.machine import boot_id, memory, memory_kills
 from jetmap.nats.answers import JetStreamError
 from jetmap.nats.errors import Forbidden
 from jetmap.wire import counts
+from jetmap.wire.memory_files import coarse, room
 from jetmap.wire.messages import (
     ANNOUNCEMENT_BYTES,
     DIGEST_PROTOCOL,
@@ -86,6 +87,7 @@ class Announcements:
         self._code = CodeFile(options.code)
         self._machine = boot_id()
         self._memory, self._memory_limit, self._memory_at = 0, memory(), -MEMORY_SECONDS
+        self._room = -1
         self._kills = memory_kills()
         self._announced = ""  # Digest of the functions that were announced last.
         self._has_older_readers = False
@@ -209,6 +211,7 @@ class Announcements:
             running=running,
             cells=cells,
             details=msgspec.Raw(encode([slot.detail() for slot in slots])),
+            room=self._room,
             now=time.monotonic(),
         )
 
@@ -218,6 +221,7 @@ class Announcements:
         if now - self._memory_at >= MEMORY_SECONDS:
             self._memory_at = now
             self._memory = sum(slot.memory() for slot in self._slots)
+            self._room = coarse(room())
         return self._memory
 
 

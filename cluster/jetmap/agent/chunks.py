@@ -14,6 +14,7 @@ from jetmap.background import Background
 from jetmap.errors import JetmapError
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.wire import subjects
+from jetmap.wire.constants import NO_KWARGS, found_in
 from jetmap.wire.messages import (
     PARTS_PROTOCOL,
     AgentMail,
@@ -32,9 +33,10 @@ from jetmap.wire.messages import (
 
 from .announcements import Announcements
 from .claims import Claims
+from .constants import Constants
 from .holdings import HeldChunk, Holdings, Lease
 from .intake import NAK, Delivered, Intake
-from .neighbours import Neighbours
+from .neighbours import Neighbours, Worker
 from .options import AgentOptions
 from .parts import Parts
 from .prefetch import PATIENCE, Prefetch
@@ -95,6 +97,7 @@ class Chunks:
         self.prefetch: Prefetch[Slot, list[HeldChunk]] = Prefetch()
         self._parts = Parts(connection, agent, inbox)
         self._neighbours = neighbours
+        self._constants = Constants(connection, options.host, inbox, self._parts)
         self._open_bytes = 0  # Of large values that are on their way.
         self._held_back = 0  # Idle cores that wait for those.
         self._withdrawn: dict[str, None] = {}
@@ -145,6 +148,7 @@ class Chunks:
             await self._subscription.unsubscribe()
         await self.intake.close()
         await self._stored.close()
+        await self._constants.close()
         await self._parts.close()
 
     # From the broker to a worker
@@ -188,6 +192,8 @@ class Chunks:
             held = HeldChunk(head, [lease], data, delivered.pending, head.start, sink)
             if head.is_elsewhere:
                 held.at = _chunk(data).at
+            if len(head.kwargs) > NO_KWARGS:
+                held.constants = found_in(head.kwargs)
             if self._held.add(held, now):
                 fresh.append(held)
                 is_again = is_again or head.attempt > 1
@@ -210,7 +216,9 @@ class Chunks:
     async def _start(self, fresh: list[HeldChunk]) -> None:
         """Give chunks to an idle worker, but not those withdrawn since they arrived."""
         fresh = [held for held in fresh if not held.unwanted]
-        if any([held.at for held in fresh]) and any(map(self._is_to_fetch, fresh)):
+        if any([held.at or held.constants for held in fresh]) and any(
+            map(self._is_to_fetch, fresh)
+        ):
             self._background.spawn(self._start_fetched(fresh), "fetch items")
             return
         slot = next((slot for slot in self._slots if slot.is_idle), None)
@@ -229,14 +237,19 @@ class Chunks:
         await self.intake.on_core_freed()
 
     def _is_to_fetch(self, held: HeldChunk) -> bool:
-        """Return whether a chunk's items are elsewhere, where its worker cannot read them."""
+        """Return whether a chunk needs bytes from elsewhere, where its worker cannot read them."""
+        if held.constants and not self._constants.are_here(held):
+            return True
         if held.at is None or held.items:
             return False
         return held.at.region is None or held.head.inbox not in self._neighbours
 
     async def _start_fetched(self, fresh: list[HeldChunk]) -> None:
-        """Fetch the items that did not come with their chunks, and start those."""
+        """Fetch the items and constants that did not come with their chunks, and start those."""
         for held in fresh:
+            if held.constants and not await self._constants.fetch(held):
+                await self._withdraw(held)
+                continue
             if held.at is not None and not held.items:
                 items = await self._parts.fetch(held, held.at)
                 if items is None:
@@ -244,6 +257,10 @@ class Chunks:
                 else:
                     held.items = items
         await self._start(fresh)
+
+    def give_constants(self, worker: Worker, held: HeldChunk) -> None:
+        """Give a worker the constants of its next chunk."""
+        self._constants.give(worker, held)
 
     # Far from the broker
 
@@ -430,6 +447,7 @@ class Chunks:
         await self.claim()
         await self._reports.send_overdue(now)
         await self._stored.store_overdue(now)
+        await self._constants.beat(now)
 
     async def claim(self) -> None:
         """Claim all chunks that are held."""

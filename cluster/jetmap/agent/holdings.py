@@ -7,11 +7,12 @@ seconds is gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
 
+from jetmap.wire.constants import Constant
 from jetmap.wire.messages import ChunkHead, ChunkKey, ClaimEntry, Place
 from jetmap.wire.timing import BEAT, GONE_KEPT, LOOK, SILENCE
 
@@ -60,6 +61,8 @@ class HeldChunk(msgspec.Struct, eq=False):
     unconfirmed: set[int] = set()  # Tokens of deliveries with its reports.
     loans: list[Loan] = []  # Shared memory with values of its reports.
     key: ChunkKey = ("", 0)
+    constants: Sequence[Constant] = ()  # Those of its keyword parameters,
+    refusal: str = ""  # and why one of them cannot be had here.
 
     def __post_init__(self) -> None:
         self.key = self.head.map, self.head.number

@@ -14,10 +14,12 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from jetmap.errors import JetmapError
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.wire import subjects
+from jetmap.wire.constants import NUMBER, Constant
 from jetmap.wire.messages import PART_BYTES, PartRequest, Place, ReportHead, encode
 
 from .holdings import HeldChunk
@@ -80,13 +82,29 @@ class Transfer:
         return True
 
 
+class Wanted(Protocol):
+    """The purpose of a transfer, such as a ``HeldChunk``."""
+
+    @property
+    def key(self) -> object: ...
+    @property
+    def unwanted(self) -> bool: ...
+
+
+class Sink(Protocol):
+    """A place for parts as they arrive, such as a dict."""
+
+    def __setitem__(self, offset: int, part: bytes, /) -> None: ...
+    def clear(self) -> None: ...
+
+
 @dataclass(eq=False)
 class _Running:
     """A transfer and what has arrived of it."""
 
     transfer: Transfer
     is_push: bool
-    parts: dict[int, bytes] = field(default_factory=dict)
+    parts: Sink
     refused: bool = False  # The dispatcher does not want the chunk any more.
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -133,8 +151,23 @@ class Parts:
             request = PartRequest(head.map, head.number, place.size, offset, length)
             await self._connection.publish(subject, encode(request), reply)
 
-        running = await self._run(held, place.size, ask, is_push=False)
-        return None if running is None else [running.parts[at] for at in sorted(running.parts)]
+        parts: dict[int, bytes] = {}
+        if not await self._run(held, place.size, ask, parts, is_push=False):
+            return None
+        return [parts[at] for at in sorted(parts)]
+
+    async def fetch_constant(
+        self, wanted: Wanted, constant: Constant, inbox: str, sink: Sink
+    ) -> bool:
+        """Fetch the bytes of a constant; return False if they are no longer wanted, or gone."""
+        subject = f"{inbox}.part"
+
+        async def ask(offset: int, length: int, reply: str) -> None:
+            size = constant.size
+            request = PartRequest(constant.digest, NUMBER, size, offset, length)
+            await self._connection.publish(subject, encode(request), reply)
+
+        return await self._run(wanted, constant.size, ask, sink, is_push=False)
 
     async def push(self, held: HeldChunk, report: ReportHead, values: bytes) -> bool:
         """Give a report's values to its dispatcher; False if they are no longer wanted."""
@@ -147,19 +180,21 @@ class Parts:
             part = view[offset : offset + length]
             await self._connection.publish(f"{name}.{offset}", part, reply)
 
-        return await self._run(held, len(values), send, is_push=True) is not None
+        return await self._run(held, len(values), send, {}, is_push=True)
 
     async def _run(
         self,
-        held: HeldChunk,
+        held: Wanted,
         size: int,
         send: Callable[[int, int, str], Awaitable[None]],
+        parts: Sink,
         *,
         is_push: bool,
-    ) -> _Running | None:
-        """Carry out a transfer; None if its chunk is no longer wanted."""
+    ) -> bool:
+        """Carry out a transfer; return False if it is no longer wanted."""
         number = next(self._numbers)
-        running = self._running[number] = _Running(Transfer(size, self._part_bytes), is_push)
+        running = _Running(Transfer(size, self._part_bytes), is_push, parts)
+        self._running[number] = running
         try:
             while not running.transfer.is_complete:
                 if self._part_bytes < running.transfer.part_bytes:
@@ -180,8 +215,8 @@ class Parts:
                 except TimeoutError:
                     pass  # Ask again for what has not arrived.
                 if held.unwanted or running.refused:
-                    return None
-            return running
+                    return False
+            return True
         finally:
             del self._running[number]
 
@@ -203,6 +238,6 @@ class Parts:
         elif running.is_push:
             running.transfer.on_done(at, time.monotonic())
         elif len(message.data) == running.transfer.length(at):
-            running.transfer.on_done(at, time.monotonic())
             running.parts[at] = message.data
+            running.transfer.on_done(at, time.monotonic())
         running.changed.set()

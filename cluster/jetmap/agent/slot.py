@@ -72,6 +72,7 @@ class ChunkOwner(Protocol):
     async def on_rest(self, held: HeldChunk, rest: Rest) -> None: ...
     async def on_chunk_ended(self, held: HeldChunk, crash: Crash | None) -> None: ...
     async def flush(self) -> None: ...
+    def give_constants(self, worker: WorkerProcess, held: HeldChunk) -> None: ...
 
 
 class Slot:
@@ -206,6 +207,8 @@ class Slot:
             if held.items:
                 self._worker.send_items(held.items)
                 held.items = []
+            if held.constants:
+                self._chunks.give_constants(self._worker, held)
         self._queue.push(chunks, self._worker.send_chunk)
 
     def stop(self, held: HeldChunk, grace: float) -> bool:

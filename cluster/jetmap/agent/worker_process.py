@@ -217,11 +217,12 @@ class WorkerProcess:
         self._swept = self._loop.run_in_executor(None, end_marked, MARK, self._mark)
 
     def memory(self) -> int:
-        """Return its resident bytes; 0 if the system does not say."""
+        """Return its resident bytes, without those that it shares; 0 if the system does not say."""
         import psutil
 
         try:
-            return int(psutil.Process(self.pid).memory_info().rss)
+            found = psutil.Process(self.pid).memory_info()
+            return int(found.rss - getattr(found, "shared", 0))
         except psutil.Error:
             return 0
 

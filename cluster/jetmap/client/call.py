@@ -15,14 +15,16 @@ from jetmap.codecs.native import encode_tagged
 from jetmap.dispatch.objects import AsyncObjects, Objects
 from jetmap.dispatch.outcomes import Batch, item_error
 from jetmap.errors import ItemError, TooLarge, Unencodable, UnknownFunction
-from jetmap.functions.advice import check_kwargs
 from jetmap.functions.by_name import OpenParts
 from jetmap.functions.function import Function
 from jetmap.functions.kwargs import misfit, open_parameters
 from jetmap.functions.task import find
 from jetmap.wire import arrays
+from jetmap.wire.constants import unpack
 from jetmap.wire.messages import Format
 from jetmap.wire.presence import FunctionInfo
+
+from .refs import Refs, packed, without_refs
 
 # Where pickled values go: to workers that have this process's script, or to other hosts.
 Pickles = Literal["near", "far"]
@@ -47,6 +49,7 @@ class Call(msgspec.Struct, frozen=True):
             travels; None if the format keeps all types.
         trusted: Whether pickles that come back may be loaded.
         has_values: Whether the function's values come back; else each is None.
+        refs: The keyword parameters whose values have been put.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Call(msgspec.Struct, frozen=True):
     open_parts: OpenParts | None = None
     trusted: bool = False
     has_values: bool = True
+    refs: Refs = {}
 
     @classmethod
     def of(
@@ -83,14 +87,15 @@ class Call(msgspec.Struct, frozen=True):
             TypeError: ``f`` is not a @task, or the keyword parameters do not fit it.
             UnknownFunction: This process has no function of this name (with ``local``).
         """
-        check_kwargs(kwargs)
+        values, refs = without_refs(kwargs)
         function = find(f)
         if isinstance(f, str):
             if function is None and local:
                 raise UnknownFunction(f"no function {f!r} is registered in this process")
-            call = cls._by_name(f, function if local else None, kwargs or {}, info(f), trusted)
-            is_open = call.format == "python" and pickles(f) is not None
-            return call._pickling_by_name() if is_open else call
+            call = cls._by_name(f, function if local else None, values, info(f), trusted)
+            if call.format == "python" and pickles(f) is not None:
+                call = call._pickling_by_name()
+            return call if not refs else call._with_refs(refs)
         assert function is not None
         function.refresh()
         format: Format = "msgpack"
@@ -104,10 +109,11 @@ class Call(msgspec.Struct, frozen=True):
             function,
             typed.item,
             typed.value,
-            _encode(typed, kwargs or {}, format),
+            _encode(typed, values, format, refs),
             format,
             format,
             trusted=trusted,
+            refs=refs,
         )
 
     @classmethod
@@ -179,6 +185,9 @@ class Call(msgspec.Struct, frozen=True):
             changes |= {"item": anything, "item_format": "pickle"}
         return msgspec.structs.replace(self, **changes)
 
+    def _with_refs(self, refs: Refs) -> Call:
+        return msgspec.structs.replace(self, kwargs=packed(self.kwargs, refs), refs=refs)
+
     def without_values(self) -> Call:
         """Return the same call for its side effects only."""
         return msgspec.structs.replace(self, has_values=False)
@@ -191,7 +200,9 @@ class Call(msgspec.Struct, frozen=True):
         """
         if info is None:
             return
-        kwargs = self.value.decode(self.kwargs, self.format) if self.kwargs else {}
+        encoded = self.kwargs if not self.refs else unpack(self.kwargs).rest
+        kwargs = self.value.decode(encoded, self.format) if encoded else {}
+        kwargs |= self.refs
         found = misfit(info, kwargs, names_only=True)
         if found is not None:
             raise TypeError(f"keyword parameters of {self.name}: {found.message}")
@@ -360,16 +371,17 @@ def first_error(values: Iterable[Any]) -> ItemError | None:
     return next((value for value in values if isinstance(value, ItemError)), None)
 
 
-def _encode(function: Function, kwargs: Mapping[str, Any], format: Format) -> bytes:
+def _encode(function: Function, kwargs: Mapping[str, Any], format: Format, refs: Refs) -> bytes:
     for name, mark in function.per_worker.items():
-        if name in kwargs:
+        if name in kwargs or name in refs:
             raise TypeError(
                 f"{name!r} of {function.name}() is made by each worker, by {mark!r}: leave it out "
                 "of kwargs"
             )
     try:
-        encoded = function.kwargs.encode(dict(kwargs), format) if kwargs else b""
-        function.kwargs.decode(encoded, format)
+        codec = function.kwargs_without(refs) if refs else function.kwargs
+        encoded = codec.encode(dict(kwargs), format) if kwargs else b""
+        codec.decode(encoded, format)
     except Exception as error:  # Of any kind, if a pickle is loaded.
         raise TypeError(f"keyword parameters of {function.name}: {error}") from error
-    return encoded
+    return packed(encoded, refs) if refs else encoded

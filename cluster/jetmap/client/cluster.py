@@ -35,6 +35,7 @@ from .options import (
     ToleranceOptions,
 )
 from .progress import MeteredMap, Progress, check_progress
+from .refs import Ref, T
 from .stream import RunningMap, Stream
 from .submit import EncodedItems, abort
 from .tolerant import TolerantMap
@@ -281,6 +282,38 @@ class Cluster(EncodedCluster):
 
         return Stream(open, call, length)
 
+    async def put(self, value: T, /) -> Ref[T]:
+        """Put a value into the cluster, for functions that get it as a keyword argument.
+
+        ``cluster.map(f, items, kwargs={"table": ref})`` calls ``f(item, table=value)``. The value
+        is encoded once, and each host keeps one copy of it, which its workers share: NumPy arrays
+        are views of that, and read-only. The hosts drop it when the reference is closed or gone
+        and no map uses it any more, or when this cluster is closed, or its process dies.
+
+        Args:
+            value: Any value that an item without an annotation may be; up to ``max_put_bytes``.
+                The function gets it as it was put, whatever the parameter's annotation is. Later
+                changes of the original do not count.
+
+        Returns:
+            A reference, which is also a context manager.
+
+        Raises:
+            TypeError: The value cannot travel.
+            TooLarge: It has more than ``max_put_bytes``.
+            HostsFull: No host has room for it.
+        """
+        self._check()
+        from .putting import put
+
+        return await put(
+            value,
+            self._constants,
+            pickled=self._pickles_everywhere,
+            limit=int(self.settings.limits.max_put_bytes),
+            agents=self.workers,
+        )
+
     # Jobs
 
     @overload
@@ -438,6 +471,13 @@ class Cluster(EncodedCluster):
         if not self.trusts or not self._session.loads_pickles(name):
             return None
         return "near" if self._session.is_embedded else "far"
+
+    @property
+    def _pickles_everywhere(self) -> bool:
+        """Return whether all workers of the pool load pickles of this process."""
+        if self._inline:
+            return True
+        return self.trusts and self._session.all_load_pickles
 
     async def _open_call(
         self,

@@ -26,8 +26,10 @@ from jetmap.worker.state import WorkerState
 
 from . import owner
 from .inline import InlineMap
+from .refs import Refs, are_pickled, checked
 
 if TYPE_CHECKING:
+    from jetmap.dispatch.constants import Constants
     from jetmap.dispatch.costs import Cost
     from jetmap.jobs.service import Jobs
     from jetmap.jobs.upload import Upload
@@ -100,6 +102,7 @@ class EncodedCluster:
         self._trust_pickle = trust_pickle
         self._opened: Session | None = None
         self._inline_memory = Memory(1 << 62)
+        self._kept: Constants | None = None  # Of an inline cluster.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
 
@@ -142,6 +145,8 @@ class EncodedCluster:
         self._loop = None
         if self._inline:
             await asyncio.to_thread(self._state.close)
+            if self._kept is not None:
+                await self._kept.close()
         session, self._opened = self._opened, None
         if session is not None:
             await session.close()
@@ -238,13 +243,15 @@ class EncodedCluster:
     ) -> RunningMap:
         if self._inline:
             values = values and (call is None or call.has_values)
-            return self._open_inline(name, source, format, kwargs, timeout, values)
+            refs = call.refs if call is not None else {}
+            return self._open_inline(name, source, format, kwargs, timeout, values, refs)
         function = call.function if call is not None else None
         if call is not None and function is None:
             call.check(self.info(name))
         session = self._session
+        constants = () if call is None or not call.refs else self._constants_of(call)
         ref = await session.bring(function, name)
-        if format == "pickle":
+        if format == "pickle" or (call is not None and are_pickled(call.refs)):
             ref = session.read_by_trusting(ref)
         spec = MapSpec(
             function=name,
@@ -260,8 +267,41 @@ class EncodedCluster:
             values=values if call is None else call.has_values,
             labels=dict(labels) if labels else None,
             max_parallel=max_parallel,
+            constants=constants,
         )
         return await session.dispatcher.open(spec, source)
+
+    def _constants_of(self, call: Call) -> tuple[str, ...]:
+        """Return the digests of the values that a call's references stand for.
+
+        Raises:
+            ValueError: A reference is closed, or belongs to another cluster.
+            TypeError: The workers of the function cannot take one of them.
+        """
+        digests = checked(call.refs, self._constants)
+        if self._inline:
+            return digests
+        session = self._session
+        if are_pickled(call.refs) and not session.loads_pickles(call.name):
+            raise TypeError(
+                f"a value for {call.name} was put as a pickle, and workers that run it now do not "
+                "load pickles of this process: put it again"
+            )
+        from .putting import check_protocol
+
+        check_protocol(session.dispatcher.roster.agents)
+        return digests
+
+    @property
+    def _constants(self) -> Constants:
+        """The values that were put into this cluster."""
+        if not self._inline:
+            return self._session.dispatcher.constants
+        if self._kept is None:
+            from jetmap.dispatch.constants import Constants
+
+            self._kept = Constants(None, "")
+        return self._kept
 
     def _open_inline(
         self,
@@ -271,12 +311,18 @@ class EncodedCluster:
         kwargs: bytes,
         timeout: float | None,
         values: bool,
+        refs: Refs,
     ) -> InlineMap:
         function = find(name)
         if function is None:
             raise UnknownFunction(f"no function {name!r} is registered in this process")
         if format == "pickle":
             function = function.pickling()
+        if refs:
+            from .putting import loader
+
+            digests = checked(refs, self._constants)
+            function = loader(self._constants, digests).filled(function, trusted=True)
         limits = Limits(value=self.max_item, report=self.settings.chunks.report_bytes)
         return InlineMap(
             function,
@@ -443,6 +489,11 @@ class EncodedCluster:
         max_parallel: int | None = None,
     ) -> Upload:
         """Begin the job's upload. Raises TypeError if the keyword parameters do not fit."""
+        if call.refs:
+            names = ", ".join(map(repr, call.refs))
+            raise TypeError(
+                f"{names}: jobs outlive this process and what it has put; pass the value itself"
+            )
         if call.function is None and not self._inline:
             call.check(self.info(call.name))
         elif not self._inline:

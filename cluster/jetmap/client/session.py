@@ -23,8 +23,8 @@ from jetmap.functions.task import find, registered
 from jetmap.nats.auth import Auth
 from jetmap.nats.server import TEMPORARY
 from jetmap.settings import Settings
-from jetmap.wire.messages import FunctionRef
-from jetmap.wire.versions import pickles
+from jetmap.wire.messages import CONSTANTS_PROTOCOL, FunctionRef
+from jetmap.wire.versions import pickles, pickles_of
 
 from .local_up import LocalUp, up_to_join
 
@@ -194,6 +194,23 @@ class Session:
         if self._membership is not None:
             return True
         return self._up is None and self.dispatcher.roster.reads_pickles(name, pickles())
+
+    @property
+    def all_load_pickles(self) -> bool:
+        """Return whether all workers of the pool load pickles from this process."""
+        if self._membership is not None:
+            return True
+        agents = self.dispatcher.roster.agents
+        return (
+            self._up is None
+            and bool(agents)
+            and all(
+                p.trusts
+                and p.protocol >= CONSTANTS_PROTOCOL
+                and pickles_of(p.python, p.packages) == pickles()
+                for p in agents
+            )
+        )
 
     def read_by_trusting(self, ref: FunctionRef | None) -> FunctionRef | None:
         """Add to a reference that only workers which load this process's pickles may get it."""

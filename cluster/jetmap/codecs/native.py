@@ -50,6 +50,8 @@ def encode_other(value: Any) -> Any:
     if isinstance(value, (decimal.Decimal, uuid.UUID)):
         return decimal.Decimal(value) if isinstance(value, decimal.Decimal) else _plain_uuid(value)
     hint = "; convert it with .tolist()" if hasattr(value, "tolist") else ""
+    if hasattr(value, "travel_hint"):
+        hint = f"; {value.travel_hint}"
     raise TypeError(f"a value of type {_type_name(value)} cannot travel{hint}")
 
 

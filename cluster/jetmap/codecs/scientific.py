@@ -93,6 +93,32 @@ def _make_array(descr: Any, shape: list[int], order: Any, data: bytes) -> Any:
     return numpy.ndarray(tuple(shape), dtype, buffer=bytearray(data), order=order)
 
 
+def split_array(value: Any) -> tuple[list[Any], memoryview] | None:
+    """Return an array's dtype, shape and order, and its bytes without a copy.
+
+    None for any other value, and for an array whose bytes do not lie together.
+    """
+    numpy = sys.modules.get("numpy")
+    if numpy is None or type(value) is not numpy.ndarray or value.dtype.hasobject:
+        return None
+    flags = value.flags
+    if not (flags.c_contiguous or flags.f_contiguous):
+        return None
+    order = "C" if flags.c_contiguous else "F"
+    descr = numpy.lib.format.dtype_to_descr(value.dtype)
+    return [descr, list(value.shape), order], memoryview(value.reshape(-1, order="A").view("u1"))
+
+
+def array_on(head: list[Any], data: memoryview) -> Any:
+    """Return an array whose bytes are ``data``; it can be written to only if those can."""
+    descr, shape, order = head
+    numpy = library("numpy")
+    dtype = numpy.lib.format.descr_to_dtype(descr)
+    if dtype.hasobject:
+        raise ValueError("an array of objects")
+    return numpy.ndarray(tuple(shape), dtype, buffer=data, order=order)
+
+
 def _take_scalar(value: Any) -> list[Any]:
     return _take_array(sys.modules["numpy"].asarray(value))
 

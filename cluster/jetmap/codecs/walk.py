@@ -148,7 +148,10 @@ def refusal(value: Any, why: str = "") -> str:
     cls = type(value)
     module = "" if cls.__module__ == "builtins" else f"{cls.__module__}."
     name = f"{module}{cls.__qualname__}"
-    do = why or "send builtins, a dataclass, or bytes of your own (pickle.dumps)"
+    do = (
+        getattr(cls, "travel_hint", why)
+        or "send builtins, a dataclass, or bytes of your own (pickle.dumps)"
+    )
     return f"a value of type {name} cannot travel; {do}"
 
 

@@ -30,6 +30,7 @@ from jetmap.nats import jetstream
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.settings import Settings
 from jetmap.wire import pool_streams, subjects
+from jetmap.wire.constants import NUMBER
 from jetmap.wire.messages import (
     SHARE_BYTES,
     SHARED_FACTOR,
@@ -45,6 +46,7 @@ from jetmap.wire.seals import Sealer
 
 from .admission import MapAdmission
 from .agent_tracker import AgentTracker, start_failed
+from .constants import Constants
 from .costs import Cutting
 from .ledger import Ledger, Seen
 from .maps import OpenMaps
@@ -129,6 +131,7 @@ class Dispatcher:
             on_limited=scheduler.on_limited,
             on_change=self._sender.pump_soon,
         )
+        self.constants = maps.constants = Constants(connection, self._inbox)
         self._recovery = Recovery(roster, time.monotonic())
         self._admission = MapAdmission(
             connection, self.agents, settings.limits.max_open_maps, options.announce_seconds
@@ -172,6 +175,7 @@ class Dispatcher:
             await self._outbox.confirm_now()
             await self._background.wait("withdraw", 2)
         self._outbox.close()
+        await self.constants.close()
         await self._background.close()
         for subscription in self._subscriptions:
             await subscription.unsubscribe()
@@ -352,10 +356,11 @@ class Dispatcher:
         return self._maps.on_values_lost(report)
 
     async def _on_part_request(self, message: Message) -> None:
-        """Send an agent a part of a chunk's items; nothing of a chunk that has ended."""
-        part = self._parts.items(_part_request(message.data))
+        """Send an agent a part of a chunk's items, or of a constant; none of one that is gone."""
+        request = _part_request(message.data)
+        parts = self._parts.items if request.number != NUMBER else self.constants.part
         try:
-            await self._connection.publish(message.reply, part)
+            await self._connection.publish(message.reply, parts(request))
         except JetmapError as error:
             logger.debug("a part could not be sent, its agent asks again: %s", error)
 

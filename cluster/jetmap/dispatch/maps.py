@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from jetmap.wire import subjects
 from jetmap.wire.messages import ChunkKey, Claim, ErrorRecord, Report
 
+from .constants import Constants
 from .failures import Failures
 from .flight import Flight, Settlement
 from .open_map import OpenMap
@@ -31,6 +32,7 @@ class OpenMaps:
         failures: Causes of failed items; None: nobody keeps them.
         on_end: Called with each map that has a profile or failures when it ends, and how it did.
         postponed: Maps with new items that wait for the time of their next try.
+        constants: The values that have been put; None: there are none.
     """
 
     def __init__(self, scheduler: Scheduler, roster: Roster, stats: Stats) -> None:
@@ -39,6 +41,7 @@ class OpenMaps:
         self.failures: Failures | None = None
         self.on_end: Callable[[OpenMap, str], None] | None = None
         self.postponed: list[OpenMap] = []
+        self.constants: Constants | None = None
         self._maps: dict[str, OpenMap] = {}
         self._scheduler = scheduler
         self._roster = roster
@@ -69,6 +72,9 @@ class OpenMaps:
     # Beginning and ending
 
     def add(self, run: OpenMap) -> None:
+        """Add a map. Raises ClusterClosed if a constant that it needs is not there any more."""
+        if run.spec.constants and self.constants is not None:
+            self.constants.hold(run.spec.constants)
         self._maps[run.id] = run
         self.jobs += subjects.job_of(run.id) is not None
         self._scheduler.add(run)
@@ -100,6 +106,8 @@ class OpenMaps:
 
     def _forget(self, run: OpenMap, outcome: str) -> None:
         run.source.wake = None
+        if run.spec.constants and self.constants is not None:
+            self.constants.release(run.spec.constants)
         self.jobs -= subjects.job_of(run.id) is not None
         self._scheduler.remove(run)
         self._stats.maps_ended[outcome] += 1

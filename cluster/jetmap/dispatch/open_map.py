@@ -51,6 +51,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
         submitted: The span in which a job was submitted, as ``traceparent`` names it.
         labels: Names and values by which people find the map.
         max_parallel: Cores that it may use at most, over the whole pool; None: any number.
+        constants: Digests of the constants among its keyword parameters.
     """
 
     function: str
@@ -68,6 +69,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
     submitted: str = ""
     labels: dict[str, str] | None = None
     max_parallel: int | None = None
+    constants: tuple[str, ...] = ()
 
     @property
     def overhead(self) -> int:

@@ -81,6 +81,8 @@ class OpenParts:
     def _refusal(self, value: Any, path: str) -> str:
         where = f" - at `${path}`" if path else ""
         kind = type(value).__qualname__
+        if hasattr(value, "travel_hint"):
+            return f"{self._what} holds a {kind}{where}, which cannot travel; {value.travel_hint}"
         return (
             f"{self._what} holds a value of type {kind} or within it, where the function has no "
             f"annotation or is not announced yet{where}: called by name, it would arrive as "

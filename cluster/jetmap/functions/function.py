@@ -7,7 +7,7 @@ import os
 import re
 import typing
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from jetmap import bounds
@@ -136,6 +136,21 @@ class Function:
         codec = self._codecs.get("kwargs")
         if codec is None:
             codec = self._codecs["kwargs"] = self._kwargs_codec()
+        return codec
+
+    def kwargs_without(self, names: Collection[str]) -> Codec:
+        """Return the codec of the keyword-only parameters but for some, which come another way.
+
+        Raises TypeError if there is no parameter of such a name.
+        """
+        key = f"kwargs but {','.join(sorted(names))}"
+        codec = self._codecs.get(key)
+        if codec is None:
+            known = keyword_only(innermost(self.callable))
+            for name in names:
+                if name not in known:
+                    raise TypeError(f"{self.name}() got an unexpected keyword argument {name!r}")
+            codec = self._codecs[key] = self._kwargs_codec(names)
         return codec
 
     @property
@@ -319,13 +334,13 @@ class Function:
             self._codecs[face] = codec
         return codec
 
-    def _kwargs_codec(self) -> Codec:
+    def _kwargs_codec(self, but: Collection[str] = ()) -> Codec:
         from jetmap.codecs import Parameter, codec_for
 
         inner = innermost(self.callable)
         parameters = []
         for name, default in keyword_only(inner).items():
-            if name in self.per_worker:
+            if name in self.per_worker or name in but:
                 continue
             hint = self._hint(name)
             try:

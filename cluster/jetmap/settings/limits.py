@@ -49,6 +49,11 @@ class LimitSettings(Section):
         limit="one item: `413`; in Python, and for a value, that item's error",
         keeper="agree",
     )
+    max_put_bytes: Size = setting(
+        2 << 30,
+        "Bytes of one value that is put into a cluster.",
+        limit="one value that `Cluster.put` takes: `TooLarge`",
+    )
     max_body_bytes: Size = setting(
         1 << 30,
         "Bytes of a JSON or MessagePack body.",

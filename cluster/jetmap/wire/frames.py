@@ -32,6 +32,7 @@ LOOKS = 40  # Looks until the pipe is closed, whatever still arrives.
 SETUP, CHUNK = b"S", b"C"
 ITEMS = b"D"  # Before a chunk whose message does not have them.
 JOINED, LEFT = b"J", b"G"  # A dispatcher shares memory with this worker from now on, or no longer.
+GIVEN, DROPPED = b"H", b"Z"  # A constant that later chunks need, or that none needs any more.
 # From worker to agent.
 READY, FAILED, STALE = b"R", b"F", b"X"
 EARLY = b"E"  # Like READY, but the worker is not ready yet: it still imports, or loads.

@@ -15,7 +15,7 @@ import msgspec
 # that the other side must know about; a new last field with a default is not one. Raise
 # OLDEST_PROTOCOL to drop support for older releases: their agents and dispatchers are then refused
 # by name. Announcements and chunks without a number have protocol 1, from before the number.
-PROTOCOL = 5
+PROTOCOL = 6
 OLDEST_PROTOCOL = 1
 # The protocol since which agents fetch large items, and dispatchers take large values, in parts.
 PARTS_PROTOCOL = 3
@@ -25,6 +25,10 @@ PICKLES_PROTOCOL = 4
 DIGEST_PROTOCOL = 5
 # Bytes of an announcement without functions, of an agent or a dispatcher; beyond that, sums.
 ANNOUNCEMENT_BYTES = 256 << 10
+# The protocol since which agents fetch constants.
+CONSTANTS_PROTOCOL = 6
+# The first byte of keyword parameters that have constants among them (``wire/constants.py``).
+CONSTANTS_MARK = b"\xc1"
 # Bytes of one part, and of items or values that travel in their message; less if the broker's
 # messages are smaller.
 PART_BYTES = 512 << 10
@@ -115,9 +119,13 @@ class ChunkHead(WireMessage):
 
 
 class ArrivedHead(ChunkHead):
-    """The part that an agent reads of a chunk that arrives: its items stay encoded."""
+    """The part that an agent reads of a chunk that arrives: its items stay encoded.
+
+    kwargs: empty ones take two bytes.
+    """
 
     items: msgspec.Raw
+    kwargs: msgspec.Raw = msgspec.Raw(b"\xc4\x00")
 
     @property
     def is_elsewhere(self) -> bool:

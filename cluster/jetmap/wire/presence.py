@@ -92,6 +92,7 @@ class Presence(msgspec.Struct, omit_defaults=True):
     memory_kills: workers that the kernel killed for want of memory.
     round_trip: seconds from the agent to its broker and back; 0: not measured. memory_socket: the
     abstract socket where dispatchers of its host introduce themselves; empty: it shares no memory.
+    room: bytes of the largest value that could be put on its host; negative: unknown.
 
     functions: may be empty where ``digest`` names them. listed: the cores, for and from releases
     before DIGEST_PROTOCOL. running: functions that cores compute now. cells: one byte a core, its
@@ -138,6 +139,7 @@ class Presence(msgspec.Struct, omit_defaults=True):
     running: list[str] = []
     cells: bytes = b""
     details: msgspec.Raw = EMPTY
+    room: int = -1
     now: float = 0.0
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from jetmap.functions.importing import broken_files, import_main
 from jetmap.functions.locating import StaleFunction
 from jetmap.wire import frames
 from jetmap.wire.messages import (
+    CONSTANTS_MARK,
     OLDEST_PROTOCOL,
     PROTOCOL,
     SHARE_BYTES,
@@ -41,6 +42,7 @@ from .output import Output
 from .progress import Progress
 
 if TYPE_CHECKING:
+    from .constants import WorkerConstants
     from .neighbours import Neighbours
 
 STALE_EXIT = 77  # Exit code of a worker whose source has changed.
@@ -118,6 +120,7 @@ class _Worker:
         self._large = 0  # Bytes of values above which they do not go with their report.
         self._neighbours: Neighbours | None = None  # None until a dispatcher shares memory.
         self._is_shared = False  # The chunk's dispatcher does.
+        self._constants: WorkerConstants | None = None  # None until the agent gives it one.
         self._decode = msgspec.msgpack.Decoder(Chunk).decode
         self._encode = msgspec.msgpack.Encoder().encode
         self._output_fd = output_fd
@@ -144,6 +147,8 @@ class _Worker:
                 self._join(received[1])
             elif received[0] == frames.LEFT and self._neighbours is not None:
                 self._neighbours.leave(received[1].decode())
+            elif received[0] in (frames.GIVEN, frames.DROPPED):
+                self._on_constant(*received)
 
     def _has_items(self, chunk: Chunk) -> bool:
         """Put the items into a chunk that came without; return whether they are still there."""
@@ -165,6 +170,17 @@ class _Worker:
             self._neighbours.join(joined)
         except (OSError, ValueError) as error:
             self._send(frames.UNSHARED, Unshared(joined.inbox, joined.items, str(error)))
+
+    def _on_constant(self, kind: bytes, payload: bytes) -> None:
+        """Take a constant that later chunks need, or let go of one; few workers ever do."""
+        from .constants import WorkerConstants
+
+        if self._constants is None:
+            self._constants = WorkerConstants()
+        if kind == frames.GIVEN:
+            self._constants.give(payload)
+        else:
+            self._constants.drop(payload.decode())
 
     def _share(self, chunk: Chunk) -> Limits:
         """Let a chunk's values go into shared memory, if its dispatcher reads them there."""
@@ -239,6 +255,8 @@ class _Worker:
         limits = self._limits if self._neighbours is None else self._share(chunk)
         if function.reports_each:
             limits = self._at_once
+        if self._constants is not None and chunk.kwargs[:1] == CONSTANTS_MARK:
+            function = self._constants.filled(function, trusted=self._functions.trust)
         try:
             if chunk.traceparent:
                 self._compute_traced(chunk, function, limits, state)

@@ -8,6 +8,8 @@ import msgspec
 import pytest
 
 from jetmap.wire import messages, presence, worker_start
+from jetmap.wire.constants import Constant, ConstantsAnswer, ConstantsAsk, Given, Kwargs
+from jetmap.wire.memory_files import FilePlace
 from jetmap.wire.messages import (
     ArrivedHead,
     Cause,
@@ -66,6 +68,20 @@ GOLDEN: list[tuple[Any, str]] = [
             "2e31312c20636c6f75647069636b6c6520332e31"
         ),
     ),
+    (Constant("d1", 700_000), "92a26431ce000aae60"),
+    (Kwargs(b"r", {"t": Constant("d1", 7)}), "92c4017281a17492a2643107"),
+    (
+        ConstantsAsk("_INBOX.a1.constants", ["d1"]),
+        "92b35f494e424f582e61312e636f6e7374616e747391a26431",
+    ),
+    (
+        ConstantsAnswer("_INBOX.d1", {"d1": FilePlace("b1", 7, 8, 9, 10, "/f")}, ["d2"]),
+        "93a95f494e424f582e643181a2643196a262310708090aa22f6691a26432",
+    ),
+    (
+        Given("d1", 7, None, "no"),
+        "84a6646967657374a26431a473697a6507a5706c616365c0a77265667573616ca26e6f",
+    ),
     (Region(4096, 700_000, 7), "93cd1000ce000aae6007"),
     (ValuesPlace(3, Region(4096, 700_000, 7)), "920393cd1000ce000aae6007"),
     (
@@ -81,8 +97,8 @@ GOLDEN: list[tuple[Any, str]] = [
             "m1", 2, 1, "f", "json", 10, 3, "_INBOX.d1", 5.0, 0.2, msgspec.Raw(b"\xc4\x00")
         ),
         (
-            "9ba26d310201a166a46a736f6e0a03a95f494e424f582e6431cb4014000000000000cb3f"
-            "c999999999999ac400"
+            "9ca26d310201a166a46a736f6e0a03a95f494e424f582e6431cb4014000000000000cb3f"
+            "c999999999999ac400c400"
         ),
     ),
     (

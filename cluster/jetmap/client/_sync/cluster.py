@@ -24,6 +24,7 @@ from jetmap.client.options import (
     ToleranceOptions,
 )
 from jetmap.client.progress import Progress
+from jetmap.client.refs import Ref, T
 from jetmap.client.stream import Stream
 from jetmap.client.submit import EncodedItems, abort
 from jetmap.dispatch.outcomes import X, Y
@@ -239,6 +240,29 @@ class SyncCluster(BlockingCluster):
             )
 
         return SyncStream(self._wait, self._wait(start()))
+
+    def put(self, value: T, /) -> Ref[T]:
+        """Put a value into the cluster, for functions that get it as a keyword argument.
+
+        ``cluster.map(f, items, kwargs={"table": ref})`` calls ``f(item, table=value)``. The value
+        is encoded once, and each host keeps one copy of it, which its workers share: NumPy arrays
+        are views of that, and read-only. The hosts drop it when the reference is closed or gone
+        and no map uses it any more, or when this cluster is closed, or its process dies.
+
+        Args:
+            value: Any value that an item without an annotation may be; up to ``max_put_bytes``.
+                The function gets it as it was put, whatever the parameter's annotation is. Later
+                changes of the original do not count.
+
+        Returns:
+            A reference, which is also a context manager.
+
+        Raises:
+            TypeError: The value cannot travel.
+            TooLarge: It has more than ``max_put_bytes``.
+            HostsFull: No host has room for it.
+        """
+        return self._wait(self._cluster.put(value))
 
     @overload
     def submit(

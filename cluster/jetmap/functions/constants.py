@@ -1,0 +1,214 @@
+"""Values that a caller puts once: their bytes, and functions that get them as keyword arguments.
+
+The bytes begin with a head and go on with sections, each at a multiple of 64. Between processes
+that trust each other these are a pickle and the buffers that it leaves out, which are not copied
+when it is loaded: arrays are views of shared memory that nobody can write to.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, cast
+
+import msgspec
+
+from jetmap.codecs import Codec, codec_for, types
+from jetmap.codecs.untyped import walk
+from jetmap.wire.constants import WHOLE, Constant, unpack
+from jetmap.wire.messages import Format
+
+from .function import Function
+from .locating import running_main
+from .pickles import loading, loads
+
+ALIGN = 64  # Sections begin at multiples of this.
+_SIZE = 8  # Bytes of the head's length.
+
+Buffer = bytes | memoryview
+# Returns the bytes of a constant. Raises LookupError if they cannot be had.
+Read = Callable[[Constant], memoryview]
+
+
+Kind = Literal["pickle", "python", "array", "kwargs"]
+
+
+class Head(msgspec.Struct):
+    """The description of a value's bytes.
+
+    kind: "pickle", or "python" for values tagged by a walk; "array" for a NumPy array; "kwargs" for
+    encoded keyword parameters. main: the script whose classes the pickle names. sizes: bytes of
+    each section.
+    """
+
+    kind: Kind
+    main: str | None
+    sizes: list[int]
+
+
+_head = msgspec.msgpack.Decoder(Head).decode
+
+
+class Content:
+    """The bytes of a value, in sections that are not joined yet."""
+
+    def __init__(self, kind: Kind, sections: list[Buffer]) -> None:
+        self.is_pickled = kind == "pickle"
+        main = running_main() if self.is_pickled else None
+        sizes = [memoryview(section).nbytes for section in sections]
+        head = msgspec.msgpack.encode(Head(kind, main, sizes))
+        self._parts = [len(head).to_bytes(_SIZE, "little") + head, *sections]
+        self.size = [offset + memoryview(part).nbytes for offset, part in self][-1]
+
+    def __iter__(self) -> Iterator[tuple[int, Buffer]]:
+        """Iterate over the parts to write, each with its offset."""
+        offset = 0
+        for part in self._parts:
+            yield offset, part
+            offset = _aligned(offset + memoryview(part).nbytes)
+
+
+def dump(value: Any, *, pickled: bool) -> Content:
+    """Encode a value, without copying its large buffers.
+
+    Args:
+        pickled: Pickle it, for workers that trust this process; else tag it by a walk.
+
+    Raises:
+        TypeError: The value cannot travel.
+    """
+    try:
+        if not pickled:
+            walked = codec_for(Any)
+            if "numpy" in sys.modules:
+                walk()  # It imports what follows.
+                from jetmap.codecs.scientific import split_array
+
+                if (parts := split_array(value)) is not None:
+                    return Content("array", [walked.encode(parts[0], "python"), parts[1]])
+            return Content("python", [walked.encode(value, "python")])
+        from .picklers import Home, dump_any
+
+        scope = vars(sys.modules["__main__"]) if running_main() is not None else None
+        dumped = dump_any(value, Home(scope, scope))
+    except Exception as error:
+        raise TypeError(f"the value cannot be put: {error}") from error
+    return Content("pickle", [dumped.pickle, *dumped.buffers])
+
+
+def load(data: memoryview, *, trusted: bool, scope: dict[str, Any] | None = None) -> Any:
+    """Decode a value; its buffers stay in ``data``.
+
+    Args:
+        trusted: Whether pickles may be loaded.
+        scope: Globals of the function that gets it.
+
+    Raises PermissionError for a pickle that may not be loaded, and whatever decoding raises.
+    """
+    head, sections = _sections(data)
+    if head.kind != "pickle":
+        found = codec_for(Any).decode(cast("bytes", sections[0]), "python")
+        if head.kind == "python":
+            return found
+        walk()  # It imports what follows.
+        from jetmap.codecs.scientific import array_on
+
+        return array_on(found, sections[1])
+    if not trusted:
+        raise PermissionError(
+            "it is pickled, and this worker does not load pickles (--trust-pickle)"
+        )
+    home = None
+    if head.main not in (None, running_main()) and types.run_script is not None:
+        home = vars(types.run_script(head.main))
+    with loading(home, scope):
+        return loads(sections[0], sections[1:])
+
+
+class Constants:
+    """The values that this process has decoded, until they are dropped.
+
+    Args:
+        read: Returns the bytes of a constant.
+    """
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self._values: dict[str, Any] = {}
+        self._kwargs: dict[tuple[str, Function], dict[str, Any]] = {}
+
+    def drop(self, digest: str) -> None:
+        """Forget a value."""
+        self._values.pop(digest, None)
+        for key in [key for key in self._kwargs if key[0] == digest]:
+            del self._kwargs[key]
+
+    def filled(self, function: Function, *, trusted: bool) -> Function:
+        """Return a function whose codec of keyword parameters puts constants among them.
+
+        Args:
+            trusted: Whether pickles may be loaded.
+        """
+        return cast("Function", _Filled(function, self, trusted))
+
+    def decode(
+        self, kwargs: bytes, format: Format, function: Function, *, trusted: bool
+    ) -> dict[str, Any]:
+        """Return a function's keyword arguments. Raises ValueError if one cannot be had."""
+        found = unpack(kwargs)
+        if (whole := found.constants.get(WHOLE)) is not None:
+            return self._whole(whole, format, function)
+        codec = function.kwargs_without(found.constants)
+        decoded: dict[str, Any] = codec.decode(found.rest, format)
+        for name, constant in found.constants.items():
+            try:
+                decoded[name] = self._value(constant, function, trusted=trusted)
+            except Exception as error:
+                raise ValueError(f"the value put for {name!r} cannot be loaded: {error}") from error
+        return decoded
+
+    def _value(self, constant: Constant, function: Function, *, trusted: bool) -> Any:
+        if constant.digest not in self._values:
+            data = self._read(constant)
+            self._values[constant.digest] = load(data, trusted=trusted, scope=function.scope)
+        return self._values[constant.digest]
+
+    def _whole(self, constant: Constant, format: Format, function: Function) -> dict[str, Any]:
+        key = constant.digest, function
+        if key not in self._kwargs:
+            _, (data,) = _sections(self._read(constant))
+            self._kwargs[key] = function.kwargs.decode(bytes(data), format)
+        return dict(self._kwargs[key])
+
+
+class _Filled:
+    """A function as ``compute`` uses it: all but its keyword parameters is the other's."""
+
+    def __init__(self, function: Function, constants: Constants, trusted: bool) -> None:
+        self._function = function
+        self._constants = constants
+        self._trusted = trusted
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._function, name)
+
+    @property
+    def kwargs(self) -> Codec:
+        return cast("Codec", self)
+
+    def decode(self, data: bytes, format: Format) -> dict[str, Any]:
+        return self._constants.decode(data, format, self._function, trusted=self._trusted)
+
+
+def _sections(data: memoryview) -> tuple[Head, list[memoryview]]:
+    length = int.from_bytes(data[:_SIZE], "little")
+    head = _head(data[_SIZE : _SIZE + length])
+    offset, sections = _aligned(_SIZE + length), []
+    for size in head.sizes:
+        sections.append(data[offset : offset + size])
+        offset = _aligned(offset + size)
+    return head, sections
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // ALIGN) * ALIGN

@@ -1,0 +1,164 @@
+"""Files without a name, in which a large value is kept once for all processes of a host.
+
+They are in memory, or on disk where memory is short. Other processes of the same user open them
+through ``/proc``, by the process and the descriptor that have them open; where there is no such
+directory, the file has a name for as long as it is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from jetmap.machine import boot_id, free_memory, temporary_directory
+
+# Of <linux/fcntl.h>: F_ADD_SEALS; no further seals, no other size, no writing.
+_ADD_SEALS, _SEALS = 1033, 0x1 | 0x2 | 0x4 | 0x8
+_AT_ONCE = 64 << 20  # Bytes written by one call.
+_HAS_PROC = sys.platform == "linux" and os.path.exists("/proc/self/fd")  # noqa: PTH110
+
+
+class FilePlace(msgspec.Struct, array_like=True):
+    """The place of a file for other processes of its host.
+
+    machine: the boot id of the host. pid, fd: the process that has it open, and as what. device,
+    inode: of the file, in case another process has that pid by now. path: its name, where it has
+    one.
+    """
+
+    machine: str
+    pid: int
+    fd: int
+    device: int
+    inode: int
+    path: str = ""
+
+
+class MemoryFile:
+    """Bytes that are written once, and then only read; a process closes it when it is done."""
+
+    def __init__(self, fd: int, size: int, path: str = "") -> None:
+        self.size = size
+        self._fd = fd
+        self._path = path
+        self._view: memoryview | None = None
+
+    @classmethod
+    def create(cls, size: int) -> MemoryFile:
+        """Make a file of ``size`` bytes. Raises OSError if the host has no room for it."""
+        if hasattr(os, "memfd_create") and _HAS_PROC and size <= _memory_room():
+            fd = os.memfd_create("jetmap-value", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            return cls._sized(fd, size)
+        if size > _disk_room():
+            raise OSError(errno.ENOSPC, "neither memory nor the directory for temporary files")
+        fd, path = tempfile.mkstemp(prefix="jetmap-value-", dir=temporary_directory())
+        if _HAS_PROC:
+            os.unlink(path)  # noqa: PTH108
+            path = ""
+        made = cls._sized(fd, size, path)
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(fd, 0, size)
+            except OSError:
+                made.close()
+                raise
+        return made
+
+    @classmethod
+    def _sized(cls, fd: int, size: int, path: str = "") -> MemoryFile:
+        made = cls(fd, size, path)
+        try:
+            os.ftruncate(fd, size)
+        except OSError:
+            made.close()
+            raise
+        return made
+
+    @classmethod
+    def open(cls, place: FilePlace, size: int) -> MemoryFile:
+        """Open a file that another process of this user on this host has written.
+
+        Raises OSError or ValueError if it cannot be had.
+        """
+        path = place.path or f"/proc/{place.pid}/fd/{place.fd}"
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            found = os.fstat(fd)
+            if (found.st_dev, found.st_ino, found.st_size) != (place.device, place.inode, size):
+                raise ValueError("another process has its number by now")
+            if found.st_uid != os.geteuid():
+                raise PermissionError("it belongs to another user")
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(fd, size)
+
+    @property
+    def place(self) -> FilePlace:
+        """Where other processes of this host open the file."""
+        found = os.fstat(self._fd)
+        return FilePlace(boot_id(), os.getpid(), self._fd, found.st_dev, found.st_ino, self._path)
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Write bytes. Raises OSError if there is no room for them."""
+        view = memoryview(data).cast("B")
+        while view:
+            count = os.pwrite(self._fd, view[:_AT_ONCE], offset)
+            offset += count
+            view = view[count:]
+
+    def seal(self) -> None:
+        """Allow no change any more, if the system can do that."""
+        with contextlib.suppress(OSError):  # Files on disk cannot be sealed.
+            fcntl.fcntl(self._fd, _ADD_SEALS, _SEALS)
+
+    def view(self) -> memoryview:
+        """Return the bytes, mapped; they stay for as long as a part of the view is used."""
+        if self._view is None:
+            mapped = mmap.mmap(self._fd, self.size, prot=mmap.PROT_READ) if self.size else b""
+            self._view = memoryview(mapped)
+        return self._view
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file. The memory is free when no process has it open, or views of it."""
+        self._view = None
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            if self._path:
+                Path(self._path).unlink(missing_ok=True)
+
+
+def room() -> int:
+    """Return the bytes of the largest file that could be made here."""
+    return max(_memory_room(), _disk_room())
+
+
+def coarse(size: int) -> int:
+    """Round a size down to four bits and zeros, so that small changes do not show."""
+    shift = max(0, size.bit_length() - 4)
+    return size >> shift << shift
+
+
+def _memory_room() -> int:
+    """Return the bytes of memory that a file may take; a tenth is left for others."""
+    return free_memory() * 9 // 10
+
+
+def _disk_room() -> int:
+    try:
+        return shutil.disk_usage(temporary_directory()).free * 9 // 10
+    except OSError:
+        return 0
