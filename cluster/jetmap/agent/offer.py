@@ -12,6 +12,7 @@ import msgspec
 from jetmap.errors import JetmapError
 from jetmap.nats.broker import Broker
 from jetmap.wire import pool_streams
+from jetmap.wire.messages import PICKLES_PROTOCOL
 from jetmap.wire.presence import FunctionInfo, digest_of
 from jetmap.wire.versions import pickles
 from jetmap.wire.worker_start import Ready
@@ -101,6 +102,9 @@ class Offer:
         if self._options.setup.trust:
             # Chunks that bring their function must reach only agents that trust it, of this Python.
             content += b"trusts" + pickles().encode()
+            # Nor may pickled items reach an agent that was upgraded to read them, and one that was
+            # not, by the same name.
+            content += b"%d" % PICKLES_PROTOCOL
         return hashlib.sha256(content).hexdigest()[:12]
 
     async def _write(self) -> None:

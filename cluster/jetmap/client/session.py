@@ -216,7 +216,8 @@ class Session:
         """Add to a reference that only workers which load this process's pickles may get it."""
         if self._membership is not None:
             return ref
-        return msgspec.structs.replace(ref or FunctionRef("", ""), pickles=pickles())
+        ref = ref or FunctionRef("", "")
+        return msgspec.structs.replace(ref, pickles=pickles(), items=True)
 
     async def require_offered(self, function: Function | None) -> None:
         """Raise NotImportable for a function that cannot be called by its name alone."""

@@ -44,7 +44,7 @@ class Roster:
         self._data: dict[str, bytes] = {}  # The latest announcements that end with a time.
         self._offers: dict[str, FunctionOffers] = {}
         self._cores: dict[str, int] = {}
-        self._brought: dict[tuple[str, str, str, bool], str | None] = {}
+        self._brought: dict[tuple[str, str, bool, str, bool], str | None] = {}
         self._all_cores: int | None = None
         self._round_trip = 0.0
         self.vanished: dict[str, float] = {}  # When each agent that said no goodbye was missed.
@@ -187,25 +187,25 @@ class Roster:
         if ref is None:
             return self.offers(function).newest
         local = self.sealer.offer if self.sealer is not None else ""
-        key = function, ref.pickles, local, bool(ref.module)
+        key = function, ref.pickles, ref.items, local, bool(ref.module)
         if key not in self._brought:
-            self._brought[key] = self._offer_for(*key)
+            self._brought[key] = self._offer_for(function, ref, local)
         return self._brought[key]
 
-    def _offer_for(self, function: str, pickles: str, local: str, is_brought: bool) -> str | None:
+    def _offer_for(self, function: str, ref: FunctionRef, local: str) -> str | None:
         """Return the offer that runs a function which chunks name or bring.
 
-        local: the offer of sealed chunks, if the chunks are sealed. is_brought: whether it also
-        runs where nobody offers it.
+        local: the offer of sealed chunks, if the chunks are sealed.
         """
+        is_brought = bool(ref.module)  # It also runs where nobody offers it.
         if self.sealer is not None and is_brought:
-            return local if self.has_local(local, pickles) else None
-        newest = self._reading(function, pickles) if pickles else self.offers(function).newest
-        return newest or (self.trusting(pickles) if is_brought else None)
+            return local if self.has_local(local, ref) else None
+        newest = self._reading(function, ref) if ref.pickles else self.offers(function).newest
+        return newest or (self.trusting(ref) if is_brought else None)
 
-    def _reading(self, function: str, pickles: str) -> str | None:
+    def _reading(self, function: str, ref: FunctionRef) -> str | None:
         """Return the newest live offer of a function whose workers load these pickles."""
-        able = [p for p in self.trusting_agents if _reads(p, pickles)]
+        able = [p for p in self.trusting_agents if _reads(p, ref)]
         return FunctionOffers(able, function).newest
 
     def reads_pickles(self, function: str, pickles: str) -> bool:
@@ -214,7 +214,8 @@ class Roster:
         if not all(p.protocol >= PICKLES_PROTOCOL for p in trusting):
             return False
         newest = self.offers(function).newest
-        able = {p.offer for p in trusting if _reads(p, pickles)}
+        ref = FunctionRef("", "", pickles=pickles, items=True)
+        able = {p.offer for p in trusting if _reads(p, ref)}
         return newest in able if newest is not None else bool(able)
 
     def readers(self, ref: FunctionRef) -> list[Presence]:
@@ -223,12 +224,9 @@ class Roster:
             return self.local_agents(self.sealer.offer)
         return self.trusting_agents
 
-    def trusting(self, pickles: str = "") -> str | None:
-        """Return the newest live offer whose workers run functions that a chunk names or brings.
-
-        pickles: the versions that must be able to read the function; empty if the chunk names it.
-        """
-        able = [p for p in self.trusting_agents if _reads(p, pickles)]
+    def trusting(self, ref: FunctionRef) -> str | None:
+        """Return the newest live offer whose workers run the function that chunks bring."""
+        able = [p for p in self.trusting_agents if _reads(p, ref)]
         return max(able, key=lambda p: p.rank).offer if able else None
 
     @property
@@ -272,9 +270,9 @@ class Roster:
         agents = self._agents.values()
         return next(((h, p.broken[h]) for p in agents for h in homes if h in p.broken), None)
 
-    def has_local(self, offer: str, pickles: str = "") -> bool:
+    def has_local(self, offer: str, ref: FunctionRef | None = None) -> bool:
         """Return whether an agent is there that takes the chunks sealed for this offer."""
-        return any(_reads(p, pickles) for p in self.local_agents(offer))
+        return any(_reads(p, ref) for p in self.local_agents(offer))
 
     def local_agents(self, offer: str) -> list[Presence]:
         """Return the agents that take the chunks sealed for this offer."""
@@ -339,14 +337,16 @@ def _has(presence: Presence, offer: str) -> bool:
     return presence.offer == offer or (offer != "" and presence.local == offer)
 
 
-def _reads(presence: Presence, pickles: str) -> bool:
-    """Return whether the agent's workers read pickles of these versions.
+def _reads(presence: Presence, ref: FunctionRef | None) -> bool:
+    """Return whether the agent's workers read the pickles of a map.
 
     Embedded workers run this process's own Python.
     """
-    if not pickles or presence.embedded:
+    if ref is None or not ref.pickles or presence.embedded:
         return True
-    return pickles_of(presence.python, presence.packages) == pickles
+    if ref.items and presence.protocol < PICKLES_PROTOCOL:
+        return False
+    return pickles_of(presence.python, presence.packages) == ref.pickles
 
 
 def _has_failed(presence: Presence) -> bool:

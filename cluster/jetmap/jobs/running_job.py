@@ -205,7 +205,7 @@ class RunningJob:
             submitted=record.submitted,
             labels=record.labels,
             max_parallel=record.max_parallel,
-            ref=FunctionRef("", "", pickles=pickles()) if record.format == "pickle" else None,
+            ref=_by_pickles() if record.format == "pickle" else None,
         )
         id = subjects.job_map(record.id, record.epoch, record.run)
         seen = StoredOutcomes(self._store, record.id, record.format, self._index)
@@ -460,3 +460,8 @@ async def _until_room(ask: Callable[[], Awaitable[int]]) -> int:
         except NoRoom as error:
             logger.info("a job waits for room: %s", error)
         await asyncio.sleep(ROOM_SECONDS)
+
+
+def _by_pickles() -> FunctionRef:
+    """Make the reference that only agents which read this process's pickles may get."""
+    return FunctionRef("", "", pickles=pickles(), items=True)

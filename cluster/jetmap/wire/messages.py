@@ -56,7 +56,8 @@ class FunctionRef(WireMessage):
     one is replaced before it computes. file: the module's file, if the worker may have another
     module of that name, or a path that does not lead to it. pickles: the versions that can read
     the value, and pickled items. An empty module says no more than that: the worker has the
-    function by its name.
+    function by its name. items: whether items are pickled, which agents before
+    ``PICKLES_PROTOCOL`` do not read.
     """
 
     module: str
@@ -66,6 +67,7 @@ class FunctionRef(WireMessage):
     digest: str = ""
     file: str | None = None
     pickles: str = ""
+    items: bool = False
 
 
 class Region(WireMessage):

@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from announcements import presence
 from hypotheses import examples
@@ -121,7 +122,7 @@ def test_pickled_items_go_to_workers_that_load_them() -> None:
     roster = Roster()
     mine = pickles()
     here = {"python": python_version(), "packages": package_versions(), "protocol": PROTOCOL}
-    by_name = FunctionRef("", "", pickles=mine)
+    by_name = FunctionRef("", "", pickles=mine, items=True)
     roster.on_presence(presence("a", offer="o1", rank=1, **here), 0.0)
     assert not roster.reads_pickles("f", mine) and roster.offer("f", by_name) is None
     # One that trusts its callers, with an older offer: new items are tagged.
@@ -141,3 +142,9 @@ def test_pickled_items_go_to_workers_that_load_them() -> None:
     older = {**here, "protocol": PICKLES_PROTOCOL - 1}
     roster.on_presence(presence("d", offer="o4", rank=4, trusts=True, **older), 0.0)
     assert not roster.reads_pickles("g", mine)
+    # An older agent that joins in the middle of a map of pickled items gets none of them, with
+    # whatever offer; it still runs functions that chunks bring.
+    assert roster.offer("f", by_name) == "o2"
+    brought = FunctionRef("m", "g", pickles=mine)
+    assert roster.offer("g", brought) == "o4"
+    assert roster.offer("g", structs.replace(brought, items=True)) == "o2"

@@ -64,8 +64,8 @@ GOLDEN: list[tuple[Any, str]] = [
     (
         FunctionRef("tasks", "f", "/t.py", b"v", "d1", "/m.py", "Python 3.11, cloudpickle 3.1"),
         (
-            "97a57461736b73a166a52f742e7079c40176a26431a52f6d2e7079bc507974686f6e2033"
-            "2e31312c20636c6f75647069636b6c6520332e31"
+            "98a57461736b73a166a52f742e7079c40176a26431a52f6d2e7079bc507974686f6e2033"
+            "2e31312c20636c6f75647069636b6c6520332e31c2"
         ),
     ),
     (Constant("d1", 700_000), "92a26431ce000aae60"),
@@ -131,8 +131,8 @@ GOLDEN: list[tuple[Any, str]] = [
         ),
         (
             "dc0015a26d310201a166a46a736f6e0a03a95f494e424f582e6431c0cb3fc99999999999"
-            "9ac4075b312c322c335dc4027b7d97a57461736b73a166c0c0a0c0a0c40173cb3fe00000"
-            "0000000003c30193a95f494e424f582e643109c0c2ab30302d30612d30622d3031"
+            "9ac4075b312c322c335dc4027b7d98a57461736b73a166c0c0a0c0a0c2c40173cb3fe000"
+            "000000000003c30193a95f494e424f582e643109c0c2ab30302d30612d30622d3031"
         ),
     ),
     (
@@ -358,13 +358,13 @@ GOLDEN: list[tuple[Any, str]] = [
     ),
     (
         Brought("f", FunctionRef("m", "f")),
-        ("82a46e616d65a166a372656697a16da166c0c0a0c0a0"),
+        ("82a46e616d65a166a372656698a16da166c0c0a0c0a0c2"),
     ),
     (
         Loaded({"m.load": 1.5}, Brought("f", FunctionRef("m", "f"))),
         (
             "82a56c6f61647381a66d2e6c6f6164cb3ff8000000000000a762726f7567687482a46e61"
-            "6d65a166a372656697a16da166c0c0a0c0a0"
+            "6d65a166a372656698a16da166c0c0a0c0a0c2"
         ),
     ),
     (
