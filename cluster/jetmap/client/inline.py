@@ -21,17 +21,17 @@ from jetmap.wire.messages import Chunk, Format, Report
 from jetmap.wire.subjects import new_id
 from jetmap.worker.aftermath import Aftermath
 from jetmap.worker.compute import AGAIN, Limits, compute
+from jetmap.worker.progress import STOP
 from jetmap.worker.state import LoadFailed, WorkerState
 
 
 class _Progress:
     """Progress without shared memory."""
 
-    stopping = False
+    def __init__(self) -> None:
+        self.words = [0, 0, 0]
 
     def expect(self, at: float, each: float) -> None: ...
-
-    def enter(self, item: int, started_ns: int = 0) -> None: ...
     def leave(self) -> None: ...
 
 
@@ -121,7 +121,7 @@ class InlineMap:
         """Stop before the next item, and drop the outcomes that were not read."""
         self.ended = True
         self._batches.clear()
-        self._progress.stopping = True
+        self._progress.words[STOP] = 1
 
     async def __aenter__(self) -> Self:
         return self
@@ -187,7 +187,7 @@ class InlineMap:
                     detail = error.detail or {}
                     at = time.monotonic() + detail["wait"]
                     heappush(waiting, (at, error.index, detail["tries"]))
-            if not waiting or self._progress.stopping:
+            if not waiting or self._progress.words[STOP]:
                 return sorted(found, key=lambda report: report.start)
             at, index, tries = heappop(waiting)
             await asyncio.sleep(at - time.monotonic())

@@ -20,6 +20,7 @@ from jetmap.wire.budget import NO_LIMIT, Budget
 from jetmap.wire.messages import Chunk, ErrorRecord, Final, Format, Report, encode
 
 from .aftermath import Aftermath
+from .progress import ITEM, STARTED, STOP
 
 NO_AFTERMATH = Aftermath()
 REPORT_SECONDS = 0.1
@@ -27,16 +28,22 @@ AGAIN = "again"  # Kind of the record of an item that is to be sent once more.
 _MESSAGE_LIMIT = 8_192  # Bytes of an error's message, and of its traceback.
 
 
+class Words(Protocol):
+    """Numbers that the worker and its agent share."""
+
+    def __getitem__(self, word: int, /) -> int: ...
+    def __setitem__(self, word: int, number: int, /) -> None: ...
+
+
 class ProgressWriter(Protocol):
     """Progress of a computation: the item in progress, and when it may begin no further one.
 
-    The computation writes those, and reads whether it should stop.
+    words: the computation writes ITEM and STARTED, as ``Progress.enter`` does, and reads STOP.
     """
 
     @property
-    def stopping(self) -> bool: ...
+    def words(self) -> Words: ...
     def expect(self, at: float, each: float) -> None: ...
-    def enter(self, item: int, started_ns: int = 0) -> None: ...
     def leave(self) -> None: ...
 
 
@@ -79,38 +86,40 @@ def compute(
     report_seconds = limits.report_seconds and max(limits.report_seconds, chunk.budget)
     report_at = began + report_seconds
     timed = chunk.timeout is not None
-    start, each = chunk.start, budget.each
-    enter = progress.enter
-    values = part.values
-    position = 0
-    for position, item in enumerate(items):
+    each, first = budget.each, chunk.start + 1
+    words = progress.words
+    append = part.values.append
+    number = first  # Of the item, from 1 on, because ITEM is 0 between items.
+    for number, item in enumerate(items, first):
         if now > report_at or part.full:
             part.flush(now - began, None)
-            values = part.values
+            append = part.values.append
             began = now
             report_at = now + report_seconds
         # Written before ``stopping`` is read: an agent that asks to stop and then reads the item
         # knows that the next one is not begun.
-        enter(start + position, time.monotonic_ns() if timed else 0)
-        if progress.stopping:
+        if timed:
+            words[STARTED] = time.monotonic_ns()
+        words[ITEM] = number
+        if words[STOP]:
             break
-        if position:
+        if number != first:
             if now >= due:
                 break
             due += each
         try:
-            values.append(call(item))
+            append(call(item))
         except BaseException as error:
             aftermath.failed(error, refused=isinstance(error, _RefusedError))
-            part.fail(start + position, error)
+            part.fail(number - 1, error)
         last, now = now, clock()
         if aftermath.due and aftermath.settle(now - last):
             due += now - last  # Loading at a function's first call is not on the items' budget.
-            progress.expect(due - position * each, each)
+            progress.expect(due - (number - first) * each, each)
     else:
-        position = chunk.count
+        number = first + chunk.count
     progress.leave()
-    part.flush(clock() - began, Final(start + position))
+    part.flush(clock() - began, Final(number - 1))
 
 
 def refuse(

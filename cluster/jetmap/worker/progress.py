@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 
-_ITEM, _STARTED, _STOP, _BEGUN, _SKIP, _COLD, _LATEST, _DUE, _EACH = range(9)
+ITEM, STARTED, STOP, _BEGUN, _SKIP, _COLD, _LATEST, _DUE, _EACH = range(9)
 _WORDS = mmap.PAGESIZE
 _LAST_WORDS = 2  # Pages of last words: one for each of stdout and stderr.
 _SIZE = _WORDS + _LAST_WORDS * mmap.PAGESIZE
@@ -54,7 +54,10 @@ class LastWords:
 
 
 class Progress:
-    """Three pages, mapped by both processes; each word has one writer."""
+    """Three pages, mapped by both processes; each word has one writer.
+
+    ``compute`` writes and reads words itself: a call would cost more than most of an item's rest.
+    """
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -80,13 +83,13 @@ class Progress:
     @property
     def item(self) -> int | None:
         """The index in its map of the item in progress, or None between items."""
-        word: int = self.words[_ITEM]
+        word: int = self.words[ITEM]
         return word - 1 if word else None
 
     @property
     def started_ns(self) -> int:
         """The start of that item, on this host's monotonic clock; 0 if it has no timeout."""
-        return self.words[_STARTED]
+        return self.words[STARTED]
 
     @property
     def is_cold(self) -> bool:
@@ -101,7 +104,7 @@ class Progress:
 
     @property
     def stopping(self) -> bool:
-        return bool(self.words[_STOP])
+        return bool(self.words[STOP])
 
     @property
     def begun(self) -> int:
@@ -140,23 +143,23 @@ class Progress:
 
     def enter(self, item: int, started_ns: int = 0) -> None:
         # The start is written first: the agent must never pair a new item with an old start.
-        self.words[_STARTED] = started_ns
-        self.words[_ITEM] = item + 1
+        self.words[STARTED] = started_ns
+        self.words[ITEM] = item + 1
 
     @property
     def latest_item(self) -> int | None:
         """The item in progress, or the one that ended last."""
-        word: int = self.words[_ITEM] or self.words[_LATEST]
+        word: int = self.words[ITEM] or self.words[_LATEST]
         return word - 1 if word else None
 
     def leave(self) -> None:
-        self.words[_LATEST] = self.words[_ITEM] or self.words[_LATEST]
-        self.words[_ITEM] = 0
-        self.words[_STARTED] = 0
+        self.words[_LATEST] = self.words[ITEM] or self.words[_LATEST]
+        self.words[ITEM] = 0
+        self.words[STARTED] = 0
 
     def ask_to_stop(self, stop: bool = True) -> None:
         """Ask the worker to end its chunk before the next item."""
-        self.words[_STOP] = int(stop)
+        self.words[STOP] = int(stop)
 
     def leave_to_parent(self) -> None:
         """Go on, in a forked child, with a copy of the words in its own memory."""

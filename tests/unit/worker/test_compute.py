@@ -19,6 +19,7 @@ from jetmap.wire import arrays
 from jetmap.wire.budget import Budget
 from jetmap.wire.messages import Chunk, ErrorRecord, Format, Report
 from jetmap.worker.compute import Limits, compute, refuse
+from jetmap.worker.progress import ITEM, STOP
 
 quick = examples(100)
 
@@ -100,16 +101,21 @@ class FakeProgress:
         self.inside = False
 
     @property
-    def stopping(self) -> bool:
+    def words(self) -> FakeProgress:
+        return self
+
+    def __getitem__(self, word: int) -> int:
+        assert word == STOP
         return self.stop_before is not None and len(self.entered) > self.stop_before
+
+    def __setitem__(self, word: int, number: int) -> None:
+        if word == ITEM:
+            self.entered.append(number - 1)
+            self.inside = True
+            time.sleep(self.seconds)
 
     def expect(self, at: float, each: float) -> None:
         self.expected.append((at, each))
-
-    def enter(self, item: int, started_ns: int = 0) -> None:
-        self.entered.append(item)
-        self.inside = True
-        time.sleep(self.seconds)
 
     def leave(self) -> None:
         self.inside = False
