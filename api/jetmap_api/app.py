@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,6 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 import jetmap
-from jetmap import tracing
 from jetmap.client.cluster import Cluster
 from jetmap.errors import ClusterClosed, ConfigurationError
 from jetmap.settings import Settings
@@ -98,7 +98,7 @@ class Gateway(FastAPI):
         )
         self.state.cluster = cluster
         self.adopts = cluster is None  # until its own lifespan starts one
-        self._has_short_way = False  # Until its layers are built.
+        self._short: App | None = None  # The layers, for what needs none of FastAPI's.
         self._settings = settings
         self._token = token
         self._signer = None if token is None else Signer(token)
@@ -128,25 +128,23 @@ class Gateway(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.adopts and scope["type"] != "lifespan":
             self.state.cluster = find_cluster(scope)
-        stack = self.middleware_stack
-        if stack is not None and self._has_short_way and is_short(scope):
+        short = self._short
+        if short is not None and is_short(scope):
             # FastAPI would read the environment for telemetry on each request.
             scope["app"] = self
-            await stack(scope, receive, send)
+            await short(scope, receive, send)
             return
         await super().__call__(scope, receive, send)
 
     def build_middleware_stack(self) -> App:
         """Put the framework's layers after the short way of maps.
 
-        If the user has added middleware, or traces requests, maps pass through that as well.
+        If the user has added middleware, maps pass through it as well.
         """
         limits = self.state.admission.limits
-        # FastAPI makes the span of a request, on the way that it knows.
-        self._has_short_way = not self.user_middleware and not tracing.is_configured()
         app: App = super().build_middleware_stack()
         app = SmallBodies(app, idle=limits.body_idle_timeout, rate=limits.min_body_rate)
-        if self._has_short_way:
+        if not self.user_middleware:
             app = ShortWay({"/map/": self._maps.serve, "/jobs/": self._jobs.submit.serve}, app)
         if self._token is not None and self._signer is not None:
             app = TokenCheck(app, self._token, self._signer)
@@ -168,7 +166,10 @@ class Gateway(FastAPI):
                 allow_headers=CORS_HEADERS,
                 expose_headers=CORS_EXPOSED,
             )
-        return AccessLog(app, self.state.requests, self.state.lines)
+        app = AccessLog(app, self.state.requests, self.state.lines)
+        if not self.user_middleware:
+            self._short = _traced(app)
+        return app
 
     def openapi(self) -> dict[str, Any]:
         """Make the document, with a path for each function that is offered now."""
@@ -186,6 +187,18 @@ class Gateway(FastAPI):
         if cluster is None:
             raise ClusterClosed(HINT)
         return cluster
+
+
+def _traced(app: App) -> App:
+    """Make spans of the requests, if this process has a tracer provider."""
+    if "opentelemetry.trace" in sys.modules:
+        from jetmap import tracing
+
+        if tracing.is_configured():
+            from .request_spans import RequestSpans
+
+            return RequestSpans(app)
+    return app
 
 
 class _Stopping:

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -75,6 +76,7 @@ def traceparent_of(context: SpanContext, *, sampled: bool) -> str:
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{sampled:02x}"
 
 
+@lru_cache(maxsize=64)
 def context_of(traceparent: str) -> SpanContext | None:
     """Return the span that a header names; None if it names none."""
     parts = traceparent.split("-")
@@ -85,6 +87,11 @@ def context_of(traceparent: str) -> SpanContext | None:
     except (IndexError, ValueError):
         return None
     return context if context.is_valid else None
+
+
+def _is_unsampled(span: Span) -> bool:
+    context = span.get_span_context()
+    return context.is_valid and not context.trace_flags.sampled and not span.is_recording()
 
 
 def trace_id() -> str:
@@ -148,8 +155,13 @@ class MapTraces:
     def begin(self, map: str, function: str, items: int | None, submitted: str | None) -> MapSpan:
         """Begin the span of a map: below the caller's, or for a job linked with its submitter's.
 
+        Below an unsampled span there is none, whatever the sampler would say.
+
         submitted: the header of the request that submitted the job; None: the map is not a job's.
         """
+        above = trace.get_current_span()
+        if submitted is None and _is_unsampled(above):
+            return MapSpan(above)
         attributes: dict[str, Any] = {
             **self._destination,
             "messaging.operation.name": "map",

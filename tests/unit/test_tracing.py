@@ -111,8 +111,21 @@ def test_a_job_has_a_trace_of_its_own_that_leads_to_its_submitter(
 def test_an_unsampled_map_has_no_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     provider = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
-    context = context_of(MapTraces("p").begin("m1", "f", 7, None).parent_of(1))
+    traces = MapTraces("p")
+    context = context_of(traces.begin("m1", "f", 7, None).parent_of(1))
     assert context is not None and not context.trace_flags.sampled
+    above = trace.NonRecordingSpan(context)
+    with trace.use_span(above):
+        assert context_of(traces.begin("m2", "f", 7, None).parent_of(1)) == context
+
+
+def test_a_map_below_a_sampled_span_of_elsewhere_has_a_span(exporter: InMemorySpanExporter) -> None:
+    above = context_of("00-" + "0a" * 16 + "-" + "0b" * 8 + "-01")
+    assert above is not None
+    with trace.use_span(trace.NonRecordingSpan(above)):
+        MapTraces("p").begin("m1", "f", 7, None).end(None, 7, failed=False)
+    parent = spans(exporter)["map f"].parent
+    assert parent is not None and parent.span_id == above.span_id
 
 
 def test_a_map_ends_its_span_with_itself(exporter: InMemorySpanExporter) -> None:
