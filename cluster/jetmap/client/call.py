@@ -366,9 +366,11 @@ async def listed(items: Iterable[Any] | AsyncIterable[Any], limit: int) -> Seque
     return found
 
 
-def first_error(values: Iterable[Any]) -> ItemError | None:
+def first_error(values: Sequence[Any]) -> ItemError | None:
     """Return the first error among decoded values."""
-    return next((value for value in values if isinstance(value, ItemError)), None)
+    # There may be a million values, but they are of few types.
+    failed = {cls for cls in set(map(type, values)) if issubclass(cls, ItemError)}
+    return next((value for value in values if type(value) in failed), None) if failed else None
 
 
 def _encode(function: Function, kwargs: Mapping[str, Any], format: Format, refs: Refs) -> bytes:
