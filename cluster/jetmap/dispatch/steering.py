@@ -40,6 +40,7 @@ from .open_map import OpenMap
 
 logger = logging.getLogger(__name__)
 
+FUNCTION_PAUSE, POOL_PAUSE = "a pause of its function", "a pause of the pool"
 CONTROL = "control"  # The key of the controls.
 READ_SECONDS = 5 * BEAT  # Seconds between two readings of the controls.
 TURN_SECONDS = BEAT  # Seconds for which a dispatcher keeps cores that others want, too.
@@ -78,6 +79,13 @@ class Gate:
         if self.is_paused:
             return False
         return self.control.max_parallel is None or self.out < self.share
+
+    @property
+    def waits(self) -> str:
+        """The thing that its maps wait for while it is closed, as announcements name it."""
+        if self.is_paused:
+            return POOL_PAUSE if self.pool_paused else FUNCTION_PAUSE
+        return "a limit of its function"
 
     @property
     def reason(self) -> str:
@@ -191,12 +199,12 @@ class Steering:
         gate.control, gate.pool_paused = control, self.control.paused
         return gate
 
-    def hold(self, function: str) -> str | None:
-        """Say why nothing of a function may be sent, for people; None: it may."""
+    def hold(self, function: str) -> Gate | None:
+        """Return the gate of a function that is paused, or whose pool is; None: it is not."""
         if not self.is_active:
             return None
         gate = self._gate(function)
-        return gate.reason if gate is not None and gate.is_paused else None
+        return gate if gate is not None and gate.is_paused else None
 
     # What people want
 

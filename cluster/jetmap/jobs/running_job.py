@@ -108,9 +108,14 @@ class RunningJob:
     @property
     def is_held(self) -> bool:
         """Return whether others may run meanwhile: it waits for workers, or is paused."""
-        if self.is_waiting or self.record.paused:
-            return True
-        return self._dispatcher.steering.hold(self.record.function) is not None
+        return self.is_waiting or self._held() is not None
+
+    def _held(self) -> tuple[str, str] | None:
+        """Return which pause the job waits for, and why; None: none."""
+        if self.record.paused:
+            return PAUSE, PAUSED
+        gate = self._dispatcher.steering.hold(self.record.function)
+        return None if gate is None else (gate.waits, gate.reason)
 
     @property
     def elapsed(self) -> float:
@@ -190,9 +195,9 @@ class RunningJob:
         assert source is not None
         if left is not None and left <= 0:
             raise MapTimeout(transitions.timeout_message(record))
-        held = PAUSED if record.paused else self._dispatcher.steering.hold(record.function)
-        if held is not None:
-            await self._show_waiting(held, PAUSE)
+        if (held := self._held()) is not None:
+            what, why = held
+            await self._show_waiting(why, what)
             return False
         spec = MapSpec(
             function=record.function,
@@ -334,9 +339,8 @@ class RunningJob:
     async def _record_waiting(self, run: OpenMap) -> None:
         try:
             what, lack = WORKERS, self._dispatcher.agents.lack(self.record.function)
-            held = self._dispatcher.steering.hold(self.record.function)
-            if self.record.paused or held is not None:
-                what, lack = PAUSE, PAUSED if self.record.paused else held
+            if (held := self._held()) is not None:
+                what, lack = held
             elif lack is None:
                 what, lack = ROOM, await self._check_room(run)
             await self._show_waiting(lack, what)

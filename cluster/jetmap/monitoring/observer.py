@@ -13,11 +13,14 @@ from jetmap.dispatch.open_map import OpenMap
 from jetmap.dispatch.roster import Roster
 from jetmap.dispatch.scheduler import Scheduler
 from jetmap.dispatch.stats import Stats
+from jetmap.dispatch.steering import FUNCTION_PAUSE, POOL_PAUSE
 from jetmap.jobs.record import Record
+from jetmap.jobs.transitions import PAUSE
 from jetmap.wire import subjects
 from jetmap.wire.activity import Activity, FunctionActivity, MapActivity, MapDetails
 from jetmap.wire.messages import ANNOUNCEMENT_BYTES, encode
 
+PAUSES = (PAUSE, FUNCTION_PAUSE, POOL_PAUSE)
 RATE_BEATS = 5  # Beats over which rates are taken.
 MINUTE_BEATS = 30  # Beats of "the last minute".
 ENDED_SECONDS = 600.0  # Seconds for which an ended map stays in the announcement.
@@ -210,12 +213,12 @@ class Observer:
         )
 
     def _parked(self, record: Record) -> MapActivity:
-        waits = "a pause" if record.paused else record.waiting_for or "workers"
+        waits = PAUSE if record.paused else record.waiting_for or "workers"
         return MapActivity(
             record.id,
             record.function,
             "job",
-            "paused" if record.paused else "waiting",
+            "paused" if waits in PAUSES else "waiting",
             record.total,
             record.done,
             record.failed,
@@ -308,15 +311,15 @@ class Observer:
 def waits_for(run: OpenMap, *, has_workers: bool) -> str:
     """Return what a map waits for; empty: nothing, all its items are out."""
     if run.is_paused:
-        return "a pause"
+        return PAUSE
     if (gate := run.gate) is not None and gate.is_paused:
-        return "a pause of the pool" if gate.pool_paused else "a pause of its function"
+        return gate.waits
     if not has_workers:
         return "workers"
     if run.limit is not None and len(run.ledger.flights) >= run.limit:
         return "a limit"
     if gate is not None and not gate.is_open:
-        return "a limit of its function"
+        return gate.waits
     if run.stalled or not run.has_room:
         return "its reader"
     if run.source.total is None and not run.source.has_items and not run.ledger.has_returned:

@@ -146,6 +146,67 @@ def test_failures_gather_by_cause(shared_up: Up, tab: Tab) -> None:
     tab.says("Latest failures")
 
 
+def test_failed_items_of_a_job_run_again_from_both_of_their_places(shared_up: Up, tab: Tab) -> None:
+    status, job = shared_up.get("/jobs/double", "[1, 13]")
+    assert status == 202
+    address = f"/jobs/{job['id']}"
+
+    def has_failed(run: int) -> bool:
+        found = shared_up.get(address)[1]
+        return (found["run"], found["state"]) == (run, "failed")
+
+    wait_until_sync(lambda: has_failed(1), "it has failed")
+    go(tab, "maps")
+    tab.click(f"[data-ask='retry:{job['id']}']")
+    tab.says("All others keep their outcomes")
+    tab.click("[data-act=yes]")
+    wait_until_sync(lambda: has_failed(2), "its second run has failed, too")
+    go(tab, "failures")
+    tab.until("document.querySelector('[data-act=open]') !== null")
+    tab.do(
+        "document.querySelectorAll('[data-act=open][aria-expanded=false]').forEach(b => b.click())"
+    )
+    tab.click(f"[data-ask='retry:{job['id']}']")
+    tab.click("[data-act=yes]")
+    wait_until_sync(lambda: has_failed(3), "so has its third")
+    assert shared_up.get(address)[1]["done"] == 2
+
+
+def test_a_function_and_the_pool_are_paused_limited_and_resumed(
+    shared_up: Up, tab: Tab, long_map: Request
+) -> None:
+    go(tab, "functions/slow")
+    tab.click("[data-ask='limitfn:slow']")
+    tab.do("document.querySelector('[data-field=limit]').value = '1'")
+    tab.click("[data-act=yes]")
+    tab.says("at most 1 core")
+    tab.click("[data-ask='pausefn:slow']")
+    tab.says("for all its callers?")
+    tab.click("[data-act=yes]")
+    tab.until("document.querySelector('[data-act=fnresume]') !== null")
+    go(tab, "maps")
+    tab.says("its function to be resumed")
+    go(tab, "now")
+    tab.says("slow is paused: 1 map of it waits until its timeout")
+    tab.click("[data-ask='pausepool:']")
+    tab.click("[data-act=yes]")
+    tab.says("The pool is paused.")
+    wait_until_sync(lambda: shared_up.busy == 0, "what was out has ended")
+    expected = {"name": "slow", "paused": True, "max_parallel": 1}
+    pool = shared_up.get("/pool")[1]
+    assert (pool["paused"], pool["functions"]) == (True, [expected])
+    tab.click("[data-act=pool]")
+    tab.until("document.querySelector(\"[data-ask='pausepool:']\") !== null")
+    go(tab, "functions/slow")
+    tab.click("[data-act=fnresume]")
+    tab.click("[data-ask='limitfn:slow']")
+    tab.do("document.querySelector('[data-field=limit]').value = ''")
+    tab.click("[data-act=yes]")
+    wait_until_sync(lambda: shared_up.busy == 2, "it goes on, on all cores")
+    assert shared_up.get("/pool")[1]["functions"] == []
+    cancel(tab)
+
+
 def test_a_theme_is_kept_and_a_narrow_page_has_its_tabs_at_the_bottom(
     shared_up: Up, tab: Tab
 ) -> None:

@@ -144,8 +144,12 @@ def test_jobs_of_a_paused_function_wait_and_say_so_and_let_others_run() -> None:
             begun = work.runs.total()
             for id in (running, late):
                 record = await other.get(id)
-                assert (record.public_state, record.waiting_for) == ("waiting", "a pause")
-                assert record.reason == steering.hold(FUNCTION)
+                waits = (record.public_state, record.waiting_for, record.reason)
+                assert waits == (
+                    "waiting",
+                    "a pause of its function",
+                    "function 'double' is paused: `jetmap function double --resume` lets it go on",
+                )
             assert all(job.is_held for job in owner._runner._running.values())
             await asyncio.sleep(30)
             record = await ended(other, late)

@@ -3,7 +3,7 @@ import { Feed, apply } from './feed.js'
 import { World } from './world.js'
 import { draw, h, num, about, plural } from './dom.js'
 import { readColours, colours, layoutCells, paintCells, hitCell, IDLE, STARTING, FAILED, DRAINING, UNKNOWN } from './charts.js'
-import { views, titles, charts, see, away, clock, isOpen, hostText } from './views.js'
+import { views, titles, charts, see, away, clock, isOpen, isPaused, hostText } from './views.js'
 
 const page = document.documentElement, root = page.dataset.root
 const $ = (s, e = document) => e.querySelector(s)
@@ -107,10 +107,19 @@ async function act(id, word, path, body, text) {
 }
 function yes(key, box) {
   const at = key.indexOf(':'), what = key.slice(0, at), id = key.slice(at + 1), m = world.maps.find(x => x.id === id), path = pathOf(m, id)
+  if (what === 'pausepool') return steerPool(true)
+  if (what === 'pausefn') return steer(id, 'pause')
+  if (what === 'limitfn') return steer(id, 'limit', cores(box))
   if (what === 'retry') act(id, 'Starting', `/jobs/${encodeURIComponent(id)}/retry`, undefined, `The failed items of ${id.slice(-6)} run again.`)
   if (what === 'cancel') act(id, 'Cancelling', `${path}/cancel`, undefined, `Cancelled ${id.slice(-6)}. Its cores are free.`)
-  if (what === 'limit') { const v = Math.max(0, Math.floor(Number($('[data-field=limit]', box).value) || 0)); act(id, 'Setting', m?.kind === 'job' ? `${path}/limit${v ? `?max_parallel=${v}` : ''}` : `${path}/limit`, m?.kind === 'job' ? undefined : { cores: v }, v ? `${id.slice(-6)} takes at most ${plural(v, 'core')}.` : `${id.slice(-6)} has no limit.`) }
+  if (what === 'limit') { const v = cores(box); act(id, 'Setting', m?.kind === 'job' ? `${path}/limit${v ? `?max_parallel=${v}` : ''}` : `${path}/limit`, m?.kind === 'job' ? undefined : { cores: v }, v ? `${id.slice(-6)} takes at most ${plural(v, 'core')}.` : `${id.slice(-6)} has no limit.`) }
 }
+const cores = box => Math.max(0, Math.floor(Number($('[data-field=limit]', box).value) || 0))
+function steer(name, what, v) {
+  const [word, said] = { pause: ['Pausing', `Paused ${name}. Items that are being computed end.`], resume: ['Resuming', `Resumed ${name}.`], limit: ['Setting', v ? `${name} takes at most ${plural(v, 'core')}.` : `${name} has no limit.`] }[what]
+  act(`fn:${name}`, word, `/ui/functions/${encodeURIComponent(name)}/${what}`, what === 'limit' ? { cores: v } : undefined, said)
+}
+function steerPool(on) { act('pool', on ? 'Pausing' : 'Resuming', `/ui/pool/${on ? 'pause' : 'resume'}`, undefined, on ? 'Paused the pool. Items that are being computed end.' : 'Resumed the pool.') }
 function pathOf(m, id) { return `${m?.kind === 'job' ? '/jobs' : '/ui/maps'}/${encodeURIComponent(id)}` }
 function setPause(id, on) {
   const m = world.maps.find(x => x.id === id)
@@ -133,6 +142,7 @@ const acts = {
   state: b => { ui.state = b.dataset.s }, clear: () => Object.assign(ui, { find: '', state: 'all', fn: '' }),
   find: b => { ui.find = b.dataset.text; location.hash = '#maps' },
   pause: b => setPause(b.dataset.id, true), resume: b => setPause(b.dataset.id, false),
+  pool: b => steerPool(b.dataset.do === 'pause'), fnresume: b => steer(b.dataset.id, 'resume'),
   ask: b => startAsk(b.dataset.ask), no: dropAsk, yes: b => yes(b.dataset.ask, b.parentNode),
   open: b => { const k = b.dataset.id; if (ui.open.has(k)) ui.open.delete(k); else { ui.open.add(k); if (!ui.traces.get(k)?.traceback) trace(k).catch(() => {}) } },
   copy: b => { navigator.clipboard?.writeText(b.dataset.text).then(() => say('Copied')).catch(() => say('The browser does not let this page copy.')) },
@@ -198,7 +208,7 @@ document.addEventListener('keydown', e => {
   else if (e.key === '?') acts.help()
   else if (e.key === 't') acts.theme()
   else if (e.key === 'j' || e.key === 'k') { const all = [...main.querySelectorAll('[data-row]')], i = all.indexOf(document.activeElement); all[Math.min(all.length - 1, Math.max(0, i + (e.key === 'j' ? 1 : -1)))]?.focus() }
-  else if (e.key === 'p' && m) setPause(row, m.state !== 'paused')
+  else if (e.key === 'p' && m) setPause(row, !isPaused(m))
   else if (e.key === 'c' && m && isOpen(m) && !away()) startAsk(`cancel:${row}`)
   else if (/^[1-8]$/.test(e.key) && ui.view === 'now') { acts.spot({ dataset: { i: e.key - 1 } }); render() }
   else if (e.key.startsWith('Arrow') && document.activeElement?.matches('[data-cells]') && cellsAt) {

@@ -16,6 +16,8 @@ function chart(key, label, cls, paint) {
   return h`<canvas class="${cls}" data-key="${key}" data-chart="${key}" ${label ? h`role="img" aria-label="${label}"` : h`role="presentation"`}></canvas>`
 }
 const panel = (title, note, body, cls = '') => { const id = 't-' + title.replace(/\W/g, ''); return h`<section class="panel ${cls}" data-key="${id}" aria-labelledby="${id}"><header><h2 id="${id}">${title}</h2>${note && h`<span class="quiet">${note}</span>`}</header>${body}</section>` }
+// A state for assistive technology; an absent one says nothing.
+const bool = x => x ? 'true' : 'false'
 const share = x => num(x < 10 ? Math.round(x * 10) / 10 : Math.round(x))
 const fnOf = m => world.functionOf(m.function)
 const chip = f => h`<span class="chip f${f.colour}" aria-hidden="true">${f.mark}</span>`
@@ -29,15 +31,19 @@ export const away = () => world.away != null || ui.lost != null
 const off = () => away() ? h` disabled title="Nothing can be changed while the connection is away"` : ''
 const ask = (key, question, yes, field) => h`<div class="ask" data-key="ask" role="group" aria-label="${question}"><span>${question}</span>${field}<button class="${field ? 'go' : 'stop'}" data-act="yes" data-ask="${key}">${yes}</button><button data-act="no">${field ? 'Leave it' : 'Keep as it is'}</button></div>`
 const labels = m => Object.entries(m.labels).map(([k, v]) => h` <button class="label" data-act="find" data-text="${k}:${v}" aria-label="Filter by ${k}: ${v}">${k}: ${v}</button>`)
-const waitText = { cores: 'cores', 'a limit': 'its own limit', 'a pause': 'to be resumed', 'its reader': 'its slow reader', 'its input': 'more of its input', workers: 'a worker for it', room: 'room in the store' }
+const waitText = { cores: 'cores', 'a limit': 'its own limit', 'a limit of its function': 'its function’s limit', 'a pause': 'to be resumed', 'a pause of its function': 'its function to be resumed', 'a pause of the pool': 'the pool to be resumed', 'its reader': 'its slow reader', 'its input': 'more of its input', workers: 'a worker for it', room: 'room in the store' }
 const reasonText = { 'too-many-maps': 'over the limit of open maps', 'limit-exceeded': 'over a limit', 'unknown-function': 'for an unknown function', 'no-workers': 'without a worker', 'workers-cannot-start': 'because workers cannot start', 'broker-unreachable': 'without the broker', closed: 'while closing' }
 const open = { running: 0, waiting: 1, paused: 2 }
 export const isOpen = m => open[m.state] != null
+// Whether the map itself is paused; its function or the pool may be, too.
+export const isPaused = m => m.waits === 'a pause'
 const crashes = x => Object.values(x.crashes).reduce((a, b) => a + b, 0)
 
 // ---- Now -------------------------------------------------------------------------------------------
 function attention() {
   const list = [], versions = tallied(world.hosts.map(x => x.version)), usual = most(versions)
+  if (world.document.paused) list.push([h`<b>The pool is paused.</b> Nothing new starts until somebody resumes it.`, '', h`<div class="right">${poolActs()}</div>`])
+  for (const f of world.functions) if (f.paused) { const k = world.maps.filter(m => isOpen(m) && m.function === f.name).length; list.push([h`<b>${f.name}</b> is paused${k > 0 && `: ${plural(k, 'map')} of it ${k === 1 ? 'waits' : 'wait'} until ${k === 1 ? 'its' : 'their'} timeout`}.`, link('functions', f.name), 'See the function']) }
   for (const x of world.hosts) {
     if (x.state === 'failed') list.push([h`Workers on <b>${x.name}</b> cannot start: ${(x.failure.trim().split('\n').pop() || 'no reason is known').slice(0, 160)}`, '#hosts', 'See the host'])
     else if (x.state === 'gone') list.push([h`<b>${x.name}</b> was last heard ${ago(x.seen)}. Its chunks run elsewhere.`, '#hosts', 'See the host'])
@@ -50,13 +56,18 @@ function attention() {
   for (const s of [...world.broker.streams, { ...world.broker.store, name: 'store of jobs' }]) if (s.quota > 0 && s.bytes / s.quota > 0.8) list.push([h`The <b>${s.name}</b> is ${pct(s.bytes / s.quota)} full. At 100 % it refuses more.`, '#hosts', 'See the broker'])
   const t = world.totals
   if (t.refused) list.push([h`<b>${plural(t.refused, 'map')}</b> refused in the last minute: ${Object.entries(t.reasons).map(([why, k]) => `${num(k)} ${reasonText[why] ?? why}`).join(', ')}.`, '#maps', 'See the maps'])
-  return list.length ? h`<ul class="attention" aria-label="What needs attention" data-key="attention">${list.slice(0, 5).map(([text, href, name]) => h`<li><span>${text}</span><a href="${href}">${name}</a></li>`)}</ul>` : ''
+  return list.length ? h`<ul class="attention" aria-label="What needs attention" data-key="attention">${list.slice(0, 5).map(([text, href, name]) => h`<li><span>${text}</span>${href ? h`<a href="${href}">${name}</a>` : name}</li>`)}</ul>` : ''
 }
 const tallied = list => list.reduce((m, x) => m.set(x, (m.get(x) ?? 0) + 1), new Map())
 const most = counts => [...counts].sort((a, b) => b[1] - a[1])[0]?.[0]
 
+function poolActs() {
+  if (ui.busy.has('pool')) return h`<span class="quiet">${ui.busy.get('pool')} …</span>`
+  if (ui.ask === 'pausepool:') return ask(ui.ask, 'Pause the whole pool? Nothing new of any function starts until somebody resumes it; maps wait until their timeout.', 'Pause the pool')
+  return world.document.paused ? h`<button data-act="pool" data-do="resume"${off()}>Resume the pool</button>` : h`<button data-act="ask" data-ask="pausepool:"${off()}>Pause the pool</button>`
+}
 function nowView() {
-  if (world.empty) return invite()
+  if (world.empty) return world.document.paused ? h`${attention()}${invite()}` : invite()
   const t = world.counts, all = world.cells.length, totals = world.totals
   const rate = world.curve(0), p50 = world.curve(1), p99 = world.curve(2), refused = world.curve(3)
   const biggest = world.maps.filter(isOpen).sort((a, b) => b.cores - a.cores || (b.left ?? 0) - (a.left ?? 0)).slice(0, 6)
@@ -74,11 +85,11 @@ function nowView() {
     ${stat('Refused, last minute', num(totals.refused), '', totals.refused ? 's-ref' : '', totals.refused ? c => bars(c, refused.slice(-60), colours.bad) : null, '')}
   </dl>
   <div class="now" data-key="now"><div class="side">
-    <section class="panel" data-key="cores" aria-labelledby="t-cores"><header><h2 id="t-cores">Cores</h2><span class="quiet">${plural(world.hosts.length, 'host')}. ${ui.spot >= 0 ? h`Only ${spotName()}; <kbd>Esc</kbd> for all` : world.big ? 'A square is a host; its cores are sorted by what they do' : 'A cell is a core'}</span></header>
+    <section class="panel" data-key="cores" aria-labelledby="t-cores"><header><h2 id="t-cores">Cores</h2><span class="quiet">${plural(world.hosts.length, 'host')}. ${ui.spot >= 0 ? h`Only ${spotName()}; <kbd>Esc</kbd> for all` : world.big ? 'A square is a host; its cores are sorted by what they do' : 'A cell is a core'}</span>${!world.document.paused && h`<div class="acts right" data-key="pool">${poolActs()}</div>`}</header>
       ${world.hosts.length ? h`<canvas class="cells" data-key="cells" data-cells tabindex="0" role="img" aria-label="${num(world.busy)} of ${num(all)} cores busy, ${t[IDLE]} idle, ${t[STARTING]} starting, ${t[DRAINING]} draining, ${t[FAILED]} failed, on ${plural(world.hosts.length, 'host')}. Arrow keys go from host to host."></canvas>` : h`<p class="quiet">No worker is here. <code>jetmap worker TASKS</code> on any host that reaches the broker brings its cores.</p>`}
-      <ul class="legend" aria-label="Functions">${world.functions.filter(f => f.slot < OTHER).map(f => h`<li data-key="f-${f.slot}"><button data-act="spot" data-i="${f.colour}" aria-pressed="${ui.spot === f.colour}">${chip(f)}${f.name} <small>${num(f.cores)}</small></button></li>`)}
-      ${others.length > 0 && h`<li data-key="f-other"><button data-act="spot" data-i="${OTHER}" aria-pressed="${ui.spot === OTHER}"><span class="chip f${OTHER}" aria-hidden="true">…</span>${plural(others.length, 'other function')} <small>${num(others.reduce((a, f) => a + f.cores, 0))}</small></button></li>`}
-      ${[[IDLE, 'idle'], [STARTING, 'starting'], [DRAINING, 'draining'], [FAILED, 'failed'], [UNKNOWN, 'silent']].filter(([k]) => t[k] || k === IDLE).map(([k, word]) => h`<li data-key="s-${word}"><button class="states" data-act="spot" data-i="${k}" aria-pressed="${ui.spot === k}"><span class="chip s-${word}" aria-hidden="true">${MARKS[k]}</span>${word} <small>${num(t[k])}</small></button></li>`)}</ul>
+      <ul class="legend" aria-label="Functions">${world.functions.filter(f => f.slot < OTHER).map(f => h`<li data-key="f-${f.slot}"><button data-act="spot" data-i="${f.colour}" aria-pressed="${bool(ui.spot === f.colour)}">${chip(f)}${f.name} <small>${num(f.cores)}</small></button></li>`)}
+      ${others.length > 0 && h`<li data-key="f-other"><button data-act="spot" data-i="${OTHER}" aria-pressed="${bool(ui.spot === OTHER)}"><span class="chip f${OTHER}" aria-hidden="true">…</span>${plural(others.length, 'other function')} <small>${num(others.reduce((a, f) => a + f.cores, 0))}</small></button></li>`}
+      ${[[IDLE, 'idle'], [STARTING, 'starting'], [DRAINING, 'draining'], [FAILED, 'failed'], [UNKNOWN, 'silent']].filter(([k]) => t[k] || k === IDLE).map(([k, word]) => h`<li data-key="s-${word}"><button class="states" data-act="spot" data-i="${k}" aria-pressed="${bool(ui.spot === k)}"><span class="chip s-${word}" aria-hidden="true">${MARKS[k]}</span>${word} <small>${num(t[k])}</small></button></li>`)}</ul>
     </section>
     ${!world.big && top}</div>
     <div class="side">
@@ -118,7 +129,7 @@ function mapActs(m) {
   if (ui.ask === `retry:${key}`) return askAgain(key)
   if (!isOpen(m)) return m.kind === 'job' && m.failed && m.state !== 'withdrawn' ? h`<div class="acts" data-key="acts"><button data-act="ask" data-ask="retry:${key}" aria-label="Run the failed items of ${key} again"${off()}>Run failed again</button></div>` : ''
   const steers = m.kind === 'job' || m.state !== 'waiting' || m.waits !== 'workers'
-  return h`<div class="acts" data-key="acts">${steers && h`<button data-act="${m.state === 'paused' ? 'resume' : 'pause'}" data-id="${key}" aria-label="${m.state === 'paused' ? 'Resume' : 'Pause'} ${key}"${off()}>${m.state === 'paused' ? 'Resume' : 'Pause'}</button><button data-act="ask" data-ask="limit:${key}" aria-label="Limit the cores of ${key}"${off()}>Limit</button>`}<button data-act="ask" data-ask="cancel:${key}" aria-label="Cancel ${key}"${off()}>Cancel</button></div>`
+  return h`<div class="acts" data-key="acts">${steers && h`<button data-act="${isPaused(m) ? 'resume' : 'pause'}" data-id="${key}" aria-label="${isPaused(m) ? 'Resume' : 'Pause'} ${key}"${off()}>${isPaused(m) ? 'Resume' : 'Pause'}</button><button data-act="ask" data-ask="limit:${key}" aria-label="Limit the cores of ${key}"${off()}>Limit</button>`}<button data-act="ask" data-ask="cancel:${key}" aria-label="Cancel ${key}"${off()}>Cancel</button></div>`
 }
 const progress = m => m.total ? bar([[(m.done - m.failed) / m.total, isOpen(m) ? 'var(--fill)' : 'var(--edge)'], [Math.max(m.failed / m.total, m.failed ? 0.006 : 0), 'var(--bad)']]) : h`<svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true"><rect width="100" height="6" fill="var(--edge)" opacity=".5"/></svg>`
 function mapsView() {
@@ -136,7 +147,7 @@ function mapsView() {
     <td data-name="waits for">${m.waits ? waitText[m.waits] ?? m.waits : ''}</td>
     <td class="full">${mapActs(m)}</td></tr>`)}</tbody></table>
   ${rows.length === 0 && h`<p class="more">${world.maps.length ? h`No map matches. <button data-act="clear">Show all</button>` : 'No map of more than a moment is open, or has ended in the last ten minutes.'}</p>`}${(rows.length > limit || world.document.more > 0) && h`<p class="more">${num(Math.max(0, rows.length - limit) + world.document.more)} more. Narrow them with the filter: a function, an owner, an id, or <code>customer:7</code>.</p>`}</section>`
-  return h`<div class="tools" data-key="tools"><h1>Maps and jobs</h1><div class="seg" role="group" aria-label="State">${['all', 'running', 'waiting', 'paused', 'ended'].map(s => h`<button data-act="state" data-s="${s}" aria-pressed="${ui.state === s}">${s[0].toUpperCase() + s.slice(1)} ${counts.get(s) ?? 0}</button>`)}</div>
+  return h`<div class="tools" data-key="tools"><h1>Maps and jobs</h1><div class="seg" role="group" aria-label="State">${['all', 'running', 'waiting', 'paused', 'ended'].map(s => h`<button data-act="state" data-s="${s}" aria-pressed="${bool(ui.state === s)}">${s[0].toUpperCase() + s.slice(1)} ${counts.get(s) ?? 0}</button>`)}</div>
   <select data-act="fn" aria-label="Function"><option value="">Every function</option>${world.functions.map(f => h`<option${ui.fn === f.name && h` selected`}>${f.name}</option>`)}</select>${finder('Filter: name, owner, label:value')}</div>
   ${picked ? h`<div class="maps-wide" data-key="split">${list}<div class="stack" data-key="detail">${mapDetail(picked)}</div></div>` : list}`
 }
@@ -147,6 +158,9 @@ const PHASES = [['waiting for a core, and on the way', 'var(--p0)'], ['computing
 export function advice(m, d) {
   const f = fnOf(m), all = world.cells.length, spent = (m.ended ?? world.now) - m.started
   if (m.waits === 'workers') return h`No worker that is up has <b>${f.name}</b>. Start one with the file that defines it; the ${m.kind} begins by itself.`
+  if (m.waits === 'a pause of the pool') return h`The whole pool is paused: nothing new starts until somebody resumes it on <a href="#now">Now</a>. The timeout of the ${m.kind} goes on.`
+  if (m.waits === 'a pause of its function') return h`<b>${f.name}</b> is paused: nothing new of it starts until somebody <a href="${link('functions', f.name)}">resumes it</a>. The timeout of the ${m.kind} goes on.`
+  if (m.waits === 'a limit of its function') return h`All maps of <b>${f.name}</b> together may use ${plural(f.limit ?? 0, 'core')}, and others have them now. <a href="${link('functions', f.name)}">Change the limit</a>, or wait.`
   if (m.state === 'paused') return h`It is paused and holds no core once its ${plural(Math.ceil(m.cores), 'chunk')} under way ${m.cores > 1 ? 'end' : 'ends'}. Resume it when you like: ${plural(m.done, 'outcome')} are kept.`
   if (!d || !(d.wait + d.compute + d.again)) return isOpen(m) ? h`Too little of it is done to say what holds it up.` : h`It was too short to say more.`
   const sum = d.wait + d.compute + d.again, queue = d.wait / sum, again = d.again / sum, tail = d.tail / Math.max(spent, 0.1)
@@ -193,7 +207,7 @@ function failuresView() {
   ${list.length ? h`<section class="panel flush" data-key="list" aria-label="Failures, by cause"><ul class="groups">${list.slice(0, 40).map(g => {
     const isShown = ui.open.has(g.key), found = ui.traces.get(g.key), where = g.hosts.length ? (g.hosts.length === 1 ? (world.hosts.length > 1 ? h`<span class="bad">only on ${g.hosts[0]}</span> · ` : h`on ${g.hosts[0]} · `) : `on ${g.hosts.length > 8 ? 'more than 8' : g.hosts.length} hosts · `) : ''
     return h`<li class="group" data-key="${g.key}"><b class="n bad">${num(g.count)}</b><div><p>${fnName(world.functionOf(g.function), link('functions', g.function))} <span class="kind">${kinds[g.kind] ?? g.kind}</span></p><p><b>${g.type}</b> ${g.message}</p><p class="when">${where}first ${clock(g.first)} · last ${ago(g.last)}</p></div>${chart('b' + g.key, `${g.count} in the last hour`, '', c => bars(c, g.counts, colours.bad))}
-    <div class="acts"><button data-row data-act="open" data-id="${g.key}" aria-expanded="${isShown}">${isShown ? 'Hide' : 'Traceback'}</button></div>
+    <div class="acts"><button data-row data-act="open" data-id="${g.key}" aria-expanded="${bool(isShown)}">${isShown ? 'Hide' : 'Traceback'}</button></div>
     ${isShown && h`<div class="wide stack">${found == null ? h`<p class="quiet">Asking who has it …</p>` : found.traceback ? h`<pre tabindex="0" aria-label="First traceback">${found.traceback}</pre>` : h`<p class="quiet">${found.note}</p>`}<p class="quiet">${g.indexes.length ? h`The first of them: ${g.indexes.length === 1 ? 'item' : 'items'} ${g.indexes.map(i => num(i)).join(', ')}${g.count > g.indexes.length && `, and ${num(g.count - g.indexes.length)} more`}. ` : ''}${g.job && h`Latest in the job <a class="mono" href="${ui.root}/jobs/${encodeURIComponent(g.job)}">${g.job}</a>.`}</p>${g.job && (ui.busy.has(g.job) ? h`<p class="quiet">${ui.busy.get(g.job)} …</p>` : ui.ask === `retry:${g.job}` ? askAgain(g.job) : h`<div class="acts"><button data-act="ask" data-ask="retry:${g.job}"${off()}>Run these again</button></div>`)}</div>`}</li>` })}</ul></section>`
     : h`<section class="panel"><h2>Nothing failed in the last hour</h2><p class="quiet">Items that fail gather here by function, kind and message.</p></section>`}`
 }
@@ -205,7 +219,7 @@ function functionsView() {
   const f = world.functions.find(x => x.name === ui.id) ?? list[0]
   ui.fnShown = f?.name ?? ''
   return h`<div class="tools" data-key="tools"><h1>Functions</h1><span class="quiet">${plural(list.length, 'function')}</span>${finder('Filter: name, module')}</div><div class="list-detail ${ui.id && 'picked'}" data-key="ld">
-  <section class="panel flush" aria-label="Functions" data-key="list"><table><thead><tr><th>Function</th><th class="num">Items a second</th><th class="num">Cores</th><th class="num">p50</th><th class="num">p95</th><th class="num">p99</th><th class="num">Errors</th><th class="num">Bytes in, out</th></tr></thead><tbody>${list.slice(0, 100).map(x => h`<tr data-key="${x.name}"${x === f && h` aria-selected="true"`}><td class="full"><a class="fn" data-row href="${link('functions', x.name)}">${chip(x)}${x.name}</a><small>${x.module}${!x.hosts && h` · <span class="bad">no worker has it now</span>`}${x.versions.length > 1 && h` · <span class="bad">${x.versions.length} versions</span>`}</small></td><td class="num" data-name="items/s">${num(x.rate)}</td><td class="num" data-name="cores">${num(x.cores)}</td><td class="num" data-name="p50">${secs(x.p50)}</td><td class="num" data-name="p95">${secs(x.p95)}</td><td class="num" data-name="p99">${secs(x.p99)}</td><td class="num ${x.errors > 0.003 ? 'bad' : ''}" data-name="errors">${x.items ? (x.errors ? pct(x.errors) : '0') : '–'}</td><td class="num" data-name="in, out">${x.items ? h`${bytes(x.in)}<small>${bytes(x.out)}</small>` : '–'}</td></tr>`)}</tbody></table></section>
+  <section class="panel flush" aria-label="Functions" data-key="list"><table><thead><tr><th>Function</th><th class="num">Items a second</th><th class="num">Cores</th><th class="num">p50</th><th class="num">p95</th><th class="num">p99</th><th class="num">Errors</th><th class="num">Bytes in, out</th></tr></thead><tbody>${list.slice(0, 100).map(x => h`<tr data-key="${x.name}"${x === f && h` aria-selected="true"`}><td class="full"><a class="fn" data-row href="${link('functions', x.name)}">${chip(x)}${x.name}</a><small>${x.module}${!x.hosts && h` · <span class="bad">no worker has it now</span>`}${x.versions.length > 1 && h` · <span class="bad">${x.versions.length} versions</span>`}${x.paused && h` · ${stateWord('paused')}`}${x.limit != null && ` · at most ${plural(x.limit, 'core')}`}</small></td><td class="num" data-name="items/s">${num(x.rate)}</td><td class="num" data-name="cores">${num(x.cores)}</td><td class="num" data-name="p50">${secs(x.p50)}</td><td class="num" data-name="p95">${secs(x.p95)}</td><td class="num" data-name="p99">${secs(x.p99)}</td><td class="num ${x.errors > 0.003 ? 'bad' : ''}" data-name="errors">${x.items ? (x.errors ? pct(x.errors) : '0') : '–'}</td><td class="num" data-name="in, out">${x.items ? h`${bytes(x.in)}<small>${bytes(x.out)}</small>` : '–'}</td></tr>`)}</tbody></table></section>
   ${f && functionDetail(f)}</div>`
 }
 const resolve = (s, defs) => { for (let i = 0; s?.$ref && i < 8; i++) s = defs[s.$ref.split('/').pop()] ?? {}; return s ?? {} }
@@ -229,9 +243,16 @@ export function formOf(info) {
   const fields = item.type === 'object' && item.properties ? Object.entries(item.properties).map(([k, s]) => field(`item.${k}`, k, s, defs, item.required?.includes(k))) : field('item', item.title ?? 'item', item, defs, true)
   return h`<div class="fields">${fields}${names.length > 0 && h`<fieldset><legend>Keyword-only</legend>${names.map(([k, s]) => field(`kwargs.${k}`, k, s, keyword.$defs ?? {}, keyword.required?.includes(k)))}</fieldset>`}</div>`
 }
+function functionActs(f) {
+  const key = `fn:${f.name}`
+  if (ui.busy.has(key)) return h`<span class="quiet">${ui.busy.get(key)} …</span>`
+  if (ui.ask === `pausefn:${f.name}`) return ask(ui.ask, `Pause ${f.name} for all its callers? Nothing new of it starts until somebody resumes it; maps wait until their timeout.`, 'Pause the function')
+  if (ui.ask === `limitfn:${f.name}`) return ask(ui.ask, 'Cores at most, in the pool', 'Set', h`<input type="number" min="1" max="100000" data-field="limit" value="${f.limit ?? ''}" placeholder="no limit" aria-label="Cores at most, in the pool">`)
+  return h`<div class="acts" data-key="acts">${f.paused ? h`<button data-act="fnresume" data-id="${f.name}" aria-label="Resume ${f.name}"${off()}>Resume</button>` : h`<button data-act="ask" data-ask="pausefn:${f.name}" aria-label="Pause ${f.name}"${off()}>Pause</button>`}<button data-act="ask" data-ask="limitfn:${f.name}" aria-label="Limit the cores of ${f.name}"${off()}>Limit</button></div>`
+}
 function functionDetail(f) {
   const r = ui.result?.fn === f.name ? ui.result : null, info = ui.schemas.get(f.name), counted = Object.keys(f.bins).length > 0
-  return h`<div class="stack" data-key="fd-${f.name}"><section class="panel" data-key="about" aria-labelledby="t-f"><header><h2 id="t-f">${fnName(f)}</h2></header><p class="quiet">${f.doc}</p>${counted ? chart('fh', `Histogram of seconds an item: p50 ${secs(f.p50)}, p95 ${secs(f.p95)}, p99 ${secs(f.p99)}`, 'h128', c => histogram(c, f.bins, secs)) : h`<p class="quiet">Nothing of it has been answered since the callers that are up now started.</p>`}</section>
+  return h`<div class="stack" data-key="fd-${f.name}"><section class="panel" data-key="about" aria-labelledby="t-f"><header><h2 id="t-f">${fnName(f)}</h2>${f.paused && stateWord('paused')}${f.limit != null && h`<span class="quiet">at most ${plural(f.limit, 'core')}</span>`}<div class="right" data-key="acts">${functionActs(f)}</div></header><p class="quiet">${f.doc}</p>${counted ? chart('fh', `Histogram of seconds an item: p50 ${secs(f.p50)}, p95 ${secs(f.p95)}, p99 ${secs(f.p99)}`, 'h128', c => histogram(c, f.bins, secs)) : h`<p class="quiet">Nothing of it has been answered since the callers that are up now started.</p>`}</section>
   ${f.versions.length > 0 && h`<section class="panel flush" data-key="versions" aria-labelledby="t-v"><header><h2 id="t-v">Versions</h2><span class="quiet">${f.versions.length > 1 ? 'they differ; new chunks go to the newest' : 'the same everywhere'}</span></header><table><tbody>${f.versions.map(([digest, k], i) => h`<tr><td class="mono">${digest}</td><td data-name="on">${plural(k, 'host')}</td><td class="num quiet">${f.versions.length > 1 && i === f.versions.length - 1 && 'newest'}</td></tr>`)}</tbody></table></section>`}
   ${f.hosts > 0 && h`<section class="panel" data-key="run" aria-labelledby="t-run"><header><h2 id="t-run">Run one item</h2><span class="quiet">a form from its schema</span></header>${info ? h`<form data-run="${f.name}">${formOf(info)}<div class="acts"><button class="go"${off()}>Run ${f.name}</button></div></form>` : h`<p class="quiet">Asking for its schema …</p>`}
   ${r && h`<div class="stack" role="status" data-key="result"><pre tabindex="0" aria-label="Its value" class="${r.bad ? 'bad' : ''}">${r.value}</pre><p class="quiet">${r.note}</p></div>`}</section>`}</div>`
