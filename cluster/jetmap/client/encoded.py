@@ -489,11 +489,8 @@ class EncodedCluster:
         max_parallel: int | None = None,
     ) -> Upload:
         """Begin the job's upload. Raises TypeError if the keyword parameters do not fit."""
-        if call.refs:
-            names = ", ".join(map(repr, call.refs))
-            raise TypeError(
-                f"{names}: jobs outlive this process and what it has put; pass the value itself"
-            )
+        if call.refs and not self._inline:
+            self._constants_of(call)
         if call.function is None and not self._inline:
             call.check(self.info(call.name))
         elif not self._inline:

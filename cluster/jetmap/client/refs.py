@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
 from jetmap.functions.advice import check_kwargs
 from jetmap.wire.constants import Constant, pack
+from jetmap.wire.versions import pickles
 
 if TYPE_CHECKING:
     from jetmap.dispatch.constants import Constants
@@ -67,6 +68,11 @@ class Ref(Generic[T]):
         state = "closed" if self.is_closed else f"{self.size:,} bytes"
         return f"<Ref {self._constant.digest[:12]}, {state}>"
 
+    @property
+    def stored(self) -> tuple[Constant, memoryview]:
+        """The value as it is stored for a job. Raises KeyError if this is closed."""
+        return self._constant, self._constants.view(self._constant.digest)
+
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"a Ref cannot travel; {self.travel_hint}")
 
@@ -104,7 +110,8 @@ def without_refs(kwargs: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], R
 
 def packed(rest: bytes, refs: Refs) -> bytes:
     """Encode keyword parameters with references among them."""
-    return pack(rest, {name: ref._constant for name, ref in refs.items()})
+    constants = {name: ref._constant for name, ref in refs.items()}
+    return pack(rest, constants, pickles() if are_pickled(refs) else "")
 
 
 def checked(refs: Refs, constants: Constants) -> tuple[str, ...]:

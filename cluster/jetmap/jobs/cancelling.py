@@ -74,7 +74,7 @@ class Cancelling:
             self._catalogue.on_record(cancelled, seq)
             if record.epoch:
                 await self._dispatcher.recall(transitions.last_map(record))
-            await self._store.remove_input(id)
+            await self._store.remove_input(record)
             return cancelled, seq
 
     async def _write(self, cancelled: Record, seq: int) -> int:
@@ -82,7 +82,7 @@ class Cancelling:
             return await self._store.write(cancelled, seq, ttl=cancelled.ttl)
         except NoRoom:
             # Its input is no longer needed, and removing it makes room.
-            await self._store.remove_input(cancelled.id)
+            await self._store.remove_input(cancelled)
             return await self._store.write(cancelled, seq, ttl=cancelled.ttl)
 
     async def _count(self, record: Record, seq: int, seconds: float) -> tuple[Record, int]:

@@ -35,7 +35,7 @@ import msgspec
 
 from jetmap import bounds
 from jetmap.errors import JobUnreadable, UnknownJob
-from jetmap.wire.messages import Format
+from jetmap.wire.messages import CONSTANTS_MARK, Format
 
 State = Literal[
     "uploading",
@@ -157,6 +157,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def is_over(self) -> bool:
         """Return whether the job has ended."""
         return self.state in OVER
+
+    @property
+    def has_constants(self) -> bool:
+        """Return whether values that were put are among its keyword parameters."""
+        return self.kwargs[:1] == CONSTANTS_MARK
 
     @property
     def rate(self) -> float | None:

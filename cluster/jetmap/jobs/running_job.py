@@ -15,6 +15,7 @@ from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.tolerance import FailureCount, Tolerance
 from jetmap.errors import (
     BrokerUnreachable,
+    HostsFull,
     JetmapError,
     MapTimeout,
     NoRoom,
@@ -24,6 +25,7 @@ from jetmap.errors import (
     WorkerStartFailed,
 )
 from jetmap.wire import subjects
+from jetmap.wire.constants import Constant, unpack
 from jetmap.wire.messages import FunctionRef, Report, encode
 from jetmap.wire.versions import pickles
 
@@ -33,6 +35,7 @@ from .outcome_index import OutcomeIndex
 from .outcomes import StoredOutcomes
 from .record import Record, State
 from .store import Conflict, Store
+from .stored_constants import read_constants
 from .stored_input import StoredInput
 from .transitions import PAUSE, PAUSED, ROOM, WORKERS
 
@@ -100,6 +103,7 @@ class RunningJob:
         self._looked_done = -1  # Outcomes when the broker's room was last checked.
         self._looked_at = 0.0
         self._lack_of_room: str | None = None
+        self._constants: list[str] = []  # Digests of those that are kept for this job.
 
     @property
     def has_map(self) -> bool:
@@ -199,6 +203,13 @@ class RunningJob:
             what, why = held
             await self._show_waiting(why, what)
             return False
+        found = unpack(record.kwargs)
+        try:
+            await self._hold_constants(list(found.constants.values()))
+        except HostsFull as error:
+            await self._show_waiting(str(error), ROOM)
+            return False
+        trusting = found.pickles or (pickles() if record.format == "pickle" else "")
         spec = MapSpec(
             function=record.function,
             format=record.format,
@@ -210,7 +221,8 @@ class RunningJob:
             submitted=record.submitted,
             labels=record.labels,
             max_parallel=record.max_parallel,
-            ref=_by_pickles() if record.format == "pickle" else None,
+            ref=_by_pickles(trusting) if trusting else None,
+            constants=tuple(self._constants),
         )
         id = subjects.job_map(record.id, record.epoch, record.run)
         seen = StoredOutcomes(self._store, record.id, record.format, self._index)
@@ -224,6 +236,23 @@ class RunningJob:
         self._steer()  # It may have been steered meanwhile.
         await self._show_waiting(None)
         return True
+
+    async def _hold_constants(self, wanted: list[Constant]) -> None:
+        """Keep the values that were put for the job while it runs here; read them from the store.
+
+        Raises HostsFull if this host has no room for them.
+        """
+        wanted = [constant for constant in wanted if constant.digest not in self._constants]
+        kept = self._dispatcher.constants
+        known = [constant.digest for constant in wanted if constant.digest in kept]
+        kept.hold(known)
+        self._constants += known
+        others = [constant for constant in wanted if constant.digest not in known]
+        if others:
+            files = await read_constants(self._store, self.record.id, others)
+            for digest, file in files.items():
+                await kept.add(digest, file)
+                self._constants.append(digest)
 
     async def run(self) -> None:
         """Run the open map to its end, and end the job with it."""
@@ -261,6 +290,8 @@ class RunningJob:
             await self._map.aclose()
         if self._source is not None:
             await self._source.aclose()
+        self._dispatcher.constants.release(self._constants)
+        self._constants.clear()
 
     async def fail(self, error: JetmapError) -> None:
         """End the job as failed. A full store needs the room that its input takes."""
@@ -430,7 +461,7 @@ class RunningJob:
         why = f": {reason}" if reason else ""
         log("job %s of %s has %s%s", record.id, record.function, state, why)
         if not over.keeps_input:
-            await self._store.remove_input(record.id)
+            await self._store.remove_input(record)
 
     async def _write(self, record: Record, after: int) -> None:
         """Store the record, even if the reply to an own earlier write was lost.
@@ -466,6 +497,6 @@ async def _until_room(ask: Callable[[], Awaitable[int]]) -> int:
         await asyncio.sleep(ROOM_SECONDS)
 
 
-def _by_pickles() -> FunctionRef:
-    """Make the reference that only agents which read this process's pickles may get."""
-    return FunctionRef("", "", pickles=pickles(), items=True)
+def _by_pickles(versions: str) -> FunctionRef:
+    """Make the reference that only agents which read pickles of these versions may get."""
+    return FunctionRef("", "", pickles=versions, items=True)

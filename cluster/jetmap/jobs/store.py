@@ -221,23 +221,29 @@ class Store:
         """Return the jobs that have messages in a stream."""
         stream = subjects.job_stream(self.pool, kind)
         found: set[str] = set()
+        offset = 0
         while True:
-            request = {"subjects_filter": ">", "offset": len(found)}
+            request = {"subjects_filter": ">", "offset": offset}
             info = await self.connection.api(f"STREAM.INFO.{stream}", request)
             page = info["state"].get("subjects") or {}
-            found |= {subject.rsplit(".", 1)[1] for subject in page}
-            if not page or len(found) >= info.get("total", 0):
+            found |= {subject.rsplit(".", 1)[1].partition("=")[0] for subject in page}
+            offset += len(page)
+            if not page or offset >= info.get("total", 0):
                 return found
 
     async def remove(self, job: str) -> None:
         """Remove a job's input and outcomes."""
         await self._purge("INPUT", subjects.job_input(self.pool, job))
+        await self._purge("INPUT", subjects.job_constants(self.pool, job))
         await self._purge("OUTCOMES", subjects.job_outcomes(self.pool, job))
 
-    async def remove_input(self, job: str) -> None:
+    async def remove_input(self, record: Record) -> None:
         """Remove a job's input. If a full disk forbids it, the input stays as long as the job."""
+        job = record.id
         try:
             await self._purge("INPUT", subjects.job_input(self.pool, job))
+            if record.has_constants:
+                await self._purge("INPUT", subjects.job_constants(self.pool, job))
         except NoRoom as error:
             logger.info("the input of job %s stays as long as the job: %s", job, error)
 

@@ -11,10 +11,12 @@ import msgspec
 from jetmap.dispatch.sources import Element
 from jetmap.errors import JobEnded, KeyReused
 from jetmap.wire import arrays, subjects
+from jetmap.wire.constants import Constant
 from jetmap.wire.messages import encode
 
 from .record import InputFragment, InputPart, Record
 from .store import Store
+from .stored_constants import ConstantPart
 
 # Bytes and items of one part, at most.
 PART_BYTES = 256 << 10
@@ -88,6 +90,15 @@ class Upload:
             self._waiting.append(element)
             self._waiting_bytes += size + 1
 
+    async def put_constant(self, constant: Constant, data: memoryview) -> None:
+        """Store a constant of the keyword parameters. Raises as ``put`` does."""
+        if self.earlier is not None:
+            return  # It is named by its digest, which is compared.
+        subject, most = subjects.job_constants(self._store.pool, self.id), self._part_bytes
+        for at in range(0, constant.size, most):
+            part = ConstantPart(constant.digest, at, data[at : at + most])
+            await self._store_part(subject, encode(part))
+
     async def commit(self) -> Record:
         """Queue the job, once its whole input is durable.
 
@@ -143,10 +154,12 @@ class Upload:
         self._hash.update(data)
         if self.earlier is not None:
             return
+        await self._store_part(subjects.job_input(self._store.pool, self.id), data)
+
+    async def _store_part(self, subject: str, data: bytes) -> None:
         self._bytes += len(data)
         await self._grow(self._bytes)
         await self._landed(IN_FLIGHT - 1)
-        subject = subjects.job_input(self._store.pool, self.id)
         task = asyncio.get_running_loop().create_task(self._store.append(subject, data))
         self._flying.add(task)
 

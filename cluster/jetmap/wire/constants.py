@@ -29,11 +29,13 @@ class Constant(WireMessage):
 class Kwargs(WireMessage):
     """Keyword parameters with constants among them.
 
-    rest: the others, encoded. constants: by parameter.
+    rest: the others, encoded. constants: by parameter. pickles: the versions that can load them;
+    empty if none is pickled.
     """
 
     rest: bytes
     constants: dict[str, Constant]
+    pickles: str = ""
 
 
 class ConstantsAsk(WireMessage):
@@ -71,9 +73,9 @@ _kwargs = msgspec.msgpack.Decoder(Kwargs).decode
 _bytes = msgspec.msgpack.Decoder(bytes).decode
 
 
-def pack(rest: bytes, constants: dict[str, Constant]) -> bytes:
+def pack(rest: bytes, constants: dict[str, Constant], pickles: str = "") -> bytes:
     """Encode keyword parameters with constants among them."""
-    return CONSTANTS_MARK + msgspec.msgpack.encode(Kwargs(rest, constants))
+    return CONSTANTS_MARK + msgspec.msgpack.encode(Kwargs(rest, constants, pickles))
 
 
 def unpack(kwargs: bytes) -> Kwargs:

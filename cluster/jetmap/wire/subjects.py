@@ -21,6 +21,7 @@ Jobs have three streams a pool::
     jetmap.job.<pool>.lease.<dispatcher>               dispatchers that run jobs and are alive
     jetmap.told.<pool>.>                               each message stored in those three
     jetmap.input.<pool>.<job>                          items, in order
+    jetmap.input.<pool>.<job>=put                      values that were put, in parts
     jetmap.outcome.<pool>.<job>                        outcomes, as they come
     jetmap.stored.<pool>.<job>                         notices that some were stored
 """
@@ -136,6 +137,11 @@ def told(pool: str, what: str = ">") -> str:
 
 def job_input(pool: str, job: str) -> str:
     return f"jetmap.input.{pool}.{job}"
+
+
+def job_constants(pool: str, job: str) -> str:
+    """The constants of a job, beside its input in the same stream."""
+    return f"jetmap.input.{pool}.{job}=put"
 
 
 def job_outcomes(pool: str, job: str) -> str:

@@ -31,7 +31,8 @@ TABLE = np.arange(1_000_000)
 
 @pytest.fixture(scope="module")
 async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    async with site(tmp_path_factory.mktemp("put")) as there:
+    where = tmp_path_factory.mktemp("put")
+    async with site(where, store=where / "store") as there:
         yield there
 
 
@@ -118,6 +119,23 @@ async def test_what_a_killed_caller_has_put_is_dropped(
     caller.kill()
     await caller.wait()
     await wait_until(lambda: not files(*there(agent)), "nobody keeps what it has put", 40)
+
+
+async def test_a_job_keeps_what_was_put_for_it(
+    place: Site, cluster: Cluster, agent: AgentProcess
+) -> None:
+    async with Cluster(place.server.url) as other:
+        with await other.put(TABLE) as ref:
+            kwargs = {"table": ref, "seconds": 0.02}
+            submitted = await other.submit(pick, range(100), kwargs=kwargs)
+    # Its submitter is gone: this process reads the value from the store, and goes on.
+    job = cluster.job(submitted.id, pick)
+    async with asyncio.timeout(40):
+        assert [value[0] for value in await job] == list(range(100))
+    await wait_until(lambda: not files(os.getpid(), *there(agent)), "nobody keeps it")
+    await job.delete()
+    jobs = cluster._session.jobs.store
+    assert not await jobs.jobs_in("INPUT")
 
 
 async def test_a_host_that_cannot_load_it_says_so_for_each_item(

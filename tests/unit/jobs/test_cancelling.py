@@ -8,6 +8,7 @@ import pytest
 
 from jetmap.errors import NoRoom, UnknownJob
 from jetmap.jobs.cancelling import LATE_SECONDS
+from jetmap.jobs.record import Record
 from jetmap.jobs.service import Jobs
 from simulated_jobs import JobPool, ended, in_a_pool, submitted
 
@@ -50,9 +51,9 @@ async def test_without_room_for_the_record_its_input_makes_some(
     removed: list[str] = []
     remove = store.remove_input
 
-    async def removing(job: str) -> None:
-        removed.append(job)
-        await remove(job)
+    async def removing(record: Record) -> None:
+        removed.append(record.id)
+        await remove(record)
 
     async def full(*args: object, **options: object) -> int:
         if not removed:

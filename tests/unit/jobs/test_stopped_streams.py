@@ -125,7 +125,7 @@ async def test_a_removed_job_stays_removed_where_its_outcomes_cannot_be() -> Non
 
 
 async def test_the_input_of_a_job_that_is_over_may_stay() -> None:
-    await store(Broker("INPUT")).remove_input("j")  # The job's end must not fail for it.
+    await store(Broker("INPUT")).remove_input(RECORD)  # The job's end must not fail for it.
 
 
 @pytest.mark.parametrize(("limit", "has_room"), [(-1, True), (1 << 20, True), (110_000, False)])

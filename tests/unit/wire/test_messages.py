@@ -69,7 +69,7 @@ GOLDEN: list[tuple[Any, str]] = [
         ),
     ),
     (Constant("d1", 700_000), "92a26431ce000aae60"),
-    (Kwargs(b"r", {"t": Constant("d1", 7)}), "92c4017281a17492a2643107"),
+    (Kwargs(b"r", {"t": Constant("d1", 7)}), "93c4017281a17492a2643107a0"),
     (
         ConstantsAsk("_INBOX.a1.constants", ["d1"]),
         "92b35f494e424f582e61312e636f6e7374616e747391a26431",
