@@ -57,16 +57,24 @@ class Gate:
     Attributes:
         share: Chunks of a limited function that this dispatcher may have out.
         out: Chunks that are out.
+        is_seated: Returns whether other dispatchers still take this one for alive; if not, they
+            may use its share.
         on_free: Called when a chunk ends while others wait for its core.
     """
 
-    def __init__(self, function: str, on_free: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        function: str,
+        is_seated: Callable[[], bool] = lambda: True,
+        on_free: Callable[[], None] = lambda: None,
+    ) -> None:
         self.function = function
         self.pool_paused = False
         self.control = FREE
         self.share = 0
         self.out = 0
         self.is_yielding = False
+        self._is_seated = is_seated
         self._on_free = on_free
 
     @property
@@ -78,7 +86,9 @@ class Gate:
         """Return whether a chunk of the function may be sent."""
         if self.is_paused:
             return False
-        return self.control.max_parallel is None or self.out < self.share
+        if self.control.max_parallel is None:
+            return True
+        return self.out < self.share and self._is_seated()
 
     @property
     def waits(self) -> str:
@@ -153,7 +163,7 @@ class Steering:
         self._heard: dict[str, float] = {}
         self._began = time.monotonic()
         self._read_at = -READ_SECONDS
-        self._spoke_at = -BEAT
+        self._spoke_at = -SEATS_KEPT
         self._woken = asyncio.Event()
         self._background = Background("steering")
         self._subscription: Subscription | None = None
@@ -195,7 +205,7 @@ class Steering:
             return None
         gate = self._gates.get(function)
         if gate is None:
-            gate = self._gates[function] = Gate(function, self._woken.set)
+            gate = self._gates[function] = Gate(function, self._is_seated, self._woken.set)
         gate.control, gate.pool_paused = control, self.control.paused
         return gate
 
@@ -280,7 +290,7 @@ class Steering:
     def _pause(self) -> float:
         """Seconds until the next look, if nothing wakes this up."""
         if not self._tables:
-            return READ_SECONDS / 5
+            return max(BEAT, self._read_at + READ_SECONDS - time.monotonic())
         is_shared = any(set(table.rows) - {self._me} for table in self._tables.values())
         return SETTLE_SECONDS if is_shared else BEAT
 
@@ -333,6 +343,10 @@ class Steering:
         """Take and give up cores of limited functions."""
         if not self.control.functions:
             return
+        was_seated = self._is_seated()
+        if not was_seated:  # Others may have taken its cores.
+            for table in self._tables.values():
+                table.is_stale = True
         self._count()
         self._heard = {name: at for name, at in self._heard.items() if self._is_alive(name)}
         useful: dict[str, int] = {}
@@ -352,9 +366,15 @@ class Steering:
                 except JetmapError as error:
                     table.is_stale = True
                     logger.debug("the cores of %s cannot be shared yet: %s", function, error)
-        is_seated = any(self._me in table.rows for table in self._tables.values())
-        if is_seated and time.monotonic() - self._spoke_at >= BEAT:
+        has_seats = any(self._me in table.rows for table in self._tables.values())
+        if has_seats and time.monotonic() - self._spoke_at >= BEAT:
             await self._speak()
+        if not was_seated and self._is_seated():
+            self._on_change()
+
+    def _is_seated(self) -> bool:
+        """Return whether others must have had a notice, so that its cores are its own."""
+        return time.monotonic() - self._spoke_at < SEATS_KEPT - BEAT
 
     async def _sit(self, gate: Gate, table: _Table, control: FunctionControl, useful: int) -> None:
         """Take or give up a function's cores, until nothing is left to write."""
@@ -413,7 +433,8 @@ class Steering:
 
     async def _speak(self, key: str = "") -> None:
         """Publish a notice: that this dispatcher is alive, and perhaps that it wrote a key."""
-        self._spoke_at = time.monotonic()
+        if self._connection.connected:
+            self._spoke_at = time.monotonic()
         try:
             await self._connection.publish(subjects.steer(self._pool), encode(Steer(self._me, key)))
         except JetmapError as error:

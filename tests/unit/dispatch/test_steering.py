@@ -199,6 +199,29 @@ def test_the_cores_of_a_dispatcher_that_was_killed_are_free_after_a_while() -> N
     run(scenario())
 
 
+def test_a_dispatcher_that_others_may_take_for_dead_sends_nothing_limited() -> None:
+    async def scenario() -> None:
+        work = Busy(0.2)
+        async with SimulatedPool(work=work) as pool:
+            await pool.agent(2)
+            frozen, other = [await pool.dispatcher() for _ in range(2)]
+            await frozen.steering.change(FUNCTION, max_parallel=1)
+            running = await opened(frozen, list(range(100)))
+            await asyncio.sleep(1)
+            gate = running.gate
+            assert gate is not None and gate.share == 1
+            gate.out = 0
+            assert gate.is_open
+            frozen.steering._spoke_at -= SEATS_KEPT  # As after a long freeze.
+            assert not gate.is_open
+            await asyncio.sleep(3)  # It has looked whether its cores are still its own.
+            assert await mapped(other, [1, 2]) == [2, 4]
+            await running.collect(stop_at_error=True)
+            assert (running.done, work.most()) == (100, 1)
+
+    run(scenario())
+
+
 def test_a_dispatcher_that_ends_leaves_its_cores_to_others_at_once() -> None:
     async def scenario() -> None:
         async with SimulatedPool() as pool:

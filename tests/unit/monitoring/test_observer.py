@@ -90,7 +90,7 @@ def test_a_map_says_what_it_waits_for() -> None:
     assert waits() == "a pause" and parts.observer.activity().maps[0].state == "paused"
     run.resume()
     run.restrict(None)
-    run.gate = Gate("f", lambda: None)
+    run.gate = Gate("f")
     run.gate.control = FunctionControl(max_parallel=1)
     assert waits() == "a limit of its function"
     run.gate.control = FunctionControl(paused=True)
