@@ -137,6 +137,7 @@ PAGE_ITEMS = Whole(1, 10_000)
 PAGE_JOBS = Whole(1, 1000)
 LISTED_JOBS = Whole(1, 1_000_000)  # Jobs listed by the command line, from several pages.
 REPLICAS = Whole(0, 5)
+SHARDS = Whole(0, 32)  # Work streams of a pool.
 NICE = Whole(0, 19)
 DEPTH = Whole(1, 10_000)
 LINES = Whole(0, 10_000)  # Lines a second in the log.

@@ -212,15 +212,17 @@ class SimulatedPool:
         for connection in self._connections:
             await connection.close()
 
-    async def agent(self, cores: int = 1, host: str = "host", *, round_trip: float = 0.0) -> Agent:
+    async def agent(
+        self, cores: int = 1, host: str = "host", *, round_trip: float = 0.0, shards: int = 0
+    ) -> Agent:
         """Start an agent whose workers are simulated.
 
         Args:
             round_trip: Seconds from it to the broker and back.
+            shards: Shards that the pool is to have; 0: those that it has.
         """
-        options = AgentOptions(
-            Settings(version="1"), worker_setup(Settings()), (), "", cores=cores, host=host
-        )
+        settings = Settings(version="1", work_shards=shards)
+        options = AgentOptions(settings, worker_setup(settings), (), "", cores=cores, host=host)
         start = SimulatedWorker.starter(self.work)
         if round_trip:
             connection: MemoryConnection = FarConnection(self.broker, "agent", round_trip)

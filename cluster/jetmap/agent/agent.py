@@ -15,7 +15,7 @@ from dataclasses import replace
 import msgspec
 
 from jetmap.background import Background
-from jetmap.errors import JetmapError
+from jetmap.errors import BrokerUnreachable, JetmapError
 from jetmap.machine import choose_cores
 from jetmap.nats import jetstream
 from jetmap.nats.answers import JetStreamError
@@ -23,7 +23,7 @@ from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.nats.errors import Forbidden, is_lasting
 from jetmap.wire import subjects
 from jetmap.wire.counts import AgentCounts
-from jetmap.wire.messages import Control, Ping
+from jetmap.wire.messages import PROTOCOL, Control, Ping, encode
 from jetmap.wire.presence import Presence
 from jetmap.wire.timing import BEAT, RENEW_SECONDS
 from jetmap.wire.worker_start import Broken, Loaded, Ready, StartFailed
@@ -111,6 +111,8 @@ class Agent:
         self._control = await self._connection.subscribe(
             subjects.control(self._options.pool), self._on_control
         )
+        if await self._offer.find_shards(self._options.settings.stream.work_shards):
+            await self._send_shards()
         await self._chunks.start()
         self._neighbours.start()
         self._connection.on_reconnect(self._on_reconnect)
@@ -190,14 +192,19 @@ class Agent:
         self._imports.on_ready(ready.loads)
         self._spare.on_ready(ready)
         if self._offer.update(ready, self._imports.broken(time.monotonic())):
-            try:
-                await self._renew()
-            except JetmapError as error:
-                if self.refused is None:
-                    logger.warning("no chunks yet: %s", error)
-                self._chunks.intake.renew_soon()
+            await self._serve()
         await self._offer.keep()
         await self.announce()
+
+    async def _serve(self) -> None:
+        """Take the chunks of the offer's new name."""
+        self._chunks.intake.gone.clear()
+        try:
+            await self._renew()
+        except JetmapError as error:
+            if self.refused is None:
+                logger.warning("no chunks, or not all, yet: %s", error)
+            self._chunks.intake.renew_soon()
 
     async def on_worker_failed(self, slot: Slot, failure: StartFailed) -> None:
         self._state.on_worker_failed(failure)
@@ -248,17 +255,27 @@ class Agent:
         """Create what is missing at the broker, and pull there."""
         if not self._offer.name:
             return
+        offer, intake = self._offer, self._chunks.intake
+        missing: JetmapError | None = None
         try:
-            await self._offer.find_consumers()
-        except (Forbidden, JetStreamError) as error:
-            if is_lasting(error):
-                self._state.on_refused(error)
+            await offer.find_consumers(intake.gone or None)
+        except Forbidden as error:
+            self._state.on_refused(error)
             raise
-        is_news = self._state.served != self._offer.name
-        self._state.refused, self._state.served = None, self._offer.name
-        await self._chunks.intake.serve(self._offer.name, self._offer.epoch)
+        except (JetStreamError, BrokerUnreachable) as error:
+            if isinstance(error, JetStreamError) and is_lasting(error):
+                self._state.on_refused(error)
+                raise
+            if not offer.epochs:
+                raise
+            missing = error  # A server that is lost takes its shards with it, and no others.
+        is_news = self._state.served != offer.name
+        self._state.refused, self._state.served = None, offer.name
+        await intake.serve(offer.name, offer.epochs, offer.epoch)
         if is_news:
             await self.announce()
+        if missing is not None:
+            raise missing
 
     async def announce(self) -> None:
         """Announce this agent's state to the pool."""
@@ -274,12 +291,24 @@ class Agent:
     async def _on_control(self, message: Message) -> None:
         control = _control(message.data)
         if isinstance(control, Ping):
+            if control.shards and self._offer.follow(control.shards):
+                await self._serve()
+                await self._offer.keep()
             if self._state.on_ping(control):
                 await self.announce()
         else:
             await self._chunks.withdraw_map(control.map)
 
+    async def _send_shards(self) -> None:
+        """Let the other agents of the pool follow this one's number of shards."""
+        subject = subjects.control(self._options.pool)
+        await self._connection.publish(subject, encode(Ping(PROTOCOL, shards=self._offer.shards)))
+
     async def _on_reconnect(self) -> None:
+        before = self._offer.name
+        await self._offer.find_shards()
+        if self._offer.name != before:
+            await self._serve()
         await self._chunks.on_reconnect()
         await self.announce()
 

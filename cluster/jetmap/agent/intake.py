@@ -7,7 +7,7 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from jetmap.nats import jetstream
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.nats.jetstream import PullEnd
 from jetmap.supervision import Backoff
-from jetmap.wire import subjects
+from jetmap.wire import pool_streams, subjects
 from jetmap.wire.timing import (
     ANSWER_SECONDS,
     CLUSTER_PARK_SECONDS,
@@ -27,6 +27,7 @@ from jetmap.wire.timing import (
 )
 
 from .pulls import AgentLane, Pull, Pulls, Verdict
+from .shard_pulls import ShardPulls
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +49,12 @@ class Intake:
 
     Args:
         take: Called with each chunk that has an idle core.
-        renew: Called when the stream or a consumer seems gone: it creates what is missing, and
+        renew: Called when a stream or a consumer seems gone: it creates what is missing, and
             calls ``serve``.
         local: Offer of sealed chunks, which are taken too; empty if there is none.
+
+    Attributes:
+        gone: Queues that are not served any more although they should be.
     """
 
     def __init__(
@@ -63,7 +67,7 @@ class Intake:
         local: str = "",
     ) -> None:
         self._connection = connection
-        self._stream = subjects.stream(pool)
+        self._pool = pool
         self._inbox = inbox
         self._take = take
         self._renew = renew
@@ -72,16 +76,22 @@ class Intake:
         if local:
             self._lanes += (subjects.LOCAL,)
         self._pulls = Pulls(local=bool(local))
-        self._subjects: dict[AgentLane, str] = {}
+        self._sharded: ShardPulls | None = None  # These pulls, if the pool has shards.
+        self._queues = [pool]  # By the numbers of their shards.
+        self._places: dict[
+            str, tuple[str, str]
+        ] = {}  # Offer and epoch that each shard is served at.
+        self._subjects: dict[tuple[AgentLane, int], str] = {}
         self._held: deque[Delivered] = deque()
         self._numbers = itertools.count()
-        self._heard: dict[AgentLane, float] = dict.fromkeys(self._lanes, 0.0)
+        self._heard: dict[tuple[AgentLane, int], float] = {}
         self._subscriptions: list[Subscription] = []
         self._background = Background("intake")
         self._renewing: asyncio.Task[None] | None = None
         self._bodies = _bodies(clustered=False)
         self._patience = PARK_SECONDS + 1  # Seconds of silence after which pulls count as lost.
-        self.pending = 0
+        self._pending = [0]
+        self.gone: set[str] = set()
         self.stopped = False
 
     async def start(self) -> None:
@@ -98,20 +108,72 @@ class Intake:
                     )
                 )
 
-    async def serve(self, offer: str, epoch: str) -> None:
-        """Take the chunks of this offer from now on."""
+    async def serve(self, offer: str, epochs: Mapping[str, str], epoch: str = "") -> None:
+        """Take the chunks of this offer from now on.
+
+        Args:
+            epochs: The queues that have its consumers, and their epochs.
+            epoch: Epoch of the pool's work stream.
+        """
         clustered = self._connection.clustered
         self._bodies = _bodies(clustered=clustered)
         silence = max(ANSWER_SECONDS, 2 * HEARTBEAT_SECONDS) if clustered else PARK_SECONDS
         self._patience = silence + 1
-        for lane in self._lanes:
-            name = subjects.consumer(self._local if lane == subjects.LOCAL else offer, lane, epoch)
-            self._subjects[lane] = (
-                f"{self._connection.api_prefix}CONSUMER.MSG.NEXT.{self._stream}.{name}"
+        queues = subjects.queues(self._pool, offer)
+        if queues != self._queues:
+            self._spread(queues)
+        for shard, queue in enumerate(queues):
+            if queue not in epochs:
+                self._close(shard)
+                continue
+            place = offer, epochs[queue]
+            if self._sharded is None:
+                self._serve(shard, queue, *place)
+            elif self._places.get(queue) != place:  # The others have pulls already.
+                self._sharded.open(shard)
+                self._serve(shard, queue, *place)
+                self._places[queue] = place
+            self.gone.discard(queue)
+        place = self._local, epoch
+        if self._local and (self._sharded is None or self._places.get(self._pool) != place):
+            self._point(
+                subjects.LOCAL, 0, self._pool, subjects.consumer(self._local, subjects.LOCAL, epoch)
             )
-            self._pulls.forget(lane)
-            self._heard[lane] = time.monotonic()
+            self._places[self._pool] = place
+            self.gone.discard(self._pool)
         await self.pull()
+
+    def _serve(self, shard: int, queue: str, offer: str, epoch: str) -> None:
+        for lane in pool_streams.LANES:
+            self._point(lane, shard, queue, subjects.consumer(offer, lane, epoch))
+
+    def _point(self, lane: AgentLane, shard: int, queue: str, consumer: str) -> None:
+        """Send a lane's pulls to this consumer; earlier ones are lost."""
+        prefix, stream = self._connection.api_prefix, subjects.stream(queue)
+        self._subjects[lane, shard] = f"{prefix}CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._pulls.forget(lane, shard)
+        self._heard[lane, shard] = time.monotonic()
+
+    def _spread(self, queues: list[str]) -> None:
+        """Pull from other queues from now on."""
+        self._queues, self._pending = queues, [0] * len(queues)
+        self._places.clear()
+        self._subjects.clear()
+        self._heard.clear()
+        self.gone.clear()
+        before, local = self._pulls, bool(self._local)
+        self._sharded = ShardPulls(len(queues), local=local) if len(queues) > 1 else None
+        self._pulls = self._sharded or Pulls(local=local)
+        self._pulls.take_over(before)
+
+    def _close(self, shard: int) -> None:
+        """Pull no more from a shard until it is served again."""
+        assert self._sharded is not None
+        self._sharded.close(shard)
+        queue = self._queues[shard]
+        self._places.pop(queue, None)
+        self._pending[shard] = 0
+        self.gone.add(queue)
 
     async def on_core_freed(self) -> None:
         self._pulls.on_core_freed()
@@ -127,6 +189,11 @@ class Intake:
     @property
     def idle(self) -> int:
         return self._pulls.idle
+
+    @property
+    def pending(self) -> int:
+        """Chunks that wait in the main lane, as far as known."""
+        return sum(self._pending)
 
     async def stop(self) -> None:
         """Take no more chunks; hand back those that still arrive."""
@@ -146,16 +213,17 @@ class Intake:
 
     async def check(self, now: float) -> None:
         """Send again, once a second, the pulls that the broker seems to have lost."""
-        for lane in self._lanes:
-            if self._pulls.out(lane) and now - self._heard[lane] > self._patience:
-                self._pulls.forget(lane)
-                self._heard[lane] = now
+        for (lane, shard), heard in self._heard.items():
+            if self._pulls.out(lane, shard) and now - heard > self._patience:
+                self._pulls.forget(lane, shard)
+                self._heard[lane, shard] = now
         await self.pull()
 
     async def on_reconnect(self) -> None:
         """Renew everything: the broker forgets pulls with their connection."""
-        for lane in self._subjects:
-            self._pulls.forget(lane)
+        for lane, shard in self._subjects:
+            self._pulls.forget(lane, shard)
+        self.gone.clear()
         if self._renewing is not None:
             # A request sent before the connection was lost is never answered.
             self._renewing.cancel()
@@ -164,35 +232,47 @@ class Intake:
 
     async def _send(self, pulls: list[Pull]) -> None:
         for pull in pulls:
-            reply = f"{self._inbox}.{pull.lane}.{int(pull.wait)}.{next(self._numbers)}"
-            if self._pulls.out(pull.lane) == 1:
-                self._heard[pull.lane] = time.monotonic()
-            await self._connection.publish(
-                self._subjects[pull.lane], self._bodies[pull.wait], reply
-            )
+            lane, shard = at = pull.lane, pull.shard
+            reply = f"{self._inbox}.{lane}.{int(pull.wait)}.{next(self._numbers)}"
+            if self._sharded is not None:
+                reply += f"-{shard}"
+            if self._pulls.out(lane, shard) == 1:
+                self._heard[at] = time.monotonic()
+            await self._connection.publish(self._subjects[at], self._bodies[pull.wait], reply)
 
     def _on_message(
         self, lane: AgentLane, wait: bool
     ) -> Callable[[Message], Coroutine[Any, Any, None]]:
         async def receive(message: Message) -> None:
-            self._heard[lane] = time.monotonic()
-            if message.reply and not message.headers:
-                await self._on_chunk(message, lane, wait)
+            is_chunk = bool(message.reply and not message.headers)
+            shard = 0 if self._sharded is None else self._shard(message.subject, is_chunk=is_chunk)
+            self._heard[lane, shard] = time.monotonic()
+            if is_chunk:
+                await self._on_chunk(message, lane, shard, wait)
             else:
-                await self._on_status(message, lane, wait)
+                await self._on_status(message, lane, shard, wait)
 
         return receive
 
-    async def _on_chunk(self, message: Message, lane: AgentLane, wait: bool) -> None:
+    def _shard(self, subject: str, *, is_chunk: bool) -> int:
+        """Return the shard that a message is from: 0 for what was pulled before there were any."""
+        if is_chunk:
+            queue = subjects.queue_of(subject)
+            return self._queues.index(queue) if queue in self._queues else 0
+        shard = int(subject.rpartition("-")[2]) if "-" in subject.rpartition(".")[2] else 0
+        return shard if shard < len(self._queues) else 0
+
+    async def _on_chunk(self, message: Message, lane: AgentLane, shard: int, wait: bool) -> None:
         if self.stopped:
             await self._connection.publish(message.reply, NAK)
             return
         deliveries, pending = _parse_ack(message.reply)
         if lane == "main":
-            self.pending = pending
+            self._pending[shard] = pending
+            pending = self.pending
         behind = -1 if lane == "express" else pending
         delivered = Delivered(message.data, message.reply, lane, deliveries, behind)
-        verdict = self._pulls.on_delivered(lane, waited=wait)
+        verdict = self._pulls.on_delivered(lane, shard, waited=wait)
         if lane == "main":
             # Chunks that are held already go first.
             self._held.append(delivered)
@@ -213,19 +293,27 @@ class Intake:
         else:
             await self._connection.publish(delivered.ack, NAK)
 
-    async def _on_status(self, message: Message, lane: AgentLane, wait: bool) -> None:
+    async def _on_status(self, message: Message, lane: AgentLane, shard: int, wait: bool) -> None:
         end = jetstream.pull_end(message.headers or {})
         if end is PullEnd.NOT_YET:
             return
         if end is PullEnd.EMPTY and not wait:
-            self._pulls.on_empty(lane)
+            self._pulls.on_empty(lane, shard)
         elif wait:
-            self._pulls.on_expired(lane)
+            self._pulls.on_expired(lane, shard)
         else:
-            self._pulls.forget(lane)
+            self._pulls.forget(lane, shard)
+        if lane == "main" and self._sharded is not None:
+            self._pending[shard] = 0
         if end is PullEnd.CONSUMER_GONE:
             logger.info("pull refused: %s", message.headers)
-            self._pulls.forget(lane)
+            self._pulls.forget(lane, shard)
+            if self._sharded is not None:
+                if lane == subjects.LOCAL:
+                    self._places.pop(self._pool, None)
+                    self.gone.add(self._pool)
+                else:
+                    self._close(shard)
             self.renew_soon()
             return
         if end is PullEnd.REFUSED:

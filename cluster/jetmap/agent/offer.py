@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
 from jetmap.errors import JetmapError
 from jetmap.nats.broker import Broker
-from jetmap.wire import pool_streams
+from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import PICKLES_PROTOCOL
 from jetmap.wire.presence import FunctionInfo, digest_of
 from jetmap.wire.versions import pickles
@@ -28,14 +28,19 @@ class Offer:
     Attributes:
         name: Digest that names the queue group; empty until a worker is ready.
         rank: Order of offers by age.
-        epoch: Epoch of the work stream.
+        shards: Number of work streams that its chunks are spread over.
+        epoch: Epoch of the pool's work stream, which takes sealed chunks and those without shards.
+        epochs: Epochs of the queues whose consumers are there.
         digest: Digest of the functions, for announcements.
     """
 
     def __init__(self, connection: Broker, options: AgentOptions) -> None:
         self.name = ""
         self.rank = 0
+        self.shards = 1
         self.epoch = ""
+        self.epochs: dict[str, str] = {}
+        self._base = ""
         self.version = options.workers.version or ""
         self.functions: dict[str, FunctionInfo] = {}
         self.digest = ""
@@ -51,13 +56,68 @@ class Offer:
             self._connection, self._options.pool, self._options.settings.stream, patience=patience
         )
 
-    async def find_consumers(self) -> None:
-        """Create the work stream and this offer's consumers if they are missing."""
-        await self.find_stream()
+    async def find_shards(self, wanted: int = 0) -> bool:
+        """Look up the pool's number of shards. Returns whether it was changed to ``wanted``.
+
+        Args:
+            wanted: The number that the pool is to have from now on; 0: the one that it has.
+        """
+        if self._options.embedded:  # It has a server of its own.
+            return False
+        c, pool = self._connection, self._options.pool
+        changed = False
+        try:
+            there = await pool_streams.shards(c, pool)
+            if changed := wanted not in (0, there):
+                await pool_streams.set_shards(c, pool, wanted)
+        except JetmapError as error:
+            log = logger.warning if wanted else logger.debug
+            log("the number of shards could not be looked up: %s", error)
+            return False
+        self.follow(wanted or there)
+        return changed
+
+    def follow(self, shards: int) -> bool:
+        """Spread chunks over this number of shards; return whether the offer has a new name."""
+        if self._options.embedded:
+            return False
+        self.shards = shards
+        return self._rename()
+
+    async def find_consumers(self, missing: Collection[str] | None = None) -> None:
+        """Create the work streams and this offer's consumers if they are missing.
+
+        Args:
+            missing: Queues that may lack theirs; None: all.
+
+        Raises BrokerUnreachable or JetStreamError if one of the queues cannot be served; the
+        others are in ``epochs``.
+        """
         pool, local = self._options.pool, self._options.local
-        await pool_streams.ensure_consumers(self._connection, pool, self.name, self.epoch)
-        if local:
+        if missing is None:
+            await self.find_stream()
+        if local and (missing is None or pool in missing):
             await pool_streams.ensure_local_consumer(self._connection, pool, local, self.epoch)
+        queues = subjects.queues(pool, self.name)
+        self.epochs = {
+            queue: epoch
+            for queue, epoch in self.epochs.items()
+            if missing is not None and queue in queues and queue not in missing
+        }
+        sought = [queue for queue in queues if queue not in self.epochs]
+        found = await asyncio.gather(*map(self._find_queue, sought), return_exceptions=True)
+        for failure in found:
+            if isinstance(failure, BaseException):
+                raise failure
+
+    async def _find_queue(self, queue: str) -> None:
+        if self.shards > 1:
+            options = self._options.settings.stream
+            epoch = await pool_streams.ensure_stream(self._connection, queue, options)
+        else:
+            epoch = self.epoch
+        await pool_streams.ensure_consumers(self._connection, queue, self.name, epoch)
+        self.epochs[queue] = epoch
 
     def update(self, ready: Ready, broken: Iterable[str] = ()) -> bool:
         """Take in the functions of a worker. Returns whether the offer has a new name.
@@ -79,7 +139,8 @@ class Offer:
         self.digest = digest_of(self.functions)
         if renamed:
             self.version = version
-            self.name = self._digest(sorted(broken))
+            self._base = self._digest(sorted(broken))
+            self._rename()
         if renamed or len(self.functions) != known:
             self._written = ("", "")
         return renamed
@@ -91,6 +152,12 @@ class Offer:
         async with self._changing:
             await self._write()
         return True
+
+    def _rename(self) -> bool:
+        """Name the offer; return whether it has a new name."""
+        before = self.name
+        self.name = self._base and subjects.sharded(self._base, self.shards)
+        return self.name != before
 
     def _digest(self, broken: list[str]) -> str:
         if self._options.embedded:

@@ -35,6 +35,7 @@ class Pull:
 
     lane: AgentLane
     wait: bool  # Park it until a chunk comes; otherwise it is answered at once.
+    shard: int = 0
 
 
 class Verdict(Enum):
@@ -45,7 +46,9 @@ class Verdict(Enum):
     BACK = auto()
 
 
-class _LanePulls:
+class LanePulls:
+    """The pulls at one lane, not yet answered."""
+
     def __init__(self) -> None:
         self.asked = 0
         self.parked = 0
@@ -69,9 +72,9 @@ class Pulls:
     def __init__(self, *, local: bool = False) -> None:
         self.idle = 0
         self.is_far = False
-        self._lanes: dict[AgentLane, _LanePulls] = {"express": _LanePulls(), "main": _LanePulls()}
+        self._lanes: dict[AgentLane, LanePulls] = {"express": LanePulls(), "main": LanePulls()}
         if local:
-            self._lanes[LOCAL] = _LanePulls()
+            self._lanes[LOCAL] = LanePulls()
         self._local_turn = local  # The next idle core asks the local lane first.
         self._local_empty = False  # That lane's last answer.
         self._past_express = 0  # Idle cores that found the express lane empty.
@@ -79,6 +82,10 @@ class Pulls:
         self._known_empty = False  # The main lane has just answered that it is empty.
         self._quiet = False  # The express lane's last answer was that it is empty.
         self._held = 0  # Chunks of the main lane that wait for the express lane's answer.
+
+    def take_over(self, before: Pulls) -> None:
+        """Go on with the cores and the held chunks of pulls whose answers are not awaited."""
+        self.idle, self.is_far, self._held = before.idle, before.is_far, before._held
 
     def on_core_freed(self) -> None:
         self.idle += 1
@@ -117,8 +124,11 @@ class Pulls:
         local = self._lanes.get(LOCAL)
         if local is None or local.asked:
             return []
-        waiting = max(min(self.idle, self._lanes["main"].parked), int(self._local_empty))
+        waiting = max(min(self.idle, self._parked_cores()), int(self._local_empty))
         return self._cover(LOCAL, waiting - local.parked, wait=True)
+
+    def _parked_cores(self) -> int:
+        return self._lanes["main"].parked
 
     def _cover(self, name: AgentLane, cores: int, *, wait: bool = False) -> list[Pull]:
         if cores <= 0:
@@ -131,9 +141,9 @@ class Pulls:
             lane.asked += cores
         return [Pull(name, wait)] * cores
 
-    def on_delivered(self, lane: AgentLane, *, waited: bool) -> Verdict:
+    def on_delivered(self, lane: AgentLane, shard: int = 0, *, waited: bool) -> Verdict:
         """Decide on a chunk that came: whether a core is idle for it."""
-        self._answered(lane, waited)
+        self._answered(lane, shard, waited)
         if lane == LOCAL:
             self._local_empty = False
             if self.idle <= 0:
@@ -174,9 +184,9 @@ class Pulls:
         self._settle()
         return Verdict.TAKE
 
-    def on_empty(self, lane: AgentLane) -> None:
+    def on_empty(self, lane: AgentLane, shard: int = 0) -> None:
         """Take in that a lane had nothing; ``plan`` then says what to ask next."""
-        self._answered(lane, waited=False)
+        self._answered(lane, shard, waited=False)
         if lane == LOCAL:
             self._local_empty, self._local_turn = True, False
         elif lane == "express":
@@ -186,11 +196,11 @@ class Pulls:
         else:
             self._known_empty = True
 
-    def on_expired(self, lane: AgentLane) -> None:
+    def on_expired(self, lane: AgentLane, shard: int = 0) -> None:
         """Take in that a parked pull ended without a chunk."""
-        self._answered(lane, waited=True)
+        self._answered(lane, shard, waited=True)
 
-    def forget(self, lane: AgentLane) -> None:
+    def forget(self, lane: AgentLane, shard: int = 0) -> None:
         """Count this lane's pulls as lost: they were not answered for too long."""
         self._lanes[lane].asked = self._lanes[lane].parked = 0
         if lane == LOCAL:
@@ -198,10 +208,10 @@ class Pulls:
         else:
             self._past_express = 0
 
-    def out(self, lane: AgentLane) -> int:
+    def out(self, lane: AgentLane, shard: int = 0) -> int:
         return self._lanes[lane].out
 
-    def _answered(self, lane: AgentLane, waited: bool) -> None:
+    def _answered(self, lane: AgentLane, shard: int, waited: bool) -> None:
         pulls = self._lanes[lane]
         if waited:
             pulls.parked = max(0, pulls.parked - 1)

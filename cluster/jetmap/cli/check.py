@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from jetmap.errors import ConfigurationError, JetmapError, TopologyMismatch
+from jetmap.errors import BrokerUnreachable, ConfigurationError, JetmapError, TopologyMismatch
 from jetmap.jobs.streams import wishes
 from jetmap.nats import jetstream, provision
 from jetmap.nats.answers import JetStreamError
@@ -213,7 +213,9 @@ async def check_broker(settings: Settings) -> Findings:
             limits = (await connection.api("INFO"))["limits"]
         except JetStreamError as exc:
             raise advised(exc, where) from exc
-        found = Findings(f"{version}; {await _work_stream(connection, settings)}")
+        stream = await _work_stream(connection, settings)
+        shards, doubts = await _shards(connection, settings)
+        found = Findings(f"{version}; {stream}{shards}", doubts)
         if settings.workers.tasks and 0 <= limits["max_consumers"] < len(pool_streams.LANES):
             refused = JetStreamError(400, CONSUMERS_REACHED, "maximum consumers limit reached")
             raise advised(refused, subjects.stream(settings.broker.pool))
@@ -245,6 +247,26 @@ async def _work_stream(connection: Broker, settings: Settings) -> str:
     return f"stream {name} does not exist yet; the first worker creates it" + (
         f": {made}" if made else ""
     )
+
+
+async def _shards(connection: Broker, settings: Settings) -> tuple[str, list[str]]:
+    """Describe the pool's shards, and name those that do not answer."""
+    pool, wanted = settings.broker.pool, settings.stream.work_shards
+    try:
+        there = await pool_streams.shards(connection, pool)
+    except JetStreamError as error:
+        return "", [f"the number of shards cannot be read: {error}"]
+    text = "" if there == 1 else f", and {there} shards, which take its chunks"
+    if wanted not in (0, there):
+        text += f"; the next worker spreads the chunks over {wanted} (work_shards)"
+    doubts = []
+    for shard in subjects.queues(pool, subjects.sharded("", there)) if there > 1 else ():
+        name = subjects.stream(shard)
+        try:
+            await _stream_config(connection, name)
+        except BrokerUnreachable:
+            doubts.append(f"the server of stream {name} is away; the other shards take its chunks")
+    return text, doubts
 
 
 async def _check_bucket(connection: Broker, settings: Settings) -> None:

@@ -293,7 +293,9 @@ class Dispatcher:
 
     async def recall(self, map_id: str) -> None:
         """Call back the chunks of a map that no dispatcher runs any more."""
-        await self._outbox.recall(map_id)
+        pool = self._options.pool
+        queues = {subjects.queue(pool, agent.offer, map_id) for agent in self.roster.agents}
+        await self._outbox.recall(map_id, {pool, *queues})
 
     async def _end(self, run: OpenMap, outcome: str, error: BaseException | None = None) -> None:
         """End a map early: send no more of it, and call back the chunks that are out."""

@@ -163,6 +163,7 @@ class OpenMap:
         self.inline = min(room, PART_BYTES)  # Bytes of items above which they travel in parts.
         self.large = min(self.inline, large)
         self.is_large = False  # The last chunk that was cut was a large item.
+        self.queues: set[str] = set()  # Queues that its chunks were sent to.
         self.taken = 0  # Index behind the last item taken from the source.
         self.buffered = 0  # Bytes of unread results.
         self.stored_bytes = 0  # Bytes of a job's values that agents have stored.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from jetmap.background import Background
@@ -32,6 +33,7 @@ from .sharing import Sent
 
 logger = logging.getLogger(__name__)
 
+AVOID_SECONDS = 30.0  # Seconds without chunks for a shard that nothing answers for.
 CONFIRM_BATCH = 64  # Confirmations that share a message, at most.
 CONFIRM_SECONDS = 0.25  # Seconds a confirmation waits for others; nothing waits for it.
 
@@ -91,6 +93,7 @@ class Outbox:
         self._tokens: dict[str, list[int]] = {}
         self._confirming: asyncio.TimerHandle | None = None
         self._renewing = False
+        self._avoided: dict[str, float] = {}  # Shards without a server, and the end of that.
 
     async def publish(self, parcel: list[Sent]) -> Unsendable | None:
         """Send chunks in one message. If it asks for an ack, ``on_ack`` follows.
@@ -98,12 +101,18 @@ class Outbox:
         A message that is lost without an ack is found by silence; the next try asks for one.
         """
         map, first = parcel[0]
-        if not first.subject:
+        if self._avoided:
+            self._forget_avoided()
+        if not first.subject or (
+            self._avoided and subjects.queue_of(first.subject) in self._avoided
+        ):
             # A message that several maps share must not be purged with one of them.
             shared = map.id if len(parcel) == 1 else subjects.new_id()
-            subject = subjects.work(self._pool, first.offer, first.piece.lane, shared, first.number)
+            queue = subjects.queue(self._pool, first.offer, shared, self._avoided)
+            subject = subjects.work(queue, first.offer, first.piece.lane, shared, first.number)
             for _, flight in parcel:
                 flight.subject = subject
+            map.queues.add(queue)
         keys = [(map.id, flight.number) for map, flight in parcel]
         again = any(flight.attempt > 1 for _, flight in parcel)
         number = self._sampler.sample(keys, time.monotonic(), ask=again)
@@ -120,6 +129,15 @@ class Outbox:
             # Not connected, and the buffer is full: recovery sends it again.
             logger.debug("%s not sent: %s", first.subject, error)
         return None
+
+    def avoid(self, flight: Flight) -> None:
+        """Send no chunks to the shard of this one for a while: nothing answers there."""
+        if subjects.is_shard(queue := subjects.queue_of(flight.subject)):
+            self._avoided[queue] = time.monotonic() + AVOID_SECONDS
+
+    def _forget_avoided(self) -> None:
+        now = time.monotonic()
+        self._avoided = {queue: until for queue, until in self._avoided.items() if until > now}
 
     def _shrink(self, parcel: list[Sent]) -> bool:
         """Let fewer items travel in messages; return whether that may help."""
@@ -199,30 +217,40 @@ class Outbox:
         The queue is purged once more behind a fence: the broker may have taken the first purge
         before the chunks that were published last.
         """
-        pool = self._pool
-        fence = subjects.work(pool, "fence", "main", map.id, 0)
-        try:
-            await self.recall(map.id)
-            await self._connection.request(fence, b"", FENCE_SECONDS, headers=FENCE)
-            await pool_streams.purge(self._connection, pool, subjects.map_work(pool, map.id))
-        except JetmapError as error:
-            # When the broker is back, agents learn from their claims what is no longer wanted.
-            logger.debug("map %s could not be called back: %s", map.id, error)
+        queues = map.queues or {self._pool}
+        await self.recall(map.id, queues)
+        for queue in queues:
+            fence = subjects.work(queue, "fence", "main", map.id, 0)
+            try:
+                await self._connection.request(fence, b"", FENCE_SECONDS, headers=FENCE)
+                await self._purge(queue, map.id)
+            except JetmapError as error:
+                # When the broker is back, agents learn from their claims what is no longer wanted.
+                logger.debug("map %s could not be called back: %s", map.id, error)
 
-    async def recall(self, map_id: str) -> None:
-        """Stop the workers of a map, and empty its queue; another dispatcher may have run it."""
-        pool = self._pool
+    async def recall(self, map_id: str, queues: Collection[str]) -> None:
+        """Stop the workers of a map, and empty its queues; another dispatcher may have run it."""
         try:
-            await self._connection.publish(subjects.control(pool), encode(Withdraw(map_id)))
-            await pool_streams.purge(self._connection, pool, subjects.map_work(pool, map_id))
+            control = subjects.control(self._pool)
+            await self._connection.publish(control, encode(Withdraw(map_id)))
+            for queue in queues:
+                await self._purge(queue, map_id)
         except JetmapError as error:
             # Nobody answers the claims on what is left, so the agents drop it.
             logger.debug("map %s could not be called back: %s", map_id, error)
 
+    async def _purge(self, queue: str, map_id: str) -> None:
+        if queue not in self._avoided:
+            subject = subjects.map_work(queue, map_id)
+            await pool_streams.purge(self._connection, queue, subject)
+
     async def take_back(self, flight: Flight) -> None:
         """Remove a message that no agent has taken, with all the chunks that share it."""
+        queue = subjects.queue_of(flight.subject)
+        if queue in self._avoided:
+            return
         try:
-            await pool_streams.purge(self._connection, self._pool, flight.subject)
+            await pool_streams.purge(self._connection, queue, flight.subject)
         except JetmapError as error:
             logger.debug("%s could not be purged: %s", flight.subject, error)
 

@@ -222,6 +222,8 @@ class Sender:
         self._scheduler.window.on_refused()
         self._background.spawn(self._send_refused(event.chunks), "send refused chunks")
         if event.stream_is_gone:
+            for _, flight in self._maps.out(event.chunks[:1]):
+                self._outbox.avoid(flight)
             self._background.spawn(self._outbox.renew_stream(), "renew the stream")
 
     async def _send_refused(self, chunks: list[ChunkKey]) -> None:

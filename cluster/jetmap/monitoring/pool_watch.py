@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -173,20 +173,33 @@ class PoolWatch:
 
     async def _look_at_broker(self, view: PoolView) -> None:
         while self._view is view:
-            streams = []
-            for kind in STREAMS:
-                try:
-                    streams.append(await self._stream(kind))
-                except (JetmapError, KeyError) as error:
-                    logger.debug("stream %s cannot be looked at: %s", kind, error)
+            streams = await self._streams(
+                [subjects.job_stream(self._pool, kind) for kind in STREAMS]
+            )
             stored = sum(s["bytes"] for s in streams if s["name"] != subjects.stream(self._pool))
             jobs = {"bytes": stored, "quota": self._store_bytes if len(streams) > 1 else 0}
+            if shards := self._shards():
+                streams[1:1] = await self._streams([subjects.stream(shard) for shard in shards])
             server = self._connection.server_name
             view.on_broker({"server": server, "streams": streams, "store": jobs})
             await asyncio.sleep(BROKER_SECONDS)
 
-    async def _stream(self, kind: str) -> dict[str, Any]:
-        name = subjects.job_stream(self._pool, kind)
+    def _shards(self) -> list[str]:
+        """List the shards that the pool's agents pull from."""
+        offers = {agent.offer for agent in self._roster.agents}
+        found = {queue for offer in offers for queue in subjects.queues(self._pool, offer)}
+        return sorted(filter(subjects.is_shard, found), key=lambda shard: (len(shard), shard))
+
+    async def _streams(self, names: Iterable[str]) -> list[dict[str, Any]]:
+        streams = []
+        for name in names:
+            try:
+                streams.append(await self._stream(name))
+            except (JetmapError, KeyError) as error:
+                logger.debug("stream %s cannot be looked at: %s", name, error)
+        return streams
+
+    async def _stream(self, name: str) -> dict[str, Any]:
         info = await self._connection.api(f"STREAM.INFO.{name}", timeout=2)
         config, state = info["config"], info["state"]
         return {

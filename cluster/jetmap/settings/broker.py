@@ -15,6 +15,7 @@ from .kinds import (
     ReadableFile,
     Replicas,
     Secret,
+    Shards,
     Size,
     read_secret,
 )
@@ -139,6 +140,14 @@ class StreamSettings(Section):
         "Copies, 1-5. 0: three if the servers can hold them, else one.",
         help="Copies of the work stream, when created; 0: as many as the servers allow, up to 3.",
         metavar="0-5",
+        keeper="agree",
+    )
+    work_shards: Shards = setting(
+        0,
+        "Streams that share the chunks of the pool, on different servers of a cluster. The worker "
+        "that was started last with a number sets it for all. 0: as many as there are, at first 1.",
+        help="Streams that share the pool's chunks, on different servers; 0: as many as there are.",
+        metavar="0-32",
         keeper="agree",
     )
     work_max_messages: Count = setting(

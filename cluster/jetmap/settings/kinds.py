@@ -246,6 +246,7 @@ Grace = Annotated[float, within(bounds.GRACE)]
 Weight = Annotated[float, within(bounds.WEIGHT)]
 Count = Annotated[int, within(bounds.COUNT)]
 Replicas = Annotated[int, within(bounds.REPLICAS)]
+Shards = Annotated[int, within(bounds.SHARDS)]
 Size = Annotated[int, size]
 SizeOrZero = Annotated[int, size_or_zero]
 # Off unless set, and with 0.

@@ -355,10 +355,12 @@ class Ping(WireMessage, tag_field="kind", tag="ping"):
     """A request to every agent of the pool to announce itself now.
 
     protocol: the sender's. agent: the only one that is asked, for its functions, too; empty: all.
+    shards: the number of work streams that the pool has from now on; 0: unchanged.
     """
 
     protocol: int = 1
     agent: str = ""
+    shards: int = 0
 
 
 class Withdraw(WireMessage, tag_field="kind", tag="withdraw"):

@@ -4,6 +4,8 @@ Consumers end five minutes after the last agent of their offer stopped pulling. 
 in them stay in the stream. They are delivered when an agent of the same offer is back; otherwise
 their dispatchers withdraw them, and the next agent that starts purges chunks whose dispatchers are
 gone (``ensure_consumers``).
+
+A queue, below, is the pool's work stream or one of its shards; see ``subjects``.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from jetmap import bounds
 from jetmap.nats import jetstream
 from jetmap.nats.answers import JetStreamError, checked
 from jetmap.nats.broker import Broker
@@ -34,6 +37,7 @@ from .timing import ACK_WAIT, INACTIVE
 logger = logging.getLogger(__name__)
 
 LANES: tuple[Lane, ...] = ("express", "main")
+SHARDS_KEY = "shards"  # Key of the pool's number of shards in its bucket.
 # Bytes of a work stream: the least, if the broker has little room; the most in a storage that was
 # not asked for, where others need room, too.
 LEAST_BYTES, OTHER_BYTES = 16 * 2**20, 64 * 2**20
@@ -53,36 +57,37 @@ WORK: dict[str, Any] = {
 
 
 async def ensure_stream(
-    c: Broker, pool: str, options: StreamSettings | None = None, *, patience: float = 0.0
+    c: Broker, queue: str, options: StreamSettings | None = None, *, patience: float = 0.0
 ) -> str:
-    """Make the pool's work stream if it is missing; return its epoch.
+    """Make a work stream if it is missing; return its epoch.
 
     epoch: eight hex digits that no other stream of this name has. patience: seconds to keep asking
     while the broker does not answer; a cluster may take ten to elect a leader. Raises
     TopologyMismatch, naming each setting, if the stream exists and is not the queue that jetmap
     needs.
     """
-    name = subjects.stream(pool)
-    wish = work_wish(c, pool, options or StreamSettings())
+    name = subjects.stream(queue)
+    wish = work_wish(c, queue, options or StreamSettings())
     info = await jetstream.ensure(c, name, wish, WORK, patience=patience)
     return hashlib.sha256(info["created"].encode()).hexdigest()[:8]
 
 
-def work_wish(c: Broker, pool: str, options: StreamSettings) -> Wish:
+def work_wish(c: Broker, queue: str, options: StreamSettings) -> Wish:
     """Describe the work stream to make.
 
     It is a queue, not the truth, so a smaller one, another storage or a single copy is better than
-    none.
+    none. A shard has one copy: another shard takes its chunks if its server is lost.
     """
     other: Literal["memory", "file"] = "file" if options.work_storage == "memory" else "memory"
+    wanted = options.work_replicas or (1 if subjects.is_shard(queue) else 0)
     return Wish(
         WORK
         | {
-            "name": subjects.stream(pool),
-            "subjects": [subjects.all_work(pool)],
+            "name": subjects.stream(queue),
+            "subjects": [subjects.all_work(queue)],
             "max_msgs": options.work_max_messages,
         },
-        copies=copies(c, options.work_replicas),
+        copies=copies(c, wanted),
         places=[
             *halves(options.work_storage, options.work_max_bytes, LEAST_BYTES),
             *halves(other, min(options.work_max_bytes, OTHER_BYTES), LEAST_BYTES),
@@ -104,20 +109,20 @@ async def copies_there(c: Broker, pool: str, wanted: int = 0) -> tuple[int, ...]
     return found
 
 
-async def ensure_consumers(c: Broker, pool: str, offer: str, epoch: str) -> None:
+async def ensure_consumers(c: Broker, queue: str, offer: str, epoch: str) -> None:
     """Make the offer's consumers, one a lane, if they are missing.
 
     Also purges chunks of offers that nobody has served for ten minutes. Raises
     TopologyMismatch; JetStreamError if the stream is gone.
     """
     for lane in LANES:
-        await jetstream.ensure_consumer(c, _consumer(pool, offer, lane, epoch))
-    await _purge_stranded(c, pool)
+        await jetstream.ensure_consumer(c, _consumer(queue, offer, lane, epoch))
+    await _purge_stranded(c, queue)
 
 
-async def ensure_local_consumer(c: Broker, pool: str, offer: str, epoch: str) -> None:
+async def ensure_local_consumer(c: Broker, queue: str, offer: str, epoch: str) -> None:
     """Make the consumer of chunks for one agent alone, if it is missing."""
-    await jetstream.ensure_consumer(c, _consumer(pool, offer, subjects.LOCAL, epoch))
+    await jetstream.ensure_consumer(c, _consumer(queue, offer, subjects.LOCAL, epoch))
 
 
 async def remember(
@@ -173,15 +178,33 @@ def seats_key(function: str) -> str:
     return "seats." + _token(function)
 
 
-async def purge(c: Broker, pool: str, subject: str) -> int:
+async def shards(c: Broker, pool: str) -> int:
+    """Return the number of shards of the pool; 1: its chunks are in one stream."""
+    return _read_shards((await read_key(c, pool, SHARDS_KEY))[0])
+
+
+async def set_shards(c: Broker, pool: str, count: int) -> None:
+    """Write down the number of shards of the pool."""
+    written = None
+    while written is None:
+        _, after = await read_key(c, pool, SHARDS_KEY)
+        written = await write_key(c, pool, SHARDS_KEY, b"%d" % count, after)
+
+
+def _read_shards(value: bytes) -> int:
+    """Read the number of shards; 1 where somebody has removed it."""
+    return min(max(int(value), 1), int(bounds.SHARDS.most)) if value.isdigit() else 1
+
+
+async def purge(c: Broker, queue: str, subject: str) -> int:
     """Remove the waiting chunks on a subject (wildcards allowed); return how many."""
-    return await jetstream.purge(c, subjects.stream(pool), subject)
+    return await jetstream.purge(c, subjects.stream(queue), subject)
 
 
-def _consumer(pool: str, offer: str, lane: str, epoch: str) -> dict[str, Any]:
+def _consumer(queue: str, offer: str, lane: str, epoch: str) -> dict[str, Any]:
     """Make the request to create an offer's consumer."""
     name = subjects.consumer(offer, lane, epoch)
-    return consumer_config(subjects.stream(pool), name, subjects.lane_work(pool, offer, lane))
+    return consumer_config(subjects.stream(queue), name, subjects.lane_work(queue, offer, lane))
 
 
 def consumer_config(stream: str, name: str, subject: str) -> dict[str, Any]:
@@ -201,26 +224,26 @@ def consumer_config(stream: str, name: str, subject: str) -> dict[str, Any]:
     return {"stream_name": stream, "config": config, "action": "create"}
 
 
-async def _purge_stranded(c: Broker, pool: str) -> None:
+async def _purge_stranded(c: Broker, queue: str) -> None:
     """Purge chunks of offers without consumers.
 
     They must have waited twice as long as a consumer outlives its agents. If one was still wanted,
     its dispatcher publishes it again.
     """
-    stream = subjects.stream(pool)
+    stream = subjects.stream(queue)
     try:
-        info = await c.api(f"STREAM.INFO.{stream}", {"subjects_filter": subjects.all_work(pool)})
+        info = await c.api(f"STREAM.INFO.{stream}", {"subjects_filter": subjects.all_work(queue)})
         waiting = {subject.split(".")[3] for subject in info["state"].get("subjects") or {}}
         if not waiting:
             return
         names = await jetstream.consumers(c, stream)
         served = {name.rsplit("-", 2)[0] for name in names}
         for offer in waiting - served:
-            chunks = f"jetmap.work.{pool}.{offer}.>"
+            chunks = f"jetmap.work.{queue}.{offer}.>"
             oldest = await c.api(f"STREAM.MSG.GET.{stream}", {"seq": 1, "next_by_subj": chunks})
             age = parsed_time(info["ts"]) - parsed_time(oldest["message"]["time"])
             if age.total_seconds() > 2 * INACTIVE:
-                purged = await purge(c, pool, chunks)
+                purged = await purge(c, queue, chunks)
                 logger.warning("purged %d chunks of offer %s, which no agent serves", purged, offer)
     except (JetStreamError, KeyError) as error:
         logger.debug("could not look for stranded chunks: %s", error)

@@ -1,6 +1,7 @@
 """Names of NATS subjects, streams and consumers.
 
-One work stream a pool; one consumer a lane of an offer::
+One work stream a pool, or several shards (``<pool>=<number>`` instead of ``<pool>``); one consumer
+a lane of an offer::
 
     jetmap.work.<pool>.<offer>.<lane>.<map>.<chunk>    chunks, one subject each; small ones of
                                                        several maps share a message, which
@@ -30,7 +31,9 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Collection
 from typing import Literal
+from zlib import crc32
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -43,8 +46,44 @@ def new_id(size: int = 9) -> str:
     return secrets.token_urlsafe(size)
 
 
-def stream(pool: str) -> str:
-    return f"JETMAP_WORK_{pool}"
+# Shards. Their number is part of the offer, so that a dispatcher sends chunks only where all agents
+# of the offer take them. A queue is a pool's only work stream, or one of its shards.
+
+
+def sharded(offer: str, shards: int) -> str:
+    """The name of an offer whose chunks are in this number of shards."""
+    return f"{offer}={shards}" if shards > 1 else offer
+
+
+def queues(pool: str, offer: str) -> list[str]:
+    """The queues with chunks of an offer."""
+    shards = offer.partition("=")[2]
+    return [f"{pool}={number}" for number in range(1, int(shards) + 1)] if shards else [pool]
+
+
+def queue(pool: str, offer: str, map: str, avoided: Collection[str] = ()) -> str:
+    """The queue of a map's chunks; another one, if there is one, instead of those avoided."""
+    if "=" not in offer:
+        return pool
+    found, digest = queues(pool, offer), crc32(map.encode())
+    chosen = found[digest % len(found)]
+    if chosen in avoided and (others := [other for other in found if other not in avoided]):
+        return others[digest % len(others)]
+    return chosen
+
+
+def is_shard(queue: str) -> bool:
+    """Return whether a queue is one of several."""
+    return "=" in queue
+
+
+def queue_of(subject: str) -> str:
+    """The queue of a work subject."""
+    return subject.split(".", 3)[2]
+
+
+def stream(queue: str) -> str:
+    return f"JETMAP_WORK_{queue}"
 
 
 def bucket(pool: str) -> str:
@@ -52,22 +91,22 @@ def bucket(pool: str) -> str:
     return f"jetmap_{pool}"
 
 
-def work(pool: str, offer: str, lane: str, map: str, chunk: int | str) -> str:
-    return f"jetmap.work.{pool}.{offer}.{lane}.{map}.{chunk}"
+def work(queue: str, offer: str, lane: str, map: str, chunk: int | str) -> str:
+    return f"jetmap.work.{queue}.{offer}.{lane}.{map}.{chunk}"
 
 
-def all_work(pool: str) -> str:
-    return f"jetmap.work.{pool}.>"
+def all_work(queue: str) -> str:
+    return f"jetmap.work.{queue}.>"
 
 
-def lane_work(pool: str, offer: str, lane: str) -> str:
+def lane_work(queue: str, offer: str, lane: str) -> str:
     """Chunks of one lane of an offer; of all its lanes if one consumer serves them (local)."""
-    return f"jetmap.work.{pool}.{offer}.{'' if lane == LOCAL else f'{lane}.'}>"
+    return f"jetmap.work.{queue}.{offer}.{'' if lane == LOCAL else f'{lane}.'}>"
 
 
-def map_work(pool: str, map: str) -> str:
+def map_work(queue: str, map: str) -> str:
     """Every chunk of one map, whatever its offer and lane."""
-    return f"jetmap.work.{pool}.*.*.{map}.>"
+    return f"jetmap.work.{queue}.*.*.{map}.>"
 
 
 def consumer(offer: str, lane: str, epoch: str) -> str:

@@ -6,9 +6,10 @@ import asyncio
 import json
 import signal
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,8 +36,8 @@ async def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         yield nodes
 
 
-def leader(nodes: list[Node], stream: str) -> Node | None:
-    """The node that leads a stream, by the first that is alive and knows."""
+def details(nodes: list[Node]) -> Iterator[dict[str, Any]]:
+    """What each node that is alive knows of its streams."""
     for node in nodes:
         if node.process.poll() is not None:
             continue
@@ -48,9 +49,14 @@ def leader(nodes: list[Node], stream: str) -> Node | None:
         except OSError:
             continue
         for account in found.get("account_details", []):
-            for detail in account.get("stream_detail", []):
-                if detail["name"] == stream and (name := detail["cluster"].get("leader")):
-                    return nodes[int(name.rpartition("-")[2])]
+            yield from account.get("stream_detail", [])
+
+
+def leader(nodes: list[Node], stream: str) -> Node | None:
+    """The node that leads a stream, by the first that is alive and knows."""
+    for detail in details(nodes):
+        if detail["name"] == stream and (name := detail["cluster"].get("leader")):
+            return nodes[int(name.rpartition("-")[2])]
     return None
 
 
@@ -110,6 +116,34 @@ async def test_a_map_goes_on_without_the_leader_of_its_chunks(
         killed.start_again()
         await wait_until(lambda: killed.is_healthy, "it is back", 40)
         await load.goes_on()
+
+
+async def test_maps_go_on_without_the_server_of_a_shard(
+    three: list[Node], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its chunks are lost with it: they are in the memory of that server only."""
+    monkeypatch.setenv("JETMAP_WORK_SHARDS", "3")
+    shards = [f"JETMAP_WORK_default={number}" for number in (1, 2, 3)]
+    works = [[functions.Work(n, 4000) for n in range(m, m + 150)] for m in range(0, 1350, 150)]
+
+    def held(shard: str) -> int:
+        """The number of chunks in a shard."""
+        return max(
+            (d["state"]["messages"] for d in details(three) if d["name"] == shard), default=0
+        )
+
+    async with joined(three, tmp_path) as cluster:
+        led = [leader(three, shard) for shard in shards]
+        assert None not in led and len({id(node) for node in led}) == 3, "each has its server"
+        running = [asyncio.ensure_future(cluster.map(functions.work, items)) for items in works]
+        await wait_until(lambda: cluster.stats.items_done > 200, "the maps run")
+        killed = await kill_leader(three, max(shards, key=held))
+        results = await asyncio.gather(*running)
+        assert results == [[work.value for work in items] for items in works]
+        killed.start_again()
+        await wait_until(lambda: killed.is_healthy, "it is back", 40)
+        again = [cluster.map(functions.work, items[:20]) for items in works]
+        assert await asyncio.gather(*again) == [values[:20] for values in results]
 
 
 def start_agent(place: Path, url: str) -> AgentProcess:

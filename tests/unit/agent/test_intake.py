@@ -40,7 +40,7 @@ class Bench:
             raise BrokerUnreachable("not yet")
         self.epoch = await pool_streams.ensure_stream(self.connection, "p", Settings().stream)
         await pool_streams.ensure_consumers(self.connection, "p", "o", self.epoch)
-        await self.intake.serve("o", self.epoch)
+        await self.intake.serve("o", {"p": self.epoch}, self.epoch)
 
     async def start(self) -> None:
         await self.intake.start()
@@ -179,6 +179,80 @@ def test_nothing_is_taken_after_the_stop(lane: str) -> None:
         await bench.intake.on_core_freed()
         await asyncio.sleep(5)
         assert bench.taken == []
+        await bench.close()
+
+    run(scenario())
+
+
+def test_a_change_of_shards_loses_no_idle_core_and_no_chunk() -> None:
+    """The pulls of the earlier queues are still out; what they bring is taken, or handed back."""
+
+    async def scenario() -> None:
+        bench = Bench()
+        await bench.start()
+        for _ in range(2):
+            await bench.intake.on_core_freed()
+        for count in (3, 1, 2):
+            offer = subjects.sharded("o", count)
+            epochs = {}
+            for queue in subjects.queues("p", offer):
+                epochs[queue] = await pool_streams.ensure_stream(bench.connection, queue)
+                await pool_streams.ensure_consumers(bench.connection, queue, offer, epochs[queue])
+            await bench.intake.serve(offer, epochs)
+            await asyncio.sleep(1)
+            assert bench.intake.idle == 2
+        await bench.send(1)
+        for number, queue in enumerate(subjects.queues("p", "o=2"), 2):
+            subject = subjects.work(queue, "o=2", "main", "m", number)
+            await bench.connection.publish(subject, b"%d" % number)
+        await asyncio.sleep(1)
+        assert bench.intake.idle == 0 and len(bench.taken) == 2
+        await bench.intake.on_core_freed()
+        await asyncio.sleep(1)
+        assert sorted(bench.numbers) == [1, 2, 3]
+        await bench.close()
+
+    run(scenario())
+
+
+def test_a_shard_that_is_gone_is_served_again_and_the_others_go_on() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        away = True
+
+        async def renew() -> None:
+            for queue in subjects.queues("p", "o=2"):
+                if queue == "p=2" and away and bench.intake.gone:
+                    continue
+                epochs[queue] = await pool_streams.ensure_stream(bench.connection, queue)
+                await pool_streams.ensure_consumers(bench.connection, queue, "o=2", epochs[queue])
+            await bench.intake.serve("o=2", epochs)
+            if "p=2" not in epochs:
+                raise BrokerUnreachable("its server is away")
+
+        async def send(queue: str, number: int) -> None:
+            subject = subjects.work(queue, "o=2", "main", "m", number)
+            await bench.connection.publish(subject, b"%d" % number)
+            await asyncio.sleep(1)
+
+        epochs: dict[str, str] = {}
+        bench.intake = Intake(bench.connection, "p", "inbox.pull", bench._take, renew)
+        await bench.intake.start()
+        await renew()
+        await bench.intake.on_core_freed()
+        await bench.connection.api(f"STREAM.DELETE.{subjects.stream('p=2')}")
+        del epochs["p=2"]
+        await asyncio.sleep(10)
+        assert bench.intake.gone == {"p=2"}
+        await send("p=1", 1)
+        assert bench.numbers == [1]
+        await bench.connection.publish(bench.taken[0].ack, b"+ACK")
+        away = False
+        await asyncio.sleep(10)
+        assert not bench.intake.gone
+        await bench.intake.on_core_freed()
+        await send("p=2", 2)
+        assert bench.numbers == [1, 2]
         await bench.close()
 
     run(scenario())

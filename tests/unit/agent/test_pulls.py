@@ -1,4 +1,4 @@
-"""An agent's pulls, against a model of a server and messages in any order."""
+"""An agent's pulls, against a model of servers and messages in any order."""
 
 from __future__ import annotations
 
@@ -11,33 +11,46 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from hypotheses import examples
 from jetmap.agent.pulls import EXPRESS_RUN, AgentLane, Pull, Pulls, Verdict
+from jetmap.agent.shard_pulls import ShardPulls
 from jetmap.wire.messages import Lane
 
 LANES: tuple[AgentLane, ...] = ("express", "main", "local")
-lanes = st.sampled_from(LANES)
+SHARDS = 5  # The most.
+Place = tuple[AgentLane, int]  # A lane, and its shard.
+places = st.tuples(st.sampled_from(LANES), st.sampled_from([0, *range(SHARDS)]))
 quick = examples(100)
 
 
 @dataclass(eq=False)
 class Answer:
-    lane: AgentLane
+    place: Place
     waited: bool
     full: bool
 
 
 class Pulling(RuleBasedStateMachine):
-    """An agent, and a server with two queues where parked pulls are answered first come first
+    """An agent, and servers with two queues each where parked pulls are answered first come first
     served. Messages of one direction on one subscription keep their order; others do not."""
 
-    @initialize(cores=st.integers(1, 4), local=st.booleans())
-    def begin(self, cores: int, local: bool) -> None:
+    @initialize(
+        cores=st.integers(1, 4), local=st.booleans(), shards=st.sampled_from([1, 2, SHARDS])
+    )
+    def begin(self, cores: int, local: bool, shards: int) -> None:
         """local: it is the agent of a `jetmap up`, which has a lane of its own."""
-        self.pulls = Pulls(local=local)
-        self.lanes = LANES if local else LANES[:2]
-        self.starting, self.busy, self.held = cores, 0, 0
+        self.sharded = ShardPulls(shards, local=local) if shards > 1 else None
+        self.pulls: Pulls = self.sharded or Pulls(local=local)
+        if self.sharded is not None:
+            for shard in range(shards):
+                self.sharded.open(shard)
+        self.away: set[int] = set()
+        self.places: list[Place] = [(lane, n) for lane in LANES[:2] for n in range(shards)]
+        if local:
+            self.places.append(("local", 0))
+        self.starting, self.busy = cores, 0
+        self.held = deque[Place]()  # Where the chunks that are held came from.
         self.asked = deque[Pull]()
-        self.queue: dict[AgentLane, int] = dict.fromkeys(LANES, 0)
-        self.parked: dict[AgentLane, int] = dict.fromkeys(LANES, 0)
+        self.queue: dict[Place, int] = dict.fromkeys(self.places, 0)
+        self.parked: dict[Place, int] = dict.fromkeys(self.places, 0)
         self.answers: list[Answer] = []
 
     # The agent
@@ -71,99 +84,123 @@ class Pulling(RuleBasedStateMachine):
     def answer_arrives(self, data: st.DataObject) -> None:
         if self.answers:
             # In any order between the four subscriptions, in order within each.
-            kinds = list(dict.fromkeys((a.lane, a.waited) for a in self.answers))
-            lane, waited = data.draw(st.sampled_from(kinds))
-            first = next(a for a in self.answers if (a.lane, a.waited) == (lane, waited))
+            kinds = list(dict.fromkeys((a.place, a.waited) for a in self.answers))
+            place, waited = data.draw(st.sampled_from(kinds))
+            first = next(a for a in self.answers if (a.place, a.waited) == (place, waited))
             self.receive(first)
 
     def receive(self, answer: Answer) -> None:
         self.answers.remove(answer)
         if not answer.full:
             if answer.waited:
-                self.pulls.on_expired(answer.lane)
+                self.pulls.on_expired(*answer.place)
             else:
-                self.pulls.on_empty(answer.lane)
+                self.pulls.on_empty(*answer.place)
             self.plan()
             return
         idle = self.pulls.idle
-        verdict = self.pulls.on_delivered(answer.lane, waited=answer.waited)
+        verdict = self.pulls.on_delivered(*answer.place, waited=answer.waited)
+        if answer.place[0] == "main":
+            self.held.append(answer.place)
         if verdict is Verdict.HOLD:
-            assert answer.lane == "main"
+            assert answer.place[0] == "main"
             assert any(pull.lane == "express" for pull in self.asked) or any(
-                a.lane == "express" for a in self.answers
+                a.place[0] == "express" for a in self.answers
             ), "a chunk waits for an answer that never comes"
-            self.held += 1
         else:
-            self.judged(verdict, answer.lane, idle)
+            place = self.held.popleft() if answer.place[0] == "main" else answer.place
+            self.judged(verdict, place, idle)
         self.plan()
 
-    def judged(self, verdict: Verdict, lane: AgentLane, idle: int) -> None:
+    def judged(self, verdict: Verdict, place: Place, idle: int) -> None:
         if verdict is Verdict.TAKE:
             assert idle > 0, "a chunk was started on a busy core"
             self.busy += 1
         else:
             assert idle == 0, "a chunk was handed back beside an idle core"
-            self.publish(lane)
+            self.publish(place)
 
     def settle(self) -> None:
         idle = self.pulls.idle
         while (verdict := self.pulls.settle_held()) is not None:
-            self.held -= 1
-            self.judged(verdict, "main", idle)
+            self.judged(verdict, self.held.popleft(), idle)
             idle = self.pulls.idle
 
-    @rule(lane=lanes)
-    def lane_was_silent(self, lane: AgentLane) -> None:
+    @rule(place=places)
+    def lane_was_silent(self, place: Place) -> None:
         """The broker lost the lane's pulls, and those answers that were on their way."""
-        if lane not in self.lanes:
+        if place not in self.places:
             return
-        self.parked[lane] = 0
-        self.asked = deque(pull for pull in self.asked if pull.lane != lane)
-        lost = [a for a in self.answers if a.lane == lane]
-        self.answers = [a for a in self.answers if a.lane != lane]
-        self.pulls.forget(lane)
+        lost = self.lose(place)
+        self.pulls.forget(*place)
+        self.publish_again(lost)
+        self.plan()
+
+    def lose(self, place: Place) -> list[Answer]:
+        self.parked[place] = 0
+        self.asked = deque(pull for pull in self.asked if (pull.lane, pull.shard) != place)
+        lost = [a for a in self.answers if a.place == place]
+        self.answers = [a for a in self.answers if a.place != place]
+        return lost
+
+    def publish_again(self, lost: list[Answer]) -> None:
         for answer in lost:
             if answer.full:
-                self.publish(lane)
-        self.plan()
+                self.publish(answer.place)
 
-    @rule(lane=lanes)
-    def lane_was_wrongly_given_up(self, lane: AgentLane) -> None:
+    @rule(place=places)
+    def lane_was_wrongly_given_up(self, place: Place) -> None:
         """Only slow: the pulls are still there, and more are sent."""
-        if lane not in self.lanes:
+        if place not in self.places:
             return
-        self.pulls.forget(lane)
+        self.pulls.forget(*place)
         self.plan()
 
-    # The server
-
-    @rule(lane=lanes)
-    def publish(self, lane: AgentLane) -> None:
-        if lane not in self.lanes:
+    @rule(shard=st.integers(0, SHARDS - 1))
+    def server_is_killed_or_comes_back(self, shard: int) -> None:
+        if self.sharded is None or ("main", shard) not in self.places:
             return
-        if self.parked[lane]:
-            self.parked[lane] -= 1
-            self.answers.append(Answer(lane, True, True))
+        if shard in self.away:
+            self.away.remove(shard)
+            self.sharded.open(shard)
         else:
-            self.queue[lane] += 1
+            self.away.add(shard)
+            lost = self.lose(("main", shard)) + self.lose(("express", shard))
+            self.sharded.close(shard)
+            self.publish_again(lost)
+        self.plan()
+
+    # The servers
+
+    @rule(place=places)
+    def publish(self, place: Place) -> None:
+        if place not in self.places:
+            return
+        if self.parked[place]:
+            self.parked[place] -= 1
+            self.answers.append(Answer(place, True, True))
+        else:
+            self.queue[place] += 1
 
     @rule(count=st.integers(1, 4))
     def pull_arrives(self, count: int) -> None:
         for _ in range(min(count, len(self.asked))):
             pull = self.asked.popleft()
-            if self.queue[pull.lane]:
-                self.queue[pull.lane] -= 1
-                self.answers.append(Answer(pull.lane, pull.wait, True))
+            place: Place = pull.lane, pull.shard
+            assert pull.lane == "local" or pull.shard not in self.away
+            if self.queue[place]:
+                self.queue[place] -= 1
+                self.answers.append(Answer(place, pull.wait, True))
             elif pull.wait:
-                self.parked[pull.lane] += 1
+                self.parked[place] += 1
             else:
-                self.answers.append(Answer(pull.lane, False, False))
+                self.answers.append(Answer(place, False, False))
 
-    @rule(lane=lanes)
-    def parked_pull_expires(self, lane: AgentLane) -> None:
-        if self.parked[lane]:
-            self.parked[lane] -= 1
-            self.answers.append(Answer(lane, True, False))
+    @rule(place=places)
+    def parked_pull_expires(self, place: Place) -> None:
+        if self.parked.get(place):
+            self.parked[place] -= 1
+            self.answers.append(Answer(place, True, False))
 
     # What must hold
 
@@ -174,7 +211,7 @@ class Pulling(RuleBasedStateMachine):
             assert len(self.asked) < 200
 
     def teardown(self) -> None:
-        """All settles: no core idles beside a chunk, and idle ones wait at both lanes."""
+        """All settles: no core idles beside a chunk, and idle ones wait at all lanes."""
         if not hasattr(self, "pulls"):
             return
         while self.starting:
@@ -188,12 +225,17 @@ class Pulling(RuleBasedStateMachine):
         else:
             raise AssertionError("it never settles")
         assert not self.held
-        if self.pulls.idle:
-            assert not any(self.queue.values())
-            assert all(self.parked[lane] >= self.pulls.idle for lane in self.lanes)
+        if idle := self.pulls.idle:
+            there = [
+                place for place in self.places if place[0] == "local" or place[1] not in self.away
+            ]
+            assert not any(self.queue[place] for place in there)
+            for lane in {lane for lane, _ in there}:
+                parked = [self.parked[place] for place in there if place[0] == lane]
+                assert sum(parked) >= idle and all(parked)
 
 
-Pulling.TestCase.settings = examples(120, stateful_step_count=60)
+Pulling.TestCase.settings = examples(160, stateful_step_count=60)
 TestPulling = Pulling.TestCase
 
 

@@ -11,11 +11,18 @@ from dispatching import Parts
 from jetmap.background import Background
 from jetmap.dispatch.ack_sampler import EVERY
 from jetmap.dispatch.costs import Cutting
-from jetmap.dispatch.outbox import CONFIRM_BATCH, CONFIRM_SECONDS, Accepted, Outbox, Refused
+from jetmap.dispatch.outbox import (
+    AVOID_SECONDS,
+    CONFIRM_BATCH,
+    CONFIRM_SECONDS,
+    Accepted,
+    Outbox,
+    Refused,
+)
 from jetmap.dispatch.sources import RawItems
 from jetmap.nats.memory import MemoryBroker
 from jetmap.settings import Settings
-from jetmap.wire import subjects
+from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import (
     PART_BYTES,
     PROTOCOL,
@@ -193,6 +200,37 @@ def test_a_withdrawn_map_is_called_back_and_its_queue_is_empty(cut: bool) -> Non
         stream = subjects.stream(desk.pool)
         info = await desk.connection.api(f"STREAM.INFO.{stream}")
         assert info["state"]["messages"] == 0
+
+    in_virtual_time(scenario())
+
+
+def test_the_chunks_of_a_shard_without_a_server_move_to_another() -> None:
+    async def scenario() -> None:
+        desk = Desk()
+        await desk.start(stream=False)
+        run = desk.open(1)
+        [(_, flight)] = desk.send()
+        flight.offer = subjects.sharded("offer", 2)
+        for _ in range(2):
+            await desk.outbox.publish([(run, flight)])
+            await desk.settle()
+            assert desk.events[-1] == Refused([(run.id, flight.number)], stream_is_gone=True)
+        lost = subjects.queue_of(flight.subject)
+        assert run.queues == {lost} and subjects.is_shard(lost)
+        desk.outbox.avoid(flight)
+        [other] = set(subjects.queues(desk.pool, flight.offer)) - {lost}
+        await pool_streams.ensure_stream(desk.connection, other)
+        await desk.outbox.publish([(run, flight)])
+        await desk.settle()
+        assert subjects.queue_of(flight.subject) == other and run.queues == {lost, other}
+        assert desk.events[-1] == Accepted([(run.id, flight.number)])
+        await desk.outbox.withdraw(run)
+        info = await desk.connection.api(f"STREAM.INFO.{subjects.stream(other)}")
+        assert info["state"]["messages"] == 0
+        await asyncio.sleep(AVOID_SECONDS)
+        flight.subject = ""
+        await desk.outbox.publish([(run, flight)])
+        assert subjects.queue_of(flight.subject) == lost, "its server may be back"
 
     in_virtual_time(scenario())
 

@@ -60,6 +60,25 @@ def test_one_view_has_the_maps_of_all_dispatchers_within_three_seconds() -> None
     run(scenario())
 
 
+def test_the_shards_of_a_pool_are_shown_behind_its_stream() -> None:
+    async def scenario() -> None:
+        async with SimulatedPool() as pool:
+            await pool.agent(1, shards=2)
+            watch, found = await watched(pool, 1)
+            await asyncio.sleep(3)
+            changes = watch.changes()
+            document = await following(changes)
+            while not document.get("broker", {}).get("streams"):
+                document = await following(changes)
+            names = [stream["name"] for stream in document["broker"]["streams"]]
+            await changes.aclose()
+            assert names == [f"JETMAP_WORK_default{shard}" for shard in ("", "=1", "=2")]
+            await found[0][1].close()
+            await watch.close()
+
+    run(scenario())
+
+
 def test_nothing_is_kept_when_nobody_looks() -> None:
     async def scenario() -> None:
         async with SimulatedPool() as pool:

@@ -9,6 +9,7 @@ import pytest
 
 from brokers import Brokers
 from jetmap.errors import TopologyMismatch
+from jetmap.nats import jetstream
 from jetmap.nats.answers import JetStreamError, checked
 from jetmap.nats.broker import Broker
 from jetmap.settings import StreamSettings
@@ -112,6 +113,32 @@ async def test_chunks_that_nobody_serves_are_purged_when_old(
     await pool_streams._purge_stranded(c, POOL)
     assert await waiting(c) == 1
     assert await pool_streams.purge(c, POOL, subjects.lane_work(POOL, "o-x", "main")) == 1
+
+
+async def test_the_number_of_shards_is_the_same_for_all(c: Broker) -> None:
+    assert await pool_streams.shards(c, POOL) == 1, "there is no bucket yet"
+    await pool_streams.set_shards(c, POOL, 3)
+    assert await pool_streams.shards(c, POOL) == 3
+    await remember(c, POOL, "o=3", "1", [])
+    await pool_streams.set_shards(c, POOL, 2)
+    assert await pool_streams.shards(c, POOL) == 2
+    for value, read in ((b"", 1), (b"x", 1), (b"0", 1), (b"99999", 32)):
+        _, after = await pool_streams.read_key(c, POOL, pool_streams.SHARDS_KEY)
+        await pool_streams.write_key(c, POOL, pool_streams.SHARDS_KEY, value, after)
+        assert await pool_streams.shards(c, POOL) == read, value
+
+
+async def test_a_shard_has_a_stream_and_consumers_of_its_own(c: Broker) -> None:
+    epochs = {await ensure_stream(c, queue) for queue in (POOL, "p=1", "p=2")}
+    assert len(epochs) == 3
+    await ensure_consumers(c, "p=2", "o=2", await ensure_stream(c, "p=2"))
+    assert await jetstream.consumers(c, subjects.stream(POOL)) == set()
+    assert len(await jetstream.consumers(c, subjects.stream("p=2"))) == 2
+    checked(await c.request(subjects.work("p=2", "o=2", "main", "m", 1), b"chunk"))
+    assert await waiting(c) == 0
+    assert await pool_streams.purge(c, "p=2", subjects.map_work("p=2", "m")) == 1
+    assert pool_streams.work_wish(c, "p=2", StreamSettings()).copies == (1,)
+    assert pool_streams.work_wish(c, "p=2", StreamSettings(work_replicas=3)).copies == (3,)
 
 
 async def test_ranks_order_offers_by_age(c: Broker) -> None:

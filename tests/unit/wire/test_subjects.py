@@ -35,6 +35,25 @@ def test_wildcards_match_the_work_that_they_are_for() -> None:
     assert matches(subjects.told("p"), subjects.told("p", "state.j"))
 
 
+def test_a_map_has_its_shard_and_another_one_if_that_is_avoided() -> None:
+    assert subjects.queue("p", "o", "m", ["p"]) == "p", "an offer without shards"
+    offer = subjects.sharded("o", 3)
+    shards = subjects.queues("p", offer)
+    assert shards == ["p=1", "p=2", "p=3"] and all(subjects.is_shard(shard) for shard in shards)
+    maps = [f"d_{number}" for number in range(300)]
+    chosen = {name: subjects.queue("p", offer, name) for name in maps}
+    assert all(60 < list(chosen.values()).count(shard) < 140 for shard in shards)
+    for name, shard in chosen.items():
+        chunk = subjects.work(shard, offer, "main", name, 1)
+        assert subjects.queue_of(chunk) == shard
+        assert not matches(subjects.all_work("p"), chunk), "its stream is another one"
+        other = subjects.queue("p", offer, name, [shard])
+        assert other in shards and other != shard
+        assert subjects.queue("p", offer, name, shards) == shard
+    moved = {subjects.queue("p", offer, name, ["p=1"]) for name in maps if chosen[name] == "p=1"}
+    assert moved == {"p=2", "p=3"}
+
+
 def test_an_id_is_one_token() -> None:
     ids = {subjects.new_id() for _ in range(1_000)}
     assert len(ids) == 1_000 and all(subjects.TOKEN.fullmatch(one) for one in ids)
