@@ -128,6 +128,7 @@ class _Watched(Collector):
                 "Time for which the oldest chunk that is out has waited for its answer.",
                 totals["oldest"],
             ),
+            ("paused", "Whether the whole pool is paused.", int(document["paused"])),
         ):
             yield GaugeMetricFamily(f"jetmap_pool_{name}", text, value)
         text = "Maps refused in the last minute, by reason."
@@ -135,6 +136,17 @@ class _Watched(Collector):
         for reason, count in sorted((dict.fromkeys(REASONS, 0) | totals["reasons"]).items()):
             refused.add_metric([reason], count)
         yield refused
+        control = self._view.control
+        text = "Functions that are paused."
+        paused = GaugeMetricFamily("jetmap_pool_function_paused", text, labels=["function"])
+        text = "Cores that a function may use at most, if it is limited."
+        limits = GaugeMetricFamily("jetmap_pool_function_max_cores", text, labels=["function"])
+        for name, each in control.functions.items():
+            if each.paused:
+                paused.add_metric([name], 1)
+            if each.max_parallel is not None:
+                limits.add_metric([name], each.max_parallel)
+        yield from (paused, limits)
         streams = broker.get("streams", [])
         if not streams:
             return  # Nobody has looked at the broker yet.

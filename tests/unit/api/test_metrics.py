@@ -8,6 +8,7 @@ from activities import activity, map_of
 from fake_cluster import FakeCluster, gateway
 from jetmap.dispatch.costs import Cost
 from jetmap.dispatch.stats import Histogram
+from jetmap.wire.controls import FunctionControl, PoolControl
 from jetmap_api.metrics import _histogram
 from over_http import double
 
@@ -35,6 +36,7 @@ async def test_the_pools_page_has_what_all_callers_announce() -> None:
     cluster.watch.pool.on_broker(
         {"streams": [{"copies": 3, "leader": ""}], "store": {"bytes": 9, "quota": 10}}
     )
+    cluster.watch.pool.control = PoolControl(True, {"f": FunctionControl(True, 3)})
     async with gateway(cluster) as client:
         text = (await client.get("/metrics/pool")).text
         own = (await client.get("/metrics")).text
@@ -46,6 +48,9 @@ async def test_the_pools_page_has_what_all_callers_announce() -> None:
         "jetmap_pool_oldest_wait_seconds 7.0",
         'jetmap_pool_maps_refused_recently{reason="no-workers"} 2.0',
         'jetmap_pool_maps_refused_recently{reason="closed"} 0.0',
+        "jetmap_pool_paused 1.0",
+        'jetmap_pool_function_paused{function="f"} 1.0',
+        'jetmap_pool_function_max_cores{function="f"} 3.0',
         "jetmap_pool_store_bytes 9.0",
         "jetmap_pool_streams_without_leader 1.0",
     ):
