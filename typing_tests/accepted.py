@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Annotated, Any, TypeVar, assert_type, overload
 
@@ -61,6 +61,16 @@ def scaled(n: float, *, by: float = 2.0) -> float:
 @task(retries=3, retry_on=(OSError, TimeoutError), no_retry_on=FileNotFoundError, backoff=0.5)
 def fetched(url: str) -> bytes:
     return url.encode()
+
+
+@task(batch=64, linger=0.005, timeout=5)
+def embed_all(texts: list[str], *, scale: float = 1.0) -> list[list[float]]:
+    return [[scale * len(text)] for text in texts]
+
+
+@task(batch=8)
+def lengths(texts: Sequence[str]) -> list[int]:
+    return [len(text) for text in texts]
 
 
 @task
@@ -132,6 +142,24 @@ async def maps(cluster: Cluster) -> None:
     assert_type(await cluster.map("is_prime", [1], progress=lambda p: p.done), list[Any])
     await cluster.map(same, ["a"])
     await cluster.map(untyped, [object()])
+
+
+async def batches(cluster: Cluster, sync: SyncCluster) -> None:
+    """The items are the elements of the list that the function takes."""
+    assert_type(await cluster.map(embed_all, ["a"]), list[list[float]])
+    assert_type(await cluster.map(embed_all, (t for t in ("a",)), timeout=5), list[list[float]])
+    assert_type(await cluster.map(lengths, ["a"]), list[int])
+    assert_type(await cluster.map(lengths, ["a"], return_exceptions=True), list[int | ItemError])
+    assert_type(await cluster.map(lengths, ["a"], max_failed=1), list[int | ItemError])
+    assert_type(await cluster.map(lengths, ["a"], values=False), list[int | ItemError | None])
+    assert_type(cluster.stream(embed_all, ["a"]), Stream[str, list[float]])
+    assert_type(cluster.stream(lengths, ["a"], values=False), Stream[str, int | None])
+    assert_type(await cluster.submit(lengths, ["a"]), Job[str, int])
+    assert_type(sync.map(lengths, ["a"]), list[int])
+    assert_type(sync.stream(lengths, ["a"]), SyncStream[str, int])
+    assert_type(sync.submit(lengths, ["a"]), SyncJob[str, int])
+    assert_type(embed_all(["a", "b"], scale=2.0), list[list[float]])
+    assert_type(lengths(["a"]), list[int])
 
 
 async def callables(cluster: Cluster, function: Callable[[int], str]) -> None:

@@ -36,6 +36,35 @@ def wrong_count(n: int) -> int:
     return n
 
 
+@task(batch=64)  # type: ignore
+def no_list(n: int) -> int:
+    return n
+
+
+@task(batch=64)  # type: ignore
+def no_list_of_values(many: list[int]) -> int:
+    return len(many)
+
+
+@task(linger=0.1)  # type: ignore
+def no_batch(n: int) -> int:
+    return n
+
+
+@task(batch=64)
+def lengths(texts: list[str]) -> list[int]:
+    return [len(text) for text in texts]
+
+
+async def batches(cluster: Cluster, sync: SyncCluster) -> None:
+    await cluster.map(lengths, [1])  # type: ignore
+    await cluster.map(lengths, "a", values=1)  # type: ignore
+    cluster.stream(lengths, [1])  # type: ignore
+    await cluster.submit(lengths, [1])  # type: ignore
+    sync.map(lengths, [1])  # type: ignore
+    lengths("a")  # type: ignore
+
+
 async def words() -> AsyncIterator[str]:
     yield "a"
 

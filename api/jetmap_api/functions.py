@@ -83,6 +83,8 @@ def describe(status: FunctionStatus, control: FunctionControl = FREE) -> dict[st
         "timeout": info.timeout,
         "attempts": info.attempts,
         "retries": info.retries,
+        "batch": info.batch or None,
+        "linger": info.linger if info.batch else None,
         "refusal": info.refusal or None,
         "module": info.module,
         "alive": status.alive,

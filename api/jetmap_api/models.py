@@ -144,6 +144,8 @@ class Function(BaseModel):
     timeout: float | None = None
     attempts: Count | None = None
     retries: Count = 0
+    batch: Count | None = Field(None, description="items of one call; null if it takes one item")
+    linger: float | None = Field(None, description="seconds that a call waits for more items")
     refusal: str | None = Field(
         None, description="why it cannot be called, if a type cannot travel"
     )

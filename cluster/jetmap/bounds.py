@@ -122,12 +122,14 @@ CONNECTION = Bound(0.05, 86_400)  # Time that a client may take for one step of 
 DURATION = Bound(0.000_001, CENTURY)
 GRACE = Bound(0, CENTURY)
 BACKOFF = Bound(0, CENTURY)  # Time between two tries of an item.
+LINGER = Bound(0, 60)  # Time that a batch waits for more items.
 
 # Counts.
 COUNT = Whole(1, (1 << 53) - 1)  # All integers up to here are exact in JSON.
 COUNT_OR_ZERO = Whole(0, (1 << 53) - 1)
 ATTEMPTS = Whole(1, 1000)
 RETRIES = Whole(0, 1000)
+BATCH = Whole(1, 16_384, "a number of items")  # Items of one call of a function.
 WORKERS = Whole(1, 4096)
 PARALLEL = Whole(1, 1_000_000, "a number of cores")  # Cores that a map, job or function may use.
 PARALLEL_OR_ANY = Whole(0, PARALLEL.most, PARALLEL.unit)  # 0: any number.

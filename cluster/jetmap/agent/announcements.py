@@ -122,13 +122,25 @@ class Announcements:
             unready.error("no chunks: %s", error)
         self.refused, self.served = error, ""
 
-    def on_crash(self, head: ChunkHead, crash: Crash) -> None:
-        """Count and log the death of a worker with an item."""
+    def on_batch_crash(self, head: ChunkHead, crash: Crash, items: int) -> None:
+        """Count and log the death of a worker with several items; head: of the first's chunk."""
+        cause = self._count_crash(head, crash)
+        first = f" from item {crash.item} of map {head.map} on" if crash.item is not None else ""
+        text = "%s: a call of %d items%s cost its worker (%s); they are computed again in halves"
+        crashes.log(logging.WARNING, text, head.function, items, first, cause)
+
+    def _count_crash(self, head: ChunkHead, crash: Crash) -> str:
+        """Return the cause of a crash, as it is counted."""
         cause = counts.crash_cause(crash)
         self.counts.crash(head.function, cause)
         if cause == "SIGKILL" and (kills := memory_kills()) > self._kills:
             self._kills = kills
             self.counts.memory_kills += 1
+        return cause
+
+    def on_crash(self, head: ChunkHead, crash: Crash) -> None:
+        """Count and log the death of a worker with an item."""
+        cause = self._count_crash(head, crash)
         hint = "; perhaps it ran out of memory" if cause == "SIGKILL" else ""
         item = "before its first item" if crash.item is None else f"item {crash.item}"
         text = "%s, %s of map %s: %s%s"

@@ -32,6 +32,8 @@ from jetmap.wire.messages import (
 )
 
 from .announcements import Announcements
+from .batches import ChunkBatch
+from .batching import Batching, shares_of
 from .claims import Claims
 from .constants import Constants
 from .holdings import HeldChunk, Holdings, Lease
@@ -43,6 +45,7 @@ from .prefetch import PATIENCE, Prefetch
 from .reports import Reports, too_large, without_values
 from .slot import Slot
 from .stored_reports import StoredReports
+from .worker_queue import Lost
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +103,7 @@ class Chunks:
         self._constants = Constants(connection, options.host, inbox, self._parts)
         self._open_bytes = 0  # Of large values that are on their way.
         self._held_back = 0  # Idle cores that wait for those.
+        self._batching: Batching | None = None  # None until a function takes a list.
         self._withdrawn: dict[str, None] = {}
         self._released = asyncio.Event()
         self._background = Background("agent's chunks")
@@ -142,6 +146,8 @@ class Chunks:
         for waiting in self.prefetch.clear():
             for held in waiting:
                 await self._release(held, NAK)
+        if self._batching is not None:
+            await self._batching.clear()
 
     async def close(self) -> None:
         if self._subscription is not None:
@@ -161,6 +167,9 @@ class Chunks:
                     await self._start(waiting)
                 if not is_to_pull:
                     return
+            if self._batching is not None and self._batching.has_ready:
+                await self._batching.on_core_freed()
+                return
             if self._open_bytes > OPEN_BYTES:
                 self._held_back += 1
                 return
@@ -194,6 +203,8 @@ class Chunks:
                 held.at = _chunk(data).at
             if len(head.kwargs) > NO_KWARGS:
                 held.constants = found_in(head.kwargs)
+            if head.batch is not None:
+                held.batch, held.shares = head.batch, shares_of(head)
             if self._held.add(held, now):
                 fresh.append(held)
                 is_again = is_again or head.attempt > 1
@@ -223,10 +234,13 @@ class Chunks:
             return
         slot = next((slot for slot in self._slots if slot.is_idle), None)
         if fresh and slot is not None and not self.intake.stopped:
-            slot.assign(fresh)
-            if self.prefetch.round_trip:
-                self._ask_ahead(slot, fresh)
-            return
+            if fresh[0].batch is not None:
+                await self._gather().add(fresh)
+                return
+            if self._batching is None or self._batching.leaves_a_core:
+                self._assign(slot, fresh)
+                return
+            await self._batching.make_way()
         if fresh and self.prefetch.is_ahead and not self.intake.stopped:
             self.prefetch.wait(fresh)
             self._later(PATIENCE * self.prefetch.round_trip, lambda: self._hand_back(fresh))
@@ -235,6 +249,57 @@ class Chunks:
         for held in fresh:
             await self._release(held, NAK)
         await self.intake.on_core_freed()
+
+    def _assign(
+        self, slot: Slot, chunks: list[HeldChunk], batch: ChunkBatch[HeldChunk] | None = None
+    ) -> None:
+        slot.assign(chunks, batch)
+        if self.prefetch.round_trip:
+            self._ask_ahead(slot, chunks)
+
+    def _gather(self) -> Batching:
+        if self._batching is None:
+            self._batching = Batching(
+                self._slots,
+                self._background,
+                lambda slot, batch: self._assign(slot, batch.chunks, batch),
+                self._give_back,
+                self.intake.on_core_freed,
+                self.on_core_lost,
+            )
+        return self._batching
+
+    async def _give_back(self, chunks: list[HeldChunk]) -> None:
+        """Let chunks run elsewhere that were not begun here."""
+        for held in chunks:
+            await self.on_chunk_ended(held, None)
+        await self.flush()
+
+    async def on_batch_lost(self, lost: Lost) -> None:
+        """Go on with a batch whose worker died: with the halves of its call, if that had several
+        items.
+        """
+        again = lost.again
+        if lost.halved is not None:
+            held, crash = lost.halved
+            self._state.on_batch_crash(held.head, crash, lost.items)
+        for batch in again:
+            for held in [held for held in batch.chunks if held.unwanted]:
+                batch.drop(held)
+                await self._release(held, TERM)
+        again = [batch for batch in again if batch.chunks]
+        if self.intake.stopped:
+            await self._give_back([held for batch in again for held in batch.chunks])
+        else:
+            self._background.spawn(self._compute_again(again), "compute a batch again")
+
+    async def _compute_again(self, again: list[ChunkBatch[HeldChunk]]) -> None:
+        for batch in again:
+            if any(self._is_to_fetch(held) for held in batch.chunks):
+                await self._fetch(batch.chunks)
+            for held in [held for held in batch.chunks if held.unwanted]:
+                batch.drop(held)
+        await self._gather().add_again([batch for batch in again if batch.chunks])
 
     def _is_to_fetch(self, held: HeldChunk) -> bool:
         """Return whether a chunk needs bytes from elsewhere, where its worker cannot read them."""
@@ -246,7 +311,11 @@ class Chunks:
 
     async def _start_fetched(self, fresh: list[HeldChunk]) -> None:
         """Fetch the items and constants that did not come with their chunks, and start those."""
-        for held in fresh:
+        await self._fetch(fresh)
+        await self._start(fresh)
+
+    async def _fetch(self, chunks: list[HeldChunk]) -> None:
+        for held in chunks:
             if held.constants and not await self._constants.fetch(held):
                 await self._withdraw(held)
                 continue
@@ -256,7 +325,6 @@ class Chunks:
                     await self._withdraw(held)
                 else:
                     held.items = items
-        await self._start(fresh)
 
     def give_constants(self, worker: Worker, held: HeldChunk) -> None:
         """Give a worker the constants of its next chunk."""
@@ -312,6 +380,9 @@ class Chunks:
         if held.unwanted:
             if last:
                 await self._release(held, TERM)
+            elif self._batching is not None:
+                head = _counts(report)
+                held.end = head.start + head.count  # What its batch goes on behind.
             return
         if len(report) > (limit := self._connection.max_payload - ENVELOPE_BYTES):
             report, values = without_values(report)
@@ -424,6 +495,8 @@ class Chunks:
             return
         held.unwanted = True
         self._parts.check()
+        if self._batching is not None:
+            self._batching.drop(held)
         if not any(slot.stop(held, self._grace) for slot in self._slots):
             self._claims.refuse(held)
             await self._release(held, TERM)
@@ -469,6 +542,8 @@ class Chunks:
             await self._withdraw(held)
         for slot in self._slots:
             slot.rest()
+        if self._batching is not None:
+            await self._batching.check()
         await self.intake.check(now)
 
     # The connection

@@ -7,13 +7,13 @@ seconds is gone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
 
 from jetmap.wire.constants import Constant
-from jetmap.wire.messages import ChunkHead, ChunkKey, ClaimEntry, Place
+from jetmap.wire.messages import BatchTerms, ChunkHead, ChunkKey, ClaimEntry, Place
 from jetmap.wire.timing import BEAT, GONE_KEPT, LOOK, SILENCE
 
 
@@ -55,6 +55,8 @@ class HeldChunk(msgspec.Struct, eq=False):
     at: Place | None = None  # Where its items are, if not in ``data``,
     items: list[bytes] = []  # and those, once they have been fetched.
     finished: bool = False  # Its last report has been made.
+    batch: BatchTerms | None = None  # None if its items share no call with those of others,
+    shares: Hashable = None  # which then have the same of these.
     begun: float = 0.0  # Time at which its worker got it, far from the broker.
     unwanted: bool = False  # Its dispatcher has withdrawn it, or is gone.
     unsent: int = 0  # Reports that are not on their way to the dispatcher yet.
@@ -66,6 +68,11 @@ class HeldChunk(msgspec.Struct, eq=False):
 
     def __post_init__(self) -> None:
         self.key = self.head.map, self.head.number
+
+    @property
+    def left(self) -> int:
+        """Number of items, at its end, that have not been reported."""
+        return self.head.start + self.head.count - self.end
 
     @property
     def is_done(self) -> bool:

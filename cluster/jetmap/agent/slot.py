@@ -17,10 +17,11 @@ import msgspec
 from jetmap.background import Background
 from jetmap.supervision import Backoff, Supervisor
 from jetmap.wire import frames
-from jetmap.wire.messages import Crash, Rest
+from jetmap.wire.messages import Crash, Rest, Together
 from jetmap.wire.presence import CoreDetail, CoreState
 from jetmap.wire.worker_start import Broken, Importing, Loaded, Ready, Setup, StartFailed, Unshared
 
+from .batches import ChunkBatch
 from .holdings import HeldChunk
 from .neighbours import Loan, Neighbours
 from .options import AgentOptions
@@ -28,7 +29,7 @@ from .recycling import RESTART_PAUSES, Recycling
 from .warm_ups import WarmUps
 from .watchdogs import ImportWatch
 from .worker_process import StartError, WorkerProcess, failure_of
-from .worker_queue import KillReason, QueueEntry, WorkerQueue, crash_of
+from .worker_queue import KillReason, Lost, QueueEntry, WorkerQueue, crash_of
 from .worker_state import Death, State, WorkerEvent, after
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class ChunkOwner(Protocol):
     ) -> None: ...
     async def on_rest(self, held: HeldChunk, rest: Rest) -> None: ...
     async def on_chunk_ended(self, held: HeldChunk, crash: Crash | None) -> None: ...
+    async def on_batch_lost(self, lost: Lost) -> None: ...
     async def flush(self) -> None: ...
     def give_constants(self, worker: WorkerProcess, held: HeldChunk) -> None: ...
 
@@ -199,8 +201,11 @@ class Slot:
             await self._recycling.drop()
         await self._background.finish()
 
-    def assign(self, chunks: list[HeldChunk]) -> None:
-        """Give the idle worker chunks, to be computed one after the other."""
+    def assign(self, chunks: list[HeldChunk], batch: ChunkBatch[HeldChunk] | None = None) -> None:
+        """Give the idle worker chunks, to be computed one after the other.
+
+        batch: of these chunks, if they are to be computed together.
+        """
         self._enter(WorkerEvent.ASSIGNED)
         assert self._worker is not None
         for held in chunks:
@@ -209,7 +214,10 @@ class Slot:
                 held.items = []
             if held.constants:
                 self._chunks.give_constants(self._worker, held)
-        self._queue.push(chunks, self._worker.send_chunk)
+        if batch is not None:
+            skip = chunks[0].end - chunks[0].head.start
+            self._worker.send_batch(Together(len(chunks), skip, batch.runs))
+        self._queue.push(chunks, self._worker.send_chunk, batch)
 
     def stop(self, held: HeldChunk, grace: float) -> bool:
         """End a chunk as ``WorkerQueue.stop`` does; return whether this worker has it."""
@@ -317,16 +325,18 @@ class Slot:
         self._neighbours.remove(worker)
         self._worker = None
         self._background.spawn(worker.gone(), "sweep")
-        for held, crash in lost:
+        for held, crash in lost.chunks:
             if crash is not None:
                 crash.host, crash.start_seconds = self._options.host, worker.start_seconds
             await self._chunks.on_chunk_ended(held, crash)
+        if lost.again:
+            await self._chunks.on_batch_lost(lost)
         if broken is not None and broken.loader and not self._was_ready:
             self._start_failed = True
             await self._owner.on_load_failed(broken)
         elif broken is not None:
             await self._owner.on_import_failed(broken, fatal=True)
-        elif lost or self._state is State.CLOSED:
+        elif lost.chunks or lost.again or self._state is State.CLOSED:
             return
         elif not self._was_ready:
             await self._on_start_failed(self._failure or failure_of(death))

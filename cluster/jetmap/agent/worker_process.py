@@ -15,7 +15,7 @@ from contextlib import ExitStack
 import msgspec
 
 from jetmap.wire import frames
-from jetmap.wire.messages import encode
+from jetmap.wire.messages import Together, encode
 from jetmap.wire.worker_start import Importing, Setup, StartFailed
 from jetmap.worker.progress import Progress
 from jetmap.worker.spawn import MARK, spawn_worker
@@ -148,6 +148,10 @@ class WorkerProcess:
 
     def send_chunk(self, chunk: bytes) -> None:
         self._pipe.send(frames.CHUNK, chunk)
+
+    def send_batch(self, together: Together) -> None:
+        """Announce that the chunks that follow are computed together."""
+        self._pipe.send(frames.BATCH, encode(together))
 
     def send_items(self, parts: Sequence[bytes]) -> None:
         """Send the items of the next chunk, which does not have them."""

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -15,6 +15,7 @@ import msgspec
 from jetmap.wire.messages import Crash, Rest
 from jetmap.worker.progress import Progress
 
+from .batches import ChunkBatch, halved
 from .holdings import HeldChunk
 from .warm_ups import WarmUps
 from .watchdogs import Deadline, Jam, Overrun, Watch
@@ -58,6 +59,25 @@ def crash_of(death: Death, killed: KillReason | None, entry: QueueEntry, item: i
     return Crash(None, "stopped", "the worker was stopped")
 
 
+@dataclass
+class Lost:
+    """The chunks that were lost with a worker.
+
+    Attributes:
+        chunks: Those to report, each with the description of the death for the one that the
+            worker was in.
+        again: Batches that this agent computes again.
+        halved: The death with a call of several items, for the chunk that began it; None: the
+            items in ``again`` are not to blame.
+        items: Number of items of that call.
+    """
+
+    chunks: list[tuple[HeldChunk, Crash | None]]
+    again: list[ChunkBatch[HeldChunk]] = field(default_factory=list)
+    halved: tuple[HeldChunk, Crash] | None = None
+    items: int = 0
+
+
 class QueueOwner(Protocol):
     """The slot, as the queue of its worker sees it."""
 
@@ -86,9 +106,13 @@ class WorkerQueue:
         self._warm_ups = warm_ups
         self._progress = progress
         self._chunks: deque[QueueEntry] = deque()
-        self._last = 0  # Number of the latest chunk.
+        self._last = 0  # Number of the latest chunk,
+        self._first = 1  # and of the first that came with it.
         self._watches: list[Watch] = []  # Of the chunk in progress.
         self._jam: Jam | None = None
+        self._batch: ChunkBatch[HeldChunk] | None = (
+            None  # All chunks, if they are computed together.
+        )
 
     def __len__(self) -> int:
         return len(self._chunks)
@@ -133,17 +157,23 @@ class WorkerQueue:
                 return entry
         return None
 
-    def push(self, chunks: list[HeldChunk], send: Callable[[bytes], None]) -> None:
-        """Give an idle worker chunks, to be computed one after the other."""
+    def push(
+        self,
+        chunks: list[HeldChunk],
+        send: Callable[[bytes], None],
+        batch: ChunkBatch[HeldChunk] | None = None,
+    ) -> None:
+        """Give an idle worker chunks, to be computed one after the other, or as a batch."""
         assert self._progress is not None and not self._chunks
         self._progress.ask_to_stop(False)
+        self._batch, self._first = batch, self._last + 1
         for held in chunks:
             self._last += 1
             self._chunks.append(QueueEntry(self._last, held))
         self._begin(self._chunks[0])
         for held in chunks:
             send(held.data)
-        if len(chunks) > 1:
+        if len(chunks) > 1 and batch is None:
             self._jam = Jam(self._progress, self._chunks[0].number, self._on_jam)
 
     def pop(self) -> QueueEntry | None:
@@ -166,31 +196,55 @@ class WorkerQueue:
     def stop(self, entry: QueueEntry, grace: float) -> None:
         """End a chunk before its next item; after ``grace`` seconds kill the worker.
 
-        The items computed until then are reported. A chunk that has not begun ends when it does.
+        The items computed until then are reported. A chunk that has not begun ends when it does. A
+        batch goes on for those of its chunks that are wanted.
         """
         assert self._progress is not None
         entry.grace = grace
+        if self._batch is not None and all(each.grace is not None for each in self._chunks):
+            entry = self._chunks[0]
+        elif self._batch is not None:
+            return
         if entry is self._chunks[0]:
             self._progress.ask_to_stop()
             self._kill_later(entry, grace)
 
-    def lose(
-        self, crash_of: Callable[[QueueEntry, int | None], Crash] | None
-    ) -> list[tuple[HeldChunk, Crash | None]]:
-        """End the watches of a dead worker; return the chunks that are lost with it.
+    def lose(self, crash_of: Callable[[QueueEntry, int | None], Crash] | None) -> Lost:
+        """End the watches of a dead worker; return what is lost with it.
 
         crash_of: describes its death in a chunk, for the one that it was in.
         """
         self._cancel_watches()
         assert self._progress is not None
         begun, item = self._progress.begun, self._progress.item
+        is_batch = self._batch is not None or self._progress.call > 1
+        if is_batch and crash_of is not None and self._chunks and begun >= self._first:
+            # One whose frame was read already has ended: the worker was between two calls.
+            entry = next((e for e in self._chunks if e.number == begun), self._chunks[0])
+            crash = crash_of(entry, item if entry.number == begun else None)
+            if crash.reason != "stopped":
+                return self._lose_batch(entry, crash)
         lost: list[tuple[HeldChunk, Crash | None]] = []
         for entry in self._chunks:
             if not entry.revoked:
                 was_in = crash_of if entry.number == begun else None
                 lost.append((entry.held, was_in(entry, item) if was_in is not None else None))
         self._chunks.clear()
-        return lost
+        return Lost(lost)
+
+    def _lose_batch(self, entry: QueueEntry, crash: Crash) -> Lost:
+        """Decide how a batch goes on whose worker died. entry: the chunk that began the call."""
+        assert self._progress is not None
+        held, chunks = entry.held, [each.held for each in self._chunks]
+        batch = self._batch or ChunkBatch(chunks, [held.left])
+        batch.chunks = chunks
+        before = None if crash.item is None else max(0, crash.item - held.end)
+        found = halved(batch, held, before, self._progress.call)
+        self._chunks.clear()
+        if found.guilty is not None:
+            return Lost([(found.guilty, crash)], found.again)
+        items = batch.items if before is None else self._progress.call
+        return Lost([], found.again, (held, crash), items)
 
     def _begin(self, entry: QueueEntry) -> None:
         """Start the watches for the chunk that the worker computes from now on."""
@@ -201,7 +255,7 @@ class WorkerQueue:
             passed = partial(self._on_timeout, entry)
             allowance = partial(self._warm_ups.allowance, head.function)
             self._watches.append(Deadline(progress, entry.number, head.timeout, passed, allowance))
-        if head.count > 1 and head.budget:
+        if head.count > 1 and head.budget and self._batch is None:
             spent = partial(self._on_overrun, entry)
             self._watches.append(Overrun(progress, entry.number, head.start, head.budget, spent))
         if entry.grace is not None:
@@ -239,11 +293,13 @@ class WorkerQueue:
             self._owner.hand_on(held, Rest(start, time.monotonic() - self.since))
 
     def _next_item(self, held: HeldChunk) -> int | None:
-        """Return the index of the item behind the one in progress, if this chunk has one."""
+        """Return the index of the item behind the call in progress, if this chunk has one."""
+        assert self._progress is not None
+        call = self._progress.call
         item, head = self.item, held.head
-        if item is None or not head.start <= item < head.start + head.count - 1:
+        if item is None or not head.start <= item < head.start + head.count - call:
             return None
-        return item + 1
+        return item + call
 
     def _on_jam(self) -> None:
         """Hand back the chunks that the worker has not begun: other cores may be idle.

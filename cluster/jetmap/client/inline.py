@@ -20,6 +20,7 @@ from jetmap.wire import arrays
 from jetmap.wire.messages import Chunk, Format, Report
 from jetmap.wire.subjects import new_id
 from jetmap.worker.aftermath import Aftermath
+from jetmap.worker.batches import BatchComputation
 from jetmap.worker.compute import AGAIN, Limits, compute
 from jetmap.worker.progress import STOP
 from jetmap.worker.state import LoadFailed, WorkerState
@@ -32,6 +33,15 @@ class _Progress:
         self.words = [0, 0, 0]
 
     def expect(self, at: float, each: float) -> None: ...
+
+    @property
+    def stopping(self) -> bool:
+        return bool(self.words[STOP])
+
+    def begin(self, number: int) -> bool:
+        return True
+
+    def enter_call(self, item: int, items: int, started_ns: int = 0) -> None: ...
     def leave(self) -> None: ...
 
 
@@ -138,7 +148,8 @@ class InlineMap:
                     self._woken.clear()
                     await self._woken.wait()
                     return
-                count = self._cutting.count(self._cost, source.remaining, 1)
+                batch = self._function.batching.size if self._function.batching is not None else 1
+                count = self._cutting.count(self._cost, source.remaining, 1, batch)
                 piece = source.take(count, self._cutting.max_bytes)
                 if piece is None:
                     self.ended = True
@@ -233,7 +244,11 @@ class InlineMap:
             state = self._state.values(function) if function.per_worker else None
         except LoadFailed as error:
             raise WorkerStartFailed(str(error)) from error.__cause__
-        compute(chunk, function, self._progress, emit, self._limits, raised, state)
+        if function.batching is None:
+            compute(chunk, function, self._progress, emit, self._limits, raised, state)
+        else:
+            more = [emit], self._limits, raised, state
+            BatchComputation([chunk], function, self._progress, *more).compute()
 
     def _left(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())

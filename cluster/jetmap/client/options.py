@@ -6,12 +6,14 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, Required, TypedDict
 
 from jetmap.dispatch.outcomes import X, Y
+from jetmap.functions.batching import BatchFunction
 
 if TYPE_CHECKING:
     from .progress import Progress
 
 Items = Iterable[X] | AsyncIterable[X]
-KeywordFunction = Callable[Concatenate[X, ...], Y]  # Its keyword parameters come in ``kwargs``.
+# Its keyword parameters come in ``kwargs``; one that takes a list takes its elements as items.
+KeywordFunction = Callable[Concatenate[X, ...], Y] | BatchFunction[X, ..., Y]
 
 
 class CommonOptions(TypedDict, total=False):

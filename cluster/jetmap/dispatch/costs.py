@@ -206,8 +206,13 @@ class Cutting:
         """Return the number of items of a first chunk whose results are waited for, at most."""
         return max(1, int(FIRST_SECONDS / cost.seconds)) if cost.seconds else self.max_items
 
-    def count(self, cost: Cost | Pace, remaining: int | None, cores: float) -> int:
-        """Return the number of items of the next chunk: one, while their cost is not known."""
+    def count(self, cost: Cost | Pace, remaining: int | None, cores: float, batch: int = 1) -> int:
+        """Return the number of items of the next chunk: one batch, while their cost is not known.
+
+        batch: items that the function takes at once.
+        """
+        if batch > 1:
+            return self._batches(cost, remaining, cores, batch)
         if remaining == 1 or not cost.is_known:
             return 1
         seconds = max(cost.seconds, 1e-7)
@@ -216,3 +221,13 @@ class Cutting:
         if cost.bytes > 0:
             count = min(count, max(1, int(self.max_bytes / cost.bytes)))
         return count if remaining is None else max(1, min(count, remaining))
+
+    def _batches(self, cost: Cost | Pace, remaining: int | None, cores: float, batch: int) -> int:
+        """Return the number of items of a chunk of whole batches, or of what is left for one."""
+        rest = self.max_items if remaining is None else remaining
+        most = int(self.max_bytes / cost.bytes) if cost.bytes > 0 else rest
+        if not cost.is_known or rest <= batch:
+            return max(1, min(batch, most, rest))
+        count = round(self.duration(cost, remaining, cores) / max(cost.seconds, 1e-7))
+        count = min(count, self.max_items, most)
+        return max(1, min(max(count - count % batch, min(batch, most)), rest))

@@ -44,6 +44,7 @@ class Piece(msgspec.Struct):
     lane: Lane = "main"  # As the scheduler chose when the piece was last cut.
     seconds: float = 0.0  # Estimated compute, at that time.
     tries: int = 0  # Earlier calls of the function for these items; all raised.
+    apart: bool = False  # It has cost a worker, or may have: its items share no call with others.
     postponed: frozenset[int] = frozenset()  # Items that wait for their next try elsewhere.
 
 

@@ -392,12 +392,15 @@ class Ledger:
                 ranges.append((a, b))
         waiting = self._suspects if piece.suspect else self._pieces
         if ranges == [(piece.start, piece.start + piece.count)]:
-            waiting.put(piece)
+            is_apart = piece.apart or alone or apart == piece.start
+            waiting.put(replace(piece, apart=is_apart) if is_apart else piece)
             return
         offsets = [(a - piece.start, b - piece.start) for a, b in ranges]
         parts = arrays.select(piece.items, offsets, self._format) if ranges else []
         for (a, b), items in zip(ranges, parts, strict=True):
-            waiting.put(replace(piece, start=a, count=b - a, items=items, postponed=frozenset()))
+            part = replace(piece, start=a, count=b - a, items=items, postponed=frozenset())
+            part.apart = piece.apart or alone or a == apart
+            waiting.put(part)
 
     def _drop_seen(self) -> None:
         """Keep the first waiting piece free of items whose outcomes have come late."""

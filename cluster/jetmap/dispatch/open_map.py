@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from jetmap.wire.messages import PART_BYTES, Format, FunctionRef, Report
+from jetmap.wire.messages import PART_BYTES, BatchTerms, Format, FunctionRef, Report
 from jetmap.wire.presence import FunctionInfo
 
 from .costs import Cost, Pace
@@ -52,6 +52,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
         labels: Names and values by which people find the map.
         max_parallel: Cores that it may use at most, over the whole pool; None: any number.
         constants: Digests of the constants among its keyword parameters.
+        batch: The batches of a function that takes a list; None: as the function was announced.
     """
 
     function: str
@@ -70,6 +71,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] | None = None
     max_parallel: int | None = None
     constants: tuple[str, ...] = ()
+    batch: BatchTerms | None = None
 
     @property
     def overhead(self) -> int:
@@ -82,12 +84,14 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
         """Fill in what the function's announcement says and the caller left open."""
         if info is None or (self.ref is not None and self.ref.module):
             return self
-        if info.timeout is self.item_timeout and info.attempts is self.attempts:
+        is_known = info.timeout is self.item_timeout and info.attempts is self.attempts
+        if is_known and not info.batch and self.batch is None:
             return self
         return msgspec.structs.replace(
             self,
             item_timeout=info.timeout if self.item_timeout is None else self.item_timeout,
             attempts=info.attempts if self.attempts is None else self.attempts,
+            batch=BatchTerms(info.batch, info.linger) if info.batch else None,
         )
 
 

@@ -78,7 +78,7 @@ class Scheduler:
         weight = map.spec.weight
         self._weights[weight] = self._weights.get(weight, 0) + 1
         is_free = map.limit is None and map.gate is None
-        if is_free and map.cost.is_known and self._is_small(map):
+        if is_free and self._is_small(map):
             self._small[map] = None
         else:
             self._newcomers[map] = None
@@ -173,8 +173,11 @@ class Scheduler:
             self._newcomers[map] = None
 
     def _is_small(self, map: OpenMap) -> bool:
-        remaining = map.source.remaining
-        return remaining is not None and 0 < remaining * map.cost.seconds <= SMALL_SECONDS
+        remaining, cost = map.source.remaining, map.cost
+        if map.spec.batch is not None:
+            is_dear = cost.seconds > EXPRESS_ITEMS * self.express_seconds
+            return remaining is not None and 0 < remaining < map.spec.batch.size and not is_dear
+        return remaining is not None and 0 < remaining * cost.seconds <= SMALL_SECONDS
 
     def _landed(self, map: OpenMap, flight: Flight) -> None:
         if map.gate is not None:
@@ -224,6 +227,8 @@ class Scheduler:
         # The map's share of the cores, beside the others that are in progress.
         busy = len(self._busy)
         share = cores / busy if busy > 1 else cores
+        if map.spec.batch is not None:
+            return self.cutting.count(map.pace, rest, share, map.spec.batch.size)
         count = self.cutting.count(map.pace, rest, share)
         if map.spec.early and not map.taken:
             count = min(count, self.cutting.first(map.pace))

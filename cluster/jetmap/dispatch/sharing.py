@@ -41,11 +41,16 @@ class Sharing:
         if len(gathered) == 1:
             map, flight = gathered[0]
             return self._sent([gathered]) if flight.number in map.ledger.flights else []
-        offers: dict[str, list[Sent]] = {}
+        offers: dict[tuple[str, str], list[Sent]] = {}
         for map, flight in gathered:
             if flight.number in map.ledger.flights:
-                offers.setdefault(flight.offer, []).append((map, flight))
-        return [parcel for offered in offers.values() for parcel in self._parcels(offered, cores)]
+                batch = "" if map.spec.batch is None else map.spec.function
+                offers.setdefault((flight.offer, batch), []).append((map, flight))
+        return [
+            parcel
+            for (_, batch), offered in offers.items()
+            for parcel in (self._batches(offered) if batch else self._parcels(offered, cores))
+        ]
 
     def _parcels(self, chunks: list[Sent], cores: int) -> list[list[Sent]]:
         """Make a parcel for each core that has none, so that no core idles beside another's."""
@@ -55,6 +60,20 @@ class Sharing:
         in_size = room // max(chunk_size(map, flight.piece) for map, flight in chunks)
         each = max(1, min(in_time, in_size, -(-len(chunks) // idle)))
         return self._sent([chunks[i : i + each] for i in range(0, len(chunks), each)])
+
+    def _batches(self, chunks: list[Sent]) -> list[list[Sent]]:
+        """Make a parcel of each batch: its items share a call, and no core is spared by others."""
+        parcels: list[list[Sent]] = []
+        items = size = 0
+        for map, flight in chunks:
+            assert map.spec.batch is not None
+            items += flight.piece.count
+            size += chunk_size(map, flight.piece)
+            if not parcels or items > map.spec.batch.size or size > min(PARCEL_BYTES, map.room):
+                parcels.append([])
+                items, size = flight.piece.count, chunk_size(map, flight.piece)
+            parcels[-1].append((map, flight))
+        return self._sent(parcels)
 
     def _sent(self, parcels: list[list[Sent]]) -> list[list[Sent]]:
         for parcel in parcels:
@@ -79,7 +98,12 @@ class Sharing:
 
 def is_small(map: OpenMap, piece: Piece) -> bool:
     """Return whether a chunk may share a message with others."""
-    if piece.lane != "express" or not 0 < piece.seconds <= SMALL_SECONDS:
+    if piece.lane != "express":
+        return False
+    if map.spec.batch is not None:
+        if piece.apart or piece.count >= map.spec.batch.size:
+            return False
+    elif not 0 < piece.seconds <= SMALL_SECONDS:
         return False
     return 2 * chunk_size(map, piece) <= PARCEL_BYTES
 

@@ -49,8 +49,10 @@ def pickled(function: Function, limit: int | None = None) -> bytes:
     """
     about: tuple[Any, ...]
     about = (function.name, function.timeout, function.attempts, function.known_hints())
-    if function.retry is not None:
+    if function.retry is not None or function.batching is not None:
         about = (*about, function.retry)
+    if function.batching is not None:
+        about = (*about, function.batching)
     file = _Bounded(limit)
     try:
         Pickler(file).dump((function.callable, *about))
@@ -69,12 +71,20 @@ def unpickled(value: bytes, qualname: str) -> Function:
     """Load a pickled function. Raises NotImportable."""
     try:
         f, name, timeout, attempts, hints, *more = pickle.loads(value)
-        retry = more[0] if more else None
+        retry, batching = (*more, None, None)[:2]
     except Exception as exc:
         raise NotImportable(
             f"a worker cannot load {qualname}, which was sent by value: {type(exc).__name__}: {exc}"
         ) from exc
-    return Function(f, name=name, timeout=timeout, attempts=attempts, retry=retry, hints=hints)
+    return Function(
+        f,
+        name=name,
+        timeout=timeout,
+        attempts=attempts,
+        retry=retry,
+        batching=batching,
+        hints=hints,
+    )
 
 
 class _TooLarge(Exception):  # noqa: N818

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from jetmap.codecs import Codec, Parameter
+    from jetmap.wire.messages import BatchTerms
     from jetmap.wire.presence import FunctionInfo
 
+    from .batching import Batching
     from .retries import RetryPolicy
 
 NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
@@ -42,6 +44,7 @@ class Function:
 
     Args:
         retry: When it is called again for an item for which it raised; None: never.
+        batching: How many items one call takes; None: one, and not a list.
         hints: Types of its annotations, by parameter, as far as they are known already.
 
     Attributes:
@@ -59,8 +62,8 @@ class Function:
 
     __slots__ = (
         "__weakref__", "_codecs", "_hints", "_marks", "_pickling", "_strong", "_untyped", "_weak",
-        "attempts", "by_value", "doc", "file", "local", "module", "name", "parameter", "qualname",
-        "reports_each", "retry", "spec", "stamp", "timeout",
+        "attempts", "batching", "by_value", "doc", "file", "local", "module", "name", "parameter",
+        "qualname", "reports_each", "retry", "spec", "stamp", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +74,7 @@ class Function:
         timeout: float | None = None,
         attempts: int | None = None,
         retry: RetryPolicy | None = None,
+        batching: Batching | None = None,
         hints: Mapping[str, Any] | None = None,
     ) -> None:
         scope = scope_of(innermost(callable))
@@ -80,6 +84,7 @@ class Function:
         self.timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
         self.attempts = bounds.ATTEMPTS.check_optional("attempts", attempts)
         self.retry = retry
+        self.batching = batching
         self.doc: str = getattr(callable, "__doc__", None) or ""
         self.module = module_of(callable, scope)
         self.spec = scope.get("__spec__")
@@ -195,7 +200,17 @@ class Function:
             retries=self.retry.retries if self.retry is not None else 0,
             module=self.module,
             untyped=self.untyped,
+            batch=self.batching.size if self.batching is not None else 0,
+            linger=self.batching.linger if self.batching is not None else 0.0,
         )
+
+    def batch_terms(self) -> BatchTerms | None:
+        """Return the terms on which chunks share calls; None: the function takes one item."""
+        if self.batching is None:
+            return None
+        from jetmap.wire.messages import BatchTerms
+
+        return BatchTerms(self.batching.size, self.batching.linger)
 
     def announced(self) -> FunctionInfo:
         """Describe it as ``info`` does; with a reason if a type of it cannot travel.
@@ -328,9 +343,11 @@ class Function:
         if codec is None:
             hint = self._hint(parameter)
             try:
+                if self.batching is not None:
+                    hint = self.batching.element(hint, parameter)
                 codec = self._codec_for(hint, output=output)
             except TypeError as exc:
-                raise self._bad_type(parameter, hint, exc) from exc
+                raise self.bad_type(parameter, hint, exc) from exc
             self._codecs[face] = codec
         return codec
 
@@ -346,7 +363,7 @@ class Function:
             try:
                 codec_for(hint)
             except TypeError as exc:
-                raise self._bad_type(name, hint, exc) from exc
+                raise self.bad_type(name, hint, exc) from exc
             parameters.append(Parameter(name, hint, default is not REQUIRED, default))
         return self._kwargs_codec_for(parameters)
 
@@ -366,10 +383,10 @@ class Function:
             try:
                 self._hints[parameter] = evaluate(annotation, self.scope, {})
             except Exception as exc:
-                raise self._bad_type(parameter, annotation, exc) from exc
+                raise self.bad_type(parameter, annotation, exc) from exc
         return self._hints[parameter]
 
-    def _bad_type(self, parameter: str, hint: Any, exc: BaseException) -> TypeError:
+    def bad_type(self, parameter: str, hint: Any, exc: BaseException) -> TypeError:
         name = hint if isinstance(hint, str) else typing._type_repr(hint)
         place = f"-> {name}" if parameter == "return" else f"{parameter}: {name}"
         reason = str(exc) or type(exc).__name__

@@ -11,15 +11,25 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
+from .batching import Batching
 from .function import Function
 from .retries import Classes, RetryPolicy
 from .signatures import described
 
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from .batching import BatchFunction
+    from .options import TaskOptions
+
 __all__ = ["Function", "find", "guests", "registered", "registered_at", "task"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+X = TypeVar("X")
+Y = TypeVar("Y")
+P = ParamSpec("P")
 
 _names: dict[str, Function] = {}
 _callables: dict[int, Function] = {}
@@ -27,31 +37,13 @@ _guests = 0
 
 
 @overload
-def task(
-    f: F,
-    /,
-    *,
-    name: str | None = None,
-    timeout: float | None = None,
-    attempts: int | None = None,
-    retries: int | None = None,
-    retry_on: Classes = (Exception,),
-    no_retry_on: Classes = (),
-    backoff: float = 1.0,
-    max_backoff: float = 60.0,
-) -> F: ...
+def task(f: F, /, **options: Unpack[TaskOptions]) -> F: ...
+@overload
+def task(**options: Unpack[TaskOptions]) -> Callable[[F], F]: ...
 @overload
 def task(
-    *,
-    name: str | None = None,
-    timeout: float | None = None,
-    attempts: int | None = None,
-    retries: int | None = None,
-    retry_on: Classes = (Exception,),
-    no_retry_on: Classes = (),
-    backoff: float = 1.0,
-    max_backoff: float = 60.0,
-) -> Callable[[F], F]: ...
+    *, batch: int, linger: float | None = None, **options: Unpack[TaskOptions]
+) -> Callable[[Callable[Concatenate[list[X], P], list[Y]]], BatchFunction[X, P, Y]]: ...
 def task(
     f: Callable[..., Any] | None = None,
     /,
@@ -64,6 +56,8 @@ def task(
     no_retry_on: Classes = (),
     backoff: float = 1.0,
     max_backoff: float = 60.0,
+    batch: int | None = None,
+    linger: float | None = None,
 ) -> Any:
     """Register a function of one item, and return it unchanged.
 
@@ -87,6 +81,10 @@ def task(
         backoff: Seconds that the first wait takes at most; each further one takes twice as long.
             The wait itself is random, from 0 on. It keeps no core busy.
         max_backoff: Seconds that a wait takes at most.
+        batch: Items of one call, at most: the function gets a list of items and returns a list of
+            their values, as long and in the same order. Maps still pass and return single items;
+            those of several maps may share a call. ``timeout`` then limits a call.
+        linger: Seconds that a call with fewer items waits for more. The default is 0.005.
 
     Returns:
         ``f`` itself, or a decorator if only options are given.
@@ -95,6 +93,7 @@ def task(
         TypeError: ``f`` has another signature, ``retry_on`` names what is not an exception or
             stands without ``retries``, or a
             ``per_worker`` is misplaced, or its loader makes something else than its parameter is.
+            ``linger`` is given without ``batch``, or a batch function takes or returns no list.
         ValueError: An option is out of bounds, or the name has other characters.
         DuplicateFunction: Another function of this process has the name.
     """
@@ -105,9 +104,10 @@ def task(
             "@task(retries=3, …)"
         )
     retry = policy if policy.retries else None
+    batching = Batching.of(batch, linger)
     if f is None:
-        return lambda f: _register(f, name, timeout, attempts, retry)
-    return _register(f, name, timeout, attempts, retry)
+        return lambda f: _register(f, name, timeout, attempts, retry, batching)
+    return _register(f, name, timeout, attempts, retry, batching)
 
 
 @overload
@@ -164,9 +164,14 @@ def _register(
     timeout: float | None,
     attempts: int | None,
     retry: RetryPolicy | None,
+    batching: Batching | None,
 ) -> F:
-    function = Function(f, name=name, timeout=timeout, attempts=attempts, retry=retry)
+    function = Function(
+        f, name=name, timeout=timeout, attempts=attempts, retry=retry, batching=batching
+    )
     function.find_marks(sys._getframe(2))
+    if batching is not None:
+        batching.check(function, sys._getframe(2))
     earlier = _names.get(function.name)
     if earlier is not None:
         if _guests and earlier.alive and not _may_replace(earlier, function):

@@ -31,6 +31,7 @@ LOOKS = 40  # Looks until the pipe is closed, whatever still arrives.
 # From agent to worker.
 SETUP, CHUNK = b"S", b"C"
 ITEMS = b"D"  # Before a chunk whose message does not have them.
+BATCH = b"T"  # The chunks of the frames that follow are computed together.
 JOINED, LEFT = b"J", b"G"  # A dispatcher shares memory with this worker from now on, or no longer.
 GIVEN, DROPPED = b"H", b"Z"  # A constant that later chunks need, or that none needs any more.
 # From worker to agent.

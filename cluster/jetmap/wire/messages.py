@@ -44,6 +44,9 @@ Format = Literal["json", "msgpack", "python", "pickle"]
 Lane = Literal["express", "main"]
 
 
+_NIL = msgspec.Raw(b"\xc0")
+
+
 class WireMessage(msgspec.Struct, array_like=True, omit_defaults=False, gc=False):
     """The base of everything that travels."""
 
@@ -100,6 +103,16 @@ class ValuesPlace(WireMessage):
     region: Region
 
 
+class BatchTerms(WireMessage):
+    """The terms on which a chunk's items share a call with those of other chunks.
+
+    size: items of a call, at most. linger: seconds that a call with fewer items waits for more.
+    """
+
+    size: int
+    linger: float
+
+
 class ChunkHead(WireMessage):
     """The part of a chunk that an agent reads: everything but its items.
 
@@ -121,13 +134,23 @@ class ChunkHead(WireMessage):
 
 
 class ArrivedHead(ChunkHead):
-    """The part that an agent reads of a chunk that arrives: its items stay encoded.
+    """The part that an agent reads of a chunk that arrives: its items stay encoded, and more.
 
     kwargs: empty ones take two bytes.
     """
 
     items: msgspec.Raw
     kwargs: msgspec.Raw = msgspec.Raw(b"\xc4\x00")
+    ref: msgspec.Raw = _NIL
+    seal: msgspec.Raw = msgspec.Raw(b"\xc4\x00")
+    each: float = 0.0
+    protocol: int = 1
+    causes: bool = False
+    tries: int = -1
+    at: msgspec.Raw = _NIL
+    values: bool = True
+    traceparent: str = ""
+    batch: BatchTerms | None = None
 
     @property
     def is_elsewhere(self) -> bool:
@@ -145,6 +168,7 @@ class Chunk(ChunkHead):
     all raised; -1: the dispatcher cannot send them once more. at: where the items are; then
     ``items`` is empty. values: whether the function's values are wanted; else null is reported.
     traceparent: the span that the chunk belongs to, as W3C Trace Context writes it; empty: none.
+    batch: None if its items share no call with those of other chunks.
     """
 
     items: bytes
@@ -158,6 +182,20 @@ class Chunk(ChunkHead):
     at: Place | None = None
     values: bool = True
     traceparent: str = ""
+    batch: BatchTerms | None = None
+
+
+class Together(WireMessage):
+    """A request of an agent to compute the next ``count`` chunks of the pipe in shared calls.
+
+    skip: items of the first chunk that have their outcome already. runs: how many of the items,
+    in the order of the chunks, may share calls with each other; together they are all that is left.
+    A run of more than one call's items takes several calls.
+    """
+
+    count: int
+    skip: int
+    runs: list[int]
 
 
 class Cause(WireMessage):

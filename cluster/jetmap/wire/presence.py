@@ -30,7 +30,8 @@ class FunctionInfo(msgspec.Struct, frozen=True):
     untyped: which of item, value and kwargs have a part without an annotation; for these the
     workers understand the format "python". retries: calls for an item after the first one, while
     the function raises. refusal: where it was decorated, and why it cannot be called: it has a type
-    that cannot travel, and no schemas; empty: it can.
+    that cannot travel, and no schemas; empty: it can. batch: items of one call, which are a list;
+    0: one, which is none. linger: seconds that a batch waits for more items.
     """
 
     name: str
@@ -44,6 +45,8 @@ class FunctionInfo(msgspec.Struct, frozen=True):
     untyped: list[str] = []
     retries: int = 0
     refusal: str = ""
+    batch: int = 0
+    linger: float = 0.0
 
 
 class CoreStatus(msgspec.Struct, frozen=True):

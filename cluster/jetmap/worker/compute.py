@@ -73,8 +73,8 @@ def compute(
     function and of the data are reported, not raised.
     """
     clock = time.monotonic
-    part = _Part(chunk, function, emit, limits)
-    call, items = _prepare(chunk, function, part, state)
+    part = Part(chunk, function, emit, limits)
+    call, items = prepare(chunk, function, part, state)
     if not chunk.values:
         call = partial(_drop_value, call)
     budget = Budget(chunk.budget, chunk.each) if chunk.budget else NO_LIMIT
@@ -110,7 +110,7 @@ def compute(
         try:
             append(call(item))
         except BaseException as error:
-            aftermath.failed(error, refused=isinstance(error, _RefusedError))
+            aftermath.failed(error, refused=isinstance(error, RefusedError))
             part.fail(number - 1, error)
         last, now = now, clock()
         if aftermath.due and aftermath.settle(now - last):
@@ -130,7 +130,7 @@ def refuse(
     limits: Limits,
 ) -> None:
     """Fail every item of a chunk with the same error: its function is not available here."""
-    part = _Part(chunk, function, emit, limits)
+    part = Part(chunk, function, emit, limits)
     for index in range(chunk.start, chunk.start + chunk.count):
         part.fail(index, error)
         if part.full:
@@ -143,7 +143,7 @@ def _drop_value(call: Callable[[Any], Any], item: Any) -> None:
     call(item)
 
 
-class _Undecodable:
+class Undecodable:
     """An item whose bytes do not fit the type."""
 
     __slots__ = ("error",)
@@ -152,8 +152,8 @@ class _Undecodable:
         self.error = error
 
 
-def _prepare(
-    chunk: Chunk, function: Function, part: _Part, state: Mapping[str, Any] | None
+def prepare(
+    chunk: Chunk, function: Function, part: Part, state: Mapping[str, Any] | None
 ) -> tuple[Callable[[Any], Any], list[Any]]:
     """Return the function to call for each item, and the items.
 
@@ -163,7 +163,7 @@ def _prepare(
     try:
         kwargs = function.kwargs.decode(chunk.kwargs, chunk.format)
     except Exception as error:
-        refusal = _Undecodable(ValueError(f"keyword parameters: {error}"))
+        refusal = Undecodable(ValueError(f"keyword parameters: {error}"))
         return part.refuse, [refusal] * chunk.count
     if state:
         kwargs = {**kwargs, **state}
@@ -171,7 +171,7 @@ def _prepare(
     try:
         codec = function.item
     except TypeError as error:  # One of its types cannot travel.
-        return part.refuse, [_Undecodable(error)] * chunk.count
+        return part.refuse, [Undecodable(error)] * chunk.count
     try:
         items = codec.decode_list(chunk.items, chunk.format)
         if len(items) == chunk.count:
@@ -186,25 +186,29 @@ def _prepare(
         if len(elements) != chunk.count:
             raise ValueError(f"the chunk has {len(elements)} items and not {chunk.count}")
     except Exception as error:
-        return part.refuse, [_Undecodable(error)] * chunk.count
+        return part.refuse, [Undecodable(error)] * chunk.count
     for raw in elements:
         try:
             items.append(codec.decode(bytes(raw), chunk.format))
         except Exception as error:
-            items.append(_Undecodable(error))
+            items.append(Undecodable(error))
 
     def call(item: Any) -> Any:
-        return part.refuse(item) if type(item) is _Undecodable else plain(item)
+        return part.refuse(item) if type(item) is Undecodable else plain(item)
 
     return call, items
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
     """Carries the decoding error of an item to the place where failures are recorded."""
 
 
-class _Part:
-    """The outcomes that have not been reported yet."""
+class Part:
+    """The outcomes of a chunk that have not been reported yet.
+
+    Attributes:
+        start: Index of the first of them.
+    """
 
     def __init__(
         self,
@@ -212,25 +216,26 @@ class _Part:
         function: Function | None,
         emit: Callable[[Report], None],
         limits: Limits,
+        start: int | None = None,
     ) -> None:
         self._chunk = chunk
         self._function = function
         self._emit = emit
         self._limits = limits
-        self._start = chunk.start
+        self.start = chunk.start if start is None else start
         self._error_bytes = 0
         self.full = False  # The error records alone would fill a report.
         self._has_again = False  # Some of them are of the kind AGAIN.
         self.values: list[Any] = []
         self.errors: list[ErrorRecord] = []
 
-    def refuse(self, item: _Undecodable) -> Any:
-        raise _RefusedError from item.error
+    def refuse(self, item: Undecodable) -> Any:
+        raise RefusedError from item.error
 
     def fail(self, index: int, error: BaseException) -> None:
         """Record an item that has no value."""
         chunk = self._chunk
-        if isinstance(error, _RefusedError) and error.__cause__ is not None:
+        if isinstance(error, RefusedError) and error.__cause__ is not None:
             record = _record(index, "invalid", error.__cause__, None)
         else:
             record = _record(index, "raised", error, _traceback(error))
@@ -279,14 +284,14 @@ class _Part:
         again = [record for record in errors if record.kind == AGAIN]
         failed = [record for record in errors if record.kind != AGAIN]
         share = seconds / len(values)
-        begin = self._start
+        begin = self.start
         for end in [*(record.index for record in again), begin + len(values)]:
-            run = values[self._start - begin : end - begin]
+            run = values[self.start - begin : end - begin]
             if run:
-                records = [record for record in failed if self._start <= record.index < end]
+                records = [record for record in failed if self.start <= record.index < end]
                 self._flush_singly(run, records, share * len(run), None)
-            self._start += 1  # Behind the item that has no outcome.
-        self._start = begin + len(values)
+            self.start += 1  # Behind the item that has no outcome.
+        self.start = begin + len(values)
         self._report(0, arrays.join([], self._chunk.format), again, share * len(again), final)
 
     def _flush_singly(
@@ -299,7 +304,7 @@ class _Part:
         size = 1  # Includes the array's head, or its commas.
         share = seconds / max(1, len(values))
         for value in values:
-            index = self._start + len(encoded)
+            index = self.start + len(encoded)
             record = failed.get(index)
             data = arrays.NULL[format]
             if record is None and self._chunk.values:
@@ -359,8 +364,8 @@ class _Part:
         final: Final | None,
     ) -> None:
         chunk = self._chunk
-        start = self._start
-        self._start += count
+        start = self.start
+        self.start += count
         self._emit(
             Report(
                 chunk.map,

@@ -7,8 +7,9 @@ import os
 import socket
 import sys
 from collections import deque
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import msgspec
 
@@ -26,6 +27,7 @@ from jetmap.wire.messages import (
     SHARED_FACTOR,
     Chunk,
     Report,
+    Together,
     understands,
 )
 from jetmap.wire.subjects import job_of
@@ -96,6 +98,15 @@ def _end_as_programs_do(code: int = 0) -> NoReturn:
         os._exit(code)
 
 
+class Plan(NamedTuple):
+    """Chunks that are computed together, and how, as ``BatchComputation`` describes it."""
+
+    chunks: list[Chunk]
+    first: int
+    skip: int
+    runs: list[int]
+
+
 class _Worker:
     def __init__(
         self,
@@ -141,6 +152,8 @@ class _Worker:
                     self._compute(chunk)
                 else:
                     self._pipe.send(frames.SKIPPED, b"")
+            elif received[0] == frames.BATCH:
+                self._compute_batch(received[1])
             elif received[0] == frames.ITEMS:
                 self._items.append(received[1])
             elif received[0] == frames.JOINED:
@@ -227,7 +240,26 @@ class _Worker:
         self._aftermath.needed()
         return True
 
-    def _compute(self, chunk: Chunk) -> None:
+    def _compute_batch(self, payload: bytes) -> None:
+        """Compute the chunks of the next frames together, those that still have their items."""
+        together = msgspec.msgpack.decode(payload, type=Together)
+        chunks, first = [], self._number + 1
+        for _ in range(together.count):
+            received = self._pipe.receive()
+            if received is None:
+                return  # The agent is gone.
+            chunks.append(self._decode(received[1]))
+        self._number += together.count
+        self._progress.begin(first)
+        # Those without would be at other positions than the agent knows.
+        has_all = [chunk.at is None or self._has_items(chunk) for chunk in chunks]
+        if not all(has_all):
+            for _ in chunks:
+                self._pipe.send(frames.SKIPPED, b"")
+            return
+        self._compute(chunks[0], Plan(chunks, first, together.skip, together.runs))
+
+    def _compute(self, chunk: Chunk, plan: Plan | None = None) -> None:
         global in_item
         self._map = chunk.map
         try:
@@ -240,11 +272,13 @@ class _Worker:
             self._pipe.send(frames.STALE, b"")
             _end_as_programs_do(STALE_EXIT)
         except BrokenHome:
-            self._pipe.send(frames.SKIPPED, b"")
+            for _ in plan.chunks if plan is not None else (chunk,):
+                self._pipe.send(frames.SKIPPED, b"")
             return
         except BaseException as error:
             self._end_if_forked(error)
-            refuse(chunk, None, error, self._emit, self._limits)
+            for each in plan.chunks if plan is not None else (chunk,):
+                refuse(each, None, error, self._emit, self._limits)
             return
         cold = function not in self._called
         self._progress.set_cold(cold)
@@ -258,12 +292,52 @@ class _Worker:
         if self._constants is not None and chunk.kwargs[:1] == CONSTANTS_MARK:
             function = self._constants.filled(function, trusted=self._functions.trust)
         try:
-            if chunk.traceparent:
+            if function.batching is not None or plan is not None:
+                plan = plan or Plan([chunk], self._number, 0, [])
+                self._compute_planned(plan, function, limits, state)
+            elif chunk.traceparent:
                 self._compute_traced(chunk, function, limits, state)
             else:
                 compute(chunk, function, self._progress, self._emit, limits, self._aftermath, state)
         finally:
             in_item = False
+
+    def _compute_planned(
+        self, plan: Plan, function: Function, limits: Limits, state: Mapping[str, Any] | None
+    ) -> None:
+        """Compute a batch, and report each of its chunks as its dispatcher reads it."""
+        from .batches import BatchComputation
+
+        def emit_of(chunk: Chunk, stack: ExitStack) -> Callable[[Report], None]:
+            span = None
+            if chunk.traceparent:
+                from jetmap import tracing
+
+                name = chunk.traceparent, chunk.function, chunk.map, chunk.number, chunk.attempt
+                span = stack.enter_context(tracing.computing(*name, chunk.count))
+
+            def emit(report: Report) -> None:
+                if span is not None:
+                    tracing.count_failed(span, [error.kind for error in report.errors])
+                if self._neighbours is not None:
+                    self._share(chunk)
+                self._emit(report)
+
+            return emit
+
+        with ExitStack() as stack:
+            emits = [emit_of(chunk, stack) for chunk in plan.chunks]
+            if function.batching is None:  # Another version of it takes lists.
+                for chunk, emit in zip(plan.chunks, emits, strict=True):
+                    compute(chunk, function, self._progress, emit, limits, self._aftermath, state)
+                return
+            BatchComputation(
+                *(plan.chunks, function, self._progress, emits, limits, self._aftermath, state),
+                first=plan.first,
+                skip=plan.skip,
+                runs=plan.runs,
+            ).compute()
+            self._progress.leave_batch()
 
     def _compute_traced(
         self, chunk: Chunk, function: Function, limits: Limits, state: Mapping[str, Any] | None

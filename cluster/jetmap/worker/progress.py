@@ -11,7 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 
-ITEM, STARTED, STOP, _BEGUN, _SKIP, _COLD, _LATEST, _DUE, _EACH = range(9)
+ITEM, STARTED, STOP, _BEGUN, _SKIP, _COLD, _LATEST, _DUE, _EACH, _CALL = range(10)
 _WORDS = mmap.PAGESIZE
 _LAST_WORDS = 2  # Pages of last words: one for each of stdout and stderr.
 _SIZE = _WORDS + _LAST_WORDS * mmap.PAGESIZE
@@ -145,6 +145,22 @@ class Progress:
         # The start is written first: the agent must never pair a new item with an old start.
         self.words[STARTED] = started_ns
         self.words[ITEM] = item + 1
+
+    def enter_call(self, item: int, items: int, started_ns: int = 0) -> None:
+        """Enter a call that takes several items, in this chunk from ``item`` on and maybe in the
+        next chunks.
+        """
+        self.words[_CALL] = items
+        self.enter(item, started_ns)
+
+    @property
+    def call(self) -> int:
+        """The number of items of the call in progress."""
+        return self.words[_CALL] or 1
+
+    def leave_batch(self) -> None:
+        """Go on with chunks whose items are computed one by one."""
+        self.words[_CALL] = 0
 
     @property
     def latest_item(self) -> int | None:

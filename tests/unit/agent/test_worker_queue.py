@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 import virtual_time
+from jetmap.agent.batches import ChunkBatch
 from jetmap.agent.holdings import HeldChunk
 from jetmap.agent.warm_ups import WarmUps
 from jetmap.agent.watchdogs import JAM_SECONDS
@@ -149,8 +150,8 @@ def test_what_is_lost_with_a_worker_is_what_it_has_not_ended() -> None:
         (entry,) = [e for e in owner.queue if e.held is chunks[2]]
         entry.revoked = True
         lost = owner.queue.lose(lambda entry, item: crash_of(DEATH, None, entry, item))
-        assert [held for held, _ in lost] == chunks[:2]
-        (_, crash), (_, unbegun) = lost
+        assert [held for held, _ in lost.chunks] == chunks[:2]
+        (_, crash), (_, unbegun) = lost.chunks
         assert crash is not None and (crash.item, crash.signal) == (0, 11) and unbegun is None
         assert len(owner.queue) == 0 and owner.queue.held is None
         await asyncio.sleep(10)
@@ -193,3 +194,99 @@ def test_only_the_item_in_progress_is_to_blame() -> None:
         KillReason("timeout", QueueEntry(1, ENTRY.held), 3),  # It was another chunk's.
     ):
         assert blamed(killed) == (None, "stopped", "the worker was stopped")
+
+
+def batch_of(owner: Owner, sizes: list[int]) -> list[HeldChunk]:
+    """Give the worker a batch."""
+    chunks = []
+    for number, count in enumerate(sizes):
+        head = ChunkHead(f"m{number}", 1, 1, "f", "json", 0, count, "i", 5.0, 0.5)
+        chunks.append(HeldChunk(head, [], b"", 0, 0, cast(Any, None)))
+    batch = ChunkBatch(chunks, [sum(sizes)])
+    owner.queue.push(chunks, owner.sent.append, batch)
+    owner.progress.begin(1)
+    return chunks
+
+
+def test_a_batch_goes_on_for_those_who_want_it() -> None:
+    async def scenario() -> None:
+        owner = Owner()
+        batch_of(owner, [1, 2, 1])
+        first, second, third = owner.queue
+        owner.queue.stop(first, 0.5)
+        owner.queue.stop(third, 0.5)
+        assert not owner.progress.stopping
+        await asyncio.sleep(JAM_SECONDS * 3)
+        assert not owner.kills and not owner.revoked, "its chunks take one call"
+        owner.queue.stop(second, 0.5)
+        assert owner.progress.stopping
+        await asyncio.sleep(1)
+        assert len(owner.kills) == 1
+
+    virtual_time.run(scenario())
+
+
+def test_a_batch_that_costs_its_worker_goes_on_in_halves() -> None:
+    async def scenario() -> None:
+        owner = Owner()
+        chunks = batch_of(owner, [1, 2, 3])
+        owner.progress.enter_call(0, 6)
+        lost = owner.queue.lose(lambda entry, item: crash_of(DEATH, None, entry, item))
+        assert not lost.chunks and lost.halved is not None
+        (again,) = lost.again
+        assert (again.chunks, again.runs, lost.items) == (chunks, [3, 3], 6)
+        owner.queue.push(again.chunks, owner.sent.append, again)
+        owner.progress.begin(4)
+        owner.progress.enter_call(0, 1)
+        lost = owner.queue.lose(lambda entry, item: crash_of(DEATH, None, entry, item))
+        ((held, crash),) = lost.chunks
+        assert held is chunks[0] and crash is not None and crash.item == 0 and not lost.halved
+        assert [each.chunks for each in lost.again] == [chunks[1:]], "they lose no attempt"
+
+    virtual_time.run(scenario())
+
+
+def test_a_worker_that_dies_between_the_reports_of_a_batch_is_not_forgotten() -> None:
+    """The value of one of its items may kill it when it is encoded."""
+
+    async def scenario() -> None:
+        owner = Owner()
+        chunks = batch_of(owner, [1, 1, 1])
+        owner.progress.enter_call(0, 3)
+        owner.progress.leave()
+        owner.queue.pop()
+        lost = owner.queue.lose(lambda entry, item: crash_of(DEATH, None, entry, item))
+        assert [each.chunks for each in lost.again] == [chunks[1:2], chunks[2:]]
+        owner.queue.push(chunks[1:2], owner.sent.append, lost.again[0])
+        owner.progress.begin(4)
+        lost = owner.queue.lose(lambda entry, item: crash_of(DEATH, None, entry, item))
+        ((held, crash),) = lost.chunks
+        assert held is chunks[1] and crash is not None and not lost.again
+
+    virtual_time.run(scenario())
+
+
+def test_a_batch_whose_worker_was_stopped_blames_nobody() -> None:
+    async def scenario() -> None:
+        owner = Owner()
+        batch_of(owner, [1, 1])
+        owner.progress.enter_call(0, 2)
+        stopped = KillReason("stopped")
+        lost = owner.queue.lose(lambda entry, item: crash_of(DEATH, stopped, entry, item))
+        assert not lost.again and len(lost.chunks) == 2
+        assert all(crash is None or crash.item is None for _, crash in lost.chunks)
+
+    virtual_time.run(scenario())
+
+
+def test_what_a_chunk_gives_back_begins_behind_the_call() -> None:
+    async def scenario() -> None:
+        owner = Owner()
+        (held,) = owner.push(1, items=10)
+        owner.progress.begin(1)
+        owner.progress.expect(asyncio.get_running_loop().time(), 0.0)
+        owner.progress.enter_call(4, 4)
+        await asyncio.sleep(1)
+        assert owner.rests == [(held, 8)]
+
+    virtual_time.run(scenario())

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
-from jetmap import Cluster, MapTimeout, WorkerStartFailed, per_worker, task
+from jetmap import Cluster, ItemError, MapTimeout, WorkerStartFailed, per_worker, task
 from jetmap.client.inline import InlineMap
 from jetmap.dispatch.item_feed import ItemFeed
 from jetmap.dispatch.objects import Objects
@@ -136,3 +136,19 @@ async def test_loaders_are_called_once_and_torn_down_with_the_cluster() -> None:
         assert isinstance(raised.value.__cause__, OSError)
         assert log == ["loaded"]
     assert log == ["loaded", "torn down"]
+
+
+@task(name="inline.batched", batch=4)
+def batched(items: list[int]) -> list[int]:
+    if 7 in items:
+        raise ValueError("7 is bad")
+    return [len(items)] * len(items)
+
+
+async def test_a_batch_function_is_called_with_slices() -> None:
+    async with Cluster(inline=True) as cluster:
+        assert await cluster.map(batched, range(6)) == [4, 4, 4, 4, 2, 2]
+        values = await cluster.map(batched, range(9), return_exceptions=True)
+        assert [type(value).__name__ for value in values].count("int") == 8
+        error = values[7]
+        assert isinstance(error, ItemError) and isinstance(error.__cause__, ValueError)

@@ -177,3 +177,28 @@ def test_items_are_steady_if_the_latest_results_cost_alike(
 ) -> None:
     cost = cost_of([(5, 5 * rate, 1) for rate in rates])
     assert cost.is_steady is steady
+
+
+@quick
+@given(
+    learnt,
+    st.none() | st.integers(1, 10**5),
+    st.integers(1, 64),
+    st.integers(2, 300),
+)
+def test_chunks_are_whole_batches(
+    results: list[tuple[int, float, int]], remaining: int | None, cores: int, batch: int
+) -> None:
+    cutting, cost = Cutting(), cost_of(results)
+    count = cutting.count(cost, remaining, cores, batch)
+    most = cutting.max_bytes / cost.bytes if cost.bytes else cutting.max_items
+    assert 1 <= count <= cutting.max_items and count <= max(1, most)
+    assert remaining is None or count <= remaining
+    is_short = remaining is not None and count == remaining
+    assert count % batch == 0 or is_short or count == max(1, int(most))
+
+
+def test_an_unknown_function_begins_with_a_batch() -> None:
+    assert Cutting().count(Cost(), 1000, 4, 64) == 64
+    assert Cutting().count(Cost(), None, 4, 64) == 64
+    assert Cutting().count(Cost(), 7, 4, 64) == 7

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from dispatching import Parts, report_of
 from hypotheses import examples
-from jetmap.dispatch.sharing import SMALL_SECONDS, Sharing
-from jetmap.wire.messages import ErrorRecord
+from jetmap.dispatch.sharing import SMALL_SECONDS, Sharing, is_small
+from jetmap.wire.messages import BatchTerms, ErrorRecord
 
 
 @given(
@@ -83,3 +83,33 @@ def test_waiting_ends_only_if_nothing_has_landed_meanwhile() -> None:
     assert not sharing.has_idle_core(1)
     sharing.release(sharing.landed)
     assert sharing.has_idle_core(1)
+
+
+def test_small_maps_of_a_batch_function_share_a_message_before_its_cost_is_known() -> None:
+    parts = Parts(1)
+    sharing, terms = parts.scheduler.sharing, BatchTerms(8, 0.005)
+    for items in (3, 4, 2, 5):
+        parts.open(items, batch=terms)
+    runs = [run for run, flight in parts.send() if is_small(run, flight.piece)]
+    assert len(runs) == 4, "none is out yet"
+    for run in runs:
+        (flight,) = run.ledger.flights.values()
+        sharing.add(run, flight)
+    parcels = sharing.take(1)
+    assert [[flight.piece.count for _, flight in parcel] for parcel in parcels] == [[3, 4], [2, 5]]
+    later = parts.open(1, batch=terms)
+    assert parts.send() == [] and parts.scheduler.has_waiting, "each core has a message"
+    for run, flight in [*parcels[0], *parcels[1]]:
+        parts.maps.accept(report_of(run, flight), -1, 0.0)
+    ((run, flight),) = parts.send()
+    assert run is later and is_small(run, flight.piece)
+    flight.piece.apart = True
+    assert not is_small(run, flight.piece), "it has cost a worker"
+
+
+def test_a_list_of_many_batches_is_cut_into_whole_ones() -> None:
+    parts = Parts(2)
+    parts.open(20, batch=BatchTerms(8, 0.005), early=True)
+    sent = parts.send()
+    assert [flight.piece.count for _, flight in sent] == [8, 8]
+    assert not any(is_small(run, flight.piece) for run, flight in sent)

@@ -12,6 +12,7 @@ from jetmap.wire.constants import Constant, ConstantsAnswer, ConstantsAsk, Given
 from jetmap.wire.memory_files import FilePlace
 from jetmap.wire.messages import (
     ArrivedHead,
+    BatchTerms,
     Cause,
     Chunk,
     ChunkHead,
@@ -34,6 +35,7 @@ from jetmap.wire.messages import (
     ReportCounts,
     ReportHead,
     Rest,
+    Together,
     ValuesPlace,
     Withdraw,
     encode,
@@ -97,8 +99,8 @@ GOLDEN: list[tuple[Any, str]] = [
             "m1", 2, 1, "f", "json", 10, 3, "_INBOX.d1", 5.0, 0.2, msgspec.Raw(b"\xc4\x00")
         ),
         (
-            "9ca26d310201a166a46a736f6e0a03a95f494e424f582e6431cb4014000000000000cb3f"
-            "c999999999999ac400c400"
+            "dc0016a26d310201a166a46a736f6e0a03a95f494e424f582e6431cb4014000000000000"
+            "cb3fc999999999999ac400c400c0c400cb000000000000000001c2ffc0c3a0c0"
         ),
     ),
     (
@@ -128,12 +130,22 @@ GOLDEN: list[tuple[Any, str]] = [
             Place("_INBOX.d1", 9),
             False,
             "00-0a-0b-01",
+            BatchTerms(64, 0.5),
         ),
         (
-            "dc0015a26d310201a166a46a736f6e0a03a95f494e424f582e6431c0cb3fc99999999999"
+            "dc0016a26d310201a166a46a736f6e0a03a95f494e424f582e6431c0cb3fc99999999999"
             "9ac4075b312c322c335dc4027b7d98a57461736b73a166c0c0a0c0a0c2c40173cb3fe000"
-            "000000000003c30193a95f494e424f582e643109c0c2ab30302d30612d30622d3031"
+            "000000000003c30193a95f494e424f582e643109c0c2ab30302d30612d30622d30319240"
+            "cb3fe0000000000000"
         ),
+    ),
+    (
+        BatchTerms(64, 0.5),
+        "9240cb3fe0000000000000",
+    ),
+    (
+        Together(2, 5, [32, 7]),
+        "930205922007",
     ),
     (
         Cause(["tasks:Wrong", "builtins:ValueError"], b"p"),
@@ -231,12 +243,15 @@ GOLDEN: list[tuple[Any, str]] = [
         "950800a26d31cb3ff800000000000004",
     ),
     (
-        FunctionInfo("f", "Doc.", {"type": "integer"}, {}, {}, 5.0, 3, "tasks", ["item"]),
+        FunctionInfo(
+            *("f", "Doc.", {"type": "integer"}, {}, {}, 5.0, 3, "tasks", ["item"]), batch=8
+        ),
         (
-            "8ba46e616d65a166a3646f63a4446f632ea46974656d81a474797065a7696e7465676572"
+            "8da46e616d65a166a3646f63a4446f632ea46974656d81a474797065a7696e7465676572"
             "a576616c756580a66b776172677380a774696d656f7574cb4014000000000000a8617474"
             "656d70747303a66d6f64756c65a57461736b73a7756e747970656491a46974656da77265"
-            "747269657300a77265667573616ca0"
+            "747269657300a77265667573616ca0a5626174636808a66c696e676572cb000000000000"
+            "0000"
         ),
     ),
     (
@@ -335,11 +350,12 @@ GOLDEN: list[tuple[Any, str]] = [
     (
         Ready([FunctionInfo("f")], "s1", ["/t.py"], ["d1"], {"m.load": 1.5}),
         (
-            "85a966756e6374696f6e73918ba46e616d65a166a3646f63a0a46974656d80a576616c75"
+            "85a966756e6374696f6e73918da46e616d65a166a3646f63a0a46974656d80a576616c75"
             "6580a66b776172677380a774696d656f7574c0a8617474656d707473c0a66d6f64756c65"
-            "a0a7756e747970656490a77265747269657300a77265667573616ca0a6736f75726365a2"
-            "7331a566696c657391a52f742e7079a76469676573747391a26431a56c6f61647381a66d"
-            "2e6c6f6164cb3ff8000000000000"
+            "a0a7756e747970656490a77265747269657300a77265667573616ca0a5626174636800a6"
+            "6c696e676572cb0000000000000000a6736f75726365a27331a566696c657391a52f742e"
+            "7079a76469676573747391a26431a56c6f61647381a66d2e6c6f6164cb3ff80000000000"
+            "00"
         ),
     ),
     (

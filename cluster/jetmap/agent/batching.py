@@ -1,0 +1,144 @@
+"""Gather the chunks of batches while a core is idle for them, and begin the batches."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from jetmap.background import Background
+from jetmap.wire.messages import ArrivedHead
+
+from .batches import ChunkBatch, Gathering
+from .holdings import HeldChunk
+from .slot import Slot
+
+EMPTY_BYTES = 2  # Bytes of an encoded field that is empty.
+
+
+class Batching:
+    """The batches of an agent that have not begun.
+
+    A batch that waits for more items has an idle core, which goes on pulling. If that core is gone,
+    its chunks are given back: an idle one elsewhere may take them.
+
+    Args:
+        begin: Gives a batch to an idle core.
+        give_back: Reports that a chunk was not begun.
+        on_core_freed, on_core_lost: Tell the intake that a core is idle, or is no longer.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        background: Background,
+        begin: Callable[[Slot, ChunkBatch[HeldChunk]], None],
+        give_back: Callable[[list[HeldChunk]], Awaitable[None]],
+        on_core_freed: Callable[[], Awaitable[None]],
+        on_core_lost: Callable[[Slot], None],
+    ) -> None:
+        self._slots = slots
+        self._background = background
+        self._begin = begin
+        self._give_back = give_back
+        self._on_core_freed = on_core_freed
+        self._on_core_lost = on_core_lost
+        self._gathering: Gathering[HeldChunk] = Gathering()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def has_ready(self) -> bool:
+        """Return whether a batch waits for a core."""
+        return self._gathering.has_ready
+
+    @property
+    def leaves_a_core(self) -> bool:
+        """Return whether a core is idle beside those for which batches wait."""
+        return sum(slot.is_idle for slot in self._slots) > self._gathering.open
+
+    async def add(self, chunks: list[HeldChunk]) -> None:
+        """Gather chunks that came in one message, for which a core is idle."""
+        now = time.monotonic()
+        for held in chunks:
+            assert held.batch is not None
+            # Items come with all of a batch's chunks or none.
+            key = held.shares, bool(held.items), held.refusal
+            self._gathering.add(key, held, held.batch.size, held.batch.linger, now)
+        await self._run(is_promised=True)
+
+    async def add_again(self, batches: list[ChunkBatch[HeldChunk]]) -> None:
+        """Go on with what is left of a batch whose worker died."""
+        self._gathering.add_again(batches)
+        await self._run()
+
+    async def make_way(self) -> None:
+        """Begin the oldest batch with the items that it has."""
+        self._gathering.hurry()
+        await self._run()
+
+    async def on_core_freed(self) -> None:
+        """Begin a batch on a core that has come free."""
+        await self._run(is_promised=True)
+
+    def drop(self, held: HeldChunk) -> None:
+        self._gathering.drop(held)
+
+    async def clear(self) -> None:
+        """Give everything back."""
+        if chunks := self._gathering.clear():
+            await self._give_back(chunks)
+
+    async def check(self) -> None:
+        """Give everything back if no worker can start."""
+        if self.has_ready and all(slot.state[0] == "failed" for slot in self._slots):
+            await self.clear()
+
+    async def _run(self, *, is_promised: bool = False) -> None:
+        """Begin the batches that are ready, as far as cores are idle for them.
+
+        is_promised: whether the intake counts one core less as idle already.
+        """
+        gathering = self._gathering
+        while gathering.has_ready and (slot := self._idle()) is not None:
+            batch = gathering.take()
+            assert batch is not None
+            if not is_promised:
+                self._on_core_lost(slot)
+            is_promised = False
+            self._begin(slot, batch)
+        if self._idle() is None and (chunks := gathering.take_unsplit()):
+            await self._give_back(chunks)
+        self._set_timer()
+        if is_promised:
+            await self._on_core_freed()
+
+    def _idle(self) -> Slot | None:
+        return next((slot for slot in self._slots if slot.is_idle), None)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if (due := self._gathering.due) is not None:
+            delay = max(0.0, due - time.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._on_due)
+
+    def _on_due(self) -> None:
+        self._timer = None
+        self._gathering.on_time(time.monotonic())
+        self._background.spawn(self._run(), "begin a batch")
+
+
+def shares_of(head: ArrivedHead) -> tuple[object, ...]:
+    """Return a key that is equal for chunks whose items may share a call of their function."""
+    has_kwargs, is_sealed = len(head.kwargs) > EMPTY_BYTES, len(head.seal) > EMPTY_BYTES
+    is_format_alike = not has_kwargs and head.format != "pickle"
+    return (
+        head.function,
+        bytes(head.ref),
+        is_sealed,
+        head.protocol,
+        head.timeout,
+        bytes(head.kwargs),
+        "" if is_format_alike else head.format,
+    )
