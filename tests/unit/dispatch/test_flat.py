@@ -37,6 +37,9 @@ def counted(act: Callable[[], Any]) -> int:
     return steps
 
 
+counted(lambda: None)  # The first count of a process is 0 in Python 3.12.
+
+
 class Pool(Parts):
     """A dispatcher's parts beside this number of agents, with a long map in progress."""
 
