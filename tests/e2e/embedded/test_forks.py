@@ -19,7 +19,8 @@ pytestmark = pytest.mark.anyio
 
 # What a child says of each use; a child that is still there after a while is blocked.
 CHILD = """
-import json, os, signal, sys
+import json, os, signal, sys, warnings
+warnings.filterwarnings("ignore", ".* is multi-threaded", DeprecationWarning)  # Of a fork.
 from functions import is_prime
 
 def in_child(*uses):

@@ -436,10 +436,10 @@ def test_moments_of_numpy(format: Any) -> None:
         assert through(duration, codec_for(dt.timedelta)) == dt.timedelta(seconds=90)
     for lossy in (
         np.datetime64("2020-01-02T03:04:05.000000001"),
-        np.datetime64("NaT"),
+        np.datetime64("NaT", "s"),
         np.timedelta64(1, "ns"),
         np.timedelta64(1, "Y"),
-        np.timedelta64("NaT"),
+        np.timedelta64("NaT", "s"),
     ):
         with pytest.raises(TypeError, match="is not exactly a Python"):
             codec.encode(lossy, format)
