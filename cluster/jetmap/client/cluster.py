@@ -394,8 +394,6 @@ class Cluster(EncodedCluster):
             max_parallel=max_parallel,
         )
         try:
-            for constant, data in [ref.stored for ref in call.refs.values()]:
-                await upload.put_constant(constant, data)
             async with EncodedItems(call, items, self.max_item) as encoded:
                 async for elements in encoded:
                     await upload.put(elements)

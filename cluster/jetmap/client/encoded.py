@@ -26,7 +26,7 @@ from jetmap.worker.state import WorkerState
 
 from . import owner
 from .inline import InlineMap
-from .refs import Refs, are_pickled, checked
+from .refs import LARGE_KWARGS, Refs, are_pickled, checked
 
 if TYPE_CHECKING:
     from jetmap.dispatch.constants import Constants
@@ -270,6 +270,11 @@ class EncodedCluster:
             max_parallel=max_parallel,
             constants=constants,
         )
+        if len(kwargs) > LARGE_KWARGS:
+            from .putting import open_large
+
+            limit = int(self.settings.limits.max_put_bytes)
+            return await open_large(session.dispatcher, spec, source, limit)
         return await session.dispatcher.open(spec, source)
 
     def _constants_of(self, call: Call) -> tuple[str, ...]:
@@ -323,7 +328,7 @@ class EncodedCluster:
             from .putting import loader
 
             digests = checked(refs, self._constants)
-            function = loader(self._constants, digests).filled(function, trusted=True)
+            function = loader(self._constants, digests).filled(function, "", trusted=True)
         limits = Limits(value=self.max_item, report=self.settings.chunks.report_bytes)
         return InlineMap(
             function,
@@ -496,20 +501,25 @@ class EncodedCluster:
             call.check(self.info(call.name))
         elif not self._inline:
             await self._session.require_offered(call.function)
-        return await self.jobs.begin(
-            call.name,
-            format=call.format,
-            kwargs=call.kwargs,
-            caller=_CALLER,
-            key=key,
-            ttl=ttl,
-            timeout=timeout,
-            causes=call.trusted,
-            max_failed=max_failed,
-            labels=bounds.check_labels(labels),
-            max_parallel=bounds.PARALLEL.check_optional("max_parallel", max_parallel),
-            values=call.has_values,
-        )
+        jobs = self.jobs
+        options: dict[str, Any] = {
+            "format": call.format,
+            "caller": _CALLER,
+            "key": key,
+            "ttl": ttl,
+            "timeout": timeout,
+            "causes": call.trusted,
+            "max_failed": max_failed,
+            "labels": bounds.check_labels(labels),
+            "max_parallel": bounds.PARALLEL.check_optional("max_parallel", max_parallel),
+            "values": call.has_values,
+        }
+        if call.refs or len(call.kwargs) > LARGE_KWARGS:
+            from .putting import begin_large
+
+            limit = int(self.settings.limits.max_put_bytes)
+            return await begin_large(jobs, call, self._constants, limit, **options)
+        return await jobs.begin(call.name, kwargs=call.kwargs, **options)
 
     @property
     def _session(self) -> Session:

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
 
 from jetmap.errors import HostsFull, TooLarge
 from jetmap.functions.constants import Constants as Loaded
 from jetmap.functions.constants import Content, dump
 from jetmap.machine import boot_id
-from jetmap.wire.constants import Constant, digest_of
+from jetmap.wire.constants import WHOLE, Constant, digest_of, pack, unpack
 from jetmap.wire.memory_files import MemoryFile, room
 from jetmap.wire.messages import CONSTANTS_PROTOCOL
 
-from .refs import Ref
+from .refs import LARGE_KWARGS, Ref
+from .submit import abort
 
 if TYPE_CHECKING:
     from jetmap.dispatch.constants import Constants
+    from jetmap.dispatch.dispatcher import Dispatcher
+    from jetmap.dispatch.open_map import MapSpec, OpenMap
+    from jetmap.dispatch.sources import Source
+    from jetmap.jobs.service import Jobs
+    from jetmap.jobs.upload import Upload
     from jetmap.wire.presence import Presence
+
+    from .call import Call
 
 T = TypeVar("T")
 
@@ -45,6 +55,66 @@ async def kept(content: Content, constants: Constants) -> Constant:
     # In a thread: the kernel writes and hashes without the interpreter's lock.
     digest, file = await asyncio.to_thread(_written, content)
     return await constants.add(digest, file)
+
+
+async def open_large(dispatcher: Dispatcher, spec: MapSpec, source: Source, limit: int) -> OpenMap:
+    """Open a map whose keyword parameters are too large for each chunk: they become a constant.
+
+    With hosts of an earlier release they stay in the chunks, if they fit.
+    """
+    if not all_know_constants(dispatcher.roster.agents):
+        return await dispatcher.open(spec, source)
+    kwargs, constant = await kept_kwargs(spec.kwargs, dispatcher.constants, limit)
+    try:
+        constants = (*spec.constants, constant.digest)
+        spec = msgspec.structs.replace(spec, kwargs=kwargs, constants=constants)
+        return await dispatcher.open(spec, source)
+    finally:
+        dispatcher.constants.release([constant.digest])  # The map keeps it.
+
+
+async def begin_large(
+    jobs: Jobs, call: Call, constants: Constants, limit: int, **options: Any
+) -> Upload:
+    """Begin the upload of a job with values that were put, or large keyword parameters.
+
+    Args:
+        options: As for ``Jobs.begin``.
+    """
+    kwargs, stored = call.kwargs, [ref.stored for ref in call.refs.values()]
+    own: list[str] = []
+    try:
+        if len(kwargs) > LARGE_KWARGS:
+            kwargs, constant = await kept_kwargs(kwargs, constants, limit)
+            own.append(constant.digest)
+            stored.append((constant, constants.view(constant.digest)))
+        upload = await jobs.begin(call.name, kwargs=kwargs, **options)
+        try:
+            for constant, data in stored:
+                await upload.put_constant(constant, data)
+        except BaseException:
+            await abort(upload)
+            raise
+        return upload
+    finally:
+        constants.release(own)
+
+
+async def kept_kwargs(kwargs: bytes, constants: Constants, limit: int) -> tuple[bytes, Constant]:
+    """Put encoded keyword parameters; return those that name them, and the constant.
+
+    Raises TooLarge, HostsFull.
+    """
+    found = unpack(kwargs)
+    content = Content("kwargs", [found.rest])
+    check_size(content.size, limit)
+    constant = await kept(content, constants)
+    return pack(b"", {**found.constants, WHOLE: constant}, found.pickles), constant
+
+
+def all_know_constants(agents: Iterable[Presence]) -> bool:
+    """Return whether all hosts have a release that knows constants."""
+    return all(p.protocol >= CONSTANTS_PROTOCOL for p in agents if p.offer)
 
 
 def check_size(size: int, limit: int) -> None:

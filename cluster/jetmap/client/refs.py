@@ -16,6 +16,9 @@ from jetmap.wire.versions import pickles
 if TYPE_CHECKING:
     from jetmap.dispatch.constants import Constants
 
+# Bytes of encoded keyword parameters above which they are put, too.
+LARGE_KWARGS = 100_000
+
 T = TypeVar("T")
 
 

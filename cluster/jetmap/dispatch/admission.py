@@ -60,8 +60,8 @@ class MapAdmission:
             raise TooLarge(
                 f"the keyword parameters (and the function, if it has no file) take {size:,} "
                 f"bytes, and travel with each chunk of items; the limit is {limit:,}, half of the "
-                "broker's largest message. Let the function read large data itself, from a path "
-                "or a name passed to it",
+                "broker's largest message. Put large data (Cluster.put), or let the function read "
+                "it itself, from a path or a name passed to it",
                 setting="max_payload",
                 limit=limit,
                 value=size,

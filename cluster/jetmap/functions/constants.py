@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
 
@@ -24,6 +24,7 @@ from .pickles import loading, loads
 
 ALIGN = 64  # Sections begin at multiples of this.
 _SIZE = 8  # Bytes of the head's length.
+_MAPS = 4  # Maps whose large keyword parameters a worker keeps decoded, at most.
 
 Buffer = bytes | memoryview
 # Returns the bytes of a constant. Raises LookupError if they cannot be had.
@@ -44,6 +45,15 @@ class Head(msgspec.Struct):
     kind: Kind
     main: str | None
     sizes: list[int]
+
+
+class _Whole(NamedTuple):
+    """Keyword parameters that are one constant, but for some, in one map."""
+
+    map: str
+    digest: str
+    function: Function
+    but: frozenset[str]
 
 
 _head = msgspec.msgpack.Decoder(Head).decode
@@ -135,31 +145,34 @@ class Constants:
     def __init__(self, read: Read) -> None:
         self._read = read
         self._values: dict[str, Any] = {}
-        self._kwargs: dict[tuple[str, Function], dict[str, Any]] = {}
+        self._kwargs: dict[_Whole, dict[str, Any]] = {}
 
     def drop(self, digest: str) -> None:
         """Forget a value."""
         self._values.pop(digest, None)
-        for key in [key for key in self._kwargs if key[0] == digest]:
+        for key in [key for key in self._kwargs if key.digest == digest]:
             del self._kwargs[key]
 
-    def filled(self, function: Function, *, trusted: bool) -> Function:
+    def filled(self, function: Function, map: str, *, trusted: bool) -> Function:
         """Return a function whose codec of keyword parameters puts constants among them.
 
         Args:
+            map: Id of the map that calls it.
             trusted: Whether pickles may be loaded.
         """
-        return cast("Function", _Filled(function, self, trusted))
+        return cast("Function", _Filled(function, self, map, trusted))
 
     def decode(
-        self, kwargs: bytes, format: Format, function: Function, *, trusted: bool
+        self, kwargs: bytes, format: Format, function: Function, map: str, *, trusted: bool
     ) -> dict[str, Any]:
         """Return a function's keyword arguments. Raises ValueError if one cannot be had."""
         found = unpack(kwargs)
-        if (whole := found.constants.get(WHOLE)) is not None:
-            return self._whole(whole, format, function)
-        codec = function.kwargs_without(found.constants)
-        decoded: dict[str, Any] = codec.decode(found.rest, format)
+        names = frozenset(found.constants) - {WHOLE}
+        whole = found.constants.pop(WHOLE, None)
+        if whole is not None:
+            decoded = self._whole(_Whole(map, whole.digest, function, names), whole, format)
+        else:
+            decoded = function.kwargs_without(names).decode(found.rest, format)
         for name, constant in found.constants.items():
             try:
                 decoded[name] = self._value(constant, function, trusted=trusted)
@@ -173,20 +186,27 @@ class Constants:
             self._values[constant.digest] = load(data, trusted=trusted, scope=function.scope)
         return self._values[constant.digest]
 
-    def _whole(self, constant: Constant, format: Format, function: Function) -> dict[str, Any]:
-        key = constant.digest, function
+    def _whole(self, key: _Whole, constant: Constant, format: Format) -> dict[str, Any]:
+        """Return the keyword arguments that are one constant, decoded once a map.
+
+        Another map must not see what the function has changed in them.
+        """
         if key not in self._kwargs:
             _, (data,) = _sections(self._read(constant))
-            self._kwargs[key] = function.kwargs.decode(bytes(data), format)
+            codec = key.function.kwargs_without(key.but) if key.but else key.function.kwargs
+            while len(self._kwargs) >= _MAPS:
+                del self._kwargs[next(iter(self._kwargs))]
+            self._kwargs[key] = codec.decode(bytes(data), format)
         return dict(self._kwargs[key])
 
 
 class _Filled:
     """A function as ``compute`` uses it: all but its keyword parameters is the other's."""
 
-    def __init__(self, function: Function, constants: Constants, trusted: bool) -> None:
+    def __init__(self, function: Function, constants: Constants, map: str, trusted: bool) -> None:
         self._function = function
         self._constants = constants
+        self._map = map
         self._trusted = trusted
 
     def __getattr__(self, name: str) -> Any:
@@ -197,7 +217,8 @@ class _Filled:
         return cast("Codec", self)
 
     def decode(self, data: bytes, format: Format) -> dict[str, Any]:
-        return self._constants.decode(data, format, self._function, trusted=self._trusted)
+        function, map = self._function, self._map
+        return self._constants.decode(data, format, function, map, trusted=self._trusted)
 
 
 def _sections(data: memoryview) -> tuple[Head, list[memoryview]]:

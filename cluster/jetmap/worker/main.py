@@ -290,7 +290,7 @@ class _Worker:
         if function.reports_each:
             limits = self._at_once
         if self._constants is not None and chunk.kwargs[:1] == CONSTANTS_MARK:
-            function = self._constants.filled(function, trusted=self._functions.trust)
+            function = self._constants.filled(function, chunk.map, trusted=self._functions.trust)
         try:
             if function.batching is not None or plan is not None:
                 plan = plan or Plan([chunk], self._number, 0, [])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import functions
-from jetmap import Cluster, ItemError, LimitExceeded
+from jetmap import Cluster, ItemError
 from servers import Site, site
 
 pytestmark = pytest.mark.anyio
@@ -24,19 +24,12 @@ async def test_large_items_of_many_maps_at_once(shared: Cluster) -> None:
         assert await asyncio.gather(*maps) == [[size] for size in sizes]
 
 
-async def test_what_travels_with_each_chunk_is_limited(shared: Cluster) -> None:
-    with pytest.raises(LimitExceeded, match=r"take 2,000,\d{3} bytes.*the limit is") as caught:
-        await shared.map(functions.measure, ["a"], kwargs={"beside": "x" * 2_000_000})
-    assert caught.value.setting == "max_payload"
-    # What fits leaves less room for the items.
-    kwargs = {"beside": "x" * 400_000}
+@pytest.mark.parametrize("size", [90_000, 400_000, 2_000_000])
+async def test_keyword_parameters_leave_room_for_the_items(shared: Cluster, size: int) -> None:
+    items = ["a" * 250_000, "a" * 850_000, *["a" * 90_000] * 30]
     async with asyncio.timeout(30):
-        found = await shared.map(
-            functions.measure,
-            ["a" * 250_000, "a" * 850_000, *["a" * 90_000] * 30],
-            kwargs=kwargs,
-        )
-    assert found == [650_000, 1_250_000, *[490_000] * 30]
+        found = await shared.map(functions.measure, items, kwargs={"beside": "x" * size})
+    assert found == [len(item) + size for item in items]
 
 
 async def test_the_limits_are_the_settings_and_not_the_brokers(

@@ -82,6 +82,17 @@ async def test_workers_share_the_callers_memory_until_it_is_closed(
     await wait_until(lambda: not files(os.getpid(), *there(agent)), "nobody keeps it")
 
 
+async def test_large_keyword_parameters_are_put_by_themselves_and_never_stale(
+    cluster: Cluster, agent: AgentProcess
+) -> None:
+    table = TABLE.copy()
+    for value in (7, 8):
+        table[3] = value
+        found = await cluster.map(pick, [3] * 20, kwargs={"table": table, "seconds": 0.01})
+        assert {(found, writable) for found, writable, _ in found} == {(value, 1)}
+    await wait_until(lambda: not files(os.getpid(), *there(agent)), "nobody keeps it")
+
+
 @pytest.mark.parametrize("victim", ["worker", pytest.param("agent", marks=pytest.mark.slow)])
 async def test_far_hosts_fetch_it_once_and_the_dead_cost_no_outcome(
     place: Site, cluster: Cluster, agent: AgentProcess, monkeypatch: Any, victim: str

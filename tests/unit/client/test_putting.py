@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,8 +10,11 @@ import pytest
 from announcements import presence
 from jetmap import Cluster, HostsFull, TooLarge
 from jetmap.client import putting
-from jetmap.client.putting import check_protocol, check_room
+from jetmap.client.putting import check_protocol, check_room, open_large
+from jetmap.dispatch.constants import Constants
+from jetmap.dispatch.open_map import MapSpec
 from jetmap.settings import Settings
+from jetmap.wire.constants import unpack
 from jetmap.wire.memory_files import MemoryFile
 from jetmap.wire.messages import CONSTANTS_PROTOCOL
 from jetmap.wire.presence import Presence
@@ -67,6 +71,44 @@ async def test_a_value_that_this_host_has_no_room_for_is_refused(
     monkeypatch.setattr(putting.MemoryFile, "create", create)
     with pytest.raises(HostsFull, match=r"this host has no room .*No space left"):
         await inline.put(1)
+
+
+class Dispatcher:
+    """A dispatcher of agents with these protocols; it notes what is opened."""
+
+    def __init__(self, *protocols: int) -> None:
+        self.constants = Constants(None, "")
+        agents = [presence(f"a{n}", protocol=protocol) for n, protocol in enumerate(protocols)]
+        self.roster = SimpleNamespace(agents=agents)
+        self.opened: list[MapSpec] = []
+        self.content = b""
+
+    async def open(self, spec: MapSpec, source: Any) -> None:
+        self.opened.append(spec)
+        for digest in spec.constants:
+            self.content = bytes(self.constants.view(digest))
+
+
+async def test_large_keyword_parameters_are_a_constant_of_their_map() -> None:
+    dispatcher: Any = Dispatcher(CONSTANTS_PROTOCOL)
+    spec = MapSpec(function="f", format="msgpack", kwargs=b"k" * 200_000)
+    await open_large(dispatcher, spec, None, 1 << 20)  # type: ignore[arg-type]
+    (opened,) = dispatcher.opened
+    found = unpack(opened.kwargs)
+    assert found.rest == b"" and tuple(c.digest for c in found.constants.values()) == (
+        opened.constants
+    )
+    assert dispatcher.content.endswith(b"k" * 200_000)
+    assert opened.constants[0] not in dispatcher.constants, "only the map keeps it"
+    with pytest.raises(TooLarge, match="max_put_bytes"):
+        await open_large(dispatcher, spec, None, 100_000)  # type: ignore[arg-type]
+
+
+async def test_they_stay_in_the_chunks_where_a_host_does_not_know_constants() -> None:
+    dispatcher: Any = Dispatcher(CONSTANTS_PROTOCOL, CONSTANTS_PROTOCOL - 1)
+    spec = MapSpec(function="f", format="msgpack", kwargs=b"k" * 200_000)
+    await open_large(dispatcher, spec, None, 1 << 20)  # type: ignore[arg-type]
+    assert dispatcher.opened == [spec]
 
 
 @pytest.mark.parametrize("value", [(n for n in ()), lambda: (yield)()], ids=["generator", "frame"])

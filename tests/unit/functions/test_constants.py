@@ -114,10 +114,10 @@ class Desk:
             raise LookupError("its host does not have it")
         return self.data[constant.digest]
 
-    def decode(self, rest: dict[str, Any], **digests: str) -> dict[str, Any]:
+    def decode(self, rest: dict[str, Any], map: str = "m", **digests: str) -> dict[str, Any]:
         constants = {name: Constant(digest, 1) for name, digest in digests.items()}
         encoded = msgspec.msgpack.encode(rest) if rest else b""
-        filled = self.constants.filled(self.function, trusted=True)
+        filled = self.constants.filled(self.function, map, trusted=True)
         assert filled.item is self.function.item
         return filled.kwargs.decode(pack(encoded, constants), "msgpack")
 
@@ -154,6 +154,20 @@ def test_all_keyword_parameters_may_be_one_constant() -> None:
     first = desk.decode({}, **{WHOLE: "all"})
     assert first == {"table": [1, 2], "by": 7} == desk.decode({}, **{WHOLE: "all"})
     assert desk.reads == ["all"]
+    first["table"].append(3)
+    assert desk.decode({}, "another map", **{WHOLE: "all"})["table"] == [1, 2]
+    for n in range(10):
+        desk.decode({}, f"m{n}", **{WHOLE: "all"})
+    assert len(desk.constants._kwargs) == 4
+    desk.constants.drop("all")
+    assert not desk.constants._kwargs
+
+
+def test_a_value_may_be_put_beside_large_parameters() -> None:
+    desk = Desk(d1=Point(1, 2))
+    desk.data["all"] = joined(Content("kwargs", [msgspec.msgpack.encode({"by": 7})]))
+    found = desk.decode({}, **{WHOLE: "all", "table": "d1"})
+    assert found == {"by": 7, "table": Point(1, 2)}
 
 
 def test_only_parameters_of_the_function_can_be_left_out() -> None:

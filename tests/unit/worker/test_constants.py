@@ -33,7 +33,7 @@ def test_a_value_is_there_from_when_it_is_given_until_it_is_dropped() -> None:
     constants, file = WorkerConstants(), file_of(np.arange(5_000))
     constants.give(encode(Given("d1", file.size, file.place)))
     file.close()
-    function = constants.filled(Function(look), trusted=True)
+    function = constants.filled(Function(look), "m", trusted=True)
     kwargs = pack(b"", {"table": Constant("d1", file.size)})
     table = function.kwargs.decode(kwargs, "msgpack")["table"]
     assert table.sum() == sum(range(5_000)) and not table.flags.writeable
@@ -48,7 +48,7 @@ def test_a_value_is_there_from_when_it_is_given_until_it_is_dropped() -> None:
 
 def test_what_the_host_could_not_get_is_an_error_until_it_can() -> None:
     constants, file = WorkerConstants(), file_of(7)
-    function = constants.filled(Function(look), trusted=True)
+    function = constants.filled(Function(look), "m", trusted=True)
     kwargs = pack(b"", {"table": Constant("d1", file.size)})
     for refused, reason in (
         (Given("d1", file.size, None, "no room"), "'table' cannot be loaded: no room"),
