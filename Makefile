@@ -12,7 +12,7 @@
 # make soak         maps and jobs under faults, every item accounted for (SECONDS=600, SEED=)
 # make bench        jetmap beside ProcessPoolExecutor (about a quarter of an hour)
 # make bench-peers  jetmap beside mpire, joblib, Ray, Dask and Celery, in an environment of its own
-# make bench-scale  pools of 1 to 1,000 agents, far hosts, long lists, many open maps
+# make bench-scale  pools of 1 to 1,000 agents, far hosts, long lists, many open maps, shards
 #
 # ARGS= passes arguments on. Everything runs in .venv, which is created at the first use: with
 # jetmap alone for the demo, and with developer tools for the rest. PYTHON chooses the interpreter

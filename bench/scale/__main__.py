@@ -1,4 +1,6 @@
-"""``python -m bench.scale``: pools of 1 to 1,000 agents, far hosts, long lists, many open maps."""
+"""``python -m bench.scale``: pools of 1 to 1,000 agents, far hosts, long lists, many open maps,
+hosts that join, and the shards of a pool on three servers.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,9 @@ import asyncio
 import os
 import platform
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from time import perf_counter
 
@@ -20,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"
 
 from bench.plot import chart
 from bench.table import seconds as shown
+from deployments import Servers
 from jetmap.dispatch.dispatcher import Dispatcher, DispatchOptions
 from jetmap.dispatch.open_map import MapSpec
 from jetmap.dispatch.sources import RawItems
@@ -32,6 +36,7 @@ from proxy import proxy
 FUNCTION = "double"  # The function of the timer workers.
 CHUNK_SECONDS = 0.05
 PARTIES = ("server", "dispatcher", "agents")
+SECONDS = ("first", "seconds", "sent", "busy", "took")  # Values that are times.
 
 
 class Size(msgspec.Struct, frozen=True):
@@ -44,6 +49,8 @@ class Size(msgspec.Struct, frozen=True):
     items: list[int]
     maps: list[int]
     delays: list[float]
+    shards: list[int]
+    joining: tuple[int, int] = (4, 16)
 
 
 FULL = Size(
@@ -54,8 +61,9 @@ FULL = Size(
     [10_000, 100_000, 1_000_000, 10_000_000],
     [1, 10, 100, 1000, 10_000],
     [0.0, 0.005, 0.01, 0.02],
+    [1, 3],
 )
-QUICK = Size([1, 10], 1, 1.0, 100.0, [1000, 10_000], [1, 10], [0.0, 0.01])
+QUICK = Size([1, 10], 1, 1.0, 100.0, [1000, 10_000], [1, 10], [0.0, 0.01], [1, 3])
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -67,18 +75,44 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 class Bench:
-    """A server, agents and a dispatcher; this process is the dispatcher's."""
+    """Servers, agents and a dispatcher; this process is the dispatcher's."""
 
-    def __init__(self, server: NatsServer, dispatcher: Dispatcher, agents: int) -> None:
+    def __init__(self, servers: list[int], url: str, dispatcher: Dispatcher) -> None:
         self.dispatcher = dispatcher
-        pids = (server.pid, os.getpid(), agents)
-        self._processes = [psutil.Process(pid) for pid in pids]
+        self.url = url
+        self.agents: list[int] = []
+        self._servers = servers
 
     def cpu(self) -> dict[str, float]:
         """Return the processor seconds of each party so far."""
-        times = [process.cpu_times() for process in self._processes]
-        used = [time.user + time.system for time in times]
-        return dict(zip(PARTIES, used, strict=True))
+        groups = self._servers, [os.getpid()], self.agents
+        return {party: sum(map(_used, pids)) for party, pids in zip(PARTIES, groups, strict=True)}
+
+    def cpu_of_servers(self) -> list[float]:
+        return [_used(pid) for pid in self._servers]
+
+    @asynccontextmanager
+    async def joined(self, count: int, cores: int, *, shards: int = 0) -> AsyncIterator[None]:
+        """Start agents in a process of their own."""
+        command = ["-m", "bench.scale.agents", self.url, str(count), str(cores), str(shards)]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None and process.stdin is not None
+        try:
+            if await process.stdout.readline() != b"ready\n":
+                raise RuntimeError("the agents could not start")
+            self.agents.append(process.pid)
+            yield
+        finally:
+            process.stdin.close()
+            await process.wait()
+
+    async def are_ready(self, cores: int) -> None:
+        roster = self.dispatcher.roster
+        await self.dispatcher.agents.wait_for(
+            lambda: sum(agent.ready for agent in roster.agents) == cores, 120
+        )
 
     async def map(self, items: list[bytes]) -> float:
         """Run a map; return its seconds until the first outcomes."""
@@ -95,40 +129,41 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(agents: int, cores: int, delay: float = 0.0) -> AsyncIterator[Bench]:
+async def bench(
+    agents: int,
+    cores: int,
+    delay: float = 0.0,
+    *,
+    servers: int = 1,
+    shards: int = 0,
+    copies: int = 0,
+) -> AsyncIterator[Bench]:
     """Start everything. delay: seconds from the agents to the server, one way."""
-    server = NatsServer()
-    await server.start()
-    try:
-        async with proxy(server.port, delay) as line:
-            url = line.url if delay else server.url
-            command = ["-m", "bench.scale.agents", url, str(agents), str(cores)]
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *command,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-            )
-            assert process.stdout is not None and process.stdin is not None
-            try:
-                if await process.stdout.readline() != b"ready\n":
-                    raise RuntimeError("the agents could not start")
-                connection = await Connection.open([server.url], name="dispatcher")
-                options = DispatchOptions(Settings(max_open_maps=100_000), announce_seconds=30.0)
-                dispatcher = Dispatcher(connection, options)
-                await dispatcher.start()
-                roster = dispatcher.roster
-                await dispatcher.agents.wait_for(
-                    lambda: sum(agent.ready for agent in roster.agents) == agents * cores, 120
-                )
-                yield Bench(server, dispatcher, process.pid)
-                await dispatcher.close()
-                await connection.close()
-            finally:
-                process.stdin.close()
-                await process.wait()
-    finally:
-        await server.stop()
+    async with AsyncExitStack() as stack:
+        if servers == 1:
+            server = NatsServer()
+            await server.start()
+            stack.push_async_callback(server.stop)
+            assert server.pid is not None
+            pids, url, port = [server.pid], server.url, server.port
+        else:
+            place = stack.enter_context(tempfile.TemporaryDirectory(prefix="jetmap-bench-"))
+            cluster = Servers(Path(place))
+            stack.callback(cluster.stop)
+            url, port = ",".join(cluster.cluster(servers)), 0
+            pids = cluster.pids
+        line = await stack.enter_async_context(proxy(port, delay)) if delay else None
+        connection = await Connection.open(url.split(","), name="dispatcher", timeout=20)
+        settings = Settings(max_open_maps=100_000, work_replicas=copies)
+        options = DispatchOptions(settings, announce_seconds=30.0)
+        dispatcher = Dispatcher(connection, options)
+        await dispatcher.start()
+        there = Bench(pids, line.url if line is not None else url, dispatcher)
+        async with there.joined(agents, cores, shards=shards):
+            await there.are_ready(agents * cores)
+            yield there
+            await dispatcher.close()
+            await connection.close()
 
 
 async def pools(size: Size) -> list[Figure]:
@@ -213,11 +248,81 @@ async def far(size: Size) -> list[Figure]:
     return figures
 
 
+async def joining(size: Size) -> list[Figure]:
+    """Measure cores that join, and the first map of a pool beside the next ones."""
+    figures = []
+    agents, cores = size.joining
+    count, item = agents * cores, 5.0 if size is QUICK else 60.0
+    async with bench(agents, cores) as there:
+        shares = []
+        for _ in range(3):
+            began = perf_counter()
+            await there.map([encode(250_000)] * (20 * count))
+            shares.append(20 * 0.25 / (perf_counter() - began))
+        running = asyncio.ensure_future(there.map([encode(int(item * 1e6))] * (3 * count)))
+        await asyncio.sleep(2.0)
+        async with there.joined(agents, cores):
+            await there.are_ready(2 * count)
+            ready = perf_counter()
+            dispatcher, roster = there.dispatcher, there.dispatcher.roster
+            flights = [run.ledger.flights for run in dispatcher.maps]
+            await dispatcher.agents.wait_for(lambda: sum(map(len, flights)) >= 2 * count, 60)
+            sent = perf_counter()
+            await dispatcher.agents.wait_for(
+                lambda: sum(agent.busy for agent in roster.agents) == 2 * count, 60
+            )
+            busy = perf_counter()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+        values = {"first map": shares[0], "next": shares[1], "then": shares[2]}
+        values |= {"sent": sent - ready, "busy": busy - ready}
+        figures.append(Figure("joining", count, values))
+        _report(figures)
+    return figures
+
+
+async def shards(size: Size) -> list[Figure]:
+    """Measure what a chunk costs each of three servers, with many maps at once."""
+    figures = []
+    agents, cores, maps = 8, 4, 24
+    count = max(1, round(agents * cores * size.seconds / CHUNK_SECONDS / maps))
+    items = [encode(int(CHUNK_SECONDS * 1e6))] * count
+    for number, copies in [(1, 3), *((number, 1) for number in size.shards)]:
+        started = bench(agents, cores, servers=3, shards=number, copies=copies)
+        async with started as there:
+            await there.map([encode(int(CHUNK_SECONDS * 1e6))] * agents * cores)
+            await asyncio.sleep(3.0)
+            began, before = perf_counter(), there.cpu_of_servers()
+            await asyncio.sleep(size.seconds)
+            idle = [
+                (now - then) / (perf_counter() - began)
+                for now, then in zip(there.cpu_of_servers(), before, strict=True)
+            ]
+            chunks, before = there.dispatcher.stats.chunks, there.cpu_of_servers()
+            began, others = perf_counter(), there.cpu()
+            await asyncio.gather(*[there.map(items) for _ in range(maps)])
+            took, used, others_used = perf_counter() - began, there.cpu_of_servers(), there.cpu()
+            chunks = there.dispatcher.stats.chunks - chunks
+            each = sorted(
+                1e6 * (now - then) / chunks for now, then in zip(used, before, strict=True)
+            )
+            values = {"copies": float(copies)}
+            values |= {f"server {n}": micros for n, micros in enumerate(reversed(each), 1)}
+            values["busiest"] = max(each) / sum(each)
+            values |= {p: 1e6 * (others_used[p] - others[p]) / chunks for p in PARTIES[1:]}
+            values |= {"idle": 100 * sum(idle), "chunks": float(chunks), "took": took}
+            figures.append(Figure("shards", number, values))
+            _report(figures[-1:])
+    return figures
+
+
 ROWS: dict[str, Callable[[Size], Awaitable[list[Figure]]]] = {
     "pools": pools,
     "lists": lists,
     "maps": open_maps,
     "far": far,
+    "joining": joining,
+    "shards": shards,
 }
 UNITS = {
     "idle": ("agents", "per cent of a core while nothing runs"),
@@ -225,7 +330,14 @@ UNITS = {
     "items": ("items of a list", "µs of CPU an item"),
     "maps": ("open maps", "µs of CPU a map of ten items"),
     "far": ("ms of round trip", "share of the ideal"),
+    "joining": ("cores", "share of the ideal; seconds until cores that joined have chunks"),
+    "shards": ("shards", "µs of CPU a chunk; busiest: the share of that server; idle: per cent"),
 }
+
+
+def _used(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return times.user + times.system
 
 
 def _less(after: dict[str, float], before: dict[str, float], seconds: float) -> dict[str, float]:
@@ -239,7 +351,7 @@ def _report(figures: list[Figure]) -> None:
 
 def _cells(figure: Figure) -> str:
     return ", ".join(
-        f"{name} {shown(value) if name in ('first', 'seconds') else f'{value:.3g}'}"
+        f"{name} {shown(value) if name in SECONDS else f'{value:.3g}'}"
         for name, value in figure.values.items()
     )
 
@@ -268,7 +380,8 @@ def plot(figures: list[Figure], directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     for row in dict.fromkeys(figure.row for figure in figures):
         of = [figure for figure in figures if figure.row == row]
-        names = [name for name in of[0].values if row == "far" or name in PARTIES]
+        parties = [name for name in of[0].values if name in PARTIES or name.startswith("server")]
+        names = list(of[0].values) if row == "far" else parties
         lines = {name: [(figure.at, figure.values[name]) for figure in of] for name in names}
         unit, what = UNITS[row]
         drawn = chart(row, unit, what, lines, logarithmic=row != "far")
@@ -280,6 +393,9 @@ def main() -> int:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; else all")
     parser.add_argument("--quick", action="store_true", help="small sizes: tries the bench itself")
     parser.add_argument("--agents", type=int, nargs="+", help="sizes of the pools")
+    parser.add_argument("--items", type=int, nargs="+", help="lengths of lists")
+    parser.add_argument("--maps", type=int, nargs="+", help="numbers of maps that are open at once")
+    parser.add_argument("--shards", type=int, nargs="+", help="numbers of shards on three servers")
     parser.add_argument("--cores", type=int, help="cores of each agent (1)")
     parser.add_argument("--seconds", type=float, help="of each measurement of a pool (10)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
@@ -288,7 +404,10 @@ def main() -> int:
     if unknown := sorted(set(chosen.rows) - set(ROWS)):
         parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}")
     size = QUICK if chosen.quick else FULL
-    given = {name: getattr(chosen, name) for name in ("agents", "cores", "seconds")}
+    given = {
+        name: getattr(chosen, name)
+        for name in ("agents", "cores", "seconds", "items", "maps", "shards")
+    }
     given = {name: value for name, value in given.items() if value is not None}
     size = msgspec.structs.replace(size, **given)
     figures: list[Figure] = []

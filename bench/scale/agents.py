@@ -1,4 +1,4 @@
-"""Many agents in one process: ``python -m bench.scale.agents URL COUNT CORES``.
+"""Many agents in one process: ``python -m bench.scale.agents URLS COUNT CORES SHARDS``.
 
 Everything but the workers is real: connections, pulls, claims, reports, announcements. A worker is
 a timer, so a pool of any size fits on one machine. An item is the number of microseconds that it
@@ -42,9 +42,9 @@ class TimerWorker(SimulatedWorker):
         return True
 
 
-async def _start(url: str, number: int, cores: int) -> tuple[Agent, Connection]:
-    connection = await Connection.open([url], name=f"agent-{number}")
-    settings = Settings(version="1")
+async def _start(url: str, number: int, cores: int, shards: int) -> tuple[Agent, Connection]:
+    connection = await Connection.open(url.split(","), name=f"agent-{number}")
+    settings = Settings(version="1", work_shards=shards)
     options = AgentOptions(
         settings, worker_setup(settings), (), "", cores=cores, host=f"host-{number}"
     )
@@ -53,11 +53,11 @@ async def _start(url: str, number: int, cores: int) -> tuple[Agent, Connection]:
     return agent, connection
 
 
-async def run(url: str, count: int, cores: int) -> None:
+async def run(url: str, count: int, cores: int, shards: int) -> None:
     agents: list[tuple[Agent, Connection]] = []
     for first in range(0, count, AT_ONCE):
         numbers = range(first, min(first + AT_ONCE, count))
-        agents += await asyncio.gather(*[_start(url, number, cores) for number in numbers])
+        agents += await asyncio.gather(*[_start(url, number, cores, shards) for number in numbers])
     print("ready", flush=True)
     ended = asyncio.Event()
     asyncio.get_running_loop().add_reader(0, ended.set)
@@ -69,11 +69,11 @@ async def run(url: str, count: int, cores: int) -> None:
 
 
 def main() -> None:
-    url, count, cores = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    url, count, cores, shards = sys.argv[1], *map(int, sys.argv[2:5])
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(url, count, cores))
+        runner.run(run(url, count, cores, shards))
 
 
 if __name__ == "__main__":

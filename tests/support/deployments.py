@@ -67,6 +67,10 @@ class Servers:
         ]
 
     @property
+    def pids(self) -> list[int]:
+        return [process.pid for process in self._processes]
+
+    @property
     def last(self) -> subprocess.Popen[bytes]:
         """The process of the server that was started last."""
         return self._processes[-1]

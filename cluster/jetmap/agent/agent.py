@@ -111,7 +111,8 @@ class Agent:
         self._control = await self._connection.subscribe(
             subjects.control(self._options.pool), self._on_control
         )
-        if await self._offer.find_shards(self._options.settings.stream.work_shards):
+        wanted = self._options.settings.stream.work_shards
+        if await self._offer.find_shards(wanted, jetstream.PATIENCE):
             await self._send_shards()
         await self._chunks.start()
         self._neighbours.start()

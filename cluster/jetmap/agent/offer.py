@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import Collection, Iterable
 
 import msgspec
 
 from jetmap.errors import JetmapError
 from jetmap.nats.broker import Broker
+from jetmap.nats.errors import is_passing
+from jetmap.nats.jetstream import RETRY_SECONDS
 from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import PICKLES_PROTOCOL
 from jetmap.wire.presence import FunctionInfo, digest_of
@@ -41,6 +44,7 @@ class Offer:
         self.epoch = ""
         self.epochs: dict[str, str] = {}
         self._base = ""
+        self._told = 0  # Times that the number of shards was set.
         self.version = options.workers.version or ""
         self.functions: dict[str, FunctionInfo] = {}
         self.digest = ""
@@ -56,31 +60,44 @@ class Offer:
             self._connection, self._options.pool, self._options.settings.stream, patience=patience
         )
 
-    async def find_shards(self, wanted: int = 0) -> bool:
+    async def find_shards(self, wanted: int = 0, patience: float = 0.0) -> bool:
         """Look up the pool's number of shards. Returns whether it was changed to ``wanted``.
 
         Args:
             wanted: The number that the pool is to have from now on; 0: the one that it has.
+            patience: Seconds to keep asking while the broker does not answer.
         """
         if self._options.embedded:  # It has a server of its own.
             return False
-        c, pool = self._connection, self._options.pool
-        changed = False
-        try:
-            there = await pool_streams.shards(c, pool)
-            if changed := wanted not in (0, there):
-                await pool_streams.set_shards(c, pool, wanted)
-        except JetmapError as error:
-            log = logger.warning if wanted else logger.debug
-            log("the number of shards could not be looked up: %s", error)
+        began = time.monotonic()
+        while True:
+            try:
+                return await self._find_shards(wanted)
+            except JetmapError as error:
+                may_pass = is_passing(error, clustered=self._connection.clustered)
+                if not may_pass or time.monotonic() - began >= patience:
+                    log = logger.warning if wanted else logger.debug
+                    log("the number of shards could not be read or set: %s", error)
+                    return False
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _find_shards(self, wanted: int) -> bool:
+        c, pool, told = self._connection, self._options.pool, self._told
+        there = await pool_streams.shards(c, pool)
+        if self._told == told:  # Else another agent has set it meanwhile.
+            self._spread(there)
+        if wanted in (0, there):
             return False
-        self.follow(wanted or there)
-        return changed
+        await pool_streams.set_shards(c, pool, wanted)
+        self.follow(wanted)
+        return True
 
     def follow(self, shards: int) -> bool:
-        """Spread chunks over this number of shards; return whether the offer has a new name."""
-        if self._options.embedded:
-            return False
+        """Take over a number of shards that was set; return whether the offer has a new name."""
+        self._told += 1
+        return not self._options.embedded and self._spread(shards)
+
+    def _spread(self, shards: int) -> bool:
         self.shards = shards
         return self._rename()
 

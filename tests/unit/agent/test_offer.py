@@ -10,9 +10,10 @@ import pytest
 from jetmap.agent.offer import Offer
 from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.errors import BrokerUnreachable
+from jetmap.nats.errors import NoResponders
 from jetmap.nats.memory import MemoryBroker, MemoryConnection
 from jetmap.settings import Settings
-from jetmap.wire import pool_streams
+from jetmap.wire import pool_streams, subjects
 from jetmap.wire.presence import FunctionInfo
 from jetmap.wire.worker_start import Ready
 
@@ -75,6 +76,41 @@ async def test_it_is_written_once_to_each_stream() -> None:
     broker.restart(keep_files=False)
     await found.find_stream()
     assert await found.keep(), "the stream is another one"
+
+
+async def test_the_last_number_of_shards_that_was_set_counts_for_all() -> None:
+    broker = MemoryBroker()
+    first, second = offer(broker.connect()), offer(broker.connect())
+    for each in (first, second):
+        assert not await each.find_shards() and each.shards == 1
+        each.update(ready("f"))
+    assert await first.find_shards(3) and first.name == f"{second.name}=3"
+    assert not await first.find_shards(3), "nothing has changed"
+    assert not await second.find_shards() and second.name == first.name
+    await second.find_consumers()
+    assert list(second.epochs) == subjects.queues("default", second.name)
+    assert await second.find_shards(1) and first.follow(1) and first.name == second.name
+    assert not first.follow(1)
+
+
+async def test_a_number_that_is_set_while_it_is_read_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = offer()
+    tries = 0
+
+    async def shards(*arguments: object) -> int:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise NoResponders("a leader is being elected")
+        found.follow(3)
+        return 1
+
+    monkeypatch.setattr(pool_streams, "shards", shards)
+    monkeypatch.setattr(found._connection, "clustered", True)
+    assert not await found.find_shards(patience=5.0)
+    assert (tries, found.shards) == (2, 3)
 
 
 async def test_a_broker_that_is_away_is_logged_once(
