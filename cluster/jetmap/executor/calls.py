@@ -340,8 +340,10 @@ class ItemSource:
         values = _values(batch.values)
         for index in range(batch.start, batch.start + batch.count) if self._held else ():
             self._blobs.release(self._held.pop(index, []))
-        self._outcome.check(values)
-        self._batches.put((batch.start, values, batch.errors))
+        is_packed = bytes in set(map(type, values))
+        if is_packed:
+            self._outcome.check(values)
+        self._batches.put((batch.start, values, batch.errors, is_packed))
 
     def on_end(self, error: BaseException | None) -> None:
         for blobs in (self._function_blobs, *self._held.values()):
@@ -356,10 +358,13 @@ class ItemSource:
         try:
             left = len(self._items)
             while left:
-                start, values, errors = self._next(deadline)
+                start, values, errors, is_packed = self._next(deadline)
+                left -= len(values)
+                if not is_packed and not errors:
+                    yield from values
+                    continue
                 records = {record.index: record for record in errors}
                 values.reverse()
-                left -= len(values)
                 while values:
                     if records and (record := records.get(start)) is not None:
                         raise self._refused.pop(start, None) or item_error(record)
@@ -368,7 +373,7 @@ class ItemSource:
         finally:
             on_leave()
 
-    def _next(self, deadline: float | None) -> tuple[int, list[Plain], list[ErrorRecord]]:
+    def _next(self, deadline: float | None) -> tuple[int, list[Plain], list[ErrorRecord], bool]:
         try:
             wait = None if deadline is None else max(0.0, deadline - monotonic())
             found = self._batches.get(timeout=wait)
@@ -378,7 +383,7 @@ class ItemSource:
             raise CancelledError
         if isinstance(found, BaseException):
             raise found
-        batch: tuple[int, list[Plain], list[ErrorRecord]] = found
+        batch: tuple[int, list[Plain], list[ErrorRecord], bool] = found
         return batch
 
 

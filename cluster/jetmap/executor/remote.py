@@ -90,7 +90,7 @@ def call_of_map(item: Plain, *, context: bytes) -> Plain:
         if len(_runs) >= _KEPT:
             del _runs[next(iter(_runs))]
         run = _runs[context] = _Run(_context(context))
-    return run(item)
+    return run.call(item)
 
 
 def start_in(environment: dict[str, str], packed: bytes) -> None:
@@ -107,7 +107,7 @@ class _Executor:
     def __init__(self, shared: Shared) -> None:
         self.link = WorkerLink(shared.link)
         self.pid = os.getpid()
-        self._left = shared.calls
+        self.left = shared.calls
         self._functions: dict[bytes, Callable[..., Any]] = {}
         _print_to(*self.link.streams())
         multiprocessing.current_process().authkey = shared.authkey
@@ -131,13 +131,12 @@ class _Executor:
         return found
 
     def on_call(self) -> None:
-        """Count a call, after which the worker may have to go."""
-        if self._left:
-            self._left -= 1
-            if not self._left:
-                from jetmap.worker import main
+        """Count one of the calls that are ``left``, after which the worker has to go."""
+        self.left -= 1
+        if not self.left:
+            from jetmap.worker import main
 
-                main.is_spent = True
+            main.is_spent = True
 
 
 class _Run:
@@ -152,17 +151,23 @@ class _Run:
         self._function = context.function
         self._map: Callable[..., Any] | None = None
 
-    def __call__(self, item: Plain) -> Plain:
+    def call(self, item: Plain) -> Plain:
         executor = self._executor
         if executor.failure is not None:
             return executor.failure
-        executor.on_call()
+        if executor.left:
+            executor.on_call()
         try:
-            value = self._call(item)
-            if value is None or value is True or value is False or type(value) is float:
-                return value
-            if type(value) is int and LEAST_INT <= value <= MOST_INT:
-                return value
+            function = self._map
+            if function is not None and type(item) is not bytes:
+                value = function(item)  # Nothing is to be loaded.
+            else:
+                value = self._call(item)
+            kind = type(value)
+            if kind is float or kind is bool or value is None:
+                return value  # type: ignore[no-any-return]
+            if kind is int and LEAST_INT <= value <= MOST_INT:
+                return value  # type: ignore[no-any-return]
             return VALUE + pack(value, executor.link.put, home=True)
         except _LostError as lost:
             assert lost.__cause__ is not None

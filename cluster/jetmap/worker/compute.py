@@ -167,7 +167,7 @@ def prepare(
         return part.refuse, [refusal] * chunk.count
     if state:
         kwargs = {**kwargs, **state}
-    plain: Callable[[Any], Any] = f if not kwargs else lambda item: f(item, **kwargs)
+    plain: Callable[[Any], Any] = f if not kwargs else partial(f, **kwargs)
     try:
         codec = function.item
     except TypeError as error:  # One of its types cannot travel.
