@@ -26,7 +26,7 @@ from jetmap.wire.messages import ErrorRecord, Format
 from .clusters import attached
 from .exits import Exit, say
 from .jobs import described, duration
-from .lists import Failures, write_values
+from .lists import ErrorPrinter, write_values
 from .map_options import ParallelOption, shown_labels, within
 from .options import BROKER, takes
 from .progress import Bar
@@ -199,7 +199,7 @@ async def _failed(cluster: Cluster, id: str, debug: bool, run: int | None) -> in
 async def _results(
     cluster: Cluster, id: str, as_json: bool, settings: Settings, run: int | None
 ) -> int:
-    failures = Failures(settings.gateway.debug)
+    failures = ErrorPrinter(settings.gateway.debug)
     async with cluster:
         follower = JobFollower(id, lambda: cluster.jobs, run=run)
         status = await cluster.job(id).status()

@@ -37,7 +37,7 @@ ARRAY_HINT = (
 # Items
 
 
-class Sink(Protocol):
+class ItemSink(Protocol):
     """A destination of items: ``put`` waits while it is full; ``fail`` or ``close`` ends it."""
 
     async def put(self, elements: Elements, /) -> None: ...
@@ -68,7 +68,7 @@ class Reader:
     descriptor, since the lock of a buffered reader would hold up the exit.
     """
 
-    def __init__(self, source: BinaryIO, feed: Sink, limits: LimitSettings) -> None:
+    def __init__(self, source: BinaryIO, feed: ItemSink, limits: LimitSettings) -> None:
         self._descriptor = os.dup(source.fileno())
         self._feed = feed
         self._split = JsonLines(limits)
@@ -135,7 +135,7 @@ class Reader:
 # Values and errors
 
 
-class Failures:
+class ErrorPrinter:
     """Print the errors of items on stderr, up to a limit, and count them."""
 
     def __init__(self, debug: bool) -> None:

@@ -21,7 +21,7 @@ from jetmap.wire import arrays
 from .clusters import attached, embedded
 from .lists import (
     ARRAY_HINT,
-    Failures,
+    ErrorPrinter,
     Reader,
     count_lines,
     open_lines,
@@ -146,7 +146,7 @@ async def _map(
     wants_values: bool,
     settings: Settings,
 ) -> int:
-    failures = Failures(settings.gateway.debug)
+    failures = ErrorPrinter(settings.gateway.debug)
     deadline = None if timeout is None else time.monotonic() + timeout
     async with cluster:
         check_kwargs(cluster, name, kwargs)

@@ -112,14 +112,14 @@ class MeteredMap(WrappedMap):
             bar.close()
 
 
-def bar_for(name: str) -> TerminalBar | NotebookBar | Lines:
+def bar_for(name: str) -> TerminalBar | NotebookBar | LogLines:
     """Make the bar that suits this process's stderr."""
     from rich.console import Console
 
     console = Console(stderr=True, soft_wrap=True)
     if console.is_jupyter:
         return NotebookBar(name)
-    return TerminalBar(name, console) if console.is_terminal else Lines(name)
+    return TerminalBar(name, console) if console.is_terminal else LogLines(name)
 
 
 class TerminalBar:
@@ -184,7 +184,7 @@ class NotebookBar:
         return self._progress.make_tasks_table(self._progress.tasks)
 
 
-class Lines:
+class LogLines:
     """A line on stderr now and then, for pipes and log files."""
 
     def __init__(self, name: str) -> None:

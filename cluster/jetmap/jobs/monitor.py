@@ -215,7 +215,7 @@ class JobMonitor:
     async def _sweep(self) -> None:
         """Remove what is left of removed jobs, and forget jobs whose expiry notice was lost."""
         now = time.time()
-        await self._store.spare.fill()
+        await self._store.filler.fill()
         there_are = await self._store.jobs_in("JOBS")
         for record in self._catalogue:
             if record.id not in there_are and (await self._store.read(record.id))[1] == 0:

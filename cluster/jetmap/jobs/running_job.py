@@ -326,7 +326,7 @@ class RunningJob:
             return None
         if now - self._looked_at >= ROOM_SECONDS:
             self._looked_at = now
-            self._lack_of_room = None if await self._store.spare.probe_room() else FULL
+            self._lack_of_room = None if await self._store.filler.probe_room() else FULL
         return self._lack_of_room
 
     async def _show_waiting(self, lack: str | None, what: str = WORKERS) -> None:

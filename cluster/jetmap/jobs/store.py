@@ -20,8 +20,8 @@ from jetmap.nats.errors import NoResponders
 from jetmap.nats.provision import STREAM_NOT_FOUND
 from jetmap.wire import subjects
 
+from .filler import Filler
 from .record import KeyRecord, Record, read_record
-from .spare import Spare
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Store:
     def __init__(self, connection: Broker, pool: str) -> None:
         self.connection = connection
         self.pool = pool
-        self.spare = Spare(connection, pool)
+        self.filler = Filler(connection, pool)
         self._jobs = subjects.job_stream(pool, "JOBS")
         self._stuck: set[str] = set()  # Streams that a full disk had stopped when last checked.
 
@@ -131,7 +131,7 @@ class Store:
     async def append(self, subject: str, data: bytes) -> int:
         """Store a message, and return its sequence number. Raises NoRoom."""
         try:
-            if self.spare.is_released and not await self.spare.fill():
+            if self.filler.is_released and not await self.filler.fill():
                 raise JetStreamError(503, 10023, "what is left is kept for records")
             return await self._put(subject, data, None, None)
         except JetStreamError as error:
@@ -285,7 +285,7 @@ class Store:
         except JetStreamError as error:
             if not lacks_room(error):
                 raise
-            if await self.spare.release():
+            if await self.filler.release():
                 logger.warning("the store of jobs is full; using the room reserved for records")
                 try:
                     return await self._put(subject, data, after, ttl)

@@ -37,7 +37,7 @@ async def ensure(c: Broker, store: Store, options: JobSettings) -> None:
     copies = await pool_streams.copies_there(c, pool, options.job_replicas)
     for wish, required in wishes(pool, options, copies):
         await jetstream.ensure(c, wish.config["name"], wish, required)
-    await store.spare.ensure(copies)
+    await store.filler.ensure(copies)
 
 
 def wishes(

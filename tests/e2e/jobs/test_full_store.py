@@ -182,7 +182,7 @@ async def test_what_runs_in_a_full_store_is_cancelled_and_deleted(place: Site) -
 async def _fill(cluster: Cluster) -> None:
     """Take all room that is left, as others on the same server may do."""
     store = cluster.jobs.store
-    await store.spare.release()
+    await store.filler.release()
     try:
         for _ in range(400):
             await store.append(f"jetmap.outcome.{store.pool}.others", bytes(SIZE))

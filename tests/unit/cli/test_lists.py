@@ -12,7 +12,7 @@ import pytest
 from jetmap.cli.exits import Exit
 from jetmap.cli.lists import (
     SHOWN_ERRORS,
-    Failures,
+    ErrorPrinter,
     Reader,
     count_lines,
     open_lines,
@@ -105,7 +105,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_limited_number_of_errors_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    failures = Failures(debug=False)
+    failures = ErrorPrinter(debug=False)
     with Bar("f", None) as bar:
         for index in range(SHOWN_ERRORS + 5):
             failures.add(ErrorRecord(index, "raised", "ValueError", "wrong", "traceback"), bar)
@@ -117,5 +117,5 @@ def test_a_limited_number_of_errors_is_printed(capsys: pytest.CaptureFixture[str
 
 
 def test_without_errors_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert Failures(debug=True).finish() == Exit.OK
+    assert ErrorPrinter(debug=True).finish() == Exit.OK
     assert capsys.readouterr().err == ""

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from jetmap import Cluster, ItemRaised, Progress, task
 from jetmap.client import progress as bars
-from jetmap.client.progress import Lines, MeteredMap, NotebookBar, TerminalBar, describe
+from jetmap.client.progress import LogLines, MeteredMap, NotebookBar, TerminalBar, describe
 
 pytestmark = pytest.mark.anyio
 
@@ -111,7 +111,7 @@ def test_lines_come_now_and_then(
 ) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    lines = Lines("f")
+    lines = LogLines("f")
     for now in (1.0, 9.0, 10.0, 11.0, 20.0):
         lines.show(Progress(int(now), 0, None))
     assert capsys.readouterr().err == "f: 10 items done, 10.0 s\nf: 20 items done, 20.0 s\n"

@@ -11,9 +11,9 @@ import pytest
 from jetmap.errors import BrokerUnreachable, NoRoom
 from jetmap.jobs import monitor
 from jetmap.jobs.catalogue import Catalogue
+from jetmap.jobs.filler import Filler
 from jetmap.jobs.record import Record
 from jetmap.jobs.removal import Removal
-from jetmap.jobs.spare import Spare
 from jetmap.jobs.store import Store
 from jetmap.nats.answers import JetStreamError
 from jetmap.nats.errors import Forbidden, NoResponders
@@ -106,9 +106,9 @@ async def test_a_broker_that_is_away_is_not_full(
 
 
 async def test_whether_there_is_room_for_outcomes() -> None:
-    assert await Spare(cast(Any, Broker()), "p").probe_room()
-    assert not await Spare(cast(Any, Broker("OUTCOMES")), "p").probe_room()
-    assert not await Spare(cast(Any, Broker("SPARE")), "p").probe_room()
+    assert await Filler(cast(Any, Broker()), "p").probe_room()
+    assert not await Filler(cast(Any, Broker("OUTCOMES")), "p").probe_room()
+    assert not await Filler(cast(Any, Broker("SPARE")), "p").probe_room()
 
 
 async def test_removing_says_why_it_cannot() -> None:
@@ -132,7 +132,7 @@ async def test_the_input_of_a_job_that_is_over_may_stay() -> None:
 async def test_the_limit_of_one_stream(limit: int, has_room: bool) -> None:
     broker = Broker()
     broker.limit = limit
-    assert await Spare(cast(Any, broker), "p").probe_room() is has_room
+    assert await Filler(cast(Any, broker), "p").probe_room() is has_room
 
 
 async def test_a_lease_without_room_keeps_no_sweep_from_making_some(

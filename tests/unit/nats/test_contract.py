@@ -10,7 +10,7 @@ import pytest
 
 from brokers import Brokers
 from jetmap.errors import BrokerUnreachable, LimitExceeded
-from jetmap.jobs.spare import Spare
+from jetmap.jobs.filler import Filler
 from jetmap.nats.answers import JetStreamError, checked, lacks_room
 from jetmap.nats.broker import Broker
 from jetmap.nats.errors import NoResponders
@@ -403,11 +403,11 @@ async def test_a_stream_that_is_full_of_bytes_has_no_room(c: Broker) -> None:
 
 async def test_room_for_records_is_kept_and_released(c: Broker) -> None:
     await stream(c, {"name": "JETMAP_OUTCOMES_p", "subjects": ["jetmap.outcome.p.*"]})
-    spare = Spare(c, "p")
-    await spare.ensure((1,))
-    assert await spare.probe_room()
-    assert await spare.release() and spare.is_released
-    assert not await spare.release()
-    assert await spare.probe_room() and not spare.is_released
+    filler = Filler(c, "p")
+    await filler.ensure((1,))
+    assert await filler.probe_room()
+    assert await filler.release() and filler.is_released
+    assert not await filler.release()
+    assert await filler.probe_room() and not filler.is_released
     info = await c.api("STREAM.INFO.JETMAP_SPARE_p")
     assert info["state"]["messages"] == 16

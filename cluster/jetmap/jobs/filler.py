@@ -27,7 +27,7 @@ PROBES = 8
 PIECE_BYTES = 64 << 10
 
 
-class Spare:
+class Filler:
     """The filler of one pool."""
 
     def __init__(self, connection: Broker, pool: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jetmap.jobs import streams
-from jetmap.jobs.spare import PIECES, Spare
+from jetmap.jobs.filler import PIECES, Filler
 from jetmap.jobs.store import Store
 from jetmap.nats.memory import MemoryBroker, MemoryConnection
 from jetmap.settings import JobSettings
@@ -23,30 +23,30 @@ async def messages(connection: MemoryConnection) -> int:
 
 async def test_it_is_filled_released_and_filled_again() -> None:
     connection = MemoryBroker().connect()
-    spare = Spare(connection, "p")
-    await spare.ensure((1,))
-    assert await messages(connection) == PIECES and not spare.is_released
-    assert await spare.release() and spare.is_released
+    filler = Filler(connection, "p")
+    await filler.ensure((1,))
+    assert await messages(connection) == PIECES and not filler.is_released
+    assert await filler.release() and filler.is_released
     assert await messages(connection) == 0
-    assert not await spare.release(), "there was none"
-    assert await spare.fill() and not spare.is_released
+    assert not await filler.release(), "there was none"
+    assert await filler.fill() and not filler.is_released
     assert await messages(connection) == PIECES
 
 
 async def test_without_its_stream_nothing_is_kept() -> None:
     connection = MemoryBroker().connect()
-    spare = Spare(connection, "p")
-    assert not await spare.fill()
-    assert not await spare.release()
+    filler = Filler(connection, "p")
+    assert not await filler.fill()
+    assert not await filler.release()
 
 
 async def test_whether_outcomes_have_room_is_tried_out() -> None:
     connection = MemoryBroker().connect()
     store = Store(connection, "p")
     await streams.ensure(connection, store, JobSettings())
-    assert await store.spare.probe_room()
+    assert await store.filler.probe_room()
     assert await messages(connection) == PIECES, "what it tried with is removed"
     config = (await connection.api(f"STREAM.INFO.{STREAM}"))["config"]
-    await connection.api(f"STREAM.UPDATE.{STREAM}", config | {"max_bytes": store.spare.size // 2})
-    await store.spare.release()
-    assert not await store.spare.probe_room()
+    await connection.api(f"STREAM.UPDATE.{STREAM}", config | {"max_bytes": store.filler.size // 2})
+    await store.filler.release()
+    assert not await store.filler.probe_room()
