@@ -148,9 +148,24 @@ def __getattr__(name: str) -> Any:
     # Loaded when first used: a worker that imports ``task`` needs none of the rest.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES.get(name, 'errors')}", __name__), name)
+    try:
+        home = import_module(f".{_HOMES.get(name, 'errors')}", __name__)
+    except (AttributeError, ImportError) as error:
+        raise _failed(name, error) from error
+    value = getattr(home, name)
     globals()[name] = value
     return value
+
+
+def _failed(name: str, error: Exception) -> ImportError:
+    """Make the error for a name that cannot be loaded: Python would only say that it is missing."""
+    import sys
+
+    from .import_path import hiding_advice
+
+    advice = hiding_advice(sys.path)
+    because = f": {advice}" if advice else ""
+    return ImportError(f"jetmap cannot load {name} ({type(error).__name__}: {error}){because}")
 
 
 def __dir__() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Mapping
@@ -302,6 +303,16 @@ def boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
+
+
+def advice_for(error: BaseException) -> str:
+    """Return what to do about a limit of the system, as the end of a sentence, or an empty text."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.EMFILE, errno.ENFILE):
+        return ": raise the limit of open files (ulimit -n)"
+    if number == errno.EAGAIN:
+        return ": raise the limit of processes (ulimit -u)"
+    return ": free some of the disk" if number in (errno.ENOSPC, errno.EDQUOT) else ""
 
 
 def working_directory() -> Path:

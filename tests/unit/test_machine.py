@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import platform
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from hypotheses import examples
 from jetmap import machine
 from jetmap.errors import ConfigurationError
-from jetmap.machine import working_directory
+from jetmap.machine import advice_for, working_directory
 
 quick = examples(100)
 
@@ -118,6 +119,12 @@ def test_a_list_names_exactly_these_cores(
 def test_what_is_no_list_is_said_so(text: str) -> None:
     with pytest.raises(ConfigurationError, match="neither a count"):
         choose(text, [0, 1], None)
+
+
+def test_advice_for_limits_of_the_system() -> None:
+    assert advice_for(OSError(errno.EMFILE, "")) == ": raise the limit of open files (ulimit -n)"
+    assert "disk" in advice_for(OSError(errno.ENOSPC, ""))
+    assert advice_for(OSError(errno.EPERM, "")) == advice_for(ValueError()) == ""
 
 
 def test_a_directory_that_is_gone_or_not_text(

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 
 import msgspec
 
+from jetmap.machine import advice_for
 from jetmap.wire import frames
 from jetmap.wire.messages import Together, encode
 from jetmap.wire.worker_start import Importing, Setup, StartFailed
@@ -42,7 +43,7 @@ class StartError(Exception):
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))
-        message = f"the worker process cannot be started: {cause}"
+        message = f"the worker process cannot be started: {cause}{advice_for(cause)}"
         self.failure = StartFailed(type(cause).__name__, message, "")
 
 

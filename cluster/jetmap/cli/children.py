@@ -6,10 +6,10 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from jetmap.import_path import module
 from jetmap.machine import tethered
 from jetmap.supervision import Backoff, Supervisor, end_process
 
@@ -104,7 +104,7 @@ class Child:
 
     async def _start(self) -> asyncio.subprocess.Process:
         self._process = await asyncio.create_subprocess_exec(
-            *tethered(sys.executable, "-m", "jetmap.cli", *self._arguments),
+            *tethered(*module("jetmap.cli"), *self._arguments),
             env=os.environ | self._environment,
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=self._pass_fds,

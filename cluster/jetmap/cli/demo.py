@@ -7,7 +7,6 @@ import http.client
 import itertools
 import json
 import secrets
-import sys
 import threading
 import time
 from collections import deque
@@ -26,6 +25,7 @@ from jetmap.background import beside
 from jetmap.demo.http import DemoError, GatewayClient
 from jetmap.demo.live import Reading, figures
 from jetmap.demo.work import Sample, Work, prime_search, sample, source_metrics
+from jetmap.import_path import module
 from jetmap.machine import tethered
 from jetmap.settings import Secret, Settings
 
@@ -257,7 +257,7 @@ async def _serial(run: Run, cores: int, console: Console) -> Serial:
     """Measure the same work on one core, on the same clock as the map."""
     chosen = sample(run.work, run.seconds, cores)
     process = await asyncio.create_subprocess_exec(
-        *tethered(sys.executable, "-m", "jetmap.demo.serial"),
+        *tethered(*module("jetmap.demo.serial")),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )

@@ -12,6 +12,7 @@ from enum import IntEnum
 import typer
 
 from jetmap import errors
+from jetmap.machine import advice_for
 
 from .streams import OutputFailed, drop_output
 
@@ -133,4 +134,6 @@ def _fault(exc: BaseException) -> str:
     name = type(exc).__name__
     if os.environ.get("JETMAP_DEBUG", "").lower() in ("1", "true", "yes", "on"):
         return f"a fault in jetmap: {name}: {exc}\n" + "".join(traceback.format_exception(exc))
+    if advice := advice_for(exc):
+        return f"{exc}{advice}"
     return f"a fault in jetmap: {name}: {exc} (JETMAP_DEBUG=true shows where)"

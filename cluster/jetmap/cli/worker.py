@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import typer
@@ -19,6 +20,7 @@ from jetmap.agent.chunks import FLUSH_SECONDS
 from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.background import beside
 from jetmap.errors import ConfigurationError, WorkerStartFailed
+from jetmap.import_path import hiding_advice, hiding_files
 from jetmap.machine import check_text, keep_heap, working_directory
 from jetmap.nats.auth import Auth
 from jetmap.nats.broker import Broker, Message
@@ -185,6 +187,8 @@ def agent_options(settings: Settings) -> AgentOptions:
     cwd = str(working_directory())
     for entry in sys.path:
         check_text("a directory of sys.path", entry)
+    if any(Path(file).stem in sys.modules for file in hiding_files([cwd, *sys.path])):
+        logger.warning("%s", hiding_advice([cwd, *sys.path]))
     up = local_up()
     key = bytes.fromhex(up.key) if up is not None else b""
     setup = worker_setup(

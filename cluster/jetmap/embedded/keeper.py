@@ -30,6 +30,7 @@ import msgspec
 from jetmap.background import Background
 from jetmap.errors import BrokerUnreachable
 from jetmap.logs import Formatter, JsonFormatter
+from jetmap.machine import advice_for
 from jetmap.nats.server import NatsServer
 from jetmap.supervision import Backoff, Supervisor
 
@@ -152,7 +153,7 @@ class Keeper:
             while isinstance(error, ExceptionGroup):
                 error = error.exceptions[0]
             logger.error("the keeper cannot go on", exc_info=error)
-            await self._fail(f"{type(error).__name__}: {error}")
+            await self._fail(f"{type(error).__name__}: {error}{advice_for(error)}")
 
     async def _start_server(self) -> None:
         previous = self._startup.previous

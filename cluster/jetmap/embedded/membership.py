@@ -18,6 +18,7 @@ import msgspec
 
 from jetmap.background import Background
 from jetmap.errors import BrokerUnreachable, ConfigurationError
+from jetmap.import_path import own_first
 from jetmap.machine import check_text, steady_heap, working_directory
 from jetmap.nats.auth import Auth
 from jetmap.nats.broker import Callback
@@ -38,14 +39,16 @@ POLL_SECONDS = 0.01
 STARTS = 3
 # The program of a new keeper. Its first process ends at once, so that the keeper is an orphan that
 # nobody has to reap.
-PROGRAM = """\
+PROGRAM = f"""\
 import os
 if os.fork():
     os._exit(0)
-import json, sys
+{own_first("", "[]")}
+import json
 start = json.load(sys.stdin)
-sys.path[:] = start["sys_path"]
+sys.path += start["sys_path"]
 from jetmap.embedded.keeper import main
+sys.path[:] = start["sys_path"]
 main(start)
 """
 

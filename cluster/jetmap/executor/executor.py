@@ -222,6 +222,12 @@ class Executor(_Executor):
 
         return results()
 
+    def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
+        # Ctrl-C does not reach the workers, and whoever pressed it does not want to wait for them.
+        if exc_type is not None and issubclass(exc_type, KeyboardInterrupt):
+            self.kill_workers()
+        self.shutdown()
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls, and free the workers when all are done.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from pathlib import Path
 
 from jetmap.errors import ConfigurationError, WorkerStartFailed
+from jetmap.import_path import hiding_advice
 
 PACKAGE = str(Path(__file__).parent.parent)
 HEADER = "Traceback (most recent call last):"
@@ -22,7 +24,10 @@ def format_import_error(error: BaseException) -> str:
         return str(error)
     _without_ours(described)
     lines = "".join(described.format()).splitlines()
-    return "\n".join(["the import raises:", *(line for line in lines if line.strip() != HEADER)])
+    shown = ["the import raises:", *(line for line in lines if line.strip() != HEADER)]
+    if isinstance(error, ImportError | AttributeError) and (advice := hiding_advice(sys.path)):
+        shown.append(f"perhaps because {advice}")
+    return "\n".join(shown)
 
 
 def format_syntax_error(error: SyntaxError) -> str:

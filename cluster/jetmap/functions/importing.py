@@ -198,6 +198,8 @@ def _import_module(name: str, argument: str) -> types.ModuleType:
         # If the user's module fails to import another one, the traceback matters instead.
         if exc.name is not None and (name == exc.name or name.startswith(f"{exc.name}.")):
             hint = f"; there is a file {name}.py" if Path(f"{name}.py").is_file() else ""
+            if Path(argument).is_file():
+                hint = f"; {argument} is a file, but the name of a Python file ends in .py"
             raise _wrong(f"{argument}: no such module{hint}") from exc
         raise
 

@@ -8,15 +8,25 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from jetmap.import_path import hiding_files, own_first
 from jetmap.machine import one_thread, steady_heap, without_ours
 
+# What a worker imports only when it needs it.
+_LATER = "jetmap.errors, jetmap.functions.import_errors, jetmap.functions.locating, cloudpickle"
 MARK = "JETMAP__WORKER"  # Variable in the environment of a worker, and of processes it starts.
 
 
-def interpreter(sys_path: Sequence[str], statement: str) -> list[str]:
-    """Return the command of a fresh interpreter with this ``sys.path`` that runs ``statement``."""
+def interpreter(sys_path: Sequence[str], imports: str, statement: str) -> list[str]:
+    """Return the command of a fresh interpreter that runs ``statement`` with this ``sys.path``.
+
+    Args:
+        imports: Run before, with a path on which the user's files hide no other modules.
+    """
     flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    code = f"import sys; sys.path[:] = {list(sys_path)!r}; {statement}"
+    first = own_first(f"path = {list(sys_path)!r}", "path")
+    if hiding_files(sys_path):
+        imports += f"; import {_LATER}"
+    code = f"{first}{imports}; sys.path[:] = path; {statement}"
     return [sys.executable, *flags, "-c", code]
 
 
@@ -38,12 +48,9 @@ def spawn_worker(
         raw_output: Descriptor for its stdout and stderr.
         output_fd: Descriptor for the lines that it has marked.
     """
-    statement = (
-        "from jetmap.worker.main import main; "
-        f"main({pipe.fileno()}, {progress_fd}, {output_fd}, {os.getpid()}, {cpu}, {nice})"
-    )
+    statement = f"main({pipe.fileno()}, {progress_fd}, {output_fd}, {os.getpid()}, {cpu}, {nice})"
     return subprocess.Popen(
-        interpreter(sys_path, statement),
+        interpreter(sys_path, "from jetmap.worker.main import main", statement),
         cwd=cwd,
         env={
             **steady_heap(os.environ),

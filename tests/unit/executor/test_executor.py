@@ -39,3 +39,14 @@ def test_what_cannot_work_is_refused_by_name() -> None:
         Executor(max_tasks_per_child=0)
     with pytest.raises(TypeError, match="initializer must be a callable"):
         Executor(initializer=1)  # type: ignore[arg-type]
+
+
+def test_ctrl_c_in_a_block_ends_its_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(Executor, "kill_workers", lambda self: done.append("killed"))
+    monkeypatch.setattr(Executor, "shutdown", lambda self: done.append("shut down"))
+    for error, steps in ((KeyboardInterrupt, ["killed", "shut down"]), (ValueError, ["shut down"])):
+        done.clear()
+        with pytest.raises(error), Executor(1):
+            raise error
+        assert done == steps

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,17 @@ from jetmap.worker import spawn
 from jetmap.worker.spawn import MARK, interpreter, spawn_worker
 
 
-def test_an_interpreter_has_the_callers_path_and_flags() -> None:
-    command = interpreter(["/a", "/b c"], "run()")
+def test_an_interpreter_has_the_callers_path_and_flags(tmp_path: Path) -> None:
+    """Files of the user hide nothing while jetmap is imported, and are found afterwards."""
+    for name in ("types", "random"):
+        (tmp_path / f"{name}.py").write_text("mine = True\n")
+    path = [str(tmp_path), *filter(None, sys.path)]
+    imports = "import random, jetmap.worker.main; assert not hasattr(random, 'mine')"
+    show = "del sys.modules['random']; import random; print(sys.path[0], random.mine)"
+    command = interpreter(path, imports, show)
     assert command[0] == sys.executable and command[-2] == "-c"
-    assert command[-1] == "import sys; sys.path[:] = ['/a', '/b c']; run()"
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert found.stdout == f"{tmp_path} True\n", found.stderr
 
 
 def test_a_worker_has_its_mark_and_no_secret_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,69 @@
+"""Interpreters that import jetmap and its needs past the user's files.
+
+A user's queue.py or types.py, in a directory that comes first on ``sys.path``, stands in for the
+standard library's module of that name, for everything that is imported later.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jetmap.machine import working_directory
+
+_ROOT = str(Path(__file__).parent.parent)  # Where jetmap is imported from.
+
+
+def module(name: str) -> list[str]:
+    """Return the command that runs a module of jetmap in a new interpreter.
+
+    The working directory is not on its path, unless jetmap is there.
+    """
+    is_here = str(working_directory()) == _ROOT
+    return [sys.executable, *([] if is_here else ["-P"]), "-m", name]
+
+
+def own_first(setup: str, path: str) -> str:
+    """Return the beginning of a program for ``python -c`` that will import jetmap.
+
+    Afterwards ``sys.path`` is the interpreter's own, without the working directory, then ``path``.
+
+    Args:
+        setup: A statement before, or empty.
+        path: Expression for the directories to add.
+    """
+    own = "own = [each for each in sys.path if each]"
+    first = f"sys.path[:] = [{_ROOT!r}][{_ROOT!r} in own:] + own + {path}"
+    return "".join(f"{part}; " for part in ("import sys", setup, own, first) if part)
+
+
+def hiding_files(path: Sequence[str]) -> list[str]:
+    """Return what hides modules of the standard library on an import path."""
+    library = os.path.dirname(os.__file__)  # noqa: PTH120
+    found = []
+    for directory in path:
+        if directory == library:
+            break
+        try:
+            names = os.listdir(directory or ".")  # noqa: PTH208
+        except OSError:
+            continue
+        for name in sorted(names):
+            stem, ending = os.path.splitext(name)  # noqa: PTH122
+            if stem in sys.stdlib_module_names and ending in ("", ".py"):
+                file = Path(directory, name)
+                if ending or (file / "__init__.py").is_file():
+                    found.append(str(file))
+    return found
+
+
+def hiding_advice(path: Sequence[str]) -> str:
+    """Return what to do about files that hide modules, or an empty text."""
+    files = hiding_files(path)
+    if not files:
+        return ""
+    verb = "hides the module" if len(files) == 1 else "hide the modules"
+    ending = "that name: rename it" if len(files) == 1 else "those names: rename them"
+    return f"{', '.join(files)} {verb} of Python's standard library of {ending}"
