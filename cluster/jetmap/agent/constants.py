@@ -99,6 +99,7 @@ class Constants:
         self._checked = 0.0
         self._background = Background("constants")
         self._subscription: Subscription | None = None
+        self._subscribing = asyncio.Lock()  # Chunks may need their constants at the same time.
 
     def __len__(self) -> int:
         return len(self._files)
@@ -240,10 +241,11 @@ class Constants:
         return [digest for digest, inboxes in self._needed_by.items() if inbox in inboxes]
 
     async def _subscribe(self) -> None:
-        if self._subscription is None:
-            self._subscription = await self._connection.subscribe(
-                self._inbox, self._on_answer, direct=True
-            )
+        async with self._subscribing:
+            if self._subscription is None:
+                self._subscription = await self._connection.subscribe(
+                    self._inbox, self._on_answer, direct=True
+                )
 
     async def _ask(self, inbox: str, digests: list[str]) -> None:
         ask = ConstantsAsk(self._inbox, digests)

@@ -7,6 +7,7 @@ time to time which ones are still needed.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import weakref
@@ -49,6 +50,7 @@ class Constants:
         self._inbox = inbox
         self._kept: dict[str, _Kept] = {}
         self._subscription: Subscription | None = None
+        self._subscribing = asyncio.Lock()  # Values may be put at the same time.
         self._background = Background("constants")
         self._is_closed = False
         _open.add(self)
@@ -61,10 +63,11 @@ class Constants:
 
         Raises ClusterClosed, and closes the file then.
         """
-        if self._subscription is None and self._connection is not None and not self._is_closed:
-            self._subscription = await self._connection.subscribe(
-                f"{self._inbox}.constants", self._on_ask
-            )
+        async with self._subscribing:
+            if self._subscription is None and self._connection is not None and not self._is_closed:
+                self._subscription = await self._connection.subscribe(
+                    f"{self._inbox}.constants", self._on_ask
+                )
         if self._is_closed or digest in self._kept:
             file.close()
         if self._is_closed:

@@ -58,6 +58,18 @@ class Bench:
         return bytes(self.constants.part(PartRequest(digest, NUMBER, size, offset, length)))
 
 
+def test_values_that_are_put_at_the_same_time_are_answered_for_once() -> None:
+    async def test() -> None:
+        bench = Bench()
+        await bench.start()
+        one, _ = await asyncio.gather(bench.put(b"one"), bench.put(b"two"))
+        await bench.ask(one)
+        assert not bench.answers
+        await bench.constants.close()
+
+    run(test())
+
+
 def test_an_agent_hears_where_a_constant_is_and_when_nobody_needs_it() -> None:
     async def test() -> None:
         bench = Bench()
