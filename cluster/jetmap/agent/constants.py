@@ -160,6 +160,9 @@ class Constants:
         except NotHereError as error:
             logger.warning("a constant of %d bytes cannot be had: %s", constant.size, error)
             return str(error)
+        except (OSError, ValueError) as error:  # For example, it cannot be mapped.
+            logger.warning("a constant of %d bytes cannot be kept: %s", constant.size, error)
+            return f"host {self._host} cannot keep it: {error}"
         finally:
             del self._fetching[constant.digest]
 

@@ -70,7 +70,7 @@ async def open_large(dispatcher: Dispatcher, spec: MapSpec, source: Source, limi
         spec = msgspec.structs.replace(spec, kwargs=kwargs, constants=constants)
         return await dispatcher.open(spec, source)
     finally:
-        dispatcher.constants.release([constant.digest])  # The map keeps it.
+        dispatcher.constants.release_later(constant)  # The map keeps it, too.
 
 
 async def begin_large(
@@ -167,6 +167,8 @@ def _written(content: Content) -> tuple[str, MemoryFile]:
         file = MemoryFile.create(content.size)
         for offset, part in content:
             file.write(offset, part)
+        file.seal()
+        return digest_of(file.view()), file
     except OSError as error:
         raise HostsFull(
             f"this host has no room for the value's {content.size:,} bytes: about {room():,} are "
@@ -174,5 +176,3 @@ def _written(content: Content) -> tuple[str, MemoryFile]:
             size=content.size,
             room=room(),
         ) from error
-    file.seal()
-    return digest_of(file.view()), file

@@ -25,6 +25,9 @@ from jetmap.wire.messages import PartRequest, encode
 
 logger = logging.getLogger(__name__)
 
+# Seconds that large keyword parameters are kept for the next call, and bytes of them, at most.
+LINGER_SECONDS, LINGER_BYTES = 10.0, 64 << 20
+
 _ask = msgspec.msgpack.Decoder(ConstantsAsk).decode
 
 
@@ -53,6 +56,7 @@ class Constants:
         self._subscribing = asyncio.Lock()  # Values may be put at the same time.
         self._background = Background("constants")
         self._is_closed = False
+        self._lingering = 0  # Bytes of constants that are kept for the next call.
         _open.add(self)
 
     def __contains__(self, digest: str) -> bool:
@@ -96,6 +100,20 @@ class Constants:
                 kept.file.close()
                 if kept.agents:
                     self._background.spawn(self._notify(kept.agents, digest), "release")
+
+    def release_later(self, constant: Constant) -> None:
+        """Release a constant soon, since the next call may have the same; a large one at once."""
+        size = constant.size
+        if self._lingering + size > LINGER_BYTES or self._is_closed:
+            self.release([constant.digest])
+            return
+        self._lingering += size
+        loop = asyncio.get_running_loop()
+        loop.call_later(LINGER_SECONDS, self._on_lingered, constant)
+
+    def _on_lingered(self, constant: Constant) -> None:
+        self._lingering -= constant.size
+        self.release([constant.digest])
 
     def view(self, digest: str) -> memoryview:
         """Return the bytes of a constant. Raises KeyError if it is not kept."""

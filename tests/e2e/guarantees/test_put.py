@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from jetmap import Cluster, ItemInvalid
+from jetmap.dispatch import constants
 from jetmap.settings import Settings
 from jetmap.wire import memory_files
 from processes import HERE
@@ -83,8 +84,9 @@ async def test_workers_share_the_callers_memory_until_it_is_closed(
 
 
 async def test_large_keyword_parameters_are_put_by_themselves_and_never_stale(
-    cluster: Cluster, agent: AgentProcess
+    cluster: Cluster, agent: AgentProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(constants, "LINGER_SECONDS", 0.5)
     table = TABLE.copy()
     for value in (7, 8):
         table[3] = value

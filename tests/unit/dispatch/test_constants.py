@@ -7,11 +7,12 @@ import asyncio
 import msgspec
 import pytest
 
+from jetmap.dispatch import constants as module
 from jetmap.dispatch.constants import Constants
 from jetmap.errors import ClusterClosed
 from jetmap.nats.broker import Message
 from jetmap.nats.memory import MemoryBroker
-from jetmap.wire.constants import NUMBER, ConstantsAnswer, ConstantsAsk, digest_of
+from jetmap.wire.constants import NUMBER, Constant, ConstantsAnswer, ConstantsAsk, digest_of
 from jetmap.wire.memory_files import MemoryFile
 from jetmap.wire.messages import PartRequest, encode
 from virtual_time import run
@@ -101,6 +102,26 @@ def test_equal_content_is_kept_once_until_its_last_user_ends() -> None:
         with pytest.raises(ValueError, match="put the value again"):
             bench.constants.hold([first])
         bench.constants.release([first])  # For example, by a map that outlived the cluster.
+
+    run(test())
+
+
+def test_keyword_parameters_are_kept_a_moment_for_the_next_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LINGER_BYTES", 1_000)
+
+    async def test() -> None:
+        bench = Bench()
+        small, large = await bench.start(b"small", bytes(module.LINGER_BYTES))
+        bench.constants.release_later(Constant(large, module.LINGER_BYTES))
+        bench.constants.release_later(Constant(small, 5))
+        assert large in bench.constants, "it fits"
+        second = await bench.put(b"second")
+        bench.constants.release_later(Constant(second, 6))
+        assert small not in bench.constants and second not in bench.constants
+        await asyncio.sleep(module.LINGER_SECONDS + 1)
+        assert large not in bench.constants and not bench.constants._lingering
 
     run(test())
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from random import Random
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -163,3 +165,20 @@ def test_a_crash_costs_its_map_the_start_of_the_next_worker() -> None:
     assert charged == [1.0 + CRASH_SECONDS]
     assert parts.stats.crashes == {("f", "died"): 1}
     assert run.ledger.has_pieces
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_a_map_keeps_its_constants_until_it_ends(is_early: bool) -> None:
+    parts, users = Parts(), Counter[str]()
+    kept = SimpleNamespace(hold=users.update, release=users.subtract)
+    parts.maps.constants = kept  # type: ignore[assignment]
+    run = parts.open(1, constants=("d1", "d2"))
+    parts.open(1)
+    assert users == {"d1": 1, "d2": 1}
+    if is_early:
+        parts.maps.end(run, "withdrawn")
+        parts.maps.end(run, "withdrawn")
+    else:
+        flight = next(flight for owner, flight in parts.send() if owner is run)
+        parts.maps.accept(report_of(run, flight), 0, 1.0)
+    assert not +users and run not in parts.maps
