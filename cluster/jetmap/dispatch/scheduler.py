@@ -62,7 +62,10 @@ class Scheduler:
 
     def cost(self, function: str) -> Cost:
         """Return what is known of a function's cost; it is remembered between maps."""
-        return self._costs.setdefault(function, Cost())
+        cost = self._costs.get(function)
+        if cost is None:
+            cost = self._costs[function] = Cost()
+        return cost
 
     @property
     def costs(self) -> Mapping[str, Cost]:
