@@ -8,7 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,8 @@ import psutil
 import pytest
 
 import functions
-from house import House, Up, registered
+from house import House, Up
 from jetmap import Cluster, UnknownFunction
-from jetmap.embedded.running import Running
 from jetmap.errors import BrokerUnreachable
 from jetmap.wire.messages import FunctionRef
 from jetmap.wire.seals import Sealer, new_key, offer_of
@@ -381,41 +380,3 @@ def test_the_banner_tells_other_directories(shared_up: Up, tmp_path: Path) -> No
         timeout=60,
     )
     assert (done.stdout, done.stderr) == ("[8]\n", "")
-
-
-# Whether it is joined at all
-
-
-@pytest.fixture
-def place(tmp_path: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tasks.py").touch()
-    return tmp_path
-
-
-@pytest.fixture
-def up(place: Path) -> Iterator[Running]:
-    registration = registered(place, tasks=["tasks.py"], pool="p", cores="2")
-    yield registration.running
-    registration.close()
-
-
-def test_inline_and_an_address_do_not_look_for_one(
-    up: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def never(*arguments: Any, **more: Any) -> None:
-        raise AssertionError("it looked for an `up`")
-
-    monkeypatch.setattr("jetmap.client.session.up_to_join", never)
-    with Cluster(inline=True).sync as cluster:
-        assert cluster.map(functions.is_prime, [7]) == [True]
-
-    async def away(*arguments: Any, **more: Any) -> None:
-        raise BrokerUnreachable("nobody is there")
-
-    monkeypatch.setattr("jetmap.nats.connection.Connection.open", away)
-    with pytest.raises(BrokerUnreachable, match="nobody is there"):
-        Cluster("nats://127.0.0.1:1").sync.__enter__()
-    monkeypatch.setenv("JETMAP_NATS_URL", "nats://127.0.0.1:1")
-    with pytest.raises(BrokerUnreachable, match="nobody is there"):
-        Cluster().sync.__enter__()

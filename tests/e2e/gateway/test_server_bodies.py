@@ -128,23 +128,6 @@ async def test_javas_http_client_is_answered(port: int, tmp_path: Path) -> None:
 # By hand
 
 
-@pytest.mark.parametrize("offer", [H2C, ("Connection: upgrade", "Upgrade: websocket")])
-async def test_an_offer_to_upgrade_is_ignored(port: int, offer: tuple[str, ...]) -> None:
-    """However the request is cut in two."""
-    body = json.dumps(ITEMS).encode()
-    start = head(*offer, f"Content-Length: {len(body)}")
-    data = start + body + head("Connection: close", path="/healthz", method="GET")
-    for at in (0, 30, len(start), len(start) + 1):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(data[:at])
-        await writer.drain()
-        writer.write(data[at:])
-        answers = await asyncio.wait_for(reader.read(), 30)
-        writer.close()
-        assert answers.count(b"HTTP/1.1 200 OK") == 2, at
-        assert b"[0,2,4,6" in answers.replace(b" ", b"")
-
-
 async def test_a_job_whose_request_offers_an_upgrade_is_stored_whole() -> None:
     cluster, jobs = fake_site()
     async with gateway_of(cluster) as port:
@@ -179,28 +162,6 @@ async def test_lines_that_break_off_within_a_stream_have_no_last_line(port: int)
         raise ConnectionResetError if not begun.endswith(b"0\r\n\r\n") else AssertionError(begun)
     writer.close()
     assert b"done" not in begun
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        ("Content-Length: 3", "Transfer-Encoding: chunked"),
-        ("Content-Length: 3", "Content-Length: 4"),
-        ("Content-Length: -3",),
-        ("Content-Length: 3, 3",),
-        ("Transfer-Encoding: gzip",),
-    ],
-)
-async def test_a_body_of_two_lengths_is_refused(port: int, fault: tuple[str, ...]) -> None:
-    answer = await raw(port, head(*fault) + b"[1]")
-    assert answer.startswith(b"HTTP/1.1 400 Bad Request")
-    assert b"application/problem+json" in answer and b"connection: close" in answer
-
-
-async def test_a_body_longer_than_announced_is_not_taken_for_a_request(port: int) -> None:
-    answers = await raw(port, head("Content-Length: 3") + b"[1][2]\r\n\r\n")
-    assert answers.startswith(b"HTTP/1.1 200 OK")
-    assert answers.count(b"HTTP/1.1 200") == 1 and answers.count(b"HTTP/1.1 400") == 1
 
 
 async def test_100_continue_is_sent_once_the_body_is_wanted(port: int) -> None:

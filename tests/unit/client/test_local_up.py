@@ -11,7 +11,7 @@ import pytest
 
 import functions
 from house import registered
-from jetmap import NotImportable
+from jetmap import Cluster, NotImportable
 from jetmap.agent.code import Code
 from jetmap.client.local_up import LocalUp, changed_files, is_offered, up_to_join
 from jetmap.embedded.running import Running
@@ -123,3 +123,24 @@ async def test_an_ended_one_says_how_to_go_on(place: Path) -> None:
 def session(*, connected: bool = True) -> Any:
     connection = type("Connection", (), {"connected": connected, "room": 1000})
     return type("Session", (), {"connection": connection})
+
+
+def test_inline_and_an_address_do_not_look_for_one(
+    up: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: Any, **more: Any) -> None:
+        raise AssertionError("it looked for an `up`")
+
+    monkeypatch.setattr("jetmap.client.session.up_to_join", never)
+    with Cluster(inline=True).sync as cluster:
+        assert cluster.map(functions.is_prime, [7]) == [True]
+
+    async def away(*arguments: Any, **more: Any) -> None:
+        raise BrokerUnreachable("nobody is there")
+
+    monkeypatch.setattr("jetmap.nats.connection.Connection.open", away)
+    with pytest.raises(BrokerUnreachable, match="nobody is there"):
+        Cluster("nats://127.0.0.1:1").sync.__enter__()
+    monkeypatch.setenv("JETMAP_NATS_URL", "nats://127.0.0.1:1")
+    with pytest.raises(BrokerUnreachable, match="nobody is there"):
+        Cluster().sync.__enter__()

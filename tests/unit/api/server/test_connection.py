@@ -116,12 +116,17 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
     server.leave()
 
 
-async def test_an_offer_to_upgrade_is_ignored_and_the_body_kept() -> None:
-    server = Server()
-    offer = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+async def test_an_offer_to_upgrade_is_ignored_and_the_body_kept(protocol: bytes) -> None:
+    """However the request is cut in two, and with another one behind it."""
+    offer = b"Connection: Upgrade\r\nUpgrade: " + protocol + b"\r\n"
     head = b"POST /u HTTP/1.1\r\nHost: x\r\n" + offer + b"Content-Length: 3\r\n\r\n"
-    assert (await server.feed(head + b"abc")).endswith(b"POST /u abc")
-    server.leave()
+    data = head + b"abc" + b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"
+    for at in (0, 30, len(head), len(head) + 1):
+        server = Server()
+        output = await server.feed(data[:at], data[at:])
+        assert b"POST /u abc" in output and output.endswith(b"GET /next "), at
+        server.leave()
 
 
 async def test_only_headers_of_a_proxy_go_through_uvicorns_layer_for_them() -> None:
@@ -139,7 +144,8 @@ async def test_only_headers_of_a_proxy_go_through_uvicorns_layer_for_them() -> N
     server.leave()
 
 
-CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -161,6 +167,11 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
         (b"\r\n" * 2048, "head-too-large"),
         (b"GET /" + b"y" * 3000, "uri-too-long"),
         (b"GET /?" + b"x=1&" * 1024, "uri-too-long"),
+        (POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n[1]", "not-http"),
+        (POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\n[1]", "not-http"),
+        (POST + b"Content-Length: -3\r\n\r\n[1]", "not-http"),
+        (POST + b"Content-Length: 3, 3\r\n\r\n[1]", "not-http"),
+        (POST + b"Transfer-Encoding: gzip\r\n\r\n[1]", "not-http"),
         (CHUNKED + b"0\r\n" + b"x: y\r\n" * 2000, "malformed-body"),
         (CHUNKED + b"0\r\nx: " + b"y" * 4096, "malformed-body"),
         (CHUNKED + b"1;x=" + b"y" * 4096, "malformed-body"),
@@ -200,6 +211,14 @@ async def test_bytes_behind_the_last_request_are_not_its_fault() -> None:
     last = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     output = await server.feed(last + b"x" * 1000)
     assert output.startswith(b"HTTP/1.1 200") and output.count(b"HTTP/1.1") == 1
+    server.leave()
+
+
+async def test_a_body_longer_than_announced_is_not_taken_for_a_request() -> None:
+    server = Server()
+    output = await server.feed(POST + b"Content-Length: 3\r\n\r\n[1][2]\r\n\r\n")
+    assert output.startswith(b"HTTP/1.1 200 OK") and output.count(b"HTTP/1.1 200") == 1
+    assert server.refused == ["not-http"]
     server.leave()
 
 
