@@ -26,8 +26,6 @@ from .request import (
 from .security import CALLER
 from .signer import caller_of
 
-# Characters of an Idempotency-Key.
-MAX_KEY = 255
 PARAMETERS = (
     "timeout",
     "kwargs",
@@ -137,8 +135,9 @@ def identity(scope: Scope) -> tuple[str, str | None]:
             key = value.decode("latin-1").strip()
             if len(key) > 1 and key[0] == key[-1] == '"':
                 key = key[1:-1]
-            if not 0 < len(key) <= MAX_KEY:
+            if not 0 < len(key) <= bounds.MOST_KEY:
                 raise bad_parameter(
-                    "Idempotency-Key", f"Idempotency-Key is a text of 1 to {MAX_KEY} characters"
+                    "Idempotency-Key",
+                    f"Idempotency-Key is a text of 1 to {bounds.MOST_KEY} characters",
                 )
     return caller or "anonymous", key

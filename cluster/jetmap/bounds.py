@@ -158,6 +158,18 @@ def finite(value: float, bound: Bound) -> float:
     return bound.most if math.isnan(value) else min(max(value, bound.least), bound.most)
 
 
+MOST_KEY = 255  # Characters of an idempotency key.
+
+
+def check_key(key: object) -> str | None:
+    """Return an idempotency key, or None. Raises TypeError or ValueError for what is not one."""
+    if key is not None and not isinstance(key, str):
+        raise TypeError(f"key must be a text, not {shown(key)}")
+    if key is not None and not 0 < len(key) <= MOST_KEY:
+        raise ValueError(f"key must be a text of 1 to {MOST_KEY} characters, not {shown(key)}")
+    return key
+
+
 # Labels of one map or job, and the form of their names and values.
 MOST_LABELS = 8
 _LABEL = re.compile(r"[A-Za-z0-9_.-]{1,40}")

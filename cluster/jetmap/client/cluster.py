@@ -421,6 +421,8 @@ class Cluster(EncodedCluster):
             The job.
         """
         self._check()
+        if not isinstance(id, str):
+            raise TypeError(f"id must be the id of a job, a text, not {bounds.shown(id)}")
         return self._job(id, Call.reading(f, trusted=self.trusts))
 
     # What the pool offers

@@ -505,7 +505,7 @@ class EncodedCluster:
         options: dict[str, Any] = {
             "format": call.format,
             "caller": _CALLER,
-            "key": key,
+            "key": bounds.check_key(key),
             "ttl": ttl,
             "timeout": timeout,
             "causes": call.trusted,

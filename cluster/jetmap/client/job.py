@@ -134,8 +134,15 @@ class Job(Generic[X, Y]):
         Raises:
             TimeoutError: The job is not over yet; it goes on.
         """
-        async with asyncio.timeout(bounds.PATIENCE.check_optional("timeout", timeout)):
-            return JobStatus.of(await self._follower().until_over())
+        try:
+            async with asyncio.timeout(bounds.PATIENCE.check_optional("timeout", timeout)) as limit:
+                return JobStatus.of(await self._follower().until_over())
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise TimeoutError(
+                f"job {self.id} is not over after {timeout:g} s; it goes on"
+            ) from error
 
     @overload
     async def results(
@@ -285,6 +292,7 @@ class Job(Generic[X, Y]):
 
     def _follower(self, run: int | None = None) -> JobFollower:
         name = self._call.function.name if self._call.function is not None else ""
+        bounds.RUN.check_optional("run", run)
         return JobFollower(self.id, self._jobs, name, run)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from jetmap_api.job_request import MAX_KEY, identity, job_of_map, read_job_request
+from jetmap.bounds import MOST_KEY
+from jetmap_api.job_request import identity, job_of_map, read_job_request
 from jetmap_api.problems import Problem
 from jetmap_api.request import read_request
 from jetmap_api.security import CALLER
@@ -43,7 +44,7 @@ def test_the_caller_is_the_digest_of_the_token_or_the_session() -> None:
     assert identity({**scope(b"", (b"authorization", b"Bearer t")), CALLER: "me"})[0] == "me"
 
 
-@pytest.mark.parametrize("key", [b"", b" ", b"x" * (MAX_KEY + 1)])
+@pytest.mark.parametrize("key", [b"", b" ", b"x" * (MOST_KEY + 1)])
 def test_a_key_has_a_length(key: bytes) -> None:
     with pytest.raises(Problem) as caught:
         identity(scope(b"", (b"idempotency-key", key)))

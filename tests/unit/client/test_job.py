@@ -56,11 +56,13 @@ async def test_status(cluster: JobCluster, jobs: FakeJobs) -> None:
     assert (status.done, status.failed, status.reason) == (4, 1, "one item failed")
     assert (status.is_over, status.seconds_left) == (True, 0)
     assert repr(job) == "Job('j')"
+    with pytest.raises(TypeError, match="the id of a job, a text, not 5"):
+        cluster.job(5)  # type: ignore[call-overload]
 
 
 async def test_waiting_ends_but_not_the_job(cluster: JobCluster, jobs: FakeJobs) -> None:
     jobs.add("j", 1)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match=r"^job j is not over after 0\.01 s; it goes on"):
         await cluster.job("j").wait(0.01)
     assert jobs.records["j"].state == "running"
 
@@ -258,6 +260,8 @@ async def test_a_reader_of_a_run_sees_what_it_saw(cluster: JobCluster, jobs: Fak
         await job.results(run=1)
     with pytest.raises(UnknownJob, match="has no run 3"):
         await job.failures(run=3)
+    with pytest.raises(TypeError, match="run must be a whole number from 1"):
+        await job.failures(run="3")  # type: ignore[arg-type]
     # Those that began in the first run go on there, here and in another process.
     assert begun[0] + await read(job.stream(stream.position)) == before
     assert begun[0] + await read(stream) == before

@@ -149,6 +149,14 @@ async def test_what_items_or_the_store_raise_ends_the_upload(
     assert [upload.state for upload in jobs.uploads] == ["aborted"] * 2
 
 
+@pytest.mark.parametrize(
+    ("key", "error"), [(5, TypeError), ("", ValueError), ("x" * 256, ValueError)]
+)
+async def test_what_is_not_a_key(cluster: JobCluster, key: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="key must be a text"):
+        await cluster.submit(text, [1], key=key)
+
+
 async def test_there_are_no_jobs_inline() -> None:
     async with Cluster(inline=True) as cluster:
         with pytest.raises(JobsUnavailable, match="jetmap up"):
