@@ -58,7 +58,13 @@ def scaled(n: float, *, by: float = 2.0) -> float:
     return n * by
 
 
-@task(retries=3, retry_on=(OSError, TimeoutError), no_retry_on=FileNotFoundError, backoff=0.5)
+@task(
+    retries=3,
+    retry_on=(OSError, TimeoutError),
+    no_retry_on=FileNotFoundError,
+    backoff=0.5,
+    max_parallel=4,
+)
 def fetched(url: str) -> bytes:
     return url.encode()
 

@@ -165,7 +165,7 @@ class SteeredFunction(BaseModel):
     name: str
     paused: bool = Field(description="whether nothing new of it is sent")
     max_parallel: Count | None = Field(
-        description="cores that it may use at most, over the whole pool; null: any number"
+        description="cores that it may use at most, over the whole pool; null: as its code says"
     )
 
 

@@ -187,6 +187,12 @@ def observed(seconds: float, *, times: float = 1.0) -> tuple[int, int, int]:
     return os.getpid(), began, time.monotonic_ns()
 
 
+@task(max_parallel=1)
+def alone(seconds: float) -> tuple[int, int, int]:
+    """As ``observed``, but never two at once in the whole pool."""
+    return observed(seconds)
+
+
 @task
 def wait_for_all(index: int, *, log: str, count: int) -> bool:
     """Item 0 waits for the others to be begun; returns whether all were."""

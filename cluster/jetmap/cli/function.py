@@ -19,6 +19,7 @@ from .signals import run_cancellable
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
+    from jetmap.dispatch.roster import FunctionStatus
 
 
 @takes(*BROKER)
@@ -36,7 +37,7 @@ def function(
             metavar="N",
             min=0,
             max=bounds.PARALLEL.most,
-            help="Cores that it may use at most, over the whole pool; 0: any number.",
+            help="Cores that it may use at most, over the whole pool; 0: as its code says.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -54,12 +55,15 @@ def function(
         wishes["paused"] = pause
     if max_parallel is not None:
         wishes["max_parallel"] = max_parallel or None
-    control, cores = run_cancellable(_steer(attached(settings), name, wishes))
+    control, statuses = run_cancellable(_steer(attached(settings), name, wishes))
+    cores = sum(status.cores for status in statuses)
+    declared = next((status.info.max_parallel for status in statuses), None)
+    limit = control.of(name).max_parallel or declared
     found = {
         "name": name,
         "cores": cores,
         "paused": control.of(name).paused,
-        "max_parallel": control.of(name).max_parallel,
+        "max_parallel": limit,
         "pool_paused": control.paused,
     }
     if as_json:
@@ -68,6 +72,8 @@ def function(
         return
     typer.echo(f"function  {name}")
     typer.echo(f"cores     {cores} have it" if cores else "cores     no worker has it now")
+    if control.of(name).max_parallel is None and declared is not None:
+        typer.echo(f"limit     {declared} cores, as its code says")
     for line in said(name, control):
         typer.echo(line)
 
@@ -91,8 +97,9 @@ def said(name: str, control: PoolControl) -> list[str]:
     return lines
 
 
-async def _steer(cluster: Cluster, name: str, wishes: dict[str, Any]) -> tuple[PoolControl, int]:
+async def _steer(
+    cluster: Cluster, name: str, wishes: dict[str, Any]
+) -> tuple[PoolControl, list[FunctionStatus]]:
     async with cluster:
         control = await cluster.steer(name, **wishes)
-        offered = [status.cores for status in cluster.functions if status.info.name == name]
-        return control, sum(offered)
+        return control, [status for status in cluster.functions if status.info.name == name]

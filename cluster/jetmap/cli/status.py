@@ -193,10 +193,12 @@ def _offers(agents: list[Presence]) -> list[dict[str, Any]]:
 def _functions(agents: list[Presence], control: PoolControl) -> list[dict[str, Any]]:
     having: dict[str, list[Presence]] = defaultdict(list)
     docs: dict[str, str] = {}
+    limits: dict[str, int | None] = {}
     for agent in agents:
         for function in agent.functions:
             having[function.name].append(agent)
             docs[function.name] = function.doc.partition("\n")[0]
+            limits[function.name] = function.max_parallel
     for name in control.functions:  # Also one that no worker has now.
         having[name] += []
     return [
@@ -204,7 +206,7 @@ def _functions(agents: list[Presence], control: PoolControl) -> list[dict[str, A
             "name": name,
             "doc": docs.get(name, ""),
             "paused": control.of(name).paused,
-            "max_parallel": control.of(name).max_parallel,
+            "max_parallel": control.of(name).max_parallel or limits.get(name),
             "cores": sum(agent.cores for agent in serving if not agent.draining),
             "hosts": sorted({agent.host for agent in serving}),
             "offers": sorted({agent.offer for agent in serving}),

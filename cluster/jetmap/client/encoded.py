@@ -264,6 +264,7 @@ class EncodedCluster:
             item_timeout=function.timeout if function is not None else None,
             attempts=function.attempts if function is not None else None,
             batch=function.batch_terms() if function is not None else None,
+            together=function.max_parallel if function is not None else None,
             causes=call is not None and call.trusted,
             values=values if call is None else call.has_values,
             labels=dict(labels) if labels else None,

@@ -228,8 +228,8 @@ class Dispatcher:
             on_leave=self._on_reader_left,
             on_room=self._sender.pump_soon,
         )
-        if self.steering.is_active:
-            run.gate = self.steering.gate(spec.function)
+        if self.steering.is_active or spec.together is not None:
+            run.gate = self.steering.gate(spec.function, spec.together)
         run.opened = time.monotonic()
         if self.traces is not None:
             submitted = None if id is None else spec.submitted

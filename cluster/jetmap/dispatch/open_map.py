@@ -53,6 +53,8 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
         max_parallel: Cores that it may use at most, over the whole pool; None: any number.
         constants: Digests of the constants among its keyword parameters.
         batch: The batches of a function that takes a list; None: as the function was announced.
+        together: Cores that all maps of the function may use together, unless people want
+            another limit; None: as the function was announced.
     """
 
     function: str
@@ -72,6 +74,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_parallel: int | None = None
     constants: tuple[str, ...] = ()
     batch: BatchTerms | None = None
+    together: int | None = None
 
     @property
     def overhead(self) -> int:
@@ -85,6 +88,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
         if info is None or (self.ref is not None and self.ref.module):
             return self
         is_known = info.timeout is self.item_timeout and info.attempts is self.attempts
+        is_known = is_known and info.max_parallel is self.together
         if is_known and not info.batch and self.batch is None:
             return self
         return msgspec.structs.replace(
@@ -92,6 +96,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
             item_timeout=info.timeout if self.item_timeout is None else self.item_timeout,
             attempts=info.attempts if self.attempts is None else self.attempts,
             batch=BatchTerms(info.batch, info.linger) if info.batch else None,
+            together=info.max_parallel if self.together is None else self.together,
         )
 
 

@@ -22,7 +22,6 @@ from jetmap.wire import pool_streams, subjects
 from jetmap.wire.controls import (
     FREE,
     KEEP,
-    FunctionControl,
     PoolControl,
     Seats,
     Steer,
@@ -55,6 +54,7 @@ class Gate:
     """The limit of one function's chunks that are out, over all its maps here.
 
     Attributes:
+        declared: Limit that the function's code says, which people's limit replaces.
         share: Chunks of a limited function that this dispatcher may have out.
         out: Chunks that are out.
         is_seated: Returns whether other dispatchers still take this one for alive; if not, they
@@ -71,6 +71,7 @@ class Gate:
         self.function = function
         self.pool_paused = False
         self.control = FREE
+        self.declared: int | None = None
         self.share = 0
         self.out = 0
         self.is_yielding = False
@@ -82,11 +83,17 @@ class Gate:
         return self.pool_paused or self.control.paused
 
     @property
+    def limit(self) -> int | None:
+        """Cores that the function may use at most, over the whole pool; None: any number."""
+        wanted = self.control.max_parallel
+        return self.declared if wanted is None else wanted
+
+    @property
     def is_open(self) -> bool:
         """Return whether a chunk of the function may be sent."""
         if self.is_paused:
             return False
-        if self.control.max_parallel is None:
+        if self.limit is None:
             return True
         return self.out < self.share and self._is_seated()
 
@@ -107,7 +114,7 @@ class Gate:
                 f"function {self.function!r} is paused: `jetmap function {self.function} --resume` "
                 "lets it go on"
             )
-        return f"function {self.function!r} may use {self.control.max_parallel} cores at most"
+        return f"function {self.function!r} may use {self.limit} cores at most"
 
     def on_landed(self) -> None:
         """Take in that a chunk has ended."""
@@ -191,22 +198,26 @@ class Steering:
 
     # What the dispatcher asks
 
-    def gate(self, function: str) -> Gate | None:
-        """Return the gate for a map that begins, if its function or the pool is steered."""
-        gate = self._gate(function)
-        limit = self.control.of(function).max_parallel
-        if gate is not None and limit is not None and gate.share < limit:
+    def gate(self, function: str, declared: int | None) -> Gate | None:
+        """Return the gate for a map that begins, if its function or the pool is steered.
+
+        Args:
+            declared: Limit that the function's code says.
+        """
+        gate = self._gate(function, declared)
+        if gate is not None and gate.limit is not None and gate.share < gate.limit:
             self._woken.set()
         return gate
 
-    def _gate(self, function: str) -> Gate | None:
-        control = self.control.of(function)
-        if control == FREE and not self.control.paused:
+    def _gate(self, function: str, declared: int | None = None) -> Gate | None:
+        control, gate = self.control.of(function), self._gates.get(function)
+        if declared is None and gate is not None:
+            declared = gate.declared
+        if control == FREE and not self.control.paused and declared is None:
             return None
-        gate = self._gates.get(function)
         if gate is None:
             gate = self._gates[function] = Gate(function, self._is_seated, self._woken.set)
-        gate.control, gate.pool_paused = control, self.control.paused
+        gate.control, gate.pool_paused, gate.declared = control, self.control.paused, declared
         return gate
 
     def hold(self, function: str) -> Gate | None:
@@ -318,13 +329,14 @@ class Steering:
         self.control = control
         self.is_active = control != PoolControl()
         for run in self._maps:
-            had, run.gate = run.gate, self._gate(run.spec.function)
+            had, run.gate = run.gate, self._gate(run.spec.function, run.spec.together)
             if run.gate is not None and had is None:
                 self._on_limited(run)
         for function in list(self._gates):
             if self._gate(function) is None:
                 del self._gates[function]
-        for name in [n for n in self._tables if control.of(n).max_parallel is None]:
+        limited = {name for name, gate in self._gates.items() if gate.limit is not None}
+        for name in self._tables.keys() - limited:
             del self._tables[name]
         self._count()
         self._woken.set()
@@ -341,7 +353,7 @@ class Steering:
 
     async def _settle(self) -> None:
         """Take and give up cores of limited functions."""
-        if not self.control.functions:
+        if all(gate.limit is None for gate in self._gates.values()):
             return
         was_seated = self._is_seated()
         if not was_seated:  # Others may have taken its cores.
@@ -351,18 +363,14 @@ class Steering:
         self._heard = {name: at for name, at in self._heard.items() if self._is_alive(name)}
         useful: dict[str, int] = {}
         for run in self._maps:
-            function = run.spec.function
-            if self.control.of(function).max_parallel is not None:
+            if run.gate is not None and run.gate.limit is not None:
+                function = run.spec.function
                 useful[function] = useful.get(function, 0) + run.useful_chunks
-        for function, control in self.control.functions.items():
-            if control.max_parallel is None:
-                continue
-            if useful.get(function) or function in self._tables:
+        for function, gate in list(self._gates.items()):
+            if gate.limit is not None and (useful.get(function) or function in self._tables):
                 table = self._tables.setdefault(function, _Table())
-                gate = self._gate(function)
-                assert gate is not None
                 try:
-                    await self._sit(gate, table, control, useful.get(function, 0))
+                    await self._sit(gate, table, useful.get(function, 0))
                 except JetmapError as error:
                     table.is_stale = True
                     logger.debug("the cores of %s cannot be shared yet: %s", function, error)
@@ -376,12 +384,10 @@ class Steering:
         """Return whether others must have had a notice, so that its cores are its own."""
         return time.monotonic() - self._spoke_at < SEATS_KEPT - BEAT
 
-    async def _sit(self, gate: Gate, table: _Table, control: FunctionControl, useful: int) -> None:
+    async def _sit(self, gate: Gate, table: _Table, useful: int) -> None:
         """Take or give up a function's cores, until nothing is left to write."""
-        limit = control.max_parallel
-        assert limit is not None
         key = pool_streams.seats_key(gate.function)
-        while True:
+        while (limit := gate.limit) is not None:
             if table.is_stale:
                 data, table.revision = await pool_streams.read_key(
                     self._connection, self._pool, key
@@ -393,7 +399,7 @@ class Steering:
                 table.rows,
                 self._me,
                 limit,
-                useful=0 if control.paused or self.control.paused else useful,
+                useful=0 if gate.is_paused else useful,
                 out=gate.out,
                 may_keep=now - table.began < TURN_SECONDS,
                 is_alive=self._is_alive,

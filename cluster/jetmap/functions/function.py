@@ -45,6 +45,7 @@ class Function:
     Args:
         retry: When it is called again for an item for which it raised; None: never.
         batching: How many items one call takes; None: one, and not a list.
+        max_parallel: Cores that it may use at most, over the whole pool; None: any number.
         hints: Types of its annotations, by parameter, as far as they are known already.
 
     Attributes:
@@ -62,8 +63,8 @@ class Function:
 
     __slots__ = (
         "__weakref__", "_codecs", "_hints", "_marks", "_pickling", "_strong", "_untyped", "_weak",
-        "attempts", "batching", "by_value", "doc", "file", "local", "module", "name", "parameter",
-        "qualname", "reports_each", "retry", "spec", "stamp", "timeout",
+        "attempts", "batching", "by_value", "doc", "file", "local", "max_parallel", "module",
+        "name", "parameter", "qualname", "reports_each", "retry", "spec", "stamp", "timeout",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +76,7 @@ class Function:
         attempts: int | None = None,
         retry: RetryPolicy | None = None,
         batching: Batching | None = None,
+        max_parallel: int | None = None,
         hints: Mapping[str, Any] | None = None,
     ) -> None:
         scope = scope_of(innermost(callable))
@@ -83,6 +85,7 @@ class Function:
         self.name = _check_name(callable.__name__ if name is None else name, self.qualname)
         self.timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
         self.attempts = bounds.ATTEMPTS.check_optional("attempts", attempts)
+        self.max_parallel = bounds.PARALLEL.check_optional("max_parallel", max_parallel)
         self.retry = retry
         self.batching = batching
         self.doc: str = getattr(callable, "__doc__", None) or ""
@@ -202,6 +205,7 @@ class Function:
             untyped=self.untyped,
             batch=self.batching.size if self.batching is not None else 0,
             linger=self.batching.linger if self.batching is not None else 0.0,
+            max_parallel=self.max_parallel,
         )
 
     def batch_terms(self) -> BatchTerms | None:

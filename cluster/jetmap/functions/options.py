@@ -18,3 +18,4 @@ class TaskOptions(TypedDict, total=False):
     no_retry_on: Classes
     backoff: float
     max_backoff: float
+    max_parallel: int | None

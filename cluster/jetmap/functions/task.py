@@ -56,6 +56,7 @@ def task(
     no_retry_on: Classes = (),
     backoff: float = 1.0,
     max_backoff: float = 60.0,
+    max_parallel: int | None = None,
     batch: int | None = None,
     linger: float | None = None,
 ) -> Any:
@@ -81,6 +82,9 @@ def task(
         backoff: Seconds that the first wait takes at most; each further one takes twice as long.
             The wait itself is random, from 0 on. It keeps no core busy.
         max_backoff: Seconds that a wait takes at most.
+        max_parallel: Cores that all its maps and jobs together may use at most, over the whole
+            pool, such as connections that a database allows. People may change it while it runs.
+            The default is any number.
         batch: Items of one call, at most: the function gets a list of items and returns a list of
             their values, as long and in the same order. Maps still pass and return single items;
             those of several maps may share a call. ``timeout`` then limits a call.
@@ -106,8 +110,8 @@ def task(
     retry = policy if policy.retries else None
     batching = Batching.of(batch, linger)
     if f is None:
-        return lambda f: _register(f, name, timeout, attempts, retry, batching)
-    return _register(f, name, timeout, attempts, retry, batching)
+        return lambda f: _register(f, name, timeout, attempts, retry, batching, max_parallel)
+    return _register(f, name, timeout, attempts, retry, batching, max_parallel)
 
 
 @overload
@@ -165,9 +169,16 @@ def _register(
     attempts: int | None,
     retry: RetryPolicy | None,
     batching: Batching | None,
+    max_parallel: int | None,
 ) -> F:
     function = Function(
-        f, name=name, timeout=timeout, attempts=attempts, retry=retry, batching=batching
+        f,
+        name=name,
+        timeout=timeout,
+        attempts=attempts,
+        retry=retry,
+        batching=batching,
+        max_parallel=max_parallel,
     )
     function.find_marks(sys._getframe(2))
     if batching is not None:

@@ -282,6 +282,7 @@ class PoolView:
                 row = infos.setdefault(info.name, new_function(info.name))
                 row["doc"] = info.doc.strip().partition("\n")[0]
                 row["module"] = info.module
+                row["limit"] = info.max_parallel
                 row["hosts"] += hosts
                 known = next((v for v in row["versions"] if v[0] == version), None)
                 if known is None:
@@ -294,7 +295,8 @@ class PoolView:
                 add(row, function)
         for name, control in self.control.functions.items():
             row = infos.setdefault(name, new_function(name))
-            row["paused"], row["limit"] = control.paused, control.max_parallel
+            row["paused"] = control.paused
+            row["limit"] = control.max_parallel or row["limit"]
         for name in [name for name in self._slots if name not in infos]:
             del self._slots[name]
         # The busiest of those that are new get the first free slots, which have colours.

@@ -31,7 +31,8 @@ class FunctionInfo(msgspec.Struct, frozen=True):
     workers understand the format "python". retries: calls for an item after the first one, while
     the function raises. refusal: where it was decorated, and why it cannot be called: it has a type
     that cannot travel, and no schemas; empty: it can. batch: items of one call, which are a list;
-    0: one, which is none. linger: seconds that a batch waits for more items.
+    0: one, which is none. linger: seconds that a batch waits for more items. max_parallel: cores
+    that it may use at most, over the whole pool.
     """
 
     name: str
@@ -47,6 +48,7 @@ class FunctionInfo(msgspec.Struct, frozen=True):
     refusal: str = ""
     batch: int = 0
     linger: float = 0.0
+    max_parallel: int | None = None
 
 
 class CoreStatus(msgspec.Struct, frozen=True):

@@ -85,3 +85,9 @@ async def test_a_limit_holds_over_two_callers(two: Two) -> None:
     await two.second.steer(FUNCTION, max_parallel=None)
     spans = await two.first.map(functions.observed, [0.05] * 40)
     assert at_once(spans) == 2
+
+
+async def test_a_limit_in_code_holds_over_two_callers(two: Two) -> None:
+    maps = [cluster.map(functions.alone, [0.02] * 20) for cluster in (two.first, two.second)]
+    results = await asyncio.gather(*maps)
+    assert at_once([span for spans in results for span in spans]) == 1

@@ -162,6 +162,28 @@ def test_a_limit_holds_within_one_dispatcher_and_changes_while_it_runs() -> None
     run(scenario())
 
 
+def test_the_limit_of_a_functions_code_holds_until_people_want_another() -> None:
+    async def scenario() -> None:
+        work = Busy()
+        async with SimulatedPool(work=work) as pool:
+            await pool.agent(4)
+            here, there = [await pool.dispatcher() for _ in range(2)]
+            maps = [await opened(d, 3 * ITEMS, together=1) for d in (here, there)]
+            await asyncio.sleep(6)
+            assert work.most() == 1 and all(run.gate is not None for run in maps)
+            await here.steering.change(FUNCTION, max_parallel=3)
+            await asyncio.sleep(6)
+            assert work.most() == 3
+            await there.steering.change(FUNCTION, max_parallel=None)
+            await asyncio.sleep(1)
+            now = asyncio.get_running_loop().time()
+            await asyncio.gather(*(run.collect(stop_at_error=True) for run in maps))
+            assert work.most(since=now) == 1
+            assert here.steering.hold(FUNCTION) is None
+
+    run(scenario())
+
+
 def test_two_dispatchers_take_turns_within_one_limit() -> None:
     async def scenario() -> None:
         work = Busy(0.2)

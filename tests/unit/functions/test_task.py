@@ -175,6 +175,13 @@ def test_timeouts_are_checked(timeout: float) -> None:
         task(module_level, timeout=timeout)
 
 
+@pytest.mark.parametrize("cores", [0, -1, 1.5])
+def test_a_limit_of_cores_is_checked_and_announced(cores: Any) -> None:
+    with pytest.raises(ValueError, match="max_parallel must be a number of cores from 1 to"):
+        task(module_level, max_parallel=cores)
+    assert task_module.Function(module_level, max_parallel=3).info().max_parallel == 3
+
+
 @pytest.mark.parametrize("attempts", [0, -1, 1.5])
 def test_attempts_are_checked(attempts: Any) -> None:
     with pytest.raises(ValueError, match="attempts must be"):
