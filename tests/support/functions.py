@@ -189,7 +189,7 @@ def observed(seconds: float, *, times: float = 1.0) -> tuple[int, int, int]:
 
 @task(max_parallel=1)
 def alone(seconds: float) -> tuple[int, int, int]:
-    """As ``observed``, but never two at once in the whole pool."""
+    """The same as ``observed``, but never two at once in the whole pool."""
     return observed(seconds)
 
 
