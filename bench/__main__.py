@@ -18,6 +18,7 @@ import psutil
 import uvloop
 
 from . import library, web
+from .batches import batches
 from .crashes import crashes
 from .executor import executor
 from .fairness import fairness
@@ -49,6 +50,7 @@ ROWS: dict[str, Callable[[Run], Awaitable[list[Row]]]] = {
     "fairness": fairness,
     "jobs": jobs,
     "executor": executor,
+    "batches": batches,
     "watching": watching,
 }
 QUICK = 20

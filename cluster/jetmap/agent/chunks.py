@@ -262,12 +262,17 @@ class Chunks:
             self._batching = Batching(
                 self._slots,
                 self._background,
-                lambda slot, batch: self._assign(slot, batch.chunks, batch),
+                self._begin_batch,
                 self._give_back,
                 self.intake.on_core_freed,
                 self.on_core_lost,
             )
         return self._batching
+
+    def _begin_batch(self, slot: Slot, batch: ChunkBatch[HeldChunk]) -> None:
+        """Give a batch to a core; one chunk has a budget, as any other has, until it is split."""
+        is_one = len(batch.chunks) == 1 and not batch.is_split
+        self._assign(slot, batch.chunks, None if is_one else batch)
 
     async def _give_back(self, chunks: list[HeldChunk]) -> None:
         """Let chunks run elsewhere that were not begun here."""
