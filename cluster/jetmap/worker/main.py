@@ -326,7 +326,8 @@ class _Worker:
             return emit
 
         with ExitStack() as stack:
-            emits = [emit_of(chunk, stack) for chunk in plan.chunks]
+            # The function's own spans are below that of the first chunk, which is entered last.
+            emits = [emit_of(chunk, stack) for chunk in reversed(plan.chunks)][::-1]
             if function.batching is None:  # Another version of it takes lists.
                 for chunk, emit in zip(plan.chunks, emits, strict=True):
                     compute(chunk, function, self._progress, emit, limits, self._aftermath, state)
