@@ -24,7 +24,7 @@ from jetmap.nats.memory import MemoryBroker, MemoryConnection
 from jetmap.settings import Settings
 from jetmap.wire import frames
 from jetmap.wire.budget import Budget
-from jetmap.wire.messages import Chunk, Final, Report, encode
+from jetmap.wire.messages import Chunk, Final, Report, Together, encode
 from jetmap.wire.presence import FunctionInfo
 from jetmap.wire.worker_start import Ready, Setup, StartFailed
 from jetmap.worker.progress import Progress
@@ -40,6 +40,7 @@ class Work:
     seconds: Callable[[int], float] = lambda item: 0.001
     kills: Callable[[int], bool] = lambda item: False
     runs: Counter[int] = field(default_factory=Counter)
+    calls: list[list[int]] = field(default_factory=list)  # Those of batches.
 
 
 class SimulatedWorker:
@@ -54,7 +55,7 @@ class SimulatedWorker:
         self.progress = Progress.create()
         self._work = work
         self._frames: deque[tuple[bytes, bytes]] = deque()
-        self._chunks: asyncio.Queue[Chunk] = asyncio.Queue()
+        self._chunks: asyncio.Queue[Chunk | Together] = asyncio.Queue()
         self._news = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._death: asyncio.Future[Death] = loop.create_future()
@@ -77,6 +78,9 @@ class SimulatedWorker:
 
     def send_chunk(self, data: bytes) -> None:
         self._chunks.put_nowait(_chunk(data))
+
+    def send_batch(self, together: Together) -> None:
+        self._chunks.put_nowait(together)
 
     async def receive(self) -> tuple[bytes, bytes] | None:
         while not self._frames:
@@ -133,7 +137,11 @@ class SimulatedWorker:
         while True:
             chunk = await self._chunks.get()
             number += 1
-            if not self.progress.begin(number):
+            if isinstance(chunk, Together):
+                if not await self._compute_batch(chunk, number):
+                    return
+                number += chunk.count - 1
+            elif not self.progress.begin(number):
                 self._say(frames.SKIPPED, b"")
             elif not await self._compute(chunk):
                 return
@@ -155,12 +163,36 @@ class SimulatedWorker:
                 return False
             values.append(2 * item)
         self.progress.leave()
+        self._end(chunk, values, loop.time() - began)
+        return True
+
+    async def _compute_batch(self, together: Together, number: int) -> bool:
+        """Compute chunks of one item each in the calls of a plan; each costs its dearest item."""
+        self.progress.begin(number)
+        chunks: list[Any] = [await self._chunks.get() for _ in range(together.count)]
+        items = [msgspec.msgpack.decode(chunk.items, type=list[int])[0] for chunk in chunks]
+        at = 0
+        for run in together.runs:
+            self.progress.begin(number + at)
+            self.progress.enter_call(chunks[at].start, run)
+            self._work.calls.append(items[at : at + run])
+            self._work.runs.update(items[at : at + run])
+            await asyncio.sleep(max(map(self._work.seconds, items[at : at + run])))
+            if any(map(self._work.kills, items[at : at + run])):
+                self._die(Death(11, None, 0))
+                return False
+            self.progress.leave()
+            for chunk, item in zip(chunks[at : at + run], items[at : at + run], strict=True):
+                self._end(chunk, [2 * item], 0.001)
+            at += run
+        self.progress.leave_batch()
+        return True
+
+    def _end(self, chunk: Chunk, values: list[int], seconds: float) -> None:
         done = len(values)
         head = (chunk.map, chunk.number, chunk.attempt, chunk.start, done)
-        final = Final(chunk.start + done)
-        report = Report(*head, encode(values), [], loop.time() - began, final)
+        report = Report(*head, encode(values), [], seconds, Final(chunk.start + done))
         self._say(frames.LAST, encode(report))
-        return True
 
 
 class FarConnection(MemoryConnection):

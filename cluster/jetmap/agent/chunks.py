@@ -161,15 +161,15 @@ class Chunks:
 
     async def on_core_freed(self, slot: Slot) -> None:
         try:
+            if self._batching is not None and self._batching.has_ready:
+                await self._batching.on_core_freed()
+                return
             if self.prefetch.ahead:
                 waiting, is_to_pull = self.prefetch.on_freed(slot)
                 if waiting is not None:
                     await self._start(waiting)
                 if not is_to_pull:
                     return
-            if self._batching is not None and self._batching.has_ready:
-                await self._batching.on_core_freed()
-                return
             if self._open_bytes > OPEN_BYTES:
                 self._held_back += 1
                 return
@@ -292,11 +292,7 @@ class Chunks:
             for held in [held for held in batch.chunks if held.unwanted]:
                 batch.drop(held)
                 await self._release(held, TERM)
-        again = [batch for batch in again if batch.chunks]
-        if self.intake.stopped:
-            await self._give_back([held for batch in again for held in batch.chunks])
-        else:
-            self._background.spawn(self._compute_again(again), "compute a batch again")
+        self._background.spawn(self._compute_again(again), "compute a batch again")
 
     async def _compute_again(self, again: list[ChunkBatch[HeldChunk]]) -> None:
         for batch in again:
@@ -304,7 +300,11 @@ class Chunks:
                 await self._fetch(batch.chunks)
             for held in [held for held in batch.chunks if held.unwanted]:
                 batch.drop(held)
-        await self._gather().add_again([batch for batch in again if batch.chunks])
+        again = [batch for batch in again if batch.chunks]
+        if self.intake.stopped:
+            await self._give_back([held for batch in again for held in batch.chunks])
+        else:
+            await self._gather().add_again(again)
 
     def _is_to_fetch(self, held: HeldChunk) -> bool:
         """Return whether a chunk needs bytes from elsewhere, where its worker cannot read them."""

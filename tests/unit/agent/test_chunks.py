@@ -17,6 +17,7 @@ from jetmap.agent.agent import Agent
 from jetmap.nats.memory import MemoryBroker, MemoryConnection
 from jetmap.wire import subjects
 from jetmap.wire.messages import (
+    BatchTerms,
     Chunk,
     Claim,
     ClaimAnswer,
@@ -49,6 +50,7 @@ class Caller:
         self.unwanted: set[tuple[str, int]] = set()
         self.answers = True
         self.offer = ""
+        self.batch: BatchTerms | None = None  # Of what it sends.
 
     async def start(self) -> None:
         subscribe = self.connection.subscribe
@@ -62,6 +64,7 @@ class Caller:
             Chunk(
                 *(map, number, attempt, FUNCTION, "msgpack", 0, 1, self.inbox, None, 0.0),
                 items=encode([number]),
+                batch=self.batch,
             )
             for number in numbers
         ]
@@ -143,18 +146,22 @@ class Bench:
         await self.pool.__aexit__(*raised)
 
 
-@given(FATES, st.lists(st.integers(1, 3), min_size=1, max_size=6))
-@example([()] * 30, [2, 1, 3])
+@given(FATES, st.lists(st.integers(1, 3), min_size=1, max_size=6), st.lists(st.booleans()))
+@example([()] * 30, [2, 1, 3], [])
+@example([()] * 30, [2, 1, 3], [True, True])
 @examples(80)
 def test_what_is_acknowledged_was_reported_whatever_the_network_does(
-    fates: list[tuple[float, ...]], parcels: list[int]
+    fates: list[tuple[float, ...]], parcels: list[int], batched: list[bool]
 ) -> None:
+    """batched: whether each message is for a function that takes a list."""
     work = Work()
 
     async def scenario() -> None:
         async with Bench(fates, work) as bench:
             first = 1
-            for size in parcels:
+            for number, size in enumerate(parcels):
+                is_batch = number < len(batched) and batched[number]
+                bench.caller.batch = BatchTerms(4, 0.05) if is_batch else None
                 await bench.caller.send(*range(first, first + size))
                 first += size
             caller, numbers, attempt = bench.caller, set(range(1, first)), 1
@@ -242,6 +249,75 @@ def test_the_chunks_of_a_silent_caller_are_dropped() -> None:
             return asyncio.get_running_loop().time() - began
 
     assert run(scenario()) <= SILENCE + 5
+
+
+def test_chunks_of_several_messages_share_a_batch_and_the_guilty_is_found() -> None:
+    work = Work(kills=lambda item: item == 3)
+
+    async def scenario() -> None:
+        async with Bench(work=work) as bench:
+            bench.caller.batch = BatchTerms(4, 0.5)
+            await bench.caller.send(1, 2)
+            for number in (3, 4):
+                await bench.caller.send(number, map=f"m{number}")
+            await bench.caller.until(bench.caller.done)
+            assert work.calls == [[1, 2, 3, 4], [1, 2], [3, 4], [3], [4]]
+            assert bench.caller.values == {1: 2, 2: 4, 4: 8}
+            assert bench.caller.reported[3] == 1, "with its death"
+            await bench.caller.send(5)
+            await bench.caller.until(lambda: bench.caller.values.get(5) == 10)
+
+    run(scenario())
+
+
+def test_what_is_withdrawn_is_in_no_batch_that_has_not_begun() -> None:
+    work = Work()
+
+    async def scenario() -> None:
+        async with Bench(work=work) as bench:
+            bench.caller.batch = BatchTerms(4, 2.0)
+            for number in (1, 2, 3):
+                await bench.caller.send(number, map=f"m{number}")
+            await bench.caller.until(lambda: len(bench.agent._chunks._held) == 3)
+            withdraw = encode(Withdraw("m2"))
+            await bench.caller.connection.publish(subjects.control(POOL), withdraw)
+            await bench.caller.until(bench.caller.done)
+            assert work.calls == [[1, 3]] and bench.caller.values == {1: 2, 3: 6}
+
+    run(scenario())
+
+
+def test_another_function_does_not_wait_for_a_batch_to_linger() -> None:
+    work = Work(seconds=lambda item: 1.0)
+
+    async def scenario() -> None:
+        async with Bench(work=work) as bench:
+            caller = bench.caller
+            caller.batch = BatchTerms(4, 50.0)
+            await caller.send(1)
+            caller.batch = None
+            for number in (2, 3):
+                await caller.send(number)
+            began = asyncio.get_running_loop().time()
+            await caller.until(lambda: len(caller.values) == 3)
+            assert asyncio.get_running_loop().time() - began < 40
+            await caller.until(caller.done)
+
+    run(scenario())
+
+
+def test_a_draining_agent_gives_back_a_batch_that_lingers() -> None:
+    work = Work()
+
+    async def scenario() -> None:
+        async with Bench(work=work) as bench:
+            bench.caller.batch = BatchTerms(4, 50.0)
+            await bench.caller.send(1)
+            await bench.caller.until(lambda: len(bench.agent._chunks._held) == 1)
+            await bench.agent.drain(grace=1.0)
+            assert bench.caller.reported[1] == 1 and not work.runs and not bench.caller.values
+
+    run(scenario())
 
 
 def test_a_draining_agent_hands_back_what_it_has_not_begun() -> None:
