@@ -19,12 +19,12 @@ starts is started again after pauses that grow until its source changes.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from jetmap.wire.counts import signal_name
 
 
-class State(Enum):
+class State(StrEnum):
     """The state of the worker on one core."""
 
     STARTING = "starting"  # There is no worker that is ready.
@@ -34,7 +34,7 @@ class State(Enum):
     CLOSED = "closed"  # No worker is started any more.
 
 
-class WorkerEvent(Enum):
+class WorkerEvent(StrEnum):
     """A step in the life of a worker."""
 
     READY = "ready"  # Its imports are done.

@@ -79,9 +79,9 @@ def compute(
         call = partial(_drop_value, call)
     budget = Budget(chunk.budget, chunk.each) if chunk.budget else NO_LIMIT
     began = now = clock()
-    due = began + budget.until(1)
+    due_first = began + budget.until(1)  # Time after which the second item is given back.
     if chunk.count > 1:
-        progress.expect(due, budget.each)
+        progress.expect(due_first, budget.each)
     # In a large pool, chunks are longer; a report counts as much as a chunk there.
     report_seconds = limits.report_seconds and max(limits.report_seconds, chunk.budget)
     report_at = began + report_seconds
@@ -89,13 +89,20 @@ def compute(
     each, first = budget.each, chunk.start + 1
     words = progress.words
     append = part.values.append
+    # Time at which the next item may have to be given back, or a report may be due.
+    check_at = min(report_at, due_first)
     number = first  # Of the item, from 1 on, because ITEM is 0 between items.
     for number, item in enumerate(items, first):
-        if now > report_at or part.full:
-            part.flush(now - began, None)
-            append = part.values.append
-            began = now
-            report_at = now + report_seconds
+        if now >= check_at and number != first:
+            if now > report_at or part.full:
+                part.flush(now - began, None)
+                append = part.values.append
+                began = now
+                report_at = now + report_seconds
+            due = due_first + (number - first - 1) * each
+            if now >= due:
+                break
+            check_at = min(report_at, due)
         # Written before ``stopping`` is read: an agent that asks to stop and then reads the item
         # knows that the next one is not begun.
         if timed:
@@ -103,19 +110,16 @@ def compute(
         words[ITEM] = number
         if words[STOP]:
             break
-        if number != first:
-            if now >= due:
-                break
-            due += each
         try:
             append(call(item))
         except BaseException as error:
             aftermath.failed(error, refused=isinstance(error, RefusedError))
             part.fail(number - 1, error)
+            check_at = 0.0
         last, now = now, clock()
         if aftermath.due and aftermath.settle(now - last):
-            due += now - last  # Loading at a function's first call is not on the items' budget.
-            progress.expect(due - (number - first) * each, each)
+            due_first += now - last  # Loading at a first call is not on the items' budget.
+            progress.expect(due_first, each)
     else:
         number = first + chunk.count
     progress.leave()
