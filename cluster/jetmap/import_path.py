@@ -13,7 +13,7 @@ from pathlib import Path
 
 from jetmap.machine import working_directory
 
-_ROOT = str(Path(__file__).parent.parent)  # Where jetmap is imported from.
+_ROOT = str(Path(__file__).parent.parent)  # The directory that jetmap is imported from.
 
 
 def module(name: str) -> list[str]:

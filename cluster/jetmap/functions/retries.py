@@ -46,7 +46,7 @@ class RetryPolicy:
 
     @property
     def is_default(self) -> bool:
-        """Whether nothing was chosen but, perhaps, the number of retries."""
+        """Return whether nothing but the number of retries was chosen, if that."""
         plain = RetryPolicy(0)
         names = [name for name in self.__slots__ if name != "retries"]
         return all(getattr(self, name) == getattr(plain, name) for name in names)

@@ -16,7 +16,8 @@ from .messages import CONSTANTS_MARK, WireMessage
 
 WHOLE = ""  # The parameter's name if the constant is all keyword parameters, encoded.
 NO_KWARGS = 2  # Bytes of encoded keyword parameters if there are none.
-NUMBER = -1  # In the place of a chunk's number, in requests for parts of a constant.
+# The number in requests for parts of a constant, which have that of a chunk otherwise.
+NUMBER = -1
 
 
 class Constant(WireMessage):

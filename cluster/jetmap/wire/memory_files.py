@@ -104,7 +104,7 @@ class MemoryFile:
 
     @property
     def place(self) -> FilePlace:
-        """Where other processes of this host open the file."""
+        """The place where other processes of this host open the file."""
         found = os.fstat(self._fd)
         return FilePlace(boot_id(), os.getpid(), self._fd, found.st_dev, found.st_ino, self._path)
 

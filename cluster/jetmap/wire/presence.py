@@ -67,7 +67,10 @@ class CoreStatus(msgspec.Struct, frozen=True):
 
 
 class CoreDetail(WireMessage):
-    """What ``Presence.cells`` leaves out of a core. since: when its state began, by ``now``."""
+    """The part of a core that ``Presence.cells`` leaves out.
+
+    since: when its state began, by ``now``.
+    """
 
     pid: int | None
     cpu: int | None
@@ -159,7 +162,7 @@ class Presence(msgspec.Struct, omit_defaults=True):
 
     @property
     def workers(self) -> list[CoreStatus]:
-        """Each core; nothing of an agent with so many that they do not fit into a message."""
+        """Each core; empty for an agent with more than fit into a message."""
         if self.listed:
             return self.listed
         found = []

@@ -37,7 +37,7 @@ async def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 
 def details(nodes: list[Node]) -> Iterator[dict[str, Any]]:
-    """What each node that is alive knows of its streams."""
+    """Yield what each node that is alive knows of its streams."""
     for node in nodes:
         if node.process.poll() is not None:
             continue

@@ -37,7 +37,7 @@ def test_maps_are_spread_over_the_shards() -> None:
             await pool.agent(4, shards=3)
             follower = await pool.agent(4)
             dispatchers = [await pool.dispatcher() for _ in range(4)]
-            # So many that each shard surely has one, whatever their ids.
+            # Enough that each shard has one, whatever their ids.
             maps = [mapped(dispatcher, ITEMS[:5]) for dispatcher in dispatchers for _ in range(12)]
             assert await asyncio.gather(*maps) == [VALUES[:5]] * 48
             assert follower.presence.offer.endswith("=3")

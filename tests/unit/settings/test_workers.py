@@ -27,7 +27,7 @@ def test_shared_memory(
 
 @pytest.mark.parametrize("zero", [0, "0", "0.0"])
 def test_what_is_off_unless_it_is_set_is_off_with_zero(zero: int | str) -> None:
-    """So an option or a variable can switch off what a file sets."""
+    """An option or a variable can switch off what a file sets."""
     off = dict.fromkeys(("recycle_age", "recycle_memory", "worker_memory"), zero)
     found = Settings.load(**off, recycle_chunks=0).workers
     assert found.recycle_chunks is found.recycle_age is None
