@@ -367,7 +367,8 @@ class Function:
             try:
                 codec_for(hint)
             except TypeError as exc:
-                raise self.bad_type(name, hint, exc) from exc
+                wrong = TypeError(f"{exc}. Annotate a parameter for values that are put with Any")
+                raise self.bad_type(name, hint, wrong) from exc
             parameters.append(Parameter(name, hint, default is not REQUIRED, default))
         return self._kwargs_codec_for(parameters)
 

@@ -13,6 +13,7 @@ import fcntl
 import mmap
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +24,7 @@ from jetmap.machine import boot_id, free_memory, temporary_directory
 
 # Of <linux/fcntl.h>: F_ADD_SEALS; no further seals, no other size, no writing.
 _ADD_SEALS, _SEALS = 1033, 0x1 | 0x2 | 0x4 | 0x8
+NAME = "jetmap-value"  # In the names of all files, as the system shows them.
 _AT_ONCE = 64 << 20  # Bytes written by one call.
 _HAS_PROC = sys.platform == "linux" and os.path.exists("/proc/self/fd")  # noqa: PTH110
 
@@ -46,8 +48,11 @@ class FilePlace(msgspec.Struct, array_like=True):
 class MemoryFile:
     """Bytes that are written once, and then only read; a process closes it when it is done."""
 
+    unwritten = 0  # Bytes of all files that are made, for which the system has no memory yet.
+
     def __init__(self, fd: int, size: int, path: str = "") -> None:
         self.size = size
+        self._promised = 0  # Its share of ``unwritten``.
         self._fd = fd
         self._path = path
         self._view: memoryview | None = None
@@ -56,11 +61,13 @@ class MemoryFile:
     def create(cls, size: int) -> MemoryFile:
         """Make a file of ``size`` bytes. Raises OSError if the host has no room for it."""
         if hasattr(os, "memfd_create") and _HAS_PROC and size <= _memory_room():
-            fd = os.memfd_create("jetmap-value", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            return cls._sized(fd, size)
+            fd = os.memfd_create(NAME, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            made = cls._sized(fd, size)
+            made._promise(size)
+            return made
         if size > _disk_room():
             raise OSError(errno.ENOSPC, "neither memory nor the directory for temporary files")
-        fd, path = tempfile.mkstemp(prefix="jetmap-value-", dir=temporary_directory())
+        fd, path = tempfile.mkstemp(prefix=f"{NAME}-", dir=temporary_directory())
         if _HAS_PROC:
             os.unlink(path)  # noqa: PTH108
             path = ""
@@ -89,7 +96,7 @@ class MemoryFile:
 
         Raises OSError or ValueError if it cannot be had.
         """
-        path = place.path or f"/proc/{place.pid}/fd/{place.fd}"
+        path = f"/proc/{place.pid}/fd/{place.fd}" if _HAS_PROC else place.path
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         try:
             found = os.fstat(fd)
@@ -97,6 +104,11 @@ class MemoryFile:
                 raise ValueError("another process has its number by now")
             if found.st_uid != os.geteuid():
                 raise PermissionError("it belongs to another user")
+            # Places come over the network: no other file of this user may be read.
+            name = (Path(f"/proc/self/fd/{fd}").readlink() if _HAS_PROC else Path(path)).name
+            is_ours = name.removeprefix("memfd:").startswith(NAME)
+            if not is_ours or not stat.S_ISREG(found.st_mode):
+                raise PermissionError("it is another kind of file")
         except BaseException:
             os.close(fd)
             raise
@@ -115,9 +127,11 @@ class MemoryFile:
             count = os.pwrite(self._fd, view[:_AT_ONCE], offset)
             offset += count
             view = view[count:]
+            self._promise(max(0, self._promised - count))
 
     def seal(self) -> None:
         """Allow no change any more, if the system can do that."""
+        self._promise(0)
         with contextlib.suppress(OSError):  # Files on disk cannot be sealed.
             fcntl.fcntl(self._fd, _ADD_SEALS, _SEALS)
 
@@ -131,9 +145,14 @@ class MemoryFile:
     def __del__(self) -> None:
         self.close()
 
+    def _promise(self, size: int) -> None:
+        MemoryFile.unwritten += size - self._promised
+        self._promised = size
+
     def close(self) -> None:
         """Let go of the file. The memory is free when no process has it open, or views of it."""
         self._view = None
+        self._promise(0)
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -154,7 +173,7 @@ def coarse(size: int) -> int:
 
 def _memory_room() -> int:
     """Return the bytes of memory that a file may take; a tenth is left for others."""
-    return free_memory() * 9 // 10
+    return free_memory() * 9 // 10 - MemoryFile.unwritten
 
 
 def _disk_room() -> int:

@@ -88,6 +88,39 @@ def test_a_file_has_a_name_where_there_is_no_proc(
     assert not list(short_of_memory.iterdir())
 
 
+@linux
+def test_no_other_file_of_the_user_is_opened(tmp_path: Path) -> None:
+    """Places come over the network."""
+    other_file = tmp_path / "jetmap-secret"
+    other_file.write_bytes(b"abcd")
+    with other_file.open("rb") as opened:
+        found = os.fstat(opened.fileno())
+        mine = written(b"abcd").place
+        place = msgspec.structs.replace(
+            mine, fd=opened.fileno(), device=found.st_dev, inode=found.st_ino
+        )
+        with pytest.raises(PermissionError, match="another kind of file"):
+            MemoryFile.open(place, 4)
+
+
+@linux
+def test_memory_that_is_promised_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_files, "free_memory", lambda: 10_000)
+    monkeypatch.setattr(memory_files, "_disk_room", lambda: 0)
+    before = MemoryFile.unwritten
+    first = MemoryFile.create(8_000)
+    with pytest.raises(OSError, match="neither memory"):
+        MemoryFile.create(8_000)
+    first.write(0, bytes(5_000))
+    assert MemoryFile.unwritten - before == 3_000 and memory_files.room() == 6_000 - before
+    first.close()
+    assert MemoryFile.unwritten == before
+    second = MemoryFile.create(8_000)
+    second.write(0, bytes(8_000))
+    second.seal()
+    assert MemoryFile.unwritten == before
+
+
 @pytest.mark.parametrize(("size", "shown"), [(0, 0), (15, 15), (99, 96), (1_000_000, 983_040)])
 def test_small_changes_of_the_room_do_not_show(size: int, shown: int) -> None:
     assert memory_files.coarse(size) == shown
