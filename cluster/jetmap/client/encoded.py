@@ -554,7 +554,8 @@ def refuse_in_worker(*, starting: bool = False) -> None:
         return
     if process.in_item:
         raise ClusterClosed(
-            "a Cluster cannot be used inside a worker: its core would wait for itself"
+            "a Cluster cannot be used inside a worker: its core would wait for itself (what a "
+            'script starts goes under if __name__ == "__main__":)'
         )
     if starting and process.in_worker:
         raise ClusterClosed(

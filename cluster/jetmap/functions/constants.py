@@ -128,11 +128,22 @@ def load(data: memoryview, *, trusted: bool, scope: dict[str, Any] | None = None
         raise PermissionError(
             "it is pickled, and this worker does not load pickles (--trust-pickle)"
         )
-    home = None
-    if head.main not in (None, running_main()) and types.run_script is not None:
-        home = vars(types.run_script(head.main))
+    is_other = head.main not in (None, running_main()) and types.run_script is not None
+    home = _Script(head.main) if is_other and head.main is not None else None
     with loading(home, scope):
         return loads(sections[0], sections[1:])
+
+
+class _Script(dict[str, Any]):
+    """The globals of a script, which runs when one of its names is needed: few values need any."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def get(self, name: str, default: Any = None) -> Any:
+        assert types.run_script is not None
+        return vars(types.run_script(self._path)).get(name, default)
 
 
 class Constants:

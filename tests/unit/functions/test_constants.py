@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+import sys
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+from jetmap.codecs import types
+from jetmap.functions import constants
 from jetmap.functions.constants import ALIGN, Constants, Content, dump, load
 from jetmap.functions.function import Function
 from jetmap.wire.constants import WHOLE, Constant, pack
@@ -81,6 +85,26 @@ def test_a_pickle_is_loaded_only_by_who_trusts_its_caller() -> None:
     assert content.is_pickled and load(joined(content), trusted=True) == Odd(1)
     with pytest.raises(PermissionError, match="--trust-pickle"):
         load(joined(content), trusted=False)
+
+
+def test_the_callers_script_runs_only_if_a_value_needs_its_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A script without a guard would start its cluster again."""
+    ran: list[str] = []
+
+    def run(path: str) -> Any:
+        ran.append(path)
+        return SimpleNamespace(Odd=Odd)
+
+    monkeypatch.setattr(constants, "running_main", lambda: "/home/script.py")
+    monkeypatch.setattr(Odd, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "Odd", Odd, raising=False)
+    plain, own = dump([1, 2], pickled=True), dump(Odd(1), pickled=True)
+    monkeypatch.setattr(constants, "running_main", lambda: None)
+    monkeypatch.setattr(types, "run_script", run)
+    assert load(joined(plain), trusted=True) == [1, 2] and ran == []
+    assert load(joined(own), trusted=True) == Odd(1) and ran == ["/home/script.py"]
 
 
 @pytest.mark.parametrize("pickled", [True, False])
