@@ -101,7 +101,7 @@ def test_only_the_command_for_a_gateway_needs_the_gateways_code() -> None:
         (["api", "--nats", "nats://a:b@c"], Exit.USAGE, "a password on the command line"),
         (["api", "--nats", "localhost"], Exit.USAGE, "--nats must be a comma-separated list"),
         (["api", "--token-file", "no"], Exit.USAGE, "names no, which is not a file"),
-        (["status", "--config", "no.toml"], Exit.USAGE, "JETMAP_CONFIG names no.toml"),
+        (["status", "--config", "no.toml"], Exit.USAGE, "--config names no.toml"),
         (["map", "tasks.py:double", "no.jsonl"], Exit.USAGE, "no.jsonl cannot be read"),
         (
             ["map", "tasks.py:double", "--kwargs", "[]"],

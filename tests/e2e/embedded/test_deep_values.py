@@ -24,7 +24,7 @@ def nested(levels: int) -> list[Any]:
 
 
 async def test_in_python(inline: Cluster) -> None:
-    flat, error, own = await inline.map(nested, [2, 5000, -1], return_exceptions=True)
+    flat, error, own = await inline.map(nested, [2, 50_000, -1], return_exceptions=True)
     assert flat == [[[]]]
     assert isinstance(error, Unencodable)
     assert (error.index, error.type) == (1, "RecursionError")

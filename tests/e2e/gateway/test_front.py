@@ -180,7 +180,7 @@ def test_the_prefix_is_added_once(
 
 @pytest.mark.parametrize("value", ["jetmap", "//a", "/a b", "/a?b", "/../a", "https://a.example"])
 def test_a_prefix_that_is_none_is_refused(value: str) -> None:
-    with pytest.raises(ConfigurationError, match="root-path must be a path such as"):
+    with pytest.raises(ConfigurationError, match="root_path must be a path such as"):
         Settings.load(root_path=value)
 
 
