@@ -160,21 +160,22 @@ class BatchComputation:
         """Call the function for the next items; return None if it raises for more than one."""
         items = self._items[self._at : self._at + size]
         fit = [item for item in items if type(item) is not Undecodable]
+        count = len(fit)  # The function may change its list.
         values: Any = []
-        if fit:
+        if count:
             try:
                 values = self._call(fit)
             except BaseException as error:
-                self._aftermath.failed(error, refused=len(fit) > 1)
-                if len(fit) > 1:
+                self._aftermath.failed(error, refused=count > 1)
+                if count > 1:
                     return None
                 values = [_Failed(error)]
             else:
-                if (wrong := self._wrong(values, len(fit))) is not None:
-                    for _ in fit:
+                if (wrong := self._wrong(values, count)) is not None:
+                    for _ in range(count):
                         self._aftermath.failed(wrong, refused=False)
-                    values = [_Failed(wrong)] * len(fit)
-        if len(fit) == size:
+                    values = [_Failed(wrong)] * count
+        if count == size:
             return values  # type: ignore[no-any-return]
         left = iter(values)
         return [item if type(item) is Undecodable else next(left) for item in items]
@@ -183,9 +184,10 @@ class BatchComputation:
         """Return what is wrong with what the function returned for ``count`` items."""
         which = f"all {count} items of the call fail, as no value can be matched to its item"
         if not isinstance(values, list):
+            advice = ", as list(…) makes it" if hasattr(values, "__iter__") else ""
             return TypeError(
                 f"{self._name} returned {_a(values)} for {count} items: a batch function returns "
-                f"a list with one value for each item; {which}"
+                f"a list{advice} with one value for each item; {which}"
             )
         if len(values) != count:
             return ValueError(

@@ -145,7 +145,7 @@ def test_an_item_that_does_not_fit_is_in_no_call() -> None:
     ("wrong", "text"),
     [
         (lambda items: items[1:], "double returned 2 values for 3 items: a batch function returns"),
-        (tuple, "double returned a tuple for 3 items: a batch function returns a list"),
+        (tuple, "double returned a tuple for 3 items: a batch function returns a list, as list(…)"),
         (lambda items: None, "double returned None for 3 items"),
     ],
 )
@@ -158,6 +158,26 @@ def test_an_answer_of_another_length_fails_the_call_and_is_not_halved(
     assert len(calls.made) == 1 and values == [None] * 3
     assert all(e.kind == "raised" and e.message.startswith(text) for e in errors.values())
     assert "all 3 items of the call fail" in errors[0].message
+
+
+@pytest.mark.parametrize("change", [list.clear, list.pop, lambda items: items.append(7)])
+@pytest.mark.parametrize("item", [2, "two"])
+def test_a_function_may_change_its_list(change: Any, item: Any) -> None:
+    def changing(items: list[int]) -> list[int]:
+        values = [10 * each for each in items]
+        change(items)
+        return values
+
+    (reports,) = run([[1, item, 3]], Calls(wrong=changing))
+    assert outcomes(reports)[0] == [10, 20 if item == 2 else None, 30]
+
+    def failing(items: list[int]) -> list[int]:
+        change(items)
+        raise ValueError("no")
+
+    (reports,) = run([[1, item, 3]], Calls(wrong=failing))
+    values, errors = outcomes(reports)
+    assert values == [None] * 3 and sorted(errors) == [0, 1, 2]
 
 
 def test_only_the_guilty_item_is_tried_again() -> None:
