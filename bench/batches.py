@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from . import tasks
+from . import batch_tasks
 from .run import Run
 from .table import Row, Target
 
@@ -16,7 +16,7 @@ async def batches(run: Run) -> list[Row]:
     cluster = await run.cluster()
     calls: list[float] = []
     for _ in range(run.runs):
-        maps = [cluster.map(tasks.batched, [n]) for n in range(MAPS)]
+        maps = [cluster.map(batch_tasks.batched, [n]) for n in range(MAPS)]
         calls.append(len({value for values in await asyncio.gather(*maps) for value in values}))
     most = max(calls)
     row = Row(

@@ -25,12 +25,11 @@ from jetmap.nats.server import NatsServer
 
 from . import tasks
 from .measure import quantile
-from .servers import Server, gateway_server
+from .servers import PARTS, Server, gateway_server, processes
 from .wire import connect, exchange, hammer, request
 
 TURNS = 1_000
 CONNECTIONS = (1, 16)
-PARTS = {"jetmap.cli api": "gateway", "jetmap.cli worker": "agent", "nats-server": "nats-server"}
 
 
 async def _timed(turn: Callable[[], Awaitable[object]], turns: int) -> list[float]:
@@ -151,17 +150,6 @@ def over_http(server: Server, turns: int) -> list[float]:
     return times[turns // 10 :]
 
 
-def _processes(server: Server) -> dict[str, list[psutil.Process]]:
-    """Return the processes of an `up`, by what they are."""
-    up = psutil.Process(server.pid).parent()
-    found: dict[str, list[psutil.Process]] = {}
-    for process in up.children(recursive=True) if up is not None else []:
-        command = " ".join(process.cmdline()[:5])
-        names = [name for part, name in PARTS.items() if part in command]
-        found.setdefault(names[0] if names else "workers", []).append(process)
-    return found
-
-
 def _cpu(processes: list[psutil.Process]) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in processes)
 
@@ -169,11 +157,11 @@ def _cpu(processes: list[psutil.Process]) -> float:
 def cpu_of_requests(server: Server, connections: int, seconds: float) -> dict[str, float]:
     """Measure the CPU of each part for one request, in microseconds."""
     message = request(server.port, "/map/nothing", b"[7]")
-    processes = _processes(server)
-    before = {name: _cpu(found) for name, found in processes.items()}
+    parts = processes(server)
+    before = {name: _cpu(found) for name, found in parts.items()}
     load = hammer(server.port, message, b"[7]", connections, seconds)
     count = len(load.latencies)
-    return {name: (_cpu(found) - before[name]) * 1e6 / count for name, found in processes.items()}
+    return {name: (_cpu(found) - before[name]) * 1e6 / count for name, found in parts.items()}
 
 
 def _print(name: str, times: list[float]) -> None:

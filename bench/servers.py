@@ -22,6 +22,8 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 20.0
+# Processes of an `up`, by a part of their command.
+PARTS = {"jetmap.cli api": "gateway", "jetmap.cli worker": "agent", "nats-server": "nats-server"}
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,17 @@ async def gateway_server(
             command, port, variables, ready="/readyz", directory=directory
         ) as server:
             yield server
+
+
+def processes(server: Server) -> dict[str, list[psutil.Process]]:
+    """Return the processes of an `up`, by what they are."""
+    up = psutil.Process(server.pid).parent()
+    found: dict[str, list[psutil.Process]] = {}
+    for process in up.children(recursive=True) if up is not None else []:
+        command = " ".join(process.cmdline()[:5])
+        names = [name for part, name in PARTS.items() if part in command]
+        found.setdefault(names[0] if names else "workers", []).append(process)
+    return found
 
 
 def free_port() -> int:

@@ -94,10 +94,3 @@ def risky(turns: int) -> int:
     if turns == KILLS:
         os._exit(1)
     return spin(turns)
-
-
-@task(batch=64, linger=0.005)
-def batched(items: list[int]) -> list[str]:
-    """One call for many items, of 10 ms; returns its own name for each."""
-    time.sleep(0.01)
-    return [f"{os.getpid()}.{time.monotonic_ns()}"] * len(items)
