@@ -40,6 +40,7 @@ class Work:
     seconds: Callable[[int], float] = lambda item: 0.001
     kills: Callable[[int], bool] = lambda item: False
     runs: Counter[int] = field(default_factory=Counter)
+    batch: int = 0  # Items of one call, if the function takes a list.
     calls: list[list[int]] = field(default_factory=list)  # Those of batches.
 
 
@@ -131,16 +132,21 @@ class SimulatedWorker:
 
     async def _serve(self) -> None:
         await asyncio.sleep(self.start_seconds)
-        ready = Ready([FunctionInfo(FUNCTION)], "source", [])
+        info = FunctionInfo(FUNCTION, batch=self._work.batch, linger=0.05)
+        ready = Ready([info], "source", [])
         self._say(frames.READY, encode(ready))
         number = 0
         while True:
             chunk = await self._chunks.get()
             number += 1
             if isinstance(chunk, Together):
-                if not await self._compute_batch(chunk, number):
+                chunks: list[Any] = [await self._chunks.get() for _ in range(chunk.count)]
+                if not await self._compute_batch(chunk, number, chunks):
                     return
                 number += chunk.count - 1
+            elif self._work.batch:
+                if not await self._compute_batch(Together(1, 0, [chunk.count]), number, [chunk]):
+                    return
             elif not self.progress.begin(number):
                 self._say(frames.SKIPPED, b"")
             elif not await self._compute(chunk):
@@ -166,32 +172,47 @@ class SimulatedWorker:
         self._end(chunk, values, loop.time() - began)
         return True
 
-    async def _compute_batch(self, together: Together, number: int) -> bool:
-        """Compute chunks of one item each in the calls of a plan; each costs its dearest item."""
+    async def _compute_batch(self, plan: Together, number: int, chunks: list[Chunk]) -> bool:
+        """Compute chunks in the calls of a plan; a call takes as long as its dearest item."""
         self.progress.begin(number)
-        chunks: list[Any] = [await self._chunks.get() for _ in range(together.count)]
-        items = [msgspec.msgpack.decode(chunk.items, type=list[int])[0] for chunk in chunks]
-        at = 0
-        for run in together.runs:
-            self.progress.begin(number + at)
-            self.progress.enter_call(chunks[at].start, run)
-            self._work.calls.append(items[at : at + run])
-            self._work.runs.update(items[at : at + run])
-            await asyncio.sleep(max(map(self._work.seconds, items[at : at + run])))
-            if any(map(self._work.kills, items[at : at + run])):
-                self._die(Death(11, None, 0))
-                return False
-            self.progress.leave()
-            for chunk, item in zip(chunks[at : at + run], items[at : at + run], strict=True):
-                self._end(chunk, [2 * item], 0.001)
-            at += run
+        elements = [
+            (at, chunk.start + offset, item)
+            for at, chunk in enumerate(chunks)
+            for offset, item in enumerate(msgspec.msgpack.decode(chunk.items, type=list[int]))
+        ][plan.skip :]
+        values: list[list[int]] = [[] for _ in chunks]
+        ended = 0
+        for run in plan.runs:
+            while run and not self.progress.stopping:
+                call, elements = elements[: self._work.batch], elements[self._work.batch :]
+                call, elements = call[:run], call[run:] + elements
+                run -= len(call)
+                begun, index, _ = call[0]
+                self.progress.begin(number + begun)
+                self.progress.enter_call(index, len(call))
+                items = [item for _, _, item in call]
+                self._work.calls.append(items)
+                self._work.runs.update(items)
+                await asyncio.sleep(max(map(self._work.seconds, items)))
+                if any(map(self._work.kills, items)):
+                    self._die(Death(11, None, 0))
+                    return False
+                self.progress.leave()
+                for at, _, item in call:
+                    values[at].append(2 * item)
+                following = elements[0][0] if elements else len(chunks)
+                for at in range(ended, following):
+                    self._end(chunks[at], values[at], 0.001, plan.skip if at == 0 else 0)
+                ended = following
+        for at in range(ended, len(chunks)):
+            self._end(chunks[at], values[at], 0.001, plan.skip if at == 0 else 0)
         self.progress.leave_batch()
         return True
 
-    def _end(self, chunk: Chunk, values: list[int], seconds: float) -> None:
-        done = len(values)
-        head = (chunk.map, chunk.number, chunk.attempt, chunk.start, done)
-        report = Report(*head, encode(values), [], seconds, Final(chunk.start + done))
+    def _end(self, chunk: Chunk, values: list[int], seconds: float, skip: int = 0) -> None:
+        start, done = chunk.start + skip, len(values)
+        head = (chunk.map, chunk.number, chunk.attempt, start, done)
+        report = Report(*head, encode(values), [], seconds, Final(start + done))
         self._say(frames.LAST, encode(report))
 
 

@@ -153,8 +153,8 @@ class Bench:
 def test_what_is_acknowledged_was_reported_whatever_the_network_does(
     fates: list[tuple[float, ...]], parcels: list[int], batched: list[bool]
 ) -> None:
-    """batched: whether each message is for a function that takes a list."""
-    work = Work()
+    """batched: whether the items of each message may share calls."""
+    work = Work(batch=4 if batched else 0)
 
     async def scenario() -> None:
         async with Bench(fates, work) as bench:
@@ -252,7 +252,7 @@ def test_the_chunks_of_a_silent_caller_are_dropped() -> None:
 
 
 def test_chunks_of_several_messages_share_a_batch_and_the_guilty_is_found() -> None:
-    work = Work(kills=lambda item: item == 3)
+    work = Work(kills=lambda item: item == 3, batch=4)
 
     async def scenario() -> None:
         async with Bench(work=work) as bench:
@@ -271,7 +271,7 @@ def test_chunks_of_several_messages_share_a_batch_and_the_guilty_is_found() -> N
 
 
 def test_what_is_withdrawn_is_in_no_batch_that_has_not_begun() -> None:
-    work = Work()
+    work = Work(batch=4)
 
     async def scenario() -> None:
         async with Bench(work=work) as bench:

@@ -279,6 +279,21 @@ def test_a_batch_whose_worker_was_stopped_blames_nobody() -> None:
     virtual_time.run(scenario())
 
 
+def test_a_call_that_takes_too_long_is_halved() -> None:
+    async def scenario() -> None:
+        owner = Owner()
+        chunks = batch_of(owner, [2, 2])
+        owner.progress.enter_call(0, 4, int(asyncio.get_running_loop().time() * 1e9))
+        await asyncio.sleep(6)
+        (killed,) = owner.kills
+        lost = owner.queue.lose(lambda entry, item: crash_of(DEATH, killed, entry, item))
+        (again,) = lost.again
+        assert (again.chunks, again.runs) == (chunks, [2, 2]) and not lost.chunks
+        assert lost.halved is not None and lost.halved[1].reason == "timeout"
+
+    virtual_time.run(scenario())
+
+
 def test_what_a_chunk_gives_back_begins_behind_the_call() -> None:
     async def scenario() -> None:
         owner = Owner()
