@@ -108,17 +108,27 @@ class Bench:
             process.stdin.close()
             await process.wait()
 
+    async def caller(self, stack: AsyncExitStack) -> Dispatcher:
+        """Start one more dispatcher in this process, with a connection of its own."""
+        connection = await Connection.open(self.url.split(","), name="caller", timeout=20)
+        stack.push_async_callback(connection.close)
+        options = DispatchOptions(Settings(max_open_maps=100_000), announce_seconds=30.0)
+        dispatcher = Dispatcher(connection, options)
+        await dispatcher.start()
+        stack.push_async_callback(dispatcher.close)
+        return dispatcher
+
     async def are_ready(self, cores: int) -> None:
         roster = self.dispatcher.roster
         await self.dispatcher.agents.wait_for(
             lambda: sum(agent.ready for agent in roster.agents) == cores, 120
         )
 
-    async def map(self, items: list[bytes]) -> float:
+    async def map(self, items: list[bytes], dispatcher: Dispatcher | None = None) -> float:
         """Run a map; return its seconds until the first outcomes."""
         began, first, count = perf_counter(), 0.0, 0
         spec = MapSpec(function=FUNCTION, format="msgpack")
-        run = await self.dispatcher.open(spec, RawItems(items, "msgpack"))
+        run = await (dispatcher or self.dispatcher).open(spec, RawItems(items, "msgpack"))
         async with run:
             async for batch in run:
                 first = first or perf_counter() - began
@@ -282,14 +292,15 @@ async def joining(size: Size) -> list[Figure]:
 
 
 async def shards(size: Size) -> list[Figure]:
-    """Measure what a chunk costs each of three servers, with many maps at once."""
+    """Measure what a chunk costs each of three servers, with many maps of several callers."""
     figures = []
-    agents, cores, maps = 8, 4, 24
+    agents, cores, maps = 24, 4, 24
     count = max(1, round(agents * cores * size.seconds / CHUNK_SECONDS / maps))
     items = [encode(int(CHUNK_SECONDS * 1e6))] * count
     for number, copies in [(1, 3), *((number, 1) for number in size.shards)]:
         started = bench(agents, cores, servers=3, shards=number, copies=copies)
-        async with started as there:
+        async with started as there, AsyncExitStack() as stack:
+            callers = [await there.caller(stack) for _ in range(6)]
             await there.map([encode(int(CHUNK_SECONDS * 1e6))] * agents * cores)
             await asyncio.sleep(3.0)
             began, before = perf_counter(), there.cpu_of_servers()
@@ -298,14 +309,14 @@ async def shards(size: Size) -> list[Figure]:
                 (now - then) / (perf_counter() - began)
                 for now, then in zip(there.cpu_of_servers(), before, strict=True)
             ]
-            chunks, before = there.dispatcher.stats.chunks, there.cpu_of_servers()
-            began, others = perf_counter(), there.cpu()
-            await asyncio.gather(*[there.map(items) for _ in range(maps)])
-            took, used, others_used = perf_counter() - began, there.cpu_of_servers(), there.cpu()
-            chunks = there.dispatcher.stats.chunks - chunks
-            each = sorted(
-                1e6 * (now - then) / chunks for now, then in zip(used, before, strict=True)
+            before, began, others = there.cpu_of_servers(), perf_counter(), there.cpu()
+            await asyncio.gather(
+                *[there.map(items, callers[n % len(callers)]) for n in range(maps)]
             )
+            took, used, others_used = perf_counter() - began, there.cpu_of_servers(), there.cpu()
+            chunks = sum(caller.stats.chunks for caller in callers)
+            spent = [now - then for now, then in zip(used, before, strict=True)]
+            each = sorted(1e6 * seconds / chunks for seconds in spent)
             values = {"copies": float(copies)}
             values |= {f"server {n}": micros for n, micros in enumerate(reversed(each), 1)}
             values["busiest"] = max(each) / sum(each)
@@ -397,6 +408,7 @@ def main() -> int:
     parser.add_argument("--maps", type=int, nargs="+", help="numbers of maps that are open at once")
     parser.add_argument("--shards", type=int, nargs="+", help="numbers of shards on three servers")
     parser.add_argument("--cores", type=int, help="cores of each agent (1)")
+    parser.add_argument("--rate", type=float, help="chunks a second of a pool, at most (200)")
     parser.add_argument("--seconds", type=float, help="of each measurement of a pool (10)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     parser.add_argument("--plots", type=Path, metavar="DIRECTORY", help="draw charts there")

@@ -33,6 +33,7 @@ class ShardPulls(Pulls):
         self._shards: dict[AgentLane, list[LanePulls]] = {
             lane: [LanePulls() for _ in range(shards)] for lane in ("express", "main")
         }
+        self._quiet_shards: set[int] = set()  # Shards whose express lane was empty when last asked.
         self._empty: dict[int, None] = {}  # Shards whose main lane was empty, the first one first.
         self._turn: dict[AgentLane, int] = {"express": -1, "main": -1}
         self._came = 0  # Chunks from main lanes.
@@ -58,8 +59,12 @@ class ShardPulls(Pulls):
         fresh = self.idle - self._waiting
         fresh -= self._lanes[LOCAL].asked if LOCAL in self._lanes else 0
         pulls += self._ask("express", fresh - express.asked - self._past_express)
-        is_past = self._quiet or self.is_far or not self._open("express")
-        past = fresh if is_past else min(fresh, self._past_express)
+        past = fresh
+        if not self.is_far and self._open("express"):
+            # Where that lane is known to be quiet, a core asks both lanes at once.
+            lanes = self._shards["express"]
+            quiet = sum(lanes[shard].asked for shard in self._quiet_shards)
+            past = min(fresh, self._past_express + quiet)
         if (cores := past - main.asked - self._held) > 0:
             asked = self._ask("main", cores)
             pulls += asked
@@ -71,6 +76,8 @@ class ShardPulls(Pulls):
     def on_delivered(self, lane: AgentLane, shard: int = 0, *, waited: bool) -> Verdict:
         if lane != LOCAL:
             self._empty.pop(shard, None)  # What follows an express chunk is in the main lane.
+        if lane == "express":
+            self._quiet_shards.discard(shard)
         if lane == "main":
             self._came += 1
             if self._came % PASSED_OVER == 0 and self._empty:
@@ -88,7 +95,9 @@ class ShardPulls(Pulls):
 
     def on_empty(self, lane: AgentLane, shard: int = 0) -> None:
         super().on_empty(lane, shard)
-        if lane == "main":
+        if lane == "express":
+            self._quiet_shards.add(shard)
+        elif lane == "main":
             self._empty[shard] = None
 
     def forget(self, lane: AgentLane, shard: int = 0) -> None:
