@@ -14,6 +14,7 @@ from jetmap.settings import Settings
 from jetmap.wire.controls import PoolControl
 
 from .clusters import attached
+from .map_options import within
 from .options import BROKER, takes
 from .signals import run_cancellable
 
@@ -35,8 +36,7 @@ def function(
         typer.Option(
             "--max-parallel",
             metavar="N",
-            min=0,
-            max=bounds.PARALLEL.most,
+            parser=within(bounds.PARALLEL_OR_ANY),
             help="Cores that it may use at most, over the whole pool; 0: as its code says.",
         ),
     ] = None,
