@@ -17,6 +17,17 @@ _LISTS = (list, tuple, range)
 # What other libraries call the number of workers.
 _CORES = ("max_workers", "n_jobs", "n_workers", "processes", "workers")
 
+# What Celery calls options of tasks.
+_CELERY = {
+    "autoretry_for": "retry_on",
+    "dont_autoretry_for": "no_retry_on",
+    "max_retries": "retries",
+    "retry_backoff": "backoff",
+    "retry_backoff_max": "max_backoff",
+    "soft_time_limit": "timeout",
+    "time_limit": "timeout",
+}
+
 # Options of other libraries' `map`, and why they are not needed.
 _ELSEWHERE = {
     "chunksize": "chunks are cut by what an item costs",
@@ -64,6 +75,16 @@ def check_call(
     if callable(items) and not callable(f) and not isinstance(f, str):
         raise TypeError(not_a_task(f))
     check_items(name, items)
+
+
+def unknown_option(method: Callable[..., Any], name: str) -> str:
+    """Explain that ``task`` has no such option: the one that is meant, or all of them."""
+    parameters = inspect.signature(method).parameters.values()
+    known = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+    close = difflib.get_close_matches(name, known, 1)
+    if meant := _CELERY.get(name) or (close[0] if close else ""):
+        return f"task() has no option {name!r}; is it {meant!r}?"
+    return f"task() has no option {name!r}. Its options: {', '.join(known)}"
 
 
 def check_options(

@@ -59,6 +59,7 @@ def task(
     max_parallel: int | None = None,
     batch: int | None = None,
     linger: float | None = None,
+    **unknown: Any,
 ) -> Any:
     """Register a function of one item, and return it unchanged.
 
@@ -101,6 +102,10 @@ def task(
         ValueError: An option is out of bounds, or the name has other characters.
         DuplicateFunction: Another function of this process has the name.
     """
+    if unknown:
+        from .advice import unknown_option
+
+        raise TypeError(unknown_option(task, next(iter(unknown))))
     policy = RetryPolicy(retries or 0, retry_on, no_retry_on, backoff, max_backoff)
     if retries is None and not policy.is_default:
         raise TypeError(

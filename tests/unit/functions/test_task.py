@@ -68,6 +68,19 @@ def test_the_function_is_returned_unchanged() -> None:
     assert_type(task(name="typed")(math.floor)(1.5), int)
 
 
+@pytest.mark.parametrize(
+    ("option", "advice"),
+    [
+        ("max_retries", "is it 'retries'\\?"),
+        ("timeouts", "is it 'timeout'\\?"),
+        ("zzz", "Its options: name, timeout, "),
+    ],
+)
+def test_an_option_that_a_task_does_not_have(option: str, advice: str) -> None:
+    with pytest.raises(TypeError, match=f"task\\(\\) has no option '{option}'[.;] {advice}"):
+        task(**{option: 1})  # type: ignore[call-overload]
+
+
 def test_find_by_function_and_by_name() -> None:
     task(name="scaled.by-name", timeout=1.5, attempts=3)(module_level)
     function = find(module_level)
