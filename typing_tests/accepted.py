@@ -18,6 +18,7 @@ from jetmap import (
     JobStatus,
     Outcome,
     Progress,
+    Ref,
     Retryable,
     Stream,
     SyncCluster,
@@ -166,6 +167,14 @@ async def batches(cluster: Cluster, sync: SyncCluster) -> None:
     assert_type(sync.submit(lengths, ["a"]), SyncJob[str, int])
     assert_type(embed_all(["a", "b"], scale=2.0), list[list[float]])
     assert_type(lengths(["a"]), list[int])
+
+
+async def references(cluster: Cluster, sync: SyncCluster) -> None:
+    with await cluster.put([1.5]) as ref:
+        assert_type(ref, Ref[list[float]])
+        assert_type(await cluster.map(power, [1], kwargs={"exponent": ref}), list[int])
+        assert_type(await cluster.submit(power, [1], kwargs={"exponent": ref}), Job[int, int])
+    assert_type(sync.put("text"), Ref[str])
 
 
 async def callables(cluster: Cluster, function: Callable[[int], str]) -> None:
