@@ -17,8 +17,9 @@ from jetmap.dispatch.outcomes import Outcome, X, Y
 from jetmap.errors import ClusterClosed
 from jetmap.functions.advice import START, refusing
 
-from .encoded import FORKED, refuse_in_worker
+from .encoded import refuse_in_worker
 from .owner import process_id
+from .state import FORKED
 from .stream import OutcomeStream
 
 if TYPE_CHECKING:

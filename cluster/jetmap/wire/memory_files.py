@@ -24,7 +24,7 @@ from jetmap.machine import boot_id, free_memory, temporary_directory
 
 # Of <linux/fcntl.h>: F_ADD_SEALS; no further seals, no other size, no writing.
 _ADD_SEALS, _SEALS = 1033, 0x1 | 0x2 | 0x4 | 0x8
-NAME = "jetmap-value"  # In the names of all files, as the system shows them.
+NAME = "jetmap-value"  # The name of all files, as the system shows it.
 _AT_ONCE = 64 << 20  # Bytes written by one call.
 _HAS_PROC = sys.platform == "linux" and os.path.exists("/proc/self/fd")  # noqa: PTH110
 

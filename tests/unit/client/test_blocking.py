@@ -26,7 +26,7 @@ from jetmap import (
     task,
 )
 from jetmap.client.blocking import BlockingStream
-from jetmap.client.encoded import FORKED
+from jetmap.client.state import FORKED
 from jetmap.client.stream import OutcomeStream
 from jetmap.settings import Settings
 
