@@ -55,6 +55,9 @@ PINGS = 5  # Round trips in one measurement; the shortest counts.
 ENVELOPE_BYTES = 4096  # Bytes of a message around its reports.
 # Bytes of large values on their way to dispatchers, above which cores wait for their next chunk.
 OPEN_BYTES = 64 << 20
+DELIVERIES = 5  # Deliveries of a chunk whose constants a host has no room for; then it fails.
+# Asks the broker to deliver a chunk again half a second later.
+LATER = b'-NAK {"delay": 500000000}'
 ACK, TERM, IN_PROGRESS = b"+ACK", b"+TERM", b"+WPI"
 
 _parcel = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
@@ -317,7 +320,14 @@ class Chunks:
     async def _start_fetched(self, fresh: list[HeldChunk]) -> None:
         """Fetch the items and constants that did not come with their chunks, and start those."""
         await self._fetch(fresh)
-        await self._start(fresh)
+        await self._start([held for held in fresh if not await self._pass_on(held)])
+
+    async def _pass_on(self, held: HeldChunk) -> bool:
+        """Let another host compute a chunk whose constants this one cannot have; not for ever."""
+        if not held.refusal or held.unwanted or held.leases[-1].deliveries >= DELIVERIES:
+            return False
+        await self._release(held, LATER)
+        return True
 
     async def _fetch(self, chunks: list[HeldChunk]) -> None:
         for held in chunks:

@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 
 from hypotheses import examples
 from jetmap.agent.agent import Agent
+from jetmap.agent.chunks import DELIVERIES
+from jetmap.agent.holdings import HeldChunk
 from jetmap.nats.memory import MemoryBroker, MemoryConnection
 from jetmap.wire import subjects
+from jetmap.wire.constants import Constant, pack
 from jetmap.wire.messages import (
     BatchTerms,
     Chunk,
@@ -58,12 +61,20 @@ class Caller:
         await subscribe(f"{self.inbox}.claim", self._on_claim)
         await subscribe(subjects.all_presence(POOL), self._on_presence)
 
-    async def send(self, *numbers: int, map: str = "m", attempt: int = 1, copy: str = "") -> None:
+    async def send(
+        self,
+        *numbers: int,
+        map: str = "m",
+        attempt: int = 1,
+        copy: str = "",
+        kwargs: bytes = b"",
+    ) -> None:
         """Publish chunks of one item each, in one message."""
         chunks = [
             Chunk(
                 *(map, number, attempt, FUNCTION, "msgpack", 0, 1, self.inbox, None, 0.0),
                 items=encode([number]),
+                kwargs=kwargs,
                 batch=self.batch,
             )
             for number in numbers
@@ -187,6 +198,31 @@ def test_a_chunk_that_comes_twice_is_computed_once_and_both_are_acknowledged() -
             await bench.caller.send(1, copy="-again")
             await bench.caller.until(bench.caller.done)
             assert work.runs == {1: 1}
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("tries", [2, 20])
+def test_a_chunk_goes_elsewhere_if_its_host_has_no_room_for_a_constant(tries: int) -> None:
+    """After some tries it is computed, which makes the refusal an error of its items."""
+
+    async def scenario() -> None:
+        async with Bench() as bench:
+            constants, refused = bench.agent._chunks._constants, 0
+
+            async def fetch(held: HeldChunk) -> bool:
+                nonlocal refused
+                refused += refused < tries
+                held.refusal = "no room" if refused < tries else ""
+                return True
+
+            constants.fetch = fetch  # type: ignore[method-assign]
+            constants.give = lambda worker, held: None  # type: ignore[method-assign]
+            constants.are_here = lambda held: refused == tries or bool(held.refusal)  # type: ignore[method-assign]
+            await bench.caller.send(1, kwargs=pack(b"", {"table": Constant("d1", 7)}))
+            await bench.caller.until(lambda: bench.caller.values)
+            assert refused == min(tries, DELIVERIES)
+            await bench.caller.until(bench.caller.done)
 
     run(scenario())
 
