@@ -25,7 +25,7 @@ from jetmap.wire import frames
 from jetmap.wire.messages import Chunk, Final, Report, encode
 from simulated_pool import SimulatedWorker, Work
 
-AT_ONCE = 50  # Agents that start at the same time.
+AT_ONCE = 20  # Agents that start at the same time.
 
 
 class TimerWorker(SimulatedWorker):
@@ -43,7 +43,7 @@ class TimerWorker(SimulatedWorker):
 
 
 async def _start(url: str, number: int, cores: int, shards: int) -> tuple[Agent, Connection]:
-    connection = await Connection.open(url.split(","), name=f"agent-{number}")
+    connection = await Connection.open(url.split(","), name=f"agent-{number}", timeout=60)
     settings = Settings(version="1", work_shards=shards)
     options = AgentOptions(
         settings, worker_setup(settings), (), "", cores=cores, host=f"host-{number}"
