@@ -105,7 +105,8 @@ class BlockingCluster:
         if loop is None:
             coroutine.close()
             raise ClusterClosed(
-                "the cluster is not started: use it in 'with Cluster().sync as cluster'"
+                "the cluster is not started, or is closed: use it in "
+                "'with Cluster().sync as cluster'"
             )
         try:
             running = asyncio.get_running_loop()

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from .session import Session
 
 FORKED = "this cluster was started before this process was forked; start one here"
-_NOT_STARTED = "the cluster is not started: use it in 'async with Cluster()'"
+_NOT_STARTED = (
+    "the cluster is not started, or is closed: use it in 'async with Cluster()', or start one with "
+    "'await Cluster.start()'"
+)
 
 
 class ClusterState:

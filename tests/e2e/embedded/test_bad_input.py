@@ -112,7 +112,7 @@ async def test_subjects_that_are_another_streams(place: Site, cluster: Cluster) 
 
 
 async def test_no_function(place: Site, cluster: Cluster) -> None:
-    with pytest.raises(UnknownFunction, match="functions that are offered now: add, echo, empty"):
+    with pytest.raises(UnknownFunction, match=r"offered now: add, .*echo, empty"):
         await cluster.map("nobody_has_this", [1])
 
 

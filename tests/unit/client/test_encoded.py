@@ -46,7 +46,7 @@ async def test_a_map_of_encoded_items(pool: SimulatedPool) -> None:
 async def test_its_life(pool: SimulatedPool) -> None:
     cluster = Cluster(URL)
     assert (cluster.is_started, cluster.connected, cluster.is_foreign) == (False, False, False)
-    with pytest.raises(ClusterClosed, match=r"not started: use it in 'async with Cluster\(\)'"):
+    with pytest.raises(ClusterClosed, match=r"or is closed: use it in 'async with Cluster\(\)'"):
         _ = cluster.stats
     async with cluster:
         assert (cluster.is_started, cluster.connected) == (True, True)
