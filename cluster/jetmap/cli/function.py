@@ -14,7 +14,7 @@ from jetmap.settings import Settings
 from jetmap.wire.controls import PoolControl
 
 from .clusters import attached
-from .map_options import within
+from .map_options import shown_cores, within
 from .options import BROKER, takes
 from .signals import run_cancellable
 
@@ -73,7 +73,7 @@ def function(
     typer.echo(f"function  {name}")
     typer.echo(f"cores     {cores} have it" if cores else "cores     no worker has it now")
     if control.of(name).max_parallel is None and declared is not None:
-        typer.echo(f"limit     {declared} cores, as its code says")
+        typer.echo(f"limit     {shown_cores(declared)}, as its code says")
     for line in said(name, control):
         typer.echo(line)
 
@@ -89,7 +89,7 @@ def said(name: str, control: PoolControl) -> list[str]:
     """Say what holds for a function."""
     lines = []
     if limit := control.of(name).max_parallel:
-        lines.append(f"limit     {limit} cores")
+        lines.append(f"limit     {shown_cores(limit)}")
     if control.of(name).paused:
         lines.append(f"paused    until jetmap function {name} --resume")
     if control.paused:

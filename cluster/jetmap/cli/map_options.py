@@ -60,6 +60,11 @@ def shown_labels(labels: dict[str, str]) -> str:
     return " ".join(f"{name}={value}" for name, value in labels.items())
 
 
+def shown_cores(count: int) -> str:
+    """Format a number of cores for people."""
+    return f"{count:,} core" if count == 1 else f"{count:,} cores"
+
+
 LinesArgument = Annotated[
     str, typer.Argument(metavar="[FILE|-]", help="JSON lines, one item a line; - is stdin.")
 ]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
 
 Row = dict[str, Any]
+WIDE = 1000  # Columns of a pipe or a file, in which nothing is cut.
 DONE = {
     "pause": "is paused; items that are being computed end",
     "resume": "goes on",
@@ -134,4 +135,7 @@ def _show(rows: list[Row], as_json: bool) -> None:
     from rich.console import Console
 
     console = Console(soft_wrap=True)
-    console.print(maps_table(rows) if rows else "no map is open")
+    if not console.is_terminal:
+        console = Console(width=WIDE)
+    length = max((len(row["id"]) for row in rows), default=0)
+    console.print(maps_table(rows, length) if rows else "no map is open")

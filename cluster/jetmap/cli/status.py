@@ -20,7 +20,7 @@ from jetmap.wire.presence import Presence
 from jetmap.wire.versions import differences
 
 from .clusters import attached
-from .map_options import LabelOptions, labels_of, shown_labels
+from .map_options import LabelOptions, labels_of, shown_cores, shown_labels
 from .options import BROKER, takes
 from .signals import run_cancellable
 
@@ -115,7 +115,9 @@ def show(found: dict[str, Any], console: Console) -> None:
         console.print("the pool is paused: `jetmap pool --resume` lets it go on", style="yellow")
     for row in found["functions"]:
         if row["paused"] or row["max_parallel"] is not None:
-            limit = "" if row["max_parallel"] is None else f"at most {row['max_parallel']} cores"
+            limit = ""
+            if row["max_parallel"] is not None:
+                limit = f"at most {shown_cores(row['max_parallel'])}"
             what = ", ".join(filter(None, ["paused" if row["paused"] else "", limit]))
             console.print(f"function {row['name']}: {what}", style="yellow", markup=False)
     if not found["hosts"]:

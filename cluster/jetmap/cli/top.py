@@ -14,7 +14,7 @@ from rich.text import Text
 from jetmap.settings import Settings
 
 from .clusters import attached
-from .map_options import LabelOptions, labels_of, shown_labels
+from .map_options import LabelOptions, labels_of, shown_cores, shown_labels
 from .options import BROKER, takes
 from .signals import run_cancellable
 
@@ -136,7 +136,7 @@ def _steered(document: Mapping[str, Any]) -> list[Text]:
         if row["paused"]:
             found.append(f"{row['name']} is paused")
         if row["limit"] is not None:
-            found.append(f"{row['name']} has at most {row['limit']} cores")
+            found.append(f"{row['name']} has at most {shown_cores(row['limit'])}")
     return [Text(", ".join(found), "yellow", no_wrap=True, overflow="ellipsis")] if found else []
 
 
@@ -184,10 +184,11 @@ def mark(cell: str, slots: Mapping[int, str]) -> tuple[str, str]:
     return slots.get(slot, "#"), f"bold {COLOURS[slot]}" if slot < len(COLOURS) else "bold"
 
 
-def maps_table(maps: Sequence[Mapping[str, Any]]) -> Table:
-    """Make the table of maps."""
+def maps_table(maps: Sequence[Mapping[str, Any]], id_length: int = 8) -> Table:
+    """Make the table of maps, each with the last ``id_length`` characters of its id."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for head in ("function", "map", "state"):
+    table.add_column("map", no_wrap=True, min_width=id_length)  # To be typed: never cut.
+    for head in ("function", "state"):
         table.add_column(head, no_wrap=True)
     for head in ("done", "total", "failed", "items/s", "left", "cores"):
         table.add_column(head, justify="right", no_wrap=True)
@@ -196,8 +197,8 @@ def maps_table(maps: Sequence[Mapping[str, Any]]) -> Table:
     for row in maps:
         total = "-" if row["total"] is None else f"{row['total']:,}"
         table.add_row(
+            Text(row["id"][-id_length:]),
             Text(row["function"]),
-            Text(row["id"][-8:]),
             row["state"],
             f"{row['done']:,}",
             total,

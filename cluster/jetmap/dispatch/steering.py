@@ -114,7 +114,7 @@ class Gate:
                 f"function {self.function!r} is paused: `jetmap function {self.function} --resume` "
                 "lets it go on"
             )
-        return f"function {self.function!r} may use {self.limit} cores at most"
+        return f"function {self.function!r} has its limit of cores: {self.limit}"
 
     def on_landed(self) -> None:
         """Take in that a chunk has ended."""

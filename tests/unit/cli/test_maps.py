@@ -31,6 +31,9 @@ def test_open_maps_are_listed_and_steered(cluster: Any, invoke: Invoke) -> None:
     assert {row["id"] for row in listed} == {"a_1", "a_2", "job1"}
     found = json.loads(invoke("maps", "--json", "--label", "customer=7").stdout)
     assert {row["id"] for row in found} == {"a_1", "job1"}
+    long = map_of("a-long-id-that-no-line-cuts", function="h" * 60, labels={"team": "x" * 60})
+    cluster.watch.hear(activity(sequence=2, maps=[*maps, long]))
+    assert long.id in invoke("maps", "--label", "team=" + "x" * 60).stdout
     assert "a_2" in invoke("maps", "--function", "g").stdout
     assert "no map is open" in invoke("maps", "--function", "h").stdout
 
