@@ -25,6 +25,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "steady": functions.steady,
     "fragile": functions.fragile,
     "bounded": functions.bounded,
+    "together": functions.together,
 }
 
 
@@ -73,13 +74,16 @@ class Maps:
         else:
             record.end(plan, how)
 
-    def _options(self, plan: Plan) -> dict[str, Any]:
-        return {"kwargs": {"log": self._log, "map": plan.name}, "timeout": plan.timeout}
+    async def _options(self, plan: Plan) -> dict[str, Any]:
+        kwargs: dict[str, Any] = plan.kwargs(self._log)
+        if plan.table:
+            kwargs["table"] = await self._cluster.put(functions.TABLE)
+        return {"kwargs": kwargs, "timeout": plan.timeout}
 
     async def _map(self, plan: Plan, return_exceptions: bool) -> None:
         f = FUNCTIONS[plan.function]
         found = await self._cluster.map(
-            f, plan.items, return_exceptions=return_exceptions, **self._options(plan)
+            f, plan.sent(), return_exceptions=return_exceptions, **await self._options(plan)
         )
         self._record.outcomes(plan, [described(i, value) for i, value in enumerate(found)])
 
@@ -96,7 +100,7 @@ class Maps:
     async def _stream(self, plan: Plan) -> str:
         f = FUNCTIONS[plan.function]
         stream = self._cluster.stream(
-            f, plan.items, ordered=plan.way == "ordered", **self._options(plan)
+            f, plan.sent(), ordered=plan.way == "ordered", **await self._options(plan)
         )
         async with stream:
             try:

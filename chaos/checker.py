@@ -12,7 +12,6 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +228,7 @@ def expected_error(item: Any) -> tuple[str, str | None] | None:
 
 def expected_value(index: int, item: Any) -> list[Any]:
     number, _, _, size = item
-    text = "".join(islice(cycle(hex(number)[2:] + "."), size))
+    period = hex(number)[2:] + "."
+    text = period * (size // len(period)) + period[: size % len(period)]
     mixture = (number * 2654435761) & 0xFFFFFFFF
     return [index, number, mixture, size, zlib.crc32(text.encode("ascii"))]

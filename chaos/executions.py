@@ -105,6 +105,8 @@ def cause_of(map: Map, earlier: Run, later: Run, faults: list[Fault]) -> str | N
             return fault.kind
     if _died_by_itself(map, earlier):
         return "crashing item"
+    if any(run.how for run in earlier.call):
+        return "halved batch"
     agents = (earlier.agent, later.agent)
     for group in (
         [f for f in near if f.worker is None and f.agent in agents],
@@ -119,7 +121,11 @@ def cause_of(map: Map, earlier: Run, later: Run, faults: list[Fault]) -> str | N
 def _died_by_itself(map: Map, run: Run) -> bool:
     """Return whether an item of its map ended the worker before this outcome was reported."""
     last = run.worker_was.last if run.worker_was is not None else None
-    if last is None or last.map != run.map or last.at - run.at > UNREPORTED:
+    if last is None or last.at - run.at > UNREPORTED:
+        return False
+    if any(other.how in DYING for other in last.call):
+        return True  # One of a batch.
+    if last.map != run.map:
         return False
     return map.items[last.number - map.base][2] in DYING
 

@@ -18,17 +18,22 @@ from .runs import AGENT
 # An item: its number, microseconds of compute, how it goes wrong ("" for not), bytes of text in
 # its value. The value: the number, a mixture of its digits, the text.
 Item = tuple[int, int, str, int]
+# The same, and the name of its map: a batch has items of several.
+NamedItem = tuple[int, int, str, int, str]
 Value = tuple[int, int, str]
 
 _notes: dict[str, int] = {}
 
 TICK = 0.2  # Seconds between the signs of life of an item that takes long.
 TOO_MUCH = 64 * 2**30  # Bytes, beyond the agents' --worker-memory.
+TABLE = bytes(range(256)) * 12_000  # What callers put.
 
 
 @task
-def steady(item: Item, *, log: str, map: str) -> Value:
+def steady(item: Item, *, log: str, map: str, table: bytes | None = None) -> Value:
     """Items that compute, or raise."""
+    if table is not None and table[::1001] != TABLE[::1001]:
+        raise RuntimeError(f"another table was put than this one of {len(table)} bytes")
     return _run(item, log, map)
 
 
@@ -44,6 +49,21 @@ def bounded(item: Item, *, log: str, map: str) -> Value:
     return _run(item, log, map)
 
 
+@task(batch=16, linger=0.01)
+def together(items: list[NamedItem], *, log: str) -> list[Value]:
+    """Items that share calls, also with those of other maps."""
+    at = time.monotonic()
+    for number, _, how, _, map in items:
+        _note(log, map, number, how, at)
+    values = []
+    for number, micros, how, size, map in items:
+        _compute(micros * 1e-6, log, map, number)
+        if how:
+            _go_wrong(how, number, log, map)
+        values.append(_value(number, size))
+    return values
+
+
 def _run(item: Item, log: str, map: str) -> Value:
     number, micros, how, size = item
     _note(log, map, number)
@@ -51,6 +71,10 @@ def _run(item: Item, log: str, map: str) -> Value:
         _compute(micros * 1e-6, log, map, number)
     if how and how != "beside":
         _go_wrong(how, number, log, map)
+    return _value(number, size)
+
+
+def _value(number: int, size: int) -> Value:
     text = f"{number:x}."
     return number, number * 2654435761 % 2**32, (text * (size // len(text) + 1))[:size]
 
@@ -78,15 +102,16 @@ def _child(log: str, map: str, number: int) -> Iterator[None]:
             child.kill()
 
 
-def _note(log: str, map: str, number: int, what: str = "") -> None:
+def _note(log: str, map: str, number: int, what: str = "", at: float | None = None) -> None:
     """One line, in a file of this worker's own, named by agent and worker. what: a tick, or the
-    pid of a child; else an execution begins."""
+    pid of a child; else an execution begins, of an item that goes wrong in this way. at: when,
+    the same for all items of a call."""
     descriptor = _notes.get(log)
     if descriptor is None:
         name = f"{os.getppid()}-{os.getpid()}-{time.monotonic_ns()}.runs"
         path = str(Path(log) / name)
         descriptor = _notes[log] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    line = f"{map} {number} {time.monotonic():.4f} {what}"
+    line = f"{map} {number} {time.monotonic() if at is None else at:.4f} {what}"
     os.write(descriptor, line.rstrip().encode() + b"\n")
 
 

@@ -19,6 +19,7 @@ import httpx
 
 from jetmap import Cluster, JetmapError, Job
 
+from . import functions
 from .caller import FUNCTIONS, outcome
 from .plans import Plan
 from .record import Record
@@ -83,11 +84,13 @@ class Library:
             self._record.outcomes(plan, [outcome(found) for found in batch])
 
     async def _submit(self, plan: Plan) -> Job[Any, Any]:
-        kwargs = {"log": self._log, "map": plan.name}
+        kwargs: dict[str, Any] = plan.kwargs(self._log)
         while True:
             try:
+                if plan.table:
+                    kwargs["table"] = await self._cluster.put(functions.TABLE)
                 return await self._cluster.submit(
-                    FUNCTIONS[plan.function], plan.items, kwargs=kwargs, key=plan.name
+                    FUNCTIONS[plan.function], plan.sent(), kwargs=kwargs, key=plan.name
                 )
             except JetmapError as error:
                 logging.warning("job %s is submitted again: %s", plan.name, error)
@@ -128,14 +131,14 @@ class Requests:
         await asyncio.sleep(PAUSE)
 
     async def _submit(self, plan: Plan) -> str:
-        params = {"kwargs": json.dumps({"log": self._log, "map": plan.name})}
+        params = {"kwargs": json.dumps(plan.kwargs(self._log))}
         while True:
             try:
                 answer = await self._client.post(
                     f"{self._url}/jobs/{plan.function}",
                     params=params,
                     headers={"Idempotency-Key": plan.name},
-                    json=plan.items,
+                    json=plan.sent(),
                 )
             except httpx.TransportError as error:
                 logging.warning("job %s is submitted again: %r", plan.name, error)

@@ -18,8 +18,9 @@ AGENT = "SOAK_AGENT"
 
 @dataclass
 class Run:
-    """One execution of an item. until: when its worker began the next item. seen: when it was
-    last seen to compute. final: whether it was its worker's last."""
+    """One execution of an item. until: when its worker began the next call. seen: when it was
+    last seen to compute. call: the executions of this call, of a batch or of this item alone.
+    how: the way in which an item of a batch goes wrong. final: whether it was its worker's last."""
 
     map: str
     number: int
@@ -29,10 +30,13 @@ class Run:
     seen: float
     until: float = math.inf
     worker_was: Worker | None = None
+    call: list[Run] = field(default_factory=list, repr=False, compare=False)
+    how: str = ""
 
     @property
     def final(self) -> bool:
-        return self.worker_was is not None and self.worker_was.last is self
+        last = self.worker_was.last if self.worker_was is not None else None
+        return last is not None and (last is self or last.call is self.call)
 
 
 @dataclass
@@ -69,15 +73,20 @@ class Notes:
 
     def _take(self, worker: Worker, fields: list[str]) -> None:
         name, number, at = fields[0], int(fields[1]), float(fields[2])
-        if len(fields) > 3:
-            if fields[3] != "tick":
-                worker.children.append(int(fields[3]))
+        what = fields[3] if len(fields) > 3 else ""
+        if what == "tick" or what.isdigit():
+            if what != "tick":
+                worker.children.append(int(what))
             if worker.last is not None:
                 worker.last.seen = at
             return
-        run = Run(name, number, at, worker.agent, worker.pid, at, worker_was=worker)
-        if worker.last is not None:
-            worker.last.until = at
+        run = Run(name, number, at, worker.agent, worker.pid, at, worker_was=worker, how=what)
+        if worker.last is not None and worker.last.at == at:
+            run.call = worker.last.call
+        elif worker.last is not None:
+            for ended in worker.last.call:
+                ended.until = at
+        run.call.append(run)
         worker.last = run
         several = self.by_map[name][number]
         several.append(run)

@@ -74,9 +74,9 @@ class Requests:
         # A connection is hung up on in every one of the ways to read an answer.
         ways = ("collect", "jsonl", "sse")
         way = ways[plan.items[0][0] % 3] if plan.way == "hangup" else plan.way
-        params = {"kwargs": json.dumps({"log": self._log, "map": plan.name})}
+        params = {"kwargs": json.dumps(plan.kwargs(self._log))}
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        content: bytes | AsyncIterator[bytes] = json.dumps(plan.items).encode()
+        content: bytes | AsyncIterator[bytes] = json.dumps(plan.sent()).encode()
         if plan.timeout is not None:
             params["timeout"] = str(plan.timeout)
         if way == "collect":
@@ -175,8 +175,9 @@ def failed(record: Any) -> list[Any]:
 
 async def lines(plan: Plan) -> AsyncIterator[bytes]:
     """The items as JSON lines, in pieces that arrive one after the other."""
-    for start in range(0, len(plan.items), 100):
-        yield b"".join(json.dumps(i).encode() + b"\n" for i in plan.items[start : start + 100])
+    items = plan.sent()
+    for start in range(0, len(items), 100):
+        yield b"".join(json.dumps(i).encode() + b"\n" for i in items[start : start + 100])
         await asyncio.sleep(0.005)
 
 

@@ -226,6 +226,18 @@ def test_a_crashing_item_explains_its_own_workers_repeats_only(tmp_path: Path) -
         assert [violation.fault for violation in checker.violations] == found
 
 
+@pytest.mark.parametrize(("how", "found"), [("raise", []), ("", ["again"])])
+def test_a_bad_item_explains_the_repeats_of_its_own_batch_only(
+    tmp_path: Path, how: str, found: list[str]
+) -> None:
+    path = tmp_path / "7-8-1.runs"
+    # Two calls of the batch, the second one with half of the items.
+    path.write_text(f"a.1 50 2.0\nb.1 9 2.0 {how}\na.1 51 2.1\na.1 53 2.2\na.1 50 2.3\n")
+    checker = judged(story())
+    examine(checker, [], [path])
+    assert [violation.fault for violation in checker.violations] == found
+
+
 def slow_story(told: float) -> Lines:
     """A map whose first item takes until then."""
     lines = story()
