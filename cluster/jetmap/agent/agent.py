@@ -293,8 +293,7 @@ class Agent:
         control = _control(message.data)
         if isinstance(control, Ping):
             if control.shards and self._offer.follow(control.shards):
-                await self._serve()
-                await self._offer.keep()
+                self._background.spawn(self._take_name(), "take another name")
             if self._state.on_ping(control):
                 await self.announce()
         else:
@@ -306,11 +305,22 @@ class Agent:
         await self._connection.publish(subject, encode(Ping(PROTOCOL, shards=self._offer.shards)))
 
     async def _on_reconnect(self) -> None:
-        before = self._offer.name
-        await self._offer.find_shards()
-        if self._offer.name != before:
-            await self._serve()
         await self._chunks.on_reconnect()
+        await self.announce()
+        if not self._state.gone:
+            self._background.spawn(self._look_for_shards(), "look for shards")
+
+    async def _look_for_shards(self) -> None:
+        """Follow a number of shards that was set while the broker was away."""
+        before = self._offer.name
+        await self._offer.find_shards(patience=jetstream.PATIENCE)
+        if self._offer.name != before:
+            await self._take_name()
+
+    async def _take_name(self) -> None:
+        """Take the chunks of the offer's new name, and announce it."""
+        await self._serve()
+        await self._offer.keep()
         await self.announce()
 
     # Periodic steps

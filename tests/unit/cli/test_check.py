@@ -1,4 +1,4 @@
-"""The checks of `jetmap check` that need no broker."""
+"""The checks of `jetmap check` that need no server."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from jetmap.cli import check
-from jetmap.errors import ConfigurationError
+from jetmap.errors import BrokerUnreachable, ConfigurationError
+from jetmap.nats.memory import MemoryBroker
 from jetmap.settings import Settings
+from jetmap.wire import pool_streams
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +70,28 @@ def test_a_server_that_others_could_reach() -> None:
     with pytest.raises(ConfigurationError, match="--nats-password-file nats-password"):
         fact("nats-server", nats_host="0.0.0.0")
     assert str(fact("nats-server", nats_port=0)).endswith("nats-server, embedded")
+
+
+@pytest.mark.anyio
+async def test_shards_are_named_and_those_whose_server_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection = MemoryBroker().connect()
+    assert await check._shards(connection, Settings()) == ("", [])
+    text, _ = await check._shards(connection, Settings(work_shards=2))
+    assert text == "; the next worker spreads the chunks over 2 (work_shards)"
+    await pool_streams.set_shards(connection, "default", 2)
+    assert await check._shards(connection, Settings(work_shards=2)) == (
+        ", and 2 shards, which take its chunks",
+        [],
+    )
+
+    async def config(c: object, name: str) -> None:
+        if name.endswith("=2"):
+            raise BrokerUnreachable("no answer")
+
+    monkeypatch.setattr(check, "_stream_config", config)
+    _, doubts = await check._shards(connection, Settings())
+    assert doubts == [
+        "the server of stream JETMAP_WORK_default=2 is away; the other shards take its chunks"
+    ]

@@ -99,3 +99,22 @@ def test_the_maps_of_a_lost_shard_go_on_in_the_others(monkeypatch: pytest.Monkey
             assert (await stored(connection))[lost] > 0, "it is used again"
 
     run(scenario())
+
+
+def test_an_agent_that_was_cut_off_follows_when_it_is_back() -> None:
+    async def scenario() -> None:
+        async with SimulatedPool(work=WORK) as pool:
+            first = await pool.agent(2)
+            await asyncio.sleep(3)
+            connection = pool._connections[0]
+            connection.lose()
+            second = await pool.agent(2, shards=2)
+            await asyncio.sleep(3)
+            assert first.presence.offer != second.presence.offer
+            connection.restore()
+            await asyncio.sleep(3)
+            assert first.presence.offer == second.presence.offer
+            dispatcher = await pool.dispatcher()
+            assert await mapped(dispatcher, ITEMS) == VALUES
+
+    run(scenario())
