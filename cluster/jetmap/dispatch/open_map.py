@@ -27,7 +27,7 @@ from .sources import Source
 if TYPE_CHECKING:
     from jetmap.tracing import MapSpan
 
-    from .steering import Gate
+    from .gate import Gate
 
 MANY = 1 << 20  # Chunks of a map whose length is not known.
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from jetmap.dispatch.costs import Cost
 from jetmap.dispatch.failures import Failures
+from jetmap.dispatch.gate import FUNCTION_PAUSE, POOL_PAUSE
 from jetmap.dispatch.maps import OpenMaps
 from jetmap.dispatch.open_map import OpenMap
 from jetmap.dispatch.roster import Roster
 from jetmap.dispatch.scheduler import Scheduler
 from jetmap.dispatch.stats import Stats
-from jetmap.dispatch.steering import FUNCTION_PAUSE, POOL_PAUSE
 from jetmap.jobs.record import Record
 from jetmap.jobs.transitions import PAUSE
 from jetmap.wire import subjects

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from dispatching import FUNCTION, Parts, report_of
+from jetmap.dispatch.gate import Gate
 from jetmap.dispatch.item_feed import ItemFeed
-from jetmap.dispatch.steering import Gate
 from jetmap.jobs.record import Record
 from jetmap.monitoring.observer import (
     ENDED_SECONDS,
