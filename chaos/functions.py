@@ -26,7 +26,7 @@ _notes: dict[str, int] = {}
 
 TICK = 0.2  # Seconds between the signs of life of an item that takes long.
 TOO_MUCH = 64 * 2**30  # Bytes, beyond the agents' --worker-memory.
-TABLE = bytes(range(256)) * 12_000  # What callers put.
+TABLE = bytes(range(256)) * 12_000  # The value that callers put.
 
 
 @task
