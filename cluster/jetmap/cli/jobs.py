@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import msgspec
 import typer
@@ -20,6 +20,7 @@ from .clusters import attached
 from .map_options import LabelOptions, labels_of, shown_labels, within
 from .options import BROKER, takes
 from .signals import run_cancellable
+from .streams import console_for_tables
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
@@ -115,17 +116,18 @@ async def _list(
 
 
 def _show(found: list[JobStatus], more: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(soft_wrap=True)
+    console = console_for_tables()
     if not found:
         console.print("no jobs")
         return
     table = Table(box=None, pad_edge=False)
     for name in ("job", "function", "state", "done", "of", "failed", "age", "left", "labels"):
         numeric = name not in ("job", "function", "state", "labels")
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+        least = len(found[0].id) if name == "job" else None  # To be typed: never cut.
+        justify: Literal["right", "left"] = "right" if numeric else "left"
+        table.add_column(name, justify=justify, no_wrap=True, min_width=least)
     now = datetime.now(UTC)
     for status in found:
         age = None if status.created is None else max(0.0, (now - status.created).total_seconds())

@@ -17,13 +17,13 @@ from .function import only_one
 from .map_options import LabelOptions, ParallelOption, labels_of
 from .options import BROKER, takes
 from .signals import run_cancellable
+from .streams import console_for_tables
 from .top import maps_table
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
 
 Row = dict[str, Any]
-WIDE = 1000  # Columns of a pipe or a file, in which nothing is cut.
 DONE = {
     "pause": "is paused; items that are being computed end",
     "resume": "goes on",
@@ -132,10 +132,5 @@ def _show(rows: list[Row], as_json: bool) -> None:
         json.dump(rows, sys.stdout, indent=2)
         sys.stdout.write("\n")
         return
-    from rich.console import Console
-
-    console = Console(soft_wrap=True)
-    if not console.is_terminal:
-        console = Console(width=WIDE)
     length = max((len(row["id"]) for row in rows), default=0)
-    console.print(maps_table(rows, length) if rows else "no map is open")
+    console_for_tables().print(maps_table(rows, length) if rows else "no map is open")

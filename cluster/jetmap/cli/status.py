@@ -23,6 +23,7 @@ from .clusters import attached
 from .map_options import LabelOptions, labels_of, shown_cores, shown_labels
 from .options import BROKER, takes
 from .signals import run_cancellable
+from .streams import console_for_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,9 +65,7 @@ def status(
         json.dump(found, sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        from rich.console import Console
-
-        show(found, Console(soft_wrap=True))
+        show(found, console_for_tables())
     if here and not any(agent.ready for agent in agents):
         raise NoWorkers("no core of this host is ready")
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jetmap.errors import ConfigurationError, JetmapError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_WIDE = 1000  # Columns of a pipe or a file.
 
 _closed: set[int] = set()
 
@@ -70,3 +75,11 @@ def drop_output() -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
+
+
+def console_for_tables() -> Console:
+    """Return a console for stdout; in a pipe or a file, nothing of a table is cut."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True)
+    return console if console.is_terminal else Console(soft_wrap=True, width=_WIDE)

@@ -22,6 +22,13 @@ def test_jobs_are_paged(jobs: FakeJobs, invoke: Invoke) -> None:
     assert "no jobs" in invoke("jobs", "--state", "failed").stdout
 
 
+def test_a_piped_table_is_not_cut(jobs: FakeJobs, invoke: Invoke) -> None:
+    labels = {f"label{number}": "x" * 60 for number in range(3)}
+    jobs.add("one", 3, labels=labels)
+    found = invoke("jobs").stdout
+    assert all(f"{name}={value}" in found for name, value in labels.items()) and "…" not in found
+
+
 def test_durations_for_people() -> None:
     found = [duration(seconds) for seconds in (None, 0.2, 8, 125, 10_800)]
     assert found == ["", "0 s", "8 s", "2:05", "3:00:00"]
