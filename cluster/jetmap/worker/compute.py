@@ -171,7 +171,11 @@ def prepare(
         return part.refuse, [refusal] * chunk.count
     if state:
         kwargs = {**kwargs, **state}
-    plain: Callable[[Any], Any] = f if not kwargs else partial(f, **kwargs)
+    plain: Callable[[Any], Any] = f
+    if kwargs:
+        # The function of executors knows a shorter way than a call with keyword parameters.
+        bind = getattr(f, "jetmap_bound", None)
+        plain = (bind and bind(**kwargs)) or partial(f, **kwargs)
     try:
         codec = function.item
     except TypeError as error:  # One of its types cannot travel.
