@@ -321,6 +321,17 @@ class QuickClient(Client):
         if isinstance(self._transport, TcpTransport):
             self._transport.abort()
 
+    async def stop_reconnecting(self) -> None:
+        """End nats-py's attempt to connect again, if there is one.
+
+        ``close`` cancels it, but does not wait until it has ended. While it connects it swallows
+        that, and would then go on as an open connection that nobody closes.
+        """
+        task = self._reconnection_task
+        while task is not None and task is not asyncio.current_task() and not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=0.1)
+
     async def on_control(self, line: bytes) -> None:
         """Handle a line that is not a message."""
         if line.startswith(b"PING"):

@@ -367,7 +367,7 @@ class Connection:
                 self._background.spawn(self._run_callback(callback), "call back")
 
     async def client_back(self, client: QuickClient) -> None:
-        if client is self._client:
+        if client is self._client and not self._closing:
             self._is_back()
 
     async def client_closed(self, client: QuickClient) -> None:

@@ -118,6 +118,7 @@ async def discard(client: QuickClient) -> None:
         client._pending, client._pending_data_size = [], 0
     try:
         async with asyncio.timeout(2):
+            await client.stop_reconnecting()
             await client.close()
     except (OSError, RuntimeError, nats.errors.Error, TimeoutError, AssertionError) as error:
         logger.debug("closing the NATS client: %r", error)

@@ -61,6 +61,8 @@ class Client:
 
     async def flush(self, timeout: float) -> None: ...
 
+    async def stop_reconnecting(self) -> None: ...
+
     async def close(self) -> None:
         self.is_connected = False
 

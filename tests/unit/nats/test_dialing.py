@@ -11,6 +11,7 @@ import pytest
 from jetmap.errors import ConfigurationError
 from jetmap.nats import dialing
 from jetmap.nats.auth import Auth
+from jetmap.nats.client import QuickClient
 from jetmap.nats.dialing import dial, discard
 from jetmap.nats.errors import RefusedError
 
@@ -37,6 +38,8 @@ class Client:
         if self.error is not None:
             raise self.error
         self.is_connected = True
+
+    async def stop_reconnecting(self) -> None: ...
 
     async def close(self) -> None:
         self.closed += 1
@@ -151,3 +154,26 @@ async def test_a_client_in_any_state_is_discarded(client: Client) -> None:
         client.close = close  # type: ignore[method-assign]
         await discard(client)  # type: ignore[arg-type]
         assert client.aborted == number, "its socket may be open still"
+
+
+async def test_a_client_that_is_reconnecting_connects_no_more_once_it_is_discarded() -> None:
+    client = QuickClient()
+    began, swallowed = asyncio.Event(), 0
+
+    async def reconnect() -> None:
+        """Swallow the first cancellation, as nats-py's attempt does while it connects."""
+        nonlocal swallowed
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            swallowed += 1
+        client._status = QuickClient.CONNECTED
+        await asyncio.Event().wait()
+
+    client._reconnection_task = asyncio.create_task(reconnect())
+    await began.wait()
+    client._status = QuickClient.RECONNECTING
+    await discard(client)
+    assert client._reconnection_task.done() and swallowed == 1
+    assert client.is_closed

@@ -23,6 +23,7 @@ ATTRIBUTES = {
     "_pending_data_size": int,
     "_pongs": list,
     "_ps": Parser,
+    "_reconnection_task": type(None),
     "_server_info": dict,
     "_status": int,
     "_subs": dict,
