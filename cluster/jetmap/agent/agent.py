@@ -297,7 +297,7 @@ class Agent:
             if self._state.on_ping(control):
                 await self.announce()
         else:
-            await self._chunks.withdraw_map(control.map)
+            await self._chunks.withdrawals.withdraw_map(control.map)
 
     async def _send_shards(self) -> None:
         """Let the other agents of the pool follow this one's number of shards."""
@@ -340,7 +340,7 @@ class Agent:
 
     async def _measure(self) -> None:
         """Measure the round trip to the broker, and announce one that has changed."""
-        await self._chunks.measure()
+        await self._chunks.prefetching.measure()
         if self._chunks.prefetch.round_trip != self._state.round_trip:
             self._state.round_trip = self._chunks.prefetch.round_trip
             await self.announce()

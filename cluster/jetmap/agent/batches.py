@@ -22,6 +22,11 @@ class Member(Protocol):
         """Number of items, at its end, that have no outcome."""
         ...
 
+    @property
+    def unwanted(self) -> bool:
+        """Return whether nobody wants it any more."""
+        ...
+
 
 C = TypeVar("C", bound=Member)
 
@@ -49,6 +54,13 @@ class ChunkBatch(Generic[C]):
         start = sum(each.left for each in self.chunks[:at])
         self.runs = _without(self.runs, start, start + chunk.left)
         del self.chunks[at]
+
+    def drop_unwanted(self) -> list[C]:
+        """Leave out the chunks that nobody wants any more, and return them."""
+        unwanted = [chunk for chunk in self.chunks if chunk.unwanted]
+        for chunk in unwanted:
+            self.drop(chunk)
+        return unwanted
 
 
 @dataclass

@@ -10,7 +10,10 @@ from jetmap.background import Background
 from jetmap.wire.messages import ArrivedHead
 
 from .batches import ChunkBatch, Gathering
+from .fetching import Fetching
 from .holdings import HeldChunk
+from .intake import Intake
+from .prefetching import Prefetching
 from .slot import Slot
 
 EMPTY_BYTES = 2  # Bytes of an encoded field that is empty.
@@ -23,28 +26,35 @@ class Batching:
     its chunks are given back: an idle one elsewhere may take them.
 
     Args:
-        begin: Gives a batch to an idle core.
-        give_back: Reports that a chunk was not begun.
-        on_core_freed, on_core_lost: Tell the intake that a core is idle, or is no longer.
+        gathering: Decides what is computed together.
+        give_back: Reports that chunks were not begun.
+        on_core_lost: Takes in that a core is no longer idle.
+
+    Attributes:
+        is_used: Whether a batch ever came.
     """
 
     def __init__(
         self,
         slots: Sequence[Slot],
         background: Background,
-        begin: Callable[[Slot, ChunkBatch[HeldChunk]], None],
+        gathering: Gathering[HeldChunk],
+        intake: Intake,
+        fetching: Fetching,
+        prefetching: Prefetching,
         give_back: Callable[[list[HeldChunk]], Awaitable[None]],
-        on_core_freed: Callable[[], Awaitable[None]],
-        on_core_lost: Callable[[Slot], None],
+        on_core_lost: Callable[[], None],
     ) -> None:
         self._slots = slots
         self._background = background
-        self._begin = begin
+        self._gathering = gathering
+        self._intake = intake
+        self._fetching = fetching
+        self._prefetching = prefetching
         self._give_back = give_back
-        self._on_core_freed = on_core_freed
         self._on_core_lost = on_core_lost
-        self._gathering: Gathering[HeldChunk] = Gathering()
         self._timer: asyncio.TimerHandle | None = None
+        self.is_used = False
 
     @property
     def has_ready(self) -> bool:
@@ -58,7 +68,7 @@ class Batching:
 
     async def add(self, chunks: list[HeldChunk]) -> None:
         """Gather chunks that came in one message, for which a core is idle."""
-        now = time.monotonic()
+        self.is_used, now = True, time.monotonic()
         for held in chunks:
             assert held.batch is not None
             # Items come with all of a batch's chunks or none.
@@ -66,10 +76,22 @@ class Batching:
             self._gathering.add(key, held, held.batch.size, held.batch.linger, now)
         await self._run(is_promised=True)
 
-    async def add_again(self, batches: list[ChunkBatch[HeldChunk]]) -> None:
-        """Go on with what is left of a batch whose worker died."""
-        self._gathering.add_again(batches)
-        await self._run()
+    def compute_again(self, batches: list[ChunkBatch[HeldChunk]]) -> None:
+        """Go on with what is left of batches whose worker died, before all others."""
+        self._background.spawn(self._compute_again(batches), "compute a batch again")
+
+    async def _compute_again(self, batches: list[ChunkBatch[HeldChunk]]) -> None:
+        for batch in batches:
+            if any(map(self._fetching.is_needed, batch.chunks)):
+                await self._fetching.fetch(batch.chunks)
+            batch.drop_unwanted()
+        again = [batch for batch in batches if batch.chunks]
+        if self._intake.stopped:
+            await self._give_back([held for batch in again for held in batch.chunks])
+        else:
+            self.is_used = True
+            self._gathering.add_again(again)
+            await self._run()
 
     async def make_way(self) -> None:
         """Begin the oldest batch with the items that it has."""
@@ -79,9 +101,6 @@ class Batching:
     async def on_core_freed(self) -> None:
         """Begin a batch on a core that has come free."""
         await self._run(is_promised=True)
-
-    def drop(self, held: HeldChunk) -> None:
-        self._gathering.drop(held)
 
     async def clear(self) -> None:
         """Give everything back."""
@@ -103,14 +122,18 @@ class Batching:
             batch = gathering.take()
             assert batch is not None
             if not is_promised:
-                self._on_core_lost(slot)
+                self._on_core_lost()
             is_promised = False
-            self._begin(slot, batch)
+            # One chunk has a budget, as any other has, until it is split.
+            is_one = len(batch.chunks) == 1 and not batch.is_split
+            slot.assign(batch.chunks, None if is_one else batch)
+            if self._prefetching.is_far:
+                self._prefetching.on_assigned(slot, batch.chunks)
         if self._idle() is None and (chunks := gathering.take_unsplit()):
             await self._give_back(chunks)
         self._set_timer()
         if is_promised:
-            await self._on_core_freed()
+            await self._intake.on_core_freed()
 
     def _idle(self) -> Slot | None:
         return next((slot for slot in self._slots if slot.is_idle), None)

@@ -74,6 +74,10 @@ class HeldChunk(msgspec.Struct, eq=False):
         """Number of items, at its end, that have not been reported."""
         return self.head.start + self.head.count - self.end
 
+    def release(self) -> list[str]:
+        """Release its deliveries; return the ack subjects of those whose last chunk it was."""
+        return [lease.ack for lease in self.leases if lease.release()]
+
     @property
     def is_done(self) -> bool:
         """Return whether the dispatcher has all reports, so that the chunk may be acknowledged."""

@@ -12,6 +12,7 @@ from jetmap.wire.messages import ErrorRecord, Final, ForwardedDelivery, Report, 
 
 from .holdings import HeldChunk, Holdings
 
+ENVELOPE_BYTES = 4096  # Bytes of a message around its reports.
 DELIVERY_BYTES = 262_144  # Bytes of reports that share a message, at most.
 
 Send = Callable[[str, bytes], Awaitable[None]]

@@ -21,6 +21,7 @@ class Chunk:
     count: int
     bad: set[int] = field(default_factory=set)
     done: int = 0
+    unwanted: bool = False
 
     @property
     def left(self) -> int:

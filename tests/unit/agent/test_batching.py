@@ -9,13 +9,15 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-import virtual_time
 from hypotheses import examples
-from jetmap.agent.batches import ChunkBatch, halved
+from jetmap.agent.batches import ChunkBatch, Gathering, halved
 from jetmap.agent.batching import Batching, shares_of
 from jetmap.agent.holdings import HeldChunk
 from jetmap.background import Background
 from jetmap.wire.messages import ArrivedHead, BatchTerms, Chunk, FunctionRef, encode
+from lone_agent import LoneAgent
+from simulated_pool import Work
+from virtual_time import run
 
 SIZE, LINGER = 4, 0.1
 
@@ -23,42 +25,59 @@ SIZE, LINGER = 4, 0.1
 class FakeSlot:
     """A core; ``batch`` is what it computes."""
 
-    def __init__(self) -> None:
+    def __init__(self, begun: list[list[int]]) -> None:
         self.batch: ChunkBatch[HeldChunk] | None = None
         self.state = ("ready", None)
+        self._begun = begun
 
     @property
     def is_idle(self) -> bool:
         return self.batch is None and self.state[0] == "ready"
+
+    def assign(self, chunks: list[HeldChunk], batch: ChunkBatch[HeldChunk] | None) -> None:
+        assert self.is_idle
+        is_one = len(chunks) == 1 and not (batch is not None and batch.is_split)
+        assert (batch is None) == is_one, "one chunk has a budget until it is split"
+        self.batch = batch or ChunkBatch(chunks, [chunks[0].left])
+        self._begun.append([held.head.number for held in chunks])
 
 
 class Bench:
     """An agent's cores, and an intake that counts the idle ones."""
 
     def __init__(self, cores: int) -> None:
-        self.slots = [FakeSlot() for _ in range(cores)]
+        self.begun: list[list[int]] = []
+        self.slots = [FakeSlot(self.begun) for _ in range(cores)]
         self.idle = cores
         self.given_back: list[HeldChunk] = []
-        self.begun: list[list[int]] = []
         self.number = 0
         slots: Any = self.slots
+        self.background = Background("test")
+        self.gathering: Gathering[HeldChunk] = Gathering()
+        self.stopped = self.is_far = False
+        self.needed: set[HeldChunk] = set()  # Chunks to fetch items for.
+        self.withdrawn: set[HeldChunk] = set()  # Those that are then not wanted any more.
+        me: Any = self  # The intake, and what fetches and asks ahead, too.
         self.batching = Batching(
-            *(slots, Background("test"), self.begin, self.give_back),
-            *(self.on_freed, self.on_lost),
+            *(slots, self.background, self.gathering, me, me, me),
+            *(self.give_back, self.on_lost),
         )
 
-    def begin(self, slot: Any, batch: ChunkBatch[HeldChunk]) -> None:
-        assert slot.is_idle
-        slot.batch = batch
-        self.begun.append([held.head.number for held in batch.chunks])
+    def is_needed(self, held: HeldChunk) -> bool:
+        return held in self.needed
+
+    async def fetch(self, chunks: list[HeldChunk]) -> None:
+        self.needed -= set(chunks)
+        for held in self.withdrawn & set(chunks):
+            held.unwanted = True
 
     async def give_back(self, chunks: list[HeldChunk]) -> None:
         self.given_back += chunks
 
-    async def on_freed(self) -> None:
+    async def on_core_freed(self) -> None:
         self.idle += 1
 
-    def on_lost(self, slot: Any) -> None:
+    def on_lost(self) -> None:
         self.idle -= 1
 
     async def arrive(self, *counts: int, function: str = "f") -> list[HeldChunk]:
@@ -78,12 +97,16 @@ class Bench:
         if dies and batch.items > 1:
             slot.state = ("starting", None)
             again = halved(batch, batch.chunks[0], 0, min(SIZE, batch.items)).again
-            await self.batching.add_again(again)
+            await self.compute_again(again)
             slot.state = ("ready", None)
         if self.batching.has_ready:
             await self.batching.on_core_freed()
         else:
             self.idle += 1
+
+    async def compute_again(self, batches: list[ChunkBatch[HeldChunk]]) -> None:
+        self.batching.compute_again(batches)
+        await self.background.finish()
 
     def check(self) -> None:
         assert self.idle == sum(slot.is_idle for slot in self.slots)
@@ -118,7 +141,7 @@ def test_chunks_share_a_batch_that_begins_when_it_has_lingered() -> None:
         bench.check()
         assert not bench.given_back
 
-    virtual_time.run(scenario())
+    run(scenario())
 
 
 def test_what_has_no_core_any_more_is_given_back() -> None:
@@ -132,7 +155,7 @@ def test_what_has_no_core_any_more_is_given_back() -> None:
         await bench.end(bench.slots[0])
         bench.check()
 
-    virtual_time.run(scenario())
+    run(scenario())
 
 
 def test_a_batch_that_cost_its_worker_waits_for_the_next() -> None:
@@ -145,13 +168,29 @@ def test_a_batch_that_cost_its_worker_waits_for_the_next() -> None:
         bench.check()
         slot = bench.slots[0]
         slot.batch, slot.state = None, ("failed", None)
-        await bench.batching.add_again([again])
-        bench.batching.drop(one)
+        await bench.compute_again([again])
+        bench.gathering.drop(one)
         assert (again.runs, again.chunks[0]) == ([1, 2], two)
         await bench.batching.check()
         assert bench.given_back == again.chunks, "no worker can start"
 
-    virtual_time.run(scenario())
+    run(scenario())
+
+
+def test_a_batch_is_computed_again_with_its_items_and_without_what_is_withdrawn() -> None:
+    async def scenario() -> None:
+        bench = Bench(1)
+        (one, two, three) = await bench.arrive(1, 1, 2)
+        bench.needed, bench.withdrawn = {two}, {one}
+        await bench.end(bench.slots[0], dies=True)
+        assert not bench.needed and bench.begun == [[1, 2, 3], [2, 3]]
+        (again,) = [slot.batch for slot in bench.slots if slot.batch]
+        assert again.chunks == [two, three] and not bench.given_back
+        bench.stopped = True
+        await bench.compute_again([again])
+        assert bench.given_back == [two, three], "the agent drains"
+
+    run(scenario())
 
 
 @given(
@@ -177,7 +216,7 @@ def test_the_intake_counts_the_idle_cores(cores: int, events: list[tuple[str, in
             elif event == "waits":
                 await asyncio.sleep(LINGER)
             elif event == "leaves" and here:
-                bench.batching.drop(here.pop(which % len(here)))
+                bench.gathering.drop(here.pop(which % len(here)))
             elif event in ("ends", "dies") and slot.batch is not None:
                 await bench.end(slot, dies=event == "dies")
             bench.check()
@@ -185,7 +224,7 @@ def test_the_intake_counts_the_idle_cores(cores: int, events: list[tuple[str, in
         await asyncio.sleep(LINGER)
         bench.check()
 
-    virtual_time.run(scenario())
+    run(scenario())
 
 
 def test_only_calls_that_are_alike_are_shared() -> None:
@@ -205,3 +244,55 @@ def test_only_calls_that_are_alike_are_shared() -> None:
         key(ref=FunctionRef("tasks", "f")), key(ref=FunctionRef("tasks", "g")),
     ]  # fmt: skip
     assert len(set(different)) == len(different)
+
+
+def test_chunks_of_several_messages_share_a_batch_and_the_guilty_is_found() -> None:
+    work = Work(kills=lambda item: item == 3, batch=4)
+
+    async def scenario() -> None:
+        async with LoneAgent(work=work) as bench:
+            bench.caller.batch = BatchTerms(4, 0.5)
+            await bench.caller.send(1, 2)
+            for number in (3, 4):
+                await bench.caller.send(number, map=f"m{number}")
+            await bench.caller.until(bench.caller.done)
+            assert work.calls == [[1, 2, 3, 4], [1, 2], [3, 4], [3], [4]]
+            assert bench.caller.values == {1: 2, 2: 4, 4: 8}
+            assert bench.caller.reported[3] == 1, "with its death"
+            await bench.caller.send(5)
+            await bench.caller.until(lambda: bench.caller.values.get(5) == 10)
+
+    run(scenario())
+
+
+def test_another_function_does_not_wait_for_a_batch_to_linger() -> None:
+    work = Work(seconds=lambda item: 1.0)
+
+    async def scenario() -> None:
+        async with LoneAgent(work=work) as bench:
+            caller = bench.caller
+            caller.batch = BatchTerms(4, 50.0)
+            await caller.send(1)
+            caller.batch = None
+            for number in (2, 3):
+                await caller.send(number)
+            began = asyncio.get_running_loop().time()
+            await caller.until(lambda: len(caller.values) == 3)
+            assert asyncio.get_running_loop().time() - began < 40
+            await caller.until(caller.done)
+
+    run(scenario())
+
+
+def test_a_draining_agent_gives_back_a_batch_that_lingers() -> None:
+    work = Work()
+
+    async def scenario() -> None:
+        async with LoneAgent(work=work) as bench:
+            bench.caller.batch = BatchTerms(4, 50.0)
+            await bench.caller.send(1)
+            await bench.caller.until(lambda: len(bench.agent._chunks._held) == 1)
+            await bench.agent.drain(grace=1.0)
+            assert bench.caller.reported[1] == 1 and not work.runs and not bench.caller.values
+
+    run(scenario())
