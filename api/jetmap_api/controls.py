@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from jetmap.wire.controls import FunctionControl, PoolControl
 
 from .dependency import cluster_of
+from .documents import answer
 from .models import LimitParameters, NoParameters, SteeredFunction, SteeredPool
 from .openapi_parts import NOT_CONNECTED, refusal
 
@@ -97,19 +98,15 @@ async def resume_pool(request: Request, query: Annotated[NoParameters, Query()])
 
 
 def _function(name: str, control: PoolControl) -> Response:
-    return _json(_described(name, control.of(name)))
+    return answer(msgspec.json.encode(_described(name, control.of(name))))
 
 
 def _pool(request: Request, control: PoolControl) -> Response:
     functions = [_described(name, each) for name, each in control.functions.items()]
     pool = cluster_of(request).settings.broker.pool
-    return _json({"pool": pool, "paused": control.paused, "functions": functions})
+    document = {"pool": pool, "paused": control.paused, "functions": functions}
+    return answer(msgspec.json.encode(document))
 
 
 def _described(name: str, control: FunctionControl) -> dict[str, Any]:
     return {"name": name, "paused": control.paused, "max_parallel": control.max_parallel}
-
-
-def _json(value: object) -> Response:
-    headers = {"cache-control": "no-store"}
-    return Response(msgspec.json.encode(value), headers=headers, media_type="application/json")

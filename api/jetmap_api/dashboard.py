@@ -19,7 +19,9 @@ from starlette.routing import BaseRoute, Route
 
 from .asgi import Receive, Scope, Send
 from .disconnect import DisconnectWatcher
+from .documents import answer, done
 from .media import CONTENT_TYPES
+from .open_maps import ask_owner
 from .pages import PAGE_HEADERS, Markup, page
 from .problems import Problem
 from .security import CALLER, CROSS_SITE, is_same_origin
@@ -30,7 +32,6 @@ from .watched import serve_watched
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
-    from jetmap.wire.activity import Answer
 
 # What may be done to an open map, to a function and to the pool, by the last part of the address.
 ACTIONS = ("cancel", "pause", "resume", "limit")
@@ -104,19 +105,19 @@ class Dashboard:
 
     async def _session(self, request: Request) -> Response:
         """Answer whoever asks whether the login session goes on; others get a 401 before."""
-        return Response(status_code=204, headers={"cache-control": "no-store"})
+        return done()
 
     async def _map(self, request: Request) -> Response:
         """Return where the time of one map goes."""
-        answer = await self._cluster(request.scope).watch.ask("map", request.path_params["id"])
-        return _answer(_checked(answer).map)
+        found = await ask_owner(self._cluster(request.scope), "map", request.path_params["id"])
+        return _answer(found.map)
 
     async def _failure(self, request: Request) -> Response:
         """Return the first traceback of a cause of failures, to whoever may see it."""
         if not (self._debug or CALLER in request.scope):
             return _answer({"traceback": None, "note": NOT_SHOWN})
-        answer = await self._cluster(request.scope).watch.ask("failure", request.path_params["key"])
-        found = _checked(answer).failure
+        key = request.path_params["key"]
+        found = (await ask_owner(self._cluster(request.scope), "failure", key)).failure
         assert found is not None
         note = "" if found.traceback else "this kind of failure has no traceback"
         return _answer({"traceback": found.traceback, "note": note})
@@ -127,8 +128,8 @@ class Dashboard:
         value = 0
         if action == "limit":
             value = await _cores(request)
-        _checked(await self._cluster(request.scope).watch.ask(action, id, value))
-        return Response(status_code=204, headers={"cache-control": "no-store"})
+        await ask_owner(self._cluster(request.scope), action, id, value)
+        return done()
 
     async def _steer(self, request: Request) -> Response:
         """Pause, resume or limit a function, or the pool, for a page of this gateway only."""
@@ -139,7 +140,7 @@ class Dashboard:
             await cluster.steer(function, max_parallel=await _cores(request) or None)
         else:
             await cluster.steer(function, paused=action == "pause")
-        return Response(status_code=204, headers={"cache-control": "no-store"})
+        return done()
 
 
 class Events:
@@ -200,16 +201,8 @@ async def _cores(request: Request) -> int:
     return cores
 
 
-def _checked(answer: Answer) -> Answer:
-    """Return the answer of a dispatcher. Raises Problem: 409, with its reason."""
-    if answer.refusal:
-        raise Problem(409, "map-gone", "It cannot be done", answer.refusal)
-    return answer
-
-
 def _answer(value: object) -> Response:
-    body = _json(msgspec.to_builtins(_named(value), str_keys=True))
-    return Response(body, headers={"cache-control": "no-store"}, media_type="application/json")
+    return answer(_json(msgspec.to_builtins(_named(value), str_keys=True)))
 
 
 def _named(value: object) -> object:

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from pydantic import BaseModel
 from starlette.responses import Response
 
 from jetmap.jobs.record import State
 from jetmap.wire.messages import Format
 
 from .asgi import Header, Scope, Send, respond
+from .documents import NO_STORE, answer, encoded
 from .media import Answer
 from .models import LISTED, Job, JobLinks
 from .problems import bad_parameter
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from jetmap.jobs.record import Record
 
 JSON = b"application/json"
-NO_STORE: Header = (b"cache-control", b"no-store")
 # Seconds after which to look again at a running job, at most.
 MOST_PATIENT = 10.0
 
@@ -66,11 +65,6 @@ def describe(scope: Scope, record: Record) -> Job:
     )
 
 
-def encoded(document: BaseModel) -> bytes:
-    """Encode a document as JSON."""
-    return document.model_dump_json(by_alias=True).encode()
-
-
 def timestamp(seconds: float | None) -> str | None:
     """Format seconds since 1970 as RFC 3339."""
     if seconds is None:
@@ -100,16 +94,6 @@ async def accepted(
 def status_answer(scope: Scope, record: Record, status: int = 200) -> Response:
     """Make the answer that describes a job."""
     return answer(describe(scope, record), status, retry_after(record))
-
-
-def answer(
-    document: BaseModel | bytes, status: int = 200, headers: Iterable[Header] = ()
-) -> Response:
-    """Make an answer from a document, which may be encoded already."""
-    body = document if isinstance(document, bytes) else encoded(document)
-    made = Response(body, status, media_type="application/json")
-    made.raw_headers += [NO_STORE, *headers]
-    return made
 
 
 def states_of(text: str) -> list[State]:

@@ -19,9 +19,9 @@ from jetmap.jobs.record import Record, find_run
 from . import asgi
 from .admission import Admission
 from .asgi import HEAD, Scope, header
+from .documents import answer, done
 from .heartbeats import Heartbeats
 from .job_documents import (
-    answer,
     describe,
     job_path,
     link_to,
@@ -321,7 +321,7 @@ class JobsEndpoints:
         last = EventId.read(text or "")
         jobs = self._jobs(request)
         if last.end:  # 204 tells a browser to stay away.
-            return Response(status_code=204, headers={"cache-control": "no-store"})
+            return done()
         record = find_run(await jobs.get(id), last.run or query.run)
         check_shown(record)
         watch(request)

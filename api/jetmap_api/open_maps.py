@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
+from jetmap.client.cluster import Cluster
 from jetmap.wire.activity import Answer
 
 from .dependency import cluster_of
+from .documents import answer, done
 from .models import LimitParameters, MapsParameters, NoParameters, PoolMap
 from .openapi_parts import NOT_CONNECTED, refusal
 from .problems import Problem
@@ -43,8 +45,7 @@ async def list_maps(request: Request, query: Annotated[MapsParameters, Query()])
         and labels.items() <= row["labels"].items()
         and query.function in (None, "", row["function"])
     ]
-    headers = {"cache-control": "no-store"}
-    return Response(msgspec.json.encode(found), headers=headers, media_type="application/json")
+    return answer(msgspec.json.encode(found))
 
 
 def _steering(what: str, summary: str, done: str) -> Callable[..., Any]:
@@ -92,8 +93,13 @@ async def limit_map(
 
 
 async def _steer(request: Request, what: str, id: str, value: int = 0) -> Response:
-    """Ask the process that runs the map. Raises Problem: 409, with its reason."""
-    answer: Answer = await cluster_of(request).watch.ask(what, id, value)
-    if answer.refusal:
-        raise Problem(409, "map-gone", "It cannot be done", answer.refusal)
-    return Response(status_code=204, headers={"cache-control": "no-store"})
+    await ask_owner(cluster_of(request), what, id, value)
+    return done()
+
+
+async def ask_owner(cluster: Cluster, what: str, id: str, value: int = 0) -> Answer:
+    """Ask the process that runs a map. Raises Problem: 409, with its reason."""
+    answered = await cluster.watch.ask(what, id, value)
+    if answered.refusal:
+        raise Problem(409, "map-gone", "It cannot be done", answered.refusal)
+    return answered

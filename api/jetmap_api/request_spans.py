@@ -51,7 +51,6 @@ class RequestSpans:
                 attributes["http.route"] = f"{route}{{function}}"
                 name = f"{method} {route}{{function}}"
         span = self._tracer.start_span(name, parent, SpanKind.SERVER, attributes)
-
         token = context.attach(trace.set_span_in_context(span, parent))
         if not span.is_recording():  # Nothing to note.
             try:

@@ -12,7 +12,8 @@ from pydantic import Field
 from jetmap import bounds
 
 from .asgi import Scope
-from .job_documents import answer, job_path, timestamp
+from .documents import answer
+from .job_documents import job_path, timestamp
 from .job_follower import check_shown
 from .jobs import job_route
 from .models import EventsAddress, Parameters, Within

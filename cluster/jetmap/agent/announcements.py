@@ -43,8 +43,6 @@ MEMORY_SECONDS = 10.0  # Seconds between two looks at the workers' memory.
 # Characters of a reason, and number of broken imports, in an announcement that must be short.
 BRIEF_REASON, BRIEF_BROKEN = 1000, 100
 
-# Limited: each crash costs a worker's start, but there may be a hundred cores.
-crashes = Limited(logger, "crashes", rate=5, burst=20)
 # Why the agent serves nothing. A program that raises the reason itself filters this logger.
 unready = logging.getLogger("jetmap.agent.unready")
 
@@ -84,6 +82,8 @@ class Announcements:
         self._imports = imports
         self._reload = reload
         self._neighbours = neighbours
+        # Each crash costs a worker's start, but there may be a hundred cores.
+        self._crash_log = Limited(logger, "crashes", rate=5, burst=20)
         self._code = CodeFile(options.code)
         self._machine = boot_id()
         self._memory, self._memory_limit, self._memory_at = 0, memory(), -MEMORY_SECONDS
@@ -127,7 +127,7 @@ class Announcements:
         cause = self._count_crash(head, crash)
         first = f" from item {crash.item} of map {head.map} on" if crash.item is not None else ""
         text = "%s: a call of %d items%s cost its worker (%s); they are computed again in halves"
-        crashes.log(logging.WARNING, text, head.function, items, first, cause)
+        self._crash_log.log(logging.WARNING, text, head.function, items, first, cause)
 
     def _count_crash(self, head: ChunkHead, crash: Crash) -> str:
         """Return the cause of a crash, as it is counted."""
@@ -144,7 +144,9 @@ class Announcements:
         hint = "; perhaps it ran out of memory" if cause == "SIGKILL" else ""
         item = "before its first item" if crash.item is None else f"item {crash.item}"
         text = "%s, %s of map %s: %s%s"
-        crashes.log(logging.WARNING, text, head.function, item, head.map, crash.message, hint)
+        self._crash_log.log(
+            logging.WARNING, text, head.function, item, head.map, crash.message, hint
+        )
 
     def on_ping(self, ping: Ping) -> bool:
         """Take in that a dispatcher asks for an announcement. Returns whether this agent is meant.

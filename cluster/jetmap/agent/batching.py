@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from jetmap.background import Background
-from jetmap.wire.messages import ArrivedHead
+from jetmap.wire.messages import EMPTY_BYTES, ArrivedHead
 
 from .batches import ChunkBatch, Gathering
 from .fetching import Fetching
@@ -15,8 +15,6 @@ from .holdings import HeldChunk
 from .intake import Intake
 from .prefetching import Prefetching
 from .slot import Slot
-
-EMPTY_BYTES = 2  # Bytes of an encoded field that is empty.
 
 
 class Batching:

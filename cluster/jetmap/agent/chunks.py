@@ -13,8 +13,9 @@ from jetmap.background import Background
 from jetmap.errors import JetmapError
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.wire import subjects
-from jetmap.wire.constants import NO_KWARGS, found_in
+from jetmap.wire.constants import found_in
 from jetmap.wire.messages import (
+    EMPTY_BYTES,
     AgentMail,
     ArrivedHead,
     Chunk,
@@ -197,7 +198,7 @@ class Chunks:
             held = HeldChunk(head, [lease], data, delivered.pending, head.start, sink)
             if head.is_elsewhere:
                 held.at = _chunk(data).at
-            if len(head.kwargs) > NO_KWARGS:
+            if len(head.kwargs) > EMPTY_BYTES:
                 held.constants = found_in(head.kwargs)
             if head.batch is not None:
                 held.batch, held.shares = head.batch, shares_of(head)

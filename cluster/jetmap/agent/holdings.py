@@ -55,16 +55,16 @@ class HeldChunk(msgspec.Struct, eq=False):
     at: Place | None = None  # Where its items are, if not in ``data``,
     items: list[bytes] = []  # and those, once they have been fetched.
     finished: bool = False  # Its last report has been made.
-    batch: BatchTerms | None = None  # None if its items share no call with those of others,
-    shares: Hashable = None  # which then have the same of these.
+    batch: BatchTerms | None = None  # None: its items share no call with those of other chunks.
+    shares: Hashable = None  # Equal for chunks whose items may share a call.
     begun: float = 0.0  # Time at which its worker got it, far from the broker.
     unwanted: bool = False  # Its dispatcher has withdrawn it, or is gone.
     unsent: int = 0  # Reports that are not on their way to the dispatcher yet.
     unconfirmed: set[int] = set()  # Tokens of deliveries with its reports.
     loans: list[Loan] = []  # Shared memory with values of its reports.
     key: ChunkKey = ("", 0)
-    constants: Sequence[Constant] = ()  # Those of its keyword parameters,
-    refusal: str = ""  # and why one of them cannot be had here.
+    constants: Sequence[Constant] = ()  # Constants among its keyword parameters.
+    refusal: str = ""  # Why one of these cannot be had here.
 
     def __post_init__(self) -> None:
         self.key = self.head.map, self.head.number

@@ -78,9 +78,8 @@ class Intake:
         self._pulls = Pulls(local=bool(local))
         self._sharded: ShardPulls | None = None  # These pulls, if the pool has shards.
         self._queues = [pool]  # By the numbers of their shards.
-        self._places: dict[
-            str, tuple[str, str]
-        ] = {}  # Offer and epoch that each shard is served at.
+        # Offer and epoch that each queue is served at.
+        self._places: dict[str, tuple[str, str]] = {}
         self._subjects: dict[tuple[AgentLane, int], str] = {}
         self._held: deque[Delivered] = deque()
         self._numbers = itertools.count()

@@ -110,9 +110,8 @@ class WorkerQueue:
         self._first = 1  # and of the first that came with it.
         self._watches: list[Watch] = []  # Of the chunk in progress.
         self._jam: Jam | None = None
-        self._batch: ChunkBatch[HeldChunk] | None = (
-            None  # All chunks, if they are computed together.
-        )
+        # All chunks, if they are computed together.
+        self._batch: ChunkBatch[HeldChunk] | None = None
 
     def __len__(self) -> int:
         return len(self._chunks)

@@ -40,13 +40,8 @@ def pool(
     only_one({"--pause": pause, "--resume": resume})
     name, control = run_cancellable(_steer(attached(settings), pause if pause or resume else None))
     if as_json:
-        functions = {f: msgspec.to_builtins(c) for f, c in control.functions.items()}
-        defaults = {"paused": False, "max_parallel": None}
-        document = {
-            "pool": name,
-            "paused": control.paused,
-            "functions": {f: defaults | each for f, each in functions.items()},
-        }
+        functions = {f: msgspec.structs.asdict(c) for f, c in control.functions.items()}
+        document = {"pool": name, "paused": control.paused, "functions": functions}
         json.dump(document, sys.stdout, indent=2)
         sys.stdout.write("\n")
         return

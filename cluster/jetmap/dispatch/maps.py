@@ -72,7 +72,7 @@ class OpenMaps:
     # Beginning and ending
 
     def add(self, run: OpenMap) -> None:
-        """Add a map. Raises ClusterClosed if a constant that it needs is not there any more."""
+        """Add a map. Raises ValueError if a constant that it needs is not there any more."""
         if run.spec.constants and self.constants is not None:
             self.constants.hold(run.spec.constants)
         self._maps[run.id] = run

@@ -180,7 +180,7 @@ class Outbox:
             tries=piece.tries,
             values=spec.values,
             traceparent="" if map.span is None else map.span.parent_of(flight.number),
-            batch=None if piece.apart else map.spec.batch,
+            batch=None if piece.apart else spec.batch,
         )
         if spec.ref is not None and self._sealer is not None:
             self._sealer.seal(chunk)  # Its items, too, wherever they are.

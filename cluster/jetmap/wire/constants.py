@@ -15,7 +15,6 @@ from .memory_files import FilePlace
 from .messages import CONSTANTS_MARK, WireMessage
 
 WHOLE = ""  # The parameter's name if the constant is all keyword parameters, encoded.
-NO_KWARGS = 2  # Bytes of encoded keyword parameters if there are none.
 # The number in requests for parts of a constant, which have that of a chunk otherwise.
 NUMBER = -1
 

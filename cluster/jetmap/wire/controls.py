@@ -1,7 +1,7 @@
 """The controls of a pool: what people have paused or limited. No I/O, no clock.
 
-One key of the pool's bucket holds them all, as JSON, so that they survive every process. A key a
-limited function says how its cores are shared among dispatchers.
+One key of the pool's bucket holds them all, as JSON, so that they survive every process. Each
+limited function has another key, which says how its cores are shared among dispatchers.
 """
 
 from __future__ import annotations

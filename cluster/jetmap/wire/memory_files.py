@@ -16,6 +16,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import msgspec
@@ -49,6 +50,7 @@ class MemoryFile:
     """Bytes that are written once, and then only read; a process closes it when it is done."""
 
     unwritten = 0  # Bytes of all files that are made, for which the system has no memory yet.
+    _counting = threading.Lock()  # Files are written in threads.
 
     def __init__(self, fd: int, size: int, path: str = "") -> None:
         self.size = size
@@ -146,8 +148,9 @@ class MemoryFile:
         self.close()
 
     def _promise(self, size: int) -> None:
-        MemoryFile.unwritten += size - self._promised
-        self._promised = size
+        with MemoryFile._counting:
+            MemoryFile.unwritten += size - self._promised
+            self._promised = size
 
     def close(self) -> None:
         """Let go of the file. The memory is free when no process has it open, or views of it."""

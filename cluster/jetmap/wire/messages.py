@@ -44,7 +44,9 @@ Format = Literal["json", "msgpack", "python", "pickle"]
 Lane = Literal["express", "main"]
 
 
-_NIL = msgspec.Raw(b"\xc0")
+_NIL, _NOTHING = msgspec.Raw(b"\xc0"), msgspec.Raw(b"\xc4\x00")
+# Bytes of an undecoded field of bytes that has none.
+EMPTY_BYTES = len(_NOTHING)
 
 
 class WireMessage(msgspec.Struct, array_like=True, omit_defaults=False, gc=False):
@@ -134,15 +136,15 @@ class ChunkHead(WireMessage):
 
 
 class ArrivedHead(ChunkHead):
-    """The part that an agent reads of a chunk that arrives: its items stay encoded, and more.
+    """The part that an agent reads of a chunk that arrives.
 
-    kwargs: empty ones take two bytes.
+    Items, kwargs, ref, seal and at stay encoded.
     """
 
     items: msgspec.Raw
-    kwargs: msgspec.Raw = msgspec.Raw(b"\xc4\x00")
+    kwargs: msgspec.Raw = _NOTHING
     ref: msgspec.Raw = _NIL
-    seal: msgspec.Raw = msgspec.Raw(b"\xc4\x00")
+    seal: msgspec.Raw = _NOTHING
     each: float = 0.0
     protocol: int = 1
     causes: bool = False

@@ -30,9 +30,9 @@ class FunctionInfo(msgspec.Struct, frozen=True):
     untyped: which of item, value and kwargs have a part without an annotation; for these the
     workers understand the format "python". retries: calls for an item after the first one, while
     the function raises. refusal: where it was decorated, and why it cannot be called: it has a type
-    that cannot travel, and no schemas; empty: it can. batch: items of one call, which are a list;
-    0: one, which is none. linger: seconds that a batch waits for more items. max_parallel: cores
-    that it may use at most, over the whole pool.
+    that cannot travel, and no schemas; empty: it can. batch: items of one call of a function that
+    takes a list; 0: it takes a single item. linger: seconds that a batch waits for more items.
+    max_parallel: cores that it may use at most, over the whole pool.
     """
 
     name: str

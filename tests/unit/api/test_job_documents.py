@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 
 from jetmap.jobs.record import Record
+from jetmap_api.documents import encoded
 from jetmap_api.job_documents import (
-    answer,
     as_format,
     describe,
-    encoded,
     job_path,
     link_to,
     next_link,
@@ -30,13 +29,6 @@ def test_a_document_has_links_below_the_mount() -> None:
     text = encoded(document)
     assert b'"self":"/api/jobs/j1"' in text and b'"created":"1970-01-01T00:00:00.500Z"' in text
     assert b'"started":null' in text
-
-
-def test_an_answer_is_never_stored() -> None:
-    made = answer(b"{}", 202, [(b"x", b"y")])
-    assert made.status_code == 202 and made.headers["x"] == "y"
-    assert made.headers["cache-control"] == "no-store"
-    assert made.headers["content-type"] == "application/json"
 
 
 def test_when_to_look_again() -> None:

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from jetmap.codecs import Parameter, kwargs_codec
-from jetmap.wire.constants import NO_KWARGS, Constant, digest_of, found_in, pack, unpack
+from jetmap.wire.constants import Constant, digest_of, found_in, pack, unpack
+from jetmap.wire.messages import EMPTY_BYTES
 
 TABLE = Constant("d1", 700_000)
 
@@ -24,7 +25,7 @@ def test_constants_are_found_beside_other_parameters(size: int) -> None:
 
 
 def test_no_parameters_take_two_bytes() -> None:
-    assert len(field(b"")) == NO_KWARGS and found_in(field(b"")) == []
+    assert len(field(b"")) == EMPTY_BYTES and found_in(field(b"")) == []
 
 
 @pytest.mark.parametrize("format", ["json", "msgpack", "python"])
