@@ -99,7 +99,9 @@ class Dispatcher:
         self.stats = stats = Stats()
         self.traces: MapTraces | None = None  # If this process has a tracer provider.
         self.memory = Memory(options.settings.limits.memory_budget())
-        self.agents = AgentTracker(connection, options.pool, self._on_presence, options.sealer)
+        self.agents = AgentTracker(
+            connection, options.pool, self._on_presence, self._on_repeated, options.sealer
+        )
         self.roster = roster = self.agents.roster
         self._connection = connection
         self._options = options
@@ -108,6 +110,7 @@ class Dispatcher:
         self._subscriptions: list[Subscription] = []
         self._numbers = itertools.count(1)
         self._parked: Parked = tuple
+        self._fitted = -1  # ``roster.changes`` when chunks were last fitted to the pool.
         self._closed = False
         settings = options.settings
         self._cutting = cutting = Cutting.of(settings.chunks)
@@ -394,7 +397,8 @@ class Dispatcher:
                 if (failed := self.agents.broken(run.spec.function, run.spec.ref)) is not None:
                     self._maps.end(run, "failed", failed)
         self._neighbours.meet(presence)
-        self._fit()
+        if self._fitted != self.roster.changes:
+            self._fit()
         if (idle := idle_cores(presence)) > 0:
             offers, offer = (presence.offer, presence.local), self.roster.offer
             self._scheduler.on_idle(
@@ -402,8 +406,14 @@ class Dispatcher:
             )
         await self._sender.pump()
 
+    def _on_repeated(self, presence: Presence) -> bool:
+        """Return whether nothing follows from an announcement that says nothing new."""
+        self._neighbours.meet(presence)
+        return not self._maps and not self._maps.to_withdraw
+
     def _fit(self) -> None:
         """Fit the size of chunks to the pool, and to the way of their items."""
+        self._fitted = self.roster.changes
         fitted = self._cutting.fitted(self.roster.all_cores, self.roster.round_trip)
         if self._neighbours.has_any and self._neighbours.are_all(self.roster.agents):
             fitted = replace(fitted, max_bytes=SHARED_FACTOR * fitted.max_bytes)

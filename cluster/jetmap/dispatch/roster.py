@@ -35,6 +35,9 @@ class Roster:
     Args:
         sealer: Seals the chunks that bring their function, and names the offer that takes them,
             which changes with each start of that `jetmap up`; None: chunks are not sealed.
+
+    Attributes:
+        changes: Number of changes so far to what agents there are, and what they can do.
     """
 
     def __init__(self, sealer: Sealer | None = None) -> None:
@@ -45,8 +48,10 @@ class Roster:
         self._offers: dict[str, FunctionOffers] = {}
         self._cores: dict[str, int] = {}
         self._brought: dict[tuple[str, str, bool, str, bool], str | None] = {}
-        self._all_cores: int | None = None
-        self._round_trip = 0.0
+        self._shares: dict[str, tuple[int, int]] = {}  # What each agent adds to these sums:
+        self._all_cores = 0
+        self._core_micros = 0  # Round trips of all cores, in µs.
+        self.changes = 0
         self.vanished: dict[str, float] = {}  # When each agent that said no goodbye was missed.
         self._counts = PoolCounts()
 
@@ -63,6 +68,7 @@ class Roster:
             self._heard[agent] = now
             if presence.now:
                 self._data[agent] = data
+            self._weigh(agent, presence)
         if known is None or presence.gone or _abilities(known) != _abilities(presence):
             self._changed()
 
@@ -99,6 +105,20 @@ class Roster:
         self._agents.pop(agent, None)
         self._heard.pop(agent, None)
         self._data.pop(agent, None)
+        self._weigh(agent, None)
+
+    def _weigh(self, agent: str, presence: Presence | None) -> None:
+        """Bring the sums over all agents up to date with an agent's cores and distance."""
+        share = 0, 0
+        if presence is not None and not presence.draining and is_understood(presence):
+            share = presence.cores, presence.cores * round(1e6 * presence.round_trip)
+        before = self._shares.pop(agent, (0, 0))
+        if presence is not None:
+            self._shares[agent] = share
+        if share != before:
+            self._all_cores += share[0] - before[0]
+            self._core_micros += share[1] - before[1]
+            self.changes += 1
 
     def expire(self, now: float) -> list[Presence]:
         """Remove agents that have been silent for too long, and return them."""
@@ -127,21 +147,17 @@ class Roster:
         self._offers.clear()
         self._cores.clear()
         self._brought.clear()
-        self._all_cores = None
+        self.changes += 1
 
     @property
     def all_cores(self) -> int:
         """Number of cores of the whole pool, at least 1."""
-        if self._all_cores is None:
-            there = [p for p in self._agents.values() if not p.draining and is_understood(p)]
-            self._all_cores = cores = max(1, sum(p.cores for p in there))
-            self._round_trip = sum(p.cores * p.round_trip for p in there) / cores
-        return self._all_cores
+        return max(1, self._all_cores)
 
     @property
     def round_trip(self) -> float:
         """Mean seconds from a core's agent to its broker and back."""
-        return self._round_trip if self.all_cores else 0.0
+        return self._core_micros / self.all_cores / 1e6
 
     @property
     def agents(self) -> list[Presence]:
@@ -295,7 +311,7 @@ class Roster:
 
 
 def _abilities(presence: Presence) -> tuple[object, ...]:
-    """Return the part of an announcement that decides which chunks an agent gets, and how many."""
+    """Return the part of an announcement that decides which chunks an agent gets."""
     return (
         presence.offer,
         presence.local,
@@ -304,7 +320,6 @@ def _abilities(presence: Presence) -> tuple[object, ...]:
         presence.draining,
         presence.ready > 0,
         presence.failure,
-        presence.round_trip,
         presence.digest or presence.functions,
         presence.embedded,
         presence.trusts,

@@ -25,6 +25,7 @@ class Message(Protocol):
 
 Callback = Callable[[], Awaitable[None]]
 OnMessage = Callable[[Any], Coroutine[Any, Any, None]]
+Skip = Callable[[bytes, bytes], bool]
 
 
 class Subscription(Protocol):
@@ -116,12 +117,15 @@ class Broker(Protocol):
         *,
         queue: str = "",
         direct: bool = False,
+        skip: Skip | None = None,
     ) -> Subscription:
         """Call ``callback`` with one message after the other.
 
         Args:
             queue: Of the subscribers with one name, each message goes to one.
             direct: Run the callback in the reader itself; it must not wait for this connection.
+            skip: Called first with the subject and the payload of each message of a direct
+                subscription; returns whether it needs no callback.
         """
         ...
 

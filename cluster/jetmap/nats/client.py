@@ -24,6 +24,7 @@ from nats.aio.client import Client
 from nats.aio.transport import Transport
 from nats.protocol.parser import Parser
 
+from .broker import Skip
 from .inbound import LARGE_BYTES, Inbound
 
 # Bytes unsent, above which nats-py's own flusher takes over, because it waits for the socket.
@@ -246,6 +247,8 @@ class TcpTransport(Transport):
             sid, subject, reply, payload, headers = one
             if not isinstance(payload, bytes):
                 payload = payload.getvalue()
+            if sid in client.skips and client.skips[sid](subject, payload):
+                continue
             await client._process_msg(sid, subject, reply, payload, headers)
         socket.on_handled()
 
@@ -265,6 +268,8 @@ class TcpTransport(Transport):
             sid, subject, reply, payload, headers = one
             if not isinstance(payload, bytes):
                 payload = payload.getvalue()
+            if sid in client.skips and client.skips[sid](subject, payload):
+                continue
             self._begun = started(client._process_msg(sid, subject, reply, payload, headers))
             if self._begun is not None:
                 return False
@@ -300,12 +305,13 @@ class QuickClient(Client):
     """A client that writes once a turn of the event loop.
 
     direct: the callbacks, by subscription id, that the reader runs itself. They must not wait for
-    anything that arrives on this connection.
+    anything that arrives on this connection. skips: functions that are called before these.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.direct: dict[int, Any] = {}
+        self.skips: dict[int, Skip] = {}
         self._write_scheduled = False
 
     async def _connect_to_server(self, s: Any) -> None:

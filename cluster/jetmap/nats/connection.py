@@ -17,7 +17,7 @@ from jetmap.errors import BrokerUnreachable, JetmapError
 
 from .answers import JetStreamError, checked
 from .auth import Auth, without_secrets
-from .broker import Callback, OnMessage
+from .broker import Callback, OnMessage, Skip
 from .client import QuickClient
 from .dialing import RETRY_SECONDS, check_cancelled, dial, discard
 from .errors import NoResponders, NotPermittedError, RefusedError, translated, typed
@@ -175,13 +175,16 @@ class Connection:
         pending_msgs: int = 65536,
         pending_bytes: int = 128 * 2**20,
         direct: bool = False,
+        skip: Skip | None = None,
     ) -> NatsSubscription:
         """Call ``callback`` with one message after the other.
 
         pending_msgs, pending_bytes: limits on messages that wait to be handled; further ones are
         dropped, logged and counted. direct: run the callback in the reader itself, which is faster
         but reads nothing else meanwhile, so it must not wait for anything on this connection; nor
-        use asyncio.timeout, because it begins outside of any task.
+        use asyncio.timeout, because it begins outside of any task. skip: called first with the
+        subject and the payload of each message of a direct subscription; returns whether it needs
+        no callback.
         """
         options = {
             "cb": self._guarded(subject, callback),
@@ -189,7 +192,8 @@ class Connection:
             "pending_msgs_limit": pending_msgs,
             "pending_bytes_limit": pending_bytes,
         }
-        subscription = NatsSubscription(subject, options, self._forget, direct=direct)
+        skips = self._guarded_skip(subject, skip) if skip is not None else None
+        subscription = NatsSubscription(subject, options, self._forget, direct=direct, skip=skips)
         self._subscriptions.append(subscription)
         try:
             await subscription.start(self._client)
@@ -351,6 +355,18 @@ class Connection:
                 self._callback_failed(subject)
             except Exception:
                 self._callback_failed(subject)
+
+        return guarded
+
+    def _guarded_skip(self, subject: str, skip: Skip) -> Skip:
+        """Wrap a function that skips messages so that its exceptions do not end the reader."""
+
+        def guarded(subject_of_message: bytes, payload: bytes) -> bool:
+            try:
+                return skip(subject_of_message, payload)
+            except Exception:
+                self._callback_failed(subject)
+                return False
 
         return guarded
 

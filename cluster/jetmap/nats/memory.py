@@ -24,7 +24,7 @@ from jetmap.background import Background
 from jetmap.errors import BrokerUnreachable, TooLarge
 
 from .answers import checked
-from .broker import Callback, OnMessage
+from .broker import Callback, OnMessage, Skip
 from .clock import Clock, LoopClock
 from .errors import NoResponders
 from .memory_jetstream import MemoryJetStream, MemoryMessage
@@ -139,11 +139,17 @@ class MemorySubscription:
     """One subscription of a `MemoryConnection`."""
 
     def __init__(
-        self, connection: MemoryConnection, subject: str, on_message: OnMessage, queue: str
+        self,
+        connection: MemoryConnection,
+        subject: str,
+        on_message: OnMessage,
+        queue: str,
+        skip: Skip | None = None,
     ) -> None:
         self.connection = connection
         self.subject = subject
         self.on_message = on_message
+        self.skip = skip
         self.queue = queue
         self.pending_msgs = 0
 
@@ -259,8 +265,9 @@ class MemoryConnection:
         pending_msgs: int = 65536,
         pending_bytes: int = 128 << 20,
         direct: bool = False,
+        skip: Skip | None = None,
     ) -> MemorySubscription:
-        subscription = MemorySubscription(self, subject, callback, queue)
+        subscription = MemorySubscription(self, subject, callback, queue, skip)
         self.subscriptions.append(subscription)
         if self._reader is None:
             self._reader = self._background.spawn(self._read(), "read")
@@ -341,16 +348,28 @@ class MemoryConnection:
                 subscription, message = self._received.popleft()
                 subscription.pending_msgs -= 1
                 if subscription in self.subscriptions:
-                    await self._guarded(subscription.on_message(message))
+                    await self._handle(subscription, message)
             self._quiet.set()
             await self._arrived.wait()
+
+    async def _handle(self, subscription: MemorySubscription, message: MemoryMessage) -> None:
+        try:
+            skip = subscription.skip
+            if skip is not None and skip(message.subject.encode(), message.data):
+                return
+        except Exception:
+            self._callback_failed()
+        await self._guarded(subscription.on_message(message))
 
     async def _guarded(self, coroutine: Any) -> None:
         try:
             await coroutine
         except Exception:
-            self.errors += 1
-            logger.exception("%s: a callback failed", self.name)
+            self._callback_failed()
+
+    def _callback_failed(self) -> None:
+        self.errors += 1
+        logger.exception("%s: a callback failed", self.name)
 
 
 def _cancel(future: asyncio.Future[MemoryMessage]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import nats.errors
 from nats.aio.subscription import Subscription as ClientSubscription
 
+from .broker import Skip
 from .client import QuickClient
 
 
@@ -21,9 +22,11 @@ class NatsSubscription:
         forget: Callable[[NatsSubscription], None],
         *,
         direct: bool = False,
+        skip: Skip | None = None,
     ) -> None:
         self.subject = subject
         self._direct = direct
+        self._skip = skip
         self._forget = forget
         self._options = options
         self._inner: ClientSubscription | None = None
@@ -40,6 +43,7 @@ class NatsSubscription:
         inner, self._inner = self._inner, None
         if inner is not None and self._client is not None:
             self._client.direct.pop(inner._id, None)
+            self._client.skips.pop(inner._id, None)
             try:
                 await inner.unsubscribe()
             except nats.errors.Error:
@@ -49,4 +53,6 @@ class NatsSubscription:
         inner = await client.subscribe(self.subject, **self._options)
         if self._direct:
             client.direct[inner._id] = self._options["cb"]
+            if self._skip is not None:
+                client.skips[inner._id] = self._skip
         self._inner, self._client = inner, client

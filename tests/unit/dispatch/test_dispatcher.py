@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hypotheses import examples
+from jetmap.dispatch.dispatcher import Dispatcher
 from jetmap.nats.memory import MemoryBroker
+from jetmap.wire.presence import Presence
 from simulated_pool import SimulatedPool, Work, mapped
 from virtual_time import run
 
@@ -56,6 +59,41 @@ def test_every_item_has_its_outcome_whatever_the_network_does(
             network.started = True
             results = await asyncio.gather(*(mapped(d, ITEMS) for d in dispatchers))
         assert results == [DOUBLED, DOUBLED]
+
+    run(scenario())
+
+
+def test_announcements_of_idle_agents_wake_nobody_but_keep_them_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[Presence] = []
+    take = Dispatcher._on_presence
+
+    async def counted(self: Dispatcher, presence: Presence) -> None:
+        taken.append(presence)
+        await take(self, presence)
+
+    monkeypatch.setattr(Dispatcher, "_on_presence", counted)
+
+    async def scenario() -> None:
+        async with SimulatedPool() as pool:
+            agents = [await pool.agent(2, host) for host in "abc"]
+            dispatcher = await pool.dispatcher()
+            await mapped(dispatcher, [1])
+            await asyncio.sleep(20.0)
+            taken.clear()
+            await asyncio.sleep(20.0)
+            assert taken == []
+            assert [agent.busy for agent in dispatcher.roster.agents] == [0, 0, 0]
+            await pool.kill(agents[0])
+            await asyncio.sleep(20.0)
+            assert [agent.host for agent in dispatcher.roster.agents] == ["b", "c"]
+            # An open map may have chunks for cores that still idle.
+            pool.work.seconds = lambda item: 10.0
+            running = asyncio.ensure_future(mapped(dispatcher, [1]))
+            await asyncio.sleep(8.0)
+            assert {agent.host for agent in taken} == {"b", "c"} and len(taken) >= 6
+            await running
 
     run(scenario())
 

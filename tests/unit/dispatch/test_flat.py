@@ -12,6 +12,7 @@ import pytest
 
 from dispatching import FUNCTION, Parts, presence, report_of
 from jetmap.dispatch.costs import CHUNKS_A_SECOND, Cutting
+from jetmap.dispatch.roster import Roster
 from jetmap.wire.messages import FunctionRef
 from jetmap.wire.presence import Presence
 
@@ -85,6 +86,26 @@ def test_an_announcement_that_changes_nothing_costs_the_same_in_a_pool_of_any_si
         news = [replace_(agent, busy=1) for agent in pool.agents[:1]]
         steps[agents] = counted(lambda pool=pool, news=news: pool.roster.on_presence(news[0], 2e9))
         assert counted(lambda pool=pool: pool.roster.cores("offer")) < 20, "it is remembered"
+    assert max(steps.values()) <= 1.2 * min(steps.values()), steps
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"cores": 7}, {"draining": True}, {"offer": "other"}, {"round_trip": 0.04}, {"gone": True}],
+    ids=str,
+)
+def test_an_announcement_that_changes_something_costs_the_same(changes: dict[str, Any]) -> None:
+    steps = {}
+    for agents in (10, 100, 1000):
+        pool = Pool(agents)
+        pool.chunk()
+        roster, news = pool.roster, replace_(pool.agents[0], **changes)
+
+        def announce(roster: Roster = roster, news: Presence = news) -> None:
+            roster.on_presence(news, 2e9)
+            assert roster.all_cores and roster.round_trip < 1.0
+
+        steps[agents] = counted(announce)
     assert max(steps.values()) <= 1.2 * min(steps.values()), steps
 
 

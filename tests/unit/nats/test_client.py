@@ -120,6 +120,16 @@ async def test_what_is_not_direct_is_handled_in_its_turn(link: Link) -> None:
 
 
 @pytest.mark.anyio
+async def test_messages_are_skipped_where_they_are_read_and_in_their_turn(link: Link) -> None:
+    link.client.skips[7] = lambda subject, payload: (subject, payload) == (b"s", b"old")
+    link.arrive(b"old", b"1", b"old")
+    assert link.got == [b"1"]
+    link.arrive(b"PING", b"old", b"2")
+    await turns(5)
+    assert link.got == [b"1", b"PING", b"2"]
+
+
+@pytest.mark.anyio
 async def test_a_callback_is_cancelled_with_the_reader_that_it_waits_in(link: Link) -> None:
     link.gates[b"1"] = asyncio.Event()
     link.arrive(b"1")

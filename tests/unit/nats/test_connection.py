@@ -38,6 +38,7 @@ class Client:
     def __init__(self) -> None:
         self.is_connected = True
         self.direct: dict[int, Any] = {}
+        self.skips: dict[int, Any] = {}
         self.options: dict[str, Any] = {}
         self.subscribed: list[Inner] = []
         self.published: list[tuple[str, bytes]] = []

@@ -152,6 +152,22 @@ async def test_an_ended_subscription_gets_nothing(c: Broker) -> None:
     assert inbox.messages == []
 
 
+async def test_what_is_skipped_needs_no_callback(c: Broker) -> None:
+    def skip(subject: bytes, payload: bytes) -> bool:
+        if payload == b"bad":
+            raise ValueError("not understood")
+        return (subject, payload) == (b"a.b", b"old")
+
+    inbox = await listening(c, "a.*", direct=True, skip=skip)
+    errors = c.errors
+    for payload in (b"old", b"new", b"bad", b"old", b"end"):
+        await c.publish("a.b", payload)
+    await c.publish("a.c", b"old")
+    await inbox.until(4)
+    assert inbox.data == [b"new", b"bad", b"end", b"old"]
+    assert c.errors == errors + 1
+
+
 async def test_a_callback_that_raises_is_counted_and_called_again(c: Broker) -> None:
     inbox = Inbox()
 

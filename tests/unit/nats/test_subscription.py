@@ -28,6 +28,7 @@ class Inner:
 class Client:
     def __init__(self) -> None:
         self.direct: dict[int, Any] = {}
+        self.skips: dict[int, Any] = {}
         self.made: list[Inner] = []
 
     async def subscribe(self, subject: str, **options: Any) -> Inner:

@@ -45,7 +45,7 @@ def tracking(roster: Roster, sealer: Any = None) -> AgentTracker:
     async def announced(presence: Presence) -> None: ...
 
     nobody: Any = None
-    made = AgentTracker(nobody, "p", announced, sealer)
+    made = AgentTracker(nobody, "p", announced, sealer=sealer)
     roster.sealer = sealer
     made.roster = roster
     return made
