@@ -18,7 +18,9 @@ DEAF = ("agent frozen", "network cut", "network cut for long", STALL)
 # Seconds within which results are reported after they were computed, unless their chunk has ended.
 UNREPORTED = 10.0
 ATTEMPTS = 2
-POISON_LIMIT = 2 * ATTEMPTS  # Agents that one item may take along: in a chunk, then alone.
+# Agents that one item may take along: two in a chunk, and one alone; and one more for each fault
+# that keeps its caller from missing an agent in time, at least one.
+POISON_LIMIT = 1 + ATTEMPTS
 STALLED_TIMEOUT = 0.3  # Seconds of standing still that explain a short item's timeout.
 
 Runs = dict[int, list[Run]]
@@ -91,10 +93,17 @@ def _check_again(
         first, last = several[0].at, several[-1].at
         # Who carries a job after another counts anew.
         owners = 1 + sum(f.kind in OWNERS and f.meets(first, last) for f in faults)
-        limit = POISON_LIMIT * (owners if map.way in JOBS else 1)
+        cuts = sum(f.is_everywhere or f.hits_caller_of(map) for f in _between(several, faults))
+        limit = (POISON_LIMIT + max(1, cuts)) * (owners if map.way in JOBS else 1)
         if item[2] == "agent" and len(several) > limit:
             text = f"an item that kills its agents toured {len(several)} of them"
             checker.violations.append(Violation("again", map.name, several[-1].at, text))
+
+
+def _between(several: list[Run], faults: list[Fault]) -> list[Fault]:
+    """Return the faults, of those that take something away, between an item's executions."""
+    first, last = several[0].at, several[-1].at
+    return [f for f in faults if f.kind in TAKING and f.meets(first, last)]
 
 
 def cause_of(map: Map, earlier: Run, later: Run, faults: list[Fault]) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jetmap.wire.messages import Crash, ErrorRecord
-from jetmap.wire.timing import HELD
+from jetmap.wire.timing import GONE_AFTER, HELD, LOOK
 
 from .flight import Flight, Piece
 
@@ -88,7 +88,19 @@ def after_claim(flight: Flight, vanished: Mapping[str, float], attempts: int) ->
 
 def losses(flight: Flight, vanished: Mapping[str, float]) -> int:
     """Count the agents that have vanished with a chunk, or with the one that it was cut from."""
-    gone = sum(
-        agent in vanished and vanished[agent] - at < HELD for agent, at in flight.claims.items()
-    )
-    return flight.piece.losses + gone + flight.unclaimed
+    claims = flight.claims
+    gone = sum(agent in vanished and vanished[agent] - at < HELD for agent, at in claims.items())
+    return flight.piece.losses + gone + _is_lost_unclaimed(flight, vanished)
+
+
+def _is_lost_unclaimed(flight: Flight, vanished: Mapping[str, float]) -> bool:
+    """Return whether an agent has vanished with a chunk that it never claimed.
+
+    It may be missed only after the next agent has claimed the chunk, if this process was cut off
+    meanwhile. What was lost before is claimed before it is begun.
+    """
+    if flight.reclaimed is None or flight.piece.losses:
+        return False
+    since, until = flight.first, flight.reclaimed + GONE_AFTER + LOOK
+    missed = (at for agent, at in vanished.items() if agent not in flight.claims)
+    return any(since <= at <= until for at in missed)

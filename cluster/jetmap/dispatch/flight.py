@@ -68,7 +68,8 @@ class Flight(msgspec.Struct, eq=False):
     parcel: Parcel | None = None
     first: float = 0.0  # Time of the first publish.
     claims: dict[str, float] = {}  # Time of each agent's last claim.
-    unclaimed: bool = False  # An agent vanished with it before it could claim it.
+    # Time of its first claim, if another agent may have begun it before, without a claim.
+    reclaimed: float | None = None
     confirmed: bool = False  # The broker has it, or had it.
     host: str = ""  # Host of the agent that claimed it last.
     final: Final | None = None

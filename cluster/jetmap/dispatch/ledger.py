@@ -243,7 +243,7 @@ class Ledger:
         host: str,
         now: float,
         *,
-        deliveries: int = 1,
+        is_again: bool = False,
         vanished: Mapping[str, float] = _NOBODY,
     ) -> Settlement | None:
         """Note that an agent holds a chunk. Returns None if the chunk is no longer wanted.
@@ -253,7 +253,7 @@ class Ledger:
         old to count.)
 
         Args:
-            deliveries: How often the broker has delivered the chunk.
+            is_again: Whether the chunk was delivered, or taken from the stream, before.
             vanished: When each agent that fell silent without a goodbye was missed.
         """
         flight = self.flights.get(number)
@@ -262,8 +262,8 @@ class Ledger:
         if self._is_settled(flight, flight.end):
             self._end(flight)
             return Settlement(ended=flight)
-        if deliveries > 1 and not flight.claims and now - flight.first >= ACK_WAIT:
-            flight.unclaimed = any(at >= flight.first for at in vanished.values())
+        if is_again and not flight.claims and now - flight.first >= ACK_WAIT:
+            flight.reclaimed = now
         flight.heard = now
         flight.confirmed = True
         flight.claims[agent] = now
@@ -297,6 +297,8 @@ class Ledger:
         for flight in self.flights.values():
             flight.heard += gap
             flight.claims = {agent: at + gap for agent, at in flight.claims.items()}
+            if flight.reclaimed is not None:
+                flight.reclaimed += gap
 
     # Inside
 

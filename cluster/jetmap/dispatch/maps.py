@@ -198,7 +198,7 @@ class OpenMaps:
                     claim.agent,
                     claim.host,
                     now,
-                    deliveries=held.deliveries,
+                    is_again=held.deliveries > 1 or held.attempt > 1,
                     vanished=self._roster.vanished,
                 )
                 if settlement is not None:

@@ -213,6 +213,29 @@ def test_what_ran_again_has_a_cause(tmp_path: Path, fault: Fault | None, found: 
     assert [violation.fault for violation in checker.violations] == found
 
 
+@pytest.mark.parametrize(
+    ("tour", "cuts", "found"), [(4, 0, []), (5, 0, ["again"]), (5, 1, ["again"]), (5, 2, [])]
+)
+def test_an_item_tours_one_agent_more_for_each_time_its_caller_is_cut_off(
+    tmp_path: Path, tour: int, cuts: int, found: list[str]
+) -> None:
+    lines = story()
+    lines[0]["items"] = [[50, 10, "agent", 0]]
+    lines[1]["o"] = [[0, "lost", "WorkerLost", "3 agents vanished"]]
+    lines[2]["t"] = lines[3]["t"] = 60.0
+    lines[2]["o"] = []
+    faults = [Fault("caller cut off", 5.0, 9.0, caller="a") for _ in range(cuts)]
+    files = []
+    for agent in range(tour):
+        at = 2.5 + 10 * agent
+        files.append(tmp_path / f"{agent}-{agent}-1.runs")
+        files[-1].write_text(f"a.1 50 {at}\n")
+        faults.append(Fault("agent killed by its item", at, at, agent=agent))
+    checker = judged(lines)
+    examine(checker, faults, files)
+    assert [violation.fault for violation in checker.violations] == found
+
+
 def test_a_crashing_item_explains_its_own_workers_repeats_only(tmp_path: Path) -> None:
     crashed, well = tmp_path / "7-8-1.runs", tmp_path / "7-9-1.runs"
     again = tmp_path / "7-10-1.runs"

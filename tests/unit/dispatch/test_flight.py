@@ -203,7 +203,7 @@ def test_an_item_that_kills_its_agent_does_not_tour_the_hosts(
             # Delivered again, or lost before, it is claimed before it is computed.
             if deliveries > 1 or flight.attempt > 1:
                 settlement = ledger.claim(
-                    flight.number, agent, "h", now, deliveries=deliveries, vanished=vanished
+                    flight.number, agent, "h", now, is_again=True, vanished=vanished
                 )
                 assert settlement is not None
                 lost += [record for batch in settlement.batches for record in batch.errors]
