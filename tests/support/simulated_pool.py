@@ -94,6 +94,8 @@ class SimulatedWorker:
     async def death(self) -> Death:
         return await asyncio.shield(self._death)
 
+    end_behind_pipe = death
+
     async def failure(self) -> StartFailed:
         raise AssertionError("it never fails to start")
 

@@ -76,10 +76,13 @@ class FakeWorker:
             kind, _ = self.on_the_way.pop()
             if kind == frames.LAST and self.at_death[0] is None:
                 self.at_death = self.latest, None
+        self.close_pipe()
+        self.died.set_result(Death(signal, code, 1 << 20))
+
+    def close_pipe(self) -> None:
         self.here.extend(self.on_the_way)
         self.on_the_way.clear()
         self.ended = True
-        self.died.set_result(Death(signal, code, 1 << 20))
         self.news.set()
 
     def deliver(self) -> None:
@@ -118,6 +121,8 @@ class FakeWorker:
 
     async def death(self) -> Death:
         return await asyncio.shield(self.died)
+
+    end_behind_pipe = death
 
     async def failure(self) -> StartFailed:
         await self.death()

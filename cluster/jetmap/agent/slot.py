@@ -291,13 +291,16 @@ class Slot:
                 await self._handlers[kind](payload)
                 if not worker.has_answered:
                     await self._chunks.flush()
+            self._enter(WorkerEvent.CONDEMNED)
+            death = await worker.end_behind_pipe()
         except Exception:
             # For example, a process that the function forked wrote into the pipe.
             logger.exception("worker (pid %d) sent a bad frame; it is replaced", worker.pid)
             self.kill(STOPPED)
+            death = await worker.death()
         finally:
             worker.kill()
-        await self._on_death(worker, await worker.death())
+        await self._on_death(worker, death)
         await self._chunks.flush()
 
     def _enter(self, event: WorkerEvent) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import msgspec
 
@@ -29,6 +30,9 @@ from .worker_state import Death
 
 # Seconds for a worker's ``atexit`` functions when it is dismissed.
 DISMISS_SECONDS = 5.0
+# Seconds for a worker to end once its pipe is closed. The system closes the files of a process that
+# ends before it says how the process has ended.
+EXIT_SECONDS = 2.0
 
 _importing = msgspec.msgpack.Decoder(Importing).decode
 _failed = msgspec.msgpack.Decoder(StartFailed).decode
@@ -173,7 +177,19 @@ class WorkerProcess:
                 return _failed(received[1])
             if received[0] == frames.IMPORTING:
                 importing = _importing(received[1])
-        return failure_of(await self.death(), importing)
+        return failure_of(await self.end_behind_pipe(), importing)
+
+    async def end_behind_pipe(self) -> Death:
+        """Return the death of a worker whose pipe is closed; kill it if it does not end by itself.
+
+        Killed at once, a worker that has exited would seem to have been killed.
+        """
+        try:
+            async with asyncio.timeout(EXIT_SECONDS):
+                return await self.death()
+        except TimeoutError:
+            self.kill()
+            return replace(await self.death(), has_closed=True)
 
     async def gone(self) -> None:
         """Wait until it is dead, with all processes that its functions started."""

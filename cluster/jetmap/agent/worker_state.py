@@ -70,13 +70,23 @@ def after(state: State, event: WorkerEvent) -> State:
 
 @dataclass(frozen=True)
 class Death:
-    """The end of a worker process: by a signal, or with an exit code."""
+    """The end of a worker process: by a signal, or with an exit code.
+
+    Attributes:
+        peak_memory: Bytes.
+        has_closed: Whether the agent killed it because it had closed its pipe and lived on.
+    """
 
     signal: int | None
     exit_code: int | None
-    peak_memory: int  # Bytes.
+    peak_memory: int
+    has_closed: bool = False
 
     def __str__(self) -> str:
+        if self.has_closed:
+            return (
+                "closed a file descriptor of jetmap's, perhaps with os.closerange, and was killed"
+            )
         if self.signal is not None:
             return f"was killed by {signal_name(self.signal)}"
         return f"exited with code {self.exit_code}"

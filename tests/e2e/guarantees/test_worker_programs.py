@@ -529,3 +529,31 @@ async def test_workers_have_no_secret_of_ours(
     assert {n for n in environment if n.startswith("JETMAP_")} == {"JETMAP__WORKER"}
     sockets = [file for file in files if file.startswith("socket:")]
     assert len(sockets) == 1, f"the pipe to the agent, and no connection: {files}"
+
+
+# Processes that end
+
+ENDS = {
+    "import os; os._exit(0)": (None, 0),
+    "import os; os._exit(7)": (None, 7),
+    "import ctypes; ctypes.CDLL(None).exit(5)": (None, 5),
+    # As a process that ends: its files are closed, and its exit code can be had later only.
+    "import os, time; os.closerange(3, 64); time.sleep(0.2); os._exit(3)": (None, 3),
+    "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)": (signal.SIGSEGV, None),
+    "import os, signal; os.kill(os.getpid(), signal.SIGKILL)": (signal.SIGKILL, None),
+}
+
+
+async def test_an_end_is_reported_as_it_was(cluster: Cluster, agent: AgentProcess) -> None:
+    found = await run(cluster, *ENDS)
+    assert [
+        isinstance(each, WorkerLost) and (each.signal, each.exit_code) for each in found
+    ] == list(ENDS.values())
+
+
+async def test_what_closes_its_pipe_and_lives_on_is_killed(
+    cluster: Cluster, agent: AgentProcess
+) -> None:
+    code = "import os, time; os.closerange(3, 64); time.sleep(600)"
+    (error,) = await run(cluster, code)
+    assert isinstance(error, WorkerLost) and "os.closerange" in str(error)

@@ -185,6 +185,34 @@ def test_what_is_killed_when_it_had_finished_blames_nobody(bench: Bench) -> None
     assert not bench.account.crashes
 
 
+def test_a_worker_whose_pipe_closes_is_given_the_time_to_say_how_it_ended(bench: Bench) -> None:
+    bench.get_ready()
+    worker = bench.worker
+    (held,) = bench.assign(1)
+    worker.come_to_next()
+    worker.progress.enter(0)
+    worker.close_pipe()
+    bench.settle()
+    assert not worker.killed and not bench.account.crashes
+    assert not bench.slot.is_idle and not bench.account.idle, "nothing is given to the dying"
+    worker.die(None, 7, 0)
+    bench.settle()
+    ((lost, crash),) = bench.account.crashes
+    assert lost is held and (crash.item, crash.signal, crash.exit_code) == (0, None, 7)
+
+
+def test_an_idle_worker_that_closes_its_pipe_is_given_nothing(bench: Bench) -> None:
+    bench.get_ready()
+    worker = bench.worker
+    assert bench.account.idle == 1
+    worker.close_pipe()
+    bench.settle()
+    assert not worker.killed and not bench.slot.is_idle and not bench.account.idle
+    worker.die(None, 0, 0)
+    bench.settle()
+    assert bench.worker is not worker and not bench.account.crashes
+
+
 def test_what_waits_behind_a_slow_chunk_is_handed_back(bench: Bench) -> None:
     bench.get_ready()
     worker = bench.worker

@@ -96,4 +96,5 @@ def test_death_leads_to_the_next_start_unless_closed(state: State) -> None:
 def test_a_death_is_described() -> None:
     assert str(Death(11, None, 0)) == "was killed by SIGSEGV"
     assert str(Death(None, 3, 0)) == "exited with code 3"
+    assert "os.closerange" in str(Death(9, None, 0, has_closed=True))
     assert signal_name(250) == "signal 250"
