@@ -20,7 +20,12 @@ FILES = {
     "raises": ("1 / 0\n", "ZeroDivisionError"),
     "nested": ("def wrong():\n    return 1 / 0\nwrong()\n", "ZeroDivisionError"),
     "no such module": ("import nothing_of_this_name\n", "No module named 'nothing_of_this_name'"),
-    "exits": ("raise SystemExit(5)\n", "SystemExit: 5"),
+    "exits": ("raise SystemExit(5)\n", "ends its process (SystemExit: 5); put what it does"),
+    "asks for arguments": (
+        "import argparse\np = argparse.ArgumentParser()\np.parse_args(['--no'])\n",
+        "ends its process (SystemExit: 2)",
+    ),
+    "quits": ("quit()\n", "ends its process (SystemExit: None)"),
     "a type of no name": (f'{TASK}@task\ndef f(n: "Nope"): ...\n', "name 'Nope' is not defined"),
     "starts a cluster": (STARTING, "a Cluster cannot be started inside a worker"),
 }
@@ -30,6 +35,8 @@ FRAMED = {
     "nested": [3, 2],
     "no such module": [1],
     "exits": [1],
+    "asks for arguments": [3],
+    "quits": [1],
     "two parameters": [2],
     "async": [2],
     "starts a cluster": [6],

@@ -101,7 +101,7 @@ class Announcements:
     def on_worker_failed(self, failure: StartFailed) -> None:
         self.counts.start_failures += 1
         self._reload.watch(failure.files)
-        text = failure.traceback.strip() or f"{failure.type}: {failure.message}"
+        text = failure.traceback.strip() or failure.message
         if text != self.failed:
             self.failed = text
             unready.error("workers cannot start; trying again with growing pauses:\n%s", text)

@@ -98,7 +98,7 @@ class Reload:
     def _on_failure(self, failure: StartFailed) -> None:
         self._not_before = time.monotonic() + self._backoff.grow()
         self.watch(failure.files)
-        text = failure.traceback.strip() or f"{failure.type}: {failure.message}"
+        text = failure.traceback.strip() or failure.message
         text = f"the changed source cannot be loaded; the previous version keeps running:\n{text}"
         if text != self.failure:
             self.failure = text

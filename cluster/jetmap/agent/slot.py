@@ -114,6 +114,7 @@ class Slot:
         self._is_stale = False  # Its source has changed: it goes after its chunk.
         self._kill_reason: KillReason | None = None
         self._failure: StartFailed | None = None
+        self._task = Importing()  # The TASKS argument that it imports, before it is ready.
         self._import = ImportWatch(options.workers.start_timeout, partial(self.kill, STOPPED))
         self._ended = 0  # Chunks that the worker has computed.
         self._values = b""  # Of its next report, if they came before it,
@@ -123,6 +124,7 @@ class Slot:
             frames.READY: self._on_ready,
             frames.LOADED: self._on_loaded,
             frames.FAILED: self._on_failed,
+            frames.TASK: self._on_task,
             frames.IMPORTING: self._on_importing,
             frames.BROKEN: self._on_broken,
             frames.STALE: self._on_stale,
@@ -270,6 +272,7 @@ class Slot:
         self._queue = WorkerQueue(self, self._warm_ups)
         self._ended, self._values, self._loan = 0, b"", None
         self._kill_reason = self._failure = None
+        self._task = Importing()
         successor = self._recycling.begin() if self._recycling is not None else None
         if successor is not None:
             logger.info("core %d: a worn worker is replaced by a fresh one", self.number)
@@ -342,7 +345,7 @@ class Slot:
         elif lost.chunks or lost.again or self._state is State.CLOSED:
             return
         elif not self._was_ready:
-            await self._on_start_failed(self._failure or failure_of(death))
+            await self._on_start_failed(self._failure or failure_of(death, self._task))
         elif self._kill_reason is None:
             logger.warning("an idle worker (pid %d) %s; it is replaced", worker.pid, death)
 
@@ -367,6 +370,9 @@ class Slot:
 
     async def _on_failed(self, payload: bytes) -> None:
         self._failure = _failed(payload)
+
+    async def _on_task(self, payload: bytes) -> None:
+        self._task = _importing(payload)
 
     async def _on_importing(self, payload: bytes) -> None:
         self._import.on_importing(_importing(payload))

@@ -168,6 +168,21 @@ def load_failure(importing: Importing, death: Death, *, is_late: bool = False) -
     return f"the worker {death} in {loader}, which loads what {home} needs{hint}"
 
 
+def import_failure(importing: Importing, death: Death, process: str = "the worker") -> str:
+    """Describe the death of a process in an import."""
+    if death.exit_code is not None:
+        hint = (
+            "; an import must not end its process: put what does so, such as os._exit(), under "
+            'if __name__ == "__main__":'
+        )
+    elif death.signal == signal.SIGKILL:
+        hint = "; perhaps it ran out of memory"
+    else:
+        named = importing.home if importing.home.endswith(".py") else f"-m {importing.home}"
+        hint = f"; native code crashed: `python -X faulthandler {named}` shows where"
+    return f"{process} {death} while it imported {importing.home}{hint}"
+
+
 class ImportWatch:
     """Limit the time for which the import of a caller's module, or a loader, may hold up a core.
 
@@ -214,7 +229,7 @@ class ImportWatch:
         if importing.loader:
             text = load_failure(importing, death, is_late=has_expired)
             return Broken(importing.home, text, [], importing.loader)
-        why = f"the worker {death} while it imported {importing.home}"
+        why = import_failure(importing, death)
         if has_expired:
             why = (
                 f"the import of {importing.home} did not end within {self._patience:g} s "

@@ -25,7 +25,7 @@ from jetmap.worker.spawn import MARK, spawn_worker
 from .descendants import end_marked
 from .options import AgentOptions
 from .output_relay import WorkerOutput, output_relay
-from .watchdogs import load_failure
+from .watchdogs import import_failure, load_failure
 from .worker_state import Death
 
 # Seconds for a worker's ``atexit`` functions when it is dismissed.
@@ -175,7 +175,7 @@ class WorkerProcess:
         while (received := await self.receive()) is not None:
             if received[0] == frames.FAILED:
                 return _failed(received[1])
-            if received[0] == frames.IMPORTING:
+            if received[0] in (frames.IMPORTING, frames.TASK):
                 importing = _importing(received[1])
         return failure_of(await self.end_behind_pipe(), importing)
 
@@ -250,10 +250,11 @@ class WorkerProcess:
 
 def failure_of(death: Death, importing: Importing | None = None) -> StartFailed:
     """Describe the death of a worker that was not ready yet."""
-    text = f"the worker {death} while it started"
-    if importing is not None and importing.loader:
-        text = load_failure(importing, death)
-    return StartFailed("WorkerStartFailed", text, "")
+    if importing is None or not importing.home:
+        return StartFailed("WorkerStartFailed", f"the worker {death} while it started", "")
+    describe = load_failure if importing.loader else import_failure
+    files = [importing.file] if importing.file else []
+    return StartFailed("WorkerStartFailed", describe(importing, death), "", files)
 
 
 def _kill_group(pid: int) -> None:

@@ -53,8 +53,8 @@ Step = tuple[str, Callable[[], "Fact | Findings"]]
 def check(settings: Settings) -> None:
     """Validate the configuration and the connection, and start nothing.
 
-    Imports the TASKS, if there are any, in this process. Shows every problem; the exit code is
-    that of the first.
+    Imports the TASKS, if there are any, in a process of its own. Shows every problem; the exit code
+    is that of the first.
 
     Example: jetmap check tasks.py --nats nats://broker:4222 --nats-user jetmap
     """
@@ -118,39 +118,12 @@ def _secrets(settings: Settings) -> Fact:
 
 def _tasks(settings: Settings) -> Fact:
     """Check that each file or module can be imported, and that each type has a schema."""
-    from jetmap.functions.task import registered
-    from jetmap.worker import main
+    from .trial_import import try_import
 
-    problems = []
-    main.in_worker = True  # As in a worker, the module must not start a Cluster.
-    try:
-        for argument in settings.workers.tasks:
-            problems += _import_problems(argument)
-    finally:
-        main.in_worker = False
-    for function in registered():
-        try:
-            function.info()
-        except TypeError as exc:
-            problems.append(str(exc))
-    if problems:
-        raise ConfigurationError(problems)
-    return ", ".join(sorted(function.name for function in registered()))
-
-
-def _import_problems(argument: str) -> list[str]:
-    from jetmap.functions.import_errors import format_import_error
-    from jetmap.functions.importing import load
-
-    try:
-        load(tasks=[argument])
-    except ConfigurationError as exc:
-        return exc.problems
-    except KeyboardInterrupt:
-        raise
-    except BaseException as exc:  # A file that exits is a problem of the file, too.
-        return [f"{argument}: {format_import_error(exc)}"]
-    return []
+    found = try_import(settings.workers.tasks)
+    if found.problems:
+        raise ConfigurationError(found.problems)
+    return ", ".join(found.functions)
 
 
 def _cores(settings: Settings) -> Fact:

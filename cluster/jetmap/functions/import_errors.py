@@ -9,6 +9,8 @@ from pathlib import Path
 from jetmap.errors import ConfigurationError, WorkerStartFailed
 from jetmap.import_path import hiding_advice
 
+from .source_files import is_users
+
 PACKAGE = str(Path(__file__).parent.parent)
 HEADER = "Traceback (most recent call last):"
 IMPORTLIB = ("<frozen importlib", "<frozen runpy")
@@ -23,10 +25,31 @@ def format_import_error(error: BaseException) -> str:
     if is_a_sentence:
         return str(error)
     _without_ours(described)
+    if isinstance(error, SystemExit):
+        return _format_exit(described)
     lines = "".join(described.format()).splitlines()
     shown = ["the import raises:", *(line for line in lines if line.strip() != HEADER)]
     if isinstance(error, ImportError | AttributeError) and (advice := hiding_advice(sys.path)):
         shown.append(f"perhaps because {advice}")
+    return "\n".join(shown)
+
+
+def _format_exit(described: traceback.TracebackException) -> str:
+    """Say that an import ends its process, and where: in the user's file, not in ``sys.exit``."""
+    stack = described.stack
+    users = [
+        at
+        for at, frame in enumerate(stack)
+        if is_users(frame.filename) and not frame.filename.startswith("<frozen")
+    ]
+    if users:
+        del stack[users[-1] + 1 :]
+    what = "".join(described.format_exception_only()).strip()
+    advice = 'put what it does as a program under if __name__ == "__main__":'
+    shown = [
+        f"the import ends its process ({what}); {advice}",
+        *"".join(stack.format()).splitlines(),
+    ]
     return "\n".join(shown)
 
 

@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,10 @@ _digests: dict[str, str] = {}  # Digests of the scripts that were run.
 
 
 def load(
-    tasks: Sequence[str] = (), modules: Sequence[str] = (), main: str | None = None
+    tasks: Sequence[str] = (),
+    modules: Sequence[str] = (),
+    main: str | None = None,
+    on_import: Callable[[str], None] = lambda name: None,
 ) -> list[Function]:
     """Import what a worker offers: the script, the ``TASKS``, the modules.
 
@@ -37,6 +41,7 @@ def load(
         tasks: ``TASKS`` arguments.
         modules: Dotted names.
         main: The path of a script whose functions live in ``__main__``.
+        on_import: Called before each import, with its argument.
 
     Raises ConfigurationError for what the user must correct (a missing file or module, a syntax
     error, no ``@task`` in ``TASKS``, two functions with one name), and whatever else the imported
@@ -48,13 +53,16 @@ def load(
 
     try:
         if main is not None:
+            on_import(main)
             import_main(main)
         for argument in tasks:
+            on_import(argument)
             before = set(registered())
             module = import_tasks(argument)
             if before.issuperset(registered()):
                 _require_functions(argument, module)
         for name in modules:
+            on_import(name)
             import_tasks(name)
     except SyntaxError as exc:
         if exc.filename is None:  # The user's code raises it.

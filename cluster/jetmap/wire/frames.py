@@ -36,6 +36,7 @@ JOINED, LEFT = b"J", b"G"  # A dispatcher shares memory with this worker from no
 GIVEN, DROPPED = b"H", b"Z"  # A constant that later chunks need, or that none needs any more.
 # From worker to agent.
 READY, FAILED, STALE = b"R", b"F", b"X"
+TASK = b"Q"  # The import of a TASKS argument begins (or, without a name, all have ended).
 EARLY = b"E"  # Like READY, but the worker is not ready yet: it still imports, or loads.
 LOADED = b"O"  # A function that a caller brought has what it needs.
 WARMED = b"W"  # A function's first call here, and the seconds it took.
@@ -166,7 +167,8 @@ class AgentPipe(BufferedProtocol):
     """The agent's end, which does not block: frames in both directions.
 
     Attributes:
-        first_at: Time of the first frame, on the event loop's clock; None before it.
+        first_at: Time of the first frame that is not a ``TASK``, on the event loop's clock; None
+            before it.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -262,7 +264,7 @@ class AgentPipe(BufferedProtocol):
         self._has_heard = True
         self._frames.on_read(nbytes)
         if self._frames.waiting:
-            if self.first_at is None:
+            if self.first_at is None and self._frames.waiting[-1][0] != TASK:
                 self.first_at = self._loop.time()
             self._wake()
 

@@ -6,6 +6,7 @@ import faulthandler
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from signal import setitimer  # Before ``Dispositions`` watches it.
 from typing import Any
 
@@ -70,7 +71,8 @@ class WorkerFunctions:
         """
         self.trust, self._grows, self._key = setup.trust, setup.grows, setup.key
         self._load_timeout = setup.load_timeout
-        loaded = load(setup.tasks, main=setup.main)
+        loaded = load(setup.tasks, main=setup.main, on_import=self._importing_task)
+        self._importing_task("")
         self.by_name = {function.name: function for function in loaded}
         if loaded and all(function.announced().refusal for function in loaded):
             loaded[0].info()  # Raises TypeError: there is nothing to offer.
@@ -221,6 +223,11 @@ class WorkerFunctions:
             raise BrokenHome from error
         finally:
             self._importing("")
+
+    def _importing_task(self, argument: str) -> None:
+        """Report that the import of a ``TASKS`` argument begins, in case it ends this process."""
+        file = str(Path(argument).absolute()) if argument.endswith(".py") else ""
+        self._send(frames.TASK, Importing(argument, file))
 
     def _importing(self, home: str, file: str | None = None) -> None:
         """Report the import that begins, in case it never ends, or ends this process."""

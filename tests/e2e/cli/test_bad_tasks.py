@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bad_tasks import FILES, TWICE, is_to_the_point
 from house import House
 from jetmap.cli.exits import Exit
@@ -32,3 +34,23 @@ def test_up_with_one_name_twice(house: House) -> None:
     assert done.returncode == Exit.WORKERS
     assert "two functions are named 'twice': one.twice and other.twice" in done.stderr
     assert "direct cause" not in done.stderr and "File" not in done.stderr
+
+
+ENDINGS = {
+    "import os; os._exit(0)": "exited with code 0 while it imported ends.py; ",
+    "import ctypes; ctypes.string_at(0)": "was killed by SIGSEGV while it imported ends.py; ",
+}
+
+
+@pytest.mark.parametrize("code", ENDINGS)
+@pytest.mark.parametrize("command", ["check", "up", "map"])
+def test_a_file_that_ends_its_process(house: House, command: str, code: str) -> None:
+    (house.directory / "ends.py").write_text(f"{TWICE}{code}\n")
+    if command == "map":
+        done = house.run("map", "ends.py:twice", input="1\n")
+    else:
+        ports = ["--port", "0", "--nats-port", "0"]
+        done = house.run(command, "ends.py", *ports)
+    assert done.returncode == (Exit.USAGE if command == "check" else Exit.WORKERS)
+    said = done.stdout + done.stderr
+    assert said.count(ENDINGS[code]) == 1 and "Traceback" not in said

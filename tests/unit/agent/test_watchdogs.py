@@ -10,7 +10,15 @@ import pytest
 
 import virtual_time
 from jetmap.agent import watchdogs
-from jetmap.agent.watchdogs import AGAIN_SECONDS, JAM_SECONDS, Deadline, ImportWatch, Jam, Overrun
+from jetmap.agent.watchdogs import (
+    AGAIN_SECONDS,
+    JAM_SECONDS,
+    Deadline,
+    ImportWatch,
+    Jam,
+    Overrun,
+    import_failure,
+)
 from jetmap.agent.worker_state import Death
 from jetmap.wire.worker_start import Broken, Importing
 from jetmap.worker.progress import Progress
@@ -151,7 +159,25 @@ def test_an_import_that_kills_its_worker_is_named(was_killed: bool) -> None:
         assert broken is None, "it was killed for another reason"
     else:
         assert broken is not None and broken.files == ["/bad.py"]
-        assert broken.text == "the worker was killed by SIGKILL while it imported bad"
+        assert broken.text == (
+            "the worker was killed by SIGKILL while it imported bad; perhaps it ran out of memory"
+        )
+
+
+@pytest.mark.parametrize(
+    ("home", "death", "said"),
+    [
+        (
+            "bad.py",
+            Death(None, 0, 0),
+            "exited with code 0 while.* bad.py; .*if __name__ ==",
+        ),
+        ("bad.py", Death(11, None, 0), "killed by SIGSEGV while.*`python -X faulthandler bad.py`"),
+        ("a.bad", Death(6, None, 0), "killed by SIGABRT while.*`python -X faulthandler -m a.bad`"),
+    ],
+)
+def test_what_ends_a_worker_in_an_import_has_its_advice(home: str, death: Death, said: str) -> None:
+    assert re.search(said, import_failure(Importing(home), death))
 
 
 def test_an_import_that_hangs_is_named_with_the_setting() -> None:

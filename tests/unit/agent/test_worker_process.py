@@ -12,6 +12,7 @@ from jetmap.agent.output_relay import output_relay
 from jetmap.agent.worker_process import StartError, WorkerProcess, failure_of
 from jetmap.agent.worker_state import Death
 from jetmap.settings import Settings
+from jetmap.wire.worker_start import Importing
 
 pytestmark = pytest.mark.anyio
 
@@ -34,3 +35,9 @@ def test_a_death_before_the_first_frame_is_a_failure_to_start() -> None:
     failure = failure_of(Death(11, None, 0))
     assert failure.type == "WorkerStartFailed"
     assert failure.message == "the worker was killed by SIGSEGV while it started"
+
+
+def test_a_death_in_the_import_of_tasks_names_the_file_and_watches_it() -> None:
+    failure = failure_of(Death(None, 0, 0), Importing("tasks.py", "/home/me/tasks.py"))
+    assert "exited with code 0 while it imported tasks.py" in failure.message
+    assert failure.files == ["/home/me/tasks.py"]

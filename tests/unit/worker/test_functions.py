@@ -82,10 +82,17 @@ class Worker:
 
     def __init__(self, tasks: str = "own_tasks.py", **setup: Any) -> None:
         self.sent: list[tuple[bytes, Any]] = []
-        self.functions = WorkerFunctions(lambda *frame: self.sent.append(frame), lambda error: None)
+        self.tasks: list[str] = []
+        self.functions = WorkerFunctions(self._send, lambda error: None)
         limits: dict[str, Any] = {"memory_limit": None, "max_value": 1, "max_report": 1}
         limits |= {"output_bytes": 1, "log_level": "info"}
         self.functions.load(Setup(tasks=[tasks], **limits, **setup))
+
+    def _send(self, kind: bytes, message: Any) -> None:
+        if kind == frames.TASK:
+            self.tasks.append(message.home)
+        else:
+            self.sent.append((kind, message))
 
     @property
     def announced(self) -> list[list[str]]:
@@ -100,6 +107,7 @@ def chunk(**fields: Any) -> Chunk:
 
 def test_the_functions_of_tasks_are_announced() -> None:
     worker = Worker()
+    assert worker.tasks == ["own_tasks.py", ""], "the import begins, and all have ended"
     assert worker.announced == [["own"]] and list(worker.functions.by_name) == ["own"]
 
 
