@@ -43,14 +43,14 @@ def _of_function(what: str, summary: str) -> Callable[..., Any]:
 async def pause_function(
     name: str, request: Request, query: Annotated[NoParameters, Query()]
 ) -> Response:
-    return _function(name, await cluster_of(request).steer(name, paused=True))
+    return _function(name, request, await cluster_of(request).steer(name, paused=True))
 
 
 @_of_function("resume", "Let a paused function go on")
 async def resume_function(
     name: str, request: Request, query: Annotated[NoParameters, Query()]
 ) -> Response:
-    return _function(name, await cluster_of(request).steer(name, paused=False))
+    return _function(name, request, await cluster_of(request).steer(name, paused=False))
 
 
 @_of_function("limit", "Limit the cores of a function, over the whole pool, also while it runs")
@@ -58,7 +58,7 @@ async def limit_function(
     name: str, request: Request, query: Annotated[LimitParameters, Query()]
 ) -> Response:
     control = await cluster_of(request).steer(name, max_parallel=query.max_parallel)
-    return _function(name, control)
+    return _function(name, request, control)
 
 
 @router.get(
@@ -97,16 +97,23 @@ async def resume_pool(request: Request, query: Annotated[NoParameters, Query()])
     return _pool(request, await cluster_of(request).steer(None, paused=False))
 
 
-def _function(name: str, control: PoolControl) -> Response:
-    return answer(msgspec.json.encode(_described(name, control.of(name))))
+def _function(name: str, request: Request, control: PoolControl) -> Response:
+    return answer(msgspec.json.encode(_described(name, request, control.of(name))))
 
 
 def _pool(request: Request, control: PoolControl) -> Response:
-    functions = [_described(name, each) for name, each in control.functions.items()]
+    functions = [_described(name, request, each) for name, each in control.functions.items()]
     pool = cluster_of(request).settings.broker.pool
     document = {"pool": pool, "paused": control.paused, "functions": functions}
     return answer(msgspec.json.encode(document))
 
 
-def _described(name: str, control: FunctionControl) -> dict[str, Any]:
-    return {"name": name, "paused": control.paused, "max_parallel": control.max_parallel}
+def _described(name: str, request: Request, control: FunctionControl) -> dict[str, Any]:
+    found = (s.info for s in cluster_of(request).functions if s.info.name == name)
+    in_code = next((info.max_parallel for info in found), None)
+    return {
+        "name": name,
+        "paused": control.paused,
+        "max_parallel": control.max_parallel or in_code,
+        "max_parallel_in_code": in_code,
+    }

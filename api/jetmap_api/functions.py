@@ -91,7 +91,8 @@ def describe(status: FunctionStatus, control: FunctionControl = FREE) -> dict[st
         "cores": status.cores,
         "agents": status.agents,
         "paused": control.paused,
-        "max_parallel": info.max_parallel if control.max_parallel is None else control.max_parallel,
+        "max_parallel": control.max_parallel or info.max_parallel,
+        "max_parallel_in_code": info.max_parallel,
     }
 
 

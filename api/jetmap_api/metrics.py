@@ -144,8 +144,9 @@ class _Watched(Collector):
         for name, each in control.functions.items():
             if each.paused:
                 paused.add_metric([name], 1)
-            if each.max_parallel is not None:
-                limits.add_metric([name], each.max_parallel)
+        for name, row in document["functions"].items():
+            if row["limit"] is not None:
+                limits.add_metric([name], row["limit"])
         yield from (paused, limits)
         streams = broker.get("streams", [])
         if not streams:

@@ -155,8 +155,11 @@ class Function(BaseModel):
     agents: list[str]
     paused: bool = Field(False, description="whether nothing new of it is sent")
     max_parallel: Count | None = Field(
-        None, description="cores that it may use at most, over the whole pool"
+        None,
+        description="cores that it may use at most, over the whole pool: as people have limited "
+        "it, else as its code says; null: any number",
     )
+    max_parallel_in_code: Count | None = Field(None, description="the limit of its code")
 
 
 class SteeredFunction(BaseModel):
@@ -165,8 +168,10 @@ class SteeredFunction(BaseModel):
     name: str
     paused: bool = Field(description="whether nothing new of it is sent")
     max_parallel: Count | None = Field(
-        description="cores that it may use at most, over the whole pool; null: as its code says"
+        description="cores that it may use at most, over the whole pool: as people have limited "
+        "it, else as its code says; null: any number"
     )
+    max_parallel_in_code: Count | None = Field(description="the limit of its code")
 
 
 class SteeredPool(BaseModel):

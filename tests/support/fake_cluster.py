@@ -61,6 +61,7 @@ class FakeCluster:
         self.costs: dict[str, Any] = {}
         self.where = "nats://broker:4222"
         self.control = PoolControl()
+        self.max_parallel: dict[str, int] = {}  # Limits in the functions' code.
         self.settings = Settings()
         self._functions = {function.__name__: function for function in functions}
         self._chunk = chunk
@@ -126,14 +127,14 @@ class FakeCluster:
 
     @property
     def functions(self) -> list[FunctionStatus]:
-        return [
-            FunctionStatus(_info(function), ["here"], 2, True)
-            for function in self._functions.values()
-        ]
+        return [FunctionStatus(self._info(name), ["here"], 2, True) for name in self._functions]
 
     def info(self, name: str) -> FunctionInfo | None:
-        function = self._functions.get(name)
-        return None if function is None else _info(function)
+        return self._info(name) if name in self._functions else None
+
+    def _info(self, name: str) -> FunctionInfo:
+        info = _info(self._functions[name])
+        return msgspec.structs.replace(info, max_parallel=self.max_parallel.get(name))
 
     @property
     def pool_counts(self) -> PoolCounts:

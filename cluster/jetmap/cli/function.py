@@ -58,12 +58,13 @@ def function(
     control, statuses = run_cancellable(_steer(attached(settings), name, wishes))
     cores = sum(status.cores for status in statuses)
     declared = next((status.info.max_parallel for status in statuses), None)
-    limit = control.of(name).max_parallel or declared
+    wanted = control.of(name).max_parallel
     found = {
         "name": name,
         "cores": cores,
         "paused": control.of(name).paused,
-        "max_parallel": limit,
+        "max_parallel": wanted or declared,
+        "max_parallel_in_code": declared,
         "pool_paused": control.paused,
     }
     if as_json:
@@ -72,9 +73,7 @@ def function(
         return
     typer.echo(f"function  {name}")
     typer.echo(f"cores     {cores} have it" if cores else "cores     no worker has it now")
-    if control.of(name).max_parallel is None and declared is not None:
-        typer.echo(f"limit     {shown_cores(declared)}, as its code says")
-    for line in said(name, control):
+    for line in said(name, control, declared):
         typer.echo(line)
 
 
@@ -85,11 +84,14 @@ def only_one(options: dict[str, bool]) -> None:
         raise ConfigurationError([f"{' and '.join(given)} exclude each other: give one of them"])
 
 
-def said(name: str, control: PoolControl) -> list[str]:
-    """Say what holds for a function."""
+def said(name: str, control: PoolControl, declared: int | None = None) -> list[str]:
+    """Say what holds for a function. declared: the limit in its code."""
     lines = []
     if limit := control.of(name).max_parallel:
-        lines.append(f"limit     {shown_cores(limit)}")
+        code = f"; its code says {declared:,}" if declared is not None else ""
+        lines.append(f"limit     {shown_cores(limit)}{code}")
+    elif declared is not None:
+        lines.append(f"limit     {shown_cores(declared)}, as its code says")
     if control.of(name).paused:
         lines.append(f"paused    until jetmap function {name} --resume")
     if control.paused:

@@ -80,7 +80,7 @@ def new_function(name: str) -> Row:
     return {
         "name": name, "doc": "", "module": "", "hosts": 0, "versions": [], "items": 0,
         "seconds": 0.0, "rate": 0.0, "failed": 0, "bins": {}, "in": 0.0, "out": 0.0,
-        "waiting": 0, "waiting_seconds": 0.0, "paused": False, "limit": None,
+        "waiting": 0, "waiting_seconds": 0.0, "paused": False, "limit": None, "declared": None,
     }  # fmt: skip
 
 

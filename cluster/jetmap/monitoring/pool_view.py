@@ -144,6 +144,16 @@ class PoolView:
         found = (m.kind for a in self.activities for m in a.maps if m.id == map)
         return next(found, None)
 
+    def limits(self) -> dict[str, int]:
+        """Return the limits of functions that have one: people's, else those of their code."""
+        offers = {(p.offer or p.agent, p.version, p.rank): p for p in self.agents}
+        infos = (
+            info for _, p in sorted(offers.items(), key=lambda o: o[0][2]) for info in p.functions
+        )
+        declared = {info.name: info.max_parallel for info in infos}
+        found = {name: limit for name, limit in declared.items() if limit is not None}
+        return found | self.control.limits
+
     def refused(self) -> Counter[str]:
         """Return the maps refused in the last minute, by reason."""
         refused: Counter[str] = Counter()
@@ -282,7 +292,7 @@ class PoolView:
                 row = infos.setdefault(info.name, new_function(info.name))
                 row["doc"] = info.doc.strip().partition("\n")[0]
                 row["module"] = info.module
-                row["limit"] = info.max_parallel
+                row["limit"] = row["declared"] = info.max_parallel
                 row["hosts"] += hosts
                 known = next((v for v in row["versions"] if v[0] == version), None)
                 if known is None:

@@ -45,7 +45,7 @@ def scale_of(view: PoolView, seconds: float) -> Scale:
     unknown = sum(a.unknown for a in activities) + turned_away
     unknown -= sum(f.waiting for f in paused if not f.is_known)
     needless = 0.0
-    for name, limit in control.limits.items():
+    for name, limit in view.limits().items():
         limited = sum(f.waiting_seconds for f in functions if f.name == name and f not in paused)
         needless += max(0.0, limited - limit * seconds)
     serving = [p for p in view.agents if not p.draining]

@@ -24,7 +24,12 @@ async def test_a_function_is_paused_limited_and_resumed() -> None:
             ("limit", False, None),
         ):
             answer = await client.post(f"/functions/double/{action}")
-            expected = {"name": "double", "paused": paused, "max_parallel": limit}
+            expected = {
+                "name": "double",
+                "paused": paused,
+                "max_parallel": limit,
+                "max_parallel_in_code": None,
+            }
             assert (answer.status_code, answer.json()) == (200, expected)
             assert SteeredFunction.model_validate(answer.json())
             shown = (await client.get("/functions/double")).json()
@@ -32,11 +37,30 @@ async def test_a_function_is_paused_limited_and_resumed() -> None:
             assert (await client.get("/functions")).json() == [shown]
 
 
+async def test_the_limit_of_the_code_is_shown_beside_that_of_people() -> None:
+    cluster = FakeCluster(double)
+    cluster.max_parallel["double"] = 4
+    async with gateway(cluster) as client:
+        for action, limit in (("pause", 4), ("limit?max_parallel=3", 3), ("limit", 4)):
+            answer = (await client.post(f"/functions/double/{action}")).json()
+            shown = (await client.get("/functions/double")).json()
+            [listed] = (await client.get("/pool")).json()["functions"]
+            for found in (answer, shown, listed):
+                assert (found["max_parallel"], found["max_parallel_in_code"]) == (limit, 4)
+
+
 async def test_the_pool_is_paused_and_resumed() -> None:
     cluster = FakeCluster(double)
     async with gateway(cluster) as client:
         await client.post("/functions/double/limit?max_parallel=2")
-        functions = [{"name": "double", "paused": False, "max_parallel": 2}]
+        functions = [
+            {
+                "name": "double",
+                "paused": False,
+                "max_parallel": 2,
+                "max_parallel_in_code": None,
+            }
+        ]
         for action, paused in (("pause", True), ("resume", False)):
             answer = await client.post(f"/pool/{action}")
             expected = {"pool": "default", "paused": paused, "functions": functions}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from activities import activity, map_of
+from announcements import presence
 from fake_cluster import FakeCluster, gateway
 from jetmap.dispatch.costs import Cost
 from jetmap.dispatch.stats import Histogram
 from jetmap.wire.controls import FunctionControl, PoolControl
+from jetmap.wire.presence import FunctionInfo
 from jetmap_api.metrics import _histogram
 from over_http import double
 
@@ -37,6 +39,8 @@ async def test_the_pools_page_has_what_all_callers_announce() -> None:
         {"streams": [{"copies": 3, "leader": ""}], "store": {"bytes": 9, "quota": 10}}
     )
     cluster.watch.pool.control = PoolControl(True, {"f": FunctionControl(True, 3)})
+    limited = [FunctionInfo("g", max_parallel=4), FunctionInfo("h")]
+    cluster.watch.pool.on_agents([presence("a", functions=limited)], 1.0)
     async with gateway(cluster) as client:
         text = (await client.get("/metrics/pool")).text
         own = (await client.get("/metrics")).text
@@ -51,6 +55,7 @@ async def test_the_pools_page_has_what_all_callers_announce() -> None:
         "jetmap_pool_paused 1.0",
         'jetmap_pool_function_paused{function="f"} 1.0',
         'jetmap_pool_function_max_cores{function="f"} 3.0',
+        'jetmap_pool_function_max_cores{function="g"} 4.0',
         "jetmap_pool_store_bytes 9.0",
         "jetmap_pool_streams_without_leader 1.0",
     ):

@@ -25,6 +25,12 @@ def test_a_function_is_shown_and_steered(cluster: FakeCluster, invoke: Invoke) -
     assert (shown["paused"], shown["max_parallel"], shown["cores"]) == (False, 3, 2)
     invoke("function", "double", "--max-parallel", "0")
     assert cluster.control == PoolControl()
+    cluster.max_parallel["double"] = 4
+    assert "limit     4 cores, as its code says" in invoke("function", "double").stdout
+    both = invoke("function", "double", "--max-parallel", "3").stdout
+    assert "limit     3 cores; its code says 4" in both
+    shown = json.loads(invoke("function", "double", "--json").stdout)
+    assert (shown["max_parallel"], shown["max_parallel_in_code"]) == (3, 4)
     assert invoke("function", "none", "--pause").exit_code == Exit.WORKERS
     both = invoke("function", "double", "--pause", "--resume")
     assert both.exit_code == Exit.USAGE and "exclude each other" in both.output

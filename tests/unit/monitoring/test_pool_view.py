@@ -186,6 +186,16 @@ def test_the_busiest_functions_get_the_first_slots() -> None:
     assert list(functions) == ["a", "b", "c"]
 
 
+def test_the_limit_of_the_code_is_shown_beside_that_of_people() -> None:
+    view = PoolView("p")
+    view.on_agents([presence("a", functions=[FunctionInfo("f", max_parallel=4)])], 1.0)
+    for control, limit in ((FunctionControl(), 4), (FunctionControl(max_parallel=2), 2)):
+        view.control = PoolControl(functions={"f": control})
+        view.advance(1.0)
+        row = view.snapshot()["functions"]["f"]
+        assert (row["limit"], row["declared"]) == (limit, 4)
+
+
 def test_what_is_paused_or_limited_is_shown_also_of_functions_that_nobody_has() -> None:
     view = PoolView("p")
     view.control = PoolControl(True, {"gone": FunctionControl(True, 2)})

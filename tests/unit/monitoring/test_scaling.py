@@ -8,7 +8,7 @@ from jetmap.monitoring.pool_view import PoolView
 from jetmap.monitoring.scaling import Scale, scale_of
 from jetmap.wire.activity import Activity, FunctionActivity
 from jetmap.wire.controls import FunctionControl, PoolControl
-from jetmap.wire.presence import Presence
+from jetmap.wire.presence import FunctionInfo, Presence
 
 
 def scale(*activities: Activity, agents: tuple[Presence, ...] = ()) -> Scale:
@@ -51,6 +51,11 @@ def test_what_is_paused_wants_nothing_and_what_is_limited_only_so_much() -> None
     assert scale_of(view, 30.0) == Scale(600.0, 100, 0, 20 + 1)
     view.control = PoolControl(functions={"f": FunctionControl(max_parallel=2)})
     assert scale_of(view, 30.0).wanted_cores == 2 + 10 + 1
+    view.on_agents([presence(cores=1, functions=[FunctionInfo("f", max_parallel=3)])], 1.0)
+    assert scale_of(view, 30.0).wanted_cores == 2 + 10 + 1, "people's limit replaces the code's"
+    view.control = PoolControl()
+    assert scale_of(view, 30.0).wanted_cores == 3 + 10 + 1, "its code limits it"
+    view.on_agents([presence(cores=0, functions=[FunctionInfo("f")])], 1.0)
     view.control = PoolControl(functions={"g": FunctionControl(paused=True)})
     assert scale_of(view, 30.0) == Scale(300.0, 0, 0, 10)
     view.control = PoolControl(paused=True)
