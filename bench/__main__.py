@@ -19,6 +19,7 @@ import uvloop
 
 from . import library, web
 from .batches import batches
+from .codecs import codecs
 from .crashes import crashes
 from .executor import executor
 from .fairness import fairness
@@ -51,6 +52,7 @@ ROWS: dict[str, Callable[[Run], Awaitable[list[Row]]]] = {
     "jobs": jobs,
     "executor": executor,
     "batches": batches,
+    "codecs": codecs,
     "watching": watching,
 }
 QUICK = 20

@@ -71,6 +71,8 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def seconds(value: float) -> str:
     """A duration with three digits, in the unit that suits it."""
+    if value < 1e-6:
+        return f"{value * 1e9:.0f} ns"
     if value < 1e-3:
         return f"{value * 1e6:.0f} µs"
     if value < 1:

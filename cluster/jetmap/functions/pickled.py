@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import pickle
 from collections.abc import Iterator
 from itertools import chain, groupby, repeat
 from operator import itemgetter
@@ -20,6 +21,7 @@ from msgspec.msgpack import Ext
 from jetmap.codecs import Codec, Tags, codec_for, kwargs_codec
 from jetmap.codecs.untyped import SCALARS, Tagger, is_untyped, walk
 from jetmap.wire import runs
+from jetmap.wire.arrays import header
 
 from .function import Function
 from .picklers import PROTOCOL, ApartError, BuiltinsPickler, Home, dump_any
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from jetmap.wire.messages import Format
 
 PART_CODE = 76  # Code of the extension that holds one pickled part of an annotated value.
-RUN_ITEMS = 256  # Items of a run, at most.
+RUN_ITEMS = 512  # Items of a run, at most.
 RUN_BYTES = 16 << 10  # Bytes of a run of more than one item, about.
 _KEPT_BYTES = 64 << 10  # Bytes of an encoded run that is kept until its items are taken, at most.
 
@@ -46,6 +48,7 @@ class PickledCodec:
         self._home = home
         self._plain = codec_for(Any)
         self._count = 16  # Items of the next run.
+        self._spare: list[_RunPickler] = []  # Those that no thread uses now.
 
     def decode_list(self, data: bytes, format: Format) -> list[Any]:
         if format != "pickle":
@@ -55,12 +58,14 @@ class PickledCodec:
         kinds = set(map(type, parts))
         if _Loaded not in kinds:
             return parts
+        if len(parts) == 1:
+            return parts[0].values  # type: ignore[no-any-return]
         if len(kinds) == 1:
-            return list(chain.from_iterable(parts))
+            return list(chain.from_iterable([part.values for part in parts]))
         values: list[Any] = []
         for part in parts:
             if type(part) is _Loaded:
-                values += part
+                values += part.values
             else:
                 values.append(part)
         return values
@@ -72,7 +77,7 @@ class PickledCodec:
             found = _decode(data)
         if type(found) is not _Loaded:
             return found
-        (value,) = found
+        (value,) = found.values
         return value
 
     def prepare(self, values: list[Any], format: Format) -> list[Any]:
@@ -132,19 +137,28 @@ class PickledCodec:
         while at < len(values):
             some = values[at : at + self._count]
             at += len(some)
+            pickler = self._pickler()
             try:
-                file = io.BytesIO()
-                BuiltinsPickler(file, PROTOCOL).dump(some)
+                data = pickler.dumps(some)
             except (ApartError, RecursionError):
                 for value in some:
                     yield [value], self._alone(value, most)
                 continue
-            size = file.tell()
+            size = len(data)
             self._count = min(RUN_ITEMS, max(1, RUN_BYTES * len(some) // size))
-            if size > 2 * RUN_BYTES and len(some) > 1:
+            if size <= 2 * RUN_BYTES:  # Else its memo may be large, and is never made smaller.
+                self._spare.append(pickler)
+            elif len(some) > 1:
                 at -= len(some)
                 continue
-            yield some, runs.write(0, len(some), file.getbuffer(), []) if size <= most else b""
+            yield some, runs.write(0, len(some), data, []) if size <= most else b""
+
+    def _pickler(self) -> _RunPickler:
+        """Return a pickler for this thread alone, until it is put back."""
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return _RunPickler()
 
     def _alone(self, value: Any, most: float = math.inf) -> bytes:
         try:
@@ -153,6 +167,23 @@ class PickledCodec:
         except Exception as error:
             tagged: bytes = _walked(value, error, lambda value: self._plain.encode(value, "python"))
             return tagged
+
+
+class _RunPickler:
+    """Pickle one run after the other; a pickler that is used again need not grow its memo."""
+
+    def __init__(self) -> None:
+        self._file = io.BytesIO()
+        self._pickler = BuiltinsPickler(self._file, PROTOCOL)
+
+    def dumps(self, values: list[Any]) -> bytes:
+        """Pickle values. Do not use this object again if it raises."""
+        self._pickler.dump(values)
+        self._pickler.clear_memo()  # It refers to the values.
+        data = self._file.getvalue()
+        self._file.seek(0)
+        self._file.truncate()
+        return data
 
 
 class PartlyPickledCodec:
@@ -233,20 +264,30 @@ def tags_for(home: Home) -> Tags:
     return Tags(tag, _restore)
 
 
-class _Loaded(list[Any]):
+class _Loaded:
     """The values of a run."""
+
+    __slots__ = ("values",)
+
+    def __init__(self, values: list[Any]) -> None:
+        self.values = values
 
 
 def _restore(code: int, data: memoryview) -> Any:
     if code == runs.CODE:
         run = runs.read(data)
-        return _Loaded(_load(run)[run.start : run.stop])
+        values = _load(run)
+        if run.stop - run.start != len(values):
+            values = values[run.start : run.stop]
+        return _Loaded(values)
     if code == PART_CODE:
         return _load(runs.read(memoryview(_decode_run(data).data)))
     return walk().restore(code, data)
 
 
 def _load(run: runs.Run) -> Any:
+    if run.stop > 1:  # Builtins only, which have the same names everywhere.
+        return pickle.loads(run.pickle)
     # Private to this process, and writable, as a buffer in a pickle would be.
     return loads(run.pickle, [bytearray(buffer) for buffer in run.buffers])
 
@@ -258,8 +299,6 @@ _decode_list = msgspec.msgpack.Decoder(list[Any], ext_hook=_restore).decode
 
 
 def _array(elements: list[bytes]) -> bytes:
-    from jetmap.wire.arrays import header
-
     return b"".join((header(len(elements)), *elements))
 
 

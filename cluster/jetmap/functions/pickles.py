@@ -11,14 +11,22 @@ import io
 import pickle
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from jetmap.machine import MAIN
 
 Reducer = Callable[[Any], Any]
-_names = threading.local()  # ``scope`` and ``called``: see ``loading``.
+Globals = dict[str, Any]
+
+
+class _Names(threading.local):
+    """The globals of each thread's ``loading``: the script's, and the called function's."""
+
+    found: tuple[Globals | None, Globals | None] = None, None
+
+
+_names = _Names()
 
 
 def dumps(value: Any, reduce: Reducer) -> bytes:
@@ -46,25 +54,30 @@ def loads(data: bytes | memoryview, buffers: Iterable[Any] = ()) -> Any:
     return _Unpickler(io.BytesIO(data), buffers=buffers).load()
 
 
-@contextmanager
-def loading(scope: dict[str, Any] | None, called: dict[str, Any] | None = None) -> Iterator[None]:
+class loading:  # noqa: N801 - Used as a function; a generator would take three times as long.
     """Find the names of a script in these globals while pickles are loaded.
 
     Args:
         scope: The script's; None: those of this process's ``__main__``.
         called: Those of the function that is called.
     """
-    before = getattr(_names, "scope", None), getattr(_names, "called", None)
-    _names.scope, _names.called = scope, called
-    try:
-        yield
-    finally:
-        _names.scope, _names.called = before
+
+    __slots__ = ("_before", "_names")
+
+    def __init__(self, scope: Globals | None, called: Globals | None = None) -> None:
+        self._names = scope, called
+
+    def __enter__(self) -> None:
+        self._before = _names.found
+        _names.found = self._names
+
+    def __exit__(self, *exc_info: object) -> None:
+        _names.found = self._before
 
 
 def called_globals() -> dict[str, Any]:
     """Return the globals of the function whose items are loaded."""
-    return getattr(_names, "called", None) or {}
+    return _names.found[1] or {}
 
 
 def named(qualname: str) -> Any:
@@ -72,7 +85,7 @@ def named(qualname: str) -> Any:
 
     Two scripts may run in one worker, so it is not always that of ``__main__``.
     """
-    scope = getattr(_names, "scope", None)
+    scope = _names.found[0]
     if scope is None:
         scope = vars(sys.modules["__main__"])
     first, *rest = qualname.split(".")

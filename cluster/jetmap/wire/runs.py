@@ -12,6 +12,7 @@ from typing import cast
 import msgspec
 
 CODE = 75  # Code of the extension type.
+_CODE = bytes((CODE,))
 _EXTENSIONS = frozenset((*range(0xC7, 0xCA), *range(0xD4, 0xD9)))  # First bytes of extensions.
 
 
@@ -56,15 +57,14 @@ def write(
     start: int, stop: int, pickle: bytes | memoryview, buffers: Sequence[memoryview]
 ) -> bytes:
     """Encode a run as an element of an array."""
-    parts: list[bytes | memoryview] = [
-        b"\x94", _encode(start), _encode(stop), _head(0xC4, len(pickle)), pickle,
-        _head(0xDC, len(buffers)),
-    ]  # fmt: skip
+    if not buffers:
+        return _encode(msgspec.msgpack.Ext(CODE, _encode((start, stop, pickle, ()))))
+    before = b"\x94" + _encode(start) + _encode(stop) + _head(0xC4, len(pickle))
+    parts: list[bytes | memoryview] = [before, pickle, _head(0xDC, len(buffers))]
     for buffer in buffers:
         parts += (_head(0xC4, buffer.nbytes), buffer)
-    size = sum(memoryview(part).nbytes for part in parts)
-    head = _head(0xC7, size)
-    return b"".join((head, bytes((CODE,)), *parts))
+    size = sum([part.nbytes if type(part) is memoryview else len(part) for part in parts])
+    return b"".join((_head(0xC7, size), _CODE, *parts))
 
 
 def split(elements: Iterable[msgspec.Raw]) -> list[Part]:

@@ -16,7 +16,7 @@ import untyped_functions as untyped
 from alike import alike
 from hypotheses import examples
 from jetmap.codecs.walk import CODE
-from jetmap.functions.pickled import PickledCodec, PicklingFunction
+from jetmap.functions.pickled import RUN_ITEMS, PickledCodec, PicklingFunction
 from jetmap.functions.picklers import Home
 from jetmap.functions.task import find
 from jetmap.wire import arrays
@@ -69,10 +69,41 @@ def test_builtins_share_a_pickle_and_others_travel_alone() -> None:
     dicts = [{"id": n, "name": f"item {n}"} for n in range(5000)]
     first, second = codec.encode_list(dicts, "pickle"), codec.encode_list(dicts, "pickle")
     assert len(second) <= len(first) < 5000 * 25
-    assert 5000 / 256 <= arrays.length(second) < 60
+    assert 5000 / RUN_ITEMS <= arrays.length(second) < 60
     assert arrays.length(codec.encode_list([1, np.arange(3), "a"], "pickle")) == 3
     # A few large ones do not share one either, since a chunk may need only some of them.
     assert arrays.length(codec.encode_list(["a" * 40_000] * 4, "pickle")) == 4
+
+
+def test_a_pickler_is_used_again_and_keeps_nothing_of_a_run() -> None:
+    codec = PickledCodec(Home())
+    item = {"id": 1, "shared": [1]}
+    held = sys.getrefcount(item)
+    for n in (1, 2, 3):
+        encoded = codec.encode_list([item] * n, "pickle")
+        assert sys.getrefcount(item) == held
+        assert codec.decode_list(encoded, "pickle") == [item] * n
+    with pytest.raises(TypeError):  # In the middle of a run, which leaves the pickler unusable.
+        codec.encode_list([item, {"lock": threading.Lock()}], "pickle")
+    assert codec.decode_list(codec.encode_list([item], "pickle"), "pickle") == [item]
+    assert sys.getrefcount(item) == held
+
+
+def test_threads_encode_with_one_codec() -> None:
+    codec = PickledCodec(Home())
+    lists = [[{"id": n, "of": k, "in": ["x" * (n % 7)]} for n in range(300)] for k in range(4)]
+    found: list[list[list[Any]]] = [[] for _ in lists]
+
+    def encode(k: int) -> None:
+        for _ in range(30):
+            found[k].append(codec.decode_list(codec.encode_list(lists[k], "pickle"), "pickle"))
+
+    threads = [threading.Thread(target=encode, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [[values] * 30 for values in lists]
 
 
 def test_buffers_are_out_of_band_and_writable() -> None:
