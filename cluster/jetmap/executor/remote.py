@@ -71,6 +71,9 @@ _call = msgspec.msgpack.Decoder(Call).decode
 _encode = msgspec.msgpack.Encoder().encode
 # Whether a call is being unpickled, which may import modules.
 is_loading = False
+# This worker's stdout and stderr, and whether something was written to them since ``_flush``.
+_streams: tuple[io.TextIOWrapper | None, io.TextIOWrapper | None] = None, None
+_has_printed = False
 _runs: dict[bytes, _Run] = {}
 _executors: dict[str, _Executor] = {}
 
@@ -173,9 +176,10 @@ class _Run:
             else:
                 value = self._call(item)
             kind = type(value)
-            if kind is float or kind is bool or value is None:
-                return value  # type: ignore[no-any-return]
-            if kind is int and LEAST_INT <= value <= MOST_INT:
+            if kind is int:
+                if LEAST_INT <= value <= MOST_INT:
+                    return value  # type: ignore[no-any-return]
+            elif kind is float or kind is bool or value is None:
                 return value  # type: ignore[no-any-return]
             return VALUE + pack(value, executor.link.put, home=True)
         except _LostError as lost:
@@ -186,11 +190,9 @@ class _Run:
                 raise  # A child that the call forked ends as it would without jetmap.
             return RAISED + _packed_error(error, executor.link)
         finally:
-            for stream in (sys.stdout, sys.stderr):
-                try:
-                    stream.flush()
-                except Exception:  # The call has replaced or closed it, or nobody reads it.
-                    continue
+            # Two calls of ``flush`` would cost half as much as all of this.
+            if _has_printed or sys.stdout is not _streams[0] or sys.stderr is not _streams[1]:
+                _flush()
 
     def _call(self, item: Plain) -> Any:
         global is_loading
@@ -258,16 +260,40 @@ def _traceback(error: BaseException) -> str:
 
 def _print_to(stdout: int, stderr: int) -> None:
     """Print to these descriptors from now on; they are closed here."""
+    global _streams
     for fd, stream in ((1, stdout), (2, stderr)):
         os.dup2(stream, fd)
         os.close(stream)
-    sys.stdout = sys.__stdout__ = _text(1)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = _text(2)  # type: ignore[misc]
+    _streams = _text(1), _text(2)
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = _streams  # type: ignore[misc]
+
+
+class _Writer(io.BufferedWriter):
+    """Note what is written, so that it is flushed at the end of the call."""
+
+    def write(self, data: Any, /) -> int:
+        global _has_printed
+        _has_printed = True
+        return super().write(data)
 
 
 def _text(fd: int) -> io.TextIOWrapper:
     raw = open(fd, "wb", buffering=0, closefd=False)  # noqa: SIM115
-    buffered = io.BufferedWriter(raw)
     return io.TextIOWrapper(
-        buffered, encoding="utf-8", errors="backslashreplace", line_buffering=True
+        _Writer(raw),
+        encoding="utf-8",
+        errors="backslashreplace",
+        line_buffering=True,
+        write_through=True,  # To the writer.
     )
+
+
+def _flush() -> None:
+    """Let what a call has printed appear."""
+    global _has_printed
+    _has_printed = False
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # The call has replaced or closed it, or nobody reads it.
+            continue

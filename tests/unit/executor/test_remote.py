@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -100,6 +102,49 @@ def test_a_call_that_cannot_be_unpickled() -> None:
     result = submitted(calls.give, calls.NoUnpickle())
     assert isinstance(result, bytes) and result[:1] == remote.LOST
     assert decode(result[1:])[0] == "UnpicklingError: no way in"
+
+
+@pytest.mark.parametrize("into", ["text", "buffer", "another stream", "nothing"])
+def test_what_a_call_prints_is_flushed_when_it_ends(
+    into: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    try:
+        out, err = remote._text(writer), remote._text(writer)
+        monkeypatch.setattr(remote, "_streams", (out, err))
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", err)
+        flushed = 0
+
+        def flush() -> None:
+            nonlocal flushed
+            flushed += 1
+            real()
+
+        real = remote._flush
+        monkeypatch.setattr(remote, "_flush", flush)
+
+        def printing() -> None:
+            if into == "text":
+                print("begun …", end="")
+                sys.stderr.write("!")
+            elif into == "buffer":
+                sys.stdout.buffer.write("begun …!".encode())
+            elif into == "another stream":
+                monkeypatch.setattr(sys, "stdout", open(writer, "w", closefd=False))  # noqa: SIM115
+                print("begun …!", end="")
+
+        run = remote._Run.__new__(remote._Run)
+        run._executor = remote._Executor(Shared("x", "", b"key", b"", 0))
+        run._function, run._map = b"f", lambda item: printing()
+        for _ in range(2):
+            assert run.call(1) is None
+            if into != "nothing":
+                assert os.read(reader, 100).decode() == "begun …!"
+        assert flushed == (0 if into == "nothing" else 2)
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def test_the_initializer_runs_before_the_first_call() -> None:
