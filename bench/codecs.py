@@ -23,7 +23,7 @@ from .run import Run
 from .table import Row, Target, seconds
 
 ITEMS = 2_000
-TURNS = 4  # Of each measurement.
+TURNS = 4  # Times that a list goes there and back in one measurement.
 
 
 @task(name="bench.anything")
