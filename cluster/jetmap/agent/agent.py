@@ -9,7 +9,6 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import msgspec
@@ -34,6 +33,7 @@ from .imports import Imports
 from .neighbours import Neighbours
 from .offer import Offer
 from .options import AgentOptions, within
+from .pulse import Pulse, always
 from .reload import Reload
 from .slot import Slot, StartWorker
 from .spare import Spare
@@ -43,7 +43,8 @@ from .worker_process import WorkerProcess
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0  # Seconds between two checks for lost pulls, lost callers and changed sources.
-MEASURE_SECONDS = 10.0  # Seconds between two measurements of the round trip to the broker.
+MEASURE_SECONDS = 10.0  # Seconds between two measurements of the round trip to the broker,
+REST_SECONDS = 60.0  # and while the agent rests.
 WRITE_SECONDS = 5.0  # Seconds between two checks that the broker still has the offer.
 
 _control = msgspec.msgpack.Decoder(Control).decode
@@ -98,6 +99,8 @@ class Agent:
                     neighbours,
                 )
             )
+        self._subject = subjects.presence(options.pool, self.id)
+        self._measured = 0.0  # Time of the last measurement of the round trip.
         self._control: Subscription | None = None
         self._cores = Background("agent's cores")
         self._background = Background("agent")
@@ -120,22 +123,25 @@ class Agent:
         self._connection.on_lost(self._chunks.on_lost)
         for slot in self._slots:
             self._cores.spawn(slot.run(), f"core {slot.number}")
-        steps: list[tuple[float, Callable[[], Awaitable[None]]]] = [
-            (BEAT, self._beat),
-            (RENEW_SECONDS, self._chunks.renew_leases),
-            (TICK_SECONDS, self._chunks.check),
-            (TICK_SECONDS, self._check_spare),
-            (WRITE_SECONDS, self._keep_written),
-            (MEASURE_SECONDS, self._measure),
-        ]
-        if any(slot.recycles for slot in self._slots):
-            steps.append((TICK_SECONDS, self._recycle))
-        if self._options.embedded or self._options.workers.reload:
-            steps.append((TICK_SECONDS, self._reload_source))
-        for seconds, step in steps:
-            self._background.spawn(self._every(seconds, step), step.__name__)
+        self._background.spawn(self._pulse().run(), "pulse")
         self._background.spawn(self._measure(), "measure")
         await self.announce()
+
+    def _pulse(self) -> Pulse:
+        """Return the periodic steps. An agent that rests wakes for its beats only."""
+        pulse, chunks = Pulse(self._background), self._chunks
+        pulse.add(BEAT, self._beat)
+        pulse.add(RENEW_SECONDS, chunks.renew_leases, chunks.needs_checks)
+        pulse.add(TICK_SECONDS, chunks.check, chunks.needs_checks)
+        pulse.add_beside(BEAT, chunks.store_overdue, chunks.has_unstored)
+        pulse.add_beside(TICK_SECONDS, self._check_spare, lambda: self._spare.needs_checks)
+        pulse.add_beside(WRITE_SECONDS, self._keep_written, lambda: not self._offer.is_written)
+        pulse.add_beside(MEASURE_SECONDS, self._measure, self._is_to_measure)
+        if any(slot.recycles for slot in self._slots):
+            pulse.add_beside(TICK_SECONDS, self._recycle, always)
+        if self._options.embedded or self._options.workers.reload:
+            pulse.add_beside(TICK_SECONDS, self._reload_source, always)
+        return pulse
 
     async def drain(self, grace: float) -> None:
         """Take no more chunks, finish or hand back those held within ``grace`` seconds, and stop.
@@ -281,9 +287,8 @@ class Agent:
     async def announce(self) -> None:
         """Announce this agent's state to the pool."""
         pending, limit = self._chunks.intake.pending, self._connection.max_payload
-        subject = subjects.presence(self._options.pool, self.id)
         try:
-            await self._connection.publish(subject, self._state.message(pending, limit))
+            await self._connection.publish(self._subject, self._state.message(pending, limit))
         except JetmapError as error:
             logger.debug("not announced: %s", error)  # The next beat does it.
 
@@ -305,6 +310,7 @@ class Agent:
         await self._connection.publish(subject, encode(Ping(PROTOCOL, shards=self._offer.shards)))
 
     async def _on_reconnect(self) -> None:
+        self._state.on_news()  # Another server may be farther, or nearer.
         await self._chunks.on_reconnect()
         await self.announce()
         if not self._state.gone:
@@ -325,21 +331,19 @@ class Agent:
 
     # Periodic steps
 
-    async def _every(self, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
-        """Repeat a step whatever happens: without leases and claims, all chunks would be lost."""
-        while True:
-            await asyncio.sleep(seconds)
-            try:
-                await step()
-            except Exception:
-                logger.exception("internal error in %s; the agent goes on", step.__name__)
-
     async def _beat(self) -> None:
         await self._chunks.beat()
         await self.announce()
 
+    def _is_to_measure(self) -> bool:
+        """Return whether to measure the round trip again: less often while nothing happens."""
+        now = time.monotonic()
+        due = now - self._measured >= REST_SECONDS - MEASURE_SECONDS / 2
+        return due or not self._state.rests(now)
+
     async def _measure(self) -> None:
         """Measure the round trip to the broker, and announce one that has changed."""
+        self._measured = time.monotonic()
         await self._chunks.prefetching.measure()
         if self._chunks.prefetch.round_trip != self._state.round_trip:
             self._state.round_trip = self._chunks.prefetch.round_trip

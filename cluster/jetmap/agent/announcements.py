@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import msgspec
 
@@ -25,7 +25,7 @@ from jetmap.wire.messages import (
     Ping,
     encode,
 )
-from jetmap.wire.presence import EMPTY, Presence, pack_cells
+from jetmap.wire.presence import EMPTY, Presence, at_time, pack_cells
 from jetmap.wire.versions import package_versions, python_version
 from jetmap.wire.worker_start import Broken, Ready, StartFailed
 
@@ -39,7 +39,9 @@ from .slot import Slot
 
 logger = logging.getLogger(__name__)
 
-MEMORY_SECONDS = 10.0  # Seconds between two looks at the workers' memory.
+MEMORY_SECONDS = 10.0  # Seconds between two looks at the workers' memory,
+REST_MEMORY_SECONDS = 60.0  # and while the agent rests.
+NEWS_SECONDS = 30.0  # Seconds without a change at any core after which an agent rests.
 # Characters of a reason, and number of broken imports, in an announcement that must be short.
 BRIEF_REASON, BRIEF_BROKEN = 1000, 100
 
@@ -91,6 +93,18 @@ class Announcements:
         self._kills = memory_kills()
         self._announced = ""  # Digest of the functions that were announced last.
         self._has_older_readers = False
+        self._mark: Hashable = None  # Of the latest announcement,
+        self._message = b""  # and itself.
+        self._cores: Hashable = None
+        self._news_at = 0.0  # When a core has last changed.
+
+    def on_news(self) -> None:
+        """Take in that something has happened."""
+        self._news_at = time.monotonic()
+
+    def rests(self, now: float) -> bool:
+        """Return whether nothing has happened for a while, so that what is measured stays."""
+        return now - self._news_at > NEWS_SECONDS
 
     def on_ready(self, slot: int, ready: Ready) -> None:
         """Take in what the worker of this slot has loaded."""
@@ -166,6 +180,29 @@ class Announcements:
         It has functions if those have changed, or somebody has asked. pending: backlog of the main
         lane.
         """
+        now = time.monotonic()
+        mark = self._marked(pending, limit, now)
+        if mark == self._mark and not self._has_older_readers:
+            return at_time(self._message, now)
+        self._mark, self._message = mark, self._encoded(pending, limit)
+        return self._message
+
+    def _marked(self, pending: int, limit: int, now: float) -> Hashable:
+        """Return a value that changes with everything in an announcement but its time."""
+        counts, offer = self.counts, self._offer
+        cores = tuple([slot.mark for slot in self._slots])
+        if cores != self._cores:
+            self._cores, self._news_at = cores, now
+        broken = self._imports.broken(now)
+        return (
+            *(cores, pending, limit, self._used_memory(), self._room),
+            *(self.served, self.draining, self.gone, self.failed, self.refused, self.round_trip),
+            *(offer.name, offer.version, offer.rank, offer.digest, offer.digest == self._announced),
+            *(counts.changes, counts.recycled, counts.start_failures, counts.memory_kills),
+            *(self._reload.failure, self._neighbours.name, tuple(broken.items())),
+        )
+
+    def _encoded(self, pending: int, limit: int) -> bytes:
         presence = self.presence(pending)
         if self._has_older_readers:
             presence.listed, presence.details = presence.workers, EMPTY
@@ -232,7 +269,8 @@ class Announcements:
     def _used_memory(self) -> int:
         """Return the bytes that the workers use, as of a few seconds ago."""
         now = time.monotonic()
-        if now - self._memory_at >= MEMORY_SECONDS:
+        seconds = REST_MEMORY_SECONDS if self.rests(now) else MEMORY_SECONDS
+        if now - self._memory_at >= seconds:
             self._memory_at = now
             self._memory = sum(slot.memory() for slot in self._slots)
             self._room = coarse(room())

@@ -354,10 +354,18 @@ class Chunks:
     async def beat(self) -> None:
         """Send claims and unconfirmed reports, every two seconds."""
         now = time.monotonic()
-        await self.claim()
+        if self._held:
+            await self.claim()
         await self._reports.send_overdue(now)
-        await self._stored.store_overdue(now)
         await self._constants.beat(now)
+
+    def has_unstored(self) -> bool:
+        """Return whether outcomes of jobs are on their way to the store."""
+        return self._stored.has_unstored
+
+    async def store_overdue(self) -> None:
+        """Store again, every beat, what the broker did not take; this may wait for its answer."""
+        await self._stored.store_overdue(time.monotonic())
 
     async def claim(self) -> None:
         """Claim all chunks that are held."""
@@ -370,6 +378,13 @@ class Chunks:
     async def renew_leases(self) -> None:
         for ack in self._held.leases():
             await self._send(ack, IN_PROGRESS)
+
+    def needs_checks(self) -> bool:
+        """Return whether to look for lost callers or pulls more often than with each beat.
+
+        Of several servers, one that is killed takes the pulls with it.
+        """
+        return bool(self._held) or self._batching.is_used or self._connection.clustered
 
     async def check(self) -> None:
         """Look, once a second, for lost pulls and lost callers."""

@@ -189,6 +189,8 @@ class Holdings:
             gap = now - self._looked - LOOK
             self._heard = {inbox: at + gap for inbox, at in self._heard.items()}
         self._looked = now
+        if not self._heard and not self._gone:
+            return []
         silent = {inbox for inbox, at in self._heard.items() if now - at > SILENCE}
         self._gone = {inbox: at for inbox, at in self._gone.items() if now - at < GONE_KEPT}
         self._gone.update(dict.fromkeys(silent, now))

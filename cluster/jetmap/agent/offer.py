@@ -162,9 +162,14 @@ class Offer:
             self._written = ("", "")
         return renamed
 
+    @property
+    def is_written(self) -> bool:
+        """Return whether the broker has the offer, if there is one."""
+        return not self.name or self._written == (self.name, self.epoch)
+
     async def keep(self) -> bool:
         """Write the offer to the broker unless it is there. Returns whether it was missing."""
-        if not self.name or self._written == (self.name, self.epoch):
+        if self.is_written:
             return False
         async with self._changing:
             await self._write()

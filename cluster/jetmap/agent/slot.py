@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from functools import partial
 from typing import Protocol
 
@@ -174,6 +174,20 @@ class Slot:
         if self.is_ready:
             return "idle", None
         return "failed" if self._start_failed else "starting", None
+
+    @property
+    def mark(self) -> Hashable:
+        """A value that changes with everything that is announced of this core."""
+        held, worker = self.held, self._worker
+        return (
+            self._state,
+            self._start_failed,
+            self.loader,
+            held and (held.key, held.head.function),
+            worker and worker.pid,
+            self._queue.since,
+            self._ended,
+        )
 
     def detail(self) -> CoreDetail:
         """Describe this core for ``jetmap status``."""

@@ -57,6 +57,11 @@ class Spare:
         """Return whether loading takes long here."""
         return self._wanted and sum(self._slow.values()) >= SLOW_SECONDS
 
+    @property
+    def needs_checks(self) -> bool:
+        """Return whether there is a spare, or there should be one."""
+        return self._worker is not None or self.is_wanted
+
     def on_ready(self, loads: Ready | Loaded) -> None:
         """Take in the seconds that loaders have taken in a worker."""
         self._slow |= loads.loads

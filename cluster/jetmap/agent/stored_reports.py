@@ -133,6 +133,10 @@ class StoredReports:
         if not self._holds_back:
             await self._append(number)
 
+    @property
+    def has_unstored(self) -> bool:
+        return bool(self._unstored)
+
     async def store_overdue(self, now: float) -> None:
         """Store again, every beat, the reports that the broker refused or did not acknowledge."""
         for number, unstored in list(self._unstored.items()):

@@ -89,7 +89,8 @@ class AgentCounts:
 
     functions: outcomes and compute by function. crashes: workers that died with an item, by
     function and cause. recycled: workers replaced after long service. start_failures: workers that
-    could not start. memory_kills: workers that the kernel killed for want of memory.
+    could not start. memory_kills: workers that the kernel killed for want of memory. changes: how
+    often outcomes or crashes were counted.
     """
 
     def __init__(self) -> None:
@@ -98,6 +99,7 @@ class AgentCounts:
         self.recycled = 0
         self.start_failures = 0
         self.memory_kills = 0
+        self.changes = 0
         self._names = Names()
 
     @property
@@ -118,6 +120,7 @@ class AgentCounts:
 
         failed: one error kind for each outcome that failed.
         """
+        self.changes += 1
         counts = self.functions.get(function) or self._counts_of(function)
         if failed:
             counts.failed.update(failed)
@@ -131,6 +134,7 @@ class AgentCounts:
         return self.functions.setdefault(self._names.of(function), FunctionCounts())
 
     def crash(self, function: str, cause: str) -> None:
+        self.changes += 1
         self.crashes[self._names.of(function), cause] += 1
 
 

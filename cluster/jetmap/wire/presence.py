@@ -227,6 +227,11 @@ def differ_in_time(data: bytes, last: bytes) -> bool:
     return data[:-TIME_BYTES] == last[:-TIME_BYTES]
 
 
+def at_time(data: bytes, now: float) -> bytes:
+    """Return an announcement that ends with a time, at another time."""
+    return data[:-TIME_BYTES] + _time.pack(now)
+
+
 def time_of(data: bytes) -> float:
     """Return the time at the end of an announcement."""
     (now,) = _time.unpack_from(data, len(data) - TIME_BYTES)

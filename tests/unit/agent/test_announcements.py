@@ -42,6 +42,7 @@ def state(*, embedded: bool = False, cores: int = 2, **more: Any) -> Announcemen
         detail=lambda: CoreDetail(1, 0, None, 5.0, 3),
         memory=lambda: 1 << 20,
         loader="",
+        mark=0,
     )
     function = FunctionInfo("f", doc="long " * 1_000)
     offer: Any = SimpleNamespace(
