@@ -29,6 +29,7 @@ from .inbound import LARGE_BYTES, Inbound
 
 # Bytes unsent, above which nats-py's own flusher takes over, because it waits for the socket.
 CROWDED_BYTES = 262_144
+PING = b"PING\r\n"
 # Bytes of messages that may wait for their callbacks before reading pauses.
 WAITING_BYTES = 1 << 20
 
@@ -409,6 +410,14 @@ class QuickClient(Client):
                 return  # uvloop: closed, as the reader will notice; the next client sends this.
             self._pending = []
             self._pending_data_size = 0
+
+    async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
+        # nats-py writes it at once, before what was published, and then nothing once more.
+        self._pongs.append(future or asyncio.get_running_loop().create_future())
+        if self.is_connected:
+            self._pending.append(PING)
+            self._pending_data_size += len(PING)
+            await self._flush_pending()
 
     async def _process_pong(self) -> None:
         # When an answer comes to a flush that has given up, nats-py's reader ends, and nothing more

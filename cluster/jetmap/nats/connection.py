@@ -258,9 +258,7 @@ class Connection:
 
     async def flush(self, timeout: float = 5) -> None:
         """Return when the server has taken everything that was published."""
-        # The first PING may overtake publishes that are still pending.
-        for _ in range(2):
-            await self._ping(timeout)
+        await self._ping(timeout)
 
     async def round_trip(self) -> float:
         """Return the seconds to the server and back."""

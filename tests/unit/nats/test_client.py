@@ -45,6 +45,17 @@ async def test_a_large_payload_is_sent_as_it_is(headers: dict[str, str] | None) 
     assert client._pending_data_size == sum(len(piece) for c in commands for piece in c)
 
 
+@pytest.mark.anyio
+async def test_a_ping_goes_out_behind_what_was_published_and_once() -> None:
+    client = Kept()
+    await client._send_publish("s", "", b"x", 1, None)
+    await client._send_ping()
+    await client._send_publish("s", "", b"y", 1, None)
+    sent = b"".join(client._pending)
+    assert sent == b"PUB s  1\r\nx\r\nPING\r\nPUB s  1\r\ny\r\n"
+    assert client._pending_data_size == len(sent) and len(client._pongs) == 1
+
+
 async def read_on(transport: TcpTransport) -> None:
     while True:
         await transport.parse(await transport.read(0))
