@@ -32,6 +32,6 @@ def test_a_function_is_shown_and_steered(cluster: FakeCluster, invoke: Invoke) -
     shown = json.loads(invoke("function", "double", "--json").stdout)
     assert (shown["max_parallel"], shown["max_parallel_in_code"]) == (3, 4)
     assert invoke("function", "none", "--pause").exit_code == Exit.WORKERS
-    both = invoke("function", "double", "--pause", "--resume")
-    assert both.exit_code == Exit.USAGE and "exclude each other" in both.output
+    refused = invoke("function", "double", "--pause", "--resume")
+    assert refused.exit_code == Exit.USAGE and "exclude each other" in refused.output
     assert invoke("function", "double", "--max-parallel", "-1").exit_code == Exit.USAGE
