@@ -10,7 +10,7 @@
 # make unasync      the blocking client, from the asynchronous one
 # make docs         the documentation site (site/); fails on a broken link
 # make soak         maps and jobs under faults, every item accounted for (SECONDS=600, SEED=)
-# make bench        jetmap beside ProcessPoolExecutor (about half an hour)
+# make bench        jetmap beside ProcessPoolExecutor, and the last release (ten minutes)
 # make bench-peers  jetmap beside mpire, joblib, Ray, Dask and Celery, in an environment of its own
 # make bench-scale  pools of 1 to 1,000 agents, far hosts, long lists, many open maps, shards
 #

@@ -17,7 +17,7 @@ import msgspec
 import psutil
 import uvloop
 
-from . import library, web
+from . import library, released, web
 from .batches import batches
 from .codecs import codecs
 from .crashes import crashes
@@ -55,6 +55,8 @@ ROWS: dict[str, Callable[[Run], Awaitable[list[Row]]]] = {
     "codecs": codecs,
     "watching": watching,
 }
+# Rows that take minutes each: not measured unless they are named.
+LONG = ("executor", "watching")
 QUICK = 20
 BUSY = 5.0  # per cent
 
@@ -65,7 +67,17 @@ the median of the rounds' ratios. 'share of ideal' is the serial time divided by
 by the time taken. The HTTP baseline is a FastAPI app that awaits run_in_executor for each item,
 one after the other; 'gathered' is the same app awaiting them all at once. The pool's single
 item is awaited on the caller's event loop, as jetmap's is; 'blocking' waits for it in a thread.
+
+The exit code is 1 if a ratio is over 5 % worse than in bench/released.json, which has those of the
+last release. Run the row again on a quiet machine; if it stays, compare with the commit before your
+change: python -m bench.compare ../before.
 """
+
+
+ROW_HELP = (
+    f"of {', '.join(ROWS)}; all for every row; without one, all but {' and '.join(LONG)}, "
+    "which take minutes each"
+)
 
 
 def arguments() -> argparse.Namespace:
@@ -75,18 +87,25 @@ def arguments() -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; else all")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=ROW_HELP)
     parser.add_argument("--runs", type=int, default=5, help="rounds a row (5)")
     parser.add_argument("--cores", type=int, default=2, help="cores to use (2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there")
     parser.add_argument("--quick", action="store_true", help="few items: tries the bench itself")
     parser.add_argument("--check", action="store_true", help="exit 1 if a target was missed")
+    parser.add_argument(
+        "--record", metavar="VERSION", help="keep the ratios in bench/released.json, for later runs"
+    )
     chosen = parser.parse_args()
+    if chosen.rows == ["all"]:
+        chosen.rows = list(ROWS)
     unknown = sorted(set(chosen.rows) - set(ROWS))
     if unknown:
         parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}")
     if chosen.runs < 1 or chosen.cores < 1:
         parser.error("--runs and --cores are at least 1")
+    if chosen.record and chosen.quick:
+        parser.error("--record needs whole rows: leave out --quick")
     return chosen
 
 
@@ -97,7 +116,7 @@ async def measured(chosen: argparse.Namespace, pool: ProcessPoolExecutor, work: 
     async with AsyncExitStack() as stack:
         shrink = QUICK if chosen.quick else 1
         run = Run(stack, pool, work, cores, runs=chosen.runs, shrink=shrink)
-        for name in chosen.rows or ROWS:
+        for name in chosen.rows or [name for name in ROWS if name not in LONG]:
             began = perf_counter()
             print(f"{name} …", end=" ", file=sys.stderr, flush=True)
             rows += await ROWS[name](run)
@@ -119,7 +138,14 @@ def main() -> int:
     print(markdown(rows))
     if chosen.json:
         chosen.json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
-    return 1 if chosen.check and not all(row.is_met for row in rows) else 0
+    if chosen.record:
+        released.record(rows, chosen.record, cores)
+        return 0
+    before = None if chosen.quick else released.read()
+    fallen = released.fallen(rows, before) if before is not None and before.cores == cores else []
+    for text in fallen:
+        print(f"over {released.TOLERANCE:.0%} worse than released: {text}", file=sys.stderr)
+    return 1 if fallen or (chosen.check and not all(row.is_met for row in rows)) else 0
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from statistics import mean
+from typing import Literal
 from xml.etree import ElementTree
 
 import psutil
 import pytest
-from bench import wire
+from bench import released, wire
 from bench.measure import Measure, interleaved, median_ratio, quantile
 from bench.memory import _check
 from bench.peers.__main__ import Result
@@ -57,6 +58,39 @@ async def test_contenders_take_turns_and_the_first_one_changes() -> None:
     samples = await interleaved(2, {name: measuring(name) for name in "abc"})
     assert "".join(order) == "abcbca"
     assert samples == {"a": [1, 6], "b": [2, 4], "c": [3, 5]}
+
+
+def test_rows_that_fall_below_the_last_release_are_named(tmp_path: Path) -> None:
+    def ratio(work: str, figure: float, kind: Literal["at least", "at most"]) -> Row:
+        return Row("name", work, "1 s", "1 s", figure, Target(kind, 1.0))
+
+    file = tmp_path / "released.json"
+    milliseconds = Row("one", "a time", "1 s", "1 s", 0.5, Target("at most", 1.0, " ms"))
+    rows = [ratio("speed", 1.0, "at least"), ratio("delay", 2.0, "at most"), milliseconds]
+    released.record(rows, "1.0", 2, file)
+    released.record([ratio("other", 0.5, "at least")], "1.1", 2, file)
+    before = released.read(file)
+    assert before is not None and before.version == "1.1"
+    assert before.ratios == {"delay": 2.0, "other": 0.5, "speed": 1.0}
+
+    alike = [ratio("speed", 0.951, "at least"), ratio("delay", 2.09, "at most"), milliseconds]
+    assert released.fallen(alike, before) == []
+    worse = [
+        ratio("speed", 0.94, "at least"),
+        ratio("delay", 2.2, "at most"),
+        ratio("new", 0.1, "at least"),
+    ]
+    assert released.fallen(worse, before) == [
+        "speed: 0.94, and 1.00 in 1.1",
+        "delay: 2.20, and 2.00 in 1.1",
+    ]
+
+
+def test_ratios_of_another_number_of_cores_are_not_mixed(tmp_path: Path) -> None:
+    file = tmp_path / "released.json"
+    released.record([Row("a", "a", "", "", 1.0, Target("at least", 1.0))], "1.0", 2, file)
+    released.record([Row("b", "b", "", "", 1.0, Target("at least", 1.0))], "1.1", 4, file)
+    assert released.read(file) == released.Released("1.1", 4, {"b": 1.0})
 
 
 def test_the_cost_of_watching_is_met_by_the_upper_end_of_its_interval() -> None:
