@@ -192,7 +192,12 @@ def test_a_function_and_the_pool_are_paused_limited_and_resumed(
     tab.click("[data-act=yes]")
     tab.says("The pool is paused.")
     wait_until_sync(lambda: shared_up.busy == 0, "what was out has ended")
-    expected = {"name": "slow", "paused": True, "max_parallel": 1}
+    expected = {
+        "name": "slow",
+        "paused": True,
+        "max_parallel": 1,
+        "max_parallel_in_code": None,
+    }
     pool = shared_up.get("/pool")[1]
     assert (pool["paused"], pool["functions"]) == (True, [expected])
     tab.click("[data-act=pool]")
