@@ -200,6 +200,7 @@ class Chunks:
                 held.at = _chunk(data).at
             if len(head.kwargs) > EMPTY_BYTES:
                 held.constants = found_in(head.kwargs)
+                self._constants.need(held)
             if head.batch is not None:
                 held.batch, held.shares = head.batch, shares_of(head)
             if self._held.add(held, now):

@@ -57,7 +57,9 @@ class _Fetch:
 
     @property
     def unwanted(self) -> bool:
-        return self.is_gone or all(held.unwanted for held in self.waiting)
+        # Chunks of other dispatchers fetch it from theirs then: this one may be dead.
+        own = (held for held in self.waiting if held.head.inbox == self.inbox)
+        return self.is_gone or all(held.unwanted for held in own)
 
 
 class _Parts:
@@ -113,6 +115,13 @@ class Constants:
 
     # For chunks
 
+    def need(self, held: HeldChunk) -> None:
+        """Keep the constants of a chunk that are here already for its dispatcher, too."""
+        for constant in held.constants:
+            if constant.digest in self._files:
+                self._needed_by[constant.digest].add(held.head.inbox)
+                self._heard.setdefault(held.head.inbox, time.monotonic())
+
     def are_here(self, held: HeldChunk) -> bool:
         """Return whether a chunk can begin: its constants are here, or cannot be had."""
         return bool(held.refusal) or all(each.digest in self._files for each in held.constants)
@@ -138,13 +147,17 @@ class Constants:
                 self._fetching[digest] = fetch, task
             fetch, task = self._fetching[digest]
             fetch.waiting.append(held)
-            held.refusal = await asyncio.shield(task)
-            if held.refusal:
-                return True
-            if held.unwanted or (digest not in self._files and fetch.inbox == inbox):
+            refusal = await asyncio.shield(task)
+            if held.unwanted:
                 return False
-        self._needed_by[digest].add(inbox)
-        self._heard.setdefault(inbox, time.monotonic())
+            if fetch.inbox != inbox:
+                continue  # What another dispatcher could not give, its own may have.
+            if refusal:
+                held.refusal = refusal
+                return True
+            if digest not in self._files:
+                return False
+        self.need(held)
         return True
 
     async def _run(self, fetch: _Fetch) -> str:

@@ -223,6 +223,54 @@ def test_a_chunk_of_another_caller_fetches_from_that_one() -> None:
     run(test())
 
 
+def test_a_chunk_of_another_caller_does_not_wait_for_a_dead_one() -> None:
+    async def test() -> None:
+        bench, caller, constant = await started()
+        other = Caller(bench, "d2")
+        await other.put()
+        await caller.die()
+        chunks = [caller.chunk(constant), other.chunk(constant)]
+        fetching = asyncio.gather(*map(bench.constants.fetch, chunks))
+        await asyncio.sleep(SILENCE)
+        chunks[0].unwanted = True  # Its caller answers no claims.
+        assert await fetching == [False, True]
+
+    run(test())
+
+
+def test_a_chunk_of_another_caller_is_not_refused_for_the_bytes_of_the_first() -> None:
+    async def test() -> None:
+        bench, caller, constant = await started()
+        other = Caller(bench, "d2")
+        await other.put()
+        caller.changes = bytes(len(CONTENT))
+        chunks = [caller.chunk(constant), other.chunk(constant)]
+        assert await asyncio.gather(*map(bench.constants.fetch, chunks)) == [True, True]
+        assert [bool(held.refusal) for held in chunks] == [True, False]
+        assert len(bench.constants) == 1
+
+    run(test())
+
+
+def test_a_constant_that_was_here_is_kept_for_a_later_caller_too() -> None:
+    async def test() -> None:
+        bench, caller, constant = await started()
+        assert await bench.constants.fetch(caller.chunk(constant))
+        other = Caller(bench, "d2")
+        held = other.chunk(await other.put())
+        bench.constants.need(held)
+        assert bench.constants.are_here(held)
+        caller.kept.release([constant.digest])
+        await bench.beats(2 * BEAT)
+        (given,) = bench.give(held, FakeWorker())
+        assert given.place is not None, given.refusal
+        other.kept.release([constant.digest])
+        await bench.beats(2 * BEAT)
+        assert not len(bench.constants)
+
+    run(test())
+
+
 def test_bytes_that_do_not_fit_their_digest_are_refused() -> None:
     async def test() -> None:
         bench, caller, constant = await started()
