@@ -68,7 +68,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONFIRM_BYTES = 8 << 20  # Bytes of values in workers' memory that are confirmed at once.
-STORE_SECONDS = 3.0  # Seconds to read from the store which of a job's items are done.
 
 # Function and number of items of each piece of work that waits outside of open maps.
 Parked = Callable[[], Iterable[tuple[str, int]]]
@@ -483,15 +482,21 @@ class Dispatcher:
 
         An agent that fell silent with a chunk may have stored some of its outcomes before.
         """
+        is_known = False
         try:
-            async with asyncio.timeout(STORE_SECONDS):
-                stored = await seen.read()
-            for settlement in run.ledger.mark_seen(stored):
-                self._maps.settle(run, settlement)
-            self._maps.check_end(run)
-        except (TimeoutError, JetmapError) as error:
+            await seen.read()
+            is_known = True
+        except JetmapError as error:
+            # Nor could an agent store what it computes again: they wait.
             logger.debug("map %s: cannot read which outcomes are stored: %s", run.id, error)
-        if run in self._maps:
+        finally:
+            self._recovery.on_store_read(run)
+        if run not in self._maps:
+            return
+        for settlement in run.ledger.mark_seen(seen.ranges()):
+            self._maps.settle(run, settlement)
+        self._maps.check_end(run)
+        if is_known and run in self._maps:
             await self._restore(self._recovery.resume(run, time.monotonic()))
         await self._sender.pump()
 

@@ -37,7 +37,8 @@ class Actions:
         unconfirmed: Chunks to publish again, since nothing shows that the broker took them.
         silent: Chunks to publish again, since no agent has claimed them.
         take_back: Chunks to remove from the stream; their items go to another offer.
-        read_store: Maps of jobs whose stored outcomes are to be read first; ``resume`` follows.
+        read_store: Maps of jobs whose stored outcomes are to be read first: ``on_store_read``
+            follows and, once they are known, ``resume``.
         give_up: Maps that no worker can run any more, each with the reason.
     """
 
@@ -87,9 +88,12 @@ class Recovery:
         self._find_hopeless(maps, now, actions)
         return actions
 
+    def on_store_read(self, map: OpenMap) -> None:
+        """Take in that reading a job's outcomes has ended; if it failed, it is tried again."""
+        self._reading.discard(map)
+
     def resume(self, map: OpenMap, now: float) -> Actions:
         """Return what to do with the silent chunks of a job whose stored outcomes were read."""
-        self._reading.discard(map)
         actions = Actions()
         silent = map.ledger.silent(now, PATIENCE)
         actions.take_back = [(map, flight) for flight in silent if map.ledger.is_begun(flight)]

@@ -138,6 +138,7 @@ def test_a_jobs_silent_chunks_wait_until_its_stored_outcomes_are_read() -> None:
     assert actions == Actions(read_store=[run])
     assert world.check() == Actions()  # It is being read.
     run.ledger.mark_seen([(flights[0].piece.start, flights[0].piece.start + 1)])
+    world.recovery.on_store_read(run)
     resumed = world.recovery.resume(run, world.now)
     assert resumed.take_back == [(run, flights[0])]
     assert resumed.silent == [(run, flight) for flight in flights[1:]]

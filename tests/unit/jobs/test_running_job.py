@@ -12,10 +12,14 @@ from hypothesis import strategies as st
 from hypotheses import examples
 from jetmap.jobs.record import Record
 from jetmap.jobs.service import Jobs
-from jetmap.nats.memory import MemoryBroker
+from jetmap.jobs.store import RETRY_FOR
+from jetmap.nats.memory import MemoryBroker, MemoryConnection
 from simulated_jobs import JobPool, ended, in_a_pool, submitted
 from simulated_pool import FUNCTION, Work
 from virtual_time import run
+from waiting import wait_until
+
+READ_OUTCOMES = "$JS.API.DIRECT.GET.JETMAP_OUTCOMES"
 
 ITEMS = list(range(60))
 DOUBLED: list[Any] = [2 * item for item in ITEMS]
@@ -193,5 +197,61 @@ def test_a_paused_job_waits_across_owners_and_keeps_its_limit() -> None:
             assert (record.state, record.done, record.max_parallel) == ("succeeded", 60, 2)
             assert await values(other, record) == DOUBLED
             assert (await other.steer(id, paused=True)).paused is False  # It is over.
+
+    run(scenario())
+
+
+def test_what_is_stored_is_not_computed_again_because_the_store_answers_slowly() -> None:
+    """The owner hears of no outcome before the agent that stored them is killed."""
+    seconds = 0.0
+
+    def network(subject: str, data: bytes) -> tuple[float]:
+        return (seconds if subject.startswith(READ_OUTCOMES) else 0.0,)
+
+    async def scenario(slow: float) -> None:
+        nonlocal seconds
+        work = Work(seconds=lambda item: 2.0)
+        async with JobPool(MemoryBroker(network=network), work) as pool:
+            agent = await pool.agent(2, host="first")
+            jobs = await pool.gateway()
+            record = await submitted(jobs, [1, 2])
+            await wait_until(lambda: len(work.runs) == 2, "both items are computed")
+            owner = jobs._dispatcher._connection
+            assert isinstance(owner, MemoryConnection)
+            owner.lose()
+            await asyncio.sleep(3.0)
+            await pool.kill(agent)
+            seconds = slow
+            owner.restore()
+            await pool.agent(2, host="second")
+            assert (await ended(jobs, record.id)).state == "succeeded"
+        assert work.runs == {1: 1, 2: 1}
+
+    for slow in (1.0, 2.0, 3.0):  # It is asked twice; the broker delivers again after ten.
+        seconds = 0.0
+        run(scenario(slow))
+
+
+def test_a_job_goes_on_when_its_store_answers_again() -> None:
+    """Until then nobody knows what is to be computed again."""
+    is_away = False
+
+    def network(subject: str, data: bytes) -> tuple[float, ...]:
+        return () if is_away and subject.startswith(READ_OUTCOMES) else (0.0,)
+
+    async def scenario() -> None:
+        nonlocal is_away
+        async with JobPool(MemoryBroker(network=network), Work(seconds=lambda item: 5.0)) as pool:
+            agent = await pool.agent(2, host="first")
+            jobs = await pool.gateway()
+            record = await submitted(jobs, [1, 2])
+            await wait_until(lambda: len(pool.work.runs) == 2, "both items are computed")
+            is_away = True
+            await pool.kill(agent)
+            await pool.agent(2, host="second")
+            await asyncio.sleep(3 * RETRY_FOR)
+            is_away = False
+            assert (await ended(jobs, record.id)).state == "succeeded"
+        assert pool.work.runs == {1: 2, 2: 2}
 
     run(scenario())
