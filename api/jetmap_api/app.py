@@ -31,7 +31,7 @@ from .login import Login
 from .maps import Maps
 from .pages import Pages
 from .problems import end_cancelled
-from .security import TokenCheck
+from .security import SiteCheck, TokenCheck
 from .signed import SignedAddresses
 from .signer import Signer
 from .small_bodies import SmallBodies
@@ -144,6 +144,8 @@ class Gateway(FastAPI):
         limits = self.state.admission.limits
         app: App = super().build_middleware_stack()
         app = SmallBodies(app, idle=limits.body_idle_timeout, rate=limits.min_body_rate)
+        if not any(middleware.cls is CORSMiddleware for middleware in self.user_middleware):
+            app = SiteCheck(app, self._settings.gateway.cors_origins)
         if not self.user_middleware:
             app = ShortWay({"/map/": self._maps.serve, "/jobs/": self._jobs.submit.serve}, app)
         if self._token is not None and self._signer is not None:

@@ -2,7 +2,7 @@
 
 A web page cannot drive a developer's machine: bodies need their JSON media type, which a page may
 not send elsewhere without asking (CORS), and a name that an attacker points at 127.0.0.1 (DNS
-rebinding) is not an allowed ``Host``.
+rebinding) is not an allowed ``Host``. ``security.SiteCheck`` refuses what needs no body.
 """
 
 from __future__ import annotations

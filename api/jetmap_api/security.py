@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from urllib.parse import quote, urlsplit
 
 from .asgi import App, Receive, Scope, Send, header, route_path
@@ -84,6 +84,42 @@ class TokenCheck:
         return None if is_same_origin(scope) else CROSS_SITE
 
 
+class SiteCheck:
+    """Refuse POST requests that a browser sends for a page of another site.
+
+    A page may send one without a body anywhere, unasked. All else that changes something needs a
+    method, a media type or a header for which browsers ask first. An application that mounts the
+    gateway decides by itself whose pages it serves.
+
+    Args:
+        origins: Other sites whose pages may send requests.
+    """
+
+    def __init__(self, app: App, origins: Iterable[str]) -> None:
+        self._app = app
+        self._origins = {origin.encode() for origin in origins}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and self._is_foreign(scope):
+            await refuse(send, OTHER_SITE)
+            return
+        await self._app(scope, receive, send)
+
+    def _is_foreign(self, scope: Scope) -> bool:
+        origin = header(scope, b"origin")
+        if origin is None and header(scope, b"sec-fetch-site") is None:
+            return False  # It is not a browser.
+        if "endpoint" in scope or header(scope, b"authorization") is not None:
+            return False
+        return not ({origin, b"*"} & self._origins or is_same_origin(scope))
+
+
+OTHER_SITE = Problem(
+    403,
+    "cross-site-request",
+    "The request is from a page of another site",
+    "only pages of the gateway, and of the sites in cors_origins, may send it from a browser",
+)
 CROSS_SITE = Problem(
     403,
     "cross-site-request",

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from fake_cluster import FakeCluster, gateway
 from jetmap_api.hosts import is_open
 from jetmap_api.security import CALLER, TokenCheck, is_secure, job_of_events, wants_page
 from jetmap_api.signer import Signer
+from over_http import check_problem, double
 
 
 def scope(path: str = "/jobs", method: str = "GET", **headers: str) -> dict[str, Any]:
@@ -59,3 +61,28 @@ def test_questions_about_a_request() -> None:
     assert wants_page(scope(accept="text/html")) and not wants_page(scope(accept="*/*"))
     assert job_of_events(scope("/jobs/j/events")) == "j"
     assert job_of_events(scope("/jobs/j/events", "POST")) is None and job_of_events(scope()) is None
+
+
+FORMS = [
+    ({"origin": "https://elsewhere.example", "sec-fetch-site": "cross-site"}, 403),
+    ({"origin": "https://elsewhere.example"}, 403),
+    ({"origin": "null"}, 403),
+    ({"origin": "http://localhost:3000", "sec-fetch-site": "same-site"}, 403),
+    ({"origin": "http://localhost", "sec-fetch-site": "same-origin"}, 200),
+    ({"origin": "https://known.example", "sec-fetch-site": "cross-site"}, 200),
+    ({}, 200),  # Not a browser.
+]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("headers", "status"), FORMS)
+async def test_a_page_of_another_site_steers_nothing(headers: dict[str, str], status: int) -> None:
+    """A page may send a POST without a body anywhere, unasked."""
+    cluster = FakeCluster(double)
+    async with gateway(cluster, cors_origins=["https://known.example"]) as client:
+        answer = await client.post("/pool/pause", headers=headers)
+        assert answer.status_code == status
+        assert cluster.control.paused is (status == 200)
+        if status != 200:
+            check_problem(answer, 403, "cross-site-request")
+        assert (await client.get("/pool", headers=headers)).status_code == 200
