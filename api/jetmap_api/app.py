@@ -144,7 +144,8 @@ class Gateway(FastAPI):
         limits = self.state.admission.limits
         app: App = super().build_middleware_stack()
         app = SmallBodies(app, idle=limits.body_idle_timeout, rate=limits.min_body_rate)
-        if not any(middleware.cls is CORSMiddleware for middleware in self.user_middleware):
+        added: list[object] = [middleware.cls for middleware in self.user_middleware]
+        if CORSMiddleware not in added:  # Else it says which other sites may ask.
             app = SiteCheck(app, self._settings.gateway.cors_origins)
         if not self.user_middleware:
             app = ShortWay({"/map/": self._maps.serve, "/jobs/": self._jobs.submit.serve}, app)
