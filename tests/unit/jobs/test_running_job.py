@@ -233,7 +233,7 @@ def test_what_is_stored_is_not_computed_again_because_the_store_answers_slowly()
 
 
 def test_a_job_goes_on_when_its_store_answers_again() -> None:
-    """Until then nobody knows what is to be computed again."""
+    """Nobody knows before what is to be computed again."""
     is_away = False
 
     def network(subject: str, data: bytes) -> tuple[float, ...]:
