@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Annotated, Any, TypeVar, assert_type, overload
 
+import numpy as np
+
 from jetmap import (
     BadInput,
     Cluster,
@@ -78,6 +80,11 @@ def embed_all(texts: list[str], *, scale: float = 1.0) -> list[list[float]]:
 @task(batch=8)
 def lengths(texts: Sequence[str]) -> list[int]:
     return [len(text) for text in texts]
+
+
+@task(batch=8)
+def rows(texts: list[str]) -> np.ndarray[Any, Any]:
+    return np.array([[len(text)] for text in texts])
 
 
 @task
@@ -156,6 +163,7 @@ async def batches(cluster: Cluster, sync: SyncCluster) -> None:
     assert_type(await cluster.map(embed_all, ["a"]), list[list[float]])
     assert_type(await cluster.map(embed_all, (t for t in ("a",)), timeout=5), list[list[float]])
     assert_type(await cluster.map(lengths, ["a"]), list[int])
+    assert_type(await cluster.map(rows, ["a"]), list[Any])
     assert_type(await cluster.map(lengths, ["a"], return_exceptions=True), list[int | ItemError])
     assert_type(await cluster.map(lengths, ["a"], max_failed=1), list[int | ItemError])
     assert_type(await cluster.map(lengths, ["a"], values=False), list[int | ItemError | None])

@@ -46,6 +46,11 @@ def no_list_of_values(many: list[int]) -> int:
     return len(many)
 
 
+@task(batch=64)  # type: ignore
+def two_results(many: list[int]) -> tuple[list[int], list[int]]:
+    return many, many
+
+
 @task(linger=0.1)  # type: ignore
 def no_batch(n: int) -> int:
     return n

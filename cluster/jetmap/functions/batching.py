@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import collections.abc
 import typing
-from typing import TYPE_CHECKING, Annotated, Any, Generic, ParamSpec, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    overload,
+)
 
 from jetmap import bounds
 
@@ -12,6 +22,7 @@ from .per_worker import Unknown, evaluated
 from .signatures import annotations_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
     from .function import Function
@@ -44,6 +55,23 @@ class BatchFunction(Generic[X, P, Y]):
 
     def __call__(self, items: list[X], /, *args: P.args, **kwargs: P.kwargs) -> list[Y]:
         raise NotImplementedError
+
+
+class Rows(Protocol):
+    """A NumPy array as type checkers see it, which need no NumPy for that."""
+
+    @property
+    def __array_interface__(self) -> Any: ...
+    def tolist(self) -> Any: ...
+
+
+class BatchDecorator(Protocol):
+    """``task(batch=…)`` as type checkers see it: its function returns a list, or an array."""
+
+    @overload
+    def __call__(self, f: Callable[Concatenate[list[X], P], list[Y]]) -> BatchFunction[X, P, Y]: ...
+    @overload
+    def __call__(self, f: Callable[Concatenate[list[X], P], Rows]) -> BatchFunction[X, P, Any]: ...
 
 
 class Batching:
@@ -80,7 +108,7 @@ class Batching:
     def element(self, hint: Any, parameter: str) -> Any:
         """Return the type of one item, or of one value, from that of the list.
 
-        Raises TypeError if it is not a list.
+        The rows of a NumPy array may be anything. Raises TypeError for what is not a list.
         """
         outer = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
         if outer is Any:
@@ -88,9 +116,12 @@ class Batching:
         origin, arguments = typing.get_origin(outer) or outer, typing.get_args(outer)
         if origin is list or (parameter != "return" and origin in _TAKEN):
             return arguments[0] if arguments else Any
+        if parameter == "return" and _is_array(origin):
+            return Any
         if parameter == "return":
             raise TypeError(
-                "a batch function returns a list, with one value for each item: write -> list[…]"
+                "a batch function returns a list (or a NumPy array), with one value for each item: "
+                "write -> list[…]"
             )
         raise TypeError(
             "a batch function takes a list of items: write "
@@ -119,6 +150,11 @@ class Batching:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Batching, (self.size, self.linger)
+
+
+def _is_array(cls: Any) -> bool:
+    """Return whether a class is NumPy's array, which is not imported here."""
+    return getattr(cls, "__module__", "") == "numpy" and cls.__name__ == "ndarray"
 
 
 def _name(hint: Any) -> str:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .batching import Batching
 from .function import Function
@@ -21,15 +21,12 @@ from .signatures import described
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .batching import BatchFunction
+    from .batching import BatchDecorator
     from .options import TaskOptions
 
 __all__ = ["Function", "find", "guests", "registered", "registered_at", "task"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-X = TypeVar("X")
-Y = TypeVar("Y")
-P = ParamSpec("P")
 
 _names: dict[str, Function] = {}
 _callables: dict[int, Function] = {}
@@ -43,7 +40,7 @@ def task(**options: Unpack[TaskOptions]) -> Callable[[F], F]: ...
 @overload
 def task(
     *, batch: int, linger: float | None = None, **options: Unpack[TaskOptions]
-) -> Callable[[Callable[Concatenate[list[X], P], list[Y]]], BatchFunction[X, P, Y]]: ...
+) -> BatchDecorator: ...
 def task(
     f: Callable[..., Any] | None = None,
     /,
@@ -87,7 +84,8 @@ def task(
             pool, such as connections that a database allows. People may change it while it runs.
             The default is any number.
         batch: Items of one call, at most: the function gets a list of items and returns a list of
-            their values, as long and in the same order. Maps still pass and return single items;
+            their values, as long and in the same order; the rows of a NumPy array count as one.
+            Maps still pass and return single items;
             those of several maps may share a call. ``timeout`` then limits a call.
         linger: Seconds that a call with fewer items waits for more. The default is 0.005.
 

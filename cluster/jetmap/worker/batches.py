@@ -6,6 +6,7 @@ as if it had been computed alone.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -67,6 +68,7 @@ class BatchComputation:
         assert function.batching is not None
         self._chunks = chunks
         self._name = function.name
+        self._is_typed = not function.value.is_open
         self._progress = progress
         self._limits = limits
         self._aftermath = aftermath
@@ -171,7 +173,8 @@ class BatchComputation:
                     return None
                 values = [_Failed(error)]
             else:
-                if (wrong := self._wrong(values, count)) is not None:
+                values, shape = _rows(values, plain=self._is_typed)
+                if (wrong := self._wrong(values, count, shape)) is not None:
                     for _ in range(count):
                         self._aftermath.failed(wrong, refused=False)
                     values = [_Failed(wrong)] * count
@@ -180,19 +183,21 @@ class BatchComputation:
         left = iter(values)
         return [item if type(item) is Undecodable else next(left) for item in items]
 
-    def _wrong(self, values: Any, count: int) -> Exception | None:
-        """Return what is wrong with what the function returned for ``count`` items."""
+    def _wrong(self, values: Any, count: int, shape: str) -> Exception | None:
+        """Return what is wrong with what the function returned for ``count`` items.
+
+        shape: of the array, if it was one.
+        """
         which = f"all {count} items of the call fail, as no value can be matched to its item"
         if not isinstance(values, list):
-            advice = ", as list(…) makes it" if hasattr(values, "__iter__") else ""
             return TypeError(
                 f"{self._name} returned {_a(values)} for {count} items: a batch function returns "
-                f"a list{advice} with one value for each item; {which}"
+                f"a list or a NumPy array with one value for each item{_advice(values)}; {which}"
             )
         if len(values) != count:
             return ValueError(
-                f"{self._name} returned {len(values)} values for {count} items: a batch function "
-                f"returns one value for each item, in their order; {which}"
+                f"{self._name} returned {len(values)} values{shape} for {count} items: a batch "
+                f"function returns one value for each item, in their order; {which}"
             )
         return None
 
@@ -240,6 +245,36 @@ class BatchComputation:
         self._ended = len(self._chunks)
 
 
+def _rows(values: Any, *, plain: bool) -> tuple[Any, str]:
+    """Return the rows of a NumPy array as a list, and its shape in words; or else what came.
+
+    Args:
+        plain: Whether rows are wanted as lists of Python's numbers, as their annotation says.
+    """
+    numpy = sys.modules.get("numpy")
+    if numpy is None or type(values) is not numpy.ndarray or not values.ndim:
+        return values, ""  # What is not one value for each item is refused.
+    shape = f" (an array of shape {values.shape})"
+    if values.ndim == 1:
+        return list(values), shape
+    if plain and values.dtype.kind in "biufSU":
+        return values.tolist(), shape
+    return list(values.copy()), shape  # The function may use its array again.
+
+
+def _advice(values: object) -> str:
+    """Return how to make a list of what a function returned."""
+    if isinstance(values, tuple):  # Perhaps it returned two results, for two items.
+        return ": return list(…) of it, or list(zip(*…)) if each item has several results"
+    if type(values).__name__ == "ndarray":
+        return ", and this one is of shape ()"
+    if hasattr(values, "__array__"):
+        return ": return numpy.asarray(…) of it"
+    return ": return list(…) of it" if hasattr(values, "__iter__") else ""
+
+
 def _a(value: object) -> str:
     name = type(value).__name__
-    return "None" if value is None else f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
+    if value is None:
+        return "None"
+    return f"an {name}" if name[0] in "aeiouAEIOU" or name == "ndarray" else f"a {name}"

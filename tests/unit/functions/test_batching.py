@@ -6,6 +6,8 @@ import pickle
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from jetmap import task
@@ -24,6 +26,14 @@ def read(items: Sequence[str]) -> list[float]:
 
 def bare(items: list) -> list:  # type: ignore[type-arg]
     return items
+
+
+def array(items: list[float]) -> np.ndarray:  # type: ignore[type-arg]
+    return np.array(items)
+
+
+def typed_array(items: list[float]) -> npt.NDArray[np.float64]:
+    return np.array(items)
 
 
 def untyped(items):  # type: ignore[no-untyped-def]
@@ -56,6 +66,8 @@ def made(f: Any, **options: Any) -> Function:
         (read, {"type": "string"}, {"type": "number"}),
         (bare, {}, {}),
         (untyped, {}, {}),
+        (array, {"type": "number"}, {}),
+        (typed_array, {"type": "number"}, {}),
     ],
 )
 def test_schemas_are_those_of_an_element(f: Any, item: Any, value: Any) -> None:
@@ -71,8 +83,8 @@ def test_schemas_are_those_of_an_element(f: Any, item: Any, value: Any) -> None:
         (takes_one, r"takes_one \(item: int\): a batch function takes a list of items: write "
                     r"item: list\[int\], or leave batch=… out"),
         (takes_a_set, r"write items: list\["),
-        (returns_one, r"returns_one \(-> int\): a batch function returns a list, with one value "
-                      r"for each item: write -> list\["),
+        (returns_one, r"returns_one \(-> int\): a batch function returns a list \(or a NumPy "
+                      r"array\), with one value for each item: write -> list\["),
         (returns_nothing, "a batch function returns a list"),
     ],
 )  # fmt: skip

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hypotheses import examples
+from jetmap import Cluster, task
 from jetmap.functions.batching import Batching
 from jetmap.functions.retries import RetryPolicy
 from jetmap.functions.task import Function
@@ -145,7 +147,22 @@ def test_an_item_that_does_not_fit_is_in_no_call() -> None:
     ("wrong", "text"),
     [
         (lambda items: items[1:], "double returned 2 values for 3 items: a batch function returns"),
-        (tuple, "double returned a tuple for 3 items: a batch function returns a list, as list(…)"),
+        (
+            tuple,
+            "double returned a tuple for 3 items: a batch function returns a list or a NumPy array "
+            "with one value for each item: return list(…) of it, or list(zip(*…)) if each item has",
+        ),
+        (
+            np.ma.array,
+            "double returned a MaskedArray for 3 items: a batch function returns a list or a NumPy "
+            "array with one value for each item: return numpy.asarray(…) of it; all",
+        ),
+        (
+            lambda items: np.array(3),
+            "double returned an ndarray for 3 items: a batch function returns a list or a NumPy "
+            "array with one value for each item, and this one is of shape (); all",
+        ),
+        (lambda items: np.ones((4, 3)), "double returned 4 values (an array of shape (4, 3)) for "),
         (lambda items: None, "double returned None for 3 items"),
     ],
 )
@@ -158,6 +175,41 @@ def test_an_answer_of_another_length_fails_the_call_and_is_not_halved(
     assert len(calls.made) == 1 and values == [None] * 3
     assert all(e.kind == "raised" and e.message.startswith(text) for e in errors.values())
     assert "all 3 items of the call fail" in errors[0].message
+
+
+def test_the_rows_of_an_array_are_its_values() -> None:
+    (reports,) = run([[1, "two", 3]], Calls(wrong=np.array))
+    assert outcomes(reports)[0] == [1, None, 3]
+
+
+OUT = np.zeros((2, 2))  # Used for the values of every call.
+
+
+@task(batch=2, name="arrays.lists")
+def lists_of_rows(items: list[int]) -> list[list[float]]:
+    return np.array([[item, item + 0.5] for item in items])  # type: ignore[return-value]
+
+
+@task(batch=2, name="arrays.rows")
+def rows(items: list[int]) -> np.ndarray[Any, Any]:
+    OUT[:] = [[item, item + 0.5] for item in items]
+    return OUT
+
+
+@task(batch=2, name="arrays.scalars")
+def scalars(items: list[int]):  # type: ignore[no-untyped-def]
+    return np.array(items, np.float32)
+
+
+def test_rows_take_the_type_of_their_annotation_and_outlive_the_call() -> None:
+    with Cluster(inline=True).sync as cluster:
+        values = cluster.map(lists_of_rows, range(4))
+        assert values == [[0.0, 0.5], [1.0, 1.5], [2.0, 2.5], [3.0, 3.5]]
+        assert {type(number) for row in values for number in row} == {float}
+        arrays = cluster.map(rows, range(4))
+        assert [type(row) for row in arrays] == [np.ndarray] * 4
+        assert [row.tolist() for row in arrays] == values
+        assert [type(value) for value in cluster.map(scalars, range(2))] == [np.float32] * 2
 
 
 @pytest.mark.parametrize("change", [list.clear, list.pop, lambda items: items.append(7)])
