@@ -18,7 +18,6 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Any
 
-import cloudpickle
 from joblib import cpu_count, register_parallel_backend
 from joblib.parallel import (
     AutoBatchingMixin,
@@ -28,6 +27,7 @@ from joblib.parallel import (
 )
 
 from jetmap.executor.executor import Executor
+from jetmap.executor.packing import packed_whole
 from jetmap.executor.remote import start_in
 
 __all__ = ["JetmapBackend"]
@@ -92,7 +92,7 @@ class JetmapBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[mis
         self._release()
         packed = b""
         if self._initializer is not None:
-            packed = cloudpickle.dumps((self._initializer, self._initargs))
+            packed = packed_whole((self._initializer, self._initargs))
         self._workers = _take(count, self._environment(count), packed)
         self.parallel = parallel
         return count

@@ -17,6 +17,8 @@ import msgspec
 
 from jetmap.functions.by_value import Pickler
 
+from .worker_globals import restored
+
 # Bytes of a buffer, or of a whole pickle, that travels as a blob.
 BLOB_BYTES = 100_000
 
@@ -55,7 +57,11 @@ class _Packer(Pickler):
             name = obj.__func__.__name__
             if getattr(obj.__self__, name, None) == obj:
                 return getattr, (obj.__self__, name)
-        return super().reducer_override(obj)
+        reduced = super().reducer_override(obj)
+        if type(obj) is FunctionType and type(reduced) is tuple and _is_mains(obj):
+            make, arguments, state, *_, restore = reduced
+            return make, arguments, (restore, state), None, None, restored
+        return reduced
 
 
 class _HomePacker(_Packer):
@@ -67,6 +73,10 @@ class _HomePacker(_Packer):
             _Packer(file, PROTOCOL).dump(obj)
             return _own, (obj.__qualname__, file.getvalue())
         return super().reducer_override(obj)
+
+
+def _is_mains(function: FunctionType) -> bool:
+    return function.__globals__.get("__name__") == "__main__"
 
 
 def _own(qualname: str, pickled: bytes) -> Any:
@@ -101,6 +111,13 @@ def pack(value: Any, put: Put, *, home: bool = False) -> bytes:
     if len(data) >= BLOB_BYTES:
         return _encode(_Record(put(data), blobs))
     return _encode(_Record(bytes(data), blobs)) if blobs else bytes(data)
+
+
+def packed_whole(value: Any) -> bytes:
+    """Pickle a value with all its parts, for ``pickle.loads``. Raises what pickling it raises."""
+    file = io.BytesIO()
+    _Packer(file, PROTOCOL).dump(value)
+    return file.getvalue()
 
 
 def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any], put: Put) -> bytes:

@@ -20,6 +20,7 @@ import msgspec
 
 from .link import WorkerLink
 from .packing import pack, unpack
+from .worker_globals import initializing
 
 Plain = bool | int | float | bytes | None
 
@@ -126,8 +127,9 @@ class _Executor:
         self.failure: bytes | None = None
         if shared.initializer:
             try:
-                initializer, arguments = unpack(shared.initializer, self.link.get)
-                initializer(*arguments)
+                with initializing():
+                    initializer, arguments = unpack(shared.initializer, self.link.get)
+                    initializer(*arguments)
             except BaseException as error:
                 self.failure = BROKEN + _encode(_described(error))
 

@@ -81,6 +81,47 @@ with Executor(1) as executor:
 """
 
 
+def test_what_an_initializer_loads_into_main_is_there_for_every_call(tmp_path: Path) -> None:
+    with nothing_left():
+        done = run_python(LOADED, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "[(5, 5, 6), (6, 5, 6)]",
+        "(5, 5, 6) (5, 5, 6)",
+        "(9, 9, 10)",
+    ]
+
+
+LOADED = """
+import joblib
+import jetmap.joblib
+from jetmap import Executor
+
+model = None
+table = {}
+
+def store(n):
+    table["n"] = n
+
+def load(n):
+    global model, late
+    model, late = n, n + 1
+    store(n)
+
+def use(x):
+    return model + x, table["n"], late
+
+def apply(f, x):
+    return f(x)
+
+with Executor(1, initializer=load, initargs=(5,)) as executor:
+    print(list(executor.map(use, range(2))))
+    print(executor.submit(apply, use, 0).result(), executor.submit(lambda x: use(x), 0).result())
+with joblib.parallel_config("jetmap", n_jobs=2, initializer=load, initargs=(9,)):
+    print(*joblib.Parallel()([joblib.delayed(use)(0)]))
+"""
+
+
 def test_no_worker_outlives_a_killed_caller(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(KILLED)
     with nothing_left(timeout=12, patient=True):
