@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from . import nested_pools
 from .link import WorkerLink
 from .packing import pack, unpack
 from .worker_globals import initializing
@@ -124,6 +125,7 @@ class _Executor:
         self._functions: dict[bytes, Callable[..., Any]] = {}
         _print_to(*self.link.streams())
         multiprocessing.current_process().authkey = shared.authkey
+        nested_pools.prepare()
         self.failure: bytes | None = None
         if shared.initializer:
             try:

@@ -6,11 +6,18 @@ caller's values. What an initializer has loaded into a global must be found ther
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from types import FunctionType, ModuleType
 from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
+_numbers = count(1)
+_names: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+# Functions that came by value, for child processes that are forked later and have them, too.
+by_name: WeakValueDictionary[str, Any] = WeakValueDictionary()
 _initialized: dict[str, Any] = {}
 # While an initializer is loaded and called: the globals of its functions, and a copy of each.
 _scopes: dict[int, tuple[dict[str, Any], dict[str, Any]]] | None = None
@@ -20,10 +27,19 @@ def restored(function: FunctionType, state: tuple[Callable[..., object], Any]) -
     """Give a function that was unpickled its state, and the globals of an earlier initializer."""
     restore, inner = state
     restore(function, inner)
+    name_of(function)
     scope = function.__globals__
     scope.update(_initialized)
     if _scopes is not None:
         _scopes[id(scope)] = scope, dict(scope)
+
+
+def name_of(obj: FunctionType | type) -> str:
+    """Return the name under which this process, and its forked children, have an object."""
+    if (name := _names.get(obj)) is None:
+        name = _names[obj] = f"{os.getpid()}-{next(_numbers)}"
+        by_name[name] = obj
+    return name
 
 
 @contextmanager

@@ -122,6 +122,52 @@ with joblib.parallel_config("jetmap", n_jobs=2, initializer=load, initargs=(9,))
 """
 
 
+def test_pools_of_multiprocessing_inside_a_call_run_what_main_defines(tmp_path: Path) -> None:
+    with nothing_left():
+        done = run_python(NESTED, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        *("[0, 5, 10]", "[True, True, True] 2"),
+        *("[0, 3, 6]", "[True, True, True] 2") * 2,
+    ]
+
+
+NESTED = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from jetmap import Executor
+
+factor = 3
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+def load(n):
+    global factor
+    factor = n
+
+def scaled(n):
+    return factor * n
+
+def pools(method):
+    context = multiprocessing.get_context(method)
+    # A forked child has the globals that ``load`` sets. One of the others gets its own.
+    n = 5 if method == "fork" else 3
+    with ProcessPoolExecutor(1, context, initializer=load, initargs=(n,)) as pool:
+        numbers = list(pool.map(scaled, range(3)))
+    with context.Pool(1) as pool:
+        points = pool.map(Point, range(3))
+    return numbers, [type(point) is Point for point in points], points[-1]
+
+with Executor(1) as executor:
+    for method in "fork", "spawn", "forkserver":
+        numbers, same, last = executor.submit(pools, method).result()
+        print(numbers)
+        print(same, last.x)
+"""
+
+
 def test_no_worker_outlives_a_killed_caller(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(KILLED)
     with nothing_left(timeout=12, patient=True):
