@@ -280,6 +280,7 @@ class Steering:
 
     async def _settle(self) -> None:
         """Take and give up cores of limited functions."""
+        self._heard = {name: at for name, at in self._heard.items() if self._is_alive(name)}
         if all(gate.limit is None for gate in self._gates.values()):
             return
         was_seated = self._is_seated()
@@ -287,7 +288,6 @@ class Steering:
             for table in self._tables.values():
                 table.is_stale = True
         self._count()
-        self._heard = {name: at for name, at in self._heard.items() if self._is_alive(name)}
         useful: dict[str, int] = {}
         for run in self._maps:
             if run.gate is not None and run.gate.limit is not None:

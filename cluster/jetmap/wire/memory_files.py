@@ -57,6 +57,7 @@ class MemoryFile:
         self._promised = 0  # Its share of ``unwritten``.
         self._fd = fd
         self._path = path
+        self._maker = os.getpid()  # A forked child leaves the name alone.
         self._view: memoryview | None = None
 
     @classmethod
@@ -159,7 +160,7 @@ class MemoryFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-            if self._path:
+            if self._path and self._maker == os.getpid():
                 Path(self._path).unlink(missing_ok=True)
 
 

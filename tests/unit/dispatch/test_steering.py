@@ -10,10 +10,11 @@ import pytest
 from jetmap.dispatch.dispatcher import Dispatcher
 from jetmap.dispatch.open_map import MapSpec, OpenMap
 from jetmap.dispatch.sources import RawItems
-from jetmap.dispatch.steering import SEATS_KEPT, TURN_SECONDS
+from jetmap.dispatch.steering import READ_SECONDS, SEATS_KEPT, TURN_SECONDS
 from jetmap.errors import MapTimeout
 from jetmap.nats.memory import MemoryBroker
-from jetmap.wire.controls import FunctionControl, PoolControl
+from jetmap.wire import subjects
+from jetmap.wire.controls import FunctionControl, PoolControl, Steer
 from jetmap.wire.messages import encode
 from simulated_pool import FUNCTION, SimulatedPool, Work, mapped
 from virtual_time import run
@@ -287,5 +288,22 @@ def test_controls_that_cannot_be_read_hold_nothing_up() -> None:
             assert await mapped(other, [2]) == [4]
             await other.steering.change(FUNCTION, paused=True)
             assert other.steering.control.of(FUNCTION).paused
+
+    run(scenario())
+
+
+def test_dispatchers_that_have_ended_are_forgotten_where_nothing_is_limited() -> None:
+    async def scenario() -> None:
+        async with SimulatedPool() as pool:
+            dispatcher = await pool.dispatcher()
+            other = pool.broker.connect("others")
+            for number in range(50):
+                notice = encode(Steer(f"d{number}", "seats.f"))
+                await other.publish(subjects.steer("default"), notice)
+            await asyncio.sleep(1)
+            assert len(dispatcher.steering._heard) == 50
+            await asyncio.sleep(SEATS_KEPT + READ_SECONDS)
+            assert not dispatcher.steering._heard
+            await other.close()
 
     run(scenario())

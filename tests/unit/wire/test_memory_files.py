@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import msgspec
@@ -135,3 +136,22 @@ def test_a_host_without_room_says_so(
         MemoryFile.create(101)
     assert caught.value.errno == errno.ENOSPC
     MemoryFile.create(100).close()
+
+
+def test_a_forked_child_leaves_the_name_of_a_file_to_its_parent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(memory_files, "_HAS_PROC", False)
+    monkeypatch.setattr(memory_files, "temporary_directory", lambda: tmp_path)
+    file = MemoryFile.create(10)
+    (path,) = tmp_path.iterdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Of forks beside other threads.
+        child = os.fork()
+    if not child:
+        file.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert path.exists()
+    file.close()
+    assert not path.exists()
