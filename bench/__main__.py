@@ -23,6 +23,7 @@ from .codecs import codecs
 from .crashes import crashes
 from .executor import executor
 from .fairness import fairness
+from .grid_search import grid_search
 from .jobs import jobs
 from .memory import memory
 from .payloads import payloads
@@ -53,10 +54,11 @@ ROWS: dict[str, Callable[[Run], Awaitable[list[Row]]]] = {
     "executor": executor,
     "batches": batches,
     "codecs": codecs,
+    "joblib": grid_search,
     "watching": watching,
 }
 # Rows that take minutes each: not measured unless they are named.
-LONG = ("executor", "watching")
+LONG = ("executor", "joblib", "watching")
 QUICK = 20
 BUSY = 5.0  # per cent
 
@@ -75,7 +77,7 @@ change: python -m bench.compare ../before.
 
 
 ROW_HELP = (
-    f"of {', '.join(ROWS)}; all for every row; without one, all but {' and '.join(LONG)}, "
+    f"of {', '.join(ROWS)}; all for every row; without one, all but {', '.join(LONG)}, "
     "which take minutes each"
 )
 
