@@ -114,7 +114,10 @@ def _check_kind(f: Any, name: str) -> None:
     if flags & (_COROUTINE | _ITERABLE_COROUTINE):
         raise TypeError(f"{name}: a @task computes and is not async; write: def, not async def")
     if flags & (_GENERATOR | _ASYNC_GENERATOR):
-        raise TypeError(f"{name}: a @task returns one value for one item; return a list")
+        raise TypeError(
+            f"{name} is a generator, and a @task returns one value for one item: return a list of "
+            "what it yields"
+        )
 
 
 def _builtin_parameter(f: Any, name: str) -> str:

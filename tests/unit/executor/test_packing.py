@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -77,3 +80,14 @@ def test_functions_of_main_come_home(monkeypatch: pytest.MonkeyPatch) -> None:
     assert unpack(packed, kept.get) is not chosen and unpack(packed, kept.get)() == 1
     monkeypatch.setattr(__main__, "chosen", chosen, raising=False)
     assert unpack(packed, kept.get) is chosen
+
+
+def test_an_open_file_is_no_result_as_in_a_process_pool() -> None:
+    kept = Kept()
+    with (
+        Path(__file__).open(encoding="utf-8") as file,
+        pytest.raises(TypeError, match=r"cannot pickle '_io\.TextIOWrapper'"),
+    ):
+        pack(file, kept.put, home=True)
+    found = unpack(pack(io.StringIO("a"), kept.put, home=True), kept.get)
+    assert found.getvalue() == "a"

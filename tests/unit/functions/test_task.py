@@ -123,8 +123,8 @@ def bad_signatures() -> list[tuple[Any, str]]:
     return [
         (coroutine, "not async"),
         (functools.lru_cache(coroutine), "not async"),
-        (generator, "return a list"),
-        (async_generator, "return a list"),
+        (generator, "is a generator.*return a list of what it yields"),
+        (async_generator, "is a generator.*return a list of what it yields"),
         (two, r"def f\(x, \*, y\)"),
         (second_optional, r"def f\(x, \*, y\)"),
         (optional, r"no default; write: def f\(x\)"),
