@@ -11,7 +11,7 @@ from http import HTTPStatus
 
 from jetmap.logs import Limited, harmless
 
-from .asgi import REASON, App, Message, Receive, Scope, Send, route_path
+from .asgi import REASON, App, AsgiMessage, Receive, Scope, Send, route_path
 from .hosts import OPEN_PATHS
 from .problems import Problem
 
@@ -43,7 +43,7 @@ class AccessLog:
         began = time.perf_counter()
         status, reason = 0, ""
 
-        def noting(message: Message) -> Awaitable[None]:
+        def noting(message: AsgiMessage) -> Awaitable[None]:
             nonlocal status, reason
             if message["type"] == "http.response.start":
                 status = message["status"]

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import msgspec
 
 from jetmap.settings import LimitSettings
+from jetmap.wire.arrays import array_header, concatenate
 from jetmap.wire.arrays import body as array_body
-from jetmap.wire.arrays import concatenate, header
 from jetmap.wire.messages import ErrorRecord, Format
 
 from .admission import Reservation
@@ -96,7 +96,7 @@ class Gathered:
     def blocks(self) -> Iterator[bytes]:
         """Return the encoded list piece by piece."""
         json = self._format == "json"
-        yield b"[" if json else header(self.count)
+        yield b"[" if json else array_header(self.count)
         first = True
         for _, _, values, offset, size in sorted(self._parts):
             if values is None:

@@ -20,7 +20,7 @@ from jetmap.settings import Settings
 from . import controls, functions, health, metrics, open_maps, openapi
 from .access_log import AccessLog, Refusals, RequestLines, Requests
 from .admission import Admission
-from .asgi import App, Message, Receive, Scope, Send
+from .asgi import App, AsgiMessage, Receive, Scope, Send
 from .dashboard import Dashboard
 from .dependency import HINT, find_cluster
 from .front import Front, ShortWay, is_short
@@ -217,7 +217,7 @@ class _Stopping:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
-        async def sending(message: Message) -> None:
+        async def sending(message: AsgiMessage) -> None:
             nonlocal started
             started = True
             await send(message)

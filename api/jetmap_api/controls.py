@@ -13,12 +13,12 @@ from jetmap.wire.controls import FunctionControl, PoolControl
 from .dependency import cluster_of
 from .documents import answer
 from .models import LimitParameters, NoParameters, SteeredFunction, SteeredPool
-from .openapi_parts import NOT_CONNECTED, refusal
+from .openapi_parts import NOT_CONNECTED, refusal_response
 
 router = APIRouter()
 
 UNKNOWN: dict[int | str, dict[str, Any]] = {
-    404: refusal("No worker ever announced this function."),
+    404: refusal_response("No worker ever announced this function."),
     **NOT_CONNECTED,
 }
 

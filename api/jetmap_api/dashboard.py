@@ -81,7 +81,12 @@ class Dashboard:
         return [
             route("/ui", self._page),
             route("/ui/session", self._session),
-            Route("/ui/events", Events(self._cluster), methods=["GET"], include_in_schema=False),
+            Route(
+                "/ui/events",
+                DashboardEvents(self._cluster),
+                methods=["GET"],
+                include_in_schema=False,
+            ),
             route("/ui/maps/{id}", self._map),
             route("/ui/failures/{key}", self._failure),
             route("/ui/maps/{id}/{action}", self._act, "POST"),
@@ -143,7 +148,7 @@ class Dashboard:
         return done()
 
 
-class Events:
+class DashboardEvents:
     """``GET /ui/events``: a snapshot of the pool, and its differences once a second."""
 
     def __init__(self, cluster: Callable[[Scope], Cluster]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from jetmap.background import beside
 from jetmap.settings import ROOT_PATH
 
-from .asgi import HEAD, App, Message, Receive, Scope, Send, route_path
+from .asgi import HEAD, App, AsgiMessage, Receive, Scope, Send, route_path
 from .security import take_signature
 
 # First segments of the gateway's own paths. A path that starts with one of them has no prefix.
@@ -119,14 +119,14 @@ async def serve_head(app: App, scope: Scope, receive: Receive, send: Send) -> No
     """
     over = asyncio.Event()
 
-    async def heading(message: Message) -> None:
+    async def heading(message: AsgiMessage) -> None:
         if message["type"] == "http.response.start":
             await send(message)
         elif message["type"] == "http.response.body" and not over.is_set():
             over.set()
             await send({"type": "http.response.body", "body": b""})
 
-    async def receiving() -> Message:
+    async def receiving() -> AsgiMessage:
         if over.is_set():
             return {"type": "http.disconnect"}
         async with beside(receive()) as [coming], beside(over.wait()) as [ended]:

@@ -12,7 +12,7 @@ from jetmap.wire.controls import FREE, FunctionControl
 
 from .dependency import cluster_of
 from .models import Agent, Function
-from .openapi_parts import NOT_CONNECTED, refusal
+from .openapi_parts import NOT_CONNECTED, refusal_response
 
 if TYPE_CHECKING:
     from jetmap.dispatch.roster import FunctionStatus
@@ -46,7 +46,7 @@ async def list_functions(request: Request) -> Response:
     summary="Get one function",
     response_model=Function,
     response_description="The function.",
-    responses={404: refusal("No worker offers it now."), **NOT_CONNECTED},
+    responses={404: refusal_response("No worker offers it now."), **NOT_CONNECTED},
 )
 async def get_function(name: str, request: Request) -> Response:
     cluster = cluster_of(request)

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Match
 
 from jetmap.errors import JetmapError
 
-from .asgi import REASON, Header, Message, Receive, Scope, Send, route_path
+from .asgi import REASON, AsgiMessage, Header, Receive, Scope, Send, route_path
 from .media import ACCEPT_POST
 from .problems import Problem, problem_of, status_problem
 
@@ -72,7 +72,7 @@ class _Refusal(Response):
         self._reason = problem.slug
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def naming(message: Message) -> None:
+        async def naming(message: AsgiMessage) -> None:
             if message["type"] == "http.response.start":
                 message[REASON] = self._reason
             await send(message)

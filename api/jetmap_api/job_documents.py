@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from jetmap.jobs.record import State
+from jetmap.jobs.record import JobState
 from jetmap.wire.messages import Format
 
 from .asgi import Header, Scope, Send, respond
@@ -96,9 +96,9 @@ def status_answer(scope: Scope, record: Record, status: int = 200) -> Response:
     return answer(describe(scope, record), status, retry_after(record))
 
 
-def states_of(text: str) -> list[State]:
+def states_of(text: str) -> list[JobState]:
     """Read states such as ``running,queued``. Raises Problem: 400."""
-    found: list[State] = []
+    found: list[JobState] = []
     for name in filter(None, text.split(",")):
         for state in LISTED:
             if state == name:

@@ -41,7 +41,7 @@ class PageBody:
     next: int | None
 
 
-async def page(
+async def outcomes_page(
     jobs: Jobs, record: Record, start: int, limit: int, wait: float, debug: bool
 ) -> PageBody:
     """Return the outcomes of at most ``limit`` items from ``start`` on.
@@ -167,7 +167,7 @@ async def packed(
     at, following = start, None
     try:
         yield b"\x85" + _msgpack("start") + _msgpack(start)
-        yield _msgpack("values") + arrays.header(max(0, total - start))
+        yield _msgpack("values") + arrays.array_header(max(0, total - start))
         try:
             async for batch in _in_order(start, follower):
                 outcomes: Outcomes = batch

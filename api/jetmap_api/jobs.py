@@ -32,7 +32,7 @@ from .job_documents import (
 )
 from .job_events import EventId, events
 from .job_follower import check_kept, check_shown
-from .job_results import failed_lines, lines, packed, page
+from .job_results import failed_lines, lines, outcomes_page, packed
 from .media import Answer, answer_type
 from .models import (
     EventIdText,
@@ -45,7 +45,7 @@ from .models import (
     NoParameters,
     ResultsParameters,
 )
-from .openapi_parts import NOT_OVER, refusal, refusals
+from .openapi_parts import NOT_OVER, refusal_response, refusals
 from .problems import Problem, bad_parameter, error_record
 from .request import parameters, read_labels
 from .streamed import EventStream, StreamedAnswer
@@ -179,7 +179,9 @@ class JobsEndpoints:
                 response_description="The job, in its next run. All other items keep their "
                 "outcomes.",
                 responses={
-                    409: refusal("It is not over, has no failed items, or has no input any more."),
+                    409: refusal_response(
+                        "It is not over, has no failed items, or has no input any more."
+                    ),
                     **refusals(404, 410, 501),
                 },
             ),
@@ -281,7 +283,7 @@ class JobsEndpoints:
             reservation = self._admission.reserve(self._cluster(request.scope))
             pieces = packed(jobs, record, start, wait, self._limits, reservation, self._debug)
             return StreamedAnswer(media, pieces, reservation=reservation)
-        found = await page(jobs, record, start, query.limit, wait, self._debug)
+        found = await outcomes_page(jobs, record, start, query.limit, wait, self._debug)
         headers = _next_page(request, record, found.next)
         if found.next == start:
             headers += retry_after(record)

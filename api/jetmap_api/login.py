@@ -19,7 +19,7 @@ from .asgi import Receive, Scope, header
 from .pages import PAGE_HEADERS, page, root_of
 from .problems import Problem
 from .security import CALLER, CROSS_SITE, is_same_origin, is_secure
-from .signer import Attempts, Signer
+from .signer import LoginLimiter, Signer
 
 # Bytes of a form.
 MOST_FORM = 8192
@@ -51,7 +51,7 @@ class Login:
         self._signer = signer
         self._ttl = ttl
         self._now = now
-        self._attempts = Attempts()
+        self._attempts = LoginLimiter()
 
     def routes(self) -> list[BaseRoute]:
         return [

@@ -9,16 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema, WithJsonSchema
 
 from jetmap import bounds
-from jetmap.jobs.record import State
+from jetmap.jobs.record import JobState
 
 from .request import out_of_bounds, unknown_parameter
 
-STATES: tuple[State, ...] = tuple(s for s in get_args(State) if s not in ("uploading", "deleted"))
+STATES: tuple[JobState, ...] = tuple(
+    s for s in get_args(JobState) if s not in ("uploading", "deleted")
+)
 # The pattern of an id of a job's events.
 EVENT_ID = r"^(?:([0-9]{1,3})/)?([0-9]{1,18})(?:\.([0-9]{1,9}))?(-end)?$"
 LISTED = tuple(s for s in STATES if s != "expired")  # An expired job is only found by its id.
 
-Count = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[int, Field(ge=0)]
 # RFC 3339, in UTC with milliseconds.
 Instant = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 Text = str | SkipJsonSchema[None]
@@ -38,11 +40,11 @@ class ItemError(BaseModel):
         }
     )
 
-    index: Count = Field(description="its position in the input")
+    index: NonNegative = Field(description="its position in the input")
     kind: Literal["raised", "invalid", "timeout", "lost", "unencodable"]
     type: str = Field(description="the class of the exception")
     message: str
-    tries: Count | None = Field(None, description="calls, if the function has retries")
+    tries: NonNegative | None = Field(None, description="calls, if the function has retries")
     traceback: Text = Field(None, description="only with --debug")
 
 
@@ -79,15 +81,15 @@ class Job(BaseModel):
 
     id: str
     function: str
-    state: State = Field(
+    state: JobState = Field(
         description="`waiting`: it cannot go on until it has what `waiting_for` names. "
         "`succeeded`: no item failed, or no more than `max_failed`. "
         "`failed`: some did, or, if there is a `reason`, the job did.",
         json_schema_extra={"enum": list(STATES)},
     )
-    total: Count | None
-    done: Count = Field(description="items that have an outcome")
-    failed: Count = Field(description="those of them that failed")
+    total: NonNegative | None
+    done: NonNegative = Field(description="items that have an outcome")
+    failed: NonNegative = Field(description="those of them that failed")
     created: Instant | None
     started: Instant | None
     finished: Instant | None
@@ -102,9 +104,9 @@ class Job(BaseModel):
     max_failed: str | None = Field(
         None, description="items that may fail, or their share, such as `5%`"
     )
-    run: Count = Field(1, description="the latest; `retry` starts the next")
+    run: NonNegative = Field(1, description="the latest; `retry` starts the next")
     labels: dict[str, str] = Field(default_factory=dict, description="as it was submitted with")
-    max_parallel: Count | None = Field(None, description="cores that it may use at most")
+    max_parallel: NonNegative | None = Field(None, description="cores that it may use at most")
     paused: bool = Field(False, description="whether nothing more of it is sent")
     links: JobLinks
 
@@ -119,11 +121,13 @@ class JobList(BaseModel):
 class JobPage(BaseModel):
     """The outcomes of consecutive items."""
 
-    start: Count
+    start: NonNegative
     values: list[Any] = Field(description="null where an item failed")
     errors: list[ItemError]
-    next: Count | None = Field(description="the next page's start")
-    run: Count | SkipJsonSchema[None] = Field(None, description="the run, if it is not the first")
+    next: NonNegative | None = Field(description="the next page's start")
+    run: NonNegative | SkipJsonSchema[None] = Field(
+        None, description="the run, if it is not the first"
+    )
 
 
 class EventsAddress(BaseModel):
@@ -142,24 +146,26 @@ class Function(BaseModel):
     value: dict[str, Any] = Field(title="FunctionValue", description="a JSON schema")
     kwargs: dict[str, Any] = Field(title="FunctionKwargs", description="a JSON schema")
     timeout: float | None = None
-    attempts: Count | None = None
-    retries: Count = 0
-    batch: Count | None = Field(None, description="items of one call; null if it takes one item")
+    attempts: NonNegative | None = None
+    retries: NonNegative = 0
+    batch: NonNegative | None = Field(
+        None, description="items of one call; null if it takes one item"
+    )
     linger: float | None = Field(None, description="seconds that a call waits for more items")
     refusal: str | None = Field(
         None, description="why it cannot be called, if a type cannot travel"
     )
     module: str = ""
     alive: bool = Field(description="whether a worker offers it now")
-    cores: Count
+    cores: NonNegative
     agents: list[str]
     paused: bool = Field(False, description="whether nothing new of it is sent")
-    max_parallel: Count | None = Field(
+    max_parallel: NonNegative | None = Field(
         None,
         description="cores that it may use at most, over the whole pool: as people have limited "
         "it, else as its code says; null: any number",
     )
-    max_parallel_in_code: Count | None = Field(None, description="the limit of its code")
+    max_parallel_in_code: NonNegative | None = Field(None, description="the limit of its code")
 
 
 class SteeredFunction(BaseModel):
@@ -167,11 +173,11 @@ class SteeredFunction(BaseModel):
 
     name: str
     paused: bool = Field(description="whether nothing new of it is sent")
-    max_parallel: Count | None = Field(
+    max_parallel: NonNegative | None = Field(
         description="cores that it may use at most, over the whole pool: as people have limited "
         "it, else as its code says; null: any number"
     )
-    max_parallel_in_code: Count | None = Field(description="the limit of its code")
+    max_parallel_in_code: NonNegative | None = Field(description="the limit of its code")
 
 
 class SteeredPool(BaseModel):
@@ -188,9 +194,9 @@ class Agent(BaseModel):
     agent: str
     host: str
     pool: str
-    cores: Count
-    ready: Count = 0
-    busy: Count = 0
+    cores: NonNegative
+    ready: NonNegative = 0
+    busy: NonNegative = 0
     draining: bool = False
     functions: list[str]
 
@@ -204,13 +210,13 @@ class PoolMap(BaseModel):
     owner: str = Field(description="who runs it: program and host")
     labels: dict[str, str]
     state: str = Field(description="`running`, `waiting` or `paused`")
-    total: Count | None
-    done: Count
-    failed: Count
+    total: NonNegative | None
+    done: NonNegative
+    failed: NonNegative
     rate: float = Field(description="items a second")
     left: float | None = Field(description="seconds to its end, an estimate")
     cores: float = Field(description="cores at work for it")
-    limit: Count | None = Field(description="cores that it may use at most")
+    limit: NonNegative | None = Field(description="cores that it may use at most")
     waits: str = Field(
         description="why it does not go faster, such as `workers` or `a pause of its function`"
     )
@@ -278,7 +284,7 @@ _STATES = f"^({'|'.join(LISTED)})(,({'|'.join(LISTED)}))*$"
 EventIdText = Annotated[str, WithJsonSchema({"type": "string", "pattern": EVENT_ID})]
 
 
-Run = Annotated[int | SkipJsonSchema[None], Within(bounds.RUN)]
+RunNumber = Annotated[int | SkipJsonSchema[None], Within(bounds.RUN)]
 
 
 class NoParameters(Parameters):
@@ -327,7 +333,7 @@ class ResultsParameters(Parameters):
     wait: Annotated[float, Within(bounds.POLL)] = Field(
         0, description="Seconds to wait if there is nothing yet."
     )
-    run: Run = Field(None, description="A run of the job; the latest if there is none given.")
+    run: RunNumber = Field(None, description="A run of the job; the latest if there is none given.")
     only: Annotated[Text, Field(json_schema_extra={"enum": ["failed"]})] = Field(
         None, description="`failed`: only the errors of the items that failed so far."
     )
@@ -339,6 +345,6 @@ class EventsParameters(Parameters):
     last_event_id: EventIdText | SkipJsonSchema[None] = Field(
         None, description="For clients that cannot send the header."
     )
-    run: Run = Field(
+    run: RunNumber = Field(
         None, description="A run of the job; by default the latest. An event's id names its own."
     )

@@ -9,19 +9,21 @@ import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
 from jetmap.client.cluster import Cluster
-from jetmap.wire.activity import Answer
+from jetmap.wire.activity import ActivityAnswer
 
 from .dependency import cluster_of
 from .documents import answer, done
 from .models import LimitParameters, MapsParameters, NoParameters, PoolMap
-from .openapi_parts import NOT_CONNECTED, refusal
+from .openapi_parts import NOT_CONNECTED, refusal_response
 from .problems import Problem
 from .request import read_labels
 
 router = APIRouter()
 
 GONE: dict[int | str, dict[str, Any]] = {
-    409: refusal("It is not open any more, or it is a job, which has addresses of its own."),
+    409: refusal_response(
+        "It is not open any more, or it is a job, which has addresses of its own."
+    ),
     **NOT_CONNECTED,
 }
 
@@ -97,7 +99,7 @@ async def _steer(request: Request, what: str, id: str, value: int = 0) -> Respon
     return done()
 
 
-async def ask_owner(cluster: Cluster, what: str, id: str, value: int = 0) -> Answer:
+async def ask_owner(cluster: Cluster, what: str, id: str, value: int = 0) -> ActivityAnswer:
     """Ask the process that runs a map. Raises Problem: 409, with its reason."""
     answered = await cluster.watch.ask(what, id, value)
     if answered.refusal:

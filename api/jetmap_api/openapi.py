@@ -12,7 +12,7 @@ from jetmap.wire.presence import FunctionInfo
 
 from .models import ItemError, Job, Problem
 from .openapi_functions import Schemas, describe_function
-from .openapi_parts import CHALLENGE, RETRY_AFTER, refusal
+from .openapi_parts import CHALLENGE, RETRY_AFTER, refusal_response
 from .samples import Schema
 
 TAGS = (
@@ -94,7 +94,7 @@ def _complete(path: str, operation: Schema) -> Schema:
         del responses["422"]
     if path not in _OPEN:
         for status, text in _ANYWHERE.items():
-            responses.setdefault(status, refusal(text))
+            responses.setdefault(status, refusal_response(text))
     for status, headers in (
         ("401", CHALLENGE),
         ("409", RETRY_AFTER),

@@ -10,7 +10,7 @@ from jetmap import bounds
 from jetmap.dispatch.tolerance import PATTERN
 from jetmap.wire.presence import FunctionInfo
 
-from .openapi_parts import NOT_OVER, refusal
+from .openapi_parts import NOT_OVER, refusal_response
 from .samples import Schema, sample
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
@@ -241,7 +241,7 @@ def _submission(info: FunctionInfo, map: Schema) -> Schema:
     own = [p for p in map["parameters"] if p["name"] in ("function", "kwargs")]
     responses: Schema = {"202": ACCEPTED}
     for status, description in SUBMIT_STATUSES.items():
-        responses[status] = refusal(description)
+        responses[status] = refusal_response(description)
     return {
         **map,
         "tags": ["jobs"],
@@ -330,7 +330,7 @@ def _responses(info: FunctionInfo, value: Schema) -> Schema:
     }
     responses["202"] = ACCEPTED
     for status, description in _STATUSES.items():
-        responses[status] = refusal(description)
+        responses[status] = refusal_response(description)
     return responses
 
 

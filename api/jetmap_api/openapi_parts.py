@@ -29,13 +29,13 @@ _REFUSALS = {
 
 def refusals(*statuses: int) -> dict[int | str, Schema]:
     """Describe the refusals of an endpoint of jobs."""
-    return {status: refusal(_REFUSALS[status]) for status in statuses}
+    return {status: refusal_response(_REFUSALS[status]) for status in statuses}
 
 
-def refusal(description: str) -> Schema:
+def refusal_response(description: str) -> Schema:
     return {"description": description, "content": PROBLEM}
 
 
 NOT_CONNECTED: dict[int | str, Schema] = {
-    503: {**refusal("The gateway is not connected."), "headers": RETRY_AFTER}
+    503: {**refusal_response("The gateway is not connected."), "headers": RETRY_AFTER}
 }

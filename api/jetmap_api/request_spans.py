@@ -7,7 +7,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from jetmap.version import __version__
 
-from .asgi import App, Message, Receive, Scope, Send, route_path
+from .asgi import App, AsgiMessage, Receive, Scope, Send, route_path
 
 ROUTES = ("/map/", "/jobs/")  # Their last segment is a function.
 
@@ -59,7 +59,7 @@ class RequestSpans:
                 context.detach(token)
             return
 
-        async def sending(message: Message) -> None:
+        async def sending(message: AsgiMessage) -> None:
             if message["type"] == "http.response.start":
                 status: int = message["status"]
                 span.set_attribute("http.response.status_code", status)

@@ -79,7 +79,7 @@ def _is_later(text: str, now: float) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 12 and int(text) > now
 
 
-class Attempts:
+class LoginLimiter:
     """Limit the failed logins of each address: ``most`` at once, then one in ``every`` seconds."""
 
     # Addresses that are remembered; the oldest are forgotten.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .asgi import App, Message, Receive, Scope, Send, route_path
+from .asgi import App, AsgiMessage, Receive, Scope, Send, route_path
 from .bodies import Arrival, Framing
 from .problems import Problem, refuse
 
@@ -42,7 +42,7 @@ class SmallBodies:
             await refuse(send, problem)
             return
 
-        async def again() -> Message:
+        async def again() -> AsgiMessage:
             if not parts:
                 return await receive()
             message = {"type": "http.request", "body": b"".join(parts), "more_body": False}

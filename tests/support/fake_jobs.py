@@ -32,7 +32,7 @@ from jetmap.jobs.catalogue import NO_LABELS
 from jetmap.jobs.outcome_index import OutcomeIndex
 from jetmap.jobs.outcomes import StoredOutcomes
 from jetmap.jobs.readers import JobReader, Readers
-from jetmap.jobs.record import OVER, Record, State
+from jetmap.jobs.record import OVER, JobState, Record
 from jetmap.jobs.service import KEEP
 from jetmap.jobs.store import Store, StoredMessage
 from jetmap.nats.connection import JetStreamError
@@ -205,7 +205,7 @@ class FakeJobs:
     async def list(
         self,
         *,
-        states: Collection[State] = (),
+        states: Collection[JobState] = (),
         function: str | None = None,
         limit: int = 100,
         after: str | None = None,
@@ -294,7 +294,7 @@ class FakeJobs:
         self.change(id, state="running", done=done, failed=bad, started=started)
         return seq
 
-    def end(self, id: str, state: State | None = None, reason: str | None = None) -> None:
+    def end(self, id: str, state: JobState | None = None, reason: str | None = None) -> None:
         """state: None, as the outcomes say."""
         if id in self.tasks and self.tasks[id] is not asyncio.current_task():
             self.tasks.pop(id).cancel()

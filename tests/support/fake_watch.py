@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import msgspec
 
 from jetmap.monitoring.pool_view import PoolView
-from jetmap.wire.activity import Activity, Answer
+from jetmap.wire.activity import Activity, ActivityAnswer
 from jetmap.wire.presence import Presence
 
 
@@ -22,7 +22,7 @@ class FakeWatch:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, int]] = []
-        self.answer = Answer()
+        self.answer = ActivityAnswer()
         self.pool = PoolView("default")
         self.is_watching = False
 
@@ -45,6 +45,6 @@ class FakeWatch:
         yield msgspec.json.encode(view.snapshot())
         yield msgspec.json.encode(view.advance(time.monotonic()))
 
-    async def ask(self, what: str, id: str, value: int = 0) -> Answer:
+    async def ask(self, what: str, id: str, value: int = 0) -> ActivityAnswer:
         self.asked.append((what, id, value))
         return self.answer

@@ -27,7 +27,7 @@ from jetmap.wire.budget import Budget
 from jetmap.wire.messages import Chunk, Final, Report, Together, encode
 from jetmap.wire.presence import FunctionInfo
 from jetmap.wire.worker_start import Ready, Setup, StartFailed
-from jetmap.worker.progress import Progress
+from jetmap.worker.progress import ProgressPages
 
 FUNCTION = "double"
 _chunk = msgspec.msgpack.Decoder(Chunk).decode
@@ -53,7 +53,7 @@ class SimulatedWorker:
 
     def __init__(self, work: Work) -> None:
         self.pid = 1
-        self.progress = Progress.create()
+        self.progress = ProgressPages.create()
         self._work = work
         self._frames: deque[tuple[bytes, bytes]] = deque()
         self._chunks: asyncio.Queue[Chunk | Together] = asyncio.Queue()

@@ -15,7 +15,7 @@ from jetmap.settings import Settings
 from jetmap.wire import frames
 from jetmap.wire.messages import ChunkHead, Crash, Rest, encode
 from jetmap.wire.worker_start import Broken, Loaded, Ready, StartFailed
-from jetmap.worker.progress import Progress
+from jetmap.worker.progress import ProgressPages
 from waiting import turns
 
 TIMEOUT = 5.0  # Seconds of an item; one begun when the machine started is over it.
@@ -32,7 +32,7 @@ class FakeWorker:
     start_seconds = 0.25
 
     def __init__(self) -> None:
-        self.progress = Progress.create()
+        self.progress = ProgressPages.create()
         self.given: deque[HeldChunk] = deque()
         self.chunk: HeldChunk | None = None
         self.latest: HeldChunk | None = None

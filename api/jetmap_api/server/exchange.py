@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import httptools
 
-from jetmap_api.asgi import ARRIVED, App, Header, Message, Scope
+from jetmap_api.asgi import ARRIVED, App, AsgiMessage, Header, Scope
 from jetmap_api.problems import Problem, refuse
 
 from .refusals import connect, other_version
@@ -32,7 +32,7 @@ JOINED_BYTES = 16_384
 
 _BAD_NAME = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\[\]={} \t\\"]')
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-Framing = Literal["none", "length", "chunked", "close"]
+AnswerFraming = Literal["none", "length", "chunked", "close"]
 
 _BODILESS = frozenset({204, 304})
 _FAILED = Problem(
@@ -146,7 +146,7 @@ class Exchange:
         self._event: asyncio.Event | None = None
         self._ahead = 0  # bytes of the status line that are sent already
         self._zeros = 0  # leading zeros of the next chunk's size that are sent already
-        self._framing: Framing = "none"
+        self._framing: AnswerFraming = "none"
         self._head = b""  # of the answer, until the first bytes of its body are sent with it
         self._remaining = 0  # bytes to come of an answer of known length
 
@@ -192,7 +192,7 @@ class Exchange:
         if self._event is not None:
             self._event.set()
 
-    async def receive(self) -> Message:
+    async def receive(self) -> AsgiMessage:
         """ASGI: return the next piece of the body, or the disconnect."""
         if self._expects_continue:
             self._expects_continue = False
@@ -215,7 +215,7 @@ class Exchange:
 
     # The answer
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: AsgiMessage) -> None:
         """ASGI: send the head of the answer, or a piece of its body."""
         connection = self._connection
         if connection.is_full and not self.left:
@@ -252,7 +252,7 @@ class Exchange:
         content = [STATUS_LINES[status], *map(_FIELD, self._connection.default_headers)]
         closes = False
         # For HTTP/1.0, the end of the connection is the end of the answer.
-        framing: Framing = "close" if self.scope["http_version"] == "1.0" else "chunked"
+        framing: AnswerFraming = "close" if self.scope["http_version"] == "1.0" else "chunked"
         for name, value in headers:
             name, line = _header_line(name, value)
             if name == b"content-length":

@@ -30,9 +30,9 @@ from jetmap.wire.worker_start import Broken, Loaded, Ready, StartFailed
 from .announcements import Announcements
 from .chunks import Chunks
 from .imports import Imports
-from .neighbours import Neighbours
+from .neighbours import NeighbourDispatchers
 from .offer import Offer
-from .options import AgentOptions, within
+from .options import AgentOptions, fit_to_messages
 from .pulse import Pulse, always
 from .reload import Reload
 from .slot import Slot, StartWorker
@@ -65,7 +65,7 @@ class Agent:
         self.id = subjects.new_id()
         self._connection = connection
         self._options = options = replace(options, host=options.host or socket.gethostname())
-        setup = within(connection.room, options.setup)
+        setup = fit_to_messages(connection.room, options.setup)
         self._offer = Offer(connection, options)
         self._imports = Imports(setup)
         self._warm_ups = WarmUps(options.workers.start_timeout)
@@ -76,7 +76,7 @@ class Agent:
         self._slots: list[Slot] = []
         cores = choose_cores(options.cores)
         share = options.settings.chunks.arena(processes=len(cores))
-        self._neighbours = neighbours = Neighbours(f"jetmap-{self.id}", share)
+        self._neighbours = neighbours = NeighbourDispatchers(f"jetmap-{self.id}", share)
         self._state = Announcements(
             self.id, options, self._slots, self._offer, self._imports, self._reload, neighbours
         )

@@ -31,7 +31,7 @@ from jetmap.wire.worker_start import Broken, Ready, StartFailed
 
 from .code import CodeFile
 from .imports import Imports
-from .neighbours import Neighbours
+from .neighbours import NeighbourDispatchers
 from .offer import Offer
 from .options import AgentOptions
 from .reload import Reload
@@ -69,7 +69,7 @@ class Announcements:
         offer: Offer,
         imports: Imports,
         reload: Reload,
-        neighbours: Neighbours,
+        neighbours: NeighbourDispatchers,
     ) -> None:
         self.counts = counts.AgentCounts()
         self.failed: str | None = None

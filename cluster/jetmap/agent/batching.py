@@ -17,7 +17,7 @@ from .prefetching import Prefetching
 from .slot import Slot
 
 
-class Batching:
+class WaitingBatches:
     """The batches of an agent that have not begun.
 
     A batch that waits for more items has an idle core, which goes on pulling. If that core is gone,

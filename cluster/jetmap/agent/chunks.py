@@ -29,16 +29,16 @@ from jetmap.wire.messages import (
 
 from .announcements import Announcements
 from .batches import Gathering
-from .batching import Batching, shares_of
+from .batching import WaitingBatches, shares_of
 from .claims import Claims
-from .constants import Constants
+from .constants import HostConstants
 from .fetching import Fetching
 from .holdings import HeldChunk, Holdings, Lease
 from .intake import NAK, Delivered, Intake
 from .large_values import OPEN_BYTES, LargeValues
-from .neighbours import Neighbours, Worker
+from .neighbours import NeighbourDispatchers, Worker
 from .options import AgentOptions
-from .parts import Parts
+from .parts import Transfers
 from .prefetch import Prefetch
 from .prefetching import Prefetching
 from .reports import ENVELOPE_BYTES, Reports, too_large, without_values
@@ -75,7 +75,7 @@ class Chunks:
         slots: Sequence[Slot],
         state: Announcements,
         renew: Callable[[], Awaitable[None]],
-        neighbours: Neighbours,
+        neighbours: NeighbourDispatchers,
     ) -> None:
         self._connection = connection
         self._slots = slots
@@ -93,8 +93,8 @@ class Chunks:
         self._reports = Reports(held, agent, mail, self._send, lambda: connection.room)
         self._stored = StoredReports(connection, options.pool, inbox, self._reports)
         self._claims = Claims(held, agent, options.host, mail, self._send)
-        self._parts = parts = Parts(connection, agent, inbox)
-        self._constants = Constants(connection, options.host, inbox, parts)
+        self._parts = parts = Transfers(connection, agent, inbox)
+        self._constants = HostConstants(connection, options.host, inbox, parts)
         # Beside the path:
         gathering: Gathering[HeldChunk] = Gathering()
         grace = options.settings.chunks.withdraw_grace
@@ -107,7 +107,7 @@ class Chunks:
         self._values = LargeValues(
             *(connection, intake, self._reports, self._stored, parts, withdrawals, background)
         )
-        self._batching = Batching(
+        self._batching = WaitingBatches(
             *(slots, background, gathering, intake, self._fetching, self.prefetching),
             *(self._give_back, self._values.on_core_lost),
         )

@@ -8,7 +8,7 @@ from jetmap.wire.messages import ChunkKey, Claim, ClaimAnswer, encode
 from jetmap.wire.timing import SILENCE
 
 from .holdings import HeldChunk, Holdings
-from .reports import Send
+from .reports import Publish
 
 
 class Claims:
@@ -19,7 +19,7 @@ class Claims:
         mail: Subject on which dispatchers answer.
     """
 
-    def __init__(self, held: Holdings, agent: str, host: str, mail: str, send: Send) -> None:
+    def __init__(self, held: Holdings, agent: str, host: str, mail: str, send: Publish) -> None:
         self._held = held
         self._agent = agent
         self._host = host

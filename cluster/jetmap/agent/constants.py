@@ -29,7 +29,7 @@ from jetmap.wire.timing import BEAT, SILENCE
 
 from .holdings import HeldChunk
 from .neighbours import Worker
-from .parts import AGAIN_SECONDS, Parts
+from .parts import AGAIN_SECONDS, Transfers
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class _Parts:
         """Do nothing: all parts come again."""
 
 
-class Constants:
+class HostConstants:
     """The constants of one agent.
 
     Args:
@@ -87,7 +87,7 @@ class Constants:
         inbox: Inbox of the agent.
     """
 
-    def __init__(self, connection: Broker, host: str, inbox: str, parts: Parts) -> None:
+    def __init__(self, connection: Broker, host: str, inbox: str, parts: Transfers) -> None:
         self._connection = connection
         self._host = host
         self._inbox = f"{inbox}.constants"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .constants import Constants
+from .constants import HostConstants
 from .holdings import HeldChunk
-from .neighbours import Neighbours
-from .parts import Parts
+from .neighbours import NeighbourDispatchers
+from .parts import Transfers
 from .withdrawals import Withdrawals
 
 DELIVERIES = 5  # Deliveries of a chunk whose constants a host has no room for; then it fails.
@@ -18,9 +18,9 @@ class Fetching:
 
     def __init__(
         self,
-        parts: Parts,
-        constants: Constants,
-        neighbours: Neighbours,
+        parts: Transfers,
+        constants: HostConstants,
+        neighbours: NeighbourDispatchers,
         withdrawals: Withdrawals,
     ) -> None:
         self._parts = parts

@@ -84,7 +84,7 @@ class HeldChunk(msgspec.Struct, eq=False):
         return self.finished and not self.unsent and not self.unconfirmed
 
 
-class Sent(msgspec.Struct, eq=False):
+class UnconfirmedDelivery(msgspec.Struct, eq=False):
     """A delivery of reports that is not confirmed."""
 
     inbox: str
@@ -98,7 +98,7 @@ class Holdings:
 
     def __init__(self) -> None:
         self._held: dict[ChunkKey, HeldChunk] = {}
-        self._sent: dict[int, Sent] = {}
+        self._sent: dict[int, UnconfirmedDelivery] = {}
         self._heard: dict[str, float] = {}  # inbox -> when its dispatcher last answered
         self._token = 0
         self._looked: float | None = None
@@ -131,7 +131,7 @@ class Holdings:
     def on_sent(self, chunks: Iterable[HeldChunk], inbox: str, delivery: bytes, now: float) -> None:
         """Note that a delivery went out with reports of these chunks, under the latest token."""
         token, chunks = self._token, list(chunks)
-        self._sent[token] = Sent(inbox, delivery, now, chunks)
+        self._sent[token] = UnconfirmedDelivery(inbox, delivery, now, chunks)
         for held in chunks:
             held.unsent -= 1
             held.unconfirmed.add(token)
@@ -217,7 +217,7 @@ class Holdings:
             claims.setdefault(head.inbox, []).append(entry)
         return claims
 
-    def take_overdue(self, now: float) -> list[Sent]:
+    def take_overdue(self, now: float) -> list[UnconfirmedDelivery]:
         """Return the deliveries to send again: sent a beat ago, and not confirmed."""
         again = [sent for sent in self._sent.values() if now - sent.at >= BEAT]
         for sent in again:

@@ -13,7 +13,7 @@ from jetmap.wire.messages import PARTS_PROTOCOL, Chunk, Report, ReportHead, enco
 
 from .holdings import HeldChunk
 from .intake import Intake
-from .parts import Parts
+from .parts import Transfers
 from .reports import ENVELOPE_BYTES, Reports, too_large
 from .stored_reports import StoredReports
 from .withdrawals import Withdrawals
@@ -40,7 +40,7 @@ class LargeValues:
         intake: Intake,
         reports: Reports,
         stored: StoredReports,
-        parts: Parts,
+        parts: Transfers,
         withdrawals: Withdrawals,
         background: Background,
     ) -> None:

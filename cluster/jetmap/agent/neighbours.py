@@ -52,10 +52,10 @@ class Values:
 
 
 @dataclass(eq=False)
-class Loan:
+class RegionLoan:
     """A region with a report's values, until the report is confirmed."""
 
-    neighbours: Neighbours
+    neighbours: NeighbourDispatchers
     values: Values
     region: Region
 
@@ -74,7 +74,7 @@ class Neighbour:
 
 
 @dataclass(eq=False)
-class Neighbours:
+class NeighbourDispatchers:
     """The dispatchers that share memory with one agent's workers.
 
     Args:
@@ -160,16 +160,16 @@ class Neighbours:
         logger.warning("workers cannot share memory with dispatchers: %s", notice.message)
         self.stop()
 
-    def lend(self, worker: Worker, place: bytes) -> Loan | None:
+    def lend(self, worker: Worker, place: bytes) -> RegionLoan | None:
         """Note that a worker's next report has its values in a region; None if it is dead."""
         values = self._workers.get(worker)
         if values is None:
             return None
         values.lent += 1
         values.was_used = True
-        return Loan(self, values, _place(place).region)
+        return RegionLoan(self, values, _place(place).region)
 
-    def on_loan_ended(self, loan: Loan) -> None:
+    def on_loan_ended(self, loan: RegionLoan) -> None:
         values = loan.values
         values.lent -= 1
         if not values.is_closed:

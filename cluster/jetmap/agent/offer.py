@@ -16,7 +16,7 @@ from jetmap.nats.errors import is_passing
 from jetmap.nats.jetstream import RETRY_SECONDS
 from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import PICKLES_PROTOCOL
-from jetmap.wire.presence import FunctionInfo, digest_of
+from jetmap.wire.presence import FunctionInfo, offer_digest
 from jetmap.wire.versions import pickles
 from jetmap.wire.worker_start import Ready
 
@@ -153,7 +153,7 @@ class Offer:
             if function.refusal and function != self.functions.get(function.name):
                 logger.warning("%s cannot be called: %s", function.name, function.refusal)
         self.functions = functions if renamed else self.functions | functions
-        self.digest = digest_of(self.functions)
+        self.digest = offer_digest(self.functions)
         if renamed:
             self.version = version
             self._base = self._digest(sorted(broken))

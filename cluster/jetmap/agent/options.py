@@ -52,7 +52,7 @@ def worker_setup(settings: Settings, **more: Any) -> Setup:
     )
 
 
-def within(room: int, setup: Setup) -> Setup:
+def fit_to_messages(room: int, setup: Setup) -> Setup:
     """Limit reports, and the values in them, to the bytes that a message of the broker takes."""
     report, inline = min(setup.max_report, room), min(setup.inline, room)
     return msgspec.structs.replace(setup, max_report=report, inline=inline)

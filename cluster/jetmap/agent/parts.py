@@ -109,7 +109,7 @@ class _Running:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Parts:
+class Transfers:
     """The transfers of one agent.
 
     Args:

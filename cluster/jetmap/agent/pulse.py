@@ -16,7 +16,7 @@ EARLY_SECONDS = 0.1  # Seconds before its time at which a step runs with another
 
 
 @dataclass
-class Step:
+class PulseStep:
     """A step that is repeated.
 
     Attributes:
@@ -47,7 +47,7 @@ class Pulse:
 
     def __init__(self, background: Background) -> None:
         self._background = background
-        self._steps: list[Step] = []
+        self._steps: list[PulseStep] = []
 
     def add(
         self,
@@ -56,13 +56,13 @@ class Pulse:
         is_urgent: Callable[[], bool] = always,
     ) -> None:
         """Repeat a step that holds up the others, so it must not wait for answers."""
-        self._steps.append(Step(seconds, run, is_urgent, beside=False))
+        self._steps.append(PulseStep(seconds, run, is_urgent, beside=False))
 
     def add_beside(
         self, seconds: float, run: Callable[[], Awaitable[None]], is_wanted: Callable[[], bool]
     ) -> None:
         """Repeat a step that may take long, in a task of its own, while it is wanted."""
-        self._steps.append(Step(seconds, run, is_wanted, beside=True))
+        self._steps.append(PulseStep(seconds, run, is_wanted, beside=True))
 
     async def run(self) -> None:
         """Repeat the steps, until cancelled."""
@@ -82,7 +82,7 @@ class Pulse:
                 elif step.is_urgent() and (step.task is None or step.task.done()):
                     step.task = self._background.spawn(self._run(step), step.run.__name__)
 
-    async def _run(self, step: Step) -> None:
+    async def _run(self, step: PulseStep) -> None:
         try:
             await step.run()
         except Exception:

@@ -15,7 +15,7 @@ from .holdings import HeldChunk, Holdings
 ENVELOPE_BYTES = 4096  # Bytes of a message around its reports.
 DELIVERY_BYTES = 262_144  # Bytes of reports that share a message, at most.
 
-Send = Callable[[str, bytes], Awaitable[None]]
+Publish = Callable[[str, bytes], Awaitable[None]]
 
 _report = msgspec.msgpack.Decoder(Report).decode
 
@@ -31,7 +31,7 @@ class Reports:
     """
 
     def __init__(
-        self, held: Holdings, agent: str, mail: str, send: Send, room: Callable[[], int]
+        self, held: Holdings, agent: str, mail: str, send: Publish, room: Callable[[], int]
     ) -> None:
         self._held = held
         self._agent = agent

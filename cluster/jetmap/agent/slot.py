@@ -23,7 +23,7 @@ from jetmap.wire.worker_start import Broken, Importing, Loaded, Ready, Setup, St
 
 from .batches import ChunkBatch
 from .holdings import HeldChunk
-from .neighbours import Loan, Neighbours
+from .neighbours import NeighbourDispatchers, RegionLoan
 from .options import AgentOptions
 from .recycling import RESTART_PAUSES, Recycling
 from .warm_ups import WarmUps
@@ -91,7 +91,7 @@ class Slot:
         start: StartWorker = WorkerProcess.start,
         warm_ups: WarmUps | None = None,
         take_spare: Callable[[int | None], WorkerProcess | None] = lambda cpu: None,
-        neighbours: Neighbours | None = None,
+        neighbours: NeighbourDispatchers | None = None,
     ) -> None:
         self.number = number
         self.cpu = cpu
@@ -100,7 +100,7 @@ class Slot:
         self._chunks = chunks
         self._warm_ups = warm_ups or WarmUps(options.workers.start_timeout)
         self._take_spare = take_spare
-        self._neighbours = neighbours or Neighbours("", 0)
+        self._neighbours = neighbours or NeighbourDispatchers("", 0)
         self._start = partial(start, options, cpu, setup)
         self._recycling = Recycling.wanted(options, self._start, self._on_start_failed)
         self._state = State.STARTING
@@ -118,7 +118,7 @@ class Slot:
         self._import = ImportWatch(options.workers.start_timeout, partial(self.kill, STOPPED))
         self._ended = 0  # Chunks that the worker has computed.
         self._values = b""  # Of its next report, if they came before it,
-        self._loan: Loan | None = None  # or the region that has them.
+        self._loan: RegionLoan | None = None  # or the region that has them.
         self._handlers: dict[bytes, Callable[[bytes], Awaitable[None]]] = {
             frames.EARLY: self._on_early,
             frames.READY: self._on_ready,

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from jetmap.wire.worker_start import Broken, Importing
-from jetmap.worker.progress import Progress
+from jetmap.worker.progress import ProgressPages
 
 from .worker_state import Death
 
@@ -56,7 +56,7 @@ class Deadline(Watch):
 
     def __init__(
         self,
-        progress: Progress,
+        progress: ProgressPages,
         number: int,
         timeout: float,
         passed: Callable[[int, bool], None],
@@ -107,7 +107,7 @@ class Overrun(Watch):
 
     def __init__(
         self,
-        progress: Progress,
+        progress: ProgressPages,
         number: int,
         start: int,
         budget: float,
@@ -141,7 +141,7 @@ class Jam(Watch):
             twice that.
     """
 
-    def __init__(self, progress: Progress, number: int, jammed: Callable[[], None]) -> None:
+    def __init__(self, progress: ProgressPages, number: int, jammed: Callable[[], None]) -> None:
         self._progress = progress
         self._begun = number
         self._jammed = jammed

@@ -11,8 +11,8 @@ from jetmap.wire.messages import ClaimAnswer
 from .batches import Gathering
 from .claims import Claims
 from .holdings import HeldChunk, Holdings
-from .parts import Parts
-from .reports import Send
+from .parts import Transfers
+from .reports import Publish
 from .slot import Slot
 
 WITHDRAWN_KEPT = 1000  # Withdrawn maps to remember.
@@ -35,9 +35,9 @@ class Withdrawals:
         held: Holdings,
         slots: Sequence[Slot],
         claims: Claims,
-        parts: Parts,
+        parts: Transfers,
         gathering: Gathering[HeldChunk],
-        send: Send,
+        send: Publish,
         grace: float,
         released: asyncio.Event,
     ) -> None:

@@ -19,7 +19,7 @@ from jetmap.machine import advice_for
 from jetmap.wire import frames
 from jetmap.wire.messages import Together, encode
 from jetmap.wire.worker_start import Importing, Setup, StartFailed
-from jetmap.worker.progress import Progress
+from jetmap.worker.progress import ProgressPages
 from jetmap.worker.spawn import MARK, spawn_worker
 
 from .descendants import end_marked
@@ -62,7 +62,7 @@ class WorkerProcess:
         self,
         process: subprocess.Popen[bytes],
         channel: frames.AgentPipe,
-        progress: Progress,
+        progress: ProgressPages,
         mark: str,
         output: WorkerOutput,
     ) -> None:
@@ -95,7 +95,7 @@ class WorkerProcess:
             ours, theirs = socket.socketpair()
             undo.callback(ours.close)
             with theirs:
-                progress = Progress.create()
+                progress = ProgressPages.create()
                 undo.callback(progress.close)
                 mark = secrets.token_hex(8)
                 relay = output_relay()

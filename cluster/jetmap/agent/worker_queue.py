@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from jetmap.wire.messages import Crash, Rest
-from jetmap.worker.progress import Progress
+from jetmap.worker.progress import ProgressPages
 
 from .batches import ChunkBatch, halved
 from .holdings import HeldChunk
@@ -98,7 +98,7 @@ class WorkerQueue:
     """
 
     def __init__(
-        self, owner: QueueOwner, warm_ups: WarmUps, progress: Progress | None = None
+        self, owner: QueueOwner, warm_ups: WarmUps, progress: ProgressPages | None = None
     ) -> None:
         self.since = time.monotonic()
         self.latest: HeldChunk | None = None

@@ -19,7 +19,7 @@ from jetmap.nats.auth import Auth, without_secrets
 from jetmap.nats.broker import Broker
 from jetmap.nats.connection import Connection
 from jetmap.nats.errors import Forbidden, advised
-from jetmap.nats.provision import STREAM_NOT_FOUND, Wish, described, make
+from jetmap.nats.provision import STREAM_NOT_FOUND, Wish, config_text, make
 from jetmap.nats.server import find_binary
 from jetmap.settings import FIELDS, Settings, config_file, unknown_variables
 from jetmap.wire import pool_streams, subjects
@@ -213,7 +213,7 @@ async def _work_stream(connection: Broker, settings: Settings) -> str:
         # The stream exists, so this only compares it.
         await pool_streams.ensure_stream(connection, settings.broker.pool)
         await _may_create(connection, settings)
-        return f"{described(name, there)}"
+        return f"{config_text(name, there)}"
     await _may_create(connection, settings, f"STREAM.CREATE.{name}")
     wish = pool_streams.work_wish(connection, settings.broker.pool, settings.stream)
     made = await _try_stream(connection, wish, consumers=2 if settings.workers.tasks else 0)
@@ -306,7 +306,7 @@ async def _try_stream(c: Broker, wish: Wish, *, consumers: int = 0) -> str | Non
         raise error if error.advice else advised(error, f"a consumer of stream {name}") from error
     finally:
         await _remove(c, name)
-    return described(str(wish.config["name"]), info["config"])
+    return config_text(str(wish.config["name"]), info["config"])
 
 
 async def _may_remove(c: Broker, name: str) -> bool:

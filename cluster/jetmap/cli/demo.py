@@ -24,7 +24,7 @@ from rich.text import Text
 from jetmap.background import beside
 from jetmap.demo.http import DemoError, GatewayClient
 from jetmap.demo.live import Reading, figures
-from jetmap.demo.work import Sample, Work, prime_search, sample, source_metrics
+from jetmap.demo.work import Sample, Work, choose_sample, prime_search, source_metrics
 from jetmap.import_path import module
 from jetmap.machine import tethered
 from jetmap.settings import Secret, Settings
@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class Run:
+class FinishedMap:
     """A finished map.
 
     Attributes:
@@ -134,7 +134,7 @@ async def _work(
     settings: Settings, console: Console, reported: asyncio.Event | None = None
 ) -> None:
     """Show everything. reported: set after the report, and the work goes on; None: it ends."""
-    compared: list[tuple[Run, Serial]] = []
+    compared: list[tuple[FinishedMap, Serial]] = []
     installation = Installation(settings, register=False)
     try:
         began = time.perf_counter()
@@ -237,7 +237,7 @@ class LiveView:
             self._gateway.close()
 
 
-def _map(gateway: GatewayClient, work: Work, console: Console) -> Run:
+def _map(gateway: GatewayClient, work: Work, console: Console) -> FinishedMap:
     """Run one map. Blocks, so it is called in a thread."""
     values: list[Any] = [None] * len(work.items)
     failed, first = 0, 0.0
@@ -250,12 +250,12 @@ def _map(gateway: GatewayClient, work: Work, console: Console) -> Run:
             failed += len(part.errors)
             view.done(len(part.values))
         seconds = time.perf_counter() - began
-    return Run(work, seconds, first, work.summarize(values, failed))
+    return FinishedMap(work, seconds, first, work.summarize(values, failed))
 
 
-async def _serial(run: Run, cores: int, console: Console) -> Serial:
+async def _serial(run: FinishedMap, cores: int, console: Console) -> Serial:
     """Measure the same work on one core, on the same clock as the map."""
-    chosen = sample(run.work, run.seconds, cores)
+    chosen = choose_sample(run.work, run.seconds, cores)
     process = await asyncio.create_subprocess_exec(
         *tethered(*module("jetmap.demo.serial")),
         stdin=asyncio.subprocess.PIPE,
@@ -287,7 +287,7 @@ async def _serial(run: Run, cores: int, console: Console) -> Serial:
     return Serial(found["seconds"] * chosen.factor, found["cpu"] * chosen.factor, chosen)
 
 
-def _report(compared: list[tuple[Run, Serial]], cores: int, console: Console) -> None:
+def _report(compared: list[tuple[FinishedMap, Serial]], cores: int, console: Console) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for column in ("", "one core", f"jetmap, {cores} cores", "times as fast", "of the ideal"):
         table.add_column(column, justify="left" if not column else "right")

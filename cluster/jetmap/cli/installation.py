@@ -35,7 +35,7 @@ from jetmap.wire.seals import new_key
 
 from .children import LOCAL, SOCKET, Child, restarting
 from .listening import listen, local_url, url_of
-from .store import LOOK_SECONDS, HeldStore, Step, StoreHealth, free_bytes, stuck_streams
+from .store import LOOK_SECONDS, DiskAction, HeldStore, StoreHealth, free_bytes, stuck_streams
 
 logger = logging.getLogger(__name__)
 
@@ -257,16 +257,16 @@ class Installation:
             if health.wants_probe(free, time.monotonic()) and self._server.running:
                 stuck = await stuck_streams(self._server.url, auth)
             step = health.decide(free, stuck, time.monotonic())
-            if step is Step.REPORT_FULL:
+            if step is DiskAction.REPORT_FULL:
                 logger.error(
                     "the disk of the store %s is full (%s bytes are free): until there is room, "
                     "running jobs wait and new ones are refused; delete files on it",
                     directory,
                     f"{free:,}",
                 )
-            elif step is Step.REPORT_ROOM:
+            elif step is DiskAction.REPORT_ROOM:
                 logger.warning("the disk of the store %s has room again", directory)
-            elif step is Step.RESTART:
+            elif step is DiskAction.RESTART:
                 logger.warning(
                     "the disk of the store %s has room again; restarting nats-server, which "
                     "accepts no writes to %s until then",

@@ -25,7 +25,7 @@ from jetmap.wire.messages import ErrorRecord, Format
 
 from .clusters import attached
 from .exits import Exit, say
-from .jobs import described, duration
+from .jobs import duration, status_document
 from .lists import ErrorPrinter, write_values
 from .map_options import ParallelOption, shown_labels, within
 from .options import BROKER, takes
@@ -147,7 +147,7 @@ async def _state(
         else:
             status = await job.status()
     if as_json:
-        json.dump(described(status), sys.stdout, indent=2)
+        json.dump(status_document(status), sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
         _show(status)

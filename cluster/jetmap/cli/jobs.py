@@ -13,7 +13,7 @@ import typer
 from jetmap import bounds
 from jetmap.client.job import JobStatus
 from jetmap.errors import ConfigurationError
-from jetmap.jobs.record import State
+from jetmap.jobs.record import JobState
 from jetmap.settings import Settings
 
 from .clusters import attached
@@ -25,7 +25,7 @@ from .streams import console_for_tables
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
 
-STATES = [state for state in get_args(State) if state not in ("uploading", "expired", "deleted")]
+STATES = [state for state in get_args(JobState) if state not in ("uploading", "expired", "deleted")]
 
 
 @takes(*BROKER)
@@ -68,13 +68,13 @@ def jobs(
         _list(attached(settings), wanted, function, limit, labels_of(label))
     )
     if as_json:
-        json.dump([described(status) for status in found], sys.stdout, indent=2)
+        json.dump([status_document(status) for status in found], sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
         _show(found, more)
 
 
-def described(status: JobStatus) -> dict[str, Any]:
+def status_document(status: JobStatus) -> dict[str, Any]:
     """Return plain values for JSON; times as RFC 3339 text."""
     found: dict[str, Any] = msgspec.to_builtins(status)
     return found

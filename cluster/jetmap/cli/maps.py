@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,8 +22,8 @@ from .top import maps_table
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
+    from jetmap.monitoring.pool_rows import Row
 
-Row = dict[str, Any]
 DONE = {
     "pause": "is paused; items that are being computed end",
     "resume": "goes on",

@@ -34,7 +34,7 @@ from jetmap.settings import (
     StreamSettings,
     WorkerSettings,
 )
-from jetmap.settings.render import size
+from jetmap.settings.render import size_text
 
 from .exits import exits
 
@@ -60,7 +60,7 @@ class Option:
         if default is None or default == []:
             return ""
         if self.field.is_size:
-            return size(default)
+            return size_text(default)
         if isinstance(default, bool):
             return "on" if default else "off"
         return f"{default:g}" if isinstance(default, float) else str(default)

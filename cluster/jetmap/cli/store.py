@@ -112,7 +112,7 @@ def _note(directory: Path, pool: str) -> None:
 # The disk
 
 
-class Step(Enum):
+class DiskAction(Enum):
     """The action that follows a check."""
 
     NOTHING = "nothing"
@@ -136,7 +136,7 @@ class StoreHealth:
             self._is_suspect = True
         return self._is_suspect or now - self._probed >= PROBE_SECONDS
 
-    def decide(self, free: int, stuck: Collection[str] | None, now: float) -> Step:
+    def decide(self, free: int, stuck: Collection[str] | None, now: float) -> DiskAction:
         """Return the action for the current state.
 
         Args:
@@ -150,17 +150,17 @@ class StoreHealth:
         lacks = free < FULL_BYTES or (bool(stuck) and free < ENOUGH_BYTES)
         if lacks:
             was_full, self._is_full = self._is_full, True
-            return Step.NOTHING if was_full else Step.REPORT_FULL
+            return DiskAction.NOTHING if was_full else DiskAction.REPORT_FULL
         if stuck:
             if now - self._restarted < RESTART_SECONDS:
-                return Step.NOTHING
+                return DiskAction.NOTHING
             self._restarted = now
             self._is_full = False
-            return Step.RESTART
+            return DiskAction.RESTART
         if self._is_full and free >= ENOUGH_BYTES and stuck is not None:
             self._is_full = False
-            return Step.REPORT_ROOM
-        return Step.NOTHING
+            return DiskAction.REPORT_ROOM
+        return DiskAction.NOTHING
 
 
 def free_bytes(directory: Path) -> int:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from jetmap.client.cluster import Cluster
 
-Wanted = Callable[[Mapping[str, Any]], bool]
+RowFilter = Callable[[Mapping[str, Any]], bool]
 
 STEP_SECONDS = 1.0  # Seconds between two frames.
 MOST_HOSTS = 12  # Hosts whose cores are drawn one by one.
@@ -68,7 +68,7 @@ def top(
         pass  # The usual end.
 
 
-async def _show(cluster: Cluster, console: Console, is_wanted: Wanted) -> None:
+async def _show(cluster: Cluster, console: Console, is_wanted: RowFilter) -> None:
     async with cluster:
         view = await cluster.watch.view()
         if not console.is_terminal:
@@ -85,7 +85,7 @@ async def _show(cluster: Cluster, console: Console, is_wanted: Wanted) -> None:
 
 
 def screen(
-    document: Mapping[str, Any], width: int, height: int, is_wanted: Wanted = lambda row: True
+    document: Mapping[str, Any], width: int, height: int, is_wanted: RowFilter = lambda row: True
 ) -> RenderableType:
     """Make one frame of at most ``height`` lines.
 

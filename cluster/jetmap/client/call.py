@@ -20,11 +20,11 @@ from jetmap.functions.function import Function
 from jetmap.functions.kwargs import misfit, open_parameters
 from jetmap.functions.task import find
 from jetmap.wire import arrays
-from jetmap.wire.constants import unpack
+from jetmap.wire.constants import unpack_kwargs
 from jetmap.wire.messages import Format
 from jetmap.wire.presence import FunctionInfo
 
-from .refs import Refs, packed, without_refs
+from .refs import Refs, pack_refs, without_refs
 
 # Where pickled values go: to workers that have this process's script, or to other hosts.
 Pickles = Literal["near", "far"]
@@ -186,7 +186,7 @@ class Call(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, **changes)
 
     def _with_refs(self, refs: Refs) -> Call:
-        return msgspec.structs.replace(self, kwargs=packed(self.kwargs, refs), refs=refs)
+        return msgspec.structs.replace(self, kwargs=pack_refs(self.kwargs, refs), refs=refs)
 
     def without_values(self) -> Call:
         """Return the same call for its side effects only."""
@@ -200,7 +200,7 @@ class Call(msgspec.Struct, frozen=True):
         """
         if info is None:
             return
-        encoded = self.kwargs if not self.refs else unpack(self.kwargs).rest
+        encoded = self.kwargs if not self.refs else unpack_kwargs(self.kwargs).rest
         kwargs = self.value.decode(encoded, self.format) if encoded else {}
         kwargs |= self.refs
         found = misfit(info, kwargs, names_only=True)
@@ -386,4 +386,4 @@ def _encode(function: Function, kwargs: Mapping[str, Any], format: Format, refs:
         codec.decode(encoded, format)
     except Exception as error:  # Of any kind, if a pickle is loaded.
         raise TypeError(f"keyword parameters of {function.name}: {error}") from error
-    return packed(encoded, refs) if refs else encoded
+    return pack_refs(encoded, refs) if refs else encoded

@@ -22,11 +22,11 @@ from jetmap.worker.state import WorkerState
 
 from . import owner
 from .inline import InlineMap
-from .refs import LARGE_KWARGS, Refs, are_pickled, checked
+from .refs import LARGE_KWARGS, Refs, are_pickled, digests_of
 from .state import ClusterState
 
 if TYPE_CHECKING:
-    from jetmap.dispatch.constants import Constants
+    from jetmap.dispatch.constants import KeptConstants
     from jetmap.jobs.service import Jobs
     from jetmap.jobs.upload import Upload
 
@@ -95,7 +95,7 @@ class EncodedCluster(ClusterState):
         self._trust_pickle = trust_pickle
         self._opened: Session | None = None
         self._inline_memory = Memory(1 << 62)
-        self._kept: Constants | None = None  # Of an inline cluster.
+        self._kept: KeptConstants | None = None  # Of an inline cluster.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
 
@@ -278,7 +278,7 @@ class EncodedCluster(ClusterState):
             ValueError: A reference is closed, or belongs to another cluster.
             TypeError: The workers of the function cannot take one of them.
         """
-        digests = checked(call.refs, self._constants)
+        digests = digests_of(call.refs, self._constants)
         if self._inline:
             return digests
         session = self._session
@@ -293,14 +293,14 @@ class EncodedCluster(ClusterState):
         return digests
 
     @property
-    def _constants(self) -> Constants:
+    def _constants(self) -> KeptConstants:
         """The values that were put into this cluster."""
         if not self._inline:
             return self._session.dispatcher.constants
         if self._kept is None:
-            from jetmap.dispatch.constants import Constants
+            from jetmap.dispatch.constants import KeptConstants
 
-            self._kept = Constants(None, "")
+            self._kept = KeptConstants(None, "")
         return self._kept
 
     def _open_inline(
@@ -321,7 +321,7 @@ class EncodedCluster(ClusterState):
         if refs:
             from .putting import loader
 
-            digests = checked(refs, self._constants)
+            digests = digests_of(refs, self._constants)
             function = loader(self._constants, digests).filled(function, "", trusted=True)
         limits = Limits(value=self.max_item, report=self.settings.chunks.report_bytes)
         return InlineMap(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 from jetmap import bounds
 from jetmap.dispatch.outcomes import Batch, Outcome, X, Y, item_error
 from jetmap.errors import ItemError
-from jetmap.jobs.record import OVER, Record, State
+from jetmap.jobs.record import OVER, JobState, Record
 
 from .call import Call, first_error
 from .job_follower import JobFollower
@@ -53,7 +53,7 @@ class JobStatus:
 
     id: str
     function: str
-    state: State
+    state: JobState
     total: int | None
     done: int
     failed: int

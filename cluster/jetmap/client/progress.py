@@ -36,7 +36,7 @@ class Progress(NamedTuple):
     total: int | None
 
 
-Report = Callable[[Progress], object]
+OnProgress = Callable[[Progress], object]
 
 
 def check_progress(progress: object) -> None:
@@ -58,7 +58,7 @@ class MeteredMap(WrappedMap):
         progress: Called with each ``Progress``; True draws a bar.
     """
 
-    def __init__(self, run: RunningMap, name: str, progress: Report | bool) -> None:
+    def __init__(self, run: RunningMap, name: str, progress: OnProgress | bool) -> None:
         super().__init__(run)
         self._bar = bar_for(name) if progress is True else None
         self._report: Any = progress if self._bar is None else self._bar.show

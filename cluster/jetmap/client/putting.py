@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from jetmap.errors import HostsFull, TooLarge
-from jetmap.functions.constants import Constants as Loaded
-from jetmap.functions.constants import Content, dump
+from jetmap.functions.constants import Content, LoadedConstants, dump
 from jetmap.machine import boot_id
-from jetmap.wire.constants import WHOLE, Constant, digest_of, pack, unpack
+from jetmap.wire.constants import WHOLE, Constant, digest_of, pack_kwargs, unpack_kwargs
 from jetmap.wire.memory_files import MemoryFile, room
 from jetmap.wire.messages import CONSTANTS_PROTOCOL
 
@@ -20,7 +19,7 @@ from .refs import LARGE_KWARGS, Ref
 from .submit import abort
 
 if TYPE_CHECKING:
-    from jetmap.dispatch.constants import Constants
+    from jetmap.dispatch.constants import KeptConstants
     from jetmap.dispatch.dispatcher import Dispatcher
     from jetmap.dispatch.open_map import MapSpec, OpenMap
     from jetmap.dispatch.sources import Source
@@ -34,7 +33,7 @@ T = TypeVar("T")
 
 
 async def put(
-    value: T, constants: Constants, *, pickled: bool, limit: int, agents: Iterable[Presence]
+    value: T, constants: KeptConstants, *, pickled: bool, limit: int, agents: Iterable[Presence]
 ) -> Ref[T]:
     """Put a value; ``Cluster.put`` describes it.
 
@@ -50,7 +49,7 @@ async def put(
     return Ref(constants, constant, is_pickled=content.is_pickled)
 
 
-async def kept(content: Content, constants: Constants) -> Constant:
+async def kept(content: Content, constants: KeptConstants) -> Constant:
     """Write content to a file, and keep that for one user. Raises HostsFull."""
     # In a thread: the kernel writes and hashes without the interpreter's lock.
     digest, file = await asyncio.to_thread(_written, content)
@@ -74,7 +73,7 @@ async def open_large(dispatcher: Dispatcher, spec: MapSpec, source: Source, limi
 
 
 async def begin_large(
-    jobs: Jobs, call: Call, constants: Constants, limit: int, **options: Any
+    jobs: Jobs, call: Call, constants: KeptConstants, limit: int, **options: Any
 ) -> Upload:
     """Begin the upload of a job with values that were put, or large keyword parameters.
 
@@ -100,16 +99,18 @@ async def begin_large(
         constants.release(own)
 
 
-async def kept_kwargs(kwargs: bytes, constants: Constants, limit: int) -> tuple[bytes, Constant]:
+async def kept_kwargs(
+    kwargs: bytes, constants: KeptConstants, limit: int
+) -> tuple[bytes, Constant]:
     """Put encoded keyword parameters; return those that name them, and the constant.
 
     Raises TooLarge, HostsFull.
     """
-    found = unpack(kwargs)
+    found = unpack_kwargs(kwargs)
     content = Content("kwargs", [found.rest])
     check_size(content.size, limit)
     constant = await kept(content, constants)
-    return pack(b"", {**found.constants, WHOLE: constant}, found.pickles), constant
+    return pack_kwargs(b"", {**found.constants, WHOLE: constant}, found.pickles), constant
 
 
 def all_know_constants(agents: Iterable[Presence]) -> bool:
@@ -156,10 +157,10 @@ def check_protocol(agents: Iterable[Presence]) -> None:
             )
 
 
-def loader(constants: Constants, digests: Iterable[str]) -> Loaded:
+def loader(constants: KeptConstants, digests: Iterable[str]) -> LoadedConstants:
     """Return a loader of values in this process, which keeps their bytes."""
     views = {digest: constants.view(digest) for digest in digests}
-    return Loaded(lambda constant: views[constant.digest])
+    return LoadedConstants(lambda constant: views[constant.digest])
 
 
 def _written(content: Content) -> tuple[str, MemoryFile]:

@@ -8,12 +8,12 @@ import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
-from jetmap.functions.advice import check_kwargs
-from jetmap.wire.constants import Constant, pack
+from jetmap.functions.advice import check_kwarg_names
+from jetmap.wire.constants import Constant, pack_kwargs
 from jetmap.wire.versions import pickles
 
 if TYPE_CHECKING:
-    from jetmap.dispatch.constants import Constants
+    from jetmap.dispatch.constants import KeptConstants
 
 # Bytes of encoded keyword parameters above which they are put, too.
 LARGE_KWARGS = 100_000
@@ -37,7 +37,7 @@ class Ref(Generic[T]):
         "gets the value"
     )
 
-    def __init__(self, constants: Constants, constant: Constant, *, is_pickled: bool) -> None:
+    def __init__(self, constants: KeptConstants, constant: Constant, *, is_pickled: bool) -> None:
         self.size = constant.size
         self._constants = constants
         self._constant = constant
@@ -74,7 +74,9 @@ class Ref(Generic[T]):
         raise TypeError(f"a Ref cannot travel; {self.travel_hint}")
 
 
-def _release(loop: asyncio.AbstractEventLoop, pid: int, constants: Constants, digest: str) -> None:
+def _release(
+    loop: asyncio.AbstractEventLoop, pid: int, constants: KeptConstants, digest: str
+) -> None:
     """Release a constant in its event loop; any thread may call this."""
     if pid != os.getpid() or loop.is_closed():
         return
@@ -96,7 +98,7 @@ def without_refs(kwargs: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], R
 
     Raises TypeError for anything but a mapping.
     """
-    check_kwargs(kwargs)
+    check_kwarg_names(kwargs)
     if not kwargs:
         return {}, {}
     refs = {name: value for name, value in kwargs.items() if isinstance(value, Ref)}
@@ -105,13 +107,13 @@ def without_refs(kwargs: Mapping[str, Any] | None) -> tuple[Mapping[str, Any], R
     return {name: value for name, value in kwargs.items() if name not in refs}, refs
 
 
-def packed(rest: bytes, refs: Refs) -> bytes:
+def pack_refs(rest: bytes, refs: Refs) -> bytes:
     """Encode keyword parameters with references among them."""
     constants = {name: ref._constant for name, ref in refs.items()}
-    return pack(rest, constants, pickles() if are_pickled(refs) else "")
+    return pack_kwargs(rest, constants, pickles() if are_pickled(refs) else "")
 
 
-def checked(refs: Refs, constants: Constants) -> tuple[str, ...]:
+def digests_of(refs: Refs, constants: KeptConstants) -> tuple[str, ...]:
     """Return the digests of references.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from jetmap.embedded.membership import KeeperSpec, Membership, join
+from jetmap.embedded.membership import KeeperSpec, Membership, join_keeper
 from jetmap.errors import WorkerStartFailed
 from jetmap.functions.function import Function
 from jetmap.functions.locating import reference, running_main
@@ -105,7 +105,9 @@ class Session:
                 servers, auth = [running.url], running.auth
             else:
                 timeout = settings.workers.start_timeout
-                joining = asyncio.create_task(join(private or _spec(settings, share), timeout))
+                joining = asyncio.create_task(
+                    join_keeper(private or _spec(settings, share), timeout)
+                )
                 parts.callback(joining.cancel)
                 await asyncio.sleep(0)  # A keeper starts while this process imports the rest.
             from jetmap.dispatch.dispatcher import Dispatcher, DispatchOptions

@@ -23,7 +23,7 @@ import msgspec
 from jetmap.machine import MAIN
 
 from . import types
-from .walk import Kind, items_of, refusal, register, tag
+from .walk import Kind, cannot_travel, items_of, register, tag
 
 _SCRIPT = "__main__:"
 # The bit in a class's __flags__ of those defined in Python.
@@ -42,7 +42,7 @@ def class_kind(value: Any) -> Kind | None:
         return None
     if _find(cls.__qualname__, _module_of(cls)) is not cls or _in_session(cls):
         raise TypeError(
-            refusal(
+            cannot_travel(
                 value,
                 "its class can only be found by name at module level, in a file: move it there, "
                 "or annotate the function with it",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from .walk import Kind, refusal, register, tag
+from .walk import Kind, cannot_travel, register, tag
 
 
 def scientific_kind(value: Any) -> Kind | None:
@@ -30,16 +30,16 @@ def _numpy_kind(value: Any) -> Kind:
         if issubclass(cls, (numpy.str_, numpy.bytes_)):
             return _TEXT
         if value.dtype.hasobject or cls.__module__ != "numpy" or cls is numpy.record:
-            raise TypeError(refusal(value, "convert it with .item() or .tolist()"))
+            raise TypeError(cannot_travel(value, "convert it with .item() or .tolist()"))
         return _SCALAR
     if cls is numpy.ndarray:
         if value.dtype.hasobject:
-            raise TypeError(refusal(value, "its dtype is object; convert it with .tolist()"))
+            raise TypeError(cannot_travel(value, "its dtype is object; convert it with .tolist()"))
         return _ARRAY
     if cls is numpy.dtype or isinstance(value, numpy.dtype):
-        raise TypeError(refusal(value, "send its name: str(value)"))
+        raise TypeError(cannot_travel(value, "send its name: str(value)"))
     hint = "convert it with numpy.asarray() or .tolist()" if hasattr(value, "tolist") else ""
-    raise TypeError(refusal(value, hint))
+    raise TypeError(cannot_travel(value, hint))
 
 
 def _pandas_kind(value: Any) -> Kind:
@@ -55,7 +55,7 @@ def _pandas_kind(value: Any) -> Kind:
     kind = _table_kind(value)
     if kind is None:
         do = "send value.to_numpy() or value.tolist()" if hasattr(value, "to_numpy") else ""
-        raise TypeError(refusal(value, do))
+        raise TypeError(cannot_travel(value, do))
     return kind
 
 
@@ -93,7 +93,7 @@ def _make_array(descr: Any, shape: list[int], order: Any, data: bytes) -> Any:
     return numpy.ndarray(tuple(shape), dtype, buffer=bytearray(data), order=order)
 
 
-def split_array(value: Any) -> tuple[list[Any], memoryview] | None:
+def array_parts(value: Any) -> tuple[list[Any], memoryview] | None:
     """Return an array's dtype, shape and order, and its bytes without a copy.
 
     None for any other value, and for an array whose bytes do not lie together.

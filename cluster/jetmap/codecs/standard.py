@@ -13,7 +13,7 @@ from array import array
 from collections import Counter, OrderedDict, defaultdict, deque
 from typing import Any
 
-from .walk import Kind, items_of, refusal, register, sequence, tag
+from .walk import Kind, cannot_travel, items_of, register, sequence, tag
 
 _FACTORIES = {cls.__name__: cls for cls in (int, float, str, bytes, bool, list, dict, set, tuple)}
 _ADDRESSES = {
@@ -37,7 +37,7 @@ def _big_int(value: int) -> list[Any]:
 
 def _memory(value: memoryview) -> list[Any]:
     if value.format != "B" or value.ndim != 1:
-        raise TypeError(refusal(value, "send its bytes: value.tobytes()"))
+        raise TypeError(cannot_travel(value, "send its bytes: value.tobytes()"))
     return [value.tobytes()]
 
 
@@ -53,7 +53,7 @@ def _make_zone(microseconds: int, *name: str) -> dt.timezone:
 
 def _zone_info(value: zoneinfo.ZoneInfo) -> list[Any]:
     if value.key is None:
-        raise TypeError(refusal(value, "it has no key; make it by its name: ZoneInfo('…')"))
+        raise TypeError(cannot_travel(value, "it has no key; make it by its name: ZoneInfo('…')"))
     return [value.key]
 
 
@@ -79,7 +79,9 @@ def _default(value: defaultdict[Any, Any]) -> list[Any]:
         return [None, items_of(value.items())]
     name = getattr(factory, "__name__", "")
     if _FACTORIES.get(name) is not factory:
-        raise TypeError(refusal(value, "its default_factory is not a builtin type; send dict(…)"))
+        raise TypeError(
+            cannot_travel(value, "its default_factory is not a builtin type; send dict(…)")
+        )
     return [name, items_of(value.items())]
 
 

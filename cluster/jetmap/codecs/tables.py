@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from .scientific import library
-from .walk import Kind, refusal, register, tag
+from .walk import Kind, cannot_travel, register, tag
 
 
 def table_kind(value: Any) -> Kind | None:
@@ -134,7 +134,7 @@ def _checked(value: Any, make: Any, parts: list[Any]) -> list[Any]:
         is_same = False
     if not is_same:
         why = "its columns or index have a type of their own; send value.to_dict() or its arrays"
-        raise TypeError(refusal(value, why))
+        raise TypeError(cannot_travel(value, why))
     return list(tagged)
 
 

@@ -139,11 +139,11 @@ def _kind_of(value: Any) -> Kind:
     """Find the kind of a value whose exact type has none."""
     kind = scientific_kind(value) or class_kind(value)
     if kind is None:
-        raise TypeError(refusal(value))
+        raise TypeError(cannot_travel(value))
     return kind
 
 
-def refusal(value: Any, why: str = "") -> str:
+def cannot_travel(value: Any, why: str = "") -> str:
     """Say that a value cannot travel, and what to do."""
     cls = type(value)
     module = "" if cls.__module__ == "builtins" else f"{cls.__module__}."

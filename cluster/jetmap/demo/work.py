@@ -43,7 +43,7 @@ class Sample:
         return f"measured on {len(self.items):,} items (one in {self.step}, by size), scaled up"
 
 
-def sample(work: Work, parallel_seconds: float, cores: int) -> Sample:
+def choose_sample(work: Work, parallel_seconds: float, cores: int) -> Sample:
     """Choose items that take about ``SERIAL_SECONDS`` on one core, by the seconds of the map."""
     step = max(1, round(parallel_seconds * cores / SERIAL_SECONDS))
     order = sorted(range(len(work.items)), key=work.weights.__getitem__)

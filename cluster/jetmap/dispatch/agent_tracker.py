@@ -15,7 +15,7 @@ from jetmap.wire.messages import OLDEST_PROTOCOL, PROTOCOL, FunctionRef, Ping, e
 from jetmap.wire.presence import FunctionInfo, Presence, read_presence
 from jetmap.wire.seals import Sealer
 from jetmap.wire.timing import GONE_AFTER
-from jetmap.wire.versions import described, package_versions, python_version
+from jetmap.wire.versions import package_versions, python_version, versions_text
 
 from .roster import Roster, is_understood
 
@@ -169,8 +169,8 @@ class AgentTracker:
         agents = self.roster.readers(ref)
         if not agents:
             return None
-        there = "; ".join(f"{p.host} has {described(p.python, p.packages)}" for p in agents)
-        here = described(python_version(), package_versions())
+        there = "; ".join(f"{p.host} has {versions_text(p.python, p.packages)}" for p in agents)
+        here = versions_text(python_version(), package_versions())
         return NotImportable(
             f"{ref.qualname} of {ref.module} travels as a pickle, which only the same versions of "
             f"Python and cloudpickle can read: this process has {here}, but {there}. Use the same "

@@ -32,7 +32,7 @@ _ask = msgspec.msgpack.Decoder(ConstantsAsk).decode
 
 
 @dataclass(eq=False)
-class _Kept:
+class _KeptFile:
     """A file, how many need it, and the agents that may have it too, by their inboxes."""
 
     file: MemoryFile
@@ -40,7 +40,7 @@ class _Kept:
     agents: set[str] = field(default_factory=set)
 
 
-class Constants:
+class KeptConstants:
     """Keep the files of constants, and let agents have them.
 
     Args:
@@ -51,7 +51,7 @@ class Constants:
     def __init__(self, connection: Broker | None, inbox: str) -> None:
         self._connection = connection
         self._inbox = inbox
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, _KeptFile] = {}
         self._subscription: Subscription | None = None
         self._subscribing = asyncio.Lock()  # Values may be put at the same time.
         self._background = Background("constants")
@@ -76,7 +76,7 @@ class Constants:
             file.close()
         if self._is_closed:
             raise ClusterClosed("the cluster was closed")
-        kept = self._kept.setdefault(digest, _Kept(file))
+        kept = self._kept.setdefault(digest, _KeptFile(file))
         kept.users += 1
         return Constant(digest, kept.file.size)
 
@@ -176,7 +176,7 @@ class Constants:
 
 
 # Those that a forked child lets go of: it would keep their memory.
-_open: weakref.WeakSet[Constants] = weakref.WeakSet()
+_open: weakref.WeakSet[KeptConstants] = weakref.WeakSet()
 
 
 def _let_go_in_child() -> None:

@@ -46,14 +46,14 @@ from jetmap.wire.seals import Sealer
 
 from .admission import MapAdmission
 from .agent_tracker import AgentTracker, start_failed
-from .constants import Constants
+from .constants import KeptConstants
 from .costs import Cutting
 from .ledger import Ledger, Seen
 from .maps import OpenMaps
-from .neighbours import Neighbours
+from .neighbours import NeighbourAgents
 from .open_map import MapSpec, Memory, OpenMap
 from .outbox import Outbox
-from .parts import UNWANTED, Parts
+from .parts import UNWANTED, ServedParts
 from .recovery import TICK, Actions, Recovery
 from .roster import idle_cores
 from .scheduler import Scheduler
@@ -115,7 +115,7 @@ class Dispatcher:
         self._cutting = cutting = Cutting.of(settings.chunks)
         self._scheduler = self.scheduler = scheduler = Scheduler(cutting, self.memory.limit // 4)
         self._maps = self.maps = maps = OpenMaps(scheduler, roster, stats)
-        self._neighbours = neighbours = Neighbours(
+        self._neighbours = neighbours = NeighbourAgents(
             self._inbox, settings.chunks.arena(), self._on_neighbours
         )
         self._large = neighbours.least
@@ -124,7 +124,7 @@ class Dispatcher:
             connection, settings, cutting, self._inbox, background, options.sealer
         )
         self._sender = Sender(maps, scheduler, self._outbox, roster, stats, background, neighbours)
-        self._parts = Parts(maps, self.memory)
+        self._parts = ServedParts(maps, self.memory)
         self.steering = Steering(
             connection,
             options.pool,
@@ -133,7 +133,7 @@ class Dispatcher:
             on_limited=scheduler.on_limited,
             on_change=self._sender.pump_soon,
         )
-        self.constants = maps.constants = Constants(connection, self._inbox)
+        self.constants = maps.constants = KeptConstants(connection, self._inbox)
         self._recovery = Recovery(roster, time.monotonic())
         self._admission = MapAdmission(
             connection, self.agents, settings.limits.max_open_maps, options.announce_seconds

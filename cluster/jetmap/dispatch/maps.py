@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from jetmap.wire import subjects
 from jetmap.wire.messages import ChunkKey, Claim, ErrorRecord, Report
 
-from .constants import Constants
+from .constants import KeptConstants
 from .failures import Failures
 from .flight import Flight, Settlement
 from .open_map import OpenMap
@@ -41,7 +41,7 @@ class OpenMaps:
         self.failures: Failures | None = None
         self.on_end: Callable[[OpenMap, str], None] | None = None
         self.postponed: list[OpenMap] = []
-        self.constants: Constants | None = None
+        self.constants: KeptConstants | None = None
         self._maps: dict[str, OpenMap] = {}
         self._scheduler = scheduler
         self._roster = roster

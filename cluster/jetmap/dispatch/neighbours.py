@@ -33,7 +33,7 @@ LINGER = 5.0
 _introduction = msgspec.msgpack.Decoder(Introduction).decode
 
 
-class Neighbours:
+class NeighbourAgents:
     """The shared memory of one dispatcher.
 
     Args:
@@ -223,7 +223,7 @@ class Neighbours:
 
 
 # Those that a forked child lets go of: it would keep their connections and memory.
-_open: weakref.WeakSet[Neighbours] = weakref.WeakSet()
+_open: weakref.WeakSet[NeighbourAgents] = weakref.WeakSet()
 
 
 def _let_go_in_child() -> None:

@@ -23,7 +23,7 @@ class _Values:
     size: int = 0
 
 
-class Parts:
+class ServedParts:
     """Give agents the items of chunks that are out, and gather the values that they push.
 
     The items are those of the flights, and are there until these end. Two agents may compute the

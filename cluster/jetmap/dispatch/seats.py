@@ -17,7 +17,7 @@ NONE = Seats()
 
 
 @dataclass(frozen=True)
-class Step:
+class Allotment:
     """The next document, and what this dispatcher may have out until then.
 
     Attributes:
@@ -39,7 +39,7 @@ def step(
     out: int,
     may_keep: bool,
     is_alive: Callable[[str], bool],
-) -> Step:
+) -> Allotment:
     """Decide on this dispatcher's seats.
 
     Args:
@@ -78,7 +78,7 @@ def step(
     row = Seats(held, lacks, turn)
     if row != NONE:
         rest[me] = row
-    return Step(rest, min(share, held))
+    return Allotment(rest, min(share, held))
 
 
 def without(rows: Mapping[str, Seats], me: str) -> dict[str, Seats]:

@@ -11,7 +11,7 @@ from jetmap.wire.messages import PARTS_PROTOCOL, ChunkKey
 
 from .flight import Flight
 from .maps import OpenMaps
-from .neighbours import Neighbours
+from .neighbours import NeighbourAgents
 from .open_map import OpenMap
 from .outbox import Accepted, Outbox, Unsendable
 from .roster import Roster
@@ -33,7 +33,7 @@ class Sender:
         roster: Roster,
         stats: Stats,
         background: Background,
-        neighbours: Neighbours,
+        neighbours: NeighbourAgents,
     ) -> None:
         self._maps = maps
         self._scheduler = scheduler

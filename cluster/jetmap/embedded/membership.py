@@ -29,7 +29,7 @@ from jetmap.wire import messages
 from .keeper_messages import Address, KeeperSpec, KeeperStart, Notice
 from .locks import runtime_directory, take
 
-__all__ = ["KeeperSpec", "Membership", "join"]
+__all__ = ["KeeperSpec", "Membership", "join_keeper"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,9 @@ main(start)
 _memberships: weakref.WeakSet[Membership] = weakref.WeakSet()
 
 
-async def join(spec: KeeperSpec, timeout: float = 60, *, agent: str | None = None) -> Membership:
+async def join_keeper(
+    spec: KeeperSpec, timeout: float = 60, *, agent: str | None = None
+) -> Membership:
     """Join the keeper of ``spec`` in this directory; start one if there is none.
 
     Returns when its NATS server answers; its workers may still be starting. Raises
@@ -75,7 +77,7 @@ async def join(spec: KeeperSpec, timeout: float = 60, *, agent: str | None = Non
 
 
 class Membership:
-    """A user's share in a keeper, from ``join`` to ``leave``.
+    """A user's share in a keeper, from ``join_keeper`` to ``leave``.
 
     It keeps the keeper alive. If the keeper is killed, one of its users starts the next one, on the
     same port with the same password. starter: whether this process started the keeper.

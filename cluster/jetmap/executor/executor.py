@@ -25,7 +25,7 @@ from jetmap.machine import choose_cores
 from .calls import Pending
 from .engine import Engine
 from .packing import blobs_of, pack, pack_call
-from .remote import Call
+from .remote import RemoteCall
 
 P = ParamSpec("P")
 A = TypeVar("A")
@@ -123,7 +123,7 @@ class Executor(_Executor):
             future.set_exception(error)
             return future
         blobs = [*blobs_of(function), *blobs_of(arguments)]
-        self._engine.submit(Pending(future, _encode(Call(function, arguments)), blobs))
+        self._engine.submit(Pending(future, _encode(RemoteCall(function, arguments)), blobs))
         return future
 
     @overload  # type: ignore[override]

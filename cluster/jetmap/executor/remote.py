@@ -61,7 +61,7 @@ class Context(msgspec.Struct, array_like=True):
     function: bytes = b""
 
 
-class Call(msgspec.Struct, array_like=True):
+class RemoteCall(msgspec.Struct, array_like=True):
     """A packed call of ``Executor.submit``."""
 
     function: bytes
@@ -69,7 +69,7 @@ class Call(msgspec.Struct, array_like=True):
 
 
 _context = msgspec.msgpack.Decoder(Context).decode
-_call = msgspec.msgpack.Decoder(Call).decode
+_call = msgspec.msgpack.Decoder(RemoteCall).decode
 _encode = msgspec.msgpack.Encoder().encode
 # Whether a call is being unpickled, which may import modules.
 is_loading = False

@@ -139,7 +139,7 @@ def check_not_async(items: object) -> None:
         )
 
 
-def check_kwargs(kwargs: object) -> None:
+def check_kwarg_names(kwargs: object) -> None:
     """Raise TypeError for keyword parameters that are not a dict with names as keys."""
     if kwargs is None or (isinstance(kwargs, Mapping) and all(isinstance(k, str) for k in kwargs)):
         return

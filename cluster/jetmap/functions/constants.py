@@ -15,7 +15,7 @@ import msgspec
 
 from jetmap.codecs import Codec, codec_for, types
 from jetmap.codecs.untyped import walk
-from jetmap.wire.constants import WHOLE, Constant, unpack
+from jetmap.wire.constants import WHOLE, Constant, unpack_kwargs
 from jetmap.wire.messages import Format
 
 from .function import Function
@@ -28,10 +28,10 @@ _MAPS = 4  # Maps whose large keyword parameters a worker keeps decoded, at most
 
 Buffer = bytes | memoryview
 # Returns the bytes of a constant. Raises LookupError if they cannot be had.
-Read = Callable[[Constant], memoryview]
+ReadConstant = Callable[[Constant], memoryview]
 
 
-Kind = Literal["pickle", "python", "array", "kwargs"]
+ContentKind = Literal["pickle", "python", "array", "kwargs"]
 
 
 class Head(msgspec.Struct):
@@ -42,7 +42,7 @@ class Head(msgspec.Struct):
     each section.
     """
 
-    kind: Kind
+    kind: ContentKind
     main: str | None
     sizes: list[int]
 
@@ -62,7 +62,7 @@ _head = msgspec.msgpack.Decoder(Head).decode
 class Content:
     """The bytes of a value, in sections that are not joined yet."""
 
-    def __init__(self, kind: Kind, sections: list[Buffer]) -> None:
+    def __init__(self, kind: ContentKind, sections: list[Buffer]) -> None:
         self.is_pickled = kind == "pickle"
         main = running_main() if self.is_pickled else None
         sizes = [memoryview(section).nbytes for section in sections]
@@ -92,9 +92,9 @@ def dump(value: Any, *, pickled: bool) -> Content:
             walked = codec_for(Any)
             if "numpy" in sys.modules:
                 walk()  # It imports what follows.
-                from jetmap.codecs.scientific import split_array
+                from jetmap.codecs.scientific import array_parts
 
-                if (parts := split_array(value)) is not None:
+                if (parts := array_parts(value)) is not None:
                     return Content("array", [walked.encode(parts[0], "python"), parts[1]])
             return Content("python", [walked.encode(value, "python")])
         from .picklers import Home, dump_any
@@ -146,14 +146,14 @@ class _Script(dict[str, Any]):
         return vars(types.run_script(self._path)).get(name, default)
 
 
-class Constants:
+class LoadedConstants:
     """The values that this process has decoded, until they are dropped.
 
     Args:
         read: Returns the bytes of a constant.
     """
 
-    def __init__(self, read: Read) -> None:
+    def __init__(self, read: ReadConstant) -> None:
         self._read = read
         self._values: dict[str, Any] = {}
         self._kwargs: dict[_Whole, dict[str, Any]] = {}
@@ -177,7 +177,7 @@ class Constants:
         self, kwargs: bytes, format: Format, function: Function, map: str, *, trusted: bool
     ) -> dict[str, Any]:
         """Return a function's keyword arguments. Raises ValueError if one cannot be had."""
-        found = unpack(kwargs)
+        found = unpack_kwargs(kwargs)
         names = frozenset(found.constants) - {WHOLE}
         whole = found.constants.pop(WHOLE, None)
         if whole is not None:
@@ -214,7 +214,9 @@ class Constants:
 class _Filled:
     """A function as ``compute`` uses it: all but its keyword parameters is the other's."""
 
-    def __init__(self, function: Function, constants: Constants, map: str, trusted: bool) -> None:
+    def __init__(
+        self, function: Function, constants: LoadedConstants, map: str, trusted: bool
+    ) -> None:
         self._function = function
         self._constants = constants
         self._map = map

@@ -21,7 +21,7 @@ from msgspec.msgpack import Ext
 from jetmap.codecs import Codec, Tags, codec_for, kwargs_codec
 from jetmap.codecs.untyped import SCALARS, Tagger, is_untyped, walk
 from jetmap.wire import runs
-from jetmap.wire.arrays import header
+from jetmap.wire.arrays import array_header
 
 from .function import Function
 from .picklers import PROTOCOL, ApartError, BuiltinsPickler, Home, dump_any
@@ -299,7 +299,7 @@ _decode_list = msgspec.msgpack.Decoder(list[Any], ext_hook=_restore).decode
 
 
 def _array(elements: list[bytes]) -> bytes:
-    return b"".join((header(len(elements)), *elements))
+    return b"".join((array_header(len(elements)), *elements))
 
 
 def _without_runs(format: Format) -> Format:
@@ -314,4 +314,4 @@ def _walked(value: Any, error: Exception, tag: Tagger) -> Any:
         raise
     except Exception:
         why = f"it cannot be pickled ({error}): send builtins, a dataclass, or bytes of your own"
-        raise TypeError(walk().refusal(value, why)) from error
+        raise TypeError(walk().cannot_travel(value, why)) from error

@@ -20,13 +20,13 @@ Reducer = Callable[[Any], Any]
 Globals = dict[str, Any]
 
 
-class _Names(threading.local):
+class _ThreadGlobals(threading.local):
     """The globals of each thread's ``loading``: the script's, and the called function's."""
 
     found: tuple[Globals | None, Globals | None] = None, None
 
 
-_names = _Names()
+_names = _ThreadGlobals()
 
 
 def dumps(value: Any, reduce: Reducer) -> bytes:

@@ -8,10 +8,10 @@ from types import MappingProxyType
 
 import msgspec
 
-from .record import Record, State
+from .record import JobState, Record
 
 NO_LABELS: Mapping[str, str] = MappingProxyType({})
-HIDDEN: frozenset[State] = frozenset(("uploading", "deleted"))
+HIDDEN: frozenset[JobState] = frozenset(("uploading", "deleted"))
 
 
 class Catalogue:
@@ -66,7 +66,7 @@ class Catalogue:
 
     def page(
         self,
-        states: Collection[State],
+        states: Collection[JobState],
         function: str | None,
         limit: int,
         after: str | None,

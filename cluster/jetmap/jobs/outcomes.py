@@ -97,7 +97,7 @@ class StoredOutcomes:
         self._store = store
         self._subject = subjects.job_outcomes(store.pool, job)
         self._format = format
-        self._kept = _Kept(CACHE_BYTES)
+        self._kept = _ReportCache(CACHE_BYTES)
 
     async def refresh(self) -> OutcomeIndex:
         """Index all stored outcomes, as far as the answering replica has them."""
@@ -339,7 +339,7 @@ class StoredOutcomes:
         ]
 
 
-class _Kept:
+class _ReportCache:
     """Messages read before they are needed, up to ``max_bytes``."""
 
     def __init__(self, max_bytes: int) -> None:

@@ -37,7 +37,7 @@ from jetmap import bounds
 from jetmap.errors import JobUnreadable, UnknownJob
 from jetmap.wire.messages import CONSTANTS_MARK, Format
 
-State = Literal[
+JobState = Literal[
     "uploading",
     "queued",
     "running",
@@ -49,7 +49,7 @@ State = Literal[
     "deleted",
     "unreadable",
 ]
-OVER: frozenset[State] = frozenset(
+OVER: frozenset[JobState] = frozenset(
     ("succeeded", "failed", "cancelled", "expired", "deleted", "unreadable")
 )
 
@@ -70,7 +70,7 @@ class PastRun(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     to the next run.
     """
 
-    state: State
+    state: JobState
     last: Natural
     done: Natural
     failed: Natural
@@ -108,7 +108,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     function: str
     format: Format
-    state: State = "uploading"
+    state: JobState = "uploading"
     kwargs: bytes = b""
     caller: str = ""
     key: str = ""
@@ -149,7 +149,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     paused: bool = False
 
     @property
-    def public_state(self) -> State:
+    def public_state(self) -> JobState:
         """The state that callers see: "waiting" instead of "running" while it cannot continue."""
         return "waiting" if self.waiting_for and self.state == "running" else self.state
 

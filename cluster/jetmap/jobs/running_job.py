@@ -25,7 +25,7 @@ from jetmap.errors import (
     WorkerStartFailed,
 )
 from jetmap.wire import subjects
-from jetmap.wire.constants import Constant, unpack
+from jetmap.wire.constants import Constant, unpack_kwargs
 from jetmap.wire.messages import FunctionRef, Report, encode
 from jetmap.wire.versions import pickles
 
@@ -33,7 +33,7 @@ from . import transitions
 from .catalogue import Catalogue
 from .outcome_index import OutcomeIndex
 from .outcomes import StoredOutcomes
-from .record import Record, State
+from .record import JobState, Record
 from .store import Conflict, Store
 from .stored_constants import read_constants
 from .stored_input import StoredInput
@@ -203,7 +203,7 @@ class RunningJob:
             what, why = held
             await self._show_waiting(why, what)
             return False
-        found = unpack(record.kwargs)
+        found = unpack_kwargs(record.kwargs)
         try:
             await self._hold_constants(list(found.constants.values()))
         except HostsFull as error:
@@ -431,7 +431,7 @@ class RunningJob:
 
     async def _end(
         self,
-        state: State,
+        state: JobState,
         reason: str | None,
         counts: tuple[int, int] | None = None,
         *,

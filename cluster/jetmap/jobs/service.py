@@ -33,7 +33,7 @@ from .outcome_index import OutcomeIndex, OutcomeIndexes
 from .outcomes import StoredOutcomes
 from .quota import FIRST_RESERVATION, Quota, Uploading, lost
 from .readers import JobReader, Readers
-from .record import Record, State, check_readable
+from .record import JobState, Record, check_readable
 from .removal import Removal
 from .retrying import Retrying
 from .runner import JobRunner
@@ -291,7 +291,7 @@ class Jobs:
     async def list(
         self,
         *,
-        states: Collection[State] = (),
+        states: Collection[JobState] = (),
         function: str | None = None,
         limit: int = 100,
         after: str | None = None,

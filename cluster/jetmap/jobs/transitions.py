@@ -6,7 +6,7 @@ import msgspec
 
 from jetmap.wire import subjects
 
-from .record import RUNS_VERSION, PastRun, Record, State
+from .record import RUNS_VERSION, JobState, PastRun, Record
 
 # Values of ``Record.waiting_for``.
 WORKERS = "workers"
@@ -118,7 +118,7 @@ def progressed(
 
 def ended(
     record: Record,
-    state: State,
+    state: JobState,
     reason: str | None,
     *,
     done: int,

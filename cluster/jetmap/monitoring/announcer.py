@@ -16,7 +16,7 @@ from jetmap.errors import JetmapError
 from jetmap.jobs.service import Jobs
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.wire import subjects
-from jetmap.wire.activity import Answer, Ask, read_ask
+from jetmap.wire.activity import ActivityAnswer, Ask, read_ask
 from jetmap.wire.messages import ANNOUNCEMENT_BYTES, encode
 from jetmap.wire.timing import BEAT
 
@@ -104,23 +104,31 @@ class Announcer:
         if ask.what not in ("map", "failure"):
             await self._announce()
 
-    async def _answer(self, ask: Ask) -> Answer:
+    async def _answer(self, ask: Ask) -> ActivityAnswer:
         if ask.what == "map":
             details = self.observer.details(ask.id)
-            return Answer(map=details) if details else Answer(refusal=f"map {ask.id} is not here")
+            return (
+                ActivityAnswer(map=details)
+                if details
+                else ActivityAnswer(refusal=f"map {ask.id} is not here")
+            )
         if ask.what == "failure":
             found = self.observer.failures.details(ask.id)
-            return Answer(failure=found) if found else Answer(refusal="this failure is forgotten")
+            return (
+                ActivityAnswer(failure=found)
+                if found
+                else ActivityAnswer(refusal="this failure is forgotten")
+            )
         run = self.observer.find(ask.id)
         if run is None:
-            return Answer(refusal=f"map {ask.id} has ended, or is not here")
+            return ActivityAnswer(refusal=f"map {ask.id} has ended, or is not here")
         if ask.what == "cancel":
             if kind_of(run.id) == "job":
-                return Answer(refusal="a job is cancelled by its own address, not as a map")
+                return ActivityAnswer(refusal="a job is cancelled by its own address, not as a map")
             logger.info("map %s is cancelled on request", ask.id)
             await self._dispatcher.cancel(run)
         elif kind_of(run.id) == "job" and ask.what in ("pause", "resume", "limit"):
-            return Answer(refusal="a job is steered by its own address, not as a map")
+            return ActivityAnswer(refusal="a job is steered by its own address, not as a map")
         elif ask.what == "pause":
             run.pause()
         elif ask.what == "resume":
@@ -128,9 +136,9 @@ class Announcer:
         elif ask.what == "limit":
             run.restrict(ask.value or None)
         else:
-            return Answer(refusal=f"this version of jetmap cannot {ask.what} a map")
+            return ActivityAnswer(refusal=f"this version of jetmap cannot {ask.what} a map")
         self._dispatcher.steered(run)
-        return Answer()
+        return ActivityAnswer()
 
 
 def program() -> str:

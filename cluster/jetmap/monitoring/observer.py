@@ -59,7 +59,7 @@ class Recent:
 
 
 @dataclass
-class _Watched:
+class _SeenMap:
     """A map as earlier beats saw it."""
 
     rate: Rate = field(default_factory=Rate)
@@ -105,7 +105,7 @@ class Observer:
         self.failures = maps.failures = Failures(clock)
         maps.on_end = self._on_end
         self._sequence = 0
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[str, _SeenMap] = {}
         self._ended: deque[tuple[float, MapActivity, MapDetails | None]] = deque(maxlen=MOST_ENDED)
         self._rate = Rate()
         self._rates: dict[str, Rate] = {}
@@ -174,7 +174,7 @@ class Observer:
         return details
 
     def _open(self, run: OpenMap, now: float) -> MapActivity:
-        watched = self._watched.setdefault(run.id, _Watched())
+        watched = self._watched.setdefault(run.id, _SeenMap())
         rate = watched.rate.sample(now, run.done)
         cores = 0.0
         if run.profile is not None:

@@ -20,7 +20,7 @@ from jetmap.errors import JetmapError
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.nats.errors import NoResponders
 from jetmap.wire import subjects
-from jetmap.wire.activity import Answer, Ask, read_activity, read_answer
+from jetmap.wire.activity import ActivityAnswer, Ask, read_activity, read_answer
 from jetmap.wire.controls import PoolControl
 from jetmap.wire.messages import encode
 
@@ -103,17 +103,17 @@ class PoolWatch:
             self._readers.discard(queue)
             self._used = time.monotonic()
 
-    async def ask(self, what: str, id: str, value: int = 0) -> Answer:
+    async def ask(self, what: str, id: str, value: int = 0) -> ActivityAnswer:
         """Ask the dispatcher that has a map, or a cause of failures."""
         view = await self.view()
         inbox = view.owner_of(id)
         if inbox is None:
-            return Answer(refusal=f"nobody has {id} any more")
+            return ActivityAnswer(refusal=f"nobody has {id} any more")
         question = encode(Ask(what, id, value))
         try:
             data = await self._connection.request(f"{inbox}.ask", question, ANSWER_SECONDS)
         except NoResponders:
-            return Answer(refusal=f"the process that has {id} has just ended")
+            return ActivityAnswer(refusal=f"the process that has {id} has just ended")
         return read_answer(data)
 
     # Inside

@@ -15,7 +15,7 @@ READ_BYTES = 65_536
 # A message: its subscription, subject, reply, payload (a buffer if it is large) and headers.
 Arrived = tuple[int, bytes, bytes, bytes | io.BytesIO, bytes]
 # Its line: subscription, subject, reply, bytes of the headers, all bytes.
-Head = tuple[int, bytes, bytes, int, int]
+MessageHead = tuple[int, bytes, bytes, int, int]
 
 
 class Inbound:
@@ -37,7 +37,7 @@ class Inbound:
         self._view = memoryview(self._data)
         self._start = self._end = 0  # Of what is not parsed yet.
         self.parses = False
-        self._head: Head | None = None  # Of the message whose payload has not arrived.
+        self._head: MessageHead | None = None  # Of the message whose payload has not arrived.
         self._large: io.BytesIO | None = None  # Its payload, if that is large.
         self._room: memoryview | None = None  # The part of that buffer which is still missing.
         self._headers = b""
@@ -124,7 +124,7 @@ class Inbound:
             break
         self._start, self._head = start + at, head
 
-    def _on_line(self, line: bytes) -> Head | None:
+    def _on_line(self, line: bytes) -> MessageHead | None:
         """Return the head of a message, or take in a line that is not one."""
         if line.startswith((b"MSG ", b"HMSG ")):
             words = line.split()

@@ -82,7 +82,7 @@ async def make(c: Broker, name: str, wish: Wish, *, wait_for_peers: bool) -> dic
             refused = refused or advised(error, name, config, wish.setting)
         else:
             if refused is not None:
-                logger.warning("made %s instead: %s", described(name, config), refused)
+                logger.warning("made %s instead: %s", config_text(name, config), refused)
             return info
     assert refused is not None
     try:
@@ -92,7 +92,7 @@ async def make(c: Broker, name: str, wish: Wish, *, wait_for_peers: bool) -> dic
         raise refused from error
 
 
-def described(name: str, config: dict[str, Any]) -> str:
+def config_text(name: str, config: dict[str, Any]) -> str:
     """Describe a stream's choices, for people."""
     count, size = config["num_replicas"], config["max_bytes"]
     limit = "no limit" if size < 0 else f"{size:,} bytes"

@@ -6,7 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .kinds import Lines, Login, Port, ReadableFile, RootPath, Seconds, Secret, Words, read_secret
+from .kinds import (
+    LineCount,
+    LoginSeconds,
+    Port,
+    ReadableFile,
+    RootPath,
+    Seconds,
+    Secret,
+    WordList,
+    read_secret,
+)
 from .metadata import Section, both, setting
 
 
@@ -34,7 +44,7 @@ class GatewaySettings(Section):
         metavar="FILE",
         secret=True,
     )
-    allowed_hosts: Words = setting(
+    allowed_hosts: WordList = setting(
         [],
         'Host headers to accept besides loopback\'s: ["jetmap.example.org"]. If this is empty and '
         "host is not loopback, any is accepted: then the token protects.",
@@ -42,7 +52,7 @@ class GatewaySettings(Section):
         metavar="NAMES",
         flag="--allowed-host",
     )
-    cors_origins: Words = setting(
+    cors_origins: WordList = setting(
         [],
         'Origins whose pages may call it from a browser: ["https://app.example.org"].',
         help="Origins whose pages may call it, comma-separated.",
@@ -57,7 +67,7 @@ class GatewaySettings(Section):
         help="Path prefix under which a proxy serves it.",
         metavar="PREFIX",
     )
-    session_ttl: Login = setting(
+    session_ttl: LoginSeconds = setting(
         43_200.0, "Seconds that a login in a browser lasts, 60 to 31,536,000."
     )
     debug: bool = setting(
@@ -68,7 +78,7 @@ class GatewaySettings(Section):
         "Seconds in which all that waits should be done: by it `GET /scale` says how many cores "
         "are wanted.",
     )
-    access_log: Lines = setting(
+    access_log: LineCount = setting(
         20,
         "Lines a second in the log for requests (level info), one each: method, path, status, "
         "reason and duration, never the query or headers. Further requests are only counted. "

@@ -239,7 +239,7 @@ def _out_of_bounds(bound: bounds.Bound, value: object) -> ValueError:
     return ValueError(f"must be {bound}, not {bounds.shown(value)}")
 
 
-Words = Annotated[list[str], listed]
+WordList = Annotated[list[str], listed]
 Timeout = Annotated[float, within(bounds.TIMEOUT)]
 Seconds = Annotated[float, within(bounds.DURATION)]
 Grace = Annotated[float, within(bounds.GRACE)]
@@ -265,7 +265,7 @@ Niceness = Annotated[int, within(bounds.NICE)]
 Attempts = Annotated[int, within(bounds.ATTEMPTS)]
 Depth = Annotated[int, within(bounds.DEPTH)]
 Retention = Annotated[float, within(bounds.TTL)]
-Login = Annotated[float, within(bounds.SESSION)]
+LoginSeconds = Annotated[float, within(bounds.SESSION)]
 HeadSize = Annotated[int, size, within(bounds.HEAD)]
-Rate = Annotated[int, within(bounds.RATE)]
-Lines = Annotated[int, within(bounds.LINES)]
+BytesPerSecond = Annotated[int, within(bounds.RATE)]
+LineCount = Annotated[int, within(bounds.LINES)]

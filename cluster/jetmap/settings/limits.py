@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from jetmap.machine import memory
 
-from .kinds import Count, Depth, HeadSize, Patience, Rate, Seconds, Size
+from .kinds import BytesPerSecond, Count, Depth, HeadSize, Patience, Seconds, Size
 from .metadata import Section, setting
 
 
@@ -95,7 +95,7 @@ class LimitSettings(Section):
         "Seconds without a byte after which the body of a job is given up (408) and removed.",
         limit="time without a byte of a job's body: `408`",
     )
-    min_body_rate: Rate = setting(
+    min_body_rate: BytesPerSecond = setting(
         128,
         "Bytes a second that a body, or each line of JSON lines, must average once the gateway has "
         "waited a minute for it (408). 0: no limit.",

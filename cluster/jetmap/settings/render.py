@@ -64,7 +64,7 @@ def readme(text: str) -> str:
     return f"{before}{begin}\n{limits()}\n{end}{after}"
 
 
-def size(nbytes: int, space: str = "") -> str:
+def size_text(nbytes: int, space: str = "") -> str:
     """Return a size in the largest unit that divides it; in bytes if none does."""
     for unit, factor in UNITS:
         if nbytes % factor == 0:
@@ -76,8 +76,8 @@ def _toml(field: Field) -> str:
     default: Any = field.default
     if default is None:
         return '""'
-    if field.is_size and not size(default)[-1].isdigit():
-        return f'"{size(default)}"'
+    if field.is_size and not size_text(default)[-1].isdigit():
+        return f'"{size_text(default)}"'
     if isinstance(default, bool | str | list):
         return json.dumps(default)
     return f"{default:_}" if default >= 10_000 else str(default)
@@ -89,7 +89,7 @@ def _shown(field: Field) -> str:
     if default is None:
         return setting.shown
     if field.is_size:
-        return size(default, " ") + setting.unit
+        return size_text(default, " ") + setting.unit
     if isinstance(default, float):
         return f"{default:,g} s"
     return f"{default:,}{setting.unit}"

@@ -21,7 +21,7 @@ from .kinds import (
     SizeOrOff,
     SizeOrZero,
     Timeout,
-    Words,
+    WordList,
 )
 from .metadata import Section, setting
 
@@ -35,7 +35,7 @@ class WorkerSettings(Section):
     title: ClassVar[str] = "Workers"
     panel: ClassVar[str] = "Workers"
 
-    tasks: Words = setting(
+    tasks: WordList = setting(
         [],
         "Task files (tasks.py) or modules (myapp.tasks).",
         help="Task files (tasks.py) or modules (myapp.tasks).",

@@ -215,7 +215,7 @@ class FailureDetails(WireMessage):
     maps: list[str]
 
 
-class Answer(WireMessage):
+class ActivityAnswer(WireMessage):
     """The answer to an ``Ask``: one of these, or why not."""
 
     map: MapDetails | None = None
@@ -225,4 +225,4 @@ class Answer(WireMessage):
 
 read_activity = msgspec.msgpack.Decoder(Activity).decode
 read_ask = msgspec.msgpack.Decoder(Ask).decode
-read_answer = msgspec.msgpack.Decoder(Answer).decode
+read_answer = msgspec.msgpack.Decoder(ActivityAnswer).decode

@@ -36,10 +36,10 @@ def join(elements: Sequence[bytes | msgspec.Raw], format: Format) -> bytes:
         return b"[" + b",".join(elements) + b"]"
     if format == "pickle":
         elements = runs.merge(elements)
-    return header(len(elements)) + b"".join(elements)
+    return array_header(len(elements)) + b"".join(elements)
 
 
-def header(count: int) -> bytes:
+def array_header(count: int) -> bytes:
     """Return the head of a MessagePack array of ``count`` elements."""
     if count < 16:
         return bytes((0x90 | count,))
@@ -71,7 +71,7 @@ def concatenate(arrays: Iterable[bytes], count: int, format: Format) -> bytes:
     """Join encoded arrays to one, of ``count`` elements in all."""
     if format == "json":
         return b"[" + b",".join([a[1:-1] for a in arrays if len(a) > 2]) + b"]"
-    return header(count) + b"".join([body(a, format) for a in arrays])
+    return array_header(count) + b"".join([body(a, format) for a in arrays])
 
 
 def nulls(count: int, format: Format) -> bytes:

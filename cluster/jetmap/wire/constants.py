@@ -73,12 +73,12 @@ _kwargs = msgspec.msgpack.Decoder(Kwargs).decode
 _bytes = msgspec.msgpack.Decoder(bytes).decode
 
 
-def pack(rest: bytes, constants: dict[str, Constant], pickles: str = "") -> bytes:
+def pack_kwargs(rest: bytes, constants: dict[str, Constant], pickles: str = "") -> bytes:
     """Encode keyword parameters with constants among them."""
     return CONSTANTS_MARK + msgspec.msgpack.encode(Kwargs(rest, constants, pickles))
 
 
-def unpack(kwargs: bytes) -> Kwargs:
+def unpack_kwargs(kwargs: bytes) -> Kwargs:
     """Decode keyword parameters, with or without constants."""
     if kwargs[:1] != CONSTANTS_MARK:
         return Kwargs(kwargs, {})
@@ -91,7 +91,7 @@ def found_in(kwargs: msgspec.Raw) -> list[Constant]:
     start = {0xC4: 2, 0xC5: 3, 0xC6: 5}.get(head[0], len(head))
     if head[start : start + 1] != CONSTANTS_MARK:
         return []
-    return list(unpack(_bytes(kwargs)).constants.values())
+    return list(unpack_kwargs(_bytes(kwargs)).constants.values())
 
 
 def digest_of(data: memoryview) -> str:

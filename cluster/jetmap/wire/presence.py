@@ -214,7 +214,7 @@ def pack_cells(cores: Iterable[tuple[CoreState, str | None]]) -> tuple[list[str]
     return list(numbers)[: LAST_RUNNING - FIRST_RUNNING + 1], bytes(cells)
 
 
-def digest_of(functions: Mapping[str, FunctionInfo]) -> str:
+def offer_digest(functions: Mapping[str, FunctionInfo]) -> str:
     """Return the digest that stands for functions in announcements; empty for none."""
     if not functions:
         return ""

@@ -41,7 +41,7 @@ class Slice:
         return _encoded(self.run, self.at, self.at + 1)
 
 
-Part = bytes | msgspec.Raw | Slice
+RunElement = bytes | msgspec.Raw | Slice
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
@@ -67,9 +67,9 @@ def write(
     return b"".join((_head(0xC7, size), _CODE, *parts))
 
 
-def split(elements: Iterable[msgspec.Raw]) -> list[Part]:
+def split(elements: Iterable[msgspec.Raw]) -> list[RunElement]:
     """Return each element of an array that may have runs."""
-    found: list[Part] = []
+    found: list[RunElement] = []
     for element in elements:
         run = _run_of(element)
         if run is None or run.stop - run.start == 1:
@@ -79,7 +79,7 @@ def split(elements: Iterable[msgspec.Raw]) -> list[Part]:
     return found
 
 
-def merge(elements: Iterable[Part]) -> list[bytes | msgspec.Raw]:
+def merge(elements: Iterable[RunElement]) -> list[bytes | msgspec.Raw]:
     """Return what an array of these elements holds: slices that follow each other as one run."""
     merged: list[bytes | msgspec.Raw] = []
     run: Run | None = None

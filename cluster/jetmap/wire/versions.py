@@ -49,7 +49,7 @@ def pickles_of(python: str, packages: Mapping[str, str]) -> str:
     return f"Python {_minor(python)}, cloudpickle {_minor(packages.get('cloudpickle', ''))}"
 
 
-def described(python: str, packages: Mapping[str, str]) -> str:
+def versions_text(python: str, packages: Mapping[str, str]) -> str:
     """Describe the versions that matter to pickles, for people."""
     if not python:
         return "an older jetmap, which does not announce its Python"

@@ -17,11 +17,11 @@ from jetmap.wire.budget import NO_LIMIT, Budget
 from jetmap.wire.messages import Chunk, Final, Report
 
 from .aftermath import Aftermath
-from .compute import NO_AFTERMATH, Limits, Part, RefusedError, Undecodable, prepare
+from .compute import NO_AFTERMATH, DecodingError, Limits, Part, Undecodable, prepare
 
 
 class BatchProgress(Protocol):
-    """The progress of calls that take several items; ``Progress`` describes the methods."""
+    """The progress of calls that take several items; ``ProgressPages`` describes the methods."""
 
     @property
     def stopping(self) -> bool: ...
@@ -214,7 +214,7 @@ class BatchComputation:
             if type(outcome) is Undecodable:
                 try:
                     part.refuse(outcome)
-                except RefusedError as error:
+                except DecodingError as error:
                     part.fail(index, error)
             elif type(outcome) is _Failed:
                 part.fail(index, outcome.error)

@@ -38,7 +38,7 @@ class Words(Protocol):
 class ProgressWriter(Protocol):
     """Progress of a computation: the item in progress, and when it may begin no further one.
 
-    words: the computation writes ITEM and STARTED, as ``Progress.enter`` does, and reads STOP.
+    words: the computation writes ITEM and STARTED, as ``ProgressPages.enter`` does, and reads STOP.
     """
 
     @property
@@ -113,7 +113,7 @@ def compute(
         try:
             append(call(item))
         except BaseException as error:
-            aftermath.failed(error, refused=isinstance(error, RefusedError))
+            aftermath.failed(error, refused=isinstance(error, DecodingError))
             part.fail(number - 1, error)
             check_at = 0.0
         last, now = now, clock()
@@ -126,7 +126,7 @@ def compute(
     part.flush(clock() - began, Final(number - 1))
 
 
-def refuse(
+def refuse_chunk(
     chunk: Chunk,
     function: Function | None,
     error: BaseException,
@@ -207,7 +207,7 @@ def prepare(
     return call, items
 
 
-class RefusedError(Exception):
+class DecodingError(Exception):
     """Carries the decoding error of an item to the place where failures are recorded."""
 
 
@@ -238,12 +238,12 @@ class Part:
         self.errors: list[ErrorRecord] = []
 
     def refuse(self, item: Undecodable) -> Any:
-        raise RefusedError from item.error
+        raise DecodingError from item.error
 
     def fail(self, index: int, error: BaseException) -> None:
         """Record an item that has no value."""
         chunk = self._chunk
-        if isinstance(error, RefusedError) and error.__cause__ is not None:
+        if isinstance(error, DecodingError) and error.__cause__ is not None:
             record = _record(index, "invalid", error.__cause__, None)
         else:
             record = _record(index, "raised", error, _traceback(error))

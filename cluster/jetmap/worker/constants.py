@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from jetmap.functions.constants import Constants
+from jetmap.functions.constants import LoadedConstants
 from jetmap.wire.constants import Constant, Given
 from jetmap.wire.memory_files import MemoryFile
 
 _given = msgspec.msgpack.Decoder(Given).decode
 
 
-class WorkerConstants(Constants):
+class WorkerConstants(LoadedConstants):
     """The constants that an agent has given to this worker, until it drops them."""
 
     def __init__(self) -> None:

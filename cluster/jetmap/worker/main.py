@@ -35,17 +35,17 @@ from jetmap.wire.worker_start import Joined, Setup, StartFailed, Unshared
 
 from . import forks
 from .aftermath import WorkerAftermath
-from .compute import Limits, compute, refuse
+from .compute import Limits, compute, refuse_chunk
 from .dispositions import Dispositions
 from .functions import BrokenHome, WorkerFunctions
 from .lines import renderer
 from .logs import mark_records, show_logs
 from .output import Output
-from .progress import Progress
+from .progress import ProgressPages
 
 if TYPE_CHECKING:
     from .constants import WorkerConstants
-    from .neighbours import Neighbours
+    from .neighbours import NeighbourSegments
 
 STALE_EXIT = 77  # Exit code of a worker whose source has changed.
 
@@ -74,7 +74,7 @@ def main(
     for fd in (pipe_fd, progress_fd, output_fd):
         os.set_inheritable(fd, False)
     channel = frames.BlockingPipe(socket.socket(fileno=pipe_fd))
-    worker = _Worker(channel, Progress(progress_fd), output_fd, aftermath, dispositions)
+    worker = _Worker(channel, ProgressPages(progress_fd), output_fd, aftermath, dispositions)
     os.register_at_fork(
         before=dispositions.before_fork,
         after_in_parent=dispositions.after_fork_in_parent,
@@ -111,7 +111,7 @@ class _Worker:
     def __init__(
         self,
         channel: frames.BlockingPipe,
-        progress: Progress,
+        progress: ProgressPages,
         output_fd: int,
         aftermath: WorkerAftermath,
         dispositions: Dispositions,
@@ -129,7 +129,7 @@ class _Worker:
         self._at_once: Limits
         self._inline = 0  # Bytes of values above which they go before their report.
         self._large = 0  # Bytes of values above which they do not go with their report.
-        self._neighbours: Neighbours | None = None  # None until a dispatcher shares memory.
+        self._neighbours: NeighbourSegments | None = None  # None until a dispatcher shares memory.
         self._is_shared = False  # The chunk's dispatcher does.
         self._constants: WorkerConstants | None = None  # None until the agent gives it one.
         self._decode = msgspec.msgpack.Decoder(Chunk).decode
@@ -174,10 +174,10 @@ class _Worker:
 
     def _join(self, payload: bytes) -> None:
         """Share memory with a dispatcher; few workers ever do."""
-        from .neighbours import Neighbours
+        from .neighbours import NeighbourSegments
 
         if self._neighbours is None:
-            self._neighbours = Neighbours(os.getppid())
+            self._neighbours = NeighbourSegments(os.getppid())
         joined = msgspec.msgpack.decode(payload, type=Joined)
         try:
             self._neighbours.join(joined)
@@ -278,7 +278,7 @@ class _Worker:
         except BaseException as error:
             self._end_if_forked(error)
             for each in plan.chunks if plan is not None else (chunk,):
-                refuse(each, None, error, self._emit, self._limits)
+                refuse_chunk(each, None, error, self._emit, self._limits)
             return
         cold = function not in self._called
         self._progress.set_cold(cold)
@@ -357,7 +357,7 @@ class _Worker:
     def _warmed(self, function: Function, seconds: float) -> None:
         """Report that a function's first call here has ended."""
         self._called.add(function)
-        self._progress.leave()  # Before ``set_cold``: see ``Progress.is_cold``.
+        self._progress.leave()  # Before ``set_cold``: see ``ProgressPages.is_cold``.
         self._progress.set_cold(False)
         self._send(frames.WARMED, (function.name, seconds))
 

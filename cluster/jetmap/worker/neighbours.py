@@ -9,7 +9,7 @@ from jetmap.wire.shared_memory import Segment, View, Writer
 from jetmap.wire.worker_start import Joined
 
 
-class Neighbours:
+class NeighbourSegments:
     """Read items from the dispatchers' segments, and write values to this worker's own.
 
     The agent has opened both kinds; its child opens them again by their descriptors there.

@@ -53,7 +53,7 @@ class LastWords:
         self._ring.release()
 
 
-class Progress:
+class ProgressPages:
     """Three pages, mapped by both processes; each word has one writer.
 
     ``compute`` writes and reads words itself: a call would cost more than most of an item's rest.
@@ -68,7 +68,7 @@ class Progress:
         self.last_words = [LastWords(self._view[at : at + mmap.PAGESIZE]) for at in pages]
 
     @classmethod
-    def create(cls) -> Progress:
+    def create(cls) -> ProgressPages:
         """Make new pages, in a file without a name and, where possible, without a disk."""
         if hasattr(os, "memfd_create"):
             fd = os.memfd_create("jetmap-progress")

@@ -23,7 +23,7 @@ TEXT_LIMIT = 4_096  # Characters of a traceback: each announcement of the agent 
 KEPT_OWNERS = 4  # Callers whose objects are kept, of those that sent loaders by value.
 
 # Guards one call of a loader, made for the function named by the first argument.
-Guard = Callable[[str, PerWorker], AbstractContextManager[None]]
+LoadGuard = Callable[[str, PerWorker], AbstractContextManager[None]]
 
 
 class LoadFailed(Exception):  # noqa: N818
@@ -56,7 +56,7 @@ class WorkerState:
         unloadable: Loaders that are not to be called, by name, and why.
     """
 
-    def __init__(self, guard: Guard = lambda home, mark: nullcontext()) -> None:
+    def __init__(self, guard: LoadGuard = lambda home, mark: nullcontext()) -> None:
         self.seconds: dict[str, float] = {}
         self.calls = 0
         self.unloadable: dict[str, str] = {}

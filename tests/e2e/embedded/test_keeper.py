@@ -18,7 +18,7 @@ import pytest
 
 from jetmap.embedded import membership
 from jetmap.embedded.locks import take
-from jetmap.embedded.membership import KeeperSpec, join
+from jetmap.embedded.membership import KeeperSpec, join_keeper
 from jetmap.errors import BrokerUnreachable
 from waiting import wait_until_sync
 
@@ -62,14 +62,14 @@ def broken(connection, order):
 USER = """
 import asyncio, json, os, sys, time
 from jetmap.nats.connection import Connection
-from jetmap.embedded.membership import KeeperSpec, join
+from jetmap.embedded.membership import KeeperSpec, join_keeper
 
 def tell(**facts):
     print(json.dumps(facts), flush=True)
 
 async def main(spec, agent):
     began = time.perf_counter()
-    m = await join(KeeperSpec(**spec), 20, agent=agent)
+    m = await join_keeper(KeeperSpec(**spec), 20, agent=agent)
     seconds = time.perf_counter() - began
     connection = await Connection.open(m.servers, name="user", auth=m.auth)
     async def reconnected():
@@ -350,7 +350,7 @@ async def test_a_keeper_that_ends_before_it_answers(
 ) -> None:
     monkeypatch.setattr(membership, "PROGRAM", "import sys; sys.stdin.read()")
     with pytest.raises(BrokerUnreachable, match="ended before it answered"):
-        await join(KeeperSpec(), 30)
+        await join_keeper(KeeperSpec(), 30)
 
 
 @pytest.mark.anyio
@@ -360,7 +360,7 @@ async def test_a_keeper_that_does_not_answer(own_directory: Path) -> None:
     assert descriptor is not None
     try:
         with pytest.raises(BrokerUnreachable, match="does not answer"):
-            await join(KeeperSpec(), 0.1)
+            await join_keeper(KeeperSpec(), 0.1)
     finally:
         os.close(descriptor)
 

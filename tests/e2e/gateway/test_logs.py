@@ -16,7 +16,7 @@ from house import House
 from jetmap.settings import Settings
 from jetmap_api import create_app
 from jetmap_api.access_log import AccessLog, RequestLines, Requests, reason_of
-from jetmap_api.asgi import Message, Scope
+from jetmap_api.asgi import AsgiMessage, Scope
 from served import gateway as served_gateway
 from waiting import wait_until_sync
 
@@ -85,10 +85,10 @@ async def test_a_flood_of_requests_does_not_fill_the_disk(
     async def app(scope: Scope, receive: object, send: object) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})  # type: ignore[operator]
 
-    async def send(message: Message) -> None:
+    async def send(message: AsgiMessage) -> None:
         pass
 
-    async def receive() -> Message:
+    async def receive() -> AsgiMessage:
         raise AssertionError
 
     requests = Requests()

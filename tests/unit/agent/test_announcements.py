@@ -11,7 +11,7 @@ import pytest
 
 from jetmap.agent.announcements import Announcements
 from jetmap.agent.imports import Imports
-from jetmap.agent.neighbours import Neighbours
+from jetmap.agent.neighbours import NeighbourDispatchers
 from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.agent.reload import Reload
 from jetmap.nats.answers import JetStreamError
@@ -22,7 +22,7 @@ from jetmap.wire.presence import (
     FunctionInfo,
     Presence,
     differ_in_time,
-    digest_of,
+    offer_digest,
     read_presence,
     time_of,
 )
@@ -48,10 +48,10 @@ def state(*, embedded: bool = False, cores: int = 2, **more: Any) -> Announcemen
     offer: Any = SimpleNamespace(
         **({"name": "o", "version": "1", "rank": 2, "functions": {"f": function}} | more)
     )
-    offer.digest = digest_of(offer.functions)
+    offer.digest = offer_digest(offer.functions)
     imports = Imports(options.setup)
     return Announcements(
-        "a", options, [slot] * cores, offer, imports, Reload(None), Neighbours("", 0)
+        "a", options, [slot] * cores, offer, imports, Reload(None), NeighbourDispatchers("", 0)
     )
 
 
@@ -118,7 +118,7 @@ def test_functions_are_announced_when_they_change_and_when_somebody_asks() -> No
 
     assert (told(), told()) == (["f"], [])
     offer.functions = {"f": FunctionInfo("f"), "g": FunctionInfo("g")}
-    offer.digest = digest_of(offer.functions)
+    offer.digest = offer_digest(offer.functions)
     assert (told(), told()) == (["f", "g"], [])
     assert announcements.on_ping(Ping(PROTOCOL)) and told() == [], "they know the digest"
     assert announcements.on_ping(Ping(PROTOCOL, "a"))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hypotheses import examples
 from jetmap.agent.batches import ChunkBatch, Gathering, halved
-from jetmap.agent.batching import Batching, shares_of
+from jetmap.agent.batching import WaitingBatches, shares_of
 from jetmap.agent.holdings import HeldChunk
 from jetmap.background import Background
 from jetmap.wire.messages import ArrivedHead, BatchTerms, Chunk, FunctionRef, encode
@@ -58,7 +58,7 @@ class Bench:
         self.needed: set[HeldChunk] = set()  # Chunks to fetch items for.
         self.withdrawn: set[HeldChunk] = set()  # Those that are then not wanted any more.
         me: Any = self  # The intake, and what fetches and asks ahead, too.
-        self.batching = Batching(
+        self.batching = WaitingBatches(
             *(slots, self.background, self.gathering, me, me, me),
             *(self.give_back, self.on_lost),
         )

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 
 from jetmap.agent import constants as module
-from jetmap.agent.constants import Constants
+from jetmap.agent.constants import HostConstants
 from jetmap.agent.holdings import HeldChunk
-from jetmap.agent.parts import Parts
-from jetmap.dispatch.constants import Constants as Kept
+from jetmap.agent.parts import Transfers
+from jetmap.dispatch.constants import KeptConstants
 from jetmap.nats.broker import Message
 from jetmap.nats.memory import MemoryBroker
 from jetmap.wire import frames
@@ -56,7 +56,7 @@ class Caller:
     def __init__(self, bench: Bench, name: str) -> None:
         self.inbox = f"_INBOX.{name}"
         self.connection = bench.broker.connect()
-        self.kept = Kept(self.connection, self.inbox)
+        self.kept = KeptConstants(self.connection, self.inbox)
         self.parts = 0
         self.changes = b""  # What its parts hold instead.
 
@@ -87,8 +87,8 @@ class Bench:
     def __init__(self, *, far: bool = True) -> None:
         self.broker = MemoryBroker()
         connection = self.broker.connect()
-        self.parts = Parts(connection, "a1", "_INBOX.a1")
-        self.constants = Constants(connection, "host1", "_INBOX.a1", self.parts)
+        self.parts = Transfers(connection, "a1", "_INBOX.a1")
+        self.constants = HostConstants(connection, "host1", "_INBOX.a1", self.parts)
         if far:
             self.constants._machine = "another"
 

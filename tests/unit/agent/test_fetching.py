@@ -8,7 +8,7 @@ import pytest
 
 from jetmap.agent.fetching import DELIVERIES, Fetching
 from jetmap.agent.holdings import HeldChunk, Lease
-from jetmap.wire.constants import Constant, pack
+from jetmap.wire.constants import Constant, pack_kwargs
 from jetmap.wire.messages import ChunkHead, Place, Region
 from lone_agent import LoneAgent
 from virtual_time import run
@@ -108,7 +108,7 @@ def test_a_chunk_goes_elsewhere_if_its_host_has_no_room_for_a_constant(tries: in
             constants.fetch = fetch  # type: ignore[method-assign]
             constants.give = lambda worker, held: None  # type: ignore[method-assign]
             constants.are_here = lambda held: refused == tries or bool(held.refusal)  # type: ignore[method-assign]
-            await bench.caller.send(1, kwargs=pack(b"", {"table": Constant("d1", 7)}))
+            await bench.caller.send(1, kwargs=pack_kwargs(b"", {"table": Constant("d1", 7)}))
             await bench.caller.until(lambda: bench.caller.values)
             assert refused == min(tries, DELIVERIES)
             await bench.caller.until(bench.caller.done)

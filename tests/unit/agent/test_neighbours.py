@@ -10,17 +10,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from jetmap.agent.neighbours import Neighbours as Agent
+from jetmap.agent.neighbours import NeighbourDispatchers
 from jetmap.dispatch import neighbours as dispatch
 from jetmap.dispatch.flight import Flight, Piece
-from jetmap.dispatch.neighbours import Neighbours as Dispatcher
+from jetmap.dispatch.neighbours import NeighbourAgents
 from jetmap.machine import boot_id
 from jetmap.wire import frames, shared_memory
 from jetmap.wire.messages import Place, encode
 from jetmap.wire.presence import Presence
 from jetmap.wire.subjects import new_id
 from jetmap.wire.worker_start import Joined, Unshared
-from jetmap.worker.neighbours import Neighbours as WorkerSide
+from jetmap.worker.neighbours import NeighbourSegments
 from waiting import wait_until
 
 pytestmark = [
@@ -34,7 +34,7 @@ class Worker:
     """A worker in this process, with the code of a real one."""
 
     def __init__(self) -> None:
-        self.shared = WorkerSide(os.getpid())
+        self.shared = NeighbourSegments(os.getpid())
         self.left: list[str] = []
 
     def send(self, kind: bytes, payload: bytes) -> None:
@@ -55,25 +55,25 @@ class Host:
 
     def __init__(self) -> None:
         self.changes = 0
-        self.agent = Agent(f"jetmap-test-{new_id()}", SIZE)
+        self.agent = NeighbourDispatchers(f"jetmap-test-{new_id()}", SIZE)
         self.agent.start()
         self.worker = Worker()
         self.agent.add(self.worker)
-        self.dispatchers: list[Dispatcher] = []
+        self.dispatchers: list[NeighbourAgents] = []
         self.dispatcher = self.new_dispatcher()
 
-    def new_dispatcher(self, inbox: str = "d1") -> Dispatcher:
+    def new_dispatcher(self, inbox: str = "d1") -> NeighbourAgents:
         def on_change() -> None:
             self.changes += 1
 
-        self.dispatchers.append(Dispatcher(inbox, SIZE, on_change))
+        self.dispatchers.append(NeighbourAgents(inbox, SIZE, on_change))
         return self.dispatchers[-1]
 
     def presence(self, agent: str = "a1", **more: Any) -> Presence:
         known: Any = {"agent": agent, "gone": False, "memory_socket": self.agent.name}
         return SimpleNamespace(**known | {"machine": boot_id()} | more)  # type: ignore[return-value]
 
-    async def meet(self, dispatcher: Dispatcher | None = None) -> None:
+    async def meet(self, dispatcher: NeighbourAgents | None = None) -> None:
         dispatcher, presence = dispatcher or self.dispatcher, self.presence()
         dispatcher.begin([presence])
         await wait_until(lambda: dispatcher.are_all([presence]), "they know each other")
@@ -237,7 +237,7 @@ async def test_nothing_is_shared_before_something_is_large_or_without_memory(
 ) -> None:
     host.dispatcher.meet(host.presence())
     assert not host.dispatcher._sockets, "nothing large has come"
-    none = Dispatcher("d3", 0, lambda: None)
+    none = NeighbourAgents("d3", 0, lambda: None)
     none.begin([host.presence()])
     assert not none._sockets and none.least > host.dispatcher.least
     refuse(monkeypatch, os, "memfd_create")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jetmap.agent.options import within, worker_setup
+from jetmap.agent.options import fit_to_messages, worker_setup
 from jetmap.settings import Settings
 from jetmap.wire.messages import PART_BYTES
 
@@ -23,7 +23,7 @@ def test_every_limit_of_a_worker_is_a_setting() -> None:
 @pytest.mark.parametrize("room", [100, 10_000, 10**9])
 def test_a_smaller_broker_lowers_them(room: int) -> None:
     setup = worker_setup(Settings(max_item_bytes=900_000, report_bytes=5_000))
-    found = within(room, setup)
+    found = fit_to_messages(room, setup)
     assert (found.inline, found.max_report) == (min(room, PART_BYTES), min(room, 5_000))
     assert found.max_value == 900_000, "values go in parts"
     assert found.output_bytes == setup.output_bytes

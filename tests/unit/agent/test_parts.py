@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypotheses import examples
 from jetmap.agent import parts
 from jetmap.agent.holdings import HeldChunk
-from jetmap.agent.parts import AGAIN_SECONDS, PARTS_OUT, Parts, Transfer
+from jetmap.agent.parts import AGAIN_SECONDS, PARTS_OUT, Transfer, Transfers
 from jetmap.nats.broker import Message
 from jetmap.nats.memory import MemoryBroker
 from jetmap.wire.messages import ChunkHead, PartRequest, Place, ReportHead
@@ -40,7 +40,7 @@ class Bench:
         self.broker = MemoryBroker(**more)  # type: ignore[arg-type]
         self.connection = self.broker.connect()
         self.caller = self.broker.connect()
-        self.parts = Parts(self.connection, "a1", self.connection.inbox("a1"))
+        self.parts = Transfers(self.connection, "a1", self.connection.inbox("a1"))
         head = ChunkHead("m", 3, 1, "f", "json", 0, 1, "_INBOX.d1", None, 0.0)
         self.held = HeldChunk(head, [], b"", 0, 0, None)  # type: ignore[arg-type]
         self.items = items

@@ -21,7 +21,7 @@ from jetmap.agent.watchdogs import (
 )
 from jetmap.agent.worker_state import Death
 from jetmap.wire.worker_start import Broken, Importing
-from jetmap.worker.progress import Progress
+from jetmap.worker.progress import ProgressPages
 from waiting import turns
 
 
@@ -34,7 +34,7 @@ class Clock:
 @pytest.mark.anyio
 async def test_only_the_first_call_has_the_allowance(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
-    progress = Progress.create()
+    progress = ProgressPages.create()
     clock = Clock(monkeypatch)
     passed: list[tuple[int, bool]] = []
     allowance = [5.0]
@@ -77,7 +77,7 @@ async def test_only_the_first_call_has_the_allowance(monkeypatch: pytest.MonkeyP
 def test_a_spent_budget_is_seen_in_the_item_that_spends_it() -> None:
     async def scenario() -> list[float]:
         loop = asyncio.get_running_loop()
-        progress = Progress.create()
+        progress = ProgressPages.create()
         spent: list[float] = []
         watch = Overrun(progress, 1, 100, 0.5, lambda: spent.append(loop.time()))
         progress.begin(1)
@@ -99,7 +99,7 @@ def test_a_spent_budget_is_seen_in_the_item_that_spends_it() -> None:
 
 def test_a_budget_is_not_watched_beyond_its_chunk() -> None:
     async def scenario() -> None:
-        progress = Progress.create()
+        progress = ProgressPages.create()
         Overrun(progress, 1, 0, 0.5, lambda: pytest.fail("it has ended"))
         progress.begin(1)
         progress.begin(2)
@@ -114,7 +114,7 @@ def test_a_budget_is_not_watched_beyond_its_chunk() -> None:
 def test_a_jam_is_seen_once_the_worker_stays_in_a_chunk() -> None:
     async def scenario() -> float:
         loop = asyncio.get_running_loop()
-        progress = Progress.create()
+        progress = ProgressPages.create()
         jammed: list[float] = []
         began = loop.time()
         Jam(progress, 1, lambda: jammed.append(loop.time() - began))

@@ -21,14 +21,14 @@ from jetmap.agent.worker_queue import (
 )
 from jetmap.agent.worker_state import Death
 from jetmap.wire.messages import ChunkHead, Rest
-from jetmap.worker.progress import Progress
+from jetmap.worker.progress import ProgressPages
 
 
 class Owner:
     """A slot that notes what its worker's queue asks for."""
 
     def __init__(self) -> None:
-        self.progress = Progress.create()
+        self.progress = ProgressPages.create()
         self.queue = WorkerQueue(self, WarmUps(60.0), self.progress)
         self.sent: list[bytes] = []
         self.kills: list[KillReason] = []

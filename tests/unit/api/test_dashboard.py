@@ -12,7 +12,7 @@ import pytest
 import jetmap_api
 from activities import activity, failure, map_of
 from fake_cluster import FakeCluster, gateway
-from jetmap.wire.activity import Answer, FailureDetails, MapDetails, SlowItem
+from jetmap.wire.activity import ActivityAnswer, FailureDetails, MapDetails, SlowItem
 from jetmap_api.dashboard import framed
 
 pytestmark = pytest.mark.anyio
@@ -77,10 +77,10 @@ async def test_the_details_of_a_map_are_asked_of_whoever_has_it() -> None:
     cluster = FakeCluster()
     slow = [SlowItem(7, 1.5, "host-a")]
     details = MapDetails("m1", 1.0, 2.0, 0.0, 0.0, {50: 3}, slow, [1.0], 2.0, [failure()])
-    cluster.watch.answer = Answer(map=details)
+    cluster.watch.answer = ActivityAnswer(map=details)
     async with gateway(cluster) as client:
         found = (await client.get("/ui/maps/m1")).json()
-        cluster.watch.answer = Answer(refusal="map m1 is not here")
+        cluster.watch.answer = ActivityAnswer(refusal="map m1 is not here")
         gone = await client.get("/ui/maps/m1")
     assert cluster.watch.asked[0] == ("map", "m1", 0)
     assert found["bins"] == {"50": 3} and found["slow"][0]["host"] == "host-a"
@@ -93,7 +93,7 @@ async def test_tracebacks_are_for_those_who_logged_in_or_with_debug(
     options: dict[str, Any],
 ) -> None:
     cluster = FakeCluster()
-    cluster.watch.answer = Answer(failure=FailureDetails("k", "Traceback: secret", ["m1"]))
+    cluster.watch.answer = ActivityAnswer(failure=FailureDetails("k", "Traceback: secret", ["m1"]))
     async with gateway(cluster, **options) as client:
         if "token" in options:
             client.headers["authorization"] = "Bearer x"
@@ -143,7 +143,7 @@ async def test_a_limit_is_a_number_of_cores(body: bytes, status: int) -> None:
 
 async def test_what_cannot_be_done_is_refused_with_its_reason() -> None:
     cluster = FakeCluster()
-    cluster.watch.answer = Answer(refusal="map m1 has ended, or is not here")
+    cluster.watch.answer = ActivityAnswer(refusal="map m1 has ended, or is not here")
     async with gateway(cluster) as client:
         ended = await client.post("/ui/maps/m1/cancel", headers=OWN)
         unknown = await client.post("/ui/maps/m1/explode", headers=OWN)

@@ -6,7 +6,7 @@ import pytest
 
 from activities import activity, map_of
 from fake_cluster import FakeCluster, gateway
-from jetmap.wire.activity import Answer
+from jetmap.wire.activity import ActivityAnswer
 from over_http import check_problem
 
 pytestmark = pytest.mark.anyio
@@ -41,5 +41,5 @@ async def test_a_map_is_steered_by_whoever_runs_it() -> None:
         asked = [("pause", "m1", 0), ("limit", "m1", 3), ("resume", "m1", 0)]
         assert cluster.watch.asked == [*asked, ("limit", "m1", 0), ("cancel", "m1", 0)]
         check_problem(await client.post("/maps/m1/limit?max_parallel=0"), 400, "bad-parameter")
-        cluster.watch.answer = Answer(refusal="nobody has m1 any more")
+        cluster.watch.answer = ActivityAnswer(refusal="nobody has m1 any more")
         check_problem(await client.post("/maps/m1/pause"), 409, "map-gone")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jetmap_api.signer import Attempts, Signer
+from jetmap_api.signer import LoginLimiter, Signer
 
 TOKEN = "s3cret"
 
@@ -44,7 +44,7 @@ def test_a_changed_session_is_none(text: str, at: int) -> None:
 
 
 def test_failed_logins_are_bounded_for_each_address() -> None:
-    attempts = Attempts(most=3, every=10.0)
+    attempts = LoginLimiter(most=3, every=10.0)
     for _ in range(3):
         assert attempts.wait("a", 0.0) == 0
         attempts.failed("a", 0.0)
@@ -56,4 +56,4 @@ def test_failed_logins_are_bounded_for_each_address() -> None:
     assert attempts.wait("a", 1000.0) == 0
     for number in range(5000):
         attempts.failed(str(number), 0.0)
-    assert len(attempts._free_at) == Attempts.KNOWN
+    assert len(attempts._free_at) == LoginLimiter.KNOWN

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from jetmap.cli import demo
-from jetmap.cli.demo import Run, Serial
+from jetmap.cli.demo import FinishedMap, Serial
 from jetmap.demo.http import GatewayClient
 from jetmap.demo.live import Reading
 from jetmap.demo.work import Sample, prime_search
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 def report(cpu: float) -> str:
     console = Console(width=120, record=True)
-    run = Run(prime_search(2), seconds=5.0, first=0.02, notes=[])
+    run = FinishedMap(prime_search(2), seconds=5.0, first=0.02, notes=[])
     serial = Serial(seconds=10.0, cpu=cpu, sample=Sample(1, [1], 1.0))
     with console.capture() as capture:
         demo._report([(run, serial)], 2, console)

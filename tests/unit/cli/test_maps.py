@@ -13,7 +13,7 @@ from activities import activity, map_of
 from jetmap.cli.exits import Exit
 from jetmap.cli.maps import chosen
 from jetmap.errors import ConfigurationError
-from jetmap.wire.activity import Answer
+from jetmap.wire.activity import ActivityAnswer
 
 Invoke = Callable[..., Result]
 
@@ -45,7 +45,7 @@ def test_open_maps_are_listed_and_steered(cluster: Any, invoke: Invoke) -> None:
         invoke("maps", "job1", *action)
     assert cluster.steered == [("pause", "job1"), ("limit", "job1", None)]
 
-    cluster.watch.answer = Answer(refusal="map a_1 has ended, or is not here")
+    cluster.watch.answer = ActivityAnswer(refusal="map a_1 has ended, or is not here")
     gone = invoke("maps", "a_1", "--pause")
     assert (gone.exit_code, "has ended" in gone.output) == (Exit.USAGE, True)
     assert "name the map" in invoke("maps", "--pause").output

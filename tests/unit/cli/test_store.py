@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jetmap.cli import store
-from jetmap.cli.store import ENOUGH_BYTES, PROBE_SECONDS, RESTART_SECONDS, Step, StoreHealth
+from jetmap.cli.store import ENOUGH_BYTES, PROBE_SECONDS, RESTART_SECONDS, DiskAction, StoreHealth
 from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings
 
@@ -54,37 +54,37 @@ def test_without_its_default_store_up_has_no_jobs(
 def test_steps_of_a_disk_that_fills_and_empties() -> None:
     health = StoreHealth()
     assert health.wants_probe(ENOUGH_BYTES, 0)
-    assert health.decide(ENOUGH_BYTES, [], 0) is Step.NOTHING
+    assert health.decide(ENOUGH_BYTES, [], 0) is DiskAction.NOTHING
     assert not health.wants_probe(ENOUGH_BYTES, 2)
     # Filled: said once, whatever is stuck, and nothing is started without room.
     assert health.wants_probe(0, 4)
-    assert health.decide(0, [], 4) is Step.REPORT_FULL
-    assert health.decide(0, ["A"], 6) is Step.NOTHING
-    assert health.decide(ENOUGH_BYTES - 1, ["A"], 8) is Step.NOTHING
+    assert health.decide(0, [], 4) is DiskAction.REPORT_FULL
+    assert health.decide(0, ["A"], 6) is DiskAction.NOTHING
+    assert health.decide(ENOUGH_BYTES - 1, ["A"], 8) is DiskAction.NOTHING
     # Room: streams are asked until none is stuck; a restart has its time to help.
     assert health.wants_probe(ENOUGH_BYTES, 10)
-    assert health.decide(ENOUGH_BYTES, None, 10) is Step.NOTHING
-    assert health.decide(ENOUGH_BYTES, ["A"], 12) is Step.RESTART
+    assert health.decide(ENOUGH_BYTES, None, 10) is DiskAction.NOTHING
+    assert health.decide(ENOUGH_BYTES, ["A"], 12) is DiskAction.RESTART
     assert health.wants_probe(ENOUGH_BYTES, 14)
-    assert health.decide(ENOUGH_BYTES, ["A"], 14) is Step.NOTHING
-    assert health.decide(ENOUGH_BYTES, ["A"], 12 + RESTART_SECONDS) is Step.RESTART
-    assert health.decide(ENOUGH_BYTES, [], 50) is Step.NOTHING
+    assert health.decide(ENOUGH_BYTES, ["A"], 14) is DiskAction.NOTHING
+    assert health.decide(ENOUGH_BYTES, ["A"], 12 + RESTART_SECONDS) is DiskAction.RESTART
+    assert health.decide(ENOUGH_BYTES, [], 50) is DiskAction.NOTHING
     assert not health.wants_probe(ENOUGH_BYTES, 52)
 
 
 def test_a_disk_that_was_full_and_stopped_nothing() -> None:
     health = StoreHealth()
-    assert health.decide(0, [], 0) is Step.REPORT_FULL
+    assert health.decide(0, [], 0) is DiskAction.REPORT_FULL
     assert health.wants_probe(ENOUGH_BYTES, 2)
-    assert health.decide(ENOUGH_BYTES, None, 2) is Step.NOTHING  # The streams did not answer.
+    assert health.decide(ENOUGH_BYTES, None, 2) is DiskAction.NOTHING  # The streams did not answer.
     assert health.wants_probe(ENOUGH_BYTES, 4)
-    assert health.decide(ENOUGH_BYTES, [], 4) is Step.REPORT_ROOM
-    assert health.decide(ENOUGH_BYTES, [], 6) is Step.NOTHING
+    assert health.decide(ENOUGH_BYTES, [], 4) is DiskAction.REPORT_ROOM
+    assert health.decide(ENOUGH_BYTES, [], 6) is DiskAction.NOTHING
 
 
 def test_a_disk_that_was_full_between_two_looks() -> None:
     health = StoreHealth()
-    assert health.decide(ENOUGH_BYTES, [], 0) is Step.NOTHING
+    assert health.decide(ENOUGH_BYTES, [], 0) is DiskAction.NOTHING
     assert not health.wants_probe(ENOUGH_BYTES, 10)
     assert health.wants_probe(ENOUGH_BYTES, PROBE_SECONDS)
-    assert health.decide(ENOUGH_BYTES, ["A"], PROBE_SECONDS) is Step.RESTART
+    assert health.decide(ENOUGH_BYTES, ["A"], PROBE_SECONDS) is DiskAction.RESTART

@@ -11,10 +11,10 @@ from announcements import presence
 from jetmap import Cluster, HostsFull, TooLarge
 from jetmap.client import putting
 from jetmap.client.putting import check_protocol, check_room, open_large
-from jetmap.dispatch.constants import Constants
+from jetmap.dispatch.constants import KeptConstants
 from jetmap.dispatch.open_map import MapSpec
 from jetmap.settings import Settings
-from jetmap.wire.constants import unpack
+from jetmap.wire.constants import unpack_kwargs
 from jetmap.wire.memory_files import MemoryFile
 from jetmap.wire.messages import CONSTANTS_PROTOCOL
 from jetmap.wire.presence import Presence
@@ -77,7 +77,7 @@ class Dispatcher:
     """A dispatcher of agents with these protocols; it notes what is opened."""
 
     def __init__(self, *protocols: int) -> None:
-        self.constants = Constants(None, "")
+        self.constants = KeptConstants(None, "")
         agents = [presence(f"a{n}", protocol=protocol) for n, protocol in enumerate(protocols)]
         self.roster = SimpleNamespace(agents=agents)
         self.opened: list[MapSpec] = []
@@ -94,7 +94,7 @@ async def test_large_keyword_parameters_are_a_constant_of_their_map() -> None:
     spec = MapSpec(function="f", format="msgpack", kwargs=b"k" * 200_000)
     await open_large(dispatcher, spec, None, 1 << 20)  # type: ignore[arg-type]
     (opened,) = dispatcher.opened
-    found = unpack(opened.kwargs)
+    found = unpack_kwargs(opened.kwargs)
     assert found.rest == b"" and tuple(c.digest for c in found.constants.values()) == (
         opened.constants
     )

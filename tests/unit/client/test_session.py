@@ -48,7 +48,7 @@ def joined(monkeypatch: pytest.MonkeyPatch, membership: FakeMembership) -> list[
         specs.append(spec)
         return membership
 
-    monkeypatch.setattr(session, "join", join)
+    monkeypatch.setattr(session, "join_keeper", join)
     monkeypatch.setattr(session, "up_to_join", lambda settings, cores: None)
     return specs
 

@@ -18,9 +18,9 @@ import pytest
 
 from jetmap.codecs.walk import (
     Ext,
+    cannot_travel,
     decode_plainly,
     encode_walked,
-    refusal,
     restore,
     tag,
     tag_outermost,
@@ -98,7 +98,7 @@ def test_scalars_are_not_copied() -> None:
 def test_values_that_cannot_travel() -> None:
     with pytest.raises(TypeError, match="a value of type object cannot travel"):
         tag([object()])
-    assert "send builtins" in refusal(object())
+    assert "send builtins" in cannot_travel(object())
 
 
 def test_extensions_of_others() -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from jetmap.demo.work import prime_search, sample, source_metrics
+from jetmap.demo.work import choose_sample, prime_search, source_metrics
 
 
 def test_a_sample_stands_for_the_whole() -> None:
     work = prime_search(2)
-    whole = sample(work, parallel_seconds=2.0, cores=2)
+    whole = choose_sample(work, parallel_seconds=2.0, cores=2)
     assert (whole.step, whole.factor, whole.items) == (1, 1.0, work.items)
-    part = sample(work, parallel_seconds=40.0, cores=2)
+    part = choose_sample(work, parallel_seconds=40.0, cores=2)
     assert part.step == 4
     assert len(part.items) == len(work.items) / 4
     assert part.factor == 4.0
@@ -20,7 +20,7 @@ def test_a_sample_of_uneven_items_scales_by_weight() -> None:
     work = prime_search(1)
     weights = [index + 1 for index in range(len(work.items))]
     uneven = type(work)(**{**vars(work), "weights": weights})
-    part = sample(uneven, parallel_seconds=80.0, cores=1)
+    part = choose_sample(uneven, parallel_seconds=80.0, cores=1)
     chosen = sum(weights[work.items.index(item)] for item in part.items)
     assert (part.step, part.factor) == (4, sum(weights) / chosen)
     assert part.items == sorted(part.items)

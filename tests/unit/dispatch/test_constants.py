@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from jetmap.dispatch import constants as module
-from jetmap.dispatch.constants import Constants
+from jetmap.dispatch.constants import KeptConstants
 from jetmap.errors import ClusterClosed
 from jetmap.nats.broker import Message
 from jetmap.nats.memory import MemoryBroker
@@ -31,7 +31,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.broker = MemoryBroker()
-        self.constants = Constants(self.broker.connect(), "_INBOX.d1")
+        self.constants = KeptConstants(self.broker.connect(), "_INBOX.d1")
         self.agent = self.broker.connect()
         self.answers: list[ConstantsAnswer] = []
 
@@ -164,7 +164,7 @@ def test_a_forked_child_lets_go_without_a_word() -> None:
 
 def test_a_process_without_workers_keeps_them_too() -> None:
     async def test() -> None:
-        constants = Constants(None, "")
+        constants = KeptConstants(None, "")
         await constants.add("d1", file_with(b"one"))
         assert bytes(constants.view("d1")) == b"one"
         await constants.close()

@@ -11,7 +11,7 @@ import pytest
 
 from jetmap.dispatch import neighbours as module
 from jetmap.dispatch.flight import Flight, Piece
-from jetmap.dispatch.neighbours import Neighbours
+from jetmap.dispatch.neighbours import NeighbourAgents
 from jetmap.machine import boot_id
 from jetmap.wire import shared_memory
 from jetmap.wire.messages import PART_BYTES, SHARE_BYTES, encode
@@ -36,7 +36,7 @@ class Desk:
         self.listening.listen(1)
         known = {"agent": "a1", "gone": False, "memory_socket": name, "machine": boot_id()}
         self.presence = cast(Any, SimpleNamespace(**known))
-        self.neighbours = Neighbours("d1", 1 << 20, self.on_change)
+        self.neighbours = NeighbourAgents("d1", 1 << 20, self.on_change)
         self.neighbours.begin([self.presence])
         self.agent: socket = self.listening.accept()[0]
         self.agent.setblocking(False)

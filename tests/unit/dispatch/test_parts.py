@@ -11,7 +11,7 @@ from dispatching import Parts as Desk
 from dispatching import report_of
 from hypotheses import examples
 from jetmap.dispatch.open_map import Memory, OpenMap
-from jetmap.dispatch.parts import Parts, ReportName
+from jetmap.dispatch.parts import ReportName, ServedParts
 from jetmap.wire.messages import PartRequest, Report
 
 
@@ -21,7 +21,7 @@ class Bench(Desk):
     def __init__(self) -> None:
         super().__init__()
         self.memory = Memory(1 << 30)
-        self.parts = Parts(self.maps, self.memory)
+        self.parts = ServedParts(self.maps, self.memory)
         self.run = self.open(3)
         [(_, self.flight)] = self.send()
 

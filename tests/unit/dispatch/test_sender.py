@@ -12,7 +12,7 @@ from dispatching import Parts, presence, report_of
 from jetmap.background import Background
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.flight import Flight
-from jetmap.dispatch.neighbours import Neighbours
+from jetmap.dispatch.neighbours import NeighbourAgents
 from jetmap.dispatch.outbox import Outbox
 from jetmap.dispatch.sender import REFUSED_SECONDS, Sender
 from jetmap.dispatch.sharing import SMALL_SECONDS
@@ -44,7 +44,7 @@ class Desk(Parts):
             self.roster,
             self.stats,
             self.background,
-            Neighbours("inbox", 0, lambda: None),
+            NeighbourAgents("inbox", 0, lambda: None),
         )
         self.messages: list[list[Chunk]] = []
         self.withdrawn: list[str] = []
@@ -203,7 +203,7 @@ def test_a_large_item_stays_here_and_its_chunk_says_so() -> None:
 
 
 def test_items_go_to_shared_memory_while_there_is_room_and_every_agent_reads_it() -> None:
-    class Shared(Neighbours):
+    class Shared(NeighbourAgents):
         regions = [Region(4096, 40_002, 7)]
 
         def are_all(self, agents: Iterable[Presence]) -> bool:

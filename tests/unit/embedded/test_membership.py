@@ -16,7 +16,7 @@ import pytest
 from jetmap.embedded import membership
 from jetmap.embedded.keeper_messages import Address, KeeperSpec, Notice
 from jetmap.embedded.locks import take
-from jetmap.embedded.membership import Membership, join
+from jetmap.embedded.membership import Membership, join_keeper
 from jetmap.errors import BrokerUnreachable
 from waiting import wait_until
 
@@ -84,7 +84,7 @@ async def keeper() -> AsyncIterator[FakeKeeper]:
 
 
 async def test_a_user_learns_the_address(keeper: FakeKeeper) -> None:
-    joined = await join(SPEC, 5)
+    joined = await join_keeper(SPEC, 5)
     assert (joined.servers, joined.auth.password) == (["nats://127.0.0.1:4001"], "pw")
     assert (joined.keeper_pid, joined.starter, joined.failed) == (77, False, None)
     await keeper.say(notice(4001, "its agent is gone"))
@@ -96,14 +96,14 @@ async def test_a_user_learns_the_address(keeper: FakeKeeper) -> None:
 async def test_a_keeper_that_cannot_start_says_why() -> None:
     keeper = await FakeKeeper(Notice(None, "no nats-server found")).start()
     with pytest.raises(BrokerUnreachable, match="cannot start: no nats-server found"):
-        await join(SPEC, 5)
+        await join_keeper(SPEC, 5)
     await keeper.die()
 
 
 async def test_the_next_keeper_is_joined_when_one_is_gone(
     keeper: FakeKeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    joined = await join(SPEC, 5)
+    joined = await join_keeper(SPEC, 5)
     events: list[str] = []
 
     async def lost() -> None:
@@ -133,14 +133,14 @@ async def test_the_next_keeper_is_joined_when_one_is_gone(
 
 
 async def test_who_has_left_joins_no_more(keeper: FakeKeeper) -> None:
-    joined = await join(SPEC, 5)
+    joined = await join_keeper(SPEC, 5)
     await joined.leave()
     await keeper.die()
     assert len(joined._background) == 0
 
 
 async def test_a_forked_child_is_no_user(keeper: FakeKeeper) -> None:
-    joined = await join(SPEC, 5)
+    joined = await join_keeper(SPEC, 5)
     ours = joined._socket
     assert isinstance(ours, socket.socket)
     membership._let_go_in_child()  # As after a fork.

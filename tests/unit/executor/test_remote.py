@@ -13,7 +13,7 @@ import pytest
 import calls
 from jetmap.executor import remote
 from jetmap.executor.packing import pack, pack_call, unpack
-from jetmap.executor.remote import Call, Context, Plain, Shared
+from jetmap.executor.remote import Context, Plain, RemoteCall, Shared
 
 encode, decode = msgspec.msgpack.encode, msgspec.msgpack.decode
 
@@ -46,7 +46,7 @@ def context(function: bytes = b"", **shared: Any) -> bytes:
 
 
 def submitted(f: Any, *args: Any, **kwargs: Any) -> Plain:
-    call = Call(pack(f, nowhere), pack_call(args, kwargs, nowhere))
+    call = RemoteCall(pack(f, nowhere), pack_call(args, kwargs, nowhere))
     return remote.call(encode(call), context=context())
 
 

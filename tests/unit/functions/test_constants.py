@@ -14,9 +14,9 @@ import pytest
 
 from jetmap.codecs import types
 from jetmap.functions import constants
-from jetmap.functions.constants import ALIGN, Constants, Content, dump, load
+from jetmap.functions.constants import ALIGN, Content, LoadedConstants, dump, load
 from jetmap.functions.function import Function
-from jetmap.wire.constants import WHOLE, Constant, pack
+from jetmap.wire.constants import WHOLE, Constant, pack_kwargs
 
 
 def joined(content: Content) -> memoryview:
@@ -129,7 +129,7 @@ class Desk:
     def __init__(self, **values: Any) -> None:
         self.data = {name: joined(dump(value, pickled=True)) for name, value in values.items()}
         self.reads: list[str] = []
-        self.constants = Constants(self.read)
+        self.constants = LoadedConstants(self.read)
         self.function = Function(look)
 
     def read(self, constant: Constant) -> memoryview:
@@ -143,7 +143,7 @@ class Desk:
         encoded = msgspec.msgpack.encode(rest) if rest else b""
         filled = self.constants.filled(self.function, map, trusted=True)
         assert filled.item is self.function.item
-        return filled.kwargs.decode(pack(encoded, constants), "msgpack")
+        return filled.kwargs.decode(pack_kwargs(encoded, constants), "msgpack")
 
 
 def test_a_function_gets_values_beside_its_other_parameters() -> None:

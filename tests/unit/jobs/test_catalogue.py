@@ -9,7 +9,7 @@ import pytest
 from fake_cluster import gateway
 from jetmap.jobs.catalogue import Catalogue
 from jetmap.jobs.outcome_index import OutcomeIndex, OutcomeIndexes
-from jetmap.jobs.record import Record, State
+from jetmap.jobs.record import JobState, Record
 from jetmap.wire.messages import Report
 from jetmap_api.job_documents import states_of
 from jetmap_api.problems import Problem
@@ -17,7 +17,7 @@ from jobs_over_http import site
 from over_http import check_problem
 
 
-def record(n: int, state: State = "running") -> Record:
+def record(n: int, state: JobState = "running") -> Record:
     # Two in each moment.
     return Record(id=f"job{n}", function="f", format="json", state=state, created=0.1 + n // 2)
 

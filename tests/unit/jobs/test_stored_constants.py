@@ -13,7 +13,7 @@ from jetmap.jobs.service import Jobs
 from jetmap.jobs.stored_constants import read_constants
 from jetmap.jobs.upload import PART_BYTES, Upload
 from jetmap.wire import subjects
-from jetmap.wire.constants import Constant, digest_of, pack
+from jetmap.wire.constants import Constant, digest_of, pack_kwargs
 from jetmap.wire.memory_files import MemoryFile
 from simulated_jobs import JobPool
 from simulated_pool import FUNCTION
@@ -42,7 +42,7 @@ async def begun(pool: JobPool, *contents: bytes, **options: Any) -> tuple[Jobs, 
     jobs = await pool.gateway()
     jobs._runner._closing = True
     found = {str(n): constant(content) for n, content in enumerate(contents)}
-    kwargs = pack(b"", found)
+    kwargs = pack_kwargs(b"", found)
     upload = await jobs.begin(FUNCTION, format="json", kwargs=kwargs, **options)
     for content in contents:
         await upload.put_constant(constant(content), memoryview(content))
@@ -89,7 +89,7 @@ def test_the_same_key_and_content_is_the_same_job() -> None:
         async with JobPool() as pool:
             jobs, upload = await begun(pool, LARGE, key="k")
             first = await upload.commit()
-            kwargs = pack(b"", {"0": constant(LARGE)})
+            kwargs = pack_kwargs(b"", {"0": constant(LARGE)})
             again = await jobs.begin(FUNCTION, format="json", kwargs=kwargs, key="k")
             await again.put_constant(constant(LARGE), memoryview(LARGE))
             await again.put([b"1"])

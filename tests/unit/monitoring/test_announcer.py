@@ -13,7 +13,7 @@ from jetmap.dispatch.sources import RawItems
 from jetmap.errors import MapCancelled
 from jetmap.monitoring.announcer import Announcer, program
 from jetmap.wire import subjects
-from jetmap.wire.activity import Activity, Answer, Ask, read_activity, read_answer
+from jetmap.wire.activity import Activity, ActivityAnswer, Ask, read_activity, read_answer
 from jetmap.wire.messages import encode
 from simulated_pool import FUNCTION, SimulatedPool, Work
 from virtual_time import run
@@ -43,7 +43,7 @@ class Place:
         spec = MapSpec(function=FUNCTION, format="msgpack")
         return await self.dispatcher.open(spec, RawItems(elements, "msgpack"))
 
-    async def ask(self, what: str, id: str = "", value: int = 0) -> Answer:
+    async def ask(self, what: str, id: str = "", value: int = 0) -> ActivityAnswer:
         inbox = self.heard[-1].inbox
         data = await self.connection.request(f"{inbox}.ask", encode(Ask(what, id, value)))
         return read_answer(data)

@@ -16,8 +16,8 @@ from jetmap.nats.provision import (
     STREAM_IN_USE,
     STREAM_NOT_FOUND,
     Wish,
+    config_text,
     copies,
-    described,
     halves,
     make,
 )
@@ -97,4 +97,4 @@ async def test_what_cannot_be_made_is_refused(err_code: int, wait: bool, tries: 
 
 def test_choices_are_described() -> None:
     config = {"num_replicas": 3, "storage": "file", "max_bytes": -1}
-    assert described("S", config) == "stream S in file, 3 copies, no limit"
+    assert config_text("S", config) == "stream S in file, 3 copies, no limit"

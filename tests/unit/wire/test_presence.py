@@ -14,7 +14,7 @@ from jetmap.wire.presence import (
     FunctionInfo,
     Presence,
     differ_in_time,
-    digest_of,
+    offer_digest,
     pack_cells,
     read_presence,
     time_of,
@@ -105,5 +105,9 @@ def test_announcements_that_differ_in_time_only_are_recognised() -> None:
 
 def test_a_digest_stands_for_functions_in_any_order() -> None:
     f, g = FunctionInfo("f"), FunctionInfo("g", item={"type": "integer"})
-    digests = {digest_of({"f": f, "g": g}), digest_of({"g": g, "f": f}), digest_of({"f": f})}
-    assert len(digests) == 2 and digest_of({}) == ""
+    digests = {
+        offer_digest({"f": f, "g": g}),
+        offer_digest({"g": g, "f": f}),
+        offer_digest({"f": f}),
+    }
+    assert len(digests) == 2 and offer_digest({}) == ""

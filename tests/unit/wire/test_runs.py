@@ -39,7 +39,7 @@ def written(parts: list[list[int] | None]) -> tuple[bytes, list[Any]]:
         else:
             elements.append(runs.write(0, len(part), pickle.dumps(part), []))
             items += part
-    return arrays.header(len(elements)) + b"".join(elements), items
+    return arrays.array_header(len(elements)) + b"".join(elements), items
 
 
 parts = st.lists(st.none() | st.lists(st.integers(0, 300), min_size=1, max_size=9), max_size=9)

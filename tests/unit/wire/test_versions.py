@@ -73,7 +73,7 @@ def test_the_error_says_what_differs_and_where() -> None:
     misfits = roster_of(there("a", 1, **OLD), there("b", 2), there("c", 3, trusts=False, **OURS))
     error = tracking(misfits).misfit(ref_of())
     assert isinstance(error, NotImportable)
-    ours = versions.described(versions.python_version(), versions.package_versions())
+    ours = versions.versions_text(versions.python_version(), versions.package_versions())
     assert str(error) == (
         "f of __main__ travels as a pickle, which only the same versions of Python and cloudpickle "
         f"can read: this process has {ours}, but host-a has Python 3.9.1 with cloudpickle 3.1.3; "

@@ -18,7 +18,7 @@ from jetmap.functions.task import Function
 from jetmap.wire import arrays
 from jetmap.wire.budget import Budget
 from jetmap.wire.messages import Chunk, ErrorRecord, Format, Report
-from jetmap.worker.compute import Limits, compute, refuse
+from jetmap.worker.compute import Limits, compute, refuse_chunk
 from jetmap.worker.progress import ITEM, STOP
 
 quick = examples(100)
@@ -90,7 +90,7 @@ FUNCTION = Function(perform)
 
 
 class FakeProgress:
-    """A ``Progress`` in plain memory, that asks to stop before the n-th item. seconds: of
+    """A ``ProgressPages`` in plain memory, that asks to stop before the n-th item. seconds: of
     each item."""
 
     def __init__(self, stop_before: int | None = None, seconds: float = 0.0) -> None:
@@ -307,7 +307,7 @@ def test_a_traceback_begins_in_the_users_own_code() -> None:
 def test_a_refused_chunk_fails_item_by_item(format: Format, count: int) -> None:
     chunk = chunk_of(["x"] * count, format)
     reports: list[Report] = []
-    refuse(
+    refuse_chunk(
         chunk,
         None,
         LookupError("长" * 500),

@@ -11,7 +11,7 @@ import pytest
 
 from jetmap.functions.constants import dump
 from jetmap.functions.function import Function
-from jetmap.wire.constants import Constant, Given, pack
+from jetmap.wire.constants import Constant, Given, pack_kwargs
 from jetmap.wire.memory_files import MemoryFile
 from jetmap.wire.messages import encode
 from jetmap.worker.constants import WorkerConstants
@@ -34,7 +34,7 @@ def test_a_value_is_there_from_when_it_is_given_until_it_is_dropped() -> None:
     constants.give(encode(Given("d1", file.size, file.place)))
     file.close()
     function = constants.filled(Function(look), "m", trusted=True)
-    kwargs = pack(b"", {"table": Constant("d1", file.size)})
+    kwargs = pack_kwargs(b"", {"table": Constant("d1", file.size)})
     table = function.kwargs.decode(kwargs, "msgpack")["table"]
     assert table.sum() == sum(range(5_000)) and not table.flags.writeable
     gone = weakref.ref(table)
@@ -49,7 +49,7 @@ def test_a_value_is_there_from_when_it_is_given_until_it_is_dropped() -> None:
 def test_what_the_host_could_not_get_is_an_error_until_it_can() -> None:
     constants, file = WorkerConstants(), file_of(7)
     function = constants.filled(Function(look), "m", trusted=True)
-    kwargs = pack(b"", {"table": Constant("d1", file.size)})
+    kwargs = pack_kwargs(b"", {"table": Constant("d1", file.size)})
     for refused, reason in (
         (Given("d1", file.size, None, "no room"), "'table' cannot be loaded: no room"),
         (Given("d1", file.size + 1, file.place), "cannot open its memory"),

@@ -12,7 +12,7 @@ from jetmap.wire import shared_memory
 from jetmap.wire.messages import Place, Region
 from jetmap.wire.shared_memory import Segment, Writer
 from jetmap.wire.worker_start import Joined
-from jetmap.worker.neighbours import Neighbours
+from jetmap.worker.neighbours import NeighbourSegments
 
 pytestmark = pytest.mark.skipif(not shared_memory.is_available(), reason="no memory files here")
 
@@ -24,7 +24,7 @@ def chunk(inbox: str, region: Region | None) -> Any:
 def test_items_and_values_are_shared_from_joining_to_leaving() -> None:
     items, values = Writer(Segment.create(1 << 20)), Segment.create(1 << 20)
     region = items.put(b"items")
-    worker = Neighbours(os.getpid())
+    worker = NeighbourSegments(os.getpid())
     worker.join(Joined("d1", items.segment.fd, values.fd, 3))
     assert "d1" in worker and "d2" not in worker
     assert worker.items(chunk("d1", region)) == b"items"
@@ -44,7 +44,7 @@ def test_items_and_values_are_shared_from_joining_to_leaving() -> None:
 
 def test_memory_that_is_no_segment_is_refused() -> None:
     values = Segment.create(1 << 20)
-    worker = Neighbours(os.getpid())
+    worker = NeighbourSegments(os.getpid())
     with open("/dev/null", "rb") as file, pytest.raises((OSError, ValueError)):  # noqa: PTH123
         worker.join(Joined("d1", file.fileno(), values.fd, 1))
     assert "d1" not in worker

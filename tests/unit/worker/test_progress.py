@@ -13,7 +13,7 @@ from jetmap.worker.lines import (
     MarkedLines,
     OutputBudget,
 )
-from jetmap.worker.progress import LastWords, Progress
+from jetmap.worker.progress import LastWords, ProgressPages
 
 quick = examples(200)
 
@@ -23,8 +23,8 @@ PLENTY = 1 << 30
 @quick
 @given(st.lists(st.tuples(st.integers(0, 2**63), st.integers(0, 2**63)), max_size=5))
 def test_both_ends_see_the_same_words(items: list[tuple[int, int]]) -> None:
-    agent = Progress.create()
-    worker = Progress(os.dup(agent.fd))
+    agent = ProgressPages.create()
+    worker = ProgressPages(os.dup(agent.fd))
     assert (agent.item, agent.started_ns, agent.stopping) == (None, 0, False)
     for item, started in items:
         worker.enter(item, started)
@@ -45,8 +45,8 @@ def test_both_ends_see_the_same_words(items: list[tuple[int, int]]) -> None:
 
 
 def test_a_chunk_that_was_skipped_in_time_is_not_begun() -> None:
-    agent = Progress.create()
-    worker = Progress(os.dup(agent.fd))
+    agent = ProgressPages.create()
+    worker = ProgressPages(os.dup(agent.fd))
     assert worker.begin(1)
     assert agent.skip(3) == 1, "the first one has begun"
     assert not worker.begin(2) and not worker.begin(3)
@@ -56,7 +56,7 @@ def test_a_chunk_that_was_skipped_in_time_is_not_begun() -> None:
 
 
 def test_between_two_items_the_last_one_is_still_the_author() -> None:
-    progress = Progress.create()
+    progress = ProgressPages.create()
     assert progress.latest_item is None
     progress.enter(7)
     progress.leave()
@@ -67,8 +67,8 @@ def test_between_two_items_the_last_one_is_still_the_author() -> None:
 
 
 def test_a_forked_child_writes_to_a_copy() -> None:
-    agent = Progress.create()
-    child = Progress(os.dup(agent.fd))
+    agent = ProgressPages.create()
+    child = ProgressPages(os.dup(agent.fd))
     child.enter(1)
     child.leave_to_parent()
     child.enter(2)
@@ -79,8 +79,8 @@ def test_a_forked_child_writes_to_a_copy() -> None:
 @quick
 @given(st.lists(st.none() | st.binary(max_size=6_000), max_size=12))
 def test_the_end_of_an_unfinished_line_outlives_its_process(pieces: list[bytes | None]) -> None:
-    agent = Progress.create()
-    worker = Progress(os.dup(agent.fd))
+    agent = ProgressPages.create()
+    worker = ProgressPages(os.dup(agent.fd))
     try:
         for mine, theirs in zip(worker.last_words, agent.last_words, strict=True):
             expected = b""
@@ -100,7 +100,7 @@ def test_the_end_of_an_unfinished_line_outlives_its_process(pieces: list[bytes |
 
 
 def test_last_words_cost_what_they_weigh() -> None:
-    agent = Progress.create()
+    agent = ProgressPages.create()
     lines = MarkedLines(OutputBudget(PLENTY), agent.last_words[0])
     for n in range(10_000):
         lines.feed(b"%d." % (n % 10), "[m]", 0.0)
@@ -120,4 +120,4 @@ def test_a_page_that_is_full_of_words() -> None:
 
 def test_shared_pages_need_no_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", "/no/such/directory")
-    Progress.create().close()
+    ProgressPages.create().close()

@@ -16,7 +16,7 @@ from jetmap.wire.check import (
 )
 
 from .splitter import Elements, Splitter, item_too_large
-from .whole_json import SPACE, after, decode, split_array
+from .whole_json import SPACE, advice_ending, decode, split_array
 
 # Bytes at the end in which a comma between elements is looked for first.
 WINDOW = 4096
@@ -65,7 +65,7 @@ class JsonArray(Splitter):
         elif self._tail or self._closed:
             if self._closed:  # It may be malformed as well, or empty.
                 split_array(self._tail, self._limits, offset=self._at, advice=self._advice)
-            raise Malformed("the body is not an array" + after(self._advice), self._at)
+            raise Malformed("the body is not an array" + advice_ending(self._advice), self._at)
 
     def _elements(self) -> list[msgspec.Raw]:
         data = self._tail

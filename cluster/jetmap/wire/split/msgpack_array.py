@@ -11,7 +11,7 @@ import msgspec
 
 from jetmap.errors import Malformed
 from jetmap.settings import LimitSettings
-from jetmap.wire.arrays import header
+from jetmap.wire.arrays import array_header
 from jetmap.wire.check import located, not_utf8, syntax, too_deep
 
 from .msgpack_faults import find_fault, size_of
@@ -138,7 +138,7 @@ class MsgpackArray(Splitter):
         at, limits = self._at, self._limits
         most = limits.max_depth
         try:
-            values = _decode(header(len(elements)) + some)
+            values = _decode(array_header(len(elements)) + some)
         except _WRONG as exc:
             self._locate(some, exc)
             for index, element in enumerate(elements, self._count):

@@ -29,10 +29,10 @@ def split_array(
     try:
         elements = decode(array)
     except msgspec.ValidationError as exc:
-        raise Malformed(f"the body is not an array ({exc})" + after(advice), 0) from exc
+        raise Malformed(f"the body is not an array ({exc})" + advice_ending(advice), 0) from exc
     except msgspec.DecodeError as exc:
         if not array.strip(SPACE):
-            raise Malformed("the body is empty" + after(advice), 0) from exc
+            raise Malformed("the body is empty" + advice_ending(advice), 0) from exc
         raise syntax(exc, array, offset) from exc
     except RecursionError as exc:
         raise too_deep(depth_error(array, most + 1) + offset, most) from exc
@@ -48,6 +48,6 @@ def split_array(
     return elements
 
 
-def after(advice: str) -> str:
+def advice_ending(advice: str) -> str:
     """Return the end of a message that gives advice."""
     return f": {advice}" if advice else ""
