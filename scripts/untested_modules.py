@@ -25,8 +25,6 @@ PACKAGES = {ROOT / "cluster" / "jetmap": "", ROOT / "api" / "jetmap_api": "api"}
 ENTRY_POINTS = frozenset(
     {
         "cluster/jetmap/cli/__main__.py",
-        "cluster/jetmap/settings/render.py",
-        "cluster/jetmap/worker/main.py",
     }
 )
 

@@ -19,12 +19,10 @@ from jetmap.settings import (
     SECTIONS,
     LimitSettings,
     Settings,
-    render,
     unknown_variables,
 )
 
 ROOT = Path(__file__).resolve().parents[3]
-README = ROOT / "README.md"
 CONFIG = ROOT / "config" / "jetmap.toml"
 
 
@@ -35,13 +33,6 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def test_the_file_and_the_readme_are_those_that_would_be_generated() -> None:
-    """Run `make settings` after changing a setting."""
-    assert CONFIG.read_text(encoding="utf-8") == render.config()
-    readme = README.read_text(encoding="utf-8")
-    assert readme == render.readme(readme)
 
 
 def test_the_file_holds_every_setting_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
