@@ -65,7 +65,8 @@ from typing import Generic
 from jetmap.client._sync.job import SyncJob, SyncJobStream
 from jetmap.client._sync.stream import SyncStream
 from jetmap.client.blocking import BlockingCluster, BlockingStream, Wait
-from jetmap.client.job import Job, JobStatus, JobStream
+from jetmap.client.job import Job, JobStream
+from jetmap.client.job_status import JobStatus
 from jetmap.client.stream import Stream
 from jetmap.functions.advice import check_not_async
 """

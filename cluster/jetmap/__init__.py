@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from jetmap.client._sync.job import SyncJob, SyncJobStream
     from jetmap.client._sync.stream import SyncStream
     from jetmap.client.cluster import Cluster
-    from jetmap.client.job import Job, JobStatus, JobStream
+    from jetmap.client.job import Job, JobStream
+    from jetmap.client.job_status import JobStatus
     from jetmap.client.progress import Progress
     from jetmap.client.refs import Ref
     from jetmap.client.stream import Stream
@@ -130,7 +131,7 @@ _HOMES = {
     "task": "functions.task",
     "Cluster": "client.cluster",
     "Job": "client.job",
-    "JobStatus": "client.job",
+    "JobStatus": "client.job_status",
     "JobStream": "client.job",
     "Progress": "client.progress",
     "Ref": "client.refs",

@@ -13,8 +13,8 @@ import msgspec
 import typer
 
 from jetmap import bounds
-from jetmap.client.job import JobStatus
 from jetmap.client.job_follower import JobFollower
+from jetmap.client.job_status import JobStatus
 from jetmap.codecs import codec_for
 from jetmap.codecs.walk import decode_plainly
 from jetmap.dispatch.outcomes import Batch

@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from jetmap import bounds
-from jetmap.client.job import JobStatus
+from jetmap.client.job_status import JobStatus
 from jetmap.errors import ConfigurationError
 from jetmap.jobs.record import JobState
 from jetmap.settings import Settings

@@ -17,7 +17,7 @@ from jetmap.dispatch.outcomes import Outcome, X, Y
 from jetmap.errors import ClusterClosed
 from jetmap.functions.advice import START, refusing
 
-from .encoded import refuse_in_worker
+from .in_worker import refuse_in_worker
 from .owner import process_id
 from .state import FORKED
 from .stream import OutcomeStream

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,6 +20,7 @@ from jetmap.worker.compute import Limits
 from jetmap.worker.state import WorkerState
 
 from . import owner
+from .in_worker import refuse_in_worker
 from .inline import InlineMap
 from .refs import LARGE_KWARGS, Refs, are_pickled, digests_of
 from .state import ClusterState
@@ -390,24 +390,3 @@ class EncodedCluster(ClusterState):
             limit = int(self.settings.limits.max_put_bytes)
             return await begin_large(jobs, call, self._constants, limit, **options)
         return await jobs.begin(call.name, kwargs=call.kwargs, **options)
-
-
-def refuse_in_worker(*, starting: bool = False) -> None:
-    """Raise ClusterClosed inside an item, and in a worker that would start a cluster.
-
-    A module that workers import may make a Cluster, for its application to start.
-    """
-    process = sys.modules.get("jetmap.worker.main")
-    if process is None:
-        return
-    if process.in_item:
-        raise ClusterClosed(
-            "a Cluster cannot be used inside a worker: its core would wait for itself (what a "
-            'script starts goes under if __name__ == "__main__":)'
-        )
-    if starting and process.in_worker:
-        raise ClusterClosed(
-            "a Cluster cannot be started inside a worker, which imports this module to find its "
-            'functions: put what starts one under if __name__ == "__main__":, or into the '
-            "lifespan of your application"
-        )

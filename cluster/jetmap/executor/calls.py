@@ -10,7 +10,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
-from concurrent.futures.process import _RemoteTraceback
 from time import monotonic
 from typing import Any
 
@@ -18,71 +17,19 @@ import msgspec
 
 from jetmap.dispatch.flight import Piece
 from jetmap.dispatch.outcomes import Batch, item_error
-from jetmap.errors import ExecutorBroken, Unpicklable
+from jetmap.errors import ExecutorBroken
 from jetmap.wire.messages import ErrorRecord
 
 from .blobs import Blobs
-from .packing import blobs_of, pack_call, unpack
-from .remote import BROKEN, LOST, RAISED, VALUE, Plain
+from .packing import blobs_of, pack_call
+from .remote import Plain
+from .results import Break, ResultLoader, broken_by
 
 _encode = msgspec.msgpack.Encoder().encode
 _values = msgspec.msgpack.Decoder(list[Plain]).decode
-_raised = msgspec.msgpack.Decoder(tuple[bytes, str]).decode
-_described = msgspec.msgpack.Decoder(tuple[str, str]).decode
 
 _NATIVE = frozenset((bool, float, int, type(None)))
 _END = object()
-
-Break = Callable[[ExecutorBroken], None]  # Called when an initializer has failed.
-
-
-class _Outcome:
-    """Loads packed results."""
-
-    def __init__(self, blobs: Blobs, on_broken: Break) -> None:
-        self._blobs = blobs
-        self._on_broken = on_broken
-
-    def load(self, value: Plain) -> Any:
-        """Return the value of a call, or raise its exception."""
-        if not isinstance(value, bytes):
-            return value
-        kind, data = value[:1], value[1:]
-        if kind == VALUE:
-            return self._unpacked(data, "result")
-        if kind == RAISED:
-            packed, text = _raised(data)
-            error = self._unpacked(packed, "exception", text)
-            error.__cause__ = _remote(text)
-            raise error
-        what, text = _described(data)
-        if kind == LOST:
-            raise Unpicklable(f"the call could not be unpickled in a worker: {what}") from _remote(
-                text
-            )
-        raise self._broken(what, text)
-
-    def check(self, values: Sequence[Plain]) -> None:
-        """Break the executor if its initializer has failed."""
-        for value in values:
-            if isinstance(value, bytes) and value[:1] == BROKEN:
-                self._on_broken(self._broken(*_described(value[1:])))
-                return
-
-    def _unpacked(self, data: bytes, what: str, text: str = "") -> Any:
-        try:
-            return unpack(data, self._blobs.take)
-        except (Exception, SystemExit) as error:
-            about = f":\n{text}" if text else ""
-            raise Unpicklable(
-                f"the {what} of the call could not be unpickled here: "
-                f"{type(error).__name__}: {error}{about}"
-            ) from error
-
-    def _broken(self, what: str, text: str) -> ExecutorBroken:
-        broken = ExecutorBroken(f"the initializer raised in a worker: {what}")
-        broken.__cause__ = _remote(text)
-        return broken
 
 
 class Pending:
@@ -114,7 +61,7 @@ class CallSource:
     def __init__(self, workers: int, blobs: Blobs, on_broken: Break, most: int | None) -> None:
         self._workers = workers
         self._blobs = blobs
-        self._outcome = _Outcome(blobs, on_broken)
+        self._results = ResultLoader(blobs, on_broken)
         self._most = most
         self._waiting: deque[Pending] = deque()
         self._out: dict[int, Pending] = {}
@@ -198,10 +145,10 @@ class CallSource:
                 future.set_exception(item_error(record))
                 continue
             try:
-                result = self._outcome.load(value)
+                result = self._results.load(value)
             except BaseException as error:
                 future.set_exception(error)
-                self._outcome.check([value])
+                self._results.check([value])
             else:
                 future.set_result(result)
                 del result
@@ -209,7 +156,7 @@ class CallSource:
 
     def on_end(self, error: BaseException | None) -> None:
         """Fail the calls that have no outcome: their map has ended without it."""
-        failure = _broken_by(error or ExecutorBroken("the executor was shut down"))
+        failure = broken_by(error or ExecutorBroken("the executor was shut down"))
         with self._lock:
             self._ended = self._ended or failure
             lost = [*self._out.values(), *self._waiting]
@@ -256,7 +203,7 @@ class ItemSource:
         self._items = items
         self._single = single
         self._blobs = blobs
-        self._outcome = _Outcome(blobs, on_broken)
+        self._results = ResultLoader(blobs, on_broken)
         self._most = most
         self._taken = 0
         self._last: int | None = None  # Number of items, if cut short.
@@ -342,14 +289,14 @@ class ItemSource:
             self._blobs.release(self._held.pop(index, []))
         is_packed = bytes in set(map(type, values))
         if is_packed:
-            self._outcome.check(values)
+            self._results.check(values)
         self._batches.put((batch.start, values, batch.errors, is_packed))
 
     def on_end(self, error: BaseException | None) -> None:
         for blobs in (self._function_blobs, *self._held.values()):
             self._blobs.release(blobs)
         self._held.clear()
-        self._batches.put(_broken_by(error) if error is not None else _END)
+        self._batches.put(broken_by(error) if error is not None else _END)
 
     # For the reader
 
@@ -369,7 +316,7 @@ class ItemSource:
                     if records and (record := records.get(start)) is not None:
                         raise self._refused.pop(start, None) or item_error(record)
                     start += 1
-                    yield self._outcome.load(values.pop())
+                    yield self._results.load(values.pop())
         finally:
             on_leave()
 
@@ -385,17 +332,3 @@ class ItemSource:
             raise found
         batch: tuple[int, list[Plain], list[ErrorRecord], bool] = found
         return batch
-
-
-def _broken_by(error: BaseException) -> BaseException:
-    if isinstance(error, ExecutorBroken):
-        return error
-    broken = ExecutorBroken(f"the executor's map ended: {error}")
-    broken.__cause__ = error
-    return broken
-
-
-def _remote(text: str) -> _RemoteTraceback:
-    """Make the cause of an exception: its traceback in the worker."""
-    formatted: Any = f'\n"""\n{text}"""'
-    return _RemoteTraceback(formatted)

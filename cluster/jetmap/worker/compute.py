@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 import sys
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
@@ -17,15 +16,15 @@ from jetmap.functions.causes import cause_of
 from jetmap.functions.task import Function
 from jetmap.wire import arrays
 from jetmap.wire.budget import NO_LIMIT, Budget
-from jetmap.wire.messages import Chunk, ErrorRecord, Final, Format, Report, encode
+from jetmap.wire.messages import Chunk, ErrorRecord, Final, Format, Report
 
 from .aftermath import Aftermath
+from .error_records import record_of, traceback_of, weight_of
 from .progress import ITEM, STARTED, STOP
 
 NO_AFTERMATH = Aftermath()
 REPORT_SECONDS = 0.1
 AGAIN = "again"  # Kind of the record of an item that is to be sent once more.
-_MESSAGE_LIMIT = 8_192  # Bytes of an error's message, and of its traceback.
 
 
 class Words(Protocol):
@@ -244,9 +243,9 @@ class Part:
         """Record an item that has no value."""
         chunk = self._chunk
         if isinstance(error, DecodingError) and error.__cause__ is not None:
-            record = _record(index, "invalid", error.__cause__, None)
+            record = record_of(index, "invalid", error.__cause__, None)
         else:
-            record = _record(index, "raised", error, _traceback(error))
+            record = record_of(index, "raised", error, traceback_of(error, __name__))
             record.cause = cause_of(error, pickled=chunk.causes)
             retry = self._function.retry if self._function is not None else None
             if retry is not None and chunk.tries >= 0:
@@ -259,7 +258,7 @@ class Part:
                     self._has_again = True
         self.errors.append(record)
         self.values.append(None)
-        self._error_bytes += _weight(record)
+        self._error_bytes += weight_of(record)
         self.full = self._error_bytes > self._limits.report
 
     def flush(self, seconds: float, final: Final | None) -> None:
@@ -319,7 +318,7 @@ class Part:
                 data, record = self._encode(index, value, format)
             if record is not None:
                 records.append(record)
-            weight = len(data) + 1 + (_weight(record) if record else 0)
+            weight = len(data) + 1 + (weight_of(record) if record else 0)
             if encoded and size + weight > self._limits.report:
                 if record is not None:
                     records.pop()
@@ -345,7 +344,7 @@ class Part:
             )
             return arrays.NULL[format], ErrorRecord(index, "unencodable", "RecursionError", message)
         except Exception as error:
-            record = _record(index, "unencodable", error, None)
+            record = record_of(index, "unencodable", error, None)
             record.message = f"the value cannot be encoded: {record.message}"
             is_foreign = format in ("json", "msgpack") and isinstance(error, TypeError)
             if is_foreign and self._function.value.is_open:
@@ -388,40 +387,3 @@ class Part:
                 tries=chunk.tries + 1 if chunk.tries > 0 else 1,
             )
         )
-
-
-def _weight(record: ErrorRecord) -> int:
-    """Return the bytes of an error record in a report."""
-    return len(encode(record))
-
-
-def _record(index: int, kind: str, error: BaseException, formatted: str | None) -> ErrorRecord:
-    try:
-        message = str(error)
-    except Exception as failure:
-        message = f"<str() of it raised {type(failure).__name__}>"
-    encoded = _utf8(message)
-    message = encoded[:_MESSAGE_LIMIT].decode("utf-8", "ignore")
-    if len(encoded) > _MESSAGE_LIMIT:
-        message += "…"
-    return ErrorRecord(index, kind, type(error).__name__, message, formatted)
-
-
-def _traceback(error: BaseException) -> str:
-    """Format the traceback from the user's own frame on, at most 8 KiB of its end."""
-    inner = error.__traceback__
-    while inner is not None and inner.tb_frame.f_globals.get("__name__") == __name__:
-        inner = inner.tb_next
-    try:
-        lines = traceback.format_exception(type(error), error, inner or error.__traceback__)
-    except Exception:
-        return ""
-    encoded = _utf8("".join(lines))
-    if len(encoded) <= _MESSAGE_LIMIT:
-        return encoded.decode()
-    return "…" + encoded[-_MESSAGE_LIMIT:].decode("utf-8", "ignore")
-
-
-def _utf8(text: str) -> bytes:
-    """Encode text that may hold lone surrogates, which UTF-8 cannot carry."""
-    return text.encode("utf-8", "backslashreplace")

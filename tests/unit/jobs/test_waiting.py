@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from jetmap.client.job import JobStatus
+from jetmap.client.job_status import JobStatus
 from jetmap.dispatch.costs import Cost, Cutting
 from jetmap.dispatch.item_feed import ItemFeed
 from jetmap.dispatch.ledger import Ledger

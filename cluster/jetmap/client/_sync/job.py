@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Generic, Literal, overload
 
 from jetmap.client.blocking import BlockingStream, Wait
-from jetmap.client.job import Job, JobStatus, JobStream
+from jetmap.client.job import Job, JobStream
+from jetmap.client.job_status import JobStatus
 from jetmap.dispatch.outcomes import X, Y
 from jetmap.errors import ItemError
 

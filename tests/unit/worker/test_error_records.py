@@ -1,0 +1,47 @@
+"""Records of failed items: bounded, in UTF-8, with a traceback of the user's own code."""
+
+from __future__ import annotations
+
+from jetmap.wire.messages import encode
+from jetmap.worker.error_records import MESSAGE_LIMIT, record_of, traceback_of, weight_of
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def test_a_record_names_the_error() -> None:
+    record = record_of(7, "raised", ValueError("it cannot"), "the traceback")
+    assert (record.index, record.kind, record.type) == (7, "raised", "ValueError")
+    assert (record.message, record.traceback) == ("it cannot", "the traceback")
+    assert weight_of(record) == len(encode(record))
+
+
+def test_a_message_is_text_and_bounded() -> None:
+    long = record_of(0, "raised", ValueError("é" * MESSAGE_LIMIT), None)
+    assert len(long.message.encode()) <= MESSAGE_LIMIT + 3 and long.message.endswith("…")
+    assert record_of(0, "raised", ValueError("a\udcff"), None).message == "a\\udcff"
+    assert "raised RuntimeError" in record_of(0, "raised", Mute(), None).message
+
+
+def test_a_traceback_begins_behind_the_caller() -> None:
+    def fail(depth: int) -> None:
+        if not depth:
+            raise ValueError("deep")
+        fail(depth - 1)
+
+    try:
+        fail(2)
+    except ValueError as error:
+        whole = traceback_of(error, "elsewhere")
+        assert "test_a_traceback_begins" in whole and whole.endswith("ValueError: deep\n")
+        # All its frames are the caller's: better all of them than none.
+        assert traceback_of(error, __name__) == whole
+
+
+def test_of_a_long_traceback_the_end_counts() -> None:
+    error = ValueError("x" * 2 * MESSAGE_LIMIT + "the end")
+    shown = traceback_of(error, __name__)
+    assert shown.startswith("…") and shown.endswith("the end\n")
+    assert len(shown.encode()) <= MESSAGE_LIMIT + 3
