@@ -87,11 +87,11 @@ SCRIPT = """
 def test_two_scripts_of_one_directory_whose_classes_have_the_same_name(tmp_path: Path) -> None:
     scripts = []
     for name in ("first", "second"):
-        script = tmp_path / f"{name}.py"
-        script.write_text(textwrap.dedent(SCRIPT.format(name=name)))
+        path = tmp_path / f"{name}.py"
+        path.write_text(textwrap.dedent(SCRIPT.format(name=name)))
         scripts.append(
             subprocess.Popen(
-                [sys.executable, str(script)],
+                [sys.executable, str(path)],
                 cwd=tmp_path,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
