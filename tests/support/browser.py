@@ -149,6 +149,10 @@ class Tab:
             deviceScaleFactor=1,
             mobile=False,
         )
+        self.save(path)
+
+    def save(self, path: Path) -> None:
+        """Save a picture of the page as it is."""
         data = self._browser.call("Page.captureScreenshot")["data"]
         path.write_bytes(base64.b64decode(data))
 

@@ -6,15 +6,18 @@ import json
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bench.page import gateway
 
 import jetmap_api
 from browser import CHROMIUM, Browser, Tab
 from house import House, Up
+from made_up_pool import EPOCH, FIRST, MadeUpPool, PlayedWatch
 from tools import need_tool
 from waiting import wait_until_sync
 
@@ -229,13 +232,60 @@ def test_a_theme_is_kept_and_a_narrow_page_has_its_tabs_at_the_bottom(
     tab.press("t")
 
 
+def run_modules(place: Path, script: str, *modules: str) -> None:
+    """Run a script beside these modules of the page, without a browser."""
+    node = need_tool("node")
+    (place / "package.json").write_text('{"type": "module"}')
+    for name in modules:
+        shutil.copy(UI / name, place)
+    (place / "test.js").write_text(script)
+    done = subprocess.run([node, "test.js"], cwd=place, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_each_core_of_a_large_pool_is_a_square_of_its_state(tmp_path: Path) -> None:
+    """A host of 30 cores has a last line that is not full."""
+    script = """
+import assert from 'node:assert'
+const names = []
+const colour = name => {
+  if (!names.includes(name)) names.push(name)
+  return `#${100000 + names.indexOf(name)}`
+}
+const nothing = { createElement: () => nothing, querySelector: () => nothing }
+Object.assign(globalThis, {
+  innerHeight: 900, document: nothing,
+  getComputedStyle: () => ({ getPropertyValue: colour }),
+  ImageData: class { constructor(w, h) { this.data = new Uint8ClampedArray(w * h * 4) } },
+})
+const { readColours, layoutCells, paintCells, IDLE } = await import('./charts.js')
+readColours()
+globalThis.devicePixelRatio = 1
+const getContext = () => new Proxy({}, { get: () => () => {}, set: () => true })
+const sizes = [[1000, 64, 1200], [1000, 64, 390], [300, 30, 1200]]
+for (const [hosts, cores, clientWidth] of sizes) for (const spot of [-1, 2]) {
+  const states = [0, 2, 5, IDLE]
+  const cells = Uint8Array.from({ length: hosts * cores }, (_, i) => states[i * 7919 % 4])
+  const host = (_, i) => ({ first: i * cores, cores, state: 'up' })
+  const world = { cells, perHost: cores, hosts: Array.from({ length: hosts }, host) }
+  const canvas = { clientWidth, style: {}, getContext }
+  const at = layoutCells(canvas, world)
+  assert(at.tiny)
+  paintCells(canvas, world, at, { spot, host: -1 })
+  const found = new Map()
+  for (const pixel of canvas.pixels) if (pixel) found.set(pixel, (found.get(pixel) ?? 0) + 1)
+  const side = at.cell > 5 ? at.cell - 1 : at.cell
+  const quarter = hosts * cores / 4 * side * side
+  const expected = spot < 0 ? Array(4).fill(quarter) : [quarter, 3 * quarter]
+  assert.deepEqual([...found.values()].sort((a, b) => a - b), expected, `${hosts}, ${spot}`)
+}
+"""
+    run_modules(tmp_path, script, "charts.js", "dom.js")
+
+
 def test_the_stream_is_applied_as_the_view_is_made(tmp_path: Path) -> None:
     """Names are users': a function may be called like a part of JavaScript's objects."""
-    node = need_tool("node")
-    (tmp_path / "package.json").write_text('{"type": "module"}')
-    shutil.copy(UI / "feed.js", tmp_path)
-    (tmp_path / "test.js").write_text(
-        """
+    script = """
 import { apply } from './feed.js'
 import assert from 'node:assert'
 const d = { maps: JSON.parse('{"constructor": {"done": 1}}'), totals: { rate: 1 }, history: [] }
@@ -247,9 +297,36 @@ for (let i = 0; i < 200; i++) apply(d, { now: i, totals: { rate: i } })
 assert.equal(d.history.length, 120)
 assert.equal(d.history[119][0], 199)
 """
+    run_modules(tmp_path, script, "feed.js")
+
+
+def test_odd_names_are_text_and_a_job_may_go_while_it_is_looked_at(browser: Browser) -> None:
+    """Times of day are those of the gateway, on a machine whose clock is wrong, too."""
+    made_up = MadeUpPool(state="failing")
+    made_up.owner = "<img src=x onerror=refused.push(1)> & 'sons'"
+    watch = PlayedWatch(made_up)
+    watch.step_seconds = 0.2
+    job = "0QK3ZM2T8V0000"
+    wrong = browser.call(
+        "Page.addScriptToEvaluateOnNewDocument", source="Date.now = () => 86_400_000"
     )
-    done = subprocess.run([node, "test.js"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    try:
+        with gateway(watch) as url:
+            tab = Tab(browser)
+            tab.open(f"{url}/ui#map/{job}")
+            tab.says(made_up.owner)
+            tab.says(time.strftime("since %H:", time.localtime(EPOCH + FIRST)))
+            tab.says("page 7 has no <table> of items")
+            go(tab, "functions/constructor")
+            tab.says("Make <b>one</b> & only one.")
+            go(tab, f"map/{job}")
+            tab.says("Where the time of its chunks goes")
+            made_up.removed = job
+            tab.says("This map is gone")
+            assert tab.do("document.querySelectorAll('main img, main b b').length") == 0
+            tab.check_quiet(url)
+    finally:
+        browser.call("Page.removeScriptToEvaluateOnNewDocument", **wrong)
 
 
 @pytest.mark.slow

@@ -114,11 +114,21 @@ function paintTiny(canvas, world, at, ui) {
     const host = world.hosts[i], [x, y] = at.corner(i), x0 = Math.round(x * r), y0 = Math.round(y * r)
     count.fill(0)
     for (let k = host.first, end = k + host.cores; k < end; k++) count[world.cells[k]]++
+    // One line of pixels for each row of cells, then its copies: tens of thousands of cells in a few milliseconds.
+    const line = k => (y0 + Math.floor(k / at.cols) * pitch) * W + x0
     let k = 0
-    for (let n = spot < 0 ? 0 : -1; n < STATES; n++) { const s = n < 0 ? spot : n; if (n === spot && n >= 0) continue; for (let left = count[s]; left > 0; left--, k++) {
-      const pixel = spot < 0 || spot === s ? words[s] : words[IDLE], from = (y0 + Math.floor(k / at.cols) * pitch) * W + x0 + (k % at.cols) * pitch
-      for (let row = 0; row < size; row++) px.fill(pixel, from + row * W, from + row * W + size)
-    } }
+    for (let n = spot < 0 ? 0 : -1; n < STATES; n++) {
+      const s = n < 0 ? spot : n
+      if (n === spot && n >= 0) continue
+      const pixel = spot < 0 || spot === s ? words[s] : words[IDLE], most = size === pitch ? at.cols : 1
+      for (let left = count[s], some; left > 0; left -= some, k += some) {
+        some = Math.min(left, most, at.cols - k % at.cols)
+        const from = line(k) + (k % at.cols) * pitch
+        px.fill(pixel, from, from + (some - 1) * pitch + size)
+      }
+    }
+    const width = at.cols * pitch
+    for (k = 0; k < host.cores; k += at.cols) for (let row = 1, from = line(k); row < size; row++) px.copyWithin(from + row * W, from, from + width)
   }
   const c = canvas.getContext('2d')
   c.setTransform(1, 0, 0, 1, 0, 0); c.putImageData(canvas.image, 0, 0); c.setTransform(r, 0, 0, r, 0, 0)

@@ -19,7 +19,7 @@ function morph(from, to) {
     const have = key ? keyed.get(key) : at
     if (have && have.nodeName === want.nodeName && (key || have.nodeType !== 1 || !have.dataset.key)) {
       if (have !== at) from.insertBefore(have, at)
-      if (have.nodeType === 3) { if (have.data !== want.data) have.data = want.data } else adopt(have, want)
+      if (have.nodeType === 3) { if (have.data !== want.data) have.data = want.data } else if (!have.isEqualNode(want)) adopt(have, want)
       at = have.nextSibling
     } else from.insertBefore(want, at)
   }

@@ -127,7 +127,7 @@ function mapActs(m) {
   if (ui.ask === `cancel:${key}`) return ask(ui.ask, `Cancel ${key.slice(-6)}? ${plural(m.done, 'outcome')} ${m.kind === 'job' ? 'stay' : 'went out already'}.`, `Cancel the ${m.kind}`)
   if (ui.ask === `limit:${key}`) return ask(ui.ask, 'Cores at most', 'Set', h`<input type="number" min="1" max="100000" data-field="limit" value="${m.limit ?? ''}" placeholder="no limit" aria-label="Cores at most">`)
   if (ui.ask === `retry:${key}`) return askAgain(key)
-  if (!isOpen(m)) return m.kind === 'job' && m.failed && m.state !== 'withdrawn' ? h`<div class="acts" data-key="acts"><button data-act="ask" data-ask="retry:${key}" aria-label="Run the failed items of ${key} again"${off()}>Run failed again</button></div>` : ''
+  if (!isOpen(m)) return m.kind === 'job' && m.failed && m.state !== 'withdrawn' ? h`<div class="acts" data-key="acts"><button data-act="ask" data-ask="retry:${key}" aria-label="Run failed again, the items of ${key}"${off()}>Run failed again</button></div>` : ''
   const steers = m.kind === 'job' || m.state !== 'waiting' || m.waits !== 'workers'
   return h`<div class="acts" data-key="acts">${steers && h`<button data-act="${isPaused(m) ? 'resume' : 'pause'}" data-id="${key}" aria-label="${isPaused(m) ? 'Resume' : 'Pause'} ${key}"${off()}>${isPaused(m) ? 'Resume' : 'Pause'}</button><button data-act="ask" data-ask="limit:${key}" aria-label="Limit the cores of ${key}"${off()}>Limit</button>`}<button data-act="ask" data-ask="cancel:${key}" aria-label="Cancel ${key}"${off()}>Cancel</button></div>`
 }
