@@ -19,7 +19,7 @@ AGENTS_KEPT = 10_000
 # Function and kind: "ok" or an item error's kind for items; "died", "timeout" and the like, or
 # a signal's name, for crashes.
 CountKey = tuple[str, str]
-Rows = list[tuple[str, str, int]]
+CountRows = list[tuple[str, str, int]]
 
 
 class Names:
@@ -138,7 +138,7 @@ class AgentCounts:
         self.crashes[self._names.of(function), cause] += 1
 
 
-def rows(counter: Counter[CountKey]) -> Rows:
+def rows(counter: Counter[CountKey]) -> CountRows:
     """Return a counter as it travels."""
     return [(function, kind, count) for (function, kind), count in counter.items()]
 
@@ -154,7 +154,7 @@ class PoolCounts:
         self._names = Names()
 
     def heard(
-        self, agent: str, items: Rows, crashes: Rows, recycled: int, start_failures: int
+        self, agent: str, items: CountRows, crashes: CountRows, recycled: int, start_failures: int
     ) -> None:
         """Add an agent's announced counters. Announcements may come late and out of order."""
         seen = self._last.pop(agent, None) or _Seen()
@@ -169,7 +169,7 @@ class PoolCounts:
         if len(self._last) > AGENTS_KEPT:
             self._last.popitem(last=False)
 
-    def _add(self, rows: Rows, seen: dict[CountKey, int], sums: Counter[CountKey]) -> None:
+    def _add(self, rows: CountRows, seen: dict[CountKey, int], sums: Counter[CountKey]) -> None:
         for function, kind, count in rows:
             key = function, kind
             before = seen.get(key, 0)

@@ -99,8 +99,8 @@ def test_two_scripts_of_one_directory_whose_classes_have_the_same_name(tmp_path:
             )
         )
     try:
-        said = [script.communicate(timeout=100)[0] for script in scripts]
+        said = [running.communicate(timeout=100)[0] for running in scripts]
     finally:
-        for script in scripts:
-            script.kill()
+        for running in scripts:
+            running.kill()
     assert said == ["", ""] and [script.returncode for script in scripts] == [0, 0]
