@@ -19,7 +19,7 @@ from fake_watch import FakeWatch
 from jetmap.monitoring.pool_view import PoolView
 from jetmap.wire.activity import (
     Activity,
-    Answer,
+    ActivityAnswer,
     FailureActivity,
     FailureDetails,
     FunctionActivity,
@@ -272,12 +272,14 @@ class PlayedWatch(FakeWatch):
             await anyio.sleep(self.step_seconds)
             yield msgspec.json.encode(self.step())
 
-    async def ask(self, what: str, id: str, value: int = 0) -> Answer:
+    async def ask(self, what: str, id: str, value: int = 0) -> ActivityAnswer:
         self.asked.append((what, id, value))
         if what == "map":
-            return Answer(map=self.made_up.details(id))
+            return ActivityAnswer(map=self.made_up.details(id))
         text = 'Traceback (most recent call last):\n  File "shop/tasks.py", line 41, in '
-        return Answer(failure=FailureDetails(id, f"{text}parse_invoice\nValueError: page 7", [id]))
+        return ActivityAnswer(
+            failure=FailureDetails(id, f"{text}parse_invoice\nValueError: page 7", [id])
+        )
 
 
 def failing(made_up: MadeUpPool) -> bool:
