@@ -14,11 +14,11 @@ from jetmap.codecs import Codec, codec_for
 from jetmap.codecs.native import encode_tagged
 from jetmap.dispatch.objects import AsyncObjects, Objects
 from jetmap.dispatch.outcomes import Batch, item_error
-from jetmap.errors import ItemError, TooLarge, Unencodable, UnknownFunction
+from jetmap.errors import ItemError, TooLarge, Unencodable
 from jetmap.functions.by_name import OpenParts
 from jetmap.functions.function import Function
 from jetmap.functions.kwargs import misfit, open_parameters
-from jetmap.functions.task import find
+from jetmap.functions.task import find, find_named
 from jetmap.wire import arrays
 from jetmap.wire.constants import unpack_kwargs
 from jetmap.wire.messages import Format
@@ -91,7 +91,7 @@ class Call(msgspec.Struct, frozen=True):
         function = find(f)
         if isinstance(f, str):
             if function is None and local:
-                raise UnknownFunction(f"no function {f!r} is registered in this process")
+                function = find_named(f)
             call = cls._by_name(f, function if local else None, values, info(f), trusted)
             if call.format == "python" and pickles(f) is not None:
                 call = call._pickling_by_name()

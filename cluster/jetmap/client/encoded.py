@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 from jetmap import bounds
 from jetmap.dispatch.open_map import MapSpec, Memory
 from jetmap.dispatch.sources import Source
-from jetmap.errors import ClusterClosed, JetmapError, JobsUnavailable, UnknownFunction
+from jetmap.errors import ClusterClosed, JetmapError, JobsUnavailable
 from jetmap.functions.advice import START, check_options, refusing
 from jetmap.functions.importing import import_tasks
-from jetmap.functions.task import find
+from jetmap.functions.task import find_named
 from jetmap.settings import FIELDS, Settings
 from jetmap.wire.messages import Format
 from jetmap.worker.compute import Limits
@@ -313,9 +313,7 @@ class EncodedCluster(ClusterState):
         values: bool,
         refs: Refs,
     ) -> InlineMap:
-        function = find(name)
-        if function is None:
-            raise UnknownFunction(f"no function {name!r} is registered in this process")
+        function = find_named(name)
         if format == "pickle":
             function = function.pickling()
         if refs:

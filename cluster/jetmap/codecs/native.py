@@ -13,7 +13,16 @@ import msgspec
 
 from .finite import refuse_nan
 from .types import is_numpy_scalar
-from .untyped import SCALARS, Tagger, is_plain, is_untyped, tag_walked, tagger_for, walk
+from .untyped import (
+    SCALARS,
+    Tagger,
+    is_plain,
+    is_untyped,
+    tag_walked,
+    tagger_for,
+    travel_hint,
+    walk,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,8 +59,8 @@ def encode_other(value: Any) -> Any:
     if isinstance(value, (decimal.Decimal, uuid.UUID)):
         return decimal.Decimal(value) if isinstance(value, decimal.Decimal) else _plain_uuid(value)
     hint = "; convert it with .tolist()" if hasattr(value, "tolist") else ""
-    if hasattr(value, "travel_hint"):
-        hint = f"; {value.travel_hint}"
+    if known := travel_hint(value):
+        hint = f"; {known}"
     raise TypeError(f"a value of type {_type_name(value)} cannot travel{hint}")
 
 

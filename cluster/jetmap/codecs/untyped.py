@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable
 from functools import cache
 from itertools import chain
+from types import CoroutineType
 from typing import Any
 
 import msgspec
@@ -30,6 +31,13 @@ _RECORDS = (
 def is_untyped(type: Any) -> bool:
     """Return whether a type allows anything."""
     return type is Any or type is object
+
+
+def travel_hint(value: Any) -> str:
+    """Say what to do about a value that cannot travel; "" for most."""
+    if type(value) is CoroutineType:
+        return "it came from an async function that nobody awaits: write def, not async def"
+    return getattr(type(value), "travel_hint", "")
 
 
 def tagger_for(type: Any, leaf: Tagger | None = None) -> Tagger | None:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec.msgpack import Ext
 
-from .untyped import SCALARS
+from .untyped import SCALARS, travel_hint
 
 # The code of the extension type that has a kind and its parts.
 CODE = 74
@@ -149,7 +149,8 @@ def cannot_travel(value: Any, why: str = "") -> str:
     module = "" if cls.__module__ == "builtins" else f"{cls.__module__}."
     name = f"{module}{cls.__qualname__}"
     do = (
-        getattr(cls, "travel_hint", why)
+        travel_hint(value)
+        or why
         or "send builtins, a dataclass, or bytes of your own (pickle.dumps)"
     )
     return f"a value of type {name} cannot travel; {do}"

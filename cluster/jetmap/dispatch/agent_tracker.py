@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from jetmap.errors import JetmapError, NotImportable, NoWorkers, UnknownFunction, WorkerStartFailed
+from jetmap.functions.advice import suggestion
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import OLDEST_PROTOCOL, PROTOCOL, FunctionRef, Ping, encode
@@ -23,11 +23,6 @@ logger = logging.getLogger(__name__)
 
 ASK_SECONDS = 1.0  # Seconds until another agent is asked for functions, if one has not answered.
 MOST_DIGESTS = 64  # Sets of functions that are remembered; above, only those offered now.
-
-
-def _suggestion(function: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(function, names, 1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def mismatch(function: str, pool: str, strangers: Iterable[Presence]) -> str:
@@ -246,7 +241,7 @@ class AgentTracker:
             return
         raise UnknownFunction(
             f"no worker ever announced a function {function!r} in pool {self._pool!r}"
-            f"{_suggestion(function, names)}; functions that are offered now: "
+            f"{suggestion(function, names)}; functions that are offered now: "
             f"{', '.join(names) or 'none'}"
         )
 

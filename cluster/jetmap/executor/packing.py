@@ -72,8 +72,6 @@ class _HomePacker(_Packer):
             file = io.BytesIO()
             _Packer(file, PROTOCOL).dump(obj)
             return _own, (obj.__qualname__, file.getvalue())
-        if isinstance(obj, io.IOBase) and obj not in (sys.stdout, sys.stderr):
-            return obj.__reduce_ex__(PROTOCOL)  # cloudpickle would send its content as a StringIO.
         return super().reducer_override(obj)
 
 

@@ -77,6 +77,12 @@ def check_call(
     check_items(name, items)
 
 
+def suggestion(function: str, names: list[str]) -> str:
+    """Suggest the name of a function that was probably meant, in brackets; "" if none is near."""
+    close = difflib.get_close_matches(function, names, 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
 def unknown_option(method: Callable[..., Any], name: str) -> str:
     """Explain that ``task`` has no such option: the one that is meant, or all of them."""
     parameters = inspect.signature(method).parameters.values()

@@ -1,9 +1,10 @@
 """Pickle functions that were defined without a file (REPL, notebook).
 
-cloudpickle includes what a function uses, such as the classes of its session. Four details are
+cloudpickle includes what a function uses, such as the classes of its session. Five details are
 handled here: msgspec's cache on a class is left out; the markers of dataclasses, which are compared
 by identity, are sent by name; annotations that are text are replaced by their types, because a
-worker has no session in which to look their names up; and loaders are pickled apart.
+worker has no session in which to look their names up; loaders are pickled apart; and open files
+are refused.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import pickle
 import secrets
 import sys
 from collections.abc import Iterator
-from types import CodeType
+from types import CodeType, CoroutineType
 from typing import Any, ForwardRef
 
 import cloudpickle
 import msgspec
 
+from jetmap.codecs.untyped import travel_hint
 from jetmap.errors import NotImportable
 
 from .function import Function
@@ -149,7 +151,24 @@ def _names(code: CodeType) -> set[str]:
     return set(code.co_names).union(*map(_names, inner))
 
 
+def _file(file: io.TextIOWrapper) -> Any:
+    """Refuse an open file, whose content cloudpickle would send as a StringIO."""
+    if file is sys.stdout or file is sys.stderr:  # By name.
+        return cloudpickle.Pickler.dispatch_table[io.TextIOWrapper](file)
+    raise TypeError(
+        "cannot pickle '_io.TextIOWrapper' object, an open file; send its path or its content"
+    )
+
+
+def _coroutine(coroutine: CoroutineType[Any, Any, Any]) -> Any:
+    raise TypeError(f"cannot pickle 'coroutine' object; {travel_hint(coroutine)}")
+
+
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    dispatch_table = cloudpickle.Pickler.dispatch_table.new_child(
+        {io.TextIOWrapper: _file, CoroutineType: _coroutine}
+    )
+
     def reducer_override(self, obj: Any) -> Any:
         mark = _MARKS.get(id(obj))
         if mark is not None:

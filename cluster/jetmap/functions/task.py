@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .batching import BatchDecorator
     from .options import TaskOptions
 
-__all__ = ["Function", "find", "guests", "registered", "registered_at", "task"]
+__all__ = ["Function", "find", "find_named", "guests", "registered", "registered_at", "task"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -134,6 +134,22 @@ def find(f: Callable[..., Any] | str, /) -> Function | None:
     if function is not None and function.is_of(f):
         return function
     return _successor(f)
+
+
+def find_named(name: str) -> Function:
+    """Find the registration of a name. Raises UnknownFunction."""
+    function = find(name)
+    if function is not None:
+        return function
+    from jetmap.errors import UnknownFunction
+
+    from .advice import suggestion
+
+    names = [each.name for each in registered()]
+    raise UnknownFunction(
+        f"no function {name!r} is registered in this process{suggestion(name, names)}; "
+        f"functions that are registered: {', '.join(names) or 'none'}"
+    )
 
 
 def registered() -> list[Function]:

@@ -55,8 +55,11 @@ def test_keyword_parameters_are_encoded_and_checked() -> None:
 
 
 def test_a_name_must_be_known_where_it_runs() -> None:
-    with pytest.raises(UnknownFunction, match=r"'call\.nope' is registered in this process"):
+    wanted = r"'call\.nope' is registered in this process.*; .* registered: .*call\.typed"
+    with pytest.raises(UnknownFunction, match=wanted):
         Call.of("call.nope", None, local=True)
+    with pytest.raises(UnknownFunction, match=r"did you mean 'call\.typed'\?"):
+        Call.of("call.typd", None, local=True)
     assert Call.of("call.typed", None, local=True).function is find(typed)
 
 

@@ -7,7 +7,8 @@ from typing import Any, TypedDict
 
 import pytest
 
-from jetmap.codecs.untyped import is_plain, is_untyped, tagger_for
+from jetmap.codecs.native import encode_other
+from jetmap.codecs.untyped import is_plain, is_untyped, tag_walked, tagger_for
 from jetmap.codecs.walk import Ext
 
 
@@ -62,3 +63,14 @@ def test_values_that_contain_themselves_are_not_plain() -> None:
     loop: list[Any] = []
     loop.append(loop)
     assert not is_plain(loop)
+
+
+async def awaited_by_nobody() -> None: ...
+
+
+def test_a_coroutine_is_refused_with_what_to_do() -> None:
+    coroutine = awaited_by_nobody()
+    for refuse in (encode_other, tag_walked):
+        with pytest.raises(TypeError, match=r"coroutine cannot travel; .* not async def"):
+            refuse(coroutine)
+    coroutine.close()

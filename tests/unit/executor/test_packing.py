@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import calls
-from jetmap.executor.packing import BLOB_BYTES, blobs_of, pack, pack_call, unpack
+from jetmap.executor.packing import BLOB_BYTES, blobs_of, pack, pack_call, packed_whole, unpack
 
 
 class Kept:
@@ -82,12 +84,32 @@ def test_functions_of_main_come_home(monkeypatch: pytest.MonkeyPatch) -> None:
     assert unpack(packed, kept.get) is chosen
 
 
-def test_an_open_file_is_no_result_as_in_a_process_pool() -> None:
+def test_an_open_file_does_not_travel_as_in_a_process_pool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     kept = Kept()
-    with (
-        Path(__file__).open(encoding="utf-8") as file,
-        pytest.raises(TypeError, match=r"cannot pickle '_io\.TextIOWrapper'"),
-    ):
-        pack(file, kept.put, home=True)
+    with Path(__file__).open(encoding="utf-8") as file:
+        packings: list[Callable[[], bytes]] = [
+            lambda: pack(file, kept.put, home=True),
+            lambda: pack_call((file,), {}, kept.put),
+            lambda: pack_call((), {"source": [file]}, kept.put),
+            lambda: pack(lambda: file, kept.put),
+            lambda: packed_whole(file),
+        ]
+        for packing in packings:
+            with pytest.raises(TypeError, match=r"cannot pickle '_io\.TextIOWrapper' .* its path"):
+                packing()
+        monkeypatch.setattr(sys, "stdout", file)
+        assert unpack(pack(file, kept.put), kept.get) is file
     found = unpack(pack(io.StringIO("a"), kept.put, home=True), kept.get)
     assert found.getvalue() == "a"
+
+
+async def awaited_by_nobody() -> None: ...
+
+
+def test_a_coroutine_is_refused_with_what_to_do() -> None:
+    coroutine = awaited_by_nobody()
+    with pytest.raises(TypeError, match=r"cannot pickle 'coroutine' object; .* not async def"):
+        pack(coroutine, Kept().put, home=True)
+    coroutine.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,15 @@ def test_a_global_that_cannot_travel_is_named() -> None:
     scope = session("def f(n): return LOCK\n")
     scope["LOCK"] = threading.Lock()
     with pytest.raises(NotImportable, match="its global 'LOCK'"):
+        pickled(Function(scope["f"]))
+
+
+def test_a_global_that_is_an_open_file_is_refused() -> None:
+    scope = session("def f(n): return FILE.readline()\n")
+    with (
+        Path(__file__).open(encoding="utf-8") as scope["FILE"],
+        pytest.raises(NotImportable, match=r"its global 'FILE': .* an open file; send its path"),
+    ):
         pickled(Function(scope["f"]))
 
 
