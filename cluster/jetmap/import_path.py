@@ -13,6 +13,13 @@ from pathlib import Path
 
 from jetmap.machine import working_directory
 
+# Packages that jetmap imports; a file of such a name is the user's own.
+_NEEDS = frozenset(
+    (
+        "cloudpickle", "fastapi", "httptools", "msgpack", "msgspec", "nats", "prometheus_client",
+        "psutil", "pydantic", "rich", "starlette", "typer", "uvicorn", "uvloop",
+    )
+)  # fmt: skip
 _ROOT = str(Path(__file__).parent.parent)  # The directory that jetmap is imported from.
 
 
@@ -41,6 +48,11 @@ def own_first(setup: str, path: str) -> str:
 
 def hiding_files(path: Sequence[str]) -> list[str]:
     """Return what hides modules of the standard library on an import path."""
+    return _own_files(path, sys.stdlib_module_names)
+
+
+def _own_files(path: Sequence[str], hidden: frozenset[str]) -> list[str]:
+    """Return the files and packages of these names that come before the standard library."""
     library = os.path.dirname(os.__file__)  # noqa: PTH120
     found = []
     for directory in path:
@@ -52,7 +64,7 @@ def hiding_files(path: Sequence[str]) -> list[str]:
             continue
         for name in sorted(names):
             stem, ending = os.path.splitext(name)  # noqa: PTH122
-            if stem in sys.stdlib_module_names and ending in ("", ".py"):
+            if stem in hidden and ending in ("", ".py"):
                 file = Path(directory, name)
                 if ending or (file / "__init__.py").is_file():
                     found.append(str(file))
@@ -61,9 +73,38 @@ def hiding_files(path: Sequence[str]) -> list[str]:
 
 def hiding_advice(path: Sequence[str]) -> str:
     """Return what to do about files that hide modules, or an empty text."""
-    files = hiding_files(path)
-    if not files:
-        return ""
-    verb = "hides the module" if len(files) == 1 else "hide the modules"
-    ending = "that name: rename it" if len(files) == 1 else "those names: rename them"
-    return f"{', '.join(files)} {verb} of Python's standard library of {ending}"
+    return _advice(hiding_files(path), _hiding_needs(path))
+
+
+def note_hiding_files(error: BaseException, path: Sequence[str]) -> None:
+    """Add a note to an error if this process has loaded files in the place of what jetmap needs."""
+    advice = _advice(_loaded(hiding_files(path)), _loaded(_hiding_needs(path)))
+    if advice:
+        error.add_note(advice)
+
+
+def _hiding_needs(path: Sequence[str]) -> list[str]:
+    # A package of the name may be the true one, in a directory of PYTHONPATH.
+    return [file for file in _own_files(path, _NEEDS) if file.endswith(".py")]
+
+
+def _loaded(files: list[str]) -> list[str]:
+    return [file for file in files if _is_loaded(Path(file).absolute())]
+
+
+def _is_loaded(file: Path) -> bool:
+    source = getattr(sys.modules.get(file.stem), "__file__", None)
+    return source is not None and Path(source) in (file, file / "__init__.py")
+
+
+def _advice(modules: list[str], packages: list[str]) -> str:
+    parts = []
+    if modules:
+        verb = "hides the module" if len(modules) == 1 else "hide the modules"
+        ending = "that name: rename it" if len(modules) == 1 else "those names: rename them"
+        parts.append(f"{', '.join(modules)} {verb} of Python's standard library of {ending}")
+    if packages:
+        verb = "hides the package" if len(packages) == 1 else "hide the packages"
+        ending = "that name: rename it" if len(packages) == 1 else "those names: rename them"
+        parts.append(f"{', '.join(packages)} {verb} needed by jetmap of {ending}")
+    return "; ".join(parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,6 +15,7 @@ from jetmap.errors import ClusterClosed, JetmapError, JobsUnavailable
 from jetmap.functions.advice import START, check_options, refusing
 from jetmap.functions.importing import import_tasks
 from jetmap.functions.task import find_named
+from jetmap.import_path import note_hiding_files
 from jetmap.settings import FIELDS, Settings
 from jetmap.wire.messages import Format
 from jetmap.worker.compute import Limits
@@ -161,7 +163,9 @@ class EncodedCluster(ClusterState):
                 self._opened = await Session.open(
                     self.settings, share=self._share, cores=self._given.get("cores")
                 )
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, Exception):
+                note_hiding_files(error, sys.path)
             await self.aclose()
             raise
 

@@ -28,6 +28,7 @@ from jetmap.dispatch.open_map import MapSpec
 from jetmap.embedded.membership import KeeperSpec
 from jetmap.errors import ExecutorBroken
 from jetmap.functions.function import Function
+from jetmap.import_path import note_hiding_files
 from jetmap.settings import Settings
 
 from . import remote
@@ -204,6 +205,7 @@ class Engine:
         except Exception as error:
             failure = ExecutorBroken(f"the workers cannot start: {error}")
             failure.__cause__ = error
+            note_hiding_files(failure, sys.path)
             self._break(failure)
         self._loop = asyncio.get_running_loop()
         self._on_woken()
