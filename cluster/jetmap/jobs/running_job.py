@@ -184,9 +184,10 @@ class RunningJob:
                 logger.info("job %s of %s begins run %d", before.id, before.function, before.run)
             else:
                 was = f"was running on {before.owner}" if before.owner else "was released"
-                logger.warning(
-                    "job %s of %s is taken over here; it %s", before.id, before.function, was
-                )
+                # A caller that leaves releases its jobs; only one that died is worth a warning.
+                level = logging.WARNING if before.owner else logging.INFO
+                text = "job %s of %s is taken over here; it %s"
+                logger.log(level, text, before.id, before.function, was)
             await self._dispatcher.recall(transitions.last_map(before))
             await self._read_outcomes()
         index = self._index

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,6 +74,28 @@ async def test_a_job_goes_on_elsewhere_when_its_owner_dies(
     record = await ended(other, id)
     assert (record.state, record.done) == ("succeeded", 60)
     assert await values(other, record) == DOUBLED
+
+
+@pytest.mark.parametrize(("released", "level"), [(True, "INFO"), (False, "WARNING")])
+@in_a_pool(cores=2, gateways=2, seconds=0.2)
+async def test_only_an_owner_that_died_is_worth_a_warning(
+    pool: JobPool,
+    owner: Jobs,
+    other: Jobs,
+    released: bool,
+    level: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "jetmap.jobs.running_job")
+    id = (await submitted(owner, ITEMS)).id
+    await asyncio.sleep(1)
+    if released:
+        pool._gateways.remove(owner)
+        await owner.close()
+    else:
+        await pool.crash(owner)
+    await ended(other, id)
+    assert [e.levelname for e in caplog.records if "taken over" in e.message] == [level]
 
 
 def test_a_job_without_workers_waits_and_says_so() -> None:
