@@ -226,6 +226,11 @@ def _require_functions(argument: str, module: types.ModuleType) -> None:
             return
         if any(function.is_of(value) for value in values):
             return
+    if module.__spec__ is not None and module.__spec__.origin is None:
+        raise _wrong(
+            f"{argument} is a directory without __init__.py; name its files: "
+            f"{name.replace('.', '/')}/FILE.py"
+        )
     raise _wrong(f"{argument} has no @task function; decorate one: @task above its def")
 
 

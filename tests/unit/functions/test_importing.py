@@ -60,6 +60,7 @@ def test_a_package_may_gather_functions(write: Write) -> None:
         ("missing_module", "missing_module: no such module"),
         ("sub/missing", "sub/missing: no such file"),
         ("empty.py", "empty.py has no @task function"),
+        ("plain_a", "plain_a is a directory without __init__.py; name its files: plain_a/FILE.py"),
         ("broken.py", r"broken.py:3: "),
         ("twice.py", "two functions are named 'f'"),
         ("a.b.py", "rename the file"),
@@ -71,6 +72,7 @@ def test_what_the_user_must_correct_is_a_configuration_error(
     write: Write, argument: str, problem: str
 ) -> None:
     write("empty.py", "x = 1")
+    write("plain_a/part.py", ONE)
     write("broken.py", "x = 1\ndef f(:")
     write("twice.py", "@task\ndef f(x): ...\n@task\ndef f(x): ...")
     write("a.b.py", ONE)
