@@ -84,7 +84,7 @@ def nothing(n: int) -> int:
 
 
 @task
-def metered(turns: int) -> float:
+def weighed(turns: int) -> float:
     """Items of 1.5 ms, which return the CPU seconds that they took."""
     began = time.thread_time()
     spin(turns)

@@ -155,7 +155,7 @@ def _row(what: str, costs: Costs, name: str) -> Row:
 async def _compute(run: Run, server: Server, header: str = "") -> float:
     """Compute maps, and return the CPU seconds that their items took themselves."""
     items = run.work.equal(ITEMS, SECONDS)
-    message = request(server.port, f"/map/{tasks.metered.__name__}", msgspec.json.encode(items))
+    message = request(server.port, f"/map/{tasks.weighed.__name__}", msgspec.json.encode(items))
     message = message.replace(b"\r\n", f"\r\n{header}".encode(), 1)
 
     def compute() -> float:

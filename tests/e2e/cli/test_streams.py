@@ -175,7 +175,7 @@ def test_a_mark_before_tasks_and_items(shared_up: Up, tmp_path: Path) -> None:
 
 def test_a_mark_before_a_tasks_file(house: House) -> None:
     house.tasks.write_bytes(BOM + house.tasks.read_bytes())
-    done = house.run("check", "tasks.py")
+    done = house.run("check", "tasks.py", "--nats-port", "0")
     assert done.returncode == 0 and "tasks: double, slow" in done.stdout
 
 

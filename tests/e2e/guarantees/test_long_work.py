@@ -48,6 +48,8 @@ async def two_agents(
     monkeypatch.setattr(pool_streams, "ACK_WAIT", LEASE)
     monkeypatch.setattr(pool_streams, "INACTIVE", INACTIVE)
     monkeypatch.setattr(agents, "RENEW_SECONDS", LEASE / 4)
+    # An agent that has idled begins to renew with its next beat.
+    monkeypatch.setattr(agents, "BEAT", LEASE / 4)
     setup = worker_setup(Settings(), tasks=[FUNCTIONS])
     options = AgentOptions(Settings(), setup, tuple(sys.path), str(place.place), cores=1)
     async with AsyncExitStack() as stack:
