@@ -89,6 +89,19 @@ def context_of(traceparent: str) -> SpanContext | None:
     return context if context.is_valid else None
 
 
+@lru_cache(maxsize=64)
+def unsampled_context(traceparent: str) -> contexts.Context | None:
+    """Return the context of a chunk without a span of its own; None if it has one."""
+    parent = context_of(traceparent)
+    if parent is not None and parent.trace_flags.sampled:
+        return None
+    span = trace.INVALID_SPAN if parent is None else NonRecordingSpan(parent)
+    return trace.set_span_in_context(span, contexts.Context())
+
+
+attach, detach = contexts.attach, contexts.detach
+
+
 def _is_unsampled(span: Span) -> bool:
     context = span.get_span_context()
     return context.is_valid and not context.trace_flags.sampled and not span.is_recording()
@@ -194,13 +207,16 @@ def computing(
 
     An unsampled chunk has no span; the function's spans still belong to its trace.
     """
-    parent = context_of(traceparent)
-    span: Span = trace.INVALID_SPAN if parent is None else NonRecordingSpan(parent)
-    if parent is not None and parent.trace_flags.sampled:
+    context = unsampled_context(traceparent)
+    if context is not None:
+        span = trace.get_current_span(context)
+    else:
+        parent = context_of(traceparent)
+        assert parent is not None
         configure()
         span = trace.get_tracer("jetmap", __version__).start_span(
             f"process {function}",
-            trace.set_span_in_context(span),
+            trace.set_span_in_context(NonRecordingSpan(parent)),
             SpanKind.CONSUMER,
             {
                 **SYSTEM,
@@ -215,7 +231,8 @@ def computing(
             },
             links=[Link(parent)],
         )
-    token = contexts.attach(trace.set_span_in_context(span))
+        context = trace.set_span_in_context(span)
+    token = contexts.attach(context)
     try:
         yield span
     finally:

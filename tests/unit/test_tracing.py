@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 
 from dispatching import Parts, report_of
 from jetmap import tracing
@@ -18,6 +18,7 @@ from jetmap.tracing import CHUNKS, MapTraces, computing, context_of, count_faile
 from jetmap.wire.messages import Crash, Final, Report
 
 MAP = ("f", "m1")
+PARENT = SpanContext(10, 11, True)
 
 
 @pytest.fixture
@@ -93,6 +94,23 @@ def test_of_a_long_map_only_some_chunks_have_a_span(exporter: InMemorySpanExport
         assert span.get_span_context().is_valid and not span.is_recording()
     run.end(ValueError("no"), 0, failed=False)
     assert set(spans(exporter)) == {"map f"}, "the function's own spans are not sampled either"
+
+
+def test_only_a_sampled_chunk_needs_a_span() -> None:
+    sampled, unsampled = (
+        tracing.traceparent_of(PARENT, sampled=sampled) for sampled in (True, False)
+    )
+    assert tracing.unsampled_context(sampled) is None
+    context = tracing.unsampled_context(unsampled)
+    assert trace.get_current_span(context).get_span_context().trace_id == PARENT.trace_id
+    assert tracing.unsampled_context(unsampled) is context, "it is not made for each chunk"
+    token = tracing.attach(context)
+    try:
+        assert tracing.trace_id() == f"{PARENT.trace_id:032x}"
+    finally:
+        tracing.detach(token)
+    nonsense = tracing.unsampled_context("nonsense")
+    assert not trace.get_current_span(nonsense).get_span_context().is_valid
 
 
 def test_a_job_has_a_trace_of_its_own_that_leads_to_its_submitter(

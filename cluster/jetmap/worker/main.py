@@ -345,6 +345,14 @@ class _Worker:
     ) -> None:
         from jetmap import tracing
 
+        if (context := tracing.unsampled_context(chunk.traceparent)) is not None:
+            # Most chunks, with a sampler that takes few: nothing is made for each of them.
+            token = tracing.attach(context)
+            try:
+                compute(chunk, function, self._progress, self._emit, limits, self._aftermath, state)
+            finally:
+                tracing.detach(token)
+            return
         name = chunk.traceparent, chunk.function, chunk.map, chunk.number, chunk.attempt
         with tracing.computing(*name, chunk.count) as span:
 
