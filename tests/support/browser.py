@@ -135,7 +135,8 @@ class Tab:
 
     def check_quiet(self, url: str) -> None:
         """Nothing was refused by the page's policy, and nothing came from elsewhere."""
-        assert self.do("window.refused") == []
+        refused = self.do("window.refused")
+        assert refused == [], refused
         loaded = self.do("performance.getEntriesByType('resource').map((e) => e.name)")
         assert loaded and all(name.startswith(f"{url}/") for name in loaded), loaded
 
