@@ -80,6 +80,7 @@ class StoredReports:
         self._unstored: dict[int, _Unstored] = {}
         self._quiet_until = 0.0
         self._holds_back = False  # One report tries for all: there is no room, or no answer.
+        self._is_full = False  # There is no room.
         self._subscription: Subscription | None = None
 
     async def start(self) -> None:
@@ -157,13 +158,16 @@ class StoredReports:
                     return  # One report tries whether there is room for all.
 
     async def _may_try(self) -> bool:
-        """Return whether a report may try for room: not while records need their reserve."""
+        """Return whether a report may try for room: not while records need their reserve.
+
+        Nor while that is refilled, a piece at a time: its room would seem to be free.
+        """
         try:
             stream = subjects.job_stream(self._pool, "SPARE")
             info = await self._connection.api(f"STREAM.INFO.{stream}")
         except JetmapError:
             return True  # No room is kept, or this agent may not ask.
-        return int(info["state"]["messages"]) > 0
+        return int(info["state"]["messages"]) >= subjects.SPARE_PIECES
 
     async def _append(self, number: int) -> None:
         unstored = self._unstored[number]
@@ -184,7 +188,7 @@ class StoredReports:
         try:
             stored = int(checked(message.data)["seq"]) if message.data else 0
         except JetStreamError as error:
-            self._holds_back = lacks_room(error)
+            self._holds_back = self._is_full = lacks_room(error)
             self._warn(str(error))
             return
         if not stored:
@@ -209,11 +213,16 @@ class StoredReports:
         await self._reports.flush()
 
     async def _on_reconnect(self) -> None:
-        """Store every waiting report again: the broker may have lost it, or been full before."""
-        self._let_all_try()
+        """Store every waiting report again, which the broker may have lost.
+
+        Of those for which it had no room, one tries first, as before: all together would take the
+        room that a record is about to get.
+        """
+        if not self._is_full:
+            self._let_all_try()
 
     def _let_all_try(self) -> None:
-        self._holds_back = False
+        self._holds_back = self._is_full = False
         for waiting in self._unstored.values():
             waiting.at = 0.0  # Store it at the next beat.
             waiting.sends = 0

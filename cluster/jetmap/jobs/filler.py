@@ -19,8 +19,6 @@ from jetmap.wire import subjects
 
 logger = logging.getLogger(__name__)
 
-# Messages of filler.
-PIECES = 16
 # Further messages that test whether there is room.
 PROBES = 8
 # Bytes of each; together more than one message of outcomes, by which a store may overshoot.
@@ -56,7 +54,7 @@ class Filler:
     @property
     def size(self) -> int:
         """Return the bytes that the filler takes."""
-        return PIECES * PIECE_BYTES
+        return subjects.SPARE_PIECES * PIECE_BYTES
 
     async def fill(self) -> bool:
         """Add missing filler; return False without room for it, or without its stream."""
@@ -64,7 +62,7 @@ class Filler:
             return False
         try:
             info = await self._connection.api(f"STREAM.INFO.{self._stream}")
-            for piece in range(int(info["state"]["messages"]), PIECES):
+            for piece in range(int(info["state"]["messages"]), subjects.SPARE_PIECES):
                 subject = subjects.spare(self._pool, str(piece))
                 checked(await self._connection.request(subject, os.urandom(PIECE_BYTES)))
         except (JetStreamError, BrokerUnreachable) as error:

@@ -192,6 +192,9 @@ def stored(pool: str, job: str) -> str:
     return f"jetmap.stored.{pool}.{job}"
 
 
+SPARE_PIECES = 16  # Pieces of the filler when it is whole.
+
+
 def spare(pool: str, piece: str) -> str:
     """A piece of the filler that keeps room for records."""
     return f"jetmap.spare.{pool}.{piece}"

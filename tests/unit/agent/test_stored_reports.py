@@ -108,13 +108,28 @@ async def test_one_report_tries_for_room() -> None:
     for _ in range(3):
         (tried,) = await agent.beat()
         await agent.broker.answer(tried, FULL)
-    # Records need the room that is kept for them: not even one tries.
-    agent.broker.spare = 0
-    assert await agent.beat() == []
+    # Records need the room that is kept for them, also while it is filled again.
+    for pieces in (0, 1, 15):
+        agent.broker.spare = pieces
+        assert await agent.beat() == [], "not even one tries"
     agent.broker.spare = 16
     (tried,) = await agent.beat()
     await agent.broker.answer(tried, b'{"seq": 1}')
     assert sorted(await agent.beat()) == sorted(set(sent) - {tried})
+
+
+async def test_one_report_tries_a_full_broker_that_was_restarted() -> None:
+    agent = Agent()
+    await agent.start(5)
+    for reply in agent.broker.taken():
+        await agent.broker.answer(reply, FULL)
+    agent.broker.spare = 15
+    await agent.broker.reconnected()
+    assert await agent.beat() == [], "a record needs the room"
+    agent.broker.spare = 16
+    (tried,) = await agent.beat()
+    await agent.broker.answer(tried, b'{"seq": 1}')
+    assert len(await agent.beat()) == 4
 
 
 async def test_an_account_that_may_not_ask_for_the_filler_tries() -> None:

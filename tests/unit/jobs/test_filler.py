@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jetmap.jobs import streams
-from jetmap.jobs.filler import PIECES, Filler
+from jetmap.jobs.filler import Filler
 from jetmap.jobs.store import Store
 from jetmap.nats.memory import MemoryBroker, MemoryConnection
 from jetmap.settings import JobSettings
@@ -25,12 +25,12 @@ async def test_it_is_filled_released_and_filled_again() -> None:
     connection = MemoryBroker().connect()
     filler = Filler(connection, "p")
     await filler.ensure((1,))
-    assert await messages(connection) == PIECES and not filler.is_released
+    assert await messages(connection) == subjects.SPARE_PIECES and not filler.is_released
     assert await filler.release() and filler.is_released
     assert await messages(connection) == 0
     assert not await filler.release(), "there was none"
     assert await filler.fill() and not filler.is_released
-    assert await messages(connection) == PIECES
+    assert await messages(connection) == subjects.SPARE_PIECES
 
 
 async def test_without_its_stream_nothing_is_kept() -> None:
@@ -45,7 +45,7 @@ async def test_whether_outcomes_have_room_is_tried_out() -> None:
     store = Store(connection, "p")
     await streams.ensure(connection, store, JobSettings())
     assert await store.filler.probe_room()
-    assert await messages(connection) == PIECES, "what it tried with is removed"
+    assert await messages(connection) == subjects.SPARE_PIECES, "what it tried with is removed"
     config = (await connection.api(f"STREAM.INFO.{STREAM}"))["config"]
     await connection.api(f"STREAM.UPDATE.{STREAM}", config | {"max_bytes": store.filler.size // 2})
     await store.filler.release()
