@@ -125,7 +125,9 @@ def draw(browser: Browser, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.page", description=__doc__)
-    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw there, measure not")
+    parser.add_argument(
+        "--pictures", type=Path, metavar="FOLDER", help="draw each view there instead"
+    )
     chosen = parser.parse_args()
     assert FUNCTIONS[3][0] == parse_invoice.__name__
     with tempfile.TemporaryDirectory() as profile:

@@ -43,8 +43,8 @@ from .worker_process import WorkerProcess
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0  # Seconds between two checks for lost pulls, lost callers and changed sources.
-MEASURE_SECONDS = 10.0  # Seconds between two measurements of the round trip to the broker,
-REST_SECONDS = 60.0  # and while the agent rests.
+MEASURE_SECONDS = 10.0  # Seconds between two measurements of the round trip to the broker.
+REST_SECONDS = 60.0  # Seconds between two of them while the agent rests.
 WRITE_SECONDS = 5.0  # Seconds between two checks that the broker still has the offer.
 
 _control = msgspec.msgpack.Decoder(Control).decode
@@ -338,6 +338,7 @@ class Agent:
     def _is_to_measure(self) -> bool:
         """Return whether to measure the round trip again: less often while nothing happens."""
         now = time.monotonic()
+        # This is asked every ten seconds or so, perhaps a little early.
         due = now - self._measured >= REST_SECONDS - MEASURE_SECONDS / 2
         return due or not self._state.rests(now)
 

@@ -39,8 +39,8 @@ from .slot import Slot
 
 logger = logging.getLogger(__name__)
 
-MEMORY_SECONDS = 10.0  # Seconds between two looks at the workers' memory,
-REST_MEMORY_SECONDS = 60.0  # and while the agent rests.
+MEMORY_SECONDS = 10.0  # Seconds between two looks at the workers' memory.
+REST_MEMORY_SECONDS = 60.0  # Seconds between two of them while the agent rests.
 NEWS_SECONDS = 30.0  # Seconds without a change at any core after which an agent rests.
 # Characters of a reason, and number of broken imports, in an announcement that must be short.
 BRIEF_REASON, BRIEF_BROKEN = 1000, 100
@@ -93,9 +93,9 @@ class Announcements:
         self._kills = memory_kills()
         self._announced = ""  # Digest of the functions that were announced last.
         self._has_older_readers = False
-        self._mark: Hashable = None  # Of the latest announcement,
-        self._message = b""  # and itself.
-        self._cores: Hashable = None
+        self._message = b""  # The latest announcement.
+        self._mark: Hashable = None  # Changes with everything in it but its time.
+        self._cores: Hashable = None  # The part of the mark that is about the cores.
         self._news_at = 0.0  # When a core has last changed.
 
     def on_news(self) -> None:

@@ -23,7 +23,8 @@ class PulseStep:
         seconds: Time from one run to the next.
         run: Does it.
         is_urgent: Whether it wakes the agent; otherwise it runs when the next urgent step does.
-        task: Its run, if it runs in a task of its own.
+        beside: Whether it runs in a task of its own, and only while it is urgent.
+        task: Its last run, if it runs so.
         due: When it runs next.
     """
 

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import importlib
-import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from jetmap.functions import locating
-from jetmap.functions import task as task_module
+from new_process import new_process
 
 
 @pytest.fixture
 def own_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """An empty directory, registry and set of imported modules, as in a new worker."""
-    monkeypatch.setattr(task_module, "_names", {})
-    monkeypatch.setattr(task_module, "_callables", {})
-    monkeypatch.setattr(locating, "_resolved", {})
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.chdir(tmp_path)
-    before = dict(sys.modules)
-    yield
-    for name in set(sys.modules) - set(before):
-        del sys.modules[name]
-    sys.modules.update(before)
+    with new_process(monkeypatch, tmp_path):
+        yield
 
 
 @pytest.fixture

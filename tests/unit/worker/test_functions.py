@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,12 @@ import pytest
 
 from jetmap.codecs import types
 from jetmap.errors import NotImportable, WorkerStartFailed
-from jetmap.functions import locating
-from jetmap.functions import task as task_module
 from jetmap.wire import frames
 from jetmap.wire.messages import Chunk, FunctionRef
 from jetmap.wire.seals import new_key, seal_of
 from jetmap.wire.worker_start import Setup
 from jetmap.worker.functions import BrokenHome, WorkerFunctions
+from new_process import new_process
 
 SOURCE = "from jetmap import task\n\n\n@task\ndef {name}(n: int) -> int:\n    return n\n"
 GUEST = FunctionRef("brought", "guest")
@@ -27,22 +25,14 @@ GUEST = FunctionRef("brought", "guest")
 @pytest.fixture(autouse=True)
 def own_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A directory of modules, and an empty registry, as in a new worker."""
-    monkeypatch.setattr(task_module, "_names", {})
-    monkeypatch.setattr(task_module, "_callables", {})
-    monkeypatch.setattr(locating, "_resolved", {})
-    monkeypatch.setattr(types, "may_import_classes", False)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "own_tasks.py").write_text(SOURCE.format(name="own"))
     (tmp_path / "brought.py").write_text(SOURCE.format(name="guest"))
     (tmp_path / "stateful.py").write_text(STATE)
     (tmp_path / "broken_home.py").write_text("1 / 0\n")
     importlib.invalidate_caches()
-    before = dict(sys.modules)
-    yield
-    for name in set(sys.modules) - set(before):
-        del sys.modules[name]
+    with new_process(monkeypatch, tmp_path):
+        yield
 
 
 STATE = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ import msgspec
 import pytest
 
 from jetmap.codecs import types
-from jetmap.functions import locating
-from jetmap.functions import task as task_module
 from jetmap.wire import frames
 from jetmap.wire.messages import OLDEST_PROTOCOL, Chunk, Place, Report, Together
 from jetmap.wire.subjects import new_id
@@ -22,6 +19,7 @@ from jetmap.worker import main as worker_main
 from jetmap.worker.aftermath import WorkerAftermath
 from jetmap.worker.dispositions import Dispositions
 from jetmap.worker.progress import ProgressPages
+from new_process import new_process
 
 TASKS = """
 from jetmap import task
@@ -58,25 +56,17 @@ class NoOutput:
 @pytest.fixture(autouse=True)
 def own_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A file of tasks and an empty registry, and nothing of this process is changed for good."""
-    monkeypatch.setattr(task_module, "_names", {})
-    monkeypatch.setattr(task_module, "_callables", {})
-    monkeypatch.setattr(locating, "_resolved", {})
-    monkeypatch.setattr(types, "may_import_classes", False)
     monkeypatch.setattr(types, "run_script", types.run_script)
     monkeypatch.setattr(worker_main, "Output", NoOutput)
     monkeypatch.setattr(worker_main, "show_logs", lambda *arguments: None)
     monkeypatch.setattr(worker_main, "mark_records", lambda *arguments: None)
     monkeypatch.setattr(worker_main.atexit, "register", lambda function: None)
     monkeypatch.setattr(Dispositions, "watch", lambda self: None)
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.chdir(tmp_path)
     (tmp_path / "loop_tasks.py").write_text(TASKS)
     (tmp_path / "broken_tasks.py").write_text("1 / 0\n")
-    before = dict(sys.modules)
-    yield
-    for name in set(sys.modules) - set(before):
-        del sys.modules[name]
+    with new_process(monkeypatch, tmp_path):
+        yield
 
 
 class Run:
