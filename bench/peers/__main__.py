@@ -31,13 +31,16 @@ from .rows import PeerRow, rows
 QUICK = 20
 CONNECTIONS = (16, 64)
 LOAD_SECONDS = 2.0
+# A contender that takes longer for a row is measured once.
+LONG_SECONDS = 10.0
 
 EPILOG = """\
 Each contender runs in a process of its own and is warmed by the row itself, and tuned where its
 users would tune it; rows named -other are warmed by items of the same function at another cost. In
-each round another contender begins. Figures are medians; the spread is from the least to the most.
-CPU is the busy time of the whole machine, so run this on a quiet one. A contender that is not
-installed is left out; 'none' means that it refused.
+each round another contender begins; one that takes over ten seconds for a row is measured once.
+Figures are medians; the spread is from the least to the most. CPU is the busy time of the whole
+machine, so run this on a quiet one. A contender that is not installed is left out; 'none' means
+that it refused.
 """
 
 
@@ -142,6 +145,8 @@ def compare(chosen: argparse.Namespace, load: Work) -> list[Result]:
             for number in range(chosen.runs):
                 first = number % len(processes)
                 for process in processes[first:] + processes[:first]:
+                    if any(sample.seconds > LONG_SECONDS for sample in samples[process.name]):
+                        continue
                     samples[process.name].append(process.measure(row))
                     memory[process.name] = process.memory()
             for name, measured in samples.items():
