@@ -161,11 +161,20 @@ def finite(value: float, bound: Bound) -> float:
 MOST_KEY = 255  # Characters of an idempotency key.
 
 
+def _is_unicode(text: str) -> bool:
+    """Return whether a text can travel; one with half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_key(key: object) -> str | None:
     """Return an idempotency key, or None. Raises TypeError or ValueError for what is not one."""
     if key is not None and not isinstance(key, str):
         raise TypeError(f"key must be a text, not {shown(key)}")
-    if key is not None and not 0 < len(key) <= MOST_KEY:
+    if key is not None and not (0 < len(key) <= MOST_KEY and _is_unicode(key)):
         raise ValueError(f"key must be a text of 1 to {MOST_KEY} characters, not {shown(key)}")
     return key
 
@@ -203,7 +212,7 @@ def check_labels(labels: object) -> dict[str, str]:
             raise TypeError(f"labels must be text: not {shown(name)} with {shown(value)}")
         if not _LABEL.fullmatch(name):
             raise ValueError(f"the label {shown(name)} is malformed: {LABELS}")
-        if not _LABEL_VALUE.fullmatch(value):
+        if not (_LABEL_VALUE.fullmatch(value) and _is_unicode(value)):
             raise ValueError(f"the value {shown(value)} of label {name} is malformed: {LABELS}")
     if len(found) > MOST_LABELS:
         raise ValueError(f"{len(found)} labels are too many: {LABELS}")

@@ -347,6 +347,7 @@ def test_a_time_that_an_earlier_version_let_in_is_bounded(ttl: float, kept: floa
         ({"a b": "c"}, ValueError, "the label 'a b' is malformed: at most 8 labels"),
         ({"a": "b,c"}, ValueError, "the value 'b,c' of label a is malformed"),
         ({"a": "x" * 101}, ValueError, "of label a is malformed"),
+        ({"a": "\ud800"}, ValueError, "of label a is malformed"),
         (dict.fromkeys("abcdefghi", ""), ValueError, "9 labels are too many"),
     ],
 )
@@ -361,3 +362,10 @@ def test_labels_as_text() -> None:
     assert bounds.parse_labels("a=1,a=2") == {"a": "2"}
     with pytest.raises(ValueError, match="'x' is not a label: write NAME=VALUE"):
         bounds.parse_labels("x")
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "\ud800"])
+def test_keys_are_bounded(key: str) -> None:
+    with pytest.raises(ValueError, match="key must be a text of 1 to 255 characters"):
+        bounds.check_key(key)
+    assert [bounds.check_key(good) for good in (None, "k", "é")] == [None, "k", "é"]

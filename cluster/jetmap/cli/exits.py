@@ -14,7 +14,7 @@ import typer
 from jetmap import errors
 from jetmap.machine import advice_for
 
-from .streams import OutputFailed, drop_output
+from .streams import OutputFailed, ReaderGone, drop_output
 
 
 class Exit(IntEnum):
@@ -100,13 +100,12 @@ def exits() -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
-    except BrokenPipeError:
-        drop_output()
-        raise typer.Exit(Exit.OK) from None
     except BaseException as exc:
         exc = _first_of(exc)
-        if isinstance(exc, OutputFailed):
+        if isinstance(exc, OutputFailed | ReaderGone):
             drop_output()
+        if isinstance(exc, ReaderGone):  # It has read as much as it wanted.
+            raise typer.Exit(Exit.OK) from None
         code = exc.exit_code if isinstance(exc, ChildFailed) else code_of(exc)
         if isinstance(exc, errors.ConfigurationError):
             say(_listed(exc.problems))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import stat
 import sys
 import threading
@@ -61,6 +62,15 @@ def count_lines(source: BinaryIO) -> int | None:
     return count + (last != b"\n")
 
 
+def _read_block(descriptor: int) -> bytes:
+    """Read what is there; wait, also if another program has made the descriptor non-blocking."""
+    while True:
+        try:
+            return os.read(descriptor, BLOCK)
+        except BlockingIOError:
+            select.select([descriptor], [], [])
+
+
 class Reader:
     """Feed a map or a job with the lines of a source, for the duration of a ``with`` block.
 
@@ -94,7 +104,7 @@ class Reader:
     def _read(self) -> None:
         try:
             while not self._left:
-                block = os.read(self._descriptor, BLOCK)
+                block = _read_block(self._descriptor)
                 # Waits while the map has enough to do.
                 asyncio.run_coroutine_threadsafe(self._add(block), self._loop).result()
                 if not block:

@@ -37,8 +37,8 @@ def tolerance(text: str) -> Tolerance:
 def kwargs_of(text: str) -> bytes:
     """Encode keyword-only parameters. Raises ConfigurationError for anything but a JSON object."""
     try:
-        msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-    except msgspec.MsgspecError as exc:
+        msgspec.json.decode(text, type=dict[str, object])
+    except (msgspec.MsgspecError, UnicodeEncodeError, RecursionError) as exc:
         raise ConfigurationError(
             [f"--kwargs must be a JSON object such as '{{\"n\": 3}}': {exc}"]
         ) from exc

@@ -171,7 +171,7 @@ def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 def load(given: dict[str, Any]) -> Settings:
     """Validate the settings; problems name options as the user spells them."""
     url = given.get("nats_url") or ""
-    if any(urlsplit(part.strip()).password for part in url.split(",")):
+    if any(map(_has_password, url.split(","))):
         raise ConfigurationError(
             [
                 "--nats: everyone on this machine can read a password on the command line: put it "
@@ -180,6 +180,14 @@ def load(given: dict[str, Any]) -> Settings:
         )
     given = {name: None if value in ("", []) else value for name, value in given.items()}
     return Settings.load(lambda name: Option(name).name, **given)
+
+
+def _has_password(url: str) -> bool:
+    """Return whether an address has a password; what is not an address is refused later."""
+    try:
+        return bool(urlsplit(url.strip()).password)
+    except ValueError:
+        return False
 
 
 def log_to_stderr(level: str, form: str = "text") -> None:

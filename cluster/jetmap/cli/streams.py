@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -24,20 +25,39 @@ class OutputFailed(JetmapError):  # noqa: N818
         super().__init__(f"stdout cannot be written: {cause.strerror}")
 
 
+class ReaderGone(BrokenPipeError):  # noqa: N818
+    """The reader of stdout has gone, as after ``| head -1``."""
+
+
 class _Stdout(io.FileIO):
-    """Raise OutputFailed for a failed write, to tell it from that of any other file."""
+    """Tell a failed write from that of any other file: raise OutputFailed or ReaderGone."""
 
     def write(self, data: Any, /) -> int:
         try:
-            return super().write(data)
-        except BrokenPipeError:
-            raise
+            # Where another program has made it non-blocking, it takes nothing while it is full.
+            while (written := super().write(data)) is None:
+                select.select([], [self], [])
+            return written
+        except BrokenPipeError as error:
+            raise ReaderGone(*error.args) from None
         except OSError as error:
             raise OutputFailed(error) from None
 
 
+class _Stderr(io.FileIO):
+    """Drop what cannot be written: a message that nobody can read must not end a command."""
+
+    def write(self, data: Any, /) -> int:
+        size = memoryview(data).nbytes
+        try:
+            return super().write(data) or size
+        except OSError:
+            return size
+
+
 def prepare() -> None:
-    """Open the null device for closed streams, and make failures of stdout recognizable.
+    """Open the null device for closed streams; make failures of stdout recognizable, and those of
+    stderr harmless.
 
     Otherwise the next file or socket would get the descriptor of a closed stream, and output would
     be written there.
@@ -53,15 +73,21 @@ def prepare() -> None:
                 os.dup2(null, fd)
                 os.close(null)
             os.set_inheritable(fd, True)
-    before = sys.stdout
+    before, errors = sys.stdout, sys.stderr
+    handler = before.errors if before is not None else "strict"
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(_Stdout(1, "w", closefd=False)),
         encoding=before.encoding if before is not None else "utf-8",
-        errors=before.errors if before is not None else "strict",
+        # A name that the encoding of an old locale does not have is still worth printing.
+        errors="backslashreplace" if handler == "strict" else handler,
         line_buffering=os.isatty(1),
     )
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = io.TextIOWrapper(
+        io.BufferedWriter(_Stderr(2, "w", closefd=False)),
+        encoding=errors.encoding if errors is not None else "utf-8",
+        errors="backslashreplace",
+        line_buffering=True,
+    )
 
 
 def require_stdout(what: str) -> None:

@@ -83,6 +83,10 @@ def submit(
     """
     encoded = kwargs_of(kwargs) if kwargs else b""
     labels = labels_of(label)
+    try:
+        bounds.check_key(key)
+    except ValueError as exc:
+        raise ConfigurationError([f"--key: {exc}"]) from exc
     if ":" in function:
         name = function.rpartition(":")[2]
         raise ConfigurationError(
@@ -109,11 +113,13 @@ def submit(
             settings,
         )
         record, is_new = run_cancellable(work, uvloop.new_event_loop)
-    typer.echo(record.id)
     what = (
         f"{record.total:,} items are stored" if is_new else f"the key {key!r} has this job already"
     )
-    say(f"{what}; to follow the job: jetmap job {record.id} --follow")
+    try:
+        typer.echo(record.id)
+    finally:  # Where stdout is on a full disk, at least stderr names the job.
+        say(f"{what}; to follow the job: jetmap job {record.id} --follow")
 
 
 async def _submit(

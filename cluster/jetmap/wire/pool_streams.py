@@ -263,7 +263,7 @@ def _function_key(name: str) -> str:
 
 def _token(name: str) -> str:
     """Make a subject token of a name: characters that one may not have become =XX."""
-    return quote(name, safe="").replace(".", "%2E").replace("%", "=")
+    return quote(name, safe="", errors="replace").replace(".", "%2E").replace("%", "=")
 
 
 async def _ensure_bucket(c: Broker, pool: str) -> None:

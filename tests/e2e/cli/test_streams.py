@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
+import time
 import zipapp
 from pathlib import Path
 
@@ -104,6 +106,47 @@ def test_a_program_without_streams(tmp_path: Path) -> None:
         done = subprocess.run(["sh", "-c", line], cwd=tmp_path, timeout=60)
     assert done.returncode == 0
     assert (tmp_path / "values").read_text() == "[1, 2]"
+
+
+# Streams that nobody reads, or that take nothing
+
+
+@pytest.mark.parametrize("errors", ["| true", "2>/dev/full"])
+def test_errors_that_nobody_reads_cost_no_values(shared_up: Up, errors: str) -> None:
+    """Of 400 items, 200 fail, and their errors cannot be printed."""
+    place = shared_up.house.directory
+    to = "2>&1 >values" if errors == "| true" else ">values"
+    line = f"{{ jetmap map double {to}; echo $? >code; }} {errors}"
+    shell(shared_up.house, line, input='1\n"x"\n' * 200)
+    assert (place / "values").read_text() == "2\nnull\n" * 200
+    assert int((place / "code").read_text()) == Exit.ITEMS_FAILED
+
+
+def test_streams_that_another_program_made_non_blocking(shared_up: Up) -> None:
+    numbers, values = os.pipe(), os.pipe()
+    for descriptor in (*numbers, *values):
+        os.set_blocking(descriptor, False)
+    os.set_blocking(numbers[1], True)
+    os.set_blocking(values[0], True)
+    house = shared_up.house
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jetmap.cli", "map", "double"],
+        cwd=house.directory,
+        env=house.environment,
+        stdin=numbers[0],
+        stdout=values[1],
+        stderr=subprocess.PIPE,
+    )
+    os.close(numbers[0])
+    os.close(values[1])
+    time.sleep(0.5)  # It finds nothing to read at first.
+    with os.fdopen(numbers[1], "wb") as items:
+        items.write(b"".join(b"%d\n" % n for n in range(100, 50_000)))
+    time.sleep(0.5)  # Its output fills the pipe.
+    with os.fdopen(values[0], "rb") as lines:
+        found = [int(line) for line in lines]
+    assert process.communicate(timeout=30)[1] == b"" and process.returncode == 0
+    assert found == [2 * n for n in range(100, 50_000)]
 
 
 # Nothing to write to

@@ -6,8 +6,9 @@ import pytest
 import typer
 
 from jetmap import errors
+from jetmap.cli import exits as ends
 from jetmap.cli.exits import ChildFailed, Exit, code_of, exits
-from jetmap.cli.streams import OutputFailed
+from jetmap.cli.streams import OutputFailed, ReaderGone
 
 
 def end_of(error: BaseException) -> int:
@@ -29,10 +30,20 @@ def end_of(error: BaseException) -> int:
         (KeyboardInterrupt(), Exit.INTERRUPTED),
         (ExceptionGroup("both", [errors.BrokerUnreachable("gone")]), Exit.BROKER),
         (ZeroDivisionError("division"), Exit.INTERNAL),
+        (BrokenPipeError(32, "Broken pipe"), Exit.INTERNAL),
     ],
 )
 def test_each_error_has_its_code(error: BaseException, code: Exit) -> None:
     assert end_of(error) == code
+
+
+@pytest.mark.parametrize("is_grouped", [False, True])
+def test_a_reader_that_has_read_enough_ends_it_well(
+    monkeypatch: pytest.MonkeyPatch, is_grouped: bool
+) -> None:
+    monkeypatch.setattr(ends, "drop_output", lambda: None)
+    error = ReaderGone(32, "Broken pipe")
+    assert end_of(ExceptionGroup("one", [error]) if is_grouped else error) == Exit.OK
 
 
 def test_every_problem_is_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,11 @@ def test_numbers_out_of_bounds_are_refused(text: str) -> None:
     assert [within(bounds.PARALLEL_OR_ANY)(good) for good in ("0", "7")] == [0, 7]
 
 
-@pytest.mark.parametrize("text", ["[1]", "1", "{", '{"a": }'])
+@pytest.mark.parametrize(
+    "text",
+    ["[1]", "1", "{", '{"a": }', '{"a": 1e999}', '{"a": "\udcff"}', '{"a":' + "[" * 100_000],
+    ids=range(7),
+)
 def test_parameters_are_a_json_object(text: str) -> None:
     with pytest.raises(ConfigurationError, match="--kwargs must be a JSON object"):
         kwargs_of(text)

@@ -49,6 +49,12 @@ def test_problems_name_options_as_they_are_spelt() -> None:
         load({"nats_url": "http://broker"})
 
 
+@pytest.mark.parametrize("url", ["nats://[::1", "nats://[broker]:4222", "nats://broker:port"])
+def test_what_is_not_an_address_is_named(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="--nats must be a comma-separated list"):
+        load({"nats_url": url})
+
+
 def test_a_file_that_is_not_there_is_named_as_it_was_given(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

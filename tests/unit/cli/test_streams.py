@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from jetmap.cli import streams
-from jetmap.cli.streams import OutputFailed
+from jetmap.cli.streams import OutputFailed, ReaderGone
 from jetmap.errors import ConfigurationError
 
 
@@ -19,11 +22,52 @@ def test_a_failed_write_is_recognizable() -> None:
         stdout.write(b"x")
 
 
-def test_a_reader_that_has_gone_is_not_a_failure() -> None:
+def test_a_reader_that_has_gone_is_recognizable() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    with streams._Stdout(writer, "w") as stdout, pytest.raises(BrokenPipeError):
+    with streams._Stdout(writer, "w") as stdout, pytest.raises(ReaderGone):
         stdout.write(b"x")
+
+
+def test_a_descriptor_that_another_program_made_non_blocking_is_waited_for() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    data = bytes(1 << 20)
+    found: list[bytes] = []
+
+    def read() -> None:
+        while block := os.read(reader, 1 << 16):
+            found.append(block)
+
+    thread = threading.Thread(target=read)
+    with io.BufferedWriter(streams._Stdout(writer, "w")) as stdout:
+        with pytest.raises(BlockingIOError):
+            while True:
+                os.write(writer, data)
+        thread.start()
+        stdout.write(data)
+        stdout.flush()
+    thread.join()
+    os.close(reader)
+    assert sum(map(len, found)) >= len(data)
+
+
+def test_what_stderr_does_not_take_is_dropped() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    full = os.open("/dev/full", os.O_WRONLY)
+    for descriptor in (writer, full):
+        with io.BufferedWriter(streams._Stderr(descriptor, "w")) as stderr:
+            stderr.write(b"x" * 100_000)
+            stderr.flush()
+
+
+def test_text_that_the_encoding_does_not_have_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    streams.prepare()
+    assert (sys.stdout.encoding, sys.stdout.errors) == ("ascii", "backslashreplace")
+    assert (sys.stderr.encoding, sys.stderr.errors) == ("ascii", "backslashreplace")
 
 
 def test_other_writes_pass(tmp_path: Path) -> None:

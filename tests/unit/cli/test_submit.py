@@ -23,3 +23,10 @@ def test_submit_passes_its_options_on(jobs: FakeJobs, invoke: Invoke) -> None:
     assert upload.record.format == "json"
     found = [jobs.begun[0][name] for name in ("ttl", "timeout", "key")]
     assert found == [60.0, 5.0, "k"]
+
+
+def test_a_key_that_is_none_is_refused(jobs: FakeJobs, invoke: Invoke) -> None:
+    Path("items").write_text("1", encoding="utf-8")
+    done = invoke("submit", "f", "items", "--key", "k" * 256)
+    assert done.exit_code == 2 and not jobs.uploads
+    assert "--key: key must be a text of 1 to 255 characters" in done.stderr
