@@ -11,7 +11,7 @@ import atexit
 import threading
 from collections.abc import Coroutine, Iterable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast
 
 from jetmap.dispatch.outcomes import Outcome, X, Y
 from jetmap.errors import ClusterClosed
@@ -117,12 +117,15 @@ class BlockingCluster:
             raise ClusterClosed(
                 "cluster.sync would block its own event loop here; use 'await cluster.map(…)'"
             )
-        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        future = asyncio.run_coroutine_threadsafe(_carried(coroutine), loop)
         try:
-            return future.result()
+            value, error = future.result()
         except BaseException:
             future.cancel()
             raise
+        if error is not None:
+            raise error
+        return cast(T, value)
 
     def _listed(self, items: Iterable[Any]) -> Sequence[Any]:
         """Take all items in this thread, but no more than one over the limit."""
@@ -178,6 +181,19 @@ class BlockingStream(Generic[X, Y]):
         """Close the stream, unless it belongs to a parent process. A second call does nothing."""
         if self._pid == process_id():
             self._wait(self._stream.aclose())
+
+
+async def _carried(
+    coroutine: Coroutine[Any, Any, T],
+) -> tuple[T | None, BaseException | None]:
+    """Return the result, or the error that would end the thread of the event loop.
+
+    An iterable of items may raise one, as by ``sys.exit``.
+    """
+    try:
+        return await coroutine, None
+    except (SystemExit, KeyboardInterrupt) as error:
+        return None, error
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self
 
 from jetmap.background import Background
@@ -105,14 +105,15 @@ class OutcomeStream(ABC, Generic[X, Y]):
 
     def __init__(self) -> None:
         self.ready: deque[Outcome[X, Y]] = deque()
+        self._reading = asyncio.Lock()  # Several tasks may share a stream.
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Outcome[X, Y]:
         self._check()
-        if not self.ready:
-            await self._read()
+        while not self.ready:
+            await self._read_one_by_one()
         return self.ready.popleft()
 
     async def __aenter__(self) -> Self:
@@ -134,10 +135,19 @@ class OutcomeStream(ABC, Generic[X, Y]):
         self._check()
         if not self.ready:
             try:
-                await self._read()
+                await self._read_one_by_one()
             except StopAsyncIteration:
                 return False
         return True
+
+    async def _read_one_by_one(self) -> None:
+        """Make at least one more outcome ready, for whichever of several readers comes first.
+
+        Raises StopAsyncIteration.
+        """
+        async with self._reading:
+            if not self.ready:
+                await self._read()
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -222,11 +232,17 @@ class Stream(OutcomeStream[X, Y]):
 
     def _drop(self) -> None:
         """Withdraw the map from its own event loop, unless it belongs to a parent process."""
-        running = self._running
-        if running is None or running.ended:
+        if self._pid != process_id() or not self._loop.is_running():
             return
-        if self._pid == process_id() and self._loop.is_running():
-            self._loop.call_soon_threadsafe(lambda: _dropped.spawn(running.aclose(), "withdraw"))
+        running, source = self._running, self._source
+        if running is not None and not running.ended:
+            self._close_soon(running.aclose)
+        if isinstance(source, AsyncObjects) and source.is_reading:
+            self._close_soon(source.aclose)
+
+    def _close_soon(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Close a part of this stream in its event loop; any thread may call this."""
+        self._loop.call_soon_threadsafe(lambda: _dropped.spawn(close(), "close"))
 
     def _is_here(self) -> bool:
         if self._pid != process_id():
@@ -249,7 +265,14 @@ class Stream(OutcomeStream[X, Y]):
         if self._running is None:
             self._running, self._source = await self._open()
         assert self._source is not None
-        batch = await self._running.__anext__()
+        try:
+            batch = await self._running.__anext__()
+        except asyncio.CancelledError:  # The reader may come again.
+            raise
+        except BaseException:
+            if isinstance(self._source, AsyncObjects) and self._source.is_reading:
+                self._close_soon(self._source.aclose)  # Its map takes no more.
+            raise
         give_back = self._source.give_back
         append = self.ready.append
         for index, value in enumerate(self._call.values(batch), batch.start):

@@ -42,8 +42,10 @@ class Objects:
         self._taken = 0
         self._stride = _STRIDE
         self._length = len(items) if isinstance(items, Sized) else None
-        self._ended = self._length == 0
+        self._ended = False
         self.error: BaseException | None = None
+        if self._length == 0:
+            self._on_length()
 
     @property
     def total(self) -> int | None:
@@ -69,8 +71,18 @@ class Objects:
         self._returned.extendleft(reversed(objects[used:]))
         self._taken += used
         if self._length is not None and self._taken >= self._length:
-            self._ended = True
+            self._on_length()
         return piece
+
+    def _on_length(self) -> None:
+        """End with the last item, if it is the last: a length may be an estimate, as that of tqdm
+        is, or count something else, as that of a pandas frame does.
+        """
+        if self._list is None:
+            self._length = None
+            if not self._returned:
+                self._returned.extend(self._fresh(1))
+        self._ended = not self._returned or self._list is not None
 
     def give_back(self, index: int) -> Any:
         """Return the item at this index, and forget it."""
@@ -95,8 +107,9 @@ class Objects:
         fresh: list[Any] = []
         try:
             fresh.extend(islice(self._items, count))
-        except Exception as error:
-            # The caller's iterable raised: the map ends with that error behind its items.
+        except BaseException as error:
+            # The caller's iterable raised: the map ends with that error behind its items. The
+            # reader gets it whatever it is, because this may run in a thread of the library.
             self.error = error
         return fresh
 
@@ -157,6 +170,11 @@ class AsyncObjects(Objects):
     def has_items(self) -> bool:
         return bool(self._returned)
 
+    @property
+    def is_reading(self) -> bool:
+        """Return whether the iterable has not come to its end."""
+        return len(self._background) > 0
+
     async def aclose(self) -> None:
         """Stop reading, and let the iterable clean up."""
         await self._background.close()
@@ -182,8 +200,12 @@ class AsyncObjects(Objects):
                 close = getattr(iterator, "aclose", None)
                 if close is not None:
                     await close()
-        except Exception as error:
-            # The caller's iterable raised: the map ends with that error.
+        except BaseException as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # Nobody reads any more.
+            # The caller's iterable raised, perhaps because something that it awaits was cancelled:
+            # the map ends with that error.
             self.error = error
         finally:
             self._ended = True

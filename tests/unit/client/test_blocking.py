@@ -304,3 +304,16 @@ async def test_jobs(cluster: JobCluster, jobs: FakeJobs) -> None:
 
     await asyncio.to_thread(work)
     assert threads == {None}
+
+
+def test_items_that_end_the_program_end_the_callers_thread_alone(sync: Any) -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise SystemExit("a bad row")
+
+    found = []
+    with pytest.raises(SystemExit, match="a bad row"):
+        for outcome in sync.stream(text, items()):
+            found.append(outcome.value)
+    assert found == ["1"]
+    assert sync.map(text, [2]) == ["2"]

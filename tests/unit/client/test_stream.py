@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from jetmap import ItemRaised, task
+from jetmap import ItemRaised, MapTimeout, task
 from jetmap.client.call import Call
 from jetmap.client.stream import RunningMap, Stream
 from jetmap.dispatch.objects import Objects
@@ -123,3 +125,61 @@ async def test_dropped_at_its_end_there_is_nothing_to_withdraw() -> None:
     reading._drop()
     await reading._loop.run_in_executor(None, gc.collect)
     assert running.closed == 0
+
+
+async def test_several_tasks_share_a_stream() -> None:
+    opened = 0
+    running = FakeMap(*BATCHES)
+    call = Call.of(same, None)
+
+    async def open() -> tuple[RunningMap, Objects]:
+        nonlocal opened
+        opened += 1
+        await asyncio.sleep(0)
+        source = call.source(range(5), keep=True, max_item=1000)
+        source.take(5, 1000)
+        return running, source  # type: ignore[return-value]
+
+    reading = Stream(open, call)
+
+    async def read() -> list[int]:
+        return [outcome.index async for outcome in reading]
+
+    async def read_batches() -> list[int]:
+        found = []
+        while batch := await reading.next_batch():
+            found += [outcome.index for outcome in batch]
+        return found
+
+    shares = await asyncio.gather(read(), read(), read_batches())
+    assert opened == 1
+    assert sorted(index for share in shares for index in share) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("how", ["dropped", "failed"])
+async def test_items_are_read_no_further_when_the_map_is_over(how: str) -> None:
+    closed = asyncio.Event()
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            for number in range(10**9):
+                yield number
+        finally:
+            closed.set()
+
+    running = FakeMap(error=MapTimeout("late"))
+    call = Call.of(same, None)
+
+    async def open() -> tuple[RunningMap, Objects]:
+        return running, call.source(items(), keep=True, max_item=1000)  # type: ignore[return-value]
+
+    reading = Stream(open, call)
+    if how == "dropped":
+        reading._running, reading._source = await open()
+        await asyncio.sleep(0.01)
+        del reading
+        gc.collect()
+    else:
+        with pytest.raises(MapTimeout):
+            await anext(reading)
+    await asyncio.wait_for(closed.wait(), 30)
