@@ -15,7 +15,7 @@ from jetmap.wire.timing import JOB_BEAT_SECONDS, JOB_LEASE_SECONDS
 
 from . import streams
 from .catalogue import Catalogue, is_abandoned
-from .record import read_record
+from .record import Record, read_record
 from .removal import Removal
 from .runner import JobRunner
 from .store import MARKER, Store
@@ -24,8 +24,7 @@ logger = logging.getLogger(__name__)
 
 # Seconds between sweeps.
 SWEEP_SECONDS = 20.0
-# Seconds after which a sweep removes an expired job that the broker has kept. The clocks of two
-# hosts may differ by as much without a job being removed early.
+# Seconds that the broker has to remove an expired job; then a sweep does.
 EXPIRY_GRACE = 60.0
 # Records read in one request.
 READ_AT_ONCE = 1000
@@ -63,6 +62,7 @@ class JobMonitor:
             str, int
         ] = {}  # Owners without a lease, and how often in a row it was missing.
         self._swept = time.monotonic()
+        self._overdue: dict[str, float] = {}  # When a job that is over has been kept too long.
 
     async def start(self) -> None:
         """Subscribe to the records, and read those that exist."""
@@ -230,9 +230,10 @@ class JobMonitor:
                     there = None
                 if there is None:
                     self._catalogue.on_removed(record.id)
-                elif now > record.updated + record.ttl + EXPIRY_GRACE:
+                elif there.is_over and await self._is_overdue(there):
                     # A broker without room cannot expire records: it writes a marker for each.
                     await self._removal.tombstone(there, seq)
+        self._overdue = {job: at for job, at in self._overdue.items() if job in there_are}
         for kind in ("INPUT", "OUTCOMES"):
             for job in await self._store.jobs_in(kind):
                 known = self._catalogue.get(job)
@@ -241,3 +242,15 @@ class JobMonitor:
                 there, _ = await self._store.read(job)
                 if there is None or there.state == "deleted":
                     await self._store.remove(job)
+
+    async def _is_overdue(self, record: Record) -> bool:
+        """Return whether the broker has kept a job for longer than it should.
+
+        The broker's clock decides: another host's, or this one's, may be wrong by days.
+        """
+        now = time.monotonic()
+        if now < self._overdue.get(record.id, 0.0):
+            return False
+        left = record.ttl + EXPIRY_GRACE - await self._store.age(record.id)
+        self._overdue[record.id] = now + left
+        return left < 0

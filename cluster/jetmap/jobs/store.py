@@ -82,6 +82,14 @@ class Store:
         message, seq = found
         return (read_record(message, job) if message else None), seq
 
+    async def age(self, job: str) -> float:
+        """Return the seconds since a job's record was written, by the broker's clock."""
+        subject = subjects.job_state(self.pool, job)
+        found = await self.connection.api(f"STREAM.MSG.GET.{self._jobs}", {"last_by_subj": subject})
+        info = await self.connection.api(f"STREAM.INFO.{self._jobs}")
+        age = jetstream.parsed_time(info["ts"]) - jetstream.parsed_time(found["message"]["time"])
+        return age.total_seconds()
+
     async def write(self, record: Record, after: int, *, ttl: float | None = None) -> int:
         """Store a record, if its predecessor has sequence number ``after`` (0: none exists).
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from unittest import mock
 
 import pytest
 
 from jetmap.errors import UnknownJob
-from jetmap.jobs.monitor import SWEEP_SECONDS
+from jetmap.jobs.monitor import EXPIRY_GRACE, SWEEP_SECONDS
 from jetmap.jobs.service import Jobs
 from jetmap.wire.timing import JOB_LEASE_SECONDS
 from simulated_jobs import JobPool, ended, in_a_pool, submitted
@@ -65,3 +67,26 @@ async def test_what_a_removed_job_left_behind_is_swept_up(pool: JobPool, jobs: J
     assert record.id in await jobs.store.jobs_in("OUTCOMES")
     await asyncio.sleep(2 * SWEEP_SECONDS)
     assert record.id not in await jobs.store.jobs_in("OUTCOMES")
+
+
+@in_a_pool(gateways=2)
+async def test_a_wrong_clock_removes_no_job(pool: JobPool, jobs: Jobs, other: Jobs) -> None:
+    record = await ended(jobs, (await submitted(jobs, [1])).id)
+    right = time.time
+    with mock.patch("time.time", lambda: right() + 10 * record.ttl):
+        await asyncio.sleep(5 * SWEEP_SECONDS)
+    assert (await jobs.get(record.id)).state == "succeeded"
+
+
+@in_a_pool()
+async def test_a_job_that_the_broker_keeps_for_too_long_is_removed(
+    pool: JobPool, jobs: Jobs
+) -> None:
+    record = await ended(jobs, (await submitted(jobs, [1], ttl=30.0)).id)
+    _, seq = await jobs.store.read(record.id)
+    await jobs.store.write(record, seq)  # As it is kept where there is no room for its expiry.
+    await asyncio.sleep(30 + EXPIRY_GRACE / 2)
+    assert (await jobs.get(record.id)).state == "succeeded"
+    await asyncio.sleep(EXPIRY_GRACE / 2 + 3 * SWEEP_SECONDS)
+    with pytest.raises(UnknownJob):
+        await jobs.get(record.id)
