@@ -16,19 +16,31 @@ BLOCK = 256 * 1024
 SEGMENT = 64 * 1024 * 1024
 
 
+def _temporary_file() -> IO[bytes]:
+    """Make a file without a buffer, which would hold what a full disk has refused."""
+    return tempfile.TemporaryFile(prefix="jetmap-", buffering=0)
+
+
+def _write_all(file: IO[bytes], data: bytes) -> None:
+    """Write all data to a file that may take less at once. Raises OSError."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+
+
 class _Segment:
     """A temporary file, written at its end and read from its start."""
 
     __slots__ = ("file", "read", "written")
 
     def __init__(self) -> None:
-        self.file: IO[bytes] = tempfile.TemporaryFile(prefix="jetmap-")  # noqa: SIM115
+        self.file = _temporary_file()
         self.written = 0
         self.read = 0
 
     def write(self, data: bytes) -> None:
         self.file.seek(self.written)
-        self.file.write(data)
+        _write_all(self.file, data)
         self.written += len(data)
 
     def next(self) -> bytes:
@@ -54,6 +66,7 @@ class SpooledPipe:
         self._in_memory = 0
         self._segments: deque[_Segment] = deque()  # later than the bytes in memory
         self._in_files = 0
+        self._last = b""  # The last bytes, behind those in files, whose disk may be full.
         self._closed = False
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
@@ -61,7 +74,7 @@ class SpooledPipe:
     @property
     def size(self) -> int:
         """The bytes in the queue."""
-        return self._in_memory + self._in_files
+        return self._in_memory + self._in_files + len(self._last)
 
     def put(self, data: bytes) -> None:
         """Add bytes without waiting.
@@ -78,15 +91,11 @@ class SpooledPipe:
         self._filled.set()
 
     def end(self, data: bytes) -> None:
-        """Add the last bytes, which always fit; the reader still gets everything."""
-        if self._segments:
-            self._segments[-1].write(data)
-            self._in_files += len(data)
-            self._reservation.force_spool(len(data))
-        else:
-            self._memory.append(data)
-            self._in_memory += len(data)
-            self._reservation.force(len(data))
+        """Add the last bytes, which always fit; the reader still gets everything. Only once."""
+        if self._closed:
+            return
+        self._last = data
+        self._reservation.force(len(data))
         self._closed = True
         self._filled.set()
 
@@ -97,7 +106,10 @@ class SpooledPipe:
                 return None
             self._filled.clear()
             await self._filled.wait()
-        data = self._from_memory() if self._memory else self._from_file()
+        if self._memory:
+            data = self._from_memory()
+        else:
+            data = self._from_file() if self._segments else self._take_last()
         self._emptied.set()
         return data
 
@@ -113,9 +125,10 @@ class SpooledPipe:
             segment.file.close()
         self._segments.clear()
         self._memory.clear()
-        self._reservation.give(self._in_memory)
+        self._reservation.give(self._in_memory + len(self._last))
         self._reservation.force_spool(-self._in_files)
         self._in_memory = self._in_files = 0
+        self._last = b""
         self._emptied.set()
 
     def _fits(self, size: int) -> bool:
@@ -131,13 +144,16 @@ class SpooledPipe:
         if self._in_files + len(data) > self._limits.max_spool_bytes:
             raise spool_full(self._limits)
         self._spool(len(data))
-        self._in_files += len(data)
         try:
-            if not self._segments or self._segments[-1].written >= SEGMENT:
-                self._segments.append(_Segment())
-            self._segments[-1].write(data)
+            is_new = not self._segments or self._segments[-1].written >= SEGMENT
+            segment = _Segment() if is_new else self._segments[-1]
+            segment.write(data)
         except OSError as exc:
+            self._reservation.force_spool(-len(data))
             raise disk_full(exc) from exc
+        if is_new:
+            self._segments.append(segment)
+        self._in_files += len(data)
 
     def _from_memory(self) -> bytes:
         data = self._memory.popleft()
@@ -149,6 +165,11 @@ class SpooledPipe:
                 size += len(some[-1])
             data = b"".join(some)
         self._in_memory -= len(data)
+        self._reservation.give(len(data))
+        return data
+
+    def _take_last(self) -> bytes:
+        data, self._last = self._last, b""
         self._reservation.give(len(data))
         return data
 
@@ -195,8 +216,9 @@ class SpooledParts:
         self._reservation.spool(size)
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(prefix="jetmap-")  # noqa: SIM115
-            self._file.write(data)
+                self._file = _temporary_file()
+            self._file.seek(offset)
+            _write_all(self._file, data)
         except OSError as exc:
             raise disk_full(exc) from exc
         self._written += size
