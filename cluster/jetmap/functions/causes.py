@@ -35,10 +35,10 @@ def cause_of(error: BaseException, *, pickled: bool) -> Cause:
     data = b""
     if pickled:
         try:
-            data = dumps(error, _reduce)
+            data = dumps(error, _reduce, PICKLE_BYTES)
         except (Exception, SystemExit):
-            data = b""  # It holds a lock, a file or the like: its base stands for it.
-    return Cause(classes, data if len(data) <= PICKLE_BYTES else b"")
+            data = b""  # It is too large, or holds a lock or the like: its base stands for it.
+    return Cause(classes, data)
 
 
 def exception_of(record: ErrorRecord, *, trusted: bool) -> BaseException | None:

@@ -29,20 +29,40 @@ class _ThreadGlobals(threading.local):
 _names = _ThreadGlobals()
 
 
-def dumps(value: Any, reduce: Reducer) -> bytes:
+class TooLong(Exception):  # noqa: N818
+    """A pickle has more bytes than it may."""
+
+
+class _Bounded(io.BytesIO):
+    """Take at most ``most`` bytes, so that nobody pickles a gigabyte for nothing."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def write(self, data: Any, /) -> int:
+        if self.tell() + memoryview(data).nbytes > self._most:
+            raise TooLong
+        return super().write(data)
+
+
+def dumps(value: Any, reduce: Reducer, most: int) -> bytes:
     """Pickle a value, with its classes by name where they have one that others know.
 
     Args:
         reduce: As ``reducer_override`` of a pickler.
+        most: Bytes of the pickle, at most.
 
-    Raises whatever the value's parts raise.
+    Raises TooLong, and whatever the value's parts raise.
     """
     try:
-        return _dump(pickle.Pickler, value, reduce)
+        return _dump(pickle.Pickler, value, reduce, most)
+    except TooLong:
+        raise
     except Exception:
         from .by_value import Pickler  # It imports cloudpickle, which few need.
 
-        return _dump(Pickler, value, reduce)
+        return _dump(Pickler, value, reduce, most)
 
 
 def loads(data: bytes | memoryview, buffers: Iterable[Any] = ()) -> Any:
@@ -126,7 +146,7 @@ def _attribute(found: Any, qualname: str) -> Any:
     return found
 
 
-def _dump(base: Any, value: Any, reduce: Reducer) -> bytes:
+def _dump(base: Any, value: Any, reduce: Reducer, most: int) -> bytes:
     class Reducing(base):  # type: ignore[misc]
         def reducer_override(self, obj: Any) -> Any:
             reduced = reduce(obj)
@@ -134,6 +154,6 @@ def _dump(base: Any, value: Any, reduce: Reducer) -> bytes:
                 return super().reducer_override(obj)
             return reduced
 
-    file = io.BytesIO()
+    file = _Bounded(most)
     Reducing(file, 5).dump(value)
     return file.getvalue()
