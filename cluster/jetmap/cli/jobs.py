@@ -117,6 +117,7 @@ async def _list(
 
 def _show(found: list[JobStatus], more: bool) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     console = console_for_tables()
     if not found:
@@ -140,7 +141,7 @@ def _show(found: list[JobStatus], more: bool) -> None:
             f"{status.failed:,}",
             duration(age),
             "" if status.is_over else duration(status.seconds_left),
-            shown_labels(status.labels),
+            Text(shown_labels(status.labels)),  # A label may look like markup.
         )
     console.print(table)
     if more:

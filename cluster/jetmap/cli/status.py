@@ -244,13 +244,15 @@ def _table(console: Console, title: str, rows: list[dict[str, Any]], columns: st
     if not rows:
         return
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=f"\n{title}", title_justify="left", box=None, pad_edge=False)
     for column in columns.split():
         numeric = isinstance(rows[0][column], int)
         table.add_column(column, justify="right" if numeric else "left", no_wrap=column != "doc")
     for row in rows:
-        table.add_row(*(_cell(row[column]) for column in columns.split()))
+        # Texts: a description or a label may look like markup.
+        table.add_row(*(Text(_cell(row[column])) for column in columns.split()))
     console.print(table)
 
 

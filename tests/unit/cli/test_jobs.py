@@ -29,6 +29,11 @@ def test_a_piped_table_is_not_cut(jobs: FakeJobs, invoke: Invoke) -> None:
     assert all(f"{name}={value}" in found for name, value in labels.items()) and "…" not in found
 
 
+def test_labels_that_look_like_markup_are_shown_as_they_are(jobs: FakeJobs, invoke: Invoke) -> None:
+    jobs.add("one", 3, labels={"a": "[/b] [red]"})
+    assert "a=[/b] [red]" in invoke("jobs").stdout
+
+
 def test_durations_for_people() -> None:
     found = [duration(seconds) for seconds in (None, 0.2, 8, 125, 10_800)]
     assert found == ["", "0 s", "8 s", "2:05", "3:00:00"]

@@ -69,6 +69,11 @@ def shown(*agents: Presence) -> str:
     return capture.get()
 
 
+def test_what_looks_like_markup_is_shown_as_it_is() -> None:
+    doc = "Turn list[int] into [/b] and [red]."
+    assert doc in shown(agent(functions=[FunctionInfo("double", doc=doc)]))
+
+
 def test_failures_are_shown() -> None:
     assert "here: workers cannot start:\nno module" in shown(agent(ready=0, failure="no module"))
     assert "here: the changed source" in shown(agent(failure="the changed source is broken"))
