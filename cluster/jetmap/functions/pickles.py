@@ -33,7 +33,7 @@ class TooLong(Exception):  # noqa: N818
     """A pickle has more bytes than it may."""
 
 
-class _Bounded(io.BytesIO):
+class _Capped(io.BytesIO):
     """Take at most ``most`` bytes, so that nobody pickles a gigabyte for nothing."""
 
     def __init__(self, most: int) -> None:
@@ -154,6 +154,6 @@ def _dump(base: Any, value: Any, reduce: Reducer, most: int) -> bytes:
                 return super().reducer_override(obj)
             return reduced
 
-    file = _Bounded(most)
+    file = _Capped(most)
     Reducing(file, 5).dump(value)
     return file.getvalue()

@@ -165,7 +165,7 @@ def prepare(
     f = function.callable
     try:
         kwargs = function.kwargs.decode(chunk.kwargs, chunk.format)
-    except Exception as error:
+    except BaseException as error:
         refusal = Undecodable(ValueError(f"keyword parameters: {error}"))
         return part.refuse, [refusal] * chunk.count
     if state:
@@ -184,7 +184,7 @@ def prepare(
         if len(items) == chunk.count:
             chunk.items = b""  # They may be large, and are not needed any more.
             return plain, items
-    except Exception:
+    except BaseException:  # Whatever the code that a pickle brings may raise.
         # An item is bad: the loop below finds it, and the others keep their values.
         pass
     items = []
@@ -197,7 +197,7 @@ def prepare(
     for raw in elements:
         try:
             items.append(codec.decode(bytes(raw), chunk.format))
-        except Exception as error:
+        except BaseException as error:
             items.append(Undecodable(error))
 
     def call(item: Any) -> Any:
@@ -279,7 +279,7 @@ class Part:
                 if len(encoded) <= min(most, self._limits.value):
                     self._report(len(values), encoded, errors, seconds, final)
                     return
-            except Exception:
+            except BaseException:
                 # A value cannot be encoded: ``_flush_singly`` finds it.
                 pass
         self._flush_singly(values, errors, seconds, final)
@@ -343,7 +343,7 @@ class Part:
                 "records that refer to each other by number, or a text in a format of your own"
             )
             return arrays.NULL[format], ErrorRecord(index, "unencodable", "RecursionError", message)
-        except Exception as error:
+        except BaseException as error:
             record = record_of(index, "unencodable", error, None)
             record.message = f"the value cannot be encoded: {record.message}"
             is_foreign = format in ("json", "msgpack") and isinstance(error, TypeError)

@@ -18,7 +18,7 @@ def record_of(index: int, kind: str, error: BaseException, formatted: str | None
     """Make the record of an item that failed. formatted: the traceback of its error."""
     try:
         message = str(error)
-    except Exception as failure:
+    except BaseException as failure:  # It is the function's own, and must not cost the worker.
         message = f"<str() of it raised {type(failure).__name__}>"
     encoded = _utf8(message)
     message = encoded[:MESSAGE_LIMIT].decode("utf-8", "ignore")
@@ -37,7 +37,7 @@ def traceback_of(error: BaseException, caller: str) -> str:
         inner = inner.tb_next
     try:
         lines = traceback.format_exception(type(error), error, inner or error.__traceback__)
-    except Exception:
+    except BaseException:
         return ""
     encoded = _utf8("".join(lines))
     if len(encoded) <= MESSAGE_LIMIT:

@@ -113,7 +113,7 @@ def test_a_program_without_streams(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("errors", ["| true", "2>/dev/full"])
 def test_errors_that_nobody_reads_cost_no_values(shared_up: Up, errors: str) -> None:
-    """Of 400 items, 200 fail, and their errors cannot be printed."""
+    """Half of the items fail, and their errors cannot be printed."""
     place = shared_up.house.directory
     to = "2>&1 >values" if errors == "| true" else ">values"
     line = f"{{ jetmap map double {to}; echo $? >code; }} {errors}"

@@ -152,3 +152,30 @@ async def test_a_batch_function_is_called_with_slices() -> None:
         assert [type(value).__name__ for value in values].count("int") == 8
         error = values[7]
         assert isinstance(error, ItemError) and isinstance(error.__cause__, ValueError)
+
+
+class Leaving(Exception):
+    """Ends the program wherever anybody looks at it."""
+
+    def __str__(self) -> str:
+        raise SystemExit
+
+    def __reduce__(self) -> Any:
+        raise KeyboardInterrupt
+
+
+@task(name="inline.leaving")
+def leaving(n):  # type: ignore[no-untyped-def]
+    if n == 1:
+        raise Leaving
+    return Leaving() if n == 2 else n
+
+
+async def test_what_ends_programs_while_it_is_encoded_costs_its_item_alone() -> None:
+    async with Cluster(inline=True) as cluster:
+        found: list[Any] = await cluster.map(leaving, range(4), return_exceptions=True)
+    assert (found[0], found[3]) == (0, 3)
+    assert [(error.index, error.kind) for error in found[1:3]] == [
+        (1, "raised"),
+        (2, "unencodable"),
+    ]

@@ -111,6 +111,14 @@ def test_large_ones_travel_without_what_they_hold() -> None:
     assert not cause_of(ValueError("x"), pickled=False).pickled
 
 
+def test_one_that_ends_the_program_when_it_is_pickled_has_a_stand_in() -> None:
+    class Leaving(ValueError):
+        def __reduce__(self) -> Any:
+            raise KeyboardInterrupt
+
+    assert type(arrived(Leaving("no"))) is ValueError
+
+
 def test_one_that_takes_no_notes_arrives() -> None:
     class Frozen(ValueError):
         def add_note(self, note: str) -> None:

@@ -11,6 +11,11 @@ class Mute(Exception):
         raise RuntimeError("no words")
 
 
+class Leaving(Exception):
+    def __str__(self) -> str:
+        raise SystemExit
+
+
 def test_a_record_names_the_error() -> None:
     record = record_of(7, "raised", ValueError("it cannot"), "the traceback")
     assert (record.index, record.kind, record.type) == (7, "raised", "ValueError")
@@ -23,6 +28,7 @@ def test_a_message_is_text_and_bounded() -> None:
     assert len(long.message.encode()) <= MESSAGE_LIMIT + 3 and long.message.endswith("…")
     assert record_of(0, "raised", ValueError("a\udcff"), None).message == "a\\udcff"
     assert "raised RuntimeError" in record_of(0, "raised", Mute(), None).message
+    assert "raised SystemExit" in record_of(0, "raised", Leaving(), None).message
 
 
 def test_a_traceback_begins_behind_the_caller() -> None:
