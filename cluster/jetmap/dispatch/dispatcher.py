@@ -437,6 +437,8 @@ class Dispatcher:
             try:
                 self._neighbours.rest()
                 now, connected = time.monotonic(), self._connection.connected
+                self._recovery.on_lost(self._maps.lost, now)
+                self._maps.lost.clear()
                 actions = self._recovery.check(self._maps, now, connected=connected)
                 if actions is not None:
                     await self._act(actions)

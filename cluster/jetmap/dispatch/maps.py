@@ -33,6 +33,7 @@ class OpenMaps:
         on_end: Called with each map that has a profile or failures when it ends, and how it did.
         postponed: Maps with new items that wait for the time of their next try.
         constants: The values that have been put; None: there are none.
+        lost: Chunks that the broker had lost when they were published again, as it turned out.
     """
 
     def __init__(self, scheduler: Scheduler, roster: Roster, stats: Stats) -> None:
@@ -42,6 +43,7 @@ class OpenMaps:
         self.on_end: Callable[[OpenMap, str], None] | None = None
         self.postponed: list[OpenMap] = []
         self.constants: KeptConstants | None = None
+        self.lost: list[Flight] = []
         self._maps: dict[str, OpenMap] = {}
         self._scheduler = scheduler
         self._roster = roster

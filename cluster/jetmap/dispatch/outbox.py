@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from jetmap.background import Background
 from jetmap.errors import JetmapError, TooLarge
-from jetmap.nats.answers import has_stored
+from jetmap.nats.answers import had_subject, has_stored
 from jetmap.nats.broker import Broker
 from jetmap.settings import Settings
 from jetmap.wire import pool_streams, subjects
@@ -45,9 +45,14 @@ FENCE = {"Nats-Expected-Stream": "none"}
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The broker has stored these chunks."""
+    """The broker has these chunks.
+
+    Attributes:
+        had_them: Whether it had stored them before.
+    """
 
     chunks: list[ChunkKey]
+    had_them: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +201,7 @@ class Outbox:
         """Take in the broker's ack, or its refusal."""
         number = int(subject.rpartition(".")[2])
         if has_stored(answer):
-            return Accepted(self._sampler.on_stored(number) or [])
+            return Accepted(self._sampler.on_stored(number) or [], had_subject(answer))
         doubtful = self._sampler.on_refused(number, time.monotonic())
         return Refused([key for keys in doubtful for key in keys], not answer)
 

@@ -4,7 +4,8 @@
 publish nor an agent has given a sign of it for PATIENCE seconds::
 
     published without an ack, nothing confirms it          publish it again, with an ack
-    silent                                                 publish it again
+    silent                                                 publish it again; of a long queue, some
+                                                           at each check (``probes.py``)
     silent, and its offer is served by nobody              take it back, for another offer
     silent, of a job                                       read the store first: an agent may have
                                                            stored some of its outcomes
@@ -21,6 +22,7 @@ from jetmap.wire.timing import PATIENCE, RECLAIM, UNCONFIRMED_SECONDS
 
 from .flight import Flight, Quarantine
 from .open_map import OpenMap
+from .probes import Probes
 from .roster import Roster
 from .sharing import Sent
 
@@ -57,6 +59,8 @@ class Recovery:
         self.quarantine = Quarantine()
         self._roster = roster
         self._checked = now
+        self._probes = Probes()
+        self._due: set[Flight] = set()  # Silent chunks to publish again, by the last check.
         self._reading: set[OpenMap] = set()  # Maps whose stored outcomes are being read.
         self._hopeless: dict[OpenMap, float] = {}  # Since when no worker could run each map.
 
@@ -75,14 +79,21 @@ class Recovery:
         actions = Actions(gone=self._roster.expire(now))
         self.quarantine.expire(now)
         self._reading.intersection_update(maps)
+        silent: list[tuple[OpenMap, list[Flight]]] = []
         for map in maps:
             for flight in map.ledger.unconfirmed(now, UNCONFIRMED_SECONDS):
                 if flight.offer and now - flight.heard < PATIENCE:
                     actions.unconfirmed.append((map, flight))
-            silent = map.ledger.silent(now, PATIENCE)
-            if silent and map.ledger.seen is None:
-                self._recover(map, silent, now, actions)
-            elif silent and map not in self._reading:
+            if flights := map.ledger.silent(now, PATIENCE):
+                silent.append((map, flights))
+        self._due = self._probes.choose(
+            [flight for _, flights in silent for flight in flights if flight.offer], now
+        )
+        for map, flights in silent:
+            due = [flight for flight in flights if self._is_due(map, flight)]
+            if due and map.ledger.seen is None:
+                self._recover(map, due, now, actions)
+            elif due and map not in self._reading:
                 self._reading.add(map)
                 actions.read_store.append(map)
         self._find_hopeless(maps, now, actions)
@@ -98,7 +109,8 @@ class Recovery:
         silent = map.ledger.silent(now, PATIENCE)
         actions.take_back = [(map, flight) for flight in silent if map.ledger.is_begun(flight)]
         untouched = [flight for flight in silent if not map.ledger.is_begun(flight)]
-        self._recover(map, untouched, now, actions)
+        due = [flight for flight in untouched if self._is_due(map, flight)]
+        self._recover(map, due, now, actions)
         return actions
 
     def on_reconnect(self, maps: Iterable[OpenMap], now: float) -> None:
@@ -106,10 +118,20 @@ class Recovery:
 
         The stream may be new and empty.
         """
+        self._probes.on_reconnect(now)
         soon = now - PATIENCE + RECLAIM
         for map in maps:
             for flight in map.ledger.flights.values():
                 flight.heard = min(flight.heard, soon)
+
+    def on_lost(self, flights: Iterable[Flight], now: float) -> None:
+        """Take in that the broker did not have these chunks when they were published again."""
+        for flight in flights:
+            self._probes.on_lost(flight, now)
+
+    def _is_due(self, map: OpenMap, flight: Flight) -> bool:
+        """Return whether to do something about a silent chunk now."""
+        return flight in self._due or map.is_held or not self._roster.is_served(flight.offer)
 
     def _recover(self, map: OpenMap, silent: list[Flight], now: float, actions: Actions) -> None:
         """Publish silent chunks again.

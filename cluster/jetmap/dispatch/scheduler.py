@@ -9,6 +9,7 @@ from typing import Protocol
 from jetmap.wire.messages import PART_BYTES, Lane
 
 from .costs import Cost, Cutting
+from .express import Express
 from .fairness import DeficitRoundRobin
 from .flight import Flight, Piece
 from .open_map import OpenMap
@@ -52,6 +53,7 @@ class Scheduler:
         self.shared: SharedItems | None = None
         self.window = Window()
         self.sharing = Sharing()
+        self._express = Express(cutting.seconds, cutting.least)
         self._maps: DeficitRoundRobin[OpenMap] = DeficitRoundRobin(cutting.seconds)
         self._small: dict[OpenMap, None] = {}  # In order of arrival, as the newcomers.
         self._newcomers: dict[OpenMap, None] = {}
@@ -92,6 +94,7 @@ class Scheduler:
             self._weights[map.spec.weight] = count - 1
         self._small.pop(map, None)
         self._newcomers.pop(map, None)
+        self._express.remove(map)
         self._maps.remove(map)
         map.ledger.close()
         self._busy.discard(map)
@@ -103,7 +106,7 @@ class Scheduler:
 
         A piece with an error is one item that cannot travel.
         """
-        if not (self._small or self._newcomers or self._maps):
+        if not (self._small or self._newcomers or self._maps or self._express.has_waiting):
             return None
         if self.window.is_fresh:
             self.window.open(cores)
@@ -134,15 +137,26 @@ class Scheduler:
 
     def _next_newcomer(self, cores: int) -> Turn | None:
         for map in list(self._newcomers):
-            if not self._may_use_express(map, cores):
-                del self._newcomers[map]
-                self._maps.add(map, map.spec.weight)
-            elif map.is_sent:
-                del self._newcomers[map]  # ``requeue`` adds it when items return.
-            elif self._can_send(map, cores):
-                turn = self._cut(map, "express", cores)
-                if turn is not None:
-                    return turn
+            if (turn := self._next_of(map, cores)) is not None:
+                return turn
+        while (released := self._express.release(cores)) is not None:
+            self._newcomers[released] = None
+            if (turn := self._next_of(released, cores, is_released=True)) is not None:
+                return turn
+        return None
+
+    def _next_of(self, map: OpenMap, cores: int, *, is_released: bool = False) -> Turn | None:
+        """Return the next chunk of a newcomer; or move it to where it is served from now on."""
+        if not self._may_use_express(map, cores):
+            del self._newcomers[map]
+            self._maps.add(map, map.spec.weight)
+        elif map.is_sent:
+            del self._newcomers[map]  # ``requeue`` adds it when items return.
+        elif not is_released and self._express.is_full(map.spec.function, cores):
+            del self._newcomers[map]
+            self._express.wait(map)
+        elif self._can_send(map, cores):
+            return self._cut(map, "express", cores)
         return None
 
     def on_landed(self, map: OpenMap, flight: Flight, seconds: float) -> None:
@@ -172,7 +186,9 @@ class Scheduler:
 
     def requeue(self, map: OpenMap) -> None:
         """Give a map turns again if some of its items have returned, to be sent again."""
-        if map.ledger.has_returned and map not in self._newcomers and map not in self._maps:
+        if not map.ledger.has_returned or map in self._newcomers or map in self._maps:
+            return
+        if map not in self._express:
             self._newcomers[map] = None
 
     def _is_small(self, map: OpenMap) -> bool:
@@ -191,7 +207,9 @@ class Scheduler:
             self._open_bytes -= len(flight.piece.items)
         if flight.piece.lane == "main":
             self.window.on_ended()
-        elif flight.parcel is not None:
+            return
+        self._express.on_landed(map, flight.piece)
+        if flight.parcel is not None:
             self.sharing.on_landed(flight.parcel)
 
     def _can_send(self, map: OpenMap, cores: int) -> bool:
@@ -265,6 +283,7 @@ class Scheduler:
         if lane == "express":
             map.express_chunks += 1
             map.express_seconds += seconds
+            self._express.on_sent(map, piece)
         else:
             self.window.on_sent()
             self._maps.charge(map, seconds)

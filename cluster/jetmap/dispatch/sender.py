@@ -217,6 +217,8 @@ class Sender:
         event = self._outbox.on_ack(message.subject, message.data)
         if isinstance(event, Accepted):
             for _, flight in self._maps.out(event.chunks):
+                if flight.confirmed and flight.attempt > 1 and not event.had_them:
+                    self._maps.lost.append(flight)
                 flight.confirmed = True
             return
         self._scheduler.window.on_refused()

@@ -57,6 +57,15 @@ def has_stored(answer: bytes) -> bool:
     return True
 
 
+def had_subject(answer: bytes) -> bool:
+    """Return whether a stream refuses a message because it has one of the same subject."""
+    try:
+        checked(answer)
+    except JetStreamError as error:
+        return holds_subject(error)
+    return False
+
+
 def holds_subject(error: JetStreamError) -> bool:
     """Return whether the stream refuses a message because it has one of the same subject.
 

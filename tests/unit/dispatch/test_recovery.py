@@ -11,6 +11,7 @@ from hypotheses import examples
 from jetmap.dispatch import recovery
 from jetmap.dispatch.flight import Flight
 from jetmap.dispatch.open_map import OpenMap
+from jetmap.dispatch.probes import PROBES
 from jetmap.dispatch.recovery import HOPELESS_SECONDS, TICK, Actions, Recovery
 from jetmap.wire.timing import GONE_AFTER, PATIENCE, RECLAIM, UNCONFIRMED_SECONDS
 
@@ -201,3 +202,31 @@ def test_a_suspect_that_lives_long_leaves_the_quarantine() -> None:
     while not world.recovery.quarantine.is_free:
         world.act(world.check())
     assert world.now > recovery.PATIENCE
+
+
+def test_of_a_long_queue_some_chunks_are_published_again_and_all_once_one_is_lost() -> None:
+    world = World()
+    runs = [world.open(1) for _ in range(200)]
+    for run in runs:
+        piece = run.source.take(1, 1000)
+        assert piece is not None
+        run.ledger.send(piece, "offer", world.now).confirmed = True
+    while not (actions := world.check()).silent:
+        pass
+    world.act(actions)
+    assert len(actions.silent) == PROBES
+    world.recovery.on_lost([flight for _, flight in actions.silent[:1]], world.now)
+    actions = world.check()
+    assert len(actions.silent) == 200 - PROBES
+
+
+def test_a_long_queue_that_nobody_serves_is_taken_back_whole() -> None:
+    world = World()
+    for _ in range(100):
+        run = world.open(1)
+        piece = run.source.take(1, 1000)
+        assert piece is not None
+        run.ledger.send(piece, "gone", world.now).confirmed = True
+    while not (actions := world.check()).take_back:
+        assert not actions.silent
+    assert len(actions.take_back) == 100

@@ -171,6 +171,27 @@ def test_sending_again_is_the_next_attempt() -> None:
     in_virtual_time(scenario())
 
 
+def test_what_the_broker_had_lost_is_noted_when_it_is_sent_again() -> None:
+    async def scenario() -> None:
+        desk = Desk()
+        await desk.start()
+        run = desk.open(1)
+        await desk.sender.pump()
+        await desk.settle()
+        [flight] = run.ledger.flights.values()
+        assert flight.confirmed and not desk.maps.lost
+        await desk.sender.send_again([(run, flight)])
+        await desk.settle()
+        assert not desk.maps.lost
+        stream = desk.broker.jetstream.streams["JETMAP_WORK_default"]
+        stream.purge(">", None, 0)
+        await desk.sender.send_again([(run, flight)])
+        await desk.settle()
+        assert desk.maps.lost == [flight]
+
+    in_virtual_time(scenario())
+
+
 def test_maps_that_end_early_are_called_back() -> None:
     async def scenario() -> None:
         desk = Desk()

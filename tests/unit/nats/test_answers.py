@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from jetmap.nats.answers import JetStreamError, checked, has_stored, holds_subject, lacks_room
+from jetmap.nats.answers import (
+    JetStreamError,
+    checked,
+    had_subject,
+    has_stored,
+    holds_subject,
+    lacks_room,
+)
 from jetmap.nats.errors import ADVICE
 
 
@@ -55,3 +62,22 @@ def test_a_lack_of_room_is_known_by_its_number_or_the_systems_words() -> None:
 )
 def test_an_answer_to_a_publish(answer: bytes, stored: bool) -> None:
     assert has_stored(answer) is stored
+
+
+@pytest.mark.parametrize(
+    ("answer", "had"),
+    [
+        (b'{"stream":"S","seq":1}', False),
+        (
+            b'{"error":{"code":503,"err_code":10077,'
+            b'"description":"maximum messages per subject exceeded"}}',
+            True,
+        ),
+        (
+            b'{"error":{"code":503,"err_code":10077,"description":"maximum bytes exceeded"}}',
+            False,
+        ),
+    ],
+)
+def test_whether_a_stream_had_a_message_before(answer: bytes, had: bool) -> None:
+    assert had_subject(answer) is had
