@@ -10,6 +10,7 @@ from jetmap.background import Background
 from jetmap.errors import BrokerUnreachable, JetmapError, NoRoom
 from jetmap.nats.answers import JetStreamError
 from jetmap.nats.broker import Message, Subscription
+from jetmap.nats.provision import STREAM_NOT_FOUND
 from jetmap.wire import subjects
 from jetmap.wire.timing import JOB_BEAT_SECONDS, JOB_LEASE_SECONDS
 
@@ -154,9 +155,13 @@ class JobMonitor:
 
     async def _on_reconnect(self) -> None:
         """Read what was missed, or start again if the broker has lost its streams."""
+        self._leased = 0.0
+        await self._follow()
+
+    async def _follow(self) -> None:
+        """Read what was missed; forget all records if their stream was made anew."""
         if not self.is_loaded:
             return
-        self._leased = 0.0
         last = await streams.last(self._store.connection, self._store.pool)
         if last is not None and last >= self._read_to:
             await self.catch_up()
@@ -193,9 +198,16 @@ class JobMonitor:
                         await self._sweep()
             except JetmapError as error:
                 logger.debug("cannot look after jobs; trying again later: %s", error)
+                await self._restore(error)
             except Exception:
                 # Without its lease this process would lose its jobs.
                 logger.exception("looking after jobs failed; trying again in a moment")
+
+    async def _restore(self, error: JetmapError) -> None:
+        """Make streams anew if somebody has removed one, which may be why this failed."""
+        is_missing = isinstance(error, JetStreamError) and error.err_code == STREAM_NOT_FOUND
+        if is_missing or (self.is_loaded and await self._store.is_gone("JOBS")):
+            await self._store.restore()
 
     async def _look_for_orphans(self) -> None:
         owners = {r.owner for r in self._catalogue if not r.is_over} - {self._me, ""}
@@ -215,6 +227,7 @@ class JobMonitor:
     async def _sweep(self) -> None:
         """Remove what is left of removed jobs, and forget jobs whose expiry notice was lost."""
         now = time.time()
+        await self._follow()
         await self._store.filler.fill()
         there_are = await self._store.jobs_in("JOBS")
         for record in self._catalogue:

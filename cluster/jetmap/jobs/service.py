@@ -71,7 +71,7 @@ class Jobs:
         self._dispatcher = dispatcher
         self._settings = settings.jobs
         self._refusal = refusal
-        self.store = Store(connection, settings.broker.pool)
+        self.store = Store(connection, settings.broker.pool, self._make_streams)
         self._catalogue = Catalogue(self._on_record)
         self._runner = JobRunner(
             dispatcher,
@@ -405,12 +405,15 @@ class Jobs:
         if (most := int(limits.get("max_storage", -1))) > 0:
             self._quota.cap(most)
 
+    async def _make_streams(self) -> None:
+        await streams.ensure(self._connection, self.store, self._settings)
+
     async def _ensure(self) -> None:
         self._check()
         if self._monitor.is_loaded:
             return
         try:
-            await streams.ensure(self._connection, self.store, self._settings)
+            await self._make_streams()
         except JetStreamError as error:
             if lacks_room(error):
                 raise await self.store.no_room(error, 0) from error

@@ -58,9 +58,18 @@ class Conflict(JetmapError):  # noqa: N818  # it is not a fault
 
 
 class Store:
-    """The streams of one pool's jobs."""
+    """The streams of one pool's jobs.
 
-    def __init__(self, connection: Broker, pool: str) -> None:
+    make: makes those that are missing; None: nobody does.
+    """
+
+    def __init__(
+        self,
+        connection: Broker,
+        pool: str,
+        make: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._make = make
         self.connection = connection
         self.pool = pool
         self.filler = Filler(connection, pool)
@@ -71,6 +80,16 @@ class Store:
     def takes_records(self) -> bool:
         """Return whether the last attempt to write a record found room on the disk."""
         return self._jobs not in self._stuck
+
+    async def restore(self) -> None:
+        """Make streams anew that somebody has removed; what they held is lost."""
+        if self._make is None:
+            return
+        logger.warning("a stream of the jobs of pool %s is gone; it is made anew", self.pool)
+        try:
+            await self._make()
+        except JetmapError as error:
+            logger.debug("the streams of jobs cannot be made: %s", error)
 
     # Records
 
@@ -351,12 +370,27 @@ class Store:
             try:
                 return checked(await self.connection.request(subject, data, 5, headers))
             except NoResponders:
+                if await self.is_gone(subjects.kind_of(subject)):
+                    await self.restore()
                 raise
             except BrokerUnreachable:
                 await self._check_disk(stream)
                 raise
 
         return int((await self._patiently(ask))["seq"])
+
+    async def is_gone(self, kind: str) -> bool:
+        """Return whether a stream was removed, as far as the broker answers."""
+        if self._make is None or not self.connection.connected:
+            return False
+        stream = subjects.job_stream(self.pool, kind)
+        try:
+            await self.connection.api(f"STREAM.INFO.{stream}")
+        except JetStreamError as error:
+            return error.err_code == STREAM_NOT_FOUND
+        except BrokerUnreachable:
+            return False
+        return False
 
     async def _check_disk(self, stream: str) -> None:
         """Raise JetStreamError if the full disk is why a stream does not answer."""
@@ -380,6 +414,8 @@ class Store:
                 lambda: self.connection.api(f"STREAM.PURGE.{stream}", request)
             )
         except JetStreamError as error:
+            if error.err_code == STREAM_NOT_FOUND:
+                return 0
             if not lacks_room(error):
                 raise
             raise await self.no_room(error, 0) from error

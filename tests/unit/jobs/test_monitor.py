@@ -90,3 +90,33 @@ async def test_a_job_that_the_broker_keeps_for_too_long_is_removed(
     await asyncio.sleep(EXPIRY_GRACE / 2 + 3 * SWEEP_SECONDS)
     with pytest.raises(UnknownJob):
         await jobs.get(record.id)
+
+
+@pytest.mark.parametrize("kind", ["JOBS", "INPUT", "OUTCOMES"])
+@in_a_pool(gateways=2)
+async def test_a_stream_that_somebody_removes_is_made_anew(
+    pool: JobPool, jobs: Jobs, other: Jobs, kind: str
+) -> None:
+    lost = await ended(jobs, (await submitted(jobs, [1])).id)
+    await ended(other, lost.id)
+    await jobs.store.connection.api(f"STREAM.DELETE.JETMAP_{kind}_{jobs.store.pool}")
+    if kind != "INPUT":  # That one is missed at once.
+        await asyncio.sleep(2 * SWEEP_SECONDS)
+    for each in (other, jobs):
+        record = await ended(each, (await submitted(each, [1, 2])).id)
+        assert (record.state, record.done) == ("succeeded", 2)
+    await asyncio.sleep(2 * SWEEP_SECONDS)
+    for each in (other, jobs):
+        there = {record.id for record in (await each.list())[0]}
+        assert len(there) == 2 + (kind != "JOBS") and (lost.id in there) == (kind != "JOBS")
+
+
+@in_a_pool(seconds=1.0)
+async def test_a_job_ends_although_somebody_has_removed_its_input(
+    pool: JobPool, jobs: Jobs
+) -> None:
+    record = await submitted(jobs, [1] * 5)
+    await asyncio.sleep(2)
+    await jobs.store.connection.api(f"STREAM.DELETE.JETMAP_INPUT_{jobs.store.pool}")
+    record = await ended(jobs, record.id)
+    assert (record.state, record.done, record.reason) == ("succeeded", 5, None)
