@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 
 from jetmap.wire.activity import MapDetails, SlowItem
 from jetmap.wire.counts import LogBins
@@ -20,12 +21,15 @@ class Profile:
     Attributes:
         compute: Seconds that its items computed.
         wait: Seconds that its chunks were out and did not compute.
+        chunks: Those chunks.
+        least: Seconds of the one that waited least: nothing can have been in front of it.
         again: Seconds of compute without a new outcome.
         tail_since: Time when nothing was left to send; None: something is, or was since.
     """
 
     def __init__(self) -> None:
         self.compute = self.wait = self.again = 0.0
+        self.chunks, self.least = 0, math.inf
         self.tail_since: float | None = None
         self.bins = LogBins()
         self._slow: list[tuple[float, int, int, SlowItem]] = []
@@ -44,8 +48,16 @@ class Profile:
             self.again += report.seconds
         else:
             self.compute += report.seconds
-        if flight is not None and final is not None:
-            self.wait += max(0.0, now - flight.published - report.seconds)
+        if flight is not None:
+            # A chunk may report in parts: the last one adds the time for which it was out.
+            waited = -report.seconds
+            if final is not None:
+                waited += now - flight.published
+                self.chunks += 1
+                if report.start == flight.piece.start:  # In one part.
+                    waited = max(0.0, waited)
+                    self.least = min(self.least, waited)
+            self.wait += waited
         if not report.count:
             return
         seconds = report.seconds / report.count
@@ -83,9 +95,11 @@ class Profile:
     def details(self, id: str, now: float) -> MapDetails:
         slow = [item for *_, item in sorted(self._slow, reverse=True)]
         tail = 0.0 if self.tail_since is None else now - self.tail_since
+        wait = max(0.0, self.wait)
+        way = 0.0 if math.isinf(self.least) else min(wait, self.least * self.chunks)
         return MapDetails(
             id,
-            self.wait,
+            wait,
             self.compute,
             self.again,
             tail,
@@ -93,4 +107,5 @@ class Profile:
             slow,
             list(self._parallel),
             self._step * self._fold,
+            way=way,
         )

@@ -106,7 +106,9 @@ class Observer:
         maps.on_end = self._on_end
         self._sequence = 0
         self._watched: dict[str, _SeenMap] = {}
-        self._ended: deque[tuple[float, MapActivity, MapDetails | None]] = deque(maxlen=MOST_ENDED)
+        self._ended: deque[tuple[float, MapActivity, MapDetails | None, str]] = deque(
+            maxlen=MOST_ENDED
+        )
         self._rate = Rate()
         self._rates: dict[str, Rate] = {}
         self._express, self._refused = Recent(), Recent()
@@ -150,13 +152,13 @@ class Observer:
         )
 
     def details(self, id: str) -> MapDetails | None:
-        """Return where the time of a map goes; None: it is not here, or too short to say."""
+        """Return where the time of a map goes, and its failures; None: it is not here."""
         for run in self._maps:
             if public_id(run.id) == id:
                 return self._details(run)
-        for _, ended, details in reversed(self._ended):  # A job may have ended more than once.
-            if ended.id == id and details is not None:
-                return details
+        for _, ended, details, map in reversed(self._ended):  # A job may have ended more than once.
+            if ended.id == id:
+                return details or self._failures_only(map)
         return None
 
     def find(self, id: str) -> OpenMap | None:
@@ -168,9 +170,15 @@ class Observer:
     def _details(self, run: OpenMap) -> MapDetails:
         now = self._clock()
         if run.profile is None:
-            return MapDetails(public_id(run.id), 0.0, 0.0, 0.0, 0.0, {}, [], [], 0.0)
+            return self._failures_only(run.id)
         details = run.profile.details(public_id(run.id), now)
         details.failures = self.failures.of_map(run.id)
+        return details
+
+    def _failures_only(self, map: str) -> MapDetails:
+        """Describe a map of one chunk, which has no profile."""
+        details = MapDetails(public_id(map), 0.0, 0.0, 0.0, 0.0, {}, [], [], 0.0)
+        details.failures = self.failures.of_map(map)
         return details
 
     def _open(self, run: OpenMap, now: float) -> MapActivity:
@@ -261,15 +269,16 @@ class Observer:
             outcome,
             seconds,
         )
-        self._ended.append((now, ended, self._details(run) if run.profile is not None else None))
+        details = self._details(run) if run.profile is not None else None
+        self._ended.append((now, ended, details, run.id))
 
     def _recently_ended(self, now: float) -> list[MapActivity]:
         while self._ended and now - self._ended[0][0] > ENDED_SECONDS:
             self._ended.popleft()
-        for at, activity, _ in self._ended:
+        for at, activity, *_ in self._ended:
             activity.ended = now - at
             activity.age = activity.seconds + activity.ended
-        return [activity for _, activity, _ in self._ended]
+        return [activity for _, activity, *_ in self._ended]
 
     def _functions(
         self, open_maps: list[OpenMap], now: float

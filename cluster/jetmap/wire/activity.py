@@ -193,6 +193,8 @@ class MapDetails(WireMessage):
         tail: Seconds for which its last items have been out, with none left to send.
         parallel: Cores at work, in equal steps since its start.
         step: Seconds of one step.
+        way: Part of ``wait`` that its chunks spent on the way at least: each takes as long as the
+            fastest. No two clocks are compared.
     """
 
     id: str
@@ -205,6 +207,7 @@ class MapDetails(WireMessage):
     parallel: list[float]
     step: float
     failures: list[FailureActivity] = []
+    way: float = 0.0
 
 
 class FailureDetails(WireMessage):

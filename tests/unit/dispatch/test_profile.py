@@ -28,6 +28,30 @@ def test_waiting_computing_and_lost_work_are_told_apart() -> None:
     assert details.tail == 0.0
 
 
+def test_a_chunk_that_reports_in_parts_waits_for_what_it_does_not_compute() -> None:
+    parts = Parts()
+    run = parts.open(3)
+    [(_, flight)] = parts.send(now=10.0)
+    profile = Profile()
+    for index in range(3):
+        part = report(index, 1, 5.0)
+        part.final = part.final if index == 2 else None
+        profile.on_report(part, flight, 15.5 + 5 * index, "h")
+    details = profile.details(run.id, 30.0)
+    assert (details.compute, details.wait, details.way) == (15.0, 0.5, 0.0)
+
+
+def test_the_fastest_chunk_says_how_much_of_the_waiting_is_the_way() -> None:
+    parts = Parts()
+    run = parts.open(3)
+    [(_, flight)] = parts.send(now=10.0)
+    profile = Profile()
+    for seconds in (1.0, 0.25, 3.0):
+        profile.on_report(report(0, 3, 2.0), flight, 12.0 + seconds, "h")
+    details = profile.details(run.id, 30.0)
+    assert (details.wait, details.way) == (4.25, 0.75)
+
+
 def test_the_slowest_items_are_kept_with_their_hosts() -> None:
     profile = Profile()
     for index in range(100):

@@ -138,6 +138,16 @@ def test_ended_maps_stay_for_a_while_if_they_were_worth_it() -> None:
     assert parts.observer.activity().maps == []
 
 
+def test_a_map_of_one_chunk_has_its_failures_while_it_runs_and_after_its_end() -> None:
+    parts = Watched()
+    id = parts.begin(1).id
+    found = parts.observer.details(id)
+    assert found is not None and found.failures == []
+    parts.work(errors=1)
+    found = parts.observer.details(id)
+    assert found is not None and [(g.type, g.count) for g in found.failures] == [("ValueError", 1)]
+
+
 def test_a_hundred_thousand_maps_an_hour_leave_a_bounded_trace() -> None:
     parts = Watched()
     for _ in range(MOST_ENDED + 50):
