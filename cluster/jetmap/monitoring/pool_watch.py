@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any
 
@@ -39,6 +40,41 @@ MOST_WAITING = 32  # Differences that may wait for a slow reader, who then start
 STREAMS = ("WORK", "JOBS", "INPUT", "OUTCOMES")
 
 
+class _Reader:
+    """The differences that one reader has not read yet, of which only a few are kept."""
+
+    def __init__(self) -> None:
+        self._changes: deque[bytes] = deque()
+        self._is_behind = self._is_over = False
+        self._event = asyncio.Event()
+
+    def add(self, change: bytes) -> None:
+        if len(self._changes) >= MOST_WAITING:
+            self._is_behind = True
+            self._changes.clear()
+        if not self._is_behind:
+            self._changes.append(change)
+        self._event.set()
+
+    def end(self) -> None:
+        self._is_over = True
+        self._event.set()
+
+    async def next(self) -> bytes | None:
+        """Return the next difference; empty: start anew; None: there are no more."""
+        await self._event.wait()
+        if self._is_over:
+            return None
+        if self._is_behind:
+            self._is_behind = False
+            self._event.clear()
+            return b""
+        change = self._changes.popleft()
+        if not self._changes:
+            self._event.clear()
+        return change
+
+
 class PoolWatch:
     """The view of a pool, kept while it is used.
 
@@ -64,7 +100,7 @@ class PoolWatch:
         self._subscription: Subscription | None = None
         self._background = Background("pool watch")
         self._starting: asyncio.Task[PoolView] | None = None
-        self._readers: set[asyncio.Queue[bytes | None]] = set()
+        self._readers: set[_Reader] = set()
         self._used = 0.0
 
     @property
@@ -73,7 +109,7 @@ class PoolWatch:
 
     async def close(self) -> None:
         for reader in self._readers:
-            reader.put_nowait(None)
+            reader.end()
         await self._background.close()
         await self._stop()
 
@@ -88,19 +124,15 @@ class PoolWatch:
 
     async def changes(self) -> AsyncGenerator[bytes, None]:
         """Yield the view as JSON, then its differences, one a second, until the reader leaves."""
-        queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+        reader = _Reader()
         view = await self.view()
-        self._readers.add(queue)
+        self._readers.add(reader)
         try:
             yield msgspec.json.encode(view.snapshot())
-            while (change := await queue.get()) is not None:
-                if queue.qsize() > MOST_WAITING:
-                    while not queue.empty():
-                        queue.get_nowait()
-                    change = msgspec.json.encode(view.snapshot())
-                yield change
+            while (change := await reader.next()) is not None:
+                yield change or msgspec.json.encode(view.snapshot())
         finally:
-            self._readers.discard(queue)
+            self._readers.discard(reader)
             self._used = time.monotonic()
 
     async def ask(self, what: str, id: str, value: int = 0) -> ActivityAnswer:
@@ -161,7 +193,7 @@ class PoolWatch:
             if self._readers:
                 data = msgspec.json.encode(change)
                 for reader in self._readers:
-                    reader.put_nowait(data)
+                    reader.add(data)
 
     def _step(self, view: PoolView) -> dict[str, Any]:
         now = time.monotonic()

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from jetmap.monitoring.announcer import Announcer
-from jetmap.monitoring.pool_watch import LINGER_SECONDS, PoolWatch
+from jetmap.monitoring.pool_watch import LINGER_SECONDS, MOST_WAITING, PoolWatch
 from simulated_pool import SimulatedPool, Work, mapped
 from virtual_time import run
 
@@ -116,6 +116,26 @@ def test_a_slow_reader_starts_anew_and_the_end_of_the_cluster_ends_it() -> None:
             with pytest.raises(StopAsyncIteration):
                 while True:
                     await following(changes)
+
+    run(scenario())
+
+
+def test_a_reader_that_sleeps_takes_bounded_memory_and_hears_of_the_end() -> None:
+    """A closed laptop keeps its connection, and reads nothing."""
+
+    async def scenario() -> None:
+        async with SimulatedPool() as pool:
+            watch, found = await watched(pool, 1)
+            changes = watch.changes()
+            await following(changes)
+            for _ in range(3):
+                await asyncio.sleep(100)
+                [reader] = watch._readers
+                assert len(reader._changes) <= MOST_WAITING
+            await found[0][1].close()
+            await watch.close()
+            with pytest.raises(StopAsyncIteration):
+                await following(changes)
 
     run(scenario())
 
