@@ -102,7 +102,13 @@ def _function(name: str, request: Request, control: PoolControl) -> Response:
 
 
 def _pool(request: Request, control: PoolControl) -> Response:
-    functions = [_described(name, request, each) for name, each in control.functions.items()]
+    in_code = {
+        status.info.name
+        for status in cluster_of(request).functions
+        if status.info.max_parallel is not None
+    }
+    names = sorted({*control.functions, *in_code})
+    functions = [_described(name, request, control.of(name)) for name in names]
     pool = cluster_of(request).settings.broker.pool
     document = {"pool": pool, "paused": control.paused, "functions": functions}
     return answer(msgspec.json.encode(document))

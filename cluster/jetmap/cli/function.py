@@ -11,7 +11,7 @@ import typer
 from jetmap import bounds
 from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings
-from jetmap.wire.controls import PoolControl
+from jetmap.wire.controls import FunctionControl, PoolControl
 
 from .clusters import attached
 from .map_options import shown_cores, within
@@ -58,16 +58,9 @@ def function(
     control, statuses = run_cancellable(_steer(attached(settings), name, wishes))
     cores = sum(status.cores for status in statuses)
     declared = next((status.info.max_parallel for status in statuses), None)
-    wanted = control.of(name).max_parallel
-    found = {
-        "name": name,
-        "cores": cores,
-        "paused": control.of(name).paused,
-        "max_parallel": wanted or declared,
-        "max_parallel_in_code": declared,
-        "pool_paused": control.paused,
-    }
     if as_json:
+        steered = described(control.of(name), declared)
+        found = {"name": name, "cores": cores, **steered, "pool_paused": control.paused}
         json.dump(found, sys.stdout, indent=2)
         sys.stdout.write("\n")
         return
@@ -82,6 +75,15 @@ def only_one(options: dict[str, bool]) -> None:
     given = [name for name, is_given in options.items() if is_given]
     if len(given) > 1:
         raise ConfigurationError([f"{' and '.join(given)} exclude each other: give one of them"])
+
+
+def described(control: FunctionControl, declared: int | None) -> dict[str, Any]:
+    """Return what holds for a function, as plain values. declared: the limit in its code."""
+    return {
+        "paused": control.paused,
+        "max_parallel": control.max_parallel or declared,
+        "max_parallel_in_code": declared,
+    }
 
 
 def said(name: str, control: PoolControl, declared: int | None = None) -> list[str]:

@@ -6,14 +6,13 @@ import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 from jetmap.settings import Settings
 from jetmap.wire.controls import PoolControl
 
 from .clusters import attached
-from .function import only_one, said
+from .function import described, only_one, said
 from .options import BROKER, takes
 from .signals import run_cancellable
 
@@ -38,9 +37,10 @@ def pool(
     Example: jetmap pool --pause
     """
     only_one({"--pause": pause, "--resume": resume})
-    name, control = run_cancellable(_steer(attached(settings), pause if pause or resume else None))
+    work = _steer(attached(settings), pause if pause or resume else None)
+    name, control, declared = run_cancellable(work)
     if as_json:
-        functions = {f: msgspec.structs.asdict(c) for f, c in control.functions.items()}
+        functions = {f: described(control.of(f), limit) for f, limit in declared.items()}
         document = {"pool": name, "paused": control.paused, "functions": functions}
         json.dump(document, sys.stdout, indent=2)
         sys.stdout.write("\n")
@@ -48,12 +48,25 @@ def pool(
     typer.echo(f"pool      {name}")
     if control.paused:
         typer.echo("paused    until jetmap pool --resume")
-    for function in control.functions:
+    for function, limit in declared.items():
         typer.echo(f"function  {function}")
-        for line in said(function, PoolControl(functions=control.functions)):
+        for line in said(function, PoolControl(functions=control.functions), limit):
             typer.echo(line)
 
 
-async def _steer(cluster: Cluster, paused: bool | None) -> tuple[str, PoolControl]:
+async def _steer(
+    cluster: Cluster, paused: bool | None
+) -> tuple[str, PoolControl, dict[str, int | None]]:
+    """Steer the pool; return its name, its controls, and the limits in the code of each function
+    that is paused or limited.
+    """
     async with cluster:
-        return cluster.settings.broker.pool, await cluster.steer(None, paused=paused)
+        control = await cluster.steer(None, paused=paused)
+        rows = (await cluster.watch.view()).snapshot()["functions"]
+        declared = {name: row["declared"] for name, row in rows.items()}
+        chosen = {
+            name: declared.get(name)
+            for name in sorted({*control.functions, *declared})
+            if name in control.functions or declared[name] is not None
+        }
+        return cluster.settings.broker.pool, control, chosen
