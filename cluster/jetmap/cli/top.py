@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console, Group
@@ -26,16 +26,23 @@ if TYPE_CHECKING:
 RowFilter = Callable[[Mapping[str, Any]], bool]
 
 STEP_SECONDS = 1.0  # Seconds between two frames.
-MOST_HOSTS = 12  # Hosts whose cores are drawn one by one.
+MOST_HOSTS = 12  # Hosts whose cores are drawn one by one; on a low terminal, fewer.
 NO_WORKERS = "no workers: start `jetmap worker TASKS` with the same --nats and --pool"
 
 # Colours of the first functions, in the order of their slots; the others are grey.
-COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "red", "bright_cyan", "bright_magenta")
+COLOURS = (
+    "cyan", "yellow", "green", "magenta", "bright_blue", "bright_cyan", "bright_magenta",
+    "bright_yellow",
+)  # fmt: skip
+BAR = 10  # Characters of a map's progress.
+WIDE, MEDIUM = 130, 100  # Columns of terminals that have room for all figures, and for most.
+CUT = ("function", "waits for", "labels")  # Columns that may be cut.
 FIRST_SLOT = 0x100
+STATE_STYLES = {"paused": "yellow", "waiting": "yellow"}
 MARKS = {
     ".": ("·", "dim"),
-    "~": ("~", "blue"),
-    "-": ("↓", "blue"),
+    "~": ("~", "bright_blue"),
+    "-": ("↓", "bright_blue"),
     "!": ("x", "bold red"),
     "?": ("?", "red"),
 }
@@ -95,22 +102,23 @@ def screen(
     parts: list[RenderableType] = [_head(document), *_steered(document)]
     if document["away"] is not None:
         parts.append(Text("the broker is away: this is the last that was known", "bold red"))
-    hosts = _hosts(document, width)
+    hosts = _hosts(document, width, min(MOST_HOSTS, max(3, height // 3)))
     parts += hosts or [Text(NO_WORKERS)]
     maps = [row for row in document["maps"].values() if row["ended"] is None and is_wanted(row)]
     maps.sort(key=lambda row: (-row["cores"], row["id"]))
     failures = sorted(document["failures"].values(), key=lambda row: -row["last"])[:3]
-    room = max(1, height - len(parts) - len(failures) - 5)
+    room = max(1, height - len(parts) - len(failures) - 6)
+    parts.append(Text())
     if maps:
-        parts += [Text(), maps_table(maps[:room])]
-        more = len(maps) - room + document["more"]
-        if len(maps) > room or document["more"]:
+        parts.append(maps_table(maps[:room], width=width))
+        more = max(0, len(maps) - room) + document["more"]
+        if more:
             parts.append(Text(f"{more:,} more", "dim"))
     else:
         parts.append(Text("no map is open", "dim"))
     if failures:
-        parts.append(Text())
-        parts += [_failure(row) for row in failures]
+        parts += [Text(), Text("latest failures", "dim")]
+        parts += [_failure(row, document["now"]) for row in failures]
     return Group(*parts)
 
 
@@ -118,12 +126,13 @@ def _head(document: Mapping[str, Any]) -> Text:
     totals = document["totals"]
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(f"pool {document['pool']}", "bold")
-    text.append(f"  {totals['busy']} of {totals['cores']} cores busy")
-    text.append(f"  {totals['rate']:,g} items/s")
+    text.append(f"  {totals['busy']:,} of {totals['cores']:,} cores busy")
+    text.append(f"  {number(totals['rate'])} items/s")
     if totals["p50"] is not None:
         text.append(f"  express {seconds(totals['p50'])} p50, {seconds(totals['p99'])} p99")
     if totals["waiting"]:
-        text.append(f"  queue {seconds(totals['waiting_seconds'])} ({totals['waiting']:,} items)")
+        waiting = f"{seconds(totals['waiting_seconds'])} ({number(totals['waiting'])} items)"
+        text.append(f"  queue {waiting}")
     if totals["refused"]:
         text.append(f"  {totals['refused']} refused in the last minute", "red")
     return text
@@ -140,14 +149,15 @@ def _steered(document: Mapping[str, Any]) -> list[Text]:
     return [Text(", ".join(found), "yellow", no_wrap=True, overflow="ellipsis")] if found else []
 
 
-def _hosts(document: Mapping[str, Any], width: int) -> list[RenderableType]:
-    """Draw the cores of the first hosts, and the functions' marks."""
+def _hosts(document: Mapping[str, Any], width: int, most: int) -> list[RenderableType]:
+    """Draw the cores of some hosts, those in trouble first, and the functions' marks."""
     names = {row["slot"]: name for name, row in document["functions"].items()}
     slots = letters(names)
     rows: list[RenderableType] = []
     hosts = [row["host"] for row in document["hosts"].values()]
     wide = min(24, max(map(len, hosts), default=0))
-    for agent, host in list(document["hosts"].items())[:MOST_HOSTS]:
+    chosen = sorted(document["hosts"].items(), key=lambda item: item[1]["state"] == "up")
+    for agent, host in chosen[:most]:
         line = Text(no_wrap=True, overflow="ellipsis")
         line.append(f"{host['host']:{wide}.{wide}} ", "" if host["state"] == "up" else "red")
         for cell in document["cells"].get(agent, "")[: max(8, width - wide - 14)]:
@@ -155,8 +165,8 @@ def _hosts(document: Mapping[str, Any], width: int) -> list[RenderableType]:
         if host["state"] != "up":
             line.append(f" {host['state']}", "red")
         rows.append(line)
-    if len(hosts) > MOST_HOSTS:
-        rows.append(Text(f"{len(hosts) - MOST_HOSTS} more hosts", "dim"))
+    if len(hosts) > most:
+        rows.append(Text(f"{len(hosts) - most:,} more hosts", "dim"))
     if rows and slots:
         legend = Text(no_wrap=True, overflow="ellipsis")
         for slot in sorted(slots):
@@ -184,39 +194,88 @@ def mark(cell: str, slots: Mapping[int, str]) -> tuple[str, str]:
     return slots.get(slot, "#"), f"bold {COLOURS[slot]}" if slot < len(COLOURS) else "bold"
 
 
-def maps_table(maps: Sequence[Mapping[str, Any]], id_length: int = 8) -> Table:
-    """Make the table of maps, each with the last ``id_length`` characters of its id."""
+def maps_table(maps: Sequence[Mapping[str, Any]], id_length: int = 8, width: int = WIDE) -> Table:
+    """Make the table of maps, each with the last ``id_length`` characters of its id.
+
+    Args:
+        width: Columns of the terminal. A narrow one has the most important figures; figures are
+            never cut, names may be.
+    """
+    columns = [
+        ("map", "left", [Text(row["id"][-id_length:]) for row in maps]),  # To be typed.
+        ("function", "left", [Text(row["function"]) for row in maps]),
+        ("state", "left", [_state(row) for row in maps]),
+        ("progress", "left", [progress(row, is_drawn=width >= MEDIUM) for row in maps]),
+        ("done", "right", [Text(f"{row['done']:,}") for row in maps]),
+        ("total", "right", [Text(_count(row["total"])) for row in maps]),
+        ("failed", "right", [_failed(row) for row in maps]),
+        ("items/s", "right", [Text(number(row["rate"])) for row in maps]),
+        ("left", "right", [Text(_left(row)) for row in maps]),
+        ("cores", "right", [Text(number(row["cores"])) for row in maps]),
+        ("waits for", "left", [Text(row["waits"]) for row in maps]),
+        ("labels", "left", [Text(shown_labels(row["labels"])) for row in maps]),
+    ]
+    hidden: tuple[str, ...] = ()
+    if width < WIDE:
+        hidden = ("done", "total", "labels")
+    if width < MEDIUM:
+        hidden += ("state",)
+    shown = [column for column in columns if column[0] not in hidden]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("map", no_wrap=True, min_width=id_length)  # To be typed: never cut.
-    for head in ("function", "state"):
-        table.add_column(head, no_wrap=True)
-    for head in ("done", "total", "failed", "items/s", "left", "cores"):
-        table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("waits for", no_wrap=True)
-    table.add_column("labels", no_wrap=True)
-    for row in maps:
-        total = "-" if row["total"] is None else f"{row['total']:,}"
-        table.add_row(
-            Text(row["id"][-id_length:]),
-            Text(row["function"]),
-            row["state"],
-            f"{row['done']:,}",
-            total,
-            Text(f"{row['failed']:,}", "red" if row["failed"] else ""),
-            f"{row['rate']:,g}",
-            "-" if row["left"] is None else seconds(row["left"]),
-            f"{row['cores']:g}",
-            row["waits"],
-            Text(shown_labels(row["labels"])),
-        )
+    for head, justify, cells in shown:
+        least = max(len(head), *map(len, cells)) if head not in CUT and cells else None
+        side: Literal["left", "right"] = "right" if justify == "right" else "left"
+        table.add_column(head, justify=side, no_wrap=True, min_width=least)
+    for texts in zip(*(cells for *_, cells in shown), strict=True):
+        table.add_row(*texts)
     return table
 
 
-def _failure(row: Mapping[str, Any]) -> Text:
+def _state(row: Mapping[str, Any]) -> Text:
+    return Text(row["state"], STATE_STYLES.get(row["state"], ""))
+
+
+def _failed(row: Mapping[str, Any]) -> Text:
+    return Text(f"{row['failed']:,}", "red" if row["failed"] else "")
+
+
+def _left(row: Mapping[str, Any]) -> str:
+    return "-" if row["left"] is None else seconds(row["left"])
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def progress(row: Mapping[str, Any], *, is_drawn: bool = True) -> Text:
+    """Draw a map's progress; of a stream, whose total is unknown, nothing can be drawn."""
+    done, total = row["done"], row["total"]
+    if not total:
+        return Text("a stream" if total is None else "", "dim")
+    share = f"{min(100, 100 * done // total):3} %"
+    if not is_drawn:
+        return Text(share)
+    full = min(BAR, BAR * done // total)
+    text = Text("━" * full, "yellow")
+    text.append("━" * (BAR - full), "bright_black")
+    return text.append(f" {share}")
+
+
+def _failure(row: Mapping[str, Any], now: float) -> Text:
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(f"{row['count']:,} ", "red")
     message = " ".join(row["message"].split())
-    return text.append(f"{row['function']} {row['type']}: {message}")
+    text.append(f"{row['function']} {row['type']}: {message}")
+    return text.append(f"  {seconds(max(1.0, round(now - row['last'])))} ago", "dim")
+
+
+def number(value: float) -> str:
+    """Return a number as people read it: three digits are enough above a million."""
+    if value < 10 and value % 1:
+        return f"{value:.1f}"
+    if value < 1e6:
+        return f"{value:,.0f}"
+    return f"{value / 1e6:.3g} M" if value < 1e9 else f"{value / 1e9:.3g} G"
 
 
 def seconds(value: float) -> str:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from activities import activity, failure, map_of
 from announcements import presence
-from jetmap.cli.top import MOST_HOSTS, letters, screen, seconds
+from jetmap.cli.top import MOST_HOSTS, letters, number, progress, screen, seconds
 from jetmap.monitoring.pool_view import PoolView
 from jetmap.wire.controls import FunctionControl, PoolControl
 from jetmap.wire.presence import CoreStatus, FunctionInfo
@@ -57,7 +57,28 @@ def test_a_frame_fits_the_terminal_and_says_what_it_leaves_out() -> None:
     lines = frame(pool(maps=300, hosts=50), width=80, height=24)
     assert len(lines) <= 24 and all(len(line) <= 80 for line in lines)
     assert any("more hosts" in line for line in lines) and any(" more" in line for line in lines)
-    assert sum("host-a" in line for line in lines) == MOST_HOSTS
+    assert sum("host-a" in line for line in lines) == 8, "a third of the lines"
+    tall = frame(pool(maps=300, hosts=50), height=60)
+    assert sum("host-a" in line for line in tall) == MOST_HOSTS
+    assert sum("map-" in line for line in tall) > 30
+
+
+@pytest.mark.parametrize("width", [60, 80, 99, 100, 129, 130, 200])
+def test_a_row_has_what_the_terminal_has_room_for(width: int) -> None:
+    view = pool(function="simulate_portfolio", waits="a limit of its function", labels={"a": "b"})
+    lines = frame(view, width=width)
+    assert all(len(line) <= width for line in lines)
+    row = next(line for line in lines if "map-0000" in line)
+    assert (
+        "10 %" in row and ("a=b" in row) == (width >= 130) and ("running" in row) == (width >= 100)
+    )
+
+
+def test_hosts_in_trouble_come_first() -> None:
+    view = PoolView("p")
+    view.on_agents([presence(f"a{n:02}", draining=n == 39) for n in range(40)], 10.0)
+    lines = frame(view, height=24)
+    assert "host-a39" in lines[1] and "draining" in lines[1] and "host-a00" in lines[2]
 
 
 def test_an_empty_pool_says_what_to_start() -> None:
@@ -79,6 +100,22 @@ def test_a_broker_that_is_away_is_named() -> None:
     view = pool()
     view.on_connection(False, 10.0)
     assert "broker is away" in "\n".join(frame(view))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0"), (3.14159, "3.1"), (38_412.7, "38,413"), (1_234_567, "1.23 M"), (4e9, "4 G")],
+)
+def test_numbers_are_read_by_people(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_progress_is_drawn_unless_the_total_is_unknown() -> None:
+    assert progress({"done": 4, "total": 10}).plain == "━" * 10 + "  40 %"
+    assert progress({"done": 10, "total": 10}).plain.endswith(" 100 %")
+    assert progress({"done": 4, "total": 10}, is_drawn=False).plain == " 40 %"
+    assert progress({"done": 3, "total": None}).plain == "a stream"
+    assert progress({"done": 0, "total": 0}).plain == ""
 
 
 @pytest.mark.parametrize(
