@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Self, TypeVar, cast
 
 import typer
@@ -22,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jetmap.background import beside
+from jetmap.demo.beside import beside as work_beside
 from jetmap.demo.http import DemoError, GatewayClient
 from jetmap.demo.live import Reading, figures
 from jetmap.demo.work import Sample, Work, choose_sample, prime_search, source_metrics
@@ -33,6 +35,7 @@ from .installation import FAREWELL, Installation
 from .options import takes
 from .progress import Bar
 from .signals import LEAVE_SECONDS, Stop, StopRequested, run
+from .store import hold_store
 
 TASKS = "jetmap.demo.tasks"
 LOOK_SECONDS = 0.5  # Seconds between two looks at the gateway, on a terminal.
@@ -107,7 +110,13 @@ async def _demonstrate(settings: Settings, stay: bool) -> None:
     reported = asyncio.Event()
     try:
         # When it is cancelled, it stops what it has started before it ends.
-        await stop.cancel_on_request(_work(own(settings), console, reported if stay else None))
+        if not stay:
+            await stop.cancel_on_request(_work(own(settings), console))
+            return
+        # Jobs need a store, and nothing is left behind.
+        with TemporaryDirectory(prefix="jetmap-demo-", ignore_cleanup_errors=True) as store:
+            chosen = own(settings).replace(store=store)
+            await stop.cancel_on_request(_work(chosen, console, reported))
     except StopRequested:
         if not (stay and reported.is_set()):
             raise KeyboardInterrupt from None
@@ -135,7 +144,8 @@ async def _work(
 ) -> None:
     """Show everything. reported: set after the report, and the work goes on; None: it ends."""
     compared: list[tuple[FinishedMap, Serial]] = []
-    installation = Installation(settings, register=False)
+    store = hold_store(settings) if settings.server.store is not None else None
+    installation = Installation(settings, register=False, store=store)
     try:
         began = time.perf_counter()
         await installation.start()
@@ -173,8 +183,13 @@ async def _work(
 async def _go_on(gateway: GatewayClient, works: list[Work], console: Console) -> None:
     """Repeat the work, for as long as somebody looks round."""
     console.print("\nthe cluster stays and its work goes on, until Ctrl-C", style="bold")
-    for work in itertools.cycle(works):
-        await in_thread(partial(_repeat, gateway, work, console))
+    with work_beside(gateway, works[0].items):
+        for work in itertools.cycle(works):
+            try:
+                await in_thread(partial(_repeat, gateway, work, console))
+            except DemoError as error:  # Cancelled on the dashboard, or refused.
+                console.print(f"  {error}", style="dim", markup=False)
+                await asyncio.sleep(1)
 
 
 def _repeat(gateway: GatewayClient, work: Work, console: Console) -> None:

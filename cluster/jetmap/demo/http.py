@@ -55,6 +55,28 @@ class GatewayClient:
         metrics = self._connection.getresponse().read().decode()
         return Reading.of(time.monotonic(), workers, metrics)
 
+    def submit(self, function: str, items: Sequence[Any], labels: str) -> str:
+        """Submit a job, and return its id. Raises DemoError."""
+        found = self._ask("POST", f"/jobs/{function}?labels={labels}", json.dumps(items))
+        return str(found["id"])
+
+    def is_over(self, job: str) -> bool:
+        """Return whether a job has ended. Raises DemoError."""
+        return self._ask("GET", f"/jobs/{job}")["finished"] is not None
+
+    def delete(self, job: str) -> None:
+        """Remove a job. Raises DemoError."""
+        self._ask("DELETE", f"/jobs/{job}")
+
+    def _ask(self, method: str, path: str, body: str | None = None) -> Any:
+        headers = self._headers | ({"Content-Type": "application/json"} if body else {})
+        self._connection.request(method, path, body, headers)
+        response = self._connection.getresponse()
+        data = response.read()
+        if response.status >= 400:
+            raise DemoError(_detail(data))
+        return json.loads(data) if data else None
+
     def map(self, function: str, items: Sequence[Any]) -> Iterator[ResultPart]:
         """Yield results as they arrive. Raises DemoError."""
         self._connection.request(
@@ -64,18 +86,26 @@ class GatewayClient:
             self._headers | {"Content-Type": "application/json", "Accept": "text/event-stream"},
         )
         response = self._connection.getresponse()
-        if response.status != 200:
-            raise DemoError(_detail(response.read()))
-        for event, data in events(response):
-            if event == "results":
-                found = json.loads(data)
-                yield ResultPart(found["start"], found["values"], found["errors"], found["done"])
-            elif event == "failed":
-                raise DemoError(_detail(data))
-            elif event == "done":
-                response.read()
-                return
-        raise DemoError("the stream ended early")
+        is_read = False
+        try:
+            if response.status != 200:
+                raise DemoError(_detail(response.read()))
+            for event, data in events(response):
+                if event == "results":
+                    found = json.loads(data)
+                    yield ResultPart(
+                        found["start"], found["values"], found["errors"], found["done"]
+                    )
+                elif event == "failed":
+                    raise DemoError(_detail(data))
+                elif event == "done":
+                    response.read()
+                    is_read = True
+                    return
+            raise DemoError("the stream ended early")
+        finally:
+            if not is_read:  # The next request needs a connection without the rest of this answer.
+                self._connection.close()
 
 
 def events(response: http.client.HTTPResponse) -> Iterator[tuple[str, bytes]]:

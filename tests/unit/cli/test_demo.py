@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from contextlib import nullcontext
 from typing import cast
 
 import pytest
@@ -11,7 +12,7 @@ from rich.console import Console
 
 from jetmap.cli import demo
 from jetmap.cli.demo import FinishedMap, Serial
-from jetmap.demo.http import GatewayClient
+from jetmap.demo.http import DemoError, GatewayClient
 from jetmap.demo.live import Reading
 from jetmap.demo.work import Sample, prime_search
 from jetmap.settings import Settings
@@ -62,12 +63,18 @@ async def test_a_blocking_function_runs_in_a_thread() -> None:
         await demo.in_thread(lambda: 1 / 0)
 
 
-async def test_with_stay_the_work_goes_on_until_it_is_cancelled() -> None:
+async def test_with_stay_the_work_goes_on_until_it_is_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A map that somebody cancels on the dashboard does not end it."""
     runs: list[str] = []
+    monkeypatch.setattr(demo, "work_beside", lambda gateway, files: nullcontext())
 
     class Gateway:
         def map(self, function: str, items: list[int]) -> list[object]:
             runs.append(function)
+            if len(runs) == 1:
+                raise DemoError("it was cancelled")
             return []
 
         def another(self) -> Gateway:

@@ -71,6 +71,25 @@ def test_maps_that_fail(status: int, body: str, said: str) -> None:
         list(gateway(status, body).map("f", [1]))
 
 
+def test_a_map_that_ends_early_leaves_no_half_read_answer_behind() -> None:
+    made = gateway(200, stream(("failed", {"title": "map-cancelled"})))
+    with pytest.raises(DemoError, match="map-cancelled"):
+        list(made.map("f", [1]))
+    assert cast(Connection, made._connection).answer.closed
+    whole = gateway(200, stream(("done", {})))
+    assert list(whole.map("f", [])) == []
+    assert not cast(Connection, whole._connection).answer.closed
+
+
+def test_jobs_are_submitted_looked_at_and_deleted() -> None:
+    assert gateway(202, '{"id": "j1", "finished": null}').submit("f", [1], "team=a") == "j1"
+    assert not gateway(200, '{"id": "j1", "finished": null}').is_over("j1")
+    assert gateway(200, '{"id": "j1", "finished": "2026-11-30T00:00:00Z"}').is_over("j1")
+    gateway(204, "").delete("j1")
+    with pytest.raises(DemoError, match="no such job"):
+        gateway(404, '{"detail": "no such job"}').delete("j1")
+
+
 def test_data_of_several_lines_and_comments() -> None:
     answer = Answer(200, b": comment\n\nevent: a\ndata: 1\ndata: 2\n\ndata:3\n\n")
     found = list(events(cast(http.client.HTTPResponse, answer)))
