@@ -9,6 +9,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,20 @@ class Browser:
             return None
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
+
+    @contextmanager
+    def second_tab(self) -> Iterator[None]:
+        """Speak to another tab of this browser, beside the first, and close it in the end."""
+        first, self._session = self._session, {}
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
+        self._session = {"sessionId": attached["sessionId"]}
+        try:
+            yield
+        finally:
+            self._session = {}
+            self.call("Target.closeTarget", targetId=target)
+            self._session = first
 
     def close(self) -> None:
         self.call("Browser.close")
@@ -179,6 +195,12 @@ class Tab:
         found = self.until(f"document.querySelector({selector!r}) !== null")
         assert found, selector
         self.do(f"document.querySelector({selector!r}).click()")
+
+    def go(self, view: str) -> None:
+        """Show a view of the dashboard, which the page has open already."""
+        self.do(f"location.hash = '#{view}'")
+        name = view.split("/")[0]
+        self.until(f"document.querySelector('[data-key=\"view-{name}\"]') !== null")
 
     def says(self, text: str) -> None:
         """Wait until the page shows this text."""

@@ -60,6 +60,7 @@ class MadeUpPool:
 
     Attributes:
         removed: A map that nobody announces any more.
+        paused: Maps that are paused, besides one that always is.
         owner: The caller that has the largest job.
     """
 
@@ -73,6 +74,7 @@ class MadeUpPool:
         self._maps = maps if state in ("busy", "failing", "away") else 0
         self._total = total
         self.removed = ""
+        self.paused: set[str] = set()
         self.owner = "jetmap api on web-1"
         self._infos = [
             FunctionInfo(name, doc=doc, module="shop.tasks", max_parallel=8 if n == 6 else None)
@@ -104,7 +106,7 @@ class MadeUpPool:
         again = 420.0 if is_failing else 12.0
         return MapDetails(
             id, 310.0, 2_600.0, again, 0.0, {k: v for k, v in bins.items() if v},
-            slow, parallel, 2.0, found,
+            slow, parallel, 2.0, found, 130.0,
         )  # fmt: skip
 
     # Inside
@@ -196,13 +198,16 @@ class MadeUpPool:
         elif self.state == "failing" and number == 6:
             changes = {"state": "waiting", "waits": "workers", "cores": 0.0, "rate": 0.0}
             done, changes["left"] = 0, None
+        id = f"0QK3ZM2T8V{number:04}"
+        if id in self.paused:
+            changes |= {"state": "paused", "waits": "a pause", "rate": 0.0, "left": None}
         fields: dict[str, Any] = {
             "function": name, "kind": "job" if is_job else "map", "total": total, "done": done,
             "rate": rate, "left": (total - done) / rate, "age": age, "oldest": seconds * 2,
             "cores": self._hosts * self._cores * 0.8 / max(1, self._maps), "weight": 1.0,
             "labels": {"customer": str(number % 7)} if number % 3 else {}, "seconds": age,
         }  # fmt: skip
-        return map_of(f"0QK3ZM2T8V{number:04}", **(fields | changes))
+        return map_of(id, **(fields | changes))
 
     def _failures(self, second: float) -> list[FailureActivity]:
         counts = [round(3 + 3 * math.sin(n / 3)) for n in range(30)]
@@ -228,12 +233,15 @@ class PlayedWatch(FakeWatch):
 
     Attributes:
         step_seconds: Seconds between two differences.
+        streams: Readers of the differences.
+        most_streams: The most that there were at a time.
     """
 
     def __init__(self, made_up: MadeUpPool) -> None:
         super().__init__()
         self.made_up = made_up
         self.step_seconds = 1.0
+        self.streams = self.most_streams = 0
         self.pool = PoolView("default", EPOCH)
         self.second = 0
         self.is_watching = True
@@ -267,10 +275,15 @@ class PlayedWatch(FakeWatch):
         return self.pool
 
     async def changes(self) -> AsyncGenerator[bytes, None]:
-        yield msgspec.json.encode(self.pool.snapshot())
-        while True:
-            await anyio.sleep(self.step_seconds)
-            yield msgspec.json.encode(self.step())
+        self.streams += 1
+        self.most_streams = max(self.most_streams, self.streams)
+        try:
+            yield msgspec.json.encode(self.pool.snapshot())
+            while True:
+                await anyio.sleep(self.step_seconds)
+                yield msgspec.json.encode(self.step())
+        finally:
+            self.streams -= 1
 
     async def ask(self, what: str, id: str, value: int = 0) -> ActivityAnswer:
         self.asked.append((what, id, value))

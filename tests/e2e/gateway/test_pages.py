@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -14,14 +14,13 @@ import httpx
 import pytest
 
 import jetmap_api
-from browser import CHROMIUM, Browser, Tab
+from browser import Browser, Tab
 from fake_cluster import FakeCluster, gateway
 from jetmap.client.cluster import Cluster
 from jetmap.settings import Settings
 from jobs_over_http import site
 from over_http import double
 from served import served
-from tools import need_tool
 
 pytestmark = pytest.mark.anyio
 
@@ -127,13 +126,6 @@ def test_swagger_ui_is_what_its_makers_published() -> None:
 
 
 # With a browser
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    started = Browser(need_tool(*CHROMIUM), tmp_path_factory.mktemp("profile"))
-    yield started
-    started.close()
 
 
 @asynccontextmanager

@@ -3,15 +3,16 @@ import { Feed, apply } from './feed.js'
 import { World } from './world.js'
 import { draw, h, num, about, plural } from './dom.js'
 import { readColours, colours, layoutCells, paintCells, hitCell, IDLE, STARTING, FAILED, DRAINING, UNKNOWN } from './charts.js'
-import { views, titles, charts, see, away, clock, isOpen, isPaused, hostText } from './views.js'
+import { views, titles, charts, see, away, clock, recent, isOpen, isPaused, hostText } from './views.js'
 
 const page = document.documentElement, root = page.dataset.root
 const $ = (s, e = document) => e.querySelector(s)
 const main = $('#main'), tip = $('#tip'), said = $('#said')
 const world = new World()
+const JOBS_AT_ONCE = 60, FAILURES = 1000
 const ui = {
   root, nats: page.dataset.nats, view: 'now', id: '', find: '', state: 'all', fn: '', ask: '', busy: new Map(), open: new Set(), spot: -1, host: -1,
-  result: null, details: new Map(), traces: new Map(), schemas: new Map(), picked: '', fnShown: '', lost: null, editing: false,
+  result: null, details: new Map(), traces: new Map(), schemas: new Map(), picked: '', fnShown: '', lost: null, gone: '', older: JOBS_AT_ONCE,
 }
 const still = matchMedia('(prefers-reduced-motion: reduce)').matches
 let cellsAt = null, tick = 0
@@ -20,10 +21,14 @@ globalThis.jetmap = { frames, world }   // For measuring only.
 
 // ---- drawing ---------------------------------------------------------------------------------------
 function render() {
-  if (!world.document) return
+  if (!world.document) {
+    if (ui.lost != null) draw(main, h`<p class="banner" role="status" data-key="away"><b>The gateway says nothing of the pool yet.</b> This page asks again by itself.</p>`)
+    return
+  }
   const begun = performance.now()
   see(world, ui)
-  const banner = ui.lost != null ? h`<p class="banner" role="status" data-key="away"><b>The gateway is away since ${new Date(ui.lost).toLocaleTimeString()}.</b> Below is the last that was known. The page goes on by itself when one answers at this address.</p>`
+  settle(begun)
+  const banner = ui.lost != null ? h`<p class="banner" role="status" data-key="away"><b>The gateway is away since ${clock(ui.lost)}.</b> Below is the last that was known. The page goes on by itself when one answers at this address.</p>`
     : world.away != null && h`<p class="banner" role="status" data-key="away"><b>The broker is away since ${clock(world.away)}</b> (${about(world.now - world.away)}). Below is the last that was known. Maps go on when it is back.</p>`
   draw(main, h`${banner}<div class="stack live" data-key="view-${ui.view}">${views[ui.view]()}</div>`)
   page.classList.toggle('away', away())
@@ -32,7 +37,7 @@ function render() {
   if (cells) { cellsAt = layoutCells(cells, world); paintCells(cells, world, cellsAt, ui) }
   const ghost = $('canvas[data-ghost]', main)
   if (ghost) paintGhost(ghost)
-  const failed = world.failures.reduce((a, g) => a + g.count, 0), counts = { maps: world.maps.filter(isOpen).length, failures: failed }
+  const failed = world.failures.reduce((a, g) => a + recent(g), 0), counts = { maps: world.maps.filter(isOpen).length, failures: failed }
   for (const a of $('#nav').children) {
     const name = a.hash.slice(1), k = counts[name], text = k ? num(k) : ''
     if (name === ui.view || (name === 'maps' && ui.view === 'map')) a.setAttribute('aria-current', 'page'); else a.removeAttribute('aria-current')
@@ -71,14 +76,47 @@ function once(key, seconds, what) {
 }
 function look() {
   if ((ui.view === 'map' || ui.view === 'maps') && ui.picked) {
-    const id = ui.picked, m = world.maps.find(x => x.id === id)
-    once(`map ${id}`, m && isOpen(m) ? 2 : 30, async () => { const d = await get(`/ui/maps/${encodeURIComponent(id)}`); if (!d.problem) { ui.details.set(id, d); soon() } })
+    const id = ui.picked, m = world.find(id)
+    if (m?.stored) once(`failures ${id} ${m.run} ${m.failed}`, 300, () => storedFailures(m))
+    else once(`map ${id}`, m && isOpen(m) ? 2 : 30, async () => { const d = await get(`/ui/maps/${encodeURIComponent(id)}`); if (!d.problem) { ui.details.set(id, d); soon() } })
     if (ui.details.size > 20) ui.details.delete(ui.details.keys().next().value)
+  }
+  // What nobody announces may be a job: one that ended long ago, or whose process has ended.
+  const shown = ui.view === 'map' ? world.find(ui.id) : null
+  if (ui.view === 'map' && ui.id && (!shown || shown.stored)) {
+    const id = ui.id
+    once(`job ${id}`, 5, async () => {
+      const job = await get(`/jobs/${encodeURIComponent(id)}`)
+      if (job.problem) { world.kept.delete(id); world.store(); ui.gone = id } else { world.keep([job]); ui.gone = '' }
+      soon()
+    })
+  }
+  if ((ui.view === 'maps' || ui.view === 'map' && innerWidth >= 1900) && (ui.state === 'all' || ui.state === 'ended')) {
+    const labels = ui.find.split(/\s+/).map(w => w.split(':')).filter(p => p.length === 2 && p[0] && p[1]).map(p => p.join('='))
+    const query = new URLSearchParams({ state: 'succeeded,failed,cancelled', limit: ui.older, ...ui.fn && { function: ui.fn }, ...labels.length && { labels: labels.join(',') } })
+    once(`jobs ${query}`, 15, async () => {
+      const found = await get(`/jobs?${query}`)
+      if (!found.problem) { world.keep(found.jobs, true, ui.id); world.older = found.next != null && ui.older < FAILURES; soon() }
+    })
   }
   if (ui.view === 'functions' && ui.fnShown) {
     const name = ui.fnShown
     once(`schema ${name} ${world.byName.get(name)?.versions.map(v => v[0])}`, 60, async () => { const d = await get(`/functions/${encodeURIComponent(name)}`); if (!d.problem) { ui.schemas.set(name, d); soon() } })
   }
+}
+// A stored job's failures, by cause: numbers in a message do not make another cause of it.
+async function storedFailures(m) {
+  const page = await get(`/jobs/${encodeURIComponent(m.id)}/results?only=failed&limit=${FAILURES}`), causes = new Map()
+  if (page.problem) return
+  for (const e of page.errors) {
+    const key = `${e.kind} ${e.type} ${e.message.replace(/\d[\d.,_]*/g, '#')}`, g = causes.get(key) ?? { kind: e.kind, type: e.type, message: e.message, count: 0, indexes: [] }
+    g.count++
+    if (g.indexes.length < 8) g.indexes.push(e.index)
+    causes.set(key, g)
+  }
+  const failures = [...causes.values()].sort((a, b) => b.count - a.count)
+  ui.details.set(m.id, { wait: 0, way: 0, compute: 0, again: 0, tail: 0, bins: {}, slow: [], parallel: [], failures, stored: true, more: page.next != null })
+  soon()
 }
 async function trace(key) {
   const d = await get(`/ui/failures/${key}`)
@@ -87,7 +125,11 @@ async function trace(key) {
 }
 function login() { location.assign(`${root}/login?next=${encodeURIComponent(location.pathname + location.hash)}`) }
 
-// ---- acting: post, show '… ing', and believe the next announcement ------------------------------------
+// ---- acting: post, show '… ing' until an announcement confirms it --------------------------------------
+const PATIENCE = 8000   // Milliseconds for the announcement; a later one is believed as any other.
+function settle(now) {
+  for (const [key, b] of ui.busy) if (b.posted && (b.is() || now > b.until)) ui.busy.delete(key)
+}
 async function post(path, body) {
   const answer = await fetch(root + path, { method: 'POST', headers: { accept: 'application/json', 'content-type': 'application/json' }, body: body === undefined ? undefined : JSON.stringify(body) })
   if (answer.status === 401) login()
@@ -96,34 +138,38 @@ async function post(path, body) {
   try { found = JSON.parse(text) } catch { /* no body */ }
   return { ok: answer.ok, status: answer.status, found }
 }
-async function act(id, word, path, body, text) {
-  ui.busy.set(id, word); ui.ask = ''; render()
+async function act(id, word, path, body, text, is) {
+  const busy = { word, is, posted: false, until: 0 }
+  ui.busy.set(id, busy); ui.ask = ''; render()
   try {
     const { ok, found } = await post(path, body)
     say(ok ? text : found?.detail ?? found?.title ?? 'It could not be done.')
-  } catch { say('The gateway does not answer. Nothing was changed.') }
-  // The announcement that confirms it comes within a second or two.
-  setTimeout(() => { ui.busy.delete(id); render() }, 1200)
+    if (ok && found?.id === id) world.keep([found])   // A job: it may be one that nobody announces yet.
+    if (ok) Object.assign(busy, { posted: true, until: performance.now() + PATIENCE }); else ui.busy.delete(id)
+  } catch { say('The gateway does not answer. It is not known whether anything was changed.'); ui.busy.delete(id) }
+  render()
 }
+const openMap = id => { const m = world.find(id); return m && isOpen(m) ? m : null }
 function yes(key, box) {
-  const at = key.indexOf(':'), what = key.slice(0, at), id = key.slice(at + 1), m = world.maps.find(x => x.id === id), path = pathOf(m, id)
+  const at = key.indexOf(':'), what = key.slice(0, at), id = key.slice(at + 1), m = world.find(id), path = pathOf(m, id)
   if (what === 'pausepool') return steerPool(true)
   if (what === 'pausefn') return steer(id, 'pause')
   if (what === 'limitfn') return steer(id, 'limit', cores(box))
-  if (what === 'retry') act(id, 'Starting', `/jobs/${encodeURIComponent(id)}/retry`, undefined, `The failed items of ${id.slice(-6)} run again.`)
-  if (what === 'cancel') act(id, 'Cancelling', `${path}/cancel`, undefined, `Cancelled ${id.slice(-6)}. Its cores are free.`)
-  if (what === 'limit') { const v = cores(box); act(id, 'Setting', m?.kind === 'job' ? `${path}/limit${v ? `?max_parallel=${v}` : ''}` : `${path}/limit`, m?.kind === 'job' ? undefined : { cores: v }, v ? `${id.slice(-6)} takes at most ${plural(v, 'core')}.` : `${id.slice(-6)} has no limit.`) }
+  if (what === 'retry') act(id, 'Starting', `/jobs/${encodeURIComponent(id)}/retry`, undefined, `The failed items of ${id.slice(-6)} run again.`, () => { const now = world.find(id); return now && (isOpen(now) || now.ended !== m?.ended) })
+  if (what === 'cancel') act(id, 'Cancelling', `${path}/cancel`, undefined, `Cancelled ${id.slice(-6)}. Its cores are free.`, () => !openMap(id))
+  if (what === 'limit') { const v = cores(box); act(id, 'Setting', m?.kind === 'job' ? `${path}/limit${v ? `?max_parallel=${v}` : ''}` : `${path}/limit`, m?.kind === 'job' ? undefined : { cores: v }, v ? `${id.slice(-6)} takes at most ${plural(v, 'core')}.` : `${id.slice(-6)} has no limit.`, () => { const now = openMap(id); return !now || (now.limit ?? null) === (v || null) }) }
 }
 const cores = box => Math.max(0, Math.floor(Number($('[data-field=limit]', box).value) || 0))
 function steer(name, what, v) {
   const [word, said] = { pause: ['Pausing', `Paused ${name}. Items that are being computed end.`], resume: ['Resuming', `Resumed ${name}.`], limit: ['Setting', v ? `${name} takes at most ${plural(v, 'core')}.` : `${name} has no limit but that of its code.`] }[what]
-  act(`fn:${name}`, word, `/ui/functions/${encodeURIComponent(name)}/${what}`, what === 'limit' ? { cores: v } : undefined, said)
+  const is = () => { const f = world.byName.get(name); return !f || (what === 'limit' ? f.limit === (v || f.declared) : f.paused === (what === 'pause')) }
+  act(`fn:${name}`, word, `/ui/functions/${encodeURIComponent(name)}/${what}`, what === 'limit' ? { cores: v } : undefined, said, is)
 }
-function steerPool(on) { act('pool', on ? 'Pausing' : 'Resuming', `/ui/pool/${on ? 'pause' : 'resume'}`, undefined, on ? 'Paused the pool. Items that are being computed end.' : 'Resumed the pool.') }
+function steerPool(on) { act('pool', on ? 'Pausing' : 'Resuming', `/ui/pool/${on ? 'pause' : 'resume'}`, undefined, on ? 'Paused the pool. Items that are being computed end.' : 'Resumed the pool.', () => world.document.paused === on) }
 function pathOf(m, id) { return `${m?.kind === 'job' ? '/jobs' : '/ui/maps'}/${encodeURIComponent(id)}` }
 function setPause(id, on) {
-  const m = world.maps.find(x => x.id === id)
-  if (m && isOpen(m) && !away()) act(id, on ? 'Pausing' : 'Resuming', `${pathOf(m, id)}/${on ? 'pause' : 'resume'}`, undefined, on ? `Paused ${id.slice(-6)}. Chunks under way finish.` : `Resumed ${id.slice(-6)}.`)
+  const m = openMap(id)
+  if (m && !away()) act(id, on ? 'Pausing' : 'Resuming', `${pathOf(m, id)}/${on ? 'pause' : 'resume'}`, undefined, on ? `Paused ${id.slice(-6)}. Chunks under way finish.` : `Resumed ${id.slice(-6)}.`, () => { const now = openMap(id); return !now || isPaused(now) === on })
 }
 let before = null
 function startAsk(key) {
@@ -140,7 +186,9 @@ const acts = {
   help: () => $('#help').showModal(),
   spot: b => { ui.spot = ui.spot === +b.dataset.i ? -1 : +b.dataset.i },
   state: b => { ui.state = b.dataset.s }, clear: () => Object.assign(ui, { find: '', state: 'all', fn: '' }),
-  find: b => { ui.find = b.dataset.text; location.hash = '#maps' },
+  find: b => { ui.find = b.dataset.text; ui.carries = ui.view !== 'maps'; location.hash = '#maps' },
+  hosts: b => { ui.find = b.dataset.text; ui.carries = true; location.hash = '#hosts' },
+  older: () => { ui.older = Math.min(FAILURES, ui.older + JOBS_AT_ONCE) },
   pause: b => setPause(b.dataset.id, true), resume: b => setPause(b.dataset.id, false),
   pool: b => steerPool(b.dataset.do === 'pause'), fnresume: b => steer(b.dataset.id, 'resume'),
   ask: b => startAsk(b.dataset.ask), no: dropAsk, yes: b => yes(b.dataset.ask, b.parentNode),
@@ -202,7 +250,7 @@ document.addEventListener('keydown', e => {
   }
   if (e.ctrlKey || e.metaKey || e.altKey || e.target.matches?.('input, textarea, select') || $('#help').open || !world.document) return
   if (go) { go = false; const to = { n: 'now', m: 'maps', f: 'failures', u: 'functions', h: 'hosts' }[e.key]; if (to) { location.hash = to; e.preventDefault() } return }
-  const row = document.activeElement?.closest('tr[data-id]')?.dataset.id ?? (ui.view === 'map' ? ui.id : null), m = row && world.maps.find(x => x.id === row)
+  const row = document.activeElement?.closest('tr[data-id]')?.dataset.id ?? (ui.view === 'map' ? ui.id : null), m = row && world.find(row)
   if (e.key === 'g') { go = true; setTimeout(() => { go = false }, 1200) }
   else if (e.key === '/') { e.preventDefault(); if (!$('#find')) location.hash = 'maps'; setTimeout(() => $('#find')?.focus(), 50) }
   else if (e.key === '?') acts.help()
@@ -219,7 +267,7 @@ document.addEventListener('keydown', e => {
     showTip(hostText(ui.host), r.left + x, r.top + y)
   } else if (e.key === 'Enter' && document.activeElement?.matches('[data-cells]') && ui.host >= 0) toHost(ui.host)
 })
-function toHost(i) { ui.find = world.hosts[i].name; location.hash = 'hosts' }
+function toHost(i) { ui.find = world.hosts[i].name; ui.carries = true; location.hash = 'hosts' }
 
 // ---- what the pointer is on --------------------------------------------------------------------------
 function showTip(text, x, y) {
@@ -254,7 +302,10 @@ function route() {
   let name = ''
   try { name = decodeURIComponent(id ?? '') } catch { /* not an address of ours */ }
   Object.assign(ui, { view: Object.hasOwn(views, view) ? view : 'now', id: name, ask: '' })
-  if (old !== ui.view && !(ui.view === 'maps' && old === 'map') && !(ui.view === 'hosts' && old === 'now') && ui.view !== 'maps') ui.find = ''
+  // A filter belongs to its view; some links bring one along.
+  const isBack = (ui.view === 'maps' && old === 'map') || (ui.view === 'map' && old === 'maps')
+  if (old !== ui.view && !ui.carries && !isBack) ui.find = ''
+  ui.carries = false
   document.title = `${titles[ui.view]} · jetmap`
   tip.style.visibility = 'hidden'
   render()
@@ -266,7 +317,8 @@ addEventListener('resize', soon)
 // ---- the stream of changes ---------------------------------------------------------------------------
 function tell(message) {
   if (message.login) return login()
-  if (message.lost) ui.lost = message.lost
+  // On the gateway's clock, like all other times: this machine's may be wrong.
+  if (message.lost != null) ui.lost ??= world.document ? world.now - message.lost : 0
   if (message.snapshot) { ui.lost = null; world.read(structuredClone(message.snapshot)) }
   if (message.change && world.document) { ui.lost = null; apply(world.document, message.change); world.read(world.document) }
   tick++

@@ -17,7 +17,7 @@ export class Feed {
     const began = Date.now(), wasFine = this.fine
     this.close()
     this.fine = false
-    const lost = () => { this.since ??= began; this.tell({ lost: this.since }) }, late = setTimeout(lost, 1000)
+    const lost = () => { this.since ??= began; this.tell({ lost: (Date.now() - this.since) / 1000 }) }, late = setTimeout(lost, 1000)
     try {
       // A stream ends now and then, so that the login session is asked for again.
       const answer = await fetch(`${this.root}/ui/session`, { headers: { accept: 'application/json' } })

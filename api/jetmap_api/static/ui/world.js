@@ -9,8 +9,19 @@ function mark(name, taken) {
   return name.toUpperCase().match(/[A-Z0-9]/)?.[0] ?? '#'
 }
 
+const JOB_STATES = { succeeded: 'ok', cancelled: 'withdrawn', queued: 'waiting', uploading: 'waiting' }
+// A job as the store describes it, as a row like those that are announced. Times are the gateway's.
+export function rowOf(job, epoch) {
+  const at = text => text == null ? null : Date.parse(text) / 1000 - epoch, started = at(job.started ?? job.created), ended = at(job.finished)
+  return {
+    id: job.id, function: job.function, kind: 'job', owner: '', labels: job.labels ?? {}, state: job.paused && ended == null ? 'paused' : JOB_STATES[job.state] ?? job.state,
+    total: job.total, done: job.done, failed: job.failed, rate: job.rate ?? 0, left: null, cores: 0, fair: null, weight: 1, limit: job.max_parallel ?? null,
+    waits: ended != null ? '' : job.paused ? 'a pause' : job.waiting_for ?? '', started, ended, seconds: ended == null ? 0 : Math.max(0, ended - started), stored: true, run: job.run ?? 1, reason: job.reason ?? '',
+  }
+}
+
 export class World {
-  constructor() { this.document = null; this.received = 0 }
+  constructor() { this.document = null; this.received = 0; this.kept = new Map(); this.stored = []; this.older = false }
 
   read(document) {
     this.document = document
@@ -41,14 +52,26 @@ export class World {
     this.big = this.hosts.length * this.perHost > 2000
     this.busy = this.hosts.reduce((a, x) => a + x.busy, 0)
     this.maps = Object.values(d.maps ?? {})
+    this.store()
     this.failures = Object.values(d.failures ?? {})
     this.totals = d.totals
     this.broker = d.broker?.streams ? d.broker : { server: '', streams: [] }
     this.history = d.history ?? []
     this.empty = !this.hosts.length && !this.maps.length
   }
+  // Jobs that nobody announces any more, or not yet: the store has them. Of a whole list, others are forgotten but the one in view.
+  keep(jobs, all = false, but = '') {
+    if (all) for (const id of this.kept.keys()) if (id !== but) this.kept.delete(id)
+    for (const job of jobs) this.kept.set(job.id, job)
+    if (this.document) this.store()
+  }
+  store() {
+    const announced = new Set(this.maps.map(m => m.id))
+    this.stored = [...this.kept.values()].filter(job => !announced.has(job.id)).map(job => rowOf(job, this.document.epoch))
+  }
+  find(id) { return this.maps.find(m => m.id === id) ?? this.stored.find(m => m.id === id) }
   get now() { return this.document.now + (performance.now() - this.received) / 1000 }
-  get away() { return this.document.away }
+  get away() { return this.document?.away }
   functionOf(name) { return this.byName.get(name) ?? { name, mark: mark(name, new Set()), colour: OTHER, slot: -1, bins: {}, cores: 0, items: 0 } }
   functionAt(host, k) { const code = host.raw.charCodeAt(k); return code >= FIRST_SLOT ? this.bySlot.get(code - FIRST_SLOT) : undefined }
   markAt(host, k) { return this.functionAt(host, k)?.mark ?? '#' }

@@ -1,0 +1,161 @@
+"""The dashboard's modules without a browser, in node: cells, changes, jobs of the store, advice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import jetmap_api
+from tools import need_tool
+
+UI = Path(jetmap_api.__file__).parent / "static" / "ui"
+
+
+def run_modules(place: Path, script: str, *modules: str) -> str:
+    """Run a script beside these modules of the page, without a browser; return what it prints."""
+    node = need_tool("node")
+    (place / "package.json").write_text('{"type": "module"}')
+    for name in modules:
+        shutil.copy(UI / name, place)
+    (place / "test.js").write_text(script)
+    done = subprocess.run([node, "test.js"], cwd=place, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_each_core_of_a_large_pool_is_a_square_of_its_state(tmp_path: Path) -> None:
+    """A host of 30 cores has a last line that is not full."""
+    script = """
+import assert from 'node:assert'
+const names = []
+const colour = name => {
+  if (!names.includes(name)) names.push(name)
+  return `#${100000 + names.indexOf(name)}`
+}
+const nothing = { createElement: () => nothing, querySelector: () => nothing }
+Object.assign(globalThis, {
+  innerHeight: 900, document: nothing,
+  getComputedStyle: () => ({ getPropertyValue: colour }),
+  ImageData: class { constructor(w, h) { this.data = new Uint8ClampedArray(w * h * 4) } },
+})
+const { readColours, layoutCells, paintCells, IDLE } = await import('./charts.js')
+readColours()
+globalThis.devicePixelRatio = 1
+const getContext = () => new Proxy({}, { get: () => () => {}, set: () => true })
+const sizes = [[1000, 64, 1200], [1000, 64, 390], [300, 30, 1200]]
+for (const [hosts, cores, clientWidth] of sizes) for (const spot of [-1, 2]) {
+  const states = [0, 2, 5, IDLE]
+  const cells = Uint8Array.from({ length: hosts * cores }, (_, i) => states[i * 7919 % 4])
+  const host = (_, i) => ({ first: i * cores, cores, state: 'up' })
+  const world = { cells, perHost: cores, hosts: Array.from({ length: hosts }, host) }
+  const canvas = { clientWidth, style: {}, getContext }
+  const at = layoutCells(canvas, world)
+  assert(at.tiny)
+  paintCells(canvas, world, at, { spot, host: -1 })
+  const found = new Map()
+  for (const pixel of canvas.pixels) if (pixel) found.set(pixel, (found.get(pixel) ?? 0) + 1)
+  const side = at.cell > 5 ? at.cell - 1 : at.cell
+  const quarter = hosts * cores / 4 * side * side
+  const expected = spot < 0 ? Array(4).fill(quarter) : [quarter, 3 * quarter]
+  assert.deepEqual([...found.values()].sort((a, b) => a - b), expected, `${hosts}, ${spot}`)
+}
+"""
+    run_modules(tmp_path, script, "charts.js", "dom.js")
+
+
+def test_the_stream_is_applied_as_the_view_is_made(tmp_path: Path) -> None:
+    """Names are users': a function may be called like a part of JavaScript's objects."""
+    script = """
+import { apply } from './feed.js'
+import assert from 'node:assert'
+const d = { maps: JSON.parse('{"constructor": {"done": 1}}'), totals: { rate: 1 }, history: [] }
+apply(d, JSON.parse('{"maps": {"__proto__": {"done": 2}, "constructor": null}, "now": 5}'))
+assert.deepEqual(Object.keys(d.maps), ['__proto__'])
+assert.equal(Object.values(d.maps)[0].done, 2)
+assert.equal(d.now, 5)
+for (let i = 0; i < 200; i++) apply(d, { now: i, totals: { rate: i } })
+assert.equal(d.history.length, 120)
+assert.equal(d.history[119][0], 199)
+"""
+    run_modules(tmp_path, script, "feed.js")
+
+
+ADVICE = """
+import assert from 'node:assert'
+import { readFileSync } from 'node:fs'
+const nothing = { createElement: () => nothing }
+globalThis.document = nothing
+const { World } = await import('./world.js')
+const { see, advice } = await import('./views.js')
+const { maps, jobs, details, hosts, paused } = JSON.parse(readFileSync('case.json'))
+const world = new World()
+const cells = Object.fromEntries(Object.keys(hosts).map(id => [id, '....']))
+world.read({ maps, hosts, cells, paused, epoch: 1000, now: 200, away: null, functions: {
+  f: { name: 'f', slot: 0, bins: {}, items: 0, failed: 0, versions: [], limit: 2, in: 740 },
+} })
+world.keep(jobs)
+see(world, { root: '', lost: null, busy: new Map(), open: new Map() })
+console.log(advice(world.find('m1'), details).text.replace(/<[^>]*>/g, ''))
+"""
+MAP: dict[str, Any] = {
+    "id": "m1", "function": "f", "kind": "map", "owner": "me", "labels": {}, "state": "running",
+    "total": 100, "done": 40, "failed": 0, "rate": 2.0, "left": 30, "cores": 2, "fair": 4,
+    "weight": 1, "limit": None, "waits": "cores", "started": 100, "ended": None, "seconds": 0,
+}  # fmt: skip
+DETAILS: dict[str, Any] = {
+    "wait": 5, "way": 1, "compute": 95, "again": 0, "tail": 0, "bins": {"50": 40}, "slow": [],
+    "parallel": [], "failures": [],
+}  # fmt: skip
+RIVAL = {**MAP, "id": "m2", "function": "g", "cores": 3}
+KILLED = {"host": "h", "state": "up", "crashes": {}, "kills": 3}
+STORED = {
+    "id": "m1", "function": "f", "state": "failed", "total": 9, "done": 5, "failed": 5,
+    "created": "1970-01-01T00:10:00.000Z", "started": "1970-01-01T00:10:00.000Z",
+    "finished": "1970-01-01T00:11:30.000Z", "run": 2, "reason": "over max_failed", "labels": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("map", "details", "more", "said"),
+    [
+        ({}, {}, {}, "95 % of the time of its chunks is computing. Twice the cores would nearly"),
+        ({"waits": "workers"}, {}, {}, "No worker that is up has f."),
+        ({"waits": "a pause of the pool"}, {}, {}, "The whole pool is paused"),
+        ({"waits": "a pause of its function"}, {}, {}, "f is paused: nothing new"),
+        ({"waits": "a limit of its function"}, {}, {}, "together may use 2 cores"),
+        ({"state": "paused", "waits": "a pause"}, {}, {}, "once its 2 chunks under way end"),
+        ({}, {"again": 25}, {}, "lost in it: 20 % of the time of its chunks was computed again."),
+        ({}, {"again": 25}, {"hosts": {"h": KILLED}}, "The kernel has killed 3 workers"),
+        ({}, {"tail": 40}, {}, "for 40 s now only the last ones run"),
+        ({"waits": "a limit", "limit": 2}, {}, {}, "would need about 15 s rather than 30 s"),
+        ({"waits": "its reader"}, {}, {}, "slower than the cores"),
+        ({"waits": "its input"}, {}, {}, "more slowly than it is computed"),
+        ({}, {"wait": 95}, {"maps": {"m2": RIVAL}}, "during 50 % of the time"),
+        ({}, {"wait": 95}, {"maps": {"m2": RIVAL}}, "others hold 3 of 4, g alone 3."),
+        ({}, {"wait": 95}, {}, "though cores are idle"),
+        ({}, {"wait": 95, "way": 57}, {}, "At least 30 % of the time of its chunks passes on the"),
+        ({}, {"wait": 95, "way": 57}, {}, "and brings 740 B"),
+        ({}, {"compute": 0, "wait": 0}, {}, "Too little of it is done"),
+        ({"ended": 150, "state": "ok"}, {}, {}, "It took 50 s. Of the time of its chunks, 95 %"),
+        (None, {}, {"jobs": [STORED]}, "It took 2 min, in its run 2. It failed as a whole: over"),
+    ],
+)  # fmt: skip
+def test_advice_is_computed_from_the_maps_own_figures(
+    tmp_path: Path,
+    map: dict[str, Any] | None,
+    details: dict[str, Any],
+    more: dict[str, Any],
+    said: str,
+) -> None:
+    rows = {} if map is None else {"m1": MAP | map}
+    case = {"jobs": [], "paused": False, "hosts": {"a": {**KILLED, "kills": 0}}, **more}
+    case["maps"] = rows | more.get("maps", {})
+    case["details"] = DETAILS | details
+    (tmp_path / "case.json").write_text(json.dumps(case))
+    found = run_modules(tmp_path, ADVICE, *(path.name for path in UI.glob("*.js")))
+    assert said in found
