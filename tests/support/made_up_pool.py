@@ -93,13 +93,17 @@ class MadeUpPool:
 
     def details(self, id: str) -> MapDetails:
         draw = random.Random(id)
-        bins = {n: round(4_000 * math.exp(-(((n - 41) / 3) ** 2))) for n in range(33, 56)}
+        bins = {n: round(4_000 * math.exp(-(((n - 41) / 3) ** 2))) for n in range(33, 50)}
+        bins |= {50: 2, 51: 1, 53: 1}
+        times = (0.22, 0.13, 0.11, 0.104, 0.098, 0.095)
         slow = [
-            SlowItem(draw.randrange(9_000), 2.4 / (n + 1), f"r00-n{n:02}", attempt=1 + (n == 1))
-            for n in range(6)
+            SlowItem(draw.randrange(9_000), seconds, f"r00-n{n:02}", attempt=1 + (n == 1))
+            for n, seconds in enumerate(times)
         ]
+        cores = self._cores_of(int(id[-4:]))
         parallel = [
-            min(1.0, n / 6) * (30 + 8 * math.sin(n / 5) + draw.random() * 3) for n in range(90)
+            min(1.0, n / 6) * cores * (1 + 0.12 * math.sin(n / 5) + draw.random() / 10)
+            for n in range(90)
         ]
         is_failing = self.state == "failing"
         found = self._failures(0.0)[:2] if is_failing else []
@@ -204,10 +208,15 @@ class MadeUpPool:
         fields: dict[str, Any] = {
             "function": name, "kind": "job" if is_job else "map", "total": total, "done": done,
             "rate": rate, "left": (total - done) / rate, "age": age, "oldest": seconds * 2,
-            "cores": self._hosts * self._cores * 0.8 / max(1, self._maps), "weight": 1.0,
+            "cores": self._cores_of(number), "weight": 8.0 if number == 0 else 1.0,
             "labels": {"customer": str(number % 7)} if number % 3 else {}, "seconds": age,
         }  # fmt: skip
         return map_of(id, **(fields | changes))
+
+    def _cores_of(self, number: int) -> float:
+        """The largest job has about half of the cores."""
+        cores = self._hosts * self._cores
+        return cores * 0.46 if number == 0 else cores * 0.4 / max(1, self._maps - 1)
 
     def _failures(self, second: float) -> list[FailureActivity]:
         counts = [round(3 + 3 * math.sin(n / 3)) for n in range(30)]

@@ -59,7 +59,7 @@ def function(
     cores = sum(status.cores for status in statuses)
     declared = next((status.info.max_parallel for status in statuses), None)
     if as_json:
-        steered = described(control.of(name), declared)
+        steered = steering_of(control.of(name), declared)
         found = {"name": name, "cores": cores, **steered, "pool_paused": control.paused}
         json.dump(found, sys.stdout, indent=2)
         sys.stdout.write("\n")
@@ -77,7 +77,7 @@ def only_one(options: dict[str, bool]) -> None:
         raise ConfigurationError([f"{' and '.join(given)} exclude each other: give one of them"])
 
 
-def described(control: FunctionControl, declared: int | None) -> dict[str, Any]:
+def steering_of(control: FunctionControl, declared: int | None) -> dict[str, Any]:
     """Return what holds for a function, as plain values. declared: the limit in its code."""
     return {
         "paused": control.paused,

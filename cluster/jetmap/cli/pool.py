@@ -12,7 +12,7 @@ from jetmap.settings import Settings
 from jetmap.wire.controls import PoolControl
 
 from .clusters import attached
-from .function import described, only_one, said
+from .function import only_one, said, steering_of
 from .options import BROKER, takes
 from .signals import run_cancellable
 
@@ -40,7 +40,7 @@ def pool(
     work = _steer(attached(settings), pause if pause or resume else None)
     name, control, declared = run_cancellable(work)
     if as_json:
-        functions = {f: described(control.of(f), limit) for f, limit in declared.items()}
+        functions = {f: steering_of(control.of(f), limit) for f, limit in declared.items()}
         document = {"pool": name, "paused": control.paused, "functions": functions}
         json.dump(document, sys.stdout, indent=2)
         sys.stdout.write("\n")

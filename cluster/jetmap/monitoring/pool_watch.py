@@ -41,7 +41,7 @@ STREAMS = ("WORK", "JOBS", "INPUT", "OUTCOMES")
 
 
 class _Reader:
-    """The differences that one reader has not read yet, of which only a few are kept."""
+    """Keep the differences that one reader has not read yet, if they are few."""
 
     def __init__(self) -> None:
         self._changes: deque[bytes] = deque()

@@ -27,7 +27,7 @@ def shown(
         tab = Tab(browser)
         tab.size(1280)
         tab.open(f"{url}/ui#{view}")
-        tab.until("globalThis.jetmap?.world.document != null")
+        tab.until("document.querySelector('[data-key^=view-]') !== null")
         yield tab, watch
         tab.check_quiet(url)
         tab.open("about:blank")
@@ -80,8 +80,7 @@ def test_the_time_of_a_gateway_that_is_away_is_its_own(browser: Browser) -> None
 
 def test_maps_are_found_by_state_function_owner_and_label(browser: Browser) -> None:
     with shown(browser, view="maps") as (tab, _):
-        everything = tab.do(ROWS)
-        assert len(everything) == 12
+        tab.until(f"{ROWS}.length === 12")
         tab.click("[data-act=state][data-s=paused]")
         tab.until(f"{ROWS}.length === 1")
         assert tab.do(ROWS) == ["0QK3ZM2T8V0002"]

@@ -50,18 +50,18 @@ function attention() {
   const list = [], versions = tallied(world.hosts.map(x => x.version)), usual = most(versions)
   if (world.document.paused) list.push([h`<b>The pool is paused.</b> Nothing new starts until somebody resumes it.`, '', h`<div class="right">${poolActs()}</div>`])
   for (const f of world.functions) if (f.paused) { const k = world.maps.filter(m => isOpen(m) && m.function === f.name).length; list.push([h`<b>${f.name}</b> is paused${k > 0 && `: ${plural(k, 'map')} of it ${k === 1 ? 'waits' : 'wait'} until ${k === 1 ? 'its' : 'their'} timeout`}.`, link('functions', f.name), 'See the function']) }
-  for (const x of world.hosts) {
-    if (x.state === 'failed') list.push([h`Workers on <b>${x.name}</b> cannot start: ${(x.failure.trim().split('\n').pop() || 'no reason is known').slice(0, 160)}`, '#hosts', 'See the host'])
-    else if (x.state === 'gone') list.push([h`<b>${x.name}</b> was last heard ${ago(x.seen)}. Its chunks run elsewhere.`, '#hosts', 'See the host'])
-    else if (x.kills) list.push([h`<b>${x.name}</b> lost ${plural(x.kills, 'worker')} to the memory limit since it started.${x.version !== usual && ' Its version differs from most.'}`, '#hosts', 'See the host'])
-  }
-  const worst = world.failures.filter(g => g.count >= 100 && world.now - g.last < 120).sort((a, b) => b.count - a.count)[0]
-  if (worst) list.push([h`<b>${worst.function}</b> fails with ${worst.type}, ${num(worst.count)} times since ${when(worst.first)}${worst.hosts.length === 1 && world.hosts.length > 1 && h`, only on ${worst.hosts[0]}`}.`, '#failures', 'See the failures'])
+  const ill = world.hosts.filter(x => x.state === 'failed'), gone = world.hosts.filter(x => x.state === 'gone'), killed = world.hosts.filter(x => x.kills && x.state !== 'gone')
+  const why = x => (x.failure.trim().split('\n').pop() || 'no reason is known').slice(0, 160)
+  if (ill.length) list.push([h`Workers on <b>${ill.length > 1 ? plural(ill.length, 'host') : ill[0].name}</b> cannot start${ill.length > 1 && `, as on ${ill[0].name}`}: ${why(ill[0])}`, '#hosts', ill.length > 1 ? 'See the hosts' : 'See the host'])
+  if (gone.length) list.push(gone.length > 1 ? [h`<b>${plural(gone.length, 'host')}</b> fell silent, ${gone[0].name} ${ago(gone[0].seen)}. Their chunks run elsewhere.`, '#hosts', 'See the hosts'] : [h`<b>${gone[0].name}</b> was last heard ${ago(gone[0].seen)}. Its chunks run elsewhere.`, '#hosts', 'See the host'])
   const stuck = world.maps.filter(m => m.waits === 'workers')
   if (stuck.length) list.push([h`<b>${plural(stuck.length, 'map')}</b> ${stuck.length === 1 ? 'waits' : 'wait'} for a worker that has ${stuck.length === 1 ? h`<b>${stuck[0].function}</b>` : 'the function'}.`, '#maps', 'See the maps'])
+  const worst = world.failures.filter(g => g.count >= 100 && world.now - g.last < 120).sort((a, b) => b.count - a.count)[0]
+  if (worst) list.push([h`<b>${worst.function}</b> fails with ${worst.type}, ${num(worst.count)} times since ${when(worst.first)}${worst.hosts.length === 1 && world.hosts.length > 1 && h`, only on ${worst.hosts[0]}`}.`, '#failures', 'See the failures'])
   for (const s of [...world.broker.streams, { ...world.broker.store, name: 'store of jobs' }]) if (s.quota > 0 && s.bytes / s.quota > 0.8) list.push([h`The <b>${s.name}</b> is ${pct(s.bytes / s.quota)} full. At 100 % it refuses more.`, '#hosts', 'See the broker'])
   const t = world.totals
   if (t.refused) list.push([h`<b>${plural(t.refused, 'map')}</b> refused in the last minute: ${reasons(t)}.`, '#maps', 'See the maps'])
+  if (killed.length) list.push([h`<b>${killed.length > 1 ? plural(killed.length, 'host') : killed[0].name}</b> lost ${plural(killed.reduce((a, x) => a + x.kills, 0), 'worker')} to the memory limit since ${killed.length > 1 ? 'they' : 'it'} started.${killed.length === 1 && killed[0].version !== usual && ' Its version differs from most.'}`, '#hosts', killed.length > 1 ? 'See the hosts' : 'See the host'])
   return list.length ? h`<ul class="attention" aria-label="What needs attention" data-key="attention">${list.slice(0, 5).map(([text, href, name]) => h`<li><span>${text}</span>${href ? h`<a href="${href}">${name}</a>` : name}</li>`)}${list.length > 5 && h`<li class="quiet">${num(list.length - 5)} more</li>`}</ul>` : ''
 }
 const reasons = t => Object.entries(t.reasons).map(([why, k]) => `${num(k)} ${reasonText[why] ?? why}`).join(', ')
