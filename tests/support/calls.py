@@ -172,3 +172,33 @@ def on_sigterm(ready: str, ended: str) -> None:
 
 def get_state_of(_: object) -> Any:
     return state
+
+
+def filled(n: int) -> np.ndarray[Any, Any]:
+    return np.full(200_000, n % 100, np.uint8)
+
+
+def first_of(array: np.ndarray[Any, Any]) -> int:
+    return int(array[0])
+
+
+def send_over(end: Any, value: Any) -> None:
+    end.send(value)
+
+
+def read_shared(name: str) -> int:
+    from multiprocessing.shared_memory import SharedMemory
+
+    memory = SharedMemory(name)
+    try:
+        return bytes(memory.buf or b"")[0]
+    finally:
+        memory.close()
+
+
+def tracker() -> tuple[int, int]:
+    """Return which pipe leads to the resource tracker of this process."""
+    from multiprocessing import resource_tracker
+
+    found = os.fstat(resource_tracker.getfd() or -1)
+    return found.st_dev, found.st_ino

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 ARRIVAL_SECONDS = 0.25  # Seconds for the first agent that is there already to announce itself.
 ANNOUNCE_SECONDS = 1.0  # Seconds for one that can run a function, after it was asked.
 
+# Whether a test runner runs in this process, which may have no script of its own, as those of
+# pytest-xdist: its functions are in files all the same.
+runs_tests = False
+
 _NO_STORE = (
     "an embedded cluster keeps nothing when its users are gone, and jobs outlive them: start "
     "'jetmap up TASKS' here, or a NATS server, and use its address (nats_url, JETMAP_NATS_URL)"
@@ -309,7 +313,7 @@ def _spec(settings: Settings, share: bool) -> KeeperSpec:
     functions = registered()
     in_main = any(f.module == "__main__" and not f.by_value for f in functions)
     has_file = getattr(sys.modules.get("__main__"), "__file__", None) is not None
-    interactive = not has_file and multiprocessing.parent_process() is None
+    interactive = not has_file and multiprocessing.parent_process() is None and not runs_tests
     kept = settings.for_keeper()
     if not settings.was_given("log_level"):
         del kept["log_level"]  # The keeper logs less by itself (KEEPER_LOG_LEVEL).

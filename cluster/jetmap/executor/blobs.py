@@ -1,4 +1,9 @@
-"""Blobs: large buffers in memory that processes of one machine share, by passing descriptors."""
+"""Blobs: large buffers in memory that processes of one machine share, by passing descriptors.
+
+A process may have a limited number of descriptors, often 1,024. So when many calls wait, the blobs
+of the later ones become files only when a worker asks for them; and of results, only very large
+ones keep a descriptor, as Python's mappings did before 3.13.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,8 @@ import contextlib
 import ctypes
 import mmap
 import os
+import resource
+import sys
 import tempfile
 import threading
 from dataclasses import dataclass
@@ -13,18 +20,24 @@ from dataclasses import dataclass
 # Blobs that no call uses now, kept for a value that is sent again: at most this number, and bytes.
 KEPT_BLOBS = 8
 KEPT_BYTES = 512 << 20
+# Files that an executor has open for its blobs, at most; and the part of this process's limit.
+MOST_FILES = 256
+FILES_SHARE = 4
+# Bytes of a result that stays in its file, at least; a smaller one is copied.
+MAPPED_BYTES = 0 if sys.version_info >= (3, 13) else 16 << 20
 
 
 @dataclass(slots=True)
 class Blob:
-    """A file without a name.
+    """A buffer's content.
 
     Attributes:
+        content: Descriptor of a file without a name, or the bytes.
         users: Calls that have not ended.
         source: Address and size of the buffer it was copied from.
     """
 
-    fd: int
+    content: int | bytes
     size: int
     users: int
     source: tuple[int, int]
@@ -53,7 +66,25 @@ def read(fd: int, size: int) -> memoryview:
         if not size:
             return memoryview(bytearray())
         prot = mmap.PROT_READ | mmap.PROT_WRITE
-        return memoryview(mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=prot))
+        if sys.version_info >= (3, 13):
+            m = mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=prot, trackfd=False)
+        else:
+            m = mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=prot)
+        return memoryview(m)
+    finally:
+        os.close(fd)
+
+
+def copied(fd: int, size: int) -> memoryview:
+    """Read a blob into memory of this process. The descriptor is closed."""
+    try:
+        view, at = memoryview(bytearray(size)), 0
+        while at < size:
+            count = os.preadv(fd, [view[at:]], at)
+            if not count:
+                raise OSError("a blob is shorter than it was said to be")
+            at += count
+        return view
     finally:
         os.close(fd)
 
@@ -67,9 +98,16 @@ class Blobs:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._blobs: dict[int, Blob] = {}  # Those used last are at the end.
+        self._blobs: dict[int, Blob] = {}  # Of calls.
+        self._unused: dict[int, Blob] = {}  # Those among them; the latest at the end.
+        self._unused_bytes = 0
+        self._results: dict[int, memoryview] = {}
         self._sources: dict[tuple[int, int], int] = {}
         self._last = 0
+        self._files = 0
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # The limit is negative where there is none.
+        self._most_files = min(MOST_FILES, limit // FILES_SHARE) if limit > 0 else MOST_FILES
 
     def put(self, buffer: memoryview) -> int:
         """Keep a buffer until as many calls of ``release``; return its number."""
@@ -79,58 +117,85 @@ class Blobs:
             blob = self._blobs.get(number) if number is not None else None
             if blob is not None and number is not None:
                 blob.users += 1
-                self._blobs[number] = self._blobs.pop(number)
+                if self._unused.pop(number, None) is not None:
+                    self._unused_bytes -= blob.size
+            is_file = self._files < self._most_files
         if blob is not None and number is not None:
             if _equal(source, blob):
                 return number
             self.release([number])
-        return self._add(Blob(write(buffer), buffer.nbytes, 1, source))
+        content = write(buffer) if is_file else bytes(buffer)
+        return self._add(Blob(content, buffer.nbytes, 1, source))
 
     def take_in(self, fd: int, size: int) -> int:
         """Keep a blob that another process has made, for ``take``."""
-        return self._add(Blob(fd, size, 1, (0, 0)))
+        view = read(fd, size) if size >= MAPPED_BYTES else copied(fd, size)
+        with self._lock:
+            self._last += 1
+            self._results[self._last] = view
+            return self._last
 
     def take(self, number: int) -> memoryview:
-        """Map a blob that was taken in, and forget it."""
+        """Return a blob that was taken in, and forget it."""
         with self._lock:
-            blob = self._blobs.pop(number)
-        return read(blob.fd, blob.size)
+            return self._results.pop(number)
+
+    def drop(self, numbers: list[int]) -> None:
+        """Forget blobs that were taken in, and that nobody will take."""
+        with self._lock:
+            for number in numbers:
+                self._results.pop(number, None)
 
     def share(self, number: int) -> tuple[int, int]:
         """Return a new descriptor and the size. Raises KeyError."""
         with self._lock:
             blob = self._blobs[number]
-            return os.dup(blob.fd), blob.size
+            if isinstance(blob.content, int):
+                return os.dup(blob.content), blob.size
+        return write(memoryview(blob.content)), blob.size
 
     def release(self, numbers: list[int]) -> None:
         """End a call's use of its blobs."""
         with self._lock:
             for number in numbers:
-                if (blob := self._blobs.get(number)) is not None:  # Else all are closed.
-                    blob.users -= 1
-            unused = [number for number, blob in self._blobs.items() if not blob.users]
-            size = sum(self._blobs[number].size for number in unused)
-            while len(unused) > KEPT_BLOBS or (unused and size > KEPT_BYTES):
-                blob = self._blobs.pop(number := unused.pop(0))
-                size -= blob.size
+                blob = self._blobs.get(number)
+                if blob is None:  # All are closed.
+                    continue
+                blob.users -= 1
+                if not blob.users:
+                    self._unused[number] = blob
+                    self._unused_bytes += blob.size
+            while len(self._unused) > KEPT_BLOBS or self._unused_bytes > KEPT_BYTES:
+                blob = self._unused.pop(number := next(iter(self._unused)))
+                self._unused_bytes -= blob.size
+                del self._blobs[number]
                 if self._sources.get(blob.source) == number:
                     del self._sources[blob.source]
-                os.close(blob.fd)
+                self._close(blob)
 
     def close(self) -> None:
+        """Drop the blobs of calls. Results can still be taken."""
         with self._lock:
             for blob in self._blobs.values():
-                os.close(blob.fd)
+                self._close(blob)
             self._blobs.clear()
+            self._unused.clear()
+            self._unused_bytes = 0
             self._sources.clear()
 
     def _add(self, blob: Blob) -> int:
         with self._lock:
             self._last += 1
             self._blobs[self._last] = blob
+            self._files += isinstance(blob.content, int)
             if blob.source[0]:
                 self._sources[blob.source] = self._last
             return self._last
+
+    def _close(self, blob: Blob) -> None:
+        if isinstance(blob.content, int):
+            os.close(blob.content)
+            self._files -= 1
 
 
 def _address(buffer: memoryview) -> int:
@@ -149,10 +214,12 @@ def _equal(source: tuple[int, int], blob: Blob) -> bool:
     address, size = source
     if not address or size != blob.size:
         return False
+    memcmp = ctypes.CDLL(None).memcmp
+    memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+    if isinstance(blob.content, bytes):
+        return bool(memcmp(address, blob.content, size) == 0)
     with mmap.mmap(
-        blob.fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE
+        blob.content, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE
     ) as m:
         copy = ctypes.addressof(ctypes.c_char.from_buffer(m))
-        memcmp = ctypes.CDLL(None).memcmp
-        memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
         return bool(memcmp(address, copy, size) == 0)

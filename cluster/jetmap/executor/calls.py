@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
@@ -30,6 +31,8 @@ _values = msgspec.msgpack.Decoder(list[Plain]).decode
 
 _NATIVE = frozenset((bool, float, int, type(None)))
 _END = object()
+
+Post = Callable[[Callable[[], object]], None]
 
 
 class Pending:
@@ -209,6 +212,8 @@ class ItemSource:
         self._last: int | None = None  # Number of items, if cut short.
         self._held: dict[int, list[int]] = {}
         self._refused: dict[int, BaseException] = {}
+        self._is_begun = False  # Its reader has asked for a result.
+        self._is_left = False  # Nobody reads its results any more.
         self._batches: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     # For the dispatcher
@@ -290,7 +295,18 @@ class ItemSource:
         is_packed = bytes in set(map(type, values))
         if is_packed:
             self._results.check(values)
+        if self._is_left:
+            self._results.drop(values)
+            return
         self._batches.put((batch.start, values, batch.errors, is_packed))
+
+    def leave(self) -> None:
+        """Drop the results that nobody will read, in the engine's thread."""
+        self._is_left = True
+        while not self._batches.empty():
+            found = self._batches.get()
+            if isinstance(found, tuple):
+                self._results.drop(found[1])
 
     def on_end(self, error: BaseException | None) -> None:
         for blobs in (self._function_blobs, *self._held.values()):
@@ -300,8 +316,29 @@ class ItemSource:
 
     # For the reader
 
-    def results(self, deadline: float | None, on_leave: Callable[[], None]) -> Iterator[Any]:
-        """Give the values in order; raise the first exception among them."""
+    def results(self, deadline: float | None, post: Post) -> Iterator[Any]:
+        """Give the values in order; raise the first exception among them.
+
+        Args:
+            post: Has the engine's thread do something.
+        """
+        values = self._read(deadline, lambda: post(self._stop_and_leave))
+        # A map whose iterator is dropped at once goes on, as in a process pool.
+        dropped = weakref.finalize(values, self._on_dropped, post)
+        dropped.atexit = False
+        return values
+
+    def _on_dropped(self, post: Post) -> None:
+        if not self._is_begun:
+            post(self.leave)
+
+    def _stop_and_leave(self) -> None:
+        self.stop()
+        self.leave()
+
+    def _read(self, deadline: float | None, on_leave: Callable[[], None]) -> Iterator[Any]:
+        self._is_begun = True
+        values: list[Plain] = []
         try:
             left = len(self._items)
             while left:
@@ -318,6 +355,7 @@ class ItemSource:
                     start += 1
                     yield self._results.load(values.pop())
         finally:
+            self._results.drop(values)
             on_leave()
 
     def _next(self, deadline: float | None) -> tuple[int, list[Plain], list[ErrorRecord], bool]:

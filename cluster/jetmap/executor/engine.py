@@ -29,6 +29,7 @@ from jetmap.embedded.membership import KeeperSpec
 from jetmap.errors import ExecutorBroken
 from jetmap.functions.function import Function
 from jetmap.import_path import note_hiding_files
+from jetmap.machine import THREAD_VARIABLES, choose_cores
 from jetmap.settings import Settings
 
 from . import remote
@@ -84,6 +85,7 @@ class Engine:
         self._maps: dict[asyncio.Task[None], CallSource | ItemSource] = {}
         self._session: Session | None = None
         self._link: Link | None = None
+        self._log_level = ""  # Of the calls; empty: that of the settings.
         self._is_ending = False
         self._idle = asyncio.Event()
 
@@ -191,7 +193,7 @@ class Engine:
         try:
             with asyncio.Runner(loop_factory=_new_loop) as runner:
                 runner.run(self._serve())
-        except Exception as error:
+        except BaseException as error:  # Such as SystemExit of a future's callback.
             logger.exception("internal error: an executor ends")
             failure.__cause__ = error
             self.broken = self.broken or failure
@@ -222,6 +224,7 @@ class Engine:
         kept = settings.for_keeper()
         if not settings.was_given("log_level"):
             kept["log_level"] = "error"  # The future of a call that ends a worker says so.
+            self._log_level = "warning"  # As in any Python program.
         spec = KeeperSpec(
             pool=settings.broker.pool,
             cores=self._workers,
@@ -280,6 +283,8 @@ class Engine:
             authkey=bytes(multiprocessing.current_process().authkey),
             initializer=self.initializer,
             calls=self._calls_each,
+            variables=_threads_each(self._workers),
+            log_level=self._log_level,
         )
         return msgspec.msgpack.encode(remote.Context(shared, source.function))
 
@@ -322,6 +327,16 @@ class Engine:
             self._idle.set()
 
 
+def _threads_each(workers: int) -> dict[str, str]:
+    """Divide the cores among the workers, for numeric libraries; what the user has set stays.
+
+    A worker has one thread without being asked.
+    """
+    share = str(max(1, len(choose_cores(None)) // workers))
+    wanted = {name: os.environ.get(name, share) for name in THREAD_VARIABLES}
+    return {name: threads for name, threads in wanted.items() if threads != "1"}
+
+
 def _new_loop() -> asyncio.AbstractEventLoop:
     try:
         import uvloop
@@ -335,8 +350,13 @@ def _finish() -> None:
     global _is_exiting
     _is_exiting = True
     engines = list(_engines)
+    # Whoever has interrupted the program does not want to wait for its calls.
+    is_interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
     for engine in engines:
-        engine.close()
+        if is_interrupted:
+            engine.kill()
+        else:
+            engine.close()
     for engine in engines:
         engine.join()
 

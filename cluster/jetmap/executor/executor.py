@@ -66,9 +66,10 @@ class Executor(_Executor):
         if max_workers is not None:
             if not isinstance(max_workers, SupportsIndex):
                 raise TypeError(f"max_workers must be a whole number, not {max_workers!r:.60}")
-            if operator.index(max_workers) <= 0:
+            max_workers = operator.index(max_workers)
+            if max_workers <= 0:
                 raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
-            if operator.index(max_workers) > bounds.WORKERS.most:
+            if max_workers > bounds.WORKERS.most:
                 raise ValueError(
                     f"max_workers must be at most {bounds.WORKERS.most:,}, not {max_workers}"
                 )
@@ -113,17 +114,24 @@ class Executor(_Executor):
             ExecutorBroken: No worker can run calls any more.
         """
         future: Future[T] = Future()
-        put = self._engine.blobs.put
+        kept = self._engine.blobs
+        blobs: list[int] = []
         try:
-            function = pack(fn, put)
-            arguments = pack_call(args, kwargs, put)
+            function = pack(fn, kept.put)
+            blobs += blobs_of(function)
+            arguments = pack_call(args, kwargs, kept.put)
+            blobs += blobs_of(arguments)
         except Exception as error:
+            kept.release(blobs)
             self._engine.check()
             future.set_running_or_notify_cancel()
             future.set_exception(error)
             return future
-        blobs = [*blobs_of(function), *blobs_of(arguments)]
-        self._engine.submit(Pending(future, _encode(RemoteCall(function, arguments)), blobs))
+        try:
+            self._engine.submit(Pending(future, _encode(RemoteCall(function, arguments)), blobs))
+        except Exception:
+            kept.release(blobs)
+            raise
         return future
 
     @overload  # type: ignore[override]
@@ -194,7 +202,7 @@ class Executor(_Executor):
         items = list(iterables[0]) if single else list(zip(*iterables, strict=False))
         engine = self._engine
         source = engine.map(_name_of(fn), pack(fn, engine.blobs.put), items, single=single)
-        return source.results(deadline, lambda: engine.post(source.stop))
+        return source.results(deadline, engine.post)
 
     def _map_lazily(
         self,
@@ -226,7 +234,12 @@ class Executor(_Executor):
         # Ctrl-C does not reach the workers, and whoever pressed it does not want to wait for them.
         if exc_type is not None and issubclass(exc_type, KeyboardInterrupt):
             self.kill_workers()
-        self.shutdown()
+        try:
+            self.shutdown()
+        except KeyboardInterrupt:  # Pressed while the end of the block waits for the calls.
+            self.kill_workers()
+            self.shutdown()
+            raise
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls, and free the workers when all are done.

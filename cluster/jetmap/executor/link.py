@@ -1,7 +1,8 @@
 """The link between an executor and each of its workers: a Unix socket that passes descriptors.
 
 A worker asks, and the executor answers: with its own stdout and stderr, so that what a call prints
-appears where the caller's output does; with a call's blobs; and with a number for a result's blob.
+appears where the caller's output does; with a call's blobs; with a number for a result's blob; and
+with the resource tracker of ``multiprocessing``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import secrets
 import socket
 import struct
+from multiprocessing import resource_tracker
 
 from jetmap.embedded.locks import remove, runtime_directory, take
 
@@ -21,7 +23,7 @@ from .blobs import Blobs
 _FRAME = struct.Struct(
     "<cQQ"
 )  # Bytes of a frame: its kind, a blob's or a process's number, and a size.
-HELLO, GET, PUT, UNKNOWN = b"H", b"G", b"P", b"U"
+HELLO, GET, PUT, TRACKER, UNKNOWN = b"H", b"G", b"P", b"T", b"U"
 
 
 class Link:
@@ -72,20 +74,31 @@ class Link:
             if len(data) != _FRAME.size:
                 raise ConnectionError
             what, number, size = _FRAME.unpack(data)
-            if what == PUT:
+            if what == PUT and fds:
                 number = self._kept.take_in(fds[0], size)
                 worker.sendall(_FRAME.pack(PUT, number, size))
             elif what == HELLO:
                 self._workers[worker] = number
                 _send(worker, HELLO, 0, 0, [_stream(1), _stream(2)])
+            elif what == TRACKER:
+                _send(worker, TRACKER, 0, 0, [os.dup(resource_tracker.getfd() or -1)])
             else:
-                fd, size = self._kept.share(number)
-                _send(worker, GET, number, size, [fd])
-        except KeyError:  # Its call was given up.
-            with contextlib.suppress(OSError):
-                worker.sendall(_FRAME.pack(UNKNOWN, 0, 0))
+                fd, size = self._shared(number) if what == GET else (-1, 0)
+                if fd >= 0:
+                    _send(worker, GET, number, size, [fd])
+                else:
+                    worker.sendall(_FRAME.pack(UNKNOWN, 0, 0))
         except OSError:
             self._drop(worker)
+
+    def _shared(self, number: int) -> tuple[int, int]:
+        """Return a descriptor and the size of a blob; -1: its call was given up, or no more files
+        can be opened.
+        """
+        try:
+            return self._kept.share(number)
+        except (KeyError, OSError):
+            return -1, 0
 
     def _drop(self, worker: socket.socket) -> None:
         self._loop.remove_reader(worker.fileno())
@@ -103,6 +116,10 @@ class WorkerLink:
     def streams(self) -> list[int]:
         """Return descriptors of the caller's stdout and stderr."""
         return self._ask(HELLO, os.getpid(), 0)[2]
+
+    def tracker(self) -> int:
+        """Return a descriptor of the resource tracker of the caller."""
+        return self._ask(TRACKER, 0, 0)[2][0]
 
     def get(self, number: int) -> memoryview:
         """Map a blob of the executor."""

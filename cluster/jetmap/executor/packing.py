@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import io
 import pickle
+import socket
 import sys
 from collections.abc import Callable
-from types import CodeType, FunctionType, MethodType
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
 
+import cloudpickle
 import msgspec
 
 from jetmap.functions.by_value import Pickler
+from jetmap.machine import MAIN
 
 from .worker_globals import restored
 
@@ -27,6 +32,10 @@ _PICKLE = b"\x80"  # The first byte of a pickle.
 _NO_FILE = "<dynamic-code>"  # Written by cloudpickle in the place of a file's name.
 # Types whose values plain pickle writes as cloudpickle would, in a tenth of the time.
 _PLAIN = frozenset((bool, bytes, float, int, str, type(None)))
+# The same of types that have a name, if it is not one of ``__main__``.
+_NAMED = frozenset((FunctionType, BuiltinFunctionType, type))
+# What ``multiprocessing`` sends between processes by descriptor.
+_ENDS = frozenset((Connection, socket.socket))
 
 Put = Callable[[memoryview], int]  # Keeps a buffer; returns the number of its blob.
 Get = Callable[[int], memoryview]  # Returns a blob's buffer, private to the caller and writable.
@@ -54,9 +63,11 @@ class _Packer(Pickler):
             make, parts = self.dispatch_table[CodeType](obj)
             return make, tuple(obj.co_filename if p == _NO_FILE else p for p in parts)
         if type(obj) is MethodType:
-            name = obj.__func__.__name__
+            name = getattr(obj.__func__, "__name__", "")
             if getattr(obj.__self__, name, None) == obj:
                 return getattr, (obj.__self__, name)
+        if type(obj) in _ENDS:
+            return _by_descriptor(obj)
         reduced = super().reducer_override(obj)
         if type(obj) is FunctionType and type(reduced) is tuple and _is_mains(obj):
             make, arguments, state, *_, restore = reduced
@@ -73,6 +84,11 @@ class _HomePacker(_Packer):
             _Packer(file, PROTOCOL).dump(obj)
             return _own, (obj.__qualname__, file.getvalue())
         return super().reducer_override(obj)
+
+
+def _by_descriptor(end: Any) -> Any:
+    """Reduce a connection or a socket as process pools do, so that a worker gets it, too."""
+    return ForkingPickler(io.BytesIO()).dispatch_table[type(end)](end)
 
 
 def _is_mains(function: FunctionType) -> bool:
@@ -94,7 +110,9 @@ def pack(value: Any, put: Put, *, home: bool = False) -> bytes:
     """
     if type(value) in _PLAIN and (type(value) not in (bytes, str) or len(value) < BLOB_BYTES):
         return pickle.dumps(value, PROTOCOL)
-    file, blobs = io.BytesIO(), list[int]()
+    if type(value) in _NAMED and (named := _by_name(value)):
+        return named
+    file, large = io.BytesIO(), list[memoryview]()
 
     def is_small(buffer: pickle.PickleBuffer) -> bool:
         try:
@@ -103,14 +121,27 @@ def pack(value: Any, put: Put, *, home: bool = False) -> bytes:
             return True
         if raw.nbytes < BLOB_BYTES:
             return True
-        blobs.append(put(raw))
+        large.append(raw)
         return False
 
     (_HomePacker if home else _Packer)(file, PROTOCOL, is_small).dump(value)
     data = file.getbuffer()
+    # Only now: what was put for a value that cannot be pickled, nobody would release.
+    blobs = list(map(put, large))
     if len(data) >= BLOB_BYTES:
         return _encode(_Record(put(data), blobs))
     return _encode(_Record(bytes(data), blobs)) if blobs else bytes(data)
+
+
+def _by_name(value: Any) -> bytes:
+    """Pickle a function or class by its name; return an empty text if it has none elsewhere."""
+    module = value.__module__
+    if not module or module in MAIN or cloudpickle.list_registry_pickle_by_value():
+        return b""
+    try:
+        return pickle.dumps(value, PROTOCOL)
+    except Exception:
+        return b""  # It is local, or was replaced.
 
 
 def packed_whole(value: Any) -> bytes:

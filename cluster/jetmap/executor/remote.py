@@ -7,13 +7,15 @@ arguments; values are packed results. Plain numbers and None travel as they are.
 from __future__ import annotations
 
 import io
+import logging
 import multiprocessing
 import os
 import pickle
 import sys
 import traceback
 from collections.abc import Callable
-from types import FunctionType
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, ModuleType
 from typing import Any
 
 import msgspec
@@ -21,6 +23,7 @@ import msgspec
 from . import nested_pools
 from .link import WorkerLink
 from .packing import pack, unpack
+from .shared_tracker import use_tracker_of
 from .worker_globals import initializing
 
 Plain = bool | int | float | bytes | None
@@ -29,6 +32,8 @@ Plain = bool | int | float | bytes | None
 # an exception in unpickling the call; an exception of the initializer.
 VALUE, RAISED, LOST, BROKEN = b"v", b"e", b"u", b"i"
 _KEPT = 64  # Functions and contexts to keep.
+# Types whose values no call can change.
+_UNCHANGING = frozenset((bool, bytes, complex, float, int, str, type(None)))
 LEAST_INT, MOST_INT = -(1 << 63), (1 << 64) - 1  # Integers that MessagePack can carry.
 
 
@@ -41,6 +46,8 @@ class Shared(msgspec.Struct, array_like=True):
         authkey: The caller's, with which its Managers' proxies connect.
         initializer: The packed initializer and its arguments; empty if there is none.
         calls: Number of calls after which a worker is replaced; 0: never.
+        variables: Environment of the workers: how many threads numeric libraries may use.
+        log_level: Level from which on logs of calls appear; empty: that of the settings.
     """
 
     executor: str
@@ -48,6 +55,8 @@ class Shared(msgspec.Struct, array_like=True):
     authkey: bytes
     initializer: bytes
     calls: int
+    variables: dict[str, str] = {}
+    log_level: str = ""
 
 
 class Context(msgspec.Struct, array_like=True):
@@ -124,6 +133,10 @@ class _Executor:
         self.left = shared.calls
         self._functions: dict[bytes, Callable[..., Any]] = {}
         _print_to(*self.link.streams())
+        os.environ.update(shared.variables)
+        if shared.log_level:
+            logging.getLogger().setLevel(shared.log_level.upper())
+        use_tracker_of(shared.link)
         multiprocessing.current_process().authkey = shared.authkey
         nested_pools.prepare()
         self.failure: bytes | None = None
@@ -139,8 +152,8 @@ class _Executor:
         found = self._functions.get(packed)
         if found is None:
             found = unpack(packed, self.link.get)
-            # Other callables, and what a closure holds, may change in a call: each gets its own.
-            if isinstance(found, FunctionType) and found.__closure__ is None:
+            # Others, such as an object with a method, may change in a call: each gets its own.
+            if _is_unchanging(found):
                 if len(self._functions) >= _KEPT:
                     del self._functions[next(iter(self._functions))]
                 self._functions[packed] = found
@@ -153,6 +166,18 @@ class _Executor:
             from jetmap.worker import main
 
             main.is_spent = True
+
+
+def _is_unchanging(f: Any) -> bool:
+    """Return whether a call cannot change a callable, so that all calls may share it."""
+    if type(f) is FunctionType:
+        return f.__closure__ is None
+    if type(f) is BuiltinFunctionType:
+        return f.__self__ is None or isinstance(f.__self__, ModuleType)
+    if type(f) is partial:
+        bound = (*f.args, *f.keywords.values())
+        return _is_unchanging(f.func) and _UNCHANGING.issuperset(map(type, bound))
+    return isinstance(f, (type, MethodDescriptorType))
 
 
 class _Run:
@@ -216,9 +241,12 @@ class _Run:
             packed = _call(item)
             function = executor.function(packed.function)
             return function, *unpack(packed.arguments, executor.link.get)
-        function = self._map or executor.function(self._function)
-        if isinstance(function, FunctionType):
-            self._map = function
+        if self._map is not None:
+            function = self._map
+        else:
+            function = executor.function(self._function)
+            if _is_unchanging(function):
+                self._map = function
         if type(item) is not bytes:
             return function, (item,), {}
         return function, *unpack(item, executor.link.get)

@@ -11,7 +11,7 @@ import msgspec
 from jetmap.errors import ExecutorBroken, Unpicklable
 
 from .blobs import Blobs
-from .packing import unpack
+from .packing import blobs_of, unpack
 from .remote import BROKEN, LOST, RAISED, VALUE, Plain
 
 _raised = msgspec.msgpack.Decoder(tuple[bytes, str]).decode
@@ -49,6 +49,13 @@ class ResultLoader:
                 f"the call could not be unpickled in a worker: {what}"
             ) from _as_cause(text)
         raise self._broken(what, text)
+
+    def drop(self, values: Sequence[Plain]) -> None:
+        """Forget the large parts of results that nobody will load."""
+        for value in values:
+            if isinstance(value, bytes) and value[:1] in (VALUE, RAISED):
+                is_value = value[:1] == VALUE
+                self._blobs.drop(blobs_of(value[1:] if is_value else _raised(value[1:])[0]))
 
     def check(self, values: Sequence[Plain]) -> None:
         """Break the executor if its initializer has failed."""

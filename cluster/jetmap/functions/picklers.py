@@ -17,7 +17,7 @@ from jetmap.machine import MAIN
 from jetmap.wire import runs
 
 from .function import Function
-from .pickles import called_globals, find_class, named
+from .pickles import called_globals, find_class, named, refuse_ends
 
 PROTOCOL = 5
 _BUFFER_BYTES = 4 << 10  # Bytes of a buffer that stays out of its pickle, at least.
@@ -98,7 +98,10 @@ class _ByName(pickle.Pickler):
             if found is None:
                 raise _ByValueError
             return found
-        return _memory(obj) if type(obj) is memoryview else NotImplemented
+        if type(obj) is memoryview:
+            return _memory(obj)
+        refuse_ends(obj)
+        return NotImplemented
 
 
 def _by_value() -> Any:

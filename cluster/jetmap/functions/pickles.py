@@ -74,6 +74,18 @@ def loads(data: bytes | memoryview, buffers: Iterable[Any] = ()) -> Any:
     return _Unpickler(io.BytesIO(data), buffers=buffers).load()
 
 
+def refuse_ends(obj: object) -> None:
+    """Raise TypeError for a connection of ``multiprocessing``.
+
+    Its pickle would be the number of a file, which is another file in the other process.
+    """
+    if type(obj).__module__ == "multiprocessing.connection":
+        raise TypeError(
+            f"cannot pickle {type(obj).__name__!r} object, one end of a connection of this "
+            "process; send what it receives"
+        )
+
+
 class loading:  # noqa: N801 - Used as a function; a generator would take three times as long.
     """Find the names of a script in these globals while pickles are loaded.
 

@@ -107,8 +107,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _cluster(options: dict[str, Any]) -> Cluster:
     from jetmap import Cluster
+    from jetmap.client import session
     from jetmap.settings import Settings
 
+    session.runs_tests = True
     settings = Settings.load(join_up=False).replace(nats_url=None)
     return Cluster(**{"cores": 2, "settings": settings, **options})
 

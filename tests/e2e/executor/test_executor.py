@@ -157,6 +157,17 @@ def test_a_callback_may_submit(pool: Executor) -> None:
     assert found.get(timeout=20) == 3
 
 
+def test_a_connection_is_the_callers(pool: Executor) -> None:
+    reader, writer = multiprocessing.Pipe()
+    with reader, writer:
+        assert pool.submit(calls.send_over, writer, [1, "x"]).result(20) is None
+        assert reader.poll(20) and reader.recv() == [1, "x"]
+
+
+def test_a_worker_uses_the_callers_resource_tracker(pool: Executor) -> None:
+    assert pool.submit(calls.tracker).result(20) == calls.tracker()
+
+
 def test_an_authkey_travels_with_a_managers_proxies(pool: Executor) -> None:
     with multiprocessing.get_context("spawn").Manager() as manager:
         shared = manager.Queue()
@@ -204,6 +215,14 @@ def test_map_with_a_buffer_reads_no_further(pool: Executor) -> None:
             pool.map(calls.add, [1], buffersize=wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="chunksize"):
         pool.map(calls.add, [1], chunksize=0)
+
+
+def test_large_results_may_be_read_when_the_executor_has_ended() -> None:
+    with Executor(1) as executor:
+        values = executor.map(calls.filled, range(3))
+        future = executor.submit(calls.filled, 7)
+    assert [int(value[0]) for value in values] == [0, 1, 2]
+    assert future.result()[0] == 7
 
 
 # Errors

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from processes import HERE, alive, nothing_left, run_python
 from waiting import wait_until_sync
 
@@ -197,4 +199,124 @@ def work():
     time.sleep(60)
 
 Executor(1).submit(work).result()
+"""
+
+
+def test_many_large_values_take_few_descriptors(tmp_path: Path) -> None:
+    with nothing_left():
+        done = run_python(MANY_LARGE, cwd=tmp_path)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "True True True\n")
+
+
+MANY_LARGE = """
+import resource
+import numpy as np
+from calls import filled, first_of
+from jetmap import Executor
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160))
+arrays = [filled(n) for n in range(400)]
+with Executor(2) as executor:
+    futures = [executor.submit(first_of, array) for array in arrays]
+    print([future.result() for future in futures] == [n % 100 for n in range(400)], end=" ")
+    print(list(executor.map(first_of, arrays)) == [n % 100 for n in range(400)], end=" ")
+    values = executor.map(filled, range(400))
+    executor.shutdown()  # All results are there before one is read.
+    print([first_of(value) for value in values] == [n % 100 for n in range(400)])
+"""
+
+
+def test_shared_memory_of_the_caller_outlives_the_workers(tmp_path: Path) -> None:
+    with nothing_left():
+        done = run_python(SHARED, cwd=tmp_path)
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "[7, 7, 7, 7]\n")
+
+
+SHARED = """
+import time
+from multiprocessing.shared_memory import SharedMemory
+from calls import read_shared
+from jetmap import Executor
+
+found = []
+memory = SharedMemory(create=True, size=100)
+memory.buf[0] = 7
+with Executor(1, max_tasks_per_child=1) as executor:
+    for _ in range(4):
+        found.append(executor.submit(read_shared, memory.name).result())
+        time.sleep(0.2)  # A resource tracker of the worker's own would end now.
+memory.close()
+memory.unlink()
+print(found)
+"""
+
+
+def test_warnings_that_calls_log_appear(tmp_path: Path) -> None:
+    with nothing_left():
+        done = run_python(LOGGING, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "the disk is nearly full" in done.stderr and "no news" not in done.stderr
+
+
+LOGGING = """
+import logging
+from jetmap import Executor
+
+def work():
+    logging.info("no news")
+    logging.getLogger("mine").warning("the disk is nearly full")
+
+with Executor(1) as executor:
+    executor.submit(work).result()
+"""
+
+
+@pytest.mark.parametrize("waits", ["at the end of the block", "for a result"])
+def test_ctrl_c_ends_the_calls_that_wait(waits: str, tmp_path: Path) -> None:
+    inside = waits == "at the end of the block"
+    (tmp_path / "script.py").write_text(INTERRUPTED + (IN_BLOCK if inside else IN_RESULT))
+    with nothing_left():
+        caller = subprocess.Popen(
+            [sys.executable, "script.py"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(HERE)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert caller.stdout is not None
+        assert caller.stdout.readline() == "running\n"
+        caller.send_signal(signal.SIGINT)
+        _, errors = caller.communicate(timeout=60)  # The calls take 2,000 seconds.
+    assert caller.returncode in (1, -signal.SIGINT) and "KeyboardInterrupt" in errors
+
+
+INTERRUPTED = """
+import time
+from jetmap import Executor
+
+def work():
+    time.sleep(100)
+
+executor = Executor(1)
+for _ in range(20):
+    future = executor.submit(work)
+executor.submit(print, "never")
+while not executor._engine._calls._out:
+    time.sleep(0.01)
+"""
+IN_BLOCK = """
+join = executor._engine.join
+
+def joining():
+    print("running", flush=True)
+    join()
+
+executor._engine.join = joining
+with executor:
+    pass
+"""
+IN_RESULT = """
+print("running", flush=True)
+future.result()
 """

@@ -74,3 +74,48 @@ def test_a_results_blob_is_taken_once() -> None:
     with pytest.raises(KeyError):
         kept.take(number)
     assert bytes(read(module.write(memoryview(b"")), 0)) == b""
+
+
+def test_blobs_take_few_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_FILES", 3)
+    kept, arrays = Blobs(), [np.full(1000, n) for n in range(10)]
+    numbers = [kept.put(view(array)) for array in arrays]
+    assert kept._files == 3
+    for number, array in zip(numbers, arrays, strict=True):
+        assert read(*kept.share(number)) == view(array)
+    assert [kept.put(view(array)) for array in arrays] == numbers, "they are found again"
+    arrays[9][0] = 7
+    assert kept.put(view(arrays[9])) != numbers[9]
+    kept.release(numbers * 2)
+    assert kept._files <= 3 and len(kept._unused) == module.KEPT_BLOBS
+    kept.put(view(np.ones(1000)))
+    kept.close()
+    assert kept._files == 0
+    results = [kept.take_in(module.write(memoryview(bytes([n]) * 9)), 9) for n in range(50)]
+    kept.drop(results[40:])
+    assert bytes(kept.take(results[7])) == b"\x07" * 9, "also after the end"
+    with pytest.raises(KeyError):
+        kept.take(results[45])
+
+
+def test_a_blob_that_is_sent_again_and_again_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT_BYTES", 0)
+    kept, array = Blobs(), np.ones(1000)
+    for _ in range(3):
+        number = kept.put(view(array))
+        assert kept.put(view(array)) == number
+        kept.release([number, number])
+        assert not kept._blobs and kept._unused_bytes == 0
+
+
+@pytest.mark.parametrize("least", [0, 1000])
+def test_a_result_is_mapped_or_copied_and_can_be_written_to(
+    least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAPPED_BYTES", least)
+    kept = Blobs()
+    found = kept.take(kept.take_in(module.write(memoryview(b"result")), 6))
+    found[0] = 0
+    assert bytes(found) == b"\x00esult"
+    with pytest.raises(OSError, match="shorter"):
+        module.copied(module.write(memoryview(b"result")), 7)

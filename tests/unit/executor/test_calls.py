@@ -6,14 +6,15 @@ from concurrent.futures import CancelledError, Future
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 import calls
 from jetmap.dispatch.outcomes import Batch
 from jetmap.errors import ExecutorBroken, Unpicklable, WorkerLost
-from jetmap.executor.blobs import Blobs
+from jetmap.executor.blobs import Blobs, write
 from jetmap.executor.calls import CallSource, ItemSource, Pending
-from jetmap.executor.packing import pack
+from jetmap.executor.packing import BLOB_BYTES, pack
 from jetmap.executor.remote import BROKEN, LOST, RAISED, VALUE
 from jetmap.wire.messages import ErrorRecord
 
@@ -169,7 +170,7 @@ def test_an_item_that_cannot_be_pickled_raises_in_its_place() -> None:
     source.on_batch(batch(0, 1))
     source.on_batch(batch(1, None, errors=[refused]))
     left: list[bool] = []
-    values = source.results(None, lambda: left.append(True))
+    values = source.results(None, lambda step: left.append(True))
     assert next(values) == 1
     with pytest.raises(Exception, match="not this one"):
         next(values)
@@ -183,13 +184,40 @@ def test_results_end_early() -> None:
     assert (source.total, source.has_items, source.remaining) == (1, False, 0)
     source.on_batch(batch(0, 1))
     source.on_end(None)
-    values = source.results(None, lambda: None)
+    values = source.results(None, lambda step: None)
     assert next(values) == 1
     with pytest.raises(CancelledError):
         next(values)
     with pytest.raises(TimeoutError):
-        next(items_of([1]).results(0.0, lambda: None))
+        next(items_of([1]).results(0.0, lambda step: None))
     source = items_of([1])
     source.on_end(RuntimeError("gone"))
     with pytest.raises(ExecutorBroken, match="gone"):
-        next(source.results(None, lambda: None))
+        next(source.results(None, lambda step: None))
+
+
+def large(kept: Blobs) -> bytes:
+    """Make a result with a large part, as a worker would."""
+
+    def put(buffer: memoryview) -> int:
+        return kept.take_in(write(buffer), buffer.nbytes)
+
+    return VALUE + pack(np.ones(BLOB_BYTES, np.uint8), put)
+
+
+@pytest.mark.parametrize("reads", [0, 1])
+def test_large_results_that_nobody_reads_are_dropped(reads: int) -> None:
+    """A reader that leaves stops the map; where nobody reads, it goes on."""
+    kept = Blobs()
+    source = ItemSource("f", b"\x80", [1, 2, 3, 4], kept, never, None, single=True)
+    source.take(3, 100)
+    source.on_batch(batch(0, large(kept), large(kept)))
+    values = source.results(None, lambda step: step())
+    for _ in range(reads):
+        assert next(values).sum() == BLOB_BYTES
+    del values
+    assert source.has_items is (not reads)
+    source.on_batch(batch(2, large(kept)))
+    error = RAISED + encode((large(kept)[1:], "the traceback"))
+    source.on_batch(batch(3, error, None, 7))
+    assert not kept._results

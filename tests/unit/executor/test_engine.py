@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import Future
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from jetmap.client.session import Session
 from jetmap.errors import ExecutorBroken, WorkerStartFailed
+from jetmap.executor import engine as module
 from jetmap.executor.calls import Pending
 from jetmap.executor.engine import Engine
 
@@ -56,3 +58,48 @@ def test_calls_fail_when_the_engine_does(
     assert "internal error" in caplog.text
     with pytest.raises(ExecutorBroken):
         engine.check()
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, "8"), (3, "2"), (8, ""), (20, "")])
+def test_threads_of_numeric_libraries_share_the_cores(
+    workers: int, threads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "choose_cores", lambda wanted: list(range(8)))
+    for name in module.THREAD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MKL_NUM_THREADS", "5")
+    found = module._threads_each(workers)
+    assert found.pop("MKL_NUM_THREADS") == "5"
+    # A worker has one without being asked.
+    assert set(found.values()) == ({threads} if threads else set())
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_end_of_a_program_finishes_its_calls_unless_it_was_interrupted(
+    interrupted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(1, pinned=False, calls=0)
+    done: list[str] = []
+    for step in ("close", "kill", "join"):
+        monkeypatch.setattr(engine, step, lambda step=step: done.append(step))
+    monkeypatch.setattr(module, "_engines", {engine})
+    monkeypatch.setattr(module, "_is_exiting", False)
+    last = KeyboardInterrupt if interrupted else ValueError
+    monkeypatch.setattr(sys, "last_type", last, raising=False)
+    module._finish()
+    assert done == ["kill" if interrupted else "close", "join"]
+
+
+def test_a_callback_that_leaves_the_program_strands_no_future(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def leave(self: Engine) -> None:
+        raise SystemExit(3)
+
+    monkeypatch.setattr(Engine, "_serve", leave)
+    engine = Engine(1, pinned=False, calls=0)
+    future: Future[Any] = Future()
+    engine.submit(Pending(future, b"", []))
+    with pytest.raises(ExecutorBroken, match="thread has ended"):
+        future.result(20)
+    engine.join()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import threading
 
+import numpy as np
 import pytest
 
 import calls
@@ -50,3 +52,36 @@ def test_ctrl_c_in_a_block_ends_its_calls(monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(error), Executor(1):
             raise error
         assert done == steps
+
+
+def test_ctrl_c_while_a_block_ends_does_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def shutdown(self: Executor) -> None:
+        done.append("waits")
+        if len(done) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Executor, "kill_workers", lambda self: done.append("killed"))
+    monkeypatch.setattr(Executor, "shutdown", shutdown)
+    with pytest.raises(KeyboardInterrupt), Executor(1):
+        pass
+    assert done == ["waits", "killed", "waits"]
+
+
+def test_a_number_of_numpy_is_a_number_of_workers() -> None:
+    executor = Executor(np.int64(3))
+    assert executor._max_workers == 3 and type(executor._max_workers) is int
+
+
+def test_what_was_packed_for_a_refused_call_is_dropped() -> None:
+    executor = Executor(1)
+    array = np.ones(200_000, np.uint8)
+    failed = executor.submit(functools.partial(calls.give, array), calls.NoPickle())
+    assert failed.exception() is not None
+    executor.shutdown()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(calls.give, array)
+    kept = executor._engine.blobs
+    assert not any(blob.users for blob in kept._blobs.values())
+    kept.close()

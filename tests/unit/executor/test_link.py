@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from typing import Any
 
 import pytest
@@ -70,3 +72,31 @@ async def test_workers_are_known_until_they_leave() -> None:
     with pytest.raises(OSError):
         await asyncio.to_thread(worker.streams)
     worker.close()
+
+
+async def test_a_worker_gets_the_callers_resource_tracker() -> None:
+    def use(worker: WorkerLink, kept: Blobs) -> bool:
+        fd = worker.tracker()
+        same = os.path.samestat(os.fstat(fd), os.fstat(resource_tracker.getfd()))
+        os.close(fd)
+        return same
+
+    assert await linked(use, Blobs())
+
+
+async def test_a_blob_for_which_no_file_can_be_opened() -> None:
+    """The call fails, and the worker goes on."""
+    kept = Blobs()
+    number = kept.put(memoryview(b"argument" * 100))
+
+    def full(number: int) -> tuple[int, int]:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    def use(worker: WorkerLink, kept: Blobs) -> bytes:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kept, "share", full)
+            with pytest.raises(LookupError):
+                worker.get(number)
+        return bytes(worker.get(number))
+
+    assert await linked(use, kept) == b"argument" * 100

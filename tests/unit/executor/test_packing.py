@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import datetime
+import functools
 import io
+import math
+import multiprocessing
+import pickle
+import socket
 import sys
+import types
 from collections.abc import Callable
+from multiprocessing import resource_sharer
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 import pytest
 
 import calls
-from jetmap.executor.packing import BLOB_BYTES, blobs_of, pack, pack_call, packed_whole, unpack
+from jetmap.executor.packing import (
+    BLOB_BYTES,
+    PROTOCOL,
+    blobs_of,
+    pack,
+    pack_call,
+    packed_whole,
+    unpack,
+)
 
 
 class Kept:
@@ -113,3 +130,51 @@ def test_a_coroutine_is_refused_with_what_to_do() -> None:
     with pytest.raises(TypeError, match=r"cannot pickle 'coroutine' object; .* not async def"):
         pack(coroutine, Kept().put, home=True)
     coroutine.close()
+
+
+def test_what_cannot_be_pickled_leaves_nothing_behind() -> None:
+    kept = Kept()
+    with pytest.raises(pickle.PicklingError, match="not this one"):
+        pack([np.ones(BLOB_BYTES), calls.NoPickle()], kept.put)
+    assert kept.blobs == []
+
+
+def test_functions_and_classes_of_modules_travel_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for named in (calls.add, calls.Point, abs, math.sqrt, int):
+        assert pack(named, Kept().put) == pickle.dumps(named, PROTOCOL)
+    bound = unpack(pack([3].append, Kept().put), Kept().get)
+    assert bound.__self__ == [3]
+    found = unpack(pack(datetime.datetime.now, Kept().put), Kept().get)
+    assert found() <= datetime.datetime.now()
+    # Unless somebody has asked cloudpickle for another way.
+    cloudpickle.register_pickle_by_value(calls)
+    try:
+        assert b"co_filename" not in (data := pack(calls.add, Kept().put)) and len(data) > 200
+    finally:
+        cloudpickle.unregister_pickle_by_value(calls)
+
+
+def test_a_method_of_a_callable_without_a_name_travels() -> None:
+    method = types.MethodType(functools.partial(calls.add), 3)
+    assert unpack(pack(method, Kept().put), Kept().get)(4) == 7
+
+
+def test_connections_and_sockets_travel_by_descriptor() -> None:
+    """Their pickles would be numbers of files, which mean others elsewhere."""
+    kept = Kept()
+    reader, writer = multiprocessing.Pipe()
+    ours, theirs = socket.socketpair()
+    try:
+        found = unpack(pack_call((writer,), {"end": [theirs]}, kept.put), kept.get)
+        (writer_there,), kwargs = found
+        (end,) = kwargs["end"]
+        with writer_there, end:
+            assert writer_there.fileno() != writer.fileno()
+            writer_there.send("hello")
+            assert reader.recv() == "hello"
+            end.send(b"!")
+            assert ours.recv(1) == b"!"
+    finally:
+        for each in (reader, writer, ours, theirs):
+            each.close()
+        resource_sharer.stop(timeout=10)

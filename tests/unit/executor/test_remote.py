@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -35,6 +37,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let this process be the worker of an executor, and forget it afterwards."""
     monkeypatch.setattr(remote, "WorkerLink", FakeLink)
     monkeypatch.setattr(remote, "_print_to", lambda stdout, stderr: None)
+    monkeypatch.setattr(remote, "use_tracker_of", lambda path: None)
     yield
     remote._runs.clear()
     remote._executors.clear()
@@ -82,6 +85,41 @@ def test_a_function_is_kept_unless_a_call_may_change_it() -> None:
     submitted(calls.add, 1)
     (kept,) = remote._executors["x"]._functions.values()
     assert kept is calls.add
+
+
+@pytest.mark.parametrize(
+    ("f", "args", "kept"),
+    [
+        (abs, (-1,), True),
+        (int, ("7",), True),
+        (str.upper, ("a",), True),
+        (partial(calls.add, b=2), (1,), True),
+        (partial(partial(divmod, 7)), (2,), True),
+        (partial(calls.give, []), (), False),
+        (partial(calls.Adder(1)), (1,), False),
+        (calls.Point(1).moved, (1,), False),
+        ([3].count, (3,), False),
+    ],
+)
+def test_what_no_call_can_change_is_loaded_once(f: Any, args: Any, kept: bool) -> None:
+    for _ in range(2):
+        result = submitted(f, *args)
+        assert (value_of(result) if isinstance(result, bytes) else result) == f(*args)
+    assert bool(remote._executors["x"]._functions) is kept
+
+
+def test_workers_have_the_callers_variables_and_log_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    root = logging.getLogger()
+    before = root.level
+    try:
+        root.setLevel("ERROR")
+        options = {"variables": {"OMP_NUM_THREADS": "4"}, "log_level": "warning"}
+        ready = context(pack(os.getenv, nowhere), **options)
+        found = remote.call_of_map(pack_call(("OMP_NUM_THREADS",), {}, nowhere), context=ready)
+        assert value_of(found) == "4" and root.level == logging.WARNING
+    finally:
+        root.setLevel(before)
 
 
 def test_exceptions_come_with_their_traceback() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,16 @@ def test_a_global_that_is_an_open_file_is_refused() -> None:
         pytest.raises(NotImportable, match=r"its global 'FILE': .* an open file; send its path"),
     ):
         pickled(Function(scope["f"]))
+
+
+def test_a_global_that_is_a_connection_is_refused() -> None:
+    """Its pickle would be the number of a file, which is another file in a worker."""
+    scope = session("def f(n): return END.recv()\n")
+    reader, writer = multiprocessing.Pipe()
+    with reader, writer:
+        scope["END"] = reader
+        with pytest.raises(NotImportable, match=r"its global 'END': .* one end of a connection"):
+            pickled(Function(scope["f"]))
 
 
 def test_a_large_global_is_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import sys
 import threading
 from typing import Any
@@ -131,6 +132,12 @@ def test_what_cannot_travel_is_refused_by_name(bad: Any) -> None:
             refuse([1, bad], "pickle")
     with pytest.raises(TypeError, match="cannot travel; it cannot be pickled"):
         function(untyped.option).kwargs.encode({"x": [bad]}, "pickle")
+
+
+def test_a_connection_is_refused() -> None:
+    reader, writer = multiprocessing.Pipe()
+    with reader, writer, pytest.raises(TypeError, match="one end of a connection of this process"):
+        there_and_back([{"end": reader}])
 
 
 def test_too_deep() -> None:
