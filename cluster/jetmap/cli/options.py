@@ -12,7 +12,6 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -34,6 +33,7 @@ from jetmap.settings import (
     StreamSettings,
     WorkerSettings,
 )
+from jetmap.settings.kinds import is_file
 from jetmap.settings.render import size_text
 
 from .exits import exits
@@ -146,7 +146,7 @@ def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
             with exits():
                 given = {name: values.pop(name) for name in unique}
                 if config := values.pop("config"):
-                    if not Path(config).is_file() and config != os.devnull:
+                    if config != os.devnull and not is_file(config):
                         raise ConfigurationError([f"--config names {config}, which is not a file"])
                     os.environ[CONFIG_VARIABLE] = config
                 settings = load(given)

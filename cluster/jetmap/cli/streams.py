@@ -73,6 +73,8 @@ def prepare() -> None:
                 os.dup2(null, fd)
                 os.close(null)
             os.set_inheritable(fd, True)
+    if os.environ.get("COLUMNS", "").strip("0") == "":
+        os.environ.pop("COLUMNS", None)  # Rich believes a width of 0, and prints nothing at all.
     before, errors = sys.stdout, sys.stderr
     handler = before.errors if before is not None else "strict"
     sys.stdout = io.TextIOWrapper(

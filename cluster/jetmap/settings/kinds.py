@@ -176,11 +176,19 @@ def urls(value: str) -> str:
     return value
 
 
+def is_file(path: str) -> bool:
+    """Tell whether this is a file; ``Path.is_file`` raises for names that are too long or lie in a
+    folder that this user may not enter."""
+    try:
+        return Path(path).is_file()
+    except OSError:
+        return False
+
+
 def file(value: str) -> str:
-    path = Path(value)
-    if not path.is_file():
+    if not is_file(value):
         raise ValueError(f"names {value}, which is not a file")
-    if not os.access(path, os.R_OK):
+    if not os.access(value, os.R_OK):
         raise ValueError(f"names {value}, which this user may not read")
     return value
 

@@ -19,7 +19,7 @@ from jetmap.errors import ConfigurationError
 from .broker import BrokerSettings, ServerSettings, StreamSettings
 from .gateway import GatewaySettings
 from .jobs import JobSettings
-from .kinds import Read, Secret, readers_of, size, size_or_zero
+from .kinds import Read, Secret, is_file, readers_of, size, size_or_zero
 from .limits import LimitSettings
 from .logs import LogSettings
 from .metadata import KEY, Section, Setting
@@ -236,10 +236,10 @@ def config_file() -> Path | None:
     if chosen := os.environ.get(CONFIG_VARIABLE):
         if chosen == os.devnull:
             return None
-        if not Path(chosen).is_file():
+        if not is_file(chosen):
             raise ConfigurationError([f"{CONFIG_VARIABLE} names {chosen}, which is not a file"])
         return Path(chosen)
-    return next((Path(name) for name in CONFIG_FILES if Path(name).is_file()), None)
+    return next((Path(name) for name in CONFIG_FILES if is_file(name)), None)
 
 
 def unknown_variables() -> list[str]:

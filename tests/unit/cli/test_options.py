@@ -55,16 +55,17 @@ def test_what_is_not_an_address_is_named(url: str) -> None:
         load({"nats_url": url})
 
 
+@pytest.mark.parametrize("file", ["/nowhere.toml", "/" + "x" * 300])
 def test_a_file_that_is_not_there_is_named_as_it_was_given(
-    capsys: pytest.CaptureFixture[str],
+    file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     @takes()
     def command(settings: Settings) -> None:
         raise AssertionError("not called")
 
     with pytest.raises(typer.Exit):
-        command(log_level=None, log_format=None, config="/nowhere.toml")
-    assert "--config names /nowhere.toml, which is not a file" in capsys.readouterr().err
+        command(log_level=None, log_format=None, config=file)
+    assert f"--config names {file}, which is not a file" in capsys.readouterr().err
 
 
 def test_a_password_is_refused_on_the_command_line() -> None:

@@ -70,6 +70,17 @@ def test_text_that_the_encoding_does_not_have_is_escaped(monkeypatch: pytest.Mon
     assert (sys.stderr.encoding, sys.stderr.errors) == ("ascii", "backslashreplace")
 
 
+@pytest.mark.parametrize(("given", "kept"), [("0", None), ("", None), ("100", "100")])
+def test_no_terminal_is_0_columns_wide(
+    given: str, kept: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+    monkeypatch.setenv("COLUMNS", given)
+    streams.prepare()
+    assert os.environ.get("COLUMNS") == kept
+
+
 def test_other_writes_pass(tmp_path: Path) -> None:
     with streams._Stdout(str(tmp_path / "out"), "w") as stdout:
         stdout.write(b"x")

@@ -50,6 +50,7 @@ def test_read(name: str, value: Any, read: Any) -> None:
         ("nats_url", "http://u:p@host", "not 'http://…@host'"),
         ("nats_js_domain", "a.b", "one word without dots"),
         ("token_file", "/nowhere", "which is not a file"),
+        ("token_file", "x" * 300, "which is not a file"),
         ("max_item_bytes", "1e400", "number"),
         ("max_item_bytes", "64KiB more", "number of bytes"),
         ("max_item_bytes", "9" * 5000, "number of bytes"),

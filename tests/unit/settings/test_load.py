@@ -222,6 +222,9 @@ def test_broken_or_missing_files(elsewhere: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("JETMAP_CONFIG", "nowhere.toml")
     with pytest.raises(ConfigurationError, match=r"nowhere\.toml, which is not a file"):
         Settings.load()
+    monkeypatch.setenv("JETMAP_CONFIG", "x" * 300)
+    with pytest.raises(ConfigurationError, match="xxx, which is not a file"):
+        Settings.load()
 
 
 def test_secrets_come_from_files_or_variables_and_stay_secret(
