@@ -1,10 +1,11 @@
-"""The dashboard of a made-up pool in Chromium: ``python -m bench.page [--pictures FOLDER]``.
+"""The dashboard of a made-up pool in Chromium: ``python -m bench.page``.
 
 Prints, for 1,000 hosts of 64 cores and a job of ten million items, what the first view and a change
 take on the wire, and what a frame takes. Script is what passes from the state to HTML, its patch,
 charts and 64,000 cells, which a busy machine makes longer. CPU is that of the page's main thread
 from one frame to the next, with style, layout and all else. With ``--pictures`` it draws each view
-at three widths, in each state of a small pool and in both themes, for people to look at.
+at three widths, in each state of a small pool and in both themes, for people to look at; with
+``--docs`` the pictures of the documentation.
 """
 
 from __future__ import annotations
@@ -123,11 +124,24 @@ def draw(browser: Browser, folder: Path) -> None:
                 tab.save(folder / name)
 
 
+def draw_docs(browser: Browser) -> None:
+    """Draw the pictures of docs/dashboard.md."""
+    browser.call("Emulation.setScrollbarsHidden", hidden=True)
+    with gateway(PlayedWatch(MadeUpPool(state="failing"))) as url:
+        tab = Tab(browser)
+        tab.size(1280)
+        for view in VIEWS:
+            show(tab, url, view, "dark")
+            time.sleep(2)  # Its details have been asked for.
+            tab.save(ROOT / "docs" / "img" / f"dashboard-{view.partition('/')[0]}.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.page", description=__doc__)
     parser.add_argument(
         "--pictures", type=Path, metavar="FOLDER", help="draw each view there instead"
     )
+    parser.add_argument("--docs", action="store_true", help="draw those in docs/img instead")
     chosen = parser.parse_args()
     assert FUNCTIONS[3][0] == parse_invoice.__name__
     with tempfile.TemporaryDirectory() as profile:
@@ -135,6 +149,8 @@ def main() -> None:
         try:
             if chosen.pictures is not None:
                 draw(browser, chosen.pictures)
+            elif chosen.docs:
+                draw_docs(browser)
             else:
                 measure(browser)
         finally:

@@ -35,7 +35,7 @@ COLOURS = (
     "bright_yellow",
 )  # fmt: skip
 BAR = 10  # Characters of a map's progress.
-WIDE, MEDIUM = 130, 100  # Columns of terminals that have room for all figures, and for most.
+WIDE, MEDIUM = 140, 100  # Columns of terminals that have room for all figures, and for most.
 CUT = ("function", "waits for", "labels")  # Columns that may be cut.
 FIRST_SLOT = 0x100
 STATE_STYLES = {"paused": "yellow", "waiting": "yellow"}

@@ -62,7 +62,7 @@ function attention() {
   const t = world.totals
   if (t.refused) list.push([h`<b>${plural(t.refused, 'map')}</b> refused in the last minute: ${reasons(t)}.`, '#maps', 'See the maps'])
   if (killed.length) list.push([h`<b>${killed.length > 1 ? plural(killed.length, 'host') : killed[0].name}</b> lost ${plural(killed.reduce((a, x) => a + x.kills, 0), 'worker')} to the memory limit since ${killed.length > 1 ? 'they' : 'it'} started.${killed.length === 1 && killed[0].version !== usual && ' Its version differs from most.'}`, '#hosts', killed.length > 1 ? 'See the hosts' : 'See the host'])
-  return list.length ? h`<ul class="attention" aria-label="What needs attention" data-key="attention">${list.slice(0, 5).map(([text, href, name]) => h`<li><span>${text}</span>${href ? h`<a href="${href}">${name}</a>` : name}</li>`)}${list.length > 5 && h`<li class="quiet">${num(list.length - 5)} more</li>`}</ul>` : ''
+  return list.length ? h`<ul class="attention" aria-label="What needs attention" data-key="attention">${list.slice(0, list.length > 6 ? 5 : 6).map(([text, href, name]) => h`<li><span>${text}</span>${href ? h`<a href="${href}">${name}</a>` : name}</li>`)}${list.length > 6 && h`<li class="quiet">${num(list.length - 5)} more</li>`}</ul>` : ''
 }
 const reasons = t => Object.entries(t.reasons).map(([why, k]) => `${num(k)} ${reasonText[why] ?? why}`).join(', ')
 const tallied = list => list.reduce((m, x) => m.set(x, (m.get(x) ?? 0) + 1), new Map())
