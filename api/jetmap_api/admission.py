@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jetmap.dispatch.open_map import Memory
+from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.sources import ELEMENT_BYTES
 from jetmap.settings import LimitSettings
 

@@ -26,7 +26,7 @@ from bench.plot import chart
 from bench.table import seconds as shown
 from deployments import Servers
 from jetmap.dispatch.dispatcher import Dispatcher, DispatchOptions
-from jetmap.dispatch.open_map import MapSpec
+from jetmap.dispatch.map_spec import MapSpec
 from jetmap.dispatch.sources import RawItems
 from jetmap.nats.connection import Connection
 from jetmap.nats.server import NatsServer

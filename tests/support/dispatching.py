@@ -8,7 +8,9 @@ from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.flight import Flight, Quarantine
 from jetmap.dispatch.ledger import Ledger
 from jetmap.dispatch.maps import OpenMaps
-from jetmap.dispatch.open_map import MapSpec, Memory, OpenMap
+from jetmap.dispatch.map_spec import MapSpec
+from jetmap.dispatch.memory import Memory
+from jetmap.dispatch.open_map import OpenMap
 from jetmap.dispatch.roster import Roster
 from jetmap.dispatch.scheduler import Scheduler
 from jetmap.dispatch.sources import RawItems, Source

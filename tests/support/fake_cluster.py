@@ -17,7 +17,7 @@ import msgspec
 
 from fake_watch import FakeWatch
 from jetmap.client.cluster import Cluster
-from jetmap.dispatch.open_map import Memory
+from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.roster import FunctionStatus
 from jetmap.dispatch.sources import Source

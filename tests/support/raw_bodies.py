@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from jetmap.dispatch.open_map import Memory
+from jetmap.dispatch.memory import Memory
 from jetmap.settings import LimitSettings
 from jetmap.wire.split import Splitter
 from jetmap_api.admission import Admission, Reservation

@@ -18,7 +18,7 @@ from jetmap.agent.agent import Agent
 from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.agent.worker_process import Death
 from jetmap.dispatch.dispatcher import Dispatcher, DispatchOptions
-from jetmap.dispatch.open_map import MapSpec
+from jetmap.dispatch.map_spec import MapSpec
 from jetmap.dispatch.sources import RawItems
 from jetmap.nats.memory import MemoryBroker, MemoryConnection
 from jetmap.settings import Settings

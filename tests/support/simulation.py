@@ -15,7 +15,9 @@ from itertools import count
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.flight import Flight
 from jetmap.dispatch.ledger import Ledger
-from jetmap.dispatch.open_map import MapSpec, Memory, OpenMap
+from jetmap.dispatch.map_spec import MapSpec
+from jetmap.dispatch.memory import Memory
+from jetmap.dispatch.open_map import OpenMap
 from jetmap.dispatch.scheduler import Scheduler
 from jetmap.dispatch.sharing import is_small
 from jetmap.dispatch.sources import RawItems

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from jetmap import bounds
-from jetmap.dispatch.open_map import MapSpec, Memory
+from jetmap.dispatch.map_spec import MapSpec
+from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.sources import Source
 from jetmap.errors import ClusterClosed, JetmapError, JobsUnavailable
 from jetmap.functions.advice import START, check_options, refusing

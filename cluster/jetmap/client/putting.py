@@ -21,7 +21,8 @@ from .submit import abort
 if TYPE_CHECKING:
     from jetmap.dispatch.constants import KeptConstants
     from jetmap.dispatch.dispatcher import Dispatcher
-    from jetmap.dispatch.open_map import MapSpec, OpenMap
+    from jetmap.dispatch.map_spec import MapSpec
+    from jetmap.dispatch.open_map import OpenMap
     from jetmap.dispatch.sources import Source
     from jetmap.jobs.service import Jobs
     from jetmap.jobs.upload import Upload

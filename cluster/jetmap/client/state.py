@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from jetmap.dispatch.open_map import Memory
+from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.stats import Stats
 from jetmap.errors import ClusterClosed
 from jetmap.functions.task import find

@@ -8,7 +8,7 @@ from jetmap.errors import BrokerUnreachable, TooLarge, TooManyMaps
 from jetmap.nats.broker import Broker
 
 from .agent_tracker import AgentTracker
-from .open_map import MapSpec
+from .map_spec import MapSpec
 
 BROKER_SECONDS = 3.0  # Seconds a new map waits for a broker that is away.
 

@@ -51,7 +51,9 @@ from .costs import Cutting
 from .ledger import Ledger, Seen
 from .maps import OpenMaps
 from .neighbours import NeighbourAgents
-from .open_map import MapSpec, Memory, OpenMap
+from .map_spec import MapSpec
+from .memory import Memory
+from .open_map import OpenMap
 from .outbox import Outbox
 from .parts import UNWANTED, ServedParts
 from .recovery import TICK, Actions, Recovery

@@ -9,17 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-import msgspec
-
-from jetmap.wire.messages import PART_BYTES, BatchTerms, Format, FunctionRef, Report
-from jetmap.wire.presence import FunctionInfo
+from jetmap.wire.messages import PART_BYTES, Report
 
 from .costs import Cost, Pace
 from .flight import Flight
 from .ledger import Ledger
+from .map_spec import MapSpec
+from .memory import Memory
 from .outcomes import Batch, Reorder
 from .profile import Profile
 from .sources import Source
@@ -30,102 +28,6 @@ if TYPE_CHECKING:
     from .gate import Gate
 
 MANY = 1 << 20  # Chunks of a map whose length is not known.
-
-
-class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One call of ``map``: everything about it but its items.
-
-    Attributes:
-        function: Name of the function.
-        format: Encoding of the items, the keyword parameters and the values.
-        kwargs: Encoded keyword parameters; each chunk carries them.
-        ref: Where an embedded worker finds the function; None: its name is enough.
-        timeout: Seconds for the whole map.
-        item_timeout: Seconds for one item; None: as the function was announced.
-        attempts: Workers that one item may kill; None: as the function was announced.
-        ordered: Whether outcomes come in input order.
-        early: Whether the reader shows the first outcomes while others are computed.
-        weight: Share of the cores beside other maps.
-        causes: Whether the caller unpickles exceptions.
-        values: Whether the caller wants the function's values.
-        submitted: The span in which a job was submitted, as ``traceparent`` names it.
-        labels: Names and values by which people find the map.
-        max_parallel: Cores that it may use at most, over the whole pool; None: any number.
-        constants: Digests of the constants among its keyword parameters.
-        batch: The batches of a function that takes a list; None: as the function was announced.
-        together: Cores that all maps of the function may use together, unless people want
-            another limit; None: as the function was announced.
-    """
-
-    function: str
-    format: Format
-    kwargs: bytes = b""
-    ref: FunctionRef | None = None
-    timeout: float | None = None
-    item_timeout: float | None = None
-    attempts: int | None = None
-    ordered: bool = False
-    early: bool = False
-    weight: float = 1.0
-    causes: bool = False
-    values: bool = True
-    submitted: str = ""
-    labels: dict[str, str] | None = None
-    max_parallel: int | None = None
-    constants: tuple[str, ...] = ()
-    batch: BatchTerms | None = None
-    together: int | None = None
-
-    @property
-    def overhead(self) -> int:
-        """Bytes that each chunk carries beside its items and about 200 of names and numbers."""
-        if self.ref is None or self.ref.value is None:
-            return len(self.kwargs)
-        return len(self.kwargs) + len(self.ref.value)
-
-    def completed(self, info: FunctionInfo | None) -> MapSpec:
-        """Fill in what the function's announcement says and the caller left open."""
-        if info is None or (self.ref is not None and self.ref.module):
-            return self
-        is_known = info.timeout is self.item_timeout and info.attempts is self.attempts
-        is_known = is_known and info.max_parallel is self.together
-        if is_known and not info.batch and self.batch is None:
-            return self
-        return msgspec.structs.replace(
-            self,
-            item_timeout=info.timeout if self.item_timeout is None else self.item_timeout,
-            attempts=info.attempts if self.attempts is None else self.attempts,
-            batch=BatchTerms(info.batch, info.linger) if info.batch else None,
-            together=info.max_parallel if self.together is None else self.together,
-        )
-
-
-@dataclass(slots=True, eq=False)
-class Memory:
-    """An account of bytes.
-
-    Beyond ``limit``, gateways refuse bodies, and spool. If unread results are a quarter of it or
-    more (slow uploads must hold up no map), a map gets its next chunk only when all chunks before
-    it are done and read. Results on their way then come on top.
-
-    Attributes:
-        used: Bytes held, including those of a gateway.
-        unread: Bytes of results, among them, that nobody has read yet.
-    """
-
-    limit: int
-    used: int = 0
-    unread: int = 0
-
-    @property
-    def is_full(self) -> bool:
-        """Return whether maps are held up."""
-        return self.used >= self.limit and 4 * self.unread >= self.limit
-
-    def read(self, size: int) -> None:
-        """Take off ``size`` bytes of results that were read; a negative size adds results."""
-        self.used -= size
-        self.unread -= size
 
 
 class OpenMap:
@@ -310,7 +212,7 @@ class OpenMap:
         for batch in batches:
             size = batch.size
             self.buffered += size
-            self.memory.read(-size)
+            self.memory.add_unread(size)
             self._batches.extend(self._reorder.add(batch) if self._reorder else (batch,))
         if self._batches:
             self._wake()

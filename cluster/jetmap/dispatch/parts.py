@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from jetmap.wire.messages import PartRequest, Report
 
 from .maps import OpenMaps
-from .open_map import Memory
+from .memory import Memory
 
 UNWANTED = b"-"  # Answer to a part of values whose chunk has ended.
 
@@ -51,7 +51,7 @@ class ServedParts:
         grown = len(data) - len(values.parts.get(offset, b""))
         values.parts[offset] = data
         values.size += grown
-        self._memory.read(-grown)
+        self._memory.add_unread(grown)
         return True
 
     def complete(self, agent: str, report: Report) -> bool:

@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from jetmap.client.session import Session
-from jetmap.dispatch.open_map import MapSpec
+from jetmap.dispatch.map_spec import MapSpec
 from jetmap.embedded.membership import KeeperSpec
 from jetmap.errors import ExecutorBroken
 from jetmap.functions.function import Function

@@ -10,7 +10,8 @@ from collections.abc import Awaitable, Callable
 
 from jetmap.background import Background
 from jetmap.dispatch.dispatcher import Dispatcher
-from jetmap.dispatch.open_map import MapSpec, OpenMap
+from jetmap.dispatch.map_spec import MapSpec
+from jetmap.dispatch.open_map import OpenMap
 from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.tolerance import FailureCount, Tolerance
 from jetmap.errors import (

@@ -322,7 +322,7 @@ async def test_the_password_of_the_broker_is_not_enough(
 
 async def _open(cluster: Cluster, name: str, ref: FunctionRef | None) -> Any:
     from jetmap.client.call import Call
-    from jetmap.dispatch.open_map import MapSpec
+    from jetmap.dispatch.map_spec import MapSpec
 
     source = Call.of("double", None).source([1, 2], keep=False, max_item=1000)
     spec = MapSpec(function=name, format="msgpack", ref=ref)

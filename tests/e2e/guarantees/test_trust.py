@@ -17,7 +17,7 @@ from by_value_script import SCRIPT
 from failing_functions import Differing, Plain, Refusing
 from jetmap import Cluster, ItemRaised, UnknownFunction
 from jetmap.client.call import Call
-from jetmap.dispatch.open_map import MapSpec
+from jetmap.dispatch.map_spec import MapSpec
 from jetmap.functions.task import find
 from jetmap.wire.messages import FunctionRef
 from processes import run_python

@@ -9,7 +9,7 @@ import pytest
 
 from exchange import Exchange
 from fake_cluster import FakeCluster, gateway
-from jetmap.dispatch.open_map import Memory
+from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.sources import ELEMENT_BYTES
 from jetmap_api.admission import PASSING_BYTES, Admission, Reservation

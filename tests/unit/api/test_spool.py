@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from jetmap.dispatch.open_map import Memory
+from jetmap.dispatch.memory import Memory
 from jetmap_api import spool
 from jetmap_api.admission import Admission, Reservation
 from jetmap_api.problems import Problem

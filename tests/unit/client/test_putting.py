@@ -12,7 +12,7 @@ from jetmap import Cluster, HostsFull, TooLarge
 from jetmap.client import putting
 from jetmap.client.putting import check_protocol, check_room, open_large
 from jetmap.dispatch.constants import KeptConstants
-from jetmap.dispatch.open_map import MapSpec
+from jetmap.dispatch.map_spec import MapSpec
 from jetmap.settings import Settings
 from jetmap.wire.constants import unpack_kwargs
 from jetmap.wire.memory_files import MemoryFile

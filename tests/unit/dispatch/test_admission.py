@@ -9,7 +9,7 @@ import pytest
 from dispatching import FUNCTION, presence
 from jetmap.dispatch.admission import BROKER_SECONDS, MapAdmission
 from jetmap.dispatch.agent_tracker import AgentTracker
-from jetmap.dispatch.open_map import MapSpec
+from jetmap.dispatch.map_spec import MapSpec
 from jetmap.errors import (
     BrokerUnreachable,
     LimitExceeded,

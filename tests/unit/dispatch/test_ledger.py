@@ -18,8 +18,10 @@ from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.flight import Flight, Piece, Settlement
 from jetmap.dispatch.intervals import IntervalSet
 from jetmap.dispatch.ledger import VANISHED_LIMIT, Ledger
+from jetmap.dispatch.map_spec import MapSpec
+from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.objects import Objects
-from jetmap.dispatch.open_map import MapSpec, Memory, OpenMap
+from jetmap.dispatch.open_map import OpenMap
 from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.scheduler import Scheduler
 from jetmap.dispatch.sources import Source

@@ -10,7 +10,9 @@ import pytest
 
 from jetmap.dispatch.costs import Cost
 from jetmap.dispatch.ledger import Ledger
-from jetmap.dispatch.open_map import MapSpec, Memory, OpenMap
+from jetmap.dispatch.map_spec import MapSpec
+from jetmap.dispatch.memory import Memory
+from jetmap.dispatch.open_map import OpenMap
 from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.sources import RawItems
 from jetmap.wire import arrays

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from dispatching import Parts as Desk
 from dispatching import report_of
 from hypotheses import examples
-from jetmap.dispatch.open_map import Memory, OpenMap
+from jetmap.dispatch.memory import Memory
+from jetmap.dispatch.open_map import OpenMap
 from jetmap.dispatch.parts import ReportName, ServedParts
 from jetmap.wire.messages import PartRequest, Report
 

@@ -13,7 +13,9 @@ from hypotheses import examples
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.flight import Flight, Piece, Quarantine
 from jetmap.dispatch.ledger import Ledger
-from jetmap.dispatch.open_map import MapSpec, Memory, OpenMap
+from jetmap.dispatch.map_spec import MapSpec
+from jetmap.dispatch.memory import Memory
+from jetmap.dispatch.open_map import OpenMap
 from jetmap.dispatch.scheduler import Scheduler
 from jetmap.dispatch.sharing import PARCEL_BYTES, PARCEL_SECONDS, SMALL_SECONDS, is_small
 from jetmap.dispatch.sources import RawItems

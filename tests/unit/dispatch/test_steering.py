@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from jetmap.dispatch.dispatcher import Dispatcher
-from jetmap.dispatch.open_map import MapSpec, OpenMap
+from jetmap.dispatch.map_spec import MapSpec
+from jetmap.dispatch.open_map import OpenMap
 from jetmap.dispatch.sources import RawItems
 from jetmap.dispatch.steering import READ_SECONDS, SEATS_KEPT, TURN_SECONDS
 from jetmap.errors import MapTimeout

@@ -11,7 +11,9 @@ from jetmap.client.job_status import JobStatus
 from jetmap.dispatch.costs import Cost, Cutting
 from jetmap.dispatch.item_feed import ItemFeed
 from jetmap.dispatch.ledger import Ledger
-from jetmap.dispatch.open_map import MapSpec, Memory, OpenMap
+from jetmap.dispatch.map_spec import MapSpec
+from jetmap.dispatch.memory import Memory
+from jetmap.dispatch.open_map import OpenMap
 from jetmap.dispatch.sources import RawItems
 from jetmap.jobs.catalogue import Catalogue
 from jetmap.jobs.record import Record

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from jetmap.dispatch.dispatcher import Dispatcher
-from jetmap.dispatch.open_map import MapSpec, OpenMap
+from jetmap.dispatch.map_spec import MapSpec
+from jetmap.dispatch.open_map import OpenMap
 from jetmap.dispatch.sources import RawItems
 from jetmap.errors import MapCancelled
 from jetmap.monitoring.announcer import Announcer, program
