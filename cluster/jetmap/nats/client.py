@@ -18,8 +18,9 @@ from typing import Any, cast
 from nats.aio.client import Client
 from nats.protocol.parser import Parser
 
+from jetmap.payload_buffer import LARGE_BYTES
+
 from .broker import Skip
-from .inbound import LARGE_BYTES
 from .transport import TcpTransport
 
 # Bytes unsent, above which nats-py's own flusher takes over, because it waits for the socket.

@@ -7,8 +7,8 @@ from collections import deque
 
 import nats.errors
 
-# Bytes of a payload, above which it is written as it is, and read into a buffer of its own.
-LARGE_BYTES = 16_384
+from jetmap.payload_buffer import LARGE_BYTES, payload_buffer
+
 # Bytes to read at once where no large payload is expected.
 READ_BYTES = 65_536
 
@@ -116,7 +116,7 @@ class Inbound:
                 continue
             if size - headers >= LARGE_BYTES and headers <= have - at < size:
                 self._headers = data[at : at + headers]
-                self._large = buffer_of(size - headers)
+                self._large = payload_buffer(size - headers)
                 room, arrived = self._large.getbuffer(), data[at + headers :]
                 room[: len(arrived)] = arrived
                 self._room = room[len(arrived) :]
@@ -146,11 +146,3 @@ class Inbound:
         elif not line.startswith(b"+OK"):
             raise nats.errors.ProtocolError("nats: unknown protocol")
         return None
-
-
-def buffer_of(size: int) -> io.BytesIO:
-    """Return a buffer whose ``getvalue``, once its views are gone, copies nothing."""
-    buffer = io.BytesIO()
-    buffer.seek(size - 1)
-    buffer.write(b"\0")
-    return buffer

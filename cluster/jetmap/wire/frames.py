@@ -13,6 +13,8 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
+from jetmap.payload_buffer import LARGE_BYTES, payload_buffer
+
 if TYPE_CHECKING:
     import asyncio
     from asyncio import BufferedProtocol
@@ -23,7 +25,6 @@ else:
 LENGTH = struct.Struct("<I")
 HEAD = LENGTH.size + 1  # Bytes before the payload.
 READ_AHEAD = 65_536  # Bytes to read at once where no large payload is expected.
-LARGE = 16_384  # Bytes of a payload that is sent as it is, and read into a buffer of its own.
 MOST = 1 << 30  # Bytes of a payload: beyond, some other program has written into the pipe.
 QUIET_SECONDS = 0.025  # Seconds between two looks at the pipe of a dead worker.
 LOOKS = 40  # Looks until the pipe is closed, whatever still arrives.
@@ -87,9 +88,9 @@ class Frames:
         if self._room is not None:
             return self._room
         have = self._end - self._start
-        if have and len(self._data) - self._end < LARGE:
+        if have and len(self._data) - self._end < LARGE_BYTES:
             self._view[:have] = self._view[self._start : self._end]
-        if not have or len(self._data) - self._end < LARGE:
+        if not have or len(self._data) - self._end < LARGE_BYTES:
             self._start, self._end = 0, have
         return self._view[self._end :]
 
@@ -118,22 +119,14 @@ class Frames:
                 start = payload + size
                 self.waiting.append((kind, bytes(view[payload:start])))
                 continue
-            if size >= LARGE:
-                self._kind, self._large = kind, _buffer_of(size)
+            if size >= LARGE_BYTES:
+                self._kind, self._large = kind, payload_buffer(size)
                 room, arrived = self._large.getbuffer(), view[payload : self._end]
                 room[: len(arrived)] = arrived
                 self._room = room[len(arrived) :]
                 start = self._end
             break
         self._start = start
-
-
-def _buffer_of(size: int) -> io.BytesIO:
-    """Return a buffer whose ``getvalue``, once its views are gone, copies nothing."""
-    buffer = io.BytesIO()
-    buffer.seek(size - 1)
-    buffer.write(b"\0")
-    return buffer
 
 
 class BlockingPipe:
@@ -144,7 +137,7 @@ class BlockingPipe:
         self._frames = Frames()
 
     def send(self, kind: bytes, payload: bytes) -> None:
-        if len(payload) < LARGE:
+        if len(payload) < LARGE_BYTES:
             self._sock.sendall(frame(kind, payload))
         else:
             self._sock.sendall(LENGTH.pack(len(payload) + 1) + kind)
@@ -205,7 +198,7 @@ class AgentPipe(BufferedProtocol):
     def send(self, kind: bytes, payload: bytes) -> None:
         """Queue a frame. A frame to a dead worker is dropped; its death is reported."""
         if self._transport is not None and not self._transport.is_closing():
-            if len(payload) < LARGE:
+            if len(payload) < LARGE_BYTES:
                 self._transport.write(frame(kind, payload))
             else:
                 self._transport.writelines((LENGTH.pack(len(payload) + 1) + kind, payload))

@@ -6,7 +6,7 @@ import pytest
 from nats.aio.msg import Msg
 
 from jetmap.nats.client import QuickClient
-from jetmap.nats.inbound import LARGE_BYTES
+from jetmap.payload_buffer import LARGE_BYTES
 
 
 class Kept(QuickClient):

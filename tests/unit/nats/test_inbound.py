@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypotheses import examples
-from jetmap.nats.inbound import LARGE_BYTES, READ_BYTES, Inbound
+from jetmap.nats.inbound import READ_BYTES, Inbound
+from jetmap.payload_buffer import LARGE_BYTES
 
 sizes = st.one_of(
     st.integers(0, 40),

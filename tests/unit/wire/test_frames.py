@@ -17,13 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypotheses import examples
+from jetmap.payload_buffer import LARGE_BYTES
 from jetmap.wire import frames
-from jetmap.wire.frames import LARGE, READ_AHEAD, AgentPipe, BlockingPipe, Frames, frame
+from jetmap.wire.frames import READ_AHEAD, AgentPipe, BlockingPipe, Frames, frame
 
 KINDS = [frames.READY, frames.PART, frames.LAST]
 payloads = st.one_of(
     st.binary(max_size=300),
-    st.integers(LARGE - 10, LARGE + 10).map(os.urandom),
+    st.integers(LARGE_BYTES - 10, LARGE_BYTES + 10).map(os.urandom),
     st.integers(READ_AHEAD - 10, 2 * READ_AHEAD).map(os.urandom),
 )
 some_frames = st.lists(st.tuples(st.sampled_from(KINDS), payloads), max_size=8)
