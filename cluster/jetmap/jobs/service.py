@@ -15,7 +15,6 @@ from jetmap.errors import (
     JobsUnavailable,
     NoRoom,
     NoWorkers,
-    StoreFull,
     UnknownJob,
     WorkerStartFailed,
 )
@@ -31,7 +30,7 @@ from .catalogue import NO_LABELS, Catalogue
 from .monitor import JobMonitor
 from .outcome_index import OutcomeIndex, OutcomeIndexes
 from .outcomes import StoredOutcomes
-from .quota import FIRST_RESERVATION, Quota, Uploading, lost
+from .quota import FIRST_RESERVATION, Quota
 from .readers import JobReader, Readers
 from .record import JobState, Record, check_readable
 from .removal import Removal
@@ -39,14 +38,13 @@ from .retrying import Retrying
 from .runner import JobRunner
 from .running_job import FULL
 from .store import Conflict, Store
+from .submitting import Submitting
 from .upload import Upload
 
 logger = logging.getLogger(__name__)
 
 # Seconds for releasing jobs when closing.
 CLOSE_SECONDS = 2.0
-# Seconds for removing an upload that could not begin; later, the monitor removes it.
-DROP_SECONDS = 5.0
 # For ``steer``: a limit that stays as it is.
 KEEP = -1
 # Bytes of outcome indexes kept between requests.
@@ -86,11 +84,17 @@ class Jobs:
         self._monitor = JobMonitor(
             self.store, dispatcher.id, self._catalogue, self._runner, self._removal
         )
-        self._keys = idempotency.Keys(
-            self.store, self._removal, dispatcher.id, self._monitor.uploads
-        )
         self._quota = Quota(
             self.store, self._catalogue, self._settings.job_store_bytes, self._monitor.catch_up
+        )
+        self._submitting = Submitting(
+            self.store,
+            self._catalogue,
+            dispatcher.id,
+            monitor=self._monitor,
+            removal=self._removal,
+            quota=self._quota,
+            room=lambda: connection.room,
         )
         self._is_limit_known = False
         self._indexes = OutcomeIndexes(INDEX_BYTES)
@@ -195,79 +199,7 @@ class Jobs:
             labels=labels or {},
             max_parallel=max_parallel,
         )
-        await self._monitor.hold_lease()
-        earlier, known = await self._keys.holder(digest) if digest else (None, 0)
-        if earlier is not None:
-            return self._upload(record, None, earlier)
-        uploading = Uploading(record)
-        # Before its record and key exist, since others may then ask whether it is being uploaded.
-        self._monitor.uploads.add(record.id)
-        try:
-            await self._quota.reserve(uploading, record.reserved)
-            if digest:
-                earlier = await self._keys.claim(digest, record.id, known)
-        except BaseException:
-            await self._drop(uploading)
-            raise
-        if earlier is not None:
-            await self._drop(uploading)
-            return self._upload(record, None, earlier)
-        return self._upload(record, uploading, None)
-
-    async def _drop(self, uploading: Uploading) -> None:
-        self._monitor.uploads.discard(uploading.record.id)
-        try:
-            async with asyncio.timeout(DROP_SECONDS):
-                await self._removal.drop(uploading.record)
-        except (JetmapError, TimeoutError) as error:
-            logger.info("upload %s is removed later: %r", uploading.record.id, error)
-
-    def _upload(
-        self, record: Record, uploading: Uploading | None, earlier: Record | None
-    ) -> Upload:
-        async def grow(size: int) -> None:
-            assert uploading is not None
-            reserved = uploading.record.reserved
-            if size > reserved if record.is_fixed else 2 * size > reserved:
-                try:
-                    await self._quota.reserve(uploading, size if record.is_fixed else 4 * size)
-                except StoreFull:
-                    await self._drop(uploading)  # At once: others wait for room.
-                    raise
-
-        async def done(total: int, parts: int, size: int, digest: str) -> Record:
-            assert uploading is not None
-            queued = transitions.queued(
-                uploading.record,
-                total=total,
-                parts=parts,
-                size=size,
-                digest=digest,
-                now=time.time(),
-            )
-            try:
-                seq = await self.store.write(queued, uploading.seq)
-            except Conflict:
-                raise lost() from None
-            self._catalogue.on_record(queued, seq)
-            self._monitor.uploads.discard(record.id)
-            return queued
-
-        async def drop() -> None:
-            assert uploading is not None
-            self._monitor.uploads.discard(record.id)
-            await self._removal.drop(uploading.record)
-
-        return Upload(
-            self.store,
-            record,
-            earlier=earlier,
-            digest=earlier.digest if earlier is not None else "",
-            grow=grow,
-            done=done,
-            drop=drop,
-            room=self._connection.room,
-        )
+        return await self._submitting.begin(record)
 
     async def _grant_room(
         self, record: Record, stored: int, write: Callable[[Record], Awaitable[int]]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -27,13 +28,25 @@ FRAGMENT_BYTES = 512 << 10
 IN_FLIGHT = 8
 
 
+class UploadPlace(Protocol):
+    """The place of a new job in the store."""
+
+    async def grow(self, size: int) -> None:
+        """Make room for ``size`` bytes of input in all. Raises StoreFull, UploadLost."""
+
+    async def queue(self, total: int, parts: int, size: int, digest: str) -> Record:
+        """Queue the job, whose input is stored. Raises UploadLost."""
+
+    async def drop(self) -> None:
+        """Remove everything that was stored."""
+
+
 class Upload:
     """An upload of a job's items: ``commit`` queues the job, ``abort`` removes everything.
 
-    earlier: the job that already has this idempotency key; the items are then only compared.
-    grow: called with the new number of stored bytes before storing more; raises StoreFull,
-    UploadLost. done: queues the job. drop: removes everything. room: bytes of items that fit
-    into the broker's largest message.
+    place: where the items are stored. earlier: the job that already has this idempotency key; the
+    items are then only compared, and need no place. room: bytes of items that fit into the broker's
+    largest message.
     """
 
     def __init__(
@@ -41,21 +54,15 @@ class Upload:
         store: Store,
         record: Record,
         *,
-        earlier: Record | None,
-        digest: str,
-        grow: Callable[[int], Awaitable[None]],
-        done: Callable[[int, int, int, str], Awaitable[Record]],
-        drop: Callable[[], Awaitable[None]],
+        place: UploadPlace | None = None,
+        earlier: Record | None = None,
         room: int = PART_BYTES,
     ) -> None:
         self.id = record.id
         self.earlier = earlier
         self._store = store
         self._record = record
-        self._known_digest = digest
-        self._grow = grow
-        self._done = done
-        self._drop = drop
+        self._place = place
         self._room = room
         self._part_bytes = min(PART_BYTES, room)
         self._hash = hashlib.sha256(
@@ -110,14 +117,15 @@ class Upload:
         digest = self._hash.hexdigest()
         if self.earlier is not None:
             self._ended = True
-            if digest != self._known_digest:
+            if digest != self.earlier.digest:
                 raise KeyReused(
                     f"this idempotency key belongs to job {self.earlier.id}, which had another "
                     "body, function or parameters: use a new key for a new job"
                 )
             return self.earlier
+        assert self._place is not None
         await self._landed(0)
-        record = await self._done(self._total, self._parts, self._bytes, digest)
+        record = await self._place.queue(self._total, self._parts, self._bytes, digest)
         self._ended = True
         return record
 
@@ -133,8 +141,8 @@ class Upload:
             task.cancel()
         await asyncio.gather(*self._flying, return_exceptions=True)
         self._flying.clear()
-        if self.earlier is None:
-            await self._drop()
+        if self._place is not None:
+            await self._place.drop()
 
     async def _send(self) -> None:
         items = arrays.join(self._waiting, self._record.format)
@@ -157,8 +165,9 @@ class Upload:
         await self._store_part(subjects.job_input(self._store.pool, self.id), data)
 
     async def _store_part(self, subject: str, data: bytes) -> None:
+        assert self._place is not None
         self._bytes += len(data)
-        await self._grow(self._bytes)
+        await self._place.grow(self._bytes)
         await self._landed(IN_FLIGHT - 1)
         task = asyncio.get_running_loop().create_task(self._store.append(subject, data))
         self._flying.add(task)
