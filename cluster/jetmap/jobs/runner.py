@@ -59,7 +59,7 @@ class JobRunner:
         """React to a changed record, whoever wrote it."""
         me = self._dispatcher.id
         if (running := self._running.get(record.id)) is not None:
-            running.on_record(record, me)
+            running.on_record(record)
         if record.state in ("queued", "running") and record.owner in (me, ""):
             self._ready.setdefault(record.id)
             self.fill()

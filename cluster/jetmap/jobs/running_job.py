@@ -19,24 +19,25 @@ from jetmap.errors import (
     HostsFull,
     JetmapError,
     MapTimeout,
-    NoRoom,
     NoWorkers,
     StoreFull,
     UnknownFunction,
     WorkerStartFailed,
 )
 from jetmap.wire import subjects
-from jetmap.wire.constants import Constant, unpack_kwargs
+from jetmap.wire.constants import unpack_kwargs
 from jetmap.wire.messages import FunctionRef, Report, encode
 from jetmap.wire.versions import pickles
 
 from . import transitions
 from .catalogue import Catalogue
+from .held_constants import HeldConstants
 from .outcome_index import OutcomeIndex
 from .outcomes import StoredOutcomes
+from .owned_record import OwnedRecord
 from .record import JobState, Record
+from .room import RoomCheck, until_room
 from .store import Conflict, Store
-from .stored_constants import read_constants
 from .stored_input import StoredInput
 from .transitions import PAUSE, PAUSED, ROOM, WORKERS
 
@@ -48,12 +49,6 @@ PROGRESS_SECONDS = 1.0
 ELAPSED_SECONDS = 5.0
 # Seconds for existing workers to announce themselves to a process that has just joined.
 ARRIVAL_SECONDS = 0.25
-# Seconds between attempts while the broker has no room.
-ROOM_SECONDS = 2.0
-FULL = (
-    "the NATS server has no room for outcomes: delete finished jobs, or give the server more "
-    "room; nothing is lost meanwhile"
-)
 
 # Called before a job takes more of the store than its reservation, with its record, the bytes
 # and a function that stores its record. Returns a larger reservation, or raises StoreFull.
@@ -81,17 +76,14 @@ class RunningJob:
         weight: float,
         grant_room: GrantRoom,
     ) -> None:
-        self.record = record
         self.is_waiting = self.stopped = False
         self.task: asyncio.Task[None] | None = None
         self._dispatcher = dispatcher
         self._store = store
-        self._catalogue = catalogue
+        self._owned = OwnedRecord(record, dispatcher.id, store, catalogue, on_steered=self._steer)
         self._weight = weight
         self._grant_room = grant_room
         self._background = Background(f"job {record.id}")
-        self._seq = 0
-        self._writing: Record | None = None  # Its notification may precede the reply.
         self._base = 0  # Bytes of the store that it took when this run began.
         self._failed_before = 0  # Failed items of earlier owners.
         self._took_over = False
@@ -101,10 +93,12 @@ class RunningJob:
         self._source: StoredInput | None = None
         self._map: OpenMap | None = None
         self._all_stored = asyncio.Event()
-        self._looked_done = -1  # Outcomes when the broker's room was last checked.
-        self._looked_at = 0.0
-        self._lack_of_room: str | None = None
-        self._constants: list[str] = []  # Digests of those that are kept for this job.
+        self._room = RoomCheck(store.filler)
+        self._constants = HeldConstants(store, record.id, dispatcher.constants)
+
+    @property
+    def record(self) -> Record:
+        return self._owned.current
 
     @property
     def has_map(self) -> bool:
@@ -132,15 +126,10 @@ class RunningJob:
         """Seconds until its timeout, or None if it has none."""
         return None if self.record.timeout is None else self.record.timeout - self.elapsed
 
-    def on_record(self, record: Record, me: str) -> None:
-        """Stop if somebody has cancelled it, or taken it over while this process was away."""
-        if record in (self.record, self._writing):
-            return
-        if record.is_over or record.owner != me or record.epoch != self.record.epoch:
+    def on_record(self, record: Record) -> None:
+        """Stop if somebody else decides on the job now; else do what its record says."""
+        if self._owned.on_record(record):
             self.stop()
-        elif (steered := transitions.as_steered(self.record, record)) is not self.record:
-            self.record = steered
-            self._steer()
 
     def _steer(self) -> None:
         """Let the open map do what the record says."""
@@ -170,16 +159,16 @@ class RunningJob:
         self._elapsed_before = before.elapsed
         self._took_over = before.epoch > 0
         self._base = before.stored
-        self.record = transitions.owned(before, me)
-        function, agents = self.record.function, self._dispatcher.agents
+        self._owned.current = transitions.owned(before, me)
+        function, agents = before.function, self._dispatcher.agents
         # This process may be new.
         await agents.wait_for(lambda: agents.lack(function) is None, ARRIVAL_SECONDS)
-        lack = agents.lack(function)
+        record, lack = self.record, agents.lack(function)
         if lack is not None:
-            self.record = transitions.as_waiting(self.record, WORKERS, lack, now)
+            record = transitions.as_waiting(record, WORKERS, lack, now)
         elif not before.waiting_for:
-            self.record = transitions.as_running(self.record, now)
-        await self._write(self.record, seq)
+            record = transitions.as_running(record, now)
+        await self._owned.write(record, seq)
         if self._took_over:
             if before.state == "queued":
                 logger.info("job %s of %s begins run %d", before.id, before.function, before.run)
@@ -207,7 +196,7 @@ class RunningJob:
             return False
         found = unpack_kwargs(record.kwargs)
         try:
-            await self._hold_constants(list(found.constants.values()))
+            await self._constants.hold(found.constants.values())
         except HostsFull as error:
             await self._show_waiting(str(error), ROOM)
             return False
@@ -224,7 +213,7 @@ class RunningJob:
             labels=record.labels,
             max_parallel=record.max_parallel,
             ref=_by_pickles(trusting) if trusting else None,
-            constants=tuple(self._constants),
+            constants=tuple(self._constants.digests),
         )
         id = subjects.job_map(record.id, record.epoch, record.run)
         seen = StoredOutcomes(self._store, record.id, record.format, self._index)
@@ -238,23 +227,6 @@ class RunningJob:
         self._steer()  # It may have been steered meanwhile.
         await self._show_waiting(None)
         return True
-
-    async def _hold_constants(self, wanted: list[Constant]) -> None:
-        """Keep the values that were put for the job while it runs here; read them from the store.
-
-        Raises HostsFull if this host has no room for them.
-        """
-        wanted = [constant for constant in wanted if constant.digest not in self._constants]
-        kept = self._dispatcher.constants
-        known = [constant.digest for constant in wanted if constant.digest in kept]
-        kept.hold(known)
-        self._constants += known
-        others = [constant for constant in wanted if constant.digest not in known]
-        if others:
-            files = await read_constants(self._store, self.record.id, others)
-            for digest, file in files.items():
-                await kept.add(digest, file)
-                self._constants.append(digest)
 
     async def run(self) -> None:
         """Run the open map to its end, and end the job with it."""
@@ -292,8 +264,7 @@ class RunningJob:
             await self._map.aclose()
         if self._source is not None:
             await self._source.aclose()
-        self._dispatcher.constants.release(self._constants)
-        self._constants.clear()
+        self._constants.release()
 
     async def fail(self, error: JetmapError) -> None:
         """End the job as failed. A full store needs the room that its input takes."""
@@ -316,20 +287,9 @@ class RunningJob:
         head = (run.id, 0, 0, batch.start, batch.count, batch.values, batch.errors, 0.0)
         message = encode(Report(*head))
         subject = subjects.job_outcomes(self._store.pool, self.record.id)
-        await _until_room(lambda: self._store.append(subject, message))
+        await until_room(lambda: self._store.append(subject, message))
 
     # Waiting
-
-    async def _check_room(self, run: OpenMap) -> str | None:
-        """Return why outcomes cannot be stored, once none came for a while; None if they can."""
-        now = time.monotonic()
-        if run.done != self._looked_done:
-            self._looked_done, self._looked_at = run.done, now
-            return None
-        if now - self._looked_at >= ROOM_SECONDS:
-            self._looked_at = now
-            self._lack_of_room = None if await self._store.filler.probe_room() else FULL
-        return self._lack_of_room
 
     async def _show_waiting(self, lack: str | None, what: str = WORKERS) -> None:
         """Record what the job waits for, and why, or that it runs again."""
@@ -337,7 +297,7 @@ class RunningJob:
         if shown is None:
             return
         try:
-            await self._write(shown, self._seq)
+            await self._owned.write(shown)
         except BrokerUnreachable as error:
             logger.debug("job %s: cannot record whether it waits: %s", self.record.id, error)
 
@@ -375,7 +335,7 @@ class RunningJob:
             if (held := self._held()) is not None:
                 what, lack = held
             elif lack is None:
-                what, lack = ROOM, await self._check_room(run)
+                what, lack = ROOM, await self._room.lack(run.done, time.monotonic())
             await self._show_waiting(lack, what)
         except BrokerUnreachable as error:
             logger.debug(
@@ -401,18 +361,13 @@ class RunningJob:
                 elapsed=elapsed,
                 now=time.time(),
             )
-            await self._write(counted, self._seq)
+            await self._owned.write(counted)
         except BrokerUnreachable as error:
             logger.debug("job %s: cannot record progress: %s", record.id, error)
 
     async def _reserve(self, stored: int) -> int:
         """Enlarge the reservation, so that ``stored`` bytes fit."""
-
-        async def write(record: Record) -> int:
-            await self._write(record, self._seq)
-            return self._seq
-
-        return await self._grant_room(self.record, stored, write)
+        return await self._grant_room(self.record, stored, self._owned.write)
 
     async def _finish(self, run: OpenMap) -> None:
         """End a job whose outcomes are all stored. Count again where an item may have two."""
@@ -458,45 +413,12 @@ class RunningJob:
             now=time.time(),
             keeps_input=keeps_input and (counts[1] > 0 or counts[0] != record.total),
         )
-        await self._write(over, self._seq)
+        await self._owned.write(over)
         log = logger.info if state == "succeeded" else logger.warning
         why = f": {reason}" if reason else ""
         log("job %s of %s has %s%s", record.id, record.function, state, why)
         if not over.keeps_input:
             await self._store.remove_input(record)
-
-    async def _write(self, record: Record, after: int) -> None:
-        """Store the record, even if the reply to an own earlier write was lost.
-
-        Raises Conflict if somebody else has decided on the job meanwhile.
-        """
-        ttl = record.ttl if record.is_over else None
-        self._writing = record
-        while True:
-            try:
-                self._seq = await _until_room(
-                    lambda record=record, after=after: self._store.write(record, after, ttl=ttl)  # type: ignore[misc]
-                )
-                break
-            except Conflict:
-                there, after = await self._store.read(record.id)
-                ours = (self._dispatcher.id, record.epoch)
-                if there is None or there.is_over or (there.owner, there.epoch) != ours:
-                    raise
-                record = self._writing = transitions.as_steered(record, there)
-        self.record = record
-        self._catalogue.on_record(record, self._seq)
-        self._steer()
-
-
-async def _until_room(ask: Callable[[], Awaitable[int]]) -> int:
-    """Store something as soon as the broker has room: a full store does not end a job."""
-    while True:
-        try:
-            return await ask()
-        except NoRoom as error:
-            logger.info("a job waits for room: %s", error)
-        await asyncio.sleep(ROOM_SECONDS)
 
 
 def _by_pickles(versions: str) -> FunctionRef:

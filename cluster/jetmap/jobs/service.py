@@ -35,8 +35,8 @@ from .readers import JobReader, Readers
 from .record import JobState, Record, check_readable
 from .removal import Removal
 from .retrying import Retrying
+from .room import FULL
 from .runner import JobRunner
-from .running_job import FULL
 from .store import Conflict, Store
 from .submitting import Submitting
 from .upload import Upload
