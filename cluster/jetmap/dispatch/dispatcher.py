@@ -4,7 +4,7 @@ It acts, and others decide: ``MapAdmission`` whether a map may begin, ``Schedule
 out next, each map's ``Ledger`` which outcomes are new and which items go out again, ``Recovery``
 which chunks are lost::
 
-    Dispatcher --> MapAdmission, Recovery
+    Dispatcher --> MapAdmission, Restoring --> Recovery
         |
         +--> Sender --> Outbox --> the broker
                 |
@@ -18,7 +18,6 @@ import functools
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -45,7 +44,8 @@ from jetmap.wire.presence import Presence
 from jetmap.wire.seals import Sealer
 
 from .admission import MapAdmission
-from .agent_tracker import AgentTracker, start_failed
+from .agent_tracker import AgentTracker
+from .backlog import Backlog, Parked
 from .constants import KeptConstants
 from .costs import Cutting
 from .ledger import Ledger, Seen
@@ -56,7 +56,8 @@ from .memory import Memory
 from .open_map import OpenMap
 from .outbox import Outbox
 from .parts import UNWANTED, ServedParts
-from .recovery import TICK, Actions, Recovery
+from .recovery import TICK, Recovery
+from .restoring import Restoring
 from .roster import idle_cores
 from .scheduler import Scheduler
 from .sender import Sender
@@ -70,9 +71,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONFIRM_BYTES = 8 << 20  # Bytes of values in workers' memory that are confirmed at once.
-
-# Function and number of items of each piece of work that waits outside of open maps.
-Parked = Callable[[], Iterable[tuple[str, int]]]
 
 _delivery = msgspec.msgpack.Decoder(Delivery).decode
 _part_request = msgspec.msgpack.Decoder(PartRequest).decode
@@ -110,7 +108,6 @@ class Dispatcher:
         self._background = background = Background("dispatcher")
         self._subscriptions: list[Subscription] = []
         self._numbers = itertools.count(1)
-        self._parked: Parked = tuple
         self._fitted = -1  # ``roster.changes`` when chunks were last fitted to the pool.
         self._closed = False
         settings = options.settings
@@ -137,6 +134,10 @@ class Dispatcher:
         )
         self.constants = maps.constants = KeptConstants(connection, self._inbox)
         self._recovery = Recovery(roster, time.monotonic())
+        self._restoring = Restoring(
+            maps, self._recovery, self._outbox, self._sender, stats, background
+        )
+        self._backlog = Backlog(maps, scheduler, roster)
         self._admission = MapAdmission(
             connection, self.agents, settings.limits.max_open_maps, options.announce_seconds
         )
@@ -163,7 +164,7 @@ class Dispatcher:
         )
         await self.steering.start()
         await self.agents.ping()
-        self._background.spawn(self._recover_lost(), "recover lost chunks")
+        self._background.spawn(self._check_lost(), "check for lost chunks")
 
     async def close(self) -> None:
         """Withdraw every open map; its reader sees ClusterClosed."""
@@ -194,7 +195,7 @@ class Dispatcher:
 
     def count_parked(self, parked: Parked) -> None:
         """Count work outside of open maps as backlog too, such as jobs that wait for workers."""
-        self._parked = parked
+        self._backlog.parked = parked
 
     # Maps
 
@@ -430,89 +431,18 @@ class Dispatcher:
         await self.agents.ping()
         self._recovery.on_reconnect(self._maps, time.monotonic())
 
-    # Recovery
+    # Periodic steps
 
-    async def _recover_lost(self) -> None:
+    async def _check_lost(self) -> None:
         """Check for lost chunks every TICK, for as long as the dispatcher lives."""
         while True:
             await asyncio.sleep(TICK)
             try:
                 self._neighbours.rest()
-                now, connected = time.monotonic(), self._connection.connected
-                self._recovery.on_lost(self._maps.lost, now)
-                self._maps.lost.clear()
-                actions = self._recovery.check(self._maps, now, connected=connected)
-                if actions is not None:
-                    await self._act(actions)
+                if await self._restoring.check(connected=self._connection.connected):
+                    self._parts.drop_ended()
+                    await self._sender.pump()
+                    self._backlog.measure(self.stats)
             except Exception:
                 # A map whose check fails must not keep the others from being checked.
                 logger.exception("checking for lost chunks failed; trying again in a second")
-
-    async def _act(self, actions: Actions) -> None:
-        """Do what recovery has decided."""
-        for agent in actions.gone:
-            self.stats.agents_lost += 1
-            logger.warning(
-                "agent %s on host %s, with %d cores, has gone silent: its chunks run elsewhere",
-                agent.agent,
-                agent.host,
-                agent.cores,
-            )
-        await self._sender.send_again(actions.unconfirmed)
-        await self._restore(actions)
-        for run in actions.read_store:
-            if (seen := run.ledger.seen) is not None:
-                self._background.spawn(self._restore_job(run, seen), "read a job's store")
-        for run, failure in actions.give_up:
-            self._maps.end(run, "failed", start_failed(failure))
-        self._parts.drop_ended()
-        await self._sender.pump()
-        self._measure()
-
-    async def _restore(self, actions: Actions) -> None:
-        """Take chunks back, whose items are then sent anew, and publish the silent ones again."""
-        for run, flight in actions.take_back:
-            if flight.subject:
-                await self._outbox.take_back(flight)
-            self._maps.take_back(run, flight)
-        now = time.monotonic()
-        for _, flight in actions.silent:
-            flight.heard = now
-        self.stats.chunks_again["silent"] += len(actions.silent)
-        await self._sender.send_again(actions.silent)
-
-    async def _restore_job(self, run: OpenMap, seen: Seen) -> None:
-        """Restore the silent chunks of a job, but for the items whose outcomes are in the store.
-
-        An agent that fell silent with a chunk may have stored some of its outcomes before.
-        """
-        is_known = False
-        try:
-            await seen.read()
-            is_known = True
-        except JetmapError as error:
-            # Nor could an agent store what it computes again: they wait.
-            logger.debug("map %s: cannot read which outcomes are stored: %s", run.id, error)
-        finally:
-            self._recovery.on_store_read(run)
-        if run not in self._maps:
-            return
-        for settlement in run.ledger.mark_seen(seen.ranges()):
-            self._maps.settle(run, settlement)
-        self._maps.check_end(run)
-        if is_known and run in self._maps:
-            await self._restore(self._recovery.resume(run, time.monotonic()))
-        await self._sender.pump()
-
-    def _measure(self) -> None:
-        """Update the gauges."""
-        stats, scheduler = self.stats, self._scheduler
-        stats.in_flight = sum(len(run.ledger.flights) for run in self._maps)
-        backlog = [(scheduler.cost(function), items) for function, items in self._parked()]
-        for run in self._maps:
-            has_workers = self.roster.offer(run.spec.function, run.spec.ref) is not None
-            backlog.append((run.cost, run.backlog_items(has_workers=has_workers)))
-        stats.backlog_items = sum(items for _, items in backlog)
-        stats.backlog_seconds = sum(
-            items * scheduler.cutting.estimate(cost) for cost, items in backlog
-        )
