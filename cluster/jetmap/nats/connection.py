@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import msgspec
 import nats.errors
-from nats.aio.msg import Msg
 
 from jetmap.background import Background
 from jetmap.errors import BrokerUnreachable, JetmapError
@@ -18,9 +17,11 @@ from jetmap.errors import BrokerUnreachable, JetmapError
 from .answers import JetStreamError, checked
 from .auth import Auth, without_secrets
 from .broker import Callback, OnMessage, Skip
+from .callback_guard import CallbackGuard
 from .client import QuickClient
 from .dialing import RETRY_SECONDS, check_cancelled, dial, discard
 from .errors import NoResponders, NotPermittedError, RefusedError, translated, typed
+from .open_requests import OpenRequests
 from .subscription import NatsSubscription
 
 __all__ = ["Auth", "Connection", "JetStreamError", "NatsSubscription", "NoResponders", "checked"]
@@ -57,8 +58,8 @@ class Connection:
         self._lost_callbacks: list[Callback] = []
         self._background = Background(name)
         self._closing = False
-        self._asking: dict[str, set[asyncio.Timeout]] = {}  # By subject, in lower case.
-        self._refused: set[str] = set()
+        self._requests = OpenRequests()
+        self._guard = CallbackGuard(self._on_callback_failed)
         self._slow_until = 0.0
 
     @classmethod
@@ -187,12 +188,12 @@ class Connection:
         no callback.
         """
         options = {
-            "cb": self._guarded(subject, callback),
+            "cb": self._guard.of_messages(subject, callback),
             "queue": queue,
             "pending_msgs_limit": pending_msgs,
             "pending_bytes_limit": pending_bytes,
         }
-        skips = self._guarded_skip(subject, skip) if skip is not None else None
+        skips = self._guard.of_skips(subject, skip) if skip is not None else None
         subscription = NatsSubscription(subject, options, self._forget, direct=direct, skip=skips)
         self._subscriptions.append(subscription)
         try:
@@ -213,23 +214,14 @@ class Connection:
         Raises NoResponders if nobody listens, Forbidden if the server refuses the subject, both
         at once; BrokerUnreachable after ``timeout`` seconds.
         """
-        # nats-py turns the server's errors into lower case.
-        key = subject.lower()
-        asking = self._asking.setdefault(key, set())
-        if not asking:
-            self._refused.discard(key)
         task = asyncio.current_task()
         cancelled = task.cancelling() if task else 0
         try:
             async with asyncio.timeout(None) as patience:
-                asking.add(patience)
-                answer = await self._client.request(subject, payload, timeout, headers=headers)
+                with self._requests.add(subject, patience):
+                    answer = await self._client.request(subject, payload, timeout, headers=headers)
         except (nats.errors.Error, TimeoutError) as error:
             raise self._translated(error, subject, len(payload)) from error
-        finally:
-            asking.discard(patience)
-            if not asking and self._asking.get(key) is asking:
-                del self._asking[key]
         check_cancelled(task, cancelled)
         return answer.data
 
@@ -337,48 +329,13 @@ class Connection:
                 return  # its closed callback has started the next renewal
         self._is_back()
 
-    def _guarded(self, subject: str, callback: OnMessage) -> OnMessage:
-        """Wrap a callback so that its exceptions do not end the subscription.
-
-        (nats-py silently ends it when the callback awaits a cancelled future.)
-        """
-
-        async def guarded(msg: Msg) -> None:
-            try:
-                await callback(msg)
-            except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    raise
-                self._callback_failed(subject)
-            except Exception:
-                self._callback_failed(subject)
-
-        return guarded
-
-    def _guarded_skip(self, subject: str, skip: Skip) -> Skip:
-        """Wrap a function that skips messages so that its exceptions do not end the reader."""
-
-        def guarded(subject_of_message: bytes, payload: bytes) -> bool:
-            try:
-                return skip(subject_of_message, payload)
-            except Exception:
-                self._callback_failed(subject)
-                return False
-
-        return guarded
-
-    def _callback_failed(self, subject: str) -> None:
-        self.errors += 1
-        logger.exception("%s: the callback of %s failed", self.name, subject)
-
     # The client's events
 
     async def client_lost(self, client: QuickClient) -> None:
         if client is self._client and not self._closing:
             logger.warning("%s: connection to NATS at %s lost", self.name, self.where)
             for callback in self._lost_callbacks:
-                self._background.spawn(self._run_callback(callback), "call back")
+                self._background.spawn(self._guard.run(callback), "call back")
 
     async def client_back(self, client: QuickClient) -> None:
         if client is self._client and not self._closing:
@@ -398,7 +355,7 @@ class Connection:
                 logger.error("%s: messages on %s dropped: too slow", self.name, error.subject)
         elif isinstance(error, NotPermittedError):
             self.errors += 1
-            if not self._end_refused(error.subject):
+            if not self._requests.refuse(error.subject):
                 logger.error("%s: %s", self.name, error)
         elif isinstance(error, nats.errors.Error | OSError):
             logger.debug("%s: %r", self.name, error)
@@ -406,27 +363,14 @@ class Connection:
             self.errors += 1
             logger.error("%s: the NATS client failed", self.name, exc_info=error)
 
-    def _end_refused(self, subject: str) -> bool:
-        """End the requests on a subject that the server refuses; return whether there were any."""
-        asking = self._asking.get(subject, set())
-        if asking:
-            self._refused.add(subject)
-        now = asyncio.get_running_loop().time()
-        for patience in asking:
-            patience.reschedule(now)
-        return bool(asking)
-
     def _is_back(self) -> None:
         logger.info("%s: connected to NATS again", self.name)
         for callback in self._reconnect_callbacks:
-            self._background.spawn(self._run_callback(callback), "call back")
+            self._background.spawn(self._guard.run(callback), "call back")
 
-    async def _run_callback(self, callback: Callback) -> None:
-        try:
-            await callback()
-        except Exception:
-            self.errors += 1
-            logger.exception("%s: a callback failed", self.name)
+    def _on_callback_failed(self, name: str) -> None:
+        self.errors += 1
+        logger.exception("%s: %s failed", self.name, name)
 
     def _forget(self, subscription: NatsSubscription) -> None:
         if subscription in self._subscriptions:
@@ -438,7 +382,7 @@ class Connection:
         return ", ".join(without_secrets(s) for s in self.servers)
 
     def _translated(self, error: Exception, subject: str, size: int) -> JetmapError:
-        refused = subject.lower() in self._refused
+        refused = self._requests.was_refused(subject)
         return translated(
             error, subject, size, where=self.where, limit=self.max_payload, refused=refused
         )
