@@ -23,14 +23,11 @@ from jetmap.wire.messages import (
     CONSTANTS_MARK,
     OLDEST_PROTOCOL,
     PROTOCOL,
-    SHARE_BYTES,
-    SHARED_FACTOR,
     Chunk,
     Report,
     Together,
     understands,
 )
-from jetmap.wire.subjects import job_of
 from jetmap.wire.worker_start import Joined, Setup, StartFailed, Unshared
 
 from . import forks
@@ -42,10 +39,10 @@ from .lines import renderer
 from .logs import mark_records, show_logs
 from .output import Output
 from .progress import ProgressPages
+from .reporter import Reporter
 
 if TYPE_CHECKING:
     from .constants import WorkerConstants
-    from .neighbours import NeighbourSegments
 
 STALE_EXIT = 77  # Exit code of a worker whose source has changed.
 
@@ -117,23 +114,17 @@ class _Worker:
         dispositions: Dispositions,
     ) -> None:
         self._pipe: frames.BlockingPipe | forks.NoPipe = channel
+        self._reporter = reporter = Reporter(channel)
         self._progress = progress
         self._aftermath = aftermath
         self._dispositions = dispositions
         self._map = ""
         self._number = 0  # Number of the chunk; the agent counts them too.
-        self._functions = WorkerFunctions(self._send, self._end_if_forked)
+        self._functions = WorkerFunctions(reporter.send, self._end_if_forked)
         self._items: deque[bytes] = deque()  # Of the next chunks that do not have them.
         self._called: set[Function] = set()
-        self._limits: Limits
-        self._at_once: Limits
-        self._inline = 0  # Bytes of values above which they go before their report.
-        self._large = 0  # Bytes of values above which they do not go with their report.
-        self._neighbours: NeighbourSegments | None = None  # None until a dispatcher shares memory.
-        self._is_shared = False  # The chunk's dispatcher does.
         self._constants: WorkerConstants | None = None  # None until the agent gives it one.
         self._decode = msgspec.msgpack.Decoder(Chunk).decode
-        self._encode = msgspec.msgpack.Encoder().encode
         self._output_fd = output_fd
         self._output: Output | None = None
 
@@ -158,8 +149,8 @@ class _Worker:
                 self._items.append(received[1])
             elif received[0] == frames.JOINED:
                 self._join(received[1])
-            elif received[0] == frames.LEFT and self._neighbours is not None:
-                self._neighbours.leave(received[1].decode())
+            elif received[0] == frames.LEFT and self._reporter.neighbours is not None:
+                self._reporter.neighbours.leave(received[1].decode())
             elif received[0] in (frames.GIVEN, frames.DROPPED):
                 self._on_constant(*received)
 
@@ -168,7 +159,8 @@ class _Worker:
         if self._items:  # Those of all chunks that came together, or of none.
             items: bytes | None = self._items.popleft()
         else:
-            items = self._neighbours.items(chunk) if self._neighbours is not None else None
+            shared = self._reporter.neighbours
+            items = shared.items(chunk) if shared is not None else None
         chunk.items, chunk.at = items or b"", None
         return items is not None
 
@@ -176,13 +168,13 @@ class _Worker:
         """Share memory with a dispatcher; few workers ever do."""
         from .neighbours import NeighbourSegments
 
-        if self._neighbours is None:
-            self._neighbours = NeighbourSegments(os.getppid())
+        if (shared := self._reporter.neighbours) is None:
+            shared = self._reporter.neighbours = NeighbourSegments(os.getppid())
         joined = msgspec.msgpack.decode(payload, type=Joined)
         try:
-            self._neighbours.join(joined)
+            shared.join(joined)
         except (OSError, ValueError) as error:
-            self._send(frames.UNSHARED, Unshared(joined.inbox, joined.items, str(error)))
+            self._reporter.send(frames.UNSHARED, Unshared(joined.inbox, joined.items, str(error)))
 
     def _on_constant(self, kind: bytes, payload: bytes) -> None:
         """Take a constant that later chunks need, or let go of one; few workers ever do."""
@@ -195,18 +187,8 @@ class _Worker:
         else:
             self._constants.drop(payload.decode())
 
-    def _share(self, chunk: Chunk) -> Limits:
-        """Let a chunk's values go into shared memory, if its dispatcher reads them there."""
-        shared = self._neighbours
-        self._is_shared = shared is not None and chunk.inbox in shared and not job_of(chunk.map)
-        self._large = min(SHARE_BYTES, self._inline) if self._is_shared else self._inline
-        return self._shared if self._is_shared else self._limits
-
     def _start(self, setup: Setup) -> bool:
-        sizes = {"value": setup.max_value, "report": setup.max_report}
-        self._limits, self._at_once = Limits(**sizes), Limits(**sizes, report_seconds=0.0)
-        self._shared = Limits(value=setup.max_value, report=SHARED_FACTOR * setup.max_report)
-        self._large = self._inline = setup.inline
+        self._reporter.start(setup)
         types.may_import_classes, types.run_script = setup.trust, import_main
         self._output = Output(
             self._mark,
@@ -232,7 +214,7 @@ class _Worker:
                 format_import_error(error),
                 broken_files(error, *setup.tasks),
             )
-            self._send(frames.FAILED, failure)
+            self._reporter.send(frames.FAILED, failure)
             return False
         atexit.register(self._functions.close)  # Before what modules have registered.
         self._dispositions.watch()
@@ -278,7 +260,7 @@ class _Worker:
         except BaseException as error:
             self._end_if_forked(error)
             for each in plan.chunks if plan is not None else (chunk,):
-                refuse_chunk(each, None, error, self._emit, self._limits)
+                refuse_chunk(each, None, error, self._reporter.emit, self._reporter.limits)
             return
         cold = function not in self._called
         self._progress.set_cold(cold)
@@ -286,9 +268,7 @@ class _Worker:
             warmed = (lambda seconds: self._warmed(function, seconds)) if cold else None
             self._aftermath.begin(warmed)
         in_item = True
-        limits = self._limits if self._neighbours is None else self._share(chunk)
-        if function.reports_each:
-            limits = self._at_once
+        limits = self._reporter.begin(chunk, function)
         if self._constants is not None and chunk.kwargs[:1] == CONSTANTS_MARK:
             function = self._constants.filled(function, chunk.map, trusted=self._functions.trust)
         try:
@@ -298,7 +278,7 @@ class _Worker:
             elif chunk.traceparent:
                 self._compute_traced(chunk, function, limits, state)
             else:
-                compute(chunk, function, self._progress, self._emit, limits, self._aftermath, state)
+                compute(chunk, function, self._progress, self._reporter.emit, limits, self._aftermath, state)
         finally:
             in_item = False
 
@@ -319,9 +299,9 @@ class _Worker:
             def emit(report: Report) -> None:
                 if span is not None:
                     tracing.count_failed(span, [error.kind for error in report.errors])
-                if self._neighbours is not None:
-                    self._share(chunk)
-                self._emit(report)
+                if self._reporter.neighbours is not None:
+                    self._reporter.share(chunk)
+                self._reporter.emit(report)
 
             return emit
 
@@ -349,7 +329,7 @@ class _Worker:
             # Most chunks, with a sampler that takes few: nothing is made for each of them.
             token = tracing.attach(context)
             try:
-                compute(chunk, function, self._progress, self._emit, limits, self._aftermath, state)
+                compute(chunk, function, self._progress, self._reporter.emit, limits, self._aftermath, state)
             finally:
                 tracing.detach(token)
             return
@@ -358,7 +338,7 @@ class _Worker:
 
             def emit(report: Report) -> None:
                 tracing.count_failed(span, [error.kind for error in report.errors])
-                self._emit(report)
+                self._reporter.emit(report)
 
             compute(chunk, function, self._progress, emit, limits, self._aftermath, state)
 
@@ -367,15 +347,15 @@ class _Worker:
         self._called.add(function)
         self._progress.leave()  # Before ``set_cold``: see ``ProgressPages.is_cold``.
         self._progress.set_cold(False)
-        self._send(frames.WARMED, (function.name, seconds))
+        self._reporter.send(frames.WARMED, (function.name, seconds))
 
     def after_fork(self) -> None:
         """Let go, in a forked child, of everything that belongs to the parent."""
         self._pipe.close()
-        self._pipe = forks.NoPipe()
+        self._pipe = self._reporter.pipe = forks.NoPipe()
         self._progress.leave_to_parent()
-        if self._neighbours is not None:
-            self._neighbours.close()
+        if self._reporter.neighbours is not None:
+            self._reporter.neighbours.close()
         self._aftermath.end_with(forks.end)
         if self._output is not None:
             self._output.after_fork()
@@ -402,28 +382,6 @@ class _Worker:
         else:
             raise LookupError(f"this worker has no function {chunk.function!r}")
         return function if chunk.format != "pickle" else functions.pickling(chunk, function)
-
-    def _emit(self, report: Report) -> None:
-        if len(report.values) > self._large:
-            self._send_values(report)
-        kind = frames.PART if report.final is None else frames.LAST
-        self._pipe.send(kind, self._encode(report))
-
-    def _send_values(self, report: Report) -> None:
-        """Send large values before their report: in shared memory, else in a frame."""
-        size = len(report.values)
-        if self._is_shared and self._neighbours is not None:
-            report.at = self._neighbours.put(report.values)
-        if report.at is not None:
-            self._send(frames.REGION, report.at)
-        elif size > self._inline:
-            self._pipe.send(frames.VALUES, report.values)
-        else:
-            return
-        report.size, report.values = size, b""
-
-    def _send(self, kind: bytes, message: object) -> None:
-        self._pipe.send(kind, self._encode(message))
 
     def _mark(self) -> str:
         item = self._progress.item
