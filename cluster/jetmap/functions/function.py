@@ -339,9 +339,6 @@ class Function:
             return self._strong
         return self._weak() if self._weak is not None else None
 
-    def scope_of(self) -> dict[str, Any]:
-        return scope_of(innermost(self.callable))
-
     def _codec(self, face: str, parameter: str, *, output: bool) -> Codec:
         codec = self._codecs.get(face)
         if codec is None:
