@@ -9,37 +9,21 @@ import asyncio
 import os
 import platform
 import sys
-import tempfile
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from time import perf_counter
 
 import msgspec
-import psutil
 import uvloop
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"))
-
-from bench.plot import chart
-from bench.table import seconds as shown
-from deployments import Servers
-from jetmap.dispatch.dispatcher import Dispatcher, DispatchOptions
-from jetmap.dispatch.map_spec import MapSpec
-from jetmap.dispatch.sources import RawItems
-from jetmap.nats.connection import Connection
-from jetmap.nats.server import NatsServer
-from jetmap.settings import Settings
 from jetmap.wire.messages import encode
-from proxy import proxy
 
-FUNCTION = "double"  # The function of the timer workers.
+from .figures import Figure, markdown, plot, report
+from .pool import PARTIES, bench
+
 CHUNK_SECONDS = 0.05
 LEAST_ITEMS, LEAST_MAPS = 300_000, 300  # In one measurement; shorter ones are repeated.
-PROCESS_CLOCK = 2  # Linux's number for the time that all threads of a process have run.
-PARTIES = ("server", "dispatcher", "agents")
-SECONDS = ("first", "seconds", "sent", "busy", "took")  # Values that are times.
 
 
 class Size(msgspec.Struct, frozen=True):
@@ -67,116 +51,6 @@ FULL = Size(
     [1, 3],
 )
 QUICK = Size([1, 10], 1, 1.0, 100.0, [1000, 10_000], [1, 10], [0.0, 0.01], [1, 3])
-
-
-class Figure(msgspec.Struct, frozen=True):
-    """One measurement. at: the size of what was measured, in the row's unit."""
-
-    row: str
-    at: float
-    values: dict[str, float]
-
-
-class Bench:
-    """Servers, agents and a dispatcher; this process is the dispatcher's."""
-
-    def __init__(self, servers: list[int], url: str, dispatcher: Dispatcher) -> None:
-        self.dispatcher = dispatcher
-        self.url = url
-        self.agents: list[int] = []
-        self._servers = servers
-
-    def cpu(self) -> dict[str, float]:
-        """Return the processor seconds of each party so far."""
-        groups = self._servers, [os.getpid()], self.agents
-        return {party: sum(map(_used, pids)) for party, pids in zip(PARTIES, groups, strict=True)}
-
-    def cpu_of_servers(self) -> list[float]:
-        return [_used(pid) for pid in self._servers]
-
-    @asynccontextmanager
-    async def joined(self, count: int, cores: int, *, shards: int = 0) -> AsyncIterator[None]:
-        """Start agents in a process of their own."""
-        command = ["-m", "bench.scale.agents", self.url, str(count), str(cores), str(shards)]
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-        )
-        assert process.stdout is not None and process.stdin is not None
-        try:
-            if await process.stdout.readline() != b"ready\n":
-                raise RuntimeError("the agents could not start")
-            self.agents.append(process.pid)
-            yield
-        finally:
-            process.stdin.close()
-            await process.wait()
-
-    async def caller(self, stack: AsyncExitStack) -> Dispatcher:
-        """Start one more dispatcher in this process, with a connection of its own."""
-        connection = await Connection.open(self.url.split(","), name="caller", timeout=20)
-        stack.push_async_callback(connection.close)
-        options = DispatchOptions(Settings(max_open_maps=100_000), announce_seconds=30.0)
-        dispatcher = Dispatcher(connection, options)
-        await dispatcher.start()
-        stack.push_async_callback(dispatcher.close)
-        return dispatcher
-
-    async def are_ready(self, cores: int) -> None:
-        roster = self.dispatcher.roster
-        await self.dispatcher.agents.wait_for(
-            lambda: sum(agent.ready for agent in roster.agents) == cores, 120
-        )
-
-    async def map(self, items: list[bytes], dispatcher: Dispatcher | None = None) -> float:
-        """Run a map; return its seconds until the first outcomes."""
-        began, first, count = perf_counter(), 0.0, 0
-        spec = MapSpec(function=FUNCTION, format="msgpack")
-        run = await (dispatcher or self.dispatcher).open(spec, RawItems(items, "msgpack"))
-        async with run:
-            async for batch in run:
-                first = first or perf_counter() - began
-                count += batch.count
-        if count != len(items):
-            raise AssertionError(f"{count} outcomes for {len(items)} items")
-        return first
-
-
-@asynccontextmanager
-async def bench(
-    agents: int,
-    cores: int,
-    delay: float = 0.0,
-    *,
-    servers: int = 1,
-    shards: int = 0,
-    copies: int = 0,
-) -> AsyncIterator[Bench]:
-    """Start everything. delay: seconds from the agents to the server, one way."""
-    async with AsyncExitStack() as stack:
-        if servers == 1:
-            server = NatsServer()
-            await server.start()
-            stack.push_async_callback(server.stop)
-            assert server.pid is not None
-            pids, url, port = [server.pid], server.url, server.port
-        else:
-            place = stack.enter_context(tempfile.TemporaryDirectory(prefix="jetmap-bench-"))
-            cluster = Servers(Path(place))
-            stack.callback(cluster.stop)
-            url, port = ",".join(cluster.cluster(servers)), 0
-            pids = cluster.pids
-        line = await stack.enter_async_context(proxy(port, delay)) if delay else None
-        connection = await Connection.open(url.split(","), name="dispatcher", timeout=20)
-        settings = Settings(max_open_maps=100_000, work_replicas=copies)
-        options = DispatchOptions(settings, announce_seconds=30.0)
-        dispatcher = Dispatcher(connection, options)
-        await dispatcher.start()
-        there = Bench(pids, line.url if line is not None else url, dispatcher)
-        async with there.joined(agents, cores, shards=shards):
-            await there.are_ready(agents * cores)
-            yield there
-            await dispatcher.close()
-            await connection.close()
 
 
 async def pools(size: Size) -> list[Figure]:
@@ -207,7 +81,7 @@ async def pools(size: Size) -> list[Figure]:
             share = count * item / cores / took
             more = {"chunks": float(chunks), "share": share, "first": first - item}
             figures.append(Figure("chunk", agents, each | more))
-            _report(figures[-2:])
+            report(figures[-2:])
     return figures
 
 
@@ -225,7 +99,7 @@ async def lists(size: Size) -> list[Figure]:
             took, used = (perf_counter() - began) / rounds, there.cpu()
             each = {name: 1e6 * (used[name] - before[name]) / count / rounds for name in PARTIES}
             figures.append(Figure("items", count, each | {"seconds": took}))
-            _report(figures[-1:])
+            report(figures[-1:])
     return figures
 
 
@@ -242,7 +116,7 @@ async def open_maps(size: Size) -> list[Figure]:
             took, used = (perf_counter() - began) / rounds, there.cpu()
             each = {name: 1e6 * (used[name] - before[name]) / count / rounds for name in PARTIES}
             figures.append(Figure("maps", count, each | {"seconds": took}))
-            _report(figures[-1:])
+            report(figures[-1:])
     return figures
 
 
@@ -262,7 +136,7 @@ async def far(size: Size) -> list[Figure]:
                 await there.map(items)
                 shares[name] = sum(micros) * 1e-6 / 2 / (perf_counter() - began)
         figures.append(Figure("far", round(2000 * delay, 3), shares))
-        _report(figures[-1:])
+        report(figures[-1:])
     return figures
 
 
@@ -295,7 +169,7 @@ async def joining(size: Size) -> list[Figure]:
         values = {"first map": shares[0], "next": shares[1], "then": shares[2]}
         values |= {"sent": sent - ready, "busy": busy - ready}
         figures.append(Figure("joining", count, values))
-        _report(figures)
+        report(figures)
     return figures
 
 
@@ -331,7 +205,7 @@ async def shards(size: Size) -> list[Figure]:
             values |= {p: 1e6 * (others_used[p] - others[p]) / chunks for p in PARTIES[1:]}
             values |= {"idle": 100 * sum(idle), "chunks": float(chunks), "took": took}
             figures.append(Figure("shards", number, values))
-            _report(figures[-1:])
+            report(figures[-1:])
     return figures
 
 
@@ -343,71 +217,10 @@ ROWS: dict[str, Callable[[Size], Awaitable[list[Figure]]]] = {
     "joining": joining,
     "shards": shards,
 }
-UNITS = {
-    "idle": ("agents", "per cent of a core while nothing runs"),
-    "chunk": ("agents", "µs of CPU a chunk, beside what idle agents cost"),
-    "items": ("items of a list", "µs of CPU an item"),
-    "maps": ("open maps", "µs of CPU a map of ten items"),
-    "far": ("ms of round trip", "share of the ideal"),
-    "joining": ("cores", "share of the ideal; seconds until cores that joined have chunks"),
-    "shards": ("shards", "µs of CPU a chunk; busiest: the share of that server; idle: per cent"),
-}
-
-
-def _used(pid: int) -> float:
-    if sys.platform == "linux":
-        # The processor clock of another process, in nanoseconds; ``cpu_times`` counts hundredths.
-        return time.clock_gettime((~pid << 3) | PROCESS_CLOCK)
-    times = psutil.Process(pid).cpu_times()
-    return times.user + times.system
 
 
 def _less(after: dict[str, float], before: dict[str, float], seconds: float) -> dict[str, float]:
     return {name: (after[name] - before[name]) / seconds for name in PARTIES}
-
-
-def _report(figures: list[Figure]) -> None:
-    for figure in figures:
-        print(f"{figure.row} {figure.at:g}: {_cells(figure)}", file=sys.stderr, flush=True)
-
-
-def _cells(figure: Figure) -> str:
-    return ", ".join(
-        f"{name} {shown(value) if name in SECONDS else f'{value:.3g}'}"
-        for name, value in figure.values.items()
-    )
-
-
-def markdown(figures: list[Figure]) -> str:
-    """Return a table for each row."""
-    tables = []
-    for row in dict.fromkeys(figure.row for figure in figures):
-        of = [figure for figure in figures if figure.row == row]
-        names = list(of[0].values)
-        unit, what = UNITS[row]
-        lines = [
-            f"{row}: {what}\n",
-            f"| {unit} | {' | '.join(names)} |",
-            f"| --- |{' --- |' * len(names)}",
-        ]
-        for figure in of:
-            cells = [f"{figure.values[name]:.3g}" for name in names]
-            lines.append(f"| {figure.at:g} | {' | '.join(cells)} |")
-        tables.append("\n".join(lines))
-    return "\n\n".join(tables)
-
-
-def plot(figures: list[Figure], directory: Path) -> None:
-    """Write a chart for each row."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for row in dict.fromkeys(figure.row for figure in figures):
-        of = [figure for figure in figures if figure.row == row]
-        parties = [name for name in of[0].values if name in PARTIES or name.startswith("server")]
-        names = list(of[0].values) if row == "far" else parties
-        lines = {name: [(figure.at, figure.values[name]) for figure in of] for name in names}
-        unit, what = UNITS[row]
-        drawn = chart(row, unit, what, lines, logarithmic=row != "far")
-        (directory / f"scale-{row}.svg").write_text(drawn, encoding="utf-8")
 
 
 def main() -> int:
