@@ -7,8 +7,8 @@ from typing import Any
 from jetmap.dispatch.costs import Cutting
 from jetmap.dispatch.flight import Flight, Quarantine
 from jetmap.dispatch.ledger import Ledger
-from jetmap.dispatch.maps import OpenMaps
 from jetmap.dispatch.map_spec import MapSpec
+from jetmap.dispatch.maps import OpenMaps
 from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.open_map import OpenMap
 from jetmap.dispatch.roster import Roster
@@ -16,8 +16,9 @@ from jetmap.dispatch.scheduler import Scheduler
 from jetmap.dispatch.sources import RawItems, Source
 from jetmap.dispatch.stats import Stats
 from jetmap.wire import arrays
-from jetmap.wire.messages import PROTOCOL, Final, Report
+from jetmap.wire.messages import Final, Report
 from jetmap.wire.presence import FunctionInfo, Presence
+from jetmap.wire.protocol import PROTOCOL
 
 FUNCTION = "f"
 

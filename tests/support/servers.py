@@ -23,8 +23,9 @@ from jetmap.dispatch.ledger import Ledger
 from jetmap.nats.connection import Auth, Connection
 from jetmap.nats.server import NatsServer
 from jetmap.wire import subjects
-from jetmap.wire.messages import PROTOCOL, Ping, encode
+from jetmap.wire.messages import Ping, encode
 from jetmap.wire.presence import Presence
+from jetmap.wire.protocol import PROTOCOL
 from processes import HERE, cmdline, end, kill_if_there, nothing_left
 from waiting import wait_for, wait_until
 

@@ -22,7 +22,8 @@ from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.nats.errors import Forbidden, is_lasting
 from jetmap.wire import subjects
 from jetmap.wire.counts import AgentCounts
-from jetmap.wire.messages import PROTOCOL, Control, Ping, encode
+from jetmap.wire.messages import Control, Ping, encode
+from jetmap.wire.protocol import PROTOCOL
 from jetmap.wire.presence import Presence
 from jetmap.wire.timing import BEAT, RENEW_SECONDS
 from jetmap.wire.worker_start import Broken, Loaded, Ready, StartFailed

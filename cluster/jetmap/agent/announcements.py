@@ -17,14 +17,12 @@ from jetmap.wire import counts
 from jetmap.wire.memory_files import coarse, room
 from jetmap.wire.messages import (
     ANNOUNCEMENT_BYTES,
-    DIGEST_PROTOCOL,
-    OLDEST_PROTOCOL,
-    PROTOCOL,
     ChunkHead,
     Crash,
     Ping,
     encode,
 )
+from jetmap.wire.protocol import DIGEST_PROTOCOL, OLDEST_PROTOCOL, PROTOCOL
 from jetmap.wire.presence import EMPTY, Presence, at_time, pack_cells
 from jetmap.wire.versions import package_versions, python_version
 from jetmap.wire.worker_start import Broken, Ready, StartFailed

@@ -9,7 +9,8 @@ import msgspec
 from jetmap.background import Background
 from jetmap.errors import JetmapError
 from jetmap.nats.broker import Broker
-from jetmap.wire.messages import PARTS_PROTOCOL, Chunk, Report, ReportHead, encode
+from jetmap.wire.messages import Chunk, Report, ReportHead, encode
+from jetmap.wire.protocol import PARTS_PROTOCOL
 
 from .holdings import HeldChunk
 from .intake import Intake

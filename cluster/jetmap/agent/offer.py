@@ -15,7 +15,7 @@ from jetmap.nats.broker import Broker
 from jetmap.nats.errors import is_passing
 from jetmap.nats.jetstream import RETRY_SECONDS
 from jetmap.wire import pool_streams, subjects
-from jetmap.wire.messages import PICKLES_PROTOCOL
+from jetmap.wire.protocol import PICKLES_PROTOCOL
 from jetmap.wire.presence import FunctionInfo, offer_digest
 from jetmap.wire.versions import pickles
 from jetmap.wire.worker_start import Ready

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from jetmap.machine import allowed_cpus, boot_id, choose_cores
 from jetmap.nats.broker import Broker, Message
 from jetmap.wire import subjects
-from jetmap.wire.messages import PROTOCOL, Ping, encode
+from jetmap.wire.messages import Ping, encode
 from jetmap.wire.presence import Presence, read_presence
+from jetmap.wire.protocol import PROTOCOL
 
 logger = logging.getLogger(__name__)
 

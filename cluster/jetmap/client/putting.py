@@ -13,7 +13,7 @@ from jetmap.functions.constants import Content, LoadedConstants, dump
 from jetmap.machine import boot_id
 from jetmap.wire.constants import WHOLE, Constant, digest_of, pack_kwargs, unpack_kwargs
 from jetmap.wire.memory_files import MemoryFile, room
-from jetmap.wire.messages import CONSTANTS_PROTOCOL
+from jetmap.wire.protocol import CONSTANTS_PROTOCOL
 
 from .refs import LARGE_KWARGS, Ref
 from .submit import abort

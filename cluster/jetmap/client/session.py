@@ -23,7 +23,8 @@ from jetmap.functions.task import find, registered
 from jetmap.nats.auth import Auth
 from jetmap.nats.server import TEMPORARY
 from jetmap.settings import Settings
-from jetmap.wire.messages import CONSTANTS_PROTOCOL, FunctionRef
+from jetmap.wire.messages import FunctionRef
+from jetmap.wire.protocol import CONSTANTS_PROTOCOL
 from jetmap.wire.versions import pickles, pickles_of
 
 from .local_up import LocalUp, up_to_join

@@ -11,7 +11,8 @@ from jetmap.errors import JetmapError, NotImportable, NoWorkers, UnknownFunction
 from jetmap.functions.advice import suggestion
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.wire import pool_streams, subjects
-from jetmap.wire.messages import OLDEST_PROTOCOL, PROTOCOL, FunctionRef, Ping, encode
+from jetmap.wire.messages import FunctionRef, Ping, encode
+from jetmap.wire.protocol import OLDEST_PROTOCOL, PROTOCOL
 from jetmap.wire.presence import FunctionInfo, Presence, read_presence
 from jetmap.wire.seals import Sealer
 from jetmap.wire.timing import GONE_AFTER

@@ -15,7 +15,6 @@ from jetmap.nats.broker import Broker
 from jetmap.settings import Settings
 from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import (
-    PROTOCOL,
     Chunk,
     ChunkKey,
     Confirmation,
@@ -23,6 +22,7 @@ from jetmap.wire.messages import (
     Withdraw,
     encode,
 )
+from jetmap.wire.protocol import PROTOCOL
 from jetmap.wire.seals import Sealer
 
 from .ack_sampler import AckSampler

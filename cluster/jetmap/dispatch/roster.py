@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from jetmap.wire.counts import PoolCounts
-from jetmap.wire.messages import PICKLES_PROTOCOL, FunctionRef, understands
+from jetmap.wire.messages import FunctionRef
+from jetmap.wire.protocol import PICKLES_PROTOCOL, understands
 from jetmap.wire.presence import FunctionInfo, Presence, differ_in_time, loader_home, time_of
 from jetmap.wire.seals import Sealer
 from jetmap.wire.timing import GONE_AFTER

@@ -7,7 +7,8 @@ import time
 
 from jetmap.background import Background
 from jetmap.nats.broker import Message
-from jetmap.wire.messages import PARTS_PROTOCOL, ChunkKey
+from jetmap.wire.messages import ChunkKey
+from jetmap.wire.protocol import PARTS_PROTOCOL
 
 from .flight import Flight
 from .maps import OpenMaps

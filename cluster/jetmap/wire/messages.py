@@ -2,7 +2,8 @@
 
 All are MessagePack arrays (``array_like``), so that a field costs no name. A field may only
 be added at the end, with a default. Items and values are bytes in the caller's format and
-are passed on undecoded; only the worker and the caller decode them.
+are passed on undecoded; only the worker and the caller decode them. Which changes need another
+version is in ``protocol.py``.
 """
 
 from __future__ import annotations
@@ -11,22 +12,8 @@ from typing import Any, Literal
 
 import msgspec
 
-# The protocol of this release, and the oldest that it understands. Raise PROTOCOL with every change
-# that the other side must know about; a new last field with a default is not one. Raise
-# OLDEST_PROTOCOL to drop support for older releases: their agents and dispatchers are then refused
-# by name. Announcements and chunks without a number have protocol 1, from before the number.
-PROTOCOL = 6
-OLDEST_PROTOCOL = 1
-# The protocol since which agents fetch large items, and dispatchers take large values, in parts.
-PARTS_PROTOCOL = 3
-# The protocol since which trusting workers read the format "pickle".
-PICKLES_PROTOCOL = 4
-# The protocol since which dispatchers know functions by their digest and read cores undecoded.
-DIGEST_PROTOCOL = 5
 # Bytes of an announcement without functions, of an agent or a dispatcher; beyond that, sums.
 ANNOUNCEMENT_BYTES = 256 << 10
-# The protocol since which agents fetch constants.
-CONSTANTS_PROTOCOL = 6
 # The first byte of keyword parameters that have constants among them (``wire/constants.py``).
 CONSTANTS_MARK = b"\xc1"
 # Bytes of one part, and of items or values that travel in their message; less if the broker's
@@ -42,7 +29,6 @@ SHARED_FACTOR = 4
 # caller and workers that trust each other.
 Format = Literal["json", "msgpack", "python", "pickle"]
 Lane = Literal["express", "main"]
-
 
 _NIL, _NOTHING = msgspec.Raw(b"\xc0"), msgspec.Raw(b"\xc4\x00")
 # Bytes of an undecoded field of bytes that has none.
@@ -410,11 +396,6 @@ class Withdraw(WireMessage, tag_field="kind", tag="withdraw"):
 
 
 Control = Ping | Withdraw
-
-
-def understands(protocol: int, oldest: int = OLDEST_PROTOCOL) -> bool:
-    """Return whether this release works with one of ``protocol`` that understands ``oldest``."""
-    return protocol >= OLDEST_PROTOCOL and oldest <= PROTOCOL
 
 
 def encode(message: object) -> bytes:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from .messages import FunctionRef, WireMessage, understands
+from .messages import FunctionRef, WireMessage
+from .protocol import understands
 
 CoreState = Literal["starting", "idle", "busy", "failed"]
 Counts = list[tuple[str, str, int]]

@@ -21,13 +21,11 @@ from jetmap.functions.locating import StaleFunction
 from jetmap.wire import frames
 from jetmap.wire.messages import (
     CONSTANTS_MARK,
-    OLDEST_PROTOCOL,
-    PROTOCOL,
     Chunk,
     Report,
     Together,
-    understands,
 )
+from jetmap.wire.protocol import OLDEST_PROTOCOL, PROTOCOL, understands
 from jetmap.wire.worker_start import Joined, Setup, StartFailed, Unshared
 
 from . import forks
@@ -268,7 +266,7 @@ class _Worker:
             warmed = (lambda seconds: self._warmed(function, seconds)) if cold else None
             self._aftermath.begin(warmed)
         in_item = True
-        limits = self._reporter.begin(chunk, function)
+        limits, emit = self._reporter.begin(chunk, function), self._reporter.emit
         if self._constants is not None and chunk.kwargs[:1] == CONSTANTS_MARK:
             function = self._constants.filled(function, chunk.map, trusted=self._functions.trust)
         try:
@@ -278,7 +276,7 @@ class _Worker:
             elif chunk.traceparent:
                 self._compute_traced(chunk, function, limits, state)
             else:
-                compute(chunk, function, self._progress, self._reporter.emit, limits, self._aftermath, state)
+                compute(chunk, function, self._progress, emit, limits, self._aftermath, state)
         finally:
             in_item = False
 
@@ -325,11 +323,12 @@ class _Worker:
     ) -> None:
         from jetmap import tracing
 
+        send = self._reporter.emit
         if (context := tracing.unsampled_context(chunk.traceparent)) is not None:
             # Most chunks, with a sampler that takes few: nothing is made for each of them.
             token = tracing.attach(context)
             try:
-                compute(chunk, function, self._progress, self._reporter.emit, limits, self._aftermath, state)
+                compute(chunk, function, self._progress, send, limits, self._aftermath, state)
             finally:
                 tracing.detach(token)
             return
@@ -338,7 +337,7 @@ class _Worker:
 
             def emit(report: Report) -> None:
                 tracing.count_failed(span, [error.kind for error in report.errors])
-                self._reporter.emit(report)
+                send(report)
 
             compute(chunk, function, self._progress, emit, limits, self._aftermath, state)
 

@@ -16,8 +16,9 @@ from hypotheses import examples
 from jetmap.agent.announcements import Announcements
 from jetmap.nats.memory import MemoryConnection
 from jetmap.wire import subjects
-from jetmap.wire.messages import PROTOCOL, Ping, encode
+from jetmap.wire.messages import Ping, encode
 from jetmap.wire.presence import Presence, differ_in_time, read_presence, time_of
+from jetmap.wire.protocol import PROTOCOL
 from simulated_pool import SimulatedPool, SimulatedWorker, Work, mapped
 from virtual_time import run
 

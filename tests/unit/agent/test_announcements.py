@@ -16,7 +16,7 @@ from jetmap.agent.options import AgentOptions, worker_setup
 from jetmap.agent.reload import Reload
 from jetmap.nats.answers import JetStreamError
 from jetmap.settings import Settings
-from jetmap.wire.messages import ANNOUNCEMENT_BYTES, PROTOCOL, ChunkHead, Crash, Ping
+from jetmap.wire.messages import ANNOUNCEMENT_BYTES, ChunkHead, Crash, Ping
 from jetmap.wire.presence import (
     CoreDetail,
     FunctionInfo,
@@ -26,6 +26,7 @@ from jetmap.wire.presence import (
     read_presence,
     time_of,
 )
+from jetmap.wire.protocol import PROTOCOL
 from jetmap.wire.worker_start import Broken, Ready, StartFailed
 
 LARGE = 1 << 20

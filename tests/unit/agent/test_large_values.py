@@ -13,8 +13,6 @@ from jetmap.agent.large_values import LargeValues
 from jetmap.agent.reports import Reports
 from jetmap.background import Background
 from jetmap.wire.messages import (
-    PARTS_PROTOCOL,
-    PROTOCOL,
     Chunk,
     ChunkHead,
     Delivery,
@@ -22,6 +20,7 @@ from jetmap.wire.messages import (
     ReportHead,
     encode,
 )
+from jetmap.wire.protocol import PARTS_PROTOCOL, PROTOCOL
 from virtual_time import run
 
 HEAD = ReportHead("m", 1, 1, 0, 1)

@@ -16,8 +16,8 @@ from jetmap.dispatch.map_spec import MapSpec
 from jetmap.settings import Settings
 from jetmap.wire.constants import unpack_kwargs
 from jetmap.wire.memory_files import MemoryFile
-from jetmap.wire.messages import CONSTANTS_PROTOCOL
 from jetmap.wire.presence import Presence
+from jetmap.wire.protocol import CONSTANTS_PROTOCOL
 
 pytestmark = pytest.mark.anyio
 

@@ -25,13 +25,13 @@ from jetmap.settings import Settings
 from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import (
     PART_BYTES,
-    PROTOCOL,
     Chunk,
     Confirmation,
     FunctionRef,
     Place,
     Withdraw,
 )
+from jetmap.wire.protocol import PROTOCOL
 from jetmap.wire.seals import Sealer, is_sealed, new_key
 from virtual_time import run as in_virtual_time
 

@@ -11,8 +11,9 @@ from msgspec import structs
 from announcements import presence
 from hypotheses import examples
 from jetmap.dispatch.roster import Roster
-from jetmap.wire.messages import PICKLES_PROTOCOL, PROTOCOL, FunctionRef
+from jetmap.wire.messages import FunctionRef
 from jetmap.wire.presence import FunctionInfo, Presence
+from jetmap.wire.protocol import PICKLES_PROTOCOL, PROTOCOL
 from jetmap.wire.timing import GONE_AFTER
 from jetmap.wire.versions import package_versions, pickles, python_version
 

@@ -39,7 +39,6 @@ from jetmap.wire.messages import (
     ValuesPlace,
     Withdraw,
     encode,
-    understands,
 )
 from jetmap.wire.presence import (
     CoreDetail,
@@ -49,6 +48,7 @@ from jetmap.wire.presence import (
     PresenceHead,
     read_presence,
 )
+from jetmap.wire.protocol import understands
 from jetmap.wire.worker_start import (
     Broken,
     Brought,
@@ -476,12 +476,3 @@ def test_that_release_reads_what_is_sent_now() -> None:
     for name in ("embedded", "failure", "pending", "trusts"):
         required.pop(name, None)
     assert set(required) <= set(msgspec.msgpack.decode(encode(announced)))
-
-
-def test_releases_work_together_where_each_knows_the_others_protocol(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(messages, "PROTOCOL", 5)
-    monkeypatch.setattr(messages, "OLDEST_PROTOCOL", 3)
-    found = {(p, o): understands(p, o) for p, o in ((2, 1), (3, 1), (5, 5), (9, 5), (9, 6))}
-    assert found == {(2, 1): False, (3, 1): True, (5, 5): True, (9, 5): True, (9, 6): False}

@@ -12,7 +12,8 @@ import pytest
 
 from jetmap.codecs import types
 from jetmap.wire import frames
-from jetmap.wire.messages import OLDEST_PROTOCOL, Chunk, Place, Report, Together
+from jetmap.wire.messages import Chunk, Place, Report, Together
+from jetmap.wire.protocol import OLDEST_PROTOCOL
 from jetmap.wire.subjects import new_id
 from jetmap.wire.worker_start import Setup
 from jetmap.worker import main as worker_main
