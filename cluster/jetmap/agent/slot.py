@@ -22,8 +22,9 @@ from jetmap.wire.presence import CoreDetail, CoreState
 from jetmap.wire.worker_start import Broken, Importing, Loaded, Ready, Setup, StartFailed, Unshared
 
 from .batches import ChunkBatch
+from .early_values import EarlyValues
 from .holdings import HeldChunk
-from .neighbours import NeighbourDispatchers, RegionLoan
+from .neighbours import NeighbourDispatchers
 from .options import AgentOptions
 from .recycling import RESTART_PAUSES, Recycling
 from .warm_ups import WarmUps
@@ -117,8 +118,7 @@ class Slot:
         self._task = Importing()  # The TASKS argument that it imports, before it is ready.
         self._import = ImportWatch(options.workers.start_timeout, partial(self.kill, STOPPED))
         self._ended = 0  # Chunks that the worker has computed.
-        self._values = b""  # Of its next report, if they came before it,
-        self._loan: RegionLoan | None = None  # or the region that has them.
+        self._early = EarlyValues()
         self._handlers: dict[bytes, Callable[[bytes], Awaitable[None]]] = {
             frames.EARLY: self._on_early,
             frames.READY: self._on_ready,
@@ -284,7 +284,7 @@ class Slot:
     async def _serve_one(self) -> None:
         self._was_ready = self._is_stale = False
         self._queue = WorkerQueue(self, self._warm_ups)
-        self._ended, self._values, self._loan = 0, b"", None
+        self._ended, self._early = 0, EarlyValues()
         self._kill_reason = self._failure = None
         self._task = Importing()
         successor = self._recycling.begin() if self._recycling is not None else None
@@ -340,8 +340,7 @@ class Slot:
         mark = self._queue.mark(late=False)
         lost = self._queue.lose(None if is_importing else partial(crash_of, death, killed))
         worker.close(mark)
-        if self._loan is not None:  # Its report never came.
-            self._take_loan(None)
+        self._early.take(None)  # Their report never came.
         self._neighbours.remove(worker)
         self._worker = None
         self._background.spawn(worker.gone(), "sweep")
@@ -405,28 +404,17 @@ class Slot:
         self._warm_ups.on_warmed(*_warmed(payload))
 
     async def _on_values(self, payload: bytes) -> None:
-        self._values = payload
+        self._early.on_values(payload)
 
     async def _on_region(self, payload: bytes) -> None:
         if self._worker is not None:
-            self._loan = self._neighbours.lend(self._worker, payload)
+            self._early.on_region(self._neighbours.lend(self._worker, payload))
 
     async def _on_unshared(self, payload: bytes) -> None:
         self._neighbours.on_unshared(_unshared(payload))
 
-    def _take_loan(self, held: HeldChunk | None) -> None:
-        """Let the region of a report's values be used again when its chunk is confirmed."""
-        assert self._loan is not None
-        if held is None:
-            self._loan.end()
-        else:
-            held.loans.append(self._loan)
-        self._loan = None
-
     async def _on_part(self, payload: bytes) -> None:
-        values, self._values = self._values, b""
-        if self._loan is not None:
-            self._take_loan(self.held)
+        values = self._early.take(self.held)
         if self.held is not None:
             await self._chunks.on_report(self.held, payload, False, values)
 
@@ -466,9 +454,7 @@ class Slot:
                 await self._chunks.on_chunk_ended(entry.held, None)
 
     async def _report(self, entry: QueueEntry, report: bytes) -> None:
-        values, self._values = self._values, b""
-        if self._loan is not None:
-            self._take_loan(None if entry.revoked else entry.held)
+        values = self._early.take(None if entry.revoked else entry.held)
         if entry.revoked:
             return
         try:
