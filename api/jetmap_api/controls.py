@@ -57,7 +57,7 @@ async def resume_function(
 async def limit_function(
     name: str, request: Request, query: Annotated[LimitParameters, Query()]
 ) -> Response:
-    control = await cluster_of(request).steer(name, max_parallel=query.max_parallel)
+    control = await cluster_of(request).steer(name, max_parallel=query.max_parallel or None)
     return _function(name, request, control)
 
 

@@ -198,10 +198,10 @@ async def _cores(request: Request) -> int:
     try:
         cores = _limit(body).cores
     except msgspec.DecodeError as error:
-        detail = f'send {{"cores": 4}}, or 0 for no limit: {error}'
+        detail = f'send {{"cores": 4}}, or 0 for no limit of its own: {error}'
         raise Problem(400, "malformed-body", "The body is malformed", detail) from None
     if not 0 <= cores <= MOST_CORES:
-        detail = f"cores is from 0, which is no limit, to {MOST_CORES:,}"
+        detail = f"cores is from 0, which is no limit of its own, to {MOST_CORES:,}"
         raise Problem(400, "bad-parameter", "A parameter is wrong", detail)
     return cores
 

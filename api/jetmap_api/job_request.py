@@ -95,7 +95,7 @@ def read_job_request(scope: Scope) -> JobRequest:
         read_tolerance(given["max_failed"]).text if "max_failed" in given else None,
         read_switch("values", given.get("values", "true")),
         read_labels(given["labels"]) if "labels" in given else None,
-        whole_number("max_parallel", given["max_parallel"], bounds.PARALLEL)
+        whole_number("max_parallel", given["max_parallel"], bounds.PARALLEL_OR_NONE) or None
         if "max_parallel" in given
         else None,
     )

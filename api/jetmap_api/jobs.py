@@ -222,7 +222,7 @@ class JobsEndpoints:
     async def _limit(
         self, id: str, request: Request, query: Annotated[LimitParameters, Query()]
     ) -> Response:
-        record = await self._jobs(request).steer(id, max_parallel=query.max_parallel)
+        record = await self._jobs(request).steer(id, max_parallel=query.max_parallel or None)
         return status_answer(request.scope, record, 202)
 
     async def _retry(

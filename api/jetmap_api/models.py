@@ -294,9 +294,10 @@ class NoParameters(Parameters):
 class LimitParameters(Parameters):
     """The query of a limit."""
 
-    max_parallel: Annotated[int | SkipJsonSchema[None], Within(bounds.PARALLEL)] = Field(
+    max_parallel: Annotated[int | SkipJsonSchema[None], Within(bounds.PARALLEL_OR_NONE)] = Field(
         None,
-        description="Cores that it may use at most, over the whole pool; left out: any number.",
+        description="Cores that it may use at most, over the whole pool; 0, or left out: no limit "
+        "of its own. A function then has that of its code, if there is one.",
     )
 
 

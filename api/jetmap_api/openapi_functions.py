@@ -77,8 +77,8 @@ LABELS: Schema = {
 MAX_PARALLEL: Schema = {
     "name": "max_parallel",
     "in": "query",
-    "description": "Cores that it may use at most, over the whole pool.",
-    "schema": bounds.PARALLEL.schema(),
+    "description": "Cores that it may use at most, over the whole pool; 0: no limit of its own.",
+    "schema": bounds.PARALLEL_OR_NONE.schema(),
 }
 
 

@@ -195,7 +195,7 @@ def read_options(query: bytes) -> Options:
         elif name == "labels":
             labels = read_labels(value)
         elif name == "max_parallel":
-            max_parallel = whole_number(name, value, bounds.PARALLEL)
+            max_parallel = whole_number(name, value, bounds.PARALLEL_OR_NONE) or None
         else:
             raise bad_parameter(
                 name,

@@ -36,8 +36,9 @@ def function(
         typer.Option(
             "--max-parallel",
             metavar="N",
-            parser=within(bounds.PARALLEL_OR_ANY),
-            help="Cores that it may use at most, over the whole pool; 0: as its code says.",
+            parser=within(bounds.PARALLEL_OR_NONE),
+            help="Cores that it may use at most, over the whole pool; 0: no limit of its own, so "
+            "that of its code holds.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,

@@ -25,6 +25,7 @@ from jetmap.wire.messages import ErrorRecord, Format
 
 from .clusters import attached
 from .exits import Exit, say
+from .function import only_one
 from .jobs import duration, status_document
 from .lists import ErrorPrinter, write_values
 from .map_options import ParallelOption, shown_labels, within
@@ -106,9 +107,8 @@ def job(
         "--max-parallel": max_parallel is not None,
         "--delete": delete,
     }
-    given = [name for name, is_given in chosen.items() if is_given]
-    if len(given) > 1:
-        raise ConfigurationError([f"{' and '.join(given)} exclude each other: give one of them"])
+    only_one(chosen)
+    action = next((name for name, is_given in chosen.items() if is_given), "")
     if run is not None and not (results or failed):
         raise ConfigurationError(["--run: give --results or --failed with it"])
     cluster = attached(settings)
@@ -117,7 +117,7 @@ def job(
     elif failed:
         work = _failed(cluster, id, settings.gateway.debug, run)
     else:
-        work = _state(cluster, id, given[0] if given else "", as_json, max_parallel or None)
+        work = _state(cluster, id, action, as_json, max_parallel or None)
     import uvloop
 
     raise typer.Exit(run_cancellable(work, uvloop.new_event_loop))

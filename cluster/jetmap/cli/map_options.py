@@ -105,7 +105,7 @@ ParallelOption = Annotated[
     typer.Option(
         "--max-parallel",
         metavar="N",
-        parser=within(bounds.PARALLEL_OR_ANY),
-        help="Cores that the map or job may use at most; 0: any number.",
+        parser=within(bounds.PARALLEL_OR_NONE),
+        help="Cores that the map or job may use at most; 0: no limit of its own.",
     ),
 ]

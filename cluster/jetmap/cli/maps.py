@@ -86,7 +86,8 @@ def maps(
         return
     assert id is not None
     found = run_cancellable(_steer(attached(settings), id, action, max_parallel or 0))
-    say(f"{found['kind']} {found['id']} of {found['function']} {DONE[action]}")
+    done = "has no limit of its own" if max_parallel == 0 else DONE[action]
+    say(f"{found['kind']} {found['id']} of {found['function']} {done}")
 
 
 async def _list(cluster: Cluster) -> list[Row]:

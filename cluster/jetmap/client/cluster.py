@@ -140,7 +140,8 @@ class Cluster(EncodedCluster):
                 count, and each value is None.
             labels: Names and values, such as ``{"customer": "7"}``, by which people find the map
                 in ``jetmap top`` and on the dashboard: at most eight.
-            max_parallel: Cores that the map may use at most, over the whole pool; None: any number.
+            max_parallel: Cores that the map may use at most, over the whole pool; None: no limit of
+                its own.
             progress: True shows a bar on stderr, or below a notebook's cell. A function is called
                 with a ``Progress`` at the start and after each batch of outcomes, in the event
                 loop's thread; what it raises ends the map.

@@ -198,7 +198,7 @@ class EncodedCluster(ClusterState):
             early: Begin with a short chunk, for a reader that shows the first values at once.
             values: Whether the function's values come back; else null does.
             labels: Names and values by which people find the map.
-            max_parallel: Cores that the map may use at most; None: any number.
+            max_parallel: Cores that the map may use at most; None: no limit of its own.
 
         Returns:
             An async iterator of ``Batch``. Leaving its ``async with`` withdraws the map.

@@ -187,7 +187,7 @@ class Job(Generic[X, Y]):
         """Change the cores that the job may use at most, also while it runs.
 
         Args:
-            max_parallel: Cores, over the whole pool; None: any number.
+            max_parallel: Cores, over the whole pool; None: no limit of its own.
 
         Returns:
             The job's status after that.

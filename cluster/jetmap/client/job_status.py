@@ -30,7 +30,7 @@ class JobStatus:
         max_failed: Items that may fail, or their share; None if none was given.
         run: Number of its latest run, from 1; ``Job.retry`` starts the next.
         labels: Names and values that it was submitted with.
-        max_parallel: Cores that it may use at most; None: any number.
+        max_parallel: Cores that it may use at most; None: no limit of its own.
         paused: Whether the job is paused.
     """
 

@@ -75,8 +75,8 @@ class ClusterState:
         Args:
             function: None: the whole pool.
             paused: None: as it is.
-            max_parallel: Cores that the function may use at most, over the whole pool; None: any
-                number; KEEP: as it is.
+            max_parallel: Cores that the function may use at most, over the whole pool; None: no
+                limit but that of its code; KEEP: as it is.
 
         Returns:
             Everything that is paused or limited now.

@@ -26,7 +26,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
         values: Whether the caller wants the function's values.
         submitted: The span in which a job was submitted, as ``traceparent`` names it.
         labels: Names and values by which people find the map.
-        max_parallel: Cores that it may use at most, over the whole pool; None: any number.
+        max_parallel: Cores that it may use at most, over the whole pool; None: no limit of its own.
         constants: Digests of the constants among its keyword parameters.
         batch: The batches of a function that takes a list; None: as the function was announced.
         together: Cores that all maps of the function may use together, unless people want

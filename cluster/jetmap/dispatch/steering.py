@@ -166,7 +166,7 @@ class Steering:
         Args:
             function: None: the whole pool.
             paused: None: as it is.
-            max_parallel: None: no limit; KEEP: as it is.
+            max_parallel: None: no limit but that of its code; KEEP: as it is.
 
         Raises:
             BrokerUnreachable: The broker does not answer, or forbids it.

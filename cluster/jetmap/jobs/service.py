@@ -266,7 +266,7 @@ class Jobs:
     ) -> Record:
         """Pause or resume a job, or limit its cores. A finished job stays as it is.
 
-        paused: None: as it is. max_parallel: None: no limit; KEEP: as it is.
+        paused: None: as it is. max_parallel: None: no limit of its own; KEEP: as it is.
         """
         while True:
             check_readable(await self.get(id))

@@ -20,7 +20,8 @@ class FunctionControl(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         paused: Whether nothing new of it is sent.
-        max_parallel: Cores that it may use at most, over the whole pool; None: any number.
+        max_parallel: Cores that it may use at most, over the whole pool; None: no limit but that
+            of its code.
     """
 
     paused: bool = False
@@ -54,7 +55,7 @@ class PoolControl(msgspec.Struct, frozen=True, omit_defaults=True):
         Args:
             function: None: the whole pool, which can only be paused.
             paused: None: as it is.
-            max_parallel: None: no limit; KEEP: as it is.
+            max_parallel: None: no limit but that of its code; KEEP: as it is.
         """
         if function is None:
             return self if paused is None else msgspec.structs.replace(self, paused=paused)

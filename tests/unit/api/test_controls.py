@@ -41,7 +41,13 @@ async def test_the_limit_of_the_code_is_shown_beside_that_of_people() -> None:
     cluster = FakeCluster(double)
     cluster.max_parallel["double"] = 4
     async with gateway(cluster) as client:
-        for action, limit in (("pause", 4), ("limit?max_parallel=3", 3), ("limit", 4)):
+        for action, limit in (
+            ("pause", 4),
+            ("limit?max_parallel=3", 3),
+            ("limit", 4),
+            ("limit?max_parallel=2", 2),
+            ("limit?max_parallel=0", 4),
+        ):
             answer = (await client.post(f"/functions/double/{action}")).json()
             shown = (await client.get("/functions/double")).json()
             [listed] = (await client.get("/pool")).json()["functions"]
@@ -68,11 +74,11 @@ async def test_the_pool_is_paused_and_resumed() -> None:
             assert SteeredPool.model_validate((await client.get("/pool")).json()).paused is paused
 
 
-@pytest.mark.parametrize("limit", ["0", "-1", "1.5", "x", "1000001"])
-async def test_a_limit_that_is_none_is_refused(limit: str) -> None:
+@pytest.mark.parametrize("limit", ["-1", "1.5", "x", "1000001"])
+async def test_a_limit_that_is_not_a_number_of_cores_is_refused(limit: str) -> None:
     async with gateway(FakeCluster(double)) as client:
         answer = await client.post(f"/functions/double/limit?max_parallel={limit}")
-        assert "from 1 to 1,000,000" in check_problem(answer, 400, "bad-parameter")["detail"]
+        assert "from 0 to 1,000,000" in check_problem(answer, 400, "bad-parameter")["detail"]
 
 
 async def test_unknown_names_and_a_broker_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:

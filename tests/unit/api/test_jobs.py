@@ -346,16 +346,22 @@ async def test_labels_are_shown_and_filter() -> None:
     jobs.hold = True
     async with gateway(cluster) as client:
         ids = []
-        for query in ("labels=customer=7,team=a&max_parallel=2", "labels=customer=8", ""):
+        for query in (
+            "labels=customer=7,team=a&max_parallel=2",
+            "labels=customer=8&max_parallel=0",
+            "",
+        ):
             response = await client.post(f"/jobs/double?{query}", json=[1])
             ids.append(response.json()["id"])
         first = (await client.get(f"/jobs/{ids[0]}")).json()
         assert first["labels"] == {"customer": "7", "team": "a"} and first["max_parallel"] == 2
+        unlimited = (await client.get(f"/jobs/{ids[1]}")).json()
+        assert unlimited["max_parallel"] is None
         for query, expected in (("customer=7", ids[:1]), ("team=a,customer=8", []), ("", ids)):
             listed = (await client.get("/jobs", params={"labels": query})).json()["jobs"]
             assert [job["id"] for job in listed] == expected[::-1]
         for path in ("/jobs/double", "/map/double"):
-            for wrong in ("labels=x", "max_parallel=0", "labels=ü=1"):
+            for wrong in ("labels=x", "max_parallel=-1", "labels=ü=1"):
                 refused = await client.post(f"{path}?{wrong}", json=[1])
                 check_problem(refused, 400, "bad-parameter")
         check_problem(await client.get("/jobs?labels=x"), 400, "bad-parameter")
@@ -371,9 +377,11 @@ async def test_a_job_is_paused_limited_and_resumed() -> None:
             ("limit?max_parallel=3", True, 3),
             ("resume", False, 3),
             ("limit", False, None),
+            ("limit?max_parallel=2", False, 2),
+            ("limit?max_parallel=0", False, None),
         ):
             answer = await client.post(f"{path}/{action}")
             assert answer.status_code == 202
             assert (answer.json()["paused"], answer.json()["max_parallel"]) == (paused, limit)
-        check_problem(await client.post(f"{path}/limit?max_parallel=0"), 400, "bad-parameter")
+        check_problem(await client.post(f"{path}/limit?max_parallel=-1"), 400, "bad-parameter")
         check_problem(await client.post("/jobs/nobody/pause"), 404, "unknown-job")

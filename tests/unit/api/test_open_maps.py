@@ -36,10 +36,17 @@ async def test_open_maps_are_listed_by_label_and_function() -> None:
 async def test_a_map_is_steered_by_whoever_runs_it() -> None:
     cluster = FakeCluster()
     async with gateway(cluster) as client:
-        for action in ("pause", "limit?max_parallel=3", "resume", "limit", "cancel"):
+        for action in (
+            "pause",
+            "limit?max_parallel=3",
+            "resume",
+            "limit",
+            "limit?max_parallel=0",
+            "cancel",
+        ):
             assert (await client.post(f"/maps/m1/{action}")).status_code == 204
         asked = [("pause", "m1", 0), ("limit", "m1", 3), ("resume", "m1", 0)]
-        assert cluster.watch.asked == [*asked, ("limit", "m1", 0), ("cancel", "m1", 0)]
-        check_problem(await client.post("/maps/m1/limit?max_parallel=0"), 400, "bad-parameter")
+        assert cluster.watch.asked == [*asked, *[("limit", "m1", 0)] * 2, ("cancel", "m1", 0)]
+        check_problem(await client.post("/maps/m1/limit?max_parallel=-1"), 400, "bad-parameter")
         cluster.watch.answer = ActivityAnswer(refusal="nobody has m1 any more")
         check_problem(await client.post("/maps/m1/pause"), 409, "map-gone")

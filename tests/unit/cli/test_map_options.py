@@ -15,7 +15,7 @@ def test_numbers_out_of_bounds_are_refused(text: str) -> None:
     with pytest.raises(typer.BadParameter, match="must be a number of seconds from"):
         within(bounds.TIMEOUT)(text)
     assert within(bounds.TIMEOUT)(" 2.5 ") == 2.5
-    assert [within(bounds.PARALLEL_OR_ANY)(good) for good in ("0", "7")] == [0, 7]
+    assert [within(bounds.PARALLEL_OR_NONE)(good) for good in ("0", "7")] == [0, 7]
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,8 @@ def test_open_maps_are_listed_and_steered(cluster: Any, invoke: Invoke) -> None:
     invoke("maps", "a_1", "--max-parallel", "3")
     invoke("maps", "a_1", "--cancel")
     assert cluster.watch.asked == [("pause", "a_2", 0), ("limit", "a_1", 3), ("cancel", "a_1", 0)]
-    for action in (("--resume",), ("--max-parallel", "0")):
-        invoke("maps", "job1", *action)
+    invoke("maps", "job1", "--resume")
+    assert "has no limit of its own" in invoke("maps", "job1", "--max-parallel", "0").stderr
     assert cluster.steered == [("pause", "job1"), ("limit", "job1", None)]
 
     cluster.watch.answer = ActivityAnswer(refusal="map a_1 has ended, or is not here")
