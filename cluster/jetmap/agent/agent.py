@@ -23,8 +23,8 @@ from jetmap.nats.errors import Forbidden, is_lasting
 from jetmap.wire import subjects
 from jetmap.wire.counts import AgentCounts
 from jetmap.wire.messages import Control, Ping, encode
-from jetmap.wire.protocol import PROTOCOL
 from jetmap.wire.presence import Presence
+from jetmap.wire.protocol import PROTOCOL
 from jetmap.wire.timing import BEAT, RENEW_SECONDS
 from jetmap.wire.worker_start import Broken, Loaded, Ready, StartFailed
 
@@ -224,7 +224,7 @@ class Agent:
         await self.announce()
 
     async def on_load_failed(self, broken: Broken) -> None:
-        """Take in that a loader has ended a worker that was not ready yet.
+        """Record that a loader has ended a worker that was not ready yet.
 
         A loader that worked elsewhere is called again by the next worker; for want of memory, for
         example, another one may have failed.

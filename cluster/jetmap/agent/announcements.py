@@ -22,8 +22,8 @@ from jetmap.wire.messages import (
     Ping,
     encode,
 )
-from jetmap.wire.protocol import DIGEST_PROTOCOL, OLDEST_PROTOCOL, PROTOCOL
 from jetmap.wire.presence import EMPTY, Presence, at_time, pack_cells
+from jetmap.wire.protocol import DIGEST_PROTOCOL, OLDEST_PROTOCOL, PROTOCOL
 from jetmap.wire.versions import package_versions, python_version
 from jetmap.wire.worker_start import Broken, Ready, StartFailed
 
@@ -97,7 +97,7 @@ class Announcements:
         self._news_at = 0.0  # When a core has last changed.
 
     def on_news(self) -> None:
-        """Take in that something has happened."""
+        """Record that something has happened."""
         self._news_at = time.monotonic()
 
     def rests(self, now: float) -> bool:
@@ -105,7 +105,7 @@ class Announcements:
         return now - self._news_at > NEWS_SECONDS
 
     def on_ready(self, slot: int, ready: Ready) -> None:
-        """Take in what the worker of this slot has loaded."""
+        """Record what the worker of this slot has loaded."""
         self.failed = None
         self._reload.watch(ready.files)
         self._code.on_loaded(slot, ready)
@@ -129,7 +129,7 @@ class Announcements:
         self._reload.watch(broken.files)
 
     def on_refused(self, error: Forbidden | JetStreamError) -> None:
-        """Take in that the broker will not let this agent take chunks until it is reconfigured."""
+        """Record that the broker will not let this agent take chunks until it is reconfigured."""
         if self.refused is None:
             unready.error("no chunks: %s", error)
         self.refused, self.served = error, ""
@@ -161,7 +161,7 @@ class Announcements:
         )
 
     def on_ping(self, ping: Ping) -> bool:
-        """Take in that a dispatcher asks for an announcement. Returns whether this agent is meant.
+        """Record that a dispatcher asks for an announcement. Returns whether this agent is meant.
 
         One of an older release knows functions and cores only as each announcement lists them, and
         nobody says when the last such dispatcher has gone: it is so until this agent ends.

@@ -26,7 +26,7 @@ class WaitingBatches:
     Args:
         gathering: Decides what is computed together.
         give_back: Reports that chunks were not begun.
-        on_core_lost: Takes in that a core is no longer idle.
+        on_core_lost: Called when a core is no longer idle.
 
     Attributes:
         is_used: Whether a batch ever came.

@@ -181,7 +181,7 @@ class Chunks:
         self._values.on_core_lost()
 
     async def _on_delivered(self, delivered: Delivered) -> None:
-        """Take in a message for an idle core: one chunk, or several small ones."""
+        """Process a message for an idle core: one chunk, or several small ones."""
         parcel = _parcel(delivered.data)
         lease = Lease(delivered.ack, len(parcel), delivered.deliveries)
         now = time.monotonic()

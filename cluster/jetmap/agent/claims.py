@@ -58,7 +58,7 @@ class Claims:
             answer.set_result(False)
 
     def on_answer(self, answer: ClaimAnswer) -> None:
-        """Take in a dispatcher's answer: it wants every chunk that it did not name.
+        """Process a dispatcher's answer: it wants every chunk that it did not name.
 
         Chunks that it named were refused before this call. An answer to an earlier claim says
         nothing of chunks asked about later.

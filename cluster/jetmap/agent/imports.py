@@ -63,7 +63,7 @@ class Imports:
         return loader in self._setup.proven
 
     def on_ready(self, loads: Iterable[str]) -> None:
-        """Take in the loaders that have worked in a worker."""
+        """Record the loaders that have worked in a worker."""
         proven = self._setup.proven
         for loader in loads:
             if loader not in proven:

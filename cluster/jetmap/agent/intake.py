@@ -179,7 +179,7 @@ class Intake:
         await self.pull()
 
     def on_measured(self, *, is_far: bool) -> None:
-        """Take in whether the broker is far."""
+        """Record whether the broker is far."""
         self._pulls.is_far = is_far
 
     def on_core_lost(self) -> None:

@@ -60,7 +60,7 @@ class LargeValues:
         self._held_back += 1
 
     def on_core_lost(self) -> None:
-        """Take in that a core is not idle any more: one that waits, if there is any."""
+        """Count one idle core less: one that is held back, if there is any."""
         if self._held_back:
             self._held_back -= 1
         else:

@@ -201,7 +201,7 @@ class NeighbourDispatchers:
             asyncio.get_running_loop().add_reader(sock, readable)
 
     def _on_readable(self, neighbour: Neighbour) -> None:
-        """Take in a dispatcher's introduction, or its end."""
+        """Process a dispatcher's introduction, or its end."""
         try:
             message, fds = shared_memory.receive(neighbour.sock)
         except BlockingIOError:

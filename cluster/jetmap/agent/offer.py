@@ -15,8 +15,8 @@ from jetmap.nats.broker import Broker
 from jetmap.nats.errors import is_passing
 from jetmap.nats.jetstream import RETRY_SECONDS
 from jetmap.wire import pool_streams, subjects
-from jetmap.wire.protocol import PICKLES_PROTOCOL
 from jetmap.wire.presence import FunctionInfo, offer_digest
+from jetmap.wire.protocol import PICKLES_PROTOCOL
 from jetmap.wire.versions import pickles
 from jetmap.wire.worker_start import Ready
 
@@ -137,7 +137,7 @@ class Offer:
         self.epochs[queue] = epoch
 
     def update(self, ready: Ready, broken: Iterable[str] = ()) -> bool:
-        """Take in the functions of a worker. Returns whether the offer has a new name.
+        """Record the functions of a worker. Returns whether the offer has a new name.
 
         An embedded offer grows under one name; elsewhere a new version is another offer.
 

@@ -225,7 +225,7 @@ class Transfers:
         return min(PART_BYTES, self._connection.room)
 
     async def _on_answer(self, message: Message) -> None:
-        """Take in a part of items, or that a part of values has arrived."""
+        """Process a part of items, or that a part of values has arrived."""
         if message.headers:
             return  # Nobody listens now: the dispatcher may be connecting again.
         _, number, offset = message.subject.rsplit(".", 2)

@@ -39,7 +39,7 @@ class Prefetch(Generic[S, W]):
         self._waiting: list[W] = []
 
     def on_measured(self, seconds: float) -> None:
-        """Take in a measurement of the round trip. A busy process measures too much."""
+        """Record a measurement of the round trip. A busy process measures too much."""
         self._samples.append(seconds)
         shortest = round(min(self._samples), 3)
         self.round_trip = shortest if shortest >= FAR_SECONDS else 0.0

@@ -94,7 +94,7 @@ class Pulls:
             self._past_express += 1
 
     def on_core_lost(self) -> None:
-        """Take in that an idle core went away: its worker died, or the agent is draining."""
+        """Record that an idle core went away: its worker died, or the agent is draining."""
         self.idle -= 1
         self._settle()
 
@@ -185,7 +185,7 @@ class Pulls:
         return Verdict.TAKE
 
     def on_empty(self, lane: AgentLane, shard: int = 0) -> None:
-        """Take in that a lane had nothing; ``plan`` then says what to ask next."""
+        """Record that a lane had nothing; ``plan`` then says what to ask next."""
         self._answered(lane, shard, waited=False)
         if lane == LOCAL:
             self._local_empty, self._local_turn = True, False
@@ -197,7 +197,7 @@ class Pulls:
             self._known_empty = True
 
     def on_expired(self, lane: AgentLane, shard: int = 0) -> None:
-        """Take in that a parked pull ended without a chunk."""
+        """Record that a parked pull ended without a chunk."""
         self._answered(lane, shard, waited=True)
 
     def forget(self, lane: AgentLane, shard: int = 0) -> None:

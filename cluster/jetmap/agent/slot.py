@@ -497,7 +497,7 @@ class Slot:
             self._worker.kill()
 
     def _dismiss(self) -> None:
-        """Let the worker, which is in no chunk, end in good order."""
+        """Let the worker, which is in no chunk, end cleanly."""
         if self._worker is not None:
             self._condemn(STOPPED)
             self._worker.dismiss()

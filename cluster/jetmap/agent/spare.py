@@ -63,7 +63,7 @@ class Spare:
         return self._worker is not None or self.is_wanted
 
     def on_ready(self, loads: Ready | Loaded) -> None:
-        """Take in the seconds that loaders have taken in a worker."""
+        """Record the seconds that loaders have taken in a worker."""
         self._slow |= loads.loads
 
     async def check(self, *, settled: bool, size: Callable[[], int]) -> None:

@@ -181,7 +181,7 @@ class StoredReports:
             logger.debug("job %s: outcomes not stored yet: %s", job, error)
 
     async def _on_ack(self, message: Message) -> None:
-        """Take in the broker's ack of a report, or its refusal."""
+        """Process the broker's ack of a report, or its refusal."""
         number = int(message.subject.rsplit(".", 1)[1])
         if (answered := self._unstored.get(number)) is not None:
             answered.sends = 0

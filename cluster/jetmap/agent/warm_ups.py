@@ -27,12 +27,12 @@ class WarmUps:
         return self._most
 
     def on_warmed(self, function: str, seconds: float) -> None:
-        """Take in that a first call ended after ``seconds``."""
+        """Record that a first call ended after ``seconds``."""
         measured = max(seconds, self._measured.get(function, 0.0))
         self._measured[function] = min(measured, self._most)
 
     def on_expired(self, function: str) -> str:
-        """Take in that an allowance ran out. Returns text to put behind the timeout of the item."""
+        """Record that an allowance ran out. Returns text to put behind the timeout of the item."""
         given = self.allowance(function)
         was_new = function not in self._expired
         self._expired.add(function)

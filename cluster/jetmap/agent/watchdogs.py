@@ -208,7 +208,7 @@ class ImportWatch:
         return self._importing.loader
 
     def on_importing(self, importing: Importing) -> None:
-        """Take in that an import or a loader begins or, without a name, has ended."""
+        """Record that an import or a loader begins or, without a name, has ended."""
         self._importing, self._has_expired = importing, False
         if self._timer is not None:
             self._timer.cancel()

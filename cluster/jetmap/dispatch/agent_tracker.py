@@ -12,8 +12,8 @@ from jetmap.functions.advice import suggestion
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import FunctionRef, Ping, encode
-from jetmap.wire.protocol import OLDEST_PROTOCOL, PROTOCOL
 from jetmap.wire.presence import FunctionInfo, Presence, read_presence
+from jetmap.wire.protocol import OLDEST_PROTOCOL, PROTOCOL
 from jetmap.wire.seals import Sealer
 from jetmap.wire.timing import GONE_AFTER
 from jetmap.wire.versions import package_versions, python_version, versions_text
@@ -247,7 +247,7 @@ class AgentTracker:
         )
 
     def _on_data(self, subject: bytes, data: bytes) -> bool:
-        """Take in an announcement that says nothing new; return whether it was one.
+        """Process an announcement that says nothing new; return whether it was one.
 
         Most are: each of a thousand agents that idle sends one every two seconds.
         """

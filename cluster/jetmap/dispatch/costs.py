@@ -69,7 +69,7 @@ class Cost:
         return self._value_bytes / self._items if self._items else 0.0
 
     def learn(self, items: int, seconds: float, value_bytes: int) -> None:
-        """Take in a result of ``items`` items that computed for ``seconds``."""
+        """Learn from a result of ``items`` items that computed for ``seconds``."""
         if items <= 0:
             return
         self._seconds = self._seconds * _DECAY + seconds
@@ -84,7 +84,7 @@ class Cost:
         self._squares = self._squares * _DECAY + rate * rate
 
     def cut(self, items: int, size: int) -> None:
-        """Take in that a chunk of ``items`` items took ``size`` bytes."""
+        """Record that a chunk of ``items`` items took ``size`` bytes."""
         self._item_bytes = self._item_bytes * _DECAY + size
         self._cut_items = self._cut_items * _DECAY + items
 
@@ -116,7 +116,7 @@ class Pace:
         return self._cost.bytes
 
     def learn(self, items: int, seconds: float) -> None:
-        """Take in a result of ``items`` items that computed for ``seconds``."""
+        """Learn from a result of ``items`` items that computed for ``seconds``."""
         if items <= 0:
             return
         kept = min(_DECAY, _RECENT * items / self._items) if self._items else 0.0
@@ -124,7 +124,7 @@ class Pace:
         self._items = self._items * kept + items
 
     def refute(self, items: int, seconds: float) -> None:
-        """Take in a late chunk: ``items`` items computed for at least ``seconds``.
+        """Learn from a late chunk: ``items`` items computed for at least ``seconds``.
 
         If that is dearer than was thought, it replaces all earlier results.
         """

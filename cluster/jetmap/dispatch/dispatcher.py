@@ -49,10 +49,10 @@ from .backlog import Backlog, Parked
 from .constants import KeptConstants
 from .costs import Cutting
 from .ledger import Ledger, Seen
-from .maps import OpenMaps
-from .neighbours import NeighbourAgents
 from .map_spec import MapSpec
+from .maps import OpenMaps
 from .memory import Memory
+from .neighbours import NeighbourAgents
 from .open_map import OpenMap
 from .outbox import Outbox
 from .parts import UNWANTED, ServedParts
@@ -283,7 +283,7 @@ class Dispatcher:
         await self._end(run, "withdrawn", error)
 
     def steered(self, run: OpenMap) -> None:
-        """Take in that a map was paused, resumed or limited."""
+        """Record that a map was paused, resumed or limited."""
         self.scheduler.on_limited(run)
         self._sender.pump_soon()
 
@@ -336,7 +336,7 @@ class Dispatcher:
     # Messages
 
     async def _on_result(self, message: Message) -> None:
-        """Take in reports, and confirm them."""
+        """Process reports, and confirm them."""
         delivery = _delivery(message.data)
         now = time.monotonic()
         if len(message.data) > SHARE_BYTES:

@@ -78,7 +78,7 @@ class Failures:
         function: str,
         records: Iterable[ErrorRecord],
     ) -> None:
-        """Take in the errors of some items of a map. job: the job that it runs, if it does."""
+        """Record the errors of some items of a map. job: the job that it runs, if it does."""
         now = self._clock()
         for record in records:
             group = self._group(function, record, now)

@@ -76,7 +76,7 @@ class Gate:
         return f"function {self.function!r} has its limit of cores: {self.limit}"
 
     def on_landed(self) -> None:
-        """Take in that a chunk has ended."""
+        """Record that a chunk has ended."""
         self.out = max(0, self.out - 1)
         if self.is_yielding:
             self._on_free()

@@ -180,7 +180,7 @@ class Ledger:
             self._quarantine.leave(flight)
 
     def mark_seen(self, ranges: Iterable[tuple[int, int]]) -> list[Settlement]:
-        """Take in that these items have their outcomes in the store, though no report came."""
+        """Record that these items have their outcomes in the store, though no report came."""
         new = [part for start, end in ranges for part in self._add_seen(start, end)]
         if not new:
             return []
@@ -200,7 +200,7 @@ class Ledger:
         return self._fail(error.index, error)
 
     def accept(self, report: Report) -> Settlement:
-        """Take in a report. It may be late, repeated, or about a chunk that has ended."""
+        """Process a report. It may be late, repeated, or about a chunk that has ended."""
         settlement = Settlement(self._accept_outcomes(report))
         flight = self.flights.get(report.number)
         if flight is None:

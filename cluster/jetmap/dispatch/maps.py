@@ -120,7 +120,7 @@ class OpenMaps:
     # What messages say
 
     def accept(self, report: Report, pending: int, now: float, agent: str = "") -> None:
-        """Take in a report.
+        """Process a report.
 
         Args:
             pending: Chunks that waited behind its chunk; negative: unknown.

@@ -169,7 +169,7 @@ class NeighbourAgents:
         self.close()
 
     def _on_readable(self, agent: str) -> None:
-        """Take in what an agent has sent."""
+        """Process what an agent has sent."""
         sock = self._sockets.get(agent)
         while sock is not None:
             try:

@@ -198,7 +198,7 @@ class Outbox:
         return chunk
 
     def on_ack(self, subject: str, answer: bytes) -> Accepted | Refused:
-        """Take in the broker's ack, or its refusal."""
+        """Process the broker's ack, or its refusal."""
         number = int(subject.rpartition(".")[2])
         if has_stored(answer):
             return Accepted(self._sampler.on_stored(number) or [], had_subject(answer))

@@ -41,7 +41,7 @@ class Profile:
         self._fold = 1  # Samples that make one point.
 
     def on_report(self, report: Report, flight: Flight | None, now: float, host: str) -> None:
-        """Take in a report. flight: its chunk, if that is still out."""
+        """Process a report. flight: its chunk, if that is still out."""
         final = report.final
         crashed = final is not None and final.crash is not None
         if flight is None or (crashed and not report.count):

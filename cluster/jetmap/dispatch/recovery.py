@@ -100,7 +100,7 @@ class Recovery:
         return actions
 
     def on_store_read(self, map: OpenMap) -> None:
-        """Take in that reading a job's outcomes has ended; if it failed, it is tried again."""
+        """Record that reading a job's outcomes has ended; if it failed, it is tried again."""
         self._reading.discard(map)
 
     def resume(self, map: OpenMap, now: float) -> Actions:

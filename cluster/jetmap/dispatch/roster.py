@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from jetmap.wire.counts import PoolCounts
 from jetmap.wire.messages import FunctionRef
-from jetmap.wire.protocol import PICKLES_PROTOCOL, understands
 from jetmap.wire.presence import FunctionInfo, Presence, differ_in_time, loader_home, time_of
+from jetmap.wire.protocol import PICKLES_PROTOCOL, understands
 from jetmap.wire.seals import Sealer
 from jetmap.wire.timing import GONE_AFTER
 from jetmap.wire.versions import pickles_of
@@ -57,7 +57,7 @@ class Roster:
         self._counts = PoolCounts()
 
     def on_presence(self, presence: Presence, now: float, data: bytes = b"") -> None:
-        """Take in an announcement. data: the message that it was, if others may differ in time."""
+        """Process an announcement. data: the message that it was, if others may differ in time."""
         agent = presence.agent
         known = self._agents.get(agent)
         if presence.gone:
@@ -74,7 +74,7 @@ class Roster:
             self._changed()
 
     def on_repeated(self, agent: str, data: bytes, now: float) -> Presence | None:
-        """Take in an announcement that says what the agent's latest did, but at a later time.
+        """Process an announcement that says what the agent's latest did, but at a later time.
 
         Returns None if it says something else: it must be read.
         """

@@ -160,7 +160,7 @@ class Scheduler:
         return None
 
     def on_landed(self, map: OpenMap, flight: Flight, seconds: float) -> None:
-        """Take in that a chunk ended after ``seconds`` of compute."""
+        """Record that a chunk ended after ``seconds`` of compute."""
         self._landed(map, flight)
         if not map.ledger.flights:
             self._busy.discard(map)
@@ -169,7 +169,7 @@ class Scheduler:
         self._maps.charge(map, seconds - flight.seconds)
 
     def on_idle(self, cores: int, takes: Callable[[OpenMap], bool]) -> None:
-        """Take in that cores idle: let as many chunks out for them, if a map has some.
+        """Respond to idle cores: let as many chunks out for them, if a map has some.
 
         takes: whether these cores run a map's function.
         """
@@ -179,7 +179,7 @@ class Scheduler:
             self.window.on_idle(cores)
 
     def on_limited(self, map: OpenMap) -> None:
-        """Take in that a map has a limit or a gate now: small maps are sent without asking."""
+        """Record that a map has a limit or a gate now: small maps are sent without asking."""
         if map in self._small:
             del self._small[map]
             self._newcomers[map] = None

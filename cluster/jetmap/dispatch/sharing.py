@@ -84,7 +84,7 @@ class Sharing:
         return parcels
 
     def on_landed(self, parcel: Parcel) -> None:
-        """Take in that one of a parcel's chunks has ended."""
+        """Record that one of a parcel's chunks has ended."""
         parcel.left -= 1
         if not parcel.left:
             self.landed += 1

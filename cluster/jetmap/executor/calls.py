@@ -1,4 +1,4 @@
-"""Calls on their way: the sources of an executor's maps, which also take in the outcomes.
+"""Calls on their way: the sources of an executor's maps, which also receive the outcomes.
 
 Any thread adds calls and reads results; the engine's thread takes calls and brings outcomes.
 """

@@ -23,7 +23,7 @@ _NUMBERS = {(int, float), (int, complex), (float, complex)}
 
 
 def check_loader(mark: PerWorker, wanted: Any, place: str) -> None:
-    """Raise TypeError if the loader certainly makes something else than ``wanted``."""
+    """Raise TypeError if the loader certainly makes something other than ``wanted``."""
     made = _made(mark.load)
     if not fits(made, wanted):
         raise TypeError(

@@ -95,7 +95,7 @@ def task(
     Raises:
         TypeError: ``f`` has another signature, ``retry_on`` names what is not an exception or
             stands without ``retries``, or a
-            ``per_worker`` is misplaced, or its loader makes something else than its parameter is.
+            ``per_worker`` is misplaced, or its loader makes something other than its parameter is.
             ``linger`` is given without ``batch``, or a batch function takes or returns no list.
         ValueError: An option is out of bounds, or the name has other characters.
         DuplicateFunction: Another function of this process has the name.

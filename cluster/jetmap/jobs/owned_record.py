@@ -12,7 +12,7 @@ from .store import Conflict, Store
 
 
 class OwnedRecord:
-    """Keep and write one job's record; take in what people want of the job meanwhile.
+    """Keep and write one job's record; adopt what people want of the job meanwhile.
 
     Args:
         me: This dispatcher.
@@ -40,7 +40,7 @@ class OwnedRecord:
         self._writing: Record | None = None  # Its notification may precede the reply.
 
     def on_record(self, record: Record) -> bool:
-        """Take in the newest record; return whether somebody else decides on the job now.
+        """Compare the newest record with ours; return whether somebody else decides on the job now.
 
         Somebody may have cancelled it, or taken it over while this process was away.
         """

@@ -72,7 +72,7 @@ class PoolView:
     # Announcements
 
     def on_activity(self, activity: Activity, now: float) -> None:
-        """Take in a dispatcher's announcement; late ones are ignored."""
+        """Process a dispatcher's announcement; late ones are ignored."""
         known = self._callers.get(activity.dispatcher)
         if activity.gone:
             self._callers.pop(activity.dispatcher, None)
@@ -82,7 +82,7 @@ class PoolView:
             known.activity, known.heard = activity, now
 
     def on_agents(self, agents: Iterable[Presence], now: float) -> None:
-        """Take in the agents that are there; those that were and are not have gone or fallen
+        """Record the agents that are there; those that were and are not have gone or fallen
         silent.
         """
         present = {presence.agent: presence for presence in agents}
@@ -96,11 +96,11 @@ class PoolView:
         self._agents.update(present)
 
     def on_broker(self, broker: Row) -> None:
-        """Take in what the broker says of its streams."""
+        """Record what the broker says of its streams."""
         self._broker = broker
 
     def on_connection(self, connected: bool, now: float) -> None:
-        """Take in whether the broker can be reached."""
+        """Record whether the broker can be reached."""
         if connected:
             self._away = None
         elif self._away is None:

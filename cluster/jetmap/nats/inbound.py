@@ -59,7 +59,7 @@ class Inbound:
         return self._view[self._end :]
 
     def on_read(self, count: int) -> None:
-        """Take in ``count`` bytes that were written into the buffer.
+        """Process ``count`` bytes that were written into the buffer.
 
         Raises nats.errors.ProtocolError if they make no sense.
         """
@@ -125,7 +125,7 @@ class Inbound:
         self._start, self._head = start + at, head
 
     def _on_line(self, line: bytes) -> MessageHead | None:
-        """Return the head of a message, or take in a line that is not one."""
+        """Return the head of a message, or handle a line that is not one."""
         if line.startswith((b"MSG ", b"HMSG ")):
             words = line.split()
             counts = 1 if words[0] == b"MSG" else 2

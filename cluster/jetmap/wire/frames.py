@@ -95,7 +95,7 @@ class Frames:
         return self._view[self._end :]
 
     def on_read(self, count: int) -> None:
-        """Take in ``count`` bytes that were written into the buffer."""
+        """Process ``count`` bytes that were written into the buffer."""
         if self._room is not None:
             self._room = self._room[count:]
             if len(self._room):

@@ -14,7 +14,7 @@ class Aftermath:
     due = False
 
     def failed(self, error: BaseException, *, refused: bool) -> None:
-        """Take in an error that an item raised. refused: the function was not called for it."""
+        """Record an error that an item raised. refused: the function was not called for it."""
 
     def settle(self, seconds: float) -> bool:
         """Do the work due after an item of ``seconds``; return whether the item was a warm-up."""

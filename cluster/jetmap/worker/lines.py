@@ -108,7 +108,7 @@ class MarkedLines:
         return bool(self._parts or self._dropped_lines)
 
     def feed(self, data: bytes, mark: str, now: float) -> list[bytes]:
-        """Take in output; return what to write, one element for each write."""
+        """Process output; return what to write, one element for each write."""
         if mark != self._mark:
             if self._parts:
                 self._end_line(now)

@@ -97,7 +97,7 @@ class Output:
         sys.stderr = sys.__stderr__ = self.stderr  # type: ignore[misc]
 
     def print(self, lines: MarkedLines, data: bytes) -> None:
-        """Take in output of one of the streams."""
+        """Process output of one of the streams."""
         with self._lock:
             self._write(lines.feed(data, self._mark(), time.monotonic()))
             if lines.unfinished:

@@ -41,7 +41,7 @@ class Reporter:
         self._encode = msgspec.msgpack.Encoder().encode
 
     def start(self, setup: Setup) -> None:
-        """Take in the limits of this worker."""
+        """Set the limits of this worker."""
         sizes = {"value": setup.max_value, "report": setup.max_report}
         self.limits, self._at_once = Limits(**sizes), Limits(**sizes, report_seconds=0.0)
         self._shared = Limits(value=setup.max_value, report=SHARED_FACTOR * setup.max_report)

@@ -60,7 +60,7 @@ class Pool(Parts):
         self.out = self.send()
 
     def chunk(self) -> None:
-        """Take in the result of a chunk, and send the next one."""
+        """Process the result of a chunk, and send the next one."""
         run, flight = self.out.pop(0)
         self.maps.accept(report_of(run, flight, seconds=1.0), len(self.agents), 0.0)
         assert self.roster.offer(FUNCTION, self.ref) is not None
