@@ -151,7 +151,7 @@ class Store:
         async def receive(message: Message) -> None:
             await on_stored(message)
 
-        return await self.connection.subscribe(subjects.told(self.pool), receive)
+        return await self.connection.subscribe(subjects.republished(self.pool), receive)
 
     # Inputs and outcomes
 

@@ -73,7 +73,7 @@ def _wanted(pool: str) -> list[tuple[str, str, dict[str, Any]]]:
         "allow_rollup_hdrs": True,
         "republish": {
             "src": f"jetmap.job.{pool}.>",
-            "dest": subjects.told(pool),
+            "dest": subjects.republished(pool),
         },
     }
     outcomes = durable | {

@@ -169,8 +169,8 @@ def lease(pool: str, dispatcher: str) -> str:
     return f"jetmap.job.{pool}.lease.{dispatcher}"
 
 
-def told(pool: str, what: str = ">") -> str:
-    """The subject on which the state stream repeats what it stores."""
+def republished(pool: str, what: str = ">") -> str:
+    """The subject on which the state stream republishes what it stores."""
     return f"jetmap.told.{pool}.{what}"
 
 

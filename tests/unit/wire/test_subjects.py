@@ -32,7 +32,7 @@ def test_wildcards_match_the_work_that_they_are_for() -> None:
     ):
         assert not matches(other, chunk)
     assert matches(subjects.all_presence("p"), subjects.presence("p", "a"))
-    assert matches(subjects.told("p"), subjects.told("p", "state.j"))
+    assert matches(subjects.republished("p"), subjects.republished("p", "state.j"))
 
 
 def test_a_map_has_its_shard_and_another_one_if_that_is_avoided() -> None:
