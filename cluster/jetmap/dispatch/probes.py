@@ -26,11 +26,11 @@ class Probes:
         self._losses: dict[str, float] = {}  # or what was published to one queue.
 
     def on_reconnect(self, now: float) -> None:
-        """Take in that the broker may have lost everything."""
+        """Record that the broker may have lost everything."""
         self._doubted = now
 
     def on_lost(self, flight: Flight, now: float) -> None:
-        """Take in that the broker did not have a chunk when it was published again."""
+        """Record that the broker did not have a chunk when it was published again."""
         self._losses[_queue(flight)] = now
 
     def choose(self, silent: list[Flight], now: float) -> set[Flight]:

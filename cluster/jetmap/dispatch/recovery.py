@@ -125,7 +125,7 @@ class Recovery:
                 flight.heard = min(flight.heard, soon)
 
     def on_lost(self, flights: Iterable[Flight], now: float) -> None:
-        """Take in that the broker did not have these chunks when they were published again."""
+        """Record that the broker did not have these chunks when they were published again."""
         for flight in flights:
             self._probes.on_lost(flight, now)
 

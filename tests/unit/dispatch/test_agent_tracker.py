@@ -13,7 +13,8 @@ from jetmap.dispatch.agent_tracker import AgentTracker, Digests
 from jetmap.errors import NoWorkers, UnknownFunction
 from jetmap.nats.broker import Message
 from jetmap.nats.memory import MemoryBroker
-from jetmap.wire import protocol, subjects
+from jetmap.wire import protocol as versions
+from jetmap.wire import subjects
 from jetmap.wire.messages import Ping, encode
 from jetmap.wire.presence import FunctionInfo, Presence
 
@@ -60,7 +61,7 @@ async def hearing(*announcements: bytes, broker: MemoryBroker | None = None) -> 
 @pytest.fixture(autouse=True)
 def protocols(monkeypatch: pytest.MonkeyPatch) -> None:
 
-    for module in (protocol, agent_tracker):
+    for module in (versions, agent_tracker):
         monkeypatch.setattr(module, "PROTOCOL", 5)
         monkeypatch.setattr(module, "OLDEST_PROTOCOL", 3)
 
