@@ -1,4 +1,4 @@
-"""What recovery has decided is done: chunks go out again, or back to their maps."""
+"""Actions of recovery are carried out: chunks go out again, or back to their maps."""
 
 from __future__ import annotations
 
