@@ -142,7 +142,7 @@ STORED = {
         ({}, {"wait": 95, "way": 57}, {}, "and brings 740 B"),
         ({}, {"compute": 0, "wait": 0}, {}, "Too little of it is done"),
         ({"ended": 150, "state": "ok"}, {}, {}, "It took 50 s. Of the time of its chunks, 95 %"),
-        (None, {}, {"jobs": [STORED]}, "It took 2 min, in its run 2. It failed as a whole: over"),
+        (None, {}, {"jobs": [STORED]}, "It took 2 min, in its run 2. Over max_failed. Where"),
     ],
 )  # fmt: skip
 def test_advice_is_computed_from_the_maps_own_figures(

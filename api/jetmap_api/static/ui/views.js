@@ -15,6 +15,7 @@ export const recent = g => g.counts.reduce((a, k) => a + k, 0)
 const day = new Intl.DateTimeFormat('en-GB', { day: 'numeric', month: 'long', hour: '2-digit', minute: '2-digit' })
 export const clock = t => clocks.format(new Date((t + world.document.epoch) * 1000))
 export const ago = t => { const s = Math.max(0, world.now - t); return s < 3 ? 'now' : `${about(s)} ago` }
+const took = s => s < 1 ? secs(s) : about(s)
 const since = s => s < 5 ? 'a few seconds' : about(s)
 function chart(key, label, cls, paint) {
   charts.set(key, paint)
@@ -152,7 +153,7 @@ function mapsView() {
     <td><a class="fn" data-row href="${link('map', m.id)}">${chip(fnOf(m))}${m.function}</a> ${stateWord(m.state)}<small><span class="mono">${m.id.slice(-8)}</span> · ${m.kind}${m.owner && ` of ${m.owner}`}${labels(m)}</small></td>
     <td>${progress(m)}<small>${num(m.done)} of ${m.total ? num(m.total) : 'a stream'}${m.total && m.state !== 'ok' ? ` · ${Math.floor(m.done / m.total * 100)} %` : ''}${m.failed > 0 && h` · <span class="bad fn">${num(m.failed)} failed</span>`}</small></td>
     <td class="num" data-name="items/s">${num(m.rate)}</td>
-    <td class="num" data-name="left">${m.ended != null ? h`<span class="quiet">took ${about(m.seconds)}, ended ${ago(m.ended)}</span>` : about(m.left)}</td>
+    <td class="num" data-name="left">${m.ended != null ? h`<span class="quiet">took ${took(m.seconds)}, ended ${ago(m.ended)}</span>` : about(m.left)}</td>
     <td class="num" data-name="cores">${isOpen(m) ? h`${num(m.cores)}<small>${m.limit ? `at most ${m.limit}` : m.fair != null ? `fair ${share(m.fair)}` : ''}</small>` : '–'}</td>
     <td data-name="waits for">${m.waits ? waitText[m.waits] ?? m.waits : ''}</td>
     <td class="full">${mapActs(m)}</td></tr>`)}</tbody></table>
@@ -172,7 +173,7 @@ export function advice(m, d) {
   if (m.waits === 'a pause of its function') return h`<b>${f.name}</b> is paused: nothing new of it starts until somebody <a href="${link('functions', f.name)}">resumes it</a>. The timeout of the ${m.kind} goes on.`
   if (m.waits === 'a limit of its function') return h`All maps of <b>${f.name}</b> together may use ${plural(f.limit ?? 0, 'core')}, and others have them now. <a href="${link('functions', f.name)}">Change the limit</a>, or wait.`
   if (m.state === 'paused') return h`It is paused and holds no core once its ${plural(Math.ceil(m.cores), 'chunk')} under way ${m.cores > 1 ? 'end' : 'ends'}. Resume it when you like: ${plural(m.done, 'outcome')} are kept.`
-  if (m.stored && !isOpen(m)) return h`It took ${about(m.seconds)}${m.run > 1 && `, in its run ${m.run}`}.${m.reason && ` It failed as a whole: ${m.reason}.`} Where its time went is known for ten minutes after the end only; its outcomes are <a href="${ui.root}/jobs/${encodeURIComponent(m.id)}/results">in the store</a>.`
+  if (m.stored && !isOpen(m)) return h`It took ${took(m.seconds)}${m.run > 1 && `, in its run ${m.run}`}.${m.reason && ` ${m.reason[0].toUpperCase()}${m.reason.slice(1)}.`} Where its time went is known for ten minutes after the end only; its outcomes are <a href="${ui.root}/jobs/${encodeURIComponent(m.id)}/results">in the store</a>.`
   if (!d || !(d.wait + d.compute + d.again)) return isOpen(m) ? h`Too little of it is done to say what holds it up.` : h`It was too short to say more.`
   const sum = d.wait + d.compute + d.again, queue = d.wait / sum, again = d.again / sum, tail = d.tail / Math.max(spent, 0.1)
   if (again > 0.08) {
@@ -197,7 +198,7 @@ function mapDetail(m) {
   const way = d ? Math.min(d.way, d.wait) : 0, parts = d ? [d.wait - way, way, d.compute, d.again] : [], counted = d && Object.keys(d.bins).length > 0
   return h`<div class="tools" data-key="head"><div><h1>${fnName(f, link('functions', f.name))} ${stateWord(m.state)}</h1><p class="quiet"><span class="mono">${m.id}</span> · ${m.kind}${m.owner && ` of ${m.owner}`} · ${m.ended != null ? `from ${when(m.started)}` : `since ${when(m.started)}`}${labels(m)}</p></div><div class="right" data-key="acts">${mapActs(m)}</div></div>
   <p class="advice" data-key="advice"><span>${advice(m, d)}</span></p>
-  <dl class="panel strip" data-key="strip">${[['Done', num(m.done), m.total ? ` of ${num(m.total)}` : ' of a stream'], ['Failed', num(m.failed), ''], ['Items a second', num(m.rate), ''], ['Time left', m.ended != null ? '–' : about(m.left), ''], [m.ended != null ? 'Took' : 'Running for', about(spent), ''], ['Cores', m.ended != null ? '–' : num(m.cores), m.fair != null ? `, fair ${share(m.fair)}` : '']].map(([k, v, u]) => h`<div><dt>${k}</dt><dd class="${k === 'Failed' && m.failed ? 'bad' : ''}">${v}<span>${u}</span></dd></div>`)}</dl>
+  <dl class="panel strip" data-key="strip">${[['Done', num(m.done), m.total ? ` of ${num(m.total)}` : ' of a stream'], ['Failed', num(m.failed), ''], ['Items a second', num(m.rate), ''], ['Time left', m.ended != null ? '–' : about(m.left), ''], [m.ended != null ? 'Took' : 'Running for', took(spent), ''], ['Cores', m.ended != null ? '–' : num(m.cores), m.fair != null ? `, fair ${share(m.fair)}` : '']].map(([k, v, u]) => h`<div><dt>${k}</dt><dd class="${k === 'Failed' && m.failed ? 'bad' : ''}">${v}<span>${u}</span></dd></div>`)}</dl>
   ${sum > 0 && h`<section class="panel" data-key="why" aria-labelledby="t-why"><header><h2 id="t-why">Where the time of its chunks goes</h2><span class="quiet">${about(sum)}, of all cores together</span></header>${bar(parts.map((p, i) => [p / sum, PHASES[i][1]]), 'bar tall')}
   <dl class="phases">${PHASES.map(([name, colour], i) => h`<div><dt><svg width="10" height="10" aria-hidden="true"><rect width="10" height="10" rx="2" fill="${colour}"/></svg>${name}</dt><dd>${pct(parts[i] / sum)} <small>${about(parts[i])}</small></dd></div>`)}${d.tail > 1 && isOpen(m) && h`<div><dt><svg width="10" height="10" aria-hidden="true"><rect width="10" height="10" rx="2" fill="var(--p3)"/></svg>only the last items run, since</dt><dd>${about(d.tail)}</dd></div>`}</dl></section>`}
   ${d && (counted || d.parallel.length > 1) ? h`<div class="two" data-key="curves">${d.parallel.length > 1 && panel('Cores at work for it', m.fair != null ? 'dashed: its fair share' : '', chart('par', `Cores that worked for this map over time, now ${num(m.cores)}`, 'h160', c => area(c, d.parallel, { level: m.fair ?? undefined, unit: v => num(v), x: [clock(m.started), m.ended != null ? clock(m.ended) : 'now'], least: 1 })))}
