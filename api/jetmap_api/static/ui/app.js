@@ -157,11 +157,11 @@ function yes(key, box) {
   if (what === 'limitfn') return steer(id, 'limit', cores(box))
   if (what === 'retry') act(id, 'Starting', `/jobs/${encodeURIComponent(id)}/retry`, undefined, `The failed items of ${id.slice(-6)} run again.`, () => { const now = world.find(id); return now && (isOpen(now) || now.ended !== m?.ended) })
   if (what === 'cancel') act(id, 'Cancelling', `${path}/cancel`, undefined, `Cancelled ${id.slice(-6)}. Its cores are free.`, () => !openMap(id))
-  if (what === 'limit') { const v = cores(box); act(id, 'Setting', m?.kind === 'job' ? `${path}/limit${v ? `?max_parallel=${v}` : ''}` : `${path}/limit`, m?.kind === 'job' ? undefined : { cores: v }, v ? `${id.slice(-6)} takes at most ${plural(v, 'core')}.` : `${id.slice(-6)} has no limit.`, () => { const now = openMap(id); return !now || (now.limit ?? null) === (v || null) }) }
+  if (what === 'limit') { const v = cores(box); act(id, 'Setting', m?.kind === 'job' ? `${path}/limit${v ? `?max_parallel=${v}` : ''}` : `${path}/limit`, m?.kind === 'job' ? undefined : { cores: v }, v ? `${id.slice(-6)} takes at most ${plural(v, 'core')}.` : `${id.slice(-6)} has no limit of its own.`, () => { const now = openMap(id); return !now || (now.limit ?? null) === (v || null) }) }
 }
 const cores = box => Math.max(0, Math.floor(Number($('[data-field=limit]', box).value) || 0))
 function steer(name, what, v) {
-  const [word, said] = { pause: ['Pausing', `Paused ${name}. Items that are being computed end.`], resume: ['Resuming', `Resumed ${name}.`], limit: ['Setting', v ? `${name} takes at most ${plural(v, 'core')}.` : `${name} has no limit but that of its code.`] }[what]
+  const [word, said] = { pause: ['Pausing', `Paused ${name}. Items that are being computed end.`], resume: ['Resuming', `Resumed ${name}.`], limit: ['Setting', v ? `${name} takes at most ${plural(v, 'core')}.` : `${name} has no limit of its own.`] }[what]
   const is = () => { const f = world.byName.get(name); return !f || (what === 'limit' ? f.limit === (v || f.declared) : f.paused === (what === 'pause')) }
   act(`fn:${name}`, word, `/ui/functions/${encodeURIComponent(name)}/${what}`, what === 'limit' ? { cores: v } : undefined, said, is)
 }
