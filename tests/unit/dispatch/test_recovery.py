@@ -220,6 +220,17 @@ def test_of_a_long_queue_some_chunks_are_published_again_and_all_once_one_is_los
     assert len(actions.silent) == 200 - PROBES
 
 
+def test_after_a_reconnection_a_long_queue_is_published_again_whole() -> None:
+    world = World()
+    for _ in range(100):
+        run = world.open(1)
+        piece = run.source.take(1, 1000)
+        assert piece is not None
+        run.ledger.send(piece, "offer", world.now).confirmed = True
+    world.recovery.on_reconnect(world.maps, world.now)
+    assert len(world.check().silent) == 100
+
+
 def test_a_long_queue_that_nobody_serves_is_taken_back_whole() -> None:
     world = World()
     for _ in range(100):
