@@ -119,8 +119,8 @@ function invite() {
 }
 
 // ---- Maps and jobs ---------------------------------------------------------------------------------
-// Those of the store are over, or nobody runs them: they are listed with the ended ones, and with all.
-const allMaps = () => [...world.maps, ...world.stored]
+// Those of the store that are over are listed with the ended ones, and with all. What is open is announced.
+const allMaps = () => [...world.maps, ...world.stored.filter(m => m.ended != null)]
 function mapRows() {
   const wanted = ui.find.toLowerCase().split(/\s+/).filter(Boolean)
   return allMaps().filter(m => {
