@@ -36,6 +36,11 @@ if not hasattr(_main, "__file__"):
 
 use_share()
 
+# A program that is started in the background of a script ignores Ctrl-C, and so does whatever it
+# starts. Tests send it to programs that are not ours and do not change that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files of few tests first: those take long, and whoever runs one last runs it alone."""

@@ -20,7 +20,7 @@ from .broker import Callback, OnMessage, Skip
 from .callback_guard import CallbackGuard
 from .client import QuickClient
 from .dialing import RETRY_SECONDS, check_cancelled, dial, discard
-from .errors import NoResponders, NotPermittedError, RefusedError, translated, typed
+from .errors import DomainSilent, NoResponders, NotPermittedError, RefusedError, translated, typed
 from .open_requests import OpenRequests
 from .subscription import NatsSubscription
 
@@ -233,16 +233,16 @@ class Connection:
         try:
             return checked(await self.request(f"{self.api_prefix}{subject}", data, timeout))
         except NoResponders as error:
-            raise NoResponders(self._no_jetstream()) from error
+            raise self._no_jetstream() from error
 
-    def _no_jetstream(self) -> str:
+    def _no_jetstream(self) -> NoResponders:
         if self.domain:
-            return (
+            return DomainSilent(
                 f"no JetStream of domain {self.domain!r} answers at {self.where}: is "
                 "nats_js_domain the domain in the configuration of the servers that hold the "
                 "streams, and is the leaf node connected to them?"
             )
-        return (
+        return NoResponders(
             f"JetStream does not answer at {self.where}: enable it in the server (nats-server "
             "-js) and for this account; where that is a leaf node of servers that have it, set "
             "nats_js_domain to their domain"

@@ -48,6 +48,13 @@ class NoResponders(BrokerUnreachable):
     """The error for a request on whose subject nobody listens."""
 
 
+class DomainSilent(NoResponders):
+    """The error for a JetStream domain whose servers do not answer.
+
+    Its name may be wrong, or the leaf node through which it is reached is still connecting.
+    """
+
+
 class Forbidden(BrokerUnreachable):
     """The error for a subject that the server does not let this account use."""
 
@@ -78,7 +85,8 @@ def is_passing(error: JetmapError, *, clustered: bool) -> bool:
     if isinstance(error, JetStreamError):
         return error.err_code in PASSING
     if isinstance(error, NoResponders):
-        return clustered  # A node that has just started does not know yet who answers.
+        # A node that has just started does not know yet who answers.
+        return clustered or isinstance(error, DomainSilent)
     return isinstance(error, BrokerUnreachable) and not isinstance(error, Forbidden)
 
 

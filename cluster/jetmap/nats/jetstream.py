@@ -18,7 +18,7 @@ from jetmap.errors import BrokerUnreachable, JetmapError, TopologyMismatch
 
 from .answers import JetStreamError, lacks_room
 from .broker import Broker
-from .errors import advised, is_passing
+from .errors import DomainSilent, advised, is_passing
 from .provision import STREAM_NOT_FOUND, Wish, make
 
 logger = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 RETRY_SECONDS = 0.5  # Seconds between two attempts.
 PATIENCE = 20.0  # Seconds that a starting process waits for the broker: an election, and a little.
 PEERS_SECONDS = 5.0  # Seconds of these for servers that all copies of a stream need.
+DOMAIN_SECONDS = 5.0  # Seconds of these for a leaf node to connect; the domain may be misspelt.
 CONSUMER_NOT_FOUND = 10014
 NO_MESSAGE = 10037
 WRONG_LAST_SEQUENCE = 10071
@@ -163,7 +164,10 @@ async def _ensure_within(patience: float, c: Broker, name: str, wish: Wish) -> d
                 c, name, wish, wait_for_peers=waited < min(patience, PEERS_SECONDS)
             )
         except JetmapError as error:
-            if waited >= patience or not is_passing(error, clustered=c.clustered):
+            longest = patience
+            if isinstance(error, DomainSilent):
+                longest = min(patience, DOMAIN_SECONDS)
+            if waited >= longest or not is_passing(error, clustered=c.clustered):
                 raise
             logger.info("waiting for the broker: %s", error)
         await asyncio.sleep(RETRY_SECONDS)

@@ -10,6 +10,7 @@ import pytest
 from jetmap.errors import BrokerUnreachable, JetmapError, TooLarge
 from jetmap.nats.answers import JetStreamError
 from jetmap.nats.errors import (
+    DomainSilent,
     Forbidden,
     NoResponders,
     NotPermittedError,
@@ -73,6 +74,7 @@ def test_advice_names_the_stream_and_its_settings() -> None:
         (refused(10059), False, False, False),
         (NoResponders(""), True, True, False),
         (NoResponders(""), False, False, False),
+        (DomainSilent(""), False, True, False),
         (BrokerUnreachable(""), False, True, False),
         (Forbidden(""), True, False, True),
         (JetmapError(""), True, False, False),

@@ -10,6 +10,7 @@ import pytest
 from jetmap.errors import TopologyMismatch
 from jetmap.nats import jetstream
 from jetmap.nats.answers import JetStreamError
+from jetmap.nats.errors import DomainSilent
 from jetmap.nats.jetstream import PullEnd
 from jetmap.nats.memory import MemoryBroker
 from jetmap.nats.provision import Wish
@@ -83,3 +84,43 @@ def test_times_are_parsed_to_microseconds() -> None:
     parsed = jetstream.parsed_time("2026-11-28T17:54:35.123456789Z")
     assert parsed.replace(tzinfo=UTC) == datetime(2026, 11, 28, 17, 54, 35, 123456, UTC)
     assert jetstream.parsed_time("2026-11-28T17:54:35Z").microsecond == 0
+
+
+class BehindALeaf:
+    """A connection in a domain whose leaf node connects while it is asked.
+
+    silent: requests that nobody answers yet.
+    """
+
+    def __init__(self, silent: int, patch: pytest.MonkeyPatch) -> None:
+        self.silent = silent
+        self.connection = MemoryBroker().connect()
+        self._api = self.connection.api
+        patch.setattr(self.connection, "api", self.api)
+        patch.setattr(jetstream, "RETRY_SECONDS", 0.0)
+
+    async def api(self, *request: Any) -> dict[str, Any]:
+        if self.silent:
+            self.silent -= 1
+            raise DomainSilent("no JetStream of domain 'hub' answers")
+        return await self._api(*request)
+
+    async def ensure(self) -> dict[str, Any]:
+        return await jetstream.ensure(self.connection, "S", wish(), {}, patience=jetstream.PATIENCE)
+
+
+async def test_a_stream_is_found_once_the_leaf_node_has_connected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    info = await BehindALeaf(3, monkeypatch).ensure()
+    assert info["config"]["name"] == "S"
+
+
+async def test_a_misspelt_domain_is_reported_before_patience_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jetstream, "DOMAIN_SECONDS", 0.0)
+    leaf = BehindALeaf(2, monkeypatch)
+    with pytest.raises(DomainSilent):
+        await leaf.ensure()
+    assert leaf.silent == 1
