@@ -24,7 +24,7 @@ def run(place: Path, *arguments: str) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
