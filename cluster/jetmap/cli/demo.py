@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jetmap.background import beside
-from jetmap.demo.beside import beside as work_beside
+from jetmap.demo.beside import work_beside
 from jetmap.demo.http import DemoError, GatewayClient
 from jetmap.demo.live import Reading, figures
 from jetmap.demo.work import Sample, Work, choose_sample, prime_search, source_metrics

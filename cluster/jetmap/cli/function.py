@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jetmap import bounds
-from jetmap.errors import ConfigurationError
 from jetmap.settings import Settings
 from jetmap.wire.controls import FunctionControl, PoolControl
 
 from .clusters import attached
 from .map_options import shown_cores, within
-from .options import BROKER, takes
+from .options import BROKER, only_one, takes
 from .signals import run_cancellable
 
 if TYPE_CHECKING:
@@ -69,13 +68,6 @@ def function(
     typer.echo(f"cores     {cores} have it" if cores else "cores     no worker has it now")
     for line in said(name, control, declared):
         typer.echo(line)
-
-
-def only_one(options: dict[str, bool]) -> None:
-    """Refuse options that exclude each other."""
-    given = [name for name, is_given in options.items() if is_given]
-    if len(given) > 1:
-        raise ConfigurationError([f"{' and '.join(given)} exclude each other: give one of them"])
 
 
 def steering_of(control: FunctionControl, declared: int | None) -> dict[str, Any]:

@@ -25,11 +25,10 @@ from jetmap.wire.messages import ErrorRecord, Format
 
 from .clusters import attached
 from .exits import Exit, say
-from .function import only_one
 from .jobs import duration, status_document
 from .lists import ErrorPrinter, write_values
 from .map_options import ParallelOption, shown_labels, within
-from .options import BROKER, takes
+from .options import BROKER, only_one, takes
 from .progress import Bar
 from .signals import run_cancellable
 

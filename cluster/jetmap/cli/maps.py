@@ -13,9 +13,8 @@ from jetmap.settings import Settings
 
 from .clusters import attached
 from .exits import say
-from .function import only_one
 from .map_options import LabelOptions, ParallelOption, labels_of
-from .options import BROKER, takes
+from .options import BROKER, only_one, takes
 from .signals import run_cancellable
 from .streams import console_for_tables
 from .top import maps_table

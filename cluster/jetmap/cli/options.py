@@ -190,6 +190,13 @@ def _has_password(url: str) -> bool:
         return False
 
 
+def only_one(options: dict[str, bool]) -> None:
+    """Refuse options that exclude each other."""
+    given = [name for name, is_given in options.items() if is_given]
+    if len(given) > 1:
+        raise ConfigurationError([f"{' and '.join(given)} exclude each other: give one of them"])
+
+
 def log_to_stderr(level: str, form: str = "text") -> None:
     """Log to stderr, one line a record. form: "text" or "json"."""
     handler = logging.StreamHandler()

@@ -12,8 +12,8 @@ from jetmap.settings import Settings
 from jetmap.wire.controls import PoolControl
 
 from .clusters import attached
-from .function import only_one, said, steering_of
-from .options import BROKER, takes
+from .function import said, steering_of
+from .options import BROKER, only_one, takes
 from .signals import run_cancellable
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ LABELS = "team=demo,night=yes"
 
 
 @contextmanager
-def beside(gateway: GatewayClient, files: Sequence[str]) -> Iterator[None]:
+def work_beside(gateway: GatewayClient, files: Sequence[str]) -> Iterator[None]:
     """Run short maps and jobs in threads, until the block ends or the gateway does not answer."""
     over = threading.Event()
     works: tuple[Callable[[GatewayClient, threading.Event], None], ...] = (

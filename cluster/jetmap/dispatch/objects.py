@@ -78,11 +78,13 @@ class Objects:
         """End with the last item, if it is the last: a length may be an estimate, as that of tqdm
         is, or count something else, as that of a pandas frame does.
         """
-        if self._list is None:
-            self._length = None
-            if not self._returned:
-                self._returned.extend(self._fresh(1))
-        self._ended = not self._returned or self._list is not None
+        if self._list is not None:
+            self._ended = True
+            return
+        self._length = None
+        if not self._returned:
+            self._returned.extend(self._fresh(1))
+        self._ended = not self._returned
 
     def give_back(self, index: int) -> Any:
         """Return the item at this index, and forget it."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from jetmap.background import Background
 from jetmap.errors import JetmapError, TooLarge
-from jetmap.nats.answers import had_subject, has_stored
+from jetmap.nats.answers import Published, fate_of
 from jetmap.nats.broker import Broker
 from jetmap.settings import Settings
 from jetmap.wire import pool_streams, subjects
@@ -200,8 +200,9 @@ class Outbox:
     def on_ack(self, subject: str, answer: bytes) -> Accepted | Refused:
         """Process the broker's ack, or its refusal."""
         number = int(subject.rpartition(".")[2])
-        if has_stored(answer):
-            return Accepted(self._sampler.on_stored(number) or [], had_subject(answer))
+        fate = fate_of(answer)
+        if fate is not Published.REFUSED:
+            return Accepted(self._sampler.on_stored(number) or [], fate is Published.THERE)
         doubtful = self._sampler.on_refused(number, time.monotonic())
         return Refused([key for keys in doubtful for key in keys], not answer)
 

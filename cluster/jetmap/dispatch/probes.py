@@ -22,8 +22,10 @@ class Probes:
     """Choose among chunks without a sign of life. Times are seconds of one monotonic clock."""
 
     def __init__(self) -> None:
-        self._doubted = float("-inf")  # Everything published before may be lost,
-        self._losses: dict[str, float] = {}  # or what was published to one queue.
+        # Time before which everything that was published may be lost.
+        self._doubted = float("-inf")
+        # The same of single queues, by their names.
+        self._losses: dict[str, float] = {}
 
     def on_reconnect(self, now: float) -> None:
         """Record that the broker may have lost everything."""

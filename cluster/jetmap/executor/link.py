@@ -81,7 +81,7 @@ class Link:
                 self._workers[worker] = number
                 _send(worker, HELLO, 0, 0, [_stream(1), _stream(2)])
             elif what == TRACKER:
-                _send(worker, TRACKER, 0, 0, [os.dup(resource_tracker.getfd() or -1)])
+                _send(worker, TRACKER, 0, 0, [os.dup(_tracker())])
             else:
                 fd, size = self._shared(number) if what == GET else (-1, 0)
                 if fd >= 0:
@@ -155,6 +155,13 @@ def _send(worker: socket.socket, what: bytes, number: int, size: int, fds: list[
     finally:
         for fd in fds:
             os.close(fd)
+
+
+def _tracker() -> int:
+    """Return the descriptor of this process's resource tracker, which is started for it."""
+    fd = resource_tracker.getfd()
+    assert fd is not None, "it was started"
+    return fd
 
 
 def _stream(fd: int) -> int:

@@ -26,7 +26,7 @@ from jetmap.errors import NotImportable
 
 from .function import Function
 from .per_worker import PerWorker
-from .pickles import refuse_ends
+from .pickles import refuse_connection
 from .signatures import evaluate, innermost
 
 _CACHE = "__msgspec_cache__"
@@ -176,7 +176,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return mark
         if isinstance(obj, PerWorker):
             return _restored_mark, (_loader_pickled(obj), obj.timeout, obj.owner or _OWNER)
-        refuse_ends(obj)
+        refuse_connection(obj)
         reduced = super().reducer_override(obj)
         # A class that travels by value: how it is made, then its dict and its slots.
         if isinstance(obj, type) and isinstance(reduced, tuple) and len(reduced) > 2:

@@ -36,7 +36,7 @@ def cause_of(error: BaseException, *, pickled: bool) -> Cause:
     if pickled:
         try:
             data = dumps(error, _reduce, PICKLE_BYTES)
-        except BaseException:  # As its own ``__reduce__`` may raise anything.
+        except BaseException:  # Its own ``__reduce__`` may raise anything.
             data = b""  # It is too large, or holds a lock or the like: its base stands for it.
     return Cause(classes, data)
 

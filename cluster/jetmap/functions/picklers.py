@@ -17,7 +17,7 @@ from jetmap.machine import MAIN
 from jetmap.wire import runs
 
 from .function import Function
-from .pickles import called_globals, find_class, named, refuse_ends
+from .pickles import called_globals, find_class, named, refuse_connection
 
 PROTOCOL = 5
 _BUFFER_BYTES = 4 << 10  # Bytes of a buffer that stays out of its pickle, at least.
@@ -100,7 +100,7 @@ class _ByName(pickle.Pickler):
             return found
         if type(obj) is memoryview:
             return _memory(obj)
-        refuse_ends(obj)
+        refuse_connection(obj)
         return NotImplemented
 
 

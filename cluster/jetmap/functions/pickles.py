@@ -74,7 +74,7 @@ def loads(data: bytes | memoryview, buffers: Iterable[Any] = ()) -> Any:
     return _Unpickler(io.BytesIO(data), buffers=buffers).load()
 
 
-def refuse_ends(obj: object) -> None:
+def refuse_connection(obj: object) -> None:
     """Raise TypeError for a connection of ``multiprocessing``.
 
     Its pickle would be the number of a file, which is another file in the other process.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from typing import Any
 
 import msgspec
@@ -43,27 +44,23 @@ def checked(answer: bytes) -> dict[str, Any]:
     return decoded
 
 
-def has_stored(answer: bytes) -> bool:
-    """Return whether a stream has a message, by its answer to the publish (empty: none answers).
+class Published(Enum):
+    """The fate of a message that was published to a stream with one message a subject."""
 
-    A message that is refused because the stream has one of its subject is where it belongs.
-    """
+    STORED = auto()
+    THERE = auto()  # It was refused, because the stream has one of its subject: it is there.
+    REFUSED = auto()  # Or nobody has answered.
+
+
+def fate_of(answer: bytes) -> Published:
+    """Read a stream's answer to a publish; empty: nobody answers."""
     if not answer:
-        return False
+        return Published.REFUSED
     try:
         checked(answer)
     except JetStreamError as error:
-        return holds_subject(error)
-    return True
-
-
-def had_subject(answer: bytes) -> bool:
-    """Return whether a stream refuses a message because it has one of the same subject."""
-    try:
-        checked(answer)
-    except JetStreamError as error:
-        return holds_subject(error)
-    return False
+        return Published.THERE if holds_subject(error) else Published.REFUSED
+    return Published.STORED
 
 
 def holds_subject(error: JetStreamError) -> bool:

@@ -35,7 +35,7 @@ class DeferredModule(ModuleType):
     """A module whose code runs when it is asked for a name that it does not have yet."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("__") and name != "__all__":  # ``import *`` asks for that one first.
             raise AttributeError(name)  # Some tools ask every module for such names.
         with _running:
             spec = self.__spec__

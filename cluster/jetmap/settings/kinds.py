@@ -177,8 +177,10 @@ def urls(value: str) -> str:
 
 
 def is_file(path: str) -> bool:
-    """Tell whether this is a file; ``Path.is_file`` raises for names that are too long or lie in a
-    folder that this user may not enter."""
+    """Return whether this is a file that this user can reach.
+
+    ``Path.is_file`` raises for names that are too long, or in a folder that may not be entered.
+    """
     try:
         return Path(path).is_file()
     except OSError:

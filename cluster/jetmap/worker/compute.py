@@ -165,7 +165,7 @@ def prepare(
     f = function.callable
     try:
         kwargs = function.kwargs.decode(chunk.kwargs, chunk.format)
-    except BaseException as error:
+    except BaseException as error:  # Whatever the code that a pickle brings may raise.
         refusal = Undecodable(ValueError(f"keyword parameters: {error}"))
         return part.refuse, [refusal] * chunk.count
     if state:
@@ -184,7 +184,7 @@ def prepare(
         if len(items) == chunk.count:
             chunk.items = b""  # They may be large, and are not needed any more.
             return plain, items
-    except BaseException:  # Whatever the code that a pickle brings may raise.
+    except BaseException:
         # An item is bad: the loop below finds it, and the others keep their values.
         pass
     items = []
@@ -279,7 +279,7 @@ class Part:
                 if len(encoded) <= min(most, self._limits.value):
                     self._report(len(values), encoded, errors, seconds, final)
                     return
-            except BaseException:
+            except BaseException:  # The value's own ``__reduce__`` may raise anything.
                 # A value cannot be encoded: ``_flush_singly`` finds it.
                 pass
         self._flush_singly(values, errors, seconds, final)

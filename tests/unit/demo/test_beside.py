@@ -83,7 +83,7 @@ def test_what_is_cancelled_by_somebody_begins_again_and_a_gateway_that_is_gone_e
 def test_both_go_on_until_the_block_ends() -> None:
     made = Gateway(-1)
     before = threading.active_count()
-    with beside.beside(client(made), ["a.py"]):
+    with beside.work_beside(client(made), ["a.py"]):
         while not (made.maps and made.submitted):
             pass
     for thread in threading.enumerate():

@@ -31,6 +31,14 @@ class World(Parts):
         assert self.send(self.now)
         return run
 
+    def queue(self, count: int, offer: str) -> None:
+        """Open maps of one item each, whose chunks wait at the broker for an offer."""
+        for _ in range(count):
+            run = self.open(1)
+            piece = run.source.take(1, 1000)
+            assert piece is not None
+            run.ledger.send(piece, offer, self.now).confirmed = True
+
     def tick(self, seconds: float = TICK, *, connected: bool = True) -> Actions | None:
         self.now += seconds
         return self.recovery.check(self.maps, self.now, connected=connected)
@@ -206,11 +214,7 @@ def test_a_suspect_that_lives_long_leaves_the_quarantine() -> None:
 
 def test_of_a_long_queue_some_chunks_are_published_again_and_all_once_one_is_lost() -> None:
     world = World()
-    runs = [world.open(1) for _ in range(200)]
-    for run in runs:
-        piece = run.source.take(1, 1000)
-        assert piece is not None
-        run.ledger.send(piece, "offer", world.now).confirmed = True
+    world.queue(200, "offer")
     while not (actions := world.check()).silent:
         pass
     world.act(actions)
@@ -222,22 +226,14 @@ def test_of_a_long_queue_some_chunks_are_published_again_and_all_once_one_is_los
 
 def test_after_a_reconnection_a_long_queue_is_published_again_whole() -> None:
     world = World()
-    for _ in range(100):
-        run = world.open(1)
-        piece = run.source.take(1, 1000)
-        assert piece is not None
-        run.ledger.send(piece, "offer", world.now).confirmed = True
+    world.queue(100, "offer")
     world.recovery.on_reconnect(world.maps, world.now)
     assert len(world.check().silent) == 100
 
 
 def test_a_long_queue_that_nobody_serves_is_taken_back_whole() -> None:
     world = World()
-    for _ in range(100):
-        run = world.open(1)
-        piece = run.source.take(1, 1000)
-        assert piece is not None
-        run.ledger.send(piece, "gone", world.now).confirmed = True
+    world.queue(100, "gone")
     while not (actions := world.check()).take_back:
         assert not actions.silent
     assert len(actions.take_back) == 100

@@ -6,9 +6,9 @@ import pytest
 
 from jetmap.nats.answers import (
     JetStreamError,
+    Published,
     checked,
-    had_subject,
-    has_stored,
+    fate_of,
     holds_subject,
     lacks_room,
 )
@@ -44,40 +44,21 @@ def test_a_lack_of_room_is_known_by_its_number_or_the_systems_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "stored"),
+    ("answer", "fate"),
     [
-        (b'{"stream":"S","seq":1}', True),
-        (b'{"stream":"S","seq":1,"duplicate":true}', True),
+        (b'{"stream":"S","seq":1}', Published.STORED),
+        (b'{"stream":"S","seq":1,"duplicate":true}', Published.STORED),
         (
             b'{"error":{"code":503,"err_code":10077,'
             b'"description":"maximum messages per subject exceeded"}}',
-            True,
+            Published.THERE,
         ),
         (
             b'{"error":{"code":503,"err_code":10077,"description":"maximum bytes exceeded"}}',
-            False,
+            Published.REFUSED,
         ),
-        (b"", False),
+        (b"", Published.REFUSED),
     ],
 )
-def test_an_answer_to_a_publish(answer: bytes, stored: bool) -> None:
-    assert has_stored(answer) is stored
-
-
-@pytest.mark.parametrize(
-    ("answer", "had"),
-    [
-        (b'{"stream":"S","seq":1}', False),
-        (
-            b'{"error":{"code":503,"err_code":10077,'
-            b'"description":"maximum messages per subject exceeded"}}',
-            True,
-        ),
-        (
-            b'{"error":{"code":503,"err_code":10077,"description":"maximum bytes exceeded"}}',
-            False,
-        ),
-    ],
-)
-def test_whether_a_stream_had_a_message_before(answer: bytes, had: bool) -> None:
-    assert had_subject(answer) is had
+def test_an_answer_to_a_publish(answer: bytes, fate: Published) -> None:
+    assert fate_of(answer) is fate

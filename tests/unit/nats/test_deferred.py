@@ -48,6 +48,11 @@ def test_whoever_uses_them_gets_them_whatever_the_way() -> None:
         assert run(f"{BEFORE}import nats; {ways}; {same}") == "True True True <class 'module'>"
 
 
+def test_a_star_gets_everything() -> None:
+    program = f"{BEFORE}from nats.js.api import *\nprint(StreamConfig.__module__)"
+    assert run(program) == "nats.js.api"
+
+
 def test_a_name_that_is_not_there_is_an_ordinary_error() -> None:
     program = "import nats\ntry:\n nats.js.nothing\nexcept AttributeError as e:\n print(e)"
     assert run(BEFORE + program) == "module 'nats.js' has no attribute 'nothing'"
