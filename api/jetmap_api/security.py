@@ -147,10 +147,12 @@ def is_same_origin(scope: Scope) -> bool:
     origin = header(scope, b"origin")
     if origin is None:
         return reads
-    return _host_of(origin) in {
-        _without_default_port(host)
+    host = _host_of(origin)
+    return host != b"" and host in {
+        # Each of a chain of proxies may add its own; the first one is what the browser sees.
+        _without_default_port(given.partition(b",")[0])
         for name in (b"host", b"x-forwarded-host")
-        if (host := header(scope, name)) is not None
+        if (given := header(scope, name)) is not None
     }
 
 

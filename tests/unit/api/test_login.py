@@ -196,6 +196,9 @@ async def test_a_session_changes_nothing_for_other_sites(headers: dict[str, str]
         ("POST", {"origin": "http://localhost:8000", "host": "localhost"}, False),
         ("POST", {"origin": "http://[::1]:8000", "host": "[::1]:8000"}, True),
         ("POST", {"origin": "https://p.example", "x-forwarded-host": "p.example"}, True),
+        ("POST", {"origin": "https://p.example", "x-forwarded-host": "p.example, in:80"}, True),
+        ("POST", {"origin": "https://in", "x-forwarded-host": "p.example, in:80"}, False),
+        ("POST", {"origin": "null", "host": ""}, False),
         ("DELETE", {"origin": "file://localhost", "host": "localhost"}, False),
     ],
 )
