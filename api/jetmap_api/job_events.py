@@ -14,7 +14,7 @@ from jetmap.errors import JetmapError, JobError
 
 from .job_follower import Follower, in_json, incomplete
 from .models import EVENT_ID
-from .problems import bad_parameter, error_record, problem_of
+from .problems import Problem, bad_parameter, error_record, problem_of
 from .streams import event, results_event
 
 if TYPE_CHECKING:
@@ -47,12 +47,15 @@ class EventId:
             return cls()
         found = _EVENT_ID.fullmatch(text)
         if found is None or not found[0].isascii():
-            raise bad_parameter(
-                "Last-Event-ID",
-                f"{text!r} is not an id of a job's events: send the last one received",
-            )
+            raise unknown_event(text)
         run, seq, part, end = found.groups()
         return cls(int(seq), int(part or 0), end is not None, max(1, int(run or 1)))
+
+
+def unknown_event(text: str) -> Problem:
+    """Make the refusal of an id that this job has not given to an event."""
+    detail = f"{text!r} is not the id of an event of this job: send the last one received, or none"
+    return bad_parameter("Last-Event-ID", detail)
 
 
 async def events(

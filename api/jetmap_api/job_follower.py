@@ -91,8 +91,12 @@ def check_shown(record: Record) -> None:
 def incomplete(record: Record, done: int) -> Problem:
     """Make the problem that takes the place of outcomes that never come."""
     total = record.total or 0
-    detail = record.reason or f"{done} of {total} items have an outcome; the others get none"
-    return job_ended(record.state, detail, job=record.id, done=done, total=record.total)
+    state: str = record.state
+    detail = record.reason
+    if state == "succeeded":
+        state, detail = "removed", f"only {done} of {total} outcomes are still in the store"
+    detail = detail or f"{done} of {total} items have an outcome; the others get none"
+    return job_ended(state, detail, job=record.id, done=done, total=record.total)
 
 
 async def behind_gap(reader: StoredOutcomes, item: int) -> int | None:

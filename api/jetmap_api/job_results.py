@@ -46,7 +46,8 @@ async def outcomes_page(
 ) -> PageBody:
     """Return the outcomes of at most ``limit`` items from ``start`` on.
 
-    wait: seconds to wait until there are any. If an ended job lacks some, ``next`` skips them.
+    wait: seconds to wait until there are any. If a job that failed or was cancelled lacks some,
+    ``next`` skips them. Raises Problem if one that succeeded does: 410.
     """
     follower = Follower(jobs, record, wait)
     try:
@@ -66,6 +67,8 @@ async def _page(follower: Follower, start: int, limit: int, debug: bool) -> Page
             break
         if follower.record.is_over:
             following = await behind_gap(reader, start)
+            if following != start and follower.record.state == "succeeded":
+                raise incomplete(follower.record, reader.index.done)
             if following != start or looked:
                 break
             looked = True  # A replica may have less than the leader.

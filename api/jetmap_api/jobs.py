@@ -14,6 +14,7 @@ from fastapi import Depends, Header, Query, Request, Response
 from pydantic.json_schema import SkipJsonSchema
 from starlette.routing import BaseRoute, Route
 
+from jetmap.errors import UnknownJob
 from jetmap.jobs.record import Record, find_run
 
 from . import asgi
@@ -30,7 +31,7 @@ from .job_documents import (
     states_of,
     status_answer,
 )
-from .job_events import EventId, events
+from .job_events import EventId, events, unknown_event
 from .job_follower import check_kept, check_shown
 from .job_results import failed_lines, lines, outcomes_page, packed
 from .media import Answer, answer_type
@@ -322,13 +323,22 @@ class JobsEndpoints:
         text = query.last_event_id if last_event_id is None else last_event_id
         last = EventId.read(text or "")
         jobs = self._jobs(request)
-        if last.end:  # 204 tells a browser to stay away.
-            return done()
+        if last.end and await self._has_ended(id, jobs, last):
+            return done()  # 204 tells a browser to stay away.
         record = find_run(await jobs.get(id), last.run or query.run)
         check_shown(record)
+        if last.end or not await jobs.outcomes(record).has_place(last.seq):
+            raise unknown_event(text or "")
         watch(request)
         pieces = events(jobs, record, last, self._debug)
         return StreamedAnswer("sse", pieces, heartbeats=self._heartbeats)
+
+    async def _has_ended(self, id: str, jobs: Jobs, last: EventId) -> bool:
+        """Return whether a reader can have had a job's last event."""
+        try:
+            return find_run(await jobs.get(id), last.run).is_over
+        except UnknownJob:
+            return True  # It was deleted since.
 
     def _jobs(self, request: Request) -> Jobs:
         """Find the jobs of a request. Raises JobsUnavailable."""

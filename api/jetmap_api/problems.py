@@ -58,6 +58,7 @@ _ENDINGS: dict[str, tuple[int, str, str]] = {
     "cancelled": (409, "job-cancelled", "The job was cancelled"),
     "expired": (410, "job-expired", "The job has expired"),
     "deleted": (404, "unknown-job", "No such job"),
+    "removed": (410, "outcomes-removed", "Outcomes of the job have been removed"),
 }
 
 

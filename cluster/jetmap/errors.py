@@ -368,7 +368,8 @@ class JobEnded(JobError, Fault):
     """The job ended without all its outcomes.
 
     Attributes:
-        state: "failed", "cancelled" or "expired".
+        state: "failed", "cancelled" or "expired"; "removed" if outcomes that it had are not in the
+            store any more.
     """
 
     def __init__(self, message: str, *, state: str) -> None:

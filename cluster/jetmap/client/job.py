@@ -307,6 +307,8 @@ class JobStream(OutcomeStream[None, Y]):
                     found.append(Outcome(index, None, None, value, batch.tries))
                 else:
                     found.append(Outcome(index, None, value, None, batch.tries))
+        if self._given > len(found):
+            raise ValueError(f"job {self._follower.id} has no position {self._at}:{self._given}")
         self._part = end, len(found)
         self.ready.extend(found[self._given :])
 

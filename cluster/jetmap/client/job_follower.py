@@ -92,7 +92,8 @@ class JobFollower:
     def events(self, after: int) -> AsyncGenerator[OutcomeEvent, None]:
         """Give the events behind sequence number ``after``, to the job's end.
 
-        Raises JobEnded at the end of a job that lacks outcomes.
+        Raises JobEnded at the end of a job that lacks outcomes, ValueError if no event of the job
+        has that number.
         """
         return self._read(
             after,
@@ -106,6 +107,7 @@ class JobFollower:
             start,
             lambda outcomes, at: outcomes.ordered(at, more=self._more),
             lambda batch: batch.start + batch.count,
+            is_item=True,
         )
 
     async def failures(self, start: int, limit: int) -> tuple[list[ErrorRecord], int | None]:
@@ -127,9 +129,13 @@ class JobFollower:
 
     async def _check_complete(self) -> None:
         record, reader = await self._begin()
+        outcomes = reader.outcomes
         if record.state == "succeeded":
-            return
-        done, _ = await reader.outcomes.counts()
+            if outcomes.index.done >= (record.total or 0):
+                return
+            if not await outcomes.complete():
+                raise BrokerUnreachable("a replica of the stream of outcomes lags behind")
+        done, _ = await outcomes.counts()
         too_many = record.max_failed is not None and record.state == "failed"
         if record.total is None or done < record.total or too_many:
             raise _ended(record, done)
@@ -139,12 +145,26 @@ class JobFollower:
         at: int,
         open: Callable[[StoredOutcomes, int], AsyncIterator[T]],
         behind: Callable[[T], int],
+        *,
+        is_item: bool = False,
     ) -> AsyncGenerator[T, None]:
-        """Give all parts from ``at`` on; after a broken read, go on behind the last one."""
+        """Give all parts from ``at`` on; after a broken read, go on behind the last one.
+
+        is_item: whether ``at`` is an item, not a sequence number.
+        """
+        is_checked = False
         try:
             while True:
                 try:
-                    _, reader = await self._begin()
+                    record, reader = await self._begin()
+                    if not is_checked:
+                        if is_item:
+                            is_there = at <= (record.total or 0)
+                        else:
+                            is_there = await reader.outcomes.has_place(at)
+                        if not is_there:
+                            raise ValueError(f"job {self.id} has no position {at}")
+                        is_checked = True
                     found = open(reader.outcomes, at)
                     try:
                         async for part in found:
@@ -219,11 +239,15 @@ class JobFollower:
 
 
 def _ended(record: Record, done: int) -> JobEnded:
-    if record.state == "expired":
+    state: str = record.state
+    if state == "expired":
         text = "has expired, and its outcomes with it"
+    elif state == "succeeded":
+        state = "removed"
+        text = f"succeeded, but only {done:,} of {record.total:,} outcomes are still in the store"
     else:
         text = "was cancelled" if record.state == "cancelled" else "failed"
         text += f" ({record.reason})" if record.reason else ""
         total = "an unknown number of" if record.total is None else f"{record.total:,}"
         text += f": {done:,} of {total} items have outcomes"
-    return JobEnded(f"job {record.id} {text}", state=record.state)
+    return JobEnded(f"job {record.id} {text}", state=state)

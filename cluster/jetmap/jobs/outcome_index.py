@@ -46,11 +46,13 @@ class OutcomeIndex:
 
     Attributes:
         until: The last sequence number that counts, once a later run has begun; None: all count.
+        is_outdated: Whether messages that it has were removed, so that no reader may begin with it.
     """
 
     def __init__(self, run: int = 1, ends: Sequence[int] = ()) -> None:
         self.last = 0
         self.until: int | None = None
+        self.is_outdated = False
         self.failures = IntervalSet()
         self.tries: dict[int, tuple[int, float]] = {}
         self._run = run
@@ -164,6 +166,10 @@ class OutcomeIndex:
             (self._starts[i], self._ends[i]) for i in range(at, until) if self._owners[i] == owner
         ]
 
+    def has(self, seq: int) -> bool:
+        """Return whether a message was added."""
+        return self._position(seq) is not None
+
     def won_until(self, seq: int) -> int:
         """Return the end of the last range that a message has won; 0 if it has won none."""
         owner = self._position(seq)
@@ -271,7 +277,9 @@ class OutcomeIndexes:
 
     def get(self, job: str, run: int = 1, ends: Sequence[int] = ()) -> OutcomeIndex:
         """Return the index of a run of a job, which its readers share and extend."""
-        index = self._indexes.pop((job, run), None) or OutcomeIndex(run, ends)
+        index = self._indexes.pop((job, run), None)
+        if index is None or index.is_outdated:
+            index = OutcomeIndex(run, ends)
         self._indexes[job, run] = index
         size = self.size
         while size > self._max_bytes and len(self._indexes) > 1:

@@ -81,13 +81,16 @@ class Messages(Protocol):
 
     async def size(self, kind: str, subject: str) -> tuple[int, int]: ...
 
+    async def last_outcome(self) -> int: ...
+
 
 class StoredOutcomes:
     """Read one job's outcomes.
 
     index: extended while reading, and shared by readers of the same job. Besides it, at most
     8 MiB of messages are kept. Every method raises BrokerUnreachable when the store does not
-    answer for fifteen seconds.
+    answer for fifteen seconds. Those that give outcomes raise JobEnded when some that were there
+    have been removed: the job was deleted meanwhile, or its stream was purged.
     """
 
     def __init__(
@@ -160,8 +163,7 @@ class StoredOutcomes:
                 if len(found) >= limit:
                     return found, at
                 batch = await self._next(at, min(end, at + limit - len(found)))
-                if batch is None:
-                    raise JobEnded("outcomes of this job were removed meanwhile", state="deleted")
+                assert batch is not None  # It is indexed.
                 found += batch.errors
                 at = batch.start + batch.count
         return found, None
@@ -186,6 +188,20 @@ class StoredOutcomes:
             elif not await self._index_more(at):
                 total = await more()
 
+    async def has_place(self, seq: int) -> bool:
+        """Return whether a reader may have come to this message: it is stored, and of this job."""
+        if seq <= self.index.last:
+            return seq == 0 or self.index.has(seq)
+        if self.index.until is not None and seq > self.index.until:
+            return False
+        deadline = time.monotonic() + LAG_SECONDS
+        while not (found := await self._fetch(seq - 1, 1)):
+            # It is stored if only this replica lacks it.
+            if seq > await self._store.last_outcome() or time.monotonic() >= deadline:
+                return False
+            await asyncio.sleep(LAG_EVERY)
+        return found[0].seq == seq
+
     async def events(self, after: int = 0, *, more: More) -> AsyncIterator[OutcomeEvent]:
         """Yield what each message after sequence number ``after`` has won, in stream order.
 
@@ -209,8 +225,10 @@ class StoredOutcomes:
             elif not over:
                 over = await more() is not None
             else:
-                missing = await self._stored() - self.index.messages  # Below 0: they were removed.
-                if missing < 0 or (missing == 0 and at >= self.index.last):
+                missing = await self._stored() - self.index.messages
+                if missing < 0:
+                    raise self._removed()
+                if missing == 0 and at >= self.index.last:
                     return
                 deadline = deadline or time.monotonic() + LAG_SECONDS
                 if time.monotonic() >= deadline:
@@ -220,19 +238,17 @@ class StoredOutcomes:
     # Inside
 
     async def _next(self, item: int, until: int) -> Batch | None:
-        """Return one message's outcomes from ``item`` on; None if not indexed, or removed."""
+        """Return one message's outcomes from ``item`` on; None if they are not indexed."""
         span = self.index.at(item)
         if span is None:
             return None
         report = self._kept.get(span.seq) or await self._read(span, item, until)
-        if report is None:
-            return None
         end = min(span.end, until)
         if self.index.won_until(span.seq) <= end:
             self._kept.drop(span.seq)  # Readers only move forward.
         return self._cut(await self._whole(report), [(item, end)])[0]
 
-    async def _read(self, span: OutcomeRange, item: int, until: int) -> Report | None:
+    async def _read(self, span: OutcomeRange, item: int, until: int) -> Report:
         """Read the message of a range, and keep nearby messages with the next items."""
         deadline = time.monotonic() + LAG_SECONDS
         wanted: Report | None = None
@@ -255,9 +271,20 @@ class StoredOutcomes:
             if wanted is not None:
                 return wanted
             # It was indexed, so either this replica lags behind, or the message was removed.
-            if await self._stored() < self.index.messages or time.monotonic() >= deadline:
-                return None
+            if await self._stored() < self.index.messages:
+                raise self._removed()
+            if time.monotonic() >= deadline:
+                raise BrokerUnreachable("a replica of the stream of outcomes lags behind")
             await asyncio.sleep(LAG_EVERY)
+
+    def _removed(self) -> JobEnded:
+        """Make the error for outcomes that were there; later readers index the job anew."""
+        self.index.is_outdated = True
+        return JobEnded(
+            "outcomes of this job are not in the store any more: it was deleted while they were "
+            "read, or its stream was purged",
+            state="removed",
+        )
 
     async def _index_more(self, item: int | None, max_bytes: int = FETCH_BYTES) -> bool:
         """Index the next messages; return False if there are no more.

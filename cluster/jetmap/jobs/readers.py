@@ -326,6 +326,10 @@ class SharedReader:
             self._counting = self._counted = flight
         return await asyncio.shield(flight)
 
+    async def last_outcome(self) -> int:
+        """Ask the leader for the newest outcome of any job."""
+        return await self._source.last_outcome()
+
     async def _count(
         self, kind: str, subject: str, previous: asyncio.Task[tuple[int, int]] | None
     ) -> tuple[int, int]:

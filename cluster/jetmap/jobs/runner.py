@@ -130,10 +130,11 @@ class JobRunner:
         job = running.record.id
         try:
             try:
-                if await running.own():
+                while await running.own():
                     while not await running.open():
                         await self._wait_for_workers(running)
-                    await running.run()
+                    if await running.run():
+                        break
             finally:
                 await running.close()
         except Conflict:

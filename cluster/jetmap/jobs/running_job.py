@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 PROGRESS_SECONDS = 1.0
 # Seconds of a job's timeout that its next owner may count again.
 ELAPSED_SECONDS = 5.0
+# Times that items are run again whose stored outcomes somebody has removed while the job ran.
+MOST_REPAIRS = 3
 # Seconds for existing workers to announce themselves to a process that has just joined.
 ARRIVAL_SECONDS = 0.25
 
@@ -87,6 +89,8 @@ class RunningJob:
         self._base = 0  # Bytes of the store that it took when this run began.
         self._failed_before = 0  # Failed items of earlier owners.
         self._took_over = False
+        self._messages = 0  # Messages of this run in the store, at least.
+        self._repairs = 0
         self._began = time.monotonic()
         self._elapsed_before = record.elapsed
         self._index = OutcomeIndex()  # The outcomes stored by earlier owners.
@@ -156,7 +160,8 @@ class RunningJob:
         if before is None or not transitions.may_run(before, self.record, me):
             return False
         now = time.time()
-        self._elapsed_before = before.elapsed
+        self._elapsed_before = max(before.elapsed, self.elapsed)
+        self._began = time.monotonic()
         self._took_over = before.epoch > 0
         self._base = before.stored
         self._owned.current = transitions.owned(before, me)
@@ -172,7 +177,7 @@ class RunningJob:
         if self._took_over:
             if before.state == "queued":
                 logger.info("job %s of %s begins run %d", before.id, before.function, before.run)
-            else:
+            elif before.owner != me:
                 was = f"was running on {before.owner}" if before.owner else "was released"
                 # A caller that leaves releases its jobs; only one that died is worth a warning.
                 level = logging.WARNING if before.owner else logging.INFO
@@ -228,16 +233,23 @@ class RunningJob:
         await self._show_waiting(None)
         return True
 
-    async def run(self) -> None:
-        """Run the open map to its end, and end the job with it."""
+    async def run(self) -> bool:
+        """Run the open map to its end, and end the job with it.
+
+        Returns:
+            Whether the job is over. Else outcomes were removed from the store while it ran, and
+            ``own`` and ``open`` begin the map of the items that lack one.
+        """
         run = self._map
         assert run is not None
+        self._messages = 0
         progress = self._background.spawn(self._record_progress(run), "record progress")
         failures = self._failures()
         async with run:
             if failures is not None:
                 failures.add((), run.done)  # Its last owner may have died before it could end it.
             async for batch in run:
+                self._messages += 1
                 if batch.values:
                     await self._store_batch(run, batch)
                 if batch.errors and failures is not None:
@@ -248,7 +260,8 @@ class RunningJob:
         if not self.stopped:
             if self._stored(run) > self.record.reserved:
                 await self._reserve(self._stored(run))
-            await self._finish(run)
+            return await self._finish(run)
+        return True
 
     def _failures(self) -> FailureCount | None:
         """Return the count of failed items for a job that tolerates some; else None."""
@@ -369,17 +382,45 @@ class RunningJob:
         """Enlarge the reservation, so that ``stored`` bytes fit."""
         return await self._grant_room(self.record, stored, self._owned.write)
 
-    async def _finish(self, run: OpenMap) -> None:
-        """End a job whose outcomes are all stored. Count again where an item may have two."""
+    async def _finish(self, run: OpenMap) -> bool:
+        """End a job whose outcomes are all stored; return False if some have been removed.
+
+        Counts again where an item may have two outcomes, or none.
+        """
         done, failed = run.done, self._failed(run)
-        if self._took_over or run.ledger.repeats:
+        if self._took_over or run.ledger.repeats or await self._lacks_messages():
             outcomes = self._outcomes()
-            await outcomes.complete()
+            if not await outcomes.complete():
+                raise BrokerUnreachable("a replica lacks the last outcomes")
             done, failed = outcomes.index.done, outcomes.index.failed
-        if failed and self.record.max_failed is None:
+        if done < (self.record.total or 0):
+            lost = f"{done} of {self.record.total} outcomes are still in the store"
+            self._repairs += 1
+            if self._repairs <= MOST_REPAIRS:
+                logger.warning("job %s: only %s; the others run again", self.record.id, lost)
+                await self._part()
+                return False
+            await self._end("failed", f"only {lost}: something removes them", (done, failed))
+        elif failed and self.record.max_failed is None:
             await self._end("failed", f"{failed} of {done} items failed", (done, failed))
         else:
             await self._end("succeeded", None, (done, failed))
+        return True
+
+    async def _lacks_messages(self) -> bool:
+        """Return whether fewer messages are stored than agents have reported."""
+        subject = subjects.job_outcomes(self._store.pool, self.record.id)
+        there, _ = await self._store.size("OUTCOMES", subject)
+        if not there and await self._store.is_gone("OUTCOMES"):
+            await self._store.restore()
+        return there < self._messages
+
+    async def _part(self) -> None:
+        """Let go of a map that has ended, so that another can be opened."""
+        source, self._source, self._map = self._source, None, None
+        if source is not None:
+            await source.aclose()
+        self._all_stored.clear()
 
     def _outcomes(self) -> StoredOutcomes:
         """Return a reader of the outcomes of this run, which has read nothing yet."""

@@ -221,11 +221,19 @@ class Store:
         return found
 
     async def size(self, kind: str, subject: str) -> tuple[int, int]:
-        """Ask the leader for the number of messages on a subject, and the stream's bytes."""
+        """Ask the leader for the number of messages on a subject, and the stream's bytes.
+
+        Both are 0 if somebody has removed the stream.
+        """
         stream = subjects.job_stream(self.pool, kind)
-        info = await self._patiently(
-            lambda: self.connection.api(f"STREAM.INFO.{stream}", {"subjects_filter": subject})
-        )
+        try:
+            info = await self._patiently(
+                lambda: self.connection.api(f"STREAM.INFO.{stream}", {"subjects_filter": subject})
+            )
+        except JetStreamError as error:
+            if error.err_code != STREAM_NOT_FOUND:
+                raise
+            return 0, 0
         state = info["state"]
         return sum((state.get("subjects") or {}).values()), int(state["bytes"])
 

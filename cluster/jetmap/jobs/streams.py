@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from jetmap.nats import jetstream
@@ -32,11 +34,19 @@ async def last(c: Broker, pool: str) -> int | None:
 
 
 async def ensure(c: Broker, store: Store, options: JobSettings) -> None:
-    """Create missing streams. Raises TopologyMismatch, naming each setting that differs."""
+    """Create missing streams. Raises TopologyMismatch, naming each setting that differs.
+
+    A stream that was there before and that somebody has removed begins with higher numbers than it
+    can have had: the place of a reader in it stays a place before all that comes.
+    """
     pool = store.pool
     copies = await pool_streams.copies_there(c, pool, options.job_replicas)
+    first = 1
     for wish, required in wishes(pool, options, copies):
-        await jetstream.ensure(c, wish.config["name"], wish, required)
+        wish = replace(wish, config=wish.config | {"first_seq": first})
+        info = await jetstream.ensure(c, wish.config["name"], wish, required)
+        if info["state"]["last_seq"]:
+            first = int(time.time() * 1000)
     await store.filler.ensure(copies)
 
 

@@ -85,6 +85,7 @@ class MemoryApi:
             # Never twice the same, so that a recreated stream differs from the last one.
             self._created = max(self._jetstream.clock.now(), self._created + 1e-6)
             there = self._streams[name] = MemoryStream({}, self._created)
+            there.last_seq = max(1, config.get("first_seq", 1)) - 1
         there.config = dict(config)
         return self._stream_info(there, {})
 

@@ -112,11 +112,23 @@ async def test_events_go_on_behind_any_event_without_a_gap_or_a_repeat() -> None
                 assert [(e.id, e.name, e.data) for e in rest[1:]] == [
                     (e.id, e.name, e.data) for e in whole[at + 1 :]
                 ]
-        for bad in ("x", "1.2.3", "-1", "5-start", "\u0661"):
-            response = await client.get(path, params={"last_event_id": bad})
-            check_problem(response, 400, "bad-parameter")
+        for bad in ("x", "1.2.3", "-1", "5-start", "\u0661", "8", "9999", "9" * 18):
+            for forget in (jobs.forget, bool):  # This gateway has read nothing, or everything.
+                forget()
+                response = await client.get(path, params={"last_event_id": bad})
+                check_problem(response, 400, "bad-parameter")
         again = events_of((await client.get(path, params={"last_event_id": ""})).text)
         assert len(again) == len(whole)
+
+
+@pytest.mark.anyio
+async def test_the_last_event_of_a_job_that_goes_on_is_refused() -> None:
+    async with overlapping() as (_, _jobs, client, id):
+        path = f"/jobs/{id}/events"
+        response = await client.get(path, headers={"last-event-id": "7-end"})
+        check_problem(response, 400, "bad-parameter")
+        await client.delete(f"/jobs/{id}")
+        assert (await client.get(path, headers={"last-event-id": "7-end"})).status_code == 204
 
 
 @pytest.mark.anyio

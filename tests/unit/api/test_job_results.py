@@ -11,7 +11,7 @@ import pytest
 
 from exchange import Exchange
 from fake_cluster import gateway
-from jobs_over_http import MSGPACK, site, submit, until_over
+from jobs_over_http import MSGPACK, events_of, site, submit, until_over
 from over_http import JSONL, SSE, check_problem
 from waiting import wait_until
 
@@ -217,3 +217,25 @@ async def test_messagepack_says_what_is_missing() -> None:
     document = msgspec.msgpack.decode(response.content)
     assert document["values"] == [None, None, 2, 3, None, None, 6, None, None]
     assert document["missing"] == [[0, 2], [4, 6], [7, 9]]
+
+
+async def test_results_that_somebody_has_removed_are_said_to_be() -> None:
+    """Both by a gateway that has read the job before, and by another."""
+    cluster, jobs = site(hold=True)
+    async with gateway(cluster) as client:
+        for knows in (True, False):
+            job = await submit(client, "echo", list(range(6)))
+            jobs.put(job["id"], 0, 0, 1, 2)
+            jobs.put(job["id"], 3, 3, 4, 5)
+            jobs.end(job["id"])
+            path = job["links"]["results"]
+            assert (await client.get(path)).json()["values"] == list(range(6))
+            del jobs.store.streams[f"jetmap.outcome.default.{job['id']}"][0]
+            if not knows:
+                jobs.forget()
+            whole = await client.get(path, headers=JSONL)
+            problem = json.loads(whole.text.splitlines()[-1])["problem"]
+            assert (problem["type"], problem["status"]) == ("urn:jetmap:outcomes-removed", 410)
+            check_problem(await client.get(path), 410, "outcomes-removed")
+            events = events_of((await client.get(job["links"]["events"])).text)
+            assert (events[-1].name, events[-1].data["status"]) == ("failed", 410)

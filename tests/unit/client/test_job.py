@@ -272,3 +272,39 @@ async def test_a_reader_of_a_run_sees_what_it_saw(cluster: JobCluster, jobs: Fak
     assert dict(some + await read(job.stream(later.position))) == dict(before) | {4: 44}
     with pytest.raises(ValueError, match="is a position in run 2, not in run 1"):
         job.stream(later.position, run=1)
+
+
+async def test_a_place_that_a_job_does_not_have_is_refused(
+    cluster: JobCluster, jobs: FakeJobs
+) -> None:
+    seqs = arrange(jobs)
+    other = jobs.add("other", 1)
+    at = jobs.put(other.id, 0, 7)
+    job = cluster.job("j")
+    for after in (at, seqs[-1] + 1, 10**17, 10**30, f"{seqs[0]}:99"):
+        for forget in (jobs.forget, bool):  # This process has read nothing, or everything.
+            forget()
+            with pytest.raises(ValueError, match=r"job j has no position"):
+                await read(job.stream(after))
+            assert len(await read(job.stream(0))) == 9
+    with pytest.raises(ValueError, match="job j has no position 10"):
+        await read(job.stream("@10", ordered=True))
+    assert await read(job.stream("@9", ordered=True)) == []
+
+
+async def test_outcomes_that_somebody_has_removed_are_no_short_list(
+    cluster: JobCluster, jobs: FakeJobs
+) -> None:
+    jobs.add("j", 4)
+    jobs.put("j", 0, 1, 2)
+    jobs.put("j", 2, 3, 4)
+    jobs.end("j")
+    job = cluster.job("j")
+    assert await job == [1, 2, 3, 4]
+    del jobs.store.streams["jetmap.outcome.default.j"][1]
+    for forget in (bool, jobs.forget):  # This process has read everything, or nothing.
+        forget()
+        for reading in (job.results(), read(job.stream()), read(job.stream(ordered=True))):
+            with pytest.raises(JobEnded, match="in the store") as caught:
+                await reading
+            assert caught.value.state == "removed"

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypotheses import examples
+from jetmap.errors import JobEnded
 from jetmap.jobs.record import Record
 from jetmap.jobs.service import Jobs
 from jetmap.jobs.store import RETRY_FOR
@@ -279,3 +280,38 @@ def test_a_job_goes_on_when_its_store_answers_again() -> None:
         assert pool.work.runs == {1: 2, 2: 2}
 
     run(scenario())
+
+
+@pytest.mark.parametrize("remove", ["STREAM.PURGE", "STREAM.DELETE"])
+@in_a_pool(cores=2, gateways=2, seconds=0.2)
+async def test_outcomes_removed_while_the_job_runs_are_computed_again(
+    pool: JobPool, owner: Jobs, other: Jobs, remove: str
+) -> None:
+    id = (await submitted(owner, ITEMS)).id
+    reader = other.reader(await other.get(id))
+    await asyncio.sleep(3)
+    assert (await reader.outcomes.counts())[0] > 0
+    reader.close()
+    await owner.store.connection.api(f"{remove}.JETMAP_OUTCOMES_default")
+    record = await ended(other, id)
+    assert (record.state, record.done, record.failed) == ("succeeded", 60, 0)
+    assert await values(owner, record) == DOUBLED
+    while True:  # The second reader has an index of what was removed.
+        try:
+            assert await values(other, record) == DOUBLED
+        except JobEnded as error:
+            assert error.state == "removed"
+        else:
+            break
+
+
+@in_a_pool(cores=2, gateways=1, seconds=0.2)
+async def test_a_job_whose_outcomes_are_removed_again_and_again_fails(
+    pool: JobPool, owner: Jobs
+) -> None:
+    id = (await submitted(owner, ITEMS)).id
+    while not (record := await owner.get(id)).is_over:
+        await asyncio.sleep(0.5)
+        await owner.store.connection.api("STREAM.PURGE.JETMAP_OUTCOMES_default")
+    assert (record.state, record.keeps_input) == ("failed", True)
+    assert record.done < 60 and "something removes them" in (record.reason or "")

@@ -6,9 +6,11 @@ import pytest
 
 from jetmap.errors import TopologyMismatch
 from jetmap.jobs import streams
+from jetmap.jobs.record import Record
 from jetmap.jobs.store import Store
 from jetmap.nats.memory import MemoryBroker
 from jetmap.settings import JobSettings
+from jetmap.wire import subjects
 
 pytestmark = pytest.mark.anyio
 
@@ -37,3 +39,19 @@ def test_each_has_its_subjects_and_refuses_what_it_has_no_room_for() -> None:
     assert len(set(subjects)) == len(wishes) == 3
     # A record's next version replaces the last one; input and outcomes are never dropped.
     assert sorted(config["discard"] for config in wishes) == ["new", "new", "old"]
+
+
+async def test_a_stream_that_was_removed_begins_behind_all_that_it_had() -> None:
+    c = MemoryBroker().connect()
+    store = Store(c, "p")
+    await streams.ensure(c, store, JobSettings())
+    subject = subjects.job_outcomes("p", "j")
+    await store.write(Record(id="j", function="f", format="json"), 0)
+    seqs = [await store.append(subject, b"x") for _ in range(3)]
+    assert seqs == [1, 2, 3]
+    await c.api("STREAM.DELETE.JETMAP_OUTCOMES_p")
+    assert await store.size("OUTCOMES", subject) == (0, 0)
+    await streams.ensure(c, store, JobSettings())
+    later = await store.append(subject, b"y")
+    assert later > 10**9
+    assert [stored.seq for stored in await store.fetch("OUTCOMES", subject, 3)] == [later]
