@@ -125,7 +125,7 @@ class _Watched(Collector):
             ("unknown_items", "Waiting items whose cost nobody knows.", totals["unknown"]),
             (
                 "oldest_wait_seconds",
-                "Time for which the oldest chunk that is out has waited for its answer.",
+                "Time for which the oldest chunk has been out, or a map has waited to begin.",
                 totals["oldest"],
             ),
             ("paused", "Whether the whole pool is paused.", int(document["paused"])),

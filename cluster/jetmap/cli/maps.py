@@ -22,6 +22,7 @@ from .top import maps_table
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
     from jetmap.monitoring.pool_rows import Row
+    from jetmap.monitoring.pool_view import Document
 
 DONE = {
     "pause": "is paused; items that are being computed end",
@@ -73,15 +74,15 @@ def maps(
         action = "limit"
     labels = labels_of(label)
     if not action:
-        rows = run_cancellable(_list(attached(settings)))
+        document = run_cancellable(_look(attached(settings)))
         rows = [
             row
-            for row in rows
+            for row in open_rows(document)
             if labels.items() <= row["labels"].items()
             and function in (None, row["function"])
             and row["id"].endswith(id or "")
         ]
-        _show(rows, as_json)
+        _show(rows, document["now"], as_json)
         return
     assert id is not None
     found = run_cancellable(_steer(attached(settings), id, action, max_parallel or 0))
@@ -89,19 +90,19 @@ def maps(
     say(f"{found['kind']} {found['id']} of {found['function']} {done}")
 
 
-async def _list(cluster: Cluster) -> list[Row]:
+async def _look(cluster: Cluster) -> Document:
     async with cluster:
-        return await _open(cluster)
+        return (await cluster.watch.view()).snapshot()
 
 
-async def _open(cluster: Cluster) -> list[Row]:
-    rows = (await cluster.watch.view()).snapshot()["maps"].values()
-    return [row for row in rows if row["ended"] is None]
+def open_rows(document: Document) -> list[Row]:
+    """Return the rows of the maps and jobs that are open."""
+    return [row for row in document["maps"].values() if row["ended"] is None]
 
 
 async def _steer(cluster: Cluster, id: str, action: str, cores: int) -> Row:
     async with cluster:
-        row = chosen(await _open(cluster), id)
+        row = chosen(open_rows((await cluster.watch.view()).snapshot()), id)
         if row["kind"] == "map":
             answer = await cluster.watch.ask(action, row["id"], cores)
             if answer.refusal:
@@ -127,10 +128,10 @@ def chosen(rows: list[Row], id: str) -> Row:
     raise ConfigurationError([f"{id}: no map of this id is open; open now: {there or 'none'}"])
 
 
-def _show(rows: list[Row], as_json: bool) -> None:
+def _show(rows: list[Row], now: float, as_json: bool) -> None:
     if as_json:
         json.dump(rows, sys.stdout, indent=2)
         sys.stdout.write("\n")
         return
     length = max((len(row["id"]) for row in rows), default=0)
-    console_for_tables().print(maps_table(rows, length) if rows else "no map is open")
+    console_for_tables().print(maps_table(rows, now, length) if rows else "no map is open")

@@ -110,7 +110,7 @@ def screen(
     room = max(1, height - len(parts) - len(failures) - 6)
     parts.append(Text())
     if maps:
-        parts.append(maps_table(maps[:room], width=width))
+        parts.append(maps_table(maps[:room], document["now"], width=width))
         more = max(0, len(maps) - room) + document["more"]
         if more:
             parts.append(Text(f"{more:,} more", "dim"))
@@ -194,10 +194,13 @@ def mark(cell: str, slots: Mapping[int, str]) -> tuple[str, str]:
     return slots.get(slot, "#"), f"bold {COLOURS[slot]}" if slot < len(COLOURS) else "bold"
 
 
-def maps_table(maps: Sequence[Mapping[str, Any]], id_length: int = 8, width: int = WIDE) -> Table:
+def maps_table(
+    maps: Sequence[Mapping[str, Any]], now: float, id_length: int = 8, width: int = WIDE
+) -> Table:
     """Make the table of maps, each with the last ``id_length`` characters of its id.
 
     Args:
+        now: Time of the view.
         width: Columns of the terminal. A narrow one has the most important figures; figures are
             never cut, names may be.
     """
@@ -212,6 +215,7 @@ def maps_table(maps: Sequence[Mapping[str, Any]], id_length: int = 8, width: int
         ("items/s", "right", [Text(number(row["rate"])) for row in maps]),
         ("left", "right", [Text(_left(row)) for row in maps]),
         ("cores", "right", [Text(number(row["cores"])) for row in maps]),
+        ("oldest", "right", [Text(_oldest(row, now)) for row in maps]),
         ("waits for", "left", [Text(row["waits"]) for row in maps]),
         ("labels", "left", [Text(shown_labels(row["labels"])) for row in maps]),
     ]
@@ -219,7 +223,7 @@ def maps_table(maps: Sequence[Mapping[str, Any]], id_length: int = 8, width: int
     if width < WIDE:
         hidden = ("done", "total", "labels")
     if width < MEDIUM:
-        hidden += ("state",)
+        hidden += ("state", "oldest")
     shown = [column for column in columns if column[0] not in hidden]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for head, justify, cells in shown:
@@ -241,6 +245,11 @@ def _failed(row: Mapping[str, Any]) -> Text:
 
 def _left(row: Mapping[str, Any]) -> str:
     return "-" if row["left"] is None else seconds(row["left"])
+
+
+def _oldest(row: Mapping[str, Any], now: float) -> str:
+    """Return the time for which a map's oldest chunk has been out, or the map has waited."""
+    return "-" if row["oldest"] is None else seconds(max(1.0, round(now - row["oldest"])))
 
 
 def _count(value: int | None) -> str:

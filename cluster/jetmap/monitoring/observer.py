@@ -106,6 +106,7 @@ class Observer:
         maps.on_end = self._on_end
         self._sequence = 0
         self._watched: dict[str, _SeenMap] = {}
+        self._parked_at: dict[str, float] = {}  # When each job without a map was first seen.
         self._ended: deque[tuple[float, MapActivity, MapDetails | None, str]] = deque(
             maxlen=MOST_ENDED
         )
@@ -122,7 +123,7 @@ class Observer:
         self._sequence += 1
         open_maps = list(self._maps)
         maps = [self._open(run, now) for run in open_maps]
-        maps += [self._parked(record) for record in self._waiting_jobs()]
+        maps += self._parked_jobs(now)
         maps += self._recently_ended(now)
         self._watched = {run.id: self._watched[run.id] for run in open_maps}
         functions, unknown = self._functions(open_maps, now)
@@ -192,12 +193,13 @@ class Observer:
         has_workers = self._roster.offer(run.spec.function, run.spec.ref) is not None
         waits = waits_for(run, has_workers=has_workers)
         flights = run.ledger.flights.values()
-        oldest = min((flight.first for flight in flights), default=now)
         state = "running"
         if run.is_held:
             state = "paused"
         elif waits == "workers" or not (flights or run.done):
             state = "waiting"
+        has_begun = run.done > 0 or state != "waiting"
+        oldest = min((f.first for f in flights), default=now if has_begun else run.opened)
         left = None
         if run.total is not None and rate > 0 and state == "running":
             left = (run.total - run.done) / rate
@@ -220,13 +222,20 @@ class Observer:
             run.spec.labels or {},
         )
 
-    def _parked(self, record: Record) -> MapActivity:
+    def _parked_jobs(self, now: float) -> list[MapActivity]:
+        records = list(self._waiting_jobs())
+        before = self._parked_at
+        self._parked_at = {record.id: before.get(record.id, now) for record in records}
+        return [self._parked(record, now - self._parked_at[record.id]) for record in records]
+
+    def _parked(self, record: Record, age: float) -> MapActivity:
         waits = PAUSE if record.paused else record.waiting_for or "workers"
+        is_paused = waits in PAUSES
         return MapActivity(
             record.id,
             record.function,
             "job",
-            "paused" if waits in PAUSES else "waiting",
+            "paused" if is_paused else "waiting",
             record.total,
             record.done,
             record.failed,
@@ -236,8 +245,8 @@ class Observer:
             1.0,
             None,
             waits,
-            0.0,
-            0.0,
+            age,
+            0.0 if is_paused else age,
             record.labels,
         )
 

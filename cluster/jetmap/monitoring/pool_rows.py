@@ -8,6 +8,7 @@ from typing import Any
 
 from jetmap.wire.activity import Activity, FailureActivity, FunctionActivity, MapActivity
 
+LEAST_WAIT = 1.0  # Seconds of a map's oldest wait that are shown.
 JITTER = 1.5  # Seconds by which an age may shift between announcements and mean the same moment.
 
 Row = dict[str, Any]
@@ -41,7 +42,7 @@ class Caller:
 
 def map_row(activity: MapActivity, caller: Caller, cores: int, weights: float) -> Row:
     is_running = activity.state == "running"
-    ended = None
+    oldest, ended = f"oldest {activity.id}", None
     if activity.ended is not None:
         ended = caller.at(f"end {activity.id}", activity.ended)
     return {
@@ -61,6 +62,7 @@ def map_row(activity: MapActivity, caller: Caller, cores: int, weights: float) -
         "weight": activity.weight,
         "limit": activity.limit,
         "waits": activity.waits,
+        "oldest": None if activity.oldest < LEAST_WAIT else caller.at(oldest, activity.oldest),
         "started": caller.at(activity.id, activity.age),
         "ended": ended,
         "seconds": round(activity.seconds, 2),

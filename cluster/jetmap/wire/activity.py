@@ -29,8 +29,9 @@ class MapActivity(WireMessage):
         waits: Why it does not go faster: "workers", "a limit", "a limit of its function",
             "a pause", "a pause of its function", "a pause of the pool", "its reader", "its input",
             "room", "cores" or "".
-        age: Seconds since its start.
-        oldest: Seconds that its oldest unanswered chunk has waited.
+        age: Seconds since its start; of a job without a map, since its process has had it.
+        oldest: Seconds that its oldest unanswered chunk has been out; before the first chunk, that
+            the map has waited. A pause does not count.
         ended: Seconds since its end; None while it is open.
         outcome: How it ended.
     """

@@ -74,6 +74,15 @@ def test_a_row_has_what_the_terminal_has_room_for(width: int) -> None:
     )
 
 
+def test_the_oldest_wait_of_a_map_is_shown_where_there_is_room() -> None:
+    view = pool(oldest=75.0)
+    assert "1 min" in next(line for line in frame(view, width=120) if "map-0000" in line)
+    assert not any("1 min" in line for line in frame(view, width=80))
+    short = frame(pool(oldest=0.2), width=120)
+    row = next(line for line in short if "map-0000" in line)
+    assert row.split()[-2:] == ["-", "cores"]
+
+
 def test_hosts_in_trouble_come_first() -> None:
     view = PoolView("p")
     view.on_agents([presence(f"a{n:02}", draining=n == 39) for n in range(40)], 10.0)

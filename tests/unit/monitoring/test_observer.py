@@ -171,6 +171,25 @@ def test_jobs_that_wait_are_there_too_and_count_as_backlog() -> None:
     assert (activity.waiting, activity.unknown) == (50, 50) and activity.waiting_seconds > 0
 
 
+def test_the_oldest_wait_is_of_a_chunk_or_of_what_has_not_begun() -> None:
+    job = Record(id="j1", function="other", format="json", state="queued", total=70)
+    parts = Watched(jobs=[job])
+    parts.begin(1000)
+    parts.now += 30.0
+    waiting, parked = parts.observer.activity().maps
+    assert (waiting.state, waiting.oldest, waiting.age) == ("waiting", 30.0, 30.0)
+    assert (parked.oldest, parked.age) == (30.0, 30.0), "since it was seen first"
+    parts.work()
+    parts.send(parts.now)
+    parts.now += 7.0
+    running, parked = parts.observer.activity().maps
+    assert (running.state, running.oldest) == ("running", 7.0)
+    assert (parked.oldest, parked.age) == (39.0, 39.0)
+    parts.jobs[:] = [msgspec.structs.replace(job, paused=True)]
+    parked = parts.observer.activity().maps[1]
+    assert (parked.oldest, parked.age) == (0.0, 39.0), "a pause is no wait"
+
+
 def test_a_jobs_map_goes_by_the_jobs_id() -> None:
     parts = Watched()
     row = parts.begin(10, "=j7=3")

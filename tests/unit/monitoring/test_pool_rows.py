@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from activities import activity
-from jetmap.monitoring.pool_rows import Caller, quantile
+from activities import activity, map_of
+from jetmap.monitoring.pool_rows import Caller, map_row, quantile
 
 
 def test_times_are_kept_for_as_long_as_they_are_announced() -> None:
@@ -17,6 +17,12 @@ def test_times_are_kept_for_as_long_as_they_are_announced() -> None:
     caller.begin_document()
     assert set(caller.before) == {"m", "other 2"}, "a long-lived view does not grow"
     assert caller.at("m", caller.heard - 99.0) == 99.0, "another moment"
+
+
+def test_the_oldest_wait_is_a_time_and_a_short_one_is_none() -> None:
+    caller = Caller(activity(), heard=100.0)
+    assert map_row(map_of(oldest=12.0), caller, 4, 1.0)["oldest"] == 88.0
+    assert map_row(map_of(oldest=0.4), caller, 4, 1.0)["oldest"] is None
 
 
 def test_a_percentile_of_nothing() -> None:

@@ -54,9 +54,9 @@ def test_an_old_announcement_changes_nothing_and_a_goodbye_ends_it() -> None:
 
 def test_times_come_from_ages_and_do_not_shake() -> None:
     view = PoolView("p", epoch=1_000.0)
-    view.on_activity(activity(maps=[map_of(age=4.0)], sequence=1), 100.0)
+    view.on_activity(activity(maps=[map_of(age=4.0, oldest=0.0)], sequence=1), 100.0)
     assert view.advance(100.0)["maps"]["m1"]["started"] == 96.0
-    view.on_activity(activity(maps=[map_of(age=6.3)], sequence=2), 102.2)
+    view.on_activity(activity(maps=[map_of(age=6.3, oldest=0.0)], sequence=2), 102.2)
     assert "maps" not in view.advance(102.2), "the same moment, to a second"
 
 
