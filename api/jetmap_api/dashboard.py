@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute, Route
 from .asgi import Receive, Scope, Send
 from .disconnect import DisconnectWatcher
 from .documents import answer, done
+from .job_follower import check_kept
 from .media import CONTENT_TYPES
 from .open_maps import ask_owner
 from .pages import PAGE_HEADERS, Markup, page
@@ -89,6 +90,7 @@ class Dashboard:
             ),
             route("/ui/maps/{id}", self._map),
             route("/ui/failures/{key}", self._failure),
+            route("/ui/jobs/{id}/failures", self._failures_of_job),
             route("/ui/maps/{id}/{action}", self._act, "POST"),
             route("/ui/functions/{function}/{action}", self._steer, "POST"),
             route("/ui/pool/{action}", self._steer, "POST"),
@@ -119,13 +121,29 @@ class Dashboard:
 
     async def _failure(self, request: Request) -> Response:
         """Return the first traceback of a cause of failures, to whoever may see it."""
-        if not (self._debug or CALLER in request.scope):
+        if not self._may_see(request):
             return _answer({"traceback": None, "note": NOT_SHOWN})
         key = request.path_params["key"]
         found = (await ask_owner(self._cluster(request.scope), "failure", key)).failure
         assert found is not None
-        note = "" if found.traceback else "this kind of failure has no traceback"
-        return _answer({"traceback": found.traceback, "note": note})
+        return _answer(_traced(found.traceback))
+
+    async def _failures_of_job(self, request: Request) -> Response:
+        """Return the causes of a job's failures from the store, each with its first traceback."""
+        jobs = self._cluster(request.scope).jobs
+        record = await jobs.get(request.path_params["id"])
+        check_kept(record)
+        found = await jobs.causes(record)
+        hidden = None if self._may_see(request) else {"traceback": None, "note": NOT_SHOWN}
+        causes = [
+            {"cause": cause.activity, **(hidden or _traced(cause.traceback))}
+            for cause in found.causes
+        ]
+        return _answer({"causes": causes, "more": found.more})
+
+    def _may_see(self, request: Request) -> bool:
+        """Return whether tracebacks are shown to whoever asks."""
+        return self._debug or CALLER in request.scope
 
     async def _act(self, request: Request) -> Response:
         """Do something to an open map, for a page of this gateway only."""
@@ -206,6 +224,11 @@ async def _cores(request: Request) -> int:
     return cores
 
 
+def _traced(traceback: str | None) -> dict[str, str | None]:
+    note = "" if traceback else "this kind of failure has no traceback"
+    return {"traceback": traceback, "note": note}
+
+
 def _answer(value: object) -> Response:
     return answer(_json(msgspec.to_builtins(_named(value), str_keys=True)))
 
@@ -216,4 +239,6 @@ def _named(value: object) -> object:
         return {name: _named(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, list):
         return [_named(element) for element in value]
+    if isinstance(value, dict):
+        return {name: _named(element) for name, element in value.items()}
     return value

@@ -186,7 +186,7 @@ class Tab:
         """Press keys as a person does: Enter also clicks the button that has the focus."""
         for key in keys:
             text = "\r" if key == "Enter" else key if len(key) == 1 else ""
-            code = {"Enter": 13, "Escape": 27, "Tab": 9}.get(key, 0)
+            code = {"Enter": 13, "Escape": 27, "Tab": 9, "Backspace": 8}.get(key, 0)
             given = {"key": key, "windowsVirtualKeyCode": code}
             self._browser.call("Input.dispatchKeyEvent", type="keyDown", text=text, **given)
             self._browser.call("Input.dispatchKeyEvent", type="keyUp", **given)
@@ -203,5 +203,5 @@ class Tab:
         self.until(f"document.querySelector('[data-key=\"view-{name}\"]') !== null")
 
     def says(self, text: str) -> None:
-        """Wait until the page shows this text."""
-        self.until(f"document.body.innerText.includes({text!r})")
+        """Wait until the page shows this text, in which a space may be one that does not break."""
+        self.until(f"document.body.innerText.replaceAll('\\u00a0', ' ').includes({text!r})")

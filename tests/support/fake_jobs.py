@@ -11,7 +11,7 @@ import inspect
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -29,6 +29,7 @@ from jetmap.errors import (
 )
 from jetmap.jobs import transitions
 from jetmap.jobs.catalogue import NO_LABELS
+from jetmap.jobs.causes import StoredCauses, stored_causes
 from jetmap.jobs.outcome_index import OutcomeIndex
 from jetmap.jobs.outcomes import StoredOutcomes
 from jetmap.jobs.readers import JobReader, Readers
@@ -97,6 +98,11 @@ class MemoryStore(Store):
         self.asked["size"] += 1
         await turns()
         return len(self.streams.get(subject, [])), 0
+
+    async def ages(self, kind: str, subject: str, seqs: Iterable[int]) -> dict[int, float]:
+        """Each message is a second older than the next one."""
+        there = [stored.seq for stored in self.streams.get(subject, [])]
+        return {seq: float(len(there) - there.index(seq)) for seq in seqs}
 
     async def last_outcome(self) -> int:
         self.asked["last"] += 1
@@ -256,6 +262,9 @@ class FakeJobs:
     def outcomes(self, record: Record) -> StoredOutcomes:
         return StoredOutcomes(self.store, record.id, record.format, self._index(record))
 
+    async def causes(self, record: Record) -> StoredCauses:
+        return await stored_causes(self.store, self.outcomes(record), record)
+
     def _index(self, record: Record) -> OutcomeIndex:
         index = OutcomeIndex(record.run, record.ends)
         return self._indexes.setdefault((record.id, record.run), index)
@@ -283,7 +292,9 @@ class FakeJobs:
         record = self.records[id]
         kept = [None if i in failed else value for i, value in enumerate(values, start)]
         encoded = [ENCODE[record.format](value) for value in kept]
-        errors = [ErrorRecord(i, "raised", "ValueError", f"no {i}") for i in failed]
+        errors = [
+            ErrorRecord(i, "raised", "ValueError", f"no {i}", f"trace of {i}") for i in failed
+        ]
         map = subjects.job_map(id, 1, record.run)
         report = Report(
             map, 0, 0, start, len(values), arrays.join(encoded, record.format), errors, 0.1

@@ -121,9 +121,7 @@ class Failures:
         return None if group is None else FailureDetails(key, group.traceback, list(group.maps))
 
     def _group(self, function: str, record: ErrorRecord, now: float) -> FailureGroup:
-        message = record.message[:MESSAGE_LENGTH]
-        cause = "\0".join((function, record.kind, record.type, _NUMBERS.sub("#", message)))
-        key = hashlib.blake2b(cause.encode("utf-8", "replace"), digest_size=8).hexdigest()
+        key, message = grouped_cause(function, record)
         group = self._groups.get(key)
         if group is None:
             if len(self._groups) >= MOST_GROUPS:
@@ -133,3 +131,11 @@ class Failures:
                 key, function, record.kind, record.type, message, now, now, record.traceback
             )
         return group
+
+
+def grouped_cause(function: str, record: ErrorRecord) -> tuple[str, str]:
+    """Return the key of an error's cause, and its message, cut."""
+    message = record.message[:MESSAGE_LENGTH]
+    cause = "\0".join((function, record.kind, record.type, _NUMBERS.sub("#", message)))
+    key = hashlib.blake2b(cause.encode("utf-8", "replace"), digest_size=8).hexdigest()
+    return key, message

@@ -27,6 +27,7 @@ from jetmap.wire.messages import Format
 from . import idempotency, streams, transitions
 from .cancelling import Cancelling
 from .catalogue import NO_LABELS, Catalogue
+from .causes import StoredCauses, stored_causes
 from .monitor import JobMonitor
 from .outcome_index import OutcomeIndex, OutcomeIndexes
 from .outcomes import StoredOutcomes
@@ -243,6 +244,10 @@ class Jobs:
     def outcomes(self, record: Record) -> StoredOutcomes:
         """Return a reader of the stored outcomes of the record's run."""
         return StoredOutcomes(self.store, record.id, record.format, self._index(record))
+
+    async def causes(self, record: Record) -> StoredCauses:
+        """Return the causes of a job's failures, as the store has them."""
+        return await stored_causes(self.store, self.outcomes(record), record)
 
     def reader(self, record: Record) -> JobReader:
         """Return a reader that shares its work with the job's others; the caller closes it."""

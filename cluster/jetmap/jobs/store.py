@@ -6,7 +6,7 @@ import asyncio
 import base64
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,11 +46,12 @@ MARKER = "Nats-Marker-Reason"
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
-    """A message of a stream. seq: its sequence number."""
+    """A message of a stream. seq: its sequence number. time: when it was stored, as RFC 3339."""
 
     seq: int
     data: bytes
     subject: str = ""
+    time: str = ""
 
 
 class Conflict(JetmapError):  # noqa: N818  # it is not a fault
@@ -190,7 +191,8 @@ class Store:
                 if int(headers["Nats-Last-Sequence"]) == (found[-1].seq if found else 0):
                     data = b"" if MARKER in headers else message.data
                     subject = headers.get("Nats-Subject", "")
-                    found.append(StoredMessage(int(headers["Nats-Sequence"]), data, subject))
+                    at = headers.get("Nats-Time-Stamp", "")
+                    found.append(StoredMessage(int(headers["Nats-Sequence"]), data, subject, at))
             elif not done.done():
                 done.set_result(headers.get("Status", "503"))
 
@@ -236,6 +238,17 @@ class Store:
             return 0, 0
         state = info["state"]
         return sum((state.get("subjects") or {}).values()), int(state["bytes"])
+
+    async def ages(self, kind: str, subject: str, seqs: Iterable[int]) -> dict[int, float]:
+        """Return the seconds since messages were stored, by the broker's clock, if still there."""
+        found = {}
+        for seq in seqs:
+            for stored in await self.fetch(kind, subject, seq - 1, messages=1):
+                if stored.seq == seq:
+                    found[seq] = jetstream.parsed_time(stored.time)
+        info = await self.connection.api(f"STREAM.INFO.{subjects.job_stream(self.pool, kind)}")
+        now = jetstream.parsed_time(info["ts"])
+        return {seq: (now - at).total_seconds() for seq, at in found.items()}
 
     async def last_outcome(self) -> int:
         """Return the sequence number of the newest outcome of any job."""

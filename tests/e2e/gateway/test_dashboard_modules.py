@@ -25,7 +25,7 @@ def run_modules(place: Path, script: str, *modules: str) -> str:
     (place / "test.js").write_text(script)
     done = subprocess.run([node, "test.js"], cwd=place, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stdout.replace("\u00a0", " ")
 
 
 def test_each_core_of_a_large_pool_is_a_square_of_its_state(tmp_path: Path) -> None:

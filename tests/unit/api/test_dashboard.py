@@ -13,6 +13,7 @@ import pytest
 import jetmap_api
 from activities import activity, failure, map_of
 from fake_cluster import FakeCluster, gateway
+from fake_jobs import FakeJobs
 from jetmap.wire.activity import ActivityAnswer, FailureDetails, MapDetails, SlowItem
 from jetmap_api.dashboard import framed
 
@@ -106,6 +107,28 @@ async def test_tracebacks_are_for_those_who_logged_in_or_with_debug(
     else:
         assert found["traceback"] is None and "--debug" in found["note"]
         assert not cluster.watch.asked
+
+
+@pytest.mark.parametrize("options", [{"token": "x"}, {"debug": True}, {}])
+async def test_causes_of_a_job_come_from_the_store_when_its_process_has_gone(
+    options: dict[str, Any],
+) -> None:
+    cluster = FakeCluster(double)
+    jobs = cluster.service = FakeJobs(cluster)
+    jobs.add("j1", 4)
+    jobs.put("j1", 0, 0, None, 4, None, failed=[1, 3])
+    jobs.end("j1")
+    async with gateway(cluster, **options) as client:
+        if "token" in options:
+            client.headers["authorization"] = "Bearer x"
+        found = (await client.get("/ui/jobs/j1/failures")).json()
+        unknown = await client.get("/ui/jobs/j2/failures")
+    [cause] = found["causes"]
+    assert (cause["cause"]["count"], cause["cause"]["indexes"]) == (2, [1, 3])
+    assert cause["cause"]["message"] == "no 1" and not found["more"]
+    assert cause["traceback"] == ("trace of 1" if options else None)
+    assert options or "--debug" in cause["note"]
+    assert unknown.status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,16 @@ import { Feed, apply } from './feed.js'
 import { World } from './world.js'
 import { draw, h, num, about, plural } from './dom.js'
 import { readColours, colours, layoutCells, paintCells, hitCell, IDLE, STARTING, FAILED, DRAINING, UNKNOWN } from './charts.js'
-import { views, titles, charts, see, away, clock, recent, isOpen, isPaused, hostText } from './views.js'
+import { views, titles, charts, see, away, clock, recent, isOpen, isPaused, lacksFailures, hostText } from './views.js'
 
 const page = document.documentElement, root = page.dataset.root
 const $ = (s, e = document) => e.querySelector(s)
 const main = $('#main'), tip = $('#tip'), said = $('#said')
 const world = new World()
-const JOBS_AT_ONCE = 60, FAILURES = 1000
+const JOBS_AT_ONCE = 60, MOST_JOBS = 1000
 const ui = {
   root, nats: page.dataset.nats, view: 'now', id: '', find: '', state: 'all', fn: '', ask: '', busy: new Map(), open: new Set(), spot: -1, host: -1,
-  result: null, details: new Map(), traces: new Map(), schemas: new Map(), picked: '', fnShown: '', lost: null, gone: '', older: JOBS_AT_ONCE,
+  result: null, details: new Map(), kept: new Map(), failed: [], traces: new Map(), schemas: new Map(), picked: '', fnShown: '', lost: null, gone: '', older: JOBS_AT_ONCE,
 }
 const still = matchMedia('(prefers-reduced-motion: reduce)').matches
 let cellsAt = null, tick = 0
@@ -77,8 +77,8 @@ function once(key, seconds, what) {
 function look() {
   if ((ui.view === 'map' || ui.view === 'maps') && ui.picked) {
     const id = ui.picked, m = world.find(id)
-    if (m?.stored) once(`failures ${id} ${m.run} ${m.failed}`, 300, () => storedFailures(m))
-    else once(`map ${id}`, m && isOpen(m) ? 2 : 30, async () => { const d = await get(`/ui/maps/${encodeURIComponent(id)}`); if (!d.problem) { ui.details.set(id, d); soon() } })
+    if (m?.failed && lacksFailures(m)) once(`failures ${id} ${m.run} ${isOpen(m) || m.failed}`, isOpen(m) ? 15 : 300, () => storedFailures(id))
+    if (m && !m.stored) once(`map ${id}`, m && isOpen(m) ? 2 : 30, async () => { const d = await get(`/ui/maps/${encodeURIComponent(id)}`); if (!d.problem) { ui.details.set(id, d); soon() } })
     if (ui.details.size > 20) ui.details.delete(ui.details.keys().next().value)
   }
   // What nobody announces may be a job: one that ended long ago, or whose process has ended.
@@ -96,26 +96,22 @@ function look() {
     const query = new URLSearchParams({ state: 'succeeded,failed,cancelled', limit: ui.older, ...ui.fn && { function: ui.fn }, ...labels.length && { labels: labels.join(',') } })
     once(`jobs ${query}`, 15, async () => {
       const found = await get(`/jobs?${query}`)
-      if (!found.problem) { world.keep(found.jobs, true, ui.id); world.older = found.next != null && ui.older < FAILURES; soon() }
+      if (!found.problem) { world.keep(found.jobs, true, ui.id); world.older = found.next != null && ui.older < MOST_JOBS; soon() }
     })
   }
+  if (ui.view === 'failures') once('jobs that failed', 15, async () => { const found = await get('/jobs?state=failed&limit=20'); if (!found.problem) { ui.failed = found.jobs; soon() } })
   if (ui.view === 'functions' && ui.fnShown) {
     const name = ui.fnShown
     once(`schema ${name} ${world.byName.get(name)?.versions.map(v => v[0])}`, 60, async () => { const d = await get(`/functions/${encodeURIComponent(name)}`); if (!d.problem) { ui.schemas.set(name, d); soon() } })
   }
 }
-// A stored job's failures, by cause: numbers in a message do not make another cause of it.
-async function storedFailures(m) {
-  const page = await get(`/jobs/${encodeURIComponent(m.id)}/results?only=failed&limit=${FAILURES}`), causes = new Map()
-  if (page.problem) return
-  for (const e of page.errors) {
-    const key = `${e.kind} ${e.type} ${e.message.replace(/\d[\d.,_]*/g, '#')}`, g = causes.get(key) ?? { kind: e.kind, type: e.type, message: e.message, count: 0, indexes: [] }
-    g.count++
-    if (g.indexes.length < 8) g.indexes.push(e.index)
-    causes.set(key, g)
-  }
-  const failures = [...causes.values()].sort((a, b) => b.count - a.count)
-  ui.details.set(m.id, { wait: 0, way: 0, compute: 0, again: 0, tail: 0, bins: {}, slow: [], parallel: [], failures, stored: true, more: page.next != null })
+// A job's failures as the store has them: whoever ran it may be gone. Their ages are the broker's; here they become times.
+async function storedFailures(id) {
+  const found = await get(`/ui/jobs/${encodeURIComponent(id)}/failures`)
+  if (found.problem) return
+  const causes = found.causes.map(({ cause, traceback, note }) => ({ ...cause, key: `${id} ${cause.key}`, first: world.now - cause.first, last: world.now - cause.last, trace: { traceback, note } }))
+  ui.kept.set(id, { causes, more: found.more })
+  if (ui.kept.size > 20) ui.kept.delete(ui.kept.keys().next().value)
   soon()
 }
 async function trace(key) {
@@ -188,11 +184,11 @@ const acts = {
   state: b => { ui.state = b.dataset.s }, clear: () => Object.assign(ui, { find: '', state: 'all', fn: '' }),
   find: b => { ui.find = b.dataset.text; ui.carries = ui.view !== 'maps'; location.hash = '#maps' },
   hosts: b => { ui.find = b.dataset.text; ui.carries = true; location.hash = '#hosts' },
-  older: () => { ui.older = Math.min(FAILURES, ui.older + JOBS_AT_ONCE) },
+  older: () => { ui.older = Math.min(MOST_JOBS, ui.older + JOBS_AT_ONCE) },
   pause: b => setPause(b.dataset.id, true), resume: b => setPause(b.dataset.id, false),
   pool: b => steerPool(b.dataset.do === 'pause'), fnresume: b => steer(b.dataset.id, 'resume'),
   ask: b => startAsk(b.dataset.ask), no: dropAsk, yes: b => yes(b.dataset.ask, b.parentNode),
-  open: b => { const k = b.dataset.id; if (ui.open.has(k)) ui.open.delete(k); else { ui.open.add(k); if (!ui.traces.get(k)?.traceback) trace(k).catch(() => {}) } },
+  open: b => { const k = b.dataset.id; if (ui.open.has(k)) ui.open.delete(k); else { ui.open.add(k); if (!k.includes(' ') && !ui.traces.get(k)?.traceback) trace(k).catch(() => {}) } },
   copy: b => { navigator.clipboard?.writeText(b.dataset.text).then(() => say('Copied')).catch(() => say('The browser does not let this page copy.')) },
 }
 document.addEventListener('click', e => {

@@ -35,12 +35,13 @@ function adopt(have, want) {
 const n0 = new Intl.NumberFormat('en', { maximumFractionDigits: 0 })
 const n3 = new Intl.NumberFormat('en', { maximumSignificantDigits: 3 })
 export const three = x => n3.format(x)
-export const num = x => x == null ? '–' : x < 1e6 ? (x < 10 && x % 1 ? n3.format(Math.round(x * 10) / 10) : n0.format(x)) : x < 1e9 ? n3.format(x / 1e6) + ' M' : n3.format(x / 1e9) + ' G'
-export const secs = s => s == null ? '–' : s < 0.001 ? n3.format(s * 1e6) + ' µs' : s < 1 ? n3.format(s * 1e3) + ' ms' : s < 60 ? n3.format(s) + ' s'
-  : s < 3600 ? `${Math.floor(s / 60)} min ${Math.floor(s % 60)} s` : s < 86400 ? `${Math.floor(s / 3600)} h ${Math.floor(s % 3600 / 60)} min` : `${n3.format(s / 86400)} days`
-export const about = s => s == null ? '–' : s < 10 ? `${n3.format(Math.round(s * 10) / 10)} s` : s < 60 ? `${Math.round(s)} s` : s < 3600 ? `${Math.round(s / 60)} min` : s < 172800 ? `${s < 36e3 ? (s / 3600).toFixed(1) : Math.round(s / 3600)} h` : `${Math.round(s / 86400)} days`
-export const bytes = b => b < 1e3 ? `${n0.format(b)} B` : b < 1e6 ? `${n3.format(b / 1e3)} kB` : b < 1e9 ? `${n3.format(b / 1e6)} MB` : `${n3.format(b / 1e9)} GB`
-export const pct = x => x > 0 && x < 0.01 ? (x < 1e-4 ? '< 0.01' : (x * 100).toFixed(2)) + ' %' : `${Math.round(x * 100)} %`
+// A space that does not break keeps a number and its unit on one line.
+export const num = x => x == null ? '–' : x < 1e6 ? (x < 10 && x % 1 ? n3.format(Math.round(x * 10) / 10) : n0.format(x)) : x < 1e9 ? n3.format(x / 1e6) + '\u00a0M' : n3.format(x / 1e9) + '\u00a0G'
+export const secs = s => s == null ? '–' : s < 0.001 ? n3.format(s * 1e6) + '\u00a0µs' : s < 1 ? n3.format(s * 1e3) + '\u00a0ms' : s < 60 ? n3.format(s) + '\u00a0s'
+  : s < 3600 ? `${Math.floor(s / 60)}\u00a0min ${Math.floor(s % 60)}\u00a0s` : s < 86400 ? `${Math.floor(s / 3600)}\u00a0h ${Math.floor(s % 3600 / 60)}\u00a0min` : `${n3.format(s / 86400)}\u00a0days`
+export const about = s => s == null ? '–' : s < 10 ? `${n3.format(Math.round(s * 10) / 10)}\u00a0s` : s < 60 ? `${Math.round(s)}\u00a0s` : s < 3600 ? `${Math.round(s / 60)}\u00a0min` : s < 172800 ? `${s < 36e3 ? (s / 3600).toFixed(1) : Math.round(s / 3600)}\u00a0h` : `${Math.round(s / 86400)}\u00a0days`
+export const bytes = b => b < 1e3 ? `${n0.format(b)}\u00a0B` : b < 1e6 ? `${n3.format(b / 1e3)}\u00a0kB` : b < 1e9 ? `${n3.format(b / 1e6)}\u00a0MB` : `${n3.format(b / 1e9)}\u00a0GB`
+export const pct = x => x > 0 && x < 0.01 ? (x < 1e-4 ? '< 0.01' : (x * 100).toFixed(2)) + '\u00a0%' : `${Math.round(x * 100)}\u00a0%`
 export const plural = (k, one, many = one + 's') => `${num(k)} ${k === 1 ? one : many}`
 
 // The second below which a part of binned counts lies; ten bins a decade, bin 60 begins at 1 s.

@@ -1,5 +1,6 @@
 // The views: each is one function from what is known to HTML.
 import { h, num, secs, about, bytes, pct, plural, three, quantile } from './dom.js'
+import { rowOf } from './world.js'
 import { area, bars, histogram, spark, colours, IDLE, STARTING, FAILED, DRAINING, UNKNOWN, OTHER, MARKS } from './charts.js'
 
 export const charts = new Map()
@@ -43,6 +44,9 @@ const open = { running: 0, waiting: 1, paused: 2 }
 export const isOpen = m => open[m.state] != null
 // Whether the map itself is paused; its function or the pool may be, too.
 export const isPaused = m => m.waits === 'a pause'
+// How long a map's oldest chunk has been out, or a map that has not begun has waited; short times say nothing.
+const LONG = 5
+const oldest = m => { const s = m.oldest == null ? 0 : world.now - m.oldest; return s > LONG && isOpen(m) && h`<small>${m.state === 'waiting' && !m.done ? 'for' : 'oldest chunk out for'} ${about(s)}</small>` }
 const busy = key => h`<span class="quiet" role="status">${ui.busy.get(key).word} …</span>`
 const crashes = x => Object.values(x.crashes).reduce((a, b) => a + b, 0)
 
@@ -89,7 +93,7 @@ function nowView() {
     ${stat('Items a second', num(totals.rate), '', 's-rate', c => spark(c, rate))}
     ${stat('Express wait, p50', ...ms(totals.p50), 's-50', c => spark(c, p50))}
     ${stat('Express wait, p99', ...ms(totals.p99), 's-99', c => spark(c, p99, { bad: totals.p99 > 0.2 }))}
-    ${stat('Queue', totals.waiting ? about(totals.waiting_seconds) : 'none', '', '', null, h`${totals.waiting ? `of work, ${plural(totals.waiting, 'item')}${totals.unknown ? `, ${num(totals.unknown)} of unknown cost` : ''}` : 'nothing waits'}${totals.oldest > 5 && ` · the oldest chunk has been out for ${about(totals.oldest)}`}`)}
+    ${stat('Queue', totals.waiting ? about(totals.waiting_seconds) : 'none', '', '', null, h`${totals.waiting ? `of work, ${plural(totals.waiting, 'item')}${totals.unknown ? `, ${num(totals.unknown)} of unknown cost` : ''}` : 'nothing waits'}${totals.oldest > LONG && ` · the oldest wait: ${about(totals.oldest)}`}`)}
     ${stat('Refused, last minute', num(totals.refused), '', totals.refused ? 's-ref' : '', totals.refused ? c => bars(c, refused.slice(-60), colours.bad) : null, totals.refused ? reasons(totals) : '')}
   </dl>
   <div class="now" data-key="now"><div class="side">
@@ -150,14 +154,14 @@ function mapsView() {
   ui.picked = picked?.id ?? ''
   const list = h`<section class="panel flush" data-key="list" aria-label="Maps and jobs"><table class="maps"><thead><tr><th>Function, map</th><th>Progress</th><th class="num">Items a second</th><th class="num">Time left</th><th class="num">Cores</th><th>Waits for</th><th><span class="sr">Actions</span></th></tr></thead><tbody>
   ${rows.slice(0, limit).map(m => h`<tr data-key="${m.id}" data-id="${m.id}"${picked === m && h` aria-selected="true"`} class="${ui.ask.endsWith(m.id) ? 'asking' : ''}">
-    <td><a class="fn" data-row href="${link('map', m.id)}">${chip(fnOf(m))}${m.function}</a> ${stateWord(m.state)}<small><span class="mono">${m.id.slice(-8)}</span> · ${m.kind}${m.owner && ` of ${m.owner}`}${labels(m)}</small></td>
+    <td><a class="fn" data-row href="${link('map', m.id)}">${chip(fnOf(m))}${m.function}</a> ${stateWord(m.state)}<small><span class="mono">${m.id.slice(-8)}</span> · ${m.kind}${m.owner && h` of <span class="whole">${m.owner}</span>`}${labels(m)}</small></td>
     <td>${progress(m)}<small>${num(m.done)} of ${m.total ? num(m.total) : 'a stream'}${m.total && m.state !== 'ok' ? ` · ${Math.floor(m.done / m.total * 100)} %` : ''}${m.failed > 0 && h` · <span class="bad fn">${num(m.failed)} failed</span>`}</small></td>
     <td class="num" data-name="items/s">${num(m.rate)}</td>
     <td class="num" data-name="left">${m.ended != null ? h`<span class="quiet">took ${took(m.seconds)}, ended ${ago(m.ended)}</span>` : about(m.left)}</td>
     <td class="num" data-name="cores">${isOpen(m) ? h`${num(m.cores)}<small>${m.limit ? `at most ${m.limit}` : m.fair != null ? `fair ${share(m.fair)}` : ''}</small>` : '–'}</td>
-    <td data-name="waits for">${m.waits ? waitText[m.waits] ?? m.waits : ''}</td>
+    <td data-name="waits for">${m.waits ? waitText[m.waits] ?? m.waits : ''}${oldest(m)}</td>
     <td class="full">${mapActs(m)}</td></tr>`)}</tbody></table>
-  ${rows.length === 0 && h`<p class="more">${allMaps().length ? h`No map matches. <button data-act="clear">Show all</button>` : 'No map of more than a moment is open, or has ended in the last ten minutes.'}</p>`}${world.older && (ui.state === 'all' || ui.state === 'ended') && h`<p class="more">Older jobs are in the store. <button data-act="older"${off()}>Show more</button></p>`}${(rows.length > limit || world.document.more > 0) && h`<p class="more">${num(Math.max(0, rows.length - limit) + world.document.more)} more. Narrow them with the filter: a function, an owner, an id, or <code>customer:7</code>.</p>`}</section>`
+  ${rows.length === 0 && h`<p class="more">${allMaps().length ? h`No map matches. <button data-act="clear">Show all</button>` : h`No map of more than a moment is open, or has ended in the last ten minutes. ${world.empty ? h`<a href="#now">Start a worker</a>.` : h`Run one: <code>seq 1000 | jetmap map FUNCTION</code>`}`}</p>`}${world.older && (ui.state === 'all' || ui.state === 'ended') && h`<p class="more">Older jobs are in the store. <button data-act="older"${off()}>Show more</button></p>`}${(rows.length > limit || world.document.more > 0) && h`<p class="more">${num(Math.max(0, rows.length - limit) + world.document.more)} more. Narrow them with the filter: a function, an owner, an id, or <code>customer:7</code>.</p>`}</section>`
   return h`<div class="tools" data-key="tools"><h1>Maps and jobs</h1><div class="seg" role="group" aria-label="State">${['all', 'running', 'waiting', 'paused', 'ended'].map(s => h`<button data-act="state" data-s="${s}" aria-pressed="${bool(ui.state === s)}">${s[0].toUpperCase() + s.slice(1)} ${counts.get(s) ?? 0}</button>`)}</div>
   <select data-act="fn" aria-label="Function"><option value="">Every function</option>${world.functions.map(f => h`<option${ui.fn === f.name && h` selected`}>${f.name}</option>`)}</select>${finder('Filter: name, owner, label:value')}</div>
   ${picked || sought ? h`<div class="maps-wide" data-key="split">${list}<div class="stack" data-key="detail">${picked ? mapDetail(picked) : missing()}</div></div>` : list}`
@@ -195,16 +199,30 @@ export function advice(m, d) {
 }
 function mapDetail(m) {
   const f = fnOf(m), d = ui.details.get(m.id), spent = m.ended != null ? m.seconds : world.now - m.started, sum = d ? d.wait + d.compute + d.again : 0
+  const its = failuresOf(m), slow = d?.slow ?? []
   const way = d ? Math.min(d.way, d.wait) : 0, parts = d ? [d.wait - way, way, d.compute, d.again] : [], counted = d && Object.keys(d.bins).length > 0
   return h`<div class="tools" data-key="head"><div><h1>${fnName(f, link('functions', f.name))} ${stateWord(m.state)}</h1><p class="quiet"><span class="mono">${m.id}</span> · ${m.kind}${m.owner && ` of ${m.owner}`} · ${m.ended != null ? `from ${when(m.started)}` : `since ${when(m.started)}`}${labels(m)}</p></div><div class="right" data-key="acts">${mapActs(m)}</div></div>
   <p class="advice" data-key="advice"><span>${advice(m, d)}</span></p>
-  <dl class="panel strip" data-key="strip">${[['Done', num(m.done), m.total ? ` of ${num(m.total)}` : ' of a stream'], ['Failed', num(m.failed), ''], ['Items a second', num(m.rate), ''], ['Time left', m.ended != null ? '–' : about(m.left), ''], [m.ended != null ? 'Took' : 'Running for', took(spent), ''], ['Cores', m.ended != null ? '–' : num(m.cores), m.fair != null ? `, fair ${share(m.fair)}` : '']].map(([k, v, u]) => h`<div><dt>${k}</dt><dd class="${k === 'Failed' && m.failed ? 'bad' : ''}">${v}<span>${u}</span></dd></div>`)}</dl>
+  <dl class="panel strip" data-key="strip">${[['Done', num(m.done), m.total ? ` of ${num(m.total)}` : ' of a stream'], ['Failed', num(m.failed), ''], ['Items a second', num(m.rate), ''], ['Time left', m.ended != null ? '–' : about(m.left), ''], [m.ended != null ? 'Took' : 'Running for', took(spent), oldest(m) || ''], ['Cores', m.ended != null ? '–' : num(m.cores), m.fair != null ? `, fair ${share(m.fair)}` : '']].map(([k, v, u]) => h`<div><dt>${k}</dt><dd class="${k === 'Failed' && m.failed ? 'bad' : ''}">${v}<span>${u}</span></dd></div>`)}</dl>
   ${sum > 0 && h`<section class="panel" data-key="why" aria-labelledby="t-why"><header><h2 id="t-why">Where the time of its chunks goes</h2><span class="quiet">${about(sum)}, of all cores together</span></header>${bar(parts.map((p, i) => [p / sum, PHASES[i][1]]), 'bar tall')}
   <dl class="phases">${PHASES.map(([name, colour], i) => h`<div><dt><svg width="10" height="10" aria-hidden="true"><rect width="10" height="10" rx="2" fill="${colour}"/></svg>${name}</dt><dd>${pct(parts[i] / sum)} <small>${about(parts[i])}</small></dd></div>`)}${d.tail > 1 && isOpen(m) && h`<div><dt><svg width="10" height="10" aria-hidden="true"><rect width="10" height="10" rx="2" fill="var(--p3)"/></svg>only the last items run, since</dt><dd>${about(d.tail)}</dd></div>`}</dl></section>`}
   ${d && (counted || d.parallel.length > 1) ? h`<div class="two" data-key="curves">${d.parallel.length > 1 && panel('Cores at work for it', m.fair != null ? 'dashed: its fair share' : '', chart('par', `Cores that worked for this map over time, now ${num(m.cores)}`, 'h160', c => area(c, d.parallel, { level: m.fair ?? undefined, unit: v => num(v), x: [clock(m.started), m.ended != null ? clock(m.ended) : 'now'], least: 1 })))}
   ${counted && panel('What an item costs', 'seconds of computing; short items as the mean of their chunk', chart('cost', `Histogram of seconds an item: p50 ${secs(quantile(d.bins, 0.5))}, p95 ${secs(quantile(d.bins, 0.95))}, p99 ${secs(quantile(d.bins, 0.99))}`, 'h160', c => histogram(c, d.bins, secs)))}</div>` : ''}
-  ${d && (d.slow.length > 0 || d.failures.length > 0) ? h`<div class="${d.slow.length > 0 ? 'two' : 'stack'}" data-key="items">${d.slow.length > 0 && h`<section class="panel flush" aria-labelledby="t-slow"><header><h2 id="t-slow">Slowest items</h2></header><table><thead><tr><th>Item</th><th class="num">Computed</th><th>Where</th><th class="num">Tries</th></tr></thead><tbody>${d.slow.map(s => h`<tr><td class="mono">${num(s.index)}${s.count > 1 && h`<small>mean of ${num(s.count)}</small>`}</td><td class="num" data-name="computed">${secs(s.seconds)} ${s.seconds > 1.5 * quantile(d.bins, 0.5) && h`<span class="quiet">${three(s.seconds / quantile(d.bins, 0.5))}× p50</span>`}</td><td>${s.host || 'a host that has left'}</td><td class="num" data-name="tries">${s.attempt}</td></tr>`)}</tbody></table></section>`}
-  <section class="panel flush" data-key="its-failures" aria-labelledby="t-fail"><header><h2 id="t-fail">Its failures</h2><a class="quiet" href="#failures">All failures</a></header>${d.failures.length ? h`<table><tbody>${d.failures.slice(0, 6).map(g => h`<tr><td class="num bad">${num(g.count)}</td><td class="full"><b>${g.type}</b> <span class="quiet">${g.message}</span>${d.stored && h`<small>${g.indexes.length === 1 ? 'item' : 'items'} ${g.indexes.map(i => num(i)).join(', ')}${g.count > g.indexes.length && ' …'}</small>`}</td></tr>`)}</tbody></table>${d.stored && (d.failures.length > 6 || d.more) && h`<p class="more">${d.more && 'Counted of its first thousand. '}<a href="${ui.root}/jobs/${encodeURIComponent(m.id)}/results?only=failed">All of them</a></p>`}` : h`<p class="more">None${isOpen(m) && ' so far'}.</p>`}</section></div>` : ''}`
+  ${slow.length > 0 || m.failed > 0 || its.causes.length > 0 ? h`<div class="${slow.length > 0 ? 'two' : 'stack'}" data-key="items">${slow.length > 0 && h`<section class="panel flush" aria-labelledby="t-slow"><header><h2 id="t-slow">Slowest items</h2></header><table><thead><tr><th>Item</th><th class="num">Computed</th><th>Where</th><th class="num">Tries</th></tr></thead><tbody>${slow.map(s => h`<tr><td class="mono">${num(s.index)}${s.count > 1 && h`<small>mean of ${num(s.count)}</small>`}</td><td class="num" data-name="computed">${secs(s.seconds)} ${s.seconds > 1.5 * quantile(d.bins, 0.5) && h`<span class="quiet">${three(s.seconds / quantile(d.bins, 0.5))}× p50</span>`}</td><td>${s.host || 'a host that has left'}</td><td class="num" data-name="tries">${s.attempt}</td></tr>`)}</tbody></table></section>`}
+  <section class="panel flush" data-key="its-failures" aria-labelledby="t-fail"><header><h2 id="t-fail">Its failures</h2><a class="quiet" href="#failures">All failures</a></header>${its.causes.length ? h`<table><tbody>${its.causes.slice(0, CAUSES).map(itsCause)}</tbody></table>${m.kind === 'job' && (its.causes.length > CAUSES || its.more) && h`<p class="more">${its.more && 'Counted of its first thousand. '}<a href="${ui.root}/jobs/${encodeURIComponent(m.id)}/results?only=failed">All of them</a></p>`}` : h`<p class="more">${!m.failed ? `None${isOpen(m) ? ' so far' : ''}.` : !m.stored && !d ? 'Asking who has them …' : lacksFailures(m) && !ui.kept.has(m.id) ? 'Asking the store of jobs …' : 'Their causes are not known any more.'}</p>`}</section></div>` : ''}`
+}
+// A job's process may have seen fewer of its failures than there are, for another one began it: the store has all.
+const CAUSES = 6
+export const lacksFailures = m => m.kind === 'job' && (!!m.stored || ui.details.has(m.id) && ui.details.get(m.id).failures.reduce((a, g) => a + g.count, 0) < m.failed)
+const failuresOf = m => lacksFailures(m) && ui.kept.get(m.id) || { causes: ui.details.get(m.id)?.failures ?? [], more: false }
+function itsCause(g) {
+  const isShown = ui.open.has(g.key)
+  return h`<tr data-key="${g.key}"><td class="num bad">${num(g.count)}</td><td class="full"><b>${g.type}</b> <span class="quiet">${g.message}</span>${g.trace && h`<small>first ${when(g.first)} · last ${ago(g.last)} · ${items(g)}</small>`}${isShown && traceOf(g)}</td><td class="num"><button data-act="open" data-id="${g.key}" aria-expanded="${bool(isShown)}" aria-label="${isShown ? 'Hide' : 'Show'} the first traceback of ${g.type}">${isShown ? 'Hide' : 'Traceback'}</button></td></tr>`
+}
+const items = g => h`${g.indexes.length === 1 ? 'item' : 'items'} ${g.indexes.map(i => num(i)).join(', ')}${g.count > g.indexes.length && ` and ${num(g.count - g.indexes.length)} more`}`
+function traceOf(g) {
+  const found = g.trace ?? ui.traces.get(g.key)
+  return found == null ? h`<p class="quiet">Asking who has it …</p>` : found.traceback ? h`<pre tabindex="0" aria-label="First traceback">${found.traceback}</pre>` : h`<p class="quiet">${found.note}</p>`
 }
 function mapView() {
   if (innerWidth >= 1900) return mapsView()
@@ -221,14 +239,19 @@ function missing() {
 const kinds = { raised: 'raised', lost: 'worker lost', timeout: 'timed out', invalid: 'did not fit the type', unencodable: 'cannot travel' }
 function failuresView() {
   const list = world.failures.filter(g => `${g.function} ${g.kind} ${g.type} ${g.message} ${g.hosts.join(' ')}`.toLowerCase().includes(ui.find.toLowerCase())).sort((a, b) => b.count - a.count)
-  const sum = list.reduce((a, g) => a + recent(g), 0)
+  const sum = list.reduce((a, g) => a + recent(g), 0), jobs = failedJobs()
   return h`<div class="tools" data-key="tools"><h1>Failures</h1><span class="quiet">${sum ? `${plural(sum, 'item')} in the last hour, ${plural(list.length, 'cause')}` : ''}</span>${finder('Filter: function, message, host')}</div>
   ${list.length ? h`<section class="panel flush" data-key="list" aria-label="Failures, by cause"><ul class="groups">${list.slice(0, 40).map(g => {
-    const isShown = ui.open.has(g.key), found = ui.traces.get(g.key), where = g.hosts.length ? (g.hosts.length === 1 ? (world.hosts.length > 1 ? h`<span class="bad">only on ${g.hosts[0]}</span> · ` : h`on ${g.hosts[0]} · `) : `on ${g.hosts.length > 8 ? 'more than 8' : g.hosts.length} hosts · `) : ''
+    const isShown = ui.open.has(g.key), where = g.hosts.length ? (g.hosts.length === 1 ? (world.hosts.length > 1 ? h`<span class="bad">only on ${g.hosts[0]}</span> · ` : h`on ${g.hosts[0]} · `) : `on ${g.hosts.length > 8 ? 'more than 8' : g.hosts.length} hosts · `) : ''
     return h`<li class="group" data-key="${g.key}"><b class="n bad">${num(g.count)}</b><div><p>${fnName(world.functionOf(g.function), link('functions', g.function))} <span class="kind">${kinds[g.kind] ?? g.kind}</span></p><p><b>${g.type}</b> ${g.message}</p><p class="when">${where}first ${when(g.first)} · last ${ago(g.last)}</p></div>${chart('b' + g.key, `${recent(g)} in the last hour, by two minutes`, '', c => bars(c, g.counts, colours.bad))}
     <div class="acts"><button data-row data-act="open" data-id="${g.key}" aria-expanded="${bool(isShown)}">${isShown ? 'Hide' : 'Traceback'}</button></div>
-    ${isShown && h`<div class="wide stack">${found == null ? h`<p class="quiet">Asking who has it …</p>` : found.traceback ? h`<pre tabindex="0" aria-label="First traceback">${found.traceback}</pre>` : h`<p class="quiet">${found.note}</p>`}<p class="quiet">${g.indexes.length ? h`The first of them: ${g.indexes.length === 1 ? 'item' : 'items'} ${g.indexes.map(i => num(i)).join(', ')}${g.count > g.indexes.length && `, and ${num(g.count - g.indexes.length)} more`}. ` : ''}${g.job && h`Latest in the job <a class="mono" href="${ui.root}/jobs/${encodeURIComponent(g.job)}">${g.job}</a>.`}</p>${g.job && (ui.busy.has(g.job) ? h`<p>${busy(g.job)}</p>` : ui.ask === `retry:${g.job}` ? askAgain(g.job) : h`<div class="acts"><button data-act="ask" data-ask="retry:${g.job}"${off()}>Run these again</button></div>`)}</div>`}</li>` })}</ul>${list.length > 40 && h`<p class="more">${plural(list.length - 40, 'more cause')}. Narrow them with the filter: a function, a message, a host.</p>`}</section>`
-    : world.failures.length ? h`<section class="panel"><p>No cause matches. <button data-act="clear">Show all</button></p></section>` : h`<section class="panel"><h2>Nothing failed in the last hour</h2><p class="quiet">Items that fail gather here by function, kind and message.</p></section>`}`
+    ${isShown && h`<div class="wide stack">${traceOf(g)}<p class="quiet">${g.indexes.length ? h`The first of them: ${items(g)}. ` : ''}${g.job && h`Latest in the job <a class="mono" href="${ui.root}/jobs/${encodeURIComponent(g.job)}">${g.job}</a>.`}</p>${g.job && (ui.busy.has(g.job) ? h`<p>${busy(g.job)}</p>` : ui.ask === `retry:${g.job}` ? askAgain(g.job) : h`<div class="acts"><button data-act="ask" data-ask="retry:${g.job}"${off()}>Run these again</button></div>`)}</div>`}</li>` })}</ul>${list.length > 40 && h`<p class="more">${plural(list.length - 40, 'more cause')}. Narrow them with the filter: a function, a message, a host.</p>`}</section>`
+    : world.failures.length ? h`<section class="panel"><p>No cause matches. <button data-act="clear">Show all</button></p></section>` : h`<section class="panel"><h2>${jobs ? 'No process that is up has seen a failure in the last hour' : 'Nothing failed in the last hour'}</h2><p class="quiet">Items that fail gather here by function, kind and message.</p></section>`}${jobs}`
+}
+// Whoever ran them may be gone with its causes; the store has those of jobs.
+function failedJobs() {
+  const list = ui.failed.map(job => rowOf(job, world.document.epoch)).filter(m => m.failed > 0 && m.ended != null)
+  return list.length ? panel('Latest jobs that failed', 'the store keeps their causes and tracebacks', h`<ul class="latest">${list.map(m => h`<li data-key="${m.id}"><b class="num bad">${num(m.failed)}</b><span>${fnName(fnOf(m), link('map', m.id))} <small>of ${plural(m.total, 'item')} · job <span class="mono">${m.id.slice(-8)}</span> · ended ${ago(m.ended)}</small></span></li>`)}</ul>`) : ''
 }
 
 // ---- Functions -------------------------------------------------------------------------------------

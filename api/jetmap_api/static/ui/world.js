@@ -16,7 +16,7 @@ export function rowOf(job, epoch) {
   return {
     id: job.id, function: job.function, kind: 'job', owner: '', labels: job.labels ?? {}, state: job.paused && ended == null ? 'paused' : JOB_STATES[job.state] ?? job.state,
     total: job.total, done: job.done, failed: job.failed, rate: job.rate ?? 0, left: null, cores: 0, fair: null, weight: 1, limit: job.max_parallel ?? null,
-    waits: ended != null ? '' : job.paused ? 'a pause' : job.waiting_for ?? '', started, ended, seconds: ended == null ? 0 : Math.max(0, ended - started), stored: true, run: job.run ?? 1, reason: job.reason ?? '',
+    waits: ended != null ? '' : job.paused ? 'a pause' : job.waiting_for ?? '', oldest: null, started, ended, seconds: ended == null ? 0 : Math.max(0, ended - started), stored: true, run: job.run ?? 1, reason: job.reason ?? '',
   }
 }
 
