@@ -3,16 +3,14 @@
 Prints, for 1,000 hosts of 64 cores and a job of ten million items, what the first view and a change
 take on the wire, and what a frame takes. Script is what passes from the state to HTML, its patch,
 charts and 64,000 cells, which a busy machine makes longer. CPU is that of the page's main thread
-from one frame to the next, with style, layout and all else. With ``--pictures`` it draws each view
-at three widths, in each state of a small pool and in both themes, for people to look at; with
-``--docs`` the pictures of the documentation.
+from one frame to the next, with style, layout and all else. With ``--docs`` it draws the pictures
+of the documentation instead; ``python -m bench.pictures`` draws every view in every state.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import sys
 import tempfile
 import threading
@@ -21,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 import uvloop
@@ -110,20 +108,6 @@ def _busy(browser: Browser) -> float:
     return next(float(m["value"]) for m in metrics if m["name"] == "TaskDuration")
 
 
-def draw(browser: Browser, folder: Path) -> None:
-    """Draw all views."""
-    folder.mkdir(parents=True, exist_ok=True)
-    states: tuple[Any, ...] = ("empty", "idle", "busy", "failing", "away")
-    for state in states:
-        with gateway(PlayedWatch(MadeUpPool(state=state))) as url:
-            tab = Tab(browser)
-            for (width, height), theme, view in itertools.product(WIDTHS, ("light", "dark"), VIEWS):
-                tab.size(width, height)
-                show(tab, url, view, theme)
-                name = f"{view.partition('/')[0]}-{state}-{width}-{theme}.png"
-                tab.save(folder / name)
-
-
 def draw_docs(browser: Browser) -> None:
     """Draw the pictures of docs/dashboard.md."""
     browser.call("Emulation.setScrollbarsHidden", hidden=True)
@@ -138,18 +122,13 @@ def draw_docs(browser: Browser) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.page", description=__doc__)
-    parser.add_argument(
-        "--pictures", type=Path, metavar="FOLDER", help="draw each view there instead"
-    )
     parser.add_argument("--docs", action="store_true", help="draw those in docs/img instead")
     chosen = parser.parse_args()
     assert FUNCTIONS[3][0] == parse_invoice.__name__
     with tempfile.TemporaryDirectory() as profile:
         browser = Browser(need_tool(*CHROMIUM), Path(profile))
         try:
-            if chosen.pictures is not None:
-                draw(browser, chosen.pictures)
-            elif chosen.docs:
+            if chosen.docs:
                 draw_docs(browser)
             else:
                 measure(browser)

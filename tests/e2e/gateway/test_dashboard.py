@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
 import urllib.error
 import urllib.request
@@ -17,7 +16,6 @@ import pytest
 
 from browser import Browser, Tab
 from house import House, Up
-from tools import need_tool
 from waiting import wait_until_sync
 
 VIEWS = ("now", "maps", "failures", "functions", "hosts")
@@ -340,31 +338,3 @@ def test_a_broker_that_is_away_is_named_and_nothing_can_be_done(
         assert up.stop() == 0
     finally:
         house.close()
-
-
-@pytest.mark.slow
-def test_axe_finds_no_violation_in_any_view(
-    tmp_path: Path, shared_up: Up, tab: Tab, long_map: Request
-) -> None:
-    npm = need_tool("npm")
-    subprocess.run(
-        [npm, "install", "--silent", "--no-fund", "axe-core@4"],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-        timeout=50,
-    )
-    axe = (tmp_path / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
-    shared_up.get("/map/double", "[13]")
-    tab.open(f"{shared_up.url}/ui")  # The last test has left the page at a gateway that is gone.
-    tab.says("of 2")
-    for width in (390, 1280, 2560):
-        tab.size(width)
-        tab.do("document.querySelector('[data-act=theme]').click()")
-        for view in VIEWS:
-            tab.go(view)
-            tab.do(axe)
-            found = tab.do("axe.run().then(r => r.violations.map(v => v.id + v.nodes[0].html))")
-            assert found == [], (width, view, found)
-    tab.size(1280)
-    cancel(tab)
