@@ -18,6 +18,7 @@ import msgspec
 import uvloop
 
 from jetmap.wire.messages import encode
+from jetmap.wire.timing import BEAT
 
 from .figures import Figure, markdown, plot, report
 from .pool import PARTIES, bench
@@ -82,6 +83,23 @@ async def pools(size: Size) -> list[Figure]:
             more = {"chunks": float(chunks), "share": share, "first": first - item}
             figures.append(Figure("chunk", agents, each | more))
             report(figures[-2:])
+    return figures
+
+
+async def announcements(size: Size) -> list[Figure]:
+    """Measure what the announcements of agents with 64 cores and 50 functions cost a dispatcher."""
+    figures = []
+    for state in ("idle", "busy"):
+        for agents in size.agents:
+            async with bench(0, 1) as there, there.announced(agents, 64, 50, state):
+                await asyncio.sleep(BEAT)  # All have been announced again.
+                began, before = perf_counter(), there.cpu()
+                await asyncio.sleep(size.seconds)
+                took = perf_counter() - began
+                used = _less(there.cpu(), before, took)["dispatcher"]
+                values = {"dispatcher": 100 * used, "each": 1e6 * used / agents * BEAT}
+                figures.append(Figure(f"announced {state}", agents, values))
+                report(figures[-1:])
     return figures
 
 
@@ -211,6 +229,7 @@ async def shards(size: Size) -> list[Figure]:
 
 ROWS: dict[str, Callable[[Size], Awaitable[list[Figure]]]] = {
     "pools": pools,
+    "announcements": announcements,
     "lists": lists,
     "maps": open_maps,
     "far": far,

@@ -15,6 +15,14 @@ from .pool import PARTIES
 SECONDS = ("first", "seconds", "sent", "busy", "took")  # Values that are times.
 UNITS = {
     "idle": ("agents", "per cent of a core while nothing runs"),
+    "announced idle": (
+        "agents of 64 cores and 50 functions, idle",
+        "per cent of a core; each: µs an announcement",
+    ),
+    "announced busy": (
+        "agents of 64 cores and 50 functions, busy",
+        "per cent of a core; each: µs an announcement",
+    ),
     "chunk": ("agents", "µs of CPU a chunk, beside what idle agents cost"),
     "items": ("items of a list", "µs of CPU an item"),
     "maps": ("open maps", "µs of CPU a map of ten items"),
@@ -74,4 +82,4 @@ def plot(figures: list[Figure], directory: Path) -> None:
         lines = {name: [(figure.at, figure.values[name]) for figure in of] for name in names}
         unit, what = UNITS[row]
         drawn = chart(row, unit, what, lines, logarithmic=row != "far")
-        (directory / f"scale-{row}.svg").write_text(drawn, encoding="utf-8")
+        (directory / f"scale-{row.replace(' ', '-')}.svg").write_text(drawn, encoding="utf-8")

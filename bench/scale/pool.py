@@ -50,16 +50,30 @@ class Bench:
     @asynccontextmanager
     async def joined(self, count: int, cores: int, *, shards: int = 0) -> AsyncIterator[None]:
         """Start agents in a process of their own."""
-        command = ["-m", "bench.scale.agents", self.url, str(count), str(cores), str(shards)]
+        async with self._process("agents", count, cores, shards) as pid:
+            self.agents.append(pid)
+            yield
+
+    @asynccontextmanager
+    async def announced(
+        self, agents: int, cores: int, functions: int, state: str
+    ) -> AsyncIterator[None]:
+        """Start what announces made-up agents; wait until all are in the roster."""
+        async with self._process("announcing", agents, cores, functions, state):
+            await self.are_ready(agents * cores)
+            yield
+
+    @asynccontextmanager
+    async def _process(self, module: str, *arguments: object) -> AsyncIterator[int]:
+        command = ["-m", f"bench.scale.{module}", self.url, *map(str, arguments)]
         process = await asyncio.create_subprocess_exec(
             sys.executable, *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
         )
         assert process.stdout is not None and process.stdin is not None
         try:
             if await process.stdout.readline() != b"ready\n":
-                raise RuntimeError("the agents could not start")
-            self.agents.append(process.pid)
-            yield
+                raise RuntimeError(f"bench.scale.{module} could not start")
+            yield process.pid
         finally:
             process.stdin.close()
             await process.wait()

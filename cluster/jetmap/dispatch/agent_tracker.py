@@ -88,6 +88,14 @@ class Digests:
             complete.functions = known
         return found
 
+    def completed(self, presence: Presence) -> bool:
+        """Return whether the functions of an announcement are known; it then has them."""
+        if presence.functions or not presence.digest or presence.digest not in self._functions:
+            return False
+        self._waiting.pop(presence.agent, None)
+        presence.functions = self._functions[presence.digest]
+        return True
+
     def is_to_be_asked(self, digest: str, now: float) -> bool:
         """Return whether to ask an agent for its functions: nobody else has just been asked."""
         if digest in self._functions or now - self._asked.get(digest, -ASK_SECONDS) < ASK_SECONDS:
@@ -112,8 +120,8 @@ class AgentTracker:
 
     Args:
         on_presence: Called after each announcement.
-        on_repeated: Called instead after an announcement that differs from the agent's last one in
-            time only; returns whether that is all, so that ``on_presence`` need not be called.
+        on_quiet: Called instead while ``is_quiet``.
+        is_quiet: Returns whether no map is open, so that an announcement starts nothing.
         sealer: Seals the chunks that bring their function.
     """
 
@@ -122,14 +130,16 @@ class AgentTracker:
         connection: Broker,
         pool: str,
         on_presence: Callable[[Presence], Awaitable[None]],
-        on_repeated: Callable[[Presence], bool] = lambda presence: False,
+        on_quiet: Callable[[Presence], None] = lambda presence: None,
+        is_quiet: Callable[[], bool] = lambda: False,
         sealer: Sealer | None = None,
     ) -> None:
         self.roster = Roster(sealer)
         self._connection = connection
         self._pool = pool
         self._after_presence = on_presence
-        self._after_repeated = on_repeated
+        self._after_quiet = on_quiet
+        self._is_quiet = is_quiet
         self._announced = asyncio.Event()
         self._digests = Digests()
 
@@ -247,16 +257,22 @@ class AgentTracker:
         )
 
     def _on_data(self, subject: bytes, data: bytes) -> bool:
-        """Process an announcement that says nothing new; return whether it was one.
+        """Process an announcement from which nothing follows; return whether it was one.
 
-        Most are: each of a thousand agents that idle sends one every two seconds.
+        Most are: each of a thousand agents sends one every two seconds, and most repeat themselves.
         """
-        agent = subject[subject.rfind(b".") + 1 :].decode()
-        presence = self.roster.on_repeated(agent, data, time.monotonic())
-        if presence is None:
+        if not self._is_quiet():
             return False
+        agent, now = subject[subject.rfind(b".") + 1 :].decode(), time.monotonic()
+        presence = self.roster.on_repeated(agent, data, now)
+        if presence is None:
+            presence = read_presence(data)
+            if not is_understood(presence) or not self._digests.completed(presence):
+                return False
+            self.roster.on_presence(presence, now, data)
         self._announced.set()
-        return self._after_repeated(presence)
+        self._after_quiet(presence)
+        return True
 
     async def _on_presence(self, message: Message) -> None:
         now, data, digests = time.monotonic(), message.data, self._digests

@@ -99,7 +99,8 @@ class Dispatcher:
         self.traces: MapTraces | None = None  # If this process has a tracer provider.
         self.memory = Memory(options.settings.limits.memory_budget())
         self.agents = AgentTracker(
-            connection, options.pool, self._on_presence, self._on_repeated, options.sealer
+            *(connection, options.pool, self._on_presence),
+            *(self._on_quiet_presence, self._is_quiet, options.sealer),
         )
         self.roster = roster = self.agents.roster
         self._connection = connection
@@ -398,9 +399,7 @@ class Dispatcher:
             for run in self._maps:
                 if (failed := self.agents.broken(run.spec.function, run.spec.ref)) is not None:
                     self._maps.end(run, "failed", failed)
-        self._neighbours.meet(presence)
-        if self._fitted != self.roster.changes:
-            self._fit()
+        self._on_quiet_presence(presence)
         if (idle := idle_cores(presence)) > 0:
             offers, offer = (presence.offer, presence.local), self.roster.offer
             self._scheduler.on_idle(
@@ -408,9 +407,14 @@ class Dispatcher:
             )
         await self._sender.pump()
 
-    def _on_repeated(self, presence: Presence) -> bool:
-        """Return whether nothing follows from an announcement that says nothing new."""
+    def _on_quiet_presence(self, presence: Presence) -> None:
+        """Process the part of an announcement that is not about maps."""
         self._neighbours.meet(presence)
+        if self._fitted != self.roster.changes:
+            self._fit()
+
+    def _is_quiet(self) -> bool:
+        """Return whether there is no map to which an announcement could matter."""
         return not self._maps and not self._maps.to_withdraw
 
     def _fit(self) -> None:

@@ -22,6 +22,8 @@ from .inbound import Inbound
 
 # Bytes of messages that may wait for their callbacks before reading pauses.
 WAITING_BYTES = 1 << 20
+# Seconds for which messages gather before they are read, while all that comes is skipped.
+GATHER_SECONDS = 0.01
 
 
 class MessageHandler(Protocol):
@@ -78,6 +80,8 @@ class Socket(asyncio.BufferedProtocol):
         self.is_closed = asyncio.get_running_loop().create_future()
         self._error: Exception | None = None
         self._is_paused = False  # Reading waits for callbacks.
+        self._gathering: asyncio.TimerHandle | None = None
+        self._skipped_at = -GATHER_SECONDS  # When all that was read had been skipped.
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
 
@@ -112,6 +116,27 @@ class Socket(asyncio.BufferedProtocol):
             self._is_paused = False
             self.transport.resume_reading()
 
+    def on_skipped(self) -> None:
+        """Let messages gather for a moment, if they come fast and nothing follows from them.
+
+        Waking the event loop for each of a thousand agents costs more than what they say.
+        """
+        loop = asyncio.get_running_loop()
+        before, self._skipped_at = self._skipped_at, loop.time()
+        is_fast = self._skipped_at - before < 2 * GATHER_SECONDS
+        if is_fast and self._gathering is None and self.transport is not None:
+            self.transport.pause_reading()
+            self._gathering = loop.call_later(GATHER_SECONDS, self.read_on)
+
+    def read_on(self) -> None:
+        """Read what has gathered. An answer may come to what is written now."""
+        if self._gathering is None:
+            return
+        self._gathering.cancel()
+        self._gathering = None
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
     # What the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -142,6 +167,8 @@ class Socket(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
         self._error = self._error or exc
+        if self._gathering is not None:
+            self._gathering.cancel()
         self._wake()
         self.resume_writing()
         if not self.is_closed.done():
@@ -213,9 +240,11 @@ class TcpTransport(Transport):
 
     def write(self, payload: bytes) -> None:
         self._writer.write(payload)
+        self._open.read_on()
 
     def writelines(self, payload: Sequence[bytes]) -> None:
         self._writer.writelines(payload)
+        self._open.read_on()
 
     async def drain(self) -> None:
         await self._open.drain()
@@ -263,6 +292,7 @@ class TcpTransport(Transport):
         """
         socket, client = self._open, self._client
         found = socket.inbound.found
+        only_skipped = bool(found)
         while found:
             one = found[0]
             if isinstance(one, bytes) or one[0] not in client.direct:
@@ -273,10 +303,13 @@ class TcpTransport(Transport):
                 payload = payload.getvalue()
             if sid in client.skips and client.skips[sid](subject, payload):
                 continue
+            only_skipped = False
             self._begun = started(client._process_msg(sid, subject, reply, payload, headers))
             if self._begun is not None:
                 return False
         socket.on_handled()
+        if only_skipped:
+            socket.on_skipped()
         return True
 
     def reset(self) -> None:

@@ -202,6 +202,42 @@ async def test_an_announcement_that_says_nothing_new_is_not_read(
     assert changed is not first and changed.busy == 1
 
 
+async def test_while_no_map_is_open_announcements_are_processed_where_they_are_read() -> None:
+    broker, quiet, heard, whole = MemoryBroker(), [True], [], []
+
+    async def on_presence(presence: Presence) -> None:
+        whole.append(presence.busy)
+
+    here, there = broker.connect(), broker.connect()
+    tracker = AgentTracker(
+        here, "p", on_presence, lambda presence: heard.append(presence.busy), lambda: quiet[0]
+    )
+    await tracker.subscribe()
+    infos = [FunctionInfo("f")]
+    first = msgspec.structs.replace(agent("a", 5, 1), digest="d1", functions=infos, now=1.0)
+
+    async def announce(**changes: Any) -> None:
+        data = encode(msgspec.structs.replace(first, **changes))
+        await there.publish(subjects.presence("p", "a"), data)
+        await here.settle()
+
+    await announce()
+    assert (whole, heard) == ([0], []), "its functions are new"
+    await announce(now=3.0, functions=[])
+    await announce(now=5.0, functions=[], busy=1)
+    assert (whole, heard) == ([0], [0, 1])
+    [there_is] = tracker.roster.agents
+    assert there_is.busy == 1 and there_is.functions == infos
+    quiet[0] = False
+    await announce(now=7.0, functions=[], busy=2)
+    assert (whole, heard) == ([0, 2], [0, 1]), "a map may wait for it"
+    quiet[0] = True
+    await there.publish(subjects.presence("p", "a"), b"\xc1")
+    await here.settle()
+    await announce(now=9.0, functions=[], gone=True)
+    assert tracker.roster.agents == []
+
+
 def by_digest(name: str, digest: str, *functions: str, **more: Any) -> Presence:
     infos = [FunctionInfo(function) for function in functions]
     return msgspec.structs.replace(agent(name, 5, 1), digest=digest, functions=infos, **more)

@@ -10,6 +10,7 @@ from urllib.parse import urlparse
 
 import pytest
 
+from jetmap.nats import transport as transport_module
 from jetmap.nats.transport import TcpTransport
 from waiting import turns, wait_until
 
@@ -109,6 +110,53 @@ async def test_messages_are_skipped_where_they_are_read_and_in_their_turn(link: 
     link.arrive(b"PING", b"old", b"2")
     await turns(5)
     assert link.got == [b"1", b"PING", b"2"]
+
+
+class Reading:
+    """The event loop's transport, as far as it is read from."""
+
+    def __init__(self) -> None:
+        self.paused = False
+        self.written: list[bytes] = []
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def writelines(self, parts: list[bytes]) -> None:
+        self.written += parts
+
+
+async def test_messages_gather_while_nothing_follows_from_what_comes(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport_module, "GATHER_SECONDS", 1e6)
+    reading: Any = Reading()
+    link.socket.transport, link.socket._skipped_at = reading, -1e9
+    link.handler.skips[7] = lambda subject, payload: payload == b"old"
+    link.arrive(b"old")
+    assert not reading.paused, "one alone is nothing fast"
+    link.arrive(b"old", b"1")
+    assert not reading.paused and link.got == [b"1"], "somebody may wait for the next one"
+    link.arrive(b"old", b"old")
+    assert reading.paused
+    link.transport.writelines([b"PUB a 0", b""])
+    assert not reading.paused, "an answer may come"
+    link.arrive(b"old")
+    assert reading.paused
+    link.socket.read_on()  # As the timer does.
+    assert not reading.paused and reading.written == [b"PUB a 0", b""]
+    link.arrive(b"old")
+    link.socket.connection_lost(None)
+    assert link.socket._gathering is None or link.socket._gathering.cancelled()
 
 
 async def test_a_callback_is_cancelled_with_the_reader_that_it_waits_in(link: Link) -> None:
