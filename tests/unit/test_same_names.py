@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import ast
 
+import pytest
 from scripts.same_names import SAME, ambiguous, modules
 
 
-def test_names_mean_one_thing() -> None:
-    found = ambiguous(modules())
+@pytest.fixture(scope="module")
+def trees() -> dict[str, ast.Module]:
+    return modules()
+
+
+def test_names_mean_one_thing(trees: dict[str, ast.Module]) -> None:
+    found = ambiguous(trees)
     assert not found, f"rename all but one of each: {found}"
 
 
-def test_the_names_that_are_the_same_thing_exist_twice() -> None:
-    trees = modules()
+def test_the_names_that_are_the_same_thing_exist_twice(trees: dict[str, ast.Module]) -> None:
     classes = [
         node.name for tree in trees.values() for node in tree.body if isinstance(node, ast.ClassDef)
     ]
