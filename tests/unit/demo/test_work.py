@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
 from jetmap.demo.work import choose_sample, prime_search, source_metrics
 
 
@@ -26,10 +31,22 @@ def test_a_sample_of_uneven_items_scales_by_weight() -> None:
     assert part.items == sorted(part.items)
 
 
-def test_the_files_of_this_python() -> None:
+def test_the_files_of_this_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of its environment, not of another one with the same standard library."""
+    stdlib, packages = tmp_path / "lib", tmp_path / "env"
+    files = {stdlib / "os.py": 10, stdlib / "json" / "tool.py": 20, packages / "ours.py": 30}
+    others = {stdlib / "site-packages" / "theirs.py": 40, packages / "ours.pyi": 50}
+    for path, size in (files | others).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("#" * size)
+    (stdlib / "named.py").mkdir()
+    paths = {"stdlib": str(stdlib), "purelib": str(packages), "platlib": str(packages)}
+    sysconfig = SimpleNamespace(get_paths=lambda: paths)
+    monkeypatch.setattr("jetmap.demo.work.sysconfig", sysconfig)
     work = source_metrics()
-    assert len(work.items) == len(work.weights) > 500
-    assert all(path.endswith(".py") for path in work.items)
+    assert dict(zip(work.items, work.weights, strict=True)) == {
+        str(path): size for path, size in files.items()
+    }
     best = {"lines": 10, "functions": 2, "classes": 1, "complexity": 7, "name": "f"}
     said = work.summarize([best, None], 1)
     assert said[0] == "10 lines, 2 functions"
