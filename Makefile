@@ -1,6 +1,6 @@
 # make demo         a real map over HTTP on this machine, with live progress
 # make test         the tests, six files at once: they wait more than they compute
-# make test-all     the slow ones too, and four times the examples
+# make test-all     the slow ones too, and ten times the examples
 # make test-matrix  the tests on each Python found here, with the oldest and the newest NATS
 # make coverage     the tests with a coverage report (htmlcov/)
 # make settings     config/jetmap.toml and the README's table, from the declared settings

@@ -47,6 +47,7 @@ def test_demo_runs_whole_and_leaves_nothing(
     house.nothing_is_left()
 
 
+@pytest.mark.slow
 def test_demo_stays_with_maps_and_jobs_also_when_somebody_cancels_them(
     house: House, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -125,6 +125,7 @@ def test_app_maps_a_list(app: App) -> None:
     assert httpx.get(f"{app.url}/primes/90?count=0").status_code == 422
 
 
+@pytest.mark.slow
 def test_app_measures_known_files_only(app: App) -> None:
     with httpx.Client(base_url=app.url, timeout=40) as client:  # It looks at every file first.
         path = next(path for path in client.get("/files").json() if "/ast.py" in path)
@@ -160,6 +161,7 @@ def connected_to(process: psutil.Process, ports: set[int]) -> bool:
     return any(c.raddr and c.raddr.port in ports for c in process.net_connections("tcp"))
 
 
+@pytest.mark.slow
 def test_four_uvicorn_workers_share_one_keeper_and_leave_nothing_when_killed() -> None:
     with serving("--workers", "4", "--log-level", "critical") as app:
         answered: set[int] = set()
@@ -386,6 +388,7 @@ def test_page_follows_a_job_over_a_reload_and_a_gateways_death(
         assert "succeeded" in end["#state"]
 
 
+@pytest.mark.slow
 def test_page_logs_in_and_cancels_a_job(lasting: dict[str, str], browser: Browser) -> None:
     with serving(JETMAP_TOKEN="s3cret", **lasting) as gateway:
         browser.call("Page.navigate", url=f"{gateway.url}/?gateway=/jetmap#a=b")

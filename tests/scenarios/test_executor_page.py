@@ -21,7 +21,19 @@ NEEDS = {"search.py": "sklearn", "graph.py": "dask"}
 IMPORTED = {"tasks.py"}  # Files that the examples behind them import.
 
 
-@pytest.mark.parametrize("page", ["executor.md", "joblib.md", "model.md", "put.md", "traces.md"])
+SLOW = pytest.mark.slow  # The others begin as the first does, and each takes a few seconds.
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "executor.md",
+        pytest.param("joblib.md", marks=SLOW),
+        pytest.param("model.md", marks=SLOW),
+        pytest.param("put.md", marks=SLOW),
+        pytest.param("traces.md", marks=SLOW),
+    ],
+)
 def test_examples(page: str, tmp_path: Path) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     for name, code in EXAMPLE.findall(text):

@@ -199,19 +199,32 @@ class Reader:
         return httpx.get(f"http://127.0.0.1:{self._port}/readyz").status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("page", [README, ROOT / "docs" / "celery.md"], ids=lambda page: page.name)
-def test_every_snippet_does_what_it_says(
-    page: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_every_snippet_does_what_it_says(page: Path, reader: Reader) -> None:
+    for snippet in snippets(page):
+        reader.does(snippet)
+
+
+def test_the_first_steps_do_what_they_say(reader: Reader) -> None:
+    """Those of the first section; all of them take a minute."""
+    section = README.read_text(encoding="utf-8").partition("\n## Ways to use it\n")[0]
+    first = [snippet for snippet in snippets() if snippet.line <= section.count("\n")]
+    assert len(first) >= 3
+    for snippet in first:
+        reader.does(snippet)
+
+
+@pytest.fixture
+def reader(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     for tool in ("bash", "curl", "make", "openssl", "seq"):
         assert shutil.which(tool), f"README.md uses {tool}, which is not installed"
-    reader = Reader(tmp_path, tmp_path_factory.mktemp("run"))
+    made = Reader(tmp_path, tmp_path_factory.mktemp("run"))
     try:
-        for snippet in snippets(page):
-            reader.does(snippet)
+        yield made
     finally:
-        reader.leaves()
+        made.leaves()
 
 
 def test_every_snippet_is_of_a_kind_that_is_executed() -> None:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
 EXAMPLE = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -55,6 +57,7 @@ async def test_in_a_loop(jetmap_cluster, jetmap_inline):
 """
 
 
+@pytest.mark.slow
 def test_processes_of_xdist_share_the_workers(tmp_path: Path) -> None:
     (tmp_path / "test_sharing.py").write_text(SHARING)
     assert "9 passed" in run(tmp_path, "-n", "2", "test_sharing.py")

@@ -58,6 +58,7 @@ async def test_a_single_server_asks_for_the_password(
         await Connection.open([node.url], name="test", auth=auth("wrong"))
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_three_servers_keep_three_copies(nodes: Callable[[int], list[Node]]) -> None:
     urls = [node.url for node in nodes(3)]

@@ -246,6 +246,7 @@ async def test_check_says_what_the_worker_says(
         assert code_of(caught.value) == Exit.BROKER
 
 
+@pytest.mark.slow
 def test_a_worker_ends_and_check_says_why(servers: Servers, house: House) -> None:
     url = servers.start("")
     said = "JetStream does not answer at"

@@ -118,6 +118,7 @@ async def test_a_map_goes_on_without_the_leader_of_its_chunks(
         await load.goes_on()
 
 
+@pytest.mark.slow
 async def test_maps_go_on_without_the_server_of_a_shard(
     three: list[Node], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

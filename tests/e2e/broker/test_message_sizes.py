@@ -56,6 +56,7 @@ async def test_the_limits_are_the_settings_and_not_the_brokers(
         assert "the limit is 3,145,728" in error.message and "max_item_bytes" in error.message
 
 
+@pytest.mark.slow
 async def test_a_broker_is_replaced_by_one_of_smaller_messages(tmp_path: Path) -> None:
     """Chunks and results made for the larger messages end, too."""
     async with site(tmp_path) as place:

@@ -75,8 +75,12 @@ async def test_a_refused_request_ends_at_once(server: NatsServer) -> None:
     [
         ("nostreams", "does not let this account create streams: allow it to publish to "
          "$JS.API.STREAM.CREATE.JETMAP_WORK_default"),
-        ("noconsumers", "does not let this account create consumers: allow it to publish to "
-         "$JS.API.CONSUMER.CREATE.JETMAP_WORK_default."),
+        pytest.param(
+            "noconsumers",
+            "does not let this account create consumers: allow it to publish to "
+            "$JS.API.CONSUMER.CREATE.JETMAP_WORK_default.",
+            marks=pytest.mark.slow,
+        ),
     ],
 )  # fmt: skip
 async def test_a_worker_ends_and_names_it(
@@ -93,6 +97,7 @@ async def test_a_worker_ends_and_names_it(
     assert f"✗ broker: the NATS server at {server.url} {said}" in checked.stdout
 
 
+@pytest.mark.slow
 async def test_check_of_one_that_may(server: NatsServer, house: House) -> None:
     checked = house.run("check", *arguments(server, "admin"), JETMAP_NATS_PASSWORD="p")
     assert (checked.returncode, "does not exist yet" in checked.stdout) == (Exit.OK, True)

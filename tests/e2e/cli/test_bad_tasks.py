@@ -27,6 +27,7 @@ def test_check_of_several(house: House) -> None:
     assert "OSError: first" in done.stdout and "OSError: second" in done.stdout
 
 
+@pytest.mark.slow
 def test_up_with_one_name_twice(house: House) -> None:
     for name in ("one", "other"):
         (house.directory / f"{name}.py").write_text(TWICE)
@@ -42,8 +43,20 @@ ENDINGS = {
 }
 
 
-@pytest.mark.parametrize("code", ENDINGS)
-@pytest.mark.parametrize("command", ["check", "up", "map"])
+EXITS, CRASHES = ENDINGS
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("check", EXITS),
+        ("up", CRASHES),
+        pytest.param("map", EXITS, marks=pytest.mark.slow),
+        pytest.param("check", CRASHES, marks=pytest.mark.slow),
+        pytest.param("up", EXITS, marks=pytest.mark.slow),
+        pytest.param("map", CRASHES, marks=pytest.mark.slow),
+    ],
+)
 def test_a_file_that_ends_its_process(house: House, command: str, code: str) -> None:
     (house.directory / "ends.py").write_text(f"{TWICE}{code}\n")
     if command == "map":

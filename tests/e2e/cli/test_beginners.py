@@ -107,6 +107,7 @@ def test_parameters_are_looked_at_before_anything_runs(house: House) -> None:
     assert (done.returncode, done.stdout) == (0, "9\n")
 
 
+@pytest.mark.slow
 def test_debug_shows_where_an_item_failed(house: House) -> None:
     (house.directory / "more.py").write_text(PARAMETERS)
     plain = house.run("map", "more.py:fails", input="1\n")

@@ -70,6 +70,7 @@ def test_no_option_takes_a_secret() -> None:
     assert not names & {"nats_password", "nats_token", "token"}
 
 
+@pytest.mark.slow
 def test_only_the_command_for_a_gateway_needs_the_gateways_code() -> None:
     code = (
         "import pkgutil, sys, jetmap\n"

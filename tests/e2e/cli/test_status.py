@@ -7,6 +7,8 @@ import signal
 import socket
 import urllib.request
 
+import pytest
+
 from house import House, Up
 from jetmap.cli.exits import Exit
 from waiting import wait_until_sync
@@ -46,6 +48,7 @@ def test_check_says_what_is_and_what_is_not(shared_up: Up, house: House) -> None
     assert "unknown setting JETMAP_NATSURL: did you mean JETMAP_NATS_URL?" in done.stdout
 
 
+@pytest.mark.slow
 def test_another_gateway_finds_the_running_up(shared_up: Up) -> None:
     process = shared_up.house.start("api", "--port", "0")
     assert process.stdout is not None

@@ -89,7 +89,7 @@ def ended(process: subprocess.Popen[str]) -> int:
     [
         pytest.param("deaf", list(COMMANDS), signal.SIGTERM, marks=pytest.mark.slow),
         ("mute", list(COMMANDS)[:3], signal.SIGTERM),
-        ("busy", list(COMMANDS)[:3], signal.SIGINT),
+        pytest.param("busy", list(COMMANDS)[:3], signal.SIGINT, marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_while_waiting_for_the_broker(
@@ -132,6 +132,7 @@ def servers() -> Iterator[Servers]:
         yield found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)]
 )

@@ -50,7 +50,7 @@ def shell(
         ("jetmap map double <&-", Exit.USAGE, "", "jetmap: stdin is closed: name a FILE"),
         ("jetmap map double numbers <&- 2>&-", Exit.OK, "6\n", ""),
         ("jetmap map double no-such-file <&- >&- 2>&-", Exit.USAGE, "", ""),
-        ("jetmap --version <&- >&- 2>&-", Exit.OK, "", ""),
+        pytest.param("jetmap --version <&- >&- 2>&-", Exit.OK, "", "", marks=pytest.mark.slow),
     ],
 )
 def test_closed_streams(shared_up: Up, line: str, code: Exit, stdout: str, stderr: str) -> None:
@@ -62,7 +62,7 @@ def test_closed_streams(shared_up: Up, line: str, code: Exit, stdout: str, stder
 
 @pytest.mark.parametrize(
     "line",
-    ["jetmap map double", "jetmap --version"],
+    ["jetmap map double", pytest.param("jetmap --version", marks=pytest.mark.slow)],
 )
 def test_a_full_disk_under_stdout(shared_up: Up, line: str) -> None:
     done = shell(shared_up.house, f"{line} > /dev/full")
@@ -76,6 +76,7 @@ def test_nobody_reads(house: House) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_worker_without_streams(house: House) -> None:
     done = shell(house, "jetmap map tasks.py:double <numbers 2>&-", input="")
     assert done.returncode == 2, "there is no such file yet"
@@ -111,7 +112,7 @@ def test_a_program_without_streams(tmp_path: Path) -> None:
 # Streams that nobody reads, or that take nothing
 
 
-@pytest.mark.parametrize("errors", ["| true", "2>/dev/full"])
+@pytest.mark.parametrize("errors", ["| true", pytest.param("2>/dev/full", marks=pytest.mark.slow)])
 def test_errors_that_nobody_reads_cost_no_values(shared_up: Up, errors: str) -> None:
     """Half of the items fail, and their errors cannot be printed."""
     place = shared_up.house.directory
@@ -159,7 +160,7 @@ mount -t tmpfs -o {0} memory /dev/shm
 """
 
 
-@pytest.mark.parametrize("memory", ["rw", "ro"])
+@pytest.mark.parametrize("memory", ["rw", pytest.param("ro", marks=pytest.mark.slow)])
 def test_a_read_only_file_system(house: House, memory: str) -> None:
     need_root("a read-only root")
     need_tool("unshare")
@@ -179,6 +180,7 @@ def test_a_read_only_file_system(house: House, memory: str) -> None:
 # Archives
 
 
+@pytest.mark.slow
 def test_a_program_in_an_archive(tmp_path: Path) -> None:
     source = tmp_path / "app"
     source.mkdir()
@@ -216,6 +218,7 @@ def test_a_mark_before_tasks_and_items(shared_up: Up, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "2\n4\n", "")
 
 
+@pytest.mark.slow
 def test_a_mark_before_a_tasks_file(house: House) -> None:
     house.tasks.write_bytes(BOM + house.tasks.read_bytes())
     done = house.run("check", "tasks.py", "--nats-port", "0")

@@ -116,6 +116,7 @@ def test_the_first_ctrl_c_finishes_what_was_asked_for(house: House) -> None:
     house.nothing_is_left()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signals", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_what_takes_longer_than_the_grace_is_an_error(house: House, signals: int) -> None:
     """The second signal does not wait for the grace, either."""
@@ -133,6 +134,7 @@ def test_what_takes_longer_than_the_grace_is_an_error(house: House, signals: int
     assert "Traceback" not in house.said
 
 
+@pytest.mark.slow
 def test_signals_that_do_not_cease(house: House) -> None:
     """Whoever shuts down sends what it likes, as often as it likes."""
     up = house.up("--cores", "1")

@@ -39,6 +39,7 @@ CELLS = """
 """
 
 
+@pytest.mark.slow
 def test_a_cell_that_redefines_a_function_while_it_runs(tmp_path: Path) -> None:
     """The map that runs keeps its function; the next one has the new one."""
     redefinition = "@task\ndef f(n: int) -> str:\n    return 'new'\n"

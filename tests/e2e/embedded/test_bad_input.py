@@ -116,6 +116,7 @@ async def test_no_function(place: Site, cluster: Cluster) -> None:
         await cluster.map("nobody_has_this", [1])
 
 
+@pytest.mark.slow
 async def test_known_but_no_worker(place: Site) -> None:
     async with Cluster(settings=settings(place, pool="passing")) as passing:
         password = place.place / "password"

@@ -62,6 +62,7 @@ async def test_a_bad_item_costs_itself(one: Cluster, tmp_path: Path) -> None:
     assert raised[-1] == [BAD] and len(raised) <= 6, "the call is halved"
 
 
+@pytest.mark.slow
 async def test_an_item_that_kills_its_worker_costs_itself(one: Cluster, tmp_path: Path) -> None:
     """The function has one attempt, which the others must not lose."""
     found = await maps(one, [*range(3), DEADLY, *range(4, 8)], tmp_path / "log")

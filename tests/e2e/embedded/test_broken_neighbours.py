@@ -148,6 +148,7 @@ def test_only_maps_of_the_broken_module_fail(
         assert other.map("good") == list(range(1, 21))
 
 
+@pytest.mark.slow
 def test_a_slow_import_of_one_keeps_no_other_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,7 +57,11 @@ print(*cluster.map(f, [{item}, {item}]))
 
 
 # The first map makes what msgspec keeps on the class; later ones must not trip over it.
-@pytest.mark.parametrize("future", ["", "from __future__ import annotations"], ids=["", "text"])
+@pytest.mark.parametrize(
+    "future",
+    ["", pytest.param("from __future__ import annotations", marks=pytest.mark.slow)],
+    ids=["", "text"],
+)
 def test_types_of_the_session(tmp_path: Path, future: str) -> None:
     code = SESSION.format(future=future)
     expected = []
@@ -71,6 +75,7 @@ def test_types_of_the_session(tmp_path: Path, future: str) -> None:
     assert done.stdout.splitlines() == expected
 
 
+@pytest.mark.slow
 def test_struct_of_the_session_is_refused(tmp_path: Path) -> None:
     code = """
     import msgspec

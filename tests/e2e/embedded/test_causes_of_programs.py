@@ -32,7 +32,7 @@ PROGRAM = """
 """
 
 
-@pytest.mark.parametrize("start", ["script", "session"])
+@pytest.mark.parametrize("start", ["script", pytest.param("session", marks=pytest.mark.slow)])
 def test_classes_of_a_program_keep_their_identity(tmp_path: Path, start: str) -> None:
     code = textwrap.dedent(PROGRAM)
     done = run_python(code, cwd=tmp_path, file=start == "script")

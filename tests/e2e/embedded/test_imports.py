@@ -49,9 +49,8 @@ def test_a_script_without_a_guard(tmp_path: Path, starting: str) -> None:
     _refused(done)
 
 
-@pytest.mark.parametrize(
-    "starting", [pytest.param(SYNC, marks=pytest.mark.slow), ASYNC], ids=["sync", "async"]
-)
+@pytest.mark.parametrize("starting", [SYNC, ASYNC], ids=["sync", "async"])
+@pytest.mark.slow
 def test_a_tasks_file_that_starts_a_cluster(tmp_path: Path, starting: str) -> None:
     (tmp_path / "starting.py").write_text(FUNCTION + starting)
     with nothing_left() as mark:

@@ -210,6 +210,7 @@ def test_older_code_is_never_run(house: House) -> None:
     assert python(house, "user.py").stdout == "[2]\n"
 
 
+@pytest.mark.slow
 def test_with_reload_the_call_waits_for_todays_code(house: House) -> None:
     up = house.up("--reload")
     script = house.directory / "user.py"
@@ -250,6 +251,7 @@ async def test_it_ends_and_another_follows(house: House, monkeypatch: pytest.Mon
         assert await running == list(range(600))
 
 
+@pytest.mark.slow
 async def test_open_maps_end_when_none_follows(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,6 +336,7 @@ async def _errors(cluster: Cluster, name: str, ref: FunctionRef) -> list[Any]:
     return [error async for batch in run for error in batch.errors]
 
 
+@pytest.mark.slow
 async def test_another_host_gets_none_of_them(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,6 +366,7 @@ def test_only_the_agent_knows_the_key(shared_up: Up) -> None:
         assert Path(file).stat().st_mode & 0o077 == 0, file
 
 
+@pytest.mark.slow
 def test_the_banner_tells_other_directories(shared_up: Up, tmp_path: Path) -> None:
     running = shared_up.house.running()
     code = "from jetmap import Cluster\nwith Cluster().sync as c: print(c.map('double', [4]))\n"

@@ -256,6 +256,7 @@ def test_a_killed_server_is_started_again_by_its_keeper(house: House) -> None:
     assert user.hears() == {"event": "heard", "data": "again"}
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_while_the_agent_starts_is_started_again(house: House) -> None:
     user = house.user("stand_in:starting")
     user.hears()
@@ -278,6 +279,7 @@ def test_the_keeper_outlives_its_starter_while_it_is_used(house: House) -> None:
     assert len(house.keepers) == 1
 
 
+@pytest.mark.slow
 def test_a_captured_script_does_not_wait_for_the_keeper(house: House) -> None:
     script = house.user(stderr=subprocess.PIPE)
     assert script.hears()["starter"]
@@ -324,6 +326,7 @@ def test_an_agent_that_cannot_start_is_told(house: House) -> None:
     assert user.hears() == {"failed": "ValueError: no agent today"}
 
 
+@pytest.mark.slow
 def test_what_killed_keepers_left_is_swept(house: House) -> None:
     user = house.user(pool="other")
     keeper = user.hears()["keeper"]

@@ -81,6 +81,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 async def test_a_killed_keeper_is_replaced() -> None:
     with nothing_left() as mark:
         async with Cluster(tasks=FUNCTIONS, share=False, cores=1) as cluster:

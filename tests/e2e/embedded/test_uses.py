@@ -88,6 +88,7 @@ cluster.close()
 """
 
 
+@pytest.mark.slow
 def test_in_a_repl(tmp_path: Path) -> None:
     with nothing_left():
         done = subprocess.run(
@@ -153,6 +154,7 @@ async def test_an_embedded_cluster_has_no_jobs(shared: Cluster) -> None:
         await shared.submit(functions.empty, [1])
 
 
+@pytest.mark.slow
 def test_prints_are_marked_with_their_item(tmp_path: Path) -> None:
     code = """
 from functions import say

@@ -124,6 +124,7 @@ with joblib.parallel_config("jetmap", n_jobs=2, initializer=load, initargs=(9,))
 """
 
 
+@pytest.mark.slow
 def test_pools_of_multiprocessing_inside_a_call_run_what_main_defines(tmp_path: Path) -> None:
     with nothing_left():
         done = run_python(NESTED, cwd=tmp_path)
@@ -214,18 +215,19 @@ import numpy as np
 from calls import filled, first_of
 from jetmap import Executor
 
-resource.setrlimit(resource.RLIMIT_NOFILE, (160, 160))
-arrays = [filled(n) for n in range(400)]
+resource.setrlimit(resource.RLIMIT_NOFILE, (120, 120))
+arrays = [filled(n) for n in range(200)]
 with Executor(2) as executor:
     futures = [executor.submit(first_of, array) for array in arrays]
-    print([future.result() for future in futures] == [n % 100 for n in range(400)], end=" ")
-    print(list(executor.map(first_of, arrays)) == [n % 100 for n in range(400)], end=" ")
-    values = executor.map(filled, range(400))
+    print([future.result() for future in futures] == [n % 100 for n in range(200)], end=" ")
+    print(list(executor.map(first_of, arrays)) == [n % 100 for n in range(200)], end=" ")
+    values = executor.map(filled, range(200))
     executor.shutdown()  # All results are there before one is read.
-    print([first_of(value) for value in values] == [n % 100 for n in range(400)])
+    print([first_of(value) for value in values] == [n % 100 for n in range(200)])
 """
 
 
+@pytest.mark.slow
 def test_shared_memory_of_the_caller_outlives_the_workers(tmp_path: Path) -> None:
     with nothing_left():
         done = run_python(SHARED, cwd=tmp_path)
@@ -251,6 +253,7 @@ print(found)
 """
 
 
+@pytest.mark.slow
 def test_warnings_that_calls_log_appear(tmp_path: Path) -> None:
     with nothing_left():
         done = run_python(LOGGING, cwd=tmp_path)
@@ -271,7 +274,10 @@ with Executor(1) as executor:
 """
 
 
-@pytest.mark.parametrize("waits", ["at the end of the block", "for a result"])
+@pytest.mark.parametrize(
+    "waits",
+    [pytest.param("at the end of the block", marks=pytest.mark.slow), "for a result"],
+)
 def test_ctrl_c_ends_the_calls_that_wait(waits: str, tmp_path: Path) -> None:
     inside = waits == "at the end of the block"
     (tmp_path / "script.py").write_text(INTERRUPTED + (IN_BLOCK if inside else IN_RESULT))

@@ -133,6 +133,7 @@ def test_failures_gather_by_cause(shared_up: Up, tab: Tab) -> None:
     tab.says("Latest failures")
 
 
+@pytest.mark.slow
 def test_failed_items_of_a_job_run_again_from_both_of_their_places(shared_up: Up, tab: Tab) -> None:
     status, job = shared_up.get("/jobs/double", "[1, 13]")
     assert status == 202
@@ -159,6 +160,7 @@ def test_failed_items_of_a_job_run_again_from_both_of_their_places(shared_up: Up
     assert shared_up.get(address)[1]["done"] == 2
 
 
+@pytest.mark.slow
 def test_a_function_and_the_pool_are_paused_limited_and_resumed(
     shared_up: Up, tab: Tab, long_map: Request
 ) -> None:
@@ -282,6 +284,7 @@ def test_a_job_that_is_deleted_while_it_is_looked_at_is_gone(shared_up: Up, tab:
     tab.click("[data-act=state][data-s=all]")
 
 
+@pytest.mark.slow
 def test_the_page_goes_on_with_another_gateway_which_finds_old_jobs_in_the_store(
     tmp_path: Path, browser: Browser
 ) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from bench.page import gateway
 
 from browser import Browser, Tab
@@ -59,6 +60,7 @@ def test_odd_names_are_text_and_a_job_may_go_while_it_is_looked_at(browser: Brow
         browser.call("Page.removeScriptToEvaluateOnNewDocument", **wrong)
 
 
+@pytest.mark.slow
 def test_the_time_of_a_gateway_that_is_away_is_its_own(browser: Browser) -> None:
     """The machine that shows the page may have a wrong clock."""
     wrong = browser.call(

@@ -28,7 +28,11 @@ async def cluster() -> AsyncIterator[Cluster]:
         yield cluster
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["plain", "middleware"])
+@pytest.fixture(
+    scope="module",
+    params=[False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["plain", "middleware"],
+)
 async def site(request: pytest.FixtureRequest, cluster: Cluster) -> AsyncIterator[Site]:
     """middleware: of a kind that hides from what is behind it whether the client is there."""
     async with served(cluster, middleware=request.param) as port:

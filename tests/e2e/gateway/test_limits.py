@@ -144,6 +144,7 @@ def gateway_process(place: Place, **variables: str) -> Iterator[tuple[int, psuti
             process.terminate()
 
 
+@pytest.mark.slow
 async def test_the_gateway_does_not_grow_by_what_it_refuses(place: Place) -> None:
     """Uploads of 30 MB while one map is open, which is the limit; they are sent before any read."""
     cluster = await place.cluster()
@@ -187,6 +188,7 @@ async def test_unread_results_of_all_maps_have_a_limit(place: Place) -> None:
 # The end of a gateway
 
 
+@pytest.mark.slow
 def test_a_request_that_outlives_the_grace_is_told_to_come_again(house: House) -> None:
     """One whose items run, and one whose body is still on its way."""
     up = house.up("--grace", "1")

@@ -182,6 +182,7 @@ async def test_what_it_tells_about_itself(site: Site) -> None:
 # Both ways at once
 
 
+@pytest.mark.slow
 async def test_a_client_that_sends_everything_first_gets_everything(site: Site) -> None:
     count = 100_000
     line = b'"' + b"x" * 190 + b'"\n'

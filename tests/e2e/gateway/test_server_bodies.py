@@ -112,6 +112,7 @@ async def test_curl_that_offers_http2_is_answered(port: int, framing: str) -> No
     assert json.loads(answers[: len(answers) // 2]) == DOUBLED
 
 
+@pytest.mark.slow
 async def test_javas_http_client_is_answered(port: int, tmp_path: Path) -> None:
     java = need_tool("java")
     need_tool("javac")

@@ -44,6 +44,7 @@ async def test_the_last_good_version_serves_until_the_source_is_mended(
     await wait_until(lambda: cluster.workers[0].failure is None, "all is well")
 
 
+@pytest.mark.slow
 async def test_source_that_was_broken_from_the_beginning_is_mended(
     place: Site, tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ async def test_a_worker_that_dies_beside_its_forked_child(
     assert await cluster.map(functions.empty, range(100)) == list(range(100))
 
 
+@pytest.mark.slow
 async def test_sigterm_after_such_a_death(place: Site, own: Cluster) -> None:
     agent = await place.agent(own, functions.__file__, "--grace", "1")
     workers = {worker.pid for worker in agent.workers}

@@ -62,6 +62,7 @@ async def test_sigterm_in_a_long_item_hands_it_back(
     assert await running == [bytes(1)]
 
 
+@pytest.mark.slow
 async def test_a_second_signal_means_now(place: Site, own: Cluster, tmp_path: Path) -> None:
     first, second, _ = await three_agents(place, own, "--grace", "60")
     gate = tmp_path / "gate"

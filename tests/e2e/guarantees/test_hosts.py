@@ -49,6 +49,7 @@ async def test_hosts_with_different_functions_share_a_pool(place: Site) -> None:
         await cluster.map("nowhere", [1])
 
 
+@pytest.mark.slow
 async def test_two_versions_side_by_side(place: Site) -> None:
     # They compute for so long.
     body = "__import__('time').sleep(0.005); return '{}'"

@@ -84,14 +84,15 @@ def group() -> Iterator[ControlGroup]:
     made.remove()
 
 
+@pytest.mark.parametrize("bad", [BAD[1:2], pytest.param(BAD, marks=pytest.mark.slow)])
 async def test_an_item_that_the_kernel_kills_for_its_memory(
-    group: ControlGroup, place: Site, own: Cluster
+    group: ControlGroup, place: Site, own: Cluster, bad: tuple[int, ...]
 ) -> None:
     agent = await place.agent(own, within=group.inside)
-    items = [(n, 5 * LIMIT if n in BAD else 10) for n in range(2_000)]
+    items = [(n, 5 * LIMIT if n in bad else 10) for n in range(2_000)]
     values = await own.map(functions.fill, items, return_exceptions=True)
-    check(values, range(2_000), dict.fromkeys(BAD, WorkerLost))
-    for n in BAD:
+    check(values, range(2_000), dict.fromkeys(bad, WorkerLost))
+    for n in bad:
         error = values[n]
         assert (error.signal, error.attempts) == (signal.SIGKILL, 2)
         # It was the item's memory: the worker was about as large as the limit lets it be.

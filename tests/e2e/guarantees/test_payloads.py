@@ -67,8 +67,11 @@ def payloads(*sizes: int) -> list[bytes]:
     return [os.urandom(size) for size in sizes]
 
 
-async def test_maps_and_jobs_carry_many_megabytes(cluster: Cluster, agent: AgentProcess) -> None:
-    items = payloads(8 * MB, 10, 8 * MB, 64 * MB, 600_000, 1)
+@pytest.mark.parametrize("largest", [16, pytest.param(64, marks=pytest.mark.slow)])
+async def test_maps_and_jobs_carry_many_megabytes(
+    cluster: Cluster, agent: AgentProcess, largest: int
+) -> None:
+    items = payloads(8 * MB, 10, 8 * MB, largest * MB, 600_000, 1)
     async with asyncio.timeout(120):
         assert await cluster.map(functions.echo, items) == items
         job = await cluster.submit(functions.echo, items)
@@ -99,6 +102,7 @@ async def test_workers_and_their_agent_are_killed_with_payloads_in_flight(
         await wait_until(lambda: not views, "the memory of the agent's workers is dropped")
 
 
+@pytest.mark.slow
 async def test_a_killed_caller_leaves_the_agent_free(
     place: Site, cluster: Cluster, agent: AgentProcess, tmp_path: Path
 ) -> None:

@@ -56,6 +56,7 @@ async def test_a_worn_worker_stays_until_another_is_warm(
     await wait_until(lambda: not failure(own, agent), "nothing is wrong any more")
 
 
+@pytest.mark.slow
 async def test_a_directory_that_comes_back(place: Site, own: Cluster, tmp_path: Path) -> None:
     directory = tmp_path / "release"
     directory.mkdir()

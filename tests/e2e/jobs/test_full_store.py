@@ -191,6 +191,7 @@ async def _fill(cluster: Cluster) -> None:
         assert error.used > DISK // 2
 
 
+@pytest.mark.slow
 async def test_a_refused_upload_leaves_nothing(place: Site) -> None:
     cluster = await place.cluster()
     await place.agent(cluster)
@@ -221,6 +222,7 @@ class Limited(NatsServer):
         )
 
 
+@pytest.mark.slow
 async def test_the_limit_of_the_account_is_asked(tmp_path: Path) -> None:
     async with site(tmp_path, Limited, store=tmp_path / "store") as there:
         cluster = await there.cluster()

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.anyio
 ITEMS = [n * 10 + n % 2 for n in range(24)]  # Every other one raises at its first call.
 
 
+@pytest.mark.slow
 async def test_waiting_items_survive_their_owner(place: Site, tmp_path: Path) -> None:
     """And the last try of an item fails it."""
     cluster = await place.cluster()

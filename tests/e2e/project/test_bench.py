@@ -229,6 +229,7 @@ def test_lost_and_doubled_lines_are_noticed() -> None:
             _check(2, iter(bad))
 
 
+@pytest.mark.slow
 def test_bench_prints_its_table(tmp_path: Path) -> None:
     rows = ["http-one"]
     file = tmp_path / "bench.json"
