@@ -27,6 +27,7 @@ class Codec(Protocol):
     Attributes:
         is_open: Whether the type has a part without an annotation. If so, the format "python" keeps
             the types of that part or refuses it; otherwise it is the same as "msgpack".
+        runs_code: Whether decoding or encoding may run code of users, which may take any time.
 
     Decoding raises ValueError for bytes that are malformed or do not fit, RecursionError for
     nesting too deep. Encoding raises TypeError for a value that cannot travel, ValueError for
@@ -35,8 +36,15 @@ class Codec(Protocol):
 
     is_open: bool
 
+    @property
+    def runs_code(self) -> bool: ...
+
     def decode_list(self, data: bytes, format: Format) -> list[Any]:
         """Decode one encoded array of items."""
+        ...
+
+    def decode_late(self, data: bytes, format: Format) -> list[Any]:
+        """Decode one encoded array; items that may run code of users stay ``Delayed``."""
         ...
 
     def decode(self, data: bytes, format: Format) -> Any: ...
@@ -50,6 +58,10 @@ class Codec(Protocol):
     def encode_list(self, values: list[Any], format: Format) -> bytes: ...
 
     def encode(self, value: Any, format: Format) -> bytes: ...
+
+    def is_quick(self, value: Any) -> bool:
+        """Return whether encoding a value runs no code of users."""
+        ...
 
     def schema(self) -> dict[str, Any]:
         """Return the type's JSON Schema document; an empty one allows anything."""

@@ -18,6 +18,7 @@ from typing_extensions import TypedDict
 
 from .changes import refuse_changes
 from .finite import refuse_nan
+from .late import delayed
 from .native import check_names, encode_other, with_default
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class MisfitError(ValueError):
 class ModelCodec:
     """A ``Codec`` that uses pydantic."""
 
+    runs_code = True  # Validators and serializers.
+
     def __init__(self, type: Any, *, output: bool = False) -> None:
         self._output = output
         self._type = type
@@ -55,6 +58,9 @@ class ModelCodec:
 
     def decode_list(self, data: bytes, format: Format) -> list[Any]:
         return cast("list[Any]", self._list.decode(data, format))
+
+    def decode_late(self, data: bytes, format: Format) -> list[Any]:
+        return delayed(self, data, format)
 
     def decode(self, data: bytes, format: Format) -> Any:
         return self._one().decode(data, format)
@@ -79,6 +85,9 @@ class ModelCodec:
         if format == "python" and self.is_open:
             refuse_changes(value, self._one().decode(encoded, format))
         return encoded
+
+    def is_quick(self, value: Any) -> bool:
+        return False
 
     def schema(self) -> dict[str, Any]:
         return self._one().schema(output=self._output)

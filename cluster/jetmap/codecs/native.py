@@ -7,12 +7,14 @@ import decimal
 import sys
 import uuid
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
 from .finite import refuse_nan
-from .types import is_numpy_scalar
+from .late import delayed
+from .types import is_numpy_scalar, runs_code
 from .untyped import (
     SCALARS,
     Tagger,
@@ -179,8 +181,17 @@ class NativeCodec:
         self._tag = tagger_for(type, self._tags.tag)
         self.is_open = self._tag is not None
 
+    @cached_property
+    def runs_code(self) -> bool:
+        return runs_code(self._type)
+
     def decode_list(self, data: bytes, format: Format) -> list[Any]:
         return cast("list[Any]", self._lists[format].decode(data))
+
+    def decode_late(self, data: bytes, format: Format) -> list[Any]:
+        if self.runs_code:
+            return delayed(self, data, format)
+        return self.decode_list(data, format)
 
     def decode(self, data: bytes, format: Format) -> Any:
         if not self._items:
@@ -213,6 +224,9 @@ class NativeCodec:
             return encode(value, format)
         return encode_tagged(self._tag(value))
 
+    def is_quick(self, value: Any) -> bool:
+        return not self.runs_code or is_plain([value])
+
     def schema(self) -> dict[str, Any]:
         if is_untyped(self._type):
             return {}
@@ -236,8 +250,15 @@ class NativeKwargs:
         self._taggers = {name: tagger for name, tagger in taggers.items() if tagger is not None}
         self.is_open = bool(self._taggers)
 
+    @property
+    def runs_code(self) -> bool:
+        return any(runs_code(parameter.type) for parameter in self._parameters)
+
     def decode_list(self, data: bytes, format: Format) -> list[Any]:
         return [_given(each) for each in self._lists[format].decode(data)]
+
+    def decode_late(self, data: bytes, format: Format) -> list[Any]:
+        return delayed(self, data, format)
 
     def decode(self, data: bytes, format: Format) -> Any:
         if not data and not self._parameters:
@@ -262,6 +283,9 @@ class NativeKwargs:
         (prepared,) = self.prepare([value], format)
         open = format == "python" and self.is_open
         return encode_tagged(prepared) if open else encode(prepared, format)
+
+    def is_quick(self, value: Any) -> bool:
+        return not self.runs_code
 
     def schema(self) -> dict[str, Any]:
         return inlined(msgspec.json.schema(self._struct, schema_hook=_schema_of_other))

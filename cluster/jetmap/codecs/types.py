@@ -46,6 +46,17 @@ def unknown_class(type: Any) -> Any:
     return None
 
 
+def runs_code(type: Any) -> bool:
+    """Return whether a class of users, which may have code of its own, occurs in the type."""
+    return any(map(_is_users, _parts(type, set())))
+
+
+def _is_users(part: Any) -> bool:
+    if not isinstance(part, type):
+        return False
+    return part.__module__.partition(".")[0] not in sys.stdlib_module_names
+
+
 def is_numpy_scalar(cls: Any) -> bool:
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(cls, type) and issubclass(cls, numpy.generic)

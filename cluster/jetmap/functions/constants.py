@@ -214,6 +214,8 @@ class LoadedConstants:
 class _Filled:
     """A function as ``compute`` uses it: all but its keyword parameters is the other's."""
 
+    runs_code = True  # As a codec, which may load pickles.
+
     def __init__(
         self, function: Function, constants: LoadedConstants, map: str, trusted: bool
     ) -> None:

@@ -19,7 +19,8 @@ import msgspec
 from msgspec.msgpack import Ext
 
 from jetmap.codecs import Codec, Tags, codec_for, kwargs_codec
-from jetmap.codecs.untyped import SCALARS, Tagger, is_untyped, walk
+from jetmap.codecs.late import Delayed, delayed
+from jetmap.codecs.untyped import SCALARS, Tagger, is_plain, is_untyped, walk
 from jetmap.wire import runs
 from jetmap.wire.arrays import array_header
 
@@ -43,6 +44,7 @@ class PickledCodec:
     """A ``Codec`` of values without any annotation."""
 
     is_open = True
+    runs_code = True
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -54,21 +56,17 @@ class PickledCodec:
         if format != "pickle":
             return self._plain.decode_list(data, format)
         with loading(self._home.scope, self._home.globals):
-            parts = _decode_list(data)
-        kinds = set(map(type, parts))
-        if _Loaded not in kinds:
-            return parts
-        if len(parts) == 1:
-            return parts[0].values  # type: ignore[no-any-return]
-        if len(kinds) == 1:
-            return list(chain.from_iterable([part.values for part in parts]))
-        values: list[Any] = []
-        for part in parts:
-            if type(part) is _Loaded:
-                values += part.values
-            else:
-                values.append(part)
-        return values
+            return _flat(_decode_list(data))
+
+    def decode_late(self, data: bytes, format: Format) -> list[Any]:
+        """Decode one array; what is not of builtins only travels alone, and stays ``Delayed``."""
+        if format != "pickle":
+            return self._plain.decode_late(data, format)
+        parts = _decode_list_late(data)
+        for at, part in enumerate(parts):
+            if type(part) is _Alone:
+                parts[at] = Delayed(self, part.encoded, format)
+        return _flat(parts)
 
     def decode(self, data: bytes, format: Format) -> Any:
         if format != "pickle":
@@ -124,6 +122,9 @@ class PickledCodec:
         if format != "pickle":
             return self._plain.encode(value, format)
         return self._alone(value)
+
+    def is_quick(self, value: Any) -> bool:
+        return is_plain([value])
 
     def schema(self) -> dict[str, Any]:
         return {}
@@ -198,9 +199,18 @@ class PartlyPickledCodec:
         self._home = home
         self.is_open = codec.is_open
 
+    @property
+    def runs_code(self) -> bool:
+        return self.is_open or self._codec.runs_code
+
     def decode_list(self, data: bytes, format: Format) -> list[Any]:
         with loading(self._home.scope, self._home.globals):
             return self._codec.decode_list(data, _without_runs(format))
+
+    def decode_late(self, data: bytes, format: Format) -> list[Any]:
+        if self.runs_code:
+            return delayed(self, data, format)
+        return self.decode_list(data, format)
 
     def decode(self, data: bytes, format: Format) -> Any:
         with loading(self._home.scope, self._home.globals):
@@ -217,6 +227,9 @@ class PartlyPickledCodec:
 
     def encode(self, value: Any, format: Format) -> bytes:
         return self._codec.encode(value, _without_runs(format))
+
+    def is_quick(self, value: Any) -> bool:
+        return self._codec.is_quick(value) and (not self.is_open or is_plain([value]))
 
     def schema(self) -> dict[str, Any]:
         return self._codec.schema()
@@ -264,6 +277,15 @@ def tags_for(home: Home) -> Tags:
     return Tags(tag, _restore)
 
 
+class _Alone:
+    """A run of one item that is not loaded yet: its element of the array."""
+
+    __slots__ = ("encoded",)
+
+    def __init__(self, data: memoryview) -> None:
+        self.encoded = _encode(Ext(runs.CODE, data))
+
+
 class _Loaded:
     """The values of a run."""
 
@@ -271,6 +293,24 @@ class _Loaded:
 
     def __init__(self, values: list[Any]) -> None:
         self.values = values
+
+
+def _flat(parts: list[Any]) -> list[Any]:
+    """Return the items of an array that may have runs."""
+    kinds = set(map(type, parts))
+    if _Loaded not in kinds:
+        return parts
+    if len(parts) == 1:
+        return parts[0].values  # type: ignore[no-any-return]
+    if len(kinds) == 1:
+        return list(chain.from_iterable([part.values for part in parts]))
+    values: list[Any] = []
+    for part in parts:
+        if type(part) is _Loaded:
+            values += part.values
+        else:
+            values.append(part)
+    return values
 
 
 def _restore(code: int, data: memoryview) -> Any:
@@ -285,6 +325,13 @@ def _restore(code: int, data: memoryview) -> Any:
     return walk().restore(code, data)
 
 
+def _restore_late(code: int, data: memoryview) -> Any:
+    """Make a value again, unless loading it may run code of users."""
+    if code == runs.CODE and runs.read(data).stop == 1:
+        return _Alone(data)
+    return _restore(code, data)
+
+
 def _load(run: runs.Run) -> Any:
     if run.stop > 1:  # Builtins only, which have the same names everywhere.
         return pickle.loads(run.pickle)
@@ -296,6 +343,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_run = msgspec.msgpack.Decoder().decode
 _decode = msgspec.msgpack.Decoder(ext_hook=_restore).decode
 _decode_list = msgspec.msgpack.Decoder(list[Any], ext_hook=_restore).decode
+_decode_list_late = msgspec.msgpack.Decoder(list[Any], ext_hook=_restore_late).decode
 
 
 def _array(elements: list[bytes]) -> bytes:

@@ -17,7 +17,9 @@ from jetmap.wire.budget import NO_LIMIT, Budget
 from jetmap.wire.messages import Chunk, Final, Report
 
 from .aftermath import Aftermath
-from .compute import NO_AFTERMATH, DecodingError, Limits, Part, Undecodable, prepare
+from .compute import NO_AFTERMATH, Limits, Part, prepare
+from .error_records import DecodingError, Undecodable
+from .in_time import TimedPart, loaded, prepare_in_time
 
 
 class BatchProgress(Protocol):
@@ -70,6 +72,7 @@ class BatchComputation:
         self._name = function.name
         self._is_typed = not function.value.is_open
         self._progress = progress
+        self._timed = chunks[0].timeout is not None
         self._limits = limits
         self._aftermath = aftermath
         self._first = first
@@ -78,8 +81,16 @@ class BatchComputation:
         self._parts: list[Part] = []
         calls: list[Callable[[Any], Any]] = []
         for chunk, emit in zip(chunks, emits, strict=True):
-            part = Part(chunk, function, emit, limits, chunk.start + (0 if calls else skip))
-            call, items = prepare(chunk, function, part, state)
+            start = chunk.start + (0 if calls else skip)
+            part: Part
+            if self._timed:
+                part = TimedPart(chunk, function, emit, limits, start)
+                call, items = prepare_in_time(
+                    chunk, function, part, progress if not calls else None, state
+                )
+            else:
+                part = Part(chunk, function, emit, limits, start)
+                call, items = prepare(chunk, function, part, state)
             calls.append(call)
             self._parts.append(part)
             self._items += items
@@ -106,7 +117,6 @@ class BatchComputation:
         report_seconds = self._limits.report_seconds
         if report_seconds:
             report_seconds = max(report_seconds, self._chunks[0].budget)
-        timed = self._chunks[0].timeout is not None
         now = clock()
         report_at = now + report_seconds
         base = due = now + budget.until(self._calls[0] if self._calls else 1)
@@ -126,7 +136,7 @@ class BatchComputation:
             chunk = self._chunks[begun]
             at = self._at - (self._ends[begun] - chunk.count)
             # Written before ``stopping`` is read, as in ``compute``.
-            progress.enter_call(chunk.start + at, size, time.monotonic_ns() if timed else 0)
+            progress.enter_call(chunk.start + at, size, time.monotonic_ns() if self._timed else 0)
             # What is halved has no outcome yet: given back, it would raise again elsewhere.
             if progress.stopping or (now >= due and not is_first and not is_halved):
                 break
@@ -161,6 +171,8 @@ class BatchComputation:
     def _outcomes(self, size: int) -> list[Any] | None:
         """Call the function for the next items; return None if it raises for more than one."""
         items = self._items[self._at : self._at + size]
+        if self._timed:
+            items = list(map(loaded, items))
         fit = [item for item in items if type(item) is not Undecodable]
         count = len(fit)  # The function may change its list.
         values: Any = []
@@ -178,10 +190,19 @@ class BatchComputation:
                     for _ in range(count):
                         self._aftermath.failed(wrong, refused=False)
                     values = [_Failed(wrong)] * count
-        if count == size:
-            return values  # type: ignore[no-any-return]
         left = iter(values)
-        return [item if type(item) is Undecodable else next(left) for item in items]
+        outcomes = [item if type(item) is Undecodable else next(left) for item in items]
+        return self._early(outcomes) if self._timed else outcomes
+
+    def _early(self, outcomes: list[Any]) -> list[Any]:
+        """Encode the values of a call, on its time, where that may run code of users."""
+        early = []
+        for position, outcome in enumerate(outcomes, self._at):
+            part = self._parts[self._number(position)]
+            if isinstance(part, TimedPart) and type(outcome) not in (Undecodable, _Failed):
+                outcome = part.early(outcome)
+            early.append(outcome)
+        return early
 
     def _wrong(self, values: Any, count: int, shape: str) -> Exception | None:
         """Return what is wrong with what the function returned for ``count`` items.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
+from jetmap.codecs.late import Delayed
 from jetmap.functions.causes import cause_of
 from jetmap.functions.task import Function
 from jetmap.wire import arrays
@@ -19,7 +20,7 @@ from jetmap.wire.budget import NO_LIMIT, Budget
 from jetmap.wire.messages import Chunk, ErrorRecord, Final, Format, Report
 
 from .aftermath import Aftermath
-from .error_records import record_of, traceback_of, weight_of
+from .error_records import DecodingError, Undecodable, record_of, traceback_of, weight_of
 from .progress import ITEM, STARTED, STOP
 
 NO_AFTERMATH = Aftermath()
@@ -72,8 +73,14 @@ def compute(
     function and of the data are reported, not raised.
     """
     clock = time.monotonic
-    part = Part(chunk, function, emit, limits)
-    call, items = prepare(chunk, function, part, state)
+    timed = chunk.timeout is not None
+    if timed:
+        from .in_time import begin_in_time
+
+        part, call, items = begin_in_time(chunk, function, progress, emit, limits, state)
+    else:
+        part = Part(chunk, function, emit, limits)
+        call, items = prepare(chunk, function, part, state)
     if not chunk.values:
         call = partial(_drop_value, call)
     budget = Budget(chunk.budget, chunk.each) if chunk.budget else NO_LIMIT
@@ -84,7 +91,6 @@ def compute(
     # In a large pool, chunks are longer; a report counts as much as a chunk there.
     report_seconds = limits.report_seconds and max(limits.report_seconds, chunk.budget)
     report_at = began + report_seconds
-    timed = chunk.timeout is not None
     each, first = budget.each, chunk.start + 1
     words = progress.words
     append = part.values.append
@@ -146,21 +152,18 @@ def _drop_value(call: Callable[[Any], Any], item: Any) -> None:
     call(item)
 
 
-class Undecodable:
-    """An item whose bytes do not fit the type."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
 def prepare(
-    chunk: Chunk, function: Function, part: Part, state: Mapping[str, Any] | None
+    chunk: Chunk,
+    function: Function,
+    part: Part,
+    state: Mapping[str, Any] | None,
+    *,
+    late: bool = False,
 ) -> tuple[Callable[[Any], Any], list[Any]]:
     """Return the function to call for each item, and the items.
 
-    Calling it for an undecodable item fails that item.
+    Calling it for an undecodable item fails that item. With ``late``, items stay ``Delayed`` whose
+    decoding may run code of users.
     """
     f = function.callable
     try:
@@ -180,7 +183,7 @@ def prepare(
     except TypeError as error:  # One of its types cannot travel.
         return part.refuse, [Undecodable(error)] * chunk.count
     try:
-        items = codec.decode_list(chunk.items, chunk.format)
+        items = (codec.decode_late if late else codec.decode_list)(chunk.items, chunk.format)
         if len(items) == chunk.count:
             chunk.items = b""  # They may be large, and are not needed any more.
             return plain, items
@@ -194,9 +197,10 @@ def prepare(
             raise ValueError(f"the chunk has {len(elements)} items and not {chunk.count}")
     except Exception as error:
         return part.refuse, [Undecodable(error)] * chunk.count
+    decode = partial(Delayed, codec) if late and codec.runs_code else codec.decode
     for raw in elements:
         try:
-            items.append(codec.decode(bytes(raw), chunk.format))
+            items.append(decode(bytes(raw), chunk.format))
         except BaseException as error:
             items.append(Undecodable(error))
 
@@ -204,10 +208,6 @@ def prepare(
         return part.refuse(item) if type(item) is Undecodable else plain(item)
 
     return call, items
-
-
-class DecodingError(Exception):
-    """Carries the decoding error of an item to the place where failures are recorded."""
 
 
 class Part:
@@ -245,7 +245,7 @@ class Part:
         if isinstance(error, DecodingError) and error.__cause__ is not None:
             record = record_of(index, "invalid", error.__cause__, None)
         else:
-            record = record_of(index, "raised", error, traceback_of(error, __name__))
+            record = record_of(index, "raised", error, traceback_of(error))
             record.cause = cause_of(error, pickled=chunk.causes)
             retry = self._function.retry if self._function is not None else None
             if retry is not None and chunk.tries >= 0:
@@ -271,18 +271,21 @@ class Part:
             return
         if not errors and self._function is not None:
             try:
-                if self._chunk.values:
-                    encoded = self._function.value.encode_list(values, self._chunk.format)
-                else:
-                    encoded = arrays.nulls(len(values), self._chunk.format)
+                encoded = self._encode_all(self._function, values)
                 most = self._limits.value if len(values) == 1 else self._limits.report
-                if len(encoded) <= min(most, self._limits.value):
+                if encoded is not None and len(encoded) <= min(most, self._limits.value):
                     self._report(len(values), encoded, errors, seconds, final)
                     return
             except BaseException:  # The value's own ``__reduce__`` may raise anything.
                 # A value cannot be encoded: ``_flush_singly`` finds it.
                 pass
         self._flush_singly(values, errors, seconds, final)
+
+    def _encode_all(self, function: Function, values: list[Any]) -> bytes | None:
+        """Encode values together; None: each has to be looked at."""
+        if not self._chunk.values:
+            return arrays.nulls(len(values), self._chunk.format)
+        return function.value.encode_list(values, self._chunk.format)
 
     def _flush_around(
         self, values: list[Any], errors: list[ErrorRecord], seconds: float, final: Final | None
