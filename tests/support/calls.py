@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import multiprocessing
 import os
 import pickle
 import signal
@@ -202,3 +204,17 @@ def tracker() -> tuple[int, int]:
 
     found = os.fstat(resource_tracker.getfd() or -1)
     return found.st_dev, found.st_ino
+
+
+class RaisesWhenLoaded:
+    """Raise a builtin exception of this name where it is loaded."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        raise getattr(builtins, state["name"])
+
+
+def process_name() -> str:
+    return multiprocessing.current_process().name

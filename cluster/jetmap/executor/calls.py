@@ -150,7 +150,8 @@ class CallSource:
             try:
                 result = self._results.load(value)
             except BaseException as error:
-                future.set_exception(error)
+                # Its traceback would keep all of these values.
+                future.set_exception(error.with_traceback(None))
                 self._results.check([value])
             else:
                 future.set_result(result)

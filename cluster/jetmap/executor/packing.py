@@ -20,6 +20,7 @@ import cloudpickle
 import msgspec
 
 from jetmap.functions.by_value import Pickler
+from jetmap.functions.picklers import reduced_memory
 from jetmap.machine import MAIN
 
 from .worker_globals import restored
@@ -68,6 +69,8 @@ class _Packer(Pickler):
                 return getattr, (obj.__self__, name)
         if type(obj) in _ENDS:
             return _by_descriptor(obj)
+        if type(obj) is memoryview:
+            return reduced_memory(obj)
         reduced = super().reducer_override(obj)
         if type(obj) is FunctionType and type(reduced) is tuple and _is_mains(obj):
             make, arguments, state, *_, restore = reduced
@@ -124,7 +127,12 @@ def pack(value: Any, put: Put, *, home: bool = False) -> bytes:
         large.append(raw)
         return False
 
-    (_HomePacker if home else _Packer)(file, PROTOCOL, is_small).dump(value)
+    try:
+        (_HomePacker if home else _Packer)(file, PROTOCOL, is_small).dump(value)
+    except pickle.PicklingError as error:
+        if isinstance(error.__cause__, RecursionError):
+            raise error.__cause__ from None  # As a process pool does; cloudpickle replaces it.
+        raise
     data = file.getbuffer()
     # Only now: what was put for a value that cannot be pickled, nobody would release.
     blobs = list(map(put, large))

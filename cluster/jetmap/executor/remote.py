@@ -137,7 +137,9 @@ class _Executor:
         if shared.log_level:
             logging.getLogger().setLevel(shared.log_level.upper())
         use_tracker_of(shared.link)
-        multiprocessing.current_process().authkey = shared.authkey
+        process = multiprocessing.current_process()
+        process.authkey = shared.authkey
+        process.name = f"ExecutorProcess-{self.pid}"  # "MainProcess" is the caller.
         nested_pools.prepare()
         self.failure: bytes | None = None
         if shared.initializer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import _RemoteTraceback
+from threading import current_thread, main_thread
 from typing import Any
 
 import msgspec
@@ -67,7 +68,9 @@ class ResultLoader:
     def _unpacked(self, data: bytes, what: str, text: str = "") -> Any:
         try:
             return unpack(data, self._blobs.take)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
+                raise  # Somebody has pressed Ctrl-C.
             about = f":\n{text}" if text else ""
             raise Unpicklable(
                 f"the {what} of the call could not be unpickled here: "

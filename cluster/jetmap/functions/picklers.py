@@ -99,7 +99,7 @@ class _ByName(pickle.Pickler):
                 raise _ByValueError
             return found
         if type(obj) is memoryview:
-            return _memory(obj)
+            return reduced_memory(obj)
         refuse_connection(obj)
         return NotImplemented
 
@@ -123,7 +123,7 @@ def _by_value() -> Any:
                     find = _called if obj.__globals__ is _main() else _own
                     return find, (obj.__qualname__, file.getvalue())
             if type(obj) is memoryview:
-                return _memory(obj)
+                return reduced_memory(obj)
             if isinstance(obj, io.IOBase):  # Otherwise its content would travel, as a StringIO.
                 return obj.__reduce_ex__(PROTOCOL)
             return super().reducer_override(obj)
@@ -131,7 +131,7 @@ def _by_value() -> Any:
     return ByValue
 
 
-def _memory(value: memoryview) -> Any:
+def reduced_memory(value: memoryview) -> Any:
     """Reduce a memoryview; cloudpickle would make bytes of it."""
     if value.format != "B" or value.ndim != 1:
         raise TypeError("a memoryview that is not of plain bytes; send value.tobytes()")

@@ -221,3 +221,12 @@ def test_large_results_that_nobody_reads_are_dropped(reads: int) -> None:
     error = RAISED + encode((large(kept)[1:], "the traceback"))
     source.on_batch(batch(3, error, None, 7))
     assert not kept._results
+
+
+def test_an_exception_keeps_no_other_values() -> None:
+    source, (failed,) = source_of([b"a"])
+    source.take(1, 1000)
+    source.on_batch(batch(0, RAISED + encode((pack(ValueError("x"), nowhere), "the traceback"))))
+    error = failed.exception(0)
+    assert type(error) is ValueError and error.__traceback__ is None
+    assert "the traceback" in str(error.__cause__)

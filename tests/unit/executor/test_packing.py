@@ -178,3 +178,26 @@ def test_connections_and_sockets_travel_by_descriptor() -> None:
         for each in (reader, writer, ours, theirs):
             each.close()
         resource_sharer.stop(timeout=10)
+
+
+def test_a_memoryview_stays_one() -> None:
+    assert there_and_back(memoryview(b"abc")) == memoryview(b"abc")
+    with pytest.raises(TypeError, match=r"tobytes\(\)"):
+        pack(memoryview(b"abcd").cast("I"), Kept().put)
+
+
+def test_a_value_too_deep_raises_as_in_a_process_pool() -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(RecursionError):
+        pack(deep, Kept().put)
+    while deep:  # Freed level by level.
+        deep = deep.pop()  # type: ignore[assignment]
+
+
+def there_and_back(value: object) -> object:
+    kept = Kept()
+    found: object = unpack(pack(value, kept.put), kept.get)
+    assert type(found) is type(value)
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import sys
 from collections.abc import Iterator
@@ -38,7 +39,10 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(remote, "WorkerLink", FakeLink)
     monkeypatch.setattr(remote, "_print_to", lambda stdout, stderr: None)
     monkeypatch.setattr(remote, "use_tracker_of", lambda path: None)
+    process = multiprocessing.current_process()
+    name = process.name
     yield
+    process.name = name
     remote._runs.clear()
     remote._executors.clear()
 
@@ -206,3 +210,7 @@ def test_a_worker_is_spent_after_its_calls(monkeypatch: pytest.MonkeyPatch) -> N
     assert not main.is_spent
     remote.call_of_map(1, context=twice)
     assert main.is_spent
+
+
+def test_a_worker_is_not_the_main_process() -> None:
+    assert value_of(submitted(calls.process_name)) == f"ExecutorProcess-{os.getpid()}"

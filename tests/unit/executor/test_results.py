@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import msgspec
 import pytest
 
@@ -60,3 +62,16 @@ def test_the_end_of_a_map_breaks_its_calls_once() -> None:
     broken = broken_by(error)
     assert "gone" in str(broken) and broken.__cause__ is error
     assert broken_by(broken) is broken
+
+
+@pytest.mark.parametrize("name", ["SystemExit", "KeyboardInterrupt", "GeneratorExit"])
+def test_whatever_unpickling_raises_is_its_own_futures(name: str) -> None:
+    packed = VALUE + pack(calls.RaisesWhenLoaded(name), nowhere)
+    results = loader()
+    with ThreadPoolExecutor(1) as engine, pytest.raises(Unpicklable, match=name):
+        engine.submit(results.load, packed).result()
+
+
+def test_ctrl_c_while_a_result_is_loaded_is_raised() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        loader().load(VALUE + pack(calls.RaisesWhenLoaded("KeyboardInterrupt"), nowhere))
