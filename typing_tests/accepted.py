@@ -4,9 +4,23 @@
 from __future__ import annotations
 
 import functools
+import json
+import math
+import operator
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent import futures
-from typing import Annotated, Any, TypeVar, assert_type, overload
+from dataclasses import dataclass
+from pathlib import Path
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    ParamSpec,
+    TypedDict,
+    TypeVar,
+    assert_type,
+    overload,
+)
 
 import numpy as np
 
@@ -35,6 +49,7 @@ from jetmap.nats.connection import Connection
 from jetmap.testing import MemoryConnection
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 @task
@@ -116,6 +131,63 @@ class Model:
     @staticmethod
     def static(x: int) -> bytes:
         return bytes(x)
+
+
+class Movie(TypedDict):
+    year: int
+
+
+@task
+def year(movie: Movie) -> int:
+    return movie["year"]
+
+
+@dataclass(frozen=True)
+class Box:
+    size: int
+
+    @classmethod
+    def of(cls, size: int) -> Box:
+        return cls(size)
+
+    def grown(self) -> Box:
+        return Box(self.size + 1)
+
+    def plus(self, n: int, *, twice: bool = False) -> int:
+        return self.size + n * (1 + twice)
+
+
+class Stack(Generic[T]):
+    def __init__(self, items: list[T]) -> None:
+        self.items = items
+
+    def pushed(self, item: T) -> list[T]:
+        return [*self.items, item]
+
+
+def kept(f: Callable[P, T]) -> Callable[P, T]:
+    return f
+
+
+@task
+@kept
+def decorated_twice(n: int) -> str:
+    return str(n)
+
+
+@functools.cache
+def cached(n: int) -> float:
+    return n / 2
+
+
+@task
+def optional(n: int | None) -> int | None:
+    return n
+
+
+@task
+def of_pair(pair: tuple[int, str]) -> str:
+    return pair[1] * pair[0]
 
 
 async def numbers() -> AsyncIterator[int]:
@@ -224,6 +296,37 @@ async def other_callables(cluster: Cluster, sync: SyncCluster) -> None:
     assert_type(sync.submit(len, ["a"]), SyncJob[str, int])
 
 
+async def usual_callables(cluster: Cluster, many: list[int], words: list[str]) -> None:
+    """Functions that people map besides their own."""
+    assert_type(await cluster.map(str, many), list[str])
+    assert_type(await cluster.map(float, words), list[float])
+    assert_type(await cluster.map(str.upper, words), list[str])
+    assert_type(await cluster.map(math.sqrt, [1.0]), list[float])
+    await cluster.map(math.sqrt, many)
+    await cluster.map(json.loads, words)
+    await cluster.map(Path, words)
+    await cluster.map(operator.itemgetter("year"), [{"year": 1}])
+    await cluster.map(operator.attrgetter("size"), [Box(1)])
+    assert_type(await cluster.map(Box, many), list[Box])
+    assert_type(await cluster.map(Box.of, many), list[Box])
+    assert_type(await cluster.map(Box.grown, [Box(1)]), list[Box])
+    assert_type(await cluster.map(Box(1).plus, many), list[int])
+    assert_type(await cluster.map(Box(1).plus, many, kwargs={"twice": True}), list[int])
+    assert_type(await cluster.map(Stack([1]).pushed, [1]), list[list[int]])
+    assert_type(await cluster.map(decorated_twice, many), list[str])
+    assert_type(await cluster.map(cached, many), list[float])
+    assert_type(await cluster.map(optional, [1, None]), list[int | None])
+    movies: list[Movie] = [{"year": 1}]
+    assert_type(await cluster.map(year, movies), list[int])
+    assert_type(cluster.stream(year, movies), Stream[Movie, int])
+    assert_type(await cluster.map(of_pair, zip(many, words, strict=True)), list[str])
+    assert_type(await cluster.map(of_pair, enumerate(words)), list[str])
+    assert_type(
+        await cluster.map(lambda pair: pair[0] + pair[1], zip(many, many, strict=True)), list[int]
+    )
+    assert_type(await cluster.map(lambda box: box.size, [Box(1)]), list[int])
+
+
 def report(progress: Progress) -> None:
     assert_type(progress.total, int | None)
 
@@ -308,6 +411,18 @@ def executors(pool: Executor, many: list[int], words: list[str]) -> None:
     assert_type(list(pool.map(functools.partial(scaled, by=3.0), many, timeout=5)), list[float])
     assert_type(list(pool.map(divmod, many, many)), list[tuple[int, int]])
     assert_type(list(pool.map(str.replace, words, words, words)), list[str])
+    assert_type(list(pool.map(lambda a, b: a + b, many, many)), list[int])
+    assert_type(list(pool.map(lambda a, b, c: a + b + c, many, many, many)), list[int])
+    list(pool.map(max, many, many, many, many))
+    assert_type(list(pool.map(str, many)), list[str])
+    assert_type(list(pool.map(Box, many)), list[Box])
+    assert_type(list(pool.map(Box.grown, [Box(1)])), list[Box])
+    assert_type(list(pool.map(cached, many)), list[float])
+    list(pool.map(operator.itemgetter(0), words))
+    list(pool.map(max, *[many, many]))
+    assert_type(pool.submit(Box, size=1).result(), Box)
+    assert_type(pool.submit(cached, 1).result(), float)
+    assert_type(pool.submit(functools.partial(power, exponent=2), 7).result(), int)
     assert_type(pool.submit(is_prime, 7).result(), bool)
     assert_type(pool.submit(power, 7, exponent=2).result(), int)
     general: futures.Executor = pool

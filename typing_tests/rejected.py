@@ -127,6 +127,7 @@ def executors(pool: Executor) -> None:
     pool.map(is_prime, ["x"])  # type: ignore
     pool.map(pow, [1])  # type: ignore
     pool.map(is_prime, [1], [2])  # type: ignore
+    pool.map(str.replace, ["a"], ["b"], [1])  # type: ignore
     pool.submit(is_prime, "x")  # type: ignore
     pool.submit(power, 1)  # type: ignore
     Executor("4")  # type: ignore

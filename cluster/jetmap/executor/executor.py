@@ -30,6 +30,7 @@ from .remote import RemoteCall
 P = ParamSpec("P")
 A = TypeVar("A")
 B = TypeVar("B")
+C = TypeVar("C")
 T = TypeVar("T")
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -160,10 +161,24 @@ class Executor(_Executor):
     @overload
     def map(
         self,
+        fn: Callable[[A, B, C], T],
+        first: Iterable[A],
+        second: Iterable[B],
+        third: Iterable[C],
+        /,
+        *,
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
+    ) -> Iterator[T]: ...
+    @overload
+    def map(
+        self,
         fn: Callable[..., T],
         first: Iterable[Any],
         second: Iterable[Any],
         third: Iterable[Any],
+        fourth: Iterable[Any],
         /,
         *more: Iterable[Any],
         timeout: float | None = None,
