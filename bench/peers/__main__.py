@@ -7,12 +7,14 @@ import asyncio
 import importlib.util
 import os
 import platform
+import select
 import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 from statistics import median
+from time import monotonic
 
 import msgspec
 import psutil
@@ -31,16 +33,21 @@ from .rows import PeerRow, rows
 QUICK = 20
 CONNECTIONS = (16, 64)
 LOAD_SECONDS = 2.0
-# A contender that takes longer for a row is measured once.
-LONG_SECONDS = 10.0
+# Seconds after which a contender is not measured again for a row, with its warming up and tuning.
+ROW_SECONDS = 15.0
+# Seconds of one measurement, with warming up and tuning, after which a contender is ended.
+MOST_SECONDS = 120.0
+MARK = "BENCH_CONTENDER"  # Variable of a contender's processes.
+MINUTES = 20.0  # After which each contender is measured once for each row that is left.
 
 EPILOG = """\
 Each contender runs in a process of its own and is warmed by the row itself, and tuned where its
 users would tune it; rows named -other are warmed by items of the same function at another cost. In
-each round another contender begins; one that takes over ten seconds for a row is measured once.
-Figures are medians; the spread is from the least to the most. CPU is the busy time of the whole
-machine, so run this on a quiet one. A contender that is not installed is left out; 'none' means
-that it refused.
+each round another contender begins. One that has taken 15 seconds for a row is not measured again
+for it, and one that takes over ten seconds for its first map, not warmed, has that measured. After
+120 seconds it is ended, and begins anew with the next row. Figures are medians; the spread is from
+the least to the most. CPU is the busy time of the whole machine, so run this on a quiet one. A
+contender that is not installed is left out; 'none' means that it refused.
 """
 
 
@@ -48,46 +55,78 @@ class Process:
     """A contender's process."""
 
     def __init__(self, name: str, cores: int, shrink: int, speed: float) -> None:
-        command = [sys.executable, "-m", "bench.peers.contender", name]
         self.name = name
-        self._mark = f"BENCH_CONTENDER={name}-{os.getpid()}"
-        variable, _, value = self._mark.partition("=")
-        self._process = subprocess.Popen(
-            [*command, str(cores), str(shrink), str(speed)],
+        self._command = [sys.executable, "-m", "bench.peers.contender", name]
+        self._command += [str(cores), str(shrink), str(speed)]
+        self._mark = f"{name}-{os.getpid()}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def measure(self, row: str) -> Sample:
+        """Measure a row once. A process that has ended is started again."""
+        process = self._process = self._process or subprocess.Popen(
+            self._command,
             cwd=ROOT,
-            env={**os.environ, variable: value},
+            env={**os.environ, MARK: self._mark},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
+        assert process.stdin is not None and process.stdout is not None
+        self._say(row)
+        if not select.select([process.stdout], [], [], MOST_SECONDS)[0]:
+            self._kill()
+            return Sample(refused=f"over {MOST_SECONDS:g} s", spent=MOST_SECONDS)
+        if answer := process.stdout.readline():
+            return msgspec.json.decode(answer, type=Sample)
+        self._kill()
+        return Sample(refused="it died")
 
-    def measure(self, row: str) -> Sample:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.write(row.encode() + b"\n")
-            self._process.stdin.flush()
-            answer = self._process.stdout.readline()
-        except BrokenPipeError:
-            answer = b""
-        return msgspec.json.decode(answer, type=Sample) if answer else Sample(refused="it died")
+    def end_row(self) -> None:
+        """Let it drop the items of the row in progress."""
+        self._say("")
 
     def memory(self) -> int:
         """Return the bytes of the process and all that it started, each shared page once."""
         total = 0
-        variable, _, value = self._mark.partition("=")
-        for process in psutil.process_iter():
+        for process in self._processes():
             with suppress(psutil.Error):
-                if process.environ().get(variable) == value:
-                    total += process.memory_full_info().pss
+                total += process.memory_full_info().pss
         return total
 
     def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(60)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(60)
+        self._kill()
+
+    def _say(self, line: str) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self._process.stdin.write(line.encode() + b"\n")
+                self._process.stdin.flush()
+
+    def _processes(self) -> list[psutil.Process]:
+        """Return the process and all that it started, if they still run."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get(MARK) == self._mark:
+                    found.append(process)
+        return found
+
+    def _kill(self) -> None:
+        """End what is left of it."""
+        if self._process is None:
+            return
+        for process in self._processes():
+            with suppress(psutil.Error):
+                process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(BrokenPipeError):
+                if pipe is not None:
+                    pipe.close()
+        self._process = None
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -112,6 +151,8 @@ class Result(msgspec.Struct, frozen=True):
         middle = median(self.times)
         if row.kind == "one":
             return f"{shown(middle)} / {shown(median(sample.p99 for sample in self.samples))}"
+        if any(sample.is_cold for sample in self.samples):
+            return f"{shown(middle)} (cold, once)"
         cpu = median(sample.cpu for sample in self.samples)
         spread = f"{shown(min(self.times))} to {shown(max(self.times))}"
         share = f"{row.seconds / cores / middle:.2f}, " if row.seconds else ""
@@ -130,8 +171,15 @@ def installed(names: Sequence[str]) -> list[str]:
     return found
 
 
-def compare(chosen: argparse.Namespace, load: Work) -> list[Result]:
-    """Measure every row with every contender, in turns."""
+def is_enough(samples: Sequence[Sample]) -> bool:
+    """Return whether a contender is not measured again for a row."""
+    if any(sample.refused or sample.is_cold for sample in samples):
+        return True
+    return sum(sample.spent for sample in samples) >= ROW_SECONDS
+
+
+def compare(chosen: argparse.Namespace, load: Work, late: float) -> list[Result]:
+    """Measure every row with every contender, in turns; once each from the time ``late`` on."""
     shrink = QUICK if chosen.quick else 1
     results = []
     with ExitStack() as stack:
@@ -145,10 +193,13 @@ def compare(chosen: argparse.Namespace, load: Work) -> list[Result]:
             for number in range(chosen.runs):
                 first = number % len(processes)
                 for process in processes[first:] + processes[:first]:
-                    if any(sample.seconds > LONG_SECONDS for sample in samples[process.name]):
+                    before = samples[process.name]
+                    if before and (is_enough(before) or monotonic() > late):
                         continue
-                    samples[process.name].append(process.measure(row))
+                    before.append(process.measure(row))
                     memory[process.name] = process.memory()
+            for process in processes:
+                process.end_row()
             for name, measured in samples.items():
                 results.append(Result(row, name, measured, memory[name]))
                 last = results[-1]
@@ -157,9 +208,10 @@ def compare(chosen: argparse.Namespace, load: Work) -> list[Result]:
     return results
 
 
-async def over_http(chosen: argparse.Namespace, load: Work) -> list[str]:
+async def over_http(chosen: argparse.Namespace, load: Work, late: float) -> list[str]:
     """Measure the gateway beside an app with a process pool, all items at once and cut by hand."""
     short = chosen.quick
+    runs = chosen.runs if monotonic() < late else 1
     lines = ["| over HTTP | jetmap | gathered | cut by hand |", "| --- | --- | --- | --- |"]
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(gateway_server())
@@ -171,7 +223,7 @@ async def over_http(chosen: argparse.Namespace, load: Work) -> list[str]:
             measures = [
                 sixteen.rate(server, connections, lasting, prefix) for server, prefix in sides
             ]
-            rates = [[await measure() for measure in measures] for _ in range(chosen.runs)]
+            rates = [[await measure() for measure in measures] for _ in range(runs)]
             cells = [f"{median(column):.1f} a second" for column in zip(*rates, strict=True)]
             lines.append(f"| 16 of 1.5 ms, {connections} connections | {' | '.join(cells)} |")
         lists = {
@@ -184,7 +236,7 @@ async def over_http(chosen: argparse.Namespace, load: Work) -> list[str]:
             measures = [call.latency(server, calls, prefix) for server, prefix in sides]
             for measure in measures:
                 await measure()
-            times = [[await measure() for measure in measures] for _ in range(chosen.runs)]
+            times = [[await measure() for measure in measures] for _ in range(runs)]
             cells = [shown(median(column)) for column in zip(*times, strict=True)]
             lines.append(f"| {title} | {' | '.join(cells)} |")
     return lines
@@ -203,8 +255,13 @@ def table(results: list[Result], chosen: dict[str, PeerRow], cores: int) -> str:
             if (result.row, result.contender) == (title, name)
         ]
         lines.append(f"| {row.title} | {' | '.join(cells)} |")
-    memory = {result.contender: result.memory for result in results}
-    lines.append(f"| memory | {' | '.join(f'{memory[name] / 2**20:.0f} MiB' for name in names)} |")
+    # Of the last row after which it still ran.
+    memory = {result.contender: result.memory for result in results if result.memory}
+    sizes = [f"{memory.get(name, 0) / 2**20:.0f} MiB" for name in names]
+    lines.append(f"| memory | {' | '.join(sizes)} |")
+    refused = [result for result in results if result.refused]
+    lines += [""] * bool(refused)
+    lines += [f"none: {result.contender}, {result.row}: {result.refused}" for result in refused]
     return "\n".join(lines)
 
 
@@ -220,6 +277,12 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5, help="rounds a row (5)")
     parser.add_argument("--cores", type=int, default=2, help="cores to use (2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=MINUTES,
+        help=f"after which the rows that are left are measured once ({MINUTES:.0f})",
+    )
     parser.add_argument("--no-http", action="store_true", help="leave the gateway out")
     parser.add_argument("--quick", action="store_true", help="few items: tries the bench itself")
     chosen = parser.parse_args()
@@ -229,13 +292,14 @@ def main() -> int:
     if unknown := sorted(set(chosen.rows) - set(known)):
         parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(known)}")
     quiet = psutil.cpu_percent(1.0)
-    results = compare(chosen, load)
+    late = monotonic() + chosen.minutes * 60
+    results = compare(chosen, load, late)
     print(f"Python {platform.python_version()}, {chosen.cores} cores, median of {chosen.runs}")
     print(f"The machine was {quiet:.0f} % busy before.\n")
     print(table(results, known, chosen.cores))
     if not chosen.no_http:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            print("\n" + "\n".join(runner.run(over_http(chosen, load))))
+            print("\n" + "\n".join(runner.run(over_http(chosen, load, late))))
     if chosen.json:
         chosen.json.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
     return 0

@@ -130,7 +130,12 @@ class Joblib(Contender):
         import joblib
 
         self._delayed = joblib.delayed
-        self._parallel = joblib.Parallel(n_jobs=self.cores)
+        # Else it may fill /dev/shm.
+        self._directory = tempfile.TemporaryDirectory(prefix="bench-joblib-")
+        self._parallel = joblib.Parallel(n_jobs=self.cores, temp_folder=self._directory.name)
+
+    def stop(self) -> None:
+        self._directory.cleanup()
 
     def map(self, f: Function, items: Sequence[Any]) -> list[Any]:
         return list(self._parallel(self._delayed(f)(item) for item in items))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 from bench import tasks, work
@@ -20,6 +21,7 @@ class PeerRow:
         kind: A list; many lists at once; one item after the other; a whole script from cold.
         seconds: Compute of all items on one core, if the row is about that.
         prior: Items of the same function that are mapped before each measurement, at another cost.
+        payload: Makes the items of a row that take much memory, when it is measured.
     """
 
     title: str
@@ -29,6 +31,15 @@ class PeerRow:
     seconds: float = 0.0
     lists: int = 1
     prior: list[Any] = field(default_factory=list)
+    payload: Callable[[], list[Any]] | None = None
+
+    def inputs(self) -> list[Any]:
+        """Return the items, made anew if they take much memory."""
+        return self.items if self.payload is None else self.payload()
+
+
+def _bytes(items: int, size: int) -> list[bytes]:
+    return [bytes([number % 256]) * size for number in range(items)]
 
 
 def rows(load: Work, shrink: int = 1) -> dict[str, PeerRow]:
@@ -75,8 +86,9 @@ def rows(load: Work, shrink: int = 1) -> dict[str, PeerRow]:
         "start": PeerRow("cold script to its end", "start", items=[1, 2, 3]),
     }
     for name, (items, size) in payloads.items():
-        data = [bytes([n % 256]) * size for n in range(count(items))]
         found[f"bytes-{name.replace(' ', '')}"] = PeerRow(
-            f"{items:,} of {name} there and back", "list", tasks.send_back, data
+            f"{items:,} of {name} there and back",
+            *("list", tasks.send_back),
+            payload=partial(_bytes, count(items), size),
         )
     return found

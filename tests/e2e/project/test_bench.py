@@ -8,20 +8,21 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from statistics import mean
-from typing import Literal
+from typing import Any, Literal
 from xml.etree import ElementTree
 
 import psutil
 import pytest
-from bench import released, wire
+from bench import released, tasks, wire
 from bench.measure import Measure, interleaved, median_ratio, quantile
 from bench.memory import _check
-from bench.peers.__main__ import Result
-from bench.peers.contender import Sample
+from bench.peers.__main__ import Process, Result, is_enough
+from bench.peers.contender import LONG_SECONDS, Measuring, Sample
+from bench.peers.contenders import Contender, Function
 from bench.peers.rows import rows
 from bench.plot import chart
 from bench.servers import Server
@@ -258,6 +259,64 @@ def test_peers_are_given_the_same_work_and_are_shown_alike() -> None:
     assert cell == "0.15, 200 ms (100 ms to 300 ms), CPU 300 ms"
     refusing = Result("steady", "pool", [*samples, Sample(refused="too large")])
     assert refusing.cell(known["steady"], 2) == "none"
+    cold = Result("steady", "pool", [Sample(77.0, is_cold=True)])
+    assert cold.cell(known["steady"], 2) == "77 s (cold, once)"
+    assert [len(item) for item in known["bytes-1kB"].inputs()] == [1000] * 200
+
+
+def test_a_peer_that_takes_long_is_not_measured_again() -> None:
+    assert not is_enough([Sample(0.5, spent=5.0), Sample(0.5, spent=0.6)])
+    assert is_enough([Sample(4.0, spent=9.0), Sample(4.0, spent=6.0)])
+    assert is_enough([Sample(12.0, spent=12.0, is_cold=True)])
+    assert is_enough([Sample(refused="too large")])
+
+
+class SlowPeer(Contender):
+    """Takes ten seconds for the first map of a function, as far as its clock says."""
+
+    now = 0.0
+
+    def map(self, f: Function, items: Sequence[Any]) -> list[Any]:
+        self.now += LONG_SECONDS if f is tasks.increment else 1.0
+        return [f(item) for item in items]
+
+
+def test_a_first_map_that_takes_long_is_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = SlowPeer(2)
+    monkeypatch.setattr("bench.peers.contender.perf_counter", lambda: peer.now)
+    measuring = Measuring("slow", peer, rows(Work(1e6), shrink=1000))
+    long = measuring.measure("million")
+    assert long.is_cold and long.seconds == LONG_SECONDS == long.spent
+    first, second = measuring.measure("bytes-1kB"), measuring.measure("bytes-1kB")
+    assert not first.is_cold and (first.spent, second.spent) == (2.0, 1.0)
+
+
+@pytest.mark.parametrize("name", ["dies", "hangs", "answers"])
+def test_a_peer_that_dies_or_hangs_begins_anew(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = """
+import os, sys, time
+print("printed", file=sys.stderr)
+for line in sys.stdin:
+    if line == "\\n":
+        continue
+    if sys.argv[1] == "dies" and line == "first\\n":
+        os._exit(1)
+    if sys.argv[1] == "hangs" and line == "first\\n":
+        time.sleep(600)
+    print('{"seconds": 7.0}', flush=True)
+"""
+    process = Process(name, 2, 1, 1e6)
+    process._command = [sys.executable, "-c", script, name]
+    monkeypatch.setattr("bench.peers.__main__.MOST_SECONDS", 0.5 if name == "hangs" else 100.0)
+    first = process.measure("first")
+    process.end_row()
+    monkeypatch.setattr("bench.peers.__main__.MOST_SECONDS", 100.0)
+    assert first.refused == {"dies": "it died", "hangs": "over 0.5 s", "answers": ""}[name]
+    assert process.measure("second").seconds == 7.0
+    process.end_row()
+    assert len(process._processes()) == 1 and process.memory() > 0
+    process.close()
+    assert not process._processes()
 
 
 @pytest.mark.slow
