@@ -62,11 +62,26 @@ class Endless(RawItems):
 
 
 class Simulation:
-    """One pool. hop: seconds from the dispatcher to a worker, and back."""
+    """One pool.
 
-    def __init__(self, cores: int, *, hop: float = 0.0005, cutting: Cutting | None = None) -> None:
+    Args:
+        hop: Seconds from the dispatcher to a worker, and back.
+        overhead: Seconds that a core is busy with each chunk beside its items.
+        speed: Factor of a core's seconds at a time.
+    """
+
+    def __init__(
+        self,
+        cores: int,
+        *,
+        hop: float = 0.0005,
+        cutting: Cutting | None = None,
+        overhead: float = 0.0,
+        speed: Callable[[int, float], float] = lambda core, now: 1.0,
+    ) -> None:
         self.cores, self.hop = cores, hop
-        self.cutting = cutting or Cutting()
+        self.overhead, self.speed = overhead, speed
+        self.cutting = (cutting or Cutting()).fitted(cores, 0.0)
         self.scheduler = Scheduler(self.cutting)
         self.now = 0.0
         self.chunks = self.given_back = 0
@@ -175,7 +190,8 @@ class Simulation:
         end = piece.start + piece.count
         while item < end and not budget.is_spent(item - piece.start, clock - began):
             due = began + budget.until(item + 1 - piece.start)
-            if item + 1 < end and clock + costs[item] > due:
+            cost = costs[item] * self.speed(core, clock)
+            if item + 1 < end and clock + cost > due:
                 # Its agent sees that the item in progress takes too long.
                 due = max(due, clock)
                 rest = Rest(item + 1, due - began)
@@ -185,7 +201,7 @@ class Simulation:
             self.by_core[core].append(item)
             self.starts[core].append(clock)
             self.computed[map.id].append(item)
-            clock += costs[item]
+            clock += cost
             item += 1
             if clock - reported >= REPORT_SECONDS and item < end:
                 self._report(clock, map, self._made(map, flight, start, item, clock - reported), -1)
@@ -193,7 +209,7 @@ class Simulation:
         last = self._made(map, flight, start, item, clock - reported)
         last.final = Final(item)
         self._report(clock, map, last, pending)
-        self._at(clock + self.hop, lambda: self._free(core))
+        self._at(clock + self.overhead + self.hop, lambda: self._free(core))
 
     def _free(self, core: int) -> None:
         self._idle.append(core)

@@ -8,6 +8,8 @@ from jetmap.settings import ChunkSettings
 from jetmap.wire.budget import Budget
 from jetmap.wire.counts import LogBins
 
+from .rounds import STEADY, Deviation, Rounds
+
 _DECAY = 0.9  # Factor by which each result reduces the weight of those before it.
 # Chunk durations that a map may take beyond 1.1 times the time of single items, handed out in order
 # to idle cores: two in which a chunk whose items turn dear keeps those not begun, one for a guess
@@ -28,12 +30,14 @@ class Cost:
         items_failed: Items without a value so far.
         seconds_done: Their seconds of compute.
         bins: Seconds of an item; items that one result covers count as its mean.
+        deviation: Of chunks from their predicted durations, over all maps.
     """
 
     def __init__(self) -> None:
         self.items_done = self.items_failed = 0
         self.seconds_done = 0.0
         self.bins = LogBins()
+        self.deviation = Deviation()
         self._seconds = self._items = 0.0
         self._value_bytes = 0.0
         self._item_bytes = self._cut_items = 0.0
@@ -79,6 +83,7 @@ class Cost:
         self.seconds_done += seconds
         rate = seconds / items
         self.bins.add(rate, items)
+        self.deviation.learn(items, seconds)
         self._reports = self._reports * _DECAY + 1.0
         self._rates = self._rates * _DECAY + rate
         self._squares = self._squares * _DECAY + rate * rate
@@ -101,6 +106,26 @@ class Pace:
         self._cost = cost
         self._seconds = self._items = 0.0
         self.is_sure = False  # Whether this map's results agree with the guess so far.
+        self._deviation = Deviation()
+        self._is_refuted = False
+
+    @property
+    def deviation(self) -> float | None:
+        """Deviation of chunks from their predicted durations, as a share; None if it is too large,
+        or not known.
+
+        Until the map has results of its own, that of the function's other maps counts; never
+        again once a chunk was late.
+        """
+        if self._deviation.is_known:
+            if not self.is_sure:
+                return None
+            share = self._deviation.share
+        elif self._is_refuted or not self._cost.is_steady:
+            return None
+        else:
+            share = self._cost.deviation.share
+        return share if share < STEADY else None
 
     @property
     def is_known(self) -> bool:
@@ -122,6 +147,7 @@ class Pace:
         kept = min(_DECAY, _RECENT * items / self._items) if self._items else 0.0
         self._seconds = self._seconds * kept + seconds
         self._items = self._items * kept + items
+        self._deviation.learn(items, seconds)
 
     def refute(self, items: int, seconds: float) -> None:
         """Learn from a late chunk: ``items`` items computed for at least ``seconds``.
@@ -129,6 +155,8 @@ class Pace:
         If that is dearer than was thought, it replaces all earlier results.
         """
         self.is_sure = False
+        self._is_refuted = True
+        self._deviation = Deviation()
         if items > 0 and seconds > items * self.seconds:
             self._seconds, self._items = seconds, float(items)
 
@@ -140,6 +168,9 @@ FIRST_SECONDS = 0.005
 # that the load of brokers and dispatchers does not grow with the pool; a newcomer waits no longer
 # for a core, because more of them come free.
 CHUNKS_A_SECOND = 4_000
+
+LONGEST = 2.0  # Durations of a usual chunk that the longest take.
+MOST_STEADY_ITEMS = 65_536  # Items of a chunk whose items cost alike.
 
 _DEFAULT = ChunkSettings()
 
@@ -153,6 +184,7 @@ class Cutting:
     max_bytes: int = _DEFAULT.chunk_bytes  # Bytes of a chunk's items.
     max_items: int = 16_384  # Limits a worker's memory if values turn out far larger than before.
     round_trip: float = 0.0  # Seconds from an agent to its broker and back.
+    cores: int = 1  # Cores of the pool.
 
     @classmethod
     def of(cls, chunks: ChunkSettings) -> Cutting:
@@ -161,9 +193,18 @@ class Cutting:
     def fitted(self, cores: int, round_trip: float) -> Cutting:
         """Return the rules for a pool of this size and distance."""
         seconds = max(self.seconds, cores / CHUNKS_A_SECOND)
-        if (seconds, round_trip) == (self.seconds, self.round_trip):
+        if (seconds, round_trip, cores) == (self.seconds, self.round_trip, self.cores):
             return self
-        return replace(self, seconds=seconds, round_trip=round_trip)
+        return replace(self, seconds=seconds, round_trip=round_trip, cores=cores)
+
+    @property
+    def longest(self) -> float:
+        """Seconds of the longest chunks, of a map that is alone and whose items cost alike.
+
+        A newcomer waits for the first core that comes free: on average, a chunk's duration over
+        the cores and one. So it waits no longer than on two cores.
+        """
+        return self.seconds * min(LONGEST, max(1.0, (self.cores + 1) / 3))
 
     def duration(self, cost: Cost | Pace, remaining: int | None, cores: float) -> float:
         """Return the seconds that the next chunk should take.
@@ -199,8 +240,8 @@ class Cutting:
         """
         least = 5 * self.least
         if is_sure:
-            return Budget(min(2 * self.seconds, max(least, 2 * estimate)))
-        return Budget(least, 2 * min(estimate, self.seconds) / max(1, items))
+            return Budget(min(2 * self.longest, max(least, 2 * estimate)))
+        return Budget(least, 2 * min(estimate, self.longest) / max(1, items))
 
     def first(self, cost: Pace) -> int:
         """Return the number of items of a first chunk whose results are waited for, at most."""
@@ -217,10 +258,34 @@ class Cutting:
             return 1
         seconds = max(cost.seconds, 1e-7)
         count = max(1, round(self.duration(cost, remaining, cores) / seconds))
-        count = min(count, self.max_items)
-        if cost.bytes > 0:
-            count = min(count, max(1, int(self.max_bytes / cost.bytes)))
+        count = min(count, self._most(cost, self.max_items))
         return count if remaining is None else max(1, min(count, remaining))
+
+    def round_count(
+        self, rounds: Rounds, pace: Pace, remaining: int, cores: float, *, alone: bool
+    ) -> int | None:
+        """Return the number of items of the next chunk of a map that is cut in rounds; None if it
+        is not: if chunks are not predicted well enough, or far cores wait for their chunks.
+
+        alone: whether the map is the only one that has chunks out.
+        """
+        deviation = pace.deviation
+        if deviation is None or cores <= 1 or not pace.seconds or self.round_trip:
+            return None
+        longest = self.longest if alone and pace.is_sure else self.seconds
+        count = rounds.count(
+            remaining,
+            max(pace.seconds, 1e-7),
+            cores,
+            deviation,
+            longest=longest,
+            shortest=min(longest, self.least),
+        )
+        return min(count, self._most(pace, MOST_STEADY_ITEMS))
+
+    def _most(self, cost: Cost | Pace, items: int) -> int:
+        """Return the number of items of a chunk that its bytes allow, at most ``items``."""
+        return min(items, max(1, int(self.max_bytes / cost.bytes))) if cost.bytes > 0 else items
 
     def _batches(self, cost: Cost | Pace, remaining: int | None, cores: float, batch: int) -> int:
         """Return the number of items of a chunk of whole batches, or of what is left for one."""

@@ -20,6 +20,7 @@ from .map_spec import MapSpec
 from .memory import Memory
 from .outcomes import Batch, Reorder
 from .profile import Profile
+from .rounds import Rounds
 from .sources import Source
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class OpenMap:
         self.ledger = ledger
         self.cost = cost
         self.pace = Pace(cost)
+        self.rounds = Rounds()
         self.memory = memory
         self.max_buffer = max_buffer
         self.room = room

@@ -250,8 +250,13 @@ class Scheduler:
         share = cores / busy if busy > 1 else cores
         if map.spec.batch is not None:
             return self.cutting.count(map.pace, rest, share, map.spec.batch.size)
-        count = self.cutting.count(map.pace, rest, share)
-        if map.spec.early and not map.taken:
+        is_first = map.spec.early and not map.taken  # It is short, and no part of a round.
+        count = None
+        if rest is not None and rest > 1 and not is_first:
+            count = self.cutting.round_count(map.rounds, map.pace, rest, share, alone=busy <= 1)
+        if count is None:
+            count = self.cutting.count(map.pace, rest, share)
+        if is_first:
             count = min(count, self.cutting.first(map.pace))
         if rest is None or not count < rest <= FEW_ITEMS * share:
             return count

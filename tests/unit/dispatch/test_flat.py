@@ -130,4 +130,4 @@ def test_chunks_of_large_pools_are_longer_so_that_they_do_not_become_more(cores:
     cutting = Cutting().fitted(cores, 0.0)
     assert cutting.seconds == max(Cutting().seconds, cores / 4_000)
     assert cores / cutting.seconds <= CHUNKS_A_SECOND
-    assert replace(cutting, seconds=Cutting().seconds) == Cutting()
+    assert replace(cutting, seconds=Cutting().seconds, cores=Cutting().cores) == Cutting()
