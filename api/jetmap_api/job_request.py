@@ -77,7 +77,7 @@ def read_job_request(scope: Scope) -> JobRequest:
     media = None
     for name, value in scope["headers"]:
         if name == b"content-type":
-            media = value
+            media = value if media is None else media + b", " + value
         elif name == b"content-encoding":
             check_encoding(value)
     body = body_type(media)
@@ -132,6 +132,8 @@ def identity(scope: Scope) -> tuple[str, str | None]:
             if scheme.lower() == b"bearer":
                 caller = caller_of(token.strip())
         elif name == b"idempotency-key":
+            if key is not None:
+                raise bad_parameter("Idempotency-Key", "Idempotency-Key is given more than once")
             key = value.decode("latin-1").strip()
             if len(key) > 1 and key[0] == key[-1] == '"':
                 key = key[1:-1]

@@ -108,7 +108,7 @@ def read_request(scope: Scope) -> MapRequest:
     chunked = upgrade = after_body = False
     for name, value in scope["headers"]:
         if name == b"content-type":
-            media = value
+            media = value if media is None else media + b", " + value
         elif name == b"accept":
             accept = value if accept is None else accept + b"," + value
         elif name == b"content-length":

@@ -29,6 +29,12 @@ def other_version() -> Problem:
     return Problem(505, "http-version", "Another version of HTTP", "send HTTP/1.1 or 1.0")
 
 
+def two_hosts() -> Problem:
+    # Layers in front of this server may read the other one.
+    detail = "it has more than one Host header"
+    return Problem(400, "not-http", "This is not an HTTP/1.1 request", detail)
+
+
 def too_many_headers(most: int) -> Problem:
     return Problem(
         431,

@@ -30,6 +30,16 @@ def test_parameters_and_headers_are_read() -> None:
 
 
 @pytest.mark.parametrize(
+    ("header", "status"),
+    [((b"content-type", b"application/msgpack"), 415), ((b"idempotency-key", b"k2"), 400)],
+)
+def test_a_header_that_is_given_twice_is_refused(header: tuple[bytes, bytes], status: int) -> None:
+    with pytest.raises(Problem) as caught:
+        read_job_request(scope(b"", (b"idempotency-key", b"k"), header))
+    assert caught.value.status == status
+
+
+@pytest.mark.parametrize(
     "query", [b"ttl=0", b"reserve=x", b"errors=fail", b"ttl=1&ttl=2", b"kwargs=1"]
 )
 def test_wrong_parameters_are_refused(query: bytes) -> None:

@@ -57,6 +57,12 @@ def test_headers_of_one_name_are_joined() -> None:
     assert request.prefer == Preference(True, 3)
 
 
+def test_two_types_of_a_body_are_refused() -> None:
+    with pytest.raises(Problem, match="application/json, application/msgpack") as caught:
+        read_request(scope(b"", (b"content-type", b"application/msgpack")))
+    assert caught.value.status == 415
+
+
 def test_a_compressed_body_is_refused() -> None:
     read_request(scope(b"", (b"content-encoding", b"identity")))
     with pytest.raises(Problem, match="without Content-Encoding: gzip"):

@@ -173,6 +173,12 @@ def test_an_offer_to_upgrade_is_not_in_the_scope() -> None:
     assert read_scope(Parser(upgrade=True), b"/", headers, "")["headers"] == [(b"host", b"x")]
 
 
+def test_a_request_for_two_hosts_is_refused() -> None:
+    with pytest.raises(Problem, match="more than one Host") as caught:
+        read_scope(Parser(), b"/", [(b"host", b"localhost"), (b"host", b"evil.example")], "")
+    assert caught.value.status == 400
+
+
 @pytest.mark.parametrize(
     ("parser", "status"), [(Parser(b"CONNECT"), 405), (Parser(version="2.0"), 505)]
 )
