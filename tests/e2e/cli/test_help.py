@@ -55,6 +55,21 @@ def test_help_names_every_command_and_exit_code(here: Invoke) -> None:
         assert re.search(rf"\b{int(code)}\b", said)
 
 
+def test_the_package_is_the_command(house: House) -> None:
+    argv = [sys.executable, "-I", "-W", "error", "-m", "jetmap", "map", "tasks.py:nothing"]
+    done = subprocess.run(
+        argv,
+        cwd=house.directory,
+        env=house.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (Exit.WORKERS, "")
+    assert done.stderr.startswith("jetmap: ") and "nothing" in done.stderr
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_has_a_variable_that_is_a_setting(here: Invoke, command: str) -> None:
     done = here(command, "--help")
