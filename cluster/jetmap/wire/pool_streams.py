@@ -14,7 +14,9 @@ import asyncio
 import base64
 import hashlib
 import logging
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -274,7 +276,10 @@ async def _ensure_bucket(c: Broker, pool: str) -> None:
     except JetStreamError as error:
         if error.err_code != STREAM_NOT_FOUND:
             raise
-        await jetstream.find_stream(c, name, bucket_wish(pool, await copies_there(c, pool)))
+        wish = bucket_wish(pool, await copies_there(c, pool))
+        # If somebody has removed it, offers that are still served rank below those to come.
+        first = {"first_seq": int(time.time() * 1000)}
+        await jetstream.find_stream(c, name, replace(wish, config=wish.config | first))
 
 
 def bucket_wish(pool: str, copies: Sequence[int]) -> Wish:

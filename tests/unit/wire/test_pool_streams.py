@@ -146,6 +146,8 @@ async def test_ranks_order_offers_by_age(c: Broker) -> None:
     assert ranks[0] == ranks[2] < ranks[1]
     racing = await asyncio.gather(*(remember(c, POOL, "new", "1", []) for _ in range(8)))
     assert len(set(racing)) == 1
+    await c.api("STREAM.DELETE.KV_jetmap_p")
+    assert await remember(c, POOL, "newest", "1", []) > racing[0]
 
 
 async def test_functions_are_known_once_an_offer_had_them(c: Broker) -> None:
