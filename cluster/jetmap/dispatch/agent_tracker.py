@@ -140,6 +140,7 @@ class AgentTracker:
         self._after_presence = on_presence
         self._after_quiet = on_quiet
         self._is_quiet = is_quiet
+        self._waiters = 0  # How many wait for an announcement.
         self._announced = asyncio.Event()
         self._digests = Digests()
 
@@ -158,14 +159,16 @@ class AgentTracker:
 
     async def wait_for(self, ready: Callable[[], bool], timeout: float) -> bool:
         """Wait for announcements until ``ready`` holds; return False after ``timeout`` seconds."""
-        deadline = time.monotonic() + timeout
-        while not ready():
-            self._announced.clear()
-            try:
-                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+        self._waiters += 1
+        try:
+            async with asyncio.timeout(timeout):
+                while not ready():
+                    self._announced.clear()
                     await self._announced.wait()
-            except TimeoutError:
-                return ready()
+        except TimeoutError:
+            return ready()
+        finally:
+            self._waiters -= 1
         return True
 
     def misfit(self, ref: FunctionRef | None) -> NotImportable | None:
@@ -261,7 +264,7 @@ class AgentTracker:
 
         Most are: each of a thousand agents sends one every two seconds, and most repeat themselves.
         """
-        if not self._is_quiet():
+        if self._waiters or not self._is_quiet():
             return False
         agent, now = subject[subject.rfind(b".") + 1 :].decode(), time.monotonic()
         presence = self.roster.on_repeated(agent, data, now)

@@ -23,7 +23,7 @@ from .inbound import Inbound
 # Bytes of messages that may wait for their callbacks before reading pauses.
 WAITING_BYTES = 1 << 20
 # Seconds for which messages gather before they are read, while all that comes is skipped.
-GATHER_SECONDS = 0.01
+GATHER_SECONDS = 0.05
 
 
 class MessageHandler(Protocol):

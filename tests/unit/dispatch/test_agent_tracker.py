@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -232,6 +233,10 @@ async def test_while_no_map_is_open_announcements_are_processed_where_they_are_r
     await announce(now=7.0, functions=[], busy=2)
     assert (whole, heard) == ([0, 2], [0, 1]), "a map may wait for it"
     quiet[0] = True
+    waiting = asyncio.create_task(tracker.wait_for(lambda: tracker.roster.agents[0].busy == 3, 60))
+    await asyncio.sleep(0)
+    await announce(now=8.0, functions=[], busy=3)
+    assert await waiting and (whole, heard) == ([0, 2, 3], [0, 1]), "somebody waits for it"
     await there.publish(subjects.presence("p", "a"), b"\xc1")
     await here.settle()
     await announce(now=9.0, functions=[], gone=True)
