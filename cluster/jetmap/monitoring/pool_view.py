@@ -99,12 +99,12 @@ class PoolView:
         """Record what the broker says of its streams."""
         self._broker = broker
 
-    def on_connection(self, connected: bool, now: float) -> None:
-        """Record whether the broker can be reached."""
+    def on_connection(self, connected: bool, since: float) -> None:
+        """Record whether the broker can be reached, or when it was reached last."""
         if connected:
             self._away = None
         elif self._away is None:
-            self._away = now
+            self._away = round(since, 2)
 
     def expire(self, now: float) -> None:
         """Forget who has been silent for too long; while the broker is away, nobody."""

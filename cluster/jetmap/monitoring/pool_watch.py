@@ -24,6 +24,7 @@ from jetmap.wire import subjects
 from jetmap.wire.activity import ActivityAnswer, Ask, read_activity, read_answer
 from jetmap.wire.controls import PoolControl
 from jetmap.wire.messages import encode
+from jetmap.wire.timing import GONE_AFTER
 
 from .pool_view import PoolView
 
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 STEP_SECONDS = 1.0  # Seconds between two differences.
 LINGER_SECONDS = 60.0  # Seconds for which a pool is still watched after the last look.
+# Seconds without any announcement, this process's own too, after which the broker counts as away:
+# before anybody is forgotten.
+SILENT_SECONDS = GONE_AFTER - 2.0
 FIRST_SECONDS = 0.5  # Seconds for all dispatchers to answer whoever begins to look.
 BROKER_SECONDS = 5.0  # Seconds between two looks at the broker's streams.
 ANSWER_SECONDS = 3.0  # Seconds for a dispatcher's answer.
@@ -102,6 +106,7 @@ class PoolWatch:
         self._starting: asyncio.Task[PoolView] | None = None
         self._readers: set[_Reader] = set()
         self._used = 0.0
+        self._heard = self._stepped = 0.0  # When something was heard last; the latest step.
 
     @property
     def is_watching(self) -> bool:
@@ -153,6 +158,7 @@ class PoolWatch:
     async def _start(self) -> PoolView:
         now = time.monotonic()
         view = PoolView(self._pool, round(time.time() - now, 2))
+        self._heard = self._stepped = now
         self._subscription = await self._connection.subscribe(
             subjects.all_activity(self._pool), self._on_activity
         )
@@ -177,6 +183,7 @@ class PoolWatch:
     async def _on_activity(self, message: Message) -> None:
         if self._view is None:
             return
+        self._heard = time.monotonic()
         try:
             self._view.on_activity(read_activity(message.data), time.monotonic())
         except msgspec.MsgspecError as error:
@@ -197,8 +204,14 @@ class PoolWatch:
 
     def _step(self, view: PoolView) -> dict[str, Any]:
         now = time.monotonic()
-        view.on_connection(self._connection.connected, now)
-        if self._connection.connected:
+        # A process that was frozen has not listened.
+        self._heard += max(0.0, now - self._stepped - 2 * STEP_SECONDS)
+        self._stepped = now
+        # A broker that is cut off, or frozen, keeps its connections for a while.
+        is_silent = now - self._heard > SILENT_SECONDS
+        is_there = self._connection.connected and not is_silent
+        view.on_connection(is_there, self._heard if is_silent else now)
+        if is_there:
             view.on_agents(self._roster.agents, now)
         view.control = self._control()
         return view.advance(now)

@@ -60,6 +60,34 @@ def test_one_view_has_the_maps_of_all_dispatchers_within_three_seconds() -> None
     run(scenario())
 
 
+def test_a_broker_that_falls_silent_is_away_and_the_last_that_was_known_stays() -> None:
+    """A frozen or cut off broker keeps its connections for longer than callers are remembered."""
+
+    async def scenario() -> None:
+        async with SimulatedPool() as pool:
+            await pool.agent(2)
+            watch, found = await watched(pool)
+            await asyncio.sleep(3)
+            view = await watch.view()
+            assert view.snapshot()["away"] is None
+            began = asyncio.get_running_loop().time()
+            for _, announcer in found:
+                await announcer._background.close()
+            await asyncio.sleep(20)
+            document = view.snapshot()
+            assert document["away"] == pytest.approx(began, abs=3), "since it was heard last"
+            assert len(document["callers"]) == 2 and document["totals"]["cores"] == 2
+            await found[0][1]._announce()
+            await asyncio.sleep(2)
+            document = view.snapshot()
+            assert document["away"] is None and len(document["callers"]) == 1
+            for _, announcer in found:
+                await announcer.close()
+            await watch.close()
+
+    run(scenario())
+
+
 def test_the_shards_of_a_pool_are_shown_behind_its_stream() -> None:
     async def scenario() -> None:
         async with SimulatedPool() as pool:
