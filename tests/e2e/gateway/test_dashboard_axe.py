@@ -28,7 +28,7 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The script of axe."""
     npm, place = need_tool("npm"), tmp_path_factory.mktemp("axe")
     command = [npm, "install", "--silent", "--no-fund", "axe-core@4"]
-    subprocess.run(command, cwd=place, check=True, capture_output=True, timeout=50)
+    subprocess.run(command, cwd=place, check=True, capture_output=True, timeout=150)
     return (place / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
 
 

@@ -114,11 +114,12 @@ function nowView() {
 const spotName = () => ui.spot < OTHER ? world.functions.find(f => f.colour === ui.spot)?.name ?? 'this' : ui.spot === OTHER ? 'the other functions' : { [IDLE]: 'idle cores', [STARTING]: 'starting cores', [DRAINING]: 'draining cores', [FAILED]: 'failed cores', [UNKNOWN]: 'silent cores' }[ui.spot]
 
 function invite() {
+  const where = `--nats ${ui.nats}${world.document.pool === 'default' ? '' : ` --pool ${world.document.pool}`}`
   const copy = text => h`<div class="copy"><pre>${text}</pre><button data-act="copy" data-text="${text}" aria-label="Copy: ${text}">Copy</button></div>`
   return h`<div class="invite"><canvas class="ghost" data-key="ghost" data-ghost role="presentation"></canvas><div><h1>The broker is up. It wants cores.</h1></div>
   <p>Nobody has joined the pool <b>${world.document.pool}</b> yet. Start a worker on any host that reaches this broker, and its cores appear here within three seconds.</p>
-  <ol><li><h2>Add a host’s cores</h2><p>On each host, with the file that has your functions:</p>${copy(`jetmap worker tasks.py --nats ${ui.nats}${world.document.pool === 'default' ? '' : ` --pool ${world.document.pool}`}`)}</li>
-  <li><h2>Run a first map</h2><p>A thousand numbers, on every core:</p>${copy('seq 1000 | jetmap map FUNCTION')}</li></ol>
+  <ol><li><h2>Add a host’s cores</h2><p>On each host, with the file that has your functions:</p>${copy(`jetmap worker tasks.py ${where}`)}</li>
+  <li><h2>Run a first map</h2><p>A thousand numbers, on every core:</p>${copy(`seq 1000 | jetmap map FUNCTION ${where}`)}</li></ol>
   <p class="quiet" role="status">Waiting for the first worker. Leave this page open; it fills by itself.</p></div>`
 }
 
@@ -232,7 +233,7 @@ function mapView() {
   return h`${back}${m ? mapDetail(m) : missing()}`
 }
 function missing() {
-  return ui.gone !== ui.id ? h`<section class="panel"><p class="quiet" role="status">Nobody runs it now. Asking the store of jobs …</p></section>` : h`<section class="panel"><h1>This map is gone</h1><p class="quiet">Maps that took more than a moment stay here for ten minutes after their end, and jobs until they are deleted or expire.</p></section>`
+  return ui.gone !== ui.id ? h`<section class="panel"><h1 class="sr">One map</h1><p class="quiet" role="status">Nobody runs it now. Asking the store of jobs …</p></section>` : h`<section class="panel"><h1>This map is gone</h1><p class="quiet">Maps that took more than a moment stay here for ten minutes after their end, and jobs until they are deleted or expire.</p></section>`
 }
 
 // ---- Failures --------------------------------------------------------------------------------------
