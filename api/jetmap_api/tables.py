@@ -24,7 +24,8 @@ def tables(
     cores, busy = sum(p.cores for p in agents), sum(p.busy for p in agents)
     parts = [
         "<h1>Now</h1>",
-        f"<p>{busy} of {cores} cores busy, on {len(agents)} agents. Without scripts this page "
+        f"<p>{busy:,} of {_cores(cores)} busy, on {_agents(len(agents))}. "
+        "Without scripts this page "
         'does not go on by itself: <a href="">load it again</a>.</p>',
     ]
     if snapshot is not None:
@@ -50,20 +51,36 @@ def tables(
 
 
 def _map(row: Mapping[str, Any]) -> tuple[object, ...]:
-    total = row["total"] if row["total"] is not None else "a stream"
-    done = f"{row['done']} of {total}"
+    total = f"{row['total']:,}" if row["total"] is not None else "a stream"
+    done = f"{row['done']:,} of {total}"
     values = (row["id"], row["function"], row["state"], done, row["failed"], row["rate"])
     return (*values, row["waits"] or "nothing")
+
+
+def _cores(count: int) -> str:
+    return "1 core" if count == 1 else f"{count:,} cores"
+
+
+def _agents(count: int) -> str:
+    return "1 agent" if count == 1 else f"{count:,} agents"
+
+
+def _cell(value: object) -> str:
+    """Return a cell; numbers are on the right, so that they can be compared."""
+    if isinstance(value, int | float):
+        return f'<td class="num">{value:,}</td>'
+    return f"<td>{escape(str(value))}</td>"
 
 
 def _table(title: str, heads: Iterable[str], rows: Sequence[Sequence[object]]) -> str:
     if not rows:
         return f'<section class="panel"><h2>{title}</h2><p class="quiet">None.</p></section>'
-    head = "".join(f"<th>{name}</th>" for name in heads)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(str(value))}</td>' for value in row)}</tr>"
-        for row in rows[:MOST_ROWS]
+    numeric = [isinstance(value, int | float) for value in rows[0]]
+    head = "".join(
+        f'<th class="num">{name}</th>' if is_number else f"<th>{name}</th>"
+        for name, is_number in zip(heads, numeric, strict=True)
     )
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows[:MOST_ROWS])
     more = len(rows) - MOST_ROWS
     foot = f'<p class="more">{more} more.</p>' if more > 0 else ""
     return (

@@ -81,7 +81,7 @@ def test_questions_and_what_opens(page: Checked, theme: str) -> None:
         for width in WIDTHS:
             page.tab.size(width)
             show(page.tab, url, "maps", theme)
-            for question in ("cancel", "limit", "retry"):
+            for question in ("cancel", "limit"):
                 page.tab.until(f"document.querySelector('[data-ask^={question}]') !== null")
                 page.tab.click(f"[data-ask^={question}]")
                 page.check(question, theme, width)
@@ -90,6 +90,10 @@ def test_questions_and_what_opens(page: Checked, theme: str) -> None:
             page.tab.click("[data-act=open]")
             page.tab.says("--debug")
             page.check("traceback", theme, width)
+            page.tab.click("[data-act=open][data-id=cause1]")  # Of a job.
+            page.tab.click("[data-ask^=retry]")
+            page.check("retry", theme, width)
+            page.tab.press("Escape")
             page.tab.click("[data-act=help]")
             page.check("help", theme, width)
 

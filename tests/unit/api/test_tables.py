@@ -27,3 +27,12 @@ def test_everything_is_shown_as_text() -> None:
     page = tables(watch.pool.snapshot(), [presence(host=bad, failure=bad)], functions)
     assert "<script" not in page and page.count("&lt;script&gt;") > MOST_ROWS
     assert "7 more." in page and "10 of 100" in page
+
+
+def test_numbers_are_read_by_people() -> None:
+    watch = FakeWatch()
+    watch.hear(activity(maps=[map_of(total=10_000_000, done=1_433_333, failed=28_667)]))
+    page = tables(watch.pool.snapshot(), [presence(cores=1, ready=1)], [])
+    assert "0 of 1 core busy, on 1 agent." in page
+    assert "<td>1,433,333 of 10,000,000</td>" in page and '<td class="num">28,667</td>' in page
+    assert '<th class="num">Failed</th>' in page and "<th>Map</th>" in page
