@@ -1,4 +1,4 @@
-"""axe finds no violation: views in each state, theme and width, questions, login, no scripts."""
+"""axe finds no violation: views in each state, theme and width, questions, the login page."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_gateway_that_is_away(page: Checked, theme: str) -> None:
 
 
 @pytest.mark.parametrize("theme", THEMES)
-def test_the_login_page_and_the_tables_without_scripts(
+def test_the_login_page(
     page: Checked, browser: Browser, shared_up: Up, tmp_path: Path, theme: str
 ) -> None:
     features = [{"name": "prefers-color-scheme", "value": theme}]
@@ -127,15 +127,7 @@ def test_the_login_page_and_the_tables_without_scripts(
     page.tab.click("button[type=submit]")
     page.tab.says("not the gateway's token")
     page.check("wrong token", theme)
-    browser.call("Emulation.setScriptExecutionDisabled", value=True)
-    try:
-        with made_up("failing") as made_up_url:
-            page.tab.open(f"{made_up_url}/ui")
-            page.tab.says("Without scripts this page does not go on by itself")
-            page.check("without scripts", theme)
-    finally:
-        browser.call("Emulation.setScriptExecutionDisabled", value=False)
-        browser.call("Emulation.setEmulatedMedia", features=[])
+    browser.call("Emulation.setEmulatedMedia", features=[])
 
 
 @pytest.mark.parametrize("theme", THEMES)
