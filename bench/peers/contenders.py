@@ -211,6 +211,7 @@ class Celery(Contender):
         os.environ["BENCH_REDIS"] = f"redis://127.0.0.1:{port}/0"
         os.environ["C_FORCE_ROOT"] = "1"  # Its workers refuse pickles where root runs them.
         server = ["redis-server", "--port", str(port), "--save", "", "--dir", self._directory]
+        server += ["--set-proc-title", "no"]  # A title overwrites the mark of its environment.
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         self._redis = subprocess.Popen([*server, "--bind", "127.0.0.1"], **quiet)
         worker = ["-m", "celery", "-A", "bench.peers.celery_app", "worker"]
