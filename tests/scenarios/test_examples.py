@@ -110,6 +110,7 @@ def test_primes() -> None:
     assert "the smallest is 10007, the largest is 10099" in output
 
 
+@pytest.mark.slow
 def test_source_metrics_are_those_of_one_core(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("def f(:\n")
     arguments = ["examples/source_metrics.py", "examples", str(tmp_path)]
@@ -255,6 +256,7 @@ CLEARED = """({
 })"""
 
 
+@pytest.mark.slow
 def test_page_shows_nothing_of_what_was_chosen_before(app: App, browser: Browser) -> None:
     nothing = {"figures": " ".join(["0", *[NONE] * 5]), "bar": 0}
     opened(browser, app.url)

@@ -106,6 +106,7 @@ async def test_check_of_one_that_may(server: NatsServer, house: House) -> None:
     await admin.close()
 
 
+@pytest.mark.slow
 async def test_streams_that_are_there_need_no_right(server: NatsServer) -> None:
     """And agents that may not take chunks are not sent any; their failure is the caller's."""
     settings = Settings(nats_url=server.url, nats_user="admin", nats_password="p")  # type: ignore[arg-type]

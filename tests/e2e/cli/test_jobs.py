@@ -8,6 +8,8 @@ import signal
 import stat
 from typing import Any
 
+import pytest
+
 from house import House, Up
 from jetmap.cli.exits import Exit
 from jetmap.embedded.locks import is_held
@@ -117,6 +119,7 @@ def test_submit_refuses_and_leaves_nothing(shared_up: Up) -> None:
     assert _listed(house) == before
 
 
+@pytest.mark.slow
 def test_interrupting_submit_leaves_nothing_and_following_leaves_the_job(shared_up: Up) -> None:
     house = shared_up.house
     process = house.start("submit", "slow")
@@ -163,6 +166,7 @@ def test_jobs_outlive_up(house: House) -> None:
     house.nothing_is_left()
 
 
+@pytest.mark.slow
 def test_up_without_a_store_keeps_nothing_and_says_so(house: House) -> None:
     up = house.up("--store", "none")
     done = house.call("submit", "double", input="1\n")

@@ -27,6 +27,7 @@ def test_status(shared_up: Up) -> None:
     assert "Twice as much." in said
 
 
+@pytest.mark.slow
 def test_check_says_what_is_and_what_is_not(shared_up: Up, house: House) -> None:
     done = shared_up.house.run("check", "tasks.py")
     assert done.returncode == 0, done.stdout
@@ -61,6 +62,7 @@ def test_another_gateway_finds_the_running_up(shared_up: Up) -> None:
     assert process.wait(30) == 0
 
 
+@pytest.mark.slow
 def test_top_prints_one_frame_into_a_pipe_and_ui_serves_the_dashboard(shared_up: Up) -> None:
     shown = shared_up.house.call("top").stdout
     assert "pool default" in shown and "of 2 cores busy" in shown and "D double" in shown

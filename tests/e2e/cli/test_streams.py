@@ -123,6 +123,7 @@ def test_errors_that_nobody_reads_cost_no_values(shared_up: Up, errors: str) -> 
     assert int((place / "code").read_text()) == Exit.ITEMS_FAILED
 
 
+@pytest.mark.slow
 def test_streams_that_another_program_made_non_blocking(shared_up: Up) -> None:
     numbers, values = os.pipe(), os.pipe()
     for descriptor in (*numbers, *values):
@@ -160,7 +161,8 @@ mount -t tmpfs -o {0} memory /dev/shm
 """
 
 
-@pytest.mark.parametrize("memory", ["rw", pytest.param("ro", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", ["rw", "ro"])
 def test_a_read_only_file_system(house: House, memory: str) -> None:
     need_root("a read-only root")
     need_tool("unshare")

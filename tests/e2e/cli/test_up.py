@@ -55,6 +55,7 @@ def test_up_starts_again_what_crashes(house: House) -> None:
     house.nothing_is_left()
 
 
+@pytest.mark.slow
 def test_up_tells_other_hosts_how_to_join(house: House) -> None:
     secret = house.directory / "nats-password"
     secret.write_text("correct-horse", encoding="utf-8")

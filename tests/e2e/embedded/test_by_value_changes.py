@@ -82,6 +82,7 @@ def test_what_a_function_uses_is_what_it_is_now(tmp_path: Path, options: str) ->
             assert there == f"{here}]", (cell, line)
 
 
+@pytest.mark.slow
 def test_a_redefined_type_is_what_annotations_mean(tmp_path: Path) -> None:
     code = """
     from dataclasses import dataclass

@@ -267,6 +267,7 @@ def test_a_server_that_dies_while_the_agent_starts_is_started_again(house: House
     assert user.hears() == {"event": "reconnected"}
 
 
+@pytest.mark.slow
 def test_the_keeper_outlives_its_starter_while_it_is_used(house: House) -> None:
     first, second = house.user(), None
     first.hears()
@@ -291,6 +292,7 @@ def test_a_captured_script_does_not_wait_for_the_keeper(house: House) -> None:
     assert len(house.keepers) == 1
 
 
+@pytest.mark.slow
 def test_what_workers_print_goes_to_a_user_that_is_there(house: House) -> None:
     with (house.place / "first").open("w") as first, (house.place / "second").open("w") as second:
         a, b = house.user(stderr=first), house.user(stderr=second)

@@ -41,6 +41,7 @@ async def test_processes_share_a_keeper(shared: Cluster, mark: str) -> None:
     assert await shared.map(functions.is_prime, [7]) == [True]
 
 
+@pytest.mark.slow
 async def test_a_private_one(shared: Cluster, mark: str) -> None:
     before = len(marked(mark))
     async with Cluster(tasks=FUNCTIONS, share=False, cores=1) as cluster:

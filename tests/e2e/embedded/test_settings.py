@@ -16,7 +16,7 @@ SLOW = "import time\ntime.sleep(30)  # An import that takes long.\n"
 USER = """
 from jetmap import Cluster
 if __name__ == "__main__":
-    with Cluster(tasks="slow.py", cores=1, start_timeout=1).sync:
+    with Cluster(tasks="slow.py", cores=1, start_timeout=8).sync:
         pass
 """
 
@@ -26,7 +26,7 @@ def test_start_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JETMAP_START_TIMEOUT", "40")
     with nothing_left():
         done = run_python(USER, cwd=tmp_path, timeout=40)
-    assert "WorkerStartFailed: no worker was ready after 1 s" in done.stderr
+    assert "WorkerStartFailed: no worker was ready after 8 s" in done.stderr
 
 
 def test_a_default_that_is_given_beats_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,7 @@ with Executor(1) as executor:
 """
 
 
+@pytest.mark.slow
 def test_what_an_initializer_loads_into_main_is_there_for_every_call(tmp_path: Path) -> None:
     with nothing_left():
         done = run_python(LOADED, cwd=tmp_path)

@@ -269,6 +269,7 @@ def test_two_people_who_click_at_once_both_see_how_it_ended(
     assert shared_up.get(address)[1]["run"] == 1 + answers.count(202), "each run was asked for"
 
 
+@pytest.mark.slow
 def test_a_job_that_is_deleted_while_it_is_looked_at_is_gone(shared_up: Up, tab: Tab) -> None:
     job = shared_up.get("/jobs/slow", json.dumps([0.2] * 2_000))[1]
     tab.go(f"map/{job['id']}")

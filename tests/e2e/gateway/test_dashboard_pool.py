@@ -138,6 +138,7 @@ def test_an_empty_pool_invites(browser: Browser) -> None:
         tab.says("seq 1000 | jetmap map FUNCTION")
 
 
+@pytest.mark.slow
 def test_an_action_is_under_way_until_an_announcement_confirms_it(browser: Browser) -> None:
     """A question that has become pointless goes."""
     with shown(browser, view="maps") as (tab, watch):
@@ -156,6 +157,7 @@ def test_an_action_is_under_way_until_an_announcement_confirms_it(browser: Brows
         tab.until("document.querySelector('.ask') === null")
 
 
+@pytest.mark.slow
 def test_all_tabs_share_one_stream_and_hidden_ones_need_none(browser: Browser) -> None:
     """A closed laptop costs nothing."""
     with shown(browser) as (tab, watch):

@@ -122,7 +122,7 @@ async def test_every_answer_of_a_map(site: Site) -> None:
         ("double", [1, 2, "3"], 422, "invalid", 2),
         ("double", [1, 1e3, 2], 422, "invalid", 1),
         ("crash", [1, 2, 3], 500, "lost", 1),
-        ("nan", [0, 1, 2], 500, "unencodable", 1),
+        pytest.param("nan", [0, 1, 2], 500, "unencodable", 1, marks=pytest.mark.slow),
         # Longer than a first call in a worker may take, which is start_timeout more.
         # The first item of a worker has the start timeout more.
         pytest.param("hasty", [0.01, 50, 0.01], 504, "timeout", 1, marks=pytest.mark.slow),

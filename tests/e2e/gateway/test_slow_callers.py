@@ -113,6 +113,7 @@ async def test_a_caller_that_the_broker_cuts_off(
     await large_values(cluster, hold_until_then)
 
 
+@pytest.mark.slow
 async def test_a_slow_first_item_bounds_what_is_held_back(place: Site, tmp_path: Path) -> None:
     size, count, limit = 50_000, 2_000, 8 * MIB
     gate = tmp_path / "gate"

@@ -75,6 +75,7 @@ async def test_a_pause_outlives_the_broker_and_ends_with_every_outcome(two: Two)
     assert third.control == PoolControl()
 
 
+@pytest.mark.slow
 async def test_a_limit_holds_over_two_callers(two: Two) -> None:
     await two.first.steer(FUNCTION, max_parallel=1)
     await wait_until(lambda: two.second.control == two.first.control, "both know of it")

@@ -36,6 +36,7 @@ raise RuntimeError("the model is not there")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seconds",
     [0, pytest.param(2.5, marks=pytest.mark.slow)],

@@ -18,6 +18,7 @@ from waiting import wait_for, wait_until
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.slow
 async def test_from_zero_workers_through_broken_ones_and_back_to_zero(place: Site) -> None:
     cluster = await place.cluster()
     other = await place.cluster()
