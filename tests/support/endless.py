@@ -46,7 +46,7 @@ class Checked:
 
 
 @task(timeout=0.5)
-def same(x):  # type: ignore[no-untyped-def]
+def kept(x):  # type: ignore[no-untyped-def]
     return x
 
 
